@@ -1,0 +1,1 @@
+//! Tokens: JWT to identity, and back.

@@ -1,0 +1,1 @@
+//! What commands do: the one place that combines store, backplane and hub.

@@ -1,0 +1,1 @@
+//! Wire formats: frames to commands, events and replies to frames.

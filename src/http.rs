@@ -1,0 +1,1 @@
+//! HTTP: the route table, REST, health, and the way to a WebSocket.

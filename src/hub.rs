@@ -1,0 +1,1 @@
+//! What one node delivers: order, healing, audiences.

@@ -1,0 +1,19 @@
+//! What the broker talks about: ids, commands, events, refusals. No I/O, and no name of any wire format.
+
+mod command;
+mod content;
+mod event;
+mod ids;
+mod reject;
+mod reply;
+mod time;
+mod user;
+
+pub use command::{Command, NewConversation, Send, Target};
+pub use content::{Content, Emoji, InvalidContent, MAX_CONTENT_CHARS};
+pub use event::{Body, Entry, Ephemeral, Event, Occurrence};
+pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
+pub use reject::{CloseReason, Reject};
+pub use reply::{Conversation, ConversationKind, Member, MessagePage, Notification, Presence, Reply, Resumed, Sent};
+pub use time::{Clock, Timestamp};
+pub use user::{Identity, Status};

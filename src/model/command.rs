@@ -1,0 +1,177 @@
+//! What somebody asks, over a socket or over REST.
+
+use std::sync::Arc;
+
+use super::{ClientId, Content, ConversationId, Emoji, Seq, Status, UserId};
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Into a conversation.
+    Conversation(ConversationId),
+    /// To a user: into the direct conversation with them, which is made if need be.
+    User(UserId),
+}
+
+/// A message to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    /// Where to.
+    pub to: Target,
+    /// The text.
+    pub content: Content,
+    /// Makes a repeated send harmless.
+    pub client_id: Option<ClientId>,
+    /// The message this one replies to.
+    pub reply_to: Option<Seq>,
+    /// The persona that is to answer.
+    pub persona: Option<UserId>,
+}
+
+/// A conversation to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewConversation {
+    /// The id it shall have; a new one where none is given.
+    pub id: Option<ConversationId>,
+    /// A name, for groups.
+    pub name: Option<Arc<str>>,
+    /// What it is about.
+    pub description: Option<Arc<str>>,
+    /// A group, or two people.
+    pub is_group: bool,
+    /// Whether anyone may join.
+    pub open: bool,
+    /// Its members beside the creator.
+    pub members: Vec<UserId>,
+}
+
+/// What somebody asks. Ids, contents and numbers in it have been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Listen to a conversation; with `since`, first get what came after that seq. Sockets only.
+    Join {
+        /// Which.
+        conversation: ConversationId,
+        /// The last seq the client has.
+        since: Option<Seq>,
+    },
+    /// Stop listening; membership stays. Sockets only.
+    Leave {
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// Join many, each from its seq. Sockets only.
+    Sync {
+        /// Which, and the last seq the client has of each.
+        cursors: Vec<(ConversationId, Seq)>,
+    },
+    /// Send a message.
+    Send(Send),
+    /// Give one's own message a new text.
+    Edit {
+        /// Where.
+        conversation: ConversationId,
+        /// The message.
+        target: Seq,
+        /// Its new text.
+        content: Content,
+        /// Makes a repeat harmless.
+        client_id: Option<ClientId>,
+    },
+    /// Delete one's own message (admins: anyone's).
+    Delete {
+        /// Where.
+        conversation: ConversationId,
+        /// The message.
+        target: Seq,
+        /// Makes a repeat harmless.
+        client_id: Option<ClientId>,
+    },
+    /// React to a message, or take that back.
+    React {
+        /// Where.
+        conversation: ConversationId,
+        /// The message.
+        target: Seq,
+        /// The reaction.
+        emoji: Emoji,
+        /// False to take it back.
+        active: bool,
+        /// Makes a repeat harmless.
+        client_id: Option<ClientId>,
+    },
+    /// Say that one types, or stopped.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// False when stopped.
+        active: bool,
+    },
+    /// Say how far one has got (`delivered`) and read.
+    Read {
+        /// Where.
+        conversation: ConversationId,
+        /// All up to here was delivered.
+        delivered: Option<Seq>,
+        /// All up to here was read.
+        read: Option<Seq>,
+    },
+    /// Ask who of these is online.
+    Presence {
+        /// Who is asked about.
+        users: Vec<UserId>,
+    },
+    /// Say how one wishes to be seen.
+    SetStatus {
+        /// How.
+        status: Status,
+    },
+    /// Read messages, newest first.
+    History {
+        /// Where.
+        conversation: ConversationId,
+        /// Only those before this seq.
+        before: Option<Seq>,
+        /// How many at most.
+        limit: u32,
+        /// How many to pass over.
+        offset: u32,
+    },
+    /// Ask for a sign of life.
+    Ping,
+    /// Make a conversation.
+    Create(NewConversation),
+    /// List one's conversations.
+    Conversations {
+        /// How many at most.
+        limit: u32,
+        /// How many to pass over.
+        offset: u32,
+    },
+    /// Show one conversation.
+    Describe {
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// Make users members.
+    AddMembers {
+        /// Of which conversation.
+        conversation: ConversationId,
+        /// Who.
+        users: Vec<UserId>,
+    },
+    /// End a membership.
+    RemoveMember {
+        /// Of which conversation.
+        conversation: ConversationId,
+        /// Whose.
+        user: UserId,
+    },
+    /// List one's notifications, newest first.
+    Notifications {
+        /// How many at most.
+        limit: u32,
+        /// How many to pass over.
+        offset: u32,
+    },
+}

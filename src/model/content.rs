@@ -1,0 +1,89 @@
+//! What people write, checked once.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// The longest message, in Unicode scalar values (seed 004).
+pub const MAX_CONTENT_CHARS: usize = 5_000;
+/// The longest reaction, in bytes: the longest emoji sequences stay below it.
+const MAX_EMOJI_BYTES: usize = 64;
+
+/// Why a text is not a message's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidContent {
+    /// Nothing in it but white space.
+    #[error("Message content cannot be empty")]
+    Empty,
+    /// More than [`MAX_CONTENT_CHARS`].
+    #[error("Message too long: at most 5000 characters")]
+    TooLong,
+    /// A control character other than tab and line ends.
+    #[error("Message content has a control character")]
+    Control,
+}
+
+/// A message's text: 1 to 5,000 characters, at least one of them not blank, no control characters. Stored as sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Content(Arc<str>);
+
+impl Content {
+    /// Checks `text`.
+    pub fn parse(text: &str) -> Result<Self, InvalidContent> {
+        if text.chars().all(char::is_whitespace) {
+            return Err(InvalidContent::Empty);
+        }
+        if text.len() > MAX_CONTENT_CHARS && text.chars().count() > MAX_CONTENT_CHARS {
+            return Err(InvalidContent::TooLong);
+        }
+        if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
+            return Err(InvalidContent::Control);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Content> for Arc<str> {
+    fn from(content: Content) -> Self {
+        content.0
+    }
+}
+
+/// A reaction: a short text without blanks or control characters, commonly one emoji.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Emoji(Arc<str>);
+
+impl Emoji {
+    /// Checks `text`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=MAX_EMOJI_BYTES).contains(&text.len());
+        (fits && !text.chars().any(|c| c.is_control() || c.is_whitespace())).then(|| Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_checked() {
+        assert!(Content::parse("hi\r\n\tthere <b>").is_ok());
+        assert!(Content::parse(&"ä".repeat(5_000)).is_ok());
+        assert_eq!(Content::parse(&"ä".repeat(5_001)), Err(InvalidContent::TooLong));
+        assert_eq!(Content::parse(" \u{2003}\n"), Err(InvalidContent::Empty));
+        assert_eq!(Content::parse(""), Err(InvalidContent::Empty));
+        assert_eq!(Content::parse("a\0b"), Err(InvalidContent::Control));
+    }
+}

@@ -1,0 +1,299 @@
+//! Identifiers: who, where, which. Every id that comes from outside is checked here, once.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use uuid::Uuid;
+
+/// The longest id that is accepted, in bytes.
+pub const MAX_ID_BYTES: usize = 128;
+
+/// Position of an entry in its log: 1, 2, 3 … without gaps; 0 stands before the first.
+pub type Seq = i64;
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : @ -")]
+pub struct InvalidId;
+
+fn check(text: &str) -> Result<(), InvalidId> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:@-".contains(&b);
+    if (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) { Ok(()) } else { Err(InvalidId) }
+}
+
+/// Text or a whole number: clients of the seeds send ids as either.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TextOrNumber<'a> {
+    #[serde(borrow)]
+    Text(std::borrow::Cow<'a, str>),
+    Number(i64),
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks `text` and makes it an id.
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                check(text).map(|()| Self(text.into()))
+            }
+
+            /// The id as it is written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                match TextOrNumber::deserialize(from)? {
+                    TextOrNumber::Text(text) => Self::parse(&text),
+                    TextOrNumber::Number(number) => Self::parse(&number.to_string()),
+                }
+                .map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+id!(
+    /// A user: the `sub` of a token.
+    UserId
+);
+id!(
+    /// A conversation (one seed says room).
+    ConversationId
+);
+id!(
+    /// A node: one running process.
+    NodeId
+);
+id!(
+    /// What makes a send idempotent: unique for ever per conversation and sender.
+    ClientId
+);
+
+impl ConversationId {
+    /// A new id, sortable by time.
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7().to_string().into())
+    }
+}
+
+impl ClientId {
+    /// The id a node gives to what came without one.
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7().to_string().into())
+    }
+}
+
+impl NodeId {
+    /// An id for a node that was given none.
+    pub fn fresh() -> Self {
+        Self(format!("node-{}", &Uuid::new_v4().simple().to_string()[..8]).into())
+    }
+}
+
+/// One WebSocket of one node; unique for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConnectionId(Uuid);
+
+impl ConnectionId {
+    /// A new id.
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        Uuid::parse_str(text).map(Self).map_err(|_| InvalidId)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+/// A log: a conversation's, or a user's inbox. An inbox is written `~user`; `~` is in no id, so the two never meet.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct LogId(Arc<str>);
+
+/// Whose log a [`LogId`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogOf {
+    /// A conversation's log.
+    Conversation(ConversationId),
+    /// A user's inbox.
+    Inbox(UserId),
+}
+
+const INBOX_MARK: char = '~';
+
+impl LogId {
+    /// The log of a user's inbox.
+    pub fn inbox(user: &UserId) -> Self {
+        Self(format!("{INBOX_MARK}{user}").into())
+    }
+
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        check(text.strip_prefix(INBOX_MARK).unwrap_or(text)).map(|()| Self(text.into()))
+    }
+
+    /// Whose log this is.
+    pub fn of(&self) -> LogOf {
+        match self.0.strip_prefix(INBOX_MARK) {
+            Some(user) => LogOf::Inbox(UserId(user.into())),
+            None => LogOf::Conversation(ConversationId(self.0.clone())),
+        }
+    }
+
+    /// The conversation whose log this is, if it is one's.
+    pub fn conversation(&self) -> Option<ConversationId> {
+        match self.of() {
+            LogOf::Conversation(id) => Some(id),
+            LogOf::Inbox(_) => None,
+        }
+    }
+
+    /// The log's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&ConversationId> for LogId {
+    fn from(id: &ConversationId) -> Self {
+        Self(id.0.clone())
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for LogId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
+        Self::parse(&text).map_err(de::Error::custom)
+    }
+}
+
+/// The public id of an entry: a UUID (version 8, RFC 9562) computed from its log and seq, so that it needs no column
+/// and no index. Its first 60 free bits hash the log's name, the other 62 are the seq.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EntryId(Uuid);
+
+/// Names the space in which a log's name is hashed.
+const ENTRY_SPACE: Uuid = Uuid::from_u128(0x5b0a_7d0c_3f6e_4b0a_9c53_7377_6974_6368);
+/// The bits of a UUID's lower half that its variant leaves free.
+const SEQ_BITS: u64 = (1 << 62) - 1;
+
+impl EntryId {
+    /// The id of entry `seq` of `log`.
+    pub fn of(log: &LogId, seq: Seq) -> Self {
+        let (hash, _) = Uuid::new_v5(&ENTRY_SPACE, log.as_str().as_bytes()).as_u64_pair();
+        let (hash, seq) = (u128::from(hash), u128::from(seq.unsigned_abs()));
+        Self(uuid::Builder::from_custom_bytes((hash << 64 | seq).to_be_bytes()).into_uuid())
+    }
+
+    /// Reads an id as clients write it.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        Uuid::parse_str(text).map(Self).map_err(|_| InvalidId)
+    }
+
+    /// The seq this id stands for in `log`, or `None` where it is not an id of that log.
+    pub fn seq_in(&self, log: &LogId) -> Option<Seq> {
+        let seq = Seq::try_from(self.0.as_u64_pair().1 & SEQ_BITS).ok()?;
+        (Self::of(log, seq) == *self).then_some(seq)
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl Serialize for EntryId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_checked() {
+        for good in ["a", "user-123", "A.b_c:d@e-f", &"x".repeat(128)] {
+            assert!(UserId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "~a", "ä", "a\0", "{a}", &"x".repeat(129)] {
+            assert!(UserId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_become_text() {
+        assert_eq!(serde_json::from_str::<UserId>("123").unwrap().as_str(), "123");
+        assert_eq!(serde_json::from_str::<UserId>("\"a\\u002db\"").unwrap().as_str(), "a-b");
+        assert!(serde_json::from_str::<UserId>("1.5").is_err());
+        assert!(serde_json::from_str::<UserId>("null").is_err());
+    }
+
+    #[test]
+    fn an_inbox_is_no_conversation() {
+        let user = UserId::parse("alice").unwrap();
+        assert_eq!(LogId::inbox(&user).of(), LogOf::Inbox(user));
+        let room = ConversationId::parse("alice").unwrap();
+        assert_eq!(LogId::from(&room).of(), LogOf::Conversation(room));
+    }
+
+    #[test]
+    fn entry_ids_lead_back_to_their_seq() {
+        let (one, other) = (LogId::parse("one").unwrap(), LogId::parse("other").unwrap());
+        for seq in [1, 7, i64::from(u32::MAX) + 9, 1 << 61] {
+            let id = EntryId::of(&one, seq);
+            assert_eq!(EntryId::parse(&id.to_string()), Ok(id));
+            assert_eq!(id.seq_in(&one), Some(seq));
+            assert_eq!(id.seq_in(&other), None);
+        }
+    }
+}

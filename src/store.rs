@@ -1,0 +1,198 @@
+//! What lasts: users, conversations, members, the logs, read state, notifications.
+//!
+//! One trait, two backends, one contract suite for both (`tests/store.rs`). Entries go in through the [`Writer`],
+//! which gathers what waits into group commits. Imports `model`, `config`, `metrics`; never the backplane or the hub.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::model::{
+    Body, ClientId, Conversation, ConversationId, Entry, LogId, NewConversation, Notification, Seq, Status, Timestamp,
+    UserId,
+};
+
+/// By what right an entry is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// The sender must be a member of the conversation.
+    Member,
+    /// The sender is an admin: need not be a member, may delete anybody's message.
+    Admin,
+    /// The broker itself: joins to open conversations, personas, inboxes.
+    System,
+}
+
+/// An entry that is to be appended.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// To which log.
+    pub log: LogId,
+    /// Who does it.
+    pub sender: UserId,
+    /// That user's display name.
+    pub sender_name: Arc<str>,
+    /// What makes it idempotent: the client's id, else one the node made.
+    pub dedupe: ClientId,
+    /// Whether `dedupe` is the client's, and to be shown.
+    pub client_gave_id: bool,
+    /// By what right.
+    pub authority: Authority,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What became of one appended entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Its seq.
+    pub seq: Seq,
+    /// Messages up to and with it.
+    pub message_no: i64,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// It had been stored before, by an earlier try with the same id; nothing new was written.
+    pub duplicate: bool,
+    /// Entries that this one put into other logs in the same transaction (inboxes of members).
+    pub also: Vec<Entry>,
+}
+
+/// Why one entry was not taken; its neighbours in the batch are not touched by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendRefused {
+    /// The sender is not a member.
+    #[error("not a member")]
+    NotMember,
+    /// There is no such log.
+    #[error("no such conversation")]
+    NoSuchLog,
+    /// The message it is about doesn't exist, or was deleted.
+    #[error("no such message")]
+    NoSuchTarget,
+    /// The message it is about is somebody else's.
+    #[error("not the sender's own")]
+    NotYours,
+    /// It would change nothing: already a member, already no member, that reaction stands.
+    #[error("nothing to change")]
+    Unchanged,
+}
+
+/// The store could not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It can't be reached; surely nothing was written.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// The link broke before the answer came: it may or may not have been written.
+    #[error("store outcome unknown: {0}")]
+    Unknown(String),
+    /// It said no (a timeout of a lock, a full disk, a fault in the query); nothing was written.
+    #[error("store failed: {0}")]
+    Failed(String),
+}
+
+/// What `Store::append` gives for each entry, in the batch's order.
+pub type Outcome = Result<Appended, AppendRefused>;
+
+/// The ends of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ends {
+    /// The first seq still stored; 1 unless retention took some.
+    pub first: Seq,
+    /// The newest seq; 0 where the log is empty.
+    pub head: Seq,
+}
+
+/// What one user may do with one conversation, and where its log ends: all that a join needs, in one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Whether the user is a member.
+    pub member: bool,
+    /// Whether anyone may join.
+    pub open: bool,
+    /// The ends of its log.
+    pub ends: Ends,
+}
+
+/// What lasts. Every method may be called at any time from any task; each has a bounded wait.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Applies pending migrations, once, under a lock. Returns how many there were.
+    async fn migrate(&self) -> Result<usize, StoreError>;
+    /// Asks for a sign of life.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Appends a batch in one transaction: any number of messages, or exactly one entry of another kind (which may
+    /// write members, its target's row and inboxes as well). Only the [`Writer`] calls this.
+    /// No two entries of the batch have the same log, sender and `dedupe`.
+    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError>;
+
+    /// The ends of those logs that exist.
+    async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError>;
+    /// Entries after `after`, oldest first, at most `limit`.
+    async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError>;
+    /// A conversation's messages, newest first, and how many it has in all. Deleted ones stay, emptied.
+    async fn messages(
+        &self,
+        conversation: &ConversationId,
+        before: Option<Seq>,
+        limit: u32,
+        offset: u32,
+    ) -> Result<(Vec<Entry>, i64), StoreError>;
+
+    /// What `user` may do with `conversation`; `None` where it doesn't exist.
+    async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
+    /// Makes a conversation with its creator and members, tells their inboxes, and returns it with the inbox entries.
+    /// `None` where the id is taken.
+    async fn create(
+        &self,
+        new: &NewConversation,
+        id: &ConversationId,
+        creator: &UserId,
+    ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError>;
+    /// The direct conversation of two users (or of one with themselves), made if need be, with the inbox entries that
+    /// made it known.
+    async fn direct(&self, one: &UserId, other: &UserId) -> Result<(ConversationId, Vec<Entry>), StoreError>;
+    /// A conversation with its members (at most 1,000), as `reader` sees it; `None` where it doesn't exist.
+    async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError>;
+    /// The conversations `user` is a member of, the last active first, without their members; and how many there are.
+    async fn conversations(
+        &self,
+        user: &UserId,
+        limit: u32,
+        offset: u32,
+    ) -> Result<(Vec<Conversation>, i64), StoreError>;
+
+    /// Moves a member's delivered and read marks forward, never back and never past the head; reading is delivery.
+    /// The marks as they stand then, or `None` where nothing moved or the user is no member.
+    async fn mark(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        delivered: Seq,
+        read: Seq,
+    ) -> Result<Option<(Seq, Seq)>, StoreError>;
+
+    /// Makes users known, or updates their display names.
+    async fn know(&self, users: &[(UserId, Arc<str>)]) -> Result<(), StoreError>;
+    /// Keeps a user's status.
+    async fn set_status(&self, user: &UserId, status: Status) -> Result<(), StoreError>;
+    /// Notes when users were last there.
+    async fn seen(&self, users: &[UserId], at: Timestamp) -> Result<(), StoreError>;
+    /// Statuses and last-seen times of those users that are known.
+    async fn statuses(&self, users: &[UserId]) -> Result<Vec<(UserId, Status, Option<Timestamp>)>, StoreError>;
+
+    /// Members of a conversation other than `except`, in pages by id.
+    async fn members(
+        &self,
+        conversation: &ConversationId,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError>;
+    /// Notes for each of `users` that message `seq` waits: opens a run (and tells the inbox) where none is open, else
+    /// counts on. Returns the inbox entries.
+    async fn notify(&self, conversation: &ConversationId, seq: Seq, users: &[UserId])
+    -> Result<Vec<Entry>, StoreError>;
+    /// A user's notifications, newest first.
+    async fn notifications(&self, user: &UserId, limit: u32, offset: u32) -> Result<Vec<Notification>, StoreError>;
+}
