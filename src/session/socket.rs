@@ -1,0 +1,169 @@
+//! The reading half of a WebSocket, behind a small seam: tungstenite reads and checks, the outbox writes.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::StreamExt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::tcp::OwnedReadHalf,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message, Utf8Bytes,
+        error::{CapacityError, Error},
+        protocol::{Role, WebSocketConfig},
+    },
+};
+
+use super::meter::{Exceeded, FrameLimits, Meter};
+use crate::{
+    model::CloseReason,
+    outbox::{Class, Frame, Outbox},
+};
+
+/// Bytes read at a time: most frames fit, and an idle connection holds no more.
+const READ_BUFFER: usize = 1_024;
+
+/// What a socket may send.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketLimits {
+    /// Bytes of a frame, and of a message.
+    pub message_bytes: usize,
+    /// Frames.
+    pub frames: FrameLimits,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message.
+    Binary(bytes::Bytes),
+    /// A sign of life: a ping (already answered) or a pong.
+    Alive,
+}
+
+/// The reading half of a WebSocket.
+#[derive(Debug)]
+pub struct Socket {
+    stream: WebSocketStream<Transport>,
+}
+
+impl Socket {
+    /// Reads from `reader`, what came behind the handshake first; answers to pings and closes go to `outbox`.
+    pub async fn new(
+        reader: OwnedReadHalf,
+        read_ahead: Vec<u8>,
+        outbox: Arc<Outbox>,
+        limits: SocketLimits,
+    ) -> Result<Self, CloseReason> {
+        let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), exceeded: None };
+        transport.count(&read_ahead).map_err(|_| CloseReason::Flood)?;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(READ_BUFFER)
+            .max_message_size(Some(limits.message_bytes))
+            .max_frame_size(Some(limits.message_bytes));
+        let stream = WebSocketStream::from_partially_read(transport, read_ahead, Role::Server, Some(config)).await;
+        Ok(Self { stream })
+    }
+
+    /// The next thing that came in, or why there will be none. Safe to cancel.
+    ///
+    /// # Errors
+    /// The connection is over, or must be closed for what came.
+    pub async fn next(&mut self) -> Result<Incoming, CloseReason> {
+        loop {
+            return match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => Ok(Incoming::Text(text)),
+                Some(Ok(Message::Binary(bytes))) => Ok(Incoming::Binary(bytes)),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Incoming::Alive),
+                // The answer is on its way; the next read finds the end.
+                Some(Ok(Message::Close(_) | Message::Frame(_))) => continue,
+                Some(Err(error)) => Err(self.reason(&error)),
+                None => Err(CloseReason::ClientLeft),
+            };
+        }
+    }
+
+    fn reason(&self, error: &Error) -> CloseReason {
+        match (self.stream.get_ref().exceeded, error) {
+            (Some(Exceeded::Rate), _) => CloseReason::Flood,
+            (Some(Exceeded::Fragments), _) | (_, Error::Capacity(CapacityError::MessageTooLong { .. })) => {
+                CloseReason::TooLarge
+            }
+            (_, Error::Utf8(_)) => CloseReason::NotUtf8,
+            (_, Error::Protocol(protocol)) => {
+                use tokio_tungstenite::tungstenite::error::ProtocolError;
+                match protocol {
+                    ProtocolError::ResetWithoutClosingHandshake => CloseReason::ClientLeft,
+                    _ => CloseReason::Protocol,
+                }
+            }
+            _ => CloseReason::ClientLeft,
+        }
+    }
+}
+
+/// What tungstenite sees: bytes in from the socket, counted; bytes out into the outbox.
+#[derive(Debug)]
+struct Transport {
+    reader: OwnedReadHalf,
+    outbox: Arc<Outbox>,
+    meter: Meter,
+    exceeded: Option<Exceeded>,
+}
+
+impl Transport {
+    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.meter.take(bytes).map_err(|exceeded| {
+            self.exceeded = Some(exceeded);
+            io::Error::other("a limit on frames was passed")
+        })
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.reader).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) => Poll::Ready(self.count(&buffer.filled()[before..])),
+            other => other,
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    /// Takes whole frames: tungstenite writes control frames only, each in one piece.
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        const OPCODE: u8 = 0x0F;
+        const CLOSE: u8 = 0x08;
+        let frame = Frame { bytes: bytes::Bytes::copy_from_slice(bytes), class: Class::Pong };
+        if bytes.first().is_some_and(|first| first & OPCODE == CLOSE) {
+            self.outbox.close(Some(Frame { class: Class::Durable, ..frame }));
+        } else {
+            self.outbox.send([frame]);
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
