@@ -24,6 +24,8 @@ use crate::{
 
 mod order;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use order::Order;
 use shard::{Delivery, Listener, Op, Shard};

@@ -185,7 +185,7 @@ impl Chat {
     }
 
     /// Lets a connection follow its user's inbox, from now on.
-    pub(super) async fn follow_inbox(&self, connection: &Connection) -> Result<(), Reject> {
+    pub(super) async fn follow_inbox(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), Reject> {
         self.needs(Feature::History)?;
         let log = LogId::inbox(&connection.user);
         let gate = self.hub.follow(&log);
@@ -201,7 +201,10 @@ impl Chat {
         };
         match attached {
             Ok(head) => {
-                self.follow_from(connection, Replay { log, has: head });
+                // Commonly nothing went out since the head was read, and it is live at once.
+                if self.hub.splice(&log, connection.id(), head).is_err() {
+                    self.spawn(self.clone().replay(connection.clone(), vec![Replay { log, has: head }]));
+                }
                 Ok(())
             }
             Err(reject) => {
@@ -209,10 +212,6 @@ impl Chat {
                 Err(reject)
             }
         }
-    }
-
-    fn go_live(&self, connection: &Connection, replay: Replay) {
-        let _live = self.hub.splice(&replay.log, connection.id(), replay.has);
     }
 
     /// Ends a connection's following of its user's inbox.

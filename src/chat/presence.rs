@@ -14,7 +14,7 @@ impl Chat {
     ///
     /// # Errors
     /// The user has as many as they may, or the store can't be asked.
-    pub async fn connect(self: &Arc<Self>, identity: &Identity, connection: &Connection) -> Result<(), Reject> {
+    pub async fn connect(self: &Arc<Self>, identity: &Identity, connection: &Arc<Connection>) -> Result<(), Reject> {
         let registration = Registration {
             connection: connection.id(),
             user: identity.user.clone(),
