@@ -50,7 +50,7 @@ async fn echo(mut stream: TcpStream, metrics: Arc<Metrics>) -> std::io::Result<(
     writer.writable().await?;
     let too_slow = Dialect::Native.too_slow();
     let outbox = Arc::new(Outbox::new(ConnectionId::fresh(), writer, LIMITS.message_bytes * 4, too_slow, metrics));
-    let Ok(mut socket) = Socket::new(reader, read_ahead, outbox.clone(), LIMITS).await else { return Ok(()) };
+    let mut socket = Socket::new(reader, read_ahead, outbox.clone(), LIMITS).await;
     let reason = loop {
         tokio::select! {
             _ = outbox.woken() => break CloseReason::TooSlow,

@@ -142,6 +142,11 @@ impl Outbox {
         self.user.get()
     }
 
+    /// Says that nothing more will be written.
+    pub fn shut(&self) {
+        let _gone = socket2::SockRef::from(self.socket.as_ref()).shutdown(std::net::Shutdown::Write);
+    }
+
     /// Cuts the connection off: what is queued is lost, and the other side sees a reset.
     pub fn reset(&self) {
         let mut state = self.lock();

@@ -59,18 +59,16 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
         frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
     };
     let (dialect, address) = (opening.dialect, opening.address);
-    let (socket, reason, user) = match Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await {
-        Err(reason) => (None, reason, None),
-        Ok(socket) => match opening.open(socket, outbox.clone(), &broker).await {
-            Ok(open) => {
-                let (socket, reason, user) = open.run().await;
-                (Some(socket), reason, Some(user))
-            }
-            Err((socket, reason)) => {
-                broker.metrics.refusals.with_label_values(&[reason.label()]).inc();
-                (Some(socket), reason, None)
-            }
-        },
+    let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
+    let (socket, reason, user) = match opening.open(socket, outbox.clone(), &broker).await {
+        Ok(open) => {
+            let (socket, reason, user) = open.run().await;
+            (socket, reason, Some(user))
+        }
+        Err((socket, reason)) => {
+            broker.metrics.refusals.with_label_values(&[reason.label()]).inc();
+            (socket, reason, None)
+        }
     };
     broker.metrics.closes.with_label_values(&[reason.label()]).inc();
     tracing::info!(
@@ -84,20 +82,22 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
     say_goodbye(socket, &outbox, dialect, &reason).await;
 }
 
-/// Says why, writes what is queued, and waits a while for the client to close its side.
-async fn say_goodbye(socket: Option<Socket>, outbox: &Arc<Outbox>, dialect: Dialect, reason: &CloseReason) {
+/// Says why, writes what is queued, and gives the client a while to close its side.
+async fn say_goodbye(mut socket: Socket, outbox: &Arc<Outbox>, dialect: Dialect, reason: &CloseReason) {
     let (farewell, close) = dialect.end(reason);
     outbox.send(farewell);
     outbox.close(close);
     let orderly = timeout(CLOSE_TIMEOUT, async {
         let drained = outbox.drained().await;
-        if let (true, Some(mut socket)) = (drained && *reason != CloseReason::ClientLeft, socket) {
-            while socket.next().await.is_ok() {}
+        if drained && *reason != CloseReason::ClientLeft {
+            outbox.shut();
+            socket.read_out().await;
         }
         drained
     });
-    if !orderly.await.unwrap_or(false) {
-        outbox.reset();
+    match orderly.await {
+        Ok(true) => {}
+        Ok(false) | Err(_) => outbox.reset(),
     }
 }
 

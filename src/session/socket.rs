@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::StreamExt;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::tcp::OwnedReadHalf,
 };
 use tokio_tungstenite::{
@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::meter::{Exceeded, FrameLimits, Meter};
+use super::meter::{Fault, FrameLimits, Meter};
 use crate::{
     model::CloseReason,
     outbox::{Class, Frame, Outbox},
@@ -63,9 +63,10 @@ impl Socket {
         read_ahead: Vec<u8>,
         outbox: Arc<Outbox>,
         limits: SocketLimits,
-    ) -> Result<Self, CloseReason> {
-        let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), exceeded: None };
-        transport.count(&read_ahead).map_err(|_| CloseReason::Flood)?;
+    ) -> Self {
+        let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), fault: None };
+        // What is wrong with it already is found by the first read.
+        let _found = transport.count(&read_ahead);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -73,7 +74,7 @@ impl Socket {
             .max_message_size(Some(limits.message_bytes))
             .max_frame_size(Some(limits.message_bytes));
         let stream = WebSocketStream::from_partially_read(transport, read_ahead, Role::Server, Some(config)).await;
-        Ok(Self { stream })
+        Self { stream }
     }
 
     /// The next thing that came in, or why there will be none. Safe to cancel.
@@ -82,6 +83,9 @@ impl Socket {
     /// The connection is over, or must be closed for what came.
     pub async fn next(&mut self) -> Result<Incoming, CloseReason> {
         loop {
+            if let Some(fault) = self.stream.get_ref().fault {
+                return Err(fault.into());
+            }
             return match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => Ok(Incoming::Text(text)),
                 Some(Ok(Message::Binary(bytes))) => Ok(Incoming::Binary(bytes)),
@@ -94,13 +98,19 @@ impl Socket {
         }
     }
 
+    /// Reads on, and forgets what it reads, until the other side closes: a socket that is dropped with something unread
+    /// resets the connection, and the close frame would be lost with it.
+    pub async fn read_out(&mut self) {
+        let reader = &mut self.stream.get_mut().reader;
+        let mut nowhere = [0; READ_BUFFER];
+        while reader.read(&mut nowhere).await.is_ok_and(|bytes| bytes > 0) {}
+    }
+
     fn reason(&self, error: &Error) -> CloseReason {
-        match (self.stream.get_ref().exceeded, error) {
-            (Some(Exceeded::Rate), _) => CloseReason::Flood,
-            (Some(Exceeded::Fragments), _) | (_, Error::Capacity(CapacityError::MessageTooLong { .. })) => {
-                CloseReason::TooLarge
-            }
+        match (self.stream.get_ref().fault, error) {
+            (Some(fault), _) => fault.into(),
             (_, Error::Utf8(_)) => CloseReason::NotUtf8,
+            (_, Error::Capacity(CapacityError::MessageTooLong { .. })) => CloseReason::TooLarge,
             (_, Error::Protocol(protocol)) => {
                 use tokio_tungstenite::tungstenite::error::ProtocolError;
                 match protocol {
@@ -113,20 +123,30 @@ impl Socket {
     }
 }
 
+impl From<Fault> for CloseReason {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Rate => Self::Flood,
+            Fault::Fragments => Self::TooLarge,
+            Fault::Utf8 => Self::NotUtf8,
+        }
+    }
+}
+
 /// What tungstenite sees: bytes in from the socket, counted; bytes out into the outbox.
 #[derive(Debug)]
 struct Transport {
     reader: OwnedReadHalf,
     outbox: Arc<Outbox>,
     meter: Meter,
-    exceeded: Option<Exceeded>,
+    fault: Option<Fault>,
 }
 
 impl Transport {
     fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.meter.take(bytes).map_err(|exceeded| {
-            self.exceeded = Some(exceeded);
-            io::Error::other("a limit on frames was passed")
+        self.meter.take(bytes).map_err(|fault| {
+            self.fault = Some(fault);
+            io::Error::other("what came can't go on")
         })
     }
 }
