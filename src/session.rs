@@ -14,7 +14,7 @@ use crate::{
     chat::Connection,
     config::Secret,
     dialect::{Ask, Asked, Dialect, Greeting, Request},
-    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Reply, UserId},
+    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Reply, Seq, UserId},
     outbox::Outbox,
 };
 
@@ -37,6 +37,8 @@ pub struct Opening {
     pub dialect: Dialect,
     /// The conversation its route names, if it is bound to one.
     pub conversation: Option<ConversationId>,
+    /// The last seq the client has of that conversation, where it said one.
+    pub since: Option<Seq>,
     /// The token, where header, query or subprotocol brought one; else the first frame must.
     pub token: Option<Secret>,
     /// The client's address, as trusted proxies tell it.
@@ -116,7 +118,7 @@ impl Opening {
             return Err((socket, CloseReason::Refused(reject)));
         }
         let mut open = Open::new(socket, Arc::new(identity), connection, broker.clone());
-        match open.begin().await {
+        match open.begin(self.since).await {
             Ok(()) => Ok(open),
             Err(reject) => Err((open.abandon().await, CloseReason::Refused(reject))),
         }

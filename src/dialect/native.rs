@@ -128,7 +128,9 @@ impl Codec for Native {
     }
 
     fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame> {
-        Some(outbound::reply(asked.reference.as_deref(), reply))
+        // What has nothing to say answers only who asked for an answer.
+        let silent = matches!(reply, Reply::Done) && asked.reference.is_none();
+        (!silent).then(|| outbound::reply(asked.reference.as_deref(), reply))
     }
 
     fn refreshed(&self, asked: Asked, expires_at: Timestamp) -> Option<Frame> {

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     chat::{Answer, Begun, Caller},
     config::Secret,
+    model::{LogId, Resumed, Seq},
     outbox::{Frame, Signal, Woken},
 };
 
@@ -86,22 +87,25 @@ impl Open {
     }
 
     /// Joins the conversation the route names, and greets.
-    pub(super) async fn begin(&mut self) -> Result<(), Reject> {
-        let (mut replays, mut bound) = (Vec::new(), None);
+    pub(super) async fn begin(&mut self, since: Option<Seq>) -> Result<(), Reject> {
+        let (mut replays, mut bound, mut anew) = (Vec::new(), None, None);
         if let Some(conversation) = &self.connection.bound {
-            let join = Command::Join { conversation: conversation.clone(), since: None };
+            let join = Command::Join { conversation: conversation.clone(), since };
             let answer = match self.broker.chat.clone().begin(self.caller(), join).await {
                 Begun::Done(answer) => answer?,
                 Begun::Pending(answer) => answer.await?,
             };
             replays = answer.replays;
-            if let Reply::Joined { head, .. } = answer.reply {
+            if let Reply::Joined { head, resumed, .. } = answer.reply {
                 bound = Some((conversation, head));
+                if let Resumed::Resync { first } = resumed {
+                    anew = self.connection.dialect.resync(&LogId::from(conversation), first, head);
+                }
             }
         }
         let (identity, at) = (&*self.identity, self.broker.clock.now());
         let greeting = Greeting { identity, connection: self.connection.id(), bound, at };
-        self.connection.outbox.send(self.connection.dialect.greet(&greeting));
+        self.connection.outbox.send(self.connection.dialect.greet(&greeting).into_iter().chain(anew));
         self.broker.tasks.spawn(self.broker.chat.clone().replay(self.connection.clone(), replays));
         Ok(())
     }
