@@ -152,6 +152,6 @@ mod tests {
     fn channels_spread_over_the_shards() {
         let shards: HashSet<_> = (0..2_000).map(|n| Shard::of(&format!("room-{n}")).to_string()).collect();
         assert_eq!(shards.len(), 64);
-        assert_eq!(channel(&LogId::parse("room").unwrap()), "{s37}:c:room");
+        assert_eq!(channel(&LogId::parse("room").unwrap()), "{s26}:c:room");
     }
 }

@@ -131,6 +131,11 @@ impl Link {
         self.open.store(None);
     }
 
+    /// Whether calls are let through.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load().is_some()
+    }
+
     /// A probe was answered: calls that were held back because of a timeout may go on.
     pub(super) fn answered(&self) {
         self.silent.store(false, Ordering::Release);

@@ -177,7 +177,7 @@ impl Pump {
                 Event::Entry { entry, .. } => Some(&**entry),
                 Event::Occurrence { .. } => None,
             });
-            self.recent.note(&mut pipeline, log, entries, again);
+            self.recent.note(&mut pipeline, log, &entries.collect::<Vec<_>>(), again);
             for events in events.chunks(EVENTS_PER_PAYLOAD) {
                 publications.push(pipeline.len());
                 pipeline.cmd("PUBLISH").arg(keys::channel(log)).arg(self.process.encode(events));

@@ -86,22 +86,17 @@ impl Recent {
     }
 
     /// Adds to `pipeline` what one log's new entries mean for its cache: messages go in; an edit or a deletion, which
-    /// may concern one that is in, and a `repeat` of what may have gone in already empty it.
-    pub(super) fn note<'a>(
-        &self,
-        pipeline: &mut Pipeline,
-        log: &LogId,
-        entries: impl Iterator<Item = &'a Entry> + Clone,
-        repeat: bool,
-    ) {
+    /// may concern one that is in, and a `repeat` of what may have gone in already empty it first.
+    pub(super) fn note(&self, pipeline: &mut Pipeline, log: &LogId, entries: &[&Entry], repeat: bool) {
         let LogOf::Conversation(conversation) = log.of() else { return };
         let key = keys::recent(&conversation);
-        let changes = |entry: &Entry| matches!(entry.body, Body::Edited { .. } | Body::Deleted { .. });
-        if repeat || entries.clone().any(changes) {
+        let changes = |entry: &&Entry| matches!(entry.body, Body::Edited { .. } | Body::Deleted { .. });
+        let changed = entries.iter().rposition(changes);
+        if repeat || changed.is_some() {
             pipeline.cmd("DEL").arg(&key);
-            return;
         }
-        let messages = entries.filter_map(Cached::of).filter_map(|cached| serde_json::to_string(&cached).ok());
+        let fresh = entries.iter().skip(changed.map_or(0, |index| index + 1));
+        let messages = fresh.filter_map(|entry| serde_json::to_string(&Cached::of(entry)?).ok());
         let messages: Vec<String> = messages.collect();
         if !messages.is_empty() && !self.ttl.is_zero() {
             pipeline.cmd("LPUSH").arg(&key).arg(messages);

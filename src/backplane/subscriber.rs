@@ -88,18 +88,18 @@ impl Subscriber {
         Self { link, metrics, process, notices, topics: Mutex::default(), change: Notify::new() }
     }
 
-    /// Subscribes to a log and waits for the confirmation. Without a connection it returns at once: then the log is
-    /// subscribed to as soon as there is one, and [`Notice::Missed`] follows.
+    /// Subscribes to a log and waits for the confirmation. Without Redis it returns at once: then the log is subscribed
+    /// to as soon as there is one, and [`Notice::Missed`] follows.
     pub(super) async fn subscribe(&self, log: &LogId) {
         let confirmed = {
             let topics = &mut *self.topics();
             let topic = topics.topics.entry(log.clone()).or_default();
             let new = !std::mem::replace(&mut topic.wanted, true);
-            if topic.confirmed || !topics.live {
-                return;
-            }
-            if new {
+            if new && topics.live {
                 topics.changed.push(log.clone());
+            }
+            if topic.confirmed || !self.link.is_open() {
+                return;
             }
             let (sender, confirmed) = oneshot::channel();
             topic.waiting.push(sender);
@@ -133,6 +133,7 @@ impl Subscriber {
             let era = *eras.borrow_and_update();
             let mut changed = eras.clone();
             if !era.up {
+                self.dead();
                 tokio::select! {
                     () = stop.cancelled() => return,
                     gone = eras.changed() => if gone.is_err() { return },

@@ -1,6 +1,6 @@
 //! A backplane of a test's own, as a node would hold it, and what tests say with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use switchboard::{
     backplane::{Backplane, Departure, Notice, Registration, Return, Scope, Settings},
@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) degrade: Arc<Degrade>,
     pub(crate) metrics: Arc<Metrics>,
     notices: mpsc::Receiver<Notice>,
+    /// Notices that were not the awaited ones.
+    passed: VecDeque<Notice>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -59,7 +61,7 @@ impl Node {
         let started =
             Backplane::start(settings, degrade.clone(), metrics.clone(), Clock::system(), &tasks, stop.clone());
         let (backplane, notices) = started.await.unwrap();
-        Self { backplane, degrade, metrics, notices, stop, tasks }
+        Self { backplane, degrade, metrics, notices, passed: VecDeque::new(), stop, tasks }
     }
 
     /// Dies without a goodbye: its tasks stop, its lease stands.
@@ -69,46 +71,57 @@ impl Node {
         timeout(LONG, self.tasks.wait()).await.expect("tasks end when stopped");
     }
 
-    /// The next notice.
-    pub(crate) async fn notice(&mut self) -> Notice {
-        timeout(LONG, self.notices.recv()).await.expect("a notice in time").expect("the backplane runs")
-    }
-
-    /// The next notice until `deadline`.
-    pub(crate) async fn notice_until(&mut self, deadline: Instant) -> Option<Notice> {
-        timeout_at(deadline, self.notices.recv()).await.ok().flatten()
-    }
-
-    /// The next events; others are passed over.
-    pub(crate) async fn events(&mut self) -> Vec<Event> {
-        loop {
-            if let Notice::Events(events) = self.notice().await {
-                return events;
-            }
+    /// The next notice that `wanted` takes; the others are kept for later.
+    async fn find<T>(&mut self, what: &str, wanted: impl Fn(&Notice) -> Option<T>) -> T {
+        if let Some(index) = self.passed.iter().position(|notice| wanted(notice).is_some()) {
+            return self.passed.remove(index).as_ref().and_then(wanted).unwrap();
         }
+        let deadline = Instant::now() + LONG;
+        loop {
+            let notice = timeout_at(deadline, self.notices.recv()).await;
+            let notice = notice.unwrap_or_else(|_| panic!("no {what} in time")).expect("the backplane runs");
+            if let Some(found) = wanted(&notice) {
+                return found;
+            }
+            self.passed.push_back(notice);
+        }
+    }
+
+    /// The next events.
+    pub(crate) async fn events(&mut self) -> Vec<Event> {
+        let events = |notice: &Notice| if let Notice::Events(events) = notice { Some(events.clone()) } else { None };
+        self.find("events", events).await
     }
 
     /// Waits until it is told that it may have missed something.
     pub(crate) async fn missed(&mut self) {
-        while !matches!(self.notice().await, Notice::Missed) {}
+        self.find("missed", |notice| matches!(notice, Notice::Missed).then_some(())).await;
     }
 
-    /// The next departure; others are passed over.
+    /// The next departure.
     pub(crate) async fn departure(&mut self) -> Departure {
-        loop {
-            if let Notice::Departed(departure) = self.notice().await {
-                return departure;
-            }
-        }
+        let gone = |notice: &Notice| if let Notice::Departed(gone) = notice { Some(gone.clone()) } else { None };
+        self.find("departure", gone).await
     }
 
-    /// The next return; others are passed over.
+    /// The next return.
     pub(crate) async fn returned(&mut self) -> Return {
-        loop {
-            if let Notice::Returned(back) = self.notice().await {
-                return back;
-            }
+        let back = |notice: &Notice| if let Notice::Returned(back) = notice { Some(back.clone()) } else { None };
+        self.find("return", back).await
+    }
+
+    /// All departures until `deadline`.
+    async fn departures_until(&mut self, deadline: Instant) -> Vec<Departure> {
+        while let Ok(Some(notice)) = timeout_at(deadline, self.notices.recv()).await {
+            self.passed.push_back(notice);
         }
+        let all = std::mem::take(&mut self.passed).into_iter();
+        let (gone, rest) = all.partition(|notice| matches!(notice, Notice::Departed(_)));
+        self.passed = rest;
+        let gone: VecDeque<_> = gone;
+        gone.into_iter()
+            .filter_map(|notice| if let Notice::Departed(gone) = notice { Some(gone) } else { None })
+            .collect()
     }
 
     /// Waits until Redis is as told.
@@ -149,11 +162,7 @@ impl Node {
 pub(crate) async fn departures_until(nodes: &mut [&mut Node], deadline: Instant) -> Vec<Departure> {
     let mut all = Vec::new();
     for node in nodes {
-        while let Some(notice) = node.notice_until(deadline).await {
-            if let Notice::Departed(departure) = notice {
-                all.push(departure);
-            }
-        }
+        all.extend(node.departures_until(deadline).await);
     }
     all
 }
@@ -179,8 +188,7 @@ pub(crate) fn registration(user: &str, scope: Scope) -> Registration {
 pub(crate) fn entry(log: &str, seq: i64, body: Body) -> Event {
     let (sender, at) = (user("alice"), Timestamp::from_micros(1_700_000_000_000_000 + seq));
     let log = LogId::parse(log).unwrap();
-    let entry =
-        Entry { log, seq, message_no: seq, sender, sender_name: "Alice".into(), client_id: None, at, body };
+    let entry = Entry { log, seq, message_no: seq, sender, sender_name: "Alice".into(), client_id: None, at, body };
     Event::Entry { entry: Arc::new(entry), origin: None }
 }
 

@@ -148,7 +148,7 @@ async fn a_page_lists_who_is_online() {
 #[tokio::test]
 async fn a_dead_nodes_users_depart_once_unless_they_are_elsewhere() {
     let redis = Server::start();
-    let mut nodes = [
+    let nodes = [
         Node::start("one", Some(&redis.url())).await,
         Node::start("two", Some(&redis.url())).await,
         Node::start("three", Some(&redis.url())).await,
