@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::Auth,
     chat::Chat,
-    config::Config,
+    config::{Config, StoreConfig},
     degrade::Degrade,
     http::Gate,
     metrics::Metrics,
@@ -54,4 +54,13 @@ pub struct RunError(pub String);
 pub async fn run(config: Config) -> Result<(), RunError> {
     let _ = config;
     Err(RunError("nothing to run yet".into()))
+}
+
+/// Applies pending migrations, and says how many there were.
+///
+/// # Errors
+/// The store can't be reached, or a migration failed.
+pub async fn migrate(store: StoreConfig) -> Result<usize, RunError> {
+    let _ = store;
+    Err(RunError("nothing to migrate yet".into()))
 }

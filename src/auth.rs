@@ -106,9 +106,7 @@ impl Auth {
                 let key = DecodingKey::from_secret(secret);
                 Keys::Static { checks: checks(key, *algorithm), mints: Some(EncodingKey::from_secret(secret)) }
             }
-            AuthKey::Public { key, algorithm } => {
-                Keys::Static { checks: checks(key.clone(), *algorithm), mints: None }
-            }
+            AuthKey::Public { key, algorithm } => Keys::Static { checks: checks(key.clone(), *algorithm), mints: None },
             AuthKey::Jwks { url } => {
                 let config = config.clone();
                 let validation = move |algorithm| validation(&config, algorithm);
@@ -144,8 +142,8 @@ impl Auth {
     }
 
     fn check(&self, token: &str, checks: &Checks) -> Result<Identity, Reject> {
-        let data = jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation)
-            .map_err(|_| Reject::InvalidToken)?;
+        let data =
+            jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation).map_err(|_| Reject::InvalidToken)?;
         // No extension is understood here, so none may be critical (RFC 7515, 4.1.11).
         if data.header.crit.is_some() {
             return Err(Reject::InvalidToken);
@@ -158,14 +156,11 @@ impl Auth {
     /// # Errors
     /// [`Reject::Unsupported`] where tokens are checked with public keys; [`Reject::TokenExpired`] where `not_after`
     /// is over.
-    pub fn mint(
-        &self,
-        grant: Grant<'_>,
-        ttl: Duration,
-        not_after: Option<Timestamp>,
-    ) -> Result<Minted, Reject> {
+    pub fn mint(&self, grant: Grant<'_>, ttl: Duration, not_after: Option<Timestamp>) -> Result<Minted, Reject> {
         let Keys::Static { checks, mints: Some(key) } = &self.keys else {
-            return Err(Reject::Unsupported("Tokens can't be made here: this deployment only checks them (no JWT_SECRET)"));
+            return Err(Reject::Unsupported(
+                "Tokens can't be made here: this deployment only checks them (no JWT_SECRET)",
+            ));
         };
         let now = self.clock.now().seconds();
         let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);

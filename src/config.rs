@@ -17,6 +17,7 @@ mod source;
 
 pub use document::{flag_help, markdown, summary};
 pub use load::health_address;
+pub use parse::{duration, flag_of};
 pub use source::{Fault, Faults, Lookup, Sources};
 
 /// A text that must not reach a log: its `Debug` shows nothing.

@@ -57,8 +57,7 @@ pub(super) struct Jwks {
 
 impl Jwks {
     pub(super) fn new(url: &str, validation: MakeValidation) -> reqwest::Result<Self> {
-        let client =
-            reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build()?;
+        let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build()?;
         let (keys, last_fetch) = (ArcSwap::default(), Mutex::new(None));
         Ok(Self { url: url.to_owned(), client, validation, keys, last_fetch })
     }

@@ -9,7 +9,11 @@ pub fn markdown() -> String {
     let mut page = String::from(HEAD);
     for group in Group::ALL {
         // Writing to a String can't fail.
-        let _ = write!(page, "\n## {}\n\n| name | default | unit | what it does |\n| --- | --- | --- | --- |\n", group.title());
+        let _ = write!(
+            page,
+            "\n## {}\n\n| name | default | unit | what it does |\n| --- | --- | --- | --- |\n",
+            group.title()
+        );
         for setting in ALL.iter().filter(|setting| setting.group == group) {
             let _ = writeln!(page, "| {} |", row(setting).join(" | "));
         }
@@ -62,7 +66,8 @@ pub fn flag_help(setting: &Setting, dev: bool) -> String {
 
 /// All settings, for the end of `switchboard --help`.
 pub fn summary() -> String {
-    let mut text = String::from("Settings (flags of serve and dev, or environment variables; see docs/configuration.md):\n");
+    let mut text =
+        String::from("Settings (flags of serve and dev, or environment variables; see docs/configuration.md):\n");
     for group in Group::ALL {
         let _ = writeln!(text, "\n{}:", group.title());
         for setting in ALL.iter().filter(|setting| setting.group == group) {

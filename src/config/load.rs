@@ -91,9 +91,8 @@ pub fn health_address(dev: bool, sources: &Sources) -> Result<SocketAddr, Faults
 fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let mut notes = Vec::new();
     let (listen, admin_listen) = read_addresses(reader);
-    let public_url = reader.read(&set::PUBLIC_URL, |text| {
-        parse::url(text.trim_end_matches('/'), &["https", "http", "wss", "ws"])
-    });
+    let public_url =
+        reader.read(&set::PUBLIC_URL, |text| parse::url(text.trim_end_matches('/'), &["https", "http", "wss", "ws"]));
     let trusted_proxies = reader.read(&set::TRUSTED_PROXIES, parse::networks).unwrap_or_default();
     let allowed_origins = reader.read(&set::ALLOWED_ORIGINS, parse::origins).unwrap_or_default();
     let node = reader.read(&set::NODE_ID, |text| NodeId::parse(text).map_err(|error| error.to_string()));
@@ -239,7 +238,10 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
             None
         }
         _ => {
-            reader.fault(set::JWT_SECRET.name, "is one of several keys: give one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL");
+            reader.fault(
+                set::JWT_SECRET.name,
+                "is one of several keys: give one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL",
+            );
             None
         }
     }

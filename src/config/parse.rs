@@ -12,12 +12,15 @@ use ipnet::IpNet;
 pub(super) const MINUTES: &str = "m";
 
 /// The flag for a variable's name.
-pub(super) fn flag_of(name: &str) -> String {
+pub fn flag_of(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', "-")
 }
 
 /// `500ms`, `10s`, `30m`, `1h`, `7d`, or plain seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What a duration looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text).ok_or("must be a duration: 500ms, 10s, 30m, 1h, 7d, or plain seconds")?;
     let millis = match unit {
         "ms" => 1,

@@ -43,7 +43,9 @@ fn read_dotenv(path: &Path) -> Result<BTreeMap<String, String>, Faults> {
         Ok(pairs) => pairs.collect::<Result<_, _>>().map_err(|error| {
             // The error's own text repeats the line, which may hold a secret.
             let message = match error {
-                dotenvy::Error::LineParse(_, at) => format!("has a line that is no NAME=value (at character {at} of it)"),
+                dotenvy::Error::LineParse(_, at) => {
+                    format!("has a line that is no NAME=value (at character {at} of it)")
+                }
                 _ => "can't be read".to_owned(),
             };
             Faults(vec![Fault { variable: ".env".into(), message }])

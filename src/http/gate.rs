@@ -90,7 +90,8 @@ impl Gate {
         let limit = limits.connections.min(Semaphore::MAX_PERMITS);
         let addresses = (limits.connections_per_ip > 0)
             .then(|| Arc::new(Addresses { limit: limits.connections_per_ip, counts: Mutex::default() }));
-        let handshakes = (limits.handshakes_per_second > 0).then(|| Mutex::new(Bucket::new(limits.handshakes_per_second)));
+        let handshakes =
+            (limits.handshakes_per_second > 0).then(|| Mutex::new(Bucket::new(limits.handshakes_per_second)));
         Self {
             limit,
             sockets: Arc::new(Semaphore::new(limit)),

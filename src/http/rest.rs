@@ -249,7 +249,8 @@ async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
         Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(Problem::too_large(MAX_BODY)),
         Err(_) => return Err(Problem::invalid("The body broke off")),
     };
-    serde_json::from_slice(&bytes).map_err(|error| Problem::invalid(format!("The body is not what it must be: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::invalid(format!("The body is not what it must be: {error}")))
 }
 
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {

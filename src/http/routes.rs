@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn parameters_heads_and_other_methods() {
         let routes = Routes::of(Kind::Clients);
-        let Found::Endpoint(endpoint, params) = routes.find(&Method::HEAD, "/api/chat/conversations/a%3Ab/messages") else {
+        let Found::Endpoint(endpoint, params) = routes.find(&Method::HEAD, "/api/chat/conversations/a%3Ab/messages")
+        else {
             panic!("not found");
         };
         assert_eq!(endpoint, Rest(Messages));

@@ -43,7 +43,8 @@ pub(super) fn answer(
             site.refused(refusal);
         }
     });
-    let Checked { accept, protocol, token, conversation, address, place } = checked.map_err(|refused| refused.problem)?;
+    let Checked { accept, protocol, token, conversation, address, place } =
+        checked.map_err(|refused| refused.problem)?;
     let opening = Opening { dialect, conversation, token, address };
     let broker = Arc::clone(site.broker());
     let (permit, open) = (Arc::clone(&peer.permit), broker.gate.opened());
@@ -207,8 +208,8 @@ impl<'a> Offered<'a> {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::{Empty, Full};
     use bytes::Bytes;
+    use http_body_util::{Empty, Full};
 
     use super::*;
 
@@ -245,7 +246,10 @@ mod tests {
             .header("Connection", "Upgrade")
             .header("Sec-WebSocket-Version", "8");
         let answer = status(old);
-        assert_eq!((answer.status().as_u16(), &answer.headers()["sec-websocket-version"]), (426, &HeaderValue::from(13)));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["sec-websocket-version"]),
+            (426, &HeaderValue::from(13))
+        );
         let body = handshake().header("Sec-WebSocket-Key", KEY).body(Full::new(Bytes::from_static(b"x"))).unwrap();
         assert!(accept_key(&body).is_err());
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     http::problem::Problem,
     model::{
-        self, Body, ClientId, Content, ConversationId, ConversationKind, Entry, EntryId, LogId, MessagePage, Seq, Target,
-        Timestamp, UserId,
+        self, Body, ClientId, Content, ConversationId, ConversationKind, Entry, EntryId, LogId, MessagePage, Seq,
+        Target, Timestamp, UserId,
     },
 };
 
@@ -270,9 +270,8 @@ mod tests {
 
     #[test]
     fn new_conversations_are_read_as_the_document_shows_them() {
-        let new = parse(
-            r#"{"name":"Team","description":" ","is_group":true,"participant_ids":["user-123",456],"extra":1}"#,
-        );
+        let new =
+            parse(r#"{"name":"Team","description":" ","is_group":true,"participant_ids":["user-123",456],"extra":1}"#);
         assert_eq!((new.name.as_deref(), new.description.as_deref(), new.is_group), (Some("Team"), None, true));
         assert_eq!(new.members[1].as_str(), "456");
         assert!(!parse(r#"{"participant_ids":["bob"]}"#).is_group);
