@@ -94,7 +94,7 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Takes the keys of `config`. Published keys are fetched when they are first needed, or by [`Auth::keep_fresh`].
+    /// Takes the keys of `config`. Published keys are fetched by [`Auth::keep_fresh`].
     ///
     /// # Errors
     /// The client that fetches keys could not be made.
@@ -122,12 +122,12 @@ impl Auth {
         self.leeway
     }
 
-    /// Says who a token stands for. Waits only where a published key isn't known yet, and then for seconds at most.
+    /// Says who a token stands for.
     ///
     /// # Errors
-    /// [`Reject::TokenExpired`]; [`Reject::Unavailable`] where no published key could be fetched yet; for everything
-    /// else [`Reject::InvalidToken`].
-    pub async fn verify(&self, token: &str) -> Result<Identity, Reject> {
+    /// [`Reject::TokenExpired`]; [`Reject::Unavailable`] where it names a published key that has to be fetched first;
+    /// for everything else [`Reject::InvalidToken`].
+    pub fn verify(&self, token: &str) -> Result<Identity, Reject> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Reject::InvalidToken);
         }
@@ -135,7 +135,7 @@ impl Auth {
             Keys::Static { checks, .. } => self.check(token, checks),
             Keys::Published(jwks) => {
                 let header = jsonwebtoken::decode_header(token).map_err(|_| Reject::InvalidToken)?;
-                let checks = jwks.key(header.kid.as_deref()).await?;
+                let checks = jwks.key(header.kid.as_deref())?;
                 self.check(token, &checks)
             }
         }

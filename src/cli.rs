@@ -8,23 +8,26 @@ use std::{
     fmt::Display,
     future::Future,
     io::{IsTerminal, Write, stderr, stdout},
+    net::SocketAddr,
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 mod check;
-pub mod dev;
+mod dev;
 mod probe;
 mod token;
 
 use crate::{
-    app,
+    app::{self, Broker},
     config::{
-        self, Config, Faults, LogConfig, LogFormat, Sources,
+        self, Config, Faults, LogConfig, LogFormat, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
+    metrics::Metrics,
 };
 
 /// The commit this was built from, where the build said so.
@@ -100,7 +103,7 @@ fn complain(message: impl Display) {
 }
 
 /// Prints to standard output. A reader that went away is no failure of ours.
-pub(crate) fn print(text: &str) {
+fn print(text: &str) {
     let mut out = stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
@@ -128,15 +131,25 @@ fn start(dev: bool, matches: &ArgMatches) -> Result<Outcome, Failure> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    block_on(app::run(config))?.map_err(Failure::runtime)?;
+    let welcome = |broker: &Broker, clients: &[SocketAddr]| {
+        if let (true, Some(address)) = (dev, clients.first()) {
+            match dev::welcome(&broker.config, *address, &broker.auth) {
+                Ok(text) => print(&text),
+                Err(error) => tracing::warn!(%error, "no tokens to try"),
+            }
+        }
+    };
+    block_on(app::run(config, welcome))?.map_err(Failure::runtime)?;
     Ok(Outcome::Done)
 }
 
 fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let sources = sources(matches)?;
-    let store = config::StoreConfig::load(&sources)?;
+    let store = StoreConfig::load(&sources)?;
     start_logging(&LogConfig::load(&sources)?);
-    let count = block_on(app::migrate(store))?.map_err(Failure::runtime)?;
+    let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
+    let applied = block_on(async { app::open_store(&store, metrics).await?.migrate().await })?;
+    let count = applied.map_err(Failure::runtime)?;
     print(&format!("{count} migrations applied\n"));
     Ok(Outcome::Done)
 }

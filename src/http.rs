@@ -27,6 +27,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 mod client;
 mod gate;
@@ -71,11 +72,13 @@ pub struct Site {
     kind: Kind,
     routes: Routes,
     http: http1::Builder,
+    /// Ends keep-alive.
+    stop: CancellationToken,
 }
 
 impl Site {
-    /// The site that listeners of this kind show.
-    pub fn new(broker: Arc<Broker>, kind: Kind) -> Self {
+    /// The site that listeners of this kind show. After `stop`, answers are the last of their sockets.
+    pub fn new(broker: Arc<Broker>, kind: Kind, stop: CancellationToken) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(BETWEEN_REQUESTS)
@@ -83,7 +86,12 @@ impl Site {
             .max_headers(HEADERS);
         let limit = i64::try_from(broker.gate.limit()).unwrap_or(i64::MAX);
         broker.metrics.connections_limit.set(limit);
-        Self { broker, kind, routes: Routes::of(kind), http }
+        Self { broker, kind, routes: Routes::of(kind), http, stop }
+    }
+
+    /// Whom it is for.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The broker behind it.
@@ -123,10 +131,6 @@ impl Site {
             let (site, peer) = (Arc::clone(&self), Arc::clone(&peer));
             async move { Ok::<_, Infallible>(site.answer(peer, request).await) }
         });
-        let stop = match self.kind {
-            Kind::Clients => &self.broker.stop_accepting,
-            Kind::Admin => &self.broker.stop,
-        };
         let mut stopping = false;
         let mut connection = std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), service).with_upgrades());
         let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST));
@@ -134,7 +138,7 @@ impl Site {
             tokio::select! {
                 // An error here is a client's: it went away, or speaks no HTTP.
                 _ = connection.as_mut() => return,
-                () = stop.cancelled(), if !stopping => {
+                () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }

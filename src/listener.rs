@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::Broker,
@@ -56,13 +57,9 @@ impl Listener {
         self.inner.local_addr()
     }
 
-    /// Accepts until the broker stops accepting (the admin listener: until the broker stops).
-    pub async fn serve(self, broker: Arc<Broker>, kind: Kind) {
-        let stop = match kind {
-            Kind::Clients => broker.stop_accepting.clone(),
-            Kind::Admin => broker.stop.clone(),
-        };
-        let site = Arc::new(Site::new(broker, kind));
+    /// Accepts until `stop`. Then those who asked already get their answers, and WebSockets go on.
+    pub async fn serve(self, broker: Arc<Broker>, kind: Kind, stop: CancellationToken) {
+        let site = Arc::new(Site::new(broker, kind, stop.clone()));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -85,7 +82,11 @@ fn admit(site: &Arc<Site>, stream: TcpStream, peer: SocketAddr) {
         return;
     }
     let served = Arc::clone(site).serve(stream, peer.ip(), admission);
-    site.broker().tasks.spawn(served);
+    match site.kind() {
+        Kind::Clients => drop(site.broker().tasks.spawn(served)),
+        // Operators may look on until the very end: nobody waits for them.
+        Kind::Admin => drop(tokio::spawn(served)),
+    }
 }
 
 /// A client that gave up is nothing; anything else (no files, no memory) needs a rest, or the loop would spin.

@@ -1,4 +1,4 @@
-//! Keys published under a URL (JWKS, RFC 7517): fetched in the background, and when a token names an unknown one.
+//! Keys published under a URL (JWKS, RFC 7517), fetched beside the checks that need them.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -7,18 +7,20 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, Validation,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
 };
+use reqwest::redirect::Policy;
 use serde::Deserialize;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 
 use super::Checks;
 use crate::model::Reject;
 
-/// Between two fetches in the background.
+/// Between two fetches, when nothing is amiss.
 const REFRESH: Duration = Duration::from_secs(300);
-/// Between two in the background while none succeeds.
-const RETRY: Duration = Duration::from_secs(5);
-/// Between two fetches for unknown keys, whoever asks: random `kid`s must not become requests.
-const MIN_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two fetches at least, whoever asks: random `kid`s must not become requests.
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How long one fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
@@ -45,72 +47,66 @@ pub(super) type MakeValidation = Box<dyn Fn(Algorithm) -> Validation + Send + Sy
 /// Keys by their `kid`; those without one under the empty name.
 type KeySet = HashMap<String, Arc<Checks>>;
 
+/// The keys as they were fetched last.
+#[derive(Default)]
+struct Fetched {
+    keys: KeySet,
+    at: Option<Instant>,
+}
+
 /// The keys, and how to get them.
 pub(super) struct Jwks {
     url: String,
     client: reqwest::Client,
     validation: MakeValidation,
-    keys: ArcSwap<KeySet>,
-    /// When the last fetch began. Its lock is held during a fetch, so that there is one at a time.
-    last_fetch: Mutex<Option<Instant>>,
+    fetched: ArcSwap<Fetched>,
+    /// A token named a key that isn't known.
+    wanted: Notify,
 }
 
 impl Jwks {
     pub(super) fn new(url: &str, validation: MakeValidation) -> reqwest::Result<Self> {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build()?;
-        let (keys, last_fetch) = (ArcSwap::default(), Mutex::new(None));
-        Ok(Self { url: url.to_owned(), client, validation, keys, last_fetch })
+        let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
+        Ok(Self { url: url.to_owned(), client, validation, fetched: ArcSwap::default(), wanted: Notify::new() })
     }
 
-    /// The key a token names; one that isn't known is looked for anew, but not more often than [`MIN_INTERVAL`].
-    pub(super) async fn key(&self, kid: Option<&str>) -> Result<Arc<Checks>, Reject> {
-        if let Some(key) = self.known(kid) {
-            return Ok(key);
-        }
-        let mut last = self.last_fetch.lock().await;
-        // Whoever held the lock may just have fetched it.
-        if let Some(key) = self.known(kid) {
-            return Ok(key);
-        }
-        if last.is_none_or(|at| at.elapsed() >= MIN_INTERVAL) {
-            *last = Some(Instant::now());
-            self.fetch_and_log().await;
-        }
-        match self.known(kid) {
-            Some(key) => Ok(key),
-            None if self.keys.load().is_empty() => Err(Reject::Unavailable),
-            None => Err(Reject::InvalidToken),
-        }
-    }
-
-    /// A key that was fetched before. A token that names none means the only one there is.
-    fn known(&self, kid: Option<&str>) -> Option<Arc<Checks>> {
-        let keys = self.keys.load();
-        match kid {
-            Some(kid) => keys.get(kid).cloned(),
-            None if keys.len() == 1 => keys.values().next().cloned(),
+    /// The key a token names; where it names none, the only one there is.
+    ///
+    /// A key that isn't known may have been published since the last fetch: that is found out beside, and the client
+    /// is told to come again. Only where the keys are fresh it is said that there is no such key.
+    pub(super) fn key(&self, kid: Option<&str>) -> Result<Arc<Checks>, Reject> {
+        let fetched = self.fetched.load();
+        let key = match kid {
+            Some(kid) => fetched.keys.get(kid),
+            None if fetched.keys.len() == 1 => fetched.keys.values().next(),
             None => None,
+        };
+        let fresh = fetched.at.is_some_and(|at| at.elapsed() < MIN_INTERVAL);
+        match key {
+            Some(key) => Ok(Arc::clone(key)),
+            None if fresh => Err(Reject::InvalidToken),
+            None => {
+                self.wanted.notify_one();
+                Err(Reject::Unavailable)
+            }
         }
     }
 
-    /// Fetches the keys again and again. Those fetched last stay good while the URL can't be reached.
+    /// Fetches the keys at once, then from time to time and when one is wanted. Those fetched last stay good while
+    /// the URL can't be reached.
     pub(super) async fn keep_fresh(&self) {
         loop {
-            let fetched = {
-                let mut last = self.last_fetch.lock().await;
-                *last = Some(Instant::now());
-                self.fetch_and_log().await
+            let pause = match self.fetch().await {
+                Ok(_) => REFRESH,
+                Err(error) => {
+                    tracing::warn!(%error, "published keys could not be fetched; those known stay in use");
+                    MIN_INTERVAL
+                }
             };
-            tokio::time::sleep(if fetched { REFRESH } else { RETRY }).await;
+            sleep(MIN_INTERVAL).await;
+            // It doesn't matter which of the two it was.
+            let _ = timeout(pause - MIN_INTERVAL, self.wanted.notified()).await;
         }
-    }
-
-    async fn fetch_and_log(&self) -> bool {
-        let result = self.fetch().await;
-        if let Err(error) = &result {
-            tracing::warn!(%error, "published keys could not be fetched; those known stay in use");
-        }
-        result.is_ok()
     }
 
     /// Fetches the keys once, and says how many there are.
@@ -127,7 +123,7 @@ impl Jwks {
         }
         let keys = self.read(&body)?;
         let count = keys.len();
-        self.keys.store(Arc::new(keys));
+        self.fetched.store(Arc::new(Fetched { keys, at: Some(Instant::now()) }));
         Ok(count)
     }
 

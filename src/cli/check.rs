@@ -2,17 +2,14 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use tokio::time::timeout;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Failure, Outcome, block_on, print};
 use crate::{
+    app,
     auth::Auth,
-    config::{AuthKey, Config, RedisConfig, Sources, StoreBackend},
+    config::{AuthKey, Config, RedisConfig, Sources, StoreConfig},
+    metrics::Metrics,
     model::Clock,
 };
 
@@ -32,7 +29,7 @@ pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
             Some(redis) => report("Redis", within(check_redis(redis)).await),
             None => true,
         };
-        let store = report("PostgreSQL", within(check_store(&config.store.backend)).await);
+        let store = report("PostgreSQL", within(check_store(&config.store)).await);
         keys && redis && store
     })?;
     Ok(if all_well { Outcome::Done } else { Outcome::Failed })
@@ -81,36 +78,10 @@ async fn check_redis(config: &RedisConfig) -> Finding {
     Ok(format!("answers, {}", version.trim()))
 }
 
-async fn check_store(backend: &StoreBackend) -> Finding {
-    let StoreBackend::Postgres { url, ca_file } = backend else { return Ok("not used".to_owned()) };
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
-            roots.add_parsable_certificates(certificates.filter_map(Result::ok));
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let (client, connection) =
-        tokio_postgres::connect(url.reveal(), MakeRustlsConnect::new(tls)).await.map_err(|error| with_cause(&error))?;
-    let link = tokio::spawn(connection);
-    let row = client.query_one("SELECT current_setting('server_version')", &[]).await;
-    link.abort();
-    let version: String = row.and_then(|row| row.try_get(0)).map_err(|error| with_cause(&error))?;
-    Ok(format!("answers, {version}"))
-}
-
-/// An error with what caused it: PostgreSQL's own text says only "db error".
-fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+async fn check_store(config: &StoreConfig) -> Finding {
+    let fail = |error: &dyn std::fmt::Display| error.to_string();
+    let metrics = Arc::new(Metrics::new().map_err(|error| fail(&error))?);
+    let store = app::open_store(config, metrics).await.map_err(|error| fail(&error))?;
+    store.ping().await.map_err(|error| fail(&error))?;
+    Ok("answers".to_owned())
 }

@@ -18,7 +18,7 @@ const USERS: [(&str, &str, Option<&str>); 3] =
 ///
 /// # Errors
 /// Tokens can't be made, as with a public key alone.
-pub fn welcome(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, auth: &Auth) -> Result<String, Reject> {
+pub(super) fn welcome(config: &Config, address: SocketAddr, auth: &Auth) -> Result<String, Reject> {
     let tokens = USERS.iter().map(|(user, name, role)| {
         let id = UserId::parse(user).map_err(|error| Reject::Invalid(error.to_string()))?;
         let grant = Grant { user: &id, name: Some(name), role: *role, tier: None };
@@ -32,7 +32,7 @@ pub fn welcome(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, 
     let _ = writeln!(text, "\n  WebSocket  ws://{address}/v1/ws   ws://{address}/ws/ROOM?token=TOKEN");
     let _ = writeln!(text, "  REST       http://{address}/api/…");
     let _ = writeln!(text, "  Health     http://{address}/api/health");
-    if let Some(admin) = admin {
+    if let Some(admin) = config.admin_listen {
         let _ = writeln!(text, "  Metrics    http://{admin}/metrics");
     }
     if let StoreBackend::Sqlite { path } = &config.store.backend {

@@ -1,7 +1,5 @@
 //! Health and metrics: from memory alone, so that asking costs nothing and tells the truth while everything else hangs.
 
-use std::sync::atomic::Ordering;
-
 use hyper::{
     HeaderMap, Response, StatusCode,
     header::{self, HeaderValue},
@@ -65,8 +63,6 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
 fn unready(broker: &Broker) -> Option<&'static str> {
     if broker.degrade.draining() {
         Some("draining\n")
-    } else if !broker.ready.load(Ordering::Acquire) {
-        Some("starting\n")
     } else if !broker.gate.has_room() {
         Some("full\n")
     } else {

@@ -1,5 +1,7 @@
 //! REST: the other face of the commands that WebSockets carry.
 
+use std::sync::Arc;
+
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
@@ -53,7 +55,7 @@ pub(super) enum Action {
 struct Call<'a> {
     site: &'a Site,
     peer: &'a Peer,
-    identity: &'a Identity,
+    identity: &'a Arc<Identity>,
     params: &'a Params<'a, 'a>,
     query: Option<&'a str>,
     headers: &'a HeaderMap,
@@ -69,7 +71,7 @@ pub(super) async fn answer(
 ) -> Answer {
     let (head, body) = request.into_parts();
     let Some(token) = client::bearer(&head.headers) else { return Err(unauthenticated()) };
-    let identity = site.broker().auth.verify(token).await?;
+    let identity = Arc::new(site.broker().auth.verify(token)?);
     let query = head.uri.query();
     let call = Call { site, peer, identity: &identity, params, query, headers: &head.headers };
     match action {
@@ -102,7 +104,7 @@ impl Call<'_> {
         let broker = self.site.broker();
         let auth = &broker.auth;
         let ttl = broker.config.auth.token_ttl;
-        let minted = auth.mint(Grant::from(self.identity), ttl, Some(self.identity.expires_at))?;
+        let minted = auth.mint(Grant::from(&**self.identity), ttl, Some(self.identity.expires_at))?;
         let websocket_url = match &broker.config.public_url {
             Some(url) => public_socket_url(url),
             None => socket_url(self.headers, self.peer.trusted).ok_or_else(|| Problem::invalid("Host is missing"))?,
@@ -189,7 +191,7 @@ impl Call<'_> {
     }
 
     async fn execute(&self, command: Command) -> Result<Reply, Problem> {
-        let caller = Caller { identity: self.identity, connection: None };
+        let caller = Caller { identity: Arc::clone(self.identity), connection: None };
         Ok(self.site.broker().chat.execute(caller, command).await?)
     }
 

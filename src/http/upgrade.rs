@@ -18,7 +18,7 @@ use super::{Answer, Payload, Peer, Site, client, gate::Refusal, problem::Problem
 use crate::{
     config::Secret,
     dialect::Dialect,
-    model::ConversationId,
+    model::{ConversationId, Seq},
     session::{self, Opening},
 };
 
@@ -43,9 +43,9 @@ pub(super) fn answer(
             site.refused(refusal);
         }
     });
-    let Checked { accept, protocol, token, conversation, address, place } =
+    let Checked { accept, protocol, token, conversation, since, address, place } =
         checked.map_err(|refused| refused.problem)?;
-    let opening = Opening { dialect, conversation, token, address };
+    let opening = Opening { dialect, conversation, since, token, address };
     let broker = Arc::clone(site.broker());
     let (permit, open) = (Arc::clone(&peer.permit), broker.gate.opened());
     site.broker().tasks.spawn(async move {
@@ -80,6 +80,7 @@ struct Checked {
     protocol: Option<HeaderValue>,
     token: Option<Secret>,
     conversation: Option<ConversationId>,
+    since: Option<Seq>,
     address: IpAddr,
     place: Option<super::gate::AddressPermit>,
 }
@@ -111,6 +112,7 @@ fn check(
     let not_found = |_| Refused { refusal: None, problem: Problem::not_found() };
     let conversation = conversation.map(super::rest::conversation_id).transpose().map_err(not_found)?;
     let accept = accept_key(request).map_err(bad)?;
+    let since = since(request.uri().query()).map_err(bad)?;
     if !origin_is_allowed(headers, &config.allowed_origins) {
         return Err(Refusal::Origin.into());
     }
@@ -127,7 +129,16 @@ fn check(
         .or_else(|| offered.token().map(str::to_owned))
         .or_else(|| client::parameter(request.uri().query(), "token").filter(|token| !token.is_empty()));
     let protocol = offered.chosen().and_then(|protocol| HeaderValue::from_str(protocol).ok());
-    Ok(Checked { accept, protocol, token: token.map(Secret::new), conversation, address, place })
+    Ok(Checked { accept, protocol, token: token.map(Secret::new), conversation, since, address, place })
+}
+
+/// The last seq the client has of its conversation, where it says one.
+fn since(query: Option<&str>) -> Result<Option<Seq>, Problem> {
+    let Some(text) = client::parameter(query, "since_seq") else { return Ok(None) };
+    match text.parse() {
+        Ok(seq) if seq >= 0 => Ok(Some(seq)),
+        _ => Err(Problem::invalid("since_seq must be a whole number")),
+    }
 }
 
 /// Checks what RFC 6455 asks of a handshake, and computes the answer to its key.

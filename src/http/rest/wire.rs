@@ -109,7 +109,7 @@ enum MessageRef {
 
 impl NewMessage {
     /// Checks what the types don't.
-    pub(super) fn checked(self, conversation: ConversationId) -> Result<model::Send, Problem> {
+    pub(super) fn checked(self, conversation: ConversationId) -> Result<model::NewMessage, Problem> {
         let content = Content::parse(&self.content).map_err(|error| Problem::invalid(error.to_string()))?;
         let log = LogId::from(&conversation);
         let seq = |reference| match reference {
@@ -118,7 +118,7 @@ impl NewMessage {
         };
         let unknown = || Problem::invalid("reply_to is neither a seq nor the id of a message of this conversation");
         let reply_to = self.reply_to.map(|reference| seq(reference).ok_or_else(unknown)).transpose()?;
-        Ok(model::Send {
+        Ok(model::NewMessage {
             to: Target::Conversation(conversation),
             content,
             client_id: self.client_id,

@@ -1,0 +1,44 @@
+# Everything a contributor runs. `make` alone lists it.
+
+export CARGO_TERM_COLOR ?= auto
+CARGO := cargo
+BENCH ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup check fmt lint doc unit test tests conformance bench
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build a release and start `switchboard dev`: needs Rust and a C compiler, nothing else
+	$(CARGO) run --release --locked -- dev
+
+setup: ## Install what the tests need and is lacking (Debian, Ubuntu), or say what it is
+	scripts/setup.sh
+
+check: fmt lint doc unit ## Format, lints, documentation, unit tests: quick, needs no server
+
+fmt:
+	$(CARGO) fmt --check
+
+lint:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+unit:
+	$(CARGO) test --locked --lib
+
+test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory fmt lint doc tests conformance
+
+tests:
+	$(CARGO) test --locked --no-fail-fast
+
+conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
+	scripts/conformance.sh
+
+bench: ## Print figures: CPU per delivery, durable sends, memory, Redis commands (BENCH="--help" for options)
+	$(CARGO) bench --locked --bench load -- $(BENCH)

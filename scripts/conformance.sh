@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Runs the Autobahn cases, as PyPI's kosoku has them, against examples/echo.rs, which echoes over the session code.
+# Fails unless every case is as scripts/conformance.py wants it. What it needs and what it reports is in target/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+work=${CARGO_TARGET_DIR:-target}/conformance
+kosoku=$work/venv/bin/kosoku
+mkdir -p "$work"
+
+if ! "$kosoku" --help >/dev/null 2>&1; then
+    python3 -m venv --clear "$work/venv"
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0
+fi
+
+cargo build --locked --quiet --example echo
+mkfifo "$work/said.$$"
+"${CARGO_TARGET_DIR:-target}/debug/examples/echo" 127.0.0.1:0 >"$work/said.$$" &
+echo=$!
+trap 'kill $echo 2>/dev/null; wait $echo 2>/dev/null || true' EXIT
+# Its first line is `listening on ADDRESS`; the end of the pipe, when it fails to start, is no address.
+address=
+read -r _ _ address <"$work/said.$$" || true
+rm "$work/said.$$"
+[ -n "$address" ] || { echo "conformance: the echo server did not start" >&2; exit 1; }
+
+# 12 and 13 are compression, which isn't offered. The exit code says nothing about strictness; the report does.
+rm -rf "$work/report"
+"$kosoku" --exclude '12.*' --exclude '13.*' --outdir "$work/report" "$address" || true
+python3 scripts/conformance.py "$work/report/index.json"

@@ -1,0 +1,393 @@
+//! Keeps the house in order: which module may import which, and how long a file may be.
+//!
+//! [`ALLOWED`] is the whole truth about imports between the modules at the top of `src/`. An import that isn't in it
+//! fails, and so does a row that nothing needs any more. Tests inside `src/` may import what they like.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on must panic")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What a module may import of ours.
+enum May {
+    /// Everything: it builds or starts the whole.
+    Anything,
+    /// These modules, or these parts of a module (`session::outbox`).
+    Only(&'static [&'static str]),
+}
+use May::{Anything, Only};
+
+/// Every top-level module, and what it may import.
+const ALLOWED: &[(&str, May)] = &[
+    ("model", Only(&[])),
+    ("metrics", Only(&[])),
+    ("degrade", Only(&["metrics"])),
+    ("config", Only(&["model"])),
+    ("auth", Only(&["config", "metrics", "model"])),
+    ("store", Only(&["config", "degrade", "metrics", "model"])),
+    ("backplane", Only(&["config", "degrade", "metrics", "model"])),
+    ("dialect", Only(&["model"])),
+    ("hub", Only(&["config", "dialect", "metrics", "model", "session::outbox"])),
+    ("chat", Only(&["backplane", "config", "degrade", "hub", "metrics", "model", "session::Connection", "store"])),
+    ("session", Only(&["app", "auth", "chat", "config", "dialect", "hub", "metrics", "model"])),
+    ("listener", Only(&["app", "config", "http", "metrics"])),
+    ("http", Only(&["app", "auth", "chat", "config", "degrade", "dialect", "metrics", "model", "session"])),
+    ("app", Anything),
+    ("cli", Anything),
+    ("lib", Only(&[])),
+    ("main", Only(&["cli"])),
+];
+
+/// Lines of a source file at most: beyond that it holds more than one idea.
+const MAX_LINES: usize = 450;
+
+#[test]
+fn no_module_imports_what_it_may_not() {
+    let mut faults = String::new();
+    for (module, imports) in imports() {
+        let Some(may) = allowed(&module) else {
+            faults += &format!("  src/{module}.rs has no row in ALLOWED\n");
+            continue;
+        };
+        let Only(may) = may else { continue };
+        for import in &imports {
+            if import.target != module && !may.iter().any(|row| import.is_within(row)) {
+                faults += &format!("  {}:{}: {module} may not import {}\n", import.file, import.line, import.path());
+            }
+        }
+    }
+    assert!(faults.is_empty(), "imports against the table in tests/imports.rs:\n{faults}");
+}
+
+#[test]
+fn no_row_of_the_table_is_stale() {
+    let imports = imports();
+    let mut faults = String::new();
+    for (module, may) in ALLOWED {
+        let Some(imports) = imports.get(*module) else {
+            faults += &format!("  {module}: there is no such module\n");
+            continue;
+        };
+        let Only(may) = may else { continue };
+        for row in *may {
+            if !imports.iter().any(|import| import.is_within(row)) {
+                faults += &format!("  {module} no longer imports {row}\n");
+            }
+        }
+    }
+    assert!(faults.is_empty(), "rows to take out of the table in tests/imports.rs:\n{faults}");
+}
+
+#[test]
+fn no_source_file_is_too_long() {
+    let mut faults = String::new();
+    for path in sources() {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        if lines > MAX_LINES {
+            faults += &format!("  {} has {lines} lines\n", path.display());
+        }
+    }
+    assert!(faults.is_empty(), "files of more than {MAX_LINES} lines:\n{faults}");
+}
+
+fn allowed(module: &str) -> Option<&'static May> {
+    ALLOWED.iter().find_map(|(name, may)| (*name == module).then_some(may))
+}
+
+/// One path into another module of ours.
+#[derive(Debug)]
+struct Import {
+    /// The top-level module it leads into.
+    target: String,
+    /// What follows, if anything.
+    rest: Vec<String>,
+    file: String,
+    line: usize,
+}
+
+impl Import {
+    /// Whether a row (`hub`, `session::outbox`) covers it.
+    fn is_within(&self, row: &str) -> bool {
+        let mut path = std::iter::once(&self.target).chain(&self.rest);
+        row.split("::").all(|part| path.next().is_some_and(|segment| segment == part))
+    }
+
+    fn path(&self) -> String {
+        format!("crate::{}", [std::slice::from_ref(&self.target), &self.rest].concat().join("::"))
+    }
+}
+
+/// All imports, by importing module; `lib` and `main` are themselves.
+fn imports() -> BTreeMap<String, Vec<Import>> {
+    let root = root();
+    let modules: BTreeSet<String> =
+        sources().iter().map(|path| module_path(path.strip_prefix(&root).unwrap()).remove(0)).collect();
+    let mut all: BTreeMap<String, Vec<Import>> = BTreeMap::new();
+    for path in sources() {
+        let module = module_path(path.strip_prefix(&root).unwrap());
+        let top = module[0].clone();
+        let file = format!("src/{}", path.strip_prefix(&root).unwrap().display());
+        let depth = if matches!(top.as_str(), "lib" | "main") { 0 } else { module.len() };
+        let imports = all.entry(top).or_default();
+        for (line, mut segments) in paths_of(&fs::read_to_string(&path).unwrap(), depth) {
+            let target = segments.remove(0);
+            if modules.contains(&target) {
+                imports.push(Import { target, rest: segments, file: file.clone(), line });
+            }
+        }
+    }
+    all
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Every Rust file under `src/`.
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// `hub/order.rs` is `hub`, `order`; so is `hub/order/mod.rs`.
+fn module_path(file: &Path) -> Vec<String> {
+    let mut path: Vec<String> =
+        file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if path.len() > 1 && path.last().is_some_and(|last| last == "mod") {
+        path.pop();
+    }
+    path
+}
+
+/// A word, `::` or a single other character, with its line.
+type Token = (usize, String);
+
+/// Every path from the crate's root that a file names, in `use` or inline, without the leading `crate`. `depth` says
+/// how many `super` lead from the file to the root.
+fn paths_of(source: &str, depth: usize) -> Vec<(usize, Vec<String>)> {
+    let tokens = without_tests(tokens(source));
+    let mut found = Vec::new();
+    // How many braces were open where each inline module began.
+    let mut inline: Vec<usize> = Vec::new();
+    let mut braces = 0;
+    let mut at = 0;
+    while at < tokens.len() {
+        let word = tokens[at].1.as_str();
+        let continues = at > 0 && tokens[at - 1].1 == "::";
+        match word {
+            "{" => {
+                if at >= 2 && tokens[at - 2].1 == "mod" {
+                    inline.push(braces);
+                }
+                braces += 1;
+            }
+            "}" => {
+                braces = braces.saturating_sub(1);
+                inline.pop_if(|began| *began == braces);
+            }
+            // The program names the library by its name, everything else says `crate`.
+            "crate" | "super" | "switchboard" if !continues => {
+                // Where the path would begin: `crate` is the root, each `super` one step towards it.
+                let base = if word == "super" { (depth + inline.len()).saturating_sub(1) } else { 0 };
+                at = follow(&tokens, at + 1, base, &[], &mut found);
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Reads on behind `crate` or `super` at `at`, `above` steps under the root, with `path` known already. Adds what
+/// begins at the root and returns where the path ends.
+fn follow(
+    tokens: &[Token],
+    mut at: usize,
+    mut above: usize,
+    path: &[String],
+    found: &mut Vec<(usize, Vec<String>)>,
+) -> usize {
+    let mut path = path.to_vec();
+    while tokens.get(at).is_some_and(|token| token.1 == "::") {
+        let Some((_, next)) = tokens.get(at + 1) else { break };
+        if next == "super" {
+            above = above.saturating_sub(1);
+        } else if next == "{" {
+            return group(tokens, at + 2, above, &path, found);
+        } else if next.starts_with(|c: char| c.is_alphabetic() || c == '_') && next != "self" {
+            path.push(next.clone());
+        } else {
+            // `*`, `self` or a turbofish.
+            at += 2;
+            break;
+        }
+        at += 2;
+    }
+    if above == 0 && !path.is_empty() {
+        found.push((tokens[at - 1].0, path));
+    }
+    at
+}
+
+/// Reads the branches of `{a, b::c}` and returns where the brace has closed.
+fn group(
+    tokens: &[Token],
+    mut at: usize,
+    above: usize,
+    path: &[String],
+    found: &mut Vec<(usize, Vec<String>)>,
+) -> usize {
+    while let Some((line, word)) = tokens.get(at) {
+        match word.as_str() {
+            "}" => return at + 1,
+            "," => at += 1,
+            "super" => at = follow(tokens, at + 1, above.saturating_sub(1), path, found),
+            "self" | "*" => {
+                if above == 0 && !path.is_empty() {
+                    found.push((*line, path.to_vec()));
+                }
+                at += 1;
+            }
+            "as" => at += 2,
+            _ => {
+                let longer = [path, std::slice::from_ref(word)].concat();
+                at = follow(tokens, at + 1, above, &longer, found);
+            }
+        }
+    }
+    at
+}
+
+/// Words and marks, without comments, strings and characters.
+fn tokens(source: &str) -> Vec<Token> {
+    let chars: Vec<char> = source.chars().collect();
+    let (mut tokens, mut line, mut at) = (Vec::new(), 1, 0);
+    let starts = |at: usize, text: &str| text.chars().enumerate().all(|(i, c)| chars.get(at + i) == Some(&c));
+    while at < chars.len() {
+        let begin = at;
+        let c = chars[at];
+        if starts(at, "//") {
+            at += chars[at..].iter().take_while(|&&c| c != '\n').count();
+        } else if starts(at, "/*") {
+            at += 2;
+            while at < chars.len() && !starts(at, "*/") {
+                at += 1;
+            }
+            at += 2;
+        } else if c == '"' {
+            at += 1;
+            while at < chars.len() && chars[at] != '"' {
+                at += if chars[at] == '\\' { 2 } else { 1 };
+            }
+            at += 1;
+        } else if c == 'r' && (starts(at, "r\"") || starts(at, "r#\"")) {
+            let end = if starts(at, "r\"") { "\"" } else { "\"#" };
+            at += 1 + end.len();
+            while at < chars.len() && !starts(at, end) {
+                at += 1;
+            }
+            at += end.len();
+        } else if c == '\'' && (chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\'')) {
+            at += 2;
+            while at < chars.len() && chars[at] != '\'' {
+                at += 1;
+            }
+            at += 1;
+        } else if c.is_alphabetic() || c == '_' {
+            at += chars[at..].iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
+            tokens.push((line, chars[begin..at].iter().collect()));
+        } else {
+            at += if starts(at, "::") { 2 } else { 1 };
+            if !c.is_whitespace() {
+                tokens.push((line, chars[begin..at].iter().collect()));
+            }
+        }
+        line += chars[begin..at.min(chars.len())].iter().filter(|&&c| c == '\n').count();
+    }
+    tokens
+}
+
+/// Takes out what `#[cfg(test)]` stands before: an item up to its closing brace or its semicolon.
+fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
+    let cfg = ["#", "[", "cfg", "(", "test", ")", "]"];
+    let mut kept = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        if !tokens[at..].iter().map(|token| token.1.as_str()).take(cfg.len()).eq(cfg) {
+            kept.push(tokens[at].clone());
+            at += 1;
+            continue;
+        }
+        let mut braces = 0;
+        for (_, word) in &tokens[at..] {
+            at += 1;
+            match word.as_str() {
+                "{" => braces += 1,
+                "}" => braces -= 1,
+                _ => {}
+            }
+            if braces == 0 && matches!(word.as_str(), "}" | ";") {
+                break;
+            }
+        }
+    }
+    kept
+}
+
+/// The paths in `source`, as text, when it stands `depth` steps under the root.
+fn found(source: &str, depth: usize) -> Vec<String> {
+    paths_of(source, depth).into_iter().map(|(_, path)| path.join("::")).collect()
+}
+
+#[test]
+fn paths_are_found_in_groups_inline_and_through_super() {
+    let source = r#"
+        use crate::{a, b::c, d::{self, e::*}, f as g};
+        use crate::h::i;
+        // use crate::comment;
+        fn body() { crate::j::k::<u8>(); let text = "crate::string"; let c = '"'; }
+        pub(in crate::l) struct S;
+        use super::{m, super::nothing};
+    "#;
+    let expected = ["a", "b::c", "d", "d::e", "f", "h::i", "j::k", "l", "m", "nothing"];
+    assert_eq!(found(source, 1), expected);
+    assert_eq!(found("fn main() { switchboard::cli::run() }", 0), ["cli::run"]);
+}
+
+#[test]
+fn super_counts_the_modules_it_leaves() {
+    assert_eq!(found("use super::{inner, super::hub};", 2), ["hub"]);
+    assert_eq!(found("mod make { use super::inner; use super::super::store; }", 1), ["store"]);
+    assert_eq!(found("mod make { } use super::chat;", 1), ["chat"]);
+}
+
+#[test]
+fn tests_may_import_what_they_like() {
+    let source =
+        "#[cfg(test)] mod tests { use crate::store; fn f() {} } #[cfg(test)] use crate::hub; use crate::model;";
+    assert_eq!(found(source, 1), ["model"]);
+}
+
+#[test]
+fn a_row_covers_a_module_or_a_part_of_it() {
+    let import =
+        Import { target: "session".into(), rest: vec!["outbox".into(), "Outbox".into()], file: String::new(), line: 1 };
+    assert!(import.is_within("session") && import.is_within("session::outbox"));
+    assert!(!import.is_within("session::Connection") && !import.is_within("store"));
+}

@@ -1,0 +1,271 @@
+//! A node: the real program, started with the settings of a test.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    process::{Command, ExitStatus},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Process, SECRET, Signal, eventually, guard, within};
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
+
+/// How to start a node. Nothing of the tests' own environment reaches it but `PATH`.
+#[derive(Debug, Clone)]
+pub struct NodeBuilder {
+    command: &'static str,
+    settings: BTreeMap<String, String>,
+}
+
+impl NodeBuilder {
+    fn new(command: &'static str) -> Self {
+        let builder = Self { command, settings: BTreeMap::new() };
+        builder
+            .set("JWT_SECRET", SECRET)
+            .set("LISTEN", "127.0.0.1:0")
+            .set("ADMIN_LISTEN", "127.0.0.1:0")
+            .set("NODE_ID", format!("node-{:08x}", rand::random::<u32>()))
+            .set("LOG_FORMAT", "json")
+            .set("MESSAGE_RATE_LIMIT", 0)
+            .set("OPEN_CONVERSATIONS", true)
+            .set("SHUTDOWN_DELAY", "0s")
+            .set("DRAIN_WINDOW", "0s")
+    }
+
+    /// Sets one of the program's settings.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(name.into(), value.to_string());
+        self
+    }
+
+    /// Leaves a setting to the program's default.
+    #[must_use]
+    pub fn unset(mut self, name: &str) -> Self {
+        self.settings.remove(name);
+        self
+    }
+
+    /// Starts it, and returns once it listens.
+    ///
+    /// # Panics
+    /// When it ends instead.
+    pub async fn start(self) -> Node {
+        self.try_start().await.unwrap_or_else(|(status, log)| panic!("the node ended with {status}:\n{log}"))
+    }
+
+    /// Starts it. `Err` when it ends before it listens: how, and all it wrote.
+    pub async fn try_start(self) -> Result<Node, (ExitStatus, String)> {
+        let folder = guard::folder("switchboard-node-");
+        let mut command = Command::new(PROGRAM);
+        command.arg(self.command).env_clear().envs(&self.settings).current_dir(folder.path());
+        command.env("DATA_DIR", self.settings.get("DATA_DIR").map_or(folder.path(), |set| set.as_ref()));
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        let name = self.settings.get("NODE_ID").cloned().unwrap_or_default();
+        let process = Process::spawn(format!("switchboard {} {name}", self.command), &mut command, Signal::Kill);
+        let Ok((clients, admin)) = process.line("that it listens", listening).await else {
+            return Err((process.ended().await, process.log().join("\n")));
+        };
+        Ok(Node { process, clients, admin, folder, http: reqwest::Client::new() })
+    }
+}
+
+/// The addresses in the line that says that the node listens.
+fn listening(line: &str) -> Option<(Vec<SocketAddr>, Option<SocketAddr>)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").filter(|fields| fields["message"] == "listening")?;
+    let clients: Result<_, _> = fields["clients"].as_str()?.split(',').map(|address| address.trim().parse()).collect();
+    Some((clients.ok()?, fields["admin"].as_str().and_then(|address| address.parse().ok())))
+}
+
+/// A running node; killed when dropped.
+#[derive(Debug)]
+pub struct Node {
+    process: Process,
+    clients: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    folder: TempDir,
+    http: reqwest::Client,
+}
+
+impl Node {
+    /// A node on Redis and PostgreSQL, with no rate limit, open conversations and no delay at its end.
+    pub fn serve(redis_url: &str, database_url: &str) -> NodeBuilder {
+        NodeBuilder::new("serve").set("REDIS_URL", redis_url).set("DATABASE_URL", database_url)
+    }
+
+    /// A node on its own, with SQLite in a folder of its own.
+    pub fn dev() -> NodeBuilder {
+        NodeBuilder::new("dev")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Where clients connect; the first of several.
+    pub fn address(&self) -> SocketAddr {
+        self.clients[0]
+    }
+
+    /// All addresses where clients connect.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.clients
+    }
+
+    /// `http://host:port` for clients.
+    pub fn http(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// `ws://host:port` for clients.
+    pub fn ws(&self) -> String {
+        format!("ws://{}", self.address())
+    }
+
+    /// `http://host:port` of the admin listener.
+    pub fn admin(&self) -> String {
+        format!("http://{}", self.admin.expect("this node has an admin listener"))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Asks it to end, waits, and returns the exit code.
+    pub async fn terminate(&self) -> i32 {
+        self.process.signal(Signal::Terminate);
+        self.process.exit_code().await
+    }
+
+    /// Kills it without a word, and waits until it is gone.
+    pub async fn kill(&self) {
+        self.process.signal(Signal::Kill);
+        self.process.ended().await;
+    }
+
+    /// Waits for its end and returns the exit code.
+    pub async fn exit_code(&self) -> i32 {
+        self.process.exit_code().await
+    }
+
+    /// Every line it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.process.log()
+    }
+
+    /// Waits for a line, logged already or yet to come, that contains `text`.
+    pub async fn logged(&self, text: &str) -> String {
+        let pick = |line: &str| line.contains(text).then(|| line.to_owned());
+        self.process.line(text, pick).await.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Checks that none of `secrets` was ever logged. Call it when the node has ended: then the log is complete.
+    pub fn assert_never_logged(&self, secrets: &[&str]) {
+        for line in self.log() {
+            let leak = secrets.iter().any(|secret| line.contains(secret));
+            assert!(!leak, "a secret was logged: {line}");
+        }
+    }
+
+    /// A REST request with a token; `path` begins with a slash.
+    pub async fn request(&self, method: Method, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        let mut request = self.http.request(method, format!("{}{path}", self.http()));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        Answer::read(path, request).await
+    }
+
+    /// `GET` with a token.
+    pub async fn get(&self, path: &str, token: &str) -> Answer {
+        self.request(Method::GET, path, Some(token), None).await
+    }
+
+    /// `POST` with a token.
+    pub async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
+        self.request(Method::POST, path, Some(token), Some(body)).await
+    }
+
+    /// `GET` at the admin listener, like `/readyz`.
+    pub async fn admin_get(&self, path: &str) -> Answer {
+        Answer::read(path, self.http.get(format!("{}{path}", self.admin()))).await
+    }
+
+    /// All metrics as they are now.
+    pub async fn metrics(&self) -> Metrics {
+        let answer = self.admin_get("/metrics").await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        Metrics(answer.text)
+    }
+
+    /// Waits until a series (`switchboard_degraded{part="redis"}`) has a value that `check` takes.
+    pub async fn metric(&self, series: &str, check: impl Fn(f64) -> bool) -> f64 {
+        eventually(&format!("the awaited value of {series}"), async || {
+            self.metrics().await.get(series).filter(|&v| check(v))
+        })
+        .await
+    }
+
+    /// Makes a closed conversation over REST and returns its id.
+    pub async fn conversation(&self, owner_token: &str, members: &[&str]) -> String {
+        let body = serde_json::json!({ "name": "test", "is_group": true, "participant_ids": members });
+        let answer = self.post("/api/chat/conversations", owner_token, &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        answer.json["id"].as_str().expect("the answer has an id").to_owned()
+    }
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// Its body.
+    pub text: String,
+    /// Its body as JSON, or null when it is none.
+    pub json: Value,
+}
+
+impl Answer {
+    async fn read(path: &str, request: reqwest::RequestBuilder) -> Self {
+        let response = within(&format!("an answer from {path}"), request.send()).await;
+        let response = response.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = within(&format!("the body of {path}"), response.text()).await.expect("the body is text");
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Self { status, headers, text, json }
+    }
+}
+
+/// Metrics in Prometheus' text format.
+#[derive(Debug)]
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The value of a series, as the text names it: `switchboard_opens_total{dialect="native"}`.
+    pub fn get(&self, series: &str) -> Option<f64> {
+        self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// The sum over all series of a name.
+    pub fn sum(&self, name: &str) -> f64 {
+        let values = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        });
+        values.sum()
+    }
+}

@@ -1,0 +1,202 @@
+//! A real PostgreSQL. It refuses to run as root, so as root it runs as the user `postgres`.
+
+use std::{
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::{Process, Signal, free_port, guard, process::children, within};
+
+/// What makes it fast, and unfit for anything but tests: a crash of the machine may lose everything.
+const CARELESS: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off"), ("synchronous_commit", "off")];
+
+/// Settings of every instance.
+const SETTINGS: &[(&str, &str)] = &[
+    ("listen_addresses", "127.0.0.1"),
+    ("unix_socket_directories", ""),
+    ("max_connections", "300"),
+    ("dynamic_shared_memory_type", "mmap"),
+];
+
+/// An instance of PostgreSQL; ended when dropped.
+#[derive(Debug)]
+pub struct Postgres {
+    port: u16,
+    settings: Vec<(String, String)>,
+    folder: TempDir,
+    databases: AtomicU32,
+    process: Option<Process>,
+}
+
+impl Postgres {
+    /// The instance that the tests of one process share, without fsync. Take a database of your own from it.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Postgres> = OnceCell::const_new();
+        SHARED.get_or_init(|| Self::start(CARELESS)).await
+    }
+
+    /// An instance of your own, to kill, freeze or measure. Without settings it is as durable as PostgreSQL is by
+    /// default: `&[("fsync", "off")]` makes it faster.
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        let settings = SETTINGS.iter().chain(settings).map(|&(name, value)| (name.into(), value.into())).collect();
+        let folder = private_folder();
+        let template = template().await.join("data");
+        let copied = Command::new("cp").arg("-a").args([&template, &folder.path().join("data")]).status();
+        assert!(copied.expect("cp runs").success(), "the data folder can't be copied");
+        let mut server = Self { port: 0, settings, folder, databases: AtomicU32::new(0), process: None };
+        let mut failure = String::new();
+        // Another process may take the port between the choice and the start.
+        for _ in 0..3 {
+            server.port = free_port();
+            match server.launch().await {
+                Ok(()) => return server,
+                Err(why) => failure = why,
+            }
+        }
+        panic!("{failure}");
+    }
+
+    async fn launch(&mut self) -> Result<(), String> {
+        let mut command = server_program("postgres", self.folder.path());
+        command.arg("-D").arg(self.folder.path().join("data")).args(["-p", &self.port.to_string()]);
+        for (name, value) in &self.settings {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        let process = Process::spawn(format!("postgres :{}", self.port), &mut command, Signal::Quit);
+        let ready = |line: &str| line.contains("database system is ready to accept connections").then_some(());
+        process.line("that it is ready", ready).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("PostgreSQL was killed and not started again")
+    }
+
+    /// The postmaster's process; its backends are children of it.
+    pub fn pid(&self) -> u32 {
+        self.process().pid()
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Makes an empty database and returns its URL.
+    pub async fn database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let client = self.connect("postgres").await;
+        let statement = format!("CREATE DATABASE {name}");
+        within("a new database", client.batch_execute(&statement)).await.expect("the database can be made");
+        self.url(&name)
+    }
+
+    /// A connection to a database by name, for looking at rows.
+    pub async fn connect(&self, database: &str) -> tokio_postgres::Client {
+        connect(&self.url(database)).await
+    }
+
+    /// Kills every process of it at once, as a power cut would.
+    pub async fn kill(&mut self) {
+        let process = self.process.take().expect("PostgreSQL runs");
+        // Frozen first, so that no backend is started or cleaned up meanwhile.
+        process.signal(Signal::Stop);
+        let mut all = children(process.pid());
+        all.push(process.pid());
+        Signal::Kill.send(&all);
+        process.ended().await;
+    }
+
+    /// Starts it again on the same port, with what was committed. Kills it first if it runs.
+    pub async fn restart(&mut self) {
+        if self.process.is_some() {
+            self.kill().await;
+        }
+        self.launch().await.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Freezes every process of it: connections stay open, nothing answers.
+    pub fn pause(&self) {
+        self.process().signal(Signal::Stop);
+        Signal::Stop.send(&children(self.pid()));
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        Signal::Continue.send(&children(self.pid()));
+        self.process().signal(Signal::Continue);
+    }
+}
+
+/// A connection to the database of `url`; its task ends with the client.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    let connecting = tokio_postgres::connect(url, tokio_postgres::NoTls);
+    let (client, connection) = within("a connection to PostgreSQL", connecting).await.expect("PostgreSQL accepts");
+    tokio::spawn(connection);
+    client
+}
+
+/// A folder with a fresh data folder, made once per process and copied from then on.
+async fn template() -> &'static Path {
+    static TEMPLATE: OnceCell<TempDir> = OnceCell::const_new();
+    let folder = TEMPLATE.get_or_init(|| async {
+        let folder = private_folder();
+        // A collation unlike the byte order, as most installations have it: what must sort by bytes has to say so.
+        let icu = ["--locale-provider=icu", "--icu-locale=en-US"];
+        let plain = ["--no-locale"];
+        let made = initdb(folder.path(), &icu).or_else(|_| initdb(folder.path(), &plain));
+        made.unwrap_or_else(|why| panic!("initdb failed:\n{why}"));
+        folder
+    });
+    folder.await.path()
+}
+
+fn initdb(folder: &Path, locale: &[&str]) -> Result<(), String> {
+    let mut command = server_program("initdb", folder);
+    command.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync"]).args(locale);
+    command.arg("-D").arg(folder.join("data"));
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// A folder that only the server's user may read.
+fn private_folder() -> TempDir {
+    let folder = guard::folder("switchboard-postgres-");
+    if let Some((user, group)) = other_user() {
+        chown(folder.path(), Some(user), Some(group)).expect("root may give folders away");
+    }
+    folder
+}
+
+/// A command for one of PostgreSQL's programs: from `PATH`, or where Debian keeps them.
+fn server_program(name: &str, folder: &Path) -> Command {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let newest = versions
+        .filter_map(|entry| Some((entry.as_ref().ok()?.file_name().to_str()?.parse::<u32>().ok()?, entry.ok()?.path())))
+        .max();
+    let program = newest.map_or_else(|| PathBuf::from(name), |(_, path)| path.join("bin").join(name));
+    let mut command = Command::new(program);
+    command.current_dir(folder).env("LC_ALL", "C.UTF-8");
+    if let Some((user, group)) = other_user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// The ids of the user `postgres` when this process is root.
+fn other_user() -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let root = std::fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0;
+    root.then(|| {
+        let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
+        let fields = users.lines().find_map(|line| line.strip_prefix("postgres:x:")).expect("a user postgres exists");
+        let mut ids = fields.split(':').map_while(|field| field.parse().ok());
+        (ids.next().expect("a user id"), ids.next().expect("a group id"))
+    })
+}

@@ -1,0 +1,100 @@
+//! The tests' own support: servers come up, die, freeze and come back as they are told.
+
+mod support;
+
+use std::process::Command;
+
+use support::{Postgres, Process, RedisServer, Signal, cpu_seconds, resident_bytes};
+
+#[tokio::test]
+async fn redis_forgets_what_it_held_and_keeps_its_port() {
+    let mut redis = RedisServer::start().await;
+    let url = redis.url();
+    let _: () = redis.command(&["SET", "key", "value"]).await;
+    redis.restart().await;
+    assert_eq!(redis.url(), url);
+    let value: Option<String> = redis.command(&["GET", "key"]).await;
+    assert_eq!(value, None);
+}
+
+#[tokio::test]
+async fn redis_answers_nothing_while_it_is_frozen() {
+    let redis = RedisServer::with(&["--maxmemory", "8mb"]).await;
+    let limit: Vec<String> = redis.command(&["CONFIG", "GET", "maxmemory"]).await;
+    assert_eq!(limit[1], "8388608");
+    let mut connection = redis.connection().await;
+    redis.pause();
+    let ping = redis::cmd("PING");
+    let error = ping.query_async::<String>(&mut connection).await.expect_err("a frozen server answers nothing");
+    assert!(error.is_timeout(), "{error}");
+    redis.resume();
+    let pong: String = redis.command(&["PING"]).await;
+    assert_eq!(pong, "PONG");
+}
+
+#[tokio::test]
+async fn each_test_has_a_database_of_its_own() {
+    let postgres = Postgres::shared().await;
+    let (one, two) = (postgres.database().await, postgres.database().await);
+    assert_ne!(one, two);
+    let name = one.rsplit('/').next().unwrap();
+    postgres.connect(name).await.batch_execute("CREATE TABLE things (id int)").await.unwrap();
+}
+
+#[tokio::test]
+async fn postgres_keeps_what_was_committed_when_it_is_killed() {
+    let mut postgres = Postgres::start(&[]).await;
+    let client = postgres.connect("postgres").await;
+    let fsync: String = client.query_one("SHOW fsync", &[]).await.unwrap().get(0);
+    assert_eq!(fsync, "on");
+    client.batch_execute("CREATE TABLE things (id int); INSERT INTO things VALUES (7)").await.unwrap();
+    postgres.restart().await;
+    let client = postgres.connect("postgres").await;
+    let id: i32 = client.query_one("SELECT id FROM things", &[]).await.unwrap().get(0);
+    assert_eq!(id, 7);
+}
+
+#[tokio::test]
+async fn postgres_answers_nothing_while_it_is_frozen() {
+    let postgres = Postgres::start(&[("fsync", "off")]).await;
+    let client = postgres.connect("postgres").await;
+    postgres.pause();
+    let asking = client.query_one("SELECT 1", &[]);
+    let silence = tokio::time::timeout(std::time::Duration::from_millis(200), asking).await;
+    assert!(silence.is_err());
+    postgres.resume();
+    client.query_one("SELECT 1", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_tells_its_lines_its_figures_and_its_end() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo one; echo two >&2; exec sleep 60"]);
+    let process = Process::spawn("sleeper", &mut command, Signal::Kill);
+    process.line("two", |line| (line == "two").then_some(())).await.unwrap();
+    assert!(resident_bytes(process.pid()) > 0);
+    assert!(cpu_seconds(process.pid()) < 1.0);
+    process.signal(Signal::Terminate);
+    assert_eq!(process.ended().await.code(), None);
+    let why = process.line("three", |line| (line == "three").then_some(())).await.unwrap_err();
+    assert!(why.contains("one") && why.contains("two"), "{why}");
+}
+
+/// Run by the test below as a process of its own.
+#[tokio::test]
+#[ignore = "aborts"]
+async fn abort_with_a_server_running() {
+    let redis = RedisServer::start().await;
+    eprintln!("pid={}", redis.pid());
+    std::process::abort();
+}
+
+#[tokio::test]
+async fn servers_end_with_the_test_process_however_it_ends() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["abort_with_a_server_running", "--ignored", "--exact", "--nocapture"]);
+    let child = Process::spawn("aborting test", &mut command, Signal::Kill);
+    let pid: u32 = child.line("a pid", |line| line.split_once("pid=")?.1.parse().ok()).await.unwrap();
+    assert_eq!(child.ended().await.code(), None, "it was ended by a signal");
+    support::eventually("the end of the server", async || (resident_bytes(pid) == 0).then_some(())).await;
+}
