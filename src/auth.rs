@@ -243,4 +243,6 @@ fn validation(config: &AuthConfig, algorithm: Algorithm) -> Validation {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ mod load;
 mod parse;
 pub mod settings;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use document::{flag_help, markdown, summary};
 pub use load::health_address;
