@@ -12,8 +12,9 @@ use crate::{
     auth::{Auth, AuthError},
     backplane::{self, Backplane, StartError},
     chat::{Chat, Parts},
-    config::{Config, StoreBackend},
+    config::{Config, StoreBackend, StoreConfig},
     degrade::{Degrade, Link, Part},
+    http::Gate,
     listener::{Kind, Listener},
     metrics::Metrics,
     model::{Clock, Timestamp},
@@ -43,6 +44,8 @@ pub struct Broker {
     pub clock: Clock,
     /// When it was started.
     pub started_at: Timestamp,
+    /// What may come in.
+    pub gate: Arc<Gate>,
     /// The order in which connections leave when the node goes away.
     pub drain: Drain,
     /// The tasks of connections.
@@ -90,7 +93,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new()?);
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { Link::Down } else { Link::Off }));
         let auth = Auth::new(&config.auth, clock.clone())?;
-        let store = open_store(&config, metrics.clone()).await?;
+        let store = open_store(&config.store, metrics.clone()).await?;
         if config.store.migrate {
             let applied = store.migrate().await?;
             tracing::info!(applied, "migrations");
@@ -117,6 +120,7 @@ impl Node {
             chat,
             started_at: clock.now(),
             clock,
+            gate: Arc::new(Gate::new(&config.limits)),
             config,
             drain: Drain::default(),
             tasks: TaskTracker::new(),
@@ -169,11 +173,17 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[std::net::SocketA
             Kind::Clients => clients.push(bound),
             Kind::Admin => admins.push(bound),
         }
-        node.tasks.spawn(listener.serve(broker.clone(), kind));
+        let until = match kind {
+            Kind::Clients => &broker.stop_accepting,
+            Kind::Admin => &node.stop,
+        };
+        node.tasks.spawn(listener.serve(broker.clone(), kind, until.clone()));
     }
     let list = |addresses: &[std::net::SocketAddr]| {
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     };
+    let (keys, stop) = (broker.clone(), node.stop.clone());
+    node.tasks.spawn(async move { stop.run_until_cancelled(keys.auth.keep_fresh()).await });
     tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
     ready(broker, &clients);
     let patient = tokio::select! {
@@ -197,10 +207,10 @@ fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, std::net::SocketAdd
 ///
 /// # Errors
 /// It can't be used.
-pub async fn open_store(config: &Config, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match &config.store.backend {
+pub async fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match &config.backend {
         StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, metrics)?),
-        StoreBackend::Postgres { .. } => Arc::new(Postgres::connect(&config.store, metrics).await?),
+        StoreBackend::Postgres { .. } => Arc::new(Postgres::connect(config, metrics).await?),
     })
 }
 

@@ -1,10 +1,26 @@
 //! Configuration: the only reader of flags, environment and `.env`. Everything is checked at once, before anything starts.
+//!
+//! [`settings`] is the table of all there is; the structs here are what the rest of the program gets to see.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
+use jsonwebtoken::{Algorithm, DecodingKey};
 
 use crate::model::NodeId;
+
+mod document;
+mod load;
+mod parse;
+pub mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use document::{flag_help, markdown, summary};
+pub use load::health_address;
+pub use parse::{duration, flag_of};
+pub use source::{Fault, Faults, Lookup, Sources};
 
 /// A text that must not reach a log: its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,6 +73,30 @@ pub struct Config {
     pub timing: Timing,
     /// Joining a conversation that doesn't exist makes it, open.
     pub open_conversations: bool,
+    /// Logs.
+    pub log: LogConfig,
+    /// What the operator should know of how settings were understood; logged at start.
+    pub notes: Vec<String>,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// The filter, checked.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, else JSON.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
 }
 
 /// Where Redis is.
@@ -121,16 +161,16 @@ pub enum AuthKey {
         /// The secret.
         secret: Secret,
         /// HS256, HS384 or HS512.
-        algorithm: String,
+        algorithm: Algorithm,
     },
-    /// A public key in PEM.
+    /// A public key.
     Public {
-        /// The PEM text.
-        pem: String,
+        /// The key.
+        key: DecodingKey,
         /// RS256, ES256, EdDSA, …
-        algorithm: String,
+        algorithm: Algorithm,
     },
-    /// Keys published under a URL.
+    /// Keys published under a URL; each names its algorithm.
     Jwks {
         /// The URL.
         url: String,

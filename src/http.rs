@@ -1,1 +1,224 @@
 //! HTTP: the route table, REST, health, and the way to a WebSocket.
+//!
+//! A socket comes from the listener and is served here until it closes or becomes a WebSocket; then the session has
+//! it. Nothing here logs a query string or a token.
+
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+mod client;
+mod gate;
+mod health;
+mod problem;
+mod rest;
+mod routes;
+mod upgrade;
+
+#[cfg(test)]
+mod fixture;
+
+pub use gate::{Admission, Gate, Permit, Refusal};
+pub use routes::Kind;
+
+use problem::Problem;
+use routes::{Endpoint, Found, Routes};
+
+use crate::app::Broker;
+
+/// The body of every answer.
+type Payload = Full<Bytes>;
+/// What a request comes to.
+type Answer = Result<Response<Payload>, Problem>;
+
+/// How long a new socket may take for its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// How long a socket may be silent between two requests: longer than proxies keep theirs, so that they close first.
+const BETWEEN_REQUESTS: Duration = Duration::from_secs(75);
+/// How long a request may take.
+const REQUEST: Duration = Duration::from_secs(30);
+/// How long a socket lives after its last request came, whatever it does: an answer nobody reads must not keep it.
+const AFTER_REQUEST: Duration = Duration::from_secs(120);
+/// What is kept of a request's head, in bytes.
+const HEAD_BYTES: usize = 16 * 1_024;
+/// Headers of one request.
+const HEADERS: usize = 64;
+
+/// One face of the node: its routes, and the broker behind them.
+pub struct Site {
+    broker: Arc<Broker>,
+    kind: Kind,
+    routes: Routes,
+    http: http1::Builder,
+    /// Ends keep-alive.
+    stop: CancellationToken,
+}
+
+impl Site {
+    /// The site that listeners of this kind show. After `stop`, answers are the last of their sockets.
+    pub fn new(broker: Arc<Broker>, kind: Kind, stop: CancellationToken) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(BETWEEN_REQUESTS)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEADERS);
+        let limit = i64::try_from(broker.gate.limit()).unwrap_or(i64::MAX);
+        broker.metrics.connections_limit.set(limit);
+        Self { broker, kind, routes: Routes::of(kind), http, stop }
+    }
+
+    /// Whom it is for.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The broker behind it.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Whether a new socket may stay.
+    pub fn admit(&self, peer: IpAddr) -> Admission {
+        let gate = &self.broker.gate;
+        match self.kind {
+            Kind::Admin => gate.admit_admin(),
+            // Behind a proxy the socket says nothing of the client; its handshake does.
+            Kind::Clients if self.trusts(peer) => gate.admit(None),
+            Kind::Clients => gate.admit(Some(peer)),
+        }
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&self, refusal: Refusal) {
+        self.broker.metrics.refusals.with_label_values(&[refusal.label()]).inc();
+    }
+
+    fn trusts(&self, peer: IpAddr) -> bool {
+        client::is_trusted(peer, &self.broker.config.trusted_proxies)
+    }
+
+    /// Serves a socket until it closes or becomes a WebSocket.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: IpAddr, admission: Admission) {
+        let (refusal, permit) = match admission {
+            Admission::Admitted(permit) => (None, permit),
+            Admission::Refused(refusal, permit) => (Some(refusal), permit),
+            Admission::Dropped => return,
+        };
+        let peer = Arc::new(Peer::new(peer.to_canonical(), self.trusts(peer), refusal, permit));
+        let service = service_fn(|request| {
+            let (site, peer) = (Arc::clone(&self), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(site.answer(peer, request).await) }
+        });
+        let mut stopping = false;
+        let mut connection = std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST));
+        loop {
+            tokio::select! {
+                // An error here is a client's: it went away, or speaks no HTTP.
+                _ = connection.as_mut() => return,
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = deadline.as_mut() => match peer.deadline() {
+                    Some(at) if at > Instant::now() => deadline.as_mut().reset(at),
+                    _ => return,
+                },
+            }
+        }
+    }
+
+    /// Answers a request, in bounded time.
+    async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Payload> {
+        peer.requested();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let began = Instant::now();
+        let answer = timeout(REQUEST, self.route(&peer, request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
+        let mut response = answer.unwrap_or_else(Problem::into_response);
+        if peer.refusal.is_some() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let (status, seconds) = (response.status().as_u16(), began.elapsed().as_secs_f64());
+        tracing::debug!(%method, path, status, seconds, "request");
+        response
+    }
+
+    async fn route(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let (endpoint, params) = match self.routes.find(request.method(), &path) {
+            Found::Endpoint(endpoint, params) => (endpoint, params),
+            Found::OtherMethods(allow) => return Err(Problem::other_methods(&allow)),
+            Found::Nothing => return Err(Problem::not_found()),
+        };
+        if let (Some(refusal), false) = (peer.refusal, matches!(endpoint, Endpoint::Probe(_))) {
+            self.refused(refusal);
+            return Err(refusal.into());
+        }
+        match endpoint {
+            Endpoint::Probe(probe) => Ok(health::answer(probe, &self.broker, request.headers())),
+            Endpoint::Socket(dialect) => {
+                let conversation = params.get("conversation");
+                upgrade::answer(self, peer, dialect, conversation, request)
+            }
+            Endpoint::Rest(action) => rest::answer(action, self, peer, &params, request).await,
+        }
+    }
+}
+
+/// The other end of a socket.
+#[derive(Debug)]
+struct Peer {
+    /// Its address.
+    address: IpAddr,
+    /// Whether it is a proxy whose word is taken.
+    trusted: bool,
+    /// Why it may not stay.
+    refusal: Option<Refusal>,
+    /// Its place; a WebSocket keeps it.
+    permit: Arc<Permit>,
+    /// When it came.
+    since: Instant,
+    /// Milliseconds after that, plus one, its last request came; 0: none did.
+    last_request: AtomicU64,
+}
+
+impl Peer {
+    fn new(address: IpAddr, trusted: bool, refusal: Option<Refusal>, permit: Permit) -> Self {
+        let (permit, since, last_request) = (Arc::new(permit), Instant::now(), AtomicU64::new(0));
+        Self { address, trusted, refusal, permit, since, last_request }
+    }
+
+    fn requested(&self) {
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.last_request.store(millis + 1, Ordering::Relaxed);
+    }
+
+    /// Until when the socket may live; `None` where no request came yet.
+    fn deadline(&self) -> Option<Instant> {
+        let millis = self.last_request.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.since + Duration::from_millis(millis) + AFTER_REQUEST)
+    }
+}

@@ -1,0 +1,86 @@
+//! What a token says, and what is made of it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use serde_json::{Number, Value};
+
+use crate::model::{Identity, Reject, Timestamp, UserId};
+
+/// The role that makes an admin.
+pub(super) const ADMIN: &str = "admin";
+/// The longest display name, in characters; what is longer is cut.
+const MAX_NAME_CHARS: usize = 128;
+/// The longest name of a class for limits, in bytes.
+const MAX_TIER_BYTES: usize = 64;
+/// The end of the year 9999: later times are no times.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+
+/// The claims that are looked at. `sub` may be a number: a user id then is its digits.
+#[derive(Deserialize)]
+pub(super) struct Claims {
+    sub: UserId,
+    exp: Number,
+    #[serde(default)]
+    nbf: Option<Number>,
+    #[serde(default)]
+    username: Value,
+    #[serde(default)]
+    name: Value,
+    #[serde(default)]
+    role: Value,
+    #[serde(default)]
+    roles: Value,
+    #[serde(default)]
+    tier: Value,
+}
+
+impl Claims {
+    /// Checks the times, and reads the rest.
+    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, Reject> {
+        let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
+        let now = now.seconds();
+        let exp = seconds(&self.exp).ok_or(Reject::InvalidToken)?;
+        if exp.saturating_add(leeway) <= now {
+            return Err(Reject::TokenExpired);
+        }
+        if let Some(nbf) = &self.nbf {
+            let nbf = seconds(nbf).ok_or(Reject::InvalidToken)?;
+            if nbf > now.saturating_add(leeway) {
+                return Err(Reject::InvalidToken);
+            }
+        }
+        let name = [&self.username, &self.name].into_iter().find_map(|claim| display_name(claim.as_str()?));
+        let tier = self.tier.as_str().filter(|tier| (1..=MAX_TIER_BYTES).contains(&tier.len()));
+        Ok(Identity {
+            name: name.unwrap_or_else(|| self.sub.as_str().into()),
+            admin: is_admin(&self.role) || is_admin(&self.roles),
+            tier: tier.map(Arc::from),
+            expires_at: Timestamp::from_seconds(exp),
+            user: self.sub,
+        })
+    }
+}
+
+/// A NumericDate as whole seconds, cut.
+fn seconds(number: &Number) -> Option<i64> {
+    let value = number.as_f64()?;
+    let sane = (0.0..=LAST_SECOND).contains(&value);
+    #[expect(clippy::cast_possible_truncation, reason = "within the bounds above it fits")]
+    sane.then_some(value as i64)
+}
+
+/// A name without control characters and blanks around it; `None` where nothing is left.
+fn display_name(text: &str) -> Option<Arc<str>> {
+    let clean: String = text.trim().chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
+    let clean = clean.trim();
+    (!clean.is_empty()).then(|| clean.into())
+}
+
+fn is_admin(claim: &Value) -> bool {
+    match claim {
+        Value::String(role) => role == ADMIN,
+        Value::Array(roles) => roles.iter().any(|role| role == ADMIN),
+        _ => false,
+    }
+}

@@ -1,0 +1,389 @@
+//! From sources to a [`Config`].
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use rand::RngCore;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RedisConfig, Secret, StoreBackend, StoreConfig, Timing,
+    parse,
+    settings::{self as set, Setting},
+    source::{Faults, Reader, Sources},
+};
+use crate::model::NodeId;
+
+/// The shortest shared secret, in bytes (RFC 7518 asks for as many as the hash has).
+const MIN_SECRET_BYTES: usize = 32;
+/// Files beside the clients' sockets: the store, Redis, logs, and sockets that are refused.
+const RESERVED_FILES: usize = 256;
+/// Where dev keeps its secret, within DATA_DIR.
+const DEV_SECRET_FILE: &str = "secret";
+/// Where dev keeps its database, within DATA_DIR.
+const DEV_DATABASE_FILE: &str = "switchboard.db";
+
+impl Config {
+    /// All settings, for `serve`, or with `dev` for the embedded default.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its variable.
+    pub fn load(dev: bool, sources: &Sources) -> Result<Self, Faults> {
+        let mut reader = Reader::new(sources, dev);
+        let config = read_config(&mut reader);
+        reader.finish(config)
+    }
+}
+
+impl AuthConfig {
+    /// The settings of tokens alone.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(dev: bool, sources: &Sources) -> Result<Self, Faults> {
+        let mut reader = Reader::new(sources, dev);
+        let auth = read_auth(&mut reader);
+        reader.finish(auth)
+    }
+}
+
+impl StoreConfig {
+    /// The settings of PostgreSQL alone.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(sources: &Sources) -> Result<Self, Faults> {
+        let mut reader = Reader::new(sources, false);
+        let store = read_store(&mut reader);
+        reader.finish(store)
+    }
+}
+
+impl LogConfig {
+    /// The settings of logs alone.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(sources: &Sources) -> Result<Self, Faults> {
+        let mut reader = Reader::new(sources, false);
+        let log = read_log(&mut reader);
+        reader.finish(log)
+    }
+}
+
+/// Where a node on this machine, with the same settings, answers `/livez`.
+///
+/// # Errors
+/// As [`Config::load`].
+pub fn health_address(dev: bool, sources: &Sources) -> Result<SocketAddr, Faults> {
+    let mut reader = Reader::new(sources, dev);
+    let (listen, admin) = read_addresses(&mut reader);
+    let address = admin.or_else(|| listen.first().copied());
+    reader.finish(address)
+}
+
+fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
+    let mut notes = Vec::new();
+    let (listen, admin_listen) = read_addresses(reader);
+    let public_url =
+        reader.read(&set::PUBLIC_URL, |text| parse::url(text.trim_end_matches('/'), &["https", "http", "wss", "ws"]));
+    let trusted_proxies = reader.read(&set::TRUSTED_PROXIES, parse::networks).unwrap_or_default();
+    let allowed_origins = reader.read(&set::ALLOWED_ORIGINS, parse::origins).unwrap_or_default();
+    let node = reader.read(&set::NODE_ID, |text| NodeId::parse(text).map_err(|error| error.to_string()));
+    let redis = read_redis(reader, &mut notes);
+    let store = if reader.dev { read_dev_store(reader, &mut notes) } else { read_store(reader) };
+    let auth = read_auth(reader);
+    let limits = read_limits(reader, &mut notes);
+    let timing = read_timing(reader);
+    let open_conversations = reader.switch(&set::OPEN_CONVERSATIONS);
+    let log = read_log(reader);
+    Some(Config {
+        dev: reader.dev,
+        node: node.unwrap_or_else(NodeId::fresh),
+        listen,
+        admin_listen,
+        public_url,
+        trusted_proxies,
+        allowed_origins,
+        redis,
+        store: store?,
+        auth: auth?,
+        limits,
+        timing,
+        open_conversations,
+        log: log?,
+        notes,
+    })
+}
+
+fn read_addresses(reader: &mut Reader<'_>) -> (Vec<SocketAddr>, Option<SocketAddr>) {
+    let listen = reader.read(&set::LISTEN, parse::addresses).unwrap_or_default();
+    let admin = reader.read(&set::ADMIN_LISTEN, |text| match text {
+        "off" => Ok(None),
+        text => parse::address(text).map(Some),
+    });
+    let admin = admin.flatten();
+    if reader.dev {
+        let far = |address: &SocketAddr| !address.ip().is_loopback();
+        let message = "must be a loopback address under dev, whose tokens anyone can see; use serve to be reached";
+        if listen.iter().any(far) {
+            reader.fault(set::LISTEN.name, message);
+        }
+        if admin.iter().any(far) {
+            reader.fault(set::ADMIN_LISTEN.name, message);
+        }
+    }
+    if admin.is_some_and(|admin| admin.port() != 0 && listen.contains(&admin)) {
+        reader.fault(set::ADMIN_LISTEN.name, "is the same address as LISTEN");
+    }
+    (listen, admin)
+}
+
+fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisConfig> {
+    if reader.dev {
+        note_unused(reader, &set::REDIS_URL, notes);
+        return None;
+    }
+    let url = reader.read(&set::REDIS_URL, |text| parse::url(text, &["redis", "rediss"]).map(Secret::new));
+    if !reader.given(&set::REDIS_URL) {
+        reader.missing(&set::REDIS_URL);
+    }
+    let ca_file = read_ca(reader, &set::REDIS_CA_FILE);
+    url.map(|url| RedisConfig { url, ca_file })
+}
+
+fn note_unused(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {
+    if reader.given(setting) {
+        notes.push(format!("{} is set, but dev does not use it", setting.name));
+    }
+}
+
+fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
+    reader.read(setting, |text| match fs::read_to_string(text) {
+        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(PathBuf::from(text)),
+        Ok(_) => Err("names a file without a PEM certificate".to_owned()),
+        Err(_) => Err("names a file that can't be read".to_owned()),
+    })
+}
+
+fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
+    let url = reader.read(&set::DATABASE_URL, |text| {
+        let url = parse::url(text, &["postgres", "postgresql"])?;
+        url.parse::<tokio_postgres::Config>().map_err(|_| "is not a PostgreSQL URL".to_owned())?;
+        Ok(Secret::new(url))
+    });
+    if !reader.given(&set::DATABASE_URL) {
+        reader.missing(&set::DATABASE_URL);
+    }
+    let ca_file = read_ca(reader, &set::DATABASE_CA_FILE);
+    let backend = url.map(|url| StoreBackend::Postgres { url, ca_file });
+    read_store_with(reader, backend)
+}
+
+fn read_dev_store(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<StoreConfig> {
+    note_unused(reader, &set::DATABASE_URL, notes);
+    let path = reader.text(&set::DATA_DIR).map(|folder| Path::new(&folder).join(DEV_DATABASE_FILE));
+    read_store_with(reader, path.map(|path| StoreBackend::Sqlite { path }))
+}
+
+fn read_store_with(reader: &mut Reader<'_>, backend: Option<StoreBackend>) -> Option<StoreConfig> {
+    let migrate = reader.switch(&set::MIGRATE);
+    let pool_size = reader.number(&set::DATABASE_POOL_SIZE);
+    let lanes = reader.number(&set::WRITER_LANES);
+    backend.map(|backend| StoreConfig { backend, migrate, pool_size, lanes })
+}
+
+fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
+    let key = read_key(reader);
+    let audience = reader.text(&set::JWT_AUDIENCE);
+    let issuer = reader.text(&set::JWT_ISSUER);
+    let leeway = reader.duration(&set::JWT_LEEWAY);
+    let token_ttl = reader.duration(&set::TOKEN_TTL);
+    key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl })
+}
+
+fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
+    let given = [&set::JWT_SECRET, &set::JWT_PUBLIC_KEY, &set::JWT_JWKS_URL].map(|setting| reader.given(setting));
+    let algorithm = reader.read(&set::JWT_ALGORITHM, |text| {
+        text.parse::<Algorithm>().map_err(|_| "is not an algorithm that is known here".to_owned())
+    });
+    match given {
+        [true, false, false] => {
+            let secret = reader.read(&set::JWT_SECRET, long_enough)?;
+            secret_key(reader, secret, algorithm)
+        }
+        [false, true, false] => {
+            let pem = reader.text(&set::JWT_PUBLIC_KEY)?;
+            public_key(reader, &pem, algorithm)
+        }
+        [false, false, true] => {
+            if algorithm.is_some() {
+                reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_JWKS_URL: each key names its own");
+            }
+            let url = reader.read(&set::JWT_JWKS_URL, |text| parse::url(text, &["https", "http"]))?;
+            Some(AuthKey::Jwks { url })
+        }
+        [false, false, false] if reader.dev => {
+            let secret = dev_secret(reader)?;
+            Some(AuthKey::Secret { secret: Secret::new(secret), algorithm: Algorithm::HS256 })
+        }
+        [false, false, false] => {
+            reader.fault(set::JWT_SECRET.name, "is required, or JWT_PUBLIC_KEY, or JWT_JWKS_URL");
+            None
+        }
+        _ => {
+            reader.fault(
+                set::JWT_SECRET.name,
+                "is one of several keys: give one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL",
+            );
+            None
+        }
+    }
+}
+
+fn long_enough(secret: &str) -> Result<String, String> {
+    if secret.len() >= MIN_SECRET_BYTES {
+        Ok(secret.to_owned())
+    } else {
+        Err(format!("must have at least {MIN_SECRET_BYTES} bytes"))
+    }
+}
+
+fn secret_key(reader: &mut Reader<'_>, secret: String, algorithm: Option<Algorithm>) -> Option<AuthKey> {
+    let algorithm = algorithm.unwrap_or(Algorithm::HS256);
+    if algorithm.family() == AlgorithmFamily::Hmac {
+        return Some(AuthKey::Secret { secret: Secret::new(secret), algorithm });
+    }
+    reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_SECRET: HS256, HS384 or HS512 do");
+    None
+}
+
+fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) -> Option<AuthKey> {
+    let Some(algorithm) = algorithm else {
+        if !reader.given(&set::JWT_ALGORITHM) {
+            reader.fault(set::JWT_ALGORITHM.name, "is required with JWT_PUBLIC_KEY");
+        }
+        return None;
+    };
+    // In an environment variable, line ends are often written as \n.
+    let pem = pem.replace("\\n", "\n");
+    if pem.contains("PRIVATE KEY-----") {
+        reader.fault(set::JWT_PUBLIC_KEY.name, "is a private key");
+        return None;
+    }
+    let key = match algorithm.family() {
+        AlgorithmFamily::Hmac => {
+            reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_PUBLIC_KEY: it needs a shared secret");
+            return None;
+        }
+        AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
+        AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem.as_bytes()),
+        AlgorithmFamily::Ed => DecodingKey::from_ed_pem(pem.as_bytes()),
+    };
+    // A point of P-256 has 65 bytes, one of P-384 has 97: with the wrong curve no token would ever be good.
+    let fits = |key: &DecodingKey| match (algorithm, key.try_get_as_bytes()) {
+        (Algorithm::ES256, Ok(point)) => point.len() == 65,
+        (Algorithm::ES384, Ok(point)) => point.len() == 97,
+        _ => true,
+    };
+    let key = key.ok().filter(fits);
+    if key.is_none() {
+        reader.fault(set::JWT_PUBLIC_KEY.name, format!("is not a public key (PEM) for {algorithm:?}"));
+    }
+    key.map(|key| AuthKey::Public { key, algorithm })
+}
+
+/// The secret of dev: kept in its data folder, made at the first start.
+fn dev_secret(reader: &mut Reader<'_>) -> Option<String> {
+    let folder = PathBuf::from(reader.text(&set::DATA_DIR)?);
+    match read_or_make_secret(&folder) {
+        Ok(secret) => Some(secret),
+        Err(error) => {
+            reader.fault(set::DATA_DIR.name, format!("names a folder whose secret can't be read or made: {error}"));
+            None
+        }
+    }
+}
+
+fn read_or_make_secret(folder: &Path) -> io::Result<String> {
+    let path = folder.join(DEV_SECRET_FILE);
+    fs::create_dir_all(folder)?;
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        Ok(mut file) => {
+            let mut bytes = [0_u8; MIN_SECRET_BYTES];
+            rand::rng().fill_bytes(&mut bytes);
+            let secret = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            file.write_all(secret.as_bytes()).map(|()| secret)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let secret = fs::read_to_string(&path)?.trim().to_owned();
+            long_enough(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
+    let wanted: usize = reader.number(&set::MAX_CONNECTIONS);
+    let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(most_sockets(files)));
+    if connections < wanted {
+        notes.push(format!(
+            "at most {connections} connections instead of {wanted}: the limit of open files (ulimit -n) leaves no more"
+        ));
+    }
+    Limits {
+        connections,
+        connections_per_user: reader.number(&set::MAX_CONNECTIONS_PER_USER),
+        sockets_per_user: reader.number(&set::MAX_SOCKETS_PER_USER),
+        connections_per_ip: reader.number(&set::MAX_CONNECTIONS_PER_IP),
+        handshakes_per_second: reader.number(&set::HANDSHAKES_PER_SECOND),
+        frames_per_second: reader.number(&set::MAX_FRAMES_PER_SECOND),
+        frame_bytes: reader.number(&set::MAX_FRAME_BYTES),
+        fragments: reader.number(&set::MAX_FRAGMENTS),
+        outbox_bytes: reader.number(&set::OUTBOX_BYTES),
+        conversations_per_connection: reader.number(&set::MAX_CONVERSATIONS_PER_CONNECTION),
+        commands_in_flight: reader.number(&set::MAX_COMMANDS_IN_FLIGHT),
+        resume_max: reader.number(&set::RESUME_MAX),
+        messages_per_minute: reader.number(&set::MESSAGE_RATE_LIMIT),
+        messages_per_minute_by_tier: reader.read(&set::MESSAGE_RATE_LIMITS, parse::tiers).unwrap_or_default(),
+    }
+}
+
+/// How many sockets clients may have where so many files may be open.
+fn most_sockets(files: usize) -> usize {
+    files.saturating_sub(RESERVED_FILES.min(files / 2)).max(1)
+}
+
+fn read_timing(reader: &mut Reader<'_>) -> Timing {
+    Timing {
+        auth_timeout: reader.duration(&set::AUTH_TIMEOUT),
+        ping_interval: reader.duration(&set::PING_INTERVAL),
+        pong_timeout: reader.duration(&set::PONG_TIMEOUT),
+        typing_timeout: reader.duration(&set::TYPING_TIMEOUT),
+        presence_grace: reader.duration(&set::PRESENCE_GRACE),
+        lease: reader.duration(&set::NODE_LEASE),
+        cache_ttl: reader.duration(&set::CACHE_TTL),
+        shutdown_delay: reader.duration(&set::SHUTDOWN_DELAY),
+        drain_window: reader.duration(&set::DRAIN_WINDOW),
+    }
+}
+
+fn read_log(reader: &mut Reader<'_>) -> Option<LogConfig> {
+    let filter = reader.read(&set::LOG, |text| match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be a level, or a list of module=level".to_owned()),
+    });
+    let format = reader.read(&set::LOG_FORMAT, |text| match text {
+        "auto" => Ok(LogFormat::Auto),
+        "json" => Ok(LogFormat::Json),
+        "pretty" => Ok(LogFormat::Pretty),
+        _ => Err("must be auto, json or pretty".to_owned()),
+    });
+    Some(LogConfig { filter: filter?, format: format? })
+}

@@ -1,0 +1,186 @@
+//! How values are written: durations, sizes, lists, addresses. Messages never repeat the value: it may be a secret.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+/// The unit of minutes, as it is written behind a number.
+pub(super) const MINUTES: &str = "m";
+
+/// The flag for a variable's name.
+pub fn flag_of(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// `500ms`, `10s`, `30m`, `1h`, `7d`, or plain seconds.
+///
+/// # Errors
+/// What a duration looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text).ok_or("must be a duration: 500ms, 10s, 30m, 1h, 7d, or plain seconds")?;
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        MINUTES => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("must be a duration: its unit is none of ms, s, m, h, d".into()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long".into())
+}
+
+/// `64KiB`, `1MiB`, `1GiB`, or plain bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text).ok_or("must be a size: 64KiB, 1MiB, or plain bytes")?;
+    let bytes = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("must be a size: its unit is none of B, KiB, MiB, GiB".into()),
+    };
+    number.checked_mul(bytes).ok_or_else(|| "is too large".into())
+}
+
+/// A number and what follows it.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+/// A whole number.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    // `parse` alone would take "+5".
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or_else(|| "must be a whole number".into())
+}
+
+/// `true` or `false`, as people write them.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false".into()),
+    }
+}
+
+/// What stands between commas, trimmed; empty places are passed over.
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// `1.2.3.4:8000`, `[::1]:8000` or `localhost:8000`.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    local
+        .map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| "must be an IP address and a port: 0.0.0.0:8000".into())
+}
+
+/// A list of addresses, at least one.
+pub(super) fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let list = items(text).map(address).collect::<Result<Vec<_>, _>>()?;
+    if list.is_empty() { Err("must name at least one address".into()) } else { Ok(list) }
+}
+
+/// A list of networks; a single address is a network of one.
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let network = |item: &str| item.parse::<IpNet>().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from));
+    items(text)
+        .map(|item| network(item).ok_or_else(|| "must list networks in CIDR form: 10.0.0.0/8".to_owned()))
+        .collect()
+}
+
+/// A list of origins, in lower case; `*` stands for any, as an empty list does.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
+    let list = items(text).map(str::to_ascii_lowercase).collect::<Vec<_>>();
+    if list.iter().any(|item| item == "*") {
+        return Ok(Vec::new());
+    }
+    let sound = |item: &String| {
+        item.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains(|c: char| c == '/' || c.is_whitespace())
+        })
+    };
+    if list.iter().all(sound) {
+        Ok(list)
+    } else {
+        Err("must list origins with their scheme and without a path: https://app.example.com".into())
+    }
+}
+
+/// `pro=60,bot=600`.
+pub(super) fn tiers(text: &str) -> Result<Vec<(Arc<str>, u32)>, String> {
+    let one = |item: &str| {
+        let (tier, limit) = item.split_once('=')?;
+        let limit = count(limit.trim()).ok().and_then(|limit| u32::try_from(limit).ok())?;
+        let tier = tier.trim();
+        (!tier.is_empty()).then(|| (Arc::from(tier), limit))
+    };
+    items(text).map(|item| one(item).ok_or_else(|| "must be like pro=60,bot=600".to_owned())).collect()
+}
+
+/// A URL of one of these schemes, with a host.
+pub(super) fn url(text: &str, schemes: &[&str]) -> Result<String, String> {
+    let wanted = || {
+        let schemes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
+        format!("must be a URL that begins with {}", schemes.join(" or "))
+    };
+    let url = reqwest::Url::parse(text).map_err(|_| wanted())?;
+    if !schemes.contains(&url.scheme()) {
+        return Err(wanted());
+    }
+    if url.host_str().is_none_or(str::is_empty) { Err("must be a URL with a host".into()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [("500ms", 500), ("10s", 10_000), ("7", 7_000), ("30m", 1_800_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "s", "1.5s", "-1s", "10 parsecs", "99999999999999999999s", "9999999999999999999h", "+3"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("1MiB"), Ok(1 << 20));
+        assert_eq!(size("17"), Ok(17));
+        for bad in ["", "64KB", "one", "99999999999999GiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists() {
+        assert_eq!(addresses("127.0.0.1:80, [::1]:81,localhost:82").unwrap().len(), 3);
+        assert!(addresses(" , ").is_err());
+        assert!(addresses("example.com:80").is_err());
+        assert_eq!(networks("10.0.0.0/8, ::1, 1.2.3.4").unwrap().len(), 3);
+        assert!(networks("10.0.0.0/33").is_err());
+        assert_eq!(tiers("pro=60, bot = 600").unwrap(), vec![("pro".into(), 60), ("bot".into(), 600)]);
+        assert!(tiers("pro").is_err() && tiers("=4").is_err() && tiers("pro=+4").is_err());
+        assert_eq!(origins("https://A.example, http://localhost:3000").unwrap()[0], "https://a.example");
+        assert!(origins("a.example").is_err() && origins("https://a.example/").is_err());
+        assert!(origins("*").unwrap().is_empty());
+    }
+
+    #[test]
+    fn urls() {
+        assert!(url("rediss://user:pw@host:6379/0", &["redis", "rediss"]).is_ok());
+        assert!(url("http://host", &["redis", "rediss"]).is_err());
+        assert!(url("redis://", &["redis"]).is_err());
+    }
+}

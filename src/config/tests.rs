@@ -1,0 +1,269 @@
+//! Configuration as operators meet it: precedence, secrets in files, and every fault at once.
+
+use std::{collections::BTreeMap, ffi::OsString, fs, net::SocketAddr, time::Duration};
+
+use jsonwebtoken::Algorithm;
+use tempfile::TempDir;
+
+use crate::auth::fixture::Pair;
+
+use super::{AuthConfig, AuthKey, Config, Faults, Sources, StoreBackend, health_address, settings};
+
+const SECRET: &str = "planted-secret-of-more-than-32-bytes";
+const REDIS: &str = "redis://user:planted-redis@redis:6379";
+const POSTGRES: &str = "postgres://user:planted-postgres@db/chat";
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn sources(environment: &[(&str, &str)]) -> Sources {
+    let environment = map(environment);
+    Sources {
+        flags: BTreeMap::new(),
+        environment: Box::new(move |name| environment.get(name).map(OsString::from)),
+        dotenv: BTreeMap::new(),
+        open_files: None,
+    }
+}
+
+/// What serve needs, and more.
+fn serve_with(more: &[(&str, &str)]) -> Sources {
+    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES), ("JWT_SECRET", SECRET)];
+    sources(&[&needed, more].concat())
+}
+
+fn serve(more: &[(&str, &str)]) -> Result<Config, Faults> {
+    Config::load(false, &serve_with(more))
+}
+
+/// The variables at fault.
+fn faults<T: std::fmt::Debug>(result: Result<T, Faults>) -> Vec<String> {
+    result.unwrap_err().0.into_iter().map(|fault| fault.variable).collect()
+}
+
+/// Settings of dev in a folder of their own.
+fn dev(folder: &TempDir, more: &[(&str, &str)]) -> Result<Config, Faults> {
+    let folder = folder.path().join("data");
+    Config::load(true, &sources(&[&[("DATA_DIR", folder.to_str().unwrap())], more].concat()))
+}
+
+#[test]
+fn the_defaults_are_those_of_the_contract() {
+    let config = serve(&[]).unwrap();
+    assert_eq!(config.listen, ["0.0.0.0:8000".parse::<SocketAddr>().unwrap()]);
+    assert_eq!(config.admin_listen, Some("127.0.0.1:8001".parse().unwrap()));
+    assert!(!config.dev && !config.open_conversations && config.store.migrate && config.notes.is_empty());
+    let limits = &config.limits;
+    assert_eq!((limits.connections, limits.connections_per_user, limits.sockets_per_user), (100_000, 5, 100));
+    assert_eq!((limits.connections_per_ip, limits.handshakes_per_second, limits.frames_per_second), (0, 0, 1_000));
+    assert_eq!((limits.frame_bytes, limits.outbox_bytes, limits.conversations_per_connection), (65_536, 1 << 20, 500));
+    assert_eq!((limits.messages_per_minute, limits.resume_max, limits.fragments), (10, 10_000, 64));
+    let timing = &config.timing;
+    let seconds = [timing.auth_timeout, timing.ping_interval, timing.pong_timeout, timing.typing_timeout]
+        .map(|duration| duration.as_secs());
+    assert_eq!(seconds, [10, 25, 10, 5]);
+    let seconds = [timing.presence_grace, timing.lease, timing.cache_ttl, timing.shutdown_delay, timing.drain_window]
+        .map(|duration| duration.as_secs());
+    assert_eq!(seconds, [5, 15, 600, 10, 45]);
+    assert_eq!(config.auth.token_ttl, Duration::from_secs(1_800));
+    assert!(matches!(config.auth.key, AuthKey::Secret { algorithm: Algorithm::HS256, .. }));
+}
+
+#[test]
+fn every_default_is_itself_good() {
+    // A default that can't be read would come out as nothing at all.
+    let reader = |dev| super::source::Reader::new(Box::leak(Box::new(sources(&[]))), dev);
+    for setting in settings::ALL {
+        for dev in [false, true] {
+            if setting.default_in(dev).is_none() {
+                continue;
+            }
+            let mut reader = reader(dev);
+            match setting.kind {
+                settings::Kind::Count(_, least, _) | settings::Kind::Size(least, _) => {
+                    assert!(reader.number::<u64>(setting) >= least, "{}", setting.name);
+                }
+                settings::Kind::Duration(least, _) => {
+                    let default = setting.default_in(dev).unwrap();
+                    assert_eq!(Ok(reader.duration(setting)), super::duration(default), "{}", setting.name);
+                    assert!(reader.duration(setting).as_millis() >= u128::from(least), "{}", setting.name);
+                }
+                settings::Kind::Switch | settings::Kind::Text(_) => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_come_before_environment_before_dotenv() {
+    let mut sources = serve_with(&[("RESUME_MAX", "2"), ("MAX_FRAGMENTS", "2")]);
+    sources.flags = map(&[("RESUME_MAX", "1")]);
+    sources.dotenv = map(&[("RESUME_MAX", "3"), ("MAX_FRAGMENTS", "3"), ("MAX_CONNECTIONS_PER_USER", "3")]);
+    let limits = Config::load(false, &sources).unwrap().limits;
+    assert_eq!((limits.resume_max, limits.fragments, limits.connections_per_user), (1, 2, 3));
+}
+
+#[test]
+fn aliases_are_read_and_come_last() {
+    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES), ("SECRET_KEY", SECRET), ("ALGORITHM", "HS512")];
+    let minutes = [("ACCESS_TOKEN_EXPIRE_MINUTES", "45")];
+    let config = Config::load(false, &sources(&[&needed[..], &minutes].concat())).unwrap();
+    assert!(
+        matches!(&config.auth.key, AuthKey::Secret { secret, algorithm: Algorithm::HS512 } if secret.reveal() == SECRET)
+    );
+    assert_eq!(config.auth.token_ttl, Duration::from_secs(45 * 60));
+    let both = serve(&[("SECRET_KEY", "short"), ("TOKEN_TTL", "10"), ("ACCESS_TOKEN_EXPIRE_MINUTES", "45")]).unwrap();
+    assert_eq!(both.auth.token_ttl, Duration::from_secs(10));
+}
+
+#[test]
+fn what_is_empty_counts_as_none() {
+    assert_eq!(serve(&[("RESUME_MAX", " "), ("NODE_ID", "")]).unwrap().limits.resume_max, 10_000);
+    assert_eq!(faults(serve(&[("REDIS_URL", "")])), ["REDIS_URL"]);
+}
+
+#[test]
+fn secrets_can_stand_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    fs::write(&path, format!("{SECRET}\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES)];
+    let with = |more: &[(&str, &str)]| Config::load(false, &sources(&[&needed[..], more].concat()));
+    let config = with(&[("JWT_SECRET_FILE", path)]).unwrap();
+    assert!(matches!(&config.auth.key, AuthKey::Secret { secret, .. } if secret.reveal() == SECRET));
+    assert_eq!(faults(with(&[("JWT_SECRET_FILE", path), ("JWT_SECRET", SECRET)])), ["JWT_SECRET_FILE"]);
+    assert_eq!(faults(with(&[("JWT_SECRET_FILE", "/does/not/exist")])), ["JWT_SECRET_FILE"]);
+    // A flag that names a file comes before a variable that holds the secret.
+    let mut sources = serve_with(&[("JWT_SECRET", "too short, and not looked at")]);
+    sources.flags = map(&[("JWT_SECRET_FILE", path)]);
+    assert!(Config::load(false, &sources).is_ok());
+}
+
+#[test]
+fn serve_says_everything_that_is_wrong_at_once() {
+    let bad = [
+        ("LISTEN", "nowhere"),
+        ("TRUSTED_PROXIES", "10.0.0.0/99"),
+        ("JWT_SECRET", "short"),
+        ("JWT_LEEWAY", "soon"),
+        ("MAX_FRAME_BYTES", "1"),
+        ("MESSAGE_RATE_LIMITS", "pro"),
+        ("PING_INTERVAL", "0s"),
+        ("MIGRATE", "perhaps"),
+        ("LOG_FORMAT", "xml"),
+        ("PUBLIC_URL", "chat.example.com"),
+        ("NODE_ID", "a b"),
+    ];
+    let found = faults(Config::load(false, &sources(&bad)));
+    for (name, _) in bad {
+        assert_eq!(found.iter().filter(|variable| *variable == name).count(), 1, "{name} in {found:?}");
+    }
+    assert!(found.contains(&"REDIS_URL".to_owned()) && found.contains(&"DATABASE_URL".to_owned()));
+    assert_eq!(found.len(), bad.len() + 2);
+}
+
+#[test]
+fn nothing_shows_a_secret() {
+    let shown = format!("{:?}", serve(&[]).unwrap());
+    assert!(!shown.contains("planted"), "{shown}");
+    let faults = serve(&[
+        ("JWT_SECRET", "planted"),
+        ("REDIS_URL", "planted://"),
+        ("DATABASE_URL", "postgres://user:planted@host:planted/x"),
+    ]);
+    let shown = faults.unwrap_err().to_string();
+    assert!(shown.contains("JWT_SECRET") && shown.contains("DATABASE_URL") && !shown.contains("planted"), "{shown}");
+}
+
+#[test]
+fn exactly_one_key() {
+    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES)];
+    let with = |more: &[(&str, &str)]| Config::load(false, &sources(&[&needed[..], more].concat()));
+    assert_eq!(faults(with(&[])), ["JWT_SECRET"]);
+    let jwks = ("JWT_JWKS_URL", "https://id.example.com/keys");
+    assert_eq!(faults(with(&[("JWT_SECRET", SECRET), jwks])), ["JWT_SECRET"]);
+    assert!(matches!(with(&[jwks]).unwrap().auth.key, AuthKey::Jwks { .. }));
+    assert_eq!(faults(with(&[jwks, ("JWT_ALGORITHM", "RS256")])), ["JWT_ALGORITHM"]);
+    assert_eq!(faults(with(&[("JWT_JWKS_URL", "ftp://x")])), ["JWT_JWKS_URL"]);
+}
+
+#[test]
+fn a_key_and_its_algorithm_must_fit() {
+    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES)];
+    let with = |key: &str, algorithm: &str| {
+        let more = [("JWT_PUBLIC_KEY", key), ("JWT_ALGORITHM", algorithm)];
+        Config::load(false, &sources(&[&needed[..], &more].concat()))
+    };
+    let (rsa, ec, ed) = (Pair::rsa(), Pair::ec(), Pair::ed());
+    let [rsa_key, ec_key, ed_key] = [&rsa.public, &ec.public, &ed.public].map(String::as_str);
+    for (key, algorithm) in [(rsa_key, "RS256"), (rsa_key, "PS512"), (ec_key, "ES256"), (ed_key, "EdDSA")] {
+        assert!(matches!(with(key, algorithm).unwrap().auth.key, AuthKey::Public { .. }), "{algorithm}");
+        assert!(with(&key.replace('\n', "\\n"), algorithm).is_ok(), "{algorithm} on one line");
+    }
+    for (key, algorithm) in [
+        (rsa_key, "ES256"),
+        (ec_key, "RS256"),
+        (ec_key, "ES384"),
+        (ed_key, "ES256"),
+        ("junk", "RS256"),
+        (&rsa.private, "RS256"),
+    ] {
+        assert_eq!(faults(with(key, algorithm)), ["JWT_PUBLIC_KEY"], "{algorithm}");
+    }
+    for algorithm in ["", "none", "HS256"] {
+        assert_eq!(faults(with(rsa_key, algorithm)), ["JWT_ALGORITHM"], "{algorithm}");
+    }
+    assert_eq!(faults(serve(&[("JWT_ALGORITHM", "RS256")])), ["JWT_ALGORITHM"]);
+}
+
+#[test]
+fn dev_needs_nothing_and_keeps_its_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = dev(&folder, &[]).unwrap();
+    assert!(config.dev && config.open_conversations && config.redis.is_none());
+    assert_eq!(config.listen, ["127.0.0.1:8000".parse::<SocketAddr>().unwrap()]);
+    assert!(matches!(&config.store.backend, StoreBackend::Sqlite { path } if path.ends_with("data/switchboard.db")));
+    let secret = |config: &Config| match &config.auth.key {
+        AuthKey::Secret { secret, .. } => secret.reveal().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    let first = secret(&config);
+    assert_eq!((first.len(), secret(&dev(&folder, &[]).unwrap())), (64, first));
+    assert_eq!(secret(&dev(&folder, &[("JWT_SECRET", SECRET)]).unwrap()), SECRET);
+}
+
+#[test]
+fn dev_stays_on_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(faults(dev(&folder, &[("LISTEN", "127.0.0.1:0,0.0.0.0:0")])), ["LISTEN"]);
+    assert_eq!(faults(dev(&folder, &[("ADMIN_LISTEN", "192.0.2.1:1")])), ["ADMIN_LISTEN"]);
+    assert!(dev(&folder, &[("LISTEN", "[::1]:0,localhost:0"), ("ADMIN_LISTEN", "off")]).is_ok());
+    let notes = dev(&folder, &[("REDIS_URL", REDIS)]).unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains("REDIS_URL"), "{notes:?}");
+}
+
+#[test]
+fn connections_stay_below_the_file_limit() {
+    let limited = |open_files, wanted| {
+        let mut sources = serve_with(&[("MAX_CONNECTIONS", wanted)]);
+        sources.open_files = Some(open_files);
+        let config = Config::load(false, &sources).unwrap();
+        (config.limits.connections, config.notes.len())
+    };
+    assert_eq!(limited(1_024, "100000"), (768, 1));
+    assert_eq!(limited(1_048_576, "100000"), (100_000, 0));
+    assert_eq!(limited(100, "100000"), (50, 1));
+    assert_eq!(limited(1_024, "10"), (10, 0));
+}
+
+#[test]
+fn parts_can_be_read_alone() {
+    assert!(AuthConfig::load(false, &sources(&[("JWT_SECRET", SECRET)])).is_ok());
+    assert_eq!(faults(AuthConfig::load(false, &sources(&[]))), ["JWT_SECRET"]);
+    let at = |pairs: &[(&str, &str)]| health_address(false, &sources(pairs)).unwrap().to_string();
+    assert_eq!(at(&[]), "127.0.0.1:8001");
+    assert_eq!(at(&[("ADMIN_LISTEN", "off"), ("LISTEN", "0.0.0.0:9000")]), "0.0.0.0:9000");
+    assert_eq!(faults(serve(&[("ADMIN_LISTEN", "0.0.0.0:8000")])), ["ADMIN_LISTEN"]);
+}

@@ -1,0 +1,304 @@
+//! What may come in: caps on sockets, on sockets of one address, and on handshakes a second. Each permit is a value
+//! that gives its place back when it is dropped; it goes along into the WebSocket.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Limits;
+
+/// Sockets beyond the cap that are still told why they are refused, and may ask for health.
+const REFUSED_AT_A_TIME: usize = 64;
+/// Sockets of the admin listener; they have a count of their own, so that a full node can still be looked into.
+const ADMIN_SOCKETS: usize = 64;
+
+/// Why a socket or a handshake is refused before it is a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node has as many sockets as it takes.
+    Full,
+    /// As above, and there was not even room to say so.
+    Dropped,
+    /// The address has as many as it may.
+    AddressFull,
+    /// Too many handshakes this second.
+    HandshakeRate,
+    /// The node goes away.
+    Draining,
+    /// That origin may not connect.
+    Origin,
+    /// Not a WebSocket handshake.
+    Handshake,
+}
+
+impl Refusal {
+    /// The label in metrics, and the code in the answer.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Full => "node_full",
+            Self::Dropped => "dropped",
+            Self::AddressFull => "address_full",
+            Self::HandshakeRate => "handshake_rate",
+            Self::Draining => "draining",
+            Self::Origin => "origin",
+            Self::Handshake => "bad_handshake",
+        }
+    }
+}
+
+/// What became of a new socket.
+#[derive(Debug)]
+pub enum Admission {
+    /// It may stay.
+    Admitted(Permit),
+    /// It may be told why not.
+    Refused(Refusal, Permit),
+    /// There is no room for anything.
+    Dropped,
+}
+
+/// A socket's place. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Permit {
+    _place: OwnedSemaphorePermit,
+    _address: Option<AddressPermit>,
+}
+
+/// The counts, shared by all listeners of a node.
+#[derive(Debug)]
+pub struct Gate {
+    limit: usize,
+    sockets: Arc<Semaphore>,
+    refused: Arc<Semaphore>,
+    admin: Arc<Semaphore>,
+    addresses: Option<Arc<Addresses>>,
+    handshakes: Option<Mutex<Bucket>>,
+    websockets: AtomicUsize,
+}
+
+impl Gate {
+    /// A gate with these limits.
+    pub fn new(limits: &Limits) -> Self {
+        let limit = limits.connections.min(Semaphore::MAX_PERMITS);
+        let addresses = (limits.connections_per_ip > 0)
+            .then(|| Arc::new(Addresses { limit: limits.connections_per_ip, counts: Mutex::default() }));
+        let handshakes =
+            (limits.handshakes_per_second > 0).then(|| Mutex::new(Bucket::new(limits.handshakes_per_second)));
+        Self {
+            limit,
+            sockets: Arc::new(Semaphore::new(limit)),
+            refused: Arc::new(Semaphore::new(REFUSED_AT_A_TIME)),
+            admin: Arc::new(Semaphore::new(ADMIN_SOCKETS)),
+            addresses,
+            handshakes,
+            websockets: AtomicUsize::new(0),
+        }
+    }
+
+    /// The most sockets this node takes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether there is room for another socket.
+    pub fn has_room(&self) -> bool {
+        self.sockets.available_permits() > 0
+    }
+
+    /// WebSockets that are open now.
+    pub fn websockets(&self) -> usize {
+        self.websockets.load(Ordering::Relaxed)
+    }
+
+    /// Counts a WebSocket for as long as the result lives.
+    pub(super) fn opened(self: &Arc<Self>) -> Opened {
+        self.websockets.fetch_add(1, Ordering::Relaxed);
+        Opened(Arc::clone(self))
+    }
+
+    /// Takes a client's socket. `address` counts it by its address; behind a proxy that is done at the handshake.
+    pub(super) fn admit(&self, address: Option<IpAddr>) -> Admission {
+        let Ok(place) = Arc::clone(&self.sockets).try_acquire_owned() else { return self.refuse(Refusal::Full) };
+        match address.map(|address| self.address(address)) {
+            Some(Err(refusal)) => self.refuse(refusal),
+            Some(Ok(address)) => Admission::Admitted(Permit { _place: place, _address: address }),
+            None => Admission::Admitted(Permit { _place: place, _address: None }),
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Admission {
+        match Arc::clone(&self.refused).try_acquire_owned() {
+            Ok(place) => Admission::Refused(refusal, Permit { _place: place, _address: None }),
+            Err(_) => Admission::Dropped,
+        }
+    }
+
+    /// Takes a socket of the admin listener.
+    pub(super) fn admit_admin(&self) -> Admission {
+        match Arc::clone(&self.admin).try_acquire_owned() {
+            Ok(place) => Admission::Admitted(Permit { _place: place, _address: None }),
+            Err(_) => Admission::Dropped,
+        }
+    }
+
+    /// Counts a socket by its address; `None` where nothing is counted.
+    pub(super) fn address(&self, address: IpAddr) -> Result<Option<AddressPermit>, Refusal> {
+        self.addresses.as_ref().map(|addresses| addresses.take(address)).transpose()
+    }
+
+    /// Counts a handshake.
+    pub(super) fn handshake(&self) -> Result<(), Refusal> {
+        match &self.handshakes {
+            Some(bucket) if !lock(bucket).take(Instant::now()) => Err(Refusal::HandshakeRate),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An open WebSocket, counted.
+#[derive(Debug)]
+pub(super) struct Opened(Arc<Gate>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.websockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct Addresses {
+    limit: u32,
+    counts: Mutex<HashMap<IpAddr, u32>>,
+}
+
+impl Addresses {
+    fn take(self: &Arc<Self>, address: IpAddr) -> Result<AddressPermit, Refusal> {
+        let network = network_of(address);
+        let mut counts = lock(&self.counts);
+        let count = counts.entry(network).or_default();
+        if *count >= self.limit {
+            return Err(Refusal::AddressFull);
+        }
+        *count += 1;
+        Ok(AddressPermit { addresses: Arc::clone(self), network })
+    }
+}
+
+/// A socket's place among those of its address.
+#[derive(Debug)]
+pub(super) struct AddressPermit {
+    addresses: Arc<Addresses>,
+    network: IpAddr,
+}
+
+impl Drop for AddressPermit {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.addresses.counts);
+        if let Some(count) = counts.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, as one customer has at least that.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// A token bucket that holds one second's worth.
+#[derive(Debug)]
+struct Bucket {
+    per_second: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, tokens: per_second, filled: Instant::now() }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let passed: Duration = now.saturating_duration_since(self.filled);
+        self.tokens = (self.tokens + passed.as_secs_f64() * self.per_second).min(self.per_second);
+        self.filled = now;
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::fixture::limits;
+
+    #[test]
+    fn places_come_back() {
+        let gate = Gate::new(&Limits { connections: 2, ..limits() });
+        let first = gate.admit(None);
+        let second = gate.admit(None);
+        assert!(matches!((&first, &second), (Admission::Admitted(_), Admission::Admitted(_))));
+        assert!(!gate.has_room());
+        let third = gate.admit(None);
+        assert!(matches!(third, Admission::Refused(Refusal::Full, _)));
+        drop(first);
+        assert!(matches!(gate.admit(None), Admission::Admitted(_)));
+    }
+
+    #[test]
+    fn refusals_are_bounded_too() {
+        let gate = Gate::new(&Limits { connections: 1, ..limits() });
+        let kept: Vec<_> = (0..=REFUSED_AT_A_TIME).map(|_| gate.admit(None)).collect();
+        assert!(kept.iter().skip(1).all(|admission| matches!(admission, Admission::Refused(Refusal::Full, _))));
+        assert!(matches!(gate.admit(None), Admission::Dropped));
+    }
+
+    #[test]
+    fn addresses_are_counted_by_network() {
+        let gate = Gate::new(&Limits { connections_per_ip: 1, ..limits() });
+        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let one = gate.admit(ip("192.0.2.1"));
+        assert!(matches!(one, Admission::Admitted(_)));
+        assert!(matches!(gate.admit(ip("::ffff:192.0.2.1")), Admission::Refused(Refusal::AddressFull, _)));
+        assert!(matches!(gate.admit(ip("192.0.2.2")), Admission::Admitted(_)));
+        let six = gate.admit(ip("2001:db8::1"));
+        assert!(matches!(gate.admit(ip("2001:db8::2")), Admission::Refused(Refusal::AddressFull, _)));
+        assert!(matches!(gate.admit(ip("2001:db8:0:1::1")), Admission::Admitted(_)));
+        drop((one, six));
+        assert!(matches!(gate.admit(ip("192.0.2.1")), Admission::Admitted(_)));
+        assert!(gate.addresses.as_ref().unwrap().counts.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_bucket_refills() {
+        let mut bucket = Bucket::new(10);
+        let start = bucket.filled;
+        assert!((0..10).all(|_| bucket.take(start)));
+        assert!(!bucket.take(start));
+        assert!(bucket.take(start + Duration::from_millis(101)));
+        assert!(!bucket.take(start + Duration::from_millis(102)));
+        assert_eq!((0..20).filter(|_| bucket.take(start + Duration::from_secs(60))).count(), 10);
+    }
+}

@@ -1,0 +1,133 @@
+//! Health and metrics: from memory alone, so that asking costs nothing and tells the truth while everything else hangs.
+
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{self, HeaderValue},
+};
+use serde::Serialize;
+
+use super::Payload;
+use crate::{
+    app::Broker,
+    degrade::{Link, Part, Verdict},
+    model::Timestamp,
+};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// How the node is, with its parts.
+    Health,
+    /// Whether the process turns.
+    Live,
+    /// Whether it should be sent clients.
+    Ready,
+    /// Its metrics.
+    Metrics,
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const HEALTH_JSON: HeaderValue = HeaderValue::from_static("application/health+json");
+
+/// Answers a probe.
+pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Response<Payload> {
+    let (status, kind, body) = match probe {
+        Probe::Live => (StatusCode::OK, TEXT, "ok\n".into()),
+        Probe::Ready => match unready(broker) {
+            None => (StatusCode::OK, TEXT, "ready\n".into()),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why.into()),
+        },
+        Probe::Metrics => (StatusCode::OK, PROMETHEUS, broker.metrics.render().into()),
+        Probe::Health => {
+            let health = Health::of(broker);
+            let status = match health.status {
+                "unhealthy" => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::OK,
+            };
+            let asked = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+            let kind = if asked.contains("application/health+json") { HEALTH_JSON } else { JSON };
+            // Text and numbers can always be written as JSON.
+            (status, kind, serde_json::to_vec(&health).unwrap_or_default())
+        }
+    };
+    let mut response = Response::new(Payload::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Why no clients should be sent here; `None` where they should.
+fn unready(broker: &Broker) -> Option<&'static str> {
+    if broker.degrade.draining() {
+        Some("draining\n")
+    } else if !broker.gate.has_room() {
+        Some("full\n")
+    } else {
+        None
+    }
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    status: &'static str,
+    node: &'a str,
+    version: &'static str,
+    uptime_seconds: u64,
+    connections: usize,
+    components: Components,
+}
+
+#[derive(Serialize)]
+struct Components {
+    redis: Component,
+    store: Component,
+}
+
+#[derive(Serialize)]
+struct Component {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+    since: Timestamp,
+}
+
+impl<'a> Health<'a> {
+    fn of(broker: &'a Broker) -> Self {
+        let status = match broker.degrade.verdict() {
+            Verdict::Healthy => "healthy",
+            Verdict::Degraded => "degraded",
+            Verdict::Unhealthy => "unhealthy",
+        };
+        let now = broker.clock.now();
+        Self {
+            status,
+            node: broker.config.node.as_str(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: now.since(broker.started_at).as_secs(),
+            connections: broker.gate.websockets(),
+            components: Components {
+                redis: Component::of(broker, Part::Redis, now),
+                store: Component::of(broker, Part::Store, now),
+            },
+        }
+    }
+}
+
+impl Component {
+    fn of(broker: &Broker, part: Part, now: Timestamp) -> Self {
+        let state = broker.degrade.state(part);
+        let status = match state.link {
+            Link::Off => "off",
+            Link::Up => "up",
+            Link::Down => "down",
+        };
+        let ago = i64::try_from(state.since.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let since = Timestamp::from_micros(now.micros().saturating_sub(ago));
+        // Microseconds are as fine as it makes sense.
+        let latency_ms = state.latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3);
+        Self { status, latency_ms: latency_ms.filter(|_| state.link == Link::Up), since }
+    }
+}

@@ -1,0 +1,210 @@
+//! Errors over HTTP: `application/problem+json` (RFC 9457), and what each refusal is there.
+
+use std::time::Duration;
+
+use hyper::{
+    Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+use serde::Serialize;
+
+use super::{Payload, gate::Refusal};
+use crate::model::Reject;
+
+/// When a client whose request can't be served now may come back.
+const SOON: Duration = Duration::from_secs(1);
+/// When a socket that didn't fit may come back.
+const LATER: Duration = Duration::from_secs(5);
+
+/// An error, as a client is told it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    code: &'static str,
+    detail: String,
+    retry_after: Option<Duration>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after: None, headers: Vec::new() }
+    }
+
+    /// Something in the request is not as it must be.
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing under this path")
+    }
+
+    pub(super) fn other_methods(allow: &str) -> Self {
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("Allowed here: {allow}"));
+        match HeaderValue::from_str(allow) {
+            Ok(allow) => problem.with(header::ALLOW, allow),
+            Err(_) => problem,
+        }
+    }
+
+    pub(super) fn too_large(most: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("A body has at most {most} bytes"))
+    }
+
+    /// The request was not done in time; whether it will be is not known.
+    pub(super) fn took_too_long() -> Self {
+        Self {
+            retry_after: Some(SOON),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "timeout",
+                "The request took too long and its outcome is unknown; a send may be repeated with the same client_id",
+            )
+        }
+    }
+
+    /// A fault of the program's own.
+    pub(super) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<Payload> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            r#type: &'static str,
+            title: &'a str,
+            status: u16,
+            code: &'static str,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            retry_after_ms: Option<u64>,
+        }
+        let body = Body {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            retry_after_ms: self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        };
+        // Text and numbers can always be written as JSON.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = Response::new(Payload::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, and never too early.
+            let seconds = u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+/// What each refusal of the model is over HTTP.
+impl From<Reject> for Problem {
+    fn from(reject: Reject) -> Self {
+        let status = match &reject {
+            Reject::Invalid(_) | Reject::UnknownType(_) => StatusCode::BAD_REQUEST,
+            Reject::InvalidToken | Reject::TokenExpired | Reject::AuthTimeout => StatusCode::UNAUTHORIZED,
+            Reject::NotMember | Reject::Forbidden(_) => StatusCode::FORBIDDEN,
+            Reject::NotFound(_) => StatusCode::NOT_FOUND,
+            Reject::Conflict(_) => StatusCode::CONFLICT,
+            Reject::RateLimited { .. } | Reject::TooManyConnections | Reject::TooManyConversations => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+            Reject::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+        };
+        let problem = Self::new(status, reject.code(), reject.to_string());
+        match reject {
+            Reject::RateLimited { retry_after, .. } => problem.after(retry_after),
+            Reject::TooManyConnectionsMaybe => problem.after(LATER),
+            Reject::Unavailable | Reject::Unknown => problem.after(SOON),
+            Reject::InvalidToken | Reject::AuthTimeout => problem.with(header::WWW_AUTHENTICATE, BEARER_INVALID),
+            Reject::TokenExpired => problem.with(header::WWW_AUTHENTICATE, BEARER_EXPIRED),
+            _ => problem,
+        }
+    }
+}
+
+const BEARER_INVALID: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+const BEARER_EXPIRED: HeaderValue =
+    HeaderValue::from_static("Bearer error=\"invalid_token\", error_description=\"expired\"");
+
+/// What each refusal of the gate is over HTTP.
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let of = |status, detail: &str| Self::new(status, refusal.label(), detail);
+        match refusal {
+            Refusal::Full | Refusal::Dropped => {
+                of(StatusCode::SERVICE_UNAVAILABLE, "This node has as many connections as it takes").after(LATER)
+            }
+            Refusal::AddressFull => {
+                of(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address").after(LATER)
+            }
+            Refusal::HandshakeRate => {
+                of(StatusCode::SERVICE_UNAVAILABLE, "Too many new connections just now").after(SOON)
+            }
+            Refusal::Draining => of(StatusCode::SERVICE_UNAVAILABLE, "This node is going away").after(SOON),
+            Refusal::Origin => of(StatusCode::FORBIDDEN, "This origin may not connect"),
+            Refusal::Handshake => of(StatusCode::BAD_REQUEST, "This is not a WebSocket handshake"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(problem: impl Into<Problem>) -> (u16, Option<String>, Response<Payload>) {
+        let response = problem.into().into_response();
+        let wait = response.headers().get(header::RETRY_AFTER).map(|wait| wait.to_str().unwrap().to_owned());
+        (response.status().as_u16(), wait, response)
+    }
+
+    #[test]
+    fn refusals_have_their_status() {
+        let limited = Reject::RateLimited { sent: 10, limit: 10, retry_after: Duration::from_millis(1_200) };
+        for (reject, status, wait) in [
+            (Reject::Invalid("x".into()), 400, None),
+            (Reject::InvalidToken, 401, None),
+            (Reject::NotMember, 403, None),
+            (Reject::NotFound("Conversation"), 404, None),
+            (Reject::Conflict("taken"), 409, None),
+            (limited, 429, Some("2")),
+            (Reject::Unavailable, 503, Some("1")),
+            (Reject::Unknown, 503, Some("1")),
+            (Reject::Unsupported("no"), 501, None),
+        ] {
+            let (found, retry, _) = answer(reject.clone());
+            assert_eq!((found, retry.as_deref()), (status, wait), "{reject:?}");
+        }
+        for (refusal, status) in [(Refusal::Full, 503), (Refusal::AddressFull, 429), (Refusal::Origin, 403)] {
+            assert_eq!(answer(refusal).0, status);
+        }
+    }
+
+    #[test]
+    fn a_401_says_how_to_authenticate() {
+        let (_, _, response) = answer(Reject::TokenExpired);
+        assert!(response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Bearer"));
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
+}

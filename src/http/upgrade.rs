@@ -1,0 +1,297 @@
+//! From a request to a WebSocket (RFC 6455, 4.2): checks the handshake, answers 101, and hands the socket on.
+//!
+//! A bad token doesn't fail the handshake: browsers can't read a refused one, so the session closes it with a code.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, Version,
+    body::{Body, Incoming},
+    header::{self, HeaderName, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{Answer, Payload, Peer, Site, client, gate::Refusal, problem::Problem};
+use crate::{
+    config::Secret,
+    dialect::Dialect,
+    model::{ConversationId, Seq},
+    session::{self, Opening},
+};
+
+/// The subprotocol that clients may ask for beside the one that carries their token.
+const PROTOCOL: &str = "switchboard";
+/// What a subprotocol that carries a token begins with.
+const BEARER: &str = "bearer.";
+/// How long the 101 may take to leave.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// Answers a handshake; where it is good, the WebSocket is served by a task of its own.
+pub(super) fn answer(
+    site: &Site,
+    peer: &Arc<Peer>,
+    dialect: Dialect,
+    conversation: Option<&str>,
+    request: Request<Incoming>,
+) -> Answer {
+    let opened = check(site, peer, conversation, &request);
+    let checked = opened.inspect_err(|refused| {
+        if let Some(refusal) = refused.refusal {
+            site.refused(refusal);
+        }
+    });
+    let Checked { accept, protocol, token, conversation, since, address, place } =
+        checked.map_err(|refused| refused.problem)?;
+    let opening = Opening { dialect, conversation, since, token, address };
+    let broker = Arc::clone(site.broker());
+    let (permit, open) = (Arc::clone(&peer.permit), broker.gate.opened());
+    site.broker().tasks.spawn(async move {
+        // They count for as long as the WebSocket lives.
+        let _counted = (permit, place, open);
+        let Ok(Ok(upgraded)) = timeout(HANDOVER, hyper::upgrade::on(request)).await else { return };
+        // It is what was served: no other kind of stream ever is.
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        session::serve(parts.io.into_inner(), parts.read_buf.to_vec(), opening, broker).await;
+    });
+    Ok(switching(&accept, protocol))
+}
+
+fn switching(accept: &str, protocol: Option<HeaderValue>) -> Response<Payload> {
+    let mut response = Response::new(Payload::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(protocol) = protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+/// A good handshake.
+struct Checked {
+    accept: String,
+    protocol: Option<HeaderValue>,
+    token: Option<Secret>,
+    conversation: Option<ConversationId>,
+    since: Option<Seq>,
+    address: IpAddr,
+    place: Option<super::gate::AddressPermit>,
+}
+
+/// A handshake that is refused, and how that counts.
+struct Refused {
+    refusal: Option<Refusal>,
+    problem: Problem,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal: Some(refusal), problem: refusal.into() }
+    }
+}
+
+fn bad(problem: Problem) -> Refused {
+    Refused { refusal: Some(Refusal::Handshake), problem }
+}
+
+fn check(
+    site: &Site,
+    peer: &Peer,
+    conversation: Option<&str>,
+    request: &Request<Incoming>,
+) -> Result<Checked, Refused> {
+    let broker = site.broker();
+    let (config, headers) = (&broker.config, request.headers());
+    let not_found = |_| Refused { refusal: None, problem: Problem::not_found() };
+    let conversation = conversation.map(super::rest::conversation_id).transpose().map_err(not_found)?;
+    let accept = accept_key(request).map_err(bad)?;
+    let since = since(request.uri().query()).map_err(bad)?;
+    if !origin_is_allowed(headers, &config.allowed_origins) {
+        return Err(Refusal::Origin.into());
+    }
+    if broker.stop_accepting.is_cancelled() {
+        return Err(Refusal::Draining.into());
+    }
+    broker.gate.handshake()?;
+    let address = client::address(peer.address, headers, &config.trusted_proxies);
+    // Without a proxy in between, the socket was counted when it came.
+    let place = if peer.trusted { broker.gate.address(address)? } else { None };
+    let offered = Offered::of(headers);
+    let token = client::bearer(headers)
+        .map(str::to_owned)
+        .or_else(|| offered.token().map(str::to_owned))
+        .or_else(|| client::parameter(request.uri().query(), "token").filter(|token| !token.is_empty()));
+    let protocol = offered.chosen().and_then(|protocol| HeaderValue::from_str(protocol).ok());
+    Ok(Checked { accept, protocol, token: token.map(Secret::new), conversation, since, address, place })
+}
+
+/// The last seq the client has of its conversation, where it says one.
+fn since(query: Option<&str>) -> Result<Option<Seq>, Problem> {
+    let Some(text) = client::parameter(query, "since_seq") else { return Ok(None) };
+    match text.parse() {
+        Ok(seq) if seq >= 0 => Ok(Some(seq)),
+        _ => Err(Problem::invalid("since_seq must be a whole number")),
+    }
+}
+
+/// Checks what RFC 6455 asks of a handshake, and computes the answer to its key.
+fn accept_key<B: Body>(request: &Request<B>) -> Result<String, Problem> {
+    let headers = request.headers();
+    if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
+        let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "A WebSocket is spoken here");
+        return Err(with_upgrade(problem));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let problem =
+            Problem::new(StatusCode::UPGRADE_REQUIRED, "unsupported_version", "WebSocket version 13 is spoken here");
+        return Err(with_upgrade(problem));
+    }
+    if request.version() != Version::HTTP_11 {
+        return Err(Problem::invalid("A WebSocket handshake is HTTP/1.1"));
+    }
+    if !request.body().is_end_stream() {
+        return Err(Problem::invalid("A WebSocket handshake has no body"));
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (Some(key), None) => key.as_bytes(),
+        _ => return Err(Problem::invalid("A WebSocket handshake has one Sec-WebSocket-Key")),
+    };
+    match STANDARD.decode(key) {
+        Ok(bytes) if bytes.len() == 16 => Ok(derive_accept_key(key)),
+        _ => Err(Problem::invalid("Sec-WebSocket-Key is not 16 bytes in base64")),
+    }
+}
+
+fn with_upgrade(problem: Problem) -> Problem {
+    problem
+        .with(header::UPGRADE, HeaderValue::from_static("websocket"))
+        .with(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+        .with(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+}
+
+/// The parts between the commas of all headers of a name.
+fn parts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    parts(headers, name).any(|part| part.eq_ignore_ascii_case(token))
+}
+
+/// Whether a browser's page may connect. Other clients send no origin; a list asks nothing of them.
+fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let listed = |origin: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
+    allowed.is_empty() || origin.to_str().is_ok_and(listed)
+}
+
+/// The subprotocols a client offers.
+struct Offered<'a>(Vec<&'a str>);
+
+impl<'a> Offered<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        Self(parts(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect())
+    }
+
+    /// The one that carries a token.
+    fn bearer(&self) -> Option<&'a str> {
+        self.0.iter().copied().find(|protocol| protocol.len() > BEARER.len() && protocol.starts_with(BEARER))
+    }
+
+    fn token(&self) -> Option<&'a str> {
+        self.bearer()?.strip_prefix(BEARER)
+    }
+
+    /// The one to answer with: browsers give up where none of those they offered is chosen.
+    fn chosen(&self) -> Option<&'a str> {
+        self.0.iter().copied().find(|protocol| *protocol == PROTOCOL).or_else(|| self.bearer())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    fn handshake() -> hyper::http::request::Builder {
+        Request::get("/v1/ws")
+            .header("Upgrade", "WebSocket")
+            .header("Connection", "keep-alive, Upgrade")
+            .header("Sec-WebSocket-Version", "13")
+    }
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    #[test]
+    fn a_good_handshake_is_answered_as_the_rfc_shows() {
+        let request = handshake().header("Sec-WebSocket-Key", KEY).body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(accept_key(&request).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn bad_handshakes_are_refused() {
+        let status = |builder: hyper::http::request::Builder| {
+            let problem = accept_key(&builder.body(Empty::<Bytes>::new()).unwrap()).unwrap_err();
+            problem.into_response()
+        };
+        assert_eq!(status(handshake()).status(), 400);
+        assert_eq!(status(handshake().header("Sec-WebSocket-Key", "short")).status(), 400);
+        assert_eq!(status(handshake().header("Sec-WebSocket-Key", "AAAA")).status(), 400);
+        let twice = handshake().header("Sec-WebSocket-Key", KEY).header("Sec-WebSocket-Key", KEY);
+        assert_eq!(status(twice).status(), 400);
+        assert_eq!(status(Request::get("/v1/ws")).status(), 426);
+        assert_eq!(status(handshake().version(Version::HTTP_10).header("Sec-WebSocket-Key", KEY)).status(), 400);
+        let old = Request::get("/v1/ws")
+            .header("Upgrade", "websocket")
+            .header("Connection", "Upgrade")
+            .header("Sec-WebSocket-Version", "8");
+        let answer = status(old);
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["sec-websocket-version"]),
+            (426, &HeaderValue::from(13))
+        );
+        let body = handshake().header("Sec-WebSocket-Key", KEY).body(Full::new(Bytes::from_static(b"x"))).unwrap();
+        assert!(accept_key(&body).is_err());
+    }
+
+    #[test]
+    fn origins() {
+        let allowed = ["https://app.example".to_owned()];
+        let mut headers = HeaderMap::new();
+        assert!(origin_is_allowed(&headers, &allowed));
+        headers.insert(header::ORIGIN, "https://App.example".parse().unwrap());
+        assert!(origin_is_allowed(&headers, &allowed));
+        for bad in ["https://app.example.evil", "http://app.example", "null"] {
+            headers.insert(header::ORIGIN, bad.parse().unwrap());
+            assert!(!origin_is_allowed(&headers, &allowed), "{bad}");
+            assert!(origin_is_allowed(&headers, &[]), "{bad}");
+        }
+    }
+
+    #[test]
+    fn subprotocols() {
+        for (offer, token, chosen) in [
+            ("switchboard, bearer.a.b.c", Some("a.b.c"), Some("switchboard")),
+            ("bearer.a.b.c", Some("a.b.c"), Some("bearer.a.b.c")),
+            ("other, bearer.a.b.c", Some("a.b.c"), Some("bearer.a.b.c")),
+            ("other", None, None),
+            ("bearer.", None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offer.parse().unwrap());
+            let offered = Offered::of(&headers);
+            assert_eq!((offered.token(), offered.chosen()), (token, chosen), "{offer}");
+        }
+    }
+}
