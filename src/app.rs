@@ -1,17 +1,31 @@
-//! Builds the parts of a node and holds them together.
+//! Builds the parts of a node, serves, and goes away in good order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::Auth,
-    chat::Chat,
-    config::Config,
-    degrade::Degrade,
+    auth::{Auth, AuthError},
+    backplane::{self, Backplane, StartError},
+    chat::{Chat, Parts},
+    config::{Config, StoreBackend},
+    degrade::{Degrade, Link, Part},
+    listener::{Kind, Listener},
     metrics::Metrics,
     model::{Clock, Timestamp},
+    store::{self, Postgres, Sqlite, Store, StoreError},
 };
+
+mod drain;
+
+pub use drain::Drain;
+
+/// How long tasks get to end once everything was told to.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// A running node.
 pub struct Broker {
@@ -29,10 +43,183 @@ pub struct Broker {
     pub clock: Clock,
     /// When it was started.
     pub started_at: Timestamp,
-    /// Every task that must end before the process may.
+    /// The order in which connections leave when the node goes away.
+    pub drain: Drain,
+    /// The tasks of connections.
     pub tasks: TaskTracker,
     /// Cancelled when no more connections are to be accepted.
     pub stop_accepting: CancellationToken,
-    /// Cancelled when everything is to end.
-    pub stop: CancellationToken,
+}
+
+/// Why a node did not start, or ended in disorder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Tokens can't be checked.
+    #[error("tokens: {0}")]
+    Auth(#[from] AuthError),
+    /// Redis can't be used as configured.
+    #[error("redis: {0}")]
+    Backplane(#[from] StartError),
+    /// The store can't be used.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// An address can't be listened on.
+    #[error("listening on {0}: {1}")]
+    Listen(std::net::SocketAddr, std::io::Error),
+    /// Signals can't be received.
+    #[error("signals: {0}")]
+    Signal(std::io::Error),
+    /// A metric is registered twice.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A node: its parts, and what ends them.
+struct Node {
+    broker: Arc<Broker>,
+    /// The tasks of parts, which outlive connections.
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    backplane: Arc<Backplane>,
+}
+
+impl Node {
+    async fn build(config: Config) -> Result<Self, RunError> {
+        let config = Arc::new(config);
+        let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new()?);
+        let degrade = Arc::new(Degrade::new(if config.redis.is_some() { Link::Down } else { Link::Off }));
+        let auth = Auth::new(&config.auth, clock.clone())?;
+        let store = open_store(&config, metrics.clone()).await?;
+        if config.store.migrate {
+            let applied = store.migrate().await?;
+            tracing::info!(applied, "migrations");
+        }
+        tasks.spawn(store::watch(store.clone(), degrade.clone(), metrics.clone(), stop.clone()));
+        tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
+        let settings = backplane::Settings::from(&*config);
+        let (d, m) = (degrade.clone(), metrics.clone());
+        let (backplane, notices) = Backplane::start(settings, d, m, clock.clone(), &tasks, stop.clone()).await?;
+        let chat = Chat::start(Parts {
+            config: config.clone(),
+            store,
+            backplane: (backplane.clone(), notices),
+            degrade: degrade.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
+        let broker = Arc::new(Broker {
+            metrics,
+            degrade,
+            auth,
+            chat,
+            started_at: clock.now(),
+            clock,
+            config,
+            drain: Drain::default(),
+            tasks: TaskTracker::new(),
+            stop_accepting: CancellationToken::new(),
+        });
+        Ok(Self { broker, tasks, stop, backplane })
+    }
+
+    /// Goes away: unready at once, accepting for a while yet, then connections leave evenly, then everything ends.
+    async fn leave(self, patient: bool) {
+        let Self { broker, tasks, stop, backplane } = self;
+        let timing = &broker.config.timing;
+        let (delay, window) =
+            if patient { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };
+        broker.degrade.drain();
+        tracing::info!(delay_seconds = delay.as_secs(), window_seconds = window.as_secs(), "draining");
+        tokio::time::sleep(delay).await;
+        broker.stop_accepting.cancel();
+        let connections = broker.chat.connections();
+        broker.drain.begin(connections, window);
+        broker.tasks.close();
+        if timeout(window + LAST_WAIT, broker.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        backplane.leave().await;
+        stop.cancel();
+        tasks.close();
+        if timeout(LAST_WAIT, tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Starts a node with these settings and serves until a signal ends it. `ready` is called with the addresses for
+/// clients, once they are listened on.
+///
+/// # Errors
+/// Why it could not start.
+pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[std::net::SocketAddr])) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let node = Node::build(config).await?;
+    let broker = &node.broker;
+    let (mut clients, mut admins) = (Vec::new(), Vec::new());
+    for (kind, address) in listen_on(&broker.config) {
+        let listener = Listener::bind(address).map_err(|error| RunError::Listen(address, error))?;
+        let bound = listener.local_addr().map_err(|error| RunError::Listen(address, error))?;
+        match kind {
+            Kind::Clients => clients.push(bound),
+            Kind::Admin => admins.push(bound),
+        }
+        node.tasks.spawn(listener.serve(broker.clone(), kind));
+    }
+    let list = |addresses: &[std::net::SocketAddr]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    };
+    tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
+    ready(broker, &clients);
+    let patient = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => !broker.config.dev,
+    };
+    tokio::select! {
+        () = node.leave(patient) => Ok(()),
+        // A second signal is an order, not a wish.
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, std::net::SocketAddr)> + '_ {
+    let clients = config.listen.iter().map(|address| (Kind::Clients, *address));
+    clients.chain(config.admin_listen.map(|address| (Kind::Admin, address)))
+}
+
+/// Opens the configured store.
+///
+/// # Errors
+/// It can't be used.
+pub async fn open_store(config: &Config, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match &config.store.backend {
+        StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, metrics)?),
+        StoreBackend::Postgres { .. } => Arc::new(Postgres::connect(&config.store, metrics).await?),
+    })
+}
+
+/// Keeps the metrics of degraded mode, and says in the log when it begins and ends.
+async fn watch_degrade(degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut changes = degrade.changes();
+    let mut before = [None, None];
+    loop {
+        for (part, before) in [Part::Redis, Part::Store].into_iter().zip(&mut before) {
+            let link = degrade.state(part).link;
+            if before.replace(link) != Some(link) {
+                metrics.degraded.with_label_values(&[part.label()]).set(i64::from(link == Link::Down));
+                metrics.degraded_transitions.with_label_values(&[part.label()]).inc();
+                tracing::info!(part = part.label(), state = ?link, "part changed");
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
 }

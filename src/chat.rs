@@ -1,29 +1,334 @@
 //! What commands do: the one place that combines store, backplane and hub.
+//!
+//! A command takes the same way whether it came over a socket or over REST. Reading order: `execute` here, then
+//! `messages` (sending), `listening` (joins and resume), `conversations`, `presence`.
 
-use std::sync::Arc;
-
-use crate::{
-    model::{Command, Identity, Reject, Reply},
-    session::Connection,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    backplane::{Backplane, Notice},
+    config::Config,
+    degrade::{Degrade, Feature, Mode},
+    hub::Hub,
+    metrics::Metrics,
+    model::{
+        Clock, Command, ConnectionId, ConversationId, Entry, Ephemeral, Event, Identity, LogId, Occurrence, Reject,
+        Reply, UserId,
+    },
+    store::{Committed, Store, StoreError, Writer, WriterSettings},
+};
+
+mod connection;
+mod conversations;
+mod known;
+mod listening;
+mod messages;
+mod presence;
+mod source;
+mod typing;
+
+pub use connection::Connection;
+pub use listening::Replay;
+
+use known::Known;
+use source::Entries;
+use typing::Typists;
+
+/// How long a membership that was read may be trusted.
+const MEMBERSHIP_TTL: Duration = Duration::from_secs(5);
+/// How long a user that was made known is not made known again.
+const USER_TTL: Duration = Duration::from_secs(3_600);
+/// Memberships, users and pairs remembered, each.
+const KNOWN_MAX: usize = 50_000;
+
 /// Who asks.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller<'a> {
+#[derive(Debug, Clone)]
+pub struct Caller {
     /// Who they are.
-    pub identity: &'a Identity,
+    pub identity: Arc<Identity>,
     /// The socket they ask over; none over REST.
-    pub connection: Option<&'a Arc<Connection>>,
+    pub connection: Option<Arc<Connection>>,
+}
+
+/// What a command came to: the reply, and what is to be replayed after it.
+#[derive(Debug)]
+pub struct Answer {
+    /// What to say.
+    pub reply: Reply,
+    /// What to replay to the connection once that was said.
+    pub replays: Vec<Replay>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { reply, replays: Vec::new() }
+    }
+}
+
+/// A command that was begun: its place in the order of its sender's commands is taken.
+pub enum Begun {
+    /// It is done.
+    Done(Result<Answer, Reject>),
+    /// It waits for the store; the sender's next command may begin.
+    Pending(BoxFuture<'static, Result<Answer, Reject>>),
 }
 
 /// The chat: carries out commands.
-#[derive(Debug)]
-pub struct Chat {}
+pub struct Chat {
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    writer: Writer,
+    /// What the nodes share.
+    pub backplane: Arc<Backplane>,
+    hub: Arc<Hub>,
+    degrade: Arc<Degrade>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    memberships: Known<(ConversationId, UserId), bool>,
+    users: Known<UserId, Arc<str>>,
+    pairs: Known<(UserId, UserId), ConversationId>,
+    typists: Typists,
+    connections: AtomicU64,
+}
+
+/// What a chat is built from.
+pub struct Parts {
+    /// The node's settings.
+    pub config: Arc<Config>,
+    /// What lasts.
+    pub store: Arc<dyn Store>,
+    /// What the nodes share, and what it tells.
+    pub backplane: (Arc<Backplane>, mpsc::Receiver<Notice>),
+    /// The node's state.
+    pub degrade: Arc<Degrade>,
+    /// The node's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+    /// Where its tasks run.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub stop: CancellationToken,
+}
 
 impl Chat {
-    /// Carries out a command, over REST or a socket alike.
-    pub async fn execute(&self, caller: Caller<'_>, command: Command) -> Result<Reply, Reject> {
-        let _ = (caller, command);
-        Ok(Reply::Done)
+    /// Builds hub and writer over the given parts, and starts what runs beside commands.
+    pub fn start(parts: Parts) -> Arc<Self> {
+        let Parts { config, store, backplane: (backplane, notices), degrade, metrics, clock, tasks, stop } = parts;
+        let source = Arc::new(Entries { store: store.clone(), backplane: backplane.clone() });
+        let shards = std::thread::available_parallelism().map_or(1, usize::from);
+        let hub = Hub::start(shards, source, metrics.clone(), clock.clone(), tasks.clone(), stop.clone());
+        let committed = {
+            let (hub, backplane) = (hub.clone(), backplane.clone());
+            move |entries: Vec<Committed>| {
+                let event = |Committed { entry, origin }| Event::Entry { entry, origin };
+                spread(&hub, &backplane, entries.into_iter().map(event).collect());
+            }
+        };
+        let settings = WriterSettings { lanes: config.store.lanes, ..WriterSettings::default() };
+        let (m, d) = (metrics.clone(), degrade.clone());
+        let writer = Writer::start(store.clone(), settings, m, d, committed, &tasks, stop.clone());
+        let chat = Arc::new(Self {
+            memberships: Known::new(MEMBERSHIP_TTL, KNOWN_MAX),
+            users: Known::new(USER_TTL, KNOWN_MAX),
+            pairs: Known::new(USER_TTL, KNOWN_MAX),
+            typists: Typists::new(config.timing.typing_timeout),
+            connections: AtomicU64::new(0),
+            config,
+            store,
+            writer,
+            backplane,
+            hub,
+            degrade,
+            metrics,
+            clock,
+            tasks,
+            stop,
+        });
+        chat.spawn(chat.clone().listen_to_backplane(notices));
+        chat.spawn(chat.clone().catch_up_after_outages());
+        chat.spawn(chat.clone().expire_typing());
+        chat
     }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
+    }
+
+    /// Carries out a command to its end.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub async fn execute(self: &Arc<Self>, caller: Caller, command: Command) -> Result<Reply, Reject> {
+        let answer = match self.clone().begin(caller, command).await {
+            Begun::Done(answer) => answer,
+            Begun::Pending(answer) => answer.await,
+        };
+        answer.map(|answer| answer.reply)
+    }
+
+    /// How many connections this node holds.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Begins a command. A sender's next command may begin once this returned.
+    pub async fn begin(self: Arc<Self>, caller: Caller, command: Command) -> Begun {
+        let (label, started) = (command.label(), Instant::now());
+        let begun = self.dispatch(caller, command).await;
+        match begun {
+            Begun::Done(answer) => {
+                self.count(label, &answer);
+                Begun::Done(answer)
+            }
+            Begun::Pending(answer) => Begun::Pending(Box::pin(async move {
+                let answer = answer.await;
+                self.count(label, &answer);
+                if answer.is_ok() {
+                    self.metrics.send_seconds.observe(started.elapsed().as_secs_f64());
+                }
+                answer
+            })),
+        }
+    }
+
+    fn count(&self, label: &str, answer: &Result<Answer, Reject>) {
+        let result = answer.as_ref().map_or_else(Reject::code, |_| "ok");
+        self.metrics.commands.with_label_values(&[label, result]).inc();
+    }
+
+    async fn dispatch(self: &Arc<Self>, caller: Caller, command: Command) -> Begun {
+        let done = match command {
+            Command::Send(message) => return self.send(caller, message).await,
+            Command::Edit { conversation, target, content, client_id } => {
+                return self.edit(&caller, &conversation, target, content, client_id);
+            }
+            Command::Delete { conversation, target, client_id } => {
+                return self.delete(&caller, &conversation, target, client_id);
+            }
+            Command::React { conversation, target, emoji, active, client_id } => {
+                return self.react(&caller, &conversation, target, emoji, active, client_id);
+            }
+            Command::Join { conversation, since } => self.join(&caller, &conversation, since).await,
+            Command::Leave { conversation } => self.leave(&caller, &conversation).await.map(Answer::from),
+            Command::Sync { cursors } => self.sync(&caller, cursors).await,
+            Command::Typing { conversation, active } => self.typing(&caller, &conversation, active).await,
+            Command::Read { conversation, delivered, read } => {
+                self.read(&caller, &conversation, delivered, read).await
+            }
+            Command::Presence { users } => self.presence(users).await,
+            Command::SetStatus { status } => self.set_status(&caller, status).await,
+            Command::History { conversation, before, limit, offset } => {
+                self.history(&caller, conversation, before, limit, offset).await
+            }
+            Command::Ping => Ok(Reply::Pong.into()),
+            Command::Create(new) => self.create(&caller, new).await,
+            Command::Conversations { limit, offset } => self.conversations(&caller, limit, offset).await,
+            Command::Describe { conversation } => self.describe(&caller, &conversation).await,
+            Command::AddMembers { conversation, users } => self.add_members(&caller, &conversation, users).await,
+            Command::RemoveMember { conversation, user } => self.remove_member(&caller, &conversation, user).await,
+            Command::Notifications { limit, offset } => self.notifications(&caller, limit, offset).await,
+        };
+        Begun::Done(done)
+    }
+
+    /// Delivers here and publishes to other nodes.
+    fn spread(&self, events: Vec<Event>) {
+        spread(&self.hub, &self.backplane, events);
+    }
+
+    /// Tells a log's audience, on all nodes, what just happened.
+    fn tell(&self, log: &LogId, origin: Option<ConnectionId>, what: impl IntoIterator<Item = Ephemeral>) {
+        let at = self.clock.now();
+        let event = |what| Event::Occurrence { occurrence: Arc::new(Occurrence { log: log.clone(), at, what }), origin };
+        self.spread(what.into_iter().map(event).collect());
+    }
+
+    /// Spreads entries that came into being outside the writer's lanes.
+    fn spread_entries(&self, entries: Vec<Entry>) {
+        let event = |entry| Event::Entry { entry: Arc::new(entry), origin: None };
+        self.spread(entries.into_iter().map(event).collect());
+    }
+
+    /// Refuses what needs the store while it is down.
+    fn needs(&self, feature: Feature) -> Result<(), Reject> {
+        match self.degrade.mode(feature) {
+            Mode::Refused => Err(Reject::Unavailable),
+            Mode::Shared | Mode::Local => Ok(()),
+        }
+    }
+
+    /// Takes what the backplane tells.
+    async fn listen_to_backplane(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>) {
+        while let Some(notice) = notices.recv().await {
+            match notice {
+                Notice::Events(events) => {
+                    self.forget_changed_members(&events);
+                    self.hub.apply(events);
+                }
+                Notice::Missed => {
+                    self.metrics.bus_missed.inc();
+                    self.catch_up().await;
+                }
+                Notice::Departed(departure) => self.departed(departure).await,
+            }
+        }
+    }
+
+    /// Compares every followed log with the store, a page at a time.
+    async fn catch_up(&self) {
+        for logs in self.hub.logs().chunks(500) {
+            let before: Vec<_> = logs.iter().map(|log| self.hub.last(log)).collect();
+            match self.store.ends(logs).await {
+                Ok(ends) => {
+                    for (log, ends) in ends {
+                        let at = logs.iter().position(|known| *known == log);
+                        let before = at.and_then(|at| before[at]);
+                        self.hub.compare(&log, ends.first, ends.head, before);
+                    }
+                }
+                // When the store is back everything is compared again.
+                Err(error) => return tracing::warn!(%error, "logs can't be compared with the store"),
+            }
+        }
+    }
+
+    /// Compares with the store whenever a part came back.
+    async fn catch_up_after_outages(self: Arc<Self>) {
+        let mut changes = self.degrade.changes();
+        let mut append = self.degrade.mode(Feature::Append);
+        while changes.changed().await.is_ok() {
+            let now = self.degrade.mode(Feature::Append);
+            if append == Mode::Refused && now != Mode::Refused {
+                self.catch_up().await;
+            }
+            append = now;
+        }
+    }
+}
+
+fn spread(hub: &Arc<Hub>, backplane: &Backplane, events: Vec<Event>) {
+    if !events.is_empty() {
+        hub.apply(events.clone());
+        backplane.publish(events);
+    }
+}
+
+/// What a client hears when the store could not be asked.
+fn unavailable(error: &StoreError) -> Reject {
+    tracing::warn!(%error, "the store did not answer");
+    Reject::Unavailable
 }

@@ -26,6 +26,16 @@ pub enum Part {
     Store,
 }
 
+impl Part {
+    /// The label in metrics, logs and health.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// The state of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {

@@ -1,4 +1,23 @@
-//! Wire formats: frames to commands, events and replies to frames.
+//! Wire formats: frames to requests, events and replies to frames.
+//!
+//! A dialect is one codec over the same commands and events; adding one touches nothing but the table here. Wire
+//! structs live in the dialects' own files and nowhere else. No dialect decides anything or reaches a socket.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use crate::{
+    config::Secret,
+    model::{
+        ClientId, CloseReason, Command, ConnectionId, ConversationId, Event, Identity, LogId, Occurrence, Reject, Reply, Seq,
+        Timestamp,
+    },
+    outbox::{Class, Frame},
+};
+
+mod native;
+mod rooms;
 
 /// A wire format, named for what it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -7,4 +26,276 @@ pub enum Dialect {
     Native,
     /// `/ws/{room_id}`: rooms (seed 002).
     Rooms,
+}
+
+/// A client's own mark on a frame (`ref`), given back as it came.
+pub type Reference = Box<RawValue>;
+
+/// What a frame asks.
+#[derive(Debug)]
+pub struct Request {
+    /// The client's mark on it.
+    pub reference: Option<Reference>,
+    /// What it asks.
+    pub ask: Ask,
+}
+
+/// What a frame can ask.
+#[derive(Debug)]
+pub enum Ask {
+    /// To be let in with this token.
+    Authenticate(Secret),
+    /// To stay longer with this token.
+    Refresh(Secret),
+    /// A command.
+    Command(Command),
+}
+
+/// A frame that asks nothing that can be done.
+#[derive(Debug)]
+pub struct BadFrame {
+    /// The client's mark on it, where that much could be read.
+    pub reference: Option<Reference>,
+    /// What is wrong.
+    pub reject: Reject,
+}
+
+/// What a reply answers, where it answers a frame.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The client's mark on the frame.
+    pub reference: Option<Reference>,
+    /// The `client_id` it carried.
+    pub client_id: Option<ClientId>,
+}
+
+impl Asked {
+    /// No frame, or one that can't be referred to.
+    pub fn nothing() -> Self {
+        Self { reference: None, client_id: None }
+    }
+}
+
+/// What is said first on a connection that is open.
+#[derive(Debug)]
+pub struct Greeting<'a> {
+    /// Who the client is.
+    pub identity: &'a Identity,
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// The conversation its route is bound to, and the newest seq of it.
+    pub bound: Option<(&'a ConversationId, Seq)>,
+    /// The time.
+    pub at: Timestamp,
+}
+
+/// What a codec must do.
+trait Codec: Sync {
+    fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame>;
+    fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame>;
+    fn event(&self, event: &Event) -> Option<Frame>;
+    fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame>;
+    fn refreshed(&self, asked: Asked, until: Timestamp) -> Option<Frame>;
+    fn reject(&self, asked: Asked, reject: &Reject) -> Frame;
+    fn resync(&self, log: &LogId, first: Seq, head: Seq) -> Option<Frame>;
+    /// The last frame before a close, where there is more to say than a close can.
+    fn farewell(&self, reason: &CloseReason) -> Option<Frame>;
+    fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)>;
+}
+
+impl Dialect {
+    /// Every dialect.
+    pub const ALL: [Self; 2] = [Self::Native, Self::Rooms];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    fn codec(self) -> &'static dyn Codec {
+        match self {
+            Self::Native => &native::Native,
+            Self::Rooms => &rooms::Rooms,
+        }
+    }
+
+    /// Its place in [`Dialect::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Rooms => "rooms",
+        }
+    }
+
+    /// Whether a message also goes to the very socket that sent it.
+    pub fn echoes(self) -> bool {
+        match self {
+            Self::Native => false,
+            Self::Rooms => true,
+        }
+    }
+
+    /// Whether its sockets follow their user's inbox.
+    pub fn follows_inbox(self) -> bool {
+        match self {
+            Self::Native => true,
+            Self::Rooms => false,
+        }
+    }
+
+    /// Reads a text frame; `bound` is the conversation the connection's route names.
+    ///
+    /// # Errors
+    /// The frame says nothing this dialect knows, or says it wrongly.
+    pub fn decode(self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        self.codec().decode(text, bound)
+    }
+
+    /// What is said first on an open connection.
+    pub fn greet(self, greeting: &Greeting<'_>) -> Option<Frame> {
+        self.codec().greet(greeting)
+    }
+
+    /// An event as a frame; none where this dialect can't say it.
+    pub fn event(self, event: &Event) -> Option<Frame> {
+        self.codec().event(event)
+    }
+
+    /// A reply as a frame; none where this dialect says nothing then.
+    pub fn reply(self, asked: Asked, reply: &Reply) -> Option<Frame> {
+        self.codec().reply(asked, reply)
+    }
+
+    /// Says how long the connection may stay now.
+    pub fn refreshed(self, asked: Asked, until: Timestamp) -> Option<Frame> {
+        self.codec().refreshed(asked, until)
+    }
+
+    /// A refusal as a frame.
+    pub fn reject(self, asked: Asked, reject: &Reject) -> Frame {
+        self.codec().reject(asked, reject)
+    }
+
+    /// Says that a log must be read anew: nothing in between will come.
+    pub fn resync(self, log: &LogId, first: Seq, head: Seq) -> Option<Frame> {
+        self.codec().resync(log, first, head)
+    }
+
+    /// The close frame for a reader that is too slow.
+    pub fn too_slow(self) -> Frame {
+        let (code, text) = self.codec().close(&CloseReason::TooSlow).unwrap_or((1008, "Too slow".into()));
+        Frame::close(code, &text)
+    }
+
+    /// The frames that end a connection: what is left to say, and the close. None where the other side is gone.
+    pub fn end(self, reason: &CloseReason) -> (Option<Frame>, Option<Frame>) {
+        let close = self.codec().close(reason).map(|(code, text)| Frame::close(code, &text));
+        (self.codec().farewell(reason), close)
+    }
+}
+
+/// How soon an occurrence may be dropped for a slow reader.
+fn class_of(occurrence: &Occurrence) -> Class {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
+    use crate::model::Ephemeral;
+
+    let mut kind = DefaultHasher::new();
+    occurrence.log.hash(&mut kind);
+    std::mem::discriminant(&occurrence.what).hash(&mut kind);
+    match &occurrence.what {
+        Ephemeral::Typing { .. } => return Class::Typing,
+        Ephemeral::Listening { user, .. } | Ephemeral::Presence { user, .. } | Ephemeral::Receipt { user, .. } => {
+            user.hash(&mut kind);
+        }
+    }
+    Class::State(kind.finish())
+}
+
+/// The deepest JSON that is read; deeper is refused before it costs anything.
+const MAX_JSON_DEPTH: usize = 32;
+
+/// Why a text is not a frame of JSON.
+fn check_json_depth(text: &str) -> Result<(), Reject> {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                if depth > MAX_JSON_DEPTH {
+                    return Err(Reject::Invalid("JSON is nested too deeply: at most 32 levels".into()));
+                }
+            }
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a frame, in words for the client: never a piece of what it sent.
+fn explain(error: &serde_json::Error) -> Reject {
+    use serde_json::error::Category;
+    match error.classify() {
+        Category::Data => Reject::Invalid(format!("Invalid message format: {}", short(&error.to_string()))),
+        _ => Reject::Invalid("Invalid message format: not JSON".into()),
+    }
+}
+
+/// The first words of an error, without where it stood.
+fn short(text: &str) -> String {
+    let text = text.split(" at line ").next().unwrap_or_default();
+    text.chars().take(120).collect()
+}
+
+/// The least that any frame has.
+#[derive(serde::Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Option<&'a RawValue>,
+}
+
+/// The longest mark that is given back, in bytes.
+const MAX_REFERENCE_BYTES: usize = 256;
+
+/// Reads a frame's `type` and `ref`, having checked its depth.
+fn open_envelope(text: &str) -> Result<(Cow<'_, str>, Option<Reference>), BadFrame> {
+    let bad = |reject| BadFrame { reference: None, reject };
+    check_json_depth(text).map_err(bad)?;
+    if !text.trim_start().starts_with('{') {
+        return Err(bad(Reject::Invalid("Invalid message format: not a JSON object".into())));
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| bad(explain(&error)))?;
+    match envelope.reference {
+        Some(reference) if reference.get().len() > MAX_REFERENCE_BYTES => {
+            Err(bad(Reject::Invalid("ref is too long: at most 256 bytes".into())))
+        }
+        reference => Ok((envelope.kind, reference.map(ToOwned::to_owned))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order() {
+        for (at, dialect) in Dialect::ALL.into_iter().enumerate() {
+            assert_eq!(dialect.index(), at);
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_outside_strings() {
+        assert!(check_json_depth(&format!("{}{}", "[".repeat(32), "]".repeat(32))).is_ok());
+        assert!(check_json_depth(&"[".repeat(33)).is_err());
+        assert!(check_json_depth(&format!("[\"\\\"{}\"]", "[".repeat(99))).is_ok());
+    }
 }

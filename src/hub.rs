@@ -1,1 +1,349 @@
-//! What one node delivers: order, healing, audiences.
+//! What one node delivers: it follows logs, keeps each in order, heals gaps, and hands events to the sockets that listen.
+//!
+//! Invariants: a live listener gets a log's entries strictly +1; what came twice goes out once; what came early waits,
+//! bounded, and what is missing is fetched off the delivery path. The hub knows outboxes, never sessions, and neither
+//! store nor backplane: what it lacks it asks of a [`Source`].
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    dialect::Dialect,
+    metrics::Metrics,
+    model::{Clock, ConnectionId, Entry, Event, LogId, Seq},
+    outbox::Outbox,
+};
+
+mod order;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use order::Order;
+use shard::{Delivery, Listener, Op, Shard};
+
+/// Locks over which logs are spread.
+const PARTITIONS: usize = 64;
+/// Gaps that are healed side by side.
+const HEALS: usize = 16;
+/// How long a gap may close by itself before it is fetched: publications of two nodes often cross.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// The longest wait between two tries to heal.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Where the hub gets entries it missed.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// Entries of `log` after `after`, oldest first, some or all; none where there are none.
+    ///
+    /// # Errors
+    /// They can't be read now.
+    async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed>;
+}
+
+/// A source could not be read; worth another try.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("entries can't be read now")]
+pub struct SourceFailed;
+
+/// Whether a log that is followed has its base already; whoever comes first sets it.
+pub type Gate = Arc<OnceCell<()>>;
+
+/// A log this node follows.
+struct Track {
+    /// How many follow it.
+    followers: usize,
+    gate: Gate,
+    order: Order<Event>,
+    /// False until the order's base is known: until then entries are only heard of.
+    based: bool,
+    /// Listeners per shard.
+    attached: Box<[u32]>,
+    healing: bool,
+}
+
+/// Delivery on one node.
+pub struct Hub {
+    partitions: Vec<Mutex<HashMap<LogId, Track>>>,
+    hasher: RandomState,
+    shards: Vec<Arc<Shard>>,
+    source: Arc<dyn Source>,
+    heals: Semaphore,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Hub {
+    /// A hub with `shards` delivery shards, whose tasks run on `tasks` until `stop`.
+    pub fn start(
+        shards: usize,
+        source: Arc<dyn Source>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let shards: Vec<_> = (0..shards.max(1)).map(|_| Arc::new(Shard::new(metrics.clone()))).collect();
+        for shard in &shards {
+            tasks.spawn(shard.clone().run(stop.clone()));
+        }
+        Arc::new(Self {
+            partitions: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            shards,
+            source,
+            heals: Semaphore::new(HEALS),
+            metrics,
+            clock,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Counts one more follower of `log`. Before it attaches anything, whoever follows must see to it that the gate is
+    /// open: subscribe, read the head, and call [`Hub::base`], once for all.
+    pub fn follow(&self, log: &LogId) -> Gate {
+        let mut tracks = self.partition(log);
+        let track = tracks.entry(log.clone()).or_insert_with(|| {
+            self.metrics.followed.inc();
+            Track {
+                followers: 0,
+                gate: Gate::default(),
+                order: Order::after(0),
+                based: false,
+                attached: vec![0; self.shards.len()].into(),
+                healing: false,
+            }
+        });
+        track.followers += 1;
+        track.gate.clone()
+    }
+
+    /// Counts one follower less; with the last one the log is forgotten, and `gone` is called while nobody else can
+    /// begin to follow it.
+    pub fn unfollow(&self, log: &LogId, gone: impl FnOnce()) {
+        let mut tracks = self.partition(log);
+        let Some(track) = tracks.get_mut(log) else { return };
+        track.followers -= 1;
+        if track.followers == 0 {
+            tracks.remove(log);
+            self.metrics.followed.dec();
+            gone();
+        }
+    }
+
+    /// Sets where delivery of `log` begins: after `head`. What was heard of meanwhile is fetched.
+    pub fn base(self: &Arc<Self>, log: &LogId, head: Seq) {
+        let mut tracks = self.partition(log);
+        let Some(track) = tracks.get_mut(log) else { return };
+        if !track.based {
+            let mut order = Order::after(head);
+            order.learn(track.order.last());
+            (track.order, track.based) = (order, true);
+            self.heal_if_needed(log, track);
+        }
+    }
+
+    /// Lets a socket listen to a log that is followed: it gets what is ephemeral at once, and entries once it has
+    /// [caught up](Hub::splice). Returns the seq of the last entry that went out.
+    pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>) -> Option<Seq> {
+        let connection = outbox.connection();
+        let mut tracks = self.partition(log);
+        let track = tracks.get_mut(log)?;
+        let shard = self.shard_of(connection);
+        track.attached[shard] += 1;
+        let listener = Listener { connection, dialect, live_after: None, outbox: outbox.clone() };
+        self.shards[shard].queue(log, Op::Attach(listener));
+        self.shards[shard].wake();
+        Some(track.order.last())
+    }
+
+    /// A listener that has all up to `has` goes live, if that is all that went out so far (it may even have more).
+    ///
+    /// # Errors
+    /// More went out: how far.
+    pub fn splice(&self, log: &LogId, connection: ConnectionId, has: Seq) -> Result<(), Seq> {
+        let tracks = self.partition(log);
+        let Some(track) = tracks.get(log) else { return Ok(()) };
+        match track.order.last() {
+            last if has < last => Err(last),
+            _ => {
+                let shard = &self.shards[self.shard_of(connection)];
+                shard.queue(log, Op::GoLive(connection, has));
+                shard.wake();
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a socket's listening.
+    pub fn detach(&self, log: &LogId, connection: ConnectionId) {
+        let mut tracks = self.partition(log);
+        let Some(track) = tracks.get_mut(log) else { return };
+        let shard = self.shard_of(connection);
+        track.attached[shard] = track.attached[shard].saturating_sub(1);
+        self.shards[shard].queue(log, Op::Detach(connection));
+        self.shards[shard].wake();
+    }
+
+    /// Takes events, from this node's commits or from others, in any order and any number of times.
+    pub fn apply(self: &Arc<Self>, events: Vec<Event>) {
+        let congested = self.shards.iter().any(|shard| shard.congested());
+        let now = self.clock.now();
+        for group in events.chunk_by(|one, next| one.log() == next.log()) {
+            let log = group[0].log();
+            let mut tracks = self.partition(log);
+            let Some(track) = tracks.get_mut(log) else { continue };
+            let mut ready = Vec::with_capacity(group.len());
+            for event in group {
+                match event {
+                    Event::Entry { entry, .. } if congested || !track.based => track.hear(entry.seq),
+                    Event::Entry { entry, .. } => {
+                        self.metrics.delivery_seconds.observe(now.since(entry.at).as_secs_f64());
+                        track.order.offer(entry.seq, event.clone(), &mut ready);
+                    }
+                    Event::Occurrence { .. } if congested => {}
+                    Event::Occurrence { .. } => ready.push(event.clone()),
+                }
+            }
+            self.deliver(log, track, ready);
+            self.heal_if_needed(log, track);
+        }
+        self.shards.iter().for_each(|shard| shard.wake_if_queued());
+    }
+
+    /// Entries of a log after `after`, for a listener that catches up.
+    ///
+    /// # Errors
+    /// They can't be read now.
+    pub async fn fetch(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
+        self.source.after(log, after).await
+    }
+
+    /// All logs that are followed and have their base.
+    pub fn logs(&self) -> Vec<LogId> {
+        let mut logs = Vec::new();
+        for partition in &self.partitions {
+            let tracks = partition.lock().unwrap_or_else(PoisonError::into_inner);
+            logs.extend(tracks.iter().filter(|(_, track)| track.based).map(|(log, _)| log.clone()));
+        }
+        logs
+    }
+
+    /// Compares a log with what the store has: fetches what is missing, and where the hub is ahead of a store that was
+    /// set back, tells all listeners to read anew.
+    pub fn compare(self: &Arc<Self>, log: &LogId, first: Seq, head: Seq, head_before: Option<Seq>) {
+        let mut tracks = self.partition(log);
+        let Some(track) = tracks.get_mut(log).filter(|track| track.based) else { return };
+        // What this node delivered since the store was asked is no sign of a store set back.
+        if head_before.is_some_and(|before| before > head && track.order.last() == before) {
+            track.order = Order::after(head);
+            self.metrics.resyncs.inc();
+            let notes = Arc::new(Dialect::ALL.map(|dialect| dialect.resync(log, first, head)));
+            for shard in &self.shards {
+                shard.queue(log, Op::Resync(notes.clone()));
+                shard.wake();
+            }
+            return;
+        }
+        track.order.learn(head);
+        self.heal_if_needed(log, track);
+    }
+
+    /// The seq of the last entry of `log` that went out.
+    pub fn last(&self, log: &LogId) -> Option<Seq> {
+        self.partition(log).get(log).filter(|track| track.based).map(|track| track.order.last())
+    }
+
+    fn deliver(&self, log: &LogId, track: &Track, ready: Vec<Event>) {
+        if ready.is_empty() {
+            return;
+        }
+        let deliveries: Arc<[Delivery]> = ready.into_iter().map(Delivery::new).collect();
+        for (shard, _) in self.shards.iter().zip(&track.attached).filter(|(_, listeners)| **listeners > 0) {
+            shard.queue(log, Op::Deliver(deliveries.clone()));
+        }
+    }
+
+    fn heal_if_needed(self: &Arc<Self>, log: &LogId, track: &mut Track) {
+        if track.based && track.order.has_gap() && !std::mem::replace(&mut track.healing, true) {
+            self.metrics.gaps_found.inc();
+            let (hub, log, stop) = (self.clone(), log.clone(), self.stop.clone());
+            self.tasks.spawn(async move { stop.run_until_cancelled(hub.heal(log)).await });
+        }
+    }
+
+    /// Fetches what a log lacks until it lacks nothing.
+    async fn heal(self: Arc<Self>, log: LogId) {
+        let mut wait = PATIENCE;
+        loop {
+            tokio::time::sleep(wait).await;
+            let Some((last, known)) = self.gap(&log) else { return };
+            let fetched = {
+                let _turn = self.heals.acquire().await;
+                self.source.after(&log, last).await
+            };
+            let Ok(fetched) = fetched else {
+                wait = (wait * 2).min(BACKOFF_MAX);
+                continue;
+            };
+            if fetched.is_empty() {
+                self.settle(&log, known);
+            }
+            let events = fetched.into_iter().map(|entry| Event::Entry { entry: Arc::new(entry), origin: None });
+            self.apply(events.collect());
+            let moved = self.last(&log).is_some_and(|now| now > last);
+            wait = if moved { Duration::ZERO } else { (wait * 2).min(BACKOFF_MAX) };
+        }
+    }
+
+    /// What lies beyond a log's last entry was heard of by mistake, unless more was heard meanwhile.
+    fn settle(&self, log: &LogId, known: Seq) {
+        if let Some(track) = self.partition(log).get_mut(log) {
+            track.order.settle(known);
+        }
+    }
+
+    /// The last entry before the gap of a log that heals, and the highest one heard of; `None`, and no more healing,
+    /// where there is no gap.
+    fn gap(&self, log: &LogId) -> Option<(Seq, Seq)> {
+        let mut tracks = self.partition(log);
+        let track = tracks.get_mut(log)?;
+        if track.order.has_gap() {
+            return Some((track.order.last(), track.order.known()));
+        }
+        track.healing = false;
+        self.metrics.gaps_healed.inc();
+        None
+    }
+
+    fn partition(&self, log: &LogId) -> MutexGuard<'_, HashMap<LogId, Track>> {
+        let at = self.hasher.hash_one(log) as usize % PARTITIONS;
+        self.partitions[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard_of(&self, connection: ConnectionId) -> usize {
+        self.hasher.hash_one(connection) as usize % self.shards.len()
+    }
+}
+
+impl Track {
+    /// Learns that the log reaches to `seq`, without the entry.
+    fn hear(&mut self, seq: Seq) {
+        if self.based {
+            self.order.learn(seq);
+        } else if seq > self.order.last() {
+            self.order = Order::after(seq);
+        }
+    }
+}

@@ -13,5 +13,6 @@ pub mod hub;
 pub mod listener;
 pub mod metrics;
 pub mod model;
+pub mod outbox;
 pub mod session;
 pub mod store;

@@ -9,7 +9,7 @@ mod reply;
 mod time;
 mod user;
 
-pub use command::{Command, NewConversation, Send, Target};
+pub use command::{Command, NewConversation, NewMessage, Target};
 pub use content::{Content, Emoji, InvalidContent, MAX_CONTENT_CHARS};
 pub use event::{Body, Entry, Ephemeral, Event, Occurrence};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};

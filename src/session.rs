@@ -1,10 +1,34 @@
 //! The life of one WebSocket: Opening, then Open, then gone.
+//!
+//! Opening finds out who the client is and whether it may come in; Open is one loop that reads frames, begins commands
+//! in the order they came, and hands what they answer to the outbox. Handlers never write to a socket. Whatever ends a
+//! connection, it ends here, in [`serve`], with one line in the log and one count in the metrics.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::{app::Broker, config::Secret, dialect::Dialect, model::ConversationId};
+use crate::{
+    app::Broker,
+    chat::Connection,
+    config::Secret,
+    dialect::{Ask, Asked, Dialect, Greeting, Request},
+    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Reply, Seq, UserId},
+    outbox::Outbox,
+};
+
+mod meter;
+mod open;
+mod socket;
+
+pub use meter::FrameLimits;
+pub use socket::{Incoming, Socket, SocketLimits};
+
+use open::Open;
+
+/// How long a close may take: what is queued is written, and the client's own close is waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is known of a connection when its upgrade was answered.
 #[derive(Debug)]
@@ -13,6 +37,8 @@ pub struct Opening {
     pub dialect: Dialect,
     /// The conversation its route names, if it is bound to one.
     pub conversation: Option<ConversationId>,
+    /// The last seq the client has of that conversation, where it said one.
+    pub since: Option<Seq>,
     /// The token, where header, query or subprotocol brought one; else the first frame must.
     pub token: Option<Secret>,
     /// The client's address, as trusted proxies tell it.
@@ -20,10 +46,105 @@ pub struct Opening {
 }
 
 /// Serves a WebSocket until it is closed. `read_ahead` is what came behind the upgrade request.
-pub async fn serve(socket: TcpStream, read_ahead: Vec<u8>, opening: Opening, broker: Arc<Broker>) {
-    let _ = (socket, read_ahead, opening, broker);
+pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, broker: Arc<Broker>) {
+    let limits = &broker.config.limits;
+    let (reader, writer) = stream.into_split();
+    // The first write needs a socket that was once seen writable.
+    if writer.writable().await.is_err() {
+        return;
+    }
+    let connection = ConnectionId::fresh();
+    let too_slow = opening.dialect.too_slow();
+    let outbox = Arc::new(Outbox::new(connection, writer, limits.outbox_bytes, too_slow, broker.metrics.clone()));
+    let socket_limits = SocketLimits {
+        message_bytes: limits.frame_bytes,
+        frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
+    };
+    let (dialect, address) = (opening.dialect, opening.address);
+    let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
+    let (socket, reason, user) = match opening.open(socket, outbox.clone(), &broker).await {
+        Ok(open) => {
+            let (socket, reason, user) = open.run().await;
+            (socket, reason, Some(user))
+        }
+        Err((socket, reason)) => {
+            broker.metrics.refusals.with_label_values(&[reason.label()]).inc();
+            (socket, reason, None)
+        }
+    };
+    broker.metrics.closes.with_label_values(&[reason.label()]).inc();
+    tracing::info!(
+        %connection,
+        user = user.as_ref().map(UserId::as_str),
+        dialect = dialect.label(),
+        %address,
+        reason = reason.label(),
+        "disconnected"
+    );
+    say_goodbye(socket, &outbox, dialect, &reason).await;
 }
 
-/// An open connection, as chat and hub see it.
-#[derive(Debug)]
-pub struct Connection {}
+/// Says why, writes what is queued, and gives the client a while to close its side.
+async fn say_goodbye(mut socket: Socket, outbox: &Arc<Outbox>, dialect: Dialect, reason: &CloseReason) {
+    let (farewell, close) = dialect.end(reason);
+    outbox.send(farewell);
+    outbox.close(close);
+    let orderly = timeout(CLOSE_TIMEOUT, async {
+        let drained = outbox.drained().await;
+        if drained && *reason != CloseReason::ClientLeft {
+            outbox.shut();
+            socket.read_out().await;
+        }
+        drained
+    });
+    match orderly.await {
+        Ok(true) => {}
+        Ok(false) | Err(_) => outbox.reset(),
+    }
+}
+
+/// Why there is no open connection, and the socket, over which that must be said.
+type Refused = (Socket, CloseReason);
+
+impl Opening {
+    /// Finds out who it is, and lets them in if they may.
+    async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, broker: &Arc<Broker>) -> Result<Open, Refused> {
+        let identity = match self.authenticate(&mut socket, broker).await {
+            Ok(identity) => identity,
+            Err(reason) => return Err((socket, reason)),
+        };
+        let connection = Arc::new(Connection::new(outbox, identity.user.clone(), self.dialect, self.conversation));
+        if let Err(reject) = broker.chat.connect(&identity, &connection).await {
+            return Err((socket, CloseReason::Refused(reject)));
+        }
+        let mut open = Open::new(socket, Arc::new(identity), connection, broker.clone());
+        match open.begin(self.since).await {
+            Ok(()) => Ok(open),
+            Err(reject) => Err((open.abandon().await, CloseReason::Refused(reject))),
+        }
+    }
+
+    async fn authenticate(&self, socket: &mut Socket, broker: &Arc<Broker>) -> Result<Identity, CloseReason> {
+        let refused = |reject| CloseReason::Refused(reject);
+        if let Some(token) = &self.token {
+            return broker.auth.verify(token.reveal()).map_err(refused);
+        }
+        let first = timeout(broker.config.timing.auth_timeout, first_text(socket));
+        let text = first.await.map_err(|_| refused(Reject::AuthTimeout))??;
+        match self.dialect.decode(&text, self.conversation.as_ref()) {
+            Ok(Request { ask: Ask::Authenticate(token), .. }) => broker.auth.verify(token.reveal()).map_err(refused),
+            Ok(_) | Err(_) => Err(refused(Reject::InvalidToken)),
+        }
+    }
+}
+
+/// The first text frame; pings may come before it.
+async fn first_text(socket: &mut Socket) -> Result<Utf8Bytes, CloseReason> {
+    loop {
+        match socket.next().await? {
+            Incoming::Text(text) => return Ok(text),
+            Incoming::Binary(_) => return Err(CloseReason::Binary),
+            Incoming::Alive => {}
+        }
+    }
+}

@@ -15,7 +15,7 @@ pub enum Target {
 
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Send {
+pub struct NewMessage {
     /// Where to.
     pub to: Target,
     /// The text.
@@ -66,7 +66,7 @@ pub enum Command {
         cursors: Vec<(ConversationId, Seq)>,
     },
     /// Send a message.
-    Send(Send),
+    Send(NewMessage),
     /// Give one's own message a new text.
     Edit {
         /// Where.
@@ -174,4 +174,42 @@ pub enum Command {
         /// How many to pass over.
         offset: u32,
     },
+}
+
+impl Command {
+    /// The idempotency id it carries.
+    pub fn client_id(&self) -> Option<&ClientId> {
+        match self {
+            Self::Send(message) => message.client_id.as_ref(),
+            Self::Edit { client_id, .. } | Self::Delete { client_id, .. } | Self::React { client_id, .. } => {
+                client_id.as_ref()
+            }
+            _ => None,
+        }
+    }
+
+    /// The label in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Join { .. } => "join",
+            Self::Leave { .. } => "leave",
+            Self::Sync { .. } => "sync",
+            Self::Send(_) => "send",
+            Self::Edit { .. } => "edit",
+            Self::Delete { .. } => "delete",
+            Self::React { .. } => "react",
+            Self::Typing { .. } => "typing",
+            Self::Read { .. } => "read",
+            Self::Presence { .. } => "presence",
+            Self::SetStatus { .. } => "set_status",
+            Self::History { .. } => "history",
+            Self::Ping => "ping",
+            Self::Create(_) => "create",
+            Self::Conversations { .. } => "conversations",
+            Self::Describe { .. } => "describe",
+            Self::AddMembers { .. } => "add_members",
+            Self::RemoveMember { .. } => "remove_member",
+            Self::Notifications { .. } => "notifications",
+        }
+    }
 }

@@ -91,6 +91,9 @@ pub enum Body {
     ConversationAdded {
         /// Which.
         conversation: ConversationId,
+        /// Its newest seq just before: all that follows concerns the user.
+        #[serde(default)]
+        since: Seq,
     },
     /// Inbox: the user's membership of a conversation ended.
     ConversationRemoved {

@@ -1,0 +1,144 @@
+//! Making and showing conversations, and who belongs to them.
+
+use std::sync::Arc;
+
+use super::{Answer, Caller, Chat, unavailable};
+use crate::{
+    degrade::Feature,
+    model::{
+        Body, Conversation, ConversationId, ConversationKind, Event, Identity, NewConversation, Reject, Reply, UserId,
+    },
+    store::Authority,
+};
+
+/// Members that one request may name.
+const MEMBERS_MAX: usize = 1_000;
+
+impl Chat {
+    pub(super) async fn create(&self, caller: &Caller, new: NewConversation) -> Result<Answer, Reject> {
+        self.needs(Feature::Append)?;
+        if new.members.len() > MEMBERS_MAX {
+            return Err(Reject::Invalid("At most 1000 participants at a time".into()));
+        }
+        let creator = &caller.identity.user;
+        self.make_known(&caller.identity).await?;
+        if let ([other], false, None) = (&new.members[..], new.is_group, &new.id) {
+            let (id, told) = self.store.direct(creator, other).await.map_err(|error| unavailable(&error))?;
+            self.spread_entries(told);
+            return Ok(Reply::Created(self.read_conversation(&id, creator).await?).into());
+        }
+        let id = new.id.clone().unwrap_or_else(ConversationId::fresh);
+        let made = self.store.create(&new, &id, creator).await.map_err(|error| unavailable(&error))?;
+        let (conversation, told) = made.ok_or(Reject::Conflict("There is a conversation with this id"))?;
+        self.spread_entries(told);
+        Ok(Reply::Created(conversation).into())
+    }
+
+    pub(super) async fn conversations(&self, caller: &Caller, limit: u32, offset: u32) -> Result<Answer, Reject> {
+        self.needs(Feature::History)?;
+        let listed = self.store.conversations(&caller.identity.user, limit, offset).await;
+        let (conversations, total) = listed.map_err(|error| unavailable(&error))?;
+        Ok(Reply::Conversations(conversations, total).into())
+    }
+
+    pub(super) async fn describe(&self, caller: &Caller, id: &ConversationId) -> Result<Answer, Reject> {
+        let conversation = self.read_conversation(id, &caller.identity.user).await?;
+        self.must_be_member(&caller.identity, id).await?;
+        Ok(Reply::Conversation(conversation).into())
+    }
+
+    pub(super) async fn add_members(
+        &self,
+        caller: &Caller,
+        id: &ConversationId,
+        users: Vec<UserId>,
+    ) -> Result<Answer, Reject> {
+        if users.len() > MEMBERS_MAX {
+            return Err(Reject::Invalid("At most 1000 users at a time".into()));
+        }
+        let conversation = self.group(id, &caller.identity).await?;
+        for user in users {
+            let authority = authority(&caller.identity);
+            self.append_change(&caller.identity, &conversation.id, Body::MemberAdded { user }, authority).await?;
+        }
+        Ok(Reply::Conversation(self.read_conversation(id, &caller.identity.user).await?).into())
+    }
+
+    pub(super) async fn remove_member(
+        &self,
+        caller: &Caller,
+        id: &ConversationId,
+        user: UserId,
+    ) -> Result<Answer, Reject> {
+        let identity = &caller.identity;
+        let conversation = self.group(id, identity).await?;
+        if !(identity.admin || user == identity.user || conversation.created_by == identity.user) {
+            return Err(Reject::Forbidden("Only the creator removes others"));
+        }
+        self.memberships.forget(&(id.clone(), user.clone()));
+        self.append_change(identity, id, Body::MemberRemoved { user }, authority(identity)).await?;
+        Ok(Reply::Done.into())
+    }
+
+    /// A conversation whose members may change, for one who may change them.
+    async fn group(&self, id: &ConversationId, identity: &Identity) -> Result<Conversation, Reject> {
+        let conversation = self.read_conversation(id, &identity.user).await?;
+        self.must_be_member(identity, id).await?;
+        match conversation.kind {
+            ConversationKind::Group => Ok(conversation),
+            ConversationKind::Direct => Err(Reject::Forbidden("A direct conversation keeps its two members")),
+        }
+    }
+
+    async fn read_conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Conversation, Reject> {
+        self.needs(Feature::History)?;
+        let read = self.store.conversation(id, reader).await.map_err(|error| unavailable(&error))?;
+        read.ok_or(Reject::NotFound("Conversation"))
+    }
+
+    /// Passes members, and admins. What was read a moment ago is trusted.
+    pub(super) async fn must_be_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
+        if identity.admin {
+            return Ok(());
+        }
+        let key = (id.clone(), identity.user.clone());
+        let member = match self.memberships.get(&key) {
+            Some(member) => member,
+            None => {
+                self.needs(Feature::History)?;
+                let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
+                let member = access.ok_or(Reject::NotFound("Conversation"))?.member;
+                self.memberships.learn(key, member);
+                member
+            }
+        };
+        if member { Ok(()) } else { Err(Reject::NotMember) }
+    }
+
+    /// Forgets memberships that other nodes changed.
+    pub(super) fn forget_changed_members(&self, events: &[Event]) {
+        for event in events {
+            let Event::Entry { entry, .. } = event else { continue };
+            if let (Body::MemberAdded { user } | Body::MemberRemoved { user }, Some(conversation)) =
+                (&entry.body, entry.log.conversation())
+            {
+                self.memberships.forget(&(conversation, user.clone()));
+            }
+        }
+    }
+
+    /// Sees to it that a user who came with a token exists.
+    pub(super) async fn make_known(&self, identity: &Identity) -> Result<(), Reject> {
+        if self.users.get(&identity.user).is_some_and(|name| name == identity.name) {
+            return Ok(());
+        }
+        let user = (identity.user.clone(), identity.name.clone());
+        self.store.know(&[user]).await.map_err(|error| unavailable(&error))?;
+        self.users.learn(identity.user.clone(), Arc::clone(&identity.name));
+        Ok(())
+    }
+}
+
+fn authority(identity: &Identity) -> Authority {
+    if identity.admin { Authority::Admin } else { Authority::Member }
+}

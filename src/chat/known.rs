@@ -1,0 +1,65 @@
+//! Small bounded memories with a time to live: who is a member where, which users are known, whose pair is which.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// What was learnt a moment ago. Forgets what is old, and everything when it is full.
+#[derive(Debug)]
+pub(super) struct Known<K, V> {
+    ttl: Duration,
+    capacity: usize,
+    entries: Mutex<HashMap<K, (V, Instant)>>,
+}
+
+impl<K: Hash + Eq, V: Clone> Known<K, V> {
+    pub(super) fn new(ttl: Duration, capacity: usize) -> Self {
+        Self { ttl, capacity, entries: Mutex::default() }
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<V> {
+        let entries = self.lock();
+        let (value, learnt) = entries.get(key)?;
+        (learnt.elapsed() < self.ttl).then(|| value.clone())
+    }
+
+    pub(super) fn learn(&self, key: K, value: V) {
+        let mut entries = self.lock();
+        if entries.len() >= self.capacity {
+            entries.retain(|_, (_, learnt)| learnt.elapsed() < self.ttl);
+        }
+        if entries.len() >= self.capacity {
+            entries.clear();
+        }
+        entries.insert(key, (value, Instant::now()));
+    }
+
+    pub(super) fn forget(&self, key: &K) {
+        self.lock().remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, (V, Instant)>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_surplus_knowledge_is_forgotten() {
+        let known = Known::new(Duration::from_secs(60), 2);
+        known.learn(1, 'a');
+        known.learn(2, 'b');
+        assert_eq!(known.get(&1), Some('a'));
+        known.learn(3, 'c');
+        assert_eq!((known.get(&1), known.get(&3)), (None, Some('c')));
+        let brief = Known::new(Duration::ZERO, 2);
+        brief.learn(1, 'a');
+        assert_eq!(brief.get(&1), None);
+    }
+}

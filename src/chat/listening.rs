@@ -1,0 +1,286 @@
+//! Listening: who follows what, how a join catches up, and how it ends.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Answer, Caller, Chat, Connection, unavailable};
+use crate::{
+    degrade::Feature,
+    model::{
+        Body, ConversationId, Entry, Ephemeral, Event, Identity, LogId, NewConversation, Reject, Reply, Resumed, Seq,
+        Status,
+    },
+    outbox::Signal,
+    store::{Access, Authority, Ends},
+};
+
+/// Between two tries to read what a client missed.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What a connection that listens still has to get before it is live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    log: LogId,
+    has: Seq,
+}
+
+impl Chat {
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        caller: &Caller,
+        conversation: &ConversationId,
+        since: Option<Seq>,
+    ) -> Result<Answer, Reject> {
+        let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
+        let (head, resumed, replay) = self.enter(&caller.identity, connection, conversation, since).await?;
+        let reply = Reply::Joined { conversation: conversation.clone(), head, resumed };
+        Ok(Answer { reply, replays: vec![replay] })
+    }
+
+    pub(super) async fn sync(
+        self: &Arc<Self>,
+        caller: &Caller,
+        cursors: Vec<(ConversationId, Seq)>,
+    ) -> Result<Answer, Reject> {
+        let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
+        if cursors.len() > self.config.limits.conversations_per_connection {
+            return Err(Reject::TooManyConversations);
+        }
+        let (mut each, mut replays) = (Vec::with_capacity(cursors.len()), Vec::with_capacity(cursors.len()));
+        for (conversation, since) in cursors {
+            let entered = self.enter(&caller.identity, connection, &conversation, Some(since)).await;
+            each.push((
+                conversation,
+                entered.map(|(head, resumed, replay)| {
+                    replays.push(replay);
+                    (head, resumed)
+                }),
+            ));
+        }
+        Ok(Answer { reply: Reply::Synced(each), replays })
+    }
+
+    /// Makes a connection listen; joining again begins anew from the given seq.
+    async fn enter(
+        self: &Arc<Self>,
+        identity: &Identity,
+        connection: &Arc<Connection>,
+        conversation: &ConversationId,
+        since: Option<Seq>,
+    ) -> Result<(Seq, Resumed, Replay), Reject> {
+        let log = LogId::from(conversation);
+        if !connection.enter(conversation, self.config.limits.conversations_per_connection)? {
+            self.hub.detach(&log, connection.id());
+            self.release(&log);
+        }
+        let (ends, head) = match self.admit_listener(identity, conversation, &log).await {
+            Ok(ends) => match self.hub.attach(&log, connection.dialect, &connection.outbox) {
+                Some(head) => (ends, head),
+                None => return Err(self.turned_away(connection, conversation, Reject::Unavailable)),
+            },
+            Err(reject) => return Err(self.turned_away(connection, conversation, reject)),
+        };
+        if self.backplane.listen(connection.id(), conversation).await.first {
+            let (user, name) = (identity.user.clone(), identity.name.clone());
+            let presence = Ephemeral::Presence { user: user.clone(), online: true, status: Status::Online };
+            let what = [Ephemeral::Listening { user, name, active: true }, presence];
+            self.tell(&log, Some(connection.id()), what);
+        }
+        let (resumed, has) = self.resume_point(since, ends, head);
+        Ok((head, resumed, Replay { log, has }))
+    }
+
+    fn turned_away(&self, connection: &Connection, conversation: &ConversationId, reject: Reject) -> Reject {
+        connection.exit(conversation);
+        reject
+    }
+
+    /// Where a client that has all up to `since` goes on: from there, or anew from the head.
+    fn resume_point(&self, since: Option<Seq>, ends: Ends, head: Seq) -> (Resumed, Seq) {
+        let newest = head.max(ends.head);
+        match since {
+            None => (Resumed::From(head), head),
+            Some(since)
+                if since > newest
+                    || since < ends.first - 1
+                    || newest - since > self.config.limits.resume_max =>
+            {
+                self.metrics.resyncs.inc();
+                (Resumed::Resync { first: ends.first }, head)
+            }
+            Some(since) => (Resumed::From(since), since),
+        }
+    }
+
+    /// Follows a log for one who may listen to it; what was followed is released where they may not.
+    async fn admit_listener(
+        self: &Arc<Self>,
+        identity: &Identity,
+        conversation: &ConversationId,
+        log: &LogId,
+    ) -> Result<Ends, Reject> {
+        self.needs(Feature::History)?;
+        let gate = self.hub.follow(log);
+        let mut access = None;
+        // The first one subscribes and then reads the head, so that nothing falls between; the answer serves it too.
+        let opened = gate.get_or_try_init(|| async {
+            self.backplane.subscribe(log).await;
+            access = self.access_or_open(identity, conversation).await?;
+            self.hub.base(log, access.as_ref().map_or(0, |access| access.ends.head));
+            Ok(())
+        });
+        let admitted = match opened.await {
+            Ok(()) => self.admit_member(identity, conversation, access).await,
+            Err(reject) => Err(reject),
+        };
+        if admitted.is_err() {
+            self.release(log);
+        }
+        admitted
+    }
+
+    async fn admit_member(
+        self: &Arc<Self>,
+        identity: &Identity,
+        conversation: &ConversationId,
+        access: Option<Access>,
+    ) -> Result<Ends, Reject> {
+        let access = match access {
+            Some(access) => Some(access),
+            None => self.access_or_open(identity, conversation).await?,
+        };
+        // What doesn't exist is refused like what isn't one's own: ids can't be probed.
+        let access = access.ok_or(Reject::NotMember)?;
+        if !access.member && !identity.admin {
+            if !access.open {
+                return Err(Reject::NotMember);
+            }
+            let body = Body::MemberAdded { user: identity.user.clone() };
+            self.append_change(identity, conversation, body, Authority::System).await?;
+        }
+        Ok(access.ends)
+    }
+
+    /// What the user may do there; where open conversations are configured, one that doesn't exist is made.
+    async fn access_or_open(
+        &self,
+        identity: &Identity,
+        conversation: &ConversationId,
+    ) -> Result<Option<Access>, Reject> {
+        let user = &identity.user;
+        let access = self.store.access(conversation, user).await.map_err(|error| unavailable(&error))?;
+        if access.is_some() || !self.config.open_conversations {
+            return Ok(access);
+        }
+        let new = NewConversation { is_group: true, open: true, ..NewConversation::default() };
+        let made = self.store.create(&new, conversation, user).await.map_err(|error| unavailable(&error))?;
+        if let Some((_, told)) = made {
+            self.spread_entries(told);
+        }
+        self.store.access(conversation, user).await.map_err(|error| unavailable(&error))
+    }
+
+    /// Gives up one following of a log.
+    fn release(&self, log: &LogId) {
+        self.hub.unfollow(log, || self.backplane.unsubscribe(log));
+    }
+
+    /// Lets a connection follow its user's inbox, from now on.
+    pub(super) async fn follow_inbox(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), Reject> {
+        self.needs(Feature::History)?;
+        let log = LogId::inbox(&connection.user);
+        let gate = self.hub.follow(&log);
+        let opened = gate.get_or_try_init(|| async {
+            self.backplane.subscribe(&log).await;
+            let ends = self.store.ends(std::slice::from_ref(&log)).await.map_err(|error| unavailable(&error))?;
+            self.hub.base(&log, ends.first().map_or(0, |(_, ends)| ends.head));
+            Ok(())
+        });
+        let attached = match opened.await {
+            Ok(()) => self.hub.attach(&log, connection.dialect, &connection.outbox).ok_or(Reject::Unavailable),
+            Err(reject) => Err(reject),
+        };
+        match attached {
+            Ok(head) => {
+                // Commonly nothing went out since the head was read, and it is live at once.
+                if self.hub.splice(&log, connection.id(), head).is_err() {
+                    self.spawn(self.clone().replay(connection.clone(), vec![Replay { log, has: head }]));
+                }
+                Ok(())
+            }
+            Err(reject) => {
+                self.release(&log);
+                Err(reject)
+            }
+        }
+    }
+
+    /// Ends a connection's following of its user's inbox.
+    pub(super) fn leave_inbox(&self, connection: &Connection) {
+        let log = LogId::inbox(&connection.user);
+        self.hub.detach(&log, connection.id());
+        self.release(&log);
+    }
+
+    pub(super) async fn leave(&self, caller: &Caller, conversation: &ConversationId) -> Result<Reply, Reject> {
+        let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Leaving needs a WebSocket"))?;
+        self.exit(&caller.identity, connection, conversation).await;
+        Ok(Reply::Left { conversation: conversation.clone() })
+    }
+
+    /// Ends a connection's listening to one conversation, if it does listen.
+    pub async fn exit(&self, identity: &Identity, connection: &Connection, conversation: &ConversationId) {
+        if connection.exit(conversation) {
+            self.detach(connection, conversation);
+            self.backplane.unlisten(connection.id(), conversation).await;
+            self.stop_typing(conversation.clone(), identity.user.clone(), identity.name.clone());
+        }
+    }
+
+    /// Ends a connection's part in a log here; the registry is told by whoever calls.
+    pub(super) fn detach(&self, connection: &Connection, conversation: &ConversationId) {
+        let log = LogId::from(conversation);
+        self.hub.detach(&log, connection.id());
+        self.release(&log);
+    }
+
+    /// Gives a connection what it missed of each log, one after the other, as fast as it reads; then it is live.
+    pub async fn replay(self: Arc<Self>, connection: Arc<Connection>, replays: Vec<Replay>) {
+        for replay in replays {
+            self.replay_one(&connection, replay).await;
+        }
+    }
+
+    async fn replay_one(&self, connection: &Connection, Replay { log, mut has }: Replay) {
+        while self.hub.splice(&log, connection.id(), has).is_err() {
+            if !connection.outbox.has_room().await {
+                return;
+            }
+            match self.hub.fetch(&log, has).await {
+                Ok(entries) if !entries.is_empty() => {
+                    let Some(last) = self.hand_over(connection, entries) else { return };
+                    has = last;
+                }
+                // The store is down, or not as far as the hub: both pass.
+                Ok(_) | Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+    }
+
+    /// Puts entries into the outbox. The last one's seq; none where they ended the user's membership.
+    fn hand_over(&self, connection: &Connection, entries: Vec<Entry>) -> Option<Seq> {
+        let (mut last, mut frames, mut removed) = (0, Vec::with_capacity(entries.len()), false);
+        for entry in entries {
+            last = entry.seq;
+            removed = matches!(&entry.body, Body::MemberRemoved { user } if *user == connection.user);
+            let (signal, conversation) = (Signal::of(&entry), entry.log.conversation());
+            frames.extend(connection.dialect.event(&Event::Entry { entry: Arc::new(entry), origin: None }));
+            signal.into_iter().for_each(|signal| connection.outbox.signal(signal));
+            if let (true, Some(conversation)) = (removed, conversation) {
+                connection.outbox.signal(Signal::Removed(conversation));
+                break;
+            }
+        }
+        connection.outbox.send(frames);
+        (!removed).then_some(last)
+    }
+}

@@ -1,0 +1,203 @@
+//! Sending, editing, deleting, reacting, and reading what was said.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::{Answer, Begun, Caller, Chat, unavailable};
+use crate::{
+    backplane::Admission,
+    degrade::Feature,
+    model::{
+        Body, ClientId, Content, ConversationId, Emoji, Identity, LogId, MessagePage, NewMessage, Reject, Reply, Sent,
+        Seq, Target, UserId,
+    },
+    store::{AppendError, AppendRefused, Appended, Authority, NewEntry},
+};
+
+impl Chat {
+    /// Takes a message: who may, how often, then the store. The ack waits for the commit and for nothing after it.
+    pub(super) async fn send(self: &Arc<Self>, caller: Caller, message: NewMessage) -> Begun {
+        match self.admit(&caller, message).await {
+            Ok((log, body, client_id)) => self.append(&caller, log, body, client_id, Authority::Member),
+            Err(reject) => Begun::Done(Err(reject)),
+        }
+    }
+
+    async fn admit(
+        self: &Arc<Self>,
+        caller: &Caller,
+        message: NewMessage,
+    ) -> Result<(LogId, Body, Option<ClientId>), Reject> {
+        self.needs(Feature::Append)?;
+        if message.persona.is_some() {
+            return Err(Reject::Unsupported("No persona is configured"));
+        }
+        let limit = self.rate_limit(&caller.identity);
+        match self.backplane.admit(&caller.identity.user, limit).await {
+            Admission::Admitted => {}
+            Admission::Refused { sent, retry_after } => {
+                self.metrics.rate_limited.inc();
+                return Err(Reject::RateLimited { sent, limit, retry_after });
+            }
+        }
+        let conversation = match message.to {
+            Target::Conversation(conversation) => conversation,
+            Target::User(user) => self.direct(&caller.identity.user, &user).await?,
+        };
+        let body = Body::Message {
+            content: message.content.into(),
+            reply_to: message.reply_to,
+            is_ai: false,
+            edited_at: None,
+            deleted: false,
+        };
+        Ok((LogId::from(&conversation), body, message.client_id))
+    }
+
+    /// Messages a minute for this user: their tier's number, else everybody's.
+    fn rate_limit(&self, identity: &Identity) -> u32 {
+        let limits = &self.config.limits;
+        let by_tier = limits.messages_per_minute_by_tier.iter().find(|(tier, _)| Some(tier) == identity.tier.as_ref());
+        by_tier.map_or(limits.messages_per_minute, |(_, limit)| *limit)
+    }
+
+    /// The direct conversation of two users.
+    async fn direct(&self, one: &UserId, other: &UserId) -> Result<ConversationId, Reject> {
+        let pair = (one.min(other).clone(), one.max(other).clone());
+        if let Some(known) = self.pairs.get(&pair) {
+            return Ok(known);
+        }
+        let (conversation, told) = self.store.direct(one, other).await.map_err(|error| unavailable(&error))?;
+        self.spread_entries(told);
+        self.pairs.learn(pair, conversation.clone());
+        Ok(conversation)
+    }
+
+    pub(super) fn edit(
+        self: &Arc<Self>,
+        caller: &Caller,
+        conversation: &ConversationId,
+        target: Seq,
+        content: Content,
+        client_id: Option<ClientId>,
+    ) -> Begun {
+        let body = Body::Edited { target, content: content.into() };
+        self.append(caller, LogId::from(conversation), body, client_id, Authority::Member)
+    }
+
+    pub(super) fn delete(
+        self: &Arc<Self>,
+        caller: &Caller,
+        conversation: &ConversationId,
+        target: Seq,
+        client_id: Option<ClientId>,
+    ) -> Begun {
+        let authority = if caller.identity.admin { Authority::Admin } else { Authority::Member };
+        self.append(caller, LogId::from(conversation), Body::Deleted { target }, client_id, authority)
+    }
+
+    pub(super) fn react(
+        self: &Arc<Self>,
+        caller: &Caller,
+        conversation: &ConversationId,
+        target: Seq,
+        emoji: Emoji,
+        active: bool,
+        client_id: Option<ClientId>,
+    ) -> Begun {
+        let body = Body::Reacted { target, emoji: emoji.as_str().into(), active };
+        self.append(caller, LogId::from(conversation), body, client_id, Authority::Member)
+    }
+
+    /// Queues an entry now, so that the next command of its sender comes after it, and answers when it is known.
+    fn append(
+        self: &Arc<Self>,
+        caller: &Caller,
+        log: LogId,
+        body: Body,
+        client_id: Option<ClientId>,
+        authority: Authority,
+    ) -> Begun {
+        if let Err(reject) = self.needs(Feature::Append) {
+            return Begun::Done(Err(reject));
+        }
+        let is_message = body.is_message();
+        let origin = caller.connection.as_ref().map(|connection| connection.id());
+        let entry = new_entry(&caller.identity, log.clone(), body, client_id.clone(), authority);
+        let (chat, appended) = (self.clone(), self.writer.append(entry, origin));
+        let answer = async move {
+            let appended = appended.await.map_err(refusal)?;
+            if is_message && !appended.duplicate {
+                chat.metrics.messages.inc();
+            }
+            let Appended { seq, at, duplicate, .. } = appended;
+            Ok(Answer::from(Reply::Sent(Sent { log, seq, at, client_id, duplicate })))
+        };
+        Begun::Pending(answer.boxed())
+    }
+
+    /// Appends what the broker itself has to say about members.
+    pub(super) async fn append_change(
+        &self,
+        identity: &Identity,
+        conversation: &ConversationId,
+        body: Body,
+        authority: Authority,
+    ) -> Result<Option<Appended>, Reject> {
+        self.needs(Feature::Append)?;
+        let entry = new_entry(identity, LogId::from(conversation), body, None, authority);
+        match self.writer.append(entry, None).await {
+            Ok(appended) => Ok(Some(appended)),
+            Err(AppendError::Refused(AppendRefused::Unchanged)) => Ok(None),
+            Err(error) => Err(refusal(error)),
+        }
+    }
+
+    pub(super) async fn history(
+        &self,
+        caller: &Caller,
+        conversation: ConversationId,
+        before: Option<Seq>,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Answer, Reject> {
+        self.must_be_member(&caller.identity, &conversation).await?;
+        let read = self.store.messages(&conversation, before, limit, offset).await;
+        let (messages, total) = read.map_err(|error| unavailable(&error))?;
+        Ok(Reply::History(MessagePage { conversation, messages, total, limit, offset }).into())
+    }
+}
+
+fn new_entry(
+    identity: &Identity,
+    log: LogId,
+    body: Body,
+    client_id: Option<ClientId>,
+    authority: Authority,
+) -> NewEntry {
+    NewEntry {
+        log,
+        sender: identity.user.clone(),
+        sender_name: identity.name.clone(),
+        client_gave_id: client_id.is_some(),
+        dedupe: client_id.unwrap_or_else(ClientId::fresh),
+        authority,
+        body,
+    }
+}
+
+/// What a client hears when an entry was not taken.
+fn refusal(error: AppendError) -> Reject {
+    match error {
+        AppendError::Refused(refused) => match refused {
+            AppendRefused::NotMember => Reject::NotMember,
+            AppendRefused::NoSuchLog => Reject::NotFound("Conversation"),
+            AppendRefused::NoSuchTarget => Reject::NotFound("Message"),
+            AppendRefused::NotYours => Reject::Forbidden("Not your message"),
+            AppendRefused::Unchanged => Reject::Conflict("Nothing to change"),
+        },
+        AppendError::Unavailable => Reject::Unavailable,
+        AppendError::Unknown => Reject::Unknown,
+    }
+}

@@ -1,0 +1,181 @@
+//! The native dialect: JSON text frames with a `type`; it can say everything. `docs/native.md` shows every frame.
+
+use std::borrow::Cow;
+
+use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, explain, open_envelope};
+use crate::{
+    config::Secret,
+    model::{
+        CloseReason, Command, Content, ConversationId, Emoji, Event, LogId, Reject, NewMessage, Reply, Seq, Target, Timestamp,
+    },
+    outbox::{Class, Frame},
+};
+
+mod inbound;
+mod outbound;
+
+use inbound::In;
+use outbound::Out;
+
+/// The codec.
+pub(super) struct Native;
+
+/// Close codes of this dialect beside those of RFC 6455.
+mod code {
+    pub(super) const TOKEN: u16 = 4401;
+    pub(super) const FORBIDDEN: u16 = 4403;
+    pub(super) const TOO_SLOW: u16 = 4408;
+    pub(super) const LIMIT: u16 = 4429;
+}
+
+/// How many messages a `history` brings where it doesn't say.
+const HISTORY_DEFAULT: u32 = 50;
+/// How many it brings at most.
+const HISTORY_MAX: u32 = 100;
+/// How many users a `presence` may ask about.
+const PRESENCE_MAX: usize = 1_000;
+
+fn ask(text: &str) -> Result<Ask, Reject> {
+    let frame: In<'_> = serde_json::from_str(text).map_err(|error| explain(&error))?;
+    let content = |text: &str| Content::parse(text).map_err(|error| Reject::Invalid(error.to_string()));
+    Ok(Ask::Command(match frame {
+        In::Authenticate { token } => return Ok(Ask::Authenticate(Secret::new(token))),
+        In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
+        In::Join { conversation_id, since_seq } => Command::Join { conversation: conversation_id, since: seq(since_seq)? },
+        In::Leave { conversation_id } => Command::Leave { conversation: conversation_id },
+        In::Sync { conversations } => {
+            if conversations.values().any(|since| *since < 0) {
+                return Err(negative());
+            }
+            Command::Sync { cursors: conversations.into_iter().collect() }
+        }
+        In::Send { conversation_id, recipient_id, content: text, client_id, reply_to, persona_id } => {
+            let to = match (conversation_id, recipient_id) {
+                (Some(conversation), None) => Target::Conversation(conversation),
+                (None, Some(user)) => Target::User(user),
+                _ => return Err(Reject::Invalid("send needs conversation_id or recipient_id, and not both".into())),
+            };
+            let (content, reply_to) = (content(&text)?, seq(reply_to)?);
+            Command::Send(NewMessage { to, content, client_id, reply_to, persona: persona_id })
+        }
+        In::Edit { conversation_id: conversation, seq: target, content: text, client_id } => {
+            Command::Edit { conversation, target, content: content(&text)?, client_id }
+        }
+        In::Delete { conversation_id: conversation, seq: target, client_id } => {
+            Command::Delete { conversation, target, client_id }
+        }
+        In::React { conversation_id: conversation, seq: target, emoji, active, client_id } => {
+            let emoji = Emoji::parse(&emoji)
+                .ok_or_else(|| Reject::Invalid("emoji is 1 to 64 bytes without blanks".into()))?;
+            Command::React { conversation, target, emoji, active, client_id }
+        }
+        In::Typing { conversation_id: conversation, active } => Command::Typing { conversation, active },
+        In::Read { conversation_id: conversation, seq: read, delivered_seq } => {
+            let (read, delivered) = (seq(read)?, seq(delivered_seq)?);
+            if read.is_none() && delivered.is_none() {
+                return Err(Reject::Invalid("read needs seq or delivered_seq".into()));
+            }
+            Command::Read { conversation, delivered, read }
+        }
+        In::Presence { user_ids } if user_ids.len() > PRESENCE_MAX => {
+            return Err(Reject::Invalid("presence asks about at most 1000 users".into()));
+        }
+        In::Presence { user_ids } => Command::Presence { users: user_ids },
+        In::Status { status } => Command::SetStatus { status },
+        In::History { conversation_id: conversation, before_seq, limit, offset } => Command::History {
+            conversation,
+            before: seq(before_seq)?,
+            limit: limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MAX),
+            offset,
+        },
+        In::Ping {} => Command::Ping,
+    }))
+}
+
+fn seq(seq: Option<Seq>) -> Result<Option<Seq>, Reject> {
+    if seq.is_some_and(|seq| seq < 0) { Err(negative()) } else { Ok(seq) }
+}
+
+fn negative() -> Reject {
+    Reject::Invalid("a seq is not negative".into())
+}
+
+impl Codec for Native {
+    fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        let (kind, reference) = open_envelope(text)?;
+        let asked = if In::KINDS.contains(&&*kind) {
+            ask(text)
+        } else {
+            Err(Reject::UnknownType(kind.chars().take(64).collect()))
+        };
+        match asked {
+            Ok(ask) => Ok(Request { reference, ask }),
+            Err(reject) => Err(BadFrame { reference, reject }),
+        }
+    }
+
+    fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
+        Some(Out::greeting(greeting).frame())
+    }
+
+    fn event(&self, event: &Event) -> Option<Frame> {
+        match event {
+            Event::Entry { entry, .. } => Some(Out::entry(entry).frame()),
+            Event::Occurrence { occurrence, .. } => {
+                Some(Frame::json(&Out::occurrence(occurrence), class_of(occurrence)))
+            }
+        }
+    }
+
+    fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame> {
+        // What has nothing to say answers only who asked for an answer.
+        let silent = matches!(reply, Reply::Done) && asked.reference.is_none();
+        (!silent).then(|| outbound::reply(asked.reference.as_deref(), reply))
+    }
+
+    fn refreshed(&self, asked: Asked, expires_at: Timestamp) -> Option<Frame> {
+        Some(Out::Refreshed { reference: asked.reference.as_deref(), expires_at }.frame())
+    }
+
+    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+        Out::error(&asked, reject).frame()
+    }
+
+    fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {
+        Some(Out::Resync { reference: None, conversation_id: log.conversation()?, first_seq, head }.frame())
+    }
+
+    fn farewell(&self, reason: &CloseReason) -> Option<Frame> {
+        match reason {
+            CloseReason::Restart(after) => Some(Out::Restart { retry_after_ms: after.as_millis() as u64 }.frame()),
+            _ => None,
+        }
+    }
+
+    fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+        Some(match reason {
+            CloseReason::ClientLeft => return None,
+            CloseReason::Refused(reject) => (refusal_code(reject), reject.to_string().into()),
+            CloseReason::TokenExpired => (code::TOKEN, "Token expired".into()),
+            CloseReason::TooSlow => (code::TOO_SLOW, "Too slow: reconnect and resume".into()),
+            CloseReason::Flood => (code::LIMIT, "Too many frames".into()),
+            CloseReason::Silent => (1008, "No answer to ping".into()),
+            CloseReason::Binary => (1003, "Text frames only".into()),
+            CloseReason::TooLarge => (1009, "Message too large".into()),
+            CloseReason::NotUtf8 => (1007, "Not UTF-8".into()),
+            CloseReason::Protocol => (1002, "Protocol error".into()),
+            CloseReason::Restart(after) => (1012, format!("Restarting, retry after {} ms", after.as_millis()).into()),
+        })
+    }
+}
+
+fn refusal_code(reject: &Reject) -> u16 {
+    match reject {
+        Reject::InvalidToken | Reject::TokenExpired | Reject::AuthTimeout => code::TOKEN,
+        Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) => code::FORBIDDEN,
+        Reject::TooManyConnections => 1008,
+        Reject::RateLimited { .. } | Reject::TooManyConversations => code::LIMIT,
+        Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => 1013,
+        Reject::Invalid(_) | Reject::UnknownType(_) | Reject::Conflict(_) | Reject::Unsupported(_) => 1008,
+    }
+}

@@ -1,0 +1,125 @@
+//! Frames from native clients. Unknown fields are ignored.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use serde::Deserialize;
+
+use crate::model::{ClientId, ConversationId, Seq, Status, UserId};
+
+/// A frame from a client, by its `type`.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum In<'a> {
+    Authenticate {
+        token: String,
+    },
+    Refresh {
+        token: String,
+    },
+    Join {
+        conversation_id: ConversationId,
+        #[serde(default)]
+        since_seq: Option<Seq>,
+    },
+    Leave {
+        conversation_id: ConversationId,
+    },
+    Sync {
+        /// The last seq the client has, by conversation.
+        conversations: HashMap<ConversationId, Seq>,
+    },
+    Send {
+        #[serde(default)]
+        conversation_id: Option<ConversationId>,
+        #[serde(default)]
+        recipient_id: Option<UserId>,
+        #[serde(borrow)]
+        content: Cow<'a, str>,
+        #[serde(default)]
+        client_id: Option<ClientId>,
+        #[serde(default)]
+        reply_to: Option<Seq>,
+        #[serde(default)]
+        persona_id: Option<UserId>,
+    },
+    Edit {
+        conversation_id: ConversationId,
+        seq: Seq,
+        #[serde(borrow)]
+        content: Cow<'a, str>,
+        #[serde(default)]
+        client_id: Option<ClientId>,
+    },
+    Delete {
+        conversation_id: ConversationId,
+        seq: Seq,
+        #[serde(default)]
+        client_id: Option<ClientId>,
+    },
+    React {
+        conversation_id: ConversationId,
+        seq: Seq,
+        #[serde(borrow)]
+        emoji: Cow<'a, str>,
+        #[serde(default = "yes")]
+        active: bool,
+        #[serde(default)]
+        client_id: Option<ClientId>,
+    },
+    Typing {
+        conversation_id: ConversationId,
+        #[serde(default = "yes")]
+        active: bool,
+    },
+    Read {
+        conversation_id: ConversationId,
+        #[serde(default)]
+        seq: Option<Seq>,
+        #[serde(default)]
+        delivered_seq: Option<Seq>,
+    },
+    Presence {
+        user_ids: Vec<UserId>,
+    },
+    Status {
+        status: Status,
+    },
+    History {
+        conversation_id: ConversationId,
+        #[serde(default)]
+        before_seq: Option<Seq>,
+        #[serde(default)]
+        limit: Option<u32>,
+        #[serde(default)]
+        offset: u32,
+    },
+    Ping {},
+}
+
+impl In<'_> {
+    /// Every `type` a client may send.
+    pub(super) const KINDS: &'static [&'static str] = &[
+        "authenticate", "refresh", "join", "leave", "sync", "send", "edit", "delete", "react", "typing", "read",
+        "presence", "status", "history", "ping",
+    ];
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_a_variant() {
+        for kind in In::KINDS {
+            let frame = format!(r#"{{"type":"{kind}"}}"#);
+            if let Err(error) = serde_json::from_str::<In<'_>>(&frame) {
+                assert!(error.to_string().starts_with("missing field"), "{kind}: {error}");
+            }
+        }
+        assert!(serde_json::from_str::<In<'_>>(r#"{"type":"dance"}"#).is_err());
+    }
+}

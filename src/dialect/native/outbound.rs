@@ -1,0 +1,440 @@
+//! Frames to native clients.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Asked, Class, Frame, Greeting};
+use crate::model::{
+    Body, ClientId, ConnectionId, Conversation, ConversationId, Entry, EntryId, Ephemeral, LogId, Member, Notification,
+    Occurrence, Presence, Reject, Reply, Resumed, Sent, Seq, Status, Timestamp, UserId,
+};
+
+type Ref<'a> = Option<&'a RawValue>;
+
+/// A frame to a client, by its `type`.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Out<'a> {
+    Authenticated {
+        user_id: &'a UserId,
+        name: &'a str,
+        connection_id: ConnectionId,
+        expires_at: Timestamp,
+    },
+    Refreshed {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        expires_at: Timestamp,
+    },
+    Joined {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        conversation_id: &'a ConversationId,
+        head: Seq,
+    },
+    Resync {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        conversation_id: ConversationId,
+        first_seq: Seq,
+        head: Seq,
+    },
+    Left {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        conversation_id: &'a ConversationId,
+    },
+    Synced {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        conversations: Vec<SyncedOne<'a>>,
+    },
+    Ack {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+        conversation_id: &'a LogId,
+        seq: Seq,
+        id: EntryId,
+        created_at: Timestamp,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+    },
+    Ok {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+    },
+    Pong {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+    },
+    Error {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        code: &'static str,
+        message: String,
+        retryable: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    Restart {
+        retry_after_ms: u64,
+    },
+    History {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        conversation_id: &'a ConversationId,
+        messages: Vec<Message<'a>>,
+        total: i64,
+    },
+    PresenceList {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        users: Vec<PresentUser<'a>>,
+    },
+    Conversations {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        conversations: Vec<About<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total: Option<i64>,
+    },
+    Notifications {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        notifications: &'a [Notification],
+    },
+    Message(Message<'a>),
+    MessageEdited {
+        #[serde(flatten)]
+        change: Change<'a>,
+        content: &'a str,
+    },
+    MessageDeleted {
+        #[serde(flatten)]
+        change: Change<'a>,
+    },
+    Reaction {
+        #[serde(flatten)]
+        change: Change<'a>,
+        emoji: &'a str,
+        active: bool,
+    },
+    MemberAdded {
+        #[serde(flatten)]
+        at: At<'a>,
+        user_id: &'a UserId,
+    },
+    MemberRemoved {
+        #[serde(flatten)]
+        at: At<'a>,
+        user_id: &'a UserId,
+    },
+    ConversationAdded {
+        conversation_id: &'a ConversationId,
+        since_seq: Seq,
+        created_at: Timestamp,
+    },
+    ConversationRemoved {
+        conversation_id: &'a ConversationId,
+        created_at: Timestamp,
+    },
+    Notification {
+        conversation_id: &'a ConversationId,
+        from_seq: Seq,
+        created_at: Timestamp,
+    },
+    Typing {
+        conversation_id: &'a LogId,
+        user_id: &'a UserId,
+        name: &'a str,
+        active: bool,
+    },
+    UserJoined {
+        conversation_id: &'a LogId,
+        user_id: &'a UserId,
+        name: &'a str,
+    },
+    UserLeft {
+        conversation_id: &'a LogId,
+        user_id: &'a UserId,
+        name: &'a str,
+    },
+    Presence {
+        conversation_id: &'a LogId,
+        user_id: &'a UserId,
+        online: bool,
+        status: Status,
+    },
+    Receipt {
+        conversation_id: &'a LogId,
+        user_id: &'a UserId,
+        delivered_seq: Seq,
+        read_seq: Seq,
+    },
+}
+
+/// Where an entry stands and who made it.
+#[derive(Serialize)]
+pub(super) struct At<'a> {
+    conversation_id: &'a LogId,
+    seq: Seq,
+    sender_id: &'a UserId,
+    created_at: Timestamp,
+}
+
+/// An entry about a message.
+#[derive(Serialize)]
+pub(super) struct Change<'a> {
+    #[serde(flatten)]
+    at: At<'a>,
+    target_seq: Seq,
+    target_id: EntryId,
+}
+
+/// A message.
+#[derive(Serialize)]
+pub(super) struct Message<'a> {
+    conversation_id: &'a LogId,
+    seq: Seq,
+    id: EntryId,
+    sender_id: &'a UserId,
+    sender_name: &'a str,
+    content: &'a str,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a ClientId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Seq>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_ai: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    deleted: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct SyncedOne<'a> {
+    conversation_id: &'a ConversationId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resync: Option<FirstSeq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Refused>,
+}
+
+#[derive(Serialize)]
+struct FirstSeq {
+    first_seq: Seq,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    code: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct PresentUser<'a> {
+    user_id: &'a UserId,
+    online: bool,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+pub(super) struct About<'a> {
+    conversation_id: &'a ConversationId,
+    name: &'a Option<Arc<str>>,
+    head: Seq,
+    unread: i64,
+    members: &'a [Member],
+}
+
+impl<'a> Out<'a> {
+    pub(super) fn frame(&self) -> Frame {
+        Frame::json(self, Class::Durable)
+    }
+
+    pub(super) fn greeting(greeting: &'a Greeting<'a>) -> Self {
+        Self::Authenticated {
+            user_id: &greeting.identity.user,
+            name: &greeting.identity.name,
+            connection_id: greeting.connection,
+            expires_at: greeting.identity.expires_at,
+        }
+    }
+
+    pub(super) fn error(asked: &'a Asked, reject: &Reject) -> Self {
+        Self::Error {
+            reference: asked.reference.as_deref(),
+            code: reject.code(),
+            message: reject.to_string(),
+            retryable: reject.retryable(),
+            client_id: asked.client_id.as_ref(),
+            retry_after_ms: match reject {
+                Reject::RateLimited { retry_after, .. } => Some(retry_after.as_millis() as u64),
+                _ => None,
+            },
+        }
+    }
+
+    pub(super) fn entry(entry: &'a Entry) -> Self {
+        let at = || At { conversation_id: &entry.log, seq: entry.seq, sender_id: &entry.sender, created_at: entry.at };
+        let change =
+            |target| Change { at: at(), target_seq: target, target_id: EntryId::of(&entry.log, target) };
+        let created_at = entry.at;
+        match &entry.body {
+            Body::Message { content, reply_to, is_ai, edited_at, deleted } => Self::Message(Message {
+                conversation_id: &entry.log,
+                seq: entry.seq,
+                id: entry.id(),
+                sender_id: &entry.sender,
+                sender_name: &entry.sender_name,
+                content,
+                created_at,
+                client_id: entry.client_id.as_ref(),
+                reply_to: *reply_to,
+                is_ai: *is_ai,
+                edited_at: *edited_at,
+                deleted: *deleted,
+            }),
+            Body::Edited { target, content } => Self::MessageEdited { change: change(*target), content },
+            Body::Deleted { target } => Self::MessageDeleted { change: change(*target) },
+            Body::Reacted { target, emoji, active } => {
+                Self::Reaction { change: change(*target), emoji, active: *active }
+            }
+            Body::MemberAdded { user } => Self::MemberAdded { at: at(), user_id: user },
+            Body::MemberRemoved { user } => Self::MemberRemoved { at: at(), user_id: user },
+            Body::ConversationAdded { conversation, since } => {
+                Self::ConversationAdded { conversation_id: conversation, since_seq: *since, created_at }
+            }
+            Body::ConversationRemoved { conversation } => {
+                Self::ConversationRemoved { conversation_id: conversation, created_at }
+            }
+            Body::Notified { conversation, from_seq } => {
+                Self::Notification { conversation_id: conversation, from_seq: *from_seq, created_at }
+            }
+        }
+    }
+
+    pub(super) fn occurrence(occurrence: &'a Occurrence) -> Self {
+        let conversation_id = &occurrence.log;
+        match &occurrence.what {
+            Ephemeral::Typing { user, name, active } => {
+                Self::Typing { conversation_id, user_id: user, name, active: *active }
+            }
+            Ephemeral::Listening { user, name, active: true } => {
+                Self::UserJoined { conversation_id, user_id: user, name }
+            }
+            Ephemeral::Listening { user, name, active: false } => {
+                Self::UserLeft { conversation_id, user_id: user, name }
+            }
+            Ephemeral::Presence { user, online, status } => {
+                Self::Presence { conversation_id, user_id: user, online: *online, status: *status }
+            }
+            Ephemeral::Receipt { user, delivered_seq, read_seq } => Self::Receipt {
+                conversation_id,
+                user_id: user,
+                delivered_seq: *delivered_seq,
+                read_seq: *read_seq,
+            },
+        }
+    }
+}
+
+/// A reply as a frame.
+pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
+    match reply {
+        Reply::Joined { conversation, head, resumed: Resumed::From(_) } => {
+            Out::Joined { reference, conversation_id: conversation, head: *head }
+        }
+        Reply::Joined { conversation, head, resumed: Resumed::Resync { first } } => {
+            Out::Resync { reference, conversation_id: conversation.clone(), first_seq: *first, head: *head }
+        }
+        Reply::Left { conversation } => Out::Left { reference, conversation_id: conversation },
+        Reply::Synced(each) => Out::Synced { reference, conversations: each.iter().map(synced).collect() },
+        Reply::Sent(sent) => ack(reference, sent),
+        Reply::History(page) => Out::History {
+            reference,
+            conversation_id: &page.conversation,
+            messages: page.messages.iter().filter_map(message).collect(),
+            total: page.total,
+        },
+        Reply::Presence(users) => {
+            Out::PresenceList { reference, users: users.iter().map(present).collect() }
+        }
+        Reply::Pong => Out::Pong { reference },
+        Reply::Created(conversation) | Reply::Conversation(conversation) => {
+            Out::Conversations { reference, conversations: vec![about(conversation)], total: None }
+        }
+        Reply::Conversations(conversations, total) => Out::Conversations {
+            reference,
+            conversations: conversations.iter().map(about).collect(),
+            total: Some(*total),
+        },
+        Reply::Notifications(notifications) => Out::Notifications { reference, notifications },
+        Reply::Done => Out::Ok { reference },
+    }
+    .frame()
+}
+
+fn ack<'a>(reference: Ref<'a>, sent: &'a Sent) -> Out<'a> {
+    Out::Ack {
+        reference,
+        client_id: sent.client_id.as_ref(),
+        conversation_id: &sent.log,
+        seq: sent.seq,
+        id: sent.id(),
+        created_at: sent.at,
+        duplicate: sent.duplicate,
+    }
+}
+
+fn synced<'a>((conversation_id, outcome): &'a (ConversationId, Result<(Seq, Resumed), Reject>)) -> SyncedOne<'a> {
+    let mut one = SyncedOne { conversation_id, head: None, resync: None, error: None };
+    match outcome {
+        Ok((head, resumed)) => {
+            one.head = Some(*head);
+            if let Resumed::Resync { first } = resumed {
+                one.resync = Some(FirstSeq { first_seq: *first });
+            }
+        }
+        Err(reject) => one.error = Some(Refused { code: reject.code(), message: reject.to_string() }),
+    }
+    one
+}
+
+fn message(entry: &Entry) -> Option<Message<'_>> {
+    match Out::entry(entry) {
+        Out::Message(message) => Some(message),
+        _ => None,
+    }
+}
+
+fn present(presence: &Presence) -> PresentUser<'_> {
+    PresentUser {
+        user_id: &presence.user,
+        online: presence.online,
+        status: presence.status,
+        last_seen: presence.last_seen,
+    }
+}
+
+fn about(conversation: &Conversation) -> About<'_> {
+    About {
+        conversation_id: &conversation.id,
+        name: &conversation.name,
+        head: conversation.head,
+        unread: conversation.unread,
+        members: &conversation.members,
+    }
+}

@@ -1,0 +1,283 @@
+//! The rooms dialect (seed 002): one conversation per socket, frames of `{"type": …, "data": {…}}`.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, explain, open_envelope};
+use crate::{
+    config::Secret,
+    model::{
+        Body, ClientId, CloseReason, Command, Content, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, Reject,
+        NewMessage, Reply, Seq, Target, Timestamp, UserId,
+    },
+    outbox::{Class, Frame},
+};
+
+/// The codec.
+pub(super) struct Rooms;
+
+/// RFC 6455 close codes this dialect uses.
+const POLICY: u16 = 1008;
+
+#[derive(Deserialize)]
+struct Packet<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct SendMessage<'a> {
+    #[serde(borrow)]
+    content: Cow<'a, str>,
+    #[serde(default)]
+    client_id: Option<ClientId>,
+    #[serde(default)]
+    reply_to: Option<Seq>,
+}
+
+#[derive(Deserialize)]
+struct Refresh {
+    token: String,
+}
+
+/// A frame to the client.
+#[derive(Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+enum Out<'a> {
+    Connected {
+        room_id: &'a ConversationId,
+        user_id: &'a UserId,
+        username: &'a str,
+        seq: Seq,
+        timestamp: Timestamp,
+    },
+    NewMessage {
+        id: EntryId,
+        room_id: &'a LogId,
+        sender_id: &'a UserId,
+        sender_username: &'a str,
+        content: &'a str,
+        created_at: Timestamp,
+        seq: Seq,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<Seq>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        is_ai: bool,
+    },
+    MessageSent {
+        message_id: EntryId,
+        room_id: &'a LogId,
+        seq: Seq,
+        created_at: Timestamp,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+    },
+    MessageError {
+        error: String,
+        code: &'static str,
+        retryable: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+    },
+    RateLimitExceeded {
+        error: String,
+        rate_limit_info: RateLimitInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+    },
+    UserJoined(Person<'a>),
+    UserLeft(Person<'a>),
+    UserTyping(Person<'a>),
+    UserStoppedTyping(Person<'a>),
+    Refreshed {
+        expires_at: Timestamp,
+    },
+    Resync {
+        room_id: &'a LogId,
+        first_seq: Seq,
+        head: Seq,
+    },
+    Error {
+        error: String,
+        code: &'static str,
+    },
+}
+
+#[derive(Serialize)]
+struct RateLimitInfo {
+    messages_sent: u32,
+    max_messages: u32,
+    /// Seconds.
+    time_until_reset: u64,
+}
+
+#[derive(Serialize)]
+struct Person<'a> {
+    room_id: &'a LogId,
+    user_id: &'a UserId,
+    username: &'a Arc<str>,
+    timestamp: Timestamp,
+}
+
+/// `pong` has no data: the seed shows the bare type.
+#[derive(Serialize)]
+struct Bare {
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+fn frame(out: &Out<'_>) -> Frame {
+    Frame::json(out, Class::Durable)
+}
+
+fn ask(kind: &str, text: &str, room: &ConversationId) -> Result<Ask, Reject> {
+    let typing = |active| Command::Typing { conversation: room.clone(), active };
+    let command = match kind {
+        "send_message" => {
+            let packet: Packet<SendMessage<'_>> = serde_json::from_str(text).map_err(|error| explain(&error))?;
+            let content = Content::parse(&packet.data.content).map_err(|error| Reject::Invalid(error.to_string()))?;
+            Command::Send(NewMessage {
+                to: Target::Conversation(room.clone()),
+                content,
+                client_id: packet.data.client_id,
+                reply_to: packet.data.reply_to,
+                persona: None,
+            })
+        }
+        "typing_start" => typing(true),
+        "typing_stop" => typing(false),
+        "ping" => Command::Ping,
+        "refresh" => {
+            let packet: Packet<Refresh> = serde_json::from_str(text).map_err(|error| explain(&error))?;
+            return Ok(Ask::Refresh(Secret::new(packet.data.token)));
+        }
+        other => return Err(Reject::UnknownType(other.chars().take(64).collect())),
+    };
+    Ok(Ask::Command(command))
+}
+
+impl Codec for Rooms {
+    fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        let (kind, reference) = open_envelope(text)?;
+        let asked = match bound {
+            Some(room) => ask(&kind, text, room),
+            None => Err(Reject::Invalid("No room".into())),
+        };
+        match asked {
+            Ok(ask) => Ok(Request { reference, ask }),
+            Err(reject) => Err(BadFrame { reference, reject }),
+        }
+    }
+
+    fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
+        let (room_id, seq) = greeting.bound?;
+        let (user_id, username) = (&greeting.identity.user, &*greeting.identity.name);
+        Some(frame(&Out::Connected { room_id, user_id, username, seq, timestamp: greeting.at }))
+    }
+
+    fn event(&self, event: &Event) -> Option<Frame> {
+        match event {
+            Event::Entry { entry, .. } => message(entry),
+            Event::Occurrence { occurrence, .. } => {
+                let person = |user_id, username| Person {
+                    room_id: &occurrence.log,
+                    user_id,
+                    username,
+                    timestamp: occurrence.at,
+                };
+                let out = match &occurrence.what {
+                    Ephemeral::Typing { user, name, active: true } => Out::UserTyping(person(user, name)),
+                    Ephemeral::Typing { user, name, active: false } => Out::UserStoppedTyping(person(user, name)),
+                    Ephemeral::Listening { user, name, active: true } => Out::UserJoined(person(user, name)),
+                    Ephemeral::Listening { user, name, active: false } => Out::UserLeft(person(user, name)),
+                    Ephemeral::Presence { .. } | Ephemeral::Receipt { .. } => return None,
+                };
+                Some(Frame::json(&out, class_of(occurrence)))
+            }
+        }
+    }
+
+    fn reply(&self, _: Asked, reply: &Reply) -> Option<Frame> {
+        match reply {
+            Reply::Sent(sent) => Some(frame(&Out::MessageSent {
+                message_id: sent.id(),
+                room_id: &sent.log,
+                seq: sent.seq,
+                created_at: sent.at,
+                client_id: sent.client_id.as_ref(),
+            })),
+            Reply::Pong => Some(Frame::json(&Bare { kind: "pong" }, Class::Durable)),
+            _ => None,
+        }
+    }
+
+    fn refreshed(&self, _: Asked, expires_at: Timestamp) -> Option<Frame> {
+        Some(frame(&Out::Refreshed { expires_at }))
+    }
+
+    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+        let (error, code) = (reject.to_string(), reject.code());
+        let client_id = asked.client_id.as_ref();
+        frame(&match reject {
+            Reject::RateLimited { sent, limit, retry_after } => Out::RateLimitExceeded {
+                error,
+                rate_limit_info: RateLimitInfo {
+                    messages_sent: *sent,
+                    max_messages: *limit,
+                    time_until_reset: retry_after.as_millis().div_ceil(1_000) as u64,
+                },
+                client_id,
+            },
+            Reject::Unavailable | Reject::Unknown => {
+                Out::MessageError { error, code, retryable: reject.retryable(), client_id }
+            }
+            _ => Out::Error { error, code },
+        })
+    }
+
+    fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {
+        Some(frame(&Out::Resync { room_id: log, first_seq, head }))
+    }
+
+    fn farewell(&self, _: &CloseReason) -> Option<Frame> {
+        None
+    }
+
+    fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+        Some(match reason {
+            CloseReason::ClientLeft => return None,
+            CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
+                (1013, "Try again later".into())
+            }
+            CloseReason::Refused(reject) => (POLICY, reject.to_string().into()),
+            CloseReason::TokenExpired => (POLICY, "Token expired".into()),
+            CloseReason::TooSlow => (POLICY, "Too slow: reconnect and resume".into()),
+            CloseReason::Flood => (POLICY, "Too many frames".into()),
+            CloseReason::Silent => (POLICY, "No answer to ping".into()),
+            CloseReason::Binary => (1003, "Text frames only".into()),
+            CloseReason::TooLarge => (1009, "Message too large".into()),
+            CloseReason::NotUtf8 => (1007, "Not UTF-8".into()),
+            CloseReason::Protocol => (1002, "Protocol error".into()),
+            CloseReason::Restart(after) => (1012, format!("Restarting, retry after {} ms", after.as_millis()).into()),
+        })
+    }
+}
+
+/// A message; what else a log holds, this dialect does not say.
+fn message(entry: &Entry) -> Option<Frame> {
+    let Body::Message { content, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
+    Some(frame(&Out::NewMessage {
+        id: entry.id(),
+        room_id: &entry.log,
+        sender_id: &entry.sender,
+        sender_username: &entry.sender_name,
+        content,
+        created_at: entry.at,
+        seq: entry.seq,
+        client_id: entry.client_id.as_ref(),
+        reply_to: *reply_to,
+        is_ai: *is_ai,
+    }))
+}

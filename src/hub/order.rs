@@ -1,0 +1,113 @@
+//! The order of one log: entries go on strictly +1, whatever order they come in, and however often.
+
+use std::collections::BTreeMap;
+
+use crate::model::Seq;
+
+/// Entries that may wait for an earlier one. Beyond it only the highest seq is kept, and the rest is fetched.
+pub(super) const HELD_MAX: usize = 256;
+
+/// Puts what comes into order. `T` is an entry with what belongs to it.
+#[derive(Debug)]
+pub(super) struct Order<T> {
+    last: Seq,
+    held: BTreeMap<Seq, T>,
+    /// The highest seq that is known to exist.
+    known: Seq,
+}
+
+impl<T> Order<T> {
+    /// An order that goes on after `last`.
+    pub(super) fn after(last: Seq) -> Self {
+        Self { last, held: BTreeMap::new(), known: last }
+    }
+
+    /// The seq of the last entry that went on.
+    pub(super) fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// Whether something is known to exist that can't go on yet.
+    pub(super) fn has_gap(&self) -> bool {
+        self.known > self.last
+    }
+
+    /// Learns that the log reaches to `seq`.
+    pub(super) fn learn(&mut self, seq: Seq) {
+        self.known = self.known.max(seq);
+    }
+
+    /// The highest seq that is known to exist.
+    pub(super) fn known(&self) -> Seq {
+        self.known
+    }
+
+    /// The log was read after `known` was the highest, and had nothing more: what was heard of does not exist.
+    pub(super) fn settle(&mut self, known: Seq) {
+        if self.known == known {
+            self.known = self.last;
+            self.held.clear();
+        }
+    }
+
+    /// Takes an entry, and puts on `ready` what may go on now, in order.
+    pub(super) fn offer(&mut self, seq: Seq, entry: T, ready: &mut Vec<T>) {
+        self.learn(seq);
+        if seq <= self.last {
+            return;
+        }
+        if seq > self.last + 1 {
+            if self.held.len() < HELD_MAX {
+                self.held.insert(seq, entry);
+            }
+            return;
+        }
+        self.last = seq;
+        ready.push(entry);
+        while let Some(first) = self.held.first_entry() {
+            match *first.key() {
+                key if key == self.last + 1 => {
+                    self.last = key;
+                    ready.push(first.remove());
+                }
+                key if key <= self.last => drop(first.remove()),
+                _ => break,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is lost, repeated or reordered on the way, and whatever is fetched again: what goes on is
+        /// `base + 1, base + 2, …`, each once; and once all was offered from the gap on, everything has gone on.
+        #[test]
+        fn goes_on_strictly_by_one(
+            base in 0..50_i64,
+            count in 1..400_i64,
+            way in prop::collection::vec((0..400_i64, any::<bool>()), 0..1_200),
+        ) {
+            let mut order = Order::after(base);
+            let mut out = Vec::new();
+            for (step, lost) in way {
+                let seq = base + 1 + step % count;
+                if !lost {
+                    order.offer(seq, seq, &mut out);
+                }
+                prop_assert!(order.held.len() <= HELD_MAX);
+                prop_assert_eq!(order.last(), base + out.len() as i64);
+            }
+            order.learn(base + count);
+            while order.has_gap() {
+                let next = order.last() + 1;
+                order.offer(next, next, &mut out);
+            }
+            prop_assert_eq!(out, (base + 1..=base + count).collect::<Vec<_>>());
+        }
+    }
+}

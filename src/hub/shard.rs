@@ -1,0 +1,285 @@
+//! Delivery shards: each holds its share of every audience and writes to its sockets, a slice at a time, so that a very
+//! large conversation uses all worker threads and stalls nobody.
+//!
+//! Invariant: a log's operations are carried out in the order in which they were queued, each to its end before the
+//! next; other logs' operations may pass a long one between two slices.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dialect::Dialect,
+    metrics::Metrics,
+    model::{Body, ConnectionId, Event, LogId, Seq, UserId},
+    outbox::{Frame, Outbox, Signal},
+};
+
+/// Sockets served by one log in one turn.
+const SLICE: usize = 256;
+/// Operations that may wait; beyond it entries are left to healing and what is ephemeral is dropped.
+const QUEUE_MAX: usize = 16_384;
+
+/// An event on its way to sockets, with its frame for each dialect, made when first needed.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    event: Event,
+    frames: [OnceLock<Option<Frame>>; Dialect::COUNT],
+}
+
+impl Delivery {
+    pub(super) fn new(event: Event) -> Self {
+        Self { event, frames: std::array::from_fn(|_| OnceLock::new()) }
+    }
+
+    fn frame(&self, dialect: Dialect) -> Option<&Frame> {
+        self.frames[dialect.index()].get_or_init(|| dialect.event(&self.event)).as_ref()
+    }
+
+    fn is_for(&self, listener: &Listener) -> bool {
+        let own = self.event.origin() == Some(listener.connection);
+        match &self.event {
+            Event::Entry { entry, .. } => {
+                listener.live_after.is_some_and(|has| entry.seq > has) && !(own && !listener.dialect.echoes())
+            }
+            Event::Occurrence { .. } => !own,
+        }
+    }
+
+    /// Whose membership this ends.
+    fn removes(&self) -> Option<&UserId> {
+        match &self.event {
+            Event::Entry { entry, .. } => match &entry.body {
+                Body::MemberRemoved { user } => Some(user),
+                _ => None,
+            },
+            Event::Occurrence { .. } => None,
+        }
+    }
+
+    /// What this tells the sessions that follow an inbox.
+    fn signal(&self) -> Option<Signal> {
+        match &self.event {
+            Event::Entry { entry, .. } => Signal::of(entry),
+            Event::Occurrence { .. } => None,
+        }
+    }
+}
+
+/// A socket that listens to a log.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) connection: ConnectionId,
+    pub(super) dialect: Dialect,
+    /// It gets entries beyond this one; none while it still gets what it missed from elsewhere.
+    pub(super) live_after: Option<Seq>,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+/// What a shard does for one log.
+#[derive(Debug)]
+pub(super) enum Op {
+    Attach(Listener),
+    /// The listener has all up to this seq: from now on it gets entries.
+    GoLive(ConnectionId, Seq),
+    Detach(ConnectionId),
+    Deliver(Arc<[Delivery]>),
+    /// The log was cut back: listeners must read anew.
+    Resync(Arc<[Option<Frame>; Dialect::COUNT]>),
+}
+
+/// One shard: a queue that anybody fills, and a task that empties it.
+#[derive(Debug)]
+pub(super) struct Shard {
+    queue: Mutex<VecDeque<(LogId, Op)>>,
+    wake: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Shard {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new(), metrics }
+    }
+
+    /// Queues an operation. [`Shard::wake`] must follow.
+    pub(super) fn queue(&self, log: &LogId, op: Op) {
+        self.lock().push_back((log.clone(), op));
+    }
+
+    /// Whether too much waits already.
+    pub(super) fn congested(&self) -> bool {
+        self.lock().len() >= QUEUE_MAX
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Wakes the shard if there is something to do.
+    pub(super) fn wake_if_queued(&self) {
+        if !self.lock().is_empty() {
+            self.wake();
+        }
+    }
+
+    /// Carries out what is queued until `stop`.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut work = Work::new(self.metrics.clone());
+        loop {
+            let queued = std::mem::take(&mut *self.lock());
+            work.take(queued);
+            if work.round() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(LogId, Op)>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The listeners of one log on one shard, and what is to be done for them.
+#[derive(Debug, Default)]
+struct Audience {
+    listeners: Vec<Listener>,
+    ops: VecDeque<Op>,
+    /// How many listeners the first operation has reached.
+    reached: usize,
+}
+
+/// What a shard's task holds.
+struct Work {
+    audiences: HashMap<LogId, Audience>,
+    /// Logs with operations, each once.
+    ready: VecDeque<LogId>,
+    /// Outboxes that were given frames in this round.
+    touched: Vec<Arc<Outbox>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Work {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { audiences: HashMap::new(), ready: VecDeque::new(), touched: Vec::new(), metrics }
+    }
+
+    fn take(&mut self, queued: VecDeque<(LogId, Op)>) {
+        for (log, op) in queued {
+            let audience = self.audiences.entry(log.clone()).or_default();
+            if audience.ops.is_empty() {
+                self.ready.push_back(log);
+            }
+            audience.ops.push_back(op);
+        }
+    }
+
+    /// Gives every log that has something to do one turn. Whether some have more to do.
+    fn round(&mut self) -> bool {
+        for _ in 0..self.ready.len() {
+            let Some(log) = self.ready.pop_front() else { break };
+            let Some(audience) = self.audiences.get_mut(&log) else { continue };
+            let frames = audience.turn(&mut self.touched);
+            self.metrics.deliveries.inc_by(frames);
+            if !audience.ops.is_empty() {
+                self.ready.push_back(log);
+            } else if audience.listeners.is_empty() {
+                self.audiences.remove(&log);
+            }
+            if self.touched.len() >= SLICE {
+                self.flush();
+            }
+        }
+        self.flush();
+        !self.ready.is_empty()
+    }
+
+    fn flush(&mut self) {
+        for outbox in self.touched.drain(..) {
+            outbox.flush();
+        }
+    }
+}
+
+impl Audience {
+    /// Carries out operations until a slice's worth of sockets was served. Returns how many frames went out.
+    fn turn(&mut self, touched: &mut Vec<Arc<Outbox>>) -> u64 {
+        let (mut budget, mut frames) = (SLICE, 0);
+        while budget > 0 {
+            let Some(op) = self.ops.pop_front() else { break };
+            match op {
+                Op::Attach(listener) => self.listeners.push(listener),
+                Op::GoLive(connection, has) => {
+                    if let Some(listener) = self.listeners.iter_mut().find(|l| l.connection == connection) {
+                        listener.live_after = Some(has);
+                    }
+                }
+                Op::Detach(connection) => {
+                    if let Some(at) = self.listeners.iter().position(|l| l.connection == connection) {
+                        self.listeners.swap_remove(at);
+                    }
+                }
+                Op::Deliver(deliveries) => {
+                    let end = self.listeners.len().min(self.reached + budget);
+                    frames += serve(&self.listeners[self.reached..end], &deliveries, touched);
+                    budget -= end - self.reached;
+                    if end < self.listeners.len() {
+                        self.reached = end;
+                        self.ops.push_front(Op::Deliver(deliveries));
+                        break;
+                    }
+                    self.reached = 0;
+                    self.remove_members(&deliveries);
+                }
+                Op::Resync(notes) => {
+                    for listener in self.listeners.iter().filter(|listener| listener.live_after.is_some()) {
+                        listener.outbox.send(notes[listener.dialect.index()].clone());
+                    }
+                }
+            }
+        }
+        frames
+    }
+
+    /// Detaches those whose membership ended, and tells their sessions.
+    fn remove_members(&mut self, deliveries: &[Delivery]) {
+        for delivery in deliveries {
+            let Some(user) = delivery.removes() else { continue };
+            let Some(conversation) = delivery.event.log().conversation() else { continue };
+            self.listeners.retain(|listener| {
+                let stays = listener.outbox.user() != Some(user);
+                if !stays {
+                    listener.outbox.signal(Signal::Removed(conversation.clone()));
+                }
+                stays
+            });
+        }
+    }
+}
+
+/// Hands the deliveries to each listener, all in one push.
+fn serve(listeners: &[Listener], deliveries: &[Delivery], touched: &mut Vec<Arc<Outbox>>) -> u64 {
+    let mut count = 0;
+    for listener in listeners {
+        let frames = deliveries
+            .iter()
+            .filter(|delivery| delivery.is_for(listener))
+            .filter_map(|delivery| delivery.frame(listener.dialect).cloned())
+            .inspect(|_| count += 1);
+        if listener.outbox.push(frames) {
+            touched.push(listener.outbox.clone());
+        }
+        if listener.live_after.is_some() {
+            deliveries.iter().filter_map(Delivery::signal).for_each(|signal| listener.outbox.signal(signal));
+        }
+    }
+    count
+}

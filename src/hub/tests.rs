@@ -1,0 +1,230 @@
+//! The hub's laws, over real sockets: whatever is lost, repeated or reordered, a listener gets each entry once, in
+//! order, from where it began.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use proptest::prelude::*;
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use super::*;
+use crate::{
+    model::{Body, Timestamp, UserId},
+    outbox::Frame,
+};
+
+/// A store of a log's entries 1 to `head`.
+struct Stored(AtomicI64);
+
+#[async_trait]
+impl Source for Stored {
+    async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
+        let end = self.0.load(Ordering::SeqCst).min(after + 7);
+        Ok((after + 1..=end).map(|seq| entry(log, seq)).collect())
+    }
+}
+
+fn entry(log: &LogId, seq: Seq) -> Entry {
+    let content = format!("m{seq}").into();
+    Entry {
+        log: log.clone(),
+        seq,
+        message_no: seq,
+        sender: UserId::parse("alice").unwrap(),
+        sender_name: "Alice".into(),
+        client_id: None,
+        at: Timestamp::from_micros(0),
+        body: Body::Message { content, reply_to: None, is_ai: false, edited_at: None, deleted: false },
+    }
+}
+
+fn event(log: &LogId, seq: Seq) -> Event {
+    Event::Entry { entry: Arc::new(entry(log, seq)), origin: None }
+}
+
+struct Bench {
+    hub: Arc<Hub>,
+    stored: Arc<Stored>,
+    log: LogId,
+    stop: CancellationToken,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Bench {
+    fn new(head: Seq) -> Self {
+        let (metrics, stop) = (Arc::new(Metrics::new().unwrap()), CancellationToken::new());
+        let stored = Arc::new(Stored(AtomicI64::new(head)));
+        let (tasks, clock) = (TaskTracker::new(), Clock::system());
+        let hub = Hub::start(2, stored.clone(), metrics.clone(), clock, tasks, stop.clone());
+        let log = LogId::parse("room").unwrap();
+        let _gate = hub.follow(&log);
+        hub.base(&log, head);
+        Self { hub, stored, log, stop, metrics }
+    }
+
+    async fn reader(&self) -> (Arc<Outbox>, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, server) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
+        let (_, writer) = server.unwrap().0.into_split();
+        writer.writable().await.unwrap();
+        let close = Frame::close(1008, "");
+        let outbox = Arc::new(Outbox::new(ConnectionId::fresh(), writer, 1 << 20, close, self.metrics.clone()));
+        (outbox, client.unwrap())
+    }
+
+    /// A listener that has all up to `has`, and gets the rest as sessions give it.
+    async fn listen(&self, has: Seq) -> (Arc<Outbox>, TcpStream) {
+        let (outbox, client) = self.reader().await;
+        self.hub.attach(&self.log, Dialect::Native, &outbox).unwrap();
+        self.catch_up(&outbox, has).await;
+        (outbox, client)
+    }
+
+    async fn catch_up(&self, outbox: &Outbox, mut has: Seq) {
+        while self.hub.splice(&self.log, outbox.connection(), has).is_err() {
+            for entry in self.hub.fetch(&self.log, has).await.unwrap() {
+                has = entry.seq;
+                let event = Event::Entry { entry: Arc::new(entry), origin: None };
+                outbox.send(Dialect::Native.event(&event));
+            }
+        }
+    }
+}
+
+/// The next seq that came over the wire.
+async fn next_seq(client: &mut TcpStream) -> Seq {
+    let mut header = [0; 2];
+    client.read_exact(&mut header).await.unwrap();
+    let length = match header[1] {
+        126 => usize::from(client.read_u16().await.unwrap()),
+        short => usize::from(short),
+    };
+    let mut payload = vec![0; length];
+    client.read_exact(&mut payload).await.unwrap();
+    let frame: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    frame["seq"].as_i64().unwrap()
+}
+
+/// What happens to an entry's publication on its way.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Arrives,
+    IsLost,
+    ComesTwice,
+}
+
+fn way() -> impl Strategy<Value = Way> {
+    prop_oneof![3 => Just(Way::Arrives), 1 => Just(Way::IsLost), 1 => Just(Way::ComesTwice)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_entry_goes_out_once_and_in_order(
+        ways in prop::collection::vec((way(), any::<u8>()), 1..80),
+        before in 0..20_i64,
+        resumed_from in 0..20_i64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new(before);
+            let head = before + ways.len() as Seq;
+            let (_live, mut live_client) = bench.listen(before).await;
+            bench.stored.0.store(head, Ordering::SeqCst);
+
+            let mut published: Vec<(u16, Seq)> = Vec::new();
+            for (at, (way, jitter)) in ways.iter().enumerate() {
+                let (seq, when) = (before + 1 + at as Seq, at as u16 + u16::from(jitter % 6));
+                let copies = match way { Way::Arrives => 1, Way::IsLost => 0, Way::ComesTwice => 2 };
+                published.extend((0..copies).map(|copy| (when + copy * 3, seq)));
+            }
+            published.sort();
+            let resume_at = published.len() / 2;
+            let from = resumed_from.min(before);
+            let mut resumed = None;
+            for (at, (_, seq)) in published.iter().enumerate() {
+                if at == resume_at {
+                    resumed = Some(bench.listen(from).await);
+                }
+                bench.hub.apply(vec![event(&bench.log, *seq)]);
+            }
+            // Whatever was lost at the end is found by comparing, as after an outage.
+            bench.hub.compare(&bench.log, 1, head, bench.hub.last(&bench.log));
+
+            for expected in before + 1..=head {
+                assert_eq!(next_seq(&mut live_client).await, expected);
+            }
+            if let Some((_outbox, mut client)) = resumed {
+                for expected in from + 1..=head {
+                    assert_eq!(next_seq(&mut client).await, expected);
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn more_than_can_be_held_is_fetched() {
+    let bench = Bench::new(0);
+    let (_outbox, mut client) = bench.listen(0).await;
+    let head = order::HELD_MAX as Seq * 3;
+    bench.stored.0.store(head, Ordering::SeqCst);
+    for seq in 2..=head {
+        bench.hub.apply(vec![event(&bench.log, seq)]);
+    }
+    for expected in 1..=head {
+        assert_eq!(next_seq(&mut client).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_does_not_have_is_not_waited_for() {
+    let bench = Bench::new(3);
+    let (_outbox, mut client) = bench.listen(3).await;
+    bench.hub.apply(vec![event(&bench.log, 9)]);
+    while bench.metrics.gaps_healed.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.stored.0.store(4, Ordering::SeqCst);
+    bench.hub.apply(vec![event(&bench.log, 4)]);
+    assert_eq!(next_seq(&mut client).await, 4);
+}
+
+#[tokio::test]
+async fn a_store_set_back_makes_readers_start_anew() {
+    let bench = Bench::new(9);
+    let (_outbox, mut client) = bench.listen(9).await;
+    bench.stored.0.store(5, Ordering::SeqCst);
+    bench.hub.compare(&bench.log, 1, 5, Some(9));
+    let mut header = [0; 2];
+    client.read_exact(&mut header).await.unwrap();
+    let mut payload = vec![0; usize::from(header[1])];
+    client.read_exact(&mut payload).await.unwrap();
+    let note: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!((&note["type"], &note["head"]), (&"resync".into(), &5.into()));
+}
+
+#[tokio::test]
+async fn the_removed_read_no_further() {
+    let bench = Bench::new(0);
+    let (outbox, mut client) = bench.listen(0).await;
+    let bob = UserId::parse("bob").unwrap();
+    outbox.belongs_to(bob.clone());
+    let removed = Entry { body: Body::MemberRemoved { user: bob }, ..entry(&bench.log, 2) };
+    let removed = Event::Entry { entry: Arc::new(removed), origin: None };
+    bench.hub.apply(vec![event(&bench.log, 1), removed]);
+    bench.hub.apply(vec![event(&bench.log, 3)]);
+    assert_eq!(next_seq(&mut client).await, 1);
+    assert_eq!(next_seq(&mut client).await, 2);
+    let conversation = bench.log.conversation().unwrap();
+    assert_eq!(outbox.woken().await, crate::outbox::Woken::Signal(crate::outbox::Signal::Removed(conversation)));
+    outbox.send([Frame::text(r#"{"seq":99}"#)]);
+    assert_eq!(next_seq(&mut client).await, 99);
+}

@@ -1,0 +1,252 @@
+//! Looks at WebSocket frames as their bytes arrive, before they are put together: floods of pings, of empty
+//! continuations and of tiny fragments never become a whole message that a limit could be held against, and text that
+//! is not UTF-8 is found at its first wrong byte (RFC 6455, section 8.1).
+
+use std::time::Instant;
+
+/// What frames a peer may send.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameLimits {
+    /// Frames of any kind per second, on average over a second's burst.
+    pub per_second: u32,
+    /// Fragments of one message.
+    pub fragments: u32,
+}
+
+/// Why what comes can't go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Too many frames per second.
+    Rate,
+    /// Too many fragments of one message.
+    Fragments,
+    /// Text that is not UTF-8.
+    Utf8,
+}
+
+const FINAL: u8 = 0x80;
+const CONTROL: u8 = 0x08;
+const OPCODE: u8 = 0x0F;
+const TEXT: u8 = 0x01;
+const CONTINUATION: u8 = 0x00;
+
+/// Walks over frames, counts them, and looks at text.
+#[derive(Debug)]
+pub(super) struct Meter {
+    limits: FrameLimits,
+    header: [u8; 14],
+    header_len: u8,
+    /// Payload bytes of the current frame that are still to come.
+    payload: u64,
+    /// Where the current payload's mask goes on.
+    mask: [u8; 4],
+    /// Whether the current payload is text.
+    text: bool,
+    /// Whether a message of text is under way.
+    text_message: bool,
+    utf8: Utf8,
+    fragments: u32,
+    allowance: f32,
+    refilled: Instant,
+}
+
+impl Meter {
+    pub(super) fn new(limits: FrameLimits) -> Self {
+        Self {
+            limits,
+            header: [0; 14],
+            header_len: 0,
+            payload: 0,
+            mask: [0; 4],
+            text: false,
+            text_message: false,
+            utf8: Utf8::default(),
+            fragments: 0,
+            allowance: limits.per_second as f32,
+            refilled: Instant::now(),
+        }
+    }
+
+    /// Takes bytes as they came from the socket.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let (payload, rest) = bytes.split_at(self.payload.min(bytes.len() as u64) as usize);
+                self.payload -= payload.len() as u64;
+                bytes = rest;
+                self.look_at(payload)?;
+                continue;
+            }
+            self.header[usize::from(self.header_len)] = bytes[0];
+            self.header_len += 1;
+            bytes = &bytes[1..];
+            if let Some(payload) = self.payload_len() {
+                self.begin(payload);
+                self.count()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, payload: u64) {
+        let header = &self.header[..usize::from(self.header_len)];
+        self.mask = match header.last_chunk() {
+            Some(mask) if self.header[1] & 0x80 != 0 => *mask,
+            _ => [0; 4],
+        };
+        (self.payload, self.header_len) = (payload, 0);
+        match self.header[0] & OPCODE {
+            CONTINUATION => {}
+            opcode if opcode & CONTROL != 0 => return self.text = false,
+            opcode => (self.text_message, self.utf8) = (opcode == TEXT, Utf8::default()),
+        }
+        self.text = self.text_message;
+    }
+
+    /// Unmasks text, a piece at a time, and checks it.
+    fn look_at(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        if !self.text {
+            return Ok(());
+        }
+        let mut plain = [0; 256];
+        for piece in payload.chunks(plain.len()) {
+            let plain = &mut plain[..piece.len()];
+            for ((to, from), mask) in plain.iter_mut().zip(piece).zip(self.mask.iter().cycle()) {
+                *to = from ^ mask;
+            }
+            self.mask.rotate_left(piece.len() % 4);
+            self.utf8.take(plain)?;
+        }
+        Ok(())
+    }
+
+    /// The payload's length, once the header is whole.
+    fn payload_len(&self) -> Option<u64> {
+        let header = &self.header[..usize::from(self.header_len)];
+        let second = *header.get(1)?;
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        let (extended, length) = match second & 0x7F {
+            126 => (2, header.get(2..4).map(|b| u64::from(u16::from_be_bytes([b[0], b[1]])))),
+            127 => (8, header.get(2..10).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes)),
+            short => (0, Some(u64::from(short))),
+        };
+        (header.len() == 2 + extended + mask).then_some(length).flatten()
+    }
+
+    fn count(&mut self) -> Result<(), Fault> {
+        let now = Instant::now();
+        let rate = self.limits.per_second as f32;
+        self.allowance = (self.allowance + now.duration_since(self.refilled).as_secs_f32() * rate).min(rate);
+        self.refilled = now;
+        self.allowance -= 1.0;
+        if self.allowance < 0.0 {
+            return Err(Fault::Rate);
+        }
+        let (last, control) = (self.header[0] & FINAL != 0, self.header[0] & CONTROL != 0);
+        if !control {
+            self.fragments = if last { 0 } else { self.fragments + 1 };
+        }
+        if self.fragments >= self.limits.fragments { Err(Fault::Fragments) } else { Ok(()) }
+    }
+}
+
+/// UTF-8 in pieces: keeps the start of a character that was cut.
+#[derive(Debug, Default)]
+struct Utf8 {
+    begun: [u8; 4],
+    begun_len: usize,
+}
+
+impl Utf8 {
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+        while self.begun_len > 0 {
+            let Some((first, rest)) = bytes.split_first() else { return Ok(()) };
+            self.begun[self.begun_len] = *first;
+            self.begun_len += 1;
+            bytes = rest;
+            match std::str::from_utf8(&self.begun[..self.begun_len]) {
+                Ok(_) => self.begun_len = 0,
+                Err(error) if error.error_len().is_some() => return Err(Fault::Utf8),
+                Err(_) => {}
+            }
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(_) => Ok(()),
+            Err(error) if error.error_len().is_some() => Err(Fault::Utf8),
+            Err(error) => {
+                let cut = &bytes[error.valid_up_to()..];
+                self.begun[..cut.len()].copy_from_slice(cut);
+                self.begun_len = cut.len();
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(per_second: u32, fragments: u32) -> Meter {
+        Meter::new(FrameLimits { per_second, fragments })
+    }
+
+    fn masked(first: u8, length: usize) -> Vec<u8> {
+        let mut frame = vec![first];
+        match length {
+            0..=125 => frame.push(0x80 | length as u8),
+            _ => {
+                frame.push(0x80 | 126);
+                frame.extend((length as u16).to_be_bytes());
+            }
+        }
+        frame.extend([0; 4]);
+        frame.extend(vec![b'x'; length]);
+        frame
+    }
+
+    #[test]
+    fn fragments_are_counted_over_any_split() {
+        for step in [1, 3, 7, 1_000] {
+            let mut meter = meter(1_000, 3);
+            let whole: Vec<u8> = [masked(0x01, 5), masked(0x00, 300), masked(0x80, 0), masked(0x81, 130)].concat();
+            for chunk in whole.chunks(step) {
+                assert_eq!(meter.take(chunk), Ok(()));
+            }
+            let endless: Vec<u8> = [masked(0x01, 0), masked(0x89, 0), masked(0x00, 0), masked(0x00, 0)].concat();
+            assert_eq!(meter.take(&endless), Err(Fault::Fragments));
+        }
+    }
+
+    #[test]
+    fn frames_per_second_are_limited() {
+        let mut meter = meter(10, 64);
+        for _ in 0..10 {
+            assert_eq!(meter.take(&masked(0x89, 4)), Ok(()));
+        }
+        assert_eq!(meter.take(&masked(0x89, 4)), Err(Fault::Rate));
+    }
+
+    #[test]
+    fn text_is_checked_as_it_comes() {
+        let frame = |first: u8, text: &[u8]| {
+            let mask = [0x12, 0x34, 0x56, 0x78];
+            let mut frame = vec![first, 0x80 | text.len() as u8];
+            frame.extend(mask);
+            frame.extend(text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+            frame
+        };
+        let text = "κόσμε 🦀".as_bytes();
+        for cut in 0..text.len() {
+            let whole = [frame(0x01, &text[..cut]), frame(0x89, b"\xff"), frame(0x80, &text[cut..])].concat();
+            for step in [1, 2, 5, 100] {
+                let mut meter = meter(1_000, 64);
+                assert!(whole.chunks(step).all(|chunk| meter.take(chunk).is_ok()), "cut at {cut}");
+            }
+        }
+        let wrong = frame(0x81, b"abc\xf4\x90\x80\x80def");
+        let mut meter = meter(1_000, 64);
+        let found = wrong.iter().position(|byte| meter.take(&[*byte]).is_err());
+        assert_eq!(found, Some(6 + 4), "found at its first wrong byte");
+    }
+}

@@ -1,0 +1,310 @@
+//! An open connection: one loop over what comes in, what is under way, what the hub says, and the clock.
+
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::{
+    Ask, Asked, Broker, CloseReason, Command, Connection, Greeting, Identity, Incoming, Reject, Reply, Request, Socket,
+    UserId,
+};
+use crate::{
+    chat::{Answer, Begun, Caller},
+    config::Secret,
+    model::{LogId, Resumed, Seq},
+    outbox::{Frame, Signal, Woken},
+};
+
+/// A command's answer, with what it answers.
+type Answered = (Asked, Result<Answer, Reject>);
+
+/// An open connection.
+pub(super) struct Open {
+    socket: Socket,
+    identity: Arc<Identity>,
+    connection: Arc<Connection>,
+    broker: Arc<Broker>,
+    /// The command that is being begun; the next waits for it.
+    beginning: Option<BoxFuture<'static, (Asked, Begun)>>,
+    /// Commands that wait for the store, in the order in which they came: so are their answers.
+    pending: FuturesOrdered<BoxFuture<'static, Answered>>,
+    /// Joins the hub asked for, until their turn comes.
+    waiting: VecDeque<Command>,
+    heartbeat: Heartbeat,
+    opened_at: Instant,
+    expires_at: Instant,
+}
+
+/// When to ping, and until when the answer must be there.
+struct Heartbeat {
+    interval: Duration,
+    patience: Duration,
+    next_ping: Instant,
+    pong_due: Option<Instant>,
+}
+
+impl Heartbeat {
+    fn new(interval: Duration, patience: Duration) -> Self {
+        // The first one is jittered, so that connections made together don't ping together for ever.
+        let first = interval.mul_f64(rand::random_range(0.5..1.0));
+        Self { interval, patience, next_ping: Instant::now() + first, pong_due: None }
+    }
+
+    fn alive(&mut self) {
+        self.pong_due = None;
+    }
+
+    fn due(&self) -> Instant {
+        self.pong_due.map_or(self.next_ping, |due| due.min(self.next_ping))
+    }
+}
+
+impl Open {
+    pub(super) fn new(
+        socket: Socket,
+        identity: Arc<Identity>,
+        connection: Arc<Connection>,
+        broker: Arc<Broker>,
+    ) -> Self {
+        let dialect = connection.dialect.label();
+        broker.metrics.connections.with_label_values(&[dialect]).inc();
+        broker.metrics.opens.with_label_values(&[dialect]).inc();
+        let timing = &broker.config.timing;
+        Self {
+            socket,
+            heartbeat: Heartbeat::new(timing.ping_interval, timing.pong_timeout),
+            connection,
+            beginning: None,
+            pending: FuturesOrdered::new(),
+            waiting: VecDeque::new(),
+            opened_at: Instant::now(),
+            expires_at: expiry(&identity, &broker),
+            identity,
+            broker,
+        }
+    }
+
+    /// Joins the conversation the route names, and greets.
+    pub(super) async fn begin(&mut self, since: Option<Seq>) -> Result<(), Reject> {
+        let (mut replays, mut bound, mut anew) = (Vec::new(), None, None);
+        if let Some(conversation) = &self.connection.bound {
+            let join = Command::Join { conversation: conversation.clone(), since };
+            let answer = match self.broker.chat.clone().begin(self.caller(), join).await {
+                Begun::Done(answer) => answer?,
+                Begun::Pending(answer) => answer.await?,
+            };
+            replays = answer.replays;
+            if let Reply::Joined { head, resumed, .. } = answer.reply {
+                bound = Some((conversation, head));
+                if let Resumed::Resync { first } = resumed {
+                    anew = self.connection.dialect.resync(&LogId::from(conversation), first, head);
+                }
+            }
+        }
+        let (identity, at) = (&*self.identity, self.broker.clock.now());
+        let greeting = Greeting { identity, connection: self.connection.id(), bound, at };
+        self.connection.outbox.send(self.connection.dialect.greet(&greeting).into_iter().chain(anew));
+        self.broker.tasks.spawn(self.broker.chat.clone().replay(self.connection.clone(), replays));
+        Ok(())
+    }
+
+    /// Gives up a connection that could not begin.
+    pub(super) async fn abandon(self) -> Socket {
+        self.end().await
+    }
+
+    /// Serves until something ends the connection.
+    pub(super) async fn run(mut self) -> (Socket, CloseReason, UserId) {
+        let reason = match self.serve().await {
+            Ok(never) => match never {},
+            Err(reason) => reason,
+        };
+        let user = self.identity.user.clone();
+        if reason != CloseReason::ClientLeft {
+            self.finish_pending().await;
+        }
+        (self.end().await, reason, user)
+    }
+
+    async fn end(self) -> Socket {
+        self.broker.metrics.connections.with_label_values(&[self.connection.dialect.label()]).dec();
+        self.broker.metrics.connection_duration.observe(self.opened_at.elapsed().as_secs_f64());
+        self.broker.chat.disconnect(&self.identity, &self.connection).await;
+        self.socket
+    }
+
+    /// What was taken is answered before the close, where the store answers soon.
+    async fn finish_pending(&mut self) {
+        let deadline = Instant::now() + super::CLOSE_TIMEOUT;
+        while let Ok(Some((asked, answer))) = tokio::time::timeout_at(deadline, self.pending.next()).await {
+            self.answer(asked, answer);
+        }
+    }
+
+    async fn serve(&mut self) -> Result<std::convert::Infallible, CloseReason> {
+        let (outbox, broker) = (self.connection.outbox.clone(), self.broker.clone());
+        let mut leave = pin!(broker.drain.turn());
+        let mut timer = pin!(sleep_until(self.due()));
+        loop {
+            if timer.deadline() != self.due() {
+                timer.as_mut().reset(self.due());
+            }
+            let takes_frames = self.takes_commands() && self.waiting.is_empty();
+            tokio::select! {
+                woken = outbox.woken() => self.woken(woken)?,
+                begun = current(&mut self.beginning) => {
+                    self.beginning = None;
+                    self.begun(begun);
+                }
+                Some((asked, answer)) = self.pending.next() => self.answer(asked, answer),
+                incoming = self.socket.next(), if takes_frames => self.take(incoming?)?,
+                () = &mut timer => self.tick()?,
+                retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
+            }
+            if let (true, Some(command)) = (self.takes_commands(), self.waiting.pop_front()) {
+                self.start(Asked::nothing(), command);
+            }
+        }
+    }
+
+    /// Whether the next command may begin.
+    fn takes_commands(&self) -> bool {
+        self.beginning.is_none() && self.pending.len() < self.broker.config.limits.commands_in_flight
+    }
+
+    fn due(&self) -> Instant {
+        self.heartbeat.due().min(self.expires_at)
+    }
+
+    fn tick(&mut self) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        if self.expires_at <= now {
+            return Err(CloseReason::TokenExpired);
+        }
+        if self.heartbeat.pong_due.is_some_and(|due| due <= now) {
+            return Err(CloseReason::Silent);
+        }
+        if self.heartbeat.next_ping <= now {
+            self.heartbeat.next_ping = now + self.heartbeat.interval;
+            self.heartbeat.pong_due.get_or_insert(now + self.heartbeat.patience);
+            self.connection.outbox.send([Frame::ping()]);
+        }
+        Ok(())
+    }
+
+    fn woken(&mut self, woken: Woken) -> Result<(), CloseReason> {
+        match woken {
+            Woken::Overflowed => Err(CloseReason::TooSlow),
+            Woken::Broken => Err(CloseReason::ClientLeft),
+            Woken::Signal(Signal::Added { conversation, since }) => {
+                // What a user is added to finds their native sockets: they join by themselves.
+                let room = self.waiting.len() < self.broker.config.limits.conversations_per_connection;
+                if room && !self.connection.listens_to(&conversation) {
+                    self.waiting.push_back(Command::Join { conversation, since: Some(since) });
+                }
+                Ok(())
+            }
+            Woken::Signal(Signal::Removed(conversation)) => {
+                if self.connection.bound.as_ref() == Some(&conversation) {
+                    return Err(CloseReason::Refused(Reject::NotMember));
+                }
+                self.waiting.push_back(Command::Leave { conversation });
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) -> Result<(), CloseReason> {
+        self.heartbeat.alive();
+        match incoming {
+            Incoming::Alive => Ok(()),
+            Incoming::Binary(_) => Err(CloseReason::Binary),
+            Incoming::Text(text) => {
+                self.read(&text);
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&mut self, text: &Utf8Bytes) {
+        match self.connection.dialect.decode(text, self.connection.bound.as_ref()) {
+            Ok(Request { reference, ask: Ask::Command(command) }) => {
+                let client_id = command.client_id().cloned();
+                self.start(Asked { reference, client_id }, command);
+            }
+            Ok(Request { reference, ask: Ask::Refresh(token) }) => {
+                self.refresh(Asked { reference, ..Asked::nothing() }, &token);
+            }
+            Ok(Request { reference, ask: Ask::Authenticate(_) }) => {
+                let asked = Asked { reference, ..Asked::nothing() };
+                self.say(asked, Reject::Conflict("Already authenticated"));
+            }
+            Err(bad) => {
+                let asked = Asked { reference: bad.reference, ..Asked::nothing() };
+                self.broker.metrics.commands.with_label_values(&["unreadable", bad.reject.code()]).inc();
+                self.say(asked, bad.reject);
+            }
+        }
+    }
+
+    /// A fresh token of the same user extends the stay.
+    fn refresh(&mut self, asked: Asked, token: &Secret) {
+        match self.broker.auth.verify(token.reveal()) {
+            Ok(identity) if identity.user == self.identity.user => {
+                let until = identity.expires_at;
+                self.expires_at = expiry(&identity, &self.broker);
+                self.identity = Arc::new(identity);
+                self.connection.outbox.send(self.connection.dialect.refreshed(asked, until));
+            }
+            Ok(_) => self.say(asked, Reject::Forbidden("The token is another user's")),
+            Err(reject) => self.say(asked, reject),
+        }
+    }
+
+    fn start(&mut self, asked: Asked, command: Command) {
+        let begun = self.broker.chat.clone().begin(self.caller(), command);
+        self.beginning = Some(begun.map(move |begun| (asked, begun)).boxed());
+    }
+
+    fn begun(&mut self, (asked, begun): (Asked, Begun)) {
+        match begun {
+            Begun::Done(answer) => self.answer(asked, answer),
+            Begun::Pending(answer) => self.pending.push_back(answer.map(move |answer| (asked, answer)).boxed()),
+        }
+    }
+
+    fn answer(&mut self, asked: Asked, answer: Result<Answer, Reject>) {
+        match answer {
+            Ok(Answer { reply, replays }) => {
+                self.connection.outbox.send(self.connection.dialect.reply(asked, &reply));
+                if !replays.is_empty() {
+                    self.broker.tasks.spawn(self.broker.chat.clone().replay(self.connection.clone(), replays));
+                }
+            }
+            Err(reject) => self.say(asked, reject),
+        }
+    }
+
+    fn say(&self, asked: Asked, reject: Reject) {
+        self.connection.outbox.send([self.connection.dialect.reject(asked, &reject)]);
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { identity: self.identity.clone(), connection: Some(self.connection.clone()) }
+    }
+}
+
+/// The command that is being begun; without one, nothing ever.
+async fn current<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+    match slot {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When the token's time is over, on the clock that timers know.
+fn expiry(identity: &Identity, broker: &Broker) -> Instant {
+    Instant::now() + identity.expires_at.since(broker.clock.now())
+}

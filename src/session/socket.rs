@@ -1,0 +1,189 @@
+//! The reading half of a WebSocket, behind a small seam: tungstenite reads and checks, the outbox writes.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::StreamExt;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::tcp::OwnedReadHalf,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message, Utf8Bytes,
+        error::{CapacityError, Error},
+        protocol::{Role, WebSocketConfig},
+    },
+};
+
+use super::meter::{Fault, FrameLimits, Meter};
+use crate::{
+    model::CloseReason,
+    outbox::{Class, Frame, Outbox},
+};
+
+/// Bytes read at a time: most frames fit, and an idle connection holds no more.
+const READ_BUFFER: usize = 1_024;
+
+/// What a socket may send.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketLimits {
+    /// Bytes of a frame, and of a message.
+    pub message_bytes: usize,
+    /// Frames.
+    pub frames: FrameLimits,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message.
+    Binary(bytes::Bytes),
+    /// A sign of life: a ping (already answered) or a pong.
+    Alive,
+}
+
+/// The reading half of a WebSocket.
+#[derive(Debug)]
+pub struct Socket {
+    stream: WebSocketStream<Transport>,
+}
+
+impl Socket {
+    /// Reads from `reader`, what came behind the handshake first; answers to pings and closes go to `outbox`.
+    pub async fn new(
+        reader: OwnedReadHalf,
+        read_ahead: Vec<u8>,
+        outbox: Arc<Outbox>,
+        limits: SocketLimits,
+    ) -> Self {
+        let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), fault: None };
+        // What is wrong with it already is found by the first read.
+        let _found = transport.count(&read_ahead);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(READ_BUFFER)
+            .max_message_size(Some(limits.message_bytes))
+            .max_frame_size(Some(limits.message_bytes));
+        let stream = WebSocketStream::from_partially_read(transport, read_ahead, Role::Server, Some(config)).await;
+        Self { stream }
+    }
+
+    /// The next thing that came in, or why there will be none. Safe to cancel.
+    ///
+    /// # Errors
+    /// The connection is over, or must be closed for what came.
+    pub async fn next(&mut self) -> Result<Incoming, CloseReason> {
+        loop {
+            if let Some(fault) = self.stream.get_ref().fault {
+                return Err(fault.into());
+            }
+            return match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => Ok(Incoming::Text(text)),
+                Some(Ok(Message::Binary(bytes))) => Ok(Incoming::Binary(bytes)),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Incoming::Alive),
+                // The answer is on its way; the next read finds the end.
+                Some(Ok(Message::Close(_) | Message::Frame(_))) => continue,
+                Some(Err(error)) => Err(self.reason(&error)),
+                None => Err(CloseReason::ClientLeft),
+            };
+        }
+    }
+
+    /// Reads on, and forgets what it reads, until the other side closes: a socket that is dropped with something unread
+    /// resets the connection, and the close frame would be lost with it.
+    pub async fn read_out(&mut self) {
+        let reader = &mut self.stream.get_mut().reader;
+        let mut nowhere = [0; READ_BUFFER];
+        while reader.read(&mut nowhere).await.is_ok_and(|bytes| bytes > 0) {}
+    }
+
+    fn reason(&self, error: &Error) -> CloseReason {
+        match (self.stream.get_ref().fault, error) {
+            (Some(fault), _) => fault.into(),
+            (_, Error::Utf8(_)) => CloseReason::NotUtf8,
+            (_, Error::Capacity(CapacityError::MessageTooLong { .. })) => CloseReason::TooLarge,
+            (_, Error::Protocol(protocol)) => {
+                use tokio_tungstenite::tungstenite::error::ProtocolError;
+                match protocol {
+                    ProtocolError::ResetWithoutClosingHandshake => CloseReason::ClientLeft,
+                    _ => CloseReason::Protocol,
+                }
+            }
+            _ => CloseReason::ClientLeft,
+        }
+    }
+}
+
+impl From<Fault> for CloseReason {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Rate => Self::Flood,
+            Fault::Fragments => Self::TooLarge,
+            Fault::Utf8 => Self::NotUtf8,
+        }
+    }
+}
+
+/// What tungstenite sees: bytes in from the socket, counted; bytes out into the outbox.
+#[derive(Debug)]
+struct Transport {
+    reader: OwnedReadHalf,
+    outbox: Arc<Outbox>,
+    meter: Meter,
+    fault: Option<Fault>,
+}
+
+impl Transport {
+    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.meter.take(bytes).map_err(|fault| {
+            self.fault = Some(fault);
+            io::Error::other("what came can't go on")
+        })
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.reader).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) => Poll::Ready(self.count(&buffer.filled()[before..])),
+            other => other,
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    /// Takes whole frames: tungstenite writes control frames only, each in one piece.
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        const OPCODE: u8 = 0x0F;
+        const CLOSE: u8 = 0x08;
+        let frame = Frame { bytes: bytes::Bytes::copy_from_slice(bytes), class: Class::Pong };
+        if bytes.first().is_some_and(|first| first & OPCODE == CLOSE) {
+            self.outbox.close(Some(Frame { class: Class::Durable, ..frame }));
+        } else {
+            self.outbox.send([frame]);
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
