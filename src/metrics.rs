@@ -121,6 +121,8 @@ metrics! {
     bus_out_dropped: IntCounter("bus_publish_dropped_total");
     /// Messages from Redis that wait for the hub.
     bus_in_queue: IntGauge("bus_receive_queue");
+    /// Messages from Redis that could not be read.
+    bus_in_unreadable: IntCounter("bus_unreadable_total");
     /// Times anything may have been missed, so that all followed logs were compared with the store.
     bus_missed: IntCounter("bus_missed_total");
     /// Gaps seen in logs.

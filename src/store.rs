@@ -12,6 +12,15 @@ use crate::model::{
     UserId,
 };
 
+mod postgres;
+mod row;
+mod sqlite;
+mod writer;
+
+pub use postgres::Postgres;
+pub use sqlite::Sqlite;
+pub use writer::{AppendError, Committed, Writer, WriterSettings, watch};
+
 /// By what right an entry is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
@@ -195,4 +204,24 @@ pub trait Store: Send + Sync + 'static {
     -> Result<Vec<Entry>, StoreError>;
     /// A user's notifications, newest first.
     async fn notifications(&self, user: &UserId, limit: u32, offset: u32) -> Result<Vec<Notification>, StoreError>;
+}
+
+/// What is asked of a store, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Append,
+    Read,
+    Write,
+    Ping,
+}
+
+impl Operation {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Ping => "ping",
+        }
+    }
 }

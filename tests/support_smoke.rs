@@ -4,7 +4,9 @@ mod support;
 
 use std::process::Command;
 
-use support::{Postgres, Process, RedisServer, Signal, cpu_seconds, resident_bytes};
+use support::{
+    Client, Link, Node, Postgres, Process, Proxy, RedisServer, SECRET, Signal, cpu_seconds, resident_bytes, token,
+};
 
 #[tokio::test]
 async fn redis_forgets_what_it_held_and_keeps_its_port() {
@@ -64,6 +66,48 @@ async fn postgres_answers_nothing_while_it_is_frozen() {
     assert!(silence.is_err());
     postgres.resume();
     client.query_one("SELECT 1", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_holds_answers_and_cuts_links() {
+    let redis = RedisServer::start().await;
+    let proxy = Proxy::to(format!("127.0.0.1:{}", redis.port())).await;
+    let client = redis::Client::open(proxy.url(&redis.url())).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+
+    proxy.set(Link::Mute);
+    let unheard = redis::cmd("SET").arg("key").arg("value").query_async::<()>(&mut connection).await;
+    assert!(unheard.unwrap_err().is_timeout());
+    let value: String = redis.command(&["GET", "key"]).await;
+    assert_eq!(value, "value", "it happened, and the answer is held");
+
+    proxy.set(Link::Open);
+    redis::cmd("PING").query_async::<()>(&mut connection).await.unwrap();
+    proxy.set(Link::Cut);
+    redis::cmd("PING").query_async::<()>(&mut connection).await.unwrap_err();
+    client.get_multiplexed_async_connection().await.unwrap_err();
+    proxy.set(Link::Open);
+    client.get_multiplexed_async_connection().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_in_dev_mode_greets_answers_and_ends() {
+    let node = Node::dev().start().await;
+    let mut client = Client::native(&node, "alice").await;
+    assert_eq!(client.greeting["user_id"], "alice");
+    client.join("general").await;
+    client.say("general", "Hello").await;
+    assert_eq!(node.metrics().await.sum("switchboard_messages_accepted_total"), 1.0);
+    client.close().await;
+    assert_eq!(node.terminate().await, 0);
+    node.assert_never_logged(&[SECRET, &token("alice")]);
+}
+
+#[tokio::test]
+async fn a_node_that_may_not_start_tells_how_it_ended() {
+    let (status, log) = Node::dev().set("LISTEN", "nonsense").try_start().await.unwrap_err();
+    assert_eq!(status.code(), Some(78), "{log}");
+    assert!(log.contains("LISTEN"), "{log}");
 }
 
 #[tokio::test]

@@ -1,1 +1,294 @@
-//! Group commit.
+//! Group commit: lanes that gather what waits and commit it in one round trip.
+//!
+//! Invariants: entries of one log go through one lane, in the order in which they were queued; `committed` hears of every
+//! stored entry before its appender does; what may have been stored is never called refused.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{AppendRefused, Appended, NewEntry, Outcome, Store, StoreError};
+use crate::{
+    degrade::{Degrade, Part},
+    metrics::Metrics,
+    model::{ConnectionId, Entry},
+};
+
+/// The first wait before a batch whose outcome is unknown is tried again.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// The longest such wait.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How the writer gathers and retries.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterSettings {
+    /// Group commits that run side by side. Few beat many.
+    pub lanes: usize,
+    /// Entries in one commit.
+    pub max_batch: usize,
+    /// Entries that may wait for one lane.
+    pub queue: usize,
+    /// How long an unknown outcome is retried before the appender hears "unknown".
+    pub retry_for: Duration,
+}
+
+impl Default for WriterSettings {
+    fn default() -> Self {
+        Self { lanes: 2, max_batch: 400, queue: 10_000, retry_for: Duration::from_secs(10) }
+    }
+}
+
+/// A stored entry, and the socket that sent it.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// The socket that sent it.
+    pub origin: Option<ConnectionId>,
+}
+
+/// Why an entry was not, or may not have been, appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// It was refused.
+    #[error(transparent)]
+    Refused(#[from] AppendRefused),
+    /// The store can't take it now; surely it was not stored.
+    #[error("not stored: the store is unavailable")]
+    Unavailable,
+    /// It may or may not be stored; the same `dedupe` settles that.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+type Answer = Result<Appended, AppendError>;
+
+struct Queued {
+    entry: NewEntry,
+    origin: Option<ConnectionId>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The way into every log.
+pub struct Writer {
+    lanes: Vec<mpsc::Sender<Queued>>,
+}
+
+impl Writer {
+    /// Starts the lanes. `committed` is called once per commit, in commit order per log, before the appenders are told,
+    /// with every newly stored entry (those put into inboxes among them); it must not block. After `stop` what is queued
+    /// is still finished.
+    pub fn start(
+        store: Arc<dyn Store>,
+        settings: WriterSettings,
+        metrics: Arc<Metrics>,
+        degrade: Arc<Degrade>,
+        committed: impl Fn(Vec<Committed>) + Send + Sync + 'static,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let committed: Arc<dyn Fn(Vec<Committed>) + Send + Sync> = Arc::new(committed);
+        let lanes = (0..settings.lanes.max(1)).map(|_| {
+            let (sender, receiver) = mpsc::channel(settings.queue);
+            let (store, metrics, degrade) = (store.clone(), metrics.clone(), degrade.clone());
+            let lane = Lane { store, settings, metrics, degrade, committed: committed.clone() };
+            tasks.spawn(lane.run(receiver, stop.clone()));
+            sender
+        });
+        Self { lanes: lanes.collect() }
+    }
+
+    /// Queues at the call, so that calls made one after the other keep their order; resolves when it is known.
+    pub fn append(&self, entry: NewEntry, origin: Option<ConnectionId>) -> impl Future<Output = Answer> + Send + use<> {
+        let mut hasher = DefaultHasher::new();
+        entry.log.hash(&mut hasher);
+        let lane = &self.lanes[hasher.finish() as usize % self.lanes.len()];
+        let (answer, known) = oneshot::channel();
+        let queued = lane.try_send(Queued { entry, origin, answer }).is_ok();
+        async move {
+            if !queued {
+                return Err(AppendError::Unavailable);
+            }
+            known.await.unwrap_or(Err(AppendError::Unknown))
+        }
+    }
+}
+
+struct Lane {
+    store: Arc<dyn Store>,
+    settings: WriterSettings,
+    metrics: Arc<Metrics>,
+    degrade: Arc<Degrade>,
+    committed: Arc<dyn Fn(Vec<Committed>) + Send + Sync>,
+}
+
+impl Lane {
+    async fn run(self, mut queue: mpsc::Receiver<Queued>, stop: CancellationToken) {
+        let mut waiting = Vec::with_capacity(self.settings.max_batch);
+        loop {
+            let count = tokio::select! {
+                count = queue.recv_many(&mut waiting, self.settings.max_batch) => count,
+                () = stop.cancelled(), if !queue.is_closed() => {
+                    queue.close();
+                    continue;
+                }
+            };
+            if count == 0 {
+                return;
+            }
+            for batch in split(waiting.drain(..)) {
+                self.commit(batch).await;
+            }
+        }
+    }
+
+    /// Commits one batch; one that the store calls faulty is halved until the fault stands alone.
+    async fn commit(&self, batch: Vec<Queued>) {
+        // Beside each batch: whether an earlier try may have stored some of it.
+        let mut todo = vec![(batch, false)];
+        while let Some((mut batch, mut doubtful)) = todo.pop() {
+            let (entries, places) = dedupe(&batch);
+            match self.append(&entries, &mut doubtful).await {
+                Ok(outcomes) => self.settle(batch, &places, &outcomes),
+                Err(StoreError::Failed(error)) if batch.len() > 1 => {
+                    tracing::warn!(%error, entries = batch.len(), "a batch failed and is halved");
+                    let rest = batch.split_off(batch.len() / 2);
+                    todo.extend([(rest, doubtful), (batch, doubtful)]);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, entries = batch.len(), "entries were not stored");
+                    let answer = match error {
+                        StoreError::Unknown(_) => AppendError::Unknown,
+                        StoreError::Unavailable(_) | StoreError::Failed(_) => AppendError::Unavailable,
+                    };
+                    for queued in batch {
+                        let _gone = queued.answer.send(Err(answer));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends, and goes on trying while an earlier try may have been stored.
+    async fn append(&self, entries: &[NewEntry], doubtful: &mut bool) -> Result<Vec<Outcome>, StoreError> {
+        let (started, mut wait) = (Instant::now(), BACKOFF_MIN);
+        loop {
+            let error = match self.store.append(entries).await {
+                Ok(outcomes) => {
+                    self.metrics.batch_entries.observe(entries.len() as f64);
+                    return Ok(outcomes);
+                }
+                Err(error) => error,
+            };
+            *doubtful |= matches!(error, StoreError::Unknown(_));
+            if !matches!(error, StoreError::Failed(_)) {
+                self.degrade.report(Part::Store, Err(()));
+            }
+            match error {
+                error if !*doubtful => return Err(error),
+                StoreError::Failed(error) if entries.len() > 1 => return Err(StoreError::Failed(error)),
+                error if started.elapsed() >= self.settings.retry_for => {
+                    return Err(StoreError::Unknown(error.to_string()));
+                }
+                _ => {
+                    sleep(wait).await;
+                    wait = (wait * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    fn settle(&self, batch: Vec<Queued>, places: &[usize], outcomes: &[Outcome]) {
+        let mut committed = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut told = vec![false; outcomes.len()];
+        for (queued, place) in batch.into_iter().zip(places) {
+            let Some(outcome) = outcomes.get(*place) else { continue };
+            let mut answer = outcome.clone();
+            let first = !std::mem::replace(&mut told[*place], true);
+            if let Ok(appended) = &mut answer {
+                if first && !appended.duplicate {
+                    let also = std::mem::take(&mut appended.also).into_iter();
+                    let entry = entry(queued.entry, appended);
+                    committed.push(Committed { entry: Arc::new(entry), origin: queued.origin });
+                    committed.extend(also.map(|entry| Committed { entry: Arc::new(entry), origin: None }));
+                }
+                appended.duplicate |= !first;
+            }
+            answers.push((queued.answer, answer));
+        }
+        if !committed.is_empty() {
+            (self.committed)(committed);
+        }
+        for (appender, answer) in answers {
+            let _gone = appender.send(answer.map_err(AppendError::Refused));
+        }
+    }
+}
+
+/// Batches that the store takes: messages together, each change alone, all in order.
+fn split(waiting: impl Iterator<Item = Queued>) -> Vec<Vec<Queued>> {
+    let mut batches: Vec<Vec<Queued>> = Vec::new();
+    let mut open = false;
+    for queued in waiting {
+        let message = queued.entry.body.is_message();
+        match batches.last_mut() {
+            Some(batch) if open && message => batch.push(queued),
+            _ => batches.push(vec![queued]),
+        }
+        open = message;
+    }
+    batches
+}
+
+/// The batch without repeats, and for each queued entry its place in it.
+fn dedupe(batch: &[Queued]) -> (Vec<NewEntry>, Vec<usize>) {
+    let mut entries = Vec::with_capacity(batch.len());
+    let mut known = HashMap::with_capacity(batch.len());
+    let places = batch.iter().map(|Queued { entry, .. }| {
+        *known.entry((&entry.log, &entry.sender, &entry.dedupe)).or_insert_with(|| {
+            entries.push(entry.clone());
+            entries.len() - 1
+        })
+    });
+    let places = places.collect();
+    (entries, places)
+}
+
+fn entry(new: NewEntry, appended: &Appended) -> Entry {
+    Entry {
+        log: new.log,
+        seq: appended.seq,
+        message_no: appended.message_no,
+        sender: new.sender,
+        sender_name: new.sender_name,
+        client_id: new.client_gave_id.then_some(new.dedupe),
+        at: appended.at,
+        body: new.body,
+    }
+}
+
+/// Asks the store for a sign of life, once a second, and reports it.
+pub async fn watch(store: Arc<dyn Store>, degrade: Arc<Degrade>, stop: CancellationToken) {
+    const PERIOD: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(2);
+    loop {
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(PATIENCE, store.ping()).await;
+        let result = if matches!(answer, Ok(Ok(()))) { Ok(asked.elapsed()) } else { Err(()) };
+        degrade.report(Part::Store, result);
+        tokio::select! {
+            () = sleep(PERIOD) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}

@@ -9,6 +9,7 @@
 //! | Redis | [`RedisServer::start`] |
 //! | a fresh PostgreSQL database | `Postgres::shared().await.database().await` |
 //! | a PostgreSQL to kill or freeze | [`Postgres::start`] |
+//! | a link that breaks | [`Proxy::to`] in front of either |
 //! | a node | [`Node::serve`], [`Node::dev`] |
 //! | a WebSocket | [`Client::native`], [`Client::rooms`], [`Client::connect`]; [`RawClient`] for malformed frames |
 //! | a token | [`token`], [`token_with`] |
@@ -20,6 +21,7 @@ mod guard;
 mod node;
 mod postgres;
 mod process;
+mod proxy;
 mod raw;
 mod redis;
 mod token;
@@ -31,6 +33,7 @@ pub use self::{
     node::{Answer, Metrics, Node, NodeBuilder},
     postgres::Postgres,
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
+    proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
     redis::RedisServer,
     token::{SECRET, token, token_with},

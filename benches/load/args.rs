@@ -1,0 +1,70 @@
+//! What can be set on the command line.
+
+use clap::{Arg, ArgAction, Command, value_parser};
+use serde::{Deserialize, Serialize};
+
+/// The settings of a run. The defaults are the load that the figures in the documentation were taken with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Args {
+    /// Which parts to run.
+    pub only: Vec<String>,
+    pub seconds: u64,
+    pub rates: Vec<u64>,
+    pub sockets: usize,
+    pub rooms: usize,
+    pub senders: usize,
+    pub conversations: usize,
+    pub depth: usize,
+    pub connections: usize,
+}
+
+/// The parts there are; the last runs only when it is asked for, since `deliveries` holds it.
+const PARTS: [&str; 4] = ["idle", "deliveries", "sends", "floor"];
+
+impl Args {
+    /// Reads the command line.
+    pub fn read() -> Self {
+        let count = |name: &'static str, default: &'static str, help: &'static str| {
+            Arg::new(name).long(name).default_value(default).help(help).value_parser(value_parser!(usize))
+        };
+        let command = Command::new("load")
+            .about("Starts Redis, PostgreSQL and a node, puts load on them and prints what it costs")
+            .arg(Arg::new("only").long("only").value_delimiter(',').value_parser(PARTS).help("Parts to run"))
+            .arg(count("seconds", "10", "Length of each measurement").value_parser(value_parser!(u64)))
+            .arg(
+                Arg::new("rates")
+                    .long("rates")
+                    .default_value("20000,100000")
+                    .value_delimiter(',')
+                    .value_parser(value_parser!(u64).range(1..))
+                    .help("Deliveries per second"),
+            )
+            .arg(count("sockets", "1000", "Deliveries: sockets in all"))
+            .arg(count("rooms", "10", "Deliveries: rooms they are spread over"))
+            .arg(count("senders", "200", "Sends: senders"))
+            .arg(count("conversations", "100", "Sends: conversations they are spread over"))
+            .arg(count("depth", "16", "Sends: messages each has under way"))
+            .arg(count("connections", "10000", "Idle: connections"))
+            // cargo bench says this to every benchmark.
+            .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true));
+        let found = command.get_matches();
+        let number = |name: &str| found.get_one::<usize>(name).copied().unwrap_or_default().max(1);
+        let only: Vec<String> = found.get_many("only").into_iter().flatten().cloned().collect();
+        Self {
+            only: if only.is_empty() { PARTS[..3].iter().map(|&part| part.to_owned()).collect() } else { only },
+            seconds: found.get_one("seconds").copied().unwrap_or(10),
+            rates: found.get_many("rates").into_iter().flatten().copied().collect(),
+            sockets: number("sockets"),
+            rooms: number("rooms"),
+            senders: number("senders"),
+            conversations: number("conversations"),
+            depth: number("depth"),
+            connections: number("connections"),
+        }
+    }
+
+    /// Whether a part is to be run.
+    pub fn wants(&self, part: &str) -> bool {
+        self.only.iter().any(|wanted| wanted == part)
+    }
+}

@@ -1,0 +1,60 @@
+//! The bare write loop: what the kernel alone costs. A process that accepts sockets and writes the frames that a node
+//! would deliver, at the same pace, and does nothing else.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    BenchResult,
+    args::Args,
+    deliveries::restamped,
+    wire::{now, server_text},
+};
+
+/// Says where it listens, waits for all sockets and one word, then writes until it is killed.
+pub fn serve(args: &Args, rate: u64, sample: &str) -> BenchResult<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("listening on {}", listener.local_addr()?);
+    let audience = args.sockets / args.rooms;
+    let mut sockets = Vec::with_capacity(args.sockets);
+    for _ in 0..audience * args.rooms {
+        let (socket, _) = listener.accept()?;
+        socket.set_nodelay(true)?;
+        sockets.push(socket);
+    }
+    sockets[0].read_exact(&mut [0; 2])?;
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+    }
+
+    let pause = Duration::from_nanos(1_000_000_000 * audience as u64 / rate);
+    let begin = Instant::now();
+    for number in 0u32.. {
+        thread::sleep((pause * number).saturating_sub(begin.elapsed()));
+        let frame = server_text(&restamped(sample, now(), number.into()));
+        let room = number as usize % args.rooms;
+        for socket in &mut sockets[room * audience..(room + 1) * audience] {
+            if !write(socket, &frame) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a frame; `false` when the reader has gone. A reader so slow that its socket is full misses the frame.
+fn write(socket: &mut TcpStream, frame: &[u8]) -> bool {
+    match socket.write(frame) {
+        Ok(written) if written < frame.len() => {
+            // A frame once begun must be ended.
+            let rest = socket.set_nonblocking(false).and_then(|()| socket.write_all(&frame[written..]));
+            rest.and_then(|()| socket.set_nonblocking(true)).is_ok()
+        }
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}

@@ -1,0 +1,143 @@
+//! `make bench`: what a delivery, a durable send, a connect and an idle connection cost.
+//!
+//! Starts Redis, PostgreSQL (with fsync) and one node, and puts load on them from a process of its own per part, so
+//! that CPU can be told apart. Prints figures and fails on none of them: they are this machine's.
+//!
+//! Read `deliveries` first, then `floor`, which is what it is compared with.
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and may panic")]
+#![allow(unreachable_pub, reason = "as in the library")]
+
+mod args;
+mod deliveries;
+mod floor;
+mod idle;
+mod measure;
+mod report;
+mod sends;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+mod wire;
+
+use std::{error::Error, process::Command};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::task::LocalSet;
+
+use self::{
+    args::Args,
+    measure::World,
+    support::{Node, Postgres, Process, RedisServer, Signal},
+};
+
+/// Whatever goes wrong ends the benchmark with its text.
+pub type BenchResult<T> = Result<T, Box<dyn Error>>;
+
+/// What a process of its own does; handed over as JSON in its only argument.
+#[derive(Debug, Serialize, Deserialize)]
+enum Task {
+    Idle(Args, World),
+    Deliveries(Args, World, u64),
+    Floor(Args, u64, String),
+    Sends(Args, World),
+}
+
+/// The first argument of such a process.
+const TASK: &str = "--task";
+
+fn main() -> BenchResult<()> {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(TASK) {
+        return perform(serde_json::from_str(&words.next().ok_or("no task")?)?);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(conduct(&Args::read()))
+}
+
+/// Carries out a task and prints its figures as one line of JSON.
+fn perform(task: Task) -> BenchResult<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = async {
+        Ok(match &task {
+            Task::Idle(args, world) => serde_json::to_string(&idle::run(args, world).await?)?,
+            Task::Deliveries(args, world, rate) => serde_json::to_string(&deliveries::run(args, world, *rate).await?)?,
+            Task::Sends(args, world) => serde_json::to_string(&sends::run(args, world).await?)?,
+            Task::Floor(args, rate, sample) => {
+                floor::serve(args, *rate, sample)?;
+                String::new()
+            }
+        })
+    };
+    let figures: BenchResult<String> = LocalSet::new().block_on(&runtime, run);
+    println!("{}", figures?);
+    Ok(())
+}
+
+/// Starts a process for `task`.
+fn command(task: &Task) -> BenchResult<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(TASK).arg(serde_json::to_string(task)?);
+    Ok(command)
+}
+
+/// Runs `task` in a process of its own and returns its figures.
+fn figures<T: DeserializeOwned>(task: &Task) -> BenchResult<T> {
+    let output = command(task)?.stderr(std::process::Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("the load generator ended with {}", output.status).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Runs the parts one after another, and prints.
+async fn conduct(args: &Args) -> BenchResult<()> {
+    let cores = std::thread::available_parallelism()?;
+    println!("{cores} cores, shared by the node, Redis, PostgreSQL and the load; {} s each", args.seconds);
+    if args.wants("floor") {
+        for &rate in &args.rates {
+            report::floor(rate, &bare_write_loop(args, rate, &deliveries::stand_in()).await?);
+        }
+    }
+    if args.only.iter().any(|part| part != "floor") { with_a_node(args).await } else { Ok(()) }
+}
+
+/// Starts everything, and runs the parts that need it.
+async fn with_a_node(args: &Args) -> BenchResult<()> {
+    let redis = RedisServer::start().await;
+    let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
+    let node = Node::serve(&redis.url(), &postgres.database().await)
+        // On, and out of the way.
+        .set("MESSAGE_RATE_LIMIT", 10_000_000)
+        .start()
+        .await;
+    let world = World {
+        address: node.address(),
+        node: node.pid(),
+        redis: Some(redis.pid()),
+        postgres: Some(postgres.pid()),
+        redis_url: redis.url(),
+    };
+    if args.wants("idle") {
+        report::idle(&figures(&Task::Idle(args.clone(), world.clone()))?);
+    }
+    if args.wants("deliveries") {
+        for &rate in &args.rates {
+            let own: deliveries::Figures = figures(&Task::Deliveries(args.clone(), world.clone(), rate))?;
+            let bare = bare_write_loop(args, rate, &own.sample).await?;
+            report::deliveries(rate, &own, &bare);
+        }
+    }
+    if args.wants("sends") {
+        report::sends(&figures(&Task::Sends(args.clone(), world))?);
+    }
+    Ok(())
+}
+
+/// The same load from the bare write loop.
+async fn bare_write_loop(args: &Args, rate: u64, sample: &str) -> BenchResult<deliveries::Figures> {
+    let mut command = command(&Task::Floor(args.clone(), rate, sample.into()))?;
+    let server = Process::spawn("bare write loop", &mut command, Signal::Kill);
+    let listening = |line: &str| line.strip_prefix("listening on ")?.parse().ok();
+    let address = server.line("where it listens", listening).await?;
+    let world = World { address, node: server.pid(), redis: None, postgres: None, redis_url: String::new() };
+    figures(&Task::Deliveries(args.clone(), world, rate))
+}

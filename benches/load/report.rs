@@ -1,0 +1,100 @@
+//! The figures as text.
+
+use crate::{
+    deliveries, idle,
+    measure::{Cpu, Latency},
+    sends,
+};
+
+/// The bare write loop alone.
+pub fn floor(rate: u64, figures: &deliveries::Figures) {
+    println!("\nBare write loop, {rate} a second asked for, frames of {} bytes", figures.sample.len());
+    heading();
+    row("bare write loop", figures);
+}
+
+fn heading() {
+    println!("                     delivered/s    CPU all parts    p50     p99  spread p50    p99");
+}
+
+fn row(name: &str, figures: &deliveries::Figures) {
+    let cpu = figures.cpu.micros_per(figures.deliveries);
+    println!(
+        "  {name:<18} {:>11.0} {:>6.2} {:>9.2} {:>6.2} {:>7.2} {:>11.2} {:>6.2}   load generator {:.2}",
+        figures.deliveries as f64 / figures.seconds,
+        cpu.node,
+        cpu.node + cpu.redis + cpu.postgres,
+        figures.latency.p50,
+        figures.latency.p99,
+        figures.spread.p50,
+        figures.spread.p99,
+        cpu.load,
+    );
+}
+
+/// One rate: the node beside the bare write loop.
+pub fn deliveries(rate: u64, node: &deliveries::Figures, floor: &deliveries::Figures) {
+    println!("\nDeliveries, {rate} a second asked for (CPU µs per delivery; latency in ms)");
+    heading();
+    row("bare write loop", floor);
+    row("node", node);
+    let (own, bare) = (node.cpu.micros_per(node.deliveries).node, floor.cpu.micros_per(floor.deliveries).node);
+    println!("  node / bare write loop: CPU {:.2}, spread p99 {:.2}", own / bare, node.spread.p99 / floor.spread.p99);
+    println!("  the node's latency includes the durable commit; spread is from a message's first copy to its others");
+    println!("  frame of {} bytes, {} deliveries missing", node.sample.len(), node.missing);
+    println!("  Redis commands per message: {}", node.commands.top(node.messages as f64));
+}
+
+/// Durable sends.
+pub fn sends(figures: &sends::Figures) {
+    let Latency { p50, p90, p99, max } = figures.latency;
+    println!("\nDurable sends, flat out (fsync on)");
+    println!(
+        "  {:.0} messages/s acked; ack p50 {p50:.1} ms, p90 {p90:.1}, p99 {p99:.1}, max {max:.1}",
+        figures.acked as f64 / figures.seconds
+    );
+    println!("  CPU µs per message: {}", parts(figures.cpu.micros_per(figures.acked)));
+    let each = figures.acked.max(1) as f64;
+    println!(
+        "  Redis commands per message: {:.2} ({})",
+        figures.commands.sum() as f64 / each,
+        figures.commands.top(each)
+    );
+    if !figures.errors.is_empty() {
+        println!("  errors: {:?}", figures.errors);
+    }
+}
+
+/// Idle connections.
+pub fn idle(figures: &idle::Figures) {
+    let each = figures.connections as f64;
+    println!("\n{} idle connections", figures.connections);
+    println!("  memory: {:.2} KiB each (resident)", figures.bytes_each / 1024.0);
+    println!(
+        "  connects: {:.0}/s; CPU µs each: {}",
+        each / figures.connect_seconds,
+        parts(figures.connect_cpu.micros_per(figures.connections))
+    );
+    println!(
+        "  Redis commands per connect: {:.2} ({})",
+        figures.connect_commands.sum() as f64 / each,
+        figures.connect_commands.top(each)
+    );
+    println!(
+        "  idle: {:.1} Redis commands/s ({}); CPU % of a core: node {:.2}, Redis {:.2}, PostgreSQL {:.2}",
+        figures.idle_commands.sum() as f64 / figures.idle_seconds,
+        figures.idle_commands.top(figures.idle_seconds),
+        100.0 * figures.idle_cpu.node / figures.idle_seconds,
+        100.0 * figures.idle_cpu.redis / figures.idle_seconds,
+        100.0 * figures.idle_cpu.postgres / figures.idle_seconds
+    );
+    if figures.lost > 0 {
+        println!("  {} connections were lost", figures.lost);
+    }
+}
+
+fn parts(cpu: Cpu) -> String {
+    let Cpu { node, redis, postgres, load } = cpu;
+    let sum = node + redis + postgres;
+    format!("node {node:.1} + Redis {redis:.1} + PostgreSQL {postgres:.1} = {sum:.1} (load generator {load:.1})")
+}

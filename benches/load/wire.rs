@@ -1,0 +1,197 @@
+//! WebSocket clients that cost next to nothing: no masking (the key is zero), one shared read buffer, no parser.
+
+use std::{
+    cell::RefCell,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tokio::net::TcpStream;
+
+/// Opcodes of RFC 6455.
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
+}
+
+/// Nanoseconds since 1970: a clock that processes of one machine share.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// A connection that reads and writes frames.
+pub struct Socket {
+    stream: TcpStream,
+    /// The begin of a frame whose end hasn't come.
+    rest: RefCell<Vec<u8>>,
+}
+
+impl Socket {
+    /// Connects, without an upgrade.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, rest: RefCell::default() })
+    }
+
+    /// Connects and upgrades.
+    pub async fn open(address: SocketAddr, path: &str) -> io::Result<Self> {
+        let socket = Self::connect(address).await?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        socket.write(request.as_bytes()).await?;
+        let mut head = Vec::new();
+        let end = loop {
+            if let Some(at) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break at + 4;
+            }
+            socket.stream.readable().await?;
+            match socket.stream.try_read_buf(&mut head) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+        };
+        if !head.starts_with(b"HTTP/1.1 101 ") {
+            return Err(io::Error::other(String::from_utf8_lossy(&head[..end]).into_owned()));
+        }
+        socket.rest.borrow_mut().extend(&head[end..]);
+        Ok(socket)
+    }
+
+    /// Writes all bytes.
+    pub async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.stream.try_write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.stream.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for bytes, and gives every complete text frame among them to `each`. Answers pings; a close is an error.
+    pub async fn read(&self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut pong = None;
+        let mut closed = None;
+        let mut take = |opcode, payload: &[u8]| match opcode {
+            TEXT => each(payload),
+            PING => pong = Some(frame(PONG, payload)),
+            CLOSE => closed = Some(String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned()),
+            _ => {}
+        };
+        let mut early = self.rest.take();
+        let used = frames(&early, &mut take);
+        if used == 0 {
+            self.stream.readable().await?;
+            SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
+                Ok(0) => Err(io::Error::from(ErrorKind::UnexpectedEof)),
+                Ok(read) if early.is_empty() => {
+                    let used = frames(&scratch[..read], &mut take);
+                    early.extend(&scratch[used..read]);
+                    Ok(())
+                }
+                Ok(read) => {
+                    early.extend(&scratch[..read]);
+                    let used = frames(&early, &mut take);
+                    early.drain(..used);
+                    Ok(())
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+                Err(error) => Err(error),
+            })?;
+        } else {
+            early.drain(..used);
+        }
+        *self.rest.borrow_mut() = early;
+        if let Some(reason) = closed {
+            return Err(io::Error::other(format!("closed by the node: {reason}")));
+        }
+        match pong {
+            Some(pong) => self.write(&pong).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for a text frame that contains `text`.
+    pub async fn expect(&self, text: &str) -> io::Result<()> {
+        let mut last = String::new();
+        loop {
+            let mut found = false;
+            self.read(|payload| {
+                last = String::from_utf8_lossy(payload).into_owned();
+                found |= last.contains(text);
+            })
+            .await
+            .map_err(|error| io::Error::other(format!("{error}, awaiting {text} after {last}")))?;
+            if found {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Gives every complete frame to `take`, and returns how many bytes they were.
+fn frames(bytes: &[u8], take: &mut impl FnMut(u8, &[u8])) -> usize {
+    let mut at = 0;
+    while let Some((opcode, payload)) = first(&bytes[at..]) {
+        at += payload.end;
+        take(opcode, &bytes[at - payload.len()..at]);
+    }
+    at
+}
+
+/// Opcode and payload of the first frame, if it is complete.
+fn first(bytes: &[u8]) -> Option<(u8, std::ops::Range<usize>)> {
+    let (&[kind, short], rest) = bytes.split_first_chunk::<2>()?;
+    let (header, length) = match short {
+        126 => (4, u16::from_be_bytes(*rest.first_chunk()?).into()),
+        127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+        short => (2, short.into()),
+    };
+    (bytes.len() >= header + length).then_some((kind & 0x0F, header..header + length))
+}
+
+/// A client's frame, masked with zeros.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(opcode, payload.len(), 0x80);
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// A client's text frame.
+pub fn text(payload: &str) -> Vec<u8> {
+    frame(TEXT, payload.as_bytes())
+}
+
+/// A server's text frame.
+pub fn server_text(payload: &str) -> Vec<u8> {
+    let mut frame = header(TEXT, payload.len(), 0);
+    frame.extend(payload.as_bytes());
+    frame
+}
+
+fn header(opcode: u8, length: usize, mask: u8) -> Vec<u8> {
+    let mut header = vec![0x80 | opcode];
+    match length {
+        0..126 => header.push(mask | length as u8),
+        126..=0xFFFF => {
+            header.push(mask | 126);
+            header.extend((length as u16).to_be_bytes());
+        }
+        _ => {
+            header.push(mask | 127);
+            header.extend((length as u64).to_be_bytes());
+        }
+    }
+    header
+}

@@ -1,0 +1,157 @@
+//! Every key and channel in Redis, named in one place. `docs/redis.md` describes what stands behind them.
+//!
+//! Ids hold none of `{ } # / ~` or white space, and no family's prefix begins another's: so no id can be made to look
+//! like another family's key. Each key is hashed whole: a script touches one key, and so one slot.
+
+use std::fmt;
+
+use super::lease::Incarnation;
+use crate::model::{ConversationId, LogId, UserId};
+
+/// Shards that channels are spread over; part of every channel's name, and so of the protocol between nodes.
+const SHARDS: u64 = 64;
+
+/// SET of the ids of online users.
+pub(super) const ONLINE: &str = "ws:online_users";
+/// ZSET of incarnations by when their lease runs out.
+pub(super) const NODES: &str = "ws:nodes";
+/// ZSET of [`leaving`] members by when somebody is to look at them.
+pub(super) const LEAVING: &str = "ws:leaving";
+
+/// STRING: JSON summary of a user's newest connection.
+pub(super) fn summary(user: &UserId) -> String {
+    format!("ws:user:{user}")
+}
+
+/// HASH: a user's connections and what they listen to; all decisions about a user are made on it.
+pub(super) fn entry(user: &UserId) -> String {
+    format!("ws:conns:{user}")
+}
+
+/// LIST: when a user's latest sends were admitted.
+pub(super) fn window(user: &UserId) -> String {
+    format!("rate_limit:message:{user}")
+}
+
+/// LIST: a conversation's newest messages.
+pub(super) fn recent(conversation: &ConversationId) -> String {
+    format!("room_messages:{conversation}")
+}
+
+/// SET: who listens to a conversation.
+pub(super) fn audience(conversation: &ConversationId) -> String {
+    format!("ws:room_users:{conversation}")
+}
+
+/// SET: users with a connection on a node, so that its death can be cleaned up after.
+pub(super) fn node_users(incarnation: &Incarnation) -> String {
+    format!("ws:node_users:{incarnation}")
+}
+
+/// A member of [`LEAVING`]: one goodbye of a user. Unlike for each, so that removing one never loses a later one.
+pub(super) fn leaving(user: &UserId, due_micros: i64) -> String {
+    format!("{user}/{due_micros}")
+}
+
+/// The user of a [`leaving`] member.
+pub(super) fn leaving_user(member: &str) -> Option<UserId> {
+    UserId::parse(member.split_once('/')?.0).ok()
+}
+
+/// The channel of a log.
+pub(super) fn channel(log: &LogId) -> String {
+    format!("{}:c:{log}", Shard::of(log.as_str()))
+}
+
+/// The channel on which a process hears itself.
+pub(super) fn canary(process: &str) -> String {
+    format!("{}:n:{process}", Shard::of(process))
+}
+
+/// The shard of a channel, written as a hash tag.
+struct Shard(u64);
+
+impl Shard {
+    /// FNV-1a: the same on every node and for ever.
+    fn of(name: &str) -> Self {
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Self(hash % SHARDS)
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{s{:02}}}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn families(id: &str) -> Vec<String> {
+        let (user, room) = (UserId::parse(id).unwrap(), ConversationId::parse(id).unwrap());
+        let (log, inbox) = (LogId::from(&room), LogId::inbox(&user));
+        let incarnation = Incarnation::parse(&format!("{id}#00")).unwrap();
+        vec![
+            summary(&user),
+            entry(&user),
+            window(&user),
+            recent(&room),
+            audience(&room),
+            node_users(&incarnation),
+            channel(&log),
+            channel(&inbox),
+            canary(incarnation.as_str()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_id_looks_like_another_familys_key(
+            one in "(ws:|user:|conns:|rate_limit:message:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
+            other in "(ws:|user:|conns:|rate_limit:message:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
+        ) {
+            let fixed = [ONLINE, NODES, LEAVING].map(String::from);
+            for (a, mine) in families(&one).into_iter().enumerate() {
+                prop_assert!(!fixed.contains(&mine));
+                for (b, theirs) in families(&other).into_iter().enumerate() {
+                    prop_assert_eq!(mine == theirs, a == b && one == other);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_prefix_begins_another() {
+        let prefixes: Vec<_> = families("0").into_iter().map(|key| key.replace(['0', '#'], "")).collect();
+        for (a, one) in prefixes.iter().enumerate().take(6) {
+            for (b, other) in prefixes.iter().enumerate().take(6) {
+                assert!(a == b || !one.starts_with(other.as_str()), "{one} {other}");
+            }
+            assert!([ONLINE, NODES, LEAVING].iter().all(|fixed| !fixed.starts_with(one.as_str())));
+        }
+    }
+
+    #[test]
+    fn the_seeds_names_stand() {
+        let (user, room) = (UserId::parse("123").unwrap(), ConversationId::parse("r").unwrap());
+        assert_eq!(summary(&user), "ws:user:123");
+        assert_eq!(window(&user), "rate_limit:message:123");
+        assert_eq!(recent(&room), "room_messages:r");
+        assert_eq!(leaving_user(&leaving(&user, 7)), Some(user));
+    }
+
+    #[test]
+    fn channels_spread_over_the_shards() {
+        let shards: HashSet<_> = (0..2_000).map(|n| Shard::of(&format!("room-{n}")).to_string()).collect();
+        assert_eq!(shards.len(), 64);
+        assert_eq!(channel(&LogId::parse("room").unwrap()), "{s26}:c:room");
+    }
+}

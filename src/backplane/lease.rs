@@ -1,0 +1,204 @@
+//! A node's lease in Redis, and what it knows of the others' leases.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::{Pipeline, aio::MultiplexedConnection};
+use uuid::Uuid;
+
+use super::{
+    keys,
+    link::{Link, LinkError},
+    ops::Op,
+    scripts::RENEW,
+};
+use crate::model::{Clock, NodeId};
+
+/// One life of a node, as far as Redis knows: `node#random`. A node that lost touch with Redis begins a new one, so
+/// that whatever the old one left behind, even by a command that arrives late, is cleaned up like a dead node's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Incarnation(Arc<str>);
+
+impl Incarnation {
+    /// A new life of `node`.
+    pub(super) fn fresh(node: &NodeId) -> Self {
+        Self(format!("{node}#{}", &Uuid::new_v4().simple().to_string()[..16]).into())
+    }
+
+    /// Reads what Redis holds.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (node, life) = text.split_once('#')?;
+        NodeId::parse(node).ok().filter(|_| !life.is_empty()).map(|_| Self(text.into()))
+    }
+
+    /// The node whose life it is.
+    pub(super) fn node(&self) -> Option<NodeId> {
+        NodeId::parse(self.0.split_once('#')?.0).ok()
+    }
+
+    /// As Redis holds it.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How far a node's word is to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// It missed a renewal.
+    Stale,
+    /// Its lease is out.
+    Dead,
+}
+
+impl Doubt {
+    /// As `register.lua` reads it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct View {
+    me: Incarnation,
+    former: Option<Incarnation>,
+    epoch: String,
+    others: Vec<(Incarnation, Instant)>,
+    /// Redis' clock minus this node's, in microseconds.
+    offset: i64,
+}
+
+/// What came of taking a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Redis had lost all it knew since this node last looked.
+    pub(super) wiped: bool,
+}
+
+/// This node's lease.
+pub(super) struct Lease {
+    node: NodeId,
+    length: Duration,
+    clock: Clock,
+    view: Mutex<View>,
+    retired: AtomicBool,
+}
+
+impl Lease {
+    /// None is held yet.
+    pub(super) fn new(node: NodeId, length: Duration, clock: Clock) -> Self {
+        let me = Incarnation::fresh(&node);
+        let view = View { me, former: None, epoch: String::new(), others: Vec::new(), offset: 0 };
+        Self { node, length, clock, view: Mutex::new(view), retired: AtomicBool::new(false) }
+    }
+
+    /// From now on the lease is neither renewed nor taken anew: the node goes.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether the node goes.
+    pub(super) fn retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// How long a lease lasts.
+    pub(super) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// How often it is renewed.
+    pub(super) fn interval(&self) -> Duration {
+        self.length / 3
+    }
+
+    /// The current life.
+    pub(super) fn me(&self) -> Incarnation {
+        self.view().me.clone()
+    }
+
+    /// The current life and the one before.
+    pub(super) fn lives(&self) -> (Incarnation, Option<Incarnation>) {
+        let view = self.view();
+        (view.me.clone(), view.former.clone())
+    }
+
+    /// Redis' time as this node reckons it, in microseconds.
+    pub(super) fn redis_micros(&self) -> i64 {
+        self.clock.now().micros().saturating_add(self.view().offset)
+    }
+
+    /// Nodes whose word is in doubt; commonly none.
+    pub(super) fn doubtful(&self) -> Vec<(Incarnation, Doubt)> {
+        let now = Instant::now();
+        let doubt = |out: Instant| match out.saturating_duration_since(now) {
+            left if left.is_zero() => Some(Doubt::Dead),
+            // Renewed in time, a lease has more than half of its length left whenever it is looked at.
+            left if left < self.length / 4 => Some(Doubt::Stale),
+            _ => None,
+        };
+        self.view().others.iter().filter_map(|(who, out)| Some((who.clone(), doubt(*out)?))).collect()
+    }
+
+    /// Takes a lease as a new life.
+    pub(super) async fn take(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<Taken, LinkError> {
+        let life = Incarnation::fresh(&self.node);
+        let epoch = self.view().epoch.clone();
+        self.ask(link, on, &life, true).await?;
+        let mut view = self.view();
+        let former = std::mem::replace(&mut view.me, life);
+        view.former = Some(former);
+        Ok(Taken { wiped: !epoch.is_empty() && epoch != view.epoch })
+    }
+
+    /// Renews the lease; false where it was lost.
+    pub(super) async fn renew(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<bool, LinkError> {
+        let me = self.me();
+        self.ask(link, on, &me, false).await
+    }
+
+    async fn ask(
+        &self,
+        link: &Link,
+        on: &mut MultiplexedConnection,
+        life: &Incarnation,
+        take: bool,
+    ) -> Result<bool, LinkError> {
+        let mut pipeline = Pipeline::new();
+        let epoch = format!("/{}", Uuid::new_v4().simple());
+        let length = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
+        RENEW.call(&mut pipeline, keys::NODES).arg(life.as_str()).arg(length).arg(u8::from(take)).arg(epoch);
+        let asked = self.clock.now().micros();
+        let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
+        let (now, answered) = (Instant::now(), self.clock.now().micros());
+        let (held, micros, epoch, leases): (bool, i64, String, Vec<(String, i64)>) = replies.take(0)?;
+        let others = leases.iter().filter(|(who, _)| who != life.as_str()).filter_map(|(who, left)| {
+            let out = now + Duration::from_millis(u64::try_from(*left).unwrap_or(0));
+            Some((Incarnation::parse(who)?, out))
+        });
+        let mut view = self.view();
+        view.others = others.collect();
+        view.epoch = epoch;
+        view.offset = micros.saturating_sub(asked.midpoint(answered));
+        Ok(held || take)
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

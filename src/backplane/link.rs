@@ -1,0 +1,262 @@
+//! The link for commands: a few multiplexed connections, bounded waits, one bounded delay when Redis falls silent.
+//!
+//! Nothing here decides whether Redis is up: [`super::watchdog`] does, and opens and shuts the link. While it is shut, or
+//! a call has just timed out, calls fail at once instead of waiting one by one.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, TlsCertificates, Value,
+    aio::MultiplexedConnection,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+use tokio::sync::Notify;
+
+use super::{StartError, ops::Op, ops::Ops, scripts::SCRIPTS};
+use crate::config::RedisConfig;
+
+/// Connections that share the commands. One is bound by a core's share of encoding and decoding; more than a few only
+/// make the batches smaller.
+const CONNECTIONS: usize = 4;
+/// The longest wait for an answer.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// The longest wait for a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Commands that may wait to be written on one connection, before callers wait for room (within the same timeout).
+const WRITE_QUEUE: usize = 1_024;
+
+/// Why Redis did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LinkError {
+    /// The link is shut: not configured, down, or silent just now.
+    #[error("no link")]
+    Down,
+    /// No answer in time; it may still be done.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke; it may have been done.
+    #[error("connection broken: {0}")]
+    Broken(String),
+    /// Redis answered with an error.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The answer makes no sense.
+    #[error("unexpected answer")]
+    Unexpected,
+}
+
+impl From<redis::RedisError> for LinkError {
+    fn from(error: redis::RedisError) -> Self {
+        match error.kind() {
+            _ if error.is_timeout() => Self::Timeout,
+            ErrorKind::Io => Self::Broken(error.to_string()),
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Self::Unexpected,
+            _ => Self::Refused(error.code().unwrap_or(error.category()).to_owned()),
+        }
+    }
+}
+
+/// The answers to a pipeline, each taken once.
+#[derive(Debug)]
+pub(super) struct Replies(Vec<Value>);
+
+impl Replies {
+    /// The answer to command `index`.
+    pub(super) fn take<T: FromRedisValue>(&mut self, index: usize) -> Result<T, LinkError> {
+        match self.0.get_mut(index).map(std::mem::take) {
+            Some(Value::ServerError(error)) => Err(LinkError::Refused(error.code().to_owned())),
+            Some(value) => redis::from_redis_value(value).map_err(|_| LinkError::Unexpected),
+            None => Err(LinkError::Unexpected),
+        }
+    }
+
+    fn errors(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|value| match value {
+            Value::ServerError(error) => Some(error.code()),
+            _ => None,
+        })
+    }
+}
+
+/// The link. Without a client it stays shut for ever: that is a broker without Redis.
+pub(super) struct Link {
+    client: Option<Client>,
+    open: ArcSwapOption<Vec<MultiplexedConnection>>,
+    /// A call timed out since the last good probe: others need not find out one by one.
+    silent: AtomicBool,
+    /// Wakes the watch: a call failed in a way that it should look at.
+    pub(super) trouble: Notify,
+    ops: Ops,
+}
+
+impl Link {
+    /// A link to the Redis of `config`; nothing is connected yet.
+    pub(super) fn new(config: Option<&RedisConfig>, ops: Ops) -> Result<Self, StartError> {
+        let client = config.map(client).transpose()?;
+        Ok(Self { client, open: ArcSwapOption::empty(), silent: AtomicBool::new(false), trouble: Notify::new(), ops })
+    }
+
+    /// The client, to connect subscribers with.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// Makes a set of connections; they are not used for calls before [`Link::open`].
+    pub(super) async fn connect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
+        let client = self.client.as_ref().ok_or(LinkError::Down)?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_pipeline_buffer_size(WRITE_QUEUE);
+        let all = (0..CONNECTIONS).map(|_| client.get_multiplexed_async_connection_with_config(&config));
+        Ok(futures_util::future::try_join_all(all).await?)
+    }
+
+    /// Lets calls through, over these connections.
+    pub(super) fn open(&self, connections: Vec<MultiplexedConnection>) {
+        self.silent.store(false, Ordering::Release);
+        self.open.store(Some(Arc::new(connections)));
+    }
+
+    /// Lets no calls through.
+    pub(super) fn shut(&self) {
+        self.open.store(None);
+    }
+
+    /// Whether calls are let through.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load().is_some()
+    }
+
+    /// A probe was answered: calls that were held back because of a timeout may go on.
+    pub(super) fn answered(&self) {
+        self.silent.store(false, Ordering::Release);
+    }
+
+    /// Sends a pipeline. Calls with one `route` (a user, a log) reach Redis in the order in which they were made.
+    /// Answers that are errors stay in the replies; a script that Redis does not know is loaded and the pipeline
+    /// repeated, so what stands beside a script must be repeatable.
+    pub(super) async fn run(&self, op: Op, route: &str, pipeline: &Pipeline) -> Result<Replies, LinkError> {
+        let open = self.open.load();
+        let connections = open.as_ref().filter(|_| !self.silent.load(Ordering::Acquire)).ok_or(LinkError::Down)?;
+        let mut hasher = DefaultHasher::new();
+        route.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % CONNECTIONS as u64).unwrap_or(0) % connections.len();
+        let mut connection = connections[index].clone();
+        drop(open);
+        self.run_on(op, &mut connection, pipeline).await
+    }
+
+    /// Sends a pipeline over a connection that need not be open for calls yet.
+    pub(super) async fn run_on(
+        &self,
+        op: Op,
+        connection: &mut MultiplexedConnection,
+        pipeline: &Pipeline,
+    ) -> Result<Replies, LinkError> {
+        let started = Instant::now();
+        let mut result = send(connection, pipeline).await;
+        if result.as_ref().is_ok_and(|replies| replies.errors().any(|code| code == "NOSCRIPT")) {
+            let mut load = redis::pipe();
+            for script in SCRIPTS {
+                load.cmd("SCRIPT").arg("LOAD").arg(script.source());
+            }
+            send(connection, &load).await?;
+            result = send(connection, pipeline).await;
+        }
+        self.ops.took(op, started.elapsed());
+        self.judge(op, &result);
+        result
+    }
+
+    fn judge(&self, op: Op, result: &Result<Replies, LinkError>) {
+        match result {
+            Ok(replies) => {
+                for code in replies.errors() {
+                    self.ops.failed(op);
+                    tracing::debug!(?op, code, "Redis refused a command");
+                    if matches!(code, "READONLY" | "OOM" | "MISCONF" | "LOADING" | "MASTERDOWN") {
+                        self.trouble.notify_one();
+                    }
+                }
+            }
+            Err(error) => {
+                self.ops.failed(op);
+                tracing::debug!(?op, %error, "a call to Redis failed");
+                self.silent.fetch_or(*error == LinkError::Timeout, Ordering::AcqRel);
+                self.trouble.notify_one();
+            }
+        }
+    }
+}
+
+async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Replies, LinkError> {
+    Ok(Replies(connection.send_packed_commands(pipeline, 0, pipeline.len()).await?))
+}
+
+/// A client as the broker needs it: RESP3 (for pushes), no delay, half-open sockets noticed.
+fn client(config: &RedisConfig) -> Result<Client, StartError> {
+    // The library's message may quote the URL, and with it the password.
+    let parsed = Client::open(config.url.reveal()).map_err(|_| StartError::BadUrl)?;
+    let info = parsed.get_connection_info().clone();
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(Duration::from_secs(10));
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+    let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
+    let Some(path) = &config.ca_file else {
+        return Client::open(info).map_err(|_| StartError::BadUrl);
+    };
+    let bad = |reason: String| StartError::BadCa { path: path.clone(), reason };
+    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {
+        return Err(bad("no certificate in it".to_owned()));
+    }
+    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })
+        .map_err(|error| bad(error.category().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Secret, metrics::Metrics};
+
+    fn link(url: &str, ca: Option<&str>) -> Result<Link, StartError> {
+        let config = RedisConfig { url: Secret::new(url), ca_file: ca.map(Into::into) };
+        Link::new(Some(&config), Ops::new(&Metrics::new().unwrap()))
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_showing_it() {
+        let error = link("nonsense://user:secret@host", None).err().unwrap();
+        assert_eq!(error, StartError::BadUrl);
+        assert!(!error.to_string().contains("secret"));
+        assert!(link("redis://localhost:6379/2", None).is_ok());
+    }
+
+    #[test]
+    fn a_bad_ca_file_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "no pem").unwrap();
+        for path in ["/nowhere/ca.pem", file.path().to_str().unwrap()] {
+            assert!(matches!(link("rediss://localhost", Some(path)), Err(StartError::BadCa { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_redis_calls_fail_at_once() {
+        let link = Link::new(None, Ops::new(&Metrics::new().unwrap())).unwrap();
+        let mut ping = redis::pipe();
+        ping.cmd("PING");
+        assert_eq!(link.run(Op::Admit, "x", &ping).await.err(), Some(LinkError::Down));
+    }
+}

@@ -1,0 +1,223 @@
+//! Telling once who is no longer there: departures whose grace is over, and users of dead nodes.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use redis::Pipeline;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Departure, Notice, keys,
+    lease::{Doubt, Incarnation},
+    link::{LinkError, Replies},
+    ops::Op,
+    registry::{Registry, Synced, add_listener, look_at, sync_call},
+    scripts::CLAIM,
+    watchdog::Era,
+};
+use crate::{
+    degrade::{Degrade, Feature, Mode},
+    metrics::Metrics,
+    model::{ConversationId, UserId},
+};
+
+/// Between two sweeps, give or take a tenth.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Departures per sweep's round, users per round of reaping.
+const BATCH: usize = 100;
+/// How long a lease must have been out before its users are reaped, beyond what clocks and round trips blur.
+const REAP_MARGIN_MILLIS: i64 = 100;
+
+/// Departures, over all nodes where Redis is there, else on this one.
+pub(super) struct Presence {
+    pub(super) registry: Arc<Registry>,
+    pub(super) degrade: Arc<Degrade>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) notices: mpsc::Sender<Notice>,
+}
+
+impl Presence {
+    /// Sweeps and reaps until stopped.
+    pub(super) async fn run(&self, eras: watch::Receiver<Era>, stop: CancellationToken) {
+        let lease = &self.registry.lease;
+        let mut reap_at = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(SWEEP_EVERY.min(lease.interval()).mul_f64(rand::random_range(0.9..1.1))) => {}
+            }
+            self.sweep_here().await;
+            let era = *eras.borrow();
+            if !era.up {
+                continue;
+            }
+            let swept = self.sweep().await;
+            if swept.is_ok() && Instant::now() >= reap_at && era.since.elapsed() >= lease.length() {
+                for (node, _) in lease.doubtful().into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {
+                    // What fails here is done at the next round, by this node or another.
+                    let _ = self.reap(&node).await;
+                }
+                reap_at = Instant::now() + lease.interval();
+            }
+        }
+    }
+
+    /// Departures as this node alone knows them: told where it is on its own, else left to Redis.
+    async fn sweep_here(&self) {
+        let departures = self.registry.local.departures(Instant::now());
+        if self.degrade.mode(Feature::Presence) == Mode::Shared {
+            return;
+        }
+        for departure in departures {
+            self.registry.told(&departure.user);
+            self.tell(departure).await;
+        }
+    }
+
+    /// Claims departures whose grace is over.
+    async fn sweep(&self) -> Result<(), LinkError> {
+        let link = &self.registry.link;
+        loop {
+            let now = self.registry.lease.redis_micros();
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
+            let members: Vec<String> = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?.take(0)?;
+            if members.is_empty() {
+                return Ok(());
+            }
+            let users: HashSet<_> = members.iter().filter_map(|member| keys::leaving_user(member)).collect();
+            let users: Vec<_> = users.into_iter().collect();
+            let mut pipeline = Pipeline::new();
+            for user in &users {
+                CLAIM.call(&mut pipeline, &keys::entry(user));
+            }
+            pipeline.cmd("ZREM").arg(keys::LEAVING).arg(&members);
+            let replies = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+            self.take_claims(users.into_iter().enumerate(), replies).await?;
+            if members.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads answers of `claim.lua`, brings the views in line and tells what was claimed.
+    async fn take_claims(
+        &self,
+        users: impl Iterator<Item = (usize, UserId)>,
+        mut replies: Replies,
+    ) -> Result<(), LinkError> {
+        let (mut departures, mut again) = (Vec::new(), Pipeline::new());
+        for (index, user) in users {
+            let claimed: Result<(bool, String, String, Vec<String>), _> = replies.take(index);
+            let Ok((offline, name, next_due, left)) = claimed else { continue };
+            let left: Vec<_> = left.iter().filter_map(|id| ConversationId::parse(id).ok()).collect();
+            if let Ok(due) = next_due.parse::<i64>() {
+                look_at(&mut again, &user, due);
+            }
+            if offline || !left.is_empty() {
+                departures.push(Departure { user, name: name.into(), left, offline });
+            }
+        }
+        let asked = if again.is_empty() { Ok(()) } else { self.order(&again).await };
+        let shown = self.hide(&departures).await;
+        for departure in departures {
+            self.tell(departure).await;
+        }
+        asked.and(shown)
+    }
+
+    /// Takes those who went out of the views; whoever came back meanwhile is put in again.
+    async fn hide(&self, departures: &[Departure]) -> Result<(), LinkError> {
+        let mut pipeline = Pipeline::new();
+        for Departure { user, left, offline, .. } in departures {
+            if *offline {
+                pipeline.cmd("SREM").arg(keys::ONLINE).arg(user.as_str()).cmd("DEL").arg(keys::summary(user));
+            }
+            for room in left {
+                pipeline.cmd("SREM").arg(keys::audience(room)).arg(user.as_str());
+            }
+        }
+        let first_check = pipeline.len();
+        for Departure { user, left, .. } in departures {
+            pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg("c");
+            for room in left {
+                pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(format!("r/{room}"));
+            }
+        }
+        if first_check == 0 {
+            return Ok(());
+        }
+        let mut replies = self.registry.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+        let (mut back, mut index) = (Pipeline::new(), first_check..);
+        let mut is_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
+        for Departure { user, left, .. } in departures {
+            if is_back() {
+                back.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
+            }
+            for room in left.iter().filter(|_| is_back()) {
+                add_listener(&mut back, room, user);
+            }
+        }
+        if back.is_empty() { Ok(()) } else { self.order(&back).await }
+    }
+
+    /// Removes a dead node's connections; its users depart at once, each told by exactly one node.
+    async fn reap(&self, node: &Incarnation) -> Result<(), LinkError> {
+        let link = &self.registry.link;
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("ZSCORE").arg(keys::NODES).arg(node.as_str());
+        // The lease may have been renewed since this node last looked.
+        let Some(out): Option<f64> = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)? else {
+            return Ok(());
+        };
+        if out as i64 + REAP_MARGIN_MILLIS > self.registry.lease.redis_micros() / 1_000 {
+            return Ok(());
+        }
+        let (key, mut cursor, mut removed) = (keys::node_users(node), 0_u64, 0);
+        loop {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("SSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH);
+            let (next, users): (u64, Vec<String>) = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)?;
+            let users: Vec<_> = users.iter().filter_map(|user| UserId::parse(user).ok()).collect();
+            removed += self.reap_users(node, users).await?;
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("DEL").arg(&key).cmd("ZREM").arg(keys::NODES).arg(node.as_str());
+        self.order(&pipeline).await?;
+        self.metrics.reaped.inc_by(removed);
+        tracing::info!(%node, removed, "removed what a dead node left behind");
+        Ok(())
+    }
+
+    async fn reap_users(&self, node: &Incarnation, users: Vec<UserId>) -> Result<u64, LinkError> {
+        if users.is_empty() {
+            return Ok(0);
+        }
+        let mut pipeline = Pipeline::new();
+        for user in &users {
+            sync_call(&mut pipeline, user, (node, None), None, Duration::ZERO);
+            CLAIM.call(&mut pipeline, &keys::entry(user));
+        }
+        let mut replies = self.registry.link.run(Op::Reap, node.as_str(), &pipeline).await?;
+        let synced = (0..users.len()).filter_map(|n| Synced::take(&mut replies, 2 * n).ok());
+        let removed = synced.map(|synced| synced.removed).sum();
+        self.take_claims(users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user)), replies).await?;
+        Ok(removed)
+    }
+
+    async fn tell(&self, departure: Departure) {
+        // Nobody listens any more where the node has ended.
+        let _ = self.notices.send(Notice::Departed(departure)).await;
+    }
+
+    async fn order(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
+        self.registry.link.run(Op::Sweep, keys::LEAVING, pipeline).await.map(|_| ())
+    }
+}

@@ -1,0 +1,196 @@
+//! Recent messages, cached per conversation as REST returns them.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::Pipeline;
+use serde::{Deserialize, Serialize};
+
+use super::{keys, link::Link, ops::Op};
+use crate::{
+    metrics::Metrics,
+    model::{Body, ClientId, ConversationId, Entry, LogId, LogOf, Seq, Timestamp, UserId},
+};
+
+/// How many messages of a conversation are cached.
+const KEPT: i64 = 50;
+
+/// A message as REST returns it; entries of other kinds are not cached.
+#[derive(Debug, Serialize, Deserialize)]
+struct Cached {
+    /// The public id; computed from conversation and seq, so nothing is read from it.
+    #[serde(default)]
+    id: String,
+    conversation_id: ConversationId,
+    seq: Seq,
+    message_no: i64,
+    sender_id: UserId,
+    sender_name: Arc<str>,
+    content: Arc<str>,
+    created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_id: Option<ClientId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Seq>,
+    is_ai: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    edited_at: Option<Timestamp>,
+    deleted: bool,
+}
+
+impl Cached {
+    fn of(entry: &Entry) -> Option<Self> {
+        let conversation_id = entry.log.conversation()?;
+        let Body::Message { content, reply_to, is_ai, edited_at, deleted } = &entry.body else { return None };
+        Some(Self {
+            id: entry.id().to_string(),
+            conversation_id,
+            seq: entry.seq,
+            message_no: entry.message_no,
+            sender_id: entry.sender.clone(),
+            sender_name: entry.sender_name.clone(),
+            content: content.clone(),
+            created_at: entry.at,
+            client_id: entry.client_id.clone(),
+            reply_to: *reply_to,
+            is_ai: *is_ai,
+            edited_at: *edited_at,
+            deleted: *deleted,
+        })
+    }
+
+    fn into_entry(self) -> Entry {
+        let Self { reply_to, is_ai, edited_at, deleted, .. } = self;
+        Entry {
+            log: LogId::from(&self.conversation_id),
+            seq: self.seq,
+            message_no: self.message_no,
+            sender: self.sender_id,
+            sender_name: self.sender_name,
+            client_id: self.client_id,
+            at: self.created_at,
+            body: Body::Message { content: self.content, reply_to, is_ai, edited_at, deleted },
+        }
+    }
+}
+
+/// The cache.
+pub(super) struct Recent {
+    link: Arc<Link>,
+    metrics: Arc<Metrics>,
+    ttl: Duration,
+}
+
+impl Recent {
+    pub(super) fn new(link: Arc<Link>, metrics: Arc<Metrics>, ttl: Duration) -> Self {
+        Self { link, metrics, ttl }
+    }
+
+    /// Adds to `pipeline` what one log's new entries mean for its cache: messages go in; an edit or a deletion, which
+    /// may concern one that is in, and a `repeat` of what may have gone in already empty it first.
+    pub(super) fn note(&self, pipeline: &mut Pipeline, log: &LogId, entries: &[&Entry], repeat: bool) {
+        let LogOf::Conversation(conversation) = log.of() else { return };
+        let key = keys::recent(&conversation);
+        let changes = |entry: &&Entry| matches!(entry.body, Body::Edited { .. } | Body::Deleted { .. });
+        let changed = entries.iter().rposition(changes);
+        if repeat || changed.is_some() {
+            pipeline.cmd("DEL").arg(&key);
+        }
+        let fresh = entries.iter().skip(changed.map_or(0, |index| index + 1));
+        let messages = fresh.filter_map(|entry| serde_json::to_string(&Cached::of(entry)?).ok());
+        let messages: Vec<String> = messages.collect();
+        if !messages.is_empty() && !self.ttl.is_zero() {
+            pipeline.cmd("LPUSH").arg(&key).arg(messages);
+            pipeline.cmd("LTRIM").arg(&key).arg(0).arg(KEPT - 1);
+            pipeline.cmd("EXPIRE").arg(&key).arg(self.ttl.as_secs().max(1));
+        }
+    }
+
+    /// The cached entries after `after`, oldest first, where they follow it without a gap.
+    pub(super) async fn after(&self, log: &LogId, after: Seq) -> Option<Vec<Entry>> {
+        let found = self.read(log).await.and_then(|cached| continuation(cached, after));
+        if found.is_some() { &self.metrics.cache_hits } else { &self.metrics.cache_misses }.inc();
+        found
+    }
+
+    async fn read(&self, log: &LogId) -> Option<Vec<Entry>> {
+        let conversation = log.conversation()?;
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("LRANGE").arg(keys::recent(&conversation)).arg(0).arg(-1);
+        let mut replies = self.link.run(Op::Recent, log.as_str(), &pipeline).await.ok()?;
+        let cached: Vec<Vec<u8>> = replies.take(0).ok()?;
+        let parse = |json: &Vec<u8>| Some(serde_json::from_slice::<Cached>(json).ok()?.into_entry());
+        // Something in it that is not of this kind: another program wrote there.
+        let entries: Option<Vec<_>> = cached.iter().map(parse).collect();
+        entries.filter(|entries| entries.iter().all(|entry| entry.log == *log))
+    }
+}
+
+/// What comes after `after`. Two nodes may have pushed 8 before 7, or one of them twice: order and repeats are no gap.
+fn continuation(mut entries: Vec<Entry>, after: Seq) -> Option<Vec<Entry>> {
+    entries.retain(|entry| entry.seq > after);
+    entries.sort_by_key(|entry| entry.seq);
+    entries.dedup_by_key(|entry| entry.seq);
+    let gapless = entries.iter().zip(after + 1..).all(|(entry, seq)| entry.seq == seq);
+    (gapless && !entries.is_empty()).then_some(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(seq: Seq) -> Entry {
+        Entry {
+            log: LogId::parse("room").unwrap(),
+            seq,
+            message_no: seq,
+            sender: UserId::parse("alice").unwrap(),
+            sender_name: "Alice".into(),
+            client_id: Some(ClientId::parse("c-1").unwrap()),
+            at: Timestamp::from_seconds(1_736_937_000),
+            body: Body::Message {
+                content: "hi".into(),
+                reply_to: Some(1),
+                is_ai: false,
+                edited_at: None,
+                deleted: false,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_cached_is_what_rest_returns() {
+        let entry = message(2);
+        let cached = serde_json::to_value(Cached::of(&entry).unwrap()).unwrap();
+        let id = entry.id().to_string();
+        let expected = serde_json::json!({
+            "id": id, "conversation_id": "room", "seq": 2, "message_no": 2, "sender_id": "alice",
+            "sender_name": "Alice", "content": "hi", "created_at": "2025-01-15T10:30:00.000000Z",
+            "client_id": "c-1", "reply_to": 1, "is_ai": false, "deleted": false,
+        });
+        assert_eq!(cached, expected);
+        assert_eq!(serde_json::from_value::<Cached>(cached).unwrap().into_entry(), entry);
+    }
+
+    #[test]
+    fn inboxes_and_other_kinds_are_not_cached() {
+        let mut entry = message(2);
+        entry.body = Body::Deleted { target: 1 };
+        assert!(Cached::of(&entry).is_none());
+        let mut entry = message(2);
+        entry.log = LogId::inbox(&entry.sender);
+        assert!(Cached::of(&entry).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn a_continuation_has_no_gap(seqs in prop::collection::vec(1_i64..20, 0..30), after in 0_i64..20) {
+            let found = continuation(seqs.iter().map(|seq| message(*seq)).collect(), after);
+            let newest = seqs.iter().copied().max().unwrap_or(0);
+            let whole = newest > after && (after + 1..=newest).all(|seq| seqs.contains(&seq));
+            let expected = whole.then(|| (after + 1..=newest).collect::<Vec<_>>());
+            prop_assert_eq!(found.map(|entries| entries.iter().map(|e| e.seq).collect::<Vec<_>>()), expected);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+-- Takes what has become due of a user's departures, so that exactly one caller gets to tell it.
+-- KEYS[1] the user's registry entry.
+-- Returns {1 where they are offline now, display name, when the next departure is due or '', {conversations left}}.
+local entry, flat = {}, redis.call('HGETALL', KEYS[1])
+if #flat == 0 then
+  return {0, '', '', {}}
+end
+for i = 1, #flat, 2 do entry[flat[i]] = flat[i + 1] end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local due = not entry['c'] and tonumber(entry['d'])
+local offline, next_due, left = due and due <= now, nil, {}
+if due and not offline then next_due = due end
+for field, listeners in pairs(entry) do
+  if string.sub(field, 1, 2) == 'r/' then
+    local at = string.sub(listeners, 1, 1) == '!' and tonumber(string.sub(listeners, 2))
+    if offline or (at and at <= now) then
+      left[#left + 1] = string.sub(field, 3)
+      if not offline then redis.call('HDEL', KEYS[1], field) end
+    elseif at and (not next_due or at < next_due) then
+      next_due = at
+    end
+  end
+end
+if offline then redis.call('DEL', KEYS[1]) end
+local shown = next_due and string.format('%.0f', next_due) or ''
+return {offline and 1 or 0, entry['n'] or '', shown, left}

@@ -1,0 +1,32 @@
+-- A connection stops listening to conversations, and ends where asked. What thereby ends for the user is marked with
+-- the time at which it may be told; only that connection's own traces are touched.
+-- KEYS[1] the user's registry entry. ARGV: connection, '1' where it ends, grace in microseconds, conversations…
+-- Returns the user's remaining connections.
+local time = redis.call('TIME')
+local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[3])
+for i = 4, #ARGV do
+  local field = 'r/' .. ARGV[i]
+  local listeners = redis.call('HGET', KEYS[1], field)
+  if listeners and string.find(listeners, ARGV[1], 1, true) then
+    local rest = {}
+    for one in string.gmatch(listeners, '%S+') do
+      if one ~= ARGV[1] then rest[#rest + 1] = one end
+    end
+    redis.call('HSET', KEYS[1], field, #rest > 0 and table.concat(rest, ' ') or '!' .. due)
+  end
+end
+local lines = redis.call('HGET', KEYS[1], 'c') or ''
+if ARGV[2] ~= '1' or lines == '' then
+  return lines
+end
+local kept = ''
+for line, other in string.gmatch(lines, '((%S+) [^\n]*\n)') do
+  if other ~= ARGV[1] then kept = kept .. line end
+end
+if kept ~= '' then
+  redis.call('HSET', KEYS[1], 'c', kept)
+else
+  redis.call('HDEL', KEYS[1], 'c')
+  redis.call('HSET', KEYS[1], 'd', due)
+end
+return kept

@@ -1,0 +1,32 @@
+-- Adds a connection to a user's registry entry, unless the user has as many as they may.
+-- KEYS[1] the entry. ARGV: connection, incarnation, since, conversation ('' where it is user-scoped), display name,
+-- cap of its scope, cap of the sum, TTL in seconds, then pairs of incarnation and 'dead' or 'stale'.
+-- Returns {1, first} or {0, perhaps}: perhaps where nodes that may be dead hold what made it one too many.
+local id, conversation = ARGV[1], ARGV[4]
+local cap, sum = tonumber(ARGV[6]), tonumber(ARGV[7])
+local doubt = {}
+for i = 9, #ARGV, 2 do doubt[ARGV[i]] = ARGV[i + 1] end
+
+local lines = redis.call('HGET', KEYS[1], 'c') or ''
+local kept, same, all, sure_same, sure_all = '', 0, 0, 0, 0
+for line, other, holder, scope in string.gmatch(lines, '((%S+) (%S+) %S+ (%S*)\n)') do
+  if other ~= id then
+    kept = kept .. line
+    local one = scope == conversation and 1 or 0
+    if doubt[holder] ~= 'dead' then
+      all, same = all + 1, same + one
+    end
+    if not doubt[holder] then
+      sure_all, sure_same = sure_all + 1, sure_same + one
+    end
+  end
+end
+if same >= cap or all >= sum then
+  local certain = sure_same >= cap or sure_all >= sum
+  return {0, certain and 0 or 1}
+end
+local first = lines == '' and redis.call('HDEL', KEYS[1], 'd') == 0
+redis.call('HSET', KEYS[1], 'n', ARGV[5], 'c',
+  kept .. id .. ' ' .. ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. conversation .. '\n')
+redis.call('EXPIRE', KEYS[1], ARGV[8])
+return {1, first and 1 or 0}

@@ -1,0 +1,61 @@
+-- Makes a user's registry entry say what one node holds of them, whatever it said before: registering anew, repairing
+-- after a failed call, the half-hourly renewal, and (holding nothing) reaping a dead node are all this.
+-- KEYS[1] the entry. ARGV: incarnation, former incarnation or '', display name, grace in microseconds, TTL in seconds,
+-- number of connections, then for each its id, since, conversation or ''; then pairs of conversation and the ids
+-- that listen to it, with a space between.
+-- Returns {1 where the user was online, connections removed, all their connections now, {conversations begun}}.
+local me, former, name, ttl, count = ARGV[1], ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
+local time = redis.call('TIME')
+local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[4])
+
+local entry, flat = {}, redis.call('HGETALL', KEYS[1])
+for i = 1, #flat, 2 do entry[flat[i]] = flat[i + 1] end
+local was_online = entry['c'] or entry['d']
+if count == 0 and not was_online then
+  return {0, 0, '', {}}
+end
+
+local mine, others, lines, removed = {}, {}, '', 0
+for i = 7, 6 + 3 * count, 3 do mine[ARGV[i]] = true end
+for line, id, holder in string.gmatch(entry['c'] or '', '((%S+) (%S+) [^\n]*\n)') do
+  if not mine[id] then
+    if holder == me or holder == former then
+      removed = removed + 1
+    else
+      others[id] = true
+      lines = lines .. line
+    end
+  end
+end
+for i = 7, 6 + 3 * count, 3 do
+  lines = lines .. ARGV[i] .. ' ' .. me .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2] .. '\n'
+end
+
+local rooms, begun = {}, {}
+for i = 7 + 3 * count, #ARGV, 2 do
+  local field = 'r/' .. ARGV[i]
+  rooms[field] = ARGV[i + 1]
+  if not entry[field] then begun[#begun + 1] = ARGV[i] end
+end
+for field, listeners in pairs(entry) do
+  if string.sub(field, 1, 2) == 'r/' and string.sub(listeners, 1, 1) ~= '!' then
+    local rest = {}
+    for id in string.gmatch(listeners, '%S+') do
+      if others[id] then rest[#rest + 1] = id end
+    end
+    if rooms[field] then rest[#rest + 1] = rooms[field] end
+    rooms[field] = #rest > 0 and table.concat(rest, ' ') or '!' .. due
+  end
+end
+for field, listeners in pairs(rooms) do redis.call('HSET', KEYS[1], field, listeners) end
+
+if lines ~= '' then
+  redis.call('HSET', KEYS[1], 'c', lines)
+  redis.call('HDEL', KEYS[1], 'd')
+  if count > 0 then redis.call('HSET', KEYS[1], 'n', name) end
+elseif entry['c'] then
+  redis.call('HDEL', KEYS[1], 'c')
+  redis.call('HSET', KEYS[1], 'd', due)
+end
+redis.call('EXPIRE', KEYS[1], ttl)
+return {was_online and 1 or 0, removed, lines, begun}

@@ -1,0 +1,142 @@
+//! Answers who is there: over all nodes, or, where Redis can't be asked, on this one.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{Cmd, FromRedisValue, Pipeline};
+
+use super::{
+    ConnectionInfo, NodeInfo, keys,
+    lease::Incarnation,
+    link::{LinkError, Replies},
+    ops::Op,
+    registry::{Registry, parse_lines},
+};
+use crate::model::{ConversationId, NodeId, UserId};
+
+/// Users asked about per pipeline.
+const BATCH: usize = 100;
+/// The most listeners of one conversation that are listed.
+const AUDIENCE_MAX: usize = 1_000;
+
+/// The questions.
+pub(super) struct Who {
+    pub(super) registry: Arc<Registry>,
+    pub(super) node: NodeId,
+}
+
+impl Who {
+    /// Who of these is online, in their order.
+    pub(super) async fn online(&self, users: &[UserId]) -> Vec<bool> {
+        let mut online = Vec::with_capacity(users.len());
+        for users in users.chunks(BATCH) {
+            let mut pipeline = Pipeline::new();
+            for user in users {
+                pipeline.cmd("EXISTS").arg(keys::entry(user));
+            }
+            let asked = self.ask_all(&pipeline).await;
+            let told = asked.and_then(|mut replies| (0..users.len()).map(|n| replies.take(n)).collect());
+            match told {
+                Ok::<Vec<bool>, LinkError>(told) => online.extend(told),
+                Err(_) => online.extend(users.iter().map(|user| self.registry.local.online(user))),
+            }
+        }
+        online
+    }
+
+    /// A page of all who are online.
+    pub(super) async fn online_page(&self, cursor: u64, limit: u32) -> (Vec<UserId>, u64) {
+        let mut scan = redis::cmd("SSCAN");
+        scan.arg(keys::ONLINE).arg(cursor).arg("COUNT").arg(limit.max(1));
+        match self.ask::<(u64, Vec<String>)>(scan).await {
+            Ok((next, users)) => (parse_users(&users), next),
+            Err(_) => self.registry.local.online_page(cursor, limit.max(1)),
+        }
+    }
+
+    /// How many are online.
+    pub(super) async fn online_count(&self) -> u64 {
+        let mut count = redis::cmd("SCARD");
+        count.arg(keys::ONLINE);
+        self.ask(count).await.unwrap_or_else(|_| self.registry.local.online_count())
+    }
+
+    /// Who listens to a conversation.
+    pub(super) async fn audience(&self, conversation: &ConversationId) -> Vec<UserId> {
+        let mut some = redis::cmd("SRANDMEMBER");
+        some.arg(keys::audience(conversation)).arg(AUDIENCE_MAX);
+        match self.ask::<Vec<String>>(some).await {
+            Ok(users) => parse_users(&users),
+            Err(_) => self.registry.local.audience(conversation, AUDIENCE_MAX),
+        }
+    }
+
+    /// What a user listens to.
+    pub(super) async fn joined(&self, user: &UserId) -> Vec<ConversationId> {
+        let mut fields = redis::cmd("HKEYS");
+        fields.arg(keys::entry(user));
+        match self.ask::<Vec<String>>(fields).await {
+            Ok(fields) => {
+                fields.iter().filter_map(|field| ConversationId::parse(field.strip_prefix("r/")?).ok()).collect()
+            }
+            Err(_) => self.registry.local.joined(user),
+        }
+    }
+
+    /// A user's connections.
+    pub(super) async fn connections_of(&self, user: &UserId) -> Vec<ConnectionInfo> {
+        let mut lines = redis::cmd("HGET");
+        lines.arg(keys::entry(user)).arg("c");
+        match self.ask::<Option<String>>(lines).await {
+            Ok(lines) => {
+                let lines = parse_lines(&lines.unwrap_or_default()).into_iter();
+                let info = lines.map(|line| {
+                    Some(ConnectionInfo { connection: line.id, node: line.holder.node()?, since: line.since })
+                });
+                info.flatten().collect()
+            }
+            Err(_) => {
+                let held = self.registry.local.connections_of(user).into_iter();
+                let node = || self.node.clone();
+                held.map(|one| ConnectionInfo { connection: one.id, node: node(), since: one.since }).collect()
+            }
+        }
+    }
+
+    /// The nodes that have a lease.
+    pub(super) async fn nodes(&self) -> Result<Vec<NodeInfo>, LinkError> {
+        let mut leases = redis::cmd("ZRANGE");
+        leases.arg(keys::NODES).arg(0).arg(-1).arg("WITHSCORES");
+        let leases: Vec<(String, f64)> = self.ask(leases).await?;
+        let leases = leases.iter().filter_map(|(life, out)| Some((Incarnation::parse(life)?, *out)));
+        let leases: Vec<_> = leases.collect();
+        let mut pipeline = Pipeline::new();
+        for (life, _) in &leases {
+            pipeline.cmd("SCARD").arg(keys::node_users(life));
+        }
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut replies = self.ask_all(&pipeline).await?;
+        let now = self.registry.lease.redis_micros() as f64 / 1_000.0;
+        let info = leases.into_iter().enumerate().map(|(index, (life, out))| {
+            let lease_left = Duration::try_from_secs_f64((out - now) / 1_000.0).unwrap_or_default();
+            let node = life.node().ok_or(LinkError::Unexpected)?;
+            Ok(NodeInfo { node, lease_left, users: replies.take(index)? })
+        });
+        info.collect()
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: Cmd) -> Result<T, LinkError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(command);
+        self.ask_all(&pipeline).await?.take(0)
+    }
+
+    async fn ask_all(&self, pipeline: &Pipeline) -> Result<Replies, LinkError> {
+        self.registry.link.run(Op::Presence, "", pipeline).await
+    }
+}
+
+fn parse_users(ids: &[String]) -> Vec<UserId> {
+    ids.iter().filter_map(|id| UserId::parse(id).ok()).collect()
+}

@@ -1,0 +1,56 @@
+//! Reads the URL: what the driver knows, and the TLS modes it doesn't.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use tokio_postgres::{Config, config::SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::super::StoreError;
+use crate::config::Secret;
+
+/// The server's settings and how to speak TLS with it. `sslmode` may be `disable`, `prefer`, `require`, `verify-ca` or
+/// `verify-full`; the last three are one here: encrypted, and the certificate is checked.
+pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
+    let plain = url.reveal().replace("sslmode=verify-full", "sslmode=require");
+    let plain = plain.replace("sslmode=verify-ca", "sslmode=require");
+    // The parser's own words may repeat a piece of the URL.
+    let mut config: Config = plain.parse().map_err(|_| faulty("DATABASE_URL is no PostgreSQL URL"))?;
+    config
+        .application_name("switchboard")
+        .connect_timeout(super::CONNECT)
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(15))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(15));
+    let roots = if config.get_ssl_mode() == SslMode::Disable { RootCertStore::empty() } else { roots(ca_file)? };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| faulty(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok((config, MakeRustlsConnect::new(tls)))
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = ca_file else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let unreadable = |error: &dyn std::fmt::Display| faulty(format!("DATABASE_CA_FILE: {error}"));
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
+        let certificate = certificate.map_err(|error| unreadable(&error))?;
+        roots.add(certificate).map_err(|error| unreadable(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(unreadable(&"no certificate in it"));
+    }
+    Ok(roots)
+}
+
+fn faulty(why: impl Into<String>) -> StoreError {
+    StoreError::Failed(why.into())
+}

@@ -1,0 +1,226 @@
+//! A backplane of a test's own, as a node would hold it, and what tests say with it.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use switchboard::{
+    backplane::{Backplane, Departure, Notice, Registration, Return, Scope, Settings},
+    config::{RedisConfig, Secret},
+    degrade::{Degrade, Link, Part},
+    metrics::Metrics,
+    model::{
+        Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, Event, LogId, NodeId, Occurrence, Timestamp,
+        UserId,
+    },
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The longest that anything here may take.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// A node's backplane.
+pub(crate) struct Node {
+    pub(crate) backplane: Arc<Backplane>,
+    pub(crate) degrade: Arc<Degrade>,
+    pub(crate) metrics: Arc<Metrics>,
+    notices: mpsc::Receiver<Notice>,
+    /// Notices that were not the awaited ones.
+    passed: VecDeque<Notice>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Short times, so that tests are.
+pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
+    Settings {
+        redis: url.map(|url| RedisConfig { url: Secret::new(url), ca_file: None }),
+        node: NodeId::parse(name).unwrap(),
+        lease: Duration::from_millis(2_000),
+        presence_grace: Duration::from_millis(600),
+        cache_ttl: Duration::from_secs(600),
+        window: Duration::from_secs(60),
+        connections_per_user: 2,
+        sockets_per_user: 4,
+    }
+}
+
+impl Node {
+    /// Starts one with short times.
+    pub(crate) async fn start(name: &str, url: Option<&str>) -> Self {
+        Self::with(settings(name, url)).await
+    }
+
+    /// Starts one.
+    pub(crate) async fn with(settings: Settings) -> Self {
+        let degrade = Arc::new(Degrade::new(if settings.redis.is_some() { Link::Down } else { Link::Off }));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let started =
+            Backplane::start(settings, degrade.clone(), metrics.clone(), Clock::system(), &tasks, stop.clone());
+        let (backplane, notices) = started.await.unwrap();
+        Self { backplane, degrade, metrics, notices, passed: VecDeque::new(), stop, tasks }
+    }
+
+    /// Dies without a goodbye: its tasks stop, its lease stands.
+    pub(crate) async fn die(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        timeout(LONG, self.tasks.wait()).await.expect("tasks end when stopped");
+    }
+
+    /// The next notice that `wanted` takes; the others are kept for later.
+    async fn find<T>(&mut self, what: &str, wanted: impl Fn(&Notice) -> Option<T>) -> T {
+        if let Some(index) = self.passed.iter().position(|notice| wanted(notice).is_some()) {
+            return self.passed.remove(index).as_ref().and_then(wanted).unwrap();
+        }
+        let deadline = Instant::now() + LONG;
+        loop {
+            let notice = timeout_at(deadline, self.notices.recv()).await;
+            let notice = notice.unwrap_or_else(|_| panic!("no {what} in time")).expect("the backplane runs");
+            if let Some(found) = wanted(&notice) {
+                return found;
+            }
+            self.passed.push_back(notice);
+        }
+    }
+
+    /// The next events.
+    pub(crate) async fn events(&mut self) -> Vec<Event> {
+        let events = |notice: &Notice| if let Notice::Events(events) = notice { Some(events.clone()) } else { None };
+        self.find("events", events).await
+    }
+
+    /// Waits until it is told that it may have missed something.
+    pub(crate) async fn missed(&mut self) {
+        self.find("missed", |notice| matches!(notice, Notice::Missed).then_some(())).await;
+    }
+
+    /// Takes notices until one beyond `known` says that something may have been missed; how many entries came before.
+    pub(crate) async fn until_missed(&mut self, known: u64) -> usize {
+        let (mut heard, mut told) = (0, 0);
+        loop {
+            match timeout(LONG, self.notices.recv()).await.expect("missed in time").expect("the backplane runs") {
+                Notice::Events(events) => heard += events.len(),
+                Notice::Missed if told >= known => return heard,
+                Notice::Missed => told += 1,
+                Notice::Departed(_) | Notice::Returned(_) => {}
+            }
+        }
+    }
+
+    /// The next departure.
+    pub(crate) async fn departure(&mut self) -> Departure {
+        let gone = |notice: &Notice| if let Notice::Departed(gone) = notice { Some(gone.clone()) } else { None };
+        self.find("departure", gone).await
+    }
+
+    /// The next return.
+    pub(crate) async fn returned(&mut self) -> Return {
+        let back = |notice: &Notice| if let Notice::Returned(back) = notice { Some(back.clone()) } else { None };
+        self.find("return", back).await
+    }
+
+    /// All departures until `deadline`.
+    async fn departures_until(&mut self, deadline: Instant) -> Vec<Departure> {
+        while let Ok(Some(notice)) = timeout_at(deadline, self.notices.recv()).await {
+            self.passed.push_back(notice);
+        }
+        let all = std::mem::take(&mut self.passed).into_iter();
+        let (gone, rest) = all.partition(|notice| matches!(notice, Notice::Departed(_)));
+        self.passed = rest;
+        let gone: VecDeque<_> = gone;
+        gone.into_iter()
+            .filter_map(|notice| if let Notice::Departed(gone) = notice { Some(gone) } else { None })
+            .collect()
+    }
+
+    /// Waits until Redis is as told.
+    pub(crate) async fn redis_is(&self, link: Link) {
+        let mut changes = self.degrade.changes();
+        let wait = async {
+            while self.degrade.state(Part::Redis).link != link {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(LONG, wait).await.unwrap_or_else(|_| panic!("Redis is not {link:?} in time"));
+    }
+
+    /// Registers a user-scoped connection.
+    pub(crate) async fn connect(&self, user: &str) -> (ConnectionId, bool) {
+        let new = registration(user, Scope::User);
+        let first = self.backplane.register(&new).await.expect("a connection is free");
+        (new.connection, first)
+    }
+
+    /// Whether a user is online.
+    pub(crate) async fn online(&self, user: &str) -> bool {
+        self.backplane.online(&[self::user(user)]).await[0]
+    }
+
+    /// Asks until the answer is yes.
+    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, ask: impl Fn() -> F) {
+        let wait = async {
+            while !ask().await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LONG, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    }
+}
+
+/// All departures that the nodes tell until `deadline`.
+pub(crate) async fn departures_until(nodes: &mut [&mut Node], deadline: Instant) -> Vec<Departure> {
+    let mut all = Vec::new();
+    for node in nodes {
+        all.extend(node.departures_until(deadline).await);
+    }
+    all
+}
+
+pub(crate) fn user(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+pub(crate) fn room(id: &str) -> ConversationId {
+    ConversationId::parse(id).unwrap()
+}
+
+pub(crate) fn log(id: &str) -> LogId {
+    LogId::parse(id).unwrap()
+}
+
+pub(crate) fn registration(user: &str, scope: Scope) -> Registration {
+    let name = user.to_uppercase().into();
+    let connected_at = Clock::system().now();
+    Registration { connection: ConnectionId::fresh(), user: self::user(user), name, scope, connected_at }
+}
+
+pub(crate) fn entry(log: &str, seq: i64, body: Body) -> Event {
+    let (sender, at) = (user("alice"), Timestamp::from_micros(1_700_000_000_000_000 + seq));
+    let log = LogId::parse(log).unwrap();
+    let entry = Entry { log, seq, message_no: seq, sender, sender_name: "Alice".into(), client_id: None, at, body };
+    Event::Entry { entry: Arc::new(entry), origin: None }
+}
+
+pub(crate) fn message(log: &str, seq: i64) -> Event {
+    let content = format!("message {seq}").into();
+    entry(log, seq, Body::Message { content, reply_to: None, is_ai: false, edited_at: None, deleted: false })
+}
+
+pub(crate) fn typing(log: &str) -> Event {
+    let what = Ephemeral::Typing { user: user("alice"), name: "Alice".into(), active: true };
+    let log = LogId::parse(log).unwrap();
+    Event::Occurrence { occurrence: Arc::new(Occurrence { log, at: Timestamp::from_seconds(1), what }), origin: None }
+}
+
+/// The seqs of entries.
+pub(crate) fn seqs(events: &[Event]) -> Vec<i64> {
+    let seq = |event: &Event| match event {
+        Event::Entry { entry, .. } => Some(entry.seq),
+        Event::Occurrence { .. } => None,
+    };
+    events.iter().filter_map(seq).collect()
+}

@@ -1,0 +1,147 @@
+//! A redis-server of a test's own: it starts empty, keeps nothing, and dies with the test.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A running redis-server.
+pub(crate) struct Server {
+    port: u16,
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts one on a free port.
+    pub(crate) fn start() -> Self {
+        loop {
+            let port = free_port();
+            let folder = tempfile::tempdir().unwrap();
+            let mut server = Self { port, child: spawn(port, &folder), folder };
+            if server.answers() {
+                return server;
+            }
+        }
+    }
+
+    /// Starts one that also speaks TLS, on the port returned, with a certificate for `localhost` by the CA in the file
+    /// returned.
+    pub(crate) fn with_tls() -> (Self, u16, std::path::PathBuf) {
+        let server = Self::start();
+        let (folder, port) = (server.folder.path(), free_port());
+        let openssl = |words: &str| {
+            let run = Command::new("openssl").args(words.split_whitespace()).current_dir(folder).output().unwrap();
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        };
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem");
+        openssl(
+            "req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out csr.pem",
+        );
+        openssl("x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out cert.pem");
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("tls-auth-clients").arg("no");
+        for (name, file) in [("cert", "cert.pem"), ("key", "key.pem"), ("ca-cert", "ca.pem")] {
+            set.arg(format!("tls-{name}-file")).arg(folder.join(file).to_str().unwrap());
+        }
+        set.arg("tls-port").arg(port).exec(&mut connection).unwrap();
+        let ca = folder.join("ca.pem");
+        (server, port, ca)
+    }
+
+    /// A port on which nothing runs yet; [`Server::restart`] starts it.
+    pub(crate) fn later() -> Self {
+        let mut server = Self::start();
+        server.kill();
+        server
+    }
+
+    /// Kills it, with all it knew.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same port, empty.
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(self.port, &self.folder);
+        assert!(self.answers(), "redis-server did not come back");
+    }
+
+    /// Freezes it: it neither answers nor closes anything.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends a freeze.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Carries out a command, over a connection of the test's own.
+    pub(crate) async fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await.unwrap()
+    }
+
+    /// Calls of each command so far, those by scripts among them.
+    pub(crate) async fn calls(&self) -> std::collections::BTreeMap<String, u64> {
+        let stats: String = self.query(&["INFO", "commandstats"]).await;
+        let parse = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split_once(',')?.0.parse().ok()?))
+        };
+        stats.lines().filter_map(parse).collect()
+    }
+
+    fn answers(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline && self.child.try_wait().unwrap().is_none() {
+            let client = redis::Client::open(self.url()).unwrap();
+            let connection = client.get_connection_with_timeout(Duration::from_millis(200));
+            if connection.is_ok_and(|mut one| redis::cmd("PING").query::<String>(&mut one).is_ok()) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(port: u16, folder: &tempfile::TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
