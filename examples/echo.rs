@@ -19,10 +19,8 @@ use tokio::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Suites send messages of 16 MiB, in fragments as small as 64 bytes.
-const LIMITS: SocketLimits = SocketLimits {
-    message_bytes: 64 << 20,
-    frames: FrameLimits { per_second: u32::MAX, fragments: u32::MAX },
-};
+const LIMITS: SocketLimits =
+    SocketLimits { message_bytes: 64 << 20, frames: FrameLimits { per_second: u32::MAX, fragments: u32::MAX } };
 
 #[tokio::main]
 async fn main() -> ExitCode {

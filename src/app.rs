@@ -98,7 +98,7 @@ impl Node {
             let applied = store.migrate().await?;
             tracing::info!(applied, "migrations");
         }
-        tasks.spawn(store::watch(store.clone(), degrade.clone(), metrics.clone(), stop.clone()));
+        tasks.spawn(store::watch(store.clone(), degrade.clone(), stop.clone()));
         tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
         let settings = backplane::Settings::from(&*config);
         let (d, m) = (degrade.clone(), metrics.clone());
@@ -179,15 +179,14 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[std::net::SocketA
         };
         node.tasks.spawn(listener.serve(broker.clone(), kind, until.clone()));
     }
-    let list = |addresses: &[std::net::SocketAddr]| {
-        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-    };
+    let list =
+        |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (keys, stop) = (broker.clone(), node.stop.clone());
     node.tasks.spawn(async move { stop.run_until_cancelled(keys.auth.keep_fresh()).await });
     tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
     ready(broker, &clients);
     let patient = tokio::select! {
-        _ = terminate.recv() => true,
+        _ = terminate.recv() => !broker.config.dev,
         _ = interrupt.recv() => !broker.config.dev,
     };
     tokio::select! {

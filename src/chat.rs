@@ -226,9 +226,7 @@ impl Chat {
             Command::Leave { conversation } => self.leave(&caller, &conversation).await.map(Answer::from),
             Command::Sync { cursors } => self.sync(&caller, cursors).await,
             Command::Typing { conversation, active } => self.typing(&caller, &conversation, active).await,
-            Command::Read { conversation, delivered, read } => {
-                self.read(&caller, &conversation, delivered, read).await
-            }
+            Command::Read { conversation, delivered, read } => self.read(&caller, &conversation, delivered, read).await,
             Command::Presence { users } => self.presence(users).await,
             Command::SetStatus { status } => self.set_status(&caller, status).await,
             Command::History { conversation, before, limit, offset } => {
@@ -253,7 +251,8 @@ impl Chat {
     /// Tells a log's audience, on all nodes, what just happened.
     fn tell(&self, log: &LogId, origin: Option<ConnectionId>, what: impl IntoIterator<Item = Ephemeral>) {
         let at = self.clock.now();
-        let event = |what| Event::Occurrence { occurrence: Arc::new(Occurrence { log: log.clone(), at, what }), origin };
+        let event =
+            |what| Event::Occurrence { occurrence: Arc::new(Occurrence { log: log.clone(), at, what }), origin };
         self.spread(what.into_iter().map(event).collect());
     }
 
@@ -284,6 +283,7 @@ impl Chat {
                     self.catch_up().await;
                 }
                 Notice::Departed(departure) => self.departed(departure).await,
+                Notice::Returned(returned) => self.returned(returned),
             }
         }
     }

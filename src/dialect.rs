@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use crate::{
     config::Secret,
     model::{
-        ClientId, CloseReason, Command, ConnectionId, ConversationId, Event, Identity, LogId, Occurrence, Reject, Reply, Seq,
-        Timestamp,
+        ClientId, CloseReason, Command, ConnectionId, ConversationId, Event, Identity, LogId, Occurrence, Reject,
+        Reply, Seq, Timestamp,
     },
     outbox::{Class, Frame},
 };

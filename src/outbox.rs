@@ -15,7 +15,7 @@ use tokio::{net::tcp::OwnedWriteHalf, sync::Notify};
 
 use crate::{
     metrics::Metrics,
-    model::{Body, ConnectionId,  ConversationId, Entry, Seq, UserId},
+    model::{Body, ConnectionId, ConversationId, Entry, Seq, UserId},
 };
 
 mod frame;

@@ -2,13 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Answer, Caller, Chat, Connection, unavailable};
+use super::{Answer, Caller, Chat, Connection, presence::came, unavailable};
 use crate::{
     degrade::Feature,
-    model::{
-        Body, ConversationId, Entry, Ephemeral, Event, Identity, LogId, NewConversation, Reject, Reply, Resumed, Seq,
-        Status,
-    },
+    model::{Body, ConversationId, Entry, Event, Identity, LogId, NewConversation, Reject, Reply, Resumed, Seq},
     outbox::Signal,
     store::{Access, Authority, Ends},
 };
@@ -80,10 +77,7 @@ impl Chat {
             Err(reject) => return Err(self.turned_away(connection, conversation, reject)),
         };
         if self.backplane.listen(connection.id(), conversation).await.first {
-            let (user, name) = (identity.user.clone(), identity.name.clone());
-            let presence = Ephemeral::Presence { user: user.clone(), online: true, status: Status::Online };
-            let what = [Ephemeral::Listening { user, name, active: true }, presence];
-            self.tell(&log, Some(connection.id()), what);
+            self.tell(&log, Some(connection.id()), came(identity.user.clone(), identity.name.clone()));
         }
         let (resumed, has) = self.resume_point(since, ends, head);
         Ok((head, resumed, Replay { log, has }))
@@ -100,9 +94,7 @@ impl Chat {
         match since {
             None => (Resumed::From(head), head),
             Some(since)
-                if since > newest
-                    || since < ends.first - 1
-                    || newest - since > self.config.limits.resume_max =>
+                if since > newest || since < ends.first - 1 || newest - since > self.config.limits.resume_max =>
             {
                 self.metrics.resyncs.inc();
                 (Resumed::Resync { first: ends.first }, head)

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{Answer, Caller, Chat, Connection, unavailable};
 use crate::{
-    backplane::{Departure, Registration, Scope, TooMany},
+    backplane::{Departure, Registration, Return, Scope, TooMany},
     degrade::Feature,
     model::{ConversationId, Ephemeral, Identity, LogId, Presence, Reject, Reply, Seq, Status, UserId},
 };
@@ -70,6 +70,14 @@ impl Chat {
         }
     }
 
+    /// Tells those concerned that somebody is here after all.
+    pub(super) fn returned(&self, Return { user, name, joined, .. }: Return) {
+        for conversation in joined {
+            let here = came(user.clone(), name.clone());
+            self.tell(&LogId::from(&conversation), None, here);
+        }
+    }
+
     pub(super) async fn presence(&self, users: Vec<UserId>) -> Result<Answer, Reject> {
         let online = self.backplane.online(&users).await;
         let known = match self.needs(Feature::History) {
@@ -127,4 +135,10 @@ impl Chat {
 /// What others see of a status: the invisible look like anybody who is offline.
 fn shown(status: Status) -> Status {
     if status == Status::Invisible { Status::Online } else { status }
+}
+
+/// What others see when a user begins to listen.
+pub(super) fn came(user: UserId, name: Arc<str>) -> [Ephemeral; 2] {
+    let presence = Ephemeral::Presence { user: user.clone(), online: true, status: Status::Online };
+    [Ephemeral::Listening { user, name, active: true }, presence]
 }

@@ -6,7 +6,8 @@ use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, explain, o
 use crate::{
     config::Secret,
     model::{
-        CloseReason, Command, Content, ConversationId, Emoji, Event, LogId, Reject, NewMessage, Reply, Seq, Target, Timestamp,
+        CloseReason, Command, Content, ConversationId, Emoji, Event, LogId, NewMessage, Reject, Reply, Seq, Target,
+        Timestamp,
     },
     outbox::{Class, Frame},
 };
@@ -41,7 +42,9 @@ fn ask(text: &str) -> Result<Ask, Reject> {
     Ok(Ask::Command(match frame {
         In::Authenticate { token } => return Ok(Ask::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
-        In::Join { conversation_id, since_seq } => Command::Join { conversation: conversation_id, since: seq(since_seq)? },
+        In::Join { conversation_id, since_seq } => {
+            Command::Join { conversation: conversation_id, since: seq(since_seq)? }
+        }
         In::Leave { conversation_id } => Command::Leave { conversation: conversation_id },
         In::Sync { conversations } => {
             if conversations.values().any(|since| *since < 0) {
@@ -65,8 +68,8 @@ fn ask(text: &str) -> Result<Ask, Reject> {
             Command::Delete { conversation, target, client_id }
         }
         In::React { conversation_id: conversation, seq: target, emoji, active, client_id } => {
-            let emoji = Emoji::parse(&emoji)
-                .ok_or_else(|| Reject::Invalid("emoji is 1 to 64 bytes without blanks".into()))?;
+            let emoji =
+                Emoji::parse(&emoji).ok_or_else(|| Reject::Invalid("emoji is 1 to 64 bytes without blanks".into()))?;
             Command::React { conversation, target, emoji, active, client_id }
         }
         In::Typing { conversation_id: conversation, active } => Command::Typing { conversation, active },

@@ -8,8 +8,8 @@ use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, explain, o
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, Content, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, Reject,
-        NewMessage, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, Content, ConversationId, Entry, EntryId, Ephemeral, Event, LogId,
+        NewMessage, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };

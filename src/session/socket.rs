@@ -58,12 +58,7 @@ pub struct Socket {
 
 impl Socket {
     /// Reads from `reader`, what came behind the handshake first; answers to pings and closes go to `outbox`.
-    pub async fn new(
-        reader: OwnedReadHalf,
-        read_ahead: Vec<u8>,
-        outbox: Arc<Outbox>,
-        limits: SocketLimits,
-    ) -> Self {
+    pub async fn new(reader: OwnedReadHalf, read_ahead: Vec<u8>, outbox: Arc<Outbox>, limits: SocketLimits) -> Self {
         let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), fault: None };
         // What is wrong with it already is found by the first read.
         let _found = transport.count(&read_ahead);

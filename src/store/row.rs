@@ -46,11 +46,9 @@ impl<'a> From<&'a Body> for Columns<'a> {
             }
             Body::MemberAdded { user } => Columns { subject: Some(user.as_str()), ..plain(Kind::MemberAdded) },
             Body::MemberRemoved { user } => Columns { subject: Some(user.as_str()), ..plain(Kind::MemberRemoved) },
-            Body::ConversationAdded { conversation, since } => Columns {
-                subject: Some(conversation.as_str()),
-                target: Some(*since),
-                ..plain(Kind::ConversationAdded)
-            },
+            Body::ConversationAdded { conversation, since } => {
+                Columns { subject: Some(conversation.as_str()), target: Some(*since), ..plain(Kind::ConversationAdded) }
+            }
             Body::ConversationRemoved { conversation } => {
                 Columns { subject: Some(conversation.as_str()), ..plain(Kind::ConversationRemoved) }
             }
@@ -111,11 +109,9 @@ impl TryFrom<EntryRow> for Entry {
             },
             k if k == Kind::Edited as i16 => Body::Edited { target: target()?, content: content() },
             k if k == Kind::Deleted as i16 => Body::Deleted { target: target()? },
-            k if k == Kind::Reacted as i16 => Body::Reacted {
-                target: target()?,
-                emoji: subject.ok_or(BadRow("subject"))?.into(),
-                active: row.flag,
-            },
+            k if k == Kind::Reacted as i16 => {
+                Body::Reacted { target: target()?, emoji: subject.ok_or(BadRow("subject"))?.into(), active: row.flag }
+            }
             k if k == Kind::MemberAdded as i16 => Body::MemberAdded { user: user()? },
             k if k == Kind::MemberRemoved as i16 => Body::MemberRemoved { user: user()? },
             k if k == Kind::ConversationAdded as i16 => {

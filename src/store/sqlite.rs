@@ -211,11 +211,7 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn conversation(
-        &self,
-        id: &ConversationId,
-        reader: &UserId,
-    ) -> Result<Option<Conversation>, StoreError> {
+    async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
         let (id, reader) = (id.clone(), reader.clone());
         self.read(move |db| queries::conversation(db, &id, &reader)).await
     }
@@ -244,10 +240,11 @@ impl Store for Sqlite {
     async fn know(&self, users: &[(UserId, Arc<str>)]) -> Result<(), StoreError> {
         let users = users.to_vec();
         self.write(Operation::Write, move |db| {
-            let sql = "INSERT INTO users (id, name) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET name = excluded.name";
-            users.iter().try_for_each(|(user, name)| {
-                db.prepare_cached(sql)?.execute((user.as_str(), &**name)).map(drop)
-            })
+            let sql =
+                "INSERT INTO users (id, name) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET name = excluded.name";
+            users
+                .iter()
+                .try_for_each(|(user, name)| db.prepare_cached(sql)?.execute((user.as_str(), &**name)).map(drop))
         })
         .await
     }

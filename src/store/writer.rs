@@ -108,11 +108,7 @@ impl Writer {
     }
 
     /// Queues at the call, so that calls made one after the other keep their order; resolves when it is known.
-    pub fn append(
-        &self,
-        entry: NewEntry,
-        origin: Option<ConnectionId>,
-    ) -> impl Future<Output = Answer> + Send + use<> {
+    pub fn append(&self, entry: NewEntry, origin: Option<ConnectionId>) -> impl Future<Output = Answer> + Send + use<> {
         let mut hasher = DefaultHasher::new();
         entry.log.hash(&mut hasher);
         let lane = &self.lanes[hasher.finish() as usize % self.lanes.len()];

@@ -64,6 +64,26 @@ async fn what_is_no_event_is_counted_and_dropped() {
 }
 
 #[tokio::test]
+async fn a_node_that_cannot_keep_up_is_told_that_it_missed_something() {
+    let redis = Server::start();
+    let mut node = Node::start("one", Some(&redis.url())).await;
+    let logs: Vec<_> = (0..500).map(|n| format!("room-{n}")).collect();
+    futures_util::future::join_all(logs.iter().map(async |id| node.backplane.subscribe(&log(id)).await)).await;
+    let other = Node::start("two", Some(&redis.url())).await;
+    let missed = node.metrics.bus_missed.get();
+    // Nobody takes the notices meanwhile: what waits is bounded, and then there is a gap.
+    for seq in 1..=40 {
+        other.backplane.publish(logs.iter().map(|id| message(id, seq)).collect());
+        let published = || async { other.backplane.recent(&log("room-499"), seq - 1).await.is_some() };
+        other.until("published", published).await;
+    }
+    let heard = node.until_missed(missed).await;
+    assert!(heard < 500 * 40, "{heard} of them were heard");
+    other.backplane.publish(vec![message("room-7", 41)]);
+    while seqs(&node.events().await) != [41] {}
+}
+
+#[tokio::test]
 async fn the_cache_serves_only_what_has_no_gap() {
     let redis = Server::start();
     let node = Node::start("one", Some(&redis.url())).await;

@@ -229,6 +229,25 @@ async fn the_documented_acl_is_enough() {
     assert!(denied.is_empty(), "{denied:?}");
 }
 
+#[tokio::test]
+async fn it_speaks_tls_and_trusts_only_the_given_ca() {
+    let (_redis, port, ca) = Server::with_tls();
+    let url = format!("rediss://localhost:{port}");
+    let with_ca = |name: &str, ca: Option<std::path::PathBuf>| {
+        let mut settings = settings(name, Some(&url));
+        settings.redis.as_mut().unwrap().ca_file = ca;
+        settings
+    };
+    let (mut one, other) =
+        (Node::with(with_ca("one", Some(ca.clone()))).await, Node::with(with_ca("two", Some(ca))).await);
+    one.redis_is(Link::Up).await;
+    one.backplane.subscribe(&log("room")).await;
+    other.backplane.publish(vec![message("room", 1)]);
+    assert_eq!(seqs(&one.events().await), [1]);
+    let stranger = Node::with(with_ca("three", None)).await;
+    stranger.redis_is(Link::Down).await;
+}
+
 fn failed(metric: &str) -> bool {
     metric.starts_with("switchboard_redis_errors_total") && !metric.ends_with(" 0")
 }

@@ -98,6 +98,19 @@ impl Node {
         self.find("missed", |notice| matches!(notice, Notice::Missed).then_some(())).await;
     }
 
+    /// Takes notices until one beyond `known` says that something may have been missed; how many entries came before.
+    pub(crate) async fn until_missed(&mut self, known: u64) -> usize {
+        let (mut heard, mut told) = (0, 0);
+        loop {
+            match timeout(LONG, self.notices.recv()).await.expect("missed in time").expect("the backplane runs") {
+                Notice::Events(events) => heard += events.len(),
+                Notice::Missed if told >= known => return heard,
+                Notice::Missed => told += 1,
+                Notice::Departed(_) | Notice::Returned(_) => {}
+            }
+        }
+    }
+
     /// The next departure.
     pub(crate) async fn departure(&mut self) -> Departure {
         let gone = |notice: &Notice| if let Notice::Departed(gone) = notice { Some(gone.clone()) } else { None };

@@ -26,6 +26,32 @@ impl Server {
         }
     }
 
+    /// Starts one that also speaks TLS, on the port returned, with a certificate for `localhost` by the CA in the file
+    /// returned.
+    pub(crate) fn with_tls() -> (Self, u16, std::path::PathBuf) {
+        let server = Self::start();
+        let (folder, port) = (server.folder.path(), free_port());
+        let openssl = |words: &str| {
+            let run = Command::new("openssl").args(words.split_whitespace()).current_dir(folder).output().unwrap();
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        };
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem");
+        openssl(
+            "req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out csr.pem",
+        );
+        openssl("x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out cert.pem");
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("tls-auth-clients").arg("no");
+        for (name, file) in [("cert", "cert.pem"), ("key", "key.pem"), ("ca-cert", "ca.pem")] {
+            set.arg(format!("tls-{name}-file")).arg(folder.join(file).to_str().unwrap());
+        }
+        set.arg("tls-port").arg(port).exec(&mut connection).unwrap();
+        let ca = folder.join("ca.pem");
+        (server, port, ca)
+    }
+
     /// A port on which nothing runs yet; [`Server::restart`] starts it.
     pub(crate) fn later() -> Self {
         let mut server = Self::start();

@@ -78,7 +78,7 @@ impl NodeBuilder {
 /// The addresses in the line that says that the node listens.
 fn listening(line: &str) -> Option<(Vec<SocketAddr>, Option<SocketAddr>)> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let fields = line.get("fields").filter(|fields| fields["message"] == "listening")?;
+    let fields = Some(line).filter(|line| line["message"] == "listening")?;
     let clients: Result<_, _> = fields["clients"].as_str()?.split(',').map(|address| address.trim().parse()).collect();
     Some((clients.ok()?, fields["admin"].as_str().and_then(|address| address.parse().ok())))
 }

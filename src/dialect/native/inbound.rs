@@ -99,8 +99,21 @@ pub(super) enum In<'a> {
 impl In<'_> {
     /// Every `type` a client may send.
     pub(super) const KINDS: &'static [&'static str] = &[
-        "authenticate", "refresh", "join", "leave", "sync", "send", "edit", "delete", "react", "typing", "read",
-        "presence", "status", "history", "ping",
+        "authenticate",
+        "refresh",
+        "join",
+        "leave",
+        "sync",
+        "send",
+        "edit",
+        "delete",
+        "react",
+        "typing",
+        "read",
+        "presence",
+        "status",
+        "history",
+        "ping",
     ];
 }
 

@@ -289,8 +289,7 @@ impl<'a> Out<'a> {
 
     pub(super) fn entry(entry: &'a Entry) -> Self {
         let at = || At { conversation_id: &entry.log, seq: entry.seq, sender_id: &entry.sender, created_at: entry.at };
-        let change =
-            |target| Change { at: at(), target_seq: target, target_id: EntryId::of(&entry.log, target) };
+        let change = |target| Change { at: at(), target_seq: target, target_id: EntryId::of(&entry.log, target) };
         let created_at = entry.at;
         match &entry.body {
             Body::Message { content, reply_to, is_ai, edited_at, deleted } => Self::Message(Message {
@@ -341,12 +340,9 @@ impl<'a> Out<'a> {
             Ephemeral::Presence { user, online, status } => {
                 Self::Presence { conversation_id, user_id: user, online: *online, status: *status }
             }
-            Ephemeral::Receipt { user, delivered_seq, read_seq } => Self::Receipt {
-                conversation_id,
-                user_id: user,
-                delivered_seq: *delivered_seq,
-                read_seq: *read_seq,
-            },
+            Ephemeral::Receipt { user, delivered_seq, read_seq } => {
+                Self::Receipt { conversation_id, user_id: user, delivered_seq: *delivered_seq, read_seq: *read_seq }
+            }
         }
     }
 }
@@ -369,9 +365,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
             messages: page.messages.iter().filter_map(message).collect(),
             total: page.total,
         },
-        Reply::Presence(users) => {
-            Out::PresenceList { reference, users: users.iter().map(present).collect() }
-        }
+        Reply::Presence(users) => Out::PresenceList { reference, users: users.iter().map(present).collect() },
         Reply::Pong => Out::Pong { reference },
         Reply::Created(conversation) | Reply::Conversation(conversation) => {
             Out::Conversations { reference, conversations: vec![about(conversation)], total: None }

@@ -179,8 +179,17 @@ impl Postgres {
                 Operation::Append,
                 APPEND_CHANGE,
                 &[
-                    &log, &kind, &sender, &&*new.sender_name, &dedupe, &new.client_gave_id, &authority, &content,
-                    &target, &subject, &flag,
+                    &log,
+                    &kind,
+                    &sender,
+                    &&*new.sender_name,
+                    &dedupe,
+                    &new.client_gave_id,
+                    &authority,
+                    &content,
+                    &target,
+                    &subject,
+                    &flag,
                 ],
             )
             .await?;
@@ -193,7 +202,11 @@ impl Postgres {
     }
 
     /// The inbox entries that rows of (user, inbox seq, time) tell of.
-    fn told(rows: &[Row], sender: impl Fn(&UserId) -> UserId, body: impl Fn() -> Body) -> Result<Vec<Entry>, StoreError> {
+    fn told(
+        rows: &[Row],
+        sender: impl Fn(&UserId) -> UserId,
+        body: impl Fn() -> Body,
+    ) -> Result<Vec<Entry>, StoreError> {
         rows.iter()
             .map(|row| {
                 let user = user(row.get(0))?;
@@ -243,7 +256,8 @@ impl Store for Postgres {
         let failed = |error: tokio_postgres::Error| StoreError::Failed(describe(&error));
         let migrating = tokio::time::timeout(MIGRATION, async {
             // Ended with the session, which ends here.
-            let lock = format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
+            let lock =
+                format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
             session.client.batch_execute(&lock).await.map_err(failed)?;
             let report = embedded::migrations::runner().run_async(&mut session.client).await;
             report.map(|report| report.applied_migrations().len()).map_err(|error| unreadable(&error))
@@ -338,11 +352,7 @@ impl Store for Postgres {
         Ok((id.ok_or_else(|| StoreError::Failed("a direct conversation came and went".into()))?, Vec::new()))
     }
 
-    async fn conversation(
-        &self,
-        id: &ConversationId,
-        reader: &UserId,
-    ) -> Result<Option<Conversation>, StoreError> {
+    async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
         let rows = self.query(Operation::Read, CONVERSATION, &[&id.as_str(), &reader.as_str()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let members = self.query(Operation::Read, MEMBERS, &[&id.as_str(), &"", &1_000_i64]).await?;

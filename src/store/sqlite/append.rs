@@ -11,9 +11,7 @@ use super::{
     },
     now,
 };
-use crate::model::{
-    Body, ClientId, ConversationId, Entry, LogId, NewConversation, Seq, Timestamp, UserId,
-};
+use crate::model::{Body, ClientId, ConversationId, Entry, LogId, NewConversation, Seq, Timestamp, UserId};
 
 /// A log's end.
 struct Head {
@@ -143,8 +141,19 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
     let sql = "INSERT INTO log (log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, \
          target, subject, flag, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     db.prepare_cached(sql)?.execute(params![
-        log.as_str(), seq, message_no, kind as i16, new.sender.as_str(), &*new.sender_name, new.dedupe.as_str(),
-        new.client_gave_id, content, target, subject, flag, at
+        log.as_str(),
+        seq,
+        message_no,
+        kind as i16,
+        new.sender.as_str(),
+        &*new.sender_name,
+        new.dedupe.as_str(),
+        new.client_gave_id,
+        content,
+        target,
+        subject,
+        flag,
+        at
     ])?;
     Ok((seq, message_no))
 }
@@ -199,8 +208,14 @@ pub(super) fn create(
         "INSERT INTO conversations (id, kind, name, description, open, direct_key, created_by, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
         params![
-            id.as_str(), direct_key.is_some(), new.name.as_deref(), new.description.as_deref(), new.open, direct_key,
-            creator.as_str(), at
+            id.as_str(),
+            direct_key.is_some(),
+            new.name.as_deref(),
+            new.description.as_deref(),
+            new.open,
+            direct_key,
+            creator.as_str(),
+            at
         ],
     )?;
     if made == 0 {

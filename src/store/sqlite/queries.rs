@@ -126,10 +126,8 @@ fn conversation_row(row: &Row<'_>) -> Result<Conversation> {
 }
 
 pub(super) fn conversation(db: &Connection, of: &ConversationId, reader: &UserId) -> Result<Option<Conversation>> {
-    let read = db
-        .prepare_cached(CONVERSATION)?
-        .query_row((of.as_str(), reader.as_str()), conversation_row)
-        .optional()?;
+    let read =
+        db.prepare_cached(CONVERSATION)?.query_row((of.as_str(), reader.as_str()), conversation_row).optional()?;
     let Some(conversation) = read else { return Ok(None) };
     Ok(Some(Conversation { members: members(db, of, "", 1_000)?, ..conversation }))
 }
