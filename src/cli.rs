@@ -28,13 +28,8 @@ use crate::{
         self, Config, Faults, LogConfig, LogFormat, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
+    metrics::COMMIT,
     metrics::Metrics,
-};
-
-/// The commit this was built from, where the build said so.
-pub const COMMIT: &str = match option_env!("GIT_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
 };
 
 /// How a command ended.

@@ -168,12 +168,7 @@ async fn a_flood_of_frames_closes_that_socket_alone() {
 
 #[tokio::test]
 async fn who_says_nothing_is_let_go() {
-    let node = Node::dev()
-        .set("AUTH_TIMEOUT", "1s")
-        .set("PING_INTERVAL", "1s")
-        .set("PONG_TIMEOUT", "1s")
-        .start()
-        .await;
+    let node = Node::dev().set("AUTH_TIMEOUT", "1s").set("PING_INTERVAL", "1s").set("PONG_TIMEOUT", "1s").start().await;
     let mut silent = RawClient::open(node.address(), "/v1/ws").await;
     let (code, reason) = silent.expect_close().await;
     assert_eq!((code, reason.as_str()), (4401, "Authentication timeout"));
@@ -187,8 +182,6 @@ async fn who_says_nothing_is_let_go() {
     let mut deaf = raw(&node, "bob").await;
     let (code, reason) = deaf.expect_close().await;
     assert_eq!((code, reason.as_str()), (1008, "No answer to ping"));
-    first.send(&json!({"type": "ping", "ref": 1})).await;
-    first.until("pong").await;
 }
 
 #[tokio::test]
@@ -203,20 +196,16 @@ async fn a_slow_reader_is_cut_off_and_resumes_exactly() {
     slow.read_frame().await.unwrap();
     // More than the kernel's buffers and the outbox hold together.
     let content = "x".repeat(5_000);
-    let mut sent = 0;
     let cut = async {
         loop {
             alice.say("team", &content).await;
-            sent += 1;
+            bob.until("message").await;
             if node.metrics().await.get(r#"switchboard_closes_total{reason="too_slow"}"#) == Some(1.0) {
                 return;
             }
         }
     };
     tokio::time::timeout(Duration::from_secs(60), cut).await.expect("the slow reader is cut off");
-    for _ in 0..sent {
-        bob.until("message").await;
-    }
     // What was taken for it before the cut is a prefix; it resumes behind it.
     let mut has = from;
     while let Some(frame) = slow.read_frame().await {

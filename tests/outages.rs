@@ -114,7 +114,7 @@ async fn postgres_dies_and_comes_back() {
 
 /// Sends numbered messages one after the other, and again on any node until each is acked.
 async fn send_through(nodes: &[String], user: &str, count: usize) -> BTreeMap<i64, String> {
-    let (mut acked, mut turn) = (BTreeMap::new(), 0);
+    let (mut acked, mut turn) = (BTreeMap::new(), user.len());
     let mut client: Option<Client> = None;
     for at in 0..count {
         let id = format!("{user}-{at}");
@@ -179,9 +179,8 @@ async fn a_node_is_killed_and_started_again_under_load() {
     let database = Postgres::shared().await.database().await;
     let one = Node::serve(&redis.url(), &database).set("NODE_LEASE", "3s").start().await;
     let port = support::free_port();
-    let second = Node::serve(&redis.url(), &database)
-        .set("NODE_LEASE", "3s")
-        .set("LISTEN", format!("127.0.0.1:{port}"));
+    let second =
+        Node::serve(&redis.url(), &database).set("NODE_LEASE", "3s").set("LISTEN", format!("127.0.0.1:{port}"));
     let two = second.clone().start().await;
     let mut reader = Client::native(&one, "reader").await;
     reader.join("team").await;
@@ -189,14 +188,15 @@ async fn a_node_is_killed_and_started_again_under_load() {
     let senders: Vec<_> = (0..SENDERS)
         .map(|at| {
             let nodes = nodes.clone();
-            tokio::spawn(async move { send_through(&nodes, &format!("sender{at}"), EACH).await })
+            tokio::spawn(async move { send_through(&nodes, &format!("sender{}", "x".repeat(at)), EACH).await })
         })
         .collect();
     let watching = tokio::spawn(async move {
         let seen = contents(&mut reader, SENDERS * EACH).await;
         (reader, seen)
     });
-    let accepted = || async { one.metrics().await.get("switchboard_messages_accepted_total").filter(|sent| *sent > 60.0) };
+    let accepted =
+        || async { two.metrics().await.get("switchboard_messages_accepted_total").filter(|sent| *sent > 60.0) };
     eventually("the load to be under way", accepted).await;
     two.kill().await;
     let two = second.start().await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Caller, Chat, unavailable};
+use super::{Answer, Caller, Chat, Memberships, unavailable};
 use crate::{
     degrade::Feature,
     model::{
@@ -75,7 +75,6 @@ impl Chat {
         if !(identity.admin || user == identity.user || conversation.created_by == identity.user) {
             return Err(Reject::Forbidden("Only the creator removes others"));
         }
-        self.memberships.forget(&(id.clone(), user.clone()));
         self.append_change(identity, id, Body::MemberRemoved { user }, authority(identity)).await?;
         Ok(Reply::Done.into())
     }
@@ -115,18 +114,6 @@ impl Chat {
         if member { Ok(()) } else { Err(Reject::NotMember) }
     }
 
-    /// Forgets memberships that other nodes changed.
-    pub(super) fn forget_changed_members(&self, events: &[Event]) {
-        for event in events {
-            let Event::Entry { entry, .. } = event else { continue };
-            if let (Body::MemberAdded { user } | Body::MemberRemoved { user }, Some(conversation)) =
-                (&entry.body, entry.log.conversation())
-            {
-                self.memberships.forget(&(conversation, user.clone()));
-            }
-        }
-    }
-
     /// Sees to it that a user who came with a token exists.
     pub(super) async fn make_known(&self, identity: &Identity) -> Result<(), Reject> {
         if self.users.get(&identity.user).is_some_and(|name| name == identity.name) {
@@ -141,4 +128,16 @@ impl Chat {
 
 fn authority(identity: &Identity) -> Authority {
     if identity.admin { Authority::Admin } else { Authority::Member }
+}
+
+/// Forgets memberships that were changed, here or on other nodes.
+pub(super) fn forget_changed_members(memberships: &Memberships, events: &[Event]) {
+    for event in events {
+        let Event::Entry { entry, .. } = event else { continue };
+        if let (Body::MemberAdded { user } | Body::MemberRemoved { user }, Some(conversation)) =
+            (&entry.body, entry.log.conversation())
+        {
+            memberships.forget(&(conversation, user.clone()));
+        }
+    }
 }
