@@ -169,9 +169,8 @@ impl Call<'_> {
     async fn add_members(&self, body: Incoming) -> Answer {
         let conversation = self.conversation_of_path()?;
         let users = read::<wire::NewMembers>(body).await?.checked()?;
-        let answer = wire::Members { conversation_id: conversation.clone(), user_ids: users.clone() };
         match self.execute(Command::AddMembers { conversation, users }).await? {
-            Reply::Done => json(StatusCode::OK, &answer),
+            Reply::Conversation(grown) => json(StatusCode::OK, &wire::Conversation::of(&grown)),
             other => Err(unexpected(&other)),
         }
     }
