@@ -58,8 +58,9 @@ impl Chat {
         }
         let conversation = self.group(id, &caller.identity).await?;
         for user in users {
-            let authority = authority(&caller.identity);
+            let (authority, key) = (authority(&caller.identity), (id.clone(), user.clone()));
             self.append_change(&caller.identity, &conversation.id, Body::MemberAdded { user }, authority).await?;
+            self.memberships.forget(&key);
         }
         Ok(Reply::Conversation(self.read_conversation(id, &caller.identity.user).await?).into())
     }
