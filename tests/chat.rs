@@ -224,7 +224,7 @@ async fn a_removed_member_stops_reading_on_every_node() {
 
 #[tokio::test]
 async fn typing_reads_and_presence_reach_the_other_node() {
-    let nodes = pair_with(|node| node.set("PRESENCE_GRACE", "200ms").set("TYPING_TIMEOUT", "300ms")).await;
+    let nodes = pair_with(|node| node.set("PRESENCE_GRACE", "200ms").set("TYPING_TIMEOUT", "1s")).await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
     let mut bob = Client::native(&nodes.two, "bob").await;

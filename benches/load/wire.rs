@@ -2,12 +2,20 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io::{self, ErrorKind},
     net::SocketAddr,
+    pin::Pin,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
 
 /// Opcodes of RFC 6455.
 const TEXT: u8 = 0x1;
@@ -26,7 +34,8 @@ pub fn now() -> u64 {
 
 /// A connection that reads and writes frames.
 pub struct Socket {
-    stream: TcpStream,
+    reader: RefCell<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
     /// The begin of a frame whose end hasn't come.
     rest: RefCell<Vec<u8>>,
 }
@@ -36,7 +45,8 @@ impl Socket {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, rest: RefCell::default() })
+        let (reader, writer) = stream.into_split();
+        Ok(Self { reader: RefCell::new(reader), writer, rest: RefCell::default() })
     }
 
     /// Connects and upgrades.
@@ -52,12 +62,7 @@ impl Socket {
             if let Some(at) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break at + 4;
             }
-            socket.stream.readable().await?;
-            match socket.stream.try_read_buf(&mut head) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-                _ => {}
-            }
+            socket.receive(|bytes| head.extend(bytes)).await?;
         };
         if !head.starts_with(b"HTTP/1.1 101 ") {
             return Err(io::Error::other(String::from_utf8_lossy(&head[..end]).into_owned()));
@@ -66,12 +71,28 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Waits for bytes and gives them to `take`. A poll knows that a short read has emptied the socket, which spares
+    /// the system call that `try_read` needs to find it out.
+    async fn receive(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        poll_fn(|context| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                let mut reader = self.reader.borrow_mut();
+                Pin::new(&mut *reader)
+                    .poll_read(context, &mut buffer)
+                    .map_ok(|()| take(buffer.filled()))?
+                    .map(|()| if buffer.filled().is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
+            })
+        })
+        .await
+    }
+
     /// Writes all bytes.
     pub async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.stream.try_write(bytes) {
+            match self.writer.try_write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.stream.writable().await?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writer.writable().await?,
                 Err(error) => return Err(error),
             }
         }
@@ -91,23 +112,17 @@ impl Socket {
         let mut early = self.rest.take();
         let used = frames(&early, &mut take);
         if used == 0 {
-            self.stream.readable().await?;
-            SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
-                Ok(0) => Err(io::Error::from(ErrorKind::UnexpectedEof)),
-                Ok(read) if early.is_empty() => {
-                    let used = frames(&scratch[..read], &mut take);
-                    early.extend(&scratch[used..read]);
-                    Ok(())
-                }
-                Ok(read) => {
-                    early.extend(&scratch[..read]);
+            self.receive(|bytes| {
+                if early.is_empty() {
+                    let used = frames(bytes, &mut take);
+                    early.extend(&bytes[used..]);
+                } else {
+                    early.extend(bytes);
                     let used = frames(&early, &mut take);
                     early.drain(..used);
-                    Ok(())
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-                Err(error) => Err(error),
-            })?;
+            })
+            .await?;
         } else {
             early.drain(..used);
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use uuid::Uuid;
 
 /// The longest id that is accepted, in bytes.
-pub const MAX_ID_BYTES: usize = 128;
+const MAX_ID_BYTES: usize = 128;
 
 /// Position of an entry in its log: 1, 2, 3 … without gaps; 0 stands before the first.
 pub type Seq = i64;
