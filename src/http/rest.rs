@@ -170,7 +170,7 @@ impl Call<'_> {
         let conversation = self.conversation_of_path()?;
         let users = read::<wire::NewMembers>(body).await?.checked()?;
         match self.execute(Command::AddMembers { conversation, users }).await? {
-            Reply::Conversation(conversation) => json(StatusCode::OK, &wire::Conversation::of(&conversation)),
+            Reply::Conversation(grown) => json(StatusCode::OK, &wire::Conversation::of(&grown)),
             other => Err(unexpected(&other)),
         }
     }
