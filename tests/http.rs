@@ -151,3 +151,21 @@ async fn a_token_for_a_socket_opens_one() {
     assert_eq!(refused.headers["www-authenticate"], "Bearer");
     node.assert_never_logged(&[&token("alice"), minted]);
 }
+
+#[tokio::test]
+async fn health_probes_and_metrics_need_no_token() {
+    let node = Node::dev().start().await;
+    let health = node.request(Method::GET, "/api/health", None, None).await;
+    assert_eq!((health.status.as_u16(), &health.json["status"]), (200, &json!("healthy")));
+    assert_eq!(health.headers["cache-control"], "no-store");
+    assert_eq!(health.json["components"]["redis"]["status"], "off");
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(node.request(Method::GET, path, None, None).await.status, 200);
+        assert_eq!(node.request(Method::HEAD, path, None, None).await.status, 200);
+        assert_eq!(node.admin_get(path).await.status, 200);
+    }
+    assert_eq!(node.request(Method::GET, "/metrics", None, None).await.status, 404, "not for clients");
+    let _alice = Client::native(&node, "alice").await;
+    assert_eq!(node.metrics().await.get(r#"switchboard_connections{dialect="native"}"#), Some(1.0));
+    assert!(node.metrics().await.0.contains("switchboard_build_info{"));
+}
