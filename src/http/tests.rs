@@ -122,7 +122,7 @@ async fn queries_and_bodies_are_checked() {
     let node = Node::start(&[]).await;
     let token = node.token("alice", HOUR);
     let path = "/api/chat/conversations";
-    for query in ["limit=0", "limit=-1", "limit=x", "offset=-1", "offset=100001"] {
+    for query in ["limit=0", "limit=101", "limit=-1", "limit=x", "offset=-1", "offset=100001"] {
         assert_eq!(node.ask(&get(&format!("{path}?{query}"), &bearer(&token))).await.status, 400, "{query}");
     }
     assert_eq!(node.ask(&get(&format!("{path}/a/messages?before_seq=0"), &bearer(&token))).await.status, 400);
