@@ -12,7 +12,6 @@ use crate::{
     auth::{Auth, AuthError},
     backplane::{self, Backplane, StartError},
     chat::{Chat, Parts},
-    cli::COMMIT,
     config::{Config, StoreBackend, StoreConfig},
     degrade::{Degrade, Link, Part},
     http::Gate,
@@ -92,7 +91,6 @@ impl Node {
         let config = Arc::new(config);
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), COMMIT]).set(1);
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { Link::Down } else { Link::Off }));
         let auth = Auth::new(&config.auth, clock.clone())?;
         let store = open_store(&config.store, metrics.clone()).await?;

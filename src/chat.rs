@@ -52,7 +52,7 @@ const USER_TTL: Duration = Duration::from_secs(3_600);
 const KNOWN_MAX: usize = 50_000;
 
 /// Who is a member where, as it was read a moment ago.
-type Memberships = Known<(ConversationId, UserId), bool>;
+type Memberships = Known<(ConversationId, UserId), ()>;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -139,7 +139,7 @@ impl Chat {
             move |entries: Vec<Committed>| {
                 let event = |Committed { entry, origin }| Event::Entry { entry, origin };
                 let events: Vec<_> = entries.into_iter().map(event).collect();
-                conversations::forget_changed_members(&memberships, &events);
+                conversations::forget_removed_members(&memberships, &events);
                 spread(&hub, &backplane, events);
             }
         };
@@ -281,7 +281,7 @@ impl Chat {
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Events(events) => {
-                    conversations::forget_changed_members(&self.memberships, &events);
+                    conversations::forget_removed_members(&self.memberships, &events);
                     self.hub.apply(events);
                 }
                 Notice::Missed => {

@@ -15,7 +15,11 @@ const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/python
 async fn printed_tokens(node: &Node) -> Vec<String> {
     let last = node.logged("Python").await;
     assert!(last.contains("Python"));
-    node.log().iter().map(|line| line.trim().to_owned()).filter(|line| line.starts_with("eyJ") && !line.contains(' ')).collect()
+    node.log()
+        .iter()
+        .map(|line| line.trim().to_owned())
+        .filter(|line| line.starts_with("eyJ") && !line.contains(' '))
+        .collect()
 }
 
 #[tokio::test]

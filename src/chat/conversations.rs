@@ -101,17 +101,16 @@ impl Chat {
             return Ok(());
         }
         let key = (id.clone(), identity.user.clone());
-        let member = match self.memberships.get(&key) {
-            Some(member) => member,
-            None => {
-                self.needs(Feature::History)?;
-                let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
-                let member = access.ok_or(Reject::NotFound("Conversation"))?.member;
-                self.memberships.learn(key, member);
-                member
-            }
-        };
-        if member { Ok(()) } else { Err(Reject::NotMember) }
+        if self.memberships.get(&key).is_some() {
+            return Ok(());
+        }
+        self.needs(Feature::History)?;
+        let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
+        if !access.ok_or(Reject::NotFound("Conversation"))?.member {
+            return Err(Reject::NotMember);
+        }
+        self.memberships.learn(key, ());
+        Ok(())
     }
 
     /// Sees to it that a user who came with a token exists.
@@ -130,13 +129,11 @@ fn authority(identity: &Identity) -> Authority {
     if identity.admin { Authority::Admin } else { Authority::Member }
 }
 
-/// Forgets memberships that were changed, here or on other nodes.
-pub(super) fn forget_changed_members(memberships: &Memberships, events: &[Event]) {
+/// Forgets memberships that ended, here or on other nodes.
+pub(super) fn forget_removed_members(memberships: &Memberships, events: &[Event]) {
     for event in events {
         let Event::Entry { entry, .. } = event else { continue };
-        if let (Body::MemberAdded { user } | Body::MemberRemoved { user }, Some(conversation)) =
-            (&entry.body, entry.log.conversation())
-        {
+        if let (Body::MemberRemoved { user }, Some(conversation)) = (&entry.body, entry.log.conversation()) {
             memberships.forget(&(conversation, user.clone()));
         }
     }
