@@ -14,6 +14,8 @@ pub use content::{Content, Emoji, InvalidContent, MAX_CONTENT_CHARS};
 pub use event::{Body, Entry, Ephemeral, Event, Occurrence};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use reject::{CloseReason, Reject};
-pub use reply::{Conversation, ConversationKind, Member, MessagePage, Notification, Presence, Reply, Resumed, Sent};
+pub use reply::{
+    Conversation, ConversationKind, Joined, Member, MessagePage, Notification, Presence, Reply, Resumed, Sent,
+};
 pub use time::{Clock, Timestamp};
 pub use user::{Identity, Status};

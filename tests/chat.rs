@@ -1,5 +1,7 @@
 //! People chat through two nodes: what is sent on one reaches members on all, in order, once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use serde_json::{Value, json};

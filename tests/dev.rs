@@ -1,5 +1,7 @@
 //! `switchboard dev`: nothing to install, nothing to configure, and what was said is still there after a restart.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use std::process::Stdio;

@@ -1,5 +1,7 @@
 //! REST as its documents show it, on a node of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use reqwest::{Method, StatusCode};

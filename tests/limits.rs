@@ -1,5 +1,7 @@
 //! Limits and bad input: refused clearly, counted, and at nobody else's cost.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use std::time::Duration;
@@ -68,7 +70,7 @@ async fn connections_of_a_node_and_of_an_address_are_limited() {
     let node = Node::dev().set("MAX_CONNECTIONS_PER_IP", 2).start().await;
     let url = format!("{}/v1/ws?token={}", node.ws(), token("alice"));
     let _held = (Client::native(&node, "alice").await, Client::native(&node, "alice").await);
-    let refused = Client::try_connect(url.as_str()).await.err().expect("a third is refused");
+    let refused = Client::try_connect(url.as_str()).await.expect_err("a third is refused");
     assert!(refused.is_client_error() || refused.is_server_error(), "{refused}");
 }
 

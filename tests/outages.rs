@@ -1,5 +1,7 @@
 //! Redis, PostgreSQL and nodes die under people who chat: nothing acked is lost, doubled or out of order.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use std::collections::{BTreeMap, HashSet};

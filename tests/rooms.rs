@@ -1,5 +1,7 @@
 //! The rooms dialect as its document shows it: message types, close codes, the rate limit's answer, and the keys.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! The store's contract, held against both stores; and writers of several nodes on one PostgreSQL.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use std::{
@@ -281,8 +283,8 @@ async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {
     store.know(&[(alice.clone(), "Alice B.".into())]).await.unwrap();
     store.set_status(&alice, Status::Dnd).await.unwrap();
     let at = Timestamp::from_micros(1_700_000_000_123_456);
-    store.seen(&[alice.clone()], at).await.unwrap();
-    store.seen(&[alice.clone()], Timestamp::from_micros(5)).await.unwrap();
+    store.seen(std::slice::from_ref(&alice), at).await.unwrap();
+    store.seen(std::slice::from_ref(&alice), Timestamp::from_micros(5)).await.unwrap();
     let known = store.statuses(&[alice.clone(), user("nobody")]).await.unwrap();
     assert_eq!(known, [(alice.clone(), Status::Dnd, Some(at))]);
     let (room, _) = group(&store, "room", "alice", &[]).await;

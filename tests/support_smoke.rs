@@ -1,5 +1,7 @@
 //! The tests' own support: servers come up, die, freeze and come back as they are told.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
 mod support;
 
 use std::process::Command;

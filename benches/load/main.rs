@@ -106,7 +106,7 @@ async fn with_a_node(args: &Args) -> BenchResult<()> {
     let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
     let node = Node::serve(&redis.url(), &postgres.database().await)
         // On, and out of the way.
-        .set("MESSAGE_RATE_LIMIT", 10_000_000)
+        .set("MESSAGE_RATE_LIMIT", 1_000_000)
         .start()
         .await;
     let world = World {

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use super::{Answer, Caller, Chat, Connection, presence::came, unavailable};
 use crate::{
     degrade::Feature,
-    model::{Body, ConversationId, Entry, Event, Identity, LogId, NewConversation, Reject, Reply, Resumed, Seq},
+    model::{
+        Body, ConversationId, Entry, Event, Identity, Joined, LogId, NewConversation, Reject, Reply, Resumed, Seq,
+    },
     outbox::Signal,
     store::{Access, Authority, Ends},
 };
@@ -28,9 +30,8 @@ impl Chat {
         since: Option<Seq>,
     ) -> Result<Answer, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
-        let (head, resumed, replay) = self.enter(&caller.identity, connection, conversation, since).await?;
-        let reply = Reply::Joined { conversation: conversation.clone(), head, resumed };
-        Ok(Answer { reply, replays: vec![replay] })
+        let (joined, replay) = self.enter(&caller.identity, connection, conversation, since).await?;
+        Ok(Answer { reply: Reply::Joined(conversation.clone(), joined), replays: vec![replay] })
     }
 
     pub(super) async fn sync(
@@ -47,9 +48,9 @@ impl Chat {
             let entered = self.enter(&caller.identity, connection, &conversation, Some(since)).await;
             each.push((
                 conversation,
-                entered.map(|(head, resumed, replay)| {
+                entered.map(|(joined, replay)| {
                     replays.push(replay);
-                    (head, resumed)
+                    joined
                 }),
             ));
         }
@@ -63,7 +64,7 @@ impl Chat {
         connection: &Arc<Connection>,
         conversation: &ConversationId,
         since: Option<Seq>,
-    ) -> Result<(Seq, Resumed, Replay), Reject> {
+    ) -> Result<(Joined, Replay), Reject> {
         let log = LogId::from(conversation);
         if !connection.enter(conversation, self.config.limits.conversations_per_connection)? {
             self.hub.detach(&log, connection.id());
@@ -80,7 +81,7 @@ impl Chat {
             self.tell(&log, Some(connection.id()), came(identity.user.clone(), identity.name.clone()));
         }
         let (resumed, has) = self.resume_point(since, ends, head);
-        Ok((head, resumed, Replay { log, has }))
+        Ok((Joined { head, resumed }, Replay { log, has }))
     }
 
     fn turned_away(&self, connection: &Connection, conversation: &ConversationId, reject: Reject) -> Reject {

@@ -44,7 +44,7 @@ impl Delivery {
         let own = self.event.origin() == Some(listener.connection);
         match &self.event {
             Event::Entry { entry, .. } => {
-                listener.live_after.is_some_and(|has| entry.seq > has) && !(own && !listener.dialect.echoes())
+                listener.live_after.is_some_and(|has| entry.seq > has) && (!own || listener.dialect.echoes())
             }
             Event::Occurrence { .. } => !own,
         }

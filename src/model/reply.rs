@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, ConversationId, Entry, EntryId, LogId, Seq, Status, Timestamp, UserId};
+use super::{ClientId, ConversationId, Entry, EntryId, LogId, Reject, Seq, Status, Timestamp, UserId};
 
 /// How a conversation came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +124,7 @@ pub struct Notification {
 }
 
 /// How a join that asked for what it missed begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumed {
     /// All that came after `from` follows, then live.
     From(Seq),
@@ -135,25 +135,27 @@ pub enum Resumed {
     },
 }
 
+/// Where a socket begins to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The log's newest seq at that moment.
+    pub head: Seq,
+    /// Where what follows begins.
+    pub resumed: Resumed,
+}
+
 /// What a command answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The socket listens.
-    Joined {
-        /// To what.
-        conversation: ConversationId,
-        /// Its newest seq at that moment.
-        head: Seq,
-        /// Where what follows begins.
-        resumed: Resumed,
-    },
+    Joined(ConversationId, Joined),
     /// The socket no longer listens.
     Left {
         /// To what.
         conversation: ConversationId,
     },
     /// Each conversation of a `Sync`, joined or refused.
-    Synced(Vec<(ConversationId, Result<(Seq, Resumed), super::Reject>)>),
+    Synced(Vec<(ConversationId, Result<Joined, Reject>)>),
     /// Stored.
     Sent(Sent),
     /// Messages.

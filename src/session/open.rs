@@ -13,7 +13,7 @@ use super::{
 use crate::{
     chat::{Answer, Begun, Caller},
     config::Secret,
-    model::{LogId, Resumed, Seq},
+    model::{Joined, LogId, Resumed, Seq},
     outbox::{Frame, Signal, Woken},
 };
 
@@ -96,7 +96,7 @@ impl Open {
                 Begun::Pending(answer) => answer.await?,
             };
             replays = answer.replays;
-            if let Reply::Joined { head, resumed, .. } = answer.reply {
+            if let Reply::Joined(_, Joined { head, resumed }) = answer.reply {
                 bound = Some((conversation, head));
                 if let Resumed::Resync { first } = resumed {
                     anew = self.connection.dialect.resync(&LogId::from(conversation), first, head);

@@ -23,6 +23,7 @@ use crate::{
 
 mod queries;
 mod settings;
+mod sql;
 
 /// How long a call waits for a connection of the pool.
 const CHECKOUT: Duration = Duration::from_millis(500);

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::{Asked, Class, Frame, Greeting};
 use crate::model::{
-    Body, ClientId, ConnectionId, Conversation, ConversationId, Entry, EntryId, Ephemeral, LogId, Member, Notification,
-    Occurrence, Presence, Reject, Reply, Resumed, Sent, Seq, Status, Timestamp, UserId,
+    Body, ClientId, ConnectionId, Conversation, ConversationId, Entry, EntryId, Ephemeral, Joined, LogId, Member,
+    Notification, Occurrence, Presence, Reject, Reply, Resumed, Sent, Seq, Status, Timestamp, UserId,
 };
 
 type Ref<'a> = Option<&'a RawValue>;
@@ -350,10 +350,10 @@ impl<'a> Out<'a> {
 /// A reply as a frame.
 pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
     match reply {
-        Reply::Joined { conversation, head, resumed: Resumed::From(_) } => {
+        Reply::Joined(conversation, Joined { head, resumed: Resumed::From(_) }) => {
             Out::Joined { reference, conversation_id: conversation, head: *head }
         }
-        Reply::Joined { conversation, head, resumed: Resumed::Resync { first } } => {
+        Reply::Joined(conversation, Joined { head, resumed: Resumed::Resync { first } }) => {
             Out::Resync { reference, conversation_id: conversation.clone(), first_seq: *first, head: *head }
         }
         Reply::Left { conversation } => Out::Left { reference, conversation_id: conversation },
@@ -393,10 +393,10 @@ fn ack<'a>(reference: Ref<'a>, sent: &'a Sent) -> Out<'a> {
     }
 }
 
-fn synced<'a>((conversation_id, outcome): &'a (ConversationId, Result<(Seq, Resumed), Reject>)) -> SyncedOne<'a> {
+fn synced((conversation_id, outcome): &(ConversationId, Result<Joined, Reject>)) -> SyncedOne<'_> {
     let mut one = SyncedOne { conversation_id, head: None, resync: None, error: None };
     match outcome {
-        Ok((head, resumed)) => {
+        Ok(Joined { head, resumed }) => {
             one.head = Some(*head);
             if let Resumed::Resync { first } = resumed {
                 one.resync = Some(FirstSeq { first_seq: *first });

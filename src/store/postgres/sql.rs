@@ -1,0 +1,37 @@
+//! The longer statements.
+
+pub(super) const APPEND_MESSAGES: &str = "SELECT o_outcome, o_seq, o_message_no, o_at \
+     FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+pub(super) const APPEND_CHANGE: &str = "SELECT o_outcome, o_seq, o_message_no, o_at, o_inbox_seq \
+     FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+pub(super) const ENTRIES: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
+     subject, flag, edited_at, deleted, created_at FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+pub(super) const MESSAGES: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
+     subject, flag, edited_at, deleted, created_at FROM log WHERE log = $1 AND seq < $2 AND kind = 0 \
+     ORDER BY seq DESC LIMIT $3 OFFSET $4";
+pub(super) const CONVERSATIONS: &str = "SELECT c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, \
+     h.updated_at, h.seq, h.message_no - m.read_no, count(*) OVER () \
+     FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
+     WHERE m.user_id = $1 ORDER BY h.updated_at DESC, c.id LIMIT $2 OFFSET $3";
+pub(super) const CONVERSATION: &str = "SELECT c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, \
+     h.updated_at, h.seq, h.message_no - coalesce(m.read_no, h.message_no) \
+     FROM conversations c JOIN heads h ON h.log = c.id \
+     LEFT JOIN members m ON m.conversation = c.id AND m.user_id = $2 WHERE c.id = $1";
+pub(super) const MEMBERS: &str = "SELECT m.user_id, u.name, m.delivered_seq, m.read_seq \
+     FROM members m LEFT JOIN users u ON u.id = m.user_id WHERE m.conversation = $1 AND m.user_id > $2 \
+     ORDER BY m.user_id LIMIT $3";
+pub(super) const MARK: &str = "WITH want AS ( \
+         SELECT least($3, h.seq) AS delivered, least($4, h.seq) AS read FROM heads h WHERE h.log = $1 \
+     ), moved AS ( \
+         UPDATE members m SET delivered_seq = greatest(m.delivered_seq, w.delivered), \
+             read_seq = greatest(m.read_seq, w.read), \
+             read_no = CASE WHEN w.read > m.read_seq THEN coalesce( \
+                 (SELECT l.message_no FROM log l WHERE l.log = $1 AND l.seq <= w.read ORDER BY l.seq DESC LIMIT 1), \
+                 m.read_no) ELSE m.read_no END \
+         FROM want w WHERE m.conversation = $1 AND m.user_id = $2 \
+             AND (w.delivered > m.delivered_seq OR w.read > m.read_seq) \
+         RETURNING m.delivered_seq, m.read_seq \
+     ), closed AS ( \
+         UPDATE notifications n SET read_at = now() FROM moved \
+         WHERE n.user_id = $2 AND n.conversation = $1 AND n.read_at IS NULL AND n.last_seq <= moved.read_seq \
+     ) SELECT delivered_seq, read_seq FROM moved";
