@@ -5,13 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=${CARGO_TARGET_DIR:-target}/conformance
-kosoku=$work/venv/bin/kosoku
+kosoku=target/clients/python/bin/kosoku
 mkdir -p "$work"
-
-if ! "$kosoku" --help >/dev/null 2>&1; then
-    python3 -m venv --clear "$work/venv"
-    "$work/venv/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0
-fi
+[ -x "$kosoku" ] || scripts/setup.sh
 
 cargo build --locked --quiet --example echo
 port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')

@@ -2,6 +2,7 @@
 # Looks for what the build and the tests need, and installs what is lacking with apt, as root or with sudo.
 # Where that can't be done, it says what to install and fails. Installs nothing when all is there.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 packages=()
 faults=()
@@ -20,6 +21,8 @@ if lacks python3; then
 elif ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
     packages+=(python3-venv)
 fi
+
+if lacks node || lacks npm; then packages+=(nodejs npm); fi
 
 if lacks cargo; then
     faults+=("Rust: see https://rustup.rs")
@@ -58,6 +61,19 @@ fi
 # PostgreSQL refuses to run as root, so as root the tests run it as the user that its package makes.
 if [ "$(id -u)" = 0 ] && ! getent passwd postgres >/dev/null; then
     faults+=("a user postgres, since PostgreSQL can't run as root: useradd --system postgres")
+fi
+
+# The clients that the tests run, and the conformance cases, each from its own registry.
+clients=target/clients
+if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-1" ]; then
+    echo "setup: fetching test clients into $clients"
+    rm -rf "$clients" && mkdir -p "$clients"
+    {
+        python3 -m venv "$clients/python" &&
+            "$clients/python/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0 websockets==15.0.1 &&
+            npm install --silent --no-audit --no-fund --no-save --prefix "$clients" ws@8 &&
+            touch "$clients/done-1"
+    } || faults+=("the packages kosoku and websockets (pip) and ws (npm): their registries could not be reached")
 fi
 
 if [ ${#faults[@]} -gt 0 ]; then

@@ -51,6 +51,9 @@ const USER_TTL: Duration = Duration::from_secs(3_600);
 /// Memberships, users and pairs remembered, each.
 const KNOWN_MAX: usize = 50_000;
 
+/// Who is a member where, as it was read a moment ago.
+type Memberships = Known<(ConversationId, UserId), ()>;
+
 /// Who asks.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -96,7 +99,7 @@ pub struct Chat {
     clock: Clock,
     tasks: TaskTracker,
     stop: CancellationToken,
-    memberships: Known<(ConversationId, UserId), bool>,
+    memberships: Arc<Memberships>,
     users: Known<UserId, Arc<str>>,
     pairs: Known<(UserId, UserId), ConversationId>,
     typists: Typists,
@@ -130,18 +133,21 @@ impl Chat {
         let source = Arc::new(Entries { store: store.clone(), backplane: backplane.clone() });
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(shards, source, metrics.clone(), clock.clone(), tasks.clone(), stop.clone());
+        let memberships = Arc::new(Known::new(MEMBERSHIP_TTL, KNOWN_MAX));
         let committed = {
-            let (hub, backplane) = (hub.clone(), backplane.clone());
+            let (hub, backplane, memberships) = (hub.clone(), backplane.clone(), memberships.clone());
             move |entries: Vec<Committed>| {
                 let event = |Committed { entry, origin }| Event::Entry { entry, origin };
-                spread(&hub, &backplane, entries.into_iter().map(event).collect());
+                let events: Vec<_> = entries.into_iter().map(event).collect();
+                conversations::forget_removed_members(&memberships, &events);
+                spread(&hub, &backplane, events);
             }
         };
         let settings = WriterSettings { lanes: config.store.lanes, ..WriterSettings::default() };
         let (m, d) = (metrics.clone(), degrade.clone());
         let writer = Writer::start(store.clone(), settings, m, d, committed, &tasks, stop.clone());
         let chat = Arc::new(Self {
-            memberships: Known::new(MEMBERSHIP_TTL, KNOWN_MAX),
+            memberships,
             users: Known::new(USER_TTL, KNOWN_MAX),
             pairs: Known::new(USER_TTL, KNOWN_MAX),
             typists: Typists::new(config.timing.typing_timeout),
@@ -275,7 +281,7 @@ impl Chat {
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Events(events) => {
-                    self.forget_changed_members(&events);
+                    conversations::forget_removed_members(&self.memberships, &events);
                     self.hub.apply(events);
                 }
                 Notice::Missed => {

@@ -14,7 +14,8 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt};
 
 mod check;
 mod dev;
@@ -27,13 +28,8 @@ use crate::{
         self, Config, Faults, LogConfig, LogFormat, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
+    metrics::COMMIT,
     metrics::Metrics,
-};
-
-/// The commit this was built from, where the build said so.
-pub const COMMIT: &str = match option_env!("GIT_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
 };
 
 /// How a command ended.
@@ -170,11 +166,12 @@ fn start_logging(config: &LogConfig) {
     };
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
-    // A second start of logging, in a test, keeps the first.
+    // Set without the bridge from the `log` crate: libraries log frames and queries there, with what users wrote and
+    // with tokens. A second start of logging, in a test, keeps the first.
     let _ = if json {
-        registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()
+        set_global_default(registry.with(lines.json().flatten_event(true).with_current_span(false)))
     } else {
-        registry.with(lines.with_target(false)).try_init()
+        set_global_default(registry.with(lines.with_target(false)))
     };
 }
 

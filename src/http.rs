@@ -39,6 +39,8 @@ mod upgrade;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod tests;
 
 pub use gate::{Admission, Gate, Permit, Refusal};
 pub use routes::Kind;
@@ -168,15 +170,16 @@ impl Site {
 
     async fn route(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
-        let (endpoint, params) = match self.routes.find(request.method(), &path) {
+        let found = self.routes.find(request.method(), &path);
+        if let (Some(refusal), false) = (peer.refusal, matches!(found, Found::Endpoint(Endpoint::Probe(_), _))) {
+            self.refused(refusal);
+            return Err(refusal.into());
+        }
+        let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
             Found::OtherMethods(allow) => return Err(Problem::other_methods(&allow)),
             Found::Nothing => return Err(Problem::not_found()),
         };
-        if let (Some(refusal), false) = (peer.refusal, matches!(endpoint, Endpoint::Probe(_))) {
-            self.refused(refusal);
-            return Err(refusal.into());
-        }
         match endpoint {
             Endpoint::Probe(probe) => Ok(health::answer(probe, &self.broker, request.headers())),
             Endpoint::Socket(dialect) => {

@@ -160,13 +160,18 @@ fn sources() -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests(&path) {
                 found.push(path);
             }
         }
     }
     found.sort();
     found
+}
+
+/// Whether a file holds nothing but tests, or what they share.
+fn is_of_tests(path: &Path) -> bool {
+    path.ends_with("tests.rs") || path.ends_with("fixture.rs")
 }
 
 /// `hub/order.rs` is `hub`, `order`; so is `hub/order/mod.rs`.

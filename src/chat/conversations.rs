@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Caller, Chat, unavailable};
+use super::{Answer, Caller, Chat, Memberships, unavailable};
 use crate::{
     degrade::Feature,
     model::{
@@ -75,7 +75,6 @@ impl Chat {
         if !(identity.admin || user == identity.user || conversation.created_by == identity.user) {
             return Err(Reject::Forbidden("Only the creator removes others"));
         }
-        self.memberships.forget(&(id.clone(), user.clone()));
         self.append_change(identity, id, Body::MemberRemoved { user }, authority(identity)).await?;
         Ok(Reply::Done.into())
     }
@@ -102,29 +101,16 @@ impl Chat {
             return Ok(());
         }
         let key = (id.clone(), identity.user.clone());
-        let member = match self.memberships.get(&key) {
-            Some(member) => member,
-            None => {
-                self.needs(Feature::History)?;
-                let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
-                let member = access.ok_or(Reject::NotFound("Conversation"))?.member;
-                self.memberships.learn(key, member);
-                member
-            }
-        };
-        if member { Ok(()) } else { Err(Reject::NotMember) }
-    }
-
-    /// Forgets memberships that other nodes changed.
-    pub(super) fn forget_changed_members(&self, events: &[Event]) {
-        for event in events {
-            let Event::Entry { entry, .. } = event else { continue };
-            if let (Body::MemberAdded { user } | Body::MemberRemoved { user }, Some(conversation)) =
-                (&entry.body, entry.log.conversation())
-            {
-                self.memberships.forget(&(conversation, user.clone()));
-            }
+        if self.memberships.get(&key).is_some() {
+            return Ok(());
         }
+        self.needs(Feature::History)?;
+        let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
+        if !access.ok_or(Reject::NotFound("Conversation"))?.member {
+            return Err(Reject::NotMember);
+        }
+        self.memberships.learn(key, ());
+        Ok(())
     }
 
     /// Sees to it that a user who came with a token exists.
@@ -141,4 +127,14 @@ impl Chat {
 
 fn authority(identity: &Identity) -> Authority {
     if identity.admin { Authority::Admin } else { Authority::Member }
+}
+
+/// Forgets memberships that ended, here or on other nodes.
+pub(super) fn forget_removed_members(memberships: &Memberships, events: &[Event]) {
+    for event in events {
+        let Event::Entry { entry, .. } = event else { continue };
+        if let (Body::MemberRemoved { user }, Some(conversation)) = (&entry.body, entry.log.conversation()) {
+            memberships.forget(&(conversation, user.clone()));
+        }
+    }
 }

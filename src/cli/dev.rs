@@ -53,11 +53,34 @@ pub(super) fn welcome(config: &Config, address: SocketAddr, auth: &Auth) -> Resu
          \n  then type  {{\"type\":\"send_message\",\"data\":{{\"content\":\"hello\"}}}}\n\
          \nJavaScript:\n\
          \n  const ws = new WebSocket(\"ws://{address}/ws/lobby?token=TOKEN\")\
-         \n  ws.onmessage = (event) => console.log(event.data)\n\
+         \n  ws.onmessage = (event) => console.log(event.data)\
+         \n  ws.onopen = () => ws.send(JSON.stringify({{type: \"send_message\", data: {{content: \"hello\"}}}}))\n\
          \nPython (pip install websockets):\n\
          \n  from websockets.sync.client import connect\
          \n  with connect(\"ws://{address}/ws/lobby?token=TOKEN\") as ws:\
          \n      print(ws.recv())\n\n",
     );
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{config::Sources, model::Clock};
+
+    #[test]
+    fn the_tokens_are_good_and_the_url_is_the_one_that_was_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = BTreeMap::from([("DATA_DIR".to_owned(), folder.path().to_str().unwrap().to_owned())]);
+        let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
+        let config = Config::load(true, &sources).unwrap();
+        let auth = Auth::new(&config.auth, Clock::system()).unwrap();
+        let text = welcome(&config, "127.0.0.1:4711".parse().unwrap(), &auth).unwrap();
+        assert!(text.contains("DEVELOPMENT") && text.contains("ws://127.0.0.1:4711/v1/ws"));
+        let tokens = text.lines().filter_map(|line| auth.verify(line.trim()).ok());
+        let users: Vec<String> = tokens.map(|identity| identity.user.to_string()).collect();
+        assert_eq!(users, ["alice", "bob", "carol"]);
+    }
 }

@@ -23,7 +23,8 @@ pub(super) fn command() -> Command {
 /// Asks `/livez` where the node with these settings listens.
 pub(super) fn run(dev: bool, sources: &Sources) -> Result<Outcome, Failure> {
     let address = reachable(config::health_address(dev, sources)?);
-    block_on(ask(address))?.map(|()| Outcome::Done).map_err(Failure::runtime)
+    let silent = |_| Failure::Runtime(format!("no node answers well at http://{address}/livez"));
+    block_on(ask(address))?.map(|()| Outcome::Done).map_err(silent)
 }
 
 async fn ask(address: SocketAddr) -> reqwest::Result<()> {

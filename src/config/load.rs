@@ -24,6 +24,8 @@ use crate::model::NodeId;
 const MIN_SECRET_BYTES: usize = 32;
 /// Files beside the clients' sockets: the store, Redis, logs, and sockets that are refused.
 const RESERVED_FILES: usize = 256;
+/// What is said of a URL that the PostgreSQL library doesn't take.
+const NOT_POSTGRES: &str = "has something in it that is not understood (sslmode is disable, prefer or require)";
 /// Where dev keeps its secret, within DATA_DIR.
 const DEV_SECRET_FILE: &str = "secret";
 /// Where dev keeps its database, within DATA_DIR.
@@ -99,6 +101,11 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let redis = read_redis(reader, &mut notes);
     let store = if reader.dev { read_dev_store(reader, &mut notes) } else { read_store(reader) };
     let auth = read_auth(reader);
+    if let Some(AuthConfig { key: AuthKey::Jwks { url }, .. }) = &auth
+        && url.starts_with("http:")
+    {
+        notes.push("JWT_JWKS_URL is not https: whoever is in between can make keys, and so tokens".to_owned());
+    }
     let limits = read_limits(reader, &mut notes);
     let timing = read_timing(reader);
     let open_conversations = reader.switch(&set::OPEN_CONVERSATIONS);
@@ -175,7 +182,7 @@ fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
 fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
     let url = reader.read(&set::DATABASE_URL, |text| {
         let url = parse::url(text, &["postgres", "postgresql"])?;
-        url.parse::<tokio_postgres::Config>().map_err(|_| "is not a PostgreSQL URL".to_owned())?;
+        url.parse::<tokio_postgres::Config>().map_err(|_| NOT_POSTGRES.to_owned())?;
         Ok(Secret::new(url))
     });
     if !reader.given(&set::DATABASE_URL) {

@@ -251,9 +251,9 @@ settings! {
     PRESENCE_GRACE = Timing, Kind::Duration(0, 600 * SECOND), "5s",
         "From the end of a user's last socket until the user is offline.";
     SHUTDOWN_DELAY = Timing, Kind::Duration(0, 600 * SECOND), "10s",
-        "After SIGTERM: how long connections are still accepted, while readiness is already off.";
+        "After SIGTERM: how long connections are still accepted, while readiness is already off. Not used by dev.";
     DRAIN_WINDOW = Timing, Kind::Duration(0, 3_600 * SECOND), "45s",
-        "After that: the time over which connections are closed evenly.";
+        "After that: the time over which connections are closed evenly. Not used by dev.";
 
     LOG = Logs, Kind::Text("filter"), "info",
         "What is logged: a level (error, warn, info, debug, trace), or levels by module (info,switchboard::http=debug).";

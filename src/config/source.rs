@@ -84,6 +84,9 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
+/// One of the places that values come from.
+type Level<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
 /// A value, and the name under which it was given.
 struct Found {
     name: String,
@@ -200,11 +203,11 @@ impl<'a> Reader<'a> {
         let sources = self.sources;
         let flags = |name: &str| sources.flags.get(name).map(OsString::from);
         let dotenv = |name: &str| sources.dotenv.get(name).map(OsString::from);
-        let levels: [&dyn Fn(&str) -> Option<OsString>; 3] = [&flags, &*sources.environment, &dotenv];
+        let levels: [Level<'_>; 3] = [&flags, &*sources.environment, &dotenv];
         levels.into_iter().find_map(|level| self.find_in(level, setting))
     }
 
-    fn find_in(&mut self, level: &dyn Fn(&str) -> Option<OsString>, setting: &Setting) -> Option<Found> {
+    fn find_in(&mut self, level: Level<'_>, setting: &Setting) -> Option<Found> {
         let direct = self.value(level, setting.name);
         let file = setting.file_name().and_then(|name| self.value(level, &name).map(|path| (name, path)));
         match (direct, file) {
@@ -230,7 +233,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What one source says, trimmed.
-    fn value(&mut self, level: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<String> {
+    fn value(&mut self, level: Level<'_>, name: &str) -> Option<String> {
         match level(name)?.into_string() {
             Ok(value) => Some(value.trim().to_owned()).filter(|value| !value.is_empty()),
             Err(_) => {

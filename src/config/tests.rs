@@ -185,6 +185,8 @@ fn exactly_one_key() {
     let jwks = ("JWT_JWKS_URL", "https://id.example.com/keys");
     assert_eq!(faults(with(&[("JWT_SECRET", SECRET), jwks])), ["JWT_SECRET"]);
     assert!(matches!(with(&[jwks]).unwrap().auth.key, AuthKey::Jwks { .. }));
+    assert!(with(&[jwks]).unwrap().notes.is_empty());
+    assert_eq!(with(&[("JWT_JWKS_URL", "http://keys")]).unwrap().notes.len(), 1);
     assert_eq!(faults(with(&[jwks, ("JWT_ALGORITHM", "RS256")])), ["JWT_ALGORITHM"]);
     assert_eq!(faults(with(&[("JWT_JWKS_URL", "ftp://x")])), ["JWT_JWKS_URL"]);
 }

@@ -1,23 +1,269 @@
-//! What the tests of this module share.
+//! What the tests of this module share: a node over a store that is down. Whatever needs no store works on it.
 
-use crate::config::Limits;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-/// Limits that limit nothing.
+use async_trait::async_trait;
+use hyper::HeaderMap;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Gate, Kind};
+use crate::{
+    app::{Broker, Drain},
+    auth::{Auth, Grant},
+    backplane::{Backplane, Settings},
+    chat::{Chat, Parts},
+    config::{Config, Limits, Sources},
+    degrade::{Degrade, Link},
+    listener::Listener,
+    metrics::Metrics,
+    model::{
+        Clock, Conversation, ConversationId, Entry, LogId, NewConversation, Notification, Seq, Status, Timestamp,
+        UserId,
+    },
+    store::{Access, Ends, NewEntry, Outcome, Store, StoreError},
+};
+
+/// Whatever a test waits for comes sooner than this, or not at all.
+pub(super) const SOON: Duration = Duration::from_secs(30);
+
+/// The limits as they are by default.
 pub(super) fn limits() -> Limits {
-    Limits {
-        connections: 1_000,
-        connections_per_user: 5,
-        sockets_per_user: 100,
-        connections_per_ip: 0,
-        handshakes_per_second: 0,
-        frames_per_second: 1_000,
-        frame_bytes: 65_536,
-        fragments: 64,
-        outbox_bytes: 1 << 20,
-        conversations_per_connection: 500,
-        commands_in_flight: 64,
-        resume_max: 10_000,
-        messages_per_minute: 10,
-        messages_per_minute_by_tier: Vec::new(),
+    config(&tempfile::tempdir().unwrap(), &[]).limits
+}
+
+fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let mut flags: BTreeMap<String, String> = settings.iter().map(pair).collect();
+    flags.insert("DATA_DIR".into(), folder.path().to_str().unwrap().to_owned());
+    flags.insert("LISTEN".into(), "127.0.0.1:0".into());
+    let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
+    Config::load(true, &sources).unwrap()
+}
+
+/// A node that listens.
+pub(super) struct Node {
+    pub(super) broker: Arc<Broker>,
+    pub(super) clients: SocketAddr,
+    pub(super) admin: SocketAddr,
+    stop: CancellationToken,
+    _folder: TempDir,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.broker.stop_accepting.cancel();
+        self.stop.cancel();
+    }
+}
+
+impl Node {
+    pub(super) async fn start(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Arc::new(config(&folder, settings));
+        let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
+        let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
+        let (d, m, c) = (degrade.clone(), metrics.clone(), clock.clone());
+        let backplane = Backplane::start(Settings::from(&*config), d, m, c, &tasks, stop.clone()).await;
+        let chat = Chat::start(Parts {
+            config: config.clone(),
+            store: Arc::new(Down),
+            backplane: backplane.map_err(|error| error.to_string()).unwrap(),
+            degrade: degrade.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            tasks,
+            stop: stop.clone(),
+        });
+        let broker = Arc::new(Broker {
+            metrics,
+            degrade,
+            auth: Auth::new(&config.auth, clock.clone()).unwrap(),
+            chat,
+            started_at: clock.now(),
+            clock,
+            gate: Arc::new(Gate::new(&config.limits)),
+            config,
+            drain: Drain::default(),
+            tasks: TaskTracker::new(),
+            stop_accepting: CancellationToken::new(),
+        });
+        let listen = |kind, until: &CancellationToken| {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(listener.serve(broker.clone(), kind, until.clone()));
+            address
+        };
+        let clients = listen(Kind::Clients, &broker.stop_accepting);
+        let admin = listen(Kind::Admin, &stop);
+        Self { broker, clients, admin, stop, _folder: folder }
+    }
+
+    /// A token for a user.
+    pub(super) fn token(&self, user: &str, ttl: Duration) -> String {
+        let user = UserId::parse(user).unwrap();
+        let grant = Grant { user: &user, name: None, role: None, tier: None };
+        self.broker.auth.mint(grant, ttl, None).unwrap().token
+    }
+
+    /// Sends a request as it stands and reads its answer's head and body.
+    pub(super) async fn ask(&self, request: &str) -> Answer {
+        let mut socket = Raw::connect(self.clients).await;
+        socket.send(request).await;
+        socket.answer().await
+    }
+
+    /// A handshake with these headers, each with its line end.
+    pub(super) fn handshake(path: &str, headers: &str) -> String {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+        )
+    }
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+}
+
+/// A socket that says what it is told to.
+pub(super) struct Raw {
+    socket: TcpStream,
+    pub(super) read: Vec<u8>,
+}
+
+impl Raw {
+    pub(super) async fn connect(address: SocketAddr) -> Self {
+        Self { socket: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+    }
+
+    pub(super) async fn send(&mut self, text: impl AsRef<[u8]>) {
+        self.socket.write_all(text.as_ref()).await.unwrap();
+    }
+
+    /// Reads more; false where the other end has closed.
+    pub(super) async fn more(&mut self) -> bool {
+        let mut buffer = [0; 4_096];
+        let count = timeout(SOON, self.socket.read(&mut buffer)).await.expect("something is to be read");
+        let count = count.unwrap_or(0);
+        self.read.extend_from_slice(&buffer[..count]);
+        count > 0
+    }
+
+    /// Reads a whole answer. What came behind it stays in `read`.
+    pub(super) async fn answer(&mut self) -> Answer {
+        let end = loop {
+            if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(self.more().await, "closed before an answer");
+        };
+        let head: Vec<u8> = self.read.drain(..end).collect();
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+            headers.append(hyper::header::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+        }
+        let length = headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
+        while self.read.len() < length && self.more().await {}
+        let length = length.min(self.read.len());
+        let body = String::from_utf8(self.read.drain(..length).collect()).unwrap();
+        Answer { status, headers, body }
+    }
+}
+
+/// A store that can't be reached.
+struct Down;
+
+type Never<T> = Result<T, StoreError>;
+
+fn down<T>() -> Never<T> {
+    Err(StoreError::Unavailable("down for a test".into()))
+}
+
+#[async_trait]
+impl Store for Down {
+    async fn migrate(&self) -> Never<usize> {
+        down()
+    }
+    async fn ping(&self) -> Never<()> {
+        down()
+    }
+    async fn append(&self, _: &[NewEntry]) -> Never<Vec<Outcome>> {
+        down()
+    }
+    async fn ends(&self, _: &[LogId]) -> Never<Vec<(LogId, Ends)>> {
+        down()
+    }
+    async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Never<Vec<Entry>> {
+        down()
+    }
+    async fn messages(&self, _: &ConversationId, _: Option<Seq>, _: u32, _: u32) -> Never<(Vec<Entry>, i64)> {
+        down()
+    }
+    async fn access(&self, _: &ConversationId, _: &UserId) -> Never<Option<Access>> {
+        down()
+    }
+    async fn create(
+        &self,
+        _: &NewConversation,
+        _: &ConversationId,
+        _: &UserId,
+    ) -> Never<Option<(Conversation, Vec<Entry>)>> {
+        down()
+    }
+    async fn direct(&self, _: &UserId, _: &UserId) -> Never<(ConversationId, Vec<Entry>)> {
+        down()
+    }
+    async fn conversation(&self, _: &ConversationId, _: &UserId) -> Never<Option<Conversation>> {
+        down()
+    }
+    async fn conversations(&self, _: &UserId, _: u32, _: u32) -> Never<(Vec<Conversation>, i64)> {
+        down()
+    }
+    async fn mark(&self, _: &ConversationId, _: &UserId, _: Seq, _: Seq) -> Never<Option<(Seq, Seq)>> {
+        down()
+    }
+    async fn know(&self, _: &[(UserId, Arc<str>)]) -> Never<()> {
+        down()
+    }
+    async fn set_status(&self, _: &UserId, _: Status) -> Never<()> {
+        down()
+    }
+    async fn seen(&self, _: &[UserId], _: Timestamp) -> Never<()> {
+        down()
+    }
+    async fn statuses(&self, _: &[UserId]) -> Never<Vec<(UserId, Status, Option<Timestamp>)>> {
+        down()
+    }
+    async fn members(&self, _: &ConversationId, _: Option<&UserId>, _: u32) -> Never<Vec<UserId>> {
+        down()
+    }
+    async fn notify(&self, _: &ConversationId, _: Seq, _: &[UserId]) -> Never<Vec<Entry>> {
+        down()
+    }
+    async fn notifications(&self, _: &UserId, _: u32, _: u32) -> Never<Vec<Notification>> {
+        down()
     }
 }

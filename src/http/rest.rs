@@ -143,10 +143,7 @@ impl Call<'_> {
 
     async fn messages(&self) -> Answer {
         let (limit, offset) = self.page()?;
-        let before = self.number("before_seq", i64::MAX)?;
-        if before == Some(0) {
-            return Err(Problem::invalid("before_seq must be at least 1"));
-        }
+        let before = self.number("before_seq", 1, i64::MAX)?;
         let conversation = self.conversation_of_path()?;
         match self.execute(Command::History { conversation, before, limit, offset }).await? {
             Reply::History(page) => json(StatusCode::OK, &wire::Messages::of(&page)),
@@ -169,9 +166,8 @@ impl Call<'_> {
     async fn add_members(&self, body: Incoming) -> Answer {
         let conversation = self.conversation_of_path()?;
         let users = read::<wire::NewMembers>(body).await?.checked()?;
-        let answer = wire::Members { conversation_id: conversation.clone(), user_ids: users.clone() };
         match self.execute(Command::AddMembers { conversation, users }).await? {
-            Reply::Done => json(StatusCode::OK, &answer),
+            Reply::Conversation(grown) => json(StatusCode::OK, &wire::Conversation::of(&grown)),
             other => Err(unexpected(&other)),
         }
     }
@@ -199,22 +195,19 @@ impl Call<'_> {
         conversation_id(self.params.get("conversation").unwrap_or_default())
     }
 
-    /// `limit` and `offset`; a limit that is too high is lowered, and the answer says so.
+    /// `limit` and `offset`.
     fn page(&self) -> Result<(u32, u32), Problem> {
-        let limit = self.number("limit", i64::from(u32::MAX))?.map_or(DEFAULT_LIMIT, to_u32).min(MAX_LIMIT);
-        if limit == 0 {
-            return Err(Problem::invalid("limit must be at least 1"));
-        }
-        let offset = self.number("offset", i64::from(MAX_OFFSET))?.map_or(0, to_u32);
+        let limit = self.number("limit", 1, i64::from(MAX_LIMIT))?.map_or(DEFAULT_LIMIT, to_u32);
+        let offset = self.number("offset", 0, i64::from(MAX_OFFSET))?.map_or(0, to_u32);
         Ok((limit, offset))
     }
 
-    /// A whole number of the query, from 0 to `most`.
-    fn number(&self, name: &str, most: i64) -> Result<Option<i64>, Problem> {
+    /// A whole number of the query, from `least` to `most`.
+    fn number(&self, name: &str, least: i64, most: i64) -> Result<Option<i64>, Problem> {
         let Some(text) = client::parameter(self.query, name) else { return Ok(None) };
         match text.parse() {
-            Ok(number) if (0..=most).contains(&number) => Ok(Some(number)),
-            _ => Err(Problem::invalid(format!("{name} must be a whole number from 0 to {most}"))),
+            Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(Problem::invalid(format!("{name} must be a whole number from {least} to {most}"))),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
-    HeaderMap, Request, Response, StatusCode, Version,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
     header::{self, HeaderName, HeaderValue},
 };
@@ -143,6 +143,9 @@ fn since(query: Option<&str>) -> Result<Option<Seq>, Problem> {
 
 /// Checks what RFC 6455 asks of a handshake, and computes the answer to its key.
 fn accept_key<B: Body>(request: &Request<B>) -> Result<String, Problem> {
+    if request.method() != Method::GET {
+        return Err(Problem::other_methods(Method::GET.as_str()));
+    }
     let headers = request.headers();
     if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
         let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "A WebSocket is spoken here");
@@ -251,6 +254,7 @@ mod tests {
         let twice = handshake().header("Sec-WebSocket-Key", KEY).header("Sec-WebSocket-Key", KEY);
         assert_eq!(status(twice).status(), 400);
         assert_eq!(status(Request::get("/v1/ws")).status(), 426);
+        assert_eq!(status(handshake().method(Method::HEAD).header("Sec-WebSocket-Key", KEY)).status(), 405);
         assert_eq!(status(handshake().version(Version::HTTP_10).header("Sec-WebSocket-Key", KEY)).status(), 400);
         let old = Request::get("/v1/ws")
             .header("Upgrade", "websocket")

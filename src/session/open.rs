@@ -304,7 +304,7 @@ async fn current<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// When the token's time is over, on the clock that timers know.
+/// When the token's time is over, on the clock that timers know; clocks may differ by the leeway.
 fn expiry(identity: &Identity, broker: &Broker) -> Instant {
-    Instant::now() + identity.expires_at.since(broker.clock.now())
+    Instant::now() + identity.expires_at.since(broker.clock.now()) + broker.auth.leeway()
 }

@@ -74,6 +74,11 @@ impl Client {
         self.send_message(Message::text(frame.to_string())).await;
     }
 
+    /// Sends a frame, if the connection is still there.
+    pub async fn try_send(&mut self, frame: &Value) -> Result<(), tungstenite::Error> {
+        within("room to send", self.socket.send(Message::text(frame.to_string()))).await
+    }
+
     /// Sends any WebSocket message.
     pub async fn send_message(&mut self, message: Message) {
         within("room to send", self.socket.send(message)).await.expect("the connection is open");

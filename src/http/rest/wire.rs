@@ -84,13 +84,6 @@ impl NewMembers {
     }
 }
 
-/// Users that are members now.
-#[derive(Serialize)]
-pub(super) struct Members {
-    pub(super) conversation_id: ConversationId,
-    pub(super) user_ids: Vec<UserId>,
-}
-
 /// A message to be sent.
 #[derive(Deserialize)]
 pub(super) struct NewMessage {

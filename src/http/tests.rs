@@ -1,0 +1,340 @@
+//! HTTP over real sockets: routes, tokens, limits, and the way to a WebSocket.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+
+use super::fixture::{Node, Raw, SOON};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: chat.example.com\r\n{headers}\r\n")
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+fn post(path: &str, token: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {length}\r\n\r\n{body}", bearer(token))
+}
+
+/// What a counter of refusals says.
+fn refusals(node: &Node, reason: &str) -> u64 {
+    node.broker.metrics.refusals.with_label_values(&[reason]).get()
+}
+
+/// Waits for what another task will bring about.
+async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let wait = async {
+        while !is() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test]
+async fn each_listener_has_its_routes() {
+    let node = Node::start(&[]).await;
+    for (path, clients, admin) in [
+        ("/livez", 200, 200),
+        ("/readyz", 200, 200),
+        ("/api/health", 200, 200),
+        ("/metrics", 404, 200),
+        ("/v1/ws", 426, 404),
+    ] {
+        assert_eq!(node.ask(&get(path, "")).await.status, clients, "{path}");
+        let mut socket = Raw::connect(node.admin).await;
+        socket.send(get(path, "")).await;
+        assert_eq!(socket.answer().await.status, admin, "{path}");
+    }
+    let mut socket = Raw::connect(node.admin).await;
+    socket.send(get("/metrics", "")).await;
+    assert!(socket.answer().await.body.contains("switchboard_connections_limit"));
+}
+
+#[tokio::test]
+async fn problems_are_told_as_rfc_9457_wants_them() {
+    let node = Node::start(&[]).await;
+    let answer = node.ask(&get("/nowhere", "")).await;
+    assert_eq!((answer.status, answer.header("content-type")), (404, "application/problem+json"));
+    assert_eq!((answer.json()["status"].as_i64(), answer.json()["code"].as_str()), (Some(404), Some("not_found")));
+    let answer = node.ask("PATCH /api/chat/conversations HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD, POST"));
+}
+
+#[tokio::test]
+async fn health_is_json_never_stored_and_has_heads() {
+    let node = Node::start(&[]).await;
+    let answer = node.ask(&get("/api/health", "Accept: application/health+json\r\n")).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/health+json"));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let health = answer.json();
+    assert_eq!(
+        (health["status"].as_str(), health["components"]["redis"]["status"].as_str()),
+        (Some("healthy"), Some("off"))
+    );
+    assert_eq!(health["components"]["store"]["status"], "up");
+    assert!(health["components"]["store"]["since"].as_str().unwrap().ends_with('Z'));
+
+    let mut socket = Raw::connect(node.clients).await;
+    socket.send("HEAD /api/health HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    while !String::from_utf8_lossy(&socket.read).contains("\r\n\r\nok\n") {
+        assert!(socket.more().await);
+    }
+    let both = String::from_utf8_lossy(&socket.read);
+    let (head, rest) = both.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-length") && rest.starts_with("HTTP/1.1 200"), "a head has no body: {both}");
+
+    node.broker.degrade.drain();
+    assert_eq!(node.ask(&get("/readyz", "")).await.status, 503);
+    assert_eq!(node.ask(&get("/livez", "")).await.status, 200);
+    let answer = node.ask(&get("/api/health", "")).await;
+    assert_eq!((answer.status, answer.json()["status"].as_str()), (503, Some("unhealthy")));
+}
+
+#[tokio::test]
+async fn rest_needs_a_good_token() {
+    let node = Node::start(&[]).await;
+    let path = "/api/chat/conversations";
+    let answer = node.ask(&get(path, "")).await;
+    assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"));
+    for headers in [bearer("junk"), "Authorization: Basic abc\r\n".to_owned()] {
+        assert_eq!(node.ask(&get(path, &headers)).await.status, 401);
+    }
+    let token = node.token("alice", HOUR);
+    assert_eq!(node.ask(&get(&format!("{path}?token={token}"), "")).await.status, 401, "not in the URL");
+    let answer = node.ask(&get(path, &bearer(&token))).await;
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, "1"),
+        "the store is down, and says when to come again"
+    );
+}
+
+#[tokio::test]
+async fn queries_and_bodies_are_checked() {
+    let node = Node::start(&[]).await;
+    let token = node.token("alice", HOUR);
+    let path = "/api/chat/conversations";
+    for query in ["limit=0", "limit=101", "limit=-1", "limit=x", "offset=-1", "offset=100001"] {
+        assert_eq!(node.ask(&get(&format!("{path}?{query}"), &bearer(&token))).await.status, 400, "{query}");
+    }
+    assert_eq!(node.ask(&get(&format!("{path}/a/messages?before_seq=0"), &bearer(&token))).await.status, 400);
+    assert_eq!(node.ask(&get(&format!("{path}/a%20b"), &bearer(&token))).await.status, 404);
+    for body in ["", "{", "[]", "{} {}", r#"{"participant_ids":"bob"}"#] {
+        assert_eq!(node.ask(&post(path, &token, body)).await.status, 400, "{body}");
+    }
+    let message = format!("{path}/a/messages");
+    assert_eq!(node.ask(&post(&message, &token, r#"{"content":" "}"#)).await.status, 400);
+    assert_eq!(node.ask(&post(&format!("{path}/a/members"), &token, r#"{"user_ids":[]}"#)).await.status, 400);
+}
+
+#[tokio::test]
+async fn large_bodies_are_refused_without_being_read() {
+    let node = Node::start(&[]).await;
+    let token = node.token("alice", HOUR);
+    let head = format!("POST /api/chat/conversations HTTP/1.1\r\nHost: x\r\n{}", bearer(&token));
+    assert_eq!(node.ask(&format!("{head}Content-Length: 1000000000\r\n\r\n")).await.status, 413);
+    let mut socket = Raw::connect(node.clients).await;
+    socket.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n40001\r\n{}", "x".repeat(0x40001))).await;
+    assert_eq!(socket.answer().await.status, 413);
+}
+
+#[tokio::test]
+async fn too_many_headers_or_too_large_ones_are_refused() {
+    let node = Node::start(&[]).await;
+    let many: String = (0..100).map(|n| format!("X-{n}: 1\r\n")).collect();
+    assert_eq!(node.ask(&get("/livez", &many)).await.status, 431);
+    assert_eq!(node.ask(&get("/livez", &format!("X: {}\r\n", "x".repeat(40_000)))).await.status, 431);
+}
+
+#[tokio::test]
+async fn a_token_for_a_socket_never_outlives_the_one_shown() {
+    let node = Node::start(&[("TOKEN_TTL", "30m")]).await;
+    for (ttl, most) in [(HOUR, 1_800), (Duration::from_secs(20), 20)] {
+        let answer = node.ask(&post("/api/websocket/token", &node.token("alice", ttl), "")).await;
+        assert_eq!(answer.status, 200);
+        let json = answer.json();
+        let expires_in = json["expires_in"].as_u64().unwrap();
+        assert!(expires_in <= most && expires_in + 5 > most, "{expires_in}");
+        assert_eq!(json["websocket_url"], "ws://x/v1/ws");
+        let identity = node.broker.auth.verify(json["token"].as_str().unwrap()).unwrap();
+        assert_eq!(identity.user.as_str(), "alice");
+    }
+    let node = Node::start(&[("PUBLIC_URL", "https://chat.example.com/")]).await;
+    let answer = node.ask(&post("/api/websocket/token", &node.token("alice", HOUR), "")).await;
+    assert_eq!(answer.json()["websocket_url"], "wss://chat.example.com/v1/ws");
+}
+
+#[tokio::test]
+async fn a_bad_token_upgrades_and_is_closed_with_a_code() {
+    let node = Node::start(&[]).await;
+    let url = |path: &str| format!("ws://{}{path}", node.clients);
+    let by_query = url("/v1/ws?token=junk").into_client_request().unwrap();
+    let mut by_header = url("/v1/ws").into_client_request().unwrap();
+    by_header.headers_mut().insert("Authorization", "Bearer junk".parse().unwrap());
+    let mut by_protocol = url("/v1/ws").into_client_request().unwrap();
+    by_protocol.headers_mut().insert("Sec-WebSocket-Protocol", "switchboard, bearer.junk".parse().unwrap());
+    let rooms = url("/ws/lobby?token=junk").into_client_request().unwrap();
+    for (request, code) in [(by_query, 4401), (by_header, 4401), (by_protocol, 4401), (rooms, 1008)] {
+        let offered = request.headers().contains_key("Sec-WebSocket-Protocol");
+        let (mut socket, answer) = tokio_tungstenite::connect_async(request).await.unwrap();
+        assert_eq!(
+            answer.headers().get("Sec-WebSocket-Protocol").map(|p| p.to_str().unwrap()),
+            offered.then_some("switchboard")
+        );
+        let closed = loop {
+            match tokio::time::timeout(SOON, socket.next()).await.unwrap().unwrap().unwrap() {
+                Message::Close(frame) => break frame.unwrap(),
+                _ => continue,
+            }
+        };
+        assert_eq!(u16::from(closed.code), code);
+    }
+    eventually("every place is free again", || node.broker.gate.websockets() == 0).await;
+}
+
+/// A text frame as clients write it, masked with zeros.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn frames_that_come_with_the_handshake_are_not_lost() {
+    let node = Node::start(&[]).await;
+    let mut socket = Raw::connect(node.clients).await;
+    let first = frame(r#"{"type":"authenticate","token":"junk"}"#);
+    socket.send([Node::handshake("/v1/ws", "").into_bytes(), first].concat()).await;
+    let answer = socket.answer().await;
+    assert_eq!((answer.status, answer.header("sec-websocket-accept")), (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    // AUTH_TIMEOUT would take longer than a test waits for a frame that was lost, and say something else.
+    while !socket.read.windows(2).any(|code| code == 4401_u16.to_be_bytes()) {
+        assert!(socket.more().await, "closed without a code");
+    }
+    assert!(String::from_utf8_lossy(&socket.read).contains("Invalid token"));
+}
+
+#[tokio::test]
+async fn handshakes_are_checked() {
+    let node = Node::start(&[("ALLOWED_ORIGINS", "https://app.example.com")]).await;
+    let status = async |request: String| node.ask(&request).await.status;
+    assert_eq!(status(Node::handshake("/v1/ws", "Origin: https://evil.example\r\n")).await, 403);
+    assert_eq!(status(Node::handshake("/v1/ws", "Origin: https://app.example.com\r\n")).await, 101);
+    assert_eq!(status(Node::handshake("/v1/ws", "")).await, 101);
+    assert_eq!(status(Node::handshake("/ws/a%20b", "")).await, 404);
+    assert_eq!(status(Node::handshake("/ws/a%3Ab", "")).await, 101);
+    assert_eq!(status(Node::handshake("/ws/a?since_seq=x", "")).await, 400);
+    assert_eq!(status(Node::handshake("/v1/ws", "").replace("GET", "POST")).await, 405);
+    assert_eq!(status(Node::handshake("/v1/ws", "").replace("HTTP/1.1", "HTTP/1.0")).await, 400);
+    let answer = node.ask(&Node::handshake("/v1/ws", "").replace("Version: 13", "Version: 8")).await;
+    assert_eq!((answer.status, answer.header("sec-websocket-version")), (426, "13"));
+    assert_eq!((refusals(&node, "origin"), refusals(&node, "bad_handshake")), (1, 3));
+}
+
+#[tokio::test]
+async fn a_full_node_says_so_and_still_tells_its_health() {
+    let node = Node::start(&[("MAX_CONNECTIONS", "1")]).await;
+    let mut first = Raw::connect(node.clients).await;
+    first.send(Node::handshake("/v1/ws", "")).await;
+    assert_eq!(first.answer().await.status, 101);
+
+    let answer = node.ask(&Node::handshake("/v1/ws", "")).await;
+    assert_eq!(
+        (answer.status, answer.header("retry-after"), answer.json()["code"].as_str()),
+        (503, "5", Some("node_full"))
+    );
+    assert_eq!(answer.header("connection"), "close");
+    assert_eq!(refusals(&node, "node_full"), 1);
+    assert_eq!(node.ask(&get("/api/health", "")).await.status, 200);
+    assert_eq!(node.ask(&get("/readyz", "")).await.status, 503);
+
+    drop(first);
+    eventually("the place is free again", || node.broker.gate.has_room()).await;
+    assert_eq!(node.ask(&Node::handshake("/v1/ws", "")).await.status, 101);
+}
+
+#[tokio::test]
+async fn one_address_gets_no_more_than_its_share() {
+    let node = Node::start(&[("MAX_CONNECTIONS_PER_IP", "1")]).await;
+    let _first = TcpStream::connect(node.clients).await.unwrap();
+    let answer = node.ask(&get("/nowhere", "")).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (429, Some("address_full")));
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_client_is_counted() {
+    let node = Node::start(&[("MAX_CONNECTIONS_PER_IP", "1"), ("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let handshake = |client: &str| Node::handshake("/v1/ws", &format!("X-Forwarded-For: 1.1.1.1, {client}\r\n"));
+    let mut first = Raw::connect(node.clients).await;
+    first.send(handshake("203.0.113.1")).await;
+    assert_eq!(first.answer().await.status, 101);
+    assert_eq!(node.ask(&handshake("203.0.113.1")).await.status, 429);
+    assert_eq!(node.ask(&handshake("203.0.113.2")).await.status, 101);
+    assert_eq!(refusals(&node, "address_full"), 1);
+}
+
+#[tokio::test]
+async fn handshakes_have_a_rate() {
+    let node = Node::start(&[("HANDSHAKES_PER_SECOND", "1")]).await;
+    assert_eq!(node.ask(&Node::handshake("/v1/ws", "")).await.status, 101);
+    let answer = node.ask(&Node::handshake("/v1/ws", "")).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    assert_eq!(node.ask(&get("/livez", "")).await.status, 200, "other requests have none");
+}
+
+/// Time flies in these, as nothing happens but waiting.
+mod slow {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_without_a_request_is_closed() {
+        let node = Node::start(&[]).await;
+        for sent in ["", "GET /livez HTTP/1.1\r\nHos"] {
+            let mut socket = Raw::connect(node.clients).await;
+            socket.send(sent).await;
+            let began = Instant::now();
+            while socket.more().await {}
+            assert!((9..=12).contains(&began.elapsed().as_secs()), "{:?} after {sent:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_socket_is_kept_for_longer_than_proxies_keep_theirs() {
+        let node = Node::start(&[]).await;
+        let mut socket = Raw::connect(node.clients).await;
+        for pause in [0, 60, 60] {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            socket.send(get("/livez", "")).await;
+            assert_eq!(socket.answer().await.status, 200);
+        }
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        while tokio::time::timeout(Duration::from_secs(60), socket.more()).await.expect("closed in time") {}
+        assert!((74..=80).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_stops_accepting_lets_go_of_idle_sockets() {
+    let node = Node::start(&[]).await;
+    let mut socket = Raw::connect(node.clients).await;
+    socket.send(get("/livez", "")).await;
+    assert_eq!(socket.answer().await.status, 200);
+    node.broker.stop_accepting.cancel();
+    assert!(!socket.more().await, "closed");
+    let wait = async { while TcpStream::connect(node.clients).await.is_ok() {} };
+    tokio::time::timeout(SOON, wait).await.expect("the address is given up");
+    let mut admin = Raw::connect(node.admin).await;
+    admin.send(get("/metrics", "")).await;
+    assert_eq!(admin.answer().await.status, 200, "operators look on");
+}
