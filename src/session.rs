@@ -62,7 +62,8 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
     };
     let (dialect, address) = (opening.dialect, opening.address);
     let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
-    let (socket, reason, user) = match opening.open(socket, outbox.clone(), &broker).await {
+    // Boxed: an open connection does not keep the room that opening it took.
+    let (socket, reason, user) = match Box::pin(opening.open(socket, outbox.clone(), &broker)).await {
         Ok(open) => {
             let (socket, reason, user) = open.run().await;
             (socket, reason, Some(user))

@@ -97,39 +97,52 @@ async fn conduct(args: &Args) -> BenchResult<()> {
             report::floor(rate, &bare_write_loop(args, rate, &deliveries::stand_in()).await?);
         }
     }
-    if args.only.iter().any(|part| part != "floor") { with_a_node(args).await } else { Ok(()) }
-}
-
-/// Starts everything, and runs the parts that need it.
-async fn with_a_node(args: &Args) -> BenchResult<()> {
-    let redis = RedisServer::start().await;
-    let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
-    let node = Node::serve(&redis.url(), &postgres.database().await)
-        // On, and out of the way.
-        .set("MESSAGE_RATE_LIMIT", 1_000_000)
-        .start()
-        .await;
-    let world = World {
-        address: node.address(),
-        node: node.pid(),
-        redis: Some(redis.pid()),
-        postgres: Some(postgres.pid()),
-        redis_url: redis.url(),
-    };
     if args.wants("idle") {
-        report::idle(&figures(&Task::Idle(args.clone(), world.clone()))?);
+        let stack = Stack::start().await;
+        report::idle(&figures(&Task::Idle(args.clone(), stack.world()))?);
     }
     if args.wants("deliveries") {
         for &rate in &args.rates {
-            let own: deliveries::Figures = figures(&Task::Deliveries(args.clone(), world.clone(), rate))?;
-            let bare = bare_write_loop(args, rate, &own.sample).await?;
-            report::deliveries(rate, &own, &bare);
+            let stack = Stack::start().await;
+            let own: deliveries::Figures = figures(&Task::Deliveries(args.clone(), stack.world(), rate))?;
+            drop(stack);
+            report::deliveries(rate, &own, &bare_write_loop(args, rate, &own.sample).await?);
         }
     }
     if args.wants("sends") {
-        report::sends(&figures(&Task::Sends(args.clone(), world))?);
+        let stack = Stack::start().await;
+        report::sends(&figures(&Task::Sends(args.clone(), stack.world()))?);
     }
     Ok(())
+}
+
+/// A node and what it stands on; new for every measurement, so that none pays for what another left behind.
+struct Stack {
+    redis: RedisServer,
+    postgres: Postgres,
+    node: Node,
+}
+
+impl Stack {
+    /// Starts everything. PostgreSQL is as durable as it can be.
+    async fn start() -> Self {
+        let redis = RedisServer::start().await;
+        let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
+        let node = Node::serve(&redis.url(), &postgres.database().await);
+        // The limit is on, and out of the way.
+        let node = node.set("MESSAGE_RATE_LIMIT", 1_000_000).start().await;
+        Self { redis, postgres, node }
+    }
+
+    fn world(&self) -> World {
+        World {
+            address: self.node.address(),
+            node: self.node.pid(),
+            redis: Some(self.redis.pid()),
+            postgres: Some(self.postgres.pid()),
+            redis_url: self.redis.url(),
+        }
+    }
 }
 
 /// The same load from the bare write loop.

@@ -42,7 +42,7 @@ pub fn deliveries(rate: u64, node: &deliveries::Figures, floor: &deliveries::Fig
     println!("  node / bare write loop: CPU {:.2}, spread p99 {:.2}", own / bare, node.spread.p99 / floor.spread.p99);
     println!("  the node's latency includes the durable commit; spread is from a message's first copy to its others");
     println!("  frame of {} bytes, {} deliveries missing", node.sample.len(), node.missing);
-    println!("  Redis commands per message: {}", node.commands.top(node.messages as f64));
+    println!("  Redis commands per message, those in scripts too: {}", node.commands.top(node.messages as f64));
 }
 
 /// Durable sends.
@@ -56,7 +56,7 @@ pub fn sends(figures: &sends::Figures) {
     println!("  CPU µs per message: {}", parts(figures.cpu.micros_per(figures.acked)));
     let each = figures.acked.max(1) as f64;
     println!(
-        "  Redis commands per message: {:.2} ({})",
+        "  Redis commands per message, those in scripts too: {:.2} ({})",
         figures.commands.sum() as f64 / each,
         figures.commands.top(each)
     );
@@ -76,7 +76,7 @@ pub fn idle(figures: &idle::Figures) {
         parts(figures.connect_cpu.micros_per(figures.connections))
     );
     println!(
-        "  Redis commands per connect: {:.2} ({})",
+        "  Redis commands per connect, those in scripts too: {:.2} ({})",
         figures.connect_commands.sum() as f64 / each,
         figures.connect_commands.top(each)
     );

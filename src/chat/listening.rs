@@ -57,6 +57,18 @@ impl Chat {
         Ok(Answer { reply: Reply::Synced(each), replays })
     }
 
+    /// Makes a connection listen without anything being said of it.
+    pub(super) async fn listen_from_now(
+        self: &Arc<Self>,
+        identity: &Identity,
+        connection: &Arc<Connection>,
+        conversation: &ConversationId,
+    ) -> Result<(), Reject> {
+        let (_, replay) = self.enter(identity, connection, conversation, None).await?;
+        self.spawn(self.clone().replay(connection.clone(), vec![replay]));
+        Ok(())
+    }
+
     /// Makes a connection listen; joining again begins anew from the given seq.
     async fn enter(
         self: &Arc<Self>,

@@ -43,7 +43,7 @@ impl Chat {
         }
         let conversation = match message.to {
             Target::Conversation(conversation) => conversation,
-            Target::User(user) => self.direct(&caller.identity.user, &user).await?,
+            Target::User(user) => self.direct(caller, &user).await?,
         };
         let body = Body::Message {
             content: message.content.into(),
@@ -62,13 +62,19 @@ impl Chat {
         by_tier.map_or(limits.messages_per_minute, |(_, limit)| *limit)
     }
 
-    /// The direct conversation of two users.
-    async fn direct(&self, one: &UserId, other: &UserId) -> Result<ConversationId, Reject> {
+    /// The direct conversation with another user. A socket that brings it about listens to it before anybody is told:
+    /// else it would join like the others, and be given its own message.
+    async fn direct(self: &Arc<Self>, caller: &Caller, other: &UserId) -> Result<ConversationId, Reject> {
+        let one = &caller.identity.user;
         let pair = (one.min(other).clone(), one.max(other).clone());
         if let Some(known) = self.pairs.get(&pair) {
             return Ok(known);
         }
         let (conversation, told) = self.store.direct(one, other).await.map_err(|error| unavailable(&error))?;
+        let connection = caller.connection.as_ref().filter(|connection| connection.dialect.follows_inbox());
+        if let (Some(connection), false) = (connection, told.is_empty()) {
+            self.listen_from_now(&caller.identity, connection, &conversation).await?;
+        }
         self.spread_entries(told);
         self.pairs.learn(pair, conversation.clone());
         Ok(conversation)

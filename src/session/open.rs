@@ -33,6 +33,8 @@ pub(super) struct Open {
     /// Joins the hub asked for, until their turn comes.
     waiting: VecDeque<Command>,
     heartbeat: Heartbeat,
+    /// Frames were put into the outbox and are to be written.
+    unwritten: bool,
     opened_at: Instant,
     expires_at: Instant,
 }
@@ -79,6 +81,7 @@ impl Open {
             beginning: None,
             pending: FuturesOrdered::new(),
             waiting: VecDeque::new(),
+            unwritten: false,
             opened_at: Instant::now(),
             expires_at: expiry(&identity, &broker),
             identity,
@@ -141,6 +144,7 @@ impl Open {
         while let Ok(Some((asked, answer))) = tokio::time::timeout_at(deadline, self.pending.next()).await {
             self.answer(asked, answer);
         }
+        self.connection.outbox.flush();
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, CloseReason> {
@@ -163,10 +167,22 @@ impl Open {
                 () = &mut timer => self.tick()?,
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
             }
+            // What else is known already shares the write.
+            while let Some(Some((asked, answer))) = self.pending.next().now_or_never() {
+                self.answer(asked, answer);
+            }
+            if std::mem::take(&mut self.unwritten) {
+                outbox.flush();
+            }
             if let (true, Some(command)) = (self.takes_commands(), self.waiting.pop_front()) {
                 self.start(Asked::nothing(), command);
             }
         }
+    }
+
+    /// Puts frames into the outbox; they are written before the loop waits again.
+    fn put(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        self.unwritten |= self.connection.outbox.push(frames);
     }
 
     /// Whether the next command may begin.
@@ -256,7 +272,7 @@ impl Open {
                 let until = identity.expires_at;
                 self.expires_at = expiry(&identity, &self.broker);
                 self.identity = Arc::new(identity);
-                self.connection.outbox.send(self.connection.dialect.refreshed(asked, until));
+                self.put(self.connection.dialect.refreshed(asked, until));
             }
             Ok(_) => self.say(asked, Reject::Forbidden("The token is another user's")),
             Err(reject) => self.say(asked, reject),
@@ -278,7 +294,7 @@ impl Open {
     fn answer(&mut self, asked: Asked, answer: Result<Answer, Reject>) {
         match answer {
             Ok(Answer { reply, replays }) => {
-                self.connection.outbox.send(self.connection.dialect.reply(asked, &reply));
+                self.put(self.connection.dialect.reply(asked, &reply));
                 if !replays.is_empty() {
                     self.broker.tasks.spawn(self.broker.chat.clone().replay(self.connection.clone(), replays));
                 }
@@ -287,8 +303,8 @@ impl Open {
         }
     }
 
-    fn say(&self, asked: Asked, reject: Reject) {
-        self.connection.outbox.send([self.connection.dialect.reject(asked, &reject)]);
+    fn say(&mut self, asked: Asked, reject: Reject) {
+        self.put([self.connection.dialect.reject(asked, &reject)]);
     }
 
     fn caller(&self) -> Caller {

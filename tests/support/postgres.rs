@@ -28,9 +28,10 @@ const SETTINGS: &[(&str, &str)] = &[
 pub struct Postgres {
     port: u16,
     settings: Vec<(String, String)>,
+    // Before the folder: it must have ended when that is removed.
+    process: Option<Process>,
     folder: TempDir,
     databases: AtomicU32,
-    process: Option<Process>,
 }
 
 impl Postgres {

@@ -12,8 +12,9 @@ use super::{Process, Signal, free_port, guard, within};
 pub struct RedisServer {
     port: u16,
     args: Vec<String>,
-    folder: TempDir,
+    // Before the folder: it must have ended when that is removed.
     process: Option<Process>,
+    folder: TempDir,
 }
 
 impl RedisServer {
