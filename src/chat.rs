@@ -30,9 +30,11 @@ use crate::{
 
 mod connection;
 mod conversations;
+mod heads;
 mod known;
 mod listening;
 mod messages;
+mod newcomers;
 mod presence;
 mod source;
 mod typing;
@@ -41,6 +43,7 @@ pub use connection::Connection;
 pub use listening::Replay;
 
 use known::Known;
+use newcomers::Newcomer;
 use source::Entries;
 use typing::Typists;
 
@@ -103,6 +106,8 @@ pub struct Chat {
     users: Known<UserId, Arc<str>>,
     pairs: Known<(UserId, UserId), ConversationId>,
     typists: Typists,
+    newcomers: mpsc::Sender<Newcomer>,
+    heads: mpsc::Sender<heads::Question>,
     connections: AtomicU64,
 }
 
@@ -146,11 +151,14 @@ impl Chat {
         let settings = WriterSettings { lanes: config.store.lanes, ..WriterSettings::default() };
         let (m, d) = (metrics.clone(), degrade.clone());
         let writer = Writer::start(store.clone(), settings, m, d, committed, &tasks, stop.clone());
+        let (newcomers, questions) = (mpsc::channel(newcomers::QUEUE), mpsc::channel(heads::QUEUE));
         let chat = Arc::new(Self {
             memberships,
             users: Known::new(USER_TTL, KNOWN_MAX),
             pairs: Known::new(USER_TTL, KNOWN_MAX),
             typists: Typists::new(config.timing.typing_timeout),
+            newcomers: newcomers.0,
+            heads: questions.0,
             connections: AtomicU64::new(0),
             config,
             store,
@@ -166,6 +174,8 @@ impl Chat {
         chat.spawn(chat.clone().listen_to_backplane(notices));
         chat.spawn(chat.clone().catch_up_after_outages());
         chat.spawn(chat.clone().expire_typing());
+        chat.spawn(chat.clone().note_newcomers(newcomers.1));
+        chat.spawn(chat.clone().answer_heads(questions.1));
         chat
     }
 

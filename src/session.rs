@@ -82,7 +82,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
         reason = reason.label(),
         "disconnected"
     );
-    say_goodbye(socket, &outbox, dialect, &reason).await;
+    Box::pin(say_goodbye(socket, &outbox, dialect, &reason)).await;
 }
 
 /// Says why, writes what is queued, and gives the client a while to close its side.
@@ -109,7 +109,7 @@ type Refused = (Socket, CloseReason);
 
 impl Opening {
     /// Finds out who it is, and lets them in if they may.
-    async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, broker: &Arc<Broker>) -> Result<Open, Refused> {
+    async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, broker: &Arc<Broker>) -> Result<Box<Open>, Refused> {
         let identity = match self.authenticate(&mut socket, broker).await {
             Ok(identity) => identity,
             Err(reason) => return Err((socket, reason)),
@@ -118,7 +118,7 @@ impl Opening {
         if let Err(reject) = broker.chat.connect(&identity, &connection).await {
             return Err((socket, CloseReason::Refused(reject)));
         }
-        let mut open = Open::new(socket, Arc::new(identity), connection, broker.clone());
+        let mut open = Box::new(Open::new(socket, Arc::new(identity), connection, broker.clone()));
         match open.begin(self.since).await {
             Ok(()) => Ok(open),
             Err(reject) => Err((open.abandon().await, CloseReason::Refused(reject))),

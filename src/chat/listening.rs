@@ -196,8 +196,7 @@ impl Chat {
         let gate = self.hub.follow(&log);
         let opened = gate.get_or_try_init(|| async {
             self.backplane.subscribe(&log).await;
-            let ends = self.store.ends(std::slice::from_ref(&log)).await.map_err(|error| unavailable(&error))?;
-            self.hub.base(&log, ends.first().map_or(0, |(_, ends)| ends.head));
+            self.hub.base(&log, self.head(&log).await?);
             Ok(())
         });
         let attached = match opened.await {

@@ -33,13 +33,7 @@ impl Chat {
             return Err(reject);
         }
         self.connections.fetch_add(1, Ordering::Relaxed);
-        let (chat, identity) = (self.clone(), identity.clone());
-        // That a user exists is noted behind the connect: nothing waits for it.
-        self.spawn(async move {
-            if let Err(reject) = chat.make_known(&identity).await {
-                tracing::debug!(user = %identity.user, %reject, "a user could not be noted");
-            }
-        });
+        self.note(identity);
         Ok(())
     }
 

@@ -114,24 +114,24 @@ impl Open {
     }
 
     /// Gives up a connection that could not begin.
-    pub(super) async fn abandon(self) -> Socket {
+    pub(super) async fn abandon(self: Box<Self>) -> Socket {
         self.end().await
     }
 
     /// Serves until something ends the connection.
-    pub(super) async fn run(mut self) -> (Socket, CloseReason, UserId) {
+    pub(super) async fn run(mut self: Box<Self>) -> (Socket, CloseReason, UserId) {
         let reason = match self.serve().await {
             Ok(never) => match never {},
             Err(reason) => reason,
         };
         let user = self.identity.user.clone();
         if reason != CloseReason::ClientLeft {
-            self.finish_pending().await;
+            Box::pin(self.finish_pending()).await;
         }
-        (self.end().await, reason, user)
+        (Box::pin(self.end()).await, reason, user)
     }
 
-    async fn end(self) -> Socket {
+    async fn end(self: Box<Self>) -> Socket {
         self.broker.metrics.connections.with_label_values(&[self.connection.dialect.label()]).dec();
         self.broker.metrics.connection_duration.observe(self.opened_at.elapsed().as_secs_f64());
         self.broker.chat.disconnect(&self.identity, &self.connection).await;
@@ -174,7 +174,9 @@ impl Open {
             if std::mem::take(&mut self.unwritten) {
                 outbox.flush();
             }
-            if let (true, Some(command)) = (self.takes_commands(), self.waiting.pop_front()) {
+            if self.takes_commands()
+                && let Some(command) = self.next_waiting()
+            {
                 self.start(Asked::nothing(), command);
             }
         }
@@ -183,6 +185,16 @@ impl Open {
     /// Puts frames into the outbox; they are written before the loop waits again.
     fn put(&mut self, frames: impl IntoIterator<Item = Frame>) {
         self.unwritten |= self.connection.outbox.push(frames);
+    }
+
+    /// What the hub asked for and is still to be done: what was joined meanwhile is not joined anew.
+    fn next_waiting(&mut self) -> Option<Command> {
+        let connection = &self.connection;
+        let done = |command: &Command| matches!(command, Command::Join { conversation, .. } if connection.listens_to(conversation));
+        while self.waiting.front().is_some_and(done) {
+            self.waiting.pop_front();
+        }
+        self.waiting.pop_front()
     }
 
     /// Whether the next command may begin.
