@@ -12,6 +12,7 @@ lacks() { ! command -v "$1" >/dev/null 2>&1; }
 # A C compiler, for SQLite and the cryptography.
 if lacks cc || ! echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1; then packages+=(gcc libc6-dev); fi
 lacks make && packages+=(make)
+lacks openssl && packages+=(openssl)
 lacks redis-server && packages+=(redis-server)
 # Debian keeps PostgreSQL's programs out of PATH.
 if lacks initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then packages+=(postgresql); fi

@@ -1,6 +1,6 @@
 //! Builds the parts of a node, serves, and goes away in good order.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -68,7 +68,7 @@ pub enum RunError {
     Store(#[from] StoreError),
     /// An address can't be listened on.
     #[error("listening on {0}: {1}")]
-    Listen(std::net::SocketAddr, std::io::Error),
+    Listen(SocketAddr, std::io::Error),
     /// Signals can't be received.
     #[error("signals: {0}")]
     Signal(std::io::Error),
@@ -156,11 +156,11 @@ impl Node {
 }
 
 /// Starts a node with these settings and serves until a signal ends it. `ready` is called with the addresses for
-/// clients, once they are listened on.
+/// clients and those for admins, once they are listened on.
 ///
 /// # Errors
 /// Why it could not start.
-pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[std::net::SocketAddr])) -> Result<(), RunError> {
+pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[SocketAddr])) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let node = Node::build(config).await?;
@@ -179,12 +179,11 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[std::net::SocketA
         };
         node.tasks.spawn(listener.serve(broker.clone(), kind, until.clone()));
     }
-    let list =
-        |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let list = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (keys, stop) = (broker.clone(), node.stop.clone());
     node.tasks.spawn(async move { stop.run_until_cancelled(keys.auth.keep_fresh()).await });
     tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
-    ready(broker, &clients);
+    ready(broker, &clients, &admins);
     let patient = tokio::select! {
         _ = terminate.recv() => !broker.config.dev,
         _ = interrupt.recv() => !broker.config.dev,
@@ -197,7 +196,7 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[std::net::SocketA
     }
 }
 
-fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, std::net::SocketAddr)> + '_ {
+fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, SocketAddr)> + '_ {
     let clients = config.listen.iter().map(|address| (Kind::Clients, *address));
     clients.chain(config.admin_listen.map(|address| (Kind::Admin, address)))
 }

@@ -127,9 +127,9 @@ fn start(dev: bool, matches: &ArgMatches) -> Result<Outcome, Failure> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    let welcome = |broker: &Broker, clients: &[SocketAddr]| {
+    let welcome = |broker: &Broker, clients: &[SocketAddr], admins: &[SocketAddr]| {
         if let (true, Some(address)) = (dev, clients.first()) {
-            match dev::welcome(&broker.config, *address, &broker.auth) {
+            match dev::welcome(&broker.config, *address, admins.first().copied(), &broker.auth) {
                 Ok(text) => print(&text),
                 Err(error) => tracing::warn!(%error, "no tokens to try"),
             }

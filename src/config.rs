@@ -18,6 +18,7 @@ mod source;
 mod tests;
 
 pub use document::{flag_help, markdown, summary};
+pub(crate) use load::DEV_SECRET_FILE;
 pub use load::health_address;
 pub use parse::{duration, flag_of};
 pub use source::{Fault, Faults, Lookup, Sources};
@@ -42,6 +43,15 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+/// Reads a PostgreSQL URL as the driver does, and the TLS modes that it doesn't know: `verify-ca` and `verify-full` are
+/// `require` here, which always checks the certificate.
+///
+/// # Errors
+/// It is no such URL. The driver's words may repeat a piece of it.
+pub fn read_postgres_url(url: &str) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+    url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require").parse()
 }
 
 /// All settings of a node.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use bb8::Pool;
 use redis::{
     AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, TlsCertificates, Value,
     aio::MultiplexedConnection,
@@ -26,6 +27,8 @@ use crate::config::RedisConfig;
 /// Connections that share the commands. One is bound by a core's share of encoding and decoding; more than a few only
 /// make the batches smaller.
 const CONNECTIONS: usize = 4;
+/// Connections for questions that are not hot.
+const QUESTIONS: u32 = 4;
 /// The longest wait for an answer.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest wait for a connection.
@@ -89,6 +92,8 @@ impl Replies {
 /// The link. Without a client it stays shut for ever: that is a broker without Redis.
 pub(super) struct Link {
     client: Option<Client>,
+    /// For questions whose answers may be long: they must not hold up what is hot.
+    questions: Option<Pool<Client>>,
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
     /// A call timed out since the last good probe: others need not find out one by one.
     silent: AtomicBool,
@@ -101,7 +106,18 @@ impl Link {
     /// A link to the Redis of `config`; nothing is connected yet.
     pub(super) fn new(config: Option<&RedisConfig>, ops: Ops) -> Result<Self, StartError> {
         let client = config.map(client).transpose()?;
-        Ok(Self { client, open: ArcSwapOption::empty(), silent: AtomicBool::new(false), trouble: Notify::new(), ops })
+        let pool = |client| {
+            let pool = Pool::builder().max_size(QUESTIONS).connection_timeout(RESPONSE_TIMEOUT);
+            pool.build_unchecked(client)
+        };
+        Ok(Self {
+            questions: client.clone().map(pool),
+            client,
+            open: ArcSwapOption::empty(),
+            silent: AtomicBool::new(false),
+            trouble: Notify::new(),
+            ops,
+        })
     }
 
     /// The client, to connect subscribers with.
@@ -152,6 +168,14 @@ impl Link {
         let index = usize::try_from(hasher.finish() % CONNECTIONS as u64).unwrap_or(0) % connections.len();
         let mut connection = connections[index].clone();
         drop(open);
+        self.run_on(op, &mut connection, pipeline).await
+    }
+
+    /// Sends a pipeline of questions that are not hot over a connection of their own.
+    pub(super) async fn ask(&self, op: Op, pipeline: &Pipeline) -> Result<Replies, LinkError> {
+        let shut = !self.is_open() || self.silent.load(Ordering::Acquire);
+        let pool = self.questions.as_ref().filter(|_| !shut).ok_or(LinkError::Down)?;
+        let mut connection = pool.get().await.map_err(|error| LinkError::Broken(error.to_string()))?;
         self.run_on(op, &mut connection, pipeline).await
     }
 

@@ -133,7 +133,7 @@ impl Who {
     }
 
     async fn ask_all(&self, pipeline: &Pipeline) -> Result<Replies, LinkError> {
-        self.registry.link.run(Op::Presence, "", pipeline).await
+        self.registry.link.ask(Op::Presence, pipeline).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use crate::{
     auth::{Auth, Grant},
-    config::{AuthKey, Config, StoreBackend},
+    config::{AuthKey, Config, DEV_SECRET_FILE, StoreBackend},
     model::{Reject, UserId},
 };
 
@@ -14,11 +14,26 @@ const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
 const USERS: [(&str, &str, Option<&str>); 3] =
     [("alice", "Alice", None), ("bob", "Bob", None), ("carol", "Carol", Some("admin"))];
 
-/// The text. `address` is where clients connect.
+/// The secret, where it is the one that dev made for itself: one that was configured is not shown.
+fn own_secret(config: &Config) -> Option<&str> {
+    let (StoreBackend::Sqlite { path }, AuthKey::Secret { secret, .. }) = (&config.store.backend, &config.auth.key)
+    else {
+        return None;
+    };
+    let own = std::fs::read_to_string(path.with_file_name(DEV_SECRET_FILE)).ok()?;
+    (own.trim() == secret.reveal()).then(|| secret.reveal())
+}
+
+/// The text. `address` is where clients connect, `admin` where metrics are.
 ///
 /// # Errors
 /// Tokens can't be made, as with a public key alone.
-pub(super) fn welcome(config: &Config, address: SocketAddr, auth: &Auth) -> Result<String, Reject> {
+pub(super) fn welcome(
+    config: &Config,
+    address: SocketAddr,
+    admin: Option<SocketAddr>,
+    auth: &Auth,
+) -> Result<String, Reject> {
     let tokens = USERS.iter().map(|(user, name, role)| {
         let id = UserId::parse(user).map_err(|error| Reject::Invalid(error.to_string()))?;
         let grant = Grant { user: &id, name: Some(name), role: *role, tier: None };
@@ -32,14 +47,14 @@ pub(super) fn welcome(config: &Config, address: SocketAddr, auth: &Auth) -> Resu
     let _ = writeln!(text, "\n  WebSocket  ws://{address}/v1/ws   ws://{address}/ws/ROOM?token=TOKEN");
     let _ = writeln!(text, "  REST       http://{address}/api/…");
     let _ = writeln!(text, "  Health     http://{address}/api/health");
-    if let Some(admin) = config.admin_listen {
+    if let Some(admin) = admin {
         let _ = writeln!(text, "  Metrics    http://{admin}/metrics");
     }
     if let StoreBackend::Sqlite { path } = &config.store.backend {
         let _ = writeln!(text, "  Data       {} (delete it to begin anew)", path.display());
     }
-    if let AuthKey::Secret { secret, algorithm } = &config.auth.key {
-        let _ = writeln!(text, "  Secret     {} ({algorithm:?})", secret.reveal());
+    if let Some(secret) = own_secret(config) {
+        let _ = writeln!(text, "  Secret     {secret} (HS256; JWT_SECRET sets another)");
     }
     let _ = writeln!(text, "\nTokens, good for a day (more: switchboard token --dev --user NAME):");
     for (user, role, token) in &tokens {
@@ -77,7 +92,7 @@ mod tests {
         let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
         let config = Config::load(true, &sources).unwrap();
         let auth = Auth::new(&config.auth, Clock::system()).unwrap();
-        let text = welcome(&config, "127.0.0.1:4711".parse().unwrap(), &auth).unwrap();
+        let text = welcome(&config, "127.0.0.1:4711".parse().unwrap(), None, &auth).unwrap();
         assert!(text.contains("DEVELOPMENT") && text.contains("ws://127.0.0.1:4711/v1/ws"));
         let tokens = text.lines().filter_map(|line| auth.verify(line.trim()).ok());
         let users: Vec<String> = tokens.map(|identity| identity.user.to_string()).collect();

@@ -25,9 +25,10 @@ const MIN_SECRET_BYTES: usize = 32;
 /// Files beside the clients' sockets: the store, Redis, logs, and sockets that are refused.
 const RESERVED_FILES: usize = 256;
 /// What is said of a URL that the PostgreSQL library doesn't take.
-const NOT_POSTGRES: &str = "has something in it that is not understood (sslmode is disable, prefer or require)";
+const NOT_POSTGRES: &str =
+    "has something in it that is not understood (sslmode is disable, prefer, require, verify-ca or verify-full)";
 /// Where dev keeps its secret, within DATA_DIR.
-const DEV_SECRET_FILE: &str = "secret";
+pub(crate) const DEV_SECRET_FILE: &str = "secret";
 /// Where dev keeps its database, within DATA_DIR.
 const DEV_DATABASE_FILE: &str = "switchboard.db";
 
@@ -182,7 +183,7 @@ fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
 fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
     let url = reader.read(&set::DATABASE_URL, |text| {
         let url = parse::url(text, &["postgres", "postgresql"])?;
-        url.parse::<tokio_postgres::Config>().map_err(|_| NOT_POSTGRES.to_owned())?;
+        super::read_postgres_url(&url).map_err(|_| NOT_POSTGRES.to_owned())?;
         Ok(Secret::new(url))
     });
     if !reader.given(&set::DATABASE_URL) {

@@ -158,7 +158,12 @@ impl Lane {
         while let Some((mut batch, mut doubtful)) = todo.pop() {
             let (entries, places) = dedupe(&batch);
             match self.append(&entries, &mut doubtful).await {
-                Ok(outcomes) => self.settle(batch, &places, &outcomes),
+                Ok(outcomes) => {
+                    if doubtful {
+                        self.tell_of_found(&entries, &outcomes).await;
+                    }
+                    self.settle(batch, &places, &outcomes);
+                }
                 Err(StoreError::Failed(error)) if batch.len() > 1 => {
                     tracing::warn!(%error, entries = batch.len(), "a batch failed and is halved");
                     let rest = batch.split_off(batch.len() / 2);
@@ -174,6 +179,18 @@ impl Lane {
                         let _gone = queued.answer.send(Err(answer));
                     }
                 }
+            }
+        }
+    }
+
+    /// What an earlier try turns out to have stored, nobody was told of: it is read back and told now. Where that fails
+    /// it is found like any gap.
+    async fn tell_of_found(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
+        for (new, outcome) in entries.iter().zip(outcomes) {
+            let Ok(Appended { seq, duplicate: true, .. }) = outcome else { continue };
+            if let Ok(found) = self.store.entries(&new.log, seq - 1, 1).await {
+                let told = found.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None });
+                (self.committed)(told.collect());
             }
         }
     }

@@ -15,11 +15,11 @@ ws.onmessage = (event) => {
   if (message.type === "new_message" && message.data.sender_id !== user) {
     heard.push(message.data.content);
   }
-  if (heard.includes(hear)) {
-    console.log(JSON.stringify(heard));
-    ws.close();
-  }
+  if (heard.includes(hear)) ws.close();
 };
 
-ws.onclose = (event) => process.exit(heard.includes(hear) ? 0 : 1);
+ws.onclose = () => {
+  console.log(JSON.stringify(heard));
+  process.exit(heard.includes(hear) ? 0 : 1);
+};
 setTimeout(() => process.exit(2), 20000);

@@ -7,15 +7,12 @@ use tokio_postgres::{Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::StoreError;
-use crate::config::Secret;
+use crate::config::{Secret, read_postgres_url};
 
-/// The server's settings and how to speak TLS with it. `sslmode` may be `disable`, `prefer`, `require`, `verify-ca` or
-/// `verify-full`; the last three are one here: encrypted, and the certificate is checked.
+/// The server's settings and how to speak TLS with it.
 pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
-    let plain = url.reveal().replace("sslmode=verify-full", "sslmode=require");
-    let plain = plain.replace("sslmode=verify-ca", "sslmode=require");
-    // The parser's own words may repeat a piece of the URL.
-    let mut config: Config = plain.parse().map_err(|_| faulty("DATABASE_URL is no PostgreSQL URL"))?;
+    // The driver's own words may repeat a piece of the URL.
+    let mut config = read_postgres_url(url.reveal()).map_err(|_| faulty("DATABASE_URL is no PostgreSQL URL"))?;
     config
         .application_name("switchboard")
         .connect_timeout(super::CONNECT)
