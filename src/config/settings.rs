@@ -1,6 +1,11 @@
 //! The table of settings. It alone says their names, defaults, units and meanings: flags, `--help`, the environment
 //! and `docs/configuration.md` all follow it.
 
+#![allow(
+    rustdoc::bare_urls,
+    reason = "the help of a setting is also its documentation, and shows URLs as they are typed"
+)]
+
 use super::parse::{self, MINUTES};
 
 /// What a setting is about; `--help` and the documentation are ordered by it.
