@@ -62,6 +62,33 @@ pub enum Feature {
     History,
 }
 
+impl Feature {
+    /// Every feature.
+    pub const ALL: [Self; 5] = [Self::Fanout, Self::Limits, Self::Presence, Self::Append, Self::History];
+
+    /// Its name in health.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fanout => "fanout",
+            Self::Limits => "limits",
+            Self::Presence => "presence",
+            Self::Append => "append",
+            Self::History => "history",
+        }
+    }
+}
+
+impl Mode {
+    /// Its name in health.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Local => "local",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// How a feature works now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -186,14 +186,16 @@ impl Hub {
         }
     }
 
-    /// Ends a socket's listening.
-    pub fn detach(&self, log: &LogId, connection: ConnectionId) {
-        let mut tracks = self.partition(log);
-        let Some(track) = tracks.get_mut(log) else { return };
-        let shard = self.shard_of(connection);
-        track.attached[shard] = track.attached[shard].saturating_sub(1);
-        self.shards[shard].queue(log, Op::Detach(connection));
-        self.shards[shard].wake();
+    /// Ends a socket's listening. What this returns resolves when nothing more of the log goes to that socket.
+    pub fn detach(&self, log: &LogId, connection: ConnectionId) -> impl Future<Output = ()> + Send + use<> {
+        let (done, gone) = oneshot::channel();
+        if let Some(track) = self.partition(log).get_mut(log) {
+            let shard = self.shard_of(connection);
+            track.attached[shard] = track.attached[shard].saturating_sub(1);
+            self.shards[shard].queue(log, Op::Detach(connection, done));
+            self.shards[shard].wake();
+        }
+        async move { gone.await.unwrap_or(()) }
     }
 
     /// Takes events, from this node's commits or from others, in any order and any number of times.

@@ -94,7 +94,7 @@ async fn say_goodbye(mut socket: Socket, outbox: &Arc<Outbox>, dialect: Dialect,
         let drained = outbox.drained().await;
         if drained && *reason != CloseReason::ClientLeft {
             outbox.shut();
-            socket.read_out().await;
+            socket.read_out(reason).await;
         }
         drained
     });

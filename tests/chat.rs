@@ -284,3 +284,30 @@ async fn expiry_closes_and_refresh_extends() {
     stays.send(&json!({"type": "ping", "ref": 3})).await;
     stays.until("pong").await;
 }
+
+#[tokio::test]
+async fn joining_again_begins_anew_and_repeats_nothing() {
+    let nodes = pair().await;
+    let mut alice = Client::native(&nodes.one, "alice").await;
+    alice.join("team").await;
+    let sending = tokio::spawn(async move {
+        for at in 0..400 {
+            alice.say("team", &at.to_string()).await;
+        }
+    });
+    let mut bob = Client::native(&nodes.two, "bob").await;
+    bob.join("team").await;
+    let mut has = 0;
+    for turn in 0..40 {
+        // Back and forth, while replays of earlier joins are still under way.
+        let since = has - has % 7;
+        bob.send(&json!({"type": "join", "conversation_id": "team", "since_seq": since, "ref": turn})).await;
+        bob.until_where(|frame| frame["type"] == "joined" && frame["ref"] == turn).await;
+        for expected in since + 1..=since + 9 {
+            let entry = bob.until_where(|frame| frame["seq"].is_i64()).await;
+            assert_eq!(entry["seq"], expected, "in turn {turn}");
+            has = expected;
+        }
+    }
+    sending.await.unwrap();
+}

@@ -45,6 +45,8 @@ async fn redis_dies_and_comes_back() {
     alice.say("team", "before").await;
     redis.kill().await;
     until_status(&one, "degraded").await;
+    let works = one.get("/api/health", &token("anyone")).await.json["works"].clone();
+    assert_eq!((&works["append"], &works["limits"]), (&json!("shared"), &json!("local")));
     for at in 0..20 {
         alice.say("team", &format!("during {at}")).await;
     }

@@ -103,12 +103,19 @@ mod tests {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let proxy = Proxy::to(database.split(['@', '/']).find(|part| part.contains("127.0.0.1:")).unwrap()).await;
-        let node = Node::serve(&redis.url(), &proxy.url(&database)).start().await;
+        // Few connections, so that all of them have the statement prepared when the answers stop.
+        let node = Node::serve(&redis.url(), &proxy.url(&database))
+            .set("DATABASE_POOL_SIZE", 1)
+            .set("WRITER_LANES", 1)
+            .start()
+            .await;
         let mut alice = Client::native(&node, "alice").await;
         let mut bob = Client::native(&node, "bob").await;
         alice.join("team").await;
         bob.join("team").await;
-        alice.say("team", "before").await;
+        for at in 0..20 {
+            alice.say("team", &format!("before {at}")).await;
+        }
         proxy.set(Link::Mute);
         let send = json!({"type": "send", "conversation_id": "team", "content": "lost?", "client_id": "c", "ref": 1});
         alice.send(&send).await;
@@ -120,6 +127,7 @@ mod tests {
         };
         let seq = eventually("the row", stored).await;
         proxy.set(Link::Cut);
+        node.logged("a connection to PostgreSQL ended").await;
         proxy.set(Link::Open);
         let ack = alice.until("ack").await;
         assert_eq!((ack["seq"].as_i64(), &ack["client_id"]), (Some(seq), &json!("c")));

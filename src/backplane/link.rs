@@ -259,16 +259,16 @@ mod tests {
         Link::new(Some(&config), Ops::new(&Metrics::new().unwrap()))
     }
 
-    #[test]
-    fn a_bad_url_is_refused_without_showing_it() {
+    #[tokio::test]
+    async fn a_bad_url_is_refused_without_showing_it() {
         let error = link("nonsense://user:secret@host", None).err().unwrap();
         assert_eq!(error, StartError::BadUrl);
         assert!(!error.to_string().contains("secret"));
         assert!(link("redis://localhost:6379/2", None).is_ok());
     }
 
-    #[test]
-    fn a_bad_ca_file_is_refused() {
+    #[tokio::test]
+    async fn a_bad_ca_file_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "no pem").unwrap();
         for path in ["/nowhere/ca.pem", file.path().to_str().unwrap()] {

@@ -1,7 +1,7 @@
 //! A connection, as commands see it: who listens to what over which outbox.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,7 +22,14 @@ pub struct Connection {
     pub dialect: Dialect,
     /// The conversation its route is bound to.
     pub bound: Option<ConversationId>,
-    joined: Mutex<HashSet<ConversationId>>,
+    joined: Mutex<Joined>,
+}
+
+/// What a connection listens to, and which of its joins that was: what an earlier one still has to bring is void.
+#[derive(Debug, Default)]
+struct Joined {
+    joins: u64,
+    current: HashMap<ConversationId, u64>,
 }
 
 impl Connection {
@@ -37,34 +44,40 @@ impl Connection {
         self.outbox.connection()
     }
 
-    /// Notes that it listens to a conversation; false where it did already.
-    pub(super) fn enter(&self, conversation: &ConversationId, limit: usize) -> Result<bool, Reject> {
-        let mut joined = self.lock();
-        if joined.contains(conversation) {
-            return Ok(false);
-        }
-        if joined.len() >= limit {
+    /// Notes that it listens to a conversation: which join this is, and whether it listened already.
+    pub(super) fn enter(&self, conversation: &ConversationId, limit: usize) -> Result<(u64, bool), Reject> {
+        let joined = &mut *self.lock();
+        let again = joined.current.contains_key(conversation);
+        if !again && joined.current.len() >= limit {
             return Err(Reject::TooManyConversations);
         }
-        Ok(joined.insert(conversation.clone()))
+        joined.joins += 1;
+        joined.current.insert(conversation.clone(), joined.joins);
+        Ok((joined.joins, again))
+    }
+
+    /// Does something for a join, unless another one or a leave came after it: none can come meanwhile.
+    pub(super) fn during<T>(&self, conversation: &ConversationId, join: u64, act: impl FnOnce() -> T) -> Option<T> {
+        let joined = self.lock();
+        (joined.current.get(conversation) == Some(&join)).then(act)
     }
 
     /// Notes that it no longer listens; false where it did not.
     pub(super) fn exit(&self, conversation: &ConversationId) -> bool {
-        self.lock().remove(conversation)
+        self.lock().current.remove(conversation).is_some()
     }
 
     /// Whether it listens to a conversation.
     pub fn listens_to(&self, conversation: &ConversationId) -> bool {
-        self.lock().contains(conversation)
+        self.lock().current.contains_key(conversation)
     }
 
     /// All it listens to.
     pub fn joined(&self) -> Vec<ConversationId> {
-        self.lock().iter().cloned().collect()
+        self.lock().current.keys().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<ConversationId>> {
+    fn lock(&self) -> MutexGuard<'_, Joined> {
         self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

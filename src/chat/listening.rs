@@ -20,6 +20,8 @@ const RETRY: Duration = Duration::from_millis(200);
 pub struct Replay {
     log: LogId,
     has: Seq,
+    /// Which join of which conversation it belongs to; none for an inbox, which is joined once.
+    join: Option<(ConversationId, u64)>,
 }
 
 impl Chat {
@@ -78,8 +80,9 @@ impl Chat {
         since: Option<Seq>,
     ) -> Result<(Joined, Replay), Reject> {
         let log = LogId::from(conversation);
-        if !connection.enter(conversation, self.config.limits.conversations_per_connection)? {
-            self.hub.detach(&log, connection.id());
+        let (join, again) = connection.enter(conversation, self.config.limits.conversations_per_connection)?;
+        if again {
+            self.hub.detach(&log, connection.id()).await;
             self.release(&log);
         }
         let (ends, head) = match self.admit_listener(identity, conversation, &log).await {
@@ -93,7 +96,7 @@ impl Chat {
             self.tell(&log, Some(connection.id()), came(identity.user.clone(), identity.name.clone()));
         }
         let (resumed, has) = self.resume_point(since, ends, head);
-        Ok((Joined { head, resumed }, Replay { log, has }))
+        Ok((Joined { head, resumed }, Replay { log, has, join: Some((conversation.clone(), join)) }))
     }
 
     fn turned_away(&self, connection: &Connection, conversation: &ConversationId, reject: Reject) -> Reject {
@@ -207,7 +210,7 @@ impl Chat {
             Ok(head) => {
                 // Commonly nothing went out since the head was read, and it is live at once.
                 if self.hub.splice(&log, connection.id(), head).is_err() {
-                    self.spawn(self.clone().replay(connection.clone(), vec![Replay { log, has: head }]));
+                    self.spawn(self.clone().replay(connection.clone(), vec![Replay { log, has: head, join: None }]));
                 }
                 Ok(())
             }
@@ -221,7 +224,7 @@ impl Chat {
     /// Ends a connection's following of its user's inbox.
     pub(super) fn leave_inbox(&self, connection: &Connection) {
         let log = LogId::inbox(&connection.user);
-        self.hub.detach(&log, connection.id());
+        drop(self.hub.detach(&log, connection.id()));
         self.release(&log);
     }
 
@@ -234,17 +237,22 @@ impl Chat {
     /// Ends a connection's listening to one conversation, if it does listen.
     pub async fn exit(&self, identity: &Identity, connection: &Connection, conversation: &ConversationId) {
         if connection.exit(conversation) {
-            self.detach(connection, conversation);
+            self.detach(connection, conversation).await;
             self.backplane.unlisten(connection.id(), conversation).await;
             self.stop_typing(conversation.clone(), identity.user.clone(), identity.name.clone());
         }
     }
 
     /// Ends a connection's part in a log here; the registry is told by whoever calls.
-    pub(super) fn detach(&self, connection: &Connection, conversation: &ConversationId) {
+    pub(super) fn detach(
+        &self,
+        connection: &Connection,
+        conversation: &ConversationId,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let log = LogId::from(conversation);
-        self.hub.detach(&log, connection.id());
+        let gone = self.hub.detach(&log, connection.id());
         self.release(&log);
+        gone
     }
 
     /// Gives a connection what it missed of each log, one after the other, as fast as it reads; then it is live.
@@ -254,14 +262,21 @@ impl Chat {
         }
     }
 
-    async fn replay_one(&self, connection: &Connection, Replay { log, mut has }: Replay) {
-        while self.hub.splice(&log, connection.id(), has).is_err() {
-            if !connection.outbox.has_room().await {
+    async fn replay_one(&self, connection: &Connection, Replay { log, mut has, join }: Replay) {
+        let current = |act: &mut dyn FnMut() -> Option<Seq>| match &join {
+            Some((conversation, join)) => connection.during(conversation, *join, act).flatten(),
+            None => act(),
+        };
+        loop {
+            let mut behind = || self.hub.splice(&log, connection.id(), has).err();
+            if current(&mut behind).is_none() || !connection.outbox.has_room().await {
                 return;
             }
             match self.hub.fetch(&log, has).await {
                 Ok(entries) if !entries.is_empty() => {
-                    let Some(last) = self.hand_over(connection, entries) else { return };
+                    let mut entries = Some(entries);
+                    let mut hand_over = || self.hand_over(connection, entries.take().unwrap_or_default());
+                    let Some(last) = current(&mut hand_over) else { return };
                     has = last;
                 }
                 // The store is down, or not as far as the hub: both pass.

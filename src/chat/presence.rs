@@ -42,7 +42,7 @@ impl Chat {
         self.connections.fetch_sub(1, Ordering::Relaxed);
         for conversation in connection.joined() {
             connection.exit(&conversation);
-            self.detach(connection, &conversation);
+            drop(self.detach(connection, &conversation));
             self.stop_typing(conversation, identity.user.clone(), identity.name.clone());
         }
         if connection.dialect.follows_inbox() {

@@ -1,5 +1,7 @@
 //! Health and metrics: from memory alone, so that asking costs nothing and tells the truth while everything else hangs.
 
+use std::collections::BTreeMap;
+
 use hyper::{
     HeaderMap, Response, StatusCode,
     header::{self, HeaderValue},
@@ -9,7 +11,7 @@ use serde::Serialize;
 use super::Payload;
 use crate::{
     app::Broker,
-    degrade::{Link, Part, Verdict},
+    degrade::{Feature, Link, Part, Verdict},
     model::Timestamp,
 };
 
@@ -78,6 +80,8 @@ struct Health<'a> {
     uptime_seconds: u64,
     connections: usize,
     components: Components,
+    /// How each thing works now: with all nodes, with what this one knows, or not at all.
+    works: BTreeMap<&'static str, &'static str>,
 }
 
 #[derive(Serialize)]
@@ -112,6 +116,7 @@ impl<'a> Health<'a> {
                 redis: Component::of(broker, Part::Redis, now),
                 store: Component::of(broker, Part::Store, now),
             },
+            works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.mode(feature).label())).into(),
         }
     }
 }

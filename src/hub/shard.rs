@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -86,7 +86,8 @@ pub(super) enum Op {
     Attach(Listener),
     /// The listener has all up to this seq: from now on it gets entries.
     GoLive(ConnectionId, Seq),
-    Detach(ConnectionId),
+    /// The listener goes; its connection is told when it is gone.
+    Detach(ConnectionId, oneshot::Sender<()>),
     Deliver(Arc<[Delivery]>),
     /// The log was cut back: listeners must read anew.
     Resync(Arc<[Option<Frame>; Dialect::COUNT]>),
@@ -222,10 +223,11 @@ impl Audience {
                         listener.live_after = Some(has);
                     }
                 }
-                Op::Detach(connection) => {
+                Op::Detach(connection, gone) => {
                     if let Some(at) = self.listeners.iter().position(|l| l.connection == connection) {
                         self.listeners.swap_remove(at);
                     }
+                    let _left = gone.send(());
                 }
                 Op::Deliver(deliveries) => {
                     let end = self.listeners.len().min(self.reached + budget);

@@ -93,9 +93,17 @@ impl Socket {
         }
     }
 
-    /// Reads on, and forgets what it reads, until the other side closes: a socket that is dropped with something unread
-    /// resets the connection, and the close frame would be lost with it.
-    pub async fn read_out(&mut self) {
+    /// Reads on, and forgets what it reads, until the other side has closed: a socket that is dropped with something
+    /// unread resets the connection, and the close frame would be lost with it.
+    pub async fn read_out(&mut self, closed_for: &CloseReason) {
+        let readable = !matches!(
+            closed_for,
+            CloseReason::Protocol | CloseReason::TooLarge | CloseReason::NotUtf8 | CloseReason::Flood
+        );
+        if readable {
+            while self.next().await.is_ok() {}
+            return;
+        }
         let reader = &mut self.stream.get_mut().reader;
         let mut nowhere = [0; READ_BUFFER];
         while reader.read(&mut nowhere).await.is_ok_and(|bytes| bytes > 0) {}

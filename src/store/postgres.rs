@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bb8::{ManageConnection, Pool};
+use bb8::{ManageConnection, Pool, QueueStrategy};
 use tokio_postgres::{Client, Row, Statement, error::SqlState, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -59,6 +59,8 @@ impl Postgres {
             .max_size(size)
             .connection_timeout(CHECKOUT)
             .test_on_check_out(false)
+            // The connection used last has what is asked most prepared already.
+            .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(Sink))
             .build_unchecked(sessions.clone());
         let store = Self { pool, sessions, metrics };
