@@ -132,6 +132,11 @@ mod tests {
         let ack = alice.until("ack").await;
         assert_eq!((ack["seq"].as_i64(), &ack["client_id"]), (Some(seq), &json!("c")));
         assert_eq!(bob.until_where(|frame| frame["content"] == "lost?").await["seq"], seq);
+        let healthy = || async {
+            let health = node.request(reqwest::Method::GET, "/api/health", None, None).await;
+            (health.json["status"] == "healthy").then_some(())
+        };
+        eventually("the store to be trusted again", healthy).await;
         alice.send(&send).await;
         assert_eq!(alice.until("ack").await["seq"], seq);
         let rows = client.query_one("SELECT count(*) FROM log WHERE dedupe = 'c'", &[]).await.unwrap();
