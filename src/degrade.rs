@@ -1,7 +1,7 @@
 //! Degraded mode: the one state machine, and the one table of what still works.
 //!
 //! The backplane's link and the store report how their checks and calls went; whoever must decide asks
-//! [`Degrade::mode`]. Nothing else in the program asks whether Redis is up.
+//! [`Degrade::mode`]. Outside the backplane nothing asks whether Redis is up.
 
 use std::{
     sync::{

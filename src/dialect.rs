@@ -185,7 +185,7 @@ impl Dialect {
 
     /// The close frame for a reader that is too slow.
     pub fn too_slow(self) -> Frame {
-        let (code, text) = self.codec().close(&CloseReason::TooSlow).unwrap_or((1008, "Too slow".into()));
+        let (code, text) = self.codec().close(&CloseReason::TooSlow).unwrap_or((code::POLICY, "Too slow".into()));
         Frame::close(code, &text)
     }
 
@@ -194,6 +194,36 @@ impl Dialect {
         let close = self.codec().close(reason).map(|(code, text)| Frame::close(code, &text));
         (self.codec().farewell(reason), close)
     }
+}
+
+/// Close codes that every dialect shares (RFC 6455, section 7.4.1, and the registry it began).
+mod code {
+    pub(super) const PROTOCOL: u16 = 1002;
+    pub(super) const UNSUPPORTED: u16 = 1003;
+    pub(super) const NOT_UTF8: u16 = 1007;
+    pub(super) const POLICY: u16 = 1008;
+    pub(super) const TOO_LARGE: u16 = 1009;
+    pub(super) const RESTART: u16 = 1012;
+    pub(super) const TRY_LATER: u16 = 1013;
+}
+
+/// How a close is worded that has nothing to do with a dialect; none where the other side is gone.
+fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+    Some(match reason {
+        CloseReason::ClientLeft => return None,
+        CloseReason::Binary => (code::UNSUPPORTED, "Text frames only".into()),
+        CloseReason::TooLarge => (code::TOO_LARGE, "Message too large".into()),
+        CloseReason::NotUtf8 => (code::NOT_UTF8, "Not UTF-8".into()),
+        CloseReason::Protocol => (code::PROTOCOL, "Protocol error".into()),
+        CloseReason::Silent => (code::POLICY, "No answer to ping".into()),
+        CloseReason::TooSlow => (code::POLICY, "Too slow: reconnect and resume".into()),
+        CloseReason::Flood => (code::POLICY, "Too many frames".into()),
+        CloseReason::TokenExpired => (code::POLICY, "Token expired".into()),
+        CloseReason::Refused(reject) => (code::POLICY, reject.to_string().into()),
+        CloseReason::Restart(after) => {
+            (code::RESTART, format!("Restarting, retry after {} ms", after.as_millis()).into())
+        }
+    })
 }
 
 /// How soon an occurrence may be dropped for a slow reader.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, explain, open_envelope};
+use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, code, common_close, explain, open_envelope};
 use crate::{
     config::Secret,
     model::{
@@ -21,8 +21,8 @@ use outbound::Out;
 /// The codec.
 pub(super) struct Native;
 
-/// Close codes of this dialect beside those of RFC 6455.
-mod code {
+/// Close codes of this dialect beside the common ones.
+mod own_code {
     pub(super) const TOKEN: u16 = 4401;
     pub(super) const FORBIDDEN: u16 = 4403;
     pub(super) const TOO_SLOW: u16 = 4408;
@@ -156,29 +156,25 @@ impl Codec for Native {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        Some(match reason {
-            CloseReason::ClientLeft => return None,
-            CloseReason::Refused(reject) => (refusal_code(reject), reject.to_string().into()),
-            CloseReason::TokenExpired => (code::TOKEN, "Token expired".into()),
-            CloseReason::TooSlow => (code::TOO_SLOW, "Too slow: reconnect and resume".into()),
-            CloseReason::Flood => (code::LIMIT, "Too many frames".into()),
-            CloseReason::Silent => (1008, "No answer to ping".into()),
-            CloseReason::Binary => (1003, "Text frames only".into()),
-            CloseReason::TooLarge => (1009, "Message too large".into()),
-            CloseReason::NotUtf8 => (1007, "Not UTF-8".into()),
-            CloseReason::Protocol => (1002, "Protocol error".into()),
-            CloseReason::Restart(after) => (1012, format!("Restarting, retry after {} ms", after.as_millis()).into()),
-        })
+        let (common, text) = common_close(reason)?;
+        let code = match reason {
+            CloseReason::Refused(reject) => refusal_code(reject),
+            CloseReason::TokenExpired => own_code::TOKEN,
+            CloseReason::TooSlow => own_code::TOO_SLOW,
+            CloseReason::Flood => own_code::LIMIT,
+            _ => common,
+        };
+        Some((code, text))
     }
 }
 
 fn refusal_code(reject: &Reject) -> u16 {
     match reject {
-        Reject::InvalidToken | Reject::TokenExpired | Reject::AuthTimeout => code::TOKEN,
-        Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) => code::FORBIDDEN,
-        Reject::TooManyConnections => 1008,
-        Reject::RateLimited { .. } | Reject::TooManyConversations => code::LIMIT,
-        Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => 1013,
-        Reject::Invalid(_) | Reject::UnknownType(_) | Reject::Conflict(_) | Reject::Unsupported(_) => 1008,
+        Reject::InvalidToken | Reject::TokenExpired | Reject::AuthTimeout => own_code::TOKEN,
+        Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) => own_code::FORBIDDEN,
+        Reject::TooManyConnections => code::POLICY,
+        Reject::RateLimited { .. } | Reject::TooManyConversations => own_code::LIMIT,
+        Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => code::TRY_LATER,
+        Reject::Invalid(_) | Reject::UnknownType(_) | Reject::Conflict(_) | Reject::Unsupported(_) => code::POLICY,
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, explain, open_envelope};
+use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, code, common_close, explain, open_envelope};
 use crate::{
     config::Secret,
     model::{
@@ -16,9 +16,6 @@ use crate::{
 
 /// The codec.
 pub(super) struct Rooms;
-
-/// RFC 6455 close codes this dialect uses.
-const POLICY: u16 = 1008;
 
 #[derive(Deserialize)]
 struct Packet<T> {
@@ -246,22 +243,12 @@ impl Codec for Rooms {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        Some(match reason {
-            CloseReason::ClientLeft => return None,
+        match reason {
             CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
-                (1013, "Try again later".into())
+                Some((code::TRY_LATER, "Try again later".into()))
             }
-            CloseReason::Refused(reject) => (POLICY, reject.to_string().into()),
-            CloseReason::TokenExpired => (POLICY, "Token expired".into()),
-            CloseReason::TooSlow => (POLICY, "Too slow: reconnect and resume".into()),
-            CloseReason::Flood => (POLICY, "Too many frames".into()),
-            CloseReason::Silent => (POLICY, "No answer to ping".into()),
-            CloseReason::Binary => (1003, "Text frames only".into()),
-            CloseReason::TooLarge => (1009, "Message too large".into()),
-            CloseReason::NotUtf8 => (1007, "Not UTF-8".into()),
-            CloseReason::Protocol => (1002, "Protocol error".into()),
-            CloseReason::Restart(after) => (1012, format!("Restarting, retry after {} ms", after.as_millis()).into()),
-        })
+            _ => common_close(reason),
+        }
     }
 }
 

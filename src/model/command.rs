@@ -177,6 +177,9 @@ pub enum Command {
 }
 
 impl Command {
+    /// The label in metrics of what could not be read as a command.
+    pub const UNREADABLE: &'static str = "unreadable";
+
     /// The idempotency id it carries.
     pub fn client_id(&self) -> Option<&ClientId> {
         match self {

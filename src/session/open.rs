@@ -271,7 +271,7 @@ impl Open {
             }
             Err(bad) => {
                 let asked = Asked { reference: bad.reference, ..Asked::nothing() };
-                self.broker.metrics.commands.with_label_values(&["unreadable", bad.reject.code()]).inc();
+                self.broker.metrics.commands.with_label_values(&[Command::UNREADABLE, bad.reject.code()]).inc();
                 self.say(asked, bad.reject);
             }
         }
