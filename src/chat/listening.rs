@@ -83,9 +83,13 @@ impl Chat {
         let (join, again) = connection.enter(conversation, self.config.limits.conversations_per_connection)?;
         if again {
             self.hub.detach(&log, connection.id()).await;
+        }
+        let admitted = self.admit_listener(identity, conversation, &log).await;
+        if again {
+            // Only now: the log is followed all along, and its subscription stands.
             self.release(&log);
         }
-        let (ends, head) = match self.admit_listener(identity, conversation, &log).await {
+        let (ends, head) = match admitted {
             Ok(ends) => match self.hub.attach(&log, connection.dialect, &connection.outbox) {
                 Some(head) => (ends, head),
                 None => return Err(self.turned_away(connection, conversation, Reject::Unavailable)),
