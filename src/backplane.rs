@@ -18,7 +18,10 @@ use crate::{
     config::{Config, RedisConfig},
     degrade::Degrade,
     metrics::Metrics,
-    model::{Clock, ConnectionId, ConversationId, Entry, Event, LogId, NodeId, Seq, Timestamp, UserId},
+    model::{
+        Clock, ConnectionId, ConnectionInfo, ConversationId, Entry, Event, LogId, NodeId, NodeStats, Seq, Timestamp,
+        UserId,
+    },
 };
 
 mod keys;
@@ -185,17 +188,6 @@ pub struct Listening {
     pub first: bool,
 }
 
-/// One of a user's connections, anywhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionInfo {
-    /// Which.
-    pub connection: ConnectionId,
-    /// On which node.
-    pub node: NodeId,
-    /// Since when.
-    pub since: Timestamp,
-}
-
 /// A node, as its lease shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -205,6 +197,14 @@ pub struct NodeInfo {
     pub lease_left: Duration,
     /// Users connected to it.
     pub users: u64,
+    /// Connections it held when it last renewed its lease.
+    pub connections: u64,
+}
+
+impl From<NodeInfo> for NodeStats {
+    fn from(NodeInfo { node, lease_left, users, connections }: NodeInfo) -> Self {
+        Self { node, alive: !lease_left.is_zero(), users, connections }
+    }
 }
 
 /// What the nodes share. Every method may be called at any time, and waits for Redis at most about a second.

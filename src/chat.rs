@@ -25,7 +25,7 @@ use crate::{
         Clock, Command, ConnectionId, ConversationId, Entry, Ephemeral, Event, Identity, LogId, Occurrence, Reject,
         Reply, UserId,
     },
-    store::{Committed, Store, StoreError, Writer, WriterSettings},
+    store::{Committed, MessagesPage, Store, StoreError, Writer, WriterSettings},
 };
 
 mod connection;
@@ -35,6 +35,7 @@ mod known;
 mod listening;
 mod messages;
 mod newcomers;
+mod overview;
 mod presence;
 mod source;
 mod typing;
@@ -245,16 +246,27 @@ impl Chat {
             Command::Read { conversation, delivered, read } => self.read(&caller, &conversation, delivered, read).await,
             Command::Presence { users } => self.presence(users).await,
             Command::SetStatus { status } => self.set_status(&caller, status).await,
-            Command::History { conversation, before, limit, offset } => {
-                self.history(&caller, conversation, before, limit, offset).await
+            Command::History { conversation, before, thread, limit, offset } => {
+                self.history(&caller, conversation, MessagesPage { before, thread, limit, offset }).await
+            }
+            Command::Show { conversation, target } => self.show(&caller, &conversation, target).await,
+            Command::Search { words, conversation, limit, offset } => {
+                self.search(&caller, &words, conversation, limit, offset).await
             }
             Command::Ping => Ok(Reply::Pong.into()),
             Command::Create(new) => self.create(&caller, new).await,
-            Command::Conversations { limit, offset } => self.conversations(&caller, limit, offset).await,
+            Command::Conversations { archived, limit, offset } => {
+                self.conversations(&caller, archived, limit, offset).await
+            }
+            Command::Archive { conversation, archived } => self.archive(&caller, &conversation, archived).await,
             Command::Describe { conversation } => self.describe(&caller, &conversation).await,
             Command::AddMembers { conversation, users } => self.add_members(&caller, &conversation, users).await,
             Command::RemoveMember { conversation, user } => self.remove_member(&caller, &conversation, user).await,
             Command::Notifications { limit, offset } => self.notifications(&caller, limit, offset).await,
+            Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
+            Command::Online { cursor, limit } => Ok(self.online(cursor, limit).await),
+            Command::Connections => Ok(self.connections_of(&caller).await),
+            Command::Stats => self.stats(&caller).await,
         };
         Begun::Done(done)
     }

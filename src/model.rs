@@ -15,7 +15,8 @@ pub use event::{Body, Entry, Ephemeral, Event, Occurrence};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use reject::{CloseReason, Reject};
 pub use reply::{
-    Conversation, ConversationKind, Joined, Member, MessagePage, Notification, Presence, Reply, Resumed, Sent,
+    ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,
+    Presence, Reactions, Reply, Resumed, Sent, Stats,
 };
 pub use time::{Clock, Timestamp};
-pub use user::{Identity, Status};
+pub use user::{Identity, Pair, Status};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::model::{
-    Body, ClientId, Conversation, ConversationId, Entry, LogId, NewConversation, Notification, Seq, Status, Timestamp,
-    UserId,
+    Body, ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Pair, Seq,
+    Status, Timestamp, UserId,
 };
 
 mod postgres;
@@ -123,6 +123,43 @@ pub struct Access {
     pub ends: Ends,
 }
 
+/// Which of a conversation's messages to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessagesPage {
+    /// Only those before this seq.
+    pub before: Option<Seq>,
+    /// Only replies to this message.
+    pub thread: Option<Seq>,
+    /// How many at most.
+    pub limit: u32,
+    /// How many to pass over.
+    pub offset: u32,
+}
+
+/// A user's direct conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Direct {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Its two members.
+    pub pair: Pair,
+    /// All up to here was delivered to the user.
+    pub delivered: Seq,
+    /// Its newest seq.
+    pub head: Seq,
+}
+
+/// Messages that wait for those who are away: `count` of them, from the first seq to the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// The first one's seq.
+    pub first: Seq,
+    /// The last one's seq.
+    pub last: Seq,
+    /// How many.
+    pub count: i64,
+}
+
 /// What lasts. Every method may be called at any time from any task; each has a bounded wait.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -140,14 +177,35 @@ pub trait Store: Send + Sync + 'static {
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError>;
     /// Entries after `after`, oldest first, at most `limit`.
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError>;
-    /// A conversation's messages, newest first, and how many it has in all. Deleted ones stay, emptied.
+    /// A conversation's messages, newest first, as `reader` sees them, and how many it has in all. Deleted ones stay,
+    /// emptied.
     async fn messages(
         &self,
         conversation: &ConversationId,
-        before: Option<Seq>,
+        reader: &UserId,
+        page: MessagesPage,
+    ) -> Result<(Vec<Message>, i64), StoreError>;
+    /// One message as `reader` sees it; `None` where there is none of that seq.
+    async fn message(
+        &self,
+        conversation: &ConversationId,
+        seq: Seq,
+        reader: &UserId,
+    ) -> Result<Option<Message>, StoreError> {
+        Err(StoreError::Failed("interim".into()))
+    }
+    /// Messages in which all `words` occur (the last one may be the beginning of a word), newest first, out of those
+    /// conversations of which `user` is a member, or out of one of them. Deleted ones are not found.
+    async fn search(
+        &self,
+        user: &UserId,
+        words: &str,
+        conversation: Option<&ConversationId>,
         limit: u32,
         offset: u32,
-    ) -> Result<(Vec<Entry>, i64), StoreError>;
+    ) -> Result<Vec<Entry>, StoreError> {
+        Err(StoreError::Failed("interim".into()))
+    }
 
     /// What `user` may do with `conversation`; `None` where it doesn't exist.
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
@@ -164,13 +222,31 @@ pub trait Store: Send + Sync + 'static {
     async fn direct(&self, one: &UserId, other: &UserId) -> Result<(ConversationId, Vec<Entry>), StoreError>;
     /// A conversation with its members (at most 1,000), as `reader` sees it; `None` where it doesn't exist.
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError>;
-    /// The conversations `user` is a member of, the last active first, without their members; and how many there are.
+    /// The conversations `user` is a member of, archived ones or the others, the last active first, with their first
+    /// hundred members; and how many there are.
     async fn conversations(
         &self,
         user: &UserId,
+        archived: bool,
         limit: u32,
         offset: u32,
     ) -> Result<(Vec<Conversation>, i64), StoreError>;
+    /// Puts a conversation out of its member's sight, or back; false where the user is no member.
+    async fn archive(&self, conversation: &ConversationId, user: &UserId, archived: bool) -> Result<bool, StoreError> {
+        Err(StoreError::Failed("interim".into()))
+    }
+    /// A user's direct conversations, the last active first, at most `limit`.
+    async fn directs(&self, user: &UserId, limit: u32) -> Result<Vec<Direct>, StoreError> {
+        Err(StoreError::Failed("interim".into()))
+    }
+    /// The two members of a direct conversation; `None` where it is none.
+    async fn pair(&self, conversation: &ConversationId) -> Result<Option<Pair>, StoreError> {
+        Err(StoreError::Failed("interim".into()))
+    }
+    /// Users who share a conversation with `user`, at most `limit` of them, not `user` themselves.
+    async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        Err(StoreError::Failed("interim".into()))
+    }
 
     /// Moves a member's delivered and read marks forward, never back and never past the head; reading is delivery.
     /// The marks as they stand then, or `None` where nothing moved or the user is no member.
@@ -198,12 +274,20 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&UserId>,
         limit: u32,
     ) -> Result<Vec<UserId>, StoreError>;
-    /// Notes for each of `users` that message `seq` waits: opens a run (and tells the inbox) where none is open, else
-    /// counts on. Returns the inbox entries.
-    async fn notify(&self, conversation: &ConversationId, seq: Seq, users: &[UserId])
-    -> Result<Vec<Entry>, StoreError>;
+    /// Notes for each of `users` that messages wait: opens a run (and tells the inbox) where none is open, else counts
+    /// on. Who has read up to `last` already is passed over. Returns the inbox entries.
+    async fn notify(
+        &self,
+        conversation: &ConversationId,
+        waiting: Waiting,
+        users: &[UserId],
+    ) -> Result<Vec<Entry>, StoreError>;
     /// A user's notifications, newest first.
     async fn notifications(&self, user: &UserId, limit: u32, offset: u32) -> Result<Vec<Notification>, StoreError>;
+    /// Marks a user's notifications read, those named or all; how many there were.
+    async fn read_notifications(&self, user: &UserId, ids: Option<&[i64]>) -> Result<u64, StoreError> {
+        Err(StoreError::Failed("interim".into()))
+    }
 }
 
 /// What is asked of a store, for metrics.

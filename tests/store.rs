@@ -20,7 +20,8 @@ use switchboard::{
         Body, ClientId, ConversationId, ConversationKind, Entry, LogId, NewConversation, Seq, Status, Timestamp, UserId,
     },
     store::{
-        AppendError, AppendRefused, Appended, Authority, NewEntry, Postgres, Sqlite, Store, Writer, WriterSettings,
+        AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, Postgres, Sqlite, Store, Waiting,
+        Writer, WriterSettings,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -172,9 +173,10 @@ async fn changes_change_their_targets(store: Arc<dyn Store>) {
     append(&store, react("r1", true)).await.unwrap();
     assert_eq!(append(&store, react("r2", true)).await, Err(AppendRefused::Unchanged));
     append(&store, react("r3", false)).await.unwrap();
-    let (messages, total) = store.messages(&room, None, 10, 0).await.unwrap();
+    let (messages, total) =
+        store.messages(&room, &user("alice"), MessagesPage { limit: 10, ..MessagesPage::default() }).await.unwrap();
     assert_eq!(total, 1);
-    assert!(matches!(&messages[0].body, Body::Message { content, edited_at: Some(_), .. } if &**content == "hello"));
+    assert!(matches!(&messages[0].entry.body, Body::Message { content, edited_at: Some(_), .. } if &**content == "hello"));
     let reply =
         Body::Message { content: "re".into(), reply_to: Some(1), is_ai: false, edited_at: None, deleted: false };
     let seq = append(&store, new(&room, "bob", "reply", reply.clone())).await.unwrap().seq;
@@ -298,13 +300,21 @@ async fn notifications_count_runs(store: Arc<dyn Store>) {
         append(&store, new(&room, "alice", &at.to_string(), text("x"))).await.unwrap();
     }
     let bob = [user("bob")];
-    assert_eq!(store.notify(&room, 1, &bob).await.unwrap().len(), 1, "the inbox is told of a run's first");
-    assert_eq!(store.notify(&room, 2, &bob).await.unwrap(), [], "and not of the rest");
+    assert_eq!(
+        store.notify(&room, Waiting { first: 1, last: 1, count: 1 }, &bob).await.unwrap().len(),
+        1,
+        "the inbox is told of a run's first"
+    );
+    assert_eq!(
+        store.notify(&room, Waiting { first: 2, last: 2, count: 1 }, &bob).await.unwrap(),
+        [],
+        "and not of the rest"
+    );
     let open = store.notifications(&bob[0], 10, 0).await.unwrap();
     assert_eq!((open.len(), open[0].count, open[0].from_seq, open[0].read_at), (1, 2, 1, None));
     store.mark(&room, &bob[0], 2, 2).await.unwrap();
     assert!(store.notifications(&bob[0], 10, 0).await.unwrap()[0].read_at.is_some(), "reading ends the run");
-    store.notify(&room, 3, &bob).await.unwrap();
+    store.notify(&room, Waiting { first: 3, last: 3, count: 1 }, &bob).await.unwrap();
     assert_eq!(store.notifications(&bob[0], 10, 0).await.unwrap().len(), 2);
 }
 

@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use redis::{Cmd, FromRedisValue, Pipeline};
 
 use super::{
-    ConnectionInfo, NodeInfo, keys,
+    NodeInfo, keys,
     lease::Incarnation,
     link::{LinkError, Replies},
     ops::Op,
     registry::{Registry, parse_lines},
 };
-use crate::model::{ConversationId, NodeId, UserId};
+use crate::model::{ConnectionInfo, ConversationId, NodeId, UserId};
 
 /// Users asked about per pipeline.
 const BATCH: usize = 100;
@@ -121,7 +121,7 @@ impl Who {
         let info = leases.into_iter().enumerate().map(|(index, (life, out))| {
             let lease_left = Duration::try_from_secs_f64((out - now) / 1_000.0).unwrap_or_default();
             let node = life.node().ok_or(LinkError::Unexpected)?;
-            Ok(NodeInfo { node, lease_left, users: replies.take(index)? })
+            Ok(NodeInfo { node, lease_left, users: replies.take(index)?, connections: 0 })
         });
         info.collect()
     }

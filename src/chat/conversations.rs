@@ -34,11 +34,25 @@ impl Chat {
         Ok(Reply::Created(conversation).into())
     }
 
-    pub(super) async fn conversations(&self, caller: &Caller, limit: u32, offset: u32) -> Result<Answer, Reject> {
+    pub(super) async fn conversations(
+        &self,
+        caller: &Caller,
+        archived: bool,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        let listed = self.store.conversations(&caller.identity.user, limit, offset).await;
+        let listed = self.store.conversations(&caller.identity.user, archived, limit, offset).await;
         let (conversations, total) = listed.map_err(|error| unavailable(&error))?;
         Ok(Reply::Conversations(conversations, total).into())
+    }
+
+    pub(super) async fn archive(&self, caller: &Caller, id: &ConversationId, archived: bool) -> Result<Answer, Reject> {
+        self.must_be_member(&caller.identity, id).await?;
+        match self.store.archive(id, &caller.identity.user, archived).await.map_err(|error| unavailable(&error))? {
+            true => Ok(Reply::Done.into()),
+            false => Err(Reject::NotMember),
+        }
     }
 
     pub(super) async fn describe(&self, caller: &Caller, id: &ConversationId) -> Result<Answer, Reject> {

@@ -12,14 +12,18 @@ use crate::{
         Body, ClientId, Content, ConversationId, Emoji, Identity, LogId, MessagePage, NewMessage, Reject, Reply, Sent,
         Seq, Target, UserId,
     },
-    store::{AppendError, AppendRefused, Appended, Authority, NewEntry},
+    store::{AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry},
 };
 
 impl Chat {
     /// Takes a message: who may, how often, then the store. The ack waits for the commit and for nothing after it.
     pub(super) async fn send(self: &Arc<Self>, caller: Caller, message: NewMessage) -> Begun {
+        let recipient = match &message.to {
+            Target::User(user) => Some(user.clone()),
+            Target::Conversation(_) => None,
+        };
         match self.admit(&caller, message).await {
-            Ok((log, body, client_id)) => self.append(&caller, log, body, client_id, Authority::Member),
+            Ok((log, body, client_id)) => self.append(&caller, (log, recipient), body, client_id, Authority::Member),
             Err(reject) => Begun::Done(Err(reject)),
         }
     }
@@ -89,7 +93,7 @@ impl Chat {
         client_id: Option<ClientId>,
     ) -> Begun {
         let body = Body::Edited { target, content: content.into() };
-        self.append(caller, LogId::from(conversation), body, client_id, Authority::Member)
+        self.append(caller, (LogId::from(conversation), None), body, client_id, Authority::Member)
     }
 
     pub(super) fn delete(
@@ -100,7 +104,7 @@ impl Chat {
         client_id: Option<ClientId>,
     ) -> Begun {
         let authority = if caller.identity.admin { Authority::Admin } else { Authority::Member };
-        self.append(caller, LogId::from(conversation), Body::Deleted { target }, client_id, authority)
+        self.append(caller, (LogId::from(conversation), None), Body::Deleted { target }, client_id, authority)
     }
 
     pub(super) fn react(
@@ -113,14 +117,14 @@ impl Chat {
         client_id: Option<ClientId>,
     ) -> Begun {
         let body = Body::Reacted { target, emoji: emoji.as_str().into(), active };
-        self.append(caller, LogId::from(conversation), body, client_id, Authority::Member)
+        self.append(caller, (LogId::from(conversation), None), body, client_id, Authority::Member)
     }
 
     /// Queues an entry now, so that the next command of its sender comes after it, and answers when it is known.
     fn append(
         self: &Arc<Self>,
         caller: &Caller,
-        log: LogId,
+        (log, recipient): (LogId, Option<UserId>),
         body: Body,
         client_id: Option<ClientId>,
         authority: Authority,
@@ -138,7 +142,7 @@ impl Chat {
                 chat.metrics.messages.inc();
             }
             let Appended { seq, at, duplicate, .. } = appended;
-            Ok(Answer::from(Reply::Sent(Sent { log, seq, at, client_id, duplicate })))
+            Ok(Answer::from(Reply::Sent(Sent { log, recipient, seq, at, client_id, duplicate })))
         };
         Begun::Pending(answer.boxed())
     }
@@ -164,14 +168,41 @@ impl Chat {
         &self,
         caller: &Caller,
         conversation: ConversationId,
-        before: Option<Seq>,
+        page: MessagesPage,
+    ) -> Result<Answer, Reject> {
+        self.must_be_member(&caller.identity, &conversation).await?;
+        let read = self.store.messages(&conversation, &caller.identity.user, page).await;
+        let (messages, total) = read.map_err(|error| unavailable(&error))?;
+        let MessagesPage { limit, offset, .. } = page;
+        Ok(Reply::History(MessagePage { conversation, messages, total, limit, offset }).into())
+    }
+
+    pub(super) async fn show(
+        &self,
+        caller: &Caller,
+        conversation: &ConversationId,
+        target: Seq,
+    ) -> Result<Answer, Reject> {
+        self.must_be_member(&caller.identity, conversation).await?;
+        let read = self.store.message(conversation, target, &caller.identity.user).await;
+        let message = read.map_err(|error| unavailable(&error))?.ok_or(Reject::NotFound("Message"))?;
+        Ok(Reply::Message(message).into())
+    }
+
+    pub(super) async fn search(
+        &self,
+        caller: &Caller,
+        words: &str,
+        conversation: Option<ConversationId>,
         limit: u32,
         offset: u32,
     ) -> Result<Answer, Reject> {
-        self.must_be_member(&caller.identity, &conversation).await?;
-        let read = self.store.messages(&conversation, before, limit, offset).await;
-        let (messages, total) = read.map_err(|error| unavailable(&error))?;
-        Ok(Reply::History(MessagePage { conversation, messages, total, limit, offset }).into())
+        self.needs(Feature::History)?;
+        if let Some(conversation) = &conversation {
+            self.must_be_member(&caller.identity, conversation).await?;
+        }
+        let found = self.store.search(&caller.identity.user, words, conversation.as_ref(), limit, offset).await;
+        Ok(Reply::Found(found.map_err(|error| unavailable(&error))?).into())
     }
 }
 

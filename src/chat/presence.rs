@@ -124,6 +124,13 @@ impl Chat {
         let read = self.store.notifications(&caller.identity.user, limit, offset).await;
         Ok(Reply::Notifications(read.map_err(|error| unavailable(&error))?).into())
     }
+
+    pub(super) async fn read_notifications(&self, caller: &Caller, ids: Option<Vec<i64>>) -> Result<Answer, Reject> {
+        self.needs(Feature::Append)?;
+        let read = self.store.read_notifications(&caller.identity.user, ids.as_deref()).await;
+        read.map_err(|error| unavailable(&error))?;
+        Ok(Reply::Done.into())
+    }
 }
 
 /// What others see of a status: the invisible look like anybody who is offline.

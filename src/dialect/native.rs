@@ -88,6 +88,7 @@ fn ask(text: &str) -> Result<Ask, Reject> {
         In::History { conversation_id: conversation, before_seq, limit, offset } => Command::History {
             conversation,
             before: seq(before_seq)?,
+            thread: None,
             limit: limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MAX),
             offset,
         },
@@ -175,6 +176,10 @@ fn refusal_code(reject: &Reject) -> u16 {
         Reject::TooManyConnections => code::POLICY,
         Reject::RateLimited { .. } | Reject::TooManyConversations => own_code::LIMIT,
         Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => code::TRY_LATER,
-        Reject::Invalid(_) | Reject::UnknownType(_) | Reject::Conflict(_) | Reject::Unsupported(_) => code::POLICY,
+        Reject::Invalid(_)
+        | Reject::UnknownType(_)
+        | Reject::Conflict(_)
+        | Reject::Unsupported(_)
+        | Reject::PersonaFailed => code::POLICY,
     }
 }

@@ -23,10 +23,10 @@ use crate::{
     listener::Listener,
     metrics::Metrics,
     model::{
-        Clock, Conversation, ConversationId, Entry, LogId, NewConversation, Notification, Seq, Status, Timestamp,
-        UserId,
+        Clock, Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Pair, Seq, Status,
+        Timestamp, UserId,
     },
-    store::{Access, Ends, NewEntry, Outcome, Store, StoreError},
+    store::{Access, Direct, Ends, MessagesPage, NewEntry, Outcome, Store, StoreError, Waiting},
 };
 
 /// Whatever a test waits for comes sooner than this, or not at all.
@@ -219,7 +219,13 @@ impl Store for Down {
     async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Never<Vec<Entry>> {
         down()
     }
-    async fn messages(&self, _: &ConversationId, _: Option<Seq>, _: u32, _: u32) -> Never<(Vec<Entry>, i64)> {
+    async fn messages(&self, _: &ConversationId, _: &UserId, _: MessagesPage) -> Never<(Vec<Message>, i64)> {
+        down()
+    }
+    async fn message(&self, _: &ConversationId, _: Seq, _: &UserId) -> Never<Option<Message>> {
+        down()
+    }
+    async fn search(&self, _: &UserId, _: &str, _: Option<&ConversationId>, _: u32, _: u32) -> Never<Vec<Entry>> {
         down()
     }
     async fn access(&self, _: &ConversationId, _: &UserId) -> Never<Option<Access>> {
@@ -239,7 +245,19 @@ impl Store for Down {
     async fn conversation(&self, _: &ConversationId, _: &UserId) -> Never<Option<Conversation>> {
         down()
     }
-    async fn conversations(&self, _: &UserId, _: u32, _: u32) -> Never<(Vec<Conversation>, i64)> {
+    async fn conversations(&self, _: &UserId, _: bool, _: u32, _: u32) -> Never<(Vec<Conversation>, i64)> {
+        down()
+    }
+    async fn archive(&self, _: &ConversationId, _: &UserId, _: bool) -> Never<bool> {
+        down()
+    }
+    async fn directs(&self, _: &UserId, _: u32) -> Never<Vec<Direct>> {
+        down()
+    }
+    async fn pair(&self, _: &ConversationId) -> Never<Option<Pair>> {
+        down()
+    }
+    async fn acquaintances(&self, _: &UserId, _: u32) -> Never<Vec<UserId>> {
         down()
     }
     async fn mark(&self, _: &ConversationId, _: &UserId, _: Seq, _: Seq) -> Never<Option<(Seq, Seq)>> {
@@ -260,10 +278,13 @@ impl Store for Down {
     async fn members(&self, _: &ConversationId, _: Option<&UserId>, _: u32) -> Never<Vec<UserId>> {
         down()
     }
-    async fn notify(&self, _: &ConversationId, _: Seq, _: &[UserId]) -> Never<Vec<Entry>> {
+    async fn notify(&self, _: &ConversationId, _: Waiting, _: &[UserId]) -> Never<Vec<Entry>> {
         down()
     }
     async fn notifications(&self, _: &UserId, _: u32, _: u32) -> Never<Vec<Notification>> {
+        down()
+    }
+    async fn read_notifications(&self, _: &UserId, _: Option<&[i64]>) -> Never<u64> {
         down()
     }
 }

@@ -131,6 +131,7 @@ impl From<Reject> for Problem {
             }
             Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => StatusCode::SERVICE_UNAVAILABLE,
             Reject::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Reject::PersonaFailed => StatusCode::BAD_GATEWAY,
         };
         let problem = Self::new(status, reject.code(), reject.to_string());
         match reject {

@@ -125,7 +125,7 @@ impl Call<'_> {
 
     async fn conversations(&self) -> Answer {
         let (limit, offset) = self.page()?;
-        match self.execute(Command::Conversations { limit, offset }).await? {
+        match self.execute(Command::Conversations { archived: false, limit, offset }).await? {
             Reply::Conversations(list, total) => {
                 let conversations = list.iter().map(wire::Conversation::of).collect();
                 json(StatusCode::OK, &wire::Conversations { conversations, total, limit, offset })
@@ -145,7 +145,7 @@ impl Call<'_> {
         let (limit, offset) = self.page()?;
         let before = self.number("before_seq", 1, i64::MAX)?;
         let conversation = self.conversation_of_path()?;
-        match self.execute(Command::History { conversation, before, limit, offset }).await? {
+        match self.execute(Command::History { conversation, before, thread: None, limit, offset }).await? {
             Reply::History(page) => json(StatusCode::OK, &wire::Messages::of(&page)),
             other => Err(unexpected(&other)),
         }

@@ -132,6 +132,26 @@ pub enum Command {
         conversation: ConversationId,
         /// Only those before this seq.
         before: Option<Seq>,
+        /// Only replies to this message: its thread.
+        thread: Option<Seq>,
+        /// How many at most.
+        limit: u32,
+        /// How many to pass over.
+        offset: u32,
+    },
+    /// Read one message.
+    Show {
+        /// Where.
+        conversation: ConversationId,
+        /// The message.
+        target: Seq,
+    },
+    /// Find messages in one's own conversations, newest first.
+    Search {
+        /// Words that all occur in the message; the last one may be the beginning of a word.
+        words: Arc<str>,
+        /// In this one only.
+        conversation: Option<ConversationId>,
         /// How many at most.
         limit: u32,
         /// How many to pass over.
@@ -143,6 +163,8 @@ pub enum Command {
     Create(NewConversation),
     /// List one's conversations.
     Conversations {
+        /// The archived ones instead of the others.
+        archived: bool,
         /// How many at most.
         limit: u32,
         /// How many to pass over.
@@ -152,6 +174,13 @@ pub enum Command {
     Describe {
         /// Which.
         conversation: ConversationId,
+    },
+    /// Put a conversation out of one's own sight, or back.
+    Archive {
+        /// Which.
+        conversation: ConversationId,
+        /// False to take it back.
+        archived: bool,
     },
     /// Make users members.
     AddMembers {
@@ -174,6 +203,22 @@ pub enum Command {
         /// How many to pass over.
         offset: u32,
     },
+    /// Mark one's notifications read.
+    ReadNotifications {
+        /// Which; all where none is named.
+        ids: Option<Vec<i64>>,
+    },
+    /// List who is online, in pages.
+    Online {
+        /// Where the page begins: 0, or the `next` of the one before.
+        cursor: u64,
+        /// About how many.
+        limit: u32,
+    },
+    /// List one's own connections on all nodes.
+    Connections,
+    /// Show what all nodes hold. Admins only.
+    Stats,
 }
 
 impl Command {
@@ -206,13 +251,20 @@ impl Command {
             Self::Presence { .. } => "presence",
             Self::SetStatus { .. } => "set_status",
             Self::History { .. } => "history",
+            Self::Show { .. } => "show",
+            Self::Search { .. } => "search",
             Self::Ping => "ping",
             Self::Create(_) => "create",
             Self::Conversations { .. } => "conversations",
             Self::Describe { .. } => "describe",
+            Self::Archive { .. } => "archive",
             Self::AddMembers { .. } => "add_members",
             Self::RemoveMember { .. } => "remove_member",
             Self::Notifications { .. } => "notifications",
+            Self::ReadNotifications { .. } => "read_notifications",
+            Self::Online { .. } => "online",
+            Self::Connections => "connections",
+            Self::Stats => "stats",
         }
     }
 }

@@ -60,6 +60,9 @@ pub enum Reject {
     /// This deployment can't do that.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The persona that was to answer a message did not. The message itself is stored.
+    #[error("The persona did not answer")]
+    PersonaFailed,
 }
 
 impl Reject {
@@ -82,6 +85,7 @@ impl Reject {
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown",
             Self::Unsupported(_) => "unsupported",
+            Self::PersonaFailed => "persona_failed",
         }
     }
 

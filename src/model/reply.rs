@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, ConversationId, Entry, EntryId, LogId, Reject, Seq, Status, Timestamp, UserId};
+use super::{
+    ClientId, ConnectionId, ConversationId, Entry, EntryId, LogId, NodeId, Reject, Seq, Status, Timestamp, UserId,
+};
 
 /// How a conversation came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +54,9 @@ pub struct Conversation {
     pub head: Seq,
     /// Messages that the reader of this has not read.
     pub unread: i64,
-    /// Its members, at most the first thousand by id; listings leave them out.
+    /// Whether the reader of this has put it out of sight.
+    pub archived: bool,
+    /// Its members, at most the first thousand by id; listings show the first hundred.
     pub members: Vec<Member>,
 }
 
@@ -61,6 +65,8 @@ pub struct Conversation {
 pub struct Sent {
     /// Where it stands.
     pub log: LogId,
+    /// The user it was sent to, where it was sent to a user.
+    pub recipient: Option<UserId>,
     /// Its seq.
     pub seq: Seq,
     /// When the store took it.
@@ -78,19 +84,80 @@ impl Sent {
     }
 }
 
+/// How many reacted to a message in one way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reactions {
+    /// In what way.
+    pub emoji: Arc<str>,
+    /// How many.
+    pub count: i64,
+    /// Whether the reader of this is one of them.
+    pub own: bool,
+}
+
+/// A message as it stands now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its entry; it shows later edits and deletion.
+    pub entry: Entry,
+    /// The reactions to it that stand, the commonest first.
+    pub reactions: Vec<Reactions>,
+    /// How many messages reply to it.
+    pub replies: i64,
+}
+
 /// Messages, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessagePage {
     /// Whose.
     pub conversation: ConversationId,
     /// The messages.
-    pub messages: Vec<Entry>,
+    pub messages: Vec<Message>,
     /// How many the conversation has in all.
     pub total: i64,
     /// The limit that was applied.
     pub limit: u32,
     /// The offset that was applied.
     pub offset: u32,
+}
+
+/// One of a user's connections, anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Which.
+    pub connection: ConnectionId,
+    /// On which node.
+    pub node: NodeId,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What one node holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStats {
+    /// Which.
+    pub node: NodeId,
+    /// Whether it gave a sign of life of late.
+    pub alive: bool,
+    /// Users connected to it.
+    pub users: u64,
+    /// Connections it holds.
+    pub connections: u64,
+}
+
+/// What all nodes hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// The node that says so.
+    pub node: NodeId,
+    /// Connections that node holds.
+    pub connections: u64,
+    /// Conversations and inboxes that node follows.
+    pub followed: u64,
+    /// Users online, over all nodes.
+    pub users_online: u64,
+    /// Every node; with Redis off or down, this one alone.
+    pub nodes: Vec<NodeStats>,
 }
 
 /// Whether somebody is there.
@@ -170,8 +237,25 @@ pub enum Reply {
     Conversations(Vec<Conversation>, i64),
     /// One of them.
     Conversation(Conversation),
+    /// One message.
+    Message(Message),
+    /// Messages that were found, newest first, of any of one's conversations.
+    Found(Vec<Entry>),
     /// One's notifications.
     Notifications(Vec<Notification>),
+    /// A page of those who are online.
+    Online {
+        /// Who.
+        users: Vec<UserId>,
+        /// How many there are in all.
+        count: u64,
+        /// Where the next page begins; none after the last one.
+        next: Option<u64>,
+    },
+    /// One's connections.
+    Connections(Vec<ConnectionInfo>),
+    /// What all nodes hold.
+    Stats(Stats),
     /// Done; nothing more to say.
     Done,
 }

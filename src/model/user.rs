@@ -21,16 +21,34 @@ pub struct Identity {
     pub expires_at: Timestamp,
 }
 
+/// The two members of a direct conversation, in either order; they may be one and the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pair(UserId, UserId);
+
+impl Pair {
+    /// These two, whoever comes first.
+    pub fn of(one: &UserId, other: &UserId) -> Self {
+        Self(one.min(other).clone(), one.max(other).clone())
+    }
+
+    /// The one who is not `user`.
+    pub fn other(&self, user: &UserId) -> &UserId {
+        if self.0 == *user { &self.1 } else { &self.0 }
+    }
+}
+
 /// How a user wishes to be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// There, and to be disturbed.
     #[default]
+    #[serde(alias = "active")]
     Online,
     /// Not at the keyboard.
     Away,
     /// Do not disturb.
+    #[serde(alias = "do_not_disturb")]
     Dnd,
     /// There, but shown to others as offline.
     Invisible,

@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Access, Ends, NewEntry, Operation, Outcome, Store, StoreError, row::direct_key};
+use super::{Access, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting, row::direct_key};
 use crate::{
     metrics::Metrics,
     model::{
-        Conversation, ConversationId, Entry, LogId, NewConversation, Notification, Seq, Status, Timestamp, UserId,
+        Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Seq, Status, Timestamp,
+        UserId,
     },
 };
 
@@ -169,10 +170,9 @@ impl Store for Sqlite {
     async fn messages(
         &self,
         conversation: &ConversationId,
-        before: Option<Seq>,
-        limit: u32,
-        offset: u32,
-    ) -> Result<(Vec<Entry>, i64), StoreError> {
+        _reader: &UserId,
+        MessagesPage { before, limit, offset, .. }: MessagesPage,
+    ) -> Result<(Vec<Message>, i64), StoreError> {
         let id = conversation.clone();
         self.read(move |db| queries::messages(db, &id, before.unwrap_or(Seq::MAX), limit, offset)).await
     }
@@ -219,6 +219,7 @@ impl Store for Sqlite {
     async fn conversations(
         &self,
         user: &UserId,
+        _archived: bool,
         limit: u32,
         offset: u32,
     ) -> Result<(Vec<Conversation>, i64), StoreError> {
@@ -285,7 +286,7 @@ impl Store for Sqlite {
     async fn notify(
         &self,
         conversation: &ConversationId,
-        seq: Seq,
+        Waiting { last: seq, .. }: Waiting,
         users: &[UserId],
     ) -> Result<Vec<Entry>, StoreError> {
         let (id, users) = (conversation.clone(), users.to_vec());

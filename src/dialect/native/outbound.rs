@@ -362,7 +362,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         Reply::History(page) => Out::History {
             reference,
             conversation_id: &page.conversation,
-            messages: page.messages.iter().filter_map(message).collect(),
+            messages: page.messages.iter().filter_map(|shown| message(&shown.entry)).collect(),
             total: page.total,
         },
         Reply::Presence(users) => Out::PresenceList { reference, users: users.iter().map(present).collect() },
@@ -376,6 +376,10 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
             total: Some(*total),
         },
         Reply::Notifications(notifications) => Out::Notifications { reference, notifications },
+        // Asked over REST alone.
+        Reply::Message(_) | Reply::Found(_) | Reply::Online { .. } | Reply::Connections(_) | Reply::Stats(_) => {
+            Out::Ok { reference }
+        }
         Reply::Done => Out::Ok { reference },
     }
     .frame()

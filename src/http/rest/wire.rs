@@ -207,7 +207,7 @@ pub(super) struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     pub(super) fn of(page: &'a MessagePage) -> Self {
-        let messages = page.messages.iter().filter_map(|entry| Message::of(&page.conversation, entry)).collect();
+        let messages = page.messages.iter().filter_map(|shown| Message::of(&page.conversation, &shown.entry)).collect();
         Self { messages, total: page.total, limit: page.limit, offset: page.offset }
     }
 }

@@ -10,15 +10,16 @@ use tokio_postgres::Row;
 
 use super::{
     super::{
-        Access, AppendRefused, Appended, Authority, Ends, NewEntry, Operation, Outcome, Store, StoreError,
+        Access, AppendRefused, Appended, Authority, Ends, MessagesPage, NewEntry, Operation, Outcome, Store,
+        StoreError, Waiting,
         row::{Columns, EntryRow, direct_key, inbox_entry},
     },
     Postgres, describe,
     sql::{APPEND_CHANGE, APPEND_MESSAGES, CONVERSATION, CONVERSATIONS, ENTRIES, MARK, MEMBERS, MESSAGES},
 };
 use crate::model::{
-    Body, Conversation, ConversationId, ConversationKind, Entry, LogId, Member, NewConversation, Notification, Seq,
-    Status, Timestamp, UserId,
+    Body, Conversation, ConversationId, ConversationKind, Entry, LogId, Member, Message, NewConversation, Notification,
+    Seq, Status, Timestamp, UserId,
 };
 
 mod embedded {
@@ -84,6 +85,7 @@ fn conversation(row: &Row) -> Result<Conversation, StoreError> {
         updated_at: time(row.get(7)),
         head: row.get(8),
         unread: row.get::<_, i64>(9).max(0),
+        archived: false,
         members: Vec::new(),
     })
 }
@@ -260,15 +262,15 @@ impl Store for Postgres {
     async fn messages(
         &self,
         conversation: &ConversationId,
-        before: Option<Seq>,
-        limit: u32,
-        offset: u32,
-    ) -> Result<(Vec<Entry>, i64), StoreError> {
+        _reader: &UserId,
+        MessagesPage { before, limit, offset, .. }: MessagesPage,
+    ) -> Result<(Vec<Message>, i64), StoreError> {
         let (id, before, limit, offset) =
             (conversation.as_str(), before.unwrap_or(Seq::MAX), i64::from(limit), i64::from(offset));
         let rows = self.query(Operation::Read, MESSAGES, &[&id, &before, &limit, &offset]).await?;
         let total = self.query(Operation::Read, "SELECT message_no FROM heads WHERE log = $1", &[&id]).await?;
-        let messages = rows.iter().map(entry).collect::<Result<_, _>>()?;
+        let shown = |row| Ok(Message { entry: entry(row)?, reactions: Vec::new(), replies: 0 });
+        let messages = rows.iter().map(shown).collect::<Result<_, StoreError>>()?;
         Ok((messages, total.first().map_or(0, |row| row.get(0))))
     }
 
@@ -332,6 +334,7 @@ impl Store for Postgres {
     async fn conversations(
         &self,
         user: &UserId,
+        _archived: bool,
         limit: u32,
         offset: u32,
     ) -> Result<(Vec<Conversation>, i64), StoreError> {
@@ -408,7 +411,7 @@ impl Store for Postgres {
     async fn notify(
         &self,
         conversation: &ConversationId,
-        seq: Seq,
+        Waiting { last: seq, .. }: Waiting,
         users: &[UserId],
     ) -> Result<Vec<Entry>, StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();

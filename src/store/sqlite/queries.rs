@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 
 use super::super::{Access, Ends, row::EntryRow};
 use crate::model::{
-    Conversation, ConversationId, ConversationKind, Entry, InvalidId, LogId, Member, Notification, Seq, Status,
-    Timestamp, UserId,
+    Conversation, ConversationId, ConversationKind, Entry, InvalidId, LogId, Member, Message, Notification, Seq,
+    Status, Timestamp, UserId,
 };
 
 const ENTRIES: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
@@ -83,10 +83,11 @@ pub(super) fn messages(
     before: Seq,
     limit: u32,
     offset: u32,
-) -> Result<(Vec<Entry>, i64)> {
+) -> Result<(Vec<Message>, i64)> {
+    let shown = |row: &Row<'_>| Ok(Message { entry: entry(row)?, reactions: Vec::new(), replies: 0 });
     let messages = db
         .prepare_cached(MESSAGES)?
-        .query_map(params![conversation.as_str(), before, limit, offset], entry)?
+        .query_map(params![conversation.as_str(), before, limit, offset], shown)?
         .collect::<Result<_>>()?;
     let total = db
         .prepare_cached("SELECT message_no FROM heads WHERE log = ?1")?
@@ -121,6 +122,7 @@ fn conversation_row(row: &Row<'_>) -> Result<Conversation> {
         updated_at: time(row, 7)?,
         head: row.get(8)?,
         unread: row.get::<_, i64>(9)?.max(0),
+        archived: false,
         members: Vec::new(),
     })
 }
