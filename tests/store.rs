@@ -271,12 +271,12 @@ async fn conversations_are_listed_in_pages(store: Arc<dyn Store>) {
     }
     append(&store, new(&room("room1"), "alice", "1", text("x"))).await.unwrap();
     let alice = user("alice");
-    let (first, total) = store.conversations(&alice, 2, 0).await.unwrap();
+    let (first, total) = store.conversations(&alice, false, 2, 0).await.unwrap();
     assert_eq!((first.len(), total), (2, 5));
     assert_eq!((&first[0].id, first[0].unread, first[0].head), (&room("room1"), 1, 1), "the last active first");
-    assert_eq!(store.conversations(&alice, 10, 4).await.unwrap().0.len(), 1);
-    assert_eq!(store.conversations(&alice, 10, 50).await.unwrap(), (Vec::new(), 5));
-    assert_eq!(store.conversations(&user("nobody"), 10, 0).await.unwrap(), (Vec::new(), 0));
+    assert_eq!(store.conversations(&alice, false, 10, 4).await.unwrap().0.len(), 1);
+    assert_eq!(store.conversations(&alice, false, 10, 50).await.unwrap(), (Vec::new(), 5));
+    assert_eq!(store.conversations(&user("nobody"), false, 10, 0).await.unwrap(), (Vec::new(), 0));
 }
 
 async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {
