@@ -26,8 +26,10 @@ use crate::{
         Reply, UserId,
     },
     store::{Committed, MessagesPage, Store, StoreError, Writer, WriterSettings},
+    webhook::{Queue, Queued, Webhook, Webhooks},
 };
 
+mod away;
 mod connection;
 mod conversations;
 mod heads;
@@ -36,6 +38,7 @@ mod listening;
 mod messages;
 mod newcomers;
 mod overview;
+mod personas;
 mod presence;
 mod source;
 mod typing;
@@ -43,6 +46,7 @@ mod typing;
 pub use connection::Connection;
 pub use listening::Replay;
 
+use away::{Notified, Untold};
 use known::Known;
 use newcomers::Newcomer;
 use source::Entries;
@@ -109,6 +113,9 @@ pub struct Chat {
     typists: Typists,
     newcomers: mpsc::Sender<Newcomer>,
     heads: mpsc::Sender<heads::Question>,
+    personas: Option<Queue<personas::Question>>,
+    untold: Arc<Untold>,
+    notified: Option<Queue<Notified>>,
     connections: AtomicU64,
 }
 
@@ -120,6 +127,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What the nodes share, and what it tells.
     pub backplane: (Arc<Backplane>, mpsc::Receiver<Notice>),
+    /// Where personas answer, and where notifications go.
+    pub webhooks: Webhooks,
     /// The node's state.
     pub degrade: Arc<Degrade>,
     /// The node's metrics.
@@ -135,14 +144,18 @@ pub struct Parts {
 impl Chat {
     /// Builds hub and writer over the given parts, and starts what runs beside commands.
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts { config, store, backplane: (backplane, notices), degrade, metrics, clock, tasks, stop } = parts;
+        let Parts { config, store, backplane: (backplane, notices), webhooks, degrade, metrics, clock, tasks, stop } =
+            parts;
         let source = Arc::new(Entries { store: store.clone(), backplane: backplane.clone() });
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(shards, source, metrics.clone(), clock.clone(), tasks.clone(), stop.clone());
         let memberships = Arc::new(Known::new(MEMBERSHIP_TTL, KNOWN_MAX));
+        let untold = Arc::new(Untold::new(config.notifications.queue, metrics.clone()));
         let committed = {
             let (hub, backplane, memberships) = (hub.clone(), backplane.clone(), memberships.clone());
+            let untold = untold.clone();
             move |entries: Vec<Committed>| {
+                untold.note(&entries);
                 let event = |Committed { entry, origin }| Event::Entry { entry, origin };
                 let events: Vec<_> = entries.into_iter().map(event).collect();
                 conversations::forget_removed_members(&memberships, &events);
@@ -153,6 +166,8 @@ impl Chat {
         let (m, d) = (metrics.clone(), degrade.clone());
         let writer = Writer::start(store.clone(), settings, m, d, committed, &tasks, stop.clone());
         let (newcomers, questions) = (mpsc::channel(newcomers::QUEUE), mpsc::channel(heads::QUEUE));
+        let (personas, to_personas) = webhooks.persona.map(with_queue).unzip();
+        let (notified, to_notify) = webhooks.notification.map(with_queue).unzip();
         let chat = Arc::new(Self {
             memberships,
             users: Known::new(USER_TTL, KNOWN_MAX),
@@ -160,6 +175,9 @@ impl Chat {
             typists: Typists::new(config.timing.typing_timeout),
             newcomers: newcomers.0,
             heads: questions.0,
+            personas,
+            untold,
+            notified,
             connections: AtomicU64::new(0),
             config,
             store,
@@ -177,6 +195,13 @@ impl Chat {
         chat.spawn(chat.clone().expire_typing());
         chat.spawn(chat.clone().note_newcomers(newcomers.1));
         chat.spawn(chat.clone().answer_heads(questions.1));
+        chat.spawn(chat.clone().tell_those_away());
+        if let Some((webhook, questions)) = to_personas {
+            chat.spawn(chat.clone().answer_questions(webhook, questions));
+        }
+        if let Some((webhook, notified)) = to_notify {
+            chat.spawn(chat.clone().post_notifications(webhook, notified));
+        }
         chat
     }
 
@@ -353,6 +378,12 @@ fn spread(hub: &Arc<Hub>, backplane: &Backplane, events: Vec<Event>) {
         hub.apply(events.clone());
         backplane.publish(events);
     }
+}
+
+/// A webhook's queue, and what works it off.
+fn with_queue<J>(webhook: Webhook) -> (Queue<J>, (Webhook, Queued<J>)) {
+    let (queue, queued) = webhook.queue();
+    (queue, (webhook, queued))
 }
 
 /// What a client hears when the store could not be asked.
