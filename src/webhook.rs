@@ -3,7 +3,7 @@
 //! What is posted, and what is made of the answer, is `chat`'s business. URLs (which may hold credentials) and secrets
 //! never reach a log. A request may arrive more than once: a try whose answer was lost is repeated.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
@@ -59,7 +59,7 @@ impl Hook {
 pub enum Failure {
     /// It can't be reached, or the connection broke.
     #[error("it can't be reached: {0}")]
-    Unreachable(reqwest::Error),
+    Unreachable(String),
     /// It answered that it did not do it.
     #[error("it answered {0}")]
     Status(StatusCode),
@@ -199,7 +199,7 @@ impl Webhook {
 
     /// One request. With a failure comes the pause that the other side wishes for.
     async fn try_once(&self, body: Bytes) -> Result<Bytes, (Failure, Option<Duration>)> {
-        let unreachable = |error: reqwest::Error| (Failure::Unreachable(error.without_url()), None);
+        let unreachable = |error: reqwest::Error| (Failure::Unreachable(causes(error)), None);
         let _timer = self.metrics.webhook_seconds.with_label_values(&[self.hook.label()]).start_timer();
         let mut request = self.client.post(self.settings.url.reveal()).header(CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
@@ -224,6 +224,13 @@ impl Webhook {
     }
 }
 
+/// What an error says, and what lies behind it; never the URL.
+fn causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let behind = std::iter::successors(error.source(), |error| (*error).source());
+    behind.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The value of the signature header: the time, and the HMAC-SHA256 of time and body, so that neither can be changed
 /// nor an old request be sent again much later.
 fn signature(key: &hmac::Key, seconds: i64, body: &[u8]) -> String {
@@ -246,9 +253,31 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use reqwest::header::HeaderValue;
 
     use super::*;
+    use crate::config::Secret;
+
+    #[tokio::test]
+    async fn what_can_t_be_reached_is_tried_again_and_says_why_but_not_where() {
+        // Nobody listens there once the listener is gone.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let settings = WebhookConfig {
+            url: Secret::new(format!("http://user:planted@{address}/planted")),
+            secret: None,
+            timeout: Duration::from_secs(30),
+            retries: 1,
+            concurrency: 1,
+            queue: 1,
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let webhook = Webhook::new(Hook::Persona, settings, metrics.clone()).unwrap();
+        let failure = webhook.post(&"hello").await.unwrap_err().to_string();
+        assert!(failure.contains("refused") && !failure.contains("planted"), "{failure}");
+        assert_eq!(metrics.webhook_requests.with_label_values(&["persona", "unreachable"]).get(), 2);
+    }
 
     #[test]
     fn a_signature_is_over_time_and_body() {

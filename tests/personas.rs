@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use support::{Client, Node, NodeBuilder, Postgres, Reaction, Receiver, RedisServer, token};
 use tokio::sync::Semaphore;
 
+/// What operators read; its code is run here.
+const PAGE: &str = include_str!("../docs/webhooks.md");
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";
 
 /// A node without Redis whose personas answer at `receiver`.
@@ -34,7 +36,7 @@ async fn ask(client: &mut Client, conversation: &str, content: &str) -> Value {
 
 fn question(conversation: &str, content: &str) -> Value {
     // What it is recognized by.
-    let id = content.replace([' ', '?'], "-");
+    let id = content.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     json!({"type": "send", "conversation_id": conversation, "content": content, "persona_id": "ada",
         "client_id": id, "ref": content})
 }
@@ -349,4 +351,33 @@ async fn what_the_webhook_is_asked_with_never_reaches_a_log() {
     alice.close().await;
     assert_eq!(node.terminate().await, 0);
     node.assert_never_logged(&["planted-", WEBHOOK_SECRET]);
+}
+
+#[tokio::test]
+async fn the_documentation_s_code_knows_who_asks() {
+    let receiver = Receiver::start(async |_, _| Reaction::content("yes")).await;
+    let node = node(&receiver).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    ask(&mut alice, "team", "ça va 😀").await;
+    let posted = receiver.posted(0).await;
+    let (signature, body) = (posted.header("x-switchboard-signature"), std::str::from_utf8(&posted.body).unwrap());
+    let old = support::sign(WEBHOOK_SECRET, "1700000000", &posted.body);
+    let python = "import sys; print(is_genuine(sys.argv[1].encode(), sys.argv[2], sys.argv[3].encode()))";
+    let javascript = "console.log(isGenuine(...process.argv.slice(1)))";
+    for (program, flag, fence, call) in [("python3", "-c", "python", python), ("node", "-e", "javascript", javascript)]
+    {
+        let code = PAGE.split(&format!("```{fence}\n")).nth(1).unwrap().split("```").next().unwrap();
+        let says = async |secret: &str, signature: &str, body: &str| {
+            let mut command = tokio::process::Command::new(program);
+            command.args([flag, &format!("{code}\n{call}"), secret, signature, body]);
+            let output = command.kill_on_drop(true).output().await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap().trim().to_lowercase()
+        };
+        assert_eq!(says(WEBHOOK_SECRET, signature, body).await, "true", "{program}");
+        assert_eq!(says("another", signature, body).await, "false", "{program}");
+        assert_eq!(says(WEBHOOK_SECRET, signature, &body.replace("ada", "eve")).await, "false", "{program}");
+        assert_eq!(says(WEBHOOK_SECRET, &old, body).await, "false", "{program}");
+    }
 }

@@ -37,7 +37,7 @@ pub use self::{
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
     proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
-    receiver::{Posted, Reaction, Receiver},
+    receiver::{Posted, Reaction, Receiver, sign},
     redis::RedisServer,
     token::{SECRET, token, token_with},
 };

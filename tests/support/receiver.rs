@@ -44,19 +44,24 @@ impl Posted {
     pub fn assert_signed_with(&self, secret: &str) {
         let signature = self.header("x-switchboard-signature");
         let parts = signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1="));
-        let (time, given) = parts.unwrap_or_else(|| panic!("no signature: {signature:?}"));
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(time.as_bytes());
-        mac.update(b".");
-        mac.update(&self.body);
-        let expected = mac.finalize().into_bytes().iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").unwrap();
-            hex
-        });
-        assert_eq!(given, expected);
+        let (time, _) = parts.unwrap_or_else(|| panic!("no signature: {signature:?}"));
+        assert_eq!(signature, sign(secret, time, &self.body));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         assert!(now.abs_diff(time.parse().unwrap()) < 60, "signed at {time}, and it is {now}");
     }
+}
+
+/// The signature that a request of this time and body has.
+pub fn sign(secret: &str, time: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(time.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    let mut signature = format!("t={time},v1=");
+    for byte in mac.finalize().into_bytes() {
+        write!(signature, "{byte:02x}").unwrap();
+    }
+    signature
 }
 
 /// What is answered.
