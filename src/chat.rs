@@ -264,7 +264,7 @@ impl Chat {
             Command::RemoveMember { conversation, user } => self.remove_member(&caller, &conversation, user).await,
             Command::Notifications { limit, offset } => self.notifications(&caller, limit, offset).await,
             Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
-            Command::Online { cursor, limit } => Ok(self.online(cursor, limit).await),
+            Command::Online { cursor, limit } => self.online(cursor, limit).await,
             Command::Connections => Ok(self.connections_of(&caller).await),
             Command::Stats => self.stats(&caller).await,
         };

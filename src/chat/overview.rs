@@ -1,13 +1,27 @@
 //! Who is online where: for one user, and for operators.
 
-use super::{Answer, Caller, Chat};
-use crate::model::{NodeStats, Reject, Reply, Stats};
+use std::collections::HashSet;
+
+use super::{Answer, Caller, Chat, unavailable};
+use crate::{
+    degrade::Feature,
+    model::{NodeStats, Reject, Reply, Stats, Status},
+};
 
 impl Chat {
-    pub(super) async fn online(&self, cursor: u64, limit: u32) -> Answer {
-        let (users, next) = self.backplane.online_page(cursor, limit).await;
+    /// A page of those who are online and wish to be seen. While the store is down nobody knows who doesn't.
+    pub(super) async fn online(&self, cursor: u64, limit: u32) -> Result<Answer, Reject> {
+        let (mut users, next) = self.backplane.online_page(cursor, limit).await;
         let count = self.backplane.online_count().await;
-        Reply::Online { users, count, next: (next != 0).then_some(next) }.into()
+        if self.needs(Feature::History).is_ok() && !users.is_empty() {
+            let statuses = self.store.statuses(&users).await.map_err(|error| unavailable(&error))?;
+            let hidden: HashSet<_> = statuses
+                .into_iter()
+                .filter_map(|(user, status, _)| (status == Status::Invisible).then_some(user))
+                .collect();
+            users.retain(|user| !hidden.contains(user));
+        }
+        Ok(Reply::Online { users, count, next: (next != 0).then_some(next) }.into())
     }
 
     pub(super) async fn connections_of(&self, caller: &Caller) -> Answer {

@@ -40,24 +40,49 @@ impl On {
     }
 }
 
-/// Where new clients are sent to by the token endpoint.
-pub(super) const SOCKET_PATH: &str = "/v1/ws";
+/// Where the native dialect is spoken.
+const SOCKET_PATH: &str = "/v1/ws";
+/// Where new clients are sent to by the token endpoint: they authenticate with their first frame.
+pub(super) const TOKEN_SOCKET: &str = "/ws";
 
-use Action::{AddMembers, Conversation, Conversations, CreateConversation, Messages, RemoveMember, SendMessage, Token};
+use Action::*;
 use Endpoint::{Probe as Answers, Rest, Socket};
 use Method as M;
+
+const MESSAGE: &str = "/api/chat/conversations/{conversation}/messages/{message}";
+const REACTION: &str = "/api/chat/conversations/{conversation}/messages/{message}/reactions/{emoji}";
 
 const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::GET, SOCKET_PATH, Socket(Dialect::Native), On::Clients),
     (M::GET, "/ws/{conversation}", Socket(Dialect::Rooms), On::Clients),
     (M::POST, "/api/websocket/token", Rest(Token), On::Clients),
+    (M::GET, "/api/websocket/status", Rest(Status), On::Clients),
+    (M::GET, "/api/websocket/users/online", Rest(Online), On::Clients),
+    (M::GET, "/api/websocket/users/{user}/online", Rest(UserOnline), On::Clients),
+    (M::POST, "/api/user/status", Rest(SetStatus), On::Clients),
+    (M::POST, "/api/messages/read", Rest(MarkRead), On::Clients),
+    (M::POST, "/api/conversations/{conversation}/typing", Rest(Typing), On::Clients),
+    (M::GET, "/api/connections/info", Rest(Connections), On::Clients),
+    (M::GET, "/api/connections/stats", Rest(Stats), On::Clients),
+    (M::GET, "/api/notifications", Rest(Notifications), On::Clients),
+    (M::POST, "/api/notifications/read", Rest(ReadNotifications), On::Clients),
+    (M::GET, "/api/chat/search", Rest(Search), On::Clients),
     (M::GET, "/api/chat/conversations", Rest(Conversations), On::Clients),
     (M::POST, "/api/chat/conversations", Rest(CreateConversation), On::Clients),
     (M::GET, "/api/chat/conversations/{conversation}", Rest(Conversation), On::Clients),
-    (M::GET, "/api/chat/conversations/{conversation}/messages", Rest(Messages), On::Clients),
-    (M::POST, "/api/chat/conversations/{conversation}/messages", Rest(SendMessage), On::Clients),
+    (M::POST, "/api/chat/conversations/{conversation}/archive", Rest(Archive), On::Clients),
+    (M::DELETE, "/api/chat/conversations/{conversation}/archive", Rest(Unarchive), On::Clients),
+    (M::GET, "/api/chat/conversations/{conversation}/members", Rest(Members), On::Clients),
     (M::POST, "/api/chat/conversations/{conversation}/members", Rest(AddMembers), On::Clients),
     (M::DELETE, "/api/chat/conversations/{conversation}/members/{user}", Rest(RemoveMember), On::Clients),
+    (M::GET, "/api/chat/conversations/{conversation}/messages", Rest(Messages), On::Clients),
+    (M::POST, "/api/chat/conversations/{conversation}/messages", Rest(SendMessage), On::Clients),
+    (M::GET, MESSAGE, Rest(Message), On::Clients),
+    (M::PATCH, MESSAGE, Rest(EditMessage), On::Clients),
+    (M::DELETE, MESSAGE, Rest(DeleteMessage), On::Clients),
+    (M::GET, "/api/chat/conversations/{conversation}/messages/{message}/replies", Rest(Replies), On::Clients),
+    (M::PUT, REACTION, Rest(React), On::Clients),
+    (M::DELETE, REACTION, Rest(TakeBack), On::Clients),
     (M::GET, "/api/health", Answers(Probe::Health), On::Both),
     (M::GET, "/livez", Answers(Probe::Live), On::Both),
     (M::GET, "/readyz", Answers(Probe::Ready), On::Both),
@@ -127,7 +152,7 @@ mod tests {
         for kind in [Kind::Clients, Kind::Admin] {
             let routes = Routes::of(kind);
             for (method, path, endpoint, on) in ROUTES {
-                let path = path.replace("{conversation}", "room-1").replace("{user}", "bob");
+                let path = path.replace(['{', '}'], "");
                 match routes.find(method, &path) {
                     Found::Endpoint(found, _) => assert!(on.is(kind) && found == *endpoint, "{path}"),
                     _ => assert!(!on.is(kind), "{method} {path}"),
