@@ -43,7 +43,7 @@ mod fixture;
 mod tests;
 
 pub use gate::{Admission, Gate, Permit, Refusal};
-pub use routes::Kind;
+pub use routes::{Access, Kind, Route, endpoints};
 
 use problem::Problem;
 use routes::{Endpoint, Found, Routes};

@@ -1,4 +1,4 @@
-//! The route table: every method and path, what answers it, and who may ask.
+//! The route table: every method and path, what answers it, and thereby whom it answers.
 
 use hyper::Method;
 use matchit::{Params, Router};
@@ -24,6 +24,50 @@ pub(super) enum Endpoint {
     Probe(Probe),
     /// REST; a token is needed.
     Rest(Action),
+}
+
+/// Whom an endpoint answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Open,
+    /// Whoever brings a valid token in the `Authorization` header. What they may then do is the commands' own matter.
+    Token,
+    /// A WebSocket: anybody is upgraded, and closed with a code where a valid token is missing then.
+    Socket,
+}
+
+impl Endpoint {
+    fn access(self) -> Access {
+        match self {
+            Self::Probe(_) => Access::Open,
+            Self::Rest(_) => Access::Token,
+            Self::Socket(_) => Access::Socket,
+        }
+    }
+}
+
+/// A row of the route table, for those who document or test it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The method; what has GET has HEAD as well.
+    pub method: Method,
+    /// The path; parts in braces stand for ids.
+    pub path: &'static str,
+    /// Whom it answers.
+    pub access: Access,
+    /// Whether clients have it; else it is on the admin listener alone.
+    pub for_clients: bool,
+}
+
+/// Every endpoint there is.
+pub fn endpoints() -> impl Iterator<Item = Route> {
+    ROUTES.iter().map(|(method, path, endpoint, on)| Route {
+        method: method.clone(),
+        path,
+        access: endpoint.access(),
+        for_clients: on.is(Kind::Clients),
+    })
 }
 
 /// On which listeners a route is.

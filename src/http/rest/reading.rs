@@ -19,6 +19,8 @@ use crate::{
 
 /// The longest search, in characters.
 const MAX_WORDS_CHARS: usize = 200;
+/// Members that a conversation is shown with at most.
+const SHOWN_MEMBERS: usize = 1_000;
 /// The most messages that one request may mark read by their ids.
 const MAX_MARKED: usize = 1_000;
 
@@ -186,6 +188,10 @@ impl Call<'_> {
         self.execute(Command::Read { conversation: conversation.clone(), delivered, read }).await?;
         let marked = self.described(conversation).await?;
         let own = marked.members.iter().find(|member| member.user == self.identity.user);
+        if own.is_none() && marked.members.len() < SHOWN_MEMBERS {
+            // An admin may look on, but has no marks.
+            return Err(Reject::NotMember.into());
+        }
         // Beyond the members that are shown, what was asked for stands, up to the newest entry.
         let (asked_read, head) = (read.unwrap_or(0), marked.head);
         let asked = (delivered.unwrap_or(0).max(asked_read).min(head), asked_read.min(head));
