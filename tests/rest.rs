@@ -7,10 +7,14 @@ mod support;
 
 #[path = "rest/conversations.rs"]
 mod conversations;
+#[path = "rest/document.rs"]
+mod document;
 #[path = "rest/messages.rs"]
 mod messages;
 #[path = "rest/node.rs"]
 mod node;
+#[path = "rest/openapi.rs"]
+mod openapi;
 #[path = "rest/presence.rs"]
 mod presence;
 #[path = "rest/refusals.rs"]

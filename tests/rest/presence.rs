@@ -88,7 +88,7 @@ async fn typing_over_rest_reaches_sockets_and_stops_by_itself() {
     let typing = bob.until("typing").await;
     assert_eq!((&typing["user_id"], &typing["active"]), (&json!("alice"), &json!(true)));
     assert_eq!(bob.until("typing").await["active"], false);
-    assert_done(&alice.post(&path, json!({})).await);
+    assert_done(&alice.ask(reqwest::Method::POST, &path, None).await);
     assert_eq!(bob.until("typing").await["active"], true);
     assert_done(&alice.post(&path, json!({"is_typing": false})).await);
     assert_eq!(bob.until("typing").await["active"], false);

@@ -37,7 +37,8 @@ async fn bad_bodies_are_refused_and_change_nothing() {
         ),
         (Method::POST, "/api/notifications/read", &[r#"{"ids":1}"#, r#"{"ids":["x"]}"#, r#"{"ids":[1.5]}"#]),
     ] {
-        for body in everywhere.iter().chain(bad) {
+        // Typing needs no body.
+        for body in everywhere.iter().chain(bad).filter(|body| !body.is_empty() || path != typing) {
             let answer = raw(&alice, &method, path, body).await;
             assert_problem(&answer, 400, "invalid");
             assert!(answer.json["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{}", answer.text);

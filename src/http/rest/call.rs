@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap,
@@ -133,20 +134,32 @@ fn seq_of(text: &str, conversation: &ConversationId) -> Option<Seq> {
 
 /// Reads a JSON body. Its content type is not looked at.
 pub(super) async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
+    parse(&bytes(body).await?)
+}
+
+/// Reads a JSON body that may be missing.
+pub(super) async fn read_or_none<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, Problem> {
+    let bytes = bytes(body).await?;
+    if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Some) }
+}
+
+async fn bytes(body: Incoming) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(Problem::too_large(MAX_BODY));
     }
-    let bytes = match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(Problem::too_large(MAX_BODY)),
-        Err(_) => return Err(Problem::invalid("The body broke off")),
-    };
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(MAX_BODY)),
+        Err(_) => Err(Problem::invalid("The body broke off")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     // Fields are named; serde would take a list for them too.
-    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         return Err(Problem::invalid("The body is not a JSON object"));
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::invalid(format!("The body is not what it must be: {error}")))
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("The body is not what it must be: {error}")))
 }
 
 #[cfg(test)]

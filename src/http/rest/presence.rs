@@ -3,7 +3,11 @@
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, call::read, done, ok, unexpected};
+use super::{
+    Call,
+    call::{read, read_or_none},
+    done, ok, unexpected,
+};
 use crate::{
     http::{Answer, problem::Problem},
     model::{Command, Reply, Status, Timestamp, UserId},
@@ -37,12 +41,7 @@ struct OwnStatus<'a> {
 
 #[derive(Deserialize)]
 struct Typing {
-    #[serde(default = "yes")]
-    is_typing: bool,
-}
-
-fn yes() -> bool {
-    true
+    is_typing: Option<bool>,
 }
 
 impl Call<'_> {
@@ -76,7 +75,8 @@ impl Call<'_> {
 
     pub(super) async fn typing(&self, body: Incoming) -> Answer {
         let conversation = self.conversation_of_path()?;
-        let Typing { is_typing: active } = read(body).await?;
+        // Who says nothing of it types.
+        let active = read_or_none::<Typing>(body).await?.and_then(|said| said.is_typing).unwrap_or(true);
         done(&self.execute(Command::Typing { conversation, active }).await?)
     }
 }
