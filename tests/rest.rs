@@ -7,6 +7,8 @@ mod support;
 
 #[path = "rest/conversations.rs"]
 mod conversations;
+#[path = "rest/cors.rs"]
+mod cors;
 #[path = "rest/document.rs"]
 mod document;
 #[path = "rest/messages.rs"]
