@@ -81,6 +81,8 @@ pub(super) struct Health<'a> {
     pub(super) version: &'static str,
     pub(super) uptime_seconds: u64,
     pub(super) connections: usize,
+    /// Over all nodes; none while Redis is down.
+    connections_total: Option<u64>,
     pub(super) components: Components,
     latency: Latencies,
     /// How each thing works now: with all nodes, with what this one knows, or not at all.
@@ -138,6 +140,7 @@ impl<'a> Health<'a> {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(broker.started_at).as_secs(),
             connections: broker.gate.websockets(),
+            connections_total: connections_total(broker),
             components: Components {
                 redis: Component::of(broker, Part::Redis, now),
                 store: Component::of(broker, Part::Store, now),
@@ -149,6 +152,16 @@ impl<'a> Health<'a> {
             works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.mode(feature).label())).into(),
         }
     }
+}
+
+/// Connections of all nodes, as far as they are known now.
+fn connections_total(broker: &Broker) -> Option<u64> {
+    let elsewhere = match broker.degrade.state(Part::Redis).link {
+        Link::Up => broker.chat.backplane.connections_elsewhere(),
+        Link::Off => 0,
+        Link::Down => return None,
+    };
+    Some(elsewhere + broker.gate.websockets() as u64)
 }
 
 impl Component {

@@ -117,6 +117,23 @@ async fn ones_own_connections_are_listed_with_their_nodes() {
 }
 
 #[tokio::test]
+async fn connections_of_all_nodes_are_counted() {
+    let cluster = Cluster::new().await;
+    let one = cluster.node().set("NODE_LEASE", "3s").start().await;
+    let two = cluster.node().set("NODE_LEASE", "3s").start().await;
+    let (_alice, _bob) = (Client::native(&one, "alice").await, Client::native(&two, "bob").await);
+    let admin = token_with("root", json!({"role": "admin"}));
+    for node in [&one, &two] {
+        let both = || async {
+            let stats = node.get("/api/connections/stats", &admin).await.json;
+            let health = node.request(reqwest::Method::GET, "/api/health", None, None).await.json;
+            (stats["total_connections"] == 2 && health["connections_total"] == 2).then_some(())
+        };
+        eventually("both nodes know both connections", both).await;
+    }
+}
+
+#[tokio::test]
 async fn stats_are_for_admins() {
     let cluster = Cluster::new().await;
     let node = cluster.node().set("NODE_ID", "node-one").start().await;
