@@ -92,7 +92,8 @@ async fn reactions_stand_until_they_are_taken_back() {
     for _ in 0..2 {
         assert_done(&alice.delete(&thumb).await);
     }
-    assert_eq!(alice.get(&message).await.json["reactions"][0], json!({"emoji": "👍", "count": 1, "own": false}));
+    let left = alice.get(&message).await.json["reactions"].clone();
+    assert!(left.as_array().unwrap().contains(&json!({"emoji": "👍", "count": 1, "own": false})), "{left}");
     for bad in ["%20", "a%00", "%ff", &"x".repeat(65)] {
         assert_problem(&bob.put(&format!("{message}/reactions/{bad}")).await, 400, "invalid");
     }
