@@ -14,7 +14,7 @@ use crate::{
     chat::Connection,
     config::Secret,
     dialect::{Ask, Asked, Dialect, Greeting, Request},
-    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Reply, Seq, UserId},
+    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Seq, UserId},
     outbox::{Frame, Outbox},
 };
 

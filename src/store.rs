@@ -15,10 +15,12 @@ use crate::model::{
 mod postgres;
 mod row;
 mod sqlite;
+mod words;
 mod writer;
 
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
+use words::words;
 pub use writer::{AppendError, Committed, Writer, WriterSettings, watch};
 
 /// By what right an entry is appended.
@@ -191,9 +193,7 @@ pub trait Store: Send + Sync + 'static {
         conversation: &ConversationId,
         seq: Seq,
         reader: &UserId,
-    ) -> Result<Option<Message>, StoreError> {
-        Err(StoreError::Failed("interim".into()))
-    }
+    ) -> Result<Option<Message>, StoreError>;
     /// Messages in which all `words` occur (the last one may be the beginning of a word), newest first, out of those
     /// conversations of which `user` is a member, or out of one of them. Deleted ones are not found.
     async fn search(
@@ -203,9 +203,7 @@ pub trait Store: Send + Sync + 'static {
         conversation: Option<&ConversationId>,
         limit: u32,
         offset: u32,
-    ) -> Result<Vec<Entry>, StoreError> {
-        Err(StoreError::Failed("interim".into()))
-    }
+    ) -> Result<Vec<Entry>, StoreError>;
 
     /// What `user` may do with `conversation`; `None` where it doesn't exist.
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
@@ -232,21 +230,13 @@ pub trait Store: Send + Sync + 'static {
         offset: u32,
     ) -> Result<(Vec<Conversation>, i64), StoreError>;
     /// Puts a conversation out of its member's sight, or back; false where the user is no member.
-    async fn archive(&self, conversation: &ConversationId, user: &UserId, archived: bool) -> Result<bool, StoreError> {
-        Err(StoreError::Failed("interim".into()))
-    }
+    async fn archive(&self, conversation: &ConversationId, user: &UserId, archived: bool) -> Result<bool, StoreError>;
     /// A user's direct conversations, the last active first, at most `limit`.
-    async fn directs(&self, user: &UserId, limit: u32) -> Result<Vec<Direct>, StoreError> {
-        Err(StoreError::Failed("interim".into()))
-    }
+    async fn directs(&self, user: &UserId, limit: u32) -> Result<Vec<Direct>, StoreError>;
     /// The two members of a direct conversation; `None` where it is none.
-    async fn pair(&self, conversation: &ConversationId) -> Result<Option<Pair>, StoreError> {
-        Err(StoreError::Failed("interim".into()))
-    }
+    async fn pair(&self, conversation: &ConversationId) -> Result<Option<Pair>, StoreError>;
     /// Users who share a conversation with `user`, at most `limit` of them, not `user` themselves.
-    async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        Err(StoreError::Failed("interim".into()))
-    }
+    async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError>;
 
     /// Moves a member's delivered and read marks forward, never back and never past the head; reading is delivery.
     /// The marks as they stand then, or `None` where nothing moved or the user is no member.
@@ -285,9 +275,7 @@ pub trait Store: Send + Sync + 'static {
     /// A user's notifications, newest first.
     async fn notifications(&self, user: &UserId, limit: u32, offset: u32) -> Result<Vec<Notification>, StoreError>;
     /// Marks a user's notifications read, those named or all; how many there were.
-    async fn read_notifications(&self, user: &UserId, ids: Option<&[i64]>) -> Result<u64, StoreError> {
-        Err(StoreError::Failed("interim".into()))
-    }
+    async fn read_notifications(&self, user: &UserId, ids: Option<&[i64]>) -> Result<u64, StoreError>;
 }
 
 /// What is asked of a store, for metrics.

@@ -21,7 +21,9 @@ use crate::{
     metrics::Metrics,
 };
 
+mod pages;
 mod queries;
+mod rows;
 mod settings;
 mod sql;
 

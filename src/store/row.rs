@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Appended, NewEntry};
-use crate::model::{Body, ClientId, ConversationId, Entry, InvalidId, LogId, Seq, Timestamp, UserId};
+use crate::model::{Body, ClientId, ConversationId, Entry, InvalidId, LogId, Pair, Seq, Timestamp, UserId};
 
 /// The numbers that stand for kinds of entries. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +137,12 @@ impl TryFrom<EntryRow> for Entry {
 /// The key that makes a direct conversation unique: both users, in order. A blank is in no id.
 pub(super) fn direct_key(one: &UserId, other: &UserId) -> String {
     format!("{} {}", one.min(other), one.max(other))
+}
+
+/// The members of a direct conversation, by its key.
+pub(super) fn pair(key: &str) -> Result<Pair, BadRow> {
+    let (one, other) = key.split_once(' ').ok_or(BadRow("a pair"))?;
+    Ok(Pair::of(&UserId::parse(one)?, &UserId::parse(other)?))
 }
 
 /// The entry that a change of members puts into the inbox of the user concerned, at `seq` there.

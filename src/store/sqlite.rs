@@ -10,16 +10,19 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Access, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting, row::direct_key};
+use super::{
+    Access, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting, row::direct_key,
+};
 use crate::{
     metrics::Metrics,
     model::{
-        Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Seq, Status, Timestamp,
-        UserId,
+        Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Pair, Seq, Status,
+        Timestamp, UserId,
     },
 };
 
 mod append;
+mod pages;
 mod queries;
 
 mod embedded {
@@ -170,11 +173,33 @@ impl Store for Sqlite {
     async fn messages(
         &self,
         conversation: &ConversationId,
-        _reader: &UserId,
-        MessagesPage { before, limit, offset, .. }: MessagesPage,
+        reader: &UserId,
+        page: MessagesPage,
     ) -> Result<(Vec<Message>, i64), StoreError> {
-        let id = conversation.clone();
-        self.read(move |db| queries::messages(db, &id, before.unwrap_or(Seq::MAX), limit, offset)).await
+        let (id, reader) = (conversation.clone(), reader.clone());
+        self.read(move |db| pages::messages(db, &id, &reader, page)).await
+    }
+
+    async fn message(
+        &self,
+        conversation: &ConversationId,
+        seq: Seq,
+        reader: &UserId,
+    ) -> Result<Option<Message>, StoreError> {
+        let (id, reader) = (conversation.clone(), reader.clone());
+        self.read(move |db| pages::message(db, &id, seq, &reader)).await
+    }
+
+    async fn search(
+        &self,
+        user: &UserId,
+        words: &str,
+        conversation: Option<&ConversationId>,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let (user, words, conversation) = (user.clone(), words.to_owned(), conversation.cloned());
+        self.read(move |db| pages::search(db, &user, &words, conversation.as_ref(), limit, offset)).await
     }
 
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
@@ -219,12 +244,33 @@ impl Store for Sqlite {
     async fn conversations(
         &self,
         user: &UserId,
-        _archived: bool,
+        archived: bool,
         limit: u32,
         offset: u32,
     ) -> Result<(Vec<Conversation>, i64), StoreError> {
         let user = user.clone();
-        self.read(move |db| queries::conversations(db, &user, limit, offset)).await
+        self.read(move |db| pages::conversations(db, &user, archived, limit, offset)).await
+    }
+
+    async fn archive(&self, conversation: &ConversationId, user: &UserId, archived: bool) -> Result<bool, StoreError> {
+        let (id, user) = (conversation.clone(), user.clone());
+        let sql = "UPDATE members SET archived = ?3 WHERE conversation = ?1 AND user_id = ?2";
+        self.write(Operation::Write, move |db| Ok(db.execute(sql, (id.as_str(), user.as_str(), archived))? > 0)).await
+    }
+
+    async fn directs(&self, user: &UserId, limit: u32) -> Result<Vec<Direct>, StoreError> {
+        let user = user.clone();
+        self.read(move |db| pages::directs(db, &user, limit)).await
+    }
+
+    async fn pair(&self, conversation: &ConversationId) -> Result<Option<Pair>, StoreError> {
+        let id = conversation.clone();
+        self.read(move |db| pages::pair_of(db, &id)).await
+    }
+
+    async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        let user = user.clone();
+        self.read(move |db| pages::acquaintances(db, &user, limit)).await
     }
 
     async fn mark(
@@ -286,15 +332,20 @@ impl Store for Sqlite {
     async fn notify(
         &self,
         conversation: &ConversationId,
-        Waiting { last: seq, .. }: Waiting,
+        waiting: Waiting,
         users: &[UserId],
     ) -> Result<Vec<Entry>, StoreError> {
         let (id, users) = (conversation.clone(), users.to_vec());
-        self.write(Operation::Write, move |db| append::notify(db, &id, seq, users)).await
+        self.write(Operation::Write, move |db| append::notify(db, &id, waiting, users)).await
     }
 
     async fn notifications(&self, user: &UserId, limit: u32, offset: u32) -> Result<Vec<Notification>, StoreError> {
         let user = user.clone();
         self.read(move |db| queries::notifications(db, &user, limit, offset)).await
+    }
+
+    async fn read_notifications(&self, user: &UserId, ids: Option<&[i64]>) -> Result<u64, StoreError> {
+        let (user, ids) = (user.clone(), ids.map(<[i64]>::to_vec));
+        self.write(Operation::Write, move |db| append::read_notifications(db, &user, ids)).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -10,16 +10,16 @@ use tokio_postgres::Row;
 
 use super::{
     super::{
-        Access, AppendRefused, Appended, Authority, Ends, MessagesPage, NewEntry, Operation, Outcome, Store,
-        StoreError, Waiting,
-        row::{Columns, EntryRow, direct_key, inbox_entry},
+        Access, Authority, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting,
+        row::{Columns, direct_key, inbox_entry},
     },
     Postgres, describe,
-    sql::{APPEND_CHANGE, APPEND_MESSAGES, CONVERSATION, CONVERSATIONS, ENTRIES, MARK, MEMBERS, MESSAGES},
+    rows::{conversation, entry, outcome, pair, system_time, time, unreadable, user},
+    sql::{ACQUAINTANCES, APPEND_CHANGE, APPEND_MESSAGES, CONVERSATION, DIRECTS, ENTRIES, MARK, MEMBERS},
 };
 use crate::model::{
-    Body, Conversation, ConversationId, ConversationKind, Entry, LogId, Member, Message, NewConversation, Notification,
-    Seq, Status, Timestamp, UserId,
+    Body, Conversation, ConversationId, Entry, LogId, Member, Message, NewConversation, Notification, Pair, Seq,
+    Status, Timestamp, UserId,
 };
 
 mod embedded {
@@ -30,82 +30,6 @@ mod embedded {
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
 /// How long migrations may take, waiting for another node's among them.
 const MIGRATION: Duration = Duration::from_secs(300);
-
-fn time(time: SystemTime) -> Timestamp {
-    let micros = match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
-    };
-    Timestamp::from_micros(micros)
-}
-
-fn system_time(at: Timestamp) -> SystemTime {
-    UNIX_EPOCH + Duration::from_micros(at.micros().max(0).unsigned_abs())
-}
-
-/// A row that can't be read: a store that something else wrote to.
-fn unreadable(error: &impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(error.to_string())
-}
-
-fn entry(row: &Row) -> Result<Entry, StoreError> {
-    let row = EntryRow {
-        log: row.get(0),
-        seq: row.get(1),
-        message_no: row.get(2),
-        kind: row.get(3),
-        sender: row.get(4),
-        sender_name: row.get(5),
-        dedupe: row.get(6),
-        client_gave_id: row.get(7),
-        content: row.get(8),
-        target: row.get(9),
-        subject: row.get(10),
-        flag: row.get(11),
-        edited_at: row.get::<_, Option<SystemTime>>(12).map(time),
-        deleted: row.get(13),
-        created_at: time(row.get(14)),
-    };
-    Entry::try_from(row).map_err(|error| unreadable(&error))
-}
-
-fn user(text: &str) -> Result<UserId, StoreError> {
-    UserId::parse(text).map_err(|error| unreadable(&error))
-}
-
-fn conversation(row: &Row) -> Result<Conversation, StoreError> {
-    Ok(Conversation {
-        id: ConversationId::parse(row.get(0)).map_err(|error| unreadable(&error))?,
-        kind: if row.get::<_, i16>(1) == 1 { ConversationKind::Direct } else { ConversationKind::Group },
-        name: row.get::<_, Option<&str>>(2).map(Arc::from),
-        description: row.get::<_, Option<&str>>(3).map(Arc::from),
-        open: row.get(4),
-        created_by: user(row.get(5))?,
-        created_at: time(row.get(6)),
-        updated_at: time(row.get(7)),
-        head: row.get(8),
-        unread: row.get::<_, i64>(9).max(0),
-        archived: false,
-        members: Vec::new(),
-    })
-}
-
-fn outcome(row: &Row) -> Outcome {
-    match row.get::<_, i16>(0) {
-        code @ (0 | 4) => Ok(Appended {
-            seq: row.get(1),
-            message_no: row.get(2),
-            at: time(row.get(3)),
-            duplicate: code == 4,
-            also: Vec::new(),
-        }),
-        1 => Err(AppendRefused::NotMember),
-        2 => Err(AppendRefused::NoSuchLog),
-        3 => Err(AppendRefused::NoSuchTarget),
-        5 => Err(AppendRefused::NotYours),
-        _ => Err(AppendRefused::Unchanged),
-    }
-}
 
 impl Postgres {
     async fn append_messages(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
@@ -262,16 +186,30 @@ impl Store for Postgres {
     async fn messages(
         &self,
         conversation: &ConversationId,
-        _reader: &UserId,
-        MessagesPage { before, limit, offset, .. }: MessagesPage,
+        reader: &UserId,
+        page: MessagesPage,
     ) -> Result<(Vec<Message>, i64), StoreError> {
-        let (id, before, limit, offset) =
-            (conversation.as_str(), before.unwrap_or(Seq::MAX), i64::from(limit), i64::from(offset));
-        let rows = self.query(Operation::Read, MESSAGES, &[&id, &before, &limit, &offset]).await?;
-        let total = self.query(Operation::Read, "SELECT message_no FROM heads WHERE log = $1", &[&id]).await?;
-        let shown = |row| Ok(Message { entry: entry(row)?, reactions: Vec::new(), replies: 0 });
-        let messages = rows.iter().map(shown).collect::<Result<_, StoreError>>()?;
-        Ok((messages, total.first().map_or(0, |row| row.get(0))))
+        self.read_messages(conversation, reader, page).await
+    }
+
+    async fn message(
+        &self,
+        conversation: &ConversationId,
+        seq: Seq,
+        reader: &UserId,
+    ) -> Result<Option<Message>, StoreError> {
+        self.read_message(conversation, seq, reader).await
+    }
+
+    async fn search(
+        &self,
+        user: &UserId,
+        words: &str,
+        conversation: Option<&ConversationId>,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.find(user, words, conversation, limit, offset).await
     }
 
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
@@ -334,21 +272,38 @@ impl Store for Postgres {
     async fn conversations(
         &self,
         user: &UserId,
-        _archived: bool,
+        archived: bool,
         limit: u32,
         offset: u32,
     ) -> Result<(Vec<Conversation>, i64), StoreError> {
-        let (user, limit, offset) = (user.as_str(), i64::from(limit), i64::from(offset));
-        let rows = self.query(Operation::Read, CONVERSATIONS, &[&user, &limit, &offset]).await?;
-        let total = match rows.first() {
-            Some(row) => row.get(10),
-            // Past the last page the window has nothing to count.
-            None => {
-                let sql = "SELECT count(*) FROM members WHERE user_id = $1";
-                self.query(Operation::Read, sql, &[&user]).await?.first().map_or(0, |row| row.get(0))
-            }
-        };
-        Ok((rows.iter().map(conversation).collect::<Result<_, _>>()?, total))
+        self.list_conversations(user, archived, limit, offset).await
+    }
+
+    async fn archive(&self, conversation: &ConversationId, user: &UserId, archived: bool) -> Result<bool, StoreError> {
+        let sql = "UPDATE members SET archived = $3 WHERE conversation = $1 AND user_id = $2 RETURNING 1";
+        let rows = self.query(Operation::Write, sql, &[&conversation.as_str(), &user.as_str(), &archived]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    async fn directs(&self, user: &UserId, limit: u32) -> Result<Vec<Direct>, StoreError> {
+        let rows = self.query(Operation::Read, DIRECTS, &[&user.as_str(), &i64::from(limit)]).await?;
+        rows.iter()
+            .map(|row| {
+                let conversation = ConversationId::parse(row.get(0)).map_err(|error| unreadable(&error))?;
+                Ok(Direct { conversation, pair: pair(row.get(1))?, delivered: row.get(2), head: row.get(3) })
+            })
+            .collect()
+    }
+
+    async fn pair(&self, conversation: &ConversationId) -> Result<Option<Pair>, StoreError> {
+        let sql = "SELECT direct_key FROM conversations WHERE id = $1 AND direct_key IS NOT NULL";
+        let rows = self.query(Operation::Read, sql, &[&conversation.as_str()]).await?;
+        rows.first().map(|row| pair(row.get(0))).transpose()
+    }
+
+    async fn acquaintances(&self, of: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        let rows = self.query(Operation::Read, ACQUAINTANCES, &[&of.as_str(), &i64::from(limit)]).await?;
+        rows.iter().map(|row| user(row.get(0))).collect()
     }
 
     async fn mark(
@@ -411,13 +366,14 @@ impl Store for Postgres {
     async fn notify(
         &self,
         conversation: &ConversationId,
-        Waiting { last: seq, .. }: Waiting,
+        Waiting { first, last, count }: Waiting,
         users: &[UserId],
     ) -> Result<Vec<Entry>, StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let sql = "SELECT o_user, o_inbox_seq, o_at FROM notify_users($1, $2, $3)";
-        let rows = self.query(Operation::Write, sql, &[&conversation.as_str(), &seq, &users]).await?;
-        let body = || Body::Notified { conversation: conversation.clone(), from_seq: seq };
+        let sql = "SELECT o_user, o_inbox_seq, o_at FROM notify_users($1, $2, $3, $4, $5)";
+        let of = conversation.as_str();
+        let rows = self.query(Operation::Write, sql, &[&of, &first, &last, &count, &users]).await?;
+        let body = || Body::Notified { conversation: conversation.clone(), from_seq: first };
         Self::told(&rows, UserId::clone, body)
     }
 
@@ -438,5 +394,11 @@ impl Store for Postgres {
                 })
             })
             .collect()
+    }
+
+    async fn read_notifications(&self, user: &UserId, ids: Option<&[i64]>) -> Result<u64, StoreError> {
+        let sql = "UPDATE notifications SET read_at = now() \
+             WHERE user_id = $1 AND read_at IS NULL AND ($2::bigint[] IS NULL OR id = ANY ($2)) RETURNING 1";
+        Ok(self.query(Operation::Write, sql, &[&user.as_str(), &ids]).await?.len() as u64)
     }
 }

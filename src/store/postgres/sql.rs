@@ -10,11 +10,11 @@ pub(super) const MESSAGES: &str = "SELECT log, seq, message_no, kind, sender, se
      subject, flag, edited_at, deleted, created_at FROM log WHERE log = $1 AND seq < $2 AND kind = 0 \
      ORDER BY seq DESC LIMIT $3 OFFSET $4";
 pub(super) const CONVERSATIONS: &str = "SELECT c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, \
-     h.updated_at, h.seq, h.message_no - m.read_no, count(*) OVER () \
+     h.updated_at, h.seq, h.message_no - m.read_no, m.archived, count(*) OVER () \
      FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
-     WHERE m.user_id = $1 ORDER BY h.updated_at DESC, c.id LIMIT $2 OFFSET $3";
+     WHERE m.user_id = $1 AND m.archived = $4 ORDER BY h.updated_at DESC, c.id LIMIT $2 OFFSET $3";
 pub(super) const CONVERSATION: &str = "SELECT c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, \
-     h.updated_at, h.seq, h.message_no - coalesce(m.read_no, h.message_no) \
+     h.updated_at, h.seq, h.message_no - coalesce(m.read_no, h.message_no), coalesce(m.archived, false) \
      FROM conversations c JOIN heads h ON h.log = c.id \
      LEFT JOIN members m ON m.conversation = c.id AND m.user_id = $2 WHERE c.id = $1";
 pub(super) const MEMBERS: &str = "SELECT m.user_id, u.name, m.delivered_seq, m.read_seq \
@@ -35,3 +35,26 @@ pub(super) const MARK: &str = "WITH want AS ( \
          UPDATE notifications n SET read_at = now() FROM moved \
          WHERE n.user_id = $2 AND n.conversation = $1 AND n.read_at IS NULL AND n.last_seq <= moved.read_seq \
      ) SELECT delivered_seq, read_seq FROM moved";
+pub(super) const THREAD: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
+     subject, flag, edited_at, deleted, created_at FROM log WHERE log = $1 AND target = $5 AND seq < $2 AND kind = 0 \
+     ORDER BY seq DESC LIMIT $3 OFFSET $4";
+pub(super) const MESSAGE: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
+     subject, flag, edited_at, deleted, created_at FROM log WHERE log = $1 AND seq = $2 AND kind = 0";
+pub(super) const SEARCH: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
+     subject, flag, edited_at, deleted, created_at FROM log WHERE kind = 0 AND NOT deleted AND words_of(content) @@ to_tsquery('simple', $2) \
+     AND log IN (SELECT conversation FROM members WHERE user_id = $1 AND ($3::text IS NULL OR conversation = $3)) \
+     ORDER BY created_at DESC, log, seq DESC LIMIT $4 OFFSET $5";
+pub(super) const REACTIONS: &str = "SELECT seq, emoji, count(*), bool_or(user_id = $3) FROM reactions \
+     WHERE log = $1 AND seq = ANY ($2) GROUP BY seq, emoji ORDER BY seq, count(*) DESC, emoji";
+pub(super) const REPLIES: &str = "SELECT target, count(*) FROM log \
+     WHERE log = $1 AND kind = 0 AND NOT deleted AND target = ANY ($2) GROUP BY target";
+pub(super) const FIRST_MEMBERS: &str = "SELECT c.id, m.user_id, u.name, m.delivered_seq, m.read_seq \
+     FROM unnest($1::text[]) AS c (id) CROSS JOIN LATERAL ( \
+         SELECT * FROM members m WHERE m.conversation = c.id ORDER BY m.user_id LIMIT 100 \
+     ) m LEFT JOIN users u ON u.id = m.user_id ORDER BY c.id, m.user_id";
+pub(super) const DIRECTS: &str = "SELECT c.id, c.direct_key, m.delivered_seq, h.seq \
+     FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
+     WHERE m.user_id = $1 AND c.direct_key IS NOT NULL ORDER BY h.updated_at DESC, c.id LIMIT $2";
+pub(super) const ACQUAINTANCES: &str = "SELECT DISTINCT o.user_id FROM members m CROSS JOIN LATERAL ( \
+         SELECT user_id FROM members WHERE conversation = m.conversation AND user_id <> $1 LIMIT $2 \
+     ) o WHERE m.user_id = $1 LIMIT $2";

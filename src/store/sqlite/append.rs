@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::{
     super::{
-        AppendRefused, Appended, Authority, NewEntry, Outcome,
+        AppendRefused, Appended, Authority, NewEntry, Outcome, Waiting,
         row::{Columns, Kind, inbox_entry},
     },
     now,
@@ -260,21 +260,34 @@ pub(super) fn mark(
     Ok(moved)
 }
 
-/// Opens a run of unread messages for each user, or counts on.
-pub(super) fn notify(db: &Connection, id: &ConversationId, seq: Seq, users: Vec<UserId>) -> Result<Vec<Entry>> {
+/// Opens a run of unread messages for each user, or counts on; who is no member or has read them is passed over.
+pub(super) fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<UserId>) -> Result<Vec<Entry>> {
+    let Waiting { first, last, count } = waiting;
     let (at, mut entries) = (now(), Vec::new());
     for user in users {
-        let sql = "UPDATE notifications SET count = count + 1, last_seq = ?3 \
-             WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL AND last_seq < ?3";
-        if db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), seq])? > 0 {
+        let sql = "SELECT 1 FROM members WHERE conversation = ?1 AND user_id = ?2 AND read_seq < ?3";
+        if !db.prepare_cached(sql)?.exists(params![id.as_str(), user.as_str(), last])? {
             continue;
         }
-        let sql = "INSERT INTO notifications (user_id, conversation, from_seq, last_seq, created_at) \
-             VALUES (?2, ?1, ?3, ?3, ?4) ON CONFLICT DO NOTHING";
-        if db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), seq, at])? > 0 {
-            let body = Body::Notified { conversation: id.clone(), from_seq: seq };
-            entries.push(tell(db, told(&user, &user, at, body))?);
+        let sql = "UPDATE notifications SET count = count + CASE WHEN last_seq < ?3 THEN ?4 ELSE 0 END, \
+             last_seq = max(last_seq, ?3) WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL";
+        if db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), last, count])? > 0 {
+            continue;
         }
+        let sql = "INSERT INTO notifications (user_id, conversation, from_seq, last_seq, count, created_at) \
+             VALUES (?2, ?1, ?3, ?4, ?5, ?6)";
+        db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), first, last, count, at])?;
+        let body = Body::Notified { conversation: id.clone(), from_seq: first };
+        entries.push(tell(db, told(&user, &user, at, body))?);
     }
     Ok(entries)
+}
+
+/// Marks a user's open notifications read, those named or all. How many there were.
+pub(super) fn read_notifications(db: &Connection, user: &UserId, ids: Option<Vec<i64>>) -> Result<u64> {
+    let sql = "UPDATE notifications SET read_at = ?2 WHERE user_id = ?1 AND read_at IS NULL";
+    let Some(ids) = ids else { return Ok(db.execute(sql, params![user.as_str(), now()])? as u64) };
+    let mut one = db.prepare_cached(&format!("{sql} AND id = ?3"))?;
+    let read = ids.into_iter().map(|id| one.execute(params![user.as_str(), now(), id]));
+    Ok(read.sum::<Result<usize>>()? as u64)
 }

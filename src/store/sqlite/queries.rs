@@ -6,30 +6,22 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 
 use super::super::{Access, Ends, row::EntryRow};
 use crate::model::{
-    Conversation, ConversationId, ConversationKind, Entry, InvalidId, LogId, Member, Message, Notification, Seq,
-    Status, Timestamp, UserId,
+    Conversation, ConversationId, ConversationKind, Entry, InvalidId, LogId, Member, Notification, Seq, Status,
+    Timestamp, UserId,
 };
 
 const ENTRIES: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
      subject, flag, edited_at, deleted, created_at FROM log WHERE log = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-const MESSAGES: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
-     subject, flag, edited_at, deleted, created_at FROM log WHERE log = ?1 AND seq < ?2 AND kind = 0 \
-     ORDER BY seq DESC LIMIT ?3 OFFSET ?4";
 const CONVERSATION: &str = "SELECT c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, \
-     h.updated_at, h.seq, h.message_no - coalesce(m.read_no, h.message_no) \
+     h.updated_at, h.seq, h.message_no - coalesce(m.read_no, h.message_no), coalesce(m.archived, 0) \
      FROM conversations c JOIN heads h ON h.log = c.id \
      LEFT JOIN members m ON m.conversation = c.id AND m.user_id = ?2 WHERE c.id = ?1";
-const CONVERSATIONS: &str = "SELECT c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, \
-     h.updated_at, h.seq, h.message_no - m.read_no \
-     FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
-     WHERE m.user_id = ?1 ORDER BY h.updated_at DESC, c.id LIMIT ?2 OFFSET ?3";
-
 /// A row that no version of this program wrote.
-fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
 }
 
-fn id<T>(parsed: std::result::Result<T, InvalidId>) -> Result<T> {
+pub(super) fn id<T>(parsed: std::result::Result<T, InvalidId>) -> Result<T> {
     parsed.map_err(unreadable)
 }
 
@@ -41,7 +33,7 @@ fn time(row: &Row<'_>, at: usize) -> Result<Timestamp> {
     row.get(at).map(Timestamp::from_micros)
 }
 
-fn entry(row: &Row<'_>) -> Result<Entry> {
+pub(super) fn entry(row: &Row<'_>) -> Result<Entry> {
     let row = EntryRow {
         log: row.get(0)?,
         seq: row.get(1)?,
@@ -77,25 +69,6 @@ pub(super) fn entries(db: &Connection, log: &LogId, after: Seq, limit: u32) -> R
     db.prepare_cached(ENTRIES)?.query_map(params![log.as_str(), after, limit], entry)?.collect()
 }
 
-pub(super) fn messages(
-    db: &Connection,
-    conversation: &ConversationId,
-    before: Seq,
-    limit: u32,
-    offset: u32,
-) -> Result<(Vec<Message>, i64)> {
-    let shown = |row: &Row<'_>| Ok(Message { entry: entry(row)?, reactions: Vec::new(), replies: 0 });
-    let messages = db
-        .prepare_cached(MESSAGES)?
-        .query_map(params![conversation.as_str(), before, limit, offset], shown)?
-        .collect::<Result<_>>()?;
-    let total = db
-        .prepare_cached("SELECT message_no FROM heads WHERE log = ?1")?
-        .query_row([conversation.as_str()], |row| row.get(0))
-        .optional()?;
-    Ok((messages, total.unwrap_or(0)))
-}
-
 pub(super) fn access(db: &Connection, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>> {
     let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL FROM conversations c JOIN heads h ON h.log = c.id \
          LEFT JOIN members m ON m.conversation = c.id AND m.user_id = ?2 WHERE c.id = ?1";
@@ -110,7 +83,7 @@ pub(super) fn direct(db: &Connection, key: &str) -> Result<Option<ConversationId
     db.prepare_cached("SELECT id FROM conversations WHERE direct_key = ?1")?.query_row([key], read).optional()
 }
 
-fn conversation_row(row: &Row<'_>) -> Result<Conversation> {
+pub(super) fn conversation_row(row: &Row<'_>) -> Result<Conversation> {
     Ok(Conversation {
         id: id(ConversationId::parse(&row.get::<_, String>(0)?))?,
         kind: if row.get(1)? { ConversationKind::Direct } else { ConversationKind::Group },
@@ -122,7 +95,7 @@ fn conversation_row(row: &Row<'_>) -> Result<Conversation> {
         updated_at: time(row, 7)?,
         head: row.get(8)?,
         unread: row.get::<_, i64>(9)?.max(0),
-        archived: false,
+        archived: row.get(10)?,
         members: Vec::new(),
     })
 }
@@ -132,22 +105,6 @@ pub(super) fn conversation(db: &Connection, of: &ConversationId, reader: &UserId
         db.prepare_cached(CONVERSATION)?.query_row((of.as_str(), reader.as_str()), conversation_row).optional()?;
     let Some(conversation) = read else { return Ok(None) };
     Ok(Some(Conversation { members: members(db, of, "", 1_000)?, ..conversation }))
-}
-
-pub(super) fn conversations(
-    db: &Connection,
-    user: &UserId,
-    limit: u32,
-    offset: u32,
-) -> Result<(Vec<Conversation>, i64)> {
-    let listed = db
-        .prepare_cached(CONVERSATIONS)?
-        .query_map(params![user.as_str(), limit, offset], conversation_row)?
-        .collect::<Result<_>>()?;
-    let total = db
-        .prepare_cached("SELECT count(*) FROM members WHERE user_id = ?1")?
-        .query_row([user.as_str()], |row| row.get(0))?;
-    Ok((listed, total))
 }
 
 pub(super) fn members(db: &Connection, of: &ConversationId, after: &str, limit: u32) -> Result<Vec<Member>> {
