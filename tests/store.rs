@@ -176,7 +176,9 @@ async fn changes_change_their_targets(store: Arc<dyn Store>) {
     let (messages, total) =
         store.messages(&room, &user("alice"), MessagesPage { limit: 10, ..MessagesPage::default() }).await.unwrap();
     assert_eq!(total, 1);
-    assert!(matches!(&messages[0].entry.body, Body::Message { content, edited_at: Some(_), .. } if &**content == "hello"));
+    assert!(
+        matches!(&messages[0].entry.body, Body::Message { content, edited_at: Some(_), .. } if &**content == "hello")
+    );
     let reply =
         Body::Message { content: "re".into(), reply_to: Some(1), is_ai: false, edited_at: None, deleted: false };
     let seq = append(&store, new(&room, "bob", "reply", reply.clone())).await.unwrap().seq;
