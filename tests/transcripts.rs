@@ -53,6 +53,11 @@ transcripts! {
     native_passing
     native_restart
     native_sending
+    redis_keys
+    rooms_open
+    rooms_refusing
+    rooms_speaking
+    typing
 }
 
 #[test]

@@ -33,16 +33,16 @@ impl Channel {
         }
     }
 
-    /// The one that a path leads a user to. `/ws/{id}` is a room, except where the id is the user's own, or there is
-    /// no token that could say whose it is (under `dev`).
+    /// The one that a path leads a user to. `/ws/{id}` is a room, except where the id is the user's own, which under
+    /// `dev` needs no token to say so.
     pub fn of(path: &str, user: &str) -> Self {
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
         match path {
             "/v1/ws" => Self::Native,
             "/ws" => Self::Direct,
             "/ws/auth" => Self::Personas,
             path if path.starts_with("/api/chat/ws/") => Self::Conversation,
-            path if path == format!("/ws/{user}") || !query.contains("token=") => Self::Personas,
+            path if path == format!("/ws/{user}") => Self::Personas,
             _ => Self::Rooms,
         }
     }

@@ -77,6 +77,7 @@ pub enum TokenIn {
 
 /// A request over HTTP.
 #[derive(Debug)]
+#[allow(missing_docs, reason = "the names say it")]
 pub struct Request {
     pub method: Method,
     pub node: String,
