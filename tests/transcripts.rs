@@ -47,13 +47,22 @@ macro_rules! transcripts {
 }
 
 transcripts! {
+    conversation_refusing
+    conversation_speaking
+    direct_refusing
+    direct_speaking
     native_coming_in
     native_limits
     native_listening
     native_passing
     native_restart
     native_sending
+    personas_dev
+    personas_refusing
+    personas_speaking
     redis_keys
+    rest_operations
+    rest_websocket
     rooms_open
     rooms_refusing
     rooms_speaking

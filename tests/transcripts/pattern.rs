@@ -22,9 +22,8 @@ fn matches(pattern: &Value, value: &Value, known: &mut Known, at: &str) -> Resul
         (Value::String(text), _) if text.starts_with('$') => {
             placeholder(text, value, known).map_err(|why| wrong(at, &why, value))
         }
-        (Value::Object(wanted), _) if wanted.len() == 1 && wanted.contains_key("$set") => {
-            set(&wanted["$set"], value, known, at)
-        }
+        (Value::Object(wanted), _) if wanted.contains_key("$set") => set(&wanted["$set"], value, known, at, true),
+        (Value::Object(wanted), _) if wanted.contains_key("$has") => set(&wanted["$has"], value, known, at, false),
         (Value::Object(wanted), Value::Object(given)) => {
             for (key, wanted) in wanted {
                 let at = format!("{at}.{key}");
@@ -50,8 +49,8 @@ fn wrong(at: &str, wanted: &str, value: &Value) -> String {
     format!("{}: wanted {wanted}, got {value}", if at.is_empty() { "all of it" } else { at })
 }
 
-/// The same elements, in whatever order.
-fn set(wanted: &Value, value: &Value, known: &mut Known, at: &str) -> Result<(), String> {
+/// These elements in whatever order, and no others where it is `all` of them.
+fn set(wanted: &Value, value: &Value, known: &mut Known, at: &str, all: bool) -> Result<(), String> {
     let (Value::Array(wanted), Value::Array(given)) = (wanted, value) else {
         return Err(wrong(at, "an array", value));
     };
@@ -60,7 +59,7 @@ fn set(wanted: &Value, value: &Value, known: &mut Known, at: &str) -> Result<(),
         let found = left.iter().position(|value| check(one, value, known).is_ok());
         left.remove(found.ok_or_else(|| wrong(at, &format!("{one} among them"), value))?);
     }
-    if left.is_empty() { Ok(()) } else { Err(wrong(at, "nothing else", value)) }
+    if left.is_empty() || !all { Ok(()) } else { Err(wrong(at, "nothing else", value)) }
 }
 
 fn placeholder(text: &str, value: &Value, known: &mut Known) -> Result<(), String> {
