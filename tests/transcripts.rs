@@ -10,6 +10,8 @@ mod support;
 mod coverage;
 #[path = "transcripts/document.rs"]
 mod document;
+#[path = "transcripts/pairs.rs"]
+mod pairs;
 #[path = "transcripts/pattern.rs"]
 mod pattern;
 #[path = "transcripts/script.rs"]

@@ -10,7 +10,7 @@ const YAML: &str = include_str!("../../docs/asyncapi.yaml");
 
 /// A dialect, by the name of its channel in the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Channel {
+pub(crate) enum Channel {
     Native,
     Direct,
     Rooms,
@@ -20,10 +20,10 @@ pub enum Channel {
 
 impl Channel {
     /// Every dialect.
-    pub const ALL: [Self; 5] = [Self::Native, Self::Direct, Self::Rooms, Self::Conversation, Self::Personas];
+    pub(crate) const ALL: [Self; 5] = [Self::Native, Self::Direct, Self::Rooms, Self::Conversation, Self::Personas];
 
     /// Its name in the document.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Direct => "direct",
@@ -35,7 +35,7 @@ impl Channel {
 
     /// The one that a path leads a user to. `/ws/{id}` is a room, except where the id is the user's own, which under
     /// `dev` needs no token to say so.
-    pub fn of(path: &str, user: &str) -> Self {
+    pub(crate) fn of(path: &str, user: &str) -> Self {
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         match path {
             "/v1/ws" => Self::Native,
@@ -50,7 +50,7 @@ impl Channel {
 
 /// Which way a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// From a client.
     FromClient,
     /// To a client.
@@ -68,22 +68,22 @@ impl Direction {
 }
 
 /// A message of the document.
-pub struct Described {
+pub(crate) struct Described {
     /// Its own part of the document.
-    pub text: Value,
+    pub(crate) text: Value,
     schema: Validator,
 }
 
 /// The document.
-pub struct Document {
+pub(crate) struct Document {
     /// All of it.
-    pub text: Value,
+    pub(crate) text: Value,
     messages: BTreeMap<(Channel, Direction), BTreeMap<String, Described>>,
 }
 
 impl Document {
     /// Reads it, once.
-    pub fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         static DOCUMENT: LazyLock<Document> = LazyLock::new(Document::read);
         &DOCUMENT
     }
@@ -100,12 +100,12 @@ impl Document {
     }
 
     /// A dialect's messages of one direction, by their `type`.
-    pub fn messages(&self, channel: Channel, direction: Direction) -> &BTreeMap<String, Described> {
+    pub(crate) fn messages(&self, channel: Channel, direction: Direction) -> &BTreeMap<String, Described> {
         &self.messages[&(channel, direction)]
     }
 
     /// Whether a frame is one that the document describes, exactly as it is.
-    pub fn check(&self, channel: Channel, direction: Direction, frame: &Value) -> Result<(), String> {
+    pub(crate) fn check(&self, channel: Channel, direction: Direction, frame: &Value) -> Result<(), String> {
         let faults = self.faults(channel, direction, frame)?;
         if faults.is_empty() {
             return Ok(());
@@ -115,7 +115,7 @@ impl Document {
     }
 
     /// What is wrong with a frame, each with where. `Err` where it has no `type` that the document knows.
-    pub fn faults(
+    pub(crate) fn faults(
         &self,
         channel: Channel,
         direction: Direction,
@@ -130,7 +130,7 @@ impl Document {
     }
 
     /// What a `$ref` names.
-    pub fn resolve<'a>(&'a self, part: &'a Value) -> &'a Value {
+    pub(crate) fn resolve<'a>(&'a self, part: &'a Value) -> &'a Value {
         resolve(&self.text, part)
     }
 }

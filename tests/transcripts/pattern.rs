@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 /// What a transcript remembers: values it has seen, by the names it gave them.
-pub type Known = HashMap<String, Value>;
+pub(crate) type Known = HashMap<String, Value>;
 
 /// Checks a value and remembers what it was asked to. What the pattern doesn't show may be there or not.
-pub fn check(pattern: &Value, value: &Value, known: &mut Known) -> Result<(), String> {
+pub(crate) fn check(pattern: &Value, value: &Value, known: &mut Known) -> Result<(), String> {
     let mut learnt = known.clone();
     matches(pattern, value, &mut learnt, "")?;
     *known = learnt;
@@ -102,7 +102,7 @@ fn is_time(text: &str) -> bool {
 }
 
 /// A value to be sent: what is remembered stands in place of its name.
-pub fn fill(value: &Value, known: &Known) -> Value {
+pub(crate) fn fill(value: &Value, known: &Known) -> Value {
     match value {
         Value::String(text) if text.starts_with('$') => {
             fill_text(text, known).unwrap_or_else(|| panic!("{text} is not known yet"))
@@ -126,7 +126,7 @@ fn fill_text(text: &str, known: &Known) -> Option<Value> {
 }
 
 /// A path, a key or a word: names in it are replaced by what they stand for.
-pub fn fill_path(path: &str, known: &Known) -> String {
+pub(crate) fn fill_path(path: &str, known: &Known) -> String {
     let mut names: Vec<&String> = known.keys().collect();
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     let filled = names.into_iter().fold(path.to_owned(), |path, name| {

@@ -7,35 +7,35 @@ use serde_json::Value;
 
 /// A transcript: what stands ready when it begins, and what happens then.
 #[derive(Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// Its file's name.
-    pub name: String,
+    pub(crate) name: String,
     /// Settings of every node.
-    pub settings: Vec<(String, String)>,
+    pub(crate) settings: Vec<(String, String)>,
     /// Nodes on one Redis and one database.
-    pub nodes: Vec<String>,
+    pub(crate) nodes: Vec<String>,
     /// Nodes of their own, under `dev`.
-    pub dev: Vec<String>,
+    pub(crate) dev: Vec<String>,
     /// Claims in a person's token beside the usual ones.
-    pub claims: BTreeMap<String, Value>,
+    pub(crate) claims: BTreeMap<String, Value>,
     /// What happens, in order.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// One thing that happens.
 #[derive(Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// The line it begins in.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The line as it is written.
-    pub text: String,
+    pub(crate) text: String,
     /// What it is.
-    pub act: Act,
+    pub(crate) act: Act,
 }
 
 /// What can happen.
 #[derive(Debug)]
-pub enum Act {
+pub(crate) enum Act {
     /// A client opens a WebSocket.
     Open { client: String, node: String, path: String, token_in: TokenIn },
     /// A client sends a frame.
@@ -66,7 +66,7 @@ pub enum Act {
 
 /// Where a client's token stands, where it doesn't stand in the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenIn {
+pub(crate) enum TokenIn {
     /// Nowhere else.
     Path,
     /// In the `Authorization` header.
@@ -78,11 +78,11 @@ pub enum TokenIn {
 /// A request over HTTP.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the names say it")]
-pub struct Request {
-    pub method: Method,
-    pub node: String,
-    pub path: String,
-    pub body: Option<Value>,
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) node: String,
+    pub(crate) path: String,
+    pub(crate) body: Option<Value>,
 }
 
 impl Script {
@@ -90,7 +90,7 @@ impl Script {
     ///
     /// # Panics
     /// It says something that no transcript can say.
-    pub fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let mut script = Self { name, ..Self::default() };

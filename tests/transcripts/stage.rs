@@ -26,7 +26,7 @@ struct Actor {
 }
 
 /// A transcript under way.
-pub struct Stage {
+pub(crate) struct Stage {
     document: &'static Document,
     claims: std::collections::BTreeMap<String, Value>,
     redis: RedisServer,
@@ -40,7 +40,7 @@ pub struct Stage {
 ///
 /// # Panics
 /// It goes otherwise than it says.
-pub async fn play(script: &Script) {
+pub(crate) async fn play(script: &Script) {
     let mut stage = Stage::set(script).await;
     let mut steps = script.steps.iter().peekable();
     while let Some(step) = steps.next() {
@@ -322,7 +322,7 @@ async fn pause() {
 }
 
 /// The user behind a client's name: `alice.phone` is alice.
-pub fn user_of(client: &str) -> &str {
+pub(crate) fn user_of(client: &str) -> &str {
     client.split_once('.').map_or(client, |(user, _)| user)
 }
 
