@@ -22,24 +22,27 @@ use crate::{
     hub::Hub,
     metrics::Metrics,
     model::{
-        Clock, Command, ConnectionId, ConversationId, Entry, Ephemeral, Event, Identity, LogId, Occurrence, Reject,
-        Reply, UserId,
+        Clock, Command, ConnectionId, ConversationId, Entry, Ephemeral, Event, Identity, LogId, Occurrence, Pair,
+        Reject, Reply, Status, UserId,
     },
     store::{Committed, MessagesPage, Store, StoreError, Writer, WriterSettings},
 };
 
+mod audience;
+mod beginning;
 mod connection;
 mod conversations;
-mod heads;
 mod known;
 mod listening;
 mod messages;
 mod newcomers;
 mod overview;
 mod presence;
+mod questions;
 mod source;
 mod typing;
 
+pub use beginning::Beginning;
 pub use connection::Connection;
 pub use listening::Replay;
 
@@ -50,6 +53,8 @@ use typing::Typists;
 
 /// How long a membership that was read may be trusted.
 const MEMBERSHIP_TTL: Duration = Duration::from_secs(5);
+/// How long a status that was read may be trusted.
+const STATUS_TTL: Duration = Duration::from_secs(5);
 /// How long a user that was made known is not made known again.
 const USER_TTL: Duration = Duration::from_secs(3_600);
 /// Memberships, users and pairs remembered, each.
@@ -105,10 +110,12 @@ pub struct Chat {
     stop: CancellationToken,
     memberships: Arc<Memberships>,
     users: Known<UserId, Arc<str>>,
-    pairs: Known<(UserId, UserId), ConversationId>,
+    pairs: Known<Pair, ConversationId>,
+    statuses: Known<UserId, Status>,
+    audiences: mpsc::Sender<audience::News>,
     typists: Typists,
     newcomers: mpsc::Sender<Newcomer>,
-    heads: mpsc::Sender<heads::Question>,
+    questions: mpsc::Sender<questions::Question>,
     connections: AtomicU64,
 }
 
@@ -152,14 +159,17 @@ impl Chat {
         let settings = WriterSettings { lanes: config.store.lanes, ..WriterSettings::default() };
         let (m, d) = (metrics.clone(), degrade.clone());
         let writer = Writer::start(store.clone(), settings, m, d, committed, &tasks, stop.clone());
-        let (newcomers, questions) = (mpsc::channel(newcomers::QUEUE), mpsc::channel(heads::QUEUE));
+        let (newcomers, questions) = (mpsc::channel(newcomers::QUEUE), mpsc::channel(questions::QUEUE));
+        let audiences = mpsc::channel(audience::QUEUE);
         let chat = Arc::new(Self {
             memberships,
             users: Known::new(USER_TTL, KNOWN_MAX),
             pairs: Known::new(USER_TTL, KNOWN_MAX),
             typists: Typists::new(config.timing.typing_timeout),
             newcomers: newcomers.0,
-            heads: questions.0,
+            questions: questions.0,
+            statuses: Known::new(STATUS_TTL, KNOWN_MAX),
+            audiences: audiences.0,
             connections: AtomicU64::new(0),
             config,
             store,
@@ -176,7 +186,8 @@ impl Chat {
         chat.spawn(chat.clone().catch_up_after_outages());
         chat.spawn(chat.clone().expire_typing());
         chat.spawn(chat.clone().note_newcomers(newcomers.1));
-        chat.spawn(chat.clone().answer_heads(questions.1));
+        chat.spawn(chat.clone().answer_questions(questions.1));
+        chat.spawn(chat.clone().tell_audiences(audiences.1));
         chat
     }
 
@@ -273,6 +284,7 @@ impl Chat {
 
     /// Delivers here and publishes to other nodes.
     fn spread(&self, events: Vec<Event>) {
+        self.note_audiences(&events);
         spread(&self.hub, &self.backplane, events);
     }
 
@@ -304,6 +316,7 @@ impl Chat {
             match notice {
                 Notice::Events(events) => {
                     conversations::forget_removed_members(&self.memberships, &events);
+                    self.note_audiences(&events);
                     self.hub.apply(events);
                 }
                 Notice::Missed => {
@@ -311,7 +324,7 @@ impl Chat {
                     self.catch_up().await;
                 }
                 Notice::Departed(departure) => self.departed(departure).await,
-                Notice::Returned(returned) => self.returned(returned),
+                Notice::Returned(returned) => self.returned(returned).await,
             }
         }
     }

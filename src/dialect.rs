@@ -1,7 +1,8 @@
 //! Wire formats: frames to requests, events and replies to frames.
 //!
-//! A dialect is one codec over the same commands and events; adding one touches nothing but the table here. Wire
-//! structs live in the dialects' own files and nowhere else. No dialect decides anything or reaches a socket.
+//! A dialect is one codec over the same commands and events, in a file of its own, and a row in each of the two matches
+//! here; adding one touches nothing else. Wire structs live in the dialects' own files and nowhere else. No dialect
+//! decides anything or reaches a socket.
 
 use std::borrow::Cow;
 
@@ -10,13 +11,16 @@ use serde_json::value::RawValue;
 use crate::{
     config::Secret,
     model::{
-        ClientId, CloseReason, Command, ConnectionId, ConversationId, Event, Identity, LogId, Occurrence, Reject,
-        Reply, Seq, Timestamp,
+        ClientId, CloseReason, Command, ConnectionId, Content, ConversationId, Event, Identity, LogId, Occurrence,
+        Pair, Reject, Reply, Seq, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
 
+mod conversation;
+mod direct;
 mod native;
+mod personas;
 mod rooms;
 
 /// A wire format, named for what it speaks.
@@ -24,8 +28,54 @@ mod rooms;
 pub enum Dialect {
     /// `/v1/ws`: can say everything.
     Native,
+    /// `/ws`: direct messages (seed 000).
+    Direct,
     /// `/ws/{room_id}`: rooms (seed 002).
     Rooms,
+    /// `/api/chat/ws/{conversation_id}`: one conversation (seed 003).
+    Conversation,
+    /// `/ws/auth`, `/ws/{user_id}`: many conversations, personas (seed 004).
+    Personas,
+}
+
+/// How a dialect's sockets behave, beside what they say.
+#[derive(Debug)]
+struct Habits {
+    /// Its name in metrics and logs.
+    label: &'static str,
+    /// A message also goes to the very socket that sent it.
+    echoes: bool,
+    /// Its sockets follow their user's inbox.
+    follows_inbox: bool,
+    /// The first frame may bring the token.
+    token_in_frame: bool,
+    /// What its sockets listen to without being asked.
+    joins: Joins,
+    /// Whom the greeting names.
+    greets_with: Company,
+}
+
+/// What a dialect's sockets listen to without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joins {
+    /// Nothing.
+    Nothing,
+    /// What their user is added to while they are connected.
+    Added,
+    /// Their user's direct conversations, all of them and from the start, with what was not delivered yet. Clients of
+    /// this kind can't say what they have: what reached them is noted for them.
+    Directs,
+}
+
+/// Whom a dialect tells about when users come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Only those who come and go.
+    Nobody,
+    /// All who listen to the conversation.
+    Listeners,
+    /// At the beginning, those online who share a conversation with the user.
+    Acquaintances,
 }
 
 /// A client's own mark on a frame (`ref`), given back as it came.
@@ -67,12 +117,14 @@ pub struct Asked {
     pub reference: Option<Reference>,
     /// The `client_id` it carried.
     pub client_id: Option<ClientId>,
+    /// When it came.
+    pub at: Timestamp,
 }
 
 impl Asked {
-    /// No frame, or one that can't be referred to.
-    pub fn nothing() -> Self {
-        Self { reference: None, client_id: None }
+    /// A frame that came at this time, without marks; or none.
+    pub fn at(at: Timestamp) -> Self {
+        Self { reference: None, client_id: None, at }
     }
 }
 
@@ -85,34 +137,40 @@ pub struct Greeting<'a> {
     pub connection: ConnectionId,
     /// The conversation its route is bound to, and the newest seq of it.
     pub bound: Option<(&'a ConversationId, Seq)>,
+    /// Who is there, where the dialect names them.
+    pub present: &'a [UserId],
     /// The time.
     pub at: Timestamp,
 }
 
 /// What a codec must do.
 trait Codec: Sync {
+    fn habits(&self) -> &'static Habits;
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame>;
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame>;
-    fn event(&self, event: &Event) -> Option<Frame>;
+    fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame>;
     fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame>;
     fn refreshed(&self, asked: Asked, until: Timestamp) -> Option<Frame>;
     fn reject(&self, asked: Asked, reject: &Reject) -> Frame;
     fn resync(&self, log: &LogId, first: Seq, head: Seq) -> Option<Frame>;
     /// The last frame before a close, where there is more to say than a close can.
-    fn farewell(&self, reason: &CloseReason) -> Option<Frame>;
+    fn farewell(&self, reason: &CloseReason, at: Timestamp) -> Option<Frame>;
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)>;
 }
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 2] = [Self::Native, Self::Rooms];
+    pub const ALL: [Self; 5] = [Self::Native, Self::Direct, Self::Rooms, Self::Conversation, Self::Personas];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
     fn codec(self) -> &'static dyn Codec {
         match self {
             Self::Native => &native::Native,
+            Self::Direct => &direct::Direct,
             Self::Rooms => &rooms::Rooms,
+            Self::Conversation => &conversation::Conversation,
+            Self::Personas => &personas::Personas,
         }
     }
 
@@ -123,26 +181,32 @@ impl Dialect {
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Rooms => "rooms",
-        }
+        self.codec().habits().label
     }
 
     /// Whether a message also goes to the very socket that sent it.
     pub fn echoes(self) -> bool {
-        match self {
-            Self::Native => false,
-            Self::Rooms => true,
-        }
+        self.codec().habits().echoes
     }
 
     /// Whether its sockets follow their user's inbox.
     pub fn follows_inbox(self) -> bool {
-        match self {
-            Self::Native => true,
-            Self::Rooms => false,
-        }
+        self.codec().habits().follows_inbox
+    }
+
+    /// Whether the first frame may bring the token; else the handshake must.
+    pub fn takes_token_in_frame(self) -> bool {
+        self.codec().habits().token_in_frame
+    }
+
+    /// What its sockets listen to without being asked.
+    pub fn joins(self) -> Joins {
+        self.codec().habits().joins
+    }
+
+    /// Whom it tells about when users come and go.
+    pub fn greets_with(self) -> Company {
+        self.codec().habits().greets_with
     }
 
     /// Reads a text frame; `bound` is the conversation the connection's route names.
@@ -158,9 +222,10 @@ impl Dialect {
         self.codec().greet(greeting)
     }
 
-    /// An event as a frame; none where this dialect can't say it.
-    pub fn event(self, event: &Event) -> Option<Frame> {
-        self.codec().event(event)
+    /// An event as a frame; none where this dialect can't say it. `pair`: the two members of a direct conversation,
+    /// where that is known.
+    pub fn event(self, event: &Event, pair: Option<&Pair>) -> Option<Frame> {
+        self.codec().event(event, pair)
     }
 
     /// A reply as a frame; none where this dialect says nothing then.
@@ -190,9 +255,9 @@ impl Dialect {
     }
 
     /// The frames that end a connection: what is left to say, and the close. None where the other side is gone.
-    pub fn end(self, reason: &CloseReason) -> (Option<Frame>, Option<Frame>) {
+    pub fn end(self, reason: &CloseReason, at: Timestamp) -> (Option<Frame>, Option<Frame>) {
         let close = self.codec().close(reason).map(|(code, text)| Frame::close(code, &text));
-        (self.codec().farewell(reason), close)
+        (self.codec().farewell(reason, at), close)
     }
 }
 
@@ -226,6 +291,16 @@ fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
     })
 }
 
+/// How the seeds' dialects close: with 1008 and the reason in words, or 1013 where it is worth another try.
+fn seed_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+    match reason {
+        CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
+            Some((code::TRY_LATER, "Try again later".into()))
+        }
+        _ => common_close(reason),
+    }
+}
+
 /// How soon an occurrence may be dropped for a slow reader.
 fn class_of(occurrence: &Occurrence) -> Class {
     use std::hash::{DefaultHasher, Hash, Hasher};
@@ -237,11 +312,38 @@ fn class_of(occurrence: &Occurrence) -> Class {
     std::mem::discriminant(&occurrence.what).hash(&mut kind);
     match &occurrence.what {
         Ephemeral::Typing { .. } => return Class::Typing,
-        Ephemeral::Listening { user, .. } | Ephemeral::Presence { user, .. } | Ephemeral::Receipt { user, .. } => {
+        Ephemeral::Listening { user, .. }
+        | Ephemeral::Audience { user, .. }
+        | Ephemeral::Presence { user, .. }
+        | Ephemeral::Receipt { user, .. } => {
             user.hash(&mut kind);
         }
     }
     Class::State(kind.finish())
+}
+
+/// Reads a frame of a known type.
+fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Reject> {
+    serde_json::from_str(text).map_err(|error| explain(&error))
+}
+
+/// Checks what somebody wrote.
+fn content(text: &str) -> Result<Content, Reject> {
+    Content::parse(text).map_err(|error| Reject::Invalid(error.to_string()))
+}
+
+/// A type that a dialect doesn't have.
+fn unknown_type(kind: &str) -> Reject {
+    Reject::UnknownType(kind.chars().take(64).collect())
+}
+
+/// Reads a text frame by its `type`.
+fn request(text: &str, ask: impl FnOnce(&str) -> Result<Ask, Reject>) -> Result<Request, BadFrame> {
+    let (kind, reference) = open_envelope(text)?;
+    match ask(&kind) {
+        Ok(ask) => Ok(Request { reference, ask }),
+        Err(reject) => Err(BadFrame { reference, reject }),
+    }
 }
 
 /// The deepest JSON that is read; deeper is refused before it costs anything.

@@ -182,9 +182,9 @@ impl Site {
         };
         match endpoint {
             Endpoint::Probe(probe) => Ok(health::answer(probe, &self.broker, request.headers())),
-            Endpoint::Socket(dialect) => {
+            Endpoint::Socket(way) => {
                 let conversation = params.get("conversation");
-                upgrade::answer(self, peer, dialect, conversation, request)
+                upgrade::answer(self, peer, way, conversation, request)
             }
             Endpoint::Rest(action) => rest::answer(action, self, peer, &params, request).await,
         }

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{Clock, ConnectionId, Entry, Event, LogId, Seq},
+    model::{Clock, ConnectionId, Entry, Event, LogId, Pair, Seq},
     outbox::Outbox,
 };
 
@@ -67,6 +67,10 @@ struct Track {
     based: bool,
     /// Listeners per shard.
     attached: Box<[u32]>,
+    /// Listeners per dialect.
+    spoken: [u32; Dialect::COUNT],
+    /// The two members, where it is a direct conversation and a dialect asked.
+    pair: Option<Arc<Pair>>,
     healing: bool,
 }
 
@@ -122,6 +126,8 @@ impl Hub {
                 order: Order::after(0),
                 based: false,
                 attached: vec![0; self.shards.len()].into(),
+                spoken: [0; Dialect::COUNT],
+                pair: None,
                 healing: false,
             }
         });
@@ -155,13 +161,18 @@ impl Hub {
     }
 
     /// Lets a socket listen to a log that is followed: it gets what is ephemeral at once, and entries once it has
-    /// [caught up](Hub::splice). Returns the seq of the last entry that went out.
-    pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>) -> Option<Seq> {
+    /// [caught up](Hub::splice). Returns the seq of the last entry that went out. `pair`: the members of a direct
+    /// conversation, for a dialect that says them.
+    pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>, pair: Option<&Arc<Pair>>) -> Option<Seq> {
         let connection = outbox.connection();
         let mut tracks = self.partition(log);
         let track = tracks.get_mut(log)?;
         let shard = self.shard_of(connection);
         track.attached[shard] += 1;
+        track.spoken[dialect.index()] += 1;
+        if let (None, Some(pair)) = (&track.pair, pair) {
+            track.pair = Some(pair.clone());
+        }
         let listener = Listener { connection, dialect, live_after: None, outbox: outbox.clone() };
         self.shards[shard].queue(log, Op::Attach(listener));
         self.shards[shard].wake();
@@ -187,11 +198,17 @@ impl Hub {
     }
 
     /// Ends a socket's listening. What this returns resolves when nothing more of the log goes to that socket.
-    pub fn detach(&self, log: &LogId, connection: ConnectionId) -> impl Future<Output = ()> + Send + use<> {
+    pub fn detach(
+        &self,
+        log: &LogId,
+        dialect: Dialect,
+        connection: ConnectionId,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (done, gone) = oneshot::channel();
         if let Some(track) = self.partition(log).get_mut(log) {
             let shard = self.shard_of(connection);
             track.attached[shard] = track.attached[shard].saturating_sub(1);
+            track.spoken[dialect.index()] = track.spoken[dialect.index()].saturating_sub(1);
             self.shards[shard].queue(log, Op::Detach(connection, done));
             self.shards[shard].wake();
         }
@@ -232,12 +249,19 @@ impl Hub {
         self.source.after(log, after).await
     }
 
-    /// All logs that are followed and have their base.
+    /// Whether any socket that listens to a log speaks a dialect of which this holds.
+    pub fn is_spoken(&self, log: &LogId, holds: impl Fn(Dialect) -> bool) -> bool {
+        let tracks = self.partition(log);
+        let spoken = tracks.get(log).map(|track| track.spoken);
+        spoken.is_some_and(|spoken| Dialect::ALL.into_iter().any(|one| spoken[one.index()] > 0 && holds(one)))
+    }
+
+    /// All logs that are followed.
     pub fn logs(&self) -> Vec<LogId> {
         let mut logs = Vec::new();
         for partition in &self.partitions {
             let tracks = partition.lock().unwrap_or_else(PoisonError::into_inner);
-            logs.extend(tracks.iter().filter(|(_, track)| track.based).map(|(log, _)| log.clone()));
+            logs.extend(tracks.keys().cloned());
         }
         logs
     }
@@ -246,7 +270,10 @@ impl Hub {
     /// set back, tells all listeners to read anew.
     pub fn compare(self: &Arc<Self>, log: &LogId, first: Seq, head: Seq, head_before: Option<Seq>) {
         let mut tracks = self.partition(log);
-        let Some(track) = tracks.get_mut(log).filter(|track| track.based) else { return };
+        let Some(track) = tracks.get_mut(log) else { return };
+        if !track.based {
+            return track.hear(head);
+        }
         // What this node delivered since the store was asked is no sign of a store set back.
         if head_before.is_some_and(|before| before > head && track.order.last() == before) {
             track.order = Order::after(head);
@@ -271,7 +298,8 @@ impl Hub {
         if ready.is_empty() {
             return;
         }
-        let deliveries: Arc<[Delivery]> = ready.into_iter().map(Delivery::new).collect();
+        let delivery = |event| Delivery::new(event, track.pair.clone());
+        let deliveries: Arc<[Delivery]> = ready.into_iter().map(delivery).collect();
         for (shard, _) in self.shards.iter().zip(&track.attached).filter(|(_, listeners)| **listeners > 0) {
             shard.queue(log, Op::Deliver(deliveries.clone()));
         }

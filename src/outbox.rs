@@ -39,9 +39,16 @@ pub enum Signal {
     },
     /// The user is no longer a member, and was detached.
     Removed(ConversationId),
+    /// All of a conversation up to this seq was handed over; whether it arrives is for the session to find out.
+    HandedOver(ConversationId, Seq),
 }
 
 impl Signal {
+    /// That an entry was handed over.
+    pub fn handed_over(entry: &Entry) -> Option<Self> {
+        Some(Self::HandedOver(entry.log.conversation()?, entry.seq))
+    }
+
     /// What an inbox's entry tells the sessions that follow it.
     pub fn of(entry: &Entry) -> Option<Self> {
         match &entry.body {
@@ -206,10 +213,13 @@ impl Outbox {
     /// Tells the session something. One that lets too much of it pile up is cut off.
     pub fn signal(&self, signal: Signal) {
         let mut state = self.lock();
-        if state.signals.len() >= SIGNALS {
-            self.overflow(&mut state);
-        } else {
-            state.signals.push_back(signal);
+        let full = state.signals.len() >= SIGNALS;
+        match (state.signals.back_mut(), signal) {
+            (Some(Signal::HandedOver(last, to)), Signal::HandedOver(conversation, seq)) if *last == conversation => {
+                *to = seq;
+            }
+            _ if full => self.overflow(&mut state),
+            (_, signal) => state.signals.push_back(signal),
         }
         self.wake.notify_one();
     }

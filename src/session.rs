@@ -15,7 +15,7 @@ use crate::{
     config::Secret,
     dialect::{Ask, Asked, Dialect, Greeting, Request},
     model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Reply, Seq, UserId},
-    outbox::Outbox,
+    outbox::{Frame, Outbox},
 };
 
 mod meter;
@@ -30,11 +30,33 @@ use open::Open;
 /// How long a close may take: what is queued is written, and the client's own close is waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long somebody without a token may stay, under `dev`.
+const UNPROVEN_STAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// What a route leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// One dialect, whoever comes.
+    To(Dialect),
+    /// `/ws/{id}`: one's own id leads to one's own conversations, any other to a room.
+    RoomOrSelf,
+}
+
+impl Way {
+    /// What is spoken until it is known who comes.
+    fn dialect(self) -> Dialect {
+        match self {
+            Self::To(dialect) => dialect,
+            Self::RoomOrSelf => Dialect::Rooms,
+        }
+    }
+}
+
 /// What is known of a connection when its upgrade was answered.
 #[derive(Debug)]
 pub struct Opening {
-    /// The dialect of its route.
-    pub dialect: Dialect,
+    /// What its route leads to.
+    pub way: Way,
     /// The conversation its route names, if it is bound to one.
     pub conversation: Option<ConversationId>,
     /// The last seq the client has of that conversation, where it said one.
@@ -54,17 +76,18 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
         return;
     }
     let connection = ConnectionId::fresh();
-    let too_slow = opening.dialect.too_slow();
+    let too_slow = opening.way.dialect().too_slow();
     let outbox = Arc::new(Outbox::new(connection, writer, limits.outbox_bytes, too_slow, broker.metrics.clone()));
     let socket_limits = SocketLimits {
         message_bytes: limits.frame_bytes,
         frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
     };
-    let (dialect, address) = (opening.dialect, opening.address);
+    let (mut dialect, address) = (opening.way.dialect(), opening.address);
     let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
     // Boxed: an open connection does not keep the room that opening it took.
     let (socket, reason, user) = match Box::pin(opening.open(socket, outbox.clone(), &broker)).await {
         Ok(open) => {
+            dialect = open.dialect();
             let (socket, reason, user) = open.run().await;
             (socket, reason, Some(user))
         }
@@ -82,12 +105,17 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
         reason = reason.label(),
         "disconnected"
     );
-    Box::pin(say_goodbye(socket, &outbox, dialect, &reason)).await;
+    let last_words = dialect.end(&reason, broker.clock.now());
+    Box::pin(say_goodbye(socket, &outbox, last_words, &reason)).await;
 }
 
 /// Says why, writes what is queued, and gives the client a while to close its side.
-async fn say_goodbye(mut socket: Socket, outbox: &Arc<Outbox>, dialect: Dialect, reason: &CloseReason) {
-    let (farewell, close) = dialect.end(reason);
+async fn say_goodbye(
+    mut socket: Socket,
+    outbox: &Arc<Outbox>,
+    (farewell, close): (Option<Frame>, Option<Frame>),
+    reason: &CloseReason,
+) {
     outbox.send(farewell);
     outbox.close(close);
     let orderly = timeout(CLOSE_TIMEOUT, async {
@@ -114,7 +142,8 @@ impl Opening {
             Ok(identity) => identity,
             Err(reason) => return Err((socket, reason)),
         };
-        let connection = Arc::new(Connection::new(outbox, identity.user.clone(), self.dialect, self.conversation));
+        let (dialect, bound) = self.resolve(&identity);
+        let connection = Arc::new(Connection::new(outbox, identity.user.clone(), dialect, bound));
         if let Err(reject) = broker.chat.connect(&identity, &connection).await {
             return Err((socket, CloseReason::Refused(reject)));
         }
@@ -130,11 +159,32 @@ impl Opening {
         if let Some(token) = &self.token {
             return broker.auth.verify(token.reveal()).map_err(refused);
         }
+        let dialect = self.way.dialect();
+        if !dialect.takes_token_in_frame() {
+            return self.unproven(broker).ok_or(refused(Reject::InvalidToken));
+        }
         let first = timeout(broker.config.timing.auth_timeout, first_text(socket));
         let text = first.await.map_err(|_| refused(Reject::AuthTimeout))??;
-        match self.dialect.decode(&text, self.conversation.as_ref()) {
+        match dialect.decode(&text, self.conversation.as_ref()) {
             Ok(Request { ask: Ask::Authenticate(token), .. }) => broker.auth.verify(token.reveal()).map_err(refused),
             Ok(_) | Err(_) => Err(refused(Reject::InvalidToken)),
+        }
+    }
+
+    /// Whom a route itself names: under `dev`, `/ws/{user_id}` needs no token (seed 004).
+    fn unproven(&self, broker: &Broker) -> Option<Identity> {
+        let id = self.conversation.as_ref().filter(|_| broker.config.dev && self.way == Way::RoomOrSelf)?;
+        let user = UserId::parse(id.as_str()).ok()?;
+        let expires_at = broker.clock.now().plus(UNPROVEN_STAY);
+        Some(Identity { name: user.as_str().into(), user, admin: false, tier: None, expires_at })
+    }
+
+    /// What is spoken with this user, and about which conversation alone, if one.
+    fn resolve(&self, identity: &Identity) -> (Dialect, Option<ConversationId>) {
+        let own = self.conversation.as_ref().is_some_and(|id| id.as_str() == identity.user.as_str());
+        match self.way {
+            Way::RoomOrSelf if own => (Dialect::Personas, None),
+            way => (way.dialect(), self.conversation.clone()),
         }
     }
 }
@@ -145,7 +195,7 @@ async fn first_text(socket: &mut Socket) -> Result<Utf8Bytes, CloseReason> {
         match socket.next().await? {
             Incoming::Text(text) => return Ok(text),
             Incoming::Binary(_) => return Err(CloseReason::Binary),
-            Incoming::Alive => {}
+            Incoming::Ping | Incoming::Pong(_) => {}
         }
     }
 }

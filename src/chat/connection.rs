@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     dialect::Dialect,
-    model::{ConnectionId, ConversationId, Reject, UserId},
+    model::{ConnectionId, ConversationId, Pair, Reject, UserId},
     outbox::Outbox,
 };
 
@@ -25,11 +25,19 @@ pub struct Connection {
     joined: Mutex<Joined>,
 }
 
-/// What a connection listens to, and which of its joins that was: what an earlier one still has to bring is void.
+/// What a connection listens to.
 #[derive(Debug, Default)]
 struct Joined {
     joins: u64,
-    current: HashMap<ConversationId, u64>,
+    current: HashMap<ConversationId, Entered>,
+}
+
+/// Which of the connection's joins it was: what an earlier one still has to bring is void. And the members of a direct
+/// conversation, for a dialect that says them.
+#[derive(Debug)]
+struct Entered {
+    join: u64,
+    pair: Option<Arc<Pair>>,
 }
 
 impl Connection {
@@ -45,21 +53,26 @@ impl Connection {
     }
 
     /// Notes that it listens to a conversation: which join this is, and whether it listened already.
-    pub(super) fn enter(&self, conversation: &ConversationId, limit: usize) -> Result<(u64, bool), Reject> {
+    pub(super) fn enter(
+        &self,
+        conversation: &ConversationId,
+        pair: Option<Arc<Pair>>,
+        limit: usize,
+    ) -> Result<(u64, bool), Reject> {
         let joined = &mut *self.lock();
         let again = joined.current.contains_key(conversation);
         if !again && joined.current.len() >= limit {
             return Err(Reject::TooManyConversations);
         }
         joined.joins += 1;
-        joined.current.insert(conversation.clone(), joined.joins);
+        joined.current.insert(conversation.clone(), Entered { join: joined.joins, pair });
         Ok((joined.joins, again))
     }
 
     /// Does something for a join, unless another one or a leave came after it: none can come meanwhile.
     pub(super) fn during<T>(&self, conversation: &ConversationId, join: u64, act: impl FnOnce() -> T) -> Option<T> {
         let joined = self.lock();
-        (joined.current.get(conversation) == Some(&join)).then(act)
+        joined.current.get(conversation).is_some_and(|entered| entered.join == join).then(act)
     }
 
     /// Notes that it no longer listens; false where it did not.
@@ -70,6 +83,11 @@ impl Connection {
     /// Whether it listens to a conversation.
     pub fn listens_to(&self, conversation: &ConversationId) -> bool {
         self.lock().current.contains_key(conversation)
+    }
+
+    /// The members of a direct conversation it listens to, where its dialect says them.
+    pub(super) fn pair(&self, conversation: &ConversationId) -> Option<Arc<Pair>> {
+        self.lock().current.get(conversation)?.pair.clone()
     }
 
     /// All it listens to.

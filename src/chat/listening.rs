@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use super::{Answer, Caller, Chat, Connection, presence::came, unavailable};
 use crate::{
     degrade::Feature,
+    dialect::Joins,
     model::{
-        Body, ConversationId, Entry, Event, Identity, Joined, LogId, NewConversation, Reject, Reply, Resumed, Seq,
+        Body, ConversationId, Entry, Event, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq,
     },
     outbox::Signal,
     store::{Access, Authority, Ends},
@@ -32,7 +33,15 @@ impl Chat {
         since: Option<Seq>,
     ) -> Result<Answer, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
-        let (joined, replay) = self.enter(&caller.identity, connection, conversation, since).await?;
+        let pair = match connection.dialect.joins() {
+            Joins::Directs => match self.pair_of(conversation).await? {
+                Some(pair) => Some(pair),
+                // Nothing else is listened to.
+                None => return Ok(Reply::Done.into()),
+            },
+            Joins::Nothing | Joins::Added => None,
+        };
+        let (joined, replay) = self.enter(&caller.identity, connection, conversation, since, pair).await?;
         Ok(Answer { reply: Reply::Joined(conversation.clone(), joined), replays: vec![replay] })
     }
 
@@ -47,7 +56,7 @@ impl Chat {
         }
         let (mut each, mut replays) = (Vec::with_capacity(cursors.len()), Vec::with_capacity(cursors.len()));
         for (conversation, since) in cursors {
-            let entered = self.enter(&caller.identity, connection, &conversation, Some(since)).await;
+            let entered = self.enter(&caller.identity, connection, &conversation, Some(since), None).await;
             each.push((
                 conversation,
                 entered.map(|(joined, replay)| {
@@ -65,39 +74,46 @@ impl Chat {
         identity: &Identity,
         connection: &Arc<Connection>,
         conversation: &ConversationId,
+        pair: Option<Arc<Pair>>,
     ) -> Result<(), Reject> {
-        let (_, replay) = self.enter(identity, connection, conversation, None).await?;
+        let (_, replay) = self.enter(identity, connection, conversation, None, pair).await?;
         self.spawn(self.clone().replay(connection.clone(), vec![replay]));
         Ok(())
     }
 
-    /// Makes a connection listen; joining again begins anew from the given seq.
-    async fn enter(
+    /// Makes a connection listen; joining again begins anew from the given seq. `pair`: the members of a direct
+    /// conversation, for a dialect that says them; that the user is one of them is known then.
+    pub(super) async fn enter(
         self: &Arc<Self>,
         identity: &Identity,
         connection: &Arc<Connection>,
         conversation: &ConversationId,
         since: Option<Seq>,
+        pair: Option<Arc<Pair>>,
     ) -> Result<(Joined, Replay), Reject> {
-        let log = LogId::from(conversation);
-        let (join, again) = connection.enter(conversation, self.config.limits.conversations_per_connection)?;
+        let (log, limit) = (LogId::from(conversation), self.config.limits.conversations_per_connection);
+        let (join, again) = connection.enter(conversation, pair.clone(), limit)?;
         if again {
-            self.hub.detach(&log, connection.id()).await;
+            self.hub.detach(&log, connection.dialect, connection.id()).await;
         }
-        let admitted = self.admit_listener(identity, conversation, &log).await;
+        let admitted = match pair {
+            Some(_) => self.follow_known(&log).await.map(|head| Ends { first: 1, head }),
+            None => self.admit_listener(identity, conversation, &log).await,
+        };
         if again {
             // Only now: the log is followed all along, and its subscription stands.
             self.release(&log);
         }
         let (ends, head) = match admitted {
-            Ok(ends) => match self.hub.attach(&log, connection.dialect, &connection.outbox) {
+            Ok(ends) => match self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref()) {
                 Some(head) => (ends, head),
                 None => return Err(self.turned_away(connection, conversation, Reject::Unavailable)),
             },
             Err(reject) => return Err(self.turned_away(connection, conversation, reject)),
         };
         if self.backplane.listen(connection.id(), conversation).await.first {
-            self.tell(&log, Some(connection.id()), came(identity.user.clone(), identity.name.clone()));
+            let status = self.status_of(&identity.user).await;
+            self.tell(&log, Some(connection.id()), came(identity.user.clone(), identity.name.clone(), status));
         }
         let (resumed, has) = self.resume_point(since, ends, head);
         Ok((Joined { head, resumed }, Replay { log, has, join: Some((conversation.clone(), join)) }))
@@ -196,20 +212,29 @@ impl Chat {
         self.hub.unfollow(log, || self.backplane.unsubscribe(log));
     }
 
-    /// Lets a connection follow its user's inbox, from now on.
-    pub(super) async fn follow_inbox(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), Reject> {
+    /// Follows a log that the user is known to have a part in. Returns its head.
+    async fn follow_known(self: &Arc<Self>, log: &LogId) -> Result<Seq, Reject> {
         self.needs(Feature::History)?;
-        let log = LogId::inbox(&connection.user);
-        let gate = self.hub.follow(&log);
+        let gate = self.hub.follow(log);
         let opened = gate.get_or_try_init(|| async {
-            self.backplane.subscribe(&log).await;
-            self.hub.base(&log, self.head(&log).await?);
+            self.backplane.subscribe(log).await;
+            self.hub.base(log, self.head(log).await?);
             Ok(())
         });
-        let attached = match opened.await {
-            Ok(()) => self.hub.attach(&log, connection.dialect, &connection.outbox).ok_or(Reject::Unavailable),
-            Err(reject) => Err(reject),
-        };
+        match opened.await {
+            Ok(()) => Ok(self.hub.last(log).unwrap_or(0)),
+            Err(reject) => {
+                self.release(log);
+                Err(reject)
+            }
+        }
+    }
+
+    /// Lets a connection follow its user's inbox, from now on.
+    pub(super) async fn follow_inbox(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), Reject> {
+        let log = LogId::inbox(&connection.user);
+        self.follow_known(&log).await?;
+        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None).ok_or(Reject::Unavailable);
         match attached {
             Ok(head) => {
                 // Commonly nothing went out since the head was read, and it is live at once.
@@ -228,7 +253,7 @@ impl Chat {
     /// Ends a connection's following of its user's inbox.
     pub(super) fn leave_inbox(&self, connection: &Connection) {
         let log = LogId::inbox(&connection.user);
-        drop(self.hub.detach(&log, connection.id()));
+        drop(self.hub.detach(&log, connection.dialect, connection.id()));
         self.release(&log);
     }
 
@@ -254,7 +279,7 @@ impl Chat {
         conversation: &ConversationId,
     ) -> impl Future<Output = ()> + Send + use<> {
         let log = LogId::from(conversation);
-        let gone = self.hub.detach(&log, connection.id());
+        let gone = self.hub.detach(&log, connection.dialect, connection.id());
         self.release(&log);
         gone
     }
@@ -292,11 +317,15 @@ impl Chat {
     /// Puts entries into the outbox. The last one's seq; none where they ended the user's membership.
     fn hand_over(&self, connection: &Connection, entries: Vec<Entry>) -> Option<Seq> {
         let (mut last, mut frames, mut removed) = (0, Vec::with_capacity(entries.len()), false);
+        let pair = entries.first().and_then(|entry| connection.pair(&entry.log.conversation()?));
+        let mut arrived = None;
         for entry in entries {
             last = entry.seq;
             removed = matches!(&entry.body, Body::MemberRemoved { user } if *user == connection.user);
             let (signal, conversation) = (Signal::of(&entry), entry.log.conversation());
-            frames.extend(connection.dialect.event(&Event::Entry { entry: Arc::new(entry), origin: None }));
+            arrived = pair.as_ref().and_then(|_| Signal::handed_over(&entry));
+            let event = Event::Entry { entry: Arc::new(entry), origin: None };
+            frames.extend(connection.dialect.event(&event, pair.as_deref()));
             signal.into_iter().for_each(|signal| connection.outbox.signal(signal));
             if let (true, Some(conversation)) = (removed, conversation) {
                 connection.outbox.signal(Signal::Removed(conversation));
@@ -304,6 +333,7 @@ impl Chat {
             }
         }
         connection.outbox.send(frames);
+        arrived.into_iter().for_each(|signal| connection.outbox.signal(signal));
         (!removed).then_some(last)
     }
 }

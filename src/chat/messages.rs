@@ -8,9 +8,10 @@ use super::{Answer, Begun, Caller, Chat, unavailable};
 use crate::{
     backplane::Admission,
     degrade::Feature,
+    dialect::Joins,
     model::{
-        Body, ClientId, Content, ConversationId, Emoji, Identity, LogId, MessagePage, NewMessage, Reject, Reply, Sent,
-        Seq, Target, UserId,
+        Body, ClientId, Content, ConversationId, Emoji, Identity, LogId, MessagePage, NewMessage, Pair, Reject, Reply,
+        Sent, Seq, Target, UserId,
     },
     store::{AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry},
 };
@@ -70,14 +71,20 @@ impl Chat {
     /// else it would join like the others, and be given its own message.
     async fn direct(self: &Arc<Self>, caller: &Caller, other: &UserId) -> Result<ConversationId, Reject> {
         let one = &caller.identity.user;
-        let pair = (one.min(other).clone(), one.max(other).clone());
+        let pair = Pair::of(one, other);
         if let Some(known) = self.pairs.get(&pair) {
             return Ok(known);
         }
         let (conversation, told) = self.store.direct(one, other).await.map_err(|error| unavailable(&error))?;
-        let connection = caller.connection.as_ref().filter(|connection| connection.dialect.follows_inbox());
-        if let (Some(connection), false) = (connection, told.is_empty()) {
-            self.listen_from_now(&caller.identity, connection, &conversation).await?;
+        if let (Some(connection), false) = (&caller.connection, told.is_empty()) {
+            let said = match connection.dialect.joins() {
+                Joins::Nothing => None,
+                Joins::Added => Some(None),
+                Joins::Directs => Some(Some(Arc::new(pair.clone()))),
+            };
+            if let Some(said) = said {
+                self.listen_from_now(&caller.identity, connection, &conversation, said).await?;
+            }
         }
         self.spread_entries(told);
         self.pairs.learn(pair, conversation.clone());

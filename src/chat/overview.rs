@@ -6,6 +6,7 @@ use crate::model::{NodeStats, Reject, Reply, Stats};
 impl Chat {
     pub(super) async fn online(&self, cursor: u64, limit: u32) -> Answer {
         let (users, next) = self.backplane.online_page(cursor, limit).await;
+        let users = self.visible(users).await;
         let count = self.backplane.online_count().await;
         Reply::Online { users, count, next: (next != 0).then_some(next) }.into()
     }

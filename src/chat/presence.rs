@@ -1,6 +1,9 @@
 //! Coming, going, and what others see of it; how far people have read.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{Answer, Caller, Chat, Connection, unavailable};
 use crate::{
@@ -51,13 +54,16 @@ impl Chat {
         self.backplane.unregister(connection.id()).await;
     }
 
-    /// Tells those concerned that somebody left. Only the node that claimed the departure does.
+    /// Tells those concerned that somebody left. Only the node that claimed the departure does. Who was invisible was
+    /// never there.
     pub(super) async fn departed(&self, departure: Departure) {
         let Departure { user, name, left, offline } = departure;
-        for conversation in left {
-            let gone = Ephemeral::Listening { user: user.clone(), name: name.clone(), active: false };
-            let presence = Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online };
-            self.tell(&LogId::from(&conversation), None, [gone].into_iter().chain(offline.then_some(presence)));
+        if self.status_of(&user).await != Status::Invisible {
+            for conversation in left {
+                let gone = Ephemeral::Listening { user: user.clone(), name: name.clone(), active: false };
+                let presence = Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online };
+                self.tell(&LogId::from(&conversation), None, [gone].into_iter().chain(offline.then_some(presence)));
+            }
         }
         if offline && let Err(error) = self.store.seen(&[user], self.clock.now()).await {
             tracing::debug!(%error, "last-seen could not be noted");
@@ -65,11 +71,35 @@ impl Chat {
     }
 
     /// Tells those concerned that somebody is here after all.
-    pub(super) fn returned(&self, Return { user, name, joined, .. }: Return) {
+    pub(super) async fn returned(&self, Return { user, name, joined, .. }: Return) {
+        let status = self.status_of(&user).await;
         for conversation in joined {
-            let here = came(user.clone(), name.clone());
-            self.tell(&LogId::from(&conversation), None, here);
+            self.tell(&LogId::from(&conversation), None, came(user.clone(), name.clone(), status));
         }
+    }
+
+    /// How a user wishes to be seen, as it was a moment ago; where the store can't say, as anybody.
+    pub(super) async fn status_of(&self, user: &UserId) -> Status {
+        if let Some(known) = self.statuses.get(user) {
+            return known;
+        }
+        match self.ask_status(user).await {
+            Some(status) => {
+                self.statuses.learn(user.clone(), status);
+                status
+            }
+            None => Status::default(),
+        }
+    }
+
+    /// Those of these users who don't wish to be invisible.
+    pub(super) async fn visible(&self, mut users: Vec<UserId>) -> Vec<UserId> {
+        if let Ok(statuses) = self.store.statuses(&users).await {
+            let invisible = statuses.into_iter().filter(|(_, status, _)| *status == Status::Invisible);
+            let invisible: HashSet<UserId> = invisible.map(|(user, ..)| user).collect();
+            users.retain(|user| !invisible.contains(user));
+        }
+        users
     }
 
     pub(super) async fn presence(&self, users: Vec<UserId>) -> Result<Answer, Reject> {
@@ -78,8 +108,7 @@ impl Chat {
             Ok(()) => self.store.statuses(&users).await.map_err(|error| unavailable(&error))?,
             Err(_) => Vec::new(),
         };
-        let known: std::collections::HashMap<_, _> =
-            known.into_iter().map(|(user, status, seen)| (user, (status, seen))).collect();
+        let known: HashMap<_, _> = known.into_iter().map(|(user, status, seen)| (user, (status, seen))).collect();
         let seen = |(user, online): (UserId, bool)| {
             let (status, last_seen) = known.get(&user).copied().unwrap_or_default();
             let online = online && status != Status::Invisible;
@@ -88,15 +117,25 @@ impl Chat {
         Ok(Reply::Presence(users.into_iter().zip(online).map(seen).collect()).into())
     }
 
+    /// Keeps a status and tells it wherever the user listens, on all nodes.
     pub(super) async fn set_status(&self, caller: &Caller, status: Status) -> Result<Answer, Reject> {
         self.needs(Feature::Append)?;
         self.make_known(&caller.identity).await?;
-        let user = &caller.identity.user;
+        let (user, name) = (&caller.identity.user, &caller.identity.name);
+        let before = self.status_of(user).await;
         self.store.set_status(user, status).await.map_err(|error| unavailable(&error))?;
-        let online = status != Status::Invisible;
-        for conversation in caller.connection.iter().flat_map(|connection| connection.joined()) {
-            let what = Ephemeral::Presence { user: user.clone(), online, status: shown(status) };
-            self.tell(&LogId::from(&conversation), None, [what]);
+        self.statuses.learn(user.clone(), status);
+        let told = match (before, status) {
+            (Status::Invisible, Status::Invisible) => Vec::new(),
+            (_, Status::Invisible) => vec![
+                Ephemeral::Listening { user: user.clone(), name: name.clone(), active: false },
+                Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online },
+            ],
+            (Status::Invisible, _) => came(user.clone(), name.clone(), status),
+            _ => vec![Ephemeral::Presence { user: user.clone(), online: true, status }],
+        };
+        for conversation in self.backplane.joined(user).await {
+            self.tell(&LogId::from(&conversation), None, told.iter().cloned());
         }
         Ok(Reply::Done.into())
     }
@@ -109,14 +148,35 @@ impl Chat {
         read: Option<Seq>,
     ) -> Result<Answer, Reject> {
         self.must_be_member(&caller.identity, conversation).await?;
-        let (read, user) = (read.unwrap_or(0), &caller.identity.user);
-        let marked = self.store.mark(conversation, user, delivered.unwrap_or(0).max(read), read).await;
+        self.mark(caller, conversation, delivered.unwrap_or(0), read.unwrap_or(0)).await?;
+        Ok(Reply::Done.into())
+    }
+
+    async fn mark(
+        &self,
+        caller: &Caller,
+        conversation: &ConversationId,
+        delivered: Seq,
+        read: Seq,
+    ) -> Result<(), Reject> {
+        let user = &caller.identity.user;
+        let marked = self.store.mark(conversation, user, delivered.max(read), read).await;
         if let Some((delivered_seq, read_seq)) = marked.map_err(|error| unavailable(&error))? {
             let origin = caller.connection.as_ref().map(|connection| connection.id());
             let what = Ephemeral::Receipt { user: user.clone(), delivered_seq, read_seq };
             self.tell(&LogId::from(conversation), origin, [what]);
         }
-        Ok(Reply::Done.into())
+        Ok(())
+    }
+
+    /// Notes what reached a client that can't say so itself. Where that fails, the client gets it again when it comes
+    /// back: rather twice than never.
+    pub async fn note_delivered(self: Arc<Self>, caller: Caller, arrived: HashMap<ConversationId, Seq>) {
+        for (conversation, seq) in arrived {
+            if self.mark(&caller, &conversation, seq, 0).await.is_err() {
+                return;
+            }
+        }
     }
 
     pub(super) async fn notifications(&self, caller: &Caller, limit: u32, offset: u32) -> Result<Answer, Reject> {
@@ -139,7 +199,10 @@ fn shown(status: Status) -> Status {
 }
 
 /// What others see when a user begins to listen.
-pub(super) fn came(user: UserId, name: Arc<str>) -> [Ephemeral; 2] {
-    let presence = Ephemeral::Presence { user: user.clone(), online: true, status: Status::Online };
-    [Ephemeral::Listening { user, name, active: true }, presence]
+pub(super) fn came(user: UserId, name: Arc<str>, status: Status) -> Vec<Ephemeral> {
+    if status == Status::Invisible {
+        return Vec::new();
+    }
+    let presence = Ephemeral::Presence { user: user.clone(), online: true, status };
+    vec![Ephemeral::Listening { user, name, active: true }, presence]
 }

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 
-use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, code, common_close, explain, open_envelope};
+use super::{
+    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, class_of, code, common_close, content,
+    read, request, unknown_type,
+};
 use crate::{
     config::Secret,
     model::{
-        CloseReason, Command, Content, ConversationId, Emoji, Event, LogId, NewMessage, Reject, Reply, Seq, Target,
+        CloseReason, Command, ConversationId, Emoji, Event, LogId, NewMessage, Pair, Reject, Reply, Seq, Target,
         Timestamp,
     },
     outbox::{Class, Frame},
@@ -37,9 +40,7 @@ const HISTORY_MAX: u32 = 100;
 const PRESENCE_MAX: usize = 1_000;
 
 fn ask(text: &str) -> Result<Ask, Reject> {
-    let frame: In<'_> = serde_json::from_str(text).map_err(|error| explain(&error))?;
-    let content = |text: &str| Content::parse(text).map_err(|error| Reject::Invalid(error.to_string()));
-    Ok(Ask::Command(match frame {
+    Ok(Ask::Command(match read(text)? {
         In::Authenticate { token } => return Ok(Ask::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
         In::Join { conversation_id, since_seq } => {
@@ -105,28 +106,30 @@ fn negative() -> Reject {
 }
 
 impl Codec for Native {
-    fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        let (kind, reference) = open_envelope(text)?;
-        let asked = if In::KINDS.contains(&&*kind) {
-            ask(text)
-        } else {
-            Err(Reject::UnknownType(kind.chars().take(64).collect()))
-        };
-        match asked {
-            Ok(ask) => Ok(Request { reference, ask }),
-            Err(reject) => Err(BadFrame { reference, reject }),
+    fn habits(&self) -> &'static Habits {
+        &Habits {
+            label: "native",
+            echoes: false,
+            follows_inbox: true,
+            token_in_frame: true,
+            joins: Joins::Added,
+            greets_with: Company::Nobody,
         }
+    }
+
+    fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        request(text, |kind| if In::KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
         Some(Out::greeting(greeting).frame())
     }
 
-    fn event(&self, event: &Event) -> Option<Frame> {
+    fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
             Event::Entry { entry, .. } => Some(Out::entry(entry).frame()),
             Event::Occurrence { occurrence, .. } => {
-                Some(Frame::json(&Out::occurrence(occurrence), class_of(occurrence)))
+                Some(Frame::json(&Out::occurrence(occurrence)?, class_of(occurrence)))
             }
         }
     }
@@ -149,7 +152,7 @@ impl Codec for Native {
         Some(Out::Resync { reference: None, conversation_id: log.conversation()?, first_seq, head }.frame())
     }
 
-    fn farewell(&self, reason: &CloseReason) -> Option<Frame> {
+    fn farewell(&self, reason: &CloseReason, _: Timestamp) -> Option<Frame> {
         match reason {
             CloseReason::Restart(after) => Some(Out::Restart { retry_after_ms: after.as_millis() as u64 }.frame()),
             _ => None,

@@ -4,12 +4,15 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ask, Asked, BadFrame, Codec, Greeting, Request, class_of, code, common_close, explain, open_envelope};
+use super::{
+    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, class_of, content, read, request,
+    seed_close, unknown_type,
+};
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, Content, ConversationId, Entry, EntryId, Ephemeral, Event, LogId,
-        NewMessage, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, NewMessage,
+        Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -133,13 +136,12 @@ fn ask(kind: &str, text: &str, room: &ConversationId) -> Result<Ask, Reject> {
     let typing = |active| Command::Typing { conversation: room.clone(), active };
     let command = match kind {
         "send_message" => {
-            let packet: Packet<SendMessage<'_>> = serde_json::from_str(text).map_err(|error| explain(&error))?;
-            let content = Content::parse(&packet.data.content).map_err(|error| Reject::Invalid(error.to_string()))?;
+            let Packet { data } = read::<Packet<SendMessage<'_>>>(text)?;
             Command::Send(NewMessage {
                 to: Target::Conversation(room.clone()),
-                content,
-                client_id: packet.data.client_id,
-                reply_to: packet.data.reply_to,
+                content: content(&data.content)?,
+                client_id: data.client_id,
+                reply_to: data.reply_to,
                 persona: None,
             })
         }
@@ -147,25 +149,28 @@ fn ask(kind: &str, text: &str, room: &ConversationId) -> Result<Ask, Reject> {
         "typing_stop" => typing(false),
         "ping" => Command::Ping,
         "refresh" => {
-            let packet: Packet<Refresh> = serde_json::from_str(text).map_err(|error| explain(&error))?;
-            return Ok(Ask::Refresh(Secret::new(packet.data.token)));
+            return Ok(Ask::Refresh(Secret::new(read::<Packet<Refresh>>(text)?.data.token)));
         }
-        other => return Err(Reject::UnknownType(other.chars().take(64).collect())),
+        other => return Err(unknown_type(other)),
     };
     Ok(Ask::Command(command))
 }
 
 impl Codec for Rooms {
-    fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        let (kind, reference) = open_envelope(text)?;
-        let asked = match bound {
-            Some(room) => ask(&kind, text, room),
-            None => Err(Reject::Invalid("No room".into())),
-        };
-        match asked {
-            Ok(ask) => Ok(Request { reference, ask }),
-            Err(reject) => Err(BadFrame { reference, reject }),
+    fn habits(&self) -> &'static Habits {
+        &Habits {
+            label: "rooms",
+            echoes: true,
+            follows_inbox: false,
+            token_in_frame: false,
+            joins: Joins::Nothing,
+            greets_with: Company::Nobody,
         }
+    }
+
+    fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        let no_room = || Reject::Invalid("No room".into());
+        request(text, |kind| ask(kind, text, bound.ok_or_else(no_room)?))
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -174,7 +179,7 @@ impl Codec for Rooms {
         Some(frame(&Out::Connected { room_id, user_id, username, seq, timestamp: greeting.at }))
     }
 
-    fn event(&self, event: &Event) -> Option<Frame> {
+    fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
             Event::Entry { entry, .. } => message(entry),
             Event::Occurrence { occurrence, .. } => {
@@ -189,7 +194,7 @@ impl Codec for Rooms {
                     Ephemeral::Typing { user, name, active: false } => Out::UserStoppedTyping(person(user, name)),
                     Ephemeral::Listening { user, name, active: true } => Out::UserJoined(person(user, name)),
                     Ephemeral::Listening { user, name, active: false } => Out::UserLeft(person(user, name)),
-                    Ephemeral::Presence { .. } | Ephemeral::Receipt { .. } => return None,
+                    Ephemeral::Audience { .. } | Ephemeral::Presence { .. } | Ephemeral::Receipt { .. } => return None,
                 };
                 Some(Frame::json(&out, class_of(occurrence)))
             }
@@ -238,17 +243,12 @@ impl Codec for Rooms {
         Some(frame(&Out::Resync { room_id: log, first_seq, head }))
     }
 
-    fn farewell(&self, _: &CloseReason) -> Option<Frame> {
+    fn farewell(&self, _: &CloseReason, _: Timestamp) -> Option<Frame> {
         None
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        match reason {
-            CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
-                Some((code::TRY_LATER, "Try again later".into()))
-            }
-            _ => common_close(reason),
-        }
+        seed_close(reason)
     }
 }
 

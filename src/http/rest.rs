@@ -270,9 +270,9 @@ mod tests {
 
     #[test]
     fn the_socket_url_follows_the_public_one() {
-        assert_eq!(public_socket_url("https://chat.example.com"), "wss://chat.example.com/v1/ws");
-        assert_eq!(public_socket_url("http://localhost:80/chat"), "ws://localhost:80/chat/v1/ws");
-        assert_eq!(public_socket_url("wss://chat.example.com"), "wss://chat.example.com/v1/ws");
+        assert_eq!(public_socket_url("https://chat.example.com"), "wss://chat.example.com/ws");
+        assert_eq!(public_socket_url("http://localhost:80/chat"), "ws://localhost:80/chat/ws");
+        assert_eq!(public_socket_url("wss://chat.example.com"), "wss://chat.example.com/ws");
     }
 
     #[test]
@@ -281,8 +281,8 @@ mod tests {
         assert_eq!(socket_url(&headers, false), None);
         headers.insert(header::HOST, "chat.example.com:8000".parse().unwrap());
         headers.insert("x-forwarded-proto", "https".parse().unwrap());
-        assert_eq!(socket_url(&headers, false).unwrap(), "ws://chat.example.com:8000/v1/ws");
-        assert_eq!(socket_url(&headers, true).unwrap(), "wss://chat.example.com:8000/v1/ws");
+        assert_eq!(socket_url(&headers, false).unwrap(), "ws://chat.example.com:8000/ws");
+        assert_eq!(socket_url(&headers, true).unwrap(), "wss://chat.example.com:8000/ws");
         headers.insert(header::HOST, "a b/c".parse().unwrap());
         assert_eq!(socket_url(&headers, false), None);
     }

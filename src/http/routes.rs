@@ -4,7 +4,7 @@ use hyper::Method;
 use matchit::{Params, Router};
 
 use super::{health::Probe, rest::Action};
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, session::Way};
 
 /// Which of a node's two faces a listener shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// A WebSocket.
-    Socket(Dialect),
+    Socket(Way),
     /// Health or metrics; no token is needed.
     Probe(Probe),
     /// REST; a token is needed.
@@ -41,15 +41,18 @@ impl On {
 }
 
 /// Where new clients are sent to by the token endpoint.
-pub(super) const SOCKET_PATH: &str = "/v1/ws";
+pub(super) const SOCKET_PATH: &str = "/ws";
 
 use Action::{AddMembers, Conversation, Conversations, CreateConversation, Messages, RemoveMember, SendMessage, Token};
 use Endpoint::{Probe as Answers, Rest, Socket};
 use Method as M;
 
 const ROUTES: &[(Method, &str, Endpoint, On)] = &[
-    (M::GET, SOCKET_PATH, Socket(Dialect::Native), On::Clients),
-    (M::GET, "/ws/{conversation}", Socket(Dialect::Rooms), On::Clients),
+    (M::GET, "/v1/ws", Socket(Way::To(Dialect::Native)), On::Clients),
+    (M::GET, SOCKET_PATH, Socket(Way::To(Dialect::Direct)), On::Clients),
+    (M::GET, "/ws/auth", Socket(Way::To(Dialect::Personas)), On::Clients),
+    (M::GET, "/ws/{conversation}", Socket(Way::RoomOrSelf), On::Clients),
+    (M::GET, "/api/chat/ws/{conversation}", Socket(Way::To(Dialect::Conversation)), On::Clients),
     (M::POST, "/api/websocket/token", Rest(Token), On::Clients),
     (M::GET, "/api/chat/conversations", Rest(Conversations), On::Clients),
     (M::POST, "/api/chat/conversations", Rest(CreateConversation), On::Clients),
@@ -149,7 +152,7 @@ mod tests {
             panic!("found");
         };
         assert_eq!(allow, "GET, HEAD, POST");
-        for path in ["/", "/ws", "/ws/", "/ws/a/b", "/v1/ws/", "/metrics", "/api/chat/conversations/"] {
+        for path in ["/", "/ws/", "/ws/a/b", "/v1/ws/", "/metrics", "/api/chat/conversations/"] {
             assert!(matches!(routes.find(&Method::GET, path), Found::Nothing), "{path}");
         }
     }

@@ -17,9 +17,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{Answer, Payload, Peer, Site, client, gate::Refusal, problem::Problem};
 use crate::{
     config::Secret,
-    dialect::Dialect,
     model::{ConversationId, Seq},
-    session::{self, Opening},
+    session::{self, Opening, Way},
 };
 
 /// The subprotocol that clients may ask for beside the one that carries their token.
@@ -33,7 +32,7 @@ const HANDOVER: Duration = Duration::from_secs(10);
 pub(super) fn answer(
     site: &Site,
     peer: &Arc<Peer>,
-    dialect: Dialect,
+    way: Way,
     conversation: Option<&str>,
     request: Request<Incoming>,
 ) -> Answer {
@@ -45,7 +44,7 @@ pub(super) fn answer(
     });
     let Checked { accept, protocol, token, conversation, since, address, place } =
         checked.map_err(|refused| refused.problem)?;
-    let opening = Opening { dialect, conversation, since, token, address };
+    let opening = Opening { way, conversation, since, token, address };
     let broker = Arc::clone(site.broker());
     let (permit, open) = (Arc::clone(&peer.permit), broker.gate.opened());
     site.broker().tasks.spawn(async move {

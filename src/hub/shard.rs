@@ -13,9 +13,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, Joins},
     metrics::Metrics,
-    model::{Body, ConnectionId, Event, LogId, Seq, UserId},
+    model::{Body, ConnectionId, Event, LogId, Pair, Seq, UserId},
     outbox::{Frame, Outbox, Signal},
 };
 
@@ -28,16 +28,18 @@ const QUEUE_MAX: usize = 16_384;
 #[derive(Debug)]
 pub(super) struct Delivery {
     event: Event,
+    /// The two members, where the log is a direct conversation and a dialect asked.
+    pair: Option<Arc<Pair>>,
     frames: [OnceLock<Option<Frame>>; Dialect::COUNT],
 }
 
 impl Delivery {
-    pub(super) fn new(event: Event) -> Self {
-        Self { event, frames: std::array::from_fn(|_| OnceLock::new()) }
+    pub(super) fn new(event: Event, pair: Option<Arc<Pair>>) -> Self {
+        Self { event, pair, frames: std::array::from_fn(|_| OnceLock::new()) }
     }
 
     fn frame(&self, dialect: Dialect) -> Option<&Frame> {
-        self.frames[dialect.index()].get_or_init(|| dialect.event(&self.event)).as_ref()
+        self.frames[dialect.index()].get_or_init(|| dialect.event(&self.event, self.pair.as_deref())).as_ref()
     }
 
     fn is_for(&self, listener: &Listener) -> bool {
@@ -57,6 +59,14 @@ impl Delivery {
                 Body::MemberRemoved { user } => Some(user),
                 _ => None,
             },
+            Event::Occurrence { .. } => None,
+        }
+    }
+
+    /// What this tells the session of a client that can't say what it has.
+    fn handed_over(&self) -> Option<Signal> {
+        match &self.event {
+            Event::Entry { entry, .. } => Signal::handed_over(entry),
             Event::Occurrence { .. } => None,
         }
     }
@@ -281,6 +291,10 @@ fn serve(listeners: &[Listener], deliveries: &[Delivery], touched: &mut Vec<Arc<
         }
         if listener.live_after.is_some() {
             deliveries.iter().filter_map(Delivery::signal).for_each(|signal| listener.outbox.signal(signal));
+        }
+        if listener.dialect.joins() == Joins::Directs {
+            let newest = deliveries.iter().rfind(|delivery| delivery.is_for(listener));
+            newest.and_then(Delivery::handed_over).into_iter().for_each(|signal| listener.outbox.signal(signal));
         }
     }
     count

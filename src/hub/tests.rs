@@ -81,7 +81,7 @@ impl Bench {
     /// A listener that has all up to `has`, and gets the rest as sessions give it.
     async fn listen(&self, has: Seq) -> (Arc<Outbox>, TcpStream) {
         let (outbox, client) = self.reader().await;
-        self.hub.attach(&self.log, Dialect::Native, &outbox).unwrap();
+        self.hub.attach(&self.log, Dialect::Native, &outbox, None).unwrap();
         self.catch_up(&outbox, has).await;
         (outbox, client)
     }
@@ -91,7 +91,7 @@ impl Bench {
             for entry in self.hub.fetch(&self.log, has).await.unwrap() {
                 has = entry.seq;
                 let event = Event::Entry { entry: Arc::new(entry), origin: None };
-                outbox.send(Dialect::Native.event(&event));
+                outbox.send(Dialect::Native.event(&event, None));
             }
         }
     }

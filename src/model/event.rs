@@ -138,6 +138,18 @@ pub enum Ephemeral {
         /// False when they left.
         active: bool,
     },
+    /// As `Listening`, with all who listen then. Each node makes it for those dialects that tell it; it is never
+    /// published.
+    Audience {
+        /// Who came or left.
+        user: UserId,
+        /// Their display name.
+        name: Arc<str>,
+        /// False when they left.
+        active: bool,
+        /// All who listen now.
+        present: Arc<[UserId]>,
+    },
     /// A user came, went, or changed how they wish to be seen.
     Presence {
         /// Who.

@@ -89,6 +89,14 @@ impl Reject {
         }
     }
 
+    /// In how many milliseconds the next message will be taken, where there were too many.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after, .. } => u64::try_from(retry_after.as_millis()).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether the same request may succeed later.
     pub fn retryable(&self) -> bool {
         matches!(self, Self::RateLimited { .. } | Self::TooManyConnectionsMaybe | Self::Unavailable | Self::Unknown)

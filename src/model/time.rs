@@ -29,6 +29,11 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// This much later.
+    pub fn plus(self, span: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+    }
+
     /// How long after `earlier` this is; zero where it is before it.
     pub fn since(self, earlier: Self) -> std::time::Duration {
         std::time::Duration::from_micros(self.0.saturating_sub(earlier.0).max(0).unsigned_abs())

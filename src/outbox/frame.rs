@@ -72,9 +72,9 @@ impl Frame {
         Self { bytes: frame(Opcode::Binary, payload), class: Class::Durable }
     }
 
-    /// A ping without payload.
-    pub fn ping() -> Self {
-        Self { bytes: frame(Opcode::Ping, &[]), class: Class::Durable }
+    /// A ping, by whose number its pong is known.
+    pub fn ping(number: u32) -> Self {
+        Self { bytes: frame(Opcode::Ping, &number.to_be_bytes()), class: Class::Durable }
     }
 
     /// A close frame; a reason too long for a control frame is cut.

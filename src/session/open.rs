@@ -1,21 +1,30 @@
 //! An open connection: one loop over what comes in, what is under way, what the hub says, and the clock.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    Ask, Asked, Broker, CloseReason, Command, Connection, Greeting, Identity, Incoming, Reject, Reply, Request, Socket,
-    UserId,
+    Ask, Asked, Broker, CloseReason, Command, Connection, ConversationId, Dialect, Greeting, Identity, Incoming,
+    Reject, Request, Socket, UserId,
 };
 use crate::{
     chat::{Answer, Begun, Caller},
     config::Secret,
-    model::{Joined, LogId, Resumed, Seq},
+    dialect::Joins,
+    model::{LogId, Resumed, Seq},
     outbox::{Frame, Signal, Woken},
 };
+
+/// How long after a frame was handed over it is asked whether it arrived, where only a ping can ask.
+const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 /// A command's answer, with what it answers.
 type Answered = (Asked, Result<Answer, Reject>);
@@ -33,6 +42,7 @@ pub(super) struct Open {
     /// Joins the hub asked for, until their turn comes.
     waiting: VecDeque<Command>,
     heartbeat: Heartbeat,
+    arrivals: Arrivals,
     /// Frames were put into the outbox and are to be written.
     unwritten: bool,
     opened_at: Instant,
@@ -61,6 +71,33 @@ impl Heartbeat {
     fn due(&self) -> Instant {
         self.pong_due.map_or(self.next_ping, |due| due.min(self.next_ping))
     }
+
+    /// Pings soon, to learn what has arrived.
+    fn soon(&mut self) {
+        self.next_ping = self.next_ping.min(Instant::now() + CONFIRM_AFTER);
+    }
+}
+
+/// What was handed to a client that can't say what it has: it has arrived once a later ping was answered.
+#[derive(Default)]
+struct Arrivals {
+    handed: HashMap<ConversationId, Seq>,
+    /// The newest ping, and what had been handed over before it.
+    pinged: (u32, HashMap<ConversationId, Seq>),
+}
+
+impl Arrivals {
+    /// The number of the next ping.
+    fn ping(&mut self) -> u32 {
+        self.pinged.0 = self.pinged.0.wrapping_add(1);
+        self.pinged.1.extend(self.handed.drain());
+        self.pinged.0
+    }
+
+    /// What a pong says to have arrived, if anything.
+    fn pong(&mut self, number: u32) -> Option<HashMap<ConversationId, Seq>> {
+        (number == self.pinged.0 && !self.pinged.1.is_empty()).then(|| std::mem::take(&mut self.pinged.1))
+    }
 }
 
 impl Open {
@@ -81,6 +118,7 @@ impl Open {
             beginning: None,
             pending: FuturesOrdered::new(),
             waiting: VecDeque::new(),
+            arrivals: Arrivals::default(),
             unwritten: false,
             opened_at: Instant::now(),
             expires_at: expiry(&identity, &broker),
@@ -89,28 +127,25 @@ impl Open {
         }
     }
 
-    /// Joins the conversation the route names, and greets.
+    /// Listens to what route and dialect say, and greets.
     pub(super) async fn begin(&mut self, since: Option<Seq>) -> Result<(), Reject> {
-        let (mut replays, mut bound, mut anew) = (Vec::new(), None, None);
-        if let Some(conversation) = &self.connection.bound {
-            let join = Command::Join { conversation: conversation.clone(), since };
-            let answer = match self.broker.chat.clone().begin(self.caller(), join).await {
-                Begun::Done(answer) => answer?,
-                Begun::Pending(answer) => answer.await?,
-            };
-            replays = answer.replays;
-            if let Reply::Joined(_, Joined { head, resumed }) = answer.reply {
-                bound = Some((conversation, head));
-                if let Resumed::Resync { first } = resumed {
-                    anew = self.connection.dialect.resync(&LogId::from(conversation), first, head);
-                }
-            }
-        }
-        let (identity, at) = (&*self.identity, self.broker.clock.now());
-        let greeting = Greeting { identity, connection: self.connection.id(), bound, at };
-        self.connection.outbox.send(self.connection.dialect.greet(&greeting).into_iter().chain(anew));
-        self.broker.tasks.spawn(self.broker.chat.clone().replay(self.connection.clone(), replays));
+        let connection = &self.connection;
+        let beginning = self.broker.chat.begin_listening(&self.identity, connection, since).await?;
+        let bound = connection.bound.as_ref().zip(beginning.joined.map(|joined| joined.head));
+        let anew = bound.zip(beginning.joined).and_then(|((conversation, head), joined)| match joined.resumed {
+            Resumed::Resync { first } => connection.dialect.resync(&LogId::from(conversation), first, head),
+            Resumed::From(_) => None,
+        });
+        let (identity, at, present) = (&*self.identity, self.broker.clock.now(), &beginning.present[..]);
+        let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
+        connection.outbox.send(connection.dialect.greet(&greeting).into_iter().chain(anew));
+        self.broker.tasks.spawn(self.broker.chat.clone().replay(connection.clone(), beginning.replays));
         Ok(())
+    }
+
+    /// What is spoken.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.connection.dialect
     }
 
     /// Gives up a connection that could not begin.
@@ -177,7 +212,7 @@ impl Open {
             if self.takes_commands()
                 && let Some(command) = self.next_waiting()
             {
-                self.start(Asked::nothing(), command);
+                self.start(Asked::at(self.broker.clock.now()), command);
             }
         }
     }
@@ -217,7 +252,7 @@ impl Open {
         if self.heartbeat.next_ping <= now {
             self.heartbeat.next_ping = now + self.heartbeat.interval;
             self.heartbeat.pong_due.get_or_insert(now + self.heartbeat.patience);
-            self.connection.outbox.send([Frame::ping()]);
+            self.connection.outbox.send([Frame::ping(self.arrivals.ping())]);
         }
         Ok(())
     }
@@ -227,9 +262,10 @@ impl Open {
             Woken::Overflowed => Err(CloseReason::TooSlow),
             Woken::Broken => Err(CloseReason::ClientLeft),
             Woken::Signal(Signal::Added { conversation, since }) => {
-                // What a user is added to finds their native sockets: they join by themselves.
+                // What a user is added to finds their sockets: some join by themselves.
                 let room = self.waiting.len() < self.broker.config.limits.conversations_per_connection;
-                if room && !self.connection.listens_to(&conversation) {
+                let joins = self.connection.dialect.joins() != Joins::Nothing;
+                if joins && room && !self.connection.listens_to(&conversation) {
                     self.waiting.push_back(Command::Join { conversation, since: Some(since) });
                 }
                 Ok(())
@@ -241,13 +277,24 @@ impl Open {
                 self.waiting.push_back(Command::Leave { conversation });
                 Ok(())
             }
+            Woken::Signal(Signal::HandedOver(conversation, seq)) => {
+                self.arrivals.handed.insert(conversation, seq);
+                self.heartbeat.soon();
+                Ok(())
+            }
         }
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), CloseReason> {
         self.heartbeat.alive();
         match incoming {
-            Incoming::Alive => Ok(()),
+            Incoming::Ping => Ok(()),
+            Incoming::Pong(number) => {
+                if let Some(arrived) = number.and_then(|number| self.arrivals.pong(number)) {
+                    self.broker.tasks.spawn(self.broker.chat.clone().note_delivered(self.caller(), arrived));
+                }
+                Ok(())
+            }
             Incoming::Binary(_) => Err(CloseReason::Binary),
             Incoming::Text(text) => {
                 self.read(&text);
@@ -257,20 +304,22 @@ impl Open {
     }
 
     fn read(&mut self, text: &Utf8Bytes) {
+        let asked = |reference, client_id| Asked { reference, client_id, at: self.broker.clock.now() };
         match self.connection.dialect.decode(text, self.connection.bound.as_ref()) {
             Ok(Request { reference, ask: Ask::Command(command) }) => {
-                let client_id = command.client_id().cloned();
-                self.start(Asked { reference, client_id }, command);
+                let asked = asked(reference, command.client_id().cloned());
+                self.start(asked, command);
             }
             Ok(Request { reference, ask: Ask::Refresh(token) }) => {
-                self.refresh(Asked { reference, ..Asked::nothing() }, &token);
+                let asked = asked(reference, None);
+                self.refresh(asked, &token);
             }
             Ok(Request { reference, ask: Ask::Authenticate(_) }) => {
-                let asked = Asked { reference, ..Asked::nothing() };
+                let asked = asked(reference, None);
                 self.say(asked, Reject::Conflict("Already authenticated"));
             }
             Err(bad) => {
-                let asked = Asked { reference: bad.reference, ..Asked::nothing() };
+                let asked = asked(bad.reference, None);
                 self.broker.metrics.commands.with_label_values(&[Command::UNREADABLE, bad.reject.code()]).inc();
                 self.say(asked, bad.reject);
             }

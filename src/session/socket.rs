@@ -46,8 +46,10 @@ pub enum Incoming {
     Text(Utf8Bytes),
     /// A binary message.
     Binary(bytes::Bytes),
-    /// A sign of life: a ping (already answered) or a pong.
-    Alive,
+    /// A ping, already answered.
+    Ping,
+    /// The answer to the ping of this number, if it was one of ours.
+    Pong(Option<u32>),
 }
 
 /// The reading half of a WebSocket.
@@ -84,7 +86,10 @@ impl Socket {
             return match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => Ok(Incoming::Text(text)),
                 Some(Ok(Message::Binary(bytes))) => Ok(Incoming::Binary(bytes)),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Incoming::Alive),
+                Some(Ok(Message::Ping(_))) => Ok(Incoming::Ping),
+                Some(Ok(Message::Pong(payload))) => {
+                    Ok(Incoming::Pong(payload[..].try_into().ok().map(u32::from_be_bytes)))
+                }
                 // The answer is on its way; the next read finds the end.
                 Some(Ok(Message::Close(_) | Message::Frame(_))) => continue,
                 Some(Err(error)) => Err(self.reason(&error)),

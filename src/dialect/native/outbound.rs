@@ -280,10 +280,7 @@ impl<'a> Out<'a> {
             message: reject.to_string(),
             retryable: reject.retryable(),
             client_id: asked.client_id.as_ref(),
-            retry_after_ms: match reject {
-                Reject::RateLimited { retry_after, .. } => Some(retry_after.as_millis() as u64),
-                _ => None,
-            },
+            retry_after_ms: reject.retry_after_ms(),
         }
     }
 
@@ -325,9 +322,11 @@ impl<'a> Out<'a> {
         }
     }
 
-    pub(super) fn occurrence(occurrence: &'a Occurrence) -> Self {
+    /// What passes; none where it is said otherwise.
+    pub(super) fn occurrence(occurrence: &'a Occurrence) -> Option<Self> {
         let conversation_id = &occurrence.log;
-        match &occurrence.what {
+        Some(match &occurrence.what {
+            Ephemeral::Audience { .. } => return None,
             Ephemeral::Typing { user, name, active } => {
                 Self::Typing { conversation_id, user_id: user, name, active: *active }
             }
@@ -343,7 +342,7 @@ impl<'a> Out<'a> {
             Ephemeral::Receipt { user, delivered_seq, read_seq } => {
                 Self::Receipt { conversation_id, user_id: user, delivered_seq: *delivered_seq, read_seq: *read_seq }
             }
-        }
+        })
     }
 }
 

@@ -1,0 +1,97 @@
+//! What a socket begins with: what its route names, what its dialect listens to by itself, and who is there.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{Chat, Connection, Replay, unavailable};
+use crate::{
+    degrade::Feature,
+    dialect::{Company, Joins},
+    model::{ConversationId, Identity, Joined, Pair, Reject, Seq, UserId},
+};
+
+/// Entries of a direct conversation that a client which can't say what it has is given at most.
+const MISSED_MAX: Seq = 100;
+/// Direct conversations that are joined side by side.
+const JOINS_AT_ONCE: usize = 16;
+/// Users who share a conversation with one who comes, and are looked at.
+const ACQUAINTANCES_MAX: u32 = 5_000;
+/// Those of them who are named, at most.
+const PRESENT_MAX: usize = 1_000;
+
+/// What a socket begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// Where it begins to listen to the conversation its route names.
+    pub joined: Option<Joined>,
+    /// Who is there, where its dialect names them.
+    pub present: Vec<UserId>,
+    /// What is to be replayed once it was greeted.
+    pub replays: Vec<Replay>,
+}
+
+impl Chat {
+    /// Lets a connection that was let in listen to what route and dialect say; `since` is the last seq the client has
+    /// of the conversation its route names.
+    ///
+    /// # Errors
+    /// It may not listen there, or the store can't be asked.
+    pub async fn begin_listening(
+        self: &Arc<Self>,
+        identity: &Identity,
+        connection: &Arc<Connection>,
+        since: Option<Seq>,
+    ) -> Result<Beginning, Reject> {
+        let (mut joined, mut replays) = (None, Vec::new());
+        if let Some(conversation) = &connection.bound {
+            let (begun, replay) = self.enter(identity, connection, conversation, since, None).await?;
+            (joined, replays) = (Some(begun), vec![replay]);
+        }
+        if connection.dialect.joins() == Joins::Directs {
+            replays = self.enter_directs(identity, connection).await?;
+        }
+        let present = match (connection.dialect.greets_with(), &connection.bound) {
+            (Company::Listeners, Some(conversation)) => self.visible(self.backplane.audience(conversation).await).await,
+            (Company::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
+            (Company::Listeners, None) | (Company::Nobody, _) => Vec::new(),
+        };
+        Ok(Beginning { joined, present, replays })
+    }
+
+    /// Listens to a user's direct conversations, the last active ones where there are more than a socket may listen to,
+    /// each from what was delivered last.
+    async fn enter_directs(
+        self: &Arc<Self>,
+        identity: &Identity,
+        connection: &Arc<Connection>,
+    ) -> Result<Vec<Replay>, Reject> {
+        self.needs(Feature::History)?;
+        let limit = u32::try_from(self.config.limits.conversations_per_connection).unwrap_or(u32::MAX);
+        let directs = self.store.directs(&identity.user, limit).await.map_err(|error| unavailable(&error))?;
+        let enter = |direct: crate::store::Direct| async move {
+            let since = direct.delivered.max(direct.head - MISSED_MAX);
+            let pair = Some(Arc::new(direct.pair));
+            self.enter(identity, connection, &direct.conversation, Some(since), pair).await.map(|(_, replay)| replay)
+        };
+        stream::iter(directs.into_iter().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
+    }
+
+    /// Who shares a conversation with a user and is online.
+    async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
+        self.needs(Feature::History)?;
+        let known = self.store.acquaintances(user, ACQUAINTANCES_MAX).await.map_err(|error| unavailable(&error))?;
+        let online = self.backplane.online(&known).await;
+        let present = known.into_iter().zip(online).filter_map(|(user, online)| online.then_some(user));
+        let mut present = self.visible(present.collect()).await;
+        present.truncate(PRESENT_MAX);
+        Ok(present)
+    }
+
+    /// The members of a direct conversation; none where it is another.
+    pub(super) async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
+        self.needs(Feature::History)?;
+        let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?;
+        Ok(pair.map(Arc::new))
+    }
+}

@@ -1,0 +1,228 @@
+//! The conversation dialect (seed 003): one conversation per socket, flat frames; `docs/conversation.md` shows every one.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, class_of, content, read, request,
+    seed_close, unknown_type,
+};
+use crate::{
+    config::Secret,
+    model::{
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, NewMessage,
+        Occurrence, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+    },
+    outbox::{Class, Frame},
+};
+
+/// The codec.
+pub(super) struct Conversation;
+
+/// A frame from a client, by its `type`.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum In<'a> {
+    Message {
+        #[serde(borrow, default)]
+        content: Cow<'a, str>,
+        #[serde(default)]
+        client_id: Option<ClientId>,
+        #[serde(default)]
+        reply_to: Option<Seq>,
+    },
+    Typing {},
+    Refresh {
+        token: String,
+    },
+}
+
+/// Every `type` a client may send.
+const KINDS: [&str; 3] = ["message", "typing", "refresh"];
+
+/// A frame to the client, by its `type`.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Out<'a> {
+    Message {
+        content: &'a str,
+        sender_id: &'a UserId,
+        sender_username: &'a str,
+        message_id: EntryId,
+        timestamp: Timestamp,
+        is_edited: bool,
+        seq: Seq,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<Seq>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        is_ai: bool,
+    },
+    Typing {
+        sender_id: &'a UserId,
+        sender_username: &'a str,
+    },
+    System {
+        content: String,
+        sender_id: &'a UserId,
+        active_users: &'a [UserId],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seq: Option<Seq>,
+    },
+    Refreshed {
+        expires_at: Timestamp,
+    },
+    Resync {
+        first_seq: Seq,
+        head: Seq,
+    },
+    Error {
+        content: String,
+        code: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+}
+
+fn frame(out: &Out<'_>) -> Frame {
+    Frame::json(out, Class::Durable)
+}
+
+fn came_or_left(name: &str, active: bool) -> String {
+    format!("User {name} {} the conversation", if active { "joined" } else { "left" })
+}
+
+fn ask(text: &str, conversation: &ConversationId) -> Result<Ask, Reject> {
+    Ok(Ask::Command(match read(text)? {
+        In::Message { content: text, client_id, reply_to } => {
+            let (to, content) = (Target::Conversation(conversation.clone()), content(&text)?);
+            Command::Send(NewMessage { to, content, client_id, reply_to, persona: None })
+        }
+        In::Typing {} => Command::Typing { conversation: conversation.clone(), active: true },
+        In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
+    }))
+}
+
+impl Codec for Conversation {
+    fn habits(&self) -> &'static Habits {
+        &Habits {
+            label: "conversation",
+            echoes: true,
+            follows_inbox: false,
+            token_in_frame: false,
+            joins: Joins::Nothing,
+            greets_with: Company::Listeners,
+        }
+    }
+
+    fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        let unbound = || Reject::Invalid("No conversation".into());
+        request(text, |kind| match KINDS.contains(&kind) {
+            true => ask(text, bound.ok_or_else(unbound)?),
+            false => Err(unknown_type(kind)),
+        })
+    }
+
+    /// The joiner too is told who is there.
+    fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
+        let (_, seq) = greeting.bound?;
+        let content = came_or_left(&greeting.identity.name, true);
+        let (sender_id, active_users) = (&greeting.identity.user, greeting.present);
+        Some(frame(&Out::System { content, sender_id, active_users, seq: Some(seq) }))
+    }
+
+    fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
+        match event {
+            Event::Entry { entry, .. } => message(entry),
+            Event::Occurrence { occurrence, .. } => occurred(occurrence),
+        }
+    }
+
+    /// The broadcast is the ack.
+    fn reply(&self, _: Asked, _: &Reply) -> Option<Frame> {
+        None
+    }
+
+    fn refreshed(&self, _: Asked, expires_at: Timestamp) -> Option<Frame> {
+        Some(frame(&Out::Refreshed { expires_at }))
+    }
+
+    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+        let (content, code, client_id) = (reject.to_string(), reject.code(), asked.client_id.as_ref());
+        frame(&Out::Error { content, code, client_id, retry_after_ms: reject.retry_after_ms() })
+    }
+
+    fn resync(&self, _: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {
+        Some(frame(&Out::Resync { first_seq, head }))
+    }
+
+    fn farewell(&self, _: &CloseReason, _: Timestamp) -> Option<Frame> {
+        None
+    }
+
+    fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+        seed_close(reason)
+    }
+}
+
+/// A message; what else a log holds, this dialect does not say.
+fn message(entry: &Entry) -> Option<Frame> {
+    let Body::Message { content, reply_to, is_ai, edited_at, deleted: false } = &entry.body else { return None };
+    Some(frame(&Out::Message {
+        content,
+        sender_id: &entry.sender,
+        sender_username: &entry.sender_name,
+        message_id: entry.id(),
+        timestamp: entry.at,
+        is_edited: edited_at.is_some(),
+        seq: entry.seq,
+        client_id: entry.client_id.as_ref(),
+        reply_to: *reply_to,
+        is_ai: *is_ai,
+    }))
+}
+
+/// What passes. This dialect has no word for somebody who stopped typing.
+fn occurred(occurrence: &Occurrence) -> Option<Frame> {
+    let out = match &occurrence.what {
+        Ephemeral::Typing { user, name, active: true } => Out::Typing { sender_id: user, sender_username: name },
+        Ephemeral::Audience { user, name, active, present } => {
+            Out::System { content: came_or_left(name, *active), sender_id: user, active_users: present, seq: None }
+        }
+        Ephemeral::Typing { active: false, .. }
+        | Ephemeral::Listening { .. }
+        | Ephemeral::Presence { .. }
+        | Ephemeral::Receipt { .. } => return None,
+    };
+    Some(Frame::json(&out, class_of(occurrence)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read() {
+        let room = ConversationId::parse("team").unwrap();
+        for kind in KINDS {
+            if let Err(bad) = Conversation.decode(&format!(r#"{{"type":"{kind}"}}"#), Some(&room)) {
+                assert!(matches!(bad.reject, Reject::Invalid(_)), "{kind}");
+            }
+        }
+        let error = Conversation.decode(r#"{"type":"dance"}"#, Some(&room)).unwrap_err().reject;
+        assert_eq!(error, Reject::UnknownType("dance".into()));
+    }
+
+    #[test]
+    fn a_message_without_content_is_told_what_the_document_says() {
+        let room = ConversationId::parse("team").unwrap();
+        for frame in [r#"{"type":"message"}"#, r#"{"type":"message","content":" \n"}"#] {
+            let error = Conversation.decode(frame, Some(&room)).unwrap_err().reject;
+            assert_eq!(error.to_string(), "Message content cannot be empty");
+        }
+    }
+}

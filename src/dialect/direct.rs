@@ -1,0 +1,243 @@
+//! The direct dialect (seed 000): messages from user to user; `docs/direct.md` shows every frame.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, content, read, request, seed_close,
+    unknown_type,
+};
+use crate::{
+    config::Secret,
+    model::{
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Event, LogId, NewMessage, Pair, Reject,
+        Reply, Seq, Target, Timestamp, UserId,
+    },
+    outbox::{Class, Frame},
+};
+
+/// The codec.
+pub(super) struct Direct;
+
+/// A frame from a client, by its `type`.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum In<'a> {
+    Authenticate {
+        token: String,
+    },
+    Refresh {
+        token: String,
+    },
+    SendMessage {
+        recipient_id: UserId,
+        #[serde(borrow)]
+        content: Cow<'a, str>,
+        #[serde(default)]
+        client_id: Option<ClientId>,
+        #[serde(default)]
+        reply_to: Option<Seq>,
+    },
+}
+
+/// Every `type` a client may send.
+const KINDS: [&str; 3] = ["authenticate", "refresh", "send_message"];
+
+/// A frame to the client, by its `type`.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Out<'a> {
+    Authenticated {
+        user_id: &'a UserId,
+        username: &'a str,
+        expires_at: Timestamp,
+    },
+    NewMessage {
+        data: Message<'a>,
+    },
+    MessageSent {
+        data: Sent<'a>,
+    },
+    Refreshed {
+        expires_at: Timestamp,
+    },
+    Resync {
+        data: Resync<'a>,
+    },
+    Error {
+        message: String,
+        code: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    id: EntryId,
+    conversation_id: &'a LogId,
+    sender_id: &'a UserId,
+    sender_username: &'a str,
+    recipient_id: &'a UserId,
+    content: &'a str,
+    seq: Seq,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a ClientId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Seq>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_ai: bool,
+}
+
+#[derive(Serialize)]
+struct Sent<'a> {
+    id: EntryId,
+    conversation_id: &'a LogId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipient_id: Option<&'a UserId>,
+    seq: Seq,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a ClientId>,
+}
+
+#[derive(Serialize)]
+struct Resync<'a> {
+    conversation_id: &'a LogId,
+    first_seq: Seq,
+    head: Seq,
+}
+
+fn frame(out: &Out<'_>) -> Frame {
+    Frame::json(out, Class::Durable)
+}
+
+fn ask(text: &str) -> Result<Ask, Reject> {
+    Ok(match read(text)? {
+        In::Authenticate { token } => Ask::Authenticate(Secret::new(token)),
+        In::Refresh { token } => Ask::Refresh(Secret::new(token)),
+        In::SendMessage { recipient_id, content: text, client_id, reply_to } => {
+            let (to, content) = (Target::User(recipient_id), content(&text)?);
+            Ask::Command(Command::Send(NewMessage { to, content, client_id, reply_to, persona: None }))
+        }
+    })
+}
+
+fn error<'a>(reject: &Reject, client_id: Option<&'a ClientId>) -> Out<'a> {
+    let (message, code) = (reject.to_string(), reject.code());
+    Out::Error { message, code, client_id, retry_after_ms: reject.retry_after_ms() }
+}
+
+impl Codec for Direct {
+    fn habits(&self) -> &'static Habits {
+        &Habits {
+            label: "direct",
+            echoes: false,
+            follows_inbox: true,
+            token_in_frame: true,
+            joins: Joins::Directs,
+            greets_with: Company::Nobody,
+        }
+    }
+
+    fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        request(text, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+    }
+
+    fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
+        let identity = greeting.identity;
+        let (user_id, username) = (&identity.user, &*identity.name);
+        Some(frame(&Out::Authenticated { user_id, username, expires_at: identity.expires_at }))
+    }
+
+    fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame> {
+        match event {
+            Event::Entry { entry, .. } => message(entry, pair?),
+            Event::Occurrence { .. } => None,
+        }
+    }
+
+    fn reply(&self, _: Asked, reply: &Reply) -> Option<Frame> {
+        let Reply::Sent(sent) = reply else { return None };
+        let data = Sent {
+            id: sent.id(),
+            conversation_id: &sent.log,
+            recipient_id: sent.recipient.as_ref(),
+            seq: sent.seq,
+            created_at: sent.at,
+            client_id: sent.client_id.as_ref(),
+        };
+        Some(frame(&Out::MessageSent { data }))
+    }
+
+    fn refreshed(&self, _: Asked, expires_at: Timestamp) -> Option<Frame> {
+        Some(frame(&Out::Refreshed { expires_at }))
+    }
+
+    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+        frame(&error(reject, asked.client_id.as_ref()))
+    }
+
+    fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {
+        let data = Resync { conversation_id: log, first_seq, head };
+        Some(frame(&Out::Resync { data }))
+    }
+
+    /// Who is refused is told why in a frame too: many clients of this kind never look at the close.
+    fn farewell(&self, reason: &CloseReason, _: Timestamp) -> Option<Frame> {
+        match reason {
+            CloseReason::Refused(reject) => Some(frame(&error(reject, None))),
+            CloseReason::TokenExpired => Some(frame(&error(&Reject::TokenExpired, None))),
+            _ => None,
+        }
+    }
+
+    fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+        seed_close(reason)
+    }
+}
+
+/// A message of a direct conversation; what else a log holds, this dialect does not say.
+fn message(entry: &Entry, pair: &Pair) -> Option<Frame> {
+    let Body::Message { content, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
+    let data = Message {
+        id: entry.id(),
+        conversation_id: &entry.log,
+        sender_id: &entry.sender,
+        sender_username: &entry.sender_name,
+        recipient_id: pair.other(&entry.sender),
+        content,
+        seq: entry.seq,
+        created_at: entry.at,
+        client_id: entry.client_id.as_ref(),
+        reply_to: *reply_to,
+        is_ai: *is_ai,
+    };
+    Some(frame(&Out::NewMessage { data }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read() {
+        for kind in KINDS {
+            let error = Direct.decode(&format!(r#"{{"type":"{kind}"}}"#), None).unwrap_err().reject;
+            assert!(matches!(error, Reject::Invalid(_)), "{kind}: {error}");
+        }
+        let error = Direct.decode(r#"{"type":"typing_start"}"#, None).unwrap_err().reject;
+        assert_eq!(error, Reject::UnknownType("typing_start".into()));
+    }
+
+    #[test]
+    fn recipients_may_be_numbers() {
+        let frame = r#"{"type":"send_message","recipient_id":456,"content":"hi","extra":[1]}"#;
+        let Ask::Command(Command::Send(message)) = Direct.decode(frame, None).unwrap().ask else { panic!() };
+        assert_eq!(message.to, Target::User(UserId::parse("456").unwrap()));
+    }
+}

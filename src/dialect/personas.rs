@@ -1,0 +1,298 @@
+//! The personas dialect (seed 004): many conversations on one socket, personas that answer; `docs/personas.md` shows
+//! every frame.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, class_of, content, read, request,
+    seed_close, unknown_type,
+};
+use crate::{
+    config::Secret,
+    model::{
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, NewMessage,
+        Occurrence, Pair, Reject, Reply, Resumed, Seq, Target, Timestamp, UserId,
+    },
+    outbox::{Class, Frame},
+};
+
+/// The codec.
+pub(super) struct Personas;
+
+/// How many users a `get_online_status` may ask about.
+const ASK_MAX: usize = 1_000;
+
+/// A frame from a client, by its `type`.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum In<'a> {
+    JoinConversation {
+        conversation_id: ConversationId,
+        #[serde(default)]
+        since_seq: Option<Seq>,
+    },
+    LeaveConversation {
+        conversation_id: ConversationId,
+    },
+    SendMessage {
+        conversation_id: ConversationId,
+        #[serde(borrow)]
+        content: Cow<'a, str>,
+        #[serde(default)]
+        persona_id: Option<UserId>,
+        #[serde(default)]
+        client_id: Option<ClientId>,
+        #[serde(default)]
+        reply_to: Option<Seq>,
+    },
+    TypingStart {
+        conversation_id: ConversationId,
+    },
+    TypingStop {
+        conversation_id: ConversationId,
+    },
+    GetOnlineStatus {
+        user_ids: Vec<UserId>,
+    },
+    Refresh {
+        token: String,
+    },
+}
+
+/// Every `type` a client may send.
+const KINDS: [&str; 7] = [
+    "join_conversation",
+    "leave_conversation",
+    "send_message",
+    "typing_start",
+    "typing_stop",
+    "get_online_status",
+    "refresh",
+];
+
+/// A frame to the client, by its `type`.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Out<'a> {
+    ConversationJoined {
+        conversation_id: &'a ConversationId,
+        seq: Seq,
+        timestamp: Timestamp,
+    },
+    NewMessage {
+        conversation_id: &'a LogId,
+        message: Message<'a>,
+        timestamp: Timestamp,
+    },
+    TypingIndicator {
+        conversation_id: &'a LogId,
+        user_id: &'a UserId,
+        is_typing: bool,
+        timestamp: Timestamp,
+    },
+    PresenceUpdate {
+        user_id: &'a UserId,
+        online: bool,
+        timestamp: Timestamp,
+    },
+    OnlineUsers {
+        users: Vec<&'a UserId>,
+        timestamp: Timestamp,
+    },
+    Notification {
+        conversation_id: &'a ConversationId,
+        from_seq: Seq,
+        timestamp: Timestamp,
+    },
+    Refreshed {
+        expires_at: Timestamp,
+        timestamp: Timestamp,
+    },
+    Resync {
+        conversation_id: &'a LogId,
+        first_seq: Seq,
+        head: Seq,
+    },
+    Error {
+        message: String,
+        code: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        timestamp: Timestamp,
+    },
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    id: EntryId,
+    sender_id: &'a UserId,
+    sender_username: &'a str,
+    content: &'a str,
+    timestamp: Timestamp,
+    is_ai: bool,
+    seq: Seq,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a ClientId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Seq>,
+}
+
+fn frame(out: &Out<'_>) -> Frame {
+    Frame::json(out, Class::Durable)
+}
+
+fn ask(text: &str) -> Result<Ask, Reject> {
+    Ok(Ask::Command(match read(text)? {
+        In::JoinConversation { since_seq: Some(..0), .. } => {
+            return Err(Reject::Invalid("a seq is not negative".into()));
+        }
+        In::JoinConversation { conversation_id: conversation, since_seq: since } => {
+            Command::Join { conversation, since }
+        }
+        In::LeaveConversation { conversation_id: conversation } => Command::Leave { conversation },
+        In::SendMessage { conversation_id, content: text, persona_id: persona, client_id, reply_to } => {
+            let (to, content) = (Target::Conversation(conversation_id), content(&text)?);
+            Command::Send(NewMessage { to, content, client_id, reply_to, persona })
+        }
+        In::TypingStart { conversation_id: conversation } => Command::Typing { conversation, active: true },
+        In::TypingStop { conversation_id: conversation } => Command::Typing { conversation, active: false },
+        In::GetOnlineStatus { user_ids } if user_ids.len() > ASK_MAX => {
+            return Err(Reject::Invalid("get_online_status asks about at most 1000 users".into()));
+        }
+        In::GetOnlineStatus { user_ids: users } => Command::Presence { users },
+        In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
+    }))
+}
+
+fn error(reject: &Reject, client_id: Option<&ClientId>, timestamp: Timestamp) -> Frame {
+    let (message, code) = (reject.to_string(), reject.code());
+    frame(&Out::Error { message, code, client_id, retry_after_ms: reject.retry_after_ms(), timestamp })
+}
+
+impl Codec for Personas {
+    fn habits(&self) -> &'static Habits {
+        &Habits {
+            label: "personas",
+            echoes: true,
+            follows_inbox: true,
+            token_in_frame: false,
+            joins: Joins::Nothing,
+            greets_with: Company::Acquaintances,
+        }
+    }
+
+    fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
+        request(text, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+    }
+
+    fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
+        Some(frame(&Out::OnlineUsers { users: greeting.present.iter().collect(), timestamp: greeting.at }))
+    }
+
+    fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
+        match event {
+            Event::Entry { entry, .. } => said(entry),
+            Event::Occurrence { occurrence, .. } => occurred(occurrence),
+        }
+    }
+
+    fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame> {
+        let timestamp = asked.at;
+        Some(match reply {
+            Reply::Joined(conversation, joined) => match joined.resumed {
+                Resumed::From(_) => {
+                    frame(&Out::ConversationJoined { conversation_id: conversation, seq: joined.head, timestamp })
+                }
+                Resumed::Resync { first } => self.resync(&LogId::from(conversation), first, joined.head)?,
+            },
+            Reply::Presence(users) => {
+                let users = users.iter().filter(|one| one.online).map(|one| &one.user).collect();
+                frame(&Out::OnlineUsers { users, timestamp })
+            }
+            // The broadcast is a send's ack; the rest has no words here.
+            _ => return None,
+        })
+    }
+
+    fn refreshed(&self, asked: Asked, expires_at: Timestamp) -> Option<Frame> {
+        Some(frame(&Out::Refreshed { expires_at, timestamp: asked.at }))
+    }
+
+    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+        error(reject, asked.client_id.as_ref(), asked.at)
+    }
+
+    fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {
+        Some(frame(&Out::Resync { conversation_id: log, first_seq, head }))
+    }
+
+    fn farewell(&self, _: &CloseReason, _: Timestamp) -> Option<Frame> {
+        None
+    }
+
+    fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+        seed_close(reason)
+    }
+}
+
+/// What a log says: messages, and the inbox's notifications.
+fn said(entry: &Entry) -> Option<Frame> {
+    Some(match &entry.body {
+        Body::Message { content, reply_to, is_ai, deleted: false, .. } => frame(&Out::NewMessage {
+            conversation_id: &entry.log,
+            message: Message {
+                id: entry.id(),
+                sender_id: &entry.sender,
+                sender_username: &entry.sender_name,
+                content,
+                timestamp: entry.at,
+                is_ai: *is_ai,
+                seq: entry.seq,
+                client_id: entry.client_id.as_ref(),
+                reply_to: *reply_to,
+            },
+            timestamp: entry.at,
+        }),
+        Body::Notified { conversation, from_seq } => {
+            frame(&Out::Notification { conversation_id: conversation, from_seq: *from_seq, timestamp: entry.at })
+        }
+        _ => return None,
+    })
+}
+
+fn occurred(occurrence: &Occurrence) -> Option<Frame> {
+    let timestamp = occurrence.at;
+    let out = match &occurrence.what {
+        Ephemeral::Typing { user, active, .. } => {
+            Out::TypingIndicator { conversation_id: &occurrence.log, user_id: user, is_typing: *active, timestamp }
+        }
+        Ephemeral::Presence { user, online, .. } => Out::PresenceUpdate { user_id: user, online: *online, timestamp },
+        Ephemeral::Listening { .. } | Ephemeral::Audience { .. } | Ephemeral::Receipt { .. } => return None,
+    };
+    Some(Frame::json(&out, class_of(occurrence)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read() {
+        for kind in KINDS {
+            let error = Personas.decode(&format!(r#"{{"type":"{kind}"}}"#), None).unwrap_err().reject;
+            assert!(matches!(error, Reject::Invalid(_)), "{kind}: {error}");
+        }
+        assert!(matches!(Personas.decode(r#"{"type":"ping"}"#, None).unwrap_err().reject, Reject::UnknownType(_)));
+    }
+
+    #[test]
+    fn a_persona_may_be_null() {
+        let frame = r#"{"type":"send_message","conversation_id":"c","content":"hi","persona_id":null}"#;
+        let Ask::Command(Command::Send(message)) = Personas.decode(frame, None).unwrap().ask else { panic!() };
+        assert_eq!(message.persona, None);
+    }
+}
