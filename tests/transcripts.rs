@@ -59,11 +59,14 @@ transcripts! {
     native_passing
     native_restart
     native_sending
+    notifications
+    personas_answering
     personas_dev
     personas_refusing
     personas_speaking
     redis_keys
     rest_operations
+    rest_status
     rest_websocket
     rooms_open
     rooms_refusing

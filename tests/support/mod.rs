@@ -12,6 +12,7 @@
 //! | a link that breaks | [`Proxy::to`] in front of either |
 //! | a node | [`Node::serve`], [`Node::dev`] |
 //! | a WebSocket | [`Client::native`], [`Client::rooms`], [`Client::connect`]; [`RawClient`] for malformed frames |
+//! | the other end of a webhook | [`Receiver::start`] |
 //! | a token | [`token`], [`token_with`] |
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "every test crate uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
@@ -23,6 +24,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod raw;
+mod receiver;
 mod redis;
 mod token;
 
@@ -35,6 +37,7 @@ pub use self::{
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
     proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
+    receiver::{Posted, Reaction, Receiver, sign},
     redis::RedisServer,
     token::{SECRET, token, token_with},
 };

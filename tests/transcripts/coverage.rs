@@ -127,7 +127,12 @@ fn both_ways_to_the_personas_are_described_alike() {
 #[test]
 fn every_type_that_a_codec_reads_is_in_the_document() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect");
-    for (channel, file) in [(Channel::Native, "native/inbound.rs")] {
+    for (channel, file) in [
+        (Channel::Native, "native/inbound.rs"),
+        (Channel::Direct, "direct.rs"),
+        (Channel::Conversation, "conversation.rs"),
+        (Channel::Personas, "personas.rs"),
+    ] {
         let source = fs::read_to_string(root.join(file)).unwrap();
         let list = source
             .split_once("KINDS: ")

@@ -18,6 +18,8 @@ pub(crate) struct Script {
     pub(crate) dev: Vec<String>,
     /// Claims in a person's token beside the usual ones.
     pub(crate) claims: BTreeMap<String, Value>,
+    /// What a webhook answers, where there is one.
+    pub(crate) webhook: Option<Value>,
     /// What happens, in order.
     pub(crate) steps: Vec<Step>,
 }
@@ -58,8 +60,10 @@ pub(crate) enum Act {
     Redis { words: Vec<String>, answer: Value },
     /// The link between the nodes and the store breaks or is mended.
     Store { breaks: bool },
-    /// The webhook gives this from here on.
-    Webhook { answer: Value },
+    /// Redis dies with all that it holds, or is there again, empty.
+    RedisServer { dies: bool },
+    /// What the webhook is asked next.
+    Webhook { asked: Value },
     /// A node is told to end.
     End { node: String },
 }
@@ -117,6 +121,7 @@ impl Script {
             }
             "nodes" => self.nodes.extend(words()),
             "dev" => self.dev.extend(words()),
+            "webhook" if rest.starts_with("answers ") => self.webhook = Some(json(&rest["answers ".len()..])?),
             "claims" => {
                 let (person, claims) = rest.split_once(' ').ok_or("claims PERSON JSON")?;
                 self.claims.insert(person.into(), json(claims)?);
@@ -152,12 +157,13 @@ fn joined(text: &str) -> Vec<(usize, String)> {
 fn act(first: &str, rest: &str) -> Result<Act, String> {
     let (word, last) = rest.split_once(' ').unwrap_or((rest, ""));
     match (first, word) {
+        ("redis", "dies" | "returns") => Ok(Act::RedisServer { dies: word == "dies" }),
         ("redis", _) => {
             let (words, answer) = rest.split_once(" → ").ok_or("redis COMMAND → JSON")?;
             Ok(Act::Redis { words: words.split_whitespace().map(Into::into).collect(), answer: json(answer)? })
         }
         ("store", "breaks" | "heals") => Ok(Act::Store { breaks: word == "breaks" }),
-        ("webhook", "answers") => Ok(Act::Webhook { answer: json(last)? }),
+        ("webhook", "<") => Ok(Act::Webhook { asked: json(last)? }),
         (node, "ends") => Ok(Act::End { node: node.into() }),
         ("eventually", user) => {
             let (method, last) = last.split_once(' ').ok_or("eventually USER METHOD NODE PATH → STATUS")?;

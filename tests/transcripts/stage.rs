@@ -11,7 +11,9 @@ use super::{
     pattern::{Known, check, fill, fill_path},
     script::{Act, Request, Script, Step, TokenIn},
 };
-use crate::support::{Client, Link, Node, NodeBuilder, Postgres, Proxy, RedisServer, token_with};
+use crate::support::{
+    Client, Link, Node, NodeBuilder, Postgres, Proxy, Reaction, Receiver, RedisServer, Signal, token_with,
+};
 
 /// How long a frame, or an awaited state, may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -31,6 +33,9 @@ pub(crate) struct Stage {
     claims: std::collections::BTreeMap<String, Value>,
     redis: RedisServer,
     store: Proxy,
+    webhook: Option<Receiver>,
+    /// How many of the webhook's requests were shown.
+    posted: usize,
     nodes: HashMap<String, Node>,
     actors: HashMap<String, Actor>,
     known: Known,
@@ -73,8 +78,16 @@ impl Stage {
         let database = Postgres::shared().await.database().await;
         let server = database.rsplit_once('/').and_then(|(rest, _)| rest.rsplit_once('@')).expect("a database's URL").1;
         let store = Proxy::to(server).await;
+        let webhook = match &script.webhook {
+            Some(answer) => Some(answering(answer.to_string()).await),
+            None => None,
+        };
         let mut nodes = HashMap::new();
         let with = |node: NodeBuilder| {
+            let node = match &webhook {
+                Some(receiver) => node.set("PERSONA_WEBHOOK_URL", receiver.url()),
+                None => node,
+            };
             let set = |node: NodeBuilder, (name, value): &(String, String)| node.set(name, value);
             script.settings.iter().fold(node, set)
         };
@@ -87,7 +100,7 @@ impl Stage {
         }
         let document = Document::get();
         let claims = script.claims.clone();
-        Self { document, claims, redis, store, nodes, actors: HashMap::new(), known: Known::new() }
+        Self { document, claims, redis, store, webhook, posted: 0, nodes, actors: HashMap::new(), known: Known::new() }
     }
 
     /// Does one step, or several that may happen in any order.
@@ -119,9 +132,22 @@ impl Stage {
                 self.store.set(if *breaks { Link::Cut } else { Link::Open });
                 Ok(())
             }
-            Act::Webhook { .. } => Err("there is no webhook".into()),
+            Act::RedisServer { dies: true } => {
+                self.redis.kill().await;
+                Ok(())
+            }
+            Act::RedisServer { dies: false } => {
+                self.redis.restart().await;
+                Ok(())
+            }
+            Act::Webhook { asked } => {
+                let receiver = self.webhook.as_ref().ok_or("there is no webhook")?;
+                let posted = receiver.posted(self.posted).await;
+                self.posted += 1;
+                check(asked, &posted.json, &mut self.known)
+            }
             Act::End { node } => {
-                self.nodes.get(node).ok_or("no such node")?.signal(crate::support::Signal::Terminate);
+                self.nodes.get(node).ok_or("no such node")?.signal(Signal::Terminate);
                 Ok(())
             }
         }
@@ -314,6 +340,15 @@ impl Actor {
     fn ignores(&self, frame: &Value) -> bool {
         self.ignored.iter().any(|kind| frame["type"] == **kind)
     }
+}
+
+/// A webhook that always answers this.
+async fn answering(answer: String) -> Receiver {
+    Receiver::start(move |_, _| {
+        let answer = answer.clone();
+        async move { Reaction::body(answer) }
+    })
+    .await
 }
 
 /// Between two questions for a state that nobody announces.

@@ -1,0 +1,166 @@
+//! The other end of a webhook: keeps what is posted, and answers as the test says.
+
+use std::{
+    convert::Infallible,
+    fmt::Write,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::within;
+
+/// A request as it came.
+#[derive(Debug)]
+pub struct Posted {
+    /// When it was there, to its last byte.
+    pub at: Instant,
+    /// `POST /hook`, say.
+    pub line: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Its body as JSON, or null when it is none.
+    pub json: Value,
+}
+
+impl Posted {
+    /// A header's text; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Checks the signature as a receiver would: the HMAC-SHA256 of time and body, and the time of now.
+    pub fn assert_signed_with(&self, secret: &str) {
+        let signature = self.header("x-switchboard-signature");
+        let parts = signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1="));
+        let (time, _) = parts.unwrap_or_else(|| panic!("no signature: {signature:?}"));
+        assert_eq!(signature, sign(secret, time, &self.body));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!(now.abs_diff(time.parse().unwrap()) < 60, "signed at {time}, and it is {now}");
+    }
+}
+
+/// The signature that a request of this time and body has.
+pub fn sign(secret: &str, time: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(time.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    let mut signature = format!("t={time},v1=");
+    for byte in mac.finalize().into_bytes() {
+        write!(signature, "{byte:02x}").unwrap();
+    }
+    signature
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub struct Reaction(Response<Full<Bytes>>);
+
+impl Reaction {
+    /// A status and nothing else.
+    pub fn status(status: u16) -> Self {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        Self(response)
+    }
+
+    /// 200 with this body.
+    pub fn body(body: impl Into<Bytes>) -> Self {
+        Self(Response::new(Full::new(body.into())))
+    }
+
+    /// 200 with `{"content": …}`, as personas say it.
+    pub fn content(content: &str) -> Self {
+        Self::body(serde_json::json!({ "content": content }).to_string())
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.0.headers_mut().insert(name, value.parse().unwrap());
+        self
+    }
+}
+
+/// A server for webhooks; gone when dropped.
+#[derive(Debug)]
+pub struct Receiver {
+    address: SocketAddr,
+    posted: Arc<Mutex<Vec<Arc<Posted>>>>,
+    count: watch::Receiver<usize>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+impl Receiver {
+    /// Listens on a port of its own. `react` is given each request and how many came before it.
+    pub async fn start<F, Fut>(react: F) -> Self
+    where
+        F: Fn(usize, Arc<Posted>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Reaction> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let posted = Arc::<Mutex<Vec<_>>>::default();
+        let (told, count) = watch::channel(0);
+        let (kept, told, react) = (posted.clone(), Arc::new(told), Arc::new(react));
+        let accepting = tokio::spawn(async move {
+            loop {
+                let Ok((socket, _)) = listener.accept().await else { continue };
+                let (kept, told, react) = (kept.clone(), told.clone(), react.clone());
+                let service = service_fn(move |request: hyper::Request<Incoming>| {
+                    let (kept, told, react) = (kept.clone(), told.clone(), react.clone());
+                    async move {
+                        let posted = Arc::new(read(request).await);
+                        let before = {
+                            let mut kept = kept.lock().unwrap();
+                            kept.push(posted.clone());
+                            kept.len() - 1
+                        };
+                        told.send_modify(|count| *count = before + 1);
+                        Ok::<_, Infallible>(react(before, posted).await.0)
+                    }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+            }
+        });
+        Self { address, posted, count, _accepting: AbortOnDropHandle::new(accepting) }
+    }
+
+    /// Where it is asked.
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    /// The request that came after `before` others, now or later.
+    pub async fn posted(&self, before: usize) -> Arc<Posted> {
+        let mut count = self.count.clone();
+        let waiting = count.wait_for(|count| *count > before);
+        within(&format!("request {before}"), waiting).await.expect("the server lives");
+        self.posted.lock().unwrap()[before].clone()
+    }
+
+    /// How many requests have come.
+    pub fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+}
+
+async fn read(request: hyper::Request<Incoming>) -> Posted {
+    let line = format!("{} {}", request.method(), request.uri());
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.expect("the request comes whole").to_bytes();
+    let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    Posted { at: Instant::now(), line, headers: head.headers, body, json }
+}
