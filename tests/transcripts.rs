@@ -16,6 +16,8 @@ mod pairs;
 mod pattern;
 #[path = "transcripts/script.rs"]
 mod script;
+#[path = "transcripts/socket.rs"]
+mod socket;
 #[path = "transcripts/stage.rs"]
 mod stage;
 
@@ -52,6 +54,7 @@ transcripts! {
     conversation_refusing
     conversation_speaking
     direct_refusing
+    direct_resync
     direct_speaking
     native_coming_in
     native_limits

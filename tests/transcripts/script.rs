@@ -45,7 +45,7 @@ pub(crate) enum Act {
     /// A client sends text that need not be JSON.
     SendText { client: String, text: String },
     /// A client's next frame.
-    Receive { client: String, frame: Value, in_any_order: bool },
+    Receive { client: String, frame: Value, order: Order },
     /// Frames of these types are passed over from here on.
     Ignore { client: String, kinds: Vec<String> },
     /// The node closes the client's socket, after no further frame.
@@ -66,6 +66,17 @@ pub(crate) enum Act {
     Webhook { asked: Value },
     /// A node is told to end.
     End { node: String },
+}
+
+/// Where among a client's frames one is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It is the next one.
+    Next,
+    /// It is among the next ones, which are shown beside it.
+    Any,
+    /// It comes some time: frames before it are passed over.
+    Later,
 }
 
 /// Where a client's token stands, where it doesn't stand in the path.
@@ -193,8 +204,9 @@ fn of_client(client: String, word: &str, rest: &str) -> Result<Act, String> {
         }
         ">" => Act::Send { client, frame: json(rest)? },
         ">>" => Act::SendText { client, text: rest.into() },
-        "<" => Act::Receive { client, frame: json(rest)?, in_any_order: false },
-        "<~" => Act::Receive { client, frame: json(rest)?, in_any_order: true },
+        "<" => Act::Receive { client, frame: json(rest)?, order: Order::Next },
+        "<~" => Act::Receive { client, frame: json(rest)?, order: Order::Any },
+        "<.." => Act::Receive { client, frame: json(rest)?, order: Order::Later },
         "ignores" => Act::Ignore { client, kinds: rest.split_whitespace().map(Into::into).collect() },
         "closed" => {
             let (code, reason) = rest.split_once(' ').map_or((rest, None), |(code, reason)| (code, Some(reason)));

@@ -4,23 +4,22 @@ use std::{collections::HashMap, fmt::Write, time::Duration};
 
 use reqwest::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::{
     document::{Channel, Direction, Document},
     pattern::{Known, check, fill, fill_path},
-    script::{Act, Request, Script, Step, TokenIn},
+    script::{Act, Order, Request, Script, Step, TokenIn},
+    socket::{NoFrame, Socket},
 };
-use crate::support::{
-    Client, Link, Node, NodeBuilder, Postgres, Proxy, Reaction, Receiver, RedisServer, Signal, token_with,
-};
+use crate::support::{Link, Node, NodeBuilder, Postgres, Proxy, Reaction, Receiver, RedisServer, Signal, token_with};
 
 /// How long a frame, or an awaited state, may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A client of a transcript.
 struct Actor {
-    socket: Client,
+    socket: Socket,
     channel: Channel,
     ignored: Vec<String>,
     /// All that was said on its socket, by either side.
@@ -65,7 +64,7 @@ pub(crate) async fn play(script: &Script) {
 /// Whether a frame may come before the one it is written after.
 fn crosses(step: &Step, next: &Step) -> bool {
     match (&step.act, &next.act) {
-        (Act::Receive { client, in_any_order: true, .. }, Act::Receive { client: other, in_any_order: true, .. }) => {
+        (Act::Receive { client, order: Order::Any, .. }, Act::Receive { client: other, order: Order::Any, .. }) => {
             client == other
         }
         _ => false,
@@ -113,16 +112,14 @@ impl Stage {
                 self.say(client, frame.to_string()).await
             }
             Act::SendText { client, text } => self.say(client, text.clone()).await,
+            Act::Receive { client, frame, order: Order::Later } => self.until(client, frame).await,
             Act::Receive { client, .. } => self.receive(client, group).await,
             Act::Ignore { client, kinds } => {
                 self.actor(client)?.ignored.clone_from(kinds);
                 Ok(())
             }
             Act::Closed { client, code, reason } => self.closed(client, *code, reason.as_deref()).await,
-            Act::Close { client } => {
-                self.actors.remove(client).ok_or("no such client")?.socket.close().await;
-                Ok(())
-            }
+            Act::Close { client } => self.actors.remove(client).ok_or("no such client")?.socket.close(PATIENCE).await,
             Act::Silent { client } => self.silent(client).await,
             Act::Rest { user, request, status, answer, eventually } => {
                 self.rest(user, request, *status, answer.as_ref(), *eventually).await
@@ -170,7 +167,7 @@ impl Stage {
         if let Some(header) = header {
             request.headers_mut().insert(header, value.parse().expect("a token is a header's value"));
         }
-        let socket = Client::try_connect(request).await.map_err(|status| format!("refused with {status}"))?;
+        let socket = Socket::open(request).await?;
         let channel = Channel::of(&path, user);
         self.actors.insert(name.into(), Actor { socket, channel, ignored: Vec::new(), heard: Vec::new() });
         Ok(())
@@ -198,8 +195,7 @@ impl Stage {
     async fn say(&mut self, client: &str, text: String) -> Result<(), String> {
         let actor = self.actor(client)?;
         actor.heard.push(format!("> {}", shortened(&text)));
-        actor.socket.send_message(Message::text(text)).await;
-        Ok(())
+        actor.socket.send(text).await
     }
 
     async fn receive(&mut self, client: &str, group: &[&Step]) -> Result<(), String> {
@@ -220,14 +216,24 @@ impl Stage {
         Ok(())
     }
 
+    /// Passes over frames up to one that is as wanted.
+    async fn until(&mut self, client: &str, wanted: &Value) -> Result<(), String> {
+        loop {
+            let frame = self.next(client).await?.map_err(|(code, reason)| format!("closed {code} {reason:?}"))?;
+            if check(wanted, &frame, &mut self.known).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
     /// The next frame that isn't passed over, checked against its schema; or the close.
     async fn next(&mut self, client: &str) -> Result<Result<Value, (u16, String)>, String> {
         let document = self.document;
         let actor = self.actor(client)?;
         loop {
-            let waiting = tokio::time::timeout(PATIENCE, actor.socket.recv_or_close()).await;
-            match waiting.map_err(|_| format!("nothing came within {PATIENCE:?}"))? {
-                Err((code, reason)) => {
+            match actor.socket.next(PATIENCE).await {
+                Err(NoFrame::Nothing) => return Err(format!("nothing came within {PATIENCE:?}")),
+                Err(NoFrame::Closed(code, reason)) => {
                     actor.heard.push(format!("closed {code} {reason:?}"));
                     return Ok(Err((code, reason)));
                 }
@@ -256,7 +262,7 @@ impl Stage {
         let document = self.document;
         let actor = self.actor(client)?;
         let mut unwanted = Vec::new();
-        for frame in actor.socket.drain().await {
+        for frame in actor.rest().await? {
             actor.hear(document, &frame)?;
             if !actor.ignores(&frame) {
                 unwanted.push(frame.to_string());
@@ -311,7 +317,7 @@ impl Stage {
     /// Everybody leaves; what had come for them by then is checked against its schema.
     async fn leave(&mut self) -> Result<(), String> {
         for (name, mut actor) in self.actors.drain() {
-            for frame in actor.socket.drain().await {
+            for frame in actor.rest().await.map_err(|why| format!("{name}: {why}"))? {
                 actor.hear(self.document, &frame).map_err(|why| format!("{name}: {why}"))?;
             }
         }
@@ -331,6 +337,14 @@ impl Stage {
 }
 
 impl Actor {
+    /// All that has come and was not asked for yet.
+    async fn rest(&mut self) -> Result<Vec<Value>, String> {
+        self.socket.rest(PATIENCE).await.map_err(|why| match why {
+            NoFrame::Closed(code, reason) => format!("closed {code} {reason:?}"),
+            NoFrame::Nothing => "no answer to a ping".into(),
+        })
+    }
+
     /// Writes down a frame, which must be one that the document describes.
     fn hear(&mut self, document: &Document, frame: &Value) -> Result<(), String> {
         self.heard.push(format!("< {}", shortened(&frame.to_string())));
