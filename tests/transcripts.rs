@@ -75,6 +75,7 @@ transcripts! {
     rooms_refusing
     rooms_speaking
     typing
+    typing_alone
 }
 
 #[test]
