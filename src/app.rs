@@ -19,6 +19,7 @@ use crate::{
     metrics::Metrics,
     model::{Clock, Timestamp},
     store::{self, Postgres, Sqlite, Store, StoreError},
+    webhook::Webhooks,
 };
 
 mod drain;
@@ -69,6 +70,9 @@ pub enum RunError {
     /// An address can't be listened on.
     #[error("listening on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// Webhooks can't be asked.
+    #[error("webhooks: {0}")]
+    Webhooks(reqwest::Error),
     /// Signals can't be received.
     #[error("signals: {0}")]
     Signal(std::io::Error),
@@ -100,6 +104,7 @@ impl Node {
         }
         tasks.spawn(store::watch(store.clone(), degrade.clone(), stop.clone()));
         tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
+        let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
         let (d, m) = (degrade.clone(), metrics.clone());
         let (backplane, notices) = Backplane::start(settings, d, m, clock.clone(), &tasks, stop.clone()).await?;
@@ -107,6 +112,7 @@ impl Node {
             config: config.clone(),
             store,
             backplane: (backplane.clone(), notices),
+            webhooks,
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),

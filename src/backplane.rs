@@ -335,6 +335,12 @@ impl Backplane {
         self.who.online(users).await
     }
 
+    /// Who of these has a connection on any node, in their order. Unlike those who are online, nobody is counted whose
+    /// last connection ended a moment ago.
+    pub async fn connected(&self, users: &[UserId]) -> Vec<bool> {
+        self.who.connected(users).await
+    }
+
     /// A page of all online users, about `limit` of them, and the cursor of the next page: 0 begins and ends. Someone
     /// who comes or goes meanwhile may be missing or appear twice.
     pub async fn online_page(&self, cursor: u64, limit: u32) -> (Vec<UserId>, u64) {

@@ -26,9 +26,11 @@ use crate::{
         Reject, Reply, Status, UserId,
     },
     store::{Committed, MessagesPage, Store, StoreError, Writer, WriterSettings},
+    webhook::{Queue, Queued, Webhook, Webhooks},
 };
 
 mod audience;
+mod away;
 mod beginning;
 mod connection;
 mod conversations;
@@ -37,6 +39,7 @@ mod listening;
 mod messages;
 mod newcomers;
 mod overview;
+mod personas;
 mod presence;
 mod questions;
 mod source;
@@ -46,6 +49,7 @@ pub use beginning::Beginning;
 pub use connection::Connection;
 pub use listening::Replay;
 
+use away::{Notified, Untold};
 use known::Known;
 use newcomers::Newcomer;
 use source::Entries;
@@ -116,6 +120,9 @@ pub struct Chat {
     typists: Typists,
     newcomers: mpsc::Sender<Newcomer>,
     questions: mpsc::Sender<questions::Question>,
+    personas: Option<Queue<personas::Question>>,
+    untold: Arc<Untold>,
+    notified: Option<Queue<Notified>>,
     connections: AtomicU64,
 }
 
@@ -127,6 +134,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What the nodes share, and what it tells.
     pub backplane: (Arc<Backplane>, mpsc::Receiver<Notice>),
+    /// Where personas answer, and where notifications go.
+    pub webhooks: Webhooks,
     /// The node's state.
     pub degrade: Arc<Degrade>,
     /// The node's metrics.
@@ -142,14 +151,18 @@ pub struct Parts {
 impl Chat {
     /// Builds hub and writer over the given parts, and starts what runs beside commands.
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts { config, store, backplane: (backplane, notices), degrade, metrics, clock, tasks, stop } = parts;
+        let Parts { config, store, backplane: (backplane, notices), webhooks, degrade, metrics, clock, tasks, stop } =
+            parts;
         let source = Arc::new(Entries { store: store.clone(), backplane: backplane.clone() });
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(shards, source, metrics.clone(), clock.clone(), tasks.clone(), stop.clone());
         let memberships = Arc::new(Known::new(MEMBERSHIP_TTL, KNOWN_MAX));
+        let untold = Arc::new(Untold::new(config.notifications.queue, metrics.clone()));
         let committed = {
             let (hub, backplane, memberships) = (hub.clone(), backplane.clone(), memberships.clone());
+            let untold = untold.clone();
             move |entries: Vec<Committed>| {
+                untold.note(&entries);
                 let event = |Committed { entry, origin }| Event::Entry { entry, origin };
                 let events: Vec<_> = entries.into_iter().map(event).collect();
                 conversations::forget_removed_members(&memberships, &events);
@@ -161,6 +174,8 @@ impl Chat {
         let writer = Writer::start(store.clone(), settings, m, d, committed, &tasks, stop.clone());
         let (newcomers, questions) = (mpsc::channel(newcomers::QUEUE), mpsc::channel(questions::QUEUE));
         let audiences = mpsc::channel(audience::QUEUE);
+        let (personas, to_personas) = webhooks.persona.map(with_queue).unzip();
+        let (notified, to_notify) = webhooks.notification.map(with_queue).unzip();
         let chat = Arc::new(Self {
             memberships,
             users: Known::new(USER_TTL, KNOWN_MAX),
@@ -170,6 +185,9 @@ impl Chat {
             questions: questions.0,
             statuses: Known::new(STATUS_TTL, KNOWN_MAX),
             audiences: audiences.0,
+            personas,
+            untold,
+            notified,
             connections: AtomicU64::new(0),
             config,
             store,
@@ -188,6 +206,13 @@ impl Chat {
         chat.spawn(chat.clone().note_newcomers(newcomers.1));
         chat.spawn(chat.clone().answer_questions(questions.1));
         chat.spawn(chat.clone().tell_audiences(audiences.1));
+        chat.spawn(chat.clone().tell_those_away());
+        if let Some((webhook, questions)) = to_personas {
+            chat.spawn(chat.clone().ask_personas(webhook, questions));
+        }
+        if let Some((webhook, notified)) = to_notify {
+            chat.spawn(chat.clone().post_notifications(webhook, notified));
+        }
         chat
     }
 
@@ -366,6 +391,12 @@ fn spread(hub: &Arc<Hub>, backplane: &Backplane, events: Vec<Event>) {
         hub.apply(events.clone());
         backplane.publish(events);
     }
+}
+
+/// A webhook's queue, and what works it off.
+fn with_queue<J>(webhook: Webhook) -> (Queue<J>, (Webhook, Queued<J>)) {
+    let (queue, queued) = webhook.queue();
+    (queue, (webhook, queued))
 }
 
 /// What a client hears when the store could not be asked.

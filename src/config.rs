@@ -16,12 +16,14 @@ pub mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 pub use document::{flag_help, markdown, summary};
 pub(crate) use load::DEV_SECRET_FILE;
 pub use load::health_address;
 pub use parse::{duration, flag_of};
 pub use source::{Fault, Faults, Lookup, Sources};
+pub use webhooks::{NotificationConfig, WebhookConfig};
 
 /// A text that must not reach a log: its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -83,6 +85,10 @@ pub struct Config {
     pub timing: Timing,
     /// Joining a conversation that doesn't exist makes it, open.
     pub open_conversations: bool,
+    /// Where personas answer; none: messages to personas are refused.
+    pub personas: Option<WebhookConfig>,
+    /// How members who are away hear of messages.
+    pub notifications: NotificationConfig,
     /// Logs.
     pub log: LogConfig,
     /// What the operator should know of how settings were understood; logged at start.

@@ -24,3 +24,4 @@ pub mod model;
 pub mod outbox;
 pub mod session;
 pub mod store;
+pub mod webhook;

@@ -149,6 +149,22 @@ metrics! {
     lease_losses: IntCounter("lease_losses_total");
     /// Connections of dead nodes that this node removed.
     reaped: IntCounter("reaped_connections_total");
+    /// Requests to webhooks, by hook and result; each try counts.
+    webhook_requests: IntCounterVec("webhook_requests_total", &["hook", "result"]);
+    /// How long webhooks took to answer, by hook; each try counts.
+    webhook_seconds: HistogramVec("webhook_request_seconds", LATENCY, &["hook"]);
+    /// What waits for a webhook, by hook.
+    webhook_queue: IntGaugeVec("webhook_queue", &["hook"]);
+    /// What was dropped because too much waited for a webhook, by hook.
+    webhook_dropped: IntCounterVec("webhook_dropped_total", &["hook"]);
+    /// Messages to personas, by what became of them.
+    persona_messages: IntCounterVec("persona_messages_total", &["result"]);
+    /// Notifications opened: a user was away when the first unread message came.
+    notifications: IntCounter("notifications_total");
+    /// Conversations with new messages whose away members are still to be noted.
+    notification_queue: IntGauge("notification_queue");
+    /// Conversations whose away members were not noted: too many waited, or the store was away too long.
+    notifications_dropped: IntCounter("notifications_dropped_total");
     /// 1, labelled with what was built.
     build_info: IntGaugeVec("build_info", &["version", "commit"]);
 }

@@ -25,22 +25,34 @@ pub(super) struct Who {
 }
 
 impl Who {
-    /// Who of these is online, in their order.
+    /// Who of these is online, in their order; for a while after a goodbye a user still is.
     pub(super) async fn online(&self, users: &[UserId]) -> Vec<bool> {
-        let mut online = Vec::with_capacity(users.len());
+        let ask = |user: &UserId| redis::cmd("EXISTS").arg(keys::entry(user)).take();
+        self.each(users, ask, |user| self.registry.local.online(user)).await
+    }
+
+    /// Who of these has a connection right now, in their order.
+    pub(super) async fn connected(&self, users: &[UserId]) -> Vec<bool> {
+        let ask = |user: &UserId| redis::cmd("HEXISTS").arg(keys::entry(user)).arg("c").take();
+        self.each(users, ask, |user| !self.registry.local.connections_of(user).is_empty()).await
+    }
+
+    /// Asks the same of each user: Redis, or where it can't be asked this node.
+    async fn each(&self, users: &[UserId], ask: impl Fn(&UserId) -> Cmd, local: impl Fn(&UserId) -> bool) -> Vec<bool> {
+        let mut answers = Vec::with_capacity(users.len());
         for users in users.chunks(BATCH) {
             let mut pipeline = Pipeline::new();
             for user in users {
-                pipeline.cmd("EXISTS").arg(keys::entry(user));
+                pipeline.add_command(ask(user));
             }
             let asked = self.ask_all(&pipeline).await;
             let told = asked.and_then(|mut replies| (0..users.len()).map(|n| replies.take(n)).collect());
             match told {
-                Ok::<Vec<bool>, LinkError>(told) => online.extend(told),
-                Err(_) => online.extend(users.iter().map(|user| self.registry.local.online(user))),
+                Ok::<Vec<bool>, LinkError>(told) => answers.extend(told),
+                Err(_) => answers.extend(users.iter().map(&local)),
             }
         }
-        online
+        answers
     }
 
     /// A page of all who are online.

@@ -23,8 +23,15 @@ impl Chat {
             Target::User(user) => Some(user.clone()),
             Target::Conversation(_) => None,
         };
+        let (persona, content) = (message.persona.clone(), message.content.clone());
         match self.admit(&caller, message).await {
-            Ok((log, body, client_id)) => self.append(&caller, (log, recipient), body, client_id, Authority::Member),
+            Ok((log, body, client_id)) => {
+                let begun = self.append(&caller, (log, recipient), body, client_id, Authority::Member);
+                match persona {
+                    Some(persona) => self.then_ask(persona, content.into(), caller, begun),
+                    None => begun,
+                }
+            }
             Err(reject) => Begun::Done(Err(reject)),
         }
     }
@@ -35,7 +42,7 @@ impl Chat {
         message: NewMessage,
     ) -> Result<(LogId, Body, Option<ClientId>), Reject> {
         self.needs(Feature::Append)?;
-        if message.persona.is_some() {
+        if message.persona.is_some() && self.personas.is_none() {
             return Err(Reject::Unsupported("No persona is configured"));
         }
         let limit = self.rate_limit(&caller.identity);

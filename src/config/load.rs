@@ -17,6 +17,7 @@ use super::{
     parse,
     settings::{self as set, Setting},
     source::{Faults, Reader, Sources},
+    webhooks::read_webhooks,
 };
 use crate::model::NodeId;
 
@@ -110,6 +111,7 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let limits = read_limits(reader, &mut notes);
     let timing = read_timing(reader);
     let open_conversations = reader.switch(&set::OPEN_CONVERSATIONS);
+    let (personas, notifications) = read_webhooks(reader, &mut notes);
     let log = read_log(reader);
     Some(Config {
         dev: reader.dev,
@@ -125,6 +127,8 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
         limits,
         timing,
         open_conversations,
+        personas,
+        notifications,
         log: log?,
         notes,
     })

@@ -23,14 +23,16 @@ pub enum Group {
     Limits,
     /// How long anything.
     Timing,
+    /// Personas and notifications.
+    Webhooks,
     /// Logs.
     Logs,
 }
 
 impl Group {
     /// All groups, in the order in which they are shown.
-    pub const ALL: [Self; 7] =
-        [Self::Network, Self::Redis, Self::Store, Self::Tokens, Self::Limits, Self::Timing, Self::Logs];
+    pub const ALL: [Self; 8] =
+        [Self::Network, Self::Redis, Self::Store, Self::Tokens, Self::Limits, Self::Timing, Self::Webhooks, Self::Logs];
 
     /// The group's heading.
     pub fn title(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Group {
             Self::Tokens => "Tokens",
             Self::Limits => "Limits",
             Self::Timing => "Timing",
+            Self::Webhooks => "Webhooks",
             Self::Logs => "Logs",
         }
     }
@@ -259,6 +262,31 @@ settings! {
         "After SIGTERM: how long connections are still accepted, while readiness is already off. Not used by dev.";
     DRAIN_WINDOW = Timing, Kind::Duration(0, 3_600 * SECOND), "45s",
         "After that: the time over which connections are closed evenly. Not used by dev.";
+
+    PERSONA_WEBHOOK_URL = Webhooks, Kind::Text("URL"), "",
+        "Where personas answer (docs/webhooks.md): https, or http to localhost, a loopback or a private address. Without it, messages to a persona are refused.",
+        secret();
+    PERSONA_WEBHOOK_SECRET = Webhooks, Kind::Text("secret"), "",
+        "What requests to it are signed with.", secret();
+    PERSONA_TIMEOUT = Webhooks, Kind::Duration(SECOND, 600 * SECOND), "30s",
+        "How long a persona may take to answer, retries included.";
+    PERSONA_CONCURRENCY = Webhooks, Kind::Count("requests", 1, 10_000), "16",
+        "Personas asked at a time by this node.";
+    PERSONA_QUEUE = Webhooks, Kind::Count("messages", 1, 1_000_000), "1000",
+        "Messages to personas that may wait on this node; the senders of further ones are told that the persona does not answer.";
+    NOTIFICATION_WEBHOOK_URL = Webhooks, Kind::Text("URL"), "",
+        "Where it is told that messages wait for somebody who is away, to push it to their devices (docs/webhooks.md); what PERSONA_WEBHOOK_URL may be.",
+        secret();
+    NOTIFICATION_WEBHOOK_SECRET = Webhooks, Kind::Text("secret"), "",
+        "What requests to it are signed with.", secret();
+    NOTIFICATION_TIMEOUT = Webhooks, Kind::Duration(SECOND, 600 * SECOND), "30s",
+        "How long one of these requests may take, retries included.";
+    NOTIFICATION_CONCURRENCY = Webhooks, Kind::Count("requests", 1, 10_000), "16",
+        "How many of them this node sends at a time.";
+    NOTIFICATION_QUEUE = Webhooks, Kind::Count("notifications", 1, 1_000_000), "10000",
+        "How many of them may wait on this node, and how many conversations with new messages until their away members are noted; further ones are dropped.";
+    WEBHOOK_RETRIES = Webhooks, Kind::Count("retries", 0, 10), "3",
+        "How often a request is tried again that could not be sent, or was answered with 429 or 5xx.";
 
     LOG = Logs, Kind::Text("filter"), "info",
         "What is logged: a level (error, warn, info, debug, trace), or levels by module (info,switchboard::http=debug).";

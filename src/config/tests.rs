@@ -71,6 +71,28 @@ fn the_defaults_are_those_of_the_contract() {
 }
 
 #[test]
+fn webhooks_are_off_until_they_have_a_url_and_are_told_to_be_signed() {
+    let config = serve(&[("PERSONA_WEBHOOK_SECRET", "planted-persona")]).unwrap();
+    assert!(config.personas.is_none() && config.notifications.webhook.is_none() && config.notes.is_empty());
+    assert_eq!(config.notifications.queue, 10_000);
+
+    let url = "https://user:planted-password@ai.example.com/hook?key=planted-key";
+    let config = serve(&[("PERSONA_WEBHOOK_URL", url), ("NOTIFICATION_WEBHOOK_URL", "http://10.0.0.7/")]).unwrap();
+    let personas = config.personas.as_ref().unwrap();
+    assert_eq!((personas.timeout, personas.retries), (Duration::from_secs(30), 3));
+    assert_eq!((personas.concurrency, personas.queue), (16, 1_000));
+    assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
+    assert!(config.notes[0].contains("PERSONA_WEBHOOK_SECRET"));
+    assert!(!format!("{config:?}").contains("planted-"));
+    let signed = serve(&[("PERSONA_WEBHOOK_URL", url), ("PERSONA_WEBHOOK_SECRET", "planted-persona")]).unwrap();
+    assert!(signed.notes.is_empty() && !format!("{signed:?}").contains("planted-"));
+
+    let bad = serve(&[("PERSONA_WEBHOOK_URL", "http://u:planted-password@ai.example.com"), ("WEBHOOK_RETRIES", "11")]);
+    assert!(!bad.as_ref().unwrap_err().to_string().contains("planted-"));
+    assert_eq!(faults(bad), ["PERSONA_WEBHOOK_URL", "WEBHOOK_RETRIES"]);
+}
+
+#[test]
 fn every_default_is_itself_good() {
     // A default that can't be read would come out as nothing at all.
     let reader = |dev| super::source::Reader::new(Box::leak(Box::new(sources(&[]))), dev);

@@ -74,6 +74,7 @@ impl Node {
             config: config.clone(),
             store: Arc::new(Down),
             backplane: backplane.map_err(|error| error.to_string()).unwrap(),
+            webhooks: crate::webhook::Webhooks::default(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),

@@ -1,0 +1,252 @@
+//! Personas: a message may name one, which is then asked over a webhook, and whose answer comes into the conversation.
+//!
+//! The message is stored and acked like any other; nobody waits for the answer. Who asks again with the same `client_id`
+//! has the persona asked again, unless it has answered: what waits here is lost with the node.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::{Answer, Begun, Caller, Chat};
+use crate::{
+    dialect::Asked,
+    model::{
+        Body, ClientId, Content, ConversationId, Entry, EntryId, Ephemeral, InvalidContent, LogId, Reject, Reply, Sent,
+        Seq, Timestamp, UserId,
+    },
+    store::{AppendError, Authority, MessagesPage, NewEntry, StoreError},
+    webhook::{Backoff, Failure, Queued, Webhook},
+};
+
+/// Messages before the one to be answered that a persona is shown.
+const HISTORY: u32 = 20;
+/// How often an answer is tried to be stored, with pauses that begin and end with about these.
+const STORE_TRIES: u32 = 6;
+const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// A stored message that a persona is to answer.
+pub(super) struct Question {
+    persona: UserId,
+    sent: Sent,
+    content: Arc<str>,
+    /// Who wrote it, and is told where no answer comes.
+    caller: Caller,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error("too many messages wait for personas")]
+    QueueFull,
+    #[error("its webhook: {0}")]
+    Webhook(#[from] Failure),
+    /// What it says is not repeated: it is people's words.
+    #[error("it answered something else than {{\"content\": …}}")]
+    Unreadable,
+    #[error("its answer is no message: {0}")]
+    Content(#[from] InvalidContent),
+    #[error("what was said before can't be read: {0}")]
+    History(#[from] StoreError),
+    #[error("its answer could not be stored: {0}")]
+    Append(#[from] AppendError),
+}
+
+impl NoAnswer {
+    /// The label in metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Webhook(_) => "webhook_failed",
+            Self::Unreadable | Self::Content(_) => "bad_answer",
+            Self::History(_) | Self::Append(_) => "store_failed",
+        }
+    }
+}
+
+/// The label in metrics of a message that was answered.
+const ANSWERED: &str = "answered";
+
+/// What a persona is asked.
+#[derive(Serialize)]
+struct Request<'a> {
+    persona_id: &'a UserId,
+    conversation_id: &'a ConversationId,
+    message: &'a str,
+    message_id: EntryId,
+    seq: Seq,
+    sender_id: &'a UserId,
+    sender_name: &'a str,
+    created_at: Timestamp,
+    history: Vec<Said<'a>>,
+}
+
+/// A message that was said before.
+#[derive(Serialize)]
+struct Said<'a> {
+    id: EntryId,
+    seq: Seq,
+    sender_id: &'a UserId,
+    sender_name: &'a str,
+    content: &'a str,
+    is_ai: bool,
+    created_at: Timestamp,
+}
+
+impl<'a> Said<'a> {
+    /// None for what was deleted.
+    fn of(entry: &'a Entry) -> Option<Self> {
+        let Body::Message { content, is_ai, deleted: false, .. } = &entry.body else { return None };
+        let (id, seq, sender_id, sender_name) = (entry.id(), entry.seq, &entry.sender, &*entry.sender_name);
+        Some(Self { id, seq, sender_id, sender_name, content, is_ai: *is_ai, created_at: entry.at })
+    }
+}
+
+/// What a persona says.
+#[derive(Deserialize)]
+struct Response {
+    content: String,
+}
+
+impl Chat {
+    /// Has a persona asked once the send that was begun is stored.
+    pub(super) fn then_ask(
+        self: &Arc<Self>,
+        persona: UserId,
+        content: Arc<str>,
+        caller: Caller,
+        begun: Begun,
+    ) -> Begun {
+        let Begun::Pending(answer) = begun else { return begun };
+        let (tell, told) = oneshot::channel();
+        let chat = self.clone();
+        // By itself: the socket may end before its commit is known.
+        self.spawn(async move {
+            let answer = answer.await;
+            if let Ok(Answer { reply: Reply::Sent(sent), .. }) = &answer {
+                chat.ask(Question { persona, sent: sent.clone(), content, caller });
+            }
+            let _gone = tell.send(answer);
+        });
+        Begun::Pending(async move { told.await.unwrap_or(Err(Reject::Unknown)) }.boxed())
+    }
+
+    fn ask(&self, question: Question) {
+        // Without a webhook the send was refused.
+        let Some(personas) = &self.personas else { return };
+        if let Err(question) = personas.push(question) {
+            self.regret(&question, &NoAnswer::QueueFull);
+        }
+    }
+
+    /// Has personas answer, some at a time.
+    pub(super) async fn ask_personas(self: Arc<Self>, webhook: Webhook, questions: Queued<Question>) {
+        let (chat, webhook) = (&self, &webhook);
+        let answer = async |question: Question| match chat.answer(webhook, &question).await {
+            Ok(()) => chat.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),
+            Err(why) => chat.regret(&question, &why),
+        };
+        questions.each(answer).await;
+    }
+
+    async fn answer(&self, webhook: &Webhook, question: &Question) -> Result<(), NoAnswer> {
+        let Question { persona, sent, .. } = question;
+        let Some(conversation) = sent.log.conversation() else { return Ok(()) };
+        if sent.duplicate && self.was_answered(&conversation, question).await? {
+            return Ok(());
+        }
+        let page = MessagesPage { before: Some(sent.seq), limit: HISTORY, ..MessagesPage::default() };
+        let (mut before, _) = self.store.messages(&conversation, persona, page).await?;
+        before.reverse();
+        let identity = &question.caller.identity;
+        let request = Request {
+            persona_id: persona,
+            conversation_id: &conversation,
+            message: &question.content,
+            message_id: sent.id(),
+            seq: sent.seq,
+            sender_id: &identity.user,
+            sender_name: &identity.name,
+            created_at: sent.at,
+            history: before.iter().filter_map(|message| Said::of(&message.entry)).collect(),
+        };
+        let typing = |active| Ephemeral::Typing { user: persona.clone(), name: persona.as_str().into(), active };
+        self.tell(&sent.log, None, [typing(true)]);
+        let answer = webhook.post(&request).await;
+        self.tell(&sent.log, None, [typing(false)]);
+        let Response { content } = serde_json::from_slice(&answer?).map_err(|_| NoAnswer::Unreadable)?;
+        self.append_answer(persona, sent, Content::parse(&content)?).await
+    }
+
+    /// Whether an earlier try of the same message has its answer.
+    async fn was_answered(&self, conversation: &ConversationId, question: &Question) -> Result<bool, StoreError> {
+        let Question { persona, sent, .. } = question;
+        let page = MessagesPage { thread: Some(sent.seq), limit: HISTORY, ..MessagesPage::default() };
+        let (replies, _) = self.store.messages(conversation, persona, page).await?;
+        let answers = |entry: &Entry| {
+            entry.sender == *persona
+                && matches!(entry.body, Body::Message { reply_to: Some(seq), is_ai: true, .. } if seq == sent.seq)
+        };
+        Ok(replies.iter().any(|reply| answers(&reply.entry)))
+    }
+
+    /// Puts an answer into the log: once, whoever else has asked for the same message.
+    async fn append_answer(&self, persona: &UserId, sent: &Sent, content: Content) -> Result<(), NoAnswer> {
+        let entry = NewEntry {
+            log: sent.log.clone(),
+            sender: persona.clone(),
+            sender_name: persona.as_str().into(),
+            dedupe: answer_id(&sent.log, sent.seq),
+            client_gave_id: false,
+            authority: Authority::System,
+            body: Body::Message {
+                content: content.into(),
+                reply_to: Some(sent.seq),
+                is_ai: true,
+                edited_at: None,
+                deleted: false,
+            },
+        };
+        let mut backoff = Backoff::new(STORE_PAUSES.0, STORE_PAUSES.1);
+        let mut tries = 1;
+        loop {
+            match self.writer.append(entry.clone(), None).await {
+                Err(AppendError::Unavailable | AppendError::Unknown) if tries < STORE_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+                appended => return Ok(appended.map(drop)?),
+            }
+        }
+    }
+
+    /// Tells the sender, if they are still there, that there will be no answer.
+    fn regret(&self, Question { persona, sent, caller, .. }: &Question, why: &NoAnswer) {
+        self.metrics.persona_messages.with_label_values(&[why.label()]).inc();
+        tracing::warn!(%persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
+        if let Some(connection) = &caller.connection {
+            let asked = Asked { reference: None, client_id: sent.client_id.clone() };
+            connection.outbox.send([connection.dialect.reject(asked, &Reject::PersonaFailed)]);
+        }
+    }
+}
+
+/// What makes the answer to a message idempotent.
+#[expect(clippy::expect_used, reason = "an entry's id is a UUID, and its characters are those of ids")]
+fn answer_id(log: &LogId, seq: Seq) -> ClientId {
+    ClientId::parse(&format!("answer:{}", EntryId::of(log, seq))).expect("it is an id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_one_id_and_another_answer_another() {
+        let log = LogId::parse("team").unwrap();
+        assert_eq!(answer_id(&log, 7), answer_id(&log, 7));
+        assert_ne!(answer_id(&log, 7), answer_id(&log, 8));
+        assert_ne!(answer_id(&log, 7), answer_id(&LogId::parse("other").unwrap(), 7));
+    }
+}
