@@ -262,8 +262,8 @@ impl Backplane {
             });
             tasks.spawn(pump.run(era.clone(), stop.clone()));
             tasks.spawn(subscriber.clone().run(era.clone(), stop.clone()));
-            let (link, lease) = (link.clone(), lease.clone());
-            let watchdog = watchdog::Watchdog { link, lease, degrade, metrics, clock, eras };
+            let (link, lease, registry) = (link.clone(), lease.clone(), registry.clone());
+            let watchdog = watchdog::Watchdog { link, lease, registry, degrade, metrics, clock, eras };
             watchdog.start(era, tasks, stop).await;
         }
         let limiter = limit::Limiter::new(link.clone(), settings.window);
@@ -372,6 +372,12 @@ impl Backplane {
         self.who.nodes().await.unwrap_or_default()
     }
 
+    /// Connections of all other nodes, as this one last heard when it renewed its lease; with Redis off or down that may be
+    /// long ago. From memory.
+    pub fn connections_elsewhere(&self) -> u64 {
+        self.lease.connections_elsewhere()
+    }
+
     /// Takes the node's lease out, once all its connections were unregistered; while some are left it does nothing, so
     /// that other nodes reap them. To be called before `stop` is cancelled, as the last thing.
     pub async fn leave(&self) {
@@ -381,6 +387,7 @@ impl Backplane {
         let me = self.lease.me();
         let mut pipeline = Pipeline::new();
         pipeline.cmd("DEL").arg(keys::node_users(&me)).cmd("ZREM").arg(keys::NODES).arg(me.as_str());
+        pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(me.as_str());
         self.lease.retire();
         // Where this fails the lease runs out by itself.
         let _ = self.link.run(ops::Op::Lease, me.as_str(), &pipeline).await;

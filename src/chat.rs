@@ -42,6 +42,7 @@ mod overview;
 mod personas;
 mod presence;
 mod questions;
+mod rights;
 mod source;
 mod typing;
 
@@ -264,6 +265,9 @@ impl Chat {
     }
 
     async fn dispatch(self: &Arc<Self>, caller: Caller, command: Command) -> Begun {
+        if let Err(reject) = self.must_have(&caller, command.right()).await {
+            return Begun::Done(Err(reject));
+        }
         let done = match command {
             Command::Send(message) => return self.send(caller, message).await,
             Command::Edit { conversation, target, content, client_id } => {
@@ -278,7 +282,7 @@ impl Chat {
             Command::Join { conversation, since } => self.join(&caller, &conversation, since).await,
             Command::Leave { conversation } => self.leave(&caller, &conversation).await.map(Answer::from),
             Command::Sync { cursors } => self.sync(&caller, cursors).await,
-            Command::Typing { conversation, active } => self.typing(&caller, &conversation, active).await,
+            Command::Typing { conversation, active } => Ok(self.typing(&caller, &conversation, active)),
             Command::Read { conversation, delivered, read } => self.read(&caller, &conversation, delivered, read).await,
             Command::Presence { users } => self.presence(users).await,
             Command::SetStatus { status } => self.set_status(&caller, status).await,
@@ -302,7 +306,7 @@ impl Chat {
             Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
             Command::Online { cursor, limit } => Ok(self.online(cursor, limit).await),
             Command::Connections => Ok(self.connections_of(&caller).await),
-            Command::Stats => self.stats(&caller).await,
+            Command::Stats => Ok(self.stats().await),
         };
         Begun::Done(done)
     }

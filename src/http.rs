@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
     server::conn::http1,
@@ -30,6 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 mod client;
+mod cors;
 mod gate;
 mod health;
 mod problem;
@@ -43,7 +44,7 @@ mod fixture;
 mod tests;
 
 pub use gate::{Admission, Gate, Permit, Refusal};
-pub use routes::Kind;
+pub use routes::{Access, Kind, Route, endpoints};
 
 use problem::Problem;
 use routes::{Endpoint, Found, Routes};
@@ -157,15 +158,27 @@ impl Site {
         peer.requested();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let began = Instant::now();
+        let said = cors::Said::to(request.headers(), self.origins());
         let answer = timeout(REQUEST, self.route(&peer, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
         let mut response = answer.unwrap_or_else(Problem::into_response);
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            said.say(&mut response);
+        }
         if peer.refusal.is_some() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let (status, seconds) = (response.status().as_u16(), began.elapsed().as_secs_f64());
         tracing::debug!(%method, path, status, seconds, "request");
         response
+    }
+
+    /// Origins whose pages may use this face from a browser.
+    fn origins(&self) -> &[String] {
+        match self.kind {
+            Kind::Clients => &self.broker.config.allowed_origins,
+            Kind::Admin => &[],
+        }
     }
 
     async fn route(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Answer {
@@ -177,7 +190,10 @@ impl Site {
         }
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
-            Found::OtherMethods(allow) => return Err(Problem::other_methods(&allow)),
+            Found::OtherMethods(allow) => {
+                let preflight = cors::preflight(request.method(), request.headers(), self.origins(), &allow);
+                return preflight.ok_or_else(|| Problem::other_methods(&allow));
+            }
             Found::Nothing => return Err(Problem::not_found()),
         };
         match endpoint {

@@ -1,5 +1,9 @@
 //! Every metric, as a typed field. Label values come from enums in the model, never from call sites.
 
+mod latency;
+
+pub use latency::{Latency, Percentiles};
+
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -68,6 +72,9 @@ mod make {
     pub(super) fn Histogram(name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
         Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
     }
+    pub(super) fn Latency(name: &str, help: &str) -> prometheus::Result<Latency> {
+        Histogram(name, help, LATENCY).map(Latency::new)
+    }
     pub(super) fn HistogramVec(
         name: &str,
         help: &str,
@@ -98,9 +105,9 @@ metrics! {
     /// Frames handed to sockets.
     deliveries: IntCounter("deliveries_total");
     /// From a send's arrival to its ack.
-    send_seconds: Histogram("send_ack_seconds", LATENCY);
+    send_seconds: Latency("send_ack_seconds");
     /// From the store's commit to delivery on this node; over nodes it includes the difference of their clocks.
-    delivery_seconds: Histogram("delivery_seconds", LATENCY);
+    delivery_seconds: Latency("delivery_seconds");
     /// Bytes that wait in outboxes.
     outbox_bytes: IntGauge("outbox_bytes");
     /// Frames dropped for slow readers, by class.

@@ -6,6 +6,7 @@ mod event;
 mod ids;
 mod reject;
 mod reply;
+mod rights;
 mod time;
 mod user;
 
@@ -18,5 +19,6 @@ pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,
     Presence, Reactions, Reply, Resumed, Sent, Stats,
 };
+pub use rights::Right;
 pub use time::{Clock, Timestamp};
 pub use user::{Identity, Pair, Status};

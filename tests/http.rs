@@ -145,9 +145,11 @@ async fn a_token_for_a_socket_opens_one() {
     let answer = node.post("/api/websocket/token", &token("alice"), &Value::Null).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     let (url, minted) = (answer.json["websocket_url"].as_str().unwrap(), answer.json["token"].as_str().unwrap());
-    assert_eq!(url, format!("{}/v1/ws", node.ws()));
+    assert_eq!(url, format!("{}/ws", node.ws()));
     assert!(answer.json["expires_in"].as_u64().unwrap() <= 1_800);
-    Client::connect(&format!("{url}?token={minted}")).await;
+    let mut client = Client::connect(url).await;
+    client.send(&json!({"type": "authenticate", "token": minted})).await;
+    assert_eq!(client.expect("authenticated").await["user_id"], "alice");
     let refused = node.request(Method::POST, "/api/websocket/token", None, None).await;
     assert_problem(&refused, 401, "invalid_token");
     assert_eq!(refused.headers["www-authenticate"], "Bearer");

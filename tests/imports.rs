@@ -52,7 +52,7 @@ const ALLOWED: &[(&str, May)] = &[
     ),
     ("session", Only(&["app", "chat", "config", "dialect", "model", "outbox"])),
     ("listener", Only(&["app", "http"])),
-    ("http", Only(&["app", "auth", "chat", "config", "degrade", "dialect", "model", "session"])),
+    ("http", Only(&["app", "auth", "chat", "config", "degrade", "dialect", "metrics", "model", "session"])),
     ("app", Anything),
     ("cli", Anything),
     ("lib", Only(&[])),

@@ -15,6 +15,8 @@ const SHARDS: u64 = 64;
 pub(super) const ONLINE: &str = "ws:online_users";
 /// ZSET of incarnations by when their lease runs out.
 pub(super) const NODES: &str = "ws:nodes";
+/// HASH: how many connections each incarnation holds.
+pub(super) const CONNECTIONS: &str = "ws:node_connections";
 /// ZSET of [`leaving`] members by when somebody is to look at them.
 pub(super) const LEAVING: &str = "ws:leaving";
 
@@ -118,7 +120,7 @@ mod tests {
             one in "(ws:|user:|conns:|rate_limit:message:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
             other in "(ws:|user:|conns:|rate_limit:message:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
         ) {
-            let fixed = [ONLINE, NODES, LEAVING].map(String::from);
+            let fixed = [ONLINE, NODES, CONNECTIONS, LEAVING].map(String::from);
             for (a, mine) in families(&one).into_iter().enumerate() {
                 prop_assert!(!fixed.contains(&mine));
                 for (b, theirs) in families(&other).into_iter().enumerate() {
@@ -135,7 +137,7 @@ mod tests {
             for (b, other) in prefixes.iter().enumerate().take(6) {
                 assert!(a == b || !one.starts_with(other.as_str()), "{one} {other}");
             }
-            assert!([ONLINE, NODES, LEAVING].iter().all(|fixed| !fixed.starts_with(one.as_str())));
+            assert!([ONLINE, NODES, CONNECTIONS, LEAVING].iter().all(|fixed| !fixed.starts_with(one.as_str())));
         }
     }
 

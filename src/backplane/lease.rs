@@ -1,6 +1,7 @@
 //! A node's lease in Redis, and what it knows of the others' leases.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -79,6 +80,8 @@ struct View {
     former: Option<Incarnation>,
     epoch: String,
     others: Vec<(Incarnation, Instant)>,
+    /// Connections that the others held when they last renewed.
+    connections_elsewhere: u64,
     /// Redis' clock minus this node's, in microseconds.
     offset: i64,
 }
@@ -103,7 +106,8 @@ impl Lease {
     /// None is held yet.
     pub(super) fn new(node: NodeId, length: Duration, clock: Clock) -> Self {
         let me = Incarnation::fresh(&node);
-        let view = View { me, former: None, epoch: String::new(), others: Vec::new(), offset: 0 };
+        let view =
+            View { me, former: None, epoch: String::new(), others: Vec::new(), connections_elsewhere: 0, offset: 0 };
         Self { node, length, clock, view: Mutex::new(view), retired: AtomicBool::new(false) }
     }
 
@@ -155,44 +159,71 @@ impl Lease {
         self.view().others.iter().filter_map(|(who, out)| Some((who.clone(), doubt(*out)?))).collect()
     }
 
-    /// Takes a lease as a new life.
-    pub(super) async fn take(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<Taken, LinkError> {
+    /// Connections of all other nodes that are alive, as of the last renewal.
+    pub(super) fn connections_elsewhere(&self) -> u64 {
+        self.view().connections_elsewhere
+    }
+
+    /// Takes a lease as a new life, and says how many connections the node holds.
+    pub(super) async fn take(
+        &self,
+        link: &Link,
+        on: &mut MultiplexedConnection,
+        connections: usize,
+    ) -> Result<Taken, LinkError> {
         let life = Incarnation::fresh(&self.node);
         let epoch = self.view().epoch.clone();
-        self.ask(link, on, &life, true).await?;
+        self.ask(link, on, &life, Some(self.me()), connections).await?;
         let mut view = self.view();
         let former = std::mem::replace(&mut view.me, life);
         view.former = Some(former);
         Ok(Taken { wiped: !epoch.is_empty() && epoch != view.epoch })
     }
 
-    /// Renews the lease; false where it was lost.
-    pub(super) async fn renew(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<bool, LinkError> {
+    /// Renews the lease, and says how many connections the node holds; false where the lease was lost.
+    pub(super) async fn renew(
+        &self,
+        link: &Link,
+        on: &mut MultiplexedConnection,
+        connections: usize,
+    ) -> Result<bool, LinkError> {
         let me = self.me();
-        self.ask(link, on, &me, false).await
+        self.ask(link, on, &me, None, connections).await
     }
 
+    /// Renews, or, for a life that follows a former one, takes the lease.
     async fn ask(
         &self,
         link: &Link,
         on: &mut MultiplexedConnection,
         life: &Incarnation,
-        take: bool,
+        former: Option<Incarnation>,
+        connections: usize,
     ) -> Result<bool, LinkError> {
+        let take = former.is_some();
         let mut pipeline = Pipeline::new();
         let epoch = format!("/{}", Uuid::new_v4().simple());
         let length = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
         RENEW.call(&mut pipeline, keys::NODES).arg(life.as_str()).arg(length).arg(u8::from(take)).arg(epoch);
+        pipeline.cmd("HSET").arg(keys::CONNECTIONS).arg(life.as_str()).arg(connections);
+        pipeline.cmd("HGETALL").arg(keys::CONNECTIONS);
+        if let Some(former) = former {
+            pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(former.as_str());
+        }
         let asked = self.clock.now().micros();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
         let (now, answered) = (Instant::now(), self.clock.now().micros());
         let (held, micros, epoch, leases): (bool, i64, String, Vec<(String, i64)>) = replies.take(0)?;
+        let counts: HashMap<String, u64> = replies.take(2)?;
+        let alive = leases.iter().filter(|(who, left)| who != life.as_str() && *left > 0);
+        let connections_elsewhere = alive.filter_map(|(who, _)| counts.get(who)).sum();
         let others = leases.iter().filter(|(who, _)| who != life.as_str()).filter_map(|(who, left)| {
             let out = now + Duration::from_millis(u64::try_from(*left).unwrap_or(0));
             Some((Incarnation::parse(who)?, out))
         });
         let mut view = self.view();
         view.others = others.collect();
+        view.connections_elsewhere = connections_elsewhere;
         view.epoch = epoch;
         view.offset = micros.saturating_sub(asked.midpoint(answered));
         Ok(held || take)

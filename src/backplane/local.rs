@@ -250,6 +250,11 @@ impl Local {
         self.state().people.get(user).map_or_else(Vec::new, |person| person.rooms.keys().cloned().collect())
     }
 
+    /// How many connections are held.
+    pub(super) fn connections(&self) -> usize {
+        self.state().owners.len()
+    }
+
     /// Whether no connection is held.
     pub(super) fn is_empty(&self) -> bool {
         self.state().owners.is_empty()

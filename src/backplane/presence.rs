@@ -190,6 +190,7 @@ impl Presence {
         }
         let mut pipeline = Pipeline::new();
         pipeline.cmd("DEL").arg(&key).cmd("ZREM").arg(keys::NODES).arg(node.as_str());
+        pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(node.as_str());
         self.order(&pipeline).await?;
         self.metrics.reaped.inc_by(removed);
         tracing::info!(%node, removed, "removed what a dead node left behind");

@@ -14,6 +14,7 @@ use super::{
     lease::Lease,
     link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT},
     ops::Op,
+    registry::Registry,
 };
 use crate::{
     degrade::{self, Degrade, Part},
@@ -56,6 +57,7 @@ impl Default for Era {
 pub(super) struct Watchdog {
     pub(super) link: Arc<Link>,
     pub(super) lease: Arc<Lease>,
+    pub(super) registry: Arc<Registry>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
@@ -127,7 +129,7 @@ impl Watchdog {
     }
 
     async fn new_era(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
-        let taken = self.lease.take(&self.link, on).await?;
+        let taken = self.lease.take(&self.link, on, self.registry.local.connections()).await?;
         self.eras.send_modify(|era| {
             era.number += 1;
             era.since = Instant::now();
@@ -197,7 +199,7 @@ impl Watchdog {
 
     async fn renew_and_probe(&self, connections: &mut [MultiplexedConnection], all: bool) -> Result<(), LinkError> {
         let (first, rest) = connections.split_first_mut().ok_or(LinkError::Down)?;
-        if self.lease.renew(&self.link, first).await? {
+        if self.lease.renew(&self.link, first, self.registry.local.connections()).await? {
             self.metrics.lease_renewals.inc();
         } else {
             self.lost_lease(first).await?;

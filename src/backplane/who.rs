@@ -123,7 +123,7 @@ impl Who {
         let leases: Vec<_> = leases.collect();
         let mut pipeline = Pipeline::new();
         for (life, _) in &leases {
-            pipeline.cmd("SCARD").arg(keys::node_users(life));
+            pipeline.cmd("SCARD").arg(keys::node_users(life)).cmd("HGET").arg(keys::CONNECTIONS).arg(life.as_str());
         }
         if leases.is_empty() {
             return Ok(Vec::new());
@@ -133,7 +133,8 @@ impl Who {
         let info = leases.into_iter().enumerate().map(|(index, (life, out))| {
             let lease_left = Duration::try_from_secs_f64((out - now) / 1_000.0).unwrap_or_default();
             let node = life.node().ok_or(LinkError::Unexpected)?;
-            Ok(NodeInfo { node, lease_left, users: replies.take(index)?, connections: 0 })
+            let connections: Option<u64> = replies.take(2 * index + 1)?;
+            Ok(NodeInfo { node, lease_left, users: replies.take(2 * index)?, connections: connections.unwrap_or(0) })
         });
         info.collect()
     }

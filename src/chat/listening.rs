@@ -304,7 +304,10 @@ impl Chat {
             match self.hub.fetch(&log, has).await {
                 Ok(entries) if !entries.is_empty() => {
                     let mut entries = Some(entries);
-                    let mut hand_over = || self.hand_over(connection, entries.take().unwrap_or_default());
+                    // Looked up before: `current` holds the connection's lock.
+                    let pair = log.conversation().and_then(|conversation| connection.pair(&conversation));
+                    let mut hand_over =
+                        || self.hand_over(connection, pair.as_deref(), entries.take().unwrap_or_default());
                     let Some(last) = current(&mut hand_over) else { return };
                     has = last;
                 }
@@ -315,17 +318,16 @@ impl Chat {
     }
 
     /// Puts entries into the outbox. The last one's seq; none where they ended the user's membership.
-    fn hand_over(&self, connection: &Connection, entries: Vec<Entry>) -> Option<Seq> {
+    fn hand_over(&self, connection: &Connection, pair: Option<&Pair>, entries: Vec<Entry>) -> Option<Seq> {
         let (mut last, mut frames, mut removed) = (0, Vec::with_capacity(entries.len()), false);
-        let pair = entries.first().and_then(|entry| connection.pair(&entry.log.conversation()?));
         let mut arrived = None;
         for entry in entries {
             last = entry.seq;
             removed = matches!(&entry.body, Body::MemberRemoved { user } if *user == connection.user);
             let (signal, conversation) = (Signal::of(&entry), entry.log.conversation());
-            arrived = pair.as_ref().and_then(|_| Signal::handed_over(&entry));
+            arrived = pair.and_then(|_| Signal::handed_over(&entry));
             let event = Event::Entry { entry: Arc::new(entry), origin: None };
-            frames.extend(connection.dialect.event(&event, pair.as_deref()));
+            frames.extend(connection.dialect.event(&event, pair));
             signal.into_iter().for_each(|signal| connection.outbox.signal(signal));
             if let (true, Some(conversation)) = (removed, conversation) {
                 connection.outbox.signal(Signal::Removed(conversation));

@@ -184,7 +184,7 @@ impl Chat {
         conversation: ConversationId,
         page: MessagesPage,
     ) -> Result<Answer, Reject> {
-        self.must_be_member(&caller.identity, &conversation).await?;
+        self.needs(Feature::History)?;
         let read = self.store.messages(&conversation, &caller.identity.user, page).await;
         let (messages, total) = read.map_err(|error| unavailable(&error))?;
         let MessagesPage { limit, offset, .. } = page;
@@ -197,7 +197,7 @@ impl Chat {
         conversation: &ConversationId,
         target: Seq,
     ) -> Result<Answer, Reject> {
-        self.must_be_member(&caller.identity, conversation).await?;
+        self.needs(Feature::History)?;
         let read = self.store.message(conversation, target, &caller.identity.user).await;
         let message = read.map_err(|error| unavailable(&error))?.ok_or(Reject::NotFound("Message"))?;
         Ok(Reply::Message(message).into())
@@ -212,9 +212,6 @@ impl Chat {
         offset: u32,
     ) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        if let Some(conversation) = &conversation {
-            self.must_be_member(&caller.identity, conversation).await?;
-        }
         let found = self.store.search(&caller.identity.user, words, conversation.as_ref(), limit, offset).await;
         Ok(Reply::Found(found.map_err(|error| unavailable(&error))?).into())
     }

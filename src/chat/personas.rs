@@ -226,7 +226,7 @@ impl Chat {
         self.metrics.persona_messages.with_label_values(&[why.label()]).inc();
         tracing::warn!(%persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
         if let Some(connection) = &caller.connection {
-            let asked = Asked { reference: None, client_id: sent.client_id.clone() };
+            let asked = Asked { client_id: sent.client_id.clone(), ..Asked::at(self.clock.now()) };
             connection.outbox.send([connection.dialect.reject(asked, &Reject::PersonaFailed)]);
         }
     }

@@ -171,7 +171,7 @@ settings! {
     TRUSTED_PROXIES = Network, Kind::Text("networks"), "",
         "Networks (CIDR, separated by commas) whose X-Forwarded-For and X-Forwarded-Proto are believed; with none, neither is.";
     ALLOWED_ORIGINS = Network, Kind::Text("origins"), "",
-        "Origins (https://app.example.com, separated by commas) that browsers may open WebSockets from; with none, any.";
+        "Origins (https://app.example.com, separated by commas) whose pages may open WebSockets and use REST (CORS); with none, pages of any origin may open WebSockets, and REST is for those of its own.";
     NODE_ID = Network, Kind::Text("id"), "",
         "This node's id, unique among the nodes that share a Redis; without it a random one.";
     OPEN_CONVERSATIONS = Network, Kind::Switch, "false",

@@ -12,6 +12,7 @@ use super::Payload;
 use crate::{
     app::Broker,
     degrade::{Feature, Link, Part, Verdict},
+    metrics::Latency,
     model::Timestamp,
 };
 
@@ -72,26 +73,53 @@ fn unready(broker: &Broker) -> Option<&'static str> {
     }
 }
 
+/// What a node says of itself.
 #[derive(Serialize)]
-struct Health<'a> {
-    status: &'static str,
-    node: &'a str,
-    version: &'static str,
-    uptime_seconds: u64,
-    connections: usize,
-    components: Components,
+pub(super) struct Health<'a> {
+    pub(super) status: &'static str,
+    pub(super) node: &'a str,
+    pub(super) version: &'static str,
+    pub(super) uptime_seconds: u64,
+    pub(super) connections: usize,
+    /// Over all nodes; none while Redis is down.
+    connections_total: Option<u64>,
+    pub(super) components: Components,
+    latency: Latencies,
     /// How each thing works now: with all nodes, with what this one knows, or not at all.
     works: BTreeMap<&'static str, &'static str>,
 }
 
+/// The parts a node leans on.
 #[derive(Serialize)]
-struct Components {
-    redis: Component,
-    store: Component,
+pub(super) struct Components {
+    pub(super) redis: Component,
+    pub(super) store: Component,
+}
+
+/// How long messages took within the last minute; none where there were none.
+#[derive(Serialize)]
+struct Latencies {
+    /// From a send's arrival to its ack.
+    send_ack_ms: Option<Percentiles>,
+    /// From the store's commit to this node's sockets.
+    delivery_ms: Option<Percentiles>,
 }
 
 #[derive(Serialize)]
-struct Component {
+struct Percentiles {
+    p50: f64,
+    p99: f64,
+}
+
+impl Percentiles {
+    fn of(latency: &Latency) -> Option<Self> {
+        latency.recent().map(|recent| Self { p50: recent.p50, p99: recent.p99 })
+    }
+}
+
+/// One of the parts.
+#[derive(Serialize)]
+pub(super) struct Component {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<f64>,
@@ -99,7 +127,7 @@ struct Component {
 }
 
 impl<'a> Health<'a> {
-    fn of(broker: &'a Broker) -> Self {
+    pub(super) fn of(broker: &'a Broker) -> Self {
         let status = match broker.degrade.verdict() {
             Verdict::Healthy => "healthy",
             Verdict::Degraded => "degraded",
@@ -112,13 +140,28 @@ impl<'a> Health<'a> {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(broker.started_at).as_secs(),
             connections: broker.gate.websockets(),
+            connections_total: connections_total(broker),
             components: Components {
                 redis: Component::of(broker, Part::Redis, now),
                 store: Component::of(broker, Part::Store, now),
             },
+            latency: Latencies {
+                send_ack_ms: Percentiles::of(&broker.metrics.send_seconds),
+                delivery_ms: Percentiles::of(&broker.metrics.delivery_seconds),
+            },
             works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.mode(feature).label())).into(),
         }
     }
+}
+
+/// Connections of all nodes, as far as they are known now.
+fn connections_total(broker: &Broker) -> Option<u64> {
+    let elsewhere = match broker.degrade.state(Part::Redis).link {
+        Link::Up => broker.chat.backplane.connections_elsewhere(),
+        Link::Off => 0,
+        Link::Down => return None,
+    };
+    Some(elsewhere + broker.gate.websockets() as u64)
 }
 
 impl Component {

@@ -1,4 +1,4 @@
-//! The route table: every method and path, what answers it, and who may ask.
+//! The route table: every method and path, what answers it, and thereby whom it answers.
 
 use hyper::Method;
 use matchit::{Params, Router};
@@ -26,6 +26,50 @@ pub(super) enum Endpoint {
     Rest(Action),
 }
 
+/// Whom an endpoint answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Open,
+    /// Whoever brings a valid token in the `Authorization` header. What they may then do is the commands' own matter.
+    Token,
+    /// A WebSocket: anybody is upgraded, and closed with a code where a valid token is missing then.
+    Socket,
+}
+
+impl Endpoint {
+    fn access(self) -> Access {
+        match self {
+            Self::Probe(_) => Access::Open,
+            Self::Rest(_) => Access::Token,
+            Self::Socket(_) => Access::Socket,
+        }
+    }
+}
+
+/// A row of the route table, for those who document or test it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The method; what has GET has HEAD as well.
+    pub method: Method,
+    /// The path; parts in braces stand for ids.
+    pub path: &'static str,
+    /// Whom it answers.
+    pub access: Access,
+    /// Whether clients have it; else it is on the admin listener alone.
+    pub for_clients: bool,
+}
+
+/// Every endpoint there is.
+pub fn endpoints() -> impl Iterator<Item = Route> {
+    ROUTES.iter().map(|(method, path, endpoint, on)| Route {
+        method: method.clone(),
+        path,
+        access: endpoint.access(),
+        for_clients: on.is(Kind::Clients),
+    })
+}
+
 /// On which listeners a route is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum On {
@@ -40,27 +84,50 @@ impl On {
     }
 }
 
-/// Where new clients are sent to by the token endpoint.
-pub(super) const SOCKET_PATH: &str = "/ws";
+/// Where new clients are sent to by the token endpoint: they authenticate with their first frame.
+pub(super) const TOKEN_SOCKET: &str = "/ws";
 
-use Action::{AddMembers, Conversation, Conversations, CreateConversation, Messages, RemoveMember, SendMessage, Token};
+use Action::*;
 use Endpoint::{Probe as Answers, Rest, Socket};
 use Method as M;
 
+const MESSAGE: &str = "/api/chat/conversations/{conversation}/messages/{message}";
+const REACTION: &str = "/api/chat/conversations/{conversation}/messages/{message}/reactions/{emoji}";
+
 const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::GET, "/v1/ws", Socket(Way::To(Dialect::Native)), On::Clients),
-    (M::GET, SOCKET_PATH, Socket(Way::To(Dialect::Direct)), On::Clients),
+    (M::GET, TOKEN_SOCKET, Socket(Way::To(Dialect::Direct)), On::Clients),
     (M::GET, "/ws/auth", Socket(Way::To(Dialect::Personas)), On::Clients),
     (M::GET, "/ws/{conversation}", Socket(Way::RoomOrSelf), On::Clients),
     (M::GET, "/api/chat/ws/{conversation}", Socket(Way::To(Dialect::Conversation)), On::Clients),
     (M::POST, "/api/websocket/token", Rest(Token), On::Clients),
+    (M::GET, "/api/websocket/status", Rest(Status), On::Clients),
+    (M::GET, "/api/websocket/users/online", Rest(Online), On::Clients),
+    (M::GET, "/api/websocket/users/{user}/online", Rest(UserOnline), On::Clients),
+    (M::POST, "/api/user/status", Rest(SetStatus), On::Clients),
+    (M::POST, "/api/messages/read", Rest(MarkRead), On::Clients),
+    (M::POST, "/api/conversations/{conversation}/typing", Rest(Typing), On::Clients),
+    (M::GET, "/api/connections/info", Rest(Connections), On::Clients),
+    (M::GET, "/api/connections/stats", Rest(Stats), On::Clients),
+    (M::GET, "/api/notifications", Rest(Notifications), On::Clients),
+    (M::POST, "/api/notifications/read", Rest(ReadNotifications), On::Clients),
+    (M::GET, "/api/chat/search", Rest(Search), On::Clients),
     (M::GET, "/api/chat/conversations", Rest(Conversations), On::Clients),
     (M::POST, "/api/chat/conversations", Rest(CreateConversation), On::Clients),
     (M::GET, "/api/chat/conversations/{conversation}", Rest(Conversation), On::Clients),
-    (M::GET, "/api/chat/conversations/{conversation}/messages", Rest(Messages), On::Clients),
-    (M::POST, "/api/chat/conversations/{conversation}/messages", Rest(SendMessage), On::Clients),
+    (M::POST, "/api/chat/conversations/{conversation}/archive", Rest(Archive), On::Clients),
+    (M::DELETE, "/api/chat/conversations/{conversation}/archive", Rest(Unarchive), On::Clients),
+    (M::GET, "/api/chat/conversations/{conversation}/members", Rest(Members), On::Clients),
     (M::POST, "/api/chat/conversations/{conversation}/members", Rest(AddMembers), On::Clients),
     (M::DELETE, "/api/chat/conversations/{conversation}/members/{user}", Rest(RemoveMember), On::Clients),
+    (M::GET, "/api/chat/conversations/{conversation}/messages", Rest(Messages), On::Clients),
+    (M::POST, "/api/chat/conversations/{conversation}/messages", Rest(SendMessage), On::Clients),
+    (M::GET, MESSAGE, Rest(Message), On::Clients),
+    (M::PATCH, MESSAGE, Rest(EditMessage), On::Clients),
+    (M::DELETE, MESSAGE, Rest(DeleteMessage), On::Clients),
+    (M::GET, "/api/chat/conversations/{conversation}/messages/{message}/replies", Rest(Replies), On::Clients),
+    (M::PUT, REACTION, Rest(React), On::Clients),
+    (M::DELETE, REACTION, Rest(TakeBack), On::Clients),
     (M::GET, "/api/health", Answers(Probe::Health), On::Both),
     (M::GET, "/livez", Answers(Probe::Live), On::Both),
     (M::GET, "/readyz", Answers(Probe::Ready), On::Both),
@@ -130,7 +197,7 @@ mod tests {
         for kind in [Kind::Clients, Kind::Admin] {
             let routes = Routes::of(kind);
             for (method, path, endpoint, on) in ROUTES {
-                let path = path.replace("{conversation}", "room-1").replace("{user}", "bob");
+                let path = path.replace(['{', '}'], "");
                 match routes.find(method, &path) {
                     Found::Endpoint(found, _) => assert!(on.is(kind) && found == *endpoint, "{path}"),
                     _ => assert!(!on.is(kind), "{method} {path}"),

@@ -163,13 +163,13 @@ async fn a_token_for_a_socket_never_outlives_the_one_shown() {
         let json = answer.json();
         let expires_in = json["expires_in"].as_u64().unwrap();
         assert!(expires_in <= most && expires_in + 5 > most, "{expires_in}");
-        assert_eq!(json["websocket_url"], "ws://x/v1/ws");
+        assert_eq!(json["websocket_url"], "ws://x/ws");
         let identity = node.broker.auth.verify(json["token"].as_str().unwrap()).unwrap();
         assert_eq!(identity.user.as_str(), "alice");
     }
     let node = Node::start(&[("PUBLIC_URL", "https://chat.example.com/")]).await;
     let answer = node.ask(&post("/api/websocket/token", &node.token("alice", HOUR), "")).await;
-    assert_eq!(answer.json()["websocket_url"], "wss://chat.example.com/v1/ws");
+    assert_eq!(answer.json()["websocket_url"], "wss://chat.example.com/ws");
 }
 
 #[tokio::test]

@@ -235,36 +235,49 @@ impl Command {
             _ => None,
         }
     }
+}
 
-    /// The label in metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Join { .. } => "join",
-            Self::Leave { .. } => "leave",
-            Self::Sync { .. } => "sync",
-            Self::Send(_) => "send",
-            Self::Edit { .. } => "edit",
-            Self::Delete { .. } => "delete",
-            Self::React { .. } => "react",
-            Self::Typing { .. } => "typing",
-            Self::Read { .. } => "read",
-            Self::Presence { .. } => "presence",
-            Self::SetStatus { .. } => "set_status",
-            Self::History { .. } => "history",
-            Self::Show { .. } => "show",
-            Self::Search { .. } => "search",
-            Self::Ping => "ping",
-            Self::Create(_) => "create",
-            Self::Conversations { .. } => "conversations",
-            Self::Describe { .. } => "describe",
-            Self::Archive { .. } => "archive",
-            Self::AddMembers { .. } => "add_members",
-            Self::RemoveMember { .. } => "remove_member",
-            Self::Notifications { .. } => "notifications",
-            Self::ReadNotifications { .. } => "read_notifications",
-            Self::Online { .. } => "online",
-            Self::Connections => "connections",
-            Self::Stats => "stats",
+macro_rules! labels {
+    ($($pattern:pat => $label:literal,)*) => {
+        impl Command {
+            /// Every label.
+            pub const LABELS: &[&str] = &[$($label),*];
+
+            /// The label in metrics.
+            pub fn label(&self) -> &'static str {
+                match self {
+                    $($pattern => $label,)*
+                }
+            }
         }
-    }
+    };
+}
+
+labels! {
+    Command::Join { .. } => "join",
+    Command::Leave { .. } => "leave",
+    Command::Sync { .. } => "sync",
+    Command::Send(_) => "send",
+    Command::Edit { .. } => "edit",
+    Command::Delete { .. } => "delete",
+    Command::React { .. } => "react",
+    Command::Typing { .. } => "typing",
+    Command::Read { .. } => "read",
+    Command::Presence { .. } => "presence",
+    Command::SetStatus { .. } => "set_status",
+    Command::History { .. } => "history",
+    Command::Show { .. } => "show",
+    Command::Search { .. } => "search",
+    Command::Ping => "ping",
+    Command::Create(_) => "create",
+    Command::Conversations { .. } => "conversations",
+    Command::Describe { .. } => "describe",
+    Command::Archive { .. } => "archive",
+    Command::AddMembers { .. } => "add_members",
+    Command::RemoveMember { .. } => "remove_member",
+    Command::Notifications { .. } => "notifications",
+    Command::ReadNotifications { .. } => "read_notifications",
+    Command::Online { .. } => "online",
+    Command::Connections => "connections",
+    Command::Stats => "stats",
 }

@@ -9,7 +9,7 @@ use switchboard::{
 use tokio::time::Instant;
 
 use crate::{
-    node::{Node, departures_until, registration, room, settings, user},
+    node::{LONG, Node, departures_until, registration, room, settings, user},
     redis_server::Server,
 };
 
@@ -109,6 +109,37 @@ async fn caps_count_over_all_nodes() {
 }
 
 #[tokio::test]
+async fn connections_of_all_nodes_are_known_within_a_renewal() {
+    let redis = Server::start();
+    let (one, other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
+    let known = async || {
+        let mut counts: Vec<_> =
+            other.backplane.nodes().await.iter().map(|node| (node.node.to_string(), node.connections)).collect();
+        counts.sort();
+        (counts.into_iter().map(|(_, count)| count).collect::<Vec<_>>(), other.backplane.connections_elsewhere())
+    };
+    assert_eq!(known().await, (vec![0, 0], 0));
+    let (first, _) = one.connect("alice").await;
+    one.connect("bob").await;
+    other.connect("alice").await;
+    let becomes = async |expected: (Vec<u64>, u64)| {
+        let since = Instant::now();
+        while known().await != expected {
+            assert!(since.elapsed() < LONG, "{:?} instead of {expected:?}", known().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    becomes((vec![2, 1], 2)).await;
+    one.backplane.unregister(first).await;
+    becomes((vec![1, 1], 1)).await;
+    // A life that follows another one takes its count over.
+    redis.query::<()>(&["FLUSHALL"]).await;
+    becomes((vec![1, 1], 1)).await;
+    let counted: Vec<String> = redis.query(&["HKEYS", "ws:node_connections"]).await;
+    assert_eq!(counted.len(), 2, "{counted:?}");
+}
+
+#[tokio::test]
 async fn two_nodes_never_exceed_the_cap_together() {
     let redis = Server::start();
     let (one, other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
@@ -171,6 +202,8 @@ async fn a_dead_nodes_users_depart_once_unless_they_are_elsewhere() {
     assert_eq!(one.metrics.reaped.get() + other.metrics.reaped.get(), 151);
     assert_eq!(redis.query::<Vec<String>>(&["KEYS", "ws:node_users:one*"]).await, Vec::<String>::new());
     assert_eq!(one.backplane.nodes().await.len(), 2);
+    let counted: Vec<String> = redis.query(&["HKEYS", "ws:node_connections"]).await;
+    assert!(counted.iter().all(|node| !node.starts_with("one#")), "{counted:?}");
     // Before the lease was out nobody may have gone.
     assert!(one.backplane.connections_of(&user("both")).await.len() == 1);
 }
@@ -216,6 +249,8 @@ async fn a_node_that_leaves_leaves_nothing() {
     assert_eq!(left.iter().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["two"]);
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(other.backplane.nodes().await.len(), 1, "it does not come back");
+    let counted: Vec<String> = redis.query(&["HKEYS", "ws:node_connections"]).await;
+    assert!(counted.len() == 1 && counted[0].starts_with("two#"), "{counted:?}");
     one.redis_is(Link::Up).await;
     one.die().await;
 }

@@ -187,6 +187,12 @@ impl Node {
         Answer::read(path, request).await
     }
 
+    /// A REST request with a body as it stands.
+    pub async fn send_raw(&self, method: Method, path: &str, token: &str, body: &str) -> Answer {
+        let request = self.http.request(method, format!("{}{path}", self.http()));
+        Answer::read(path, request.bearer_auth(token).body(body.to_owned())).await
+    }
+
     /// `GET` with a token.
     pub async fn get(&self, path: &str, token: &str) -> Answer {
         self.request(Method::GET, path, Some(token), None).await

@@ -1,0 +1,191 @@
+//! A request from somebody known, and what can be read from its path, query and body.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    HeaderMap,
+    body::{Body, Incoming},
+};
+use matchit::Params;
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    chat::Caller,
+    http::{Peer, Site, client, problem::Problem},
+    model::{Command, ConversationId, EntryId, Identity, LogId, Reject, Reply, Seq, UserId},
+};
+
+/// The largest body that is read, in bytes.
+const MAX_BODY: usize = 256 * 1_024;
+/// How many of a list are given where the request doesn't say.
+const DEFAULT_LIMIT: u32 = 50;
+/// How many of a list are given at most.
+const MAX_LIMIT: u32 = 100;
+/// How many of a list may be passed over; `before_seq` goes further, and at no cost.
+const MAX_OFFSET: u32 = 100_000;
+
+/// A request from somebody known.
+pub(super) struct Call<'a> {
+    pub(super) site: &'a Site,
+    pub(super) peer: &'a Peer,
+    pub(super) identity: &'a Arc<Identity>,
+    pub(super) params: &'a Params<'a, 'a>,
+    pub(super) query: Option<&'a str>,
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl Call<'_> {
+    pub(super) async fn execute(&self, command: Command) -> Result<Reply, Reject> {
+        let caller = Caller { identity: Arc::clone(self.identity), connection: None };
+        self.site.broker().chat.execute(caller, command).await
+    }
+
+    /// A part of the path; `None` where it is not UTF-8.
+    pub(super) fn segment(&self, name: &str) -> Option<Cow<'_, str>> {
+        percent_decode_str(self.params.get(name).unwrap_or_default()).decode_utf8().ok()
+    }
+
+    pub(super) fn conversation_of_path(&self) -> Result<ConversationId, Problem> {
+        conversation_id(self.params.get("conversation").unwrap_or_default())
+    }
+
+    /// The user of the path; what can't be one is `what` that is not found.
+    pub(super) fn user_of_path(&self, what: &'static str) -> Result<UserId, Reject> {
+        self.segment("user").and_then(|text| UserId::parse(&text).ok()).ok_or(Reject::NotFound(what))
+    }
+
+    /// The message of the path, by its seq or its id.
+    pub(super) fn message_of_path(&self) -> Result<(ConversationId, Seq), Problem> {
+        let conversation = self.conversation_of_path()?;
+        let seq = self.segment("message").and_then(|text| seq_of(&text, &conversation));
+        Ok((conversation, seq.ok_or(Reject::NotFound("Message"))?))
+    }
+
+    pub(super) fn parameter(&self, name: &str) -> Option<String> {
+        client::parameter(self.query, name)
+    }
+
+    /// `limit` and `offset`.
+    pub(super) fn page(&self) -> Result<(u32, u32), Problem> {
+        Ok((self.limit()?, self.number("offset", 0, MAX_OFFSET)?.unwrap_or(0)))
+    }
+
+    pub(super) fn limit(&self) -> Result<u32, Problem> {
+        Ok(self.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// A whole number of the query, from `least` to `most`.
+    pub(super) fn number<N>(&self, name: &str, least: N, most: N) -> Result<Option<N>, Problem>
+    where
+        N: std::str::FromStr + PartialOrd + std::fmt::Display,
+    {
+        let Some(text) = self.parameter(name) else { return Ok(None) };
+        match text.parse() {
+            Ok(number) if least <= number && number <= most => Ok(Some(number)),
+            _ => Err(Problem::invalid(format!("{name} must be a whole number from {least} to {most}"))),
+        }
+    }
+
+    /// A truth of the query; false where it is missing.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.parameter(name).as_deref() {
+            Some("true") => Ok(true),
+            None | Some("false") => Ok(false),
+            Some(_) => Err(Problem::invalid(format!("{name} must be true or false"))),
+        }
+    }
+}
+
+/// A conversation's id as it stands in a path.
+pub(in crate::http) fn conversation_id(segment: &str) -> Result<ConversationId, Problem> {
+    let text = percent_decode_str(segment).decode_utf8().map_err(|_| Problem::not_found())?;
+    ConversationId::parse(&text).map_err(|_| Reject::NotFound("Conversation").into())
+}
+
+/// A message, named by its seq or by its id.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum MessageRef {
+    Seq(Seq),
+    Text(String),
+}
+
+impl MessageRef {
+    /// Its seq; `None` where it names no message of this conversation.
+    pub(super) fn seq_in(&self, conversation: &ConversationId) -> Option<Seq> {
+        match self {
+            Self::Seq(seq) => Some(*seq).filter(|seq| *seq > 0),
+            Self::Text(text) => seq_of(text, conversation),
+        }
+    }
+}
+
+/// The seq that a text names, as a number or as the id of a message of that conversation.
+fn seq_of(text: &str, conversation: &ConversationId) -> Option<Seq> {
+    let seq = match text.parse() {
+        Ok(seq) => seq,
+        Err(_) => EntryId::parse(text).ok()?.seq_in(&LogId::from(conversation))?,
+    };
+    Some(seq).filter(|seq| *seq > 0)
+}
+
+/// Reads a JSON body. Its content type is not looked at.
+pub(super) async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
+    parse(&bytes(body).await?)
+}
+
+/// Reads a JSON body that may be missing.
+pub(super) async fn read_or_none<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, Problem> {
+    let bytes = bytes(body).await?;
+    if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Some) }
+}
+
+async fn bytes(body: Incoming) -> Result<Bytes, Problem> {
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(Problem::too_large(MAX_BODY));
+    }
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(MAX_BODY)),
+        Err(_) => Err(Problem::invalid("The body broke off")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Fields are named; serde would take a list for them too.
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(Problem::invalid("The body is not a JSON object"));
+    }
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("The body is not what it must be: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_in_paths_are_decoded_and_checked() {
+        assert_eq!(conversation_id("a%3Ab%40c").unwrap().as_str(), "a:b@c");
+        for bad in ["", "%00", "a%2Fb", "%7Ealice", "%ff", &"x".repeat(200)] {
+            assert!(conversation_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_named_by_seq_or_id() {
+        let (room, other) = (ConversationId::parse("room").unwrap(), ConversationId::parse("other").unwrap());
+        let id = EntryId::of(&LogId::from(&room), 7).to_string();
+        let named = |json: String| serde_json::from_str::<MessageRef>(&json).unwrap();
+        for json in ["7".to_owned(), "\"7\"".to_owned(), format!("\"{id}\"")] {
+            assert_eq!(named(json.clone()).seq_in(&room), Some(7), "{json}");
+        }
+        assert_eq!(named(format!("\"{id}\"")).seq_in(&other), None);
+        for bad in ["0", "-1", "\"0\"", "\"\"", "\"seven\"", "\"99999999999999999999\""] {
+            assert_eq!(named(bad.to_owned()).seq_in(&room), None, "{bad}");
+        }
+        assert!(serde_json::from_str::<MessageRef>("7.5").is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! Conversations: making, listing, showing and archiving them.
+
+use std::sync::Arc;
+
+use hyper::{StatusCode, body::Incoming};
+use serde::{Deserialize, Serialize};
+
+use super::{Call, call::read, done, json, ok, unexpected};
+use crate::{
+    http::{Answer, problem::Problem},
+    model::{self, Command, ConversationId, ConversationKind, Reply, Seq, Timestamp, UserId},
+};
+
+/// The longest name of a conversation, in characters.
+const MAX_NAME_CHARS: usize = 200;
+/// The longest description, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 2_000;
+/// The most users that one request may make members.
+pub(super) const MAX_USERS: usize = 1_000;
+
+/// A conversation to be made.
+#[derive(Deserialize)]
+struct NewConversation {
+    id: Option<ConversationId>,
+    name: Option<String>,
+    description: Option<String>,
+    is_group: Option<bool>,
+    #[serde(default)]
+    open: bool,
+    #[serde(default)]
+    participant_ids: Vec<UserId>,
+}
+
+impl NewConversation {
+    /// Checks what the types don't.
+    fn checked(self) -> Result<model::NewConversation, Problem> {
+        let name = text("name", self.name, MAX_NAME_CHARS)?;
+        let description = text("description", self.description, MAX_DESCRIPTION_CHARS)?;
+        let members = at_most("participant_ids", self.participant_ids, MAX_USERS)?;
+        let is_group = self.is_group.unwrap_or(name.is_some() || members.len() != 1);
+        Ok(model::NewConversation { id: self.id, name, description, is_group, open: self.open, members })
+    }
+}
+
+/// A text that may be missing; one of nothing but blanks counts as missing.
+fn text(field: &str, value: Option<String>, most: usize) -> Result<Option<Arc<str>>, Problem> {
+    let Some(value) = value else { return Ok(None) };
+    let value = value.trim();
+    if value.chars().count() > most {
+        return Err(Problem::invalid(format!("{field} has at most {most} characters")));
+    }
+    if value.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
+        return Err(Problem::invalid(format!("{field} has a control character")));
+    }
+    Ok((!value.is_empty()).then(|| value.into()))
+}
+
+/// A list of at most so many.
+pub(super) fn at_most<T>(field: &str, list: Vec<T>, most: usize) -> Result<Vec<T>, Problem> {
+    if list.len() > most {
+        return Err(Problem::invalid(format!("{field} has at most {most} ids")));
+    }
+    Ok(list)
+}
+
+/// A conversation, as one of its members sees it.
+#[derive(Serialize)]
+pub(super) struct Conversation<'a> {
+    id: &'a ConversationId,
+    name: Option<&'a str>,
+    description: Option<&'a str>,
+    is_group: bool,
+    open: bool,
+    created_by: &'a UserId,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    seq: Seq,
+    unread_count: i64,
+    archived: bool,
+    users: Vec<User<'a>>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    id: &'a UserId,
+    username: &'a str,
+}
+
+impl<'a> Conversation<'a> {
+    pub(super) fn of(conversation: &'a model::Conversation) -> Self {
+        let user = |member: &'a model::Member| User { id: &member.user, username: username(member) };
+        Self {
+            id: &conversation.id,
+            name: conversation.name.as_deref(),
+            description: conversation.description.as_deref(),
+            is_group: conversation.kind == ConversationKind::Group,
+            open: conversation.open,
+            created_by: &conversation.created_by,
+            created_at: conversation.created_at,
+            updated_at: conversation.updated_at,
+            seq: conversation.head,
+            unread_count: conversation.unread,
+            archived: conversation.archived,
+            users: conversation.members.iter().map(user).collect(),
+        }
+    }
+}
+
+/// A member's display name; who never came with a token has none but the id.
+pub(super) fn username(member: &model::Member) -> &str {
+    member.name.as_deref().unwrap_or_else(|| member.user.as_str())
+}
+
+#[derive(Serialize)]
+struct Conversations<'a> {
+    conversations: Vec<Conversation<'a>>,
+    total: i64,
+    limit: u32,
+    offset: u32,
+}
+
+impl Call<'_> {
+    pub(super) async fn create(&self, body: Incoming) -> Answer {
+        let new: NewConversation = read(body).await?;
+        match self.execute(Command::Create(new.checked()?)).await? {
+            Reply::Created(made) => json(StatusCode::CREATED, &Conversation::of(&made)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn conversations(&self) -> Answer {
+        let (limit, offset) = self.page()?;
+        let archived = self.flag("archived")?;
+        match self.execute(Command::Conversations { archived, limit, offset }).await? {
+            Reply::Conversations(list, total) => {
+                let conversations = list.iter().map(Conversation::of).collect();
+                ok(&Conversations { conversations, total, limit, offset })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn conversation(&self) -> Answer {
+        ok(&Conversation::of(&self.described(self.conversation_of_path()?).await?))
+    }
+
+    /// A conversation with its members.
+    pub(super) async fn described(&self, conversation: ConversationId) -> Result<model::Conversation, Problem> {
+        match self.execute(Command::Describe { conversation }).await? {
+            Reply::Conversation(found) => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn archive(&self, archived: bool) -> Answer {
+        let conversation = self.conversation_of_path()?;
+        done(&self.execute(Command::Archive { conversation, archived }).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> model::NewConversation {
+        serde_json::from_str::<NewConversation>(json).unwrap().checked().unwrap()
+    }
+
+    #[test]
+    fn new_conversations_are_read_as_the_document_shows_them() {
+        let new =
+            parse(r#"{"name":"Team","description":" ","is_group":true,"participant_ids":["user-123",456],"extra":1}"#);
+        assert_eq!((new.name.as_deref(), new.description.as_deref(), new.is_group), (Some("Team"), None, true));
+        assert_eq!(new.members[1].as_str(), "456");
+        assert!(!parse(r#"{"participant_ids":["bob"]}"#).is_group);
+        assert!(parse(r#"{"name":"x","participant_ids":["bob"]}"#).is_group);
+        assert!(parse("{}").is_group);
+    }
+
+    #[test]
+    fn bad_conversations_are_refused() {
+        for bad in [r#"{"participant_ids":["a b"]}"#, r#"{"id":"~a"}"#, "[]", "{} x", ""] {
+            assert!(serde_json::from_str::<NewConversation>(bad).is_err(), "{bad}");
+        }
+        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(201));
+        assert!(serde_json::from_str::<NewConversation>(&long).unwrap().checked().is_err());
+        let control = r#"{"name":"a\u0000b"}"#;
+        assert!(serde_json::from_str::<NewConversation>(control).unwrap().checked().is_err());
+    }
+}

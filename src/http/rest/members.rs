@@ -1,0 +1,74 @@
+//! Who belongs to a conversation, and how far they are.
+
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Call,
+    call::read,
+    conversations::{Conversation, MAX_USERS, at_most, username},
+    done, ok, unexpected,
+};
+use crate::{
+    http::{Answer, problem::Problem},
+    model::{self, Command, Reply, Seq, UserId},
+};
+
+/// Users to be made members.
+#[derive(Deserialize)]
+struct NewMembers {
+    user_ids: Vec<UserId>,
+}
+
+impl NewMembers {
+    fn checked(self) -> Result<Vec<UserId>, Problem> {
+        let users = at_most("user_ids", self.user_ids, MAX_USERS)?;
+        if users.is_empty() { Err(Problem::invalid("user_ids is empty")) } else { Ok(users) }
+    }
+}
+
+#[derive(Serialize)]
+struct Members<'a> {
+    members: Vec<Member<'a>>,
+}
+
+#[derive(Serialize)]
+struct Member<'a> {
+    user_id: &'a UserId,
+    username: &'a str,
+    delivered_seq: Seq,
+    read_seq: Seq,
+}
+
+impl<'a> Member<'a> {
+    fn of(member: &'a model::Member) -> Self {
+        Self {
+            user_id: &member.user,
+            username: username(member),
+            delivered_seq: member.delivered_seq,
+            read_seq: member.read_seq,
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(super) async fn members(&self) -> Answer {
+        let conversation = self.described(self.conversation_of_path()?).await?;
+        ok(&Members { members: conversation.members.iter().map(Member::of).collect() })
+    }
+
+    pub(super) async fn add_members(&self, body: Incoming) -> Answer {
+        let conversation = self.conversation_of_path()?;
+        let users = read::<NewMembers>(body).await?.checked()?;
+        match self.execute(Command::AddMembers { conversation, users }).await? {
+            Reply::Conversation(grown) => ok(&Conversation::of(&grown)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn remove_member(&self) -> Answer {
+        let conversation = self.conversation_of_path()?;
+        let user = self.user_of_path("Member")?;
+        done(&self.execute(Command::RemoveMember { conversation, user }).await?)
+    }
+}

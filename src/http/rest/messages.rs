@@ -1,0 +1,122 @@
+//! Saying something, and changing what was said.
+
+use hyper::{StatusCode, body::Incoming};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Call,
+    call::{MessageRef, read},
+    json, no_content, ok, unexpected,
+};
+use crate::{
+    http::{Answer, problem::Problem},
+    model::{
+        self, ClientId, Command, Content, ConversationId, Emoji, EntryId, Reject, Reply, Seq, Target, Timestamp, UserId,
+    },
+};
+
+/// A message to be sent.
+#[derive(Deserialize)]
+struct NewMessage {
+    content: String,
+    client_id: Option<ClientId>,
+    reply_to: Option<MessageRef>,
+    persona_id: Option<UserId>,
+}
+
+impl NewMessage {
+    /// Checks what the types don't.
+    fn checked(self, conversation: ConversationId) -> Result<model::NewMessage, Problem> {
+        let content = content(&self.content)?;
+        let unknown = || Problem::invalid("reply_to is neither a seq nor the id of a message of this conversation");
+        let reply_to = self.reply_to.map(|named| named.seq_in(&conversation).ok_or_else(unknown)).transpose()?;
+        Ok(model::NewMessage {
+            to: Target::Conversation(conversation),
+            content,
+            client_id: self.client_id,
+            reply_to,
+            persona: self.persona_id,
+        })
+    }
+}
+
+fn content(text: &str) -> Result<Content, Problem> {
+    Content::parse(text).map_err(|error| Problem::invalid(error.to_string()))
+}
+
+/// A message's new text.
+#[derive(Deserialize)]
+struct NewText {
+    content: String,
+    client_id: Option<ClientId>,
+}
+
+/// The entry that a message or a change became.
+#[derive(Serialize)]
+struct Sent<'a> {
+    id: EntryId,
+    conversation_id: &'a str,
+    seq: Seq,
+    created_at: Timestamp,
+    client_id: Option<&'a ClientId>,
+}
+
+impl<'a> Sent<'a> {
+    fn of(sent: &'a model::Sent) -> Self {
+        Self {
+            id: sent.id(),
+            conversation_id: sent.log.as_str(),
+            seq: sent.seq,
+            created_at: sent.at,
+            client_id: sent.client_id.as_ref(),
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(super) async fn send(&self, body: Incoming) -> Answer {
+        let conversation = self.conversation_of_path()?;
+        let new: NewMessage = read(body).await?;
+        match self.execute(Command::Send(new.checked(conversation)?)).await? {
+            Reply::Sent(sent) => {
+                let status = if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+                json(status, &Sent::of(&sent))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn edit(&self, body: Incoming) -> Answer {
+        let (conversation, target) = self.message_of_path()?;
+        let new: NewText = read(body).await?;
+        let content = content(&new.content)?;
+        match self.execute(Command::Edit { conversation, target, content, client_id: new.client_id }).await? {
+            Reply::Sent(sent) => ok(&Sent::of(&sent)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn delete(&self) -> Answer {
+        let (conversation, target) = self.message_of_path()?;
+        stored(&self.execute(Command::Delete { conversation, target, client_id: None }).await?)
+    }
+
+    /// Makes a reaction stand, or not: where that is so already, there is nothing to do.
+    pub(super) async fn react(&self, active: bool) -> Answer {
+        let (conversation, target) = self.message_of_path()?;
+        let emoji = self.segment("emoji").and_then(|text| Emoji::parse(&text));
+        let emoji = emoji.ok_or_else(|| Problem::invalid("A reaction has 1 to 64 bytes of UTF-8 without blanks"))?;
+        match self.execute(Command::React { conversation, target, emoji, active, client_id: None }).await {
+            Err(Reject::Conflict(_)) => no_content(),
+            reply => stored(&reply?),
+        }
+    }
+}
+
+/// Stored, and nothing more to say.
+fn stored(reply: &Reply) -> Answer {
+    match reply {
+        Reply::Sent(_) => no_content(),
+        other => Err(unexpected(other)),
+    }
+}

@@ -1,0 +1,73 @@
+//! Notes that messages wait for one who was away.
+
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+
+use super::{Call, call::read, conversations::at_most, done, ok, unexpected};
+use crate::{
+    http::{Answer, problem::Problem},
+    model::{self, Command, ConversationId, Reply, Seq, Timestamp},
+};
+
+/// The most notifications that one request may name.
+const MAX_IDS: usize = 1_000;
+
+#[derive(Serialize)]
+struct Notifications<'a> {
+    notifications: Vec<Notification<'a>>,
+    limit: u32,
+    offset: u32,
+}
+
+#[derive(Serialize)]
+struct Notification<'a> {
+    id: i64,
+    conversation_id: &'a ConversationId,
+    from_seq: Seq,
+    count: i64,
+    created_at: Timestamp,
+    read_at: Option<Timestamp>,
+}
+
+impl<'a> Notification<'a> {
+    fn of(notification: &'a model::Notification) -> Self {
+        Self {
+            id: notification.id,
+            conversation_id: &notification.conversation,
+            from_seq: notification.from_seq,
+            count: notification.count,
+            created_at: notification.created_at,
+            read_at: notification.read_at,
+        }
+    }
+}
+
+/// Which are read; all where none is named.
+#[derive(Deserialize)]
+struct Read {
+    ids: Option<Vec<i64>>,
+}
+
+impl Read {
+    fn checked(self) -> Result<Option<Vec<i64>>, Problem> {
+        self.ids.map(|ids| at_most("ids", ids, MAX_IDS)).transpose()
+    }
+}
+
+impl Call<'_> {
+    pub(super) async fn notifications(&self) -> Answer {
+        let (limit, offset) = self.page()?;
+        match self.execute(Command::Notifications { limit, offset }).await? {
+            Reply::Notifications(list) => {
+                let notifications = list.iter().map(Notification::of).collect();
+                ok(&Notifications { notifications, limit, offset })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn read_notifications(&self, body: Incoming) -> Answer {
+        let ids = read::<Read>(body).await?.checked()?;
+        done(&self.execute(Command::ReadNotifications { ids }).await?)
+    }
+}

@@ -1,0 +1,82 @@
+//! Who is there, how they wish to be seen, and who types.
+
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Call,
+    call::{read, read_or_none},
+    done, ok, unexpected,
+};
+use crate::{
+    http::{Answer, problem::Problem},
+    model::{Command, Reply, Status, Timestamp, UserId},
+};
+
+#[derive(Serialize)]
+struct Online<'a> {
+    users: &'a [UserId],
+    count: u64,
+    next: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct UserOnline<'a> {
+    user_id: &'a UserId,
+    online: bool,
+    status: Status,
+    last_seen: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct NewStatus {
+    status: Status,
+}
+
+#[derive(Serialize)]
+struct OwnStatus<'a> {
+    user_id: &'a UserId,
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Typing {
+    is_typing: Option<bool>,
+}
+
+impl Call<'_> {
+    pub(super) async fn online(&self) -> Answer {
+        let cursor = self.number("cursor", 0, u64::MAX)?.unwrap_or(0);
+        match self.execute(Command::Online { cursor, limit: self.limit()? }).await? {
+            Reply::Online { users, count, next } => ok(&Online { users: &users, count, next }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn user_online(&self) -> Answer {
+        let users = vec![self.user_of_path("User")?];
+        match self.execute(Command::Presence { users }).await? {
+            Reply::Presence(seen) => {
+                let seen = seen.first().ok_or_else(Problem::internal)?;
+                let (online, status, last_seen) = (seen.online, seen.status, seen.last_seen);
+                ok(&UserOnline { user_id: &seen.user, online, status, last_seen })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn set_status(&self, body: Incoming) -> Answer {
+        let NewStatus { status } = read(body).await?;
+        match self.execute(Command::SetStatus { status }).await? {
+            Reply::Done => ok(&OwnStatus { user_id: &self.identity.user, status }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn typing(&self, body: Incoming) -> Answer {
+        let conversation = self.conversation_of_path()?;
+        // Who says nothing of it types.
+        let active = read_or_none::<Typing>(body).await?.and_then(|said| said.is_typing).unwrap_or(true);
+        done(&self.execute(Command::Typing { conversation, active }).await?)
+    }
+}

@@ -1,0 +1,255 @@
+//! Reading what was said, finding it again, and saying how far one has read.
+
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Call,
+    call::{MessageRef, read},
+    conversations::at_most,
+    ok, unexpected,
+};
+use crate::{
+    http::{Answer, problem::Problem},
+    model::{
+        self, Body, ClientId, Command, ConversationId, Entry, EntryId, MessagePage, Reactions, Reject, Reply, Seq,
+        Timestamp, UserId,
+    },
+};
+
+/// The longest search, in characters.
+const MAX_WORDS_CHARS: usize = 200;
+/// Members that a conversation is shown with at most.
+const SHOWN_MEMBERS: usize = 1_000;
+/// The most messages that one request may mark read by their ids.
+const MAX_MARKED: usize = 1_000;
+
+/// A message's text and what belongs to it.
+#[derive(Serialize)]
+struct Text<'a> {
+    id: EntryId,
+    conversation_id: ConversationId,
+    seq: Seq,
+    message_no: i64,
+    sender_id: &'a UserId,
+    sender_username: &'a str,
+    content: &'a str,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    is_edited: bool,
+    is_deleted: bool,
+    is_ai: bool,
+    reply_to: Option<Seq>,
+    client_id: Option<&'a ClientId>,
+}
+
+impl<'a> Text<'a> {
+    /// An entry as a message; `None` where it is none.
+    fn of(entry: &'a Entry) -> Option<Self> {
+        let Body::Message { content, reply_to, is_ai, edited_at, deleted } = &entry.body else { return None };
+        Some(Self {
+            id: entry.id(),
+            conversation_id: entry.log.conversation()?,
+            seq: entry.seq,
+            message_no: entry.message_no,
+            sender_id: &entry.sender,
+            sender_username: &entry.sender_name,
+            content,
+            created_at: entry.at,
+            updated_at: edited_at.unwrap_or(entry.at),
+            is_edited: edited_at.is_some(),
+            is_deleted: *deleted,
+            is_ai: *is_ai,
+            reply_to: *reply_to,
+            client_id: entry.client_id.as_ref(),
+        })
+    }
+}
+
+/// A message as it stands now.
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(flatten)]
+    text: Text<'a>,
+    reactions: &'a [Reactions],
+    reply_count: i64,
+}
+
+impl<'a> Message<'a> {
+    fn of(message: &'a model::Message) -> Option<Self> {
+        Some(Self { text: Text::of(&message.entry)?, reactions: &message.reactions, reply_count: message.replies })
+    }
+}
+
+#[derive(Serialize)]
+struct Messages<'a> {
+    messages: Vec<Message<'a>>,
+    total: i64,
+    limit: u32,
+    offset: u32,
+}
+
+impl<'a> Messages<'a> {
+    fn of(page: &'a MessagePage) -> Self {
+        let messages = page.messages.iter().filter_map(Message::of).collect();
+        Self { messages, total: page.total, limit: page.limit, offset: page.offset }
+    }
+}
+
+/// Messages that were found: their texts alone.
+#[derive(Serialize)]
+struct Found<'a> {
+    messages: Vec<Text<'a>>,
+    limit: u32,
+    offset: u32,
+}
+
+/// How far somebody has read.
+#[derive(Deserialize)]
+struct Marks {
+    conversation_id: ConversationId,
+    #[serde(default)]
+    message_ids: Vec<MessageRef>,
+    up_to_seq: Option<Seq>,
+    delivered_seq: Option<Seq>,
+}
+
+impl Marks {
+    /// The marks for delivered and read; those who name messages mean the newest of them.
+    fn checked(self) -> Result<(ConversationId, Option<Seq>, Option<Seq>), Problem> {
+        let conversation = self.conversation_id;
+        let unknown = || Problem::invalid("message_ids has what is no message of this conversation");
+        let named = at_most("message_ids", self.message_ids, MAX_MARKED)?;
+        let named = named.iter().map(|message| message.seq_in(&conversation).ok_or_else(unknown));
+        let named: Vec<Seq> = named.collect::<Result<_, _>>()?;
+        if [self.up_to_seq, self.delivered_seq].into_iter().flatten().any(|seq| seq < 1) {
+            return Err(Problem::invalid("up_to_seq and delivered_seq are at least 1"));
+        }
+        let read = named.into_iter().chain(self.up_to_seq).max();
+        if read.is_none() && self.delivered_seq.is_none() {
+            return Err(Problem::invalid("One of message_ids, up_to_seq and delivered_seq is needed"));
+        }
+        Ok((conversation, self.delivered_seq, read))
+    }
+}
+
+#[derive(Serialize)]
+struct Marked<'a> {
+    conversation_id: &'a ConversationId,
+    delivered_seq: Seq,
+    read_seq: Seq,
+}
+
+impl Call<'_> {
+    pub(super) async fn messages(&self) -> Answer {
+        self.history(self.conversation_of_path()?, None).await
+    }
+
+    pub(super) async fn replies(&self) -> Answer {
+        let (conversation, thread) = self.message_of_path()?;
+        self.history(conversation, Some(thread)).await
+    }
+
+    async fn history(&self, conversation: ConversationId, thread: Option<Seq>) -> Answer {
+        let (limit, offset) = self.page()?;
+        let before = self.number("before_seq", 1, Seq::MAX)?;
+        match self.execute(Command::History { conversation, before, thread, limit, offset }).await? {
+            Reply::History(page) => ok(&Messages::of(&page)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn message(&self) -> Answer {
+        let (conversation, target) = self.message_of_path()?;
+        match self.execute(Command::Show { conversation, target }).await? {
+            Reply::Message(message) => ok(&Message::of(&message).ok_or(Reject::NotFound("Message"))?),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn search(&self) -> Answer {
+        let (limit, offset) = self.page()?;
+        let words = self.parameter("q").unwrap_or_default();
+        let conversation = self.parameter("conversation_id").map(|id| ConversationId::parse(&id));
+        let conversation = conversation.transpose();
+        let conversation = conversation.map_err(|error| Problem::invalid(format!("conversation_id: {error}")))?;
+        let words = searched(&words)?.into();
+        match self.execute(Command::Search { words, conversation, limit, offset }).await? {
+            Reply::Found(found) => {
+                let messages = found.iter().filter_map(Text::of).collect();
+                ok(&Found { messages, limit, offset })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn mark_read(&self, body: Incoming) -> Answer {
+        let (conversation, delivered, read) = read::<Marks>(body).await?.checked()?;
+        self.execute(Command::Read { conversation: conversation.clone(), delivered, read }).await?;
+        let marked = self.described(conversation).await?;
+        let own = marked.members.iter().find(|member| member.user == self.identity.user);
+        if own.is_none() && marked.members.len() < SHOWN_MEMBERS {
+            // An admin may look on, but has no marks.
+            return Err(Reject::NotMember.into());
+        }
+        // Beyond the members that are shown, what was asked for stands, up to the newest entry.
+        let (asked_read, head) = (read.unwrap_or(0), marked.head);
+        let asked = (delivered.unwrap_or(0).max(asked_read).min(head), asked_read.min(head));
+        let (delivered_seq, read_seq) = own.map_or(asked, |own| (own.delivered_seq, own.read_seq));
+        ok(&Marked { conversation_id: &marked.id, delivered_seq, read_seq })
+    }
+}
+
+/// The words of a search.
+fn searched(text: &str) -> Result<&str, Problem> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Problem::invalid("q is needed: the words to be found"));
+    }
+    if text.chars().count() > MAX_WORDS_CHARS || text.chars().any(char::is_control) {
+        return Err(Problem::invalid(format!("q has at most {MAX_WORDS_CHARS} characters, and no control characters")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LogId;
+
+    fn marks(json: &str) -> Result<(Option<Seq>, Option<Seq>), Problem> {
+        let (_, delivered, read) = serde_json::from_str::<Marks>(json).unwrap().checked()?;
+        Ok((delivered, read))
+    }
+
+    #[test]
+    fn marks_go_as_far_as_the_newest_message_named() {
+        let id = EntryId::of(&LogId::parse("r").unwrap(), 9);
+        let named = format!(r#"{{"conversation_id":"r","message_ids":[3,"{id}","4"],"up_to_seq":5}}"#);
+        assert_eq!(marks(&named).unwrap(), (None, Some(9)));
+        let delivered = r#"{"conversation_id":"r","delivered_seq":7}"#;
+        assert_eq!(marks(delivered).unwrap(), (Some(7), None));
+    }
+
+    #[test]
+    fn marks_that_say_nothing_or_name_others_messages_are_refused() {
+        let other = EntryId::of(&LogId::parse("other").unwrap(), 9);
+        for bad in [
+            r#"{"conversation_id":"r"}"#.to_owned(),
+            r#"{"conversation_id":"r","message_ids":[]}"#.to_owned(),
+            r#"{"conversation_id":"r","up_to_seq":0}"#.to_owned(),
+            r#"{"conversation_id":"r","up_to_seq":1,"delivered_seq":-1}"#.to_owned(),
+            format!(r#"{{"conversation_id":"r","message_ids":[1,"{other}"]}}"#),
+        ] {
+            assert!(marks(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn searches_are_checked() {
+        assert_eq!(searched(" two words ").unwrap(), "two words");
+        for bad in ["", "  ", "a\0b", &"x".repeat(201)] {
+            assert!(searched(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A token for a socket, and where to take it.
+
+use hyper::{HeaderMap, header};
+use serde::Serialize;
+
+use super::{Call, ok};
+use crate::{
+    auth::Grant,
+    http::{Answer, client, problem::Problem, routes::TOKEN_SOCKET},
+};
+
+#[derive(Serialize)]
+struct Token<'a> {
+    token: &'a str,
+    websocket_url: String,
+    expires_in: u64,
+}
+
+impl Call<'_> {
+    /// A token for a socket, that never outlives the one shown.
+    pub(super) fn token(&self) -> Answer {
+        let broker = self.site.broker();
+        let auth = &broker.auth;
+        let ttl = broker.config.auth.token_ttl;
+        let minted = auth.mint(Grant::from(&**self.identity), ttl, Some(self.identity.expires_at))?;
+        let websocket_url = match &broker.config.public_url {
+            Some(url) => public_socket_url(url),
+            None => socket_url(self.headers, self.peer.trusted).ok_or_else(|| Problem::invalid("Host is missing"))?,
+        };
+        ok(&Token { token: &minted.token, websocket_url, expires_in: minted.expires_in.as_secs() })
+    }
+}
+
+/// The WebSocket URL under a public URL: `https` is `wss` there.
+fn public_socket_url(public: &str) -> String {
+    let base = match public.split_once("://") {
+        Some(("https", rest)) => format!("wss://{rest}"),
+        Some(("http", rest)) => format!("ws://{rest}"),
+        _ => public.to_owned(),
+    };
+    base.trim_end_matches('/').to_owned() + TOKEN_SOCKET
+}
+
+/// The WebSocket URL under the address that the request itself was sent to.
+fn socket_url(headers: &HeaderMap, trusted: bool) -> Option<String> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let host: hyper::http::uri::Authority = host.parse().ok()?;
+    let scheme = if client::is_secure(trusted, headers) { "wss" } else { "ws" };
+    Some(format!("{scheme}://{host}{TOKEN_SOCKET}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_url_follows_the_public_one() {
+        assert_eq!(public_socket_url("https://chat.example.com"), "wss://chat.example.com/ws");
+        assert_eq!(public_socket_url("http://localhost:80/chat"), "ws://localhost:80/chat/ws");
+        assert_eq!(public_socket_url("wss://chat.example.com"), "wss://chat.example.com/ws");
+    }
+
+    #[test]
+    fn else_it_follows_the_request() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(socket_url(&headers, false), None);
+        headers.insert(header::HOST, "chat.example.com:8000".parse().unwrap());
+        headers.insert("x-forwarded-proto", "https".parse().unwrap());
+        assert_eq!(socket_url(&headers, false).unwrap(), "ws://chat.example.com:8000/ws");
+        assert_eq!(socket_url(&headers, true).unwrap(), "wss://chat.example.com:8000/ws");
+        headers.insert(header::HOST, "a b/c".parse().unwrap());
+        assert_eq!(socket_url(&headers, false), None);
+    }
+}
