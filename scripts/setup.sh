@@ -66,15 +66,17 @@ fi
 
 # The clients that the tests run, and the conformance cases, each from its own registry.
 clients=target/clients
-if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-1" ]; then
+if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-2" ]; then
     echo "setup: fetching test clients into $clients"
     rm -rf "$clients" && mkdir -p "$clients"
     {
         python3 -m venv "$clients/python" &&
-            "$clients/python/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0 websockets==15.0.1 &&
-            npm install --silent --no-audit --no-fund --no-save --prefix "$clients" ws@8 &&
-            touch "$clients/done-1"
-    } || faults+=("the packages kosoku and websockets (pip) and ws (npm): their registries could not be reached")
+            "$clients/python/bin/pip" install --quiet --disable-pip-version-check \
+                kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 &&
+            npm install --silent --no-audit --no-fund --no-save --prefix "$clients" \
+                ws@8 react@18 react-test-renderer@18 sucrase@3 &&
+            touch "$clients/done-2"
+    } || faults+=("the packages of the test clients, from PyPI and npm: their registries could not be reached")
 fi
 
 if [ ${#faults[@]} -gt 0 ]; then

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Command, ExitStatus, Stdio},
+    process::{ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
 };
@@ -98,15 +98,23 @@ pub struct Process {
 impl Process {
     /// Starts `command` in a process group of its own. `at_end` is the signal that ends it for good.
     pub fn spawn(name: impl Into<String>, command: &mut Command, at_end: Signal) -> Self {
-        let name = name.into();
+        Self::start(name.into(), command.stdin(Stdio::null()), at_end).0
+    }
+
+    /// Starts one that reads its standard input, which ends when what is returned beside it is dropped.
+    pub fn spawn_reader(name: impl Into<String>, command: &mut Command, at_end: Signal) -> (Self, ChildStdin) {
+        let (process, stdin) = Self::start(name.into(), command.stdin(Stdio::piped()), at_end);
+        (process, stdin.expect("stdin is piped"))
+    }
+
+    fn start(name: String, command: &mut Command, at_end: Signal) -> (Self, Option<ChildStdin>) {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} can't be started ({command:?}): {error}"));
-        let pid = child.id();
+        let (pid, stdin) = (child.id(), child.stdin.take());
         guard::watch(pid, at_end.name());
         let log = Log::new();
         let out = follow(child.stdout.take().expect("stdout is piped"), Arc::clone(&log));
@@ -120,7 +128,7 @@ impl Process {
             let _ = (out.join(), err.join());
             told.send_replace(Some(status));
         });
-        Self { name, pid, at_end, log, status }
+        (Self { name, pid, at_end, log, status }, stdin)
     }
 
     /// Its process id.

@@ -1,0 +1,3 @@
+"""The application under test is the node that runs beside."""
+
+app = None
