@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use switchboard::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{CloseReason, ConnectionId},
+    model::{Clock, CloseReason, ConnectionId},
     outbox::{Frame, Outbox},
     session::{FrameLimits, Incoming, Socket, SocketLimits},
 };
@@ -55,12 +55,12 @@ async fn echo(mut stream: TcpStream, metrics: Arc<Metrics>) -> std::io::Result<(
             incoming = socket.next() => match incoming {
                 Ok(Incoming::Text(text)) => outbox.send([Frame::text(&text)]),
                 Ok(Incoming::Binary(bytes)) => outbox.send([Frame::binary(&bytes)]),
-                Ok(Incoming::Alive) => {}
+                Ok(Incoming::Ping | Incoming::Pong(_)) => {}
                 Err(reason) => break reason,
             },
         }
     };
-    let (_, close) = Dialect::Native.end(&reason);
+    let (_, close) = Dialect::Native.end(&reason, Clock::system().now());
     outbox.close(close);
     outbox.drained().await;
     Ok(())

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 
+#[path = "store/pages.rs"]
+mod pages;
 mod support;
 
 use std::{
@@ -10,6 +12,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use pages::{
+    archived_conversations_are_listed_apart, direct_conversations_and_acquaintances_are_listed,
+    messages_show_their_reactions_and_threads, runs_count_each_message_once,
+    search_finds_words_in_ones_own_conversations,
+};
 use proptest::prelude::*;
 use support::Postgres as Server;
 use switchboard::{
@@ -89,6 +96,11 @@ contract! {
     conversations_are_listed_in_pages
     users_and_their_statuses_are_kept
     notifications_count_runs
+    messages_show_their_reactions_and_threads
+    search_finds_words_in_ones_own_conversations
+    archived_conversations_are_listed_apart
+    direct_conversations_and_acquaintances_are_listed
+    runs_count_each_message_once
 }
 
 async fn append(store: &Arc<dyn Store>, entry: NewEntry) -> Result<Appended, AppendRefused> {
@@ -302,21 +314,14 @@ async fn notifications_count_runs(store: Arc<dyn Store>) {
         append(&store, new(&room, "alice", &at.to_string(), text("x"))).await.unwrap();
     }
     let bob = [user("bob")];
-    assert_eq!(
-        store.notify(&room, Waiting { first: 1, last: 1, count: 1 }, &bob).await.unwrap().len(),
-        1,
-        "the inbox is told of a run's first"
-    );
-    assert_eq!(
-        store.notify(&room, Waiting { first: 2, last: 2, count: 1 }, &bob).await.unwrap(),
-        [],
-        "and not of the rest"
-    );
+    let notify = async |at| store.notify(&room, Waiting { first: at, last: at, count: 1 }, &bob).await.unwrap();
+    assert_eq!(notify(1).await.len(), 1, "the inbox is told of a run's first");
+    assert_eq!(notify(2).await, [], "and not of the rest");
     let open = store.notifications(&bob[0], 10, 0).await.unwrap();
     assert_eq!((open.len(), open[0].count, open[0].from_seq, open[0].read_at), (1, 2, 1, None));
     store.mark(&room, &bob[0], 2, 2).await.unwrap();
     assert!(store.notifications(&bob[0], 10, 0).await.unwrap()[0].read_at.is_some(), "reading ends the run");
-    store.notify(&room, Waiting { first: 3, last: 3, count: 1 }, &bob).await.unwrap();
+    notify(3).await;
     assert_eq!(store.notifications(&bob[0], 10, 0).await.unwrap().len(), 2);
 }
 
