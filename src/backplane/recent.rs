@@ -14,7 +14,8 @@ use crate::{
 /// How many messages of a conversation are cached.
 const KEPT: i64 = 50;
 
-/// A message as REST returns it; entries of other kinds are not cached.
+/// A message as REST returns it, but for reactions and replies, which change without it; entries of other kinds are not
+/// cached.
 #[derive(Debug, Serialize, Deserialize)]
 struct Cached {
     /// The public id; computed from conversation and seq, so nothing is read from it.
@@ -24,17 +25,15 @@ struct Cached {
     seq: Seq,
     message_no: i64,
     sender_id: UserId,
-    sender_name: Arc<str>,
+    sender_username: Arc<str>,
     content: Arc<str>,
     created_at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client_id: Option<ClientId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Seq>,
+    updated_at: Timestamp,
+    is_edited: bool,
+    is_deleted: bool,
     is_ai: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    edited_at: Option<Timestamp>,
-    deleted: bool,
+    reply_to: Option<Seq>,
+    client_id: Option<ClientId>,
 }
 
 impl Cached {
@@ -47,25 +46,27 @@ impl Cached {
             seq: entry.seq,
             message_no: entry.message_no,
             sender_id: entry.sender.clone(),
-            sender_name: entry.sender_name.clone(),
+            sender_username: entry.sender_name.clone(),
             content: content.clone(),
             created_at: entry.at,
-            client_id: entry.client_id.clone(),
-            reply_to: *reply_to,
+            updated_at: edited_at.unwrap_or(entry.at),
+            is_edited: edited_at.is_some(),
+            is_deleted: *deleted,
             is_ai: *is_ai,
-            edited_at: *edited_at,
-            deleted: *deleted,
+            reply_to: *reply_to,
+            client_id: entry.client_id.clone(),
         })
     }
 
     fn into_entry(self) -> Entry {
-        let Self { reply_to, is_ai, edited_at, deleted, .. } = self;
+        let Self { reply_to, is_ai, is_deleted: deleted, .. } = self;
+        let edited_at = self.is_edited.then_some(self.updated_at);
         Entry {
             log: LogId::from(&self.conversation_id),
             seq: self.seq,
             message_no: self.message_no,
             sender: self.sender_id,
-            sender_name: self.sender_name,
+            sender_name: self.sender_username,
             client_id: self.client_id,
             at: self.created_at,
             body: Body::Message { content: self.content, reply_to, is_ai, edited_at, deleted },
@@ -166,8 +167,9 @@ mod tests {
         let id = entry.id().to_string();
         let expected = serde_json::json!({
             "id": id, "conversation_id": "room", "seq": 2, "message_no": 2, "sender_id": "alice",
-            "sender_name": "Alice", "content": "hi", "created_at": "2025-01-15T10:30:00.000000Z",
-            "client_id": "c-1", "reply_to": 1, "is_ai": false, "deleted": false,
+            "sender_username": "Alice", "content": "hi", "created_at": "2025-01-15T10:30:00.000000Z",
+            "updated_at": "2025-01-15T10:30:00.000000Z", "is_edited": false, "is_deleted": false, "is_ai": false,
+            "client_id": "c-1", "reply_to": 1,
         });
         assert_eq!(cached, expected);
         assert_eq!(serde_json::from_value::<Cached>(cached).unwrap().into_entry(), entry);

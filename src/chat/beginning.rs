@@ -8,7 +8,7 @@ use super::{Chat, Connection, Replay, unavailable};
 use crate::{
     degrade::Feature,
     dialect::{Company, Joins},
-    model::{ConversationId, Identity, Joined, Pair, Reject, Seq, UserId},
+    model::{ConversationId, Identity, Joined, LogId, Pair, Reject, Resumed, Seq, UserId},
 };
 
 /// Entries of a direct conversation that a client which can't say what it has is given at most.
@@ -24,7 +24,9 @@ const PRESENT_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Beginning {
     /// Where it begins to listen to the conversation its route names.
-    pub joined: Option<Joined>,
+    pub head: Option<Seq>,
+    /// Logs of which it missed too much: their first and their newest seq. It reads them anew.
+    pub anew: Vec<(LogId, Seq, Seq)>,
     /// Who is there, where its dialect names them.
     pub present: Vec<UserId>,
     /// What is to be replayed once it was greeted.
@@ -43,20 +45,24 @@ impl Chat {
         connection: &Arc<Connection>,
         since: Option<Seq>,
     ) -> Result<Beginning, Reject> {
-        let (mut joined, mut replays) = (None, Vec::new());
-        if let Some(conversation) = &connection.bound {
-            let (begun, replay) = self.enter(identity, connection, conversation, since, None).await?;
-            (joined, replays) = (Some(begun), vec![replay]);
-        }
-        if connection.dialect.joins() == Joins::Directs {
-            replays = self.enter_directs(identity, connection).await?;
-        }
+        let entered = match &connection.bound {
+            Some(conversation) => vec![self.enter(identity, connection, conversation, since, None).await?],
+            None if connection.dialect.joins() == Joins::Directs => self.enter_directs(identity, connection).await?,
+            None => Vec::new(),
+        };
+        let head = connection.bound.as_ref().and(entered.first()).map(|(joined, _)| joined.head);
+        let too_much = |(joined, replay): &(Joined, Replay)| match joined.resumed {
+            Resumed::Resync { first } => Some((replay.log().clone(), first, joined.head)),
+            Resumed::From(_) => None,
+        };
+        let anew = entered.iter().filter_map(too_much).collect();
+        let replays = entered.into_iter().map(|(_, replay)| replay).collect();
         let present = match (connection.dialect.greets_with(), &connection.bound) {
             (Company::Listeners, Some(conversation)) => self.visible(self.backplane.audience(conversation).await).await,
             (Company::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
             (Company::Listeners, None) | (Company::Nobody, _) => Vec::new(),
         };
-        Ok(Beginning { joined, present, replays })
+        Ok(Beginning { head, anew, present, replays })
     }
 
     /// Listens to a user's direct conversations, the last active ones where there are more than a socket may listen to,
@@ -65,14 +71,14 @@ impl Chat {
         self: &Arc<Self>,
         identity: &Identity,
         connection: &Arc<Connection>,
-    ) -> Result<Vec<Replay>, Reject> {
+    ) -> Result<Vec<(Joined, Replay)>, Reject> {
         self.needs(Feature::History)?;
         let limit = u32::try_from(self.config.limits.conversations_per_connection).unwrap_or(u32::MAX);
         let directs = self.store.directs(&identity.user, limit).await.map_err(|error| unavailable(&error))?;
         let enter = |direct: crate::store::Direct| async move {
             let since = direct.delivered.max(direct.head - MISSED_MAX);
             let pair = Some(Arc::new(direct.pair));
-            self.enter(identity, connection, &direct.conversation, Some(since), pair).await.map(|(_, replay)| replay)
+            self.enter(identity, connection, &direct.conversation, Some(since), pair).await
         };
         stream::iter(directs.into_iter().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
     }

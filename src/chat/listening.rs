@@ -25,6 +25,13 @@ pub struct Replay {
     join: Option<(ConversationId, u64)>,
 }
 
+impl Replay {
+    /// The log it is of.
+    pub(super) fn log(&self) -> &LogId {
+        &self.log
+    }
+}
+
 impl Chat {
     pub(super) async fn join(
         self: &Arc<Self>,

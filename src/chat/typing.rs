@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Answer, Caller, Chat};
-use crate::model::{ConversationId, Ephemeral, LogId, Reply, UserId};
+use crate::model::{ConnectionId, ConversationId, Ephemeral, LogId, Reply, UserId};
 
 /// How often typists are looked through.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -17,6 +17,8 @@ const REPEAT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Typist {
     name: Arc<str>,
+    /// The socket they type on: it need not be told.
+    origin: Option<ConnectionId>,
     until: Instant,
     told: Instant,
 }
@@ -34,11 +36,11 @@ impl Typists {
     }
 
     /// Notes that somebody types; true where that is news.
-    fn start(&self, key: (ConversationId, UserId), name: &Arc<str>) -> bool {
+    fn start(&self, key: (ConversationId, UserId), name: &Arc<str>, origin: Option<ConnectionId>) -> bool {
         let now = Instant::now();
         let mut typing = self.lock();
         let told = typing.get(&key).map(|typist| typist.told).filter(|told| now.duration_since(*told) < REPEAT);
-        let typist = Typist { name: name.clone(), until: now + self.timeout, told: told.unwrap_or(now) };
+        let typist = Typist { name: name.clone(), origin, until: now + self.timeout, told: told.unwrap_or(now) };
         typing.insert(key, typist);
         told.is_none()
     }
@@ -48,10 +50,9 @@ impl Typists {
         self.lock().remove(key).is_some()
     }
 
-    fn expired(&self) -> Vec<(ConversationId, UserId, Arc<str>)> {
+    fn expired(&self) -> Vec<((ConversationId, UserId), Typist)> {
         let now = Instant::now();
-        let gone = self.lock().extract_if(|_, typist| typist.until <= now).collect::<Vec<_>>();
-        gone.into_iter().map(|((conversation, user), typist)| (conversation, user, typist.name)).collect()
+        self.lock().extract_if(|_, typist| typist.until <= now).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(ConversationId, UserId), Typist>> {
@@ -63,9 +64,9 @@ impl Chat {
     pub(super) fn typing(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> Answer {
         let (user, name) = (&caller.identity.user, &caller.identity.name);
         let key = (conversation.clone(), user.clone());
-        let news = if active { self.typists.start(key, name) } else { self.typists.stop(&key) };
+        let origin = caller.connection.as_ref().map(|connection| connection.id());
+        let news = if active { self.typists.start(key, name, origin) } else { self.typists.stop(&key) };
         if news {
-            let origin = caller.connection.as_ref().map(|connection| connection.id());
             let what = Ephemeral::Typing { user: user.clone(), name: name.clone(), active };
             self.tell(&LogId::from(conversation), origin, [what]);
         }
@@ -84,8 +85,8 @@ impl Chat {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             sweep.tick().await;
-            for (conversation, user, name) in self.typists.expired() {
-                self.tell(&LogId::from(&conversation), None, [Ephemeral::Typing { user, name, active: false }]);
+            for ((conversation, user), Typist { name, origin, .. }) in self.typists.expired() {
+                self.tell(&LogId::from(&conversation), origin, [Ephemeral::Typing { user, name, active: false }]);
             }
         }
     }

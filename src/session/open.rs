@@ -19,7 +19,7 @@ use crate::{
     chat::{Answer, Begun, Caller},
     config::Secret,
     dialect::Joins,
-    model::{LogId, Resumed, Seq},
+    model::Seq,
     outbox::{Frame, Signal, Woken},
 };
 
@@ -131,11 +131,8 @@ impl Open {
     pub(super) async fn begin(&mut self, since: Option<Seq>) -> Result<(), Reject> {
         let connection = &self.connection;
         let beginning = self.broker.chat.begin_listening(&self.identity, connection, since).await?;
-        let bound = connection.bound.as_ref().zip(beginning.joined.map(|joined| joined.head));
-        let anew = bound.zip(beginning.joined).and_then(|((conversation, head), joined)| match joined.resumed {
-            Resumed::Resync { first } => connection.dialect.resync(&LogId::from(conversation), first, head),
-            Resumed::From(_) => None,
-        });
+        let bound = connection.bound.as_ref().zip(beginning.head);
+        let anew = beginning.anew.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
         let (identity, at, present) = (&*self.identity, self.broker.clock.now(), &beginning.present[..]);
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
         connection.outbox.send(connection.dialect.greet(&greeting).into_iter().chain(anew));
