@@ -56,6 +56,7 @@ transcripts! {
     direct_refusing
     direct_resync
     direct_speaking
+    native_asking
     native_coming_in
     native_limits
     native_listening

@@ -17,6 +17,7 @@ use crate::{
 
 mod inbound;
 mod outbound;
+mod replies;
 
 use inbound::In;
 use outbound::Out;
@@ -32,10 +33,14 @@ mod own_code {
     pub(super) const LIMIT: u16 = 4429;
 }
 
-/// How many messages a `history` brings where it doesn't say.
-const HISTORY_DEFAULT: u32 = 50;
-/// How many it brings at most.
-const HISTORY_MAX: u32 = 100;
+/// How many of a list are brought where the frame doesn't say.
+const PAGE_DEFAULT: u32 = 50;
+/// How many are brought at most.
+const PAGE_MAX: u32 = 100;
+/// How many may be passed over; `before_seq` goes further, and at no cost.
+const OFFSET_MAX: u32 = 100_000;
+/// The longest search, in characters.
+const WORDS_MAX_CHARS: usize = 200;
 /// How many users a `presence` may ask about.
 const PRESENCE_MAX: usize = 1_000;
 
@@ -86,15 +91,35 @@ fn ask(text: &str) -> Result<Ask, Reject> {
         }
         In::Presence { user_ids } => Command::Presence { users: user_ids },
         In::Status { status } => Command::SetStatus { status },
-        In::History { conversation_id: conversation, before_seq, limit, offset } => Command::History {
+        In::History { conversation_id: conversation, before_seq, thread_seq, limit, offset } => Command::History {
             conversation,
             before: seq(before_seq)?,
-            thread: None,
-            limit: limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MAX),
-            offset,
+            thread: seq(thread_seq)?,
+            limit: page(limit),
+            offset: passed_over(offset)?,
         },
+        In::Search { words, .. } if words.chars().count() > WORDS_MAX_CHARS => {
+            return Err(Reject::Invalid("words has at most 200 characters".into()));
+        }
+        In::Search { words, conversation_id: conversation, limit, offset } => {
+            Command::Search { words: words.into(), conversation, limit: page(limit), offset: passed_over(offset)? }
+        }
+        In::Conversations { archived, limit, offset } => {
+            Command::Conversations { archived, limit: page(limit), offset: passed_over(offset)? }
+        }
+        In::Archive { conversation_id: conversation, archived } => Command::Archive { conversation, archived },
         In::Ping {} => Command::Ping,
     }))
+}
+
+/// How many of a list.
+fn page(limit: Option<u32>) -> u32 {
+    limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+}
+
+/// How many of a list are passed over.
+fn passed_over(offset: u32) -> Result<u32, Reject> {
+    if offset > OFFSET_MAX { Err(Reject::Invalid("offset is at most 100000".into())) } else { Ok(offset) }
 }
 
 fn seq(seq: Option<Seq>) -> Result<Option<Seq>, Reject> {
@@ -137,7 +162,7 @@ impl Codec for Native {
     fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame> {
         // What has nothing to say answers only who asked for an answer.
         let silent = matches!(reply, Reply::Done) && asked.reference.is_none();
-        (!silent).then(|| outbound::reply(asked.reference.as_deref(), reply))
+        (!silent).then(|| replies::reply(asked.reference.as_deref(), reply))
     }
 
     fn refreshed(&self, asked: Asked, expires_at: Timestamp) -> Option<Frame> {

@@ -88,10 +88,36 @@ pub(super) enum In<'a> {
         conversation_id: ConversationId,
         #[serde(default)]
         before_seq: Option<Seq>,
+        /// Only replies to this message.
+        #[serde(default)]
+        thread_seq: Option<Seq>,
         #[serde(default)]
         limit: Option<u32>,
         #[serde(default)]
         offset: u32,
+    },
+    Search {
+        #[serde(borrow)]
+        words: Cow<'a, str>,
+        #[serde(default)]
+        conversation_id: Option<ConversationId>,
+        #[serde(default)]
+        limit: Option<u32>,
+        #[serde(default)]
+        offset: u32,
+    },
+    Conversations {
+        #[serde(default)]
+        archived: bool,
+        #[serde(default)]
+        limit: Option<u32>,
+        #[serde(default)]
+        offset: u32,
+    },
+    Archive {
+        conversation_id: ConversationId,
+        #[serde(default = "yes")]
+        archived: bool,
     },
     Ping {},
 }
@@ -113,6 +139,9 @@ impl In<'_> {
         "presence",
         "status",
         "history",
+        "search",
+        "conversations",
+        "archive",
         "ping",
     ];
 }

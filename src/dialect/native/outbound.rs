@@ -1,17 +1,19 @@
 //! Frames to native clients.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Asked, Class, Frame, Greeting};
+use super::{
+    Asked, Class, Frame, Greeting,
+    replies::{About, PresentUser, Shown, SyncedOne},
+};
 use crate::model::{
-    Body, ClientId, ConnectionId, Conversation, ConversationId, Entry, EntryId, Ephemeral, Joined, LogId, Member,
-    Notification, Occurrence, Presence, Reject, Reply, Resumed, Sent, Seq, Status, Timestamp, UserId,
+    Body, ClientId, ConnectionId, ConversationId, Entry, EntryId, Ephemeral, LogId, Occurrence, Reject, Seq, Status,
+    Timestamp, UserId,
 };
 
-type Ref<'a> = Option<&'a RawValue>;
+/// The client's mark, given back.
+pub(super) type Ref<'a> = Option<&'a RawValue>;
 
 /// A frame to a client, by its `type`.
 #[derive(Serialize)]
@@ -89,8 +91,13 @@ pub(super) enum Out<'a> {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
         conversation_id: &'a ConversationId,
-        messages: Vec<Message<'a>>,
+        messages: Vec<Shown<'a>>,
         total: i64,
+    },
+    Found {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        messages: Vec<Message<'a>>,
     },
     PresenceList {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
@@ -101,13 +108,7 @@ pub(super) enum Out<'a> {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
         conversations: Vec<About<'a>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        total: Option<i64>,
-    },
-    Notifications {
-        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
-        reference: Ref<'a>,
-        notifications: &'a [Notification],
+        total: i64,
     },
     Message(Message<'a>),
     MessageEdited {
@@ -219,46 +220,6 @@ pub(super) struct Message<'a> {
     deleted: bool,
 }
 
-#[derive(Serialize)]
-pub(super) struct SyncedOne<'a> {
-    conversation_id: &'a ConversationId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    head: Option<Seq>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resync: Option<FirstSeq>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Refused>,
-}
-
-#[derive(Serialize)]
-struct FirstSeq {
-    first_seq: Seq,
-}
-
-#[derive(Serialize)]
-struct Refused {
-    code: &'static str,
-    message: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct PresentUser<'a> {
-    user_id: &'a UserId,
-    online: bool,
-    status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seen: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-pub(super) struct About<'a> {
-    conversation_id: &'a ConversationId,
-    name: &'a Option<Arc<str>>,
-    head: Seq,
-    unread: i64,
-    members: &'a [Member],
-}
-
 impl<'a> Out<'a> {
     pub(super) fn frame(&self) -> Frame {
         Frame::json(self, Class::Durable)
@@ -343,95 +304,5 @@ impl<'a> Out<'a> {
                 Self::Receipt { conversation_id, user_id: user, delivered_seq: *delivered_seq, read_seq: *read_seq }
             }
         })
-    }
-}
-
-/// A reply as a frame.
-pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
-    match reply {
-        Reply::Joined(conversation, Joined { head, resumed: Resumed::From(_) }) => {
-            Out::Joined { reference, conversation_id: conversation, head: *head }
-        }
-        Reply::Joined(conversation, Joined { head, resumed: Resumed::Resync { first } }) => {
-            Out::Resync { reference, conversation_id: conversation.clone(), first_seq: *first, head: *head }
-        }
-        Reply::Left { conversation } => Out::Left { reference, conversation_id: conversation },
-        Reply::Synced(each) => Out::Synced { reference, conversations: each.iter().map(synced).collect() },
-        Reply::Sent(sent) => ack(reference, sent),
-        Reply::History(page) => Out::History {
-            reference,
-            conversation_id: &page.conversation,
-            messages: page.messages.iter().filter_map(|shown| message(&shown.entry)).collect(),
-            total: page.total,
-        },
-        Reply::Presence(users) => Out::PresenceList { reference, users: users.iter().map(present).collect() },
-        Reply::Pong => Out::Pong { reference },
-        Reply::Created(conversation) | Reply::Conversation(conversation) => {
-            Out::Conversations { reference, conversations: vec![about(conversation)], total: None }
-        }
-        Reply::Conversations(conversations, total) => Out::Conversations {
-            reference,
-            conversations: conversations.iter().map(about).collect(),
-            total: Some(*total),
-        },
-        Reply::Notifications(notifications) => Out::Notifications { reference, notifications },
-        // Asked over REST alone.
-        Reply::Message(_) | Reply::Found(_) | Reply::Online { .. } | Reply::Connections(_) | Reply::Stats(_) => {
-            Out::Ok { reference }
-        }
-        Reply::Done => Out::Ok { reference },
-    }
-    .frame()
-}
-
-fn ack<'a>(reference: Ref<'a>, sent: &'a Sent) -> Out<'a> {
-    Out::Ack {
-        reference,
-        client_id: sent.client_id.as_ref(),
-        conversation_id: &sent.log,
-        seq: sent.seq,
-        id: sent.id(),
-        created_at: sent.at,
-        duplicate: sent.duplicate,
-    }
-}
-
-fn synced((conversation_id, outcome): &(ConversationId, Result<Joined, Reject>)) -> SyncedOne<'_> {
-    let mut one = SyncedOne { conversation_id, head: None, resync: None, error: None };
-    match outcome {
-        Ok(Joined { head, resumed }) => {
-            one.head = Some(*head);
-            if let Resumed::Resync { first } = resumed {
-                one.resync = Some(FirstSeq { first_seq: *first });
-            }
-        }
-        Err(reject) => one.error = Some(Refused { code: reject.code(), message: reject.to_string() }),
-    }
-    one
-}
-
-fn message(entry: &Entry) -> Option<Message<'_>> {
-    match Out::entry(entry) {
-        Out::Message(message) => Some(message),
-        _ => None,
-    }
-}
-
-fn present(presence: &Presence) -> PresentUser<'_> {
-    PresentUser {
-        user_id: &presence.user,
-        online: presence.online,
-        status: presence.status,
-        last_seen: presence.last_seen,
-    }
-}
-
-fn about(conversation: &Conversation) -> About<'_> {
-    About {
-        conversation_id: &conversation.id,
-        name: &conversation.name,
-        head: conversation.head,
-        unread: conversation.unread,
-        members: &conversation.members,
     }
 }

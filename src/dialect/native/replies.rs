@@ -1,0 +1,182 @@
+//! What native clients are answered.
+
+use serde::Serialize;
+
+use super::{
+    Frame,
+    outbound::{Message, Out, Ref},
+};
+use crate::model::{
+    self, Conversation, ConversationId, Entry, Joined, Member, Presence, Reactions, Reject, Reply, Resumed, Sent, Seq,
+    Status, Timestamp, UserId,
+};
+
+#[derive(Serialize)]
+pub(super) struct SyncedOne<'a> {
+    conversation_id: &'a ConversationId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resync: Option<FirstSeq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Refused>,
+}
+
+#[derive(Serialize)]
+struct FirstSeq {
+    first_seq: Seq,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    code: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct PresentUser<'a> {
+    user_id: &'a UserId,
+    online: bool,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+pub(super) struct About<'a> {
+    conversation_id: &'a ConversationId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    head: Seq,
+    unread: i64,
+    archived: bool,
+    members: Vec<MemberOf<'a>>,
+}
+
+#[derive(Serialize)]
+struct MemberOf<'a> {
+    user_id: &'a UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    delivered_seq: Seq,
+    read_seq: Seq,
+}
+
+/// A message with what became of it.
+#[derive(Serialize)]
+pub(super) struct Shown<'a> {
+    #[serde(flatten)]
+    message: Message<'a>,
+    #[serde(skip_serializing_if = "<[Reactions]>::is_empty")]
+    reactions: &'a [Reactions],
+    #[serde(skip_serializing_if = "is_zero")]
+    replies: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &i64) -> bool {
+    *count == 0
+}
+
+/// A reply as a frame.
+pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
+    match reply {
+        Reply::Joined(conversation, Joined { head, resumed: Resumed::From(_) }) => {
+            Out::Joined { reference, conversation_id: conversation, head: *head }
+        }
+        Reply::Joined(conversation, Joined { head, resumed: Resumed::Resync { first } }) => {
+            Out::Resync { reference, conversation_id: conversation.clone(), first_seq: *first, head: *head }
+        }
+        Reply::Left { conversation } => Out::Left { reference, conversation_id: conversation },
+        Reply::Synced(each) => Out::Synced { reference, conversations: each.iter().map(synced).collect() },
+        Reply::Sent(sent) => ack(reference, sent),
+        Reply::History(page) => Out::History {
+            reference,
+            conversation_id: &page.conversation,
+            messages: page.messages.iter().filter_map(shown).collect(),
+            total: page.total,
+        },
+        Reply::Found(found) => Out::Found { reference, messages: found.iter().filter_map(message).collect() },
+        Reply::Presence(users) => Out::PresenceList { reference, users: users.iter().map(present).collect() },
+        Reply::Pong => Out::Pong { reference },
+        Reply::Conversations(conversations, total) => {
+            Out::Conversations { reference, conversations: conversations.iter().map(about).collect(), total: *total }
+        }
+        // The rest is asked over REST alone.
+        Reply::Done
+        | Reply::Created(_)
+        | Reply::Conversation(_)
+        | Reply::Message(_)
+        | Reply::Notifications(_)
+        | Reply::Online { .. }
+        | Reply::Connections(_)
+        | Reply::Stats(_) => Out::Ok { reference },
+    }
+    .frame()
+}
+
+fn ack<'a>(reference: Ref<'a>, sent: &'a Sent) -> Out<'a> {
+    Out::Ack {
+        reference,
+        client_id: sent.client_id.as_ref(),
+        conversation_id: &sent.log,
+        seq: sent.seq,
+        id: sent.id(),
+        created_at: sent.at,
+        duplicate: sent.duplicate,
+    }
+}
+
+fn synced((conversation_id, outcome): &(ConversationId, Result<Joined, Reject>)) -> SyncedOne<'_> {
+    let mut one = SyncedOne { conversation_id, head: None, resync: None, error: None };
+    match outcome {
+        Ok(Joined { head, resumed }) => {
+            one.head = Some(*head);
+            if let Resumed::Resync { first } = resumed {
+                one.resync = Some(FirstSeq { first_seq: *first });
+            }
+        }
+        Err(reject) => one.error = Some(Refused { code: reject.code(), message: reject.to_string() }),
+    }
+    one
+}
+
+fn message(entry: &Entry) -> Option<Message<'_>> {
+    match Out::entry(entry) {
+        Out::Message(message) => Some(message),
+        _ => None,
+    }
+}
+
+fn shown(model::Message { entry, reactions, replies }: &model::Message) -> Option<Shown<'_>> {
+    Some(Shown { message: message(entry)?, reactions, replies: *replies })
+}
+
+fn present(presence: &Presence) -> PresentUser<'_> {
+    PresentUser {
+        user_id: &presence.user,
+        online: presence.online,
+        status: presence.status,
+        last_seen: presence.last_seen,
+    }
+}
+
+fn about(conversation: &Conversation) -> About<'_> {
+    About {
+        conversation_id: &conversation.id,
+        name: conversation.name.as_deref(),
+        head: conversation.head,
+        unread: conversation.unread,
+        archived: conversation.archived,
+        members: conversation.members.iter().map(member_of).collect(),
+    }
+}
+
+fn member_of(member: &Member) -> MemberOf<'_> {
+    MemberOf {
+        user_id: &member.user,
+        name: member.name.as_deref(),
+        delivered_seq: member.delivered_seq,
+        read_seq: member.read_seq,
+    }
+}
