@@ -59,7 +59,7 @@ const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
     (GET, "/api/chat/conversations/{conversation}/messages", "", MEMBERS),
     (GET, "/api/chat/conversations/{conversation}/messages/{message}", "", MEMBERS),
     (GET, "/api/chat/conversations/{conversation}/messages/{message}/replies", "", MEMBERS),
-    (POST, "/api/conversations/{conversation}/typing", "{}", [401, 401, 403, 204, 204, 204]),
+    (POST, "/api/conversations/{conversation}/typing", "{}", [401, 401, 403, 200, 200, 200]),
     // An admin looks on, but has no marks and no archive where they are no member, and doesn't speak there.
     (POST, "/api/messages/read", READ, [401, 401, 403, 200, 200, 403]),
     (POST, "/api/chat/conversations/{conversation}/archive", "", [401, 401, 403, 204, 204, 403]),

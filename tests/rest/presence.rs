@@ -84,13 +84,13 @@ async fn typing_over_rest_reaches_sockets_and_stops_by_itself() {
     let mut bob = Client::native(&node, "bob").await;
     bob.join(room).await;
     let path = format!("/api/conversations/{room}/typing");
-    assert_done(&alice.post(&path, json!({"is_typing": true})).await);
+    assert_eq!(alice.post(&path, json!({"is_typing": true})).await.json["is_typing"], true);
     let typing = bob.until("typing").await;
     assert_eq!((&typing["user_id"], &typing["active"]), (&json!("alice"), &json!(true)));
     assert_eq!(bob.until("typing").await["active"], false);
-    assert_done(&alice.ask(reqwest::Method::POST, &path, None).await);
+    assert_eq!(alice.ask(reqwest::Method::POST, &path, None).await.status, 200);
     assert_eq!(bob.until("typing").await["active"], true);
-    assert_done(&alice.post(&path, json!({"is_typing": false})).await);
+    assert_eq!(alice.post(&path, json!({"is_typing": false})).await.json["is_typing"], false);
     assert_eq!(bob.until("typing").await["active"], false);
     assert_problem(&alice.post(&path, json!({"is_typing": "yes"})).await, 400, "invalid");
     assert_problem(&User::of(&node, "mallory").post(&path, json!({})).await, 403, "not_member");

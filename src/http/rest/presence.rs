@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     Call,
     call::{read, read_or_none},
-    done, ok, unexpected,
+    ok, unexpected,
 };
 use crate::{
     http::{Answer, problem::Problem},
-    model::{Command, Reply, Status, Timestamp, UserId},
+    model::{Command, ConversationId, Reply, Status, Timestamp, UserId},
 };
 
 #[derive(Serialize)]
@@ -42,6 +42,13 @@ struct OwnStatus<'a> {
 #[derive(Deserialize)]
 struct Typing {
     is_typing: Option<bool>,
+}
+
+/// What was told of somebody who types.
+#[derive(Serialize)]
+struct Typed {
+    conversation_id: ConversationId,
+    is_typing: bool,
 }
 
 impl Call<'_> {
@@ -77,6 +84,10 @@ impl Call<'_> {
         let conversation = self.conversation_of_path()?;
         // Who says nothing of it types.
         let active = read_or_none::<Typing>(body).await?.and_then(|said| said.is_typing).unwrap_or(true);
-        done(&self.execute(Command::Typing { conversation, active }).await?)
+        let told = Typed { conversation_id: conversation.clone(), is_typing: active };
+        match self.execute(Command::Typing { conversation, active }).await? {
+            Reply::Done => ok(&told),
+            other => Err(unexpected(&other)),
+        }
     }
 }
