@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    node::{Cluster, User, assert_done, assert_problem, conversation_of},
+    node::{Cluster, User, assert_problem, conversation_of},
     support::{Client, eventually, token_with},
 };
 
