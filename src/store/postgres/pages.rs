@@ -12,6 +12,12 @@ use super::{
 };
 use crate::model::{Conversation, ConversationId, Entry, Member, Message, Reactions, Seq, UserId};
 
+/// The newest entries that a search looks through: of each conversation, and of one that is named.
+const SEARCH_DEPTH: i64 = 10_000;
+const SEARCH_DEPTH_OF_ONE: i64 = 100_000;
+/// Conversations that a search looks through, the last active ones.
+const SEARCH_CONVERSATIONS: i64 = 200;
+
 impl Postgres {
     pub(super) async fn read_messages(
         &self,
@@ -83,9 +89,15 @@ impl Postgres {
             return Ok(Vec::new());
         }
         let query = format!("'{}':*", words.join("' & '"));
+        // Lower case is the database's business where it is more than ASCII.
+        let plain = words.iter().filter(|word| word.is_ascii());
+        let patterns: Vec<String> = plain.map(|word| format!("%{}%", word.to_ascii_lowercase())).collect();
+        let depth = if of.is_some() { SEARCH_DEPTH_OF_ONE } else { SEARCH_DEPTH };
         let (user, of, limit, offset) =
             (user.as_str(), of.map(ConversationId::as_str), i64::from(limit), i64::from(offset));
-        let rows = self.query(Operation::Read, SEARCH, &[&user, &query, &of, &limit, &offset]).await?;
+        let asked: [&(dyn ToSql + Sync); 8] =
+            [&user, &query, &of, &limit, &offset, &patterns, &depth, &SEARCH_CONVERSATIONS];
+        let rows = self.query(Operation::Read, SEARCH, &asked).await?;
         rows.iter().map(entry).collect()
     }
 
