@@ -75,6 +75,7 @@ transcripts! {
     rooms_open
     rooms_refusing
     rooms_speaking
+    status_invisible
     typing
     typing_alone
 }
