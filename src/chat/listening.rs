@@ -1,6 +1,6 @@
 //! Listening: who follows what, how a join catches up, and how it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter::Peekable, sync::Arc, time::Duration};
 
 use super::{Answer, Caller, Chat, Connection, presence::came, unavailable};
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
 
 /// Between two tries to read what a client missed.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// What an entry's frame has beside its text, in bytes, at most about.
+const FRAME_BYTES: usize = 1_024;
 
 /// What a connection that listens still has to get before it is live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,18 +313,35 @@ impl Chat {
             }
             match self.hub.fetch(&log, has).await {
                 Ok(entries) if !entries.is_empty() => {
-                    let mut entries = Some(entries);
                     // Looked up before: `current` holds the connection's lock.
                     let pair = log.conversation().and_then(|conversation| connection.pair(&conversation));
-                    let mut hand_over =
-                        || self.hand_over(connection, pair.as_deref(), entries.take().unwrap_or_default());
-                    let Some(last) = current(&mut hand_over) else { return };
-                    has = last;
+                    let mut entries = entries.into_iter().peekable();
+                    while entries.peek().is_some() {
+                        let mut slice = Some(self.slice(&mut entries));
+                        let mut hand_over =
+                            || self.hand_over(connection, pair.as_deref(), slice.take().unwrap_or_default());
+                        let Some(last) = current(&mut hand_over) else { return };
+                        has = last;
+                        if !connection.outbox.has_room().await {
+                            return;
+                        }
+                    }
                 }
                 // The store is down, or not as far as the hub: both pass.
                 Ok(_) | Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
+    }
+
+    /// The next entries that an outbox with room surely takes, however their texts grow as JSON: an eighth of it.
+    fn slice(&self, entries: &mut Peekable<impl Iterator<Item = Entry>>) -> Vec<Entry> {
+        let mut left = self.config.limits.outbox_bytes / 8;
+        let mut slice = Vec::from_iter(entries.next());
+        while let Some(entry) = entries.next_if(|entry| entry.body.content_bytes() + FRAME_BYTES <= left) {
+            left -= entry.body.content_bytes() + FRAME_BYTES;
+            slice.push(entry);
+        }
+        slice
     }
 
     /// Puts entries into the outbox. The last one's seq; none where they ended the user's membership.

@@ -110,6 +110,14 @@ pub enum Body {
 }
 
 impl Body {
+    /// How long its text is, in bytes.
+    pub fn content_bytes(&self) -> usize {
+        match self {
+            Self::Message { content, .. } | Self::Edited { content, .. } => content.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether this is a message, and so counted by `message_no`.
     pub fn is_message(&self) -> bool {
         matches!(self, Self::Message { .. })
