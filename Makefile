@@ -5,7 +5,7 @@ CARGO := cargo
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check fmt lint doc unit test tests conformance bench
+.PHONY: help run setup check fmt lint doc unit test tests conformance deploy bench
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,15 +30,19 @@ doc:
 unit:
 	$(CARGO) test --locked --lib
 
-test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance
+test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance, deployment
 	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory fmt lint doc tests conformance
+	@$(MAKE) --no-print-directory fmt lint doc tests conformance deploy
 
 tests:
 	$(CARGO) test --locked --no-fail-fast
 
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh
+
+deploy: ## Check the image, compose.yaml, the chart and the alerts
+	scripts/tools.sh
+	target/tools/python/bin/pytest -q -rs tests/deploy
 
 bench: ## Print figures: CPU per delivery, durable sends, memory, Redis commands (BENCH="--help" for options)
 	$(CARGO) bench --locked --bench load -- $(BENCH)

@@ -16,6 +16,8 @@ lacks openssl && packages+=(openssl)
 lacks redis-server && packages+=(redis-server)
 # Debian keeps PostgreSQL's programs out of PATH.
 if lacks initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then packages+=(postgresql); fi
+lacks nginx && ! [ -x /usr/sbin/nginx ] && packages+=(nginx-light)
+lacks prometheus && packages+=(prometheus)
 # python3 can be there without venv, and venv without pip.
 if lacks python3; then
     packages+=(python3 python3-venv)
