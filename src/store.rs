@@ -151,15 +151,32 @@ pub struct Direct {
     pub head: Seq,
 }
 
-/// Messages that wait for those who are away: `count` of them, from the first seq to the last one.
+/// Where a search looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Within {
+    /// In those conversations of which this user is a member.
+    Own(UserId),
+    /// In this conversation, whoever asks: whether they may was settled before.
+    One(ConversationId),
+}
+
+impl Within {
+    /// The user and the conversation, of which there is one.
+    fn parts(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Self::Own(user) => (Some(user.as_str()), None),
+            Self::One(conversation) => (None, Some(conversation.as_str())),
+        }
+    }
+}
+
+/// Messages that wait for those who are away: all of a conversation from the first one to the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
     /// The first one's seq.
     pub first: Seq,
     /// The last one's seq.
     pub last: Seq,
-    /// How many.
-    pub count: i64,
 }
 
 /// What lasts. Every method may be called at any time from any task; each has a bounded wait.
@@ -194,17 +211,10 @@ pub trait Store: Send + Sync + 'static {
         seq: Seq,
         reader: &UserId,
     ) -> Result<Option<Message>, StoreError>;
-    /// Messages in which all `words` occur (the last one may be the beginning of a word), newest first, out of those
-    /// conversations of which `user` is a member, or out of one of them. Deleted ones are not found. PostgreSQL looks
-    /// through the newest 10,000 entries of each of the 200 conversations last active, or 100,000 of the one named.
-    async fn search(
-        &self,
-        user: &UserId,
-        words: &str,
-        conversation: Option<&ConversationId>,
-        limit: u32,
-        offset: u32,
-    ) -> Result<Vec<Entry>, StoreError>;
+    /// Messages in which all `words` occur (the last one may be the beginning of a word), newest first. Deleted ones are
+    /// not found. PostgreSQL looks through the newest 10,000 entries of each of the 200 conversations last active, or
+    /// 100,000 of the one named.
+    async fn search(&self, within: &Within, words: &str, limit: u32, offset: u32) -> Result<Vec<Entry>, StoreError>;
 
     /// What `user` may do with `conversation`; `None` where it doesn't exist.
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
@@ -265,8 +275,9 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&UserId>,
         limit: u32,
     ) -> Result<Vec<UserId>, StoreError>;
-    /// Notes for each of `users` that messages wait: opens a run (and tells the inbox) where none is open, else counts
-    /// on. Who has read up to `last` already is passed over. Returns the inbox entries.
+    /// Notes for each of `users` that messages wait: opens a run (and tells the inbox) where none is open, else widens
+    /// it. What they read, or were told of in a run that they put away, is passed over; so this may be told in any order
+    /// and any number of times. Returns the inbox entries.
     async fn notify(
         &self,
         conversation: &ConversationId,

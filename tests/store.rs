@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 
+#[path = "store/migrations.rs"]
+mod migrations;
+#[path = "store/notifications.rs"]
+mod notifications;
 #[path = "store/pages.rs"]
 mod pages;
 mod support;
@@ -12,10 +16,13 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use notifications::{
+    a_run_holds_what_is_unread, a_run_is_told_of_in_any_order, marks_and_notices_at_once_leave_nothing_open,
+    notifications_are_read_by_their_user, who_needs_no_notice_is_passed_over,
+};
 use pages::{
     archived_conversations_are_listed_apart, direct_conversations_and_acquaintances_are_listed,
-    messages_show_their_reactions_and_threads, runs_count_each_message_once,
-    search_finds_words_in_ones_own_conversations,
+    messages_show_their_reactions_and_threads, search_finds_words_in_ones_own_conversations,
 };
 use proptest::prelude::*;
 use support::Postgres as Server;
@@ -28,7 +35,7 @@ use switchboard::{
     },
     store::{
         AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, Postgres, Sqlite, Store, Waiting,
-        Writer, WriterSettings,
+        Within, Writer, WriterSettings,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,11 +65,15 @@ fn text(content: &str) -> Body {
 }
 
 async fn postgres(url: &str) -> Postgres {
-    let backend = StoreBackend::Postgres { url: Secret::new(url), ca_file: None };
-    let config = StoreConfig { backend, migrate: true, pool_size: 4, lanes: 2 };
-    let store = Postgres::connect(&config, Arc::new(Metrics::new().unwrap())).await.unwrap();
+    let store = unmigrated(url).await;
     store.migrate().await.unwrap();
     store
+}
+
+async fn unmigrated(url: &str) -> Postgres {
+    let backend = StoreBackend::Postgres { url: Secret::new(url), ca_file: None };
+    let config = StoreConfig { backend, migrate: true, pool_size: 4, lanes: 2 };
+    Postgres::connect(&config, Arc::new(Metrics::new().unwrap())).await.unwrap()
 }
 
 async fn with_postgres<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
@@ -95,12 +106,15 @@ contract! {
     marks_only_move_forward
     conversations_are_listed_in_pages
     users_and_their_statuses_are_kept
-    notifications_count_runs
     messages_show_their_reactions_and_threads
     search_finds_words_in_ones_own_conversations
     archived_conversations_are_listed_apart
     direct_conversations_and_acquaintances_are_listed
-    runs_count_each_message_once
+    a_run_holds_what_is_unread
+    a_run_is_told_of_in_any_order
+    who_needs_no_notice_is_passed_over
+    notifications_are_read_by_their_user
+    marks_and_notices_at_once_leave_nothing_open
 }
 
 async fn append(store: &Arc<dyn Store>, entry: NewEntry) -> Result<Appended, AppendRefused> {
@@ -306,23 +320,6 @@ async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {
     let (room, _) = group(&store, "room", "alice", &[]).await;
     let members = store.conversation(&room, &alice).await.unwrap().unwrap().members;
     assert_eq!(members[0].name.as_deref(), Some("Alice B."));
-}
-
-async fn notifications_count_runs(store: Arc<dyn Store>) {
-    let (room, _) = group(&store, "room", "alice", &["bob"]).await;
-    for at in 0..3 {
-        append(&store, new(&room, "alice", &at.to_string(), text("x"))).await.unwrap();
-    }
-    let bob = [user("bob")];
-    let notify = async |at| store.notify(&room, Waiting { first: at, last: at, count: 1 }, &bob).await.unwrap();
-    assert_eq!(notify(1).await.len(), 1, "the inbox is told of a run's first");
-    assert_eq!(notify(2).await, [], "and not of the rest");
-    let open = store.notifications(&bob[0], 10, 0).await.unwrap();
-    assert_eq!((open.len(), open[0].count, open[0].from_seq, open[0].read_at), (1, 2, 1, None));
-    store.mark(&room, &bob[0], 2, 2).await.unwrap();
-    assert!(store.notifications(&bob[0], 10, 0).await.unwrap()[0].read_at.is_some(), "reading ends the run");
-    notify(3).await;
-    assert_eq!(store.notifications(&bob[0], 10, 0).await.unwrap().len(), 2);
 }
 
 fn writer(

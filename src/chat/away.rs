@@ -48,12 +48,12 @@ struct News {
 
 impl News {
     fn of(entry: Arc<Entry>) -> Self {
-        Self { waiting: Waiting { first: entry.seq, last: entry.seq, count: 1 }, first: entry, other: None }
+        Self { waiting: Waiting { first: entry.seq, last: entry.seq }, first: entry, other: None }
     }
 
     fn add(&mut self, entry: Arc<Entry>) {
-        let Waiting { first, last, count } = &mut self.waiting;
-        (*first, *last, *count) = ((*first).min(entry.seq), (*last).max(entry.seq), *count + 1);
+        let Waiting { first, last } = &mut self.waiting;
+        (*first, *last) = ((*first).min(entry.seq), (*last).max(entry.seq));
         if self.other.is_none() && entry.sender != self.first.sender {
             self.other = Some(entry);
         }
@@ -289,8 +289,8 @@ mod tests {
         let taken = untold.take(&mut rounds).await;
         let news = |conversation| &taken[&ConversationId::parse(conversation).unwrap()];
         assert_eq!(taken.len(), 2);
-        assert_eq!(news("team").waiting, Waiting { first: 6, last: 8, count: 3 });
-        assert_eq!(news("other").waiting, Waiting { first: 1, last: 1, count: 1 });
+        assert_eq!(news("team").waiting, Waiting { first: 6, last: 8 });
+        assert_eq!(news("other").waiting, Waiting { first: 1, last: 1 });
 
         let begun = Instant::now();
         untold.note(&stored([message("team", 9, "alice", "e")]));
@@ -299,7 +299,7 @@ mod tests {
             untold.note(&stored([message("team", 10, "alice", "f")]));
         };
         let (taken, ()) = tokio::join!(untold.take(&mut rounds), later);
-        assert_eq!(taken.into_values().next().unwrap().waiting, Waiting { first: 9, last: 10, count: 2 });
+        assert_eq!(taken.into_values().next().unwrap().waiting, Waiting { first: 9, last: 10 });
         assert!(begun.elapsed() >= ROUND, "what comes meanwhile is told in the next round");
     }
 

@@ -13,7 +13,7 @@ use crate::{
         Body, ClientId, Content, ConversationId, Emoji, Identity, LogId, MessagePage, NewMessage, Pair, Reject, Reply,
         Sent, Seq, Target, UserId,
     },
-    store::{AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry},
+    store::{AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, Within},
 };
 
 impl Chat {
@@ -212,7 +212,8 @@ impl Chat {
         offset: u32,
     ) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        let found = self.store.search(&caller.identity.user, words, conversation.as_ref(), limit, offset).await;
+        let within = conversation.map_or_else(|| Within::Own(caller.identity.user.clone()), Within::One);
+        let found = self.store.search(&within, words, limit, offset).await;
         Ok(Reply::Found(found.map_err(|error| unavailable(&error))?).into())
     }
 }

@@ -26,7 +26,7 @@ use crate::{
         Clock, Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Pair, Seq, Status,
         Timestamp, UserId,
     },
-    store::{Access, Direct, Ends, MessagesPage, NewEntry, Outcome, Store, StoreError, Waiting},
+    store::{Access, Direct, Ends, MessagesPage, NewEntry, Outcome, Store, StoreError, Waiting, Within},
 };
 
 /// Whatever a test waits for comes sooner than this, or not at all.
@@ -226,7 +226,7 @@ impl Store for Down {
     async fn message(&self, _: &ConversationId, _: Seq, _: &UserId) -> Never<Option<Message>> {
         down()
     }
-    async fn search(&self, _: &UserId, _: &str, _: Option<&ConversationId>, _: u32, _: u32) -> Never<Vec<Entry>> {
+    async fn search(&self, _: &Within, _: &str, _: u32, _: u32) -> Never<Vec<Entry>> {
         down()
     }
     async fn access(&self, _: &ConversationId, _: &UserId) -> Never<Option<Access>> {

@@ -11,7 +11,8 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Access, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting, row::direct_key,
+    Access, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting, Within,
+    row::direct_key,
 };
 use crate::{
     metrics::Metrics,
@@ -190,16 +191,9 @@ impl Store for Sqlite {
         self.read(move |db| pages::message(db, &id, seq, &reader)).await
     }
 
-    async fn search(
-        &self,
-        user: &UserId,
-        words: &str,
-        conversation: Option<&ConversationId>,
-        limit: u32,
-        offset: u32,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let (user, words, conversation) = (user.clone(), words.to_owned(), conversation.cloned());
-        self.read(move |db| pages::search(db, &user, &words, conversation.as_ref(), limit, offset)).await
+    async fn search(&self, within: &Within, words: &str, limit: u32, offset: u32) -> Result<Vec<Entry>, StoreError> {
+        let (within, words) = (within.clone(), words.to_owned());
+        self.read(move |db| pages::search(db, &within, &words, limit, offset)).await
     }
 
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {

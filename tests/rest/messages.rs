@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     node::{Cluster, User, assert_done, assert_problem, conversation_of},
-    support::Client,
+    support::{Client, token_with},
 };
 
 fn contents(page: &Value) -> Vec<&str> {
@@ -142,6 +142,9 @@ async fn searches_find_in_ones_own_conversations_alone() {
     assert_eq!(found(&alice, &here).await, ["the blue bicycle"]);
     let elsewhere = format!("/api/chat/search?q=blue&conversation_id={}", conversation_of(&private));
     assert_problem(&bob.get(&elsewhere).await, 403, "not_member");
+    let admin = User { node: &node, token: token_with("root", json!({"role": "admin"})) };
+    assert_eq!(found(&admin, &here).await, ["the blue bicycle"], "an admin may look anywhere");
+    assert_eq!(found(&admin, "q=blue").await, Vec::<String>::new(), "and is no member for that");
     for bad in ["", "?q=", "?q=%20", "?q=a%00", "?q=a&limit=0", "?q=a&conversation_id=a%20b"] {
         assert_problem(&bob.get(&format!("/api/chat/search{bad}")).await, 400, "invalid");
     }

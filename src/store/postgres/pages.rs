@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    super::{MessagesPage, Operation, StoreError, words},
+    super::{MessagesPage, Operation, StoreError, Within, words},
     Postgres,
     rows::{conversation, entry, unreadable, user},
     sql::{CONVERSATIONS, FIRST_MEMBERS, MESSAGE, MESSAGES, REACTIONS, REPLIES, SEARCH, THREAD},
@@ -78,9 +78,8 @@ impl Postgres {
 
     pub(super) async fn find(
         &self,
-        user: &UserId,
+        within: &Within,
         text: &str,
-        of: Option<&ConversationId>,
         limit: u32,
         offset: u32,
     ) -> Result<Vec<Entry>, StoreError> {
@@ -92,9 +91,9 @@ impl Postgres {
         // Lower case is the database's business where it is more than ASCII.
         let plain = words.iter().filter(|word| word.is_ascii());
         let patterns: Vec<String> = plain.map(|word| format!("%{}%", word.to_ascii_lowercase())).collect();
+        let (user, of) = within.parts();
         let depth = if of.is_some() { SEARCH_DEPTH_OF_ONE } else { SEARCH_DEPTH };
-        let (user, of, limit, offset) =
-            (user.as_str(), of.map(ConversationId::as_str), i64::from(limit), i64::from(offset));
+        let (limit, offset) = (i64::from(limit), i64::from(offset));
         let asked: [&(dyn ToSql + Sync); 8] =
             [&user, &query, &of, &limit, &offset, &patterns, &depth, &SEARCH_CONVERSATIONS];
         let rows = self.query(Operation::Read, SEARCH, &asked).await?;

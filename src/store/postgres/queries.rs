@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use super::{
     super::{
         Access, Authority, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting,
+        Within,
         row::{Columns, direct_key, inbox_entry},
     },
     Postgres, describe,
@@ -96,7 +97,7 @@ impl Postgres {
     fn told(
         rows: &[Row],
         sender: impl Fn(&UserId) -> UserId,
-        body: impl Fn() -> Body,
+        body: impl Fn(&Row) -> Body,
     ) -> Result<Vec<Entry>, StoreError> {
         rows.iter()
             .map(|row| {
@@ -110,7 +111,7 @@ impl Postgres {
                     sender,
                     client_id: None,
                     at: time(row.get(2)),
-                    body: body(),
+                    body: body(row),
                 })
             })
             .collect()
@@ -135,7 +136,7 @@ impl Postgres {
                 &[&id_text, &kind, &name, &description, &new.open, &direct, &creator_text, &members],
             )
             .await?;
-        let body = || Body::ConversationAdded { conversation: id.clone(), since: 0 };
+        let body = |_: &Row| Body::ConversationAdded { conversation: id.clone(), since: 0 };
         Self::told(&rows, |_| creator.clone(), body)
     }
 }
@@ -201,15 +202,8 @@ impl Store for Postgres {
         self.read_message(conversation, seq, reader).await
     }
 
-    async fn search(
-        &self,
-        user: &UserId,
-        words: &str,
-        conversation: Option<&ConversationId>,
-        limit: u32,
-        offset: u32,
-    ) -> Result<Vec<Entry>, StoreError> {
-        self.find(user, words, conversation, limit, offset).await
+    async fn search(&self, within: &Within, words: &str, limit: u32, offset: u32) -> Result<Vec<Entry>, StoreError> {
+        self.find(within, words, limit, offset).await
     }
 
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
@@ -366,14 +360,13 @@ impl Store for Postgres {
     async fn notify(
         &self,
         conversation: &ConversationId,
-        Waiting { first, last, count }: Waiting,
+        Waiting { first, last }: Waiting,
         users: &[UserId],
     ) -> Result<Vec<Entry>, StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let sql = "SELECT o_user, o_inbox_seq, o_at FROM notify_users($1, $2, $3, $4, $5)";
-        let of = conversation.as_str();
-        let rows = self.query(Operation::Write, sql, &[&of, &first, &last, &count, &users]).await?;
-        let body = || Body::Notified { conversation: conversation.clone(), from_seq: first };
+        let sql = "SELECT o_user, o_inbox_seq, o_at, o_from FROM notify_users($1, $2, $3, $4)";
+        let rows = self.query(Operation::Write, sql, &[&conversation.as_str(), &first, &last, &users]).await?;
+        let body = |row: &Row| Body::Notified { conversation: conversation.clone(), from_seq: row.get(3) };
         Self::told(&rows, UserId::clone, body)
     }
 

@@ -20,21 +20,7 @@ pub(super) const CONVERSATION: &str = "SELECT c.id, c.kind, c.name, c.descriptio
 pub(super) const MEMBERS: &str = "SELECT m.user_id, u.name, m.delivered_seq, m.read_seq \
      FROM members m LEFT JOIN users u ON u.id = m.user_id WHERE m.conversation = $1 AND m.user_id > $2 \
      ORDER BY m.user_id LIMIT $3";
-pub(super) const MARK: &str = "WITH want AS ( \
-         SELECT least($3, h.seq) AS delivered, least($4, h.seq) AS read FROM heads h WHERE h.log = $1 \
-     ), moved AS ( \
-         UPDATE members m SET delivered_seq = greatest(m.delivered_seq, w.delivered), \
-             read_seq = greatest(m.read_seq, w.read), \
-             read_no = CASE WHEN w.read > m.read_seq THEN coalesce( \
-                 (SELECT l.message_no FROM log l WHERE l.log = $1 AND l.seq <= w.read ORDER BY l.seq DESC LIMIT 1), \
-                 m.read_no) ELSE m.read_no END \
-         FROM want w WHERE m.conversation = $1 AND m.user_id = $2 \
-             AND (w.delivered > m.delivered_seq OR w.read > m.read_seq) \
-         RETURNING m.delivered_seq, m.read_seq \
-     ), closed AS ( \
-         UPDATE notifications n SET read_at = now() FROM moved \
-         WHERE n.user_id = $2 AND n.conversation = $1 AND n.read_at IS NULL AND n.last_seq <= moved.read_seq \
-     ) SELECT delivered_seq, read_seq FROM moved";
+pub(super) const MARK: &str = "SELECT o_delivered, o_read FROM move_marks($1, $2, $3, $4)";
 pub(super) const THREAD: &str = "SELECT log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, \
      subject, flag, edited_at, deleted, created_at FROM log WHERE log = $1 AND target = $5 AND seq < $2 AND kind = 0 \
      ORDER BY seq DESC LIMIT $3 OFFSET $4";
@@ -42,20 +28,21 @@ pub(super) const MESSAGE: &str = "SELECT log, seq, message_no, kind, sender, sen
      subject, flag, edited_at, deleted, created_at FROM log WHERE log = $1 AND seq = $2 AND kind = 0";
 /// The newest entries of each conversation are looked through, from the newest one backwards. The patterns pass over most
 /// of them cheaply; what remains is split into words.
-pub(super) const SEARCH: &str = "WITH mine AS ( \
-         SELECT m.conversation, h.seq AS head FROM members m JOIN heads h ON h.log = m.conversation \
-         WHERE m.user_id = $1 AND ($3::text IS NULL OR m.conversation = $3) ORDER BY h.updated_at DESC LIMIT $8 \
+pub(super) const SEARCH: &str = "WITH within AS ( \
+         SELECT h.log, h.seq AS head FROM heads h WHERE h.log = $3 \
+         UNION ALL (SELECT h.log, h.seq FROM members m JOIN heads h ON h.log = m.conversation \
+             WHERE m.user_id = $1 ORDER BY h.updated_at DESC LIMIT $8) \
      ) SELECT f.log, f.seq, f.message_no, f.kind, f.sender, f.sender_name, f.dedupe, f.client_gave_id, f.content, f.target, \
          f.subject, f.flag, f.edited_at, f.deleted, f.created_at \
-     FROM mine CROSS JOIN LATERAL ( \
-         SELECT * FROM log l WHERE l.log = mine.conversation AND l.seq > mine.head - $7::bigint AND l.kind = 0 AND NOT l.deleted \
+     FROM within CROSS JOIN LATERAL ( \
+         SELECT * FROM log l WHERE l.log = within.log AND l.seq > within.head - $7::bigint AND l.kind = 0 AND NOT l.deleted \
              AND lower(l.content) LIKE ALL ($6::text[]) AND words_of(l.content) @@ to_tsquery('simple', $2) \
          ORDER BY l.seq DESC LIMIT $4::bigint + $5::bigint \
      ) f ORDER BY f.created_at DESC, f.log, f.seq DESC LIMIT $4 OFFSET $5";
 pub(super) const REACTIONS: &str = "SELECT seq, emoji, count(*), bool_or(user_id = $3) FROM reactions \
      WHERE log = $1 AND seq = ANY ($2) GROUP BY seq, emoji ORDER BY seq, count(*) DESC, emoji";
 pub(super) const REPLIES: &str = "SELECT target, count(*) FROM log \
-     WHERE log = $1 AND kind = 0 AND NOT deleted AND target = ANY ($2) GROUP BY target";
+     WHERE log = $1 AND kind = 0 AND target = ANY ($2) GROUP BY target";
 pub(super) const FIRST_MEMBERS: &str = "SELECT c.id, m.user_id, u.name, m.delivered_seq, m.read_seq \
      FROM unnest($1::text[]) AS c (id) CROSS JOIN LATERAL ( \
          SELECT * FROM members m WHERE m.conversation = c.id ORDER BY m.user_id LIMIT 100 \

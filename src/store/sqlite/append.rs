@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
     super::{
@@ -260,24 +260,37 @@ pub(super) fn mark(
     Ok(moved)
 }
 
-/// Opens a run of unread messages for each user, or counts on; who is no member or has read them is passed over.
+/// Opens a run of unread messages for each user, or widens the one that is open. Passed over: who is no member, what they
+/// read, and what a run held that they put away.
 pub(super) fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<UserId>) -> Result<Vec<Entry>> {
-    let Waiting { first, last, count } = waiting;
     let (at, mut entries) = (now(), Vec::new());
     for user in users {
-        let sql = "SELECT 1 FROM members WHERE conversation = ?1 AND user_id = ?2 AND read_seq < ?3";
-        if !db.prepare_cached(sql)?.exists(params![id.as_str(), user.as_str(), last])? {
+        let sql = "SELECT l.seq FROM members m, log l WHERE m.conversation = ?1 AND m.user_id = ?2 AND l.log = ?1 \
+             AND l.seq > max(m.read_seq, ?3 - 1, coalesce((SELECT max(last_seq) FROM notifications \
+                 WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NOT NULL), 0)) \
+             AND l.seq <= ?4 AND l.kind = 0 ORDER BY l.seq LIMIT 1";
+        let asked = params![id.as_str(), user.as_str(), waiting.first, waiting.last];
+        let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(asked, |row| row.get(0)).optional()? else {
             continue;
-        }
-        let sql = "UPDATE notifications SET count = count + CASE WHEN last_seq < ?3 THEN ?4 ELSE 0 END, \
-             last_seq = max(last_seq, ?3) WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL";
-        if db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), last, count])? > 0 {
+        };
+        let sql = "SELECT id, from_seq, last_seq FROM notifications \
+             WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL";
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let open: Option<(i64, Seq, Seq)> =
+            db.prepare_cached(sql)?.query_row(params![id.as_str(), user.as_str()], read).optional()?;
+        let (from, last) =
+            open.map_or((first, waiting.last), |(_, from, last)| (from.min(first), last.max(waiting.last)));
+        let sql = "SELECT max(message_no) - min(message_no) + 1 FROM log WHERE log = ?1 AND seq IN (?2, ?3)";
+        let count: i64 = db.prepare_cached(sql)?.query_row(params![id.as_str(), from, last], |row| row.get(0))?;
+        if let Some((run, ..)) = open {
+            let sql = "UPDATE notifications SET from_seq = ?2, last_seq = ?3, count = ?4 WHERE id = ?1";
+            db.prepare_cached(sql)?.execute(params![run, from, last, count])?;
             continue;
         }
         let sql = "INSERT INTO notifications (user_id, conversation, from_seq, last_seq, count, created_at) \
              VALUES (?2, ?1, ?3, ?4, ?5, ?6)";
-        db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), first, last, count, at])?;
-        let body = Body::Notified { conversation: id.clone(), from_seq: first };
+        db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), from, last, count, at])?;
+        let body = Body::Notified { conversation: id.clone(), from_seq: from };
         entries.push(tell(db, told(&user, &user, at, body))?);
     }
     Ok(entries)

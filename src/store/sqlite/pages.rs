@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
-    super::{Direct, MessagesPage, row::pair, words},
+    super::{Direct, MessagesPage, Within, row::pair, words},
     queries::{conversation_row, entry, id, members, unreadable},
 };
 use crate::model::{Conversation, ConversationId, Entry, Message, Pair, Reactions, Seq, UserId};
@@ -20,7 +20,7 @@ const SEARCH: &str = "SELECT l.log, l.seq, l.message_no, l.kind, l.sender, l.sen
      l.content, l.target, l.subject, l.flag, l.edited_at, l.deleted, l.created_at \
      FROM words f JOIN worded w ON w.id = f.rowid JOIN log l ON l.log = w.log AND l.seq = w.seq \
      WHERE f.content MATCH ?2 AND NOT l.deleted \
-     AND l.log IN (SELECT conversation FROM members WHERE user_id = ?1 AND (?3 IS NULL OR conversation = ?3)) \
+     AND (l.log = ?3 OR l.log IN (SELECT conversation FROM members WHERE user_id = ?1)) \
      ORDER BY l.created_at DESC, l.log, l.seq DESC LIMIT ?4 OFFSET ?5";
 const CONVERSATIONS: &str = "SELECT c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, \
      h.updated_at, h.seq, h.message_no - m.read_no, m.archived \
@@ -67,25 +67,19 @@ fn shown(db: &Connection, reader: &UserId, entry: Entry) -> Result<Message> {
         |row: &Row<'_>| Ok(Reactions { emoji: row.get::<_, String>(0)?.into(), count: row.get(1)?, own: row.get(2)? });
     let about = params![entry.log.as_str(), entry.seq, reader.as_str()];
     let reactions = db.prepare_cached(sql)?.query_map(about, read)?.collect::<Result<_>>()?;
-    let sql = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0 AND NOT deleted";
+    let sql = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0";
     let replies = db.prepare_cached(sql)?.query_row(params![entry.log.as_str(), entry.seq], |row| row.get(0))?;
     Ok(Message { entry, reactions, replies })
 }
 
-pub(super) fn search(
-    db: &Connection,
-    user: &UserId,
-    text: &str,
-    of: Option<&ConversationId>,
-    limit: u32,
-    offset: u32,
-) -> Result<Vec<Entry>> {
+pub(super) fn search(db: &Connection, within: &Within, text: &str, limit: u32, offset: u32) -> Result<Vec<Entry>> {
     let words = words(text);
     if words.is_empty() {
         return Ok(Vec::new());
     }
     let query = format!("\"{}\"*", words.join("\" \""));
-    let asked = params![user.as_str(), query, of.map(ConversationId::as_str), limit, offset];
+    let (user, of) = within.parts();
+    let asked = params![user, query, of, limit, offset];
     db.prepare_cached(SEARCH)?.query_map(asked, entry)?.collect()
 }
 

@@ -1,0 +1,93 @@
+//! A database that an older version filled keeps what it holds, and has what is new.
+
+use super::*;
+
+/// What the first version's own functions leave: 250 messages, the last ten of them replies to the first, an edit, a
+/// deletion, and a run of notifications for bob.
+const FILL_POSTGRES: &str = "
+    SELECT create_conversation('room', 0::smallint, 'Old', NULL, false, NULL, 'alice', ARRAY['alice', 'bob']);
+    SELECT append_messages(array_agg('room'::text), array_agg('alice'::text), array_agg('Alice'::text),
+        array_agg('old' || i), array_agg(true), array_agg(true), array_agg('Message no' || i),
+        array_agg(CASE WHEN i > 240 THEN 1::bigint END), array_agg(false))
+    FROM (SELECT generate_series(1, 240) i) batch;
+    SELECT append_messages(array_agg('room'::text), array_agg('alice'::text), array_agg('Alice'::text),
+        array_agg('old' || i), array_agg(true), array_agg(true), array_agg('Message no' || i),
+        array_agg(1::bigint), array_agg(false))
+    FROM (SELECT generate_series(241, 250) i) batch;
+    SELECT append_change('room', 1::smallint, 'alice', 'Alice', 'e', true, 0::smallint, 'edited', 7, NULL, false);
+    SELECT append_change('room', 2::smallint, 'alice', 'Alice', 'd', true, 0::smallint, NULL, 8, NULL, false);
+    SELECT notify_users('room', 250, ARRAY['bob']);
+";
+const FILL_SQLITE: &str = "
+    INSERT INTO conversations VALUES ('room', 0, 'Old', NULL, 0, NULL, 'alice', 1);
+    INSERT INTO members VALUES ('room', 'alice', 1, 0, 0, 0), ('room', 'bob', 1, 0, 0, 0);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250)
+    INSERT INTO log (log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, created_at)
+    SELECT 'room', i, i, 0, 'alice', 'Alice', 'old' || i, 1, 'Message no' || i, CASE WHEN i > 240 THEN 1 END, i FROM n;
+    INSERT INTO log (log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, created_at)
+    VALUES ('room', 251, 250, 1, 'alice', 'Alice', 'e', 1, 'edited', 7, 251),
+        ('room', 252, 250, 2, 'alice', 'Alice', 'd', 1, NULL, 8, 252);
+    UPDATE log SET content = 'edited', edited_at = 251 WHERE seq = 7;
+    UPDATE log SET content = '', deleted = 1 WHERE seq = 8;
+    INSERT INTO heads VALUES ('room', 252, 250, 252);
+    INSERT INTO notifications (user_id, conversation, from_seq, last_seq, created_at) VALUES ('bob', 'room', 250, 250, 1);
+";
+
+#[tokio::test]
+async fn the_first_version_migrates_on_postgres() {
+    mod first {
+        refinery::embed_migrations!("migrations/postgres");
+    }
+    let url = Server::shared().await.database().await;
+    let mut client = Server::shared().await.connect(url.rsplit('/').next().unwrap()).await;
+    let target = refinery::Target::Version(1);
+    first::migrations::runner().set_target(target).run_async(&mut client).await.unwrap();
+    client.batch_execute(FILL_POSTGRES).await.unwrap();
+    migrates(Arc::new(unmigrated(&url).await)).await;
+}
+
+#[tokio::test]
+async fn the_first_version_migrates_on_sqlite() {
+    mod first {
+        refinery::embed_migrations!("migrations/sqlite");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let mut database = rusqlite::Connection::open(&path).unwrap();
+    first::migrations::runner().set_target(refinery::Target::Version(1)).run(&mut database).unwrap();
+    database.execute_batch(FILL_SQLITE).unwrap();
+    drop(database);
+    migrates(Arc::new(Sqlite::open(&path, Arc::new(Metrics::new().unwrap())).unwrap())).await;
+}
+
+async fn migrates(store: Arc<dyn Store>) {
+    assert!(store.migrate().await.unwrap() >= 2);
+    let (room, alice, bob) = (room("room"), user("alice"), user("bob"));
+    let find = async |words: &str| -> Vec<Seq> {
+        let found = store.search(&Within::Own(bob.clone()), words, 1_000, 0).await.unwrap();
+        found.iter().map(|entry| entry.seq).collect()
+    };
+    assert_eq!(find("message").await.len(), 248);
+    assert_eq!((find("no33").await, find("edited").await), (vec![33], vec![7]));
+    assert_eq!((find("no7 message").await, find("no8 message").await), (vec![], vec![]));
+    append(&store, new(&room, "alice", "e33", Body::Edited { target: 33, content: "anew".into() })).await.unwrap();
+    assert_eq!((find("no33").await, find("anew").await), (vec![], vec![33]));
+
+    let reply =
+        Body::Message { content: "late".into(), reply_to: Some(1), is_ai: false, edited_at: None, deleted: false };
+    let reply = append(&store, new(&room, "bob", "reply", reply)).await.unwrap().seq;
+    let page = MessagesPage { before: None, thread: Some(1), limit: 1, offset: 0 };
+    let (thread, total) = store.messages(&room, &alice, page).await.unwrap();
+    assert_eq!((thread[0].entry.seq, total), (reply, 11));
+
+    let (listed, total) = store.conversations(&alice, false, 10, 0).await.unwrap();
+    assert_eq!((listed.len(), total, listed[0].archived), (1, 1, false));
+    assert!(store.archive(&room, &alice, true).await.unwrap());
+
+    let notice = Waiting { first: reply, last: reply };
+    assert_eq!(store.notify(&room, notice, std::slice::from_ref(&bob)).await.unwrap(), [], "the old run goes on");
+    let runs = store.notifications(&bob, 10, 0).await.unwrap();
+    assert_eq!((runs.len(), runs[0].from_seq, runs[0].count), (1, 250, 2));
+    store.mark(&room, &bob, reply, reply).await.unwrap();
+    assert_eq!(store.read_notifications(&bob, None).await.unwrap(), 0, "reading ended it");
+}
