@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -34,6 +34,8 @@ mod away;
 mod beginning;
 mod connection;
 mod conversations;
+mod fanout;
+mod healing;
 mod known;
 mod listening;
 mod messages;
@@ -51,6 +53,7 @@ pub use connection::Connection;
 pub use listening::Replay;
 
 use away::{Notified, Untold};
+use fanout::Fanout;
 use known::Known;
 use newcomers::Newcomer;
 use source::Entries;
@@ -108,6 +111,7 @@ pub struct Chat {
     /// What the nodes share.
     pub backplane: Arc<Backplane>,
     hub: Arc<Hub>,
+    fanout: Arc<Fanout>,
     degrade: Arc<Degrade>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -125,6 +129,7 @@ pub struct Chat {
     untold: Arc<Untold>,
     notified: Option<Queue<Notified>>,
     connections: AtomicU64,
+    catching_up: Notify,
 }
 
 /// What a chat is built from.
@@ -158,16 +163,16 @@ impl Chat {
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub::start(shards, source, metrics.clone(), clock.clone(), tasks.clone(), stop.clone());
         let memberships = Arc::new(Known::new(MEMBERSHIP_TTL, KNOWN_MAX));
+        let fanout = Arc::new(Fanout::new(hub.clone(), backplane.clone(), degrade.clone()));
         let untold = Arc::new(Untold::new(config.notifications.queue, metrics.clone()));
         let committed = {
-            let (hub, backplane, memberships) = (hub.clone(), backplane.clone(), memberships.clone());
-            let untold = untold.clone();
+            let (fanout, memberships, untold) = (fanout.clone(), memberships.clone(), untold.clone());
             move |entries: Vec<Committed>| {
                 untold.note(&entries);
                 let event = |Committed { entry, origin }| Event::Entry { entry, origin };
                 let events: Vec<_> = entries.into_iter().map(event).collect();
                 conversations::forget_removed_members(&memberships, &events);
-                spread(&hub, &backplane, events);
+                fanout.spread(events);
             }
         };
         let settings = WriterSettings { lanes: config.store.lanes, ..WriterSettings::default() };
@@ -190,11 +195,13 @@ impl Chat {
             untold,
             notified,
             connections: AtomicU64::new(0),
+            catching_up: Notify::new(),
             config,
             store,
             writer,
             backplane,
             hub,
+            fanout,
             degrade,
             metrics,
             clock,
@@ -202,7 +209,10 @@ impl Chat {
             stop,
         });
         chat.spawn(chat.clone().listen_to_backplane(notices));
+        chat.spawn(chat.clone().keep_catching_up());
         chat.spawn(chat.clone().catch_up_after_outages());
+        chat.spawn(chat.clone().give_notices());
+        chat.spawn(chat.clone().read_notices());
         chat.spawn(chat.clone().expire_typing());
         chat.spawn(chat.clone().note_newcomers(newcomers.1));
         chat.spawn(chat.clone().answer_questions(questions.1));
@@ -314,7 +324,7 @@ impl Chat {
     /// Delivers here and publishes to other nodes.
     fn spread(&self, events: Vec<Event>) {
         self.note_audiences(&events);
-        spread(&self.hub, &self.backplane, events);
+        self.fanout.spread(events);
     }
 
     /// Tells a log's audience, on all nodes, what just happened.
@@ -335,7 +345,7 @@ impl Chat {
     fn needs(&self, feature: Feature) -> Result<(), Reject> {
         match self.degrade.mode(feature) {
             Mode::Refused => Err(Reject::Unavailable),
-            Mode::Shared | Mode::Local => Ok(()),
+            Mode::Shared | Mode::Relayed | Mode::Local => Ok(()),
         }
     }
 
@@ -350,50 +360,12 @@ impl Chat {
                 }
                 Notice::Missed => {
                     self.metrics.bus_missed.inc();
-                    self.catch_up().await;
+                    self.catch_up();
                 }
                 Notice::Departed(departure) => self.departed(departure).await,
                 Notice::Returned(returned) => self.returned(returned).await,
             }
         }
-    }
-
-    /// Compares every followed log with the store, a page at a time.
-    async fn catch_up(&self) {
-        for logs in self.hub.logs().chunks(500) {
-            let before: Vec<_> = logs.iter().map(|log| self.hub.last(log)).collect();
-            match self.store.ends(logs).await {
-                Ok(ends) => {
-                    for (log, ends) in ends {
-                        let at = logs.iter().position(|known| *known == log);
-                        let before = at.and_then(|at| before[at]);
-                        self.hub.compare(&log, ends.first, ends.head, before);
-                    }
-                }
-                // When the store is back everything is compared again.
-                Err(error) => return tracing::warn!(%error, "logs can't be compared with the store"),
-            }
-        }
-    }
-
-    /// Compares with the store whenever a part came back.
-    async fn catch_up_after_outages(self: Arc<Self>) {
-        let mut changes = self.degrade.changes();
-        let mut append = self.degrade.mode(Feature::Append);
-        while changes.changed().await.is_ok() {
-            let now = self.degrade.mode(Feature::Append);
-            if append == Mode::Refused && now != Mode::Refused {
-                self.catch_up().await;
-            }
-            append = now;
-        }
-    }
-}
-
-fn spread(hub: &Arc<Hub>, backplane: &Backplane, events: Vec<Event>) {
-    if !events.is_empty() {
-        hub.apply(events.clone());
-        backplane.publish(events);
     }
 }
 

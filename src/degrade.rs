@@ -83,6 +83,7 @@ impl Mode {
     pub fn label(self) -> &'static str {
         match self {
             Self::Shared => "shared",
+            Self::Relayed => "relayed",
             Self::Local => "local",
             Self::Refused => "refused",
         }
@@ -94,6 +95,8 @@ impl Mode {
 pub enum Mode {
     /// With all nodes.
     Shared,
+    /// With all nodes, through the store: within a second.
+    Relayed,
     /// With what this node knows.
     Local,
     /// Not at all, for now.
@@ -104,6 +107,7 @@ pub enum Mode {
 fn table(feature: Feature, redis: Link, store: Link) -> Mode {
     match (feature, redis, store) {
         (Feature::Fanout | Feature::Limits | Feature::Presence, Link::Up, _) => Mode::Shared,
+        (Feature::Fanout, Link::Down, Link::Up) => Mode::Relayed,
         (Feature::Fanout | Feature::Limits | Feature::Presence, Link::Off | Link::Down, _) => Mode::Local,
         (Feature::Append | Feature::History, _, Link::Down) => Mode::Refused,
         (Feature::Append | Feature::History, _, Link::Up | Link::Off) => Mode::Shared,
@@ -177,6 +181,7 @@ pub struct Degrade {
     redis: Mutex<Watched>,
     store: Mutex<Watched>,
     draining: AtomicBool,
+    others_relay: AtomicBool,
     changes: watch::Sender<u64>,
 }
 
@@ -187,6 +192,7 @@ impl Degrade {
             redis: Mutex::new(Watched::new(redis)),
             store: Mutex::new(Watched::new(Link::Up)),
             draining: AtomicBool::new(false),
+            others_relay: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         }
     }
@@ -215,6 +221,18 @@ impl Degrade {
     /// How a feature works now.
     pub fn mode(&self, feature: Feature) -> Mode {
         table(feature, self.state(Part::Redis).link, self.state(Part::Store).link)
+    }
+
+    /// Notes whether any node says in the store that it reaches others through it alone.
+    pub fn note_relay(&self, any: bool) {
+        let before = self.others_relay.swap(any, Ordering::AcqRel);
+        self.told(before != any);
+    }
+
+    /// Whether what a node stores may reach others through the store alone: this one or another.
+    pub fn relays(&self) -> bool {
+        let others = self.others_relay.load(Ordering::Acquire) && self.mode(Feature::Append) != Mode::Refused;
+        others || self.mode(Feature::Fanout) == Mode::Relayed
     }
 
     /// Says that the node goes away.
@@ -280,6 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn nodes_reach_each_other_through_the_store() {
+        let degrade = Degrade::new(Link::Up);
+        assert!(!degrade.relays());
+        degrade.set(Part::Redis, Link::Down);
+        assert_eq!(degrade.mode(Feature::Fanout), Mode::Relayed);
+        assert!(degrade.relays());
+        degrade.set(Part::Store, Link::Down);
+        assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
+        assert!(!degrade.relays());
+        degrade.set(Part::Redis, Link::Up);
+        degrade.set(Part::Store, Link::Up);
+        degrade.note_relay(true);
+        assert!(degrade.relays(), "another node's Redis is away");
+        assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
+        degrade.set(Part::Store, Link::Down);
+        assert!(!degrade.relays(), "there is no way through it now");
+    }
+
+    #[test]
     fn what_is_off_is_never_down() {
         let degrade = Degrade::new(Link::Off);
         degrade.set(Part::Redis, Link::Down);
@@ -294,6 +331,7 @@ mod tests {
         degrade.set(Part::Store, Link::Down);
         assert_eq!(degrade.verdict(), Verdict::Degraded);
         assert_eq!(degrade.mode(Feature::Append), Mode::Refused);
+        assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
         degrade.set(Part::Redis, Link::Down);
         assert_eq!(degrade.verdict(), Verdict::Unhealthy);
         degrade.set(Part::Redis, Link::Up);

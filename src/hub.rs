@@ -289,6 +289,14 @@ impl Hub {
         self.heal_if_needed(log, track);
     }
 
+    /// Learns that a log reaches to `seq`, and fetches what is missing. A log that is not followed is none of its business.
+    pub fn learn(self: &Arc<Self>, log: &LogId, seq: Seq) {
+        let mut tracks = self.partition(log);
+        let Some(track) = tracks.get_mut(log) else { return };
+        track.hear(seq);
+        self.heal_if_needed(log, track);
+    }
+
     /// The seq of the last entry of `log` that went out.
     pub fn last(&self, log: &LogId) -> Option<Seq> {
         self.partition(log).get(log).filter(|track| track.based).map(|track| track.order.last())

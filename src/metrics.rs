@@ -140,6 +140,10 @@ metrics! {
     bus_in_unreadable: IntCounter("bus_unreadable_total");
     /// Times anything may have been missed, so that all followed logs were compared with the store.
     bus_missed: IntCounter("bus_missed_total");
+    /// 1 while a node, this one or another, reaches others through the store alone.
+    relaying: IntGauge("relaying");
+    /// Logs of which this node gave notice in the store, because Redis was down.
+    notices_given: IntCounter("notices_given_total");
     /// Gaps seen in logs.
     gaps_found: IntCounter("gaps_found_total");
     /// Gaps closed by fetching.

@@ -3,13 +3,13 @@
 //! One trait, two backends, one contract suite for both (`tests/store.rs`). Entries go in through the [`Writer`],
 //! which gathers what waits into group commits. Imports `model`, `config`, `metrics`; never the backplane or the hub.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::model::{
-    Body, ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Pair, Seq,
-    Status, Timestamp, UserId,
+    Body, ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Pair,
+    Seq, Status, Timestamp, UserId,
 };
 
 mod postgres;
@@ -184,8 +184,16 @@ pub struct Waiting {
 pub trait Store: Send + Sync + 'static {
     /// Applies pending migrations, once, under a lock. Returns how many there were.
     async fn migrate(&self) -> Result<usize, StoreError>;
-    /// Asks for a sign of life.
-    async fn ping(&self) -> Result<(), StoreError>;
+    /// Asks for a sign of life; true where some node can reach others [through here alone](Store::give_notice).
+    async fn ping(&self) -> Result<bool, StoreError>;
+
+    /// Gives notice of logs that grew, and how far they reach; and that `node` can reach others through the store alone, for
+    /// so long as `alone` says, zero where it can reach them otherwise.
+    async fn give_notice(&self, node: &NodeId, alone: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError>;
+    /// Says that `node` can reach others otherwise again.
+    async fn withdraw_notice(&self, node: &NodeId) -> Result<(), StoreError>;
+    /// The logs of which notice was given within the last `span`, and how far they reach.
+    async fn notices(&self, span: Duration) -> Result<Vec<(LogId, Seq)>, StoreError>;
 
     /// Appends a batch in one transaction: any number of messages, or exactly one entry of another kind (which may
     /// write members, its target's row and inboxes as well). Only the [`Writer`] calls this.

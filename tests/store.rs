@@ -13,6 +13,7 @@ mod support;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -31,7 +32,8 @@ use switchboard::{
     degrade::{Degrade, Link},
     metrics::Metrics,
     model::{
-        Body, ClientId, ConversationId, ConversationKind, Entry, LogId, NewConversation, Seq, Status, Timestamp, UserId,
+        Body, ClientId, ConversationId, ConversationKind, Entry, LogId, NewConversation, NodeId, Seq, Status,
+        Timestamp, UserId,
     },
     store::{
         AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, Postgres, Sqlite, Store, Waiting,
@@ -320,6 +322,31 @@ async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {
     let (room, _) = group(&store, "room", "alice", &[]).await;
     let members = store.conversation(&room, &alice).await.unwrap().unwrap().members;
     assert_eq!(members[0].name.as_deref(), Some("Alice B."));
+}
+
+#[tokio::test]
+async fn notices_stand_until_they_lapse_or_are_withdrawn() {
+    with_postgres(async |store: Arc<dyn Store>| {
+        let (one, two) = (NodeId::parse("one").unwrap(), NodeId::parse("two").unwrap());
+        let [a, b] = ["a", "~b"].map(|log| LogId::parse(log).unwrap());
+        let (long, short, span) = (Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(60));
+        let read = async || store.notices(span).await.unwrap().into_iter().collect::<HashMap<_, _>>();
+        assert!(!store.ping().await.unwrap());
+        store.give_notice(&two, Duration::ZERO, &[(a.clone(), 7)]).await.unwrap();
+        assert!(!store.ping().await.unwrap(), "it is not alone itself");
+        store.give_notice(&one, long, &[(b.clone(), 2), (a.clone(), 5)]).await.unwrap();
+        assert!(store.ping().await.unwrap());
+        assert_eq!(read().await, [(a.clone(), 7), (b, 2)].into(), "the highest of each");
+        store.withdraw_notice(&two).await.unwrap();
+        assert!(store.ping().await.unwrap(), "the other still is");
+        store.withdraw_notice(&one).await.unwrap();
+        assert!(!store.ping().await.unwrap());
+        store.give_notice(&one, short, &[]).await.unwrap();
+        let lapsed = || async { (!store.ping().await.unwrap()).then_some(()) };
+        support::eventually("the sign to lapse", lapsed).await;
+        assert_eq!(store.notices(Duration::ZERO).await.unwrap(), []);
+    })
+    .await;
 }
 
 fn writer(

@@ -23,8 +23,8 @@ use crate::{
     listener::Listener,
     metrics::Metrics,
     model::{
-        Clock, Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Pair, Seq, Status,
-        Timestamp, UserId,
+        Clock, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Pair, Seq,
+        Status, Timestamp, UserId,
     },
     store::{Access, Direct, Ends, MessagesPage, NewEntry, Outcome, Store, StoreError, Waiting, Within},
 };
@@ -208,7 +208,16 @@ impl Store for Down {
     async fn migrate(&self) -> Never<usize> {
         down()
     }
-    async fn ping(&self) -> Never<()> {
+    async fn give_notice(&self, _: &NodeId, _: Duration, _: &[(LogId, Seq)]) -> Never<()> {
+        down()
+    }
+    async fn withdraw_notice(&self, _: &NodeId) -> Never<()> {
+        down()
+    }
+    async fn notices(&self, _: Duration) -> Never<Vec<(LogId, Seq)>> {
+        down()
+    }
+    async fn ping(&self) -> Never<bool> {
         down()
     }
     async fn append(&self, _: &[NewEntry]) -> Never<Vec<Outcome>> {

@@ -4,7 +4,11 @@
 //! `synchronous=NORMAL`: what was committed survives the end of the process (kill -9 too), but the last moments before a
 //! loss of power may be lost.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -17,7 +21,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{
-        Conversation, ConversationId, Entry, LogId, Message, NewConversation, Notification, Pair, Seq, Status,
+        Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Pair, Seq, Status,
         Timestamp, UserId,
     },
 };
@@ -152,8 +156,21 @@ impl Store for Sqlite {
         answered.await.map_err(failed)?
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.call(Operation::Ping, |connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
+    async fn ping(&self) -> Result<bool, StoreError> {
+        self.call(Operation::Ping, |connection| connection.query_row("SELECT false", [], |row| row.get(0))).await
+    }
+
+    // One node alone has nobody to give notice to.
+    async fn give_notice(&self, _: &NodeId, _: Duration, _: &[(LogId, Seq)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn withdraw_notice(&self, _: &NodeId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn notices(&self, _: Duration) -> Result<Vec<(LogId, Seq)>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {

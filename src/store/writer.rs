@@ -294,14 +294,19 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
     }
 }
 
-/// Asks the store for a sign of life, once a second, and reports it.
+/// Asks the store for a sign of life, twice a second, and reports it, and whether any node gives notices.
 pub async fn watch(store: Arc<dyn Store>, degrade: Arc<Degrade>, stop: CancellationToken) {
-    const PERIOD: Duration = Duration::from_secs(1);
+    const PERIOD: Duration = Duration::from_millis(500);
     const PATIENCE: Duration = Duration::from_secs(2);
     loop {
         let asked = Instant::now();
-        let answer = tokio::time::timeout(PATIENCE, store.ping()).await;
-        let result = if matches!(answer, Ok(Ok(()))) { Ok(asked.elapsed()) } else { Err(()) };
+        let result = match tokio::time::timeout(PATIENCE, store.ping()).await {
+            Ok(Ok(relays)) => {
+                degrade.note_relay(relays);
+                Ok(asked.elapsed())
+            }
+            Ok(Err(_)) | Err(_) => Err(()),
+        };
         degrade.report(Part::Store, result);
         tokio::select! {
             () = sleep(PERIOD) => {}

@@ -19,8 +19,8 @@ use super::{
     sql::{ACQUAINTANCES, APPEND_CHANGE, APPEND_MESSAGES, CONVERSATION, DIRECTS, ENTRIES, MARK, MEMBERS},
 };
 use crate::model::{
-    Body, Conversation, ConversationId, Entry, LogId, Member, Message, NewConversation, Notification, Pair, Seq,
-    Status, Timestamp, UserId,
+    Body, Conversation, ConversationId, Entry, LogId, Member, Message, NewConversation, NodeId, Notification, Pair,
+    Seq, Status, Timestamp, UserId,
 };
 
 mod embedded {
@@ -157,8 +157,27 @@ impl Store for Postgres {
         migrating.await.unwrap_or_else(|_| Err(StoreError::Unavailable("migrations took too long".into())))
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.query(Operation::Ping, "SELECT 1", &[]).await.map(drop)
+    async fn ping(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp())";
+        let rows = self.query(Operation::Ping, sql, &[]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    async fn give_notice(&self, node: &NodeId, alone: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError> {
+        let (logs, seqs): (Vec<&str>, Vec<Seq>) = grown.iter().map(|(log, seq)| (log.as_str(), *seq)).unzip();
+        let sql = "SELECT give_notice($1, $2, $3, $4)";
+        self.query(Operation::Write, sql, &[&node.as_str(), &alone.as_secs_f64(), &logs, &seqs]).await.map(drop)
+    }
+
+    async fn withdraw_notice(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.query(Operation::Write, "SELECT withdraw_notice($1)", &[&node.as_str()]).await.map(drop)
+    }
+
+    async fn notices(&self, span: Duration) -> Result<Vec<(LogId, Seq)>, StoreError> {
+        let sql = "SELECT log, seq FROM notices WHERE at > clock_timestamp() - make_interval(secs => $1)";
+        let rows = self.query(Operation::Read, sql, &[&span.as_secs_f64()]).await?;
+        let log = |row: &Row| LogId::parse(row.get(0)).map_err(|error| unreadable(&error));
+        rows.iter().map(|row| Ok((log(row)?, row.get(1)))).collect()
     }
 
     async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
