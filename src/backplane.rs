@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+mod examine;
 mod keys;
 mod lease;
 mod limit;
@@ -39,6 +40,8 @@ mod subscriber;
 mod watchdog;
 mod who;
 mod wire;
+
+pub use examine::examine;
 
 /// Notices that may wait for the node to take them.
 const NOTICES: usize = 1_024;

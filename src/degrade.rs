@@ -13,6 +13,10 @@ use std::{
 
 use tokio::sync::watch;
 
+mod fault;
+
+pub use fault::{Examined, Fault, Finding};
+
 /// Failed checks in a row until a part counts as down, and good ones until it counts as up again.
 const FAILURES_TO_GO_DOWN: u32 = 2;
 const SUCCESSES_TO_COME_UP: u32 = 2;

@@ -18,7 +18,7 @@ mod sqlite;
 mod words;
 mod writer;
 
-pub use postgres::Postgres;
+pub use postgres::{Postgres, examine};
 pub use sqlite::Sqlite;
 use words::words;
 pub use writer::{AppendError, Committed, Writer, WriterSettings, watch};

@@ -60,6 +60,11 @@ pub(super) fn leaving_user(member: &str) -> Option<UserId> {
     UserId::parse(member.split_once('/')?.0).ok()
 }
 
+/// STRING: what `switchboard check` writes to see whether it can.
+pub(super) fn check(word: &str) -> String {
+    format!("ws:check:{word}")
+}
+
 /// The channel of a log.
 pub(super) fn channel(log: &LogId) -> String {
     format!("{}:c:{log}", Shard::of(log.as_str()))

@@ -227,7 +227,7 @@ async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Re
 }
 
 /// A client as the broker needs it: RESP3 (for pushes), no delay, half-open sockets noticed.
-fn client(config: &RedisConfig) -> Result<Client, StartError> {
+pub(super) fn client(config: &RedisConfig) -> Result<Client, StartError> {
     // The library's message may quote the URL, and with it the password.
     let parsed = Client::open(config.url.reveal()).map_err(|_| StartError::BadUrl)?;
     let info = parsed.get_connection_info().clone();

@@ -1,56 +1,71 @@
 //! `switchboard check`: what works, and what doesn't, without starting a node.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use super::{Failure, Outcome, block_on, print};
 use crate::{
-    app,
     auth::Auth,
-    config::{AuthKey, Config, RedisConfig, Sources, StoreConfig},
+    backplane,
+    config::{AuthKey, Config, Sources},
+    degrade::Examined,
     metrics::Metrics,
     model::Clock,
+    store,
 };
 
-/// How long each part may take to answer.
+/// How long keys may take to be fetched.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Checks the configuration, then each part; says of each whether it works. Fails where one doesn't.
+/// Checks the configuration, then each part; says of each whether it works, and names what is wrong as
+/// `docs/failure-modes.md` does. Fails where a node could not work.
 pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     let config = Config::load(false, sources)?;
     print("ok    configuration\n");
     for note in &config.notes {
         print(&format!("note  {note}\n"));
     }
+    let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
     let all_well = block_on(async {
-        let keys = report("keys", check_keys(&config).await);
+        let clock = Clock::system();
+        let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(silent())));
         let redis = match &config.redis {
-            Some(redis) => report("Redis", within(check_redis(redis)).await),
+            Some(redis) => report("Redis", &backplane::examine(redis, &clock).await),
             None => true,
         };
-        let store = report("PostgreSQL", within(check_store(&config.store)).await);
+        let store = report("PostgreSQL", &store::examine(&config.store, metrics, &clock).await);
         keys && redis && store
     })?;
     Ok(if all_well { Outcome::Done } else { Outcome::Failed })
 }
 
-/// What is found of a part: how it is, or why it can't be reached.
-type Finding = Result<String, String>;
+fn silent() -> String {
+    format!("no answer within {} s", TIMEOUT.as_secs())
+}
 
-fn report(part: &str, finding: Finding) -> bool {
-    match &finding {
-        Ok(state) => print(&format!("ok    {part}: {state}\n")),
-        Err(why) => print(&format!("FAIL  {part}: {why}\n")),
+fn report_keys(found: Result<String, String>) -> bool {
+    match &found {
+        Ok(state) => print(&format!("ok    keys: {state}\n")),
+        Err(why) => print(&format!("FAIL  keys: {why}\n")),
     }
-    finding.is_ok()
+    found.is_ok()
 }
 
-async fn within(check: impl Future<Output = Finding>) -> Finding {
-    timeout(TIMEOUT, check).await.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())))
+/// Says how a part is; true where a node can work with it.
+fn report(part: &str, examined: &Examined) -> bool {
+    let well = !examined.findings.iter().any(|finding| finding.fault.is_grave());
+    if well {
+        print(&format!("ok    {part}: {}\n", examined.state));
+    }
+    for finding in &examined.findings {
+        let label = if finding.fault.is_grave() { "FAIL" } else { "note" };
+        print(&format!("{label}  {part}: {}: {}\n", finding.fault.name(), finding.detail));
+    }
+    well
 }
 
-async fn check_keys(config: &Config) -> Finding {
+async fn check_keys(config: &Config) -> Result<String, String> {
     let auth = Auth::new(&config.auth, Clock::system()).map_err(|error| error.to_string())?;
     match &config.auth.key {
         AuthKey::Secret { algorithm, .. } => Ok(format!("a shared secret, {algorithm:?}")),
@@ -60,28 +75,4 @@ async fn check_keys(config: &Config) -> Finding {
             None => Ok("none to fetch".to_owned()),
         },
     }
-}
-
-async fn check_redis(config: &RedisConfig) -> Finding {
-    let fail = |error: redis::RedisError| error.to_string();
-    let url = config.url.reveal();
-    let client = match &config.ca_file {
-        None => redis::Client::open(url),
-        Some(path) => {
-            let root_cert = Some(fs::read(path).map_err(|error| error.to_string())?);
-            redis::Client::build_with_tls(url, redis::TlsCertificates { client_tls: None, root_cert })
-        }
-    };
-    let mut connection = client.map_err(fail)?.get_multiplexed_async_connection().await.map_err(fail)?;
-    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(fail)?;
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
-    Ok(format!("answers, {}", version.trim()))
-}
-
-async fn check_store(config: &StoreConfig) -> Finding {
-    let fail = |error: &dyn std::fmt::Display| error.to_string();
-    let metrics = Arc::new(Metrics::new().map_err(|error| fail(&error))?);
-    let store = app::open_store(config, metrics).await.map_err(|error| fail(&error))?;
-    store.ping().await.map_err(|error| fail(&error))?;
-    Ok("answers".to_owned())
 }

@@ -21,11 +21,14 @@ use crate::{
     metrics::Metrics,
 };
 
+mod examine;
 mod pages;
 mod queries;
 mod rows;
 mod settings;
 mod sql;
+
+pub use examine::examine;
 
 /// How long a call waits for a connection of the pool.
 const CHECKOUT: Duration = Duration::from_millis(500);
@@ -51,6 +54,13 @@ impl Postgres {
     /// # Errors
     /// The URL or certificates are faulty, or the server can't be reached.
     pub async fn connect(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let store = Self::unconnected(config, metrics)?;
+        store.sessions.connect().await?;
+        Ok(store)
+    }
+
+    /// The same, without proof.
+    fn unconnected(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let StoreBackend::Postgres { url, ca_file } = &config.backend else {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
@@ -65,9 +75,7 @@ impl Postgres {
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(Sink))
             .build_unchecked(sessions.clone());
-        let store = Self { pool, sessions, metrics };
-        store.sessions.connect().await?;
-        Ok(store)
+        Ok(Self { pool, sessions, metrics })
     }
 
     /// Asks for rows.

@@ -27,6 +27,11 @@ mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
+/// How many migrations there are.
+pub(super) fn migrations() -> usize {
+    embedded::migrations::runner().get_migrations().len()
+}
+
 /// The lock under which one node at a time migrates; any number that is this program's own.
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
 /// How long migrations may take, waiting for another node's among them.
