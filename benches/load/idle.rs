@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, task::spawn_local, time::Instant};
 use crate::{
     BenchResult,
     args::Args,
-    measure::{Commands, Cpu, World},
+    measure::{Commands, Cpu, Kept, World},
     support::{resident_bytes, token},
     wire::Socket,
 };
@@ -27,6 +27,8 @@ pub struct Figures {
     pub connect_commands: Commands,
     /// Resident bytes that the node gained per connection.
     pub bytes_each: f64,
+    /// Bytes that Redis and PostgreSQL gained per connection.
+    pub kept_each: Kept,
     pub idle_seconds: f64,
     pub idle_cpu: Cpu,
     pub idle_commands: Commands,
@@ -41,6 +43,7 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
     let paths: Vec<String> =
         (0..connections).map(|index| format!("/v1/ws?token={}", token(&format!("idle-{index}")))).collect();
     let memory = resident_bytes(world.node);
+    let kept = Kept::now(world).await?;
     let commands = Commands::so_far(world).await?;
     let (start, cpu) = (Instant::now(), Cpu::so_far(world));
     let lost = open(paths, world).await?;
@@ -51,6 +54,7 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
     let connect_commands = Commands::so_far(world).await?.since(&commands);
     let bytes_each = resident_bytes(world.node).saturating_sub(memory) as f64 / connections as f64;
 
+    let kept_each = Kept::now(world).await?.per(kept, connections as u64);
     let commands = Commands::so_far(world).await?;
     let (start, cpu) = (Instant::now(), Cpu::so_far(world));
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;
@@ -60,6 +64,7 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
         connect_cpu,
         connect_commands,
         bytes_each,
+        kept_each,
         idle_seconds: start.elapsed().as_secs_f64(),
         idle_cpu: Cpu::so_far(world).since(cpu),
         idle_commands: Commands::so_far(world).await?.since(&commands),

@@ -120,6 +120,7 @@ async fn conduct(args: &Args) -> BenchResult<()> {
 struct Stack {
     redis: RedisServer,
     postgres: Postgres,
+    database: String,
     node: Node,
 }
 
@@ -128,10 +129,11 @@ impl Stack {
     async fn start() -> Self {
         let redis = RedisServer::start().await;
         let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
-        let node = Node::serve(&redis.url(), &postgres.database().await);
+        let database = postgres.database().await;
+        let node = Node::serve(&redis.url(), &database);
         // The limit is on, and out of the way.
         let node = node.set("MESSAGE_RATE_LIMIT", 1_000_000).start().await;
-        Self { redis, postgres, node }
+        Self { redis, postgres, database, node }
     }
 
     fn world(&self) -> World {
@@ -141,6 +143,7 @@ impl Stack {
             redis: Some(self.redis.pid()),
             postgres: Some(self.postgres.pid()),
             redis_url: self.redis.url(),
+            database_url: self.database.clone(),
         }
     }
 }
@@ -151,6 +154,13 @@ async fn bare_write_loop(args: &Args, rate: u64, sample: &str) -> BenchResult<de
     let server = Process::spawn("bare write loop", &mut command, Signal::Kill);
     let listening = |line: &str| line.strip_prefix("listening on ")?.parse().ok();
     let address = server.line("where it listens", listening).await?;
-    let world = World { address, node: server.pid(), redis: None, postgres: None, redis_url: String::new() };
+    let world = World {
+        address,
+        node: server.pid(),
+        redis: None,
+        postgres: None,
+        redis_url: String::new(),
+        database_url: String::new(),
+    };
     figures(&Task::Deliveries(args.clone(), world, rate))
 }

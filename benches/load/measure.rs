@@ -1,11 +1,14 @@
-//! What is read off a running system: CPU of its parts, Redis' command counts, latencies.
+//! What is read off a running system: CPU of its parts, Redis' command counts, what is kept, latencies.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::support::cpu_seconds;
+use crate::{
+    BenchResult,
+    support::{connect_to_postgres, cpu_seconds},
+};
 
 /// The processes of a node's world, as the load generators are told them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +21,7 @@ pub struct World {
     pub redis: Option<u32>,
     pub postgres: Option<u32>,
     pub redis_url: String,
+    pub database_url: String,
 }
 
 /// CPU seconds used, by part.
@@ -54,6 +58,37 @@ impl Cpu {
     pub fn micros_per(self, units: u64) -> Self {
         let each = |seconds: f64| seconds * 1e6 / units.max(1) as f64;
         Self { node: each(self.node), redis: each(self.redis), postgres: each(self.postgres), load: each(self.load) }
+    }
+}
+
+/// Bytes that Redis and PostgreSQL keep, and that PostgreSQL wrote ahead.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Kept {
+    pub redis: f64,
+    pub postgres: f64,
+    pub wal: f64,
+}
+
+impl Kept {
+    /// What is kept now.
+    pub async fn now(world: &World) -> BenchResult<Self> {
+        let mut connection = redis::Client::open(world.redis_url.as_str())?.get_multiplexed_async_connection().await?;
+        let text: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
+        let redis = text.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
+        let database = connect_to_postgres(&world.database_url).await;
+        let sql = "SELECT pg_database_size(current_database())::float8, (pg_current_wal_lsn() - '0/0')::float8";
+        let row = database.query_one(sql, &[]).await?;
+        Ok(Self { redis: redis.unwrap_or(0.0), postgres: row.get(0), wal: row.get(1) })
+    }
+
+    /// What came since `earlier`, per unit of work.
+    pub fn per(self, earlier: Self, units: u64) -> Self {
+        let each = |now: f64, before: f64| (now - before) / units.max(1) as f64;
+        Self {
+            redis: each(self.redis, earlier.redis),
+            postgres: each(self.postgres, earlier.postgres),
+            wal: each(self.wal, earlier.wal),
+        }
     }
 }
 

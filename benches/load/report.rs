@@ -2,7 +2,7 @@
 
 use crate::{
     deliveries, idle,
-    measure::{Cpu, Latency},
+    measure::{Cpu, Kept, Latency},
     sends,
 };
 
@@ -60,6 +60,8 @@ pub fn sends(figures: &sends::Figures) {
         figures.commands.sum() as f64 / each,
         figures.commands.top(each)
     );
+    let Kept { redis, postgres, wal } = figures.kept_each;
+    println!("  kept per message: PostgreSQL {postgres:.0} bytes (and {wal:.0} of WAL), Redis {redis:.1}");
     if !figures.errors.is_empty() {
         println!("  errors: {:?}", figures.errors);
     }
@@ -70,6 +72,7 @@ pub fn idle(figures: &idle::Figures) {
     let each = figures.connections as f64;
     println!("\n{} idle connections", figures.connections);
     println!("  memory: {:.2} KiB each (resident)", figures.bytes_each / 1024.0);
+    println!("  kept per connection (and user): Redis {:.0} bytes", figures.kept_each.redis);
     println!(
         "  connects: {:.0}/s; CPU µs each: {}",
         each / figures.connect_seconds,

@@ -8,7 +8,7 @@ use tokio::{task::spawn_local, time::Instant};
 use crate::{
     BenchResult,
     args::Args,
-    measure::{Commands, Cpu, Latencies, Latency, World},
+    measure::{Commands, Cpu, Kept, Latencies, Latency, World},
     support::token,
     wire::{self, Socket},
 };
@@ -23,6 +23,8 @@ pub struct Figures {
     pub acked: u64,
     pub cpu: Cpu,
     pub commands: Commands,
+    /// Bytes that Redis and PostgreSQL gained per message.
+    pub kept_each: Kept,
     /// From a send to its ack.
     pub latency: Latency,
     /// Errors by their code, warm-up included.
@@ -64,19 +66,21 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
         });
     }
     tokio::time::sleep(WARM_UP).await;
-    let commands = Commands::so_far(world).await?;
+    let (commands, kept) = (Commands::so_far(world).await?, Kept::now(world).await?);
     let (start, cpu) = (Instant::now(), Cpu::so_far(world));
     progress.borrow_mut().counting = true;
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;
     progress.borrow_mut().counting = false;
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), Cpu::so_far(world).since(cpu));
     let commands = Commands::so_far(world).await?.since(&commands);
+    let kept_each = Kept::now(world).await?.per(kept, progress.borrow().acked);
     let progress = progress.borrow();
     Ok(Figures {
         seconds,
         acked: progress.acked,
         cpu,
         commands,
+        kept_each,
         latency: progress.latency.summary(),
         errors: progress.errors.clone(),
     })

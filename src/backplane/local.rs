@@ -245,6 +245,11 @@ impl Local {
         self.state().people.get(user).map_or_else(Vec::new, |person| person.connections.clone())
     }
 
+    /// Whether a user has a connection here.
+    pub(super) fn is_connected(&self, user: &UserId) -> bool {
+        self.state().people.get(user).is_some_and(|person| !person.connections.is_empty())
+    }
+
     /// What a user listens to here.
     pub(super) fn joined(&self, user: &UserId) -> Vec<ConversationId> {
         self.state().people.get(user).map_or_else(Vec::new, |person| person.rooms.keys().cloned().collect())

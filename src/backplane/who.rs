@@ -34,22 +34,25 @@ impl Who {
     /// Who of these has a connection right now, in their order.
     pub(super) async fn connected(&self, users: &[UserId]) -> Vec<bool> {
         let ask = |user: &UserId| redis::cmd("HEXISTS").arg(keys::entry(user)).arg("c").take();
-        self.each(users, ask, |user| !self.registry.local.connections_of(user).is_empty()).await
+        self.each(users, ask, |user| self.registry.local.is_connected(user)).await
     }
 
-    /// Asks the same of each user: Redis, or where it can't be asked this node.
+    /// Asks the same of each user, which holds for those who are connected to this node: Redis, or where it can't be asked
+    /// this node.
     async fn each(&self, users: &[UserId], ask: impl Fn(&UserId) -> Cmd, local: impl Fn(&UserId) -> bool) -> Vec<bool> {
-        let mut answers = Vec::with_capacity(users.len());
-        for users in users.chunks(BATCH) {
+        let mut answers: Vec<bool> = users.iter().map(|user| self.registry.local.is_connected(user)).collect();
+        let elsewhere: Vec<usize> = (0..users.len()).filter(|index| !answers[*index]).collect();
+        for batch in elsewhere.chunks(BATCH) {
             let mut pipeline = Pipeline::new();
-            for user in users {
-                pipeline.add_command(ask(user));
+            for index in batch {
+                pipeline.add_command(ask(&users[*index]));
             }
             let asked = self.ask_all(&pipeline).await;
-            let told = asked.and_then(|mut replies| (0..users.len()).map(|n| replies.take(n)).collect());
-            match told {
-                Ok::<Vec<bool>, LinkError>(told) => answers.extend(told),
-                Err(_) => answers.extend(users.iter().map(&local)),
+            let told = asked.and_then(|mut replies| (0..batch.len()).map(|n| replies.take(n)).collect());
+            let told: Result<Vec<bool>, LinkError> = told;
+            let told = told.unwrap_or_else(|_| batch.iter().map(|index| local(&users[*index])).collect());
+            for (index, told) in batch.iter().zip(told) {
+                answers[*index] = told;
             }
         }
         answers

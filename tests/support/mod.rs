@@ -33,7 +33,7 @@ use std::{future::Future, net::TcpListener, time::Duration};
 pub use self::{
     client::Client,
     node::{Answer, Metrics, Node, NodeBuilder},
-    postgres::Postgres,
+    postgres::{Postgres, connect as connect_to_postgres},
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
     proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
