@@ -223,6 +223,7 @@ async fn watch_degrade(degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: Cance
     let mut changes = degrade.changes();
     let mut before = [None, None];
     loop {
+        metrics.draining.set(i64::from(degrade.draining()));
         for (part, before) in [Part::Redis, Part::Store].into_iter().zip(&mut before) {
             let link = degrade.state(part).link;
             if before.replace(link) != Some(link) {

@@ -316,8 +316,12 @@ impl Hub {
     fn heal_if_needed(self: &Arc<Self>, log: &LogId, track: &mut Track) {
         if track.based && track.order.has_gap() && !std::mem::replace(&mut track.healing, true) {
             self.metrics.gaps_found.inc();
-            let (hub, log, stop) = (self.clone(), log.clone(), self.stop.clone());
-            self.tasks.spawn(async move { stop.run_until_cancelled(hub.heal(log)).await });
+            self.metrics.gaps_open.inc();
+            let (hub, log) = (self.clone(), log.clone());
+            self.tasks.spawn(async move {
+                hub.stop.run_until_cancelled(hub.clone().heal(log)).await;
+                hub.metrics.gaps_open.dec();
+            });
         }
     }
 

@@ -148,12 +148,16 @@ metrics! {
     gaps_found: IntCounter("gaps_found_total");
     /// Gaps closed by fetching.
     gaps_healed: IntCounter("gaps_healed_total");
+    /// Gaps that are being fetched now.
+    gaps_open: IntGauge("gaps_open");
     /// Clients told to read anew.
     resyncs: IntCounter("resyncs_total");
     /// 1 while degraded, by part.
     degraded: IntGaugeVec("degraded", &["part"]);
     /// Changes between healthy and degraded, by part.
     degraded_transitions: IntCounterVec("degraded_transitions_total", &["part"]);
+    /// 1 while the node goes away.
+    draining: IntGauge("draining");
     /// Leases of this node: renewals that succeeded.
     lease_renewals: IntCounter("lease_renewals_total");
     /// Times this node found its lease gone and registered anew.
