@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fetches what the tests in tests/deploy check the deployment with into target/tools: helm (3 and 4), validators, linters.
+# Fetches what the tests in tests/deploy check the deployment with into target/tools: helm (3 and 4), validators, linters; and,
+# as root on Debian, installs what builds and runs an image.
 # What can't be had is named; the tests that need it are then skipped, and say so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,6 +36,16 @@ python3 -m venv "$tools/python" &&
 npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
     @kubernetes-models/prometheus-operator@6 @grafana/schema@13 typescript@7 ||
     lacking+=("the schemas from npm")
+
+builders=()
+for program in buildah podman runc debootstrap; do
+    command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || builders+=("$program")
+done
+if [ ${#builders[@]} -gt 0 ]; then
+    { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${builders[@]}" >/dev/null; } ||
+        lacking+=("${builders[*]}: the image is not built")
+fi
 
 if [ ${#lacking[@]} -gt 0 ]; then
     printf 'tools: could not be fetched: %s\n' "${lacking[@]}" >&2
