@@ -20,6 +20,7 @@ BUILD = "docker.io/library/rust:1-bookworm"
 FINAL = "gcr.io/distroless/cc-debian12:nonroot"
 IMAGE = "localhost/switchboard-test"
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 FULL = os.environ.get("IMAGE_TEST") == "full"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
@@ -64,6 +65,8 @@ def builder(root: Path) -> None:
     """What the Dockerfile builds in."""
     if FULL:
         run(tool("debootstrap"), "--variant=minbase", "--include=gcc,libc6-dev,ca-certificates", "bookworm", root)
+        # Whom this machine trusts, it trusts.
+        shutil.copy(CERTIFICATES, root / "etc/ssl/certs")
         home = Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))
         (toolchain,) = [path for path in (home / "toolchains").iterdir() if path.name.startswith("stable")]
         shutil.copytree(toolchain, root / "usr/local/cargo", symlinks=True, ignore=shutil.ignore_patterns("doc", "share"))
@@ -89,7 +92,7 @@ def final(root: Path) -> None:
     put(root, str(binary()))
     shutil.rmtree(root / TARGET.relative_to("/"))
     (root / "etc/ssl/certs").mkdir(parents=True)
-    shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
+    shutil.copy(CERTIFICATES, root / "etc/ssl/certs")
     (root / "etc/passwd").write_text("nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")
 
 
