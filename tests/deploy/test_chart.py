@@ -19,7 +19,7 @@ KUBERNETES = ["1.27", "1.32", "1.37"]
 def test_every_set_renders(name, helm):
     """And both Helms make the same of it."""
     assert resources(name, helm) == resources(name)
-    assert all(line == line.rstrip() for line in text(helm, name).splitlines())
+    assert all(line == line.rstrip() for line in text(name, helm).splitlines())
 
 
 @pytest.mark.parametrize("helm", HELMS)

@@ -19,15 +19,15 @@ def template(helm, *arguments, chart=CHART, check=True):
 
 
 @functools.cache
-def text(helm, name):
+def text(name, helm="helm3"):
     files = [part for path in SETS[name] for part in ("--values", path)]
     return template(helm, *files).stdout
 
 
 @functools.cache
 def resources(name, helm="helm3"):
-    """The resources of a set, by kind and the end of their name."""
-    return parse(text(helm, name))
+    """The resources of a set, by kind and name."""
+    return parse(text(name, helm))
 
 
 def parse(manifest):
@@ -74,9 +74,13 @@ def node(name):
 
 def refusal(helm, values):
     """What Helm says to these values, which it must not take."""
+    done = with_values(helm, values, check=False)
+    assert done.returncode != 0, f"{values} were taken"
+    return done.stderr
+
+
+def with_values(helm, values, check=True):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(values, file)
         file.flush()
-        done = template(helm, "--values", file.name, check=False)
-    assert done.returncode != 0, f"{values} were taken"
-    return done.stderr
+        return template(helm, "--values", file.name, check=check)
