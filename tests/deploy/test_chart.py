@@ -1,5 +1,7 @@
 """The chart renders, with both Helms, and what it renders is what Kubernetes takes."""
 
+import re
+import shlex
 import tarfile
 import tomllib
 
@@ -98,3 +100,23 @@ def test_as_a_part_of_an_umbrella(helm, tmp_path):
     assert ("Deployment", "chat") in rendered
     off = template(helm, "--set", "chat.enabled=false", chart=parent).stdout
     assert parse(off) == {}
+
+
+@pytest.mark.parametrize("path", ["docs/deploy.md", "helm/switchboard/README.md"])
+def test_the_documentations_commands_render(path, tmp_path):
+    """With the values that it shows as `yours.yaml`."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
+    yours = [text for kind, text in blocks if kind == "yaml" and "existingSecret" in text]
+    (tmp_path / "yours.yaml").write_text("".join(yours) or "{}")
+    commands = [line for kind, text in blocks if kind == "sh" for line in text.replace("\\\n", " ").splitlines()]
+    rendered = 0
+    for command in commands:
+        words = shlex.split(command.replace("…", "x"))
+        if words[0] == "helm" and "helm/switchboard" in words:
+            files = [str(tmp_path / word) if word == "yours.yaml" else word for word in words]
+            options = [word for word in files[files.index("helm/switchboard") + 1 :] if word != "--reuse-values"]
+            if "--reuse-values" in words:
+                options += ["--set", "existingSecret=switchboard"]
+            run(tool("helm3"), "template", "chat", CHART, *options, cwd=ROOT)
+            rendered += 1
+    assert rendered

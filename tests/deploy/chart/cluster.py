@@ -43,9 +43,9 @@ def discovery():
 
 
 @contextmanager
-def cluster(folder, **objects):
+def cluster(folder, objects):
     """Serves the API, with `objects` by path; gives the path of a kubeconfig for it."""
-    pages = discovery() | {path: body for path, body in objects.items()}
+    pages = discovery() | objects
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -59,7 +59,7 @@ def cluster(folder, **objects):
             self.wfile.write(text)
 
         def log_message(self, *_):
-            print(self.command, self.path)
+            pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
