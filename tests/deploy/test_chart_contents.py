@@ -56,8 +56,8 @@ def test_secrets_are_files_and_never_variables(name):
             for variable, value in environment(container).items():
                 assert not re.search(r"(REDIS|DATABASE|WEBHOOK)_URL$|SECRET$|PUBLIC_KEY$", variable), variable
                 if variable.endswith("_FILE"):
-                    assert value.removeprefix(SECRETS_FOLDER) in files
-                    assert variable in (f"{value.removeprefix(SECRETS_FOLDER)}_FILE", value.removeprefix(SECRETS_FOLDER))
+                    file = value.removeprefix(SECRETS_FOLDER)
+                    assert file in files and variable in (file, f"{file}_FILE")
                     (mount,) = (m for m in container["volumeMounts"] if m["name"] == "secrets")
                     assert (mount["mountPath"] + "/", mount["readOnly"]) == (SECRETS_FOLDER, True)
 
@@ -230,8 +230,8 @@ def test_network_policy():
 
 
 def test_many_nodes_on_machines_of_their_own():
-    kinds = {kind for kind, _ in resources("ha")}
-    assert {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PrometheusRule"} <= kinds
+    wanted = "HorizontalPodAutoscaler PodDisruptionBudget NetworkPolicy ServiceMonitor PrometheusRule ConfigMap"
+    assert set(wanted.split()) <= {kind for kind, _ in resources("ha")}
     affinity = one("ha", "Deployment")["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
     (rule,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
     (_, labels, _) = next(pod for pod in pods("ha") if pod[0]["kind"] == "Deployment")

@@ -45,7 +45,8 @@ def start(container, secrets, *arguments, **more):
     """Runs what the container runs (or something else) with the environment that Kubernetes would make for it."""
     given = {"PATH": os.environ["PATH"]}
     for name, value in environment(container).items():
-        given[name] = value.replace("/run/secrets/switchboard", str(secrets)) if isinstance(value, str) else "chat-7d4-x2"
+        from_field = isinstance(value, dict)
+        given[name] = "chat-7d4-x2" if from_field else value.replace("/run/secrets/switchboard", str(secrets))
     return run(program(), *(arguments or container["args"]), env=given | more, cwd=secrets, check=False)
 
 
@@ -127,6 +128,6 @@ def test_turning_autoscaling_on_keeps_the_nodes_there_are(helm, tmp_path):
 def test_notes_warn_of_secrets_among_the_values(helm, tmp_path):
     said = install(helm, tmp_path, "--values", *SETS["inline"])
     notes = said.partition("NOTES:")[2]
-    assert "DATABASE_URL, JWT_SECRET, PERSONA_WEBHOOK_SECRET, PERSONA_WEBHOOK_URL, REDIS_URL are among the values" in notes
+    assert "keeps: DATABASE_URL, JWT_SECRET, PERSONA_WEBHOOK_SECRET, PERSONA_WEBHOOK_URL, REDIS_URL." in notes
     assert "planted-" not in notes
     assert "migrations" not in notes and "each node when it starts" in notes

@@ -8,7 +8,7 @@ from chart.render import CHART, HELMS, parse, refusal, with_values
 GOOD = {"existingSecret": "switchboard"}
 SECRET = "a-secret-of-more-than-32-bytes-for-tests"
 
-# What is wrong, and what must be said of it. What the schema says differs from Helm to Helm: the value's path is enough.
+# What is wrong, and what must be said of it. Each Helm words the schema's complaints its own way: the name is enough.
 SCHEMA = {
     "misspelt key": ({**GOOD, "replicaCuont": 3}, "replicaCuont"),
     "misspelt key inside": ({**GOOD, "drain": {"windows": 60}}, "windows"),

@@ -1,4 +1,4 @@
-{{/* The groups of alerts/rules.yaml, without those that are left out. They are data: what stands in braces is Prometheus'. */}}
+{{/* The groups of alerts/rules.yaml, without what is left out. They are data: what stands in braces is Prometheus'. */}}
 {{- define "switchboard.alerts" -}}
 {{- $groups := list }}
 {{- $names := list }}
@@ -7,9 +7,10 @@
 {{- $rules := list }}
 {{- range .rules }}
 {{- $names = append $names (.alert | default "") }}
-{{- if not (has .alert $wanted.disabled) }}
-{{- $rules = append $rules (ternary (merge (dict "labels" (merge (dict) $wanted.alertLabels (.labels | default dict))) .) . (and (hasKey . "alert") (not (empty $wanted.alertLabels)))) }}
+{{- if and .alert $wanted.alertLabels }}
+{{- $_ := set . "labels" (merge (dict) $wanted.alertLabels (.labels | default dict)) }}
 {{- end }}
+{{- if not (has .alert $wanted.disabled) }}{{ $rules = append $rules . }}{{ end }}
 {{- end }}
 {{- if $rules }}{{ $groups = append $groups (merge (dict "rules" $rules) .) }}{{ end }}
 {{- end }}

@@ -17,12 +17,13 @@
 {{- end }}
 
 {{- define "switchboard.serviceAccountName" -}}
-{{- .Values.serviceAccount.name | default (ternary (include "switchboard.fullname" .) "default" .Values.serviceAccount.create) }}
+{{- $ours := ternary (include "switchboard.fullname" .) "default" .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default $ours }}
 {{- end }}
 
 {{- define "switchboard.image" -}}
 {{- with .Values.image -}}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
 {{- end }}
 {{- end }}
 
@@ -38,7 +39,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: node
 {{- end }}
 
-{{/* A pod's labels: (dict "root" $ "component" "node"). Without the chart's version, whose change alone replaces no node. */}}
+{{/* A pod's labels: (dict "root" $ "component" "node"). The chart's version is not among them: it replaces no node. */}}
 {{- define "switchboard.podLabels" -}}
 {{ include "switchboard.selector" .root }}
 app.kubernetes.io/component: {{ .component }}
@@ -57,7 +58,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* The metadata of a resource: (dict "root" $ "suffix" "metrics" "component" "metrics" "labels" … "annotations" …). */}}
+{{/* A resource's metadata: (dict "root" $ "suffix" … "component" … "namespace" … "labels" … "annotations" …). */}}
 {{- define "switchboard.metadata" -}}
 name: {{ include "switchboard.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}
 namespace: {{ .namespace | default .root.Release.Namespace }}

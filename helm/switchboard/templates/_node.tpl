@@ -47,7 +47,7 @@
 - name: JWT_JWKS_URL
   value: {{ .Values.auth.jwksUrl | quote }}
 {{- end }}
-{{- include "switchboard.secretEnv" (dict "rows" (include "switchboard.secretFiles" . | fromJsonArray)) }}
+{{- include "switchboard.secretEnv" (include "switchboard.secretFiles" . | fromJsonArray) }}
 {{- include "switchboard.configEnv" (dict "root" .) }}
 {{- end }}
 
@@ -67,7 +67,6 @@ envFrom:
 {{/* What every pod of this chart has in common. */}}
 {{- define "switchboard.podDefaults" -}}
 automountServiceAccountToken: false
-enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}

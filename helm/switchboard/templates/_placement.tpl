@@ -1,7 +1,8 @@
 {{/* Where nodes run. */}}
 
 {{- define "switchboard.topologySpread" -}}
-{{- range $key, $rule := dict "kubernetes.io/hostname" .Values.topologySpread.hosts "topology.kubernetes.io/zone" .Values.topologySpread.zones }}
+{{- $spread := .Values.topologySpread }}
+{{- range $key, $rule := dict "kubernetes.io/hostname" $spread.hosts "topology.kubernetes.io/zone" $spread.zones }}
 {{- if $rule }}
 - topologyKey: {{ $key }}
   maxSkew: 1

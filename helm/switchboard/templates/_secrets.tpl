@@ -7,7 +7,7 @@ file is seen by the one container it is mounted in; a variable also by whatever 
 /run/secrets/switchboard
 {{- end }}
 
-{{/* Whether Redis, PostgreSQL or a key is in the chart's own Secret: what it holds, by setting. */}}
+{{/* What the chart's own Secret holds, by setting; empty where everything is in Secrets of the user's. */}}
 {{- define "switchboard.ownSecrets" -}}
 {{- $own := dict "REDIS_URL" .Values.redis.url "DATABASE_URL" .Values.database.url }}
 {{- with .Values.auth }}
@@ -26,61 +26,68 @@ file is seen by the one container it is mounted in; a variable also by whatever 
 {{- toJson $own }}
 {{- end }}
 
-{{/* A row of the list below: (dict "root" $ "name" "REDIS_URL" "from" .Values.redis "key" …). */}}
-{{- define "switchboard.secretRow" -}}
-{{- if hasKey (include "switchboard.ownSecrets" .root | fromJson) .name }}
-{{- dict "name" .name "env" (printf "%s_FILE" .name) "kind" "secret" "from" (include "switchboard.fullname" .root) "key" .name | toJson }}
-{{- else }}
-{{- dict "name" .name "env" (printf "%s_FILE" .name) "kind" "secret" "from" (.from.existingSecret | default .root.Values.existingSecret) "key" .key | toJson }}
-{{- end }}
-{{- end }}
-
-{{/* A row for certificates: the setting itself is a path. */}}
-{{- define "switchboard.caRow" -}}
-{{- $kind := ternary "secret" "configMap" (ne .ca.existingSecret "") }}
-{{- dict "name" .name "env" .name "kind" $kind "from" (.ca.existingSecret | default .ca.existingConfigMap) "key" .ca.key | toJson }}
-{{- end }}
-
-{{/* Every secret file: its name, the variable that says its path, and what it is taken from. */}}
-{{- define "switchboard.secretFiles" -}}
-{{- $rows := list }}
-{{- range $name, $from := dict "REDIS" .Values.redis "DATABASE" .Values.database }}
-{{- $rows = append $rows (include "switchboard.secretRow" (dict "root" $ "name" (printf "%s_URL" $name) "from" $from "key" $from.key) | fromJson) }}
-{{- if or $from.ca.existingSecret $from.ca.existingConfigMap }}
-{{- $rows = append $rows (include "switchboard.caRow" (dict "name" (printf "%s_CA_FILE" $name) "ca" $from.ca) | fromJson) }}
-{{- end }}
+{{/* Every secret that a node needs: its setting, the values that say where it is, and its key there. */}}
+{{- define "switchboard.neededSecrets" -}}
+{{- $needed := list }}
+{{- range $name, $from := dict "REDIS_URL" .Values.redis "DATABASE_URL" .Values.database }}
+{{- $needed = append $needed (dict "name" $name "from" $from "key" $from.key) }}
 {{- end }}
 {{- with .Values.auth }}
 {{- if ne .method "jwks" }}
 {{- $name := ternary "JWT_SECRET" "JWT_PUBLIC_KEY" (eq .method "secret") }}
-{{- $rows = append $rows (include "switchboard.secretRow" (dict "root" $ "name" $name "from" . "key" (.key | default $name)) | fromJson) }}
+{{- $needed = append $needed (dict "name" $name "from" . "key" (.key | default $name)) }}
 {{- end }}
 {{- end }}
 {{- range $name, $hook := .Values.webhooks }}
 {{- if $hook.enabled }}
-{{- $rows = append $rows (include "switchboard.secretRow" (dict "root" $ "name" (printf "%s_WEBHOOK_URL" (upper $name)) "from" $hook "key" $hook.urlKey) | fromJson) }}
-{{- $signed := include "switchboard.secretRow" (dict "root" $ "name" (printf "%s_WEBHOOK_SECRET" (upper $name)) "from" $hook "key" $hook.secretKey) | fromJson }}
-{{- if and $signed.from $signed.key }}{{ $rows = append $rows $signed }}{{ end }}
+{{- $prefix := printf "%s_WEBHOOK" (upper $name) }}
+{{- $needed = append $needed (dict "name" (printf "%s_URL" $prefix) "from" $hook "key" $hook.urlKey) }}
+{{- $needed = append $needed (dict "name" (printf "%s_SECRET" $prefix) "from" $hook "key" $hook.secretKey) }}
+{{- end }}
+{{- end }}
+{{- toJson $needed }}
+{{- end }}
+
+{{/* Every file: its name, the variable that says its path, and the kind, name and key of what it is taken from. */}}
+{{- define "switchboard.secretFiles" -}}
+{{- $rows := list }}
+{{- $own := include "switchboard.ownSecrets" . | fromJson }}
+{{- range include "switchboard.neededSecrets" . | fromJsonArray }}
+{{- $row := dict "name" .name "env" (printf "%s_FILE" .name) "kind" "secret" }}
+{{- $theirs := .from.existingSecret | default $.Values.existingSecret }}
+{{- if hasKey $own .name }}
+{{- $rows = append $rows (merge $row (dict "from" (include "switchboard.fullname" $) "key" .name)) }}
+{{- else if and $theirs .key }}
+{{- $rows = append $rows (merge $row (dict "from" $theirs "key" .key)) }}
+{{- end }}
+{{- end }}
+{{- range $name, $server := dict "REDIS_CA_FILE" .Values.redis "DATABASE_CA_FILE" .Values.database }}
+{{- $row := dict "name" $name "env" $name "key" $server.ca.key }}
+{{- with $server.ca.existingSecret }}
+{{- $rows = append $rows (merge $row (dict "kind" "secret" "from" .)) }}
+{{- end }}
+{{- with $server.ca.existingConfigMap }}
+{{- $rows = append $rows (merge $row (dict "kind" "configMap" "from" .)) }}
 {{- end }}
 {{- end }}
 {{- toJson $rows }}
 {{- end }}
 
-{{/* The variables that say where the files are: (dict "rows" …). */}}
+{{/* The variables that say where those files are. */}}
 {{- define "switchboard.secretEnv" -}}
-{{- range .rows }}
+{{- range . }}
 - name: {{ .env }}
   value: {{ include "switchboard.secretsFolder" $ }}/{{ .name }}
 {{- end }}
 {{- end }}
 
-{{/* The volume that holds the files: (dict "rows" …). */}}
+{{/* The volume that holds those files. */}}
 {{- define "switchboard.secretVolume" -}}
 - name: secrets
   projected:
     defaultMode: 0440
     sources:
-      {{- range .rows }}
+      {{- range . }}
       - {{ .kind }}:
           name: {{ .from }}
           items:

@@ -34,10 +34,8 @@ def discovery():
         pages["/apis"]["groups"].append({"name": group, "versions": versions, "preferredVersion": versions[0]})
     for version, kinds in KINDS.items():
         path = f"/api/{version}" if version == "v1" else f"/apis/{version}"
-        resources = [
-            {"name": plural(kind.lower()), "kind": kind, "namespaced": True, "verbs": ["get", "list", "create", "patch"]}
-            for kind in kinds
-        ]
+        common = {"namespaced": True, "verbs": ["get"]}
+        resources = [{"name": plural(kind.lower()), "kind": kind} | common for kind in kinds]
         pages[path] = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
     return pages
 
