@@ -1,0 +1,77 @@
+{{/* Names and labels. */}}
+
+{{- define "switchboard.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 50 characters: suffixes follow, and names of Services and labels end at 63. */}}
+{{- define "switchboard.fullname" -}}
+{{- $name := include "switchboard.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "switchboard.serviceAccountName" -}}
+{{- $ours := ternary (include "switchboard.fullname" .) "default" .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default $ours }}
+{{- end }}
+
+{{- define "switchboard.image" -}}
+{{- with .Values.image -}}
+{{- .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* What selects every pod of this release. */}}
+{{- define "switchboard.selector" -}}
+app.kubernetes.io/name: {{ include "switchboard.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* What selects its nodes alone: not the Job's pod, nor the test's. */}}
+{{- define "switchboard.nodeSelector" -}}
+{{ include "switchboard.selector" . }}
+app.kubernetes.io/component: node
+{{- end }}
+
+{{/* A pod's labels: (dict "root" $ "component" "node"). The chart's version is not among them: it replaces no node. */}}
+{{- define "switchboard.podLabels" -}}
+{{ include "switchboard.selector" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "switchboard.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "switchboard.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A resource's metadata: (dict "root" $ "suffix" … "component" … "namespace" … "labels" … "annotations" …). */}}
+{{- define "switchboard.metadata" -}}
+name: {{ include "switchboard.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
+labels:
+  {{- include "switchboard.labels" .root | nindent 2 }}
+  {{- with .component }}
+  app.kubernetes.io/component: {{ . }}
+  {{- end }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,32 @@
+{{/* Where nodes run. */}}
+
+{{- define "switchboard.topologySpread" -}}
+{{- $spread := .Values.topologySpread }}
+{{- range $key, $rule := dict "kubernetes.io/hostname" $spread.hosts "topology.kubernetes.io/zone" $spread.zones }}
+{{- if $rule }}
+- topologyKey: {{ $key }}
+  maxSkew: 1
+  whenUnsatisfiable: {{ $rule }}
+  # Each revision is spread by itself: else a rollout would leave its pods where the old ones were not.
+  matchLabelKeys: [pod-template-hash]
+  labelSelector:
+    matchLabels:
+      {{- include "switchboard.nodeSelector" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "switchboard.affinity" -}}
+{{- $affinity := deepCopy .Values.affinity }}
+{{- if and .Values.podAntiAffinity (not (hasKey $affinity "podAntiAffinity")) }}
+{{- $labels := include "switchboard.nodeSelector" . | fromYaml }}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) }}
+{{- if eq .Values.podAntiAffinity "hard" }}
+{{- $_ := set $affinity "podAntiAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term)) }}
+{{- else }}
+{{- $weighted := dict "weight" 100 "podAffinityTerm" $term }}
+{{- $_ := set $affinity "podAntiAffinity" (dict "preferredDuringSchedulingIgnoredDuringExecution" (list $weighted)) }}
+{{- end }}
+{{- end }}
+{{- with $affinity }}{{ toYaml . }}{{ end }}
+{{- end }}

@@ -1,0 +1,103 @@
+{{/*
+Where secrets come from, and how programs get them: as files, named like the settings, whose paths are in NAME_FILE. A
+file is seen by the one container it is mounted in; a variable also by whatever lists environments or dumps processes.
+*/}}
+
+{{- define "switchboard.secretsFolder" -}}
+/run/secrets/switchboard
+{{- end }}
+
+{{/* What the chart's own Secret holds, by setting; empty where everything is in Secrets of the user's. */}}
+{{- define "switchboard.ownSecrets" -}}
+{{- $own := dict "REDIS_URL" .Values.redis.url "DATABASE_URL" .Values.database.url }}
+{{- with .Values.auth }}
+{{- if eq .method "secret" }}{{ $_ := set $own "JWT_SECRET" .secret }}{{ end }}
+{{- if eq .method "publicKey" }}{{ $_ := set $own "JWT_PUBLIC_KEY" .publicKey }}{{ end }}
+{{- end }}
+{{- range $name, $hook := .Values.webhooks }}
+{{- if $hook.enabled }}
+{{- $_ := set $own (printf "%s_WEBHOOK_URL" (upper $name)) $hook.url }}
+{{- $_ := set $own (printf "%s_WEBHOOK_SECRET" (upper $name)) $hook.secret }}
+{{- end }}
+{{- end }}
+{{- range $name, $value := $own }}
+{{- if not $value }}{{ $_ := unset $own $name }}{{ end }}
+{{- end }}
+{{- toJson $own }}
+{{- end }}
+
+{{/* Every secret that a node needs: its setting, the values that say where it is, and its key there. */}}
+{{- define "switchboard.neededSecrets" -}}
+{{- $needed := list }}
+{{- range $name, $from := dict "REDIS_URL" .Values.redis "DATABASE_URL" .Values.database }}
+{{- $needed = append $needed (dict "name" $name "from" $from "key" $from.key) }}
+{{- end }}
+{{- with .Values.auth }}
+{{- if ne .method "jwks" }}
+{{- $name := ternary "JWT_SECRET" "JWT_PUBLIC_KEY" (eq .method "secret") }}
+{{- $needed = append $needed (dict "name" $name "from" . "key" (.key | default $name)) }}
+{{- end }}
+{{- end }}
+{{- range $name, $hook := .Values.webhooks }}
+{{- if $hook.enabled }}
+{{- $prefix := printf "%s_WEBHOOK" (upper $name) }}
+{{- $needed = append $needed (dict "name" (printf "%s_URL" $prefix) "from" $hook "key" $hook.urlKey) }}
+{{- $needed = append $needed (dict "name" (printf "%s_SECRET" $prefix) "from" $hook "key" $hook.secretKey) }}
+{{- end }}
+{{- end }}
+{{- toJson $needed }}
+{{- end }}
+
+{{/* Every file: its name, the variable that says its path, and the kind, name and key of what it is taken from. */}}
+{{- define "switchboard.secretFiles" -}}
+{{- $rows := list }}
+{{- $own := include "switchboard.ownSecrets" . | fromJson }}
+{{- range include "switchboard.neededSecrets" . | fromJsonArray }}
+{{- $row := dict "name" .name "env" (printf "%s_FILE" .name) "kind" "secret" }}
+{{- $theirs := .from.existingSecret | default $.Values.existingSecret }}
+{{- if hasKey $own .name }}
+{{- $rows = append $rows (merge $row (dict "from" (include "switchboard.fullname" $) "key" .name)) }}
+{{- else if and $theirs .key }}
+{{- $rows = append $rows (merge $row (dict "from" $theirs "key" .key)) }}
+{{- end }}
+{{- end }}
+{{- range $name, $server := dict "REDIS_CA_FILE" .Values.redis "DATABASE_CA_FILE" .Values.database }}
+{{- $row := dict "name" $name "env" $name "key" $server.ca.key }}
+{{- with $server.ca.existingSecret }}
+{{- $rows = append $rows (merge $row (dict "kind" "secret" "from" .)) }}
+{{- end }}
+{{- with $server.ca.existingConfigMap }}
+{{- $rows = append $rows (merge $row (dict "kind" "configMap" "from" .)) }}
+{{- end }}
+{{- end }}
+{{- toJson $rows }}
+{{- end }}
+
+{{/* The variables that say where those files are. */}}
+{{- define "switchboard.secretEnv" -}}
+{{- range . }}
+- name: {{ .env }}
+  value: {{ include "switchboard.secretsFolder" $ }}/{{ .name }}
+{{- end }}
+{{- end }}
+
+{{/* The volume that holds those files. */}}
+{{- define "switchboard.secretVolume" -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- range . }}
+      - {{ .kind }}:
+          name: {{ .from }}
+          items:
+            - key: {{ .key }}
+              path: {{ .name }}
+      {{- end }}
+{{- end }}
+
+{{- define "switchboard.secretMount" -}}
+- name: secrets
+  mountPath: {{ include "switchboard.secretsFolder" . }}
+  readOnly: true
+{{- end }}

@@ -1,0 +1,86 @@
+"""Renders the chart: each set of values once for each Helm, whoever asks."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from conftest import ROOT, run, tool
+
+CHART = ROOT / "helm" / "switchboard"
+HELMS = ["helm3", "helm4"]
+SETS = {path.stem: [path] for path in sorted((Path(__file__).parent / "sets").glob("*.yaml"))}
+SETS["ha"] = [CHART / "values-ha.yaml", *SETS["minimal"]]
+
+
+def template(helm, *arguments, chart=CHART, check=True):
+    return run(tool(helm), "template", "chat", chart, "--namespace", "talk", *arguments, check=check)
+
+
+@functools.cache
+def text(name, helm="helm3"):
+    files = [part for path in SETS[name] for part in ("--values", path)]
+    return template(helm, *files).stdout
+
+
+@functools.cache
+def resources(name, helm="helm3"):
+    """The resources of a set, by kind and name."""
+    return parse(text(name, helm))
+
+
+def parse(manifest):
+    found = {}
+    for document in yaml.safe_load_all(manifest):
+        if document:
+            key = (document["kind"], document["metadata"]["name"])
+            assert key not in found, f"{key} comes twice"
+            found[key] = document
+    return found
+
+
+def of_kind(name, kind):
+    return [document for (k, _), document in resources(name).items() if k == kind]
+
+
+def one(name, kind):
+    (document,) = of_kind(name, kind)
+    return document
+
+
+def pods(name):
+    """Everything that becomes a pod: (resource, its labels, its spec)."""
+    for (kind, _), document in resources(name).items():
+        if kind == "Pod":
+            yield document, document["metadata"]["labels"], document["spec"]
+        elif kind in ("Deployment", "Job"):
+            template = document["spec"]["template"]
+            yield document, template["metadata"]["labels"], template["spec"]
+
+
+def environment(container):
+    """Variables by name: their value, or where it comes from."""
+    pairs = [(entry["name"], entry.get("value", entry.get("valueFrom"))) for entry in container.get("env", [])]
+    assert len(pairs) == len(dict(pairs)), "a variable is set twice"
+    return dict(pairs)
+
+
+def node(name):
+    """The nodes' container."""
+    (container,) = one(name, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def refusal(helm, values):
+    """What Helm says to these values, which it must not take."""
+    done = with_values(helm, values, check=False)
+    assert done.returncode != 0, f"{values} were taken"
+    return done.stderr
+
+
+def with_values(helm, values, check=True):
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        return template(helm, "--values", file.name, check=check)

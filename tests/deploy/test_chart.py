@@ -1,0 +1,122 @@
+"""The chart renders, with both Helms, and what it renders is what Kubernetes takes."""
+
+import re
+import shlex
+import tarfile
+import tomllib
+
+import pytest
+import yaml
+
+from chart.models import MODELS, faults
+from chart.render import CHART, HELMS, SETS, of_kind, parse, resources, template, text
+from conftest import ROOT, run, tool
+
+# The oldest that the chart takes, one in between, the newest known here.
+KUBERNETES = ["1.27", "1.32", "1.37"]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_renders(name, helm):
+    """And both Helms make the same of it."""
+    assert resources(name, helm) == resources(name)
+    assert all(line == line.rstrip() for line in text(name, helm).splitlines())
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("name", ["minimal", "ha", "inline", "everything"])
+def test_lint(name, helm):
+    files = [part for path in SETS[name] for part in ("--values", path)]
+    run(tool(helm), "lint", "--strict", CHART, *files)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_takes_it(version):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for name in SETS:
+        for (kind, resource), document in resources(name).items():
+            if document["apiVersion"] in MODELS:
+                continue
+            try:
+                kubernetes_validate.validate(document, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                raise AssertionError(f"{name}: {kind} {resource}: {error.message}") from None
+
+
+def test_their_projects_take_custom_resources():
+    custom = [d for name in SETS for d in resources(name).values() if d["apiVersion"] in MODELS]
+    assert {d["kind"] for d in custom} == {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
+    assert not (said := faults(custom)), said
+
+
+def test_faults_in_custom_resources_are_found():
+    (monitor,) = of_kind("monitoring", "ServiceMonitor")
+    misspelt = monitor | {"spec": monitor["spec"] | {"endpoint": []}}
+    assert "'endpoint'" in faults([misspelt]).replace('"', "")
+    wrong = monitor | {"spec": monitor["spec"] | {"endpoints": [{"port": "metrics", "interval": "15 s"}]}}
+    assert "spec/endpoints/0/interval" in faults([wrong])
+
+
+def test_the_versions_are_the_programs():
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+
+
+def test_readme_and_schema_are_current():
+    run(tool("python"), ROOT / "scripts" / "chart-docs.py", "--check")
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_package_is_whole(helm, tmp_path):
+    """Alerts and dashboards, links in the repository, are in it, and it renders like the folder."""
+    run(tool(helm), "package", CHART, "--destination", tmp_path)
+    (package,) = tmp_path.iterdir()
+    with tarfile.open(package) as archive:
+        held = {member.name: member for member in archive.getmembers()}
+        assert all(member.isfile() for member in held.values())
+        alerts = archive.extractfile("switchboard/files/alerts.yaml").read()
+        assert alerts == (ROOT / "alerts" / "rules.yaml").read_bytes()
+        for path in (ROOT / "dashboards").glob("*.json"):
+            assert archive.extractfile(f"switchboard/files/dashboards/{path.name}").read() == path.read_bytes()
+    files = [part for path in SETS["ha"] for part in ("--values", path)]
+    assert parse(template(helm, *files, chart=package).stdout) == resources("ha")
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_as_a_part_of_an_umbrella(helm, tmp_path):
+    """A parent hands down `global`, and `enabled` where that is the dependency's condition."""
+    parent = tmp_path / "suite"
+    (parent / "templates").mkdir(parents=True)
+    dependency = {"name": "switchboard", "version": "*", "alias": "chat", "condition": "chat.enabled"}
+    dependency["repository"] = f"file://{CHART}"
+    description = {"apiVersion": "v2", "name": "suite", "version": "1.0.0", "dependencies": [dependency]}
+    (parent / "Chart.yaml").write_text(yaml.safe_dump(description))
+    values = {"global": {"region": "north"}, "chat": {"enabled": True, "existingSecret": "switchboard"}}
+    (parent / "values.yaml").write_text(yaml.safe_dump(values))
+    run(tool(helm), "dependency", "update", "--skip-refresh", parent)
+    rendered = parse(template(helm, chart=parent).stdout)
+    assert ("Deployment", "chat") in rendered
+    off = template(helm, "--set", "chat.enabled=false", chart=parent).stdout
+    assert parse(off) == {}
+
+
+@pytest.mark.parametrize("path", ["docs/deploy.md", "helm/switchboard/README.md"])
+def test_the_documentations_commands_render(path, tmp_path):
+    """With the values that it shows as `yours.yaml`."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
+    yours = [text for kind, text in blocks if kind == "yaml" and "existingSecret" in text]
+    (tmp_path / "yours.yaml").write_text("".join(yours) or "{}")
+    commands = [line for kind, text in blocks if kind == "sh" for line in text.replace("\\\n", " ").splitlines()]
+    rendered = 0
+    for command in commands:
+        words = shlex.split(command.replace("…", "x"))
+        if words[0] == "helm" and "helm/switchboard" in words:
+            files = [str(tmp_path / word) if word == "yours.yaml" else word for word in words]
+            options = [word for word in files[files.index("helm/switchboard") + 1 :] if word != "--reuse-values"]
+            if "--reuse-values" in words:
+                options += ["--set", "existingSecret=switchboard"]
+            run(tool("helm3"), "template", "chat", CHART, *options, cwd=ROOT)
+            rendered += 1
+    assert rendered

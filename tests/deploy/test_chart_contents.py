@@ -1,0 +1,284 @@
+"""What matters in what the chart renders."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from chart.render import SETS, environment, node, of_kind, one, parse, pods, resources, text, with_values
+from conftest import ROOT
+
+SECRETS_FOLDER = "/run/secrets/switchboard/"
+every_set = pytest.mark.parametrize("name", SETS)
+
+
+def selects(selector, labels):
+    return selector.items() <= labels.items()
+
+
+def files_of(spec):
+    """What stands in the pod's folder of secrets: file by file, the kind, name and key of its source."""
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "secrets")
+    found = {}
+    for source in volume["projected"]["sources"]:
+        ((kind, source),) = source.items()
+        for item in source["items"]:
+            assert item["path"] not in found
+            found[item["path"]] = (kind, source["name"], item["key"])
+    return found
+
+
+@every_set
+def test_pods_are_restricted(name):
+    for document, _, spec in pods(name):
+        assert spec["automountServiceAccountToken"] is False
+        # The test's pod finds the Service by it.
+        assert spec["enableServiceLinks"] is (document["kind"] == "Pod")
+        context = spec["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] == context["fsGroup"] == 65532
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+    for account in of_kind(name, "ServiceAccount"):
+        assert account["automountServiceAccountToken"] is False
+
+
+@every_set
+def test_secrets_are_files_and_never_variables(name):
+    for _, _, spec in pods(name):
+        files = files_of(spec)
+        for container in spec["containers"]:
+            for variable, value in environment(container).items():
+                assert not re.search(r"(REDIS|DATABASE|WEBHOOK)_URL$|SECRET$|PUBLIC_KEY$", variable), variable
+                if variable.endswith("_FILE"):
+                    file = value.removeprefix(SECRETS_FOLDER)
+                    assert file in files and variable in (file, f"{file}_FILE")
+                    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "secrets")
+                    assert (mount["mountPath"] + "/", mount["readOnly"]) == (SECRETS_FOLDER, True)
+
+
+@every_set
+def test_selectors_find_what_they_are_for(name):
+    labels = {document["kind"]: labels for document, labels, _ in pods(name)}
+    others = [found for kind, found in labels.items() if kind != "Deployment"]
+    deployment = one(name, "Deployment")
+    selectors = [deployment["spec"]["selector"]["matchLabels"]]
+    selectors += [service["spec"]["selector"] for service in of_kind(name, "Service")]
+    selectors += [budget["spec"]["selector"]["matchLabels"] for budget in of_kind(name, "PodDisruptionBudget")]
+    spec = deployment["spec"]["template"]["spec"]
+    selectors += [rule["labelSelector"]["matchLabels"] for rule in spec.get("topologySpreadConstraints", [])]
+    for selector in selectors:
+        assert selects(selector, labels["Deployment"])
+        assert not any(selects(selector, found) for found in others)
+    for policy in of_kind(name, "NetworkPolicy"):
+        assert all(selects(policy["spec"]["podSelector"]["matchLabels"], found) for found in labels.values())
+    # Upgrades of a release keep to the selector it began with.
+    assert selectors[0].keys() == {f"app.kubernetes.io/{part}" for part in ("name", "instance", "component")}
+
+
+@every_set
+def test_everything_is_named_and_placed(name):
+    for (kind, resource), document in resources(name).items():
+        assert len(resource) <= 63
+        metadata = document["metadata"]
+        elsewhere = name == "monitoring" and kind == "ConfigMap"
+        assert metadata["namespace"] == ("monitoring" if elsewhere else "talk")
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+        assert metadata["labels"].get("team") == ("chat" if name == "everything" else None)
+
+
+@every_set
+def test_going_away_is_given_its_time(name):
+    variables = environment(node(name))
+    seconds = [int(variables[each].removesuffix("s")) for each in ("SHUTDOWN_DELAY", "DRAIN_WINDOW")]
+    grace = one(name, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    expected = 300 if name == "at-start" else sum(seconds) + 15
+    assert grace == expected >= sum(seconds) + 15
+
+
+@every_set
+def test_probes_ask_the_admin_port(name):
+    container = node(name)
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"http": 8000, "admin": 8001}
+    asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
+    assert {get["port"] for get in asked.values()} == {"admin"}
+    paths = {kind: get["path"] for kind, get in asked.items()}
+    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+
+
+@every_set
+def test_the_admin_port_is_not_for_clients(name):
+    clients, metrics = sorted(of_kind(name, "Service"), key=lambda service: len(service["metadata"]["name"]))
+    assert [port["targetPort"] for port in clients["spec"]["ports"]] == ["http"]
+    assert metrics["spec"]["clusterIP"] == "None" and "type" not in metrics["spec"]
+    for ingress in of_kind(name, "Ingress"):
+        for rule in ingress["spec"]["rules"]:
+            (path,) = rule["http"]["paths"]
+            backend = path["backend"]["service"]
+            assert backend == {"name": clients["metadata"]["name"], "port": {"name": "http"}}
+    for route in of_kind(name, "HTTPRoute"):
+        (backend,) = route["spec"]["rules"][0]["backendRefs"]
+        assert backend == {"name": clients["metadata"]["name"], "port": clients["spec"]["ports"][0]["port"]}
+
+
+def test_nodes_are_replaced_gently():
+    spec = one("minimal", "Deployment")["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert (spec["minReadySeconds"], spec["progressDeadlineSeconds"]) == (30, 1800)
+    assert environment(node("minimal"))["NODE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
+@every_set
+def test_one_way_to_migrate(name):
+    jobs, migrates = of_kind(name, "Job"), environment(node(name))["MIGRATE"]
+    assert (len(jobs), migrates) == {"inline": (0, "true"), "at-start": (0, "true"), "by-hand": (0, "false")}.get(
+        name, (1, "false")
+    )
+    for job in jobs:
+        annotations = job["metadata"].get("annotations", {})
+        spec = job["spec"]["template"]["spec"]
+        if name == "everything":
+            assert annotations == {"argocd.argoproj.io/hook": "PreSync"}
+        else:
+            assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+            assert spec["serviceAccountName"] == "default"
+        # The hook runs before anything of the chart's is there.
+        ours = {resource for _, resource in resources(name)}
+        assert not ours & {source for _, source, _ in files_of(spec).values()}
+        assert {file.split("_")[0] for file in files_of(spec)} == {"DATABASE"}
+
+
+def test_secrets_of_ones_own():
+    everywhere = {"REDIS_URL", "DATABASE_URL", "JWT_SECRET"}
+    spec = one("minimal", "Deployment")["spec"]["template"]["spec"]
+    assert files_of(spec) == {name: ("secret", "switchboard", name) for name in everywhere}
+    assert files_of(one("jwks", "Deployment")["spec"]["template"]["spec"]) == {
+        "REDIS_URL": ("secret", "redis-credentials", "url"),
+        "REDIS_CA_FILE": ("configMap", "redis-ca", "ca.crt"),
+        "DATABASE_URL": ("secret", "postgres-app", "uri"),
+        "DATABASE_CA_FILE": ("secret", "postgres-ca", "root.pem"),
+    }
+    assert environment(node("jwks"))["JWT_JWKS_URL"] == "https://id.example.com/.well-known/jwks.json"
+    files = files_of(one("public-key", "Deployment")["spec"]["template"]["spec"])
+    assert files["JWT_PUBLIC_KEY"] == ("secret", "identity", "public.pem")
+    files = files_of(one("webhooks", "Deployment")["spec"]["template"]["spec"])
+    assert files["PERSONA_WEBHOOK_SECRET"] == ("secret", "personas", "signature")
+    assert files["NOTIFICATION_WEBHOOK_URL"] == ("secret", "switchboard", "NOTIFICATION_WEBHOOK_URL")
+    assert "NOTIFICATION_WEBHOOK_SECRET" not in files
+
+
+def test_inline_secrets_are_in_the_charts_secret_alone():
+    secret = one("inline", "Secret")
+    planted = set(re.findall(r"planted-[a-z]+", "\n".join(path.read_text() for path in SETS["inline"])))
+    assert planted == set(re.findall(r"planted-[a-z]+", json.dumps(secret["stringData"])))
+    assert text("inline").count("planted-") == json.dumps(secret).count("planted-")
+    sources = files_of(one("inline", "Deployment")["spec"]["template"]["spec"])
+    assert {name: (kind, source) for name, (kind, source, _) in sources.items()} == {
+        name: ("secret", secret["metadata"]["name"]) for name in secret["stringData"]
+    }
+    assert re.fullmatch("[0-9a-f]{64}", annotations("inline")["checksum/secret"])
+    assert annotations("everything")["switchboard/secret-revision"] == "7"
+
+
+def annotations(name):
+    return one(name, "Deployment")["spec"]["template"]["metadata"]["annotations"]
+
+
+def test_settings_are_written_as_the_program_reads_them():
+    variables = environment(node("everything"))
+    assert variables["MAX_CONNECTIONS"] == "250000"
+    assert environment(node("autoscaling"))["MAX_CONNECTIONS"] == "1000000"
+    assert variables["OPEN_CONVERSATIONS"] == "true"
+    assert (variables["LISTEN"], variables["ADMIN_LISTEN"]) == ("[::]:8000", "[::]:8001")
+    assert variables["PING_INTERVAL"] == "20"
+    assert variables["RUST_BACKTRACE"] == "1"
+
+
+def test_autoscaling():
+    scaler = one("autoscaling", "HorizontalPodAutoscaler")["spec"]
+    assert "replicas" not in one("autoscaling", "Deployment")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == one("autoscaling", "Deployment")["metadata"]["name"]
+    connections, cpu, _ = scaler["metrics"]
+    assert connections["pods"]["metric"]["name"] == "switchboard_connections"
+    assert connections["pods"]["target"]["averageValue"] == "600000"
+    assert cpu["resource"]["target"]["averageUtilization"] == 75
+    up, down = scaler["behavior"]["scaleUp"], scaler["behavior"]["scaleDown"]
+    assert up["stabilizationWindowSeconds"] <= 30
+    assert down["stabilizationWindowSeconds"] == 600
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 300}]
+
+
+def test_network_policy():
+    policy = one("network-policy", "NetworkPolicy")["spec"]
+    clients, admin = policy["ingress"]
+    assert [port["port"] for port in clients["ports"]] == [8000]
+    ours = {"podSelector": policy["podSelector"]}
+    assert [peer for peer in clients["from"] if "namespaceSelector" in peer] and ours in clients["from"]
+    assert [port["port"] for port in admin["ports"]] == [8001]
+    assert admin["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    out = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
+    assert out == [[53, 53], [6380], [5432], [443, 8443], [8000], [4317]]
+    assert policy["egress"][2]["to"] == [{"ipBlock": {"cidr": "10.20.0.0/24"}}]
+    # Nothing is published here that nodes would have to fetch.
+    out = [[port["port"] for port in rule["ports"]] for rule in one("ha", "NetworkPolicy")["spec"]["egress"]]
+    assert out == [[53, 53], [6379], [5432], [8000]]
+
+
+def test_many_nodes_on_machines_of_their_own():
+    wanted = "HorizontalPodAutoscaler PodDisruptionBudget NetworkPolicy ServiceMonitor PrometheusRule ConfigMap"
+    assert set(wanted.split()) <= {kind for kind, _ in resources("ha")}
+    affinity = one("ha", "Deployment")["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
+    (rule,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    (_, labels, _) = next(pod for pod in pods("ha") if pod[0]["kind"] == "Deployment")
+    assert rule["topologyKey"] == "kubernetes.io/hostname" and selects(rule["labelSelector"]["matchLabels"], labels)
+    assert one("ha", "HorizontalPodAutoscaler")["spec"]["minReplicas"] >= 3
+    affinity = one("everything", "Deployment")["spec"]["template"]["spec"]["affinity"]
+    assert affinity.keys() == {"nodeAffinity", "podAntiAffinity"}
+
+
+def test_prometheus_finds_the_nodes():
+    monitor = one("monitoring", "ServiceMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    (service,) = (s for s in of_kind("monitoring", "Service") if selects(wanted, s["metadata"]["labels"]))
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (service["spec"]["ports"][0]["name"], "/metrics")
+    assert service["spec"]["ports"][0]["targetPort"] == "admin"
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "switchboard"
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["talk"]}
+
+
+def test_alerts_and_dashboards_are_the_repositorys_own():
+    rules = yaml.safe_load((ROOT / "alerts" / "rules.yaml").read_text())
+    rule = one("monitoring", "PrometheusRule")
+    assert rule["spec"]["groups"] == rules["groups"]
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    boards = {}
+    for board in of_kind("monitoring", "ConfigMap"):
+        assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert board["metadata"]["annotations"] == {"grafana_folder": "Chat"}
+        boards |= board["data"]
+    paths = list((ROOT / "dashboards").glob("*.json"))
+    assert paths and boards == {f"switchboard-{path.name}": path.read_text() for path in paths}
+
+
+def test_alerts_can_be_left_out_and_labelled():
+    rules = yaml.safe_load((ROOT / "alerts" / "rules.yaml").read_text())
+    first, *others = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    wanted = {"enabled": True, "disabled": [first], "alertLabels": {"team": "chat"}}
+    rendered = parse(with_values("helm3", {"existingSecret": "switchboard", "prometheusRule": wanted}).stdout)
+    groups = rendered["PrometheusRule", "chat-switchboard"]["spec"]["groups"]
+    found = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+    assert list(found) == others
+    assert {rule["labels"]["team"] for rule in found.values()} == {"chat"}
+    assert all("severity" in rule["labels"] for rule in found.values())
+
+
+def test_another_version_of_the_chart_alone_replaces_no_node():
+    labels = one("minimal", "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert labels == one("minimal", "Deployment")["spec"]["selector"]["matchLabels"]

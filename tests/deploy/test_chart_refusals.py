@@ -1,0 +1,89 @@
+"""Values that can't work are refused, by both Helms, with words that say what to do."""
+
+import pytest
+import yaml
+
+from chart.render import CHART, HELMS, parse, refusal, with_values
+
+GOOD = {"existingSecret": "switchboard"}
+SECRET = "a-secret-of-more-than-32-bytes-for-tests"
+
+# What is wrong, and what must be said of it. Each Helm words the schema's complaints its own way: the name is enough.
+SCHEMA = {
+    "misspelt key": ({**GOOD, "replicaCuont": 3}, "replicaCuont"),
+    "misspelt key inside": ({**GOOD, "drain": {"windows": 60}}, "windows"),
+    "wrong type": ({**GOOD, "replicaCount": "three"}, "replicaCount"),
+    "unknown setting": ({**GOOD, "config": {"MAX_CONECTIONS": 5}}, "MAX_CONECTIONS"),
+    "setting of the wrong type": ({**GOOD, "config": {"OPEN_CONVERSATIONS": "maybe"}}, "OPEN_CONVERSATIONS"),
+    "duration without sense": ({**GOOD, "config": {"PING_INTERVAL": "often"}}, "PING_INTERVAL"),
+    "setting that the chart sets": ({**GOOD, "config": {"SHUTDOWN_DELAY": "60s"}}, "SHUTDOWN_DELAY"),
+    "secret as a setting": ({**GOOD, "config": {"JWT_SECRET": SECRET}}, "JWT_SECRET"),
+    "short secret": ({**GOOD, "auth": {"secret": "short"}}, "secret"),
+    "wrong kind of URL": ({**GOOD, "redis": {"url": "http://redis"}}, "url"),
+    "unknown mode": ({**GOOD, "migration": {"mode": "sometimes"}}, "mode"),
+    "misspelt probe timer": ({**GOOD, "probes": {"liveness": {"period": 5}}}, "period"),
+}
+
+TEMPLATES = {
+    "no Redis": ({"database": GOOD, "auth": GOOD}, "Where is Redis?"),
+    "no PostgreSQL": ({"redis": GOOD, "auth": GOOD}, "Where is PostgreSQL?"),
+    "no key": ({"redis": GOOD, "database": GOOD}, "What are tokens checked with?"),
+    "two places": ({**GOOD, "redis": {"url": "redis://redis", **GOOD}}, "redis.url and redis.existingSecret"),
+    "two authorities": (
+        {**GOOD, "database": {"ca": {"existingSecret": "a", "existingConfigMap": "b"}}},
+        "database.ca.existingSecret and database.ca.existingConfigMap",
+    ),
+    "JWKS from nowhere": ({**GOOD, "auth": {"method": "jwks"}}, "auth.jwksUrl must say"),
+    "key of another method": ({**GOOD, "auth": {"jwksUrl": "https://id.example.com"}}, "but auth.method is secret"),
+    "public key of no algorithm": ({**GOOD, "auth": {"method": "publicKey"}}, "config.JWT_ALGORITHM must say"),
+    "Job before its Secret": (
+        {**GOOD, "database": {"url": "postgres://postgres/chat"}, "migration": {"mode": "job"}},
+        "doesn't exist yet when the Job runs",
+    ),
+    "too little grace": ({**GOOD, "drain": {"window": 90, "gracePeriod": 100}}, "= 115 s"),
+    "webhook to nowhere": (
+        {"redis": GOOD, "database": GOOD, "auth": GOOD, "webhooks": {"persona": {"enabled": True}}},
+        "webhooks.persona is enabled, but has no URL",
+    ),
+    "webhook not used": (
+        {**GOOD, "webhooks": {"notification": {"url": "https://example.com"}}},
+        "webhooks.notification.enabled to true",
+    ),
+    "variable of the chart's": (
+        {**GOOD, "extraEnv": [{"name": "DRAIN_WINDOW", "value": "1s"}]},
+        "extraEnv has DRAIN_WINDOW",
+    ),
+    "route to no gateway": ({**GOOD, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
+    "fewest above most": (
+        {**GOOD, "autoscaling": {"enabled": True, "minReplicas": 20}},
+        "minReplicas is above autoscaling.maxReplicas",
+    ),
+    "scales when it is too late": (
+        {**GOOD, "autoscaling": {"enabled": True, "connectionsPerPod": 30000}},
+        "config.MAX_CONNECTIONS = 30000",
+    ),
+    "no such alert": ({**GOOD, "prometheusRule": {"enabled": True, "disabled": ["Nothing"]}}, "no such alert"),
+}
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("what", SCHEMA | TEMPLATES)
+def test_refused(what, helm):
+    values, words = (SCHEMA | TEMPLATES)[what]
+    said = refusal(helm, values)
+    assert words in said, said
+    assert (what in SCHEMA) == ("values.schema.json" in said or "don't meet the specifications" in said)
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_null_takes_a_default_away(helm):
+    values = {**GOOD, "config": {"MAX_CONNECTIONS": None}, "podSecurityContext": {"runAsUser": None}}
+    pod = parse(with_values(helm, values).stdout)["Deployment", "chat-switchboard"]["spec"]["template"]["spec"]
+    assert "runAsUser" not in pod["securityContext"]
+    assert "MAX_CONNECTIONS" not in {entry["name"] for entry in pod["containers"][0]["env"]}
+
+
+def test_every_default_may_be_given():
+    """A user's copy of values.yaml, filled in, is taken."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert parse(with_values("helm4", values | GOOD).stdout) == parse(with_values("helm4", GOOD).stdout)
