@@ -56,7 +56,7 @@ async fn every_route_passes_but_those_of_operators() {
     let nginx = Nginx::plain(&pair.nodes()).start().await;
     let http = reqwest::Client::new();
     for route in endpoints() {
-        let path = route.path.replace('{', "").replace('}', "");
+        let path = route.path.replace(['{', '}'], "");
         if route.access == Access::Socket {
             let client = Client::try_connect(nginx.url(&path, "alice")).await;
             assert!(client.is_ok(), "{path}: {client:?}");
