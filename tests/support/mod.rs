@@ -11,6 +11,7 @@
 //! | a PostgreSQL to kill or freeze | [`Postgres::start`] |
 //! | a link that breaks | [`Proxy::to`] in front of either |
 //! | a node | [`Node::serve`], [`Node::dev`] |
+//! | nginx in front of nodes | [`Nginx::tls`], [`Nginx::plain`] |
 //! | a WebSocket | [`Client::native`], [`Client::rooms`], [`Client::connect`]; [`RawClient`] for malformed frames |
 //! | the other end of a webhook | [`Receiver::start`] |
 //! | a token | [`token`], [`token_with`] |
@@ -19,6 +20,7 @@
 
 mod client;
 mod guard;
+mod nginx;
 mod node;
 mod postgres;
 mod process;
@@ -32,6 +34,7 @@ use std::{future::Future, net::TcpListener, time::Duration};
 
 pub use self::{
     client::Client,
+    nginx::{NAME, Nginx, NginxBuilder, Way},
     node::{Answer, Metrics, Node, NodeBuilder},
     postgres::{Postgres, connect as connect_to_postgres},
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},

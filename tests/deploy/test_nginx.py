@@ -1,0 +1,91 @@
+"""nginx in front: the configuration is one that nginx takes, and gixy finds no hole in it."""
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from conftest import ROOT, run, tool
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def configure(folder, server, port):
+    """Copies the configuration, with one of the two servers, and paths and ports that this machine has."""
+    shutil.copytree(ROOT / "nginx", folder)
+    shutil.copy(ROOT / "nginx" / server, folder / "server.conf")
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=chat.example.com",
+        "-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem")
+    for file in folder.glob("*.conf"):
+        text = file.read_text()
+        text = text.replace("/etc/nginx/tls", str(folder)).replace("/var/log/nginx", str(folder))
+        text = text.replace("/run/nginx.pid", f"{folder}/nginx.pid")
+        if not has_ipv6():
+            text = re.sub(r"listen \[::\].*;", "", text)
+        text = re.sub(r"listen (\[::\]:)?(80|443) ", rf"listen \g<1>{port} ", text)
+        file.write_text(text)
+    return folder
+
+
+@pytest.fixture(params=["server.conf", "server-plain.conf"])
+def configuration(request, tmp_path):
+    return configure(tmp_path / "nginx", request.param, free_port())
+
+
+def test_nginx_takes_it_without_a_warning(configuration):
+    done = run(tool("nginx"), "-t", "-p", configuration, "-c", configuration / "nginx.conf")
+    warnings = [line for line in done.stderr.splitlines() if re.search(r"\[(warn|alert|emerg)\]", line)]
+    # Whoever isn't root can't change users; that is all there may be to say.
+    assert [line for line in warnings if '"user" directive' not in line] == []
+
+
+def test_gixy_finds_nothing(configuration):
+    run(tool("gixy"), configuration / "nginx.conf")
+
+
+def test_gixy_would_find_what_is_wrong_in_an_included_file(configuration):
+    path = configuration / "locations.conf"
+    path.write_text(path.read_text() + "\nlocation /old/ { return 301 https://$host$uri; }\n")
+    assert run(tool("gixy"), configuration / "nginx.conf", check=False).returncode == 1
+
+
+def test_rest_is_offered_over_http2_and_old_tls_is_not(tmp_path):
+    port = free_port()
+    configuration = configure(tmp_path / "nginx", "server.conf", port)
+    command = [tool("nginx"), "-p", configuration, "-c", configuration / "nginx.conf", "-g", "daemon off;"]
+    nginx = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def hello(*options):
+        asked = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", "chat.example.com", *options]
+        return run(*asked, check=False, input="", errors="replace").stdout
+
+    try:
+        deadline = time.monotonic() + 20
+        while "BEGIN CERTIFICATE" not in hello():
+            assert nginx.poll() is None and time.monotonic() < deadline, "nginx does not answer"
+        assert "ALPN protocol: h2" in hello("-alpn", "h2,http/1.1")
+        assert "ALPN protocol: http/1.1" in hello("-alpn", "http/1.1"), "as WebSockets need it"
+        assert "New, TLSv1.2" in hello("-tls1_2")
+        assert "BEGIN CERTIFICATE" not in hello("-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
+    finally:
+        nginx.terminate()
+        nginx.wait()
+
+
+def test_every_file_is_included():
+    texts = {file.name: file.read_text() for file in (ROOT / "nginx").glob("*.conf")}
+    included = {name for text in texts.values() for name in re.findall(r"^\s*.*include (\S+);", text, re.MULTILINE)}
+    assert included | {"nginx.conf", "server-plain.conf"} == set(texts)
