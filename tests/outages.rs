@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 
+#[path = "outages/ear.rs"]
+mod ear;
+#[path = "outages/redis.rs"]
+mod redis_faults;
+#[path = "outages/scene.rs"]
+mod scene;
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
@@ -28,63 +34,6 @@ async fn contents(client: &mut Client, wanted: usize) -> Vec<(i64, String)> {
         }
     }
     seen
-}
-
-#[tokio::test]
-async fn redis_dies_and_comes_back() {
-    let mut redis = RedisServer::start().await;
-    let database = Postgres::shared().await.database().await;
-    let one = Node::serve(&redis.url(), &database).start().await;
-    let two = Node::serve(&redis.url(), &database).start().await;
-    let mut alice = Client::native(&one, "alice").await;
-    let mut bob = Client::native(&one, "bob").await;
-    let mut carol = Client::native(&two, "carol").await;
-    for client in [&mut alice, &mut bob, &mut carol] {
-        client.join("team").await;
-    }
-    alice.say("team", "before").await;
-    redis.kill().await;
-    until_status(&one, "degraded").await;
-    let works = one.get("/api/health", &token("anyone")).await.json["works"].clone();
-    assert_eq!((&works["append"], &works["limits"]), (&json!("shared"), &json!("local")));
-    for at in 0..20 {
-        alice.say("team", &format!("during {at}")).await;
-    }
-    assert_eq!(contents(&mut bob, 21).await.len(), 21, "local delivery goes on");
-    let mut dave = Client::native(&one, "dave").await;
-    dave.join("team").await;
-
-    redis.restart().await;
-    let back = std::time::Instant::now();
-    for node in [&one, &two] {
-        until_status(node, "healthy").await;
-    }
-    assert!(back.elapsed() < std::time::Duration::from_secs(5), "healthy after {:?}", back.elapsed());
-    alice.say("team", "after").await;
-    let seen = contents(&mut carol, 22).await;
-    let seqs: Vec<i64> = seen.iter().map(|(seq, _)| *seq).collect();
-    let ordered: HashSet<_> = seqs.iter().collect();
-    assert!(seqs.is_sorted() && ordered.len() == 22, "in order, once: {seqs:?}");
-    assert_eq!(seen.last().unwrap().1, "after");
-    let mut online: Vec<String> = redis.command(&["SMEMBERS", "ws:online_users"]).await;
-    online.sort();
-    assert_eq!(online, ["alice", "bob", "carol", "dave"], "the registry is true again");
-}
-
-#[tokio::test]
-async fn a_node_starts_without_redis_and_heals() {
-    let mut redis = RedisServer::start().await;
-    redis.kill().await;
-    let database = Postgres::shared().await.database().await;
-    let node = Node::serve(&redis.url(), &database).start().await;
-    assert_eq!(status(&node).await, "degraded");
-    let mut alice = Client::rooms(&node, "room", "alice").await;
-    alice.send(&json!({"type": "send_message", "data": {"content": "alone"}})).await;
-    alice.until("message_sent").await;
-    redis.restart().await;
-    until_status(&node, "healthy").await;
-    let online: Vec<String> = redis.command(&["SMEMBERS", "ws:online_users"]).await;
-    assert_eq!(online, ["alice"]);
 }
 
 #[tokio::test]
