@@ -4,25 +4,18 @@
 
 #[path = "outages/ear.rs"]
 mod ear;
+#[path = "outages/postgres.rs"]
+mod postgres_faults;
 #[path = "outages/redis.rs"]
 mod redis_faults;
 #[path = "outages/scene.rs"]
 mod scene;
 mod support;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use support::{Client, Node, Postgres, RedisServer, eventually, token};
-
-async fn status(node: &Node) -> String {
-    let answer = node.get("/api/health", &token("anyone")).await;
-    answer.json["status"].as_str().unwrap().to_owned()
-}
-
-async fn until_status(node: &Node, wanted: &str) {
-    eventually(&format!("health to be {wanted}"), || async { (status(node).await == wanted).then_some(()) }).await;
-}
 
 /// The contents of messages, in the order in which they came, until all of `wanted` are there.
 async fn contents(client: &mut Client, wanted: usize) -> Vec<(i64, String)> {
@@ -34,35 +27,6 @@ async fn contents(client: &mut Client, wanted: usize) -> Vec<(i64, String)> {
         }
     }
     seen
-}
-
-#[tokio::test]
-async fn postgres_dies_and_comes_back() {
-    let redis = RedisServer::start().await;
-    let mut postgres = Postgres::start(&[]).await;
-    let database = postgres.database().await;
-    let node = Node::serve(&redis.url(), &database).start().await;
-    let mut alice = Client::rooms(&node, "room", "alice").await;
-    let mut bob = Client::native(&node, "bob").await;
-    bob.join("room").await;
-    let send = |id: &str| json!({"type": "send_message", "data": {"content": id, "client_id": id}});
-    alice.send(&send("before")).await;
-    alice.until("message_sent").await;
-    postgres.kill().await;
-    alice.send(&send("during")).await;
-    let error = alice.until("message_error").await;
-    assert_eq!((&error["data"]["client_id"], &error["data"]["retryable"]), (&json!("during"), &json!(true)));
-    bob.send(&json!({"type": "ping", "ref": 1})).await;
-    let frames = bob.drain().await;
-    assert!(frames.iter().all(|frame| frame["content"] != "during"), "{frames:?}");
-    until_status(&node, "degraded").await;
-    postgres.restart().await;
-    until_status(&node, "healthy").await;
-    alice.send(&send("during")).await;
-    let sent = alice.until("message_sent").await;
-    alice.send(&send("during")).await;
-    assert_eq!(alice.until("message_sent").await["data"]["seq"], sent["data"]["seq"]);
-    assert_eq!(bob.until_where(|frame| frame["content"] == "during").await["seq"], sent["data"]["seq"]);
 }
 
 /// Sends numbered messages one after the other, and again on any node until each is acked.

@@ -1,4 +1,5 @@
-//! A way to Redis that can make a node deaf: what goes to its subscribers is held, commands are answered as ever.
+//! A way to a server that can make some connections deaf: those that have said a word get no more answers, all others
+//! do. What was asked happens all the same.
 
 use std::io;
 
@@ -9,61 +10,61 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::RedisServer;
-
-/// A proxy in front of one Redis; gone when dropped.
+/// A proxy in front of one server; gone when dropped.
 pub(crate) struct Ear {
-    url: String,
+    port: u16,
     deaf: watch::Sender<bool>,
     _accepting: AbortOnDropHandle<()>,
 }
 
 impl Ear {
-    /// Listens on a port of its own.
-    pub(crate) async fn before(redis: &RedisServer) -> Self {
+    /// Listens on a port of its own, and hears well.
+    pub(crate) async fn before(server: u16, word: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("redis://{}/", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
         let (deaf, state) = watch::channel(false);
-        let port = redis.port();
         let accepting = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 // Ends with either side.
-                tokio::spawn(serve(client, port, state.clone()));
+                tokio::spawn(serve(client, server, word, state.clone()));
             }
         });
-        Self { url, deaf, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { port, deaf, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
-    /// Where the node finds Redis.
-    pub(crate) fn url(&self) -> String {
-        self.url.clone()
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
-    /// From now on nothing reaches those who have subscribed to something; who connects anew hears.
+    /// Answers to those who have said the word, or say it from now on, are lost.
     pub(crate) fn deafen(&self) {
         self.deaf.send_replace(true);
     }
+
+    /// From now on everything is heard again.
+    pub(crate) fn heal(&self) {
+        self.deaf.send_replace(false);
+    }
 }
 
-async fn serve(mut client: TcpStream, port: u16, deaf: watch::Receiver<bool>) -> io::Result<()> {
-    let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
-    let hears_from_now = *deaf.borrow();
+async fn serve(mut client: TcpStream, server: u16, word: &str, deaf: watch::Receiver<bool>) -> io::Result<()> {
+    let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
     let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
-    let mut subscribed = false;
+    let mut said = false;
     loop {
-        let held = subscribed && *deaf.borrow() && !hears_from_now;
         tokio::select! {
             read = client.read(&mut asked) => match read? {
                 0 => return Ok(()),
                 count => {
-                    subscribed |= asked[..count].windows(9).any(|word| word == b"SUBSCRIBE");
+                    said |= asked[..count].windows(word.len()).any(|some| some == word.as_bytes());
                     server.write_all(&asked[..count]).await?;
                 }
             },
             read = server.read(&mut answered) => match read? {
                 0 => return Ok(()),
-                _ if held => {}
+                _ if said && *deaf.borrow() => {}
                 count => client.write_all(&answered[..count]).await?,
             },
         }

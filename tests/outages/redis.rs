@@ -326,15 +326,18 @@ async fn nodes_start_without_redis_and_find_each_other_later() {
 #[tokio::test]
 async fn a_dead_subscription_behind_a_live_link_is_made_anew() {
     let redis = RedisServer::start().await;
-    let ear = Ear::before(&redis).await;
+    let ear = Ear::before(redis.port(), "SUBSCRIBE").await;
     let database = Postgres::shared().await.database().await;
     let one = brisk(&redis.url(), &database).start().await;
-    let two = brisk(&ear.url(), &database).start().await;
+    let two = brisk(&format!("redis://127.0.0.1:{}/", ear.port()), &database).start().await;
     let (mut alice, mut bob) = (listener(&one, "alice").await, listener(&two, "bob").await);
     let missed = two.metrics().await.get("switchboard_bus_missed_total").unwrap();
     ear.deafen();
     let deaf = Instant::now();
     let ack = alice.say(TEAM, "can you hear me?").await;
+    // It makes a new connection, and goes on trying for as long as that one is deaf too.
+    two.logged("the subscription to Redis broke").await;
+    ear.heal();
     two.metric("switchboard_bus_missed_total", |now| now > missed).await;
     eprintln!("a deaf subscription: noticed after {:?}", deaf.elapsed());
     assert!(deaf.elapsed() < NOTICED, "noticed after {:?}", deaf.elapsed());

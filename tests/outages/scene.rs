@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::{Client, Node, NodeBuilder, eventually, token};
 
@@ -112,11 +112,4 @@ pub(crate) fn brisk(redis_url: &str, database: &str) -> NodeBuilder {
         .set("NODE_LEASE", "3s")
         .set("PRESENCE_GRACE", "500ms")
         .set("MESSAGE_RATE_LIMIT", 100_000)
-}
-
-/// Whom one asks `user` about is online, as that node knows it.
-pub(crate) async fn sees_online(asker: &mut Client, user: &str) -> bool {
-    asker.send(&json!({"type": "presence", "user_ids": [user], "ref": user})).await;
-    let answer = asker.until_where(|frame| frame["type"] == "presence_list" && frame["ref"] == user).await;
-    answer["users"][0]["online"].as_bool().unwrap()
 }
