@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     ear::Ear,
-    scene::{Said, TEAM, assert_read, brisk, listener, presence, speak, status, until_offline, until_status},
+    scene::{Said, TEAM, assert_read, brisk, listener, presence, rest, speak, status, until_offline, until_status},
     support::{Client, Node, Postgres, RedisServer, eventually},
 };
 
@@ -268,7 +268,7 @@ async fn endure(fault: Fault) {
                 told.extend(until_offline(watcher, leaver).await);
             }
         }
-        told.extend(watcher.drain().await);
+        told.extend(rest(watcher).await);
         let gone = presence(&told).into_iter().filter(|(_, online)| !online);
         assert_eq!(gone.count(), 2, "{fault:?}: each told once, on both nodes: {:?}", presence(&told));
     }

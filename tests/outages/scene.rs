@@ -106,6 +106,12 @@ pub(crate) async fn until_offline(watcher: &mut Client, user: &str) -> Vec<Value
     }
 }
 
+/// All that still comes. What was claimed a moment ago is on its way; that nothing more follows can't be awaited.
+pub(crate) async fn rest(watcher: &mut Client) -> Vec<Value> {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    watcher.drain().await
+}
+
 /// A node with short times, which asks Redis before each send.
 pub(crate) fn brisk(redis_url: &str, database: &str) -> NodeBuilder {
     Node::serve(redis_url, database)
