@@ -224,13 +224,8 @@ async fn endure(fault: Fault) {
 }
 
 #[tokio::test]
-async fn a_postgres_that_dies_or_is_cut_off_loses_and_doubles_nothing() {
-    tokio::join!(endure(Fault::Killed), endure(Fault::CutOff));
-}
-
-#[tokio::test]
-async fn a_postgres_that_hangs_or_ends_connections_loses_and_doubles_nothing() {
-    tokio::join!(endure(Fault::Frozen), endure(Fault::Terminated));
+async fn a_postgres_that_fails_loses_and_doubles_nothing() {
+    tokio::join!(endure(Fault::Killed), endure(Fault::Frozen), endure(Fault::Terminated), endure(Fault::CutOff),);
 }
 
 /// Cut off between commit and answer for longer than the node asks again: nobody knows, and a retry settles it.

@@ -287,18 +287,13 @@ async fn a_redis_that_dies_or_falls_silent_is_done_without() {
 }
 
 #[tokio::test]
-async fn a_redis_that_takes_no_writes_is_done_without() {
-    endure_all(&[Fault::Full, Fault::ReadOnly]).await;
-}
-
-#[tokio::test]
 async fn broken_connections_are_made_anew() {
     endure_all(&[Fault::SubscribersKilled, Fault::CommandsKilled, Fault::SubscribersOverrun]).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_forgets_is_told_again() {
-    endure_all(&[Fault::Wiped, Fault::ScriptsForgotten]).await;
+async fn a_redis_that_forgets_or_takes_no_writes_is_told_again() {
+    endure_all(&[Fault::Wiped, Fault::ScriptsForgotten, Fault::Full, Fault::ReadOnly]).await;
 }
 
 #[tokio::test]
