@@ -63,6 +63,10 @@ impl Presence {
             if !era.up {
                 continue;
             }
+            if era.reaped {
+                // Others heard of them by the node that took this one for dead.
+                unheard.clear();
+            }
             let swept = self.sweep().await;
             if swept.is_ok() && Instant::now() >= reap_at && era.since.elapsed() >= lease.length() {
                 for (node, _) in lease.doubtful().into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::{
-    scene::{TEAM, assert_read, brisk, listener, presence, rest, until_offline},
-    support::{Client, NodeBuilder, Postgres, RedisServer, Signal, eventually},
+    scene::{TEAM, assert_read, brisk, listener, presence, rest, until_offline, until_status},
+    support::{Client, Link, NodeBuilder, Postgres, Proxy, RedisServer, Signal, eventually},
 };
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -138,6 +138,43 @@ async fn a_node_frozen_past_its_lease_registers_anew_and_erases_nobody() {
     assert_eq!(two.metrics().await.get("switchboard_lease_losses_total"), Some(1.0));
     nina.close().await;
     until_offline(&mut walt, "nina").await;
+}
+
+/// One node can't reach Redis, the other one can and takes it for dead: what either has told is not told again.
+#[tokio::test]
+async fn a_node_cut_off_past_its_lease_comes_back_as_one_that_was_dead() {
+    let cluster = Cluster::start().await;
+    let proxy = Proxy::to(format!("127.0.0.1:{}", cluster.redis.port())).await;
+    let cut_off = cluster.node().set("REDIS_URL", proxy.url(&cluster.redis.url()));
+    let (one, two) = tokio::join!(cut_off.start(), cluster.node().start());
+    let (mut bob, mut carol) = (listener(&one, "bob").await, listener(&two, "carol").await);
+    let (_alice, frank) = (listener(&one, "alice").await, listener(&one, "frank").await);
+    until_online(&mut carol, "frank").await;
+    proxy.set(Link::Cut);
+    until_status(&one, "degraded").await;
+    frank.close().await;
+    let mut near = until_offline(&mut bob, "frank").await;
+    let mut far = Vec::new();
+    while presence(&far).iter().filter(|(_, online)| !online).count() < 3 {
+        far.push(carol.recv().await);
+    }
+    proxy.set(Link::Open);
+    until_status(&one, "healthy").await;
+    while !["alice", "bob"].iter().all(|user| told_of(user, &far).contains(&true)) {
+        far.push(carol.recv().await);
+    }
+    // By then the node has told the others what they could not know.
+    tokio::time::sleep(LEASE * 3 / 2).await;
+    cluster.settled(2).await;
+    near.extend(rest(&mut bob).await);
+    far.extend(rest(&mut carol).await);
+    for user in ["alice", "bob"] {
+        assert_eq!(told_of(user, &far), [false, true], "{user}, for the other node");
+        assert!(!told_of(user, &near).contains(&false), "{user}, for their own");
+    }
+    assert_eq!(told_of("frank", &far), [false]);
+    assert_eq!(told_of("frank", &near), [true, false]);
+    assert_eq!(cluster.online().await, ["alice", "bob", "carol"]);
 }
 
 #[tokio::test]
