@@ -182,6 +182,8 @@ pub struct Departure {
     pub left: Vec<ConversationId>,
     /// Whether they are now offline.
     pub offline: bool,
+    /// Those who listen on this node were told while Redis was away; now the others are to be told.
+    pub told_here: bool,
 }
 
 /// What the first listening of a user to a conversation brings.

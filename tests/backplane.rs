@@ -13,3 +13,5 @@ mod node;
 mod presence;
 #[path = "backplane/redis.rs"]
 mod redis_server;
+#[path = "backplane/renewal.rs"]
+mod renewal;

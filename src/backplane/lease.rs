@@ -91,6 +91,8 @@ struct View {
 pub(super) struct Taken {
     /// Redis had lost all it knew since this node last looked.
     pub(super) wiped: bool,
+    /// Others took the former life for dead, and told of its users' departure.
+    pub(super) reaped: bool,
 }
 
 /// This node's lease.
@@ -176,8 +178,10 @@ impl Lease {
         self.ask(link, on, &life, Some(self.me()), connections).await?;
         let mut view = self.view();
         let former = std::mem::replace(&mut view.me, life);
+        let wiped = !epoch.is_empty() && epoch != view.epoch;
+        let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(who, _)| *who != former);
         view.former = Some(former);
-        Ok(Taken { wiped: !epoch.is_empty() && epoch != view.epoch })
+        Ok(Taken { wiped, reaped })
     }
 
     /// Renews the lease, and says how many connections the node holds; false where the lease was lost.

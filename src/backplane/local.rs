@@ -181,7 +181,7 @@ impl Local {
                 state.leave(id, &user);
             }
             if offline || !left.is_empty() {
-                departures.push(Departure { user, name, left, offline });
+                departures.push(Departure { user, name, left, offline, told_here: false });
             }
         }
         departures

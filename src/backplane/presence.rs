@@ -1,6 +1,10 @@
 //! Telling once who is no longer there: departures whose grace is over, and users of dead nodes.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use redis::Pipeline;
 use tokio::{
@@ -30,6 +34,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const BATCH: usize = 100;
 /// How long a lease must have been out before its users are reaped, beyond what clocks and round trips blur.
 const REAP_MARGIN_MILLIS: i64 = 100;
+/// Users whose departure other nodes are still to be told of; beyond that it is told to those who ask.
+const UNHEARD_MAX: usize = 100_000;
+
+/// Departures that only this node's own listeners were told of, because Redis was away.
+type Unheard = HashMap<UserId, Departure>;
 
 /// Departures, over all nodes where Redis is there, else on this one.
 pub(super) struct Presence {
@@ -43,16 +52,20 @@ impl Presence {
     /// Sweeps and reaps until stopped.
     pub(super) async fn run(&self, eras: watch::Receiver<Era>, stop: CancellationToken) {
         let lease = &self.registry.lease;
-        let mut reap_at = Instant::now();
+        let (mut reap_at, mut unheard) = (Instant::now(), Unheard::new());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(SWEEP_EVERY.min(lease.interval()).mul_f64(rand::random_range(0.9..1.1))) => {}
             }
-            self.sweep_here().await;
+            self.sweep_here(&mut unheard).await;
             let era = *eras.borrow();
             if !era.up {
                 continue;
+            }
+            if era.reaped {
+                // Others heard of them by the node that took this one for dead.
+                unheard.clear();
             }
             let swept = self.sweep().await;
             if swept.is_ok() && Instant::now() >= reap_at && era.since.elapsed() >= lease.length() {
@@ -60,21 +73,70 @@ impl Presence {
                     // What fails here is done at the next round, by this node or another.
                     let _ = self.reap(&node).await;
                 }
+                let _ = self.tell_others(&mut unheard).await;
                 reap_at = Instant::now() + lease.interval();
             }
         }
     }
 
     /// Departures as this node alone knows them: told where it is on its own, else left to Redis.
-    async fn sweep_here(&self) {
+    async fn sweep_here(&self, unheard: &mut Unheard) {
         let departures = self.registry.local.departures(Instant::now());
         if self.degrade.mode(Feature::Presence) == Mode::Shared {
             return;
         }
         for departure in departures {
             self.registry.told(&departure.user);
+            self.note_unheard(unheard, &departure);
             self.tell(departure).await;
         }
+    }
+
+    /// Without a Redis there are no other nodes to be told.
+    fn note_unheard(&self, unheard: &mut Unheard, departure: &Departure) {
+        let user = &departure.user;
+        if self.registry.link.client().is_none() || unheard.len() >= UNHEARD_MAX && !unheard.contains_key(user) {
+            return;
+        }
+        let known = unheard.entry(user.clone()).or_insert_with(|| Departure {
+            left: Vec::new(),
+            offline: false,
+            told_here: true,
+            ..departure.clone()
+        });
+        known.offline |= departure.offline;
+        known.left.extend(departure.left.iter().cloned());
+    }
+
+    /// Tells other nodes of those who left while Redis was away, as far as it still holds. By now every node has
+    /// registered anew what it holds: who is in Redis is here, or will be told to have left like anybody.
+    async fn tell_others(&self, unheard: &mut Unheard) -> Result<(), LinkError> {
+        while !unheard.is_empty() {
+            let some: Vec<_> = unheard.values().take(BATCH).cloned().collect();
+            let mut pipeline = Pipeline::new();
+            for Departure { user, left, .. } in &some {
+                pipeline.cmd("EXISTS").arg(keys::entry(user));
+                for room in left {
+                    pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(format!("r/{room}"));
+                }
+            }
+            let mut replies = self.registry.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+            let mut index = 0..;
+            let mut gone = || index.next().is_some_and(|index| replies.take(index) == Ok(false));
+            let still = some.into_iter().map(|mut departure| {
+                unheard.remove(&departure.user);
+                departure.offline &= gone();
+                departure.left.retain(|_| gone());
+                departure
+            });
+            let still: Vec<_> = still.filter(|departure| departure.offline || !departure.left.is_empty()).collect();
+            // Views that stay wrong are set right by the half-hourly renewal.
+            let _ = self.hide(&still).await;
+            for departure in still {
+                self.tell(departure).await;
+            }
+        }
+        Ok(())
     }
 
     /// Claims departures whose grace is over.
@@ -118,7 +180,7 @@ impl Presence {
                 look_at(&mut again, &user, due);
             }
             if offline || !left.is_empty() {
-                departures.push(Departure { user, name: name.into(), left, offline });
+                departures.push(Departure { user, name: name.into(), left, offline, told_here: false });
             }
         }
         let asked = if again.is_empty() { Ok(()) } else { self.order(&again).await };

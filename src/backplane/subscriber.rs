@@ -40,9 +40,9 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest that somebody who subscribes is kept waiting: past it the connection is being made anew, and
 /// [`Notice::Missed`] follows.
 const SUBSCRIBE_WAIT: Duration = Duration::from_secs(3);
-/// Between two canaries, and the longest one may be on its way.
+/// Between two canaries, and the longest one may be on its way: a subscription that has died is found within 2 s.
 const CANARY_EVERY: Duration = Duration::from_secs(1);
-const CANARY_TIMEOUT: Duration = Duration::from_secs(2);
+const CANARY_TIMEOUT: Duration = Duration::from_millis(750);
 /// The first and the longest pause between two tries to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 

@@ -40,6 +40,8 @@ pub(super) struct Era {
     pub(super) since: Instant,
     /// Redis forgot everything since the era before; it is not that others took this node for dead.
     pub(super) wiped: bool,
+    /// Others took this node for dead in the era before.
+    pub(super) reaped: bool,
     /// Whether Redis was looked for at least once.
     pub(super) tried: bool,
     /// When Redis was last lost; connections made later are unknown to other nodes.
@@ -49,7 +51,7 @@ pub(super) struct Era {
 impl Default for Era {
     /// The state before the first one.
     fn default() -> Self {
-        Self { number: 0, up: false, since: Instant::now(), wiped: false, tried: false, lost_at: None }
+        Self { number: 0, up: false, since: Instant::now(), wiped: false, reaped: false, tried: false, lost_at: None }
     }
 }
 
@@ -133,7 +135,7 @@ impl Watchdog {
         self.eras.send_modify(|era| {
             era.number += 1;
             era.since = Instant::now();
-            era.wiped = taken.wiped;
+            (era.wiped, era.reaped) = (taken.wiped, taken.reaped);
             // A lease lost while Redis was there all the time: no connection came unseen.
             era.lost_at = era.lost_at.filter(|_| !era.up);
         });

@@ -9,7 +9,9 @@ use super::{Answer, Caller, Chat, Connection, unavailable};
 use crate::{
     backplane::{Departure, Registration, Return, Scope, TooMany},
     degrade::Feature,
-    model::{ConversationId, Ephemeral, Identity, LogId, Presence, Reject, Reply, Seq, Status, UserId},
+    model::{
+        ConversationId, Ephemeral, Event, Identity, LogId, Occurrence, Presence, Reject, Reply, Seq, Status, UserId,
+    },
 };
 
 impl Chat {
@@ -57,17 +59,33 @@ impl Chat {
     /// Tells those concerned that somebody left. Only the node that claimed the departure does. Who was invisible was
     /// never there.
     pub(super) async fn departed(&self, departure: Departure) {
-        let Departure { user, name, left, offline } = departure;
+        let Departure { user, name, left, offline, told_here } = departure;
         if self.status_of(&user).await != Status::Invisible {
             for conversation in left {
                 let gone = Ephemeral::Listening { user: user.clone(), name: name.clone(), active: false };
                 let presence = Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online };
-                self.tell(&LogId::from(&conversation), None, [gone].into_iter().chain(offline.then_some(presence)));
+                let what = [gone].into_iter().chain(offline.then_some(presence));
+                if told_here {
+                    self.tell_elsewhere(&LogId::from(&conversation), what);
+                } else {
+                    self.tell(&LogId::from(&conversation), None, what);
+                }
             }
         }
-        if offline && let Err(error) = self.store.seen(&[user], self.clock.now()).await {
+        if offline
+            && !told_here
+            && let Err(error) = self.store.seen(&[user], self.clock.now()).await
+        {
             tracing::debug!(%error, "last-seen could not be noted");
         }
+    }
+
+    /// Tells a log's audience on other nodes alone.
+    fn tell_elsewhere(&self, log: &LogId, what: impl IntoIterator<Item = Ephemeral>) {
+        let at = self.clock.now();
+        let occurrence = |what| Arc::new(Occurrence { log: log.clone(), at, what });
+        let event = |what| Event::Occurrence { occurrence: occurrence(what), origin: None };
+        self.backplane.publish(what.into_iter().map(event).collect());
     }
 
     /// Tells those concerned that somebody is here after all.

@@ -103,7 +103,7 @@ async fn a_frozen_redis_takes_nobody_offline() {
     assert!(thawed.elapsed() < HEALED, "{:?}", thawed.elapsed());
     works(&mut one, &mut other, 1).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(6)).await;
-    assert_eq!(told, [], "nor is anyone told twice");
+    assert!(told.len() == 1 && told[0].told_here, "only other nodes are still to be told: {told:?}");
     assert!(one.online("bob").await && !one.online("carol").await);
     one.backplane.unregister(bob).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;

@@ -18,7 +18,7 @@ const AFTER_GRACE: Duration = Duration::from_millis(2_500);
 
 fn offline(id: &str, left: &[&str]) -> Departure {
     let left = left.iter().map(|id| room(id)).collect();
-    Departure { user: user(id), name: id.to_uppercase().into(), left, offline: true }
+    Departure { user: user(id), name: id.to_uppercase().into(), left, offline: true, told_here: false }
 }
 
 #[tokio::test]
