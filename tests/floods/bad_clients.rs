@@ -1,6 +1,6 @@
 //! Clients that break the protocol, or flood within it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -120,11 +120,6 @@ async fn behind_a_proxy(ping_interval: &str) -> (RedisServer, Proxy, Node) {
     (redis, proxy, node)
 }
 
-fn expires_in(seconds: u64) -> serde_json::Value {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    json!({ "exp": now + seconds })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_gone_before_a_join_is_done_takes_nothing_from_others() {
     let (_redis, proxy, node) = behind_a_proxy("25s").await;
@@ -133,13 +128,17 @@ async fn who_is_gone_before_a_join_is_done_takes_nothing_from_others() {
     let mut bob = Client::native(&node, "bob").await;
     bob.join("team").await;
     // One of them at least is served by the same part of the node as Bob.
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3;
     let mut leaving = Vec::new();
     for at in 0..5 {
-        let token = token_with(&format!("carol-{at}"), expires_in(3));
+        let token = token_with(&format!("carol-{at}"), json!({ "exp": end }));
         let mut carol = Client::connect(&format!("{}/v1/ws?token={token}", node.ws())).await;
         carol.until("authenticated").await;
         leaving.push(carol);
     }
+    // The store is waited for half a second; their time is over before.
+    let nearly = (UNIX_EPOCH + Duration::from_secs(end) - Duration::from_millis(250)).duration_since(SystemTime::now());
+    tokio::time::sleep(nearly.expect("there is time yet")).await;
     proxy.set(Link::Frozen);
     for carol in &mut leaving {
         carol.send(&json!({"type": "join", "conversation_id": "team", "ref": 1})).await;
