@@ -15,12 +15,12 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{Error, protocol::WebSocketConfig},
+    tungstenite::{Error, Message, protocol::WebSocketConfig},
 };
 
 use crate::{
     count,
-    support::{Client, Node, Postgres, RedisServer, token},
+    support::{Client, Node, Postgres, RedisServer, eventually, token},
 };
 
 /// How many come at once. `CROWD=10000` tries more: this process and the node each need so many files.
@@ -33,8 +33,37 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 type Socket = WebSocketStream<TcpStream>;
 
+/// Why one did not come in.
+#[derive(Debug, PartialEq, Eq)]
+enum Refused {
+    /// The handshake was answered with this status.
+    Status(u16),
+    /// The socket was closed with this code.
+    Close(u16),
+    /// Nothing was said.
+    Cut,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Http(answer) => {
+                assert!(answer.headers().contains_key("retry-after"), "it is told when to come back");
+                Self::Status(answer.status().as_u16())
+            }
+            _ => Self::Cut,
+        }
+    }
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(_: std::io::Error) -> Self {
+        Self::Cut
+    }
+}
+
 /// Connects from one of many addresses of this machine: one has ports for some 28,000 alone.
-async fn come(node: SocketAddr, number: usize, user: &str) -> Result<Socket, Error> {
+async fn come(node: SocketAddr, number: usize, user: &str) -> Result<Socket, Refused> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 1, (number % 250 + 1) as u8), 0).into())?;
     let stream = socket.connect(node).await?;
@@ -43,13 +72,14 @@ async fn come(node: SocketAddr, number: usize, user: &str) -> Result<Socket, Err
     let url = format!("ws://{node}/v1/ws?token={}", token(user));
     let (mut socket, _) = client_async_with_config(url, stream, Some(config)).await?;
     match socket.next().await {
-        Some(greeting) => greeting.map(|_| socket),
-        None => Err(Error::ConnectionClosed),
+        Some(Ok(Message::Text(_))) => Ok(socket),
+        Some(Ok(Message::Close(Some(close)))) => Err(Refused::Close(close.code.into())),
+        _ => Err(Refused::Cut),
     }
 }
 
 /// So many different users come in the same moment. How each of them fared.
-async fn all_at_once(node: &Node, crowd: usize) -> Vec<Result<Socket, Error>> {
+async fn all_at_once(node: &Node, crowd: usize) -> Vec<Result<Socket, Refused>> {
     let (address, start) = (node.address(), Arc::new(Barrier::new(crowd)));
     let mut coming = JoinSet::new();
     for number in 0..crowd {
@@ -87,13 +117,16 @@ async fn a_crowd_that_comes_at_once_comes_in() {
     let took = began.elapsed();
     stop.notify_one();
     let (mut bystander, longest) = waiting.await.unwrap();
-    let held: Vec<Socket> = came.into_iter().map(|came| came.expect("it comes in")).collect();
-    println!("{crowd} came in within {took:?}; one who was in already waited {longest:?} at most");
-    let all = crowd as f64 + 1.0;
-    assert_eq!(count(&node, r#"switchboard_connections{dialect="native"}"#).await, all);
-    assert_eq!(count(&node, r#"switchboard_opens_total{dialect="native"}"#).await, all);
-    assert_eq!(redis.command::<usize>(&["SCARD", "ws:online_users"]).await, crowd + 1);
-    assert_eq!(node.metrics().await.sum("switchboard_handshake_refusals_total"), 0.0);
+    let (held, refused): (Vec<_>, Vec<_>) = came.into_iter().partition(Result::is_ok);
+    println!("of {crowd}, {} came in within {took:?}; who was in already waited {longest:?} at most", held.len());
+    // A machine too slow for all of them tells the rest to try again, and loses nobody's answer.
+    assert!(refused.iter().all(|refused| matches!(refused, Err(Refused::Close(1013)))), "{refused:?}");
+    assert!(held.len() >= crowd / 2, "{} of {crowd} came in", held.len());
+    let now = node.metrics().await;
+    assert_eq!(now.get(r#"switchboard_connections{dialect="native"}"#), Some(held.len() as f64 + 1.0));
+    assert_eq!(now.sum("switchboard_handshake_refusals_total"), refused.len() as f64);
+    let online = || async { redis.command::<usize>(&["SCARD", "ws:online_users"]).await };
+    eventually("those who are in to be online", || async { (online().await == held.len() + 1).then_some(()) }).await;
     drop(held);
     node.metric(r#"switchboard_connections{dialect="native"}"#, |open| open == 1.0).await;
     crate::assert_served(&mut bystander).await;
@@ -106,19 +139,11 @@ async fn more_than_a_node_takes_are_turned_away_and_counted() {
     let node = Node::dev().set("MAX_CONNECTIONS", LIMIT).start().await;
     let mut bystander = Client::native(&node, "bystander").await;
     let came = all_at_once(&node, CROWD).await;
-    let (mut held, mut refused, mut dropped) = (Vec::new(), 0, 0);
-    for came in came {
-        match came {
-            Ok(socket) => held.push(socket),
-            Err(Error::Http(response)) => {
-                assert_eq!(response.status(), 503);
-                assert!(response.headers().contains_key("retry-after"));
-                refused += 1;
-            }
-            Err(_) => dropped += 1,
-        }
-    }
-    println!("of {CROWD}, {} were let in, {refused} told to try later, {dropped} dropped", held.len());
+    let of = |what: Refused| came.iter().filter(|came| came.as_ref().err() == Some(&what)).count();
+    let (refused, dropped) = (of(Refused::Status(503)), of(Refused::Cut));
+    let mut held: Vec<_> = came.into_iter().filter_map(Result::ok).collect();
+    println!("of {CROWD}, {} were let in, {refused} told to come later, {dropped} cut off", held.len());
+    assert_eq!(held.len() + refused + dropped, CROWD);
     assert_eq!(held.len(), LIMIT - 1);
     let reason = |reason: &str| format!(r#"switchboard_handshake_refusals_total{{reason="{reason}"}}"#);
     let (full, cut) = (count(&node, &reason("node_full")).await, count(&node, &reason("dropped")).await);
@@ -129,7 +154,7 @@ async fn more_than_a_node_takes_are_turned_away_and_counted() {
     crate::assert_served(&mut bystander).await;
     held.pop();
     let place = async || come(node.address(), 0, "late").await.ok();
-    crate::support::eventually("a place that became free to be taken", place).await;
+    eventually("a place that became free to be taken", place).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,9 +165,7 @@ async fn handshakes_beyond_their_rate_are_told_to_come_later() {
     let came = all_at_once(&node, 400).await;
     let most = RATE as f64 * (2.0 + began.elapsed().as_secs_f64());
     let held = came.iter().filter(|came| came.is_ok()).count();
-    let told = came.iter().filter(
-        |came| matches!(came, Err(Error::Http(answer)) if answer.status().is_server_error() || answer.status() == 429),
-    );
+    let told = came.iter().filter(|came| matches!(came, Err(Refused::Status(429 | 503))));
     assert_eq!(held + told.count(), 400, "each is let in or told");
     assert!(held >= RATE && held as f64 <= most, "{held} were let in, where {most} may be");
     let refused = r#"switchboard_handshake_refusals_total{reason="handshake_rate"}"#;
