@@ -139,15 +139,15 @@ impl Site {
         let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST));
         loop {
             tokio::select! {
-                // An error here is a client's: it went away, or speaks no HTTP.
-                _ = connection.as_mut() => return,
+                ended = connection.as_mut() => return ended.err().and_then(fault).map_or((), |fault| self.refused(fault)),
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
                 () = deadline.as_mut() => match peer.deadline() {
                     Some(at) if at > Instant::now() => deadline.as_mut().reset(at),
-                    _ => return,
+                    Some(_) => return,
+                    None => return self.refused(Refusal::Slow),
                 },
             }
         }
@@ -204,6 +204,16 @@ impl Site {
             }
             Endpoint::Rest(action) => rest::answer(action, self, peer, &params, request).await,
         }
+    }
+}
+
+/// What a client did wrong whose socket ended with this error; none where it only went away.
+fn fault(error: hyper::Error) -> Option<Refusal> {
+    match error {
+        error if error.is_timeout() => Some(Refusal::Slow),
+        error if error.is_parse_too_large() => Some(Refusal::HeadTooLarge),
+        error if error.is_parse() => Some(Refusal::Handshake),
+        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@
 //! connection is closed with a code that says "resume".
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -19,11 +19,12 @@ use crate::{
 };
 
 mod frame;
+mod queue;
 
 pub use frame::{Class, Frame};
 
-/// Frames handed to the kernel in one write.
-const FRAMES_PER_WRITE: usize = 32;
+use queue::{FRAMES_PER_WRITE, Queue};
+
 /// Signals that may wait for a session; one that lets more pile up is stuck.
 const SIGNALS: usize = 1_024;
 
@@ -81,11 +82,7 @@ enum Flushed {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Frame>,
-    /// Bytes of the first frame that have left.
-    started: usize,
-    /// Bytes in the queue, those that have left included.
-    bytes: usize,
+    queue: Queue,
     /// What the gauge was last told.
     gauged: usize,
     /// Nothing more is taken.
@@ -95,6 +92,14 @@ struct State {
     /// Somebody waits for room.
     awaited: bool,
     signals: VecDeque<Signal>,
+}
+
+impl State {
+    fn break_off(&mut self) -> Flushed {
+        self.queue.clear();
+        self.broken = true;
+        Flushed::Broken
+    }
 }
 
 /// The outbox of one connection.
@@ -180,14 +185,20 @@ impl Outbox {
                 break;
             }
             if frame.class == Class::Pong {
-                state.drop_unstarted(|waiting| waiting.class == Class::Pong);
+                state.queue.drop_unstarted(|waiting| waiting.class == Class::Pong);
             }
-            if state.bytes + frame.len() > self.limit && !self.make_room(&mut state, frame.len()) {
+            if state.queue.bytes() + frame.len() > self.limit && !self.make_room(&mut state, frame.len()) {
+                if frame.class == Class::Typing {
+                    self.dropped(Class::Typing, 1);
+                    continue;
+                }
                 self.overflow(&mut state);
                 break;
             }
-            state.bytes += frame.len();
-            state.queue.push_back(frame);
+            state.queue.push(frame);
+        }
+        if !idle {
+            self.gauge(&mut state);
         }
         idle && !state.queue.is_empty()
     }
@@ -271,7 +282,7 @@ impl Outbox {
                 if state.closed || state.broken {
                     return false;
                 }
-                if state.bytes < self.limit / 2 {
+                if state.queue.bytes() < self.limit / 2 {
                     return true;
                 }
                 state.awaited = true;
@@ -288,11 +299,8 @@ impl Outbox {
 
     fn write(&self, state: &mut State) -> Flushed {
         let flushed = if state.broken { Flushed::Broken } else { self.write_queue(state) };
-        if state.gauged != state.bytes {
-            self.metrics.outbox_bytes.add(state.bytes as i64 - state.gauged as i64);
-            state.gauged = state.bytes;
-        }
-        if state.awaited && (state.bytes < self.limit / 2 || state.broken) {
+        self.gauge(state);
+        if state.awaited && (state.queue.bytes() < self.limit / 2 || state.broken) {
             state.awaited = false;
             self.room.notify_waiters();
         }
@@ -300,21 +308,18 @@ impl Outbox {
     }
 
     fn write_queue(&self, state: &mut State) -> Flushed {
-        while let Some(first) = state.queue.front() {
-            let written = if state.queue.len() == 1 {
-                self.socket.try_write(&first.bytes[state.started..])
-            } else {
-                let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-                let mut count = 0;
-                for (slice, frame) in slices.iter_mut().zip(&state.queue) {
-                    *slice = IoSlice::new(&frame.bytes[if count == 0 { state.started } else { 0 }..]);
-                    count += 1;
+        while !state.queue.is_empty() {
+            let written = match state.queue.only() {
+                Some(bytes) => self.socket.try_write(bytes),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+                    let count = state.queue.fill(&mut slices);
+                    self.socket.try_write_vectored(&slices[..count])
                 }
-                self.socket.try_write_vectored(&slices[..count])
             };
             match written {
                 Ok(0) => return state.break_off(),
-                Ok(bytes) => state.wrote(bytes),
+                Ok(bytes) => state.queue.wrote(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
                 Err(_) => return state.break_off(),
             }
@@ -322,24 +327,33 @@ impl Outbox {
         Flushed::All
     }
 
+    /// Keeps the metric of what waits.
+    fn gauge(&self, state: &mut State) {
+        let bytes = state.queue.bytes();
+        if state.gauged != bytes {
+            self.metrics.outbox_bytes.add(bytes as i64 - state.gauged as i64);
+            state.gauged = bytes;
+        }
+    }
+
+    fn dropped(&self, class: Class, frames: u64) {
+        self.metrics.outbox_drops.with_label_values(&[class.label()]).inc_by(frames);
+    }
+
     /// Drops what may be dropped; true where `needed` bytes then fit.
     fn make_room(&self, state: &mut State, needed: usize) -> bool {
-        let drops = &self.metrics.outbox_drops;
-        let typing = state.drop_unstarted(|frame| frame.class == Class::Typing);
-        drops.with_label_values(&[Class::Typing.label()]).inc_by(typing);
-        if state.bytes + needed > self.limit {
-            let stale = state.drop_stale_states();
-            drops.with_label_values(&[Class::State(0).label()]).inc_by(stale);
+        self.dropped(Class::Typing, state.queue.drop_unstarted(|frame| frame.class == Class::Typing));
+        if state.queue.bytes() + needed > self.limit {
+            self.dropped(Class::State(0), state.queue.drop_stale_states());
         }
-        state.bytes + needed <= self.limit
+        state.queue.bytes() + needed <= self.limit
     }
 
     fn overflow(&self, state: &mut State) {
         if state.closed {
             return;
         }
-        let dropped = state.drop_unstarted(|_| true);
-        self.metrics.outbox_drops.with_label_values(&[Class::Durable.label()]).inc_by(dropped);
+        self.dropped(Class::Durable, state.queue.drop_unstarted(|_| true));
         state.overflowed = true;
         self.end(state, Some(self.too_slow.clone()));
         self.wake.notify_one();
@@ -350,8 +364,7 @@ impl Outbox {
             return;
         }
         if let Some(frame) = last {
-            state.bytes += frame.len();
-            state.queue.push_back(frame);
+            state.queue.push(frame);
         }
         state.closed = true;
         self.room.notify_waiters();
@@ -366,61 +379,5 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         let gauged = self.lock().gauged;
         self.metrics.outbox_bytes.sub(gauged as i64);
-    }
-}
-
-impl State {
-    fn wrote(&mut self, mut written: usize) {
-        while let Some(first) = self.queue.front() {
-            let rest = first.len() - self.started;
-            if written < rest {
-                self.started += written;
-                return;
-            }
-            written -= rest;
-            self.bytes -= first.len();
-            self.started = 0;
-            self.queue.pop_front();
-        }
-        // A connection that once had a long queue does not keep its memory.
-        if self.queue.capacity() > FRAMES_PER_WRITE {
-            self.queue = VecDeque::new();
-        }
-    }
-
-    fn break_off(&mut self) -> Flushed {
-        self.queue.clear();
-        (self.bytes, self.started, self.broken) = (0, 0, true);
-        Flushed::Broken
-    }
-
-    /// Drops the frames that `which` names, but never one that was started. Returns how many.
-    fn drop_unstarted(&mut self, mut which: impl FnMut(&Frame) -> bool) -> u64 {
-        let before = self.queue.len();
-        let mut keep_first = self.started > 0;
-        let mut bytes = 0;
-        self.queue.retain(|frame| {
-            let keep = std::mem::take(&mut keep_first) || !which(frame);
-            bytes += if keep { frame.len() } else { 0 };
-            keep
-        });
-        self.bytes = bytes;
-        (before - self.queue.len()) as u64
-    }
-
-    /// Drops all but the last frame of each state.
-    fn drop_stale_states(&mut self) -> u64 {
-        let mut seen = HashSet::new();
-        let mut stale: Vec<bool> = self
-            .queue
-            .iter()
-            .rev()
-            .map(|frame| matches!(frame.class, Class::State(kind) if !seen.insert(kind)))
-            .collect();
-        // `drop_unstarted` walks from the front and passes over the started frame without asking.
-        if self.started > 0 {
-            stale.pop();
-        }
-        self.drop_unstarted(|_| stale.pop().unwrap_or(false))
     }
 }

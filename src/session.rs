@@ -18,6 +18,7 @@ use crate::{
     outbox::{Frame, Outbox},
 };
 
+mod heartbeat;
 mod meter;
 mod open;
 mod socket;
@@ -164,7 +165,10 @@ impl Opening {
             return self.unproven(broker).ok_or(refused(Reject::InvalidToken));
         }
         let first = timeout(broker.config.timing.auth_timeout, first_text(socket));
-        let text = first.await.map_err(|_| refused(Reject::AuthTimeout))??;
+        let text = tokio::select! {
+            text = first => text.map_err(|_| refused(Reject::AuthTimeout))??,
+            retry_after = broker.drain.begun() => return Err(CloseReason::Restart(retry_after)),
+        };
         match dialect.decode(&text, self.conversation.as_ref()) {
             Ok(Request { ask: Ask::Authenticate(token), .. }) => broker.auth.verify(token.reveal()).map_err(refused),
             Ok(_) | Err(_) => Err(refused(Reject::InvalidToken)),

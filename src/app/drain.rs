@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A client comes back this long after it was sent away, and up to twice as long: other nodes have room by then.
@@ -17,32 +18,47 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Drain {
     begun: CancellationToken,
-    plan: OnceLock<(u64, Duration)>,
+    plan: OnceLock<Plan>,
     next: AtomicU64,
+}
+
+/// How many leave, and when.
+#[derive(Debug)]
+struct Plan {
+    connections: u64,
+    from: Instant,
+    window: Duration,
 }
 
 impl Drain {
     /// Sends `connections` away, evenly over `window`.
     pub fn begin(&self, connections: u64, window: Duration) {
-        let _already = self.plan.set((connections.max(1), window));
+        let _already = self.plan.set(Plan { connections: connections.max(1), from: Instant::now(), window });
         self.begun.cancel();
     }
 
-    /// Resolves when it is one's turn to leave, with advice when to come back.
-    pub async fn turn(&self) -> Duration {
+    /// Resolves when the node sends its connections away, with advice when to come back. Who is not in yet has no
+    /// turn to wait for.
+    pub async fn begun(&self) -> Duration {
         self.begun.cancelled().await;
-        let (connections, window) = self.plan.get().copied().unwrap_or((1, Duration::ZERO));
-        let place = self.next.fetch_add(1, Ordering::Relaxed).min(connections);
-        tokio::time::sleep(window.mul_f64(place as f64 / connections as f64)).await;
         RETRY_AFTER.mul_f64(rand::random_range(1.0..2.0))
+    }
+
+    /// Resolves when it is one's turn to leave, with advice when to come back. Who came in after the others were
+    /// counted leaves with the last of them.
+    pub async fn turn(&self) -> Duration {
+        let retry_after = self.begun().await;
+        if let Some(Plan { connections, from, window }) = self.plan.get() {
+            let place = self.next.fetch_add(1, Ordering::Relaxed).min(*connections);
+            tokio::time::sleep_until(*from + window.mul_f64(place as f64 / *connections as f64)).await;
+        }
+        retry_after
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -68,5 +84,16 @@ mod tests {
         for (place, after) in left.into_iter().enumerate() {
             assert!(after.abs_diff(Duration::from_millis(4_500) * place as u32) < Duration::from_millis(5));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_late_leaves_with_the_last() {
+        let drain = Drain::default();
+        let begun = Instant::now();
+        drain.begin(1, Duration::from_secs(45));
+        drain.turn().await;
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        drain.turn().await;
+        assert!(begun.elapsed().abs_diff(Duration::from_secs(45)) < Duration::from_millis(5));
     }
 }

@@ -35,8 +35,12 @@ pub enum Refusal {
     Draining,
     /// That origin may not connect.
     Origin,
-    /// Not a WebSocket handshake.
+    /// Not a WebSocket handshake, or not HTTP.
     Handshake,
+    /// A request's head larger than is read.
+    HeadTooLarge,
+    /// No whole request came in time.
+    Slow,
 }
 
 impl Refusal {
@@ -50,6 +54,8 @@ impl Refusal {
             Self::Draining => "draining",
             Self::Origin => "origin",
             Self::Handshake => "bad_handshake",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Slow => "slow_handshake",
         }
     }
 }

@@ -166,6 +166,10 @@ impl From<Refusal> for Problem {
             Refusal::Draining => of(StatusCode::SERVICE_UNAVAILABLE, "This node is going away").after(SOON),
             Refusal::Origin => of(StatusCode::FORBIDDEN, "This origin may not connect"),
             Refusal::Handshake => of(StatusCode::BAD_REQUEST, "This is not a WebSocket handshake"),
+            Refusal::HeadTooLarge => {
+                of(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "This request's head is too large")
+            }
+            Refusal::Slow => of(StatusCode::REQUEST_TIMEOUT, "The request did not come in time"),
         }
     }
 }

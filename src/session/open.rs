@@ -1,19 +1,15 @@
 //! An open connection: one loop over what comes in, what is under way, what the hub says, and the clock.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    Ask, Asked, Broker, CloseReason, Command, Connection, ConversationId, Dialect, Greeting, Identity, Incoming,
-    Reject, Request, Socket, UserId,
+    Ask, Asked, Broker, CloseReason, Command, Connection, Dialect, Greeting, Identity, Incoming, Reject, Request,
+    Socket, UserId,
+    heartbeat::{Arrivals, Heartbeat},
 };
 use crate::{
     chat::{Answer, Begun, Caller},
@@ -22,9 +18,6 @@ use crate::{
     model::Seq,
     outbox::{Frame, Signal, Woken},
 };
-
-/// How long after a frame was handed over it is asked whether it arrived, where only a ping can ask.
-const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 /// A command's answer, with what it answers.
 type Answered = (Asked, Result<Answer, Reject>);
@@ -47,57 +40,6 @@ pub(super) struct Open {
     unwritten: bool,
     opened_at: Instant,
     expires_at: Instant,
-}
-
-/// When to ping, and until when the answer must be there.
-struct Heartbeat {
-    interval: Duration,
-    patience: Duration,
-    next_ping: Instant,
-    pong_due: Option<Instant>,
-}
-
-impl Heartbeat {
-    fn new(interval: Duration, patience: Duration) -> Self {
-        // The first one is jittered, so that connections made together don't ping together for ever.
-        let first = interval.mul_f64(rand::random_range(0.5..1.0));
-        Self { interval, patience, next_ping: Instant::now() + first, pong_due: None }
-    }
-
-    fn alive(&mut self) {
-        self.pong_due = None;
-    }
-
-    fn due(&self) -> Instant {
-        self.pong_due.map_or(self.next_ping, |due| due.min(self.next_ping))
-    }
-
-    /// Pings soon, to learn what has arrived.
-    fn soon(&mut self) {
-        self.next_ping = self.next_ping.min(Instant::now() + CONFIRM_AFTER);
-    }
-}
-
-/// What was handed to a client that can't say what it has: it has arrived once a later ping was answered.
-#[derive(Default)]
-struct Arrivals {
-    handed: HashMap<ConversationId, Seq>,
-    /// The newest ping, and what had been handed over before it.
-    pinged: (u32, HashMap<ConversationId, Seq>),
-}
-
-impl Arrivals {
-    /// The number of the next ping.
-    fn ping(&mut self) -> u32 {
-        self.pinged.0 = self.pinged.0.wrapping_add(1);
-        self.pinged.1.extend(self.handed.drain());
-        self.pinged.0
-    }
-
-    /// What a pong says to have arrived, if anything.
-    fn pong(&mut self, number: u32) -> Option<HashMap<ConversationId, Seq>> {
-        (number == self.pinged.0 && !self.pinged.1.is_empty()).then(|| std::mem::take(&mut self.pinged.1))
-    }
 }
 
 impl Open {
@@ -164,15 +106,29 @@ impl Open {
     }
 
     async fn end(self: Box<Self>) -> Socket {
-        self.broker.metrics.connections.with_label_values(&[self.connection.dialect.label()]).dec();
-        self.broker.metrics.connection_duration.observe(self.opened_at.elapsed().as_secs_f64());
-        self.broker.chat.disconnect(&self.identity, &self.connection).await;
-        self.socket
+        let Self { socket, identity, connection, broker, beginning, opened_at, .. } = *self;
+        broker.metrics.connections.with_label_values(&[connection.dialect.label()]).dec();
+        broker.metrics.connection_duration.observe(opened_at.elapsed().as_secs_f64());
+        match beginning {
+            None => broker.chat.disconnect(&identity, &connection).await,
+            // What a join holds is known when it has ended: let go of before, it would be taken from others.
+            Some(beginning) => drop(broker.tasks.clone().spawn(async move {
+                drop(beginning.await);
+                broker.chat.disconnect(&identity, &connection).await;
+            })),
+        }
+        socket
     }
 
     /// What was taken is answered before the close, where the store answers soon.
     async fn finish_pending(&mut self) {
         let deadline = Instant::now() + super::CLOSE_TIMEOUT;
+        if let Some(beginning) = &mut self.beginning
+            && let Ok(begun) = tokio::time::timeout_at(deadline, beginning).await
+        {
+            self.beginning = None;
+            self.begun(begun);
+        }
         while let Ok(Some((asked, answer))) = tokio::time::timeout_at(deadline, self.pending.next()).await {
             self.answer(asked, answer);
         }
@@ -187,7 +143,7 @@ impl Open {
             if timer.deadline() != self.due() {
                 timer.as_mut().reset(self.due());
             }
-            let takes_frames = self.takes_commands() && self.waiting.is_empty();
+            let takes_frames = self.takes_frames();
             tokio::select! {
                 woken = outbox.woken() => self.woken(woken)?,
                 begun = current(&mut self.beginning) => {
@@ -234,6 +190,11 @@ impl Open {
         self.beginning.is_none() && self.pending.len() < self.broker.config.limits.commands_in_flight
     }
 
+    /// Whether what the client sends is read now.
+    fn takes_frames(&self) -> bool {
+        self.takes_commands() && self.waiting.is_empty()
+    }
+
     fn due(&self) -> Instant {
         self.heartbeat.due().min(self.expires_at)
     }
@@ -243,12 +204,14 @@ impl Open {
         if self.expires_at <= now {
             return Err(CloseReason::TokenExpired);
         }
-        if self.heartbeat.pong_due.is_some_and(|due| due <= now) {
-            return Err(CloseReason::Silent);
+        if self.heartbeat.is_overdue(now) {
+            if self.takes_frames() {
+                return Err(CloseReason::Silent);
+            }
+            // Nothing was read meanwhile: the answer may well be there.
+            self.heartbeat.wait_on(now);
         }
-        if self.heartbeat.next_ping <= now {
-            self.heartbeat.next_ping = now + self.heartbeat.interval;
-            self.heartbeat.pong_due.get_or_insert(now + self.heartbeat.patience);
+        if self.heartbeat.is_ping_due(now) {
             self.connection.outbox.send([Frame::ping(self.arrivals.ping())]);
         }
         Ok(())
@@ -275,7 +238,7 @@ impl Open {
                 Ok(())
             }
             Woken::Signal(Signal::HandedOver(conversation, seq)) => {
-                self.arrivals.handed.insert(conversation, seq);
+                self.arrivals.hand(conversation, seq);
                 self.heartbeat.soon();
                 Ok(())
             }

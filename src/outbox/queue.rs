@@ -1,0 +1,160 @@
+//! The frames that wait for one socket, and what of them may be dropped. A frame whose first byte left is never.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    io::IoSlice,
+};
+
+use super::{Class, Frame};
+
+/// Frames handed to the kernel in one write.
+pub(super) const FRAMES_PER_WRITE: usize = 32;
+
+/// Frames, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    frames: VecDeque<Frame>,
+    /// Bytes of the first frame that have left.
+    started: usize,
+    /// Bytes of all frames, those that have left included.
+    bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What is still to be written, where that is of one frame.
+    pub(super) fn only(&self) -> Option<&[u8]> {
+        (self.frames.len() == 1).then(|| &self.frames[0].bytes[self.started..])
+    }
+
+    /// What is still to be written, of as many frames as there are slices. Returns how many were filled.
+    pub(super) fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>; FRAMES_PER_WRITE]) -> usize {
+        let mut count = 0;
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            *slice = IoSlice::new(&frame.bytes[if count == 0 { self.started } else { 0 }..]);
+            count += 1;
+        }
+        count
+    }
+
+    /// So many bytes left.
+    pub(super) fn wrote(&mut self, mut written: usize) {
+        while let Some(first) = self.frames.front() {
+            let rest = first.len() - self.started;
+            if written < rest {
+                self.started += written;
+                return;
+            }
+            written -= rest;
+            self.bytes -= first.len();
+            self.started = 0;
+            self.frames.pop_front();
+        }
+        // A connection that once had a long queue does not keep its memory.
+        if self.frames.capacity() > FRAMES_PER_WRITE {
+            self.frames = VecDeque::new();
+        }
+    }
+
+    /// Drops the frames that `which` names, but never one that was started. Returns how many.
+    pub(super) fn drop_unstarted(&mut self, mut which: impl FnMut(&Frame) -> bool) -> u64 {
+        let before = self.frames.len();
+        let mut keep_first = self.started > 0;
+        let mut bytes = 0;
+        self.frames.retain(|frame| {
+            let keep = std::mem::take(&mut keep_first) || !which(frame);
+            bytes += if keep { frame.len() } else { 0 };
+            keep
+        });
+        self.bytes = bytes;
+        (before - self.frames.len()) as u64
+    }
+
+    /// Drops all but the last frame of each state. Returns how many.
+    pub(super) fn drop_stale_states(&mut self) -> u64 {
+        let mut seen = HashSet::new();
+        let mut stale: Vec<bool> = self
+            .frames
+            .iter()
+            .rev()
+            .map(|frame| matches!(frame.class, Class::State(kind) if !seen.insert(kind)))
+            .collect();
+        // `drop_unstarted` walks from the front and passes over the started frame without asking.
+        if self.started > 0 {
+            stale.pop();
+        }
+        self.drop_unstarted(|_| stale.pop().unwrap_or(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue of these, each frame a byte of payload behind two of header.
+    fn queue(classes: &[Class]) -> Queue {
+        let mut queue = Queue::default();
+        for (class, name) in classes.iter().zip("abcdefgh".chars()) {
+            queue.push(Frame { class: *class, ..Frame::text(&name.to_string()) });
+        }
+        queue
+    }
+
+    fn names(queue: &Queue) -> String {
+        queue.frames.iter().map(|frame| char::from(frame.bytes[2])).collect()
+    }
+
+    const STATES: [Class; 6] =
+        [Class::State(1), Class::State(2), Class::Durable, Class::State(1), Class::State(1), Class::State(2)];
+
+    #[test]
+    fn the_last_of_each_state_stays_in_its_place() {
+        let mut queue = queue(&STATES);
+        assert_eq!(queue.drop_stale_states(), 3);
+        assert_eq!((names(&queue).as_str(), queue.bytes()), ("cef", 9));
+    }
+
+    #[test]
+    fn a_frame_that_was_started_stays_whatever_it_is() {
+        let mut stale = queue(&STATES);
+        stale.wrote(1);
+        assert_eq!(stale.drop_stale_states(), 2);
+        assert_eq!((names(&stale).as_str(), stale.only()), ("acef", None));
+        let mut all = queue(&[Class::Typing, Class::Durable]);
+        all.wrote(1);
+        assert_eq!(all.drop_unstarted(|_| true), 1);
+        assert_eq!((names(&all).as_str(), all.bytes(), all.only()), ("a", 3, Some(&b"\x01a"[..])));
+    }
+
+    #[test]
+    fn bytes_leave_in_order_whatever_the_writes_take() {
+        for step in 1..9 {
+            let (mut queue, mut written) = (queue(&[Class::Durable, Class::Typing, Class::Pong]), Vec::new());
+            while !queue.is_empty() {
+                let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+                let count = queue.fill(&mut slices);
+                let next: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).take(step).collect();
+                queue.wrote(next.len());
+                written.extend(next);
+            }
+            assert_eq!((&written[..], queue.bytes()), (&b"\x81\x01a\x81\x01b\x81\x01c"[..], 0), "{step} at a time");
+        }
+    }
+}

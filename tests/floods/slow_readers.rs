@@ -1,0 +1,169 @@
+//! Who reads slowly, or not at all.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    count, raw, raw_listener,
+    support::{Client, Node, RawClient, eventually, opcode, within},
+};
+
+const TOO_SLOW: &str = r#"switchboard_closes_total{reason="too_slow"}"#;
+const WAITING: &str = "switchboard_outbox_bytes";
+
+fn dropped(class: &str) -> String {
+    format!(r#"switchboard_outbox_drops_total{{class="{class}"}}"#)
+}
+
+/// What is read of a socket up to its close: the seqs of messages, and how it closed.
+async fn read_to_the_end(mut client: RawClient) -> (Vec<i64>, Option<(u16, String)>) {
+    let mut seqs = Vec::new();
+    while let Some(frame) = client.read_frame().await {
+        if frame.opcode == opcode::CLOSE {
+            return (seqs, frame.close());
+        }
+        let told: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+        if told["type"] == "message" {
+            seqs.push(told["seq"].as_i64().unwrap());
+        }
+    }
+    (seqs, None)
+}
+
+/// Readers of one conversation, and how long everything they read took to reach them.
+struct Readers {
+    sender: Client,
+    delays: mpsc::Receiver<Duration>,
+    readers: usize,
+    begun: Instant,
+}
+
+impl Readers {
+    async fn of(node: &Node, conversation: &str, readers: usize) -> Self {
+        let mut sender = Client::native(node, "alice").await;
+        sender.join(conversation).await;
+        let (told, delays) = mpsc::channel(10_000);
+        let begun = Instant::now();
+        for at in 0..readers {
+            let mut reader = Client::native(node, &format!("reader-{at}")).await;
+            reader.join(conversation).await;
+            let told = told.clone();
+            tokio::spawn(async move {
+                loop {
+                    let Ok(frame) = reader.recv_or_close().await else { return };
+                    let Some((sent, _)) = frame["content"].as_str().and_then(|text| text.split_once(' ')) else {
+                        continue;
+                    };
+                    let sent = Duration::from_nanos(sent.parse().unwrap());
+                    if told.send(begun.elapsed().saturating_sub(sent)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Self { sender, delays, readers, begun }
+    }
+
+    /// Sends so many messages, and returns the 99th percentile of the delays of all of them at all readers.
+    async fn p99(&mut self, conversation: &str, messages: usize) -> Duration {
+        let padding = "x".repeat(4_000);
+        for _ in 0..messages {
+            let sent = self.begun.elapsed().as_nanos();
+            self.sender.say(conversation, &format!("{sent} {padding}")).await;
+        }
+        let mut delays = Vec::new();
+        while delays.len() < messages * self.readers {
+            delays.push(within("a message to every reader", self.delays.recv()).await.unwrap());
+        }
+        delays.sort();
+        delays[delays.len() * 99 / 100]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_reader_who_stalls_does_not_slow_the_others() {
+    const MESSAGES: usize = 150;
+    let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
+    let mut readers = Readers::of(&node, "team", 50).await;
+    readers.p99("team", 20).await;
+    let alone = readers.p99("team", MESSAGES).await;
+    let stalled = raw_listener(&node, "carol", "team").await;
+    let beside = readers.p99("team", MESSAGES).await;
+    println!("p99 of 50 readers: {alone:?} alone, {beside:?} beside one who stalls");
+    assert_eq!(count(&node, TOO_SLOW).await, 1.0, "it stalled, and was cut off meanwhile");
+    // A delivery that waited for it would have taken until it was reset, which is seconds.
+    assert!(beside < alone * 10 + Duration::from_millis(500), "{alone:?} alone, {beside:?} beside a stalled reader");
+    drop(stalled);
+    node.metric(WAITING, |bytes| bytes == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ephemeral_goes_first_then_the_reader_who_resumes_exactly() {
+    let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    let slow = raw_listener(&node, "carol", "team").await;
+    let mut last = alice.say("team", "the first").await["seq"].as_i64().unwrap();
+    let first = last;
+    // Until the kernel takes no more for it.
+    while count(&node, WAITING).await < 8_192.0 {
+        last = alice.say("team", &"x".repeat(4_000)).await["seq"].as_i64().unwrap();
+    }
+    for at in 0..100 {
+        let typing = json!({"type": "typing", "conversation_id": "team", "active": at % 2 == 0, "ref": at});
+        let status = json!({"type": "status", "status": if at % 2 == 0 { "away" } else { "online" }, "ref": at});
+        for frame in [typing, status] {
+            alice.send(&frame).await;
+            alice.until("ok").await;
+        }
+    }
+    let waiting = count(&node, WAITING).await;
+    assert!((20_000.0..=65_536.0).contains(&waiting), "what waits is counted while it grows: {waiting}");
+    let mut order = Vec::new();
+    while order.last() != Some(&"too slow") {
+        last = alice.say("team", &"x".repeat(1_000)).await["seq"].as_i64().unwrap();
+        let now = node.metrics().await;
+        assert!(now.get(WAITING).unwrap() <= 65_536.0, "never more than the bound");
+        for (series, what) in [(&*dropped("typing"), "typing"), (&dropped("state"), "state"), (TOO_SLOW, "too slow")] {
+            if now.get(series).is_some_and(|count| count > 0.0) && !order.contains(&what) {
+                order.push(what);
+            }
+        }
+    }
+    assert_eq!(order, ["typing", "state", "too slow"]);
+    assert!(count(&node, &dropped("durable")).await > 0.0);
+    let (seqs, close) = read_to_the_end(slow).await;
+    assert_eq!(close, Some((4408, "Too slow: reconnect and resume".into())));
+    assert!(seqs.iter().copied().eq(first..first + seqs.len() as i64), "a prefix, without gaps: {seqs:?}");
+    let has = *seqs.last().unwrap();
+    assert!(has < last);
+    let mut back = Client::native(&node, "carol").await;
+    back.send(&json!({"type": "join", "conversation_id": "team", "since_seq": has, "ref": 1})).await;
+    for expected in has + 1..=last {
+        assert_eq!(back.until("message").await["seq"], expected);
+    }
+    assert!(back.drain().await.iter().all(|frame| frame["type"] != "message"), "and nothing twice");
+    node.metric(WAITING, |bytes| bytes == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_never_reads_is_cut_off() {
+    let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
+    let mut bob = Client::native(&node, "bob").await;
+    bob.join("team").await;
+    for _ in 0..20 {
+        bob.say("team", &"x".repeat(4_000)).await;
+    }
+    let mut greedy = raw(&node, "bob").await;
+    let ask = RawClient::encode(true, opcode::TEXT, br#"{"type":"history","conversation_id":"team","limit":20}"#);
+    // 80 KB each: a few fill the kernel's buffers, one more the outbox.
+    greedy.write(&ask.repeat(20)).await;
+    let cut = || async { (count(&node, TOO_SLOW).await == 1.0).then_some(()) };
+    eventually("the greedy one to be cut off", cut).await;
+    crate::assert_served(&mut bob).await;
+    let (_, close) = read_to_the_end(greedy).await;
+    assert_eq!(close.map(|(code, _)| code), Some(4408));
+    node.metric(WAITING, |bytes| bytes == 0.0).await;
+}

@@ -1,0 +1,36 @@
+//! Clients that vanish without a word.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Client, Link, Node, Proxy, token};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_vanishes_is_found_by_pings_and_goes_offline() {
+    const PING_AND_PATIENCE: Duration = Duration::from_secs(2);
+    let node =
+        Node::dev().set("PING_INTERVAL", "1s").set("PONG_TIMEOUT", "1s").set("PRESENCE_GRACE", "0s").start().await;
+    let mut bob = Client::native(&node, "bob").await;
+    bob.join("team").await;
+    let proxy = Proxy::to(node.address().to_string()).await;
+    let mut alice = Client::connect(&format!("ws://{}/v1/ws?token={}", proxy.address(), token("alice"))).await;
+    alice.join("team").await;
+    let online =
+        |online: bool| move |frame: &serde_json::Value| frame["type"] == "presence" && frame["online"] == online;
+    bob.until_where(online(true)).await;
+    // She answers pings for as long as they reach her.
+    let reading = tokio::spawn(async move { alice.recv_or_close().await });
+    let left = tokio::time::timeout(PING_AND_PATIENCE * 3 / 2, bob.until_where(online(false))).await;
+    assert!(left.is_err(), "{left:?}");
+    proxy.set(Link::Frozen);
+    let vanished = Instant::now();
+    node.metric(r#"switchboard_closes_total{reason="silent"}"#, |count| count == 1.0).await;
+    let found = vanished.elapsed();
+    assert!(found < PING_AND_PATIENCE + Duration::from_secs(1), "{found:?}");
+    let gone = bob.until_where(online(false)).await;
+    println!("who vanished was found after {found:?}, and others knew after {:?}", vanished.elapsed());
+    assert_eq!(gone["user_id"], json!("alice"));
+    drop(reading);
+    crate::assert_served(&mut bob).await;
+}
