@@ -358,10 +358,7 @@ impl Chat {
                     self.note_audiences(&events);
                     self.hub.apply(events);
                 }
-                Notice::Missed => {
-                    self.metrics.bus_missed.inc();
-                    self.catch_up();
-                }
+                Notice::Missed => self.catch_up(),
                 Notice::Departed(departure) => self.departed(departure).await,
                 Notice::Returned(returned) => self.returned(returned).await,
             }

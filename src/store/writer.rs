@@ -159,9 +159,7 @@ impl Lane {
             let (entries, places) = dedupe(&batch);
             match self.append(&entries, &mut doubtful).await {
                 Ok(outcomes) => {
-                    if doubtful {
-                        self.tell_of_found(&entries, &outcomes).await;
-                    }
+                    self.tell_of_found(&entries, &outcomes).await;
                     self.settle(batch, &places, &outcomes);
                 }
                 Err(StoreError::Failed(error)) if batch.len() > 1 => {

@@ -102,15 +102,18 @@ def built(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("making base images wants root")
     buildah = tool("buildah")
-    for name, make in ((BUILD, builder), (FINAL, final)):
-        if run(buildah, "inspect", "--type", "image", name, check=False).returncode != 0:
+    how = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--no-cache"]
+    arguments = ["--build-arg", f"VERSION={VERSION}", "--build-arg", "GIT_COMMIT=abc1234"]
+    try:
+        for name, make in ((BUILD, builder), (FINAL, final)):
             root = tmp_path_factory.mktemp("root")
             make(root)
             image(name, root)
-    arguments = ["--build-arg", f"VERSION={VERSION}", "--build-arg", "GIT_COMMIT=abc1234"]
-    run(buildah, "bud", "--isolation", "chroot", "--format", "docker", "--pull-never", "--no-cache", *arguments, "-t", IMAGE, ROOT)
-    yield IMAGE
-    run(buildah, "rmi", "--force", IMAGE, BUILD, FINAL, check=False)
+            shutil.rmtree(root)
+        run(buildah, "bud", *how, *arguments, "-t", IMAGE, ROOT)
+        yield IMAGE
+    finally:
+        run(buildah, "rmi", "--force", IMAGE, BUILD, FINAL, check=False)
 
 
 def test_it_says_what_it_is(built):

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
+    ear::Ear,
     scene::{TEAM, assert_read, brisk, listener, presence, rest, until_offline, until_status},
     support::{Client, Link, NodeBuilder, Postgres, Proxy, RedisServer, Signal, eventually},
 };
@@ -221,4 +222,30 @@ async fn a_departure_outlives_its_node() {
     told.extend(rest(&mut walt).await);
     assert_eq!((told_of("bob", &told), told_of("ann", &told)), (vec![true, false], vec![true, false]));
     assert_eq!(cluster.online().await, ["walt"]);
+}
+
+/// The node dies between the commit and everything that follows it.
+#[tokio::test]
+async fn what_a_dead_node_stored_is_delivered_when_it_is_sent_again() {
+    let cluster = Cluster::start().await;
+    let server = cluster.database.split([':', '/']).rev().nth(1).unwrap().parse().unwrap();
+    let ear = Ear::before(server, "say-").await;
+    let behind = cluster.database.replace(&format!(":{server}/"), &format!(":{}/", ear.port()));
+    let (one, two) = tokio::join!(cluster.node().set("DATABASE_URL", behind).start(), cluster.node().start());
+    let (mut alice, mut bob) = (listener(&one, "alice").await, listener(&two, "bob").await);
+    ear.deafen();
+    let frame = json!({"type": "send", "conversation_id": TEAM, "content": "say-it", "client_id": "say-it", "ref": 1});
+    alice.send(&frame).await;
+    let database = Postgres::shared().await.connect(cluster.database.rsplit('/').next().unwrap()).await;
+    let seq: i64 = eventually("the commit", || async {
+        let rows = database.query("SELECT seq FROM log WHERE content = 'say-it'", &[]).await.unwrap();
+        rows.first().map(|row| row.get(0))
+    })
+    .await;
+    one.kill().await;
+    let mut alice = listener(&two, "alice").await;
+    alice.send(&frame).await;
+    let ack = alice.until("ack").await;
+    assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(seq), &json!(true)));
+    assert_read(&mut bob, &[(seq, "say-it".to_owned())].into()).await;
 }
