@@ -151,10 +151,10 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
     let senders: Vec<_> =
         (0..SENDERS).map(|at| tokio::spawn(send(balancer.clone(), at, room(at), stopped.clone()))).collect();
     let began = Instant::now();
-    for at in 0..nodes.len() {
+    for node in &mut nodes {
         let fresh = start().await;
         balancer.put_in(&fresh);
-        let old = std::mem::replace(&mut nodes[at], fresh);
+        let old = std::mem::replace(node, fresh);
         balancer.take_out(&old);
         old.signal(Signal::Terminate);
         assert_eq!(old.exit_code().await, 0);
