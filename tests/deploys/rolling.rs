@@ -134,7 +134,7 @@ async fn send(balancer: Balancer, number: usize, room: String, stop: watch::Rece
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_loses_and_doubles_nothing() {
     let stage = Stage::set().await;
-    let start = || stage.node().set("SHUTDOWN_DELAY", "1s").set("DRAIN_WINDOW", "2s").start();
+    let start = || stage.node().set("SHUTDOWN_DELAY", "1s").set("DRAIN_WINDOW", "1s").start();
     let balancer = Balancer::default();
     let mut nodes = Vec::new();
     for _ in 0..3 {
