@@ -58,6 +58,8 @@ type Answer = Result<Response<Payload>, Problem>;
 
 /// How long a new socket may take for its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// How long it may take when the node goes away meanwhile: half a request must not keep it.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// How long a socket may be silent between two requests: longer than proxies keep theirs, so that they close first.
 const BETWEEN_REQUESTS: Duration = Duration::from_secs(75);
 /// How long a request may take.
@@ -143,10 +145,15 @@ impl Site {
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
+                    let soon = Instant::now() + LAST_REQUEST;
+                    if peer.deadline().is_none() && soon < deadline.deadline() {
+                        deadline.as_mut().reset(soon);
+                    }
                 }
                 () = deadline.as_mut() => match peer.deadline() {
                     Some(at) if at > Instant::now() => deadline.as_mut().reset(at),
                     Some(_) => return,
+                    None if stopping => return,
                     None => return self.refused(Refusal::Slow),
                 },
             }

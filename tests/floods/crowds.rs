@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// How many come at once. `CROWD=10000` tries more: this process and the node each need so many files.
+#[expect(clippy::disallowed_methods, reason = "a test's own setting, none of the program's")]
 fn crowd() -> usize {
     std::env::var("CROWD").map_or(2_000, |crowd| crowd.parse().expect("CROWD is a number"))
 }
