@@ -1,0 +1,137 @@
+"""compose.yaml: it is what Compose takes, all it names is there, and its pieces fit together."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from conftest import ROOT, run, tool
+
+TEXT = (ROOT / "compose.yaml").read_text()
+COMPOSE = yaml.safe_load(TEXT)
+SERVICES = COMPOSE["services"]
+NODES = {name: service for name, service in SERVICES.items() if name.startswith("node-")}
+
+
+def mounts(service):
+    """Pairs of what is mounted and where."""
+    return [tuple(mount.split(":")[:2]) for mount in service.get("volumes", [])]
+
+
+def seconds(text):
+    number, unit = re.fullmatch(r"(\d+)(s|m)", text).groups()
+    return int(number) * {"s": 1, "m": 60}[unit]
+
+
+def test_it_follows_the_specification():
+    specification = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
+    specification.PyCompose.from_json(json.dumps(COMPOSE)).validate()
+
+
+def test_podman_compose_reads_it_the_same():
+    read = yaml.safe_load(run(tool("podman-compose"), "-f", ROOT / "compose.yaml", "config").stdout)
+    assert set(read["services"]) == set(SERVICES)
+    for name, node in NODES.items():
+        assert read["services"][name]["environment"] == node["environment"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_mounted_is_there(name):
+    for source, target in mounts(SERVICES[name]):
+        if source.startswith("./"):
+            assert (ROOT / source).exists(), f"{source} for {target}"
+        else:
+            assert source in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_hardened(name):
+    service = SERVICES[name]
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "pid", "devices"} & set(service)
+    if name != "secrets":
+        assert service["restart"] == "unless-stopped" and "healthcheck" in service or name in NODES
+    assert re.fullmatch(r"switchboard|docker\.io/[a-z/]+:v?\d[\w.-]+", service["image"]), "a version is pinned"
+
+
+def test_only_the_way_in_and_the_views_are_published_and_here_alone():
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"nginx", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    inside = {name for name, service in SERVICES.items() if "inside" in service.get("networks", [])}
+    assert inside == {"redis", "postgres", *NODES} and COMPOSE["networks"]["inside"]["internal"]
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_nodes_are_told_what_they_know(name):
+    known = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "docs/configuration.md").read_text()))
+    environment = NODES[name]["environment"]
+    assert set(environment) <= known
+    assert environment["NODE_ID"] == name
+    assert len(NODES) == 2
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_has_the_time_it_needs_to_leave(name):
+    node = NODES[name]
+    needed = seconds(node["environment"]["SHUTDOWN_DELAY"]) + seconds(node["environment"]["DRAIN_WINDOW"]) + 15
+    assert seconds(node["stop_grace_period"]) >= needed
+
+
+def test_nobody_starts_before_what_they_need():
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert needed in SERVICES, f"{name} needs {needed}"
+            expected = "service_completed_successfully" if needed == "secrets" else "service_healthy"
+            assert how["condition"] == expected
+            assert needed == "secrets" or needed in NODES or "healthcheck" in SERVICES[needed]
+
+
+def test_secrets_are_made_once_and_are_what_the_services_read(tmp_path):
+    script = ROOT / "compose/secrets.sh"
+    run("sh", script, tmp_path)
+    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    run("sh", script, tmp_path)
+    assert made == {path.name: path.read_text() for path in tmp_path.iterdir()}, "a second start changes nothing"
+    read = set(re.findall(r"/secrets/([\w.-]+)", TEXT))
+    assert read == set(made) - {"done"}
+    assert re.fullmatch(r"[0-9a-f]{64}", made["jwt-secret"])
+    assert made["database-url"] == f"postgres://switchboard:{made['postgres-password']}@postgres/switchboard"
+    # The file says what the documentation says.
+    documented = re.search(r"^ACL SETUSER (switchboard .*)$", (ROOT / "docs/redis.md").read_text(), re.MULTILINE)[1]
+    password = re.fullmatch(r"redis://switchboard:([0-9a-f]{64})@redis/", made["redis-url"])[1]
+    assert made["redis.acl"].splitlines()[1] == "user " + documented.replace(">secret", f">{password}")
+    # Nothing of it stands in the repository.
+    assert not re.search(r"(?i)(password|secret): (?!/secrets)\S", TEXT)
+
+
+def test_nginx_knows_the_nodes():
+    addresses = re.findall(r"^server (\S+)", (ROOT / "compose/nodes.conf").read_text(), re.MULTILINE)
+    assert addresses == [f"{name}:8000" for name in NODES]
+
+
+def test_prometheus_takes_its_configuration_and_sees_the_nodes(tmp_path):
+    for source, target in mounts(SERVICES["prometheus"]):
+        if source.startswith("./") and (ROOT / source).exists():
+            (tmp_path / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / target.lstrip("/")).write_text((ROOT / source).read_text())
+    path = tmp_path / "etc/prometheus/prometheus.yml"
+    path.write_text(path.read_text().replace("/etc/prometheus", str(path.parent)))
+    assert "SUCCESS" in run(tool("promtool"), "check", "config", path).stdout
+    jobs = yaml.safe_load(path.read_text())["scrape_configs"]
+    targets = {target for job in jobs for group in job["static_configs"] for target in group["targets"]}
+    assert targets == {f"{name}:8001" for name in NODES}
+    assert all(node["environment"]["ADMIN_LISTEN"] == "0.0.0.0:8001" for node in NODES.values())
+    # The alerts tell nodes by this.
+    assert all("switchboard" in job["job_name"] for job in jobs)
+
+
+def test_grafana_finds_dashboards_and_their_source():
+    provisioned = dict(reversed(pair) for pair in mounts(SERVICES["grafana"]))
+    folder = "/etc/grafana/provisioning"
+    source = yaml.safe_load((ROOT / provisioned[f"{folder}/datasources/switchboard.yml"]).read_text())["datasources"]
+    assert [(one["type"], one["url"], one["isDefault"]) for one in source] == [("prometheus", "http://prometheus:9090", True)]
+    provider = yaml.safe_load((ROOT / provisioned[f"{folder}/dashboards/switchboard.yml"]).read_text())["providers"][0]
+    assert list((ROOT / provisioned[provider["options"]["path"]]).glob("*.json"))
