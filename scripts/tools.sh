@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 tools=target/tools
 # Another set of tools is another folder's contents: raise it with every change below.
-done=$tools/done-1
+done=$tools/done-2
 [ -e "$done" ] && exit 0
 
 echo "tools: fetching into $tools"
@@ -34,7 +34,7 @@ python3 -m venv "$tools/python" &&
         podman-compose==1.6.0 ||
     lacking+=("the validators from PyPI")
 npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
-    @kubernetes-models/prometheus-operator@6 @grafana/schema@13 typescript@7 ||
+    @kubernetes-models/prometheus-operator@6 @kubernetes-models/gateway-api@2 @grafana/schema@13 typescript@7 ||
     lacking+=("the schemas from npm")
 
 builders=()

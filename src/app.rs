@@ -14,6 +14,7 @@ use crate::{
     chat::{Chat, Parts},
     config::{Config, StoreBackend, StoreConfig},
     degrade::{Degrade, Link, Part},
+    dialect::Dialect,
     http::Gate,
     listener::{Kind, Listener},
     metrics::Metrics,
@@ -95,6 +96,8 @@ impl Node {
         let config = Arc::new(config);
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
+        // There from the beginning, for those who scale by it.
+        Dialect::ALL.iter().for_each(|dialect| metrics.connections.with_label_values(&[dialect.label()]).set(0));
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { Link::Down } else { Link::Off }));
         let auth = Auth::new(&config.auth, clock.clone())?;
         let store = open_store(&config.store, metrics.clone()).await?;
