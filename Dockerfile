@@ -1,38 +1,41 @@
-# The image: one binary on Debian's C library and certificates. No shell, no root, nothing written.
+# syntax=docker/dockerfile:1
+# A node and nothing else: the binary, the C library, and certificates to trust.
 #
-#   docker build --build-arg VERSION=0.1.0 --build-arg GIT_COMMIT="$(git rev-parse --short HEAD)" -t switchboard .
+#     docker build --build-arg VERSION=0.1.0 --build-arg GIT_COMMIT="$(git rev-parse HEAD)" -t switchboard .
+#
+# For linux/amd64 and linux/arm64.
 
-FROM docker.io/library/rust:1-bookworm AS build
+FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
-
-# What it depends on is built by itself, and kept until Cargo.lock changes.
+# Dependencies first, with an empty program: this layer is made anew only when they change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/load \
+    && touch src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cp src/main.rs benches/load/main.rs \
-    && touch src/lib.rs \
-    && cargo build --release --locked --bin switchboard
-
+    && cargo build --release --locked
 COPY migrations migrations
 COPY src src
 ARG GIT_COMMIT=unknown
-# Newer than what was built in their place.
-RUN touch src/main.rs src/lib.rs && GIT_COMMIT="$GIT_COMMIT" cargo build --release --locked --bin switchboard
+# The files' times may lie before those of the empty program.
+RUN touch src/lib.rs src/main.rs \
+    && GIT_COMMIT="$GIT_COMMIT" cargo build --release --locked
 
 FROM gcr.io/distroless/cc-debian12:nonroot
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG GIT_COMMIT=unknown
-LABEL org.opencontainers.image.title="switchboard" \
+LABEL org.opencontainers.image.title="Switchboard" \
       org.opencontainers.image.description="A connection broker for real-time chat" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$GIT_COMMIT"
 COPY --from=build /src/target/release/switchboard /usr/local/bin/switchboard
-# As numbers, so that Kubernetes can tell that it is not root.
-USER 65532:65532
-# Metrics and probes come from outside the container.
+# Probes and Prometheus come from outside the container.
 ENV ADMIN_LISTEN=0.0.0.0:8001
 EXPOSE 8000 8001
+# By number: Kubernetes can tell of it alone that it isn't root.
+USER 65532:65532
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=4s --start-period=30s CMD ["/usr/local/bin/switchboard", "healthcheck"]
-ENTRYPOINT ["/usr/local/bin/switchboard"]
+HEALTHCHECK --interval=10s --timeout=4s --start-period=30s --retries=3 CMD ["switchboard", "healthcheck"]
+ENTRYPOINT ["switchboard"]
 CMD ["serve"]
