@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod drain;
+mod series;
 
 pub use drain::Drain;
 
@@ -103,6 +104,7 @@ impl Node {
             tracing::info!(applied, "migrations");
         }
         tasks.spawn(store::watch(store.clone(), degrade.clone(), stop.clone()));
+        series::begin(&metrics);
         tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
         let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
@@ -142,6 +144,8 @@ impl Node {
         let (delay, window) =
             if patient { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };
         broker.degrade.drain();
+        broker.metrics.draining.set(1);
+        broker.metrics.drain_deadline.set(broker.clock.now().seconds() + (delay + window + LAST_WAIT).as_secs() as i64);
         tracing::info!(delay_seconds = delay.as_secs(), window_seconds = window.as_secs(), "draining");
         tokio::time::sleep(delay).await;
         broker.stop_accepting.cancel();
