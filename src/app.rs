@@ -14,7 +14,6 @@ use crate::{
     chat::{Chat, Parts},
     config::{Config, StoreBackend, StoreConfig},
     degrade::{Degrade, Link, Part},
-    dialect::Dialect,
     http::Gate,
     listener::{Kind, Listener},
     metrics::Metrics,
@@ -24,6 +23,7 @@ use crate::{
 };
 
 mod drain;
+mod series;
 
 pub use drain::Drain;
 
@@ -96,8 +96,6 @@ impl Node {
         let config = Arc::new(config);
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
-        // There from the beginning, for those who scale by it.
-        Dialect::ALL.iter().for_each(|dialect| metrics.connections.with_label_values(&[dialect.label()]).set(0));
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { Link::Down } else { Link::Off }));
         let auth = Auth::new(&config.auth, clock.clone())?;
         let store = open_store(&config.store, metrics.clone()).await?;
@@ -106,6 +104,7 @@ impl Node {
             tracing::info!(applied, "migrations");
         }
         tasks.spawn(store::watch(store.clone(), degrade.clone(), stop.clone()));
+        series::begin(&metrics);
         tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
         let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
@@ -145,6 +144,8 @@ impl Node {
         let (delay, window) =
             if patient { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };
         broker.degrade.drain();
+        broker.metrics.draining.set(1);
+        broker.metrics.drain_deadline.set(broker.clock.now().seconds() + (delay + window + LAST_WAIT).as_secs() as i64);
         tracing::info!(delay_seconds = delay.as_secs(), window_seconds = window.as_secs(), "draining");
         tokio::time::sleep(delay).await;
         broker.stop_accepting.cancel();
@@ -226,7 +227,6 @@ async fn watch_degrade(degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: Cance
     let mut changes = degrade.changes();
     let mut before = [None, None];
     loop {
-        metrics.draining.set(i64::from(degrade.draining()));
         for (part, before) in [Part::Redis, Part::Store].into_iter().zip(&mut before) {
             let link = degrade.state(part).link;
             if before.replace(link) != Some(link) {

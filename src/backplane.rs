@@ -383,6 +383,11 @@ impl Backplane {
         self.lease.connections_elsewhere()
     }
 
+    /// How many users are online on this node. From memory.
+    pub fn users_here(&self) -> u64 {
+        self.registry.local.online_count()
+    }
+
     /// Takes the node's lease out, once all its connections were unregistered; while some are left it does nothing, so
     /// that other nodes reap them. To be called before `stop` is cancelled, as the last thing.
     pub async fn leave(&self) {

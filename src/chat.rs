@@ -249,6 +249,11 @@ impl Chat {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// How many operations wait to be delivered to this node's sockets.
+    pub fn undelivered(&self) -> usize {
+        self.hub.queued()
+    }
+
     /// Begins a command. A sender's next command may begin once this returned.
     pub async fn begin(self: Arc<Self>, caller: Caller, command: Command) -> Begun {
         let (label, started) = (command.label(), Instant::now());

@@ -231,7 +231,7 @@ impl Hub {
                         self.metrics.delivery_seconds.observe(now.since(entry.at).as_secs_f64());
                         track.order.offer(entry.seq, event.clone(), &mut ready);
                     }
-                    Event::Occurrence { .. } if congested => {}
+                    Event::Occurrence { .. } if congested => self.metrics.ephemeral_dropped.inc(),
                     Event::Occurrence { .. } => ready.push(event.clone()),
                 }
             }
@@ -297,6 +297,11 @@ impl Hub {
         self.heal_if_needed(log, track);
     }
 
+    /// How many operations wait for the shards.
+    pub fn queued(&self) -> usize {
+        self.shards.iter().map(|shard| shard.queued()).sum()
+    }
+
     /// The seq of the last entry of `log` that went out.
     pub fn last(&self, log: &LogId) -> Option<Seq> {
         self.partition(log).get(log).filter(|track| track.based).map(|track| track.order.last())
@@ -327,7 +332,7 @@ impl Hub {
 
     /// Fetches what a log lacks until it lacks nothing.
     async fn heal(self: Arc<Self>, log: LogId) {
-        let mut wait = PATIENCE;
+        let (mut wait, mut stuck) = (PATIENCE, None);
         loop {
             tokio::time::sleep(wait).await;
             let Some((last, known)) = self.gap(&log) else { return };
@@ -335,17 +340,16 @@ impl Hub {
                 let _turn = self.heals.acquire().await;
                 self.source.after(&log, last).await
             };
-            let Ok(fetched) = fetched else {
-                wait = (wait * 2).min(BACKOFF_MAX);
-                continue;
-            };
-            if fetched.is_empty() {
-                self.settle(&log, known);
+            if let Ok(fetched) = fetched {
+                if fetched.is_empty() {
+                    self.settle(&log, known);
+                }
+                let events = fetched.into_iter().map(|entry| Event::Entry { entry: Arc::new(entry), origin: None });
+                self.apply(events.collect());
             }
-            let events = fetched.into_iter().map(|entry| Event::Entry { entry: Arc::new(entry), origin: None });
-            self.apply(events.collect());
             let moved = self.last(&log).is_some_and(|now| now > last);
-            wait = if moved { Duration::ZERO } else { (wait * 2).min(BACKOFF_MAX) };
+            wait = if moved { Duration::ZERO } else { (wait * 2).clamp(PATIENCE, BACKOFF_MAX) };
+            stuck = (wait == BACKOFF_MAX).then(|| stuck.take().unwrap_or_else(|| Stuck::new(self.metrics.clone())));
         }
     }
 
@@ -376,6 +380,22 @@ impl Hub {
 
     fn shard_of(&self, connection: ConnectionId) -> usize {
         self.hasher.hash_one(connection) as usize % self.shards.len()
+    }
+}
+
+/// A gap that withstands, counted for as long as this lives.
+struct Stuck(Arc<Metrics>);
+
+impl Stuck {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.gaps_stuck.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.0.gaps_stuck.dec();
     }
 }
 

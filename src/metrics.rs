@@ -86,9 +86,19 @@ mod make {
 }
 
 metrics! {
+    /// 1 where the node takes new clients; 0 while it drains or is full.
+    ready: IntGauge("ready");
+    /// 1 from the signal to go away to the end.
+    draining: IntGauge("draining");
+    /// When the drain is to be over at the latest, in seconds since 1970; 0 while the node stays.
+    drain_deadline: IntGauge("drain_deadline_timestamp_seconds");
     /// Open WebSockets.
     connections: IntGaugeVec("connections", &["dialect"]);
-    /// The most WebSockets this node takes.
+    /// Users who are online on this node; one who is on two nodes counts on both.
+    users_online: IntGauge("users_online");
+    /// Clients' sockets, HTTP ones included: what counts against the limit.
+    sockets: IntGauge("sockets");
+    /// The most sockets this node takes.
     connections_limit: IntGauge("connections_limit");
     /// WebSockets opened.
     opens: IntCounterVec("opens_total", &["dialect"]);
@@ -108,6 +118,12 @@ metrics! {
     send_seconds: Latency("send_ack_seconds");
     /// From the store's commit to delivery on this node; over nodes it includes the difference of their clocks.
     delivery_seconds: Latency("delivery_seconds");
+    /// Operations that wait for delivery shards.
+    delivery_queue: IntGauge("delivery_queue");
+    /// Typing, presence and the like dropped because too much waited for delivery shards.
+    ephemeral_dropped: IntCounter("ephemeral_dropped_total");
+    /// Comings and goings that were not told with all who are there, because too many waited.
+    audiences_dropped: IntCounter("audiences_dropped_total");
     /// Bytes that wait in outboxes.
     outbox_bytes: IntGauge("outbox_bytes");
     /// Frames dropped for slow readers, by class.
@@ -150,14 +166,14 @@ metrics! {
     gaps_healed: IntCounter("gaps_healed_total");
     /// Gaps that are being fetched now.
     gaps_open: IntGauge("gaps_open");
+    /// Gaps that several tries to fetch did not close.
+    gaps_stuck: IntGauge("gaps_stuck");
     /// Clients told to read anew.
     resyncs: IntCounter("resyncs_total");
     /// 1 while degraded, by part.
     degraded: IntGaugeVec("degraded", &["part"]);
     /// Changes between healthy and degraded, by part.
     degraded_transitions: IntCounterVec("degraded_transitions_total", &["part"]);
-    /// 1 while the node goes away.
-    draining: IntGauge("draining");
     /// Leases of this node: renewals that succeeded.
     lease_renewals: IntCounter("lease_renewals_total");
     /// Times this node found its lease gone and registered anew.

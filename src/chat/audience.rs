@@ -25,9 +25,10 @@ impl Chat {
     pub(super) fn note_audiences(&self, events: &[Event]) {
         for event in events {
             let Event::Occurrence { occurrence, origin } = event else { continue };
-            let concerns = matches!(occurrence.what, Ephemeral::Listening { .. });
-            if concerns && self.hub.is_spoken(&occurrence.log, names_listeners) {
-                let _full = self.audiences.try_send((occurrence.clone(), *origin));
+            let concerns = matches!(occurrence.what, Ephemeral::Listening { .. })
+                && self.hub.is_spoken(&occurrence.log, names_listeners);
+            if concerns && self.audiences.try_send((occurrence.clone(), *origin)).is_err() {
+                self.metrics.audiences_dropped.inc();
             }
         }
     }

@@ -114,6 +114,11 @@ impl Gate {
         self.limit
     }
 
+    /// Sockets that are open now.
+    pub fn sockets(&self) -> usize {
+        self.limit - self.sockets.available_permits()
+    }
+
     /// Whether there is room for another socket.
     pub fn has_room(&self) -> bool {
         self.sockets.available_permits() > 0
@@ -266,10 +271,11 @@ mod tests {
         let first = gate.admit(None);
         let second = gate.admit(None);
         assert!(matches!((&first, &second), (Admission::Admitted(_), Admission::Admitted(_))));
-        assert!(!gate.has_room());
+        assert!(!gate.has_room() && gate.sockets() == 2);
         let third = gate.admit(None);
         assert!(matches!(third, Admission::Refused(Refusal::Full, _)));
         drop(first);
+        assert_eq!(gate.sockets(), 1);
         assert!(matches!(gate.admit(None), Admission::Admitted(_)));
     }
 

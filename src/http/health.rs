@@ -42,7 +42,10 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
             None => (StatusCode::OK, TEXT, "ready\n".into()),
             Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why.into()),
         },
-        Probe::Metrics => (StatusCode::OK, PROMETHEUS, broker.metrics.render().into()),
+        Probe::Metrics => {
+            gauge(broker);
+            (StatusCode::OK, PROMETHEUS, broker.metrics.render().into())
+        }
         Probe::Health => {
             let health = Health::of(broker);
             let status = match health.status {
@@ -71,6 +74,15 @@ fn unready(broker: &Broker) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Sets the gauges of what is known elsewhere anyway: it is enough that they are true when they are asked for.
+fn gauge(broker: &Broker) {
+    let metrics = &broker.metrics;
+    metrics.ready.set(unready(broker).is_none().into());
+    metrics.sockets.set(broker.gate.sockets() as i64);
+    metrics.delivery_queue.set(broker.chat.undelivered() as i64);
+    metrics.users_online.set(broker.chat.backplane.users_here() as i64);
 }
 
 /// What a node says of itself.

@@ -121,9 +121,14 @@ impl Shard {
         self.lock().push_back((log.clone(), op));
     }
 
+    /// How many operations wait.
+    pub(super) fn queued(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Whether too much waits already.
     pub(super) fn congested(&self) -> bool {
-        self.lock().len() >= QUEUE_MAX
+        self.queued() >= QUEUE_MAX
     }
 
     pub(super) fn wake(&self) {

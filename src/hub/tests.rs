@@ -8,17 +8,21 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::*;
 use crate::{
-    model::{Body, Timestamp, UserId},
+    model::{Body, Ephemeral, Occurrence, Timestamp, UserId},
     outbox::Frame,
 };
 
-/// A store of a log's entries 1 to `head`.
+/// A store of a log's entries 1 to `head`; below 0 it can't be read.
 struct Stored(AtomicI64);
 
 #[async_trait]
 impl Source for Stored {
     async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
-        let end = self.0.load(Ordering::SeqCst).min(after + 7);
+        let head = self.0.load(Ordering::SeqCst);
+        let end = head.min(after + 7);
+        if head < 0 {
+            return Err(SourceFailed);
+        }
         Ok((after + 1..=end).map(|seq| entry(log, seq)).collect())
     }
 }
@@ -195,6 +199,36 @@ async fn what_the_store_does_not_have_is_not_waited_for() {
     bench.stored.0.store(4, Ordering::SeqCst);
     bench.hub.apply(vec![event(&bench.log, 4)]);
     assert_eq!(next_seq(&mut client).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_that_can_not_be_closed_counts_as_stuck_until_it_is() {
+    let bench = Bench::new(0);
+    let counts = || (bench.metrics.gaps_stuck.get(), bench.metrics.gaps_healed.get());
+    bench.stored.0.store(-1, Ordering::SeqCst);
+    bench.hub.apply(vec![event(&bench.log, 2)]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(counts(), (0, 0), "a gap that may yet close by itself is not stuck");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(counts(), (1, 0));
+    bench.stored.0.store(2, Ordering::SeqCst);
+    tokio::time::sleep(BACKOFF_MAX).await;
+    assert_eq!(counts(), (0, 1));
+}
+
+#[tokio::test]
+async fn what_is_ephemeral_is_dropped_and_counted_while_too_much_waits() {
+    let bench = Bench::new(0);
+    let (_outbox, _client) = bench.listen(0).await;
+    let what = Ephemeral::Listening { user: UserId::parse("bob").unwrap(), name: "Bob".into(), active: true };
+    let occurrence = Arc::new(Occurrence { log: bench.log.clone(), at: Timestamp::from_micros(0), what });
+    // The shards' tasks have no turn before this one waits for something.
+    while bench.metrics.ephemeral_dropped.get() == 0 {
+        bench.hub.apply(vec![Event::Occurrence { occurrence: occurrence.clone(), origin: None }]);
+    }
+    let waiting = bench.hub.queued();
+    bench.hub.apply(vec![Event::Occurrence { occurrence, origin: None }]);
+    assert_eq!((bench.metrics.ephemeral_dropped.get(), bench.hub.queued()), (2, waiting));
 }
 
 #[tokio::test]

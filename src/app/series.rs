@@ -1,0 +1,39 @@
+//! Series that exist before anything happened: a counter that appears with its first event hides that event from
+//! Prometheus' `rate`, and a share of what never happened would be nothing instead of 0.
+
+use crate::{
+    dialect::Dialect,
+    http::Refusal,
+    metrics::Metrics,
+    model::{CloseReason, Reject},
+    outbox::Class,
+    webhook::Hook,
+};
+
+/// Brings those into being that alerts and dashboards look at.
+pub(super) fn begin(metrics: &Metrics) {
+    for dialect in Dialect::ALL {
+        let label = [dialect.label()];
+        metrics.connections.with_label_values(&label);
+        metrics.opens.with_label_values(&label);
+    }
+    for reason in [CloseReason::ClientLeft, CloseReason::Silent, CloseReason::TooSlow, CloseReason::TokenExpired] {
+        metrics.closes.with_label_values(&[reason.label()]);
+    }
+    for refusal in [Refusal::Full, Refusal::HandshakeRate, Refusal::Draining] {
+        metrics.refusals.with_label_values(&[refusal.label()]);
+    }
+    for reject in [Reject::InvalidToken, Reject::TokenExpired, Reject::AuthTimeout] {
+        metrics.refusals.with_label_values(&[reject.code()]);
+    }
+    for result in ["ok", Reject::Unavailable.code(), Reject::Unknown.code()] {
+        metrics.commands.with_label_values(&["send", result]);
+    }
+    for class in [Class::Durable, Class::Typing, Class::State(0)] {
+        metrics.outbox_drops.with_label_values(&[class.label()]);
+    }
+    for hook in [Hook::Persona, Hook::Notification] {
+        metrics.webhook_queue.with_label_values(&[hook.label()]);
+        metrics.webhook_dropped.with_label_values(&[hook.label()]);
+    }
+}
