@@ -14,6 +14,7 @@
 //! | nginx in front of nodes | [`Nginx::tls`], [`Nginx::plain`] |
 //! | a WebSocket | [`Client::native`], [`Client::rooms`], [`Client::connect`]; [`RawClient`] for malformed frames |
 //! | the other end of a webhook | [`Receiver::start`] |
+//! | Prometheus, with the alerts | [`Prometheus::start`] |
 //! | a token | [`token`], [`token_with`] |
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "every test crate uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
@@ -24,6 +25,7 @@ mod nginx;
 mod node;
 mod postgres;
 mod process;
+mod prometheus;
 mod proxy;
 mod raw;
 mod receiver;
@@ -38,6 +40,7 @@ pub use self::{
     node::{Answer, Metrics, Node, NodeBuilder},
     postgres::{Postgres, connect as connect_to_postgres},
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
+    prometheus::Prometheus,
     proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
     receiver::{Posted, Reaction, Receiver, sign},

@@ -1,0 +1,370 @@
+#!/usr/bin/env python3
+"""Writes dashboards/*.json. Panels are said here in a line each; what Grafana wants around them is the same for all.
+
+    scripts/dashboards.py            writes them
+    scripts/dashboards.py --check    fails where they are not what it would write
+"""
+
+import json
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "dashboards"
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+WIDTH = 24
+REDIS, STORE = 'part="redis"', 'part="store"'
+NOT_OK, RESTART = 'result!="ok"', 'reason="restart"'
+OF = 'job=~"$job", instance=~"$instance"'
+
+
+def metric(name, labels=""):
+    return f"{name if name.startswith('process_') else 'switchboard_' + name}{{{OF}{', ' + labels if labels else ''}}}"
+
+
+def rate(name, labels=""):
+    return f"rate({metric(name, labels)}[$__rate_interval])"
+
+
+def total(name, labels="", by=""):
+    return f"sum{f' by ({by})' if by else ''} ({rate(name, labels)})"
+
+
+def quantile(q, name, by=""):
+    return f"histogram_quantile({q}, sum by (le{', ' + by if by else ''}) ({rate(name + '_bucket')}))"
+
+
+def share(part, whole):
+    """A share that is 0, not nothing, where there is no whole."""
+    return f"({part}) / clamp_min({whole}, 1e-9)"
+
+
+def targets(queries):
+    return [
+        {
+            "refId": chr(ord("A") + at),
+            "datasource": SOURCE,
+            "expr": expr,
+            "legendFormat": legend,
+            "editorMode": "code",
+            "range": True,
+        }
+        for at, (expr, legend) in enumerate(queries)
+    ]
+
+
+def thresholds(*steps):
+    """Green, and from each (value, colour) on that colour."""
+    return {"mode": "absolute", "steps": [{"color": "green", "value": None}] + [{"color": c, "value": v} for v, c in steps]}
+
+
+def panel(kind, title, description, unit, queries, defaults, options, size):
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": SOURCE,
+        "targets": targets(queries),
+        "fieldConfig": {"defaults": {"unit": unit, **defaults}, "overrides": []},
+        "options": options,
+        "gridPos": {"w": size[0], "h": size[1], "x": 0, "y": 0},
+    }
+
+
+def stat(title, description, unit, expr, *steps, legend="", mappings=(), width=3):
+    reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
+    options = {
+        "reduceOptions": reduce,
+        "colorMode": "background" if steps else "none",
+        "graphMode": "none",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "textMode": "value_and_name" if legend else "auto",
+        "wideLayout": True,
+        "showPercentChange": False,
+        "percentChangeColorMode": "standard",
+    }
+    defaults = {"color": {"mode": "thresholds"}, "thresholds": thresholds(*steps), "mappings": list(mappings)}
+    return panel("stat", title, description, unit, [(expr, legend)], defaults, options, (width, 4))
+
+
+def graph(title, description, unit, *queries, stacked=False, limit=None, width=8):
+    custom = {
+        "drawStyle": "line",
+        "lineWidth": 1,
+        "fillOpacity": 20 if stacked else 5,
+        "showPoints": "never",
+        "spanNulls": False,
+        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
+        "thresholdsStyle": {"mode": "line" if limit is not None else "off"},
+    }
+    defaults = {"color": {"mode": "palette-classic"}, "custom": custom, "min": 0}
+    if limit is not None:
+        defaults["thresholds"] = thresholds((limit, "red"))
+    options = {
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    return panel("timeseries", title, description, unit, queries, defaults, options, (width, 8))
+
+
+def row(title, panels, collapsed=False):
+    return {"type": "row", "title": title, "collapsed": collapsed, "panels": panels}
+
+
+def laid_out(rows):
+    """Gives every panel its place and number: rows below each other, panels from left to right. A collapsed row holds its
+    panels, an open one is followed by them."""
+    out, y, number = [], 0, 1
+    for one in rows:
+        inside, x, height = [], 0, 0
+        head = {**one, "id": number, "gridPos": {"w": WIDTH, "h": 1, "x": 0, "y": y}}
+        number, y = number + 1, y + 1
+        for each in one["panels"]:
+            place = each["gridPos"]
+            if x + place["w"] > WIDTH:
+                x, y, height = 0, y + height, 0
+            inside.append({**each, "id": number, "gridPos": {**place, "x": x, "y": y}})
+            number, x, height = number + 1, x + place["w"], max(height, place["h"])
+        y += height
+        out.append({**head, "panels": inside if one["collapsed"] else []})
+        out += [] if one["collapsed"] else inside
+    return out
+
+
+def variable(name, label, query):
+    return {
+        "type": "query",
+        "name": name,
+        "label": label,
+        "datasource": SOURCE,
+        "query": {"query": query, "refId": name},
+        "refresh": 2,
+        "sort": 1,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        "options": [],
+        "hide": 0,
+        "skipUrlSync": False,
+    }
+
+
+def dashboard(uid, title, description, span, rows):
+    source = {
+        "type": "datasource",
+        "name": "datasource",
+        "label": "Data source",
+        "query": "prometheus",
+        "current": {"selected": False, "text": "default", "value": "default"},
+        "options": [],
+        "multi": False,
+        "includeAll": False,
+        "refresh": 1,
+        "hide": 0,
+        "skipUrlSync": False,
+    }
+    return {
+        "id": None,
+        "uid": uid,
+        "title": title,
+        "description": description,
+        "tags": ["switchboard"],
+        "schemaVersion": 41,
+        "version": 1,
+        "editable": False,
+        "fiscalYearStartMonth": 0,
+        "graphTooltip": 1,
+        "timezone": "browser",
+        "time": {"from": f"now-{span}", "to": "now"},
+        "timepicker": {},
+        "refresh": "30s",
+        "annotations": {"list": []},
+        "links": [
+            {
+                "type": "dashboards",
+                "title": "Switchboard",
+                "tags": ["switchboard"],
+                "asDropdown": False,
+                "icon": "external link",
+                "includeVars": True,
+                "keepTime": True,
+                "targetBlank": False,
+                "tooltip": "",
+                "url": "",
+            }
+        ],
+        "templating": {
+            "list": [
+                source,
+                variable("job", "Job", "label_values(switchboard_build_info, job)"),
+                variable("instance", "Node", 'label_values(switchboard_build_info{job=~"$job"}, instance)'),
+            ]
+        },
+        "panels": laid_out(rows),
+    }
+
+
+UP_OR_DOWN = [
+    {"type": "value", "options": {"0": {"text": "up", "index": 0}}},
+    {"type": "range", "options": {"from": 1, "to": None, "result": {"text": "down", "index": 1}}},
+]
+NOT_TAKEN = total("commands_total", 'command="send", result=~"unavailable|unknown"')
+SENDS = total("commands_total", 'command="send"')
+
+VERDICT = row(
+    "Verdict",
+    [
+        stat("Nodes ready", "Nodes that take new clients.", "none", f"sum({metric('ready')})"),
+        stat("Nodes not ready", "Nodes that drain or are full.", "none", f"count({metric('ready')} == 0) or vector(0)", (1, "yellow")),
+        stat("Connections", "Open WebSockets.", "short", f"sum({metric('connections')})"),
+        stat("Messages", "Messages stored and acked.", "ops", total("messages_accepted_total")),
+        stat("Delivery p99", "From the store's commit to a node's sockets.", "s", quantile(0.99, "delivery_seconds"), (0.25, "yellow"), (0.5, "red")),
+        stat("Not taken", "Share of sends that were not taken for reasons that are not the sender's.", "percentunit", share(NOT_TAKEN, SENDS), (0.001, "yellow"), (0.01, "red")),
+        stat("Redis", "Down for any node?", "none", f"sum({metric('degraded', REDIS)})", (1, "red"), mappings=UP_OR_DOWN),
+        stat("Store", "Down for any node?", "none", f"sum({metric('degraded', STORE)})", (1, "red"), mappings=UP_OR_DOWN),
+        stat("Versions", "Nodes of each version.", "none", f"count by (version, commit) ({metric('build_info')})", legend="{{version}} {{commit}}", width=24),
+    ],
+)
+
+ON_CALL = dashboard(
+    "switchboard-on-call",
+    "Switchboard: on call",
+    "Is it well, and if not, where is it not? The alerts' runbook is docs/runbook.md.",
+    "1h",
+    [
+        VERDICT,
+        row(
+            "Connections",
+            [
+                graph("Connections", "Open WebSockets by dialect.", "short", (f"sum by (dialect) ({metric('connections')})", "{{dialect}}"), stacked=True, width=6),
+                graph("Opens", "WebSockets opened a second, by dialect.", "ops", (total("opens_total", by="dialect"), "{{dialect}}"), stacked=True, width=6),
+                graph("Closes by reason", "WebSockets closed a second.", "ops", (total("closes_total", by="reason"), "{{reason}}"), stacked=True, width=6),
+                graph("Refusals by reason", "Connections refused a second, before or while they opened.", "ops", (total("handshake_refusals_total", by="reason"), "{{reason}}"), stacked=True, width=6),
+            ],
+        ),
+        row(
+            "Messages and delivery",
+            [
+                graph("Commands by result", "Commands a second by result; ok is not shown.", "ops", (f"{total('commands_total', NOT_OK, by='command, result')} or vector(0)", "{{command}} {{result}}"), stacked=True),
+                graph("Messages and deliveries", "Messages acked and frames handed to sockets, a second.", "ops", (total("messages_accepted_total"), "messages"), (total("deliveries_total"), "deliveries")),
+                graph("Delivery", "From the store's commit to the sockets of a node; between nodes with the difference of their clocks.", "s", (quantile(0.5, "delivery_seconds"), "p50"), (quantile(0.99, "delivery_seconds"), "p99"), limit=0.5),
+                graph("Ack", "From a send's arrival to its ack.", "s", (quantile(0.5, "send_ack_seconds"), "p50"), (quantile(0.99, "send_ack_seconds"), "p99")),
+                graph("Gaps", "Gaps seen in logs a second, those open now, and those that several tries did not close.", "short", (total("gaps_found_total"), "found/s"), (f"sum({metric('gaps_open')})", "open"), (f"sum({metric('gaps_stuck')})", "stuck"), (total("resyncs_total"), "resyncs/s")),
+                graph("Dropped", "What was dropped a second: for slow readers by class, and because too much waited.", "ops", (total("outbox_drops_total", by="class"), "outbox {{class}}"), (total("ephemeral_dropped_total"), "ephemeral"), (total("bus_publish_dropped_total"), "to other nodes")),
+            ],
+        ),
+        row(
+            "Redis",
+            [
+                graph("Degraded", "Nodes for which a part is down, and whether messages between nodes go through the store.", "short", (f"sum by (part) ({metric('degraded')})", "{{part}} down"), (f"max({metric('relaying')})", "through the store")),
+                graph("Redis: latency", "99 in 100 calls take at most so long, by operation.", "s", (quantile(0.99, "redis_call_seconds", by="operation"), "{{operation}}")),
+                graph("Redis: errors", "Calls that failed a second, by operation.", "ops", (total("redis_errors_total", by="operation"), "{{operation}}"), stacked=True),
+            ],
+        ),
+        row(
+            "Store",
+            [
+                graph("Store: latency", "99 in 100 calls take at most so long, by operation.", "s", (quantile(0.99, "store_call_seconds", by="operation"), "{{operation}}")),
+                graph("Store: errors", "Calls that failed a second, by operation.", "ops", (f"{total('store_errors_total', by='operation')} or vector(0)", "{{operation}}"), stacked=True),
+                graph("Entries per commit", "What a group commit holds on average; 400 at most.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
+            ],
+        ),
+        row(
+            "Auth and limits",
+            [
+                graph("Not let in", "Connections a second whose token was bad or did not come.", "ops", (total("handshake_refusals_total", 'reason=~"invalid_token|token_expired|auth_timeout"', by="reason"), "{{reason}}"), stacked=True),
+                graph("Rate limited", "Sends a second that the rate limit refused.", "ops", (total("rate_limit_refusals_total"), "sends")),
+                graph("Ended for their tokens", "Connections a second that ended with their token.", "ops", (total("closes_total", 'reason="token_expired"'), "expired")),
+            ],
+            collapsed=True,
+        ),
+        row(
+            "Saturation",
+            [
+                graph("Sockets against the limit", "By node.", "percentunit", (f"{metric('sockets')} / {metric('connections_limit')}", "{{instance}}"), limit=0.8),
+                graph("CPU", "Cores in use, by node.", "short", (rate("process_cpu_seconds_total"), "{{instance}}")),
+                graph("Memory", "Resident, by node.", "bytes", (metric("process_resident_memory_bytes"), "{{instance}}")),
+                graph("Open files", "Of those that a node may open.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
+                graph("Queues", "What waits: for delivery, to be published, to be received.", "short", (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive")),
+                graph("Outboxes", "Bytes that wait for slow readers.", "bytes", (f"sum({metric('outbox_bytes')})", "waiting")),
+            ],
+            collapsed=True,
+        ),
+        row(
+            "Rollout",
+            [
+                graph("Nodes by version", "Nodes of each version.", "short", (f"count by (version, commit) ({metric('build_info')})", "{{version}} {{commit}}"), stacked=True),
+                graph("Draining", "Nodes that go away, and their connections' closes a second.", "short", (f"sum({metric('draining')})", "nodes"), (f"{total('closes_total', RESTART)} or vector(0)", "closes/s")),
+                graph("Uptime", "Since each node started.", "s", (f"time() - {metric('process_start_time_seconds')}", "{{instance}}")),
+                graph("Leases", "Leases that were lost a second, and connections of dead nodes that were cleaned up.", "ops", (total("lease_losses_total"), "lost"), (total("reaped_connections_total"), "reaped")),
+            ],
+            collapsed=True,
+        ),
+    ],
+)
+
+CAPACITY = dashboard(
+    "switchboard-capacity",
+    "Switchboard: capacity",
+    "What is used of what there is, what things cost, and when more is needed. docs/scaling.md says what to add.",
+    "7d",
+    [
+        row(
+            "Connections",
+            [
+                graph("Sockets against the limit", "By node; above 80 % add nodes.", "percentunit", (f"{metric('sockets')} / {metric('connections_limit')}", "{{instance}}"), limit=0.8),
+                graph("Connections and limit", "Over all nodes.", "short", (f"sum({metric('connections')})", "connections"), (f"sum({metric('connections_limit')})", "limit"), (f"sum({metric('users_online')})", "users")),
+                graph("Connections in a week", "As the last day goes on, a line through it.", "short", (f"clamp_min(sum(predict_linear({metric('connections')}[1d], 7 * 86400)), 0)", "in a week"), (f"sum({metric('connections')})", "now")),
+                graph("Memory per connection", "Resident memory of a node by its sockets; it means little for an empty node.", "bytes", (f"{metric('process_resident_memory_bytes')} / clamp_min({metric('sockets')}, 1)", "{{instance}}")),
+                graph("Open files", "Of those that a node may open.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
+                graph("Lifetime of connections", "Half of those that ended had lasted at most so long.", "s", (quantile(0.5, "connection_duration_seconds"), "p50")),
+            ],
+        ),
+        row(
+            "Work",
+            [
+                graph("CPU", "Cores in use, by node.", "short", (rate("process_cpu_seconds_total"), "{{instance}}")),
+                graph("CPU per delivery", "All a node's CPU, by the frames it handed to sockets.", "s", (share(f"sum({rate('process_cpu_seconds_total')})", total("deliveries_total")), "per delivery")),
+                graph("Deliveries per message", "Sockets that a message reaches, on average.", "short", (share(total("deliveries_total"), total("messages_accepted_total")), "deliveries")),
+                graph("Logs followed", "Conversations and inboxes, by node.", "short", (metric("followed_logs"), "{{instance}}")),
+                graph("Queues", "What waits: for delivery, to be published, to be received, for webhooks.", "short", (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive"), (f"sum by (hook) ({metric('webhook_queue')})", "{{hook}}"), (f"sum({metric('notification_queue')})", "notifications")),
+                graph("Outboxes", "Bytes that wait for slow readers, by node.", "bytes", (metric("outbox_bytes"), "{{instance}}")),
+            ],
+        ),
+        row(
+            "Redis",
+            [
+                graph("Calls", "A second, by operation.", "ops", (total("redis_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
+                graph("Calls per message", "All calls, connects and presence among them, by messages.", "short", (share(total("redis_call_seconds_count"), total("messages_accepted_total")), "calls")),
+                graph("Time per call", "The mean, by operation.", "s", (share(total("redis_call_seconds_sum", by="operation"), total("redis_call_seconds_count", by="operation")), "{{operation}}")),
+                graph("Cache", "Share of resumes that the recent-message cache served.", "percentunit", (share(total("recent_cache_hits_total"), f"{total('recent_cache_hits_total')} + {total('recent_cache_misses_total')}"), "served")),
+            ],
+        ),
+        row(
+            "Store",
+            [
+                graph("Calls", "A second, by operation.", "ops", (total("store_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
+                graph("Calls per message", "All calls by messages; below one where commits are gathered.", "short", (share(total("store_call_seconds_count"), total("messages_accepted_total")), "calls")),
+                graph("Entries per commit", "What a group commit holds on average; 400 at most.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
+                graph("Time per call", "The mean, by operation.", "s", (share(total("store_call_seconds_sum", by="operation"), total("store_call_seconds_count", by="operation")), "{{operation}}")),
+            ],
+        ),
+    ],
+)
+
+
+def main():
+    stale = []
+    for name, one in (("on-call", ON_CALL), ("capacity", CAPACITY)):
+        path, text = FOLDER / f"{name}.json", json.dumps(one, indent=2, ensure_ascii=False) + "\n"
+        if "--check" not in sys.argv:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            stale.append(path.name)
+    if stale:
+        sys.exit(f"not what scripts/dashboards.py writes: {', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()
