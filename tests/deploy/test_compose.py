@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import yaml
@@ -135,3 +136,14 @@ def test_grafana_finds_dashboards_and_their_source():
     assert [(one["type"], one["url"], one["isDefault"]) for one in source] == [("prometheus", "http://prometheus:9090", True)]
     provider = yaml.safe_load((ROOT / provisioned[f"{folder}/dashboards/switchboard.yml"]).read_text())["providers"][0]
     assert list((ROOT / provisioned[provider["options"]["path"]]).glob("*.json"))
+
+
+def test_its_services_work_together(tmp_path):
+    if not (ROOT / "target/debug/switchboard").exists():
+        pytest.skip("there is no target/debug/switchboard: cargo build makes it")
+    own = [tool("unshare"), "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    for program in ("nginx", "prometheus", "redis-server", "psql", "ip"):
+        tool(program)
+    if run(*own, "true", check=False).returncode != 0:
+        pytest.skip("namespaces can't be made here: that takes root")
+    assert "all of it works" in run(*own, sys.executable, ROOT / "tests/deploy/compose_up.py", tmp_path, timeout=120).stdout
