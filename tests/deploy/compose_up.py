@@ -1,16 +1,17 @@
-"""Starts the services of compose.yaml as processes of this machine, with the files, settings and commands that stand there,
-and uses them: run in namespaces of its own, which end it all when this ends (see test_compose.py).
+"""Starts the services of compose.yaml as processes of this machine, with the files, settings and commands that stand
+there, and uses them. Run it in namespaces of its own, as test_compose.py does: they end it all when this ends, and nothing
+that is mounted here is seen outside.
 
-What differs from containers: the services share this machine's files and one network, where each has an address of its own
-by the name that compose.yaml gives it; and Grafana is missing.
+What differs from containers: the services share this machine's files and one network, where each has an address of its
+own by the name that compose.yaml gives it; and Grafana is missing.
 """
 
 import base64
 import json
 import os
 import re
+import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -21,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 PROGRAM = ROOT / "target/debug/switchboard"
 ADDRESSES = {name: f"127.0.1.{last}" for last, name in enumerate(SERVICES, 1)}
-WORK = Path(sys.argv[1])
+# Any folder that all machines have: what is written there is gone afterwards.
+WORK = Path("/mnt")
 SECRETS = WORK / "secrets"
 POSTGRES = max(Path("/usr/lib/postgresql").iterdir(), key=lambda path: int(path.name)) / "bin"
 
@@ -59,6 +61,11 @@ def get(url, token=None):
         return json.load(answer)
 
 
+def private(folder):
+    """Puts an empty folder in a folder's place."""
+    done("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
+
+
 def network():
     done("ip", "link", "set", "lo", "up")
     hosts = WORK / "hosts"
@@ -83,13 +90,15 @@ def redis():
 def postgres():
     environment = SERVICES["postgres"]["environment"]
     data, user = WORK / "postgres", environment["POSTGRES_USER"]
-    as_user = {"user": "postgres", "group": "postgres", "cwd": "/", "env": {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}}
+    own = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+    as_user = {"user": "postgres", "group": "postgres", "cwd": "/", "env": own}
     data.mkdir()
     done("chown", "postgres", data)
     password = here(environment["POSTGRES_PASSWORD_FILE"])
     done(POSTGRES / "initdb", "-D", data, "-U", user, "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync",
          f"--pwfile={password}", stdout=subprocess.DEVNULL, **as_user)
-    start(POSTGRES / "postgres", "-D", data, "-c", "listen_addresses=*", "-c", f"unix_socket_directories={data}", **as_user)
+    where = ["-c", "listen_addresses=*", "-c", f"unix_socket_directories={data}"]
+    start(POSTGRES / "postgres", "-D", data, *where, **as_user)
     eventually("PostgreSQL", lambda: subprocess.run(["pg_isready", "-q", "-h", "postgres"]).returncode == 0)
     done("createdb", "-h", data, "-U", user, environment["POSTGRES_DB"], **as_user)
 
@@ -109,14 +118,14 @@ def node(name):
 
 
 def nginx():
-    done("mount", "-t", "tmpfs", "tmpfs", "/run")
-    done("mount", "-t", "tmpfs", "tmpfs", "/var/log/nginx")
+    private("/run")
+    private("/var/log/nginx")
     mount("nginx")
-    program = next(path for path in ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"] if os.path.exists(path))
-    start(program, "-g", "daemon off;")
+    start("nginx", "-g", "daemon off;")
 
 
 def prometheus():
+    private("/etc/prometheus")
     mount("prometheus")
     (WORK / "prometheus").mkdir()
     start("prometheus", *map(here, SERVICES["prometheus"]["command"]), stderr=subprocess.DEVNULL)
@@ -126,8 +135,6 @@ class Socket:
     """As little of a WebSocket as is needed."""
 
     def __init__(self, path):
-        import socket
-
         self.stream = socket.create_connection(("127.0.0.1", 80), timeout=20)
         key = base64.b64encode(os.urandom(16)).decode()
         self.stream.sendall(
@@ -154,36 +161,39 @@ class Socket:
                 return frame
 
 
+def token(user):
+    minted = [PROGRAM, "token", "--user", user]
+    return subprocess.run(minted, env=settings("node-1"), capture_output=True, text=True, check=True).stdout.strip()
+
+
 def chat():
     """Two on different nodes, through nginx, with tokens as compose.yaml tells to make them."""
-    minted = lambda user: subprocess.run([PROGRAM, "token", "--user", user], env=settings("node-1"), capture_output=True,
-                                         text=True, check=True).stdout.strip()
-    alice, bob = minted("alice"), minted("bob")
-    sockets = [Socket(f"/ws/lobby?token={token}") for token in (alice, bob)]
+    tokens = [token("alice"), token("bob")]
+    sockets = [Socket(f"/ws/lobby?token={token}") for token in tokens]
     for one in sockets:
         one.until("connected")
     url = "http://127.0.0.1/api/connections/info"
-    nodes = {get(url, token)["connections"][0]["node"] for token in (alice, bob)}
-    assert nodes == {"node-1", "node-2"}, nodes
+    assert {get(url, token)["connections"][0]["node"] for token in tokens} == {"node-1", "node-2"}
     sockets[0].send({"type": "send_message", "data": {"content": "hello"}})
     assert "hello" in json.dumps(sockets[1].until("new_message"))
 
 
 def watched():
     """Prometheus reaches both nodes, and has the alerts."""
-    targets = lambda: get("http://127.0.0.1:9090/api/v1/targets")["data"]["activeTargets"]
-    eventually("both targets", lambda: [target["health"] for target in targets()] == ["up", "up"])
+
+    def reached():
+        targets = get("http://127.0.0.1:9090/api/v1/targets")["data"]["activeTargets"]
+        return [target["health"] for target in targets] == ["up", "up"]
+
+    eventually("both nodes in Prometheus", reached)
     groups = get("http://127.0.0.1:9090/api/v1/rules")["data"]["groups"]
     assert groups and all(rule["health"] != "err" for group in groups for rule in group["rules"])
 
 
 def main():
+    private(WORK)
     network()
     SECRETS.mkdir()
-    # PostgreSQL's user reads its password; nobody else is in these namespaces.
-    for path in (WORK, *WORK.parents):
-        if path != Path("/tmp") and path.is_relative_to("/tmp"):
-            path.chmod(0o755)
     done("sh", ROOT / "compose/secrets.sh", SECRETS)
     redis()
     postgres()
