@@ -120,6 +120,8 @@ def rust_base(builder):
     root = builder.folder / "rust"
     packages = "gcc,libc6-dev,ca-certificates"
     run(tool("debootstrap"), "--variant=minbase", f"--include={packages}", "bookworm", root)
+    # Whom this machine trusts: crates may come through a proxy of its own.
+    shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs/ca-certificates.crt")
     toolchain = run("rustc", "--print", "sysroot").stdout.strip()
     shutil.copytree(toolchain, root / "usr/local/rust", symlinks=True, ignore=shutil.ignore_patterns("doc", "share"))
     cargo = root / "usr/local/cargo"

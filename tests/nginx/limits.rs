@@ -120,7 +120,7 @@ async fn a_balancer_s_word_is_taken_and_nobody_else_s() {
 async fn the_proxy_protocol_tells_the_address_too() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes())
-        .change("server-plain.conf", " reuseport;", " proxy_protocol reuseport;")
+        .change("server-plain.conf", " reuseport", " proxy_protocol reuseport")
         .change("server-plain.conf", "real_ip_header X-Forwarded-For;", "real_ip_header proxy_protocol;")
         .start()
         .await;
