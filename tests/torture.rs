@@ -14,5 +14,46 @@ mod support;
 mod checker;
 #[path = "torture/checker_tests.rs"]
 mod checker_tests;
+#[path = "torture/client.rs"]
+mod client;
+#[path = "torture/cluster.rs"]
+mod cluster;
+#[path = "torture/desk.rs"]
+mod desk;
+#[path = "torture/faults.rs"]
+mod faults;
 #[path = "torture/history.rs"]
 mod history;
+#[path = "torture/nemesis.rs"]
+mod nemesis;
+#[path = "torture/report.rs"]
+mod report;
+#[path = "torture/run.rs"]
+mod run;
+#[path = "torture/socket.rs"]
+mod socket;
+
+use std::time::Duration;
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    #[expect(clippy::disallowed_methods, reason = "a setting of the test, not of the program")]
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: make torture"]
+async fn everything_holds_under_torture() {
+    let seed = setting("TORTURE_SEED").unwrap_or_else(rand::random);
+    let seconds = setting("TORTURE_SECONDS").unwrap_or(90);
+    let run = run::Run::drawn(seed, Duration::from_secs(seconds));
+    eprintln!("TORTURE_SEED={seed} TORTURE_SECONDS={seconds}\n{}", run.plan);
+    let (evidence, cluster) = run::run(&run).await;
+    eprintln!("{}", report::figures(&evidence));
+    let violations = checker::check(&evidence);
+    if !violations.is_empty() {
+        eprintln!("{}", report::failure(&run, &evidence, &violations, &cluster).await);
+        panic!("TORTURE_SEED={seed}: {} violations", violations.len());
+    }
+}

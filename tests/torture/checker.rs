@@ -22,6 +22,8 @@ pub struct Evidence {
     pub presence: Vec<Presence>,
     /// What must have come back to where it was.
     pub figures: Vec<Figure>,
+    /// What did not come back, or not in good order, once its fault was over.
+    pub lost: Vec<String>,
     /// How soon after its ack an entry must have reached everybody who listens.
     pub delivered_within: Duration,
 }
@@ -59,6 +61,13 @@ pub struct Figure {
     pub slack: u64,
 }
 
+impl Figure {
+    /// Whether it is back where it was.
+    pub fn is_well(&self) -> bool {
+        self.after <= self.before + self.slack
+    }
+}
+
 /// Something that must not be.
 #[derive(Debug)]
 pub struct Violation {
@@ -83,6 +92,7 @@ pub enum Rule {
     Settled,
     PresenceIsTrue,
     NothingLeaks,
+    EverythingComesBack,
 }
 
 /// Everything that is wrong.
@@ -98,6 +108,7 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
         settled,
         presence_is_true,
         nothing_leaks,
+        everything_comes_back,
     ];
     rules.into_iter().flat_map(|rule| rule(evidence)).collect()
 }
@@ -394,10 +405,15 @@ fn presence_is_true(evidence: &Evidence) -> Vec<Violation> {
 
 /// What was taken up was given back.
 fn nothing_leaks(evidence: &Evidence) -> Vec<Violation> {
-    let grown = evidence.figures.iter().filter(|figure| figure.after > figure.before + figure.slack);
+    let grown = evidence.figures.iter().filter(|figure| !figure.is_well());
     let violation = |Figure { name, before, after, slack }: &Figure| {
         let what = format!("{name}: {after} after, {before} before, {slack} more would do");
         violation(Rule::NothingLeaks, what, [])
     };
     grown.map(violation).collect()
+}
+
+/// What a fault ended is there again, and what was asked to leave did so in good order.
+fn everything_comes_back(evidence: &Evidence) -> Vec<Violation> {
+    evidence.lost.iter().map(|what| violation(Rule::EverythingComesBack, what.clone(), [])).collect()
 }

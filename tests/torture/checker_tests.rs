@@ -172,7 +172,7 @@ fn only_the_connection_that_sent_goes_without_a_copy() {
 
 #[test]
 fn deliveries_come_in_time() {
-    let late = |what: Option<What>| {
+    let late = || {
         let mut case = Case::new();
         case.invoke("a1").stored(1, "a1").ok(1, "a1");
         case.0.history.extend((0..10).map(|second| Record {
@@ -180,17 +180,16 @@ fn deliveries_come_in_time() {
             session: None,
             what: What::Fault { fault: "none".into(), begins: true },
         }));
-        what.into_iter().for_each(|what| drop(case.note(BOB, what)));
         case.deliver(BOB, 1, "a1");
         case
     };
-    late(None).breaks(&[Rule::DeliveredInTime]);
-    let mut stalled = late(None);
+    late().breaks(&[Rule::DeliveredInTime]);
+    let mut stalled = late();
     let at = Duration::from_secs(4);
     let stall = Record { at, session: Some(Session { client: BOB, number: 1 }), what: What::Stall { begins: true } };
     stalled.0.history.insert(4, stall);
     stalled.is_well();
-    let mut patient = late(None);
+    let mut patient = late();
     patient.0.delivered_within = Duration::from_secs(60);
     patient.is_well();
 }
@@ -242,4 +241,11 @@ fn figures_come_back() {
     };
     grows(12).is_well();
     grows(13).breaks(&[Rule::NothingLeaks]);
+}
+
+#[test]
+fn what_was_ended_comes_back() {
+    let mut case = Case::said(1, "a1");
+    case.0.lost.push("node 1 was asked to end, and did so with 1".into());
+    case.breaks(&[Rule::EverythingComesBack]);
 }
