@@ -138,14 +138,13 @@ struct Operation {
     failed: Vec<usize>,
     unknown: usize,
     given_up: bool,
-    /// The lines of its acks, and whether an earlier try had been stored.
-    acked: Vec<(usize, bool)>,
+    acked: bool,
 }
 
 impl Operation {
     /// Whether the client was told of each try that it was not stored.
     fn refused(&self) -> bool {
-        self.acked.is_empty() && self.failed.len() == self.invoked.len()
+        !self.acked && self.failed.len() == self.invoked.len()
     }
 }
 
@@ -154,7 +153,7 @@ fn operations(evidence: &Evidence) -> BTreeMap<&Name, Operation> {
     for (line, record) in evidence.history.iter().enumerate() {
         match &record.what {
             What::Invoke { id, .. } => operations.entry(id).or_default().invoked.push(line),
-            What::Ok { id, duplicate, .. } => operations.entry(id).or_default().acked.push((line, *duplicate)),
+            What::Ok { id, .. } => operations.entry(id).or_default().acked = true,
             What::Unknown { id } => operations.entry(id).or_default().unknown += 1,
             What::Fail { id, last, .. } => {
                 let operation = operations.entry(id).or_default();
@@ -167,21 +166,13 @@ fn operations(evidence: &Evidence) -> BTreeMap<&Name, Operation> {
     operations
 }
 
-/// What was refused is neither in the store nor was it delivered; nor was a refused try stored after all.
+/// What was refused is neither in the store nor was it delivered.
 fn refused_never_was(evidence: &Evidence) -> Vec<Violation> {
     let operations = operations(evidence);
     let mut found = Vec::new();
-    for (id, operation) in &operations {
-        let stored_before = operation.acked.first().filter(|(_, duplicate)| *duplicate);
-        if let Some((line, _)) = stored_before.filter(|_| operation.unknown == 0 && operation.acked.len() == 1) {
-            let what = format!("{id} was stored by a try that was refused");
-            found.push(violation(Rule::RefusedNeverWas, what, operation.failed.iter().copied().chain([*line])));
-        }
-    }
-    let refused = |id: &Name| operations.get(id).filter(|operation| operation.refused());
     for (conversation, log) in &evidence.store {
         for (seq, row) in &log.rows {
-            if let Some(operation) = refused(&row.id) {
+            if let Some(operation) = operations.get(&row.id).filter(|operation| operation.refused()) {
                 let what = format!("{} was refused, and the store has it as {conversation} {seq}", row.id);
                 found.push(violation(Rule::RefusedNeverWas, what, operation.failed.clone()));
             }
@@ -189,7 +180,12 @@ fn refused_never_was(evidence: &Evidence) -> Vec<Violation> {
     }
     for (line, record) in evidence.history.iter().enumerate() {
         let What::Deliver { conversation, entry: Delivered { seq, id: Some(id), .. } } = &record.what else { continue };
-        if let Some(operation) = refused(id) {
+        // Not yet, or never, tried again after the last refusal.
+        let refused = |operation: &&Operation| {
+            let tries = operation.invoked.iter().filter(|at| **at < line).count();
+            tries == operation.failed.iter().filter(|at| **at < line).count() || operation.refused()
+        };
+        if let Some(operation) = operations.get(id).filter(|operation| operation.unknown == 0).filter(refused) {
             let what = format!("{id} was refused, and delivered as {conversation} {seq}");
             found.push(violation(Rule::RefusedNeverWas, what, operation.failed.iter().copied().chain([line])));
         }
@@ -318,11 +314,19 @@ struct Listening {
     got: HashMap<i64, Duration>,
 }
 
-/// Everybody who listens has got an entry some time after its ack; who stopped reading meanwhile is excused.
-fn delivered_in_time(evidence: &Evidence) -> Vec<Violation> {
-    let (own, limit) = (own(&evidence.history), evidence.delivered_within);
-    let mut listening = BTreeMap::<(Session, &Name), Listening>::new();
-    let mut acks = Vec::new();
+/// How long after its ack (a line of the history) a session that listened had to wait for an entry; at least, where it
+/// ended, or stopped reading, without it.
+#[derive(Debug)]
+struct Wait<'a> {
+    ack: usize,
+    session: Session,
+    conversation: &'a Name,
+    seq: i64,
+    lasted: Duration,
+}
+
+fn waits(evidence: &Evidence) -> Vec<Wait<'_>> {
+    let (own, mut listening, mut acks) = (own(&evidence.history), BTreeMap::new(), Vec::new());
     for (line, record) in evidence.history.iter().enumerate() {
         let (Some(session), at) = (record.session, record.at) else { continue };
         match &record.what {
@@ -345,19 +349,32 @@ fn delivered_in_time(evidence: &Evidence) -> Vec<Violation> {
         }
     }
     let end = evidence.history.last().map_or(Duration::ZERO, |record| record.at);
-    let mut found = Vec::new();
-    for (line, acked, conversation, seq) in acks {
-        let due = acked + limit;
-        for ((session, of), one) in &listening {
-            let there = *of == conversation && one.begun < acked && one.ended.unwrap_or(end) > due && one.from < seq;
-            let late = || one.got.get(&seq).is_none_or(|at| *at > due);
-            if there && late() && !spared(evidence, &own, *session, conversation, seq) {
-                let what = format!("{conversation} {seq}: {session:?} has not got it {limit:?} after its ack");
-                found.push(violation(Rule::DeliveredInTime, what, [line]));
+    let mut waits = Vec::new();
+    for (ack, at, conversation, seq) in acks {
+        for ((session, _), one) in listening.iter().filter(|((_, of), _)| *of == conversation) {
+            let until = one.got.get(&seq).copied().unwrap_or(end).min(one.ended.unwrap_or(end));
+            if one.begun < at && one.from < seq && !spared(evidence, &own, *session, conversation, seq) {
+                let lasted = until.saturating_sub(at);
+                waits.push(Wait { ack, session: *session, conversation, seq, lasted });
             }
         }
     }
-    found
+    waits
+}
+
+/// The longest that anybody who listened had to wait for an entry.
+pub fn longest_wait(evidence: &Evidence) -> Duration {
+    waits(evidence).iter().map(|wait| wait.lasted).max().unwrap_or_default()
+}
+
+/// Everybody who listens gets an entry soon after its ack.
+fn delivered_in_time(evidence: &Evidence) -> Vec<Violation> {
+    let waits = waits(evidence).into_iter().filter(|wait| wait.lasted > evidence.delivered_within);
+    let violation = |Wait { ack, session, conversation, seq, lasted }: Wait<'_>| {
+        let what = format!("{conversation} {seq}: {session:?} waited for it for {lasted:?}");
+        violation(Rule::DeliveredInTime, what, [ack])
+    };
+    waits.map(violation).collect()
 }
 
 /// On one connection and in one conversation, acks come in the order of the sends, and so do the seqs.
@@ -388,7 +405,7 @@ fn acks_in_order(evidence: &Evidence) -> Vec<Violation> {
 /// Every operation came to an end: acked, or refused and given up.
 fn settled(evidence: &Evidence) -> Vec<Violation> {
     let operations = operations(evidence);
-    let open = operations.into_iter().filter(|(_, operation)| operation.acked.is_empty() && !operation.given_up);
+    let open = operations.into_iter().filter(|(_, operation)| !operation.acked && !operation.given_up);
     open.map(|(id, operation)| violation(Rule::Settled, format!("{id} has no outcome"), operation.invoked)).collect()
 }
 

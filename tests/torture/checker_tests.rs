@@ -113,8 +113,11 @@ fn refused_means_never() {
     unknown.invoke("a1").unknown("a1").invoke("a1").fail("a1", true).stored(1, "a1").deliver(BOB, 1, "a1");
     unknown.is_well();
     let mut stored_after_all = Case::new();
-    stored_after_all.invoke("a1").fail("a1", false).invoke("a1").stored(1, "a1").duplicate(1, "a1");
-    stored_after_all.deliver(ALICE, 1, "a1").deliver(BOB, 1, "a1").breaks(&[Rule::RefusedNeverWas]);
+    stored_after_all.invoke("a1").fail("a1", false).stored(1, "a1").deliver(BOB, 1, "a1").invoke("a1").ok(1, "a1");
+    stored_after_all.breaks(&[Rule::RefusedNeverWas]);
+    let mut tried_again = Case::new();
+    tried_again.invoke("a1").fail("a1", false).invoke("a1").stored(1, "a1").deliver(BOB, 1, "a1").ok(1, "a1");
+    tried_again.is_well();
 }
 
 #[test]

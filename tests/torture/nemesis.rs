@@ -167,24 +167,16 @@ impl Plan {
         }
         Self(steps)
     }
-
-    /// The longest time over which one fault followed another without a pause of `pause`.
-    pub fn longest_trouble(&self, pause: Duration) -> Duration {
-        let (mut longest, mut begun, mut end) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        for step in self.0.iter().filter(|step| step.fault.target() != Target::Nothing) {
-            if step.at > end + pause {
-                begun = step.at;
-            }
-            end = end.max(step.at + step.lasts);
-            longest = longest.max(end - begun);
-        }
-        longest
-    }
 }
 
-/// How long after its end a target is left alone: a node that was asked to end takes its time.
+/// How long after its end a target is left alone: what a node lost it must be able to find again, and one that was asked
+/// to end takes its time.
 fn settling(fault: Fault) -> Duration {
-    if matches!(fault, Fault::NodeReplaced(_)) { Duration::from_secs(8) } else { Duration::from_millis(500) }
+    match fault.target() {
+        _ if matches!(fault, Fault::NodeReplaced(_)) => Duration::from_secs(8),
+        Target::Redis => Duration::from_secs(3),
+        _ => Duration::from_millis(500),
+    }
 }
 
 impl fmt::Display for Plan {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    checker::{Evidence, Violation},
+    checker::{Evidence, Violation, longest_wait},
     cluster::Cluster,
     history::What,
     run::Run,
@@ -24,7 +24,7 @@ pub fn figures(evidence: &Evidence) -> String {
     let count = |wanted: fn(&What) -> bool| evidence.history.iter().filter(|record| wanted(&record.what)).count();
     let mut text = format!(
         "{} faults, {} connections, {} resumes ({} resyncs), {} tries, {} acks ({} duplicates), {} refusals, \
-         {} unknown, {} deliveries, {} entries in {} conversations; each within {:?} of its ack",
+         {} unknown, {} deliveries, {} entries in {} conversations; nobody waited longer than {:.1?} ({:.1?} would do)",
         count(|what| matches!(what, What::Fault { begins: true, .. })),
         count(|what| matches!(what, What::Open { .. })),
         count(|what| matches!(what, What::Resume { .. })),
@@ -37,6 +37,7 @@ pub fn figures(evidence: &Evidence) -> String {
         count(|what| matches!(what, What::Deliver { .. })),
         evidence.store.values().map(|log| log.rows.len()).sum::<usize>(),
         evidence.store.len(),
+        longest_wait(evidence),
         evidence.delivered_within,
     );
     for figure in &evidence.figures {

@@ -30,8 +30,9 @@ const CLIENTS: usize = 30;
 const WARM_UP: Duration = Duration::from_secs(5);
 /// How long anything may take to come to rest once the last fault is over.
 const QUIET: Duration = Duration::from_secs(60);
-/// What trouble may last longer than its faults: links are rebuilt, a lease runs out, an unknown outcome is retried.
-const RECOVERY: Duration = Duration::from_secs(15);
+/// How long anybody who listens may have to wait for an entry that was acked. While its link to Redis is broken a node
+/// may hear of nothing, so this is longer than faults of Redis and its links come to, one after the other.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 /// By how much a node's memory may have grown, and its open files: connections to PostgreSQL are kept once made.
 const MEMORY_SLACK: u64 = 48 * 1024 * 1024;
 const FILES_SLACK: u64 = 16;
@@ -85,6 +86,12 @@ impl Crowd {
         Self { orders, standings, tasks }
     }
 
+    /// Has everybody bring to an end what is under way, and waits until it is.
+    async fn settle(&self, cluster: &Cluster) {
+        self.orders.phase.send_replace(Phase::Quiet);
+        until(QUIET, async || self.has_settled(&cluster.logs().await)).await;
+    }
+
     /// Whether everybody has everything, and nothing is under way.
     fn has_settled(&self, store: &BTreeMap<Name, Log>) -> bool {
         self.standings.iter().all(|(_, standing)| {
@@ -135,6 +142,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
 
     let crowd = Crowd::enter(0, &cluster, &conversations, run.seed, &recorder);
     sleep(WARM_UP).await;
+    crowd.settle(&cluster).await;
     crowd.leave().await;
     until(QUIET, async || nobody_is_left(&cluster).await).await;
     let before = figures(&cluster).await;
@@ -142,18 +150,17 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     let crowd = Crowd::enter(CLIENTS, &cluster, &conversations, run.seed, &recorder);
     let mut evidence = Evidence {
         users: (0..2 * CLIENTS).map(user).collect(),
-        delivered_within: run.plan.longest_trouble(RECOVERY) + RECOVERY,
+        delivered_within: DELIVERED_WITHIN,
         ..Evidence::default()
     };
     let (begun, tormented) = (Instant::now(), suffer(&run.plan, &cluster, &crowd.orders, &recorder));
     evidence.lost = tormented.await;
     sleep((begun + run.time).saturating_duration_since(Instant::now())).await;
 
-    crowd.orders.phase.send_replace(Phase::Quiet);
     if !until(QUIET, async || cluster.is_healthy().await).await {
-        evidence.lost.push(format!("not every node is healthy after {QUIET:?} of quiet"));
+        evidence.lost.push(format!("not every node is healthy {QUIET:?} after the last fault"));
     }
-    until(QUIET, async || crowd.has_settled(&cluster.logs().await)).await;
+    crowd.settle(&cluster).await;
     let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.said == one.live);
     until(QUIET, is_true).await;
     evidence.presence = presence(&cluster, &crowd).await;
