@@ -10,6 +10,8 @@
 
 mod support;
 
+#[path = "torture/broken.rs"]
+mod broken;
 #[path = "torture/checker.rs"]
 mod checker;
 #[path = "torture/checker_tests.rs"]

@@ -22,8 +22,8 @@ const LEAVING: Duration = Duration::from_secs(40);
 pub struct Make {
     /// More settings of PostgreSQL.
     pub store: &'static [(&'static str, &'static str)],
-    /// A text in the append function, and what stands there instead.
-    pub append: Option<(&'static str, &'static str)>,
+    /// Whether the store takes what it has already as new.
+    pub no_dedupe: bool,
     /// What the nodes are told of being broken; needs a build with the feature `faults`.
     pub broken: Option<&'static str>,
 }
@@ -71,8 +71,8 @@ impl Cluster {
         for number in 0..NODES {
             cluster.add_node(number, make.broken).await;
         }
-        if let Some((text, instead)) = make.append {
-            cluster.break_append(text, instead).await;
+        if make.no_dedupe {
+            cluster.forget_to_dedupe().await;
         }
         cluster
     }
@@ -106,13 +106,16 @@ impl Cluster {
         self.addresses.push(address);
     }
 
-    /// Puts another text into the function that appends messages.
-    async fn break_append(&self, text: &str, instead: &str) {
+    /// Has the function that appends messages look for none that are there already.
+    async fn forget_to_dedupe(&self) {
         let database = self.database().await.expect("PostgreSQL is up");
         let asked = "SELECT pg_get_functiondef('append_messages'::regproc)";
         let definition: String = database.query_one(asked, &[]).await.expect("the function is there").get(0);
-        assert!(definition.contains(text), "the function no longer says {text}:\n{definition}");
-        database.batch_execute(&definition.replace(text, instead)).await.expect("the function can be replaced");
+        let comparison = "old.dedupe = i.dedupe";
+        assert!(definition.contains(comparison), "the function no longer says {comparison}:\n{definition}");
+        let broken = definition.replace(comparison, "false");
+        let unconstrained = "ALTER TABLE log DROP CONSTRAINT log_log_sender_dedupe_key";
+        database.batch_execute(&format!("{broken}; {unconstrained}")).await.expect("both can be changed");
     }
 
     /// A connection to the database, past all links; none while PostgreSQL is away.

@@ -1,32 +1,39 @@
 //! How each fault is done and undone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::{
     client::{Order, Orders},
     cluster::Cluster,
     history::{Recorder, What},
-    nemesis::{Fault, Plan, Step},
+    nemesis::{Fault, Plan, Step, Target},
     support::{Link, Proxy, Signal},
 };
 
 /// Lets all of a plan happen. Returns what went wrong that a fault does not excuse.
 pub async fn suffer(plan: &Plan, cluster: &Arc<Cluster>, orders: &Orders, recorder: &Recorder) -> Vec<String> {
     let begun = Instant::now();
-    let steps = plan.0.iter().copied().map(|step| {
+    // One target's faults stay one after the other, also where one takes longer than planned.
+    let mut turns = HashMap::<Target, Arc<Mutex<()>>>::new();
+    let mut steps = Vec::new();
+    for step in plan.0.iter().copied() {
+        let turn = turns.entry(step.fault.target()).or_default().clone();
         let (cluster, orders, recorder) = (cluster.clone(), orders.clone(), recorder.clone());
-        tokio::spawn(async move {
+        steps.push(tokio::spawn(async move {
             sleep_until(begun + step.at).await;
+            let _turn = if step.fault.target() == Target::Nothing { None } else { Some(turn.lock().await) };
             let fault = format!("{:?}", step.fault);
             recorder.note(None, What::Fault { fault: fault.clone(), begins: true });
             let result = happen(step, &cluster, &orders).await;
             recorder.note(None, What::Fault { fault, begins: false });
             result.err()
-        })
-    });
-    let steps: Vec<_> = steps.collect();
+        }));
+    }
     let mut wrong = Vec::new();
     for step in steps {
         wrong.extend(step.await.expect("a fault can be done"));

@@ -53,8 +53,8 @@ pub enum Fault {
 }
 
 /// What a fault has for itself: two of one target don't overlap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
     Redis,
     RedisLink(usize),
     Store,
@@ -93,7 +93,8 @@ impl Fault {
         ]
     }
 
-    fn target(self) -> Target {
+    /// What it has for itself.
+    pub fn target(self) -> Target {
         match self {
             Self::RedisKilled | Self::RedisFrozen | Self::RedisPaused | Self::RedisAsleep => Target::Redis,
             Self::RedisLink(node, _) => Target::RedisLink(node),

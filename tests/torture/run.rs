@@ -28,7 +28,7 @@ const USERS: usize = 24;
 const CLIENTS: usize = 30;
 /// How long everybody chats undisturbed before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// How long anything may take to come to rest once the last fault is over.
+/// How long a sound cluster may take to come to rest.
 const QUIET: Duration = Duration::from_secs(60);
 /// How long anybody who listens may have to wait for an entry that was acked. While its link to Redis is broken a node
 /// may hear of nothing, so this is longer than faults of Redis and its links come to, one after the other.
@@ -45,12 +45,14 @@ pub struct Run {
     /// How long the plan goes on.
     pub time: Duration,
     pub make: Make,
+    /// How long anything may take to come to rest once the last fault is over.
+    pub quiet: Duration,
 }
 
 impl Run {
     /// A plan drawn from the seed, on a sound cluster.
     pub fn drawn(seed: u64, time: Duration) -> Self {
-        Self { seed, plan: Plan::draw(seed, time), time, make: Make::default() }
+        Self { seed, plan: Plan::draw(seed, time), time, make: Make::default(), quiet: QUIET }
     }
 }
 
@@ -87,9 +89,9 @@ impl Crowd {
     }
 
     /// Has everybody bring to an end what is under way, and waits until it is.
-    async fn settle(&self, cluster: &Cluster) {
+    async fn settle(&self, cluster: &Cluster, limit: Duration) {
         self.orders.phase.send_replace(Phase::Quiet);
-        until(QUIET, async || self.has_settled(&cluster.logs().await)).await;
+        until(limit, async || self.has_settled(&cluster.logs().await)).await;
     }
 
     /// Whether everybody has everything, and nothing is under way.
@@ -142,9 +144,9 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
 
     let crowd = Crowd::enter(0, &cluster, &conversations, run.seed, &recorder);
     sleep(WARM_UP).await;
-    crowd.settle(&cluster).await;
+    crowd.settle(&cluster, run.quiet).await;
     crowd.leave().await;
-    until(QUIET, async || nobody_is_left(&cluster).await).await;
+    until(run.quiet, async || nobody_is_left(&cluster).await).await;
     let before = figures(&cluster).await;
 
     let crowd = Crowd::enter(CLIENTS, &cluster, &conversations, run.seed, &recorder);
@@ -157,19 +159,19 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     evidence.lost = tormented.await;
     sleep((begun + run.time).saturating_duration_since(Instant::now())).await;
 
-    if !until(QUIET, async || cluster.is_healthy().await).await {
-        evidence.lost.push(format!("not every node is healthy {QUIET:?} after the last fault"));
+    if !until(run.quiet, async || cluster.is_healthy().await).await {
+        evidence.lost.push(format!("not every node is healthy {:?} after the last fault", run.quiet));
     }
-    crowd.settle(&cluster).await;
+    crowd.settle(&cluster, run.quiet).await;
     let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.said == one.live);
-    until(QUIET, is_true).await;
+    until(run.quiet, is_true).await;
     evidence.presence = presence(&cluster, &crowd).await;
     evidence.history = recorder.history();
     evidence.store = cluster.logs().await;
 
     crowd.leave().await;
     let has_come_back = async || compare(&before, figures(&cluster).await).iter().all(Figure::is_well);
-    until(QUIET, has_come_back).await;
+    until(run.quiet, has_come_back).await;
     evidence.figures = compare(&before, figures(&cluster).await);
     (evidence, cluster)
 }
