@@ -2,8 +2,8 @@
 //! checker reads what everybody saw.
 //!
 //! `make torture` runs it: TORTURE_SECONDS of faults (90), drawn from TORTURE_SEED (a random one). Reading order:
-//! `run` (the phases of a run), `history` (what is written down), `checker` (what must hold), `client`, `nemesis`
-//! (which faults, when), `faults` (how each is done), `broken` (nodes broken on purpose, which must be caught).
+//! `run` (the phases of a run), `history` (what is written down), `evidence` and `checker` (what must hold), `client`,
+//! `nemesis` (which faults, when), `faults` (how each is done), `broken` (what is broken on purpose and must be caught).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 #![allow(unreachable_pub, reason = "parts of one test crate")]
@@ -22,6 +22,8 @@ mod client;
 mod cluster;
 #[path = "torture/desk.rs"]
 mod desk;
+#[path = "torture/evidence.rs"]
+mod evidence;
 #[path = "torture/faults.rs"]
 mod faults;
 #[path = "torture/history.rs"]

@@ -6,8 +6,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    checker::{Rule, check},
+    checker::check,
     cluster::Make,
+    evidence::Rule,
     nemesis::{Fault, Plan, Step},
     report,
     run::{Run, run},

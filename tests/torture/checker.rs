@@ -1,99 +1,16 @@
-//! What must hold, whatever happened: reads a history, what the store holds, and how things stood at the end.
+//! What must hold, whatever happened: one function for each rule, from the evidence to what is wrong with it.
 //!
-//! Everything here is a pure function of the evidence; `checker_tests` shows each rule kept and broken.
+//! They ask nothing and change nothing; `checker_tests` shows each rule kept and broken.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
-use crate::history::{Delivered, Kind, Name, Record, Session, What};
-
-/// All that is known of a run.
-#[derive(Debug, Default)]
-pub struct Evidence {
-    /// Whose each client is.
-    pub users: Vec<Name>,
-    /// What clients saw.
-    pub history: Vec<Record>,
-    /// The store's logs of conversations.
-    pub store: BTreeMap<Name, Log>,
-    /// Who was said to be online once all was quiet.
-    pub presence: Vec<Presence>,
-    /// What must have come back to where it was.
-    pub figures: Vec<Figure>,
-    /// What did not come back, or not in good order, once its fault was over.
-    pub lost: Vec<String>,
-    /// How soon after its ack an entry must have reached everybody who listens.
-    pub delivered_within: Duration,
-}
-
-/// A conversation's log in the store.
-#[derive(Debug, Default)]
-pub struct Log {
-    pub head: i64,
-    pub rows: BTreeMap<i64, Row>,
-}
-
-/// An entry in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    pub kind: Kind,
-    pub sender: Name,
-    pub id: Name,
-}
-
-/// Who was online according to one place, and who had a socket.
-#[derive(Debug)]
-pub struct Presence {
-    pub place: String,
-    pub said: BTreeSet<Name>,
-    pub live: BTreeSet<Name>,
-}
-
-/// A number before and after the run.
-#[derive(Debug)]
-pub struct Figure {
-    pub name: String,
-    pub before: u64,
-    pub after: u64,
-    /// By how much it may have grown.
-    pub slack: u64,
-}
-
-impl Figure {
-    /// Whether it is back where it was.
-    pub fn is_well(&self) -> bool {
-        self.after <= self.before + self.slack
-    }
-}
-
-/// Something that must not be.
-#[derive(Debug)]
-pub struct Violation {
-    /// The rule that is broken.
-    pub rule: Rule,
-    /// How.
-    pub what: String,
-    /// The lines of the history that show it.
-    pub lines: Vec<usize>,
-}
-
-/// What must hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rule {
-    AckedIsStored,
-    RefusedNeverWas,
-    SeqsHaveNoGap,
-    StoredOnce,
-    DeliveredByOne,
-    DeliveredInTime,
-    AcksInOrder,
-    Settled,
-    PresenceIsTrue,
-    NothingLeaks,
-    EverythingComesBack,
-}
+use crate::{
+    evidence::{Evidence, Figure, Log, Presence, Row, Rule, Violation},
+    history::{Delivered, Name, Record, Session, What},
+};
 
 /// Everything that is wrong.
 pub fn check(evidence: &Evidence) -> Vec<Violation> {

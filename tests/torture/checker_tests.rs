@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    checker::{Evidence, Figure, Log, Presence, Row, Rule, check},
+    checker::check,
+    evidence::{Evidence, Figure, Log, Presence, Row, Rule},
     history::{Delivered, Kind, Name, Record, Session, What},
 };
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
-    checker::{Log, Row},
+    evidence::{Log, Row},
     history::{Kind, Name},
     nemesis::NODES,
     support::{Node, NodeBuilder, Postgres, Proxy, RedisServer, Signal, free_port, token},

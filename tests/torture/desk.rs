@@ -79,7 +79,7 @@ impl Desk {
         self.made += 1;
         let id: Name = format!("{}-{}-{}", self.user, self.device, self.made).into();
         let conversation = conversations.choose(dice).expect("everybody is in a conversation");
-        let (own, others) = (self.own.pick(dice), self.others.pick(dice));
+        let (own, others) = (pick(&self.own, dice), pick(&self.others, dice));
         let text = format!("{id} {}", "x".repeat(dice.random_range(0..800)));
         let (kind, conversation, mut frame) = match (dice.random_range(0..100), own, others) {
             (0..8, Some((of, seq)), _) => {
@@ -162,12 +162,6 @@ fn remember(places: &mut VecDeque<(Name, i64)>, conversation: &Name, seq: i64) {
     }
 }
 
-trait Pick {
-    fn pick(&self, dice: &mut StdRng) -> Option<(Name, i64)>;
-}
-
-impl Pick for VecDeque<(Name, i64)> {
-    fn pick(&self, dice: &mut StdRng) -> Option<(Name, i64)> {
-        (!self.is_empty()).then(|| self[dice.random_range(0..self.len())].clone())
-    }
+fn pick(places: &VecDeque<(Name, i64)>, dice: &mut StdRng) -> Option<(Name, i64)> {
+    (!places.is_empty()).then(|| places[dice.random_range(0..places.len())].clone())
 }

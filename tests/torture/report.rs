@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
-    checker::{Evidence, Violation, longest_wait},
+    checker::longest_wait,
     cluster::Cluster,
+    evidence::{Evidence, Violation},
     history::What,
     run::Run,
 };

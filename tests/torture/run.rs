@@ -13,10 +13,10 @@ use tokio::{
 };
 
 use crate::{
-    checker::{Evidence, Figure, Log, Presence},
     client::{Client, Orders, Phase, Standing},
     cluster::{Cluster, Make},
     desk::Conversation,
+    evidence::{Evidence, Figure, Log, Presence},
     faults::suffer,
     history::{Name, Recorder},
     nemesis::{NODES, Plan},
