@@ -183,6 +183,10 @@ fn delivered_by_one(evidence: &Evidence) -> Vec<Violation> {
                         format!("{conversation}: asked for what follows {since:?}, was given what follows {from}");
                     found.push(violation(Rule::DeliveredByOne, what, [line]));
                 }
+                if *resync && since.is_some_and(|since| can_resume(evidence, conversation, since)) {
+                    let what = format!("{conversation}: told to read anew, which nothing calls for after {since:?}");
+                    found.push(violation(Rule::DeliveredByOne, what, [line]));
+                }
                 last.insert((session, conversation), (*from, line));
             }
             What::Deliver { conversation, entry } => {
@@ -211,6 +215,14 @@ fn delivered_by_one(evidence: &Evidence) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Whether the store has what follows `since`, and it is not more than a resume brings.
+fn can_resume(evidence: &Evidence, conversation: &Name, since: i64) -> bool {
+    /// The program's default of RESUME_MAX.
+    const RESUME_MAX: i64 = 10_000;
+    let head = evidence.store.get(conversation).map_or(0, |log| log.head);
+    (0..=RESUME_MAX).contains(&(head - since))
 }
 
 fn differs(evidence: &Evidence, conversation: &Name, entry: &Delivered, line: usize) -> Option<Violation> {

@@ -158,8 +158,13 @@ fn a_resume_goes_on_where_it_was_asked_to() {
     let mut resumed = Case::said(1, "a1");
     resumed.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(1), 1, false);
     resumed.breaks(&[Rule::DeliveredByOne]);
-    let mut resynced = Case::said(1, "a1");
-    resynced.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(1), 2, true).is_well();
+    let resynced = |since| {
+        let mut case = Case::said(1, "a1");
+        case.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(since), 2, true);
+        case
+    };
+    resynced(7).is_well();
+    resynced(1).breaks(&[Rule::DeliveredByOne]);
     let mut elsewhere = Case::said(1, "a1");
     elsewhere.close(BOB).resume(BOB, 2, Some(0), 1, false).breaks(&[Rule::DeliveredByOne]);
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use redis::AsyncConnectionConfig;
 use serde_json::json;
 use tokio::{sync::Mutex, time::sleep};
 
@@ -16,6 +17,8 @@ use crate::{
 const SETTINGS: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off")];
 /// How long a node may take to leave in good order while its servers are in trouble.
 const LEAVING: Duration = Duration::from_secs(40);
+/// How long a server or node that is asked for something may take.
+const ANSWERING: Duration = Duration::from_secs(5);
 
 /// How the cluster differs from a sound one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,7 +124,7 @@ impl Cluster {
     /// A connection to the database, past all links; none while PostgreSQL is away.
     pub async fn database(&self) -> Option<tokio_postgres::Client> {
         let connecting = tokio_postgres::connect(&self.database, tokio_postgres::NoTls);
-        let (client, connection) = tokio::time::timeout(Duration::from_secs(1), connecting).await.ok()?.ok()?;
+        let (client, connection) = tokio::time::timeout(ANSWERING, connecting).await.ok()?.ok()?;
         tokio::spawn(connection);
         Some(client)
     }
@@ -129,13 +132,14 @@ impl Cluster {
     /// Runs a command on Redis, past all links; none while it doesn't answer.
     pub async fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
         let client = redis::Client::open(self.redis_url.as_str()).expect("the URL is well formed");
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWERING));
         let asking = async {
-            let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+            let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.ok()?;
             let mut command = redis::cmd(words[0]);
             command.arg(&words[1..]);
             command.query_async(&mut connection).await.ok()
         };
-        tokio::time::timeout(Duration::from_secs(1), asking).await.ok().flatten()
+        tokio::time::timeout(ANSWERING, asking).await.ok().flatten()
     }
 
     /// Makes a conversation of these users, of two a direct one, and returns its id.
@@ -207,7 +211,7 @@ impl Cluster {
     /// What a node answers to a REST question; none where it doesn't.
     pub async fn ask(&self, number: usize, path: &str) -> Option<serde_json::Value> {
         let url = format!("http://{}{path}", self.addresses[number]);
-        let asked = self.http.get(url).bearer_auth(token("auditor")).timeout(Duration::from_secs(5)).send();
+        let asked = self.http.get(url).bearer_auth(token("auditor")).timeout(ANSWERING).send();
         asked.await.ok()?.json().await.ok()
     }
 

@@ -105,8 +105,7 @@ async fn happen(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
 
 /// A Redis that is down can't be told anything, which is fault enough.
 async fn word(cluster: &Cluster, words: &[&str], lasts: Duration) {
-    let _answer: Option<redis::Value> = cluster.redis(words).await;
-    sleep(lasts).await;
+    let _answer: (Option<redis::Value>, ()) = tokio::join!(cluster.redis(words), sleep(lasts));
 }
 
 async fn break_link(link: &Proxy, how: Link, lasts: Duration) {
