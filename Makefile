@@ -5,7 +5,7 @@ CARGO := cargo
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check fmt lint doc unit test tests conformance deploy bench
+.PHONY: help run setup check fmt lint doc unit test tests conformance torture deploy bench
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,15 +30,19 @@ doc:
 unit:
 	$(CARGO) test --locked --lib
 
-test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance, deployment
+test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance, torture, deployment
 	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory fmt lint doc tests conformance deploy
+	@$(MAKE) --no-print-directory fmt lint doc tests conformance torture deploy
 
 tests:
 	$(CARGO) test --locked --no-fail-fast
 
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh
+
+torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, TORTURE_SEED=random); then broken ones, to be caught
+	$(CARGO) test --locked --test torture -- --ignored --nocapture everything_holds
+	$(CARGO) test --locked --features faults --test torture -- --ignored --nocapture caught
 
 deploy: ## Check the image, compose.yaml, the chart and the alerts
 	scripts/tools.sh

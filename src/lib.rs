@@ -16,6 +16,8 @@ pub mod cli;
 pub mod config;
 pub mod degrade;
 pub mod dialect;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod http;
 pub mod hub;
 pub mod listener;

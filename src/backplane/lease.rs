@@ -213,6 +213,10 @@ impl Lease {
         pipeline.cmd("HGETALL").arg(keys::CONNECTIONS);
         if let Some(former) = former {
             pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(former.as_str());
+            // Also where that lease is gone already: what still arrives in its name is to be cleaned up.
+            if !self.view().epoch.is_empty() {
+                pipeline.cmd("ZADD").arg(keys::NODES).arg("NX").arg(self.redis_micros() / 1_000).arg(former.as_str());
+            }
         }
         let asked = self.clock.now().micros();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;

@@ -35,12 +35,15 @@ impl Script {
 
     /// Its text.
     pub(super) fn source(&self) -> &'static str {
+        #[cfg(feature = "faults")]
+        return crate::faults::script(self.source);
+        #[cfg(not(feature = "faults"))]
         self.source
     }
 
     /// Adds a call of it on `key`; the caller goes on with `arg`.
     pub(super) fn call<'a>(&self, pipeline: &'a mut Pipeline, key: &str) -> &'a mut Pipeline {
-        let sha = self.sha.get_or_init(|| redis::Script::new(self.source).get_hash().to_owned());
+        let sha = self.sha.get_or_init(|| redis::Script::new(self.source()).get_hash().to_owned());
         pipeline.cmd("EVALSHA").arg(sha).arg(1).arg(key)
     }
 }

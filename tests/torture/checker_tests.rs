@@ -1,0 +1,260 @@
+//! Each rule of the checker on a tiny history that keeps it, and on one that breaks it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    checker::check,
+    evidence::{Evidence, Figure, Log, Presence, Row, Rule},
+    history::{Delivered, Kind, Name, Record, Session, What},
+};
+
+/// Alice and Bob listen to `team` from its beginning, on one connection each; each line is a second after the last.
+struct Case(Evidence);
+
+const ALICE: usize = 0;
+const BOB: usize = 1;
+
+impl Case {
+    fn new() -> Self {
+        let users: Vec<Name> = vec!["alice".into(), "bob".into()];
+        let store = BTreeMap::from([("team".into(), Log::default())]);
+        let mut case = Self(Evidence { users, store, delivered_within: Duration::from_secs(5), ..Evidence::default() });
+        for client in [ALICE, BOB] {
+            case.resume(client, 1, Some(0), 0, false);
+        }
+        case
+    }
+
+    /// Alice's message `id` is sent and acked, and Bob gets it.
+    fn said(seq: i64, id: &str) -> Self {
+        let mut case = Self::new();
+        case.invoke(id).stored(seq, id).ok(seq, id).deliver(BOB, seq, id);
+        case
+    }
+
+    fn note_on(&mut self, client: usize, number: u32, what: What) -> &mut Self {
+        let at = Duration::from_secs(self.0.history.len() as u64);
+        self.0.history.push(Record { at, session: Some(Session { client, number }), what });
+        self
+    }
+
+    fn note(&mut self, client: usize, what: What) -> &mut Self {
+        self.note_on(client, 1, what)
+    }
+
+    fn resume(&mut self, client: usize, number: u32, since: Option<i64>, from: i64, resync: bool) -> &mut Self {
+        self.note_on(client, number, What::Resume { conversation: "team".into(), since, from, resync })
+    }
+
+    fn invoke(&mut self, id: &str) -> &mut Self {
+        self.note(ALICE, What::Invoke { conversation: "team".into(), id: id.into(), kind: Kind::Message })
+    }
+
+    fn ok(&mut self, seq: i64, id: &str) -> &mut Self {
+        self.note(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: false })
+    }
+
+    fn duplicate(&mut self, seq: i64, id: &str) -> &mut Self {
+        self.note(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: true })
+    }
+
+    fn fail(&mut self, id: &str, last: bool) -> &mut Self {
+        self.note(ALICE, What::Fail { id: id.into(), code: "unavailable".into(), last })
+    }
+
+    fn unknown(&mut self, id: &str) -> &mut Self {
+        self.note(ALICE, What::Unknown { id: id.into() })
+    }
+
+    fn close(&mut self, client: usize) -> &mut Self {
+        self.note(client, What::Close { why: "gone".into() })
+    }
+
+    fn deliver(&mut self, client: usize, seq: i64, id: &str) -> &mut Self {
+        let entry = Delivered { seq, kind: Kind::Message, sender: "alice".into(), id: Some(id.into()) };
+        self.note(client, What::Deliver { conversation: "team".into(), entry })
+    }
+
+    fn stored(&mut self, seq: i64, id: &str) -> &mut Self {
+        let log = self.0.store.get_mut("team").unwrap();
+        log.rows.insert(seq, Row { kind: Kind::Message, sender: "alice".into(), id: id.into() });
+        log.head = log.head.max(seq);
+        self
+    }
+
+    #[track_caller]
+    fn breaks(&self, rules: &[Rule]) {
+        let violations = check(&self.0);
+        let mut broken: Vec<_> = violations.iter().map(|violation| violation.rule).collect();
+        broken.dedup();
+        assert_eq!(broken, rules, "{violations:#?}");
+    }
+
+    #[track_caller]
+    fn is_well(&self) {
+        self.breaks(&[]);
+    }
+}
+
+#[test]
+fn acked_means_stored() {
+    Case::said(1, "a1").is_well();
+    let mut lost = Case::new();
+    lost.invoke("a1").ok(1, "a1").breaks(&[Rule::AckedIsStored]);
+    let mut elsewhere = Case::said(1, "a1");
+    elsewhere.invoke("a2").ok(1, "a2").breaks(&[Rule::AckedIsStored, Rule::AcksInOrder]);
+}
+
+#[test]
+fn refused_means_never() {
+    let mut refused = Case::new();
+    refused.invoke("a1").fail("a1", true).is_well();
+    refused.stored(1, "a1").deliver(BOB, 1, "a1").breaks(&[Rule::RefusedNeverWas]);
+    let mut unknown = Case::new();
+    unknown.invoke("a1").unknown("a1").invoke("a1").fail("a1", true).stored(1, "a1").deliver(BOB, 1, "a1");
+    unknown.is_well();
+    let mut stored_after_all = Case::new();
+    stored_after_all.invoke("a1").fail("a1", false).stored(1, "a1").deliver(BOB, 1, "a1").invoke("a1").ok(1, "a1");
+    stored_after_all.breaks(&[Rule::RefusedNeverWas]);
+    let mut tried_again = Case::new();
+    tried_again.invoke("a1").fail("a1", false).invoke("a1").stored(1, "a1").deliver(BOB, 1, "a1").ok(1, "a1");
+    tried_again.is_well();
+}
+
+#[test]
+fn seqs_are_contiguous() {
+    let mut gap = Case::said(1, "a1");
+    gap.close(ALICE).close(BOB).invoke("a3").stored(3, "a3").ok(3, "a3").breaks(&[Rule::SeqsHaveNoGap]);
+    let mut headless = Case::said(1, "a1");
+    headless.0.store.get_mut("team").unwrap().head = 0;
+    headless.breaks(&[Rule::SeqsHaveNoGap]);
+}
+
+#[test]
+fn what_was_said_once_is_stored_once() {
+    let mut twice = Case::said(1, "a1");
+    twice.stored(2, "a1").deliver(BOB, 2, "a1").breaks(&[Rule::StoredOnce]);
+    let mut invented = Case::said(1, "a1");
+    invented.stored(2, "a2").deliver(BOB, 2, "a2").deliver(ALICE, 2, "a2").breaks(&[Rule::StoredOnce]);
+}
+
+#[test]
+fn deliveries_go_by_one() {
+    let two = || {
+        let mut case = Case::said(1, "a1");
+        case.invoke("a2").stored(2, "a2").ok(2, "a2");
+        case
+    };
+    two().deliver(BOB, 2, "a2").is_well();
+    two().breaks(&[Rule::DeliveredByOne]);
+    two().deliver(BOB, 1, "a1").deliver(BOB, 2, "a2").breaks(&[Rule::DeliveredByOne]);
+    two().deliver(BOB, 2, "a1").breaks(&[Rule::DeliveredByOne]);
+    let mut three = two();
+    three.invoke("a3").stored(3, "a3").ok(3, "a3").deliver(BOB, 3, "a3").breaks(&[Rule::DeliveredByOne]);
+}
+
+#[test]
+fn a_resume_goes_on_where_it_was_asked_to() {
+    let mut resumed = Case::said(1, "a1");
+    resumed.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(1), 1, false);
+    resumed.breaks(&[Rule::DeliveredByOne]);
+    let resynced = |since| {
+        let mut case = Case::said(1, "a1");
+        case.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(since), 2, true);
+        case
+    };
+    resynced(7).is_well();
+    resynced(1).breaks(&[Rule::DeliveredByOne]);
+    let mut elsewhere = Case::said(1, "a1");
+    elsewhere.close(BOB).resume(BOB, 2, Some(0), 1, false).breaks(&[Rule::DeliveredByOne]);
+}
+
+#[test]
+fn only_the_connection_that_sent_goes_without_a_copy() {
+    let mut moved = Case::said(1, "a1");
+    moved.close(ALICE).resume(ALICE, 2, Some(0), 0, false).breaks(&[Rule::DeliveredByOne]);
+    let mut retried = Case::new();
+    retried.invoke("a1").unknown("a1").invoke("a1").stored(1, "a1").duplicate(1, "a1").deliver(BOB, 1, "a1");
+    retried.breaks(&[Rule::DeliveredByOne]);
+    retried.deliver(ALICE, 1, "a1").is_well();
+}
+
+#[test]
+fn deliveries_come_in_time() {
+    let late = || {
+        let mut case = Case::new();
+        case.invoke("a1").stored(1, "a1").ok(1, "a1");
+        case.0.history.extend((0..10).map(|second| Record {
+            at: Duration::from_secs(6 + second),
+            session: None,
+            what: What::Fault { fault: "none".into(), begins: true },
+        }));
+        case.deliver(BOB, 1, "a1");
+        case
+    };
+    late().breaks(&[Rule::DeliveredInTime]);
+    let mut stalled = late();
+    let at = Duration::from_secs(4);
+    let stall = Record { at, session: Some(Session { client: BOB, number: 1 }), what: What::Stall { begins: true } };
+    stalled.0.history.insert(4, stall);
+    stalled.is_well();
+    let mut patient = late();
+    patient.0.delivered_within = Duration::from_secs(60);
+    patient.is_well();
+}
+
+#[test]
+fn acks_keep_the_order_of_sends() {
+    let both = |first: (i64, &str), second: (i64, &str)| {
+        let mut case = Case::new();
+        case.invoke("a1").invoke("a2").stored(first.0, first.1).stored(second.0, second.1);
+        case.ok(first.0, first.1).ok(second.0, second.1);
+        for seq in [1, 2] {
+            let id = if first.0 == seq { first.1 } else { second.1 };
+            case.deliver(BOB, seq, id);
+        }
+        case
+    };
+    both((1, "a1"), (2, "a2")).is_well();
+    both((2, "a1"), (1, "a2")).breaks(&[Rule::AcksInOrder]);
+    both((1, "a2"), (2, "a1")).breaks(&[Rule::AcksInOrder]);
+}
+
+#[test]
+fn every_operation_ends() {
+    let mut open = Case::new();
+    open.invoke("a1").breaks(&[Rule::Settled]);
+    open.unknown("a1").breaks(&[Rule::Settled]);
+    open.invoke("a1").fail("a1", true).is_well();
+}
+
+#[test]
+fn presence_is_who_has_a_socket() {
+    let says = |said: &[&str], live: &[&str]| {
+        let set = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect();
+        let mut case = Case::said(1, "a1");
+        case.0.presence.push(Presence { place: "node 0".into(), said: set(said), live: set(live) });
+        case
+    };
+    says(&["alice", "bob"], &["alice", "bob"]).is_well();
+    says(&["alice", "bob"], &["alice"]).breaks(&[Rule::PresenceIsTrue]);
+    says(&["alice"], &["alice", "bob"]).breaks(&[Rule::PresenceIsTrue]);
+}
+
+#[test]
+fn figures_come_back() {
+    let grows = |after| {
+        let mut case = Case::said(1, "a1");
+        case.0.figures.push(Figure { name: "keys".into(), before: 10, after, slack: 2 });
+        case
+    };
+    grows(12).is_well();
+    grows(13).breaks(&[Rule::NothingLeaks]);
+}
+
+#[test]
+fn what_was_ended_comes_back() {
+    let mut case = Case::said(1, "a1");
+    case.0.lost.push("node 1 was asked to end, and did so with 1".into());
+    case.breaks(&[Rule::EverythingComesBack]);
+}

@@ -1,0 +1,235 @@
+//! Three nodes on one Redis and one PostgreSQL, each behind links of its own that can be broken.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use redis::AsyncConnectionConfig;
+use serde_json::json;
+use tokio::{sync::Mutex, time::sleep};
+
+use crate::{
+    evidence::{Log, Row},
+    history::{Kind, Name},
+    nemesis::NODES,
+    support::{Node, NodeBuilder, Postgres, Proxy, RedisServer, Signal, free_port, token},
+};
+
+/// PostgreSQL as the torture needs it: what it acks survives being killed, if not a power cut.
+const SETTINGS: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off")];
+/// How long a node may take to leave in good order while its servers are in trouble.
+const LEAVING: Duration = Duration::from_secs(40);
+/// How long a server or node that is asked for something may take.
+const ANSWERING: Duration = Duration::from_secs(5);
+
+/// How the cluster differs from a sound one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Make {
+    /// More settings of PostgreSQL.
+    pub store: &'static [(&'static str, &'static str)],
+    /// Whether the store takes what it has already as new.
+    pub no_dedupe: bool,
+    /// What the nodes are told of being broken; needs a build with the feature `faults`.
+    pub broken: Option<&'static str>,
+}
+
+/// A node, or its place while it is down, and what its former lives logged.
+#[derive(Debug)]
+pub struct Place {
+    pub builder: NodeBuilder,
+    pub node: Option<Node>,
+    pub logs: Vec<String>,
+}
+
+/// All servers.
+pub struct Cluster {
+    pub redis: Mutex<RedisServer>,
+    pub redis_url: String,
+    pub store: Mutex<Postgres>,
+    pub database: String,
+    pub places: Vec<Mutex<Place>>,
+    pub redis_links: Vec<Proxy>,
+    pub store_links: Vec<Proxy>,
+    /// Where clients connect.
+    pub addresses: Vec<SocketAddr>,
+    http: reqwest::Client,
+}
+
+impl Cluster {
+    /// Starts everything.
+    pub async fn start(make: Make) -> Self {
+        let redis = RedisServer::with(&["--enable-debug-command", "yes"]).await;
+        let settings: Vec<_> = SETTINGS.iter().chain(make.store).copied().collect();
+        let store = Postgres::start(&settings).await;
+        let (redis_url, database) = (redis.url(), store.database().await);
+        let mut cluster = Self {
+            redis: Mutex::new(redis),
+            store: Mutex::new(store),
+            places: Vec::new(),
+            redis_links: Vec::new(),
+            store_links: Vec::new(),
+            addresses: Vec::new(),
+            http: reqwest::Client::new(),
+            redis_url,
+            database,
+        };
+        for number in 0..NODES {
+            cluster.add_node(number, make.broken).await;
+        }
+        if make.no_dedupe {
+            cluster.forget_to_dedupe().await;
+        }
+        cluster
+    }
+
+    async fn add_node(&mut self, number: usize, broken: Option<&str>) {
+        let redis_link = Proxy::to(self.redis_url.trim_start_matches("redis://").trim_end_matches('/')).await;
+        let authority = self.database.split(['@', '/']).nth(3).expect("the URL has a host");
+        let store_link = Proxy::to(authority).await;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut builder = Node::serve(&redis_link.url(&self.redis_url), &store_link.url(&self.database))
+            .set("NODE_ID", format!("node-{number}"))
+            .set("LISTEN", address)
+            .set("OPEN_CONVERSATIONS", false)
+            .set("NODE_LEASE", "3s")
+            .set("PRESENCE_GRACE", "1s")
+            .set("PING_INTERVAL", "4s")
+            .set("PONG_TIMEOUT", "6s")
+            .set("CACHE_TTL", "20s")
+            .set("OUTBOX_BYTES", "64KiB")
+            // Those of a node that was killed or froze count until its lease is out.
+            .set("MAX_CONNECTIONS_PER_USER", 100)
+            .set("SHUTDOWN_DELAY", "500ms")
+            .set("DRAIN_WINDOW", "2s");
+        if let Some(broken) = broken {
+            builder = builder.set("BROKEN", broken);
+        }
+        let node = builder.clone().start().await;
+        self.places.push(Mutex::new(Place { builder, node: Some(node), logs: Vec::new() }));
+        self.redis_links.push(redis_link);
+        self.store_links.push(store_link);
+        self.addresses.push(address);
+    }
+
+    /// Has the function that appends messages look for none that are there already.
+    async fn forget_to_dedupe(&self) {
+        let database = self.database().await.expect("PostgreSQL is up");
+        let asked = "SELECT pg_get_functiondef('append_messages'::regproc)";
+        let definition: String = database.query_one(asked, &[]).await.expect("the function is there").get(0);
+        let comparison = "old.dedupe = i.dedupe";
+        assert!(definition.contains(comparison), "the function no longer says {comparison}:\n{definition}");
+        let broken = definition.replace(comparison, "false");
+        let unconstrained = "ALTER TABLE log DROP CONSTRAINT log_log_sender_dedupe_key";
+        database.batch_execute(&format!("{broken}; {unconstrained}")).await.expect("both can be changed");
+    }
+
+    /// A connection to the database, past all links; none while PostgreSQL is away.
+    pub async fn database(&self) -> Option<tokio_postgres::Client> {
+        let connecting = tokio_postgres::connect(&self.database, tokio_postgres::NoTls);
+        let (client, connection) = tokio::time::timeout(ANSWERING, connecting).await.ok()?.ok()?;
+        tokio::spawn(connection);
+        Some(client)
+    }
+
+    /// Runs a command on Redis, past all links; none while it doesn't answer.
+    pub async fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+        let client = redis::Client::open(self.redis_url.as_str()).expect("the URL is well formed");
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWERING));
+        let asking = async {
+            let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.ok()?;
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            command.query_async(&mut connection).await.ok()
+        };
+        tokio::time::timeout(ANSWERING, asking).await.ok().flatten()
+    }
+
+    /// Makes a conversation of these users, of two a direct one, and returns its id.
+    pub async fn conversation(&self, users: &[Name]) -> Name {
+        let others: Vec<&str> = users[1..].iter().map(|user| &**user).collect();
+        let body = json!({ "name": "torture", "is_group": others.len() > 1, "participant_ids": others });
+        let place = self.places[0].lock().await;
+        let node = place.node.as_ref().expect("node 0 runs");
+        let made = node.post("/api/chat/conversations", &token(&users[0]), &body).await;
+        made.json["id"].as_str().unwrap_or_else(|| panic!("no conversation: {}", made.text)).into()
+    }
+
+    /// Starts a node that is down, as a supervisor would: again and again.
+    pub async fn start_node(&self, number: usize) {
+        let mut place = self.places[number].lock().await;
+        loop {
+            match place.builder.clone().try_start().await {
+                Ok(node) => {
+                    place.node = Some(node);
+                    return;
+                }
+                Err((status, log)) => {
+                    place.logs.push(format!("ended at its start, {status}\n{log}"));
+                    sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    /// Kills a node without a word.
+    pub async fn kill_node(&self, number: usize) {
+        let mut place = self.places[number].lock().await;
+        if let Some(node) = place.node.take() {
+            node.kill().await;
+            place.logs.extend(node.log());
+        }
+    }
+
+    /// Asks a node to end and waits until it has. `Err` where that took too long or ended in disorder.
+    pub async fn end_node(&self, number: usize) -> Result<(), String> {
+        let mut place = self.places[number].lock().await;
+        let Some(node) = place.node.take() else { return Ok(()) };
+        node.signal(Signal::Terminate);
+        let gone = async {
+            while std::path::Path::new(&format!("/proc/{}", node.pid())).exists() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            node.exit_code().await
+        };
+        let ended = tokio::time::timeout(LEAVING, gone).await;
+        if ended.is_err() {
+            node.kill().await;
+        }
+        place.logs.extend(node.log());
+        match ended {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(format!("node {number} was asked to end, and did so with {code}")),
+            Err(_) => Err(format!("node {number} was asked to end, and had not after {LEAVING:?}")),
+        }
+    }
+
+    /// Whether every node says that it is healthy.
+    pub async fn is_healthy(&self) -> bool {
+        let asked = (0..NODES).map(|number| self.ask(number, "/api/health"));
+        let answers = futures_util::future::join_all(asked).await;
+        answers.iter().all(|health| health.as_ref().is_some_and(|health| health["status"] == "healthy"))
+    }
+
+    /// What a node answers to a REST question; none where it doesn't.
+    pub async fn ask(&self, number: usize, path: &str) -> Option<serde_json::Value> {
+        let url = format!("http://{}{path}", self.addresses[number]);
+        let asked = self.http.get(url).bearer_auth(token("auditor")).timeout(ANSWERING).send();
+        asked.await.ok()?.json().await.ok()
+    }
+
+    /// The logs of all conversations.
+    pub async fn logs(&self) -> BTreeMap<Name, Log> {
+        let database = self.database().await.expect("PostgreSQL is up");
+        let heads = "SELECT log, seq FROM heads WHERE log NOT LIKE '~%'";
+        let rows = "SELECT log, seq, kind, sender, dedupe FROM log WHERE log NOT LIKE '~%'";
+        let mut logs = BTreeMap::<Name, Log>::new();
+        for row in database.query(heads, &[]).await.expect("heads can be read") {
+            logs.entry(row.get::<_, &str>(0).into()).or_default().head = row.get(1);
+        }
+        for row in database.query(rows, &[]).await.expect("logs can be read") {
+            let kind = Kind::of(row.get(2)).expect("members don't change");
+            let (sender, id) = (row.get::<_, &str>(3).into(), row.get::<_, &str>(4).into());
+            let log = logs.entry(row.get::<_, &str>(0).into()).or_default();
+            log.rows.insert(row.get(1), Row { kind, sender, id });
+        }
+        logs
+    }
+}

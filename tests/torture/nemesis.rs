@@ -1,0 +1,203 @@
+//! Which faults, when: a plan drawn from one number, so that a run can be had again.
+
+use std::{fmt, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use crate::support::Link;
+
+/// Nodes in the cluster.
+pub const NODES: usize = 3;
+
+/// Something that goes wrong. What lasts is undone at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Redis is killed, and comes back empty.
+    RedisKilled,
+    /// Redis stands still.
+    RedisFrozen,
+    /// Redis holds every client's commands.
+    RedisPaused,
+    /// Redis is busy with one command.
+    RedisAsleep,
+    /// Subscribers are cut off.
+    RedisSubscribersKilled,
+    /// Redis forgets everything.
+    RedisFlushed,
+    /// Redis forgets the scripts.
+    RedisScriptsFlushed,
+    /// A node's link to Redis breaks.
+    RedisLink(usize, Link),
+    /// PostgreSQL is killed with all its processes.
+    StoreKilled,
+    /// PostgreSQL stands still.
+    StoreFrozen,
+    /// PostgreSQL cuts off every session.
+    StoreSessionsEnded,
+    /// A node's link to PostgreSQL breaks.
+    StoreLink(usize, Link),
+    /// A node's link to PostgreSQL breaks after what was asked was done, and before that is known.
+    StoreAnswersLost(usize),
+    /// A node is killed, and started again.
+    NodeKilled(usize),
+    /// A node stands still for longer than its lease.
+    NodeFrozen(usize),
+    /// A node is asked to end, and started again: a deploy.
+    NodeReplaced(usize),
+    /// Some clients lose their connections.
+    ClientsCut,
+    /// Some clients move to another node.
+    ClientsMoved,
+    /// Some clients stop reading.
+    ReadersStalled,
+}
+
+/// What a fault has for itself: two of one target don't overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    Redis,
+    RedisLink(usize),
+    Store,
+    StoreLink(usize),
+    Node(usize),
+    Nothing,
+}
+
+impl Fault {
+    /// Every kind, on nodes of the dice's choice.
+    fn every(dice: &mut StdRng) -> Vec<Self> {
+        let broken = |dice: &mut StdRng| if dice.random() { Link::Cut } else { Link::Frozen };
+        let mut node = || dice.random_range(0..NODES);
+        let nodes: [usize; 7] = std::array::from_fn(|_| node());
+        vec![
+            Self::RedisKilled,
+            Self::RedisFrozen,
+            Self::RedisPaused,
+            Self::RedisAsleep,
+            Self::RedisSubscribersKilled,
+            Self::RedisFlushed,
+            Self::RedisScriptsFlushed,
+            Self::RedisLink(nodes[0], broken(dice)),
+            Self::RedisLink(nodes[1], Link::Mute),
+            Self::StoreKilled,
+            Self::StoreFrozen,
+            Self::StoreSessionsEnded,
+            Self::StoreLink(nodes[2], broken(dice)),
+            Self::StoreAnswersLost(nodes[3]),
+            Self::NodeKilled(nodes[4]),
+            Self::NodeFrozen(nodes[5]),
+            Self::NodeReplaced(nodes[6]),
+            Self::ClientsCut,
+            Self::ClientsMoved,
+            Self::ReadersStalled,
+        ]
+    }
+
+    /// What it has for itself.
+    pub fn target(self) -> Target {
+        match self {
+            Self::RedisKilled | Self::RedisFrozen | Self::RedisPaused | Self::RedisAsleep => Target::Redis,
+            Self::RedisLink(node, _) => Target::RedisLink(node),
+            Self::StoreKilled | Self::StoreFrozen => Target::Store,
+            Self::StoreLink(node, _) | Self::StoreAnswersLost(node) => Target::StoreLink(node),
+            Self::NodeKilled(node) | Self::NodeFrozen(node) | Self::NodeReplaced(node) => Target::Node(node),
+            Self::RedisSubscribersKilled
+            | Self::RedisFlushed
+            | Self::RedisScriptsFlushed
+            | Self::StoreSessionsEnded
+            | Self::ClientsCut
+            | Self::ClientsMoved
+            | Self::ReadersStalled => Target::Nothing,
+        }
+    }
+
+    /// How long it lasts, in milliseconds.
+    fn lasts(self) -> std::ops::Range<u64> {
+        match self {
+            Self::RedisKilled | Self::StoreKilled | Self::NodeKilled(_) => 100..4_000,
+            Self::RedisFrozen | Self::StoreFrozen => 500..6_000,
+            Self::RedisPaused | Self::RedisAsleep => 300..3_000,
+            Self::RedisLink(..) | Self::StoreLink(..) => 200..5_000,
+            Self::StoreAnswersLost(_) => 20..300,
+            Self::NodeFrozen(_) => 3_500..7_000,
+            Self::ReadersStalled => 1_000..6_000,
+            Self::NodeReplaced(_)
+            | Self::RedisSubscribersKilled
+            | Self::RedisFlushed
+            | Self::RedisScriptsFlushed
+            | Self::StoreSessionsEnded
+            | Self::ClientsCut
+            | Self::ClientsMoved => 0..1,
+        }
+    }
+}
+
+/// A fault and its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    pub at: Duration,
+    pub lasts: Duration,
+    pub fault: Fault,
+}
+
+/// Faults in the order in which they begin.
+#[derive(Debug, Clone)]
+pub struct Plan(pub Vec<Step>);
+
+impl Plan {
+    /// Faults over `time`, overlapping wherever they don't have the same target. Every kind comes before any comes again.
+    pub fn draw(seed: u64, time: Duration) -> Self {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let (mut steps, mut bag) = (Vec::<Step>::new(), Vec::new());
+        let mut at = Duration::from_millis(500);
+        while at < time {
+            if bag.is_empty() {
+                bag = Fault::every(&mut dice);
+                bag.shuffle(&mut dice);
+            }
+            let busy = |fault: &Fault| {
+                let same = |step: &&Step| step.fault.target() == fault.target() && fault.target() != Target::Nothing;
+                steps.iter().filter(same).any(|step| step.at + step.lasts + settling(step.fault) > at)
+            };
+            if let Some(free) = bag.iter().position(|fault| !busy(fault)) {
+                let fault = bag.remove(free);
+                let lasts = Duration::from_millis(dice.random_range(fault.lasts()));
+                steps.push(Step { at, lasts, fault });
+            }
+            at += Duration::from_millis(dice.random_range(200..1_600));
+        }
+        Self(steps)
+    }
+}
+
+/// How long after its end a target is left alone: what a node lost it must be able to find again, and one that was asked
+/// to end takes its time.
+fn settling(fault: Fault) -> Duration {
+    match fault.target() {
+        _ if matches!(fault, Fault::NodeReplaced(_)) => Duration::from_secs(8),
+        Target::Redis => Duration::from_secs(3),
+        _ => Duration::from_millis(500),
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Step { at, lasts, fault } in &self.0 {
+            writeln!(f, "  at {:7.3} for {:5.3}: {fault:?}", at.as_secs_f64(), lasts.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn one_seed_is_one_plan_and_brings_every_fault() {
+    let (time, kind) = (Duration::from_secs(90), |step: &Step| std::mem::discriminant(&step.fault));
+    for seed in 0..20 {
+        let (one, other) = (Plan::draw(seed, time), Plan::draw(seed, time));
+        assert_eq!(one.to_string(), other.to_string());
+        let kinds: std::collections::HashSet<_> = one.0.iter().map(kind).collect();
+        assert_eq!(kinds.len(), 19, "{one}");
+        let overlap = |pair: &[Step]| pair[0].at + pair[0].lasts > pair[1].at;
+        assert!(one.0.windows(2).any(overlap), "{one}");
+    }
+}

@@ -1,0 +1,100 @@
+//! What a run has to show: its figures, and, where it failed, its seed, its plan and the history around each violation.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    checker::longest_wait,
+    cluster::Cluster,
+    evidence::{Evidence, Violation},
+    history::What,
+    run::Run,
+};
+
+/// Violations shown; the files have all of them.
+const SHOWN: usize = 10;
+/// Lines of history shown before and after each line that matters.
+const AROUND: usize = 12;
+
+/// What happened, in numbers.
+pub fn figures(evidence: &Evidence) -> String {
+    let count = |wanted: fn(&What) -> bool| evidence.history.iter().filter(|record| wanted(&record.what)).count();
+    let mut text = format!(
+        "{} faults, {} connections, {} resumes ({} resyncs), {} tries, {} acks ({} duplicates), {} refusals, \
+         {} unknown, {} deliveries, {} entries in {} conversations; nobody waited longer than {:.1?} ({:.1?} would do)",
+        count(|what| matches!(what, What::Fault { begins: true, .. })),
+        count(|what| matches!(what, What::Open { .. })),
+        count(|what| matches!(what, What::Resume { .. })),
+        count(|what| matches!(what, What::Resume { resync: true, .. })),
+        count(|what| matches!(what, What::Invoke { .. })),
+        count(|what| matches!(what, What::Ok { .. })),
+        count(|what| matches!(what, What::Ok { duplicate: true, .. })),
+        count(|what| matches!(what, What::Fail { .. })),
+        count(|what| matches!(what, What::Unknown { .. })),
+        count(|what| matches!(what, What::Deliver { .. })),
+        evidence.store.values().map(|log| log.rows.len()).sum::<usize>(),
+        evidence.store.len(),
+        longest_wait(evidence),
+        evidence.delivered_within,
+    );
+    for figure in &evidence.figures {
+        let _infallible = write!(text, "\n  {}: {} before, {} after", figure.name, figure.before, figure.after);
+    }
+    text
+}
+
+/// What is wrong, with seed, plan and the history around it. All of it, and the nodes' logs, go into a folder.
+pub async fn failure(run: &Run, evidence: &Evidence, violations: &[Violation], cluster: &Cluster) -> String {
+    let folder = write_all(run, evidence, violations, cluster).await;
+    let mut text = format!("{} violations\n", violations.len());
+    for violation in violations.iter().take(SHOWN) {
+        text += &format!("\n{:?}: {}\n", violation.rule, violation.what);
+        text += &excerpt(evidence, violation);
+    }
+    format!(
+        "{text}\nwith this plan:\n{}\nTORTURE_SEED={} TORTURE_SECONDS={}; everything is in {}",
+        run.plan,
+        run.seed,
+        run.time.as_secs(),
+        folder.display()
+    )
+}
+
+/// The lines that matter, and around each what the same client saw and which faults there were.
+fn excerpt(evidence: &Evidence, violation: &Violation) -> String {
+    let mut shown = BTreeSet::new();
+    for &line in &violation.lines {
+        let client = evidence.history[line].session.map(|session| session.client);
+        let close = |at: &usize| {
+            let session = evidence.history[*at].session;
+            session.is_none() || session.map(|session| session.client) == client
+        };
+        shown.extend((0..line).rev().filter(close).take(AROUND));
+        shown.extend((line..evidence.history.len()).filter(close).take(AROUND));
+    }
+    let lines = shown.iter().map(|line| {
+        let mark = if violation.lines.contains(line) { '>' } else { ' ' };
+        format!("{mark} {}\n", evidence.history[*line])
+    });
+    lines.collect()
+}
+
+async fn write_all(run: &Run, evidence: &Evidence, violations: &[Violation], cluster: &Cluster) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("torture").join(run.seed.to_string());
+    fs::create_dir_all(&folder).expect("the target folder is writable");
+    let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("the target folder is writable");
+    write("plan.txt", run.plan.to_string());
+    let lines = violations.iter().map(|violation| format!("{:?}: {}\n", violation.rule, violation.what));
+    write("violations.txt", lines.collect());
+    write("history.txt", evidence.history.iter().map(|record| format!("{record}\n")).collect());
+    for (number, place) in cluster.places.iter().enumerate() {
+        let place = place.lock().await;
+        let now = place.node.as_ref().map(|node| node.log()).unwrap_or_default();
+        write(&format!("node-{number}.log"), [&place.logs[..], &now].concat().join("\n"));
+    }
+    folder
+}

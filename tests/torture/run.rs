@@ -1,0 +1,257 @@
+//! One run: warm up, torture, quiet, leave; and the evidence of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    client::{Client, Orders, Phase, Standing},
+    cluster::{Cluster, Make},
+    desk::Conversation,
+    evidence::{Evidence, Figure, Log, Presence},
+    faults::suffer,
+    history::{Name, Recorder},
+    nemesis::{NODES, Plan},
+    support::resident_bytes,
+};
+
+/// Users; the first few have two clients each.
+const USERS: usize = 24;
+const CLIENTS: usize = 30;
+/// How long everybody chats undisturbed before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// How long a sound cluster may take to come to rest.
+const QUIET: Duration = Duration::from_secs(60);
+/// How long anybody who listens may have to wait for an entry that was acked. While its link to Redis is broken a node
+/// may hear of nothing, so this is longer than faults of Redis and its links come to, one after the other.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
+/// By how much a node's memory may have grown, and its open files: connections to PostgreSQL are kept once made.
+const MEMORY_SLACK: u64 = 48 * 1024 * 1024;
+const FILES_SLACK: u64 = 16;
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub seed: u64,
+    pub plan: Plan,
+    /// How long the plan goes on.
+    pub time: Duration,
+    pub make: Make,
+    /// How long anything may take to come to rest once the last fault is over.
+    pub quiet: Duration,
+}
+
+impl Run {
+    /// A plan drawn from the seed, on a sound cluster.
+    pub fn drawn(seed: u64, time: Duration) -> Self {
+        Self { seed, plan: Plan::draw(seed, time), time, make: Make::default(), quiet: QUIET }
+    }
+}
+
+/// The clients of a run, while they live.
+struct Crowd {
+    orders: Orders,
+    standings: Vec<(Name, Arc<Mutex<Standing>>)>,
+    tasks: JoinSet<()>,
+}
+
+impl Crowd {
+    /// Clients numbered from `first`.
+    fn enter(
+        first: usize,
+        cluster: &Cluster,
+        conversations: &[(Name, Vec<Name>)],
+        seed: u64,
+        recorder: &Recorder,
+    ) -> Self {
+        let orders = Orders::new();
+        let (mut standings, mut tasks) = (Vec::new(), JoinSet::new());
+        for number in first..first + CLIENTS {
+            let user = user(number);
+            let own = conversations.iter().filter(|(_, users)| users.contains(&user)).map(|(id, users)| {
+                let other = users.iter().find(|other| **other != user).filter(|_| users.len() == 2);
+                Conversation { id: id.clone(), other: other.cloned() }
+            });
+            let (own, addresses) = (own.collect(), cluster.addresses.clone());
+            let client = Client::new((number, user.clone()), own, addresses, seed, recorder.clone(), &orders);
+            standings.push((user, client.standing()));
+            tasks.spawn(client.run());
+        }
+        Self { orders, standings, tasks }
+    }
+
+    /// Has everybody bring to an end what is under way, and waits until it is.
+    async fn settle(&self, cluster: &Cluster, limit: Duration) {
+        self.orders.phase.send_replace(Phase::Quiet);
+        until(limit, async || self.has_settled(&cluster.logs().await)).await;
+    }
+
+    /// Whether everybody has everything, and nothing is under way.
+    fn has_settled(&self, store: &BTreeMap<Name, Log>) -> bool {
+        self.standings.iter().all(|(_, standing)| {
+            let standing = standing.lock().unwrap();
+            let up_to_date = standing.has.iter().all(|(id, has)| store.get(id).is_none_or(|log| log.head <= *has));
+            standing.live && standing.unsettled == 0 && up_to_date
+        })
+    }
+
+    /// Who has a socket, and how many.
+    fn live(&self) -> BTreeMap<Name, usize> {
+        let mut live = BTreeMap::new();
+        for (user, _) in self.standings.iter().filter(|(_, standing)| standing.lock().unwrap().live) {
+            *live.entry(user.clone()).or_default() += 1;
+        }
+        live
+    }
+
+    async fn leave(self) {
+        self.orders.phase.send_replace(Phase::Leaving);
+        self.tasks.join_all().await;
+    }
+}
+
+/// Whose a client is.
+fn user(client: usize) -> Name {
+    format!("u{:02}", client % CLIENTS % USERS).into()
+}
+
+/// A conversation of all, three of some, and direct ones.
+async fn conversations(cluster: &Cluster) -> Vec<(Name, Vec<Name>)> {
+    let all: Vec<Name> = (0..USERS).map(user).collect();
+    let mut groups = vec![all.clone()];
+    groups.extend((0..3).map(|part| all.iter().skip(part).step_by(3).cloned().collect()));
+    groups.extend((0..8).map(|pair| vec![all[pair].clone(), all[23 - pair].clone()]));
+    let mut made = Vec::new();
+    for group in groups {
+        made.push((cluster.conversation(&group).await, group));
+    }
+    made
+}
+
+/// Runs it. What is returned is all that the checker needs, and the cluster, for its logs.
+pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
+    let cluster = Arc::new(Cluster::start(run.make).await);
+    let conversations = conversations(&cluster).await;
+    let recorder = Recorder::new();
+
+    let crowd = Crowd::enter(0, &cluster, &conversations, run.seed, &recorder);
+    sleep(WARM_UP).await;
+    crowd.settle(&cluster, run.quiet).await;
+    crowd.leave().await;
+    until(run.quiet, async || nobody_is_left(&cluster).await).await;
+    let before = figures(&cluster).await;
+
+    let crowd = Crowd::enter(CLIENTS, &cluster, &conversations, run.seed, &recorder);
+    let mut evidence = Evidence {
+        users: (0..2 * CLIENTS).map(user).collect(),
+        delivered_within: DELIVERED_WITHIN,
+        ..Evidence::default()
+    };
+    let (begun, tormented) = (Instant::now(), suffer(&run.plan, &cluster, &crowd.orders, &recorder));
+    evidence.lost = tormented.await;
+    sleep((begun + run.time).saturating_duration_since(Instant::now())).await;
+
+    if !until(run.quiet, async || cluster.is_healthy().await).await {
+        evidence.lost.push(format!("not every node is healthy {:?} after the last fault", run.quiet));
+    }
+    crowd.settle(&cluster, run.quiet).await;
+    let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.said == one.live);
+    until(run.quiet, is_true).await;
+    evidence.presence = presence(&cluster, &crowd).await;
+    evidence.history = recorder.history();
+    evidence.store = cluster.logs().await;
+
+    crowd.leave().await;
+    let has_come_back = async || compare(&before, figures(&cluster).await).iter().all(Figure::is_well);
+    until(run.quiet, has_come_back).await;
+    evidence.figures = compare(&before, figures(&cluster).await);
+    (evidence, cluster)
+}
+
+/// Asks now and then until it is so; false where it never was.
+async fn until(limit: Duration, ask: impl AsyncFn() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if ask().await {
+            return true;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    false
+}
+
+/// What is kept of those who are there: it must come back to where it was once they have left.
+async fn figures(cluster: &Cluster) -> Vec<(String, u64, u64)> {
+    let keys: Vec<String> = cluster.redis(&["KEYS", "*"]).await.expect("Redis is up");
+    // Those run out by themselves.
+    let keys: Vec<_> = keys.into_iter().filter(|key| !key.starts_with("room_messages:")).collect();
+    let channels: Vec<String> = cluster.redis(&["PUBSUB", "CHANNELS", "*"]).await.expect("Redis is up");
+    let (mut memory, mut files) = (0, 0);
+    for place in &cluster.places {
+        let place = place.lock().await;
+        let pid = place.node.as_ref().map_or(0, |node| node.pid());
+        memory = memory.max(resident_bytes(pid));
+        files = files.max(fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |open| open.count() as u64));
+    }
+    vec![
+        (format!("Redis keys {keys:?}"), keys.len() as u64, 0),
+        (format!("Redis channels {channels:?}"), channels.len() as u64, 0),
+        ("memory of the largest node".into(), memory, MEMORY_SLACK),
+        ("open files of the node with most".into(), files, FILES_SLACK),
+    ]
+}
+
+fn compare(before: &[(String, u64, u64)], now: Vec<(String, u64, u64)>) -> Vec<Figure> {
+    let pairs = before.iter().zip(now);
+    pairs.map(|((_, before, _), (name, after, slack))| Figure { name, before: *before, after, slack }).collect()
+}
+
+/// Whether nobody is online and nothing is kept of those who were.
+async fn nobody_is_left(cluster: &Cluster) -> bool {
+    let online: Vec<String> = cluster.redis(&["SMEMBERS", "ws:online_users"]).await.expect("Redis is up");
+    let entries: Vec<String> = cluster.redis(&["KEYS", "ws:conns:*"]).await.expect("Redis is up");
+    online.is_empty() && entries.is_empty()
+}
+
+/// Who is there, according to Redis and to each node; and how many sockets the registry has of each.
+async fn presence(cluster: &Cluster, crowd: &Crowd) -> Vec<Presence> {
+    let sockets = crowd.live();
+    let live: BTreeSet<Name> = sockets.keys().cloned().collect();
+    let counted = |(user, count): (&Name, &usize)| format!("{user} × {count}").into();
+    let users: Vec<Name> = (0..USERS).map(user).collect();
+
+    let online: Vec<String> = cluster.redis(&["SMEMBERS", "ws:online_users"]).await.unwrap_or_default();
+    let mut registered = BTreeSet::new();
+    for user in &users {
+        let lines: Option<String> = cluster.redis(&["HGET", &format!("ws:conns:{user}"), "c"]).await;
+        registered.extend(lines.map(|lines| counted((user, &lines.lines().count()))));
+    }
+    let mut all = vec![
+        Presence { place: "ws:online_users".into(), said: names(online), live: live.clone() },
+        Presence { place: "ws:conns:*".into(), said: registered, live: sockets.iter().map(counted).collect() },
+    ];
+    for node in 0..NODES {
+        let list = cluster.ask(node, "/api/websocket/users/online?limit=100").await.unwrap_or_default();
+        let said = names(list["users"].as_array().into_iter().flatten().filter_map(|user| user.as_str()));
+        all.push(Presence { place: format!("node {node}, all"), said, live: live.clone() });
+        let mut said = BTreeSet::new();
+        for user in &users {
+            let answer = cluster.ask(node, &format!("/api/websocket/users/{user}/online")).await.unwrap_or_default();
+            said.extend((answer["online"] == true).then(|| user.clone()));
+        }
+        all.push(Presence { place: format!("node {node}, one by one"), said, live: live.clone() });
+    }
+    all
+}
+
+fn names(names: impl IntoIterator<Item = impl AsRef<str>>) -> BTreeSet<Name> {
+    names.into_iter().map(|name| name.as_ref().into()).collect()
+}
