@@ -1,7 +1,8 @@
 //! Group commit: lanes that gather what waits and commit it in one round trip.
 //!
 //! Invariants: entries of one log go through one lane, in the order in which they were queued; `committed` hears of every
-//! stored entry before its appender does; what may have been stored is never called refused.
+//! stored entry before its appender does, and again of one that is sent again; what may have been stored is never called
+//! refused.
 
 use std::{
     collections::HashMap,
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep},
@@ -27,6 +29,9 @@ use crate::{
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest such wait.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Entries read back at a time: who repeats a lot must not hold others up for long.
+const READ_BACK_ABREAST: usize = 8;
 
 /// How the writer gathers and retries.
 #[derive(Debug, Clone, Copy)]
@@ -181,15 +186,21 @@ impl Lane {
         }
     }
 
-    /// What an earlier try turns out to have stored, nobody was told of: it is read back and told now. Where that fails
-    /// it is found like any gap.
+    /// Of what an earlier try turns out to have stored, perhaps nobody was told: the node that stored it may have died
+    /// before it could. So it is read back and told now. Where that fails it is found like any gap.
     async fn tell_of_found(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
+        let mut found = Vec::new();
         for (new, outcome) in entries.iter().zip(outcomes) {
-            let Ok(Appended { seq, duplicate: true, .. }) = outcome else { continue };
-            if let Ok(found) = self.store.entries(&new.log, seq - 1, 1).await {
-                let told = found.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None });
-                (self.committed)(told.collect());
+            if let Ok(Appended { seq, duplicate: true, .. }) = outcome {
+                let (store, log, seq) = (self.store.clone(), new.log.clone(), *seq);
+                found.push(async move { store.entries(&log, seq - 1, 1).await.unwrap_or_default() });
             }
+        }
+        let read = stream::iter(found).buffer_unordered(READ_BACK_ABREAST).concat().await;
+        if !read.is_empty() {
+            (self.committed)(
+                read.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
+            );
         }
     }
 
