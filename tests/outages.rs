@@ -219,3 +219,36 @@ async fn a_node_is_killed_and_started_again_under_load() {
     late.send(&json!({"type": "join", "conversation_id": "team", "since_seq": 0, "ref": 1})).await;
     assert_eq!(contents(&mut late, SENDERS * EACH).await.into_iter().collect::<BTreeMap<_, _>>(), acked);
 }
+
+#[tokio::test]
+async fn who_leaves_while_waiting_to_listen_takes_nobody_else_with_them() {
+    let redis = RedisServer::start().await;
+    let postgres = Postgres::start(&[("fsync", "off")]).await;
+    let node = Node::serve(&redis.url(), &postgres.database().await).set("PING_INTERVAL", "1s").start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    let mut bob = Client::native(&node, "bob").await;
+    let alices = token("alice");
+    alice.join("team").await;
+    bob.join("team").await;
+    // Enough that some share a delivery shard with Bob.
+    let mut leaving = Vec::new();
+    for number in 0..8 {
+        let mut client = Client::native(&node, &format!("leaving-{number}")).await;
+        // With nothing left to read, what it sends last is read before its end is.
+        client.drain().await;
+        leaving.push(client);
+    }
+    // Enough connections to PostgreSQL that each of them waits for an answer, not for a connection.
+    let everything = (0..100).map(|_| node.get("/api/chat/conversations", &alices));
+    futures_util::future::join_all(everything).await;
+    postgres.pause();
+    for client in &mut leaving {
+        client.send(&json!({"type": "join", "conversation_id": "team"})).await;
+    }
+    drop(leaving);
+    node.metric("switchboard_connections{dialect=\"native\"}", |open| open == 2.0).await;
+    postgres.resume();
+    until_status(&node, "healthy").await;
+    alice.say("team", "still there?").await;
+    assert_eq!(contents(&mut bob, 1).await[0].1, "still there?");
+}
