@@ -32,11 +32,12 @@ struct Joined {
     current: HashMap<ConversationId, Entered>,
 }
 
-/// Which of the connection's joins it was: what an earlier one still has to bring is void. And the members of a direct
-/// conversation, for a dialect that says them.
+/// Which of the connection's joins it was: what an earlier one still has to bring is void. Whether the hub knows of it
+/// yet. And the members of a direct conversation, for a dialect that says them.
 #[derive(Debug)]
 struct Entered {
     join: u64,
+    attached: bool,
     pair: Option<Arc<Pair>>,
 }
 
@@ -65,7 +66,7 @@ impl Connection {
             return Err(Reject::TooManyConversations);
         }
         joined.joins += 1;
-        joined.current.insert(conversation.clone(), Entered { join: joined.joins, pair });
+        joined.current.insert(conversation.clone(), Entered { join: joined.joins, attached: false, pair });
         Ok((joined.joins, again))
     }
 
@@ -75,9 +76,16 @@ impl Connection {
         joined.current.get(conversation).is_some_and(|entered| entered.join == join).then(act)
     }
 
-    /// Notes that it no longer listens; false where it did not.
-    pub(super) fn exit(&self, conversation: &ConversationId) -> bool {
-        self.lock().current.remove(conversation).is_some()
+    /// Notes that the hub delivers to it.
+    pub(super) fn attached(&self, conversation: &ConversationId) {
+        if let Some(entered) = self.lock().current.get_mut(conversation) {
+            entered.attached = true;
+        }
+    }
+
+    /// Notes that it no longer listens: whether the hub delivered to it, or none where it did not listen.
+    pub(super) fn exit(&self, conversation: &ConversationId) -> Option<bool> {
+        self.lock().current.remove(conversation).map(|entered| entered.attached)
     }
 
     /// Whether it listens to a conversation.

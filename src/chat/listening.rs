@@ -116,7 +116,10 @@ impl Chat {
         }
         let (ends, head) = match admitted {
             Ok(ends) => match self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref()) {
-                Some(head) => (ends, head),
+                Some(head) => {
+                    connection.attached(conversation);
+                    (ends, head)
+                }
                 None => return Err(self.turned_away(connection, conversation, Reject::Unavailable)),
             },
             Err(reject) => return Err(self.turned_away(connection, conversation, reject)),
@@ -275,23 +278,29 @@ impl Chat {
 
     /// Ends a connection's listening to one conversation, if it does listen.
     pub async fn exit(&self, identity: &Identity, connection: &Connection, conversation: &ConversationId) {
-        if connection.exit(conversation) {
-            self.detach(connection, conversation).await;
+        if let Some(attached) = connection.exit(conversation) {
+            self.detach(connection, conversation, attached).await;
             self.backplane.unlisten(connection.id(), conversation).await;
             self.stop_typing(conversation.clone(), identity.user.clone(), identity.name.clone());
         }
     }
 
-    /// Ends a connection's part in a log here; the registry is told by whoever calls.
+    /// Ends a connection's part in a log here; the registry is told by whoever calls. One that left while it was still
+    /// waiting to be let in has no part in the hub, only in the following.
     pub(super) fn detach(
         &self,
         connection: &Connection,
         conversation: &ConversationId,
+        attached: bool,
     ) -> impl Future<Output = ()> + Send + use<> {
         let log = LogId::from(conversation);
-        let gone = self.hub.detach(&log, connection.dialect, connection.id());
+        let gone = attached.then(|| self.hub.detach(&log, connection.dialect, connection.id()));
         self.release(&log);
-        gone
+        async move {
+            if let Some(gone) = gone {
+                gone.await;
+            }
+        }
     }
 
     /// Gives a connection what it missed of each log, one after the other, as fast as it reads; then it is live.

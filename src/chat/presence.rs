@@ -46,8 +46,8 @@ impl Chat {
     pub async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
         for conversation in connection.joined() {
-            connection.exit(&conversation);
-            drop(self.detach(connection, &conversation));
+            let attached = connection.exit(&conversation) == Some(true);
+            drop(self.detach(connection, &conversation, attached));
             self.stop_typing(conversation, identity.user.clone(), identity.name.clone());
         }
         if connection.dialect.follows_inbox() {
