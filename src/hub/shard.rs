@@ -257,8 +257,10 @@ impl Audience {
                     self.remove_members(&deliveries);
                 }
                 Op::Resync(notes) => {
-                    for listener in self.listeners.iter().filter(|listener| listener.live_after.is_some()) {
+                    for listener in self.listeners.iter_mut().filter(|listener| listener.live_after.is_some()) {
                         listener.outbox.send(notes[listener.dialect.index()].clone());
+                        // Seqs that it had are given out anew.
+                        listener.live_after = Some(0);
                     }
                 }
             }

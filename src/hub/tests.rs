@@ -243,6 +243,8 @@ async fn a_store_set_back_makes_readers_start_anew() {
     client.read_exact(&mut payload).await.unwrap();
     let note: serde_json::Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!((&note["type"], &note["head"]), (&"resync".into(), &5.into()));
+    bench.hub.apply(vec![event(&bench.log, 6)]);
+    assert_eq!(next_seq(&mut client).await, 6, "which it had heard of before, and is another now");
 }
 
 #[tokio::test]
