@@ -15,10 +15,12 @@ WIDTH = 24
 REDIS, STORE = 'part="redis"', 'part="store"'
 NOT_OK, RESTART = 'result!="ok"', 'reason="restart"'
 OF = 'job=~"$job", instance=~"$instance"'
+NODE = "on (job, instance)"
 
 
 def metric(name, labels=""):
-    return f"{name if name.startswith('process_') else 'switchboard_' + name}{{{OF}{', ' + labels if labels else ''}}}"
+    ours = name != "up" and not name.startswith("process_")
+    return f"{'switchboard_' if ours else ''}{name}{{{OF}{', ' + labels if labels else ''}}}"
 
 
 def rate(name, labels=""):
@@ -30,15 +32,26 @@ def total(name, labels="", by=""):
 
 
 def quantile(q, name, by=""):
-    return f"histogram_quantile({q}, sum by (le{', ' + by if by else ''}) ({rate(name + '_bucket')}))"
+    """Nothing, not NaN, where nothing happened: what is compared with 0 is no longer NaN."""
+    return f"histogram_quantile({q}, sum by (le{', ' + by if by else ''}) ({rate(name + '_bucket')})) >= 0"
 
 
 def share(part, whole):
-    """A share that is 0, not nothing, where there is no whole."""
+    """A part of the whole. It is 0, not nothing, where there is no whole."""
     return f"({part}) / clamp_min({whole}, 1e-9)"
 
 
-def targets(queries):
+def per(cost, what):
+    """A cost by what it was for, which is nothing while nothing is done: the cost itself is never 0."""
+    return f"({cost}) / ({what} > 0)"
+
+
+def else_0(expr):
+    """0 where there is no series; `on ()`, since 0 would else stand beside those that there are."""
+    return f"({expr}) or on () vector(0)"
+
+
+def targets(queries, instant):
     return [
         {
             "refId": chr(ord("A") + at),
@@ -46,15 +59,16 @@ def targets(queries):
             "expr": expr,
             "legendFormat": legend,
             "editorMode": "code",
-            "range": True,
+            "instant": instant,
+            "range": not instant,
         }
         for at, (expr, legend) in enumerate(queries)
     ]
 
 
-def thresholds(*steps):
-    """Green, and from each (value, colour) on that colour."""
-    return {"mode": "absolute", "steps": [{"color": "green", "value": None}] + [{"color": c, "value": v} for v, c in steps]}
+def thresholds(*steps, base="green"):
+    """A colour, and from each (value, colour) on that one."""
+    return {"mode": "absolute", "steps": [{"color": base, "value": None}] + [{"color": c, "value": v} for v, c in steps]}
 
 
 def panel(kind, title, description, unit, queries, defaults, options, size):
@@ -63,14 +77,15 @@ def panel(kind, title, description, unit, queries, defaults, options, size):
         "title": title,
         "description": description,
         "datasource": SOURCE,
-        "targets": targets(queries),
+        "targets": targets(queries, instant=kind == "stat"),
         "fieldConfig": {"defaults": {"unit": unit, **defaults}, "overrides": []},
         "options": options,
         "gridPos": {"w": size[0], "h": size[1], "x": 0, "y": 0},
     }
 
 
-def stat(title, description, unit, expr, *steps, legend="", mappings=(), width=3):
+def stat(title, description, unit, expr, *steps, base="green", legend="", mappings=(), width=3):
+    """One figure, as it is now: of a span of time it would still show the last one long after the nodes were gone."""
     reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
     options = {
         "reduceOptions": reduce,
@@ -83,7 +98,7 @@ def stat(title, description, unit, expr, *steps, legend="", mappings=(), width=3
         "showPercentChange": False,
         "percentChangeColorMode": "standard",
     }
-    defaults = {"color": {"mode": "thresholds"}, "thresholds": thresholds(*steps), "mappings": list(mappings)}
+    defaults = {"color": {"mode": "thresholds"}, "thresholds": thresholds(*steps, base=base), "mappings": list(mappings), "noValue": "–"}
     return panel("stat", title, description, unit, [(expr, legend)], defaults, options, (width, 4))
 
 
@@ -141,8 +156,8 @@ def variable(name, label, query):
         "refresh": 2,
         "sort": 1,
         "multi": True,
+        # All are those that there are to choose: `.*` would be every program that Prometheus knows.
         "includeAll": True,
-        "allValue": ".*",
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "options": [],
         "hide": 0,
@@ -209,14 +224,15 @@ UP_OR_DOWN = [
     {"type": "value", "options": {"0": {"text": "up", "index": 0}}},
     {"type": "range", "options": {"from": 1, "to": None, "result": {"text": "down", "index": 1}}},
 ]
+DEAD = f"{metric('up')} == 0 and {NODE} last_over_time({metric('build_info')}[6h])"
 NOT_TAKEN = total("commands_total", 'command="send", result=~"unavailable|unknown"')
 SENDS = total("commands_total", 'command="send"')
 
 VERDICT = row(
     "Verdict",
     [
-        stat("Nodes ready", "Nodes that take new clients.", "none", f"sum({metric('ready')})"),
-        stat("Nodes not ready", "Nodes that drain or are full.", "none", f"count({metric('ready')} == 0) or vector(0)", (1, "yellow")),
+        stat("Nodes ready", "Nodes that take new clients.", "none", else_0(f"sum({metric('ready')})"), (1, "green"), base="red"),
+        stat("Nodes not ready", "Nodes that drain, are full, or do not answer.", "none", else_0(f"count(({metric('ready')} == 0) or {NODE} ({DEAD}))"), (1, "yellow")),
         stat("Connections", "Open WebSockets.", "short", f"sum({metric('connections')})"),
         stat("Messages", "Messages stored and acked.", "ops", total("messages_accepted_total")),
         stat("Delivery p99", "From the store's commit to a node's sockets.", "s", quantile(0.99, "delivery_seconds"), (0.25, "yellow"), (0.5, "red")),
@@ -246,7 +262,7 @@ ON_CALL = dashboard(
         row(
             "Messages and delivery",
             [
-                graph("Commands by result", "Commands a second by result; ok is not shown.", "ops", (f"{total('commands_total', NOT_OK, by='command, result')} or vector(0)", "{{command}} {{result}}"), stacked=True),
+                graph("Commands by result", "Commands a second by result; ok is not shown.", "ops", (else_0(total("commands_total", NOT_OK, by="command, result")), "{{command}} {{result}}"), stacked=True),
                 graph("Messages and deliveries", "Messages acked and frames handed to sockets, a second.", "ops", (total("messages_accepted_total"), "messages"), (total("deliveries_total"), "deliveries")),
                 graph("Delivery", "From the store's commit to the sockets of a node; between nodes with the difference of their clocks.", "s", (quantile(0.5, "delivery_seconds"), "p50"), (quantile(0.99, "delivery_seconds"), "p99"), limit=0.5),
                 graph("Ack", "From a send's arrival to its ack.", "s", (quantile(0.5, "send_ack_seconds"), "p50"), (quantile(0.99, "send_ack_seconds"), "p99")),
@@ -266,7 +282,7 @@ ON_CALL = dashboard(
             "Store",
             [
                 graph("Store: latency", "99 in 100 calls take at most so long, by operation.", "s", (quantile(0.99, "store_call_seconds", by="operation"), "{{operation}}")),
-                graph("Store: errors", "Calls that failed a second, by operation.", "ops", (f"{total('store_errors_total', by='operation')} or vector(0)", "{{operation}}"), stacked=True),
+                graph("Store: errors", "Calls that failed a second, by operation.", "ops", (else_0(total("store_errors_total", by="operation")), "{{operation}}"), stacked=True),
                 graph("Entries per commit", "What a group commit holds on average; 400 at most.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
             ],
         ),
@@ -295,7 +311,7 @@ ON_CALL = dashboard(
             "Rollout",
             [
                 graph("Nodes by version", "Nodes of each version.", "short", (f"count by (version, commit) ({metric('build_info')})", "{{version}} {{commit}}"), stacked=True),
-                graph("Draining", "Nodes that go away, and their connections' closes a second.", "short", (f"sum({metric('draining')})", "nodes"), (f"{total('closes_total', RESTART)} or vector(0)", "closes/s")),
+                graph("Draining", "Nodes that go away, and their connections' closes a second.", "short", (f"sum({metric('draining')})", "nodes"), (else_0(total("closes_total", RESTART)), "closes/s")),
                 graph("Uptime", "Since each node started.", "s", (f"time() - {metric('process_start_time_seconds')}", "{{instance}}")),
                 graph("Leases", "Leases that were lost a second, and connections of dead nodes that were cleaned up.", "ops", (total("lease_losses_total"), "lost"), (total("reaped_connections_total"), "reaped")),
             ],
@@ -303,6 +319,13 @@ ON_CALL = dashboard(
         ),
     ],
 )
+
+# Of the sum, so that nodes that are gone are not forecast beside those that took their place.
+IN_A_WEEK = f"predict_linear(sum({metric('connections')})[7d:$__interval], 7 * 86400)"
+CPU = f"sum({rate('process_cpu_seconds_total')})"
+MESSAGES, DELIVERIES = total("messages_accepted_total"), total("deliveries_total")
+SENDING = 'operation=~"admit|publish"'
+APPEND = 'operation="append"'
 
 CAPACITY = dashboard(
     "switchboard-capacity",
@@ -315,7 +338,7 @@ CAPACITY = dashboard(
             [
                 graph("Sockets against the limit", "By node; above 80 % add nodes.", "percentunit", (f"{metric('sockets')} / {metric('connections_limit')}", "{{instance}}"), limit=0.8),
                 graph("Connections and limit", "Over all nodes.", "short", (f"sum({metric('connections')})", "connections"), (f"sum({metric('connections_limit')})", "limit"), (f"sum({metric('users_online')})", "users")),
-                graph("Connections in a week", "As the last day goes on, a line through it.", "short", (f"clamp_min(sum(predict_linear({metric('connections')}[1d], 7 * 86400)), 0)", "in a week"), (f"sum({metric('connections')})", "now")),
+                graph("Connections in a week", "As the last week goes on, a line through it: a day's line would follow the hour of the day.", "short", (f"clamp_min({IN_A_WEEK}, 0)", "in a week"), (f"sum({metric('connections')})", "now")),
                 graph("Memory per connection", "Resident memory of a node by its sockets; it means little for an empty node.", "bytes", (f"{metric('process_resident_memory_bytes')} / clamp_min({metric('sockets')}, 1)", "{{instance}}")),
                 graph("Open files", "Of those that a node may open.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
                 graph("Lifetime of connections", "Half of those that ended had lasted at most so long.", "s", (quantile(0.5, "connection_duration_seconds"), "p50")),
@@ -325,8 +348,8 @@ CAPACITY = dashboard(
             "Work",
             [
                 graph("CPU", "Cores in use, by node.", "short", (rate("process_cpu_seconds_total"), "{{instance}}")),
-                graph("CPU per delivery", "All a node's CPU, by the frames it handed to sockets.", "s", (share(f"sum({rate('process_cpu_seconds_total')})", total("deliveries_total")), "per delivery")),
-                graph("Deliveries per message", "Sockets that a message reaches, on average.", "short", (share(total("deliveries_total"), total("messages_accepted_total")), "deliveries")),
+                graph("CPU per message", "All CPU of the nodes, by messages acked and by frames handed to sockets; it means little while there are few.", "s", (per(CPU, MESSAGES), "per message"), (per(CPU, DELIVERIES), "per delivery")),
+                graph("Deliveries per message", "Sockets that a message reaches, on average.", "short", (per(DELIVERIES, MESSAGES), "deliveries")),
                 graph("Logs followed", "Conversations and inboxes, by node.", "short", (metric("followed_logs"), "{{instance}}")),
                 graph("Queues", "What waits: for delivery, to be published, to be received, for webhooks.", "short", (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive"), (f"sum by (hook) ({metric('webhook_queue')})", "{{hook}}"), (f"sum({metric('notification_queue')})", "notifications")),
                 graph("Outboxes", "Bytes that wait for slow readers, by node.", "bytes", (metric("outbox_bytes"), "{{instance}}")),
@@ -336,7 +359,7 @@ CAPACITY = dashboard(
             "Redis",
             [
                 graph("Calls", "A second, by operation.", "ops", (total("redis_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
-                graph("Calls per message", "All calls, connects and presence among them, by messages.", "short", (share(total("redis_call_seconds_count"), total("messages_accepted_total")), "calls")),
+                graph("Calls per message", "Those that sending takes, by messages; typing and presence are published, too.", "short", (per(total("redis_call_seconds_count", SENDING), MESSAGES), "calls")),
                 graph("Time per call", "The mean, by operation.", "s", (share(total("redis_call_seconds_sum", by="operation"), total("redis_call_seconds_count", by="operation")), "{{operation}}")),
                 graph("Cache", "Share of resumes that the recent-message cache served.", "percentunit", (share(total("recent_cache_hits_total"), f"{total('recent_cache_hits_total')} + {total('recent_cache_misses_total')}"), "served")),
             ],
@@ -345,7 +368,7 @@ CAPACITY = dashboard(
             "Store",
             [
                 graph("Calls", "A second, by operation.", "ops", (total("store_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
-                graph("Calls per message", "All calls by messages; below one where commits are gathered.", "short", (share(total("store_call_seconds_count"), total("messages_accepted_total")), "calls")),
+                graph("Appends per message", "Group commits by messages; below one where they are gathered.", "short", (per(total("store_call_seconds_count", APPEND), MESSAGES), "appends")),
                 graph("Entries per commit", "What a group commit holds on average; 400 at most.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
                 graph("Time per call", "The mean, by operation.", "s", (share(total("store_call_seconds_sum", by="operation"), total("store_call_seconds_count", by="operation")), "{{operation}}")),
             ],

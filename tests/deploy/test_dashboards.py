@@ -1,6 +1,7 @@
 """The dashboards: what the generator writes, sound by Grafana's own types, and about metrics that there are."""
 
 import json
+import math
 import re
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 from conftest import ROOT, TOOLS, run, tool
 
 FILES = sorted((ROOT / "dashboards").glob("*.json"))
+# Units by Grafana's names: it shows bare numbers where it does not know one, and says nothing.
+UNITS = {"none", "short", "ops", "s", "bytes", "percentunit"}
 BOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
 
 
@@ -31,11 +34,24 @@ def test_they_are_of_grafanas_types(name, tmp_path):
     literal = (ROOT / "dashboards" / f"{name}.json").read_text()
     # An id is a number to the types, and null to whoever provisions.
     literal = literal.replace('"id": null', '"id": undefined', 1)
-    # JSON has the values of enums, not their names.
-    source = """import type { Dashboard } from '@grafana/schema';
+    # JSON has the values of enums, not their names. What differs from kind to kind of panel is anything at all to Dashboard.
+    panel_types = "@grafana/schema/dist/esm/raw/composable"
+    source = f"""import type {{ Dashboard }} from '@grafana/schema';
+import type {{ Options as Stat }} from '{panel_types}/stat/panelcfg/x/StatPanelCfg_types.gen';
+import type {{ Options as Graph, FieldConfig }} from '{panel_types}/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
+""" + """
 type Json<T> = T extends string ? `${T}` : T extends (infer U)[] ? Json<U>[] : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
 """
-    (tmp_path / "board.ts").write_text(f"{source}export const board: Json<Dashboard> = {literal};\n")
+    stats, graphs = ([panel for panel in panels(BOARDS[name]) if panel["type"] == kind] for kind in ("stat", "timeseries"))
+    assert len(stats) + len(graphs) == len(panels(BOARDS[name])), "a kind of panel whose options nobody checks"
+    literals = {
+        "board: Json<Dashboard>": literal,
+        "stats: Json<Stat>[]": json.dumps([panel["options"] for panel in stats]),
+        "graphs: Json<Graph>[]": json.dumps([panel["options"] for panel in graphs]),
+        "customs: Json<FieldConfig>[]": json.dumps([panel["fieldConfig"]["defaults"]["custom"] for panel in graphs]),
+    }
+    source += "".join(f"export const {typed} = {value};\n" for typed, value in literals.items())
+    (tmp_path / "board.ts").write_text(source)
     options = ["--noEmit", "--strict", "--skipLibCheck", "--moduleResolution", "bundler", "--module", "esnext", "--target", "es2022"]
     run(tool("tsc"), *options, "board.ts", cwd=tmp_path)
 
@@ -57,9 +73,11 @@ def test_they_are_made_to_be_provisioned(name):
 def test_every_panel_says_what_it_shows(name):
     for panel in panels(BOARDS[name]):
         assert panel["title"] and panel["description"].endswith((".", "?")), panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
         assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
         for target in panel["targets"]:
+            assert target["instant"] == (panel["type"] == "stat") != target["range"], "a figure is of now"
+            assert set(target) == {"refId", "datasource", "expr", "legendFormat", "editorMode", "instant", "range"}
             assert target["datasource"]["uid"] == "${datasource}"
             assert 'job=~"$job", instance=~"$instance"' in target["expr"], "the variables choose"
             assert not re.search(r"rate\([^)]*\[(?!\$__rate_interval\])", target["expr"]), target["expr"]
@@ -90,11 +108,32 @@ def test_every_metric_is_there():
     source = (ROOT / "src" / "metrics.rs").read_text()
     known = {f"switchboard_{name}" for name in re.findall(r'\w+\("([a-z_]+)"', source)}
     known |= {f"{name}{end}" for name in known for end in ("_bucket", "_count", "_sum")}
+    known |= {f"process_{name}" for name in ("cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds", "start_time_seconds")}
     for board in BOARDS.values():
         for panel in panels(board):
             for target in panel["targets"]:
-                used = set(re.findall(r"\bswitchboard_\w+", target["expr"]))
+                used = set(re.findall(r"\b(?:switchboard|process)_\w+", target["expr"]))
                 assert used <= known, f"{panel['title']}: {used - known}"
+
+
+def test_the_forecast_follows_neither_the_hour_of_the_day_nor_a_rollout(tmp_path):
+    """50,000 connections by day and night, 30,000 more or less by the hour; their node was replaced 12 hours ago."""
+    panel = next(panel for panel in panels(BOARDS["capacity"]) if panel["title"] == "Connections in a week")
+    forecast = panel["targets"][0]["expr"].replace("$__interval", "1h").replace("$job", ".*").replace("$instance", ".*")
+    load = [round(50_000 + 30_000 * math.sin(hour * math.tau / 24)) for hour in range(14 * 24)]
+    before, after = load[:-12], load[-12:]
+    series = {"old": [*before, "stale"], "new": [*("_" for _ in before), *after]}
+    inputs = [
+        {"series": f'switchboard_connections{{job="switchboard", instance="{node}"}}', "values": " ".join(map(str, values))}
+        for node, values in series.items()
+    ]
+    asked = [
+        {"expr": f"abs({forecast} - 50000) < bool 25000", "eval_time": f"{hour}h", "exp_samples": [{"labels": "{}", "value": 1}]}
+        for hour in range(10 * 24, 14 * 24, 3)
+    ]
+    tests = {"tests": [{"interval": "1h", "input_series": inputs, "promql_expr_test": asked}]}
+    (tmp_path / "forecast.yaml").write_text(json.dumps(tests))
+    run(tool("promtool"), "test", "rules", tmp_path / "forecast.yaml")
 
 
 def test_the_runbook_speaks_of_panels_that_there_are():

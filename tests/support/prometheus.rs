@@ -17,20 +17,24 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these nodes twice a second.
+    /// Starts one that scrapes these nodes twice a second, and itself, as one that serves other programs too.
     pub async fn start(nodes: &[&Node]) -> Self {
         let folder = guard::folder("switchboard-prometheus-");
         let targets: Vec<_> = nodes.iter().map(|node| node.admin().replace("http://", "")).collect();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/rules.yaml");
+        let port = free_port();
+        let itself = format!("127.0.0.1:{port}");
         let config = serde_json::json!({
             "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
             "rule_files": [rules],
-            "scrape_configs": [{"job_name": "switchboard", "static_configs": [{"targets": targets}]}],
+            "scrape_configs": [
+                {"job_name": "switchboard", "static_configs": [{"targets": targets}]},
+                {"job_name": "prometheus", "static_configs": [{"targets": [itself]}]},
+            ],
         });
         // JSON is YAML.
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config.to_string()).expect("the folder takes files");
-        let port = free_port();
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", path.display()));
         command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
@@ -41,9 +45,14 @@ impl Prometheus {
         Self { port, _process: process, _folder: folder }
     }
 
+    /// Where it listens, and scrapes itself.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// Asks its API, and returns `data`.
     pub async fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
-        let mut url = reqwest::Url::parse(&format!("http://127.0.0.1:{}/api/v1/{path}", self.port)).expect("a URL");
+        let mut url = reqwest::Url::parse(&format!("http://{}/api/v1/{path}", self.address())).expect("a URL");
         url.query_pairs_mut().extend_pairs(parameters);
         let answer = reqwest::get(url).await.expect("Prometheus answers").text().await.expect("all of it");
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
