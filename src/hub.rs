@@ -197,13 +197,14 @@ impl Hub {
         }
     }
 
-    /// Ends a socket's listening. What this returns resolves when nothing more of the log goes to that socket.
+    /// Ends a socket's listening. The future that this returns resolves when nothing more of the log goes to that socket,
+    /// to the seq up to which the socket was given every entry; `None` where it was not live yet.
     pub fn detach(
         &self,
         log: &LogId,
         dialect: Dialect,
         connection: ConnectionId,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl Future<Output = Option<Seq>> + Send + use<> {
         let (done, gone) = oneshot::channel();
         if let Some(track) = self.partition(log).get_mut(log) {
             let shard = self.shard_of(connection);
@@ -212,7 +213,7 @@ impl Hub {
             self.shards[shard].queue(log, Op::Detach(connection, done));
             self.shards[shard].wake();
         }
-        async move { gone.await.unwrap_or(()) }
+        async move { gone.await.unwrap_or(None) }
     }
 
     /// Takes events, from this node's commits or from others, in any order and any number of times.
@@ -280,7 +281,7 @@ impl Hub {
             self.metrics.resyncs.inc();
             let notes = Arc::new(Dialect::ALL.map(|dialect| dialect.resync(log, first, head)));
             for shard in &self.shards {
-                shard.queue(log, Op::Resync(notes.clone()));
+                shard.queue(log, Op::Resync(head, notes.clone()));
                 shard.wake();
             }
             return;

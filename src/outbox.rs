@@ -1,8 +1,9 @@
 //! What goes out to one socket. Whoever delivers writes straight to the socket; only what does not fit waits here.
 //!
-//! Invariants: bytes leave in the order in which frames were pushed; a frame whose first byte left is always finished;
-//! never more than the limit waits. Past it, typing goes first, then all but the last of each state, and then the
-//! connection is closed with a code that says "resume".
+//! Invariants: the greeting is the first text frame on every connection, since an outbox holds back what others push
+//! until [`Outbox::greet`] was called; from then on bytes leave in the order in which frames were pushed; a frame whose
+//! first byte left is always finished; never more than the limit waits. Past it, typing goes first, then all but the last
+//! of each state, and then the connection is closed with a code that says "resume".
 
 use std::{
     collections::VecDeque,
@@ -20,6 +21,8 @@ use crate::{
 
 mod frame;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 pub use frame::{Class, Frame};
 
@@ -83,6 +86,8 @@ enum Flushed {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
+    /// Frames that wait for the greeting; none once it went out.
+    held: Option<Box<Queue>>,
     /// What the gauge was last told.
     gauged: usize,
     /// Nothing more is taken.
@@ -95,8 +100,22 @@ struct State {
 }
 
 impl State {
+    /// Where a frame waits: pongs are protocol, and pass a greeting that is still to come.
+    fn queue_for(&mut self, class: Class) -> &mut Queue {
+        match &mut self.held {
+            Some(held) if class != Class::Pong => held,
+            _ => &mut self.queue,
+        }
+    }
+
+    /// Bytes that wait, those that wait for the greeting included.
+    fn bytes(&self) -> usize {
+        self.queue.bytes() + self.held.as_ref().map_or(0, |held| held.bytes())
+    }
+
     fn break_off(&mut self) -> Flushed {
         self.queue.clear();
+        self.held = None;
         self.broken = true;
         Flushed::Broken
     }
@@ -118,7 +137,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An outbox that lets at most `limit` bytes wait and ends with `too_slow` where they don't suffice.
+    /// An outbox that lets at most `limit` bytes wait and ends with `too_slow` where they don't suffice. It writes text
+    /// frames only once it was given the greeting.
     pub fn new(
         connection: ConnectionId,
         socket: OwnedWriteHalf,
@@ -133,7 +153,7 @@ impl Outbox {
             limit,
             too_slow,
             metrics,
-            state: Mutex::default(),
+            state: Mutex::new(State { held: Some(Box::default()), ..State::default() }),
             wake: Notify::new(),
             room: Notify::new(),
         }
@@ -167,6 +187,18 @@ impl Outbox {
         let _gone = socket2::SockRef::from(self.socket.as_ref()).set_linger(Some(Duration::ZERO));
     }
 
+    /// Takes the greeting, writes it before everything that was pushed so far, and holds nothing back from now on.
+    pub fn greet(&self, greeting: impl IntoIterator<Item = Frame>) {
+        {
+            let mut state = self.lock();
+            if let (Some(held), false) = (state.held.take(), state.closed) {
+                greeting.into_iter().for_each(|frame| state.queue.push(frame));
+                state.queue.append(*held);
+            }
+        }
+        self.flush();
+    }
+
     /// Takes frames and writes what the socket takes now.
     pub fn send(&self, frames: impl IntoIterator<Item = Frame>) {
         if self.push(frames) {
@@ -187,7 +219,7 @@ impl Outbox {
             if frame.class == Class::Pong {
                 state.queue.drop_unstarted(|waiting| waiting.class == Class::Pong);
             }
-            if state.queue.bytes() + frame.len() > self.limit && !self.make_room(&mut state, frame.len()) {
+            if state.bytes() + frame.len() > self.limit && !self.make_room(&mut state, frame.len()) {
                 if frame.class == Class::Typing {
                     self.dropped(Class::Typing, 1);
                     continue;
@@ -195,9 +227,9 @@ impl Outbox {
                 self.overflow(&mut state);
                 break;
             }
-            state.queue.push(frame);
+            state.queue_for(frame.class).push(frame);
         }
-        if !idle {
+        if !idle || state.held.is_some() {
             self.gauge(&mut state);
         }
         idle && !state.queue.is_empty()
@@ -212,8 +244,9 @@ impl Outbox {
         }
     }
 
-    /// Queues a last frame, which closes, and takes nothing after it.
-    pub fn close(&self, last: Option<Frame>) {
+    /// Queues the last frames, of which the close is the last, and takes nothing after them. Frames that still wait for a
+    /// greeting are dropped: who was not let in hears nothing else.
+    pub fn close(&self, last: impl IntoIterator<Item = Frame>) {
         let mut state = self.lock();
         self.end(&mut state, last);
         if self.write(&mut state) != Flushed::All {
@@ -282,7 +315,7 @@ impl Outbox {
                 if state.closed || state.broken {
                     return false;
                 }
-                if state.queue.bytes() < self.limit / 2 {
+                if state.bytes() < self.limit / 2 {
                     return true;
                 }
                 state.awaited = true;
@@ -300,7 +333,7 @@ impl Outbox {
     fn write(&self, state: &mut State) -> Flushed {
         let flushed = if state.broken { Flushed::Broken } else { self.write_queue(state) };
         self.gauge(state);
-        if state.awaited && (state.queue.bytes() < self.limit / 2 || state.broken) {
+        if state.awaited && (state.bytes() < self.limit / 2 || state.broken) {
             state.awaited = false;
             self.room.notify_waiters();
         }
@@ -329,7 +362,7 @@ impl Outbox {
 
     /// Keeps the metric of what waits.
     fn gauge(&self, state: &mut State) {
-        let bytes = state.queue.bytes();
+        let bytes = state.bytes();
         if state.gauged != bytes {
             self.metrics.outbox_bytes.add(bytes as i64 - state.gauged as i64);
             state.gauged = bytes;
@@ -342,30 +375,31 @@ impl Outbox {
 
     /// Drops what may be dropped; true where `needed` bytes then fit.
     fn make_room(&self, state: &mut State, needed: usize) -> bool {
-        self.dropped(Class::Typing, state.queue.drop_unstarted(|frame| frame.class == Class::Typing));
-        if state.queue.bytes() + needed > self.limit {
-            self.dropped(Class::State(0), state.queue.drop_stale_states());
+        let queue = state.queue_for(Class::Durable);
+        self.dropped(Class::Typing, queue.drop_unstarted(|frame| frame.class == Class::Typing));
+        if state.bytes() + needed > self.limit {
+            self.dropped(Class::State(0), state.queue_for(Class::Durable).drop_stale_states());
         }
-        state.queue.bytes() + needed <= self.limit
+        state.bytes() + needed <= self.limit
     }
 
     fn overflow(&self, state: &mut State) {
         if state.closed {
             return;
         }
-        self.dropped(Class::Durable, state.queue.drop_unstarted(|_| true));
+        let held = state.held.take().map_or(0, |mut held| held.drop_unstarted(|_| true));
+        self.dropped(Class::Durable, held + state.queue.drop_unstarted(|_| true));
         state.overflowed = true;
         self.end(state, Some(self.too_slow.clone()));
         self.wake.notify_one();
     }
 
-    fn end(&self, state: &mut State, last: Option<Frame>) {
+    fn end(&self, state: &mut State, last: impl IntoIterator<Item = Frame>) {
         if state.closed {
             return;
         }
-        if let Some(frame) = last {
-            state.queue.push(frame);
-        }
+        state.held = None;
+        last.into_iter().for_each(|frame| state.queue.push(frame));
         state.closed = true;
         self.room.notify_waiters();
     }

@@ -117,8 +117,7 @@ async fn say_goodbye(
     (farewell, close): (Option<Frame>, Option<Frame>),
     reason: &CloseReason,
 ) {
-    outbox.send(farewell);
-    outbox.close(close);
+    outbox.close(farewell.into_iter().chain(close));
     let orderly = timeout(CLOSE_TIMEOUT, async {
         let drained = outbox.drained().await;
         if drained && *reason != CloseReason::ClientLeft {

@@ -311,3 +311,65 @@ async fn joining_again_begins_anew_and_repeats_nothing() {
     }
     sending.await.unwrap();
 }
+
+#[tokio::test]
+async fn joining_again_without_a_seq_skips_nothing_and_repeats_nothing() {
+    let nodes = pair().await;
+    let mut alice = Client::native(&nodes.one, "alice").await;
+    alice.join("team").await;
+    let sending = tokio::spawn(async move {
+        for at in 0..400 {
+            alice.say("team", &at.to_string()).await;
+        }
+    });
+    let mut bob = Client::native(&nodes.two, "bob").await;
+    let mut has = bob.join("team").await["head"].as_i64().unwrap();
+    let last = has + 200;
+    bob.send(&json!({"type": "join", "conversation_id": "team", "ref": "again"})).await;
+    while has < last {
+        let frame = bob.recv().await;
+        match frame["type"].as_str() {
+            // Every entry up to `head` came before the answer, and every later one comes after it.
+            Some("joined") => {
+                assert_eq!(frame["head"], has, "{frame}");
+                bob.send(&json!({"type": "join", "conversation_id": "team", "ref": "again"})).await;
+            }
+            _ if frame["seq"].is_i64() => {
+                assert_eq!(frame["seq"], has + 1);
+                has += 1;
+            }
+            _ => {}
+        }
+    }
+    sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_automatic_join_and_one_that_was_asked_for_are_one() {
+    let nodes = pair_with(|node| node.set("OPEN_CONVERSATIONS", false)).await;
+    let owner = token("alice");
+    for turn in 0..30 {
+        let mut bob = Client::native(&nodes.two, "bob").await;
+        let room = nodes.one.conversation(&owner, &["bob"]).await;
+        let path = format!("/api/chat/conversations/{room}/messages");
+        let post = |content: &'static str| {
+            let (node, path, owner) = (&nodes.one, &path, &owner);
+            async move { node.post(path, owner, &json!({"content": content})).await }
+        };
+        let added = bob.until("conversation_added").await;
+        let (join, first) = (json!({"type": "join", "conversation_id": room, "ref": turn}), post("first"));
+        tokio::join!(bob.send(&join), first);
+        post("second").await;
+        let mut seqs = Vec::new();
+        while seqs.len() < 2 {
+            let frame = bob.recv().await;
+            if frame["type"] == "message" {
+                seqs.push(frame["seq"].as_i64().unwrap());
+            }
+        }
+        let since = added["since_seq"].as_i64().unwrap();
+        assert_eq!(seqs[1], seqs[0] + 1, "in turn {turn}");
+        assert!(seqs[0] > since && bob.drain().await.iter().all(|frame| frame["type"] != "message"), "in turn {turn}");
+        bob.close().await;
+    }
+}

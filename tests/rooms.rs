@@ -119,3 +119,35 @@ async fn the_keys_are_the_documented_ones() {
     let ttl: i64 = redis.command(&["TTL", "room_messages:room-1"]).await;
     assert!((590..=600).contains(&ttl), "{ttl}");
 }
+
+#[tokio::test]
+async fn the_greeting_is_the_first_frame_in_a_room_where_much_goes_on() {
+    let (_redis, node) = node(|node| node.set("MAX_CONNECTIONS_PER_USER", 1_000)).await;
+    let mut talker = Client::rooms(&node, "lobby", "talker").await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let stopped = stop.clone();
+    let talking = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(std::time::Duration::from_millis(2));
+        while !stopped.is_cancelled() {
+            pace.tick().await;
+            for kind in ["typing_start", "typing_stop"] {
+                talker.send(&json!({"type": kind})).await;
+            }
+            talker.drain().await;
+        }
+    });
+    for turn in 0..40 {
+        let (url, greeting) = match turn % 2 {
+            0 => (format!("{}/ws/lobby?token={}", node.ws(), token("bob")), "connected"),
+            _ => (format!("{}/api/chat/ws/lobby?token={}", node.ws(), token("bob")), "system"),
+        };
+        let mut bob = Client::connect(&url).await;
+        let first = bob.recv().await;
+        assert_eq!(first["type"], greeting, "{first}");
+        if greeting == "system" {
+            assert_eq!(first["sender_id"], "bob", "one's own greeting, nobody else's: {first}");
+        }
+    }
+    stop.cancel();
+    talking.await.unwrap();
+}

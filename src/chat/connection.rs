@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     dialect::Dialect,
-    model::{ConnectionId, ConversationId, Pair, Reject, UserId},
+    model::{ConnectionId, ConversationId, Pair, Reject, Seq, UserId},
     outbox::Outbox,
 };
 
@@ -32,13 +32,23 @@ struct Joined {
     current: HashMap<ConversationId, Entered>,
 }
 
-/// Which of the connection's joins it was: what an earlier one still has to bring is void. Whether the hub knows of it
-/// yet. And the members of a direct conversation, for a dialect that says them.
+/// A conversation that a connection listens to.
 #[derive(Debug)]
 struct Entered {
+    /// Which of the connection's joins it was: what an earlier one still has to bring is void.
     join: u64,
-    attached: bool,
+    reached: Reached,
+    /// The members of a direct conversation, for a dialect that says them.
     pair: Option<Arc<Pair>>,
+}
+
+/// How far a join got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reached {
+    /// The hub knows of it.
+    pub(super) attached: bool,
+    /// The seq of the last entry that was handed over before it went live.
+    pub(super) has: Seq,
 }
 
 impl Connection {
@@ -53,39 +63,50 @@ impl Connection {
         self.outbox.connection()
     }
 
-    /// Notes that it listens to a conversation: which join this is, and whether it listened already.
-    pub(super) fn enter(
+    /// Whether it may listen to this conversation beside those it listens to already.
+    pub(super) fn has_place_for(&self, conversation: &ConversationId, limit: usize) -> Result<(), Reject> {
+        let joined = self.lock();
+        match joined.current.len() < limit || joined.current.contains_key(conversation) {
+            true => Ok(()),
+            false => Err(Reject::TooManyConversations),
+        }
+    }
+
+    /// Notes that it listens to a conversation. Returns the number of this join, and how far an earlier one got, which
+    /// is void from now on.
+    pub(super) fn enter(&self, conversation: &ConversationId, pair: Option<Arc<Pair>>) -> (u64, Option<Reached>) {
+        let joined = &mut *self.lock();
+        joined.joins += 1;
+        let entered = Entered { join: joined.joins, reached: Reached { attached: false, has: 0 }, pair };
+        let before = joined.current.insert(conversation.clone(), entered);
+        (joined.joins, before.map(|before| before.reached))
+    }
+
+    /// Hands entries over for a join, unless another one or a leave came after it: none can come meanwhile. `act` returns
+    /// the seq up to which the connection has everything then.
+    pub(super) fn during(
         &self,
         conversation: &ConversationId,
-        pair: Option<Arc<Pair>>,
-        limit: usize,
-    ) -> Result<(u64, bool), Reject> {
+        join: u64,
+        act: impl FnOnce() -> Option<Seq>,
+    ) -> Option<Seq> {
         let joined = &mut *self.lock();
-        let again = joined.current.contains_key(conversation);
-        if !again && joined.current.len() >= limit {
-            return Err(Reject::TooManyConversations);
-        }
-        joined.joins += 1;
-        joined.current.insert(conversation.clone(), Entered { join: joined.joins, attached: false, pair });
-        Ok((joined.joins, again))
+        let entered = joined.current.get_mut(conversation).filter(|entered| entered.join == join)?;
+        let has = act()?;
+        entered.reached.has = has;
+        Some(has)
     }
 
-    /// Does something for a join, unless another one or a leave came after it: none can come meanwhile.
-    pub(super) fn during<T>(&self, conversation: &ConversationId, join: u64, act: impl FnOnce() -> T) -> Option<T> {
-        let joined = self.lock();
-        joined.current.get(conversation).is_some_and(|entered| entered.join == join).then(act)
-    }
-
-    /// Notes that the hub delivers to it.
-    pub(super) fn attached(&self, conversation: &ConversationId) {
+    /// Notes that the hub delivers to it once it has caught up from `has`.
+    pub(super) fn attached(&self, conversation: &ConversationId, has: Seq) {
         if let Some(entered) = self.lock().current.get_mut(conversation) {
-            entered.attached = true;
+            entered.reached = Reached { attached: true, has };
         }
     }
 
     /// Notes that it no longer listens: whether the hub delivered to it, or none where it did not listen.
     pub(super) fn exit(&self, conversation: &ConversationId) -> Option<bool> {
-        self.lock().current.remove(conversation).map(|entered| entered.attached)
+        self.lock().current.remove(conversation).map(|entered| entered.reached.attached)
     }
 
     /// Whether it listens to a conversation.

@@ -2,10 +2,11 @@
 
 use std::{iter::Peekable, sync::Arc, time::Duration};
 
-use super::{Answer, Caller, Chat, Connection, presence::came, unavailable};
+use super::{Answer, Caller, Chat, Connection, connection::Reached, presence::came, unavailable};
 use crate::{
     degrade::Feature,
     dialect::Joins,
+    hub::Gate,
     model::{
         Body, ConversationId, Entry, Event, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq,
     },
@@ -32,6 +33,30 @@ impl Replay {
     /// The log it is of.
     pub(super) fn log(&self) -> &LogId {
         &self.log
+    }
+}
+
+/// A log that is followed. Dropped before it was kept, as when its join is refused or cut short, it is given up again: the
+/// count of followers stays right whatever happens on the way.
+struct Following {
+    log: LogId,
+    gate: Gate,
+    /// None once it was kept.
+    chat: Option<Arc<Chat>>,
+}
+
+impl Following {
+    /// Goes on until [`Chat::release`].
+    fn keep(mut self) {
+        self.chat = None;
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some(chat) = self.chat.take() {
+            chat.release(&self.log);
+        }
     }
 }
 
@@ -91,8 +116,10 @@ impl Chat {
         Ok(())
     }
 
-    /// Makes a connection listen; joining again begins anew from the given seq. `pair`: the members of a direct
-    /// conversation, for a dialect that says them; that the user is one of them is known then.
+    /// Makes a connection listen. Joining again is still one join: with `since` it begins anew from there, without it goes
+    /// on from the entry that the connection was given last, so that nothing is skipped whoever asked for the first join.
+    /// `pair`: the members of a direct conversation, for a dialect that says them; that the user is one of them is known
+    /// then.
     pub(super) async fn enter(
         self: &Arc<Self>,
         identity: &Identity,
@@ -102,39 +129,54 @@ impl Chat {
         pair: Option<Arc<Pair>>,
     ) -> Result<(Joined, Replay), Reject> {
         let (log, limit) = (LogId::from(conversation), self.config.limits.conversations_per_connection);
-        let (join, again) = connection.enter(conversation, pair.clone(), limit)?;
-        if again {
-            self.hub.detach(&log, connection.dialect, connection.id()).await;
-        }
-        let admitted = match pair {
-            Some(_) => self.follow_known(&log).await.map(|head| Ends { first: 1, head }),
-            None => self.admit_listener(identity, conversation, &log).await,
+        connection.has_place_for(conversation, limit)?;
+        // A refusal changes nothing: who listens already listens on.
+        let following = self.follow(&log);
+        let ends = match pair {
+            Some(_) => self.base(&following).await.map(|head| Ends { first: 1, head }),
+            None => self.admit_listener(identity, conversation, &following).await,
+        }?;
+        let (join, before) = connection.enter(conversation, pair.clone());
+        let reached = match before {
+            Some(before) => Some(self.end_earlier_join(connection, &log, before).await),
+            None => None,
         };
-        if again {
-            // Only now: the log is followed all along, and its subscription stands.
-            self.release(&log);
-        }
-        let (ends, head) = match admitted {
-            Ok(ends) => match self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref()) {
-                Some(head) => {
-                    connection.attached(conversation);
-                    (ends, head)
-                }
-                None => return Err(self.turned_away(connection, conversation, Reject::Unavailable)),
-            },
-            Err(reject) => return Err(self.turned_away(connection, conversation, reject)),
+        let Some(head) = self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref()) else {
+            connection.exit(conversation);
+            if before.is_some() {
+                self.release(&log);
+            }
+            return Err(Reject::Unavailable);
         };
+        let (joined, has) = match (since, reached) {
+            (None, Some(reached)) => {
+                let reached = reached.min(head);
+                (Joined { head: reached, resumed: Resumed::From(reached) }, reached)
+            }
+            (since, _) => {
+                let (resumed, has) = self.resume_point(since, ends, head);
+                (Joined { head, resumed }, has)
+            }
+        };
+        connection.attached(conversation, has);
+        // A connection follows a log once, however often it joins.
+        if before.is_none() {
+            following.keep();
+        }
         if self.backplane.listen(connection.id(), conversation).await.first {
             let status = self.status_of(&identity.user).await;
             self.tell(&log, Some(connection.id()), came(identity.user.clone(), identity.name.clone(), status));
         }
-        let (resumed, has) = self.resume_point(since, ends, head);
-        Ok((Joined { head, resumed }, Replay { log, has, join: Some((conversation.clone(), join)) }))
+        Ok((joined, Replay { log, has, join: Some((conversation.clone(), join)) }))
     }
 
-    fn turned_away(&self, connection: &Connection, conversation: &ConversationId, reject: Reject) -> Reject {
-        connection.exit(conversation);
-        reject
+    /// Ends the part that an earlier join of the same connection has in the hub: the seq of the last entry it was given.
+    async fn end_earlier_join(&self, connection: &Connection, log: &LogId, before: Reached) -> Seq {
+        let live = match before.attached {
+            true => self.hub.detach(log, connection.dialect, connection.id()).await,
+            false => None,
+        };
+        before.has.max(live.unwrap_or(0))
     }
 
     /// Where a client that has all up to `since` goes on: from there, or anew from the head.
@@ -152,31 +194,25 @@ impl Chat {
         }
     }
 
-    /// Follows a log for one who may listen to it; what was followed is released where they may not.
+    /// Opens a followed log for one who may listen to it.
     async fn admit_listener(
         self: &Arc<Self>,
         identity: &Identity,
         conversation: &ConversationId,
-        log: &LogId,
+        following: &Following,
     ) -> Result<Ends, Reject> {
         self.needs(Feature::History)?;
-        let gate = self.hub.follow(log);
+        let log = &following.log;
         let mut access = None;
         // The first one subscribes and then reads the head, so that nothing falls between; the answer serves it too.
-        let opened = gate.get_or_try_init(|| async {
+        let opened = following.gate.get_or_try_init(|| async {
             self.backplane.subscribe(log).await;
             access = self.access_or_open(identity, conversation).await?;
             self.hub.base(log, access.as_ref().map_or(0, |access| access.ends.head));
-            Ok(())
+            Ok::<_, Reject>(())
         });
-        let admitted = match opened.await {
-            Ok(()) => self.admit_member(identity, conversation, access).await,
-            Err(reject) => Err(reject),
-        };
-        if admitted.is_err() {
-            self.release(log);
-        }
-        admitted
+        opened.await?;
+        self.admit_member(identity, conversation, access).await
     }
 
     async fn admit_member(
@@ -225,42 +261,37 @@ impl Chat {
         self.hub.unfollow(log, || self.backplane.unsubscribe(log));
     }
 
-    /// Follows a log that the user is known to have a part in. Returns its head.
-    async fn follow_known(self: &Arc<Self>, log: &LogId) -> Result<Seq, Reject> {
+    /// Begins to follow a log; what is not [kept](Following::keep) ends when it is dropped.
+    fn follow(self: &Arc<Self>, log: &LogId) -> Following {
+        Following { gate: self.hub.follow(log), log: log.clone(), chat: Some(self.clone()) }
+    }
+
+    /// Opens a followed log that the user is known to have a part in. Returns its head.
+    async fn base(self: &Arc<Self>, following: &Following) -> Result<Seq, Reject> {
         self.needs(Feature::History)?;
-        let gate = self.hub.follow(log);
-        let opened = gate.get_or_try_init(|| async {
+        let log = &following.log;
+        let opened = following.gate.get_or_try_init(|| async {
             self.backplane.subscribe(log).await;
             self.hub.base(log, self.head(log).await?);
-            Ok(())
+            Ok::<_, Reject>(())
         });
-        match opened.await {
-            Ok(()) => Ok(self.hub.last(log).unwrap_or(0)),
-            Err(reject) => {
-                self.release(log);
-                Err(reject)
-            }
-        }
+        opened.await?;
+        Ok(self.hub.last(log).unwrap_or(0))
     }
 
     /// Lets a connection follow its user's inbox, from now on.
     pub(super) async fn follow_inbox(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), Reject> {
         let log = LogId::inbox(&connection.user);
-        self.follow_known(&log).await?;
-        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None).ok_or(Reject::Unavailable);
-        match attached {
-            Ok(head) => {
-                // Commonly nothing went out since the head was read, and it is live at once.
-                if self.hub.splice(&log, connection.id(), head).is_err() {
-                    self.spawn(self.clone().replay(connection.clone(), vec![Replay { log, has: head, join: None }]));
-                }
-                Ok(())
-            }
-            Err(reject) => {
-                self.release(&log);
-                Err(reject)
-            }
+        let following = self.follow(&log);
+        self.base(&following).await?;
+        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None);
+        let head = attached.ok_or(Reject::Unavailable)?;
+        following.keep();
+        // Commonly nothing went out since the head was read, and it is live at once.
+        if self.hub.splice(&log, connection.id(), head).is_err() {
+            self.spawn(self.clone().replay(connection.clone(), vec![Replay { log, has: head, join: None }]));
         }
+        Ok(())
     }
 
     /// Ends a connection's following of its user's inbox.
@@ -311,12 +342,13 @@ impl Chat {
     }
 
     async fn replay_one(&self, connection: &Connection, Replay { log, mut has, join }: Replay) {
+        // What is handed over is noted under the connection's lock, so that a later join knows where this one stood.
         let current = |act: &mut dyn FnMut() -> Option<Seq>| match &join {
-            Some((conversation, join)) => connection.during(conversation, *join, act).flatten(),
+            Some((conversation, join)) => connection.during(conversation, *join, act),
             None => act(),
         };
         loop {
-            let mut behind = || self.hub.splice(&log, connection.id(), has).err();
+            let mut behind = || self.hub.splice(&log, connection.id(), has).err().map(|_| has);
             if current(&mut behind).is_none() || !connection.outbox.has_room().await {
                 return;
             }

@@ -52,6 +52,14 @@ impl Delivery {
         }
     }
 
+    /// The entry's seq; none of what passes.
+    fn seq(&self) -> Option<Seq> {
+        match &self.event {
+            Event::Entry { entry, .. } => Some(entry.seq),
+            Event::Occurrence { .. } => None,
+        }
+    }
+
     /// Whose membership this ends.
     fn removes(&self) -> Option<&UserId> {
         match &self.event {
@@ -96,11 +104,11 @@ pub(super) enum Op {
     Attach(Listener),
     /// The listener has all up to this seq: from now on it gets entries.
     GoLive(ConnectionId, Seq),
-    /// The listener goes; its connection is told when it is gone.
-    Detach(ConnectionId, oneshot::Sender<()>),
+    /// The listener goes; its connection is told when it is gone, and how far it got where it was live.
+    Detach(ConnectionId, oneshot::Sender<Option<Seq>>),
     Deliver(Arc<[Delivery]>),
-    /// The log was cut back: listeners must read anew.
-    Resync(Arc<[Option<Frame>; Dialect::COUNT]>),
+    /// The log was cut back to this head: listeners must read anew.
+    Resync(Seq, Arc<[Option<Frame>; Dialect::COUNT]>),
 }
 
 /// One shard: a queue that anybody fills, and a task that empties it.
@@ -169,6 +177,8 @@ impl Shard {
 struct Audience {
     listeners: Vec<Listener>,
     ops: VecDeque<Op>,
+    /// The newest entry that went to all listeners who were live then.
+    delivered: Seq,
     /// How many listeners the first operation has reached.
     reached: usize,
 }
@@ -239,10 +249,9 @@ impl Audience {
                     }
                 }
                 Op::Detach(connection, gone) => {
-                    if let Some(at) = self.listeners.iter().position(|l| l.connection == connection) {
-                        self.listeners.swap_remove(at);
-                    }
-                    let _left = gone.send(());
+                    let at = self.listeners.iter().position(|l| l.connection == connection);
+                    let left = at.and_then(|at| self.listeners.swap_remove(at).live_after);
+                    let _nobody_asked = gone.send(left.map(|has| has.max(self.delivered)));
                 }
                 Op::Deliver(deliveries) => {
                     let end = self.listeners.len().min(self.reached + budget);
@@ -254,9 +263,11 @@ impl Audience {
                         break;
                     }
                     self.reached = 0;
+                    self.delivered = deliveries.iter().filter_map(Delivery::seq).next_back().unwrap_or(self.delivered);
                     self.remove_members(&deliveries);
                 }
-                Op::Resync(notes) => {
+                Op::Resync(head, notes) => {
+                    self.delivered = head;
                     for listener in self.listeners.iter_mut().filter(|listener| listener.live_after.is_some()) {
                         listener.outbox.send(notes[listener.dialect.index()].clone());
                         // Seqs that it had are given out anew.

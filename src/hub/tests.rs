@@ -79,6 +79,7 @@ impl Bench {
         writer.writable().await.unwrap();
         let close = Frame::close(1008, "");
         let outbox = Arc::new(Outbox::new(ConnectionId::fresh(), writer, 1 << 20, close, self.metrics.clone()));
+        outbox.greet([]);
         (outbox, client.unwrap())
     }
 

@@ -35,6 +35,12 @@ impl Queue {
         self.frames.push_back(frame);
     }
 
+    /// Takes all frames of another queue, of which none was started.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.bytes += other.bytes;
+        self.frames.append(&mut other.frames);
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

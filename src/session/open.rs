@@ -77,7 +77,7 @@ impl Open {
         let anew = beginning.anew.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
         let (identity, at, present) = (&*self.identity, self.broker.clock.now(), &beginning.present[..]);
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
-        connection.outbox.send(connection.dialect.greet(&greeting).into_iter().chain(anew));
+        connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(anew));
         self.broker.tasks.spawn(self.broker.chat.clone().replay(connection.clone(), beginning.replays));
         Ok(())
     }
@@ -144,16 +144,18 @@ impl Open {
                 timer.as_mut().reset(self.due());
             }
             let takes_frames = self.takes_frames();
+            // In this order: what the hub said before the client saw it takes effect before what the client says of it.
             tokio::select! {
+                biased;
                 woken = outbox.woken() => self.woken(woken)?,
                 begun = current(&mut self.beginning) => {
                     self.beginning = None;
                     self.begun(begun);
                 }
                 Some((asked, answer)) = self.pending.next() => self.answer(asked, answer),
-                incoming = self.socket.next(), if takes_frames => self.take(incoming?)?,
-                () = &mut timer => self.tick()?,
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
+                () = &mut timer => self.tick()?,
+                incoming = self.socket.next(), if takes_frames => self.take(incoming?)?,
             }
             // What else is known already shares the write.
             while let Some(Some((asked, answer))) = self.pending.next().now_or_never() {

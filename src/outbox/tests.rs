@@ -1,0 +1,67 @@
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+
+const LIMIT: usize = 1 << 10;
+
+/// An outbox that was not greeted yet, and the client's end of its socket.
+async fn outbox() -> (Outbox, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, server) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
+    let (_, writer) = server.unwrap().0.into_split();
+    writer.writable().await.unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let outbox = Outbox::new(ConnectionId::fresh(), writer, LIMIT, Frame::close(1008, "slow"), metrics);
+    (outbox, client.unwrap())
+}
+
+/// All that the client gets until the outbox is gone.
+async fn received(outbox: Outbox, mut client: TcpStream) -> Vec<u8> {
+    assert!(outbox.drained().await);
+    drop(outbox);
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    bytes
+}
+
+fn text(text: &str) -> Frame {
+    Frame::text(text)
+}
+
+fn pong() -> Frame {
+    Frame { class: Class::Pong, ..text("p") }
+}
+
+#[tokio::test]
+async fn the_greeting_is_first_whatever_was_pushed_before() {
+    let (outbox, client) = outbox().await;
+    outbox.send([text("a"), pong()]);
+    outbox.send([text("b")]);
+    outbox.greet([text("g"), text("h")]);
+    outbox.send([text("c")]);
+    assert_eq!(received(outbox, client).await, b"\x81\x01p\x81\x01g\x81\x01h\x81\x01a\x81\x01b\x81\x01c");
+}
+
+#[tokio::test]
+async fn who_is_refused_hears_nothing_but_the_last_words() {
+    let (outbox, client) = outbox().await;
+    outbox.send([text("a")]);
+    outbox.close([text("w"), Frame::close(1008, "no")]);
+    outbox.greet([text("g")]);
+    assert_eq!(received(outbox, client).await, b"\x81\x01w\x88\x04\x03\xf0no");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_greeting_is_bounded() {
+    let (outbox, client) = outbox().await;
+    let long = "x".repeat(100);
+    outbox.send((0..LIMIT / 100).map(|_| text(&long)));
+    assert_eq!(outbox.woken().await, Woken::Overflowed);
+    assert!(!outbox.has_room().await);
+    outbox.greet([text("g")]);
+    assert_eq!(received(outbox, client).await, b"\x88\x06\x03\xf0slow");
+}
