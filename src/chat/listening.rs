@@ -149,10 +149,8 @@ impl Chat {
             return Err(Reject::Unavailable);
         };
         let (joined, has) = match (since, reached) {
-            (None, Some(reached)) => {
-                let reached = reached.min(head);
-                (Joined { head: reached, resumed: Resumed::From(reached) }, reached)
-            }
+            // It may have more than the hub: a replay reads what other nodes stored as soon as the store has it.
+            (None, Some(reached)) => (Joined { head: reached, resumed: Resumed::From(reached) }, reached),
             (since, _) => {
                 let (resumed, has) = self.resume_point(since, ends, head);
                 (Joined { head, resumed }, has)

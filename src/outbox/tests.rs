@@ -59,7 +59,7 @@ async fn who_is_refused_hears_nothing_but_the_last_words() {
 async fn what_waits_for_the_greeting_is_bounded() {
     let (outbox, client) = outbox().await;
     let long = "x".repeat(100);
-    outbox.send((0..LIMIT / 100).map(|_| text(&long)));
+    outbox.send((0..=LIMIT / 100).map(|_| text(&long)));
     assert_eq!(outbox.woken().await, Woken::Overflowed);
     assert!(!outbox.has_room().await);
     outbox.greet([text("g")]);
