@@ -1,6 +1,6 @@
 //! What lasts: users, conversations, members, the logs, read state, notifications.
 //!
-//! One trait, two backends, one contract suite for both (`tests/store.rs`). Entries go in through the [`Writer`],
+//! One trait, two backends, one contract suite for both (`tests/it/store.rs`). Entries go in through the [`Writer`],
 //! which gathers what waits into group commits. Imports `model`, `config`, `metrics`; never the backplane or the hub.
 
 use std::{sync::Arc, time::Duration};

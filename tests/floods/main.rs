@@ -1,0 +1,48 @@
+//! Slow readers, floods, bad clients and crowds: each is bounded, counted and told so, and nobody else notices.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and say its figures"
+)]
+#![allow(unreachable_pub, reason = "parts of one test crate")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_clients;
+mod crowds;
+mod handshakes;
+mod slow_readers;
+mod vanished;
+
+use serde_json::json;
+use support::{Client, Node, RawClient, opcode, token};
+
+/// What a counter says; 0 where it has not counted yet.
+async fn count(node: &Node, series: &str) -> f64 {
+    node.metrics().await.get(series).unwrap_or(0.0)
+}
+
+/// A socket of `user` that was greeted and from then on does what the test says.
+async fn raw(node: &Node, user: &str) -> RawClient {
+    let mut client = RawClient::open(node.address(), &format!("/v1/ws?token={}", token(user))).await;
+    client.read_frame().await.expect("it is greeted");
+    client
+}
+
+/// The same, and it listens to `conversation`.
+async fn raw_listener(node: &Node, user: &str, conversation: &str) -> RawClient {
+    let mut client = raw(node, user).await;
+    let join = json!({"type": "join", "conversation_id": conversation, "ref": 1}).to_string();
+    client.frame(opcode::TEXT, join.as_bytes()).await;
+    client.read_frame().await.expect("it joins");
+    client
+}
+
+/// Checks that a client is served.
+async fn assert_served(client: &mut Client) {
+    client.send(&json!({"type": "ping", "ref": "served"})).await;
+    client.until_where(|frame| frame["ref"] == "served").await;
+}

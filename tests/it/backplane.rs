@@ -1,0 +1,9 @@
+//! The backplane against real Redis servers: each test has its own.
+
+mod bus;
+mod faults;
+mod limit;
+mod node;
+mod presence;
+mod redis_server;
+mod renewal;

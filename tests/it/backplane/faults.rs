@@ -1,0 +1,270 @@
+//! What happens to Redis, and that it heals without a restart.
+
+use std::time::Duration;
+
+use switchboard::{backplane::Listening, degrade::Link};
+use tokio::time::Instant;
+
+use super::{
+    node::{Node, departures_until, log, message, room, seqs, settings},
+    redis_server::Server,
+};
+
+/// The design's promise.
+const HEALED: Duration = Duration::from_secs(5);
+
+/// Bob listens on one node, and another node is there.
+async fn pair(redis: &Server) -> (Node, Node, switchboard::model::ConnectionId) {
+    let (one, other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
+    one.backplane.subscribe(&log("room")).await;
+    let (bob, _) = one.connect("bob").await;
+    one.backplane.listen(bob, &room("room")).await;
+    (one, other, bob)
+}
+
+/// What works when all is well.
+async fn works(one: &mut Node, other: &mut Node, seq: i64) {
+    other.until("registered anew", || async { other.online("bob").await }).await;
+    other.until("listening anew", || async { other.backplane.audience(&room("room")).await.len() == 1 }).await;
+    assert_eq!(other.backplane.connections_of(&super::node::user("bob")).await.len(), 1);
+    other.backplane.publish(vec![message("room", seq)]);
+    assert_eq!(seqs(&one.events().await), [seq]);
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_empty_is_told_everything() {
+    let mut redis = Server::start();
+    let (mut one, mut other, _) = pair(&redis).await;
+    works(&mut one, &mut other, 1).await;
+    redis.kill();
+    one.redis_is(Link::Down).await;
+    other.redis_is(Link::Down).await;
+    let (carol, first) = one.connect("carol").await;
+    assert!(first);
+    assert_eq!(one.backplane.listen(carol, &room("room")).await, Listening { first: true });
+    one.backplane.subscribe(&log("later")).await;
+    // Not lost: other nodes hear of it when they can.
+    other.backplane.publish(vec![message("room", 2), message("room", 3)]);
+    other.until("owed", || async { other.backplane.unpublished() == [(log("room"), 3)] }).await;
+    redis.restart();
+    let started = Instant::now();
+    one.missed().await;
+    one.redis_is(Link::Up).await;
+    assert!(started.elapsed() < HEALED, "{:?}", started.elapsed());
+    other.redis_is(Link::Up).await;
+    other.until("settled", || async { other.backplane.unpublished().is_empty() }).await;
+    let back = one.returned().await;
+    assert_eq!((back.user, back.online, back.joined), (super::node::user("carol"), true, vec![room("room")]));
+    other.until("bob is there", || async { other.backplane.audience(&room("room")).await.len() == 2 }).await;
+    other.backplane.publish(vec![message("later", 7)]);
+    loop {
+        if seqs(&one.events().await) == [7] {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_starts_while_redis_is_down() {
+    let mut redis = Server::later();
+    let started = Instant::now();
+    let mut one = Node::start("one", Some(&redis.url())).await;
+    assert!(started.elapsed() < Duration::from_secs(2));
+    one.redis_is(Link::Down).await;
+    assert!(one.connect("bob").await.1);
+    one.backplane.subscribe(&log("room")).await;
+    redis.restart();
+    let started = Instant::now();
+    one.missed().await;
+    assert!(started.elapsed() < HEALED, "{:?}", started.elapsed());
+    assert!(one.returned().await.online);
+    let other = Node::start("two", Some(&redis.url())).await;
+    other.until("registered", || async { other.online("bob").await }).await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_takes_nobody_offline() {
+    let redis = Server::start();
+    let (mut one, mut other, bob) = pair(&redis).await;
+    let (carol, _) = other.connect("carol").await;
+    redis.freeze();
+    let frozen = Instant::now();
+    one.redis_is(Link::Down).await;
+    assert!(frozen.elapsed() < Duration::from_secs(2), "{:?}", frozen.elapsed());
+    // Longer than every lease.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    other.backplane.unregister(carol).await;
+    assert_eq!(departures_until(&mut [&mut other], Instant::now() + Duration::from_secs(2)).await.len(), 1);
+    redis.thaw();
+    let thawed = Instant::now();
+    one.missed().await;
+    one.redis_is(Link::Up).await;
+    other.redis_is(Link::Up).await;
+    assert!(thawed.elapsed() < HEALED, "{:?}", thawed.elapsed());
+    works(&mut one, &mut other, 1).await;
+    let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(6)).await;
+    assert!(told.len() == 1 && told[0].told_here, "only other nodes are still to be told: {told:?}");
+    assert!(one.online("bob").await && !one.online("carol").await);
+    one.backplane.unregister(bob).await;
+    let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
+    assert_eq!(told.len(), 1, "the registry is what it was");
+}
+
+#[tokio::test]
+async fn a_wiped_redis_is_told_everything() {
+    let redis = Server::start();
+    let (mut one, mut other, bob) = pair(&redis).await;
+    redis.query::<()>(&["FLUSHALL"]).await;
+    let wiped = Instant::now();
+    one.missed().await;
+    other.missed().await;
+    assert!(wiped.elapsed() < HEALED, "{:?}", wiped.elapsed());
+    works(&mut one, &mut other, 1).await;
+    assert!(one.metrics.lease_losses.get() == 1);
+    one.backplane.unregister(bob).await;
+    let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
+    assert_eq!(told.len(), 1);
+}
+
+#[tokio::test]
+async fn forgotten_scripts_are_loaded_again() {
+    let redis = Server::start();
+    let (mut one, mut other, bob) = pair(&redis).await;
+    redis.query::<()>(&["SCRIPT", "FLUSH"]).await;
+    one.backplane.unregister(bob).await;
+    let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
+    assert_eq!(told.len(), 1);
+    redis.query::<()>(&["SCRIPT", "FLUSH"]).await;
+    let (bob, first) = other.connect("bob").await;
+    assert!(first);
+    assert_eq!(other.backplane.listen(bob, &room("room")).await, Listening { first: true });
+    works(&mut one, &mut other, 1).await;
+    assert_eq!(one.metrics.lease_losses.get() + other.metrics.lease_losses.get(), 0);
+}
+
+#[tokio::test]
+async fn killed_connections_are_made_anew() {
+    let redis = Server::start();
+    let (mut one, mut other, _) = pair(&redis).await;
+    for (turn, kind) in ["pubsub", "normal"].iter().enumerate() {
+        let killed: i64 = redis.query(&["CLIENT", "KILL", "TYPE", kind]).await;
+        assert!(killed > 0);
+        if *kind == "pubsub" {
+            one.missed().await;
+        }
+        let started = Instant::now();
+        let seq = i64::try_from(turn).unwrap() + 1;
+        works(&mut one, &mut other, seq).await;
+        assert!(started.elapsed() < HEALED);
+        one.redis_is(Link::Up).await;
+    }
+}
+
+#[tokio::test]
+async fn a_paused_redis_heals() {
+    let redis = Server::start();
+    let (mut one, mut other, _) = pair(&redis).await;
+    redis.query::<()>(&["CLIENT", "PAUSE", "2500", "ALL"]).await;
+    one.redis_is(Link::Down).await;
+    one.missed().await;
+    one.redis_is(Link::Up).await;
+    other.redis_is(Link::Up).await;
+    works(&mut one, &mut other, 1).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_is_down() {
+    let redis = Server::start();
+    let node = Node::start("one", Some(&redis.url())).await;
+    redis.query::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    node.redis_is(Link::Down).await;
+    assert!(node.connect("bob").await.1);
+    redis.query::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    node.redis_is(Link::Up).await;
+    node.until("registered", || async { redis.query::<i64>(&["EXISTS", "ws:conns:bob"]).await == 1 }).await;
+}
+
+#[tokio::test]
+async fn a_node_taken_for_dead_registers_anew() {
+    let redis = Server::start();
+    let (mut one, mut other, _) = pair(&redis).await;
+    // As others do when a node was frozen past its lease: here its lease is taken out from outside.
+    let leases: Vec<String> = redis.query(&["ZRANGE", "ws:nodes", "0", "-1"]).await;
+    let lease = leases.iter().find(|lease| lease.starts_with("one#")).unwrap();
+    redis.query::<i64>(&["DEL", "ws:conns:bob"]).await;
+    redis.query::<i64>(&["ZREM", "ws:nodes", lease]).await;
+    let back = one.returned().await;
+    assert!(back.online && back.joined == [room("room")], "others took bob for gone");
+    works(&mut one, &mut other, 1).await;
+}
+
+/// The user that `docs/redis.md` tells operators to make can do everything, and nothing is refused to it.
+#[tokio::test]
+async fn the_documented_acl_is_enough() {
+    let redis = Server::start();
+    let page = include_str!("../../../docs/redis.md");
+    let acl = page.lines().find(|line| line.starts_with("ACL SETUSER ")).expect("the page shows the user");
+    redis.query::<()>(&acl.split_whitespace().collect::<Vec<_>>()).await;
+    let url = redis.url().replace("redis://", "redis://switchboard:secret@");
+    let (mut one, mut other) = (Node::start("one", Some(&url)).await, Node::start("two", Some(&url)).await);
+    one.backplane.subscribe(&log("room")).await;
+    let (bob, first) = one.connect("bob").await;
+    assert!(first && one.backplane.listen(bob, &room("room")).await.first);
+    works(&mut one, &mut other, 1).await;
+    one.until("cached", || async { one.backplane.recent(&log("room"), 0).await.is_some() }).await;
+    one.backplane.admit(&super::node::user("bob"), 5).await;
+    assert_eq!(one.backplane.online_page(0, 10).await.0.len(), 1);
+    assert_eq!((one.backplane.online_count().await, one.backplane.nodes().await.len()), (1, 2));
+    assert_eq!(one.backplane.joined(&super::node::user("bob")).await.len(), 1);
+    one.backplane.unsubscribe(&log("room"));
+    one.die().await;
+    assert!(other.departure().await.offline, "reaped");
+    let (carol, _) = other.connect("carol").await;
+    other.backplane.unregister(carol).await;
+    assert!(other.departure().await.offline);
+    other.backplane.leave().await;
+    let failed: Vec<_> = other.metrics.render().lines().filter(|line| failed(line)).map(str::to_owned).collect();
+    assert_eq!(failed, Vec::<String>::new());
+    let denied: Vec<redis::Value> = redis.query(&["ACL", "LOG"]).await;
+    assert!(denied.is_empty(), "{denied:?}");
+}
+
+#[tokio::test]
+async fn it_speaks_tls_and_trusts_only_the_given_ca() {
+    let (_redis, port, ca) = Server::with_tls();
+    let url = format!("rediss://localhost:{port}");
+    let with_ca = |name: &str, ca: Option<std::path::PathBuf>| {
+        let mut settings = settings(name, Some(&url));
+        settings.redis.as_mut().unwrap().ca_file = ca;
+        settings
+    };
+    let (mut one, other) =
+        (Node::with(with_ca("one", Some(ca.clone()))).await, Node::with(with_ca("two", Some(ca))).await);
+    one.redis_is(Link::Up).await;
+    one.backplane.subscribe(&log("room")).await;
+    other.backplane.publish(vec![message("room", 1)]);
+    assert_eq!(seqs(&one.events().await), [1]);
+    let stranger = Node::with(with_ca("three", None)).await;
+    stranger.redis_is(Link::Down).await;
+}
+
+fn failed(metric: &str) -> bool {
+    metric.starts_with("switchboard_redis_errors_total") && !metric.ends_with(" 0")
+}
+
+#[tokio::test]
+async fn a_connect_and_a_goodbye_while_it_fails_are_made_good() {
+    let redis = Server::start();
+    let mut settings = settings("one", Some(&redis.url()));
+    settings.lease = Duration::from_secs(15);
+    let node = Node::with(settings).await;
+    let (alice, _) = node.connect("alice").await;
+    // Too short to be noticed as down, long enough that calls fail.
+    redis.freeze();
+    assert!(node.connect("bob").await.1);
+    node.backplane.unregister(alice).await;
+    redis.thaw();
+    node.until("bob is made known", || async { redis.query::<i64>(&["HEXISTS", "ws:conns:bob", "c"]).await == 1 })
+        .await;
+    node.until("alice is gone", || async { redis.query::<i64>(&["EXISTS", "ws:conns:alice"]).await == 0 }).await;
+}

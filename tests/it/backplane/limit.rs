@@ -1,0 +1,130 @@
+//! The send limit.
+
+use std::{sync::Arc, time::Duration};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use switchboard::{backplane::Admission, degrade::Link};
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{
+    node::{Node, settings, user},
+    redis_server::Server,
+};
+
+async fn node(name: &str, url: Option<&str>, window: Duration) -> Arc<Node> {
+    let mut settings = settings(name, url);
+    settings.window = window;
+    Arc::new(Node::with(settings).await)
+}
+
+/// Sends at these times, by turns over the nodes, and checks the law: no more than `limit` within any window.
+async fn sends_obey(nodes: &[Arc<Node>], limit: u32, window: Duration, gaps: &[u64]) -> usize {
+    let name = user(&format!("user-{}", uuid::Uuid::new_v4()));
+    let mut sends = JoinSet::new();
+    let mut at = Instant::now();
+    for (turn, gap) in gaps.iter().enumerate() {
+        at += Duration::from_millis(*gap);
+        let (node, name) = (nodes[turn % nodes.len()].clone(), name.clone());
+        sends.spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let asked = Instant::now();
+            let answer = node.backplane.admit(&name, limit).await;
+            (answer, asked, Instant::now())
+        });
+    }
+    let mut admitted = Vec::new();
+    for (answer, asked, answered) in sends.join_all().await {
+        match answer {
+            Admission::Admitted => admitted.push((asked, answered)),
+            Admission::Refused { sent, retry_after } => {
+                assert!(sent >= limit && retry_after > Duration::ZERO && retry_after <= window, "{retry_after:?}");
+            }
+        }
+    }
+    admitted.sort();
+    for some in admitted.windows(limit as usize + 1) {
+        let (first, last) = (some[0].0, some.iter().map(|one| one.1).max().unwrap());
+        assert!(last - first >= window, "{} sends within {:?}", limit + 1, last - first);
+    }
+    admitted.len()
+}
+
+#[test]
+fn never_more_than_the_limit_within_any_window() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let redis = Server::start();
+    let window = Duration::from_millis(150);
+    let nodes = runtime.block_on(async {
+        [node("one", Some(&redis.url()), window).await, node("two", Some(&redis.url()), window).await]
+    });
+    let alone = runtime.block_on(async { [node("alone", None, window).await] });
+    let cases = (1_u32..6, prop::collection::vec(0_u64..40, 1..40));
+    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config)
+        .run(&cases, |(limit, gaps)| {
+            let (shared, here) = runtime.block_on(async {
+                tokio::join!(sends_obey(&nodes, limit, window, &gaps), sends_obey(&alone, limit, window, &gaps))
+            });
+            prop_assert!(shared >= gaps.len().min(limit as usize) && here >= gaps.len().min(limit as usize));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_says_when_and_is_not_counted() {
+    let redis = Server::start();
+    let window = Duration::from_millis(700);
+    let (one, other) = (node("one", Some(&redis.url()), window).await, node("two", Some(&redis.url()), window).await);
+    let alice = user("alice");
+    assert_eq!(one.backplane.admit(&alice, 2).await, Admission::Admitted);
+    assert_eq!(one.backplane.admit(&alice, 2).await, Admission::Admitted);
+    for node in [&other, &one, &other] {
+        let Admission::Refused { sent: 2, retry_after } = node.backplane.admit(&alice, 2).await else { panic!() };
+        assert!(retry_after <= window);
+    }
+    assert_eq!(other.backplane.admit(&user("bob"), 2).await, Admission::Admitted);
+    let Admission::Refused { retry_after, .. } = other.backplane.admit(&alice, 2).await else { panic!() };
+    tokio::time::sleep(retry_after).await;
+    assert_eq!(other.backplane.admit(&alice, 2).await, Admission::Admitted, "after the time it said");
+    let ttl: i64 = redis.query(&["PTTL", "rate_limit:message:alice"]).await;
+    assert!((1..=701).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
+async fn the_limit_outlives_redis() {
+    let mut redis = Server::start();
+    let node = node("one", Some(&redis.url()), Duration::from_secs(60)).await;
+    for _ in 0..3 {
+        assert_eq!(node.backplane.admit(&user("alice"), 5).await, Admission::Admitted);
+    }
+    redis.kill();
+    node.redis_is(Link::Down).await;
+    let started = Instant::now();
+    for _ in 0..2 {
+        assert_eq!(node.backplane.admit(&user("alice"), 5).await, Admission::Admitted);
+    }
+    assert!(matches!(node.backplane.admit(&user("alice"), 5).await, Admission::Refused { .. }));
+    assert!(started.elapsed() < Duration::from_millis(100), "nobody waits for what is down");
+    redis.restart();
+    node.redis_is(Link::Up).await;
+    assert!(matches!(node.backplane.admit(&user("alice"), 5).await, Admission::Refused { .. }), "even empty");
+}
+
+#[tokio::test]
+async fn a_silent_redis_delays_once() {
+    let redis = Server::start();
+    let node = node("one", Some(&redis.url()), Duration::from_secs(60)).await;
+    node.backplane.admit(&user("alice"), 100).await;
+    redis.freeze();
+    let started = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(node.backplane.admit(&user("alice"), 100).await, Admission::Admitted);
+    }
+    let delay = started.elapsed();
+    assert!(delay < Duration::from_millis(1_200), "one delay, not one each: {delay:?}");
+    node.redis_is(Link::Down).await;
+    assert!(started.elapsed() < Duration::from_secs(2), "noticed within 2 s: {:?}", started.elapsed());
+    redis.thaw();
+    node.redis_is(Link::Up).await;
+}

@@ -1,0 +1,107 @@
+//! The program as it is called: what it prints where, and how it ends.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const SECRET: &str = "planted-secret-of-more-than-32-bytes";
+
+/// Runs the program in a folder of its own, with nothing of the tests' environment.
+fn run(folder: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(arguments).env_clear().envs(environment.iter().copied()).current_dir(folder.path());
+    command.output().unwrap()
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let folder = folder();
+    let version = run(&folder, &["--version"], &[]);
+    assert_eq!((code(&version), version.stderr.len()), (0, 0));
+    assert!(stdout(&version).starts_with(concat!("switchboard ", env!("CARGO_PKG_VERSION"), " (")));
+    let help = run(&folder, &["--help"], &[]);
+    assert_eq!(code(&help), 0);
+    for name in ["dev", "serve", "migrate", "token", "check", "healthcheck", "JWT_SECRET_FILE", "MAX_CONNECTIONS"] {
+        assert!(stdout(&help).contains(name), "{name}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_bad_configuration_with_78() {
+    let folder = folder();
+    for arguments in [&["dance"][..], &["serve", "--dance"], &["token"], &["token", "--user", "a b"]] {
+        assert_eq!(code(&run(&folder, arguments, &[])), 2, "{arguments:?}");
+    }
+    for command in ["serve", "check", "migrate"] {
+        assert_eq!(code(&run(&folder, &[command], &[])), 78, "{command}");
+    }
+    let bad = run(&folder, &["serve"], &[("JWT_SECRET", "planted"), ("LISTEN", "here"), ("PING_INTERVAL", "often")]);
+    let text = stderr(&bad);
+    assert_eq!((code(&bad), bad.stdout.len()), (78, 0));
+    for name in ["JWT_SECRET", "LISTEN", "PING_INTERVAL", "REDIS_URL", "DATABASE_URL"] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    assert!(!text.contains("planted"), "{text}");
+}
+
+#[test]
+fn dev_refuses_to_be_reached_from_elsewhere() {
+    let refused = run(&folder(), &["dev", "--listen", "0.0.0.0:0"], &[]);
+    assert_eq!(code(&refused), 78);
+    assert!(stderr(&refused).contains("LISTEN must be a loopback address"));
+}
+
+#[test]
+fn a_token_stands_alone_on_standard_output() {
+    let folder = folder();
+    let made = run(&folder, &["token", "--user", "alice", "--role", "admin", "--ttl", "1h"], &[("JWT_SECRET", SECRET)]);
+    assert_eq!((code(&made), made.stderr.len()), (0, 0));
+    assert_eq!(stdout(&made).trim_end().split('.').count(), 3);
+    assert_eq!(stdout(&made).lines().count(), 1);
+    let none = run(&folder, &["token", "--user", "alice"], &[("JWT_JWKS_URL", "https://id.example.com/keys")]);
+    assert_eq!((code(&none), none.stdout.len()), (1, 0));
+}
+
+#[test]
+fn a_dotenv_file_is_read_and_never_over_what_is_set() {
+    let folder = folder();
+    std::fs::write(folder.path().join(".env"), format!("SECRET_KEY={SECRET}\nTOKEN_TTL=soon\n")).unwrap();
+    let bad = run(&folder, &["token", "--user", "alice"], &[]);
+    assert!(code(&bad) == 78 && stderr(&bad).contains("TOKEN_TTL"), "{}", stderr(&bad));
+    assert_eq!(code(&run(&folder, &["token", "--user", "alice"], &[("TOKEN_TTL", "1h")])), 0);
+    assert_eq!(code(&run(&folder, &["token", "--user", "alice", "--token-ttl", "1h"], &[("TOKEN_TTL", "soon")])), 0);
+}
+
+#[test]
+fn what_does_not_answer_is_said() {
+    let folder = folder();
+    let silent = run(&folder, &["healthcheck"], &[("ADMIN_LISTEN", "127.0.0.1:1")]);
+    assert!(code(&silent) == 1 && stderr(&silent).contains("127.0.0.1:1"), "{}", stderr(&silent));
+    let nowhere = [
+        ("JWT_SECRET", SECRET),
+        ("REDIS_URL", "redis://:planted@127.0.0.1:1"),
+        ("DATABASE_URL", "postgres://u:planted@127.0.0.1:1/x"),
+    ];
+    let check = run(&folder, &["check"], &nowhere);
+    let text = stdout(&check);
+    assert_eq!(code(&check), 1, "{text}{}", stderr(&check));
+    assert!(text.contains("ok    configuration") && text.contains("ok    keys"), "{text}");
+    assert!(text.contains("FAIL  Redis") && text.contains("FAIL  PostgreSQL"), "{text}");
+    assert!(!text.contains("planted") && !stderr(&check).contains("planted"), "{text}");
+}

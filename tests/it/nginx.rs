@@ -1,0 +1,34 @@
+//! The repository's nginx in front of two real nodes: what passes, what doesn't, what is logged, and what outlasts an end.
+
+mod changes;
+mod limits;
+mod logs;
+mod routes;
+
+use crate::support::{Node, NodeBuilder, Postgres, RedisServer};
+
+/// Two nodes, and what they share.
+struct Pair {
+    one: Node,
+    two: Node,
+    _redis: RedisServer,
+}
+
+impl Pair {
+    /// Two nodes that believe a proxy on this machine.
+    async fn start() -> Self {
+        Self::with(|node| node).await
+    }
+
+    /// The same with further settings.
+    async fn with(set: impl Fn(NodeBuilder) -> NodeBuilder) -> Self {
+        let (redis, database) = (RedisServer::start().await, Postgres::shared().await.database().await);
+        let node = set(Node::serve(&redis.url(), &database).set("TRUSTED_PROXIES", "127.0.0.0/8"));
+        let (one, two) = (node.clone().set("NODE_ID", "one").start().await, node.set("NODE_ID", "two").start().await);
+        Self { one, two, _redis: redis }
+    }
+
+    fn nodes(&self) -> [&Node; 2] {
+        [&self.one, &self.two]
+    }
+}

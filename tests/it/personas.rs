@@ -1,0 +1,393 @@
+//! Personas answer over a webhook, or don't: the message stands, the sender is told, and nobody else waits.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::support::{Client, Node, NodeBuilder, Postgres, Reaction, Receiver, RedisServer, token};
+
+/// What operators read; its code is run here.
+const PAGE: &str = include_str!("../../docs/webhooks.md");
+const WEBHOOK_SECRET: &str = "planted-webhook-secret";
+
+/// A node without Redis whose personas answer at `receiver`.
+fn node(receiver: &Receiver) -> NodeBuilder {
+    Node::dev().set("PERSONA_WEBHOOK_URL", receiver.url()).set("PERSONA_WEBHOOK_SECRET", WEBHOOK_SECRET)
+}
+
+/// Sends a message that the persona `ada` is to answer, and returns the ack.
+async fn ask(client: &mut Client, conversation: &str, content: &str) -> Value {
+    client.send(&question(conversation, content)).await;
+    let ack = client.until("ack").await;
+    assert_eq!(ack["ref"], content);
+    ack
+}
+
+fn question(conversation: &str, content: &str) -> Value {
+    // What it is recognized by.
+    let id = content.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    json!({"type": "send", "conversation_id": conversation, "content": content, "persona_id": "ada",
+        "client_id": id, "ref": content})
+}
+
+async fn answer(client: &mut Client) -> Value {
+    client.until_where(|frame| frame["type"] == "message" && frame["sender_id"] == "ada").await
+}
+
+/// Skips frames up to the word that a message will have no answer, and returns that message's `client_id`.
+async fn regret(client: &mut Client) -> Value {
+    let error = client.until("error").await;
+    assert_eq!(error["code"], "persona_failed", "{error}");
+    error["client_id"].clone()
+}
+
+/// Asks a persona that will not answer: the ack and that word may come in either order. Returns the word's `client_id`.
+async fn ask_in_vain(client: &mut Client, conversation: &str, content: &str) -> Value {
+    client.send(&question(conversation, content)).await;
+    let (mut acked, mut regretted) = (false, None);
+    while !acked || regretted.is_none() {
+        let frame = client.until_where(|frame| frame["type"] == "ack" || frame["type"] == "error").await;
+        if frame["type"] == "ack" {
+            acked = true;
+        } else {
+            assert_eq!(frame["code"], "persona_failed", "{frame}");
+            regretted = Some(frame["client_id"].clone());
+        }
+    }
+    regretted.unwrap()
+}
+
+async fn total(node: &Node, conversation: &str) -> Value {
+    let path = format!("/api/chat/conversations/{conversation}/messages");
+    node.get(&path, &token("alice")).await.json["total"].clone()
+}
+
+#[tokio::test]
+async fn a_persona_answers_on_every_node() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let receiver = Receiver::start(|_, posted| async move {
+        Reaction::content(&format!("you said: {}", posted.json["message"].as_str().unwrap()))
+    })
+    .await;
+    let serve = || {
+        let node = Node::serve(&redis.url(), &database).set("MESSAGE_RATE_LIMIT", 2);
+        node.set("PERSONA_WEBHOOK_URL", receiver.url()).set("PERSONA_WEBHOOK_SECRET", WEBHOOK_SECRET)
+    };
+    let (one, two) = (serve().start().await, serve().start().await);
+    let mut alice = Client::native(&one, "alice").await;
+    let mut bob = Client::native(&two, "bob").await;
+    alice.join("team").await;
+    bob.join("team").await;
+    for turn in 0..2 {
+        // Answers are not limited, and count for nobody.
+        let ack = ask(&mut alice, "team", &format!("hello {turn}")).await;
+        for client in [&mut alice, &mut bob] {
+            let typing = client.until("typing").await;
+            assert_eq!((&typing["user_id"], &typing["active"]), (&json!("ada"), &json!(true)));
+            let mut stopped = false;
+            let got = loop {
+                let frame = client.recv().await;
+                stopped |= frame["type"] == "typing" && frame["active"] == false;
+                if frame["type"] == "message" && frame["sender_id"] == "ada" {
+                    break frame;
+                }
+            };
+            assert!(stopped, "it typed no more when it had answered");
+            assert_eq!(got["content"], format!("you said: hello {turn}"));
+            assert_eq!((&got["is_ai"], &got["reply_to"]), (&json!(true), &ack["seq"]));
+            assert_eq!(got["seq"].as_i64(), ack["seq"].as_i64().map(|seq| seq + 1));
+        }
+    }
+    let posted = receiver.posted(1).await;
+    assert_eq!(posted.line, "POST /hook");
+    posted.assert_signed_with(WEBHOOK_SECRET);
+    assert_eq!(posted.header("content-length"), posted.body.len().to_string());
+    assert_eq!(posted.header("transfer-encoding"), "");
+    assert_eq!(posted.header("content-type"), "application/json");
+    assert_eq!(posted.header("user-agent"), concat!("switchboard/", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn a_persona_is_shown_the_newest_twenty_messages_before() {
+    let receiver = Receiver::start(async |_, _| Reaction::content("noted")).await;
+    let node = node(&receiver).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    let mut acks = Vec::new();
+    for at in 0..25 {
+        acks.push(alice.say("team", &format!("message {at}")).await);
+    }
+    let deleted = json!({"type": "delete", "conversation_id": "team", "seq": acks[20]["seq"], "ref": "d"});
+    alice.send(&deleted).await;
+    alice.until_where(|frame| frame["ref"] == "d").await;
+    let ack = ask(&mut alice, "team", "well?").await;
+    let asked = receiver.posted(0).await.json.clone();
+    assert_eq!((&asked["persona_id"], &asked["conversation_id"]), (&json!("ada"), &json!("team")));
+    assert_eq!((&asked["message"], &asked["message_id"]), (&json!("well?"), &ack["id"]));
+    assert_eq!((&asked["seq"], &asked["created_at"]), (&ack["seq"], &ack["created_at"]));
+    assert_eq!((&asked["sender_id"], &asked["sender_name"]), (&json!("alice"), &json!("Alice")));
+    let history = asked["history"].as_array().unwrap();
+    let said: Vec<&str> = history.iter().map(|one| one["content"].as_str().unwrap()).collect();
+    let expected: Vec<String> = (5..25).filter(|at| *at != 20).map(|at| format!("message {at}")).collect();
+    assert_eq!(said, expected, "oldest first, and what was deleted is not shown");
+    assert_eq!((&history[0]["id"], &history[0]["seq"]), (&acks[5]["id"], &acks[5]["seq"]));
+    assert_eq!((&history[0]["sender_id"], &history[0]["is_ai"]), (&json!("alice"), &json!(false)));
+
+    answer(&mut alice).await;
+    ask(&mut alice, "team", "and now?").await;
+    let asked = receiver.posted(1).await.json.clone();
+    let last = asked["history"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["sender_id"], &last["content"], &last["is_ai"]), (&json!("ada"), &json!("noted"), &json!(true)));
+}
+
+#[tokio::test]
+async fn errors_that_pass_are_tried_again_and_others_are_not() {
+    // What each message is answered, try by try.
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+        static TRIES: AtomicUsize = AtomicUsize::new(0);
+        let tries = |n: usize| TRIES.fetch_add(1, Ordering::Relaxed) % n;
+        match posted.json["message"].as_str().unwrap() {
+            "busy" if tries(2) == 0 => Reaction::status(429).with("retry-after", "1"),
+            "busy" => Reaction::content("here I am"),
+            "broken" => Reaction::status(500),
+            "unknown" => Reaction::status(404),
+            "elsewhere" => Reaction::status(307).with("location", "/other"),
+            "much later" => Reaction::status(503).with("retry-after", "3600"),
+            other => panic!("{other}"),
+        }
+    })
+    .await;
+    let node = node(&receiver).set("WEBHOOK_RETRIES", 2).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    ask(&mut alice, "team", "busy").await;
+    assert_eq!(answer(&mut alice).await["content"], "here I am");
+    let (first, second) = (receiver.posted(0).await, receiver.posted(1).await);
+    assert!(second.at - first.at >= Duration::from_secs(1), "it waited as it was asked to");
+    assert_eq!(first.body, second.body);
+    second.assert_signed_with(WEBHOOK_SECRET);
+
+    for (content, tries) in [("broken", 3), ("unknown", 1), ("elsewhere", 1), ("much later", 1)] {
+        let before = receiver.count();
+        assert_eq!(ask_in_vain(&mut alice, "team", content).await, content.replace(' ', "-"));
+        assert_eq!(receiver.count() - before, tries, "{content}");
+    }
+    assert_eq!(total(&node, "team").await, 6, "the messages stand");
+    let metrics = node.metrics().await;
+    for (result, count) in [("ok", 1.0), ("unavailable", 5.0), ("refused", 2.0)] {
+        let series = format!("switchboard_webhook_requests_total{{hook=\"persona\",result=\"{result}\"}}");
+        assert_eq!(metrics.get(&series), Some(count), "{result}");
+    }
+    assert_eq!(metrics.get("switchboard_persona_messages_total{result=\"answered\"}"), Some(1.0));
+    assert_eq!(metrics.get("switchboard_persona_messages_total{result=\"webhook_failed\"}"), Some(4.0));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_message_is_no_answer() {
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+        match posted.json["message"].as_str().unwrap() {
+            "nonsense" => Reaction::body("<html>"),
+            "other json" => Reaction::body(r#"{"text": "hello"}"#),
+            "blank" => Reaction::content("  \n"),
+            "too long" => Reaction::content(&"x".repeat(5_001)),
+            "far too long" => Reaction::content(&"x".repeat(1 << 20)),
+            "control" => Reaction::content("a\u{0}b"),
+            // Whole, though each character takes its most room.
+            "long" => Reaction::body(format!(r#"{{"content": "{}"}}"#, r"\ud83d\ude00".repeat(5_000))),
+            other => panic!("{other}"),
+        }
+    })
+    .await;
+    let node = node(&receiver).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    for content in ["nonsense", "other json", "blank", "too long", "far too long", "control"] {
+        assert_eq!(ask_in_vain(&mut alice, "team", content).await, content.replace(' ', "-"));
+    }
+    ask(&mut alice, "team", "long").await;
+    assert_eq!(answer(&mut alice).await["content"], "😀".repeat(5_000));
+    assert_eq!(receiver.count(), 7, "none was tried again");
+}
+
+#[tokio::test]
+async fn a_persona_that_hangs_holds_nobody_up_and_is_given_up() {
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+        if posted.json["message"] == "hang" {
+            std::future::pending::<()>().await;
+        }
+        Reaction::content("quick")
+    })
+    .await;
+    let node = node(&receiver).set("PERSONA_TIMEOUT", "1s").set("PERSONA_CONCURRENCY", 1).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    let mut bob = Client::native(&node, "bob").await;
+    alice.join("team").await;
+    bob.join("other").await;
+    ask(&mut alice, "team", "hang").await;
+    receiver.posted(0).await;
+    // While it hangs others send and are acked; who asks a persona waits for the one place there is.
+    alice.say("team", "meanwhile").await;
+    ask(&mut bob, "other", "quick?").await;
+    assert_eq!(receiver.count(), 1);
+    assert_eq!(regret(&mut alice).await, "hang");
+    assert_eq!(answer(&mut bob).await["content"], "quick");
+    let timeouts = "switchboard_webhook_requests_total{hook=\"persona\",result=\"timeout\"}";
+    assert_eq!(node.metrics().await.get(timeouts), Some(1.0));
+}
+
+#[tokio::test]
+async fn so_many_are_asked_at_a_time_so_many_wait_and_the_rest_is_told() {
+    const AT_A_TIME: usize = 2;
+    let (places, running, most) =
+        (Arc::new(Semaphore::new(0)), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (held, now, peak) = (places.clone(), running.clone(), most.clone());
+    let receiver = Receiver::start(move |_, _| {
+        let (held, now, peak) = (held.clone(), now.clone(), peak.clone());
+        async move {
+            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            held.acquire().await.unwrap().forget();
+            now.fetch_sub(1, Ordering::SeqCst);
+            Reaction::content("done")
+        }
+    })
+    .await;
+    let node = node(&receiver).set("PERSONA_CONCURRENCY", AT_A_TIME).set("PERSONA_QUEUE", 3).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    for at in 0..AT_A_TIME {
+        ask(&mut alice, "team", &format!("running-{at}")).await;
+        receiver.posted(at).await;
+    }
+    for at in 0..3 {
+        ask(&mut alice, "team", &format!("waiting-{at}")).await;
+    }
+    assert_eq!(node.metrics().await.get("switchboard_webhook_queue{hook=\"persona\"}"), Some(3.0));
+    alice.send(&question("team", "too-much")).await;
+    // The ack and the word that it is too much may come in either order.
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let frame = alice.until_where(|frame| frame["client_id"] == "too-much").await;
+        assert!(frame["type"] == "ack" || frame["code"] == "persona_failed", "{frame}");
+        seen.insert(frame["type"].as_str().unwrap().to_owned());
+    }
+    places.add_permits(5);
+    for _ in 0..5 {
+        answer(&mut alice).await;
+    }
+    assert_eq!((receiver.count(), most.load(Ordering::SeqCst)), (5, AT_A_TIME));
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.get("switchboard_webhook_dropped_total{hook=\"persona\"}"), Some(1.0));
+    assert_eq!(metrics.get("switchboard_webhook_queue{hook=\"persona\"}"), Some(0.0));
+}
+
+#[tokio::test]
+async fn without_a_webhook_messages_to_personas_are_refused() {
+    let node = Node::dev().start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    alice.send(&question("team", "anyone?")).await;
+    let error = alice.until("error").await;
+    assert_eq!((&error["code"], &error["ref"]), (&json!("unsupported"), &json!("anyone?")));
+    assert_eq!(total(&node, "team").await, 0, "nothing was stored");
+}
+
+#[tokio::test]
+async fn a_repeated_message_has_one_answer() {
+    let places = Arc::new(Semaphore::new(0));
+    let held = places.clone();
+    let receiver = Receiver::start(move |before, _| {
+        let held = held.clone();
+        async move {
+            held.acquire().await.unwrap().forget();
+            Reaction::content(&format!("answer {before}"))
+        }
+    })
+    .await;
+    let node = node(&receiver).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    let first = ask(&mut alice, "team", "once").await;
+    receiver.posted(0).await;
+    // Asked again while the first try is under way: both answer, one counts.
+    let second = ask(&mut alice, "team", "once").await;
+    assert_eq!((&second["seq"], &second["duplicate"]), (&first["seq"], &json!(true)));
+    receiver.posted(1).await;
+    places.add_permits(2);
+    let answered = answer(&mut alice).await;
+    node.metric("switchboard_persona_messages_total{result=\"answered\"}", |count| count == 2.0).await;
+    // Asked again when there is an answer: nobody is bothered.
+    ask(&mut alice, "team", "once").await;
+    node.metric("switchboard_persona_messages_total{result=\"answered\"}", |count| count == 3.0).await;
+    assert_eq!((total(&node, "team").await, receiver.count()), (json!(2), 2));
+    let next = alice.say("team", "next").await;
+    assert_eq!(next["seq"].as_i64(), answered["seq"].as_i64().map(|seq| seq + 1));
+}
+
+#[tokio::test]
+async fn who_is_gone_when_the_message_is_stored_has_asked_all_the_same() {
+    let receiver = Receiver::start(async |_, _| Reaction::content("for whoever reads it")).await;
+    let node = node(&receiver).start().await;
+    let mut bob = Client::native(&node, "bob").await;
+    bob.join("team").await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.send(&json!({"type": "join", "conversation_id": "team", "ref": "j"})).await;
+    alice.until("joined").await;
+    alice.send(&question("team", "bye")).await;
+    alice.close().await;
+    assert_eq!(answer(&mut bob).await["content"], "for whoever reads it");
+}
+
+#[tokio::test]
+async fn what_the_webhook_is_asked_with_never_reaches_a_log() {
+    let receiver = Receiver::start(async |_, _| Reaction::status(403)).await;
+    let url = receiver.url().replace("http://", "http://planted-user:planted-password@") + "?key=planted-key";
+    let node = node(&receiver).set("PERSONA_WEBHOOK_URL", url).set("LOG", "trace").start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    ask_in_vain(&mut alice, "team", "hush").await;
+    let posted = receiver.posted(0).await;
+    assert_eq!(posted.line, "POST /hook?key=planted-key");
+    assert!(posted.header("authorization").starts_with("Basic "));
+    node.logged("a persona did not answer").await;
+    alice.close().await;
+    assert_eq!(node.terminate().await, 0);
+    node.assert_never_logged(&["planted-", WEBHOOK_SECRET]);
+}
+
+#[tokio::test]
+async fn the_documentation_s_code_knows_who_asks() {
+    let receiver = Receiver::start(async |_, _| Reaction::content("yes")).await;
+    let node = node(&receiver).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    ask(&mut alice, "team", "ça va 😀").await;
+    let posted = receiver.posted(0).await;
+    let (signature, body) = (posted.header("x-switchboard-signature"), std::str::from_utf8(&posted.body).unwrap());
+    let old = crate::support::sign(WEBHOOK_SECRET, "1700000000", &posted.body);
+    let python = "import sys; print(is_genuine(sys.argv[1].encode(), sys.argv[2], sys.argv[3].encode()))";
+    let javascript = "console.log(isGenuine(...process.argv.slice(1)))";
+    for (program, flag, fence, call) in [("python3", "-c", "python", python), ("node", "-e", "javascript", javascript)]
+    {
+        let code = PAGE.split(&format!("```{fence}\n")).nth(1).unwrap().split("```").next().unwrap();
+        let says = async |secret: &str, signature: &str, body: &str| {
+            let mut command = tokio::process::Command::new(program);
+            command.args([flag, &format!("{code}\n{call}"), secret, signature, body]);
+            let output = command.kill_on_drop(true).output().await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap().trim().to_lowercase()
+        };
+        assert_eq!(says(WEBHOOK_SECRET, signature, body).await, "true", "{program}");
+        assert_eq!(says("another", signature, body).await, "false", "{program}");
+        assert_eq!(says(WEBHOOK_SECRET, signature, &body.replace("ada", "eve")).await, "false", "{program}");
+        assert_eq!(says(WEBHOOK_SECRET, &old, body).await, "false", "{program}");
+    }
+}

@@ -1,0 +1,122 @@
+//! `docs/openapi.yaml` as the tests read it.
+
+use jsonschema::Validator;
+use serde_json::{Map, Value, json};
+
+const YAML: &str = include_str!("../../../docs/openapi.yaml");
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+/// The document.
+pub struct Document(Value);
+
+/// One operation of it.
+#[derive(Clone)]
+pub struct Operation {
+    /// In capitals.
+    pub method: String,
+    /// With braces.
+    pub path: String,
+    /// As the document has it, with the parameters of its path.
+    pub body: Value,
+}
+
+impl Operation {
+    /// Its name in what the tests say.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        let (mine, theirs): (Vec<_>, Vec<_>) = (self.path.split('/').collect(), path.split('/').collect());
+        let fits = |(mine, theirs): (&&str, &&str)| mine.starts_with('{') || mine == theirs;
+        self.method == method && mine.len() == theirs.len() && mine.iter().zip(&theirs).all(fits)
+    }
+}
+
+impl Document {
+    pub fn read() -> Self {
+        Self(serde_saphyr::from_str(YAML).expect("docs/openapi.yaml is YAML"))
+    }
+
+    /// Every operation.
+    pub fn operations(&self) -> Vec<Operation> {
+        let paths = self.0["paths"].as_object().unwrap();
+        let operations = paths.iter().flat_map(|(path, item)| {
+            METHODS.iter().filter_map(move |method| {
+                let mut body = item.get(method)?.clone();
+                let shared = item["parameters"].as_array().into_iter().flatten();
+                let own = body["parameters"].as_array().into_iter().flatten();
+                body["parameters"] = shared.chain(own).map(|parameter| self.resolve(parameter).clone()).collect();
+                Some(Operation { method: method.to_uppercase(), path: path.clone(), body })
+            })
+        });
+        operations.collect()
+    }
+
+    /// The operation that a request is for.
+    pub fn operation(&self, method: &str, path: &str) -> Option<Operation> {
+        self.operations().into_iter().find(|operation| operation.matches(method, path))
+    }
+
+    /// Follows a reference to what it names.
+    pub fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
+        match value["$ref"].as_str() {
+            Some(name) => {
+                let found = self.0.pointer(name.trim_start_matches('#'));
+                self.resolve(found.unwrap_or_else(|| panic!("{name} leads nowhere")))
+            }
+            None => value,
+        }
+    }
+
+    /// What a value has that a schema doesn't allow.
+    pub fn faults(&self, schema: &Value, value: &Value) -> Vec<String> {
+        let fault = |error: jsonschema::ValidationError<'_>| format!("{error} at {:?}", error.instance_path().as_str());
+        self.validator(schema).iter_errors(value).map(fault).collect()
+    }
+
+    fn validator(&self, schema: &Value) -> Validator {
+        let mut root = schema.as_object().cloned().unwrap_or_default();
+        root.insert("components".into(), self.0["components"].clone());
+        let options = jsonschema::draft202012::options().should_validate_formats(true);
+        options.build(&Value::Object(root)).unwrap_or_else(|error| panic!("{schema}: {error}"))
+    }
+
+    /// Objects in a schema that would let fields through which aren't listed.
+    pub fn open_objects(&self, schema: &Value, place: &str) -> Vec<String> {
+        let target = self.resolve(schema);
+        let closed = |schema: &Value| {
+            ["additionalProperties", "unevaluatedProperties"].iter().any(|key| schema.get(key) == Some(&json!(false)))
+        };
+        let mut found = Vec::new();
+        if target.get("properties").is_some() && !closed(target) && !closed(schema) {
+            found.push(place.to_owned());
+        }
+        for (name, property) in target["properties"].as_object().unwrap_or(&Map::new()) {
+            found.extend(self.open_objects(property, &format!("{place}.{name}")));
+        }
+        if let Some(items) = target.get("items") {
+            found.extend(self.open_objects(items, &format!("{place}[]")));
+        }
+        found
+    }
+
+    /// Every body with an example, of requests and answers: where it is, its schema, the example.
+    pub fn examples(&self) -> Vec<(String, Value, Value)> {
+        let mut found = Vec::new();
+        for operation in self.operations() {
+            let answers = operation.body["responses"].as_object().cloned().unwrap_or_default();
+            let bodies = answers.iter().map(|(status, answer)| (status.clone(), self.resolve(answer).clone()));
+            let request = ("request".to_owned(), operation.body["requestBody"].clone());
+            for (what, body) in bodies.chain([request]) {
+                for (_, media) in body["content"].as_object().into_iter().flatten() {
+                    if let Some(example) = media.get("example") {
+                        let place = format!("{} {what}", operation.name());
+                        found.push((place, media["schema"].clone(), example.clone()));
+                    }
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,188 @@
+//! Who is there, over all nodes, and how nodes are.
+
+use serde_json::{Value, json};
+
+use super::node::{Cluster, User, assert_problem, conversation_of};
+use crate::support::{Client, eventually, token_with};
+
+#[tokio::test]
+async fn who_is_online_is_known_on_every_node() {
+    let cluster = Cluster::new().await;
+    let (one, two) = (cluster.node().start().await, cluster.node().start().await);
+    let _bob = Client::native(&one, "bob").await;
+    let carol = User::of(&two, "carol");
+    let bob = carol.get("/api/websocket/users/bob/online").await;
+    let expected = json!({"user_id": "bob", "online": true, "status": "online", "last_seen": null});
+    assert_eq!((bob.status.as_u16(), &bob.json), (200, &expected));
+    assert_eq!(carol.get("/api/websocket/users/nobody/online").await.json["online"], false);
+    assert_problem(&carol.get("/api/websocket/users/a%20b/online").await, 404, "not_found");
+    let online = carol.get("/api/websocket/users/online").await.json;
+    assert_eq!(online, json!({"users": ["bob"], "count": 1, "next": null}));
+    for bad in ["cursor=-1", "cursor=x", "limit=0", "limit=101"] {
+        assert_problem(&carol.get(&format!("/api/websocket/users/online?{bad}")).await, 400, "invalid");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_those_online_hold_everybody_once() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let alice = User::of(&node, "alice");
+    // More than Redis keeps in a form that it always gives whole.
+    let mut connection = cluster.redis.connection().await;
+    let names: Vec<String> = (0..700).map(|n| format!("user-{n}")).collect();
+    let _: i64 = redis::cmd("SADD").arg("ws:online_users").arg(&names).query_async(&mut connection).await.unwrap();
+    let (mut seen, mut cursor) = (Vec::new(), json!(0));
+    while !cursor.is_null() {
+        let page = alice.get(&format!("/api/websocket/users/online?cursor={cursor}&limit=50")).await.json;
+        assert_eq!(page["count"], 700);
+        let users: Vec<Value> = page["users"].as_array().unwrap().clone();
+        assert!(users.len() < 200, "a page, not everybody");
+        seen.extend(users.iter().map(|user| user.as_str().unwrap().to_owned()));
+        cursor = page["next"].clone();
+    }
+    seen.sort();
+    let mut names = names;
+    names.sort();
+    assert_eq!(seen, names);
+}
+
+#[tokio::test]
+async fn a_status_is_kept_and_the_invisible_are_not_shown() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
+    let _socket = Client::native(&node, "bob").await;
+    for (said, kept, online) in [
+        ("away", "away", true),
+        ("do_not_disturb", "dnd", true),
+        ("active", "online", true),
+        ("dnd", "dnd", true),
+        ("invisible", "invisible", false),
+    ] {
+        let answer = bob.post("/api/user/status", json!({"status": said})).await;
+        assert_eq!((answer.status.as_u16(), &answer.json), (200, &json!({"user_id": "bob", "status": kept})));
+        let seen = alice.get("/api/websocket/users/bob/online").await.json;
+        assert_eq!(seen["online"], online);
+        assert_eq!(seen["status"], if kept == "invisible" { "online" } else { kept });
+    }
+    assert_eq!(alice.get("/api/websocket/users/online").await.json["users"], json!([]));
+    for bad in [json!({"status": "busy"}), json!({"status": 1}), json!({})] {
+        assert_problem(&bob.post("/api/user/status", bad).await, 400, "invalid");
+    }
+}
+
+#[tokio::test]
+async fn typing_over_rest_reaches_sockets_and_stops_by_itself() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().set("TYPING_TIMEOUT", "1s").start().await;
+    let alice = User::of(&node, "alice");
+    let messages = alice.group(&["bob"]).await;
+    let room = conversation_of(&messages);
+    let mut bob = Client::native(&node, "bob").await;
+    bob.join(room).await;
+    let path = format!("/api/conversations/{room}/typing");
+    assert_eq!(alice.post(&path, json!({"is_typing": true})).await.json["is_typing"], true);
+    let typing = bob.until("typing").await;
+    assert_eq!((&typing["user_id"], &typing["active"]), (&json!("alice"), &json!(true)));
+    assert_eq!(bob.until("typing").await["active"], false);
+    assert_eq!(alice.ask(reqwest::Method::POST, &path, None).await.status, 200);
+    assert_eq!(bob.until("typing").await["active"], true);
+    assert_eq!(alice.post(&path, json!({"is_typing": false})).await.json["is_typing"], false);
+    assert_eq!(bob.until("typing").await["active"], false);
+    assert_problem(&alice.post(&path, json!({"is_typing": "yes"})).await, 400, "invalid");
+    assert_problem(&User::of(&node, "mallory").post(&path, json!({})).await, 403, "not_member");
+    assert_problem(&alice.post("/api/conversations/nowhere/typing", json!({})).await, 404, "not_found");
+}
+
+#[tokio::test]
+async fn ones_own_connections_are_listed_with_their_nodes() {
+    let cluster = Cluster::new().await;
+    let one = cluster.node().set("NODE_ID", "node-one").start().await;
+    let two = cluster.node().set("NODE_ID", "node-two").start().await;
+    let (on_one, on_two) = (Client::native(&one, "alice").await, Client::native(&two, "alice").await);
+    let _bob = Client::native(&two, "bob").await;
+    let info = User::of(&two, "alice").get("/api/connections/info").await.json;
+    assert_eq!((&info["user_id"], &info["count"]), (&json!("alice"), &json!(2)));
+    let held = info["connections"].as_array().unwrap();
+    for (client, node) in [(&on_one, "node-one"), (&on_two, "node-two")] {
+        let found = held.iter().find(|held| held["node"] == node).unwrap();
+        assert_eq!(found["connection_id"], client.greeting["connection_id"]);
+        assert!(found["connected_at"].as_str().unwrap().ends_with('Z'));
+    }
+    let none = json!({"user_id": "carol", "connections": [], "count": 0});
+    assert_eq!(User::of(&one, "carol").get("/api/connections/info").await.json, none);
+}
+
+#[tokio::test]
+async fn connections_of_all_nodes_are_counted() {
+    let cluster = Cluster::new().await;
+    let one = cluster.node().set("NODE_LEASE", "3s").start().await;
+    let two = cluster.node().set("NODE_LEASE", "3s").start().await;
+    let (_alice, _bob) = (Client::native(&one, "alice").await, Client::native(&two, "bob").await);
+    let admin = token_with("root", json!({"role": "admin"}));
+    for node in [&one, &two] {
+        let both = || async {
+            let stats = node.get("/api/connections/stats", &admin).await.json;
+            let health = node.request(reqwest::Method::GET, "/api/health", None, None).await.json;
+            (stats["total_connections"] == 2 && health["connections_total"] == 2).then_some(())
+        };
+        eventually("both nodes know both connections", both).await;
+    }
+}
+
+#[tokio::test]
+async fn stats_are_for_admins() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().set("NODE_ID", "node-one").start().await;
+    let _bob = Client::native(&node, "bob").await;
+    assert_problem(&User::of(&node, "bob").get("/api/connections/stats").await, 403, "forbidden");
+    let admin = User { node: &node, token: token_with("root", json!({"role": "admin"})) };
+    let stats = admin.get("/api/connections/stats").await.json;
+    assert_eq!(
+        (&stats["node"], &stats["connections"], &stats["users_online"]),
+        (&json!("node-one"), &json!(1), &json!(1))
+    );
+    assert_eq!((&stats["nodes"][0]["node"], &stats["nodes"][0]["alive"]), (&json!("node-one"), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_node_says_how_it_is_to_whoever_has_a_token() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().set("NODE_ID", "node-one").start().await;
+    let _bob = Client::native(&node, "bob").await;
+    let status = User::of(&node, "alice").get("/api/websocket/status").await.json;
+    assert_eq!((&status["status"], &status["node"]), (&json!("healthy"), &json!("node-one")));
+    assert_eq!((&status["connections"], &status["users_online"]), (&json!(1), &json!(1)));
+    assert_eq!((&status["redis"]["status"], &status["store"]["status"]), (&json!("up"), &json!("up")));
+    assert!(status["redis"]["latency_ms"].is_f64() && status["uptime_seconds"].is_u64());
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+
+    let off = crate::support::Node::dev().start().await;
+    let status = User::of(&off, "alice").get("/api/websocket/status").await.json;
+    assert_eq!((&status["status"], &status["redis"]["status"]), (&json!("healthy"), &json!("off")));
+    assert_eq!(status["redis"].get("latency_ms"), None);
+}
+
+#[tokio::test]
+async fn health_tells_how_long_messages_took_of_late() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let health = async || node.request(reqwest::Method::GET, "/api/health", None, None).await.json;
+    assert_eq!(health().await["latency"], json!({"send_ack_ms": null, "delivery_ms": null}));
+    let alice = User::of(&node, "alice");
+    let messages = alice.group(&["bob"]).await;
+    let mut bob = Client::native(&node, "bob").await;
+    bob.join(conversation_of(&messages)).await;
+    alice.say(&messages, "hello").await;
+    bob.until("message").await;
+    let latency = eventually("the delivery is counted", async || {
+        let latency = health().await["latency"].clone();
+        (!latency["delivery_ms"].is_null()).then_some(latency)
+    })
+    .await;
+    for what in ["send_ack_ms", "delivery_ms"] {
+        let (p50, p99) = (latency[what]["p50"].as_f64().unwrap(), latency[what]["p99"].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p99 && p99 < 20_000.0, "{latency}");
+    }
+}

@@ -1,0 +1,317 @@
+//! The clients that the documents of the wire formats show, run as they stand there.
+//!
+//! `tests/clients/seed_NNN_*` are copies to the letter. A test replaces what a reader would fill in (host, ids, tokens),
+//! and puts lines of its own behind the copy, or in front of it: what the person at the keyboard does. What a browser
+//! or another framework would bring along stands in `tests/clients`; `scripts/setup.sh` fetches the packages.
+
+use std::{io::Write, path::PathBuf, process::Command};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Client, Node, Postgres, Process, RedisServer, Signal, token, token_with};
+
+const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+/// What `scripts/setup.sh` fetched.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/python/bin/python");
+const NODE_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/node_modules");
+
+/// A document's client, made ready to run.
+struct Copy {
+    name: &'static str,
+    text: String,
+    folder: TempDir,
+}
+
+impl Copy {
+    /// A copy for a client of `node`, with what a reader would fill in.
+    fn of(name: &'static str, node: &Node, filled_in: &[(&str, &str)]) -> Self {
+        let path = format!("{CLIENTS}/{name}");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let address = node.address().to_string();
+        let filled_in = [("localhost:8000", address.as_str())].iter().chain(filled_in).copied().collect::<Vec<_>>();
+        let text = filled_in.into_iter().fold(text, |text, (shown, real)| text.replace(shown, real));
+        Self { name, text, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// With lines of the test's own in front of it.
+    fn after(mut self, lines: &str) -> Self {
+        self.text = format!("{lines}\n{}", self.text);
+        self
+    }
+
+    /// With lines of the test's own behind it.
+    fn then(mut self, lines: &str) -> Self {
+        self.text = format!("{}\n{lines}\n", self.text);
+        self
+    }
+
+    fn write(&self, extension: &str) -> PathBuf {
+        let path = self.folder.path().join(format!("client.{extension}"));
+        std::fs::write(&path, &self.text).unwrap();
+        path
+    }
+
+    /// Runs it as a page's script; `token` is what a login left in the page's storage.
+    fn in_browser(self, node: &Node, token: &str) -> Running {
+        let mut command = Command::new("node");
+        command.args(["--require", &format!("{CLIENTS}/browser.cjs")]).arg(self.write("mjs"));
+        command.env("NODE_PATH", NODE_PATH).env("BASE_URL", node.http()).env("ACCESS_TOKEN", token);
+        Running { process: Process::spawn(self.name, &mut command, Signal::Kill), _folder: self.folder }
+    }
+
+    fn in_python(self) -> Running {
+        self.in_python_with_input().0
+    }
+
+    /// Runs it in Python, at a keyboard.
+    fn in_python_with_input(self) -> (Running, std::process::ChildStdin) {
+        let mut command = Command::new(PYTHON);
+        let (process, stdin) = Process::spawn_reader(self.name, command.arg("-u").arg(self.write("py")), Signal::Kill);
+        (Running { process, _folder: self.folder }, stdin)
+    }
+}
+
+/// A client that runs; ended when dropped.
+struct Running {
+    process: Process,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// Waits until it has printed a line with all of these in it.
+    async fn prints(&self, parts: &[&str]) {
+        let pick = |line: &str| parts.iter().all(|part| line.contains(part)).then_some(());
+        self.process.line(&format!("{parts:?}"), pick).await.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// How often it has printed a line with this in it.
+    fn printed(&self, part: &str) -> usize {
+        self.process.log().iter().filter(|line| line.contains(part)).count()
+    }
+}
+
+/// Two nodes as they are deployed.
+async fn deployed() -> (RedisServer, Node, Node) {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = || Node::serve(&redis.url(), &database).set("OPEN_CONVERSATIONS", false).set("PRESENCE_GRACE", "0s");
+    let (one, two) = (node().start().await, node().start().await);
+    (redis, one, two)
+}
+
+/// What was said in a conversation, oldest first.
+async fn said(node: &Node, token: &str, conversation: &str) -> Vec<String> {
+    let answer = node.get(&format!("/api/chat/conversations/{conversation}/messages"), token).await;
+    let messages = answer.json["messages"].as_array().unwrap_or_else(|| panic!("{}", answer.text)).iter().rev();
+    messages.map(|message| message["content"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_direct_frontend_gets_a_token_and_chats() {
+    let (redis, one, two) = deployed().await;
+    let bob = Copy::of("seed_000_frontend.js", &two, &[("session-token", &token("bob"))])
+        .then("displayMessage = (message) => { console.log(message.content); sendMessage(message.sender_id, 'Hello back'); };")
+        .in_browser(&two, "");
+    bob.prints(&["Connected as user: bob"]).await;
+    let alice = Copy::of("seed_000_frontend.js", &one, &[("session-token", &token("alice"))])
+        .then(
+            "ws.addEventListener('message', ({ data }) => {
+               if (JSON.parse(data).type === 'authenticated') sendMessage('bob', 'Hello from a browser');
+             });",
+        )
+        .in_browser(&one, "");
+    alice.prints(&["Connected as user: alice"]).await;
+    bob.prints(&["Hello from a browser"]).await;
+    alice.prints(&["displayMessage", r#""sender_id":"bob""#, r#""recipient_id":"alice""#, "Hello back"]).await;
+    assert_eq!(alice.printed("Hello from a browser"), 0, "the socket that sent it gets no copy");
+
+    let conversations = one.get("/api/chat/conversations", &token("alice")).await.json;
+    let direct = conversations["conversations"][0]["id"].as_str().unwrap();
+    assert_eq!(said(&two, &token("bob"), direct).await, ["Hello from a browser", "Hello back"]);
+    let mut online: Vec<String> = redis.command(&["SMEMBERS", "ws:online_users"]).await;
+    online.sort();
+    assert_eq!(online, ["alice", "bob"]);
+}
+
+#[tokio::test]
+async fn the_rooms_load_test_loads() {
+    let (_redis, one, _two) = deployed().await;
+    let room = one.conversation(&token("alice"), &["bob"]).await;
+    let mut bob = Client::rooms(&one, &room, "bob").await;
+    let run = format!("import json\nasyncio.run(simulate_user('{room}', '{}', 5))", token("alice"));
+    let user = Copy::of("seed_002_load_test.py", &one, &[]).then(&run).in_python();
+    assert_eq!(user.process.exit_code().await, 0, "{:?}", user.process.log());
+    for at in 0..5 {
+        assert_eq!(bob.until("new_message").await["data"]["content"], format!("Load test message {at}"));
+    }
+}
+
+#[tokio::test]
+async fn the_conversation_clients_chat_with_each_other() {
+    let (_redis, one, two) = deployed().await;
+    let named = |user: &str, name: &str| token_with(user, json!({"username": name}));
+    let (john, jane) = (named("user-123", "john_doe"), named("user-456", "jane_roe"));
+    let conv = one.conversation(&john, &["user-456"]).await;
+
+    let python =
+        Copy::of("seed_003_chat_client.py", &two, &[("conv-123", &conv), ("your-jwt-token", &jane)]).in_python();
+    python.prints(&["[System] User jane_roe joined the conversation"]).await;
+    let filled_in = [("conv-123", &*conv), ("your-jwt-token", &*john)];
+    // The document's own send comes before the socket is open, and its client drops it.
+    let browser = Copy::of("seed_003_chat_client.js", &one, &filled_in)
+        .then(
+            "client.ws.addEventListener('open', () => {
+               client.sendMessage('Hello, everyone!');
+               client.sendTyping();
+             });",
+        )
+        .in_browser(&one, &john);
+    browser.prints(&["Connected to conversation"]).await;
+    browser.prints(&["[System] User john_doe joined the conversation"]).await;
+    browser.prints(&["john_doe: Hello, everyone!"]).await;
+    python.prints(&["[System] User john_doe joined the conversation"]).await;
+    python.prints(&["john_doe: Hello, everyone!"]).await;
+
+    // The Python client again, by what it offers beside its example.
+    let again = Copy::of("seed_003_chat_client.py", &two, &[])
+        .after("import asyncio\nrun, asyncio.run = asyncio.run, lambda example: example.close()")
+        .then(&format!(
+            "async def talk():\n    client = ChatClient('{conv}', '{jane}')\n    \
+             connected = asyncio.create_task(client.connect())\n    while client.ws is None:\n        \
+             await asyncio.sleep(0.01)\n    await client.send_message('Hello from Python')\n    await connected\n\
+             run(talk())"
+        ))
+        .in_python();
+    for client in [&browser, &python, &again] {
+        client.prints(&["jane_roe: Hello from Python"]).await;
+    }
+    assert_eq!(said(&one, &john, &conv).await, ["Hello, everyone!", "Hello from Python"]);
+    for client in [&browser, &python] {
+        assert_eq!(client.printed("Hello, everyone!") + client.printed("Hello from Python"), 2, "each once");
+    }
+}
+
+#[tokio::test]
+async fn the_conversation_browser_is_told_who_types_and_who_leaves() {
+    let (_redis, one, two) = deployed().await;
+    let conv = one.conversation(&token("alice"), &["bob"]).await;
+    let filled_in = [("conv-123", &*conv), ("your-jwt-token", &token("alice"))];
+    let alice = Copy::of("seed_003_chat_client.js", &one, &filled_in).in_browser(&one, "");
+    alice.prints(&["[System] User Alice joined the conversation"]).await;
+    // The shorter example, with the token that a login left behind.
+    let bob = Copy::of("seed_003_connection.js", &two, &[("conv-123", &conv)])
+        .then("ws.onmessage = ({ data }) => { console.log(data); ws.send('{\"type\": \"typing\"}'); };")
+        .in_browser(&two, &token("bob"));
+    alice.prints(&["[System] User Bob joined the conversation"]).await;
+    alice.prints(&["Bob is typing..."]).await;
+    bob.prints(&[r#""type":"system""#, "User Bob joined"]).await;
+    drop(bob);
+    alice.prints(&["[System] User Bob left the conversation"]).await;
+}
+
+/// What stands in for the ids that the personas document shows.
+const IDS: [(&str, &str); 1] = [("conversation-uuid", "lounge")];
+
+fn personas_browser(node: &Node, user: &str, lines: &str) -> Running {
+    let filled_in = [&[("user-uuid-here", user)], &IDS[..]].concat();
+    Copy::of("seed_004_browser.js", node, &filled_in).then(lines).in_browser(node, "")
+}
+
+#[tokio::test]
+async fn the_personas_browser_sees_messages_typing_and_who_is_there() {
+    let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
+    let bob = personas_browser(&node, "bob", "");
+    bob.prints(&["updateOnlineUsersList"]).await;
+    bob.prints(&["Connected to WebSocket"]).await;
+    listens(&node, "bob").await;
+    let alice = personas_browser(
+        &node,
+        "alice",
+        "ws.addEventListener('message', ({ data }) => {
+           if (JSON.parse(data).type !== 'conversation_joined') return;
+           sendMessage('lounge', 'Hello from a browser');
+           handleTyping('lounge');
+         });",
+    );
+    bob.prints(&["updateUserPresence", r#"["alice",true]"#]).await;
+    for client in [&alice, &bob] {
+        client.prints(&["displayMessage", "Hello from a browser", r#""sender_id":"alice""#, r#""is_ai":false"#]).await;
+    }
+    bob.prints(&["showTypingIndicator", r#"["alice",true]"#]).await;
+    bob.prints(&["showTypingIndicator", r#"["alice",false]"#]).await;
+    drop(alice);
+    bob.prints(&["updateUserPresence", r#"["alice",false]"#]).await;
+    assert_eq!(bob.printed("WebSocket error"), 0, "{:?}", bob.process.log());
+}
+
+/// Waits until a user is a member of the lounge, which open conversations make of those who join.
+async fn listens(node: &Node, user: &str) {
+    crate::support::eventually(&format!("{user} to join"), || async {
+        let answer = node.get("/api/chat/conversations/lounge", &token(user)).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_personas_python_client_sends_what_is_typed() {
+    let node = Node::dev().start().await;
+    let filled_in = [&[("'user-uuid'", "'alice'")], &IDS[..]].concat();
+    let (alice, mut keyboard) = Copy::of("seed_004_chat_client.py", &node, &filled_in).in_python_with_input();
+    writeln!(keyboard, "Hello from Python").unwrap();
+    listens(&node, "alice").await;
+    let mut bob = Client::connect(&format!("{}/ws/lounge?token={}&since_seq=0", node.ws(), token("bob"))).await;
+    assert_eq!(bob.until("new_message").await["data"]["content"], "Hello from Python");
+    writeln!(keyboard, "And again").unwrap();
+    assert_eq!(bob.until("new_message").await["data"]["content"], "And again");
+    // Its input() lets it receive nothing until the keyboard is gone; then it prints all that came.
+    drop(keyboard);
+    for part in ["'online_users'", "'conversation_joined'", "Hello from Python", "And again"] {
+        alice.prints(&["Received: ", part]).await;
+    }
+    assert_eq!(alice.printed("And again"), 1);
+}
+
+#[tokio::test]
+async fn the_personas_pytest_examples_pass() {
+    let node = Node::dev().start().await;
+    let output = tokio::process::Command::new(PYTHON)
+        .args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", &format!("{CLIENTS}/seed_004_pytest.py")])
+        .env("PYTHONPATH", format!("{CLIENTS}/standins"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("SWITCHBOARD_URL", node.ws())
+        .output()
+        .await
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("2 passed"), "{printed}{output:?}");
+}
+
+/// The component is rendered by React itself, without a browser.
+#[tokio::test]
+async fn the_personas_react_component_shows_messages_and_typing() {
+    let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
+    let copy = Copy::of("seed_004_component.jsx", &node, &[]);
+    let mut command = Command::new("node");
+    command.args(["--require", &format!("{CLIENTS}/browser.cjs"), &format!("{CLIENTS}/component.cjs")]);
+    command.arg(copy.write("jsx")).args(["alice", "lounge"]).env("NODE_PATH", NODE_PATH);
+    let (process, mut keyboard) = Process::spawn_reader("component", &mut command, Signal::Kill);
+    let alice = Running { process, _folder: copy.folder };
+    alice.prints(&["shows: Online:"]).await;
+    listens(&node, "alice").await;
+
+    let mut bob = Client::rooms(&node, "lounge", "bob").await;
+    bob.send(&json!({"type": "send_message", "data": {"content": "Hello, component"}})).await;
+    alice.prints(&["shows:", "Hello, component", "Send"]).await;
+    bob.send(&json!({"type": "typing_start"})).await;
+    alice.prints(&["shows:", "Someone is typing..."]).await;
+    writeln!(keyboard, "Hello from React").unwrap();
+    bob.until_where(|frame| frame["data"]["content"] == "Hello from React").await;
+    alice.prints(&["shows:", "Hello, component", "Hello from React"]).await;
+    let typing = |frame: &Value, kind: &str| frame["type"] == kind && frame["data"]["user_id"] == "alice";
+    bob.until_where(|frame| typing(frame, "user_stopped_typing")).await;
+    drop(keyboard);
+    bob.until_where(|frame| typing(frame, "user_left")).await;
+    assert_eq!(alice.process.exit_code().await, 0, "{:?}", alice.process.log());
+}

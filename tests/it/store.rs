@@ -1,0 +1,346 @@
+//! The store's contract, held against both stores; and writers of several nodes on one PostgreSQL.
+
+mod migrations;
+mod notifications;
+mod pages;
+mod writers;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use notifications::{
+    a_run_holds_what_is_unread, a_run_is_told_of_in_any_order, marks_and_notices_at_once_leave_nothing_open,
+    notifications_are_read_by_their_user, who_needs_no_notice_is_passed_over,
+};
+use pages::{
+    archived_conversations_are_listed_apart, direct_conversations_and_acquaintances_are_listed,
+    messages_show_their_reactions_and_threads, search_finds_words_in_ones_own_conversations,
+};
+use proptest::prelude::*;
+use switchboard::{
+    config::{Secret, StoreBackend, StoreConfig},
+    degrade::{Degrade, Link},
+    metrics::Metrics,
+    model::{
+        Body, ClientId, ConversationId, ConversationKind, Entry, LogId, NewConversation, NodeId, Seq, Status,
+        Timestamp, UserId,
+    },
+    store::{
+        AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, Postgres, Sqlite, Store, Waiting,
+        Within, Writer, WriterSettings,
+    },
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::support::Postgres as Server;
+
+fn user(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+fn room(id: &str) -> ConversationId {
+    ConversationId::parse(id).unwrap()
+}
+
+fn new(log: &ConversationId, sender: &str, dedupe: &str, body: Body) -> NewEntry {
+    NewEntry {
+        log: LogId::from(log),
+        sender: user(sender),
+        sender_name: sender.into(),
+        dedupe: ClientId::parse(dedupe).unwrap(),
+        client_gave_id: true,
+        authority: Authority::Member,
+        body,
+    }
+}
+
+fn text(content: &str) -> Body {
+    Body::Message { content: content.into(), reply_to: None, is_ai: false, edited_at: None, deleted: false }
+}
+
+async fn postgres(url: &str) -> Postgres {
+    let store = unmigrated(url).await;
+    store.migrate().await.unwrap();
+    store
+}
+
+async fn unmigrated(url: &str) -> Postgres {
+    let backend = StoreBackend::Postgres { url: Secret::new(url), ca_file: None };
+    let config = StoreConfig { backend, migrate: true, pool_size: 4, lanes: 2 };
+    Postgres::connect(&config, Arc::new(Metrics::new().unwrap())).await.unwrap()
+}
+
+async fn with_postgres<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
+    let url = Server::shared().await.database().await;
+    test(Arc::new(postgres(&url).await)).await;
+}
+
+async fn with_sqlite<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("test.db"), Arc::new(Metrics::new().unwrap())).unwrap();
+    store.migrate().await.unwrap();
+    test(Arc::new(store)).await;
+}
+
+/// Each test of the contract, once for each store.
+macro_rules! contract {
+    ($($name:ident)*) => {
+        mod on_postgres { $(#[tokio::test] async fn $name() { super::with_postgres(super::$name).await; })* }
+        mod on_sqlite { $(#[tokio::test] async fn $name() { super::with_sqlite(super::$name).await; })* }
+    };
+}
+
+contract! {
+    migrations_run_once
+    appends_are_gapless_idempotent_and_for_members
+    one_bad_entry_does_not_fail_its_neighbours
+    changes_change_their_targets
+    members_come_and_go_and_their_inboxes_are_told
+    a_direct_conversation_is_unique_by_its_pair
+    marks_only_move_forward
+    conversations_are_listed_in_pages
+    users_and_their_statuses_are_kept
+    messages_show_their_reactions_and_threads
+    search_finds_words_in_ones_own_conversations
+    archived_conversations_are_listed_apart
+    direct_conversations_and_acquaintances_are_listed
+    a_run_holds_what_is_unread
+    a_run_is_told_of_in_any_order
+    who_needs_no_notice_is_passed_over
+    notifications_are_read_by_their_user
+    marks_and_notices_at_once_leave_nothing_open
+}
+
+async fn append(store: &Arc<dyn Store>, entry: NewEntry) -> Result<Appended, AppendRefused> {
+    store.append(&[entry]).await.unwrap().remove(0)
+}
+
+async fn group(store: &Arc<dyn Store>, id: &str, creator: &str, members: &[&str]) -> (ConversationId, Vec<Entry>) {
+    let members = members.iter().map(|id| user(id)).collect();
+    let new = NewConversation { is_group: true, members, name: Some("A group".into()), ..NewConversation::default() };
+    let (made, told) = store.create(&new, &room(id), &user(creator)).await.unwrap().unwrap();
+    (made.id, told)
+}
+
+async fn migrations_run_once(store: Arc<dyn Store>) {
+    assert_eq!(store.migrate().await.unwrap(), 0, "they had run");
+    store.ping().await.unwrap();
+}
+
+async fn appends_are_gapless_idempotent_and_for_members(store: Arc<dyn Store>) {
+    let (room, _) = group(&store, "room", "alice", &["bob"]).await;
+    let batch = [
+        new(&room, "alice", "1", text("a")),
+        new(&room, "mallory", "1", text("x")),
+        new(&room, "bob", "1", text("b")),
+        new(&self::room("nowhere"), "alice", "1", text("x")),
+        new(&room, "alice", "2", text("c")),
+    ];
+    let outcomes = store.append(&batch).await.unwrap();
+    let seqs: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().map(|stored| stored.seq)).collect();
+    let refused = |refused| Err(refused);
+    assert_eq!(
+        seqs,
+        [Ok(1), refused(&AppendRefused::NotMember), Ok(2), refused(&AppendRefused::NoSuchLog), Ok(3)],
+        "one sender's entries in order, no gap for those refused"
+    );
+    let again = store.append(&batch).await.unwrap();
+    for (first, second) in outcomes.iter().zip(&again) {
+        if let (Ok(first), Ok(second)) = (first, second) {
+            assert_eq!((first.seq, first.at, first.message_no), (second.seq, second.at, second.message_no));
+            assert!(second.duplicate && !first.duplicate);
+        }
+    }
+    let entries = store.entries(&LogId::from(&room), 0, 10).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| (entry.seq, entry.message_no)).collect::<Vec<_>>(), [(1, 1), (2, 2), (3, 3)]);
+    assert_eq!(entries[1].client_id, Some(ClientId::parse("1").unwrap()));
+    assert_eq!(entries[1].body, text("b"));
+    let ends = store.ends(&[LogId::from(&room), LogId::parse("nowhere").unwrap()]).await.unwrap();
+    assert_eq!(ends.len(), 1);
+    assert_eq!((ends[0].1.first, ends[0].1.head), (1, 3));
+    assert_eq!(store.entries(&LogId::from(&room), 1, 1).await.unwrap()[0].seq, 2);
+}
+
+async fn one_bad_entry_does_not_fail_its_neighbours(store: Arc<dyn Store>) {
+    let (room, _) = group(&store, "room", "alice", &[]).await;
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let writer = writers::writer(&store, &tasks, &stop, |_| {});
+    let bodies = ["one", "two", "a\0b", "three"];
+    let appends = bodies
+        .iter()
+        .enumerate()
+        .map(|(at, body)| writer.append(new(&room, "alice", &at.to_string(), text(body)), None));
+    let outcomes = join_all(appends).await;
+    let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    // SQLite takes U+0000 as it is; PostgreSQL can't, and its neighbours must not pay for it.
+    match &outcomes[2] {
+        Ok(_) => assert_eq!(stored, 4),
+        Err(error) => assert_eq!((error, stored), (&AppendError::Unavailable, 3)),
+    }
+    stop.cancel();
+}
+
+async fn changes_change_their_targets(store: Arc<dyn Store>) {
+    let (room, _) = group(&store, "room", "alice", &["bob"]).await;
+    let log = LogId::from(&room);
+    append(&store, new(&room, "alice", "m", text("helo"))).await.unwrap();
+    let edit = |sender: &str, id: &str| new(&room, sender, id, Body::Edited { target: 1, content: "hello".into() });
+    assert_eq!(append(&store, edit("bob", "e")).await, Err(AppendRefused::NotYours));
+    let edited = append(&store, edit("alice", "e")).await.unwrap();
+    assert_eq!((edited.seq, edited.message_no), (2, 1), "an edit is an entry and no message");
+    assert!(append(&store, edit("alice", "e")).await.unwrap().duplicate);
+    let react = |id: &str, active| new(&room, "bob", id, Body::Reacted { target: 1, emoji: "👍".into(), active });
+    append(&store, react("r1", true)).await.unwrap();
+    assert_eq!(append(&store, react("r2", true)).await, Err(AppendRefused::Unchanged));
+    append(&store, react("r3", false)).await.unwrap();
+    let (messages, total) =
+        store.messages(&room, &user("alice"), MessagesPage { limit: 10, ..MessagesPage::default() }).await.unwrap();
+    assert_eq!(total, 1);
+    assert!(
+        matches!(&messages[0].entry.body, Body::Message { content, edited_at: Some(_), .. } if &**content == "hello")
+    );
+    let reply =
+        Body::Message { content: "re".into(), reply_to: Some(1), is_ai: false, edited_at: None, deleted: false };
+    let seq = append(&store, new(&room, "bob", "reply", reply.clone())).await.unwrap().seq;
+    assert_eq!(store.entries(&log, seq - 1, 1).await.unwrap()[0].body, reply);
+    let stray =
+        Body::Message { content: "re".into(), reply_to: Some(99), is_ai: false, edited_at: None, deleted: false };
+    assert_eq!(append(&store, new(&room, "bob", "stray", stray)).await, Err(AppendRefused::NoSuchTarget));
+    let delete = |sender: &str, id: &str| new(&room, sender, id, Body::Deleted { target: 1 });
+    assert_eq!(append(&store, delete("bob", "d")).await, Err(AppendRefused::NotYours));
+    append(&store, NewEntry { authority: Authority::Admin, ..delete("root", "d") }).await.unwrap();
+    assert_eq!(append(&store, delete("alice", "d2")).await, Err(AppendRefused::NoSuchTarget));
+    let entries = store.entries(&log, 0, 100).await.unwrap();
+    let leaks = entries.iter().filter(|entry| {
+        matches!(&entry.body,
+        Body::Message { content, .. } | Body::Edited { content, .. } if content.contains("hel"))
+    });
+    assert_eq!(leaks.count(), 0, "no text of a deleted message is left");
+    assert_eq!(
+        entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
+        (1..=entries.len() as Seq).collect::<Vec<_>>()
+    );
+}
+
+async fn members_come_and_go_and_their_inboxes_are_told(store: Arc<dyn Store>) {
+    let (room, told) = group(&store, "room", "alice", &["bob", "alice", "bob"]).await;
+    assert_eq!(told.len(), 2, "each member once");
+    let taken = NewConversation { is_group: true, ..NewConversation::default() };
+    assert!(store.create(&taken, &room, &user("eve")).await.unwrap().is_none(), "the id is taken");
+    append(&store, new(&room, "alice", "1", text("before"))).await.unwrap();
+    let add = Body::MemberAdded { user: user("carol") };
+    let added = append(&store, new(&room, "alice", "2", add.clone())).await.unwrap();
+    let inbox = LogId::inbox(&user("carol"));
+    assert_eq!(added.also, store.entries(&inbox, 0, 10).await.unwrap());
+    assert_eq!(added.also[0].body, Body::ConversationAdded { conversation: room.clone(), since: 1 });
+    assert_eq!(append(&store, new(&room, "alice", "3", add)).await, Err(AppendRefused::Unchanged));
+    let access = store.access(&room, &user("carol")).await.unwrap().unwrap();
+    assert_eq!((access.member, access.open, access.ends.head), (true, false, 2));
+    assert_eq!(store.conversation(&room, &user("carol")).await.unwrap().unwrap().unread, 0);
+    append(&store, new(&room, "carol", "1", text("hi"))).await.unwrap();
+    let remove = new(&room, "alice", "4", Body::MemberRemoved { user: user("carol") });
+    let removed = append(&store, remove).await.unwrap();
+    assert_eq!(removed.also[0].body, Body::ConversationRemoved { conversation: room.clone() });
+    assert_eq!(append(&store, new(&room, "carol", "2", text("still?"))).await, Err(AppendRefused::NotMember));
+    assert!(
+        append(&store, new(&room, "carol", "1", text("hi"))).await.unwrap().duplicate,
+        "what was stored stays acked"
+    );
+    let members = store.members(&room, None, 1).await.unwrap();
+    assert_eq!(members, [user("alice")]);
+    assert_eq!(store.members(&room, Some(&members[0]), 10).await.unwrap(), [user("bob")]);
+    assert_eq!(store.access(&self::room("nowhere"), &user("bob")).await.unwrap(), None);
+}
+
+async fn a_direct_conversation_is_unique_by_its_pair(store: Arc<dyn Store>) {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let tries = (0..8).map(|at| {
+        let (store, one, other) = if at % 2 == 0 { (&store, &alice, &bob) } else { (&store, &bob, &alice) };
+        store.direct(one, other)
+    });
+    let made: Vec<_> = join_all(tries).await.into_iter().map(Result::unwrap).collect();
+    let ids: HashSet<_> = made.iter().map(|(id, _)| id.clone()).collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(made.iter().map(|(_, told)| told.len()).sum::<usize>(), 2, "each inbox is told once");
+    let conversation = store.conversation(&made[0].0, &bob).await.unwrap().unwrap();
+    assert_eq!(conversation.kind, ConversationKind::Direct);
+    assert_eq!(conversation.members.len(), 2);
+    let (own, _) = store.direct(&alice, &alice).await.unwrap();
+    assert_eq!(store.conversation(&own, &alice).await.unwrap().unwrap().members.len(), 1);
+}
+
+async fn marks_only_move_forward(store: Arc<dyn Store>) {
+    let (room, _) = group(&store, "room", "alice", &["bob"]).await;
+    for at in 0..5 {
+        append(&store, new(&room, "alice", &at.to_string(), text("x"))).await.unwrap();
+    }
+    append(&store, new(&room, "alice", "e", Body::Edited { target: 1, content: "y".into() })).await.unwrap();
+    let unread = || async { store.conversation(&room, &user("bob")).await.unwrap().unwrap().unread };
+    assert_eq!(unread().await, 5, "an edit is not unread");
+    let bob = user("bob");
+    assert_eq!(store.mark(&room, &bob, 3, 2).await.unwrap(), Some((3, 2)));
+    assert_eq!(unread().await, 3);
+    assert_eq!(store.mark(&room, &bob, 1, 1).await.unwrap(), None, "never back");
+    assert_eq!(store.mark(&room, &bob, 0, 4).await.unwrap(), Some((4, 4)), "reading is delivery");
+    assert_eq!(store.mark(&room, &bob, 99, 99).await.unwrap(), Some((6, 6)), "never past the head");
+    assert_eq!(unread().await, 0);
+    assert_eq!(store.mark(&room, &user("mallory"), 1, 1).await.unwrap(), None);
+}
+
+async fn conversations_are_listed_in_pages(store: Arc<dyn Store>) {
+    for at in 0..5 {
+        group(&store, &format!("room{at}"), "alice", &[]).await;
+    }
+    append(&store, new(&room("room1"), "alice", "1", text("x"))).await.unwrap();
+    let alice = user("alice");
+    let (first, total) = store.conversations(&alice, false, 2, 0).await.unwrap();
+    assert_eq!((first.len(), total), (2, 5));
+    assert_eq!((&first[0].id, first[0].unread, first[0].head), (&room("room1"), 1, 1), "the last active first");
+    assert_eq!(store.conversations(&alice, false, 10, 4).await.unwrap().0.len(), 1);
+    assert_eq!(store.conversations(&alice, false, 10, 50).await.unwrap(), (Vec::new(), 5));
+    assert_eq!(store.conversations(&user("nobody"), false, 10, 0).await.unwrap(), (Vec::new(), 0));
+}
+
+async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {
+    let alice = user("alice");
+    store.know(&[(alice.clone(), "Alice".into()), (user("bob"), "Bob".into())]).await.unwrap();
+    store.know(&[(alice.clone(), "Alice B.".into())]).await.unwrap();
+    store.set_status(&alice, Status::Dnd).await.unwrap();
+    let at = Timestamp::from_micros(1_700_000_000_123_456);
+    store.seen(std::slice::from_ref(&alice), at).await.unwrap();
+    store.seen(std::slice::from_ref(&alice), Timestamp::from_micros(5)).await.unwrap();
+    let known = store.statuses(&[alice.clone(), user("nobody")]).await.unwrap();
+    assert_eq!(known, [(alice.clone(), Status::Dnd, Some(at))]);
+    let (room, _) = group(&store, "room", "alice", &[]).await;
+    let members = store.conversation(&room, &alice).await.unwrap().unwrap().members;
+    assert_eq!(members[0].name.as_deref(), Some("Alice B."));
+}
+
+#[tokio::test]
+async fn notices_stand_until_they_lapse_or_are_withdrawn() {
+    with_postgres(async |store: Arc<dyn Store>| {
+        let (one, two) = (NodeId::parse("one").unwrap(), NodeId::parse("two").unwrap());
+        let [a, b] = ["a", "~b"].map(|log| LogId::parse(log).unwrap());
+        let (long, short, span) = (Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(60));
+        let read = async || store.notices(span).await.unwrap().into_iter().collect::<HashMap<_, _>>();
+        assert!(!store.ping().await.unwrap());
+        store.give_notice(&two, Duration::ZERO, &[(a.clone(), 7)]).await.unwrap();
+        assert!(!store.ping().await.unwrap(), "it is not alone itself");
+        store.give_notice(&one, long, &[(b.clone(), 2), (a.clone(), 5)]).await.unwrap();
+        assert!(store.ping().await.unwrap());
+        assert_eq!(read().await, [(a.clone(), 7), (b, 2)].into(), "the highest of each");
+        store.withdraw_notice(&two).await.unwrap();
+        assert!(store.ping().await.unwrap(), "the other still is");
+        store.withdraw_notice(&one).await.unwrap();
+        assert!(!store.ping().await.unwrap());
+        store.give_notice(&one, short, &[]).await.unwrap();
+        let lapsed = || async { (!store.ping().await.unwrap()).then_some(()) };
+        crate::support::eventually("the sign to lapse", lapsed).await;
+        assert_eq!(store.notices(Duration::ZERO).await.unwrap(), []);
+    })
+    .await;
+}
