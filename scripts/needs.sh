@@ -3,6 +3,7 @@
 # Sourced by setup.sh, tools.sh and test.sh.
 
 # A need, and the packages that meet it.
+# shellcheck disable=SC2034 # the scripts that source this use it
 declare -rA PACKAGES=(
     [cc]="gcc libc6-dev"
     [make]=make
@@ -50,7 +51,7 @@ install_line() { # <package>...
     local policy=/usr/sbin/policy-rc.d
     printf '( [ -e %s ] || { trap "rm -f %s" EXIT; trap "exit 1" HUP INT TERM; ' "$policy" "$policy"
     printf "printf '#!/bin/sh\\\\nexit 101\\\\n' >%s; chmod +x %s; }; " "$policy" "$policy"
-    printf 'apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends %s )\n' "$*"
+    printf 'apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends %s >/dev/null )\n' "$*"
 }
 
 # Runs that line as root or with sudo. Fails where neither is possible, where apt is missing and where apt fails.

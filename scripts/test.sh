@@ -2,7 +2,7 @@
 # Runs every part of the tests through its make target, goes on after a part that fails, and ends with one summary.
 # `scripts/test.sh fmt lint` runs these parts alone. Logs are in target/test-logs. Fails when anything failed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=scripts/needs.sh
 . scripts/needs.sh
 
@@ -39,7 +39,7 @@ lacking() { # <part>
         found+=("$need")
     done
     local IFS=,
-    echo "${found[*]}" | sed 's/,/, /g'
+    echo "${found[*]//,/, }"
 }
 
 # The sum of "<number> <word>" over the closing lines of cargo test ("test result: …") and pytest ("… in 1.2s").
