@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Runs every test binary many times on a loaded machine, to find tests that fail now and then.
 #
-#   scripts/repeat.sh [-n TIMES] [-j SIDE_BY_SIDE] [-b BURNERS] [-t SECONDS] [-f FILTER] [binary...]
+#   scripts/repeat.sh [-n TIMES] [-j SIDE_BY_SIDE] [-b BURNERS] [-t SECONDS] [-f FILTER] [lib] [bins] [test...]
 #
 # -n  runs of each binary (20)                      -b  processes that do nothing but burn CPU (one for each core)
 # -j  binaries that run side by side (2 per core)   -t  seconds after which a run counts as hung (1200)
 # -f  run only the tests with this in their name
 #
-# Binaries are named as cargo names them (`switchboard`, `store`); without names, all of them run. Ignored tests are left
-# out. Each failure's log is kept in target/repeat, and listed at the end. Fails when anything failed.
+# `lib` and `bins` are the unit tests, the others are named as in tests/; without names, all of them run. Ignored tests
+# are left out. Each failure's log is kept in target/repeat, and listed at the end. Fails when anything failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,21 +32,20 @@ rm -rf "$logs" && mkdir -p "$logs"
 # The tests open many sockets; the usual soft limit of 1,024 files is low.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 
+targets=()
+for name in "$@"; do
+    case $name in lib | bins) targets+=("--$name") ;; *) targets+=(--test "$name") ;; esac
+done
+
 # Each binary as "<name> <path>".
-cargo test --locked --no-run --message-format=json | python3 -c '
+cargo test --locked --no-run --message-format=json-render-diagnostics "${targets[@]}" | python3 -c '
 import json, sys
 
 for line in sys.stdin:
     message = json.loads(line)
     if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
         print(message["target"]["name"], message["executable"])
-' >"$logs/all"
-for name in "$@"; do
-    grep "^$name " "$logs/all" >>"$logs/binaries" && continue
-    echo "repeat: there is no test binary $name; there are: $(cut -d' ' -f1 "$logs/all" | sort -u | xargs)" >&2
-    exit 64
-done
-[ $# -gt 0 ] || mv "$logs/all" "$logs/binaries"
+' >"$logs/binaries"
 
 # One run of one binary; its log is kept when it fails.
 # shellcheck disable=SC2317 # xargs calls it
