@@ -32,8 +32,7 @@ unit:
 	$(CARGO) test --locked --lib
 
 test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance, torture, deployment
-	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory fmt lint doc tests conformance torture deploy
+	@scripts/test.sh
 
 tests:
 	$(CARGO) test --locked --no-fail-fast
@@ -47,11 +46,11 @@ torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, T
 
 deploy: ## Check the image, compose.yaml, the chart and the alerts
 	scripts/tools.sh
-	target/tools/python/bin/pytest -q -rs tests/deploy
+	target/tools/python/bin/pytest -q -rfEs tests/deploy
 
 image: ## Build the image as the Dockerfile says, from this machine's Rust, and start it (slow: a release build)
 	scripts/tools.sh
-	IMAGE_TEST=1 target/tools/python/bin/pytest -q -rs -s tests/deploy/test_image.py
+	IMAGE_TEST=1 target/tools/python/bin/pytest -q -rfEs -s tests/deploy/test_image.py
 
 bench: ## Print figures: CPU per delivery, durable sends, memory, Redis commands (BENCH="--help" for options)
 	$(CARGO) bench --locked --bench load -- $(BENCH)

@@ -1,33 +1,20 @@
 #!/usr/bin/env bash
 # Looks for what the build and the tests need, and installs what is lacking with apt, as root or with sudo.
-# Where that can't be done, it says what to install and fails. Installs nothing when all is there.
+# Where that can't be done, it prints the line to paste as root, and fails. Installs nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/needs.sh
+. scripts/needs.sh
 
 packages=()
 faults=()
 
-lacks() { ! command -v "$1" >/dev/null 2>&1; }
+for need in cc make certificates openssl kill ip unshare redis-server initdb nginx prometheus python3 venv node npm; do
+    # shellcheck disable=SC2206 # a need may be met by two packages
+    has "$need" || packages+=(${PACKAGES[$need]})
+done
 
-# A C compiler, for SQLite and the cryptography.
-if lacks cc || ! echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1; then packages+=(gcc libc6-dev); fi
-lacks make && packages+=(make)
-lacks openssl && packages+=(openssl)
-lacks redis-server && packages+=(redis-server)
-# Debian keeps PostgreSQL's programs out of PATH.
-if lacks initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then packages+=(postgresql); fi
-lacks nginx && ! [ -x /usr/sbin/nginx ] && packages+=(nginx-light)
-lacks prometheus && packages+=(prometheus)
-# python3 can be there without venv, and venv without pip.
-if lacks python3; then
-    packages+=(python3 python3-venv)
-elif ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
-    packages+=(python3-venv)
-fi
-
-if lacks node || lacks npm; then packages+=(nodejs npm); fi
-
-if lacks cargo; then
+if ! has cargo; then
     faults+=("Rust: see https://rustup.rs")
 else
     for component in fmt:rustfmt clippy:clippy; do
@@ -37,28 +24,9 @@ else
     done
 fi
 
-install() {
-    local root=()
-    if [ "$(id -u)" != 0 ]; then
-        if lacks sudo || ! sudo -n true 2>/dev/null; then return 1; fi
-        root=(sudo -n)
-    fi
-    lacks apt-get && return 1
-    echo "setup: installing ${packages[*]}"
-    # The tests start servers of their own, so Debian need not start its.
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
-        "${root[@]}" chmod +x "$policy"
-        # shellcheck disable=SC2064 # now, while the names are known
-        trap "${root[*]} rm -f $policy" EXIT
-    fi
-    "${root[@]}" apt-get update -qq || true
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
-}
-
-if [ ${#packages[@]} -gt 0 ] && ! install; then
-    faults+=("packages: apt-get install ${packages[*]}   (as root, or their like elsewhere)")
+if [ ${#packages[@]} -gt 0 ] && ! install_packages "${packages[@]}"; then
+    faults+=("packages: ${packages[*]}. On Debian or Ubuntu, paste this line as root:
+$(install_line "${packages[@]}")")
 fi
 
 # PostgreSQL refuses to run as root, so as root the tests run it as the user that its package makes.
@@ -68,7 +36,7 @@ fi
 
 # The clients that the tests run, and the conformance cases, each from its own registry.
 clients=target/clients
-if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-2" ]; then
+if [ ${#faults[@]} -eq 0 ] && ! has clients; then
     echo "setup: fetching test clients into $clients"
     rm -rf "$clients" && mkdir -p "$clients"
     {
@@ -77,7 +45,7 @@ if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-2" ]; then
                 kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 &&
             npm install --silent --no-audit --no-fund --no-save --prefix "$clients" \
                 ws@8 react@18 react-test-renderer@18 sucrase@3 &&
-            touch "$clients/done-2"
+            touch "$CLIENTS_DONE"
     } || faults+=("the packages of the test clients, from PyPI and npm: their registries could not be reached")
 fi
 

@@ -4,6 +4,17 @@
 # What can't be had is named; the tests that need it are then skipped, and say so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/needs.sh
+. scripts/needs.sh
+
+# Only root builds images, so nobody else needs the programs for it.
+builders=()
+for program in buildah podman runc debootstrap; do
+    has "$program" || builders+=("${PACKAGES[$program]}")
+done
+if [ "$(id -u)" = 0 ] && [ ${#builders[@]} -gt 0 ] && ! install_packages "${builders[@]}"; then
+    echo "tools: could not be installed: ${builders[*]}; the image is not built" >&2
+fi
 
 tools=target/tools
 # Another set of tools is another folder's contents: raise it with every change below.
@@ -36,16 +47,6 @@ python3 -m venv "$tools/python" &&
 npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
     @kubernetes-models/prometheus-operator@6 @kubernetes-models/gateway-api@2 @grafana/schema@13 typescript@7 ||
     lacking+=("the schemas from npm")
-
-builders=()
-for program in buildah podman runc debootstrap; do
-    command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || builders+=("$program")
-done
-if [ ${#builders[@]} -gt 0 ]; then
-    { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &&
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${builders[@]}" >/dev/null; } ||
-        lacking+=("${builders[*]}: the image is not built")
-fi
 
 if [ ${#lacking[@]} -gt 0 ]; then
     printf 'tools: could not be fetched: %s\n' "${lacking[@]}" >&2

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Runs every part of the tests through its make target, goes on after a part that fails, and ends with one summary.
+# `scripts/test.sh fmt lint` runs these parts alone. Logs are in target/test-logs. Fails when anything failed.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+# shellcheck source=scripts/needs.sh
+. scripts/needs.sh
+
+parts=("$@")
+[ $# -gt 0 ] || parts=(setup fmt lint doc tests conformance torture deploy)
+
+# What a part can't do without. Tests of the deployment skip themselves where a program is missing, and say so.
+servers="cc openssl kill redis-server initdb nginx prometheus python3 node clients"
+declare -A needs=(
+    [fmt]="cargo-fmt"
+    [lint]="cargo-clippy cc"
+    [doc]="cargo cc"
+    [unit]="cargo cc"
+    [tests]="cargo $servers"
+    [conformance]="cargo cc python3 clients"
+    [torture]="cargo $servers"
+    [deploy]="venv npm"
+)
+
+logs=target/test-logs
+rm -rf "$logs" && mkdir -p "$logs" || exit 1
+summary=()
+passed=0 failed=0 skipped=0
+trap 'exit 130' INT
+# The tests open many sockets; the usual soft limit of 1,024 files is low.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null
+
+lacking() { # <part>
+    local need found=()
+    for need in ${needs[$1]:-}; do
+        has "$need" && continue
+        [ "$need" = clients ] && need="the test clients"
+        [ "$need" = venv ] && need="Python's venv"
+        found+=("$need")
+    done
+    local IFS=,
+    echo "${found[*]//,/, }"
+}
+
+# The sum of "<number> <word>" over the closing lines of cargo test ("test result: …") and pytest ("… in 1.2s").
+count() { # <log> <word>...
+    local log=$1 IFS='|'
+    shift
+    grep -E '^test result: |^=* ?[0-9]+ (passed|failed|skipped|error|warning).* in [0-9.]+s' "$log" |
+        grep -oE "[0-9]+ ($*)\b" | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# Each reason for a skip with how often it was given: cargo's `test x ... ignored, reason`, pytest's `SKIPPED [2] x: reason`.
+reasons() { # <log>
+    sed -nE -e 's/^test .* \.\.\. ignored, (.*)/1 \1/p' -e 's/^test .* \.\.\. ignored$/1 no reason is given/p' \
+        -e 's/^SKIPPED \[([0-9]+)\] [^ ]+: (.*)/\1 \2/p' "$1" |
+        awk '{ times = $1; sub(/^[0-9]+ /, ""); sum[$0] += times } END { for (why in sum) print "skipped " sum[why] ": " why }'
+}
+
+# The names of the tests that failed, as cargo and pytest print them.
+failures() { # <log>
+    sed -nE -e 's/^test (.*) \.\.\. FAILED$/failed: \1/p' -e 's/^(FAILED|ERROR) ([^ ]+).*/failed: \2/p' "$1" | sort -u
+}
+
+note() { # <part> <outcome> <seconds> <what more>
+    summary+=("$(printf '  %-12s %-8s %5ss  %s' "$1" "$2" "$3" "$4")")
+}
+
+run() { # <part>
+    local part=$1 log=$logs/$1.log start=$SECONDS lacks status outcome=passed ran_passed ran_failed ran_skipped
+    lacks=$(lacking "$part")
+    if [ -n "$lacks" ]; then
+        skipped=$((skipped + 1))
+        note "$part" skipped 0 "this is lacking: $lacks"
+        return
+    fi
+    printf '\n── make %s ──\n' "$part"
+    make --no-print-directory "$part" 2>&1 | tee "$log.raw"
+    status=${PIPESTATUS[0]}
+    # Without colours, for what reads it.
+    sed 's/\x1b\[[0-9;]*m//g' "$log.raw" >"$log" && rm "$log.raw"
+    ran_passed=$(count "$log" passed) ran_failed=$(count "$log" failed error errors)
+    ran_skipped=$(count "$log" ignored skipped)
+    # A part without tests of its own counts as one, and so does a failure that no test is to blame for.
+    if [ "$status" != 0 ]; then
+        outcome=failed
+        [ "$ran_failed" -gt 0 ] || ran_failed=1
+    elif [ $((ran_passed + ran_failed + ran_skipped)) = 0 ]; then
+        ran_passed=1
+    fi
+    passed=$((passed + ran_passed)) failed=$((failed + ran_failed)) skipped=$((skipped + ran_skipped))
+    note "$part" "$outcome" $((SECONDS - start)) "$ran_passed passed, $ran_failed failed, $ran_skipped skipped"
+    while read -r line; do summary+=("                 $line"); done < <(failures "$log"; reasons "$log")
+}
+
+for part in "${parts[@]}"; do
+    run "$part"
+    # What needs no server is tested all the same.
+    if [ "$part" = tests ] && [ -n "$(lacking tests)" ]; then run unit; fi
+done
+
+printf '\nSummary (logs: %s):\n' "$logs"
+printf '%s\n' "${summary[@]}"
+printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" = 0 ]
