@@ -9,7 +9,7 @@
 # sudo    as a user with passwordless sudo
 # both    root, then user, each on a new Debian (the default)
 #
-# FRESH_MIRROR is the Debian mirror; TMPDIR is where the folder is made (about 8 GB for a whole test).
+# FRESH_MIRROR is the Debian mirror; TMPDIR is where the folder is made (several GB for a whole test).
 # The mounts are in a mount namespace of the script's own, and what runs is in a PID namespace: both end with the script,
 # even when it is killed.
 set -euo pipefail
