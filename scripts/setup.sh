@@ -13,6 +13,7 @@ lacks() { ! command -v "$1" >/dev/null 2>&1; }
 if lacks cc || ! echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1; then packages+=(gcc libc6-dev); fi
 lacks make && packages+=(make)
 lacks openssl && packages+=(openssl)
+lacks curl && packages+=(curl ca-certificates)
 lacks redis-server && packages+=(redis-server)
 # Debian keeps PostgreSQL's programs out of PATH.
 if lacks initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then packages+=(postgresql); fi
@@ -68,7 +69,7 @@ fi
 
 # The clients that the tests run, and the conformance cases, each from its own registry.
 clients=target/clients
-if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-2" ]; then
+if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-3" ]; then
     echo "setup: fetching test clients into $clients"
     rm -rf "$clients" && mkdir -p "$clients"
     {
@@ -76,8 +77,8 @@ if [ ${#faults[@]} -eq 0 ] && [ ! -e "$clients/done-2" ]; then
             "$clients/python/bin/pip" install --quiet --disable-pip-version-check \
                 kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 &&
             npm install --silent --no-audit --no-fund --no-save --prefix "$clients" \
-                ws@8 react@18 react-test-renderer@18 sucrase@3 &&
-            touch "$clients/done-2"
+                ws@8 react@18 react-test-renderer@18 sucrase@3 jsdom@26 &&
+            touch "$clients/done-3"
     } || faults+=("the packages of the test clients, from PyPI and npm: their registries could not be reached")
 fi
 
