@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the Autobahn cases, as PyPI's kosoku has them, against examples/echo.rs, which echoes over the session code.
-# Fails unless every case is as scripts/conformance.py wants it. What it needs and what it reports is in target/.
+# Runs the Autobahn cases, as PyPI's kosoku has them, against tests/conformance/echo.rs, which echoes over the session
+# code. Fails unless every case is as scripts/conformance.py wants it. What it needs and what it reports is in target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -9,6 +9,7 @@ declare -rA PACKAGES=(
     [make]=make
     [certificates]=ca-certificates
     [openssl]=openssl
+    [curl]=curl
     [kill]=procps
     [ip]=iproute2
     [unshare]=util-linux
@@ -43,7 +44,7 @@ has() {
 
 # Exists once setup.sh has fetched the test clients. Another set of clients gets another name.
 # shellcheck disable=SC2034 # setup.sh uses it
-readonly CLIENTS_DONE=target/clients/done-2
+readonly CLIENTS_DONE=target/clients/done-3
 
 # The one line that installs packages as root. setup.sh runs it, or prints it for somebody to paste.
 # The tests start servers of their own, so Debian must not start its: a policy-rc.d that answers 101 forbids that.

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 packages=()
 faults=()
 
-for need in cc make certificates openssl kill ip unshare redis-server initdb nginx prometheus python3 venv node npm; do
+for need in cc make certificates openssl curl kill ip unshare redis-server initdb nginx prometheus python3 venv node npm; do
     # shellcheck disable=SC2206 # a need may be met by two packages
     has "$need" || packages+=(${PACKAGES[$need]})
 done
@@ -44,7 +44,7 @@ if [ ${#faults[@]} -eq 0 ] && ! has clients; then
             "$clients/python/bin/pip" install --quiet --disable-pip-version-check \
                 kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 &&
             npm install --silent --no-audit --no-fund --no-save --prefix "$clients" \
-                ws@8 react@18 react-test-renderer@18 sucrase@3 &&
+                ws@8 react@18 react-test-renderer@18 sucrase@3 jsdom@26 &&
             touch "$CLIENTS_DONE"
     } || faults+=("the packages of the test clients, from PyPI and npm: their registries could not be reached")
 fi

@@ -10,7 +10,7 @@ parts=("$@")
 [ $# -gt 0 ] || parts=(setup fmt lint doc tests conformance torture deploy)
 
 # What a part can't do without. Tests of the deployment skip themselves where a program is missing, and say so.
-servers="cc openssl kill redis-server initdb nginx prometheus python3 node clients"
+servers="cc openssl curl kill redis-server initdb nginx prometheus python3 node clients"
 declare -A needs=(
     [fmt]="cargo-fmt"
     [lint]="cargo-clippy cc"

@@ -1,6 +1,6 @@
-// Renders the React component of a document, without a browser, and prints what it shows whenever that changes:
-//   NODE_PATH=… node --require browser.cjs component.cjs COMPONENT.jsx USER CONVERSATION
-// A line on standard input is typed into its field and sent with its button.
+// Renders a React component without a browser, and prints what it shows whenever that changes:
+//   NODE_PATH=… node --require browser.cjs component.cjs COMPONENT.jsx '{"its": "props"}'
+// A line on standard input is typed into its field and sent with its button, or with its form.
 
 const fs = require("fs");
 const readline = require("readline");
@@ -8,7 +8,7 @@ const React = require("react");
 const renderer = require("react-test-renderer");
 const { transform } = require("sucrase");
 
-const [file, userId, conversationId] = process.argv.slice(2);
+const [file, props] = process.argv.slice(2);
 
 const { code } = transform(fs.readFileSync(file, "utf8"), { transforms: ["jsx", "imports"], production: true });
 const module_ = { exports: {} };
@@ -16,7 +16,7 @@ new Function("require", "module", "exports", code)(require, module_, module_.exp
 
 let tree;
 renderer.act(() => {
-  tree = renderer.create(React.createElement(module_.exports.default, { userId, conversationId }));
+  tree = renderer.create(React.createElement(module_.exports.default, JSON.parse(props)));
 });
 
 const textOf = (node) => {
@@ -34,8 +34,9 @@ setInterval(() => {
 readline.createInterface({ input: process.stdin }).on("line", (words) => {
   const find = (type) => tree.root.findByType(type).props;
   renderer.act(() => find("input").onChange({ target: { value: words } }));
-  renderer.act(() => find("input").onKeyUp({}));
-  renderer.act(() => find("button").onClick({}));
+  renderer.act(() => find("input").onKeyUp?.({}));
+  const press = find("button").onClick ?? find("form").onSubmit;
+  renderer.act(() => press({ preventDefault() {} }));
 }).on("close", () => {
   renderer.act(() => tree.unmount());
   setTimeout(() => process.exit(0), 500);

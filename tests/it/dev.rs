@@ -1,14 +1,8 @@
 //! `switchboard dev`: nothing to install, nothing to configure, and what was said is still there after a restart.
 
-use std::process::Stdio;
-
 use serde_json::json;
-use tokio::process::Command;
 
 use crate::support::{Client, Node};
-
-/// What `scripts/setup.sh` made, with the packages that clients need.
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/python/bin/python");
 
 /// What `dev` prints: its tokens, in the order alice, bob, carol.
 async fn printed_tokens(node: &Node) -> Vec<String> {
@@ -39,26 +33,4 @@ async fn what_was_said_survives_a_restart() {
     assert_eq!(bob.until("new_message").await["data"]["content"], "remember me", "and the tokens are still good");
     let path = "/api/chat/conversations/lobby/messages";
     assert_eq!(node.get(path, &tokens[1]).await.json["total"], 1);
-}
-
-#[tokio::test]
-async fn javascript_and_python_chat_with_each_other() {
-    let node = Node::dev().unset("JWT_SECRET").start().await;
-    let tokens = printed_tokens(&node).await;
-    let client = |program: &str, script: &str, at: usize, user: &str, words: &str, hear: &str| {
-        let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
-        let url = format!("{}/ws/lobby?token={}&since_seq=0", node.ws(), tokens[at]);
-        let mut command = Command::new(program);
-        command.env("NODE_PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/node_modules"));
-        command.args([&script, &url, user, words, hear]).stdin(Stdio::null()).kill_on_drop(true).output()
-    };
-    let (one, other) = tokio::join!(
-        client("node", "chat.js", 0, "alice", "hello from JavaScript", "hello from Python"),
-        client(PYTHON, "chat.py", 1, "bob", "hello from Python", "hello from JavaScript"),
-    );
-    for (output, heard) in [(one, "hello from Python"), (other, "hello from JavaScript")] {
-        let output = output.unwrap();
-        assert!(output.status.success(), "{output:?}");
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("[\"{heard}\"]"));
-    }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::support::{Client, Node, NodeBuilder, Postgres, Reaction, Receiver, RedisServer, token};
 
 /// What operators read; its code is run here.
-const PAGE: &str = include_str!("../../docs/webhooks.md");
+const PAGE: &str = include_str!("../../docs/protocol/webhooks.md");
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";
 
 /// A node without Redis whose personas answer at `receiver`.

@@ -1,22 +1,22 @@
-//! The clients that the documents of the wire formats show, run as they stand there.
+//! Clients written for the dialects before Switchboard existed, run to the letter: what worked for them must go on working.
 //!
-//! `tests/clients/seed_NNN_*` are copies to the letter. A test replaces what a reader would fill in (host, ids, tokens),
-//! and puts lines of its own behind the copy, or in front of it: what the person at the keyboard does. What a browser
-//! or another framework would bring along stands in `tests/clients`; `scripts/setup.sh` fetches the packages.
+//! `tests/clients/<dialect>_*` are verbatim copies from the documents that first described each dialect. A test replaces
+//! the host, the ids and the tokens, which a reader would fill in, and adds lines of its own before or after the copy
+//! to act as the person at the keyboard. `browser.cjs` and `standins` supply what a browser or another framework would;
+//! `scripts/setup.sh` fetches the packages. Clients for newcomers to copy are in `examples/`, run by `tests/examples.rs`.
 
 use std::{io::Write, path::PathBuf, process::Command};
 
+use crate::support::{Client, Node, Postgres, Process, RedisServer, Signal, token, token_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::support::{Client, Node, Postgres, Process, RedisServer, Signal, token, token_with};
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 /// What `scripts/setup.sh` fetched.
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/python/bin/python");
 const NODE_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/node_modules");
 
-/// A document's client, made ready to run.
+/// A client's text, made ready to run.
 struct Copy {
     name: &'static str,
     text: String,
@@ -110,11 +110,11 @@ async fn said(node: &Node, token: &str, conversation: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_direct_frontend_gets_a_token_and_chats() {
     let (redis, one, two) = deployed().await;
-    let bob = Copy::of("seed_000_frontend.js", &two, &[("session-token", &token("bob"))])
+    let bob = Copy::of("direct_frontend.js", &two, &[("session-token", &token("bob"))])
         .then("displayMessage = (message) => { console.log(message.content); sendMessage(message.sender_id, 'Hello back'); };")
         .in_browser(&two, "");
     bob.prints(&["Connected as user: bob"]).await;
-    let alice = Copy::of("seed_000_frontend.js", &one, &[("session-token", &token("alice"))])
+    let alice = Copy::of("direct_frontend.js", &one, &[("session-token", &token("alice"))])
         .then(
             "ws.addEventListener('message', ({ data }) => {
                if (JSON.parse(data).type === 'authenticated') sendMessage('bob', 'Hello from a browser');
@@ -140,7 +140,7 @@ async fn the_rooms_load_test_loads() {
     let room = one.conversation(&token("alice"), &["bob"]).await;
     let mut bob = Client::rooms(&one, &room, "bob").await;
     let run = format!("import json\nasyncio.run(simulate_user('{room}', '{}', 5))", token("alice"));
-    let user = Copy::of("seed_002_load_test.py", &one, &[]).then(&run).in_python();
+    let user = Copy::of("rooms_load_test.py", &one, &[]).then(&run).in_python();
     assert_eq!(user.process.exit_code().await, 0, "{:?}", user.process.log());
     for at in 0..5 {
         assert_eq!(bob.until("new_message").await["data"]["content"], format!("Load test message {at}"));
@@ -155,11 +155,11 @@ async fn the_conversation_clients_chat_with_each_other() {
     let conv = one.conversation(&john, &["user-456"]).await;
 
     let python =
-        Copy::of("seed_003_chat_client.py", &two, &[("conv-123", &conv), ("your-jwt-token", &jane)]).in_python();
+        Copy::of("conversation_client.py", &two, &[("conv-123", &conv), ("your-jwt-token", &jane)]).in_python();
     python.prints(&["[System] User jane_roe joined the conversation"]).await;
     let filled_in = [("conv-123", &*conv), ("your-jwt-token", &*john)];
     // The document's own send comes before the socket is open, and its client drops it.
-    let browser = Copy::of("seed_003_chat_client.js", &one, &filled_in)
+    let browser = Copy::of("conversation_client.js", &one, &filled_in)
         .then(
             "client.ws.addEventListener('open', () => {
                client.sendMessage('Hello, everyone!');
@@ -174,7 +174,7 @@ async fn the_conversation_clients_chat_with_each_other() {
     python.prints(&["john_doe: Hello, everyone!"]).await;
 
     // The Python client again, by what it offers beside its example.
-    let again = Copy::of("seed_003_chat_client.py", &two, &[])
+    let again = Copy::of("conversation_client.py", &two, &[])
         .after("import asyncio\nrun, asyncio.run = asyncio.run, lambda example: example.close()")
         .then(&format!(
             "async def talk():\n    client = ChatClient('{conv}', '{jane}')\n    \
@@ -197,10 +197,10 @@ async fn the_conversation_browser_is_told_who_types_and_who_leaves() {
     let (_redis, one, two) = deployed().await;
     let conv = one.conversation(&token("alice"), &["bob"]).await;
     let filled_in = [("conv-123", &*conv), ("your-jwt-token", &token("alice"))];
-    let alice = Copy::of("seed_003_chat_client.js", &one, &filled_in).in_browser(&one, "");
+    let alice = Copy::of("conversation_client.js", &one, &filled_in).in_browser(&one, "");
     alice.prints(&["[System] User Alice joined the conversation"]).await;
     // The shorter example, with the token that a login left behind.
-    let bob = Copy::of("seed_003_connection.js", &two, &[("conv-123", &conv)])
+    let bob = Copy::of("conversation_connection.js", &two, &[("conv-123", &conv)])
         .then("ws.onmessage = ({ data }) => { console.log(data); ws.send('{\"type\": \"typing\"}'); };")
         .in_browser(&two, &token("bob"));
     alice.prints(&["[System] User Bob joined the conversation"]).await;
@@ -215,7 +215,7 @@ const IDS: [(&str, &str); 1] = [("conversation-uuid", "lounge")];
 
 fn personas_browser(node: &Node, user: &str, lines: &str) -> Running {
     let filled_in = [&[("user-uuid-here", user)], &IDS[..]].concat();
-    Copy::of("seed_004_browser.js", node, &filled_in).then(lines).in_browser(node, "")
+    Copy::of("personas_browser.js", node, &filled_in).then(lines).in_browser(node, "")
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ async fn the_personas_browser_sees_messages_typing_and_who_is_there() {
 
 /// Waits until a user is a member of the lounge, which open conversations make of those who join.
 async fn listens(node: &Node, user: &str) {
-    crate::support::eventually(&format!("{user} to join"), || async {
+    support::eventually(&format!("{user} to join"), || async {
         let answer = node.get("/api/chat/conversations/lounge", &token(user)).await;
         (answer.status == 200).then_some(())
     })
@@ -258,7 +258,7 @@ async fn listens(node: &Node, user: &str) {
 async fn the_personas_python_client_sends_what_is_typed() {
     let node = Node::dev().start().await;
     let filled_in = [&[("'user-uuid'", "'alice'")], &IDS[..]].concat();
-    let (alice, mut keyboard) = Copy::of("seed_004_chat_client.py", &node, &filled_in).in_python_with_input();
+    let (alice, mut keyboard) = Copy::of("personas_client.py", &node, &filled_in).in_python_with_input();
     writeln!(keyboard, "Hello from Python").unwrap();
     listens(&node, "alice").await;
     let mut bob = Client::connect(&format!("{}/ws/lounge?token={}&since_seq=0", node.ws(), token("bob"))).await;
@@ -277,7 +277,7 @@ async fn the_personas_python_client_sends_what_is_typed() {
 async fn the_personas_pytest_examples_pass() {
     let node = Node::dev().start().await;
     let output = tokio::process::Command::new(PYTHON)
-        .args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", &format!("{CLIENTS}/seed_004_pytest.py")])
+        .args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", &format!("{CLIENTS}/personas_pytest.py")])
         .env("PYTHONPATH", format!("{CLIENTS}/standins"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SWITCHBOARD_URL", node.ws())
@@ -292,10 +292,13 @@ async fn the_personas_pytest_examples_pass() {
 #[tokio::test]
 async fn the_personas_react_component_shows_messages_and_typing() {
     let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
-    let copy = Copy::of("seed_004_component.jsx", &node, &[]);
+    let copy = Copy::of("personas_component.jsx", &node, &[]);
     let mut command = Command::new("node");
     command.args(["--require", &format!("{CLIENTS}/browser.cjs"), &format!("{CLIENTS}/component.cjs")]);
-    command.arg(copy.write("jsx")).args(["alice", "lounge"]).env("NODE_PATH", NODE_PATH);
+    command
+        .arg(copy.write("jsx"))
+        .arg(r#"{"userId": "alice", "conversationId": "lounge"}"#)
+        .env("NODE_PATH", NODE_PATH);
     let (process, mut keyboard) = Process::spawn_reader("component", &mut command, Signal::Kill);
     let alice = Running { process, _folder: copy.folder };
     alice.prints(&["shows: Online:"]).await;
