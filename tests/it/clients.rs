@@ -247,7 +247,7 @@ async fn the_personas_browser_sees_messages_typing_and_who_is_there() {
 
 /// Waits until a user is a member of the lounge, which open conversations make of those who join.
 async fn listens(node: &Node, user: &str) {
-    support::eventually(&format!("{user} to join"), || async {
+    crate::support::eventually(&format!("{user} to join"), || async {
         let answer = node.get("/api/chat/conversations/lounge", &token(user)).await;
         (answer.status == 200).then_some(())
     })

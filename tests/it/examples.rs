@@ -190,7 +190,7 @@ async fn the_persona_answers_what_is_signed() {
     let post = async |signature: Option<String>| {
         let request = reqwest::Client::new().request(Method::POST, &url).body(body.clone());
         let request = signature.iter().fold(request, |r, signature| r.header("x-switchboard-signature", signature));
-        support::within("an answer", request.send()).await.unwrap().status()
+        crate::support::within("an answer", request.send()).await.unwrap().status()
     };
     assert_eq!(post(Some(sign(secret, &now.to_string(), body.as_bytes()))).await, StatusCode::OK);
     let refused: [Option<String>; 5] = [
