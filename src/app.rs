@@ -9,52 +9,24 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admission::ConnectionAdmission,
     auth::{Auth, AuthError},
     backplane::{self, Backplane, StartError},
+    broker::{Broker, Drain},
     chat::{Chat, Parts},
     config::{Config, StoreBackend, StoreConfig},
     degrade::{Degrade, Link, Part},
-    http::Gate,
     listener::{Kind, Listener},
     metrics::Metrics,
-    model::{Clock, Timestamp},
+    model::Clock,
     store::{self, Postgres, Sqlite, Store, StoreError},
     webhook::Webhooks,
 };
 
-mod drain;
 mod series;
-
-pub use drain::Drain;
 
 /// How long tasks get to end once everything was told to.
 const LAST_WAIT: Duration = Duration::from_secs(10);
-
-/// A running node.
-pub struct Broker {
-    /// Its settings.
-    pub config: Arc<Config>,
-    /// Its metrics.
-    pub metrics: Arc<Metrics>,
-    /// Its state.
-    pub degrade: Arc<Degrade>,
-    /// Tokens.
-    pub auth: Auth,
-    /// Commands.
-    pub chat: Arc<Chat>,
-    /// The time.
-    pub clock: Clock,
-    /// When it was started.
-    pub started_at: Timestamp,
-    /// What may come in.
-    pub gate: Arc<Gate>,
-    /// The order in which connections leave when the node goes away.
-    pub drain: Drain,
-    /// The tasks of connections.
-    pub tasks: TaskTracker,
-    /// Cancelled when no more connections are to be accepted.
-    pub stop_accepting: CancellationToken,
-}
 
 /// Why a node did not start, or ended in disorder.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +69,7 @@ impl Node {
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { Link::Down } else { Link::Off }));
-        let auth = Auth::new(&config.auth, clock.clone())?;
+        let auth = Arc::new(Auth::new(&config.auth, clock.clone())?);
         let store = open_store(&config.store, metrics.clone()).await?;
         if config.store.migrate {
             let applied = store.migrate().await?;
@@ -126,11 +98,12 @@ impl Node {
             degrade,
             auth,
             chat,
+            backplane: backplane.clone(),
             started_at: clock.now(),
             clock,
-            gate: Arc::new(Gate::new(&config.limits)),
+            admission: Arc::new(ConnectionAdmission::new(&config.limits)),
             config,
-            drain: Drain::default(),
+            drain: Arc::new(Drain::default()),
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
         });

@@ -8,9 +8,11 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Serialize;
 
+mod checks;
 mod claims;
 mod jwks;
 
+use checks::Checks;
 use claims::Claims;
 use jwks::Jwks;
 
@@ -79,12 +81,6 @@ enum Keys {
     Static { checks: Box<Checks>, mints: Option<EncodingKey> },
     /// Keys under a URL.
     Published(Jwks),
-}
-
-/// A key, and all that a token signed with it must fulfil.
-struct Checks {
-    key: DecodingKey,
-    validation: Validation,
 }
 
 impl std::fmt::Debug for Auth {

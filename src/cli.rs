@@ -23,7 +23,8 @@ mod probe;
 mod token;
 
 use crate::{
-    app::{self, Broker},
+    app,
+    broker::Broker,
     config::{
         self, Config, Faults, LogConfig, LogFormat, Sources, StoreConfig,
         settings::{self, Group, Setting},

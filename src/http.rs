@@ -3,18 +3,8 @@
 //! A socket comes from the listener and is served here until it closes or becomes a WebSocket; then the session has
 //! it. Nothing here logs a query string or a token.
 
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
@@ -31,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 mod client;
 mod cors;
-mod gate;
 mod health;
 mod problem;
 mod rest;
 mod routes;
+mod site;
 mod upgrade;
 
 #[cfg(test)]
@@ -43,18 +33,17 @@ mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use gate::{Admission, Gate, Permit, Refusal};
-pub use routes::{Access, Kind, Route, endpoints};
+pub use routes::{Access, Route, endpoints};
+pub use site::Kind;
 
-use problem::Problem;
+use problem::{Answer, Payload, Problem};
 use routes::{Endpoint, Found, Routes};
+use site::{Peer, Site};
 
-use crate::app::Broker;
-
-/// The body of every answer.
-type Payload = Full<Bytes>;
-/// What a request comes to.
-type Answer = Result<Response<Payload>, Problem>;
+use crate::{
+    admission::{Admission, Refusal},
+    broker::Broker,
+};
 
 /// How long a new socket may take for its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -64,64 +53,51 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 const BETWEEN_REQUESTS: Duration = Duration::from_secs(75);
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(30);
-/// How long a socket lives after its last request came, whatever it does: an answer nobody reads must not keep it.
-const AFTER_REQUEST: Duration = Duration::from_secs(120);
 /// What is kept of a request's head, in bytes.
 const HEAD_BYTES: usize = 16 * 1_024;
 /// Headers of one request.
 const HEADERS: usize = 64;
 
-/// One face of the node: its routes, and the broker behind them.
-pub struct Site {
-    broker: Arc<Broker>,
-    kind: Kind,
+/// Serves the sockets of one face of the node.
+pub struct Server {
+    site: Site,
     routes: Routes,
     http: http1::Builder,
     /// Ends keep-alive.
     stop: CancellationToken,
 }
 
-impl Site {
-    /// The site that listeners of this kind show. After `stop`, answers are the last of their sockets.
+impl Server {
+    /// The server of listeners of this kind. After `stop`, answers are the last of their sockets.
     pub fn new(broker: Arc<Broker>, kind: Kind, stop: CancellationToken) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(BETWEEN_REQUESTS)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS);
-        let limit = i64::try_from(broker.gate.limit()).unwrap_or(i64::MAX);
+        let limit = i64::try_from(broker.admission.limit()).unwrap_or(i64::MAX);
         broker.metrics.connections_limit.set(limit);
-        Self { broker, kind, routes: Routes::of(kind), http, stop }
+        Self { site: Site::new(broker, kind), routes: Routes::of(kind), http, stop }
     }
 
     /// Whom it is for.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.site.kind()
     }
 
     /// The broker behind it.
     pub fn broker(&self) -> &Arc<Broker> {
-        &self.broker
+        self.site.broker()
     }
 
     /// Whether a new socket may stay.
     pub fn admit(&self, peer: IpAddr) -> Admission {
-        let gate = &self.broker.gate;
-        match self.kind {
-            Kind::Admin => gate.admit_admin(),
-            // Behind a proxy the socket says nothing of the client; its handshake does.
-            Kind::Clients if self.trusts(peer) => gate.admit(None),
-            Kind::Clients => gate.admit(Some(peer)),
-        }
+        self.site.admit(peer)
     }
 
     /// Counts a refusal.
     pub fn refused(&self, refusal: Refusal) {
-        self.broker.metrics.refusals.with_label_values(&[refusal.label()]).inc();
-    }
-
-    fn trusts(&self, peer: IpAddr) -> bool {
-        client::is_trusted(peer, &self.broker.config.trusted_proxies)
+        self.site.refused(refusal);
     }
 
     /// Serves a socket until it closes or becomes a WebSocket.
@@ -131,10 +107,10 @@ impl Site {
             Admission::Refused(refusal, permit) => (Some(refusal), permit),
             Admission::Dropped => return,
         };
-        let peer = Arc::new(Peer::new(peer.to_canonical(), self.trusts(peer), refusal, permit));
+        let peer = Arc::new(Peer::new(peer.to_canonical(), self.site.trusts(peer), refusal, permit));
         let service = service_fn(|request| {
-            let (site, peer) = (Arc::clone(&self), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(site.answer(peer, request).await) }
+            let (server, peer) = (Arc::clone(&self), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(server.answer(peer, request).await) }
         });
         let mut stopping = false;
         let mut connection = std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), service).with_upgrades());
@@ -165,7 +141,7 @@ impl Site {
         peer.requested();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let began = Instant::now();
-        let said = cors::Said::to(request.headers(), self.origins());
+        let said = cors::Said::to(request.headers(), self.site.origins());
         let answer = timeout(REQUEST, self.route(&peer, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
         let mut response = answer.unwrap_or_else(Problem::into_response);
@@ -180,14 +156,6 @@ impl Site {
         response
     }
 
-    /// Origins whose pages may use this face from a browser.
-    fn origins(&self) -> &[String] {
-        match self.kind {
-            Kind::Clients => &self.broker.config.allowed_origins,
-            Kind::Admin => &[],
-        }
-    }
-
     async fn route(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         let found = self.routes.find(request.method(), &path);
@@ -198,18 +166,18 @@ impl Site {
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
             Found::OtherMethods(allow) => {
-                let preflight = cors::preflight(request.method(), request.headers(), self.origins(), &allow);
+                let preflight = cors::preflight(request.method(), request.headers(), self.site.origins(), &allow);
                 return preflight.ok_or_else(|| Problem::other_methods(&allow));
             }
             Found::Nothing => return Err(Problem::not_found()),
         };
         match endpoint {
-            Endpoint::Probe(probe) => Ok(health::answer(probe, &self.broker, request.headers())),
+            Endpoint::Probe(probe) => Ok(health::answer(probe, self.site.broker(), request.headers())),
             Endpoint::Socket(way) => {
                 let conversation = params.get("conversation");
-                upgrade::answer(self, peer, way, conversation, request)
+                upgrade::answer(&self.site, peer, way, conversation, request)
             }
-            Endpoint::Rest(action) => rest::answer(action, self, peer, &params, request).await,
+            Endpoint::Rest(action) => rest::answer(action, &self.site, peer, &params, request).await,
         }
     }
 }
@@ -221,40 +189,5 @@ fn fault(error: hyper::Error) -> Option<Refusal> {
         error if error.is_parse_too_large() => Some(Refusal::HeadTooLarge),
         error if error.is_parse() => Some(Refusal::Handshake),
         _ => None,
-    }
-}
-
-/// The other end of a socket.
-#[derive(Debug)]
-struct Peer {
-    /// Its address.
-    address: IpAddr,
-    /// Whether it is a proxy whose word is taken.
-    trusted: bool,
-    /// Why it may not stay.
-    refusal: Option<Refusal>,
-    /// Its place; a WebSocket keeps it.
-    permit: Arc<Permit>,
-    /// When it came.
-    since: Instant,
-    /// Milliseconds after that, plus one, its last request came; 0: none did.
-    last_request: AtomicU64,
-}
-
-impl Peer {
-    fn new(address: IpAddr, trusted: bool, refusal: Option<Refusal>, permit: Permit) -> Self {
-        let (permit, since, last_request) = (Arc::new(permit), Instant::now(), AtomicU64::new(0));
-        Self { address, trusted, refusal, permit, since, last_request }
-    }
-
-    fn requested(&self) {
-        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.last_request.store(millis + 1, Ordering::Relaxed);
-    }
-
-    /// Until when the socket may live; `None` where no request came yet.
-    fn deadline(&self) -> Option<Instant> {
-        let millis = self.last_request.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.since + Duration::from_millis(millis) + AFTER_REQUEST)
     }
 }

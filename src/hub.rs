@@ -22,13 +22,17 @@ use crate::{
     outbox::Outbox,
 };
 
+mod delivery;
 mod order;
 mod shard;
 #[cfg(test)]
 mod tests;
 
+pub use delivery::hand_over_missed;
+
+use delivery::Delivery;
 use order::Order;
-use shard::{Delivery, Listener, Op, Shard};
+use shard::{Listener, Op, Shard};
 
 /// Locks over which logs are spread.
 const PARTITIONS: usize = 64;
@@ -54,14 +58,14 @@ pub trait Source: Send + Sync + 'static {
 #[error("entries can't be read now")]
 pub struct SourceFailed;
 
-/// Whether a log that is followed has its base already; whoever comes first sets it.
-pub type Gate = Arc<OnceCell<()>>;
+/// Whether a log that is followed was opened, so that its base is known; whoever comes first opens it.
+pub type Opened = Arc<OnceCell<()>>;
 
 /// A log this node follows.
 struct Track {
     /// How many follow it.
     followers: usize,
-    gate: Gate,
+    opened: Opened,
     order: Order<Event>,
     /// False until the order's base is known: until then entries are only heard of.
     based: bool,
@@ -114,15 +118,15 @@ impl Hub {
         })
     }
 
-    /// Counts one more follower of `log`. Before it attaches anything, whoever follows must see to it that the gate is
-    /// open: subscribe, read the head, and call [`Hub::base`], once for all.
-    pub fn follow(&self, log: &LogId) -> Gate {
+    /// Counts one more follower of `log`. Before it attaches anything, whoever follows must see to it that the log is
+    /// opened: subscribe, read the head, and call [`Hub::base`], once for all.
+    pub fn follow(&self, log: &LogId) -> Opened {
         let mut tracks = self.partition(log);
         let track = tracks.entry(log.clone()).or_insert_with(|| {
             self.metrics.followed.inc();
             Track {
                 followers: 0,
-                gate: Gate::default(),
+                opened: Opened::default(),
                 order: Order::after(0),
                 based: false,
                 attached: vec![0; self.shards.len()].into(),
@@ -132,7 +136,7 @@ impl Hub {
             }
         });
         track.followers += 1;
-        track.gate.clone()
+        track.opened.clone()
     }
 
     /// Counts one follower less; with the last one the log is forgotten, and `gone` is called while nobody else can

@@ -8,9 +8,11 @@
 //! Three things hold everywhere: an ack means that the store has it; a log's entries go out strictly +1; nothing is
 //! unbounded. `ARCHITECTURE.md` has the rest: the map, every invariant, and three walks.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod backplane;
+pub mod broker;
 pub mod chat;
 pub mod cli;
 pub mod config;

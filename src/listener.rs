@@ -7,8 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::Broker,
-    http::{Admission, Refusal, Site},
+    admission::{Admission, Refusal},
+    broker::Broker,
+    http::Server,
 };
 
 pub use crate::http::Kind;
@@ -59,12 +60,12 @@ impl Listener {
 
     /// Accepts until `stop`. Then those who asked already get their answers, and WebSockets go on.
     pub async fn serve(self, broker: Arc<Broker>, kind: Kind, stop: CancellationToken) {
-        let site = Arc::new(Site::new(broker, kind, stop.clone()));
+        let server = Arc::new(Server::new(broker, kind, stop.clone()));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = self.inner.accept() => match accepted {
-                    Ok((stream, peer)) => admit(&site, stream, peer),
+                    Ok((stream, peer)) => admit(&server, stream, peer),
                     Err(error) => after_error(&error).await,
                 },
             }
@@ -73,17 +74,17 @@ impl Listener {
 }
 
 /// Serves a socket, if there is room for it. One too many is told so, as long as there is room for that.
-fn admit(site: &Arc<Site>, stream: TcpStream, peer: SocketAddr) {
-    let admission = site.admit(peer.ip());
+fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
+    let admission = server.admit(peer.ip());
     if matches!(admission, Admission::Dropped) {
-        site.refused(Refusal::Dropped);
+        server.refused(Refusal::Dropped);
         // Without this the kernel would keep each of them for a minute.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         return;
     }
-    let served = Arc::clone(site).serve(stream, peer.ip(), admission);
-    match site.kind() {
-        Kind::Clients => drop(site.broker().tasks.spawn(served)),
+    let served = Arc::clone(server).serve(stream, peer.ip(), admission);
+    match server.kind() {
+        Kind::Clients => drop(server.broker().tasks.spawn(served)),
         // Operators may look on until the very end: nobody waits for them.
         Kind::Admin => drop(tokio::spawn(served)),
     }

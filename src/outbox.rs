@@ -6,7 +6,6 @@
 //! of each state, and then the connection is closed with a code that says "resume".
 
 use std::{
-    collections::VecDeque,
     io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -16,58 +15,25 @@ use tokio::{net::tcp::OwnedWriteHalf, sync::Notify};
 
 use crate::{
     metrics::Metrics,
-    model::{Body, ConnectionId, ConversationId, Entry, Seq, UserId},
+    model::{ConnectionId, UserId},
 };
 
 mod frame;
 mod queue;
+mod signals;
 #[cfg(test)]
 mod tests;
 
 pub use frame::{Class, Frame};
+pub use signals::Signal;
 
 use queue::{FRAMES_PER_WRITE, Queue};
-
-/// Signals that may wait for a session; one that lets more pile up is stuck.
-const SIGNALS: usize = 1_024;
-
-/// What the hub tells a session beside frames.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Signal {
-    /// The user was made a member of a conversation whose newest seq was `since`.
-    Added {
-        /// Which.
-        conversation: ConversationId,
-        /// Its head just before.
-        since: Seq,
-    },
-    /// The user is no longer a member, and was detached.
-    Removed(ConversationId),
-    /// All of a conversation up to this seq was handed over; whether it arrives is for the session to find out.
-    HandedOver(ConversationId, Seq),
-}
-
-impl Signal {
-    /// That an entry was handed over.
-    pub fn handed_over(entry: &Entry) -> Option<Self> {
-        Some(Self::HandedOver(entry.log.conversation()?, entry.seq))
-    }
-
-    /// What an inbox's entry tells the sessions that follow it.
-    pub fn of(entry: &Entry) -> Option<Self> {
-        match &entry.body {
-            Body::ConversationAdded { conversation, since } => {
-                Some(Self::Added { conversation: conversation.clone(), since: *since })
-            }
-            _ => None,
-        }
-    }
-}
+use signals::Signals;
 
 /// Why a session is to look at its outbox.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// The hub has something to say.
+    /// The session is told something.
     Signal(Signal),
     /// The reader was too slow; the close frame is on its way.
     Overflowed,
@@ -96,7 +62,7 @@ struct State {
     broken: bool,
     /// Somebody waits for room.
     awaited: bool,
-    signals: VecDeque<Signal>,
+    signals: Signals,
 }
 
 impl State {
@@ -257,13 +223,8 @@ impl Outbox {
     /// Tells the session something. One that lets too much of it pile up is cut off.
     pub fn signal(&self, signal: Signal) {
         let mut state = self.lock();
-        let full = state.signals.len() >= SIGNALS;
-        match (state.signals.back_mut(), signal) {
-            (Some(Signal::HandedOver(last, to)), Signal::HandedOver(conversation, seq)) if *last == conversation => {
-                *to = seq;
-            }
-            _ if full => self.overflow(&mut state),
-            (_, signal) => state.signals.push_back(signal),
+        if !state.signals.push(signal) {
+            self.overflow(&mut state);
         }
         self.wake.notify_one();
     }
@@ -273,7 +234,7 @@ impl Outbox {
         loop {
             let flushed = {
                 let mut state = self.lock();
-                if let Some(signal) = state.signals.pop_front() {
+                if let Some(signal) = state.signals.pop() {
                     return Woken::Signal(signal);
                 }
                 let flushed = self.write(&mut state);

@@ -10,26 +10,25 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::{
-    app::Broker,
     chat::Connection,
     config::Secret,
-    dialect::{Ask, Asked, Dialect, Greeting, Request},
-    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Seq, UserId},
+    dialect::{Ask, Dialect, Request},
+    model::{CloseReason, ConnectionId, ConversationId, Identity, Reject, Seq, UserId},
     outbox::{Frame, Outbox},
 };
 
+mod context;
 mod heartbeat;
 mod meter;
 mod open;
 mod socket;
 
+pub use context::Context;
 pub use meter::FrameLimits;
 pub use socket::{Incoming, Socket, SocketLimits};
 
+use context::CLOSE_TIMEOUT;
 use open::Open;
-
-/// How long a close may take: what is queued is written, and the client's own close is waited for.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long somebody without a token may stay, under `dev`.
 const UNPROVEN_STAY: Duration = Duration::from_secs(24 * 3_600);
@@ -69,8 +68,8 @@ pub struct Opening {
 }
 
 /// Serves a WebSocket until it is closed. `read_ahead` is what came behind the upgrade request.
-pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, broker: Arc<Broker>) {
-    let limits = &broker.config.limits;
+pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, context: Arc<Context>) {
+    let limits = &context.config.limits;
     let (reader, writer) = stream.into_split();
     // The first write needs a socket that was once seen writable.
     if writer.writable().await.is_err() {
@@ -78,7 +77,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
     }
     let connection = ConnectionId::fresh();
     let too_slow = opening.way.dialect().too_slow();
-    let outbox = Arc::new(Outbox::new(connection, writer, limits.outbox_bytes, too_slow, broker.metrics.clone()));
+    let outbox = Arc::new(Outbox::new(connection, writer, limits.outbox_bytes, too_slow, context.metrics.clone()));
     let socket_limits = SocketLimits {
         message_bytes: limits.frame_bytes,
         frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
@@ -86,18 +85,18 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
     let (mut dialect, address) = (opening.way.dialect(), opening.address);
     let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
     // Boxed: an open connection does not keep the room that opening it took.
-    let (socket, reason, user) = match Box::pin(opening.open(socket, outbox.clone(), &broker)).await {
+    let (socket, reason, user) = match Box::pin(opening.open(socket, outbox.clone(), &context)).await {
         Ok(open) => {
             dialect = open.dialect();
             let (socket, reason, user) = open.run().await;
             (socket, reason, Some(user))
         }
         Err((socket, reason)) => {
-            broker.metrics.refusals.with_label_values(&[reason.label()]).inc();
+            context.metrics.refusals.with_label_values(&[reason.label()]).inc();
             (socket, reason, None)
         }
     };
-    broker.metrics.closes.with_label_values(&[reason.label()]).inc();
+    context.metrics.closes.with_label_values(&[reason.label()]).inc();
     tracing::info!(
         %connection,
         user = user.as_ref().map(UserId::as_str),
@@ -106,7 +105,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
         reason = reason.label(),
         "disconnected"
     );
-    let last_words = dialect.end(&reason, broker.clock.now());
+    let last_words = dialect.end(&reason, context.clock.now());
     Box::pin(say_goodbye(socket, &outbox, last_words, &reason)).await;
 }
 
@@ -137,48 +136,48 @@ type Refused = (Socket, CloseReason);
 
 impl Opening {
     /// Finds out who it is, and lets them in if they may.
-    async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, broker: &Arc<Broker>) -> Result<Box<Open>, Refused> {
-        let identity = match self.authenticate(&mut socket, broker).await {
+    async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, context: &Arc<Context>) -> Result<Box<Open>, Refused> {
+        let identity = match self.authenticate(&mut socket, context).await {
             Ok(identity) => identity,
             Err(reason) => return Err((socket, reason)),
         };
         let (dialect, bound) = self.resolve(&identity);
         let connection = Arc::new(Connection::new(outbox, identity.user.clone(), dialect, bound));
-        if let Err(reject) = broker.chat.connect(&identity, &connection).await {
+        if let Err(reject) = context.chat.connect(&identity, &connection).await {
             return Err((socket, CloseReason::Refused(reject)));
         }
-        let mut open = Box::new(Open::new(socket, Arc::new(identity), connection, broker.clone()));
+        let mut open = Box::new(Open::new(socket, Arc::new(identity), connection, context.clone()));
         match open.begin(self.since).await {
             Ok(()) => Ok(open),
             Err(reject) => Err((open.abandon().await, CloseReason::Refused(reject))),
         }
     }
 
-    async fn authenticate(&self, socket: &mut Socket, broker: &Arc<Broker>) -> Result<Identity, CloseReason> {
+    async fn authenticate(&self, socket: &mut Socket, context: &Arc<Context>) -> Result<Identity, CloseReason> {
         let refused = |reject| CloseReason::Refused(reject);
         if let Some(token) = &self.token {
-            return broker.auth.verify(token.reveal()).map_err(refused);
+            return context.auth.verify(token.reveal()).map_err(refused);
         }
         let dialect = self.way.dialect();
         if !dialect.takes_token_in_frame() {
-            return self.unproven(broker).ok_or(refused(Reject::InvalidToken));
+            return self.unproven(context).ok_or(refused(Reject::InvalidToken));
         }
-        let first = timeout(broker.config.timing.auth_timeout, first_text(socket));
+        let first = timeout(context.config.timing.auth_timeout, first_text(socket));
         let text = tokio::select! {
             text = first => text.map_err(|_| refused(Reject::AuthTimeout))??,
-            retry_after = broker.drain.begun() => return Err(CloseReason::Restart(retry_after)),
+            retry_after = context.drain.begun() => return Err(CloseReason::Restart(retry_after)),
         };
         match dialect.decode(&text, self.conversation.as_ref()) {
-            Ok(Request { ask: Ask::Authenticate(token), .. }) => broker.auth.verify(token.reveal()).map_err(refused),
+            Ok(Request { ask: Ask::Authenticate(token), .. }) => context.auth.verify(token.reveal()).map_err(refused),
             Ok(_) | Err(_) => Err(refused(Reject::InvalidToken)),
         }
     }
 
     /// Whom a route itself names: under `dev`, `/ws/{user_id}` needs no token (seed 004).
-    fn unproven(&self, broker: &Broker) -> Option<Identity> {
-        let id = self.conversation.as_ref().filter(|_| broker.config.dev && self.way == Way::RoomOrSelf)?;
+    fn unproven(&self, context: &Context) -> Option<Identity> {
+        let id = self.conversation.as_ref().filter(|_| context.config.dev && self.way == Way::RoomOrSelf)?;
         let user = UserId::parse(id.as_str()).ok()?;
-        let expires_at = broker.clock.now().plus(UNPROVEN_STAY);
+        let expires_at = context.clock.now().plus(UNPROVEN_STAY);
         Some(Identity { name: user.as_str().into(), user, admin: false, tier: None, expires_at })
     }
 

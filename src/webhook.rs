@@ -21,9 +21,11 @@ use crate::{
 };
 
 mod backoff;
+mod hook;
 mod queue;
 
 pub use backoff::Backoff;
+pub use hook::Hook;
 pub use queue::{Queue, Queued};
 
 /// The header that says who asks.
@@ -34,25 +36,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 128 * 1_024;
 /// Between the first try and the second one, and at most between two.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
-/// What a webhook is for: the label in metrics and logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
-    /// Personas answer.
-    Persona,
-    /// Messages wait for somebody.
-    Notification,
-}
-
-impl Hook {
-    /// The label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Persona => "persona",
-            Self::Notification => "notification",
-        }
-    }
-}
 
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]

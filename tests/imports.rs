@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[path = "imports/circles.rs"]
+mod circles;
+
 /// What a module may import of ours.
 enum May {
     /// Everything: it builds or starts the whole.
@@ -41,7 +44,6 @@ const ALLOWED: &[(&str, May)] = &[
             "backplane",
             "config",
             "degrade",
-            "dialect::Asked",
             "dialect::Company",
             "dialect::Dialect",
             "dialect::Joins",
@@ -53,9 +55,15 @@ const ALLOWED: &[(&str, May)] = &[
             "webhook",
         ]),
     ),
-    ("session", Only(&["app", "chat", "config", "dialect", "model", "outbox"])),
-    ("listener", Only(&["app", "http"])),
-    ("http", Only(&["app", "auth", "chat", "config", "degrade", "dialect", "metrics", "model", "session"])),
+    ("admission", Only(&["config::Limits"])),
+    // What sockets and requests ask of a running node; `app` builds it.
+    ("broker", Only(&["admission", "auth", "backplane", "chat", "config", "degrade", "metrics", "model"])),
+    ("session", Only(&["auth", "broker::Drain", "chat", "config", "dialect", "metrics", "model", "outbox"])),
+    ("listener", Only(&["admission", "broker", "http"])),
+    (
+        "http",
+        Only(&["admission", "auth", "broker", "chat", "config", "degrade", "dialect", "metrics", "model", "session"]),
+    ),
     ("app", Anything),
     ("cli", Anything),
     ("lib", Only(&[])),

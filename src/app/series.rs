@@ -2,8 +2,8 @@
 //! Prometheus' `rate`, and a share of what never happened would be nothing instead of 0.
 
 use crate::{
+    admission::Refusal,
     dialect::Dialect,
-    http::Refusal,
     metrics::Metrics,
     model::{CloseReason, Reject},
     outbox::Class,

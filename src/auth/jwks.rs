@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::Checks;
+use super::checks::Checks;
 use crate::model::Reject;
 
 /// Between two fetches, when nothing is amiss.

@@ -7,7 +7,7 @@ use redis::{Client, RedisError, aio::MultiplexedConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{keys, lease::Incarnation, link};
+use super::{incarnation::Incarnation, keys, link};
 use crate::{
     config::RedisConfig,
     degrade::{Examined, Fault, Finding},

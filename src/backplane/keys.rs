@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::lease::Incarnation;
+use super::incarnation::Incarnation;
 use crate::model::{ConversationId, LogId, UserId};
 
 /// Shards that channels are spread over; part of every channel's name, and so of the protocol between nodes.

@@ -9,7 +9,7 @@ use std::{
 use redis::Pipeline;
 use tokio::time::Instant;
 
-use super::{Admission, keys, link::Link, ops::Op, scripts::LIMIT};
+use super::{keys, link::Link, ops::Op, scripts::LIMIT, types::RateDecision};
 use crate::model::UserId;
 
 /// Users between two clean-ups of the local windows.
@@ -36,13 +36,13 @@ impl Limiter {
     }
 
     /// Asks whether a user may send; what is admitted is counted, what is refused is not.
-    pub(super) async fn admit(&self, user: &UserId, limit: u32) -> Admission {
+    pub(super) async fn admit(&self, user: &UserId, limit: u32) -> RateDecision {
         if limit == 0 {
-            return Admission::Admitted;
+            return RateDecision::Admitted;
         }
         let counted = match self.count(user, limit) {
             Ok(counted) => counted,
-            Err(retry_after) => return Admission::Refused { sent: limit, retry_after },
+            Err(retry_after) => return RateDecision::Refused { sent: limit, retry_after },
         };
         let mut pipeline = Pipeline::new();
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
@@ -51,10 +51,10 @@ impl Limiter {
         match asked.and_then(|mut replies| replies.take::<u64>(0)) {
             Ok(wait @ 1..) => {
                 self.uncount(user, counted);
-                Admission::Refused { sent: limit, retry_after: Duration::from_micros(wait) }
+                RateDecision::Refused { sent: limit, retry_after: Duration::from_micros(wait) }
             }
             // Not to be asked: counted here is counted.
-            Ok(0) | Err(_) => Admission::Admitted,
+            Ok(0) | Err(_) => RateDecision::Admitted,
         }
     }
 

@@ -21,7 +21,11 @@ use redis::{
 };
 use tokio::sync::Notify;
 
-use super::{StartError, ops::Op, ops::Ops, scripts::SCRIPTS};
+use super::{
+    ops::{Op, Ops},
+    scripts::SCRIPTS,
+    types::StartError,
+};
 use crate::config::RedisConfig;
 
 /// Connections that share the commands. One is bound by a core's share of encoding and decoding; more than a few only

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Departure, Registration, Scope, TooMany};
+use super::types::{Departure, Registration, Scope, TooMany};
 use crate::model::{ConnectionId, ConversationId, Timestamp, UserId};
 
 /// How many of what a user may have.

@@ -14,13 +14,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Departure, Notice, keys,
-    lease::{Doubt, Incarnation},
+    era::Era,
+    incarnation::Incarnation,
+    keys,
+    lease::Doubt,
     link::{LinkError, Replies},
     ops::Op,
     registry::{Registry, Synced, add_listener, look_at, sync_call},
     scripts::CLAIM,
-    watchdog::Era,
+    types::{Departure, Notice},
 };
 use crate::{
     degrade::{Degrade, Feature, Mode},

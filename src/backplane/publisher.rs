@@ -17,11 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    era::Era,
     keys,
     link::{Link, LinkError},
     ops::Op,
     recent::Recent,
-    watchdog::Era,
     wire::{EVENTS_PER_PAYLOAD, Process},
 };
 use crate::{

@@ -17,13 +17,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Listening, Notice, Registration, Return, Scope, TooMany, keys,
-    lease::{Incarnation, Lease},
+    era::Era,
+    incarnation::Incarnation,
+    keys,
+    lease::Lease,
     link::{Link, LinkError, Replies},
     local::{Caps, Held, Local, Share},
     ops::Op,
     scripts::{CLAIM, LISTEN, PART, REGISTER, SYNC},
-    watchdog::Era,
+    types::{Listening, Notice, Registration, Return, Scope, TooMany},
 };
 use crate::model::{Clock, ConnectionId, ConversationId, NodeId, Timestamp, UserId};
 

@@ -18,10 +18,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Notice, keys,
+    era::Era,
+    keys,
     link::{CONNECT_TIMEOUT, Link, LinkError},
     ops::Op,
-    watchdog::Era,
+    types::Notice,
     wire::{self, Process},
 };
 use crate::{

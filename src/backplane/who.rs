@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use redis::{Cmd, FromRedisValue, Pipeline};
 
 use super::{
-    NodeInfo, keys,
-    lease::Incarnation,
+    incarnation::Incarnation,
+    keys,
     link::{LinkError, Replies},
     ops::Op,
     registry::{Registry, parse_lines},
+    types::NodeInfo,
 };
 use crate::model::{ConnectionInfo, ConversationId, NodeId, UserId};
 

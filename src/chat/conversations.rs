@@ -1,13 +1,12 @@
 //! Making and showing conversations, and who belongs to them.
 
-use std::sync::Arc;
-
-use super::{Answer, Caller, Chat, Memberships, unavailable};
+use super::{
+    Chat,
+    command::{Answer, Caller, unavailable},
+};
 use crate::{
     degrade::Feature,
-    model::{
-        Body, Conversation, ConversationId, ConversationKind, Event, Identity, NewConversation, Reject, Reply, UserId,
-    },
+    model::{Body, Conversation, ConversationId, ConversationKind, Identity, NewConversation, Reject, Reply, UserId},
     store::Authority,
 };
 
@@ -21,16 +20,16 @@ impl Chat {
             return Err(Reject::Invalid("At most 1000 participants at a time".into()));
         }
         let creator = &caller.identity.user;
-        self.make_known(&caller.identity).await?;
+        self.users.make_known(&caller.identity).await?;
         if let ([other], false, None) = (&new.members[..], new.is_group, &new.id) {
             let (id, told) = self.store.direct(creator, other).await.map_err(|error| unavailable(&error))?;
-            self.spread_entries(told);
+            self.router.send_entries(told);
             return Ok(Reply::Created(self.read_conversation(&id, creator).await?).into());
         }
         let id = new.id.clone().unwrap_or_else(ConversationId::fresh);
         let made = self.store.create(&new, &id, creator).await.map_err(|error| unavailable(&error))?;
         let (conversation, told) = made.ok_or(Reject::Conflict("There is a conversation with this id"))?;
-        self.spread_entries(told);
+        self.router.send_entries(told);
         Ok(Reply::Created(conversation).into())
     }
 
@@ -71,7 +70,9 @@ impl Chat {
         let conversation = self.group(id, &caller.identity).await?;
         for user in users {
             let authority = authority(&caller.identity);
-            self.append_change(&caller.identity, &conversation.id, Body::MemberAdded { user }, authority).await?;
+            self.journal
+                .append_change(&caller.identity, &conversation.id, Body::MemberAdded { user }, authority)
+                .await?;
         }
         Ok(Reply::Conversation(self.read_conversation(id, &caller.identity.user).await?).into())
     }
@@ -87,7 +88,7 @@ impl Chat {
         if !(identity.admin || user == identity.user || conversation.created_by == identity.user) {
             return Err(Reject::Forbidden("Only the creator removes others"));
         }
-        self.append_change(identity, id, Body::MemberRemoved { user }, authority(identity)).await?;
+        self.journal.append_change(identity, id, Body::MemberRemoved { user }, authority(identity)).await?;
         Ok(Reply::Done.into())
     }
 
@@ -105,29 +106,8 @@ impl Chat {
         let read = self.store.conversation(id, reader).await.map_err(|error| unavailable(&error))?;
         read.ok_or(Reject::NotFound("Conversation"))
     }
-
-    /// Sees to it that a user who came with a token exists.
-    pub(super) async fn make_known(&self, identity: &Identity) -> Result<(), Reject> {
-        if self.users.get(&identity.user).is_some_and(|name| name == identity.name) {
-            return Ok(());
-        }
-        let user = (identity.user.clone(), identity.name.clone());
-        self.store.know(&[user]).await.map_err(|error| unavailable(&error))?;
-        self.users.learn(identity.user.clone(), Arc::clone(&identity.name));
-        Ok(())
-    }
 }
 
 fn authority(identity: &Identity) -> Authority {
     if identity.admin { Authority::Admin } else { Authority::Member }
-}
-
-/// Forgets memberships that ended, here or on other nodes.
-pub(super) fn forget_removed_members(memberships: &Memberships, events: &[Event]) {
-    for event in events {
-        let Event::Entry { entry, .. } = event else { continue };
-        if let (Body::MemberRemoved { user }, Some(conversation)) = (&entry.body, entry.log.conversation()) {
-            memberships.forget(&(conversation, user.clone()));
-        }
-    }
 }

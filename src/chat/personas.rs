@@ -9,15 +9,20 @@ use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{Answer, Begun, Caller, Chat};
+use super::{
+    command::{Answer, Begun, Caller},
+    router::Router,
+    tasks::Tasks,
+};
 use crate::{
-    dialect::Asked,
+    metrics::Metrics,
     model::{
         Body, ClientId, Content, ConversationId, Entry, EntryId, Ephemeral, InvalidContent, LogId, Reject, Reply, Sent,
         Seq, Timestamp, UserId,
     },
-    store::{AppendError, Authority, MessagesPage, NewEntry, StoreError},
-    webhook::{Backoff, Failure, Queued, Webhook},
+    outbox::Signal,
+    store::{AppendError, Authority, MessagesPage, NewEntry, Store, StoreError, Writer},
+    webhook::{Backoff, Failure, Queue, Queued, Webhook},
 };
 
 /// Messages before the one to be answered that a persona is shown.
@@ -109,9 +114,33 @@ struct Response {
     content: String,
 }
 
-impl Chat {
+/// Asks personas, and stores what they answer.
+pub(super) struct Personas {
+    webhook: Webhook,
+    questions: Queue<Question>,
+    store: Arc<dyn Store>,
+    writer: Arc<Writer>,
+    router: Arc<Router>,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+}
+
+impl Personas {
+    /// Questions are answered once [`Personas::run`] runs with them.
+    pub(super) fn new(
+        webhook: Webhook,
+        store: Arc<dyn Store>,
+        writer: Arc<Writer>,
+        router: Arc<Router>,
+        metrics: Arc<Metrics>,
+        tasks: Tasks,
+    ) -> (Arc<Self>, Queued<Question>) {
+        let (questions, queued) = webhook.queue();
+        (Arc::new(Self { webhook, questions, store, writer, router, metrics, tasks }), queued)
+    }
+
     /// Has a persona asked once the send that was begun is stored.
-    pub(super) fn then_ask(
+    pub(super) fn ask_after(
         self: &Arc<Self>,
         persona: UserId,
         content: Arc<str>,
@@ -120,12 +149,12 @@ impl Chat {
     ) -> Begun {
         let Begun::Pending(answer) = begun else { return begun };
         let (tell, told) = oneshot::channel();
-        let chat = self.clone();
+        let personas = self.clone();
         // By itself: the socket may end before its commit is known.
-        self.spawn(async move {
+        self.tasks.spawn(async move {
             let answer = answer.await;
             if let Ok(Answer { reply: Reply::Sent(sent), .. }) = &answer {
-                chat.ask(Question { persona, sent: sent.clone(), content, caller });
+                personas.ask(Question { persona, sent: sent.clone(), content, caller });
             }
             let _gone = tell.send(answer);
         });
@@ -133,24 +162,22 @@ impl Chat {
     }
 
     fn ask(&self, question: Question) {
-        // Without a webhook the send was refused.
-        let Some(personas) = &self.personas else { return };
-        if let Err(question) = personas.push(question) {
+        if let Err(question) = self.questions.push(question) {
             self.regret(&question, &NoAnswer::QueueFull);
         }
     }
 
-    /// Has personas answer, some at a time.
-    pub(super) async fn ask_personas(self: Arc<Self>, webhook: Webhook, questions: Queued<Question>) {
-        let (chat, webhook) = (&self, &webhook);
-        let answer = async |question: Question| match chat.answer(webhook, &question).await {
-            Ok(()) => chat.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),
-            Err(why) => chat.regret(&question, &why),
+    /// Has personas answer, some at a time, until it is stopped.
+    pub(super) async fn run(self: Arc<Self>, questions: Queued<Question>) {
+        let personas = &self;
+        let answer = async |question: Question| match personas.answer(&question).await {
+            Ok(()) => personas.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),
+            Err(why) => personas.regret(&question, &why),
         };
         questions.each(answer).await;
     }
 
-    async fn answer(&self, webhook: &Webhook, question: &Question) -> Result<(), NoAnswer> {
+    async fn answer(&self, question: &Question) -> Result<(), NoAnswer> {
         let Question { persona, sent, .. } = question;
         let Some(conversation) = sent.log.conversation() else { return Ok(()) };
         if sent.duplicate && self.was_answered(&conversation, question).await? {
@@ -172,9 +199,9 @@ impl Chat {
             history: before.iter().filter_map(|message| Said::of(&message.entry)).collect(),
         };
         let typing = |active| Ephemeral::Typing { user: persona.clone(), name: persona.as_str().into(), active };
-        self.tell(&sent.log, None, [typing(true)]);
-        let answer = webhook.post(&request).await;
-        self.tell(&sent.log, None, [typing(false)]);
+        self.router.tell(&sent.log, None, [typing(true)]);
+        let answer = self.webhook.post(&request).await;
+        self.router.tell(&sent.log, None, [typing(false)]);
         let Response { content } = serde_json::from_slice(&answer?).map_err(|_| NoAnswer::Unreadable)?;
         self.append_answer(persona, sent, Content::parse(&content)?).await
     }
@@ -226,8 +253,8 @@ impl Chat {
         self.metrics.persona_messages.with_label_values(&[why.label()]).inc();
         tracing::warn!(%persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
         if let Some(connection) = &caller.connection {
-            let asked = Asked { client_id: sent.client_id.clone(), ..Asked::at(self.clock.now()) };
-            connection.outbox.send([connection.dialect.reject(asked, &Reject::PersonaFailed)]);
+            let client_id = sent.client_id.clone();
+            connection.outbox.signal(Signal::Failed { client_id, reject: Reject::PersonaFailed });
         }
     }
 }

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Answer, Caller, Chat};
+use super::{
+    command::{Answer, Caller},
+    router::Router,
+};
 use crate::model::{ConnectionId, ConversationId, Ephemeral, LogId, Reply, UserId};
 
 /// How often typists are looked through.
@@ -25,13 +28,13 @@ struct Typist {
 
 /// The typists of this node.
 #[derive(Debug)]
-pub(super) struct Typists {
+struct Typists {
     timeout: Duration,
     typing: Mutex<HashMap<(ConversationId, UserId), Typist>>,
 }
 
 impl Typists {
-    pub(super) fn new(timeout: Duration) -> Self {
+    fn new(timeout: Duration) -> Self {
         Self { timeout, typing: Mutex::default() }
     }
 
@@ -60,34 +63,77 @@ impl Typists {
     }
 }
 
-impl Chat {
-    pub(super) fn typing(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> Answer {
+/// Tells who types.
+pub(super) struct Typing {
+    typists: Typists,
+    router: Arc<Router>,
+}
+
+impl Typing {
+    /// Nobody types yet; one who says nothing more for `timeout` has stopped.
+    pub(super) fn new(timeout: Duration, router: Arc<Router>) -> Self {
+        Self { typists: Typists::new(timeout), router }
+    }
+
+    /// Somebody types, or stopped.
+    pub(super) fn say(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> Answer {
         let (user, name) = (&caller.identity.user, &caller.identity.name);
         let key = (conversation.clone(), user.clone());
         let origin = caller.connection.as_ref().map(|connection| connection.id());
         let news = if active { self.typists.start(key, name, origin) } else { self.typists.stop(&key) };
         if news {
             let what = Ephemeral::Typing { user: user.clone(), name: name.clone(), active };
-            self.tell(&LogId::from(conversation), origin, [what]);
+            self.router.tell(&LogId::from(conversation), origin, [what]);
         }
         Reply::Done.into()
     }
 
     /// Tells that somebody who typed does so no more.
-    pub(super) fn stop_typing(&self, conversation: ConversationId, user: UserId, name: Arc<str>) {
+    pub(super) fn stop(&self, conversation: ConversationId, user: UserId, name: Arc<str>) {
         let key = (conversation, user);
         if self.typists.stop(&key) {
-            self.tell(&LogId::from(&key.0), None, [Ephemeral::Typing { user: key.1, name, active: false }]);
+            self.router.tell(&LogId::from(&key.0), None, [Ephemeral::Typing { user: key.1, name, active: false }]);
         }
     }
 
-    pub(super) async fn expire_typing(self: Arc<Self>) {
+    /// Tells that typists who said nothing more have stopped, until it is stopped itself.
+    pub(super) async fn run(self: Arc<Self>) {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             sweep.tick().await;
             for ((conversation, user), Typist { name, origin, .. }) in self.typists.expired() {
-                self.tell(&LogId::from(&conversation), origin, [Ephemeral::Typing { user, name, active: false }]);
+                self.router.tell(
+                    &LogId::from(&conversation),
+                    origin,
+                    [Ephemeral::Typing { user, name, active: false }],
+                );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(user: &str) -> (ConversationId, UserId) {
+        (ConversationId::parse("team").unwrap(), UserId::parse(user).unwrap())
+    }
+
+    #[test]
+    fn a_typist_is_news_once_and_stops_once() {
+        let typists = Typists::new(Duration::from_secs(60));
+        let start = |user| typists.start(key(user), &"A".into(), None);
+        assert_eq!((start("alice"), start("alice"), start("bob")), (true, false, true));
+        assert_eq!((typists.stop(&key("alice")), typists.stop(&key("alice"))), (true, false));
+        assert!(typists.expired().is_empty());
+    }
+
+    #[test]
+    fn one_who_says_nothing_more_has_stopped() {
+        let typists = Typists::new(Duration::ZERO);
+        typists.start(key("alice"), &"A".into(), None);
+        assert_eq!(typists.expired().into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key("alice")]);
+        assert!(typists.expired().is_empty());
     }
 }

@@ -13,10 +13,13 @@ use rand::RngCore;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RedisConfig, Secret, StoreBackend, StoreConfig, Timing,
     parse,
+    secret::Secret,
     settings::{self as set, Setting},
     source::{Faults, Reader, Sources},
+    values::{
+        AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RedisConfig, StoreBackend, StoreConfig, Timing,
+    },
     webhooks::read_webhooks,
 };
 use crate::model::NodeId;
@@ -187,7 +190,7 @@ fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
 fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
     let url = reader.read(&set::DATABASE_URL, |text| {
         let url = parse::url(text, &["postgres", "postgresql"])?;
-        super::read_postgres_url(&url).map_err(|_| NOT_POSTGRES.to_owned())?;
+        parse::read_postgres_url(&url).map_err(|_| NOT_POSTGRES.to_owned())?;
         Ok(Secret::new(url))
     });
     if !reader.given(&set::DATABASE_URL) {

@@ -3,7 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    Secret, parse,
+    parse,
+    secret::Secret,
     settings::{self as set, Setting},
     source::Reader,
 };

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, content, read, request, seed_close,
-    unknown_type,
+    closes::seed_close,
+    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    reading::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,

@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 
 use super::{
-    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, class_of, code, common_close, content,
-    read, request, unknown_type,
+    closes::{class_of, code, common_close},
+    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    reading::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
@@ -13,12 +14,13 @@ use crate::{
         CloseReason, Command, ConversationId, Emoji, Event, LogId, NewMessage, Pair, Reject, Reply, Seq, Target,
         Timestamp,
     },
-    outbox::{Class, Frame},
+    outbox::Frame,
 };
 
 mod inbound;
 mod outbound;
 mod replies;
+mod shapes;
 
 use inbound::In;
 use outbound::Out;

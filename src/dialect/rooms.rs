@@ -5,8 +5,9 @@ use std::{borrow::Cow, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request, class_of, content, read, request,
-    seed_close, unknown_type,
+    closes::{class_of, seed_close},
+    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    reading::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,

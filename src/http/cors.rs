@@ -6,7 +6,7 @@ use hyper::{
     header::{self, HeaderValue},
 };
 
-use super::Payload;
+use super::problem::Payload;
 
 /// What a request may carry beside what any may.
 const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type");

@@ -12,13 +12,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Gate, Kind};
+use super::Kind;
 use crate::{
-    app::{Broker, Drain},
+    admission::ConnectionAdmission,
     auth::{Auth, Grant},
     backplane::{Backplane, Settings},
+    broker::{Broker, Drain},
     chat::{Chat, Parts},
-    config::{Config, Limits, Sources},
+    config::{Config, Sources},
     degrade::{Degrade, Link},
     listener::Listener,
     metrics::Metrics,
@@ -31,11 +32,6 @@ use crate::{
 
 /// Whatever a test waits for comes sooner than this, or not at all.
 pub(super) const SOON: Duration = Duration::from_secs(30);
-
-/// The limits as they are by default.
-pub(super) fn limits() -> Limits {
-    config(&tempfile::tempdir().unwrap(), &[]).limits
-}
 
 fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
     let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -70,10 +66,11 @@ impl Node {
         let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
         let (d, m, c) = (degrade.clone(), metrics.clone(), clock.clone());
         let backplane = Backplane::start(Settings::from(&*config), d, m, c, &tasks, stop.clone()).await;
+        let (backplane, notices) = backplane.map_err(|error| error.to_string()).unwrap();
         let chat = Chat::start(Parts {
             config: config.clone(),
             store: Arc::new(Down),
-            backplane: backplane.map_err(|error| error.to_string()).unwrap(),
+            backplane: (backplane.clone(), notices),
             webhooks: crate::webhook::Webhooks::default(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
@@ -84,13 +81,14 @@ impl Node {
         let broker = Arc::new(Broker {
             metrics,
             degrade,
-            auth: Auth::new(&config.auth, clock.clone()).unwrap(),
+            auth: Arc::new(Auth::new(&config.auth, clock.clone()).unwrap()),
             chat,
+            backplane,
             started_at: clock.now(),
             clock,
-            gate: Arc::new(Gate::new(&config.limits)),
+            admission: Arc::new(ConnectionAdmission::new(&config.limits)),
             config,
-            drain: Drain::default(),
+            drain: Arc::new(Drain::default()),
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
         });

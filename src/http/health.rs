@@ -8,9 +8,9 @@ use hyper::{
 };
 use serde::Serialize;
 
-use super::Payload;
+use super::problem::Payload;
 use crate::{
-    app::Broker,
+    broker::Broker,
     degrade::{Feature, Link, Part, Verdict},
     metrics::Latency,
     model::Timestamp,
@@ -69,7 +69,7 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
 fn unready(broker: &Broker) -> Option<&'static str> {
     if broker.degrade.draining() {
         Some("draining\n")
-    } else if !broker.gate.has_room() {
+    } else if !broker.admission.has_room() {
         Some("full\n")
     } else {
         None
@@ -80,9 +80,9 @@ fn unready(broker: &Broker) -> Option<&'static str> {
 fn gauge(broker: &Broker) {
     let metrics = &broker.metrics;
     metrics.ready.set(unready(broker).is_none().into());
-    metrics.sockets.set(broker.gate.sockets() as i64);
+    metrics.sockets.set(broker.admission.sockets() as i64);
     metrics.delivery_queue.set(broker.chat.undelivered() as i64);
-    metrics.users_online.set(broker.chat.backplane.users_here() as i64);
+    metrics.users_online.set(broker.backplane.users_here() as i64);
 }
 
 /// What a node says of itself.
@@ -151,7 +151,7 @@ impl<'a> Health<'a> {
             node: broker.config.node.as_str(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(broker.started_at).as_secs(),
-            connections: broker.gate.websockets(),
+            connections: broker.admission.websockets(),
             connections_total: connections_total(broker),
             components: Components {
                 redis: Component::of(broker, Part::Redis, now),
@@ -169,11 +169,11 @@ impl<'a> Health<'a> {
 /// Connections of all nodes, as far as they are known now.
 fn connections_total(broker: &Broker) -> Option<u64> {
     let elsewhere = match broker.degrade.state(Part::Redis).link {
-        Link::Up => broker.chat.backplane.connections_elsewhere(),
+        Link::Up => broker.backplane.connections_elsewhere(),
         Link::Off => 0,
         Link::Down => return None,
     };
-    Some(elsewhere + broker.gate.websockets() as u64)
+    Some(elsewhere + broker.admission.websockets() as u64)
 }
 
 impl Component {

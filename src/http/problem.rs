@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
 use serde::Serialize;
 
-use super::{Payload, gate::Refusal};
-use crate::model::Reject;
+use crate::{admission::Refusal, model::Reject};
+
+/// The body of every answer.
+pub(super) type Payload = Full<Bytes>;
+/// What a request comes to.
+pub(super) type Answer = Result<Response<Payload>, Problem>;
 
 /// When a client whose request can't be served now may come back.
 const SOON: Duration = Duration::from_secs(1);
@@ -149,7 +155,7 @@ const BEARER_INVALID: HeaderValue = HeaderValue::from_static("Bearer error=\"inv
 const BEARER_EXPIRED: HeaderValue =
     HeaderValue::from_static("Bearer error=\"invalid_token\", error_description=\"expired\"");
 
-/// What each refusal of the gate is over HTTP.
+/// What each refusal of a connection is over HTTP.
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let of = |status, detail: &str| Self::new(status, refusal.label(), detail);

@@ -12,7 +12,11 @@ use hyper::{
 use matchit::Params;
 use serde::Serialize;
 
-use super::{Answer, Payload, Peer, Site, client, problem::Problem};
+use super::{
+    client,
+    problem::{Answer, Payload, Problem},
+    site::{Peer, Site},
+};
 use crate::model::{Reject, Reply};
 
 mod call;

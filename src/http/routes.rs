@@ -3,17 +3,8 @@
 use hyper::Method;
 use matchit::{Params, Router};
 
-use super::{health::Probe, rest::Action};
+use super::{health::Probe, rest::Action, site::Kind};
 use crate::{dialect::Dialect, session::Way};
-
-/// Which of a node's two faces a listener shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// To clients.
-    Clients,
-    /// To operators.
-    Admin,
-}
 
 /// What answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

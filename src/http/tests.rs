@@ -197,7 +197,7 @@ async fn a_bad_token_upgrades_and_is_closed_with_a_code() {
         };
         assert_eq!(u16::from(closed.code), code);
     }
-    eventually("every place is free again", || node.broker.gate.websockets() == 0).await;
+    eventually("every place is free again", || node.broker.admission.websockets() == 0).await;
 }
 
 /// A text frame as clients write it, masked with zeros.
@@ -257,7 +257,7 @@ async fn a_full_node_says_so_and_still_tells_its_health() {
     assert_eq!(node.ask(&get("/readyz", "")).await.status, 503);
 
     drop(first);
-    eventually("the place is free again", || node.broker.gate.has_room()).await;
+    eventually("the place is free again", || node.broker.admission.has_room()).await;
     assert_eq!(node.ask(&Node::handshake("/v1/ws", "")).await.status, 101);
 }
 

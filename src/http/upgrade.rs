@@ -14,8 +14,13 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Answer, Payload, Peer, Site, client, gate::Refusal, problem::Problem};
+use super::{
+    client,
+    problem::{Answer, Payload, Problem},
+    site::{Peer, Site},
+};
 use crate::{
+    admission::{AddressPermit, Refusal},
     config::Secret,
     model::{ConversationId, Seq},
     session::{self, Opening, Way},
@@ -45,15 +50,15 @@ pub(super) fn answer(
     let Checked { accept, protocol, token, conversation, since, address, place } =
         checked.map_err(|refused| refused.problem)?;
     let opening = Opening { way, conversation, since, token, address };
-    let broker = Arc::clone(site.broker());
-    let (permit, open) = (Arc::clone(&peer.permit), broker.gate.opened());
+    let context = Arc::clone(site.sessions());
+    let (permit, open) = (Arc::clone(&peer.permit), site.broker().admission.opened());
     site.broker().tasks.spawn(async move {
         // They count for as long as the WebSocket lives.
         let _counted = (permit, place, open);
         let Ok(Ok(upgraded)) = timeout(HANDOVER, hyper::upgrade::on(request)).await else { return };
         // It is what was served: no other kind of stream ever is.
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        session::serve(parts.io.into_inner(), parts.read_buf.to_vec(), opening, broker).await;
+        session::serve(parts.io.into_inner(), parts.read_buf.to_vec(), opening, context).await;
     });
     Ok(switching(&accept, protocol))
 }
@@ -81,7 +86,7 @@ struct Checked {
     conversation: Option<ConversationId>,
     since: Option<Seq>,
     address: IpAddr,
-    place: Option<super::gate::AddressPermit>,
+    place: Option<AddressPermit>,
 }
 
 /// A handshake that is refused, and how that counts.
@@ -118,10 +123,10 @@ fn check(
     if broker.stop_accepting.is_cancelled() {
         return Err(Refusal::Draining.into());
     }
-    broker.gate.handshake()?;
+    broker.admission.handshake()?;
     let address = client::address(peer.address, headers, &config.trusted_proxies);
     // Without a proxy in between, the socket was counted when it came.
-    let place = if peer.trusted { broker.gate.address(address)? } else { None };
+    let place = if peer.trusted { broker.admission.address(address)? } else { None };
     let offered = Offered::of(headers);
     let token = client::bearer(headers)
         .map(str::to_owned)

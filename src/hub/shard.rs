@@ -6,87 +6,24 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::delivery::{Delivery, hand_over, tell_removed};
 use crate::{
-    dialect::{Dialect, Joins},
+    dialect::Dialect,
     metrics::Metrics,
-    model::{Body, ConnectionId, Event, LogId, Pair, Seq, UserId},
-    outbox::{Frame, Outbox, Signal},
+    model::{ConnectionId, Event, LogId, Seq},
+    outbox::{Frame, Outbox},
 };
 
 /// Sockets served by one log in one turn.
 const SLICE: usize = 256;
 /// Operations that may wait; beyond it entries are left to healing and what is ephemeral is dropped.
 const QUEUE_MAX: usize = 16_384;
-
-/// An event on its way to sockets, with its frame for each dialect, made when first needed.
-#[derive(Debug)]
-pub(super) struct Delivery {
-    event: Event,
-    /// The two members, where the log is a direct conversation and a dialect asked.
-    pair: Option<Arc<Pair>>,
-    frames: [OnceLock<Option<Frame>>; Dialect::COUNT],
-}
-
-impl Delivery {
-    pub(super) fn new(event: Event, pair: Option<Arc<Pair>>) -> Self {
-        Self { event, pair, frames: std::array::from_fn(|_| OnceLock::new()) }
-    }
-
-    fn frame(&self, dialect: Dialect) -> Option<&Frame> {
-        self.frames[dialect.index()].get_or_init(|| dialect.event(&self.event, self.pair.as_deref())).as_ref()
-    }
-
-    fn is_for(&self, listener: &Listener) -> bool {
-        let own = self.event.origin() == Some(listener.connection);
-        match &self.event {
-            Event::Entry { entry, .. } => {
-                listener.live_after.is_some_and(|has| entry.seq > has) && (!own || listener.dialect.echoes())
-            }
-            Event::Occurrence { .. } => !own,
-        }
-    }
-
-    /// The entry's seq; none of what passes.
-    fn seq(&self) -> Option<Seq> {
-        match &self.event {
-            Event::Entry { entry, .. } => Some(entry.seq),
-            Event::Occurrence { .. } => None,
-        }
-    }
-
-    /// Whose membership this ends.
-    fn removes(&self) -> Option<&UserId> {
-        match &self.event {
-            Event::Entry { entry, .. } => match &entry.body {
-                Body::MemberRemoved { user } => Some(user),
-                _ => None,
-            },
-            Event::Occurrence { .. } => None,
-        }
-    }
-
-    /// What this tells the session of a client that can't say what it has.
-    fn handed_over(&self) -> Option<Signal> {
-        match &self.event {
-            Event::Entry { entry, .. } => Signal::handed_over(entry),
-            Event::Occurrence { .. } => None,
-        }
-    }
-
-    /// What this tells the sessions that follow an inbox.
-    fn signal(&self) -> Option<Signal> {
-        match &self.event {
-            Event::Entry { entry, .. } => Signal::of(entry),
-            Event::Occurrence { .. } => None,
-        }
-    }
-}
 
 /// A socket that listens to a log.
 #[derive(Debug)]
@@ -96,6 +33,19 @@ pub(super) struct Listener {
     /// It gets entries beyond this one; none while it still gets what it missed from elsewhere.
     pub(super) live_after: Option<Seq>,
     pub(super) outbox: Arc<Outbox>,
+}
+
+impl Listener {
+    /// Whether this is for it. What its own socket brought about is not, but for an entry that its dialect echoes.
+    fn wants(&self, delivery: &Delivery) -> bool {
+        let own = delivery.event.origin() == Some(self.connection);
+        match &delivery.event {
+            Event::Entry { entry, .. } => {
+                self.live_after.is_some_and(|has| entry.seq > has) && (!own || self.dialect.echoes())
+            }
+            Event::Occurrence { .. } => !own,
+        }
+    }
 }
 
 /// What a shard does for one log.
@@ -283,11 +233,10 @@ impl Audience {
     fn remove_members(&mut self, deliveries: &[Delivery]) {
         for delivery in deliveries {
             let Some(user) = delivery.removes() else { continue };
-            let Some(conversation) = delivery.event.log().conversation() else { continue };
             self.listeners.retain(|listener| {
                 let stays = listener.outbox.user() != Some(user);
                 if !stays {
-                    listener.outbox.signal(Signal::Removed(conversation.clone()));
+                    tell_removed(&listener.outbox, delivery);
                 }
                 stays
             });
@@ -297,23 +246,14 @@ impl Audience {
 
 /// Hands the deliveries to each listener, all in one push.
 fn serve(listeners: &[Listener], deliveries: &[Delivery], touched: &mut Vec<Arc<Outbox>>) -> u64 {
-    let mut count = 0;
+    let mut frames = 0;
     for listener in listeners {
-        let frames = deliveries
-            .iter()
-            .filter(|delivery| delivery.is_for(listener))
-            .filter_map(|delivery| delivery.frame(listener.dialect).cloned())
-            .inspect(|_| count += 1);
-        if listener.outbox.push(frames) {
+        let wanted = deliveries.iter().filter(|delivery| listener.wants(delivery));
+        let handed = hand_over(&listener.outbox, listener.dialect, wanted);
+        frames += handed.frames;
+        if handed.unwritten {
             touched.push(listener.outbox.clone());
         }
-        if listener.live_after.is_some() {
-            deliveries.iter().filter_map(Delivery::signal).for_each(|signal| listener.outbox.signal(signal));
-        }
-        if listener.dialect.joins() == Joins::Directs {
-            let newest = deliveries.iter().rfind(|delivery| delivery.is_for(listener));
-            newest.and_then(Delivery::handed_over).into_iter().for_each(|signal| listener.outbox.signal(signal));
-        }
     }
-    count
+    frames
 }

@@ -9,7 +9,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 use super::*;
 use crate::{
     model::{Body, Ephemeral, Occurrence, Timestamp, UserId},
-    outbox::Frame,
+    outbox::{Frame, Signal, Woken},
 };
 
 /// A store of a log's entries 1 to `head`; below 0 it can't be read.
@@ -66,7 +66,7 @@ impl Bench {
         let (tasks, clock) = (TaskTracker::new(), Clock::system());
         let hub = Hub::start(2, stored.clone(), metrics.clone(), clock, tasks, stop.clone());
         let log = LogId::parse("room").unwrap();
-        let _gate = hub.follow(&log);
+        let _opened = hub.follow(&log);
         hub.base(&log, head);
         Self { hub, stored, log, stop, metrics }
     }
@@ -93,11 +93,8 @@ impl Bench {
 
     async fn catch_up(&self, outbox: &Outbox, mut has: Seq) {
         while self.hub.splice(&self.log, outbox.connection(), has).is_err() {
-            for entry in self.hub.fetch(&self.log, has).await.unwrap() {
-                has = entry.seq;
-                let event = Event::Entry { entry: Arc::new(entry), origin: None };
-                outbox.send(Dialect::Native.event(&event, None));
-            }
+            let missed = self.hub.fetch(&self.log, has).await.unwrap();
+            has = hand_over_missed(outbox, Dialect::Native, None, missed).unwrap_or(has);
         }
     }
 }
@@ -264,4 +261,32 @@ async fn the_removed_read_no_further() {
     assert_eq!(outbox.woken().await, crate::outbox::Woken::Signal(crate::outbox::Signal::Removed(conversation)));
     outbox.send([Frame::text(r#"{"seq":99}"#)]);
     assert_eq!(next_seq(&mut client).await, 99);
+}
+
+/// A membership that ends in the replay ends as it does live: its entry goes out, the session is told, and nothing
+/// behind it goes out.
+#[tokio::test]
+async fn a_replay_ends_a_membership_as_live_delivery_does() {
+    let bench = Bench::new(0);
+    let (user, log) = (UserId::parse("bob").unwrap(), &bench.log);
+    let removal = || Entry { body: Body::MemberRemoved { user: user.clone() }, ..entry(log, 2) };
+    let (live, mut live_client) = bench.listen(0).await;
+    live.belongs_to(user.clone());
+    let removed = Event::Entry { entry: Arc::new(removal()), origin: None };
+    bench.hub.apply(vec![event(log, 1), removed]);
+
+    let (late, mut late_client) = bench.reader().await;
+    late.belongs_to(user.clone());
+    assert_eq!(hand_over_missed(&late, Dialect::Native, None, [entry(log, 1), removal(), entry(log, 3)]), None);
+    bench.hub.apply(vec![event(log, 3)]);
+
+    let told = Woken::Signal(Signal::Removed(log.conversation().unwrap()));
+    for (outbox, client) in [(live, &mut live_client), (late, &mut late_client)] {
+        assert_eq!((next_seq(client).await, next_seq(client).await), (1, 2));
+        assert_eq!(outbox.woken().await, told);
+        outbox.close([Frame::close(1000, "")]);
+        let mut close = [0; 4];
+        client.read_exact(&mut close).await.unwrap();
+        assert_eq!(close[0], 0x88, "nothing came in between");
+    }
 }

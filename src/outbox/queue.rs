@@ -5,7 +5,7 @@ use std::{
     io::IoSlice,
 };
 
-use super::{Class, Frame};
+use super::frame::{Class, Frame};
 
 /// Frames handed to the kernel in one write.
 pub(super) const FRAMES_PER_WRITE: usize = 32;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{ConversationId, Seq};
+use crate::model::{ConversationId, Seq};
 
 /// How long after a frame was handed over it is asked whether it arrived, where only a ping can ask.
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);

@@ -7,15 +7,15 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    Ask, Asked, Broker, CloseReason, Command, Connection, Dialect, Greeting, Identity, Incoming, Reject, Request,
-    Socket, UserId,
+    context::{CLOSE_TIMEOUT, Context},
     heartbeat::{Arrivals, Heartbeat},
+    socket::{Incoming, Socket},
 };
 use crate::{
-    chat::{Answer, Begun, Caller},
+    chat::{Answer, Begun, Caller, Connection},
     config::Secret,
-    dialect::Joins,
-    model::Seq,
+    dialect::{Ask, Asked, Dialect, Greeting, Joins, Request},
+    model::{CloseReason, Command, Identity, Reject, Seq, UserId},
     outbox::{Frame, Signal, Woken},
 };
 
@@ -27,7 +27,7 @@ pub(super) struct Open {
     socket: Socket,
     identity: Arc<Identity>,
     connection: Arc<Connection>,
-    broker: Arc<Broker>,
+    context: Arc<Context>,
     /// The command that is being begun; the next waits for it.
     beginning: Option<BoxFuture<'static, (Asked, Begun)>>,
     /// Commands that wait for the store, in the order in which they came: so are their answers.
@@ -47,12 +47,12 @@ impl Open {
         socket: Socket,
         identity: Arc<Identity>,
         connection: Arc<Connection>,
-        broker: Arc<Broker>,
+        context: Arc<Context>,
     ) -> Self {
         let dialect = connection.dialect.label();
-        broker.metrics.connections.with_label_values(&[dialect]).inc();
-        broker.metrics.opens.with_label_values(&[dialect]).inc();
-        let timing = &broker.config.timing;
+        context.metrics.connections.with_label_values(&[dialect]).inc();
+        context.metrics.opens.with_label_values(&[dialect]).inc();
+        let timing = &context.config.timing;
         Self {
             socket,
             heartbeat: Heartbeat::new(timing.ping_interval, timing.pong_timeout),
@@ -63,22 +63,22 @@ impl Open {
             arrivals: Arrivals::default(),
             unwritten: false,
             opened_at: Instant::now(),
-            expires_at: expiry(&identity, &broker),
+            expires_at: context.expiry(&identity),
             identity,
-            broker,
+            context,
         }
     }
 
     /// Listens to what route and dialect say, and greets.
     pub(super) async fn begin(&mut self, since: Option<Seq>) -> Result<(), Reject> {
         let connection = &self.connection;
-        let beginning = self.broker.chat.begin_listening(&self.identity, connection, since).await?;
+        let beginning = self.context.chat.begin_listening(&self.identity, connection, since).await?;
         let bound = connection.bound.as_ref().zip(beginning.head);
         let anew = beginning.anew.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
-        let (identity, at, present) = (&*self.identity, self.broker.clock.now(), &beginning.present[..]);
+        let (identity, at, present) = (&*self.identity, self.context.clock.now(), &beginning.present[..]);
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
         connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(anew));
-        self.broker.tasks.spawn(self.broker.chat.clone().replay(connection.clone(), beginning.replays));
+        self.context.tasks.spawn(self.context.chat.clone().replay(connection.clone(), beginning.replays));
         Ok(())
     }
 
@@ -106,15 +106,15 @@ impl Open {
     }
 
     async fn end(self: Box<Self>) -> Socket {
-        let Self { socket, identity, connection, broker, beginning, opened_at, .. } = *self;
-        broker.metrics.connections.with_label_values(&[connection.dialect.label()]).dec();
-        broker.metrics.connection_duration.observe(opened_at.elapsed().as_secs_f64());
+        let Self { socket, identity, connection, context, beginning, opened_at, .. } = *self;
+        context.metrics.connections.with_label_values(&[connection.dialect.label()]).dec();
+        context.metrics.connection_duration.observe(opened_at.elapsed().as_secs_f64());
         match beginning {
-            None => broker.chat.disconnect(&identity, &connection).await,
+            None => context.chat.disconnect(&identity, &connection).await,
             // What a join holds is known when it has ended: let go of before, it would be taken from others.
-            Some(beginning) => drop(broker.tasks.clone().spawn(async move {
+            Some(beginning) => drop(context.tasks.clone().spawn(async move {
                 drop(beginning.await);
-                broker.chat.disconnect(&identity, &connection).await;
+                context.chat.disconnect(&identity, &connection).await;
             })),
         }
         socket
@@ -122,7 +122,7 @@ impl Open {
 
     /// What was taken is answered before the close, where the store answers soon.
     async fn finish_pending(&mut self) {
-        let deadline = Instant::now() + super::CLOSE_TIMEOUT;
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
         if let Some(beginning) = &mut self.beginning
             && let Ok(begun) = tokio::time::timeout_at(deadline, beginning).await
         {
@@ -136,8 +136,8 @@ impl Open {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, CloseReason> {
-        let (outbox, broker) = (self.connection.outbox.clone(), self.broker.clone());
-        let mut leave = pin!(broker.drain.turn());
+        let (outbox, context) = (self.connection.outbox.clone(), self.context.clone());
+        let mut leave = pin!(context.drain.turn());
         let mut timer = pin!(sleep_until(self.due()));
         loop {
             if timer.deadline() != self.due() {
@@ -167,7 +167,7 @@ impl Open {
             if self.takes_commands()
                 && let Some(command) = self.next_waiting()
             {
-                self.start(Asked::at(self.broker.clock.now()), command);
+                self.start(Asked::at(self.context.clock.now()), command);
             }
         }
     }
@@ -189,7 +189,7 @@ impl Open {
 
     /// Whether the next command may begin.
     fn takes_commands(&self) -> bool {
-        self.beginning.is_none() && self.pending.len() < self.broker.config.limits.commands_in_flight
+        self.beginning.is_none() && self.pending.len() < self.context.config.limits.commands_in_flight
     }
 
     /// Whether what the client sends is read now.
@@ -225,7 +225,7 @@ impl Open {
             Woken::Broken => Err(CloseReason::ClientLeft),
             Woken::Signal(Signal::Added { conversation, since }) => {
                 // What a user is added to finds their sockets: some join by themselves.
-                let room = self.waiting.len() < self.broker.config.limits.conversations_per_connection;
+                let room = self.waiting.len() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != Joins::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
                     self.waiting.push_back(Command::Join { conversation, since: Some(since) });
@@ -244,6 +244,11 @@ impl Open {
                 self.heartbeat.soon();
                 Ok(())
             }
+            Woken::Signal(Signal::Failed { client_id, reject }) => {
+                let asked = Asked { client_id, ..Asked::at(self.context.clock.now()) };
+                self.say(asked, reject);
+                Ok(())
+            }
         }
     }
 
@@ -253,7 +258,7 @@ impl Open {
             Incoming::Ping => Ok(()),
             Incoming::Pong(number) => {
                 if let Some(arrived) = number.and_then(|number| self.arrivals.pong(number)) {
-                    self.broker.tasks.spawn(self.broker.chat.clone().note_delivered(self.caller(), arrived));
+                    self.context.tasks.spawn(self.context.chat.clone().note_delivered(self.caller(), arrived));
                 }
                 Ok(())
             }
@@ -266,7 +271,7 @@ impl Open {
     }
 
     fn read(&mut self, text: &Utf8Bytes) {
-        let asked = |reference, client_id| Asked { reference, client_id, at: self.broker.clock.now() };
+        let asked = |reference, client_id| Asked { reference, client_id, at: self.context.clock.now() };
         match self.connection.dialect.decode(text, self.connection.bound.as_ref()) {
             Ok(Request { reference, ask: Ask::Command(command) }) => {
                 let asked = asked(reference, command.client_id().cloned());
@@ -282,7 +287,7 @@ impl Open {
             }
             Err(bad) => {
                 let asked = asked(bad.reference, None);
-                self.broker.metrics.commands.with_label_values(&[Command::UNREADABLE, bad.reject.code()]).inc();
+                self.context.metrics.commands.with_label_values(&[Command::UNREADABLE, bad.reject.code()]).inc();
                 self.say(asked, bad.reject);
             }
         }
@@ -290,10 +295,10 @@ impl Open {
 
     /// A fresh token of the same user extends the stay.
     fn refresh(&mut self, asked: Asked, token: &Secret) {
-        match self.broker.auth.verify(token.reveal()) {
+        match self.context.auth.verify(token.reveal()) {
             Ok(identity) if identity.user == self.identity.user => {
                 let until = identity.expires_at;
-                self.expires_at = expiry(&identity, &self.broker);
+                self.expires_at = self.context.expiry(&identity);
                 self.identity = Arc::new(identity);
                 self.put(self.connection.dialect.refreshed(asked, until));
             }
@@ -303,7 +308,7 @@ impl Open {
     }
 
     fn start(&mut self, asked: Asked, command: Command) {
-        let begun = self.broker.chat.clone().begin(self.caller(), command);
+        let begun = self.context.chat.clone().begin(self.caller(), command);
         self.beginning = Some(begun.map(move |begun| (asked, begun)).boxed());
     }
 
@@ -319,7 +324,7 @@ impl Open {
             Ok(Answer { reply, replays }) => {
                 self.put(self.connection.dialect.reply(asked, &reply));
                 if !replays.is_empty() {
-                    self.broker.tasks.spawn(self.broker.chat.clone().replay(self.connection.clone(), replays));
+                    self.context.tasks.spawn(self.context.chat.clone().replay(self.connection.clone(), replays));
                 }
             }
             Err(reject) => self.say(asked, reject),
@@ -341,9 +346,4 @@ async fn current<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
-}
-
-/// When the token's time is over, on the clock that timers know; clocks may differ by the leeway.
-fn expiry(identity: &Identity, broker: &Broker) -> Instant {
-    Instant::now() + identity.expires_at.since(broker.clock.now()) + broker.auth.leeway()
 }

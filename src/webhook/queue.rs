@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::Hook;
+use super::hook::Hook;
 use crate::metrics::Metrics;
 
 /// The end that jobs are put into.

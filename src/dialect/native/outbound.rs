@@ -3,13 +3,14 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{
-    Asked, Class, Frame, Greeting,
-    replies::{About, PresentUser, Shown, SyncedOne},
-};
-use crate::model::{
-    Body, ClientId, ConnectionId, ConversationId, Entry, EntryId, Ephemeral, LogId, Occurrence, Reject, Seq, Status,
-    Timestamp, UserId,
+use super::shapes::{About, At, Change, Message, PresentUser, Shown, SyncedOne};
+use crate::{
+    dialect::codec::{Asked, Greeting},
+    model::{
+        Body, ClientId, ConnectionId, ConversationId, Entry, EntryId, Ephemeral, LogId, Occurrence, Reject, Seq,
+        Status, Timestamp, UserId,
+    },
+    outbox::{Class, Frame},
 };
 
 /// The client's mark, given back.
@@ -178,46 +179,6 @@ pub(super) enum Out<'a> {
         delivered_seq: Seq,
         read_seq: Seq,
     },
-}
-
-/// Where an entry stands and who made it.
-#[derive(Serialize)]
-pub(super) struct At<'a> {
-    conversation_id: &'a LogId,
-    seq: Seq,
-    sender_id: &'a UserId,
-    created_at: Timestamp,
-}
-
-/// An entry about a message.
-#[derive(Serialize)]
-pub(super) struct Change<'a> {
-    #[serde(flatten)]
-    at: At<'a>,
-    target_seq: Seq,
-    target_id: EntryId,
-}
-
-/// A message.
-#[derive(Serialize)]
-pub(super) struct Message<'a> {
-    conversation_id: &'a LogId,
-    seq: Seq,
-    id: EntryId,
-    sender_id: &'a UserId,
-    sender_name: &'a str,
-    content: &'a str,
-    created_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_id: Option<&'a ClientId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Seq>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    is_ai: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    edited_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    deleted: bool,
 }
 
 impl<'a> Out<'a> {

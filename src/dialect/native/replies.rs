@@ -1,82 +1,13 @@
 //! What native clients are answered.
 
-use serde::Serialize;
-
 use super::{
-    Frame,
-    outbound::{Message, Out, Ref},
+    outbound::{Out, Ref},
+    shapes::{About, FirstSeq, MemberOf, Message, PresentUser, Refused, Shown, SyncedOne},
 };
-use crate::model::{
-    self, Conversation, ConversationId, Entry, Joined, Member, Presence, Reactions, Reject, Reply, Resumed, Sent, Seq,
-    Status, Timestamp, UserId,
+use crate::{
+    model::{self, Conversation, ConversationId, Entry, Joined, Member, Presence, Reject, Reply, Resumed, Sent},
+    outbox::Frame,
 };
-
-#[derive(Serialize)]
-pub(super) struct SyncedOne<'a> {
-    conversation_id: &'a ConversationId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    head: Option<Seq>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resync: Option<FirstSeq>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Refused>,
-}
-
-#[derive(Serialize)]
-struct FirstSeq {
-    first_seq: Seq,
-}
-
-#[derive(Serialize)]
-struct Refused {
-    code: &'static str,
-    message: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct PresentUser<'a> {
-    user_id: &'a UserId,
-    online: bool,
-    status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seen: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-pub(super) struct About<'a> {
-    conversation_id: &'a ConversationId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    head: Seq,
-    unread: i64,
-    archived: bool,
-    members: Vec<MemberOf<'a>>,
-}
-
-#[derive(Serialize)]
-struct MemberOf<'a> {
-    user_id: &'a UserId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    delivered_seq: Seq,
-    read_seq: Seq,
-}
-
-/// A message with what became of it.
-#[derive(Serialize)]
-pub(super) struct Shown<'a> {
-    #[serde(flatten)]
-    message: Message<'a>,
-    #[serde(skip_serializing_if = "<[Reactions]>::is_empty")]
-    reactions: &'a [Reactions],
-    #[serde(skip_serializing_if = "is_zero")]
-    replies: i64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(count: &i64) -> bool {
-    *count == 0
-}
 
 /// A reply as a frame.
 pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {

@@ -14,7 +14,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     chat::Caller,
-    http::{Peer, Site, client, problem::Problem},
+    http::{
+        client,
+        problem::Problem,
+        site::{Peer, Site},
+    },
     model::{Command, ConversationId, EntryId, Identity, LogId, Reject, Reply, Seq, UserId},
 };
 

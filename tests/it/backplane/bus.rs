@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use switchboard::{backplane::Admission, model::Body};
+use switchboard::{backplane::RateDecision, model::Body};
 
 use super::{
     node::{Node, entry, log, message, seqs, typing, user},
@@ -148,7 +148,7 @@ async fn a_message_costs_five_commands() {
     let node = Node::with(settings).await;
     let mut other = Node::start("two", Some(&redis.url())).await;
     other.backplane.subscribe(&log("room")).await;
-    assert_eq!(node.backplane.admit(&user("alice"), 100).await, Admission::Admitted);
+    assert_eq!(node.backplane.admit(&user("alice"), 100).await, RateDecision::Admitted);
     let published = |calls: &BTreeMap<String, u64>| calls.get("publish").copied().unwrap_or(0);
     let before = redis.calls().await;
     for seq in 1..=10 {
@@ -187,6 +187,6 @@ async fn idle_connections_cost_nothing() {
     let many = rate().await;
     // The same, but for where the seconds begin.
     assert!(many <= none + 6, "{none} {many}");
-    assert_eq!(node.backplane.admit(&user("alice"), 0).await, Admission::Admitted);
+    assert_eq!(node.backplane.admit(&user("alice"), 0).await, RateDecision::Admitted);
     assert!(!redis.calls().await.contains_key("lindex"), "no limit, no command");
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use proptest::{prelude::*, test_runner::TestRunner};
-use switchboard::{backplane::Admission, degrade::Link};
+use switchboard::{backplane::RateDecision, degrade::Link};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
@@ -35,8 +35,8 @@ async fn sends_obey(nodes: &[Arc<Node>], limit: u32, window: Duration, gaps: &[u
     let mut admitted = Vec::new();
     for (answer, asked, answered) in sends.join_all().await {
         match answer {
-            Admission::Admitted => admitted.push((asked, answered)),
-            Admission::Refused { sent, retry_after } => {
+            RateDecision::Admitted => admitted.push((asked, answered)),
+            RateDecision::Refused { sent, retry_after } => {
                 assert!(sent >= limit && retry_after > Duration::ZERO && retry_after <= window, "{retry_after:?}");
             }
         }
@@ -77,16 +77,16 @@ async fn a_refusal_says_when_and_is_not_counted() {
     let window = Duration::from_millis(700);
     let (one, other) = (node("one", Some(&redis.url()), window).await, node("two", Some(&redis.url()), window).await);
     let alice = user("alice");
-    assert_eq!(one.backplane.admit(&alice, 2).await, Admission::Admitted);
-    assert_eq!(one.backplane.admit(&alice, 2).await, Admission::Admitted);
+    assert_eq!(one.backplane.admit(&alice, 2).await, RateDecision::Admitted);
+    assert_eq!(one.backplane.admit(&alice, 2).await, RateDecision::Admitted);
     for node in [&other, &one, &other] {
-        let Admission::Refused { sent: 2, retry_after } = node.backplane.admit(&alice, 2).await else { panic!() };
+        let RateDecision::Refused { sent: 2, retry_after } = node.backplane.admit(&alice, 2).await else { panic!() };
         assert!(retry_after <= window);
     }
-    assert_eq!(other.backplane.admit(&user("bob"), 2).await, Admission::Admitted);
-    let Admission::Refused { retry_after, .. } = other.backplane.admit(&alice, 2).await else { panic!() };
+    assert_eq!(other.backplane.admit(&user("bob"), 2).await, RateDecision::Admitted);
+    let RateDecision::Refused { retry_after, .. } = other.backplane.admit(&alice, 2).await else { panic!() };
     tokio::time::sleep(retry_after).await;
-    assert_eq!(other.backplane.admit(&alice, 2).await, Admission::Admitted, "after the time it said");
+    assert_eq!(other.backplane.admit(&alice, 2).await, RateDecision::Admitted, "after the time it said");
     let ttl: i64 = redis.query(&["PTTL", "rate_limit:message:alice"]).await;
     assert!((1..=701).contains(&ttl), "{ttl}");
 }
@@ -96,19 +96,19 @@ async fn the_limit_outlives_redis() {
     let mut redis = Server::start();
     let node = node("one", Some(&redis.url()), Duration::from_secs(60)).await;
     for _ in 0..3 {
-        assert_eq!(node.backplane.admit(&user("alice"), 5).await, Admission::Admitted);
+        assert_eq!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Admitted);
     }
     redis.kill();
     node.redis_is(Link::Down).await;
     let started = Instant::now();
     for _ in 0..2 {
-        assert_eq!(node.backplane.admit(&user("alice"), 5).await, Admission::Admitted);
+        assert_eq!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Admitted);
     }
-    assert!(matches!(node.backplane.admit(&user("alice"), 5).await, Admission::Refused { .. }));
+    assert!(matches!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Refused { .. }));
     assert!(started.elapsed() < Duration::from_millis(100), "nobody waits for what is down");
     redis.restart();
     node.redis_is(Link::Up).await;
-    assert!(matches!(node.backplane.admit(&user("alice"), 5).await, Admission::Refused { .. }), "even empty");
+    assert!(matches!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Refused { .. }), "even empty");
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_silent_redis_delays_once() {
     redis.freeze();
     let started = Instant::now();
     for _ in 0..50 {
-        assert_eq!(node.backplane.admit(&user("alice"), 100).await, Admission::Admitted);
+        assert_eq!(node.backplane.admit(&user("alice"), 100).await, RateDecision::Admitted);
     }
     let delay = started.elapsed();
     assert!(delay < Duration::from_millis(1_200), "one delay, not one each: {delay:?}");

@@ -9,13 +9,13 @@ use std::{
 
 /// What was learnt a moment ago. Forgets what is old, and everything when it is full.
 #[derive(Debug)]
-pub(super) struct Known<K, V> {
+pub(super) struct TtlCache<K, V> {
     ttl: Duration,
     capacity: usize,
     entries: Mutex<HashMap<K, (V, Instant)>>,
 }
 
-impl<K: Hash + Eq, V: Clone> Known<K, V> {
+impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
     pub(super) fn new(ttl: Duration, capacity: usize) -> Self {
         Self { ttl, capacity, entries: Mutex::default() }
     }
@@ -52,13 +52,13 @@ mod tests {
 
     #[test]
     fn old_and_surplus_knowledge_is_forgotten() {
-        let known = Known::new(Duration::from_secs(60), 2);
+        let known = TtlCache::new(Duration::from_secs(60), 2);
         known.learn(1, 'a');
         known.learn(2, 'b');
         assert_eq!(known.get(&1), Some('a'));
         known.learn(3, 'c');
         assert_eq!((known.get(&1), known.get(&3)), (None, Some('c')));
-        let brief = Known::new(Duration::ZERO, 2);
+        let brief = TtlCache::new(Duration::ZERO, 2);
         brief.learn(1, 'a');
         assert_eq!(brief.get(&1), None);
     }

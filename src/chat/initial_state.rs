@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Chat, Connection, Replay, unavailable};
+use super::{
+    command::{needs, unavailable},
+    connection::Connection,
+    replay::Replay,
+    subscriptions::Subscriptions,
+};
 use crate::{
     degrade::Feature,
     dialect::{Company, Joins},
-    model::{ConversationId, Identity, Joined, LogId, Pair, Reject, Resumed, Seq, UserId},
+    model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId},
 };
 
 /// Entries of a direct conversation that a client which can't say what it has is given at most.
@@ -22,7 +27,7 @@ const PRESENT_MAX: usize = 1_000;
 
 /// What a socket begins with.
 #[derive(Debug)]
-pub struct Beginning {
+pub struct InitialState {
     /// Where it begins to listen to the conversation its route names.
     pub head: Option<Seq>,
     /// Logs of which it missed too much: their first and their newest seq. It reads them anew.
@@ -33,18 +38,15 @@ pub struct Beginning {
     pub replays: Vec<Replay>,
 }
 
-impl Chat {
+impl Subscriptions {
     /// Lets a connection that was let in listen to what route and dialect say; `since` is the last seq the client has
     /// of the conversation its route names.
-    ///
-    /// # Errors
-    /// It may not listen there, or the store can't be asked.
-    pub async fn begin_listening(
-        self: &Arc<Self>,
+    pub(super) async fn begin_listening(
+        &self,
         identity: &Identity,
         connection: &Arc<Connection>,
         since: Option<Seq>,
-    ) -> Result<Beginning, Reject> {
+    ) -> Result<InitialState, Reject> {
         let entered = match &connection.bound {
             Some(conversation) => vec![self.enter(identity, connection, conversation, since, None).await?],
             None if connection.dialect.joins() == Joins::Directs => self.enter_directs(identity, connection).await?,
@@ -52,28 +54,30 @@ impl Chat {
         };
         let head = connection.bound.as_ref().and(entered.first()).map(|(joined, _)| joined.head);
         let too_much = |(joined, replay): &(Joined, Replay)| match joined.resumed {
-            Resumed::Resync { first } => Some((replay.log().clone(), first, joined.head)),
+            Resumed::Resync { first } => Some((replay.log.clone(), first, joined.head)),
             Resumed::From(_) => None,
         };
         let anew = entered.iter().filter_map(too_much).collect();
         let replays = entered.into_iter().map(|(_, replay)| replay).collect();
         let present = match (connection.dialect.greets_with(), &connection.bound) {
-            (Company::Listeners, Some(conversation)) => self.visible(self.backplane.audience(conversation).await).await,
+            (Company::Listeners, Some(conversation)) => {
+                self.statuses.visible(self.backplane.audience(conversation).await).await
+            }
             (Company::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
             (Company::Listeners, None) | (Company::Nobody, _) => Vec::new(),
         };
-        Ok(Beginning { head, anew, present, replays })
+        Ok(InitialState { head, anew, present, replays })
     }
 
     /// Listens to a user's direct conversations, the last active ones where there are more than a socket may listen to,
     /// each from what was delivered last.
     async fn enter_directs(
-        self: &Arc<Self>,
+        &self,
         identity: &Identity,
         connection: &Arc<Connection>,
     ) -> Result<Vec<(Joined, Replay)>, Reject> {
-        self.needs(Feature::History)?;
-        let limit = u32::try_from(self.config.limits.conversations_per_connection).unwrap_or(u32::MAX);
+        needs(&self.degrade, Feature::History)?;
+        let limit = u32::try_from(self.limits.conversations_per_connection).unwrap_or(u32::MAX);
         let directs = self.store.directs(&identity.user, limit).await.map_err(|error| unavailable(&error))?;
         let enter = |direct: crate::store::Direct| async move {
             let since = direct.delivered.max(direct.head - MISSED_MAX);
@@ -85,19 +89,12 @@ impl Chat {
 
     /// Who shares a conversation with a user and is online.
     async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
-        self.needs(Feature::History)?;
+        needs(&self.degrade, Feature::History)?;
         let known = self.store.acquaintances(user, ACQUAINTANCES_MAX).await.map_err(|error| unavailable(&error))?;
         let online = self.backplane.online(&known).await;
         let present = known.into_iter().zip(online).filter_map(|(user, online)| online.then_some(user));
-        let mut present = self.visible(present.collect()).await;
+        let mut present = self.statuses.visible(present.collect()).await;
         present.truncate(PRESENT_MAX);
         Ok(present)
-    }
-
-    /// The members of a direct conversation; none where it is another.
-    pub(super) async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
-        self.needs(Feature::History)?;
-        let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?;
-        Ok(pair.map(Arc::new))
     }
 }

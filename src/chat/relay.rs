@@ -1,25 +1,26 @@
-//! Where what happened goes: to this node's hub, and to other nodes through Redis. While any node can't reach the others so,
-//! through the store as well.
+//! What happened reaches other nodes through the store, while any node can't reach the others through Redis.
 //!
 //! A node whose Redis is down says so in the store. While some node does, every node gives notice in the store of the logs
 //! that grew by it, and reads the notices of others; its hub fetches what it lacks. While none does, nobody does any of
 //! this: the sign of life that the store is asked for all the time tells.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Chat;
+use super::reconciler::Reconciler;
 use crate::{
     backplane::Backplane,
     degrade::{Degrade, Feature, Mode},
     hub::Hub,
-    model::{Event, LogId, Seq},
+    metrics::Metrics,
+    model::{LogId, NodeId, Seq},
+    store::Store,
 };
+
+pub(super) mod growth;
+
+use growth::Growth;
 
 /// Between two looks at what notice is to be given of.
 const GIVE_EVERY: Duration = Duration::from_millis(100);
@@ -35,57 +36,27 @@ const OVERLAP: Duration = Duration::from_secs(2);
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// When all nodes know that notice is to be given.
 const ALL_KNOW: Duration = Duration::from_millis(1_500);
-/// Logs that notice may wait to be given of. What is beyond is found when Redis is back.
-const GROWN_MAX: usize = 65_536;
 
-/// The way to whoever listens, on all nodes.
-pub(super) struct Fanout {
-    hub: Arc<Hub>,
-    backplane: Arc<Backplane>,
-    degrade: Arc<Degrade>,
-    /// Logs that grew, and notice is to be given of.
-    grown: Mutex<HashMap<LogId, Seq>>,
+/// Gives notices through the store and reads those of others, while any node can't reach the others through Redis.
+pub(super) struct Relay {
+    pub(super) node: NodeId,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) backplane: Arc<Backplane>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) degrade: Arc<Degrade>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) growth: Arc<Growth>,
+    pub(super) reconciler: Arc<Reconciler>,
 }
 
-impl Fanout {
-    pub(super) fn new(hub: Arc<Hub>, backplane: Arc<Backplane>, degrade: Arc<Degrade>) -> Self {
-        Self { hub, backplane, degrade, grown: Mutex::default() }
+impl Relay {
+    /// Gives and reads notices until it is stopped.
+    pub(super) async fn run(self) {
+        tokio::join!(self.give_notices(), self.read_notices());
     }
 
-    /// Delivers here and publishes to other nodes.
-    pub(super) fn spread(&self, events: Vec<Event>) {
-        if events.is_empty() {
-            return;
-        }
-        if self.degrade.relays() {
-            let entries = events.iter().filter_map(|event| match event {
-                Event::Entry { entry, .. } => Some((entry.log.clone(), entry.seq)),
-                Event::Occurrence { .. } => None,
-            });
-            self.note_growth(entries);
-        }
-        self.hub.apply(events.clone());
-        self.backplane.publish(events);
-    }
-
-    fn note_growth(&self, logs: impl IntoIterator<Item = (LogId, Seq)>) {
-        let mut grown = self.grown();
-        for (log, seq) in logs {
-            if grown.len() < GROWN_MAX || grown.contains_key(&log) {
-                let known = grown.entry(log).or_default();
-                *known = seq.max(*known);
-            }
-        }
-    }
-
-    fn grown(&self) -> MutexGuard<'_, HashMap<LogId, Seq>> {
-        self.grown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Chat {
     /// Gives notice of what this node stores, while some node can't be told otherwise.
-    pub(super) async fn give_notices(self: Arc<Self>) {
+    async fn give_notices(&self) {
         let mut changes = self.degrade.changes();
         while changes.wait_for(|_| self.degrade.relays()).await.is_ok() {
             let (mut owed, mut signed) = (HashMap::new(), None);
@@ -108,7 +79,7 @@ impl Chat {
     }
 
     async fn withdraw_notice(&self) {
-        if let Err(error) = self.store.withdraw_notice(&self.config.node).await {
+        if let Err(error) = self.store.withdraw_notice(&self.node).await {
             tracing::debug!(%error, "a notice was not withdrawn, and lapses");
         }
     }
@@ -118,18 +89,18 @@ impl Chat {
         let mut news = self.backplane.unpublished();
         news.retain(|(log, seq)| owed.get(log) != Some(seq));
         owed.extend(news.iter().cloned());
-        self.fanout.note_growth(news);
+        self.growth.add(news);
     }
 
     /// Gives notice of what grew; a node that is `alone` says so from time to time.
     async fn give_notice(&self, alone: bool, signed: &mut Option<Instant>) {
-        let grown: Vec<_> = self.fanout.grown().drain().collect();
+        let grown = self.growth.take();
         let sign = alone && signed.is_none_or(|signed| signed.elapsed() >= SIGN_EVERY);
         if grown.is_empty() && !sign {
             return;
         }
         let stands = if alone { SIGN_STANDS } else { Duration::ZERO };
-        match self.store.give_notice(&self.config.node, stands, &grown).await {
+        match self.store.give_notice(&self.node, stands, &grown).await {
             Ok(()) => {
                 if alone {
                     *signed = Some(Instant::now());
@@ -138,13 +109,13 @@ impl Chat {
             }
             Err(error) => {
                 tracing::debug!(%error, "a notice was not given");
-                self.fanout.note_growth(grown);
+                self.growth.add(grown);
             }
         }
     }
 
     /// Reads notices for as long as any node gives some.
-    pub(super) async fn read_notices(self: Arc<Self>) {
+    async fn read_notices(&self) {
         let mut changes = self.degrade.changes();
         while changes.wait_for(|_| self.degrade.relays()).await.is_ok() {
             self.metrics.relaying.set(1);
@@ -164,13 +135,13 @@ impl Chat {
                 }
                 if !compared && begun.elapsed() >= ALL_KNOW {
                     // What others stored before they knew.
-                    self.catch_up();
+                    self.reconciler.compare_soon();
                     compared = true;
                 }
             }
             self.metrics.relaying.set(0);
             // What a node stored last before it died.
-            self.catch_up();
+            self.reconciler.compare_soon();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What may come in: caps on sockets, on sockets of one address, and on handshakes a second. Each permit is a value
-//! that gives its place back when it is dropped; it goes along into the WebSocket.
+//! Which connections may come in: caps on sockets, on sockets of one address, and on handshakes a second. Each permit is
+//! a value that gives its place back when it is dropped; it goes along into the WebSocket.
 
 use std::{
     collections::HashMap,
@@ -80,7 +80,7 @@ pub struct Permit {
 
 /// The counts, shared by all listeners of a node.
 #[derive(Debug)]
-pub struct Gate {
+pub struct ConnectionAdmission {
     limit: usize,
     sockets: Arc<Semaphore>,
     refused: Arc<Semaphore>,
@@ -90,8 +90,8 @@ pub struct Gate {
     websockets: AtomicUsize,
 }
 
-impl Gate {
-    /// A gate with these limits.
+impl ConnectionAdmission {
+    /// Nothing came in yet; these are the limits.
     pub fn new(limits: &Limits) -> Self {
         let limit = limits.connections.min(Semaphore::MAX_PERMITS);
         let addresses = (limits.connections_per_ip > 0)
@@ -130,13 +130,13 @@ impl Gate {
     }
 
     /// Counts a WebSocket for as long as the result lives.
-    pub(super) fn opened(self: &Arc<Self>) -> Opened {
+    pub fn opened(self: &Arc<Self>) -> Opened {
         self.websockets.fetch_add(1, Ordering::Relaxed);
         Opened(Arc::clone(self))
     }
 
     /// Takes a client's socket. `address` counts it by its address; behind a proxy that is done at the handshake.
-    pub(super) fn admit(&self, address: Option<IpAddr>) -> Admission {
+    pub fn admit(&self, address: Option<IpAddr>) -> Admission {
         let Ok(place) = Arc::clone(&self.sockets).try_acquire_owned() else { return self.refuse(Refusal::Full) };
         match address.map(|address| self.address(address)) {
             Some(Err(refusal)) => self.refuse(refusal),
@@ -153,7 +153,7 @@ impl Gate {
     }
 
     /// Takes a socket of the admin listener.
-    pub(super) fn admit_admin(&self) -> Admission {
+    pub fn admit_admin(&self) -> Admission {
         match Arc::clone(&self.admin).try_acquire_owned() {
             Ok(place) => Admission::Admitted(Permit { _place: place, _address: None }),
             Err(_) => Admission::Dropped,
@@ -161,12 +161,12 @@ impl Gate {
     }
 
     /// Counts a socket by its address; `None` where nothing is counted.
-    pub(super) fn address(&self, address: IpAddr) -> Result<Option<AddressPermit>, Refusal> {
+    pub fn address(&self, address: IpAddr) -> Result<Option<AddressPermit>, Refusal> {
         self.addresses.as_ref().map(|addresses| addresses.take(address)).transpose()
     }
 
     /// Counts a handshake.
-    pub(super) fn handshake(&self) -> Result<(), Refusal> {
+    pub fn handshake(&self) -> Result<(), Refusal> {
         match &self.handshakes {
             Some(bucket) if !lock(bucket).take(Instant::now()) => Err(Refusal::HandshakeRate),
             _ => Ok(()),
@@ -176,7 +176,7 @@ impl Gate {
 
 /// An open WebSocket, counted.
 #[derive(Debug)]
-pub(super) struct Opened(Arc<Gate>);
+pub struct Opened(Arc<ConnectionAdmission>);
 
 impl Drop for Opened {
     fn drop(&mut self) {
@@ -205,7 +205,7 @@ impl Addresses {
 
 /// A socket's place among those of its address.
 #[derive(Debug)]
-pub(super) struct AddressPermit {
+pub struct AddressPermit {
     addresses: Arc<Addresses>,
     network: IpAddr,
 }
@@ -262,45 +262,55 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::http::fixture::limits;
+    use crate::config::{Config, Sources};
+
+    /// The limits as they are by default.
+    fn limits() -> Limits {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = BTreeMap::from([("DATA_DIR".to_owned(), folder.path().to_str().unwrap().to_owned())]);
+        let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
+        Config::load(true, &sources).unwrap().limits
+    }
 
     #[test]
     fn places_come_back() {
-        let gate = Gate::new(&Limits { connections: 2, ..limits() });
-        let first = gate.admit(None);
-        let second = gate.admit(None);
+        let admission = ConnectionAdmission::new(&Limits { connections: 2, ..limits() });
+        let first = admission.admit(None);
+        let second = admission.admit(None);
         assert!(matches!((&first, &second), (Admission::Admitted(_), Admission::Admitted(_))));
-        assert!(!gate.has_room() && gate.sockets() == 2);
-        let third = gate.admit(None);
+        assert!(!admission.has_room() && admission.sockets() == 2);
+        let third = admission.admit(None);
         assert!(matches!(third, Admission::Refused(Refusal::Full, _)));
         drop(first);
-        assert_eq!(gate.sockets(), 1);
-        assert!(matches!(gate.admit(None), Admission::Admitted(_)));
+        assert_eq!(admission.sockets(), 1);
+        assert!(matches!(admission.admit(None), Admission::Admitted(_)));
     }
 
     #[test]
     fn refusals_are_bounded_too() {
-        let gate = Gate::new(&Limits { connections: 1, ..limits() });
-        let kept: Vec<_> = (0..=REFUSED_AT_A_TIME).map(|_| gate.admit(None)).collect();
+        let admission = ConnectionAdmission::new(&Limits { connections: 1, ..limits() });
+        let kept: Vec<_> = (0..=REFUSED_AT_A_TIME).map(|_| admission.admit(None)).collect();
         assert!(kept.iter().skip(1).all(|admission| matches!(admission, Admission::Refused(Refusal::Full, _))));
-        assert!(matches!(gate.admit(None), Admission::Dropped));
+        assert!(matches!(admission.admit(None), Admission::Dropped));
     }
 
     #[test]
     fn addresses_are_counted_by_network() {
-        let gate = Gate::new(&Limits { connections_per_ip: 1, ..limits() });
+        let admission = ConnectionAdmission::new(&Limits { connections_per_ip: 1, ..limits() });
         let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        let one = gate.admit(ip("192.0.2.1"));
+        let one = admission.admit(ip("192.0.2.1"));
         assert!(matches!(one, Admission::Admitted(_)));
-        assert!(matches!(gate.admit(ip("::ffff:192.0.2.1")), Admission::Refused(Refusal::AddressFull, _)));
-        assert!(matches!(gate.admit(ip("192.0.2.2")), Admission::Admitted(_)));
-        let six = gate.admit(ip("2001:db8::1"));
-        assert!(matches!(gate.admit(ip("2001:db8::2")), Admission::Refused(Refusal::AddressFull, _)));
-        assert!(matches!(gate.admit(ip("2001:db8:0:1::1")), Admission::Admitted(_)));
+        assert!(matches!(admission.admit(ip("::ffff:192.0.2.1")), Admission::Refused(Refusal::AddressFull, _)));
+        assert!(matches!(admission.admit(ip("192.0.2.2")), Admission::Admitted(_)));
+        let six = admission.admit(ip("2001:db8::1"));
+        assert!(matches!(admission.admit(ip("2001:db8::2")), Admission::Refused(Refusal::AddressFull, _)));
+        assert!(matches!(admission.admit(ip("2001:db8:0:1::1")), Admission::Admitted(_)));
         drop((one, six));
-        assert!(matches!(gate.admit(ip("192.0.2.1")), Admission::Admitted(_)));
-        assert!(gate.addresses.as_ref().unwrap().counts.lock().unwrap().is_empty());
+        assert!(matches!(admission.admit(ip("192.0.2.1")), Admission::Admitted(_)));
+        assert!(admission.addresses.as_ref().unwrap().counts.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
-use super::Chat;
 use crate::{
-    degrade::{Feature, Mode},
+    degrade::{Degrade, Feature, Mode},
+    hub::Hub,
     model::LogId,
-    store::StoreError,
+    store::{Store, StoreError},
 };
 
 /// Logs compared at a time.
@@ -16,16 +16,33 @@ const PAGE: usize = 500;
 /// Between two tries while the store can't be asked.
 const RETRY: Duration = Duration::from_millis(500);
 
-impl Chat {
+/// Compares every followed log with the store, whenever it is asked to or the store came back.
+pub(super) struct Reconciler {
+    store: Arc<dyn Store>,
+    hub: Arc<Hub>,
+    degrade: Arc<Degrade>,
+    asked: Notify,
+}
+
+impl Reconciler {
+    pub(super) fn new(store: Arc<dyn Store>, hub: Arc<Hub>, degrade: Arc<Degrade>) -> Self {
+        Self { store, hub, degrade, asked: Notify::new() }
+    }
+
     /// Has every followed log compared with the store, soon.
-    pub(super) fn catch_up(&self) {
-        self.catching_up.notify_one();
+    pub(super) fn compare_soon(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Compares until it is stopped.
+    pub(super) async fn run(self: Arc<Self>) {
+        tokio::join!(self.compare_when_asked(), self.ask_after_outages());
     }
 
     /// Compares whenever it was asked for, until it succeeds: beside what goes on, which it must not hold up.
-    pub(super) async fn keep_catching_up(self: Arc<Self>) {
+    async fn compare_when_asked(&self) {
         loop {
-            self.catching_up.notified().await;
+            self.asked.notified().await;
             while let Err(error) = self.compare_all().await {
                 tracing::warn!(%error, "logs can't be compared with the store now");
                 sleep(RETRY).await;
@@ -50,14 +67,14 @@ impl Chat {
         Ok(())
     }
 
-    /// Compares with the store whenever it came back.
-    pub(super) async fn catch_up_after_outages(self: Arc<Self>) {
+    /// Asks for it whenever the store came back.
+    async fn ask_after_outages(&self) {
         let mut changes = self.degrade.changes();
         let mut append = self.degrade.mode(Feature::Append);
         while changes.changed().await.is_ok() {
             let now = self.degrade.mode(Feature::Append);
             if append == Mode::Refused && now != Mode::Refused {
-                self.catch_up();
+                self.compare_soon();
             }
             append = now;
         }

@@ -4,24 +4,45 @@ use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Chat, unavailable};
-use crate::model::{LogId, Reject, Seq, Status, UserId};
+use super::command::unavailable;
+use crate::{
+    model::{LogId, Reject, Seq, Status, UserId},
+    store::Store,
+};
 
 /// Questions that may wait.
-pub(super) const QUEUE: usize = 10_000;
+const QUEUE: usize = 10_000;
 /// Questions that are asked at once.
 const BATCH: usize = 500;
 
 /// Something asked, and who waits for the answer.
 #[derive(Debug)]
-pub(super) enum Question {
+enum Question {
     /// The newest seq of a log.
     Head(LogId, oneshot::Sender<Result<Seq, Reject>>),
     /// A user's status; dropped where it can't be had.
     Status(UserId, oneshot::Sender<Status>),
 }
 
-impl Chat {
+/// Asks the store such questions.
+#[derive(Debug, Clone)]
+pub(super) struct BatchLoader {
+    questions: mpsc::Sender<Question>,
+}
+
+/// Answers what was asked of a [`BatchLoader`].
+pub(super) struct Batches {
+    store: Arc<dyn Store>,
+    questions: mpsc::Receiver<Question>,
+}
+
+impl BatchLoader {
+    /// Questions are answered once [`Batches::run`] runs.
+    pub(super) fn new(store: Arc<dyn Store>) -> (Self, Batches) {
+        let (questions, asked) = mpsc::channel(QUEUE);
+        (Self { questions }, Batches { store, questions: asked })
+    }
+
     /// The newest seq of a log; 0 where there is no such log.
     pub(super) async fn head(&self, log: &LogId) -> Result<Seq, Reject> {
         let (answer, answered) = oneshot::channel();
@@ -30,16 +51,18 @@ impl Chat {
     }
 
     /// A user's status; none where the store can't say.
-    pub(super) async fn ask_status(&self, user: &UserId) -> Option<Status> {
+    pub(super) async fn status(&self, user: &UserId) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
         self.questions.try_send(Question::Status(user.clone(), answer)).ok()?;
         answered.await.ok()
     }
+}
 
-    /// Answers what waits; what comes meanwhile is in the next batch.
-    pub(super) async fn answer_questions(self: Arc<Self>, mut questions: mpsc::Receiver<Question>) {
+impl Batches {
+    /// Answers what waits, until it is stopped; what comes meanwhile is in the next batch.
+    pub(super) async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
-        while questions.recv_many(&mut batch, BATCH).await > 0 {
+        while self.questions.recv_many(&mut batch, BATCH).await > 0 {
             let (mut heads, mut statuses) = (Vec::new(), Vec::new());
             for question in batch.drain(..) {
                 match question {

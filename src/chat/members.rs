@@ -1,0 +1,70 @@
+//! Who belongs where, as far as that was learnt a moment ago or is asked of the store.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    command::{needs, unavailable},
+    ttl_cache::TtlCache,
+};
+use crate::{
+    degrade::{Degrade, Feature},
+    model::{Body, ConversationId, Event, Identity, Pair, Reject, UserId},
+    store::Store,
+};
+
+/// How long a membership that was read may be trusted.
+const MEMBERSHIP_TTL: Duration = Duration::from_secs(5);
+/// How long a pair's conversation is remembered; it never changes.
+const PAIR_TTL: Duration = Duration::from_secs(3_600);
+/// Memberships and pairs remembered, each.
+const REMEMBERED_MAX: usize = 50_000;
+
+/// Memberships, and the conversations of pairs.
+pub(super) struct Members {
+    store: Arc<dyn Store>,
+    degrade: Arc<Degrade>,
+    memberships: TtlCache<(ConversationId, UserId), ()>,
+    directs: TtlCache<Pair, ConversationId>,
+}
+
+impl Members {
+    pub(super) fn new(store: Arc<dyn Store>, degrade: Arc<Degrade>) -> Self {
+        let memberships = TtlCache::new(MEMBERSHIP_TTL, REMEMBERED_MAX);
+        Self { store, degrade, memberships, directs: TtlCache::new(PAIR_TTL, REMEMBERED_MAX) }
+    }
+
+    /// Passes members, and admins wherever there is a conversation. What was read a moment ago is trusted.
+    pub(super) async fn must_be_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
+        let key = (id.clone(), identity.user.clone());
+        if self.memberships.get(&key).is_some() {
+            return Ok(());
+        }
+        needs(&self.degrade, Feature::History)?;
+        let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
+        if access.ok_or(Reject::NotFound("Conversation"))?.member {
+            self.memberships.learn(key, ());
+            return Ok(());
+        }
+        if identity.admin { Ok(()) } else { Err(Reject::NotMember) }
+    }
+
+    /// Forgets memberships that ended, here or on other nodes.
+    pub(super) fn forget_removed(&self, events: &[Event]) {
+        for event in events {
+            let Event::Entry { entry, .. } = event else { continue };
+            if let (Body::MemberRemoved { user }, Some(conversation)) = (&entry.body, entry.log.conversation()) {
+                self.memberships.forget(&(conversation, user.clone()));
+            }
+        }
+    }
+
+    /// The direct conversation of a pair, where it is known that there is one.
+    pub(super) fn known_direct(&self, pair: &Pair) -> Option<ConversationId> {
+        self.directs.get(pair)
+    }
+
+    /// Remembers the direct conversation of a pair.
+    pub(super) fn learn_direct(&self, pair: Pair, conversation: ConversationId) {
+        self.directs.learn(pair, conversation);
+    }
+}

@@ -1,0 +1,172 @@
+//! New messages, gathered by conversation until the next round of notifications.
+
+use std::{
+    collections::{HashMap, hash_map},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::Notify, time::Interval};
+
+use crate::{
+    metrics::Metrics,
+    model::{ConversationId, Entry, Event, UserId},
+    store::Waiting,
+};
+
+/// New messages of one conversation.
+#[derive(Debug, Clone)]
+pub(super) struct News {
+    pub(super) waiting: Waiting,
+    first: Arc<Entry>,
+    /// The first one by somebody else than who sent `first`.
+    other: Option<Arc<Entry>>,
+}
+
+impl News {
+    fn of(entry: Arc<Entry>) -> Self {
+        Self { waiting: Waiting { first: entry.seq, last: entry.seq }, first: entry, other: None }
+    }
+
+    fn add(&mut self, entry: Arc<Entry>) {
+        let Waiting { first, last } = &mut self.waiting;
+        (*first, *last) = ((*first).min(entry.seq), (*last).max(entry.seq));
+        if self.other.is_none() && entry.sender != self.first.sender {
+            self.other = Some(entry);
+        }
+    }
+
+    /// The first message that is news to `user`; none where all are their own.
+    pub(super) fn to(&self, user: &UserId) -> Option<&Arc<Entry>> {
+        if self.first.sender == *user { self.other.as_ref() } else { Some(&self.first) }
+    }
+}
+
+/// Messages of which members who are away are still to be notified, by conversation.
+#[derive(Debug)]
+pub(in crate::chat) struct Unread {
+    conversations: Mutex<HashMap<ConversationId, News>>,
+    capacity: usize,
+    wake: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Unread {
+    /// For so many conversations.
+    pub(in crate::chat) fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
+        Self { conversations: Mutex::default(), capacity, wake: Notify::new(), metrics }
+    }
+
+    /// Takes note of messages among what was stored.
+    pub(in crate::chat) fn note(&self, stored: &[Event]) {
+        let messages = stored.iter().filter_map(|event| match event {
+            Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.clone())),
+            Event::Entry { .. } | Event::Occurrence { .. } => None,
+        });
+        let mut conversations = self.lock();
+        for (conversation, entry) in messages {
+            let full = conversations.len() >= self.capacity;
+            match conversations.entry(conversation) {
+                hash_map::Entry::Occupied(mut known) => known.get_mut().add(entry),
+                hash_map::Entry::Vacant(_) if full => self.metrics.notifications_dropped.inc(),
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(News::of(entry));
+                    self.metrics.notification_queue.inc();
+                    self.wake.notify_one();
+                }
+            }
+        }
+    }
+
+    /// All that gathered, once there is something and the next round may begin.
+    pub(super) async fn take(&self, rounds: &mut Interval) -> HashMap<ConversationId, News> {
+        while self.lock().is_empty() {
+            self.wake.notified().await;
+        }
+        rounds.tick().await;
+        mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, News>> {
+        self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, interval, sleep};
+
+    use super::*;
+
+    use crate::model::{Body, LogId, Seq, Timestamp};
+
+    const ROUND: Duration = Duration::from_millis(500);
+
+    fn message(log: &str, seq: Seq, sender: &str, content: &str) -> Arc<Entry> {
+        let content = content.into();
+        Arc::new(Entry {
+            log: LogId::parse(log).unwrap(),
+            seq,
+            message_no: seq,
+            sender: user(sender),
+            sender_name: sender.into(),
+            client_id: None,
+            at: Timestamp::from_seconds(seq),
+            body: Body::Message { content, reply_to: None, is_ai: false, edited_at: None, deleted: false },
+        })
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    fn stored(entries: impl IntoIterator<Item = Arc<Entry>>) -> Vec<Event> {
+        entries.into_iter().map(|entry| Event::Entry { entry, origin: None }).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_gather_by_conversation() {
+        let mut rounds = interval(ROUND);
+        let unread = Unread::new(10, Arc::new(Metrics::new().unwrap()));
+        let joined = Entry { body: Body::MemberAdded { user: user("x") }, ..(*message("team", 5, "x", "")).clone() };
+        unread.note(&stored([message("team", 6, "alice", "a"), message("other", 1, "bob", "b"), Arc::new(joined)]));
+        unread.note(&stored([message("team", 8, "bob", "c"), message("team", 7, "alice", "d")]));
+        let taken = unread.take(&mut rounds).await;
+        let news = |conversation| &taken[&ConversationId::parse(conversation).unwrap()];
+        assert_eq!(taken.len(), 2);
+        assert_eq!(news("team").waiting, Waiting { first: 6, last: 8 });
+        assert_eq!(news("other").waiting, Waiting { first: 1, last: 1 });
+
+        let begun = Instant::now();
+        unread.note(&stored([message("team", 9, "alice", "e")]));
+        let later = async {
+            sleep(ROUND / 2).await;
+            unread.note(&stored([message("team", 10, "alice", "f")]));
+        };
+        let (taken, ()) = tokio::join!(unread.take(&mut rounds), later);
+        assert_eq!(taken.into_values().next().unwrap().waiting, Waiting { first: 9, last: 10 });
+        assert!(begun.elapsed() >= ROUND, "what comes meanwhile is told in the next round");
+    }
+
+    #[test]
+    fn nobody_hears_of_their_own_messages() {
+        let mut news = News::of(message("team", 1, "alice", "a"));
+        news.add(message("team", 2, "alice", "b"));
+        assert!(news.to(&user("alice")).is_none());
+        assert_eq!(news.to(&user("bob")).unwrap().seq, 1);
+        news.add(message("team", 3, "bob", "c"));
+        news.add(message("team", 4, "carol", "d"));
+        let heard = ["alice", "bob", "carol"].map(|name| news.to(&user(name)).unwrap().seq);
+        assert_eq!(heard, [3, 1, 1]);
+    }
+
+    #[test]
+    fn beyond_its_capacity_conversations_are_dropped_and_counted() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let unread = Unread::new(1, metrics.clone());
+        unread.note(&stored([message("one", 1, "a", "x"), message("two", 1, "a", "x"), message("one", 2, "a", "x")]));
+        assert_eq!((metrics.notification_queue.get(), metrics.notifications_dropped.get()), (1, 1));
+    }
+}

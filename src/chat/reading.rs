@@ -1,0 +1,65 @@
+//! How far people have read, and the notifications of what they have not.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Chat,
+    command::{Answer, Caller, unavailable},
+};
+use crate::{
+    degrade::Feature,
+    model::{ConversationId, Ephemeral, LogId, Reject, Reply, Seq},
+};
+
+impl Chat {
+    pub(super) async fn read(
+        &self,
+        caller: &Caller,
+        conversation: &ConversationId,
+        delivered: Option<Seq>,
+        read: Option<Seq>,
+    ) -> Result<Answer, Reject> {
+        self.mark(caller, conversation, delivered.unwrap_or(0), read.unwrap_or(0)).await?;
+        Ok(Reply::Done.into())
+    }
+
+    async fn mark(
+        &self,
+        caller: &Caller,
+        conversation: &ConversationId,
+        delivered: Seq,
+        read: Seq,
+    ) -> Result<(), Reject> {
+        let user = &caller.identity.user;
+        let marked = self.store.mark(conversation, user, delivered.max(read), read).await;
+        if let Some((delivered_seq, read_seq)) = marked.map_err(|error| unavailable(&error))? {
+            let origin = caller.connection.as_ref().map(|connection| connection.id());
+            let what = Ephemeral::Receipt { user: user.clone(), delivered_seq, read_seq };
+            self.router.tell(&LogId::from(conversation), origin, [what]);
+        }
+        Ok(())
+    }
+
+    /// Notes what reached a client that can't say so itself. Where that fails, the client gets it again when it comes
+    /// back: rather twice than never.
+    pub async fn note_delivered(self: Arc<Self>, caller: Caller, arrived: HashMap<ConversationId, Seq>) {
+        for (conversation, seq) in arrived {
+            if self.mark(&caller, &conversation, seq, 0).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(super) async fn notifications(&self, caller: &Caller, limit: u32, offset: u32) -> Result<Answer, Reject> {
+        self.needs(Feature::History)?;
+        let read = self.store.notifications(&caller.identity.user, limit, offset).await;
+        Ok(Reply::Notifications(read.map_err(|error| unavailable(&error))?).into())
+    }
+
+    pub(super) async fn read_notifications(&self, caller: &Caller, ids: Option<Vec<i64>>) -> Result<Answer, Reject> {
+        self.needs(Feature::Append)?;
+        let read = self.store.read_notifications(&caller.identity.user, ids.as_deref()).await;
+        read.map_err(|error| unavailable(&error))?;
+        Ok(Reply::Done.into())
+    }
+}

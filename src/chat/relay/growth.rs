@@ -1,0 +1,73 @@
+//! Which logs grew by this node, while other nodes are told so through the store.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    degrade::Degrade,
+    model::{Event, LogId, Seq},
+};
+
+/// Logs that notice may wait to be given of. What is beyond is found when Redis is back.
+const GROWN_MAX: usize = 65_536;
+
+/// Logs that grew, and notice is to be given of.
+pub(in crate::chat) struct Growth {
+    degrade: Arc<Degrade>,
+    grown: Mutex<HashMap<LogId, Seq>>,
+}
+
+impl Growth {
+    pub(in crate::chat) fn new(degrade: Arc<Degrade>) -> Self {
+        Self { degrade, grown: Mutex::default() }
+    }
+
+    /// Notes which logs these entries belong to, where any node gives notices.
+    pub(in crate::chat) fn note(&self, events: &[Event]) {
+        if self.degrade.relays() {
+            self.add(events.iter().filter_map(|event| match event {
+                Event::Entry { entry, .. } => Some((entry.log.clone(), entry.seq)),
+                Event::Occurrence { .. } => None,
+            }));
+        }
+    }
+
+    /// Adds logs, each with its newest seq.
+    pub(super) fn add(&self, logs: impl IntoIterator<Item = (LogId, Seq)>) {
+        let mut grown = self.lock();
+        for (log, seq) in logs {
+            if grown.len() < GROWN_MAX || grown.contains_key(&log) {
+                let known = grown.entry(log).or_default();
+                *known = seq.max(*known);
+            }
+        }
+    }
+
+    /// All that gathered.
+    pub(super) fn take(&self) -> Vec<(LogId, Seq)> {
+        self.lock().drain().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LogId, Seq>> {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::degrade::Link;
+
+    #[test]
+    fn the_newest_seq_of_each_log_is_taken_once() {
+        let growth = Growth::new(Arc::new(Degrade::new(Link::Off)));
+        let log = |name| LogId::parse(name).unwrap();
+        growth.add([(log("a"), 3), (log("b"), 1), (log("a"), 2)]);
+        let mut taken = growth.take();
+        taken.sort();
+        assert_eq!(taken, [(log("a"), 3), (log("b"), 1)]);
+        assert!(growth.take().is_empty());
+    }
+}

@@ -1,0 +1,236 @@
+//! Builds the parts of the chat, from the ground up, and starts what runs beside commands.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use super::{
+    Chat,
+    batch_loader::BatchLoader,
+    connections::Connections,
+    follows::Follows,
+    journal::Journal,
+    members::Members,
+    notices::Notices,
+    notifications::{Notifications, unread::Unread},
+    parts::Parts,
+    personas::Personas,
+    presence::Presence,
+    reconciler::Reconciler,
+    relay::{Relay, growth::Growth},
+    replay::Replayer,
+    rosters::{Rosters, news::RosterNews},
+    router::{Observers, Origin, Router},
+    source::Entries,
+    statuses::Statuses,
+    subscriptions::Subscriptions,
+    tasks::Tasks,
+    typing::Typing,
+    user_upserts::UserUpserts,
+};
+use crate::{
+    backplane::Backplane,
+    config::Config,
+    degrade::Degrade,
+    hub::Hub,
+    metrics::Metrics,
+    model::{Clock, Event},
+    store::{Committed, Store, Writer, WriterSettings},
+    webhook::Webhook,
+};
+
+/// What every part may be given, while they are built.
+struct Ground {
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    backplane: Arc<Backplane>,
+    degrade: Arc<Degrade>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    tasks: Tasks,
+    hub: Arc<Hub>,
+}
+
+impl Chat {
+    /// Builds hub, router, writer and parts over what is given, and starts what runs beside commands.
+    pub fn start(parts: Parts) -> Arc<Self> {
+        let Parts { config, store, backplane: (backplane, notices), webhooks, degrade, metrics, clock, tasks, stop } =
+            parts;
+        let tasks = Tasks { tracker: tasks, stop };
+        let hub = start_hub(store.clone(), backplane.clone(), metrics.clone(), clock.clone(), &tasks);
+        let ground = Ground { config, store, backplane, degrade, metrics, clock, tasks, hub };
+        let Ground { config, store, degrade, metrics, tasks, hub, .. } = &ground;
+
+        let members = Arc::new(Members::new(store.clone(), degrade.clone()));
+        let unread = Arc::new(Unread::new(config.notifications.queue, metrics.clone()));
+        let growth = Arc::new(Growth::new(degrade.clone()));
+        let (rosters, comings) = RosterNews::new(hub.clone(), metrics.clone());
+        let observers = Observers { members: members.clone(), unread: unread.clone(), rosters, growth: growth.clone() };
+        let router = ground.router(observers);
+        let writer = ground.writer(router.clone());
+
+        let (loader, batches) = BatchLoader::new(store.clone());
+        let (users, newcomers) = UserUpserts::new(store.clone());
+        let statuses = Arc::new(Statuses::new(store.clone(), loader.clone()));
+        let typing = Arc::new(Typing::new(config.timing.typing_timeout, router.clone()));
+        let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone()));
+        let journal = Arc::new(ground.journal(writer.clone()));
+        let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
+        let subscriptions = Arc::new(ground.subscriptions(r, s, t, j, loader));
+        let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
+        let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
+        let personas = webhooks.persona.map(|webhook| {
+            let (s, w, r) = (store.clone(), writer, router.clone());
+            let (personas, questions) = Personas::new(webhook, s, w, r, metrics.clone(), tasks.clone());
+            tasks.spawn(personas.clone().run(questions));
+            personas
+        });
+
+        tasks.spawn(batches.run());
+        tasks.spawn(users.clone().run(newcomers));
+        tasks.spawn(typing.clone().run());
+        tasks.spawn(reconciler.clone().run());
+        tasks.spawn(ground.rosters(router.clone(), statuses).run(comings));
+        tasks.spawn(ground.notifications(router.clone(), unread, webhooks.notification).run());
+        tasks.spawn(ground.relay(growth, reconciler.clone()).run());
+        tasks.spawn(Notices { router: router.clone(), reconciler, presence: presence.clone() }.run(notices));
+        let Ground { store, degrade, metrics, .. } = ground;
+        let chat = Self {
+            store,
+            degrade,
+            metrics,
+            router,
+            journal,
+            members,
+            users,
+            connections,
+            subscriptions,
+            presence,
+            typing,
+            personas,
+        };
+        Arc::new(chat)
+    }
+}
+
+fn start_hub(
+    store: Arc<dyn Store>,
+    backplane: Arc<Backplane>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    Tasks { tracker, stop }: &Tasks,
+) -> Arc<Hub> {
+    let source = Arc::new(Entries { store, backplane });
+    let shards = std::thread::available_parallelism().map_or(1, usize::from);
+    Hub::start(shards, source, metrics, clock, tracker.clone(), stop.clone())
+}
+
+impl Ground {
+    fn router(&self, observers: Observers) -> Arc<Router> {
+        Arc::new(Router::new(self.hub.clone(), self.backplane.clone(), self.clock.clone(), observers))
+    }
+
+    fn writer(&self, router: Arc<Router>) -> Arc<Writer> {
+        let committed = move |entries: Vec<Committed>| {
+            let event = |Committed { entry, origin }| Event::Entry { entry, origin };
+            router.dispatch(entries.into_iter().map(event).collect(), Origin::Committed);
+        };
+        let settings = WriterSettings { lanes: self.config.store.lanes, ..WriterSettings::default() };
+        let (store, metrics, degrade) = (self.store.clone(), self.metrics.clone(), self.degrade.clone());
+        let Tasks { tracker, stop } = &self.tasks;
+        Arc::new(Writer::start(store, settings, metrics, degrade, committed, tracker, stop.clone()))
+    }
+
+    fn journal(&self, writer: Arc<Writer>) -> Journal {
+        Journal {
+            writer,
+            backplane: self.backplane.clone(),
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            limits: self.config.limits.clone(),
+        }
+    }
+
+    fn subscriptions(
+        &self,
+        router: Arc<Router>,
+        statuses: Arc<Statuses>,
+        typing: Arc<Typing>,
+        journal: Arc<Journal>,
+        loader: BatchLoader,
+    ) -> Subscriptions {
+        let (hub, backplane, degrade) = (self.hub.clone(), self.backplane.clone(), self.degrade.clone());
+        let outbox_bytes = self.config.limits.outbox_bytes;
+        Subscriptions {
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            hub: self.hub.clone(),
+            router,
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            follows: Arc::new(Follows { hub, backplane, degrade, loader }),
+            replayer: Arc::new(Replayer { hub: self.hub.clone(), tasks: self.tasks.clone(), outbox_bytes }),
+            journal,
+            statuses,
+            typing,
+            limits: self.config.limits.clone(),
+            open_conversations: self.config.open_conversations,
+        }
+    }
+
+    fn connections(
+        &self,
+        subscriptions: Arc<Subscriptions>,
+        typing: Arc<Typing>,
+        users: Arc<UserUpserts>,
+    ) -> Connections {
+        Connections {
+            node: self.config.node.clone(),
+            backplane: self.backplane.clone(),
+            subscriptions,
+            typing,
+            users,
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    fn presence(&self, router: Arc<Router>, statuses: Arc<Statuses>, users: Arc<UserUpserts>) -> Presence {
+        Presence {
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            router,
+            degrade: self.degrade.clone(),
+            statuses,
+            users,
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn rosters(&self, router: Arc<Router>, statuses: Arc<Statuses>) -> Rosters {
+        Rosters { backplane: self.backplane.clone(), statuses, router }
+    }
+
+    fn notifications(&self, router: Arc<Router>, unread: Arc<Unread>, webhook: Option<Webhook>) -> Notifications {
+        Notifications {
+            unread,
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            router,
+            metrics: self.metrics.clone(),
+            webhook,
+        }
+    }
+
+    fn relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>) -> Relay {
+        Relay {
+            node: self.config.node.clone(),
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            hub: self.hub.clone(),
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            growth,
+            reconciler,
+        }
+    }
+}

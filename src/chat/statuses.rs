@@ -1,0 +1,56 @@
+//! How users wish to be seen.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use super::{batch_loader::BatchLoader, ttl_cache::TtlCache};
+use crate::{
+    model::{Status, UserId},
+    store::Store,
+};
+
+/// How long a status that was read may be trusted.
+const STATUS_TTL: Duration = Duration::from_secs(5);
+/// Statuses remembered.
+const REMEMBERED_MAX: usize = 50_000;
+
+/// Statuses, as they were a moment ago.
+pub(super) struct Statuses {
+    store: Arc<dyn Store>,
+    loader: BatchLoader,
+    recent: TtlCache<UserId, Status>,
+}
+
+impl Statuses {
+    pub(super) fn new(store: Arc<dyn Store>, loader: BatchLoader) -> Self {
+        Self { store, loader, recent: TtlCache::new(STATUS_TTL, REMEMBERED_MAX) }
+    }
+
+    /// How a user wishes to be seen; where the store can't say, as anybody.
+    pub(super) async fn of(&self, user: &UserId) -> Status {
+        if let Some(known) = self.recent.get(user) {
+            return known;
+        }
+        match self.loader.status(user).await {
+            Some(status) => {
+                self.recent.learn(user.clone(), status);
+                status
+            }
+            None => Status::default(),
+        }
+    }
+
+    /// Notes a status that was just stored.
+    pub(super) fn learn(&self, user: UserId, status: Status) {
+        self.recent.learn(user, status);
+    }
+
+    /// Those of these users who don't wish to be invisible.
+    pub(super) async fn visible(&self, mut users: Vec<UserId>) -> Vec<UserId> {
+        if let Ok(statuses) = self.store.statuses(&users).await {
+            let invisible = statuses.into_iter().filter(|(_, status, _)| *status == Status::Invisible);
+            let invisible: HashSet<UserId> = invisible.map(|(user, ..)| user).collect();
+            users.retain(|user| !invisible.contains(user));
+        }
+        users
+    }
+}

@@ -1,0 +1,68 @@
+//! How dialects close, and how soon what they say may be dropped.
+
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use crate::{
+    model::{CloseReason, Ephemeral, Occurrence, Reject},
+    outbox::Class,
+};
+
+/// Close codes that every dialect shares (RFC 6455, section 7.4.1, and the registry it began).
+pub(super) mod code {
+    pub(in crate::dialect) const PROTOCOL: u16 = 1002;
+    pub(in crate::dialect) const UNSUPPORTED: u16 = 1003;
+    pub(in crate::dialect) const NOT_UTF8: u16 = 1007;
+    pub(in crate::dialect) const POLICY: u16 = 1008;
+    pub(in crate::dialect) const TOO_LARGE: u16 = 1009;
+    pub(in crate::dialect) const RESTART: u16 = 1012;
+    pub(in crate::dialect) const TRY_LATER: u16 = 1013;
+}
+
+/// How a close is worded that has nothing to do with a dialect; none where the other side is gone.
+pub(super) fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+    Some(match reason {
+        CloseReason::ClientLeft => return None,
+        CloseReason::Binary => (code::UNSUPPORTED, "Text frames only".into()),
+        CloseReason::TooLarge => (code::TOO_LARGE, "Message too large".into()),
+        CloseReason::NotUtf8 => (code::NOT_UTF8, "Not UTF-8".into()),
+        CloseReason::Protocol => (code::PROTOCOL, "Protocol error".into()),
+        CloseReason::Silent => (code::POLICY, "No answer to ping".into()),
+        CloseReason::TooSlow => (code::POLICY, "Too slow: reconnect and resume".into()),
+        CloseReason::Flood => (code::POLICY, "Too many frames".into()),
+        CloseReason::TokenExpired => (code::POLICY, "Token expired".into()),
+        CloseReason::Refused(reject) => (code::POLICY, reject.to_string().into()),
+        CloseReason::Restart(after) => {
+            (code::RESTART, format!("Restarting, retry after {} ms", after.as_millis()).into())
+        }
+    })
+}
+
+/// How the seeds' dialects close: with 1008 and the reason in words, or 1013 where it is worth another try.
+pub(super) fn seed_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+    match reason {
+        CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
+            Some((code::TRY_LATER, "Try again later".into()))
+        }
+        _ => common_close(reason),
+    }
+}
+
+/// How soon an occurrence may be dropped for a slow reader.
+pub(super) fn class_of(occurrence: &Occurrence) -> Class {
+    let mut kind = DefaultHasher::new();
+    occurrence.log.hash(&mut kind);
+    std::mem::discriminant(&occurrence.what).hash(&mut kind);
+    match &occurrence.what {
+        Ephemeral::Typing { .. } => return Class::Typing,
+        Ephemeral::Listening { user, .. }
+        | Ephemeral::Audience { user, .. }
+        | Ephemeral::Presence { user, .. }
+        | Ephemeral::Receipt { user, .. } => {
+            user.hash(&mut kind);
+        }
+    }
+    Class::State(kind.finish())
+}
