@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use tracing_subscriber::filter::Targets;
 
 use crate::model::NodeId;
 
@@ -98,8 +99,8 @@ pub struct Config {
 /// What is logged, and how.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// The filter, checked.
-    pub filter: String,
+    /// Levels by module.
+    pub filter: Targets,
     /// How lines look.
     pub format: LogFormat,
 }
