@@ -5,13 +5,16 @@ CARGO := cargo
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check fmt lint doc unit test tests conformance torture deploy deny image bench
+.PHONY: help run release setup check fmt lint doc unit test tests conformance torture deploy deny image bench
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Build a release and start `switchboard dev`: needs Rust and a C compiler, nothing else
-	$(CARGO) run --release --locked -- dev
+run: ## Build quickly and start `switchboard dev`: needs Rust and a C compiler, nothing else
+	$(CARGO) run --profile quick --locked -- dev
+
+release: ## Build target/release/switchboard, fully optimised, as the image has it
+	$(CARGO) build --release --locked
 
 setup: ## Install what the tests need and is lacking (Debian, Ubuntu), or say what it is
 	scripts/setup.sh

@@ -15,7 +15,7 @@ use std::{
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::subscriber::set_global_default;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt};
+use tracing_subscriber::{fmt, layer::SubscriberExt};
 
 mod check;
 mod dev;
@@ -165,14 +165,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
 }
 
 fn start_logging(config: &LogConfig) {
-    // The filter was parsed before; should that ever differ, the default is better than none.
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_default();
     let json = match config.format {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
         LogFormat::Auto => !stderr().is_terminal(),
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(config.filter.clone());
     let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
     // Set without the bridge from the `log` crate: libraries log frames and queries there, with what users wrote and
     // with tokens. A second start of logging, in a test, keeps the first.

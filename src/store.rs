@@ -12,6 +12,7 @@ use crate::model::{
     Seq, Status, Timestamp, UserId,
 };
 
+mod migrations;
 mod postgres;
 mod row;
 mod sqlite;

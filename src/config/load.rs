@@ -9,8 +9,7 @@ use std::{
 };
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use rand::RngCore;
-use tracing_subscriber::EnvFilter;
+use rand::Rng;
 
 use super::{
     parse,
@@ -390,10 +389,7 @@ fn read_timing(reader: &mut Reader<'_>) -> Timing {
 }
 
 fn read_log(reader: &mut Reader<'_>) -> Option<LogConfig> {
-    let filter = reader.read(&set::LOG, |text| match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("must be a level, or a list of module=level".to_owned()),
-    });
+    let filter = reader.read(&set::LOG, parse::log_filter);
     let format = reader.read(&set::LOG_FORMAT, |text| match text {
         "auto" => Ok(LogFormat::Auto),
         "json" => Ok(LogFormat::Json),

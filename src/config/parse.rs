@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tracing_subscriber::filter::Targets;
 
 /// The unit of minutes, as it is written behind a number.
 pub(super) const MINUTES: &str = "m";
@@ -148,6 +149,17 @@ pub fn read_postgres_url(url: &str) -> Result<tokio_postgres::Config, tokio_post
     url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require").parse()
 }
 
+/// A level, or levels by module.
+pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
+    let wanted = || "must be a level, or a list of module=level".to_owned();
+    let items: Vec<&str> = items(text).collect();
+    // What is in brackets would filter by field, which is neither documented nor tested.
+    if items.is_empty() || text.contains('[') {
+        return Err(wanted());
+    }
+    items.join(",").parse().map_err(|_| wanted())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +196,19 @@ mod tests {
         assert_eq!(origins("https://A.example, http://localhost:3000").unwrap()[0], "https://a.example");
         assert!(origins("a.example").is_err() && origins("https://a.example/").is_err());
         assert!(origins("*").unwrap().is_empty());
+    }
+
+    #[test]
+    fn log_filters() {
+        use tracing::Level;
+        let filter = log_filter("warn, switchboard::http=debug").unwrap();
+        assert!(filter.would_enable("switchboard::http::rest", &Level::DEBUG));
+        assert!(!filter.would_enable("switchboard::http", &Level::TRACE));
+        assert!(filter.would_enable("redis", &Level::WARN) && !filter.would_enable("redis", &Level::INFO));
+        assert!(!log_filter("off").unwrap().would_enable("switchboard", &Level::ERROR));
+        for bad in [" , ", "switchboard=loud", "a=b=info", "switchboard[{user}]=debug"] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

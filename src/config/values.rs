@@ -9,6 +9,8 @@ use super::{
     secret::Secret,
     webhooks::{NotificationConfig, WebhookConfig},
 };
+use tracing_subscriber::filter::Targets;
+
 use crate::model::NodeId;
 
 /// All settings of a node.
@@ -53,8 +55,8 @@ pub struct Config {
 /// What is logged, and how.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// The filter, checked.
-    pub filter: String,
+    /// Levels by module.
+    pub filter: Targets,
     /// How lines look.
     pub format: LogFormat,
 }

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Access, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting, Within,
+    Access, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting, Within, migrations,
     row::direct_key,
 };
 use crate::{
@@ -29,10 +29,6 @@ use crate::{
 mod append;
 mod pages;
 mod queries;
-
-mod embedded {
-    refinery::embed_migrations!("migrations/sqlite");
-}
 
 /// Calls that may wait for a thread.
 const QUEUE: usize = 10_000;
@@ -147,9 +143,9 @@ impl Store for Sqlite {
     async fn migrate(&self) -> Result<usize, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let report = embedded::migrations::runner().run(connection);
-            let report = report.map(|report| report.applied_migrations().len());
-            let _gone = answer.send(report.map_err(|error| StoreError::Failed(error.to_string())));
+            let failed = |error: refinery_core::Error| StoreError::Failed(error.to_string());
+            let report = migrations::runner(migrations::SQLITE).and_then(|all| all.run(connection).map_err(failed));
+            let _gone = answer.send(report.map(|report| report.applied_migrations().len()));
         });
         let failed = |_| StoreError::Failed("the store's thread ended".into());
         self.writer.send(job).await.map_err(|_| StoreError::Failed("the store's thread ended".into()))?;

@@ -6,7 +6,7 @@ use bb8::ManageConnection;
 use tokio::time::timeout;
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{Postgres, Session, describe, queries::migrations};
+use super::{super::migrations, Postgres, Session, describe};
 use crate::{
     config::StoreConfig,
     degrade::{Examined, Fault, Finding},
@@ -90,11 +90,11 @@ async fn ask(session: &Session, sql: &str) -> Asked<Vec<Row>> {
 async fn pending(session: &mut Session) -> Asked<usize> {
     let applied = ask(session, "SELECT to_regclass('refinery_schema_history') IS NOT NULL").await?;
     if !applied.first().is_some_and(|row| row.get(0)) {
-        return Ok(migrations());
+        return Ok(migrations::POSTGRES.len());
     }
     let applied = ask(session, "SELECT count(*) FROM refinery_schema_history").await?;
     let applied = applied.first().map_or(0, |row| row.get::<_, i64>(0));
-    Ok(migrations().saturating_sub(usize::try_from(applied).unwrap_or(0)))
+    Ok(migrations::POSTGRES.len().saturating_sub(usize::try_from(applied).unwrap_or(0)))
 }
 
 /// Reads and writes as a node does. Nothing is committed.

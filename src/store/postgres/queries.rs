@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use super::{
     super::{
         Access, Authority, Direct, Ends, MessagesPage, NewEntry, Operation, Outcome, Store, StoreError, Waiting,
-        Within,
+        Within, migrations,
         row::{Columns, direct_key, inbox_entry},
     },
     Postgres, describe,
@@ -22,15 +22,6 @@ use crate::model::{
     Body, Conversation, ConversationId, Entry, LogId, Member, Message, NewConversation, NodeId, Notification, Pair,
     Seq, Status, Timestamp, UserId,
 };
-
-mod embedded {
-    refinery::embed_migrations!("migrations/postgres");
-}
-
-/// How many migrations there are.
-pub(super) fn migrations() -> usize {
-    embedded::migrations::runner().get_migrations().len()
-}
 
 /// The lock under which one node at a time migrates; any number that is this program's own.
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
@@ -156,7 +147,7 @@ impl Store for Postgres {
             let lock =
                 format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
             session.client.batch_execute(&lock).await.map_err(failed)?;
-            let report = embedded::migrations::runner().run_async(&mut session.client).await;
+            let report = migrations::runner(migrations::POSTGRES)?.run_async(&mut session.client).await;
             report.map(|report| report.applied_migrations().len()).map_err(|error| unreadable(&error))
         });
         migrating.await.unwrap_or_else(|_| Err(StoreError::Unavailable("migrations took too long".into())))

@@ -1,5 +1,7 @@
 //! A database that an older version filled keeps what it holds, and has what is new.
 
+use refinery_core::{Runner, Target, load_sql_migrations};
+
 use super::*;
 
 /// What the first version's own functions leave: 250 messages, the last ten of them replies to the first, an edit, a
@@ -35,29 +37,27 @@ const FILL_SQLITE: &str = "
 
 #[tokio::test]
 async fn the_first_version_migrates_on_postgres() {
-    mod first {
-        refinery::embed_migrations!("migrations/postgres");
-    }
     let url = Server::shared().await.database().await;
     let mut client = Server::shared().await.connect(url.rsplit('/').next().unwrap()).await;
-    let target = refinery::Target::Version(1);
-    first::migrations::runner().set_target(target).run_async(&mut client).await.unwrap();
+    first_version("migrations/postgres").run_async(&mut client).await.unwrap();
     client.batch_execute(FILL_POSTGRES).await.unwrap();
     migrates(Arc::new(unmigrated(&url).await)).await;
 }
 
 #[tokio::test]
 async fn the_first_version_migrates_on_sqlite() {
-    mod first {
-        refinery::embed_migrations!("migrations/sqlite");
-    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.db");
     let mut database = rusqlite::Connection::open(&path).unwrap();
-    first::migrations::runner().set_target(refinery::Target::Version(1)).run(&mut database).unwrap();
+    first_version("migrations/sqlite").run(&mut database).unwrap();
     database.execute_batch(FILL_SQLITE).unwrap();
     drop(database);
     migrates(Arc::new(Sqlite::open(&path, Arc::new(Metrics::new().unwrap())).unwrap())).await;
+}
+
+/// Applies the first of the migrations in a folder.
+fn first_version(folder: &str) -> Runner {
+    Runner::new(&load_sql_migrations(folder).unwrap()).set_target(Target::Version(1))
 }
 
 async fn migrates(store: Arc<dyn Store>) {

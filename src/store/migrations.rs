@@ -1,0 +1,55 @@
+//! The migrations of both databases, embedded in the program.
+//!
+//! They are listed by hand: refinery's macro, which lists them, compiles refinery and all that it needs a second time, for
+//! the compiler's use.
+
+use refinery_core::{Migration, Runner};
+
+use super::StoreError;
+
+/// A migration: its file's name without the ending, and its statements.
+type Embedded = (&'static str, &'static str);
+
+macro_rules! embedded {
+    ($folder:literal: $($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../migrations/", $folder, "/", $name, ".sql")))),*]
+    };
+}
+
+/// The migrations of PostgreSQL.
+pub(super) const POSTGRES: &[Embedded] = embedded!(
+    "postgres": "V1__first", "V2__threads_search_archive", "V3__notifications_from_the_log", "V4__notices",
+);
+
+/// The migrations of SQLite.
+pub(super) const SQLITE: &[Embedded] = embedded!(
+    "sqlite": "V1__first", "V2__threads_search_archive", "V3__notifications_from_the_log",
+);
+
+/// Applies those that a database lacks.
+///
+/// # Errors
+/// A name isn't one of a migration, which a test rules out.
+pub(super) fn runner(migrations: &[Embedded]) -> Result<Runner, StoreError> {
+    let migrations: Result<Vec<_>, _> = migrations.iter().map(|(name, sql)| Migration::unapplied(name, sql)).collect();
+    migrations.map(|migrations| Runner::new(&migrations)).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use refinery_core::load_sql_migrations;
+
+    use super::*;
+
+    #[test]
+    fn every_migration_in_the_folders_is_listed() {
+        for (folder, listed) in [("migrations/postgres", POSTGRES), ("migrations/sqlite", SQLITE)] {
+            let mut files = load_sql_migrations(folder).unwrap();
+            files.sort_by_key(Migration::version);
+            let with_checksum = |migration: &Migration| (migration.to_string(), migration.checksum());
+            let files: Vec<_> = files.iter().map(with_checksum).collect();
+            let listed: Vec<_> = runner(listed).unwrap().get_migrations().iter().map(with_checksum).collect();
+            assert_eq!(listed, files, "{folder}");
+        }
+    }
+}
