@@ -27,6 +27,7 @@ mod incarnation;
 mod keys;
 mod lease;
 mod limit;
+mod line;
 mod link;
 mod local;
 mod ops;
@@ -91,6 +92,7 @@ impl From<&Config> for Settings {
 pub struct Backplane {
     link: Arc<link::Link>,
     lease: Arc<lease::Lease>,
+    local: Arc<local::Local>,
     registry: Arc<registry::Registry>,
     who: who::Who,
     limiter: limit::Limiter,
@@ -118,8 +120,13 @@ impl Backplane {
         let process = wire::Process::new(&settings.node);
         let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };
         let grace = settings.presence_grace;
-        let registry = Arc::new(registry::Registry::new(link.clone(), lease.clone(), caps, grace, clock.clone()));
+        let local = Arc::new(local::Local::new(caps, grace));
+        let registry = registry::Registry::new(link.clone(), lease.clone(), local.clone(), caps, grace, clock.clone());
+        let registry = Arc::new(registry);
         let presence = presence::Presence {
+            link: link.clone(),
+            lease: lease.clone(),
+            local: local.clone(),
             registry: registry.clone(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
@@ -142,13 +149,13 @@ impl Backplane {
             });
             tasks.spawn(pump.run(era.clone(), stop.clone()));
             tasks.spawn(subscriber.clone().run(era.clone(), stop.clone()));
-            let (link, lease, registry) = (link.clone(), lease.clone(), registry.clone());
-            let watchdog = watchdog::Watchdog { link, lease, registry, degrade, metrics, clock, eras };
+            let (link, lease, local) = (link.clone(), lease.clone(), local.clone());
+            let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, eras };
             watchdog.start(era, tasks, stop).await;
         }
         let limiter = limit::Limiter::new(link.clone(), settings.window);
-        let who = who::Who { registry: registry.clone(), node: settings.node };
-        let backplane = Self { link, lease, registry, who, limiter, recent, publisher, subscriber };
+        let who = who::Who { link: link.clone(), lease: lease.clone(), local: local.clone(), node: settings.node };
+        let backplane = Self { link, lease, local, registry, who, limiter, recent, publisher, subscriber };
         Ok((Arc::new(backplane), receiver))
     }
 
@@ -260,13 +267,13 @@ impl Backplane {
 
     /// How many users are online on this node. From memory.
     pub fn users_here(&self) -> u64 {
-        self.registry.local.online_count()
+        self.local.online_count()
     }
 
     /// Takes the node's lease out, once all its connections were unregistered; while some are left it does nothing, so
     /// that other nodes reap them. To be called before `stop` is cancelled, as the last thing.
     pub async fn leave(&self) {
-        if !self.registry.local.is_empty() {
+        if !self.local.is_empty() {
             return;
         }
         let me = self.lease.me();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::{OnceCell, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -27,12 +27,15 @@ mod order;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod track;
 
 pub use delivery::hand_over_missed;
+pub use track::Opened;
 
 use delivery::Delivery;
 use order::Order;
 use shard::{Listener, Op, Shard};
+use track::{Stuck, Track};
 
 /// Locks over which logs are spread.
 const PARTITIONS: usize = 64;
@@ -57,26 +60,6 @@ pub trait Source: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("entries can't be read now")]
 pub struct SourceFailed;
-
-/// Whether a log that is followed was opened, so that its base is known; whoever comes first opens it.
-pub type Opened = Arc<OnceCell<()>>;
-
-/// A log this node follows.
-struct Track {
-    /// How many follow it.
-    followers: usize,
-    opened: Opened,
-    order: Order<Event>,
-    /// False until the order's base is known: until then entries are only heard of.
-    based: bool,
-    /// Listeners per shard.
-    attached: Box<[u32]>,
-    /// Listeners per dialect.
-    spoken: [u32; Dialect::COUNT],
-    /// The two members, where it is a direct conversation and a dialect asked.
-    pair: Option<Arc<Pair>>,
-    healing: bool,
-}
 
 /// Delivery on one node.
 pub struct Hub {
@@ -389,32 +372,5 @@ impl Hub {
 
     fn shard_of(&self, connection: ConnectionId) -> usize {
         self.hasher.hash_one(connection) as usize % self.shards.len()
-    }
-}
-
-/// A gap that withstands, counted for as long as this lives.
-struct Stuck(Arc<Metrics>);
-
-impl Stuck {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.gaps_stuck.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for Stuck {
-    fn drop(&mut self) {
-        self.0.gaps_stuck.dec();
-    }
-}
-
-impl Track {
-    /// Learns that the log reaches to `seq`, without the entry.
-    fn hear(&mut self, seq: Seq) {
-        if self.based {
-            self.order.learn(seq);
-        } else if seq > self.order.last() {
-            self.order = Order::after(seq);
-        }
     }
 }

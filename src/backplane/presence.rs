@@ -17,8 +17,9 @@ use super::{
     era::Era,
     incarnation::Incarnation,
     keys,
-    lease::Doubt,
-    link::{LinkError, Replies},
+    lease::{Doubt, Lease},
+    link::{Link, LinkError, Replies},
+    local::Local,
     ops::Op,
     registry::{Registry, Synced, add_listener, look_at, sync_call},
     scripts::CLAIM,
@@ -44,6 +45,9 @@ type Unheard = HashMap<UserId, Departure>;
 
 /// Departures, over all nodes where Redis is there, else on this one.
 pub(super) struct Presence {
+    pub(super) link: Arc<Link>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) local: Arc<Local>,
     pub(super) registry: Arc<Registry>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
@@ -53,7 +57,7 @@ pub(super) struct Presence {
 impl Presence {
     /// Sweeps and reaps until stopped.
     pub(super) async fn run(&self, eras: watch::Receiver<Era>, stop: CancellationToken) {
-        let lease = &self.registry.lease;
+        let lease = &self.lease;
         let (mut reap_at, mut unheard) = (Instant::now(), Unheard::new());
         loop {
             tokio::select! {
@@ -83,7 +87,7 @@ impl Presence {
 
     /// Departures as this node alone knows them: told where it is on its own, else left to Redis.
     async fn sweep_here(&self, unheard: &mut Unheard) {
-        let departures = self.registry.local.departures(Instant::now());
+        let departures = self.local.departures(Instant::now());
         if self.degrade.mode(Feature::Presence) == Mode::Shared {
             return;
         }
@@ -97,7 +101,7 @@ impl Presence {
     /// Without a Redis there are no other nodes to be told.
     fn note_unheard(&self, unheard: &mut Unheard, departure: &Departure) {
         let user = &departure.user;
-        if self.registry.link.client().is_none() || unheard.len() >= UNHEARD_MAX && !unheard.contains_key(user) {
+        if self.link.client().is_none() || unheard.len() >= UNHEARD_MAX && !unheard.contains_key(user) {
             return;
         }
         let known = unheard.entry(user.clone()).or_insert_with(|| Departure {
@@ -122,7 +126,7 @@ impl Presence {
                     pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(format!("r/{room}"));
                 }
             }
-            let mut replies = self.registry.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+            let mut replies = self.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
             let mut index = 0..;
             let mut gone = || index.next().is_some_and(|index| replies.take(index) == Ok(false));
             let still = some.into_iter().map(|mut departure| {
@@ -143,9 +147,9 @@ impl Presence {
 
     /// Claims departures whose grace is over.
     async fn sweep(&self) -> Result<(), LinkError> {
-        let link = &self.registry.link;
+        let link = &self.link;
         loop {
-            let now = self.registry.lease.redis_micros();
+            let now = self.lease.redis_micros();
             let mut pipeline = Pipeline::new();
             pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
             let members: Vec<String> = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?.take(0)?;
@@ -214,7 +218,7 @@ impl Presence {
         if first_check == 0 {
             return Ok(());
         }
-        let mut replies = self.registry.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+        let mut replies = self.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
         let (mut back, mut index) = (Pipeline::new(), first_check..);
         let mut is_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
         for Departure { user, left, .. } in departures {
@@ -230,14 +234,14 @@ impl Presence {
 
     /// Removes a dead node's connections; its users depart at once, each told by exactly one node.
     async fn reap(&self, node: &Incarnation) -> Result<(), LinkError> {
-        let link = &self.registry.link;
+        let link = &self.link;
         let mut pipeline = Pipeline::new();
         pipeline.cmd("ZSCORE").arg(keys::NODES).arg(node.as_str());
         // The lease may have been renewed since this node last looked.
         let Some(out): Option<f64> = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)? else {
             return Ok(());
         };
-        if out as i64 + REAP_MARGIN_MILLIS > self.registry.lease.redis_micros() / 1_000 {
+        if out as i64 + REAP_MARGIN_MILLIS > self.lease.redis_micros() / 1_000 {
             return Ok(());
         }
         let (key, mut cursor, mut removed) = (keys::node_users(node), 0_u64, 0);
@@ -270,7 +274,7 @@ impl Presence {
             sync_call(&mut pipeline, user, (node, None), None, Duration::ZERO);
             CLAIM.call(&mut pipeline, &keys::entry(user));
         }
-        let mut replies = self.registry.link.run(Op::Reap, node.as_str(), &pipeline).await?;
+        let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;
         let synced = (0..users.len()).filter_map(|n| Synced::take(&mut replies, 2 * n).ok());
         let removed = synced.map(|synced| synced.removed).sum();
         self.take_claims(users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user)), replies).await?;
@@ -283,6 +287,6 @@ impl Presence {
     }
 
     async fn order(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
-        self.registry.link.run(Op::Sweep, keys::LEAVING, pipeline).await.map(|_| ())
+        self.link.run(Op::Sweep, keys::LEAVING, pipeline).await.map(|_| ())
     }
 }

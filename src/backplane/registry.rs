@@ -21,6 +21,7 @@ use super::{
     incarnation::Incarnation,
     keys,
     lease::Lease,
+    line::{Line, parse_lines},
     link::{Link, LinkError, Replies},
     local::{Caps, Held, Local, Share},
     ops::Op,
@@ -51,14 +52,6 @@ struct Summary<'a> {
     server_id: &'a NodeId,
 }
 
-/// A connection as Redis holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) id: ConnectionId,
-    pub(super) holder: Incarnation,
-    pub(super) since: Timestamp,
-}
-
 /// What `sync.lua` says of a user.
 #[derive(Debug)]
 pub(super) struct Synced {
@@ -70,20 +63,27 @@ pub(super) struct Synced {
 
 /// The registry.
 pub(super) struct Registry {
-    pub(super) link: Arc<Link>,
-    pub(super) lease: Arc<Lease>,
-    pub(super) local: Local,
-    pub(super) caps: Caps,
-    pub(super) grace: Duration,
-    pub(super) clock: Clock,
+    link: Arc<Link>,
+    lease: Arc<Lease>,
+    local: Arc<Local>,
+    caps: Caps,
+    grace: Duration,
+    clock: Clock,
     /// Users of whom Redis may hold something else than this node; true where a departure was told meanwhile.
     soiled: Mutex<HashMap<UserId, bool>>,
 }
 
 impl Registry {
     /// An empty one.
-    pub(super) fn new(link: Arc<Link>, lease: Arc<Lease>, caps: Caps, grace: Duration, clock: Clock) -> Self {
-        Self { link, lease, local: Local::new(caps, grace), caps, grace, clock, soiled: Mutex::default() }
+    pub(super) fn new(
+        link: Arc<Link>,
+        lease: Arc<Lease>,
+        local: Arc<Local>,
+        caps: Caps,
+        grace: Duration,
+        clock: Clock,
+    ) -> Self {
+        Self { link, lease, local, caps, grace, clock, soiled: Mutex::default() }
     }
 
     /// Adds a connection; true where its user thereby came online.
@@ -363,18 +363,6 @@ pub(super) fn look_at(pipeline: &mut Pipeline, user: &UserId, due: i64) {
 pub(super) fn add_listener(pipeline: &mut Pipeline, conversation: &ConversationId, user: &UserId) {
     let key = keys::audience(conversation);
     pipeline.cmd("SADD").arg(&key).arg(user.as_str()).cmd("EXPIRE").arg(&key).arg(2 * ENTRY_TTL);
-}
-
-/// Reads the connections in a registry entry.
-pub(super) fn parse_lines(lines: &str) -> Vec<Line> {
-    let parse = |line: &str| {
-        let mut words = line.split(' ');
-        let id = ConnectionId::parse(words.next()?).ok()?;
-        let holder = Incarnation::parse(words.next()?)?;
-        let since = Timestamp::from_micros(words.next()?.parse().ok()?);
-        Some(Line { id, holder, since })
-    };
-    lines.lines().filter_map(parse).collect()
 }
 
 /// Who is back, as others see it: they were told that the user had gone, or never that they had come.

@@ -14,8 +14,8 @@ use super::{
     keys,
     lease::Lease,
     link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT},
+    local::Local,
     ops::Op,
-    registry::Registry,
 };
 use crate::{
     degrade::{self, Degrade, Part},
@@ -33,7 +33,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 pub(super) struct Watchdog {
     pub(super) link: Arc<Link>,
     pub(super) lease: Arc<Lease>,
-    pub(super) registry: Arc<Registry>,
+    pub(super) local: Arc<Local>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
@@ -105,7 +105,7 @@ impl Watchdog {
     }
 
     async fn new_era(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
-        let taken = self.lease.take(&self.link, on, self.registry.local.connections()).await?;
+        let taken = self.lease.take(&self.link, on, self.local.connections()).await?;
         self.eras.send_modify(|era| {
             era.number += 1;
             era.since = Instant::now();
@@ -175,7 +175,7 @@ impl Watchdog {
 
     async fn renew_and_probe(&self, connections: &mut [MultiplexedConnection], all: bool) -> Result<(), LinkError> {
         let (first, rest) = connections.split_first_mut().ok_or(LinkError::Down)?;
-        if self.lease.renew(&self.link, first, self.registry.local.connections()).await? {
+        if self.lease.renew(&self.link, first, self.local.connections()).await? {
             self.metrics.lease_renewals.inc();
         } else {
             self.lost_lease(first).await?;

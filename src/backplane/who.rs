@@ -7,9 +7,11 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 use super::{
     incarnation::Incarnation,
     keys,
-    link::{LinkError, Replies},
+    lease::Lease,
+    line::parse_lines,
+    link::{Link, LinkError, Replies},
+    local::Local,
     ops::Op,
-    registry::{Registry, parse_lines},
     types::NodeInfo,
 };
 use crate::model::{ConnectionInfo, ConversationId, NodeId, UserId};
@@ -21,7 +23,9 @@ const AUDIENCE_MAX: usize = 1_000;
 
 /// The questions.
 pub(super) struct Who {
-    pub(super) registry: Arc<Registry>,
+    pub(super) link: Arc<Link>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) local: Arc<Local>,
     pub(super) node: NodeId,
 }
 
@@ -29,19 +33,19 @@ impl Who {
     /// Who of these is online, in their order; for a while after a goodbye a user still is.
     pub(super) async fn online(&self, users: &[UserId]) -> Vec<bool> {
         let ask = |user: &UserId| redis::cmd("EXISTS").arg(keys::entry(user)).take();
-        self.each(users, ask, |user| self.registry.local.online(user)).await
+        self.each(users, ask, |user| self.local.online(user)).await
     }
 
     /// Who of these has a connection right now, in their order.
     pub(super) async fn connected(&self, users: &[UserId]) -> Vec<bool> {
         let ask = |user: &UserId| redis::cmd("HEXISTS").arg(keys::entry(user)).arg("c").take();
-        self.each(users, ask, |user| self.registry.local.is_connected(user)).await
+        self.each(users, ask, |user| self.local.is_connected(user)).await
     }
 
     /// Asks the same of each user, which holds for those who are connected to this node: Redis, or where it can't be asked
     /// this node.
     async fn each(&self, users: &[UserId], ask: impl Fn(&UserId) -> Cmd, local: impl Fn(&UserId) -> bool) -> Vec<bool> {
-        let mut answers: Vec<bool> = users.iter().map(|user| self.registry.local.is_connected(user)).collect();
+        let mut answers: Vec<bool> = users.iter().map(|user| self.local.is_connected(user)).collect();
         let elsewhere: Vec<usize> = (0..users.len()).filter(|index| !answers[*index]).collect();
         for batch in elsewhere.chunks(BATCH) {
             let mut pipeline = Pipeline::new();
@@ -65,7 +69,7 @@ impl Who {
         scan.arg(keys::ONLINE).arg(cursor).arg("COUNT").arg(limit.max(1));
         match self.ask::<(u64, Vec<String>)>(scan).await {
             Ok((next, users)) => (parse_users(&users), next),
-            Err(_) => self.registry.local.online_page(cursor, limit.max(1)),
+            Err(_) => self.local.online_page(cursor, limit.max(1)),
         }
     }
 
@@ -73,7 +77,7 @@ impl Who {
     pub(super) async fn online_count(&self) -> u64 {
         let mut count = redis::cmd("SCARD");
         count.arg(keys::ONLINE);
-        self.ask(count).await.unwrap_or_else(|_| self.registry.local.online_count())
+        self.ask(count).await.unwrap_or_else(|_| self.local.online_count())
     }
 
     /// Who listens to a conversation.
@@ -82,7 +86,7 @@ impl Who {
         some.arg(keys::audience(conversation)).arg(AUDIENCE_MAX);
         match self.ask::<Vec<String>>(some).await {
             Ok(users) => parse_users(&users),
-            Err(_) => self.registry.local.audience(conversation, AUDIENCE_MAX),
+            Err(_) => self.local.audience(conversation, AUDIENCE_MAX),
         }
     }
 
@@ -94,7 +98,7 @@ impl Who {
             Ok(fields) => {
                 fields.iter().filter_map(|field| ConversationId::parse(field.strip_prefix("r/")?).ok()).collect()
             }
-            Err(_) => self.registry.local.joined(user),
+            Err(_) => self.local.joined(user),
         }
     }
 
@@ -111,7 +115,7 @@ impl Who {
                 info.flatten().collect()
             }
             Err(_) => {
-                let held = self.registry.local.connections_of(user).into_iter();
+                let held = self.local.connections_of(user).into_iter();
                 let node = || self.node.clone();
                 held.map(|one| ConnectionInfo { connection: one.id, node: node(), since: one.since }).collect()
             }
@@ -133,7 +137,7 @@ impl Who {
             return Ok(Vec::new());
         }
         let mut replies = self.ask_all(&pipeline).await?;
-        let now = self.registry.lease.redis_micros() as f64 / 1_000.0;
+        let now = self.lease.redis_micros() as f64 / 1_000.0;
         let info = leases.into_iter().enumerate().map(|(index, (life, out))| {
             let lease_left = Duration::try_from_secs_f64((out - now) / 1_000.0).unwrap_or_default();
             let node = life.node().ok_or(LinkError::Unexpected)?;
@@ -150,7 +154,7 @@ impl Who {
     }
 
     async fn ask_all(&self, pipeline: &Pipeline) -> Result<Replies, LinkError> {
-        self.registry.link.ask(Op::Presence, pipeline).await
+        self.link.ask(Op::Presence, pipeline).await
     }
 }
 
