@@ -11,6 +11,8 @@ mod conversations;
 mod cors;
 #[path = "rest/document.rs"]
 mod document;
+#[path = "rest/faces.rs"]
+mod faces;
 #[path = "rest/messages.rs"]
 mod messages;
 #[path = "rest/node.rs"]

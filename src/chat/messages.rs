@@ -10,10 +10,10 @@ use crate::{
     degrade::Feature,
     dialect::Joins,
     model::{
-        Body, ClientId, Content, ConversationId, Emoji, Identity, LogId, MessagePage, NewMessage, Pair, Reject, Reply,
-        Sent, Seq, Target, UserId,
+        Body, ClientId, Content, ConversationId, Emoji, EntrySeq, Identity, LogId, MessagePage, NewMessage, Page, Pair,
+        Reject, Reply, SearchTerms, Sent, Seq, Target, UserId,
     },
-    store::{AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, Within},
+    store::{AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, SearchScope},
 };
 
 impl Chat {
@@ -59,7 +59,7 @@ impl Chat {
         };
         let body = Body::Message {
             content: message.content.into(),
-            reply_to: message.reply_to,
+            reply_to: message.reply_to.map(EntrySeq::get),
             is_ai: false,
             edited_at: None,
             deleted: false,
@@ -187,8 +187,7 @@ impl Chat {
         self.needs(Feature::History)?;
         let read = self.store.messages(&conversation, &caller.identity.user, page).await;
         let (messages, total) = read.map_err(|error| unavailable(&error))?;
-        let MessagesPage { limit, offset, .. } = page;
-        Ok(Reply::History(MessagePage { conversation, messages, total, limit, offset }).into())
+        Ok(Reply::History(MessagePage { conversation, messages, total, page: page.page }).into())
     }
 
     pub(super) async fn show(
@@ -206,14 +205,13 @@ impl Chat {
     pub(super) async fn search(
         &self,
         caller: &Caller,
-        words: &str,
+        terms: &SearchTerms,
         conversation: Option<ConversationId>,
-        limit: u32,
-        offset: u32,
+        page: Page,
     ) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        let within = conversation.map_or_else(|| Within::Own(caller.identity.user.clone()), Within::One);
-        let found = self.store.search(&within, words, limit, offset).await;
+        let scope = conversation.map_or_else(|| SearchScope::Own(caller.identity.user.clone()), SearchScope::One);
+        let found = self.store.search(&scope, terms, page).await;
         Ok(Reply::Found(found.map_err(|error| unavailable(&error))?).into())
     }
 }

@@ -1,12 +1,12 @@
 //! Who is online where: for one user, and for operators.
 
 use super::{Answer, Caller, Chat};
-use crate::model::{NodeStats, Reply, Stats};
+use crate::model::{NodeStats, PageLimit, Reply, Stats};
 
 impl Chat {
     /// A page of those who are online and wish to be seen.
-    pub(super) async fn online(&self, cursor: u64, limit: u32) -> Answer {
-        let (users, next) = self.backplane.online_page(cursor, limit).await;
+    pub(super) async fn online(&self, cursor: u64, limit: PageLimit) -> Answer {
+        let (users, next) = self.backplane.online_page(cursor, limit.get()).await;
         let users = self.visible(users).await;
         let count = self.backplane.online_count().await;
         Reply::Online { users, count, next: (next != 0).then_some(next) }.into()

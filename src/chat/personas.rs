@@ -13,15 +13,15 @@ use super::{Answer, Begun, Caller, Chat};
 use crate::{
     dialect::Asked,
     model::{
-        Body, ClientId, Content, ConversationId, Entry, EntryId, Ephemeral, InvalidContent, LogId, Reject, Reply, Sent,
-        Seq, Timestamp, UserId,
+        Body, ClientId, Content, ConversationId, Entry, EntryId, Ephemeral, InvalidContent, LogId, Page, PageLimit,
+        Reject, Reply, Sent, Seq, Timestamp, UserId,
     },
     store::{AppendError, Authority, MessagesPage, NewEntry, StoreError},
     webhook::{Backoff, Failure, Queued, Webhook},
 };
 
 /// Messages before the one to be answered that a persona is shown.
-const HISTORY: u32 = 20;
+const HISTORY: PageLimit = PageLimit::at_most(20);
 /// How often an answer is tried to be stored, with pauses that begin and end with about these.
 const STORE_TRIES: u32 = 6;
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -156,7 +156,7 @@ impl Chat {
         if sent.duplicate && self.was_answered(&conversation, question).await? {
             return Ok(());
         }
-        let page = MessagesPage { before: Some(sent.seq), limit: HISTORY, ..MessagesPage::default() };
+        let page = MessagesPage { before: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
         let (mut before, _) = self.store.messages(&conversation, persona, page).await?;
         before.reverse();
         let identity = &question.caller.identity;
@@ -182,7 +182,7 @@ impl Chat {
     /// Whether an earlier try of the same message has its answer.
     async fn was_answered(&self, conversation: &ConversationId, question: &Question) -> Result<bool, StoreError> {
         let Question { persona, sent, .. } = question;
-        let page = MessagesPage { thread: Some(sent.seq), limit: HISTORY, ..MessagesPage::default() };
+        let page = MessagesPage { thread: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
         let (replies, _) = self.store.messages(conversation, persona, page).await?;
         let answers = |entry: &Entry| {
             entry.sender == *persona

@@ -10,7 +10,8 @@ use crate::{
     backplane::{Departure, Registration, Return, Scope, TooMany},
     degrade::Feature,
     model::{
-        ConversationId, Ephemeral, Event, Identity, LogId, Occurrence, Presence, Reject, Reply, Seq, Status, UserId,
+        ConversationId, Ephemeral, Event, Identity, Listed, LogId, Occurrence, Page, Presence, Reject, Reply, Seq,
+        Status, UserId,
     },
 };
 
@@ -196,13 +197,13 @@ impl Chat {
         }
     }
 
-    pub(super) async fn notifications(&self, caller: &Caller, limit: u32, offset: u32) -> Result<Answer, Reject> {
+    pub(super) async fn notifications(&self, caller: &Caller, page: Page) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        let read = self.store.notifications(&caller.identity.user, limit, offset).await;
+        let read = self.store.notifications(&caller.identity.user, page).await;
         Ok(Reply::Notifications(read.map_err(|error| unavailable(&error))?).into())
     }
 
-    pub(super) async fn read_notifications(&self, caller: &Caller, ids: Option<Vec<i64>>) -> Result<Answer, Reject> {
+    pub(super) async fn read_notifications(&self, caller: &Caller, ids: Option<Listed<i64>>) -> Result<Answer, Reject> {
         self.needs(Feature::Append)?;
         let read = self.store.read_notifications(&caller.identity.user, ids.as_deref()).await;
         read.map_err(|error| unavailable(&error))?;

@@ -9,7 +9,7 @@ use hyper::{
 use serde::Serialize;
 
 use super::{Payload, gate::Refusal};
-use crate::model::Reject;
+use crate::model::{OutOfBounds, Reject};
 
 /// When a client whose request can't be served now may come back.
 const SOON: Duration = Duration::from_secs(1);
@@ -148,6 +148,12 @@ impl From<Reject> for Problem {
 const BEARER_INVALID: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 const BEARER_EXPIRED: HeaderValue =
     HeaderValue::from_static("Bearer error=\"invalid_token\", error_description=\"expired\"");
+
+impl From<OutOfBounds> for Problem {
+    fn from(error: OutOfBounds) -> Self {
+        Reject::from(error).into()
+    }
+}
 
 /// What each refusal of the gate is over HTTP.
 impl From<Refusal> for Problem {

@@ -15,7 +15,7 @@ use crate::{
     chat::{Answer, Begun, Caller},
     config::Secret,
     dialect::Joins,
-    model::Seq,
+    model::{Seq, SinceSeq},
     outbox::{Frame, Signal, Woken},
 };
 
@@ -228,7 +228,7 @@ impl Open {
                 let room = self.waiting.len() < self.broker.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != Joins::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
-                    self.waiting.push_back(Command::Join { conversation, since: Some(since) });
+                    self.waiting.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
                 }
                 Ok(())
             }

@@ -6,7 +6,7 @@ use bb8::ManageConnection;
 use tokio::time::timeout;
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{Postgres, Session, describe, queries::migrations};
+use super::{Postgres, Session, describe, lifecycle::migrations};
 use crate::{
     config::StoreConfig,
     degrade::{Examined, Fault, Finding},
