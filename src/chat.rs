@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Command, Identity, Reject, Reply, Seq},
+    model::{Command, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq},
     store::{MessagesPage, Store},
 };
 
@@ -166,38 +166,43 @@ impl Chat {
         let done = match command {
             Command::Send(message) => return self.send(caller, message).await,
             Command::Edit { conversation, target, content, client_id } => {
-                return self.edit(&caller, &conversation, target, content, client_id);
+                return self.edit(&caller, &conversation, target.get(), content, client_id);
             }
             Command::Delete { conversation, target, client_id } => {
-                return self.delete(&caller, &conversation, target, client_id);
+                return self.delete(&caller, &conversation, target.get(), client_id);
             }
             Command::React { conversation, target, emoji, active, client_id } => {
-                return self.react(&caller, &conversation, target, emoji, active, client_id);
+                return self.react(&caller, &conversation, target.get(), emoji, active, client_id);
             }
-            Command::Join { conversation, since } => self.subscriptions.join(&caller, &conversation, since).await,
+            Command::Join { conversation, since } => {
+                self.subscriptions.join(&caller, &conversation, since.map(SinceSeq::get)).await
+            }
             Command::Leave { conversation } => self.subscriptions.leave(&caller, &conversation).await.map(Answer::from),
-            Command::Sync { cursors } => self.subscriptions.sync(&caller, cursors).await,
+            Command::Sync { cursors } => {
+                let cursors = cursors.into_iter().map(|(conversation, since)| (conversation, since.get())).collect();
+                self.subscriptions.sync(&caller, cursors).await
+            }
             Command::Typing { conversation, active } => Ok(self.typing.say(&caller, &conversation, active)),
-            Command::Read { conversation, delivered, read } => self.read(&caller, &conversation, delivered, read).await,
-            Command::Presence { users } => self.presence.of(users).await,
+            Command::Read { conversation, delivered, read } => {
+                let (delivered, read) = (delivered.map(EntrySeq::get), read.map(EntrySeq::get));
+                self.read(&caller, &conversation, delivered, read).await
+            }
+            Command::Presence { users } => self.presence.of(users.into()).await,
             Command::SetStatus { status } => self.presence.set_status(&caller, status).await,
-            Command::History { conversation, before, thread, limit, offset } => {
-                self.history(&caller, conversation, MessagesPage { before, thread, limit, offset }).await
+            Command::History { conversation, before, thread, page } => {
+                let (before, thread) = (before.map(EntrySeq::get), thread.map(EntrySeq::get));
+                self.history(&caller, conversation, MessagesPage { before, thread, page }).await
             }
-            Command::Show { conversation, target } => self.show(&caller, &conversation, target).await,
-            Command::Search { words, conversation, limit, offset } => {
-                self.search(&caller, &words, conversation, limit, offset).await
-            }
+            Command::Show { conversation, target } => self.show(&caller, &conversation, target.get()).await,
+            Command::Search { terms, conversation, page } => self.search(&caller, &terms, conversation, page).await,
             Command::Ping => Ok(Reply::Pong.into()),
             Command::Create(new) => self.create(&caller, new).await,
-            Command::Conversations { archived, limit, offset } => {
-                self.conversations(&caller, archived, limit, offset).await
-            }
+            Command::Conversations { archived, page } => self.conversations(&caller, archived, page).await,
             Command::Archive { conversation, archived } => self.archive(&caller, &conversation, archived).await,
             Command::Describe { conversation } => self.describe(&caller, &conversation).await,
             Command::AddMembers { conversation, users } => self.add_members(&caller, &conversation, users).await,
             Command::RemoveMember { conversation, user } => self.remove_member(&caller, &conversation, user).await,
-            Command::Notifications { limit, offset } => self.notifications(&caller, limit, offset).await,
+            Command::Notifications { page } => self.notifications(&caller, page).await,
             Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
             Command::Online { cursor, limit } => Ok(self.presence.online(cursor, limit).await),
             Command::Connections => Ok(self.connections.connections_of(&caller).await),

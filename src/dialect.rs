@@ -151,4 +151,34 @@ mod tests {
             assert_eq!(dialect.index(), at);
         }
     }
+
+    #[test]
+    fn every_dialect_refuses_the_same_numbers_and_lists() {
+        let room = ConversationId::parse("team").unwrap();
+        let refused =
+            |dialect: Dialect, frame: &str| dialect.decode(frame, Some(&room)).unwrap_err().reject.to_string();
+        for number in ["0", "-1", "1.5", "\"7\""] {
+            for (dialect, frame) in [
+                (Dialect::Native, r#"{"type":"send","conversation_id":"team","content":"x","reply_to":N}"#),
+                (Dialect::Direct, r#"{"type":"send_message","recipient_id":"bob","content":"x","reply_to":N}"#),
+                (Dialect::Rooms, r#"{"type":"send_message","data":{"content":"x","reply_to":N}}"#),
+                (Dialect::Conversation, r#"{"type":"message","content":"x","reply_to":N}"#),
+                (Dialect::Personas, r#"{"type":"send_message","conversation_id":"team","content":"x","reply_to":N}"#),
+            ] {
+                let text = refused(dialect, &frame.replace('N', number));
+                assert_eq!(text, "reply_to must be a whole number from 1 to 9223372036854775807", "{dialect:?}");
+            }
+        }
+        let users = serde_json::to_string(&vec!["u"; 1_001]).unwrap();
+        for (dialect, kind, join) in
+            [(Dialect::Native, "presence", "join"), (Dialect::Personas, "get_online_status", "join_conversation")]
+        {
+            let text = refused(dialect, &format!(r#"{{"type":"{kind}","user_ids":{users}}}"#));
+            assert_eq!(text, "user_ids has at most 1000 ids", "{dialect:?}");
+            let frame = format!(r#"{{"type":"{join}","conversation_id":"team","since_seq":-1}}"#);
+            let text = refused(dialect, &frame);
+            assert_eq!(text, "since_seq must be a whole number from 0 to 9223372036854775807", "{dialect:?}");
+            assert!(dialect.decode(&frame.replace("-1", "0"), None).is_ok());
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What the broker talks about: ids, commands, events, refusals. No I/O, and no name of any wire format.
 
+mod bounds;
 mod command;
 mod content;
 mod event;
@@ -7,11 +8,13 @@ mod ids;
 mod reject;
 mod reply;
 mod rights;
+mod search_terms;
 mod time;
 mod user;
 
+pub use bounds::{EntrySeq, GivenNumber, Listed, Offset, OutOfBounds, Page, PageLimit, SinceSeq};
 pub use command::{Command, NewConversation, NewMessage, Target};
-pub use content::{Content, Emoji, InvalidContent, MAX_CONTENT_CHARS};
+pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHARS};
 pub use event::{Body, Entry, Ephemeral, Event, Occurrence};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use reject::{CloseReason, Reject};
@@ -20,5 +23,6 @@ pub use reply::{
     Presence, Reactions, Reply, Resumed, Sent, Stats,
 };
 pub use rights::Right;
+pub use search_terms::{InvalidSearch, SearchTerms};
 pub use time::{Clock, Timestamp};
 pub use user::{Identity, Pair, Status};

@@ -6,19 +6,16 @@ use super::{
 };
 use crate::{
     degrade::Feature,
-    model::{Body, Conversation, ConversationId, ConversationKind, Identity, NewConversation, Reject, Reply, UserId},
+    model::{
+        Body, Conversation, ConversationId, ConversationKind, Identity, Listed, NewConversation, Page, Reject, Reply,
+        UserId,
+    },
     store::Authority,
 };
-
-/// Members that one request may name.
-const MEMBERS_MAX: usize = 1_000;
 
 impl Chat {
     pub(super) async fn create(&self, caller: &Caller, new: NewConversation) -> Result<Answer, Reject> {
         self.needs(Feature::Append)?;
-        if new.members.len() > MEMBERS_MAX {
-            return Err(Reject::Invalid("At most 1000 participants at a time".into()));
-        }
         let creator = &caller.identity.user;
         self.users.make_known(&caller.identity).await?;
         if let ([other], false, None) = (&new.members[..], new.is_group, &new.id) {
@@ -33,15 +30,9 @@ impl Chat {
         Ok(Reply::Created(conversation).into())
     }
 
-    pub(super) async fn conversations(
-        &self,
-        caller: &Caller,
-        archived: bool,
-        limit: u32,
-        offset: u32,
-    ) -> Result<Answer, Reject> {
+    pub(super) async fn conversations(&self, caller: &Caller, archived: bool, page: Page) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        let listed = self.store.conversations(&caller.identity.user, archived, limit, offset).await;
+        let listed = self.store.conversations(&caller.identity.user, archived, page).await;
         let (conversations, total) = listed.map_err(|error| unavailable(&error))?;
         Ok(Reply::Conversations(conversations, total).into())
     }
@@ -62,11 +53,8 @@ impl Chat {
         &self,
         caller: &Caller,
         id: &ConversationId,
-        users: Vec<UserId>,
+        users: Listed<UserId>,
     ) -> Result<Answer, Reject> {
-        if users.len() > MEMBERS_MAX {
-            return Err(Reject::Invalid("At most 1000 users at a time".into()));
-        }
         let conversation = self.group(id, &caller.identity).await?;
         for user in users {
             let authority = authority(&caller.identity);

@@ -10,10 +10,10 @@ use crate::{
     degrade::Feature,
     dialect::Joins,
     model::{
-        Body, ClientId, Content, ConversationId, Emoji, LogId, MessagePage, NewMessage, Pair, Reject, Reply, Seq,
-        Target, UserId,
+        Body, ClientId, Content, ConversationId, Emoji, EntrySeq, LogId, MessagePage, NewMessage, Page, Pair, Reject,
+        Reply, SearchTerms, Seq, Target, UserId,
     },
-    store::{Authority, MessagesPage, Within},
+    store::{Authority, MessagesPage, SearchScope},
 };
 
 impl Chat {
@@ -51,7 +51,7 @@ impl Chat {
         };
         let body = Body::Message {
             content: message.content.into(),
-            reply_to: message.reply_to,
+            reply_to: message.reply_to.map(EntrySeq::get),
             is_ai: false,
             edited_at: None,
             deleted: false,
@@ -128,8 +128,7 @@ impl Chat {
         self.needs(Feature::History)?;
         let read = self.store.messages(&conversation, &caller.identity.user, page).await;
         let (messages, total) = read.map_err(|error| unavailable(&error))?;
-        let MessagesPage { limit, offset, .. } = page;
-        Ok(Reply::History(MessagePage { conversation, messages, total, limit, offset }).into())
+        Ok(Reply::History(MessagePage { conversation, messages, total, page: page.page }).into())
     }
 
     pub(super) async fn show(
@@ -147,14 +146,13 @@ impl Chat {
     pub(super) async fn search(
         &self,
         caller: &Caller,
-        words: &str,
+        terms: &SearchTerms,
         conversation: Option<ConversationId>,
-        limit: u32,
-        offset: u32,
+        page: Page,
     ) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        let within = conversation.map_or_else(|| Within::Own(caller.identity.user.clone()), Within::One);
-        let found = self.store.search(&within, words, limit, offset).await;
+        let scope = conversation.map_or_else(|| SearchScope::Own(caller.identity.user.clone()), SearchScope::One);
+        let found = self.store.search(&scope, terms, page).await;
         Ok(Reply::Found(found.map_err(|error| unavailable(&error))?).into())
     }
 }

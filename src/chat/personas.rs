@@ -17,8 +17,8 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{
-        Body, ClientId, Content, ConversationId, Entry, EntryId, Ephemeral, InvalidContent, LogId, Reject, Reply, Sent,
-        Seq, Timestamp, UserId,
+        Body, ClientId, Content, ConversationId, Entry, EntryId, Ephemeral, InvalidContent, LogId, Page, PageLimit,
+        Reject, Reply, Sent, Seq, Timestamp, UserId,
     },
     outbox::Signal,
     store::{AppendError, Authority, MessagesPage, NewEntry, Store, StoreError, Writer},
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Messages before the one to be answered that a persona is shown.
-const HISTORY: u32 = 20;
+const HISTORY: PageLimit = PageLimit::at_most(20);
 /// How often an answer is tried to be stored, with pauses that begin and end with about these.
 const STORE_TRIES: u32 = 6;
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -183,7 +183,7 @@ impl Personas {
         if sent.duplicate && self.was_answered(&conversation, question).await? {
             return Ok(());
         }
-        let page = MessagesPage { before: Some(sent.seq), limit: HISTORY, ..MessagesPage::default() };
+        let page = MessagesPage { before: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
         let (mut before, _) = self.store.messages(&conversation, persona, page).await?;
         before.reverse();
         let identity = &question.caller.identity;
@@ -209,7 +209,7 @@ impl Personas {
     /// Whether an earlier try of the same message has its answer.
     async fn was_answered(&self, conversation: &ConversationId, question: &Question) -> Result<bool, StoreError> {
         let Question { persona, sent, .. } = question;
-        let page = MessagesPage { thread: Some(sent.seq), limit: HISTORY, ..MessagesPage::default() };
+        let page = MessagesPage { thread: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
         let (replies, _) = self.store.messages(conversation, persona, page).await?;
         let answers = |entry: &Entry| {
             entry.sender == *persona

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     backplane::{Backplane, Departure, Return},
     degrade::{Degrade, Feature},
-    model::{Clock, Ephemeral, LogId, Presence as Seen, Reject, Reply, Status, UserId},
+    model::{Clock, Ephemeral, LogId, PageLimit, Presence as Seen, Reject, Reply, Status, UserId},
     store::Store,
 };
 
@@ -98,8 +98,8 @@ impl Presence {
     }
 
     /// A page of those who are online and wish to be seen.
-    pub(super) async fn online(&self, cursor: u64, limit: u32) -> Answer {
-        let (users, next) = self.backplane.online_page(cursor, limit).await;
+    pub(super) async fn online(&self, cursor: u64, limit: PageLimit) -> Answer {
+        let (users, next) = self.backplane.online_page(cursor, limit.get()).await;
         let users = self.statuses.visible(users).await;
         let count = self.backplane.online_count().await;
         Reply::Online { users, count, next: (next != 0).then_some(next) }.into()

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     degrade::Feature,
-    model::{ConversationId, Ephemeral, LogId, Reject, Reply, Seq},
+    model::{ConversationId, Ephemeral, Listed, LogId, Page, Reject, Reply, Seq},
 };
 
 impl Chat {
@@ -50,13 +50,13 @@ impl Chat {
         }
     }
 
-    pub(super) async fn notifications(&self, caller: &Caller, limit: u32, offset: u32) -> Result<Answer, Reject> {
+    pub(super) async fn notifications(&self, caller: &Caller, page: Page) -> Result<Answer, Reject> {
         self.needs(Feature::History)?;
-        let read = self.store.notifications(&caller.identity.user, limit, offset).await;
+        let read = self.store.notifications(&caller.identity.user, page).await;
         Ok(Reply::Notifications(read.map_err(|error| unavailable(&error))?).into())
     }
 
-    pub(super) async fn read_notifications(&self, caller: &Caller, ids: Option<Vec<i64>>) -> Result<Answer, Reject> {
+    pub(super) async fn read_notifications(&self, caller: &Caller, ids: Option<Listed<i64>>) -> Result<Answer, Reject> {
         self.needs(Feature::Append)?;
         let read = self.store.read_notifications(&caller.identity.user, ids.as_deref()).await;
         read.map_err(|error| unavailable(&error))?;

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, NewMessage,
-        Occurrence, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, Event, GivenNumber,
+        LogId, NewMessage, Occurrence, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -32,7 +32,7 @@ enum In<'a> {
         #[serde(default)]
         client_id: Option<ClientId>,
         #[serde(default)]
-        reply_to: Option<Seq>,
+        reply_to: Option<GivenNumber>,
     },
     Typing {},
     Refresh {
@@ -102,6 +102,7 @@ fn ask(text: &str, conversation: &ConversationId) -> Result<Ask, Reject> {
     Ok(Ask::Command(match read(text)? {
         In::Message { content: text, client_id, reply_to } => {
             let (to, content) = (Target::Conversation(conversation.clone()), content(&text)?);
+            let reply_to = EntrySeq::given("reply_to", reply_to)?;
             Command::Send(NewMessage { to, content, client_id, reply_to, persona: None })
         }
         In::Typing {} => Command::Typing { conversation: conversation.clone(), active: true },

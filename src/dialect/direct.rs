@@ -12,8 +12,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Event, LogId, NewMessage, Pair, Reject,
-        Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Event, GivenNumber, LogId,
+        NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -38,7 +38,7 @@ enum In<'a> {
         #[serde(default)]
         client_id: Option<ClientId>,
         #[serde(default)]
-        reply_to: Option<Seq>,
+        reply_to: Option<GivenNumber>,
     },
 }
 
@@ -123,6 +123,7 @@ fn ask(text: &str) -> Result<Ask, Reject> {
         In::Refresh { token } => Ask::Refresh(Secret::new(token)),
         In::SendMessage { recipient_id, content: text, client_id, reply_to } => {
             let (to, content) = (Target::User(recipient_id), content(&text)?);
+            let reply_to = EntrySeq::given("reply_to", reply_to)?;
             Ask::Command(Command::Send(NewMessage { to, content, client_id, reply_to, persona: None }))
         }
     })

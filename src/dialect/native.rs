@@ -11,8 +11,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        CloseReason, Command, ConversationId, Emoji, Event, LogId, NewMessage, Pair, Reject, Reply, Seq, Target,
-        Timestamp,
+        CloseReason, Command, ConversationId, Emoji, EntrySeq, Event, Listed, LogId, NewMessage, Page, Pair, Reject,
+        Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp,
     },
     outbox::Frame,
 };
@@ -36,30 +36,20 @@ mod own_code {
     pub(super) const LIMIT: u16 = 4429;
 }
 
-/// How many of a list are brought where the frame doesn't say.
-const PAGE_DEFAULT: u32 = 50;
-/// How many are brought at most.
-const PAGE_MAX: u32 = 100;
-/// How many may be passed over; `before_seq` goes further, and at no cost.
-const OFFSET_MAX: u32 = 100_000;
-/// The longest search, in characters.
-const WORDS_MAX_CHARS: usize = 200;
-/// How many users a `presence` may ask about.
-const PRESENCE_MAX: usize = 1_000;
-
 fn ask(text: &str) -> Result<Ask, Reject> {
     Ok(Ask::Command(match read(text)? {
         In::Authenticate { token } => return Ok(Ask::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
         In::Join { conversation_id, since_seq } => {
-            Command::Join { conversation: conversation_id, since: seq(since_seq)? }
+            Command::Join { conversation: conversation_id, since: SinceSeq::given("since_seq", since_seq)? }
         }
         In::Leave { conversation_id } => Command::Leave { conversation: conversation_id },
         In::Sync { conversations } => {
-            if conversations.values().any(|since| *since < 0) {
-                return Err(negative());
-            }
-            Command::Sync { cursors: conversations.into_iter().collect() }
+            let cursor = |(conversation, since)| match SinceSeq::given("a seq in conversations", Some(since)) {
+                Ok(since) => Ok((conversation, since.unwrap_or(SinceSeq::START))),
+                Err(error) => Err(Reject::from(error)),
+            };
+            Command::Sync { cursors: conversations.into_iter().map(cursor).collect::<Result<_, _>>()? }
         }
         In::Send { conversation_id, recipient_id, content: text, client_id, reply_to, persona_id } => {
             let to = match (conversation_id, recipient_id) {
@@ -67,70 +57,46 @@ fn ask(text: &str) -> Result<Ask, Reject> {
                 (None, Some(user)) => Target::User(user),
                 _ => return Err(Reject::Invalid("send needs conversation_id or recipient_id, and not both".into())),
             };
-            let (content, reply_to) = (content(&text)?, seq(reply_to)?);
+            let (content, reply_to) = (content(&text)?, EntrySeq::given("reply_to", reply_to)?);
             Command::Send(NewMessage { to, content, client_id, reply_to, persona: persona_id })
         }
-        In::Edit { conversation_id: conversation, seq: target, content: text, client_id } => {
-            Command::Edit { conversation, target, content: content(&text)?, client_id }
+        In::Edit { conversation_id: conversation, seq, content: text, client_id } => {
+            let (target, content) = (EntrySeq::of_message(seq)?, content(&text)?);
+            Command::Edit { conversation, target, content, client_id }
         }
-        In::Delete { conversation_id: conversation, seq: target, client_id } => {
-            Command::Delete { conversation, target, client_id }
+        In::Delete { conversation_id: conversation, seq, client_id } => {
+            Command::Delete { conversation, target: EntrySeq::of_message(seq)?, client_id }
         }
-        In::React { conversation_id: conversation, seq: target, emoji, active, client_id } => {
-            let emoji =
-                Emoji::parse(&emoji).ok_or_else(|| Reject::Invalid("emoji is 1 to 64 bytes without blanks".into()))?;
+        In::React { conversation_id: conversation, seq, emoji, active, client_id } => {
+            let (target, emoji) = (EntrySeq::of_message(seq)?, Emoji::parse(&emoji)?);
             Command::React { conversation, target, emoji, active, client_id }
         }
         In::Typing { conversation_id: conversation, active } => Command::Typing { conversation, active },
-        In::Read { conversation_id: conversation, seq: read, delivered_seq } => {
-            let (read, delivered) = (seq(read)?, seq(delivered_seq)?);
+        In::Read { conversation_id: conversation, seq, delivered_seq } => {
+            let (read, delivered) = (EntrySeq::given("seq", seq)?, EntrySeq::given("delivered_seq", delivered_seq)?);
             if read.is_none() && delivered.is_none() {
                 return Err(Reject::Invalid("read needs seq or delivered_seq".into()));
             }
             Command::Read { conversation, delivered, read }
         }
-        In::Presence { user_ids } if user_ids.len() > PRESENCE_MAX => {
-            return Err(Reject::Invalid("presence asks about at most 1000 users".into()));
-        }
-        In::Presence { user_ids } => Command::Presence { users: user_ids },
+        In::Presence { user_ids } => Command::Presence { users: Listed::given("user_ids", user_ids)? },
         In::Status { status } => Command::SetStatus { status },
         In::History { conversation_id: conversation, before_seq, thread_seq, limit, offset } => Command::History {
             conversation,
-            before: seq(before_seq)?,
-            thread: seq(thread_seq)?,
-            limit: page(limit),
-            offset: passed_over(offset)?,
+            before: EntrySeq::given("before_seq", before_seq)?,
+            thread: thread_seq.map(EntrySeq::of_message).transpose()?,
+            page: Page::given(limit, offset)?,
         },
-        In::Search { words, .. } if words.chars().count() > WORDS_MAX_CHARS => {
-            return Err(Reject::Invalid("words has at most 200 characters".into()));
-        }
         In::Search { words, conversation_id: conversation, limit, offset } => {
-            Command::Search { words: words.into(), conversation, limit: page(limit), offset: passed_over(offset)? }
+            let (terms, page) = (SearchTerms::given("words", &words)?, Page::given(limit, offset)?);
+            Command::Search { terms, conversation, page }
         }
         In::Conversations { archived, limit, offset } => {
-            Command::Conversations { archived, limit: page(limit), offset: passed_over(offset)? }
+            Command::Conversations { archived, page: Page::given(limit, offset)? }
         }
         In::Archive { conversation_id: conversation, archived } => Command::Archive { conversation, archived },
         In::Ping {} => Command::Ping,
     }))
-}
-
-/// How many of a list.
-fn page(limit: Option<u32>) -> u32 {
-    limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
-}
-
-/// How many of a list are passed over.
-fn passed_over(offset: u32) -> Result<u32, Reject> {
-    if offset > OFFSET_MAX { Err(Reject::Invalid("offset is at most 100000".into())) } else { Ok(offset) }
-}
-
-fn seq(seq: Option<Seq>) -> Result<Option<Seq>, Reject> {
-    if seq.is_some_and(|seq| seq < 0) { Err(negative()) } else { Ok(seq) }
-}
-
-fn negative() -> Reject {
-    Reject::Invalid("a seq is not negative".into())
 }
 
 impl Codec for Native {

@@ -13,17 +13,14 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, NewMessage,
-        Occurrence, Pair, Reject, Reply, Resumed, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, Event, GivenNumber,
+        Listed, LogId, NewMessage, Occurrence, Pair, Reject, Reply, Resumed, Seq, SinceSeq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
 
 /// The codec.
 pub(super) struct Personas;
-
-/// How many users a `get_online_status` may ask about.
-const ASK_MAX: usize = 1_000;
 
 /// A frame from a client, by its `type`.
 #[derive(Deserialize)]
@@ -32,7 +29,7 @@ enum In<'a> {
     JoinConversation {
         conversation_id: ConversationId,
         #[serde(default)]
-        since_seq: Option<Seq>,
+        since_seq: Option<GivenNumber>,
     },
     LeaveConversation {
         conversation_id: ConversationId,
@@ -46,7 +43,7 @@ enum In<'a> {
         #[serde(default)]
         client_id: Option<ClientId>,
         #[serde(default)]
-        reply_to: Option<Seq>,
+        reply_to: Option<GivenNumber>,
     },
     TypingStart {
         conversation_id: ConversationId,
@@ -148,23 +145,18 @@ fn frame(out: &Out<'_>) -> Frame {
 
 fn ask(text: &str) -> Result<Ask, Reject> {
     Ok(Ask::Command(match read(text)? {
-        In::JoinConversation { since_seq: Some(..0), .. } => {
-            return Err(Reject::Invalid("a seq is not negative".into()));
-        }
-        In::JoinConversation { conversation_id: conversation, since_seq: since } => {
-            Command::Join { conversation, since }
+        In::JoinConversation { conversation_id: conversation, since_seq } => {
+            Command::Join { conversation, since: SinceSeq::given("since_seq", since_seq)? }
         }
         In::LeaveConversation { conversation_id: conversation } => Command::Leave { conversation },
         In::SendMessage { conversation_id, content: text, persona_id: persona, client_id, reply_to } => {
             let (to, content) = (Target::Conversation(conversation_id), content(&text)?);
+            let reply_to = EntrySeq::given("reply_to", reply_to)?;
             Command::Send(NewMessage { to, content, client_id, reply_to, persona })
         }
         In::TypingStart { conversation_id: conversation } => Command::Typing { conversation, active: true },
         In::TypingStop { conversation_id: conversation } => Command::Typing { conversation, active: false },
-        In::GetOnlineStatus { user_ids } if user_ids.len() > ASK_MAX => {
-            return Err(Reject::Invalid("get_online_status asks about at most 1000 users".into()));
-        }
-        In::GetOnlineStatus { user_ids: users } => Command::Presence { users },
+        In::GetOnlineStatus { user_ids } => Command::Presence { users: Listed::given("user_ids", user_ids)? },
         In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
     }))
 }

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, Ephemeral, Event, LogId, NewMessage,
-        Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, Event, GivenNumber,
+        LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -33,7 +33,7 @@ struct SendMessage<'a> {
     #[serde(default)]
     client_id: Option<ClientId>,
     #[serde(default)]
-    reply_to: Option<Seq>,
+    reply_to: Option<GivenNumber>,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +142,7 @@ fn ask(kind: &str, text: &str, room: &ConversationId) -> Result<Ask, Reject> {
                 to: Target::Conversation(room.clone()),
                 content: content(&data.content)?,
                 client_id: data.client_id,
-                reply_to: data.reply_to,
+                reply_to: EntrySeq::given("reply_to", data.reply_to)?,
                 persona: None,
             })
         }

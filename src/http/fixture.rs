@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use hyper::HeaderMap;
 use tempfile::TempDir;
 use tokio::{
@@ -23,11 +22,8 @@ use crate::{
     degrade::{Degrade, Link},
     listener::Listener,
     metrics::Metrics,
-    model::{
-        Clock, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Pair, Seq,
-        Status, Timestamp, UserId,
-    },
-    store::{Access, Direct, Ends, MessagesPage, NewEntry, Outcome, Store, StoreError, Waiting, Within},
+    model::{Clock, UserId},
+    store::Sqlite,
 };
 
 /// Whatever a test waits for comes sooner than this, or not at all.
@@ -69,7 +65,7 @@ impl Node {
         let (backplane, notices) = backplane.map_err(|error| error.to_string()).unwrap();
         let chat = Chat::start(Parts {
             config: config.clone(),
-            store: Arc::new(Down),
+            store: Arc::new(Sqlite::unreachable(metrics.clone())),
             backplane: (backplane.clone(), notices),
             webhooks: crate::webhook::Webhooks::default(),
             degrade: degrade.clone(),
@@ -189,110 +185,5 @@ impl Raw {
         let length = length.min(self.read.len());
         let body = String::from_utf8(self.read.drain(..length).collect()).unwrap();
         Answer { status, headers, body }
-    }
-}
-
-/// A store that can't be reached.
-struct Down;
-
-type Never<T> = Result<T, StoreError>;
-
-fn down<T>() -> Never<T> {
-    Err(StoreError::Unavailable("down for a test".into()))
-}
-
-#[async_trait]
-impl Store for Down {
-    async fn migrate(&self) -> Never<usize> {
-        down()
-    }
-    async fn give_notice(&self, _: &NodeId, _: Duration, _: &[(LogId, Seq)]) -> Never<()> {
-        down()
-    }
-    async fn withdraw_notice(&self, _: &NodeId) -> Never<()> {
-        down()
-    }
-    async fn notices(&self, _: Duration) -> Never<Vec<(LogId, Seq)>> {
-        down()
-    }
-    async fn ping(&self) -> Never<bool> {
-        down()
-    }
-    async fn append(&self, _: &[NewEntry]) -> Never<Vec<Outcome>> {
-        down()
-    }
-    async fn ends(&self, _: &[LogId]) -> Never<Vec<(LogId, Ends)>> {
-        down()
-    }
-    async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Never<Vec<Entry>> {
-        down()
-    }
-    async fn messages(&self, _: &ConversationId, _: &UserId, _: MessagesPage) -> Never<(Vec<Message>, i64)> {
-        down()
-    }
-    async fn message(&self, _: &ConversationId, _: Seq, _: &UserId) -> Never<Option<Message>> {
-        down()
-    }
-    async fn search(&self, _: &Within, _: &str, _: u32, _: u32) -> Never<Vec<Entry>> {
-        down()
-    }
-    async fn access(&self, _: &ConversationId, _: &UserId) -> Never<Option<Access>> {
-        down()
-    }
-    async fn create(
-        &self,
-        _: &NewConversation,
-        _: &ConversationId,
-        _: &UserId,
-    ) -> Never<Option<(Conversation, Vec<Entry>)>> {
-        down()
-    }
-    async fn direct(&self, _: &UserId, _: &UserId) -> Never<(ConversationId, Vec<Entry>)> {
-        down()
-    }
-    async fn conversation(&self, _: &ConversationId, _: &UserId) -> Never<Option<Conversation>> {
-        down()
-    }
-    async fn conversations(&self, _: &UserId, _: bool, _: u32, _: u32) -> Never<(Vec<Conversation>, i64)> {
-        down()
-    }
-    async fn archive(&self, _: &ConversationId, _: &UserId, _: bool) -> Never<bool> {
-        down()
-    }
-    async fn directs(&self, _: &UserId, _: u32) -> Never<Vec<Direct>> {
-        down()
-    }
-    async fn pair(&self, _: &ConversationId) -> Never<Option<Pair>> {
-        down()
-    }
-    async fn acquaintances(&self, _: &UserId, _: u32) -> Never<Vec<UserId>> {
-        down()
-    }
-    async fn mark(&self, _: &ConversationId, _: &UserId, _: Seq, _: Seq) -> Never<Option<(Seq, Seq)>> {
-        down()
-    }
-    async fn know(&self, _: &[(UserId, Arc<str>)]) -> Never<()> {
-        down()
-    }
-    async fn set_status(&self, _: &UserId, _: Status) -> Never<()> {
-        down()
-    }
-    async fn seen(&self, _: &[UserId], _: Timestamp) -> Never<()> {
-        down()
-    }
-    async fn statuses(&self, _: &[UserId]) -> Never<Vec<(UserId, Status, Option<Timestamp>)>> {
-        down()
-    }
-    async fn members(&self, _: &ConversationId, _: Option<&UserId>, _: u32) -> Never<Vec<UserId>> {
-        down()
-    }
-    async fn notify(&self, _: &ConversationId, _: Waiting, _: &[UserId]) -> Never<Vec<Entry>> {
-        down()
-    }
-    async fn notifications(&self, _: &UserId, _: u32, _: u32) -> Never<Vec<Notification>> {
-        down()
-    }
-    async fn read_notifications(&self, _: &UserId, _: Option<&[i64]>) -> Never<u64> {
-        down()
     }
 }

@@ -10,7 +10,10 @@ use hyper::{
 };
 use serde::Serialize;
 
-use crate::{admission::Refusal, model::Reject};
+use crate::{
+    admission::Refusal,
+    model::{OutOfBounds, Reject},
+};
 
 /// The body of every answer.
 pub(super) type Payload = Full<Bytes>;
@@ -154,6 +157,12 @@ impl From<Reject> for Problem {
 const BEARER_INVALID: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 const BEARER_EXPIRED: HeaderValue =
     HeaderValue::from_static("Bearer error=\"invalid_token\", error_description=\"expired\"");
+
+impl From<OutOfBounds> for Problem {
+    fn from(error: OutOfBounds) -> Self {
+        Reject::from(error).into()
+    }
+}
 
 /// What each refusal of a connection is over HTTP.
 impl From<Refusal> for Problem {

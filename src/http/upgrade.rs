@@ -22,7 +22,7 @@ use super::{
 use crate::{
     admission::{AddressPermit, Refusal},
     config::Secret,
-    model::{ConversationId, Seq},
+    model::{ConversationId, GivenNumber, Seq, SinceSeq},
     session::{self, Opening, Way},
 };
 
@@ -139,10 +139,7 @@ fn check(
 /// The last seq the client has of its conversation, where it says one.
 fn since(query: Option<&str>) -> Result<Option<Seq>, Problem> {
     let Some(text) = client::parameter(query, "since_seq") else { return Ok(None) };
-    match text.parse() {
-        Ok(seq) if seq >= 0 => Ok(Some(seq)),
-        _ => Err(Problem::invalid("since_seq must be a whole number")),
-    }
+    Ok(SinceSeq::given("since_seq", Some(GivenNumber::parse(&text)))?.map(SinceSeq::get))
 }
 
 /// Checks what RFC 6455 asks of a handshake, and computes the answer to its key.

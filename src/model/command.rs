@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{ClientId, Content, ConversationId, Emoji, Seq, Status, UserId};
+use super::{
+    ClientId, Content, ConversationId, Emoji, EntrySeq, Listed, Page, PageLimit, SearchTerms, SinceSeq, Status, UserId,
+};
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct NewMessage {
     /// Makes a repeated send harmless.
     pub client_id: Option<ClientId>,
     /// The message this one replies to.
-    pub reply_to: Option<Seq>,
+    pub reply_to: Option<EntrySeq>,
     /// The persona that is to answer.
     pub persona: Option<UserId>,
 }
@@ -42,10 +44,10 @@ pub struct NewConversation {
     /// Whether anyone may join.
     pub open: bool,
     /// Its members beside the creator.
-    pub members: Vec<UserId>,
+    pub members: Listed<UserId>,
 }
 
-/// What somebody asks. Ids, contents and numbers in it have been checked.
+/// What somebody asks. Its types check ids, contents, numbers and lists when they are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Listen to a conversation; with `since`, first get what came after that seq. Sockets only.
@@ -53,7 +55,7 @@ pub enum Command {
         /// Which.
         conversation: ConversationId,
         /// The last seq the client has.
-        since: Option<Seq>,
+        since: Option<SinceSeq>,
     },
     /// Stop listening; membership stays. Sockets only.
     Leave {
@@ -63,7 +65,7 @@ pub enum Command {
     /// Join many, each from its seq. Sockets only.
     Sync {
         /// Which, and the last seq the client has of each.
-        cursors: Vec<(ConversationId, Seq)>,
+        cursors: Vec<(ConversationId, SinceSeq)>,
     },
     /// Send a message.
     Send(NewMessage),
@@ -72,7 +74,7 @@ pub enum Command {
         /// Where.
         conversation: ConversationId,
         /// The message.
-        target: Seq,
+        target: EntrySeq,
         /// Its new text.
         content: Content,
         /// Makes a repeat harmless.
@@ -83,7 +85,7 @@ pub enum Command {
         /// Where.
         conversation: ConversationId,
         /// The message.
-        target: Seq,
+        target: EntrySeq,
         /// Makes a repeat harmless.
         client_id: Option<ClientId>,
     },
@@ -92,7 +94,7 @@ pub enum Command {
         /// Where.
         conversation: ConversationId,
         /// The message.
-        target: Seq,
+        target: EntrySeq,
         /// The reaction.
         emoji: Emoji,
         /// False to take it back.
@@ -112,14 +114,14 @@ pub enum Command {
         /// Where.
         conversation: ConversationId,
         /// All up to here was delivered.
-        delivered: Option<Seq>,
+        delivered: Option<EntrySeq>,
         /// All up to here was read.
-        read: Option<Seq>,
+        read: Option<EntrySeq>,
     },
     /// Ask who of these is online.
     Presence {
         /// Who is asked about.
-        users: Vec<UserId>,
+        users: Listed<UserId>,
     },
     /// Say how one wishes to be seen.
     SetStatus {
@@ -131,31 +133,27 @@ pub enum Command {
         /// Where.
         conversation: ConversationId,
         /// Only those before this seq.
-        before: Option<Seq>,
+        before: Option<EntrySeq>,
         /// Only replies to this message: its thread.
-        thread: Option<Seq>,
-        /// How many at most.
-        limit: u32,
-        /// How many to pass over.
-        offset: u32,
+        thread: Option<EntrySeq>,
+        /// Which part of the list.
+        page: Page,
     },
     /// Read one message.
     Show {
         /// Where.
         conversation: ConversationId,
         /// The message.
-        target: Seq,
+        target: EntrySeq,
     },
     /// Find messages in one's own conversations, newest first.
     Search {
         /// Words that all occur in the message; the last one may be the beginning of a word.
-        words: Arc<str>,
+        terms: SearchTerms,
         /// In this one only.
         conversation: Option<ConversationId>,
-        /// How many at most.
-        limit: u32,
-        /// How many to pass over.
-        offset: u32,
+        /// Which part of the list.
+        page: Page,
     },
     /// Ask for a sign of life.
     Ping,
@@ -165,10 +163,8 @@ pub enum Command {
     Conversations {
         /// The archived ones instead of the others.
         archived: bool,
-        /// How many at most.
-        limit: u32,
-        /// How many to pass over.
-        offset: u32,
+        /// Which part of the list.
+        page: Page,
     },
     /// Show one conversation.
     Describe {
@@ -187,7 +183,7 @@ pub enum Command {
         /// Of which conversation.
         conversation: ConversationId,
         /// Who.
-        users: Vec<UserId>,
+        users: Listed<UserId>,
     },
     /// End a membership.
     RemoveMember {
@@ -198,22 +194,20 @@ pub enum Command {
     },
     /// List one's notifications, newest first.
     Notifications {
-        /// How many at most.
-        limit: u32,
-        /// How many to pass over.
-        offset: u32,
+        /// Which part of the list.
+        page: Page,
     },
     /// Mark one's notifications read.
     ReadNotifications {
         /// Which; all where none is named.
-        ids: Option<Vec<i64>>,
+        ids: Option<Listed<i64>>,
     },
     /// List who is online, in pages.
     Online {
         /// Where the page begins: 0, or the `next` of the one before.
         cursor: u64,
         /// About how many.
-        limit: u32,
+        limit: PageLimit,
     },
     /// List one's own connections on all nodes.
     Connections,

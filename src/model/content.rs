@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Reject;
+
 /// The longest message, in Unicode scalar values (seed 004).
 pub const MAX_CONTENT_CHARS: usize = 5_000;
 /// The longest reaction, in bytes: the longest emoji sequences stay below it.
@@ -60,11 +62,23 @@ impl From<Content> for Arc<str> {
 #[serde(transparent)]
 pub struct Emoji(Arc<str>);
 
+/// Why a text is not a reaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("A reaction has 1 to 64 bytes of UTF-8, without blanks or control characters")]
+pub struct InvalidEmoji;
+
+impl From<InvalidEmoji> for Reject {
+    fn from(error: InvalidEmoji) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
 impl Emoji {
     /// Checks `text`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Result<Self, InvalidEmoji> {
         let fits = (1..=MAX_EMOJI_BYTES).contains(&text.len());
-        (fits && !text.chars().any(|c| c.is_control() || c.is_whitespace())).then(|| Self(text.into()))
+        let fits = fits && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+        if fits { Ok(Self(text.into())) } else { Err(InvalidEmoji) }
     }
 
     /// The text.

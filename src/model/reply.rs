@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientId, ConnectionId, ConversationId, Entry, EntryId, LogId, NodeId, Reject, Seq, Status, Timestamp, UserId,
+    ClientId, ConnectionId, ConversationId, Entry, EntryId, LogId, NodeId, Page, Reject, Seq, Status, Timestamp, UserId,
 };
 
 /// How a conversation came about.
@@ -115,10 +115,8 @@ pub struct MessagePage {
     pub messages: Vec<Message>,
     /// How many the conversation has in all.
     pub total: i64,
-    /// The limit that was applied.
-    pub limit: u32,
-    /// The offset that was applied.
-    pub offset: u32,
+    /// Which part of them this is.
+    pub page: Page,
 }
 
 /// One of a user's connections, anywhere.

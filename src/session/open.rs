@@ -15,7 +15,7 @@ use crate::{
     chat::{Answer, Begun, Caller, Connection},
     config::Secret,
     dialect::{Ask, Asked, Dialect, Greeting, Joins, Request},
-    model::{CloseReason, Command, Identity, Reject, Seq, UserId},
+    model::{CloseReason, Command, Identity, Reject, Seq, SinceSeq, UserId},
     outbox::{Frame, Signal, Woken},
 };
 
@@ -228,7 +228,7 @@ impl Open {
                 let room = self.waiting.len() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != Joins::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
-                    self.waiting.push_back(Command::Join { conversation, since: Some(since) });
+                    self.waiting.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
                 }
                 Ok(())
             }

@@ -1,6 +1,6 @@
 //! The store on PostgreSQL: pooled connections, statements prepared once on each, every wait bounded.
 //!
-//! The append is `append_messages` and `append_change` in `migrations/postgres`: one call, one transaction.
+//! Each of the store's traits has a file with the statements it needs; `rows` reads what more than one of them asks for.
 
 use std::{
     collections::HashMap,
@@ -21,12 +21,17 @@ use crate::{
     metrics::Metrics,
 };
 
+mod conversations;
 mod examine;
-mod pages;
-mod queries;
+mod lifecycle;
+mod logs;
+mod members;
+mod messages;
+mod notifications;
+mod relay;
 mod rows;
 mod settings;
-mod sql;
+mod users;
 
 pub use examine::examine;
 

@@ -2,28 +2,67 @@
 
 use std::sync::Arc;
 
-use super::{Appended, NewEntry};
+use super::{
+    Appended, NewEntry,
+    codes::{EntryKind, UnknownCode},
+};
 use crate::model::{Body, ClientId, ConversationId, Entry, InvalidId, LogId, Pair, Seq, Timestamp, UserId};
 
-/// The numbers that stand for kinds of entries. Never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i16)]
-pub(super) enum Kind {
-    Message = 0,
-    Edited = 1,
-    Deleted = 2,
-    Reacted = 3,
-    MemberAdded = 4,
-    MemberRemoved = 5,
-    ConversationAdded = 6,
-    ConversationRemoved = 7,
-    Notified = 8,
+/// The columns of an [`EntryRow`], in the order of its fields: both backends read them by their places.
+macro_rules! entry_columns {
+    () => {
+        entry_columns!("")
+    };
+    ($of:literal) => {
+        entry_columns!(@list $of: "log", "seq", "message_no", "kind", "sender", "sender_name", "dedupe", "client_gave_id",
+            "content", "target", "subject", "flag", "edited_at", "deleted", "created_at")
+    };
+    (@list $of:literal: $first:literal, $($next:literal),+) => {
+        concat!($of, $first, $(", ", $of, $next),+)
+    };
 }
+pub(super) use entry_columns;
+
+/// The columns of a conversation `c` with the head `h` of its log, as the backends' `conversation` reads them. A member's
+/// `read_no` and `archived` are given as expressions: not every reader is a member.
+macro_rules! conversation_columns {
+    ($read_no:literal, $archived:literal) => {
+        concat!(
+            "c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, h.updated_at, h.seq, h.message_no - ",
+            $read_no, ", ", $archived
+        )
+    };
+}
+pub(super) use conversation_columns;
+
+/// The columns of a member `m` with the user `u`, as the backends' `member` reads them.
+macro_rules! member_columns {
+    () => {
+        "m.user_id, u.name, m.delivered_seq, m.read_seq"
+    };
+}
+pub(super) use member_columns;
+
+/// The columns of a direct conversation, as the backends' `direct` reads them.
+macro_rules! direct_columns {
+    () => {
+        "c.id, c.direct_key, m.delivered_seq, h.seq"
+    };
+}
+pub(super) use direct_columns;
+
+/// The columns of a notification, as the backends' `notification` reads them.
+macro_rules! notification_columns {
+    () => {
+        "id, conversation, from_seq, count, created_at, read_at"
+    };
+}
+pub(super) use notification_columns;
 
 /// What an entry says, as columns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: EntryKind,
     pub(super) content: Option<&'a str>,
     pub(super) target: Option<Seq>,
     pub(super) subject: Option<&'a str>,
@@ -35,25 +74,27 @@ impl<'a> From<&'a Body> for Columns<'a> {
         let plain = |kind| Columns { kind, content: None, target: None, subject: None, flag: false };
         match body {
             Body::Message { content, reply_to, is_ai, .. } => {
-                Columns { content: Some(content), target: *reply_to, flag: *is_ai, ..plain(Kind::Message) }
+                Columns { content: Some(content), target: *reply_to, flag: *is_ai, ..plain(EntryKind::Message) }
             }
             Body::Edited { target, content } => {
-                Columns { content: Some(content), target: Some(*target), ..plain(Kind::Edited) }
+                Columns { content: Some(content), target: Some(*target), ..plain(EntryKind::Edited) }
             }
-            Body::Deleted { target } => Columns { target: Some(*target), ..plain(Kind::Deleted) },
+            Body::Deleted { target } => Columns { target: Some(*target), ..plain(EntryKind::Deleted) },
             Body::Reacted { target, emoji, active } => {
-                Columns { target: Some(*target), subject: Some(emoji), flag: *active, ..plain(Kind::Reacted) }
+                Columns { target: Some(*target), subject: Some(emoji), flag: *active, ..plain(EntryKind::Reacted) }
             }
-            Body::MemberAdded { user } => Columns { subject: Some(user.as_str()), ..plain(Kind::MemberAdded) },
-            Body::MemberRemoved { user } => Columns { subject: Some(user.as_str()), ..plain(Kind::MemberRemoved) },
-            Body::ConversationAdded { conversation, since } => {
-                Columns { subject: Some(conversation.as_str()), target: Some(*since), ..plain(Kind::ConversationAdded) }
-            }
+            Body::MemberAdded { user } => Columns { subject: Some(user.as_str()), ..plain(EntryKind::MemberAdded) },
+            Body::MemberRemoved { user } => Columns { subject: Some(user.as_str()), ..plain(EntryKind::MemberRemoved) },
+            Body::ConversationAdded { conversation, since } => Columns {
+                subject: Some(conversation.as_str()),
+                target: Some(*since),
+                ..plain(EntryKind::ConversationAdded)
+            },
             Body::ConversationRemoved { conversation } => {
-                Columns { subject: Some(conversation.as_str()), ..plain(Kind::ConversationRemoved) }
+                Columns { subject: Some(conversation.as_str()), ..plain(EntryKind::ConversationRemoved) }
             }
             Body::Notified { conversation, from_seq } => {
-                Columns { subject: Some(conversation.as_str()), target: Some(*from_seq), ..plain(Kind::Notified) }
+                Columns { subject: Some(conversation.as_str()), target: Some(*from_seq), ..plain(EntryKind::Notified) }
             }
         }
     }
@@ -82,11 +123,23 @@ pub(super) struct EntryRow {
 /// A row that no version of this program wrote.
 #[derive(Debug, thiserror::Error)]
 #[error("a row of the log can't be read: {0}")]
-pub(super) struct BadRow(&'static str);
+pub(super) struct BadRow(std::borrow::Cow<'static, str>);
+
+impl BadRow {
+    fn lacks(what: &'static str) -> Self {
+        Self(what.into())
+    }
+}
+
+impl From<UnknownCode> for BadRow {
+    fn from(code: UnknownCode) -> Self {
+        Self(code.to_string().into())
+    }
+}
 
 impl From<InvalidId> for BadRow {
     fn from(_: InvalidId) -> Self {
-        Self("an id")
+        Self::lacks("an id")
     }
 }
 
@@ -95,31 +148,30 @@ impl TryFrom<EntryRow> for Entry {
 
     fn try_from(row: EntryRow) -> Result<Self, BadRow> {
         let subject = row.subject.as_deref();
-        let user = || subject.ok_or(BadRow("subject")).and_then(|id| Ok(UserId::parse(id)?));
-        let conversation = || subject.ok_or(BadRow("subject")).and_then(|id| Ok(ConversationId::parse(id)?));
-        let target = || row.target.ok_or(BadRow("target"));
+        let user = || subject.ok_or(BadRow::lacks("subject")).and_then(|id| Ok(UserId::parse(id)?));
+        let conversation = || subject.ok_or(BadRow::lacks("subject")).and_then(|id| Ok(ConversationId::parse(id)?));
+        let target = || row.target.ok_or(BadRow::lacks("target"));
         let content = || Arc::<str>::from(row.content.as_deref().unwrap_or_default());
-        let body = match row.kind {
-            k if k == Kind::Message as i16 => Body::Message {
+        let body = match EntryKind::try_from(row.kind)? {
+            EntryKind::Message => Body::Message {
                 content: content(),
                 reply_to: row.target,
                 is_ai: row.flag,
                 edited_at: row.edited_at,
                 deleted: row.deleted,
             },
-            k if k == Kind::Edited as i16 => Body::Edited { target: target()?, content: content() },
-            k if k == Kind::Deleted as i16 => Body::Deleted { target: target()? },
-            k if k == Kind::Reacted as i16 => {
-                Body::Reacted { target: target()?, emoji: subject.ok_or(BadRow("subject"))?.into(), active: row.flag }
-            }
-            k if k == Kind::MemberAdded as i16 => Body::MemberAdded { user: user()? },
-            k if k == Kind::MemberRemoved as i16 => Body::MemberRemoved { user: user()? },
-            k if k == Kind::ConversationAdded as i16 => {
-                Body::ConversationAdded { conversation: conversation()?, since: target()? }
-            }
-            k if k == Kind::ConversationRemoved as i16 => Body::ConversationRemoved { conversation: conversation()? },
-            k if k == Kind::Notified as i16 => Body::Notified { conversation: conversation()?, from_seq: target()? },
-            _ => return Err(BadRow("kind")),
+            EntryKind::Edited => Body::Edited { target: target()?, content: content() },
+            EntryKind::Deleted => Body::Deleted { target: target()? },
+            EntryKind::Reacted => Body::Reacted {
+                target: target()?,
+                emoji: subject.ok_or(BadRow::lacks("subject"))?.into(),
+                active: row.flag,
+            },
+            EntryKind::MemberAdded => Body::MemberAdded { user: user()? },
+            EntryKind::MemberRemoved => Body::MemberRemoved { user: user()? },
+            EntryKind::ConversationAdded => Body::ConversationAdded { conversation: conversation()?, since: target()? },
+            EntryKind::ConversationRemoved => Body::ConversationRemoved { conversation: conversation()? },
+            EntryKind::Notified => Body::Notified { conversation: conversation()?, from_seq: target()? },
         };
         Ok(Self {
             log: LogId::parse(&row.log)?,
@@ -141,7 +193,7 @@ pub(super) fn direct_key(one: &UserId, other: &UserId) -> String {
 
 /// The members of a direct conversation, by its key.
 pub(super) fn pair(key: &str) -> Result<Pair, BadRow> {
-    let (one, other) = key.split_once(' ').ok_or(BadRow("a pair"))?;
+    let (one, other) = key.split_once(' ').ok_or(BadRow::lacks("a pair"))?;
     Ok(Pair::of(&UserId::parse(one)?, &UserId::parse(other)?))
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{AppendRefused, Appended, NewEntry, Outcome, Store, StoreError};
+use super::{AppendRefused, Appended, Lifecycle, Logs, NewEntry, Outcome, StoreError};
 use crate::{
     degrade::{Degrade, Part},
     metrics::Metrics,
@@ -93,7 +93,7 @@ impl Writer {
     /// with every newly stored entry (those put into inboxes among them); it must not block. After `stop` what is queued
     /// is still finished.
     pub fn start(
-        store: Arc<dyn Store>,
+        store: Arc<dyn Logs>,
         settings: WriterSettings,
         metrics: Arc<Metrics>,
         degrade: Arc<Degrade>,
@@ -129,7 +129,7 @@ impl Writer {
 }
 
 struct Lane {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Logs>,
     settings: WriterSettings,
     metrics: Arc<Metrics>,
     degrade: Arc<Degrade>,
@@ -304,7 +304,7 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
 }
 
 /// Asks the store for a sign of life, twice a second, and reports it, and whether any node gives notices.
-pub async fn watch(store: Arc<dyn Store>, degrade: Arc<Degrade>, stop: CancellationToken) {
+pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, stop: CancellationToken) {
     const PERIOD: Duration = Duration::from_millis(500);
     const PATIENCE: Duration = Duration::from_secs(2);
     loop {
@@ -323,3 +323,6 @@ pub async fn watch(store: Arc<dyn Store>, degrade: Arc<Degrade>, stop: Cancellat
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod conversations;
 mod cors;
 mod document;
+mod faces;
 mod messages;
 mod node;
 mod openapi;

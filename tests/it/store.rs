@@ -26,12 +26,12 @@ use switchboard::{
     degrade::{Degrade, Link},
     metrics::Metrics,
     model::{
-        Body, ClientId, ConversationId, ConversationKind, Entry, LogId, NewConversation, NodeId, Seq, Status,
-        Timestamp, UserId,
+        Body, ClientId, ConversationId, ConversationKind, Entry, GivenNumber, Listed, LogId, NewConversation, NodeId,
+        Page, SearchTerms, Seq, Status, Timestamp, UserId,
     },
     store::{
-        AppendError, AppendRefused, Appended, Authority, MessagesPage, NewEntry, Postgres, Sqlite, Store, Waiting,
-        Within, Writer, WriterSettings,
+        AppendError, AppendRefused, Appended, Authority, Lifecycle, MessagesPage, NewEntry, Postgres, SearchScope,
+        Sqlite, Store, Waiting, Writer, WriterSettings,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -115,12 +115,22 @@ contract! {
     marks_and_notices_at_once_leave_nothing_open
 }
 
+/// Part of a list.
+fn part(limit: u32, offset: u32) -> Page {
+    let number = |number: u32| Some(GivenNumber::parse(&number.to_string()));
+    Page::given(number(limit), number(offset)).unwrap()
+}
+
+fn terms(text: &str) -> SearchTerms {
+    SearchTerms::given("words", text).unwrap()
+}
+
 async fn append(store: &Arc<dyn Store>, entry: NewEntry) -> Result<Appended, AppendRefused> {
     store.append(&[entry]).await.unwrap().remove(0)
 }
 
 async fn group(store: &Arc<dyn Store>, id: &str, creator: &str, members: &[&str]) -> (ConversationId, Vec<Entry>) {
-    let members = members.iter().map(|id| user(id)).collect();
+    let members = Listed::given("members", members.iter().map(|id| user(id)).collect()).unwrap();
     let new = NewConversation { is_group: true, members, name: Some("A group".into()), ..NewConversation::default() };
     let (made, told) = store.create(&new, &room(id), &user(creator)).await.unwrap().unwrap();
     (made.id, told)
@@ -197,8 +207,7 @@ async fn changes_change_their_targets(store: Arc<dyn Store>) {
     append(&store, react("r1", true)).await.unwrap();
     assert_eq!(append(&store, react("r2", true)).await, Err(AppendRefused::Unchanged));
     append(&store, react("r3", false)).await.unwrap();
-    let (messages, total) =
-        store.messages(&room, &user("alice"), MessagesPage { limit: 10, ..MessagesPage::default() }).await.unwrap();
+    let (messages, total) = store.messages(&room, &user("alice"), MessagesPage::default()).await.unwrap();
     assert_eq!(total, 1);
     assert!(
         matches!(&messages[0].entry.body, Body::Message { content, edited_at: Some(_), .. } if &**content == "hello")
@@ -297,12 +306,12 @@ async fn conversations_are_listed_in_pages(store: Arc<dyn Store>) {
     }
     append(&store, new(&room("room1"), "alice", "1", text("x"))).await.unwrap();
     let alice = user("alice");
-    let (first, total) = store.conversations(&alice, false, 2, 0).await.unwrap();
+    let (first, total) = store.conversations(&alice, false, part(2, 0)).await.unwrap();
     assert_eq!((first.len(), total), (2, 5));
     assert_eq!((&first[0].id, first[0].unread, first[0].head), (&room("room1"), 1, 1), "the last active first");
-    assert_eq!(store.conversations(&alice, false, 10, 4).await.unwrap().0.len(), 1);
-    assert_eq!(store.conversations(&alice, false, 10, 50).await.unwrap(), (Vec::new(), 5));
-    assert_eq!(store.conversations(&user("nobody"), false, 10, 0).await.unwrap(), (Vec::new(), 0));
+    assert_eq!(store.conversations(&alice, false, part(10, 4)).await.unwrap().0.len(), 1);
+    assert_eq!(store.conversations(&alice, false, part(10, 50)).await.unwrap(), (Vec::new(), 5));
+    assert_eq!(store.conversations(&user("nobody"), false, part(10, 0)).await.unwrap(), (Vec::new(), 0));
 }
 
 async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {

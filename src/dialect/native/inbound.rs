@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use serde::Deserialize;
 
-use crate::model::{ClientId, ConversationId, Seq, Status, UserId};
+use crate::model::{ClientId, ConversationId, GivenNumber, Status, UserId};
 
 /// A frame from a client, by its `type`.
 #[derive(Deserialize)]
@@ -19,14 +19,14 @@ pub(super) enum In<'a> {
     Join {
         conversation_id: ConversationId,
         #[serde(default)]
-        since_seq: Option<Seq>,
+        since_seq: Option<GivenNumber>,
     },
     Leave {
         conversation_id: ConversationId,
     },
     Sync {
         /// The last seq the client has, by conversation.
-        conversations: HashMap<ConversationId, Seq>,
+        conversations: HashMap<ConversationId, GivenNumber>,
     },
     Send {
         #[serde(default)]
@@ -38,13 +38,13 @@ pub(super) enum In<'a> {
         #[serde(default)]
         client_id: Option<ClientId>,
         #[serde(default)]
-        reply_to: Option<Seq>,
+        reply_to: Option<GivenNumber>,
         #[serde(default)]
         persona_id: Option<UserId>,
     },
     Edit {
         conversation_id: ConversationId,
-        seq: Seq,
+        seq: GivenNumber,
         #[serde(borrow)]
         content: Cow<'a, str>,
         #[serde(default)]
@@ -52,13 +52,13 @@ pub(super) enum In<'a> {
     },
     Delete {
         conversation_id: ConversationId,
-        seq: Seq,
+        seq: GivenNumber,
         #[serde(default)]
         client_id: Option<ClientId>,
     },
     React {
         conversation_id: ConversationId,
-        seq: Seq,
+        seq: GivenNumber,
         #[serde(borrow)]
         emoji: Cow<'a, str>,
         #[serde(default = "yes")]
@@ -74,9 +74,9 @@ pub(super) enum In<'a> {
     Read {
         conversation_id: ConversationId,
         #[serde(default)]
-        seq: Option<Seq>,
+        seq: Option<GivenNumber>,
         #[serde(default)]
-        delivered_seq: Option<Seq>,
+        delivered_seq: Option<GivenNumber>,
     },
     Presence {
         user_ids: Vec<UserId>,
@@ -87,14 +87,14 @@ pub(super) enum In<'a> {
     History {
         conversation_id: ConversationId,
         #[serde(default)]
-        before_seq: Option<Seq>,
+        before_seq: Option<GivenNumber>,
         /// Only replies to this message.
         #[serde(default)]
-        thread_seq: Option<Seq>,
+        thread_seq: Option<GivenNumber>,
         #[serde(default)]
-        limit: Option<u32>,
+        limit: Option<GivenNumber>,
         #[serde(default)]
-        offset: u32,
+        offset: Option<GivenNumber>,
     },
     Search {
         #[serde(borrow)]
@@ -102,17 +102,17 @@ pub(super) enum In<'a> {
         #[serde(default)]
         conversation_id: Option<ConversationId>,
         #[serde(default)]
-        limit: Option<u32>,
+        limit: Option<GivenNumber>,
         #[serde(default)]
-        offset: u32,
+        offset: Option<GivenNumber>,
     },
     Conversations {
         #[serde(default)]
         archived: bool,
         #[serde(default)]
-        limit: Option<u32>,
+        limit: Option<GivenNumber>,
         #[serde(default)]
-        offset: u32,
+        offset: Option<GivenNumber>,
     },
     Archive {
         conversation_id: ConversationId,

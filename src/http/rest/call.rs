@@ -19,18 +19,13 @@ use crate::{
         problem::Problem,
         site::{Peer, Site},
     },
-    model::{Command, ConversationId, EntryId, Identity, LogId, Reject, Reply, Seq, UserId},
+    model::{
+        Command, ConversationId, EntryId, EntrySeq, GivenNumber, Identity, LogId, Page, Reject, Reply, Seq, UserId,
+    },
 };
 
 /// The largest body that is read, in bytes.
 const MAX_BODY: usize = 256 * 1_024;
-/// How many of a list are given where the request doesn't say.
-const DEFAULT_LIMIT: u32 = 50;
-/// How many of a list are given at most.
-const MAX_LIMIT: u32 = 100;
-/// How many of a list may be passed over; `before_seq` goes further, and at no cost.
-const MAX_OFFSET: u32 = 100_000;
-
 /// A request from somebody known.
 pub(super) struct Call<'a> {
     pub(super) site: &'a Site,
@@ -62,7 +57,7 @@ impl Call<'_> {
     }
 
     /// The message of the path, by its seq or its id.
-    pub(super) fn message_of_path(&self) -> Result<(ConversationId, Seq), Problem> {
+    pub(super) fn message_of_path(&self) -> Result<(ConversationId, EntrySeq), Problem> {
         let conversation = self.conversation_of_path()?;
         let seq = self.segment("message").and_then(|text| seq_of(&text, &conversation));
         Ok((conversation, seq.ok_or(Reject::NotFound("Message"))?))
@@ -73,24 +68,13 @@ impl Call<'_> {
     }
 
     /// `limit` and `offset`.
-    pub(super) fn page(&self) -> Result<(u32, u32), Problem> {
-        Ok((self.limit()?, self.number("offset", 0, MAX_OFFSET)?.unwrap_or(0)))
+    pub(super) fn page(&self) -> Result<Page, Problem> {
+        Ok(Page::given(self.number("limit"), self.number("offset"))?)
     }
 
-    pub(super) fn limit(&self) -> Result<u32, Problem> {
-        Ok(self.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT))
-    }
-
-    /// A whole number of the query, from `least` to `most`.
-    pub(super) fn number<N>(&self, name: &str, least: N, most: N) -> Result<Option<N>, Problem>
-    where
-        N: std::str::FromStr + PartialOrd + std::fmt::Display,
-    {
-        let Some(text) = self.parameter(name) else { return Ok(None) };
-        match text.parse() {
-            Ok(number) if least <= number && number <= most => Ok(Some(number)),
-            _ => Err(Problem::invalid(format!("{name} must be a whole number from {least} to {most}"))),
-        }
+    /// A number of the query, to be checked by the type that takes it.
+    pub(super) fn number(&self, name: &str) -> Option<GivenNumber> {
+        self.parameter(name).map(|text| GivenNumber::parse(&text))
     }
 
     /// A truth of the query; false where it is missing.
@@ -119,21 +103,21 @@ pub(super) enum MessageRef {
 
 impl MessageRef {
     /// Its seq; `None` where it names no message of this conversation.
-    pub(super) fn seq_in(&self, conversation: &ConversationId) -> Option<Seq> {
+    pub(super) fn seq_in(&self, conversation: &ConversationId) -> Option<EntrySeq> {
         match self {
-            Self::Seq(seq) => Some(*seq).filter(|seq| *seq > 0),
+            Self::Seq(seq) => EntrySeq::new(*seq),
             Self::Text(text) => seq_of(text, conversation),
         }
     }
 }
 
 /// The seq that a text names, as a number or as the id of a message of that conversation.
-fn seq_of(text: &str, conversation: &ConversationId) -> Option<Seq> {
+fn seq_of(text: &str, conversation: &ConversationId) -> Option<EntrySeq> {
     let seq = match text.parse() {
         Ok(seq) => seq,
         Err(_) => EntryId::parse(text).ok()?.seq_in(&LogId::from(conversation))?,
     };
-    Some(seq).filter(|seq| *seq > 0)
+    EntrySeq::new(seq)
 }
 
 /// Reads a JSON body. Its content type is not looked at.
@@ -184,7 +168,7 @@ mod tests {
         let id = EntryId::of(&LogId::from(&room), 7).to_string();
         let named = |json: String| serde_json::from_str::<MessageRef>(&json).unwrap();
         for json in ["7".to_owned(), "\"7\"".to_owned(), format!("\"{id}\"")] {
-            assert_eq!(named(json.clone()).seq_in(&room), Some(7), "{json}");
+            assert_eq!(named(json.clone()).seq_in(&room), EntrySeq::new(7), "{json}");
         }
         assert_eq!(named(format!("\"{id}\"")).seq_in(&other), None);
         for bad in ["0", "-1", "\"0\"", "\"\"", "\"seven\"", "\"99999999999999999999\""] {

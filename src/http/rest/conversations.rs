@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::{Call, call::read, done, json, ok, unexpected};
 use crate::{
     http::{Answer, problem::Problem},
-    model::{self, Command, ConversationId, ConversationKind, Reply, Seq, Timestamp, UserId},
+    model::{
+        self, Command, ConversationId, ConversationKind, Listed, Offset, PageLimit, Reply, Seq, Timestamp, UserId,
+    },
 };
 
 /// The longest name of a conversation, in characters.
 const MAX_NAME_CHARS: usize = 200;
 /// The longest description, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 2_000;
-/// The most users that one request may make members.
-pub(super) const MAX_USERS: usize = 1_000;
 
 /// A conversation to be made.
 #[derive(Deserialize)]
@@ -36,7 +36,7 @@ impl NewConversation {
     fn checked(self) -> Result<model::NewConversation, Problem> {
         let name = text("name", self.name, MAX_NAME_CHARS)?;
         let description = text("description", self.description, MAX_DESCRIPTION_CHARS)?;
-        let members = at_most("participant_ids", self.participant_ids, MAX_USERS)?;
+        let members = Listed::given("participant_ids", self.participant_ids)?;
         let is_group = self.is_group.unwrap_or(name.is_some() || members.len() != 1);
         Ok(model::NewConversation { id: self.id, name, description, is_group, open: self.open, members })
     }
@@ -53,14 +53,6 @@ fn text(field: &str, value: Option<String>, most: usize) -> Result<Option<Arc<st
         return Err(Problem::invalid(format!("{field} has a control character")));
     }
     Ok((!value.is_empty()).then(|| value.into()))
-}
-
-/// A list of at most so many.
-pub(super) fn at_most<T>(field: &str, list: Vec<T>, most: usize) -> Result<Vec<T>, Problem> {
-    if list.len() > most {
-        return Err(Problem::invalid(format!("{field} has at most {most} ids")));
-    }
-    Ok(list)
 }
 
 /// A conversation, as one of its members sees it.
@@ -115,8 +107,8 @@ pub(super) fn username(member: &model::Member) -> &str {
 struct Conversations<'a> {
     conversations: Vec<Conversation<'a>>,
     total: i64,
-    limit: u32,
-    offset: u32,
+    limit: PageLimit,
+    offset: Offset,
 }
 
 impl Call<'_> {
@@ -129,12 +121,12 @@ impl Call<'_> {
     }
 
     pub(super) async fn conversations(&self) -> Answer {
-        let (limit, offset) = self.page()?;
+        let page = self.page()?;
         let archived = self.flag("archived")?;
-        match self.execute(Command::Conversations { archived, limit, offset }).await? {
+        match self.execute(Command::Conversations { archived, page }).await? {
             Reply::Conversations(list, total) => {
                 let conversations = list.iter().map(Conversation::of).collect();
-                ok(&Conversations { conversations, total, limit, offset })
+                ok(&Conversations { conversations, total, limit: page.limit, offset: page.offset })
             }
             other => Err(unexpected(&other)),
         }

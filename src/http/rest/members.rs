@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     Call,
     call::read,
-    conversations::{Conversation, MAX_USERS, at_most, username},
+    conversations::{Conversation, username},
     done, ok, unexpected,
 };
 use crate::{
     http::{Answer, problem::Problem},
-    model::{self, Command, Reply, Seq, UserId},
+    model::{self, Command, Listed, Reply, Seq, UserId},
 };
 
 /// Users to be made members.
@@ -21,8 +21,8 @@ struct NewMembers {
 }
 
 impl NewMembers {
-    fn checked(self) -> Result<Vec<UserId>, Problem> {
-        let users = at_most("user_ids", self.user_ids, MAX_USERS)?;
+    fn checked(self) -> Result<Listed<UserId>, Problem> {
+        let users = Listed::given("user_ids", self.user_ids)?;
         if users.is_empty() { Err(Problem::invalid("user_ids is empty")) } else { Ok(users) }
     }
 }

@@ -11,7 +11,8 @@ use super::{
 use crate::{
     http::{Answer, problem::Problem},
     model::{
-        self, ClientId, Command, Content, ConversationId, Emoji, EntryId, Reject, Reply, Seq, Target, Timestamp, UserId,
+        self, ClientId, Command, Content, ConversationId, Emoji, EntryId, InvalidEmoji, Reject, Reply, Seq, Target,
+        Timestamp, UserId,
     },
 };
 
@@ -104,8 +105,8 @@ impl Call<'_> {
     /// Makes a reaction stand, or not: where that is so already, there is nothing to do.
     pub(super) async fn react(&self, active: bool) -> Answer {
         let (conversation, target) = self.message_of_path()?;
-        let emoji = self.segment("emoji").and_then(|text| Emoji::parse(&text));
-        let emoji = emoji.ok_or_else(|| Problem::invalid("A reaction has 1 to 64 bytes of UTF-8 without blanks"))?;
+        let emoji = self.segment("emoji").ok_or(InvalidEmoji).and_then(|text| Emoji::parse(&text));
+        let emoji = emoji.map_err(Reject::from)?;
         match self.execute(Command::React { conversation, target, emoji, active, client_id: None }).await {
             Err(Reject::Conflict(_)) => no_content(),
             reply => stored(&reply?),

@@ -3,20 +3,17 @@
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, call::read, conversations::at_most, done, ok, unexpected};
+use super::{Call, call::read, done, ok, unexpected};
 use crate::{
     http::{Answer, problem::Problem},
-    model::{self, Command, ConversationId, Reply, Seq, Timestamp},
+    model::{self, Command, ConversationId, Listed, Offset, PageLimit, Reply, Seq, Timestamp},
 };
-
-/// The most notifications that one request may name.
-const MAX_IDS: usize = 1_000;
 
 #[derive(Serialize)]
 struct Notifications<'a> {
     notifications: Vec<Notification<'a>>,
-    limit: u32,
-    offset: u32,
+    limit: PageLimit,
+    offset: Offset,
 }
 
 #[derive(Serialize)]
@@ -49,18 +46,18 @@ struct Read {
 }
 
 impl Read {
-    fn checked(self) -> Result<Option<Vec<i64>>, Problem> {
-        self.ids.map(|ids| at_most("ids", ids, MAX_IDS)).transpose()
+    fn checked(self) -> Result<Option<Listed<i64>>, Problem> {
+        Ok(self.ids.map(|ids| Listed::given("ids", ids)).transpose()?)
     }
 }
 
 impl Call<'_> {
     pub(super) async fn notifications(&self) -> Answer {
-        let (limit, offset) = self.page()?;
-        match self.execute(Command::Notifications { limit, offset }).await? {
+        let page = self.page()?;
+        match self.execute(Command::Notifications { page }).await? {
             Reply::Notifications(list) => {
                 let notifications = list.iter().map(Notification::of).collect();
-                ok(&Notifications { notifications, limit, offset })
+                ok(&Notifications { notifications, limit: page.limit, offset: page.offset })
             }
             other => Err(unexpected(&other)),
         }

@@ -8,7 +8,7 @@ use crate::{
         Answer,
         health::{Component, Health},
     },
-    model::{self, Command, ConnectionId, NodeId, Reply, Timestamp, UserId},
+    model::{self, Command, ConnectionId, NodeId, PageLimit, Reply, Timestamp, UserId},
 };
 
 #[derive(Serialize)]
@@ -82,7 +82,7 @@ impl<'a> Stats<'a> {
 
 impl Call<'_> {
     pub(super) async fn status(&self) -> Answer {
-        let users_online = match self.execute(Command::Online { cursor: 0, limit: 1 }).await? {
+        let users_online = match self.execute(Command::Online { cursor: 0, limit: PageLimit::at_most(1) }).await? {
             Reply::Online { count, .. } => count,
             other => return Err(unexpected(&other)),
         };

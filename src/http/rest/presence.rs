@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     http::{Answer, problem::Problem},
-    model::{Command, ConversationId, Reply, Status, Timestamp, UserId},
+    model::{Command, ConversationId, Listed, PageLimit, Reply, Status, Timestamp, UserId},
 };
 
 #[derive(Serialize)]
@@ -53,15 +53,18 @@ struct Typed {
 
 impl Call<'_> {
     pub(super) async fn online(&self) -> Answer {
-        let cursor = self.number("cursor", 0, u64::MAX)?.unwrap_or(0);
-        match self.execute(Command::Online { cursor, limit: self.limit()? }).await? {
+        let cursor = self.parameter("cursor").map(|text| text.parse()).transpose();
+        let cursor =
+            cursor.map_err(|_| Problem::invalid(format!("cursor must be a whole number from 0 to {}", u64::MAX)))?;
+        let limit = PageLimit::given(self.number("limit"))?;
+        match self.execute(Command::Online { cursor: cursor.unwrap_or(0), limit }).await? {
             Reply::Online { users, count, next } => ok(&Online { users: &users, count, next }),
             other => Err(unexpected(&other)),
         }
     }
 
     pub(super) async fn user_online(&self) -> Answer {
-        let users = vec![self.user_of_path("User")?];
+        let users = Listed::given("user", vec![self.user_of_path("User")?])?;
         match self.execute(Command::Presence { users }).await? {
             Reply::Presence(seen) => {
                 let seen = seen.first().ok_or_else(Problem::internal)?;

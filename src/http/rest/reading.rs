@@ -6,23 +6,18 @@ use serde::{Deserialize, Serialize};
 use super::{
     Call,
     call::{MessageRef, read},
-    conversations::at_most,
     ok, unexpected,
 };
 use crate::{
     http::{Answer, problem::Problem},
     model::{
-        self, Body, ClientId, Command, ConversationId, Entry, EntryId, MessagePage, Reactions, Reject, Reply, Seq,
-        Timestamp, UserId,
+        self, Body, ClientId, Command, ConversationId, Entry, EntryId, EntrySeq, GivenNumber, Listed, MessagePage,
+        Offset, PageLimit, Reactions, Reject, Reply, SearchTerms, Seq, Timestamp, UserId,
     },
 };
 
-/// The longest search, in characters.
-const MAX_WORDS_CHARS: usize = 200;
 /// Members that a conversation is shown with at most.
 const SHOWN_MEMBERS: usize = 1_000;
-/// The most messages that one request may mark read by their ids.
-const MAX_MARKED: usize = 1_000;
 
 /// A message's text and what belongs to it.
 #[derive(Serialize)]
@@ -85,14 +80,14 @@ impl<'a> Message<'a> {
 struct Messages<'a> {
     messages: Vec<Message<'a>>,
     total: i64,
-    limit: u32,
-    offset: u32,
+    limit: PageLimit,
+    offset: Offset,
 }
 
 impl<'a> Messages<'a> {
     fn of(page: &'a MessagePage) -> Self {
         let messages = page.messages.iter().filter_map(Message::of).collect();
-        Self { messages, total: page.total, limit: page.limit, offset: page.offset }
+        Self { messages, total: page.total, limit: page.page.limit, offset: page.page.offset }
     }
 }
 
@@ -100,8 +95,8 @@ impl<'a> Messages<'a> {
 #[derive(Serialize)]
 struct Found<'a> {
     messages: Vec<Text<'a>>,
-    limit: u32,
-    offset: u32,
+    limit: PageLimit,
+    offset: Offset,
 }
 
 /// How far somebody has read.
@@ -110,26 +105,25 @@ struct Marks {
     conversation_id: ConversationId,
     #[serde(default)]
     message_ids: Vec<MessageRef>,
-    up_to_seq: Option<Seq>,
-    delivered_seq: Option<Seq>,
+    up_to_seq: Option<GivenNumber>,
+    delivered_seq: Option<GivenNumber>,
 }
 
 impl Marks {
     /// The marks for delivered and read; those who name messages mean the newest of them.
-    fn checked(self) -> Result<(ConversationId, Option<Seq>, Option<Seq>), Problem> {
+    fn checked(self) -> Result<(ConversationId, Option<EntrySeq>, Option<EntrySeq>), Problem> {
         let conversation = self.conversation_id;
         let unknown = || Problem::invalid("message_ids has what is no message of this conversation");
-        let named = at_most("message_ids", self.message_ids, MAX_MARKED)?;
+        let named = Listed::given("message_ids", self.message_ids)?;
         let named = named.iter().map(|message| message.seq_in(&conversation).ok_or_else(unknown));
-        let named: Vec<Seq> = named.collect::<Result<_, _>>()?;
-        if [self.up_to_seq, self.delivered_seq].into_iter().flatten().any(|seq| seq < 1) {
-            return Err(Problem::invalid("up_to_seq and delivered_seq are at least 1"));
-        }
-        let read = named.into_iter().chain(self.up_to_seq).max();
-        if read.is_none() && self.delivered_seq.is_none() {
+        let named: Vec<EntrySeq> = named.collect::<Result<_, _>>()?;
+        let up_to = EntrySeq::given("up_to_seq", self.up_to_seq)?;
+        let delivered = EntrySeq::given("delivered_seq", self.delivered_seq)?;
+        let read = named.into_iter().chain(up_to).max();
+        if read.is_none() && delivered.is_none() {
             return Err(Problem::invalid("One of message_ids, up_to_seq and delivered_seq is needed"));
         }
-        Ok((conversation, self.delivered_seq, read))
+        Ok((conversation, delivered, read))
     }
 }
 
@@ -150,10 +144,10 @@ impl Call<'_> {
         self.history(conversation, Some(thread)).await
     }
 
-    async fn history(&self, conversation: ConversationId, thread: Option<Seq>) -> Answer {
-        let (limit, offset) = self.page()?;
-        let before = self.number("before_seq", 1, Seq::MAX)?;
-        match self.execute(Command::History { conversation, before, thread, limit, offset }).await? {
+    async fn history(&self, conversation: ConversationId, thread: Option<EntrySeq>) -> Answer {
+        let page = self.page()?;
+        let before = EntrySeq::given("before_seq", self.number("before_seq"))?;
+        match self.execute(Command::History { conversation, before, thread, page }).await? {
             Reply::History(page) => ok(&Messages::of(&page)),
             other => Err(unexpected(&other)),
         }
@@ -168,16 +162,15 @@ impl Call<'_> {
     }
 
     pub(super) async fn search(&self) -> Answer {
-        let (limit, offset) = self.page()?;
-        let words = self.parameter("q").unwrap_or_default();
+        let page = self.page()?;
+        let terms = SearchTerms::given("q", &self.parameter("q").unwrap_or_default()).map_err(Reject::from)?;
         let conversation = self.parameter("conversation_id").map(|id| ConversationId::parse(&id));
         let conversation = conversation.transpose();
         let conversation = conversation.map_err(|error| Problem::invalid(format!("conversation_id: {error}")))?;
-        let words = searched(&words)?.into();
-        match self.execute(Command::Search { words, conversation, limit, offset }).await? {
+        match self.execute(Command::Search { terms, conversation, page }).await? {
             Reply::Found(found) => {
                 let messages = found.iter().filter_map(Text::of).collect();
-                ok(&Found { messages, limit, offset })
+                ok(&Found { messages, limit: page.limit, offset: page.offset })
             }
             other => Err(unexpected(&other)),
         }
@@ -193,23 +186,11 @@ impl Call<'_> {
             return Err(Reject::NotMember.into());
         }
         // Beyond the members that are shown, what was asked for stands, up to the newest entry.
-        let (asked_read, head) = (read.unwrap_or(0), marked.head);
-        let asked = (delivered.unwrap_or(0).max(asked_read).min(head), asked_read.min(head));
+        let asked = |mark: Option<EntrySeq>| mark.map_or(0, EntrySeq::get).min(marked.head);
+        let asked = (asked(delivered.max(read)), asked(read));
         let (delivered_seq, read_seq) = own.map_or(asked, |own| (own.delivered_seq, own.read_seq));
         ok(&Marked { conversation_id: &marked.id, delivered_seq, read_seq })
     }
-}
-
-/// The words of a search.
-fn searched(text: &str) -> Result<&str, Problem> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(Problem::invalid("q is needed: the words to be found"));
-    }
-    if text.chars().count() > MAX_WORDS_CHARS || text.chars().any(char::is_control) {
-        return Err(Problem::invalid(format!("q has at most {MAX_WORDS_CHARS} characters, and no control characters")));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -219,7 +200,7 @@ mod tests {
 
     fn marks(json: &str) -> Result<(Option<Seq>, Option<Seq>), Problem> {
         let (_, delivered, read) = serde_json::from_str::<Marks>(json).unwrap().checked()?;
-        Ok((delivered, read))
+        Ok((delivered.map(EntrySeq::get), read.map(EntrySeq::get)))
     }
 
     #[test]
@@ -242,14 +223,6 @@ mod tests {
             format!(r#"{{"conversation_id":"r","message_ids":[1,"{other}"]}}"#),
         ] {
             assert!(marks(&bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn searches_are_checked() {
-        assert_eq!(searched(" two words ").unwrap(), "two words");
-        for bad in ["", "  ", "a\0b", &"x".repeat(201)] {
-            assert!(searched(bad).is_err(), "{bad:?}");
         }
     }
 }

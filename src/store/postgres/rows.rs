@@ -8,10 +8,19 @@ use std::{
 use tokio_postgres::Row;
 
 use super::super::{
-    AppendRefused, Appended, Outcome, StoreError,
-    row::{self, EntryRow},
+    Direct, StoreError,
+    codes::ConversationCode,
+    row::{self, EntryRow, member_columns},
 };
-use crate::model::{Conversation, ConversationId, ConversationKind, Entry, Pair, Timestamp, UserId};
+use crate::model::{Body, Conversation, ConversationId, Entry, LogId, Member, Page, Pair, Timestamp, UserId};
+
+/// A conversation's members in pages by id.
+pub(super) const MEMBERS: &str = concat!(
+    "SELECT ",
+    member_columns!(),
+    " FROM members m LEFT JOIN users u ON u.id = m.user_id \
+     WHERE m.conversation = $1 AND m.user_id > $2 ORDER BY m.user_id LIMIT $3"
+);
 
 pub(super) fn time(time: SystemTime) -> Timestamp {
     let micros = match time.duration_since(UNIX_EPOCH) {
@@ -51,14 +60,27 @@ pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
     Entry::try_from(row).map_err(|error| unreadable(&error))
 }
 
+/// A page's limit and offset, as parameters.
+pub(super) fn places(page: Page) -> (i64, i64) {
+    (i64::from(page.limit.get()), i64::from(page.offset.get()))
+}
+
 pub(super) fn user(text: &str) -> Result<UserId, StoreError> {
     UserId::parse(text).map_err(|error| unreadable(&error))
 }
 
+pub(super) fn conversation_id(text: &str) -> Result<ConversationId, StoreError> {
+    ConversationId::parse(text).map_err(|error| unreadable(&error))
+}
+
+pub(super) fn log(text: &str) -> Result<LogId, StoreError> {
+    LogId::parse(text).map_err(|error| unreadable(&error))
+}
+
 pub(super) fn conversation(row: &Row) -> Result<Conversation, StoreError> {
     Ok(Conversation {
-        id: ConversationId::parse(row.get(0)).map_err(|error| unreadable(&error))?,
-        kind: if row.get::<_, i16>(1) == 1 { ConversationKind::Direct } else { ConversationKind::Group },
+        id: conversation_id(row.get(0))?,
+        kind: ConversationCode::try_from(row.get::<_, i16>(1)).map_err(|error| unreadable(&error))?.into(),
         name: row.get::<_, Option<&str>>(2).map(Arc::from),
         description: row.get::<_, Option<&str>>(3).map(Arc::from),
         open: row.get(4),
@@ -72,24 +94,49 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, StoreError> {
     })
 }
 
-pub(super) fn outcome(row: &Row) -> Outcome {
-    match row.get::<_, i16>(0) {
-        code @ (0 | 4) => Ok(Appended {
-            seq: row.get(1),
-            message_no: row.get(2),
-            at: time(row.get(3)),
-            duplicate: code == 4,
-            also: Vec::new(),
-        }),
-        1 => Err(AppendRefused::NotMember),
-        2 => Err(AppendRefused::NoSuchLog),
-        3 => Err(AppendRefused::NoSuchTarget),
-        5 => Err(AppendRefused::NotYours),
-        _ => Err(AppendRefused::Unchanged),
-    }
-}
-
 /// The members of a direct conversation, by its key.
 pub(super) fn pair(key: &str) -> Result<Pair, StoreError> {
     row::pair(key).map_err(|error| unreadable(&error))
+}
+
+pub(super) fn member(row: &Row) -> Result<Member, StoreError> {
+    let name = row.get::<_, Option<&str>>(1).map(Arc::from);
+    Ok(Member { user: user(row.get(0))?, name, delivered_seq: row.get(2), read_seq: row.get(3) })
+}
+
+pub(super) fn direct(row: &Row) -> Result<Direct, StoreError> {
+    let conversation = conversation_id(row.get(0))?;
+    Ok(Direct { conversation, pair: pair(row.get(1))?, delivered: row.get(2), head: row.get(3) })
+}
+
+/// The columns that [`told`] reads.
+macro_rules! told_columns {
+    () => {
+        "o_user, o_inbox_seq, o_at"
+    };
+}
+pub(super) use told_columns;
+
+/// The inbox entries that rows of [`told_columns`] tell of.
+pub(super) fn told(
+    rows: &[Row],
+    sender: impl Fn(&UserId) -> UserId,
+    body: impl Fn(&Row) -> Body,
+) -> Result<Vec<Entry>, StoreError> {
+    rows.iter()
+        .map(|row| {
+            let user = user(row.get(0))?;
+            let sender = sender(&user);
+            Ok(Entry {
+                log: LogId::inbox(&user),
+                seq: row.get(1),
+                message_no: 0,
+                sender_name: sender.as_str().into(),
+                sender,
+                client_id: None,
+                at: time(row.get(2)),
+                body: body(row),
+            })
+        })
+        .collect()
 }

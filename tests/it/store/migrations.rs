@@ -64,8 +64,14 @@ async fn migrates(store: Arc<dyn Store>) {
     assert!(store.migrate().await.unwrap() >= 2);
     let (room, alice, bob) = (room("room"), user("alice"), user("bob"));
     let find = async |words: &str| -> Vec<Seq> {
-        let found = store.search(&Within::Own(bob.clone()), words, 1_000, 0).await.unwrap();
-        found.iter().map(|entry| entry.seq).collect()
+        let (scope, terms, mut found) = (SearchScope::Own(bob.clone()), terms(words), Vec::new());
+        loop {
+            let page = store.search(&scope, &terms, part(100, u32::try_from(found.len()).unwrap())).await.unwrap();
+            found.extend(page.iter().map(|entry| entry.seq));
+            if page.len() < 100 {
+                return found;
+            }
+        }
     };
     assert_eq!(find("message").await.len(), 248);
     assert_eq!((find("no33").await, find("edited").await), (vec![33], vec![7]));
@@ -76,17 +82,17 @@ async fn migrates(store: Arc<dyn Store>) {
     let reply =
         Body::Message { content: "late".into(), reply_to: Some(1), is_ai: false, edited_at: None, deleted: false };
     let reply = append(&store, new(&room, "bob", "reply", reply)).await.unwrap().seq;
-    let page = MessagesPage { before: None, thread: Some(1), limit: 1, offset: 0 };
+    let page = MessagesPage { before: None, thread: Some(1), page: part(1, 0) };
     let (thread, total) = store.messages(&room, &alice, page).await.unwrap();
     assert_eq!((thread[0].entry.seq, total), (reply, 11));
 
-    let (listed, total) = store.conversations(&alice, false, 10, 0).await.unwrap();
+    let (listed, total) = store.conversations(&alice, false, part(10, 0)).await.unwrap();
     assert_eq!((listed.len(), total, listed[0].archived), (1, 1, false));
     assert!(store.archive(&room, &alice, true).await.unwrap());
 
     let notice = Waiting { first: reply, last: reply };
     assert_eq!(store.notify(&room, notice, std::slice::from_ref(&bob)).await.unwrap(), [], "the old run goes on");
-    let runs = store.notifications(&bob, 10, 0).await.unwrap();
+    let runs = store.notifications(&bob, part(10, 0)).await.unwrap();
     assert_eq!((runs.len(), runs[0].from_seq, runs[0].count), (1, 250, 2));
     store.mark(&room, &bob, reply, reply).await.unwrap();
     assert_eq!(store.read_notifications(&bob, None).await.unwrap(), 0, "reading ended it");

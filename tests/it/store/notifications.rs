@@ -8,7 +8,7 @@ fn waiting(first: Seq, last: Seq) -> Waiting {
 
 /// The newest run of a user: from where, how many, whether it is open.
 async fn newest(store: &Arc<dyn Store>, user: &UserId) -> Option<(Seq, i64, bool)> {
-    let run = store.notifications(user, 1, 0).await.unwrap().pop()?;
+    let run = store.notifications(user, part(1, 0)).await.unwrap().pop()?;
     Some((run.from_seq, run.count, run.read_at.is_none()))
 }
 
@@ -83,12 +83,12 @@ pub(super) async fn notifications_are_read_by_their_user(store: Arc<dyn Store>) 
         append(&store, new(&room, "alice", "1", text("x"))).await.unwrap();
         store.notify(&room, waiting(1, 1), &users).await.unwrap();
     }
-    let ids: Vec<i64> = store.notifications(bob, 10, 0).await.unwrap().iter().map(|run| run.id).collect();
+    let ids: Vec<i64> = store.notifications(bob, part(10, 0)).await.unwrap().iter().map(|run| run.id).collect();
     assert_eq!(store.read_notifications(carol, Some(&ids)).await.unwrap(), 0, "those are bob's");
     assert_eq!(store.read_notifications(bob, Some(&[])).await.unwrap(), 0);
     assert_eq!(store.read_notifications(bob, Some(&[ids[1], ids[1], i64::MAX])).await.unwrap(), 1);
     assert_eq!(store.read_notifications(bob, Some(&ids[1..2])).await.unwrap(), 0, "it was read before");
-    let open = store.notifications(bob, 10, 0).await.unwrap().iter().filter(|run| run.read_at.is_none()).count();
+    let open = store.notifications(bob, part(10, 0)).await.unwrap().iter().filter(|run| run.read_at.is_none()).count();
     assert_eq!(open, 2);
     assert_eq!(store.read_notifications(bob, None).await.unwrap(), 2);
     assert_eq!(store.read_notifications(carol, None).await.unwrap(), 3);

@@ -4,14 +4,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use proptest::prelude::*;
 use switchboard::{
-    model::{Body, ConversationId, Entry, Pair, Seq},
-    store::{MessagesPage, Store, Within},
+    model::{Body, ConversationId, Entry, Pair, SearchTerms, Seq},
+    store::{MessagesPage, SearchScope, Store},
 };
 
-use super::{append, group, new, room, text, user, with_postgres, with_sqlite};
+use super::{append, group, new, part, room, terms, text, user, with_postgres, with_sqlite};
 
 fn page(thread: Option<Seq>) -> MessagesPage {
-    MessagesPage { before: None, thread, limit: 10, offset: 0 }
+    MessagesPage { before: None, thread, page: part(10, 0) }
 }
 
 fn reply(content: &str, to: Seq) -> Body {
@@ -80,8 +80,8 @@ pub(super) async fn search_finds_words_in_ones_own_conversations(store: Arc<dyn 
     let deleted = say(&store, &ours, "bob", "3", text("quick, delete this")).await;
     let alice = user("alice");
     let find = async |words: &str, of: Option<&ConversationId>| {
-        let within = of.map_or_else(|| Within::Own(alice.clone()), |one| Within::One(one.clone()));
-        store.search(&within, words, 10, 0).await.unwrap()
+        let scope = of.map_or_else(|| SearchScope::Own(alice.clone()), |one| SearchScope::One(one.clone()));
+        store.search(&scope, &terms(words), part(10, 0)).await.unwrap()
     };
     assert_eq!(
         contents(&find("quick", None).await),
@@ -99,7 +99,11 @@ pub(super) async fn search_finds_words_in_ones_own_conversations(store: Arc<dyn 
     assert_eq!(find("lazy", None).await, []);
     assert_eq!(contents(&find("sleepy", None).await), ["sleepy cat"]);
     assert_eq!(find("delete", None).await, []);
-    assert_eq!(store.search(&Within::Own(alice.clone()), "quick", 1, 1).await.unwrap().len(), 1, "pages");
+    assert_eq!(
+        store.search(&SearchScope::Own(alice.clone()), &terms("quick"), part(1, 1)).await.unwrap().len(),
+        1,
+        "pages"
+    );
     say(&store, &ours, "alice", "6", Body::MemberRemoved { user: user("alice") }).await;
     assert_eq!(find("brown", None).await, [], "no longer a member");
 }
@@ -111,7 +115,7 @@ pub(super) async fn archived_conversations_are_listed_apart(store: Arc<dyn Store
     assert!(store.archive(&one, &alice, true).await.unwrap());
     assert!(!store.archive(&one, &user("mallory"), true).await.unwrap());
     let ids = async |archived| {
-        let (listed, total) = store.conversations(&alice, archived, 10, 0).await.unwrap();
+        let (listed, total) = store.conversations(&alice, archived, part(10, 0)).await.unwrap();
         assert_eq!(usize::try_from(total).unwrap(), listed.len());
         assert!(listed.iter().all(|one| one.archived == archived));
         listed
@@ -167,7 +171,8 @@ proptest! {
             say(&store, &theirs, "carol", "1", text("the secret content")).await;
             say(&store, &ours, "alice", "1", text("another secret")).await;
             for words in &searches {
-                let found = store.search(&Within::Own(user("alice")), words, 10, 0).await.unwrap();
+                let Ok(terms) = SearchTerms::given("words", words) else { continue };
+                let found = store.search(&SearchScope::Own(user("alice")), &terms, part(10, 0)).await.unwrap();
                 assert!(found.iter().all(|entry| entry.log.as_str() == "ours"), "{words:?}");
             }
         };

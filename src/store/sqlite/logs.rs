@@ -1,25 +1,48 @@
-//! What writes, each inside the caller's transaction. One thread writes: the order of locks is its order of work.
+//! Appending to logs, and reading them. Each append runs in its caller's transaction, on the one thread that writes: no
+//! locks are needed.
 
-use std::collections::BTreeSet;
-
-use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::{
     super::{
-        AppendRefused, Appended, Authority, NewEntry, Outcome, Waiting,
-        row::{Columns, Kind, inbox_entry},
+        AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError,
+        codes::EntryKind,
+        row::{Columns, entry_columns, inbox_entry},
     },
-    now,
+    Sqlite, now,
+    rows::entry,
 };
-use crate::model::{Body, ClientId, ConversationId, Entry, LogId, NewConversation, Seq, Timestamp, UserId};
+use crate::model::{Body, ClientId, Entry, LogId, Seq, Timestamp, UserId};
 
-/// A log's end.
-struct Head {
-    seq: Seq,
-    message_no: i64,
+const ENTRIES: &str =
+    concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
+
+#[async_trait]
+impl Logs for Sqlite {
+    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
+        let batch = batch.to_vec();
+        self.write(Operation::Append, move |db| batch.iter().map(|new| append_one(db, new)).collect()).await
+    }
+
+    async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
+        let logs = logs.to_vec();
+        self.read(move |db| ends(db, logs)).await
+    }
+
+    async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        let log = log.clone();
+        self.read(move |db| entries(db, &log, after, limit)).await
+    }
 }
 
-fn head(db: &Connection, log: &LogId) -> Result<Option<Head>> {
+/// A log's end.
+pub(super) struct Head {
+    pub(super) seq: Seq,
+    pub(super) message_no: i64,
+}
+
+pub(super) fn head(db: &Connection, log: &LogId) -> Result<Option<Head>> {
     let sql = "SELECT seq, message_no FROM heads WHERE log = ?1";
     let read = |row: &rusqlite::Row<'_>| Ok(Head { seq: row.get(0)?, message_no: row.get(1)? });
     db.prepare_cached(sql)?.query_row([log.as_str()], read).optional()
@@ -31,7 +54,7 @@ fn is_member(db: &Connection, log: &LogId, user: &UserId) -> Result<bool> {
 }
 
 /// Appends one entry: who may, once, numbered. Refusals change nothing.
-pub(super) fn append(db: &Connection, new: &NewEntry) -> Result<Outcome> {
+fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
     let Some(head) = head(db, &new.log)? else { return Ok(Err(AppendRefused::NoSuchLog)) };
     if let Some(stored) = stored_before(db, new)? {
         return Ok(Ok(stored));
@@ -137,14 +160,14 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
          RETURNING seq, message_no";
     let (seq, message_no) = db
         .prepare_cached(sql)?
-        .query_row(params![log.as_str(), kind == Kind::Message, at], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row(params![log.as_str(), kind == EntryKind::Message, at], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let sql = "INSERT INTO log (log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, \
          target, subject, flag, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     db.prepare_cached(sql)?.execute(params![
         log.as_str(),
         seq,
         message_no,
-        kind as i16,
+        i16::from(kind),
         new.sender.as_str(),
         &*new.sender_name,
         new.dedupe.as_str(),
@@ -159,7 +182,7 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
 }
 
 /// Puts an entry into an inbox, and returns it with its seq.
-fn tell(db: &Connection, mut entry: Entry) -> Result<Entry> {
+pub(super) fn tell(db: &Connection, mut entry: Entry) -> Result<Entry> {
     let at = entry.at.micros();
     let sql = "INSERT INTO heads (log, updated_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
     db.prepare_cached(sql)?.execute((entry.log.as_str(), at))?;
@@ -176,7 +199,7 @@ fn tell(db: &Connection, mut entry: Entry) -> Result<Entry> {
     Ok(entry)
 }
 
-fn told(user: &UserId, sender: &UserId, at: i64, body: Body) -> Entry {
+pub(super) fn told(user: &UserId, sender: &UserId, at: i64, body: Body) -> Entry {
     Entry {
         log: LogId::inbox(user),
         seq: 0,
@@ -189,118 +212,22 @@ fn told(user: &UserId, sender: &UserId, at: i64, body: Body) -> Entry {
     }
 }
 
-fn add_user(db: &Connection, user: &UserId) -> Result<()> {
+pub(super) fn add_user(db: &Connection, user: &UserId) -> Result<()> {
     let sql = "INSERT INTO users (id, name) VALUES (?1, ?1) ON CONFLICT DO NOTHING";
     db.prepare_cached(sql)?.execute([user.as_str()]).map(drop)
 }
 
-/// Makes a conversation and tells its members' inboxes; `None` where the id is taken.
-pub(super) fn create(
-    db: &Connection,
-    new: &NewConversation,
-    id: &ConversationId,
-    direct_key: Option<&str>,
-    creator: &UserId,
-    members: BTreeSet<UserId>,
-) -> Result<Option<Vec<Entry>>> {
-    let at = now();
-    let made = db.execute(
-        "INSERT INTO conversations (id, kind, name, description, open, direct_key, created_by, created_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
-        params![
-            id.as_str(),
-            direct_key.is_some(),
-            new.name.as_deref(),
-            new.description.as_deref(),
-            new.open,
-            direct_key,
-            creator.as_str(),
-            at
-        ],
-    )?;
-    if made == 0 {
-        return Ok(None);
-    }
-    db.execute("INSERT INTO heads (log, updated_at) VALUES (?1, ?2)", (id.as_str(), at))?;
-    let tell_member = |user: UserId| {
-        add_user(db, &user)?;
-        let sql = "INSERT INTO members (conversation, user_id, joined_at) VALUES (?1, ?2, ?3)";
-        db.execute(sql, (id.as_str(), user.as_str(), at))?;
-        tell(db, told(&user, creator, at, Body::ConversationAdded { conversation: id.clone(), since: 0 }))
-    };
-    members.into_iter().map(tell_member).collect::<Result<_>>().map(Some)
-}
-
-/// Moves a member's marks forward.
-pub(super) fn mark(
-    db: &Connection,
-    id: &ConversationId,
-    user: &UserId,
-    delivered: Seq,
-    read: Seq,
-) -> Result<Option<(Seq, Seq)>> {
-    let log = LogId::from(id);
-    let Some(head) = head(db, &log)? else { return Ok(None) };
-    let (delivered, read) = (delivered.min(head.seq), read.min(head.seq));
-    let moved: Option<(Seq, Seq)> = db
-        .prepare_cached(
-            "UPDATE members SET delivered_seq = max(delivered_seq, ?3), read_seq = max(read_seq, ?4), \
-             read_no = CASE WHEN ?4 > read_seq THEN coalesce((SELECT message_no FROM log WHERE log = ?1 AND seq <= ?4 \
-                 ORDER BY seq DESC LIMIT 1), read_no) ELSE read_no END \
-             WHERE conversation = ?1 AND user_id = ?2 AND (?3 > delivered_seq OR ?4 > read_seq) \
-             RETURNING delivered_seq, read_seq",
-        )?
-        .query_row(params![id.as_str(), user.as_str(), delivered, read], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((_, read)) = moved {
-        let sql = "UPDATE notifications SET read_at = ?4 \
-             WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL AND last_seq <= ?3";
-        db.execute(sql, params![id.as_str(), user.as_str(), read, now()])?;
-    }
-    Ok(moved)
-}
-
-/// Opens a run of unread messages for each user, or widens the one that is open. Passed over: who is no member, what they
-/// read, and what a run held that they put away.
-pub(super) fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<UserId>) -> Result<Vec<Entry>> {
-    let (at, mut entries) = (now(), Vec::new());
-    for user in users {
-        let sql = "SELECT l.seq FROM members m, log l WHERE m.conversation = ?1 AND m.user_id = ?2 AND l.log = ?1 \
-             AND l.seq > max(m.read_seq, ?3 - 1, coalesce((SELECT max(last_seq) FROM notifications \
-                 WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NOT NULL), 0)) \
-             AND l.seq <= ?4 AND l.kind = 0 ORDER BY l.seq LIMIT 1";
-        let asked = params![id.as_str(), user.as_str(), waiting.first, waiting.last];
-        let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(asked, |row| row.get(0)).optional()? else {
-            continue;
-        };
-        let sql = "SELECT id, from_seq, last_seq FROM notifications \
-             WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL";
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        let open: Option<(i64, Seq, Seq)> =
-            db.prepare_cached(sql)?.query_row(params![id.as_str(), user.as_str()], read).optional()?;
-        let (from, last) =
-            open.map_or((first, waiting.last), |(_, from, last)| (from.min(first), last.max(waiting.last)));
-        let sql = "SELECT max(message_no) - min(message_no) + 1 FROM log WHERE log = ?1 AND seq IN (?2, ?3)";
-        let count: i64 = db.prepare_cached(sql)?.query_row(params![id.as_str(), from, last], |row| row.get(0))?;
-        if let Some((run, ..)) = open {
-            let sql = "UPDATE notifications SET from_seq = ?2, last_seq = ?3, count = ?4 WHERE id = ?1";
-            db.prepare_cached(sql)?.execute(params![run, from, last, count])?;
-            continue;
+fn ends(db: &Connection, logs: Vec<LogId>) -> Result<Vec<(LogId, Ends)>> {
+    let mut statement = db.prepare_cached("SELECT seq FROM heads WHERE log = ?1")?;
+    let mut found = Vec::with_capacity(logs.len());
+    for log in logs {
+        if let Some(head) = statement.query_row([log.as_str()], |row| row.get(0)).optional()? {
+            found.push((log, Ends { first: 1, head }));
         }
-        let sql = "INSERT INTO notifications (user_id, conversation, from_seq, last_seq, count, created_at) \
-             VALUES (?2, ?1, ?3, ?4, ?5, ?6)";
-        db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), from, last, count, at])?;
-        let body = Body::Notified { conversation: id.clone(), from_seq: from };
-        entries.push(tell(db, told(&user, &user, at, body))?);
     }
-    Ok(entries)
+    Ok(found)
 }
 
-/// Marks a user's open notifications read, those named or all. How many there were.
-pub(super) fn read_notifications(db: &Connection, user: &UserId, ids: Option<Vec<i64>>) -> Result<u64> {
-    let sql = "UPDATE notifications SET read_at = ?2 WHERE user_id = ?1 AND read_at IS NULL";
-    let Some(ids) = ids else { return Ok(db.execute(sql, params![user.as_str(), now()])? as u64) };
-    let mut one = db.prepare_cached(&format!("{sql} AND id = ?3"))?;
-    let read = ids.into_iter().map(|id| one.execute(params![user.as_str(), now(), id]));
-    Ok(read.sum::<Result<usize>>()? as u64)
+fn entries(db: &Connection, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>> {
+    db.prepare_cached(ENTRIES)?.query_map(params![log.as_str(), after, limit], entry)?.collect()
 }

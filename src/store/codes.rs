@@ -1,0 +1,152 @@
+//! Small numbers that stand for something in the tables and in what SQL functions return, and their names in Rust.
+//!
+//! A number is never reused. On PostgreSQL the same names stand in comments on the columns and functions
+//! (`migrations/postgres/V5__names_of_codes.sql`); a test below compares the two. SQLite keeps the same numbers in the
+//! columns of the same names.
+
+use super::Authority;
+use crate::model::ConversationKind;
+
+/// A number without a name: a newer version of this program, or something else, wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{number} is no known {what}")]
+pub(super) struct UnknownCode {
+    what: &'static str,
+    number: i16,
+}
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident, $what:literal: $($(#[$of:meta])* $variant:ident = $number:literal $text:literal,)+) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(i16)]
+        pub(super) enum $name {
+            $($(#[$of])* $variant = $number,)+
+        }
+
+        #[cfg(test)]
+        impl $name {
+            /// All of them as SQL comments show them.
+            fn legend() -> String {
+                [$(concat!(stringify!($number), " ", $text)),+].join(", ")
+            }
+        }
+
+        impl From<$name> for i16 {
+            fn from(of: $name) -> Self {
+                of as Self
+            }
+        }
+
+        impl TryFrom<i16> for $name {
+            type Error = UnknownCode;
+
+            fn try_from(number: i16) -> Result<Self, UnknownCode> {
+                match number {
+                    $($number => Ok(Self::$variant),)+
+                    _ => Err(UnknownCode { what: $what, number }),
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// What an entry is: `log.kind`.
+    EntryKind, "kind of entry":
+    Message = 0 "message",
+    Edited = 1 "edited",
+    Deleted = 2 "deleted",
+    Reacted = 3 "reacted",
+    MemberAdded = 4 "member added",
+    MemberRemoved = 5 "member removed",
+    ConversationAdded = 6 "conversation added",
+    ConversationRemoved = 7 "conversation removed",
+    Notified = 8 "notified",
+}
+
+codes! {
+    /// What became of an entry: `o_outcome` of the functions that append.
+    AppendCode, "outcome of an append":
+    Stored = 0 "stored",
+    NotMember = 1 "not a member",
+    NoSuchLog = 2 "no such log",
+    NoSuchTarget = 3 "no such target",
+    StoredBefore = 4 "stored before",
+    NotYours = 5 "not the sender's own",
+    Unchanged = 6 "nothing to change",
+}
+
+codes! {
+    /// By what right a change is appended: `p_authority`.
+    AuthorityCode, "authority":
+    Member = 0 "member",
+    Admin = 1 "admin",
+    System = 2 "system",
+}
+
+codes! {
+    /// How a conversation came about: `conversations.kind`.
+    ConversationCode, "kind of conversation":
+    Group = 0 "group",
+    Direct = 1 "direct",
+}
+
+impl From<Authority> for AuthorityCode {
+    fn from(authority: Authority) -> Self {
+        match authority {
+            Authority::Member => Self::Member,
+            Authority::Admin => Self::Admin,
+            Authority::System => Self::System,
+        }
+    }
+}
+
+impl From<ConversationCode> for ConversationKind {
+    fn from(code: ConversationCode) -> Self {
+        match code {
+            ConversationCode::Group => Self::Group,
+            ConversationCode::Direct => Self::Direct,
+        }
+    }
+}
+
+/// The kind of a conversation that is to be made: direct where it has a pair's key.
+pub(super) fn kind_of(direct_key: Option<&str>) -> ConversationCode {
+    if direct_key.is_some() { ConversationCode::Direct } else { ConversationCode::Group }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Status;
+
+    #[test]
+    fn the_sql_comments_say_the_same() {
+        let sql = include_str!("../../migrations/postgres/V5__names_of_codes.sql").replace("''", "'");
+        let statuses = Status::ALL.map(|status| {
+            let name = serde_json::to_value(status).unwrap();
+            format!("{} {}", status.code(), name.as_str().unwrap())
+        });
+        for legend in [
+            EntryKind::legend(),
+            AppendCode::legend(),
+            AuthorityCode::legend(),
+            ConversationCode::legend(),
+            statuses.join(", "),
+        ] {
+            assert!(sql.contains(&legend), "{legend}");
+        }
+    }
+
+    #[test]
+    fn codes_lead_back_to_their_names() {
+        for number in 0..9 {
+            assert_eq!(i16::from(EntryKind::try_from(number).unwrap()), number);
+        }
+        assert_eq!(AppendCode::try_from(4), Ok(AppendCode::StoredBefore));
+        let unknown = AppendCode::try_from(7).unwrap_err();
+        assert_eq!(unknown.to_string(), "7 is no known outcome of an append");
+        assert!(ConversationCode::try_from(-1).is_err());
+    }
+}

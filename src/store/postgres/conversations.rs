@@ -1,0 +1,162 @@
+//! Conversations: made, shown and listed with their members.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+
+use super::{
+    super::{
+        Conversations, Direct, Operation, StoreError,
+        codes::kind_of,
+        row::{conversation_columns, direct_columns, direct_key, member_columns},
+    },
+    Postgres,
+    rows::{MEMBERS, conversation, conversation_id, direct, member, pair, places, told, told_columns},
+};
+use crate::model::{Body, Conversation, ConversationId, Entry, Member, NewConversation, Page, Pair, UserId};
+
+const CONVERSATIONS: &str = concat!(
+    "SELECT ",
+    conversation_columns!("m.read_no", "m.archived"),
+    ", count(*) OVER () \
+     FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
+     WHERE m.user_id = $1 AND m.archived = $4 ORDER BY h.updated_at DESC, c.id LIMIT $2 OFFSET $3"
+);
+const CONVERSATION: &str = concat!(
+    "SELECT ",
+    conversation_columns!("coalesce(m.read_no, h.message_no)", "coalesce(m.archived, false)"),
+    " \
+     FROM conversations c JOIN heads h ON h.log = c.id \
+     LEFT JOIN members m ON m.conversation = c.id AND m.user_id = $2 WHERE c.id = $1"
+);
+const FIRST_MEMBERS: &str = concat!(
+    "SELECT ",
+    member_columns!(),
+    ", c.id \
+     FROM unnest($1::text[]) AS c (id) CROSS JOIN LATERAL ( \
+         SELECT * FROM members m WHERE m.conversation = c.id ORDER BY m.user_id LIMIT 100 \
+     ) m LEFT JOIN users u ON u.id = m.user_id ORDER BY c.id, m.user_id"
+);
+const CREATE: &str = concat!("SELECT ", told_columns!(), " FROM create_conversation($1, $2, $3, $4, $5, $6, $7, $8)");
+const DIRECTS: &str = concat!(
+    "SELECT ",
+    direct_columns!(),
+    " \
+     FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
+     WHERE m.user_id = $1 AND c.direct_key IS NOT NULL ORDER BY h.updated_at DESC, c.id LIMIT $2"
+);
+
+impl Postgres {
+    async fn make(
+        &self,
+        new: &NewConversation,
+        id: &ConversationId,
+        direct: Option<&str>,
+        creator: &UserId,
+        members: &[&str],
+    ) -> Result<Vec<Entry>, StoreError> {
+        let kind = i16::from(kind_of(direct));
+        let (name, description) = (new.name.as_deref(), new.description.as_deref());
+        let (id_text, creator_text) = (id.as_str(), creator.as_str());
+        let rows = self
+            .query(
+                Operation::Write,
+                CREATE,
+                &[&id_text, &kind, &name, &description, &new.open, &direct, &creator_text, &members],
+            )
+            .await?;
+        let body = |_: &Row| Body::ConversationAdded { conversation: id.clone(), since: 0 };
+        told(&rows, |_| creator.clone(), body)
+    }
+}
+
+#[async_trait]
+impl Conversations for Postgres {
+    async fn create(
+        &self,
+        new: &NewConversation,
+        id: &ConversationId,
+        creator: &UserId,
+    ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError> {
+        let members: Vec<&str> = new.members.iter().chain([creator]).map(UserId::as_str).collect();
+        let told = self.make(new, id, None, creator, &members).await?;
+        if told.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.conversation(id, creator).await?.map(|conversation| (conversation, told)))
+    }
+
+    async fn direct(&self, one: &UserId, other: &UserId) -> Result<(ConversationId, Vec<Entry>), StoreError> {
+        const KNOWN: &str = "SELECT id FROM conversations WHERE direct_key = $1";
+        let key = direct_key(one, other);
+        let known = |rows: Vec<Row>| -> Result<Option<ConversationId>, StoreError> {
+            rows.first().map(|row| conversation_id(row.get(0))).transpose()
+        };
+        if let Some(id) = known(self.query(Operation::Read, KNOWN, &[&key]).await?)? {
+            return Ok((id, Vec::new()));
+        }
+        let id = ConversationId::fresh();
+        let members = [one.as_str(), other.as_str()];
+        let told = self.make(&NewConversation::default(), &id, Some(&key), one, &members).await?;
+        if !told.is_empty() {
+            return Ok((id, told));
+        }
+        // Somebody else made it just now.
+        let id = known(self.query(Operation::Read, KNOWN, &[&key]).await?)?;
+        Ok((id.ok_or_else(|| StoreError::Failed("a direct conversation came and went".into()))?, Vec::new()))
+    }
+
+    async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
+        let rows = self.query(Operation::Read, CONVERSATION, &[&id.as_str(), &reader.as_str()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let members = self.query(Operation::Read, MEMBERS, &[&id.as_str(), &"", &1_000_i64]).await?;
+        let members = members.iter().map(member).collect::<Result<_, _>>()?;
+        Ok(Some(Conversation { members, ..conversation(row)? }))
+    }
+
+    async fn conversations(
+        &self,
+        of: &UserId,
+        archived: bool,
+        page: Page,
+    ) -> Result<(Vec<Conversation>, i64), StoreError> {
+        let (of, (limit, offset)) = (of.as_str(), places(page));
+        let rows = self.query(Operation::Read, CONVERSATIONS, &[&of, &limit, &offset, &archived]).await?;
+        let total = match rows.first() {
+            Some(row) => row.get(11),
+            // Past the last page the window has nothing to count.
+            None => {
+                let sql = "SELECT count(*) FROM members WHERE user_id = $1 AND archived = $2";
+                self.query(Operation::Read, sql, &[&of, &archived]).await?.first().map_or(0, |row| row.get(0))
+            }
+        };
+        let mut listed = rows.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let mut members: HashMap<ConversationId, Vec<Member>> = HashMap::new();
+        for row in self.query(Operation::Read, FIRST_MEMBERS, &[&ids]).await? {
+            members.entry(conversation_id(row.get(4))?).or_default().push(member(&row)?);
+        }
+        for one in &mut listed {
+            one.members = members.remove(&one.id).unwrap_or_default();
+        }
+        Ok((listed, total))
+    }
+
+    async fn archive(&self, conversation: &ConversationId, user: &UserId, archived: bool) -> Result<bool, StoreError> {
+        let sql = "UPDATE members SET archived = $3 WHERE conversation = $1 AND user_id = $2 RETURNING 1";
+        let rows = self.query(Operation::Write, sql, &[&conversation.as_str(), &user.as_str(), &archived]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    async fn directs(&self, user: &UserId, limit: u32) -> Result<Vec<Direct>, StoreError> {
+        let rows = self.query(Operation::Read, DIRECTS, &[&user.as_str(), &i64::from(limit)]).await?;
+        rows.iter().map(direct).collect()
+    }
+
+    async fn pair(&self, conversation: &ConversationId) -> Result<Option<Pair>, StoreError> {
+        let sql = "SELECT direct_key FROM conversations WHERE id = $1 AND direct_key IS NOT NULL";
+        let rows = self.query(Operation::Read, sql, &[&conversation.as_str()]).await?;
+        rows.first().map(|row| pair(row.get(0))).transpose()
+    }
+}

@@ -1,0 +1,133 @@
+//! Appending to logs, and reading them.
+//!
+//! The append is `append_messages` and `append_change` in `migrations/postgres`: one call, one transaction.
+
+use async_trait::async_trait;
+use tokio_postgres::Row;
+
+use super::{
+    super::{
+        AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError,
+        codes::{AppendCode, AuthorityCode},
+        row::{Columns, entry_columns, inbox_entry},
+    },
+    Postgres,
+    rows::{entry, log, time},
+};
+use crate::model::{Entry, LogId, Seq};
+
+/// The columns that [`outcome`] reads.
+macro_rules! outcome_columns {
+    () => {
+        "o_outcome, o_seq, o_message_no, o_at"
+    };
+}
+
+const APPEND_MESSAGES: &str =
+    concat!("SELECT ", outcome_columns!(), " FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)");
+const APPEND_CHANGE: &str = concat!(
+    "SELECT ",
+    outcome_columns!(),
+    ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+);
+const ENTRIES: &str =
+    concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+
+impl Postgres {
+    async fn append_messages(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
+        let columns: Vec<Columns<'_>> = batch.iter().map(|entry| Columns::from(&entry.body)).collect();
+        let logs: Vec<&str> = batch.iter().map(|entry| entry.log.as_str()).collect();
+        let senders: Vec<&str> = batch.iter().map(|entry| entry.sender.as_str()).collect();
+        let names: Vec<&str> = batch.iter().map(|entry| &*entry.sender_name).collect();
+        let dedupes: Vec<&str> = batch.iter().map(|entry| entry.dedupe.as_str()).collect();
+        let gave: Vec<bool> = batch.iter().map(|entry| entry.client_gave_id).collect();
+        let must: Vec<bool> = batch.iter().map(|entry| entry.authority == Authority::Member).collect();
+        let contents: Vec<Option<&str>> = columns.iter().map(|columns| columns.content).collect();
+        let targets: Vec<Option<Seq>> = columns.iter().map(|columns| columns.target).collect();
+        let flags: Vec<bool> = columns.iter().map(|columns| columns.flag).collect();
+        let rows = self
+            .query(
+                Operation::Append,
+                APPEND_MESSAGES,
+                &[&logs, &senders, &names, &dedupes, &gave, &must, &contents, &targets, &flags],
+            )
+            .await?;
+        if rows.len() != batch.len() {
+            return Err(StoreError::Failed("append_messages did not answer for each entry".into()));
+        }
+        rows.iter().map(outcome).collect()
+    }
+
+    async fn append_change(&self, new: &NewEntry) -> Result<Outcome, StoreError> {
+        let Columns { kind, content, target, subject, flag } = Columns::from(&new.body);
+        let (kind, authority) = (i16::from(kind), i16::from(AuthorityCode::from(new.authority)));
+        let (log, sender, dedupe) = (new.log.as_str(), new.sender.as_str(), new.dedupe.as_str());
+        let rows = self
+            .query(
+                Operation::Append,
+                APPEND_CHANGE,
+                &[
+                    &log,
+                    &kind,
+                    &sender,
+                    &&*new.sender_name,
+                    &dedupe,
+                    &new.client_gave_id,
+                    &authority,
+                    &content,
+                    &target,
+                    &subject,
+                    &flag,
+                ],
+            )
+            .await?;
+        let row = rows.first().ok_or_else(|| StoreError::Failed("append_change did not answer".into()))?;
+        let mut outcome = outcome(row)?;
+        if let (Ok(appended), Some(seq)) = (&mut outcome, row.get::<_, Option<Seq>>(4)) {
+            appended.also = inbox_entry(new, appended, seq).into_iter().collect();
+        }
+        Ok(outcome)
+    }
+}
+
+/// What became of an entry. A code of a newer version may stand for something stored: its outcome is unknown.
+fn outcome(row: &Row) -> Result<Outcome, StoreError> {
+    let code = AppendCode::try_from(row.get::<_, i16>(0)).map_err(|error| StoreError::Unknown(error.to_string()))?;
+    let appended = |duplicate| Appended {
+        seq: row.get(1),
+        message_no: row.get(2),
+        at: time(row.get(3)),
+        duplicate,
+        also: Vec::new(),
+    };
+    Ok(match code {
+        AppendCode::Stored => Ok(appended(false)),
+        AppendCode::StoredBefore => Ok(appended(true)),
+        AppendCode::NotMember => Err(AppendRefused::NotMember),
+        AppendCode::NoSuchLog => Err(AppendRefused::NoSuchLog),
+        AppendCode::NoSuchTarget => Err(AppendRefused::NoSuchTarget),
+        AppendCode::NotYours => Err(AppendRefused::NotYours),
+        AppendCode::Unchanged => Err(AppendRefused::Unchanged),
+    })
+}
+
+#[async_trait]
+impl Logs for Postgres {
+    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
+        match batch {
+            [one] if !one.body.is_message() => Ok(vec![self.append_change(one).await?]),
+            _ => self.append_messages(batch).await,
+        }
+    }
+
+    async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
+        let names: Vec<&str> = logs.iter().map(LogId::as_str).collect();
+        let rows = self.query(Operation::Read, "SELECT log, seq FROM heads WHERE log = ANY ($1)", &[&names]).await?;
+        rows.iter().map(|row| Ok((log(row.get(0))?, Ends { first: 1, head: row.get(1) }))).collect()
+    }
+
+    async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        let (log, limit) = (log.as_str(), i64::from(limit));
+        self.query(Operation::Read, ENTRIES, &[&log, &after, &limit]).await?.iter().map(entry).collect()
+    }
+}

@@ -1,0 +1,31 @@
+//! Notices through which nodes reach each other while Redis is away.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{
+    super::{Operation, Relay, StoreError},
+    Postgres,
+    rows::log,
+};
+use crate::model::{LogId, NodeId, Seq};
+
+#[async_trait]
+impl Relay for Postgres {
+    async fn give_notice(&self, node: &NodeId, alone: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError> {
+        let (logs, seqs): (Vec<&str>, Vec<Seq>) = grown.iter().map(|(log, seq)| (log.as_str(), *seq)).unzip();
+        let sql = "SELECT give_notice($1, $2, $3, $4)";
+        self.query(Operation::Write, sql, &[&node.as_str(), &alone.as_secs_f64(), &logs, &seqs]).await.map(drop)
+    }
+
+    async fn withdraw_notice(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.query(Operation::Write, "SELECT withdraw_notice($1)", &[&node.as_str()]).await.map(drop)
+    }
+
+    async fn notices(&self, span: Duration) -> Result<Vec<(LogId, Seq)>, StoreError> {
+        let sql = "SELECT log, seq FROM notices WHERE at > clock_timestamp() - make_interval(secs => $1)";
+        let rows = self.query(Operation::Read, sql, &[&span.as_secs_f64()]).await?;
+        rows.iter().map(|row| Ok((log(row.get(0))?, row.get(1)))).collect()
+    }
+}

@@ -1,0 +1,49 @@
+//! Users: their names, statuses, and when they were last there.
+
+use std::{sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+
+use super::{
+    super::{Operation, StoreError, Users},
+    Postgres,
+    rows::{system_time, time, user},
+};
+use crate::model::{Status, Timestamp, UserId};
+
+#[async_trait]
+impl Users for Postgres {
+    async fn know(&self, users: &[(UserId, Arc<str>)]) -> Result<(), StoreError> {
+        let mut users: Vec<(&str, &str)> = users.iter().map(|(user, name)| (user.as_str(), &**name)).collect();
+        // Rows are locked in one order whoever comes.
+        users.sort_unstable();
+        users.dedup_by_key(|(user, _)| *user);
+        let (ids, names): (Vec<&str>, Vec<&str>) = users.into_iter().unzip();
+        let sql = "INSERT INTO users (id, name) SELECT * FROM unnest($1::text[], $2::text[]) \
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name WHERE users.name <> excluded.name";
+        self.query(Operation::Write, sql, &[&ids, &names]).await.map(drop)
+    }
+
+    async fn set_status(&self, user: &UserId, status: Status) -> Result<(), StoreError> {
+        let sql = "UPDATE users SET status = $2 WHERE id = $1";
+        self.query(Operation::Write, sql, &[&user.as_str(), &status.code()]).await.map(drop)
+    }
+
+    async fn seen(&self, users: &[UserId], at: Timestamp) -> Result<(), StoreError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let sql = "UPDATE users SET last_seen = greatest(last_seen, $2) WHERE id = ANY ($1)";
+        self.query(Operation::Write, sql, &[&users, &system_time(at)]).await.map(drop)
+    }
+
+    async fn statuses(&self, users: &[UserId]) -> Result<Vec<(UserId, Status, Option<Timestamp>)>, StoreError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let sql = "SELECT id, status, last_seen FROM users WHERE id = ANY ($1)";
+        let rows = self.query(Operation::Read, sql, &[&users]).await?;
+        rows.iter()
+            .map(|row| {
+                let seen = row.get::<_, Option<SystemTime>>(2).map(time);
+                Ok((user(row.get(0))?, Status::from_code(row.get(1)), seen))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,28 @@
+//! Migrations, and a sign of life.
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::{
+    super::{Lifecycle, Operation, StoreError, migrations},
+    Job, Sqlite,
+};
+
+#[async_trait]
+impl Lifecycle for Sqlite {
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let failed = |error: refinery_core::Error| StoreError::Failed(error.to_string());
+            let report = migrations::runner(migrations::SQLITE).and_then(|all| all.run(connection).map_err(failed));
+            let _gone = answer.send(report.map(|report| report.applied_migrations().len()));
+        });
+        let failed = |_| StoreError::Failed("the store's thread ended".into());
+        self.writer.send(job).await.map_err(|_| StoreError::Failed("the store's thread ended".into()))?;
+        answered.await.map_err(failed)?
+    }
+
+    async fn ping(&self) -> Result<bool, StoreError> {
+        self.call(Operation::Ping, |connection| connection.query_row("SELECT false", [], |row| row.get(0))).await
+    }
+}

@@ -1,0 +1,93 @@
+//! Who belongs to a conversation, and how far they are.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+
+use super::{
+    super::{Access, Ends, Members, Operation, StoreError},
+    Sqlite,
+    logs::head,
+    now,
+    rows::{self, id},
+};
+use crate::model::{ConversationId, LogId, Seq, UserId};
+
+#[async_trait]
+impl Members for Sqlite {
+    async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
+        let (id, user) = (conversation.clone(), user.clone());
+        self.read(move |db| access(db, &id, &user)).await
+    }
+
+    async fn members(
+        &self,
+        conversation: &ConversationId,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError> {
+        let (id, after) = (conversation.clone(), after.map_or_else(String::new, ToString::to_string));
+        self.read(move |db| Ok(rows::members(db, &id, &after, limit)?.into_iter().map(|member| member.user).collect()))
+            .await
+    }
+
+    async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        let user = user.clone();
+        self.read(move |db| acquaintances(db, &user, limit)).await
+    }
+
+    async fn mark(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        delivered: Seq,
+        read: Seq,
+    ) -> Result<Option<(Seq, Seq)>, StoreError> {
+        let (id, user) = (conversation.clone(), user.clone());
+        self.write(Operation::Write, move |db| move_marks(db, &id, &user, delivered.max(read), read)).await
+    }
+}
+
+fn access(db: &Connection, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>> {
+    let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL FROM conversations c JOIN heads h ON h.log = c.id \
+         LEFT JOIN members m ON m.conversation = c.id AND m.user_id = ?2 WHERE c.id = ?1";
+    let read = |row: &Row<'_>| {
+        Ok(Access { open: row.get(0)?, ends: Ends { first: 1, head: row.get(1)? }, member: row.get(2)? })
+    };
+    db.prepare_cached(sql)?.query_row((conversation.as_str(), user.as_str()), read).optional()
+}
+
+fn acquaintances(db: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>> {
+    let sql = "SELECT DISTINCT o.user_id FROM members m JOIN members o ON o.conversation = m.conversation \
+         WHERE m.user_id = ?1 AND o.user_id <> ?1 LIMIT ?2";
+    let read = |row: &Row<'_>| id(UserId::parse(&row.get::<_, String>(0)?));
+    db.prepare_cached(sql)?.query_map(params![user.as_str(), limit], read)?.collect()
+}
+
+/// Moves a member's marks forward.
+fn move_marks(
+    db: &Connection,
+    id: &ConversationId,
+    user: &UserId,
+    delivered: Seq,
+    read: Seq,
+) -> Result<Option<(Seq, Seq)>> {
+    let log = LogId::from(id);
+    let Some(head) = head(db, &log)? else { return Ok(None) };
+    let (delivered, read) = (delivered.min(head.seq), read.min(head.seq));
+    let moved: Option<(Seq, Seq)> = db
+        .prepare_cached(
+            "UPDATE members SET delivered_seq = max(delivered_seq, ?3), read_seq = max(read_seq, ?4), \
+             read_no = CASE WHEN ?4 > read_seq THEN coalesce((SELECT message_no FROM log WHERE log = ?1 AND seq <= ?4 \
+                 ORDER BY seq DESC LIMIT 1), read_no) ELSE read_no END \
+             WHERE conversation = ?1 AND user_id = ?2 AND (?3 > delivered_seq OR ?4 > read_seq) \
+             RETURNING delivered_seq, read_seq",
+        )?
+        .query_row(params![id.as_str(), user.as_str(), delivered, read], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((_, read)) = moved {
+        let sql = "UPDATE notifications SET read_at = ?4 \
+             WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL AND last_seq <= ?3";
+        db.execute(sql, params![id.as_str(), user.as_str(), read, now()])?;
+    }
+    Ok(moved)
+}

@@ -1,0 +1,26 @@
+//! Notices between nodes. A node with a store of its own is alone and has nobody to give notice to.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{
+    super::{Relay, StoreError},
+    Sqlite,
+};
+use crate::model::{LogId, NodeId, Seq};
+
+#[async_trait]
+impl Relay for Sqlite {
+    async fn give_notice(&self, _: &NodeId, _: Duration, _: &[(LogId, Seq)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn withdraw_notice(&self, _: &NodeId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn notices(&self, _: Duration) -> Result<Vec<(LogId, Seq)>, StoreError> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,99 @@
+//! The writer over a store that fails as it is told to.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::{
+    degrade::Link,
+    model::{Body, ClientId, ConversationId, LogId, Seq, Timestamp, UserId},
+    store::{Authority, Ends},
+};
+
+type Script = Box<dyn FnMut(&[NewEntry]) -> Result<Vec<Outcome>, StoreError> + Send>;
+
+/// Logs whose appends do what a script says, and that hold one entry to be read back.
+struct Scripted {
+    script: Mutex<Script>,
+    stored: Option<Entry>,
+}
+
+#[async_trait]
+impl Logs for Scripted {
+    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
+        (self.script.lock().unwrap())(batch)
+    }
+
+    async fn ends(&self, _: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.stored.iter().cloned().collect())
+    }
+}
+
+fn said(content: &str) -> NewEntry {
+    NewEntry {
+        log: LogId::from(&ConversationId::parse("room").unwrap()),
+        sender: UserId::parse("alice").unwrap(),
+        sender_name: "Alice".into(),
+        dedupe: ClientId::fresh(),
+        client_gave_id: false,
+        authority: Authority::Member,
+        body: Body::Message { content: content.into(), reply_to: None, is_ai: false, edited_at: None, deleted: false },
+    }
+}
+
+fn stored(seq: Seq, duplicate: bool) -> Appended {
+    Appended { seq, message_no: seq, at: Timestamp::from_micros(0), duplicate, also: Vec::new() }
+}
+
+/// A writer over such a store, and what it tells as committed.
+fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedReceiver<Seq>) {
+    let store = Arc::new(Scripted { script: Mutex::new(script), stored });
+    let settings = WriterSettings { lanes: 1, ..WriterSettings::default() };
+    let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
+    let (told, committed) = mpsc::unbounded_channel();
+    let tell = move |batch: Vec<Committed>| batch.iter().for_each(|one| told.send(one.entry.seq).unwrap());
+    let stop = CancellationToken::new();
+    (Writer::start(store, settings, metrics, degrade, tell, &TaskTracker::new(), stop), committed)
+}
+
+#[tokio::test]
+async fn a_faulty_entry_fails_alone() {
+    let mut last = 0;
+    let script = move |batch: &[NewEntry]| {
+        let faulty = |new: &NewEntry| matches!(&new.body, Body::Message { content, .. } if &**content == "faulty");
+        if batch.iter().any(faulty) {
+            return Err(StoreError::Failed("a fault".into()));
+        }
+        let mut next = || {
+            last += 1;
+            Ok(stored(last, false))
+        };
+        Ok(batch.iter().map(|_| next()).collect())
+    };
+    let (writer, _committed) = writer(Box::new(script), None);
+    let answers = ["1", "2", "faulty", "3"].map(|content| writer.append(said(content), None));
+    let answers = futures_util::future::join_all(answers).await;
+    let seqs: Vec<_> = answers.into_iter().map(|answer| answer.map(|appended| appended.seq)).collect();
+    assert_eq!(seqs, [Ok(1), Ok(2), Err(AppendError::Unavailable), Ok(3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_is_settled_and_told_of() {
+    let new = said("once");
+    let found = entry(new.clone(), &stored(7, true));
+    let (mut tries, dedupe) = (0, new.dedupe.clone());
+    let script = move |batch: &[NewEntry]| {
+        assert_eq!(batch.iter().map(|new| &new.dedupe).collect::<Vec<_>>(), [&dedupe], "the same entry every time");
+        tries += 1;
+        if tries < 3 { Err(StoreError::Unknown("the link broke".into())) } else { Ok(vec![Ok(stored(7, true))]) }
+    };
+    let (writer, mut committed) = writer(Box::new(script), Some(found));
+    let appended = writer.append(new, None).await.unwrap();
+    assert_eq!((appended.seq, appended.duplicate), (7, true));
+    assert_eq!(committed.recv().await, Some(7), "the node that stored it may not have told anybody");
+}

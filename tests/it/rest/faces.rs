@@ -1,0 +1,216 @@
+//! Most commands have two faces: native frames, and requests over REST. Both take the same values, and refuse the others
+//! with the same code and the same words.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::node::{CONVERSATIONS, Cluster, User, conversation_of};
+use crate::support::{Client, within};
+
+/// Taken, or refused with this code and this text.
+type Outcome = Result<(), (String, String)>;
+
+/// One value of one field, over both faces.
+struct Case {
+    frame: Value,
+    request: (Method, String, Option<Value>),
+    expected: Result<(), (&'static str, String)>,
+}
+
+fn case(frame: Value, request: (Method, String, Option<Value>), expected: Result<(), (&'static str, &str)>) -> Case {
+    Case { frame, request, expected: expected.map_err(|(code, text)| (code, text.to_owned())) }
+}
+
+async fn over_native(client: &mut Client, frame: &Value) -> Outcome {
+    let mut frame = frame.clone();
+    frame["ref"] = json!("asked");
+    client.send(&frame).await;
+    let answer = within("the answer", async {
+        loop {
+            let answer = client.recv().await;
+            if answer["ref"] == "asked" {
+                return answer;
+            }
+        }
+    });
+    let answer = answer.await;
+    if answer["type"] != "error" {
+        return Ok(());
+    }
+    Err((answer["code"].as_str().unwrap().to_owned(), answer["message"].as_str().unwrap().to_owned()))
+}
+
+async fn over_rest(user: &User<'_>, (method, path, body): &(Method, String, Option<Value>)) -> Outcome {
+    let answer = user.ask(method.clone(), path, body.as_ref()).await;
+    if answer.status.is_success() {
+        return Ok(());
+    }
+    Err((answer.json["code"].as_str().unwrap().to_owned(), answer.json["detail"].as_str().unwrap().to_owned()))
+}
+
+async fn check(cases: Vec<Case>, user: &User<'_>, client: &mut Client) {
+    for Case { frame, request, expected } in cases {
+        let native = over_native(client, &frame).await;
+        let rest = over_rest(user, &request).await;
+        let expected = expected.map_err(|(code, text)| (code.to_owned(), text));
+        assert_eq!(native, expected, "{frame}");
+        // The fields that have another name in frames.
+        let renamed = |text: String| match text.split_once(' ') {
+            Some(("q", rest)) => format!("words {rest}"),
+            Some(("up_to_seq", rest)) => format!("seq {rest}"),
+            _ => text,
+        };
+        assert_eq!(rest.map_err(|(code, text)| (code, renamed(text))), expected, "{request:?}");
+    }
+}
+
+const LIMIT: Result<(), (&str, &str)> = Err(("invalid", "limit must be a whole number from 1 to 100"));
+const OFFSET: Result<(), (&str, &str)> = Err(("invalid", "offset must be a whole number from 0 to 100000"));
+const BEFORE: Result<(), (&str, &str)> =
+    Err(("invalid", "before_seq must be a whole number from 1 to 9223372036854775807"));
+const NO_MESSAGE: Result<(), (&str, &str)> = Err(("not_found", "Message not found"));
+
+#[tokio::test]
+async fn pages_have_the_same_bounds() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let alice = User::of(&node, "alice");
+    let messages = alice.group(&[]).await;
+    let room = conversation_of(&messages);
+    let mut client = Client::native(&node, "alice").await;
+    let mut cases = Vec::new();
+    for (field, number, expected) in [
+        ("limit", json!(0), LIMIT),
+        ("limit", json!(101), LIMIT),
+        ("limit", json!(-1), LIMIT),
+        ("limit", json!(1.5), LIMIT),
+        ("limit", json!(u64::MAX), LIMIT),
+        ("limit", json!(1), Ok(())),
+        ("limit", json!(100), Ok(())),
+        ("offset", json!(-1), OFFSET),
+        ("offset", json!(100_001), OFFSET),
+        ("offset", json!(u64::MAX), OFFSET),
+        ("offset", json!(100_000), Ok(())),
+    ] {
+        for (frame, path) in [
+            (json!({"type": "history", "conversation_id": room}), format!("{messages}?{field}={number}")),
+            (json!({"type": "search", "words": "x"}), format!("/api/chat/search?q=x&{field}={number}")),
+            (json!({"type": "conversations"}), format!("{CONVERSATIONS}?{field}={number}")),
+        ] {
+            let mut frame = frame;
+            frame[field] = number.clone();
+            cases.push(case(frame, (Method::GET, path, None), expected));
+        }
+    }
+    check(cases, &alice, &mut client).await;
+}
+
+#[tokio::test]
+async fn seqs_have_the_same_bounds() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let alice = User::of(&node, "alice");
+    let messages = alice.group(&[]).await;
+    let room = conversation_of(&messages);
+    alice.say(&messages, "hello").await;
+    let mut client = Client::native(&node, "alice").await;
+    let mut cases = Vec::new();
+    let body = |content: &str| Some(json!({ "content": content }));
+    for seq in [json!(0), json!(-1), json!(u64::MAX)] {
+        let get = |path: String| (Method::GET, path, None);
+        let history = |field: &str| json!({"type": "history", "conversation_id": room, field: seq});
+        let of = |kind: &str| json!({"type": kind, "conversation_id": room, "seq": seq, "content": "x", "emoji": "x"});
+        let message = format!("{messages}/{seq}");
+        let read = |field: &str| {
+            (Method::POST, "/api/messages/read".to_owned(), Some(json!({"conversation_id": room, field: seq})))
+        };
+        let mark = |text: &'static str| Err(("invalid", text));
+        cases.extend([
+            case(history("before_seq"), get(format!("{messages}?before_seq={seq}")), BEFORE),
+            case(history("thread_seq"), get(format!("{message}/replies")), NO_MESSAGE),
+            case(of("edit"), (Method::PATCH, message.clone(), body("x")), NO_MESSAGE),
+            case(of("delete"), (Method::DELETE, message.clone(), None), NO_MESSAGE),
+            case(of("react"), (Method::PUT, format!("{message}/reactions/x"), None), NO_MESSAGE),
+            case(of("read"), read("up_to_seq"), mark("seq must be a whole number from 1 to 9223372036854775807")),
+            case(
+                json!({"type": "read", "conversation_id": room, "delivered_seq": seq}),
+                read("delivered_seq"),
+                mark("delivered_seq must be a whole number from 1 to 9223372036854775807"),
+            ),
+        ]);
+    }
+    cases.push(case(
+        json!({"type": "history", "conversation_id": room, "before_seq": 1}),
+        (Method::GET, format!("{messages}?before_seq=1"), None),
+        Ok(()),
+    ));
+    check(cases, &alice, &mut client).await;
+
+    // Over REST a message is named by its id too: the words differ, the outcome doesn't.
+    for reply_to in [0, -1] {
+        let frame = json!({"type": "send", "conversation_id": room, "content": "x", "reply_to": reply_to});
+        let (code, text) = over_native(&mut client, &frame).await.unwrap_err();
+        assert_eq!((code.as_str(), text.starts_with("reply_to must be")), ("invalid", true), "{text}");
+        let body = json!({"content": "x", "reply_to": reply_to});
+        let request = (Method::POST, messages.clone(), Some(body));
+        let (code, text) = over_rest(&alice, &request).await.unwrap_err();
+        assert_eq!((code.as_str(), text.starts_with("reply_to is neither")), ("invalid", true), "{text}");
+    }
+    // A position before the first entry is good where something is to follow it, and nothing is before that.
+    let join = |since: i64| json!({"type": "join", "conversation_id": room, "since_seq": since});
+    assert_eq!(over_native(&mut client, &join(0)).await, Ok(()));
+    let (code, text) = over_native(&mut client, &join(-1)).await.unwrap_err();
+    assert_eq!((code.as_str(), text.starts_with("since_seq must be")), ("invalid", true), "{text}");
+    let sync = json!({"type": "sync", "conversations": {room: -1}});
+    assert_eq!(over_native(&mut client, &sync).await.unwrap_err().0, "invalid");
+    let url = |since: i64| format!("{}/ws/{room}?token={}&since_seq={since}", node.ws(), alice.token);
+    assert_eq!(Client::try_connect(url(-1).as_str()).await.unwrap_err().as_u16(), 400);
+    assert!(Client::try_connect(url(0).as_str()).await.is_ok());
+}
+
+#[tokio::test]
+async fn texts_have_the_same_bounds() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let alice = User::of(&node, "alice");
+    let messages = alice.group(&[]).await;
+    let room = conversation_of(&messages);
+    let sent = alice.say(&messages, "hello").await;
+    let mut client = Client::native(&node, "alice").await;
+    const BLANK: Result<(), (&str, &str)> = Err(("invalid", "words is needed: the words to be found"));
+    const UNFIT: Result<(), (&str, &str)> =
+        Err(("invalid", "words has at most 200 characters, and no control characters"));
+    let mut cases = Vec::new();
+    for (words, query, expected) in [
+        (String::new(), String::new(), BLANK),
+        (" \t".into(), "%20%09".into(), BLANK),
+        ("a\0b".into(), "a%00b".into(), UNFIT),
+        ("x".repeat(201), "x".repeat(201), UNFIT),
+        (format!(" {} ", "x".repeat(200)), format!("%20{}%20", "x".repeat(200)), Ok(())),
+        ("\"* &|!".into(), "%22*%20%26%7C!".into(), Ok(())),
+    ] {
+        let request = (Method::GET, format!("/api/chat/search?q={query}"), None);
+        cases.push(case(json!({"type": "search", "words": words}), request, expected));
+    }
+    for (emoji, segment) in [("a b", "a%20b".to_owned()), ("a\n", "a%0A".into()), (&"x".repeat(65), "x".repeat(65))] {
+        let frame = json!({"type": "react", "conversation_id": room, "seq": sent["seq"], "emoji": emoji});
+        let request = (Method::PUT, format!("{messages}/{}/reactions/{segment}", sent["seq"]), None);
+        let text = "A reaction has 1 to 64 bytes of UTF-8, without blanks or control characters";
+        cases.push(case(frame, request, Err(("invalid", text))));
+    }
+    for (content, expected) in [
+        (" ".to_owned(), "Message content cannot be empty"),
+        ("x".repeat(5_001), "Message too long: at most 5000 characters"),
+    ] {
+        let frame = json!({"type": "send", "conversation_id": room, "content": content});
+        let request = (Method::POST, messages.clone(), Some(json!({ "content": content })));
+        cases.push(case(frame, request, Err(("invalid", expected))));
+    }
+    check(cases, &alice, &mut client).await;
+    let many: Vec<String> = (0..1_001).map(|user| format!("u{user}")).collect();
+    let presence = json!({"type": "presence", "user_ids": many});
+    let (code, text) = over_native(&mut client, &presence).await.unwrap_err();
+    assert_eq!((code.as_str(), text.as_str()), ("invalid", "user_ids has at most 1000 ids"));
+    let members = (Method::POST, format!("{CONVERSATIONS}/{room}/members"), Some(json!({ "user_ids": many })));
+    assert_eq!(over_rest(&alice, &members).await, Err((code, text)));
+}
