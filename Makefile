@@ -5,7 +5,7 @@ CARGO := cargo
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup check fmt lint doc unit test tests conformance torture deploy image bench
+.PHONY: help run setup check fmt lint doc unit test tests conformance torture deploy deny image bench
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, T
 deploy: ## Check the image, compose.yaml, the chart and the alerts
 	scripts/tools.sh
 	target/tools/python/bin/pytest -q -rs tests/deploy
+
+deny: ## Check the licences, versions and sources of the dependencies (deny.toml); part of `make deploy`
+	scripts/tools.sh
+	target/tools/python/bin/pytest -q -rs tests/deploy/test_dependencies.py
 
 image: ## Build the image as the Dockerfile says, from this machine's Rust, and start it (slow: a release build)
 	scripts/tools.sh
