@@ -13,7 +13,7 @@ random >jwt-secret
 printf %s "$postgres" >postgres-password
 printf %s "postgres://switchboard:$postgres@postgres/switchboard" >database-url
 printf %s "redis://switchboard:$redis@redis/" >redis-url
-# What a node may do, as docs/redis.md has it. The default user is there to be asked whether Redis lives.
+# What a node may do, as docs/operations/redis.md has it. The default user is there to be asked whether Redis lives.
 cat >redis.acl <<ACL
 user default on nopass resetkeys resetchannels -@all +ping
 user switchboard on >$redis resetkeys ~ws:* ~rate_limit:message:* ~room_messages:* resetchannels &{s* -@all +hello +auth +select +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +publish +subscribe +unsubscribe

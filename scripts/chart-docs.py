@@ -1,7 +1,7 @@
 """Writes what the chart says of its values from where it is decided: `scripts/chart-docs.py`, or `--check` to compare.
 
 - helm/switchboard/README.md, below its mark: a table of the values, from the comments of values.yaml;
-- helm/switchboard/values.schema.json, `config`: the settings, from docs/configuration.md.
+- helm/switchboard/values.schema.json, `config`: the settings, from docs/operations/configuration.md.
 
 Needs PyYAML (target/tools/python has it).
 """
@@ -41,7 +41,7 @@ ELSEWHERE = {
 
 def settings():
     """Every setting that `serve` uses: name, default, unit, meaning, and whether it is a secret."""
-    for line in (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "docs" / "operations" / "configuration.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("| `"):
             names, default, unit, meaning = (cell.strip() for cell in line.strip("|").split(" | "))
             if "Not used by serve" not in meaning:

@@ -246,7 +246,7 @@ VERDICT = row(
 ON_CALL = dashboard(
     "switchboard-on-call",
     "Switchboard: on call",
-    "Is it well, and if not, where is it not? The alerts' runbook is docs/runbook.md.",
+    "Is it well, and if not, where is it not? The alerts' runbook is docs/operations/runbook.md.",
     "1h",
     [
         VERDICT,
@@ -330,7 +330,7 @@ APPEND = 'operation="append"'
 CAPACITY = dashboard(
     "switchboard-capacity",
     "Switchboard: capacity",
-    "What is used of what there is, what things cost, and when more is needed. docs/scaling.md says what to add.",
+    "What is used of what there is, what things cost, and when more is needed. docs/operations/scaling.md says what to add.",
     "7d",
     [
         row(

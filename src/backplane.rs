@@ -1,8 +1,8 @@
 //! What the nodes share through Redis: registry and presence, limits, recent messages, and the bus between them.
 //!
 //! The backplane is Off (no Redis configured), Up or Down. Off and Down are served by the same local parts
-//! (`local.rs`). Imports `model`, `config`, `metrics`, `degrade`; never the store or the hub. `docs/redis.md` tells
-//! operators what stands in Redis.
+//! (`local.rs`). Imports `model`, `config`, `metrics`, `degrade`; never the store or the hub.
+//! `docs/operations/redis.md` tells operators what stands in Redis.
 //!
 //! Read in this order: `keys` (every name), `link` (calls), `lease` and `watchdog` (when Redis is there, and who we are to
 //! it), `local` and `registry` (connections), `presence` (who has gone), `who` (who is there), `publisher`, `wire` and

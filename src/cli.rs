@@ -218,7 +218,7 @@ fn command() -> Command {
                 every,
             ),
             with_settings(probe::command(), false, addresses),
-            Command::new("config-docs").about("Print docs/configuration.md").hide(true),
+            Command::new("config-docs").about("Print docs/operations/configuration.md").hide(true),
         ])
 }
 

@@ -10,10 +10,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use support::{Client, Node, Postgres, RedisServer, eventually, token, token_with};
 
-/// The user that `docs/redis.md` makes, as the words of its command.
+/// The user that `docs/operations/redis.md` makes, as the words of its command.
 fn documented_user() -> Vec<&'static str> {
-    let line = include_str!("../docs/redis.md").lines().find(|line| line.starts_with("ACL SETUSER "));
-    line.expect("docs/redis.md makes a user").split(' ').collect()
+    let line = include_str!("../docs/operations/redis.md").lines().find(|line| line.starts_with("ACL SETUSER "));
+    line.expect("docs/operations/redis.md makes a user").split(' ').collect()
 }
 
 /// A URL with a user and a password, by the database's own rights.
@@ -134,8 +134,8 @@ async fn refused(redis: &RedisServer) -> Vec<String> {
 
 /// The documented statements, each with its database.
 fn documented_statements() -> Vec<&'static str> {
-    let text = include_str!("../docs/security.md");
-    let (_, rest) = text.split_once("```sql\n").expect("docs/security.md makes roles");
+    let text = include_str!("../docs/operations/security.md");
+    let (_, rest) = text.split_once("```sql\n").expect("docs/operations/security.md makes roles");
     rest.split_once("```").unwrap().0.lines().collect()
 }
 

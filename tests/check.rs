@@ -1,4 +1,4 @@
-//! `switchboard check` names what is wrong as docs/failure-modes.md does, with servers of which it is true.
+//! `switchboard check` names what is wrong as docs/operations/failure-modes.md does, with servers of which it is true.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 
@@ -119,7 +119,7 @@ async fn what_is_wrong_with_postgres_is_named() {
 
 #[test]
 fn every_fault_has_its_section() {
-    let document = std::fs::read_to_string("docs/failure-modes.md").unwrap();
+    let document = std::fs::read_to_string("docs/operations/failure-modes.md").unwrap();
     let sections: BTreeSet<_> = document.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert_eq!(sections, Fault::ALL.iter().map(|fault| fault.name()).collect());
 }

@@ -18,7 +18,7 @@ use support::{Client, Node, NodeBuilder, Postgres, Reaction, Receiver, RedisServ
 use tokio::sync::Semaphore;
 
 /// What operators read; its code is run here.
-const PAGE: &str = include_str!("../docs/webhooks.md");
+const PAGE: &str = include_str!("../docs/protocol/webhooks.md");
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";
 
 /// A node without Redis whose personas answer at `receiver`.

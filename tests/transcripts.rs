@@ -1,6 +1,6 @@
 //! The wire formats and the REST calls around them, as their documents show them: each transcript in
 //! `tests/transcripts` is played against real nodes, and every frame that comes is checked against
-//! `docs/asyncapi.yaml`. The transcripts' format is explained in `tests/transcripts/README.md`.
+//! `docs/protocol/asyncapi.yaml`. The transcripts' format is explained in `tests/transcripts/README.md`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 

@@ -3,7 +3,7 @@
 //   npm install ws        # Node.js 22 and later have a WebSocket and do without
 //   TOKEN=$(switchboard token --dev --user alice) node examples/node/chat.js lobby
 //
-// SWITCHBOARD_URL names another server than ws://127.0.0.1:8000. The frames are described in docs/native.md.
+// SWITCHBOARD_URL names another server than ws://127.0.0.1:8000. The frames are described in docs/protocol/native.md.
 
 const readline = require("node:readline");
 const { randomUUID } = require("node:crypto");

@@ -5,7 +5,7 @@
     PERSONA_WEBHOOK_URL=http://127.0.0.1:9000/ switchboard dev
 
 Then send {"type": "send", "conversation_id": "lobby", "content": "hello", "persona_id": "echo"} on /v1/ws.
-PORT names another port. What is posted and what may be answered: docs/webhooks.md.
+PORT names another port. What is posted and what may be answered: docs/protocol/webhooks.md.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
     pip install websockets
     TOKEN=$(switchboard token --dev --user bob) python examples/python/chat.py lobby
 
-SWITCHBOARD_URL names another server than ws://127.0.0.1:8000. The frames are described in docs/native.md.
+SWITCHBOARD_URL names another server than ws://127.0.0.1:8000. The frames are described in docs/protocol/native.md.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 //   npm create vite@latest my-chat -- --template react      # then copy this file into src/
 //   <Chat url="ws://127.0.0.1:8000" token="…" conversation="lobby" />      # `switchboard dev` prints tokens
 //
-// The frames are described in docs/native.md; examples/browser/chat.html does the same without React.
+// The frames are described in docs/protocol/native.md; examples/browser/chat.html does the same without React.
 
 import React, { useEffect, useRef, useState } from "react";
 

@@ -1,4 +1,4 @@
-//! Every key and channel in Redis, named in one place. `docs/redis.md` describes what stands behind them.
+//! Every key and channel in Redis, named in one place. `docs/operations/redis.md` describes what stands behind them.
 //!
 //! Ids hold none of `{ } # / ~` or white space, and no family's prefix begins another's: so no id can be made to look
 //! like another family's key. Each key is hashed whole: a script touches one key, and so one slot.

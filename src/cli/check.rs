@@ -19,7 +19,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Checks the configuration, then each part; says of each whether it works, and names what is wrong as
-/// `docs/failure-modes.md` does. Fails where a node could not work.
+/// `docs/operations/failure-modes.md` does. Fails where a node could not work.
 pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     let config = Config::load(false, sources)?;
     print("ok    configuration\n");

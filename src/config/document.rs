@@ -1,10 +1,10 @@
-//! The settings, written for people: `docs/configuration.md` and `--help`.
+//! The settings, written for people: `docs/operations/configuration.md` and `--help`.
 
 use std::fmt::Write;
 
 use super::settings::{ALL, Group, Setting};
 
-/// `docs/configuration.md`.
+/// `docs/operations/configuration.md`.
 pub fn markdown() -> String {
     let mut page = String::from(HEAD);
     for group in Group::ALL {
@@ -66,8 +66,9 @@ pub fn flag_help(setting: &Setting, dev: bool) -> String {
 
 /// All settings, for the end of `switchboard --help`.
 pub fn summary() -> String {
-    let mut text =
-        String::from("Settings (flags of serve and dev, or environment variables; see docs/configuration.md):\n");
+    let mut text = String::from(
+        "Settings (flags of serve and dev, or environment variables; see docs/operations/configuration.md):\n",
+    );
     for group in Group::ALL {
         let _ = writeln!(text, "\n{}:", group.title());
         for setting in ALL.iter().filter(|setting| setting.group == group) {
@@ -87,8 +88,8 @@ mod tests {
 
     #[test]
     fn the_page_is_up_to_date() {
-        let page = include_str!("../../docs/configuration.md");
-        assert_eq!(page, markdown(), "run: cargo run -- config-docs > docs/configuration.md");
+        let page = include_str!("../../docs/operations/configuration.md");
+        assert_eq!(page, markdown(), "run: cargo run -- config-docs > docs/operations/configuration.md");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The table of settings. It alone says their names, defaults, units and meanings: flags, `--help`, the environment
-//! and `docs/configuration.md` all follow it.
+//! and `docs/operations/configuration.md` all follow it.
 
 #![allow(
     rustdoc::bare_urls,
@@ -264,7 +264,7 @@ settings! {
         "After that: the time over which connections are closed evenly. Not used by dev.";
 
     PERSONA_WEBHOOK_URL = Webhooks, Kind::Text("URL"), "",
-        "Where personas answer (docs/webhooks.md): https, or http to localhost, a loopback or a private address. Without it, messages to a persona are refused.",
+        "Where personas answer (docs/protocol/webhooks.md): https, or http to localhost, a loopback or a private address. Without it, messages to a persona are refused.",
         secret();
     PERSONA_WEBHOOK_SECRET = Webhooks, Kind::Text("secret"), "",
         "What requests to it are signed with.", secret();
@@ -275,7 +275,7 @@ settings! {
     PERSONA_QUEUE = Webhooks, Kind::Count("messages", 1, 1_000_000), "1000",
         "Messages to personas that may wait on this node; the senders of further ones are told that the persona does not answer.";
     NOTIFICATION_WEBHOOK_URL = Webhooks, Kind::Text("URL"), "",
-        "Where it is told that messages wait for somebody who is away, to push it to their devices (docs/webhooks.md); what PERSONA_WEBHOOK_URL may be.",
+        "Where it is told that messages wait for somebody who is away, to push it to their devices (docs/protocol/webhooks.md); what PERSONA_WEBHOOK_URL may be.",
         secret();
     NOTIFICATION_WEBHOOK_SECRET = Webhooks, Kind::Text("secret"), "",
         "What requests to it are signed with.", secret();

@@ -1,4 +1,4 @@
-//! What can be wrong outside a node, by the names under which `docs/failure-modes.md` tells of it.
+//! What can be wrong outside a node, by the names under which `docs/operations/failure-modes.md` tells of it.
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Fault {
         Self::ClocksDiffer,
     ];
 
-    /// Its name, which is also its heading in `docs/failure-modes.md`.
+    /// Its name, which is also its heading in `docs/operations/failure-modes.md`.
     pub fn name(self) -> &'static str {
         match self {
             Self::RedisUnreachable => "redis-unreachable",

@@ -1,4 +1,5 @@
-//! The conversation dialect (seed 003): one conversation per socket, flat frames; `docs/conversation.md` shows every one.
+//! The conversation dialect (seed 003): one conversation per socket, flat frames; `docs/protocol/conversation.md` shows
+//! every one.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The direct dialect (seed 000): messages from user to user; `docs/direct.md` shows every frame.
+//! The direct dialect (seed 000): messages from user to user; `docs/protocol/direct.md` shows every frame.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! The native dialect: JSON text frames with a `type`; it can say everything. `docs/native.md` shows every frame.
+//! The native dialect: JSON text frames with a `type`; it can say everything. `docs/protocol/native.md` shows every
+//! frame.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! The personas dialect (seed 004): many conversations on one socket, personas that answer; `docs/personas.md` shows
-//! every frame.
+//! The personas dialect (seed 004): many conversations on one socket, personas that answer; `docs/protocol/personas.md`
+//! shows every frame.
 
 use std::borrow::Cow;
 

@@ -198,11 +198,11 @@ async fn a_node_taken_for_dead_registers_anew() {
     works(&mut one, &mut other, 1).await;
 }
 
-/// The user that `docs/redis.md` tells operators to make can do everything, and nothing is refused to it.
+/// The user that `docs/operations/redis.md` tells operators to make can do everything, and nothing is refused to it.
 #[tokio::test]
 async fn the_documented_acl_is_enough() {
     let redis = Server::start();
-    let page = include_str!("../../docs/redis.md");
+    let page = include_str!("../../docs/operations/redis.md");
     let acl = page.lines().find(|line| line.starts_with("ACL SETUSER ")).expect("the page shows the user");
     redis.query::<()>(&acl.split_whitespace().collect::<Vec<_>>()).await;
     let url = redis.url().replace("redis://", "redis://switchboard:secret@");

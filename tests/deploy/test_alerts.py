@@ -47,7 +47,8 @@ def test_an_alert_says_what_to_do(alert):
 
 
 def test_the_runbook_is_about_these_alerts():
-    headings = [line[3:] for line in (ROOT / "docs" / "runbook.md").read_text().splitlines() if line.startswith("## ")]
+    page = ROOT / "docs" / "operations" / "runbook.md"
+    headings = [line[3:] for line in page.read_text().splitlines() if line.startswith("## ")]
     assert headings == NAMES
 
 

@@ -102,7 +102,7 @@ def test_as_a_part_of_an_umbrella(helm, tmp_path):
     assert parse(off) == {}
 
 
-@pytest.mark.parametrize("path", ["docs/deploy.md", "helm/switchboard/README.md"])
+@pytest.mark.parametrize("path", ["docs/operations/deploy.md", "helm/switchboard/README.md"])
 def test_the_documentations_commands_render(path, tmp_path):
     """With the values that it shows as `yours.yaml`."""
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)

@@ -67,7 +67,7 @@ def test_only_the_way_in_and_the_views_are_published_and_here_alone():
 
 @pytest.mark.parametrize("name", NODES)
 def test_nodes_are_told_what_they_know(name):
-    known = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "docs/configuration.md").read_text()))
+    known = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "docs/operations/configuration.md").read_text()))
     environment = NODES[name]["environment"]
     assert set(environment) <= known
     assert environment["NODE_ID"] == name
@@ -101,7 +101,8 @@ def test_secrets_are_made_once_and_are_what_the_services_read(tmp_path):
     assert re.fullmatch(r"[0-9a-f]{64}", made["jwt-secret"])
     assert made["database-url"] == f"postgres://switchboard:{made['postgres-password']}@postgres/switchboard"
     # The file says what the documentation says.
-    documented = re.search(r"^ACL SETUSER (switchboard .*)$", (ROOT / "docs/redis.md").read_text(), re.MULTILINE)[1]
+    page = (ROOT / "docs/operations/redis.md").read_text()
+    documented = re.search(r"^ACL SETUSER (switchboard .*)$", page, re.MULTILINE)[1]
     password = re.fullmatch(r"redis://switchboard:([0-9a-f]{64})@redis/", made["redis-url"])[1]
     assert made["redis.acl"].splitlines()[1] == "user " + documented.replace(">secret", f">{password}")
     # Nothing of it stands in the repository.

@@ -137,7 +137,7 @@ def test_the_forecast_follows_neither_the_hour_of_the_day_nor_a_rollout(tmp_path
 
 
 def test_the_runbook_speaks_of_panels_that_there_are():
-    text = " ".join((ROOT / "docs" / "runbook.md").read_text().split())
+    text = " ".join((ROOT / "docs" / "operations" / "runbook.md").read_text().split())
     titles = {panel["title"] for panel in panels(BOARDS["on-call"])} | {row["title"] for row in BOARDS["on-call"]["panels"]}
     named = {name for group in re.findall(r"[Pp]anels? (\*[^.;:]*\*)", text) for name in re.findall(r"\*([^*]+)\*", group)}
     assert named and named <= titles, named - titles

@@ -1,9 +1,9 @@
-//! `docs/openapi.yaml` as the tests read it.
+//! `docs/protocol/openapi.yaml` as the tests read it.
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-const YAML: &str = include_str!("../../docs/openapi.yaml");
+const YAML: &str = include_str!("../../docs/protocol/openapi.yaml");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// The document.
@@ -35,7 +35,7 @@ impl Operation {
 
 impl Document {
     pub fn read() -> Self {
-        Self(serde_saphyr::from_str(YAML).expect("docs/openapi.yaml is YAML"))
+        Self(serde_saphyr::from_str(YAML).expect("docs/protocol/openapi.yaml is YAML"))
     }
 
     /// Every operation.

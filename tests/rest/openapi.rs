@@ -1,4 +1,4 @@
-//! `docs/openapi.yaml` against the route table, against itself, and against what a node answers.
+//! `docs/protocol/openapi.yaml` against the route table, against itself, and against what a node answers.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ fn the_document_holds_together() {
 
 #[test]
 fn every_code_of_a_problem_is_explained() {
-    let page = include_str!("../../docs/rest.md");
+    let page = include_str!("../../docs/protocol/rest.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
     let explained: BTreeSet<&str> =
         rows.filter(|(_, rest)| rest.starts_with(['4', '5'])).map(|(code, _)| code).collect();
@@ -85,7 +85,7 @@ impl Walk {
         };
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let Some(operation) = self.document.operation(method, path) else {
-            panic!("{method} {path} is not in docs/openapi.yaml");
+            panic!("{method} {path} is not in docs/protocol/openapi.yaml");
         };
         let mut faults = self.answer_faults(&operation, &answer);
         if let (Some(body), true) = (body, answer.status.is_success()) {
@@ -307,5 +307,5 @@ async fn every_answer_is_as_the_document_has_it() {
         walk.step(&strict, None, "GET", path, None).await;
     }
     let faults = [walk.faults.clone(), walk.missed()].concat();
-    assert!(faults.is_empty(), "answers against docs/openapi.yaml:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "answers against docs/protocol/openapi.yaml:\n{}", faults.join("\n"));
 }

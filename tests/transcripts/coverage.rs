@@ -1,4 +1,4 @@
-//! `docs/asyncapi.yaml` against itself, against the transcripts, and against the pages for client authors.
+//! `docs/protocol/asyncapi.yaml` against itself, against the transcripts, and against the pages for client authors.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -189,7 +189,7 @@ fn is_shown_right(document: &Document, channel: Channel, direction: Direction, f
 #[test]
 fn every_frame_in_the_pages_is_as_the_document_has_it() {
     let document = Document::get();
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol");
     for channel in Channel::ALL {
         let page = docs.join(format!("{}.md", channel.name()));
         let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));

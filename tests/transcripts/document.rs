@@ -1,4 +1,4 @@
-//! `docs/asyncapi.yaml` as tests read it: which messages each dialect has, either way, and their schemas.
+//! `docs/protocol/asyncapi.yaml` as tests read it: which messages each dialect has, either way, and their schemas.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -6,7 +6,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// The document itself.
-const YAML: &str = include_str!("../../docs/asyncapi.yaml");
+const YAML: &str = include_str!("../../docs/protocol/asyncapi.yaml");
 
 /// A dialect, by the name of its channel in the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +89,7 @@ impl Document {
     }
 
     fn read() -> Self {
-        let text: Value = serde_saphyr::from_str(YAML).expect("docs/asyncapi.yaml is YAML");
+        let text: Value = serde_saphyr::from_str(YAML).expect("docs/protocol/asyncapi.yaml is YAML");
         let mut messages = BTreeMap::new();
         for channel in Channel::ALL {
             for direction in [Direction::FromClient, Direction::ToClient] {
@@ -111,7 +111,7 @@ impl Document {
             return Ok(());
         }
         let faults: Vec<String> = faults.into_iter().map(|(at, why)| format!("{at}: {why}")).collect();
-        Err(format!("not as docs/asyncapi.yaml has it: {}\n  {frame}", faults.join("; ")))
+        Err(format!("not as docs/protocol/asyncapi.yaml has it: {}\n  {frame}", faults.join("; ")))
     }
 
     /// What is wrong with a frame, each with where. `Err` where it has no `type` that the document knows.
@@ -123,7 +123,7 @@ impl Document {
     ) -> Result<Vec<(String, String)>, String> {
         let kind = frame["type"].as_str().unwrap_or_default();
         let Some(described) = self.messages(channel, direction).get(kind) else {
-            return Err(format!("docs/asyncapi.yaml has no such type in {channel:?}, {direction:?}: {frame}"));
+            return Err(format!("docs/protocol/asyncapi.yaml has no such type in {channel:?}, {direction:?}: {frame}"));
         };
         let faults = described.schema.iter_errors(frame);
         Ok(faults.map(|fault| (fault.instance_path().to_string(), fault.to_string())).collect())
