@@ -158,7 +158,7 @@ impl File {
                 let mut branches = Vec::new();
                 at = branch(&tokens, at + 1, &[], &mut branches);
                 for (name, path) in branches {
-                    if let Some(path) = file.from_root(module, &path) {
+                    if let Some(path) = file.path_at_root(module, &path) {
                         file.paths.push((*line, path.clone()));
                         file.names.insert(name, path);
                     }
@@ -176,7 +176,7 @@ impl File {
                     path.push(next.clone());
                     at += 2;
                 }
-                if let Some(path) = file.from_root(module, &path) {
+                if let Some(path) = file.path_at_root(module, &path) {
                     file.paths.push((*line, path));
                 }
             }
@@ -186,7 +186,7 @@ impl File {
     }
 
     /// A path as it is written in the file of `module`, from the crate's root; none where it leads out of the crate.
-    fn from_root(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
+    fn path_at_root(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
         let at_root = matches!(module, [only] if only == "lib" || only == "main");
         let here = if at_root { &[] } else { module };
         let first = path.first()?;
