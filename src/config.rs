@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 
 use crate::model::NodeId;
 
+mod dev;
 mod document;
 mod load;
 mod parse;
@@ -18,8 +19,9 @@ mod source;
 mod tests;
 mod webhooks;
 
+pub(crate) use dev::SECRET_FILE as DEV_SECRET_FILE;
+pub use dev::data_folder;
 pub use document::{flag_help, markdown, summary};
-pub(crate) use load::DEV_SECRET_FILE;
 pub use load::health_address;
 pub use parse::{duration, flag_of};
 pub use source::{Fault, Faults, Lookup, Sources};
@@ -167,6 +169,8 @@ pub struct AuthConfig {
     pub leeway: Duration,
     /// How long minted tokens live.
     pub token_ttl: Duration,
+    /// Clients are told what is wrong with their tokens: under `dev` alone.
+    pub explains: bool,
 }
 
 /// The key that tokens are checked with; each goes with one pinned algorithm.

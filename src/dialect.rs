@@ -19,9 +19,12 @@ use crate::{
 
 mod conversation;
 mod direct;
+mod envelope;
 mod native;
 mod personas;
 mod rooms;
+
+use envelope::{read, request};
 
 /// A wire format, named for what it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +56,8 @@ struct Habits {
     joins: Joins,
     /// Whom the greeting names.
     greets_with: Company,
+    /// A frame that says something, shown to a client whose frame was none.
+    example: &'static str,
 }
 
 /// What a dialect's sockets listen to without being asked.
@@ -217,6 +222,11 @@ impl Dialect {
         self.codec().decode(text, bound)
     }
 
+    /// A frame that says something.
+    pub fn example(self) -> &'static str {
+        self.codec().habits().example
+    }
+
     /// What is said first on an open connection.
     pub fn greet(self, greeting: &Greeting<'_>) -> Option<Frame> {
         self.codec().greet(greeting)
@@ -322,11 +332,6 @@ fn class_of(occurrence: &Occurrence) -> Class {
     Class::State(kind.finish())
 }
 
-/// Reads a frame of a known type.
-fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Reject> {
-    serde_json::from_str(text).map_err(|error| explain(&error))
-}
-
 /// Checks what somebody wrote.
 fn content(text: &str) -> Result<Content, Reject> {
     Content::parse(text).map_err(|error| Reject::Invalid(error.to_string()))
@@ -335,82 +340,6 @@ fn content(text: &str) -> Result<Content, Reject> {
 /// A type that a dialect doesn't have.
 fn unknown_type(kind: &str) -> Reject {
     Reject::UnknownType(kind.chars().take(64).collect())
-}
-
-/// Reads a text frame by its `type`.
-fn request(text: &str, ask: impl FnOnce(&str) -> Result<Ask, Reject>) -> Result<Request, BadFrame> {
-    let (kind, reference) = open_envelope(text)?;
-    match ask(&kind) {
-        Ok(ask) => Ok(Request { reference, ask }),
-        Err(reject) => Err(BadFrame { reference, reject }),
-    }
-}
-
-/// The deepest JSON that is read; deeper is refused before it costs anything.
-const MAX_JSON_DEPTH: usize = 32;
-
-/// Why a text is not a frame of JSON.
-fn check_json_depth(text: &str) -> Result<(), Reject> {
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => {
-                depth += 1;
-                if depth > MAX_JSON_DEPTH {
-                    return Err(Reject::Invalid("JSON is nested too deeply: at most 32 levels".into()));
-                }
-            }
-            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// What is wrong with a frame, in words for the client: never a piece of what it sent.
-fn explain(error: &serde_json::Error) -> Reject {
-    use serde_json::error::Category;
-    match error.classify() {
-        Category::Data => Reject::Invalid(format!("Invalid message format: {}", short(&error.to_string()))),
-        _ => Reject::Invalid("Invalid message format: not JSON".into()),
-    }
-}
-
-/// The first words of an error, without where it stood.
-fn short(text: &str) -> String {
-    let text = text.split(" at line ").next().unwrap_or_default();
-    text.chars().take(120).collect()
-}
-
-/// The least that any frame has.
-#[derive(serde::Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default, rename = "ref")]
-    reference: Option<&'a RawValue>,
-}
-
-/// The longest mark that is given back, in bytes.
-const MAX_REFERENCE_BYTES: usize = 256;
-
-/// Reads a frame's `type` and `ref`, having checked its depth.
-fn open_envelope(text: &str) -> Result<(Cow<'_, str>, Option<Reference>), BadFrame> {
-    let bad = |reject| BadFrame { reference: None, reject };
-    check_json_depth(text).map_err(bad)?;
-    if !text.trim_start().starts_with('{') {
-        return Err(bad(Reject::Invalid("Invalid message format: not a JSON object".into())));
-    }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| bad(explain(&error)))?;
-    match envelope.reference {
-        Some(reference) if reference.get().len() > MAX_REFERENCE_BYTES => {
-            Err(bad(Reject::Invalid("ref is too long: at most 256 bytes".into())))
-        }
-        reference => Ok((envelope.kind, reference.map(ToOwned::to_owned))),
-    }
 }
 
 #[cfg(test)]
@@ -425,9 +354,14 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_counted_outside_strings() {
-        assert!(check_json_depth(&format!("{}{}", "[".repeat(32), "]".repeat(32))).is_ok());
-        assert!(check_json_depth(&"[".repeat(33)).is_err());
-        assert!(check_json_depth(&format!("[\"\\\"{}\"]", "[".repeat(99))).is_ok());
+    fn plain_text_is_shown_a_frame_that_is_right() {
+        let room = ConversationId::parse("lobby").unwrap();
+        for dialect in Dialect::ALL {
+            assert!(dialect.decode(dialect.example(), Some(&room)).is_ok(), "{dialect:?}");
+            for text in ["hello", "\"hello\"", "{hello}", "{\"content\":\"hello\"}"] {
+                let bad = dialect.decode(text, Some(&room)).unwrap_err().reject;
+                assert!(bad.to_string().ends_with(dialect.example()), "{dialect:?}: {bad}");
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     chat::Connection,
     config::Secret,
     dialect::{Ask, Asked, Dialect, Greeting, Request},
-    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Seq, UserId},
+    model::{CloseReason, Command, ConnectionId, ConversationId, Identity, Reject, Seq, TokenFlaw, UserId},
     outbox::{Frame, Outbox},
 };
 
@@ -104,6 +104,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, bro
         dialect = dialect.label(),
         %address,
         reason = reason.label(),
+        detail = reason.token_flaw().map(tracing::field::display),
         "disconnected"
     );
     let last_words = dialect.end(&reason, broker.clock.now());
@@ -162,7 +163,7 @@ impl Opening {
         }
         let dialect = self.way.dialect();
         if !dialect.takes_token_in_frame() {
-            return self.unproven(broker).ok_or(refused(Reject::InvalidToken));
+            return self.unproven(broker).ok_or_else(|| refused(broker.auth.refusal(TokenFlaw::Missing)));
         }
         let first = timeout(broker.config.timing.auth_timeout, first_text(socket));
         let text = tokio::select! {
@@ -171,7 +172,7 @@ impl Opening {
         };
         match dialect.decode(&text, self.conversation.as_ref()) {
             Ok(Request { ask: Ask::Authenticate(token), .. }) => broker.auth.verify(token.reveal()).map_err(refused),
-            Ok(_) | Err(_) => Err(refused(Reject::InvalidToken)),
+            Ok(_) | Err(_) => Err(refused(broker.auth.refusal(TokenFlaw::NotInFirstFrame))),
         }
     }
 

@@ -23,7 +23,7 @@ const LEEWAY: i64 = 5;
 
 fn config(key: AuthKey) -> AuthConfig {
     let leeway = Duration::from_secs(LEEWAY.unsigned_abs());
-    AuthConfig { key, audience: None, issuer: None, leeway, token_ttl: Duration::from_secs(1_800) }
+    AuthConfig { key, audience: None, issuer: None, leeway, token_ttl: Duration::from_secs(1_800), explains: false }
 }
 
 fn secret() -> AuthConfig {

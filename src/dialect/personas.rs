@@ -21,6 +21,9 @@ use crate::{
 /// The codec.
 pub(super) struct Personas;
 
+/// A frame that says something.
+const EXAMPLE: &str = r#"{"type":"send_message","conversation_id":"lobby","content":"hello"}"#;
+
 /// How many users a `get_online_status` may ask about.
 const ASK_MAX: usize = 1_000;
 
@@ -182,11 +185,12 @@ impl Codec for Personas {
             token_in_frame: false,
             joins: Joins::Nothing,
             greets_with: Company::Acquaintances,
+            example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {

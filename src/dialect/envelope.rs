@@ -1,0 +1,110 @@
+//! What every dialect's frames share: JSON objects with a `type`, and perhaps a client's `ref`.
+
+use std::borrow::Cow;
+
+use serde_json::{error::Category, value::RawValue};
+
+use super::{Ask, BadFrame, Reference, Request};
+use crate::model::Reject;
+
+/// Reads a frame of a known type.
+pub(super) fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Reject> {
+    serde_json::from_str(text).map_err(|error| explain(&error))
+}
+
+/// Reads a text frame by its `type`. `example` is a right frame, for a client whose text is none.
+pub(super) fn request(text: &str, example: &str, ask: impl FnOnce(&str) -> Result<Ask, Reject>) -> Result<Request, BadFrame> {
+    let (kind, reference) = open_envelope(text, example)?;
+    match ask(&kind) {
+        Ok(ask) => Ok(Request { reference, ask }),
+        Err(reject) => Err(BadFrame { reference, reject }),
+    }
+}
+
+/// The deepest JSON that is read; deeper is refused before it costs anything.
+const MAX_JSON_DEPTH: usize = 32;
+
+/// Why a text is not a frame of JSON.
+fn check_json_depth(text: &str) -> Result<(), Reject> {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                if depth > MAX_JSON_DEPTH {
+                    return Err(Reject::Invalid("JSON is nested too deeply: at most 32 levels".into()));
+                }
+            }
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A text that is no frame at all: says what it lacks, and shows a frame.
+fn not_a_frame(lacks: &str, example: &str) -> Reject {
+    Reject::Invalid(format!("Invalid message format: {lacks}. A frame looks like this: {example}"))
+}
+
+/// What is wrong with a frame, in words for the client: never a piece of what it sent.
+fn explain(error: &serde_json::Error) -> Reject {
+    match error.classify() {
+        Category::Data => Reject::Invalid(format!("Invalid message format: {}", short(&error.to_string()))),
+        _ => Reject::Invalid("Invalid message format: not JSON".into()),
+    }
+}
+
+/// The first words of an error, without where it stood.
+fn short(text: &str) -> String {
+    let text = text.split(" at line ").next().unwrap_or_default();
+    text.chars().take(120).collect()
+}
+
+/// The least that any frame has.
+#[derive(serde::Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Option<&'a RawValue>,
+}
+
+/// The longest mark that is given back, in bytes.
+const MAX_REFERENCE_BYTES: usize = 256;
+
+/// Reads a frame's `type` and `ref`, having checked its depth.
+fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Option<Reference>), BadFrame> {
+    let bad = |reject| BadFrame { reference: None, reject };
+    check_json_depth(text).map_err(bad)?;
+    if !text.trim_start().starts_with('{') {
+        return Err(bad(not_a_frame("not a JSON object", example)));
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
+        bad(match error.classify() {
+            Category::Data => not_a_frame(&short(&error.to_string()), example),
+            _ => not_a_frame("not JSON", example),
+        })
+    })?;
+    match envelope.reference {
+        Some(reference) if reference.get().len() > MAX_REFERENCE_BYTES => {
+            Err(bad(Reject::Invalid("ref is too long: at most 256 bytes".into())))
+        }
+        reference => Ok((envelope.kind, reference.map(ToOwned::to_owned))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_counted_outside_strings() {
+        assert!(check_json_depth(&format!("{}{}", "[".repeat(32), "]".repeat(32))).is_ok());
+        assert!(check_json_depth(&"[".repeat(33)).is_err());
+        assert!(check_json_depth(&format!("[\"\\\"{}\"]", "[".repeat(99))).is_ok());
+    }
+}
