@@ -220,7 +220,8 @@ fn listen_remedy(kind: Kind, address: SocketAddr, error: &std::io::Error) -> Str
         Kind::Clients => ("--listen", "LISTEN", ""),
         Kind::Admin => ("--admin-listen", "ADMIN_LISTEN", "; off is none"),
     };
-    let stop = if error.kind() == std::io::ErrorKind::AddrInUse { "Stop what listens there, or choose" } else { "Choose" };
+    let stop =
+        if error.kind() == std::io::ErrorKind::AddrInUse { "Stop what listens there, or choose" } else { "Choose" };
     let other = SocketAddr::new(address.ip(), 0).to_string();
     let other = other.trim_end_matches('0');
     format!("{stop} another address: {flag} {other}PORT (or {variable}{end})")

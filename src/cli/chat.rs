@@ -47,12 +47,15 @@ pub(super) fn command() -> Command {
                 .help("The conversation")
                 .default_value("lobby")
                 .value_parser(|text: &str| ConversationId::parse(text).map_err(|error| error.to_string())),
-            text("url", "URL").help("The server, ws://HOST:PORT or wss://HOST; default: the switchboard dev of DATA_DIR"),
+            text("url", "URL")
+                .help("The server, ws://HOST:PORT or wss://HOST; default: the switchboard dev of DATA_DIR"),
             text("token", "TOKEN").help(format!(
                 "Your token [env {TOKEN_VARIABLE}]; without one it is made here, with JWT_SECRET or the secret of dev"
             )),
             text("history", "NUMBER")
-                .help(format!("Messages to show at first, at most {BACKLOG_MAX}; default: {BACKLOG} at a terminal, else 0"))
+                .help(format!(
+                    "Messages to show at first, at most {BACKLOG_MAX}; default: {BACKLOG} at a terminal, else 0"
+                ))
                 .value_parser(clap::value_parser!(u32).range(0..=i64::from(BACKLOG_MAX))),
         ])
 }

@@ -12,10 +12,12 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Failure, Outcome, block_on, complain, page::Page, print,
+    Failure, Outcome, block_on, complain,
+    page::Page,
+    print,
     running::{Running, none_runs},
     start_logging,
 };
@@ -121,7 +123,11 @@ fn show_on_enter(page: &Page) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let watched = runtime.and_then(|runtime| {
         runtime.block_on(async {
-            let input = AsyncFd::new(stdin())?;
+            #[expect(
+                deprecated,
+                reason = "it asks for a descriptor that stays open: standard input is never closed here"
+            )]
+            let input = AsyncFd::with_interest(stdin(), Interest::READABLE)?;
             loop {
                 let mut ready = input.readable().await?;
                 if is_in_foreground() {

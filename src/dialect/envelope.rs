@@ -13,7 +13,11 @@ pub(super) fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Re
 }
 
 /// Reads a text frame by its `type`. `example` is a right frame, for a client whose text is none.
-pub(super) fn request(text: &str, example: &str, ask: impl FnOnce(&str) -> Result<Ask, Reject>) -> Result<Request, BadFrame> {
+pub(super) fn request(
+    text: &str,
+    example: &str,
+    ask: impl FnOnce(&str) -> Result<Ask, Reject>,
+) -> Result<Request, BadFrame> {
     let (kind, reference) = open_envelope(text, example)?;
     match ask(&kind) {
         Ok(ask) => Ok(Request { reference, ask }),

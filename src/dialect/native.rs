@@ -203,10 +203,9 @@ impl Codec for Native {
 
 fn refusal_code(reject: &Reject) -> u16 {
     match reject {
-        Reject::InvalidToken(_)
-        | Reject::InvalidTokenExplained(_)
-        | Reject::TokenExpired
-        | Reject::AuthTimeout => own_code::TOKEN,
+        Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::TokenExpired | Reject::AuthTimeout => {
+            own_code::TOKEN
+        }
         Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) => own_code::FORBIDDEN,
         Reject::TooManyConnections => code::POLICY,
         Reject::RateLimited { .. } | Reject::TooManyConversations => own_code::LIMIT,

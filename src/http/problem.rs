@@ -122,10 +122,9 @@ impl From<Reject> for Problem {
     fn from(reject: Reject) -> Self {
         let status = match &reject {
             Reject::Invalid(_) | Reject::UnknownType(_) => StatusCode::BAD_REQUEST,
-            Reject::InvalidToken(_)
-            | Reject::InvalidTokenExplained(_)
-            | Reject::TokenExpired
-            | Reject::AuthTimeout => StatusCode::UNAUTHORIZED,
+            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::TokenExpired | Reject::AuthTimeout => {
+                StatusCode::UNAUTHORIZED
+            }
             Reject::NotMember | Reject::Forbidden(_) => StatusCode::FORBIDDEN,
             Reject::NotFound(_) => StatusCode::NOT_FOUND,
             Reject::Conflict(_) => StatusCode::CONFLICT,
@@ -141,7 +140,9 @@ impl From<Reject> for Problem {
             Reject::RateLimited { retry_after, .. } => problem.after(retry_after),
             Reject::TooManyConnectionsMaybe => problem.after(LATER),
             Reject::Unavailable | Reject::Unknown => problem.after(SOON),
-            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::AuthTimeout => problem.with(header::WWW_AUTHENTICATE, BEARER_INVALID),
+            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::AuthTimeout => {
+                problem.with(header::WWW_AUTHENTICATE, BEARER_INVALID)
+            }
             Reject::TokenExpired => problem.with(header::WWW_AUTHENTICATE, BEARER_EXPIRED),
             _ => problem,
         }

@@ -150,7 +150,8 @@ fn local(at: Timestamp, zone: &TimeZone) -> Option<String> {
 /// Who is there, of these members.
 pub(super) fn who(members: &[Member], users: &[Present], me: Option<&UserId>) -> String {
     let shown = |user: &Present| {
-        let name = members.iter().find(|member| member.user_id == user.user_id).and_then(|member| member.name.as_deref());
+        let name =
+            members.iter().find(|member| member.user_id == user.user_id).and_then(|member| member.name.as_deref());
         let mut shown = clean(name.unwrap_or(user.user_id.as_str()));
         if Some(&user.user_id) == me {
             shown.push_str(" (you)");
@@ -165,7 +166,11 @@ pub(super) fn who(members: &[Member], users: &[Present], me: Option<&UserId>) ->
     let list = |online| users.iter().filter(|user| user.online == online).map(shown).collect::<Vec<_>>().join(", ");
     let (here, away) = (list(true), list(false));
     let nobody = |list: String| if list.is_empty() { "nobody".to_owned() } else { list };
-    if away.is_empty() { format!("* online: {}", nobody(here)) } else { format!("* online: {}\n* offline: {away}", nobody(here)) }
+    if away.is_empty() {
+        format!("* online: {}", nobody(here))
+    } else {
+        format!("* online: {}\n* offline: {away}", nobody(here))
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +197,9 @@ mod tests {
 
     #[test]
     fn what_others_write_cannot_steer_the_terminal() {
-        let line = entry(&frame(r#"{"type":"message","sender_name":"B\u001b]0;x\u0007ob","content":"a\u001b[2J\nmallory: b\u202e"}"#));
+        let line = entry(&frame(
+            r#"{"type":"message","sender_name":"B\u001b]0;x\u0007ob","content":"a\u001b[2J\nmallory: b\u202e"}"#,
+        ));
         assert_eq!(line.unwrap(), "B\u{FFFD}]0;x\u{FFFD}ob: a\u{FFFD}[2J\n    mallory: b\u{FFFD}");
     }
 

@@ -175,7 +175,9 @@ impl Room {
         if let (Some(claimed), Some(user)) = (&self.claimed, &frame.user_id)
             && claimed != user
         {
-            return vec![Stop(format!("the token is {user}'s, not {claimed}'s: leave out --user, or give another token"))];
+            return vec![Stop(format!(
+                "the token is {user}'s, not {claimed}'s: leave out --user, or give another token"
+            ))];
         }
         self.my_name = lines::clean(frame.name.as_deref().unwrap_or_default());
         self.me = frame.user_id;
@@ -249,7 +251,8 @@ impl Room {
                     self.reading = Some(reading);
                     return vec![self.page(oldest, None)];
                 }
-                let mut effects = vec![Note("more was missed than can be shown: the oldest of it is left out".to_owned())];
+                let mut effects =
+                    vec![Note("more was missed than can be shown: the oldest of it is left out".to_owned())];
                 effects.extend(self.finish(reading));
                 effects
             }

@@ -206,6 +206,7 @@ impl Talk {
                 let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
                 return Over::Ended(Ended::Left);
             }
+            let (due, reads) = (self.due(&alive, now), self.reads() && self.room.is_joined());
             let step = tokio::select! {
                 message = socket.next() => match message {
                     Some(Ok(message)) => {
@@ -215,8 +216,8 @@ impl Talk {
                     Some(Err(error)) => Err(End::Again { why: format!("the connection was lost ({error})"), after: advised }.into()),
                     None => Err(link::closed(None, advised).into()),
                 },
-                line = self.input.recv(), if self.reads() && self.room.is_joined() => self.typed(line),
-                () = sleep_until(self.due(&alive, now).into()) => self.tick(&mut alive),
+                line = self.input.recv(), if reads => self.typed(line),
+                () = sleep_until(due.into()) => self.tick(&mut alive),
                 _ = tokio::signal::ctrl_c() => Err(Over::Ended(Ended::Left)),
             };
             let step = match step {

@@ -173,7 +173,8 @@ fn those_who_are_not_members_are_told_so() {
     let refused = json!({"type": "error", "ref": "join", "code": "not_member", "message": "Not a member"});
     assert!(matches!(&scene.take(refused)[..], [Stop(why)] if why.contains("not a member of lobby")));
     let mut scene = Scene::joined(true, 0);
-    let removed = json!({"type": "member_removed", "conversation_id": "lobby", "seq": 1, "sender_id": "bob", "user_id": "alice"});
+    let removed =
+        json!({"type": "member_removed", "conversation_id": "lobby", "seq": 1, "sender_id": "bob", "user_id": "alice"});
     assert!(matches!(&scene.take(removed)[..], [Stop(_)]));
 }
 
@@ -188,8 +189,10 @@ fn a_token_of_somebody_else_is_found_out() {
 
 /// Messages of a history, newest first.
 fn page(mark: &str, seqs: impl DoubleEndedIterator<Item = Seq>) -> Value {
-    let message = |seq| json!({"conversation_id": "lobby", "seq": seq, "sender_id": "bob", "content": format!("line {seq}"),
-        "created_at": "2026-11-21T09:31:07.120000Z"});
+    let message = |seq| {
+        json!({"conversation_id": "lobby", "seq": seq, "sender_id": "bob", "content": format!("line {seq}"),
+        "created_at": "2026-11-21T09:31:07.120000Z"})
+    };
     json!({"type": "history", "ref": mark, "conversation_id": "lobby", "messages": seqs.rev().map(message).collect::<Vec<_>>()})
 }
 
@@ -197,7 +200,10 @@ fn page(mark: &str, seqs: impl DoubleEndedIterator<Item = Seq>) -> Value {
 fn what_was_said_before_comes_first() {
     let mut scene = Scene::new(true, 2);
     let asked = frames(&scene.let_in(5));
-    assert_eq!((&asked[0]["type"], &asked[0]["before_seq"], &asked[0]["limit"]), (&json!("history"), &json!(6), &json!(2)));
+    assert_eq!(
+        (&asked[0]["type"], &asked[0]["before_seq"], &asked[0]["limit"]),
+        (&json!("history"), &json!(6), &json!(2))
+    );
     assert!(scene.bob(6).is_empty(), "it waits for what came before it");
     let effects = scene.take(page("reading", 4..=5));
     assert_eq!(shown(&effects), ["  2026-11-21 09:31  bob: line 4", "  2026-11-21 09:31  bob: line 5", "bob: line 6"]);
