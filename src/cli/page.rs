@@ -85,6 +85,7 @@ impl Page {
     /// The same for a browser, Python and curl.
     fn others(&self, alice: &str, bob: &str) -> String {
         let (clients, venv) = (self.clients, quoted(&self.folder().join("python").to_string_lossy()));
+        let (program, folder) = (quoted(&program().to_string_lossy()), quoted(&self.folder().to_string_lossy()));
         let room = format!("ws://{clients}/ws/lobby?token=");
         let messages = format!("http://{clients}/api/chat/conversations/lobby/messages");
         format!(
@@ -102,13 +103,12 @@ impl Page {
                      print(frame)\n    \
                  print(frame)\n\
              EOF\n\
-             \ncurl (join a room first: chat in it, say):\n\n\
+             \ncurl (the chat before it makes alice a member of the room):\n\n\
+             {program} chat --data-dir {folder} --user alice --room lobby </dev/null && \
              curl -sS -H 'Authorization: Bearer {alice}' -H 'Content-Type: application/json' \
              -d '{{\"content\": \"hello from curl\"}}' {messages}\n\
              \ncurl -sS -H 'Authorization: Bearer {alice}' '{messages}?limit=10'\n\
-             \nThis page again: Enter, or {} dev --page --data-dir {}\n\n",
-            quoted(&program().to_string_lossy()),
-            quoted(&self.folder().to_string_lossy()),
+             \nThis page again: Enter, or {program} dev --page --data-dir {folder}\n\n",
         )
     }
 

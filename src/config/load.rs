@@ -309,7 +309,8 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
 fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     let wanted: usize = reader.number(&set::MAX_CONNECTIONS);
     let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(most_sockets(files)));
-    if connections < wanted {
+    // Dev is for a few clients.
+    if connections < wanted && !reader.dev {
         notes.push(format!(
             "at most {connections} connections instead of {wanted}: the limit of open files (ulimit -n) leaves no more"
         ));
