@@ -41,8 +41,15 @@ pub enum RunError {
     #[error("store: {0}")]
     Store(#[from] StoreError),
     /// An address can't be listened on.
-    #[error("listening on {0}: {1}")]
-    Listen(SocketAddr, std::io::Error),
+    #[error("can't listen on {address}: {error}. {}", listen_remedy(*.kind, *.address, .error))]
+    Listen {
+        /// For whom it was to be.
+        kind: Kind,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// Webhooks can't be asked.
     #[error("webhooks: {0}")]
     Webhooks(reqwest::Error),
@@ -150,8 +157,9 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
     let broker = &node.broker;
     let (mut clients, mut admins) = (Vec::new(), Vec::new());
     for (kind, address) in listen_on(&broker.config) {
-        let listener = Listener::bind(address).map_err(|error| RunError::Listen(address, error))?;
-        let bound = listener.local_addr().map_err(|error| RunError::Listen(address, error))?;
+        let refused = |error| RunError::Listen { kind, address, error };
+        let listener = Listener::bind(address).map_err(refused)?;
+        let bound = listener.local_addr().map_err(refused)?;
         match kind {
             Kind::Clients => clients.push(bound),
             Kind::Admin => admins.push(bound),
@@ -177,6 +185,19 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }
+}
+
+/// What helps where an address can't be listened on: the flag that names another one.
+fn listen_remedy(kind: Kind, address: SocketAddr, error: &std::io::Error) -> String {
+    let (flag, variable, end) = match kind {
+        Kind::Clients => ("--listen", "LISTEN", ""),
+        Kind::Admin => ("--admin-listen", "ADMIN_LISTEN", "; off is none"),
+    };
+    let stop =
+        if error.kind() == std::io::ErrorKind::AddrInUse { "Stop what listens there, or choose" } else { "Choose" };
+    let other = SocketAddr::new(address.ip(), 0).to_string();
+    let other = other.trim_end_matches('0');
+    format!("{stop} another address: {flag} {other}PORT (or {variable}{end})")
 }
 
 fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, SocketAddr)> + '_ {

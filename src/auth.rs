@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::Serialize;
 
 mod checks;
@@ -13,12 +13,12 @@ mod claims;
 mod jwks;
 
 use checks::Checks;
-use claims::Claims;
-use jwks::Jwks;
+use claims::{Claims, Unfit};
+use jwks::{Found, Jwks};
 
 use crate::{
     config::{AuthConfig, AuthKey},
-    model::{Clock, Identity, Reject, Timestamp, UserId},
+    model::{Clock, Identity, Reject, Timestamp, TokenFlaw, UserId},
 };
 
 /// The longest token that is looked at, in bytes.
@@ -73,6 +73,8 @@ pub struct Auth {
     audience: Option<String>,
     issuer: Option<String>,
     leeway: Duration,
+    /// Clients are told what is wrong with their tokens.
+    explains: bool,
     clock: Clock,
 }
 
@@ -110,7 +112,7 @@ impl Auth {
             }
         };
         let (audience, issuer) = (config.audience.clone(), config.issuer.clone());
-        Ok(Self { keys, audience, issuer, leeway: config.leeway, clock })
+        Ok(Self { keys, audience, issuer, leeway: config.leeway, explains: config.explains, clock })
     }
 
     /// How far clocks may differ: a token counts until `expires_at` plus this.
@@ -125,26 +127,35 @@ impl Auth {
     /// for everything else [`Reject::InvalidToken`].
     pub fn verify(&self, token: &str) -> Result<Identity, Reject> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Reject::InvalidToken);
+            return Err(self.refusal(TokenFlaw::TooLong));
         }
+        let header = jsonwebtoken::decode_header(token).map_err(|error| self.refusal(flaw_of_header(error.kind())))?;
         match &self.keys {
             Keys::Static { checks, .. } => self.check(token, checks),
-            Keys::Published(jwks) => {
-                let header = jsonwebtoken::decode_header(token).map_err(|_| Reject::InvalidToken)?;
-                let checks = jwks.key(header.kid.as_deref())?;
-                self.check(token, &checks)
-            }
+            Keys::Published(jwks) => match jwks.key(header.kid.as_deref()) {
+                Found::Key(checks) => self.check(token, &checks),
+                Found::None => Err(self.refusal(TokenFlaw::UnknownKey)),
+                Found::PerhapsLater => Err(Reject::Unavailable),
+            },
         }
     }
 
+    /// The refusal of a token, as its client is to be told it.
+    pub fn refusal(&self, flaw: TokenFlaw) -> Reject {
+        if self.explains { Reject::InvalidTokenExplained(flaw) } else { Reject::InvalidToken(flaw) }
+    }
+
     fn check(&self, token: &str, checks: &Checks) -> Result<Identity, Reject> {
-        let data =
-            jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation).map_err(|_| Reject::InvalidToken)?;
+        let data = jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation)
+            .map_err(|error| self.refusal(flaw(error.kind())))?;
         // No extension is understood here, so none may be critical (RFC 7515, 4.1.11).
         if data.header.crit.is_some() {
-            return Err(Reject::InvalidToken);
+            return Err(self.refusal(TokenFlaw::Critical));
         }
-        data.claims.into_identity(self.clock.now(), self.leeway)
+        data.claims.into_identity(self.clock.now(), self.leeway).map_err(|unfit| match unfit {
+            Unfit::Expired => Reject::TokenExpired,
+            Unfit::Flawed(flaw) => self.refusal(flaw),
+        })
     }
 
     /// Makes a token that lives for `ttl`, or until `not_after` where that is sooner.
@@ -219,12 +230,41 @@ struct MintedClaims<'a> {
     iss: Option<&'a str>,
 }
 
+/// What is wrong with a header that can't be read.
+fn flaw_of_header(kind: &ErrorKind) -> TokenFlaw {
+    match kind {
+        // In a header that is JSON, the library doesn't know the algorithm.
+        ErrorKind::Json(_) => TokenFlaw::Header,
+        _ => TokenFlaw::Malformed,
+    }
+}
+
+/// What is wrong with a token that the library doesn't take.
+fn flaw(kind: &ErrorKind) -> TokenFlaw {
+    match kind {
+        ErrorKind::InvalidSignature => TokenFlaw::Signature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm | ErrorKind::MissingAlgorithm => {
+            TokenFlaw::Algorithm
+        }
+        ErrorKind::InvalidAudience => TokenFlaw::Audience,
+        ErrorKind::InvalidIssuer => TokenFlaw::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
+            "exp" => TokenFlaw::NoExpiry,
+            "aud" => TokenFlaw::Audience,
+            "iss" => TokenFlaw::Issuer,
+            _ => TokenFlaw::Malformed,
+        },
+        _ => TokenFlaw::Malformed,
+    }
+}
+
 /// What the library checks: the signature, the algorithm, `aud` and `iss`. The claims themselves do the rest.
 fn validation(config: &AuthConfig, algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     // It would ask the system for the time.
     (validation.validate_exp, validation.validate_nbf) = (false, false);
-    let mut required = vec!["exp"];
+    // `exp` is required by the claims themselves, which can say what is wrong with it.
+    let mut required = Vec::new();
     validation.validate_aud = config.audience.is_some();
     if let Some(audience) = &config.audience {
         validation.set_audience(&[audience]);

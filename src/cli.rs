@@ -1,4 +1,4 @@
-//! The command line: dev, serve, migrate, token, check, healthcheck.
+//! The command line: dev, chat, serve, migrate, token, check, healthcheck.
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 it failed, 2 wrong usage,
 //! 78 bad configuration.
@@ -8,7 +8,6 @@ use std::{
     fmt::Display,
     future::Future,
     io::{IsTerminal, Write, stderr, stdout},
-    net::SocketAddr,
     process::ExitCode,
     sync::Arc,
 };
@@ -17,14 +16,16 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::{fmt, layer::SubscriberExt};
 
+mod chat;
 mod check;
 mod dev;
+mod page;
 mod probe;
+mod running;
 mod token;
 
 use crate::{
     app,
-    broker::Broker,
     config::{
         self, Config, Faults, LogConfig, LogFormat, Sources, StoreConfig,
         settings::{self, Group, Setting},
@@ -119,8 +120,9 @@ fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
             print(&config::markdown());
             Ok(Outcome::Done)
         }
-        "dev" => start(true, matches),
-        "serve" => start(false, matches),
+        "dev" => dev::run(matches, &sources(matches)?),
+        "chat" => chat::run(matches, &sources(matches)?),
+        "serve" => serve(&sources(matches)?),
         "migrate" => migrate(matches),
         "token" => token::run(matches, &sources(matches)?),
         "check" => check::run(&sources(matches)?),
@@ -129,21 +131,13 @@ fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
     }
 }
 
-fn start(dev: bool, matches: &ArgMatches) -> Result<Outcome, Failure> {
-    let config = Config::load(dev, &sources(matches)?)?;
+fn serve(sources: &Sources) -> Result<Outcome, Failure> {
+    let config = Config::load(false, sources)?;
     start_logging(&config.log);
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    let welcome = |broker: &Broker, clients: &[SocketAddr], admins: &[SocketAddr]| {
-        if let (true, Some(address)) = (dev, clients.first()) {
-            match dev::welcome(&broker.config, *address, admins.first().copied(), &broker.auth) {
-                Ok(text) => print(&text),
-                Err(error) => tracing::warn!(%error, "no tokens to try"),
-            }
-        }
-    };
-    block_on(app::run(config, welcome))?.map_err(Failure::runtime)?;
+    block_on(app::run(config, |_, _, _| {}))?.map_err(Failure::runtime)?;
     Ok(Outcome::Done)
 }
 
@@ -207,7 +201,8 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .max_term_width(110)
         .subcommands([
-            with_settings(Command::new("dev").about("Run on this machine alone, with nothing to install"), true, every),
+            with_settings(dev::command(), true, every),
+            with_settings(chat::command(), true, tokens),
             with_settings(Command::new("serve").about("Run a node"), false, every),
             with_settings(Command::new("migrate").about("Apply pending migrations to PostgreSQL"), false, store),
             with_settings(token::command(), false, tokens),

@@ -2,6 +2,7 @@
 //!
 //! [`settings`] is the table of all there is; the structs of `values` are what the rest of the program gets to see.
 
+mod dev;
 mod document;
 mod load;
 mod parse;
@@ -13,8 +14,9 @@ mod tests;
 mod values;
 mod webhooks;
 
+pub(crate) use dev::SECRET_FILE as DEV_SECRET_FILE;
+pub use dev::data_folder;
 pub use document::{flag_help, markdown, summary};
-pub(crate) use load::DEV_SECRET_FILE;
 pub use load::health_address;
 pub use parse::{duration, flag_of, read_postgres_url};
 pub use secret::Secret;

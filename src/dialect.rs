@@ -13,9 +13,9 @@ mod closes;
 mod codec;
 mod conversation;
 mod direct;
+mod envelope;
 mod native;
 mod personas;
-mod reading;
 mod rooms;
 
 pub use codec::{Ask, Asked, BadFrame, Company, Greeting, Joins, Reference, Request};
@@ -95,6 +95,11 @@ impl Dialect {
     /// The frame says nothing this dialect knows, or says it wrongly.
     pub fn decode(self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         self.codec().decode(text, bound)
+    }
+
+    /// A frame that says something.
+    pub fn example(self) -> &'static str {
+        self.codec().habits().example
     }
 
     /// What is said first on an open connection.
@@ -179,6 +184,18 @@ mod tests {
             let text = refused(dialect, &frame);
             assert_eq!(text, "since_seq must be a whole number from 0 to 9223372036854775807", "{dialect:?}");
             assert!(dialect.decode(&frame.replace("-1", "0"), None).is_ok());
+        }
+    }
+
+    #[test]
+    fn plain_text_is_shown_a_frame_that_is_right() {
+        let room = ConversationId::parse("lobby").unwrap();
+        for dialect in Dialect::ALL {
+            assert!(dialect.decode(dialect.example(), Some(&room)).is_ok(), "{dialect:?}");
+            for text in ["hello", "\"hello\"", "{hello}", "{\"content\":\"hello\"}"] {
+                let bad = dialect.decode(text, Some(&room)).unwrap_err().reject;
+                assert!(bad.to_string().ends_with(dialect.example()), "{dialect:?}: {bad}");
+            }
         }
     }
 }

@@ -16,11 +16,8 @@ const DURATION: &[f64] = &[1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_
 /// Buckets for how many entries one group commit holds.
 const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
 
-/// The commit this was built from, where the build said so.
-pub const COMMIT: &str = match option_env!("GIT_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+/// The commit this was built from, as `build.rs` found it; else `unknown`.
+pub const COMMIT: &str = env!("SWITCHBOARD_COMMIT");
 
 macro_rules! metrics {
     ($($(#[doc = $doc:literal])+ $field:ident: $kind:ident($name:literal $(, $arg:expr)*);)*) => {

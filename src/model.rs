@@ -17,7 +17,7 @@ pub use command::{Command, NewConversation, NewMessage, Target};
 pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHARS};
 pub use event::{Body, Entry, Ephemeral, Event, Occurrence};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
-pub use reject::{CloseReason, Reject};
+pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,
     Presence, Reactions, Reply, Resumed, Sent, Stats,

@@ -13,7 +13,7 @@ use crate::{
     chat::Connection,
     config::Secret,
     dialect::{Ask, Dialect, Request},
-    model::{CloseReason, ConnectionId, ConversationId, Identity, Reject, Seq, UserId},
+    model::{CloseReason, ConnectionId, ConversationId, Identity, Reject, Seq, TokenFlaw, UserId},
     outbox::{Frame, Outbox},
 };
 
@@ -103,6 +103,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
         dialect = dialect.label(),
         %address,
         reason = reason.label(),
+        detail = reason.token_flaw().map(tracing::field::display),
         "disconnected"
     );
     let last_words = dialect.end(&reason, context.clock.now());
@@ -160,7 +161,7 @@ impl Opening {
         }
         let dialect = self.way.dialect();
         if !dialect.takes_token_in_frame() {
-            return self.unproven(context).ok_or(refused(Reject::InvalidToken));
+            return self.unproven(context).ok_or_else(|| refused(context.auth.refusal(TokenFlaw::Missing)));
         }
         let first = timeout(context.config.timing.auth_timeout, first_text(socket));
         let text = tokio::select! {
@@ -169,7 +170,7 @@ impl Opening {
         };
         match dialect.decode(&text, self.conversation.as_ref()) {
             Ok(Request { ask: Ask::Authenticate(token), .. }) => context.auth.verify(token.reveal()).map_err(refused),
-            Ok(_) | Err(_) => Err(refused(Reject::InvalidToken)),
+            Ok(_) | Err(_) => Err(refused(context.auth.refusal(TokenFlaw::NotInFirstFrame))),
         }
     }
 

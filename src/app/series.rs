@@ -5,7 +5,7 @@ use crate::{
     admission::Refusal,
     dialect::Dialect,
     metrics::Metrics,
-    model::{CloseReason, Reject},
+    model::{CloseReason, Reject, TokenFlaw},
     outbox::Class,
     webhook::Hook,
 };
@@ -23,7 +23,7 @@ pub(super) fn begin(metrics: &Metrics) {
     for refusal in [Refusal::Full, Refusal::HandshakeRate, Refusal::Draining] {
         metrics.refusals.with_label_values(&[refusal.label()]);
     }
-    for reject in [Reject::InvalidToken, Reject::TokenExpired, Reject::AuthTimeout] {
+    for reject in [Reject::InvalidToken(TokenFlaw::Missing), Reject::TokenExpired, Reject::AuthTimeout] {
         metrics.refusals.with_label_values(&[reject.code()]);
     }
     for result in ["ok", Reject::Unavailable.code(), Reject::Unknown.code()] {

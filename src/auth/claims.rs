@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use serde_json::{Number, Value};
+use serde_json::Value;
 
-use crate::model::{Identity, Reject, Timestamp, UserId};
+use crate::model::{Identity, Timestamp, TokenFlaw, UserId};
 
 /// The role that makes an admin.
 pub(super) const ADMIN: &str = "admin";
@@ -16,13 +16,16 @@ const MAX_TIER_BYTES: usize = 64;
 /// The end of the year 9999: later times are no times.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// The claims that are looked at. `sub` may be a number: a user id then is its digits.
+/// The claims that are looked at, as they came: each is checked by itself, so that a bad one can be named. `sub` may be a
+/// number: a user id then is its digits.
 #[derive(Deserialize)]
 pub(super) struct Claims {
-    sub: UserId,
-    exp: Number,
     #[serde(default)]
-    nbf: Option<Number>,
+    sub: Value,
+    #[serde(default)]
+    exp: Option<Value>,
+    #[serde(default)]
+    nbf: Option<Value>,
     #[serde(default)]
     username: Value,
     #[serde(default)]
@@ -35,35 +38,50 @@ pub(super) struct Claims {
     tier: Value,
 }
 
+/// Why claims make no identity.
+pub(super) enum Unfit {
+    /// Their time is over.
+    Expired,
+    /// One of them is bad.
+    Flawed(TokenFlaw),
+}
+
+impl From<TokenFlaw> for Unfit {
+    fn from(flaw: TokenFlaw) -> Self {
+        Self::Flawed(flaw)
+    }
+}
+
 impl Claims {
     /// Checks the times, and reads the rest.
-    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, Reject> {
+    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, Unfit> {
+        let user: UserId = serde_json::from_value(self.sub).map_err(|_| TokenFlaw::Subject)?;
         let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
         let now = now.seconds();
-        let exp = seconds(&self.exp).ok_or(Reject::InvalidToken)?;
+        let exp = seconds(&self.exp.ok_or(TokenFlaw::NoExpiry)?).ok_or(TokenFlaw::Expiry)?;
         if exp.saturating_add(leeway) <= now {
-            return Err(Reject::TokenExpired);
+            return Err(Unfit::Expired);
         }
         if let Some(nbf) = &self.nbf {
-            let nbf = seconds(nbf).ok_or(Reject::InvalidToken)?;
+            let nbf = seconds(nbf).ok_or(TokenFlaw::NotBefore)?;
             if nbf > now.saturating_add(leeway) {
-                return Err(Reject::InvalidToken);
+                return Err(TokenFlaw::Early.into());
             }
         }
         let name = [&self.username, &self.name].into_iter().find_map(|claim| display_name(claim.as_str()?));
         let tier = self.tier.as_str().filter(|tier| (1..=MAX_TIER_BYTES).contains(&tier.len()));
         Ok(Identity {
-            name: name.unwrap_or_else(|| self.sub.as_str().into()),
+            name: name.unwrap_or_else(|| user.as_str().into()),
             admin: is_admin(&self.role) || is_admin(&self.roles),
             tier: tier.map(Arc::from),
             expires_at: Timestamp::from_seconds(exp),
-            user: self.sub,
+            user,
         })
     }
 }
 
 /// A NumericDate as whole seconds, cut.
-fn seconds(number: &Number) -> Option<i64> {
+fn seconds(number: &Value) -> Option<i64> {
     let value = number.as_f64()?;
     let sane = (0.0..=LAST_SECOND).contains(&value);
     #[expect(clippy::cast_possible_truncation, reason = "within the bounds above it fits")]

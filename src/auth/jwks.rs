@@ -15,7 +15,6 @@ use tokio::{
 };
 
 use super::checks::Checks;
-use crate::model::Reject;
 
 /// Between two fetches, when nothing is amiss.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -54,6 +53,17 @@ struct Fetched {
     at: Option<Instant>,
 }
 
+/// What there is for a token that names a key.
+pub(super) enum Found {
+    /// The key.
+    Key(Arc<Checks>),
+    /// There is no such key.
+    None,
+    /// A key that isn't known may have been published since the last fetch: that is found out beside, and the client is to
+    /// come again.
+    PerhapsLater,
+}
+
 /// The keys, and how to get them.
 pub(super) struct Jwks {
     url: String,
@@ -70,11 +80,9 @@ impl Jwks {
         Ok(Self { url: url.to_owned(), client, validation, fetched: ArcSwap::default(), wanted: Notify::new() })
     }
 
-    /// The key a token names; where it names none, the only one there is.
-    ///
-    /// A key that isn't known may have been published since the last fetch: that is found out beside, and the client
-    /// is told to come again. Only where the keys are fresh it is said that there is no such key.
-    pub(super) fn key(&self, kid: Option<&str>) -> Result<Arc<Checks>, Reject> {
+    /// The key a token names; where it names none, the only one there is. That there is no such key is said only where the
+    /// keys are fresh.
+    pub(super) fn key(&self, kid: Option<&str>) -> Found {
         let fetched = self.fetched.load();
         let key = match kid {
             Some(kid) => fetched.keys.get(kid),
@@ -83,11 +91,11 @@ impl Jwks {
         };
         let fresh = fetched.at.is_some_and(|at| at.elapsed() < MIN_INTERVAL);
         match key {
-            Some(key) => Ok(Arc::clone(key)),
-            None if fresh => Err(Reject::InvalidToken),
+            Some(key) => Found::Key(Arc::clone(key)),
+            None if fresh => Found::None,
             None => {
                 self.wanted.notify_one();
-                Err(Reject::Unavailable)
+                Found::PerhapsLater
             }
         }
     }

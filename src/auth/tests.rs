@@ -23,7 +23,7 @@ const LEEWAY: i64 = 5;
 
 fn config(key: AuthKey) -> AuthConfig {
     let leeway = Duration::from_secs(LEEWAY.unsigned_abs());
-    AuthConfig { key, audience: None, issuer: None, leeway, token_ttl: Duration::from_secs(1_800) }
+    AuthConfig { key, audience: None, issuer: None, leeway, token_ttl: Duration::from_secs(1_800), explains: false }
 }
 
 fn secret() -> AuthConfig {
@@ -57,6 +57,11 @@ fn claims(more: Value) -> Value {
         }
     }
     claims
+}
+
+/// Whether a token was refused as such, for whatever flaw.
+fn is_invalid(verified: &Result<Identity, Reject>) -> bool {
+    matches!(verified, Err(Reject::InvalidToken(_)))
 }
 
 fn verify(more: Value) -> Result<Identity, Reject> {
@@ -131,7 +136,7 @@ fn bad_claims_are_refused() {
         json!({"nbf": "soon"}),
         json!({"nbf": 1e300}),
     ] {
-        assert_eq!(verify(bad.clone()), Err(Reject::InvalidToken), "{bad}");
+        assert!(is_invalid(&verify(bad.clone())), "{bad}");
     }
 }
 
@@ -139,7 +144,7 @@ fn bad_claims_are_refused() {
 fn times_are_checked_with_the_leeway_and_no_more() {
     let token = sign(&claims(json!({"nbf": NOW, "exp": NOW + 60})));
     let verify_at = |seconds| at(&secret(), seconds).verify(&token);
-    assert_eq!(verify_at(NOW - LEEWAY - 1), Err(Reject::InvalidToken));
+    assert!(is_invalid(&verify_at(NOW - LEEWAY - 1)));
     assert!(verify_at(NOW - LEEWAY).is_ok());
     assert!(verify_at(NOW + 60 + LEEWAY - 1).is_ok());
     assert_eq!(verify_at(NOW + 60 + LEEWAY), Err(Reject::TokenExpired));
@@ -150,7 +155,7 @@ fn times_are_checked_with_the_leeway_and_no_more() {
 fn an_expired_token_of_somebody_else_is_only_invalid() {
     let other = EncodingKey::from_secret(b"another secret, which is also long enough");
     let token = jsonwebtoken::encode(&Header::default(), &claims(json!({"exp": 1})), &other).unwrap();
-    assert_eq!(auth().verify(&token), Err(Reject::InvalidToken));
+    assert!(is_invalid(&auth().verify(&token)));
     assert_eq!(verify(json!({"exp": 1})), Err(Reject::TokenExpired));
 }
 
@@ -159,13 +164,13 @@ fn other_algorithms_are_refused() {
     let good = claims(json!({}));
     for algorithm in [Algorithm::HS384, Algorithm::HS512] {
         let token = jsonwebtoken::encode(&Header::new(algorithm), &good, &key()).unwrap();
-        assert_eq!(auth().verify(&token), Err(Reject::InvalidToken), "{algorithm:?}");
+        assert!(is_invalid(&auth().verify(&token)), "{algorithm:?}");
     }
     for name in ["none", "None", "NONE", "", "hs256", "HS999"] {
         let token = signed_with_header(&json!({"alg": name}), &good);
-        assert_eq!(auth().verify(&token), Err(Reject::InvalidToken), "{name}");
+        assert!(is_invalid(&auth().verify(&token)), "{name}");
         let unsigned = format!("{}.", token.rsplit_once('.').unwrap().0);
-        assert_eq!(auth().verify(&unsigned), Err(Reject::InvalidToken), "{name}");
+        assert!(is_invalid(&auth().verify(&unsigned)), "{name}");
     }
     assert!(auth().verify(&signed_with_header(&json!({"alg": "HS256"}), &good)).is_ok());
 }
@@ -175,7 +180,7 @@ fn what_is_critical_is_refused_and_the_rest_of_the_header_is_not_looked_at() {
     let good = claims(json!({}));
     for crit in [json!(["b64"]), json!(["exp"]), json!([])] {
         let token = signed_with_header(&json!({"alg": "HS256", "crit": crit, "b64": false}), &good);
-        assert_eq!(auth().verify(&token), Err(Reject::InvalidToken), "{crit}");
+        assert!(is_invalid(&auth().verify(&token)), "{crit}");
     }
     let header = json!({"alg": "HS256", "kid": "../../etc/passwd", "jku": "http://evil", "x5u": "http://evil"});
     assert!(auth().verify(&signed_with_header(&header, &good)).is_ok());
@@ -196,7 +201,7 @@ fn audience_and_issuer_are_required_where_they_are_configured() {
         json!({"aud": [], "iss": "id"}),
         json!({"aud": 1, "iss": "id"}),
     ] {
-        assert_eq!(verify(bad.clone()), Err(Reject::InvalidToken), "{bad}");
+        assert!(is_invalid(&verify(bad.clone())), "{bad}");
     }
     assert!(auth().verify(&sign(&claims(json!({"aud": "any", "iss": "any"})))).is_ok());
     let minted = at(&strict, NOW).mint(grant(&UserId::parse("bob").unwrap()), Duration::from_secs(60), None).unwrap();
@@ -246,11 +251,11 @@ fn public_keys_check_and_never_mint() {
         let auth = at(&public(&pair, algorithm), NOW);
         let sign = |key: &EncodingKey| jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), key).unwrap();
         assert!(auth.verify(&sign(&pair.signs(algorithm))).is_ok(), "{algorithm:?}");
-        assert_eq!(auth.verify(&sign(&other.signs(algorithm))), Err(Reject::InvalidToken), "{algorithm:?}");
+        assert!(is_invalid(&auth.verify(&sign(&other.signs(algorithm)))), "{algorithm:?}");
         // The public key is public: it must not do as a shared secret.
         let forged = EncodingKey::from_secret(pair.public.as_bytes());
         let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(json!({})), &forged).unwrap();
-        assert_eq!(auth.verify(&forged), Err(Reject::InvalidToken), "{algorithm:?}");
+        assert!(is_invalid(&auth.verify(&forged)), "{algorithm:?}");
         let user = UserId::parse("bob").unwrap();
         assert!(matches!(auth.mint(grant(&user), Duration::from_secs(1), None), Err(Reject::Unsupported(_))));
     }
@@ -262,19 +267,20 @@ fn one_rsa_key_is_one_algorithm() {
     let auth = at(&public(&pair, Algorithm::RS256), NOW);
     for algorithm in [Algorithm::RS512, Algorithm::PS256] {
         let token = jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), &pair.signs(algorithm)).unwrap();
-        assert_eq!(auth.verify(&token), Err(Reject::InvalidToken), "{algorithm:?}");
+        assert!(is_invalid(&auth.verify(&token)), "{algorithm:?}");
     }
 }
 
 proptest! {
     #[test]
     fn any_text_is_refused(text in ".{0,200}") {
-        prop_assert_eq!(auth().verify(&text), Err(Reject::InvalidToken));
+        prop_assert!(is_invalid(&auth().verify(&text)));
     }
 
     #[test]
     fn any_three_parts_are_refused(one in "[A-Za-z0-9_-]{0,60}", two in "[A-Za-z0-9_-]{0,60}", three in "[A-Za-z0-9_-]{0,60}") {
-        prop_assert_eq!(auth().verify(&format!("{one}.{two}.{three}")), Err(Reject::InvalidToken));
+        let token = format!("{one}.{two}.{three}");
+        prop_assert!(is_invalid(&auth().verify(&token)));
     }
 
     #[test]
@@ -285,14 +291,51 @@ proptest! {
         let mut changed = token.clone();
         changed.replace_range(at..=at, &to);
         prop_assume!(changed != token);
-        prop_assert_eq!(auth().verify(&changed), Err(Reject::InvalidToken));
+        prop_assert!(is_invalid(&auth().verify(&changed)));
+    }
+}
+
+#[test]
+fn the_flaw_is_named_and_told_to_clients_under_dev_alone() {
+    let strict = at(&AuthConfig { audience: Some("chat".into()), issuer: Some("id".into()), ..secret() }, NOW);
+    let other = EncodingKey::from_secret(b"another secret, which is also long enough");
+    let with = |more| sign(&claims(more));
+    for (token, flaw) in [
+        ("nonsense".to_owned(), TokenFlaw::Malformed),
+        ("a.b.c".to_owned(), TokenFlaw::Malformed),
+        (signed_with_header(&json!({"alg": "none"}), &claims(json!({}))), TokenFlaw::Header),
+        (jsonwebtoken::encode(&Header::default(), &claims(json!({})), &other).unwrap(), TokenFlaw::Signature),
+        (
+            jsonwebtoken::encode(&Header::new(Algorithm::HS512), &claims(json!({})), &key()).unwrap(),
+            TokenFlaw::Algorithm,
+        ),
+        (signed_with_header(&json!({"alg": "HS256", "crit": []}), &claims(json!({}))), TokenFlaw::Critical),
+        (with(json!({"sub": null})), TokenFlaw::Subject),
+        (with(json!({"sub": "a b"})), TokenFlaw::Subject),
+        (with(json!({"exp": null})), TokenFlaw::NoExpiry),
+        (with(json!({"exp": "soon"})), TokenFlaw::Expiry),
+        (with(json!({"nbf": "soon"})), TokenFlaw::NotBefore),
+        (with(json!({"nbf": NOW + 3_600})), TokenFlaw::Early),
+    ] {
+        assert_eq!(auth().verify(&token), Err(Reject::InvalidToken(flaw)), "{flaw:?}");
+        let explaining = at(&AuthConfig { explains: true, ..secret() }, NOW);
+        let told = explaining.verify(&token).unwrap_err();
+        assert_eq!(told, Reject::InvalidTokenExplained(flaw));
+        assert!(told.to_string().len() <= 123, "it fits into a close frame: {told}");
+    }
+    for (more, flaw) in [
+        (json!({"aud": "chat"}), TokenFlaw::Issuer),
+        (json!({"aud": "other", "iss": "id"}), TokenFlaw::Audience),
+        (json!({"iss": "id"}), TokenFlaw::Audience),
+    ] {
+        assert_eq!(strict.verify(&with(more)), Err(Reject::InvalidToken(flaw)), "{flaw:?}");
     }
 }
 
 #[test]
 fn long_tokens_are_not_even_read() {
     let token = sign(&claims(json!({"padding": "x".repeat(MAX_TOKEN_BYTES)})));
-    assert_eq!(auth().verify(&token), Err(Reject::InvalidToken));
+    assert!(is_invalid(&auth().verify(&token)));
 }
 
 /// Serves `body` over HTTP again and again, and counts how often it was asked.
@@ -353,11 +396,11 @@ async fn published_keys_are_found_by_their_kid() {
         signed_by(&ec, Algorithm::ES256, Some("enc")),
         signed_by(&ec, Algorithm::ES256, Some("unknown")),
     ] {
-        assert_eq!(auth.verify(&bad), Err(Reject::InvalidToken));
+        assert!(is_invalid(&auth.verify(&bad)));
     }
     let header = Header { kid: Some("shared".into()), ..Header::new(Algorithm::HS256) };
     let forged = jsonwebtoken::encode(&header, &claims(json!({})), &key()).unwrap();
-    assert_eq!(auth.verify(&forged), Err(Reject::InvalidToken));
+    assert!(is_invalid(&auth.verify(&forged)));
 }
 
 #[tokio::test]
@@ -372,7 +415,7 @@ async fn a_key_that_was_published_later_is_found() {
 
     *body.lock().unwrap() = set(&new, "new");
     let token = signed_by(&new, Algorithm::ES256, Some("new"));
-    assert_eq!(auth.verify(&token), Err(Reject::InvalidToken), "the keys are fresh");
+    assert!(is_invalid(&auth.verify(&token)), "the keys are fresh");
     let refresher = tokio::spawn({
         let auth = Arc::clone(&auth);
         async move { auth.keep_fresh().await }

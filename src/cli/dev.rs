@@ -1,101 +1,158 @@
-//! What `switchboard dev` says when it has started: how to try it.
+//! `switchboard dev`: everything in one process. It prints a page that says how to try it, when it has started and again when
+//! Enter is pressed; `--page` prints that of one that runs.
 
-use std::{fmt::Write, net::SocketAddr, time::Duration};
-
-use crate::{
-    auth::{Auth, Grant},
-    config::{AuthKey, Config, DEV_SECRET_FILE, StoreBackend},
-    model::{Reject, UserId},
+use std::{
+    fs,
+    io::{IsTerminal, Read, stdin},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Duration,
 };
 
-/// How long the ready-made tokens live: a day's work.
-const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
-/// Whom they are for.
-const USERS: [(&str, &str, Option<&str>); 3] =
-    [("alice", "Alice", None), ("bob", "Bob", None), ("carol", "Carol", Some("admin"))];
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tokio::io::{Interest, unix::AsyncFd};
 
-/// The secret, where it is the one that dev made for itself: one that was configured is not shown.
-fn own_secret(config: &Config) -> Option<&str> {
-    let (StoreBackend::Sqlite { path }, AuthKey::Secret { secret, .. }) = (&config.store.backend, &config.auth.key)
-    else {
-        return None;
+use super::{
+    Failure, Outcome, block_on, complain,
+    page::Page,
+    print,
+    running::{Running, none_runs},
+    start_logging,
+};
+use crate::{
+    app::{self, RunError},
+    auth::{Auth, Grant},
+    broker::Broker,
+    config::{self, Config, Sources},
+    model::{Clock, UserId},
+};
+
+/// How long a running dev may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the keyboard is left alone while the terminal is another program's.
+const REST: Duration = Duration::from_millis(500);
+
+/// Its flags, beside those of settings.
+pub(super) fn command() -> Command {
+    Command::new("dev").about("Run on this machine alone, with nothing to install").arg(
+        Arg::new("page")
+            .long("page")
+            .action(ArgAction::SetTrue)
+            .help("Print the page of the dev that runs with this DATA_DIR, with fresh tokens, and end"),
+    )
+}
+
+/// Runs it, or prints the page of one that runs.
+pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Failure> {
+    let folder = config::data_folder(sources)?;
+    if matches.get_flag("page") {
+        return show_page(&folder, sources);
+    }
+    let config = Config::load(true, sources)?;
+    start_logging(&config.log);
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    let mut running = None;
+    let ready = |broker: &Broker, clients: &[SocketAddr], admins: &[SocketAddr]| {
+        let Some(address) = clients.first().copied() else { return };
+        let page = Page { config: broker.config.clone(), clients: address, admin: admins.first().copied() };
+        let announced = Running { pid: std::process::id(), clients: address, admin: page.admin };
+        match announced.announce(&folder) {
+            Ok(()) => running = Some(announced),
+            Err(error) => tracing::warn!(%error, "switchboard chat won't find this dev without --url"),
+        }
+        show(&page);
+        if stdin().is_terminal() {
+            thread::spawn(move || show_on_enter(&page));
+        }
     };
-    let own = std::fs::read_to_string(path.with_file_name(DEV_SECRET_FILE)).ok()?;
-    (own.trim() == secret.reveal()).then(|| secret.reveal())
+    let ended = block_on(app::run(config, ready))?;
+    if let Some(running) = running {
+        running.withdraw(&folder);
+    }
+    ended.map(|()| Outcome::Done).map_err(|error| {
+        let taken = matches!(&error, RunError::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse);
+        let hint = if taken { "\nIf that is a switchboard dev: switchboard dev --page shows its page" } else { "" };
+        Failure::Runtime(format!("{error}{hint}"))
+    })
 }
 
-/// The text. `address` is where clients connect, `admin` where metrics are.
-///
-/// # Errors
-/// Tokens can't be made, as with a public key alone.
-pub(super) fn welcome(
-    config: &Config,
-    address: SocketAddr,
-    admin: Option<SocketAddr>,
-    auth: &Auth,
-) -> Result<String, Reject> {
-    let tokens = USERS.iter().map(|(user, name, role)| {
-        let id = UserId::parse(user).map_err(|error| Reject::Invalid(error.to_string()))?;
-        let grant = Grant { user: &id, name: Some(name), role: *role, tier: None };
-        auth.mint(grant, TOKEN_TTL, None).map(|minted| (*user, *role, minted.token))
+fn show(page: &Page) {
+    match page.text() {
+        Ok(text) => print(&text),
+        Err(error) => tracing::warn!(%error, "no tokens to try"),
+    }
+}
+
+/// Prints the page of the dev that runs with this data folder.
+fn show_page(folder: &Path, sources: &Sources) -> Result<Outcome, Failure> {
+    let running = Running::find(folder).map_err(Failure::Runtime)?;
+    // Where dev ran there is a secret, so none is made.
+    let config = Arc::new(Config::load(true, sources)?);
+    let auth = Auth::new(&config.auth, Clock::system()).map_err(Failure::runtime)?;
+    block_on(check(&running, &auth, folder))??;
+    let page = Page { config, clients: running.clients, admin: running.admin };
+    print(&page.text().map_err(Failure::runtime)?);
+    Ok(Outcome::Done)
+}
+
+/// Asks whether the dev that left this note still runs, and takes tokens that are made here.
+async fn check(running: &Running, auth: &Auth, folder: &Path) -> Result<(), Failure> {
+    let user = UserId::parse("alice").map_err(Failure::runtime)?;
+    let grant = Grant { user: &user, name: None, role: None, tier: None };
+    let token = auth.mint(grant, TIMEOUT, None).map_err(Failure::runtime)?.token;
+    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().map_err(Failure::runtime)?;
+    let url = format!("http://{}/api/connections/info", running.clients);
+    let answer = client.get(url).bearer_auth(token).send().await;
+    match answer.map(|answer| answer.status()) {
+        Ok(status) if status.is_success() => Ok(()),
+        Ok(_) => Err(Failure::Runtime(format!(
+            "what listens at {} is not the switchboard dev of {}, or has another JWT_SECRET",
+            running.clients,
+            folder.display()
+        ))),
+        Err(_) => Err(Failure::Runtime(none_runs(folder))),
+    }
+}
+
+/// Prints the page whenever Enter is pressed. The terminal is read only while this program is in its foreground: a read from
+/// the background would stop the whole process.
+fn show_on_enter(page: &Page) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let watched = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            #[expect(
+                deprecated,
+                reason = "it asks for a descriptor that stays open: standard input is never closed here"
+            )]
+            let input = AsyncFd::with_interest(stdin(), Interest::READABLE)?;
+            loop {
+                let mut ready = input.readable().await?;
+                if is_in_foreground() {
+                    let mut line = [0_u8; 1_024];
+                    if stdin().lock().read(&mut line)? == 0 {
+                        return Ok(());
+                    }
+                    show(page);
+                }
+                ready.clear_ready();
+                tokio::time::sleep(REST).await;
+            }
+        })
     });
-    let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
-    let alice = tokens.first().map_or("", |(_, _, token)| token.as_str());
-
-    let mut text = String::from("\nSwitchboard, DEVELOPMENT MODE: for this machine alone, never for users.\n");
-    // Writing to a String can't fail.
-    let _ = writeln!(text, "\n  WebSocket  ws://{address}/v1/ws   ws://{address}/ws/ROOM?token=TOKEN");
-    let _ = writeln!(text, "  REST       http://{address}/api/…");
-    let _ = writeln!(text, "  Health     http://{address}/api/health");
-    if let Some(admin) = admin {
-        let _ = writeln!(text, "  Metrics    http://{admin}/metrics");
+    let watched: std::io::Result<()> = watched;
+    if let Err(error) = watched {
+        complain(format!("Enter does not show the page again: {error}"));
     }
-    if let StoreBackend::Sqlite { path } = &config.store.backend {
-        let _ = writeln!(text, "  Data       {} (delete it to begin anew)", path.display());
-    }
-    if let Some(secret) = own_secret(config) {
-        let _ = writeln!(text, "  Secret     {secret} (HS256; JWT_SECRET sets another)");
-    }
-    let _ = writeln!(text, "\nTokens, good for a day (more: switchboard token --dev --user NAME):");
-    for (user, role, token) in &tokens {
-        let role = role.map_or_else(String::new, |role| format!(" ({role})"));
-        let _ = writeln!(text, "\n  {user}{role}\n  {token}");
-    }
-    let _ = write!(
-        text,
-        "\nTry it in two terminals, as alice and as bob:\n\
-         \n  websocat 'ws://{address}/ws/lobby?token={alice}'\n\
-         \n  then type  {{\"type\":\"send_message\",\"data\":{{\"content\":\"hello\"}}}}\n\
-         \nJavaScript:\n\
-         \n  const ws = new WebSocket(\"ws://{address}/ws/lobby?token=TOKEN\")\
-         \n  ws.onmessage = (event) => console.log(event.data)\
-         \n  ws.onopen = () => ws.send(JSON.stringify({{type: \"send_message\", data: {{content: \"hello\"}}}}))\n\
-         \nPython (pip install websockets):\n\
-         \n  from websockets.sync.client import connect\
-         \n  with connect(\"ws://{address}/ws/lobby?token=TOKEN\") as ws:\
-         \n      print(ws.recv())\n\n",
-    );
-    Ok(text)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::{config::Sources, model::Clock};
-
-    #[test]
-    fn the_tokens_are_good_and_the_url_is_the_one_that_was_bound() {
-        let folder = tempfile::tempdir().unwrap();
-        let flags = BTreeMap::from([("DATA_DIR".to_owned(), folder.path().to_str().unwrap().to_owned())]);
-        let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
-        let config = Config::load(true, &sources).unwrap();
-        let auth = Auth::new(&config.auth, Clock::system()).unwrap();
-        let text = welcome(&config, "127.0.0.1:4711".parse().unwrap(), None, &auth).unwrap();
-        assert!(text.contains("DEVELOPMENT") && text.contains("ws://127.0.0.1:4711/v1/ws"));
-        let tokens = text.lines().filter_map(|line| auth.verify(line.trim()).ok());
-        let users: Vec<String> = tokens.map(|identity| identity.user.to_string()).collect();
-        assert_eq!(users, ["alice", "bob", "carol"]);
-    }
+/// Whether the terminal's foreground is this program's. Where the system doesn't tell, it is not.
+fn is_in_foreground() -> bool {
+    let Ok(stat) = fs::read_to_string("/proc/self/stat") else { return false };
+    // Behind the name: the state, the parent, the group, the session, the terminal, the terminal's foreground group.
+    let fields: Vec<&str> = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
+    matches!(fields[..], [_, _, group, _, _, foreground, ..] if group == foreground)
 }

@@ -2,17 +2,14 @@
 
 use std::{
     fs,
-    io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use rand::Rng;
 
 use super::{
-    parse,
+    dev, parse,
     secret::Secret,
     settings::{self as set, Setting},
     source::{Faults, Reader, Sources},
@@ -24,16 +21,12 @@ use super::{
 use crate::model::NodeId;
 
 /// The shortest shared secret, in bytes (RFC 7518 asks for as many as the hash has).
-const MIN_SECRET_BYTES: usize = 32;
+pub(super) const MIN_SECRET_BYTES: usize = 32;
 /// Files beside the clients' sockets: the store, Redis, logs, and sockets that are refused.
 const RESERVED_FILES: usize = 256;
 /// What is said of a URL that the PostgreSQL library doesn't take.
 const NOT_POSTGRES: &str =
     "has something in it that is not understood (sslmode is disable, prefer, require, verify-ca or verify-full)";
-/// Where dev keeps its secret, within DATA_DIR.
-pub(crate) const DEV_SECRET_FILE: &str = "secret";
-/// Where dev keeps its database, within DATA_DIR.
-const DEV_DATABASE_FILE: &str = "switchboard.db";
 
 impl Config {
     /// All settings, for `serve`, or with `dev` for the embedded default.
@@ -42,13 +35,14 @@ impl Config {
     /// Everything that is wrong, each with its variable.
     pub fn load(dev: bool, sources: &Sources) -> Result<Self, Faults> {
         let mut reader = Reader::new(sources, dev);
+        reader.makes_secret = dev;
         let config = read_config(&mut reader);
         reader.finish(config)
     }
 }
 
 impl AuthConfig {
-    /// The settings of tokens alone.
+    /// The settings of tokens alone. With `dev`, the secret that dev made for itself; none is made here.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -202,7 +196,7 @@ fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
 
 fn read_dev_store(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<StoreConfig> {
     note_unused(reader, &set::DATABASE_URL, notes);
-    let path = reader.text(&set::DATA_DIR).map(|folder| Path::new(&folder).join(DEV_DATABASE_FILE));
+    let path = reader.text(&set::DATA_DIR).map(|folder| Path::new(&folder).join(dev::DATABASE_FILE));
     read_store_with(reader, path.map(|path| StoreBackend::Sqlite { path }))
 }
 
@@ -219,7 +213,8 @@ fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
     let issuer = reader.text(&set::JWT_ISSUER);
     let leeway = reader.duration(&set::JWT_LEEWAY);
     let token_ttl = reader.duration(&set::TOKEN_TTL);
-    key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl })
+    let explains = reader.dev;
+    key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl, explains })
 }
 
 fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
@@ -244,7 +239,7 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
             Some(AuthKey::Jwks { url })
         }
         [false, false, false] if reader.dev => {
-            let secret = dev_secret(reader)?;
+            let secret = dev::secret(reader)?;
             Some(AuthKey::Secret { secret: Secret::new(secret), algorithm: Algorithm::HS256 })
         }
         [false, false, false] => {
@@ -261,7 +256,7 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
     }
 }
 
-fn long_enough(secret: &str) -> Result<String, String> {
+pub(super) fn long_enough(secret: &str) -> Result<String, String> {
     if secret.len() >= MIN_SECRET_BYTES {
         Ok(secret.to_owned())
     } else {
@@ -313,40 +308,11 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
     key.map(|key| AuthKey::Public { key, algorithm })
 }
 
-/// The secret of dev: kept in its data folder, made at the first start.
-fn dev_secret(reader: &mut Reader<'_>) -> Option<String> {
-    let folder = PathBuf::from(reader.text(&set::DATA_DIR)?);
-    match read_or_make_secret(&folder) {
-        Ok(secret) => Some(secret),
-        Err(error) => {
-            reader.fault(set::DATA_DIR.name, format!("names a folder whose secret can't be read or made: {error}"));
-            None
-        }
-    }
-}
-
-fn read_or_make_secret(folder: &Path) -> io::Result<String> {
-    let path = folder.join(DEV_SECRET_FILE);
-    fs::create_dir_all(folder)?;
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(mut file) => {
-            let mut bytes = [0_u8; MIN_SECRET_BYTES];
-            rand::rng().fill_bytes(&mut bytes);
-            let secret = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-            file.write_all(secret.as_bytes()).map(|()| secret)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let secret = fs::read_to_string(&path)?.trim().to_owned();
-            long_enough(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
-        }
-        Err(error) => Err(error),
-    }
-}
-
 fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     let wanted: usize = reader.number(&set::MAX_CONNECTIONS);
     let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(most_sockets(files)));
-    if connections < wanted {
+    // Dev is for a few clients.
+    if connections < wanted && !reader.dev {
         notes.push(format!(
             "at most {connections} connections instead of {wanted}: the limit of open files (ulimit -n) leaves no more"
         ));

@@ -98,12 +98,14 @@ pub(super) struct Reader<'a> {
     pub(super) sources: &'a Sources,
     /// Under `switchboard dev`, whose defaults are used.
     pub(super) dev: bool,
+    /// Dev's secret is made where there is none: dev itself does so, and nothing else.
+    pub(super) makes_secret: bool,
     faults: Vec<Fault>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(sources: &'a Sources, dev: bool) -> Self {
-        Self { sources, dev, faults: Vec::new() }
+        Self { sources, dev, makes_secret: false, faults: Vec::new() }
     }
 
     /// What was read, or everything that is wrong.

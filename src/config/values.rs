@@ -124,6 +124,8 @@ pub struct AuthConfig {
     pub leeway: Duration,
     /// How long minted tokens live.
     pub token_ttl: Duration,
+    /// Clients are told what is wrong with their tokens: under `dev` alone.
+    pub explains: bool,
 }
 
 /// The key that tokens are checked with; each goes with one pinned algorithm.

@@ -28,6 +28,8 @@ pub(super) struct Habits {
     pub(super) joins: Joins,
     /// Whom the greeting names.
     pub(super) greets_with: Company,
+    /// A frame that says something, shown to a client whose frame was none.
+    pub(super) example: &'static str,
 }
 
 /// What a dialect's sockets listen to without being asked.

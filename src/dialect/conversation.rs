@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     closes::{class_of, seed_close},
     codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
-    reading::{content, read, request, unknown_type},
+    envelope::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
@@ -21,6 +21,9 @@ use crate::{
 
 /// The codec.
 pub(super) struct Conversation;
+
+/// A frame that says something.
+const EXAMPLE: &str = r#"{"type":"message","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
 #[derive(Deserialize)]
@@ -119,12 +122,13 @@ impl Codec for Conversation {
             token_in_frame: false,
             joins: Joins::Nothing,
             greets_with: Company::Listeners,
+            example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         let unbound = || Reject::Invalid("No conversation".into());
-        request(text, |kind| match KINDS.contains(&kind) {
+        request(text, EXAMPLE, |kind| match KINDS.contains(&kind) {
             true => ask(text, bound.ok_or_else(unbound)?),
             false => Err(unknown_type(kind)),
         })

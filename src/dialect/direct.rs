@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     closes::seed_close,
     codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
-    reading::{content, read, request, unknown_type},
+    envelope::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
@@ -20,6 +20,9 @@ use crate::{
 
 /// The codec.
 pub(super) struct Direct;
+
+/// A frame that says something.
+const EXAMPLE: &str = r#"{"type":"send_message","recipient_id":"bob","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
 #[derive(Deserialize)]
@@ -143,11 +146,12 @@ impl Codec for Direct {
             token_in_frame: true,
             joins: Joins::Directs,
             greets_with: Company::Nobody,
+            example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {

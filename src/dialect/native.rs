@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::{
     closes::{class_of, code, common_close},
     codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
-    reading::{content, read, request, unknown_type},
+    envelope::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
@@ -27,6 +27,9 @@ use outbound::Out;
 
 /// The codec.
 pub(super) struct Native;
+
+/// A frame that says something.
+const EXAMPLE: &str = r#"{"type":"send","conversation_id":"lobby","content":"hello"}"#;
 
 /// Close codes of this dialect beside the common ones.
 mod own_code {
@@ -108,11 +111,12 @@ impl Codec for Native {
             token_in_frame: true,
             joins: Joins::Added,
             greets_with: Company::Nobody,
+            example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, |kind| if In::KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind| if In::KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -168,7 +172,9 @@ impl Codec for Native {
 
 fn refusal_code(reject: &Reject) -> u16 {
     match reject {
-        Reject::InvalidToken | Reject::TokenExpired | Reject::AuthTimeout => own_code::TOKEN,
+        Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::TokenExpired | Reject::AuthTimeout => {
+            own_code::TOKEN
+        }
         Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) => own_code::FORBIDDEN,
         Reject::TooManyConnections => code::POLICY,
         Reject::RateLimited { .. } | Reject::TooManyConversations => own_code::LIMIT,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     closes::{class_of, seed_close},
     codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
-    reading::{content, read, request, unknown_type},
+    envelope::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
@@ -21,6 +21,9 @@ use crate::{
 
 /// The codec.
 pub(super) struct Personas;
+
+/// A frame that says something.
+const EXAMPLE: &str = r#"{"type":"send_message","conversation_id":"lobby","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
 #[derive(Deserialize)]
@@ -175,11 +178,12 @@ impl Codec for Personas {
             token_in_frame: false,
             joins: Joins::Nothing,
             greets_with: Company::Acquaintances,
+            example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     closes::{class_of, seed_close},
     codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
-    reading::{content, read, request, unknown_type},
+    envelope::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
@@ -20,6 +20,9 @@ use crate::{
 
 /// The codec.
 pub(super) struct Rooms;
+
+/// A frame that says something.
+const EXAMPLE: &str = r#"{"type":"send_message","data":{"content":"hello"}}"#;
 
 #[derive(Deserialize)]
 struct Packet<T> {
@@ -166,12 +169,13 @@ impl Codec for Rooms {
             token_in_frame: false,
             joins: Joins::Nothing,
             greets_with: Company::Nobody,
+            example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         let no_room = || Reject::Invalid("No room".into());
-        request(text, |kind| ask(kind, text, bound.ok_or_else(no_room)?))
+        request(text, EXAMPLE, |kind| ask(kind, text, bound.ok_or_else(no_room)?))
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {

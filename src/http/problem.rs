@@ -131,7 +131,9 @@ impl From<Reject> for Problem {
     fn from(reject: Reject) -> Self {
         let status = match &reject {
             Reject::Invalid(_) | Reject::UnknownType(_) => StatusCode::BAD_REQUEST,
-            Reject::InvalidToken | Reject::TokenExpired | Reject::AuthTimeout => StatusCode::UNAUTHORIZED,
+            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::TokenExpired | Reject::AuthTimeout => {
+                StatusCode::UNAUTHORIZED
+            }
             Reject::NotMember | Reject::Forbidden(_) => StatusCode::FORBIDDEN,
             Reject::NotFound(_) => StatusCode::NOT_FOUND,
             Reject::Conflict(_) => StatusCode::CONFLICT,
@@ -147,7 +149,9 @@ impl From<Reject> for Problem {
             Reject::RateLimited { retry_after, .. } => problem.after(retry_after),
             Reject::TooManyConnectionsMaybe => problem.after(LATER),
             Reject::Unavailable | Reject::Unknown => problem.after(SOON),
-            Reject::InvalidToken | Reject::AuthTimeout => problem.with(header::WWW_AUTHENTICATE, BEARER_INVALID),
+            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::AuthTimeout => {
+                problem.with(header::WWW_AUTHENTICATE, BEARER_INVALID)
+            }
             Reject::TokenExpired => problem.with(header::WWW_AUTHENTICATE, BEARER_EXPIRED),
             _ => problem,
         }
@@ -192,6 +196,7 @@ impl From<Refusal> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TokenFlaw;
 
     fn answer(problem: impl Into<Problem>) -> (u16, Option<String>, Response<Payload>) {
         let response = problem.into().into_response();
@@ -204,7 +209,7 @@ mod tests {
         let limited = Reject::RateLimited { sent: 10, limit: 10, retry_after: Duration::from_millis(1_200) };
         for (reject, status, wait) in [
             (Reject::Invalid("x".into()), 400, None),
-            (Reject::InvalidToken, 401, None),
+            (Reject::InvalidToken(TokenFlaw::Missing), 401, None),
             (Reject::NotMember, 403, None),
             (Reject::NotFound("Conversation"), 404, None),
             (Reject::Conflict("taken"), 409, None),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hyper::{
-    Request, Response, StatusCode,
+    HeaderMap, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
 };
@@ -17,7 +17,7 @@ use super::{
     problem::{Answer, Payload, Problem},
     site::{Peer, Site},
 };
-use crate::model::{Reject, Reply};
+use crate::model::{Reject, Reply, TokenFlaw};
 
 mod call;
 mod conversations;
@@ -102,8 +102,13 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Answer {
     let (head, body) = request.into_parts();
-    let Some(token) = client::bearer(&head.headers) else { return Err(unauthenticated()) };
-    let identity = Arc::new(site.broker().auth.verify(token)?);
+    let Some(token) = client::bearer(&head.headers) else { return Err(unauthenticated(&head.headers)) };
+    let verified = site.broker().auth.verify(token).inspect_err(|reject| {
+        let address = client::address(peer.address, &head.headers, &site.broker().config.trusted_proxies);
+        let detail = reject.token_flaw().map(tracing::field::display);
+        tracing::info!(%address, path = head.uri.path(), reason = reject.code(), detail, "refused");
+    });
+    let identity = Arc::new(verified?);
     let query = head.uri.query();
     let call = Call { site, peer, identity: &identity, params, query, headers: &head.headers };
     match action {
@@ -139,8 +144,12 @@ pub(super) async fn answer(
 }
 
 /// No token at all: the challenge then has no error (RFC 6750, 3.1).
-fn unauthenticated() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, Reject::InvalidToken.code(), "A token is needed: Authorization: Bearer …")
+fn unauthenticated(headers: &HeaderMap) -> Problem {
+    let detail = match headers.contains_key(header::AUTHORIZATION) {
+        true => "The Authorization header has no token this server takes: it must be Bearer, a blank, and a JWT",
+        false => "A token is needed: Authorization: Bearer …",
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, Reject::InvalidToken(TokenFlaw::Missing).code(), detail)
         .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 

@@ -2,6 +2,60 @@
 
 use std::time::Duration;
 
+/// What is wrong with a token. `Display` goes to the log, and to clients under `dev` alone: it would help whoever forges one.
+/// Each text fits into a close frame, behind `Invalid token: `.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFlaw {
+    /// No token came.
+    #[error("there is none: send it as ?token=… or as Authorization: Bearer …")]
+    Missing,
+    /// The first frame brought none.
+    #[error(r#"the first frame must be {{"type":"authenticate","token":"…"}}"#)]
+    NotInFirstFrame,
+    /// It is longer than tokens are.
+    #[error("it is too long")]
+    TooLong,
+    /// It is no JWT.
+    #[error("it is not a JWT: three parts in base64url between dots")]
+    Malformed,
+    /// Its header is none, or names an algorithm that doesn't exist.
+    #[error("its header can't be read, or names an unknown algorithm")]
+    Header,
+    /// Its header names extensions that must be understood.
+    #[error("its header has crit, and no extension is understood here")]
+    Critical,
+    /// It is signed with an algorithm that is not the pinned one.
+    #[error("its algorithm (alg) is not the one this server takes (JWT_ALGORITHM)")]
+    Algorithm,
+    /// Its signature doesn't match.
+    #[error("its signature does not match this server's key (JWT_SECRET or JWT_PUBLIC_KEY)")]
+    Signature,
+    /// No published key is the one it names.
+    #[error("its key (kid) is not among those published under JWT_JWKS_URL")]
+    UnknownKey,
+    /// It has no `sub`, or one that is no user id.
+    #[error("sub must be a user id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")]
+    Subject,
+    /// It has no `exp`.
+    #[error("it has no exp")]
+    NoExpiry,
+    /// Its `exp` is no time.
+    #[error("exp is not a number of seconds since 1970")]
+    Expiry,
+    /// Its `nbf` is no time.
+    #[error("nbf is not a number of seconds since 1970")]
+    NotBefore,
+    /// It counts only later.
+    #[error("it counts only later (nbf); are the clocks right?")]
+    Early,
+    /// Its `aud` is not what it must be.
+    #[error("aud is missing, or not JWT_AUDIENCE")]
+    Audience,
+    /// Its `iss` is not what it must be.
+    #[error("iss is missing, or not JWT_ISSUER")]
+    Issuer,
+}
+
 /// Why a command or a connection was refused. `Display` is what a client reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
@@ -11,9 +65,12 @@ pub enum Reject {
     /// A `type` the dialect doesn't have.
     #[error("Unknown message type: {0}")]
     UnknownType(String),
-    /// The token is missing, malformed, or not signed by whom it must be.
+    /// The token is missing, malformed, or not signed by whom it must be. A client is not told which.
     #[error("Invalid token")]
-    InvalidToken,
+    InvalidToken(TokenFlaw),
+    /// The same, where the client may know: under `dev`.
+    #[error("Invalid token: {0}")]
+    InvalidTokenExplained(TokenFlaw),
     /// The token's time is over.
     #[error("Token expired")]
     TokenExpired,
@@ -71,7 +128,7 @@ impl Reject {
         match self {
             Self::Invalid(_) => "invalid",
             Self::UnknownType(_) => "unknown_type",
-            Self::InvalidToken => "invalid_token",
+            Self::InvalidToken(_) | Self::InvalidTokenExplained(_) => "invalid_token",
             Self::TokenExpired => "token_expired",
             Self::AuthTimeout => "auth_timeout",
             Self::NotMember => "not_member",
@@ -86,6 +143,14 @@ impl Reject {
             Self::Unknown => "unknown",
             Self::Unsupported(_) => "unsupported",
             Self::PersonaFailed => "persona_failed",
+        }
+    }
+
+    /// What is wrong with the token, for the log, where that is the reason.
+    pub fn token_flaw(&self) -> Option<TokenFlaw> {
+        match self {
+            Self::InvalidToken(flaw) | Self::InvalidTokenExplained(flaw) => Some(*flaw),
+            _ => None,
         }
     }
 
@@ -131,6 +196,14 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// What is wrong with the token, for the log, where that is the reason.
+    pub fn token_flaw(&self) -> Option<TokenFlaw> {
+        match self {
+            Self::Refused(reject) => reject.token_flaw(),
+            _ => None,
+        }
+    }
+
     /// The label in metrics and logs.
     pub fn label(&self) -> &'static str {
         match self {
@@ -146,5 +219,18 @@ impl CloseReason {
             Self::Flood => "flood",
             Self::Restart(_) => "restart",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_what_is_wrong_with_a_token_only_where_that_was_decided() {
+        assert_eq!(Reject::InvalidToken(TokenFlaw::Signature).to_string(), "Invalid token");
+        let explained = Reject::InvalidTokenExplained(TokenFlaw::NotInFirstFrame);
+        assert!(explained.to_string().contains(r#"{"type":"authenticate""#), "{explained}");
+        assert_eq!(explained.code(), Reject::InvalidToken(TokenFlaw::Missing).code());
     }
 }

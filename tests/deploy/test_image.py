@@ -41,7 +41,7 @@ def test_the_last_stage_is_the_program_alone():
 
 def test_the_build_gets_nothing_but_sources():
     kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    assert kept[0] == "*" and {line.lstrip("!") for line in kept[1:]} == {"Cargo.toml", "Cargo.lock", "migrations", "src"}
+    assert kept[0] == "*" and {line.lstrip("!") for line in kept[1:]} == {"Cargo.toml", "Cargo.lock", "build.rs", "migrations", "src"}
 
 
 def test_rust_is_new_enough():

@@ -1,8 +1,8 @@
-//! Reading a text frame: its depth, its `type` and `ref`, and then what the type says.
+//! What every dialect's frames share: JSON objects with a `type`, and perhaps a client's `ref`.
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
+use serde_json::{error::Category, value::RawValue};
 
 use super::codec::{Ask, BadFrame, Reference, Request};
 use crate::model::{Content, Reject};
@@ -12,19 +12,23 @@ pub(super) fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Re
     serde_json::from_str(text).map_err(|error| explain(&error))
 }
 
-/// Checks what somebody wrote.
+/// Checks the content of a message.
 pub(super) fn content(text: &str) -> Result<Content, Reject> {
     Content::parse(text).map_err(|error| Reject::Invalid(error.to_string()))
 }
 
-/// A type that a dialect doesn't have.
+/// Refuses a type that a dialect doesn't have.
 pub(super) fn unknown_type(kind: &str) -> Reject {
     Reject::UnknownType(kind.chars().take(64).collect())
 }
 
-/// Reads a text frame by its `type`.
-pub(super) fn request(text: &str, ask: impl FnOnce(&str) -> Result<Ask, Reject>) -> Result<Request, BadFrame> {
-    let (kind, reference) = open_envelope(text)?;
+/// Reads a text frame by its `type`. `example` is a right frame, for a client whose text is none.
+pub(super) fn request(
+    text: &str,
+    example: &str,
+    ask: impl FnOnce(&str) -> Result<Ask, Reject>,
+) -> Result<Request, BadFrame> {
+    let (kind, reference) = open_envelope(text, example)?;
     match ask(&kind) {
         Ok(ask) => Ok(Request { reference, ask }),
         Err(reject) => Err(BadFrame { reference, reject }),
@@ -55,9 +59,13 @@ fn check_json_depth(text: &str) -> Result<(), Reject> {
     Ok(())
 }
 
+/// A text that is no frame at all: says what it lacks, and shows a frame.
+fn not_a_frame(lacks: &str, example: &str) -> Reject {
+    Reject::Invalid(format!("Invalid message format: {lacks}. A frame looks like this: {example}"))
+}
+
 /// What is wrong with a frame, in words for the client: never a piece of what it sent.
 fn explain(error: &serde_json::Error) -> Reject {
-    use serde_json::error::Category;
     match error.classify() {
         Category::Data => Reject::Invalid(format!("Invalid message format: {}", short(&error.to_string()))),
         _ => Reject::Invalid("Invalid message format: not JSON".into()),
@@ -83,13 +91,18 @@ struct Envelope<'a> {
 const MAX_REFERENCE_BYTES: usize = 256;
 
 /// Reads a frame's `type` and `ref`, having checked its depth.
-fn open_envelope(text: &str) -> Result<(Cow<'_, str>, Option<Reference>), BadFrame> {
+fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Option<Reference>), BadFrame> {
     let bad = |reject| BadFrame { reference: None, reject };
     check_json_depth(text).map_err(bad)?;
     if !text.trim_start().starts_with('{') {
-        return Err(bad(Reject::Invalid("Invalid message format: not a JSON object".into())));
+        return Err(bad(not_a_frame("not a JSON object", example)));
     }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| bad(explain(&error)))?;
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
+        bad(match error.classify() {
+            Category::Data => not_a_frame(&short(&error.to_string()), example),
+            _ => not_a_frame("not JSON", example),
+        })
+    })?;
     match envelope.reference {
         Some(reference) if reference.get().len() > MAX_REFERENCE_BYTES => {
             Err(bad(Reject::Invalid("ref is too long: at most 256 bytes".into())))

@@ -1,0 +1,200 @@
+//! Which server, and with which token.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::super::{Failure, running::Running};
+use crate::{
+    auth::{Auth, Grant},
+    config::{self, AuthConfig, Sources},
+    model::{Clock, UserId},
+};
+
+/// Where a token is looked for, beside `--token`.
+pub(super) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
+/// The path of the native dialect.
+const PATH: &str = "/v1/ws";
+/// How long a token that is made here counts; a new one is made for each connection.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
+
+/// Where the server is.
+enum Server {
+    /// Under this URL.
+    Url(String),
+    /// Where the dev with this data folder listens; asked each time, since it may be another address after a restart.
+    Dev(PathBuf),
+}
+
+/// Where the token comes from.
+enum Credentials {
+    /// It was given.
+    Given(String),
+    /// It is made here.
+    Made { auth: Box<Auth>, user: UserId, name: String },
+}
+
+/// A server, and a token for it.
+pub(super) struct Access {
+    server: Server,
+    credentials: Credentials,
+}
+
+/// What the user said of both.
+pub(super) struct Wanted<'a> {
+    pub(super) url: Option<&'a str>,
+    pub(super) token: Option<&'a str>,
+    pub(super) user: Option<&'a UserId>,
+    pub(super) name: Option<&'a str>,
+}
+
+impl Access {
+    /// Finds out both.
+    pub(super) fn find(wanted: &Wanted<'_>, sources: &Sources) -> Result<Self, Failure> {
+        let url = wanted.url.map(socket_url).transpose().map_err(Failure::Runtime)?;
+        let variable = || (sources.environment)(TOKEN_VARIABLE).and_then(|value| value.into_string().ok());
+        let token = wanted.token.map(str::to_owned).or_else(variable).filter(|token| !token.trim().is_empty());
+        let folder = config::data_folder(sources)?;
+        let credentials = match token {
+            Some(token) => Credentials::Given(token.trim().to_owned()),
+            None => make(wanted, sources, url.as_deref(), &folder)?,
+        };
+        let server = match url {
+            Some(url) => Server::Url(url),
+            None => {
+                Running::find(&folder).map_err(|why| {
+                    Failure::Runtime(format!("{why}. For another server, give its URL: --url ws://HOST:PORT"))
+                })?;
+                Server::Dev(folder)
+            }
+        };
+        Ok(Self { server, credentials })
+    }
+
+    /// Where to connect now.
+    pub(super) fn url(&self) -> Result<String, String> {
+        match &self.server {
+            Server::Url(url) => Ok(url.clone()),
+            Server::Dev(folder) => Running::find(folder).map(|running| format!("ws://{}{PATH}", running.clients)),
+        }
+    }
+
+    /// A token that counts now.
+    pub(super) fn token(&self) -> Result<String, String> {
+        match &self.credentials {
+            Credentials::Given(token) => Ok(token.clone()),
+            Credentials::Made { auth, user, name } => {
+                let grant = Grant { user, name: Some(name), role: None, tier: None };
+                auth.mint(grant, TOKEN_TTL, None).map(|minted| minted.token).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Whether a new token may do where the last one did not.
+    pub(super) fn makes_tokens(&self) -> bool {
+        matches!(self.credentials, Credentials::Made { .. })
+    }
+
+    /// What helps where the server doesn't take the token.
+    pub(super) fn token_remedy(&self) -> String {
+        match (&self.server, &self.credentials) {
+            (_, Credentials::Given(_)) => {
+                format!("get a new one from your application, and give it as --token or {TOKEN_VARIABLE}")
+            }
+            (Server::Dev(folder), _) => format!(
+                "it was signed with the secret of {}, or with JWT_SECRET where that is set: dev must use the same",
+                folder.display()
+            ),
+            (Server::Url(_), _) => "it was signed with JWT_SECRET: the server must use the same".to_owned(),
+        }
+    }
+
+    /// What helps where nothing answers.
+    pub(super) fn reach_remedy(&self) -> &'static str {
+        match self.server {
+            Server::Dev(_) => "start it: switchboard dev",
+            Server::Url(_) => "is the server running, and --url right?",
+        }
+    }
+}
+
+/// Makes tokens: with JWT_SECRET, or for a dev on this machine with its own secret.
+fn make(wanted: &Wanted<'_>, sources: &Sources, url: Option<&str>, folder: &Path) -> Result<Credentials, Failure> {
+    let Some(user) = wanted.user else {
+        return Err(Failure::Runtime(format!("who are you? Give --user NAME, or a token: --token, {TOKEN_VARIABLE}")));
+    };
+    let local = url.is_none_or(is_on_this_machine);
+    let config = match AuthConfig::load(false, sources) {
+        Ok(config) => config,
+        // Dev's secret is of no use elsewhere, and its tokens are none of another machine's business.
+        Err(_) if local => match (url, Running::find(folder)) {
+            (None, Err(why)) => return Err(Failure::Runtime(why)),
+            _ => AuthConfig::load(true, sources)?,
+        },
+        Err(faults) if faults.0.iter().all(|fault| fault.message.starts_with("is required")) => {
+            return Err(Failure::Runtime(format!(
+                "a token is needed for {}: give one (--token or {TOKEN_VARIABLE}), or set JWT_SECRET to make one",
+                url.unwrap_or_default()
+            )));
+        }
+        Err(faults) => return Err(faults.into()),
+    };
+    let auth = Box::new(Auth::new(&config, Clock::system()).map_err(Failure::runtime)?);
+    let name = wanted.name.map_or_else(|| user.as_str().to_owned(), str::to_owned);
+    Ok(Credentials::Made { auth, user: user.clone(), name })
+}
+
+/// The WebSocket's URL: `http` is `ws` there, and where the path is left out it is added.
+fn socket_url(text: &str) -> Result<String, String> {
+    let bad = || format!("--url must be ws://HOST:PORT or wss://HOST, not {text:?}");
+    let (scheme, rest) = text.trim_end_matches('/').split_once("://").ok_or_else(bad)?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "ws" | "http" => "ws",
+        "wss" | "https" => "wss",
+        _ => return Err(bad()),
+    };
+    if rest.is_empty() || rest.starts_with('/') || rest.contains(['?', '#', ' ']) {
+        return Err(bad());
+    }
+    Ok(format!("{scheme}://{}{PATH}", rest.strip_suffix(PATH).unwrap_or(rest)))
+}
+
+fn is_on_this_machine(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.strip_prefix('[').and_then(|rest| rest.split(']').next());
+    let host = host.or_else(|| authority.split(':').next()).unwrap_or_default();
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for (given, used) in [
+            ("ws://localhost:8000", "ws://localhost:8000/v1/ws"),
+            ("https://chat.example.com/", "wss://chat.example.com/v1/ws"),
+            ("wss://example.com/chat", "wss://example.com/chat/v1/ws"),
+            ("ws://[::1]:8000/v1/ws", "ws://[::1]:8000/v1/ws"),
+        ] {
+            assert_eq!(socket_url(given).as_deref(), Ok(used));
+        }
+        for bad in ["localhost:8000", "ftp://x", "ws://", "ws:///v1/ws", "ws://x?token=y"] {
+            assert!(socket_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn devs_secret_stays_on_this_machine() {
+        for here in ["ws://localhost:1/v1/ws", "ws://127.0.0.1:8000/v1/ws", "ws://[::1]:8000/v1/ws"] {
+            assert!(is_on_this_machine(here), "{here}");
+        }
+        for there in ["ws://10.0.0.1:1/v1/ws", "wss://localhost.example.com/v1/ws", "ws://127.0.0.1.nip.io/v1/ws"] {
+            assert!(!is_on_this_machine(there), "{there}");
+        }
+    }
+}

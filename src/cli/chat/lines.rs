@@ -1,0 +1,228 @@
+//! How frames are shown to a person, and what a typed line means.
+
+use jiff::tz::TimeZone;
+
+use super::frames::{Frame, Kind, Member, Present};
+use crate::model::{MAX_CONTENT_CHARS, Status, Timestamp, UserId};
+
+/// What `/help` says.
+pub(super) const HELP: &str = "\
+  /who           who of this conversation is online
+  /history [n]   the last n messages, at most 100 (20)
+  /help          this
+  /quit          leave; so does Ctrl-D
+  //text         sends /text
+Anything else is sent. Where a message came in between, Ctrl-R shows again what you have typed so far.";
+
+/// How many messages `/history` brings where it doesn't say.
+const HISTORY: u32 = 20;
+/// How many it brings at most.
+const HISTORY_MAX: u32 = 100;
+
+/// What a typed line asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Typed {
+    /// To send this.
+    Say(String),
+    /// Who is there.
+    Who,
+    /// The last messages: how many.
+    History(u32),
+    /// What can be asked.
+    Help,
+    /// To leave.
+    Quit,
+    /// Nothing.
+    Nothing,
+    /// Nothing that can be done: why.
+    Bad(String),
+}
+
+impl Typed {
+    pub(super) fn read(line: &str) -> Self {
+        let line = line.trim_end();
+        if line.trim().is_empty() {
+            return Self::Nothing;
+        }
+        let Some(command) = line.strip_prefix('/') else { return Self::say(line) };
+        if command.starts_with('/') {
+            return Self::say(command);
+        }
+        let mut words = command.split_whitespace();
+        let (name, argument) = (words.next().unwrap_or_default(), words.next());
+        match (name, argument) {
+            ("who", _) => Self::Who,
+            ("help", _) => Self::Help,
+            ("quit" | "exit", _) => Self::Quit,
+            ("history", None) => Self::History(HISTORY),
+            ("history", Some(count)) => match count.parse() {
+                Ok(count @ 1..) => Self::History(HISTORY_MAX.min(count)),
+                _ => Self::Bad("/history takes a number: /history 20".to_owned()),
+            },
+            _ => Self::Bad(format!("there is no /{}: /help lists what there is; //… sends a line with /", clean(name))),
+        }
+    }
+
+    fn say(text: &str) -> Self {
+        let count = text.chars().count();
+        if count > MAX_CONTENT_CHARS {
+            return Self::Bad(format!("not sent: {count} characters, and a message has at most {MAX_CONTENT_CHARS}"));
+        }
+        Self::Say(text.to_owned())
+    }
+}
+
+/// Text of others without what would steer the terminal; further lines of it are set in.
+pub(super) fn clean(text: &str) -> String {
+    let mut cleaned = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => cleaned.push_str("\n    "),
+            '\t' => cleaned.push(' '),
+            '\r' => {}
+            control if control.is_control() => cleaned.push('\u{FFFD}'),
+            // These turn the direction of what follows, and could make a line look like another.
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => cleaned.push('\u{FFFD}'),
+            other => cleaned.push(other),
+        }
+    }
+    cleaned
+}
+
+/// Who sent it, as it is shown.
+fn sender(frame: &Frame) -> String {
+    let id = frame.sender_id.as_ref().map(UserId::as_str);
+    clean(frame.sender_name.as_deref().or(id).unwrap_or("somebody"))
+}
+
+fn user(frame: &Frame) -> String {
+    let id = frame.user_id.as_ref().map(UserId::as_str);
+    clean(frame.name.as_deref().or(id).unwrap_or("somebody"))
+}
+
+/// An entry of the log as a line; none where there is nothing to show.
+pub(super) fn entry(frame: &Frame) -> Option<String> {
+    let content = || clean(frame.content.as_deref().unwrap_or_default());
+    Some(match frame.kind {
+        Kind::Message if frame.deleted => format!("{}: (deleted)", sender(frame)),
+        Kind::Message if frame.edited_at.is_some() => format!("{}: {} (edited)", sender(frame), content()),
+        Kind::Message => format!("{}: {}", sender(frame), content()),
+        Kind::MessageEdited => format!("* {} changed a message to: {}", sender(frame), content()),
+        Kind::MessageDeleted => format!("* {} deleted a message", sender(frame)),
+        Kind::Reaction if frame.active == Some(true) => {
+            format!("* {} reacted with {}", sender(frame), clean(frame.emoji.as_deref().unwrap_or_default()))
+        }
+        // Who joins an open conversation is told as coming in.
+        Kind::MemberAdded if frame.sender_id != frame.user_id => {
+            format!("* {} added {}", sender(frame), user(frame))
+        }
+        Kind::MemberRemoved if frame.sender_id != frame.user_id => {
+            format!("* {} removed {}", sender(frame), user(frame))
+        }
+        Kind::MemberRemoved => format!("* {} is no longer a member", user(frame)),
+        _ => return None,
+    })
+}
+
+/// That somebody came or went.
+pub(super) fn presence(frame: &Frame) -> Option<String> {
+    match frame.kind {
+        Kind::UserJoined => Some(format!("* {} joined", user(frame))),
+        Kind::UserLeft => Some(format!("* {} left", user(frame))),
+        _ => None,
+    }
+}
+
+/// A message of a history, with its time.
+pub(super) fn past(frame: &Frame, zone: &TimeZone) -> Option<String> {
+    let line = entry(frame)?;
+    Some(match frame.created_at.and_then(|at| local(at, zone)) {
+        Some(at) => format!("  {at}  {line}"),
+        None => format!("  {line}"),
+    })
+}
+
+fn local(at: Timestamp, zone: &TimeZone) -> Option<String> {
+    let at = jiff::Timestamp::from_microsecond(at.micros()).ok()?.to_zoned(zone.clone());
+    Some(at.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
+/// Who is there, of these members.
+pub(super) fn who(members: &[Member], users: &[Present], me: Option<&UserId>) -> String {
+    let shown = |user: &Present| {
+        let name =
+            members.iter().find(|member| member.user_id == user.user_id).and_then(|member| member.name.as_deref());
+        let mut shown = clean(name.unwrap_or(user.user_id.as_str()));
+        if Some(&user.user_id) == me {
+            shown.push_str(" (you)");
+        }
+        match user.status {
+            Status::Away => shown.push_str(" (away)"),
+            Status::Dnd => shown.push_str(" (do not disturb)"),
+            Status::Online | Status::Invisible => {}
+        }
+        shown
+    };
+    let list = |online| users.iter().filter(|user| user.online == online).map(shown).collect::<Vec<_>>().join(", ");
+    let (here, away) = (list(true), list(false));
+    let nobody = |list: String| if list.is_empty() { "nobody".to_owned() } else { list };
+    if away.is_empty() {
+        format!("* online: {}", nobody(here))
+    } else {
+        format!("* online: {}\n* offline: {away}", nobody(here))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(json: &str) -> Frame {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn typed_lines() {
+        assert_eq!(Typed::read("hello there \n"), Typed::Say("hello there".into()));
+        assert_eq!(Typed::read("//quit"), Typed::Say("/quit".into()));
+        assert_eq!(Typed::read("  "), Typed::Nothing);
+        assert_eq!(Typed::read("/history"), Typed::History(20));
+        assert_eq!(Typed::read("/history 500"), Typed::History(100));
+        for bad in ["/history no", "/history 0", "/dance", "/"] {
+            assert!(matches!(Typed::read(bad), Typed::Bad(_)), "{bad}");
+        }
+        assert!(matches!(Typed::read(&"ä".repeat(5_001)), Typed::Bad(_)));
+        assert!(matches!(Typed::read(&"ä".repeat(5_000)), Typed::Say(_)));
+    }
+
+    #[test]
+    fn what_others_write_cannot_steer_the_terminal() {
+        let line = entry(&frame(
+            r#"{"type":"message","sender_name":"B\u001b]0;x\u0007ob","content":"a\u001b[2J\nmallory: b\u202e"}"#,
+        ));
+        assert_eq!(line.unwrap(), "B\u{FFFD}]0;x\u{FFFD}ob: a\u{FFFD}[2J\n    mallory: b\u{FFFD}");
+    }
+
+    #[test]
+    fn entries_are_shown_as_a_person_reads_them() {
+        for (json, shown) in [
+            (r#"{"type":"message","sender_id":"bob","content":"hi"}"#, Some("bob: hi")),
+            (r#"{"type":"message","sender_name":"Bob","content":"","deleted":true}"#, Some("Bob: (deleted)")),
+            (r#"{"type":"reaction","sender_id":"bob","emoji":"👍","active":true}"#, Some("* bob reacted with 👍")),
+            (r#"{"type":"reaction","sender_id":"bob","emoji":"👍","active":false}"#, None),
+            (r#"{"type":"member_added","sender_id":"bob","user_id":"bob"}"#, None),
+            (r#"{"type":"member_added","sender_id":"bob","user_id":"carol"}"#, Some("* bob added carol")),
+            (r#"{"type":"something_new","seq":4}"#, None),
+        ] {
+            assert_eq!(entry(&frame(json)).as_deref(), shown, "{json}");
+        }
+        let left = presence(&frame(r#"{"type":"user_left","user_id":"bob","name":"Bob"}"#));
+        assert_eq!(left.as_deref(), Some("* Bob left"));
+    }
+
+    #[test]
+    fn history_has_times() {
+        let message = frame(r#"{"sender_id":"bob","content":"hi","created_at":"2026-11-21T09:31:07.120000Z"}"#);
+        assert_eq!(past(&message, &TimeZone::UTC).unwrap(), "  2026-11-21 09:31  bob: hi");
+    }
+}

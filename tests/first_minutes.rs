@@ -1,0 +1,306 @@
+//! The first minutes of a newcomer: the client of the program's own, the page that `dev` prints, and what is said when
+//! something is not right.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
+
+mod support;
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{ChildStdin, Command, Output, Stdio},
+};
+
+use support::{Client, Node, Postgres, Process, RedisServer, SECRET, Signal, token, within};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
+
+/// The program, with nothing of the tests' environment but `PATH`.
+fn program(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").current_dir(folder);
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    program(folder, arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A running `switchboard chat`, with its keyboard.
+struct Chat {
+    process: Process,
+    keyboard: Option<ChildStdin>,
+}
+
+impl Chat {
+    fn start(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = program(folder, &[&["chat"], arguments].concat());
+        command.envs(environment.iter().copied());
+        let (process, keyboard) = Process::spawn_reader("switchboard chat", &mut command, Signal::Kill);
+        Self { process, keyboard: Some(keyboard) }
+    }
+
+    fn of_dev(data: &Path, user: &str) -> Self {
+        Self::start(data, &["--user", user, "--data-dir", data.to_str().unwrap()], &[])
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    async fn prints(&self, line: &str) {
+        let pick = |found: &str| (found == line).then_some(());
+        self.process.line(line, pick).await.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    async fn prints_part(&self, part: &str) {
+        let pick = |found: &str| found.contains(part).then_some(());
+        self.process.line(part, pick).await.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The messages it has printed, without what was noted beside them.
+    fn messages(&self) -> Vec<String> {
+        let noted = |line: &String| line.starts_with("switchboard: ") || line.starts_with("* ");
+        self.process.log().into_iter().filter(|line| !noted(line)).collect()
+    }
+
+    /// Ends its input, and says how it ended.
+    async fn leave(&mut self) -> i32 {
+        drop(self.keyboard.take());
+        self.process.exit_code().await
+    }
+}
+
+/// A dev with a folder of its own, and the secret that it made.
+async fn dev(data: &Path) -> Node {
+    Node::dev().unset("JWT_SECRET").set("DATA_DIR", data.display()).start().await
+}
+
+#[tokio::test]
+async fn two_clients_chat_through_dev() {
+    let data = tempfile::tempdir().unwrap();
+    let _node = dev(data.path()).await;
+    let mut alice = Chat::of_dev(data.path(), "alice");
+    alice.prints("switchboard: you are alice in lobby; /help says what you can do").await;
+    let mut bob = Chat::of_dev(data.path(), "bob");
+    alice.prints("* bob joined").await;
+    bob.prints_part("you are bob").await;
+    alice.say("hello bob");
+    bob.prints("alice: hello bob").await;
+    bob.say("//me waves");
+    alice.prints("bob: /me waves").await;
+    bob.say("/who");
+    bob.prints("* online: alice, bob (you)").await;
+    bob.say("/history 2");
+    bob.prints_part("  alice: hello bob").await;
+    bob.say("/dance");
+    bob.prints_part("there is no /dance").await;
+    assert_eq!(alice.messages(), ["alice: hello bob", "bob: /me waves"], "one's own line is there when it is stored");
+    assert_eq!(alice.leave().await, 0);
+    bob.prints("* alice left").await;
+    bob.say("/quit");
+    assert_eq!(bob.process.exit_code().await, 1, "a script is told that /dance was not done");
+}
+
+#[tokio::test]
+async fn a_pipe_is_sent_line_by_line_and_ends_well() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::dev().unset("JWT_SECRET").set("DATA_DIR", data.path().display()).start().await;
+    let script = format!(
+        "printf 'one\\ntwo\\n' | {PROGRAM} chat --user alice && printf 'three' | {PROGRAM} chat --user bob --history 5"
+    );
+    let output = program(data.path(), &[]);
+    drop(output);
+    let output = Command::new("bash").args(["-c", &script]).env("DATA_DIR", data.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = stdout(&output);
+    let lines: Vec<_> = text.lines().map(|line| line.rsplit("  ").next().unwrap()).collect();
+    assert_eq!(lines, ["alice: one", "alice: two", "alice: one", "alice: two", "bob: three"], "{text}");
+    drop(node);
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_when_nodes_go() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let port = support::free_port();
+    let serve = || Node::serve(&redis.url(), &database).set("PRESENCE_GRACE", "0s");
+    let stable = serve().start().await;
+    let node = || serve().set("LISTEN", format!("127.0.0.1:{port}"));
+    let mut other = node().start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut alice = Chat::start(
+        folder.path(),
+        &["--url", &format!("ws://127.0.0.1:{port}"), "--room", "team", "--user", "alice"],
+        &[("JWT_SECRET", SECRET)],
+    );
+    let mut bob = Chat::start(
+        folder.path(),
+        &["--url", &stable.http(), "--room", "team"],
+        &[("SWITCHBOARD_TOKEN", &token("bob"))],
+    );
+    alice.prints_part("you are alice").await;
+    bob.prints_part("you are Bob in team").await;
+    let mut said = Vec::new();
+    let mut at = 0;
+    let mut talk = |alice: &mut Chat, bob: &mut Chat| {
+        for _ in 0..10 {
+            at += 1;
+            alice.say(&format!("a{at}"));
+            bob.say(&format!("b{at}"));
+            said.extend([format!("alice: a{at}"), format!("Bob: b{at}")]);
+        }
+    };
+    talk(&mut alice, &mut bob);
+    for round in 0..3 {
+        bob.prints(&format!("alice: a{at}", at = (round + 1) * 10)).await;
+        talk(&mut alice, &mut bob);
+        // Lines are under way: some are stored without an ack, some are not stored.
+        if round == 1 {
+            assert_eq!(other.terminate().await, 0)
+        } else {
+            other.kill().await
+        }
+        talk_later(&mut bob, round);
+        other = node().start().await;
+        alice.prints(&format!("alice: a{at}", at = (round + 2) * 10)).await;
+        alice.prints(&format!("Bob: later {round}")).await;
+    }
+    said.extend((0..3).map(|round| format!("Bob: later {round}")));
+    for client in [&alice, &bob] {
+        for line in &said {
+            client.prints(line).await;
+        }
+    }
+    assert_eq!((alice.leave().await, bob.leave().await), (0, 0));
+    let shown = alice.messages();
+    assert_eq!(shown, bob.messages(), "both saw the same, in the same order");
+    let mut sorted = [shown, Vec::new()];
+    sorted[0].sort();
+    said.sort();
+    assert_eq!(sorted[0], said, "each line once");
+    drop((stable, other));
+}
+
+/// What is said while the other's node is away.
+fn talk_later(bob: &mut Chat, round: usize) {
+    bob.say(&format!("later {round}"));
+}
+
+#[tokio::test]
+async fn it_ends_where_trying_again_is_useless() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::dev().set("DATA_DIR", data.path().display()).set("OPEN_CONVERSATIONS", false).start().await;
+    let (url, other) = (node.ws(), tempfile::tempdir().unwrap());
+    let chat = |more: &[&str]| run(other.path(), &[&["chat"], more].concat());
+    let bad = chat(&["--url", &url, "--token", "e.e.e"]);
+    assert!(
+        bad.status.code() == Some(1) && stderr(&bad).contains("does not take the token (Invalid token: "),
+        "{bad:?}"
+    );
+    let outside = chat(&["--url", &url, "--token", &token("alice"), "--room", "secret"]);
+    assert!(outside.status.code() == Some(1) && stderr(&outside).contains("not a member of secret"), "{outside:?}");
+    let somebody = chat(&["--url", &url, "--token", &token("alice"), "--user", "bob"]);
+    assert!(somebody.status.code() == Some(1) && stderr(&somebody).contains("alice's, not bob's"), "{somebody:?}");
+    let nowhere = chat(&["--url", "ws://127.0.0.1:1", "--token", &token("alice")]);
+    assert!(stderr(&nowhere).contains("nothing listens at ws://127.0.0.1:1/v1/ws"), "{nowhere:?}");
+    let far = chat(&["--url", "ws://203.0.113.1:80", "--user", "alice"]);
+    assert!(stderr(&far).contains("a token is needed for ws://203.0.113.1:80/v1/ws"), "{far:?}");
+    let nobody = chat(&["--url", &url]);
+    assert!(stderr(&nobody).contains("--user"), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn in_another_folder_no_secret_is_made() {
+    let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let _node = dev(data.path()).await;
+    for arguments in [&["token", "--dev", "--user", "alice"][..], &["chat", "--user", "alice"], &["dev", "--page"]] {
+        let output = run(other.path(), arguments);
+        let text = stderr(&output);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {output:?}");
+        let looked_in = other.path().canonicalize().unwrap().join("switchboard-data");
+        assert!(text.contains(looked_in.to_str().unwrap()) && text.contains("--data-dir"), "{arguments:?}: {text}");
+        assert!(!other.path().join("switchboard-data").exists(), "{arguments:?}");
+    }
+    let right = ["token", "--dev", "--user", "alice", "--data-dir", data.path().to_str().unwrap()];
+    assert!(run(other.path(), &right).status.success());
+}
+
+#[tokio::test]
+async fn an_address_in_use_names_the_flag() {
+    let data = tempfile::tempdir().unwrap();
+    let node = dev(data.path()).await;
+    let admin = node.admin();
+    let admin = admin.strip_prefix("http://").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let address = node.address().to_string();
+    let clients = run(folder.path(), &["dev", "--listen", &address, "--admin-listen", "off"]);
+    let text = stderr(&clients);
+    assert!(text.contains(&format!("can't listen on {address}: Address already in use")), "{text}");
+    assert!(text.contains(" --listen 127.0.0.1:PORT") && text.contains("dev --page"), "{text}");
+    let admins = run(folder.path(), &["dev", "--listen", "127.0.0.1:0", "--admin-listen", admin]);
+    assert!(stderr(&admins).contains("--admin-listen 127.0.0.1:PORT"), "{admins:?}");
+}
+
+#[tokio::test]
+async fn the_reason_of_a_bad_token_is_logged_and_told_under_dev_alone() {
+    let forged = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.AAAA";
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    for (node, explains) in
+        [(Node::dev().start().await, true), (Node::serve(&redis.url(), &database).start().await, false)]
+    {
+        let mut client = Client::connect(&format!("{}/v1/ws?token={forged}", node.ws())).await;
+        let (code, reason) = client.expect_close().await;
+        let answer = node.get("/api/chat/conversations", forged).await;
+        assert_eq!((code, answer.status.as_u16()), (4401, 401));
+        let detail = answer.json["detail"].as_str().unwrap();
+        for told in [reason.as_str(), detail] {
+            assert_eq!(told != "Invalid token", explains, "{told}");
+            assert_eq!(told.contains("signature"), explains, "{told}");
+        }
+        node.logged("its signature does not match").await;
+        node.kill().await;
+        let reasons = node.log().iter().filter(|line| line.contains("its signature does not match")).count();
+        assert_eq!(reasons, 2, "one line for the socket, one for the request: {:?}", node.log());
+        node.assert_never_logged(&[forged]);
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_shown_again_until_dev_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let node = dev(data.path()).await;
+    let folder = data.path().to_str().unwrap();
+    let page = run(data.path(), &["dev", "--page", "--data-dir", folder]);
+    assert!(page.status.success(), "{page:?}");
+    assert!(stdout(&page).contains(&format!("ws://{}/v1/ws", node.address())), "{page:?}");
+    assert_eq!(within("the end of dev", node.terminate()).await, 0);
+    let page = run(data.path(), &["dev", "--page", "--data-dir", folder]);
+    assert!(!page.status.success() && stderr(&page).contains("no switchboard dev runs"), "{page:?}");
+    // One that was killed leaves its note behind.
+    dev(data.path()).await.kill().await;
+    let page = run(data.path(), &["dev", "--page", "--data-dir", folder]);
+    assert!(!page.status.success() && stderr(&page).contains("no switchboard dev runs"), "{page:?}");
+}
+
+#[test]
+fn the_version_carries_the_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = stdout(&run(folder.path(), &["--version"]));
+    let here =
+        Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let expected = match here {
+        Ok(output) if output.status.success() => stdout(&output).trim().to_owned(),
+        _ => "unknown".to_owned(),
+    };
+    assert!(version.contains(&format!("({expected})")), "{version} is not of {expected}");
+}
