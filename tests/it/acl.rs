@@ -29,7 +29,7 @@ async fn use_all(one: &Node, two: &Node) {
     bob.join("team").await;
     for (speaker, listener, text) in [(0, 1, "from one"), (1, 0, "from two")] {
         let both = [&mut alice, &mut bob];
-        let seq = both[speaker].say("team", text).await["seq"].clone();
+        let seq = both[speaker].send_text("team", text).await["seq"].clone();
         assert_eq!(both[listener].until_where(|frame| frame["content"] == text).await["seq"], seq);
         let message = format!("/api/chat/conversations/team/messages/{seq}");
         let author = token(["alice", "bob"][speaker]);
@@ -65,7 +65,7 @@ async fn use_all(one: &Node, two: &Node) {
     alice
         .until_where(|frame| frame["type"] == "presence" && frame["user_id"] == "bob" && frame["online"] == false)
         .await;
-    alice.say(&closed, "for one who is away").await;
+    alice.send_text(&closed, "for one who is away").await;
     let told = || async {
         (two.get("/api/notifications", &token("bob")).await.json["notifications"][0].is_object()).then_some(())
     };

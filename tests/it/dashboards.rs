@@ -48,7 +48,7 @@ async fn variables(prometheus: &Prometheus, board: &Value) -> Vec<(String, Strin
         let wanted = filled(variable["query"]["query"].as_str().unwrap(), &known);
         let (series, label) =
             wanted.trim_start_matches("label_values(").trim_end_matches(')').rsplit_once(", ").unwrap();
-        let values = prometheus.ask(&format!("label/{label}/values"), &[("match[]", series)]).await;
+        let values = prometheus.api_get(&format!("label/{label}/values"), &[("match[]", series)]).await;
         let values: Vec<_> = values.as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect();
         assert!(!values.is_empty(), "{wanted}");
         let all = format!("({})", values.join("|").replace('.', r"\\."));
@@ -74,7 +74,7 @@ async fn bustle(one: &Node, two: &Node) {
     let mut ticks = interval(Duration::from_millis(50));
     for turn in 0_u64.. {
         ticks.tick().await;
-        alice.say("team", "hello").await;
+        alice.send_text("team", "hello").await;
         bob.until("message").await;
         if turn % 5 == 0 {
             let mut late = Client::native(two, "late").await;
@@ -145,7 +145,7 @@ async fn every_panel_has_data(prometheus: &Prometheus, queries: &[Query]) {
 
 async fn alerts_are_at_rest(prometheus: &Prometheus) {
     let evaluated = async || {
-        let groups = prometheus.ask("rules", &[]).await;
+        let groups = prometheus.api_get("rules", &[]).await;
         let groups = groups["groups"].as_array()?.iter();
         let rules: Vec<Value> =
             groups.flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect();

@@ -100,7 +100,7 @@ async fn all_that_was_acked_arrives_before_the_close() {
     // More than the kernel holds: most of it waits in the outbox when the node is told to go.
     let mut acked = Vec::new();
     for _ in 0..100 {
-        acked.push(alice.say("team", &"x".repeat(5_000)).await["seq"].as_i64().unwrap());
+        acked.push(alice.send_text("team", &"x".repeat(5_000)).await["seq"].as_i64().unwrap());
     }
     assert!(node.metrics().await.get("switchboard_outbox_bytes").unwrap() > 100_000.0);
     // And a burst that is under way.
@@ -213,7 +213,7 @@ async fn nobody_holds_a_drain_up() {
     deaf.frame(opcode::TEXT, br#"{"type":"join","conversation_id":"team","ref":1}"#).await;
     alice.until("user_joined").await;
     for _ in 0..100 {
-        alice.say("team", &"x".repeat(5_000)).await;
+        alice.send_text("team", &"x".repeat(5_000)).await;
     }
     // One who never says who they are, one with half a handshake, and one who keeps an HTTP connection.
     let mut nameless = RawClient::open(node.address(), "/v1/ws").await;

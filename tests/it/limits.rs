@@ -116,7 +116,7 @@ async fn bad_frames_get_an_error_and_change_nothing() {
         assert_eq!(error["code"], code, "{frame}: {error}");
         assert!(!error["message"].as_str().unwrap().is_empty());
     }
-    alice.say("team", "still here").await;
+    alice.send_text("team", "still here").await;
     let seen = bob.until("message").await;
     assert_eq!(seen["content"], "still here", "nothing else was stored or told");
     // Numbers are taken as ids, unknown fields are ignored.
@@ -197,7 +197,7 @@ async fn a_slow_reader_is_cut_off_and_resumes_exactly() {
     let content = "x".repeat(5_000);
     let cut = async {
         loop {
-            alice.say("team", &content).await;
+            alice.send_text("team", &content).await;
             bob.until("message").await;
             if node.metrics().await.get(r#"switchboard_closes_total{reason="too_slow"}"#) == Some(1.0) {
                 return;
@@ -220,7 +220,7 @@ async fn a_slow_reader_is_cut_off_and_resumes_exactly() {
     }
     let mut back = Client::native(&node, "carol").await;
     back.send(&json!({"type": "join", "conversation_id": "team", "since_seq": has, "ref": 1})).await;
-    let last = alice.say("team", "the end").await["seq"].as_i64().unwrap();
+    let last = alice.send_text("team", "the end").await["seq"].as_i64().unwrap();
     for expected in has + 1..=last {
         let entry = back.until_where(|frame| frame["seq"].is_i64()).await;
         assert_eq!(entry["seq"], expected);

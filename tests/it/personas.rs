@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{Client, Node, NodeBuilder, Postgres, Reaction, Receiver, RedisServer, token};
+use crate::support::{Client, Node, NodeBuilder, Postgres, HookResponse, Receiver, RedisServer, token};
 
 /// What operators read; its code is run here.
 const PAGE: &str = include_str!("../../docs/webhooks.md");
@@ -75,7 +75,7 @@ async fn a_persona_answers_on_every_node() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let receiver = Receiver::start(|_, posted| async move {
-        Reaction::content(&format!("you said: {}", posted.json["message"].as_str().unwrap()))
+        HookResponse::content(&format!("you said: {}", posted.json["message"].as_str().unwrap()))
     })
     .await;
     let serve = || {
@@ -107,7 +107,7 @@ async fn a_persona_answers_on_every_node() {
             assert_eq!(got["seq"].as_i64(), ack["seq"].as_i64().map(|seq| seq + 1));
         }
     }
-    let posted = receiver.posted(1).await;
+    let posted = receiver.request(1).await;
     assert_eq!(posted.line, "POST /hook");
     posted.assert_signed_with(WEBHOOK_SECRET);
     assert_eq!(posted.header("content-length"), posted.body.len().to_string());
@@ -118,19 +118,19 @@ async fn a_persona_answers_on_every_node() {
 
 #[tokio::test]
 async fn a_persona_is_shown_the_newest_twenty_messages_before() {
-    let receiver = Receiver::start(async |_, _| Reaction::content("noted")).await;
+    let receiver = Receiver::start(async |_, _| HookResponse::content("noted")).await;
     let node = node(&receiver).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     let mut acks = Vec::new();
     for at in 0..25 {
-        acks.push(alice.say("team", &format!("message {at}")).await);
+        acks.push(alice.send_text("team", &format!("message {at}")).await);
     }
     let deleted = json!({"type": "delete", "conversation_id": "team", "seq": acks[20]["seq"], "ref": "d"});
     alice.send(&deleted).await;
     alice.until_where(|frame| frame["ref"] == "d").await;
     let ack = ask(&mut alice, "team", "well?").await;
-    let asked = receiver.posted(0).await.json.clone();
+    let asked = receiver.request(0).await.json.clone();
     assert_eq!((&asked["persona_id"], &asked["conversation_id"]), (&json!("ada"), &json!("team")));
     assert_eq!((&asked["message"], &asked["message_id"]), (&json!("well?"), &ack["id"]));
     assert_eq!((&asked["seq"], &asked["created_at"]), (&ack["seq"], &ack["created_at"]));
@@ -144,7 +144,7 @@ async fn a_persona_is_shown_the_newest_twenty_messages_before() {
 
     answer(&mut alice).await;
     ask(&mut alice, "team", "and now?").await;
-    let asked = receiver.posted(1).await.json.clone();
+    let asked = receiver.request(1).await.json.clone();
     let last = asked["history"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&last["sender_id"], &last["content"], &last["is_ai"]), (&json!("ada"), &json!("noted"), &json!(true)));
 }
@@ -152,16 +152,16 @@ async fn a_persona_is_shown_the_newest_twenty_messages_before() {
 #[tokio::test]
 async fn errors_that_pass_are_tried_again_and_others_are_not() {
     // What each message is answered, try by try.
-    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::ReceivedRequest>| {
         static TRIES: AtomicUsize = AtomicUsize::new(0);
         let tries = |n: usize| TRIES.fetch_add(1, Ordering::Relaxed) % n;
         match posted.json["message"].as_str().unwrap() {
-            "busy" if tries(2) == 0 => Reaction::status(429).with("retry-after", "1"),
-            "busy" => Reaction::content("here I am"),
-            "broken" => Reaction::status(500),
-            "unknown" => Reaction::status(404),
-            "elsewhere" => Reaction::status(307).with("location", "/other"),
-            "much later" => Reaction::status(503).with("retry-after", "3600"),
+            "busy" if tries(2) == 0 => HookResponse::status(429).with("retry-after", "1"),
+            "busy" => HookResponse::content("here I am"),
+            "broken" => HookResponse::status(500),
+            "unknown" => HookResponse::status(404),
+            "elsewhere" => HookResponse::status(307).with("location", "/other"),
+            "much later" => HookResponse::status(503).with("retry-after", "3600"),
             other => panic!("{other}"),
         }
     })
@@ -171,7 +171,7 @@ async fn errors_that_pass_are_tried_again_and_others_are_not() {
     alice.join("team").await;
     ask(&mut alice, "team", "busy").await;
     assert_eq!(answer(&mut alice).await["content"], "here I am");
-    let (first, second) = (receiver.posted(0).await, receiver.posted(1).await);
+    let (first, second) = (receiver.request(0).await, receiver.request(1).await);
     assert!(second.at - first.at >= Duration::from_secs(1), "it waited as it was asked to");
     assert_eq!(first.body, second.body);
     second.assert_signed_with(WEBHOOK_SECRET);
@@ -193,16 +193,16 @@ async fn errors_that_pass_are_tried_again_and_others_are_not() {
 
 #[tokio::test]
 async fn an_answer_that_is_no_message_is_no_answer() {
-    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::ReceivedRequest>| {
         match posted.json["message"].as_str().unwrap() {
-            "nonsense" => Reaction::body("<html>"),
-            "other json" => Reaction::body(r#"{"text": "hello"}"#),
-            "blank" => Reaction::content("  \n"),
-            "too long" => Reaction::content(&"x".repeat(5_001)),
-            "far too long" => Reaction::content(&"x".repeat(1 << 20)),
-            "control" => Reaction::content("a\u{0}b"),
+            "nonsense" => HookResponse::body("<html>"),
+            "other json" => HookResponse::body(r#"{"text": "hello"}"#),
+            "blank" => HookResponse::content("  \n"),
+            "too long" => HookResponse::content(&"x".repeat(5_001)),
+            "far too long" => HookResponse::content(&"x".repeat(1 << 20)),
+            "control" => HookResponse::content("a\u{0}b"),
             // Whole, though each character takes its most room.
-            "long" => Reaction::body(format!(r#"{{"content": "{}"}}"#, r"\ud83d\ude00".repeat(5_000))),
+            "long" => HookResponse::body(format!(r#"{{"content": "{}"}}"#, r"\ud83d\ude00".repeat(5_000))),
             other => panic!("{other}"),
         }
     })
@@ -220,11 +220,11 @@ async fn an_answer_that_is_no_message_is_no_answer() {
 
 #[tokio::test]
 async fn a_persona_that_hangs_holds_nobody_up_and_is_given_up() {
-    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::ReceivedRequest>| {
         if posted.json["message"] == "hang" {
             std::future::pending::<()>().await;
         }
-        Reaction::content("quick")
+        HookResponse::content("quick")
     })
     .await;
     let node = node(&receiver).set("PERSONA_TIMEOUT", "1s").set("PERSONA_CONCURRENCY", 1).start().await;
@@ -233,9 +233,9 @@ async fn a_persona_that_hangs_holds_nobody_up_and_is_given_up() {
     alice.join("team").await;
     bob.join("other").await;
     ask(&mut alice, "team", "hang").await;
-    receiver.posted(0).await;
+    receiver.request(0).await;
     // While it hangs others send and are acked; who asks a persona waits for the one place there is.
-    alice.say("team", "meanwhile").await;
+    alice.send_text("team", "meanwhile").await;
     ask(&mut bob, "other", "quick?").await;
     assert_eq!(receiver.count(), 1);
     assert_eq!(regret(&mut alice).await, "hang");
@@ -256,7 +256,7 @@ async fn so_many_are_asked_at_a_time_so_many_wait_and_the_rest_is_told() {
             peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             held.acquire().await.unwrap().forget();
             now.fetch_sub(1, Ordering::SeqCst);
-            Reaction::content("done")
+            HookResponse::content("done")
         }
     })
     .await;
@@ -265,7 +265,7 @@ async fn so_many_are_asked_at_a_time_so_many_wait_and_the_rest_is_told() {
     alice.join("team").await;
     for at in 0..AT_A_TIME {
         ask(&mut alice, "team", &format!("running-{at}")).await;
-        receiver.posted(at).await;
+        receiver.request(at).await;
     }
     for at in 0..3 {
         ask(&mut alice, "team", &format!("waiting-{at}")).await;
@@ -308,7 +308,7 @@ async fn a_repeated_message_has_one_answer() {
         let held = held.clone();
         async move {
             held.acquire().await.unwrap().forget();
-            Reaction::content(&format!("answer {before}"))
+            HookResponse::content(&format!("answer {before}"))
         }
     })
     .await;
@@ -316,11 +316,11 @@ async fn a_repeated_message_has_one_answer() {
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     let first = ask(&mut alice, "team", "once").await;
-    receiver.posted(0).await;
+    receiver.request(0).await;
     // Asked again while the first try is under way: both answer, one counts.
     let second = ask(&mut alice, "team", "once").await;
     assert_eq!((&second["seq"], &second["duplicate"]), (&first["seq"], &json!(true)));
-    receiver.posted(1).await;
+    receiver.request(1).await;
     places.add_permits(2);
     let answered = answer(&mut alice).await;
     node.metric("switchboard_persona_messages_total{result=\"answered\"}", |count| count == 2.0).await;
@@ -328,13 +328,13 @@ async fn a_repeated_message_has_one_answer() {
     ask(&mut alice, "team", "once").await;
     node.metric("switchboard_persona_messages_total{result=\"answered\"}", |count| count == 3.0).await;
     assert_eq!((total(&node, "team").await, receiver.count()), (json!(2), 2));
-    let next = alice.say("team", "next").await;
+    let next = alice.send_text("team", "next").await;
     assert_eq!(next["seq"].as_i64(), answered["seq"].as_i64().map(|seq| seq + 1));
 }
 
 #[tokio::test]
 async fn who_is_gone_when_the_message_is_stored_has_asked_all_the_same() {
-    let receiver = Receiver::start(async |_, _| Reaction::content("for whoever reads it")).await;
+    let receiver = Receiver::start(async |_, _| HookResponse::content("for whoever reads it")).await;
     let node = node(&receiver).start().await;
     let mut bob = Client::native(&node, "bob").await;
     bob.join("team").await;
@@ -348,13 +348,13 @@ async fn who_is_gone_when_the_message_is_stored_has_asked_all_the_same() {
 
 #[tokio::test]
 async fn what_the_webhook_is_asked_with_never_reaches_a_log() {
-    let receiver = Receiver::start(async |_, _| Reaction::status(403)).await;
+    let receiver = Receiver::start(async |_, _| HookResponse::status(403)).await;
     let url = receiver.url().replace("http://", "http://planted-user:planted-password@") + "?key=planted-key";
     let node = node(&receiver).set("PERSONA_WEBHOOK_URL", url).set("LOG", "trace").start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     ask_in_vain(&mut alice, "team", "hush").await;
-    let posted = receiver.posted(0).await;
+    let posted = receiver.request(0).await;
     assert_eq!(posted.line, "POST /hook?key=planted-key");
     assert!(posted.header("authorization").starts_with("Basic "));
     node.logged("a persona did not answer").await;
@@ -365,12 +365,12 @@ async fn what_the_webhook_is_asked_with_never_reaches_a_log() {
 
 #[tokio::test]
 async fn the_documentation_s_code_knows_who_asks() {
-    let receiver = Receiver::start(async |_, _| Reaction::content("yes")).await;
+    let receiver = Receiver::start(async |_, _| HookResponse::content("yes")).await;
     let node = node(&receiver).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     ask(&mut alice, "team", "ça va 😀").await;
-    let posted = receiver.posted(0).await;
+    let posted = receiver.request(0).await;
     let (signature, body) = (posted.header("x-switchboard-signature"), std::str::from_utf8(&posted.body).unwrap());
     let old = crate::support::sign(WEBHOOK_SECRET, "1700000000", &posted.body);
     let python = "import sys; print(is_genuine(sys.argv[1].encode(), sys.argv[2], sys.argv[3].encode()))";

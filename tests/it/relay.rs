@@ -20,7 +20,7 @@ async fn until_fanout(node: &Node, wanted: &str) {
 
 /// Says something, and expects it at each of the others next, and soon. How long it took.
 async fn told(speaker: &mut Client, listeners: &mut [&mut Client], content: &str) -> Duration {
-    speaker.say("team", content).await;
+    speaker.send_text("team", content).await;
     let said = Instant::now();
     for listener in listeners {
         let message = listener.until("message").await;
@@ -55,7 +55,7 @@ async fn members_on_other_nodes_are_told_while_redis_is_down() {
         told(&mut bob, &mut [&mut alice], &format!("from bob {at}")).await;
     }
     // Edits are entries as well, and an inbox is a log like any other.
-    let seq = alice.say("team", "wrong").await["seq"].clone();
+    let seq = alice.send_text("team", "wrong").await["seq"].clone();
     alice.send(&json!({"type": "edit", "conversation_id": "team", "seq": seq, "content": "anew"})).await;
     alice.until("ack").await;
     let edited = bob.until("message_edited").await;
@@ -120,7 +120,7 @@ async fn what_a_node_stored_before_it_died_is_found() {
         until_fanout(node, "relayed").await;
     }
     told(&mut alice, &mut [&mut bob], "first").await;
-    alice.say("team", "last").await;
+    alice.send_text("team", "last").await;
     one.kill().await;
     assert_eq!(bob.until("message").await["content"], "last");
 }

@@ -67,7 +67,7 @@ async fn the_rate_limit_answers_as_documented_and_counts_over_dialects() {
     let mut native = Client::native(&node, "alice").await;
     native.join("room-1").await;
     for at in 0..5 {
-        native.say("room-1", &at.to_string()).await;
+        native.send_text("room-1", &at.to_string()).await;
         alice.send(&json!({"type": "send_message", "data": {"content": "x"}})).await;
         alice.until("message_sent").await;
     }

@@ -81,7 +81,7 @@ mod tests {
         let node = Node::serve(&redis.url(), &url).set("DATABASE_CA_FILE", file("ca.pem")).start().await;
         let mut alice = Client::native(&node, "alice").await;
         alice.join("team").await;
-        alice.say("team", "over TLS").await;
+        alice.send_text("team", "over TLS").await;
         let client = postgres.connect("postgres").await;
         let row = client
             .query_one(
@@ -112,7 +112,7 @@ mod tests {
         alice.join("team").await;
         bob.join("team").await;
         for at in 0..20 {
-            alice.say("team", &format!("before {at}")).await;
+            alice.send_text("team", &format!("before {at}")).await;
         }
         proxy.set(Link::Mute);
         let send = json!({"type": "send", "conversation_id": "team", "content": "lost?", "client_id": "c", "ref": 1});
@@ -165,7 +165,7 @@ mod tests {
         let health = node.request(reqwest::Method::GET, "/api/health", None, None).await;
         assert_eq!((health.status.as_u16(), &health.json["status"]), (503, &json!("unhealthy")));
         let late = Client::native(&node, "dave").await;
-        native.say("team", "still acked while draining").await;
+        native.send_text("team", "still acked while draining").await;
         rooms.until("new_message").await;
         let mut left = Vec::new();
         let watching: Vec<_> = others

@@ -96,7 +96,7 @@ async fn a_node_in_dev_mode_greets_answers_and_ends() {
     client.greeting = client.expect("authenticated").await;
     assert_eq!(client.greeting["user_id"], "alice");
     client.join("general").await;
-    client.say("general", "Hello").await;
+    client.send_text("general", "Hello").await;
     assert_eq!(node.metrics().await.sum("switchboard_messages_accepted_total"), 1.0);
     client.close().await;
     assert_eq!(node.terminate().await, 0);

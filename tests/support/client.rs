@@ -59,7 +59,7 @@ impl Client {
     }
 
     /// Native dialect: sends a message to a conversation and returns the `ack`.
-    pub async fn say(&mut self, conversation: &str, content: &str) -> Value {
+    pub async fn send_text(&mut self, conversation: &str, content: &str) -> Value {
         let id = format!("c-{:016x}", rand::random::<u64>());
         self.send(&json!({ "type": "send", "conversation_id": conversation, "content": content,
             "client_id": id, "ref": id }))

@@ -36,14 +36,14 @@ use std::{future::Future, net::TcpListener, time::Duration};
 
 pub use self::{
     client::Client,
-    nginx::{NAME, Nginx, NginxBuilder, Way},
+    nginx::{NAME, Nginx, NginxBuilder, SourceProxy},
     node::{Answer, Metrics, Node, NodeBuilder},
     postgres::{Postgres, connect as connect_to_postgres},
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
     prometheus::Prometheus,
     proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
-    receiver::{Posted, Reaction, Receiver, sign},
+    receiver::{HookResponse, ReceivedRequest, Receiver, sign},
     redis::RedisServer,
     token::{SECRET, token, token_with},
 };

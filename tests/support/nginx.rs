@@ -60,7 +60,7 @@ impl NginxBuilder {
         let mut command = Command::new(program());
         command.arg("-p").arg(at).arg("-c").arg(at.join("nginx.conf")).args(["-g", "daemon off;"]);
         let process = Process::spawn(format!("nginx :{port}"), &mut command, Signal::Terminate);
-        process.line("its ready line", started(1)).await?;
+        process.line("its ready line", workers_started(1)).await?;
         Ok(Nginx { process, tls: self.tls, address: (Ipv4Addr::LOCALHOST, port).into(), folder })
     }
 
@@ -120,7 +120,7 @@ fn program() -> PathBuf {
 }
 
 /// Matches the log line at which the workers of the `times`-th configuration start.
-fn started(times: usize) -> impl FnMut(&str) -> Option<()> {
+fn workers_started(times: usize) -> impl FnMut(&str) -> Option<()> {
     let mut seen = 0;
     move |line| {
         seen += usize::from(line.ends_with("start worker processes"));
@@ -184,7 +184,7 @@ impl Nginx {
     }
 
     /// Opens a proxy that connects to nginx from an address of this machine (127.0.0.0/8), with TLS if nginx uses TLS.
-    pub async fn from(&self, address: &str) -> Way {
+    pub async fn from(&self, address: &str) -> SourceProxy {
         let (to, from) = (self.address, address.parse().expect("an address"));
         let ca = self.tls.then(|| self.folder.path().join("ca.pem"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -195,13 +195,13 @@ impl Nginx {
                 let ca = ca.clone();
                 tokio::spawn(async move {
                     match ca {
-                        Some(ca) => by_tls(client, to, &ca).await,
-                        None => plainly(client, from, to).await,
+                        Some(ca) => forward_tls(client, to, &ca).await,
+                        None => forward_tcp(client, from, to).await,
                     }
                 });
             }
         });
-        Way { address, _accepting: AbortOnDropHandle::new(accepting) }
+        SourceProxy { address, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
     /// Reloads the configuration with a signal, as operators do, and returns once new workers serve.
@@ -211,7 +211,7 @@ impl Nginx {
         let done = Command::new(program()).arg("-p").arg(at).arg("-c").arg(at.join("nginx.conf")).args(words).output();
         let done = done.expect("nginx runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        self.process.line("the start of new workers", started(2)).await.unwrap_or_else(|why| panic!("{why}"));
+        self.process.line("the start of new workers", workers_started(2)).await.unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// Ends nginx and returns its logs: first process and connections, then requests.
@@ -225,12 +225,12 @@ impl Nginx {
 
 /// A local port that forwards to nginx from a chosen source address; dropping it closes the port.
 #[derive(Debug)]
-pub struct Way {
+pub struct SourceProxy {
     address: SocketAddr,
     _accepting: AbortOnDropHandle<()>,
 }
 
-impl Way {
+impl SourceProxy {
     /// Address on which the proxy listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -242,7 +242,7 @@ impl Way {
     }
 }
 
-async fn plainly(mut client: TcpStream, from: IpAddr, to: SocketAddr) {
+async fn forward_tcp(mut client: TcpStream, from: IpAddr, to: SocketAddr) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((from, 0).into()).expect("an address of this machine");
     let Ok(mut nginx) = socket.connect(to).await else { return };
@@ -250,7 +250,7 @@ async fn plainly(mut client: TcpStream, from: IpAddr, to: SocketAddr) {
 }
 
 /// `openssl s_client` does the TLS; its standard input and output carry the plain text.
-async fn by_tls(mut client: TcpStream, to: SocketAddr, ca: &Path) {
+async fn forward_tls(mut client: TcpStream, to: SocketAddr, ca: &Path) {
     let mut openssl = tokio::process::Command::new("openssl");
     openssl.args(["s_client", "-quiet", "-connect", &to.to_string(), "-servername", NAME, "-alpn", "http/1.1"]);
     openssl.args(["-verify_return_error", "-verify_hostname", NAME, "-CAfile"]).arg(ca);

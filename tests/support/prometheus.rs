@@ -52,7 +52,7 @@ impl Prometheus {
     }
 
     /// Calls the HTTP API and returns `data`.
-    pub async fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
+    pub async fn api_get(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
         let mut url = reqwest::Url::parse(&format!("http://{}/api/v1/{path}", self.address())).expect("a URL");
         url.query_pairs_mut().extend_pairs(parameters);
         let answer = reqwest::get(url).await.expect("Prometheus answers").text().await.expect("all of it");
@@ -63,7 +63,7 @@ impl Prometheus {
 
     /// Evaluates a query now; returns each series with its value.
     pub async fn query(&self, query: &str) -> Vec<(Value, f64)> {
-        let data = self.ask("query", &[("query", query)]).await;
+        let data = self.api_get("query", &[("query", query)]).await;
         let value = |one: &Value| one["value"][1].as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN);
         let series = data["result"].as_array().cloned().unwrap_or_default();
         series.iter().map(|one| (one["metric"].clone(), value(one))).collect()

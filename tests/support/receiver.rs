@@ -21,7 +21,7 @@ use super::within;
 
 /// A received request.
 #[derive(Debug)]
-pub struct Posted {
+pub struct ReceivedRequest {
     /// Time at which the whole request had arrived.
     pub at: Instant,
     /// Method and path, for example `POST /hook`.
@@ -34,7 +34,7 @@ pub struct Posted {
     pub json: Value,
 }
 
-impl Posted {
+impl ReceivedRequest {
     /// Value of a header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
@@ -66,9 +66,9 @@ pub fn sign(secret: &str, time: &str, body: &[u8]) -> String {
 
 /// Response to a request.
 #[derive(Debug)]
-pub struct Reaction(Response<Full<Bytes>>);
+pub struct HookResponse(Response<Full<Bytes>>);
 
-impl Reaction {
+impl HookResponse {
     /// A status without a body.
     pub fn status(status: u16) -> Self {
         let mut response = Response::new(Full::default());
@@ -98,7 +98,7 @@ impl Reaction {
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
-    posted: Arc<Mutex<Vec<Arc<Posted>>>>,
+    posted: Arc<Mutex<Vec<Arc<ReceivedRequest>>>>,
     count: watch::Receiver<usize>,
     _accepting: AbortOnDropHandle<()>,
 }
@@ -107,8 +107,8 @@ impl Receiver {
     /// Listens on a free port. `react` gets each request and the number of requests before it.
     pub async fn start<F, Fut>(react: F) -> Self
     where
-        F: Fn(usize, Arc<Posted>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Reaction> + Send + 'static,
+        F: Fn(usize, Arc<ReceivedRequest>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HookResponse> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
@@ -144,7 +144,7 @@ impl Receiver {
     }
 
     /// Returns the request that has `before` requests before it; waits for it.
-    pub async fn posted(&self, before: usize) -> Arc<Posted> {
+    pub async fn request(&self, before: usize) -> Arc<ReceivedRequest> {
         let mut count = self.count.clone();
         let waiting = count.wait_for(|count| *count > before);
         within(&format!("request {before}"), waiting).await.expect("the server lives");
@@ -157,10 +157,10 @@ impl Receiver {
     }
 }
 
-async fn read(request: hyper::Request<Incoming>) -> Posted {
+async fn read(request: hyper::Request<Incoming>) -> ReceivedRequest {
     let line = format!("{} {}", request.method(), request.uri());
     let (head, body) = request.into_parts();
     let body = body.collect().await.expect("the request comes whole").to_bytes();
     let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Posted { at: Instant::now(), line, headers: head.headers, body, json }
+    ReceivedRequest { at: Instant::now(), line, headers: head.headers, body, json }
 }

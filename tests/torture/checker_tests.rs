@@ -1,4 +1,4 @@
-//! Each rule of the checker on a tiny history that keeps it, and on one that breaks it.
+//! Each rule of the checker, on a tiny history that keeps it and on one that breaks it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,8 @@ use crate::{
     history::{Delivered, Kind, Name, Record, Session, What},
 };
 
-/// Alice and Bob listen to `team` from its beginning, on one connection each; each line is a second after the last.
+/// Alice and Bob listen to `team` from its beginning, on one connection each; every line comes a second after the one
+/// before.
 struct Case(Evidence);
 
 const ALICE: usize = 0;
@@ -25,54 +26,54 @@ impl Case {
         case
     }
 
-    /// Alice's message `id` is sent and acked, and Bob gets it.
+    /// A case in which Alice's message `id` is sent and acked, and Bob gets it.
     fn said(seq: i64, id: &str) -> Self {
         let mut case = Self::new();
         case.invoke(id).stored(seq, id).ok(seq, id).deliver(BOB, seq, id);
         case
     }
 
-    fn note_on(&mut self, client: usize, number: u32, what: What) -> &mut Self {
+    fn record_on(&mut self, client: usize, number: u32, what: What) -> &mut Self {
         let at = Duration::from_secs(self.0.history.len() as u64);
         self.0.history.push(Record { at, session: Some(Session { client, number }), what });
         self
     }
 
-    fn note(&mut self, client: usize, what: What) -> &mut Self {
-        self.note_on(client, 1, what)
+    fn record(&mut self, client: usize, what: What) -> &mut Self {
+        self.record_on(client, 1, what)
     }
 
     fn resume(&mut self, client: usize, number: u32, since: Option<i64>, from: i64, resync: bool) -> &mut Self {
-        self.note_on(client, number, What::Resume { conversation: "team".into(), since, from, resync })
+        self.record_on(client, number, What::Resume { conversation: "team".into(), since, from, resync })
     }
 
     fn invoke(&mut self, id: &str) -> &mut Self {
-        self.note(ALICE, What::Invoke { conversation: "team".into(), id: id.into(), kind: Kind::Message })
+        self.record(ALICE, What::Invoke { conversation: "team".into(), id: id.into(), kind: Kind::Message })
     }
 
     fn ok(&mut self, seq: i64, id: &str) -> &mut Self {
-        self.note(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: false })
+        self.record(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: false })
     }
 
     fn duplicate(&mut self, seq: i64, id: &str) -> &mut Self {
-        self.note(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: true })
+        self.record(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: true })
     }
 
     fn fail(&mut self, id: &str, last: bool) -> &mut Self {
-        self.note(ALICE, What::Fail { id: id.into(), code: "unavailable".into(), last })
+        self.record(ALICE, What::Fail { id: id.into(), code: "unavailable".into(), last })
     }
 
     fn unknown(&mut self, id: &str) -> &mut Self {
-        self.note(ALICE, What::Unknown { id: id.into() })
+        self.record(ALICE, What::Unknown { id: id.into() })
     }
 
     fn close(&mut self, client: usize) -> &mut Self {
-        self.note(client, What::Close { why: "gone".into() })
+        self.record(client, What::Close { why: "gone".into() })
     }
 
     fn deliver(&mut self, client: usize, seq: i64, id: &str) -> &mut Self {
         let entry = Delivered { seq, kind: Kind::Message, sender: "alice".into(), id: Some(id.into()) };
-        self.note(client, What::Deliver { conversation: "team".into(), entry })
+        self.record(client, What::Deliver { conversation: "team".into(), entry })
     }
 
     fn stored(&mut self, seq: i64, id: &str) -> &mut Self {
@@ -131,7 +132,7 @@ fn seqs_are_contiguous() {
 }
 
 #[test]
-fn what_was_said_once_is_stored_once() {
+fn an_operation_is_stored_once() {
     let mut twice = Case::said(1, "a1");
     twice.stored(2, "a1").deliver(BOB, 2, "a1").breaks(&[Rule::StoredOnce]);
     let mut invented = Case::said(1, "a1");
@@ -139,7 +140,7 @@ fn what_was_said_once_is_stored_once() {
 }
 
 #[test]
-fn deliveries_go_by_one() {
+fn deliveries_are_strictly_plus_one() {
     let two = || {
         let mut case = Case::said(1, "a1");
         case.invoke("a2").stored(2, "a2").ok(2, "a2");
@@ -154,7 +155,7 @@ fn deliveries_go_by_one() {
 }
 
 #[test]
-fn a_resume_goes_on_where_it_was_asked_to() {
+fn a_resume_continues_after_the_seq_that_was_asked_for() {
     let mut resumed = Case::said(1, "a1");
     resumed.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(1), 1, false);
     resumed.breaks(&[Rule::DeliveredByOne]);
@@ -170,7 +171,7 @@ fn a_resume_goes_on_where_it_was_asked_to() {
 }
 
 #[test]
-fn only_the_connection_that_sent_goes_without_a_copy() {
+fn only_the_sending_connection_gets_no_copy() {
     let mut moved = Case::said(1, "a1");
     moved.close(ALICE).resume(ALICE, 2, Some(0), 0, false).breaks(&[Rule::DeliveredByOne]);
     let mut retried = Case::new();
@@ -229,7 +230,7 @@ fn every_operation_ends() {
 }
 
 #[test]
-fn presence_is_who_has_a_socket() {
+fn online_users_are_those_with_a_socket() {
     let says = |said: &[&str], live: &[&str]| {
         let set = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect();
         let mut case = Case::said(1, "a1");
@@ -242,7 +243,7 @@ fn presence_is_who_has_a_socket() {
 }
 
 #[test]
-fn figures_come_back() {
+fn figures_return_to_their_former_values() {
     let grows = |after| {
         let mut case = Case::said(1, "a1");
         case.0.figures.push(Figure { name: "keys".into(), before: 10, after, slack: 2 });
@@ -253,7 +254,7 @@ fn figures_come_back() {
 }
 
 #[test]
-fn what_was_ended_comes_back() {
+fn nodes_and_servers_recover() {
     let mut case = Case::said(1, "a1");
     case.0.lost.push("node 1 was asked to end, and did so with 1".into());
     case.breaks(&[Rule::EverythingComesBack]);

@@ -166,7 +166,7 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
     let mut last = balancer.connect("last").await;
     for (room, acked) in &mut acked {
         last.join(room).await;
-        acked.push((last.say(room, THE_END).await["seq"].as_i64().unwrap(), THE_END.into()));
+        acked.push((last.send_text(room, THE_END).await["seq"].as_i64().unwrap(), THE_END.into()));
         acked.sort();
     }
     let mut gaps = Vec::new();

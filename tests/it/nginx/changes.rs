@@ -73,7 +73,7 @@ async fn a_node_that_drains_loses_nobody() {
     let users: Vec<String> = (0..READERS).map(|reader| format!("reader-{reader}")).collect();
     let members: Vec<&str> = users.iter().map(String::as_str).collect();
     let conversation = pair.two.conversation(&owner, &members).await;
-    let first = author.say(&conversation, "first").await["seq"].as_i64().unwrap();
+    let first = author.send_text(&conversation, "first").await["seq"].as_i64().unwrap();
     let last = first + MESSAGES;
     let readers: Vec<_> = users
         .iter()
@@ -89,7 +89,7 @@ async fn a_node_that_drains_loses_nobody() {
     let mut gone = false;
     while said < MESSAGES {
         if said < MESSAGES / 2 || gone {
-            author.say(&conversation, "more").await;
+            author.send_text(&conversation, "more").await;
             said += 1;
         }
         if said % 20 == 0 || !gone {
@@ -143,6 +143,6 @@ async fn a_reload_keeps_sockets() {
     nginx.reload().await;
     let mut new = Client::connect(&nginx.url("/v1/ws", "bob")).await;
     new.join("team").await;
-    old.say("team", "still here").await;
+    old.send_text("team", "still here").await;
     assert_eq!(new.until("message").await["content"], "still here");
 }

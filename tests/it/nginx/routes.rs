@@ -40,7 +40,7 @@ async fn chat_crosses_nodes_by_tls_and_without() {
     assert_eq!(nodes, ["one", "one", "two", "two"], "the least busy node is taken");
     for speaker in 0..clients.len() {
         let text = format!("from {speaker}");
-        let ack = clients[speaker].say("team", &text).await;
+        let ack = clients[speaker].send_text("team", &text).await;
         for (reader, client) in clients.iter_mut().enumerate().filter(|(reader, _)| *reader != speaker) {
             let heard = client.until_where(|frame| frame["content"] == text.as_str()).await;
             assert_eq!(heard["seq"], ack["seq"], "{speaker} to {reader}");

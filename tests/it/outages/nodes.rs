@@ -114,7 +114,7 @@ async fn a_node_frozen_past_its_lease_registers_anew_and_erases_nobody() {
     // Comes back to the other node once all took her for gone; her first socket is still open.
     let nina_again = listener(&one, "nina").await;
     told.extend(until_online(&mut walt, "nina").await);
-    let missed = walt.say(TEAM, "while you were frozen").await["seq"].as_i64().unwrap();
+    let missed = walt.send_text(TEAM, "while you were frozen").await["seq"].as_i64().unwrap();
 
     two.signal(Signal::Continue);
     let thawed = Instant::now();

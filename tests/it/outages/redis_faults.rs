@@ -303,12 +303,12 @@ async fn nodes_start_without_redis_and_find_each_other_later() {
     for node in &pair.nodes {
         assert_eq!(status(node).await, "degraded");
     }
-    let first = alice.say(TEAM, "alone").await;
+    let first = alice.send_text(TEAM, "alone").await;
     pair.redis.restart().await;
     let back = Instant::now();
     pair.healthy().await;
     assert!(back.elapsed() < HEALED, "healthy after {:?}", back.elapsed());
-    let second = alice.say(TEAM, "together").await;
+    let second = alice.send_text(TEAM, "together").await;
     let acked = [(&first, "alone"), (&second, "together")];
     let acked = acked.map(|(ack, content)| (ack["seq"].as_i64().unwrap(), content.to_owned()));
     assert_read(&mut bob, &acked.into()).await;
@@ -327,7 +327,7 @@ async fn a_dead_subscription_behind_a_live_link_is_made_anew() {
     let missed = two.metrics().await.get("switchboard_bus_missed_total").unwrap();
     ear.deafen();
     let deaf = Instant::now();
-    let ack = alice.say(TEAM, "can you hear me?").await;
+    let ack = alice.send_text(TEAM, "can you hear me?").await;
     // It makes a new connection, and goes on trying for as long as that one is deaf too.
     two.logged("the subscription to Redis broke").await;
     ear.heal();
@@ -336,6 +336,6 @@ async fn a_dead_subscription_behind_a_live_link_is_made_anew() {
     assert!(deaf.elapsed() < NOTICED, "noticed after {:?}", deaf.elapsed());
     assert_eq!(status(&two).await, "healthy");
     assert_read(&mut bob, &[(ack["seq"].as_i64().unwrap(), "can you hear me?".to_owned())].into()).await;
-    alice.say(TEAM, "and now?").await;
+    alice.send_text(TEAM, "and now?").await;
     assert_eq!(bob.until("message").await["content"], "and now?");
 }

@@ -82,7 +82,7 @@ pub(crate) async fn speak(speaker: &mut Client, least: usize, stop: &AtomicBool)
         pace.tick().await;
         let content = format!("{who} {}", said.took.len());
         let asked = Instant::now();
-        let ack = speaker.say(TEAM, &content).await;
+        let ack = speaker.send_text(TEAM, &content).await;
         said.took.push(asked.elapsed());
         said.acked.insert(ack["seq"].as_i64().unwrap(), content);
     }

@@ -42,7 +42,7 @@ async fn read_marks_move_forward_and_show_as_receipts() {
     listener.join(room).await;
     let mut sent = Vec::new();
     for content in ["one", "two", "three"] {
-        sent.push(alice.say(&messages, content).await);
+        sent.push(alice.send_text(&messages, content).await);
     }
     let mark = async |body: serde_json::Value| bob.post("/api/messages/read", body).await;
     let ids = json!({"conversation_id": room, "message_ids": [sent[0]["seq"], sent[1]["id"]]});
@@ -73,7 +73,7 @@ async fn a_message_of_another_conversation_marks_nothing() {
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let (one, other) = (alice.group(&["bob"]).await, alice.group(&["bob"]).await);
-    let (here, there) = (alice.say(&one, "here").await, alice.say(&other, "there").await);
+    let (here, there) = (alice.send_text(&one, "here").await, alice.send_text(&other, "there").await);
     let room = conversation_of(&one);
     for ids in [json!([there["id"]]), json!([here["id"], there["id"]]), json!(["x"]), json!([0]), json!([])] {
         let body = json!({"conversation_id": room, "message_ids": ids});
@@ -93,7 +93,7 @@ async fn notifications_are_listed_and_marked_read() {
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let messages = alice.group(&["bob"]).await;
     let room = json!(conversation_of(&messages));
-    let sent = alice.say(&messages, "where are you?").await;
+    let sent = alice.send_text(&messages, "where are you?").await;
     let one = eventually("a notification for bob, who has no socket", async || {
         let list = bob.get("/api/notifications?limit=10&offset=0").await;
         assert_eq!(list.status, 200, "{}", list.text);

@@ -18,7 +18,7 @@ async fn a_message_is_shown_edited_and_deleted_by_seq_or_id() {
     let room = conversation_of(&messages);
     let mut listener = Client::native(&node, "bob").await;
     listener.join(room).await;
-    let sent = alice.say(&messages, "helo").await;
+    let sent = alice.send_text(&messages, "helo").await;
     let by_seq = format!("{messages}/{}", sent["seq"]);
     let by_id = format!("{messages}/{}", sent["id"].as_str().unwrap());
 
@@ -55,7 +55,7 @@ async fn messages_that_are_not_there_are_not_found() {
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
     let (one, other) = (alice.group(&[]).await, alice.group(&[]).await);
-    let here = alice.say(&one, "here").await;
+    let here = alice.send_text(&one, "here").await;
     for name in ["0", "-1", "99", "seven", "%20", here["id"].as_str().unwrap()] {
         let path = format!("{other}/{name}");
         assert_problem(&alice.get(&path).await, 404, "not_found");
@@ -72,7 +72,7 @@ async fn reactions_stand_until_they_are_taken_back() {
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let messages = alice.group(&["bob"]).await;
-    let sent = alice.say(&messages, "lunch?").await;
+    let sent = alice.send_text(&messages, "lunch?").await;
     let mut listener = Client::native(&node, "alice").await;
     listener.join(conversation_of(&messages)).await;
     let message = format!("{messages}/{}", sent["seq"]);
@@ -103,8 +103,8 @@ async fn replies_are_a_thread() {
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
     let messages = alice.group(&[]).await;
-    let root = alice.say(&messages, "root").await;
-    alice.say(&messages, "aside").await;
+    let root = alice.send_text(&messages, "root").await;
+    alice.send_text(&messages, "aside").await;
     for content in ["first", "second"] {
         let reply = json!({"content": content, "reply_to": root["id"]});
         assert_eq!(alice.post(&messages, reply).await.status, 201);
@@ -124,9 +124,9 @@ async fn searches_find_in_ones_own_conversations_alone() {
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let (shared, private) = (alice.group(&["bob"]).await, alice.group(&[]).await);
-    alice.say(&shared, "the blue bicycle").await;
-    alice.say(&private, "my blue secret").await;
-    alice.say(&shared, "something else").await;
+    alice.send_text(&shared, "the blue bicycle").await;
+    alice.send_text(&private, "my blue secret").await;
+    alice.send_text(&shared, "something else").await;
     let found = async |user: &User<'_>, query: &str| {
         let answer = user.get(&format!("/api/chat/search?{query}")).await;
         assert_eq!(answer.status, 200, "{}", answer.text);

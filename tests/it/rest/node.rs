@@ -69,7 +69,7 @@ impl<'a> User<'a> {
     }
 
     /// Sends a message and returns what the node answered.
-    pub async fn say(&self, messages: &str, content: &str) -> Value {
+    pub async fn send_text(&self, messages: &str, content: &str) -> Value {
         let sent = self.post(messages, serde_json::json!({ "content": content })).await;
         assert_eq!(sent.status, 201, "{}", sent.text);
         sent.json

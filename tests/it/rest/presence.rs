@@ -174,7 +174,7 @@ async fn health_tells_how_long_messages_took_of_late() {
     let messages = alice.group(&["bob"]).await;
     let mut bob = Client::native(&node, "bob").await;
     bob.join(conversation_of(&messages)).await;
-    alice.say(&messages, "hello").await;
+    alice.send_text(&messages, "hello").await;
     bob.until("message").await;
     let latency = eventually("the delivery is counted", async || {
         let latency = health().await["latency"].clone();

@@ -17,7 +17,7 @@ async fn bad_bodies_are_refused_and_change_nothing() {
     let alice = User::of(&node, "alice");
     let messages = alice.group(&["bob"]).await;
     let room = conversation_of(&messages);
-    let sent = alice.say(&messages, "unchanged").await;
+    let sent = alice.send_text(&messages, "unchanged").await;
     let message = format!("{messages}/{}", sent["seq"]);
     let (members, typing) = (format!("{CONVERSATIONS}/{room}/members"), format!("/api/conversations/{room}/typing"));
     let everywhere = ["", "{", "null", "[]", "\"x\"", "{} {}", "\u{7f}"];

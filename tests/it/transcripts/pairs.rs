@@ -66,7 +66,7 @@ impl Side {
     }
 
     /// Says something; who hears it is seen later.
-    async fn say(&mut self, content: &str) {
+    async fn send_text(&mut self, content: &str) {
         let frame = match self.channel {
             Channel::Native => json!({"type": "send", "conversation_id": self.conversation, "content": content}),
             Channel::Direct => json!({"type": "send_message", "recipient_id": self.other, "content": content}),
@@ -177,10 +177,10 @@ async fn talk(alice: &mut Side, bob: &mut Side) {
     let (mut by_alice, mut by_bob) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
         let words = [format!("{turn} from {:?}", alice.channel), format!("{turn} back from {:?}", bob.channel)];
-        alice.say(&words[0]).await;
+        alice.send_text(&words[0]).await;
         bob.hears(&words[0], false).await;
         alice.hears(&words[0], true).await;
-        bob.say(&words[1]).await;
+        bob.send_text(&words[1]).await;
         alice.hears(&words[1], false).await;
         bob.hears(&words[1], true).await;
         let [first, second] = words;

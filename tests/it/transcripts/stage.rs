@@ -12,7 +12,7 @@ use super::{
     script::{Act, Order, Request, Script, Step, TokenIn},
     socket::{NoFrame, Socket},
 };
-use crate::support::{Link, Node, NodeBuilder, Postgres, Proxy, Reaction, Receiver, RedisServer, Signal, token_with};
+use crate::support::{Link, Node, NodeBuilder, Postgres, Proxy, HookResponse, Receiver, RedisServer, Signal, token_with};
 
 /// How long a frame, or an awaited state, may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -109,9 +109,9 @@ impl Stage {
             Act::Send { client, frame } => {
                 self.know_tokens(&frame.to_string());
                 let frame = fill(frame, &self.known);
-                self.say(client, frame.to_string()).await
+                self.send_text(client, frame.to_string()).await
             }
-            Act::SendText { client, text } => self.say(client, text.clone()).await,
+            Act::SendText { client, text } => self.send_text(client, text.clone()).await,
             Act::Receive { client, frame, order: Order::Later } => self.until(client, frame).await,
             Act::Receive { client, .. } => self.receive(client, group).await,
             Act::Ignore { client, kinds } => {
@@ -139,7 +139,7 @@ impl Stage {
             }
             Act::Webhook { asked } => {
                 let receiver = self.webhook.as_ref().ok_or("there is no webhook")?;
-                let posted = receiver.posted(self.posted).await;
+                let posted = receiver.request(self.posted).await;
                 self.posted += 1;
                 check(asked, &posted.json, &mut self.known)
             }
@@ -192,7 +192,7 @@ impl Stage {
         self.actors.get_mut(name).ok_or_else(|| format!("no client {name}"))
     }
 
-    async fn say(&mut self, client: &str, text: String) -> Result<(), String> {
+    async fn send_text(&mut self, client: &str, text: String) -> Result<(), String> {
         let actor = self.actor(client)?;
         actor.heard.push(format!("> {}", shortened(&text)));
         actor.socket.send(text).await
@@ -360,7 +360,7 @@ impl Actor {
 async fn answering(answer: String) -> Receiver {
     Receiver::start(move |_, _| {
         let answer = answer.clone();
-        async move { Reaction::body(answer) }
+        async move { HookResponse::body(answer) }
     })
     .await
 }
