@@ -1,4 +1,4 @@
-//! People chat through two nodes: what is sent on one reaches members on all, in order, once.
+//! Chat through two nodes: a message sent on one reaches the members on both, in order, once.
 
 use serde_json::{Value, json};
 
@@ -71,7 +71,7 @@ async fn the_sending_socket_gets_the_ack_and_the_users_others_the_message() {
 }
 
 #[tokio::test]
-async fn a_first_direct_message_finds_its_recipient() {
+async fn a_first_direct_message_reaches_its_recipient() {
     let nodes = pair_with(|node| node.set("OPEN_CONVERSATIONS", false)).await;
     let mut bob = Client::native(&nodes.two, "bob").await;
     let mut alice = Client::native(&nodes.one, "alice").await;
@@ -84,12 +84,12 @@ async fn a_first_direct_message_finds_its_recipient() {
 
     bob.send(&json!({"type": "send", "recipient_id": "alice", "content": "what?", "client_id": "2", "ref": 2})).await;
     let answer = bob.until("ack").await;
-    assert_eq!(answer["conversation_id"], ack["conversation_id"], "one conversation for the pair, whoever begins");
+    assert_eq!(answer["conversation_id"], ack["conversation_id"], "one conversation for the pair, in either order");
     assert_eq!(alice.until("message").await["content"], "what?");
 }
 
 #[tokio::test]
-async fn a_repeated_send_is_one_message_wherever_it_is_repeated() {
+async fn a_repeated_send_is_one_message_on_every_node_and_dialect() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     let mut again = Client::native(&nodes.two, "alice").await;
@@ -107,7 +107,7 @@ async fn a_repeated_send_is_one_message_wherever_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn resume_gives_exactly_what_was_missed() {
+async fn resume_delivers_exactly_the_missed_entries() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
@@ -119,7 +119,7 @@ async fn resume_gives_exactly_what_was_missed() {
         alice.send_text("team", &at.to_string()).await;
     }
     let mut first = 0;
-    // More than the cache holds, from the other node and from the same one; in rooms too.
+    // More than the cache holds, from each node; also in the rooms dialect.
     for node in [&nodes.two, &nodes.one] {
         let mut bob = Client::native(node, "bob").await;
         bob.send(&json!({"type": "join", "conversation_id": "team", "since_seq": joined, "ref": 1})).await;
@@ -249,7 +249,7 @@ async fn typing_reads_and_presence_reach_the_other_node() {
 }
 
 #[tokio::test]
-async fn a_return_within_the_grace_is_no_event() {
+async fn a_return_within_the_grace_sends_no_presence() {
     let nodes = pair_with(|node| node.set("PRESENCE_GRACE", "30s")).await;
     let mut alice = Client::rooms(&nodes.one, "team", "alice").await;
     let bob = Client::rooms(&nodes.two, "team", "bob").await;
@@ -283,7 +283,7 @@ async fn expiry_closes_and_refresh_extends() {
 }
 
 #[tokio::test]
-async fn joining_again_begins_anew_and_repeats_nothing() {
+async fn a_second_join_with_a_seq_continues_there_and_repeats_nothing() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
@@ -310,7 +310,7 @@ async fn joining_again_begins_anew_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn joining_again_without_a_seq_skips_nothing_and_repeats_nothing() {
+async fn a_second_join_without_a_seq_skips_and_repeats_nothing() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
@@ -326,7 +326,7 @@ async fn joining_again_without_a_seq_skips_nothing_and_repeats_nothing() {
     while has < last {
         let frame = bob.recv().await;
         match frame["type"].as_str() {
-            // Every entry up to `head` came before the answer, and every later one comes after it.
+            // Entries up to `head` come before the answer, later ones after it.
             Some("joined") => {
                 assert_eq!(frame["head"], has, "{frame}");
                 bob.send(&json!({"type": "join", "conversation_id": "team", "ref": "again"})).await;
@@ -342,7 +342,7 @@ async fn joining_again_without_a_seq_skips_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn an_automatic_join_and_one_that_was_asked_for_are_one() {
+async fn an_automatic_and_an_explicit_join_are_one() {
     let nodes = pair_with(|node| node.set("OPEN_CONVERSATIONS", false)).await;
     let owner = token("alice");
     for turn in 0..30 {

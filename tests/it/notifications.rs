@@ -1,4 +1,5 @@
-//! Members who are away are told that messages wait: a row a run, an entry in the inbox, and a signed request.
+//! Notifications of unread messages to members who are away: a row per run, an entry in the inbox, and a signed
+//! request.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,7 +12,7 @@ use crate::support::{
 
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";
 
-/// Redis, a database to look into, and a receiver that takes everything.
+/// Redis, a database that the test can read, and a webhook that accepts every request.
 struct World {
     redis: RedisServer,
     database: String,
@@ -37,7 +38,7 @@ impl World {
             .set("NOTIFICATION_WEBHOOK_SECRET", WEBHOOK_SECRET)
     }
 
-    /// A user's runs, oldest first: first and last seq, how many, and whether it was read.
+    /// Runs of a user, oldest first: first and last seq, count, and true if read.
     async fn runs(&self, user: &str) -> Vec<(i64, i64, i64, bool)> {
         let sql =
             "SELECT from_seq, last_seq, count, read_at IS NOT NULL FROM notifications WHERE user_id = $1 ORDER BY id";
@@ -45,7 +46,7 @@ impl World {
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
     }
 
-    /// Waits until a user's runs are these.
+    /// Waits until a user has exactly these runs.
     async fn until_runs(&self, user: &str, wanted: &[(i64, i64, i64, bool)]) {
         eventually(&format!("{user}'s runs to be {wanted:?}"), async || {
             (self.runs(user).await == wanted).then_some(())
@@ -69,7 +70,7 @@ fn seq(ack: &Value) -> i64 {
 }
 
 #[tokio::test]
-async fn who_is_away_has_one_notification_a_run_and_who_is_there_none() {
+async fn only_members_who_are_away_get_a_notification_and_one_per_run() {
     let world = World::new().await;
     let (one, two) = (world.node().start().await, world.node().start().await);
     let room = one.conversation(&token("alice"), &["bob", "carol"]).await;
@@ -80,7 +81,7 @@ async fn who_is_away_has_one_notification_a_run_and_who_is_there_none() {
     let ack = alice.send_text(&room, &"long ".repeat(100)).await;
     let first = seq(&ack);
     world.until_runs("bob", &[(first, first, 1, false)]).await;
-    // The run is open: more messages are counted, and nobody is told again.
+    // The run is open: it counts more messages, and no further request is sent.
     let second = seq(&alice.send_text(&room, "and more").await);
     world.until_runs("bob", &[(first, second, 2, false)]).await;
 
@@ -109,12 +110,12 @@ async fn who_is_away_has_one_notification_a_run_and_who_is_there_none() {
 
     carol.until_where(|frame| frame["content"] == "again").await;
     assert!(world.runs("carol").await.is_empty() && world.runs("alice").await.is_empty());
-    assert_eq!(world.receiver.count(), 2, "one a run");
+    assert_eq!(world.receiver.count(), 2, "one request per run");
     assert_eq!(one.metrics().await.get("switchboard_notifications_total"), Some(2.0));
 }
 
 #[tokio::test]
-async fn nobody_is_told_of_their_own_messages() {
+async fn no_user_is_notified_of_their_own_messages() {
     let world = World::new().await;
     let node = world.node().start().await;
     let room = node.conversation(&token("alice"), &["bob"]).await;
@@ -132,7 +133,7 @@ async fn nobody_is_told_of_their_own_messages() {
 }
 
 #[tokio::test]
-async fn every_page_of_a_large_conversation_is_told() {
+async fn every_member_of_a_large_conversation_is_notified() {
     let world = World::new().await;
     let node = world.node().start().await;
     let members: Vec<String> = (0..900).map(|at| format!("user-{at}")).collect();
@@ -155,7 +156,7 @@ async fn every_page_of_a_large_conversation_is_told() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_away_for_a_moment_is_told_again() {
+async fn a_webhook_that_fails_once_gets_the_request_again() {
     let receiver = Receiver::start(async |before, _| HookResponse::status(if before == 0 { 503 } else { 200 })).await;
     let world = World::with(receiver).await;
     let node = world.node().start().await;
@@ -173,7 +174,7 @@ async fn a_webhook_that_is_away_for_a_moment_is_told_again() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_for_the_webhook_is_dropped_and_counted() {
+async fn notifications_beyond_the_webhooks_queue_are_dropped_and_counted() {
     let receiver = Receiver::start(async |_, _: Arc<ReceivedRequest>| std::future::pending().await).await;
     let world = World::with(receiver).await;
     let node = world.node().set("NOTIFICATION_CONCURRENCY", 1).set("NOTIFICATION_QUEUE", 1).start().await;
@@ -185,16 +186,16 @@ async fn what_is_too_much_for_the_webhook_is_dropped_and_counted() {
     for member in members {
         world.until_runs(member, &[(first, first, 1, false)]).await;
     }
-    // One is under way, and one waits where the first was taken in time.
+    // One request is under way; a second one waits if the first had left the queue by then.
     let dropped = "switchboard_webhook_dropped_total{hook=\"notification\"}";
     let dropped = node.metric(dropped, |dropped| dropped >= 3.0).await;
     assert!(dropped <= 4.0, "{dropped}");
     assert_eq!(world.receiver.request(0).await.json["from_seq"], first);
-    assert_eq!(node.metrics().await.get("switchboard_notifications_total"), Some(5.0), "the rows stand");
+    assert_eq!(node.metrics().await.get("switchboard_notifications_total"), Some(5.0), "the rows are kept");
 }
 
 #[tokio::test]
-async fn what_the_store_could_not_take_is_told_when_it_is_back() {
+async fn notifications_that_the_store_refused_are_written_when_it_is_back() {
     let mut world = World::new().await;
     let proxy = Proxy::to(world.database.split(['@', '/']).nth(3).unwrap()).await;
     let direct = world.database.clone();
@@ -205,7 +206,7 @@ async fn what_the_store_could_not_take_is_told_when_it_is_back() {
     alice.join(&room).await;
     let first = seq(&alice.send_text(&room, "one").await);
     world.until_runs("bob", &[(first, first, 1, false)]).await;
-    // The next round begins later than this ack comes, and finds no store.
+    // The next round begins after this ack and finds no store.
     let second = seq(&alice.send_text(&room, "two").await);
     proxy.set(Link::Cut);
     node.metric("switchboard_degraded{part=\"store\"}", |down| down == 1.0).await;
@@ -215,7 +216,7 @@ async fn what_the_store_could_not_take_is_told_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn while_redis_is_down_who_is_elsewhere_is_told_and_hears_of_it_later() {
+async fn while_redis_is_down_users_of_the_other_node_are_notified() {
     let mut world = World::new().await;
     let (one, two) = (world.node().start().await, world.node().start().await);
     let room = one.conversation(&token("alice"), &["bob", "carol"]).await;
@@ -226,7 +227,7 @@ async fn while_redis_is_down_who_is_elsewhere_is_told_and_hears_of_it_later() {
     world.redis.kill().await;
     one.metric("switchboard_degraded{part=\"redis\"}", |down| down == 1.0).await;
     let first = seq(&alice.send_text(&room, "are you there?").await);
-    // One node can't know that bob is on the other.
+    // The sender's node can't know that bob is connected to the other one.
     world.until_runs("bob", &[(first, first, 1, false)]).await;
     assert!(world.runs("carol").await.is_empty());
     world.redis.restart().await;
@@ -235,7 +236,7 @@ async fn while_redis_is_down_who_is_elsewhere_is_told_and_hears_of_it_later() {
 }
 
 #[tokio::test]
-async fn a_node_on_its_own_tells_too() {
+async fn a_node_without_redis_notifies_too() {
     let receiver = Receiver::start(async |_, _| HookResponse::status(200)).await;
     let node = Node::dev().set("NOTIFICATION_WEBHOOK_URL", receiver.url()).start().await;
     node.logged("NOTIFICATION_WEBHOOK_URL is set without NOTIFICATION_WEBHOOK_SECRET").await;
