@@ -165,7 +165,11 @@ async fn health_probes_and_metrics_need_no_token() {
         assert_eq!(node.request(Method::HEAD, path, None, None).await.status, 200);
         assert_eq!(node.admin_get(path).await.status, 200);
     }
-    assert_eq!(node.request(Method::GET, "/metrics", None, None).await.status, 404, "the clients' address has no /metrics");
+    assert_eq!(
+        node.request(Method::GET, "/metrics", None, None).await.status,
+        404,
+        "the clients' address has no /metrics"
+    );
     let _alice = Client::native(&node, "alice").await;
     assert_eq!(node.metrics().await.get(r#"switchboard_connections{dialect="native"}"#), Some(1.0));
     assert!(node.metrics().await.0.contains("switchboard_build_info{"));

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio_postgres::Client as Sql;
 
 use crate::support::{
-    Client, Link, Node, NodeBuilder, ReceivedRequest, Postgres, Proxy, HookResponse, Receiver, RedisServer, eventually, token,
+    Client, HookResponse, Link, Node, NodeBuilder, Postgres, Proxy, ReceivedRequest, Receiver, RedisServer, eventually,
+    token,
 };
 
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";

@@ -122,7 +122,7 @@ async fn a_silent_redis_delays_sends_once() {
         assert_eq!(node.backplane.admit(&user("alice"), 100).await, Admission::Admitted);
     }
     let delay = started.elapsed();
-    assert!(delay < Duration::from_millis(1_200), "one delay, not one each: {delay:?}");
+    assert!(delay < Duration::from_millis(1_200), "one delay for all, not one each: {delay:?}");
     node.redis_is(Link::Down).await;
     assert!(started.elapsed() < Duration::from_secs(2), "noticed within 2 s: {:?}", started.elapsed());
     redis.thaw();

@@ -89,7 +89,12 @@ async fn nodes_get_the_clients_own_address() {
     let nginx = Nginx::tls(&pair.nodes()).start().await;
     // openssl can't choose its source address.
     let way = nginx.from("127.0.0.1").await;
-    connect_with_forwarded_for(way.address(), &format!("/v1/ws?token={}", crate::support::token("alice")), "203.0.113.66").await;
+    connect_with_forwarded_for(
+        way.address(),
+        &format!("/v1/ws?token={}", crate::support::token("alice")),
+        "203.0.113.66",
+    )
+    .await;
     assert_eq!(logged_address_of(&pair, "alice").await, "127.0.0.1");
 }
 

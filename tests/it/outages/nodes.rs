@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::{
     answer_blocker::AnswerBlocker,
-    scene::{TEAM, assert_read, node_with_short_times, listener, presence, remaining_frames, until_offline, until_status},
+    scene::{
+        TEAM, assert_read, listener, node_with_short_times, presence, remaining_frames, until_offline, until_status,
+    },
 };
 use crate::support::{Client, Link, NodeBuilder, Postgres, Proxy, RedisServer, Signal, eventually};
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer_blocker::AnswerBlocker,
-    scene::{TEAM, assert_read, node_with_short_times, listener, status, until_offline, until_status},
+    scene::{TEAM, assert_read, listener, node_with_short_times, status, until_offline, until_status},
 };
 use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventually};
 

@@ -11,7 +11,10 @@ use tokio::task::JoinSet;
 
 use super::{
     answer_blocker::AnswerBlocker,
-    scene::{Sent, TEAM, assert_read, node_with_short_times, listener, presence, remaining_frames, send_messages, status, until_offline, until_status},
+    scene::{
+        Sent, TEAM, assert_read, listener, node_with_short_times, presence, remaining_frames, send_messages, status,
+        until_offline, until_status,
+    },
 };
 use crate::support::{Client, Node, Postgres, RedisServer, eventually};
 

@@ -1,9 +1,9 @@
-//! A database that an older version filled keeps what it holds, and has what is new.
+//! A database filled by an older version keeps its content and gets the new columns and tables.
 
 use super::*;
 
-/// What the first version's own functions leave: 250 messages, the last ten of them replies to the first, an edit, a
-/// deletion, and a run of notifications for bob.
+/// Content as the first version's own functions write it: 250 messages, the last ten of them replies to the first, an
+/// edit, a deletion, and a run of notifications for bob.
 const FILL_POSTGRES: &str = "
     SELECT create_conversation('room', 0::smallint, 'Old', NULL, false, NULL, 'alice', ARRAY['alice', 'bob']);
     SELECT append_messages(array_agg('room'::text), array_agg('alice'::text), array_agg('Alice'::text),
@@ -43,7 +43,7 @@ async fn the_first_version_migrates_on_postgres() {
     let target = refinery::Target::Version(1);
     first::migrations::runner().set_target(target).run_async(&mut client).await.unwrap();
     client.batch_execute(FILL_POSTGRES).await.unwrap();
-    migrates(Arc::new(unmigrated(&url).await)).await;
+    assert_migrated(Arc::new(unmigrated(&url).await)).await;
 }
 
 #[tokio::test]
@@ -57,10 +57,10 @@ async fn the_first_version_migrates_on_sqlite() {
     first::migrations::runner().set_target(refinery::Target::Version(1)).run(&mut database).unwrap();
     database.execute_batch(FILL_SQLITE).unwrap();
     drop(database);
-    migrates(Arc::new(Sqlite::open(&path, Arc::new(Metrics::new().unwrap())).unwrap())).await;
+    assert_migrated(Arc::new(Sqlite::open(&path, Arc::new(Metrics::new().unwrap())).unwrap())).await;
 }
 
-async fn migrates(store: Arc<dyn Store>) {
+async fn assert_migrated(store: Arc<dyn Store>) {
     assert!(store.migrate().await.unwrap() >= 2);
     let (room, alice, bob) = (room("room"), user("alice"), user("bob"));
     let find = async |words: &str| -> Vec<Seq> {
@@ -85,7 +85,7 @@ async fn migrates(store: Arc<dyn Store>) {
     assert!(store.archive(&room, &alice, true).await.unwrap());
 
     let notice = Waiting { first: reply, last: reply };
-    assert_eq!(store.notify(&room, notice, std::slice::from_ref(&bob)).await.unwrap(), [], "the old run goes on");
+    assert_eq!(store.notify(&room, notice, std::slice::from_ref(&bob)).await.unwrap(), [], "the old run continues");
     let runs = store.notifications(&bob, 10, 0).await.unwrap();
     assert_eq!((runs.len(), runs[0].from_seq, runs[0].count), (1, 250, 2));
     store.mark(&room, &bob, reply, reply).await.unwrap();
