@@ -36,7 +36,7 @@ fn setting(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make torture"]
-async fn every_rule_holds_under_torture() {
+async fn everything_holds_under_torture() {
     let seed = setting("TORTURE_SEED").unwrap_or_else(rand::random);
     let seconds = setting("TORTURE_SECONDS").unwrap_or(90);
     let run = run::Run::drawn(seed, Duration::from_secs(seconds));
