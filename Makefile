@@ -1,4 +1,4 @@
-# Everything a contributor runs. `make` alone lists it.
+# All commands for contributors. `make` alone lists them.
 
 export CARGO_TERM_COLOR ?= auto
 CARGO := cargo
@@ -7,16 +7,16 @@ BENCH ?=
 .DEFAULT_GOAL := help
 .PHONY: help run setup check fmt lint doc unit test tests conformance torture deploy image bench
 
-help: ## List what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Build a release and start `switchboard dev`: needs Rust and a C compiler, nothing else
+run: ## Build a release and start `switchboard dev` (needs only Rust and a C compiler)
 	$(CARGO) run --release --locked -- dev
 
-setup: ## Install what the tests need and is lacking (Debian, Ubuntu), or say what it is
+setup: ## Install missing tools and servers of the tests (Debian, Ubuntu), or list them
 	scripts/setup.sh
 
-check: fmt lint doc unit ## Format, lints, documentation, unit tests: quick, needs no server
+check: fmt lint doc unit ## Format, lints, documentation, unit tests (quick, without servers)
 
 fmt:
 	$(CARGO) fmt --check
@@ -31,7 +31,7 @@ doc:
 unit:
 	$(CARGO) test --locked --lib
 
-test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance, torture, deployment
+test: ## Everything that CI runs: setup, format, lints, documentation, every test, conformance, torture, deployment
 	@scripts/test.sh
 
 tests:
@@ -40,7 +40,7 @@ tests:
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh
 
-torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, TORTURE_SEED=random); then broken ones, to be caught
+torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, TORTURE_SEED=random); then with defects that must be caught
 	$(CARGO) test --locked --test torture -- --ignored --nocapture everything_holds
 	$(CARGO) test --locked --features faults --test torture -- --ignored --nocapture caught
 
@@ -48,7 +48,7 @@ deploy: ## Check the image, compose.yaml, the chart and the alerts
 	scripts/tools.sh
 	target/tools/python/bin/pytest -q -rfEs tests/deploy
 
-image: ## Build the image as the Dockerfile says, from this machine's Rust, and start it (slow: a release build)
+image: ## Build the whole Dockerfile with this machine's Rust and start the image (slow: a release build)
 	scripts/tools.sh
 	IMAGE_TEST=1 target/tools/python/bin/pytest -q -rfEs -s tests/deploy/test_image.py
 

