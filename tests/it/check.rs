@@ -17,11 +17,11 @@ async fn check(redis: &str, database: &str) -> (String, i32) {
 
 /// Expects exactly these faults.
 async fn expect_faults(redis: &str, database: &str, faults: &[Fault]) {
-    let (said, code) = check(redis, database).await;
-    let found: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.name()).filter(|name| said.contains(name)).collect();
-    assert_eq!(found, faults.iter().map(|fault| fault.name()).collect(), "{said}");
+    let (output, code) = check(redis, database).await;
+    let found: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.name()).filter(|name| output.contains(name)).collect();
+    assert_eq!(found, faults.iter().map(|fault| fault.name()).collect(), "{output}");
     let grave = faults.iter().any(|fault| fault.is_grave());
-    assert_eq!(code, i32::from(grave), "{said}");
+    assert_eq!(code, i32::from(grave), "{output}");
 }
 
 fn address(url: &str) -> String {
@@ -64,8 +64,8 @@ async fn faults_of_redis_are_named() {
     let _: String = redis.command(&["ACL", "SETUSER", "mute", "on", ">word", "~*", "&*", "+@all", "-publish"]).await;
     expect_faults(&url.replace("redis://", "redis://mute:word@"), &database, &[Fault::RedisDeniesAccess]).await;
     expect_faults(&url.replace("redis://", "redis://mute:planted@"), &database, &[Fault::RedisDeniesAccess]).await;
-    let (said, _) = check(&url.replace("redis://", "redis://mute:planted@"), &database).await;
-    assert!(!said.contains("planted"), "{said}");
+    let (output, _) = check(&url.replace("redis://", "redis://mute:planted@"), &database).await;
+    assert!(!output.contains("planted"), "{output}");
 
     let proxy = Proxy::to(address(&url)).await;
     proxy.set(Link::Frozen);

@@ -126,10 +126,10 @@ async fn every_acked_message_arrives_before_the_close() {
             assert_eq!(code, 1012);
             break;
         }
-        let told: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
-        assert!(!advised, "no frame between the advice and the close: {told}");
-        advised = told["type"] == "restart";
-        got.extend(told["seq"].as_i64().filter(|_| told["type"] == "message"));
+        let value: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+        assert!(!advised, "no frame between the advice and the close: {value}");
+        advised = value["type"] == "restart";
+        got.extend(value["seq"].as_i64().filter(|_| value["type"] == "message"));
     }
     assert!(advised);
     assert!(got.starts_with(&acked), "{} of {} came", got.len(), acked.len());

@@ -27,14 +27,14 @@ mod tests {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let environment = [("REDIS_URL", &*redis.url()), ("DATABASE_URL", &*database), ("JWT_SECRET", SECRET)];
-        let (code, said) = switchboard(&["migrate"], &environment);
-        assert_eq!(code, Some(0), "{said}");
-        let (code, said) = switchboard(&["check"], &environment);
-        assert_eq!(code, Some(0), "{said}");
-        assert!(!said.contains(SECRET), "{said}");
+        let (code, output) = switchboard(&["migrate"], &environment);
+        assert_eq!(code, Some(0), "{output}");
+        let (code, output) = switchboard(&["check"], &environment);
+        assert_eq!(code, Some(0), "{output}");
+        assert!(!output.contains(SECRET), "{output}");
         let dead = [("REDIS_URL", "redis://127.0.0.1:1"), ("DATABASE_URL", &*database), ("JWT_SECRET", SECRET)];
-        let (code, said) = switchboard(&["check"], &dead);
-        assert_eq!(code, Some(1), "{said}");
+        let (code, output) = switchboard(&["check"], &dead);
+        assert_eq!(code, Some(1), "{output}");
     }
 
     #[tokio::test]

@@ -346,10 +346,10 @@ fn settled(evidence: &Evidence) -> Vec<Violation> {
 
 /// The users shown online are those with a socket.
 fn presence_is_true(evidence: &Evidence) -> Vec<Violation> {
-    let wrong = evidence.presence.iter().filter(|presence| presence.said != presence.live);
-    let violation = |Presence { place, said, live }: &Presence| {
-        let ghosts: Vec<_> = said.difference(live).collect();
-        let missing: Vec<_> = live.difference(said).collect();
+    let wrong = evidence.presence.iter().filter(|presence| presence.reported != presence.live);
+    let violation = |Presence { place, reported, live }: &Presence| {
+        let ghosts: Vec<_> = reported.difference(live).collect();
+        let missing: Vec<_> = live.difference(reported).collect();
         violation(Rule::PresenceIsTrue, format!("{place}: ghosts {ghosts:?}, missing {missing:?}"), [])
     };
     wrong.map(violation).collect()

@@ -27,7 +27,7 @@ impl Case {
     }
 
     /// A case in which Alice's message `id` is sent and acked, and Bob gets it.
-    fn said(seq: i64, id: &str) -> Self {
+    fn with_message(seq: i64, id: &str) -> Self {
         let mut case = Self::new();
         case.invoke(id).stored(seq, id).ok(seq, id).deliver(BOB, seq, id);
         case
@@ -99,10 +99,10 @@ impl Case {
 
 #[test]
 fn acked_means_stored() {
-    Case::said(1, "a1").is_well();
+    Case::with_message(1, "a1").is_well();
     let mut lost = Case::new();
     lost.invoke("a1").ok(1, "a1").breaks(&[Rule::AckedIsStored]);
-    let mut elsewhere = Case::said(1, "a1");
+    let mut elsewhere = Case::with_message(1, "a1");
     elsewhere.invoke("a2").ok(1, "a2").breaks(&[Rule::AckedIsStored, Rule::AcksInOrder]);
 }
 
@@ -124,25 +124,25 @@ fn refused_means_never() {
 
 #[test]
 fn seqs_are_contiguous() {
-    let mut gap = Case::said(1, "a1");
+    let mut gap = Case::with_message(1, "a1");
     gap.close(ALICE).close(BOB).invoke("a3").stored(3, "a3").ok(3, "a3").breaks(&[Rule::SeqsHaveNoGap]);
-    let mut headless = Case::said(1, "a1");
+    let mut headless = Case::with_message(1, "a1");
     headless.0.store.get_mut("team").unwrap().head = 0;
     headless.breaks(&[Rule::SeqsHaveNoGap]);
 }
 
 #[test]
 fn an_operation_is_stored_once() {
-    let mut twice = Case::said(1, "a1");
+    let mut twice = Case::with_message(1, "a1");
     twice.stored(2, "a1").deliver(BOB, 2, "a1").breaks(&[Rule::StoredOnce]);
-    let mut invented = Case::said(1, "a1");
+    let mut invented = Case::with_message(1, "a1");
     invented.stored(2, "a2").deliver(BOB, 2, "a2").deliver(ALICE, 2, "a2").breaks(&[Rule::StoredOnce]);
 }
 
 #[test]
 fn deliveries_are_strictly_plus_one() {
     let two = || {
-        let mut case = Case::said(1, "a1");
+        let mut case = Case::with_message(1, "a1");
         case.invoke("a2").stored(2, "a2").ok(2, "a2");
         case
     };
@@ -156,23 +156,23 @@ fn deliveries_are_strictly_plus_one() {
 
 #[test]
 fn a_resume_continues_after_the_seq_that_was_asked_for() {
-    let mut resumed = Case::said(1, "a1");
+    let mut resumed = Case::with_message(1, "a1");
     resumed.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(1), 1, false);
     resumed.breaks(&[Rule::DeliveredByOne]);
     let resynced = |since| {
-        let mut case = Case::said(1, "a1");
+        let mut case = Case::with_message(1, "a1");
         case.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(since), 2, true);
         case
     };
     resynced(7).is_well();
     resynced(1).breaks(&[Rule::DeliveredByOne]);
-    let mut elsewhere = Case::said(1, "a1");
+    let mut elsewhere = Case::with_message(1, "a1");
     elsewhere.close(BOB).resume(BOB, 2, Some(0), 1, false).breaks(&[Rule::DeliveredByOne]);
 }
 
 #[test]
 fn only_the_sending_connection_gets_no_copy() {
-    let mut moved = Case::said(1, "a1");
+    let mut moved = Case::with_message(1, "a1");
     moved.close(ALICE).resume(ALICE, 2, Some(0), 0, false).breaks(&[Rule::DeliveredByOne]);
     let mut retried = Case::new();
     retried.invoke("a1").unknown("a1").invoke("a1").stored(1, "a1").duplicate(1, "a1").deliver(BOB, 1, "a1");
@@ -231,10 +231,10 @@ fn every_operation_ends() {
 
 #[test]
 fn online_users_are_those_with_a_socket() {
-    let says = |said: &[&str], live: &[&str]| {
+    let says = |reported: &[&str], live: &[&str]| {
         let set = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect();
-        let mut case = Case::said(1, "a1");
-        case.0.presence.push(Presence { place: "node 0".into(), said: set(said), live: set(live) });
+        let mut case = Case::with_message(1, "a1");
+        case.0.presence.push(Presence { place: "node 0".into(), reported: set(reported), live: set(live) });
         case
     };
     says(&["alice", "bob"], &["alice", "bob"]).is_well();
@@ -245,7 +245,7 @@ fn online_users_are_those_with_a_socket() {
 #[test]
 fn figures_return_to_their_former_values() {
     let grows = |after| {
-        let mut case = Case::said(1, "a1");
+        let mut case = Case::with_message(1, "a1");
         case.0.figures.push(Figure { name: "keys".into(), before: 10, after, slack: 2 });
         case
     };
@@ -255,7 +255,7 @@ fn figures_return_to_their_former_values() {
 
 #[test]
 fn nodes_and_servers_recover() {
-    let mut case = Case::said(1, "a1");
+    let mut case = Case::with_message(1, "a1");
     case.0.lost.push("node 1 was asked to end, and did so with 1".into());
     case.breaks(&[Rule::EverythingComesBack]);
 }

@@ -146,23 +146,23 @@ impl Cluster {
     pub async fn conversation(&self, users: &[Name]) -> Name {
         let others: Vec<&str> = users[1..].iter().map(|user| &**user).collect();
         let body = json!({ "name": "torture", "is_group": others.len() > 1, "participant_ids": others });
-        let place = self.places[0].lock().await;
-        let node = place.node.as_ref().expect("node 0 runs");
+        let slot = self.places[0].lock().await;
+        let node = slot.node.as_ref().expect("node 0 runs");
         let made = node.post("/api/chat/conversations", &token(&users[0]), &body).await;
         made.json["id"].as_str().unwrap_or_else(|| panic!("no conversation: {}", made.text)).into()
     }
 
     /// Starts a node that is down, and retries as a supervisor does.
     pub async fn start_node(&self, number: usize) {
-        let mut place = self.places[number].lock().await;
+        let mut slot = self.places[number].lock().await;
         loop {
-            match place.builder.clone().try_start().await {
+            match slot.builder.clone().try_start().await {
                 Ok(node) => {
-                    place.node = Some(node);
+                    slot.node = Some(node);
                     return;
                 }
                 Err((status, log)) => {
-                    place.logs.push(format!("ended while starting, {status}\n{log}"));
+                    slot.logs.push(format!("ended while starting, {status}\n{log}"));
                     sleep(Duration::from_millis(200)).await;
                 }
             }
@@ -171,17 +171,17 @@ impl Cluster {
 
     /// Kills a node with SIGKILL.
     pub async fn kill_node(&self, number: usize) {
-        let mut place = self.places[number].lock().await;
-        if let Some(node) = place.node.take() {
+        let mut slot = self.places[number].lock().await;
+        if let Some(node) = slot.node.take() {
             node.kill().await;
-            place.logs.extend(node.log());
+            slot.logs.extend(node.log());
         }
     }
 
     /// Sends SIGTERM to a node and waits for its end. `Err` if that took too long or the exit code is not 0.
     pub async fn end_node(&self, number: usize) -> Result<(), String> {
-        let mut place = self.places[number].lock().await;
-        let Some(node) = place.node.take() else { return Ok(()) };
+        let mut slot = self.places[number].lock().await;
+        let Some(node) = slot.node.take() else { return Ok(()) };
         node.signal(Signal::Terminate);
         let gone = async {
             while std::path::Path::new(&format!("/proc/{}", node.pid())).exists() {
@@ -193,7 +193,7 @@ impl Cluster {
         if ended.is_err() {
             node.kill().await;
         }
-        place.logs.extend(node.log());
+        slot.logs.extend(node.log());
         match ended {
             Ok(0) => Ok(()),
             Ok(code) => Err(format!("node {number} got SIGTERM and exited with {code}")),

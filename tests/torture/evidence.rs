@@ -45,7 +45,7 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Presence {
     pub place: String,
-    pub said: BTreeSet<Name>,
+    pub reported: BTreeSet<Name>,
     pub live: BTreeSet<Name>,
 }
 

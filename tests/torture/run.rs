@@ -163,7 +163,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
         evidence.lost.push(format!("not every node is healthy {:?} after the last fault", run.quiet));
     }
     crowd.settle(&cluster, run.quiet).await;
-    let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.said == one.live);
+    let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.reported == one.live);
     until(run.quiet, is_true).await;
     evidence.presence = presence(&cluster, &crowd).await;
     evidence.history = recorder.history();
@@ -235,19 +235,19 @@ async fn presence(cluster: &Cluster, crowd: &Crowd) -> Vec<Presence> {
         registered.extend(lines.map(|lines| counted((user, &lines.lines().count()))));
     }
     let mut all = vec![
-        Presence { place: "ws:online_users".into(), said: names(online), live: live.clone() },
-        Presence { place: "ws:conns:*".into(), said: registered, live: sockets.iter().map(counted).collect() },
+        Presence { place: "ws:online_users".into(), reported: names(online), live: live.clone() },
+        Presence { place: "ws:conns:*".into(), reported: registered, live: sockets.iter().map(counted).collect() },
     ];
     for node in 0..NODES {
         let list = cluster.ask(node, "/api/websocket/users/online?limit=100").await.unwrap_or_default();
-        let said = names(list["users"].as_array().into_iter().flatten().filter_map(|user| user.as_str()));
-        all.push(Presence { place: format!("node {node}, all"), said, live: live.clone() });
-        let mut said = BTreeSet::new();
+        let reported = names(list["users"].as_array().into_iter().flatten().filter_map(|user| user.as_str()));
+        all.push(Presence { place: format!("node {node}, all"), reported, live: live.clone() });
+        let mut reported = BTreeSet::new();
         for user in &users {
             let answer = cluster.ask(node, &format!("/api/websocket/users/{user}/online")).await.unwrap_or_default();
-            said.extend((answer["online"] == true).then(|| user.clone()));
+            reported.extend((answer["online"] == true).then(|| user.clone()));
         }
-        all.push(Presence { place: format!("node {node}, one by one"), said, live: live.clone() });
+        all.push(Presence { place: format!("node {node}, one by one"), reported, live: live.clone() });
     }
     all
 }

@@ -110,7 +110,7 @@ async fn the_cache_serves_only_contiguous_entries() {
     assert_eq!(recent(60).await, None, "61 is missing");
     assert_eq!(recent(61).await, Some(vec![62, 63]));
     node.backplane.publish(vec![message("room", 61)]);
-    node.until("healed", cached(61)).await;
+    node.until("the cached entry", cached(61)).await;
     assert_eq!(recent(60).await, Some(vec![61, 62, 63]), "a late entry is still cached");
     let ttl: i64 = redis.query(&["TTL", "room_messages:room"]).await;
     assert!((1..=600).contains(&ttl));

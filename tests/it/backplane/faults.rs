@@ -24,8 +24,8 @@ async fn pair(redis: &Server) -> (Node, Node, switchboard::model::ConnectionId) 
 
 /// Checks publishing and presence between the two nodes.
 async fn assert_works(one: &mut Node, other: &mut Node, seq: i64) {
-    other.until("registered anew", || async { other.online("bob").await }).await;
-    other.until("listening anew", || async { other.backplane.audience(&room("room")).await.len() == 1 }).await;
+    other.until("bob is registered again", || async { other.online("bob").await }).await;
+    other.until("bob listens again", || async { other.backplane.audience(&room("room")).await.len() == 1 }).await;
     assert_eq!(other.backplane.connections_of(&super::node::user("bob")).await.len(), 1);
     other.backplane.publish(vec![message("room", seq)]);
     assert_eq!(seqs(&one.events().await), [seq]);

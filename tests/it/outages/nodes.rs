@@ -80,18 +80,18 @@ async fn a_killed_node_leaves_no_ghost_online() {
     two.kill().await;
     let killed = Instant::now();
     for watcher in &mut watchers {
-        let mut told = Vec::new();
-        while presence(&told).iter().filter(|(_, online)| !online).count() < 3 {
-            told.push(watcher.recv().await);
+        let mut received = Vec::new();
+        while presence(&received).iter().filter(|(_, online)| !online).count() < 3 {
+            received.push(watcher.recv().await);
         }
         eprintln!("killed: `offline` after {:?}", killed.elapsed());
         assert!(killed.elapsed() < LEASE * 2 + Duration::from_secs(1), "`offline` after {:?}", killed.elapsed());
         cluster.settled(2).await;
-        told.extend(remaining_frames(watcher).await);
+        received.extend(remaining_frames(watcher).await);
         for user in ["ann", "ben", "cid"] {
-            assert_eq!(reports_of(user, &told), [true, false], "{user}, each once");
+            assert_eq!(reports_of(user, &received), [true, false], "{user}, each once");
         }
-        assert!(!reports_of("both", &told).contains(&false), "a user connected elsewhere stays online");
+        assert!(!reports_of("both", &received).contains(&false), "a user connected elsewhere stays online");
     }
     assert_eq!(cluster.online().await, ["both", "walt", "xena"]);
     assert_eq!(cluster.connections("both").await, 1);
@@ -110,18 +110,18 @@ async fn a_node_frozen_past_its_lease_registers_again_and_erases_no_user() {
     // continues.
     drop(mallory);
     let _mallory = listener(&one, "mallory").await;
-    let mut told = Vec::new();
-    while !["eve", "nina"].iter().all(|user| reports_of(user, &told).contains(&false)) {
-        told.push(walt.recv().await);
+    let mut received = Vec::new();
+    while !["eve", "nina"].iter().all(|user| reports_of(user, &received).contains(&false)) {
+        received.push(walt.recv().await);
     }
     // Nina connects to the other node once all listeners were told that she left; her first socket is still open.
     let nina_again = listener(&one, "nina").await;
-    told.extend(until_online(&mut walt, "nina").await);
+    received.extend(until_online(&mut walt, "nina").await);
     let missed = walt.send_text(TEAM, "while you were frozen").await["seq"].as_i64().unwrap();
 
     two.signal(Signal::Continue);
     let thawed = Instant::now();
-    told.extend(until_online(&mut walt, "eve").await);
+    received.extend(until_online(&mut walt, "eve").await);
     eprintln!("frozen: `online` after {:?}", thawed.elapsed());
     assert!(thawed.elapsed() < Duration::from_secs(5), "back after {:?}", thawed.elapsed());
     assert_read(&mut eve, &[(missed, "while you were frozen".to_owned())].into()).await;
@@ -134,10 +134,10 @@ async fn a_node_frozen_past_its_lease_registers_again_and_erases_no_user() {
     // One of Nina's two sockets ends; she stays online by the one on the frozen node.
     nina_again.close().await;
     cluster.settled(2).await;
-    told.extend(remaining_frames(&mut walt).await);
-    assert_eq!(reports_of("eve", &told), [false, true]);
-    assert_eq!(reports_of("nina", &told), [false, true]);
-    assert!(!reports_of("mallory", &told).contains(&false), "never gone: {:?}", presence(&told));
+    received.extend(remaining_frames(&mut walt).await);
+    assert_eq!(reports_of("eve", &received), [false, true]);
+    assert_eq!(reports_of("nina", &received), [false, true]);
+    assert!(!reports_of("mallory", &received).contains(&false), "never gone: {:?}", presence(&received));
     assert_eq!(cluster.online().await, ["eve", "mallory", "nina", "walt"]);
     assert_eq!(two.metrics().await.get("switchboard_lease_losses_total"), Some(1.0));
     nina.close().await;
@@ -197,11 +197,12 @@ async fn a_return_within_the_grace_is_not_reported() {
     }
     bob.close().await;
     for watcher in &mut watchers {
-        let mut told = until_offline(watcher, "bob").await;
+        let mut received = until_offline(watcher, "bob").await;
         cluster.settled(2).await;
-        told.extend(remaining_frames(watcher).await);
-        assert_eq!(reports_of("bob", &told), [true, false], "once on each node");
-        let moves = told.iter().filter(|frame| frame["user_id"] == "bob").filter_map(|frame| frame["type"].as_str());
+        received.extend(remaining_frames(watcher).await);
+        assert_eq!(reports_of("bob", &received), [true, false], "once on each node");
+        let moves =
+            received.iter().filter(|frame| frame["user_id"] == "bob").filter_map(|frame| frame["type"].as_str());
         let moves: Vec<_> = moves.filter(|kind| ["user_joined", "user_left"].contains(kind)).collect();
         assert_eq!(moves, ["user_joined", "user_left"]);
     }
@@ -218,13 +219,13 @@ async fn a_departure_outlives_its_node() {
     eventually("the disconnect in Redis", || async { (cluster.connections("bob").await == 0).then_some(()) }).await;
     two.kill().await;
     let killed = Instant::now();
-    let mut told = until_offline(&mut walt, "bob").await;
+    let mut received = until_offline(&mut walt, "bob").await;
     assert!(killed.elapsed() < Duration::from_secs(4), "when the grace is over, not the lease: {:?}", killed.elapsed());
-    told.extend(until_offline(&mut walt, "ann").await);
+    received.extend(until_offline(&mut walt, "ann").await);
     assert!(killed.elapsed() > Duration::from_secs(4), "when the lease is over: {:?}", killed.elapsed());
     cluster.settled(1).await;
-    told.extend(remaining_frames(&mut walt).await);
-    assert_eq!((reports_of("bob", &told), reports_of("ann", &told)), (vec![true, false], vec![true, false]));
+    received.extend(remaining_frames(&mut walt).await);
+    assert_eq!((reports_of("bob", &received), reports_of("ann", &received)), (vec![true, false], vec![true, false]));
     assert_eq!(cluster.online().await, ["walt"]);
 }
 

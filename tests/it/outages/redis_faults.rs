@@ -172,14 +172,14 @@ impl Pair {
         let mut connection = self.redis.connection().await;
         for view in ["ws:online_users", "ws:room_users:team"] {
             let mut shown: Vec<String> = Vec::new();
-            let told = tokio::time::timeout(RECOVERED_WITHIN, async {
+            let consistent = tokio::time::timeout(RECOVERED_WITHIN, async {
                 while shown != users {
                     shown = redis::cmd("SMEMBERS").arg(view).query_async(&mut connection).await.unwrap();
                     shown.sort();
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             });
-            assert!(told.await.is_ok(), "{view} shows {shown:?} instead of {users:?}");
+            assert!(consistent.await.is_ok(), "{view} shows {shown:?} instead of {users:?}");
         }
         for user in users {
             let mut ask = redis::cmd("HGET");
@@ -233,19 +233,19 @@ async fn endure(fault: Fault) {
         let came = Instant::now();
         let newcomers = pair.listeners(["gina", "henry"]).await;
         let newcomer = came.elapsed();
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         for (watcher, leaver) in watchers.iter_mut().zip(["erin", "frank"]) {
-            told.push(until_offline(watcher, leaver).await);
+            received.push(until_offline(watcher, leaver).await);
         }
         fault.end_fault(&mut pair.redis).await;
         let mended = Instant::now();
         pair.healthy().await;
         let healthy = mended.elapsed();
         stop.store(true, Ordering::Release);
-        (noticed, newcomer, healthy, newcomers, told)
+        (noticed, newcomer, healthy, newcomers, received)
     };
     let during = async { tokio::join!(send_messages(&mut alice, 30, &stop), send_messages(&mut dave, 30, &stop)) };
-    let (during, (noticed, newcomer, healthy, _newcomers, told)) = tokio::join!(during, outage);
+    let (during, (noticed, newcomer, healthy, _newcomers, received)) = tokio::join!(during, outage);
     let during = <[Sent; 2]>::from(during);
     let figures = Figures {
         noticed,
@@ -264,15 +264,15 @@ async fn endure(fault: Fault) {
         assert_read(reader, &acked).await;
     }
     pair.until_consistent(&["alice", "bob", "carol", "dave", "gina", "henry", "wade", "xena"]).await;
-    for (watcher, mut told) in watchers.iter_mut().zip(told) {
+    for (watcher, mut received) in watchers.iter_mut().zip(received) {
         for leaver in ["erin", "frank"] {
-            if !presence(&told).contains(&(leaver.to_owned(), false)) {
-                told.extend(until_offline(watcher, leaver).await);
+            if !presence(&received).contains(&(leaver.to_owned(), false)) {
+                received.extend(until_offline(watcher, leaver).await);
             }
         }
-        told.extend(remaining_frames(watcher).await);
-        let gone = presence(&told).into_iter().filter(|(_, online)| !online);
-        assert_eq!(gone.count(), 2, "{fault:?}: each reported once, on both nodes: {:?}", presence(&told));
+        received.extend(remaining_frames(watcher).await);
+        let gone = presence(&received).into_iter().filter(|(_, online)| !online);
+        assert_eq!(gone.count(), 2, "{fault:?}: each reported once, on both nodes: {:?}", presence(&received));
     }
 }
 

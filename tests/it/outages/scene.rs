@@ -92,8 +92,8 @@ pub(crate) async fn send_messages(speaker: &mut Client, least: usize, stop: &Ato
 
 /// Presence reports in these frames.
 pub(crate) fn presence(frames: &[Value]) -> Vec<(String, bool)> {
-    let told = frames.iter().filter(|frame| frame["type"] == "presence");
-    told.map(|frame| (frame["user_id"].as_str().unwrap().to_owned(), frame["online"].as_bool().unwrap())).collect()
+    let reports = frames.iter().filter(|frame| frame["type"] == "presence");
+    reports.map(|frame| (frame["user_id"].as_str().unwrap().to_owned(), frame["online"].as_bool().unwrap())).collect()
 }
 
 /// Returns all frames up to the one that reports the user offline.

@@ -173,7 +173,7 @@ fn act(first: &str, rest: &str) -> Result<Act, String> {
             let (words, answer) = rest.split_once(" → ").ok_or("redis COMMAND → JSON")?;
             Ok(Act::Redis { words: words.split_whitespace().map(Into::into).collect(), answer: json(answer)? })
         }
-        ("store", "breaks" | "heals") => Ok(Act::Store { breaks: word == "breaks" }),
+        ("store", "breaks" | "returns") => Ok(Act::Store { breaks: word == "breaks" }),
         ("webhook", "<") => Ok(Act::Webhook { asked: json(last)? }),
         (node, "ends") => Ok(Act::End { node: node.into() }),
         ("eventually", user) => {
