@@ -89,7 +89,7 @@ async fn a_first_direct_message_reaches_its_recipient() {
 }
 
 #[tokio::test]
-async fn a_repeated_send_is_one_message_on_every_node_and_dialect() {
+async fn a_send_repeated_on_another_node_is_one_message() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     let mut again = Client::native(&nodes.two, "alice").await;

@@ -63,7 +63,7 @@ async fn conversations_per_socket_are_limited() {
 }
 
 #[tokio::test]
-async fn connections_per_node_and_per_address_are_limited() {
+async fn connections_per_address_are_limited() {
     let node = Node::dev().set("MAX_CONNECTIONS_PER_IP", 2).start().await;
     let url = format!("{}/v1/ws?token={}", node.ws(), token("alice"));
     let _held = (Client::native(&node, "alice").await, Client::native(&node, "alice").await);
