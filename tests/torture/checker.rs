@@ -97,7 +97,7 @@ fn refused_never_was(evidence: &Evidence) -> Vec<Violation> {
     }
     for (line, record) in evidence.history.iter().enumerate() {
         let What::Deliver { conversation, entry: Delivered { seq, id: Some(id), .. } } = &record.what else { continue };
-        // Compare at this line only: a later try may have been accepted.
+        // Count only tries and refusals before this delivery: a later try may be accepted.
         let refused = |operation: &&Operation| {
             let tries = operation.invoked.iter().filter(|at| **at < line).count();
             tries == operation.failed.iter().filter(|at| **at < line).count() || operation.refused()
