@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# A node and nothing else: the binary, the C library, and certificates to trust.
+# The image of a node: the binary, the C library, and trusted certificates.
 #
 #     docker build --build-arg VERSION=0.1.0 --build-arg GIT_COMMIT="$(git rev-parse HEAD)" -t switchboard .
 #
@@ -7,8 +7,8 @@
 
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
-# Dependencies first, with an empty program: this layer is made anew only when they change.
-COPY Cargo.toml Cargo.lock build.rs ./
+# Build the dependencies first, with an empty program: this layer is rebuilt only when they change.
+COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/load \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
@@ -17,7 +17,7 @@ RUN mkdir -p src benches/load \
 COPY migrations migrations
 COPY src src
 ARG GIT_COMMIT=unknown
-# The files' times may lie before those of the empty program.
+# The sources' times may be older than those of the empty program.
 RUN touch src/lib.rs src/main.rs \
     && GIT_COMMIT="$GIT_COMMIT" cargo build --release --locked
 
@@ -30,10 +30,10 @@ LABEL org.opencontainers.image.title="Switchboard" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$GIT_COMMIT"
 COPY --from=build /src/target/release/switchboard /usr/local/bin/switchboard
-# Probes and Prometheus come from outside the container.
+# Probes and Prometheus connect from outside the container.
 ENV ADMIN_LISTEN=0.0.0.0:8001
 EXPOSE 8000 8001
-# By number: Kubernetes can tell of it alone that it isn't root.
+# A numeric user: only then can Kubernetes verify that it isn't root.
 USER 65532:65532
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=4s --start-period=30s --retries=3 CMD ["switchboard", "healthcheck"]

@@ -1,4 +1,4 @@
-# Everything a contributor runs. `make` alone lists it.
+# All commands for contributors. `make` alone lists them.
 
 export CARGO_TERM_COLOR ?= auto
 CARGO := cargo
@@ -7,7 +7,7 @@ BENCH ?=
 .DEFAULT_GOAL := help
 .PHONY: help run release setup check fmt lint doc unit test tests conformance torture deploy deny image bench
 
-help: ## List what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build quickly and start `switchboard dev`: needs Rust and a C compiler, nothing else
@@ -16,10 +16,10 @@ run: ## Build quickly and start `switchboard dev`: needs Rust and a C compiler, 
 release: ## Build target/release/switchboard, fully optimised, as the image has it
 	$(CARGO) build --release --locked
 
-setup: ## Install what the tests need and is lacking (Debian, Ubuntu), or say what it is
+setup: ## Install missing tools and servers of the tests (Debian, Ubuntu), or list them
 	scripts/setup.sh
 
-check: fmt lint doc unit ## Format, lints, documentation, unit tests: quick, needs no server
+check: fmt lint doc unit ## Format, lints, documentation, unit tests (quick, without servers)
 
 fmt:
 	$(CARGO) fmt --check
@@ -34,7 +34,7 @@ doc:
 unit:
 	$(CARGO) test --locked --lib
 
-test: ## All of it, as CI runs it: setup, format, lints, documentation, every test, conformance, torture, deployment
+test: ## Everything that CI runs: setup, format, lints, documentation, every test, conformance, torture, deployment
 	@scripts/test.sh
 
 tests:
@@ -43,7 +43,7 @@ tests:
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh
 
-torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, TORTURE_SEED=random); then broken ones, to be caught
+torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, TORTURE_SEED=random); then with defects that must be caught
 	$(CARGO) test --locked --test torture -- --ignored --nocapture everything_holds
 	$(CARGO) test --locked --features faults --test torture -- --ignored --nocapture caught
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the secrets of compose.yaml in a folder, unless they are there: one for tokens, one for each server, and what the
-# servers and nodes are to be told. Nobody but those services sees the folder.
+# Makes the secrets of compose.yaml in a folder, unless they exist: one for tokens, one for each server, and the files
+# in which servers and nodes read them. Only those services see the folder.
 set -eu
 cd "$1"
 [ -e done ] && exit 0
@@ -13,7 +13,7 @@ random >jwt-secret
 printf %s "$postgres" >postgres-password
 printf %s "postgres://switchboard:$postgres@postgres/switchboard" >database-url
 printf %s "redis://switchboard:$redis@redis/" >redis-url
-# What a node may do, as docs/operations/redis.md has it. The default user is there to be asked whether Redis lives.
+# Rights of a node, as docs/operations/redis.md lists them. The default user exists for the health check.
 cat >redis.acl <<ACL
 user default on nopass resetkeys resetchannels -@all +ping
 user switchboard on >$redis resetkeys ~ws:* ~rate_limit:message:* ~room_messages:* resetchannels &{s* -@all +hello +auth +select +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +publish +subscribe +unsubscribe

@@ -1,6 +1,6 @@
-"""Writes what the chart says of its values from where it is decided: `scripts/chart-docs.py`, or `--check` to compare.
+"""Generates the documentation of the chart's values from its sources: `scripts/chart-docs.py`, or `--check` to compare.
 
-- helm/switchboard/README.md, below its mark: a table of the values, from the comments of values.yaml;
+- helm/switchboard/README.md, below the mark: a table of the values, from the comments of values.yaml;
 - helm/switchboard/values.schema.json, `config`: the settings, from docs/operations/configuration.md.
 
 Needs PyYAML (target/tools/python has it).
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "switchboard"
 MARK = "<!-- From here on, scripts/chart-docs.py writes. -->\n"
 
-# Settings that have values of their own, so that `config` doesn't take them.
+# Settings that have their own values, so that `config` doesn't accept them.
 ELSEWHERE = {
     "LISTEN": "`listenAddress`, port 8000",
     "ADMIN_LISTEN": "`listenAddress`, port 8001",
@@ -40,7 +40,7 @@ ELSEWHERE = {
 
 
 def settings():
-    """Every setting that `serve` uses: name, default, unit, meaning, and whether it is a secret."""
+    """Every setting that `serve` uses: name, default, unit, meaning, and true for a secret."""
     for line in (ROOT / "docs" / "operations" / "configuration.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("| `"):
             names, default, unit, meaning = (cell.strip() for cell in line.strip("|").split(" | "))
@@ -49,7 +49,7 @@ def settings():
 
 
 def schema_of(default, unit, meaning):
-    """What a setting's value may look like."""
+    """JSON schema of a setting's value."""
     if unit == "true or false":
         kind = {"type": "boolean"}
     elif unit == "duration":
@@ -69,7 +69,7 @@ def config_schema():
         if name in ELSEWHERE:
             continue
         if secret:
-            sys.exit(f"{name} is a secret, and needs a value of its own in the chart")
+            sys.exit(f"{name} is a secret: give it its own value in the chart and list it in ELSEWHERE")
         properties[name] = schema_of(default, unit, meaning)
     return properties
 
@@ -108,20 +108,20 @@ def readme():
     path = CHART / "README.md"
     head, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
     if not mark:
-        sys.exit(f"{path} lacks its mark")
+        sys.exit(f"{path} lacks the line {MARK.strip()}")
     text = (CHART / "values.yaml").read_text(encoding="utf-8")
-    rows = ["", "## Values", "", "| value | default | what it is |", "| --- | --- | --- |"]
+    rows = ["", "## Values", "", "| value | default | meaning |", "| --- | --- | --- |"]
     for name, default, comment in values(yaml.compose(text), text.splitlines()):
         shown = "" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
         name = f"**`{name}`**" if default is None else f"`{name}`"
         rows.append(f"| {name} | {shown} | {escape(comment)} |")
-    rows += ["", "## Settings that have values of their own", "", "| setting | value |", "| --- | --- |"]
+    rows += ["", "## Settings with their own values", "", "| setting | value |", "| --- | --- |"]
     rows += [f"| `{name}` | {value} |" for name, value in ELSEWHERE.items()]
     return path, head + mark + "\n".join(rows) + "\n"
 
 
 def escape(text):
-    """Keeps a bar from ending a cell, and <words> from being taken for HTML."""
+    """Escapes bars, which would end a cell, and <words>, which would be HTML."""
     return re.sub(r"<(\w+)>", r"`<\1>`", text.replace("|", "\\|"))
 
 
@@ -133,7 +133,7 @@ def main(check):
             if not check:
                 path.write_text(text, encoding="utf-8")
     if check and stale:
-        sys.exit(f"run scripts/chart-docs.py: {', '.join(map(str, stale))} is not current")
+        sys.exit(f"run scripts/chart-docs.py: {', '.join(map(str, stale))} is outdated")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Judges a report of Autobahn cases: every case must be OK, and strictly so.
+"""Checks a report of Autobahn cases: every case must be OK in the strict sense.
 
-`INFORMATIONAL` cases have no right answer and pass; `NON-STRICT` ones don't.
+`INFORMATIONAL` cases have no right answer and pass; `NON-STRICT` ones fail.
 """
 
 import collections
 import json
 import sys
 
-# How many cases the pinned version has without 12 and 13: fewer means that not all of them ran.
+# Number of cases of the pinned version without 12 and 13; a smaller number means that some did not run.
 CASES = 301
 PASSES = {"OK", "INFORMATIONAL"}
 

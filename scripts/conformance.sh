@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the Autobahn cases, as PyPI's kosoku has them, against tests/conformance/echo.rs, which echoes over the session
-# code. Fails unless every case is as scripts/conformance.py wants it. What it needs and what it reports is in target/.
+# Runs the Autobahn cases of PyPI's kosoku against examples/echo.rs, which echoes over the session code.
+# Fails unless scripts/conformance.py accepts every case. Its tools and reports are in target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
     sleep 0.05
 done
 
-# 12 and 13 are compression, which isn't offered. The exit code says nothing about strictness; the report does.
+# 12 and 13 test compression, which the server doesn't offer. The exit code ignores strictness; the report shows it.
 rm -rf "$work/report"
 "$kosoku" --exclude '12.*' --exclude '13.*' --outdir "$work/report" "127.0.0.1:$port" || true
 python3 scripts/conformance.py "$work/report/index.json"

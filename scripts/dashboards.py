@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes dashboards/*.json. Panels are said here in a line each; what Grafana wants around them is the same for all.
+"""Generates dashboards/*.json. Each panel is one line here; the rest of its JSON is the same for all panels.
 
-    scripts/dashboards.py            writes them
-    scripts/dashboards.py --check    fails where they are not what it would write
+    scripts/dashboards.py            writes the files
+    scripts/dashboards.py --check    fails if the files differ from its output
 """
 
 import json
@@ -32,22 +32,22 @@ def total(name, labels="", by=""):
 
 
 def quantile(q, name, by=""):
-    """Nothing, not NaN, where nothing happened: what is compared with 0 is no longer NaN."""
+    """A quantile; without samples it is empty instead of NaN, because a comparison drops NaN."""
     return f"histogram_quantile({q}, sum by (le{', ' + by if by else ''}) ({rate(name + '_bucket')})) >= 0"
 
 
 def share(part, whole):
-    """A part of the whole. It is 0, not nothing, where there is no whole."""
+    """A part as a share of the whole; 0 instead of empty while the whole is 0."""
     return f"({part}) / clamp_min({whole}, 1e-9)"
 
 
 def per(cost, what):
-    """A cost by what it was for, which is nothing while nothing is done: the cost itself is never 0."""
+    """A cost per unit of work; empty while there is no work, because the cost itself is never 0."""
     return f"({cost}) / ({what} > 0)"
 
 
 def else_0(expr):
-    """0 where there is no series; `on ()`, since 0 would else stand beside those that there are."""
+    """0 if there is no series; without `on ()`, 0 would be a further series beside existing ones."""
     return f"({expr}) or on () vector(0)"
 
 
@@ -67,7 +67,7 @@ def targets(queries, instant):
 
 
 def thresholds(*steps, base="green"):
-    """A colour, and from each (value, colour) on that one."""
+    """The base colour, and for each (value, colour) that colour from the value on."""
     return {"mode": "absolute", "steps": [{"color": base, "value": None}] + [{"color": c, "value": v} for v, c in steps]}
 
 
@@ -85,7 +85,7 @@ def panel(kind, title, description, unit, queries, defaults, options, size):
 
 
 def stat(title, description, unit, expr, *steps, base="green", legend="", mappings=(), width=3):
-    """One figure, as it is now: of a span of time it would still show the last one long after the nodes were gone."""
+    """The current value. A range query would show the last value long after the nodes were gone."""
     reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
     options = {
         "reduceOptions": reduce,
@@ -127,8 +127,8 @@ def row(title, panels, collapsed=False):
 
 
 def laid_out(rows):
-    """Gives every panel its place and number: rows below each other, panels from left to right. A collapsed row holds its
-    panels, an open one is followed by them."""
+    """Sets position and id of every panel: rows below each other, panels from left to right. A collapsed row contains its
+    panels; the panels of an open row follow it."""
     out, y, number = [], 0, 1
     for one in rows:
         inside, x, height = [], 0, 0
@@ -156,7 +156,7 @@ def variable(name, label, query):
         "refresh": 2,
         "sort": 1,
         "multi": True,
-        # All are those that there are to choose: `.*` would be every program that Prometheus knows.
+        # "All" stands for the listed values; `.*` would match every program in Prometheus.
         "includeAll": True,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "options": [],
@@ -231,12 +231,12 @@ SENDS = total("commands_total", 'command="send"')
 VERDICT = row(
     "Verdict",
     [
-        stat("Nodes ready", "Nodes that take new clients.", "none", else_0(f"sum({metric('ready')})"), (1, "green"), base="red"),
+        stat("Nodes ready", "Nodes that accept new clients.", "none", else_0(f"sum({metric('ready')})"), (1, "green"), base="red"),
         stat("Nodes not ready", "Nodes that drain, are full, or do not answer.", "none", else_0(f"count(({metric('ready')} == 0) or {NODE} ({DEAD}))"), (1, "yellow")),
         stat("Connections", "Open WebSockets.", "short", f"sum({metric('connections')})"),
         stat("Messages", "Messages stored and acked.", "ops", total("messages_accepted_total")),
-        stat("Delivery p99", "From the store's commit to a node's sockets.", "s", quantile(0.99, "delivery_seconds"), (0.25, "yellow"), (0.5, "red")),
-        stat("Not taken", "Share of sends that were not taken for reasons that are not the sender's.", "percentunit", share(NOT_TAKEN, SENDS), (0.001, "yellow"), (0.01, "red")),
+        stat("Delivery p99", "Time from the store's commit to a node's sockets.", "s", quantile(0.99, "delivery_seconds"), (0.25, "yellow"), (0.5, "red")),
+        stat("Not taken", "Share of sends that failed for reasons other than the sender's.", "percentunit", share(NOT_TAKEN, SENDS), (0.001, "yellow"), (0.01, "red")),
         stat("Redis", "Down for any node?", "none", f"sum({metric('degraded', REDIS)})", (1, "red"), mappings=UP_OR_DOWN),
         stat("Store", "Down for any node?", "none", f"sum({metric('degraded', STORE)})", (1, "red"), mappings=UP_OR_DOWN),
         stat("Versions", "Nodes of each version.", "none", f"count by (version, commit) ({metric('build_info')})", legend="{{version}} {{commit}}", width=24),
@@ -246,7 +246,7 @@ VERDICT = row(
 ON_CALL = dashboard(
     "switchboard-on-call",
     "Switchboard: on call",
-    "Is it well, and if not, where is it not? The alerts' runbook is docs/operations/runbook.md.",
+    "The state of the deployment, and the place of a fault. The alerts' runbook is docs/operations/runbook.md.",
     "1h",
     [
         VERDICT,
@@ -254,44 +254,44 @@ ON_CALL = dashboard(
             "Connections",
             [
                 graph("Connections", "Open WebSockets by dialect.", "short", (f"sum by (dialect) ({metric('connections')})", "{{dialect}}"), stacked=True, width=6),
-                graph("Opens", "WebSockets opened a second, by dialect.", "ops", (total("opens_total", by="dialect"), "{{dialect}}"), stacked=True, width=6),
-                graph("Closes by reason", "WebSockets closed a second.", "ops", (total("closes_total", by="reason"), "{{reason}}"), stacked=True, width=6),
-                graph("Refusals by reason", "Connections refused a second, before or while they opened.", "ops", (total("handshake_refusals_total", by="reason"), "{{reason}}"), stacked=True, width=6),
+                graph("Opens", "WebSockets opened per second, by dialect.", "ops", (total("opens_total", by="dialect"), "{{dialect}}"), stacked=True, width=6),
+                graph("Closes by reason", "WebSockets closed per second, by reason.", "ops", (total("closes_total", by="reason"), "{{reason}}"), stacked=True, width=6),
+                graph("Refusals by reason", "Connections refused per second, before or while they opened.", "ops", (total("handshake_refusals_total", by="reason"), "{{reason}}"), stacked=True, width=6),
             ],
         ),
         row(
             "Messages and delivery",
             [
-                graph("Commands by result", "Commands a second by result; ok is not shown.", "ops", (else_0(total("commands_total", NOT_OK, by="command, result")), "{{command}} {{result}}"), stacked=True),
-                graph("Messages and deliveries", "Messages acked and frames handed to sockets, a second.", "ops", (total("messages_accepted_total"), "messages"), (total("deliveries_total"), "deliveries")),
-                graph("Delivery", "From the store's commit to the sockets of a node; between nodes with the difference of their clocks.", "s", (quantile(0.5, "delivery_seconds"), "p50"), (quantile(0.99, "delivery_seconds"), "p99"), limit=0.5),
-                graph("Ack", "From a send's arrival to its ack.", "s", (quantile(0.5, "send_ack_seconds"), "p50"), (quantile(0.99, "send_ack_seconds"), "p99")),
-                graph("Gaps", "Gaps seen in logs a second, those open now, and those that several tries did not close.", "short", (total("gaps_found_total"), "found/s"), (f"sum({metric('gaps_open')})", "open"), (f"sum({metric('gaps_stuck')})", "stuck"), (total("resyncs_total"), "resyncs/s")),
-                graph("Dropped", "What was dropped a second: for slow readers by class, and because too much waited.", "ops", (total("outbox_drops_total", by="class"), "outbox {{class}}"), (total("ephemeral_dropped_total"), "ephemeral"), (total("bus_publish_dropped_total"), "to other nodes")),
+                graph("Commands by result", "Commands per second by result, without ok.", "ops", (else_0(total("commands_total", NOT_OK, by="command, result")), "{{command}} {{result}}"), stacked=True),
+                graph("Messages and deliveries", "Messages acked and frames delivered to sockets, per second.", "ops", (total("messages_accepted_total"), "messages"), (total("deliveries_total"), "deliveries")),
+                graph("Delivery", "Time from the store's commit to the sockets of a node; between nodes it includes the difference of their clocks.", "s", (quantile(0.5, "delivery_seconds"), "p50"), (quantile(0.99, "delivery_seconds"), "p99"), limit=0.5),
+                graph("Ack", "Time from a send's arrival to its ack.", "s", (quantile(0.5, "send_ack_seconds"), "p50"), (quantile(0.99, "send_ack_seconds"), "p99")),
+                graph("Gaps", "Gaps found in logs per second, open gaps, and gaps that several tries did not close.", "short", (total("gaps_found_total"), "found/s"), (f"sum({metric('gaps_open')})", "open"), (f"sum({metric('gaps_stuck')})", "stuck"), (total("resyncs_total"), "resyncs/s")),
+                graph("Dropped", "Events dropped per second: for slow readers by class, and because a queue was full.", "ops", (total("outbox_drops_total", by="class"), "outbox {{class}}"), (total("ephemeral_dropped_total"), "ephemeral"), (total("bus_publish_dropped_total"), "to other nodes")),
             ],
         ),
         row(
             "Redis",
             [
-                graph("Degraded", "Nodes for which a part is down, and whether messages between nodes go through the store.", "short", (f"sum by (part) ({metric('degraded')})", "{{part}} down"), (f"max({metric('relaying')})", "through the store")),
-                graph("Redis: latency", "99 in 100 calls take at most so long, by operation.", "s", (quantile(0.99, "redis_call_seconds", by="operation"), "{{operation}}")),
-                graph("Redis: errors", "Calls that failed a second, by operation.", "ops", (total("redis_errors_total", by="operation"), "{{operation}}"), stacked=True),
+                graph("Degraded", "Nodes for which a part is down; 1 for 'through the store' if messages between nodes go through the store.", "short", (f"sum by (part) ({metric('degraded')})", "{{part}} down"), (f"max({metric('relaying')})", "through the store")),
+                graph("Redis: latency", "99th percentile of the time of a call, by operation.", "s", (quantile(0.99, "redis_call_seconds", by="operation"), "{{operation}}")),
+                graph("Redis: errors", "Failed calls per second, by operation.", "ops", (total("redis_errors_total", by="operation"), "{{operation}}"), stacked=True),
             ],
         ),
         row(
             "Store",
             [
-                graph("Store: latency", "99 in 100 calls take at most so long, by operation.", "s", (quantile(0.99, "store_call_seconds", by="operation"), "{{operation}}")),
-                graph("Store: errors", "Calls that failed a second, by operation.", "ops", (else_0(total("store_errors_total", by="operation")), "{{operation}}"), stacked=True),
-                graph("Entries per commit", "What a group commit holds on average; 400 at most.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
+                graph("Store: latency", "99th percentile of the time of a call, by operation.", "s", (quantile(0.99, "store_call_seconds", by="operation"), "{{operation}}")),
+                graph("Store: errors", "Failed calls per second, by operation.", "ops", (else_0(total("store_errors_total", by="operation")), "{{operation}}"), stacked=True),
+                graph("Entries per commit", "Mean number of entries in a group commit; at most 400.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
             ],
         ),
         row(
             "Auth and limits",
             [
-                graph("Not let in", "Connections a second whose token was bad or did not come.", "ops", (total("handshake_refusals_total", 'reason=~"invalid_token|token_expired|auth_timeout"', by="reason"), "{{reason}}"), stacked=True),
-                graph("Rate limited", "Sends a second that the rate limit refused.", "ops", (total("rate_limit_refusals_total"), "sends")),
-                graph("Ended for their tokens", "Connections a second that ended with their token.", "ops", (total("closes_total", 'reason="token_expired"'), "expired")),
+                graph("Not let in", "Connections per second with a bad token or none in time.", "ops", (total("handshake_refusals_total", 'reason=~"invalid_token|token_expired|auth_timeout"', by="reason"), "{{reason}}"), stacked=True),
+                graph("Rate limited", "Sends per second that the rate limit refused.", "ops", (total("rate_limit_refusals_total"), "sends")),
+                graph("Ended for their tokens", "Connections per second that ended because their token expired.", "ops", (total("closes_total", 'reason="token_expired"'), "expired")),
             ],
             collapsed=True,
         ),
@@ -300,9 +300,9 @@ ON_CALL = dashboard(
             [
                 graph("Sockets against the limit", "By node.", "percentunit", (f"{metric('sockets')} / {metric('connections_limit')}", "{{instance}}"), limit=0.8),
                 graph("CPU", "Cores in use, by node.", "short", (rate("process_cpu_seconds_total"), "{{instance}}")),
-                graph("Memory", "Resident, by node.", "bytes", (metric("process_resident_memory_bytes"), "{{instance}}")),
-                graph("Open files", "Of those that a node may open.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
-                graph("Queues", "What waits: for delivery, to be published, to be received.", "short", (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive")),
+                graph("Memory", "Resident memory, by node.", "bytes", (metric("process_resident_memory_bytes"), "{{instance}}")),
+                graph("Open files", "Share of the open files that a node may have.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
+                graph("Queues", "Queued events: for delivery, to be published, received.", "short", (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive")),
                 graph("Outboxes", "Bytes that wait for slow readers.", "bytes", (f"sum({metric('outbox_bytes')})", "waiting")),
             ],
             collapsed=True,
@@ -311,16 +311,16 @@ ON_CALL = dashboard(
             "Rollout",
             [
                 graph("Nodes by version", "Nodes of each version.", "short", (f"count by (version, commit) ({metric('build_info')})", "{{version}} {{commit}}"), stacked=True),
-                graph("Draining", "Nodes that go away, and their connections' closes a second.", "short", (f"sum({metric('draining')})", "nodes"), (else_0(total("closes_total", RESTART)), "closes/s")),
-                graph("Uptime", "Since each node started.", "s", (f"time() - {metric('process_start_time_seconds')}", "{{instance}}")),
-                graph("Leases", "Leases that were lost a second, and connections of dead nodes that were cleaned up.", "ops", (total("lease_losses_total"), "lost"), (total("reaped_connections_total"), "reaped")),
+                graph("Draining", "Draining nodes, and connections that they close per second.", "short", (f"sum({metric('draining')})", "nodes"), (else_0(total("closes_total", RESTART)), "closes/s")),
+                graph("Uptime", "Time since the start of each node.", "s", (f"time() - {metric('process_start_time_seconds')}", "{{instance}}")),
+                graph("Leases", "Leases lost per second, and connections of dead nodes removed per second.", "ops", (total("lease_losses_total"), "lost"), (total("reaped_connections_total"), "reaped")),
             ],
             collapsed=True,
         ),
     ],
 )
 
-# Of the sum, so that nodes that are gone are not forecast beside those that took their place.
+# Forecast the sum; otherwise nodes that are gone would be forecast beside their replacements.
 IN_A_WEEK = f"predict_linear(sum({metric('connections')})[7d:$__interval], 7 * 86400)"
 CPU = f"sum({rate('process_cpu_seconds_total')})"
 MESSAGES, DELIVERIES = total("messages_accepted_total"), total("deliveries_total")
@@ -330,7 +330,7 @@ APPEND = 'operation="append"'
 CAPACITY = dashboard(
     "switchboard-capacity",
     "Switchboard: capacity",
-    "What is used of what there is, what things cost, and when more is needed. docs/operations/scaling.md says what to add.",
+    "Usage, limits and cost per unit of work, and when more is needed. docs/operations/scaling.md says what to add.",
     "7d",
     [
         row(
@@ -338,39 +338,39 @@ CAPACITY = dashboard(
             [
                 graph("Sockets against the limit", "By node; above 80 % add nodes.", "percentunit", (f"{metric('sockets')} / {metric('connections_limit')}", "{{instance}}"), limit=0.8),
                 graph("Connections and limit", "Over all nodes.", "short", (f"sum({metric('connections')})", "connections"), (f"sum({metric('connections_limit')})", "limit"), (f"sum({metric('users_online')})", "users")),
-                graph("Connections in a week", "As the last week goes on, a line through it: a day's line would follow the hour of the day.", "short", (f"clamp_min({IN_A_WEEK}, 0)", "in a week"), (f"sum({metric('connections')})", "now")),
-                graph("Memory per connection", "Resident memory of a node by its sockets; it means little for an empty node.", "bytes", (f"{metric('process_resident_memory_bytes')} / clamp_min({metric('sockets')}, 1)", "{{instance}}")),
-                graph("Open files", "Of those that a node may open.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
-                graph("Lifetime of connections", "Half of those that ended had lasted at most so long.", "s", (quantile(0.5, "connection_duration_seconds"), "p50")),
+                graph("Connections in a week", "Linear forecast from the last week; one from a single day would follow the time of day.", "short", (f"clamp_min({IN_A_WEEK}, 0)", "in a week"), (f"sum({metric('connections')})", "now")),
+                graph("Memory per connection", "Resident memory of a node divided by its sockets; meaningless for an empty node.", "bytes", (f"{metric('process_resident_memory_bytes')} / clamp_min({metric('sockets')}, 1)", "{{instance}}")),
+                graph("Open files", "Share of the open files that a node may have.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
+                graph("Lifetime of connections", "Median lifetime of connections that ended.", "s", (quantile(0.5, "connection_duration_seconds"), "p50")),
             ],
         ),
         row(
             "Work",
             [
                 graph("CPU", "Cores in use, by node.", "short", (rate("process_cpu_seconds_total"), "{{instance}}")),
-                graph("CPU per message", "All CPU of the nodes, by messages acked and by frames handed to sockets; it means little while there are few.", "s", (per(CPU, MESSAGES), "per message"), (per(CPU, DELIVERIES), "per delivery")),
+                graph("CPU per message", "CPU of all nodes per acked message and per frame delivered to a socket; meaningless at low traffic.", "s", (per(CPU, MESSAGES), "per message"), (per(CPU, DELIVERIES), "per delivery")),
                 graph("Deliveries per message", "Sockets that a message reaches, on average.", "short", (per(DELIVERIES, MESSAGES), "deliveries")),
-                graph("Logs followed", "Conversations and inboxes, by node.", "short", (metric("followed_logs"), "{{instance}}")),
-                graph("Queues", "What waits: for delivery, to be published, to be received, for webhooks.", "short", (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive"), (f"sum by (hook) ({metric('webhook_queue')})", "{{hook}}"), (f"sum({metric('notification_queue')})", "notifications")),
+                graph("Logs followed", "Conversations and inboxes that each node follows.", "short", (metric("followed_logs"), "{{instance}}")),
+                graph("Queues", "Queued events: for delivery, to be published, received, for webhooks.", "short", (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive"), (f"sum by (hook) ({metric('webhook_queue')})", "{{hook}}"), (f"sum({metric('notification_queue')})", "notifications")),
                 graph("Outboxes", "Bytes that wait for slow readers, by node.", "bytes", (metric("outbox_bytes"), "{{instance}}")),
             ],
         ),
         row(
             "Redis",
             [
-                graph("Calls", "A second, by operation.", "ops", (total("redis_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
-                graph("Calls per message", "Those that sending takes, by messages; typing and presence are published, too.", "short", (per(total("redis_call_seconds_count", SENDING), MESSAGES), "calls")),
-                graph("Time per call", "The mean, by operation.", "s", (share(total("redis_call_seconds_sum", by="operation"), total("redis_call_seconds_count", by="operation")), "{{operation}}")),
+                graph("Calls", "Calls per second, by operation.", "ops", (total("redis_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
+                graph("Calls per message", "Calls for sending, per message; they include publications of typing and presence.", "short", (per(total("redis_call_seconds_count", SENDING), MESSAGES), "calls")),
+                graph("Time per call", "Mean time of a call, by operation.", "s", (share(total("redis_call_seconds_sum", by="operation"), total("redis_call_seconds_count", by="operation")), "{{operation}}")),
                 graph("Cache", "Share of resumes that the recent-message cache served.", "percentunit", (share(total("recent_cache_hits_total"), f"{total('recent_cache_hits_total')} + {total('recent_cache_misses_total')}"), "served")),
             ],
         ),
         row(
             "Store",
             [
-                graph("Calls", "A second, by operation.", "ops", (total("store_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
-                graph("Appends per message", "Group commits by messages; below one where they are gathered.", "short", (per(total("store_call_seconds_count", APPEND), MESSAGES), "appends")),
-                graph("Entries per commit", "What a group commit holds on average; 400 at most.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
-                graph("Time per call", "The mean, by operation.", "s", (share(total("store_call_seconds_sum", by="operation"), total("store_call_seconds_count", by="operation")), "{{operation}}")),
+                graph("Calls", "Calls per second, by operation.", "ops", (total("store_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
+                graph("Appends per message", "Group commits per message; below 1 when a commit holds several messages.", "short", (per(total("store_call_seconds_count", APPEND), MESSAGES), "appends")),
+                graph("Entries per commit", "Mean number of entries in a group commit; at most 400.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
+                graph("Time per call", "Mean time of a call, by operation.", "s", (share(total("store_call_seconds_sum", by="operation"), total("store_call_seconds_count", by="operation")), "{{operation}}")),
             ],
         ),
     ],
@@ -386,7 +386,7 @@ def main():
         elif not path.exists() or path.read_text() != text:
             stale.append(path.name)
     if stale:
-        sys.exit(f"not what scripts/dashboards.py writes: {', '.join(stale)}")
+        sys.exit(f"outdated, run scripts/dashboards.py: {', '.join(stale)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The part of fresh.sh that runs inside the new Debian, as its process 1: inside.sh <root|user|sudo> <run|make target>...
-# Reads the environment that is needed to reach package registries from standard input, as lines NAME=value.
+# Part of fresh.sh that runs inside the new Debian, as its process 1: inside.sh <root|user|sudo> <run|make target>...
+# Reads the environment variables for reaching package registries from standard input, as lines NAME=value.
 # shellcheck disable=SC2317 # step calls the functions by name
 set -uo pipefail
 
@@ -11,7 +11,7 @@ failed=0
 user=newcomer home=/home/newcomer path=/opt/rust/bin:/usr/local/bin:/usr/bin:/bin
 [ "$who" != root ] || { user=root home=/root path=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; }
 
-# Runs a shell command in the clone as that user, with what a login gives, and no more.
+# Runs a shell command in the clone as this user, with only the environment of a login.
 as() { # <user> <command>
     setpriv --reuid "$1" --regid "$1" --init-groups env -i "${environment[@]}" HOME="$home" USER="$1" LOGNAME="$1" \
         PATH="$path" LANG=C.UTF-8 CARGO_TERM_COLOR=never bash -c "cd ~ && { ! [ -d switchboard ] || cd switchboard; } && $2" </dev/null
@@ -19,7 +19,7 @@ as() { # <user> <command>
 
 megabytes() { du -smx --exclude=/opt/rust --exclude=/.host / 2>/dev/null | cut -f1; }
 
-# Runs one step and writes down how it ended, how long it took and how much the disk grew.
+# Runs one step and records its outcome, its duration and the growth of the disk.
 step() { # <name> <command>...
     local name=$1 before start=$SECONDS outcome=ok
     shift
@@ -30,16 +30,16 @@ step() { # <name> <command>...
         tee -a /opt/measured
 }
 
-# Without sudo, setup must fail with a line that root can paste as it is.
+# Without sudo, setup must fail and print a line that root can paste unchanged.
 paste_line() {
     local said line
-    said=$(as "$user" "make setup" 2>&1) && { echo "setup went through without root: $said"; return 1; }
+    said=$(as "$user" "make setup" 2>&1) && { echo "setup succeeded without root: $said"; return 1; }
     line=$(grep -E '^\( .* \)$' <<<"$said") || { echo "setup printed no line to paste: $said"; return 1; }
     printf '%s\n\n# %s\n' "$said" "$line"
     env -i "${environment[@]}" HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -c "$line"
 }
 
-# No service of a package may run, and nothing may be left that keeps services from starting.
+# No service of a package may run, and policy-rc.d must be removed again.
 nothing_started() {
     ! [ -e /usr/sbin/policy-rc.d ] || { echo "policy-rc.d was left behind"; return 1; }
     local running
@@ -48,13 +48,13 @@ nothing_started() {
     return 1
 }
 
-port() { # One that is free, without what a bare Debian lacks.
+port() { # Prints a free port, using only tools of a bare Debian.
     local port
     while port=$((20000 + RANDOM % 10000)); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break; done
     echo "$port"
 }
 
-# An HTTP request by the shell alone.
+# Sends an HTTP request with the shell alone.
 http() { # <port> <method> <path> <token> <body>
     exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
     printf '%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer %s\r\n' "$2" "$3" "$4" >&3
@@ -63,7 +63,7 @@ http() { # <port> <method> <path> <token> <body>
     exec 3>&-
 }
 
-# `make run` until it listens; then its health, a message by REST, and its end.
+# Runs `make run` until it listens; then checks its health, sends a message over REST, and ends it.
 try_it() {
     local clients admin token health sent pid deadline=$((SECONDS + 3600))
     clients=$(port) admin=$(port)
@@ -78,11 +78,11 @@ try_it() {
     sent=$(http "$clients" POST /api/chat/conversations/lobby/messages "$token" '{"content":"hello"}')
     printf '%s\n\n%s\n' "$health" "$sent"
     terminate switchboard
-    wait "$pid" || { echo "it did not end in order: $?"; return 1; }
+    wait "$pid" || { echo "it exited with $?"; return 1; }
     grep -q '^HTTP/1.1 200' <<<"$health" && grep -q '^HTTP/1.1 20' <<<"$sent" && grep -q hello <<<"$sent"
 }
 
-# A bare Debian has no pkill. Only processes of this PID namespace are seen.
+# Ends processes by name, because a bare Debian has no pkill. It sees only processes of this PID namespace.
 terminate() {
     local folder
     for folder in /proc/[0-9]*; do
@@ -101,7 +101,7 @@ for what in "$@"; do
         step "make run" try_it
         continue
     fi
-    # Once: the packages stay.
+    # Only once, because the packages stay installed.
     if [ "$who" = user ] && [ -z "$set_up" ]; then step "setup's line, pasted by root" paste_line; fi
     set_up=yes
     step "make $what" as "$user" "make $what"

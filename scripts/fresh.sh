@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Proves that a bare Debian 12 is enough. Makes one in a folder (debootstrap: minbase, a C compiler, make, git), lends it
-# this machine's Rust, clones the last commit into it, and runs there what a newcomer runs.
+# Proves that a bare Debian 12 is enough. Makes one in a folder (debootstrap: minbase, a C compiler, make, git), mounts
+# this machine's Rust into it, clones the last commit, and runs the commands of a newcomer there.
 #
 #   scripts/fresh.sh [root|user|sudo|both] [run|test|both|<make target>...]
 #
 # root    as root
-# user    as a user without sudo: setup must fail, and the line that it prints is pasted as root
+# user    as a user without sudo: setup must fail, and root runs the line that it prints
 # sudo    as a user with passwordless sudo
 # both    root, then user, each on a new Debian (the default)
 #
@@ -22,13 +22,13 @@ case ${1:-both} in root | user | sudo) whom=("$1") ;; both) whom=(root user) ;; 
 case ${2:-both} in both) what=(run test) ;; -*) usage ;; *) what=("${@:2}") ;; esac
 
 fail() { echo "fresh: $*" >&2; exit 1; }
-[ "$(id -u)" = 0 ] || fail "only root can make a Debian in a folder: run it with sudo"
+[ "$(id -u)" = 0 ] || fail "debootstrap needs root: run this script with sudo"
 for program in debootstrap unshare setpriv pivot_root git rustc; do
     PATH=$PATH:/usr/sbin:/sbin type -P "$program" >/dev/null || fail "$program is missing (apt-get install debootstrap util-linux git)"
 done
 toolchain=$(rustc --print sysroot)
-if [ ! -x "$toolchain/bin/cargo" ] || [ "$toolchain" = /usr ]; then fail "$toolchain is not a toolchain of rustup, which can be lent"; fi
-[ -z "$(git status --porcelain)" ] || echo "fresh: what is not committed is left out" >&2
+if [ ! -x "$toolchain/bin/cargo" ] || [ "$toolchain" = /usr ]; then fail "$toolchain is not a rustup toolchain, which this script needs to mount it: see https://rustup.rs"; fi
+[ -z "$(git status --porcelain)" ] || echo "fresh: uncommitted changes are not tested" >&2
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/switchboard-fresh.XXXXXX")
 running=
@@ -42,7 +42,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Copies how this machine reaches package registries: files of settings, certificates, and variables.
+# Copies this machine's access to package registries: configuration files, certificates, and variables.
 carry() { # <root of the tree>
     local tree=$1 file home
     for file in /etc/pip.conf /etc/npmrc /etc/apt/apt.conf /etc/hosts /etc/resolv.conf; do
@@ -66,11 +66,11 @@ carry() { # <root of the tree>
 echo "fresh: making a Debian ($DEBIAN)"
 debootstrap --variant=minbase --include=gcc,make,git,ca-certificates,libc6-dev "$DEBIAN" "$work/base" \
     ${FRESH_MIRROR:+"$FRESH_MIRROR"} >"$work/debootstrap.log" 2>&1 || { tail -5 "$work/debootstrap.log" >&2; fail "debootstrap failed"; }
-# debootstrap leaves these; a new machine has neither the packages' files nor the lists.
+# debootstrap leaves these files; a new machine has neither package files nor package lists.
 rm -rf "$work/base/var/cache/apt/archives/"*.deb "$work/base/var/lib/apt/lists/"*
 chroot "$work/base" useradd --create-home --shell /bin/bash newcomer
 carry "$work/base"
-# Without it, installing takes minutes where the disk is busy. What is here is thrown away.
+# Without this option, installing takes minutes on a busy disk. Durability doesn't matter here, as the folder is removed.
 echo force-unsafe-io >"$work/base/etc/dpkg/dpkg.cfg.d/unsafe-io"
 git bundle create -q "$work/base/opt/switchboard.bundle" HEAD
 mkdir -p "$work/base$RUST" "$work/base/.host"
@@ -81,13 +81,13 @@ for who in "${whom[@]}"; do
     echo "fresh: as $who: ${what[*]}"
     cp -a --reflink=auto "$work/base" "$work/tree"
     [ "$who" != sudo ] || touch "$work/tree/opt/with-sudo"
-    # The death of this script is the end of unshare, and that is the end of all that is in it.
+    # When this script dies, unshare dies, and with it all processes in the namespace.
     # shellcheck disable=SC2016 # the inner shell expands it
     setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --propagation private -- \
         bash -c '
             set -eu
             tree=$1 toolchain=$2 rust=$3 who=$4; shift 4
-            # As on a new machine, whatever this one allows.
+            # The limit of a new machine, independent of this machine.
             ulimit -Sn 1024
             mount --bind "$tree" "$tree"
             mount -t proc proc "$tree/proc"
@@ -102,7 +102,7 @@ for who in "${whom[@]}"; do
     running=$!
     wait "$running" || failed=1
     running=
-    cat "$work/tree/opt/measured" >>"$work/measured" 2>/dev/null || echo "$who: ended before anything was measured" >>"$work/measured"
+    cat "$work/tree/opt/measured" >>"$work/measured" 2>/dev/null || echo "$who: ended before the first measurement" >>"$work/measured"
     rm -rf --one-file-system "$work/tree"
 done
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs every test binary many times on a loaded machine, to find tests that fail now and then.
+# Runs every test binary many times on a loaded machine, to find tests that fail sometimes.
 #
 #   scripts/repeat.sh [-n TIMES] [-j SIDE_BY_SIDE] [-b BURNERS] [-t SECONDS] [-f FILTER] [lib] [bins] [test...]
 #
-# -n  runs of each binary (20)                      -b  processes that do nothing but burn CPU (one for each core)
+# -n  runs of each binary (20)                      -b  processes that only burn CPU (one per core)
 # -j  binaries that run side by side (2 per core)   -t  seconds after which a run counts as hung (1200)
-# -f  run only the tests with this in their name
+# -f  run only the tests whose name contains this text
 #
 # `lib` and `bins` are the unit tests, the others are named as in tests/; without names, all of them run. Ignored tests
-# are left out. Each failure's log is kept in target/repeat, and listed at the end. Fails when anything failed.
+# don't run. The log of each failure stays in target/repeat, and the end lists them. Fails if any run failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +29,7 @@ done
 shift $((OPTIND - 1))
 
 rm -rf "$logs" && mkdir -p "$logs"
-# The tests open many sockets; the usual soft limit of 1,024 files is low.
+# The tests open many sockets; the usual soft limit of 1,024 open files is too low.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 
 targets=()
@@ -37,7 +37,7 @@ for name in "$@"; do
     case $name in lib | bins) targets+=("--$name") ;; *) targets+=(--test "$name") ;; esac
 done
 
-# Each binary as "<name> <path>".
+# Lists each binary as "<name> <path>".
 cargo test --locked --no-run --message-format=json-render-diagnostics "${targets[@]}" | python3 -c '
 import json, sys
 
@@ -47,7 +47,7 @@ for line in sys.stdin:
         print(message["target"]["name"], message["executable"])
 ' >"$logs/binaries"
 
-# One run of one binary; its log is kept when it fails.
+# Runs one binary once; keeps its log if it fails.
 # shellcheck disable=SC2317 # xargs calls it
 one() { # <round> <name> <path>
     local log=$logs/$2-${3##*-}.$1.log status=0
@@ -77,7 +77,7 @@ done
 
 touch "$logs/passed" "$logs/failed"
 SECONDS=0
-# Rounds first, so that different binaries run side by side.
+# The rounds are the outer loop, so that different binaries run side by side.
 for ((round = 1; round <= times; round++)); do
     sed "s/^/$round /" "$logs/binaries"
 done | tr ' \n' '\0\0' | xargs -0 -n 3 -P "$jobs" bash -c 'one "$@"' one

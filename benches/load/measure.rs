@@ -1,4 +1,4 @@
-//! What is read off a running system: CPU of its parts, Redis' command counts, what is kept, latencies.
+//! Measurements on a running system: CPU of its parts, Redis' command counts, stored bytes, latencies.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::{
     support::{connect_to_postgres, cpu_seconds},
 };
 
-/// The processes of a node's world, as the load generators are told them.
+/// Processes and addresses of a node and its servers, as the load generators get them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct World {
-    /// Where clients connect.
+    /// The clients' address.
     pub address: std::net::SocketAddr,
-    /// The node, or the bare write loop.
+    /// Process id of the node or of the bare write loop.
     pub node: u32,
-    /// Redis and PostgreSQL; none beside the bare write loop.
+    /// Process ids of Redis and PostgreSQL; `None` beside the bare write loop.
     pub redis: Option<u32>,
     pub postgres: Option<u32>,
     pub redis_url: String,
@@ -34,7 +34,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// What was used so far.
+    /// CPU seconds used so far.
     pub fn so_far(world: &World) -> Self {
         Self {
             node: cpu_seconds(world.node),
@@ -44,7 +44,7 @@ impl Cpu {
         }
     }
 
-    /// What was used since `earlier`.
+    /// CPU seconds used since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             node: self.node - earlier.node,
@@ -61,7 +61,7 @@ impl Cpu {
     }
 }
 
-/// Bytes that Redis and PostgreSQL keep, and that PostgreSQL wrote ahead.
+/// Bytes that Redis and PostgreSQL store, and bytes of WAL that PostgreSQL wrote.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Kept {
     pub redis: f64,
@@ -70,7 +70,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What is kept now.
+    /// Current values.
     pub async fn now(world: &World) -> BenchResult<Self> {
         let mut connection = redis::Client::open(world.redis_url.as_str())?.get_multiplexed_async_connection().await?;
         let text: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
@@ -81,7 +81,7 @@ impl Kept {
         Ok(Self { redis: redis.unwrap_or(0.0), postgres: row.get(0), wal: row.get(1) })
     }
 
-    /// What came since `earlier`, per unit of work.
+    /// Growth since `earlier`, per unit of work.
     pub fn per(self, earlier: Self, units: u64) -> Self {
         let each = |now: f64, before: f64| (now - before) / units.max(1) as f64;
         Self {
@@ -92,12 +92,12 @@ impl Kept {
     }
 }
 
-/// How often Redis ran each command.
+/// Number of calls of each Redis command.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Commands(pub BTreeMap<String, u64>);
 
 impl Commands {
-    /// The counts so far, without the `INFO` that asks for them.
+    /// Counts so far, without this measurement's own commands.
     pub async fn so_far(world: &World) -> Result<Self, redis::RedisError> {
         if world.redis.is_none() {
             return Ok(Self::default());
@@ -108,12 +108,12 @@ impl Commands {
             let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
             Some((name.to_owned(), figures.split(',').next()?.parse().ok()?))
         });
-        // What this look itself runs.
+        // The commands of this measurement.
         let own = |name: &str| name == "info" || name.starts_with("client|set");
         Ok(Self(counts.filter(|(name, _)| !own(name)).collect()))
     }
 
-    /// What was run since `earlier`.
+    /// Calls since `earlier`.
     pub fn since(self, earlier: &Self) -> Self {
         let counts = self.0.into_iter().map(|(name, count)| {
             let before = earlier.0.get(&name).copied().unwrap_or(0);
@@ -122,12 +122,12 @@ impl Commands {
         Self(counts.filter(|(_, count)| *count > 0).collect())
     }
 
-    /// All of them.
+    /// Number of all calls.
     pub fn sum(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// The most frequent ones, per unit.
+    /// The most frequent commands, per unit.
     pub fn top(&self, units: f64) -> String {
         let mut counts: Vec<_> = self.0.iter().collect();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -136,7 +136,7 @@ impl Commands {
     }
 }
 
-/// Quantiles of a latency, milliseconds.
+/// Quantiles of a latency, in ms.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Latency {
     pub p50: f64,
@@ -149,17 +149,17 @@ pub struct Latency {
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    /// None yet.
+    /// Makes an empty collection.
     pub fn new() -> Self {
         Self(Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("the bounds are in order"))
     }
 
-    /// Adds one, nanoseconds.
+    /// Adds a duration, in ns.
     pub fn add(&mut self, nanos: u64) {
         self.0.saturating_record(nanos.max(1_000));
     }
 
-    /// The quantiles.
+    /// Returns the quantiles.
     pub fn summary(&self) -> Latency {
         let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e6;
         Latency { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: self.0.max() as f64 / 1e6 }

@@ -1,4 +1,4 @@
-//! The figures as text.
+//! Prints the figures.
 
 use crate::{
     deliveries, idle,
@@ -6,9 +6,9 @@ use crate::{
     sends,
 };
 
-/// The bare write loop alone.
+/// Prints the bare write loop's figures.
 pub fn floor(rate: u64, figures: &deliveries::Figures) {
-    println!("\nBare write loop, {rate} a second asked for, frames of {} bytes", figures.sample.len());
+    println!("\nBare write loop, target {rate}/s, frames of {} bytes", figures.sample.len());
     heading();
     row("bare write loop", figures);
 }
@@ -32,23 +32,25 @@ fn row(name: &str, figures: &deliveries::Figures) {
     );
 }
 
-/// One rate: the node beside the bare write loop.
+/// Prints the figures of one rate: the node beside the bare write loop.
 pub fn deliveries(rate: u64, node: &deliveries::Figures, floor: &deliveries::Figures) {
-    println!("\nDeliveries, {rate} a second asked for (CPU µs per delivery; latency in ms)");
+    println!("\nDeliveries, target {rate}/s (CPU µs per delivery; latency in ms)");
     heading();
     row("bare write loop", floor);
     row("node", node);
     let (own, bare) = (node.cpu.micros_per(node.deliveries).node, floor.cpu.micros_per(floor.deliveries).node);
     println!("  node / bare write loop: CPU {:.2}, spread p99 {:.2}", own / bare, node.spread.p99 / floor.spread.p99);
-    println!("  the node's latency includes the durable commit; spread is from a message's first copy to its others");
+    println!(
+        "  the node's latency includes the durable commit; spread is the time from a message's first copy to its others"
+    );
     println!("  frame of {} bytes, {} deliveries missing", node.sample.len(), node.missing);
-    println!("  Redis commands per message, those in scripts too: {}", node.commands.top(node.messages as f64));
+    println!("  Redis commands per message, including those in scripts: {}", node.commands.top(node.messages as f64));
 }
 
-/// Durable sends.
+/// Prints the figures of durable sends.
 pub fn sends(figures: &sends::Figures) {
     let Latency { p50, p90, p99, max } = figures.latency;
-    println!("\nDurable sends, flat out (fsync on)");
+    println!("\nDurable sends, at full speed (fsync on)");
     println!(
         "  {:.0} messages/s acked; ack p50 {p50:.1} ms, p90 {p90:.1}, p99 {p99:.1}, max {max:.1}",
         figures.acked as f64 / figures.seconds
@@ -56,30 +58,30 @@ pub fn sends(figures: &sends::Figures) {
     println!("  CPU µs per message: {}", parts(figures.cpu.micros_per(figures.acked)));
     let each = figures.acked.max(1) as f64;
     println!(
-        "  Redis commands per message, those in scripts too: {:.2} ({})",
+        "  Redis commands per message, including those in scripts: {:.2} ({})",
         figures.commands.sum() as f64 / each,
         figures.commands.top(each)
     );
     let Kept { redis, postgres, wal } = figures.kept_each;
-    println!("  kept per message: PostgreSQL {postgres:.0} bytes (and {wal:.0} of WAL), Redis {redis:.1}");
+    println!("  stored per message: PostgreSQL {postgres:.0} bytes (and {wal:.0} of WAL), Redis {redis:.1}");
     if !figures.errors.is_empty() {
         println!("  errors: {:?}", figures.errors);
     }
 }
 
-/// Idle connections.
+/// Prints the figures of idle connections.
 pub fn idle(figures: &idle::Figures) {
     let each = figures.connections as f64;
     println!("\n{} idle connections", figures.connections);
     println!("  memory: {:.2} KiB each (resident)", figures.bytes_each / 1024.0);
-    println!("  kept per connection (and user): Redis {:.0} bytes", figures.kept_each.redis);
+    println!("  stored per connection (and user): Redis {:.0} bytes", figures.kept_each.redis);
     println!(
         "  connects: {:.0}/s; CPU µs each: {}",
         each / figures.connect_seconds,
         parts(figures.connect_cpu.micros_per(figures.connections))
     );
     println!(
-        "  Redis commands per connect, those in scripts too: {:.2} ({})",
+        "  Redis commands per connect, including those in scripts: {:.2} ({})",
         figures.connect_commands.sum() as f64 / each,
         figures.connect_commands.top(each)
     );

@@ -1,4 +1,4 @@
-//! Durable sends, flat out: every sender keeps a window of messages under way, each with a `client_id`.
+//! Durable sends at full speed: every sender keeps a window of messages under way, each with a `client_id`.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{
     wire::{self, Socket},
 };
 
-/// Before the figures count.
+/// Time before measuring begins.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// The figures of a run.
+/// Figures of a run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Figures {
     pub seconds: f64,
@@ -25,9 +25,9 @@ pub struct Figures {
     pub commands: Commands,
     /// Bytes that Redis and PostgreSQL gained per message.
     pub kept_each: Kept,
-    /// From a send to its ack.
+    /// Time from a send to its ack.
     pub latency: Latency,
-    /// Errors by their code, warm-up included.
+    /// Errors by code, warm-up included.
     pub errors: HashMap<String, u64>,
 }
 
@@ -86,7 +86,7 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
     })
 }
 
-/// Sends for ever, at most `depth` messages under way.
+/// Sends for ever, with at most `depth` messages under way.
 async fn send(
     socket: &Socket,
     user: &str,
@@ -94,7 +94,7 @@ async fn send(
     depth: usize,
     progress: &RefCell<Progress>,
 ) -> std::io::Result<()> {
-    // When each message under way was sent, by its `ref`.
+    // Send time of each message under way, by its `ref`.
     let mut under_way: HashMap<u64, u64> = HashMap::new();
     let mut next = 1u64;
     let mut batch = Vec::new();
@@ -135,7 +135,7 @@ async fn send(
     }
 }
 
-/// The number behind `key`.
+/// Number behind `key`.
 fn number(text: &str, key: &str) -> Option<u64> {
     let (_, rest) = text.split_once(key)?;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

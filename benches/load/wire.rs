@@ -1,4 +1,4 @@
-//! WebSocket clients that cost next to nothing: no masking (the key is zero), one shared read buffer, no parser.
+//! WebSocket clients with minimal CPU cost: a masking key of zero, one shared read buffer, no JSON parser.
 
 use std::{
     cell::RefCell,
@@ -27,7 +27,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
 }
 
-/// Nanoseconds since 1970: a clock that processes of one machine share.
+/// Nanoseconds since 1970; processes of one machine share this clock.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
@@ -36,12 +36,12 @@ pub fn now() -> u64 {
 pub struct Socket {
     reader: RefCell<OwnedReadHalf>,
     writer: OwnedWriteHalf,
-    /// The begin of a frame whose end hasn't come.
+    /// Start of a frame that is not complete yet.
     rest: RefCell<Vec<u8>>,
 }
 
 impl Socket {
-    /// Connects, without an upgrade.
+    /// Connects without an upgrade.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -71,8 +71,8 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Waits for bytes and gives them to `take`. A poll knows that a short read has emptied the socket, which spares
-    /// the system call that `try_read` needs to find it out.
+    /// Waits for bytes and passes them to `take`. After a short read the poll knows that the socket is empty, which
+    /// spares the system call with which `try_read` would find that out.
     async fn receive(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         poll_fn(|context| {
             SCRATCH.with_borrow_mut(|scratch| {
@@ -99,7 +99,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits for bytes, and gives every complete text frame among them to `each`. Answers pings; a close is an error.
+    /// Waits for bytes and passes every complete text frame to `each`. Answers pings; a close is an error.
     pub async fn read(&self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let mut pong = None;
         let mut closed = None;
@@ -154,7 +154,7 @@ impl Socket {
     }
 }
 
-/// Gives every complete frame to `take`, and returns how many bytes they were.
+/// Passes every complete frame to `take` and returns their total length in bytes.
 fn frames(bytes: &[u8], take: &mut impl FnMut(u8, &[u8])) -> usize {
     let mut at = 0;
     while let Some((opcode, payload)) = first(&bytes[at..]) {
@@ -175,7 +175,7 @@ fn first(bytes: &[u8]) -> Option<(u8, std::ops::Range<usize>)> {
     (bytes.len() >= header + length).then_some((kind & 0x0F, header..header + length))
 }
 
-/// A client's frame, masked with zeros.
+/// Encodes a client's frame, masked with zeros.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(opcode, payload.len(), 0x80);
     frame.extend([0; 4]);
@@ -183,12 +183,12 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A client's text frame.
+/// Encodes a client's text frame.
 pub fn text(payload: &str) -> Vec<u8> {
     frame(TEXT, payload.as_bytes())
 }
 
-/// A server's text frame.
+/// Encodes a server's text frame.
 pub fn server_text(payload: &str) -> Vec<u8> {
     let mut frame = header(TEXT, payload.len(), 0);
     frame.extend(payload.as_bytes());

@@ -1,9 +1,9 @@
-"""Starts the services of compose.yaml as processes of this machine, with the files, settings and commands that stand
-there, and uses them. Run it in namespaces of its own, as test_compose.py does: they end it all when this ends, and nothing
-that is mounted here is seen outside.
+"""Starts the services of compose.yaml as processes of this machine, with the files, settings and commands of that file,
+and uses them. Run it in its own namespaces, as test_compose.py does: they end all processes when this script ends, and
+keep its mounts invisible outside.
 
-What differs from containers: the services share this machine's files and one network, where each has an address of its
-own by the name that compose.yaml gives it; and Grafana is missing.
+Differences from containers: the services share this machine's files and one network, in which each has its own address
+under its name in compose.yaml; and Grafana is missing.
 """
 
 import base64
@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 PROGRAM = ROOT / "target/debug/switchboard"
 ADDRESSES = {name: f"127.0.1.{last}" for last, name in enumerate(SERVICES, 1)}
-# Any folder that all machines have: what is written there is gone afterwards.
+# A folder that exists on every machine; a tmpfs covers it, so its content is gone afterwards.
 WORK = Path("/mnt")
 SECRETS = WORK / "secrets"
 POSTGRES = max(Path("/usr/lib/postgresql").iterdir(), key=lambda path: int(path.name)) / "bin"
 
 
 def here(text):
-    """A setting or an argument as it is here."""
+    """Replaces container paths in a setting or an argument."""
     return str(text).replace("/secrets/", f"{SECRETS}/").replace("=/prometheus", f"={WORK}/prometheus")
 
 
@@ -42,7 +42,7 @@ def done(*command, **options):
 
 
 def eventually(what, ask):
-    """Asks until there is an answer."""
+    """Polls until there is an answer; fails after 30 s."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -62,7 +62,7 @@ def get(url, token=None):
 
 
 def private(folder):
-    """Puts an empty folder in a folder's place."""
+    """Mounts an empty folder over a folder."""
     done("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
 
 
@@ -74,7 +74,7 @@ def network():
 
 
 def mount(service):
-    """Puts the repository's files where the service finds them; later ones lie over earlier ones, as in containers."""
+    """Mounts the repository's files at the service's paths; later mounts cover earlier ones, as in containers."""
     for volume in SERVICES[service]["volumes"]:
         source, target = volume.split(":")[:2]
         if source.startswith("./"):
@@ -106,7 +106,7 @@ def postgres():
 def settings(node):
     own = {"PATH": "/usr/bin:/bin", "LISTEN": f"{ADDRESSES[node]}:8000"}
     all_ = {name: here(value) for name, value in SERVICES[node]["environment"].items()} | own
-    # In a container it listens on all addresses, and is alone there.
+    # In a container it listens on all addresses; here the nodes share them.
     return all_ | {"ADMIN_LISTEN": all_["ADMIN_LISTEN"].replace("0.0.0.0", ADDRESSES[node])}
 
 
@@ -132,7 +132,7 @@ def prometheus():
 
 
 class Socket:
-    """As little of a WebSocket as is needed."""
+    """A minimal WebSocket client."""
 
     def __init__(self, path):
         self.stream = socket.create_connection(("127.0.0.1", 80), timeout=20)
@@ -167,7 +167,7 @@ def token(user):
 
 
 def chat():
-    """Two on different nodes, through nginx, with tokens as compose.yaml tells to make them."""
+    """Two users on different nodes chat through nginx, with tokens made as compose.yaml describes."""
     tokens = [token("alice"), token("bob")]
     sockets = [Socket(f"/ws/lobby?token={token}") for token in tokens]
     for one in sockets:
@@ -178,8 +178,8 @@ def chat():
     assert "hello" in json.dumps(sockets[1].until("new_message"))
 
 
-def watched():
-    """Prometheus reaches both nodes, and has the alerts."""
+def check_prometheus():
+    """Prometheus reaches both nodes and has the alerts."""
 
     def reached():
         targets = get("http://127.0.0.1:9090/api/v1/targets")["data"]["activeTargets"]
@@ -205,8 +205,8 @@ def main():
     assert re.fullmatch(r"node-[12]", health["node"])
     chat()
     prometheus()
-    watched()
-    print("all of it works")
+    check_prometheus()
+    print("all services work")
 
 
 main()

@@ -1,4 +1,4 @@
-"""What the checks of the deployment share: where things are, and skipping, in plain words, what a machine lacks."""
+"""Shared parts of the deployment tests: paths, and skips for programs that the machine lacks."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ TOOLS = ROOT / "target" / "tools"
 
 
 def tool(name: str) -> str:
-    """The path of a program; skips the test where the machine has none."""
+    """Path of a program; skips the test if the machine lacks it."""
     for folder in ("bin", "python/bin", "node_modules/.bin"):
         if (path := TOOLS / folder / name).exists():
             return str(path)
@@ -22,7 +22,7 @@ def tool(name: str) -> str:
 
 
 def run(*command, check=True, **options) -> subprocess.CompletedProcess:
-    """Runs a command to its end, with what it said in the failure."""
+    """Runs a command to its end; a failure shows its output."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")

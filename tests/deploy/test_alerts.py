@@ -1,4 +1,4 @@
-"""The alerts: sound, tested at their edges, documented, and about metrics that there are."""
+"""The alerts are valid, tested at their thresholds, documented, and use existing metrics."""
 
 import re
 
@@ -10,7 +10,7 @@ RULES = ROOT / "alerts" / "rules.yaml"
 TESTS = sorted((ROOT / "alerts" / "tests").glob("*.yaml"))
 ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 NAMES = [alert["alert"] for alert in ALERTS]
-# A ratio of two small numbers says nothing: these must know what traffic is too little.
+# A ratio of two small numbers means nothing: these alerts need a floor of traffic.
 FLOORED = {
     "SwitchboardDeliverySlow", "SwitchboardSendErrors", "SwitchboardConnectionsCollapsed", "SwitchboardReconnectStorm",
     "SwitchboardAuthFailures", "SwitchboardMessagesDropped",
@@ -26,18 +26,18 @@ def slug(heading: str) -> str:
     return re.sub(r"[^a-z0-9-]", "", heading.lower().replace(" ", "-"))
 
 
-def test_the_rules_are_sound():
+def test_the_rules_are_valid():
     assert len(set(NAMES)) == len(NAMES)
     run(tool("promtool"), "check", "rules", "--lint-fatal", RULES)
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_they_fire_when_they_should(path):
+def test_the_unit_tests_of_the_rules_pass(path):
     run(tool("promtool"), "test", "rules", path)
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
-def test_an_alert_says_what_to_do(alert):
+def test_an_alert_names_severity_summary_and_runbook(alert):
     assert alert["labels"]["severity"] in ("page", "ticket")
     assert alert["for"]
     assert set(alert["annotations"]) == {"summary", "description", "runbook"}
@@ -46,14 +46,13 @@ def test_an_alert_says_what_to_do(alert):
     assert anchor == slug(alert["alert"]) and anchor in map(slug, headings)
 
 
-def test_the_runbook_is_about_these_alerts():
-    page = ROOT / "docs" / "operations" / "runbook.md"
-    headings = [line[3:] for line in page.read_text().splitlines() if line.startswith("## ")]
+def test_the_runbook_has_exactly_these_alerts():
+    headings = [line[3:] for line in (ROOT / "docs" / "operations" / "runbook.md").read_text().splitlines() if line.startswith("## ")]
     assert headings == NAMES
 
 
 @pytest.mark.parametrize("alert", NAMES)
-def test_an_alert_is_tested_at_its_edges(alert):
+def test_an_alert_is_tested_before_and_after_its_delay(alert):
     (test,) = cases(alert)
     checks = [
         (check["eval_time"], check.get("exp_samples", check.get("exp_alerts")))
@@ -61,12 +60,12 @@ def test_an_alert_is_tested_at_its_edges(alert):
         for check in test.get(kind, [])
         if alert in str(check)
     ]
-    assert [bool(expected) for _, expected in checks] == [False, True], "not before its `for`, and then"
+    assert [bool(expected) for _, expected in checks] == [False, True], "it must fire after its `for`, not before"
     series = " ".join(one["series"] for one in test["input_series"])
-    assert alert not in FLOORED or 'job="quiet"' in series, "and not below the floor"
+    assert alert not in FLOORED or 'job="quiet"' in series, "it must not fire below the floor"
 
 
-def test_every_metric_is_there():
+def test_every_metric_of_the_alerts_exists():
     source = (ROOT / "src" / "metrics.rs").read_text()
     known = {f"switchboard_{name}" for name in re.findall(r'\w+\("([a-z_]+)"', source)}
     known |= {"up", "process_open_fds", "process_max_fds"}

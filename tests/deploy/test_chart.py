@@ -1,4 +1,4 @@
-"""The chart renders, with both Helms, and what it renders is what Kubernetes takes."""
+"""The chart renders with both Helms, and Kubernetes accepts the result."""
 
 import re
 import shlex
@@ -12,14 +12,14 @@ from chart.models import MODELS, faults
 from chart.render import CHART, HELMS, SETS, of_kind, parse, resources, template, text
 from conftest import ROOT, run, tool
 
-# The oldest that the chart takes, one in between, the newest known here.
+# The oldest version that the chart supports, one in between, the newest known to the validator.
 KUBERNETES = ["1.27", "1.32", "1.37"]
 
 
 @pytest.mark.parametrize("helm", HELMS)
 @pytest.mark.parametrize("name", SETS)
 def test_every_set_renders(name, helm):
-    """And both Helms make the same of it."""
+    """Both Helms render the same."""
     assert resources(name, helm) == resources(name)
     assert all(line == line.rstrip() for line in text(name, helm).splitlines())
 
@@ -32,7 +32,7 @@ def test_lint(name, helm):
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_kubernetes_takes_it(version):
+def test_kubernetes_accepts_every_resource(version):
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for name in SETS:
         for (kind, resource), document in resources(name).items():
@@ -44,7 +44,7 @@ def test_kubernetes_takes_it(version):
                 raise AssertionError(f"{name}: {kind} {resource}: {error.message}") from None
 
 
-def test_their_projects_take_custom_resources():
+def test_custom_resources_match_their_projects_models():
     custom = [d for name in SETS for d in resources(name).values() if d["apiVersion"] in MODELS]
     assert {d["kind"] for d in custom} == {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
     assert not (said := faults(custom)), said
@@ -58,7 +58,7 @@ def test_faults_in_custom_resources_are_found():
     assert "spec/endpoints/0/interval" in faults([wrong])
 
 
-def test_the_versions_are_the_programs():
+def test_the_charts_versions_are_the_programs_version():
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (version, version)
@@ -69,8 +69,8 @@ def test_readme_and_schema_are_current():
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_the_package_is_whole(helm, tmp_path):
-    """Alerts and dashboards, links in the repository, are in it, and it renders like the folder."""
+def test_the_package_is_complete(helm, tmp_path):
+    """It contains alerts and dashboards, which are links in the repository, and renders like the folder."""
     run(tool(helm), "package", CHART, "--destination", tmp_path)
     (package,) = tmp_path.iterdir()
     with tarfile.open(package) as archive:
@@ -85,8 +85,8 @@ def test_the_package_is_whole(helm, tmp_path):
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_as_a_part_of_an_umbrella(helm, tmp_path):
-    """A parent hands down `global`, and `enabled` where that is the dependency's condition."""
+def test_it_renders_as_a_dependency_of_an_umbrella_chart(helm, tmp_path):
+    """A parent passes `global`, and `enabled` if that is the dependency's condition."""
     parent = tmp_path / "suite"
     (parent / "templates").mkdir(parents=True)
     dependency = {"name": "switchboard", "version": "*", "alias": "chat", "condition": "chat.enabled"}
@@ -104,7 +104,7 @@ def test_as_a_part_of_an_umbrella(helm, tmp_path):
 
 @pytest.mark.parametrize("path", ["docs/operations/deploy.md", "helm/switchboard/README.md"])
 def test_the_documentations_commands_render(path, tmp_path):
-    """With the values that it shows as `yours.yaml`."""
+    """`yours.yaml` has the values that the page shows for it."""
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
     yours = [text for kind, text in blocks if kind == "yaml" and "existingSecret" in text]
     (tmp_path / "yours.yaml").write_text("".join(yours) or "{}")

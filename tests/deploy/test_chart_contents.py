@@ -1,4 +1,4 @@
-"""What matters in what the chart renders."""
+"""Properties of the rendered resources."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def selects(selector, labels):
 
 
 def files_of(spec):
-    """What stands in the pod's folder of secrets: file by file, the kind, name and key of its source."""
+    """Files in the pod's folder of secrets, each with the kind, name and key of its source."""
     (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "secrets")
     found = {}
     for source in volume["projected"]["sources"]:
@@ -33,7 +33,7 @@ def files_of(spec):
 def test_pods_are_restricted(name):
     for document, _, spec in pods(name):
         assert spec["automountServiceAccountToken"] is False
-        # The test's pod finds the Service by it.
+        # The test's pod finds the Service through these variables.
         assert spec["enableServiceLinks"] is (document["kind"] == "Pod")
         context = spec["securityContext"]
         assert context["runAsNonRoot"] is True
@@ -63,7 +63,7 @@ def test_secrets_are_files_and_never_variables(name):
 
 
 @every_set
-def test_selectors_find_what_they_are_for(name):
+def test_selectors_match_their_pods(name):
     labels = {document["kind"]: labels for document, labels, _ in pods(name)}
     others = [found for kind, found in labels.items() if kind != "Deployment"]
     deployment = one(name, "Deployment")
@@ -77,12 +77,12 @@ def test_selectors_find_what_they_are_for(name):
         assert not any(selects(selector, found) for found in others)
     for policy in of_kind(name, "NetworkPolicy"):
         assert all(selects(policy["spec"]["podSelector"]["matchLabels"], found) for found in labels.values())
-    # Upgrades of a release keep to the selector it began with.
+    # The selector of an existing release must not change in an upgrade.
     assert selectors[0].keys() == {f"app.kubernetes.io/{part}" for part in ("name", "instance", "component")}
 
 
 @every_set
-def test_everything_is_named_and_placed(name):
+def test_every_resource_has_a_name_and_a_namespace(name):
     for (kind, resource), document in resources(name).items():
         assert len(resource) <= 63
         metadata = document["metadata"]
@@ -93,7 +93,7 @@ def test_everything_is_named_and_placed(name):
 
 
 @every_set
-def test_going_away_is_given_its_time(name):
+def test_a_node_has_enough_time_to_drain(name):
     variables = environment(node(name))
     seconds = [int(variables[each].removesuffix("s")) for each in ("SHUTDOWN_DELAY", "DRAIN_WINDOW")]
     grace = one(name, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
@@ -102,7 +102,7 @@ def test_going_away_is_given_its_time(name):
 
 
 @every_set
-def test_probes_ask_the_admin_port(name):
+def test_probes_use_the_admin_port(name):
     container = node(name)
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"http": 8000, "admin": 8001}
     asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
@@ -112,7 +112,7 @@ def test_probes_ask_the_admin_port(name):
 
 
 @every_set
-def test_the_admin_port_is_not_for_clients(name):
+def test_no_client_reaches_the_admin_port(name):
     clients, metrics = sorted(of_kind(name, "Service"), key=lambda service: len(service["metadata"]["name"]))
     assert [port["targetPort"] for port in clients["spec"]["ports"]] == ["http"]
     assert metrics["spec"]["clusterIP"] == "None" and "type" not in metrics["spec"]
@@ -126,7 +126,7 @@ def test_the_admin_port_is_not_for_clients(name):
         assert backend == {"name": clients["metadata"]["name"], "port": clients["spec"]["ports"][0]["port"]}
 
 
-def test_nodes_are_replaced_gently():
+def test_nodes_are_replaced_one_at_a_time():
     spec = one("minimal", "Deployment")["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert (spec["minReadySeconds"], spec["progressDeadlineSeconds"]) == (30, 1800)
@@ -134,7 +134,7 @@ def test_nodes_are_replaced_gently():
 
 
 @every_set
-def test_one_way_to_migrate(name):
+def test_either_a_job_or_the_nodes_migrate(name):
     jobs, migrates = of_kind(name, "Job"), environment(node(name))["MIGRATE"]
     assert (len(jobs), migrates) == {"inline": (0, "true"), "at-start": (0, "true"), "by-hand": (0, "false")}.get(
         name, (1, "false")
@@ -147,13 +147,13 @@ def test_one_way_to_migrate(name):
         else:
             assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
             assert spec["serviceAccountName"] == "default"
-        # The hook runs before anything of the chart's is there.
+        # The hook runs before any resource of the chart exists.
         ours = {resource for _, resource in resources(name)}
         assert not ours & {source for _, source, _ in files_of(spec).values()}
         assert {file.split("_")[0] for file in files_of(spec)} == {"DATABASE"}
 
 
-def test_secrets_of_ones_own():
+def test_secrets_of_the_user():
     everywhere = {"REDIS_URL", "DATABASE_URL", "JWT_SECRET"}
     spec = one("minimal", "Deployment")["spec"]["template"]["spec"]
     assert files_of(spec) == {name: ("secret", "switchboard", name) for name in everywhere}
@@ -172,7 +172,7 @@ def test_secrets_of_ones_own():
     assert "NOTIFICATION_WEBHOOK_SECRET" not in files
 
 
-def test_inline_secrets_are_in_the_charts_secret_alone():
+def test_inline_secrets_are_only_in_the_charts_secret():
     secret = one("inline", "Secret")
     planted = set(re.findall(r"planted-[a-z]+", "\n".join(path.read_text() for path in SETS["inline"])))
     assert planted == set(re.findall(r"planted-[a-z]+", json.dumps(secret["stringData"])))
@@ -189,7 +189,7 @@ def annotations(name):
     return one(name, "Deployment")["spec"]["template"]["metadata"]["annotations"]
 
 
-def test_settings_are_written_as_the_program_reads_them():
+def test_settings_have_the_form_that_the_program_reads():
     variables = environment(node("everything"))
     assert variables["MAX_CONNECTIONS"] == "250000"
     assert environment(node("autoscaling"))["MAX_CONNECTIONS"] == "1000000"
@@ -224,12 +224,12 @@ def test_network_policy():
     out = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
     assert out == [[53, 53], [6380], [5432], [443, 8443], [8000], [4317]]
     assert policy["egress"][2]["to"] == [{"ipBlock": {"cidr": "10.20.0.0/24"}}]
-    # Nothing is published here that nodes would have to fetch.
+    # This set has no published keys or webhooks that nodes would have to reach.
     out = [[port["port"] for port in rule["ports"]] for rule in one("ha", "NetworkPolicy")["spec"]["egress"]]
     assert out == [[53, 53], [6379], [5432], [8000]]
 
 
-def test_many_nodes_on_machines_of_their_own():
+def test_ha_values_give_each_node_its_own_machine():
     wanted = "HorizontalPodAutoscaler PodDisruptionBudget NetworkPolicy ServiceMonitor PrometheusRule ConfigMap"
     assert set(wanted.split()) <= {kind for kind, _ in resources("ha")}
     affinity = one("ha", "Deployment")["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
@@ -253,7 +253,7 @@ def test_prometheus_finds_the_nodes():
     assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["talk"]}
 
 
-def test_alerts_and_dashboards_are_the_repositorys_own():
+def test_alerts_and_dashboards_equal_the_repositorys():
     rules = yaml.safe_load((ROOT / "alerts" / "rules.yaml").read_text())
     rule = one("monitoring", "PrometheusRule")
     assert rule["spec"]["groups"] == rules["groups"]
@@ -267,7 +267,7 @@ def test_alerts_and_dashboards_are_the_repositorys_own():
     assert paths and boards == {f"switchboard-{path.name}": path.read_text() for path in paths}
 
 
-def test_alerts_can_be_left_out_and_labelled():
+def test_alerts_can_be_disabled_and_labelled():
     rules = yaml.safe_load((ROOT / "alerts" / "rules.yaml").read_text())
     first, *others = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
     wanted = {"enabled": True, "disabled": [first], "alertLabels": {"team": "chat"}}
@@ -279,6 +279,6 @@ def test_alerts_can_be_left_out_and_labelled():
     assert all("severity" in rule["labels"] for rule in found.values())
 
 
-def test_another_version_of_the_chart_alone_replaces_no_node():
+def test_a_new_version_of_the_chart_alone_replaces_no_node():
     labels = one("minimal", "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert labels == one("minimal", "Deployment")["spec"]["selector"]["matchLabels"]

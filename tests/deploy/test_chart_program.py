@@ -1,4 +1,4 @@
-"""What the chart starts is what the program takes: the real one, given what a rendered container is given."""
+"""The program accepts the arguments, environment and files of a rendered container; checked with the real program."""
 
 import os
 import re
@@ -23,7 +23,7 @@ PLANTED = {
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory):
-    """A folder like the one that nodes have their secrets in."""
+    """A folder with secrets, like the one of a node."""
     folder = tmp_path_factory.mktemp("secrets")
     for name, secret in PLANTED.items():
         (folder / name).write_text(secret)
@@ -42,7 +42,7 @@ def program():
 
 
 def start(container, secrets, *arguments, **more):
-    """Runs what the container runs (or something else) with the environment that Kubernetes would make for it."""
+    """Runs the container's command (or other arguments) with the environment that Kubernetes would make for it."""
     given = {"PATH": os.environ["PATH"]}
     for name, value in environment(container).items():
         from_field = isinstance(value, dict)
@@ -51,25 +51,25 @@ def start(container, secrets, *arguments, **more):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_nodes_can_be_started_with_it(name, secrets):
+def test_the_program_accepts_a_nodes_environment(name, secrets):
     nowhere = {"JWT_JWKS_URL": "http://127.0.0.1:1/"} if name in ("jwks", "network-policy") else {}
     said = start(node(name), secrets, "check", **nowhere)
     assert "ok    configuration" in said.stdout, said.stderr
 
 
-def test_the_job_gets_as_far_as_the_database(secrets):
+def test_the_job_reaches_the_database_connection(secrets):
     (container,) = one("minimal", "Job")["spec"]["template"]["spec"]["containers"]
     said = start(container, secrets)
     assert said.returncode == 1
     assert "refused" in said.stderr, said.stderr
 
 
-def test_the_nodes_are_told_to_serve():
+def test_the_nodes_run_serve():
     assert node("minimal")["args"] == ["serve"]
 
 
-def test_the_test_asks_through_the_service(secrets):
-    """Kubernetes puts a Service's address into the environment, under its name."""
+def test_helm_test_reaches_a_node_through_the_service(secrets):
+    """Kubernetes puts the address of a Service into the environment, in variables named after it."""
     asked = []
 
     class Node(BaseHTTPRequestHandler):
@@ -110,14 +110,14 @@ DEPLOYMENT = {
 
 
 def install(helm, folder, *arguments):
-    """What `helm install` would do and say where a Deployment of seven nodes is there."""
+    """Manifests and notes of `helm install` if a Deployment of seven nodes exists."""
     with cluster(folder, {"/apis/apps/v1/namespaces/talk/deployments/chat-switchboard": DEPLOYMENT}) as config:
         command = [tool(helm), "install", "chat", CHART, "--namespace", "talk", "--kubeconfig", config]
         return run(*command, "--dry-run=server", "--disable-openapi-validation", *arguments).stdout
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_turning_autoscaling_on_keeps_the_nodes_there_are(helm, tmp_path):
+def test_turning_autoscaling_on_keeps_the_number_of_nodes(helm, tmp_path):
     said = install(helm, tmp_path, "--set", "existingSecret=switchboard,autoscaling.enabled=true")
     assert re.findall(r"^  replicas: .*", said, re.MULTILINE) == ["  replicas: 7"]
     assert "seriesQuery: 'switchboard_connections{" in said

@@ -1,4 +1,4 @@
-"""Values that can't work are refused, by both Helms, with words that say what to do."""
+"""Both Helms refuse values that can't work, with an error that names the remedy."""
 
 import pytest
 import yaml
@@ -8,7 +8,7 @@ from chart.render import CHART, HELMS, parse, refusal, with_values
 GOOD = {"existingSecret": "switchboard"}
 SECRET = "a-secret-of-more-than-32-bytes-for-tests"
 
-# What is wrong, and what must be said of it. Each Helm words the schema's complaints its own way: the name is enough.
+# Bad values, and text that the error must contain. Each Helm words the schema's errors differently, so the name is enough.
 SCHEMA = {
     "misspelt key": ({**GOOD, "replicaCuont": 3}, "replicaCuont"),
     "misspelt key inside": ({**GOOD, "drain": {"windows": 60}}, "windows"),
@@ -25,40 +25,40 @@ SCHEMA = {
 }
 
 TEMPLATES = {
-    "no Redis": ({"database": GOOD, "auth": GOOD}, "Where is Redis?"),
-    "no PostgreSQL": ({"redis": GOOD, "auth": GOOD}, "Where is PostgreSQL?"),
-    "no key": ({"redis": GOOD, "database": GOOD}, "What are tokens checked with?"),
+    "no Redis": ({"database": GOOD, "auth": GOOD}, "Redis has no URL"),
+    "no PostgreSQL": ({"redis": GOOD, "auth": GOOD}, "PostgreSQL has no URL"),
+    "no key": ({"redis": GOOD, "database": GOOD}, "no key to verify tokens with"),
     "two places": ({**GOOD, "redis": {"url": "redis://redis", **GOOD}}, "redis.url and redis.existingSecret"),
     "two authorities": (
         {**GOOD, "database": {"ca": {"existingSecret": "a", "existingConfigMap": "b"}}},
         "database.ca.existingSecret and database.ca.existingConfigMap",
     ),
-    "JWKS from nowhere": ({**GOOD, "auth": {"method": "jwks"}}, "auth.jwksUrl must say"),
+    "JWKS without a URL": ({**GOOD, "auth": {"method": "jwks"}}, "auth.jwksUrl is empty"),
     "key of another method": ({**GOOD, "auth": {"jwksUrl": "https://id.example.com"}}, "but auth.method is secret"),
-    "public key of no algorithm": ({**GOOD, "auth": {"method": "publicKey"}}, "config.JWT_ALGORITHM must say"),
+    "public key without an algorithm": ({**GOOD, "auth": {"method": "publicKey"}}, "config.JWT_ALGORITHM is empty"),
     "Job before its Secret": (
         {**GOOD, "database": {"url": "postgres://postgres/chat"}, "migration": {"mode": "job"}},
         "doesn't exist yet when the Job runs",
     ),
     "too little grace": ({**GOOD, "drain": {"window": 90, "gracePeriod": 100}}, "= 115 s"),
-    "webhook to nowhere": (
+    "webhook without a URL": (
         {"redis": GOOD, "database": GOOD, "auth": GOOD, "webhooks": {"persona": {"enabled": True}}},
         "webhooks.persona is enabled, but has no URL",
     ),
-    "webhook not used": (
+    "webhook not enabled": (
         {**GOOD, "webhooks": {"notification": {"url": "https://example.com"}}},
         "webhooks.notification.enabled to true",
     ),
-    "variable of the chart's": (
+    "variable that the chart sets": (
         {**GOOD, "extraEnv": [{"name": "DRAIN_WINDOW", "value": "1s"}]},
         "extraEnv has DRAIN_WINDOW",
     ),
-    "route to no gateway": ({**GOOD, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
-    "fewest above most": (
+    "route without a gateway": ({**GOOD, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
+    "minimum above maximum": (
         {**GOOD, "autoscaling": {"enabled": True, "minReplicas": 20}},
         "minReplicas is above autoscaling.maxReplicas",
     ),
-    "scales when it is too late": (
+    "scaling after the nodes are full": (
         {**GOOD, "autoscaling": {"enabled": True, "connectionsPerPod": 30000}},
         "config.MAX_CONNECTIONS = 30000",
     ),
@@ -68,7 +68,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("helm", HELMS)
 @pytest.mark.parametrize("what", SCHEMA | TEMPLATES)
-def test_refused(what, helm):
+def test_bad_values_are_refused(what, helm):
     values, words = (SCHEMA | TEMPLATES)[what]
     said = refusal(helm, values)
     assert words in said, said
@@ -76,14 +76,14 @@ def test_refused(what, helm):
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_null_takes_a_default_away(helm):
+def test_null_removes_a_default(helm):
     values = {**GOOD, "config": {"MAX_CONNECTIONS": None}, "podSecurityContext": {"runAsUser": None}}
     pod = parse(with_values(helm, values).stdout)["Deployment", "chat-switchboard"]["spec"]["template"]["spec"]
     assert "runAsUser" not in pod["securityContext"]
     assert "MAX_CONNECTIONS" not in {entry["name"] for entry in pod["containers"][0]["env"]}
 
 
-def test_every_default_may_be_given():
-    """A user's copy of values.yaml, filled in, is taken."""
+def test_every_default_may_be_set_explicitly():
+    """A copy of values.yaml with the required values is accepted."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert parse(with_values("helm4", values | GOOD).stdout) == parse(with_values("helm4", GOOD).stdout)

@@ -1,4 +1,4 @@
-"""compose.yaml: it is what Compose takes, all it names is there, and its pieces fit together."""
+"""compose.yaml is valid, every file that it names exists, and its services work together."""
 
 import json
 import os
@@ -17,7 +17,7 @@ NODES = {name: service for name, service in SERVICES.items() if name.startswith(
 
 
 def mounts(service):
-    """Pairs of what is mounted and where."""
+    """Pairs of source and target of the mounts."""
     return [tuple(mount.split(":")[:2]) for mount in service.get("volumes", [])]
 
 
@@ -26,7 +26,7 @@ def seconds(text):
     return int(number) * {"s": 1, "m": 60}[unit]
 
 
-def test_it_follows_the_specification():
+def test_it_follows_the_compose_specification():
     specification = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
     specification.PyCompose.from_json(json.dumps(COMPOSE)).validate()
 
@@ -39,7 +39,7 @@ def test_podman_compose_reads_it_the_same():
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_is_mounted_is_there(name):
+def test_every_mounted_file_exists(name):
     for source, target in mounts(SERVICES[name]):
         if source.startswith("./"):
             assert (ROOT / source).exists(), f"{source} for {target}"
@@ -58,7 +58,7 @@ def test_every_service_is_hardened(name):
     assert re.fullmatch(r"switchboard|docker\.io/[a-z/]+:v?\d[\w.-]+", service["image"]), "a version is pinned"
 
 
-def test_only_the_way_in_and_the_views_are_published_and_here_alone():
+def test_only_nginx_prometheus_and_grafana_are_published_and_only_on_loopback():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == {"nginx", "prometheus", "grafana"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
@@ -67,7 +67,7 @@ def test_only_the_way_in_and_the_views_are_published_and_here_alone():
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_nodes_are_told_what_they_know(name):
+def test_every_setting_of_a_node_is_known(name):
     known = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "docs/operations/configuration.md").read_text()))
     environment = NODES[name]["environment"]
     assert set(environment) <= known
@@ -76,13 +76,13 @@ def test_nodes_are_told_what_they_know(name):
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_a_node_has_the_time_it_needs_to_leave(name):
+def test_a_node_has_enough_time_to_drain(name):
     node = NODES[name]
     needed = seconds(node["environment"]["SHUTDOWN_DELAY"]) + seconds(node["environment"]["DRAIN_WINDOW"]) + 15
     assert seconds(node["stop_grace_period"]) >= needed
 
 
-def test_nobody_starts_before_what_they_need():
+def test_no_service_starts_before_its_dependencies():
     for name, service in SERVICES.items():
         for needed, how in service.get("depends_on", {}).items():
             assert needed in SERVICES, f"{name} needs {needed}"
@@ -91,7 +91,7 @@ def test_nobody_starts_before_what_they_need():
             assert needed == "secrets" or needed in NODES or "healthcheck" in SERVICES[needed]
 
 
-def test_secrets_are_made_once_and_are_what_the_services_read(tmp_path):
+def test_secrets_are_made_once_and_match_the_files_of_the_services(tmp_path):
     script = ROOT / "compose/secrets.sh"
     run("sh", script, tmp_path)
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -101,12 +101,11 @@ def test_secrets_are_made_once_and_are_what_the_services_read(tmp_path):
     assert read == set(made) - {"done"}
     assert re.fullmatch(r"[0-9a-f]{64}", made["jwt-secret"])
     assert made["database-url"] == f"postgres://switchboard:{made['postgres-password']}@postgres/switchboard"
-    # The file says what the documentation says.
-    page = (ROOT / "docs/operations/redis.md").read_text()
-    documented = re.search(r"^ACL SETUSER (switchboard .*)$", page, re.MULTILINE)[1]
+    # The ACL file and the documentation agree.
+    documented = re.search(r"^ACL SETUSER (switchboard .*)$", (ROOT / "docs/operations/redis.md").read_text(), re.MULTILINE)[1]
     password = re.fullmatch(r"redis://switchboard:([0-9a-f]{64})@redis/", made["redis-url"])[1]
     assert made["redis.acl"].splitlines()[1] == "user " + documented.replace(">secret", f">{password}")
-    # Nothing of it stands in the repository.
+    # No secret is in the repository.
     assert not re.search(r"(?i)(password|secret): (?!/secrets)\S", TEXT)
 
 
@@ -115,7 +114,7 @@ def test_nginx_knows_the_nodes():
     assert addresses == [f"{name}:8000" for name in NODES]
 
 
-def test_prometheus_takes_its_configuration_and_sees_the_nodes(tmp_path):
+def test_prometheus_accepts_its_configuration_and_scrapes_the_nodes(tmp_path):
     for source, target in mounts(SERVICES["prometheus"]):
         if source.startswith("./") and (ROOT / source).exists():
             (tmp_path / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +126,7 @@ def test_prometheus_takes_its_configuration_and_sees_the_nodes(tmp_path):
     targets = {target for job in jobs for group in job["static_configs"] for target in group["targets"]}
     assert targets == {f"{name}:8001" for name in NODES}
     assert all(node["environment"]["ADMIN_LISTEN"] == "0.0.0.0:8001" for node in NODES.values())
-    # The alerts tell nodes by this.
+    # Dashboards and alerts show the deployment by its job name.
     assert all("switchboard" in job["job_name"] for job in jobs)
 
 
@@ -142,14 +141,14 @@ def test_grafana_finds_dashboards_and_their_source():
 
 def test_its_services_work_together():
     if not (ROOT / "target/debug/switchboard").exists():
-        pytest.skip("there is no target/debug/switchboard: cargo build makes it")
+        pytest.skip("target/debug/switchboard is missing: run cargo build")
     own = [tool("unshare"), "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     for program in ("nginx", "prometheus", "redis-server", "psql", "ip"):
         tool(program)
     probe = run(*own, "true", check=False)
     if probe.returncode != 0:
         remedy = "" if os.getuid() == 0 else " (run it as root)"
-        pytest.skip(f"namespaces can't be made here: {probe.stderr.strip()}{remedy}")
+        pytest.skip(f"this machine does not allow namespaces: {probe.stderr.strip()}{remedy}")
     path = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     done = run(*own, sys.executable, ROOT / "tests/deploy/compose_up.py", timeout=120, env=path)
     assert "all of it works" in done.stdout

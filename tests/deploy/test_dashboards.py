@@ -1,4 +1,4 @@
-"""The dashboards: what the generator writes, sound by Grafana's own types, and about metrics that there are."""
+"""The dashboards equal the generator's output, match Grafana's own types, and use existing metrics."""
 
 import json
 import math
@@ -9,32 +9,32 @@ import pytest
 from conftest import ROOT, TOOLS, run, tool
 
 FILES = sorted((ROOT / "dashboards").glob("*.json"))
-# Units by Grafana's names: it shows bare numbers where it does not know one, and says nothing.
+# Units that Grafana knows; for an unknown unit it shows bare numbers without a warning.
 UNITS = {"none", "short", "ops", "s", "bytes", "percentunit"}
 BOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
 
 
 def panels(board: dict) -> list[dict]:
-    """All panels but rows, those of collapsed rows among them."""
+    """All panels except rows, including those in collapsed rows."""
     every = [inner for panel in board["panels"] for inner in [panel, *panel.get("panels", [])]]
     return [panel for panel in every if panel["type"] != "row"]
 
 
-def test_they_are_what_is_generated():
+def test_the_files_equal_the_generators_output():
     assert set(BOARDS) == {"on-call", "capacity"}
     run(sys.executable, ROOT / "scripts" / "dashboards.py", "--check")
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_they_are_of_grafanas_types(name, tmp_path):
-    """As a literal: of an imported file the compiler would not say what is unknown in it."""
+def test_they_match_grafanas_types(name, tmp_path):
+    """The board is checked as a literal, because the compiler ignores unknown fields of an imported file."""
     if not (TOOLS / "node_modules" / "@grafana" / "schema").exists():
         pytest.skip("@grafana/schema is not installed")
     (tmp_path / "node_modules").symlink_to(TOOLS / "node_modules")
     literal = (ROOT / "dashboards" / f"{name}.json").read_text()
-    # An id is a number to the types, and null to whoever provisions.
+    # The types want a number as id; provisioning wants null.
     literal = literal.replace('"id": null', '"id": undefined', 1)
-    # JSON has the values of enums, not their names. What differs from kind to kind of panel is anything at all to Dashboard.
+    # JSON has the values of enums, not their names. The type Dashboard accepts anything for the options of a panel.
     panel_types = "@grafana/schema/dist/esm/raw/composable"
     source = f"""import type {{ Dashboard }} from '@grafana/schema';
 import type {{ Options as Stat }} from '{panel_types}/stat/panelcfg/x/StatPanelCfg_types.gen';
@@ -43,7 +43,7 @@ import type {{ Options as Graph, FieldConfig }} from '{panel_types}/timeseries/p
 type Json<T> = T extends string ? `${T}` : T extends (infer U)[] ? Json<U>[] : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
 """
     stats, graphs = ([panel for panel in panels(BOARDS[name]) if panel["type"] == kind] for kind in ("stat", "timeseries"))
-    assert len(stats) + len(graphs) == len(panels(BOARDS[name])), "a kind of panel whose options nobody checks"
+    assert len(stats) + len(graphs) == len(panels(BOARDS[name])), "a kind of panel whose options are not checked"
     literals = {
         "board: Json<Dashboard>": literal,
         "stats: Json<Stat>[]": json.dumps([panel["options"] for panel in stats]),
@@ -57,7 +57,7 @@ type Json<T> = T extends string ? `${T}` : T extends (infer U)[] ? Json<U>[] : T
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_they_are_made_to_be_provisioned(name):
+def test_they_can_be_provisioned(name):
     board = BOARDS[name]
     assert board["id"] is None and board["uid"] == f"switchboard-{name}" and board["editable"] is False
     assert 39 <= board["schemaVersion"] <= 41
@@ -70,21 +70,21 @@ def test_they_are_made_to_be_provisioned(name):
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_every_panel_says_what_it_shows(name):
+def test_every_panel_has_a_title_a_description_and_filtered_queries(name):
     for panel in panels(BOARDS[name]):
         assert panel["title"] and panel["description"].endswith((".", "?")), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
         assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
         for target in panel["targets"]:
-            assert target["instant"] == (panel["type"] == "stat") != target["range"], "a figure is of now"
+            assert target["instant"] == (panel["type"] == "stat") != target["range"], "a stat shows the current value, a graph a range"
             assert set(target) == {"refId", "datasource", "expr", "legendFormat", "editorMode", "instant", "range"}
             assert target["datasource"]["uid"] == "${datasource}"
-            assert 'job=~"$job", instance=~"$instance"' in target["expr"], "the variables choose"
+            assert 'job=~"$job", instance=~"$instance"' in target["expr"], "the query must filter by the variables"
             assert not re.search(r"rate\([^)]*\[(?!\$__rate_interval\])", target["expr"]), target["expr"]
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_nothing_overlaps(name):
+def test_no_panels_overlap(name):
     def apart(one, other):
         return (
             one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
@@ -104,7 +104,7 @@ def test_the_verdict_comes_first_and_details_are_folded():
     assert folded == titles[-3:]
 
 
-def test_every_metric_is_there():
+def test_every_metric_of_the_dashboards_exists():
     source = (ROOT / "src" / "metrics.rs").read_text()
     known = {f"switchboard_{name}" for name in re.findall(r'\w+\("([a-z_]+)"', source)}
     known |= {f"{name}{end}" for name in known for end in ("_bucket", "_count", "_sum")}
@@ -117,7 +117,7 @@ def test_every_metric_is_there():
 
 
 def test_the_forecast_follows_neither_the_hour_of_the_day_nor_a_rollout(tmp_path):
-    """50,000 connections by day and night, 30,000 more or less by the hour; their node was replaced 12 hours ago."""
+    """50,000 connections on average, 30,000 more or less with the time of day; their node was replaced 12 hours ago."""
     panel = next(panel for panel in panels(BOARDS["capacity"]) if panel["title"] == "Connections in a week")
     forecast = panel["targets"][0]["expr"].replace("$__interval", "1h").replace("$job", ".*").replace("$instance", ".*")
     load = [round(50_000 + 30_000 * math.sin(hour * math.tau / 24)) for hour in range(14 * 24)]
@@ -136,7 +136,7 @@ def test_the_forecast_follows_neither_the_hour_of_the_day_nor_a_rollout(tmp_path
     run(tool("promtool"), "test", "rules", tmp_path / "forecast.yaml")
 
 
-def test_the_runbook_speaks_of_panels_that_there_are():
+def test_the_runbook_names_existing_panels():
     text = " ".join((ROOT / "docs" / "operations" / "runbook.md").read_text().split())
     titles = {panel["title"] for panel in panels(BOARDS["on-call"])} | {row["title"] for row in BOARDS["on-call"]["panels"]}
     named = {name for group in re.findall(r"[Pp]anels? (\*[^.;:]*\*)", text) for name in re.findall(r"\*([^*]+)\*", group)}

@@ -1,8 +1,8 @@
-"""The image: what the Dockerfile promises, and, where buildah and podman are, an image that is built and started.
+"""The image: properties of the Dockerfile and, with buildah and podman, an image that is built and started.
 
-Registries are not asked. The base of the last stage is made of this machine's own C library, under the name that the
-Dockerfile uses, and the program is the one that was built here. IMAGE_TEST=1 builds the first stage as well, from this
-machine's Rust, which takes some minutes: set it where the Dockerfile's own build is to be seen to work.
+The tests use no registry. They make the base of the last stage from this machine's own C library, under the name that the
+Dockerfile uses, and copy the program that was built here. IMAGE_TEST=1 also builds the first stage, with this machine's
+Rust, which takes some minutes: set it to test the Dockerfile's own build.
 """
 
 import json
@@ -22,8 +22,8 @@ BASES = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
 LAST = DOCKERFILE[DOCKERFILE.rindex("FROM ") :]
 COMMIT = "0123abc"
 IMAGE = "localhost/switchboard-test"
-# So that containers start on machines that delegate little: no network of their own, no limit above the machine's, and
-# nobody who asks for their health by a timer.
+# Options with which containers start on machines that delegate little: no own network, no limit above the machine's, and
+# no health check by a timer.
 HERE = ["--network", "host", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=1024:1024", "--no-healthcheck"]
 
 
@@ -31,15 +31,15 @@ def test_hadolint_finds_nothing():
     run(tool("hadolint"), ROOT / "Dockerfile")
 
 
-def test_the_last_stage_is_the_program_alone():
+def test_the_last_stage_has_only_the_program():
     assert BASES == ["docker.io/library/rust:1.95-bookworm", "gcr.io/distroless/cc-debian12:nonroot"]
     assert re.findall(r"^(?:COPY|ADD) (.*)", LAST, re.MULTILINE) == [
         "--from=build /src/target/release/switchboard /usr/local/bin/switchboard"
     ]
-    assert "\nRUN " not in LAST, "there is no shell to run anything"
+    assert "\nRUN " not in LAST, "the last stage has no shell for a RUN"
 
 
-def test_the_build_gets_nothing_but_sources():
+def test_the_build_context_has_only_sources():
     kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert kept[0] == "*" and {line.lstrip("!") for line in kept[1:]} == {"Cargo.toml", "Cargo.lock", "build.rs", "migrations", "src"}
 
@@ -50,7 +50,7 @@ def test_rust_is_new_enough():
 
 
 class Builder:
-    """buildah and podman, with images and containers in a folder of their own."""
+    """buildah and podman, with their own folder for images and containers."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -67,7 +67,7 @@ class Builder:
         return run(self.podman_program, *self.store, *engine, *words, **options)
 
     def base(self, name, files):
-        """Makes an image of this machine's files."""
+        """Makes an image from this machine's files."""
         root = self.folder / "base"
         for file in files:
             target = root / file.lstrip("/")
@@ -90,16 +90,16 @@ class Builder:
 
 
 def libraries(binary):
-    """What a program is linked with, and its loader."""
+    """The shared libraries of a program, and its loader."""
     return re.findall(r"(/\S+) \(0x", run("ldd", binary).stdout)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The image, and who built it."""
+    """The builder, with the image built."""
     binary = ROOT / "target/debug/switchboard"
     if not binary.exists():
-        pytest.skip("there is no target/debug/switchboard: cargo build makes it")
+        pytest.skip("target/debug/switchboard is missing: run cargo build")
     builder = Builder(tmp_path_factory.mktemp("image"))
     certificates = ["/etc/ssl/certs/ca-certificates.crt"] if os.path.exists("/etc/ssl/certs/ca-certificates.crt") else []
     builder.base(BASES[1], libraries(binary) + certificates)
@@ -109,7 +109,7 @@ def built(tmp_path_factory):
     else:
         context = builder.folder / "context/src/target/release"
         context.mkdir(parents=True)
-        # As a release is, without what debuggers read.
+        # Without debug information, as in a release.
         run("strip", "-o", context / "switchboard", binary)
         builder.build("FROM scratch AS build\nCOPY src /src\n\n" + LAST, builder.folder / "context")
     return builder
@@ -120,7 +120,7 @@ def rust_base(builder):
     root = builder.folder / "rust"
     packages = "gcc,libc6-dev,ca-certificates"
     run(tool("debootstrap"), "--variant=minbase", f"--include={packages}", "bookworm", root)
-    # Whom this machine trusts: crates may come through a proxy of its own.
+    # Certificates that this machine trusts, because crates may come through a proxy.
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs/ca-certificates.crt")
     toolchain = run("rustc", "--print", "sysroot").stdout.strip()
     shutil.copytree(toolchain, root / "usr/local/rust", symlinks=True, ignore=shutil.ignore_patterns("doc", "share"))
@@ -135,7 +135,7 @@ def rust_base(builder):
     builder.buildah("bud", "-q", "-t", BASES[0], "-f", builder.folder / "Rust", builder.folder)
 
 
-def test_it_says_what_it_is(built):
+def test_its_labels_and_settings_are_right(built):
     about = json.loads(built.buildah("inspect", "--type", "image", IMAGE).stdout)["Docker"]["config"]
     labels = about["Labels"]
     assert labels["org.opencontainers.image.version"] == "1.2.3"
@@ -150,7 +150,7 @@ def test_there_is_no_shell_and_it_is_small(built):
     name = built.buildah("from", "--pull-never", IMAGE).stdout.strip()
     try:
         mounted = built.buildah("mount", name).stdout.strip()
-        # The real base has these beside the C library: nothing that runs.
+        # The real base has these files beside the C library, and no programs.
         programs = [path for path in subprocess.run(["find", mounted, "-type", "f", "-perm", "/111"],
                     capture_output=True, text=True, check=True).stdout.split()
                     if not re.search(r"\.so[.\d]*$", path)]
@@ -167,8 +167,8 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_it_runs_as_nobody_on_a_read_only_root_and_knows_how_it_is(built):
-    # It starts without Redis, degraded, but never without its store: dev brings its own.
+def test_it_runs_unprivileged_on_a_read_only_root_and_reports_its_health(built):
+    # A node starts without Redis, but not without a store; `dev` has its own.
     ports = [free_port(), free_port()]
     environment = {"LISTEN": f"127.0.0.1:{ports[0]}", "ADMIN_LISTEN": f"127.0.0.1:{ports[1]}", "DATA_DIR": "/data"}
     words = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
@@ -188,12 +188,12 @@ def test_it_runs_as_nobody_on_a_read_only_root_and_knows_how_it_is(built):
         assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
         assert built.podman("exec", name, "sh", "-c", "true", check=False).returncode == 127, "there is no shell"
         built.podman("stop", "-t", "20", name)
-        assert json.loads(built.podman("inspect", name).stdout)[0]["State"]["ExitCode"] == 0, "it leaves in order"
+        assert json.loads(built.podman("inspect", name).stdout)[0]["State"]["ExitCode"] == 0, "it exits with 0"
     finally:
         built.podman("rm", "-f", name, check=False)
 
 
-def test_without_settings_it_says_which_it_needs(built):
+def test_without_settings_it_names_the_required_ones(built):
     done = built.podman("run", "--rm", *HERE, "--read-only", IMAGE, check=False)
     assert done.returncode == 78
     for needed in ["REDIS_URL", "DATABASE_URL", "JWT_SECRET"]:

@@ -1,4 +1,4 @@
-"""nginx in front: the configuration is one that nginx takes, and gixy finds no hole in it."""
+"""nginx accepts the configuration, and gixy finds no fault in it."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from conftest import ROOT, run, tool
 
 
 def free_port():
-    """One without 443 in it: gixy takes such a port for one of TLS."""
+    """A port without the digits 443, because gixy takes such a port for a TLS port."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
@@ -29,7 +29,7 @@ def has_ipv6():
 
 
 def configure(folder, server, port):
-    """Copies the configuration, with one of the two servers, and paths and ports that this machine has."""
+    """Copies the configuration with one of the two servers, and adapts its paths and ports to this machine."""
     shutil.copytree(ROOT / "nginx", folder)
     shutil.copy(ROOT / "nginx" / server, folder / "server.conf")
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=chat.example.com",
@@ -50,10 +50,10 @@ def configuration(request, tmp_path):
     return configure(tmp_path / "nginx", request.param, free_port())
 
 
-def test_nginx_takes_it_without_a_warning(configuration):
+def test_nginx_accepts_it_without_a_warning(configuration):
     done = run(tool("nginx"), "-t", "-p", configuration, "-c", configuration / "nginx.conf")
     warnings = [line for line in done.stderr.splitlines() if re.search(r"\[(warn|alert|emerg)\]", line)]
-    # Whoever isn't root can't change users; that is all there may be to say.
+    # Only root can change the user, so nginx may warn about that.
     assert [line for line in warnings if '"user" directive' not in line] == []
 
 
@@ -61,7 +61,7 @@ def test_gixy_finds_nothing(configuration):
     run(tool("gixy"), configuration / "nginx.conf")
 
 
-def test_gixy_would_find_what_is_wrong_in_an_included_file(configuration):
+def test_gixy_finds_a_fault_in_an_included_file(configuration):
     path = configuration / "locations.conf"
     path.write_text(path.read_text() + "\nlocation /old/ { return 301 https://$host$uri; }\n")
     assert run(tool("gixy"), configuration / "nginx.conf", check=False).returncode == 1
@@ -82,7 +82,7 @@ def test_rest_is_offered_over_http2_and_old_tls_is_not(tmp_path):
         while "BEGIN CERTIFICATE" not in hello():
             assert nginx.poll() is None and time.monotonic() < deadline, "nginx does not answer"
         assert "ALPN protocol: h2" in hello("-alpn", "h2,http/1.1")
-        assert "ALPN protocol: http/1.1" in hello("-alpn", "http/1.1"), "as WebSockets need it"
+        assert "ALPN protocol: http/1.1" in hello("-alpn", "http/1.1"), "WebSockets need HTTP/1.1"
         assert "New, TLSv1.2" in hello("-tls1_2")
         assert "BEGIN CERTIFICATE" not in hello("-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
     finally:

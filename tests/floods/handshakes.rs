@@ -1,4 +1,4 @@
-//! Clients that never finish saying hello, or say it wrongly.
+//! Clients that never finish a handshake, or send a wrong one.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     support::{Client, Node, RawClient, token},
 };
 
-/// How long the node waits for a first request, and what a busy machine adds to it.
+/// Time that the node waits for a first request, and extra time for a busy machine.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -18,13 +18,13 @@ fn refused(reason: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_handshakes_are_let_go_of_and_others_come_in_meanwhile() {
+async fn slow_handshakes_are_closed_and_others_are_admitted_meanwhile() {
     const EACH: usize = 60;
     let node = Node::dev().start().await;
     let (address, began) = (node.address(), Instant::now());
     let mut held = JoinSet::new();
     for _ in 0..EACH {
-        // A byte at a time, which would take a minute.
+        // One byte at a time, which would take a minute.
         held.spawn(async move {
             let mut client = RawClient::tcp(address).await;
             for byte in RawClient::upgrade(address, "/v1/ws").into_bytes() {
@@ -35,7 +35,7 @@ async fn slow_handshakes_are_let_go_of_and_others_come_in_meanwhile() {
             }
             client.read_head().await
         });
-        // Half a header, and then nothing.
+        // Half a header, then nothing.
         held.spawn(async move {
             let mut client = RawClient::tcp(address).await;
             client.write(b"GET /v1/ws HTTP/1.1\r\nHost: chat.example.com\r\nConnec").await;
@@ -48,13 +48,13 @@ async fn slow_handshakes_are_let_go_of_and_others_come_in_meanwhile() {
         assert_served(&mut bystander).await;
     }
     let after = began.elapsed();
-    println!("{} slow handshakes were gone after {after:?}", 2 * EACH);
+    println!("{} slow handshakes were closed after {after:?}", 2 * EACH);
     assert!(after > FIRST_REQUEST && after < FIRST_REQUEST + SLACK, "{after:?}");
     assert_eq!(count(&node, &refused("slow_handshake")).await, 2.0 * EACH as f64);
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_is_refused_and_counted() {
+async fn a_request_without_a_valid_handshake_is_refused_and_counted() {
     let node = Node::dev().start().await;
     let mut bystander = Client::native(&node, "bob").await;
     let upgrade = RawClient::upgrade(node.address(), &format!("/v1/ws?token={}", token("alice")));

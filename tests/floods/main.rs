@@ -1,10 +1,11 @@
-//! Slow readers, floods, bad clients and crowds: each is bounded, counted and told so, and nobody else notices.
+//! Slow readers, floods, bad clients and crowds: each is bounded, counted and refused clearly, and no other client is
+//! affected.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a test may panic, and say its figures"
+    reason = "a test may panic, and print its figures"
 )]
 #![allow(unreachable_pub, reason = "parts of one test crate")]
 
@@ -20,19 +21,19 @@ mod vanished;
 use serde_json::json;
 use support::{Client, Node, RawClient, opcode, token};
 
-/// What a counter says; 0 where it has not counted yet.
+/// Value of a counter; 0 if the node hasn't counted yet.
 async fn count(node: &Node, series: &str) -> f64 {
     node.metrics().await.get(series).unwrap_or(0.0)
 }
 
-/// A socket of `user` that was greeted and from then on does what the test says.
+/// Opens a socket of `user` and reads its greeting.
 async fn raw(node: &Node, user: &str) -> RawClient {
     let mut client = RawClient::open(node.address(), &format!("/v1/ws?token={}", token(user))).await;
-    client.read_frame().await.expect("it is greeted");
+    client.read_frame().await.expect("the node greets the socket");
     client
 }
 
-/// The same, and it listens to `conversation`.
+/// The same, and joins `conversation`.
 async fn raw_listener(node: &Node, user: &str, conversation: &str) -> RawClient {
     let mut client = raw(node, user).await;
     let join = json!({"type": "join", "conversation_id": conversation, "ref": 1}).to_string();
@@ -41,7 +42,7 @@ async fn raw_listener(node: &Node, user: &str, conversation: &str) -> RawClient 
     client
 }
 
-/// Checks that a client is served.
+/// Checks that the node serves a client.
 async fn assert_served(client: &mut Client) {
     client.send(&json!({"type": "ping", "ref": "served"})).await;
     client.until_where(|frame| frame["ref"] == "served").await;

@@ -1,4 +1,4 @@
-//! Who reads slowly, or not at all.
+//! Clients that read slowly, or not at all.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn dropped(class: &str) -> String {
     format!(r#"switchboard_outbox_drops_total{{class="{class}"}}"#)
 }
 
-/// What is read of a socket up to its close: the seqs of messages, and how it closed.
+/// Reads a socket up to its close; returns the seqs of messages, and code and reason of the close.
 async fn read_to_the_end(mut client: RawClient) -> (Vec<i64>, Option<(u16, String)>) {
     let mut seqs = Vec::new();
     while let Some(frame) = client.read_frame().await {
@@ -32,7 +32,7 @@ async fn read_to_the_end(mut client: RawClient) -> (Vec<i64>, Option<(u16, Strin
     (seqs, None)
 }
 
-/// Readers of one conversation, and how long everything they read took to reach them.
+/// Readers of one conversation, and the delay of each message that they read.
 struct Readers {
     sender: Client,
     delays: mpsc::Receiver<Duration>,
@@ -66,12 +66,12 @@ impl Readers {
         Self { sender, delays, readers, begun }
     }
 
-    /// Sends so many messages, and returns the 99th percentile of the delays of all of them at all readers.
+    /// Sends `messages` messages and returns the 99th percentile of their delays at all readers.
     async fn p99(&mut self, conversation: &str, messages: usize) -> Duration {
         let padding = "x".repeat(4_000);
         for _ in 0..messages {
             let sent = self.begun.elapsed().as_nanos();
-            self.sender.say(conversation, &format!("{sent} {padding}")).await;
+            self.sender.send_text(conversation, &format!("{sent} {padding}")).await;
         }
         let mut delays = Vec::new();
         while delays.len() < messages * self.readers {
@@ -83,7 +83,7 @@ impl Readers {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_reader_who_stalls_does_not_slow_the_others() {
+async fn a_stalled_reader_does_not_slow_the_others() {
     const MESSAGES: usize = 150;
     let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
     let mut readers = Readers::of(&node, "team", 50).await;
@@ -91,25 +91,25 @@ async fn one_reader_who_stalls_does_not_slow_the_others() {
     let alone = readers.p99("team", MESSAGES).await;
     let stalled = raw_listener(&node, "carol", "team").await;
     let beside = readers.p99("team", MESSAGES).await;
-    println!("p99 of 50 readers: {alone:?} alone, {beside:?} beside one who stalls");
-    assert_eq!(count(&node, TOO_SLOW).await, 1.0, "it stalled, and was cut off meanwhile");
-    // A delivery that waited for it would have taken until it was reset, which is seconds.
+    println!("p99 of 50 readers: {alone:?} alone, {beside:?} beside a stalled reader");
+    assert_eq!(count(&node, TOO_SLOW).await, 1.0, "the stalled reader was closed meanwhile");
+    // A delivery that waits for the stalled reader would take until that reader is reset, which is seconds.
     assert!(beside < alone * 10 + Duration::from_millis(500), "{alone:?} alone, {beside:?} beside a stalled reader");
     drop(stalled);
     node.metric(WAITING, |bytes| bytes == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_ephemeral_goes_first_then_the_reader_who_resumes_exactly() {
+async fn ephemeral_frames_are_dropped_first_then_the_reader_is_closed_and_resumes_exactly() {
     let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     let slow = raw_listener(&node, "carol", "team").await;
-    let mut last = alice.say("team", "the first").await["seq"].as_i64().unwrap();
+    let mut last = alice.send_text("team", "the first").await["seq"].as_i64().unwrap();
     let first = last;
-    // Until the kernel takes no more for it.
+    // Until the kernel accepts no more bytes for the reader.
     while count(&node, WAITING).await < 8_192.0 {
-        last = alice.say("team", &"x".repeat(4_000)).await["seq"].as_i64().unwrap();
+        last = alice.send_text("team", &"x".repeat(4_000)).await["seq"].as_i64().unwrap();
     }
     for at in 0..100 {
         let typing = json!({"type": "typing", "conversation_id": "team", "active": at % 2 == 0, "ref": at});
@@ -120,10 +120,10 @@ async fn what_is_ephemeral_goes_first_then_the_reader_who_resumes_exactly() {
         }
     }
     let waiting = count(&node, WAITING).await;
-    assert!((20_000.0..=65_536.0).contains(&waiting), "what waits is counted while it grows: {waiting}");
+    assert!((20_000.0..=65_536.0).contains(&waiting), "queued bytes are counted as they grow: {waiting}");
     let mut order = Vec::new();
     while order.last() != Some(&"too slow") {
-        last = alice.say("team", &"x".repeat(1_000)).await["seq"].as_i64().unwrap();
+        last = alice.send_text("team", &"x".repeat(1_000)).await["seq"].as_i64().unwrap();
         let now = node.metrics().await;
         assert!(now.get(WAITING).unwrap() <= 65_536.0, "never more than the bound");
         for (series, what) in [(&*dropped("typing"), "typing"), (&dropped("state"), "state"), (TOO_SLOW, "too slow")] {
@@ -149,19 +149,19 @@ async fn what_is_ephemeral_goes_first_then_the_reader_who_resumes_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_and_never_reads_is_cut_off() {
+async fn a_client_that_sends_commands_and_never_reads_is_closed() {
     let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
     let mut bob = Client::native(&node, "bob").await;
     bob.join("team").await;
     for _ in 0..20 {
-        bob.say("team", &"x".repeat(4_000)).await;
+        bob.send_text("team", &"x".repeat(4_000)).await;
     }
     let mut greedy = raw(&node, "bob").await;
     let ask = RawClient::encode(true, opcode::TEXT, br#"{"type":"history","conversation_id":"team","limit":20}"#);
-    // 80 KB each: a few fill the kernel's buffers, one more the outbox.
+    // An answer has 80 KB: a few fill the kernel's buffers, one more fills the outbox.
     greedy.write(&ask.repeat(20)).await;
     let cut = || async { (count(&node, TOO_SLOW).await == 1.0).then_some(()) };
-    eventually("the greedy one to be cut off", cut).await;
+    eventually("the greedy client to be closed", cut).await;
     crate::assert_served(&mut bob).await;
     let (_, close) = read_to_the_end(greedy).await;
     assert_eq!(close.map(|(code, _)| code), Some(4408));

@@ -1,4 +1,4 @@
-//! Clients that vanish without a word.
+//! Clients that vanish without closing their connection.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::support::{Client, Link, Node, Proxy, token};
 const SILENT: &str = r#"switchboard_closes_total{reason="silent"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_vanishes_is_found_by_pings_and_goes_offline() {
+async fn a_client_that_vanishes_is_found_by_pings_and_goes_offline() {
     const PING_AND_PATIENCE: Duration = Duration::from_secs(4);
     let node =
         Node::dev().set("PING_INTERVAL", "2s").set("PONG_TIMEOUT", "2s").set("PRESENCE_GRACE", "0s").start().await;
@@ -21,20 +21,20 @@ async fn who_vanishes_is_found_by_pings_and_goes_offline() {
     let online =
         |online: bool| move |frame: &serde_json::Value| frame["type"] == "presence" && frame["online"] == online;
     bob.until_where(online(true)).await;
-    // She answers pings for as long as they reach her.
+    // Alice's client answers pings while they reach it.
     let reading = tokio::spawn(async move { alice.recv_or_close().await });
     let left = tokio::time::timeout(PING_AND_PATIENCE * 3 / 2, bob.until_where(online(false))).await;
     assert!(left.is_err(), "{left:?}");
     proxy.set(Link::Frozen);
     let vanished = Instant::now();
-    // Bob reads on meanwhile, or he would count as vanished too.
+    // Bob's client must read meanwhile, because otherwise it would be closed as silent too.
     let found = async {
         node.metric(SILENT, |count| count == 1.0).await;
         vanished.elapsed()
     };
     let (found, gone) = tokio::join!(found, bob.until_where(online(false)));
     assert!(found < PING_AND_PATIENCE + Duration::from_secs(1), "{found:?}");
-    println!("who vanished was found after {found:?}, and others knew after {:?}", vanished.elapsed());
+    println!("the vanished client was found after {found:?}, and others got `offline` after {:?}", vanished.elapsed());
     assert_eq!(gone["user_id"], json!("alice"));
     drop(reading);
     crate::assert_served(&mut bob).await;

@@ -1,4 +1,5 @@
-//! The least rights that the documentation gives: a Redis user and a PostgreSQL role that can do what nodes do, and no more.
+//! The least privileges in the documentation: a Redis user and a PostgreSQL role that may do what nodes need, and no
+//! more.
 
 use std::collections::HashMap;
 
@@ -7,21 +8,21 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Node, Postgres, RedisServer, eventually, token, token_with};
 
-/// The user that `docs/operations/redis.md` makes, as the words of its command.
+/// The `ACL SETUSER` command of `docs/operations/redis.md`, as words.
 fn documented_user() -> Vec<&'static str> {
     let line = include_str!("../../docs/operations/redis.md").lines().find(|line| line.starts_with("ACL SETUSER "));
-    line.expect("docs/operations/redis.md makes a user").split(' ').collect()
+    line.expect("docs/operations/redis.md has an ACL SETUSER line").split(' ').collect()
 }
 
-/// A URL with a user and a password, by the database's own rights.
+/// Replaces user and password in a URL.
 fn with_user(url: &str, user: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap();
     let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
     format!("{scheme}://{user}:secret@{place}")
 }
 
-/// Uses what nodes share: sockets on both, sends, edits, lists, resumes, goodbyes.
-async fn use_all(one: &Node, two: &Node) {
+/// Uses all that nodes share: sockets on both, sends, edits, listings, resumes, departures.
+async fn use_every_feature(one: &Node, two: &Node) {
     let admin = token_with("admin", json!({"role": "admin"}));
     let mut alice = Client::native(one, "alice").await;
     let mut bob = Client::native(two, "bob").await;
@@ -29,7 +30,7 @@ async fn use_all(one: &Node, two: &Node) {
     bob.join("team").await;
     for (speaker, listener, text) in [(0, 1, "from one"), (1, 0, "from two")] {
         let both = [&mut alice, &mut bob];
-        let seq = both[speaker].say("team", text).await["seq"].clone();
+        let seq = both[speaker].send_text("team", text).await["seq"].clone();
         assert_eq!(both[listener].until_where(|frame| frame["content"] == text).await["seq"], seq);
         let message = format!("/api/chat/conversations/team/messages/{seq}");
         let author = token(["alice", "bob"][speaker]);
@@ -65,11 +66,11 @@ async fn use_all(one: &Node, two: &Node) {
     alice
         .until_where(|frame| frame["type"] == "presence" && frame["user_id"] == "bob" && frame["online"] == false)
         .await;
-    alice.say(&closed, "for one who is away").await;
+    alice.send_text(&closed, "for one who is away").await;
     let told = || async {
         (two.get("/api/notifications", &token("bob")).await.json["notifications"][0].is_object()).then_some(())
     };
-    eventually("what waits for bob", told).await;
+    eventually("bob's notification", told).await;
     let mut again = Client::native(two, "bob").await;
     again.send(&json!({"type": "join", "conversation_id": "team", "since_seq": 0})).await;
     again.until_where(|frame| frame["seq"] == 1).await;
@@ -86,8 +87,8 @@ async fn the_documented_redis_user_can_do_what_nodes_do_and_no_more() {
         node.set("NODE_LEASE", "3s")
     };
     let (one, two) = (node().start().await, node().start().await);
-    use_all(&one, &two).await;
-    // Cleaning up after a node that died takes rights of its own.
+    use_every_feature(&one, &two).await;
+    // Cleaning up after a dead node needs further rights.
     let _cut_off = Client::native(&two, "dave").await;
     two.kill().await;
     one.metric("switchboard_reaped_connections_total", |reaped| reaped >= 1.0).await;
@@ -122,7 +123,7 @@ async fn the_documented_redis_user_can_do_what_nodes_do_and_no_more() {
     }
 }
 
-/// What Redis refused to the user, but for the library's telling its name, which it does without need.
+/// Commands that Redis refused to the user. `CLIENT SETINFO` is left out: the Redis library sends it without need.
 async fn refused(redis: &RedisServer) -> Vec<String> {
     let log: Vec<HashMap<String, redis::Value>> = redis.command(&["ACL", "LOG"]).await;
     let objects = log.iter().map(|entry| redis::from_redis_value_ref::<String>(&entry["object"]).unwrap());
@@ -132,7 +133,7 @@ async fn refused(redis: &RedisServer) -> Vec<String> {
 /// The documented statements, each with its database.
 fn documented_statements() -> Vec<&'static str> {
     let text = include_str!("../../docs/operations/security.md");
-    let (_, rest) = text.split_once("```sql\n").expect("docs/operations/security.md makes roles");
+    let (_, rest) = text.split_once("```sql\n").expect("docs/operations/security.md has an SQL block");
     rest.split_once("```").unwrap().0.lines().collect()
 }
 
@@ -157,7 +158,7 @@ async fn the_documented_role_can_do_what_nodes_do_and_no_more() {
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     let node = || Node::serve(&redis.url(), &runtime).set("MIGRATE", false).set("PRESENCE_GRACE", "1s");
     let (one, two) = (node().start().await, node().start().await);
-    use_all(&one, &two).await;
+    use_every_feature(&one, &two).await;
     let health: Value = one.request(Method::GET, "/api/health", None, None).await.json;
     assert_eq!(health["status"], "healthy", "{health}");
 

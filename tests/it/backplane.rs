@@ -1,4 +1,4 @@
-//! The backplane against real Redis servers: each test has its own.
+//! The backplane against real Redis servers; each test has its own.
 
 mod bus;
 mod faults;

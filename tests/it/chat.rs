@@ -1,4 +1,4 @@
-//! People chat through two nodes: what is sent on one reaches members on all, in order, once.
+//! Chat through two nodes: a message sent on one reaches the members on both, in order, once.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ async fn native_and_rooms_meet_in_one_conversation_on_two_nodes() {
     let joined = alice.until("user_joined").await;
     assert_eq!((&joined["user_id"], &joined["name"]), (&json!("bob"), &json!("Bob")));
 
-    let ack = alice.say("team", "hello from native").await;
+    let ack = alice.send_text("team", "hello from native").await;
     let got = bob.until("new_message").await["data"].clone();
     assert_eq!(got["content"], "hello from native");
     assert_eq!((&got["id"], &got["seq"]), (&ack["id"], &ack["seq"]));
@@ -63,7 +63,7 @@ async fn the_sending_socket_gets_the_ack_and_the_users_others_the_message() {
     for client in [&mut phone, &mut laptop, &mut tablet] {
         client.join("notes").await;
     }
-    let ack = phone.say("notes", "milk").await;
+    let ack = phone.send_text("notes", "milk").await;
     for client in [&mut laptop, &mut tablet] {
         assert_eq!(client.until("message").await["seq"], ack["seq"]);
     }
@@ -71,7 +71,7 @@ async fn the_sending_socket_gets_the_ack_and_the_users_others_the_message() {
 }
 
 #[tokio::test]
-async fn a_first_direct_message_finds_its_recipient() {
+async fn a_first_direct_message_reaches_its_recipient() {
     let nodes = pair_with(|node| node.set("OPEN_CONVERSATIONS", false)).await;
     let mut bob = Client::native(&nodes.two, "bob").await;
     let mut alice = Client::native(&nodes.one, "alice").await;
@@ -84,12 +84,12 @@ async fn a_first_direct_message_finds_its_recipient() {
 
     bob.send(&json!({"type": "send", "recipient_id": "alice", "content": "what?", "client_id": "2", "ref": 2})).await;
     let answer = bob.until("ack").await;
-    assert_eq!(answer["conversation_id"], ack["conversation_id"], "one conversation for the pair, whoever begins");
+    assert_eq!(answer["conversation_id"], ack["conversation_id"], "one conversation for the pair, in either order");
     assert_eq!(alice.until("message").await["content"], "what?");
 }
 
 #[tokio::test]
-async fn a_repeated_send_is_one_message_wherever_it_is_repeated() {
+async fn a_send_repeated_on_another_node_is_one_message() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     let mut again = Client::native(&nodes.two, "alice").await;
@@ -102,24 +102,24 @@ async fn a_repeated_send_is_one_message_wherever_it_is_repeated() {
     again.send(&send).await;
     let second = again.until("ack").await;
     assert_eq!((&second["seq"], &second["id"], &second["duplicate"]), (&first["seq"], &first["id"], &json!(true)));
-    let next = alice.say("team", "next").await;
+    let next = alice.send_text("team", "next").await;
     assert_eq!(next["seq"].as_i64(), first["seq"].as_i64().map(|seq| seq + 1));
 }
 
 #[tokio::test]
-async fn resume_gives_exactly_what_was_missed() {
+async fn resume_delivers_exactly_the_missed_entries() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
-    let head = alice.say("team", "0").await["seq"].as_i64().unwrap();
+    let head = alice.send_text("team", "0").await["seq"].as_i64().unwrap();
     let mut bob = Client::native(&nodes.two, "bob").await;
     let joined = bob.join("team").await["head"].as_i64().unwrap();
     bob.close().await;
     for at in 1..=120 {
-        alice.say("team", &at.to_string()).await;
+        alice.send_text("team", &at.to_string()).await;
     }
     let mut first = 0;
-    // More than the cache holds, from the other node and from the same one; in rooms too.
+    // More than the cache holds, from each node; also in the rooms dialect.
     for node in [&nodes.two, &nodes.one] {
         let mut bob = Client::native(node, "bob").await;
         bob.send(&json!({"type": "join", "conversation_id": "team", "since_seq": joined, "ref": 1})).await;
@@ -149,9 +149,9 @@ async fn resume_past_the_limit_and_ahead_of_the_head_is_a_resync() {
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
     for at in 0..10 {
-        alice.say("team", &at.to_string()).await;
+        alice.send_text("team", &at.to_string()).await;
     }
-    let head = alice.say("team", "last").await["seq"].as_i64().unwrap();
+    let head = alice.send_text("team", "last").await["seq"].as_i64().unwrap();
     let mut bob = Client::native(&nodes.two, "bob").await;
     for since in [0, head + 100] {
         bob.send(&json!({"type": "join", "conversation_id": "team", "since_seq": since, "ref": since})).await;
@@ -162,7 +162,7 @@ async fn resume_past_the_limit_and_ahead_of_the_head_is_a_resync() {
     bob.send(&json!({"type": "sync", "conversations": {"team": head - 2, "other": 0}, "ref": "s"})).await;
     let synced = bob.until("synced").await;
     assert_eq!(synced["conversations"].as_array().unwrap().len(), 2);
-    let live = alice.say("team", "live").await;
+    let live = alice.send_text("team", "live").await;
     let got = bob.until_where(|frame| frame["content"] == "live").await;
     assert_eq!(got["seq"], live["seq"]);
 }
@@ -174,7 +174,7 @@ async fn edits_deletions_and_reactions_are_entries() {
     let mut bob = Client::native(&nodes.two, "bob").await;
     alice.join("team").await;
     bob.join("team").await;
-    let ack = alice.say("team", "helo").await;
+    let ack = alice.send_text("team", "helo").await;
     let seq = ack["seq"].clone();
     alice.send(&json!({"type": "edit", "conversation_id": "team", "seq": seq, "content": "hello", "ref": 1})).await;
     alice.until("ack").await;
@@ -232,7 +232,7 @@ async fn typing_reads_and_presence_reach_the_other_node() {
     bob.send(&json!({"type": "typing", "conversation_id": "team"})).await;
     assert_eq!(alice.until("typing").await["active"], true);
     assert_eq!(alice.until("typing").await["active"], false, "typing stops by itself");
-    let seq = alice.say("team", "read me").await["seq"].clone();
+    let seq = alice.send_text("team", "read me").await["seq"].clone();
     bob.send(&json!({"type": "read", "conversation_id": "team", "seq": seq, "ref": 1})).await;
     bob.until("ok").await;
     let receipt = alice.until("receipt").await;
@@ -249,7 +249,7 @@ async fn typing_reads_and_presence_reach_the_other_node() {
 }
 
 #[tokio::test]
-async fn a_return_within_the_grace_is_no_event() {
+async fn a_return_within_the_grace_sends_no_presence() {
     let nodes = pair_with(|node| node.set("PRESENCE_GRACE", "30s")).await;
     let mut alice = Client::rooms(&nodes.one, "team", "alice").await;
     let bob = Client::rooms(&nodes.two, "team", "bob").await;
@@ -283,13 +283,13 @@ async fn expiry_closes_and_refresh_extends() {
 }
 
 #[tokio::test]
-async fn joining_again_begins_anew_and_repeats_nothing() {
+async fn a_second_join_with_a_seq_continues_there_and_repeats_nothing() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
     let sending = tokio::spawn(async move {
         for at in 0..400 {
-            alice.say("team", &at.to_string()).await;
+            alice.send_text("team", &at.to_string()).await;
         }
     });
     let mut bob = Client::native(&nodes.two, "bob").await;
@@ -310,13 +310,13 @@ async fn joining_again_begins_anew_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn joining_again_without_a_seq_skips_nothing_and_repeats_nothing() {
+async fn a_second_join_without_a_seq_skips_and_repeats_nothing() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
     alice.join("team").await;
     let sending = tokio::spawn(async move {
         for at in 0..400 {
-            alice.say("team", &at.to_string()).await;
+            alice.send_text("team", &at.to_string()).await;
         }
     });
     let mut bob = Client::native(&nodes.two, "bob").await;
@@ -326,7 +326,7 @@ async fn joining_again_without_a_seq_skips_nothing_and_repeats_nothing() {
     while has < last {
         let frame = bob.recv().await;
         match frame["type"].as_str() {
-            // Every entry up to `head` came before the answer, and every later one comes after it.
+            // Entries up to `head` come before the answer, later ones after it.
             Some("joined") => {
                 assert_eq!(frame["head"], has, "{frame}");
                 bob.send(&json!({"type": "join", "conversation_id": "team", "ref": "again"})).await;
@@ -342,7 +342,7 @@ async fn joining_again_without_a_seq_skips_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn an_automatic_join_and_one_that_was_asked_for_are_one() {
+async fn an_automatic_and_an_explicit_join_are_one() {
     let nodes = pair_with(|node| node.set("OPEN_CONVERSATIONS", false)).await;
     let owner = token("alice");
     for turn in 0..30 {

@@ -1,4 +1,4 @@
-//! `switchboard check` names what is wrong as docs/operations/failure-modes.md does, with servers of which it is true.
+//! `switchboard check` names faults as docs/operations/failure-modes.md does, against servers that have them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::support::{Link, Node, Postgres, Proxy, RedisServer, SECRET, Signal, token};
 
-/// What `check` says, and its exit code.
+/// Runs `check`; returns its output and exit code.
 async fn check(redis: &str, database: &str) -> (String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.arg("check").env_clear().env("JWT_SECRET", SECRET).env("REDIS_URL", redis).env("DATABASE_URL", database);
@@ -15,13 +15,13 @@ async fn check(redis: &str, database: &str) -> (String, i32) {
     (String::from_utf8(done.stdout).unwrap(), done.status.code().unwrap())
 }
 
-/// Expects these faults and no others.
-async fn expect(redis: &str, database: &str, faults: &[Fault]) {
-    let (said, code) = check(redis, database).await;
-    let found: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.name()).filter(|name| said.contains(name)).collect();
-    assert_eq!(found, faults.iter().map(|fault| fault.name()).collect(), "{said}");
+/// Expects exactly these faults.
+async fn expect_faults(redis: &str, database: &str, faults: &[Fault]) {
+    let (output, code) = check(redis, database).await;
+    let found: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.name()).filter(|name| output.contains(name)).collect();
+    assert_eq!(found, faults.iter().map(|fault| fault.name()).collect(), "{output}");
     let grave = faults.iter().any(|fault| fault.is_grave());
-    assert_eq!(code, i32::from(grave), "{said}");
+    assert_eq!(code, i32::from(grave), "{output}");
 }
 
 fn address(url: &str) -> String {
@@ -31,12 +31,12 @@ fn address(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_redis_is_named() {
+async fn faults_of_redis_are_named() {
     let mut redis = RedisServer::start().await;
     let url = redis.url();
     let database = Postgres::shared().await.database().await;
     let node = Node::serve(&url, &database).set("NODE_LEASE", "3s").start().await;
-    expect(&url, &database, &[]).await;
+    expect_faults(&url, &database, &[]).await;
 
     node.signal(Signal::Stop);
     let dead = || async {
@@ -44,34 +44,34 @@ async fn what_is_wrong_with_redis_is_named() {
         (!nodes.is_empty()).then_some(())
     };
     crate::support::eventually("the lease to be out", dead).await;
-    expect(&url, &database, &[Fault::NodeDead]).await;
+    expect_faults(&url, &database, &[Fault::NodeDead]).await;
     node.kill().await;
     let _: i64 = redis.command(&["DEL", "ws:nodes"]).await;
 
     let set = async |name: &str, value: &str| redis.command::<String>(&["CONFIG", "SET", name, value]).await;
     set("maxmemory", "100mb").await;
     set("maxmemory-policy", "allkeys-lru").await;
-    expect(&url, &database, &[Fault::RedisEvicts]).await;
+    expect_faults(&url, &database, &[Fault::RedisEvicts]).await;
     set("maxmemory-policy", "noeviction").await;
     set("maxmemory", "1").await;
-    expect(&url, &database, &[Fault::RedisFull]).await;
+    expect_faults(&url, &database, &[Fault::RedisFull]).await;
     set("maxmemory", "0").await;
     let _: String = redis.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    expect(&url, &database, &[Fault::RedisRefusesWrites]).await;
+    expect_faults(&url, &database, &[Fault::RedisRefusesWrites]).await;
     let _: String = redis.command(&["REPLICAOF", "NO", "ONE"]).await;
 
-    // A user who may do all but publish, as an old ACL would have it.
+    // A user who may do everything except publish, as with an outdated ACL.
     let _: String = redis.command(&["ACL", "SETUSER", "mute", "on", ">word", "~*", "&*", "+@all", "-publish"]).await;
-    expect(&url.replace("redis://", "redis://mute:word@"), &database, &[Fault::RedisDeniesAccess]).await;
-    expect(&url.replace("redis://", "redis://mute:planted@"), &database, &[Fault::RedisDeniesAccess]).await;
-    let (said, _) = check(&url.replace("redis://", "redis://mute:planted@"), &database).await;
-    assert!(!said.contains("planted"), "{said}");
+    expect_faults(&url.replace("redis://", "redis://mute:word@"), &database, &[Fault::RedisDeniesAccess]).await;
+    expect_faults(&url.replace("redis://", "redis://mute:planted@"), &database, &[Fault::RedisDeniesAccess]).await;
+    let (output, _) = check(&url.replace("redis://", "redis://mute:planted@"), &database).await;
+    assert!(!output.contains("planted"), "{output}");
 
     let proxy = Proxy::to(address(&url)).await;
     proxy.set(Link::Frozen);
-    expect(&proxy.url(&url), &database, &[Fault::RedisSilent]).await;
+    expect_faults(&proxy.url(&url), &database, &[Fault::RedisSilent]).await;
     redis.kill().await;
-    expect(&url, &database, &[Fault::RedisUnreachable]).await;
+    expect_faults(&url, &database, &[Fault::RedisUnreachable]).await;
 }
 
 fn in_a_moment() -> String {
@@ -80,19 +80,19 @@ fn in_a_moment() -> String {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_postgres_is_named() {
+async fn faults_of_postgres_are_named() {
     let redis = RedisServer::start().await;
     let url = redis.url();
     let mut server = Postgres::start(&[]).await;
     let database = server.database().await;
-    expect(&url, &database, &[Fault::StoreNotMigrated]).await;
+    expect_faults(&url, &database, &[Fault::StoreNotMigrated]).await;
     let node = Node::serve(&url, &database).start().await;
-    expect(&url, &database, &[]).await;
+    expect_faults(&url, &database, &[]).await;
 
     let name = database.rsplit('/').next().unwrap();
     let admin = server.connect(name).await;
     admin.execute("INSERT INTO alone VALUES ('one', clock_timestamp() + '1 minute')", &[]).await.unwrap();
-    expect(&url, &database, &[Fault::NodesRelay]).await;
+    expect_faults(&url, &database, &[Fault::NodesRelay]).await;
     admin.execute("DELETE FROM alone", &[]).await.unwrap();
 
     admin
@@ -102,20 +102,20 @@ async fn what_is_wrong_with_postgres_is_named() {
         .await
         .unwrap();
     let onlooker = format!("postgres://onlooker:word@{}/{name}", address(&database));
-    expect(&url, &onlooker, &[Fault::StoreDeniesAccess]).await;
+    expect_faults(&url, &onlooker, &[Fault::StoreDeniesAccess]).await;
     admin.batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await.unwrap();
-    expect(&url, &database, &[Fault::StoreRefusesWrites]).await;
+    expect_faults(&url, &database, &[Fault::StoreRefusesWrites]).await;
 
-    assert_eq!(node.get("/api/health", &token("anyone")).await.status, 200, "none of this needs a restart");
+    assert_eq!(node.get("/api/health", &token("anyone")).await.status, 200, "the node recovers without a restart");
     let proxy = Proxy::to(address(&database)).await;
     proxy.set(Link::Frozen);
-    expect(&url, &proxy.url(&database), &[Fault::StoreSilent]).await;
+    expect_faults(&url, &proxy.url(&database), &[Fault::StoreSilent]).await;
     server.kill().await;
-    expect(&url, &database, &[Fault::StoreUnreachable]).await;
+    expect_faults(&url, &database, &[Fault::StoreUnreachable]).await;
 }
 
 #[test]
-fn every_fault_has_its_section() {
+fn every_fault_has_its_section_in_the_documentation() {
     let document = std::fs::read_to_string("docs/operations/failure-modes.md").unwrap();
     let sections: BTreeSet<_> = document.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert_eq!(sections, Fault::ALL.iter().map(|fault| fault.name()).collect());

@@ -1,4 +1,4 @@
-//! The program as it is called: what it prints where, and how it ends.
+//! The command line: output, exit codes and configuration.
 
 use std::process::{Command, Output};
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 const SECRET: &str = "planted-secret-of-more-than-32-bytes";
 
-/// Runs the program in a folder of its own, with nothing of the tests' environment.
+/// Runs the program in its own folder, without the tests' environment.
 fn run(folder: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(arguments).env_clear().envs(environment.iter().copied()).current_dir(folder.path());
@@ -30,7 +30,7 @@ fn stdout(output: &Output) -> String {
 }
 
 #[test]
-fn help_and_version_are_data() {
+fn help_and_version_go_to_standard_output() {
     let folder = folder();
     let version = run(&folder, &["--version"], &[]);
     assert_eq!((code(&version), version.stderr.len()), (0, 0));
@@ -61,14 +61,14 @@ fn wrong_usage_ends_with_2_and_bad_configuration_with_78() {
 }
 
 #[test]
-fn dev_refuses_to_be_reached_from_elsewhere() {
+fn dev_refuses_an_address_that_is_not_loopback() {
     let refused = run(&folder(), &["dev", "--listen", "0.0.0.0:0"], &[]);
     assert_eq!(code(&refused), 78);
     assert!(stderr(&refused).contains("LISTEN must be a loopback address"));
 }
 
 #[test]
-fn a_token_stands_alone_on_standard_output() {
+fn token_prints_only_the_token_on_standard_output() {
     let folder = folder();
     let made = run(&folder, &["token", "--user", "alice", "--role", "admin", "--ttl", "1h"], &[("JWT_SECRET", SECRET)]);
     assert_eq!((code(&made), made.stderr.len()), (0, 0));
@@ -79,7 +79,7 @@ fn a_token_stands_alone_on_standard_output() {
 }
 
 #[test]
-fn a_dotenv_file_is_read_and_never_over_what_is_set() {
+fn a_dotenv_file_is_read_and_never_overrides_the_environment() {
     let folder = folder();
     std::fs::write(folder.path().join(".env"), format!("SECRET_KEY={SECRET}\nTOKEN_TTL=soon\n")).unwrap();
     let bad = run(&folder, &["token", "--user", "alice"], &[]);
@@ -89,7 +89,7 @@ fn a_dotenv_file_is_read_and_never_over_what_is_set() {
 }
 
 #[test]
-fn what_does_not_answer_is_said() {
+fn healthcheck_and_check_name_a_server_that_does_not_answer() {
     let folder = folder();
     let silent = run(&folder, &["healthcheck"], &[("ADMIN_LISTEN", "127.0.0.1:1")]);
     assert!(code(&silent) == 1 && stderr(&silent).contains("127.0.0.1:1"), "{}", stderr(&silent));

@@ -1,5 +1,5 @@
-//! Every query of the dashboards is asked of a real Prometheus that scrapes two nodes, and another program beside them:
-//! while nobody is there, while people chat, and when a node has died. The alerts are at rest before that.
+//! Runs every query of the dashboards in a real Prometheus that scrapes two nodes and another program: while the nodes
+//! are idle, while users chat, and after a node has died. The alerts must not fire before that.
 
 use std::{fs, time::Duration};
 
@@ -8,10 +8,10 @@ use tokio::time::interval;
 
 use crate::support::{Client, Node, Postgres, Prometheus, RedisServer, eventually, token};
 
-/// What no panel of such a unit may show on two nodes that have just started.
-const ABSURD: [(&str, f64); 4] = [("s", 3_600.0), ("short", 1e6), ("ops", 1e6), ("percentunit", 1.0)];
+/// Upper bounds by unit: no panel may show more on two nodes that have just started.
+const MAXIMUM_BY_UNIT: [(&str, f64); 4] = [("s", 3_600.0), ("short", 1e6), ("ops", 1e6), ("percentunit", 1.0)];
 
-/// A panel's query as Grafana sends it, and what it belongs to.
+/// A panel's query as Grafana sends it, with the panel's unit and title.
 #[derive(Debug)]
 struct Query {
     panel: String,
@@ -19,7 +19,7 @@ struct Query {
     text: String,
 }
 
-/// Every query of every panel, those of folded rows among them.
+/// Every query of every panel, including panels in folded rows.
 async fn queries(prometheus: &Prometheus) -> Vec<Query> {
     let mut every = Vec::new();
     for name in ["on-call", "capacity"] {
@@ -32,7 +32,7 @@ async fn queries(prometheus: &Prometheus) -> Vec<Query> {
                 every.push(Query {
                     panel: format!("{name}, {}", panel["title"].as_str().unwrap()),
                     unit: panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap().to_owned(),
-                    text: filled(target["expr"].as_str().unwrap(), &variables),
+                    text: with_variables(target["expr"].as_str().unwrap(), &variables),
                 });
             }
         }
@@ -40,15 +40,15 @@ async fn queries(prometheus: &Prometheus) -> Vec<Query> {
     every
 }
 
-/// What Grafana puts in place of its variables while "All" is chosen: what the board says, else all there is to choose.
+/// Values of Grafana's variables while "All" is chosen: the board's own value, otherwise all values of the label.
 async fn variables(prometheus: &Prometheus, board: &Value) -> Vec<(String, String)> {
     // The intervals hold several scrapes.
     let mut known = vec![("$__rate_interval".to_owned(), "6s".to_owned()), ("$__interval".to_owned(), "1s".to_owned())];
     for variable in board["templating"]["list"].as_array().unwrap().iter().skip(1) {
-        let wanted = filled(variable["query"]["query"].as_str().unwrap(), &known);
+        let wanted = with_variables(variable["query"]["query"].as_str().unwrap(), &known);
         let (series, label) =
             wanted.trim_start_matches("label_values(").trim_end_matches(')').rsplit_once(", ").unwrap();
-        let values = prometheus.ask(&format!("label/{label}/values"), &[("match[]", series)]).await;
+        let values = prometheus.api_get(&format!("label/{label}/values"), &[("match[]", series)]).await;
         let values: Vec<_> = values.as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect();
         assert!(!values.is_empty(), "{wanted}");
         let all = format!("({})", values.join("|").replace('.', r"\\."));
@@ -58,14 +58,14 @@ async fn variables(prometheus: &Prometheus, board: &Value) -> Vec<(String, Strin
     known
 }
 
-fn filled(query: &str, variables: &[(String, String)]) -> String {
+fn with_variables(query: &str, variables: &[(String, String)]) -> String {
     let filled = variables.iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value));
     assert!(!filled.contains('$'), "{filled}");
     filled
 }
 
-/// People who chat, come and go on both nodes, for as long as this is polled.
-async fn bustle(one: &Node, two: &Node) {
+/// Users chat, connect and disconnect on both nodes while this future is polled.
+async fn chat_load(one: &Node, two: &Node) {
     let mut alice = Client::native(one, "alice").await;
     let mut bob = Client::native(two, "bob").await;
     for client in [&mut alice, &mut bob] {
@@ -74,7 +74,7 @@ async fn bustle(one: &Node, two: &Node) {
     let mut ticks = interval(Duration::from_millis(50));
     for turn in 0_u64.. {
         ticks.tick().await;
-        alice.say("team", "hello").await;
+        alice.send_text("team", "hello").await;
         bob.until("message").await;
         if turn % 5 == 0 {
             let mut late = Client::native(two, "late").await;
@@ -85,14 +85,14 @@ async fn bustle(one: &Node, two: &Node) {
     }
 }
 
-/// What a panel shows now, by its title.
-async fn shown(prometheus: &Prometheus, queries: &[Query], panel: &str) -> Option<f64> {
-    let query = queries.iter().find(|query| query.panel == panel).expect("there is such a panel");
+/// Value that a panel shows now, by its title.
+async fn panel_value(prometheus: &Prometheus, queries: &[Query], panel: &str) -> Option<f64> {
+    let query = queries.iter().find(|query| query.panel == panel).expect("a panel with this title");
     prometheus.query(&query.text).await.first().map(|(_, value)| *value)
 }
 
 #[tokio::test]
-async fn the_dashboards_tell_an_idle_pair_a_busy_one_and_one_of_which_half_is_dead() {
+async fn the_dashboards_show_an_idle_pair_a_busy_pair_and_a_dead_node() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let one = Node::serve(&redis.url(), &database).start().await;
@@ -104,32 +104,32 @@ async fn the_dashboards_tell_an_idle_pair_a_busy_one_and_one_of_which_half_is_de
     };
     eventually("both nodes to be scraped twice", scraped).await;
     let queries = queries(&prometheus).await;
-    nothing_absurd(&prometheus, &queries).await;
+    assert_no_absurd_value(&prometheus, &queries).await;
     tokio::select! {
-        () = bustle(&one, &two) => unreachable!("it goes on"),
-        () = every_panel_has_data(&prometheus, &queries) => {}
+        () = chat_load(&one, &two) => unreachable!("the load never ends"),
+        () = assert_every_panel_has_data(&prometheus, &queries) => {}
     }
-    alerts_are_at_rest(&prometheus).await;
+    assert_no_alert_fires(&prometheus).await;
     two.kill().await;
     let told = async || {
-        let ready = shown(&prometheus, &queries, "on-call, Nodes ready").await;
-        let not_ready = shown(&prometheus, &queries, "on-call, Nodes not ready").await;
+        let ready = panel_value(&prometheus, &queries, "on-call, Nodes ready").await;
+        let not_ready = panel_value(&prometheus, &queries, "on-call, Nodes not ready").await;
         ((ready, not_ready) == (Some(1.0), Some(1.0))).then_some(())
     };
-    eventually("the dead node to be told from the living", told).await;
+    eventually("one node up and one down", told).await;
 }
 
-/// Whoever divides by what did not happen gets nothing, not a thousand million.
-async fn nothing_absurd(prometheus: &Prometheus, queries: &[Query]) {
+/// A division by a rate of 0 must give no value instead of an absurd one.
+async fn assert_no_absurd_value(prometheus: &Prometheus, queries: &[Query]) {
     for Query { panel, unit, text } in queries {
-        let limit = ABSURD.iter().find(|(of, _)| of == unit).map_or(f64::MAX, |(_, limit)| *limit);
+        let limit = MAXIMUM_BY_UNIT.iter().find(|(of, _)| of == unit).map_or(f64::MAX, |(_, limit)| *limit);
         for (series, value) in prometheus.query(text).await {
             assert!(value.is_finite() && value <= limit, "{panel} shows {value} {unit}: {series} of {text}");
         }
     }
 }
 
-async fn every_panel_has_data(prometheus: &Prometheus, queries: &[Query]) {
+async fn assert_every_panel_has_data(prometheus: &Prometheus, queries: &[Query]) {
     for Query { panel, text, .. } in queries {
         let data = async || {
             let series = prometheus.query(text).await;
@@ -143,9 +143,9 @@ async fn every_panel_has_data(prometheus: &Prometheus, queries: &[Query]) {
     }
 }
 
-async fn alerts_are_at_rest(prometheus: &Prometheus) {
+async fn assert_no_alert_fires(prometheus: &Prometheus) {
     let evaluated = async || {
-        let groups = prometheus.ask("rules", &[]).await;
+        let groups = prometheus.api_get("rules", &[]).await;
         let groups = groups["groups"].as_array()?.iter();
         let rules: Vec<Value> =
             groups.flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect();
@@ -159,7 +159,7 @@ async fn alerts_are_at_rest(prometheus: &Prometheus) {
     }
 }
 
-/// A node has few series, whatever happens on it: labels are enums.
+/// A node has few series under any load, because labels are enums.
 #[tokio::test]
 async fn a_busy_node_has_few_series() {
     let redis = RedisServer::start().await;

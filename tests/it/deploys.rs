@@ -1,4 +1,5 @@
-//! Deploys: a node that is told to go sends its clients away evenly, owes them nothing, and leaves no trace.
+//! Deploys: a node that gets SIGTERM closes its connections evenly, answers and delivers what it accepted, and leaves
+//! nothing in Redis.
 
 mod rolling;
 
@@ -9,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Client, Node, NodeBuilder, Postgres, RawClient, RedisServer, Signal, eventually, opcode, token};
 
-/// How long a node waits for a client that is told to go.
+/// Maximum time that a node waits for a client to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Stage {
@@ -27,7 +28,7 @@ impl Stage {
         Node::serve(&self.redis.url(), &self.database)
     }
 
-    /// Keys of a pattern.
+    /// Keys that match a pattern.
     async fn keys(&self, pattern: &str) -> Vec<String> {
         let mut keys: Vec<String> = self.redis.command(&["KEYS", pattern]).await;
         keys.sort();
@@ -36,7 +37,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closes_are_spread_evenly_and_each_says_when_to_come_back() {
+async fn closes_are_spread_evenly_and_each_advises_when_to_reconnect() {
     const SOCKETS: usize = 300;
     const WINDOW: Duration = Duration::from_secs(3);
     let stage = Stage::set().await;
@@ -81,14 +82,14 @@ async fn closes_are_spread_evenly_and_each_says_when_to_come_back() {
     };
     let (peak, even) = (times.iter().map(within_a_second).max().unwrap(), SOCKETS as f64 / WINDOW.as_secs_f64());
     println!(
-        "{SOCKETS} closes over {:?}: at most {peak} in a second, where {even} is even",
+        "{SOCKETS} closes over {:?}: at most {peak} in a second; {even} would be even",
         times[SOCKETS - 1] - times[0]
     );
-    assert!(peak as f64 <= 1.3 * even, "{peak} in a second, where {even} is even");
+    assert!(peak as f64 <= 1.3 * even, "{peak} in a second; {even} would be even");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_was_acked_arrives_before_the_close() {
+async fn every_acked_message_arrives_before_the_close() {
     let stage = Stage::set().await;
     let node = stage.node().set("OUTBOX_BYTES", "2MiB").start().await;
     let mut reader = RawClient::open(node.address(), &format!("/v1/ws?token={}", token("bob"))).await;
@@ -97,13 +98,13 @@ async fn all_that_was_acked_arrives_before_the_close() {
     alice.join("team").await;
     reader.frame(opcode::TEXT, br#"{"type":"join","conversation_id":"team","ref":1}"#).await;
     assert!(reader.read_frame().await.is_some());
-    // More than the kernel holds: most of it waits in the outbox when the node is told to go.
+    // More than the kernel buffers, so that most of it waits in the outbox when the node gets SIGTERM.
     let mut acked = Vec::new();
     for _ in 0..100 {
-        acked.push(alice.say("team", &"x".repeat(5_000)).await["seq"].as_i64().unwrap());
+        acked.push(alice.send_text("team", &"x".repeat(5_000)).await["seq"].as_i64().unwrap());
     }
     assert!(node.metrics().await.get("switchboard_outbox_bytes").unwrap() > 100_000.0);
-    // And a burst that is under way.
+    // Then a burst of sends that are under way.
     for at in 0..50 {
         let send = json!({"type": "send", "conversation_id": "team", "content": format!("burst {at}"),
             "client_id": format!("burst-{at}"), "ref": at});
@@ -125,22 +126,22 @@ async fn all_that_was_acked_arrives_before_the_close() {
             assert_eq!(code, 1012);
             break;
         }
-        let told: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
-        assert!(!advised, "nothing comes between the advice and the close: {told}");
-        advised = told["type"] == "restart";
-        got.extend(told["seq"].as_i64().filter(|_| told["type"] == "message"));
+        let value: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+        assert!(!advised, "no frame between the advice and the close: {value}");
+        advised = value["type"] == "restart";
+        got.extend(value["seq"].as_i64().filter(|_| value["type"] == "message"));
     }
     assert!(advised);
     assert!(got.starts_with(&acked), "{} of {} came", got.len(), acked.len());
     assert_eq!(node.exit_code().await, 0);
     let other = stage.node().start().await;
     let page = other.get("/api/chat/conversations/team/messages?limit=1", &token("alice")).await;
-    println!("{answered} of a burst of 50 were taken, and all of them answered");
-    assert_eq!(page.json["total"], 100 + answered, "what was stored was acked");
+    println!("{answered} of a burst of 50 were accepted, and all of them answered");
+    assert_eq!(page.json["total"], 100 + answered, "every stored message was acked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_left_is_gone_from_redis_and_others_are_not() {
+async fn a_node_that_left_is_gone_from_redis_and_the_other_stays() {
     let stage = Stage::set().await;
     let leaving = stage.node().set("PRESENCE_GRACE", "1s").start().await;
     let staying = stage.node().set("PRESENCE_GRACE", "1s").start().await;
@@ -156,7 +157,7 @@ async fn a_node_that_left_is_gone_from_redis_and_others_are_not() {
     for client in &mut clients {
         assert_eq!(client.expect_close().await.0, 1012);
     }
-    // Nobody holds a lease, or a connection, in its name.
+    // No lease and no connection of this node is left.
     let leases: Vec<String> = stage.redis.command(&["ZRANGE", "ws:nodes", "0", "-1"]).await;
     assert_eq!(leases.iter().filter(|lease| !lease.starts_with('/')).count(), 1, "{leases:?}");
     assert_eq!(stage.keys("ws:node_users:*").await.len(), 1);
@@ -164,7 +165,7 @@ async fn a_node_that_left_is_gone_from_redis_and_others_are_not() {
         let held: bool = stage.redis.command(&["HEXISTS", &format!("ws:conns:{user}"), "c"]).await;
         assert!(!held, "{user} has no connection");
     }
-    // The grace outlives the node: whoever is left tells it, once for each.
+    // The grace outlives the node: the remaining node reports each departure once.
     let mut gone = Vec::new();
     while gone.len() < 3 {
         let frame = dave.until("presence").await;
@@ -180,13 +181,13 @@ async fn a_node_that_left_is_gone_from_redis_and_others_are_not() {
         let listening: Vec<String> = stage.redis.command(&["SMEMBERS", "ws:room_users:team"]).await;
         (left == ["ws:conns:dave", "ws:user:dave"] && online == ["dave"] && listening == ["dave"]).then_some(())
     };
-    eventually("nothing of them to be left", clean).await;
+    eventually("no key of theirs to be left", clean).await;
     assert_eq!(stage.redis.command::<i64>(&["ZCARD", "ws:leaving"]).await, 0);
     drop(staying);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_is_an_order() {
+async fn a_second_signal_ends_the_node_at_once() {
     let stage = Stage::set().await;
     for second in ["TERM", "INT"] {
         let node = stage.node().set("SHUTDOWN_DELAY", "60s").set("DRAIN_WINDOW", "60s").start().await;
@@ -203,19 +204,19 @@ async fn a_second_signal_is_an_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_holds_a_drain_up() {
+async fn no_client_holds_up_a_drain() {
     let stage = Stage::set().await;
     let node = stage.node().set("DRAIN_WINDOW", "1s").set("AUTH_TIMEOUT", "60s").start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
-    // One who doesn't read, with more waiting than the kernel takes.
+    // A client that doesn't read, with more waiting than the kernel buffers.
     let mut deaf = RawClient::open(node.address(), &format!("/v1/ws?token={}", token("bob"))).await;
     deaf.frame(opcode::TEXT, br#"{"type":"join","conversation_id":"team","ref":1}"#).await;
     alice.until("user_joined").await;
     for _ in 0..100 {
-        alice.say("team", &"x".repeat(5_000)).await;
+        alice.send_text("team", &"x".repeat(5_000)).await;
     }
-    // One who never says who they are, one with half a handshake, and one who keeps an HTTP connection.
+    // A socket that never authenticates, one with half a handshake, and an idle HTTP connection.
     let mut nameless = RawClient::open(node.address(), "/v1/ws").await;
     let mut half = RawClient::tcp(node.address()).await;
     half.write(b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnec").await;
@@ -229,8 +230,8 @@ async fn nobody_holds_a_drain_up() {
     assert_eq!(alice.expect_close().await.0, 1012);
     assert_eq!(node.exit_code().await, 0);
     let took = asked.elapsed();
-    println!("with one who doesn't read and one who doesn't finish, the drain took {took:?}");
-    // The window, and the time for goodbyes; the rest is for a busy machine.
+    println!("with a client that doesn't read and one that doesn't finish its handshake, the drain took {took:?}");
+    // The window plus the time for closes; the rest is for a busy machine.
     assert!(took < Duration::from_secs(1) + CLOSE_TIMEOUT + Duration::from_secs(3), "{took:?}");
     assert_eq!(stage.keys("ws:node_users:*").await, Vec::<String>::new());
     drop((deaf, half, idle));

@@ -1,4 +1,4 @@
-//! `switchboard dev`: nothing to install, nothing to configure, and what was said is still there after a restart.
+//! `switchboard dev` starts without Redis, PostgreSQL or configuration, and keeps its messages over a restart.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ async fn printed_tokens(node: &Node) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_said_survives_a_restart() {
+async fn messages_survive_a_restart() {
     let data = tempfile::tempdir().unwrap();
     let start = || Node::dev().set("DATA_DIR", data.path().display()).unset("JWT_SECRET").start();
     let node = start().await;
@@ -30,7 +30,7 @@ async fn what_was_said_survives_a_restart() {
 
     let node = start().await;
     let mut bob = Client::connect(&format!("{}/ws/lobby?token={}&since_seq=0", node.ws(), tokens[1])).await;
-    assert_eq!(bob.until("new_message").await["data"]["content"], "remember me", "and the tokens are still good");
+    assert_eq!(bob.until("new_message").await["data"]["content"], "remember me", "and the tokens are still valid");
     let path = "/api/chat/conversations/lobby/messages";
     assert_eq!(node.get(path, &tokens[1]).await.json["total"], 1);
 }

@@ -1,4 +1,4 @@
-//! REST as its documents show it, on a node of its own.
+//! REST as its documents show it, on one node.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::support::{Client, Node, token, token_with};
 
 const CONVERSATIONS: &str = "/api/chat/conversations";
 
-/// Checks that an answer is a problem of this status and code.
+/// Checks that a response is a problem of this status and code.
 fn assert_problem(answer: &crate::support::Answer, status: u16, code: &str) {
     assert_eq!((answer.status.as_u16(), answer.json["code"].as_str()), (status, Some(code)), "{}", answer.text);
     assert_eq!(answer.headers["content-type"], "application/problem+json");
@@ -15,7 +15,7 @@ fn assert_problem(answer: &crate::support::Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn conversations_are_made_listed_and_shown() {
+async fn conversations_are_created_listed_and_shown() {
     let node = Node::dev().start().await;
     let (alice, bob, mallory) = (token("alice"), token("bob"), token("mallory"));
     let new =
@@ -75,7 +75,7 @@ async fn messages_are_sent_once_and_read_newest_first() {
     );
     let again = node.post(&messages, &alice, &body).await;
     assert_eq!((again.status, &again.json["id"]), (StatusCode::OK, &sent.json["id"]));
-    assert_eq!(listener.expect("new_message").await["data"]["content"], "one", "sockets hear what REST sent");
+    assert_eq!(listener.expect("new_message").await["data"]["content"], "one", "sockets get messages sent over REST");
 
     let reply = json!({"content": "two", "reply_to": sent.json["id"]});
     assert_eq!(node.post(&messages, &bob, &reply).await.status, StatusCode::CREATED);
@@ -98,7 +98,7 @@ async fn messages_are_sent_once_and_read_newest_first() {
 }
 
 #[tokio::test]
-async fn members_come_and_go() {
+async fn members_are_added_and_removed() {
     let node = Node::dev().start().await;
     let (alice, bob) = (token("alice"), token("bob"));
     let id = node.conversation(&alice, &[]).await;
@@ -121,7 +121,7 @@ async fn members_come_and_go() {
 }
 
 #[tokio::test]
-async fn sends_are_limited_and_say_until_when() {
+async fn sends_are_limited_with_retry_after() {
     let node = Node::dev().set("MESSAGE_RATE_LIMIT", 1).set("MESSAGE_RATE_LIMITS", "pro=2").start().await;
     let (alice, pro) = (token("alice"), token_with("bob", json!({"tier": "pro"})));
     let id = node.conversation(&alice, &["bob"]).await;
@@ -137,7 +137,7 @@ async fn sends_are_limited_and_say_until_when() {
 }
 
 #[tokio::test]
-async fn a_token_for_a_socket_opens_one() {
+async fn a_websocket_token_opens_a_socket() {
     let node = Node::dev().start().await;
     let answer = node.post("/api/websocket/token", &token("alice"), &Value::Null).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
@@ -165,7 +165,11 @@ async fn health_probes_and_metrics_need_no_token() {
         assert_eq!(node.request(Method::HEAD, path, None, None).await.status, 200);
         assert_eq!(node.admin_get(path).await.status, 200);
     }
-    assert_eq!(node.request(Method::GET, "/metrics", None, None).await.status, 404, "not for clients");
+    assert_eq!(
+        node.request(Method::GET, "/metrics", None, None).await.status,
+        404,
+        "the clients' address has no /metrics"
+    );
     let _alice = Client::native(&node, "alice").await;
     assert_eq!(node.metrics().await.get(r#"switchboard_connections{dialect="native"}"#), Some(1.0));
     assert!(node.metrics().await.0.contains("switchboard_build_info{"));

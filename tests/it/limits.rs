@@ -1,4 +1,4 @@
-//! Limits and bad input: refused clearly, counted, and at nobody else's cost.
+//! Limits and bad input: the node refuses them clearly, counts them, and other clients are not affected.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn the_sixth_connection_of_a_user_is_refused_over_all_nodes() {
         let close = Client::connect(&url(node)).await.expect_close().await;
         assert_eq!(close, (1008, "Too many connections".into()));
     }
-    // Rooms count per user and conversation.
+    // Rooms sockets count per user and conversation.
     for room in ["a", "b"] {
         for _ in 0..5 {
             held.push(Client::rooms(&one, room, "alice").await);
@@ -50,7 +50,7 @@ async fn the_sixth_connection_of_a_user_is_refused_over_all_nodes() {
 }
 
 #[tokio::test]
-async fn a_socket_listens_to_so_many_conversations() {
+async fn conversations_per_socket_are_limited() {
     let node = Node::dev().set("MAX_CONVERSATIONS_PER_CONNECTION", 2).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("one").await;
@@ -63,7 +63,7 @@ async fn a_socket_listens_to_so_many_conversations() {
 }
 
 #[tokio::test]
-async fn connections_of_a_node_and_of_an_address_are_limited() {
+async fn connections_per_address_are_limited() {
     let node = Node::dev().set("MAX_CONNECTIONS_PER_IP", 2).start().await;
     let url = format!("{}/v1/ws?token={}", node.ws(), token("alice"));
     let _held = (Client::native(&node, "alice").await, Client::native(&node, "alice").await);
@@ -116,17 +116,17 @@ async fn bad_frames_get_an_error_and_change_nothing() {
         assert_eq!(error["code"], code, "{frame}: {error}");
         assert!(!error["message"].as_str().unwrap().is_empty());
     }
-    alice.say("team", "still here").await;
+    alice.send_text("team", "still here").await;
     let seen = bob.until("message").await;
-    assert_eq!(seen["content"], "still here", "nothing else was stored or told");
-    // Numbers are taken as ids, unknown fields are ignored.
+    assert_eq!(seen["content"], "still here", "nothing else was stored or delivered");
+    // Numbers are accepted as ids, unknown fields are ignored.
     alice.send(&json!({"type": "join", "conversation_id": 123, "colour": "blue", "ref": {"any": ["json"]}})).await;
     let joined = alice.until("joined").await;
     assert_eq!((&joined["conversation_id"], &joined["ref"]), (&json!("123"), &json!({"any": ["json"]})));
 }
 
 #[tokio::test]
-async fn broken_frames_close_that_socket_alone() {
+async fn broken_frames_close_only_that_socket() {
     let node = Node::dev().set("MAX_FRAGMENTS", 8).set("MAX_CONNECTIONS_PER_USER", 50).start().await;
     let mut bystander = Client::native(&node, "bob").await;
     let close_of = |frames: Vec<Vec<u8>>| {
@@ -154,7 +154,7 @@ async fn broken_frames_close_that_socket_alone() {
 }
 
 #[tokio::test]
-async fn a_flood_of_frames_closes_that_socket_alone() {
+async fn a_flood_of_frames_closes_only_that_socket() {
     let node = Node::dev().set("MAX_FRAMES_PER_SECOND", 50).start().await;
     let mut bystander = Client::native(&node, "bob").await;
     let mut client = raw(&node, "alice").await;
@@ -166,7 +166,7 @@ async fn a_flood_of_frames_closes_that_socket_alone() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_let_go() {
+async fn a_silent_socket_is_closed() {
     let node = Node::dev().set("AUTH_TIMEOUT", "1s").set("PING_INTERVAL", "1s").set("PONG_TIMEOUT", "1s").start().await;
     let mut silent = RawClient::open(node.address(), "/v1/ws").await;
     let (code, reason) = silent.expect_close().await;
@@ -184,7 +184,7 @@ async fn who_says_nothing_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_cut_off_and_resumes_exactly() {
+async fn a_slow_reader_is_closed_and_resumes_exactly() {
     let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
     let mut alice = Client::native(&node, "alice").await;
     let mut bob = Client::native(&node, "bob").await;
@@ -197,15 +197,15 @@ async fn a_slow_reader_is_cut_off_and_resumes_exactly() {
     let content = "x".repeat(5_000);
     let cut = async {
         loop {
-            alice.say("team", &content).await;
+            alice.send_text("team", &content).await;
             bob.until("message").await;
             if node.metrics().await.get(r#"switchboard_closes_total{reason="too_slow"}"#) == Some(1.0) {
                 return;
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), cut).await.expect("the slow reader is cut off");
-    // What was taken for it before the cut is a prefix; it resumes behind it.
+    tokio::time::timeout(Duration::from_secs(60), cut).await.expect("the slow reader is closed");
+    // The messages that arrived before the close are a prefix; the client resumes after it.
     let mut has = from;
     while let Some(frame) = slow.read_frame().await {
         if let Some((code, _)) = frame.close() {
@@ -220,7 +220,7 @@ async fn a_slow_reader_is_cut_off_and_resumes_exactly() {
     }
     let mut back = Client::native(&node, "carol").await;
     back.send(&json!({"type": "join", "conversation_id": "team", "since_seq": has, "ref": 1})).await;
-    let last = alice.say("team", "the end").await["seq"].as_i64().unwrap();
+    let last = alice.send_text("team", "the end").await["seq"].as_i64().unwrap();
     for expected in has + 1..=last {
         let entry = back.until_where(|frame| frame["seq"].is_i64()).await;
         assert_eq!(entry["seq"], expected);

@@ -1,13 +1,13 @@
-//! The tests against real servers, as one crate, so that `support` is compiled and linked once. `floods` and `torture`
-//! are crates of their own: nothing else may run beside a flood, and torture has a feature and a command of its own.
+//! Tests against real servers, in one crate, so that `support` is compiled and linked once. `floods` and `torture` are
+//! separate crates: no other test may run beside a flood, and torture has its own feature and command.
 //!
-//! The tests of one process share PostgreSQL ([`support::Postgres::shared`]), its open files and as many threads as
-//! there are cores. None changes what the process shares: environment, working folder, signals.
+//! The tests of one process share PostgreSQL ([`support::Postgres::shared`]), the limit of open files, and as many
+//! threads as there are cores. No test changes what the process shares: environment, working folder, signal handlers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a test may panic, and say its figures"
+    reason = "a test may panic, and print its figures"
 )]
 #![allow(unreachable_pub, reason = "parts of one test crate")]
 
@@ -24,11 +24,13 @@ mod dashboards;
 mod deploys;
 mod dev;
 mod examples;
+mod first_minutes;
 mod http;
 mod limits;
 mod nginx;
 mod notifications;
 mod outages;
+mod page;
 mod personas;
 mod presence_cost;
 mod readme;

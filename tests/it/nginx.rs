@@ -1,4 +1,5 @@
-//! The repository's nginx in front of two real nodes: what passes, what doesn't, what is logged, and what outlasts an end.
+//! The repository's nginx in front of two real nodes: which requests pass, which are refused, what is logged, and what
+//! survives changes.
 
 mod changes;
 mod limits;
@@ -7,7 +8,7 @@ mod routes;
 
 use crate::support::{Node, NodeBuilder, Postgres, RedisServer};
 
-/// Two nodes, and what they share.
+/// Two nodes and their servers.
 struct Pair {
     one: Node,
     two: Node,
@@ -15,7 +16,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Two nodes that believe a proxy on this machine.
+    /// Starts two nodes that trust a proxy on this machine.
     async fn start() -> Self {
         Self::with(|node| node).await
     }

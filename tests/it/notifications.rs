@@ -1,4 +1,5 @@
-//! Members who are away are told that messages wait: a row a run, an entry in the inbox, and a signed request.
+//! Notifications of unread messages to members who are away: a row per run, an entry in the inbox, and a signed
+//! request.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,12 +7,13 @@ use serde_json::{Value, json};
 use tokio_postgres::Client as Sql;
 
 use crate::support::{
-    Client, Link, Node, NodeBuilder, Posted, Postgres, Proxy, Reaction, Receiver, RedisServer, eventually, token,
+    Client, HookResponse, Link, Node, NodeBuilder, Postgres, Proxy, ReceivedRequest, Receiver, RedisServer, eventually,
+    token,
 };
 
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";
 
-/// Redis, a database to look into, and a receiver that takes everything.
+/// Redis, a database that the test can read, and a webhook that accepts every request.
 struct World {
     redis: RedisServer,
     database: String,
@@ -21,7 +23,7 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        Self::with(Receiver::start(async |_, _| Reaction::status(204)).await).await
+        Self::with(Receiver::start(async |_, _| HookResponse::status(204)).await).await
     }
 
     async fn with(receiver: Receiver) -> Self {
@@ -37,7 +39,7 @@ impl World {
             .set("NOTIFICATION_WEBHOOK_SECRET", WEBHOOK_SECRET)
     }
 
-    /// A user's runs, oldest first: first and last seq, how many, and whether it was read.
+    /// Runs of a user, oldest first: first and last seq, count, and true if read.
     async fn runs(&self, user: &str) -> Vec<(i64, i64, i64, bool)> {
         let sql =
             "SELECT from_seq, last_seq, count, read_at IS NOT NULL FROM notifications WHERE user_id = $1 ORDER BY id";
@@ -45,7 +47,7 @@ impl World {
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
     }
 
-    /// Waits until a user's runs are these.
+    /// Waits until a user has exactly these runs.
     async fn until_runs(&self, user: &str, wanted: &[(i64, i64, i64, bool)]) {
         eventually(&format!("{user}'s runs to be {wanted:?}"), async || {
             (self.runs(user).await == wanted).then_some(())
@@ -69,7 +71,7 @@ fn seq(ack: &Value) -> i64 {
 }
 
 #[tokio::test]
-async fn who_is_away_has_one_notification_a_run_and_who_is_there_none() {
+async fn only_members_who_are_away_get_a_notification_and_one_per_run() {
     let world = World::new().await;
     let (one, two) = (world.node().start().await, world.node().start().await);
     let room = one.conversation(&token("alice"), &["bob", "carol"]).await;
@@ -77,14 +79,14 @@ async fn who_is_away_has_one_notification_a_run_and_who_is_there_none() {
     alice.join(&room).await;
     let mut carol = Client::native(&two, "carol").await;
     carol.join(&room).await;
-    let ack = alice.say(&room, &"long ".repeat(100)).await;
+    let ack = alice.send_text(&room, &"long ".repeat(100)).await;
     let first = seq(&ack);
     world.until_runs("bob", &[(first, first, 1, false)]).await;
-    // The run is open: more messages are counted, and nobody is told again.
-    let second = seq(&alice.say(&room, "and more").await);
+    // The run is open: it counts more messages, and no further request is sent.
+    let second = seq(&alice.send_text(&room, "and more").await);
     world.until_runs("bob", &[(first, second, 2, false)]).await;
 
-    let posted = world.receiver.posted(0).await;
+    let posted = world.receiver.request(0).await;
     posted.assert_signed_with(WEBHOOK_SECRET);
     assert_eq!(posted.header("content-length"), posted.body.len().to_string());
     let told = &posted.json;
@@ -103,18 +105,18 @@ async fn who_is_away_has_one_notification_a_run_and_who_is_there_none() {
     world.until_runs("bob", &[(first, second, 2, true)]).await;
     bob.close().await;
     world.until_gone("bob").await;
-    let third = seq(&alice.say(&room, "again").await);
+    let third = seq(&alice.send_text(&room, "again").await);
     world.until_runs("bob", &[(first, second, 2, true), (third, third, 1, false)]).await;
-    assert_eq!(world.receiver.posted(1).await.json["from_seq"], third);
+    assert_eq!(world.receiver.request(1).await.json["from_seq"], third);
 
     carol.until_where(|frame| frame["content"] == "again").await;
     assert!(world.runs("carol").await.is_empty() && world.runs("alice").await.is_empty());
-    assert_eq!(world.receiver.count(), 2, "one a run");
+    assert_eq!(world.receiver.count(), 2, "one request per run");
     assert_eq!(one.metrics().await.get("switchboard_notifications_total"), Some(2.0));
 }
 
 #[tokio::test]
-async fn nobody_is_told_of_their_own_messages() {
+async fn no_user_is_notified_of_their_own_messages() {
     let world = World::new().await;
     let node = world.node().start().await;
     let room = node.conversation(&token("alice"), &["bob"]).await;
@@ -132,7 +134,7 @@ async fn nobody_is_told_of_their_own_messages() {
 }
 
 #[tokio::test]
-async fn every_page_of_a_large_conversation_is_told() {
+async fn every_member_of_a_large_conversation_is_notified() {
     let world = World::new().await;
     let node = world.node().start().await;
     let members: Vec<String> = (0..900).map(|at| format!("user-{at}")).collect();
@@ -141,7 +143,7 @@ async fn every_page_of_a_large_conversation_is_told() {
     let _there = Client::native(&node, "user-450").await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join(&room).await;
-    alice.say(&room, "to all").await;
+    alice.send_text(&room, "to all").await;
     node.metric("switchboard_notifications_total", |count| count == 899.0).await;
     let sql = "SELECT count(*), count(DISTINCT user_id) FROM notifications";
     let row = world.sql.query_one(sql, &[]).await.unwrap();
@@ -149,21 +151,21 @@ async fn every_page_of_a_large_conversation_is_told() {
     assert!(world.runs("user-450").await.is_empty());
     let mut told = BTreeSet::new();
     for before in 0..899 {
-        told.insert(world.receiver.posted(before).await.json["user_id"].to_string());
+        told.insert(world.receiver.request(before).await.json["user_id"].to_string());
     }
     assert_eq!(told.len(), 899, "each once");
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_away_for_a_moment_is_told_again() {
-    let receiver = Receiver::start(async |before, _| Reaction::status(if before == 0 { 503 } else { 200 })).await;
+async fn a_webhook_that_fails_once_gets_the_request_again() {
+    let receiver = Receiver::start(async |before, _| HookResponse::status(if before == 0 { 503 } else { 200 })).await;
     let world = World::with(receiver).await;
     let node = world.node().start().await;
     let room = node.conversation(&token("alice"), &["bob"]).await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join(&room).await;
-    alice.say(&room, "hello").await;
-    let (first, second) = (world.receiver.posted(0).await, world.receiver.posted(1).await);
+    alice.send_text(&room, "hello").await;
+    let (first, second) = (world.receiver.request(0).await, world.receiver.request(1).await);
     assert_eq!(first.body, second.body);
     first.assert_signed_with(WEBHOOK_SECRET);
     second.assert_signed_with(WEBHOOK_SECRET);
@@ -173,28 +175,28 @@ async fn a_webhook_that_is_away_for_a_moment_is_told_again() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_for_the_webhook_is_dropped_and_counted() {
-    let receiver = Receiver::start(async |_, _: Arc<Posted>| std::future::pending().await).await;
+async fn notifications_beyond_the_webhooks_queue_are_dropped_and_counted() {
+    let receiver = Receiver::start(async |_, _: Arc<ReceivedRequest>| std::future::pending().await).await;
     let world = World::with(receiver).await;
     let node = world.node().set("NOTIFICATION_CONCURRENCY", 1).set("NOTIFICATION_QUEUE", 1).start().await;
     let members = ["bob", "carol", "dave", "erin", "frank"];
     let room = node.conversation(&token("alice"), &members).await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join(&room).await;
-    let first = seq(&alice.say(&room, "hello").await);
+    let first = seq(&alice.send_text(&room, "hello").await);
     for member in members {
         world.until_runs(member, &[(first, first, 1, false)]).await;
     }
-    // One is under way, and one waits where the first was taken in time.
+    // One request is under way; a second one waits if the first had left the queue by then.
     let dropped = "switchboard_webhook_dropped_total{hook=\"notification\"}";
     let dropped = node.metric(dropped, |dropped| dropped >= 3.0).await;
     assert!(dropped <= 4.0, "{dropped}");
-    assert_eq!(world.receiver.posted(0).await.json["from_seq"], first);
-    assert_eq!(node.metrics().await.get("switchboard_notifications_total"), Some(5.0), "the rows stand");
+    assert_eq!(world.receiver.request(0).await.json["from_seq"], first);
+    assert_eq!(node.metrics().await.get("switchboard_notifications_total"), Some(5.0), "the rows are kept");
 }
 
 #[tokio::test]
-async fn what_the_store_could_not_take_is_told_when_it_is_back() {
+async fn notifications_that_the_store_refused_are_written_when_it_is_back() {
     let mut world = World::new().await;
     let proxy = Proxy::to(world.database.split(['@', '/']).nth(3).unwrap()).await;
     let direct = world.database.clone();
@@ -203,10 +205,10 @@ async fn what_the_store_could_not_take_is_told_when_it_is_back() {
     let room = node.conversation(&token("alice"), &["bob"]).await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join(&room).await;
-    let first = seq(&alice.say(&room, "one").await);
+    let first = seq(&alice.send_text(&room, "one").await);
     world.until_runs("bob", &[(first, first, 1, false)]).await;
-    // The next round begins later than this ack comes, and finds no store.
-    let second = seq(&alice.say(&room, "two").await);
+    // The next round begins after this ack and finds no store.
+    let second = seq(&alice.send_text(&room, "two").await);
     proxy.set(Link::Cut);
     node.metric("switchboard_degraded{part=\"store\"}", |down| down == 1.0).await;
     proxy.set(Link::Open);
@@ -215,7 +217,7 @@ async fn what_the_store_could_not_take_is_told_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn while_redis_is_down_who_is_elsewhere_is_told_and_hears_of_it_later() {
+async fn while_redis_is_down_users_of_the_other_node_are_notified() {
     let mut world = World::new().await;
     let (one, two) = (world.node().start().await, world.node().start().await);
     let room = one.conversation(&token("alice"), &["bob", "carol"]).await;
@@ -225,8 +227,8 @@ async fn while_redis_is_down_who_is_elsewhere_is_told_and_hears_of_it_later() {
     let mut bob = Client::native(&two, "bob").await;
     world.redis.kill().await;
     one.metric("switchboard_degraded{part=\"redis\"}", |down| down == 1.0).await;
-    let first = seq(&alice.say(&room, "are you there?").await);
-    // One node can't know that bob is on the other.
+    let first = seq(&alice.send_text(&room, "are you there?").await);
+    // The sender's node can't know that bob is connected to the other one.
     world.until_runs("bob", &[(first, first, 1, false)]).await;
     assert!(world.runs("carol").await.is_empty());
     world.redis.restart().await;
@@ -235,16 +237,16 @@ async fn while_redis_is_down_who_is_elsewhere_is_told_and_hears_of_it_later() {
 }
 
 #[tokio::test]
-async fn a_node_on_its_own_tells_too() {
-    let receiver = Receiver::start(async |_, _| Reaction::status(200)).await;
+async fn a_node_without_redis_notifies_too() {
+    let receiver = Receiver::start(async |_, _| HookResponse::status(200)).await;
     let node = Node::dev().set("NOTIFICATION_WEBHOOK_URL", receiver.url()).start().await;
     node.logged("NOTIFICATION_WEBHOOK_URL is set without NOTIFICATION_WEBHOOK_SECRET").await;
     let room = node.conversation(&token("alice"), &["bob", "carol"]).await;
     let mut alice = Client::native(&node, "alice").await;
     let _carol = Client::native(&node, "carol").await;
     alice.join(&room).await;
-    alice.say(&room, "hello").await;
-    let posted = receiver.posted(0).await;
+    alice.send_text(&room, "hello").await;
+    let posted = receiver.request(0).await;
     assert_eq!((&posted.json["user_id"], posted.header("x-switchboard-signature")), (&json!("bob"), ""));
     node.metric("switchboard_notification_queue", |waiting| waiting == 0.0).await;
     assert_eq!(node.metrics().await.get("switchboard_notifications_total"), Some(1.0));

@@ -1,8 +1,9 @@
-//! Redis, PostgreSQL and nodes die under people who chat: nothing acked is lost, doubled or out of order.
+//! Redis, PostgreSQL and nodes fail while users chat: no acked message is lost, doubled or out of order.
 //!
-//! `scene` has the people and what they see, `ear` a link that loses answers; then one module for each thing that dies.
+//! `scene` has the users and checks of what they receive, `answer_blocker` a proxy that loses answers; then one module
+//! for each part that fails.
 
-mod ear;
+mod answer_blocker;
 mod embedded;
 mod load;
 mod nodes;

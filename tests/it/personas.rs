@@ -1,4 +1,4 @@
-//! Personas answer over a webhook, or don't: the message stands, the sender is told, and nobody else waits.
+//! Personas answer over a webhook, or fail to: the message is kept, the sender is told, and no other client waits.
 
 use std::{
     collections::BTreeSet,
@@ -12,27 +12,27 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{Client, Node, NodeBuilder, Postgres, Reaction, Receiver, RedisServer, token};
+use crate::support::{Client, HookResponse, Node, NodeBuilder, Postgres, Receiver, RedisServer, token};
 
-/// What operators read; its code is run here.
+/// The operators' page; a test runs its code.
 const PAGE: &str = include_str!("../../docs/protocol/webhooks.md");
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";
 
-/// A node without Redis whose personas answer at `receiver`.
+/// A node without Redis whose persona webhook is `receiver`.
 fn node(receiver: &Receiver) -> NodeBuilder {
     Node::dev().set("PERSONA_WEBHOOK_URL", receiver.url()).set("PERSONA_WEBHOOK_SECRET", WEBHOOK_SECRET)
 }
 
-/// Sends a message that the persona `ada` is to answer, and returns the ack.
-async fn ask(client: &mut Client, conversation: &str, content: &str) -> Value {
-    client.send(&question(conversation, content)).await;
+/// Sends a message to the persona `ada` and returns the ack.
+async fn send_to_persona(client: &mut Client, conversation: &str, content: &str) -> Value {
+    client.send(&message_to_persona(conversation, content)).await;
     let ack = client.until("ack").await;
     assert_eq!(ack["ref"], content);
     ack
 }
 
-fn question(conversation: &str, content: &str) -> Value {
-    // What it is recognized by.
+fn message_to_persona(conversation: &str, content: &str) -> Value {
+    // Id by which the tests recognize the message.
     let id = content.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     json!({"type": "send", "conversation_id": conversation, "content": content, "persona_id": "ada",
         "client_id": id, "ref": content})
@@ -42,16 +42,17 @@ async fn answer(client: &mut Client) -> Value {
     client.until_where(|frame| frame["type"] == "message" && frame["sender_id"] == "ada").await
 }
 
-/// Skips frames up to the word that a message will have no answer, and returns that message's `client_id`.
-async fn regret(client: &mut Client) -> Value {
+/// Skips frames up to the error for a message without an answer, and returns that message's `client_id`.
+async fn next_failure(client: &mut Client) -> Value {
     let error = client.until("error").await;
     assert_eq!(error["code"], "persona_failed", "{error}");
     error["client_id"].clone()
 }
 
-/// Asks a persona that will not answer: the ack and that word may come in either order. Returns the word's `client_id`.
-async fn ask_in_vain(client: &mut Client, conversation: &str, content: &str) -> Value {
-    client.send(&question(conversation, content)).await;
+/// Sends a message to a persona that will not answer. The ack and the error may come in either order. Returns the
+/// error's `client_id`.
+async fn send_to_failing_persona(client: &mut Client, conversation: &str, content: &str) -> Value {
+    client.send(&message_to_persona(conversation, content)).await;
     let (mut acked, mut regretted) = (false, None);
     while !acked || regretted.is_none() {
         let frame = client.until_where(|frame| frame["type"] == "ack" || frame["type"] == "error").await;
@@ -75,7 +76,7 @@ async fn a_persona_answers_on_every_node() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let receiver = Receiver::start(|_, posted| async move {
-        Reaction::content(&format!("you said: {}", posted.json["message"].as_str().unwrap()))
+        HookResponse::content(&format!("you said: {}", posted.json["message"].as_str().unwrap()))
     })
     .await;
     let serve = || {
@@ -88,8 +89,8 @@ async fn a_persona_answers_on_every_node() {
     alice.join("team").await;
     bob.join("team").await;
     for turn in 0..2 {
-        // Answers are not limited, and count for nobody.
-        let ack = ask(&mut alice, "team", &format!("hello {turn}")).await;
+        // Answers are not rate limited and count for no user.
+        let ack = send_to_persona(&mut alice, "team", &format!("hello {turn}")).await;
         for client in [&mut alice, &mut bob] {
             let typing = client.until("typing").await;
             assert_eq!((&typing["user_id"], &typing["active"]), (&json!("ada"), &json!(true)));
@@ -101,13 +102,13 @@ async fn a_persona_answers_on_every_node() {
                     break frame;
                 }
             };
-            assert!(stopped, "it typed no more when it had answered");
+            assert!(stopped, "its typing ended with the answer");
             assert_eq!(got["content"], format!("you said: hello {turn}"));
             assert_eq!((&got["is_ai"], &got["reply_to"]), (&json!(true), &ack["seq"]));
             assert_eq!(got["seq"].as_i64(), ack["seq"].as_i64().map(|seq| seq + 1));
         }
     }
-    let posted = receiver.posted(1).await;
+    let posted = receiver.request(1).await;
     assert_eq!(posted.line, "POST /hook");
     posted.assert_signed_with(WEBHOOK_SECRET);
     assert_eq!(posted.header("content-length"), posted.body.len().to_string());
@@ -117,20 +118,20 @@ async fn a_persona_answers_on_every_node() {
 }
 
 #[tokio::test]
-async fn a_persona_is_shown_the_newest_twenty_messages_before() {
-    let receiver = Receiver::start(async |_, _| Reaction::content("noted")).await;
+async fn a_persona_gets_the_newest_twenty_messages_before() {
+    let receiver = Receiver::start(async |_, _| HookResponse::content("noted")).await;
     let node = node(&receiver).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     let mut acks = Vec::new();
     for at in 0..25 {
-        acks.push(alice.say("team", &format!("message {at}")).await);
+        acks.push(alice.send_text("team", &format!("message {at}")).await);
     }
     let deleted = json!({"type": "delete", "conversation_id": "team", "seq": acks[20]["seq"], "ref": "d"});
     alice.send(&deleted).await;
     alice.until_where(|frame| frame["ref"] == "d").await;
-    let ack = ask(&mut alice, "team", "well?").await;
-    let asked = receiver.posted(0).await.json.clone();
+    let ack = send_to_persona(&mut alice, "team", "well?").await;
+    let asked = receiver.request(0).await.json.clone();
     assert_eq!((&asked["persona_id"], &asked["conversation_id"]), (&json!("ada"), &json!("team")));
     assert_eq!((&asked["message"], &asked["message_id"]), (&json!("well?"), &ack["id"]));
     assert_eq!((&asked["seq"], &asked["created_at"]), (&ack["seq"], &ack["created_at"]));
@@ -138,30 +139,30 @@ async fn a_persona_is_shown_the_newest_twenty_messages_before() {
     let history = asked["history"].as_array().unwrap();
     let said: Vec<&str> = history.iter().map(|one| one["content"].as_str().unwrap()).collect();
     let expected: Vec<String> = (5..25).filter(|at| *at != 20).map(|at| format!("message {at}")).collect();
-    assert_eq!(said, expected, "oldest first, and what was deleted is not shown");
+    assert_eq!(said, expected, "oldest first, without deleted messages");
     assert_eq!((&history[0]["id"], &history[0]["seq"]), (&acks[5]["id"], &acks[5]["seq"]));
     assert_eq!((&history[0]["sender_id"], &history[0]["is_ai"]), (&json!("alice"), &json!(false)));
 
     answer(&mut alice).await;
-    ask(&mut alice, "team", "and now?").await;
-    let asked = receiver.posted(1).await.json.clone();
+    send_to_persona(&mut alice, "team", "and now?").await;
+    let asked = receiver.request(1).await.json.clone();
     let last = asked["history"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&last["sender_id"], &last["content"], &last["is_ai"]), (&json!("ada"), &json!("noted"), &json!(true)));
 }
 
 #[tokio::test]
-async fn errors_that_pass_are_tried_again_and_others_are_not() {
-    // What each message is answered, try by try.
-    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+async fn temporary_errors_are_retried_and_others_are_not() {
+    // Response to each message, by try.
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::ReceivedRequest>| {
         static TRIES: AtomicUsize = AtomicUsize::new(0);
         let tries = |n: usize| TRIES.fetch_add(1, Ordering::Relaxed) % n;
         match posted.json["message"].as_str().unwrap() {
-            "busy" if tries(2) == 0 => Reaction::status(429).with("retry-after", "1"),
-            "busy" => Reaction::content("here I am"),
-            "broken" => Reaction::status(500),
-            "unknown" => Reaction::status(404),
-            "elsewhere" => Reaction::status(307).with("location", "/other"),
-            "much later" => Reaction::status(503).with("retry-after", "3600"),
+            "busy" if tries(2) == 0 => HookResponse::status(429).with("retry-after", "1"),
+            "busy" => HookResponse::content("here I am"),
+            "broken" => HookResponse::status(500),
+            "unknown" => HookResponse::status(404),
+            "elsewhere" => HookResponse::status(307).with("location", "/other"),
+            "much later" => HookResponse::status(503).with("retry-after", "3600"),
             other => panic!("{other}"),
         }
     })
@@ -169,19 +170,19 @@ async fn errors_that_pass_are_tried_again_and_others_are_not() {
     let node = node(&receiver).set("WEBHOOK_RETRIES", 2).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
-    ask(&mut alice, "team", "busy").await;
+    send_to_persona(&mut alice, "team", "busy").await;
     assert_eq!(answer(&mut alice).await["content"], "here I am");
-    let (first, second) = (receiver.posted(0).await, receiver.posted(1).await);
-    assert!(second.at - first.at >= Duration::from_secs(1), "it waited as it was asked to");
+    let (first, second) = (receiver.request(0).await, receiver.request(1).await);
+    assert!(second.at - first.at >= Duration::from_secs(1), "the node waited as long as Retry-After says");
     assert_eq!(first.body, second.body);
     second.assert_signed_with(WEBHOOK_SECRET);
 
     for (content, tries) in [("broken", 3), ("unknown", 1), ("elsewhere", 1), ("much later", 1)] {
         let before = receiver.count();
-        assert_eq!(ask_in_vain(&mut alice, "team", content).await, content.replace(' ', "-"));
+        assert_eq!(send_to_failing_persona(&mut alice, "team", content).await, content.replace(' ', "-"));
         assert_eq!(receiver.count() - before, tries, "{content}");
     }
-    assert_eq!(total(&node, "team").await, 6, "the messages stand");
+    assert_eq!(total(&node, "team").await, 6, "the messages are kept");
     let metrics = node.metrics().await;
     for (result, count) in [("ok", 1.0), ("unavailable", 5.0), ("refused", 2.0)] {
         let series = format!("switchboard_webhook_requests_total{{hook=\"persona\",result=\"{result}\"}}");
@@ -192,17 +193,17 @@ async fn errors_that_pass_are_tried_again_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_message_is_no_answer() {
-    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+async fn an_answer_that_is_no_valid_message_counts_as_a_failure() {
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::ReceivedRequest>| {
         match posted.json["message"].as_str().unwrap() {
-            "nonsense" => Reaction::body("<html>"),
-            "other json" => Reaction::body(r#"{"text": "hello"}"#),
-            "blank" => Reaction::content("  \n"),
-            "too long" => Reaction::content(&"x".repeat(5_001)),
-            "far too long" => Reaction::content(&"x".repeat(1 << 20)),
-            "control" => Reaction::content("a\u{0}b"),
-            // Whole, though each character takes its most room.
-            "long" => Reaction::body(format!(r#"{{"content": "{}"}}"#, r"\ud83d\ude00".repeat(5_000))),
+            "nonsense" => HookResponse::body("<html>"),
+            "other json" => HookResponse::body(r#"{"text": "hello"}"#),
+            "blank" => HookResponse::content("  \n"),
+            "too long" => HookResponse::content(&"x".repeat(5_001)),
+            "far too long" => HookResponse::content(&"x".repeat(1 << 20)),
+            "control" => HookResponse::content("a\u{0}b"),
+            // The longest answer, each character in its longest escape; the node must read all of it.
+            "long" => HookResponse::body(format!(r#"{{"content": "{}"}}"#, r"\ud83d\ude00".repeat(5_000))),
             other => panic!("{other}"),
         }
     })
@@ -211,20 +212,20 @@ async fn an_answer_that_is_no_message_is_no_answer() {
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     for content in ["nonsense", "other json", "blank", "too long", "far too long", "control"] {
-        assert_eq!(ask_in_vain(&mut alice, "team", content).await, content.replace(' ', "-"));
+        assert_eq!(send_to_failing_persona(&mut alice, "team", content).await, content.replace(' ', "-"));
     }
-    ask(&mut alice, "team", "long").await;
+    send_to_persona(&mut alice, "team", "long").await;
     assert_eq!(answer(&mut alice).await["content"], "😀".repeat(5_000));
-    assert_eq!(receiver.count(), 7, "none was tried again");
+    assert_eq!(receiver.count(), 7, "none was retried");
 }
 
 #[tokio::test]
-async fn a_persona_that_hangs_holds_nobody_up_and_is_given_up() {
-    let receiver = Receiver::start(async |_, posted: Arc<crate::support::Posted>| {
+async fn a_persona_that_hangs_delays_no_other_client_and_is_given_up() {
+    let receiver = Receiver::start(async |_, posted: Arc<crate::support::ReceivedRequest>| {
         if posted.json["message"] == "hang" {
             std::future::pending::<()>().await;
         }
-        Reaction::content("quick")
+        HookResponse::content("quick")
     })
     .await;
     let node = node(&receiver).set("PERSONA_TIMEOUT", "1s").set("PERSONA_CONCURRENCY", 1).start().await;
@@ -232,20 +233,20 @@ async fn a_persona_that_hangs_holds_nobody_up_and_is_given_up() {
     let mut bob = Client::native(&node, "bob").await;
     alice.join("team").await;
     bob.join("other").await;
-    ask(&mut alice, "team", "hang").await;
-    receiver.posted(0).await;
-    // While it hangs others send and are acked; who asks a persona waits for the one place there is.
-    alice.say("team", "meanwhile").await;
-    ask(&mut bob, "other", "quick?").await;
+    send_to_persona(&mut alice, "team", "hang").await;
+    receiver.request(0).await;
+    // While the persona hangs, other users' sends are acked; a further message to it waits for the only slot.
+    alice.send_text("team", "meanwhile").await;
+    send_to_persona(&mut bob, "other", "quick?").await;
     assert_eq!(receiver.count(), 1);
-    assert_eq!(regret(&mut alice).await, "hang");
+    assert_eq!(next_failure(&mut alice).await, "hang");
     assert_eq!(answer(&mut bob).await["content"], "quick");
     let timeouts = "switchboard_webhook_requests_total{hook=\"persona\",result=\"timeout\"}";
     assert_eq!(node.metrics().await.get(timeouts), Some(1.0));
 }
 
 #[tokio::test]
-async fn so_many_are_asked_at_a_time_so_many_wait_and_the_rest_is_told() {
+async fn requests_at_a_time_and_in_the_queue_are_bounded_and_the_rest_is_refused() {
     const AT_A_TIME: usize = 2;
     let (places, running, most) =
         (Arc::new(Semaphore::new(0)), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
@@ -256,7 +257,7 @@ async fn so_many_are_asked_at_a_time_so_many_wait_and_the_rest_is_told() {
             peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             held.acquire().await.unwrap().forget();
             now.fetch_sub(1, Ordering::SeqCst);
-            Reaction::content("done")
+            HookResponse::content("done")
         }
     })
     .await;
@@ -264,15 +265,15 @@ async fn so_many_are_asked_at_a_time_so_many_wait_and_the_rest_is_told() {
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     for at in 0..AT_A_TIME {
-        ask(&mut alice, "team", &format!("running-{at}")).await;
-        receiver.posted(at).await;
+        send_to_persona(&mut alice, "team", &format!("running-{at}")).await;
+        receiver.request(at).await;
     }
     for at in 0..3 {
-        ask(&mut alice, "team", &format!("waiting-{at}")).await;
+        send_to_persona(&mut alice, "team", &format!("waiting-{at}")).await;
     }
     assert_eq!(node.metrics().await.get("switchboard_webhook_queue{hook=\"persona\"}"), Some(3.0));
-    alice.send(&question("team", "too-much")).await;
-    // The ack and the word that it is too much may come in either order.
+    alice.send(&message_to_persona("team", "too-much")).await;
+    // The ack and the error for too many requests may come in either order.
     let mut seen = BTreeSet::new();
     while seen.len() < 2 {
         let frame = alice.until_where(|frame| frame["client_id"] == "too-much").await;
@@ -294,7 +295,7 @@ async fn without_a_webhook_messages_to_personas_are_refused() {
     let node = Node::dev().start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
-    alice.send(&question("team", "anyone?")).await;
+    alice.send(&message_to_persona("team", "anyone?")).await;
     let error = alice.until("error").await;
     assert_eq!((&error["code"], &error["ref"]), (&json!("unsupported"), &json!("anyone?")));
     assert_eq!(total(&node, "team").await, 0, "nothing was stored");
@@ -308,53 +309,53 @@ async fn a_repeated_message_has_one_answer() {
         let held = held.clone();
         async move {
             held.acquire().await.unwrap().forget();
-            Reaction::content(&format!("answer {before}"))
+            HookResponse::content(&format!("answer {before}"))
         }
     })
     .await;
     let node = node(&receiver).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
-    let first = ask(&mut alice, "team", "once").await;
-    receiver.posted(0).await;
-    // Asked again while the first try is under way: both answer, one counts.
-    let second = ask(&mut alice, "team", "once").await;
+    let first = send_to_persona(&mut alice, "team", "once").await;
+    receiver.request(0).await;
+    // Repeated while the first request is under way: both are answered, one answer counts.
+    let second = send_to_persona(&mut alice, "team", "once").await;
     assert_eq!((&second["seq"], &second["duplicate"]), (&first["seq"], &json!(true)));
-    receiver.posted(1).await;
+    receiver.request(1).await;
     places.add_permits(2);
     let answered = answer(&mut alice).await;
     node.metric("switchboard_persona_messages_total{result=\"answered\"}", |count| count == 2.0).await;
-    // Asked again when there is an answer: nobody is bothered.
-    ask(&mut alice, "team", "once").await;
+    // Repeated once there is an answer: the webhook gets no further request.
+    send_to_persona(&mut alice, "team", "once").await;
     node.metric("switchboard_persona_messages_total{result=\"answered\"}", |count| count == 3.0).await;
     assert_eq!((total(&node, "team").await, receiver.count()), (json!(2), 2));
-    let next = alice.say("team", "next").await;
+    let next = alice.send_text("team", "next").await;
     assert_eq!(next["seq"].as_i64(), answered["seq"].as_i64().map(|seq| seq + 1));
 }
 
 #[tokio::test]
-async fn who_is_gone_when_the_message_is_stored_has_asked_all_the_same() {
-    let receiver = Receiver::start(async |_, _| Reaction::content("for whoever reads it")).await;
+async fn a_persona_answers_although_the_sender_has_disconnected() {
+    let receiver = Receiver::start(async |_, _| HookResponse::content("for whoever reads it")).await;
     let node = node(&receiver).start().await;
     let mut bob = Client::native(&node, "bob").await;
     bob.join("team").await;
     let mut alice = Client::native(&node, "alice").await;
     alice.send(&json!({"type": "join", "conversation_id": "team", "ref": "j"})).await;
     alice.until("joined").await;
-    alice.send(&question("team", "bye")).await;
+    alice.send(&message_to_persona("team", "bye")).await;
     alice.close().await;
     assert_eq!(answer(&mut bob).await["content"], "for whoever reads it");
 }
 
 #[tokio::test]
-async fn what_the_webhook_is_asked_with_never_reaches_a_log() {
-    let receiver = Receiver::start(async |_, _| Reaction::status(403)).await;
+async fn the_webhooks_url_and_secret_never_reach_a_log() {
+    let receiver = Receiver::start(async |_, _| HookResponse::status(403)).await;
     let url = receiver.url().replace("http://", "http://planted-user:planted-password@") + "?key=planted-key";
     let node = node(&receiver).set("PERSONA_WEBHOOK_URL", url).set("LOG", "trace").start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
-    ask_in_vain(&mut alice, "team", "hush").await;
-    let posted = receiver.posted(0).await;
+    send_to_failing_persona(&mut alice, "team", "hush").await;
+    let posted = receiver.request(0).await;
     assert_eq!(posted.line, "POST /hook?key=planted-key");
     assert!(posted.header("authorization").starts_with("Basic "));
     node.logged("a persona did not answer").await;
@@ -364,13 +365,13 @@ async fn what_the_webhook_is_asked_with_never_reaches_a_log() {
 }
 
 #[tokio::test]
-async fn the_documentation_s_code_knows_who_asks() {
-    let receiver = Receiver::start(async |_, _| Reaction::content("yes")).await;
+async fn the_documented_code_verifies_the_signature() {
+    let receiver = Receiver::start(async |_, _| HookResponse::content("yes")).await;
     let node = node(&receiver).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
-    ask(&mut alice, "team", "ça va 😀").await;
-    let posted = receiver.posted(0).await;
+    send_to_persona(&mut alice, "team", "ça va 😀").await;
+    let posted = receiver.request(0).await;
     let (signature, body) = (posted.header("x-switchboard-signature"), std::str::from_utf8(&posted.body).unwrap());
     let old = crate::support::sign(WEBHOOK_SECRET, "1700000000", &posted.body);
     let python = "import sys; print(is_genuine(sys.argv[1].encode(), sys.argv[2], sys.argv[3].encode()))";

@@ -1,4 +1,4 @@
-//! What coming and going costs in Redis commands and events, and that it costs the same however many are online.
+//! Cost of connecting and disconnecting in Redis commands and events; it must not depend on the number of online users.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
@@ -8,36 +8,36 @@ use tokio::sync::mpsc;
 
 use crate::support::{Client, Node, Postgres, RedisServer, eventually, token};
 
-/// How many come and go for each figure.
-const COMING: usize = 20;
+/// Number of users that connect and disconnect for each figure.
+const USERS: usize = 20;
 
-/// What a node asks by itself each second, whoever comes or goes, and what the test asks; what several who go may share.
-/// Publications are counted one by one, as a subscriber sees them.
+/// Commands that don't count: a node's periodic calls, the test's own calls, and those that several disconnects may
+/// share. Publications are counted one by one, as a subscriber gets them.
 const NOT_COUNTED: &[&str] = &["zscore", "zrangebyscore", "publish", "info", "client|setinfo", "hello", "unsubscribe"];
 
-/// A node, its Redis, and everything that is told in conversations.
+/// A node, its Redis, and all events published to conversations.
 struct Stage {
     redis: RedisServer,
     node: Node,
-    told: mpsc::UnboundedReceiver<(String, Value)>,
-    /// Those who are here all the time.
+    presence_events: mpsc::UnboundedReceiver<(String, Value)>,
+    /// Users that stay connected.
     crowd: Vec<Client>,
     online: usize,
 }
 
-/// How one comes.
+/// Dialect over which a user connects.
 #[derive(Debug, Clone, Copy)]
-enum Way {
-    /// Native, which joins a conversation.
+enum ClientKind {
+    /// Native; joins a conversation.
     Native,
-    /// Rooms, whose route names the conversation.
+    /// Rooms; the route names the conversation.
     Rooms,
-    /// Personas, which is told who of its acquaintances is online.
+    /// Personas; the greeting lists the online users who share a conversation.
     Personas,
 }
 
-impl Way {
-    async fn come(self, node: &Node, user: &str) -> Client {
+impl ClientKind {
+    async fn connect(self, node: &Node, user: &str) -> Client {
         match self {
             Self::Native => {
                 let mut client = Client::native(node, user).await;
@@ -67,7 +67,7 @@ impl Stage {
         let client = redis::Client::open(redis.url()).unwrap();
         let mut listening = client.get_async_pubsub().await.unwrap();
         listening.psubscribe("*:c:*").await.unwrap();
-        let (tell, told) = mpsc::unbounded_channel();
+        let (tell, presence_events) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let mut messages = listening.into_on_message();
             while let Some(message) = messages.next().await {
@@ -77,10 +77,10 @@ impl Stage {
                 }
             }
         });
-        Self { redis, node, told, crowd: Vec::new(), online: 0 }
+        Self { redis, node, presence_events, crowd: Vec::new(), online: 0 }
     }
 
-    /// Calls of each command so far, those inside scripts included.
+    /// Calls of each command so far, including those inside scripts.
     async fn calls(&self) -> Calls {
         let stats: String = self.redis.command(&["INFO", "commandstats"]).await;
         let lines = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="));
@@ -88,25 +88,26 @@ impl Stage {
         calls.filter(|(name, _)| !NOT_COUNTED.contains(&name.as_str())).collect()
     }
 
-    /// How many times it was told in conversations, since this was last asked, that somebody came.
-    async fn told(&mut self) -> usize {
-        // What was published before this is through comes before it.
-        let mark = "{s00}:c:the-end-of-what-was-told";
+    /// Number of `online` and `joined` events published to conversations since the last call.
+    async fn presence_events(&mut self) -> usize {
+        // Everything published before this mark arrives before it.
+        let mark = "{s00}:c:the-end-of-the-events";
         self.redis.command::<i64>(&["PUBLISH", mark, "{}"]).await;
-        let mut told = 0;
-        while let Some((channel, news)) = self.told.recv().await {
+        let mut presence_events = 0;
+        while let Some((channel, news)) = self.presence_events.recv().await {
             if channel == mark {
                 break;
             }
-            told += news["events"].as_array().unwrap().iter().filter(|event| event["occurrence"].is_object()).count();
+            presence_events +=
+                news["events"].as_array().unwrap().iter().filter(|event| event["occurrence"].is_object()).count();
         }
-        told
+        presence_events
     }
 
-    /// The same, once nothing more is asked on account of who came or went.
+    /// Calls of each command, once no call on account of a connect or disconnect is outstanding.
     async fn settled(&self) -> Calls {
         let before = Mutex::new(Calls::new());
-        eventually("Redis to be left alone", || async {
+        eventually("calls to Redis to end", || async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let now = self.calls().await;
             let still = std::mem::replace(&mut *before.lock().unwrap(), now.clone()) == now;
@@ -115,26 +116,26 @@ impl Stage {
         .await
     }
 
-    /// What it costs that `COMING` users come, one after the other, and go again.
-    async fn cost(&mut self, way: Way, name: &str) -> Cost {
-        let (start, _) = (self.settled().await, self.told().await);
+    /// Cost of `COMING` users that connect one after the other, and disconnect.
+    async fn measure(&mut self, kind: ClientKind, name: &str) -> Cost {
+        let (start, _) = (self.settled().await, self.presence_events().await);
         let mut here = Vec::new();
-        for at in 0..COMING {
-            here.push(way.come(&self.node, &format!("{name}-{at}")).await);
+        for at in 0..USERS {
+            here.push(kind.connect(&self.node, &format!("{name}-{at}")).await);
         }
-        let (came, told) = (self.settled().await, self.told().await);
+        let (came, presence_events) = (self.settled().await, self.presence_events().await);
         for client in here {
             client.close().await;
         }
         let open = || async {
             (self.node.metrics().await.sum("switchboard_connections") as usize == self.online).then_some(())
         };
-        eventually("all of them to be gone", open).await;
+        eventually("all of them to be disconnected", open).await;
         let gone = self.settled().await;
-        Cost { coming: difference(&start, &came), going: difference(&came, &gone), told }
+        Cost { coming: difference(&start, &came), going: difference(&came, &gone), presence_events }
     }
 
-    /// More come and stay, ten to a room; the first is the lobby.
+    /// Connects users that stay, ten to a room; the first room is the lobby.
     async fn fill(&mut self, online: usize) {
         while self.online < online {
             let mut client = Client::native(&self.node, &format!("crowd-{}", self.online)).await;
@@ -153,14 +154,14 @@ type Calls = BTreeMap<String, i64>;
 struct Cost {
     coming: Calls,
     going: Calls,
-    told: usize,
+    presence_events: usize,
 }
 
 impl Cost {
-    /// Commands for each who comes, for each who goes, and what is told of each who comes.
+    /// Commands per connect, commands per disconnect, and events per connect.
     fn each(&self) -> (i64, i64, usize) {
-        let each = |calls: &Calls| calls.values().sum::<i64>() / COMING as i64;
-        (each(&self.coming), each(&self.going), self.told / COMING)
+        let each = |calls: &Calls| calls.values().sum::<i64>() / USERS as i64;
+        (each(&self.coming), each(&self.going), self.presence_events / USERS)
     }
 }
 
@@ -170,27 +171,29 @@ fn difference(before: &Calls, after: &Calls) -> Calls {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn coming_and_going_cost_the_same_however_many_are_online() {
+async fn connects_and_disconnects_cost_the_same_with_any_number_online() {
     let mut stage = Stage::set().await;
     stage.fill(10).await;
     let mut few = Vec::new();
-    // Commands inside scripts included. Two things are told where one listens: that they do, and
-    // that they are online.
-    for (way, each) in [(Way::Native, (15, 9, 2)), (Way::Rooms, (14, 9, 2)), (Way::Personas, (9, 7, 0))] {
-        let cost = stage.cost(way, &format!("few-{way:?}")).await;
-        println!("{way:?}, {COMING} of them, with 10 online: {cost:?}");
-        assert_eq!(cost.each(), each, "{way:?}: {cost:?}");
-        few.push((way, cost));
+    // Commands inside scripts are included. There are two events where the user joins a conversation: `joined` and
+    // `online`.
+    for (kind, each) in
+        [(ClientKind::Native, (15, 9, 2)), (ClientKind::Rooms, (14, 9, 2)), (ClientKind::Personas, (9, 7, 0))]
+    {
+        let cost = stage.measure(kind, &format!("few-{kind:?}")).await;
+        println!("{kind:?}, {USERS} of them, with 10 online: {cost:?}");
+        assert_eq!(cost.each(), each, "{kind:?}: {cost:?}");
+        few.push((kind, cost));
     }
     stage.fill(500).await;
-    for (way, few) in few {
-        let many = stage.cost(way, &format!("many-{way:?}")).await;
-        assert_eq!(many, few, "{way:?} with 500 online, and with 10");
+    for (kind, few) in few {
+        let many = stage.measure(kind, &format!("many-{kind:?}")).await;
+        assert_eq!(many, few, "{kind:?} with 500 online, and with 10");
     }
 }
 
 #[tokio::test]
-async fn presence_is_told_to_those_who_listen_along_and_to_nobody_else() {
+async fn presence_goes_only_to_listeners_of_the_same_conversation() {
     let stage = Stage::set().await;
     let mut along = Client::native(&stage.node, "along").await;
     along.join("lobby").await;

@@ -1,4 +1,4 @@
-//! Nodes reach each other through the store while Redis is away: for all of them, or for one.
+//! Relay: delivery through the store while Redis is away, for all nodes or for one.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventually, token};
 
-/// How soon a message must be with members on other nodes.
-const SOON: Duration = Duration::from_secs(1);
+/// Maximum time until a message reaches members on other nodes.
+const RELAYED_WITHIN: Duration = Duration::from_secs(1);
 
 async fn fanout(node: &Node) -> String {
     let health = node.get("/api/health", &token("anyone")).await.json;
@@ -18,9 +18,9 @@ async fn until_fanout(node: &Node, wanted: &str) {
     eventually(&format!("fan-out to be {wanted}"), || async { (fanout(node).await == wanted).then_some(()) }).await;
 }
 
-/// Says something, and expects it at each of the others next, and soon. How long it took.
-async fn told(speaker: &mut Client, listeners: &mut [&mut Client], content: &str) -> Duration {
-    speaker.say("team", content).await;
+/// Sends a message and expects it soon, as the next one, at each of the listeners. Returns the time that took.
+async fn relay_message(speaker: &mut Client, listeners: &mut [&mut Client], content: &str) -> Duration {
+    speaker.send_text("team", content).await;
     let said = Instant::now();
     for listener in listeners {
         let message = listener.until("message").await;
@@ -36,26 +36,26 @@ async fn joined(node: &Node, user: &str) -> Client {
 }
 
 #[tokio::test]
-async fn members_on_other_nodes_are_told_while_redis_is_down() {
+async fn messages_reach_members_on_other_nodes_while_redis_is_down() {
     let mut redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let one = Node::serve(&redis.url(), &database).start().await;
     let two = Node::serve(&redis.url(), &database).start().await;
     let (mut alice, mut bob) = (joined(&one, "alice").await, joined(&two, "bob").await);
     let mut carol = Client::native(&two, "carol").await;
-    told(&mut alice, &mut [&mut bob], "before").await;
+    relay_message(&mut alice, &mut [&mut bob], "before").await;
 
     redis.kill().await;
     for node in [&one, &two] {
         until_fanout(node, "relayed").await;
     }
     for at in 0..10 {
-        let took = told(&mut alice, &mut [&mut bob], &format!("from alice {at}")).await;
-        assert!(took < SOON, "{took:?}");
-        told(&mut bob, &mut [&mut alice], &format!("from bob {at}")).await;
+        let took = relay_message(&mut alice, &mut [&mut bob], &format!("from alice {at}")).await;
+        assert!(took < RELAYED_WITHIN, "{took:?}");
+        relay_message(&mut bob, &mut [&mut alice], &format!("from bob {at}")).await;
     }
-    // Edits are entries as well, and an inbox is a log like any other.
-    let seq = alice.say("team", "wrong").await["seq"].clone();
+    // Edits are entries too, and an inbox is a log.
+    let seq = alice.send_text("team", "wrong").await["seq"].clone();
     alice.send(&json!({"type": "edit", "conversation_id": "team", "seq": seq, "content": "anew"})).await;
     alice.until("ack").await;
     let edited = bob.until("message_edited").await;
@@ -68,7 +68,7 @@ async fn members_on_other_nodes_are_told_while_redis_is_down() {
         until_fanout(node, "shared").await;
         node.metric("switchboard_relaying", |relaying| relaying == 0.0).await;
     }
-    told(&mut alice, &mut [&mut bob], "after").await;
+    relay_message(&mut alice, &mut [&mut bob], "after").await;
     for client in [&mut alice, &mut bob] {
         let again = client.drain().await;
         assert!(again.iter().all(|frame| frame["type"] != "message"), "nothing twice: {again:?}");
@@ -76,40 +76,41 @@ async fn members_on_other_nodes_are_told_while_redis_is_down() {
 }
 
 #[tokio::test]
-async fn a_node_that_lost_redis_alone_is_told_and_heard() {
+async fn a_node_that_alone_lost_redis_sends_and_receives_messages() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let proxy = Proxy::to(redis.url().trim_start_matches("redis://").trim_end_matches('/').to_owned()).await;
     let one = Node::serve(&proxy.url(&redis.url()), &database).start().await;
     let two = Node::serve(&redis.url(), &database).start().await;
     let (mut alice, mut bob) = (joined(&one, "alice").await, joined(&two, "bob").await);
-    told(&mut alice, &mut [&mut bob], "before").await;
+    relay_message(&mut alice, &mut [&mut bob], "before").await;
 
     proxy.set(Link::Cut);
     until_fanout(&one, "relayed").await;
-    // What is said before the other node knows is told as well.
-    told(&mut bob, &mut [&mut alice], "at once").await;
+    // A message sent before the other node knows of the outage arrives too.
+    relay_message(&mut bob, &mut [&mut alice], "at once").await;
     two.metric("switchboard_relaying", |relaying| relaying == 1.0).await;
     for at in 0..10 {
-        let there = told(&mut alice, &mut [&mut bob], &format!("there {at}")).await;
-        let back = told(&mut bob, &mut [&mut alice], &format!("back {at}")).await;
-        assert!(there < SOON && back < SOON, "{there:?}, {back:?}");
+        let there = relay_message(&mut alice, &mut [&mut bob], &format!("there {at}")).await;
+        let back = relay_message(&mut bob, &mut [&mut alice], &format!("back {at}")).await;
+        assert!(there < RELAYED_WITHIN && back < RELAYED_WITHIN, "{there:?}, {back:?}");
     }
-    assert_eq!(fanout(&two).await, "shared", "it is well itself");
+    assert_eq!(fanout(&two).await, "shared", "its own Redis is up");
 
     proxy.set(Link::Open);
     until_fanout(&one, "shared").await;
     two.metric("switchboard_relaying", |relaying| relaying == 0.0).await;
-    told(&mut bob, &mut [&mut alice], "after").await;
-    told(&mut alice, &mut [&mut bob], "and back").await;
+    relay_message(&mut bob, &mut [&mut alice], "after").await;
+    relay_message(&mut alice, &mut [&mut bob], "and back").await;
     let given = two.metrics().await.get("switchboard_notices_given_total");
-    told(&mut bob, &mut [&mut alice], "all well").await;
-    assert_eq!(two.metrics().await.get("switchboard_notices_given_total"), given, "and nobody gives notice any more");
+    relay_message(&mut bob, &mut [&mut alice], "all well").await;
+    assert_eq!(two.metrics().await.get("switchboard_notices_given_total"), given, "and no node gives notice any more");
 }
 
-/// What it stored last it had no time to give notice of; its sign lapses, and the others look.
+/// The node dies before it gives notice of its last append; when its sign in the store lapses, the other nodes compare
+/// every log.
 #[tokio::test]
-async fn what_a_node_stored_before_it_died_is_found() {
+async fn a_message_stored_just_before_its_node_died_is_delivered() {
     let mut redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let one = Node::serve(&redis.url(), &database).start().await;
@@ -119,8 +120,8 @@ async fn what_a_node_stored_before_it_died_is_found() {
     for node in [&one, &two] {
         until_fanout(node, "relayed").await;
     }
-    told(&mut alice, &mut [&mut bob], "first").await;
-    alice.say("team", "last").await;
+    relay_message(&mut alice, &mut [&mut bob], "first").await;
+    alice.send_text("team", "last").await;
     one.kill().await;
     assert_eq!(bob.until("message").await["content"], "last");
 }

@@ -1,4 +1,4 @@
-//! REST on a real node with Redis and PostgreSQL: what each endpoint does, and what it refuses.
+//! REST on real nodes with Redis and PostgreSQL: results and refusals of each endpoint.
 
 mod conversations;
 mod cors;

@@ -1,6 +1,6 @@
-//! Who may do what: every endpoint and every command, asked by everybody, against tables of what they must get.
+//! Rights: every endpoint and every command, tried by every kind of user, against tables of the expected results.
 //!
-//! A route or a command that is missing here fails, and so does a row that has none.
+//! A route or a command without a row fails, and so does a row without a route or a command.
 
 use std::collections::BTreeSet;
 
@@ -19,17 +19,17 @@ const PUT: Method = Method::PUT;
 const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
-/// Without a token; with one that expired; with a good one, but no member; a member; who made the conversation and wrote
-/// the message, and is a member; an admin who is no member.
-const EVERYBODY: [&str; 6] = ["nobody", "expired", "stranger", "member", "author", "admin"];
+/// Kinds of users: without a token; with an expired token; with a valid token but no member; a member; the creator of
+/// the conversation, who wrote the message and is a member; an admin who is no member.
+const USERS: [&str; 6] = ["nobody", "expired", "stranger", "member", "author", "admin"];
 
-/// What they get where anybody may ask, where a token suffices, and where one must be a member.
+/// Statuses where no token is needed, where any token suffices, and where only members may.
 const OPEN: [u16; 6] = [200; 6];
 const ANYONE: [u16; 6] = [401, 401, 200, 200, 200, 200];
 const MEMBERS: [u16; 6] = [401, 401, 403, 200, 200, 200];
 
-/// Every endpoint but the sockets: method, path, body, and the status that each of [`EVERYBODY`] gets. Each time the
-/// conversation is a new one, with one message in it; `{user}` is the member.
+/// Every endpoint except the sockets: method, path, body, and the status for each of [`USERS`]. Each request gets a new
+/// conversation with one message; `{user}` is the member.
 const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
     (GET, "/api/health", "", OPEN),
     (GET, "/livez", "", OPEN),
@@ -57,42 +57,55 @@ const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
     (GET, "/api/chat/conversations/{conversation}/messages/{message}", "", MEMBERS),
     (GET, "/api/chat/conversations/{conversation}/messages/{message}/replies", "", MEMBERS),
     (POST, "/api/conversations/{conversation}/typing", "{}", [401, 401, 403, 200, 200, 200]),
-    // An admin looks on, but has no marks and no archive where they are no member, and doesn't speak there.
-    (POST, "/api/messages/read", READ, [401, 401, 403, 200, 200, 403]),
+    // An admin may read, but has neither marks nor an archive in a conversation without membership, and can't send
+    // there.
+    (POST, "/api/messages/read", READ_BODY, [401, 401, 403, 200, 200, 403]),
     (POST, "/api/chat/conversations/{conversation}/archive", "", [401, 401, 403, 204, 204, 403]),
     (DELETE, "/api/chat/conversations/{conversation}/archive", "", [401, 401, 403, 204, 204, 403]),
-    (POST, "/api/chat/conversations/{conversation}/messages", SAY, [401, 401, 403, 201, 201, 403]),
-    (PATCH, "/api/chat/conversations/{conversation}/messages/{message}", SAY, [401, 401, 403, 403, 200, 403]),
+    (POST, "/api/chat/conversations/{conversation}/messages", MESSAGE_BODY, [401, 401, 403, 201, 201, 403]),
+    (PATCH, "/api/chat/conversations/{conversation}/messages/{message}", MESSAGE_BODY, [401, 401, 403, 403, 200, 403]),
     (DELETE, "/api/chat/conversations/{conversation}/messages/{message}", "", [401, 401, 403, 403, 204, 204]),
     (PUT, REACTION, "", [401, 401, 403, 204, 204, 403]),
     (DELETE, REACTION, "", [401, 401, 403, 204, 204, 403]),
 ];
 const REACTION: &str = "/api/chat/conversations/{conversation}/messages/{message}/reactions/{emoji}";
-const SAY: &str = r#"{"content": "hello"}"#;
-const READ: &str = r#"{"conversation_id": "{conversation}", "up_to_seq": 1}"#;
+const MESSAGE_BODY: &str = r#"{"content": "hello"}"#;
+const READ_BODY: &str = r#"{"conversation_id": "{conversation}", "up_to_seq": 1}"#;
 
-/// How a command is reached: over which endpoints, and with which native frame; and then what a stranger, a member, the
-/// author and an admin are answered with, or with which code they are refused.
+/// Ways to a command: its endpoints, and its native frame with the reply types or error codes for a stranger, a member,
+/// the author and an admin.
 type Ways = (&'static [(Method, &'static str)], Option<(&'static str, [&'static str; 4])>);
 
-const NOT: &str = "not_member";
+const NOT_MEMBER: &str = "not_member";
 
 /// Every command, by its label.
 const COMMANDS: &[(&str, Ways)] = &[
     (
         "join",
-        (&[], Some((r#"{"type":"join","conversation_id":"{conversation}"}"#, [NOT, "joined", "joined", "joined"]))),
+        (
+            &[],
+            Some((r#"{"type":"join","conversation_id":"{conversation}"}"#, [NOT_MEMBER, "joined", "joined", "joined"])),
+        ),
     ),
     ("leave", (&[], Some((r#"{"type":"leave","conversation_id":"{conversation}"}"#, ["left"; 4])))),
     (
         "sync",
-        (&[], Some((r#"{"type":"sync","conversations":{"{conversation}":0}}"#, [NOT, "synced", "synced", "synced"]))),
+        (
+            &[],
+            Some((
+                r#"{"type":"sync","conversations":{"{conversation}":0}}"#,
+                [NOT_MEMBER, "synced", "synced", "synced"],
+            )),
+        ),
     ),
     (
         "send",
         (
             &[(POST, MESSAGES)],
-            Some((r#"{"type":"send","conversation_id":"{conversation}","content":"x"}"#, [NOT, "ack", "ack", NOT])),
+            Some((
+                r#"{"type":"send","conversation_id":"{conversation}","content":"x"}"#,
+                [NOT_MEMBER, "ack", "ack", NOT_MEMBER],
+            )),
         ),
     ),
     (
@@ -101,7 +114,7 @@ const COMMANDS: &[(&str, Ways)] = &[
             &[(PATCH, MESSAGE)],
             Some((
                 r#"{"type":"edit","conversation_id":"{conversation}","seq":1,"content":"x"}"#,
-                [NOT, "forbidden", "ack", NOT],
+                [NOT_MEMBER, "forbidden", "ack", NOT_MEMBER],
             )),
         ),
     ),
@@ -109,7 +122,10 @@ const COMMANDS: &[(&str, Ways)] = &[
         "delete",
         (
             &[(DELETE, MESSAGE)],
-            Some((r#"{"type":"delete","conversation_id":"{conversation}","seq":1}"#, [NOT, "forbidden", "ack", "ack"])),
+            Some((
+                r#"{"type":"delete","conversation_id":"{conversation}","seq":1}"#,
+                [NOT_MEMBER, "forbidden", "ack", "ack"],
+            )),
         ),
     ),
     (
@@ -118,7 +134,7 @@ const COMMANDS: &[(&str, Ways)] = &[
             &[(PUT, REACTION), (DELETE, REACTION)],
             Some((
                 r#"{"type":"react","conversation_id":"{conversation}","seq":1,"emoji":"x"}"#,
-                [NOT, "ack", "ack", NOT],
+                [NOT_MEMBER, "ack", "ack", NOT_MEMBER],
             )),
         ),
     ),
@@ -126,14 +142,14 @@ const COMMANDS: &[(&str, Ways)] = &[
         "typing",
         (
             &[(POST, "/api/conversations/{conversation}/typing")],
-            Some((r#"{"type":"typing","conversation_id":"{conversation}"}"#, [NOT, "ok", "ok", "ok"])),
+            Some((r#"{"type":"typing","conversation_id":"{conversation}"}"#, [NOT_MEMBER, "ok", "ok", "ok"])),
         ),
     ),
     (
         "read",
         (
             &[(POST, "/api/messages/read")],
-            Some((r#"{"type":"read","conversation_id":"{conversation}","seq":1}"#, [NOT, "ok", "ok", "ok"])),
+            Some((r#"{"type":"read","conversation_id":"{conversation}","seq":1}"#, [NOT_MEMBER, "ok", "ok", "ok"])),
         ),
     ),
     (
@@ -148,7 +164,10 @@ const COMMANDS: &[(&str, Ways)] = &[
         "history",
         (
             &[(GET, MESSAGES), (GET, REPLIES)],
-            Some((r#"{"type":"history","conversation_id":"{conversation}"}"#, [NOT, "history", "history", "history"])),
+            Some((
+                r#"{"type":"history","conversation_id":"{conversation}"}"#,
+                [NOT_MEMBER, "history", "history", "history"],
+            )),
         ),
     ),
     ("ping", (&[], Some((r#"{"type":"ping"}"#, ["pong"; 4])))),
@@ -181,7 +200,7 @@ fn every_endpoint_and_every_command_has_its_row() {
         .collect();
     let plain = |path: &'static str| path.split_once('?').map_or(path, |(path, _)| path);
     let rows = ENDPOINTS.iter().map(|(method, path, ..)| (method.to_string(), plain(path)));
-    // A row may ask for somebody else than the member.
+    // A row may name another user than the member.
     let rows: BTreeSet<_> = rows.filter(|(_, path)| !path.ends_with("/members/author")).collect();
     assert_eq!(rows, routes, "the table of endpoints");
 
@@ -191,9 +210,9 @@ fn every_endpoint_and_every_command_has_its_row() {
     let reached: BTreeSet<_> = reached.map(|(method, path)| (method.to_string(), *path)).collect();
     let with_token = endpoints().filter(|route| route.access == Access::Token);
     let with_token = with_token.map(|route| (route.method.to_string(), route.path));
-    // Tokens are the one thing made without a command.
+    // Minting a token is the only operation without a command.
     let expected: BTreeSet<_> = with_token.filter(|(_, path)| *path != "/api/websocket/token").collect();
-    assert_eq!(reached, expected, "how commands are reached");
+    assert_eq!(reached, expected, "endpoints of commands");
 }
 
 /// A node with closed conversations, and its servers.
@@ -210,7 +229,7 @@ impl Stage {
         Self { node: node.start().await, _redis: redis }
     }
 
-    /// A conversation of author and member, with one message of the author.
+    /// Makes a conversation of author and member with one message of the author.
     async fn conversation(&self) -> String {
         let author = token("author");
         let id = self.node.conversation(&author, &["member"]).await;
@@ -230,11 +249,11 @@ fn token_of(who: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn every_endpoint_answers_each_as_it_must() {
+async fn every_endpoint_answers_each_kind_of_user_as_the_table_says() {
     let stage = Stage::new().await;
     let mut faults = String::new();
     for (method, path, body, expected) in ENDPOINTS {
-        for (who, expected) in EVERYBODY.into_iter().zip(*expected) {
+        for (who, expected) in USERS.into_iter().zip(*expected) {
             let conversation = if path.contains("{conversation}") || body.contains("{conversation}") {
                 stage.conversation().await
             } else {
@@ -261,10 +280,10 @@ async fn every_endpoint_answers_each_as_it_must() {
             }
         }
     }
-    assert!(faults.is_empty(), "answers against the table:\n{faults}");
+    assert!(faults.is_empty(), "responses that differ from the table:\n{faults}");
 }
 
-/// What became of a native frame: the type of its reply, or the code of its refusal.
+/// Result of a native frame: the type of its reply, or the code of its error.
 async fn outcome(client: &mut Client, frame: &str, mark: &str) -> String {
     let mut frame: Value = serde_json::from_str(frame).unwrap();
     frame["ref"] = json!(mark);
@@ -275,10 +294,10 @@ async fn outcome(client: &mut Client, frame: &str, mark: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_native_command_answers_each_as_it_must() {
+async fn every_native_command_answers_each_kind_of_user_as_the_table_says() {
     let stage = Stage::new().await;
     let mut clients = Vec::new();
-    for who in &EVERYBODY[2..] {
+    for who in &USERS[2..] {
         let mut client = Client::connect(&format!("{}/v1/ws?token={}", stage.node.ws(), token_of(who).unwrap())).await;
         client.expect("authenticated").await;
         clients.push((*who, client));
@@ -294,11 +313,11 @@ async fn every_native_command_answers_each_as_it_must() {
             }
         }
     }
-    assert!(faults.is_empty(), "answers against the table:\n{faults}");
+    assert!(faults.is_empty(), "replies that differ from the table:\n{faults}");
 }
 
 #[tokio::test]
-async fn every_socket_turns_away_who_has_no_good_token_or_no_place() {
+async fn every_socket_route_refuses_bad_tokens_and_strangers() {
     let stage = Stage::new().await;
     let node = &stage.node;
     for route in endpoints().filter(|route| route.access == Access::Socket) {

@@ -1,4 +1,5 @@
-//! The rooms dialect as its document shows it: message types, close codes, the rate limit's answer, and the keys.
+//! The rooms dialect as its protocol document shows it: message types, close codes, the rate limit's answer, and the
+//! Redis keys.
 
 use serde_json::{Value, json};
 
@@ -28,13 +29,13 @@ async fn bad_tokens_and_strangers_are_closed_with_1008() {
     let (code, reason) = close_of(&node, &room, &token("mallory")).await;
     assert_eq!((code, reason.as_str()), (1008, "Not a member of this conversation"));
     let (code, same) = close_of(&node, "no-such-room", &token("mallory")).await;
-    assert_eq!((code, same), (1008, reason), "what doesn't exist looks like what isn't one's own");
+    assert_eq!((code, same), (1008, reason), "a missing room gets the same answer as a foreign one");
     Client::rooms(&node, &room, "bob").await;
     node.assert_never_logged(&[&token("bob"), &expired, &forged]);
 }
 
 #[tokio::test]
-async fn the_document_of_the_protocol_holds() {
+async fn the_protocol_document_is_followed() {
     let (_redis, node) = node(|node| node).await;
     let mut alice = Client::rooms(&node, "room-1", "alice").await;
     assert_eq!(alice.greeting["data"]["room_id"], "room-1");
@@ -61,13 +62,13 @@ async fn the_document_of_the_protocol_holds() {
 }
 
 #[tokio::test]
-async fn the_rate_limit_answers_as_documented_and_counts_over_dialects() {
+async fn the_rate_limit_answers_as_documented_and_counts_all_dialects() {
     let (redis, node) = node(|node| node.set("MESSAGE_RATE_LIMIT", 10)).await;
     let mut alice = Client::rooms(&node, "room-1", "alice").await;
     let mut native = Client::native(&node, "alice").await;
     native.join("room-1").await;
     for at in 0..5 {
-        native.say("room-1", &at.to_string()).await;
+        native.send_text("room-1", &at.to_string()).await;
         alice.send(&json!({"type": "send_message", "data": {"content": "x"}})).await;
         alice.until("message_sent").await;
     }
@@ -92,7 +93,7 @@ async fn the_rate_limit_answers_as_documented_and_counts_over_dialects() {
 }
 
 #[tokio::test]
-async fn the_keys_are_the_documented_ones() {
+async fn the_redis_keys_are_the_documented_ones() {
     let (redis, node) = node(|node| node.set("NODE_ID", "main")).await;
     let mut alice = Client::rooms(&node, "room-1", "alice").await;
     for at in 0..60 {
@@ -104,7 +105,7 @@ async fn the_keys_are_the_documented_ones() {
     assert!(user["connected_at"].as_str().unwrap().ends_with('Z') && user["last_seen"].is_string());
     let ttl: i64 = redis.command(&["TTL", "ws:user:alice"]).await;
     assert!((3_500..=3_600).contains(&ttl), "{ttl}");
-    let recent = crate::support::eventually("the cache to have them", || async {
+    let recent = crate::support::eventually("the recent cache to have the messages", || async {
         let recent: Vec<String> = redis.command(&["LRANGE", "room_messages:room-1", "0", "-1"]).await;
         let newest: Value = serde_json::from_str(recent.first()?).ok()?;
         (newest["content"] == "59").then_some(recent)
@@ -118,7 +119,7 @@ async fn the_keys_are_the_documented_ones() {
 }
 
 #[tokio::test]
-async fn the_greeting_is_the_first_frame_in_a_room_where_much_goes_on() {
+async fn the_greeting_is_the_first_frame_in_a_busy_room() {
     let (_redis, node) = node(|node| node.set("MAX_CONNECTIONS_PER_USER", 1_000)).await;
     let mut talker = Client::rooms(&node, "lobby", "talker").await;
     let stop = tokio_util::sync::CancellationToken::new();
@@ -142,7 +143,7 @@ async fn the_greeting_is_the_first_frame_in_a_room_where_much_goes_on() {
         let first = bob.recv().await;
         assert_eq!(first["type"], greeting, "{first}");
         if greeting == "system" {
-            assert_eq!(first["sender_id"], "bob", "one's own greeting, nobody else's: {first}");
+            assert_eq!(first["sender_id"], "bob", "the greeting of this socket, not of another: {first}");
         }
     }
     stop.cancel();

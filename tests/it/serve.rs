@@ -1,4 +1,4 @@
-//! `switchboard serve` as operators meet it: TLS to its servers, migrations, `check`, a lost answer, and going away.
+//! `switchboard serve` for operators: TLS to its servers, migrations, `check`, a lost answer, and the shutdown.
 
 #[expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 mod tests {
@@ -23,31 +23,32 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn migrate_and_check_say_what_they_did() {
+    async fn migrate_and_check_report_what_they_did() {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let environment = [("REDIS_URL", &*redis.url()), ("DATABASE_URL", &*database), ("JWT_SECRET", SECRET)];
-        let (code, said) = switchboard(&["migrate"], &environment);
-        assert_eq!(code, Some(0), "{said}");
-        let (code, said) = switchboard(&["check"], &environment);
-        assert_eq!(code, Some(0), "{said}");
-        assert!(!said.contains(SECRET), "{said}");
+        let (code, output) = switchboard(&["migrate"], &environment);
+        assert_eq!(code, Some(0), "{output}");
+        let (code, output) = switchboard(&["check"], &environment);
+        assert_eq!(code, Some(0), "{output}");
+        assert!(!output.contains(SECRET), "{output}");
         let dead = [("REDIS_URL", "redis://127.0.0.1:1"), ("DATABASE_URL", &*database), ("JWT_SECRET", SECRET)];
-        let (code, said) = switchboard(&["check"], &dead);
-        assert_eq!(code, Some(1), "{said}");
+        let (code, output) = switchboard(&["check"], &dead);
+        assert_eq!(code, Some(1), "{output}");
     }
 
     #[tokio::test]
-    async fn with_migrate_off_the_schema_is_left_alone() {
+    async fn with_migrate_off_the_schema_is_unchanged() {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let node = Node::serve(&redis.url(), &database).set("MIGRATE", false).start().await;
         let url = format!("{}/ws/room?token={}", node.ws(), crate::support::token("alice"));
         let (code, _) = Client::connect(&url).await.expect_close().await;
-        assert_eq!(code, 1013, "no table, no room: try again later");
+        assert_eq!(code, 1013, "without tables a room can't be joined: try again later");
     }
 
-    /// A key, and a certificate for `localhost` by a CA of its own, readable by the user PostgreSQL runs as.
+    /// Writes a key and a certificate for `localhost`, signed by a new CA; the user that PostgreSQL runs as can read
+    /// them.
     fn certificates(folder: &Path) {
         let openssl = |words: &str| {
             let run = Command::new("openssl").args(words.split_whitespace()).current_dir(folder).output().unwrap();
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn postgresql_is_spoken_to_over_tls_and_its_certificate_is_checked() {
+    async fn postgresql_is_reached_over_tls_and_its_certificate_is_verified() {
         let folder = tempfile::tempdir().unwrap();
         certificates(folder.path());
         let file = |name: &str| folder.path().join(name).display().to_string();
@@ -81,7 +82,7 @@ mod tests {
         let node = Node::serve(&redis.url(), &url).set("DATABASE_CA_FILE", file("ca.pem")).start().await;
         let mut alice = Client::native(&node, "alice").await;
         alice.join("team").await;
-        alice.say("team", "over TLS").await;
+        alice.send_text("team", "over TLS").await;
         let client = postgres.connect("postgres").await;
         let row = client
             .query_one(
@@ -92,16 +93,17 @@ mod tests {
             .await
             .unwrap();
         assert!(row.get::<_, i64>(0) >= 1, "the node's connections are encrypted");
-        let (status, log) = Node::serve(&redis.url(), &url).try_start().await.expect_err("a CA nobody knows");
+        let (status, log) =
+            Node::serve(&redis.url(), &url).try_start().await.expect_err("a CA that the node does not trust");
         assert_eq!(status.code(), Some(1), "{log}");
     }
 
     #[tokio::test]
-    async fn an_answer_lost_between_commit_and_ack_is_found_again() {
+    async fn a_commit_whose_answer_was_lost_is_acked_with_its_seq() {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let proxy = Proxy::to(database.split(['@', '/']).find(|part| part.contains("127.0.0.1:")).unwrap()).await;
-        // Few connections, so that all of them have the statement prepared when the answers stop.
+        // Use few connections, so that all of them have the statement prepared when the answers stop.
         let node = Node::serve(&redis.url(), &proxy.url(&database))
             .set("DATABASE_POOL_SIZE", 1)
             .set("WRITER_LANES", 1)
@@ -112,12 +114,12 @@ mod tests {
         alice.join("team").await;
         bob.join("team").await;
         for at in 0..20 {
-            alice.say("team", &format!("before {at}")).await;
+            alice.send_text("team", &format!("before {at}")).await;
         }
         proxy.set(Link::Mute);
         let send = json!({"type": "send", "conversation_id": "team", "content": "lost?", "client_id": "c", "ref": 1});
         alice.send(&send).await;
-        // It is stored, and nobody knows.
+        // The message is stored, and the node has no answer.
         let client = crate::support::Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
         let stored = || async {
             let rows = client.query("SELECT seq FROM log WHERE dedupe = 'c'", &[]).await.unwrap();
@@ -134,7 +136,7 @@ mod tests {
             let health = node.request(reqwest::Method::GET, "/api/health", None, None).await;
             (health.json["status"] == "healthy").then_some(())
         };
-        eventually("the store to be trusted again", healthy).await;
+        eventually("the store to be healthy", healthy).await;
         alice.send(&send).await;
         assert_eq!(alice.until("ack").await["seq"], seq);
         let rows = client.query_one("SELECT count(*) FROM log WHERE dedupe = 'c'", &[]).await.unwrap();
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn on_sigterm_connections_leave_evenly_with_advice_and_nothing_is_lost() {
+    async fn on_sigterm_connections_close_evenly_with_advice_and_no_message_is_lost() {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let node = Node::serve(&redis.url(), &database)
@@ -160,12 +162,12 @@ mod tests {
         }
         node.signal(Signal::Terminate);
         let unready = || async { (node.admin_get("/readyz").await.status == 503).then_some(()) };
-        eventually("/readyz to say no", unready).await;
+        eventually("/readyz to answer 503", unready).await;
         let asked = Instant::now();
         let health = node.request(reqwest::Method::GET, "/api/health", None, None).await;
         assert_eq!((health.status.as_u16(), &health.json["status"]), (503, &json!("unhealthy")));
         let late = Client::native(&node, "dave").await;
-        native.say("team", "still acked while draining").await;
+        native.send_text("team", "still acked while draining").await;
         rooms.until("new_message").await;
         let mut left = Vec::new();
         let watching: Vec<_> = others
@@ -192,6 +194,6 @@ mod tests {
         assert!(left[20] - left[0] > Duration::from_secs(1), "spread over the window: {left:?}");
         assert_eq!(node.exit_code().await, 0);
         let lives: Vec<String> = redis.command(&["ZRANGE", "ws:nodes", "0", "-1"]).await;
-        assert!(lives.iter().all(|life| life.starts_with('/')), "it took its lease out: {lives:?}");
+        assert!(lives.iter().all(|life| life.starts_with('/')), "it removed its lease: {lives:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The store's contract, held against both stores; and writers of several nodes on one PostgreSQL.
+//! The store's contract, tested on both stores, and writers of several nodes on one PostgreSQL.
 
 mod migrations;
 mod notifications;
@@ -13,12 +13,13 @@ use std::{
 
 use futures_util::future::join_all;
 use notifications::{
-    a_run_holds_what_is_unread, a_run_is_told_of_in_any_order, marks_and_notices_at_once_leave_nothing_open,
-    notifications_are_read_by_their_user, who_needs_no_notice_is_passed_over,
+    a_run_accepts_reports_in_any_order, a_run_counts_the_unread_messages,
+    concurrent_marks_and_notifications_leave_no_run_open, only_their_user_marks_notifications_read,
+    users_without_unread_messages_get_no_notification,
 };
 use pages::{
-    archived_conversations_are_listed_apart, direct_conversations_and_acquaintances_are_listed,
-    messages_show_their_reactions_and_threads, search_finds_words_in_ones_own_conversations,
+    archived_conversations_are_listed_separately, direct_conversations_and_contacts_are_listed,
+    messages_show_their_reactions_and_threads, search_finds_words_only_in_the_users_own_conversations,
 };
 use proptest::prelude::*;
 use switchboard::{
@@ -86,7 +87,7 @@ async fn with_sqlite<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -
     test(Arc::new(store)).await;
 }
 
-/// Each test of the contract, once for each store.
+/// Makes two tests of each function: one on PostgreSQL, one on SQLite.
 macro_rules! contract {
     ($($name:ident)*) => {
         mod on_postgres { $(#[tokio::test] async fn $name() { super::with_postgres(super::$name).await; })* }
@@ -96,23 +97,23 @@ macro_rules! contract {
 
 contract! {
     migrations_run_once
-    appends_are_gapless_idempotent_and_for_members
+    appends_are_gapless_idempotent_and_only_for_members
     one_bad_entry_does_not_fail_its_neighbours
-    changes_change_their_targets
-    members_come_and_go_and_their_inboxes_are_told
+    edits_deletions_and_reactions_change_their_targets
+    added_and_removed_members_get_an_inbox_entry
     a_direct_conversation_is_unique_by_its_pair
     marks_only_move_forward
     conversations_are_listed_in_pages
-    users_and_their_statuses_are_kept
+    users_and_their_statuses_are_stored
     messages_show_their_reactions_and_threads
-    search_finds_words_in_ones_own_conversations
-    archived_conversations_are_listed_apart
-    direct_conversations_and_acquaintances_are_listed
-    a_run_holds_what_is_unread
-    a_run_is_told_of_in_any_order
-    who_needs_no_notice_is_passed_over
-    notifications_are_read_by_their_user
-    marks_and_notices_at_once_leave_nothing_open
+    search_finds_words_only_in_the_users_own_conversations
+    archived_conversations_are_listed_separately
+    direct_conversations_and_contacts_are_listed
+    a_run_counts_the_unread_messages
+    a_run_accepts_reports_in_any_order
+    users_without_unread_messages_get_no_notification
+    only_their_user_marks_notifications_read
+    concurrent_marks_and_notifications_leave_no_run_open
 }
 
 /// Part of a list.
@@ -137,11 +138,11 @@ async fn group(store: &Arc<dyn Store>, id: &str, creator: &str, members: &[&str]
 }
 
 async fn migrations_run_once(store: Arc<dyn Store>) {
-    assert_eq!(store.migrate().await.unwrap(), 0, "they had run");
+    assert_eq!(store.migrate().await.unwrap(), 0, "they had already run");
     store.ping().await.unwrap();
 }
 
-async fn appends_are_gapless_idempotent_and_for_members(store: Arc<dyn Store>) {
+async fn appends_are_gapless_idempotent_and_only_for_members(store: Arc<dyn Store>) {
     let (room, _) = group(&store, "room", "alice", &["bob"]).await;
     let batch = [
         new(&room, "alice", "1", text("a")),
@@ -156,7 +157,7 @@ async fn appends_are_gapless_idempotent_and_for_members(store: Arc<dyn Store>) {
     assert_eq!(
         seqs,
         [Ok(1), refused(&AppendRefused::NotMember), Ok(2), refused(&AppendRefused::NoSuchLog), Ok(3)],
-        "one sender's entries in order, no gap for those refused"
+        "one sender's entries in order, no gap for refused ones"
     );
     let again = store.append(&batch).await.unwrap();
     for (first, second) in outcomes.iter().zip(&again) {
@@ -186,7 +187,7 @@ async fn one_bad_entry_does_not_fail_its_neighbours(store: Arc<dyn Store>) {
         .map(|(at, body)| writer.append(new(&room, "alice", &at.to_string(), text(body)), None));
     let outcomes = join_all(appends).await;
     let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    // SQLite takes U+0000 as it is; PostgreSQL can't, and its neighbours must not pay for it.
+    // SQLite stores U+0000; PostgreSQL refuses it, and that must not fail the other entries.
     match &outcomes[2] {
         Ok(_) => assert_eq!(stored, 4),
         Err(error) => assert_eq!((error, stored), (&AppendError::Unavailable, 3)),
@@ -194,7 +195,7 @@ async fn one_bad_entry_does_not_fail_its_neighbours(store: Arc<dyn Store>) {
     stop.cancel();
 }
 
-async fn changes_change_their_targets(store: Arc<dyn Store>) {
+async fn edits_deletions_and_reactions_change_their_targets(store: Arc<dyn Store>) {
     let (room, _) = group(&store, "room", "alice", &["bob"]).await;
     let log = LogId::from(&room);
     append(&store, new(&room, "alice", "m", text("helo"))).await.unwrap();
@@ -228,14 +229,14 @@ async fn changes_change_their_targets(store: Arc<dyn Store>) {
         matches!(&entry.body,
         Body::Message { content, .. } | Body::Edited { content, .. } if content.contains("hel"))
     });
-    assert_eq!(leaks.count(), 0, "no text of a deleted message is left");
+    assert_eq!(leaks.count(), 0, "no text of a deleted message remains");
     assert_eq!(
         entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
         (1..=entries.len() as Seq).collect::<Vec<_>>()
     );
 }
 
-async fn members_come_and_go_and_their_inboxes_are_told(store: Arc<dyn Store>) {
+async fn added_and_removed_members_get_an_inbox_entry(store: Arc<dyn Store>) {
     let (room, told) = group(&store, "room", "alice", &["bob", "alice", "bob"]).await;
     assert_eq!(told.len(), 2, "each member once");
     let taken = NewConversation { is_group: true, ..NewConversation::default() };
@@ -257,7 +258,7 @@ async fn members_come_and_go_and_their_inboxes_are_told(store: Arc<dyn Store>) {
     assert_eq!(append(&store, new(&room, "carol", "2", text("still?"))).await, Err(AppendRefused::NotMember));
     assert!(
         append(&store, new(&room, "carol", "1", text("hi"))).await.unwrap().duplicate,
-        "what was stored stays acked"
+        "an entry stored before keeps its ack"
     );
     let members = store.members(&room, None, 1).await.unwrap();
     assert_eq!(members, [user("alice")]);
@@ -274,7 +275,7 @@ async fn a_direct_conversation_is_unique_by_its_pair(store: Arc<dyn Store>) {
     let made: Vec<_> = join_all(tries).await.into_iter().map(Result::unwrap).collect();
     let ids: HashSet<_> = made.iter().map(|(id, _)| id.clone()).collect();
     assert_eq!(ids.len(), 1);
-    assert_eq!(made.iter().map(|(_, told)| told.len()).sum::<usize>(), 2, "each inbox is told once");
+    assert_eq!(made.iter().map(|(_, told)| told.len()).sum::<usize>(), 2, "each inbox gets one entry");
     let conversation = store.conversation(&made[0].0, &bob).await.unwrap().unwrap();
     assert_eq!(conversation.kind, ConversationKind::Direct);
     assert_eq!(conversation.members.len(), 2);
@@ -314,7 +315,7 @@ async fn conversations_are_listed_in_pages(store: Arc<dyn Store>) {
     assert_eq!(store.conversations(&user("nobody"), false, part(10, 0)).await.unwrap(), (Vec::new(), 0));
 }
 
-async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {
+async fn users_and_their_statuses_are_stored(store: Arc<dyn Store>) {
     let alice = user("alice");
     store.know(&[(alice.clone(), "Alice".into()), (user("bob"), "Bob".into())]).await.unwrap();
     store.know(&[(alice.clone(), "Alice B.".into())]).await.unwrap();
@@ -330,7 +331,7 @@ async fn users_and_their_statuses_are_kept(store: Arc<dyn Store>) {
 }
 
 #[tokio::test]
-async fn notices_stand_until_they_lapse_or_are_withdrawn() {
+async fn notices_are_valid_until_they_lapse_or_are_withdrawn() {
     with_postgres(async |store: Arc<dyn Store>| {
         let (one, two) = (NodeId::parse("one").unwrap(), NodeId::parse("two").unwrap());
         let [a, b] = ["a", "~b"].map(|log| LogId::parse(log).unwrap());
@@ -338,12 +339,12 @@ async fn notices_stand_until_they_lapse_or_are_withdrawn() {
         let read = async || store.notices(span).await.unwrap().into_iter().collect::<HashMap<_, _>>();
         assert!(!store.ping().await.unwrap());
         store.give_notice(&two, Duration::ZERO, &[(a.clone(), 7)]).await.unwrap();
-        assert!(!store.ping().await.unwrap(), "it is not alone itself");
+        assert!(!store.ping().await.unwrap(), "its own node is not alone");
         store.give_notice(&one, long, &[(b.clone(), 2), (a.clone(), 5)]).await.unwrap();
         assert!(store.ping().await.unwrap());
-        assert_eq!(read().await, [(a.clone(), 7), (b, 2)].into(), "the highest of each");
+        assert_eq!(read().await, [(a.clone(), 7), (b, 2)].into(), "the highest head of each log");
         store.withdraw_notice(&two).await.unwrap();
-        assert!(store.ping().await.unwrap(), "the other still is");
+        assert!(store.ping().await.unwrap(), "the other node still is");
         store.withdraw_notice(&one).await.unwrap();
         assert!(!store.ping().await.unwrap());
         store.give_notice(&one, short, &[]).await.unwrap();

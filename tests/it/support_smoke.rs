@@ -1,4 +1,4 @@
-//! The tests' own support: servers come up, die, freeze and come back as they are told.
+//! The tests' own support: servers start, die, freeze and come back on request.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn redis_forgets_what_it_held_and_keeps_its_port() {
+async fn redis_loses_its_data_and_keeps_its_port() {
     let mut redis = RedisServer::start().await;
     let url = redis.url();
     let _: () = redis.command(&["SET", "key", "value"]).await;
@@ -33,7 +33,7 @@ async fn redis_answers_nothing_while_it_is_frozen() {
 }
 
 #[tokio::test]
-async fn each_test_has_a_database_of_its_own() {
+async fn each_test_gets_its_own_database() {
     let postgres = Postgres::shared().await;
     let (one, two) = (postgres.database().await, postgres.database().await);
     assert_ne!(one, two);
@@ -42,7 +42,7 @@ async fn each_test_has_a_database_of_its_own() {
 }
 
 #[tokio::test]
-async fn postgres_keeps_what_was_committed_when_it_is_killed() {
+async fn postgres_keeps_committed_rows_when_it_is_killed() {
     let mut postgres = Postgres::start(&[]).await;
     let client = postgres.connect("postgres").await;
     let fsync: String = client.query_one("SHOW fsync", &[]).await.unwrap().get(0);
@@ -77,7 +77,7 @@ async fn a_proxy_holds_answers_and_cuts_links() {
     let unheard = redis::cmd("SET").arg("key").arg("value").query_async::<()>(&mut connection).await;
     assert!(unheard.unwrap_err().is_timeout());
     let value: String = redis.command(&["GET", "key"]).await;
-    assert_eq!(value, "value", "it happened, and the answer is held");
+    assert_eq!(value, "value", "the command ran, and its answer is held");
 
     proxy.set(Link::Open);
     redis::cmd("PING").query_async::<()>(&mut connection).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_node_in_dev_mode_greets_answers_and_ends() {
     client.greeting = client.expect("authenticated").await;
     assert_eq!(client.greeting["user_id"], "alice");
     client.join("general").await;
-    client.say("general", "Hello").await;
+    client.send_text("general", "Hello").await;
     assert_eq!(node.metrics().await.sum("switchboard_messages_accepted_total"), 1.0);
     client.close().await;
     assert_eq!(node.terminate().await, 0);
@@ -104,14 +104,14 @@ async fn a_node_in_dev_mode_greets_answers_and_ends() {
 }
 
 #[tokio::test]
-async fn a_node_that_may_not_start_tells_how_it_ended() {
+async fn a_node_that_fails_to_start_returns_its_exit_status_and_log() {
     let (status, log) = Node::dev().set("LISTEN", "nonsense").try_start().await.unwrap_err();
     assert_eq!(status.code(), Some(78), "{log}");
     assert!(log.contains("LISTEN"), "{log}");
 }
 
 #[tokio::test]
-async fn a_process_tells_its_lines_its_figures_and_its_end() {
+async fn a_process_returns_its_log_its_figures_and_its_exit() {
     let mut command = Command::new("sh");
     command.args(["-c", "echo one; echo two >&2; exec sleep 60"]);
     let process = Process::spawn("sleeper", &mut command, Signal::Kill);
@@ -124,7 +124,7 @@ async fn a_process_tells_its_lines_its_figures_and_its_end() {
     assert!(why.contains("one") && why.contains("two"), "{why}");
 }
 
-/// Run by the test below as a process of its own.
+/// A helper of the test below, which runs it as a separate process.
 #[tokio::test]
 #[ignore = "aborts"]
 async fn abort_with_a_server_running() {

@@ -1,6 +1,6 @@
-//! The wire formats and the REST calls around them, as their documents show them: each transcript in
-//! `tests/transcripts` is played against real nodes, and every frame that comes is checked against
-//! `docs/protocol/asyncapi.yaml`. The transcripts' format is explained in `tests/transcripts/README.md`.
+//! Wire formats and the REST calls around them, as their protocol documents show them. Each transcript in
+//! `tests/transcripts` runs against real nodes, and every frame that arrives is checked against `docs/protocol/asyncapi.yaml`.
+//! `tests/transcripts/README.md` explains the format.
 
 mod coverage;
 mod document;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use script::Script;
 
-/// The folder of the transcripts.
+/// Folder of the transcripts.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
 }
@@ -25,7 +25,7 @@ fn read(name: &str) -> Script {
 
 macro_rules! transcripts {
     ($($name:ident)*) => {
-        /// Every transcript.
+        /// Names of all transcripts.
         const NAMES: &[&str] = &[$(stringify!($name)),*];
 
         mod transcript {
@@ -70,7 +70,7 @@ transcripts! {
 }
 
 #[test]
-fn every_transcript_is_played() {
+fn every_transcript_has_a_test() {
     let mut files: Vec<String> = std::fs::read_dir(folder())
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())

@@ -12,24 +12,24 @@ use tokio_tungstenite::{
 
 use super::{Node, token, within};
 
-/// The code of a connection that ended without a close frame.
+/// Close code reported for a connection that ended without a close frame (RFC 6455, 7.1.5).
 const ABNORMAL: u16 = 1006;
 
-/// An open WebSocket. Pings are answered while it reads.
+/// An open WebSocket. Reading from it also answers pings.
 #[derive(Debug)]
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// The first frame the node sent, which says who is connected.
+    /// The first frame from the node; it names the connected user.
     pub greeting: Value,
 }
 
 impl Client {
-    /// Opens a URL, which needs no greeting.
+    /// Connects to a URL without waiting for a greeting.
     pub async fn connect(url: &str) -> Self {
         Self::try_connect(url).await.unwrap_or_else(|status| panic!("the upgrade was refused with {status}"))
     }
 
-    /// Opens a URL or a request with headers. `Err` holds the status of a refused upgrade.
+    /// Connects to a URL or with a prepared request. `Err` holds the status of a refused upgrade.
     pub async fn try_connect(request: impl IntoClientRequest + Unpin) -> Result<Self, http::StatusCode> {
         match within("an upgrade", tokio_tungstenite::connect_async(request)).await {
             Ok((socket, _)) => Ok(Self { socket, greeting: Value::Null }),
@@ -45,21 +45,21 @@ impl Client {
         client
     }
 
-    /// Connects `user` to `/ws/{room}` and awaits `connected`.
+    /// Connects `user` to `/ws/{room}` (rooms dialect) and awaits `connected`.
     pub async fn rooms(node: &Node, room: &str, user: &str) -> Self {
         let mut client = Self::connect(&format!("{}/ws/{room}?token={}", node.ws(), token(user))).await;
         client.greeting = client.expect("connected").await;
         client
     }
 
-    /// Native: listens to a conversation and returns `joined`.
+    /// Native dialect: joins a conversation and returns the `joined` frame.
     pub async fn join(&mut self, conversation: &str) -> Value {
         self.send(&json!({ "type": "join", "conversation_id": conversation, "ref": "join" })).await;
         self.until("joined").await
     }
 
-    /// Native: sends a message to a conversation and returns the `ack`.
-    pub async fn say(&mut self, conversation: &str, content: &str) -> Value {
+    /// Native dialect: sends a message to a conversation and returns the `ack`.
+    pub async fn send_text(&mut self, conversation: &str, content: &str) -> Value {
         let id = format!("c-{:016x}", rand::random::<u64>());
         self.send(&json!({ "type": "send", "conversation_id": conversation, "content": content,
             "client_id": id, "ref": id }))
@@ -74,7 +74,7 @@ impl Client {
         self.send_message(Message::text(frame.to_string())).await;
     }
 
-    /// Sends a frame, if the connection is still there.
+    /// Sends a frame; `Err` if the connection is closed.
     pub async fn try_send(&mut self, frame: &Value) -> Result<(), tungstenite::Error> {
         within("room to send", self.socket.send(Message::text(frame.to_string()))).await
     }
@@ -84,14 +84,14 @@ impl Client {
         within("room to send", self.socket.send(message)).await.expect("the connection is open");
     }
 
-    /// The next message that isn't a ping or pong; `Err` with code and reason once it is closed.
+    /// Returns the next message that isn't a ping or pong; `Err` holds code and reason of the close.
     async fn next(&mut self) -> Result<Message, (u16, String)> {
         let reading = async {
             while let Some(Ok(message)) = self.socket.next().await {
                 match message {
                     Message::Ping(_) | Message::Pong(_) => {}
                     Message::Close(frame) => {
-                        // The answer to the close frame goes out with the next read.
+                        // The client's close frame goes out with the next read.
                         while let Some(Ok(_)) = self.socket.next().await {}
                         return Err(frame.map_or((1005, String::new()), |f| (f.code.into(), f.reason.to_string())));
                     }
@@ -103,31 +103,31 @@ impl Client {
         within("a frame", reading).await
     }
 
-    /// The next frame, or code and reason of the close.
+    /// Returns the next frame, or code and reason of the close.
     pub async fn recv_or_close(&mut self) -> Result<Value, (u16, String)> {
         let message = self.next().await?;
         let text = message.to_text().unwrap_or_else(|_| panic!("not a text frame: {message:?}"));
         Ok(serde_json::from_str(text).unwrap_or_else(|_| panic!("not JSON: {text}")))
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub async fn recv(&mut self) -> Value {
         self.recv_or_close().await.unwrap_or_else(|(code, reason)| panic!("closed with {code} {reason:?}"))
     }
 
-    /// The next frame, which must have this `type`.
+    /// Returns the next frame and checks that it has this `type`.
     pub async fn expect(&mut self, kind: &str) -> Value {
         let frame = self.recv().await;
         assert_eq!(frame["type"], kind, "{frame}");
         frame
     }
 
-    /// Skips frames up to one of this `type`.
+    /// Skips frames until one has this `type`, and returns it.
     pub async fn until(&mut self, kind: &str) -> Value {
         self.until_where(|frame| frame["type"] == kind).await
     }
 
-    /// Skips frames up to one that `wanted` takes.
+    /// Skips frames until `wanted` accepts one, and returns it.
     pub async fn until_where(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let frame = self.recv().await;
@@ -137,7 +137,8 @@ impl Client {
         }
     }
 
-    /// Every frame up to the answer of a WebSocket ping: all that the node had queued for this socket when it read it.
+    /// Returns every frame up to the pong of a WebSocket ping, i.e. everything that the node had queued for this socket
+    /// when it read the ping.
     pub async fn drain(&mut self) -> Vec<Value> {
         let mark = rand::random::<u64>().to_be_bytes().to_vec();
         self.send_message(Message::Ping(mark.clone().into())).await;
@@ -163,8 +164,8 @@ impl Client {
         frames
     }
 
-    /// Skips what is still to come up to the close, and returns its code and reason; 1006 for a connection that
-    /// just ended.
+    /// Skips the remaining frames up to the close, and returns its code and reason; 1006 if the connection ended
+    /// without a close frame.
     pub async fn expect_close(&mut self) -> (u16, String) {
         loop {
             if let Err(close) = self.next().await {
@@ -173,7 +174,7 @@ impl Client {
         }
     }
 
-    /// Says goodbye and waits until the node has answered.
+    /// Sends a close frame and waits for the node's answer.
     pub async fn close(mut self) {
         within("a close", self.socket.close(None)).await.expect("the connection is open");
         self.expect_close().await;

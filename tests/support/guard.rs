@@ -1,7 +1,7 @@
-//! Ends what the tests started when the test process is gone: after a panic, an abort, ^C or a kill.
+//! Ends the processes that the tests started when the test process is gone: after a panic, an abort, ^C or a kill.
 //!
-//! A shell reads from a pipe that only the test process holds. When the pipe ends, the shell kills every process it
-//! was told of and removes their folders. It is in a process group of its own, so ^C doesn't end it first.
+//! A shell reads from a pipe that only the test process holds. At the end of the pipe, the shell kills every registered
+//! process and removes the registered folders. It has its own process group, so that ^C doesn't end it first.
 
 use std::{
     io::Write,
@@ -11,7 +11,7 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
-/// Reads `watch <pid> <signal>`, `forget <pid>` and `folder <path>`.
+/// Shell script that reads `watch <pid> <signal>`, `forget <pid>` and `folder <path>`.
 const SCRIPT: &str = r#"
 watched= folders=
 while read -r verb what signal; do
@@ -49,25 +49,25 @@ static GUARD: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     Mutex::new(shell.stdin.take().expect("stdin is piped"))
 });
 
-fn tell(line: String) {
+fn send_line(line: String) {
     let mut pipe = GUARD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     pipe.write_all(line.as_bytes()).expect("the guard reads");
 }
 
-/// Sends `signal` (a name, like `KILL`) to `pid` once this process is gone.
+/// Registers `pid`: the guard sends it `signal` (a name, like `KILL`) once this process is gone.
 pub fn watch(pid: u32, signal: &str) {
-    tell(format!("watch {pid} {signal}\n"));
+    send_line(format!("watch {pid} {signal}\n"));
 }
 
-/// Leaves `pid` alone: it has ended.
+/// Removes `pid` from the guard's list, because that process has ended.
 pub fn forget(pid: u32) {
-    tell(format!("forget {pid}\n"));
+    send_line(format!("forget {pid}\n"));
 }
 
-/// A new folder that is removed with the value, or with this process at the latest.
+/// Makes a folder that is removed when the value is dropped, or at the latest when this process is gone.
 pub fn folder(prefix: &str) -> tempfile::TempDir {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir().expect("the temporary folder is writable");
     let path: &Path = folder.path();
-    tell(format!("folder {}\n", path.display()));
+    send_line(format!("folder {}\n", path.display()));
     folder
 }

@@ -1,10 +1,10 @@
-//! What the tests stand on: real servers, a real node, real sockets.
+//! Shared test support: real servers, a real node, real sockets.
 //!
-//! Every server is a process of its own on a free port, and ends with the test process, however that ends
-//! (see `guard`). Nothing sleeps for luck: readiness is a line in a log, an answer is a frame, and what can only be
-//! asked for again and again is asked with [`eventually`], under [`DEADLINE`].
+//! Every server is a separate process on a free port, and ends with the test process, however that ends (see `guard`).
+//! Tests don't sleep for a fixed time: a log line shows readiness, a frame shows an answer, and a state that can only
+//! be polled is polled with [`eventually`], up to [`DEADLINE`].
 //!
-//! | need | take |
+//! | need | use |
 //! | --- | --- |
 //! | Redis | [`RedisServer::start`] |
 //! | a fresh PostgreSQL database | `Postgres::shared().await.database().await` |
@@ -36,22 +36,22 @@ use std::{future::Future, net::TcpListener, time::Duration};
 
 pub use self::{
     client::Client,
-    nginx::{NAME, Nginx, NginxBuilder, Way},
+    nginx::{NAME, Nginx, NginxBuilder, SourceProxy},
     node::{Answer, Metrics, Node, NodeBuilder},
     postgres::{Postgres, connect as connect_to_postgres},
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
     prometheus::Prometheus,
     proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
-    receiver::{Posted, Reaction, Receiver, sign},
+    receiver::{HookResponse, ReceivedRequest, Receiver, sign},
     redis::RedisServer,
     token::{SECRET, token, token_with},
 };
 
-/// How long anything may take that a test awaits; generous, since the machine may be busy.
+/// Maximum time for anything that a test awaits; generous because the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Awaits a future, and panics with `what` when it takes longer than [`DEADLINE`].
+/// Awaits a future; panics with `what` after [`DEADLINE`].
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(output) => output,
@@ -59,8 +59,8 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Asks until the answer is `Some`, every few milliseconds, and panics with `what` after [`DEADLINE`].
-/// For states that nobody announces, like a metric; everything else has an event to await.
+/// Polls every few milliseconds until the answer is `Some`; panics with `what` after [`DEADLINE`]. Use it only for
+/// states without an event to await, like a metric.
 pub async fn eventually<T, F, Fut>(what: &str, mut ask: F) -> T
 where
     F: FnMut() -> Fut,
@@ -78,8 +78,8 @@ where
     within(what, asking).await
 }
 
-/// A port nobody listens on. It lies below the ephemeral range, so that no outgoing connection takes it while its
-/// server is down between a kill and a restart.
+/// Returns a port without a listener. It lies below the ephemeral range, so that no outgoing connection takes it while
+/// its server is down between a kill and a restart.
 pub fn free_port() -> u16 {
     for _ in 0..1_000 {
         let port = rand::random_range(12_000..32_000);

@@ -1,7 +1,7 @@
-//! A real nginx with the repository's own configuration, and ways into it.
+//! A real nginx with the repository's own configuration, and proxies into it with a chosen source address.
 //!
-//! The files of `nginx/` are copied, and only what a test can't do without is changed: ports, the nodes' addresses, the
-//! certificate, where logs and the process id go. Each change must find what it changes.
+//! The files of `nginx/` are copied. The tests change only what they have to: ports, the nodes' addresses, the
+//! certificate, the paths of logs and of the process id. A change whose text isn't in the file fails.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -19,10 +19,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Node, Process, Signal, free_port, guard, within};
 
-/// The name in the configuration.
+/// Server name in the configuration.
 pub const NAME: &str = "chat.example.com";
 
-/// An nginx to be started.
+/// Settings of an nginx that isn't started yet.
 #[derive(Debug)]
 pub struct NginxBuilder {
     tls: bool,
@@ -31,17 +31,17 @@ pub struct NginxBuilder {
 }
 
 impl NginxBuilder {
-    /// Changes a file of the configuration; `from` must be there.
+    /// Replaces text in a configuration file; panics at the start if the file lacks `from`.
     #[must_use]
     pub fn change(mut self, file: &'static str, from: &str, to: &str) -> Self {
         self.changes.push((file, from.into(), to.into()));
         self
     }
 
-    /// Starts it, and returns once it listens.
+    /// Starts nginx and returns once it listens.
     pub async fn start(self) -> Nginx {
         let mut failure = String::new();
-        // Another process may take the port between the choice and the start.
+        // Another process may take the port between its choice and the start.
         for _ in 0..3 {
             match self.launch(free_port()).await {
                 Ok(nginx) => return nginx,
@@ -54,13 +54,13 @@ impl NginxBuilder {
     async fn launch(&self, port: u16) -> Result<Nginx, String> {
         let folder = guard::folder("switchboard-nginx-");
         let at = folder.path();
-        // Its workers, who are somebody else, look into it.
+        // The workers run as another user and read this folder.
         std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o755)).expect("the folder is ours");
         self.configure(at, port);
         let mut command = Command::new(program());
         command.arg("-p").arg(at).arg("-c").arg(at.join("nginx.conf")).args(["-g", "daemon off;"]);
         let process = Process::spawn(format!("nginx :{port}"), &mut command, Signal::Terminate);
-        process.line("that it is ready", started(1)).await?;
+        process.line("its ready line", workers_started(1)).await?;
         Ok(Nginx { process, tls: self.tls, address: (Ipv4Addr::LOCALHOST, port).into(), folder })
     }
 
@@ -78,7 +78,7 @@ impl NginxBuilder {
         change(at, "nodes.conf", "server 10.0.0.12:8000 max_fails=2 fail_timeout=10s;", "");
         change(at, "nginx.conf", "include server.conf;", &format!("include {new};"));
         change(at, "nginx.conf", "/run/nginx.pid", &format!("{here}/nginx.pid"));
-        // Both logs, the process's and the connections', are read from the pipe.
+        // Both logs, of the process and of connections, go to stderr, which the test reads.
         change(at, "nginx.conf", "/var/log/nginx/error.log", "stderr");
         change(at, "nginx.conf", "/var/log/nginx/access.log", &format!("{here}/access.log"));
         change(
@@ -89,7 +89,7 @@ impl NginxBuilder {
                 "http {{ client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/f; uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;"
             ),
         );
-        // A machine may have no IPv6.
+        // The machine may lack IPv6.
         change(at, new, &format!("listen [::]:{old}"), "# ");
         change(at, new, &format!("listen {old} "), &format!("listen 127.0.0.1:{port} "));
         if self.tls {
@@ -113,14 +113,14 @@ fn change(folder: &Path, file: &str, from: &str, to: &str) {
     std::fs::write(&path, text.replace(from, to)).expect("the copy can be written");
 }
 
-/// Debian keeps it out of the `PATH` of those who aren't root.
+/// Debian installs nginx outside the `PATH` of ordinary users.
 fn program() -> PathBuf {
     let debian = Path::new("/usr/sbin/nginx");
     if debian.exists() { debian.into() } else { "nginx".into() }
 }
 
-/// Takes the line with which workers of the `times`th configuration start.
-fn started(times: usize) -> impl FnMut(&str) -> Option<()> {
+/// Matches the log line at which the workers of the `times`-th configuration start.
+fn workers_started(times: usize) -> impl FnMut(&str) -> Option<()> {
     let mut seen = 0;
     move |line| {
         seen += usize::from(line.ends_with("start worker processes"));
@@ -128,7 +128,7 @@ fn started(times: usize) -> impl FnMut(&str) -> Option<()> {
     }
 }
 
-/// A certificate for [`NAME`], by an authority of its own.
+/// Writes a certificate for [`NAME`] and the test authority that signed it.
 fn certificate(folder: &Path) {
     let openssl = |words: &str| {
         let made = Command::new("openssl").args(words.split(' ')).current_dir(folder).output().expect("openssl runs");
@@ -141,10 +141,10 @@ fn certificate(folder: &Path) {
     ));
 }
 
-/// A running nginx; ended when dropped.
+/// A running nginx; dropping it ends the process.
 #[derive(Debug)]
 pub struct Nginx {
-    // Before the folder: it must have ended when that is removed.
+    // Declared before the folder: the process must end before its folder is removed.
     process: Process,
     tls: bool,
     address: SocketAddr,
@@ -152,17 +152,18 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// With TLS (`server.conf`), in front of these nodes.
+    /// Builds an nginx with TLS (`server.conf`) in front of these nodes.
     pub fn tls(nodes: &[&Node]) -> NginxBuilder {
         NginxBuilder { tls: true, nodes: nodes.iter().map(|node| node.address()).collect(), changes: Vec::new() }
     }
 
-    /// Behind a balancer (`server-plain.conf`), whose place 127.0.0.1 takes, in front of these nodes.
+    /// Builds an nginx behind a load balancer (`server-plain.conf`) in front of these nodes; 127.0.0.1 acts as the
+    /// balancer.
     pub fn plain(nodes: &[&Node]) -> NginxBuilder {
         NginxBuilder { tls: false, ..Self::tls(nodes) }
     }
 
-    /// Where it listens.
+    /// Address on which nginx listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -172,18 +173,18 @@ impl Nginx {
         format!("http://{}", self.address)
     }
 
-    /// A URL of it with a token of this user.
+    /// WebSocket URL of nginx with a token of `user`.
     pub fn url(&self, path: &str, user: &str) -> String {
         format!("ws://{}{path}?token={}", self.address, super::token(user))
     }
 
-    /// The certificate of the authority behind its own, PEM.
+    /// The test authority's certificate, PEM.
     pub fn authority(&self) -> Vec<u8> {
         std::fs::read(self.folder.path().join("ca.pem")).expect("it was made")
     }
 
-    /// A way in from an address of this machine (127.0.0.0/8), by TLS where it speaks that.
-    pub async fn from(&self, address: &str) -> Way {
+    /// Opens a proxy that connects to nginx from an address of this machine (127.0.0.0/8), with TLS if nginx uses TLS.
+    pub async fn from(&self, address: &str) -> SourceProxy {
         let (to, from) = (self.address, address.parse().expect("an address"));
         let ca = self.tls.then(|| self.folder.path().join("ca.pem"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -194,26 +195,26 @@ impl Nginx {
                 let ca = ca.clone();
                 tokio::spawn(async move {
                     match ca {
-                        Some(ca) => by_tls(client, to, &ca).await,
-                        None => plainly(client, from, to).await,
+                        Some(ca) => forward_tls(client, to, &ca).await,
+                        None => forward_tcp(client, from, to).await,
                     }
                 });
             }
         });
-        Way { address, _accepting: AbortOnDropHandle::new(accepting) }
+        SourceProxy { address, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
-    /// Has it read its configuration again, as operators do, and returns once new workers serve.
+    /// Reloads the configuration with a signal, as operators do, and returns once new workers serve.
     pub async fn reload(&self) {
         let at = self.folder.path();
         let words = ["-s", "reload"];
         let done = Command::new(program()).arg("-p").arg(at).arg("-c").arg(at.join("nginx.conf")).args(words).output();
         let done = done.expect("nginx runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        self.process.line("that it started anew", started(2)).await.unwrap_or_else(|why| panic!("{why}"));
+        self.process.line("the start of new workers", workers_started(2)).await.unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Ends it, and returns all that it logged: of itself and of connections, then of requests.
+    /// Ends nginx and returns its logs: first process and connections, then requests.
     pub async fn end(self) -> (Vec<String>, Vec<String>) {
         self.process.signal(Signal::Terminate);
         within("the end of nginx", self.process.ended()).await;
@@ -222,34 +223,34 @@ impl Nginx {
     }
 }
 
-/// A port of this machine that leads into nginx; gone when dropped.
+/// A local port that forwards to nginx from a chosen source address; dropping it closes the port.
 #[derive(Debug)]
-pub struct Way {
+pub struct SourceProxy {
     address: SocketAddr,
     _accepting: AbortOnDropHandle<()>,
 }
 
-impl Way {
-    /// Where it begins.
+impl SourceProxy {
+    /// Address on which the proxy listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL with a token of this user.
+    /// WebSocket URL of the proxy with a token of `user`.
     pub fn url(&self, path: &str, user: &str) -> String {
         format!("ws://{}{path}?token={}", self.address, super::token(user))
     }
 }
 
-async fn plainly(mut client: TcpStream, from: IpAddr, to: SocketAddr) {
+async fn forward_tcp(mut client: TcpStream, from: IpAddr, to: SocketAddr) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((from, 0).into()).expect("an address of this machine");
     let Ok(mut nginx) = socket.connect(to).await else { return };
     let _ = copy_bidirectional(&mut client, &mut nginx).await;
 }
 
-/// openssl speaks TLS; its standard input and output are the plain text.
-async fn by_tls(mut client: TcpStream, to: SocketAddr, ca: &Path) {
+/// `openssl s_client` does the TLS; its standard input and output carry the plain text.
+async fn forward_tls(mut client: TcpStream, to: SocketAddr, ca: &Path) {
     let mut openssl = tokio::process::Command::new("openssl");
     openssl.args(["s_client", "-quiet", "-connect", &to.to_string(), "-servername", NAME, "-alpn", "http/1.1"]);
     openssl.args(["-verify_return_error", "-verify_hostname", NAME, "-CAfile"]).arg(ca);

@@ -1,4 +1,4 @@
-//! A node: the real program, started with the settings of a test.
+//! A node: the real program, started with a test's settings.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use super::{Process, SECRET, Signal, eventually, guard, within};
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
 
-/// How to start a node. Nothing of the tests' own environment reaches it but `PATH`.
+/// Builder of a node. Of the tests' environment the node inherits only `PATH`.
 #[derive(Debug, Clone)]
 pub struct NodeBuilder {
     command: &'static str,
@@ -44,22 +44,22 @@ impl NodeBuilder {
         self
     }
 
-    /// Leaves a setting to the program's default.
+    /// Removes a setting, so that the program's default applies.
     #[must_use]
     pub fn unset(mut self, name: &str) -> Self {
         self.settings.remove(name);
         self
     }
 
-    /// Starts it, and returns once it listens.
+    /// Starts the node and returns once it listens.
     ///
     /// # Panics
-    /// When it ends instead.
+    /// If the node ends before it listens.
     pub async fn start(self) -> Node {
         self.try_start().await.unwrap_or_else(|(status, log)| panic!("the node ended with {status}:\n{log}"))
     }
 
-    /// Starts it. `Err` when it ends before it listens: how, and all it wrote.
+    /// Starts the node. `Err` holds the exit status and the log of a node that ended before it listened.
     pub async fn try_start(self) -> Result<Node, (ExitStatus, String)> {
         let folder = guard::folder("switchboard-node-");
         let mut command = Command::new(PROGRAM);
@@ -68,14 +68,14 @@ impl NodeBuilder {
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
         let name = self.settings.get("NODE_ID").cloned().unwrap_or_default();
         let process = Process::spawn(format!("switchboard {} {name}", self.command), &mut command, Signal::Kill);
-        let Ok((clients, admin)) = process.line("that it listens", listening).await else {
+        let Ok((clients, admin)) = process.line("its addresses", listening).await else {
             return Err((process.ended().await, process.log().join("\n")));
         };
         Ok(Node { process, clients, admin, folder, http: reqwest::Client::new() })
     }
 }
 
-/// The addresses in the line that says that the node listens.
+/// Reads the addresses from the log line that reports that the node listens.
 fn listening(line: &str) -> Option<(Vec<SocketAddr>, Option<SocketAddr>)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = Some(line).filter(|line| line["message"] == "listening")?;
@@ -83,7 +83,7 @@ fn listening(line: &str) -> Option<(Vec<SocketAddr>, Option<SocketAddr>)> {
     Some((clients.ok()?, fields["admin"].as_str().and_then(|address| address.parse().ok())))
 }
 
-/// A running node; killed when dropped.
+/// A running node; dropping it kills the process.
 #[derive(Debug)]
 pub struct Node {
     process: Process,
@@ -94,27 +94,27 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node on Redis and PostgreSQL, with no rate limit, open conversations and no delay at its end.
+    /// Builds a node on Redis and PostgreSQL, with no rate limit, open conversations and no shutdown delay.
     pub fn serve(redis_url: &str, database_url: &str) -> NodeBuilder {
         NodeBuilder::new("serve").set("REDIS_URL", redis_url).set("DATABASE_URL", database_url)
     }
 
-    /// A node on its own, with SQLite in a folder of its own.
+    /// Builds a `dev` node with SQLite in its own folder.
     pub fn dev() -> NodeBuilder {
         NodeBuilder::new("dev")
     }
 
-    /// Its process id.
+    /// Process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Where clients connect; the first of several.
+    /// The clients' address; the first if there are several.
     pub fn address(&self) -> SocketAddr {
         self.clients[0]
     }
 
-    /// All addresses where clients connect.
+    /// All of the clients' addresses.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.clients
     }
@@ -134,40 +134,41 @@ impl Node {
         format!("http://{}", self.admin.expect("this node has an admin listener"))
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Asks it to end, waits, and returns the exit code.
+    /// Sends SIGTERM, waits for the end, and returns the exit code.
     pub async fn terminate(&self) -> i32 {
         self.process.signal(Signal::Terminate);
         self.process.exit_code().await
     }
 
-    /// Kills it without a word, and waits until it is gone.
+    /// Sends SIGKILL and waits until the process is gone.
     pub async fn kill(&self) {
         self.process.signal(Signal::Kill);
         self.process.ended().await;
     }
 
-    /// Waits for its end and returns the exit code.
+    /// Waits for the end of the process and returns the exit code.
     pub async fn exit_code(&self) -> i32 {
         self.process.exit_code().await
     }
 
-    /// Every line it has logged so far.
+    /// All lines logged so far.
     pub fn log(&self) -> Vec<String> {
         self.process.log()
     }
 
-    /// Waits for a line, logged already or yet to come, that contains `text`.
+    /// Waits for a line that contains `text`; lines already logged count.
     pub async fn logged(&self, text: &str) -> String {
         let pick = |line: &str| line.contains(text).then(|| line.to_owned());
         self.process.line(text, pick).await.unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// Checks that none of `secrets` was ever logged. Call it when the node has ended: then the log is complete.
+    /// Checks that the log holds none of `secrets`. Call it after the node has ended, because only then is the log
+    /// complete.
     pub fn assert_never_logged(&self, secrets: &[&str]) {
         for line in self.log() {
             let leak = secrets.iter().any(|secret| line.contains(secret));
@@ -175,7 +176,7 @@ impl Node {
         }
     }
 
-    /// A REST request with a token; `path` begins with a slash.
+    /// Sends a REST request with a token; `path` begins with a slash.
     pub async fn request(&self, method: Method, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
         let mut request = self.http.request(method, format!("{}{path}", self.http()));
         if let Some(token) = token {
@@ -187,35 +188,35 @@ impl Node {
         Answer::read(path, request).await
     }
 
-    /// A REST request with a body as it stands.
+    /// Sends a REST request with a body that may be malformed.
     pub async fn send_raw(&self, method: Method, path: &str, token: &str, body: &str) -> Answer {
         let request = self.http.request(method, format!("{}{path}", self.http()));
         Answer::read(path, request.bearer_auth(token).body(body.to_owned())).await
     }
 
-    /// `GET` with a token.
+    /// Sends a `GET` with a token.
     pub async fn get(&self, path: &str, token: &str) -> Answer {
         self.request(Method::GET, path, Some(token), None).await
     }
 
-    /// `POST` with a token.
+    /// Sends a `POST` with a token.
     pub async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
         self.request(Method::POST, path, Some(token), Some(body)).await
     }
 
-    /// `GET` at the admin listener, like `/readyz`.
+    /// Sends a `GET` to the admin listener, for example `/readyz`.
     pub async fn admin_get(&self, path: &str) -> Answer {
         Answer::read(path, self.http.get(format!("{}{path}", self.admin()))).await
     }
 
-    /// All metrics as they are now.
+    /// Fetches all metrics.
     pub async fn metrics(&self) -> Metrics {
         let answer = self.admin_get("/metrics").await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
         Metrics(answer.text)
     }
 
-    /// Waits until a series (`switchboard_degraded{part="redis"}`) has a value that `check` takes.
+    /// Waits until a series (`switchboard_degraded{part="redis"}`) has a value that `check` accepts.
     pub async fn metric(&self, series: &str, check: impl Fn(f64) -> bool) -> f64 {
         eventually(&format!("the awaited value of {series}"), async || {
             self.metrics().await.get(series).filter(|&v| check(v))
@@ -232,16 +233,16 @@ impl Node {
     }
 }
 
-/// An answer over HTTP.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// Status.
     pub status: StatusCode,
-    /// Its headers.
+    /// Headers.
     pub headers: reqwest::header::HeaderMap,
-    /// Its body.
+    /// Body.
     pub text: String,
-    /// Its body as JSON, or null when it is none.
+    /// Body as JSON; null if it isn't JSON.
     pub json: Value,
 }
 
@@ -261,12 +262,12 @@ impl Answer {
 pub struct Metrics(pub String);
 
 impl Metrics {
-    /// The value of a series, as the text names it: `switchboard_opens_total{dialect="native"}`.
+    /// Returns the value of a series, named as in the text: `switchboard_opens_total{dialect="native"}`.
     pub fn get(&self, series: &str) -> Option<f64> {
         self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// The sum over all series of a name.
+    /// Returns the sum over all series of a name.
     pub fn sum(&self, name: &str) -> f64 {
         let values = self.0.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;

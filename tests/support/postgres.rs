@@ -1,4 +1,4 @@
-//! A real PostgreSQL. It refuses to run as root, so as root it runs as the user `postgres`.
+//! A real PostgreSQL. It refuses to run as root; if the tests run as root, it runs as the user `postgres`.
 
 use std::{
     os::unix::{fs::chown, process::CommandExt},
@@ -12,8 +12,8 @@ use tokio::sync::OnceCell;
 
 use super::{Process, Signal, free_port, guard, process::children, within};
 
-/// What makes it fast, and unfit for anything but tests: a crash of the machine may lose everything.
-const CARELESS: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off"), ("synchronous_commit", "off")];
+/// Settings that make PostgreSQL fast and fit only for tests: a crash of the machine may lose everything.
+const NOT_DURABLE: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off"), ("synchronous_commit", "off")];
 
 /// Settings of every instance.
 const SETTINGS: &[(&str, &str)] = &[
@@ -23,26 +23,26 @@ const SETTINGS: &[(&str, &str)] = &[
     ("dynamic_shared_memory_type", "mmap"),
 ];
 
-/// An instance of PostgreSQL; ended when dropped.
+/// A running PostgreSQL; dropping it ends the process.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
     settings: Vec<(String, String)>,
-    // Before the folder: it must have ended when that is removed.
+    // Declared before the folder: the process must end before its folder is removed.
     process: Option<Process>,
     folder: TempDir,
     databases: AtomicU32,
 }
 
 impl Postgres {
-    /// The instance that the tests of one process share, without fsync. Take a database of your own from it.
+    /// The instance shared by the tests of one process, without fsync. Each test makes its own database in it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Postgres> = OnceCell::const_new();
-        SHARED.get_or_init(|| Self::start(CARELESS)).await
+        SHARED.get_or_init(|| Self::start(NOT_DURABLE)).await
     }
 
-    /// An instance of your own, to kill, freeze or measure. Without settings it is as durable as PostgreSQL is by
-    /// default: `&[("fsync", "off")]` makes it faster.
+    /// Starts an instance for one test, to kill, freeze or measure. Without settings it has PostgreSQL's default
+    /// durability; `&[("fsync", "off")]` makes it faster.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let settings = SETTINGS.iter().chain(settings).map(|&(name, value)| (name.into(), value.into())).collect();
         let folder = private_folder();
@@ -51,7 +51,7 @@ impl Postgres {
         assert!(copied.expect("cp runs").success(), "the data folder can't be copied");
         let mut server = Self { port: 0, settings, folder, databases: AtomicU32::new(0), process: None };
         let mut failure = String::new();
-        // Another process may take the port between the choice and the start.
+        // Another process may take the port between its choice and the start.
         for _ in 0..3 {
             server.port = free_port();
             match server.launch().await {
@@ -70,7 +70,7 @@ impl Postgres {
         }
         let process = Process::spawn(format!("postgres :{}", self.port), &mut command, Signal::Quit);
         let ready = |line: &str| line.contains("database system is ready to accept connections").then_some(());
-        process.line("that it is ready", ready).await?;
+        process.line("its ready line", ready).await?;
         self.process = Some(process);
         Ok(())
     }
@@ -79,12 +79,12 @@ impl Postgres {
         self.process.as_ref().expect("PostgreSQL was killed and not started again")
     }
 
-    /// The postmaster's process; its backends are children of it.
+    /// Process id of the postmaster; its backends are its children.
     pub fn pid(&self) -> u32 {
         self.process().pid()
     }
 
-    /// The URL of a database.
+    /// URL of a database.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -98,15 +98,15 @@ impl Postgres {
         self.url(&name)
     }
 
-    /// A connection to a database by name, for looking at rows.
+    /// Connects to a database by name, to look at rows.
     pub async fn connect(&self, database: &str) -> tokio_postgres::Client {
         connect(&self.url(database)).await
     }
 
-    /// Kills every process of it at once, as a power cut would.
+    /// Kills all of its processes at once, as a power cut would.
     pub async fn kill(&mut self) {
         let process = self.process.take().expect("PostgreSQL runs");
-        // Frozen first, so that no backend is started or cleaned up meanwhile.
+        // Freeze the postmaster first, so that it starts and cleans up no backend meanwhile.
         process.signal(Signal::Stop);
         let mut all = children(process.pid());
         all.push(process.pid());
@@ -114,7 +114,7 @@ impl Postgres {
         process.ended().await;
     }
 
-    /// Starts it again on the same port, with what was committed. Kills it first if it runs.
+    /// Starts it again on the same port, with the committed data. Kills it first if it runs.
     pub async fn restart(&mut self) {
         if self.process.is_some() {
             self.kill().await;
@@ -122,20 +122,20 @@ impl Postgres {
         self.launch().await.unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Freezes every process of it: connections stay open, nothing answers.
+    /// Freezes all of its processes: connections stay open, nothing answers.
     pub fn pause(&self) {
         self.process().signal(Signal::Stop);
         Signal::Stop.send(&children(self.pid()));
     }
 
-    /// Lets it go on.
+    /// Continues all frozen processes.
     pub fn resume(&self) {
         Signal::Continue.send(&children(self.pid()));
         self.process().signal(Signal::Continue);
     }
 }
 
-/// A connection to the database of `url`; its task ends with the client.
+/// Connects to the database of `url`; the connection's task ends with the client.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
     let connecting = tokio_postgres::connect(url, tokio_postgres::NoTls);
     let (client, connection) = within("a connection to PostgreSQL", connecting).await.expect("PostgreSQL accepts");
@@ -143,12 +143,13 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
     client
 }
 
-/// A folder with a fresh data folder, made once per process and copied from then on.
+/// Folder with a fresh data folder, made once per process; each instance gets a copy.
 async fn template() -> &'static Path {
     static TEMPLATE: OnceCell<TempDir> = OnceCell::const_new();
     let folder = TEMPLATE.get_or_init(|| async {
         let folder = private_folder();
-        // A collation unlike the byte order, as most installations have it: what must sort by bytes has to say so.
+        // Most installations use a collation that differs from byte order. Use one here too, so that a query that needs
+        // byte order and doesn't say so fails.
         let icu = ["--locale-provider=icu", "--icu-locale=en-US"];
         let plain = ["--no-locale"];
         let made = initdb(folder.path(), &icu).or_else(|_| initdb(folder.path(), &plain));
@@ -166,7 +167,7 @@ fn initdb(folder: &Path, locale: &[&str]) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-/// A folder that only the server's user may read.
+/// Makes a folder that only the server's user may read.
 fn private_folder() -> TempDir {
     let folder = guard::folder("switchboard-postgres-");
     if let Some((user, group)) = other_user() {
@@ -175,7 +176,7 @@ fn private_folder() -> TempDir {
     folder
 }
 
-/// A command for one of PostgreSQL's programs: from `PATH`, or where Debian keeps them.
+/// Command for one of PostgreSQL's programs, from `PATH` or from Debian's folder for them.
 fn server_program(name: &str, folder: &Path) -> Command {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let newest = versions
@@ -190,7 +191,7 @@ fn server_program(name: &str, folder: &Path) -> Command {
     command
 }
 
-/// The ids of the user `postgres` when this process is root.
+/// User and group id of `postgres` if this process runs as root.
 fn other_user() -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt;
     let root = std::fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0;

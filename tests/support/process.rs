@@ -1,4 +1,4 @@
-//! A server as a child process: its log lines, its signals, its end, its figures.
+//! A server as a child process: its log, signals, end, CPU time and memory.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -12,23 +12,23 @@ use tokio::sync::watch;
 
 use super::{guard, within};
 
-/// The signals that tests send.
+/// Signals that tests send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Ask it to end.
+    /// SIGTERM: a regular end.
     Terminate,
-    /// Ask PostgreSQL to end at once.
+    /// SIGQUIT: PostgreSQL ends at once.
     Quit,
-    /// End it without a word.
+    /// SIGKILL: the end without cleanup.
     Kill,
-    /// Freeze it.
+    /// SIGSTOP: freezes the process.
     Stop,
-    /// Let it go on.
+    /// SIGCONT: continues a frozen process.
     Continue,
 }
 
 impl Signal {
-    /// The name that `kill -s` knows.
+    /// Name of the signal for `kill -s`.
     fn name(self) -> &'static str {
         match self {
             Self::Terminate => "TERM",
@@ -39,7 +39,7 @@ impl Signal {
         }
     }
 
-    /// Sends it to `pids`; those that are gone don't matter.
+    /// Sends the signal to `pids`; ignores those that are gone.
     pub fn send(self, pids: &[u32]) {
         let mut kill = Command::new("sh");
         kill.args(["-c", "kill -s \"$@\"", "kill", self.name()]).args(pids.iter().map(u32::to_string));
@@ -47,7 +47,7 @@ impl Signal {
     }
 }
 
-/// What a process has written to stdout and stderr, line by line.
+/// Lines that a process has written to stdout and stderr.
 #[derive(Debug)]
 pub struct Log {
     lines: Mutex<Vec<String>>,
@@ -70,7 +70,7 @@ impl Log {
         self.lines.lock().unwrap().clone()
     }
 
-    /// The first line that `pick` takes, now or later.
+    /// Returns the first match of `pick`; waits for lines to come.
     async fn wait_for<T>(&self, mut pick: impl FnMut(&str) -> Option<T>) -> T {
         let mut count = self.count.subscribe();
         let mut seen = 0;
@@ -85,7 +85,7 @@ impl Log {
     }
 }
 
-/// A running child process; killed when dropped.
+/// A running child process; dropping it kills the process.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -96,12 +96,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` in a process group of its own. `at_end` is the signal that ends it for good.
+    /// Starts `command` in its own process group. `at_end` is the signal that ends it.
     pub fn spawn(name: impl Into<String>, command: &mut Command, at_end: Signal) -> Self {
         Self::start(name.into(), command.stdin(Stdio::null()), at_end).0
     }
 
-    /// Starts one that reads its standard input, which ends when what is returned beside it is dropped.
+    /// Starts a command that reads standard input. Dropping the returned `ChildStdin` ends that input.
     pub fn spawn_reader(name: impl Into<String>, command: &mut Command, at_end: Signal) -> (Self, ChildStdin) {
         let (process, stdin) = Self::start(name.into(), command.stdin(Stdio::piped()), at_end);
         (process, stdin.expect("stdin is piped"))
@@ -123,25 +123,25 @@ impl Process {
         thread::spawn(move || {
             let status = child.wait().expect("a child can be waited for");
             guard::forget(pid);
-            // What it said last is read before its end is known. A grandchild may hold the pipes for ever; only the
-            // child's own lines matter, and PostgreSQL's children end with it.
+            // Read the last lines before the end is announced. A grandchild may hold the pipes open for ever; only
+            // PostgreSQL has grandchildren, and they end with it.
             let _ = (out.join(), err.join());
             told.send_replace(Some(status));
         });
         (Self { name, pid, at_end, log, status }, stdin)
     }
 
-    /// Its process id.
+    /// Process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What it has written so far.
+    /// Lines written so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lines()
     }
 
-    /// Sends a signal, unless it has ended. A frozen process is frozen when this returns.
+    /// Sends a signal, unless the process has ended. After `Stop` the process is frozen when this returns.
     pub fn signal(&self, signal: Signal) {
         if self.status.borrow().is_some() {
             return;
@@ -152,15 +152,15 @@ impl Process {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub async fn ended(&self) -> ExitStatus {
         let mut status = self.status.clone();
         let waiting = status.wait_for(Option::is_some);
-        let ended = within(&format!("the end of {}", self.name), waiting).await.expect("its thread tells");
+        let ended = within(&format!("the end of {}", self.name), waiting).await.expect("its thread sends the status");
         ended.expect("is some")
     }
 
-    /// Waits for a line of its log. `Err` when it ended without one: how it ended and all that it said.
+    /// Waits for a log line. `Err` holds exit status and log of a process that ended without that line.
     pub async fn line<T>(&self, what: &str, pick: impl FnMut(&str) -> Option<T>) -> Result<T, String> {
         let mut status = self.status.clone();
         let waiting = async {
@@ -170,13 +170,13 @@ impl Process {
                 found = self.log.wait_for(&mut pick) => return Ok(found),
                 _ = status.wait_for(Option::is_some) => {}
             }
-            // It ended; its last lines may hold it still.
+            // The process ended; the line may be among its last ones.
             self.log.lines().iter().find_map(|line| pick(line)).ok_or(())
         };
         match tokio::time::timeout(super::DEADLINE, waiting).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(())) => Err(format!("{} ended ({:?}) without {what}:\n{}", self.name, self.status(), self.tail())),
-            Err(_) => panic!("{} did not say {what} in time:\n{}", self.name, self.tail()),
+            Err(_) => panic!("{} did not log {what} in time:\n{}", self.name, self.tail()),
         }
     }
 
@@ -184,13 +184,13 @@ impl Process {
         *self.status.borrow()
     }
 
-    /// The last lines of its log.
+    /// The last lines of the log.
     fn tail(&self) -> String {
         let lines = self.log.lines();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// Whether it ended by itself with this exit code.
+    /// Waits for the end and returns the exit code; panics if a signal ended the process.
     pub async fn exit_code(&self) -> i32 {
         let status = self.ended().await;
         status.code().unwrap_or_else(|| panic!("{} was ended by signal {:?}", self.name, status.signal()))
@@ -221,19 +221,19 @@ fn follow(stream: impl Read + Send + 'static, log: Arc<Log>) -> thread::JoinHand
     })
 }
 
-/// The fields of `/proc/<pid>/stat` behind the command's name; the first is the state.
+/// Fields of `/proc/<pid>/stat` after the command's name; the first is the state.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
-/// `R`unning, `S`leeping, s`T`opped, `Z`ombie, …
+/// State of a process: `R`unning, `S`leeping, s`T`opped, `Z`ombie, …
 fn state(pid: u32) -> Option<char> {
     stat(pid)?.first()?.chars().next()
 }
 
-/// The processes whose parent is `pid`.
+/// Ids of the processes whose parent is `pid`.
 pub fn children(pid: u32) -> Vec<u32> {
     let parent = pid.to_string();
     let all = std::fs::read_dir("/proc").expect("/proc is mounted");
@@ -242,20 +242,20 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// CPU seconds (user and system) that a process has used, with its children, those that ended and those that live.
+/// CPU seconds (user and system) used by a process and its children, ended and living.
 pub fn cpu_seconds(pid: u32) -> f64 {
-    /// `USER_HZ`, which is 100 on every Linux that Rust runs on.
+    /// `USER_HZ`; it is 100 on every Linux that Rust supports.
     const TICKS_PER_SECOND: f64 = 100.0;
     let own = |pid, fields: std::ops::Range<usize>| -> f64 {
         let Some(stat) = stat(pid) else { return 0.0 };
         stat[fields].iter().filter_map(|ticks| ticks.parse::<f64>().ok()).sum()
     };
-    // utime, stime, cutime and cstime are fields 14 to 17; the state is field 3.
+    // utime, stime, cutime and cstime are fields 14 to 17 of the file; the state is field 3.
     let living: f64 = children(pid).into_iter().map(|child| own(child, 11..15)).sum();
     (own(pid, 11..15) + living) / TICKS_PER_SECOND
 }
 
-/// Resident bytes of a process, or 0 when it is gone.
+/// Resident bytes of a process; 0 if it is gone.
 pub fn resident_bytes(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -7,17 +7,18 @@ use tempfile::TempDir;
 
 use super::{Node, Process, Signal, free_port, guard};
 
-/// A Prometheus of the test's own; ended when dropped.
+/// A running Prometheus; dropping it ends the process.
 #[derive(Debug)]
 pub struct Prometheus {
     port: u16,
-    // Before the folder: it must have ended when that is removed.
+    // Declared before the folder: the process must end before its folder is removed.
     _process: Process,
     _folder: TempDir,
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these nodes twice a second, and itself, as one that serves other programs too.
+    /// Starts a Prometheus that scrapes these nodes and itself twice a second. Its own series stand for those of other
+    /// programs.
     pub async fn start(nodes: &[&Node]) -> Self {
         let folder = guard::folder("switchboard-prometheus-");
         let targets: Vec<_> = nodes.iter().map(|node| node.admin().replace("http://", "")).collect();
@@ -32,7 +33,7 @@ impl Prometheus {
                 {"job_name": "prometheus", "static_configs": [{"targets": [itself]}]},
             ],
         });
-        // JSON is YAML.
+        // Every JSON text is YAML.
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config.to_string()).expect("the folder takes files");
         let mut command = Command::new("prometheus");
@@ -41,17 +42,17 @@ impl Prometheus {
         command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
         let process = Process::spawn(format!("prometheus :{port}"), &mut command, Signal::Kill);
         let ready = |line: &str| line.contains("Server is ready to receive web requests").then_some(());
-        process.line("that it is ready", ready).await.expect("Prometheus starts");
+        process.line("its ready line", ready).await.expect("Prometheus starts");
         Self { port, _process: process, _folder: folder }
     }
 
-    /// Where it listens, and scrapes itself.
+    /// Address on which it listens and scrapes itself.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Asks its API, and returns `data`.
-    pub async fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
+    /// Calls the HTTP API and returns `data`.
+    pub async fn api_get(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
         let mut url = reqwest::Url::parse(&format!("http://{}/api/v1/{path}", self.address())).expect("a URL");
         url.query_pairs_mut().extend_pairs(parameters);
         let answer = reqwest::get(url).await.expect("Prometheus answers").text().await.expect("all of it");
@@ -60,9 +61,9 @@ impl Prometheus {
         answer["data"].clone()
     }
 
-    /// What a query gives now: each series with its value.
+    /// Evaluates a query now; returns each series with its value.
     pub async fn query(&self, query: &str) -> Vec<(Value, f64)> {
-        let data = self.ask("query", &[("query", query)]).await;
+        let data = self.api_get("query", &[("query", query)]).await;
         let value = |one: &Value| one["value"][1].as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN);
         let series = data["result"].as_array().cloned().unwrap_or_default();
         series.iter().map(|one| (one["metric"].clone(), value(one))).collect()

@@ -1,4 +1,4 @@
-//! A TCP proxy that can be broken: outages between a node and its servers, to the byte.
+//! A TCP proxy between a node and a server that can break the link.
 
 use std::{io, net::SocketAddr};
 
@@ -9,20 +9,20 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// What the proxy does with bytes. Bytes that are held go out, in order, once they may.
+/// State of a link. Held bytes are passed on in order once the state allows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// Everything passes.
+    /// Passes everything.
     Open,
-    /// Requests pass, answers are held: what was asked happens, and nobody learns of it.
+    /// Passes requests and holds answers: the server acts, and the client gets no answer.
     Mute,
-    /// Everything is held, as if the network had gone.
+    /// Holds everything, like a network that drops packets.
     Frozen,
-    /// Every connection is closed, what was held is lost; new ones are closed at once.
+    /// Closes every connection and discards held bytes; closes new connections at once.
     Cut,
 }
 
-/// A proxy in front of one server; gone when dropped.
+/// A proxy in front of one server; dropping it closes the port.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -31,7 +31,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a port of its own and passes everything on to `server` (`127.0.0.1:5432`).
+    /// Listens on a free port and forwards to `server` (`127.0.0.1:5432`).
     pub async fn to(server: impl Into<String>) -> Self {
         let server = server.into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -46,12 +46,12 @@ impl Proxy {
         Self { address, link, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
-    /// Where it listens.
+    /// Address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL with the proxy in place of the server that the URL names.
+    /// Returns `url` with the proxy's address in place of the server's.
     pub fn url(&self, url: &str) -> String {
         let (scheme, rest) = url.split_once("://").expect("a URL has a scheme");
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -59,7 +59,7 @@ impl Proxy {
         format!("{scheme}://{user}{}/{path}", self.address)
     }
 
-    /// Breaks or mends the link, for connections there are and connections to come.
+    /// Sets the state of the link, for current and future connections.
     pub fn set(&self, link: Link) {
         self.link.send_replace(link);
     }
@@ -75,11 +75,11 @@ async fn serve(client: TcpStream, server: String, state: watch::Receiver<Link>) 
     let (client, server) = (client.into_split(), server.into_split());
     let requests = pass(client.0, server.1, state.clone(), |link| matches!(link, Link::Open | Link::Mute));
     let answers = pass(server.0, client.1, state, |link| link == Link::Open);
-    // Either direction's end ends both, unlike a half-closed connection; none of ours half-closes.
+    // The end of either direction ends both; no client of the tests half-closes.
     tokio::select! { ended = requests => ended, ended = answers => ended }
 }
 
-/// Passes bytes on while `may` says so, until the stream ends or the link is cut.
+/// Passes bytes on while `may` allows it, until the stream ends or the link is cut.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! A WebSocket client that can break every rule: it writes the bytes it is told to.
+//! A WebSocket client that writes arbitrary bytes, for breaches of the protocol.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use super::within;
 
 /// Opcodes of RFC 6455.
 pub mod opcode {
-    /// A further fragment.
+    /// Continuation of a fragmented message.
     pub const CONTINUATION: u8 = 0x0;
     /// Text.
     pub const TEXT: u8 = 0x1;
@@ -25,14 +25,14 @@ pub mod opcode {
     pub const PONG: u8 = 0xA;
 }
 
-/// A frame as it was received.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Whether it ends its message.
+    /// True if the frame ends its message.
     pub fin: bool,
-    /// Its opcode.
+    /// Opcode.
     pub opcode: u8,
-    /// Its payload.
+    /// Payload.
     pub payload: Vec<u8>,
 }
 
@@ -52,14 +52,14 @@ pub struct RawClient {
 }
 
 impl RawClient {
-    /// Connects, and sends nothing yet.
+    /// Connects and sends nothing.
     pub async fn tcp(address: SocketAddr) -> Self {
         let socket = within("a connection", TcpStream::connect(address)).await.expect("the node accepts");
         socket.set_nodelay(true).expect("TCP_NODELAY can be set");
         Self { socket }
     }
 
-    /// Connects and upgrades; `path` with its query.
+    /// Connects and upgrades; `path` includes the query.
     pub async fn open(address: SocketAddr, path: &str) -> Self {
         let mut client = Self::tcp(address).await;
         client.write(Self::upgrade(address, path).as_bytes()).await;
@@ -68,7 +68,7 @@ impl RawClient {
         client
     }
 
-    /// The text of a well-formed upgrade request.
+    /// Text of a well-formed upgrade request.
     pub fn upgrade(address: SocketAddr, path: &str) -> String {
         format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -76,12 +76,12 @@ impl RawClient {
         )
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub async fn write(&mut self, bytes: &[u8]) {
         within("room to write", self.socket.write_all(bytes)).await.expect("the connection is open");
     }
 
-    /// Writes bytes; `false` when the other side has closed meanwhile.
+    /// Writes bytes; false if the other side has closed the connection.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
         within("room to write", self.socket.write_all(bytes)).await.is_ok()
     }
@@ -91,12 +91,12 @@ impl RawClient {
         self.write(&Self::encode(true, opcode, payload)).await;
     }
 
-    /// Writes a masked frame that may be a fragment.
+    /// Writes a masked frame; without `fin` it is a fragment.
     pub async fn fragment(&mut self, fin: bool, opcode: u8, payload: &[u8]) {
         self.write(&Self::encode(fin, opcode, payload)).await;
     }
 
-    /// A masked frame. Its masking key is zero, so the payload stays readable.
+    /// Encodes a masked frame. The masking key is zero, so that the payload stays readable.
     pub fn encode(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![u8::from(fin) << 7 | opcode];
         match payload.len() {
@@ -115,7 +115,7 @@ impl RawClient {
         frame
     }
 
-    /// Reads an HTTP response's head, with the empty line.
+    /// Reads the head of an HTTP response, including the empty line.
     pub async fn read_head(&mut self) -> String {
         let reading = async {
             let mut head = Vec::new();
@@ -130,7 +130,7 @@ impl RawClient {
         within("a response", reading).await
     }
 
-    /// The next frame; none when the connection ended.
+    /// Returns the next frame; `None` if the connection ended.
     pub async fn read_frame(&mut self) -> Option<Frame> {
         within("a frame", self.try_read_frame()).await.ok()
     }
@@ -149,7 +149,7 @@ impl RawClient {
         Ok(Frame { fin: first & 0x80 != 0, opcode: first & 0x0F, payload })
     }
 
-    /// Skips frames up to a close frame and returns its code and reason; 1006 when the connection just ended.
+    /// Skips frames up to a close frame and returns its code and reason; 1006 if the connection ended without one.
     pub async fn expect_close(&mut self) -> (u16, String) {
         while let Some(frame) = self.read_frame().await {
             if frame.opcode == opcode::CLOSE {
@@ -159,7 +159,7 @@ impl RawClient {
         (1006, String::new())
     }
 
-    /// Reads nothing more but keeps the connection: a reader that is infinitely slow.
+    /// Stops reading and keeps the connection open: a reader that is infinitely slow.
     pub fn into_inner(self) -> TcpStream {
         self.socket
     }

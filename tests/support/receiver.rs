@@ -1,4 +1,4 @@
-//! The other end of a webhook: keeps what is posted, and answers as the test says.
+//! The receiver of a webhook: records requests and answers as the test decides.
 
 use std::{
     convert::Infallible,
@@ -19,28 +19,28 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::within;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug)]
-pub struct Posted {
-    /// When it was there, to its last byte.
+pub struct ReceivedRequest {
+    /// Time at which the whole request had arrived.
     pub at: Instant,
-    /// `POST /hook`, say.
+    /// Method and path, for example `POST /hook`.
     pub line: String,
-    /// Its headers.
+    /// Headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// Body.
     pub body: Bytes,
-    /// Its body as JSON, or null when it is none.
+    /// Body as JSON; null if it isn't JSON.
     pub json: Value,
 }
 
-impl Posted {
-    /// A header's text; empty where there is none.
+impl ReceivedRequest {
+    /// Value of a header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Checks the signature as a receiver would: the HMAC-SHA256 of time and body, and the time of now.
+    /// Checks the signature as a receiver does: the HMAC-SHA256 over time and body, and that the time is close to now.
     pub fn assert_signed_with(&self, secret: &str) {
         let signature = self.header("x-switchboard-signature");
         let parts = signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1="));
@@ -51,7 +51,7 @@ impl Posted {
     }
 }
 
-/// The signature that a request of this time and body has.
+/// Computes the signature for this time and body.
 pub fn sign(secret: &str, time: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(time.as_bytes());
@@ -64,12 +64,12 @@ pub fn sign(secret: &str, time: &str, body: &[u8]) -> String {
     signature
 }
 
-/// What is answered.
+/// Response to a request.
 #[derive(Debug)]
-pub struct Reaction(Response<Full<Bytes>>);
+pub struct HookResponse(Response<Full<Bytes>>);
 
-impl Reaction {
-    /// A status and nothing else.
+impl HookResponse {
+    /// A status without a body.
     pub fn status(status: u16) -> Self {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -81,12 +81,12 @@ impl Reaction {
         Self(Response::new(Full::new(body.into())))
     }
 
-    /// 200 with `{"content": …}`, as personas say it.
+    /// 200 with `{"content": …}`, the answer of a persona.
     pub fn content(content: &str) -> Self {
         Self::body(serde_json::json!({ "content": content }).to_string())
     }
 
-    /// With a header.
+    /// Adds a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.0.headers_mut().insert(name, value.parse().unwrap());
@@ -94,21 +94,21 @@ impl Reaction {
     }
 }
 
-/// A server for webhooks; gone when dropped.
+/// A server for webhooks; dropping it closes the port.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
-    posted: Arc<Mutex<Vec<Arc<Posted>>>>,
+    posted: Arc<Mutex<Vec<Arc<ReceivedRequest>>>>,
     count: watch::Receiver<usize>,
     _accepting: AbortOnDropHandle<()>,
 }
 
 impl Receiver {
-    /// Listens on a port of its own. `react` is given each request and how many came before it.
+    /// Listens on a free port. `react` gets each request and the number of requests before it.
     pub async fn start<F, Fut>(react: F) -> Self
     where
-        F: Fn(usize, Arc<Posted>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Reaction> + Send + 'static,
+        F: Fn(usize, Arc<ReceivedRequest>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HookResponse> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
@@ -138,29 +138,29 @@ impl Receiver {
         Self { address, posted, count, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
-    /// Where it is asked.
+    /// URL of the webhook.
     pub fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
-    /// The request that came after `before` others, now or later.
-    pub async fn posted(&self, before: usize) -> Arc<Posted> {
+    /// Returns the request that has `before` requests before it; waits for it.
+    pub async fn request(&self, before: usize) -> Arc<ReceivedRequest> {
         let mut count = self.count.clone();
         let waiting = count.wait_for(|count| *count > before);
         within(&format!("request {before}"), waiting).await.expect("the server lives");
         self.posted.lock().unwrap()[before].clone()
     }
 
-    /// How many requests have come.
+    /// Number of requests so far.
     pub fn count(&self) -> usize {
         *self.count.borrow()
     }
 }
 
-async fn read(request: hyper::Request<Incoming>) -> Posted {
+async fn read(request: hyper::Request<Incoming>) -> ReceivedRequest {
     let line = format!("{} {}", request.method(), request.uri());
     let (head, body) = request.into_parts();
     let body = body.collect().await.expect("the request comes whole").to_bytes();
     let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Posted { at: Instant::now(), line, headers: head.headers, body, json }
+    ReceivedRequest { at: Instant::now(), line, headers: head.headers, body, json }
 }

@@ -7,28 +7,28 @@ use tempfile::TempDir;
 
 use super::{Process, Signal, free_port, guard, within};
 
-/// A Redis of the test's own; ended when dropped.
+/// A running Redis; dropping it ends the process.
 #[derive(Debug)]
 pub struct RedisServer {
     port: u16,
     args: Vec<String>,
-    // Before the folder: it must have ended when that is removed.
+    // Declared before the folder: the process must end before its folder is removed.
     process: Option<Process>,
     folder: TempDir,
 }
 
 impl RedisServer {
-    /// Starts one.
+    /// Starts a Redis with the default arguments.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// Starts one with more arguments, like `["--maxmemory", "2mb"]`.
+    /// Starts a Redis with more arguments, for example `["--maxmemory", "2mb"]`.
     pub async fn with(args: &[&str]) -> Self {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let mut server = Self { port: 0, args, folder: guard::folder("switchboard-redis-"), process: None };
         let mut failure = String::new();
-        // Another process may take the port between the choice and the start.
+        // Another process may take the port between its choice and the start.
         for _ in 0..3 {
             server.port = free_port();
             match server.launch().await {
@@ -44,7 +44,7 @@ impl RedisServer {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--loglevel", "notice", "--dir"]).arg(self.folder.path()).args(&self.args);
         let process = Process::spawn(format!("redis-server :{}", self.port), &mut command, Signal::Kill);
-        process.line("that it is ready", |line| line.contains("Ready to accept connections").then_some(())).await?;
+        process.line("its ready line", |line| line.contains("Ready to accept connections").then_some(())).await?;
         self.process = Some(process);
         Ok(())
     }
@@ -53,29 +53,29 @@ impl RedisServer {
         self.process.as_ref().expect("Redis was killed and not started again")
     }
 
-    /// Its URL.
+    /// URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Its port.
+    /// Port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process.
+    /// Process id.
     pub fn pid(&self) -> u32 {
         self.process().pid()
     }
 
-    /// Ends it without a word; what it held is lost.
+    /// Kills it; its data is lost.
     pub async fn kill(&mut self) {
         let process = self.process.take().expect("Redis runs");
         process.signal(Signal::Kill);
         process.ended().await;
     }
 
-    /// Starts it again on the same port, empty. Kills it first if it runs.
+    /// Starts it again, empty, on the same port. Kills it first if it runs.
     pub async fn restart(&mut self) {
         if self.process.is_some() {
             self.kill().await;
@@ -88,18 +88,18 @@ impl RedisServer {
         self.process().signal(Signal::Stop);
     }
 
-    /// Lets it go on.
+    /// Continues the frozen process.
     pub fn resume(&self) {
         self.process().signal(Signal::Continue);
     }
 
-    /// A connection to it, for looking at keys.
+    /// Connects to it, to look at keys.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL is well formed");
         within("a connection to Redis", client.get_multiplexed_async_connection()).await.expect("Redis accepts")
     }
 
-    /// Runs one command over a connection of its own, like `["CLIENT", "KILL", "TYPE", "pubsub"]`.
+    /// Runs one command over its own connection, for example `["CLIENT", "KILL", "TYPE", "pubsub"]`.
     pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::Cmd::new();
         for word in words {

@@ -1,19 +1,19 @@
-//! Tokens as an application would mint them.
+//! Tokens as an application mints them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// The secret that every test node checks tokens with.
+/// Secret with which every test node verifies tokens.
 pub const SECRET: &str = "only-for-tests-and-long-enough-for-HS256";
 
-/// A token for `user`, good for an hour. The display name is the id with a capital: `alice` is Alice.
+/// Mints a token for `user` that is valid for an hour. The display name is the id with a capital: `alice` is Alice.
 pub fn token(user: &str) -> String {
     token_with(user, json!({}))
 }
 
-/// A token for `user` with more claims, or other ones: `json!({"role": "admin", "exp": 0})`.
+/// Mints a token for `user` with added or replaced claims: `json!({"role": "admin", "exp": 0})`.
 pub fn token_with(user: &str, claims: Value) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     let mut name = user.to_owned();
@@ -23,7 +23,7 @@ pub fn token_with(user: &str, claims: Value) -> String {
     for (claim, value) in claims.as_object().expect("claims are an object") {
         all[claim] = value.clone();
     }
-    // Fails when there is one already: the one there is does as well.
+    // Fails if a provider is installed already, which is as good.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     jsonwebtoken::encode(&Header::default(), &all, &EncodingKey::from_secret(SECRET.as_bytes())).expect("claims encode")
 }

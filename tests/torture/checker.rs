@@ -1,6 +1,6 @@
-//! What must hold, whatever happened: one function for each rule, from the evidence to what is wrong with it.
+//! The rules: one function for each, from the evidence to its violations.
 //!
-//! They ask nothing and change nothing; `checker_tests` shows each rule kept and broken.
+//! The functions only read; `checker_tests` shows each rule kept and broken.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +12,7 @@ use crate::{
     history::{Delivered, Name, Record, Session, What},
 };
 
-/// Everything that is wrong.
+/// Returns all violations of all rules.
 pub fn check(evidence: &Evidence) -> Vec<Violation> {
     let rules = [
         acked_is_stored,
@@ -34,7 +34,7 @@ fn violation(rule: Rule, what: String, lines: impl IntoIterator<Item = usize>) -
     Violation { rule, what, lines: lines.into_iter().collect() }
 }
 
-/// An ack names the place where the store has the entry.
+/// An ack names the log and seq under which the store has the entry.
 fn acked_is_stored(evidence: &Evidence) -> Vec<Violation> {
     let mut found = Vec::new();
     for (line, record) in evidence.history.iter().enumerate() {
@@ -48,7 +48,7 @@ fn acked_is_stored(evidence: &Evidence) -> Vec<Violation> {
     found
 }
 
-/// What became of an operation over all its tries.
+/// Outcome of an operation over all its tries.
 #[derive(Debug, Default)]
 struct Operation {
     invoked: Vec<usize>,
@@ -59,7 +59,7 @@ struct Operation {
 }
 
 impl Operation {
-    /// Whether the client was told of each try that it was not stored.
+    /// True if the client got a refusal, i.e. "not stored", for every try.
     fn refused(&self) -> bool {
         !self.acked && self.failed.len() == self.invoked.len()
     }
@@ -83,7 +83,7 @@ fn operations(evidence: &Evidence) -> BTreeMap<&Name, Operation> {
     operations
 }
 
-/// What was refused is neither in the store nor was it delivered.
+/// A refused operation is neither in the store nor delivered.
 fn refused_never_was(evidence: &Evidence) -> Vec<Violation> {
     let operations = operations(evidence);
     let mut found = Vec::new();
@@ -97,7 +97,7 @@ fn refused_never_was(evidence: &Evidence) -> Vec<Violation> {
     }
     for (line, record) in evidence.history.iter().enumerate() {
         let What::Deliver { conversation, entry: Delivered { seq, id: Some(id), .. } } = &record.what else { continue };
-        // Not yet, or never, tried again after the last refusal.
+        // Count only tries and refusals before this delivery: a later try may be accepted.
         let refused = |operation: &&Operation| {
             let tries = operation.invoked.iter().filter(|at| **at < line).count();
             tries == operation.failed.iter().filter(|at| **at < line).count() || operation.refused()
@@ -116,13 +116,13 @@ fn seqs_have_no_gap(evidence: &Evidence) -> Vec<Violation> {
     let broken = evidence.store.iter().filter(|(_, log)| !gapless(log));
     let violation = |(conversation, log): (&Name, &Log)| {
         let lacking: Vec<_> = (1..=log.head).filter(|seq| !log.rows.contains_key(seq)).take(5).collect();
-        let what = format!("{conversation} reaches to {}, has {} entries, lacks {lacking:?}", log.head, log.rows.len());
+        let what = format!("{conversation} has head {}, {} entries, and lacks {lacking:?}", log.head, log.rows.len());
         violation(Rule::SeqsHaveNoGap, what, [])
     };
     broken.map(violation).collect()
 }
 
-/// The store has an operation once, and none that nobody asked for.
+/// The store has an operation once, and only operations that a client sent.
 fn stored_once(evidence: &Evidence) -> Vec<Violation> {
     let operations = operations(evidence);
     let mut places = HashMap::<&Name, (&Name, i64)>::new();
@@ -130,7 +130,7 @@ fn stored_once(evidence: &Evidence) -> Vec<Violation> {
     for (conversation, log) in &evidence.store {
         for (seq, row) in &log.rows {
             let Some(operation) = operations.get(&row.id) else {
-                let what = format!("nobody asked for {} of {}, {conversation} {seq}", row.id, row.sender);
+                let what = format!("no client sent {} of {}, stored as {conversation} {seq}", row.id, row.sender);
                 found.push(violation(Rule::StoredOnce, what, []));
                 continue;
             };
@@ -143,55 +143,61 @@ fn stored_once(evidence: &Evidence) -> Vec<Violation> {
     found
 }
 
-/// What a session sent, by id, and which of it an earlier try had stored: it gets an ack for the former and no copy.
-type Own<'a> = HashMap<(Session, &'a Name), bool>;
+/// Operations that a session sent, by id. True if an earlier try had stored it; otherwise the session gets only an ack
+/// and no copy.
+type SentOperations<'a> = HashMap<(Session, &'a Name), bool>;
 
-fn own(history: &[Record]) -> Own<'_> {
-    let mut own = Own::new();
+fn sent_operations(history: &[Record]) -> SentOperations<'_> {
+    let mut sent_operations = SentOperations::new();
     for record in history {
         let Some(session) = record.session else { continue };
         match &record.what {
-            What::Invoke { id, .. } => drop(own.insert((session, id), false)),
-            What::Ok { id, duplicate, .. } => drop(own.insert((session, id), *duplicate)),
+            What::Invoke { id, .. } => drop(sent_operations.insert((session, id), false)),
+            What::Ok { id, duplicate, .. } => drop(sent_operations.insert((session, id), *duplicate)),
             _ => {}
         }
     }
-    own
+    sent_operations
 }
 
-/// Whether a session may do without an entry: it was the one that sent it.
-fn spared(evidence: &Evidence, own: &Own<'_>, session: Session, conversation: &Name, seq: i64) -> bool {
+/// True if a session needs no copy of an entry because that session sent it.
+fn may_lack(
+    evidence: &Evidence,
+    sent_operations: &SentOperations<'_>,
+    session: Session,
+    conversation: &Name,
+    seq: i64,
+) -> bool {
     let row = evidence.store.get(conversation).and_then(|log| log.rows.get(&seq));
-    row.is_some_and(|row| own.get(&(session, &row.id)) == Some(&false))
+    row.is_some_and(|row| sent_operations.get(&(session, &row.id)) == Some(&false))
 }
 
-/// To each connection a log's entries go strictly +1 from where it resumed, but for its own; it gets what the store has;
-/// and a connection that is still there at the end has got all of it.
+/// A connection gets a log's entries strictly +1 from the seq where it resumed, except its own. They equal the store's
+/// entries, and a connection that is open at the end has all of them.
 fn delivered_by_one(evidence: &Evidence) -> Vec<Violation> {
-    let own = own(&evidence.history);
+    let sent_operations = sent_operations(&evidence.history);
     let mut last = BTreeMap::<(Session, &Name), (i64, usize)>::new();
     let mut found = Vec::new();
     let skipped = |session, conversation: &Name, from: i64, to: i64| -> Vec<i64> {
-        (from + 1..to).filter(|seq| !spared(evidence, &own, session, conversation, *seq)).collect()
+        (from + 1..to).filter(|seq| !may_lack(evidence, &sent_operations, session, conversation, *seq)).collect()
     };
     for (line, record) in evidence.history.iter().enumerate() {
         let Some(session) = record.session else { continue };
         match &record.what {
             What::Resume { conversation, since, from, resync } => {
                 if !resync && since.is_some_and(|since| since != *from) {
-                    let what =
-                        format!("{conversation}: asked for what follows {since:?}, was given what follows {from}");
+                    let what = format!("{conversation}: asked for entries after {since:?}, got those after {from}");
                     found.push(violation(Rule::DeliveredByOne, what, [line]));
                 }
                 if *resync && since.is_some_and(|since| can_resume(evidence, conversation, since)) {
-                    let what = format!("{conversation}: told to read anew, which nothing calls for after {since:?}");
+                    let what = format!("{conversation}: got a resync although it could resume after {since:?}");
                     found.push(violation(Rule::DeliveredByOne, what, [line]));
                 }
                 last.insert((session, conversation), (*from, line));
             }
             What::Deliver { conversation, entry } => {
                 let Some((before, line_before)) = last.insert((session, conversation), (entry.seq, line)) else {
-                    let what = format!("{conversation} {}: not listened to", entry.seq);
+                    let what = format!("{conversation} {}: delivered to a session that does not listen", entry.seq);
                     found.push(violation(Rule::DeliveredByOne, what, [line]));
                     continue;
                 };
@@ -217,9 +223,9 @@ fn delivered_by_one(evidence: &Evidence) -> Vec<Violation> {
     found
 }
 
-/// Whether the store has what follows `since`, and it is not more than a resume brings.
+/// True if the store has the entries after `since` and a resume may bring that many.
 fn can_resume(evidence: &Evidence, conversation: &Name, since: i64) -> bool {
-    /// The program's default of RESUME_MAX.
+    /// Default of RESUME_MAX.
     const RESUME_MAX: i64 = 10_000;
     let head = evidence.store.get(conversation).map_or(0, |log| log.head);
     (0..=RESUME_MAX).contains(&(head - since))
@@ -234,7 +240,7 @@ fn differs(evidence: &Evidence, conversation: &Name, entry: &Delivered, line: us
     (!row.is_some_and(same)).then(|| violation(Rule::DeliveredByOne, what(), [line]))
 }
 
-/// The time over which a session listened to a conversation, and when it got what.
+/// Time during which a session listened to a conversation, and the arrival time of each entry.
 #[derive(Debug)]
 struct Listening {
     from: i64,
@@ -243,8 +249,8 @@ struct Listening {
     got: HashMap<i64, Duration>,
 }
 
-/// How long after its ack (a line of the history) a session that listened had to wait for an entry; at least, where it
-/// ended, or stopped reading, without it.
+/// Time that a listening session waited for an entry after its ack (`ack` is a line of the history). It is a lower
+/// bound if the session ended or stopped reading without the entry.
 #[derive(Debug)]
 struct Wait<'a> {
     ack: usize,
@@ -255,7 +261,7 @@ struct Wait<'a> {
 }
 
 fn waits(evidence: &Evidence) -> Vec<Wait<'_>> {
-    let (own, mut listening, mut acks) = (own(&evidence.history), BTreeMap::new(), Vec::new());
+    let (sent_operations, mut listening, mut acks) = (sent_operations(&evidence.history), BTreeMap::new(), Vec::new());
     for (line, record) in evidence.history.iter().enumerate() {
         let (Some(session), at) = (record.session, record.at) else { continue };
         match &record.what {
@@ -282,7 +288,7 @@ fn waits(evidence: &Evidence) -> Vec<Wait<'_>> {
     for (ack, at, conversation, seq) in acks {
         for ((session, _), one) in listening.iter().filter(|((_, of), _)| *of == conversation) {
             let until = one.got.get(&seq).copied().unwrap_or(end).min(one.ended.unwrap_or(end));
-            if one.begun < at && one.from < seq && !spared(evidence, &own, *session, conversation, seq) {
+            if one.begun < at && one.from < seq && !may_lack(evidence, &sent_operations, *session, conversation, seq) {
                 let lasted = until.saturating_sub(at);
                 waits.push(Wait { ack, session: *session, conversation, seq, lasted });
             }
@@ -291,12 +297,12 @@ fn waits(evidence: &Evidence) -> Vec<Wait<'_>> {
     waits
 }
 
-/// The longest that anybody who listened had to wait for an entry.
+/// The longest time that a listening session waited for an entry.
 pub fn longest_wait(evidence: &Evidence) -> Duration {
     waits(evidence).iter().map(|wait| wait.lasted).max().unwrap_or_default()
 }
 
-/// Everybody who listens gets an entry soon after its ack.
+/// Every listening session gets an entry soon after its ack.
 fn delivered_in_time(evidence: &Evidence) -> Vec<Violation> {
     let waits = waits(evidence).into_iter().filter(|wait| wait.lasted > evidence.delivered_within);
     let violation = |Wait { ack, session, conversation, seq, lasted }: Wait<'_>| {
@@ -306,7 +312,7 @@ fn delivered_in_time(evidence: &Evidence) -> Vec<Violation> {
     waits.map(violation).collect()
 }
 
-/// On one connection and in one conversation, acks come in the order of the sends, and so do the seqs.
+/// On one connection and in one conversation, acks and seqs follow the order of the sends.
 fn acks_in_order(evidence: &Evidence) -> Vec<Violation> {
     let mut invoked = HashMap::new();
     let mut last = HashMap::<_, (usize, i64, usize)>::new();
@@ -331,35 +337,35 @@ fn acks_in_order(evidence: &Evidence) -> Vec<Violation> {
     found
 }
 
-/// Every operation came to an end: acked, or refused and given up.
+/// Every operation has an outcome: acked, or refused and given up.
 fn settled(evidence: &Evidence) -> Vec<Violation> {
     let operations = operations(evidence);
     let open = operations.into_iter().filter(|(_, operation)| !operation.acked && !operation.given_up);
     open.map(|(id, operation)| violation(Rule::Settled, format!("{id} has no outcome"), operation.invoked)).collect()
 }
 
-/// Online is who has a socket.
+/// The users shown online are those with a socket.
 fn presence_is_true(evidence: &Evidence) -> Vec<Violation> {
-    let wrong = evidence.presence.iter().filter(|presence| presence.said != presence.live);
-    let violation = |Presence { place, said, live }: &Presence| {
-        let ghosts: Vec<_> = said.difference(live).collect();
-        let missing: Vec<_> = live.difference(said).collect();
+    let wrong = evidence.presence.iter().filter(|presence| presence.reported != presence.live);
+    let violation = |Presence { place, reported, live }: &Presence| {
+        let ghosts: Vec<_> = reported.difference(live).collect();
+        let missing: Vec<_> = live.difference(reported).collect();
         violation(Rule::PresenceIsTrue, format!("{place}: ghosts {ghosts:?}, missing {missing:?}"), [])
     };
     wrong.map(violation).collect()
 }
 
-/// What was taken up was given back.
+/// Every resource that the run used is free again.
 fn nothing_leaks(evidence: &Evidence) -> Vec<Violation> {
     let grown = evidence.figures.iter().filter(|figure| !figure.is_well());
     let violation = |Figure { name, before, after, slack }: &Figure| {
-        let what = format!("{name}: {after} after, {before} before, {slack} more would do");
+        let what = format!("{name}: {after} after, {before} before; at most {slack} more are allowed");
         violation(Rule::NothingLeaks, what, [])
     };
     grown.map(violation).collect()
 }
 
-/// What a fault ended is there again, and what was asked to leave did so in good order.
+/// A server or node that a fault ended works again, and a node that got SIGTERM exited with 0.
 fn everything_comes_back(evidence: &Evidence) -> Vec<Violation> {
     evidence.lost.iter().map(|what| violation(Rule::EverythingComesBack, what.clone(), [])).collect()
 }

@@ -1,4 +1,4 @@
-//! Each rule of the checker on a tiny history that keeps it, and on one that breaks it.
+//! Each rule of the checker, on a tiny history that keeps it and on one that breaks it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,8 @@ use crate::{
     history::{Delivered, Kind, Name, Record, Session, What},
 };
 
-/// Alice and Bob listen to `team` from its beginning, on one connection each; each line is a second after the last.
+/// Alice and Bob listen to `team` from its beginning, on one connection each; every line comes a second after the one
+/// before.
 struct Case(Evidence);
 
 const ALICE: usize = 0;
@@ -25,54 +26,54 @@ impl Case {
         case
     }
 
-    /// Alice's message `id` is sent and acked, and Bob gets it.
-    fn said(seq: i64, id: &str) -> Self {
+    /// A case in which Alice's message `id` is sent and acked, and Bob gets it.
+    fn with_message(seq: i64, id: &str) -> Self {
         let mut case = Self::new();
         case.invoke(id).stored(seq, id).ok(seq, id).deliver(BOB, seq, id);
         case
     }
 
-    fn note_on(&mut self, client: usize, number: u32, what: What) -> &mut Self {
+    fn record_on(&mut self, client: usize, number: u32, what: What) -> &mut Self {
         let at = Duration::from_secs(self.0.history.len() as u64);
         self.0.history.push(Record { at, session: Some(Session { client, number }), what });
         self
     }
 
-    fn note(&mut self, client: usize, what: What) -> &mut Self {
-        self.note_on(client, 1, what)
+    fn record(&mut self, client: usize, what: What) -> &mut Self {
+        self.record_on(client, 1, what)
     }
 
     fn resume(&mut self, client: usize, number: u32, since: Option<i64>, from: i64, resync: bool) -> &mut Self {
-        self.note_on(client, number, What::Resume { conversation: "team".into(), since, from, resync })
+        self.record_on(client, number, What::Resume { conversation: "team".into(), since, from, resync })
     }
 
     fn invoke(&mut self, id: &str) -> &mut Self {
-        self.note(ALICE, What::Invoke { conversation: "team".into(), id: id.into(), kind: Kind::Message })
+        self.record(ALICE, What::Invoke { conversation: "team".into(), id: id.into(), kind: Kind::Message })
     }
 
     fn ok(&mut self, seq: i64, id: &str) -> &mut Self {
-        self.note(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: false })
+        self.record(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: false })
     }
 
     fn duplicate(&mut self, seq: i64, id: &str) -> &mut Self {
-        self.note(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: true })
+        self.record(ALICE, What::Ok { conversation: "team".into(), id: id.into(), seq, duplicate: true })
     }
 
     fn fail(&mut self, id: &str, last: bool) -> &mut Self {
-        self.note(ALICE, What::Fail { id: id.into(), code: "unavailable".into(), last })
+        self.record(ALICE, What::Fail { id: id.into(), code: "unavailable".into(), last })
     }
 
     fn unknown(&mut self, id: &str) -> &mut Self {
-        self.note(ALICE, What::Unknown { id: id.into() })
+        self.record(ALICE, What::Unknown { id: id.into() })
     }
 
     fn close(&mut self, client: usize) -> &mut Self {
-        self.note(client, What::Close { why: "gone".into() })
+        self.record(client, What::Close { why: "gone".into() })
     }
 
     fn deliver(&mut self, client: usize, seq: i64, id: &str) -> &mut Self {
         let entry = Delivered { seq, kind: Kind::Message, sender: "alice".into(), id: Some(id.into()) };
-        self.note(client, What::Deliver { conversation: "team".into(), entry })
+        self.record(client, What::Deliver { conversation: "team".into(), entry })
     }
 
     fn stored(&mut self, seq: i64, id: &str) -> &mut Self {
@@ -98,10 +99,10 @@ impl Case {
 
 #[test]
 fn acked_means_stored() {
-    Case::said(1, "a1").is_well();
+    Case::with_message(1, "a1").is_well();
     let mut lost = Case::new();
     lost.invoke("a1").ok(1, "a1").breaks(&[Rule::AckedIsStored]);
-    let mut elsewhere = Case::said(1, "a1");
+    let mut elsewhere = Case::with_message(1, "a1");
     elsewhere.invoke("a2").ok(1, "a2").breaks(&[Rule::AckedIsStored, Rule::AcksInOrder]);
 }
 
@@ -123,25 +124,25 @@ fn refused_means_never() {
 
 #[test]
 fn seqs_are_contiguous() {
-    let mut gap = Case::said(1, "a1");
+    let mut gap = Case::with_message(1, "a1");
     gap.close(ALICE).close(BOB).invoke("a3").stored(3, "a3").ok(3, "a3").breaks(&[Rule::SeqsHaveNoGap]);
-    let mut headless = Case::said(1, "a1");
+    let mut headless = Case::with_message(1, "a1");
     headless.0.store.get_mut("team").unwrap().head = 0;
     headless.breaks(&[Rule::SeqsHaveNoGap]);
 }
 
 #[test]
-fn what_was_said_once_is_stored_once() {
-    let mut twice = Case::said(1, "a1");
+fn an_operation_is_stored_once() {
+    let mut twice = Case::with_message(1, "a1");
     twice.stored(2, "a1").deliver(BOB, 2, "a1").breaks(&[Rule::StoredOnce]);
-    let mut invented = Case::said(1, "a1");
+    let mut invented = Case::with_message(1, "a1");
     invented.stored(2, "a2").deliver(BOB, 2, "a2").deliver(ALICE, 2, "a2").breaks(&[Rule::StoredOnce]);
 }
 
 #[test]
-fn deliveries_go_by_one() {
+fn deliveries_are_strictly_plus_one() {
     let two = || {
-        let mut case = Case::said(1, "a1");
+        let mut case = Case::with_message(1, "a1");
         case.invoke("a2").stored(2, "a2").ok(2, "a2");
         case
     };
@@ -154,24 +155,24 @@ fn deliveries_go_by_one() {
 }
 
 #[test]
-fn a_resume_goes_on_where_it_was_asked_to() {
-    let mut resumed = Case::said(1, "a1");
+fn a_resume_continues_after_the_seq_that_was_asked_for() {
+    let mut resumed = Case::with_message(1, "a1");
     resumed.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(1), 1, false);
     resumed.breaks(&[Rule::DeliveredByOne]);
     let resynced = |since| {
-        let mut case = Case::said(1, "a1");
+        let mut case = Case::with_message(1, "a1");
         case.close(BOB).invoke("a2").stored(2, "a2").ok(2, "a2").resume(BOB, 2, Some(since), 2, true);
         case
     };
     resynced(7).is_well();
     resynced(1).breaks(&[Rule::DeliveredByOne]);
-    let mut elsewhere = Case::said(1, "a1");
+    let mut elsewhere = Case::with_message(1, "a1");
     elsewhere.close(BOB).resume(BOB, 2, Some(0), 1, false).breaks(&[Rule::DeliveredByOne]);
 }
 
 #[test]
-fn only_the_connection_that_sent_goes_without_a_copy() {
-    let mut moved = Case::said(1, "a1");
+fn only_the_sending_connection_gets_no_copy() {
+    let mut moved = Case::with_message(1, "a1");
     moved.close(ALICE).resume(ALICE, 2, Some(0), 0, false).breaks(&[Rule::DeliveredByOne]);
     let mut retried = Case::new();
     retried.invoke("a1").unknown("a1").invoke("a1").stored(1, "a1").duplicate(1, "a1").deliver(BOB, 1, "a1");
@@ -229,11 +230,11 @@ fn every_operation_ends() {
 }
 
 #[test]
-fn presence_is_who_has_a_socket() {
-    let says = |said: &[&str], live: &[&str]| {
+fn online_users_are_those_with_a_socket() {
+    let says = |reported: &[&str], live: &[&str]| {
         let set = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect();
-        let mut case = Case::said(1, "a1");
-        case.0.presence.push(Presence { place: "node 0".into(), said: set(said), live: set(live) });
+        let mut case = Case::with_message(1, "a1");
+        case.0.presence.push(Presence { place: "node 0".into(), reported: set(reported), live: set(live) });
         case
     };
     says(&["alice", "bob"], &["alice", "bob"]).is_well();
@@ -242,9 +243,9 @@ fn presence_is_who_has_a_socket() {
 }
 
 #[test]
-fn figures_come_back() {
+fn figures_return_to_their_former_values() {
     let grows = |after| {
-        let mut case = Case::said(1, "a1");
+        let mut case = Case::with_message(1, "a1");
         case.0.figures.push(Figure { name: "keys".into(), before: 10, after, slack: 2 });
         case
     };
@@ -253,8 +254,8 @@ fn figures_come_back() {
 }
 
 #[test]
-fn what_was_ended_comes_back() {
-    let mut case = Case::said(1, "a1");
+fn nodes_and_servers_recover() {
+    let mut case = Case::with_message(1, "a1");
     case.0.lost.push("node 1 was asked to end, and did so with 1".into());
     case.breaks(&[Rule::EverythingComesBack]);
 }

@@ -1,4 +1,4 @@
-//! A client: sends, resumes, moves between nodes, and writes down what it sees.
+//! A client that sends, resumes, moves between nodes, and records what it sees.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,28 +15,28 @@ use tokio::{
 };
 
 use crate::{
-    desk::{Conversation, Desk},
     history::{Delivered, Kind, Name, Recorder, Session, What},
+    operations::{Conversation, Operations},
     socket::Socket,
 };
 
-/// Operations under way at a time.
+/// Maximum number of operations under way.
 const UNDER_WAY: usize = 4;
-/// Between two sends, in milliseconds.
+/// Interval between two sends, in milliseconds.
 const PACE: std::ops::Range<u64> = 50..700;
 
-/// What all clients are doing.
+/// Phase of all clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// They say new things.
+    /// They send new operations.
     Busy,
-    /// They only bring to an end what is under way.
+    /// They only finish operations under way.
     Quiet,
     /// They leave.
     Leaving,
 }
 
-/// What some of the clients are made to do.
+/// An order that one in three clients carries out.
 #[derive(Debug, Clone, Copy)]
 pub enum Order {
     Cut,
@@ -44,7 +44,7 @@ pub enum Order {
     Stall(Duration),
 }
 
-/// How clients are told.
+/// Channels that carry phases and orders to the clients.
 #[derive(Debug, Clone)]
 pub struct Orders {
     pub phase: watch::Sender<Phase>,
@@ -61,17 +61,17 @@ impl Orders {
     }
 }
 
-/// What can be seen of a client from outside.
+/// State of a client, visible to the run.
 #[derive(Debug, Default, Clone)]
-pub struct Standing {
-    /// Whether it has a connection that listens to everything.
+pub struct ClientStatus {
+    /// True if its connection listens to all of its conversations.
     pub live: bool,
     pub unsettled: usize,
-    /// Up to where it has each conversation.
+    /// Seq up to which it has each conversation.
     pub has: BTreeMap<Name, i64>,
 }
 
-/// How far a client has a conversation: all up to `has`, and beyond it some of its own.
+/// Progress in a conversation: the client has all entries up to `has`, and some of its own beyond.
 #[derive(Debug, Default)]
 struct Progress {
     has: i64,
@@ -93,20 +93,20 @@ impl Progress {
     }
 }
 
-/// Why a session is over.
+/// Reason for the end of a session.
 enum End {
     Lost(String),
-    /// The client goes without a word, or never says that it has gone.
+    /// The client ends the connection without a close frame, or keeps it open and falls silent.
     Cut,
-    /// The next connection is opened before this one is closed.
+    /// The client opens the next connection before it closes this one.
     Moved,
     Left,
 }
 
-/// A client.
+/// A chat client.
 pub struct Client {
     user: Name,
-    dice: StdRng,
+    rng: StdRng,
     recorder: Recorder,
     phase: watch::Receiver<Phase>,
     orders: broadcast::Receiver<Order>,
@@ -115,16 +115,16 @@ pub struct Client {
     session: Session,
     conversations: Vec<Conversation>,
     progress: BTreeMap<Name, Progress>,
-    /// What this session does not listen to yet.
+    /// Conversations that this session does not listen to yet.
     awaited: BTreeSet<Name>,
-    desk: Desk,
-    /// How long a silent node is waited for.
+    operations: Operations,
+    /// Maximum silence of a node before the client gives the connection up.
     patience: Duration,
-    standing: Arc<Mutex<Standing>>,
+    status: Arc<Mutex<ClientStatus>>,
 }
 
 impl Client {
-    /// The client `number` of a user, on no node yet.
+    /// Makes client `number` of a user; it has no connection yet.
     pub fn new(
         (number, user): (usize, Name),
         conversations: Vec<Conversation>,
@@ -133,7 +133,7 @@ impl Client {
         recorder: Recorder,
         orders: &Orders,
     ) -> Self {
-        let mut dice = StdRng::seed_from_u64(seed.wrapping_add(number as u64 + 1));
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_add(number as u64 + 1));
         Self {
             recorder,
             phase: orders.phase.subscribe(),
@@ -144,39 +144,39 @@ impl Client {
             conversations,
             progress: BTreeMap::new(),
             awaited: BTreeSet::new(),
-            desk: Desk::new(user.clone(), number),
-            patience: Duration::from_millis(dice.random_range(2_500..9_000)),
-            standing: Arc::default(),
+            operations: Operations::new(user.clone(), number),
+            patience: Duration::from_millis(rng.random_range(2_500..9_000)),
+            status: Arc::default(),
             user,
-            dice,
+            rng,
         }
     }
 
-    /// Where it can be seen how it stands.
-    pub fn standing(&self) -> Arc<Mutex<Standing>> {
-        self.standing.clone()
+    /// State of this client, updated as it runs.
+    pub fn status(&self) -> Arc<Mutex<ClientStatus>> {
+        self.status.clone()
     }
 
-    /// Lives until all leave.
+    /// Runs until the phase is `Leaving`.
     pub async fn run(mut self) {
         let mut former: Option<Socket> = None;
         while *self.phase.borrow() != Phase::Leaving {
             let opened = Socket::open(self.addresses[self.node], &self.user).await;
             let Some(mut socket) = opened else {
-                self.node = self.dice.random_range(0..self.addresses.len());
-                sleep(Duration::from_millis(self.dice.random_range(50..300))).await;
+                self.node = self.rng.random_range(0..self.addresses.len());
+                sleep(Duration::from_millis(self.rng.random_range(50..300))).await;
                 continue;
             };
             if let Some(former) = former.take() {
-                former.close(self.dice.random()).await;
+                former.close(self.rng.random()).await;
             }
             self.session.number += 1;
-            self.recorder.note(Some(self.session), What::Open { node: self.node });
+            self.recorder.record(Some(self.session), What::Open { node: self.node });
             let end = self.serve(&mut socket).await;
-            self.over(&end);
+            self.end_session(&end);
             match end {
                 End::Lost(_) => drop(socket),
-                End::Cut => socket.abandon(self.dice.random()),
+                End::Cut => socket.abandon(self.rng.random()),
                 End::Moved => former = Some(socket),
                 End::Left => socket.close(true).await,
             }
@@ -186,21 +186,21 @@ impl Client {
         }
     }
 
-    /// Writes down that a session is over, and chooses the next node.
-    fn over(&mut self, end: &End) {
+    /// Records the end of a session and chooses the next node.
+    fn end_session(&mut self, end: &End) {
         let why = match end {
             End::Lost(why) => why.clone(),
             End::Cut => "cut".into(),
             End::Moved => "moves".into(),
             End::Left => "leaves".into(),
         };
-        self.recorder.note(Some(self.session), What::Close { why });
-        for id in self.desk.lost() {
-            self.recorder.note(Some(self.session), What::Unknown { id });
+        self.recorder.record(Some(self.session), What::Close { why });
+        for id in self.operations.lost() {
+            self.recorder.record(Some(self.session), What::Unknown { id });
         }
-        self.standing.lock().unwrap().live = false;
-        if matches!(end, End::Moved) || self.dice.random() {
-            self.node = (self.node + self.dice.random_range(1..self.addresses.len())) % self.addresses.len();
+        self.status.lock().unwrap().live = false;
+        if matches!(end, End::Moved) || self.rng.random() {
+            self.node = (self.node + self.rng.random_range(1..self.addresses.len())) % self.addresses.len();
         }
     }
 
@@ -212,24 +212,24 @@ impl Client {
     }
 
     async fn talk(&mut self, socket: &mut Socket) -> Result<End, String> {
-        self.ask_to_listen(socket).await?;
+        self.join_all(socket).await?;
         let mut pings = interval(Duration::from_secs(1));
         pings.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (mut heard, mut next_send) = (Instant::now(), Instant::now());
         loop {
-            self.show();
+            self.publish_status();
             let phase = *self.phase.borrow_and_update();
             if phase == Phase::Leaving {
                 return Ok(End::Left);
             }
-            let sends = self.awaited.is_empty() && self.desk.under_way() < UNDER_WAY;
+            let sends = self.awaited.is_empty() && self.operations.under_way() < UNDER_WAY;
             tokio::select! {
                 frame = socket.next() => {
                     heard = Instant::now();
-                    self.take(&frame?)?;
+                    self.handle_frame(&frame?)?;
                 }
                 () = sleep_until(next_send), if sends => {
-                    next_send = Instant::now() + Duration::from_millis(self.dice.random_range(PACE));
+                    next_send = Instant::now() + Duration::from_millis(self.rng.random_range(PACE));
                     self.send_one(socket, phase == Phase::Busy).await?;
                 }
                 _ = pings.tick() => {
@@ -238,7 +238,7 @@ impl Client {
                     }
                     socket.send(&json!({ "type": "ping" })).await?;
                 }
-                Ok(order) = self.orders.recv() => if let Some(end) = self.obey(order).await {
+                Ok(order) = self.orders.recv() => if let Some(end) = self.carry_out(order).await {
                     return Ok(end);
                 },
                 _ = self.phase.changed() => {}
@@ -246,28 +246,28 @@ impl Client {
         }
     }
 
-    /// One in three does what is ordered.
-    async fn obey(&mut self, order: Order) -> Option<End> {
-        if self.dice.random_range(0..3) != 0 {
+    /// Carries out an order, with a probability of one in three.
+    async fn carry_out(&mut self, order: Order) -> Option<End> {
+        if self.rng.random_range(0..3) != 0 {
             return None;
         }
         match order {
             Order::Cut => Some(End::Cut),
             Order::Move => Some(End::Moved),
             Order::Stall(time) => {
-                self.recorder.note(Some(self.session), What::Stall { begins: true });
+                self.recorder.record(Some(self.session), What::Stall { begins: true });
                 sleep(time).await;
-                self.recorder.note(Some(self.session), What::Stall { begins: false });
+                self.recorder.record(Some(self.session), What::Stall { begins: false });
                 None
             }
         }
     }
 
-    /// Asks to listen to everything: in one frame or in many, from what it has, or from now.
-    async fn ask_to_listen(&mut self, socket: &mut Socket) -> Result<(), String> {
+    /// Joins all conversations: in one frame or in many, from the seq that the client has, or from now.
+    async fn join_all(&mut self, socket: &mut Socket) -> Result<(), String> {
         self.awaited = self.conversations.iter().map(|conversation| conversation.id.clone()).collect();
         let cursors: BTreeMap<_, _> = self.progress.iter().map(|(id, progress)| (id.clone(), progress.has)).collect();
-        if cursors.len() == self.conversations.len() && self.dice.random() {
+        if cursors.len() == self.conversations.len() && self.rng.random() {
             return socket.send(&json!({ "type": "sync", "conversations": cursors, "ref": "sync" })).await;
         }
         for Conversation { id, .. } in &self.conversations {
@@ -281,15 +281,17 @@ impl Client {
     }
 
     async fn send_one(&mut self, socket: &mut Socket, anything_new: bool) -> Result<(), String> {
-        let Some(operation) = self.desk.next(&mut self.dice, &self.conversations, anything_new) else { return Ok(()) };
+        let Some(operation) = self.operations.next(&mut self.rng, &self.conversations, anything_new) else {
+            return Ok(());
+        };
         let (id, conversation) = (operation.id.clone(), operation.conversation.clone());
-        self.recorder.note(Some(self.session), What::Invoke { conversation, id, kind: operation.kind });
+        self.recorder.record(Some(self.session), What::Invoke { conversation, id, kind: operation.kind });
         let frame = operation.frame.clone();
         socket.send(&frame).await
     }
 
-    /// Takes a frame. `Err` where the session can't go on.
-    fn take(&mut self, frame: &Value) -> Result<(), String> {
+    /// Handles a frame. `Err` if the session can't go on.
+    fn handle_frame(&mut self, frame: &Value) -> Result<(), String> {
         let kind = frame["type"].as_str().unwrap_or_default();
         let conversation: Name = frame["conversation_id"].as_str().unwrap_or_default().into();
         match kind {
@@ -321,7 +323,7 @@ impl Client {
         self.awaited.remove(conversation);
         self.progress.insert(conversation.clone(), Progress { has: from, ahead: BTreeSet::new() });
         self.recorder
-            .note(Some(self.session), What::Resume { conversation: conversation.clone(), since, from, resync });
+            .record(Some(self.session), What::Resume { conversation: conversation.clone(), since, from, resync });
         Ok(())
     }
 
@@ -330,8 +332,8 @@ impl Client {
         let conversation: Name = frame["conversation_id"].as_str().unwrap_or_default().into();
         let duplicate = frame["duplicate"] == true;
         let what = What::Ok { conversation: conversation.clone(), id: id.into(), seq, duplicate };
-        self.recorder.note(Some(self.session), what);
-        self.desk.acked(id, seq);
+        self.recorder.record(Some(self.session), what);
+        self.operations.acked(id, seq);
         if let Some(progress) = self.progress.get_mut(&conversation).filter(|_| !duplicate) {
             progress.acked(seq);
         }
@@ -341,11 +343,11 @@ impl Client {
         let code = frame["code"].as_str().unwrap_or_default();
         let Some(id) = frame["client_id"].as_str() else { return Err(format!("refused: {frame}")) };
         if code == "unknown" {
-            self.desk.doubted(id);
-            self.recorder.note(Some(self.session), What::Unknown { id: id.into() });
+            self.operations.outcome_unknown(id);
+            self.recorder.record(Some(self.session), What::Unknown { id: id.into() });
         } else {
-            let last = self.desk.failed(id, frame["retryable"] == true, &mut self.dice);
-            self.recorder.note(Some(self.session), What::Fail { id: id.into(), code: code.into(), last });
+            let last = self.operations.failed(id, frame["retryable"] == true, &mut self.rng);
+            self.recorder.record(Some(self.session), What::Fail { id: id.into(), code: code.into(), last });
         }
         Ok(())
     }
@@ -354,18 +356,18 @@ impl Client {
         let seq = frame["seq"].as_i64().unwrap_or_default();
         let sender = frame["sender_id"].as_str().unwrap_or_default().into();
         if kind == Kind::Message {
-            self.desk.seen(&conversation, seq);
+            self.operations.seen(&conversation, seq);
         }
         if let Some(progress) = self.progress.get_mut(&conversation) {
             progress.delivered(seq);
         }
         let entry = Delivered { seq, kind, sender, id: frame["client_id"].as_str().map(Into::into) };
-        self.recorder.note(Some(self.session), What::Deliver { conversation, entry });
+        self.recorder.record(Some(self.session), What::Deliver { conversation, entry });
     }
 
-    fn show(&self) {
+    fn publish_status(&self) {
         let has = self.progress.iter().map(|(id, progress)| (id.clone(), progress.has)).collect();
-        let (live, unsettled) = (self.awaited.is_empty(), self.desk.unsettled());
-        *self.standing.lock().unwrap() = Standing { live, unsettled, has };
+        let (live, unsettled) = (self.awaited.is_empty(), self.operations.unsettled());
+        *self.status.lock().unwrap() = ClientStatus { live, unsettled, has };
     }
 }

@@ -1,4 +1,4 @@
-//! Three nodes on one Redis and one PostgreSQL, each behind links of its own that can be broken.
+//! Three nodes on one Redis and one PostgreSQL. Each node reaches them over its own links, which can be broken.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -13,51 +13,51 @@ use crate::{
     support::{Node, NodeBuilder, Postgres, Proxy, RedisServer, Signal, free_port, token},
 };
 
-/// PostgreSQL as the torture needs it: what it acks survives being killed, if not a power cut.
+/// PostgreSQL's settings: its commits survive SIGKILL, though not a power cut.
 const SETTINGS: &[(&str, &str)] = &[("fsync", "off"), ("full_page_writes", "off")];
-/// How long a node may take to leave in good order while its servers are in trouble.
+/// Maximum time for a node to exit after SIGTERM while its servers are in trouble.
 const LEAVING: Duration = Duration::from_secs(40);
-/// How long a server or node that is asked for something may take.
+/// Maximum time for an answer of a server or node.
 const ANSWERING: Duration = Duration::from_secs(5);
 
-/// How the cluster differs from a sound one.
+/// Defects of the cluster; none by default.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Make {
-    /// More settings of PostgreSQL.
+pub struct Defects {
+    /// Additional settings of PostgreSQL.
     pub store: &'static [(&'static str, &'static str)],
-    /// Whether the store takes what it has already as new.
+    /// True if the store accepts stored duplicates as new entries.
     pub no_dedupe: bool,
-    /// What the nodes are told of being broken; needs a build with the feature `faults`.
+    /// Defect of the nodes (`BROKEN`); needs a build with the feature `faults`.
     pub broken: Option<&'static str>,
 }
 
-/// A node, or its place while it is down, and what its former lives logged.
+/// A node, or none while it is down, and the logs of its former processes.
 #[derive(Debug)]
-pub struct Place {
+pub struct NodeSlot {
     pub builder: NodeBuilder,
     pub node: Option<Node>,
     pub logs: Vec<String>,
 }
 
-/// All servers.
+/// All servers and nodes.
 pub struct Cluster {
     pub redis: Mutex<RedisServer>,
     pub redis_url: String,
     pub store: Mutex<Postgres>,
     pub database: String,
-    pub places: Vec<Mutex<Place>>,
+    pub places: Vec<Mutex<NodeSlot>>,
     pub redis_links: Vec<Proxy>,
     pub store_links: Vec<Proxy>,
-    /// Where clients connect.
+    /// The nodes' addresses for clients.
     pub addresses: Vec<SocketAddr>,
     http: reqwest::Client,
 }
 
 impl Cluster {
-    /// Starts everything.
-    pub async fn start(make: Make) -> Self {
+    /// Starts the servers and nodes.
+    pub async fn start(defects: Defects) -> Self {
         let redis = RedisServer::with(&["--enable-debug-command", "yes"]).await;
-        let settings: Vec<_> = SETTINGS.iter().chain(make.store).copied().collect();
+        let settings: Vec<_> = SETTINGS.iter().chain(defects.store).copied().collect();
         let store = Postgres::start(&settings).await;
         let (redis_url, database) = (redis.url(), store.database().await);
         let mut cluster = Self {
@@ -72,10 +72,10 @@ impl Cluster {
             database,
         };
         for number in 0..NODES {
-            cluster.add_node(number, make.broken).await;
+            cluster.add_node(number, defects.broken).await;
         }
-        if make.no_dedupe {
-            cluster.forget_to_dedupe().await;
+        if defects.no_dedupe {
+            cluster.disable_dedupe().await;
         }
         cluster
     }
@@ -95,7 +95,7 @@ impl Cluster {
             .set("PONG_TIMEOUT", "6s")
             .set("CACHE_TTL", "20s")
             .set("OUTBOX_BYTES", "64KiB")
-            // Those of a node that was killed or froze count until its lease is out.
+            // Connections of a killed or frozen node count until its lease is out.
             .set("MAX_CONNECTIONS_PER_USER", 100)
             .set("SHUTDOWN_DELAY", "500ms")
             .set("DRAIN_WINDOW", "2s");
@@ -103,14 +103,14 @@ impl Cluster {
             builder = builder.set("BROKEN", broken);
         }
         let node = builder.clone().start().await;
-        self.places.push(Mutex::new(Place { builder, node: Some(node), logs: Vec::new() }));
+        self.places.push(Mutex::new(NodeSlot { builder, node: Some(node), logs: Vec::new() }));
         self.redis_links.push(redis_link);
         self.store_links.push(store_link);
         self.addresses.push(address);
     }
 
-    /// Has the function that appends messages look for none that are there already.
-    async fn forget_to_dedupe(&self) {
+    /// Changes the function that appends messages: it no longer looks for stored duplicates.
+    async fn disable_dedupe(&self) {
         let database = self.database().await.expect("PostgreSQL is up");
         let asked = "SELECT pg_get_functiondef('append_messages'::regproc)";
         let definition: String = database.query_one(asked, &[]).await.expect("the function is there").get(0);
@@ -121,7 +121,7 @@ impl Cluster {
         database.batch_execute(&format!("{broken}; {unconstrained}")).await.expect("both can be changed");
     }
 
-    /// A connection to the database, past all links; none while PostgreSQL is away.
+    /// Connects to the database directly, past all links; `None` while PostgreSQL is away.
     pub async fn database(&self) -> Option<tokio_postgres::Client> {
         let connecting = tokio_postgres::connect(&self.database, tokio_postgres::NoTls);
         let (client, connection) = tokio::time::timeout(ANSWERING, connecting).await.ok()?.ok()?;
@@ -129,7 +129,7 @@ impl Cluster {
         Some(client)
     }
 
-    /// Runs a command on Redis, past all links; none while it doesn't answer.
+    /// Runs a command on Redis directly, past all links; `None` if it doesn't answer.
     pub async fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
         let client = redis::Client::open(self.redis_url.as_str()).expect("the URL is well formed");
         let patient = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWERING));
@@ -142,46 +142,46 @@ impl Cluster {
         tokio::time::timeout(ANSWERING, asking).await.ok().flatten()
     }
 
-    /// Makes a conversation of these users, of two a direct one, and returns its id.
+    /// Makes a conversation of these users, a direct one for two users, and returns its id.
     pub async fn conversation(&self, users: &[Name]) -> Name {
         let others: Vec<&str> = users[1..].iter().map(|user| &**user).collect();
         let body = json!({ "name": "torture", "is_group": others.len() > 1, "participant_ids": others });
-        let place = self.places[0].lock().await;
-        let node = place.node.as_ref().expect("node 0 runs");
+        let slot = self.places[0].lock().await;
+        let node = slot.node.as_ref().expect("node 0 runs");
         let made = node.post("/api/chat/conversations", &token(&users[0]), &body).await;
         made.json["id"].as_str().unwrap_or_else(|| panic!("no conversation: {}", made.text)).into()
     }
 
-    /// Starts a node that is down, as a supervisor would: again and again.
+    /// Starts a node that is down, and retries as a supervisor does.
     pub async fn start_node(&self, number: usize) {
-        let mut place = self.places[number].lock().await;
+        let mut slot = self.places[number].lock().await;
         loop {
-            match place.builder.clone().try_start().await {
+            match slot.builder.clone().try_start().await {
                 Ok(node) => {
-                    place.node = Some(node);
+                    slot.node = Some(node);
                     return;
                 }
                 Err((status, log)) => {
-                    place.logs.push(format!("ended at its start, {status}\n{log}"));
+                    slot.logs.push(format!("ended while starting, {status}\n{log}"));
                     sleep(Duration::from_millis(200)).await;
                 }
             }
         }
     }
 
-    /// Kills a node without a word.
+    /// Kills a node with SIGKILL.
     pub async fn kill_node(&self, number: usize) {
-        let mut place = self.places[number].lock().await;
-        if let Some(node) = place.node.take() {
+        let mut slot = self.places[number].lock().await;
+        if let Some(node) = slot.node.take() {
             node.kill().await;
-            place.logs.extend(node.log());
+            slot.logs.extend(node.log());
         }
     }
 
-    /// Asks a node to end and waits until it has. `Err` where that took too long or ended in disorder.
+    /// Sends SIGTERM to a node and waits for its end. `Err` if that took too long or the exit code is not 0.
     pub async fn end_node(&self, number: usize) -> Result<(), String> {
-        let mut place = self.places[number].lock().await;
-        let Some(node) = place.node.take() else { return Ok(()) };
+        let mut slot = self.places[number].lock().await;
+        let Some(node) = slot.node.take() else { return Ok(()) };
         node.signal(Signal::Terminate);
         let gone = async {
             while std::path::Path::new(&format!("/proc/{}", node.pid())).exists() {
@@ -193,29 +193,29 @@ impl Cluster {
         if ended.is_err() {
             node.kill().await;
         }
-        place.logs.extend(node.log());
+        slot.logs.extend(node.log());
         match ended {
             Ok(0) => Ok(()),
-            Ok(code) => Err(format!("node {number} was asked to end, and did so with {code}")),
-            Err(_) => Err(format!("node {number} was asked to end, and had not after {LEAVING:?}")),
+            Ok(code) => Err(format!("node {number} got SIGTERM and exited with {code}")),
+            Err(_) => Err(format!("node {number} got SIGTERM and still ran after {LEAVING:?}")),
         }
     }
 
-    /// Whether every node says that it is healthy.
+    /// True if every node reports `healthy`.
     pub async fn is_healthy(&self) -> bool {
-        let asked = (0..NODES).map(|number| self.ask(number, "/api/health"));
+        let asked = (0..NODES).map(|number| self.get_json(number, "/api/health"));
         let answers = futures_util::future::join_all(asked).await;
         answers.iter().all(|health| health.as_ref().is_some_and(|health| health["status"] == "healthy"))
     }
 
-    /// What a node answers to a REST question; none where it doesn't.
-    pub async fn ask(&self, number: usize, path: &str) -> Option<serde_json::Value> {
+    /// Sends a REST `GET` to a node; `None` without an answer.
+    pub async fn get_json(&self, number: usize, path: &str) -> Option<serde_json::Value> {
         let url = format!("http://{}{path}", self.addresses[number]);
         let asked = self.http.get(url).bearer_auth(token("auditor")).timeout(ANSWERING).send();
         asked.await.ok()?.json().await.ok()
     }
 
-    /// The logs of all conversations.
+    /// Reads the logs of all conversations from the store.
     pub async fn logs(&self) -> BTreeMap<Name, Log> {
         let database = self.database().await.expect("PostgreSQL is up");
         let heads = "SELECT log, seq FROM heads WHERE log NOT LIKE '~%'";

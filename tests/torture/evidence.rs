@@ -1,4 +1,4 @@
-//! What the checker reads, and what it may say.
+//! Input and output of the checker.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,22 +7,22 @@ use std::{
 
 use crate::history::{Kind, Name, Record};
 
-/// All that is known of a run.
+/// All evidence of a run.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// Whose each client is.
+    /// The user of each client.
     pub users: Vec<Name>,
-    /// What clients saw.
+    /// The history that clients wrote.
     pub history: Vec<Record>,
     /// The store's logs of conversations.
     pub store: BTreeMap<Name, Log>,
-    /// Who was said to be online once all was quiet.
+    /// Users shown online at the end of the run.
     pub presence: Vec<Presence>,
-    /// What must have come back to where it was.
+    /// Figures that must return to their values before the run.
     pub figures: Vec<Figure>,
-    /// What did not come back, or not in good order, once its fault was over.
+    /// Nodes and servers that did not recover, or did not exit properly.
     pub lost: Vec<String>,
-    /// How soon after its ack an entry must have reached everybody who listens.
+    /// Maximum time from an ack until every listener has the entry.
     pub delivered_within: Duration,
 }
 
@@ -41,11 +41,11 @@ pub struct Row {
     pub id: Name,
 }
 
-/// Who was online according to one place, and who had a socket.
+/// Users shown online by one source, and the users with a socket.
 #[derive(Debug)]
 pub struct Presence {
     pub place: String,
-    pub said: BTreeSet<Name>,
+    pub reported: BTreeSet<Name>,
     pub live: BTreeSet<Name>,
 }
 
@@ -55,51 +55,51 @@ pub struct Figure {
     pub name: String,
     pub before: u64,
     pub after: u64,
-    /// By how much it may have grown.
+    /// Allowed growth.
     pub slack: u64,
 }
 
 impl Figure {
-    /// Whether it is back where it was.
+    /// True if it has grown by no more than the slack.
     pub fn is_well(&self) -> bool {
         self.after <= self.before + self.slack
     }
 }
 
-/// Something that must not be.
+/// A violation of a rule.
 #[derive(Debug)]
 pub struct Violation {
-    /// The rule that is broken.
+    /// The broken rule.
     pub rule: Rule,
-    /// How.
+    /// Description.
     pub what: String,
-    /// The lines of the history that show it.
+    /// Lines of the history that show it.
     pub lines: Vec<usize>,
 }
 
-/// What must hold.
+/// A rule that the cluster must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
-    /// What was acked is in the store, where the ack says.
+    /// An acked operation is in the store, at the seq that the ack names.
     AckedIsStored,
-    /// What was refused is not in the store, and nobody got it.
+    /// A refused operation is not in the store, and no client got it.
     RefusedNeverWas,
     /// A log is numbered 1, 2, 3 … up to its head.
     SeqsHaveNoGap,
-    /// Nothing is stored twice, nor what nobody sent.
+    /// The store has each operation once, and only operations that clients sent.
     StoredOnce,
-    /// A connection gets a log's entries +1, as they are stored, each once, up to the last.
+    /// A connection gets a log's entries strictly +1, as they are stored, each once, up to the last.
     DeliveredByOne,
-    /// Who listens gets them soon.
+    /// Listeners get entries soon after the ack.
     DeliveredInTime,
-    /// One sender's acks and seqs come in the order of the sends.
+    /// One sender's acks and seqs follow the order of the sends.
     AcksInOrder,
     /// Every operation has an outcome in the end.
     Settled,
-    /// Online is who has a socket.
+    /// The users shown online are those with a socket.
     PresenceIsTrue,
-    /// Memory, files and keys come back to where they were.
+    /// Memory, open files and keys return to their values before the run.
     NothingLeaks,
-    /// What a fault ended works again, and what was asked to end did so in good order.
+    /// A server or node that a fault ended works again, and a node that got SIGTERM exited with 0.
     EverythingComesBack,
 }

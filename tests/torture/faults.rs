@@ -1,4 +1,4 @@
-//! How each fault is done and undone.
+//! Injection of each fault, and its end.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     support::{Link, Proxy, Signal},
 };
 
-/// Lets all of a plan happen. Returns what went wrong that a fault does not excuse.
-pub async fn suffer(plan: &Plan, cluster: &Arc<Cluster>, orders: &Orders, recorder: &Recorder) -> Vec<String> {
+/// Injects all faults of a plan. Returns failures that the faults do not excuse.
+pub async fn run_plan(plan: &Plan, cluster: &Arc<Cluster>, orders: &Orders, recorder: &Recorder) -> Vec<String> {
     let begun = Instant::now();
-    // One target's faults stay one after the other, also where one takes longer than planned.
+    // Faults of one target run one after the other, even if one takes longer than planned.
     let mut turns = HashMap::<Target, Arc<Mutex<()>>>::new();
     let mut steps = Vec::new();
     for step in plan.0.iter().copied() {
@@ -28,9 +28,9 @@ pub async fn suffer(plan: &Plan, cluster: &Arc<Cluster>, orders: &Orders, record
             sleep_until(begun + step.at).await;
             let _turn = if step.fault.target() == Target::Nothing { None } else { Some(turn.lock().await) };
             let fault = format!("{:?}", step.fault);
-            recorder.note(None, What::Fault { fault: fault.clone(), begins: true });
-            let result = happen(step, &cluster, &orders).await;
-            recorder.note(None, What::Fault { fault, begins: false });
+            recorder.record(None, What::Fault { fault: fault.clone(), begins: true });
+            let result = inject(step, &cluster, &orders).await;
+            recorder.record(None, What::Fault { fault, begins: false });
             result.err()
         }));
     }
@@ -41,7 +41,7 @@ pub async fn suffer(plan: &Plan, cluster: &Arc<Cluster>, orders: &Orders, record
     wrong
 }
 
-async fn happen(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Orders) -> Result<(), String> {
+async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Orders) -> Result<(), String> {
     let milliseconds = lasts.as_millis().to_string();
     match fault {
         Fault::RedisKilled => {
@@ -54,11 +54,13 @@ async fn happen(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
             sleep(lasts).await;
             cluster.redis.lock().await.resume();
         }
-        Fault::RedisPaused => word(cluster, &["CLIENT", "PAUSE", &milliseconds], lasts).await,
-        Fault::RedisAsleep => word(cluster, &["DEBUG", "SLEEP", &lasts.as_secs_f64().to_string()], lasts).await,
-        Fault::RedisSubscribersKilled => word(cluster, &["CLIENT", "KILL", "TYPE", "pubsub"], lasts).await,
-        Fault::RedisFlushed => word(cluster, &["FLUSHALL"], lasts).await,
-        Fault::RedisScriptsFlushed => word(cluster, &["SCRIPT", "FLUSH"], lasts).await,
+        Fault::RedisPaused => redis_command(cluster, &["CLIENT", "PAUSE", &milliseconds], lasts).await,
+        Fault::RedisAsleep => {
+            redis_command(cluster, &["DEBUG", "SLEEP", &lasts.as_secs_f64().to_string()], lasts).await
+        }
+        Fault::RedisSubscribersKilled => redis_command(cluster, &["CLIENT", "KILL", "TYPE", "pubsub"], lasts).await,
+        Fault::RedisFlushed => redis_command(cluster, &["FLUSHALL"], lasts).await,
+        Fault::RedisScriptsFlushed => redis_command(cluster, &["SCRIPT", "FLUSH"], lasts).await,
         Fault::RedisLink(node, link) => break_link(&cluster.redis_links[node], link, lasts).await,
         Fault::StoreKilled => {
             cluster.store.lock().await.kill().await;
@@ -77,7 +79,7 @@ async fn happen(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
             link.set(Link::Mute);
             sleep(lasts).await;
             link.set(Link::Cut);
-            // Long enough to be noticed by every connection.
+            // Time for every connection to notice the cut.
             sleep(Duration::from_millis(20)).await;
             link.set(Link::Open);
         }
@@ -103,8 +105,8 @@ async fn happen(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
     Ok(())
 }
 
-/// A Redis that is down can't be told anything, which is fault enough.
-async fn word(cluster: &Cluster, words: &[&str], lasts: Duration) {
+/// Runs a Redis command as a fault. A Redis that is down doesn't get it, which is fault enough.
+async fn redis_command(cluster: &Cluster, words: &[&str], lasts: Duration) {
     let _answer: (Option<redis::Value>, ()) = tokio::join!(cluster.redis(words), sleep(lasts));
 }
 
@@ -119,7 +121,7 @@ async fn end_sessions(cluster: &Cluster) {
     let all =
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL";
     let asking = database.batch_execute(all);
-    // A PostgreSQL that freezes just now has not answered, and may end them later.
+    // A PostgreSQL that is being frozen does not answer, and may end the sessions later.
     let _answer = tokio::time::timeout(Duration::from_secs(1), asking).await;
 }
 

@@ -1,4 +1,4 @@
-//! What happened, as clients saw it, in the order in which they wrote it down.
+//! The history of a run: what clients saw, in the order in which they recorded it.
 
 use std::{
     fmt,
@@ -6,17 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A short text that many records share: a conversation, a client's id for an operation.
+/// A short text that many records share: a conversation's id, a user's id, a client's id of an operation.
 pub type Name = Arc<str>;
 
-/// One connection of one client, the first being 1; 0 stands for the client between connections.
+/// One connection of a client; numbers begin at 1, and 0 stands for the client between connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Session {
     pub client: usize,
     pub number: u32,
 }
 
-/// What a log's entry is; the numbers are the store's.
+/// Kind of a log's entry; the numbers are the store's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Message = 0,
@@ -26,12 +26,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind that the store knows by this number.
+    /// Returns the kind that has this number in the store.
     pub fn of(number: i16) -> Option<Self> {
         [Self::Message, Self::Edited, Self::Deleted, Self::Reaction].into_iter().find(|kind| *kind as i16 == number)
     }
 
-    /// The kind of a frame of this `type`.
+    /// Returns the kind of a frame of this `type`.
     pub fn of_frame(kind: &str) -> Option<Self> {
         match kind {
             "message" => Some(Self::Message),
@@ -43,47 +43,47 @@ impl Kind {
     }
 }
 
-/// An entry as it was delivered.
+/// A delivered entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     pub seq: i64,
     pub kind: Kind,
     pub sender: Name,
-    /// The sender's own id for it, where the frame says one.
+    /// The sender's id of the operation, if the frame has one.
     pub id: Option<Name>,
 }
 
-/// What happened.
+/// An observation of a client or of the fault injector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// A connection to a node is open.
+    /// A connection to a node was opened.
     Open { node: usize },
-    /// The client no longer reads from its connection.
+    /// The client stopped reading from its connection for good.
     Close { why: String },
-    /// The connection listens: deliveries go on after `from`. `since`: what the client said that it has.
+    /// The connection listens: deliveries go on after `from`. `since` is the seq that the client named.
     Resume { conversation: Name, since: Option<i64>, from: i64, resync: bool },
-    /// An operation is tried, perhaps again.
+    /// A try of an operation was sent.
     Invoke { conversation: Name, id: Name, kind: Kind },
-    /// It is acked. `duplicate`: an earlier try had been stored.
+    /// A try was acked. `duplicate`: an earlier try had been stored.
     Ok { conversation: Name, id: Name, seq: i64, duplicate: bool },
-    /// This try was refused: it was not stored. `last`: the client gives it up.
+    /// A try was refused, so it was not stored. `last`: the client gives the operation up.
     Fail { id: Name, code: String, last: bool },
-    /// Nobody knows what became of this try.
+    /// The outcome of a try is unknown.
     Unknown { id: Name },
     /// An entry arrived.
     Deliver { conversation: Name, entry: Delivered },
-    /// The client stops reading, and goes on.
+    /// The client stopped or resumed reading.
     Stall { begins: bool },
-    /// A fault begins or ends.
+    /// A fault began or ended.
     Fault { fault: String, begins: bool },
 }
 
 /// One line of a history.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Since the beginning.
+    /// Time since the begin of the run.
     pub at: Duration,
-    /// Whose; none for faults.
+    /// The session; none for faults.
     pub session: Option<Session>,
     pub what: What,
 }
@@ -119,7 +119,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// Where everybody writes; clones write into the same history.
+/// Writer of a history; its clones write into the same history.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     begun: Instant,
@@ -127,19 +127,19 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// An empty history that begins now.
+    /// Makes an empty history that begins now.
     pub fn new() -> Self {
         Self { begun: Instant::now(), records: Arc::default() }
     }
 
-    /// Writes a line.
-    pub fn note(&self, session: Option<Session>, what: What) {
+    /// Appends a line.
+    pub fn record(&self, session: Option<Session>, what: What) {
         let mut records = self.records.lock().unwrap();
-        // The clock is read under the lock, so that the lines are in order.
+        // Read the clock under the lock, so that the lines are in order.
         records.push(Record { at: self.begun.elapsed(), session, what });
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn history(&self) -> Vec<Record> {
         self.records.lock().unwrap().clone()
     }

@@ -1,9 +1,9 @@
-//! Torture: three nodes, Redis and PostgreSQL under clients that send, resume and move, while faults overlap; then a
-//! checker reads what everybody saw.
+//! Torture test: three nodes, Redis and PostgreSQL under clients that send, resume and move while faults overlap; then
+//! a checker reads what all clients saw.
 //!
-//! `make torture` runs it: TORTURE_SECONDS of faults (90), drawn from TORTURE_SEED (a random one). Reading order:
-//! `run` (the phases of a run), `history` (what is written down), `evidence` and `checker` (what must hold), `client`,
-//! `nemesis` (which faults, when), `faults` (how each is done), `broken` (what is broken on purpose and must be caught).
+//! `make torture` runs it: TORTURE_SECONDS of faults (90), drawn from TORTURE_SEED (random by default). Reading order:
+//! `run` (the phases of a run), `history` (the records), `evidence` and `checker` (the rules), `client`, `nemesis` (the
+//! plan of faults), `faults` (their injection), `broken` (defects that the checker must catch).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 #![allow(unreachable_pub, reason = "parts of one test crate")]
@@ -16,22 +16,22 @@ mod checker;
 mod checker_tests;
 mod client;
 mod cluster;
-mod desk;
 mod evidence;
 mod faults;
 mod history;
 mod nemesis;
+mod operations;
 mod report;
 mod run;
 mod socket;
 
 use std::time::Duration;
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn setting(name: &str) -> Option<u64> {
     #[expect(clippy::disallowed_methods, reason = "a setting of the test, not of the program")]
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text}")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

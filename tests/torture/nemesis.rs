@@ -1,4 +1,4 @@
-//! Which faults, when: a plan drawn from one number, so that a run can be had again.
+//! The plan of faults, drawn from a seed, so that a run can be repeated.
 
 use std::{fmt, time::Duration};
 
@@ -6,43 +6,43 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::support::Link;
 
-/// Nodes in the cluster.
+/// Number of nodes in the cluster.
 pub const NODES: usize = 3;
 
-/// Something that goes wrong. What lasts is undone at its end.
+/// A fault. A fault with a duration is undone at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Redis is killed, and comes back empty.
+    /// Redis is killed and comes back empty.
     RedisKilled,
-    /// Redis stands still.
+    /// Redis is frozen.
     RedisFrozen,
-    /// Redis holds every client's commands.
+    /// `CLIENT PAUSE`: Redis holds the commands of all clients.
     RedisPaused,
-    /// Redis is busy with one command.
+    /// `DEBUG SLEEP`: Redis is busy with one command.
     RedisAsleep,
-    /// Subscribers are cut off.
+    /// Redis closes the connections of subscribers.
     RedisSubscribersKilled,
-    /// Redis forgets everything.
+    /// Redis loses all keys.
     RedisFlushed,
-    /// Redis forgets the scripts.
+    /// Redis loses all scripts.
     RedisScriptsFlushed,
     /// A node's link to Redis breaks.
     RedisLink(usize, Link),
-    /// PostgreSQL is killed with all its processes.
+    /// All processes of PostgreSQL are killed.
     StoreKilled,
-    /// PostgreSQL stands still.
+    /// PostgreSQL is frozen.
     StoreFrozen,
-    /// PostgreSQL cuts off every session.
+    /// PostgreSQL ends every session.
     StoreSessionsEnded,
     /// A node's link to PostgreSQL breaks.
     StoreLink(usize, Link),
-    /// A node's link to PostgreSQL breaks after what was asked was done, and before that is known.
+    /// A node's link to PostgreSQL breaks after PostgreSQL acted and before the node gets the answers.
     StoreAnswersLost(usize),
-    /// A node is killed, and started again.
+    /// A node is killed and started again.
     NodeKilled(usize),
-    /// A node stands still for longer than its lease.
+    /// A node is frozen for longer than its lease.
     NodeFrozen(usize),
-    /// A node is asked to end, and started again: a deploy.
+    /// A node gets SIGTERM and is started again, as in a deploy.
     NodeReplaced(usize),
     /// Some clients lose their connections.
     ClientsCut,
@@ -52,7 +52,7 @@ pub enum Fault {
     ReadersStalled,
 }
 
-/// What a fault has for itself: two of one target don't overlap.
+/// Target of a fault; faults of one target don't overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     Redis,
@@ -64,10 +64,10 @@ pub enum Target {
 }
 
 impl Fault {
-    /// Every kind, on nodes of the dice's choice.
-    fn every(dice: &mut StdRng) -> Vec<Self> {
-        let broken = |dice: &mut StdRng| if dice.random() { Link::Cut } else { Link::Frozen };
-        let mut node = || dice.random_range(0..NODES);
+    /// Returns one fault of every kind, on random nodes.
+    fn every(rng: &mut StdRng) -> Vec<Self> {
+        let broken = |rng: &mut StdRng| if rng.random() { Link::Cut } else { Link::Frozen };
+        let mut node = || rng.random_range(0..NODES);
         let nodes: [usize; 7] = std::array::from_fn(|_| node());
         vec![
             Self::RedisKilled,
@@ -77,12 +77,12 @@ impl Fault {
             Self::RedisSubscribersKilled,
             Self::RedisFlushed,
             Self::RedisScriptsFlushed,
-            Self::RedisLink(nodes[0], broken(dice)),
+            Self::RedisLink(nodes[0], broken(rng)),
             Self::RedisLink(nodes[1], Link::Mute),
             Self::StoreKilled,
             Self::StoreFrozen,
             Self::StoreSessionsEnded,
-            Self::StoreLink(nodes[2], broken(dice)),
+            Self::StoreLink(nodes[2], broken(rng)),
             Self::StoreAnswersLost(nodes[3]),
             Self::NodeKilled(nodes[4]),
             Self::NodeFrozen(nodes[5]),
@@ -93,7 +93,7 @@ impl Fault {
         ]
     }
 
-    /// What it has for itself.
+    /// Target of this fault.
     pub fn target(self) -> Target {
         match self {
             Self::RedisKilled | Self::RedisFrozen | Self::RedisPaused | Self::RedisAsleep => Target::Redis,
@@ -111,7 +111,7 @@ impl Fault {
         }
     }
 
-    /// How long it lasts, in milliseconds.
+    /// Range of durations, in milliseconds.
     fn lasts(self) -> std::ops::Range<u64> {
         match self {
             Self::RedisKilled | Self::StoreKilled | Self::NodeKilled(_) => 100..4_000,
@@ -132,7 +132,7 @@ impl Fault {
     }
 }
 
-/// A fault and its time.
+/// A fault with its time.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
     pub at: Duration,
@@ -145,15 +145,15 @@ pub struct Step {
 pub struct Plan(pub Vec<Step>);
 
 impl Plan {
-    /// Faults over `time`, overlapping wherever they don't have the same target. Every kind comes before any comes again.
+    /// Draws faults over `time`. Faults of different targets overlap. Every kind occurs before any kind repeats.
     pub fn draw(seed: u64, time: Duration) -> Self {
-        let mut dice = StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         let (mut steps, mut bag) = (Vec::<Step>::new(), Vec::new());
         let mut at = Duration::from_millis(500);
         while at < time {
             if bag.is_empty() {
-                bag = Fault::every(&mut dice);
-                bag.shuffle(&mut dice);
+                bag = Fault::every(&mut rng);
+                bag.shuffle(&mut rng);
             }
             let busy = |fault: &Fault| {
                 let same = |step: &&Step| step.fault.target() == fault.target() && fault.target() != Target::Nothing;
@@ -161,17 +161,17 @@ impl Plan {
             };
             if let Some(free) = bag.iter().position(|fault| !busy(fault)) {
                 let fault = bag.remove(free);
-                let lasts = Duration::from_millis(dice.random_range(fault.lasts()));
+                let lasts = Duration::from_millis(rng.random_range(fault.lasts()));
                 steps.push(Step { at, lasts, fault });
             }
-            at += Duration::from_millis(dice.random_range(200..1_600));
+            at += Duration::from_millis(rng.random_range(200..1_600));
         }
         Self(steps)
     }
 }
 
-/// How long after its end a target is left alone: what a node lost it must be able to find again, and one that was asked
-/// to end takes its time.
+/// Minimum pause between two faults of one target: a node must have time to recover what it lost, and one that got
+/// SIGTERM needs time to exit.
 fn settling(fault: Fault) -> Duration {
     match fault.target() {
         _ if matches!(fault, Fault::NodeReplaced(_)) => Duration::from_secs(8),
@@ -190,7 +190,7 @@ impl fmt::Display for Plan {
 }
 
 #[test]
-fn one_seed_is_one_plan_and_brings_every_fault() {
+fn a_seed_gives_one_plan_with_every_fault() {
     let (time, kind) = (Duration::from_secs(90), |step: &Step| std::mem::discriminant(&step.fault));
     for seed in 0..20 {
         let (one, other) = (Plan::draw(seed, time), Plan::draw(seed, time));

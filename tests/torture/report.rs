@@ -1,4 +1,4 @@
-//! What a run has to show: its figures, and, where it failed, its seed, its plan and the history around each violation.
+//! Output of a run: its figures and, if it failed, its seed, its plan and the history around each violation.
 
 use std::{
     collections::BTreeSet,
@@ -15,12 +15,12 @@ use crate::{
     run::Run,
 };
 
-/// Violations shown; the files have all of them.
+/// Maximum number of violations shown; the files have all of them.
 const SHOWN: usize = 10;
-/// Lines of history shown before and after each line that matters.
+/// Lines of history shown before and after each relevant line.
 const AROUND: usize = 12;
 
-/// What happened, in numbers.
+/// Returns the figures of a run.
 pub fn figures(evidence: &Evidence) -> String {
     let count = |wanted: fn(&What) -> bool| evidence.history.iter().filter(|record| wanted(&record.what)).count();
     let mut text = format!(
@@ -47,7 +47,8 @@ pub fn figures(evidence: &Evidence) -> String {
     text
 }
 
-/// What is wrong, with seed, plan and the history around it. All of it, and the nodes' logs, go into a folder.
+/// Returns the violations with seed, plan and the history around them. Writes all of it, and the nodes' logs, into a
+/// folder.
 pub async fn failure(run: &Run, evidence: &Evidence, violations: &[Violation], cluster: &Cluster) -> String {
     let folder = write_all(run, evidence, violations, cluster).await;
     let mut text = format!("{} violations\n", violations.len());
@@ -64,7 +65,7 @@ pub async fn failure(run: &Run, evidence: &Evidence, violations: &[Violation], c
     )
 }
 
-/// The lines that matter, and around each what the same client saw and which faults there were.
+/// Returns the relevant lines and, around each, the faults and what the same client saw.
 fn excerpt(evidence: &Evidence, violation: &Violation) -> String {
     let mut shown = BTreeSet::new();
     for &line in &violation.lines {

@@ -1,4 +1,4 @@
-//! One run: warm up, torture, quiet, leave; and the evidence of it.
+//! One run in four phases: warm-up, torture, quiet, leave; returns its evidence.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,58 +13,58 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, Orders, Phase, Standing},
-    cluster::{Cluster, Make},
-    desk::Conversation,
+    client::{Client, ClientStatus, Orders, Phase},
+    cluster::{Cluster, Defects},
     evidence::{Evidence, Figure, Log, Presence},
-    faults::suffer,
+    faults::run_plan,
     history::{Name, Recorder},
     nemesis::{NODES, Plan},
+    operations::Conversation,
     support::resident_bytes,
 };
 
-/// Users; the first few have two clients each.
+/// Number of users; the first six have two clients each.
 const USERS: usize = 24;
 const CLIENTS: usize = 30;
-/// How long everybody chats undisturbed before anything is measured.
+/// Time during which clients chat undisturbed before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// How long a sound cluster may take to come to rest.
+/// Maximum time until a sound cluster is quiet.
 const QUIET: Duration = Duration::from_secs(60);
-/// How long anybody who listens may have to wait for an entry that was acked. While its link to Redis is broken a node
-/// may hear of nothing, so this is longer than faults of Redis and its links come to, one after the other.
+/// Maximum time from an ack until every listener has the entry. A node whose link to Redis is broken may get no
+/// entries, so this is longer than faults of Redis and its links can take one after the other.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
-/// By how much a node's memory may have grown, and its open files: connections to PostgreSQL are kept once made.
+/// Allowed growth of a node's memory in bytes and of its open files. Connections to PostgreSQL stay open once made.
 const MEMORY_SLACK: u64 = 48 * 1024 * 1024;
 const FILES_SLACK: u64 = 16;
 
-/// What is to be run.
+/// Parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub seed: u64,
     pub plan: Plan,
-    /// How long the plan goes on.
+    /// Duration of the plan.
     pub time: Duration,
-    pub make: Make,
-    /// How long anything may take to come to rest once the last fault is over.
+    pub defects: Defects,
+    /// Maximum time until the cluster is quiet after the last fault.
     pub quiet: Duration,
 }
 
 impl Run {
-    /// A plan drawn from the seed, on a sound cluster.
+    /// A run with a plan drawn from the seed, on a sound cluster.
     pub fn drawn(seed: u64, time: Duration) -> Self {
-        Self { seed, plan: Plan::draw(seed, time), time, make: Make::default(), quiet: QUIET }
+        Self { seed, plan: Plan::draw(seed, time), time, defects: Defects::default(), quiet: QUIET }
     }
 }
 
-/// The clients of a run, while they live.
+/// The running clients.
 struct Crowd {
     orders: Orders,
-    standings: Vec<(Name, Arc<Mutex<Standing>>)>,
+    statuses: Vec<(Name, Arc<Mutex<ClientStatus>>)>,
     tasks: JoinSet<()>,
 }
 
 impl Crowd {
-    /// Clients numbered from `first`.
+    /// Starts clients numbered from `first`.
     fn enter(
         first: usize,
         cluster: &Cluster,
@@ -73,7 +73,7 @@ impl Crowd {
         recorder: &Recorder,
     ) -> Self {
         let orders = Orders::new();
-        let (mut standings, mut tasks) = (Vec::new(), JoinSet::new());
+        let (mut statuses, mut tasks) = (Vec::new(), JoinSet::new());
         for number in first..first + CLIENTS {
             let user = user(number);
             let own = conversations.iter().filter(|(_, users)| users.contains(&user)).map(|(id, users)| {
@@ -82,31 +82,31 @@ impl Crowd {
             });
             let (own, addresses) = (own.collect(), cluster.addresses.clone());
             let client = Client::new((number, user.clone()), own, addresses, seed, recorder.clone(), &orders);
-            standings.push((user, client.standing()));
+            statuses.push((user, client.status()));
             tasks.spawn(client.run());
         }
-        Self { orders, standings, tasks }
+        Self { orders, statuses, tasks }
     }
 
-    /// Has everybody bring to an end what is under way, and waits until it is.
+    /// Lets all clients finish their operations and waits until they have.
     async fn settle(&self, cluster: &Cluster, limit: Duration) {
         self.orders.phase.send_replace(Phase::Quiet);
         until(limit, async || self.has_settled(&cluster.logs().await)).await;
     }
 
-    /// Whether everybody has everything, and nothing is under way.
+    /// True if every client has every entry, and no operation is under way.
     fn has_settled(&self, store: &BTreeMap<Name, Log>) -> bool {
-        self.standings.iter().all(|(_, standing)| {
-            let standing = standing.lock().unwrap();
-            let up_to_date = standing.has.iter().all(|(id, has)| store.get(id).is_none_or(|log| log.head <= *has));
-            standing.live && standing.unsettled == 0 && up_to_date
+        self.statuses.iter().all(|(_, status)| {
+            let status = status.lock().unwrap();
+            let up_to_date = status.has.iter().all(|(id, has)| store.get(id).is_none_or(|log| log.head <= *has));
+            status.live && status.unsettled == 0 && up_to_date
         })
     }
 
-    /// Who has a socket, and how many.
+    /// Users with a socket, and the number of their sockets.
     fn live(&self) -> BTreeMap<Name, usize> {
         let mut live = BTreeMap::new();
-        for (user, _) in self.standings.iter().filter(|(_, standing)| standing.lock().unwrap().live) {
+        for (user, _) in self.statuses.iter().filter(|(_, status)| status.lock().unwrap().live) {
             *live.entry(user.clone()).or_default() += 1;
         }
         live
@@ -118,12 +118,12 @@ impl Crowd {
     }
 }
 
-/// Whose a client is.
+/// User of a client.
 fn user(client: usize) -> Name {
     format!("u{:02}", client % CLIENTS % USERS).into()
 }
 
-/// A conversation of all, three of some, and direct ones.
+/// Makes a conversation of all users, three of some users, and direct ones.
 async fn conversations(cluster: &Cluster) -> Vec<(Name, Vec<Name>)> {
     let all: Vec<Name> = (0..USERS).map(user).collect();
     let mut groups = vec![all.clone()];
@@ -136,9 +136,9 @@ async fn conversations(cluster: &Cluster) -> Vec<(Name, Vec<Name>)> {
     made
 }
 
-/// Runs it. What is returned is all that the checker needs, and the cluster, for its logs.
+/// Runs it. Returns the evidence for the checker, and the cluster for its logs.
 pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
-    let cluster = Arc::new(Cluster::start(run.make).await);
+    let cluster = Arc::new(Cluster::start(run.defects).await);
     let conversations = conversations(&cluster).await;
     let recorder = Recorder::new();
 
@@ -146,7 +146,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     sleep(WARM_UP).await;
     crowd.settle(&cluster, run.quiet).await;
     crowd.leave().await;
-    until(run.quiet, async || nobody_is_left(&cluster).await).await;
+    until(run.quiet, async || presence_is_empty(&cluster).await).await;
     let before = figures(&cluster).await;
 
     let crowd = Crowd::enter(CLIENTS, &cluster, &conversations, run.seed, &recorder);
@@ -155,7 +155,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
         delivered_within: DELIVERED_WITHIN,
         ..Evidence::default()
     };
-    let (begun, tormented) = (Instant::now(), suffer(&run.plan, &cluster, &crowd.orders, &recorder));
+    let (begun, tormented) = (Instant::now(), run_plan(&run.plan, &cluster, &crowd.orders, &recorder));
     evidence.lost = tormented.await;
     sleep((begun + run.time).saturating_duration_since(Instant::now())).await;
 
@@ -163,7 +163,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
         evidence.lost.push(format!("not every node is healthy {:?} after the last fault", run.quiet));
     }
     crowd.settle(&cluster, run.quiet).await;
-    let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.said == one.live);
+    let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.reported == one.live);
     until(run.quiet, is_true).await;
     evidence.presence = presence(&cluster, &crowd).await;
     evidence.history = recorder.history();
@@ -176,7 +176,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     (evidence, cluster)
 }
 
-/// Asks now and then until it is so; false where it never was.
+/// Polls until the condition holds; false if it never does.
 async fn until(limit: Duration, ask: impl AsyncFn() -> bool) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < limit {
@@ -188,10 +188,10 @@ async fn until(limit: Duration, ask: impl AsyncFn() -> bool) -> bool {
     false
 }
 
-/// What is kept of those who are there: it must come back to where it was once they have left.
+/// Measures what nodes and Redis keep of connected users; it must return to its former values once they have left.
 async fn figures(cluster: &Cluster) -> Vec<(String, u64, u64)> {
     let keys: Vec<String> = cluster.redis(&["KEYS", "*"]).await.expect("Redis is up");
-    // Those run out by themselves.
+    // These keys expire by themselves.
     let keys: Vec<_> = keys.into_iter().filter(|key| !key.starts_with("room_messages:")).collect();
     let channels: Vec<String> = cluster.redis(&["PUBSUB", "CHANNELS", "*"]).await.expect("Redis is up");
     let (mut memory, mut files) = (0, 0);
@@ -214,14 +214,14 @@ fn compare(before: &[(String, u64, u64)], now: Vec<(String, u64, u64)>) -> Vec<F
     pairs.map(|((_, before, _), (name, after, slack))| Figure { name, before: *before, after, slack }).collect()
 }
 
-/// Whether nobody is online and nothing is kept of those who were.
-async fn nobody_is_left(cluster: &Cluster) -> bool {
+/// True if no user is online and Redis keeps no connection of former users.
+async fn presence_is_empty(cluster: &Cluster) -> bool {
     let online: Vec<String> = cluster.redis(&["SMEMBERS", "ws:online_users"]).await.expect("Redis is up");
     let entries: Vec<String> = cluster.redis(&["KEYS", "ws:conns:*"]).await.expect("Redis is up");
     online.is_empty() && entries.is_empty()
 }
 
-/// Who is there, according to Redis and to each node; and how many sockets the registry has of each.
+/// Users online according to Redis and to each node, and the number of sockets of each user in the registry.
 async fn presence(cluster: &Cluster, crowd: &Crowd) -> Vec<Presence> {
     let sockets = crowd.live();
     let live: BTreeSet<Name> = sockets.keys().cloned().collect();
@@ -235,19 +235,20 @@ async fn presence(cluster: &Cluster, crowd: &Crowd) -> Vec<Presence> {
         registered.extend(lines.map(|lines| counted((user, &lines.lines().count()))));
     }
     let mut all = vec![
-        Presence { place: "ws:online_users".into(), said: names(online), live: live.clone() },
-        Presence { place: "ws:conns:*".into(), said: registered, live: sockets.iter().map(counted).collect() },
+        Presence { place: "ws:online_users".into(), reported: names(online), live: live.clone() },
+        Presence { place: "ws:conns:*".into(), reported: registered, live: sockets.iter().map(counted).collect() },
     ];
     for node in 0..NODES {
-        let list = cluster.ask(node, "/api/websocket/users/online?limit=100").await.unwrap_or_default();
-        let said = names(list["users"].as_array().into_iter().flatten().filter_map(|user| user.as_str()));
-        all.push(Presence { place: format!("node {node}, all"), said, live: live.clone() });
-        let mut said = BTreeSet::new();
+        let list = cluster.get_json(node, "/api/websocket/users/online?limit=100").await.unwrap_or_default();
+        let reported = names(list["users"].as_array().into_iter().flatten().filter_map(|user| user.as_str()));
+        all.push(Presence { place: format!("node {node}, all"), reported, live: live.clone() });
+        let mut reported = BTreeSet::new();
         for user in &users {
-            let answer = cluster.ask(node, &format!("/api/websocket/users/{user}/online")).await.unwrap_or_default();
-            said.extend((answer["online"] == true).then(|| user.clone()));
+            let answer =
+                cluster.get_json(node, &format!("/api/websocket/users/{user}/online")).await.unwrap_or_default();
+            reported.extend((answer["online"] == true).then(|| user.clone()));
         }
-        all.push(Presence { place: format!("node {node}, one by one"), said, live: live.clone() });
+        all.push(Presence { place: format!("node {node}, one by one"), reported, live: live.clone() });
     }
     all
 }

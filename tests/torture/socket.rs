@@ -1,4 +1,4 @@
-//! A WebSocket that never panics: what ends it is said.
+//! A WebSocket that returns the reason for its end instead of a panic.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,22 +12,22 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use crate::support::token;
 
-/// How long a connection may take until it says who is connected.
+/// Maximum time until a connection is greeted.
 const OPENING: Duration = Duration::from_secs(6);
-/// How long a frame may take to go out.
+/// Maximum time to send a frame.
 const SENDING: Duration = Duration::from_secs(3);
-/// How long a client that vanished keeps its socket: longer than its node waits for the answer to a ping.
+/// Time that a silent client keeps its socket open; longer than its node waits for a pong.
 const VANISHED: Duration = Duration::from_secs(12);
 
 /// An open connection.
 pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
-    /// Connects `user`; none where the node is not there, or takes too long.
+    /// Connects `user`; `None` if the node is down or takes too long.
     pub async fn open(address: SocketAddr, user: &str) -> Option<Self> {
         let opening = async {
             let socket = TcpSocket::new_v4().ok()?;
-            // Little room, so that a reader that stops is soon felt.
+            // Use a small buffer, so that a stalled reader soon affects the node.
             socket.set_recv_buffer_size(8 * 1024).ok()?;
             let stream = socket.connect(address).await.ok()?;
             stream.set_nodelay(true).ok()?;
@@ -39,7 +39,7 @@ impl Socket {
         timeout(OPENING, opening).await.ok().flatten()
     }
 
-    /// The next frame. `Err` says how it ended.
+    /// Returns the next frame. `Err` holds the reason for the end.
     pub async fn next(&mut self) -> Result<Value, String> {
         loop {
             match self.0.next().await {
@@ -59,10 +59,10 @@ impl Socket {
     /// Sends a frame.
     pub async fn send(&mut self, frame: &Value) -> Result<(), String> {
         let sending = timeout(SENDING, self.0.send(Message::text(frame.to_string())));
-        sending.await.map_err(|_| "nobody takes what is sent")?.map_err(|error| error.to_string())
+        sending.await.map_err(|_| "the node does not read")?.map_err(|error| error.to_string())
     }
 
-    /// Says goodbye, or just ends the connection.
+    /// Closes the connection with a close frame, or without one.
     pub async fn close(mut self, politely: bool) {
         if politely {
             let closing = async {
@@ -74,7 +74,7 @@ impl Socket {
         }
     }
 
-    /// Ends the connection without a word, or vanishes: the connection stays, and nobody reads or answers.
+    /// Ends the connection without a close frame; if `vanishes`, keeps it open and neither reads nor answers.
     pub fn abandon(self, vanishes: bool) {
         if vanishes {
             tokio::spawn(async move {

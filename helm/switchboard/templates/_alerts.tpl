@@ -1,4 +1,4 @@
-{{/* The groups of alerts/rules.yaml, without what is left out. They are data: what stands in braces is Prometheus'. */}}
+{{/* The groups of alerts/rules.yaml without the disabled alerts. They are data: braces in them belong to Prometheus. */}}
 {{- define "switchboard.alerts" -}}
 {{- $groups := list }}
 {{- $names := list }}
@@ -15,7 +15,7 @@
 {{- if $rules }}{{ $groups = append $groups (merge (dict "rules" $rules) .) }}{{ end }}
 {{- end }}
 {{- range $wanted.disabled }}
-{{- if not (has . $names) }}{{ fail (printf "prometheusRule.disabled has %s, but there is no such alert." .) }}{{ end }}
+{{- if not (has . $names) }}{{ fail (printf "prometheusRule.disabled has %s, but there is no such alert: see alerts/rules.yaml for the names." .) }}{{ end }}
 {{- end }}
 {{- toYaml $groups }}
 {{- end }}

@@ -1,4 +1,4 @@
-{{/* What values.schema.json can't say: refuses values that can't work, and says what to do. */}}
+{{/* Checks that values.schema.json can't express: refuse values that can't work, with an error that names the remedy. */}}
 
 {{- define "switchboard.checks" -}}
 {{- include "switchboard.checkSecrets" . }}
@@ -9,20 +9,20 @@
 {{- fail "migration.mode is job, but database.url is kept in the chart's own Secret, which doesn't exist yet when the Job runs. Put the URL into a Secret of yours and name it in database.existingSecret, or set migration.mode to start." }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
-{{- fail "httpRoute is enabled, but belongs to no gateway: name one in httpRoute.parentRefs." }}
+{{- fail "httpRoute is enabled, but has no gateway: name one in httpRoute.parentRefs." }}
 {{- end }}
 {{- end }}
 
 {{- define "switchboard.checkSecrets" -}}
 {{- range $name, $from := dict "redis" .Values.redis "database" .Values.database }}
 {{- if and $from.url $from.existingSecret }}
-{{- fail (printf "%s.url and %s.existingSecret are both set: which one?" $name $name) }}
+{{- fail (printf "%s.url and %s.existingSecret are both set: remove one of them." $name $name) }}
 {{- end }}
 {{- if not (or $from.url $from.existingSecret $.Values.existingSecret) }}
-{{- fail (printf "Where is %s? Name a Secret that holds its URL in %s.existingSecret (or one for all in existingSecret); to try things out, %s.url takes the URL itself." (ternary "Redis" "PostgreSQL" (eq $name "redis")) $name $name) }}
+{{- fail (printf "%s has no URL: name a Secret that holds it in %s.existingSecret (or one for all in existingSecret); for trials, set %s.url to the URL itself." (ternary "Redis" "PostgreSQL" (eq $name "redis")) $name $name) }}
 {{- end }}
 {{- if and $from.ca.existingSecret $from.ca.existingConfigMap }}
-{{- fail (printf "%s.ca.existingSecret and %s.ca.existingConfigMap are both set: which one?" $name $name) }}
+{{- fail (printf "%s.ca.existingSecret and %s.ca.existingConfigMap are both set: remove one of them." $name $name) }}
 {{- end }}
 {{- end }}
 {{- range $name, $hook := .Values.webhooks }}
@@ -30,7 +30,7 @@
 {{- fail (printf "webhooks.%s is enabled, but has no URL: name a Secret that holds it in webhooks.%s.existingSecret, or set webhooks.%s.url." $name $name $name) }}
 {{- end }}
 {{- if and (not $hook.enabled) (or $hook.url $hook.secret $hook.existingSecret) }}
-{{- fail (printf "webhooks.%s is described, but not used: set webhooks.%s.enabled to true." $name $name) }}
+{{- fail (printf "webhooks.%s has values, but is not enabled: set webhooks.%s.enabled to true, or remove them." $name $name) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -38,20 +38,20 @@
 {{- define "switchboard.checkAuth" -}}
 {{- $auth := .Values.auth }}
 {{- if eq $auth.method "jwks" }}
-{{- if not $auth.jwksUrl }}{{ fail "auth.method is jwks: auth.jwksUrl must say where the keys are published." }}{{ end }}
+{{- if not $auth.jwksUrl }}{{ fail "auth.method is jwks, but auth.jwksUrl is empty: set it to the URL of the published keys." }}{{ end }}
 {{- else if not (or (get $auth $auth.method) $auth.existingSecret .Values.existingSecret) }}
-{{- fail (printf "What are tokens checked with? Name a Secret that holds the key in auth.existingSecret (or one for all in existingSecret), set auth.method to jwks, or, to try things out, auth.%s." $auth.method) }}
+{{- fail (printf "There is no key to verify tokens with: name a Secret that holds it in auth.existingSecret (or one for all in existingSecret), set auth.method to jwks, or, for trials, set auth.%s." $auth.method) }}
 {{- end }}
 {{- if and (get $auth $auth.method) $auth.existingSecret }}
-{{- fail (printf "auth.%s and auth.existingSecret are both set: which one?" $auth.method) }}
+{{- fail (printf "auth.%s and auth.existingSecret are both set: remove one of them." $auth.method) }}
 {{- end }}
 {{- range $method, $value := dict "secret" "secret" "publicKey" "publicKey" "jwks" "jwksUrl" }}
 {{- if and (ne $method $auth.method) (get $auth $value) }}
-{{- fail (printf "auth.%s is set, but auth.method is %s: set it to %s, or take auth.%s away." $value $auth.method $method $value) }}
+{{- fail (printf "auth.%s is set, but auth.method is %s: set it to %s, or remove auth.%s." $value $auth.method $method $value) }}
 {{- end }}
 {{- end }}
 {{- if and (eq $auth.method "publicKey") (not .Values.config.JWT_ALGORITHM) }}
-{{- fail "auth.method is publicKey: config.JWT_ALGORITHM must say which algorithm the key is for (RS256, ES256, EdDSA, …)." }}
+{{- fail "auth.method is publicKey, but config.JWT_ALGORITHM is empty: set it to the algorithm of the key (RS256, ES256, EdDSA, …)." }}
 {{- end }}
 {{- end }}
 
@@ -59,17 +59,17 @@
 {{- with .Values.drain }}
 {{- $needed := add .shutdownDelay .window 15 }}
 {{- if and (not (kindIs "invalid" .gracePeriod)) (lt (int64 .gracePeriod) $needed) }}
-{{- fail (printf "drain.gracePeriod is %d s, but going away takes drain.shutdownDelay + drain.window + 15 = %d s: Kubernetes would kill nodes that still hold connections. Leave it null, or shorten the others." (int64 .gracePeriod) $needed) }}
+{{- fail (printf "drain.gracePeriod is %d s, but the shutdown takes drain.shutdownDelay + drain.window + 15 = %d s: Kubernetes would kill nodes that still hold connections. Leave it null, or shorten the other two." (int64 .gracePeriod) $needed) }}
 {{- end }}
 {{- end }}
 {{- with .Values.autoscaling }}
 {{- if .enabled }}
 {{- if gt (int64 .minReplicas) (int64 .maxReplicas) }}
-{{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas." }}
+{{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas: lower the former or raise the latter." }}
 {{- end }}
 {{- $limit := int64 ($.Values.config.MAX_CONNECTIONS | default 100000) }}
 {{- if ge (int64 .connectionsPerPod) $limit }}
-{{- fail (printf "autoscaling.connectionsPerPod is %d, but a node takes no more than config.MAX_CONNECTIONS = %d: nodes would be full before there are more of them." (int64 .connectionsPerPod) $limit) }}
+{{- fail (printf "autoscaling.connectionsPerPod is %d, but a node accepts at most config.MAX_CONNECTIONS = %d: nodes would be full before new ones start. Lower connectionsPerPod." (int64 .connectionsPerPod) $limit) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -80,7 +80,7 @@
 {{- range include "switchboard.env" . | fromYamlArray }}{{ $taken = append $taken .name }}{{ end }}
 {{- range .Values.extraEnv }}
 {{- if has .name $taken }}
-{{- fail (printf "extraEnv has %s, which the chart sets already: use the value meant for it (see the chart's README)." .name) }}
+{{- fail (printf "extraEnv has %s, which the chart sets itself: use the chart's value for it instead (see the chart's README)." .name) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -4,7 +4,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
-{{/* At most 50 characters: suffixes follow, and names of Services and labels end at 63. */}}
+{{/* At most 50 characters: suffixes follow, and names of Services and labels have a limit of 63. */}}
 {{- define "switchboard.fullname" -}}
 {{- $name := include "switchboard.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -27,19 +27,19 @@
 {{- end }}
 {{- end }}
 
-{{/* What selects every pod of this release. */}}
+{{/* Labels that select every pod of this release. */}}
 {{- define "switchboard.selector" -}}
 app.kubernetes.io/name: {{ include "switchboard.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* What selects its nodes alone: not the Job's pod, nor the test's. */}}
+{{/* Labels that select only the nodes, not the pods of the Job and the test. */}}
 {{- define "switchboard.nodeSelector" -}}
 {{ include "switchboard.selector" . }}
 app.kubernetes.io/component: node
 {{- end }}
 
-{{/* A pod's labels: (dict "root" $ "component" "node"). The chart's version is not among them: it replaces no node. */}}
+{{/* Labels of a pod: (dict "root" $ "component" "node"). Without the chart's version, which would replace the nodes. */}}
 {{- define "switchboard.podLabels" -}}
 {{ include "switchboard.selector" .root }}
 app.kubernetes.io/component: {{ .component }}
@@ -58,7 +58,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* A resource's metadata: (dict "root" $ "suffix" … "component" … "namespace" … "labels" … "annotations" …). */}}
+{{/* Metadata of a resource: (dict "root" $ "suffix" … "component" … "namespace" … "labels" … "annotations" …). */}}
 {{- define "switchboard.metadata" -}}
 name: {{ include "switchboard.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}
 namespace: {{ .namespace | default .root.Release.Namespace }}

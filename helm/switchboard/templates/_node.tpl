@@ -1,11 +1,11 @@
-{{/* What a node is started with; `helm test` checks the same. */}}
+{{/* Environment and files of a node; `helm test` gets the same. */}}
 
-{{/* A value as the environment takes it. Numbers come as floats: without this, a million would be 1e+06. */}}
+{{/* A value as text for the environment. Helm reads numbers as floats: without this, a million would be 1e+06. */}}
 {{- define "switchboard.text" -}}
 {{- if kindIs "float64" . }}{{ int64 . | toString | quote }}{{ else }}{{ toString . | quote }}{{ end }}
 {{- end }}
 
-{{/* job, start or none: who migrates, with auto resolved. */}}
+{{/* The migration mode with auto resolved: job, start or none. */}}
 {{- define "switchboard.migration" -}}
 {{- if ne .Values.migration.mode "auto" }}{{ .Values.migration.mode }}
 {{- else }}{{ ternary "start" "job" (ne .Values.database.url "") }}{{ end }}
@@ -17,7 +17,7 @@
 {{- end }}
 {{- end }}
 
-{{/* The settings under `config`; (dict "root" $ "only" "a pattern") for a part of them. */}}
+{{/* The settings under `config`; (dict "root" $ "only" "a pattern") selects a part of them. */}}
 {{- define "switchboard.configEnv" -}}
 {{- range $name, $value := .root.Values.config }}
 {{- if and (not (kindIs "invalid" $value)) (regexMatch ($.only | default ".") $name) }}
@@ -27,7 +27,7 @@
 {{- end }}
 {{- end }}
 
-{{/* All that the chart sets itself. */}}
+{{/* The variables that the chart sets itself. */}}
 {{- define "switchboard.env" -}}
 - name: LISTEN
   value: "{{ .Values.listenAddress }}:8000"
@@ -51,7 +51,7 @@
 {{- include "switchboard.configEnv" (dict "root" .) }}
 {{- end }}
 
-{{/* The environment of a container, with what the user adds. */}}
+{{/* The environment of a container, with the user's additions. */}}
 {{- define "switchboard.containerEnv" -}}
 env:
   {{- include "switchboard.env" . | nindent 2 }}
@@ -64,7 +64,7 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* What every pod of this chart has in common. */}}
+{{/* The common part of every pod of this chart. */}}
 {{- define "switchboard.podDefaults" -}}
 automountServiceAccountToken: false
 {{- with .Values.imagePullSecrets }}

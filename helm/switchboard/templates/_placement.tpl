@@ -1,4 +1,4 @@
-{{/* Where nodes run. */}}
+{{/* Placement of nodes on machines. */}}
 
 {{- define "switchboard.topologySpread" -}}
 {{- $spread := .Values.topologySpread }}
@@ -7,7 +7,7 @@
 - topologyKey: {{ $key }}
   maxSkew: 1
   whenUnsatisfiable: {{ $rule }}
-  # Each revision is spread by itself: else a rollout would leave its pods where the old ones were not.
+  # Spread each revision separately; otherwise a rollout would put its pods where the old pods are not.
   matchLabelKeys: [pod-template-hash]
   labelSelector:
     matchLabels:

@@ -1,13 +1,13 @@
 {{/*
-Where secrets come from, and how programs get them: as files, named like the settings, whose paths are in NAME_FILE. A
-file is seen by the one container it is mounted in; a variable also by whatever lists environments or dumps processes.
+Sources of secrets, and their files in the container. Files are named like the settings, and NAME_FILE holds the path. Only
+the container sees its mounted file; a variable is also seen by tools that list environments or dump processes.
 */}}
 
 {{- define "switchboard.secretsFolder" -}}
 /run/secrets/switchboard
 {{- end }}
 
-{{/* What the chart's own Secret holds, by setting; empty where everything is in Secrets of the user's. */}}
+{{/* Content of the chart's own Secret, by setting; empty if all secrets are in the user's Secrets. */}}
 {{- define "switchboard.ownSecrets" -}}
 {{- $own := dict "REDIS_URL" .Values.redis.url "DATABASE_URL" .Values.database.url }}
 {{- with .Values.auth }}
@@ -26,7 +26,7 @@ file is seen by the one container it is mounted in; a variable also by whatever 
 {{- toJson $own }}
 {{- end }}
 
-{{/* Every secret that a node needs: its setting, the values that say where it is, and its key there. */}}
+{{/* Every secret that a node needs: its setting, the values that name its source, and its key there. */}}
 {{- define "switchboard.neededSecrets" -}}
 {{- $needed := list }}
 {{- range $name, $from := dict "REDIS_URL" .Values.redis "DATABASE_URL" .Values.database }}
@@ -48,7 +48,7 @@ file is seen by the one container it is mounted in; a variable also by whatever 
 {{- toJson $needed }}
 {{- end }}
 
-{{/* Every file: its name, the variable that says its path, and the kind, name and key of what it is taken from. */}}
+{{/* Every file: its name, the variable with its path, and the kind, name and key of its source. */}}
 {{- define "switchboard.secretFiles" -}}
 {{- $rows := list }}
 {{- $own := include "switchboard.ownSecrets" . | fromJson }}
@@ -73,7 +73,7 @@ file is seen by the one container it is mounted in; a variable also by whatever 
 {{- toJson $rows }}
 {{- end }}
 
-{{/* The variables that say where those files are. */}}
+{{/* The variables with the paths of these files. */}}
 {{- define "switchboard.secretEnv" -}}
 {{- range . }}
 - name: {{ .env }}
@@ -81,7 +81,7 @@ file is seen by the one container it is mounted in; a variable also by whatever 
 {{- end }}
 {{- end }}
 
-{{/* The volume that holds those files. */}}
+{{/* The volume with these files. */}}
 {{- define "switchboard.secretVolume" -}}
 - name: secrets
   projected:

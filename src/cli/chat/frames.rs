@@ -1,4 +1,4 @@
-//! Frames of the native dialect (docs/native.md), as far as this client speaks it.
+//! Frames of the native dialect (docs/protocol/native.md), as far as this client speaks it.
 
 use serde::{Deserialize, Serialize};
 

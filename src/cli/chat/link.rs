@@ -96,7 +96,7 @@ fn refused(url: &str, response: &Response<Option<Vec<u8>>>) -> End {
     }
 }
 
-/// What a close means (docs/native.md, Closes). `advised` is what a `restart` frame said before.
+/// What a close means (docs/protocol/native.md, Closes). `advised` is what a `restart` frame said before.
 pub(super) fn closed(frame: Option<&CloseFrame>, advised: Option<Duration>) -> End {
     let Some(frame) = frame else { return End::Again { why: "the connection was lost".to_owned(), after: advised } };
     let reason = super::lines::clean(frame.reason.as_str());

@@ -1,4 +1,4 @@
-"""As much of a Kubernetes API as Helm asks for in a dry run: what kinds there are, and the objects it was given."""
+"""The part of a Kubernetes API that Helm uses in a dry run: discovery of kinds, and the given objects."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ def plural(kind):
 
 
 def discovery():
-    """What the API says of itself, by path."""
+    """Discovery documents of the API, by path."""
     groups = sorted({version.split("/")[0] for version in KINDS if "/" in version})
     pages = {
         "/version": {"major": "1", "minor": "32", "gitVersion": "v1.32.0"},
@@ -42,7 +42,7 @@ def discovery():
 
 @contextmanager
 def cluster(folder, objects):
-    """Serves the API, with `objects` by path; gives the path of a kubeconfig for it."""
+    """Serves the API, with `objects` by path; yields the path of a kubeconfig for it."""
     pages = discovery() | objects
 
     class Handler(BaseHTTPRequestHandler):

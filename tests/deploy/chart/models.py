@@ -1,5 +1,5 @@
-"""Checks custom resources against the models of their projects: their types (what a type doesn't know is a fault) and
-their values."""
+"""Checks custom resources against the models of their projects: their types (an unknown field is a fault) and their
+values."""
 
 import json
 import tempfile
@@ -12,12 +12,12 @@ MODELS = {
     "monitoring.coreos.com/v1": "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1",
     "gateway.networking.k8s.io/v1": "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1",
 }
-# The file itself is checked, not the models.
+# Checks the file itself, not the models.
 OPTIONS = ["--module", "nodenext", "--target", "es2022", "--strict", "--skipLibCheck", "--types", ""]
 
 
 def faults(documents):
-    """What is wrong with these resources, as the compiler and the models say it; empty where nothing is."""
+    """Faults of these resources that the compiler and the models report; empty if there are none."""
     lines = []
     for number, document in enumerate(documents):
         module, kind = MODELS[document["apiVersion"]], document["kind"]
@@ -28,7 +28,7 @@ def faults(documents):
             f"const resource{number}: Shape{number} = {json.dumps(document)};",
             f"new Model{number}(resource{number}).validate();",
         ]
-    # Beside the modules, so that they are found.
+    # Beside the modules, so that imports find them.
     with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
         with open(f"{folder}/check.mts", "w", encoding="utf-8") as file:
             file.write("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Renders the chart: each set of values once for each Helm, whoever asks."""
+"""Renders the chart: each set of values once per Helm, for all tests."""
 
 import functools
 import tempfile
@@ -35,7 +35,7 @@ def parse(manifest):
     for document in yaml.safe_load_all(manifest):
         if document:
             key = (document["kind"], document["metadata"]["name"])
-            assert key not in found, f"{key} comes twice"
+            assert key not in found, f"{key} is rendered twice"
             found[key] = document
     return found
 
@@ -50,7 +50,7 @@ def one(name, kind):
 
 
 def pods(name):
-    """Everything that becomes a pod: (resource, its labels, its spec)."""
+    """All pod templates and pods: (resource, labels, spec)."""
     for (kind, _), document in resources(name).items():
         if kind == "Pod":
             yield document, document["metadata"]["labels"], document["spec"]
@@ -60,22 +60,22 @@ def pods(name):
 
 
 def environment(container):
-    """Variables by name: their value, or where it comes from."""
+    """Variables by name: their value, or its source."""
     pairs = [(entry["name"], entry.get("value", entry.get("valueFrom"))) for entry in container.get("env", [])]
     assert len(pairs) == len(dict(pairs)), "a variable is set twice"
     return dict(pairs)
 
 
 def node(name):
-    """The nodes' container."""
+    """The container of the nodes."""
     (container,) = one(name, "Deployment")["spec"]["template"]["spec"]["containers"]
     return container
 
 
 def refusal(helm, values):
-    """What Helm says to these values, which it must not take."""
+    """Error of Helm for these values, which it must refuse."""
     done = with_values(helm, values, check=False)
-    assert done.returncode != 0, f"{values} were taken"
+    assert done.returncode != 0, f"{values} were accepted"
     return done.stderr
 
 

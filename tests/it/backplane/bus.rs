@@ -1,4 +1,4 @@
-//! Publishing, hearing, and the recent cache.
+//! Publishing, receiving, and the recent cache.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn what_one_node_publishes_the_other_hears() {
+async fn a_node_receives_events_that_another_publishes() {
     let redis = Server::start();
     let (one, mut other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
     other.backplane.subscribe(&log("room")).await;
@@ -27,7 +27,7 @@ async fn a_subscription_is_confirmed_before_anything_is_published() {
     let redis = Server::start();
     let (one, mut other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
     for turn in 0..50 {
-        // Ended and begun again at once: the confirmation of the former time must not do for the later one.
+        // End it and begin it again at once: the confirmation of the first subscription must not count for the second.
         other.backplane.subscribe(&log("room")).await;
         other.backplane.unsubscribe(&log("room"));
         other.backplane.subscribe(&log("room")).await;
@@ -38,7 +38,7 @@ async fn a_subscription_is_confirmed_before_anything_is_published() {
 }
 
 #[tokio::test]
-async fn a_node_does_not_hear_itself() {
+async fn a_node_does_not_receive_its_own_events() {
     let redis = Server::start();
     let (mut one, other) =
         (Node::start("same", Some(&redis.url())).await, Node::start("same", Some(&redis.url())).await);
@@ -46,11 +46,11 @@ async fn a_node_does_not_hear_itself() {
     one.backplane.publish(vec![message("room", 1)]);
     one.backplane.recent(&log("room"), 0).await;
     other.backplane.publish(vec![message("room", 2)]);
-    assert_eq!(seqs(&one.events().await), [2], "two processes of one name are two");
+    assert_eq!(seqs(&one.events().await), [2], "processes of one name are told apart");
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_counted_and_dropped() {
+async fn a_payload_that_is_no_event_is_counted_and_dropped() {
     let redis = Server::start();
     let (one, mut other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
     other.backplane.subscribe(&log("room")).await;
@@ -64,27 +64,27 @@ async fn what_is_no_event_is_counted_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_node_that_cannot_keep_up_is_told_that_it_missed_something() {
+async fn a_node_that_cannot_keep_up_gets_a_missed_notice() {
     let redis = Server::start();
     let mut node = Node::start("one", Some(&redis.url())).await;
     let logs: Vec<_> = (0..500).map(|n| format!("room-{n}")).collect();
     futures_util::future::join_all(logs.iter().map(async |id| node.backplane.subscribe(&log(id)).await)).await;
     let other = Node::start("two", Some(&redis.url())).await;
     let missed = node.metrics.bus_missed.get();
-    // Nobody takes the notices meanwhile: what waits is bounded, and then there is a gap.
+    // Nothing reads the notices meanwhile: the queue is bounded, so entries are lost and `Missed` follows.
     for seq in 1..=40 {
         other.backplane.publish(logs.iter().map(|id| message(id, seq)).collect());
         let published = || async { other.backplane.recent(&log("room-499"), seq - 1).await.is_some() };
         other.until("published", published).await;
     }
     let heard = node.until_missed(missed).await;
-    assert!(heard < 500 * 40, "{heard} of them were heard");
+    assert!(heard < 500 * 40, "{heard} of them were received");
     other.backplane.publish(vec![message("room-7", 41)]);
     while seqs(&node.events().await) != [41] {}
 }
 
 #[tokio::test]
-async fn the_cache_serves_only_what_has_no_gap() {
+async fn the_cache_serves_only_contiguous_entries() {
     let redis = Server::start();
     let node = Node::start("one", Some(&redis.url())).await;
     let recent = async |after| {
@@ -110,19 +110,19 @@ async fn the_cache_serves_only_what_has_no_gap() {
     assert_eq!(recent(60).await, None, "61 is missing");
     assert_eq!(recent(61).await, Some(vec![62, 63]));
     node.backplane.publish(vec![message("room", 61)]);
-    node.until("healed", cached(61)).await;
-    assert_eq!(recent(60).await, Some(vec![61, 62, 63]), "late is not lost");
+    node.until("the cached entry", cached(61)).await;
+    assert_eq!(recent(60).await, Some(vec![61, 62, 63]), "a late entry is still cached");
     let ttl: i64 = redis.query(&["TTL", "room_messages:room"]).await;
     assert!((1..=600).contains(&ttl));
     node.backplane.publish(vec![entry("room", 64, Body::Edited { target: 63, content: "new".into() })]);
     node.backplane.publish(vec![message("room", 65)]);
     node.until("cached", cached(65)).await;
-    assert_eq!(recent(62).await, None, "an edit empties it");
+    assert_eq!(recent(62).await, None, "an edit empties the cache");
     assert!(node.metrics.cache_hits.get() > 3 && node.metrics.cache_misses.get() > 3);
 }
 
 #[tokio::test]
-async fn another_programs_value_is_a_miss() {
+async fn a_cached_value_of_another_program_is_a_miss() {
     let redis = Server::start();
     let node = Node::start("one", Some(&redis.url())).await;
     redis.query::<()>(&["SET", "room_messages:room", "[]"]).await;
@@ -132,8 +132,8 @@ async fn another_programs_value_is_a_miss() {
     assert_eq!(node.backplane.recent(&log("room"), 0).await, None);
 }
 
-/// Calls between two looks, without the backplane's own signs of life and the test's looking.
-fn between(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+/// Calls between two readings, without the node's own periodic calls and the test's.
+fn calls_between(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let own = ["info", "zscore", "zrangebyscore", "zrange", "hello", "select", "client|setinfo", "ping"];
     let more = after.iter().map(|(name, calls)| (name.clone(), calls - before.get(name).unwrap_or(&0)));
     more.filter(|(name, calls)| *calls > 0 && !own.contains(&name.as_str())).collect()
@@ -143,7 +143,7 @@ fn between(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTr
 async fn a_message_costs_five_commands() {
     let redis = Server::start();
     let mut settings = super::node::settings("one", Some(&redis.url()));
-    // No renewal in between.
+    // Long enough that no renewal comes between.
     settings.lease = std::time::Duration::from_secs(60);
     let node = Node::with(settings).await;
     let mut other = Node::start("two", Some(&redis.url())).await;
@@ -157,12 +157,12 @@ async fn a_message_costs_five_commands() {
         other.events().await;
     }
     let after = redis.calls().await;
-    let calls = between(&before, &after);
+    let calls = calls_between(&before, &after);
     // The other node's lease and the canaries go on meanwhile.
     assert!((10..=13).contains(&calls["evalsha"]), "{calls:?}");
     assert!((10..=16).contains(&(published(&after) - published(&before))), "{calls:?}");
     assert_eq!(calls["expire"], 10, "{calls:?}");
-    // One by the cache, one in the script.
+    // One call by the cache, one by the script.
     assert_eq!((calls["lpush"], calls["ltrim"]), (20, 20), "{calls:?}");
     for known in ["evalsha", "publish", "expire", "lpush", "ltrim", "lindex", "pexpire", "time", "zadd"] {
         assert!(calls.contains_key(known) || known == "zadd", "{calls:?}");
@@ -177,7 +177,7 @@ async fn idle_connections_cost_nothing() {
     let rate = async || {
         let before = redis.calls().await;
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        between(&before, &redis.calls().await).values().sum::<u64>()
+        calls_between(&before, &redis.calls().await).values().sum::<u64>()
     };
     let none = rate().await;
     for n in 0..200 {
@@ -185,7 +185,7 @@ async fn idle_connections_cost_nothing() {
         node.backplane.listen(connection, &super::node::room("room")).await;
     }
     let many = rate().await;
-    // The same, but for where the seconds begin.
+    // Equal, up to where the seconds begin.
     assert!(many <= none + 6, "{none} {many}");
     assert_eq!(node.backplane.admit(&user("alice"), 0).await, RateDecision::Admitted);
     assert!(!redis.calls().await.contains_key("lindex"), "no limit, no command");

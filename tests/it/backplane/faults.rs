@@ -1,4 +1,4 @@
-//! What happens to Redis, and that it heals without a restart.
+//! Faults of Redis, and recovery from each without a restart of the node.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::{
     redis_server::Server,
 };
 
-/// The design's promise.
-const HEALED: Duration = Duration::from_secs(5);
+/// Maximum time to recover, as the design promises.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Bob listens on one node, and another node is there.
+/// Two nodes; Bob listens on the first.
 async fn pair(redis: &Server) -> (Node, Node, switchboard::model::ConnectionId) {
     let (one, other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
     one.backplane.subscribe(&log("room")).await;
@@ -22,20 +22,20 @@ async fn pair(redis: &Server) -> (Node, Node, switchboard::model::ConnectionId) 
     (one, other, bob)
 }
 
-/// What works when all is well.
-async fn works(one: &mut Node, other: &mut Node, seq: i64) {
-    other.until("registered anew", || async { other.online("bob").await }).await;
-    other.until("listening anew", || async { other.backplane.audience(&room("room")).await.len() == 1 }).await;
+/// Checks publishing and presence between the two nodes.
+async fn assert_works(one: &mut Node, other: &mut Node, seq: i64) {
+    other.until("bob is registered again", || async { other.online("bob").await }).await;
+    other.until("bob listens again", || async { other.backplane.audience(&room("room")).await.len() == 1 }).await;
     assert_eq!(other.backplane.connections_of(&super::node::user("bob")).await.len(), 1);
     other.backplane.publish(vec![message("room", seq)]);
     assert_eq!(seqs(&one.events().await), [seq]);
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_is_told_everything() {
+async fn a_redis_that_restarts_empty_gets_the_whole_registry() {
     let mut redis = Server::start();
     let (mut one, mut other, _) = pair(&redis).await;
-    works(&mut one, &mut other, 1).await;
+    assert_works(&mut one, &mut other, 1).await;
     redis.kill();
     one.redis_is(Link::Down).await;
     other.redis_is(Link::Down).await;
@@ -43,19 +43,19 @@ async fn a_redis_that_comes_back_empty_is_told_everything() {
     assert!(first);
     assert_eq!(one.backplane.listen(carol, &room("room")).await, Listening { first: true });
     one.backplane.subscribe(&log("later")).await;
-    // Not lost: other nodes hear of it when they can.
+    // These entries are not lost: the other node gets them once it can.
     other.backplane.publish(vec![message("room", 2), message("room", 3)]);
     other.until("owed", || async { other.backplane.unpublished() == [(log("room"), 3)] }).await;
     redis.restart();
     let started = Instant::now();
     one.missed().await;
     one.redis_is(Link::Up).await;
-    assert!(started.elapsed() < HEALED, "{:?}", started.elapsed());
+    assert!(started.elapsed() < RECOVERED_WITHIN, "{:?}", started.elapsed());
     other.redis_is(Link::Up).await;
     other.until("settled", || async { other.backplane.unpublished().is_empty() }).await;
     let back = one.returned().await;
     assert_eq!((back.user, back.online, back.joined), (super::node::user("carol"), true, vec![room("room")]));
-    other.until("bob is there", || async { other.backplane.audience(&room("room")).await.len() == 2 }).await;
+    other.until("bob is online", || async { other.backplane.audience(&room("room")).await.len() == 2 }).await;
     other.backplane.publish(vec![message("later", 7)]);
     loop {
         if seqs(&one.events().await) == [7] {
@@ -65,7 +65,7 @@ async fn a_redis_that_comes_back_empty_is_told_everything() {
 }
 
 #[tokio::test]
-async fn it_starts_while_redis_is_down() {
+async fn a_backplane_starts_while_redis_is_down() {
     let mut redis = Server::later();
     let started = Instant::now();
     let mut one = Node::start("one", Some(&redis.url())).await;
@@ -76,7 +76,7 @@ async fn it_starts_while_redis_is_down() {
     redis.restart();
     let started = Instant::now();
     one.missed().await;
-    assert!(started.elapsed() < HEALED, "{:?}", started.elapsed());
+    assert!(started.elapsed() < RECOVERED_WITHIN, "{:?}", started.elapsed());
     assert!(one.returned().await.online);
     let other = Node::start("two", Some(&redis.url())).await;
     other.until("registered", || async { other.online("bob").await }).await;
@@ -100,26 +100,26 @@ async fn a_frozen_redis_takes_nobody_offline() {
     one.missed().await;
     one.redis_is(Link::Up).await;
     other.redis_is(Link::Up).await;
-    assert!(thawed.elapsed() < HEALED, "{:?}", thawed.elapsed());
-    works(&mut one, &mut other, 1).await;
+    assert!(thawed.elapsed() < RECOVERED_WITHIN, "{:?}", thawed.elapsed());
+    assert_works(&mut one, &mut other, 1).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(6)).await;
-    assert!(told.len() == 1 && told[0].told_here, "only other nodes are still to be told: {told:?}");
+    assert!(told.len() == 1 && told[0].told_here, "only other nodes lack the departure: {told:?}");
     assert!(one.online("bob").await && !one.online("carol").await);
     one.backplane.unregister(bob).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
-    assert_eq!(told.len(), 1, "the registry is what it was");
+    assert_eq!(told.len(), 1, "the registry is unchanged");
 }
 
 #[tokio::test]
-async fn a_wiped_redis_is_told_everything() {
+async fn a_flushed_redis_gets_the_whole_registry() {
     let redis = Server::start();
     let (mut one, mut other, bob) = pair(&redis).await;
     redis.query::<()>(&["FLUSHALL"]).await;
     let wiped = Instant::now();
     one.missed().await;
     other.missed().await;
-    assert!(wiped.elapsed() < HEALED, "{:?}", wiped.elapsed());
-    works(&mut one, &mut other, 1).await;
+    assert!(wiped.elapsed() < RECOVERED_WITHIN, "{:?}", wiped.elapsed());
+    assert_works(&mut one, &mut other, 1).await;
     assert!(one.metrics.lease_losses.get() == 1);
     one.backplane.unregister(bob).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
@@ -138,12 +138,12 @@ async fn forgotten_scripts_are_loaded_again() {
     let (bob, first) = other.connect("bob").await;
     assert!(first);
     assert_eq!(other.backplane.listen(bob, &room("room")).await, Listening { first: true });
-    works(&mut one, &mut other, 1).await;
+    assert_works(&mut one, &mut other, 1).await;
     assert_eq!(one.metrics.lease_losses.get() + other.metrics.lease_losses.get(), 0);
 }
 
 #[tokio::test]
-async fn killed_connections_are_made_anew() {
+async fn killed_connections_are_replaced() {
     let redis = Server::start();
     let (mut one, mut other, _) = pair(&redis).await;
     for (turn, kind) in ["pubsub", "normal"].iter().enumerate() {
@@ -154,14 +154,14 @@ async fn killed_connections_are_made_anew() {
         }
         let started = Instant::now();
         let seq = i64::try_from(turn).unwrap() + 1;
-        works(&mut one, &mut other, seq).await;
-        assert!(started.elapsed() < HEALED);
+        assert_works(&mut one, &mut other, seq).await;
+        assert!(started.elapsed() < RECOVERED_WITHIN);
         one.redis_is(Link::Up).await;
     }
 }
 
 #[tokio::test]
-async fn a_paused_redis_heals() {
+async fn a_node_recovers_from_a_paused_redis() {
     let redis = Server::start();
     let (mut one, mut other, _) = pair(&redis).await;
     redis.query::<()>(&["CLIENT", "PAUSE", "2500", "ALL"]).await;
@@ -169,11 +169,11 @@ async fn a_paused_redis_heals() {
     one.missed().await;
     one.redis_is(Link::Up).await;
     other.redis_is(Link::Up).await;
-    works(&mut one, &mut other, 1).await;
+    assert_works(&mut one, &mut other, 1).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_takes_no_writes_is_down() {
+async fn a_redis_that_refuses_writes_counts_as_down() {
     let redis = Server::start();
     let node = Node::start("one", Some(&redis.url())).await;
     redis.query::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
@@ -185,22 +185,22 @@ async fn a_redis_that_takes_no_writes_is_down() {
 }
 
 #[tokio::test]
-async fn a_node_taken_for_dead_registers_anew() {
+async fn a_node_whose_lease_was_removed_registers_again() {
     let redis = Server::start();
     let (mut one, mut other, _) = pair(&redis).await;
-    // As others do when a node was frozen past its lease: here its lease is taken out from outside.
+    // Remove the node's lease, as other nodes do after it was frozen past its lease.
     let leases: Vec<String> = redis.query(&["ZRANGE", "ws:nodes", "0", "-1"]).await;
     let lease = leases.iter().find(|lease| lease.starts_with("one#")).unwrap();
     redis.query::<i64>(&["DEL", "ws:conns:bob"]).await;
     redis.query::<i64>(&["ZREM", "ws:nodes", lease]).await;
     let back = one.returned().await;
-    assert!(back.online && back.joined == [room("room")], "others took bob for gone");
-    works(&mut one, &mut other, 1).await;
+    assert!(back.online && back.joined == [room("room")], "other nodes reported bob offline");
+    assert_works(&mut one, &mut other, 1).await;
 }
 
-/// The user that `docs/operations/redis.md` tells operators to make can do everything, and nothing is refused to it.
+/// The user that `docs/operations/redis.md` tells operators to make may run every command that a node sends.
 #[tokio::test]
-async fn the_documented_acl_is_enough() {
+async fn the_documented_acl_allows_every_command() {
     let redis = Server::start();
     let page = include_str!("../../../docs/operations/redis.md");
     let acl = page.lines().find(|line| line.starts_with("ACL SETUSER ")).expect("the page shows the user");
@@ -210,7 +210,7 @@ async fn the_documented_acl_is_enough() {
     one.backplane.subscribe(&log("room")).await;
     let (bob, first) = one.connect("bob").await;
     assert!(first && one.backplane.listen(bob, &room("room")).await.first);
-    works(&mut one, &mut other, 1).await;
+    assert_works(&mut one, &mut other, 1).await;
     one.until("cached", || async { one.backplane.recent(&log("room"), 0).await.is_some() }).await;
     one.backplane.admit(&super::node::user("bob"), 5).await;
     assert_eq!(one.backplane.online_page(0, 10).await.0.len(), 1);
@@ -230,7 +230,7 @@ async fn the_documented_acl_is_enough() {
 }
 
 #[tokio::test]
-async fn it_speaks_tls_and_trusts_only_the_given_ca() {
+async fn the_link_uses_tls_and_trusts_only_the_given_ca() {
     let (_redis, port, ca) = Server::with_tls();
     let url = format!("rediss://localhost:{port}");
     let with_ca = |name: &str, ca: Option<std::path::PathBuf>| {
@@ -253,18 +253,18 @@ fn failed(metric: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_connect_and_a_goodbye_while_it_fails_are_made_good() {
+async fn a_connect_and_a_disconnect_while_calls_fail_are_repaired() {
     let redis = Server::start();
     let mut settings = settings("one", Some(&redis.url()));
     settings.lease = Duration::from_secs(15);
     let node = Node::with(settings).await;
     let (alice, _) = node.connect("alice").await;
-    // Too short to be noticed as down, long enough that calls fail.
+    // Too short for the link to count as down, long enough for calls to fail.
     redis.freeze();
     assert!(node.connect("bob").await.1);
     node.backplane.unregister(alice).await;
     redis.thaw();
-    node.until("bob is made known", || async { redis.query::<i64>(&["HEXISTS", "ws:conns:bob", "c"]).await == 1 })
+    node.until("bob is registered", || async { redis.query::<i64>(&["HEXISTS", "ws:conns:bob", "c"]).await == 1 })
         .await;
     node.until("alice is gone", || async { redis.query::<i64>(&["EXISTS", "ws:conns:alice"]).await == 0 }).await;
 }

@@ -1,4 +1,4 @@
-//! The send limit.
+//! The rate limit of sends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,8 +17,8 @@ async fn node(name: &str, url: Option<&str>, window: Duration) -> Arc<Node> {
     Arc::new(Node::with(settings).await)
 }
 
-/// Sends at these times, by turns over the nodes, and checks the law: no more than `limit` within any window.
-async fn sends_obey(nodes: &[Arc<Node>], limit: u32, window: Duration, gaps: &[u64]) -> usize {
+/// Sends at these intervals, in turn over the nodes, and checks that no window holds more than `limit` sends.
+async fn assert_limited(nodes: &[Arc<Node>], limit: u32, window: Duration, gaps: &[u64]) -> usize {
     let name = user(&format!("user-{}", uuid::Uuid::new_v4()));
     let mut sends = JoinSet::new();
     let mut at = Instant::now();
@@ -63,7 +63,7 @@ fn never_more_than_the_limit_within_any_window() {
     TestRunner::new(config)
         .run(&cases, |(limit, gaps)| {
             let (shared, here) = runtime.block_on(async {
-                tokio::join!(sends_obey(&nodes, limit, window, &gaps), sends_obey(&alone, limit, window, &gaps))
+                tokio::join!(assert_limited(&nodes, limit, window, &gaps), assert_limited(&alone, limit, window, &gaps))
             });
             prop_assert!(shared >= gaps.len().min(limit as usize) && here >= gaps.len().min(limit as usize));
             Ok(())
@@ -72,7 +72,7 @@ fn never_more_than_the_limit_within_any_window() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_when_and_is_not_counted() {
+async fn a_refusal_names_the_wait_and_is_not_counted() {
     let redis = Server::start();
     let window = Duration::from_millis(700);
     let (one, other) = (node("one", Some(&redis.url()), window).await, node("two", Some(&redis.url()), window).await);
@@ -86,13 +86,13 @@ async fn a_refusal_says_when_and_is_not_counted() {
     assert_eq!(other.backplane.admit(&user("bob"), 2).await, RateDecision::Admitted);
     let RateDecision::Refused { retry_after, .. } = other.backplane.admit(&alice, 2).await else { panic!() };
     tokio::time::sleep(retry_after).await;
-    assert_eq!(other.backplane.admit(&alice, 2).await, RateDecision::Admitted, "after the time it said");
+    assert_eq!(other.backplane.admit(&alice, 2).await, RateDecision::Admitted, "after the announced time");
     let ttl: i64 = redis.query(&["PTTL", "rate_limit:message:alice"]).await;
     assert!((1..=701).contains(&ttl), "{ttl}");
 }
 
 #[tokio::test]
-async fn the_limit_outlives_redis() {
+async fn the_limit_holds_while_redis_is_down() {
     let mut redis = Server::start();
     let node = node("one", Some(&redis.url()), Duration::from_secs(60)).await;
     for _ in 0..3 {
@@ -105,14 +105,14 @@ async fn the_limit_outlives_redis() {
         assert_eq!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Admitted);
     }
     assert!(matches!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Refused { .. }));
-    assert!(started.elapsed() < Duration::from_millis(100), "nobody waits for what is down");
+    assert!(started.elapsed() < Duration::from_millis(100), "no call waits for a Redis that is down");
     redis.restart();
     node.redis_is(Link::Up).await;
     assert!(matches!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Refused { .. }), "even empty");
 }
 
 #[tokio::test]
-async fn a_silent_redis_delays_once() {
+async fn a_silent_redis_delays_sends_once() {
     let redis = Server::start();
     let node = node("one", Some(&redis.url()), Duration::from_secs(60)).await;
     node.backplane.admit(&user("alice"), 100).await;
@@ -122,7 +122,7 @@ async fn a_silent_redis_delays_once() {
         assert_eq!(node.backplane.admit(&user("alice"), 100).await, RateDecision::Admitted);
     }
     let delay = started.elapsed();
-    assert!(delay < Duration::from_millis(1_200), "one delay, not one each: {delay:?}");
+    assert!(delay < Duration::from_millis(1_200), "one delay for all, not one each: {delay:?}");
     node.redis_is(Link::Down).await;
     assert!(started.elapsed() < Duration::from_secs(2), "noticed within 2 s: {:?}", started.elapsed());
     redis.thaw();

@@ -1,4 +1,4 @@
-//! A backplane of a test's own, as a node would hold it, and what tests say with it.
+//! A backplane as a node holds it, and helpers of the tests.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The longest that anything here may take.
+/// Maximum time for anything that a test awaits.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// A node's backplane.
@@ -27,13 +27,13 @@ pub(crate) struct Node {
     pub(crate) degrade: Arc<Degrade>,
     pub(crate) metrics: Arc<Metrics>,
     notices: mpsc::Receiver<Notice>,
-    /// Notices that were not the awaited ones.
+    /// Notices that were skipped while waiting for another one.
     passed: VecDeque<Notice>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Short times, so that tests are.
+/// Settings with short times.
 pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
     Settings {
         redis: url.map(|url| RedisConfig { url: Secret::new(url), ca_file: None }),
@@ -48,12 +48,12 @@ pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
 }
 
 impl Node {
-    /// Starts one with short times.
+    /// Starts a backplane with short times.
     pub(crate) async fn start(name: &str, url: Option<&str>) -> Self {
         Self::with(settings(name, url)).await
     }
 
-    /// Starts one.
+    /// Starts a backplane.
     pub(crate) async fn with(settings: Settings) -> Self {
         let degrade = Arc::new(Degrade::new(if settings.redis.is_some() { Link::Down } else { Link::Off }));
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -64,14 +64,14 @@ impl Node {
         Self { backplane, degrade, metrics, notices, passed: VecDeque::new(), stop, tasks }
     }
 
-    /// Dies without a goodbye: its tasks stop, its lease stands.
+    /// Ends without unregistering: its tasks stop, its lease stands.
     pub(crate) async fn die(self) {
         self.stop.cancel();
         self.tasks.close();
         timeout(LONG, self.tasks.wait()).await.expect("tasks end when stopped");
     }
 
-    /// The next notice that `wanted` takes; the others are kept for later.
+    /// Returns the next notice that `wanted` accepts; keeps the others for later.
     async fn find<T>(&mut self, what: &str, wanted: impl Fn(&Notice) -> Option<T>) -> T {
         if let Some(index) = self.passed.iter().position(|notice| wanted(notice).is_some()) {
             return self.passed.remove(index).as_ref().and_then(wanted).unwrap();
@@ -87,18 +87,18 @@ impl Node {
         }
     }
 
-    /// The next events.
+    /// Returns the next events.
     pub(crate) async fn events(&mut self) -> Vec<Event> {
         let events = |notice: &Notice| if let Notice::Events(events) = notice { Some(events.clone()) } else { None };
         self.find("events", events).await
     }
 
-    /// Waits until it is told that it may have missed something.
+    /// Waits for a `Missed` notice.
     pub(crate) async fn missed(&mut self) {
         self.find("missed", |notice| matches!(notice, Notice::Missed).then_some(())).await;
     }
 
-    /// Takes notices until one beyond `known` says that something may have been missed; how many entries came before.
+    /// Reads notices up to a `Missed` with a count beyond `known`; returns the number of entries before it.
     pub(crate) async fn until_missed(&mut self, known: u64) -> usize {
         let (mut heard, mut told) = (0, 0);
         loop {
@@ -111,19 +111,19 @@ impl Node {
         }
     }
 
-    /// The next departure.
+    /// Returns the next departure.
     pub(crate) async fn departure(&mut self) -> Departure {
         let gone = |notice: &Notice| if let Notice::Departed(gone) = notice { Some(gone.clone()) } else { None };
         self.find("departure", gone).await
     }
 
-    /// The next return.
+    /// Returns the next return.
     pub(crate) async fn returned(&mut self) -> Return {
         let back = |notice: &Notice| if let Notice::Returned(back) = notice { Some(back.clone()) } else { None };
         self.find("return", back).await
     }
 
-    /// All departures until `deadline`.
+    /// Returns all departures until `deadline`.
     async fn departures_until(&mut self, deadline: Instant) -> Vec<Departure> {
         while let Ok(Some(notice)) = timeout_at(deadline, self.notices.recv()).await {
             self.passed.push_back(notice);
@@ -137,7 +137,7 @@ impl Node {
             .collect()
     }
 
-    /// Waits until Redis is as told.
+    /// Waits until the link to Redis is in this state.
     pub(crate) async fn redis_is(&self, link: Link) {
         let mut changes = self.degrade.changes();
         let wait = async {
@@ -155,15 +155,15 @@ impl Node {
         (new.connection, first)
     }
 
-    /// Whether a user is online.
+    /// True if a user is online.
     pub(crate) async fn online(&self, user: &str) -> bool {
         self.backplane.online(&[self::user(user)]).await[0]
     }
 
-    /// Asks until the answer is yes.
-    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, ask: impl Fn() -> F) {
+    /// Polls until the answer is true.
+    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, check: impl Fn() -> F) {
         let wait = async {
-            while !ask().await {
+            while !check().await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -171,7 +171,7 @@ impl Node {
     }
 }
 
-/// All departures that the nodes tell until `deadline`.
+/// Returns the departures that all of the nodes report until `deadline`.
 pub(crate) async fn departures_until(nodes: &mut [&mut Node], deadline: Instant) -> Vec<Departure> {
     let mut all = Vec::new();
     for node in nodes {
@@ -216,7 +216,7 @@ pub(crate) fn typing(log: &str) -> Event {
     Event::Occurrence { occurrence: Arc::new(Occurrence { log, at: Timestamp::from_seconds(1), what }), origin: None }
 }
 
-/// The seqs of entries.
+/// Seqs of the entries.
 pub(crate) fn seqs(events: &[Event]) -> Vec<i64> {
     let seq = |event: &Event| match event {
         Event::Entry { entry, .. } => Some(entry.seq),

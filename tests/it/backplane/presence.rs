@@ -1,4 +1,4 @@
-//! Registry, caps, grace, departures.
+//! Registry, connection caps, grace, departures.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
     redis_server::Server,
 };
 
-/// Longer than the grace, the sweep's turn and what it waits beyond.
+/// Longer than the grace plus the interval and the margin of the sweep.
 const AFTER_GRACE: Duration = Duration::from_millis(2_500);
 
 fn offline(id: &str, left: &[&str]) -> Departure {
@@ -22,7 +22,7 @@ fn offline(id: &str, left: &[&str]) -> Departure {
 }
 
 #[tokio::test]
-async fn the_first_comes_online_and_the_last_departs_once() {
+async fn the_first_connection_makes_online_and_the_last_departs_once() {
     let redis = Server::start();
     for url in [Some(redis.url()), None] {
         let mut one = Node::start("one", url.as_deref()).await;
@@ -109,7 +109,7 @@ async fn caps_count_over_all_nodes() {
 }
 
 #[tokio::test]
-async fn connections_of_all_nodes_are_known_within_a_renewal() {
+async fn connection_counts_of_all_nodes_are_known_within_a_renewal() {
     let redis = Server::start();
     let (one, other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
     let known = async || {
@@ -125,14 +125,14 @@ async fn connections_of_all_nodes_are_known_within_a_renewal() {
     let becomes = async |expected: (Vec<u64>, u64)| {
         let since = Instant::now();
         while known().await != expected {
-            assert!(since.elapsed() < LONG, "{:?} instead of {expected:?}", known().await);
+            assert!(since.elapsed() < LONG, "{:?} known instead of {expected:?}", known().await);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     becomes((vec![2, 1], 2)).await;
     one.backplane.unregister(first).await;
     becomes((vec![1, 1], 1)).await;
-    // A life that follows another one takes its count over.
+    // A process that follows another under the same name takes over its count.
     redis.query::<()>(&["FLUSHALL"]).await;
     becomes((vec![1, 1], 1)).await;
     let counted: Vec<String> = redis.query(&["HKEYS", "ws:node_connections"]).await;
@@ -153,7 +153,7 @@ async fn two_nodes_never_exceed_the_cap_together() {
 }
 
 #[tokio::test]
-async fn a_page_lists_who_is_online() {
+async fn a_page_lists_online_users() {
     let redis = Server::start();
     for url in [Some(redis.url()), None] {
         let node = Node::start("one", url.as_deref()).await;
@@ -177,7 +177,7 @@ async fn a_page_lists_who_is_online() {
 }
 
 #[tokio::test]
-async fn a_dead_nodes_users_depart_once_unless_they_are_elsewhere() {
+async fn a_dead_nodes_users_depart_once_unless_connected_to_another_node() {
     let redis = Server::start();
     let nodes = [
         Node::start("one", Some(&redis.url())).await,
@@ -204,12 +204,12 @@ async fn a_dead_nodes_users_depart_once_unless_they_are_elsewhere() {
     assert_eq!(one.backplane.nodes().await.len(), 2);
     let counted: Vec<String> = redis.query(&["HKEYS", "ws:node_connections"]).await;
     assert!(counted.iter().all(|node| !node.starts_with("one#")), "{counted:?}");
-    // Before the lease was out nobody may have gone.
+    // No user may depart before the lease is out.
     assert!(one.backplane.connections_of(&user("both")).await.len() == 1);
 }
 
 #[tokio::test]
-async fn who_may_be_dead_refuses_only_perhaps() {
+async fn connections_of_a_node_that_may_be_dead_refuse_only_with_a_retry() {
     let redis = Server::start();
     let mut long = settings("dying", Some(&redis.url()));
     long.lease = Duration::from_secs(4);
@@ -225,7 +225,7 @@ async fn who_may_be_dead_refuses_only_perhaps() {
     loop {
         match node.backplane.register(&new).await {
             Ok(first) => {
-                assert!(!first, "never told offline");
+                assert!(!first, "`offline` was never reported");
                 break;
             }
             Err(TooMany { perhaps: now }) => perhaps |= now,
@@ -233,16 +233,16 @@ async fn who_may_be_dead_refuses_only_perhaps() {
         assert!(started.elapsed() < Duration::from_secs(10), "the lease is out, the cap is free");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(perhaps, "refused with a retry before");
+    assert!(perhaps, "before that, refused with a retry");
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_leaves_nothing() {
+async fn a_node_that_leaves_leaves_nothing_in_redis() {
     let redis = Server::start();
     let (one, other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
     let (connection, _) = one.connect("frank").await;
     one.backplane.leave().await;
-    assert_eq!(other.backplane.nodes().await.len(), 2, "not while it holds a connection");
+    assert_eq!(other.backplane.nodes().await.len(), 2, "it stays while it holds a connection");
     one.backplane.unregister(connection).await;
     one.backplane.leave().await;
     let left = other.backplane.nodes().await;

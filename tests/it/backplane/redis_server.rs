@@ -1,4 +1,4 @@
-//! A redis-server of a test's own: it starts empty, keeps nothing, and dies with the test.
+//! A redis-server for one test: it starts empty, keeps nothing on disk, and ends with the test.
 
 use std::{
     net::TcpListener,
@@ -14,7 +14,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one on a free port.
+    /// Starts a server on a free port.
     pub(crate) fn start() -> Self {
         loop {
             let port = free_port();
@@ -26,8 +26,8 @@ impl Server {
         }
     }
 
-    /// Starts one that also speaks TLS, on the port returned, with a certificate for `localhost` by the CA in the file
-    /// returned.
+    /// Starts a server that also speaks TLS, with a certificate for `localhost`. Returns the TLS port and the file of
+    /// the CA.
     pub(crate) fn with_tls() -> (Self, u16, std::path::PathBuf) {
         let server = Self::start();
         let (folder, port) = (server.folder.path(), free_port());
@@ -52,41 +52,41 @@ impl Server {
         (server, port, ca)
     }
 
-    /// A port on which nothing runs yet; [`Server::restart`] starts it.
+    /// Reserves a port without a server; [`Server::restart`] starts it.
     pub(crate) fn later() -> Self {
         let mut server = Self::start();
         server.kill();
         server
     }
 
-    /// Kills it, with all it knew.
+    /// Kills the server; its data is lost.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again on the same port, empty.
+    /// Starts it again, empty, on the same port.
     pub(crate) fn restart(&mut self) {
         self.child = spawn(self.port, &self.folder);
         assert!(self.answers(), "redis-server did not come back");
     }
 
-    /// Freezes it: it neither answers nor closes anything.
+    /// Freezes it: connections stay open, nothing answers.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    /// Ends a freeze.
+    /// Ends the freeze.
     pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
 
-    /// Its URL.
+    /// URL.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Carries out a command, over a connection of the test's own.
+    /// Runs a command over its own connection.
     pub(crate) async fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -95,7 +95,7 @@ impl Server {
         command.query_async(&mut connection).await.unwrap()
     }
 
-    /// Calls of each command so far, those by scripts among them.
+    /// Calls of each command so far, including those by scripts.
     pub(crate) async fn calls(&self) -> std::collections::BTreeMap<String, u64> {
         let stats: String = self.query(&["INFO", "commandstats"]).await;
         let parse = |line: &str| {
@@ -125,7 +125,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be dead already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

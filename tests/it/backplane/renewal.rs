@@ -1,4 +1,4 @@
-//! What Redis holds of a user outlives the hour for as long as they are connected.
+//! Keys of a connected user are renewed before their hour is over.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use super::{
     redis_server::Server,
 };
 
-/// Lets the node's clocks jump, as if nothing had happened meanwhile; Redis' own clock stands.
-async fn jump(by: Duration) {
+/// Advances the node's clock; Redis' clock stands still.
+async fn advance_clock(by: Duration) {
     tokio::time::pause();
     tokio::time::advance(by).await;
     tokio::time::resume();
 }
 
 #[tokio::test]
-async fn what_is_held_is_renewed_each_half_hour() {
+async fn a_connected_users_keys_are_renewed_every_half_hour() {
     const KEYS: [&str; 3] = ["ws:user:bob", "ws:conns:bob", "ws:room_users:room"];
     let redis = Server::start();
     let node = Node::start("one", Some(&redis.url())).await;
@@ -26,21 +26,21 @@ async fn what_is_held_is_renewed_each_half_hour() {
     let seen = || async { redis.query::<String>(&["GET", "ws:user:bob"]).await };
     let lease = || async { redis.query::<Vec<String>>(&["HKEYS", "ws:node_connections"]).await };
     let (first, life) = (seen().await, lease().await);
-    // As they stand when half of the hour is over.
+    // Set the TTLs as they are after half an hour.
     for key in KEYS {
         assert_eq!(redis.query::<i64>(&["EXPIRE", key, "1800"]).await, 1);
     }
-    jump(Duration::from_secs(1_700)).await;
+    advance_clock(Duration::from_secs(1_700)).await;
     node.redis_is(Link::Up).await;
-    // A look at what is to be repaired, once a second, renews nothing.
+    // The repair check, once a second, renews nothing.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(seen().await, first);
     assert!(redis.query::<i64>(&["TTL", "ws:user:bob"]).await <= 1_800);
-    jump(Duration::from_secs(100)).await;
+    advance_clock(Duration::from_secs(100)).await;
     for key in KEYS {
         let renewed = || async { redis.query::<i64>(&["TTL", key]).await > 3_500 };
         node.until(&format!("{key} renewed"), renewed).await;
     }
-    assert_ne!(seen().await, first, "it says when the user was last seen");
-    assert_eq!(lease().await, life, "and not because the node registered anew");
+    assert_ne!(seen().await, first, "`last_seen` is renewed");
+    assert_eq!(lease().await, life, "and the node did not register again");
 }

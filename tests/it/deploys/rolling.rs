@@ -1,4 +1,4 @@
-//! Three nodes are restarted one after the other, while everybody talks.
+//! A rolling restart of three nodes while clients send and read.
 
 use std::{
     collections::HashMap,
@@ -15,22 +15,22 @@ use crate::support::{Client, Node, Signal, token, within};
 const ROOMS: usize = 4;
 const READERS: usize = 40;
 const SENDERS: usize = 8;
-/// Between two messages of one sender.
+/// Interval between two messages of one sender.
 const PACE: Duration = Duration::from_millis(40);
 
-/// The last message of every room.
+/// Last message of every room.
 const THE_END: &str = "the end";
 
-/// The nodes that a load balancer would send clients to.
+/// Nodes to which the load balancer sends clients.
 #[derive(Clone, Default)]
 struct Balancer(Arc<Mutex<Vec<String>>>);
 
 impl Balancer {
-    fn put_in(&self, node: &Node) {
+    fn add(&self, node: &Node) {
         self.0.lock().unwrap().push(node.ws());
     }
 
-    fn take_out(&self, node: &Node) {
+    fn remove(&self, node: &Node) {
         self.0.lock().unwrap().retain(|url| *url != node.ws());
     }
 
@@ -45,8 +45,9 @@ impl Balancer {
     }
 }
 
-/// How long a client that was sent away waits, as it was told; everything else it is sent before goes to `take`.
-async fn until_sent_away(client: &mut Client, mut take: impl FnMut(&Value) -> bool) -> Option<Duration> {
+/// Reads until the node closes the connection with 1012, and returns the advised wait. All frames before the advice go
+/// to `take`.
+async fn read_until_restart(client: &mut Client, mut take: impl FnMut(&Value) -> bool) -> Option<Duration> {
     let mut advice = None;
     loop {
         match client.recv_or_close().await {
@@ -55,23 +56,24 @@ async fn until_sent_away(client: &mut Client, mut take: impl FnMut(&Value) -> bo
             Ok(_) => {}
             Err((code, reason)) => {
                 assert_eq!(code, 1012, "{reason}");
-                return Some(Duration::from_millis(advice.expect("the close was announced")));
+                return Some(Duration::from_millis(advice.expect("the close was announced by a frame")));
             }
         }
     }
 }
 
-/// Reads a room to the end; returns what it read, and its gaps: from the last message before to the first one after.
+/// Reads a room to the end. Returns the messages, and the gaps: from the last message before a reconnect to the first
+/// after it.
 async fn read(balancer: Balancer, user: String, room: String) -> (Vec<(i64, String)>, Vec<Duration>) {
     let (mut has, mut got, mut gaps, mut last_frame) = (0, Vec::new(), Vec::new(), None::<Instant>);
     loop {
         let mut client = balancer.connect(&user).await;
         client.send(&json!({"type": "join", "conversation_id": room, "since_seq": has, "ref": 1})).await;
         let mut waits_for_first = last_frame.is_some();
-        let sent_away = until_sent_away(&mut client, |frame| {
+        let sent_away = read_until_restart(&mut client, |frame| {
             assert!(frame["type"] != "error" && frame["type"] != "resync", "{frame}");
             if let Some(seq) = frame["seq"].as_i64() {
-                assert_eq!(seq, has + 1, "nothing is lost, doubled or out of order: {frame}");
+                assert_eq!(seq, has + 1, "no message is lost, doubled or out of order: {frame}");
                 has = seq;
                 if frame["type"] == "message" {
                     if std::mem::take(&mut waits_for_first) {
@@ -91,7 +93,7 @@ async fn read(balancer: Balancer, user: String, room: String) -> (Vec<(i64, Stri
     }
 }
 
-/// Sends to a room until told to stop, each message until it is acked; returns what was acked.
+/// Sends to a room until `stop`, and repeats each message until it is acked. Returns the acked messages.
 async fn send(balancer: Balancer, number: usize, room: String, stop: watch::Receiver<bool>) -> Vec<(i64, String)> {
     let (user, mut acked) = (format!("sender-{number}"), Vec::new());
     while !*stop.borrow() {
@@ -108,7 +110,7 @@ async fn send(balancer: Balancer, number: usize, room: String, stop: watch::Rece
                 break Some(Duration::from_secs(1));
             }
             let mut ack = None;
-            let sent_away = until_sent_away(&mut client, |frame| {
+            let sent_away = read_until_restart(&mut client, |frame| {
                 assert_ne!(frame["type"], "error", "{frame}");
                 if frame["type"] == "ack" {
                     ack = frame["seq"].as_i64();
@@ -130,7 +132,7 @@ async fn send(balancer: Balancer, number: usize, room: String, stop: watch::Rece
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_loses_and_doubles_nothing() {
+async fn a_rolling_restart_loses_and_doubles_no_message() {
     let stage = Stage::set().await;
     let start = || stage.node().set("SHUTDOWN_DELAY", "1s").set("DRAIN_WINDOW", "1s").start();
     let balancer = Balancer::default();
@@ -138,7 +140,7 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
     for _ in 0..3 {
         nodes.push(start().await);
     }
-    nodes.iter().for_each(|node| balancer.put_in(node));
+    nodes.iter().for_each(|node| balancer.add(node));
     let room = |number: usize| format!("room-{}", number % ROOMS);
     for number in 0..ROOMS {
         Client::rooms(&nodes[0], &room(number), "host").await.close().await;
@@ -151,9 +153,9 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
     let began = Instant::now();
     for node in &mut nodes {
         let fresh = start().await;
-        balancer.put_in(&fresh);
+        balancer.add(&fresh);
         let old = std::mem::replace(node, fresh);
-        balancer.take_out(&old);
+        balancer.remove(&old);
         old.signal(Signal::Terminate);
         assert_eq!(old.exit_code().await, 0);
     }
@@ -166,13 +168,13 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
     let mut last = balancer.connect("last").await;
     for (room, acked) in &mut acked {
         last.join(room).await;
-        acked.push((last.say(room, THE_END).await["seq"].as_i64().unwrap(), THE_END.into()));
+        acked.push((last.send_text(room, THE_END).await["seq"].as_i64().unwrap(), THE_END.into()));
         acked.sort();
     }
     let mut gaps = Vec::new();
     for (at, reader) in readers.into_iter().enumerate() {
-        let (got, its_gaps) = within("a reader to have it all", reader).await.unwrap();
-        assert_eq!(got, acked[&room(at)], "reader {at} has all that was acked, once, in order");
+        let (got, its_gaps) = within("a reader to have every message", reader).await.unwrap();
+        assert_eq!(got, acked[&room(at)], "reader {at} has every acked message, once, in order");
         gaps.extend(its_gaps);
     }
     gaps.sort();
@@ -184,6 +186,6 @@ async fn a_rolling_restart_loses_and_doubles_nothing() {
         p(50),
         p(99)
     );
-    // Nodes that begin while others leave get no less than their share: all three were restarted.
-    assert!(gaps.len() >= READERS / 2, "{} were sent away", gaps.len());
+    // Restarted nodes get their share of clients while others drain; every node was restarted.
+    assert!(gaps.len() >= READERS / 2, "{} clients got 1012", gaps.len());
 }

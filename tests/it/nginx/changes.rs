@@ -1,4 +1,4 @@
-//! What outlasts silence, a node that goes, and a reload.
+//! Silence, a node that ends, and a reload, behind nginx.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 use super::Pair;
 use crate::support::{Client, Nginx, RawClient, Signal, opcode, token, within};
 
-/// Holds a socket on which its client says nothing of its own, and answers pings; returns when it was closed, or held
-/// for `long_enough`.
-async fn held(nginx: &Nginx, long_enough: Duration) -> Duration {
+/// Holds a socket whose client only answers pings. Returns the time until it was closed, or `long_enough` at most.
+async fn time_open(nginx: &Nginx, long_enough: Duration) -> Duration {
     let path = format!("/v1/ws?token={}", token("alice"));
     let mut silent = RawClient::open(nginx.address(), &path).await;
     let since = Instant::now();
@@ -25,7 +24,7 @@ async fn held(nginx: &Nginx, long_enough: Duration) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pings_keep_a_silent_socket_open() {
-    // A third of nginx's patience, as 25 s are of 75.
+    // A third of nginx's read timeout, the same ratio as 25 s to 75 s.
     let pinged = Pair::with(|node| node.set("PING_INTERVAL", "1s")).await;
     let unpinged = Pair::start().await;
     let impatient = async |pair: &Pair| {
@@ -33,13 +32,14 @@ async fn pings_keep_a_silent_socket_open() {
     };
     let (pinged, unpinged) = (impatient(&pinged).await, impatient(&unpinged).await);
     let long_enough = Duration::from_secs(7);
-    let (kept, cut) = tokio::join!(held(&pinged, long_enough), held(&unpinged, long_enough));
+    let (kept, cut) = tokio::join!(time_open(&pinged, long_enough), time_open(&unpinged, long_enough));
     assert!(kept >= long_enough, "closed after {kept:?}");
-    assert!(cut < Duration::from_secs(5), "nobody keeps a socket open without pings: {cut:?}");
+    assert!(cut < Duration::from_secs(5), "nginx closes a socket without pings: {cut:?}");
 }
 
-/// Reads a log's messages up to `last`; comes back, with what it has, whenever it is sent away.
-async fn read_up_to(nginx: &str, user: &str, conversation: &str, last: i64) -> (Vec<i64>, u32) {
+/// Reads the messages of a log up to `last`; reconnects and resumes after each 1012. Returns the seqs and the number of
+/// reconnects.
+async fn read_until_seq(nginx: &str, user: &str, conversation: &str, last: i64) -> (Vec<i64>, u32) {
     let (mut seqs, mut times_away) = (Vec::new(), 0);
     loop {
         let mut client = Client::connect(&format!("ws://{nginx}/v1/ws?token={}", token(user))).await;
@@ -50,7 +50,7 @@ async fn read_up_to(nginx: &str, user: &str, conversation: &str, last: i64) -> (
                 Ok(frame) if frame["type"] == "message" => seqs.push(frame["seq"].as_i64().unwrap()),
                 Ok(_) => {}
                 Err((code, _)) => {
-                    assert_eq!(code, 1012, "sent away, not cut off");
+                    assert_eq!(code, 1012, "closed with 1012, not cut off");
                     times_away += 1;
                     break;
                 }
@@ -63,7 +63,7 @@ async fn read_up_to(nginx: &str, user: &str, conversation: &str, last: i64) -> (
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_drains_loses_nobody() {
+async fn a_draining_node_behind_nginx_loses_no_message() {
     const READERS: usize = 8;
     const MESSAGES: i64 = 400;
     let pair = Pair::with(|node| node.set("SHUTDOWN_DELAY", "1s").set("DRAIN_WINDOW", "2s")).await;
@@ -73,29 +73,29 @@ async fn a_node_that_drains_loses_nobody() {
     let users: Vec<String> = (0..READERS).map(|reader| format!("reader-{reader}")).collect();
     let members: Vec<&str> = users.iter().map(String::as_str).collect();
     let conversation = pair.two.conversation(&owner, &members).await;
-    let first = author.say(&conversation, "first").await["seq"].as_i64().unwrap();
+    let first = author.send_text(&conversation, "first").await["seq"].as_i64().unwrap();
     let last = first + MESSAGES;
     let readers: Vec<_> = users
         .iter()
         .map(|user| {
             let (nginx, user, conversation) = (nginx.address().to_string(), user.clone(), conversation.clone());
-            tokio::spawn(async move { read_up_to(&nginx, &user, &conversation, last).await })
+            tokio::spawn(async move { read_until_seq(&nginx, &user, &conversation, last).await })
         })
         .collect();
     pair.one.metric("switchboard_connections{dialect=\"native\"}", |sockets| sockets >= 1.0).await;
     pair.one.signal(Signal::Terminate);
-    // All the while: messages, handshakes, health. What is said once the node has gone is read from the other one.
+    // Meanwhile: messages, handshakes, health. Messages sent after the node has gone are read from the other one.
     let mut said = 0;
     let mut gone = false;
     while said < MESSAGES {
         if said < MESSAGES / 2 || gone {
-            author.say(&conversation, "more").await;
+            author.send_text(&conversation, "more").await;
             said += 1;
         }
         if said % 20 == 0 || !gone {
             Client::connect(&nginx.url("/v1/ws", "guest")).await.expect("authenticated").await;
             let health = reqwest::get(format!("{}/api/health", nginx.http())).await.unwrap();
-            assert_eq!(health.status(), StatusCode::OK, "one node is well");
+            assert_eq!(health.status(), StatusCode::OK, "one node is healthy");
         }
         gone = gone || pair.one.log().iter().any(|line| line.contains("\"stopped\""));
     }
@@ -107,11 +107,11 @@ async fn a_node_that_drains_loses_nobody() {
         assert_eq!(seqs, expected, "each message once, in order");
         away += times;
     }
-    assert!(away >= 1, "somebody was on the node that went");
+    assert!(away >= 1, "at least one reader was on the drained node");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_dies_is_passed_over_and_with_none_left_nginx_says_so() {
+async fn nginx_skips_a_dead_node_and_answers_502_without_any_node() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes()).start().await;
     pair.one.kill().await;
@@ -143,6 +143,6 @@ async fn a_reload_keeps_sockets() {
     nginx.reload().await;
     let mut new = Client::connect(&nginx.url("/v1/ws", "bob")).await;
     new.join("team").await;
-    old.say("team", "still here").await;
+    old.send_text("team", "still here").await;
     assert_eq!(new.until("message").await["content"], "still here");
 }

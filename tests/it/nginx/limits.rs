@@ -1,4 +1,4 @@
-//! What one address may do, and whose word is taken for which address it is.
+//! Limits per address, and whose statement of the client's address is trusted.
 
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use super::Pair;
 use crate::support::{Client, Nginx, RawClient, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_handshakes_of_an_address_are_refused_and_others_untouched() {
+async fn too_many_handshakes_of_one_address_are_refused_and_others_pass() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes())
         .change("sockets.conf", "burst=200", "burst=2")
@@ -23,7 +23,7 @@ async fn too_many_handshakes_of_an_address_are_refused_and_others_untouched() {
     }
     let refused = Client::try_connect(hasty.url("/v1/ws", "alice")).await.unwrap_err();
     assert_eq!(refused, 429);
-    // It says when to come back, and what is wrong, as the API does.
+    // The refusal names the wait and the problem, like the API's.
     let mut raw = RawClient::tcp(hasty.address()).await;
     raw.write(RawClient::upgrade(nginx.address(), "/v1/ws").as_bytes()).await;
     let head = raw.read_head().await.to_lowercase();
@@ -40,7 +40,7 @@ async fn too_many_handshakes_of_an_address_are_refused_and_others_untouched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_sockets_of_an_address_are_refused_until_one_closes() {
+async fn too_many_sockets_of_one_address_are_refused_until_one_closes() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes())
         .change("sockets.conf", "sockets_by_address 1000", "sockets_by_address 2")
@@ -65,45 +65,50 @@ async fn bodies_that_are_too_large_are_refused_as_the_api_refuses_them() {
     assert_eq!(answer.json::<Value>().await.unwrap()["code"], "too_large");
 }
 
-/// A socket whose client says that it comes from elsewhere.
-async fn claiming(address: std::net::SocketAddr, path: &str, forwarded: &str) {
+/// Opens a socket whose client claims another address in X-Forwarded-For.
+async fn connect_with_forwarded_for(address: std::net::SocketAddr, path: &str, forwarded: &str) {
     let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
     request.headers_mut().insert("x-forwarded-for", forwarded.parse().unwrap());
     request.headers_mut().insert("forwarded", format!("for={forwarded}").parse().unwrap());
     Client::try_connect(request).await.expect("it is upgraded").close().await;
 }
 
-/// The address that either node tells of a user's socket once it is closed.
-async fn told_of(pair: &Pair, user: &str) -> String {
+/// Address of a user's socket as a node logs it once the socket is closed.
+async fn logged_address_of(pair: &Pair, user: &str) -> String {
     let told = || async {
         let lines = pair.nodes().into_iter().flat_map(|node| node.log());
         let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
         lines.find(|line| line["message"] == "disconnected" && line["user"] == user)
     };
-    eventually("the end of a socket", told).await["address"].as_str().unwrap().to_owned()
+    eventually("the log line of a closed socket", told).await["address"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_learn_the_client_s_own_address() {
+async fn nodes_get_the_clients_own_address() {
     let pair = Pair::start().await;
     let nginx = Nginx::tls(&pair.nodes()).start().await;
-    // openssl takes the address of its own choice.
+    // openssl can't choose its source address.
     let way = nginx.from("127.0.0.1").await;
-    claiming(way.address(), &format!("/v1/ws?token={}", crate::support::token("alice")), "203.0.113.66").await;
-    assert_eq!(told_of(&pair, "alice").await, "127.0.0.1");
+    connect_with_forwarded_for(
+        way.address(),
+        &format!("/v1/ws?token={}", crate::support::token("alice")),
+        "203.0.113.66",
+    )
+    .await;
+    assert_eq!(logged_address_of(&pair, "alice").await, "127.0.0.1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_balancer_s_word_is_taken_and_nobody_else_s() {
+async fn only_the_balancers_forwarded_address_is_trusted() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes()).start().await;
     let path = |user| format!("/v1/ws?token={}", crate::support::token(user));
     // 127.0.0.1 is the balancer.
-    claiming(nginx.address(), &path("alice"), "198.51.100.1, 203.0.113.7").await;
-    assert_eq!(told_of(&pair, "alice").await, "203.0.113.7");
+    connect_with_forwarded_for(nginx.address(), &path("alice"), "198.51.100.1, 203.0.113.7").await;
+    assert_eq!(logged_address_of(&pair, "alice").await, "203.0.113.7");
     let stranger = nginx.from("127.0.0.9").await;
-    claiming(stranger.address(), &path("bob"), "203.0.113.7").await;
-    assert_eq!(told_of(&pair, "bob").await, "127.0.0.9");
+    connect_with_forwarded_for(stranger.address(), &path("bob"), "203.0.113.7").await;
+    assert_eq!(logged_address_of(&pair, "bob").await, "127.0.0.9");
     for (from, expected) in [("127.0.0.1", "wss"), ("127.0.0.9", "ws")] {
         let way = nginx.from(from).await;
         let asked = reqwest::Client::new().post(format!("http://{}/api/websocket/token", way.address()));
@@ -115,7 +120,7 @@ async fn a_balancer_s_word_is_taken_and_nobody_else_s() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_protocol_tells_the_address_too() {
+async fn the_proxy_protocol_carries_the_address_too() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes())
         .change("server-plain.conf", " reuseport", " proxy_protocol reuseport")
@@ -130,6 +135,6 @@ async fn the_proxy_protocol_tells_the_address_too() {
         raw.write(RawClient::upgrade(nginx.address(), &path).as_bytes()).await;
         assert!(raw.read_head().await.starts_with("HTTP/1.1 101 "));
         drop(raw);
-        assert_eq!(told_of(&pair, user).await, expected);
+        assert_eq!(logged_address_of(&pair, user).await, expected);
     }
 }

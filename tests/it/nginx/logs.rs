@@ -1,4 +1,4 @@
-//! What is logged, and what never is: tokens, wherever they stand and whatever goes wrong.
+//! Logs of nginx: what they contain, and that no token ever reaches them.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -6,8 +6,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use super::Pair;
 use crate::support::{Client, Nginx, RawClient, eventually, token};
 
-/// A token in each place where one may stand, on a socket each; the answers don't matter.
-async fn use_everywhere(nginx: &Nginx, token: &str) {
+/// Sends a token in every possible place, each on its own socket; ignores the answers.
+async fn send_token_everywhere(nginx: &Nginx, token: &str) {
     let base = format!("ws://{}", nginx.address());
     let _ = Client::try_connect(format!("{base}/ws/lobby?token={token}")).await;
     for (name, value) in
@@ -23,7 +23,7 @@ async fn use_everywhere(nginx: &Nginx, token: &str) {
         client.send(&json!({"type": "authenticate", "token": token})).await;
         client.until("authenticated").await;
     }
-    // REST takes none in the query; people try.
+    // REST doesn't accept a token in the query; some clients send it anyway.
     let asked = reqwest::Client::new().get(format!("{}/api/chat/conversations?token={token}", nginx.http()));
     let _ = asked.bearer_auth(token).send().await.unwrap();
     for broken in [
@@ -34,7 +34,7 @@ async fn use_everywhere(nginx: &Nginx, token: &str) {
         format!("POST /api/chat/conversations?token={token} HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"),
     ] {
         let mut raw = RawClient::tcp(nginx.address()).await;
-        // nginx may answer before it has read all of it.
+        // nginx may answer before it has read the whole request.
         if raw.try_write(broken.as_bytes()).await {
             raw.read_head().await;
         }
@@ -51,13 +51,13 @@ async fn no_token_is_ever_logged() {
         .start()
         .await;
     let token = token("alice");
-    use_everywhere(&open, &token).await;
-    use_everywhere(&strict, &token).await;
-    // And with nobody behind it: every socket breaks, every handshake fails.
+    send_token_everywhere(&open, &token).await;
+    send_token_everywhere(&strict, &token).await;
+    // Then without any node behind nginx: every socket breaks, every handshake fails.
     let _broken = Client::try_connect(format!("ws://{}/v1/ws?token={token}", open.address())).await;
     pair.one.kill().await;
     pair.two.kill().await;
-    use_everywhere(&open, &token).await;
+    send_token_everywhere(&open, &token).await;
     let mut seen = String::new();
     for nginx in [open, strict] {
         let (own, access) = nginx.end().await;
@@ -69,14 +69,14 @@ async fn no_token_is_ever_logged() {
     for node in pair.nodes() {
         node.assert_never_logged(&[&token, "eyJ"]);
     }
-    // It all happened: upgrades, limits, bad requests, and nodes that are gone.
+    // Check that each case happened: upgrades, limits, bad requests, missing nodes.
     for status in [101, 400, 404, 413, 414, 429, 502] {
         assert!(seen.contains(&format!("\"status\":{status},")), "no {status} in\n{seen}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_access_log_tells_what_became_of_a_socket() {
+async fn the_access_log_shows_how_a_socket_ended() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes()).start().await;
     let way = nginx.from("127.0.0.9").await;

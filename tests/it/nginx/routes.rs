@@ -1,4 +1,4 @@
-//! What passes: every dialect, all of REST, on either node, with TLS and without.
+//! Routes through nginx: every dialect and all of REST pass, to either node, with and without TLS.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use super::Pair;
 use crate::support::{Client, NAME, Nginx, token, within};
 
-/// The nodes on which these users have sockets, as the nodes say it.
+/// The nodes to which these users' sockets are connected, from `connections/info`.
 async fn nodes_of(nginx: &Nginx, users: &[&str]) -> Vec<Value> {
     let mut nodes = Vec::new();
     for user in users {
@@ -21,12 +21,12 @@ async fn nodes_of(nginx: &Nginx, users: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chat_crosses_nodes_by_tls_and_without() {
+async fn chat_crosses_nodes_with_and_without_tls() {
     let pair = Pair::start().await;
     let secure = Nginx::tls(&pair.nodes()).start().await;
     let plain = Nginx::plain(&pair.nodes()).start().await;
     let way = secure.from("127.0.0.1").await;
-    // Two by each: whoever comes second finds the other node less busy.
+    // Two sockets through each listener: the second socket goes to the less busy node.
     let mut clients = Vec::new();
     for (at, user) in ["alice", "bob", "carol", "dave"].into_iter().enumerate() {
         let url = if at < 2 { way.url("/v1/ws", user) } else { plain.url("/v1/ws", user) };
@@ -37,10 +37,10 @@ async fn chat_crosses_nodes_by_tls_and_without() {
     }
     let mut nodes = nodes_of(&plain, &["alice", "bob", "carol", "dave"]).await;
     nodes.sort_by_key(ToString::to_string);
-    assert_eq!(nodes, ["one", "one", "two", "two"], "the least busy node is taken");
+    assert_eq!(nodes, ["one", "one", "two", "two"], "nginx chooses the least busy node");
     for speaker in 0..clients.len() {
         let text = format!("from {speaker}");
-        let ack = clients[speaker].say("team", &text).await;
+        let ack = clients[speaker].send_text("team", &text).await;
         for (reader, client) in clients.iter_mut().enumerate().filter(|(reader, _)| *reader != speaker) {
             let heard = client.until_where(|frame| frame["content"] == text.as_str()).await;
             assert_eq!(heard["seq"], ack["seq"], "{speaker} to {reader}");
@@ -49,7 +49,7 @@ async fn chat_crosses_nodes_by_tls_and_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_passes_but_those_of_operators() {
+async fn every_route_passes_except_those_for_operators() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes()).start().await;
     let http = reqwest::Client::new();
@@ -60,7 +60,7 @@ async fn every_route_passes_but_those_of_operators() {
             assert!(client.is_ok(), "{path}: {client:?}");
             continue;
         }
-        // Without a token, and of nobody: what a node says to it differs from what nginx says to an unknown path.
+        // Ask without a token: a node's answer differs from nginx's answer to an unknown path.
         let ask = |base: String| http.request(route.method.clone(), format!("{base}{path}")).send();
         let through = ask(nginx.http()).await.unwrap();
         if path.starts_with("/api/") {
@@ -101,7 +101,7 @@ async fn tokens_pass_in_headers_and_subprotocols_and_first_frames() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_and_health_answer_by_tls_with_headers_for_browsers() {
+async fn rest_and_health_answer_over_tls_with_headers_for_browsers() {
     let pair = Pair::start().await;
     let nginx = Nginx::tls(&pair.nodes()).start().await;
     let trusted = reqwest::Certificate::from_pem(&nginx.authority()).unwrap();
@@ -115,9 +115,9 @@ async fn rest_and_health_answer_by_tls_with_headers_for_browsers() {
     ] {
         assert_eq!(health.headers()[name], value);
     }
-    assert!(!health.headers()["server"].to_str().unwrap().contains('/'), "no version is told");
+    assert!(!health.headers()["server"].to_str().unwrap().contains('/'), "no version is shown");
     assert_eq!(health.json::<Value>().await.unwrap()["status"], "healthy");
-    // The node knows that its client spoke TLS.
+    // The node knows that its client used TLS.
     let token = client.request(Method::POST, format!("{base}/api/websocket/token")).bearer_auth(token("alice"));
     let answer: Value = within("a token", token.send()).await.unwrap().json().await.unwrap();
     assert_eq!(answer["websocket_url"], format!("wss://{NAME}/ws"), "{answer}");

@@ -1,4 +1,4 @@
-//! The embedded store: a node that is killed while people talk has lost nothing that it acked.
+//! The embedded store: a node that is killed under load has lost no acked message.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::support::{Client, Node, eventually};
 
 const SPEAKERS: usize = 4;
 
-/// Says one thing after the other until the node is gone; what was acked, and how much was sent.
-async fn speak_to_the_end(mut speaker: Client) -> (BTreeMap<i64, String>, usize) {
+/// Sends messages one after the other until the node is gone. Returns the acked ones and the number sent.
+async fn send_until_the_node_ends(mut speaker: Client) -> (BTreeMap<i64, String>, usize) {
     let (mut acked, who) = (BTreeMap::new(), speaker.greeting["user_id"].as_str().unwrap().to_owned());
     for at in 0.. {
         let id = format!("{who}-{at}");
@@ -34,13 +34,13 @@ async fn speak_to_the_end(mut speaker: Client) -> (BTreeMap<i64, String>, usize)
 }
 
 #[tokio::test]
-async fn a_killed_node_with_the_embedded_store_loses_nothing_acked() {
+async fn a_killed_node_with_the_embedded_store_loses_no_acked_message() {
     let data = tempfile::tempdir().unwrap();
     let start = || Node::dev().set("DATA_DIR", data.path().display()).start();
     let node = start().await;
     let mut speakers = JoinSet::new();
     for at in 0..SPEAKERS {
-        speakers.spawn(speak_to_the_end(listener(&node, &format!("speaker{at}")).await));
+        speakers.spawn(send_until_the_node_ends(listener(&node, &format!("speaker{at}")).await));
     }
     let accepted =
         || async { node.metrics().await.get("switchboard_messages_accepted_total").filter(|sent| *sent > 200.0) };
@@ -68,6 +68,6 @@ async fn a_killed_node_with_the_embedded_store_loses_nothing_acked() {
         assert_eq!(stored[seq].as_ref(), Some(content), "acked, so stored");
     }
     let messages: Vec<_> = stored.values().flatten().collect();
-    assert!(messages.len() <= sent, "nothing that was not sent");
+    assert!(messages.len() <= sent, "no message that was not sent");
     assert_eq!(messages.iter().collect::<std::collections::HashSet<_>>().len(), messages.len(), "once");
 }

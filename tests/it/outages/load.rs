@@ -1,4 +1,4 @@
-//! A node is killed and started again while many send.
+//! A node is killed and started again while many clients send.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::scene::{TEAM, assert_read};
 use crate::support::{Client, Node, Postgres, RedisServer, eventually, free_port, token, within};
 
-/// Sends numbered messages one after the other, and again on any node until each is acked.
+/// Sends numbered messages one after the other; repeats each on any node until it is acked.
 async fn send_through(nodes: &[String], user: &str, count: usize) -> BTreeMap<i64, String> {
     let (mut acked, mut turn) = (BTreeMap::new(), user.len());
     let mut client: Option<Client> = None;
@@ -24,7 +24,7 @@ async fn send_through(nodes: &[String], user: &str, count: usize) -> BTreeMap<i6
                 }
             };
             let Some(mut open) = open else { continue };
-            if let Some(ack) = ask(&mut open, &frame).await {
+            if let Some(ack) = send_and_await_ack(&mut open, &frame).await {
                 acked.insert(ack["seq"].as_i64().unwrap(), id);
                 client = Some(open);
                 break;
@@ -34,7 +34,7 @@ async fn send_through(nodes: &[String], user: &str, count: usize) -> BTreeMap<i6
     acked
 }
 
-/// A connection, if the node is there.
+/// Connects; `None` if the node is down.
 async fn connect(url: &str) -> Option<Client> {
     let address = url.strip_prefix("ws://")?.split('/').next()?;
     if tokio::net::TcpStream::connect(address).await.is_err() {
@@ -53,8 +53,8 @@ async fn connect(url: &str) -> Option<Client> {
     .ok()
 }
 
-/// The ack of a send, or nothing where the connection ended or the node could not tell.
-async fn ask(client: &mut Client, frame: &Value) -> Option<Value> {
+/// Returns the ack of a send; `None` if the connection ended or the outcome is unknown.
+async fn send_and_await_ack(client: &mut Client, frame: &Value) -> Option<Value> {
     client.try_send(frame).await.ok()?;
     loop {
         let answer = client.recv_or_close().await.ok()?;
@@ -98,7 +98,7 @@ async fn a_node_is_killed_and_started_again_under_load() {
     assert_eq!(acked.len(), SENDERS * EACH, "every message has a seq of its own");
     assert_read(&mut reader, &acked).await;
 
-    // And again from the store, through the node that was killed.
+    // Read them again from the store, through the node that was killed.
     let mut late = Client::native(&two, "late").await;
     late.send(&json!({"type": "join", "conversation_id": TEAM, "since_seq": 0, "ref": 1})).await;
     assert_read(&mut late, &acked).await;

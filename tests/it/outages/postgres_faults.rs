@@ -1,5 +1,5 @@
-//! PostgreSQL dies, hangs, restarts, or is cut off between commit and answer: nothing is acked that is not stored, nothing
-//! stored is lost or doubled, and whatever needs no store goes on.
+//! PostgreSQL dies, hangs, restarts, or is cut off between commit and answer: every acked message is stored, no stored
+//! message is lost or doubled, and functions that need no store go on.
 
 use std::{
     collections::BTreeMap,
@@ -13,39 +13,39 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    ear::Ear,
-    scene::{TEAM, assert_read, brisk, listener, status, until_offline, until_status},
+    answer_blocker::AnswerBlocker,
+    scene::{TEAM, assert_read, listener, node_with_short_times, status, until_offline, until_status},
 };
 use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventually};
 
-/// The longest until all is well, once PostgreSQL answers again.
-const HEALED: Duration = Duration::from_secs(5);
+/// Maximum time from PostgreSQL's first answer until the nodes are healthy.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(5);
 
-/// What happens to PostgreSQL.
+/// A fault of PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Every process of it is killed at once; it is started again.
+    /// All of its processes are killed at once; it is started again.
     Killed,
     /// Frozen: connections stay open, nothing answers.
     Frozen,
-    /// Every connection is ended by an administrator, again and again.
+    /// An administrator ends every connection, repeatedly.
     Terminated,
-    /// Requests reach it, answers are lost with their connections, and for a while nobody gets through.
+    /// Requests reach it, answers are lost with their connections, and for a while no connection passes.
     CutOff,
 }
 
-/// How a conversation goes on.
+/// Progress of a conversation.
 #[derive(Debug, Default)]
 struct Talk {
     stop: AtomicBool,
-    /// Messages acked so far.
+    /// Number of messages acked so far.
     acked: AtomicUsize,
 }
 
 /// Two nodes on one PostgreSQL, reached over a link that can break.
 struct Pair {
     postgres: Postgres,
-    ear: Ear,
+    answer_blocker: AnswerBlocker,
     proxy: Proxy,
     nodes: [Node; 2],
     database: String,
@@ -56,24 +56,24 @@ struct Pair {
 impl Pair {
     async fn start() -> Self {
         let redis = RedisServer::start().await;
-        // A process that is killed loses nothing that the kernel has; only a power cut would.
+        // A killed process loses nothing that the kernel has; only a power cut would.
         let postgres = Postgres::start(&[("fsync", "off")]).await;
         let database = postgres.database().await;
         let server = database.split([':', '/']).rev().nth(1).unwrap().parse().unwrap();
-        let ear = Ear::before(server, "say-").await;
-        let proxy = Proxy::to(format!("127.0.0.1:{}", ear.port())).await;
+        let answer_blocker = AnswerBlocker::before(server, "say-").await;
+        let proxy = Proxy::to(format!("127.0.0.1:{}", answer_blocker.port())).await;
         let url = proxy.url(&database);
-        let start = || brisk(&redis.url(), &url).start();
+        let start = || node_with_short_times(&redis.url(), &url).start();
         let nodes = tokio::join!(start(), start()).into();
-        Self { postgres, ear, proxy, nodes, database, talk: Arc::default(), _redis: redis }
+        Self { postgres, answer_blocker, proxy, nodes, database, talk: Arc::default(), _redis: redis }
     }
 
-    /// A connection of the test's own, for looking at rows.
+    /// Connects to the database, to look at rows.
     async fn rows(&self) -> tokio_postgres::Client {
         self.postgres.connect(self.database.rsplit('/').next().unwrap()).await
     }
 
-    /// The messages as they are stored.
+    /// Returns the stored messages.
     async fn stored(&self) -> BTreeMap<i64, String> {
         let rows = self.rows().await.query("SELECT seq, content FROM log WHERE log = $1 AND kind = 0", &[&TEAM]).await;
         rows.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
@@ -83,7 +83,7 @@ impl Pair {
         tokio::join!(until_status(&self.nodes[0], wanted), until_status(&self.nodes[1], wanted));
     }
 
-    async fn strike(&mut self, fault: Fault) {
+    async fn begin_fault(&mut self, fault: Fault) {
         match fault {
             Fault::Killed => self.postgres.kill().await,
             Fault::Frozen => self.postgres.pause(),
@@ -98,8 +98,8 @@ impl Pair {
                 }
             }
             Fault::CutOff => {
-                self.ear.deafen();
-                // On each node something is stored of which no answer came.
+                self.answer_blocker.block();
+                // On each node a commit is done without an answer.
                 eventually("two commits without an ack", || async {
                     let acked = self.talk.acked.load(Ordering::Acquire);
                     (self.stored().await.len() == acked + 2).then_some(())
@@ -110,39 +110,39 @@ impl Pair {
         }
     }
 
-    async fn mend(&mut self, fault: Fault) {
+    async fn end_fault(&mut self, fault: Fault) {
         match fault {
             Fault::Killed => self.postgres.restart().await,
             Fault::Frozen => self.postgres.resume(),
             Fault::Terminated => {}
             Fault::CutOff => {
-                self.ear.heal();
+                self.answer_blocker.unblock();
                 self.proxy.set(Link::Open);
             }
         }
     }
 }
 
-/// What somebody said until it was acked.
+/// Messages that a user sent until they were acked.
 #[derive(Debug, Default)]
-struct Said {
+struct Sent {
     acked: BTreeMap<i64, String>,
-    /// How often they were told to try again.
+    /// Number of refusals with a retry.
     refused: usize,
-    /// The longest wait for any answer.
+    /// Longest wait for an answer.
     slowest: Duration,
 }
 
-/// The answer to a send.
+/// Returns the answer to a send.
 async fn answer(client: &mut Client, id: &str) -> Value {
     let frame = json!({"type": "send", "conversation_id": TEAM, "content": id, "client_id": id, "ref": id});
     client.send(&frame).await;
     client.until_where(|frame| frame["ref"] == id).await
 }
 
-/// Says one thing after the other until told to stop, each again and again under the same `client_id` until it is acked.
-async fn insist(speaker: &mut Client, talk: &Talk) -> Said {
-    let (mut said, who) = (Said::default(), speaker.greeting["user_id"].as_str().unwrap().to_owned());
+/// Sends messages one after the other until told to stop; repeats each with the same `client_id` until it is acked.
+async fn send_until_acked(speaker: &mut Client, talk: &Talk) -> Sent {
+    let (mut said, who) = (Sent::default(), speaker.greeting["user_id"].as_str().unwrap().to_owned());
     let mut pace = tokio::time::interval(Duration::from_millis(20));
     while !talk.stop.load(Ordering::Acquire) {
         let id = format!("say-{who}-{}", said.acked.len());
@@ -164,8 +164,8 @@ async fn insist(speaker: &mut Client, talk: &Talk) -> Said {
     said
 }
 
-/// What goes on without a store: sockets, typing, presence; and a send is refused at once.
-async fn what_goes_on(sender: &mut Client, leaver: Client, watcher: &mut Client) {
+/// Checks the functions that need no store: sockets, typing, presence. A send is refused at once.
+async fn assert_storeless_functions(sender: &mut Client, leaver: Client, watcher: &mut Client) {
     let refused = answer(sender, "given-up").await;
     assert_eq!((&refused["code"], &refused["retryable"]), (&json!("unavailable"), &json!(true)), "{refused}");
     sender.send(&json!({"type": "typing", "conversation_id": TEAM, "active": true})).await;
@@ -179,7 +179,7 @@ fn sender_of(client: &Client) -> Value {
     client.greeting["user_id"].clone()
 }
 
-/// Goes through a fault while people insist on what they say.
+/// Goes through a fault while users send and repeat messages.
 async fn endure(fault: Fault) {
     let mut pair = Pair::start().await;
     let [one, two] = &pair.nodes;
@@ -188,17 +188,17 @@ async fn endure(fault: Fault) {
     let (mut erin, frank, mut wade) =
         (listener(one, "erin").await, listener(one, "frank").await, listener(two, "wade").await);
     let talk = pair.talk.clone();
-    let talking = async { tokio::join!(insist(&mut alice, &talk), insist(&mut dave, &talk)) };
+    let talking = async { tokio::join!(send_until_acked(&mut alice, &talk), send_until_acked(&mut dave, &talk)) };
     let outage = async {
         let struck = Instant::now();
-        pair.strike(fault).await;
+        pair.begin_fault(fault).await;
         let mut noticed = None;
         if fault != Fault::Terminated {
             pair.both("degraded").await;
             noticed = Some(struck.elapsed());
-            what_goes_on(&mut erin, frank, &mut wade).await;
+            assert_storeless_functions(&mut erin, frank, &mut wade).await;
         }
-        pair.mend(fault).await;
+        pair.end_fault(fault).await;
         let mended = Instant::now();
         pair.both("healthy").await;
         let healthy = mended.elapsed();
@@ -206,14 +206,14 @@ async fn endure(fault: Fault) {
         (noticed, healthy)
     };
     let (said, (noticed, healthy)) = tokio::join!(talking, outage);
-    let said = <[Said; 2]>::from(said);
+    let said = <[Sent; 2]>::from(said);
     let (slowest, refused) = (said.iter().map(|said| said.slowest).max(), said.iter().map(|said| said.refused));
     let refused: Vec<_> = refused.collect();
     eprintln!("{fault:?}: noticed {noticed:?}, slowest answer {slowest:?}, refused {refused:?}, healthy {healthy:?}");
-    assert!(healthy < HEALED, "{fault:?}: healthy after {healthy:?}");
+    assert!(healthy < RECOVERED_WITHIN, "{fault:?}: healthy after {healthy:?}");
 
     let acked: BTreeMap<_, _> = said.into_iter().flat_map(|said| said.acked).collect();
-    assert_eq!(pair.stored().await, acked, "what was acked is what is stored, and nothing else");
+    assert_eq!(pair.stored().await, acked, "exactly the acked messages are stored");
     for reader in &mut readers {
         assert_read(reader, &acked).await;
     }
@@ -224,33 +224,34 @@ async fn endure(fault: Fault) {
 }
 
 #[tokio::test]
-async fn a_postgres_that_fails_loses_and_doubles_nothing() {
+async fn a_failing_postgres_loses_and_doubles_no_message() {
     tokio::join!(endure(Fault::Killed), endure(Fault::Frozen), endure(Fault::Terminated), endure(Fault::CutOff),);
 }
 
-/// Cut off between commit and answer for longer than the node asks again: nobody knows, and a retry settles it.
+/// Cut off between commit and answer for longer than the node retries: the outcome is unknown, and the client's retry
+/// settles it.
 #[tokio::test]
-async fn what_nobody_could_know_is_settled_by_a_retry() {
+async fn a_retry_settles_an_unknown_outcome() {
     let pair = Pair::start().await;
     let [one, two] = &pair.nodes;
     let (mut alice, mut bob) = (listener(one, "alice").await, listener(two, "bob").await);
-    pair.ear.deafen();
+    pair.answer_blocker.block();
     let asked = Instant::now();
     let cut = async {
         eventually("the commit", || async { (!pair.stored().await.is_empty()).then_some(()) }).await;
         pair.proxy.set(Link::Cut);
     };
     let (told, ()) = tokio::join!(answer(&mut alice, "say-perhaps"), cut);
-    eprintln!("cut off for good: told after {:?}", asked.elapsed());
+    eprintln!("cut off for good: answered after {:?}", asked.elapsed());
     assert_eq!((&told["code"], &told["retryable"]), (&json!("unknown"), &json!(true)), "{told}");
     assert_eq!(status(one).await, "degraded");
-    pair.ear.heal();
+    pair.answer_blocker.unblock();
     pair.proxy.set(Link::Open);
     pair.both("healthy").await;
     let ack = answer(&mut alice, "say-perhaps").await;
     assert_eq!((&ack["type"], &ack["duplicate"]), (&json!("ack"), &json!(true)), "{ack}");
     let stored = pair.stored().await;
     assert_eq!(stored, [(ack["seq"].as_i64().unwrap(), "say-perhaps".to_owned())].into());
-    // It was stored, so it is delivered after all.
+    // The message was stored, so it is delivered.
     assert_read(&mut bob, &stored).await;
 }

@@ -1,4 +1,5 @@
-//! Redis dies, hangs, forgets, refuses: noticed soon, slow for nobody, and all is true again when it is back.
+//! Redis dies, hangs, loses data or refuses writes: nodes notice soon, acks stay fast, and all is consistent again once
+//! Redis is back.
 
 use std::{
     collections::BTreeMap,
@@ -9,23 +10,26 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    ear::Ear,
-    scene::{Said, TEAM, assert_read, brisk, listener, presence, rest, speak, status, until_offline, until_status},
+    answer_blocker::AnswerBlocker,
+    scene::{
+        Sent, TEAM, assert_read, listener, node_with_short_times, presence, remaining_frames, send_messages, status,
+        until_offline, until_status,
+    },
 };
 use crate::support::{Client, Node, Postgres, RedisServer, eventually};
 
-/// The longest until health or metrics tell of it.
+/// Maximum time until health or metrics show the fault.
 const NOTICED: Duration = Duration::from_secs(2);
-/// The longest until all is well, once Redis answers again.
-const HEALED: Duration = Duration::from_secs(5);
-/// What beyond the usual counts as a slow ack; and the one bounded wait for an answer of Redis, as `link` has it.
+/// Maximum time from Redis' first answer until the nodes are healthy.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(5);
+/// An ack slower than this counts as slow. `WAIT` is the one bounded wait for an answer of Redis, as in `link`.
 const SLOW: Duration = Duration::from_millis(300);
 const WAIT: Duration = Duration::from_millis(500);
 
-/// What happens to Redis.
+/// A fault of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Killed, and started again on an empty memory.
+    /// Killed, and started again empty.
     Killed,
     /// Frozen: connections stay open, nothing answers.
     Frozen,
@@ -33,30 +37,30 @@ enum Fault {
     Paused,
     /// `DEBUG SLEEP`: one command that takes seconds.
     Asleep,
-    /// Out of memory: reads, but takes no writes.
+    /// Out of memory: answers reads, refuses writes.
     Full,
-    /// A replica of a master that is dead: reads, but takes no writes.
+    /// A replica whose master is dead: answers reads, refuses writes.
     ReadOnly,
-    /// The connections of subscribers are closed.
+    /// Closes the connections of subscribers.
     SubscribersKilled,
-    /// All connections for commands are closed.
+    /// Closes all connections for commands.
     CommandsKilled,
-    /// Subscribers fall behind and are closed for it.
+    /// Subscribers fall behind, and Redis closes them for it.
     SubscribersOverrun,
-    /// All keys are gone.
+    /// All keys are lost.
     Wiped,
-    /// All scripts are gone.
+    /// All scripts are lost.
     ScriptsForgotten,
 }
 
-/// By what an outage is noticed.
+/// The sign by which a node shows the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
-    /// Health says degraded until Redis is back.
+    /// Health reports `degraded` until Redis is back.
     Degraded,
-    /// Followed logs are compared with the store.
+    /// The node compares followed logs with the store.
     Missed,
-    /// Nothing: it costs one repeated call.
+    /// No sign: the fault costs one repeated call.
     None,
 }
 
@@ -69,7 +73,7 @@ impl Fault {
         }
     }
 
-    async fn strike(self, redis: &mut RedisServer) {
+    async fn begin_fault(self, redis: &mut RedisServer) {
         match self {
             Self::Killed => redis.kill().await,
             Self::Frozen => redis.pause(),
@@ -78,7 +82,7 @@ impl Fault {
                 let mut connection = redis.connection().await;
                 tokio::spawn(async move {
                     let mut sleep = redis::cmd("DEBUG");
-                    // The answer comes when everybody else's does.
+                    // The answer comes when those of other clients do.
                     let _ = sleep.arg("SLEEP").arg(4).exec_async(&mut connection).await;
                 });
             }
@@ -101,8 +105,8 @@ impl Fault {
         }
     }
 
-    /// Ends the fault; those that are over at once need nothing.
-    async fn mend(self, redis: &mut RedisServer) {
+    /// Ends the fault; faults that are over at once need nothing.
+    async fn end_fault(self, redis: &mut RedisServer) {
         match self {
             Self::Killed => redis.restart().await,
             Self::Frozen => redis.resume(),
@@ -114,7 +118,7 @@ impl Fault {
     }
 }
 
-/// Waits for the end of a pause that nothing can shorten.
+/// Waits for the end of a pause, which nothing can shorten.
 async fn until_it_answers(redis: &RedisServer) {
     let client = redis::Client::open(redis.url()).unwrap();
     eventually("Redis to answer", || async { client.get_multiplexed_async_connection().await.ok() }).await;
@@ -129,12 +133,12 @@ struct Pair {
 impl Pair {
     async fn start(redis: RedisServer) -> Self {
         let database = Postgres::shared().await.database().await;
-        let start = || brisk(&redis.url(), &database).start();
+        let start = || node_with_short_times(&redis.url(), &database).start();
         let nodes = tokio::join!(start(), start()).into();
         Self { redis, nodes }
     }
 
-    /// A socket on each node.
+    /// Opens a socket on each node.
     async fn listeners(&self, users: [&str; 2]) -> [Client; 2] {
         tokio::join!(listener(&self.nodes[0], users[0]), listener(&self.nodes[1], users[1])).into()
     }
@@ -163,19 +167,19 @@ impl Pair {
         tokio::join!(until_status(&self.nodes[0], "healthy"), until_status(&self.nodes[1], "healthy"));
     }
 
-    /// Waits until Redis knows exactly these users, one connection each, and no gap is open.
-    async fn true_again(&self, users: &[&str]) {
+    /// Waits until Redis has exactly these users, one connection each, and no gap is open.
+    async fn until_consistent(&self, users: &[&str]) {
         let mut connection = self.redis.connection().await;
         for view in ["ws:online_users", "ws:room_users:team"] {
             let mut shown: Vec<String> = Vec::new();
-            let told = tokio::time::timeout(HEALED, async {
+            let consistent = tokio::time::timeout(RECOVERED_WITHIN, async {
                 while shown != users {
                     shown = redis::cmd("SMEMBERS").arg(view).query_async(&mut connection).await.unwrap();
                     shown.sort();
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             });
-            assert!(told.await.is_ok(), "{view} shows {shown:?} instead of {users:?}");
+            assert!(consistent.await.is_ok(), "{view} shows {shown:?} instead of {users:?}");
         }
         for user in users {
             let mut ask = redis::cmd("HGET");
@@ -184,7 +188,7 @@ impl Pair {
             assert_eq!(lines.as_deref().unwrap_or_default().lines().count(), 1, "{user}: {lines:?}");
         }
         for node in &self.nodes {
-            eventually("every gap to be healed", || async {
+            eventually("every gap to be backfilled", || async {
                 (node.metrics().await.get("switchboard_gaps_open") == Some(0.0)).then_some(())
             })
             .await;
@@ -192,21 +196,21 @@ impl Pair {
     }
 }
 
-/// What a fault came to.
+/// Figures of a fault.
 #[derive(Debug)]
 struct Figures {
-    /// Until both nodes showed it.
+    /// Time until both nodes showed it.
     noticed: Duration,
     slowest_ack: Duration,
-    /// The most slow acks that one speaker had.
+    /// The larger number of slow acks of the two senders.
     slow_acks: usize,
-    /// How long two users took meanwhile to connect and join.
+    /// Time that two users took meanwhile to connect and join.
     newcomer: Duration,
-    /// From Redis' first answer until both nodes were healthy.
+    /// Time from Redis' first answer until both nodes were healthy.
     healthy: Duration,
 }
 
-/// Goes through a fault while people talk, come and leave.
+/// Goes through a fault while users send, connect and leave.
 async fn endure(fault: Fault) {
     let mut pair = Pair::start(RedisServer::with(&["--enable-debug-command", "yes"]).await).await;
     let [mut alice, mut dave] = pair.listeners(["alice", "dave"]).await;
@@ -215,13 +219,13 @@ async fn endure(fault: Fault) {
     let mut watchers = pair.listeners(["wade", "xena"]).await;
     let mut acked = BTreeMap::new();
     let stop = AtomicBool::new(true);
-    let before = [speak(&mut alice, 10, &stop).await, speak(&mut dave, 10, &stop).await];
-    let limit = SLOW + before.iter().map(Said::slowest).max().unwrap();
+    let before = [send_messages(&mut alice, 10, &stop).await, send_messages(&mut dave, 10, &stop).await];
+    let limit = SLOW + before.iter().map(Sent::slowest).max().unwrap();
 
     let missed = pair.missed().await;
     stop.store(false, Ordering::Release);
     let struck = Instant::now();
-    fault.strike(&mut pair.redis).await;
+    fault.begin_fault(&mut pair.redis).await;
     let outage = async {
         pair.noticed(fault.sign(), missed).await;
         let noticed = struck.elapsed();
@@ -229,29 +233,29 @@ async fn endure(fault: Fault) {
         let came = Instant::now();
         let newcomers = pair.listeners(["gina", "henry"]).await;
         let newcomer = came.elapsed();
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         for (watcher, leaver) in watchers.iter_mut().zip(["erin", "frank"]) {
-            told.push(until_offline(watcher, leaver).await);
+            received.push(until_offline(watcher, leaver).await);
         }
-        fault.mend(&mut pair.redis).await;
+        fault.end_fault(&mut pair.redis).await;
         let mended = Instant::now();
         pair.healthy().await;
         let healthy = mended.elapsed();
         stop.store(true, Ordering::Release);
-        (noticed, newcomer, healthy, newcomers, told)
+        (noticed, newcomer, healthy, newcomers, received)
     };
-    let during = async { tokio::join!(speak(&mut alice, 30, &stop), speak(&mut dave, 30, &stop)) };
-    let (during, (noticed, newcomer, healthy, _newcomers, told)) = tokio::join!(during, outage);
-    let during = <[Said; 2]>::from(during);
+    let during = async { tokio::join!(send_messages(&mut alice, 30, &stop), send_messages(&mut dave, 30, &stop)) };
+    let (during, (noticed, newcomer, healthy, _newcomers, received)) = tokio::join!(during, outage);
+    let during = <[Sent; 2]>::from(during);
     let figures = Figures {
         noticed,
         newcomer,
         healthy,
-        slowest_ack: during.iter().map(Said::slowest).max().unwrap(),
+        slowest_ack: during.iter().map(Sent::slowest).max().unwrap(),
         slow_acks: during.iter().map(|said| said.slower_than(limit)).max().unwrap(),
     };
     eprintln!("{fault:?}: {figures:?}");
-    assert!(figures.noticed < NOTICED && figures.healthy < HEALED, "{fault:?}: {figures:?}");
+    assert!(figures.noticed < NOTICED && figures.healthy < RECOVERED_WITHIN, "{fault:?}: {figures:?}");
     assert!(figures.slow_acks <= 2 && figures.slowest_ack < limit + WAIT, "{fault:?}: {figures:?}");
     assert!(figures.newcomer < limit + 2 * WAIT, "{fault:?}: {figures:?}");
 
@@ -259,16 +263,16 @@ async fn endure(fault: Fault) {
     for reader in &mut readers {
         assert_read(reader, &acked).await;
     }
-    pair.true_again(&["alice", "bob", "carol", "dave", "gina", "henry", "wade", "xena"]).await;
-    for (watcher, mut told) in watchers.iter_mut().zip(told) {
+    pair.until_consistent(&["alice", "bob", "carol", "dave", "gina", "henry", "wade", "xena"]).await;
+    for (watcher, mut received) in watchers.iter_mut().zip(received) {
         for leaver in ["erin", "frank"] {
-            if !presence(&told).contains(&(leaver.to_owned(), false)) {
-                told.extend(until_offline(watcher, leaver).await);
+            if !presence(&received).contains(&(leaver.to_owned(), false)) {
+                received.extend(until_offline(watcher, leaver).await);
             }
         }
-        told.extend(rest(watcher).await);
-        let gone = presence(&told).into_iter().filter(|(_, online)| !online);
-        assert_eq!(gone.count(), 2, "{fault:?}: each told once, on both nodes: {:?}", presence(&told));
+        received.extend(remaining_frames(watcher).await);
+        let gone = presence(&received).into_iter().filter(|(_, online)| !online);
+        assert_eq!(gone.count(), 2, "{fault:?}: each reported once, on both nodes: {:?}", presence(&received));
     }
 }
 
@@ -280,17 +284,17 @@ async fn endure_all(faults: &[Fault]) {
 }
 
 #[tokio::test]
-async fn a_redis_that_dies_or_falls_silent_is_done_without() {
+async fn nodes_work_without_a_redis_that_dies_or_falls_silent() {
     endure_all(&[Fault::Killed, Fault::Frozen, Fault::Paused, Fault::Asleep]).await;
 }
 
 #[tokio::test]
-async fn broken_connections_are_made_anew() {
+async fn broken_connections_are_replaced() {
     endure_all(&[Fault::SubscribersKilled, Fault::CommandsKilled, Fault::SubscribersOverrun]).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_forgets_or_takes_no_writes_is_told_again() {
+async fn a_redis_that_loses_data_or_refuses_writes_is_repaired() {
     endure_all(&[Fault::Wiped, Fault::ScriptsForgotten, Fault::Full, Fault::ReadOnly]).await;
 }
 
@@ -303,39 +307,39 @@ async fn nodes_start_without_redis_and_find_each_other_later() {
     for node in &pair.nodes {
         assert_eq!(status(node).await, "degraded");
     }
-    let first = alice.say(TEAM, "alone").await;
+    let first = alice.send_text(TEAM, "alone").await;
     pair.redis.restart().await;
     let back = Instant::now();
     pair.healthy().await;
-    assert!(back.elapsed() < HEALED, "healthy after {:?}", back.elapsed());
-    let second = alice.say(TEAM, "together").await;
+    assert!(back.elapsed() < RECOVERED_WITHIN, "healthy after {:?}", back.elapsed());
+    let second = alice.send_text(TEAM, "together").await;
     let acked = [(&first, "alone"), (&second, "together")];
     let acked = acked.map(|(ack, content)| (ack["seq"].as_i64().unwrap(), content.to_owned()));
     assert_read(&mut bob, &acked.into()).await;
-    pair.true_again(&["alice", "bob"]).await;
+    pair.until_consistent(&["alice", "bob"]).await;
 }
 
-/// The command link is well, so health has nothing to say; the node's own canary falls silent.
+/// The command link is up, so health shows nothing; the node's own canary is lost.
 #[tokio::test]
-async fn a_dead_subscription_behind_a_live_link_is_made_anew() {
+async fn a_dead_subscription_beside_a_live_link_is_replaced() {
     let redis = RedisServer::start().await;
-    let ear = Ear::before(redis.port(), "SUBSCRIBE").await;
+    let answer_blocker = AnswerBlocker::before(redis.port(), "SUBSCRIBE").await;
     let database = Postgres::shared().await.database().await;
-    let one = brisk(&redis.url(), &database).start().await;
-    let two = brisk(&format!("redis://127.0.0.1:{}/", ear.port()), &database).start().await;
+    let one = node_with_short_times(&redis.url(), &database).start().await;
+    let two = node_with_short_times(&format!("redis://127.0.0.1:{}/", answer_blocker.port()), &database).start().await;
     let (mut alice, mut bob) = (listener(&one, "alice").await, listener(&two, "bob").await);
     let missed = two.metrics().await.get("switchboard_bus_missed_total").unwrap();
-    ear.deafen();
+    answer_blocker.block();
     let deaf = Instant::now();
-    let ack = alice.say(TEAM, "can you hear me?").await;
-    // It makes a new connection, and goes on trying for as long as that one is deaf too.
+    let ack = alice.send_text(TEAM, "can you hear me?").await;
+    // It makes a new connection, and retries while the answers on that one are blocked too.
     two.logged("the subscription to Redis broke").await;
-    ear.heal();
+    answer_blocker.unblock();
     two.metric("switchboard_bus_missed_total", |now| now > missed).await;
-    eprintln!("a deaf subscription: noticed after {:?}", deaf.elapsed());
+    eprintln!("a silent subscription: noticed after {:?}", deaf.elapsed());
     assert!(deaf.elapsed() < NOTICED, "noticed after {:?}", deaf.elapsed());
     assert_eq!(status(&two).await, "healthy");
     assert_read(&mut bob, &[(ack["seq"].as_i64().unwrap(), "can you hear me?".to_owned())].into()).await;
-    alice.say(TEAM, "and now?").await;
+    alice.send_text(TEAM, "and now?").await;
     assert_eq!(bob.until("message").await["content"], "and now?");
 }

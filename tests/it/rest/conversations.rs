@@ -6,7 +6,7 @@ use super::node::{CONVERSATIONS, Cluster, User, assert_done, assert_problem, con
 use crate::support::{Client, eventually};
 
 #[tokio::test]
-async fn listings_show_members_and_leave_out_what_is_archived() {
+async fn listings_show_members_and_omit_archived_conversations() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
@@ -19,13 +19,13 @@ async fn listings_show_members_and_leave_out_what_is_archived() {
 
     let archive = format!("{CONVERSATIONS}/{id}/archive");
     for _ in 0..2 {
-        assert_done(&bob.ask(reqwest::Method::POST, &archive, None).await);
+        assert_done(&bob.request(reqwest::Method::POST, &archive, None).await);
     }
     assert_eq!(bob.get(CONVERSATIONS).await.json["total"], 0);
     let archived = bob.get(&format!("{CONVERSATIONS}?archived=true")).await.json;
     assert_eq!((&archived["total"], &archived["conversations"][0]["archived"]), (&json!(1), &json!(true)));
     assert_eq!(bob.get(&format!("{CONVERSATIONS}/{id}")).await.json["archived"], true);
-    assert_eq!(alice.get(CONVERSATIONS).await.json["total"], 1, "only out of bob's sight");
+    assert_eq!(alice.get(CONVERSATIONS).await.json["total"], 1, "archived for bob only");
     assert_done(&bob.delete(&archive).await);
     assert_eq!(bob.get(CONVERSATIONS).await.json["total"], 1);
     assert_problem(&bob.get(&format!("{CONVERSATIONS}?archived=yes")).await, 400, "invalid");
@@ -42,7 +42,7 @@ async fn read_marks_move_forward_and_show_as_receipts() {
     listener.join(room).await;
     let mut sent = Vec::new();
     for content in ["one", "two", "three"] {
-        sent.push(alice.say(&messages, content).await);
+        sent.push(alice.send_text(&messages, content).await);
     }
     let mark = async |body: serde_json::Value| bob.post("/api/messages/read", body).await;
     let ids = json!({"conversation_id": room, "message_ids": [sent[0]["seq"], sent[1]["id"]]});
@@ -56,7 +56,7 @@ async fn read_marks_move_forward_and_show_as_receipts() {
     assert_eq!(back.json, expected, "marks never move back");
     let far = mark(json!({"conversation_id": room, "up_to_seq": sent[0]["seq"], "delivered_seq": 1_000})).await;
     assert_eq!(far.json["read_seq"], sent[1]["seq"]);
-    assert_eq!(far.json["delivered_seq"], sent[2]["seq"], "nor past the newest entry");
+    assert_eq!(far.json["delivered_seq"], sent[2]["seq"], "marks never pass the newest entry");
 
     let members = alice.get(&format!("{CONVERSATIONS}/{room}/members")).await.json;
     let of_bob = &members["members"][1];
@@ -68,12 +68,12 @@ async fn read_marks_move_forward_and_show_as_receipts() {
 }
 
 #[tokio::test]
-async fn a_message_of_another_conversation_marks_nothing() {
+async fn a_message_id_of_another_conversation_marks_nothing() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let (one, other) = (alice.group(&["bob"]).await, alice.group(&["bob"]).await);
-    let (here, there) = (alice.say(&one, "here").await, alice.say(&other, "there").await);
+    let (here, there) = (alice.send_text(&one, "here").await, alice.send_text(&other, "there").await);
     let room = conversation_of(&one);
     for ids in [json!([there["id"]]), json!([here["id"], there["id"]]), json!(["x"]), json!([0]), json!([])] {
         let body = json!({"conversation_id": room, "message_ids": ids});
@@ -93,7 +93,7 @@ async fn notifications_are_listed_and_marked_read() {
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let messages = alice.group(&["bob"]).await;
     let room = json!(conversation_of(&messages));
-    let sent = alice.say(&messages, "where are you?").await;
+    let sent = alice.send_text(&messages, "where are you?").await;
     let one = eventually("a notification for bob, who has no socket", async || {
         let list = bob.get("/api/notifications?limit=10&offset=0").await;
         assert_eq!(list.status, 200, "{}", list.text);

@@ -9,19 +9,19 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// The document.
 pub struct Document(Value);
 
-/// One operation of it.
+/// An operation of the document.
 #[derive(Clone)]
 pub struct Operation {
-    /// In capitals.
+    /// Method in capitals.
     pub method: String,
-    /// With braces.
+    /// Path with placeholders in braces.
     pub path: String,
-    /// As the document has it, with the parameters of its path.
+    /// The document's description of it, including the parameters of its path.
     pub body: Value,
 }
 
 impl Operation {
-    /// Its name in what the tests say.
+    /// Name in messages of the tests.
     pub fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
@@ -38,7 +38,7 @@ impl Document {
         Self(serde_saphyr::from_str(YAML).expect("docs/protocol/openapi.yaml is YAML"))
     }
 
-    /// Every operation.
+    /// Returns every operation.
     pub fn operations(&self) -> Vec<Operation> {
         let paths = self.0["paths"].as_object().unwrap();
         let operations = paths.iter().flat_map(|(path, item)| {
@@ -53,12 +53,12 @@ impl Document {
         operations.collect()
     }
 
-    /// The operation that a request is for.
+    /// Returns the operation that serves a request.
     pub fn operation(&self, method: &str, path: &str) -> Option<Operation> {
         self.operations().into_iter().find(|operation| operation.matches(method, path))
     }
 
-    /// Follows a reference to what it names.
+    /// Follows a `$ref`.
     pub fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(name) => {
@@ -69,7 +69,7 @@ impl Document {
         }
     }
 
-    /// What a value has that a schema doesn't allow.
+    /// Returns the reasons why a value does not match a schema.
     pub fn faults(&self, schema: &Value, value: &Value) -> Vec<String> {
         let fault = |error: jsonschema::ValidationError<'_>| format!("{error} at {:?}", error.instance_path().as_str());
         self.validator(schema).iter_errors(value).map(fault).collect()
@@ -82,7 +82,7 @@ impl Document {
         options.build(&Value::Object(root)).unwrap_or_else(|error| panic!("{schema}: {error}"))
     }
 
-    /// Objects in a schema that would let fields through which aren't listed.
+    /// Returns the objects in a schema that would allow unlisted fields.
     pub fn open_objects(&self, schema: &Value, place: &str) -> Vec<String> {
         let target = self.resolve(schema);
         let closed = |schema: &Value| {
@@ -101,7 +101,7 @@ impl Document {
         found
     }
 
-    /// Every body with an example, of requests and answers: where it is, its schema, the example.
+    /// Returns every example of a request or response body: its place, its schema, the example.
     pub fn examples(&self) -> Vec<(String, Value, Value)> {
         let mut found = Vec::new();
         for operation in self.operations() {

@@ -41,7 +41,7 @@ async fn over_native(client: &mut Client, frame: &Value) -> Outcome {
 }
 
 async fn over_rest(user: &User<'_>, (method, path, body): &(Method, String, Option<Value>)) -> Outcome {
-    let answer = user.ask(method.clone(), path, body.as_ref()).await;
+    let answer = user.request(method.clone(), path, body.as_ref()).await;
     if answer.status.is_success() {
         return Ok(());
     }
@@ -112,7 +112,7 @@ async fn seqs_have_the_same_bounds() {
     let alice = User::of(&node, "alice");
     let messages = alice.group(&[]).await;
     let room = conversation_of(&messages);
-    alice.say(&messages, "hello").await;
+    alice.send_text(&messages, "hello").await;
     let mut client = Client::native(&node, "alice").await;
     let mut cases = Vec::new();
     let body = |content: &str| Some(json!({ "content": content }));
@@ -175,7 +175,7 @@ async fn texts_have_the_same_bounds() {
     let alice = User::of(&node, "alice");
     let messages = alice.group(&[]).await;
     let room = conversation_of(&messages);
-    let sent = alice.say(&messages, "hello").await;
+    let sent = alice.send_text(&messages, "hello").await;
     let mut client = Client::native(&node, "alice").await;
     const BLANK: Result<(), (&str, &str)> = Err(("invalid", "words is needed: the words to be found"));
     const UNFIT: Result<(), (&str, &str)> =

@@ -1,4 +1,4 @@
-//! Editing, deleting, reacting, threads, search: over REST, and seen by sockets.
+//! Edits, deletions, reactions, threads and search over REST, and their events on sockets.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ async fn a_message_is_shown_edited_and_deleted_by_seq_or_id() {
     let room = conversation_of(&messages);
     let mut listener = Client::native(&node, "bob").await;
     listener.join(room).await;
-    let sent = alice.say(&messages, "helo").await;
+    let sent = alice.send_text(&messages, "helo").await;
     let by_seq = format!("{messages}/{}", sent["seq"]);
     let by_id = format!("{messages}/{}", sent["id"].as_str().unwrap());
 
@@ -50,12 +50,12 @@ async fn a_message_is_shown_edited_and_deleted_by_seq_or_id() {
 }
 
 #[tokio::test]
-async fn messages_that_are_not_there_are_not_found() {
+async fn missing_messages_are_not_found() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
     let (one, other) = (alice.group(&[]).await, alice.group(&[]).await);
-    let here = alice.say(&one, "here").await;
+    let here = alice.send_text(&one, "here").await;
     for name in ["0", "-1", "99", "seven", "%20", here["id"].as_str().unwrap()] {
         let path = format!("{other}/{name}");
         assert_problem(&alice.get(&path).await, 404, "not_found");
@@ -67,12 +67,12 @@ async fn messages_that_are_not_there_are_not_found() {
 }
 
 #[tokio::test]
-async fn reactions_stand_until_they_are_taken_back() {
+async fn reactions_stay_until_they_are_removed() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let messages = alice.group(&["bob"]).await;
-    let sent = alice.say(&messages, "lunch?").await;
+    let sent = alice.send_text(&messages, "lunch?").await;
     let mut listener = Client::native(&node, "alice").await;
     listener.join(conversation_of(&messages)).await;
     let message = format!("{messages}/{}", sent["seq"]);
@@ -103,8 +103,8 @@ async fn replies_are_a_thread() {
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
     let messages = alice.group(&[]).await;
-    let root = alice.say(&messages, "root").await;
-    alice.say(&messages, "aside").await;
+    let root = alice.send_text(&messages, "root").await;
+    alice.send_text(&messages, "aside").await;
     for content in ["first", "second"] {
         let reply = json!({"content": content, "reply_to": root["id"]});
         assert_eq!(alice.post(&messages, reply).await.status, 201);
@@ -119,14 +119,14 @@ async fn replies_are_a_thread() {
 }
 
 #[tokio::test]
-async fn searches_find_in_ones_own_conversations_alone() {
+async fn search_finds_only_in_the_users_own_conversations() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
     let (shared, private) = (alice.group(&["bob"]).await, alice.group(&[]).await);
-    alice.say(&shared, "the blue bicycle").await;
-    alice.say(&private, "my blue secret").await;
-    alice.say(&shared, "something else").await;
+    alice.send_text(&shared, "the blue bicycle").await;
+    alice.send_text(&private, "my blue secret").await;
+    alice.send_text(&shared, "something else").await;
     let found = async |user: &User<'_>, query: &str| {
         let answer = user.get(&format!("/api/chat/search?{query}")).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -135,14 +135,14 @@ async fn searches_find_in_ones_own_conversations_alone() {
     assert_eq!(found(&alice, "q=blue").await, ["my blue secret", "the blue bicycle"]);
     assert_eq!(found(&alice, "q=blue&limit=1&offset=1").await, ["the blue bicycle"]);
     assert_eq!(found(&bob, "q=blue").await, ["the blue bicycle"]);
-    assert_eq!(found(&bob, "q=blue+bicy").await, ["the blue bicycle"], "the last word may be begun");
+    assert_eq!(found(&bob, "q=blue+bicy").await, ["the blue bicycle"], "the last word may be a prefix");
     let here = format!("q=blue&conversation_id={}", conversation_of(&shared));
     assert_eq!(found(&alice, &here).await, ["the blue bicycle"]);
     let elsewhere = format!("/api/chat/search?q=blue&conversation_id={}", conversation_of(&private));
     assert_problem(&bob.get(&elsewhere).await, 403, "not_member");
     let admin = User { node: &node, token: token_with("root", json!({"role": "admin"})) };
-    assert_eq!(found(&admin, &here).await, ["the blue bicycle"], "an admin may look anywhere");
-    assert_eq!(found(&admin, "q=blue").await, Vec::<String>::new(), "and is no member for that");
+    assert_eq!(found(&admin, &here).await, ["the blue bicycle"], "an admin may search any conversation");
+    assert_eq!(found(&admin, "q=blue").await, Vec::<String>::new(), "but is a member of none");
     for bad in ["", "?q=", "?q=%20", "?q=a%00", "?q=a&limit=0", "?q=a&conversation_id=a%20b"] {
         assert_problem(&bob.get(&format!("/api/chat/search{bad}")).await, 400, "invalid");
     }

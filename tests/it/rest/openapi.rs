@@ -1,4 +1,4 @@
-//! `docs/protocol/openapi.yaml` against the route table, against itself, and against what a node answers.
+//! `docs/protocol/openapi.yaml` against the route table, against itself, and against a node's responses.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::support::{Answer, Client, Node, Signal, eventually, token, token_with
 #[test]
 fn the_document_has_the_endpoints_of_the_route_table() {
     let document = Document::read();
-    // Sockets are the AsyncAPI document's business.
+    // The AsyncAPI document describes sockets.
     let routes = endpoints().filter(|route| route.access != Access::Socket);
     let routes: BTreeSet<_> = routes.map(|route| (route.method.to_string(), route.path.to_owned())).collect();
     let operations = document.operations();
@@ -24,12 +24,17 @@ fn the_document_has_the_endpoints_of_the_route_table() {
     for route in endpoints().filter(|route| route.access != Access::Socket) {
         let operation = document.operation(route.method.as_str(), route.path).unwrap();
         let open = operation.body.get("security") == Some(&json!([]));
-        assert_eq!(open, route.access == Access::Open, "whether {} needs a token", operation.name());
+        assert_eq!(
+            open,
+            route.access == Access::Open,
+            "{}: the document and the route table differ on the need for a token",
+            operation.name()
+        );
     }
 }
 
 #[test]
-fn the_document_holds_together() {
+fn the_document_is_consistent() {
     let document = Document::read();
     let mut faults = Vec::new();
     for (place, schema, example) in document.examples() {
@@ -48,7 +53,7 @@ fn the_document_holds_together() {
 }
 
 #[test]
-fn every_code_of_a_problem_is_explained() {
+fn every_problem_code_is_documented() {
     let page = include_str!("../../../docs/protocol/rest.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
     let explained: BTreeSet<&str> =
@@ -59,18 +64,18 @@ fn every_code_of_a_problem_is_explained() {
     assert_eq!(explained, documented);
 }
 
-/// A way through the endpoints, each answer held against the document.
+/// A walk through the endpoints that checks each response against the document.
 struct Walk {
     document: Document,
-    /// Which answers of which operations were given.
+    /// Statuses seen, by operation.
     seen: BTreeSet<(String, String)>,
-    /// Which parameters of queries were used.
+    /// Query parameters used, by operation.
     used: BTreeSet<(String, String)>,
     faults: Vec<String>,
 }
 
 impl Walk {
-    /// One step: asks, and checks what is answered.
+    /// Sends one request and checks the response.
     async fn step(
         &mut self,
         node: &Node,
@@ -106,7 +111,7 @@ impl Walk {
 
     fn answer_faults(&self, operation: &Operation, answer: &Answer) -> Vec<String> {
         let Some(documented) = operation.body["responses"].get(answer.status.as_str()) else {
-            return vec!["this status is not documented".into()];
+            return vec!["undocumented status".into()];
         };
         let documented = self.document.resolve(documented);
         let mut faults = Vec::new();
@@ -116,7 +121,7 @@ impl Walk {
             faults.extend(wrong.into_iter().map(|fault| format!("header {name}: {fault}")));
         }
         let Some(content) = documented["content"].as_object() else {
-            faults.extend((!answer.text.is_empty()).then(|| "this answer has no body".to_owned()));
+            faults.extend((!answer.text.is_empty()).then(|| "a body where none is documented".to_owned()));
             return faults;
         };
         let kind = answer.headers["content-type"].to_str().unwrap().split(';').next().unwrap();
@@ -130,7 +135,7 @@ impl Walk {
         faults
     }
 
-    /// What the document has and the walk did not see.
+    /// Returns what the document has and the walk did not see.
     fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
         for operation in self.document.operations() {
@@ -145,15 +150,15 @@ impl Walk {
     }
 }
 
-/// The names of the query's parameters.
+/// Names of the query parameters.
 fn parameters(operation: &Operation) -> impl Iterator<Item = String> {
     let parameters = operation.body["parameters"].as_array().unwrap().iter();
     let of_query = parameters.filter(|parameter| parameter["in"] == "query");
     of_query.map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>().into_iter()
 }
 
-/// What each endpoint answers when all is well, in an order that makes sense. `{m}` stands for the messages' path.
-fn good_steps() -> Vec<(&'static str, &'static str, Option<Value>)> {
+/// One successful request to each endpoint, in an order that works. `{m}` stands for the path of the messages.
+fn successful_steps() -> Vec<(&'static str, &'static str, Option<Value>)> {
     let none = None::<Value>;
     vec![
         (
@@ -207,11 +212,11 @@ fn good_steps() -> Vec<(&'static str, &'static str, Option<Value>)> {
 }
 
 impl Walk {
-    /// Goes where all is well, and returns the conversation and a message in it.
-    async fn go_well(&mut self, node: &Node) -> (String, String) {
+    /// Sends the successful requests; returns the conversation and a message in it.
+    async fn walk_successes(&mut self, node: &Node) -> (String, String) {
         let alice = token("alice");
         let (mut conversation, mut id) = (String::new(), String::new());
-        for (method, path, body) in good_steps() {
+        for (method, path, body) in successful_steps() {
             let fill = |text: &str| {
                 let of_conversation = format!("/api/chat/conversations/{conversation}");
                 let text = text.replace("{c}", &of_conversation).replace("{m}", &format!("{of_conversation}/messages"));
@@ -220,7 +225,7 @@ impl Walk {
             let body = body.map(|body| serde_json::from_str(&fill(&body.to_string())).unwrap());
             let answer = self.step(node, Some(&alice), method, &fill(path), body).await;
             if !answer.status.is_success() {
-                self.faults.push(format!("{method} {path} did not go well: {}", answer.text));
+                self.faults.push(format!("{method} {path} failed: {}", answer.text));
             }
             match path {
                 "/api/chat/conversations" => conversation = answer.json["id"].as_str().unwrap().to_owned(),
@@ -238,8 +243,8 @@ impl Walk {
         (conversation, id)
     }
 
-    /// Asks every operation for each refusal that it documents: without a token, wrongly, as a stranger, for nothing.
-    async fn go_wrong(&mut self, node: &Node, conversation: &str, id: &str) {
+    /// Provokes each documented refusal of every operation: no token, a bad request, a stranger, a missing resource.
+    async fn walk_refusals(&mut self, node: &Node, conversation: &str, id: &str) {
         let (alice, mallory) = (token("alice"), token("mallory"));
         for operation in self.document.operations() {
             let documents = |status: &str| operation.body["responses"].get(status).is_some();
@@ -275,7 +280,7 @@ impl Walk {
     }
 }
 
-/// The document's own example of a request, for this conversation.
+/// The document's example of a request, for this conversation.
 fn example_body(operation: &Operation, conversation: &str) -> Option<Value> {
     let mut body = operation.body["requestBody"]["content"]["application/json"].get("example")?.clone();
     if body.get("conversation_id").is_some() {
@@ -286,14 +291,14 @@ fn example_body(operation: &Operation, conversation: &str) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn every_answer_is_as_the_document_has_it() {
+async fn every_response_matches_the_document() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let mut walk =
         Walk { document: Document::read(), seen: BTreeSet::new(), used: BTreeSet::new(), faults: Vec::new() };
     let _alice = Client::native(&node, "alice").await;
-    let (conversation, id) = walk.go_well(&node).await;
-    walk.go_wrong(&node, &conversation, &id).await;
+    let (conversation, id) = walk.walk_successes(&node).await;
+    walk.walk_refusals(&node, &conversation, &id).await;
 
     let strict = cluster.node().set("MESSAGE_RATE_LIMIT", 1).set("SHUTDOWN_DELAY", "60s").start().await;
     let messages = format!("/api/chat/conversations/{conversation}/messages");
@@ -307,5 +312,5 @@ async fn every_answer_is_as_the_document_has_it() {
         walk.step(&strict, None, "GET", path, None).await;
     }
     let faults = [walk.faults.clone(), walk.missed()].concat();
-    assert!(faults.is_empty(), "answers against docs/protocol/openapi.yaml:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "responses that differ from docs/protocol/openapi.yaml:\n{}", faults.join("\n"));
 }

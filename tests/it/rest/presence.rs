@@ -1,4 +1,4 @@
-//! Who is there, over all nodes, and how nodes are.
+//! Presence over all nodes, and the state of nodes.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::node::{Cluster, User, assert_problem, conversation_of};
 use crate::support::{Client, eventually, token_with};
 
 #[tokio::test]
-async fn who_is_online_is_known_on_every_node() {
+async fn online_users_are_known_on_every_node() {
     let cluster = Cluster::new().await;
     let (one, two) = (cluster.node().start().await, cluster.node().start().await);
     let _bob = Client::native(&one, "bob").await;
@@ -24,11 +24,11 @@ async fn who_is_online_is_known_on_every_node() {
 }
 
 #[tokio::test]
-async fn pages_of_those_online_hold_everybody_once() {
+async fn pages_of_online_users_list_each_user_once() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
-    // More than Redis keeps in a form that it always gives whole.
+    // More members than Redis keeps in the encoding that SSCAN always returns whole.
     let mut connection = cluster.redis.connection().await;
     let names: Vec<String> = (0..700).map(|n| format!("user-{n}")).collect();
     let _: i64 = redis::cmd("SADD").arg("ws:online_users").arg(&names).query_async(&mut connection).await.unwrap();
@@ -48,7 +48,7 @@ async fn pages_of_those_online_hold_everybody_once() {
 }
 
 #[tokio::test]
-async fn a_status_is_kept_and_the_invisible_are_not_shown() {
+async fn a_status_is_stored_and_invisible_users_are_not_shown() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let (alice, bob) = (User::of(&node, "alice"), User::of(&node, "bob"));
@@ -86,7 +86,7 @@ async fn typing_over_rest_reaches_sockets_and_stops_by_itself() {
     let typing = bob.until("typing").await;
     assert_eq!((&typing["user_id"], &typing["active"]), (&json!("alice"), &json!(true)));
     assert_eq!(bob.until("typing").await["active"], false);
-    assert_eq!(alice.ask(reqwest::Method::POST, &path, None).await.status, 200);
+    assert_eq!(alice.request(reqwest::Method::POST, &path, None).await.status, 200);
     assert_eq!(bob.until("typing").await["active"], true);
     assert_eq!(alice.post(&path, json!({"is_typing": false})).await.json["is_typing"], false);
     assert_eq!(bob.until("typing").await["active"], false);
@@ -96,7 +96,7 @@ async fn typing_over_rest_reaches_sockets_and_stops_by_itself() {
 }
 
 #[tokio::test]
-async fn ones_own_connections_are_listed_with_their_nodes() {
+async fn a_users_own_connections_are_listed_with_their_nodes() {
     let cluster = Cluster::new().await;
     let one = cluster.node().set("NODE_ID", "node-one").start().await;
     let two = cluster.node().set("NODE_ID", "node-two").start().await;
@@ -147,7 +147,7 @@ async fn stats_are_for_admins() {
 }
 
 #[tokio::test]
-async fn a_node_says_how_it_is_to_whoever_has_a_token() {
+async fn any_token_may_read_the_state_of_a_node() {
     let cluster = Cluster::new().await;
     let node = cluster.node().set("NODE_ID", "node-one").start().await;
     let _bob = Client::native(&node, "bob").await;
@@ -165,7 +165,7 @@ async fn a_node_says_how_it_is_to_whoever_has_a_token() {
 }
 
 #[tokio::test]
-async fn health_tells_how_long_messages_took_of_late() {
+async fn health_shows_the_recent_latency_of_messages() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let health = async || node.request(reqwest::Method::GET, "/api/health", None, None).await.json;
@@ -174,7 +174,7 @@ async fn health_tells_how_long_messages_took_of_late() {
     let messages = alice.group(&["bob"]).await;
     let mut bob = Client::native(&node, "bob").await;
     bob.join(conversation_of(&messages)).await;
-    alice.say(&messages, "hello").await;
+    alice.send_text(&messages, "hello").await;
     bob.until("message").await;
     let latency = eventually("the delivery is counted", async || {
         let latency = health().await["latency"].clone();

@@ -1,11 +1,11 @@
-//! Bad bodies, types, numbers and methods: a clear problem, and nothing changed.
+//! Bad bodies, types, numbers and methods: a clear problem, and no change.
 
 use reqwest::{Method, header};
 use serde_json::json;
 
 use super::node::{CONVERSATIONS, Cluster, User, assert_problem, conversation_of};
 
-/// Sends a body as it stands.
+/// Sends a body that may be malformed.
 async fn raw(user: &User<'_>, method: &Method, path: &str, body: &str) -> crate::support::Answer {
     user.node.send_raw(method.clone(), path, &user.token, body).await
 }
@@ -17,7 +17,7 @@ async fn bad_bodies_are_refused_and_change_nothing() {
     let alice = User::of(&node, "alice");
     let messages = alice.group(&["bob"]).await;
     let room = conversation_of(&messages);
-    let sent = alice.say(&messages, "unchanged").await;
+    let sent = alice.send_text(&messages, "unchanged").await;
     let message = format!("{messages}/{}", sent["seq"]);
     let (members, typing) = (format!("{CONVERSATIONS}/{room}/members"), format!("/api/conversations/{room}/typing"));
     let everywhere = ["", "{", "null", "[]", "\"x\"", "{} {}", "\u{7f}"];
@@ -51,7 +51,7 @@ async fn bad_bodies_are_refused_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn other_methods_are_told_which_there_are() {
+async fn a_wrong_method_gets_405_with_the_allowed_methods() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
@@ -63,13 +63,13 @@ async fn other_methods_are_told_which_there_are() {
         ("/api/chat/conversations/a/archive", "DELETE, POST"),
     ] {
         for method in [Method::OPTIONS, Method::TRACE] {
-            let answer = alice.ask(method, path, None).await;
+            let answer = alice.request(method, path, None).await;
             assert_problem(&answer, 405, "method_not_allowed");
             assert_eq!(answer.headers[header::ALLOW], allow);
         }
     }
     for path in ["/api/websocket/status", "/api/websocket/users/online", CONVERSATIONS] {
-        let head = alice.ask(Method::HEAD, path, None).await;
+        let head = alice.request(Method::HEAD, path, None).await;
         assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""), "{path}");
     }
     for path in ["/api", "/api/chat", "/api/websocket/users", "/api/messages/", "/api/chat/conversations/a/archive/b"] {

@@ -1,11 +1,11 @@
-//! A database that an older version filled keeps what it holds, and has what is new.
+//! A database filled by an older version keeps its content and gets the new columns and tables.
 
 use refinery_core::{Runner, Target, load_sql_migrations};
 
 use super::*;
 
-/// What the first version's own functions leave: 250 messages, the last ten of them replies to the first, an edit, a
-/// deletion, and a run of notifications for bob.
+/// Content as the first version's own functions write it: 250 messages, the last ten of them replies to the first, an
+/// edit, a deletion, and a run of notifications for bob.
 const FILL_POSTGRES: &str = "
     SELECT create_conversation('room', 0::smallint, 'Old', NULL, false, NULL, 'alice', ARRAY['alice', 'bob']);
     SELECT append_messages(array_agg('room'::text), array_agg('alice'::text), array_agg('Alice'::text),
@@ -41,7 +41,7 @@ async fn the_first_version_migrates_on_postgres() {
     let mut client = Server::shared().await.connect(url.rsplit('/').next().unwrap()).await;
     first_version("migrations/postgres").run_async(&mut client).await.unwrap();
     client.batch_execute(FILL_POSTGRES).await.unwrap();
-    migrates(Arc::new(unmigrated(&url).await)).await;
+    assert_migrated(Arc::new(unmigrated(&url).await)).await;
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn the_first_version_migrates_on_sqlite() {
     first_version("migrations/sqlite").run(&mut database).unwrap();
     database.execute_batch(FILL_SQLITE).unwrap();
     drop(database);
-    migrates(Arc::new(Sqlite::open(&path, Arc::new(Metrics::new().unwrap())).unwrap())).await;
+    assert_migrated(Arc::new(Sqlite::open(&path, Arc::new(Metrics::new().unwrap())).unwrap())).await;
 }
 
 /// Applies the first of the migrations in a folder.
@@ -60,7 +60,7 @@ fn first_version(folder: &str) -> Runner {
     Runner::new(&load_sql_migrations(folder).unwrap()).set_target(Target::Version(1))
 }
 
-async fn migrates(store: Arc<dyn Store>) {
+async fn assert_migrated(store: Arc<dyn Store>) {
     assert!(store.migrate().await.unwrap() >= 2);
     let (room, alice, bob) = (room("room"), user("alice"), user("bob"));
     let find = async |words: &str| -> Vec<Seq> {

@@ -1,4 +1,4 @@
-//! Notifications of what waits.
+//! Notifications of unread messages.
 
 use super::*;
 
@@ -6,13 +6,13 @@ fn waiting(first: Seq, last: Seq) -> Waiting {
     Waiting { first, last }
 }
 
-/// The newest run of a user: from where, how many, whether it is open.
+/// The newest run of a user: first seq, count, and true if it is open.
 async fn newest(store: &Arc<dyn Store>, user: &UserId) -> Option<(Seq, i64, bool)> {
     let run = store.notifications(user, part(1, 0)).await.unwrap().pop()?;
     Some((run.from_seq, run.count, run.read_at.is_none()))
 }
 
-/// A room in which alice wrote nine messages, the fifth entry being a reaction between them.
+/// A room with nine messages of alice; the fifth entry is a reaction among them.
 async fn busy_room(store: &Arc<dyn Store>, members: &[&str]) -> ConversationId {
     let (room, _) = group(store, "room", "alice", members).await;
     for at in 1..=10 {
@@ -23,24 +23,23 @@ async fn busy_room(store: &Arc<dyn Store>, members: &[&str]) -> ConversationId {
     room
 }
 
-pub(super) async fn a_run_holds_what_is_unread(store: Arc<dyn Store>) {
+pub(super) async fn a_run_counts_the_unread_messages(store: Arc<dyn Store>) {
     let room = busy_room(&store, &["bob"]).await;
     let bob = [user("bob")];
     let told = store.notify(&room, waiting(2, 4), &bob).await.unwrap();
     assert_eq!(told[0].body, Body::Notified { conversation: room.clone(), from_seq: 2 });
     assert_eq!(store.entries(&LogId::inbox(&bob[0]), told[0].seq - 1, 10).await.unwrap(), told);
     assert_eq!(newest(&store, &bob[0]).await, Some((2, 3, true)));
-    assert_eq!(store.notify(&room, waiting(6, 8), &bob).await.unwrap(), [], "the inbox knows of the run");
+    assert_eq!(store.notify(&room, waiting(6, 8), &bob).await.unwrap(), [], "the inbox has the run already");
     assert_eq!(newest(&store, &bob[0]).await, Some((2, 6, true)), "a reaction is no message");
     store.mark(&room, &bob[0], 8, 8).await.unwrap();
     assert_eq!(newest(&store, &bob[0]).await, Some((2, 6, false)), "reading ends the run");
     assert_eq!(store.notify(&room, waiting(7, 10), &bob).await.unwrap().len(), 1);
-    assert_eq!(newest(&store, &bob[0]).await, Some((9, 2, true)), "the next begins behind what was read");
+    assert_eq!(newest(&store, &bob[0]).await, Some((9, 2, true)), "the next run begins after the read mark");
 }
 
-/// Nodes tell of what they stored, each for itself: their messages lie among each other's, and they tell again after a
-/// failure.
-pub(super) async fn a_run_is_told_of_in_any_order(store: Arc<dyn Store>) {
+/// Each node reports the messages that it stored: their seqs interleave, and a node repeats a report after a failure.
+pub(super) async fn a_run_accepts_reports_in_any_order(store: Arc<dyn Store>) {
     let room = busy_room(&store, &["bob", "carol"]).await;
     let users = ["carol", "bob"].map(user);
     for notice in [waiting(2, 4), waiting(1, 3), waiting(3, 4), waiting(6, 9), waiting(7, 8), waiting(2, 4)] {
@@ -51,16 +50,16 @@ pub(super) async fn a_run_is_told_of_in_any_order(store: Arc<dyn Store>) {
     }
     let bob = &users[1..];
     store.read_notifications(&bob[0], None).await.unwrap();
-    assert_eq!(store.notify(&room, waiting(2, 9), bob).await.unwrap(), [], "a late repeat opens nothing");
+    assert_eq!(store.notify(&room, waiting(2, 9), bob).await.unwrap(), [], "a late repeat opens no run");
     assert_eq!(store.notify(&room, waiting(6, 10), bob).await.unwrap().len(), 1);
-    assert_eq!(newest(&store, &bob[0]).await, Some((10, 1, true)), "what was put away counts no more");
+    assert_eq!(newest(&store, &bob[0]).await, Some((10, 1, true)), "messages of a read run don't count again");
 
     let late = (1..=10).rev().filter(|seq| *seq != 5).map(|seq| store.notify(&room, waiting(seq, seq), &users[..1]));
     assert_eq!(join_all(late).await.into_iter().map(|told| told.unwrap().len()).sum::<usize>(), 0);
     assert_eq!(newest(&store, &users[0]).await, Some((1, 9, true)));
 }
 
-pub(super) async fn who_needs_no_notice_is_passed_over(store: Arc<dyn Store>) {
+pub(super) async fn users_without_unread_messages_get_no_notification(store: Arc<dyn Store>) {
     let room = busy_room(&store, &["bob", "carol", "dave"]).await;
     store.mark(&room, &user("bob"), 4, 4).await.unwrap();
     let remove = Body::MemberRemoved { user: user("carol") };
@@ -71,11 +70,11 @@ pub(super) async fn who_needs_no_notice_is_passed_over(store: Arc<dyn Store>) {
     for who in &users[1..4] {
         assert_eq!(newest(&store, who).await, None, "{who}");
     }
-    assert_eq!(store.notify(&room, waiting(3, 6), &users[3..4]).await.unwrap().len(), 1, "one that bob has not read");
+    assert_eq!(store.notify(&room, waiting(3, 6), &users[3..4]).await.unwrap().len(), 1, "a run that bob has not read");
     assert_eq!(newest(&store, &user("bob")).await, Some((6, 1, true)));
 }
 
-pub(super) async fn notifications_are_read_by_their_user(store: Arc<dyn Store>) {
+pub(super) async fn only_their_user_marks_notifications_read(store: Arc<dyn Store>) {
     let users = ["bob", "carol"].map(user);
     let [bob, carol] = &users;
     for id in ["one", "two", "three"] {
@@ -94,8 +93,8 @@ pub(super) async fn notifications_are_read_by_their_user(store: Arc<dyn Store>) 
     assert_eq!(store.read_notifications(carol, None).await.unwrap(), 3);
 }
 
-/// Whichever comes first, who has read all has no run open.
-pub(super) async fn marks_and_notices_at_once_leave_nothing_open(store: Arc<dyn Store>) {
+/// Reading and notifying at the same time, in either order, leave no run open for a user who has read all.
+pub(super) async fn concurrent_marks_and_notifications_leave_no_run_open(store: Arc<dyn Store>) {
     let names: Vec<String> = (0..40).map(|at| format!("user{at:02}")).collect();
     let room = busy_room(&store, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let users: Vec<UserId> = names.iter().map(|name| user(name)).collect();

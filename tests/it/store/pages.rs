@@ -1,4 +1,4 @@
-//! What is listed and found: threads, reactions, search, archives, direct conversations, runs of notifications.
+//! Listings and search: threads, reactions, archives, direct conversations, runs of notifications.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -22,17 +22,17 @@ fn reaction(target: Seq, emoji: &str) -> Body {
     Body::Reacted { target, emoji: emoji.into(), active: true }
 }
 
-async fn say(store: &Arc<dyn Store>, room: &ConversationId, sender: &str, id: &str, body: Body) -> Seq {
+async fn append_seq(store: &Arc<dyn Store>, room: &ConversationId, sender: &str, id: &str, body: Body) -> Seq {
     append(store, new(room, sender, id, body)).await.unwrap().seq
 }
 
 pub(super) async fn messages_show_their_reactions_and_threads(store: Arc<dyn Store>) {
     let (room, _) = group(&store, "room", "alice", &["bob"]).await;
-    let root = say(&store, &room, "alice", "1", text("root")).await;
-    let first = say(&store, &room, "bob", "2", reply("one", root)).await;
-    let second = say(&store, &room, "alice", "3", reply("two", root)).await;
+    let root = append_seq(&store, &room, "alice", "1", text("root")).await;
+    let first = append_seq(&store, &room, "bob", "2", reply("one", root)).await;
+    let second = append_seq(&store, &room, "alice", "3", reply("two", root)).await;
     for (at, (sender, emoji)) in [("alice", "🎉"), ("bob", "🎉"), ("bob", "👍")].into_iter().enumerate() {
-        say(&store, &room, sender, &format!("r{at}"), reaction(root, emoji)).await;
+        append_seq(&store, &room, sender, &format!("r{at}"), reaction(root, emoji)).await;
     }
     let alice = user("alice");
     let shown = store.message(&room, root, &alice).await.unwrap().unwrap();
@@ -46,16 +46,16 @@ pub(super) async fn messages_show_their_reactions_and_threads(store: Arc<dyn Sto
     assert_eq!((seqs, total), (vec![second, first], 2));
     let older = MessagesPage { before: Some(second), ..page(Some(root)) };
     assert_eq!(store.messages(&room, &alice, older).await.unwrap().0.len(), 1);
-    say(&store, &room, "bob", "d", Body::Deleted { target: first }).await;
+    append_seq(&store, &room, "bob", "d", Body::Deleted { target: first }).await;
     assert_eq!(
         store.message(&room, root, &alice).await.unwrap().unwrap().replies,
         2,
         "a deleted reply keeps its place"
     );
     let (thread, total) = store.messages(&room, &alice, page(Some(root))).await.unwrap();
-    assert_eq!((thread.len(), total), (2, 2), "there as well");
+    assert_eq!((thread.len(), total), (2, 2), "the count too");
     assert_eq!(store.message(&room, second + 1, &alice).await.unwrap(), None, "a reaction is no message");
-    say(&store, &room, "alice", "e", Body::Deleted { target: root }).await;
+    append_seq(&store, &room, "alice", "e", Body::Deleted { target: root }).await;
     assert_eq!(store.message(&room, root, &alice).await.unwrap().unwrap().reactions, []);
 }
 
@@ -69,15 +69,15 @@ fn contents(found: &[Entry]) -> Vec<&str> {
     found.iter().map(content).collect()
 }
 
-pub(super) async fn search_finds_words_in_ones_own_conversations(store: Arc<dyn Store>) {
+pub(super) async fn search_finds_words_only_in_the_users_own_conversations(store: Arc<dyn Store>) {
     let (ours, _) = group(&store, "ours", "alice", &["bob"]).await;
     let (theirs, _) = group(&store, "theirs", "carol", &[]).await;
     let (mine, _) = group(&store, "mine", "alice", &[]).await;
-    say(&store, &ours, "bob", "1", text("The Quick brown fox")).await;
-    say(&store, &theirs, "carol", "1", text("a quick secret")).await;
-    say(&store, &mine, "alice", "1", text("Grüße an quickfox.example.com")).await;
-    let edited = say(&store, &ours, "bob", "2", text("lazy dog")).await;
-    let deleted = say(&store, &ours, "bob", "3", text("quick, delete this")).await;
+    append_seq(&store, &ours, "bob", "1", text("The Quick brown fox")).await;
+    append_seq(&store, &theirs, "carol", "1", text("a quick secret")).await;
+    append_seq(&store, &mine, "alice", "1", text("Grüße an quickfox.example.com")).await;
+    let edited = append_seq(&store, &ours, "bob", "2", text("lazy dog")).await;
+    let deleted = append_seq(&store, &ours, "bob", "3", text("quick, delete this")).await;
     let alice = user("alice");
     let find = async |words: &str, of: Option<&ConversationId>| {
         let scope = of.map_or_else(|| SearchScope::Own(alice.clone()), |one| SearchScope::One(one.clone()));
@@ -87,15 +87,23 @@ pub(super) async fn search_finds_words_in_ones_own_conversations(store: Arc<dyn 
         contents(&find("quick", None).await),
         ["quick, delete this", "Grüße an quickfox.example.com", "The Quick brown fox"]
     );
-    assert_eq!(contents(&find("BROWN qui", Some(&ours)).await), ["The Quick brown fox"], "the last may be a beginning");
-    assert_eq!(find("brow quick", None).await, [], "the others may not");
+    assert_eq!(
+        contents(&find("BROWN qui", Some(&ours)).await),
+        ["The Quick brown fox"],
+        "the last word may be a prefix"
+    );
+    assert_eq!(find("brow quick", None).await, [], "the other words may not");
     assert_eq!(contents(&find("grüße example", None).await), ["Grüße an quickfox.example.com"]);
     assert_eq!(find("secret", None).await, [], "not one's own");
-    assert_eq!(contents(&find("quick", Some(&theirs)).await), ["a quick secret"], "whoever may ask: an admin");
+    assert_eq!(
+        contents(&find("quick", Some(&theirs)).await),
+        ["a quick secret"],
+        "an admin may search any conversation"
+    );
     assert_eq!(find("quick", Some(&self::room("nowhere"))).await, []);
     assert_eq!(find(" \"* ", None).await, [], "no words");
-    say(&store, &ours, "bob", "4", Body::Edited { target: edited, content: "sleepy cat".into() }).await;
-    say(&store, &ours, "bob", "5", Body::Deleted { target: deleted }).await;
+    append_seq(&store, &ours, "bob", "4", Body::Edited { target: edited, content: "sleepy cat".into() }).await;
+    append_seq(&store, &ours, "bob", "5", Body::Deleted { target: deleted }).await;
     assert_eq!(find("lazy", None).await, []);
     assert_eq!(contents(&find("sleepy", None).await), ["sleepy cat"]);
     assert_eq!(find("delete", None).await, []);
@@ -104,11 +112,11 @@ pub(super) async fn search_finds_words_in_ones_own_conversations(store: Arc<dyn 
         1,
         "pages"
     );
-    say(&store, &ours, "alice", "6", Body::MemberRemoved { user: user("alice") }).await;
+    append_seq(&store, &ours, "alice", "6", Body::MemberRemoved { user: user("alice") }).await;
     assert_eq!(find("brown", None).await, [], "no longer a member");
 }
 
-pub(super) async fn archived_conversations_are_listed_apart(store: Arc<dyn Store>) {
+pub(super) async fn archived_conversations_are_listed_separately(store: Arc<dyn Store>) {
     let (one, _) = group(&store, "one", "alice", &["bob", "carol"]).await;
     let (two, _) = group(&store, "two", "alice", &[]).await;
     let alice = user("alice");
@@ -125,17 +133,17 @@ pub(super) async fn archived_conversations_are_listed_apart(store: Arc<dyn Store
     let members: Vec<_> = archived[0].members.iter().map(|member| member.user.as_str()).collect();
     assert_eq!(members, ["alice", "bob", "carol"], "listings show members");
     assert!(store.conversation(&one, &alice).await.unwrap().unwrap().archived);
-    assert!(!store.conversation(&one, &user("bob")).await.unwrap().unwrap().archived, "others see it as ever");
+    assert!(!store.conversation(&one, &user("bob")).await.unwrap().unwrap().archived, "for bob it is not archived");
     store.archive(&one, &alice, false).await.unwrap();
     assert_eq!(ids(false).await.len(), 2);
 }
 
-pub(super) async fn direct_conversations_and_acquaintances_are_listed(store: Arc<dyn Store>) {
+pub(super) async fn direct_conversations_and_contacts_are_listed(store: Arc<dyn Store>) {
     let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
     let (with_bob, _) = store.direct(&bob, &alice).await.unwrap();
     let (with_carol, _) = store.direct(&alice, &carol).await.unwrap();
     let (group, _) = group(&store, "group", "alice", &["dave"]).await;
-    let head = say(&store, &with_bob, "bob", "1", text("hi")).await;
+    let head = append_seq(&store, &with_bob, "bob", "1", text("hi")).await;
     store.mark(&with_bob, &bob, head, 0).await.unwrap();
     let directs = store.directs(&bob, 10).await.unwrap();
     assert_eq!(directs.len(), 1);
@@ -155,9 +163,9 @@ pub(super) async fn direct_conversations_and_acquaintances_are_listed(store: Arc
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
-    /// Whatever is searched for, nothing fails, and nothing is found that is not one's own.
+    /// No search fails, and none finds a message outside the user's own conversations.
     #[test]
-    fn no_search_gets_out_of_hand(searches in prop::collection::vec(
+    fn no_search_fails_or_finds_foreign_messages(searches in prop::collection::vec(
         prop_oneof![
             "\\PC{0,40}",
             "[\"'*:()!&|<>\\\\ ^-]{0,12}(secret|OR|AND|NEAR|NOT|content)?[\"'*:()!&|<>\\\\ ^-]{0,12}(secret)?",
@@ -168,8 +176,8 @@ proptest! {
         let check = async |store: Arc<dyn Store>| {
             let (theirs, _) = group(&store, "theirs", "carol", &[]).await;
             let (ours, _) = group(&store, "ours", "alice", &[]).await;
-            say(&store, &theirs, "carol", "1", text("the secret content")).await;
-            say(&store, &ours, "alice", "1", text("another secret")).await;
+            append_seq(&store, &theirs, "carol", "1", text("the secret content")).await;
+            append_seq(&store, &ours, "alice", "1", text("another secret")).await;
             for words in &searches {
                 let Ok(terms) = SearchTerms::given("words", words) else { continue };
                 let found = store.search(&SearchScope::Own(user("alice")), &terms, part(10, 0)).await.unwrap();

@@ -13,7 +13,7 @@ pub(super) fn writer(
     Writer::start(store.clone(), WriterSettings::default(), metrics, degrade, committed, tasks, stop.clone())
 }
 
-/// What a sender of the property test does.
+/// A step of a sender in the property test.
 #[derive(Debug, Clone)]
 enum Step {
     Say { room: usize, sender: usize, id: u8 },
@@ -33,8 +33,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
-    /// Writers of three nodes with pools of their own, overlapping conversations, repeated ids and members who come and
-    /// go: no deadlock, no gap, no entry twice, each writer's entries in the order it queued them, every answer true.
+    /// Writers of three nodes with their own pools, overlapping conversations, repeated ids, and members that are added
+    /// and removed: no deadlock, no gap, no duplicate entry, each writer's entries in the order it queued them, every
+    /// result true.
     #[test]
     fn writers_of_several_nodes_leave_no_gap(plans in prop::collection::vec(prop::collection::vec(step(), 1..120), 3)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -109,10 +110,10 @@ async fn run_plans(plans: Vec<Vec<Step>>) {
     for (entry, told) in &told_of {
         assert!(
             *told <= 1 + repeated.get(entry).unwrap_or(&0),
-            "told of once, over all nodes, and once for each repeat"
+            "every entry is reported once over all nodes, and once for each repeat"
         );
     }
-    assert_eq!(told_of.len(), stored.len(), "every stored entry was told of");
+    assert_eq!(told_of.len(), stored.len(), "every stored entry was reported");
 }
 
 fn entry_of(step: &Step, rooms: &[ConversationId], node: usize, at: usize) -> NewEntry {

@@ -1,4 +1,4 @@
-//! `docs/protocol/asyncapi.yaml` against itself, against the transcripts, and against the pages for client authors.
+//! `docs/protocol/asyncapi.yaml` against itself, against the transcripts, and against the documentation for client authors.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,10 +16,10 @@ use super::{
     stage::user_of,
 };
 
-/// Which messages were shown to go which way in which dialect.
+/// Messages that were shown, by dialect and direction.
 type Shown = BTreeSet<(Channel, Direction, String)>;
 
-/// What a transcript shows; that it is true is the transcript's own test.
+/// Adds the messages of a transcript; the transcript's own test proves that they are right.
 fn shown(script: &Script, document: &Document, shown: &mut Shown) {
     let mut channels: BTreeMap<&str, Channel> = BTreeMap::new();
     for step in &script.steps {
@@ -29,8 +29,8 @@ fn shown(script: &Script, document: &Document, shown: &mut Shown) {
             }
             Act::Send { client, frame } => {
                 let channel = channels[&**client];
-                // A frame that is refused for what it is shows nothing.
-                if is_sound(document, channel, frame) {
+                // A frame that the node refuses for its form shows no message.
+                if is_documented(document, channel, frame) {
                     shown.insert((channel, Direction::FromClient, kind(frame)));
                 }
             }
@@ -42,8 +42,8 @@ fn shown(script: &Script, document: &Document, shown: &mut Shown) {
     }
 }
 
-/// Whether a frame to be sent is as the document has it; a placeholder may stand for anything.
-fn is_sound(document: &Document, channel: Channel, frame: &Value) -> bool {
+/// True if a frame to be sent matches the document; a placeholder matches any value.
+fn is_documented(document: &Document, channel: Channel, frame: &Value) -> bool {
     let faults = document.faults(channel, Direction::FromClient, frame);
     faults.is_ok_and(|faults| {
         let stands_in = |at: &str| frame.pointer(at).and_then(Value::as_str).is_some_and(|text| text.starts_with('$'));
@@ -96,7 +96,7 @@ fn every_close_of_a_transcript_is_in_the_document() {
 }
 
 #[test]
-fn every_example_of_the_document_is_as_its_schema_has_it() {
+fn every_example_of_the_document_matches_its_schema() {
     let document = Document::get();
     for channel in Channel::ALL {
         for direction in [Direction::FromClient, Direction::ToClient] {
@@ -112,7 +112,7 @@ fn every_example_of_the_document_is_as_its_schema_has_it() {
 }
 
 #[test]
-fn both_ways_to_the_personas_are_described_alike() {
+fn both_routes_of_the_personas_dialect_are_described_alike() {
     let text = &Document::get().text["channels"];
     assert_eq!(text["personas"]["messages"], text["personasOfUser"]["messages"]);
     let operations = &Document::get().text["operations"];
@@ -123,7 +123,7 @@ fn both_ways_to_the_personas_are_described_alike() {
     }
 }
 
-/// What the codecs read, by their sources: a type that the document lacks is one that nobody learns of.
+/// Reads the types from the codecs' sources: a type that the document lacks would stay unknown to client authors.
 #[test]
 fn every_type_that_a_codec_reads_is_in_the_document() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dialect");
@@ -150,7 +150,7 @@ fn document_kinds(channel: Channel) -> BTreeSet<String> {
     Document::get().messages(channel, Direction::FromClient).keys().cloned().collect()
 }
 
-/// The frames in a page's `json` blocks, each with the line its block begins in.
+/// Returns the frames in a page's `json` blocks, each with the line of its block.
 fn frames_of(page: &str) -> Vec<(usize, Value)> {
     let mut frames = Vec::new();
     let mut block: Option<(usize, String)> = None;
@@ -171,8 +171,8 @@ fn frames_of(page: &str) -> Vec<(usize, Value)> {
     frames
 }
 
-/// Whether a frame of a page is as the document has it; `…` stands for what the page leaves out.
-fn is_shown_right(document: &Document, channel: Channel, direction: Direction, frame: &Value) -> Result<(), String> {
+/// Checks a frame of a page against the document; `…` stands for omitted parts.
+fn check_page_frame(document: &Document, channel: Channel, direction: Direction, frame: &Value) -> Result<(), String> {
     let faults: Vec<String> = document
         .faults(channel, direction, frame)?
         .into_iter()
@@ -187,7 +187,7 @@ fn is_shown_right(document: &Document, channel: Channel, direction: Direction, f
 }
 
 #[test]
-fn every_frame_in_the_pages_is_as_the_document_has_it() {
+fn every_frame_in_the_pages_matches_the_document() {
     let document = Document::get();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol");
     for channel in Channel::ALL {
@@ -195,7 +195,7 @@ fn every_frame_in_the_pages_is_as_the_document_has_it() {
         let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
         for (line, frame) in frames_of(&page) {
             let ways = [Direction::FromClient, Direction::ToClient]
-                .map(|direction| is_shown_right(document, channel, direction, &frame));
+                .map(|direction| check_page_frame(document, channel, direction, &frame));
             assert!(ways.iter().any(Result::is_ok), "{}.md, line {line}: {frame}\n{ways:?}", channel.name());
         }
         for direction in [Direction::FromClient, Direction::ToClient] {

@@ -1,14 +1,14 @@
-//! `docs/protocol/asyncapi.yaml` as tests read it: which messages each dialect has, either way, and their schemas.
+//! `docs/protocol/asyncapi.yaml` as the tests read it: the messages of each dialect in both directions, with their schemas.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-/// The document itself.
+/// Text of the document.
 const YAML: &str = include_str!("../../../docs/protocol/asyncapi.yaml");
 
-/// A dialect, by the name of its channel in the document.
+/// A dialect, named as its channel in the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Channel {
     Native,
@@ -22,7 +22,7 @@ impl Channel {
     /// Every dialect.
     pub(crate) const ALL: [Self; 5] = [Self::Native, Self::Direct, Self::Rooms, Self::Conversation, Self::Personas];
 
-    /// Its name in the document.
+    /// Name in the document.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -33,8 +33,8 @@ impl Channel {
         }
     }
 
-    /// The one that a path leads a user to. `/ws/{id}` is a room, except where the id is the user's own, which under
-    /// `dev` needs no token to say so.
+    /// Dialect of a path for a user. `/ws/{id}` is a room, except if the id is the user's own, which under `dev` needs
+    /// no token.
     pub(crate) fn of(path: &str, user: &str) -> Self {
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         match path {
@@ -48,7 +48,7 @@ impl Channel {
     }
 }
 
-/// Which way a message goes.
+/// Direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Direction {
     /// From a client.
@@ -58,7 +58,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// What the document calls it: it describes the server.
+    /// Action in the document, which describes the server.
     fn action(self) -> &'static str {
         match self {
             Self::FromClient => "receive",
@@ -69,20 +69,20 @@ impl Direction {
 
 /// A message of the document.
 pub(crate) struct Described {
-    /// Its own part of the document.
+    /// Its part of the document.
     pub(crate) text: Value,
     schema: Validator,
 }
 
 /// The document.
 pub(crate) struct Document {
-    /// All of it.
+    /// All of its text.
     pub(crate) text: Value,
     messages: BTreeMap<(Channel, Direction), BTreeMap<String, Described>>,
 }
 
 impl Document {
-    /// Reads it, once.
+    /// Reads the document once.
     pub(crate) fn get() -> &'static Self {
         static DOCUMENT: LazyLock<Document> = LazyLock::new(Document::read);
         &DOCUMENT
@@ -99,22 +99,22 @@ impl Document {
         Self { text, messages }
     }
 
-    /// A dialect's messages of one direction, by their `type`.
+    /// Messages of a dialect in one direction, by `type`.
     pub(crate) fn messages(&self, channel: Channel, direction: Direction) -> &BTreeMap<String, Described> {
         &self.messages[&(channel, direction)]
     }
 
-    /// Whether a frame is one that the document describes, exactly as it is.
+    /// Checks that a frame matches the document exactly.
     pub(crate) fn check(&self, channel: Channel, direction: Direction, frame: &Value) -> Result<(), String> {
         let faults = self.faults(channel, direction, frame)?;
         if faults.is_empty() {
             return Ok(());
         }
         let faults: Vec<String> = faults.into_iter().map(|(at, why)| format!("{at}: {why}")).collect();
-        Err(format!("not as docs/protocol/asyncapi.yaml has it: {}\n  {frame}", faults.join("; ")))
+        Err(format!("it differs from docs/protocol/asyncapi.yaml: {}\n  {frame}", faults.join("; ")))
     }
 
-    /// What is wrong with a frame, each with where. `Err` where it has no `type` that the document knows.
+    /// Returns the faults of a frame, each with its place. `Err` if its `type` is unknown to the document.
     pub(crate) fn faults(
         &self,
         channel: Channel,
@@ -129,7 +129,7 @@ impl Document {
         Ok(faults.map(|fault| (fault.instance_path().to_string(), fault.to_string())).collect())
     }
 
-    /// What a `$ref` names.
+    /// Resolves a `$ref`.
     pub(crate) fn resolve<'a>(&'a self, part: &'a Value) -> &'a Value {
         resolve(&self.text, part)
     }
@@ -146,7 +146,7 @@ fn resolve<'a>(text: &'a Value, part: &'a Value) -> &'a Value {
     }
 }
 
-/// The messages of a channel that are listed by its operations of one direction.
+/// Messages of a channel that its operations list for one direction.
 fn messages_of(text: &Value, channel: &str, direction: Direction) -> BTreeMap<String, Described> {
     let here = format!("#/channels/{channel}");
     let operations = text["operations"].as_object().expect("there are operations").values();
@@ -158,7 +158,7 @@ fn messages_of(text: &Value, channel: &str, direction: Direction) -> BTreeMap<St
         let payload = resolve(text, &message["payload"]);
         let kind = payload["properties"]["type"]["const"].as_str();
         let kind = kind.unwrap_or_else(|| panic!("a message without a type: {message}")).to_owned();
-        // References in it are to the document.
+        // References in the payload point into the document.
         let schema = json!({ "allOf": [payload], "components": text["components"] });
         let schema = jsonschema::draft7::new(&schema).unwrap_or_else(|error| panic!("{channel} {kind}: {error}"));
         let before = messages.insert(kind.clone(), Described { text: message.clone(), schema });

@@ -1,4 +1,4 @@
-//! Every dialect talks with every dialect: Alice on one node, Bob on the other, in one direct conversation.
+//! Every pair of dialects: Alice on one node, Bob on the other, in one direct conversation.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 use super::document::{Channel, Direction, Document};
 use crate::support::{Client, Node, Postgres, RedisServer, token};
 
-/// What each side says, in turns.
+/// Number of messages of each side.
 const TURNS: usize = 3;
 
-/// A message as a side knows it, by its seq: id, sender, content.
+/// Messages that a side knows, by seq: id, sender, content.
 type Log = BTreeMap<i64, (String, String, String)>;
 
-/// Who talks, and how.
+/// A user with a dialect.
 struct Side {
     channel: Channel,
     user: String,
     conversation: String,
     other: String,
     client: Client,
-    /// Copies of messages, its own too where the dialect sends them.
+    /// Copies of messages, including its own if the dialect sends them.
     copies: Log,
-    /// What its own messages were acked with, where the dialect acks.
+    /// Ids in the acks of its own messages, if the dialect acks.
     acked: BTreeMap<i64, String>,
 }
 
@@ -65,8 +65,8 @@ impl Side {
         self.client.send(frame).await;
     }
 
-    /// Says something; who hears it is seen later.
-    async fn say(&mut self, content: &str) {
+    /// Sends a message; the recipients are checked later.
+    async fn send_text(&mut self, content: &str) {
         let frame = match self.channel {
             Channel::Native => json!({"type": "send", "conversation_id": self.conversation, "content": content}),
             Channel::Direct => json!({"type": "send_message", "recipient_id": self.other, "content": content}),
@@ -79,11 +79,11 @@ impl Side {
         self.send(&frame).await;
     }
 
-    /// The next frame, taken note of.
+    /// Returns the next frame and records it.
     async fn next(&mut self) -> Value {
         let frame = self.client.recv().await;
         Document::get().check(self.channel, Direction::ToClient, &frame).unwrap();
-        self.note(&frame);
+        self.record(&frame);
         frame
     }
 
@@ -91,8 +91,8 @@ impl Side {
         while self.next().await["type"] != kind {}
     }
 
-    /// Reads until a message is known: as a copy, or as an ack of one's own.
-    async fn hears(&mut self, content: &str, own: bool) {
+    /// Reads until a message is known: as a copy, or as the ack of an own message.
+    async fn until_received(&mut self, content: &str, own: bool) {
         let acks = matches!(self.channel, Channel::Native | Channel::Direct);
         let before = self.acked.len();
         while if own && acks {
@@ -104,7 +104,7 @@ impl Side {
         }
     }
 
-    fn note(&mut self, frame: &Value) {
+    fn record(&mut self, frame: &Value) {
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no text in {frame}")).to_owned();
         let seq = |value: &Value| value.as_i64().unwrap_or_else(|| panic!("no seq in {frame}"));
         let data = &frame["data"];
@@ -129,13 +129,13 @@ impl Side {
         assert_eq!(before, None, "{:?} got {message} twice", self.channel);
     }
 
-    /// All that this side knows, its own acked messages with what it said.
+    /// All messages that this side knows; for its own acked messages, with the content in `said`.
     fn log(&self, said: &[String]) -> Log {
         let mut log = self.copies.clone();
         for ((seq, id), content) in self.acked.iter().zip(said) {
             let own = (id.clone(), self.user.clone(), content.clone());
             match self.channel {
-                // Both the copy and the ack: they agree.
+                // The rooms dialect sends both the copy and the ack; they must agree.
                 Channel::Rooms => assert_eq!(log.get(seq), Some(&own)),
                 _ => assert_eq!(log.insert(*seq, own), None, "{:?} got a copy of its own message", self.channel),
             }
@@ -145,7 +145,7 @@ impl Side {
 }
 
 /// Makes the direct conversation of two users and returns its id.
-async fn begin(node: &Node, from: &str, to: &str) -> String {
+async fn create_direct(node: &Node, from: &str, to: &str) -> String {
     let mut client = Client::connect(&format!("{}/ws", node.ws())).await;
     client.send(&json!({"type": "authenticate", "token": token(from)})).await;
     client.expect("authenticated").await;
@@ -156,7 +156,7 @@ async fn begin(node: &Node, from: &str, to: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_dialect_talks_with_every_dialect() {
+async fn every_dialect_exchanges_messages_with_every_dialect() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let one = Node::serve(&redis.url(), &database).start().await;
@@ -164,33 +164,33 @@ async fn every_dialect_talks_with_every_dialect() {
     for (a, of_alice) in Channel::ALL.into_iter().enumerate() {
         for (b, of_bob) in Channel::ALL.into_iter().enumerate() {
             let (alice, bob) = (format!("alice-{a}{b}"), format!("bob-{a}{b}"));
-            let conversation = begin(&one, &alice, &bob).await;
+            let conversation = create_direct(&one, &alice, &bob).await;
             let mut alice = Side::open(of_alice, &one, &alice, &bob, &conversation).await;
             let mut bob = Side::open(of_bob, &two, &bob, &alice.user, &conversation).await;
-            talk(&mut alice, &mut bob).await;
+            exchange(&mut alice, &mut bob).await;
         }
     }
 }
 
-/// Both speak in turns; then both know the same, each message once.
-async fn talk(alice: &mut Side, bob: &mut Side) {
+/// Both sides send in turns; then both know the same messages, each once.
+async fn exchange(alice: &mut Side, bob: &mut Side) {
     let (mut by_alice, mut by_bob) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
         let words = [format!("{turn} from {:?}", alice.channel), format!("{turn} back from {:?}", bob.channel)];
-        alice.say(&words[0]).await;
-        bob.hears(&words[0], false).await;
-        alice.hears(&words[0], true).await;
-        bob.say(&words[1]).await;
-        alice.hears(&words[1], false).await;
-        bob.hears(&words[1], true).await;
+        alice.send_text(&words[0]).await;
+        bob.until_received(&words[0], false).await;
+        alice.until_received(&words[0], true).await;
+        bob.send_text(&words[1]).await;
+        alice.until_received(&words[1], false).await;
+        bob.until_received(&words[1], true).await;
         let [first, second] = words;
         by_alice.push(first);
         by_bob.push(second);
     }
-    // What is left of the last turn: an ack that came behind the copy, or a copy too many.
+    // Read the rest of the last turn: an ack that came after the copy, or an extra copy.
     for side in [&mut *alice, &mut *bob] {
         for frame in side.client.drain().await {
-            side.note(&frame);
+            side.record(&frame);
         }
     }
     let (mut known, mut same) = (alice.log(&by_alice), bob.log(&by_bob));

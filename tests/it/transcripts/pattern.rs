@@ -1,15 +1,15 @@
-//! What a transcript expects of a value, and what it remembers of it.
+//! Patterns of a transcript: expected values, and names for values to remember.
 //!
-//! A string that begins with `$` stands for something else; `README.md` lists what.
+//! A string that begins with `$` is a placeholder; `README.md` lists all of them.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// What a transcript remembers: values it has seen, by the names it gave them.
+/// Remembered values, by name.
 pub(crate) type Known = HashMap<String, Value>;
 
-/// Checks a value and remembers what it was asked to. What the pattern doesn't show may be there or not.
+/// Checks a value and remembers the named parts. Fields that the pattern lacks may be present or not.
 pub(crate) fn check(pattern: &Value, value: &Value, known: &mut Known) -> Result<(), String> {
     let mut learnt = known.clone();
     matches(pattern, value, &mut learnt, "")?;
@@ -46,10 +46,10 @@ fn matches(pattern: &Value, value: &Value, known: &mut Known, at: &str) -> Resul
 }
 
 fn wrong(at: &str, wanted: &str, value: &Value) -> String {
-    format!("{}: wanted {wanted}, got {value}", if at.is_empty() { "all of it" } else { at })
+    format!("{}: wanted {wanted}, got {value}", if at.is_empty() { "the whole value" } else { at })
 }
 
-/// These elements in whatever order, and no others where it is `all` of them.
+/// Checks for these elements in any order; with `all`, the value must have no others.
 fn set(wanted: &Value, value: &Value, known: &mut Known, at: &str, all: bool) -> Result<(), String> {
     let (Value::Array(wanted), Value::Array(given)) = (wanted, value) else {
         return Err(wrong(at, "an array", value));
@@ -96,12 +96,12 @@ fn kind_of(text: &str) -> Option<fn(&Value) -> bool> {
     })
 }
 
-/// RFC 3339, in UTC with a `Z`.
+/// True for an RFC 3339 time in UTC with a `Z`.
 fn is_time(text: &str) -> bool {
     text.ends_with('Z') && text.parse::<jiff::Timestamp>().is_ok()
 }
 
-/// A value to be sent: what is remembered stands in place of its name.
+/// Fills a value to be sent: remembered values replace their names.
 pub(crate) fn fill(value: &Value, known: &Known) -> Value {
     match value {
         Value::String(text) if text.starts_with('$') => {
@@ -113,7 +113,7 @@ pub(crate) fn fill(value: &Value, known: &Known) -> Value {
     }
 }
 
-/// What a placeholder stands for, where that is known: `$name`, `$name+1`, `$chars(5000)`, `$chars(5000,é)`.
+/// Value of a placeholder, if it is known: `$name`, `$name+1`, `$chars(5000)`, `$chars(5000,é)`.
 fn fill_text(text: &str, known: &Known) -> Option<Value> {
     if let Some(inner) = text.strip_prefix("$chars(").and_then(|rest| rest.strip_suffix(')')) {
         let (count, letter) = inner.split_once(',').unwrap_or((inner, "x"));
@@ -125,7 +125,7 @@ fn fill_text(text: &str, known: &Known) -> Option<Value> {
     }
 }
 
-/// A path, a key or a word: names in it are replaced by what they stand for.
+/// Fills a path, a key or a word: remembered values replace their names.
 pub(crate) fn fill_path(path: &str, known: &Known) -> String {
     let mut names: Vec<&String> = known.keys().collect();
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));

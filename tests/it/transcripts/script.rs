@@ -1,88 +1,88 @@
-//! What a transcript says, line by line. `README.md` beside it documents the format.
+//! Syntax of a transcript, line by line. `README.md` beside the transcripts documents the format.
 
 use std::{collections::BTreeMap, path::Path};
 
 use reqwest::Method;
 use serde_json::Value;
 
-/// A transcript: what stands ready when it begins, and what happens then.
+/// A transcript: its stage, and its steps.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
-    /// Its file's name.
+    /// File name.
     pub(crate) name: String,
     /// Settings of every node.
     pub(crate) settings: Vec<(String, String)>,
-    /// Nodes on one Redis and one database.
+    /// Nodes on one shared Redis and database.
     pub(crate) nodes: Vec<String>,
-    /// Nodes of their own, under `dev`.
+    /// Separate nodes under `dev`.
     pub(crate) dev: Vec<String>,
-    /// Claims in a person's token beside the usual ones.
+    /// Additional claims in a user's token.
     pub(crate) claims: BTreeMap<String, Value>,
-    /// What a webhook answers, where there is one.
+    /// Response of the webhook, if the transcript has one.
     pub(crate) webhook: Option<Value>,
-    /// What happens, in order.
+    /// Steps in order.
     pub(crate) steps: Vec<Step>,
 }
 
-/// One thing that happens.
+/// One step.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// The line it begins in.
+    /// Its first line.
     pub(crate) line: usize,
-    /// The line as it is written.
+    /// Its text.
     pub(crate) text: String,
-    /// What it is.
+    /// Its action.
     pub(crate) act: Act,
 }
 
-/// What can happen.
+/// Action of a step.
 #[derive(Debug)]
 pub(crate) enum Act {
     /// A client opens a WebSocket.
     Open { client: String, node: String, path: String, token_in: TokenIn },
     /// A client sends a frame.
     Send { client: String, frame: Value },
-    /// A client sends text that need not be JSON.
+    /// A client sends text that may be invalid JSON.
     SendText { client: String, text: String },
-    /// A client's next frame.
+    /// A client receives a frame.
     Receive { client: String, frame: Value, order: Order },
-    /// Frames of these types are passed over from here on.
+    /// From here on, frames of these types are skipped.
     Ignore { client: String, kinds: Vec<String> },
-    /// The node closes the client's socket, after no further frame.
+    /// The node closes the client's socket, without a frame before.
     Closed { client: String, code: u16, reason: Option<String> },
-    /// The client says goodbye.
+    /// The client closes its socket.
     Close { client: String },
-    /// Nothing more has come.
+    /// No further frame has come.
     Silent { client: String },
-    /// A request over HTTP. `eventually`: it is repeated until the answer is that one.
+    /// An HTTP request. `eventually`: it is repeated until the response matches.
     Rest { user: String, request: Request, status: u16, answer: Option<Value>, eventually: bool },
-    /// A command to Redis, repeated until the answer is that one.
+    /// A Redis command, repeated until the answer matches.
     Redis { words: Vec<String>, answer: Value },
-    /// The link between the nodes and the store breaks or is mended.
+    /// The link between the nodes and the store breaks or is restored.
     Store { breaks: bool },
-    /// Redis dies with all that it holds, or is there again, empty.
+    /// Redis is killed, or started again empty.
     RedisServer { dies: bool },
-    /// What the webhook is asked next.
+    /// The next request to the webhook.
     Webhook { asked: Value },
-    /// A node is told to end.
+    /// A node gets SIGTERM.
     End { node: String },
 }
 
-/// Where among a client's frames one is expected.
+/// Position of an expected frame among a client's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// It is the next one.
+    /// The next one.
     Next,
-    /// It is among the next ones, which are shown beside it.
+    /// One of the next ones, in any order, together with the steps beside it.
     Any,
-    /// It comes some time: frames before it are passed over.
+    /// A later one: frames before it are skipped.
     Later,
 }
 
-/// Where a client's token stands, where it doesn't stand in the path.
+/// Place of a client's token, if it is not in the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenIn {
-    /// Nowhere else.
+    /// In the path, or nowhere.
     Path,
     /// In the `Authorization` header.
     Header,
@@ -90,9 +90,9 @@ pub(crate) enum TokenIn {
     Subprotocol,
 }
 
-/// A request over HTTP.
+/// An HTTP request.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "the names say it")]
+#[allow(missing_docs, reason = "the names are clear")]
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) node: String,
@@ -104,13 +104,13 @@ impl Script {
     /// Reads a transcript.
     ///
     /// # Panics
-    /// It says something that no transcript can say.
+    /// If a line doesn't follow the syntax.
     pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let mut script = Self { name, ..Self::default() };
         for (line, text) in joined(&text) {
-            if let Err(why) = script.take(line, &text) {
+            if let Err(why) = script.read_line(line, &text) {
                 panic!("{}:{line}: {why}: {text}", script.name);
             }
         }
@@ -120,7 +120,7 @@ impl Script {
         script
     }
 
-    fn take(&mut self, line: usize, text: &str) -> Result<(), String> {
+    fn read_line(&mut self, line: usize, text: &str) -> Result<(), String> {
         let (first, rest) = text.split_once(' ').unwrap_or((text, ""));
         let words = || rest.split_whitespace().map(ToOwned::to_owned);
         match first {
@@ -146,7 +146,7 @@ impl Script {
     }
 }
 
-/// The lines that say something, each with those that go on with it: they begin with a blank.
+/// Returns the lines with content, each joined with its continuations, which begin with a blank.
 fn joined(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     for (at, line) in text.lines().enumerate() {
@@ -173,7 +173,7 @@ fn act(first: &str, rest: &str) -> Result<Act, String> {
             let (words, answer) = rest.split_once(" → ").ok_or("redis COMMAND → JSON")?;
             Ok(Act::Redis { words: words.split_whitespace().map(Into::into).collect(), answer: json(answer)? })
         }
-        ("store", "breaks" | "heals") => Ok(Act::Store { breaks: word == "breaks" }),
+        ("store", "breaks" | "returns") => Ok(Act::Store { breaks: word == "breaks" }),
         ("webhook", "<") => Ok(Act::Webhook { asked: json(last)? }),
         (node, "ends") => Ok(Act::End { node: node.into() }),
         ("eventually", user) => {
@@ -198,7 +198,7 @@ fn of_client(client: String, word: &str, rest: &str) -> Result<Act, String> {
                 None => TokenIn::Path,
                 Some("header") => TokenIn::Header,
                 Some("subprotocol") => TokenIn::Subprotocol,
-                Some(_) => return Err("a token is in a header or a subprotocol".into()),
+                Some(_) => return Err("expected `token in a header` or `token in a subprotocol`".into()),
             };
             Act::Open { client, node: node.into(), path: path.into(), token_in }
         }
@@ -210,7 +210,7 @@ fn of_client(client: String, word: &str, rest: &str) -> Result<Act, String> {
         "ignores" => Act::Ignore { client, kinds: rest.split_whitespace().map(Into::into).collect() },
         "closed" => {
             let (code, reason) = rest.split_once(' ').map_or((rest, None), |(code, reason)| (code, Some(reason)));
-            let reason = reason.map(serde_json::from_str).transpose().map_err(|_| "a reason stands in quotes")?;
+            let reason = reason.map(serde_json::from_str).transpose().map_err(|_| "a reason must be in quotes")?;
             Act::Closed { client, code: code.parse().map_err(|_| "no code")?, reason }
         }
         "closes" => Act::Close { client },

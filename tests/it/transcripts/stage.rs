@@ -1,4 +1,4 @@
-//! Where a transcript is played: its servers, its nodes and its clients.
+//! Execution of a transcript: its servers, nodes and clients.
 
 use std::{collections::HashMap, fmt::Write, time::Duration};
 
@@ -12,9 +12,11 @@ use super::{
     script::{Act, Order, Request, Script, Step, TokenIn},
     socket::{NoFrame, Socket},
 };
-use crate::support::{Link, Node, NodeBuilder, Postgres, Proxy, Reaction, Receiver, RedisServer, Signal, token_with};
+use crate::support::{
+    HookResponse, Link, Node, NodeBuilder, Postgres, Proxy, Receiver, RedisServer, Signal, token_with,
+};
 
-/// How long a frame, or an awaited state, may take.
+/// Maximum time for a frame or an awaited state.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A client of a transcript.
@@ -22,7 +24,7 @@ struct Actor {
     socket: Socket,
     channel: Channel,
     ignored: Vec<String>,
-    /// All that was said on its socket, by either side.
+    /// Frames on its socket in both directions.
     heard: Vec<String>,
 }
 
@@ -33,17 +35,17 @@ pub(crate) struct Stage {
     redis: RedisServer,
     store: Proxy,
     webhook: Option<Receiver>,
-    /// How many of the webhook's requests were shown.
+    /// Number of webhook requests checked so far.
     posted: usize,
     nodes: HashMap<String, Node>,
     actors: HashMap<String, Actor>,
     known: Known,
 }
 
-/// Plays a transcript to its end.
+/// Runs a transcript to its end.
 ///
 /// # Panics
-/// It goes otherwise than it says.
+/// If the nodes behave differently.
 pub(crate) async fn play(script: &Script) {
     let mut stage = Stage::set(script).await;
     let mut steps = script.steps.iter().peekable();
@@ -61,7 +63,7 @@ pub(crate) async fn play(script: &Script) {
     }
 }
 
-/// Whether a frame may come before the one it is written after.
+/// True if a frame may arrive before the frame of the step before it.
 fn crosses(step: &Step, next: &Step) -> bool {
     match (&step.act, &next.act) {
         (Act::Receive { client, order: Order::Any, .. }, Act::Receive { client: other, order: Order::Any, .. }) => {
@@ -109,9 +111,9 @@ impl Stage {
             Act::Send { client, frame } => {
                 self.know_tokens(&frame.to_string());
                 let frame = fill(frame, &self.known);
-                self.say(client, frame.to_string()).await
+                self.send_text(client, frame.to_string()).await
             }
-            Act::SendText { client, text } => self.say(client, text.clone()).await,
+            Act::SendText { client, text } => self.send_text(client, text.clone()).await,
             Act::Receive { client, frame, order: Order::Later } => self.until(client, frame).await,
             Act::Receive { client, .. } => self.receive(client, group).await,
             Act::Ignore { client, kinds } => {
@@ -139,7 +141,7 @@ impl Stage {
             }
             Act::Webhook { asked } => {
                 let receiver = self.webhook.as_ref().ok_or("there is no webhook")?;
-                let posted = receiver.posted(self.posted).await;
+                let posted = receiver.request(self.posted).await;
                 self.posted += 1;
                 check(asked, &posted.json, &mut self.known)
             }
@@ -192,7 +194,7 @@ impl Stage {
         self.actors.get_mut(name).ok_or_else(|| format!("no client {name}"))
     }
 
-    async fn say(&mut self, client: &str, text: String) -> Result<(), String> {
+    async fn send_text(&mut self, client: &str, text: String) -> Result<(), String> {
         let actor = self.actor(client)?;
         actor.heard.push(format!("> {}", shortened(&text)));
         actor.socket.send(text).await
@@ -216,7 +218,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Passes over frames up to one that is as wanted.
+    /// Skips frames up to one that matches.
     async fn until(&mut self, client: &str, wanted: &Value) -> Result<(), String> {
         loop {
             let frame = self.next(client).await?.map_err(|(code, reason)| format!("closed {code} {reason:?}"))?;
@@ -226,7 +228,7 @@ impl Stage {
         }
     }
 
-    /// The next frame that isn't passed over, checked against its schema; or the close.
+    /// Returns the next frame that isn't ignored, checked against its schema; or the close.
     async fn next(&mut self, client: &str) -> Result<Result<Value, (u16, String)>, String> {
         let document = self.document;
         let actor = self.actor(client)?;
@@ -314,7 +316,7 @@ impl Stage {
         }
     }
 
-    /// Everybody leaves; what had come for them by then is checked against its schema.
+    /// Closes all clients' sockets; frames that came until then are checked against their schemas.
     async fn leave(&mut self) -> Result<(), String> {
         for (name, mut actor) in self.actors.drain() {
             for frame in actor.rest().await.map_err(|why| format!("{name}: {why}"))? {
@@ -337,7 +339,7 @@ impl Stage {
 }
 
 impl Actor {
-    /// All that has come and was not asked for yet.
+    /// All frames that have come and were not yet expected.
     async fn rest(&mut self) -> Result<Vec<Value>, String> {
         self.socket.rest(PATIENCE).await.map_err(|why| match why {
             NoFrame::Closed(code, reason) => format!("closed {code} {reason:?}"),
@@ -345,7 +347,7 @@ impl Actor {
         })
     }
 
-    /// Writes down a frame, which must be one that the document describes.
+    /// Records a frame, after a check that the document describes it.
     fn hear(&mut self, document: &Document, frame: &Value) -> Result<(), String> {
         self.heard.push(format!("< {}", shortened(&frame.to_string())));
         document.check(self.channel, Direction::ToClient, frame)
@@ -356,26 +358,26 @@ impl Actor {
     }
 }
 
-/// A webhook that always answers this.
+/// Starts a webhook that always answers this.
 async fn answering(answer: String) -> Receiver {
     Receiver::start(move |_, _| {
         let answer = answer.clone();
-        async move { Reaction::body(answer) }
+        async move { HookResponse::body(answer) }
     })
     .await
 }
 
-/// Between two questions for a state that nobody announces.
+/// Interval between two polls of a state that has no event.
 async fn pause() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// The user behind a client's name: `alice.phone` is alice.
+/// User of a client: `alice.phone` belongs to alice.
 pub(crate) fn user_of(client: &str) -> &str {
     client.split_once('.').map_or(client, |(user, _)| user)
 }
 
-/// Long texts make no good reports.
+/// Shortens long texts for reports.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(600) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
@@ -383,7 +385,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// What Redis answers, as JSON; texts that are JSON are read.
+/// Redis' answer as JSON; texts that are JSON are parsed.
 fn shown(value: &redis::Value) -> Value {
     match value {
         redis::Value::Nil => Value::Null,
@@ -394,6 +396,6 @@ fn shown(value: &redis::Value) -> Value {
         }
         redis::Value::Array(all) | redis::Value::Set(all) => all.iter().map(shown).collect(),
         redis::Value::SimpleString(text) => text.clone().into(),
-        other => panic!("an answer of a kind that no test asks for: {other:?}"),
+        other => panic!("a Redis answer of a kind that no transcript uses: {other:?}"),
     }
 }

@@ -1,16 +1,12 @@
 //! The page that `switchboard dev` prints: every command on it is run as it stands, in bash.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
-
-mod support;
-
 use std::{
     io::Write,
     path::Path,
     process::{ChildStdin, Command, Stdio},
 };
 
-use support::{Client, Node, Process, Signal};
+use crate::support::{Client, Node, Process, Signal};
 use tempfile::TempDir;
 
 const CHROMIUM: &str = "/usr/bin/chromium";

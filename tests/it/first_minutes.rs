@@ -1,17 +1,13 @@
 //! The first minutes of a newcomer: the client of the program's own, the page that `dev` prints, and what is said when
 //! something is not right.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
-
-mod support;
-
 use std::{
     io::Write,
     path::Path,
     process::{ChildStdin, Command, Output, Stdio},
 };
 
-use support::{Client, Node, Postgres, Process, RedisServer, SECRET, Signal, token, within};
+use crate::support::{Client, Node, Postgres, Process, RedisServer, SECRET, Signal, token, within};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
 
@@ -131,7 +127,7 @@ async fn a_pipe_is_sent_line_by_line_and_ends_well() {
 async fn nothing_is_lost_or_doubled_when_nodes_go() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
-    let port = support::free_port();
+    let port = crate::support::free_port();
     let serve = || Node::serve(&redis.url(), &database).set("PRESENCE_GRACE", "0s");
     let stable = serve().start().await;
     let node = || serve().set("LISTEN", format!("127.0.0.1:{port}"));

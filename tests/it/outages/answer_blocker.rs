@@ -1,5 +1,5 @@
-//! A way to a server that can make some connections deaf: those that have said a word get no more answers, all others
-//! do. What was asked happens all the same.
+//! A proxy that can block the answers on some connections: those whose client has sent a given word. Requests still
+//! reach the server, and other connections are not affected.
 
 use std::io;
 
@@ -10,46 +10,46 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// A proxy in front of one server; gone when dropped.
-pub(crate) struct Ear {
+/// A proxy in front of one server; dropping it closes the port.
+pub(crate) struct AnswerBlocker {
     port: u16,
-    deaf: watch::Sender<bool>,
+    blocked: watch::Sender<bool>,
     _accepting: AbortOnDropHandle<()>,
 }
 
-impl Ear {
-    /// Listens on a port of its own, and hears well.
+impl AnswerBlocker {
+    /// Listens on a free port and blocks nothing yet.
     pub(crate) async fn before(server: u16, word: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (deaf, state) = watch::channel(false);
+        let (blocked, state) = watch::channel(false);
         let accepting = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                // Ends with either side.
+                // Ends when either side closes.
                 tokio::spawn(serve(client, server, word, state.clone()));
             }
         });
-        Self { port, deaf, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { port, blocked, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
-    /// Where it listens.
+    /// Port of the proxy.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Answers to those who have said the word, or say it from now on, are lost.
-    pub(crate) fn deafen(&self) {
-        self.deaf.send_replace(true);
+    /// Discards answers on connections whose client has sent the word, or sends it from now on.
+    pub(crate) fn block(&self) {
+        self.blocked.send_replace(true);
     }
 
-    /// From now on everything is heard again.
-    pub(crate) fn heal(&self) {
-        self.deaf.send_replace(false);
+    /// Passes all answers again.
+    pub(crate) fn unblock(&self) {
+        self.blocked.send_replace(false);
     }
 }
 
-async fn serve(mut client: TcpStream, server: u16, word: &str, deaf: watch::Receiver<bool>) -> io::Result<()> {
+async fn serve(mut client: TcpStream, server: u16, word: &str, blocked: watch::Receiver<bool>) -> io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
     let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut said = false;
@@ -64,7 +64,7 @@ async fn serve(mut client: TcpStream, server: u16, word: &str, deaf: watch::Rece
             },
             read = server.read(&mut answered) => match read? {
                 0 => return Ok(()),
-                _ if said && *deaf.borrow() => {}
+                _ if said && *blocked.borrow() => {}
                 count => client.write_all(&answered[..count]).await?,
             },
         }
