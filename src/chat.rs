@@ -46,7 +46,7 @@ mod ttl_cache;
 mod typing;
 mod user_upserts;
 
-pub use command::{Answer, Begun, Caller};
+pub use command::{Begun, Caller, CommandReply};
 pub use connection::Connection;
 pub use initial_state::InitialState;
 pub use parts::Parts;
@@ -154,7 +154,7 @@ impl Chat {
         }
     }
 
-    fn count(&self, label: &str, answer: &Result<Answer, Reject>) {
+    fn count(&self, label: &str, answer: &Result<CommandReply, Reject>) {
         let result = answer.as_ref().map_or_else(Reject::code, |_| "ok");
         self.metrics.commands.with_label_values(&[label, result]).inc();
     }
@@ -177,7 +177,9 @@ impl Chat {
             Command::Join { conversation, since } => {
                 self.subscriptions.join(&caller, &conversation, since.map(SinceSeq::get)).await
             }
-            Command::Leave { conversation } => self.subscriptions.leave(&caller, &conversation).await.map(Answer::from),
+            Command::Leave { conversation } => {
+                self.subscriptions.leave(&caller, &conversation).await.map(CommandReply::from)
+            }
             Command::Sync { cursors } => {
                 let cursors = cursors.into_iter().map(|(conversation, since)| (conversation, since.get())).collect();
                 self.subscriptions.sync(&caller, cursors).await

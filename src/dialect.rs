@@ -18,7 +18,7 @@ mod native;
 mod personas;
 mod rooms;
 
-pub use codec::{Ask, Asked, BadFrame, Company, Greeting, Joins, Reference, Request};
+pub use codec::{AutoJoin, BadFrame, Greeting, Intent, Reference, Request, RequestMeta, RosterPolicy};
 
 use closes::code;
 use codec::Codec;
@@ -61,32 +61,32 @@ impl Dialect {
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
-        self.codec().habits().label
+        self.codec().capabilities().label
     }
 
     /// Whether a message also goes to the very socket that sent it.
     pub fn echoes(self) -> bool {
-        self.codec().habits().echoes
+        self.codec().capabilities().echoes
     }
 
     /// Whether its sockets follow their user's inbox.
     pub fn follows_inbox(self) -> bool {
-        self.codec().habits().follows_inbox
+        self.codec().capabilities().follows_inbox
     }
 
     /// Whether the first frame may bring the token; else the handshake must.
     pub fn takes_token_in_frame(self) -> bool {
-        self.codec().habits().token_in_frame
+        self.codec().capabilities().token_in_frame
     }
 
     /// What its sockets listen to without being asked.
-    pub fn joins(self) -> Joins {
-        self.codec().habits().joins
+    pub fn joins(self) -> AutoJoin {
+        self.codec().capabilities().joins
     }
 
     /// Whom it tells about when users come and go.
-    pub fn greets_with(self) -> Company {
-        self.codec().habits().greets_with
+    pub fn greets_with(self) -> RosterPolicy {
+        self.codec().capabilities().greets_with
     }
 
     /// Reads a text frame; `bound` is the conversation the connection's route names.
@@ -99,7 +99,7 @@ impl Dialect {
 
     /// A frame that says something.
     pub fn example(self) -> &'static str {
-        self.codec().habits().example
+        self.codec().capabilities().example
     }
 
     /// What is said first on an open connection.
@@ -114,17 +114,17 @@ impl Dialect {
     }
 
     /// A reply as a frame; none where this dialect says nothing then.
-    pub fn reply(self, asked: Asked, reply: &Reply) -> Option<Frame> {
+    pub fn reply(self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
         self.codec().reply(asked, reply)
     }
 
     /// Says how long the connection may stay now.
-    pub fn refreshed(self, asked: Asked, until: Timestamp) -> Option<Frame> {
+    pub fn refreshed(self, asked: RequestMeta, until: Timestamp) -> Option<Frame> {
         self.codec().refreshed(asked, until)
     }
 
     /// A refusal as a frame.
-    pub fn reject(self, asked: Asked, reject: &Reject) -> Frame {
+    pub fn reject(self, asked: RequestMeta, reject: &Reject) -> Frame {
         self.codec().reject(asked, reject)
     }
 

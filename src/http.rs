@@ -36,9 +36,9 @@ mod tests;
 pub use routes::{Access, Route, endpoints};
 pub use site::Kind;
 
-use problem::{Answer, Payload, Problem};
+use problem::{HttpResult, Payload, Problem};
 use routes::{Endpoint, Found, Routes};
-use site::{Peer, Site};
+use site::{HttpService, Peer};
 
 use crate::{
     admission::{Admission, Refusal},
@@ -60,7 +60,7 @@ const HEADERS: usize = 64;
 
 /// Serves the sockets of one face of the node.
 pub struct Server {
-    site: Site,
+    site: HttpService,
     routes: Routes,
     http: http1::Builder,
     /// Ends keep-alive.
@@ -77,7 +77,7 @@ impl Server {
             .max_headers(HEADERS);
         let limit = i64::try_from(broker.admission.limit()).unwrap_or(i64::MAX);
         broker.metrics.connections_limit.set(limit);
-        Self { site: Site::new(broker, kind), routes: Routes::of(kind), http, stop }
+        Self { site: HttpService::new(broker, kind), routes: Routes::of(kind), http, stop }
     }
 
     /// Whom it is for.
@@ -141,12 +141,12 @@ impl Server {
         peer.requested();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let began = Instant::now();
-        let said = cors::Said::to(request.headers(), self.site.origins());
+        let headers = cors::CorsHeaders::to(request.headers(), self.site.origins());
         let answer = timeout(REQUEST, self.route(&peer, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
         let mut response = answer.unwrap_or_else(Problem::into_response);
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            said.say(&mut response);
+            headers.apply(&mut response);
         }
         if peer.refusal.is_some() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -156,7 +156,7 @@ impl Server {
         response
     }
 
-    async fn route(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Answer {
+    async fn route(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> HttpResult {
         let path = request.uri().path().to_owned();
         let found = self.routes.find(request.method(), &path);
         if let (Some(refusal), false) = (peer.refusal, matches!(found, Found::Endpoint(Endpoint::Probe(_), _))) {

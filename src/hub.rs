@@ -23,7 +23,7 @@ use crate::{
 };
 
 mod delivery;
-mod order;
+mod resequencer;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -33,14 +33,14 @@ pub use delivery::hand_over_missed;
 pub use track::Opened;
 
 use delivery::Delivery;
-use order::Order;
+use resequencer::Resequencer;
 use shard::{Listener, Op, Shard};
 use track::{Stuck, Track};
 
 /// Locks over which logs are spread.
 const PARTITIONS: usize = 64;
 /// Gaps that are healed side by side.
-const HEALS: usize = 16;
+const BACKFILLS: usize = 16;
 /// How long a gap may close by itself before it is fetched: publications of two nodes often cross.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// The longest wait between two tries to heal.
@@ -67,7 +67,7 @@ pub struct Hub {
     hasher: RandomState,
     shards: Vec<Arc<Shard>>,
     source: Arc<dyn Source>,
-    heals: Semaphore,
+    backfills: Semaphore,
     metrics: Arc<Metrics>,
     clock: Clock,
     tasks: TaskTracker,
@@ -93,7 +93,7 @@ impl Hub {
             hasher: RandomState::new(),
             shards,
             source,
-            heals: Semaphore::new(HEALS),
+            backfills: Semaphore::new(BACKFILLS),
             metrics,
             clock,
             tasks,
@@ -110,12 +110,12 @@ impl Hub {
             Track {
                 followers: 0,
                 opened: Opened::default(),
-                order: Order::after(0),
+                resequencer: Resequencer::after(0),
                 based: false,
                 attached: vec![0; self.shards.len()].into(),
                 spoken: [0; Dialect::COUNT],
                 pair: None,
-                healing: false,
+                backfilling: false,
             }
         });
         track.followers += 1;
@@ -140,10 +140,10 @@ impl Hub {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
         if !track.based {
-            let mut order = Order::after(head);
-            order.learn(track.order.last());
-            (track.order, track.based) = (order, true);
-            self.heal_if_needed(log, track);
+            let mut resequencer = Resequencer::after(head);
+            resequencer.learn(track.resequencer.last());
+            (track.resequencer, track.based) = (resequencer, true);
+            self.backfill_if_needed(log, track);
         }
     }
 
@@ -163,7 +163,7 @@ impl Hub {
         let listener = Listener { connection, dialect, live_after: None, outbox: outbox.clone() };
         self.shards[shard].queue(log, Op::Attach(listener));
         self.shards[shard].wake();
-        Some(track.order.last())
+        Some(track.resequencer.last())
     }
 
     /// A listener that has all up to `has` goes live, if that is all that went out so far (it may even have more).
@@ -173,7 +173,7 @@ impl Hub {
     pub fn splice(&self, log: &LogId, connection: ConnectionId, has: Seq) -> Result<(), Seq> {
         let tracks = self.partition(log);
         let Some(track) = tracks.get(log) else { return Ok(()) };
-        match track.order.last() {
+        match track.resequencer.last() {
             last if has < last => Err(last),
             _ => {
                 let shard = &self.shards[self.shard_of(connection)];
@@ -217,14 +217,14 @@ impl Hub {
                     Event::Entry { entry, .. } if congested || !track.based => track.hear(entry.seq),
                     Event::Entry { entry, .. } => {
                         self.metrics.delivery_seconds.observe(now.since(entry.at).as_secs_f64());
-                        track.order.offer(entry.seq, event.clone(), &mut ready);
+                        track.resequencer.offer(entry.seq, event.clone(), &mut ready);
                     }
-                    Event::Occurrence { .. } if congested => self.metrics.ephemeral_dropped.inc(),
-                    Event::Occurrence { .. } => ready.push(event.clone()),
+                    Event::Ephemeral { .. } if congested => self.metrics.ephemeral_dropped.inc(),
+                    Event::Ephemeral { .. } => ready.push(event.clone()),
                 }
             }
             self.deliver(log, track, ready);
-            self.heal_if_needed(log, track);
+            self.backfill_if_needed(log, track);
         }
         self.shards.iter().for_each(|shard| shard.wake_if_queued());
     }
@@ -263,8 +263,8 @@ impl Hub {
             return track.hear(head);
         }
         // What this node delivered since the store was asked is no sign of a store set back.
-        if head_before.is_some_and(|before| before > head && track.order.last() == before) {
-            track.order = Order::after(head);
+        if head_before.is_some_and(|before| before > head && track.resequencer.last() == before) {
+            track.resequencer = Resequencer::after(head);
             self.metrics.resyncs.inc();
             let notes = Arc::new(Dialect::ALL.map(|dialect| dialect.resync(log, first, head)));
             for shard in &self.shards {
@@ -273,8 +273,8 @@ impl Hub {
             }
             return;
         }
-        track.order.learn(head);
-        self.heal_if_needed(log, track);
+        track.resequencer.learn(head);
+        self.backfill_if_needed(log, track);
     }
 
     /// Learns that a log reaches to `seq`, and fetches what is missing. A log that is not followed is none of its business.
@@ -282,7 +282,7 @@ impl Hub {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
         track.hear(seq);
-        self.heal_if_needed(log, track);
+        self.backfill_if_needed(log, track);
     }
 
     /// How many operations wait for the shards.
@@ -292,7 +292,7 @@ impl Hub {
 
     /// The seq of the last entry of `log` that went out.
     pub fn last(&self, log: &LogId) -> Option<Seq> {
-        self.partition(log).get(log).filter(|track| track.based).map(|track| track.order.last())
+        self.partition(log).get(log).filter(|track| track.based).map(|track| track.resequencer.last())
     }
 
     fn deliver(&self, log: &LogId, track: &Track, ready: Vec<Event>) {
@@ -306,30 +306,30 @@ impl Hub {
         }
     }
 
-    fn heal_if_needed(self: &Arc<Self>, log: &LogId, track: &mut Track) {
+    fn backfill_if_needed(self: &Arc<Self>, log: &LogId, track: &mut Track) {
         #[cfg(feature = "faults")]
         if crate::faults::no_heal() {
             return;
         }
-        if track.based && track.order.has_gap() && !std::mem::replace(&mut track.healing, true) {
+        if track.based && track.resequencer.has_gap() && !std::mem::replace(&mut track.backfilling, true) {
             self.metrics.gaps_found.inc();
             self.metrics.gaps_open.inc();
             let (hub, log) = (self.clone(), log.clone());
             self.tasks.spawn(async move {
-                hub.stop.run_until_cancelled(hub.clone().heal(log)).await;
+                hub.stop.run_until_cancelled(hub.clone().backfill(log)).await;
                 hub.metrics.gaps_open.dec();
             });
         }
     }
 
     /// Fetches what a log lacks until it lacks nothing.
-    async fn heal(self: Arc<Self>, log: LogId) {
+    async fn backfill(self: Arc<Self>, log: LogId) {
         let (mut wait, mut stuck) = (PATIENCE, None);
         loop {
             tokio::time::sleep(wait).await;
             let Some((last, known)) = self.gap(&log) else { return };
             let fetched = {
-                let _turn = self.heals.acquire().await;
+                let _turn = self.backfills.acquire().await;
                 self.source.after(&log, last).await
             };
             if let Ok(fetched) = fetched {
@@ -348,19 +348,19 @@ impl Hub {
     /// What lies beyond a log's last entry was heard of by mistake, unless more was heard meanwhile.
     fn settle(&self, log: &LogId, known: Seq) {
         if let Some(track) = self.partition(log).get_mut(log) {
-            track.order.settle(known);
+            track.resequencer.settle(known);
         }
     }
 
-    /// The last entry before the gap of a log that heals, and the highest one heard of; `None`, and no more healing,
+    /// The last entry before the gap of a log that heals, and the highest one heard of; `None`, and no more backfilling,
     /// where there is no gap.
     fn gap(&self, log: &LogId) -> Option<(Seq, Seq)> {
         let mut tracks = self.partition(log);
         let track = tracks.get_mut(log)?;
-        if track.order.has_gap() {
-            return Some((track.order.last(), track.order.known()));
+        if track.resequencer.has_gap() {
+            return Some((track.resequencer.last(), track.resequencer.known()));
         }
-        track.healing = false;
+        track.backfilling = false;
         self.metrics.gaps_healed.inc();
         None
     }

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use crate::{
     chat::Connection,
     config::Secret,
-    dialect::{Ask, Dialect, Request},
+    dialect::{Dialect, Intent, Request},
     model::{CloseReason, ConnectionId, ConversationId, Identity, Reject, Seq, TokenFlaw, UserId},
     outbox::{Frame, Outbox},
 };
@@ -35,14 +35,14 @@ const UNPROVEN_STAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// What a route leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum SocketRoute {
     /// One dialect, whoever comes.
     To(Dialect),
     /// `/ws/{id}`: one's own id leads to one's own conversations, any other to a room.
     RoomOrSelf,
 }
 
-impl Way {
+impl SocketRoute {
     /// What is spoken until it is known who comes.
     fn dialect(self) -> Dialect {
         match self {
@@ -56,7 +56,7 @@ impl Way {
 #[derive(Debug)]
 pub struct Opening {
     /// What its route leads to.
-    pub way: Way,
+    pub route: SocketRoute,
     /// The conversation its route names, if it is bound to one.
     pub conversation: Option<ConversationId>,
     /// The last seq the client has of that conversation, where it said one.
@@ -76,13 +76,13 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
         return;
     }
     let connection = ConnectionId::fresh();
-    let too_slow = opening.way.dialect().too_slow();
+    let too_slow = opening.route.dialect().too_slow();
     let outbox = Arc::new(Outbox::new(connection, writer, limits.outbox_bytes, too_slow, context.metrics.clone()));
     let socket_limits = SocketLimits {
         message_bytes: limits.frame_bytes,
         frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
     };
-    let (mut dialect, address) = (opening.way.dialect(), opening.address);
+    let (mut dialect, address) = (opening.route.dialect(), opening.address);
     let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
     // Boxed: an open connection does not keep the room that opening it took.
     let (socket, reason, user) = match Box::pin(opening.open(socket, outbox.clone(), &context)).await {
@@ -159,7 +159,7 @@ impl Opening {
         if let Some(token) = &self.token {
             return context.auth.verify(token.reveal()).map_err(refused);
         }
-        let dialect = self.way.dialect();
+        let dialect = self.route.dialect();
         if !dialect.takes_token_in_frame() {
             return self.unproven(context).ok_or_else(|| refused(context.auth.refusal(TokenFlaw::Missing)));
         }
@@ -169,14 +169,16 @@ impl Opening {
             retry_after = context.drain.begun() => return Err(CloseReason::Restart(retry_after)),
         };
         match dialect.decode(&text, self.conversation.as_ref()) {
-            Ok(Request { ask: Ask::Authenticate(token), .. }) => context.auth.verify(token.reveal()).map_err(refused),
+            Ok(Request { intent: Intent::Authenticate(token), .. }) => {
+                context.auth.verify(token.reveal()).map_err(refused)
+            }
             Ok(_) | Err(_) => Err(refused(context.auth.refusal(TokenFlaw::NotInFirstFrame))),
         }
     }
 
     /// Whom a route itself names: under `dev`, `/ws/{user_id}` needs no token (seed 004).
     fn unproven(&self, context: &Context) -> Option<Identity> {
-        let id = self.conversation.as_ref().filter(|_| context.config.dev && self.way == Way::RoomOrSelf)?;
+        let id = self.conversation.as_ref().filter(|_| context.config.dev && self.route == SocketRoute::RoomOrSelf)?;
         let user = UserId::parse(id.as_str()).ok()?;
         let expires_at = context.clock.now().plus(UNPROVEN_STAY);
         Some(Identity { name: user.as_str().into(), user, admin: false, tier: None, expires_at })
@@ -185,9 +187,9 @@ impl Opening {
     /// What is spoken with this user, and about which conversation alone, if one.
     fn resolve(&self, identity: &Identity) -> (Dialect, Option<ConversationId>) {
         let own = self.conversation.as_ref().is_some_and(|id| id.as_str() == identity.user.as_str());
-        match self.way {
-            Way::RoomOrSelf if own => (Dialect::Personas, None),
-            way => (way.dialect(), self.conversation.clone()),
+        match self.route {
+            SocketRoute::RoomOrSelf if own => (Dialect::Personas, None),
+            route => (route.dialect(), self.conversation.clone()),
         }
     }
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const CLOCKS_APART: Duration = Duration::from_secs(1);
 
 /// A question that was not answered well.
-type Asked<T> = Result<T, Finding>;
+type RequestMeta<T> = Result<T, Finding>;
 
 /// Examines the Redis of `config`.
 pub async fn examine(config: &RedisConfig, clock: &Clock) -> Examined {
@@ -33,7 +33,7 @@ pub async fn examine(config: &RedisConfig, clock: &Clock) -> Examined {
         Err(finding) => return finding.into(),
     };
     let mut findings = Vec::new();
-    let mut note = |found: Asked<Option<Finding>>| findings.extend(found.unwrap_or_else(Some));
+    let mut note = |found: RequestMeta<Option<Finding>>| findings.extend(found.unwrap_or_else(Some));
     note(writes(&mut connection).await.map(|()| None));
     note(hears(&client, &mut connection).await.map(|()| None));
     note(clocks(&mut connection, clock).await);
@@ -46,7 +46,7 @@ pub async fn examine(config: &RedisConfig, clock: &Clock) -> Examined {
 }
 
 /// Awaits an answer, and says what is wrong where it is none or a bad one.
-async fn asked<T>(question: impl Future<Output = Result<T, RedisError>>) -> Asked<T> {
+async fn asked<T>(question: impl Future<Output = Result<T, RedisError>>) -> RequestMeta<T> {
     match timeout(PATIENCE, question).await {
         Ok(answer) => answer.map_err(|error| finding(&error)),
         Err(_) => Err(Finding::new(Fault::RedisSilent, format!("no answer within {} s", PATIENCE.as_secs()))),
@@ -66,7 +66,7 @@ fn finding(error: &RedisError) -> Finding {
 }
 
 /// Writes as a node does: a key, and by a script.
-async fn writes(connection: &mut MultiplexedConnection) -> Asked<()> {
+async fn writes(connection: &mut MultiplexedConnection) -> RequestMeta<()> {
     let key = keys::check(&Uuid::new_v4().simple().to_string());
     let mut load = redis::cmd("SCRIPT");
     load.arg("LOAD").arg("return redis.call('SET', KEYS[1], '1')");
@@ -77,7 +77,7 @@ async fn writes(connection: &mut MultiplexedConnection) -> Asked<()> {
 }
 
 /// Publishes, and listens for it.
-async fn hears(client: &Client, connection: &mut MultiplexedConnection) -> Asked<()> {
+async fn hears(client: &Client, connection: &mut MultiplexedConnection) -> RequestMeta<()> {
     let word = Uuid::new_v4().simple().to_string();
     let channel = keys::canary(&format!("check#{word}"));
     let mut subscription = asked(client.get_async_pubsub()).await?;
@@ -91,7 +91,7 @@ async fn hears(client: &Client, connection: &mut MultiplexedConnection) -> Asked
     Err(Finding::new(Fault::RedisDeaf, "what was published was not heard"))
 }
 
-async fn clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> Asked<Option<Finding>> {
+async fn clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> RequestMeta<Option<Finding>> {
     let (seconds, micros): (i64, i64) = asked(redis::cmd("TIME").query_async(connection)).await?;
     let (theirs, ours) = (Timestamp::from_micros(seconds * 1_000_000 + micros), clock.now());
     let apart = theirs.since(ours).max(ours.since(theirs));
@@ -101,7 +101,7 @@ async fn clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> Asked<
 }
 
 /// Nodes whose lease is out. Their users are about to go offline; when nobody is there to see to that, they stay.
-async fn dead_nodes(connection: &mut MultiplexedConnection, clock: &Clock) -> Asked<Option<Finding>> {
+async fn dead_nodes(connection: &mut MultiplexedConnection, clock: &Clock) -> RequestMeta<Option<Finding>> {
     let range = redis::cmd("ZRANGEBYSCORE").arg(keys::NODES).arg("-inf").arg(clock.now().micros() / 1_000).to_owned();
     let out: Vec<String> = asked(range.query_async(connection)).await?;
     let dead: Vec<_> =

@@ -175,7 +175,7 @@ impl Pump {
         for (log, events) in by_log(events) {
             let entries = events.iter().filter_map(|event| match event {
                 Event::Entry { entry, .. } => Some(&**entry),
-                Event::Occurrence { .. } => None,
+                Event::Ephemeral { .. } => None,
             });
             self.recent.note(&mut pipeline, log, &entries.collect::<Vec<_>>(), again);
             for events in events.chunks(EVENTS_PER_PAYLOAD) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::model::{Entry, Event, NodeId, Occurrence};
+use crate::model::{Entry, EphemeralEvent, Event, NodeId};
 
 /// The most events in one payload.
 pub(super) const EVENTS_PER_PAYLOAD: usize = 64;
@@ -21,7 +21,8 @@ struct Out<'a> {
 #[serde(rename_all = "snake_case")]
 enum OutEvent<'a> {
     Entry(&'a Entry),
-    Occurrence(&'a Occurrence),
+    #[serde(rename = "occurrence")]
+    Ephemeral(&'a EphemeralEvent),
 }
 
 #[derive(Deserialize)]
@@ -33,7 +34,8 @@ struct In {
 #[serde(rename_all = "snake_case")]
 enum InEvent {
     Entry(Arc<Entry>),
-    Occurrence(Arc<Occurrence>),
+    #[serde(rename = "occurrence")]
+    Ephemeral(Arc<EphemeralEvent>),
 }
 
 /// One process, from its start to its end; two with the same NODE_ID are two all the same.
@@ -64,7 +66,7 @@ impl Process {
     pub(super) fn encode(&self, events: &[&Event]) -> String {
         let events = events.iter().map(|event| match event {
             Event::Entry { entry, .. } => OutEvent::Entry(entry),
-            Event::Occurrence { occurrence, .. } => OutEvent::Occurrence(occurrence),
+            Event::Ephemeral { ephemeral, .. } => OutEvent::Ephemeral(ephemeral),
         });
         let out = Out { node: &self.name, events: events.collect() };
         // Ids, texts and numbers always have a JSON form.
@@ -76,7 +78,7 @@ impl Process {
 pub(super) fn decode(payload: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
     let events = serde_json::from_slice::<In>(payload)?.events.into_iter().map(|event| match event {
         InEvent::Entry(entry) => Event::Entry { entry, origin: None },
-        InEvent::Occurrence(occurrence) => Event::Occurrence { occurrence, origin: None },
+        InEvent::Ephemeral(ephemeral) => Event::Ephemeral { ephemeral, origin: None },
     });
     Ok(events.collect())
 }
@@ -104,7 +106,7 @@ mod tests {
         let what = Ephemeral::Typing { user, name: "Alice".into(), active: true };
         vec![
             Event::Entry { entry: Arc::new(entry), origin: None },
-            Event::Occurrence { occurrence: Arc::new(Occurrence { log, at, what }), origin: None },
+            Event::Ephemeral { ephemeral: Arc::new(EphemeralEvent { log, at, what }), origin: None },
         ]
     }
 

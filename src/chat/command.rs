@@ -22,14 +22,14 @@ pub struct Caller {
 
 /// What a command came to: the reply, and what is to be replayed after it.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CommandReply {
     /// What to say.
     pub reply: Reply,
     /// What to replay to the connection once that was said.
     pub replays: Vec<Replay>,
 }
 
-impl From<Reply> for Answer {
+impl From<Reply> for CommandReply {
     fn from(reply: Reply) -> Self {
         Self { reply, replays: Vec::new() }
     }
@@ -38,9 +38,9 @@ impl From<Reply> for Answer {
 /// A command that was begun: its place in the order of its sender's commands is taken.
 pub enum Begun {
     /// It is done.
-    Done(Result<Answer, Reject>),
+    Done(Result<CommandReply, Reject>),
     /// It waits for the store; the sender's next command may begin.
-    Pending(BoxFuture<'static, Result<Answer, Reject>>),
+    Pending(BoxFuture<'static, Result<CommandReply, Reject>>),
 }
 
 /// Refuses what needs the store while it is down.

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    command::{Answer, Caller},
+    command::{Caller, CommandReply},
     connection::Connection,
     subscriptions::Subscriptions,
     typing::Typing,
@@ -76,11 +76,11 @@ impl Connections {
         self.backplane.unregister(connection.id()).await;
     }
 
-    pub(super) async fn connections_of(&self, caller: &Caller) -> Answer {
+    pub(super) async fn connections_of(&self, caller: &Caller) -> CommandReply {
         Reply::Connections(self.backplane.connections_of(&caller.identity.user).await).into()
     }
 
-    pub(super) async fn stats(&self) -> Answer {
+    pub(super) async fn stats(&self) -> CommandReply {
         let (node, connections) = (self.node.clone(), self.count());
         let users_online = self.backplane.online_count().await;
         let mut nodes: Vec<_> = self.backplane.nodes().await.into_iter().map(NodeStats::from).collect();

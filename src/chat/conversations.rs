@@ -2,7 +2,7 @@
 
 use super::{
     Chat,
-    command::{Answer, Caller, unavailable},
+    command::{Caller, CommandReply, unavailable},
 };
 use crate::{
     degrade::Feature,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Chat {
-    pub(super) async fn create(&self, caller: &Caller, new: NewConversation) -> Result<Answer, Reject> {
+    pub(super) async fn create(&self, caller: &Caller, new: NewConversation) -> Result<CommandReply, Reject> {
         self.needs(Feature::Append)?;
         let creator = &caller.identity.user;
         self.users.make_known(&caller.identity).await?;
@@ -30,14 +30,24 @@ impl Chat {
         Ok(Reply::Created(conversation).into())
     }
 
-    pub(super) async fn conversations(&self, caller: &Caller, archived: bool, page: Page) -> Result<Answer, Reject> {
+    pub(super) async fn conversations(
+        &self,
+        caller: &Caller,
+        archived: bool,
+        page: Page,
+    ) -> Result<CommandReply, Reject> {
         self.needs(Feature::History)?;
         let listed = self.store.conversations(&caller.identity.user, archived, page).await;
         let (conversations, total) = listed.map_err(|error| unavailable(&error))?;
         Ok(Reply::Conversations(conversations, total).into())
     }
 
-    pub(super) async fn archive(&self, caller: &Caller, id: &ConversationId, archived: bool) -> Result<Answer, Reject> {
+    pub(super) async fn archive(
+        &self,
+        caller: &Caller,
+        id: &ConversationId,
+        archived: bool,
+    ) -> Result<CommandReply, Reject> {
         self.needs(Feature::Append)?;
         match self.store.archive(id, &caller.identity.user, archived).await.map_err(|error| unavailable(&error))? {
             true => Ok(Reply::Done.into()),
@@ -45,7 +55,7 @@ impl Chat {
         }
     }
 
-    pub(super) async fn describe(&self, caller: &Caller, id: &ConversationId) -> Result<Answer, Reject> {
+    pub(super) async fn describe(&self, caller: &Caller, id: &ConversationId) -> Result<CommandReply, Reject> {
         Ok(Reply::Conversation(self.read_conversation(id, &caller.identity.user).await?).into())
     }
 
@@ -54,7 +64,7 @@ impl Chat {
         caller: &Caller,
         id: &ConversationId,
         users: Listed<UserId>,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<CommandReply, Reject> {
         let conversation = self.group(id, &caller.identity).await?;
         for user in users {
             let authority = authority(&caller.identity);
@@ -70,7 +80,7 @@ impl Chat {
         caller: &Caller,
         id: &ConversationId,
         user: UserId,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<CommandReply, Reject> {
         let identity = &caller.identity;
         let conversation = self.group(id, identity).await?;
         if !(identity.admin || user == identity.user || conversation.created_by == identity.user) {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     degrade::Feature,
-    dialect::{Company, Joins},
+    dialect::{AutoJoin, RosterPolicy},
     model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId},
 };
 
@@ -49,7 +49,7 @@ impl Subscriptions {
     ) -> Result<InitialState, Reject> {
         let entered = match &connection.bound {
             Some(conversation) => vec![self.enter(identity, connection, conversation, since, None).await?],
-            None if connection.dialect.joins() == Joins::Directs => self.enter_directs(identity, connection).await?,
+            None if connection.dialect.joins() == AutoJoin::Directs => self.enter_directs(identity, connection).await?,
             None => Vec::new(),
         };
         let head = connection.bound.as_ref().and(entered.first()).map(|(joined, _)| joined.head);
@@ -60,11 +60,11 @@ impl Subscriptions {
         let anew = entered.iter().filter_map(too_much).collect();
         let replays = entered.into_iter().map(|(_, replay)| replay).collect();
         let present = match (connection.dialect.greets_with(), &connection.bound) {
-            (Company::Listeners, Some(conversation)) => {
+            (RosterPolicy::Listeners, Some(conversation)) => {
                 self.statuses.visible(self.backplane.audience(conversation).await).await
             }
-            (Company::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
-            (Company::Listeners, None) | (Company::Nobody, _) => Vec::new(),
+            (RosterPolicy::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
+            (RosterPolicy::Listeners, None) | (RosterPolicy::Nobody, _) => Vec::new(),
         };
         Ok(InitialState { head, anew, present, replays })
     }

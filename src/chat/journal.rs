@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::command::{Answer, Begun, Caller, needs};
+use super::command::{Begun, Caller, CommandReply, needs};
 use crate::{
     backplane::{Backplane, RateDecision},
     config::Limits,
@@ -65,7 +65,7 @@ impl Journal {
                 metrics.messages.inc();
             }
             let Appended { seq, at, duplicate, .. } = appended;
-            Ok(Answer::from(Reply::Sent(Sent { log, recipient, seq, at, client_id, duplicate })))
+            Ok(CommandReply::from(Reply::Sent(Sent { log, recipient, seq, at, client_id, duplicate })))
         };
         Begun::Pending(answer.boxed())
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{
     Chat,
-    command::{Answer, Begun, Caller, unavailable},
+    command::{Begun, Caller, CommandReply, unavailable},
 };
 use crate::{
     degrade::Feature,
-    dialect::Joins,
+    dialect::AutoJoin,
     model::{
         Body, ClientId, Content, ConversationId, Emoji, EntrySeq, LogId, MessagePage, NewMessage, Page, Pair, Reject,
         Reply, SearchTerms, Seq, Target, UserId,
@@ -70,9 +70,9 @@ impl Chat {
         let (conversation, told) = self.store.direct(one, other).await.map_err(|error| unavailable(&error))?;
         if let (Some(connection), false) = (&caller.connection, told.is_empty()) {
             let said = match connection.dialect.joins() {
-                Joins::Nothing => None,
-                Joins::Added => Some(None),
-                Joins::Directs => Some(Some(Arc::new(pair.clone()))),
+                AutoJoin::Nothing => None,
+                AutoJoin::Added => Some(None),
+                AutoJoin::Directs => Some(Some(Arc::new(pair.clone()))),
             };
             if let Some(said) = said {
                 self.subscriptions.listen_from_now(&caller.identity, connection, &conversation, said).await?;
@@ -124,7 +124,7 @@ impl Chat {
         caller: &Caller,
         conversation: ConversationId,
         page: MessagesPage,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<CommandReply, Reject> {
         self.needs(Feature::History)?;
         let read = self.store.messages(&conversation, &caller.identity.user, page).await;
         let (messages, total) = read.map_err(|error| unavailable(&error))?;
@@ -136,7 +136,7 @@ impl Chat {
         caller: &Caller,
         conversation: &ConversationId,
         target: Seq,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<CommandReply, Reject> {
         self.needs(Feature::History)?;
         let read = self.store.message(conversation, target, &caller.identity.user).await;
         let message = read.map_err(|error| unavailable(&error))?.ok_or(Reject::NotFound("Message"))?;
@@ -149,7 +149,7 @@ impl Chat {
         terms: &SearchTerms,
         conversation: Option<ConversationId>,
         page: Page,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<CommandReply, Reject> {
         self.needs(Feature::History)?;
         let scope = conversation.map_or_else(|| SearchScope::Own(caller.identity.user.clone()), SearchScope::One);
         let found = self.store.search(&scope, terms, page).await;

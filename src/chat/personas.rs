@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{
-    command::{Answer, Begun, Caller},
+    command::{Begun, Caller, CommandReply},
     router::Router,
     tasks::Tasks,
 };
@@ -84,12 +84,12 @@ struct Request<'a> {
     sender_id: &'a UserId,
     sender_name: &'a str,
     created_at: Timestamp,
-    history: Vec<Said<'a>>,
+    history: Vec<HistoryMessage<'a>>,
 }
 
 /// A message that was said before.
 #[derive(Serialize)]
-struct Said<'a> {
+struct HistoryMessage<'a> {
     id: EntryId,
     seq: Seq,
     sender_id: &'a UserId,
@@ -99,7 +99,7 @@ struct Said<'a> {
     created_at: Timestamp,
 }
 
-impl<'a> Said<'a> {
+impl<'a> HistoryMessage<'a> {
     /// None for what was deleted.
     fn of(entry: &'a Entry) -> Option<Self> {
         let Body::Message { content, is_ai, deleted: false, .. } = &entry.body else { return None };
@@ -153,7 +153,7 @@ impl Personas {
         // By itself: the socket may end before its commit is known.
         self.tasks.spawn(async move {
             let answer = answer.await;
-            if let Ok(Answer { reply: Reply::Sent(sent), .. }) = &answer {
+            if let Ok(CommandReply { reply: Reply::Sent(sent), .. }) = &answer {
                 personas.ask(Question { persona, sent: sent.clone(), content, caller });
             }
             let _gone = tell.send(answer);
@@ -196,7 +196,7 @@ impl Personas {
             sender_id: &identity.user,
             sender_name: &identity.name,
             created_at: sent.at,
-            history: before.iter().filter_map(|message| Said::of(&message.entry)).collect(),
+            history: before.iter().filter_map(|message| HistoryMessage::of(&message.entry)).collect(),
         };
         let typing = |active| Ephemeral::Typing { user: persona.clone(), name: persona.as_str().into(), active };
         self.router.tell(&sent.log, None, [typing(true)]);

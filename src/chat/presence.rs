@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    command::{Answer, Caller, needs, unavailable},
+    command::{Caller, CommandReply, needs, unavailable},
     router::Router,
     statuses::Statuses,
     user_upserts::UserUpserts,
@@ -59,7 +59,7 @@ impl Presence {
         }
     }
 
-    pub(super) async fn of(&self, users: Vec<UserId>) -> Result<Answer, Reject> {
+    pub(super) async fn of(&self, users: Vec<UserId>) -> Result<CommandReply, Reject> {
         let online = self.backplane.online(&users).await;
         let known = match needs(&self.degrade, Feature::History) {
             Ok(()) => self.store.statuses(&users).await.map_err(|error| unavailable(&error))?,
@@ -75,7 +75,7 @@ impl Presence {
     }
 
     /// Keeps a status and tells it wherever the user listens, on all nodes.
-    pub(super) async fn set_status(&self, caller: &Caller, status: Status) -> Result<Answer, Reject> {
+    pub(super) async fn set_status(&self, caller: &Caller, status: Status) -> Result<CommandReply, Reject> {
         needs(&self.degrade, Feature::Append)?;
         self.users.make_known(&caller.identity).await?;
         let (user, name) = (&caller.identity.user, &caller.identity.name);
@@ -98,7 +98,7 @@ impl Presence {
     }
 
     /// A page of those who are online and wish to be seen.
-    pub(super) async fn online(&self, cursor: u64, limit: PageLimit) -> Answer {
+    pub(super) async fn online(&self, cursor: u64, limit: PageLimit) -> CommandReply {
         let (users, next) = self.backplane.online_page(cursor, limit.get()).await;
         let users = self.statuses.visible(users).await;
         let count = self.backplane.online_count().await;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Chat,
-    command::{Answer, Caller, unavailable},
+    command::{Caller, CommandReply, unavailable},
 };
 use crate::{
     degrade::Feature,
@@ -18,7 +18,7 @@ impl Chat {
         conversation: &ConversationId,
         delivered: Option<Seq>,
         read: Option<Seq>,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<CommandReply, Reject> {
         self.mark(caller, conversation, delivered.unwrap_or(0), read.unwrap_or(0)).await?;
         Ok(Reply::Done.into())
     }
@@ -50,13 +50,17 @@ impl Chat {
         }
     }
 
-    pub(super) async fn notifications(&self, caller: &Caller, page: Page) -> Result<Answer, Reject> {
+    pub(super) async fn notifications(&self, caller: &Caller, page: Page) -> Result<CommandReply, Reject> {
         self.needs(Feature::History)?;
         let read = self.store.notifications(&caller.identity.user, page).await;
         Ok(Reply::Notifications(read.map_err(|error| unavailable(&error))?).into())
     }
 
-    pub(super) async fn read_notifications(&self, caller: &Caller, ids: Option<Listed<i64>>) -> Result<Answer, Reject> {
+    pub(super) async fn read_notifications(
+        &self,
+        caller: &Caller,
+        ids: Option<Listed<i64>>,
+    ) -> Result<CommandReply, Reject> {
         self.needs(Feature::Append)?;
         let read = self.store.read_notifications(&caller.identity.user, ids.as_deref()).await;
         read.map_err(|error| unavailable(&error))?;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     backplane::Backplane,
-    model::{Ephemeral, Event, Occurrence},
+    model::{Ephemeral, EphemeralEvent, Event},
 };
 
 pub(super) mod news;
@@ -27,15 +27,15 @@ pub(super) struct Rosters {
 impl Rosters {
     /// Tells them one after the other, so that they stay in order.
     pub(super) async fn run(self, mut news: mpsc::Receiver<News>) {
-        while let Some((occurrence, origin)) = news.recv().await {
-            let Occurrence { log, at, what: Ephemeral::Listening { user, name, active } } = &*occurrence else {
+        while let Some((ephemeral, origin)) = news.recv().await {
+            let EphemeralEvent { log, at, what: Ephemeral::Listening { user, name, active } } = &*ephemeral else {
                 continue;
             };
             let Some(conversation) = log.conversation() else { continue };
             let present = self.statuses.visible(self.backplane.audience(&conversation).await).await.into();
             let what = Ephemeral::Audience { user: user.clone(), name: name.clone(), active: *active, present };
-            let occurrence = Arc::new(Occurrence { log: log.clone(), at: *at, what });
-            self.router.dispatch(vec![Event::Occurrence { occurrence, origin }], Origin::HereOnly);
+            let ephemeral = Arc::new(EphemeralEvent { log: log.clone(), at: *at, what });
+            self.router.dispatch(vec![Event::Ephemeral { ephemeral, origin }], Origin::HereOnly);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{members::Members, notifications::unread::Unread, relay::growth::Grow
 use crate::{
     backplane::Backplane,
     hub::Hub,
-    model::{Clock, ConnectionId, Entry, Ephemeral, Event, LogId, Occurrence},
+    model::{Clock, ConnectionId, Entry, Ephemeral, EphemeralEvent, Event, LogId},
 };
 
 /// Where events come from, which says where they go.
@@ -104,12 +104,12 @@ impl Router {
 
     /// Tells a log's audience, on all nodes, what just happened.
     pub(super) fn tell(&self, log: &LogId, by: Option<ConnectionId>, what: impl IntoIterator<Item = Ephemeral>) {
-        self.dispatch(self.occurrences(log, by, what), Origin::Local);
+        self.dispatch(self.ephemerals(log, by, what), Origin::Local);
     }
 
     /// Tells a log's audience on other nodes alone.
     pub(super) fn tell_elsewhere(&self, log: &LogId, what: impl IntoIterator<Item = Ephemeral>) {
-        self.dispatch(self.occurrences(log, None, what), Origin::ElsewhereOnly);
+        self.dispatch(self.ephemerals(log, None, what), Origin::ElsewhereOnly);
     }
 
     /// Sends entries that the store made by itself, beside the writer's lanes.
@@ -118,15 +118,15 @@ impl Router {
         self.dispatch(entries.into_iter().map(event).collect(), Origin::Local);
     }
 
-    fn occurrences(
+    fn ephemerals(
         &self,
         log: &LogId,
         by: Option<ConnectionId>,
         what: impl IntoIterator<Item = Ephemeral>,
     ) -> Vec<Event> {
         let at = self.clock.now();
-        let occurrence = |what| Arc::new(Occurrence { log: log.clone(), at, what });
-        what.into_iter().map(|what| Event::Occurrence { occurrence: occurrence(what), origin: by }).collect()
+        let ephemeral = |what| Arc::new(EphemeralEvent { log: log.clone(), at, what });
+        what.into_iter().map(|what| Event::Ephemeral { ephemeral: ephemeral(what), origin: by }).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    command::{Answer, Caller, needs, unavailable},
+    command::{Caller, CommandReply, needs, unavailable},
     connection::{Connection, Reached},
     follows::{Following, Follows},
     journal::Journal,
@@ -17,7 +17,7 @@ use crate::{
     backplane::Backplane,
     config::Limits,
     degrade::{Degrade, Feature},
-    dialect::Joins,
+    dialect::AutoJoin,
     hub::Hub,
     metrics::Metrics,
     model::{Body, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
@@ -48,21 +48,25 @@ impl Subscriptions {
         caller: &Caller,
         conversation: &ConversationId,
         since: Option<Seq>,
-    ) -> Result<Answer, Reject> {
+    ) -> Result<CommandReply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
         let pair = match connection.dialect.joins() {
-            Joins::Directs => match self.pair_of(conversation).await? {
+            AutoJoin::Directs => match self.pair_of(conversation).await? {
                 Some(pair) => Some(pair),
                 // Nothing else is listened to.
                 None => return Ok(Reply::Done.into()),
             },
-            Joins::Nothing | Joins::Added => None,
+            AutoJoin::Nothing | AutoJoin::Added => None,
         };
         let (joined, replay) = self.enter(&caller.identity, connection, conversation, since, pair).await?;
-        Ok(Answer { reply: Reply::Joined(conversation.clone(), joined), replays: vec![replay] })
+        Ok(CommandReply { reply: Reply::Joined(conversation.clone(), joined), replays: vec![replay] })
     }
 
-    pub(super) async fn sync(&self, caller: &Caller, cursors: Vec<(ConversationId, Seq)>) -> Result<Answer, Reject> {
+    pub(super) async fn sync(
+        &self,
+        caller: &Caller,
+        cursors: Vec<(ConversationId, Seq)>,
+    ) -> Result<CommandReply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
         if cursors.len() > self.limits.conversations_per_connection {
             return Err(Reject::TooManyConversations);
@@ -78,7 +82,7 @@ impl Subscriptions {
                 }),
             ));
         }
-        Ok(Answer { reply: Reply::Synced(each), replays })
+        Ok(CommandReply { reply: Reply::Synced(each), replays })
     }
 
     /// Makes a connection listen without anything being said of it.

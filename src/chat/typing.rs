@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    command::{Answer, Caller},
+    command::{Caller, CommandReply},
     router::Router,
 };
 use crate::model::{ConnectionId, ConversationId, Ephemeral, LogId, Reply, UserId};
@@ -76,7 +76,7 @@ impl Typing {
     }
 
     /// Somebody types, or stopped.
-    pub(super) fn say(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> Answer {
+    pub(super) fn say(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> CommandReply {
         let (user, name) = (&caller.identity.user, &caller.identity.name);
         let key = (conversation.clone(), user.clone());
         let origin = caller.connection.as_ref().map(|connection| connection.id());

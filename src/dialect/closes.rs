@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    model::{CloseReason, Ephemeral, Occurrence, Reject},
+    model::{CloseReason, Ephemeral, EphemeralEvent, Reject},
     outbox::Class,
 };
 
@@ -50,12 +50,12 @@ pub(super) fn seed_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>
     }
 }
 
-/// How soon an occurrence may be dropped for a slow reader.
-pub(super) fn class_of(occurrence: &Occurrence) -> Class {
+/// How soon an ephemeral may be dropped for a slow reader.
+pub(super) fn class_of(ephemeral: &EphemeralEvent) -> Class {
     let mut kind = DefaultHasher::new();
-    occurrence.log.hash(&mut kind);
-    std::mem::discriminant(&occurrence.what).hash(&mut kind);
-    match &occurrence.what {
+    ephemeral.log.hash(&mut kind);
+    std::mem::discriminant(&ephemeral.what).hash(&mut kind);
+    match &ephemeral.what {
         Ephemeral::Typing { .. } => return Class::Typing,
         Ephemeral::Listening { user, .. }
         | Ephemeral::Audience { user, .. }

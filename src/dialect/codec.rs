@@ -15,7 +15,7 @@ use crate::{
 
 /// How a dialect's sockets behave, beside what they say.
 #[derive(Debug)]
-pub(super) struct Habits {
+pub(super) struct Capabilities {
     /// Its name in metrics and logs.
     pub(super) label: &'static str,
     /// A message also goes to the very socket that sent it.
@@ -25,16 +25,16 @@ pub(super) struct Habits {
     /// The first frame may bring the token.
     pub(super) token_in_frame: bool,
     /// What its sockets listen to without being asked.
-    pub(super) joins: Joins,
+    pub(super) joins: AutoJoin,
     /// Whom the greeting names.
-    pub(super) greets_with: Company,
+    pub(super) greets_with: RosterPolicy,
     /// A frame that says something, shown to a client whose frame was none.
     pub(super) example: &'static str,
 }
 
 /// What a dialect's sockets listen to without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joins {
+pub enum AutoJoin {
     /// Nothing.
     Nothing,
     /// What their user is added to while they are connected.
@@ -46,7 +46,7 @@ pub enum Joins {
 
 /// Whom a dialect tells about when users come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
+pub enum RosterPolicy {
     /// Only those who come and go.
     Nobody,
     /// All who listen to the conversation.
@@ -64,12 +64,12 @@ pub struct Request {
     /// The client's mark on it.
     pub reference: Option<Reference>,
     /// What it asks.
-    pub ask: Ask,
+    pub intent: Intent,
 }
 
 /// What a frame can ask.
 #[derive(Debug)]
-pub enum Ask {
+pub enum Intent {
     /// To be let in with this token.
     Authenticate(Secret),
     /// To stay longer with this token.
@@ -89,7 +89,7 @@ pub struct BadFrame {
 
 /// What a reply answers, where it answers a frame.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RequestMeta {
     /// The client's mark on the frame.
     pub reference: Option<Reference>,
     /// The `client_id` it carried.
@@ -98,7 +98,7 @@ pub struct Asked {
     pub at: Timestamp,
 }
 
-impl Asked {
+impl RequestMeta {
     /// A frame that came at this time, without marks; or none.
     pub fn at(at: Timestamp) -> Self {
         Self { reference: None, client_id: None, at }
@@ -122,13 +122,13 @@ pub struct Greeting<'a> {
 
 /// What a codec must do.
 pub(super) trait Codec: Sync {
-    fn habits(&self) -> &'static Habits;
+    fn capabilities(&self) -> &'static Capabilities;
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame>;
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame>;
     fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame>;
-    fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame>;
-    fn refreshed(&self, asked: Asked, until: Timestamp) -> Option<Frame>;
-    fn reject(&self, asked: Asked, reject: &Reject) -> Frame;
+    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame>;
+    fn refreshed(&self, asked: RequestMeta, until: Timestamp) -> Option<Frame>;
+    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame;
     fn resync(&self, log: &LogId, first: Seq, head: Seq) -> Option<Frame>;
     /// The last frame before a close, where there is more to say than a close can.
     fn farewell(&self, reason: &CloseReason, at: Timestamp) -> Option<Frame>;

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     closes::{class_of, seed_close},
-    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, Event, GivenNumber,
-        LogId, NewMessage, Occurrence, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, EphemeralEvent,
+        Event, GivenNumber, LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -101,27 +101,27 @@ fn came_or_left(name: &str, active: bool) -> String {
     format!("User {name} {} the conversation", if active { "joined" } else { "left" })
 }
 
-fn ask(text: &str, conversation: &ConversationId) -> Result<Ask, Reject> {
-    Ok(Ask::Command(match read(text)? {
+fn intent(text: &str, conversation: &ConversationId) -> Result<Intent, Reject> {
+    Ok(Intent::Command(match read(text)? {
         In::Message { content: text, client_id, reply_to } => {
             let (to, content) = (Target::Conversation(conversation.clone()), content(&text)?);
             let reply_to = EntrySeq::given("reply_to", reply_to)?;
             Command::Send(NewMessage { to, content, client_id, reply_to, persona: None })
         }
         In::Typing {} => Command::Typing { conversation: conversation.clone(), active: true },
-        In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
+        In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
     }))
 }
 
 impl Codec for Conversation {
-    fn habits(&self) -> &'static Habits {
-        &Habits {
+    fn capabilities(&self) -> &'static Capabilities {
+        &Capabilities {
             label: "conversation",
             echoes: true,
             follows_inbox: false,
             token_in_frame: false,
-            joins: Joins::Nothing,
-            greets_with: Company::Listeners,
+            joins: AutoJoin::Nothing,
+            greets_with: RosterPolicy::Listeners,
             example: EXAMPLE,
         }
     }
@@ -129,7 +129,7 @@ impl Codec for Conversation {
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         let unbound = || Reject::Invalid("No conversation".into());
         request(text, EXAMPLE, |kind| match KINDS.contains(&kind) {
-            true => ask(text, bound.ok_or_else(unbound)?),
+            true => intent(text, bound.ok_or_else(unbound)?),
             false => Err(unknown_type(kind)),
         })
     }
@@ -145,20 +145,20 @@ impl Codec for Conversation {
     fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
             Event::Entry { entry, .. } => message(entry),
-            Event::Occurrence { occurrence, .. } => occurred(occurrence),
+            Event::Ephemeral { ephemeral, .. } => ephemeral_frame(ephemeral),
         }
     }
 
     /// The broadcast is the ack.
-    fn reply(&self, _: Asked, _: &Reply) -> Option<Frame> {
+    fn reply(&self, _: RequestMeta, _: &Reply) -> Option<Frame> {
         None
     }
 
-    fn refreshed(&self, _: Asked, expires_at: Timestamp) -> Option<Frame> {
+    fn refreshed(&self, _: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
         let (content, code, client_id) = (reject.to_string(), reject.code(), asked.client_id.as_ref());
         frame(&Out::Error { content, code, client_id, retry_after_ms: reject.retry_after_ms() })
     }
@@ -194,8 +194,8 @@ fn message(entry: &Entry) -> Option<Frame> {
 }
 
 /// What passes. This dialect has no word for somebody who stopped typing.
-fn occurred(occurrence: &Occurrence) -> Option<Frame> {
-    let out = match &occurrence.what {
+fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
+    let out = match &ephemeral.what {
         Ephemeral::Typing { user, name, active: true } => Out::Typing { sender_id: user, sender_username: name },
         Ephemeral::Audience { user, name, active, present } => {
             Out::System { content: came_or_left(name, *active), sender_id: user, active_users: present, seq: None }
@@ -205,7 +205,7 @@ fn occurred(occurrence: &Occurrence) -> Option<Frame> {
         | Ephemeral::Presence { .. }
         | Ephemeral::Receipt { .. } => return None,
     };
-    Some(Frame::json(&out, class_of(occurrence)))
+    Some(Frame::json(&out, class_of(ephemeral)))
 }
 
 #[cfg(test)]

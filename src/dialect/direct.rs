@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     closes::seed_close,
-    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
 use crate::{
@@ -120,14 +120,14 @@ fn frame(out: &Out<'_>) -> Frame {
     Frame::json(out, Class::Durable)
 }
 
-fn ask(text: &str) -> Result<Ask, Reject> {
+fn intent(text: &str) -> Result<Intent, Reject> {
     Ok(match read(text)? {
-        In::Authenticate { token } => Ask::Authenticate(Secret::new(token)),
-        In::Refresh { token } => Ask::Refresh(Secret::new(token)),
+        In::Authenticate { token } => Intent::Authenticate(Secret::new(token)),
+        In::Refresh { token } => Intent::Refresh(Secret::new(token)),
         In::SendMessage { recipient_id, content: text, client_id, reply_to } => {
             let (to, content) = (Target::User(recipient_id), content(&text)?);
             let reply_to = EntrySeq::given("reply_to", reply_to)?;
-            Ask::Command(Command::Send(NewMessage { to, content, client_id, reply_to, persona: None }))
+            Intent::Command(Command::Send(NewMessage { to, content, client_id, reply_to, persona: None }))
         }
     })
 }
@@ -138,20 +138,20 @@ fn error<'a>(reject: &Reject, client_id: Option<&'a ClientId>) -> Out<'a> {
 }
 
 impl Codec for Direct {
-    fn habits(&self) -> &'static Habits {
-        &Habits {
+    fn capabilities(&self) -> &'static Capabilities {
+        &Capabilities {
             label: "direct",
             echoes: false,
             follows_inbox: true,
             token_in_frame: true,
-            joins: Joins::Directs,
-            greets_with: Company::Nobody,
+            joins: AutoJoin::Directs,
+            greets_with: RosterPolicy::Nobody,
             example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { intent(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -163,11 +163,11 @@ impl Codec for Direct {
     fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame> {
         match event {
             Event::Entry { entry, .. } => message(entry, pair?),
-            Event::Occurrence { .. } => None,
+            Event::Ephemeral { .. } => None,
         }
     }
 
-    fn reply(&self, _: Asked, reply: &Reply) -> Option<Frame> {
+    fn reply(&self, _: RequestMeta, reply: &Reply) -> Option<Frame> {
         let Reply::Sent(sent) = reply else { return None };
         let data = Sent {
             id: sent.id(),
@@ -180,11 +180,11 @@ impl Codec for Direct {
         Some(frame(&Out::MessageSent { data }))
     }
 
-    fn refreshed(&self, _: Asked, expires_at: Timestamp) -> Option<Frame> {
+    fn refreshed(&self, _: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
         frame(&error(reject, asked.client_id.as_ref()))
     }
 
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn recipients_may_be_numbers() {
         let frame = r#"{"type":"send_message","recipient_id":456,"content":"hi","extra":[1]}"#;
-        let Ask::Command(Command::Send(message)) = Direct.decode(frame, None).unwrap().ask else { panic!() };
+        let Intent::Command(Command::Send(message)) = Direct.decode(frame, None).unwrap().intent else { panic!() };
         assert_eq!(message.to, Target::User(UserId::parse("456").unwrap()));
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{error::Category, value::RawValue};
 
-use super::codec::{Ask, BadFrame, Reference, Request};
+use super::codec::{BadFrame, Intent, Reference, Request};
 use crate::model::{Content, Reject};
 
 /// Reads a frame of a known type.
@@ -26,11 +26,11 @@ pub(super) fn unknown_type(kind: &str) -> Reject {
 pub(super) fn request(
     text: &str,
     example: &str,
-    ask: impl FnOnce(&str) -> Result<Ask, Reject>,
+    read_intent: impl FnOnce(&str) -> Result<Intent, Reject>,
 ) -> Result<Request, BadFrame> {
     let (kind, reference) = open_envelope(text, example)?;
-    match ask(&kind) {
-        Ok(ask) => Ok(Request { reference, ask }),
+    match read_intent(&kind) {
+        Ok(intent) => Ok(Request { reference, intent }),
         Err(reject) => Err(BadFrame { reference, reject }),
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{
     closes::{class_of, code, common_close},
-    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
 use crate::{
@@ -39,10 +39,10 @@ mod own_code {
     pub(super) const LIMIT: u16 = 4429;
 }
 
-fn ask(text: &str) -> Result<Ask, Reject> {
-    Ok(Ask::Command(match read(text)? {
-        In::Authenticate { token } => return Ok(Ask::Authenticate(Secret::new(token))),
-        In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
+fn intent(text: &str) -> Result<Intent, Reject> {
+    Ok(Intent::Command(match read(text)? {
+        In::Authenticate { token } => return Ok(Intent::Authenticate(Secret::new(token))),
+        In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
         In::Join { conversation_id, since_seq } => {
             Command::Join { conversation: conversation_id, since: SinceSeq::given("since_seq", since_seq)? }
         }
@@ -103,20 +103,20 @@ fn ask(text: &str) -> Result<Ask, Reject> {
 }
 
 impl Codec for Native {
-    fn habits(&self) -> &'static Habits {
-        &Habits {
+    fn capabilities(&self) -> &'static Capabilities {
+        &Capabilities {
             label: "native",
             echoes: false,
             follows_inbox: true,
             token_in_frame: true,
-            joins: Joins::Added,
-            greets_with: Company::Nobody,
+            joins: AutoJoin::Added,
+            greets_with: RosterPolicy::Nobody,
             example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, EXAMPLE, |kind| if In::KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind| if In::KINDS.contains(&kind) { intent(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -126,23 +126,21 @@ impl Codec for Native {
     fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
             Event::Entry { entry, .. } => Some(Out::entry(entry).frame()),
-            Event::Occurrence { occurrence, .. } => {
-                Some(Frame::json(&Out::occurrence(occurrence)?, class_of(occurrence)))
-            }
+            Event::Ephemeral { ephemeral, .. } => Some(Frame::json(&Out::ephemeral(ephemeral)?, class_of(ephemeral))),
         }
     }
 
-    fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame> {
+    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
         // What has nothing to say answers only who asked for an answer.
         let silent = matches!(reply, Reply::Done) && asked.reference.is_none();
         (!silent).then(|| replies::reply(asked.reference.as_deref(), reply))
     }
 
-    fn refreshed(&self, asked: Asked, expires_at: Timestamp) -> Option<Frame> {
+    fn refreshed(&self, asked: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
         Some(Out::Refreshed { reference: asked.reference.as_deref(), expires_at }.frame())
     }
 
-    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
         Out::error(&asked, reject).frame()
     }
 

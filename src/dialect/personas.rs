@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     closes::{class_of, seed_close},
-    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, Event, GivenNumber,
-        Listed, LogId, NewMessage, Occurrence, Pair, Reject, Reply, Resumed, Seq, SinceSeq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, EphemeralEvent,
+        Event, GivenNumber, Listed, LogId, NewMessage, Pair, Reject, Reply, Resumed, Seq, SinceSeq, Target, Timestamp,
+        UserId,
     },
     outbox::{Class, Frame},
 };
@@ -146,8 +147,8 @@ fn frame(out: &Out<'_>) -> Frame {
     Frame::json(out, Class::Durable)
 }
 
-fn ask(text: &str) -> Result<Ask, Reject> {
-    Ok(Ask::Command(match read(text)? {
+fn intent(text: &str) -> Result<Intent, Reject> {
+    Ok(Intent::Command(match read(text)? {
         In::JoinConversation { conversation_id: conversation, since_seq } => {
             Command::Join { conversation, since: SinceSeq::given("since_seq", since_seq)? }
         }
@@ -160,7 +161,7 @@ fn ask(text: &str) -> Result<Ask, Reject> {
         In::TypingStart { conversation_id: conversation } => Command::Typing { conversation, active: true },
         In::TypingStop { conversation_id: conversation } => Command::Typing { conversation, active: false },
         In::GetOnlineStatus { user_ids } => Command::Presence { users: Listed::given("user_ids", user_ids)? },
-        In::Refresh { token } => return Ok(Ask::Refresh(Secret::new(token))),
+        In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
     }))
 }
 
@@ -170,20 +171,20 @@ fn error(reject: &Reject, client_id: Option<&ClientId>, timestamp: Timestamp) ->
 }
 
 impl Codec for Personas {
-    fn habits(&self) -> &'static Habits {
-        &Habits {
+    fn capabilities(&self) -> &'static Capabilities {
+        &Capabilities {
             label: "personas",
             echoes: true,
             follows_inbox: true,
             token_in_frame: false,
-            joins: Joins::Nothing,
-            greets_with: Company::Acquaintances,
+            joins: AutoJoin::Nothing,
+            greets_with: RosterPolicy::Acquaintances,
             example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { ask(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { intent(text) } else { Err(unknown_type(kind)) })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -193,11 +194,11 @@ impl Codec for Personas {
     fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
             Event::Entry { entry, .. } => said(entry),
-            Event::Occurrence { occurrence, .. } => occurred(occurrence),
+            Event::Ephemeral { ephemeral, .. } => ephemeral_frame(ephemeral),
         }
     }
 
-    fn reply(&self, asked: Asked, reply: &Reply) -> Option<Frame> {
+    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
         let timestamp = asked.at;
         Some(match reply {
             Reply::Joined(conversation, joined) => match joined.resumed {
@@ -215,11 +216,11 @@ impl Codec for Personas {
         })
     }
 
-    fn refreshed(&self, asked: Asked, expires_at: Timestamp) -> Option<Frame> {
+    fn refreshed(&self, asked: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
         Some(frame(&Out::Refreshed { expires_at, timestamp: asked.at }))
     }
 
-    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
         error(reject, asked.client_id.as_ref(), asked.at)
     }
 
@@ -261,16 +262,16 @@ fn said(entry: &Entry) -> Option<Frame> {
     })
 }
 
-fn occurred(occurrence: &Occurrence) -> Option<Frame> {
-    let timestamp = occurrence.at;
-    let out = match &occurrence.what {
+fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
+    let timestamp = ephemeral.at;
+    let out = match &ephemeral.what {
         Ephemeral::Typing { user, active, .. } => {
-            Out::TypingIndicator { conversation_id: &occurrence.log, user_id: user, is_typing: *active, timestamp }
+            Out::TypingIndicator { conversation_id: &ephemeral.log, user_id: user, is_typing: *active, timestamp }
         }
         Ephemeral::Presence { user, online, .. } => Out::PresenceUpdate { user_id: user, online: *online, timestamp },
         Ephemeral::Listening { .. } | Ephemeral::Audience { .. } | Ephemeral::Receipt { .. } => return None,
     };
-    Some(Frame::json(&out, class_of(occurrence)))
+    Some(Frame::json(&out, class_of(ephemeral)))
 }
 
 #[cfg(test)]
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn a_persona_may_be_null() {
         let frame = r#"{"type":"send_message","conversation_id":"c","content":"hi","persona_id":null}"#;
-        let Ask::Command(Command::Send(message)) = Personas.decode(frame, None).unwrap().ask else { panic!() };
+        let Intent::Command(Command::Send(message)) = Personas.decode(frame, None).unwrap().intent else { panic!() };
         assert_eq!(message.persona, None);
     }
 }

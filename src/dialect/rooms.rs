@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     closes::{class_of, seed_close},
-    codec::{Ask, Asked, BadFrame, Codec, Company, Greeting, Habits, Joins, Request},
+    codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
 use crate::{
@@ -136,7 +136,7 @@ fn frame(out: &Out<'_>) -> Frame {
     Frame::json(out, Class::Durable)
 }
 
-fn ask(kind: &str, text: &str, room: &ConversationId) -> Result<Ask, Reject> {
+fn intent(kind: &str, text: &str, room: &ConversationId) -> Result<Intent, Reject> {
     let typing = |active| Command::Typing { conversation: room.clone(), active };
     let command = match kind {
         "send_message" => {
@@ -153,29 +153,29 @@ fn ask(kind: &str, text: &str, room: &ConversationId) -> Result<Ask, Reject> {
         "typing_stop" => typing(false),
         "ping" => Command::Ping,
         "refresh" => {
-            return Ok(Ask::Refresh(Secret::new(read::<Packet<Refresh>>(text)?.data.token)));
+            return Ok(Intent::Refresh(Secret::new(read::<Packet<Refresh>>(text)?.data.token)));
         }
         other => return Err(unknown_type(other)),
     };
-    Ok(Ask::Command(command))
+    Ok(Intent::Command(command))
 }
 
 impl Codec for Rooms {
-    fn habits(&self) -> &'static Habits {
-        &Habits {
+    fn capabilities(&self) -> &'static Capabilities {
+        &Capabilities {
             label: "rooms",
             echoes: true,
             follows_inbox: false,
             token_in_frame: false,
-            joins: Joins::Nothing,
-            greets_with: Company::Nobody,
+            joins: AutoJoin::Nothing,
+            greets_with: RosterPolicy::Nobody,
             example: EXAMPLE,
         }
     }
 
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         let no_room = || Reject::Invalid("No room".into());
-        request(text, EXAMPLE, |kind| ask(kind, text, bound.ok_or_else(no_room)?))
+        request(text, EXAMPLE, |kind| intent(kind, text, bound.ok_or_else(no_room)?))
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -187,26 +187,22 @@ impl Codec for Rooms {
     fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
             Event::Entry { entry, .. } => message(entry),
-            Event::Occurrence { occurrence, .. } => {
-                let person = |user_id, username| Person {
-                    room_id: &occurrence.log,
-                    user_id,
-                    username,
-                    timestamp: occurrence.at,
-                };
-                let out = match &occurrence.what {
+            Event::Ephemeral { ephemeral, .. } => {
+                let person =
+                    |user_id, username| Person { room_id: &ephemeral.log, user_id, username, timestamp: ephemeral.at };
+                let out = match &ephemeral.what {
                     Ephemeral::Typing { user, name, active: true } => Out::UserTyping(person(user, name)),
                     Ephemeral::Typing { user, name, active: false } => Out::UserStoppedTyping(person(user, name)),
                     Ephemeral::Listening { user, name, active: true } => Out::UserJoined(person(user, name)),
                     Ephemeral::Listening { user, name, active: false } => Out::UserLeft(person(user, name)),
                     Ephemeral::Audience { .. } | Ephemeral::Presence { .. } | Ephemeral::Receipt { .. } => return None,
                 };
-                Some(Frame::json(&out, class_of(occurrence)))
+                Some(Frame::json(&out, class_of(ephemeral)))
             }
         }
     }
 
-    fn reply(&self, _: Asked, reply: &Reply) -> Option<Frame> {
+    fn reply(&self, _: RequestMeta, reply: &Reply) -> Option<Frame> {
         match reply {
             Reply::Sent(sent) => Some(frame(&Out::MessageSent {
                 message_id: sent.id(),
@@ -220,11 +216,11 @@ impl Codec for Rooms {
         }
     }
 
-    fn refreshed(&self, _: Asked, expires_at: Timestamp) -> Option<Frame> {
+    fn refreshed(&self, _: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: Asked, reject: &Reject) -> Frame {
+    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
         let (error, code) = (reject.to_string(), reject.code());
         let client_id = asked.client_id.as_ref();
         frame(&match reject {

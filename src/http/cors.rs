@@ -23,20 +23,20 @@ fn listed(headers: &HeaderMap, allowed: &[String]) -> Option<HeaderValue> {
 
 /// What is to be said to the page that a request comes from.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct CorsHeaders {
     /// Whether answers differ by origin, so that caches must keep them apart.
     varies: bool,
     origin: Option<HeaderValue>,
 }
 
-impl Said {
+impl CorsHeaders {
     /// By the request's headers, and the origins that are configured.
     pub(super) fn to(headers: &HeaderMap, allowed: &[String]) -> Self {
         Self { varies: !allowed.is_empty(), origin: listed(headers, allowed) }
     }
 
     /// Says it with an answer.
-    pub(super) fn say(self, response: &mut Response<Payload>) {
+    pub(super) fn apply(self, response: &mut Response<Payload>) {
         let headers = response.headers_mut();
         if self.varies {
             headers.append(header::VARY, ORIGIN);

@@ -107,7 +107,7 @@ impl Node {
     }
 
     /// Sends a request as it stands and reads its answer's head and body.
-    pub(super) async fn ask(&self, request: &str) -> Answer {
+    pub(super) async fn ask(&self, request: &str) -> HttpResult {
         let mut socket = Raw::connect(self.clients).await;
         socket.send(request).await;
         socket.answer().await
@@ -124,13 +124,13 @@ impl Node {
 
 /// An answer over HTTP.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpResult {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
 }
 
-impl Answer {
+impl HttpResult {
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -165,7 +165,7 @@ impl Raw {
     }
 
     /// Reads a whole answer. What came behind it stays in `read`.
-    pub(super) async fn answer(&mut self) -> Answer {
+    pub(super) async fn answer(&mut self) -> HttpResult {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -184,6 +184,6 @@ impl Raw {
         while self.read.len() < length && self.more().await {}
         let length = length.min(self.read.len());
         let body = String::from_utf8(self.read.drain(..length).collect()).unwrap();
-        Answer { status, headers, body }
+        HttpResult { status, headers, body }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 /// The body of every answer.
 pub(super) type Payload = Full<Bytes>;
 /// What a request comes to.
-pub(super) type Answer = Result<Response<Payload>, Problem>;
+pub(super) type HttpResult = Result<Response<Payload>, Problem>;
 
 /// When a client whose request can't be served now may come back.
 const SOON: Duration = Duration::from_secs(1);

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::{
     client,
-    problem::{Answer, Payload, Problem},
-    site::{Peer, Site},
+    problem::{HttpResult, Payload, Problem},
+    site::{HttpService, Peer},
 };
 use crate::model::{Reject, Reply, TokenFlaw};
 
@@ -24,9 +24,9 @@ mod conversations;
 mod members;
 mod messages;
 mod notifications;
-mod overview;
 mod presence;
 mod reading;
+mod stats;
 mod token;
 
 use call::Call;
@@ -96,11 +96,11 @@ pub(super) enum Action {
 /// Answers a request, once its token says whose it is.
 pub(super) async fn answer(
     action: Action,
-    site: &Site,
+    site: &HttpService,
     peer: &Peer,
     params: &Params<'_, '_>,
     request: Request<Incoming>,
-) -> Answer {
+) -> HttpResult {
     let (head, body) = request.into_parts();
     let Some(token) = client::bearer(&head.headers) else { return Err(unauthenticated(&head.headers)) };
     let verified = site.broker().auth.verify(token).inspect_err(|reject| {
@@ -153,7 +153,7 @@ fn unauthenticated(headers: &HeaderMap) -> Problem {
         .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+fn json<T: Serialize>(status: StatusCode, value: &T) -> HttpResult {
     let body = serde_json::to_vec(value).map_err(|_| Problem::internal())?;
     let mut response = Response::new(Payload::from(body));
     *response.status_mut() = status;
@@ -163,19 +163,19 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
     Ok(response)
 }
 
-fn ok<T: Serialize>(value: &T) -> Answer {
+fn ok<T: Serialize>(value: &T) -> HttpResult {
     json(StatusCode::OK, value)
 }
 
 /// Done, and nothing more to say.
-fn no_content() -> Answer {
+fn no_content() -> HttpResult {
     let mut response = Response::new(Payload::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }
 
 /// The answer to a command that says no more than that it is done.
-fn done(reply: &Reply) -> Answer {
+fn done(reply: &Reply) -> HttpResult {
     match reply {
         Reply::Done => no_content(),
         other => Err(unexpected(other)),

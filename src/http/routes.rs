@@ -4,13 +4,13 @@ use hyper::Method;
 use matchit::{Params, Router};
 
 use super::{health::Probe, rest::Action, site::Kind};
-use crate::{dialect::Dialect, session::Way};
+use crate::{dialect::Dialect, session::SocketRoute};
 
 /// What answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// A WebSocket.
-    Socket(Way),
+    Socket(SocketRoute),
     /// Health or metrics; no token is needed.
     Probe(Probe),
     /// REST; a token is needed.
@@ -86,11 +86,11 @@ const MESSAGE: &str = "/api/chat/conversations/{conversation}/messages/{message}
 const REACTION: &str = "/api/chat/conversations/{conversation}/messages/{message}/reactions/{emoji}";
 
 const ROUTES: &[(Method, &str, Endpoint, On)] = &[
-    (M::GET, "/v1/ws", Socket(Way::To(Dialect::Native)), On::Clients),
-    (M::GET, TOKEN_SOCKET, Socket(Way::To(Dialect::Direct)), On::Clients),
-    (M::GET, "/ws/auth", Socket(Way::To(Dialect::Personas)), On::Clients),
-    (M::GET, "/ws/{conversation}", Socket(Way::RoomOrSelf), On::Clients),
-    (M::GET, "/api/chat/ws/{conversation}", Socket(Way::To(Dialect::Conversation)), On::Clients),
+    (M::GET, "/v1/ws", Socket(SocketRoute::To(Dialect::Native)), On::Clients),
+    (M::GET, TOKEN_SOCKET, Socket(SocketRoute::To(Dialect::Direct)), On::Clients),
+    (M::GET, "/ws/auth", Socket(SocketRoute::To(Dialect::Personas)), On::Clients),
+    (M::GET, "/ws/{conversation}", Socket(SocketRoute::RoomOrSelf), On::Clients),
+    (M::GET, "/api/chat/ws/{conversation}", Socket(SocketRoute::To(Dialect::Conversation)), On::Clients),
     (M::POST, "/api/websocket/token", Rest(Token), On::Clients),
     (M::GET, "/api/websocket/status", Rest(Status), On::Clients),
     (M::GET, "/api/websocket/users/online", Rest(Online), On::Clients),

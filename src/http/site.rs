@@ -31,14 +31,14 @@ pub enum Kind {
 }
 
 /// One face of the node, and the broker behind it.
-pub(super) struct Site {
+pub(super) struct HttpService {
     broker: Arc<Broker>,
     kind: Kind,
     /// What the WebSockets that begin here work with.
     sessions: Arc<session::Context>,
 }
 
-impl Site {
+impl HttpService {
     pub(super) fn new(broker: Arc<Broker>, kind: Kind) -> Self {
         let sessions = Arc::new(session::Context {
             config: broker.config.clone(),

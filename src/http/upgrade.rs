@@ -16,14 +16,14 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
     client,
-    problem::{Answer, Payload, Problem},
-    site::{Peer, Site},
+    problem::{HttpResult, Payload, Problem},
+    site::{HttpService, Peer},
 };
 use crate::{
     admission::{AddressPermit, Refusal},
     config::Secret,
     model::{ConversationId, GivenNumber, Seq, SinceSeq},
-    session::{self, Opening, Way},
+    session::{self, Opening, SocketRoute},
 };
 
 /// The subprotocol that clients may ask for beside the one that carries their token.
@@ -35,12 +35,12 @@ const HANDOVER: Duration = Duration::from_secs(10);
 
 /// Answers a handshake; where it is good, the WebSocket is served by a task of its own.
 pub(super) fn answer(
-    site: &Site,
+    site: &HttpService,
     peer: &Arc<Peer>,
-    way: Way,
+    route: SocketRoute,
     conversation: Option<&str>,
     request: Request<Incoming>,
-) -> Answer {
+) -> HttpResult {
     let opened = check(site, peer, conversation, &request);
     let checked = opened.inspect_err(|refused| {
         if let Some(refusal) = refused.refusal {
@@ -49,7 +49,7 @@ pub(super) fn answer(
     });
     let Checked { accept, protocol, token, conversation, since, address, place } =
         checked.map_err(|refused| refused.problem)?;
-    let opening = Opening { way, conversation, since, token, address };
+    let opening = Opening { route, conversation, since, token, address };
     let context = Arc::clone(site.sessions());
     let (permit, open) = (Arc::clone(&peer.permit), site.broker().admission.opened());
     site.broker().tasks.spawn(async move {
@@ -106,7 +106,7 @@ fn bad(problem: Problem) -> Refused {
 }
 
 fn check(
-    site: &Site,
+    site: &HttpService,
     peer: &Peer,
     conversation: Option<&str>,
     request: &Request<Incoming>,

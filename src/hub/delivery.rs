@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    dialect::{Dialect, Joins},
+    dialect::{AutoJoin, Dialect},
     model::{Body, Entry, Event, Pair, Seq, UserId},
     outbox::{Frame, Outbox, Signal},
 };
@@ -30,7 +30,7 @@ impl Delivery {
     fn entry(&self) -> Option<&Entry> {
         match &self.event {
             Event::Entry { entry, .. } => Some(entry),
-            Event::Occurrence { .. } => None,
+            Event::Ephemeral { .. } => None,
         }
     }
 
@@ -83,7 +83,7 @@ pub(super) fn hand_over<'a>(
     let encoded = deliveries.clone().filter_map(|delivery| delivery.frame(dialect).cloned());
     let unwritten = outbox.push(encoded.inspect(|_| frames += 1));
     deliveries.clone().filter_map(Delivery::added).for_each(|signal| outbox.signal(signal));
-    if dialect.joins() == Joins::Directs {
+    if dialect.joins() == AutoJoin::Directs {
         deliveries.filter_map(Delivery::handed_over).last().into_iter().for_each(|signal| outbox.signal(signal));
     }
     Handed { frames, unwritten }

@@ -43,7 +43,7 @@ impl Listener {
             Event::Entry { entry, .. } => {
                 self.live_after.is_some_and(|has| entry.seq > has) && (!own || self.dialect.echoes())
             }
-            Event::Occurrence { .. } => !own,
+            Event::Ephemeral { .. } => !own,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::*;
 use crate::{
-    model::{Body, Ephemeral, Occurrence, Timestamp, UserId},
+    model::{Body, Ephemeral, EphemeralEvent, Timestamp, UserId},
     outbox::{Frame, Signal, Woken},
 };
 
@@ -176,7 +176,7 @@ proptest! {
 async fn more_than_can_be_held_is_fetched() {
     let bench = Bench::new(0);
     let (_outbox, mut client) = bench.listen(0).await;
-    let head = order::HELD_MAX as Seq * 3;
+    let head = resequencer::HELD_MAX as Seq * 3;
     bench.stored.0.store(head, Ordering::SeqCst);
     for seq in 2..=head {
         bench.hub.apply(vec![event(&bench.log, seq)]);
@@ -219,13 +219,13 @@ async fn what_is_ephemeral_is_dropped_and_counted_while_too_much_waits() {
     let bench = Bench::new(0);
     let (_outbox, _client) = bench.listen(0).await;
     let what = Ephemeral::Listening { user: UserId::parse("bob").unwrap(), name: "Bob".into(), active: true };
-    let occurrence = Arc::new(Occurrence { log: bench.log.clone(), at: Timestamp::from_micros(0), what });
+    let ephemeral = Arc::new(EphemeralEvent { log: bench.log.clone(), at: Timestamp::from_micros(0), what });
     // The shards' tasks have no turn before this one waits for something.
     while bench.metrics.ephemeral_dropped.get() == 0 {
-        bench.hub.apply(vec![Event::Occurrence { occurrence: occurrence.clone(), origin: None }]);
+        bench.hub.apply(vec![Event::Ephemeral { ephemeral: ephemeral.clone(), origin: None }]);
     }
     let waiting = bench.hub.queued();
-    bench.hub.apply(vec![Event::Occurrence { occurrence, origin: None }]);
+    bench.hub.apply(vec![Event::Ephemeral { ephemeral, origin: None }]);
     assert_eq!((bench.metrics.ephemeral_dropped.get(), bench.hub.queued()), (2, waiting));
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use super::order::Order;
+use super::resequencer::Resequencer;
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
@@ -19,7 +19,7 @@ pub(super) struct Track {
     /// How many follow it.
     pub(super) followers: usize,
     pub(super) opened: Opened,
-    pub(super) order: Order<Event>,
+    pub(super) resequencer: Resequencer<Event>,
     /// False until the order's base is known: until then entries are only heard of.
     pub(super) based: bool,
     /// Listeners per shard.
@@ -28,7 +28,7 @@ pub(super) struct Track {
     pub(super) spoken: [u32; Dialect::COUNT],
     /// The two members, where it is a direct conversation and a dialect asked.
     pub(super) pair: Option<Arc<Pair>>,
-    pub(super) healing: bool,
+    pub(super) backfilling: bool,
 }
 
 /// A gap that withstands, counted for as long as this lives.
@@ -51,9 +51,9 @@ impl Track {
     /// Learns that the log reaches to `seq`, without the entry.
     pub(super) fn hear(&mut self, seq: Seq) {
         if self.based {
-            self.order.learn(seq);
-        } else if seq > self.order.last() {
-            self.order = Order::after(seq);
+            self.resequencer.learn(seq);
+        } else if seq > self.resequencer.last() {
+            self.resequencer = Resequencer::after(seq);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What happened: durable entries of a log, and ephemeral occurrences.
+//! What happened: durable entries of a log, and ephemeral ephemerals.
 
 use std::sync::Arc;
 
@@ -180,7 +180,7 @@ pub enum Ephemeral {
 
 /// Something ephemeral that happened in a log's audience.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Occurrence {
+pub struct EphemeralEvent {
     /// Whose audience it concerns.
     pub log: LogId,
     /// When.
@@ -200,9 +200,9 @@ pub enum Event {
         origin: Option<ConnectionId>,
     },
     /// One that passes.
-    Occurrence {
-        /// The occurrence.
-        occurrence: Arc<Occurrence>,
+    Ephemeral {
+        /// The event.
+        ephemeral: Arc<EphemeralEvent>,
         /// The socket that caused it.
         origin: Option<ConnectionId>,
     },
@@ -213,14 +213,14 @@ impl Event {
     pub fn log(&self) -> &LogId {
         match self {
             Self::Entry { entry, .. } => &entry.log,
-            Self::Occurrence { occurrence, .. } => &occurrence.log,
+            Self::Ephemeral { ephemeral, .. } => &ephemeral.log,
         }
     }
 
     /// The socket that caused it.
     pub fn origin(&self) -> Option<ConnectionId> {
         match self {
-            Self::Entry { origin, .. } | Self::Occurrence { origin, .. } => *origin,
+            Self::Entry { origin, .. } | Self::Ephemeral { origin, .. } => *origin,
         }
     }
 }

@@ -12,15 +12,15 @@ use super::{
     socket::{Incoming, Socket},
 };
 use crate::{
-    chat::{Answer, Begun, Caller, Connection},
+    chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
-    dialect::{Ask, Asked, Dialect, Greeting, Joins, Request},
+    dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
     model::{CloseReason, Command, Identity, Reject, Seq, SinceSeq, UserId},
     outbox::{Frame, Signal, Woken},
 };
 
 /// A command's answer, with what it answers.
-type Answered = (Asked, Result<Answer, Reject>);
+type Answered = (RequestMeta, Result<CommandReply, Reject>);
 
 /// An open connection.
 pub(super) struct Open {
@@ -29,10 +29,10 @@ pub(super) struct Open {
     connection: Arc<Connection>,
     context: Arc<Context>,
     /// The command that is being begun; the next waits for it.
-    beginning: Option<BoxFuture<'static, (Asked, Begun)>>,
+    beginning: Option<BoxFuture<'static, (RequestMeta, Begun)>>,
     /// Commands that wait for the store, in the order in which they came: so are their answers.
     pending: FuturesOrdered<BoxFuture<'static, Answered>>,
-    /// Joins the hub asked for, until their turn comes.
+    /// AutoJoin the hub asked for, until their turn comes.
     waiting: VecDeque<Command>,
     heartbeat: Heartbeat,
     arrivals: Arrivals,
@@ -167,7 +167,7 @@ impl Open {
             if self.takes_commands()
                 && let Some(command) = self.next_waiting()
             {
-                self.start(Asked::at(self.context.clock.now()), command);
+                self.start(RequestMeta::at(self.context.clock.now()), command);
             }
         }
     }
@@ -226,7 +226,7 @@ impl Open {
             Woken::Signal(Signal::Added { conversation, since }) => {
                 // What a user is added to finds their sockets: some join by themselves.
                 let room = self.waiting.len() < self.context.config.limits.conversations_per_connection;
-                let joins = self.connection.dialect.joins() != Joins::Nothing;
+                let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
                     self.waiting.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
                 }
@@ -245,7 +245,7 @@ impl Open {
                 Ok(())
             }
             Woken::Signal(Signal::Failed { client_id, reject }) => {
-                let asked = Asked { client_id, ..Asked::at(self.context.clock.now()) };
+                let asked = RequestMeta { client_id, ..RequestMeta::at(self.context.clock.now()) };
                 self.say(asked, reject);
                 Ok(())
             }
@@ -271,17 +271,17 @@ impl Open {
     }
 
     fn read(&mut self, text: &Utf8Bytes) {
-        let asked = |reference, client_id| Asked { reference, client_id, at: self.context.clock.now() };
+        let asked = |reference, client_id| RequestMeta { reference, client_id, at: self.context.clock.now() };
         match self.connection.dialect.decode(text, self.connection.bound.as_ref()) {
-            Ok(Request { reference, ask: Ask::Command(command) }) => {
+            Ok(Request { reference, intent: Intent::Command(command) }) => {
                 let asked = asked(reference, command.client_id().cloned());
                 self.start(asked, command);
             }
-            Ok(Request { reference, ask: Ask::Refresh(token) }) => {
+            Ok(Request { reference, intent: Intent::Refresh(token) }) => {
                 let asked = asked(reference, None);
                 self.refresh(asked, &token);
             }
-            Ok(Request { reference, ask: Ask::Authenticate(_) }) => {
+            Ok(Request { reference, intent: Intent::Authenticate(_) }) => {
                 let asked = asked(reference, None);
                 self.say(asked, Reject::Conflict("Already authenticated"));
             }
@@ -294,7 +294,7 @@ impl Open {
     }
 
     /// A fresh token of the same user extends the stay.
-    fn refresh(&mut self, asked: Asked, token: &Secret) {
+    fn refresh(&mut self, asked: RequestMeta, token: &Secret) {
         match self.context.auth.verify(token.reveal()) {
             Ok(identity) if identity.user == self.identity.user => {
                 let until = identity.expires_at;
@@ -307,21 +307,21 @@ impl Open {
         }
     }
 
-    fn start(&mut self, asked: Asked, command: Command) {
+    fn start(&mut self, asked: RequestMeta, command: Command) {
         let begun = self.context.chat.clone().begin(self.caller(), command);
         self.beginning = Some(begun.map(move |begun| (asked, begun)).boxed());
     }
 
-    fn begun(&mut self, (asked, begun): (Asked, Begun)) {
+    fn begun(&mut self, (asked, begun): (RequestMeta, Begun)) {
         match begun {
             Begun::Done(answer) => self.answer(asked, answer),
             Begun::Pending(answer) => self.pending.push_back(answer.map(move |answer| (asked, answer)).boxed()),
         }
     }
 
-    fn answer(&mut self, asked: Asked, answer: Result<Answer, Reject>) {
+    fn answer(&mut self, asked: RequestMeta, answer: Result<CommandReply, Reject>) {
         match answer {
-            Ok(Answer { reply, replays }) => {
+            Ok(CommandReply { reply, replays }) => {
                 self.put(self.connection.dialect.reply(asked, &reply));
                 if !replays.is_empty() {
                     self.context.tasks.spawn(self.context.chat.clone().replay(self.connection.clone(), replays));
@@ -331,7 +331,7 @@ impl Open {
         }
     }
 
-    fn say(&mut self, asked: Asked, reject: Reject) {
+    fn say(&mut self, asked: RequestMeta, reject: Reject) {
         self.put([self.connection.dialect.reject(asked, &reject)]);
     }
 

@@ -75,12 +75,12 @@ pub enum AppendError {
     Unknown,
 }
 
-type Answer = Result<Appended, AppendError>;
+type AppendResult = Result<Appended, AppendError>;
 
 struct Queued {
     entry: NewEntry,
     origin: Option<ConnectionId>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<AppendResult>,
 }
 
 /// The way into every log.
@@ -113,7 +113,11 @@ impl Writer {
     }
 
     /// Queues at the call, so that calls made one after the other keep their order; resolves when it is known.
-    pub fn append(&self, entry: NewEntry, origin: Option<ConnectionId>) -> impl Future<Output = Answer> + Send + use<> {
+    pub fn append(
+        &self,
+        entry: NewEntry,
+        origin: Option<ConnectionId>,
+    ) -> impl Future<Output = AppendResult> + Send + use<> {
         let mut hasher = DefaultHasher::new();
         entry.log.hash(&mut hasher);
         let lane = &self.lanes[hasher.finish() as usize % self.lanes.len()];

@@ -61,7 +61,7 @@ impl Unread {
     pub(in crate::chat) fn note(&self, stored: &[Event]) {
         let messages = stored.iter().filter_map(|event| match event {
             Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.clone())),
-            Event::Entry { .. } | Event::Occurrence { .. } => None,
+            Event::Entry { .. } | Event::Ephemeral { .. } => None,
         });
         let mut conversations = self.lock();
         for (conversation, entry) in messages {

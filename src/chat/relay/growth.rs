@@ -29,7 +29,7 @@ impl Growth {
         if self.degrade.relays() {
             self.add(events.iter().filter_map(|event| match event {
                 Event::Entry { entry, .. } => Some((entry.log.clone(), entry.seq)),
-                Event::Occurrence { .. } => None,
+                Event::Ephemeral { .. } => None,
             }));
         }
     }

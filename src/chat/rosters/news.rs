@@ -5,17 +5,17 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
-    dialect::{Company, Dialect},
+    dialect::{Dialect, RosterPolicy},
     hub::Hub,
     metrics::Metrics,
-    model::{ConnectionId, Ephemeral, Event, Occurrence},
+    model::{ConnectionId, Ephemeral, EphemeralEvent, Event},
 };
 
 /// Comings and goings that may wait to be told; beyond it they are dropped, as anything that passes may be.
 const QUEUE: usize = 1_000;
 
 /// Who came or left, and the socket that brought it about.
-pub(super) type News = (Arc<Occurrence>, Option<ConnectionId>);
+pub(super) type News = (Arc<EphemeralEvent>, Option<ConnectionId>);
 
 /// Has those comings and goings told anew, with all who are there, that concern a dialect which names them.
 pub(in crate::chat) struct RosterNews {
@@ -34,10 +34,10 @@ impl RosterNews {
     /// Takes note of comings and goings among these events.
     pub(in crate::chat) fn note(&self, events: &[Event]) {
         for event in events {
-            let Event::Occurrence { occurrence, origin } = event else { continue };
-            let concerns = matches!(occurrence.what, Ephemeral::Listening { .. })
-                && self.hub.is_spoken(&occurrence.log, names_listeners);
-            if concerns && self.queue.try_send((occurrence.clone(), *origin)).is_err() {
+            let Event::Ephemeral { ephemeral, origin } = event else { continue };
+            let concerns = matches!(ephemeral.what, Ephemeral::Listening { .. })
+                && self.hub.is_spoken(&ephemeral.log, names_listeners);
+            if concerns && self.queue.try_send((ephemeral.clone(), *origin)).is_err() {
                 self.metrics.audiences_dropped.inc();
             }
         }
@@ -45,5 +45,5 @@ impl RosterNews {
 }
 
 fn names_listeners(dialect: Dialect) -> bool {
-    dialect.greets_with() == Company::Listeners
+    dialect.greets_with() == RosterPolicy::Listeners
 }

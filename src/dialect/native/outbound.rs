@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::shapes::{About, At, Change, Message, PresentUser, Shown, SyncedOne};
+use super::shapes::{At, Change, ConversationSummary, Message, MessageView, PresentUser, SyncedOne};
 use crate::{
-    dialect::codec::{Asked, Greeting},
+    dialect::codec::{Greeting, RequestMeta},
     model::{
-        Body, ClientId, ConnectionId, ConversationId, Entry, EntryId, Ephemeral, LogId, Occurrence, Reject, Seq,
+        Body, ClientId, ConnectionId, ConversationId, Entry, EntryId, Ephemeral, EphemeralEvent, LogId, Reject, Seq,
         Status, Timestamp, UserId,
     },
     outbox::{Class, Frame},
@@ -92,7 +92,7 @@ pub(super) enum Out<'a> {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
         conversation_id: &'a ConversationId,
-        messages: Vec<Shown<'a>>,
+        messages: Vec<MessageView<'a>>,
         total: i64,
     },
     Found {
@@ -108,7 +108,7 @@ pub(super) enum Out<'a> {
     Conversations {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
-        conversations: Vec<About<'a>>,
+        conversations: Vec<ConversationSummary<'a>>,
         total: i64,
     },
     Message(Message<'a>),
@@ -195,7 +195,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    pub(super) fn error(asked: &'a Asked, reject: &Reject) -> Self {
+    pub(super) fn error(asked: &'a RequestMeta, reject: &Reject) -> Self {
         Self::Error {
             reference: asked.reference.as_deref(),
             code: reject.code(),
@@ -245,9 +245,9 @@ impl<'a> Out<'a> {
     }
 
     /// What passes; none where it is said otherwise.
-    pub(super) fn occurrence(occurrence: &'a Occurrence) -> Option<Self> {
-        let conversation_id = &occurrence.log;
-        Some(match &occurrence.what {
+    pub(super) fn ephemeral(ephemeral: &'a EphemeralEvent) -> Option<Self> {
+        let conversation_id = &ephemeral.log;
+        Some(match &ephemeral.what {
             Ephemeral::Audience { .. } => return None,
             Ephemeral::Typing { user, name, active } => {
                 Self::Typing { conversation_id, user_id: user, name, active: *active }

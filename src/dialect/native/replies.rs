@@ -2,7 +2,7 @@
 
 use super::{
     outbound::{Out, Ref},
-    shapes::{About, FirstSeq, MemberOf, Message, PresentUser, Refused, Shown, SyncedOne},
+    shapes::{ConversationSummary, FirstSeq, MemberOf, Message, MessageView, PresentUser, Refused, SyncedOne},
 };
 use crate::{
     model::{self, Conversation, ConversationId, Entry, Joined, Member, Presence, Reject, Reply, Resumed, Sent},
@@ -79,8 +79,8 @@ fn message(entry: &Entry) -> Option<Message<'_>> {
     }
 }
 
-fn shown(model::Message { entry, reactions, replies }: &model::Message) -> Option<Shown<'_>> {
-    Some(Shown { message: message(entry)?, reactions, replies: *replies })
+fn shown(model::Message { entry, reactions, replies }: &model::Message) -> Option<MessageView<'_>> {
+    Some(MessageView { message: message(entry)?, reactions, replies: *replies })
 }
 
 fn present(presence: &Presence) -> PresentUser<'_> {
@@ -92,8 +92,8 @@ fn present(presence: &Presence) -> PresentUser<'_> {
     }
 }
 
-fn about(conversation: &Conversation) -> About<'_> {
-    About {
+fn about(conversation: &Conversation) -> ConversationSummary<'_> {
+    ConversationSummary {
         conversation_id: &conversation.id,
         name: conversation.name.as_deref(),
         head: conversation.head,

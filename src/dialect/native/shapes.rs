@@ -76,7 +76,7 @@ pub(super) struct PresentUser<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct About<'a> {
+pub(super) struct ConversationSummary<'a> {
     pub(super) conversation_id: &'a ConversationId,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<&'a str>,
@@ -97,7 +97,7 @@ pub(super) struct MemberOf<'a> {
 
 /// A message with what became of it.
 #[derive(Serialize)]
-pub(super) struct Shown<'a> {
+pub(super) struct MessageView<'a> {
     #[serde(flatten)]
     pub(super) message: Message<'a>,
     #[serde(skip_serializing_if = "<[Reactions]>::is_empty")]

@@ -17,7 +17,7 @@ use crate::{
     http::{
         client,
         problem::Problem,
-        site::{Peer, Site},
+        site::{HttpService, Peer},
     },
     model::{
         Command, ConversationId, EntryId, EntrySeq, GivenNumber, Identity, LogId, Page, Reject, Reply, Seq, UserId,
@@ -28,7 +28,7 @@ use crate::{
 const MAX_BODY: usize = 256 * 1_024;
 /// A request from somebody known.
 pub(super) struct Call<'a> {
-    pub(super) site: &'a Site,
+    pub(super) site: &'a HttpService,
     pub(super) peer: &'a Peer,
     pub(super) identity: &'a Arc<Identity>,
     pub(super) params: &'a Params<'a, 'a>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Call, call::read, done, json, ok, unexpected};
 use crate::{
-    http::{Answer, problem::Problem},
+    http::{HttpResult, problem::Problem},
     model::{
         self, Command, ConversationId, ConversationKind, Listed, Offset, PageLimit, Reply, Seq, Timestamp, UserId,
     },
@@ -112,7 +112,7 @@ struct Conversations<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn create(&self, body: Incoming) -> Answer {
+    pub(super) async fn create(&self, body: Incoming) -> HttpResult {
         let new: NewConversation = read(body).await?;
         match self.execute(Command::Create(new.checked()?)).await? {
             Reply::Created(made) => json(StatusCode::CREATED, &Conversation::of(&made)),
@@ -120,7 +120,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn conversations(&self) -> Answer {
+    pub(super) async fn conversations(&self) -> HttpResult {
         let page = self.page()?;
         let archived = self.flag("archived")?;
         match self.execute(Command::Conversations { archived, page }).await? {
@@ -132,7 +132,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn conversation(&self) -> Answer {
+    pub(super) async fn conversation(&self) -> HttpResult {
         ok(&Conversation::of(&self.described(self.conversation_of_path()?).await?))
     }
 
@@ -144,7 +144,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn archive(&self, archived: bool) -> Answer {
+    pub(super) async fn archive(&self, archived: bool) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         done(&self.execute(Command::Archive { conversation, archived }).await?)
     }

@@ -10,7 +10,7 @@ use super::{
     done, ok, unexpected,
 };
 use crate::{
-    http::{Answer, problem::Problem},
+    http::{HttpResult, problem::Problem},
     model::{self, Command, Listed, Reply, Seq, UserId},
 };
 
@@ -52,12 +52,12 @@ impl<'a> Member<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn members(&self) -> Answer {
+    pub(super) async fn members(&self) -> HttpResult {
         let conversation = self.described(self.conversation_of_path()?).await?;
         ok(&Members { members: conversation.members.iter().map(Member::of).collect() })
     }
 
-    pub(super) async fn add_members(&self, body: Incoming) -> Answer {
+    pub(super) async fn add_members(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         let users = read::<NewMembers>(body).await?.checked()?;
         match self.execute(Command::AddMembers { conversation, users }).await? {
@@ -66,7 +66,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn remove_member(&self) -> Answer {
+    pub(super) async fn remove_member(&self) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         let user = self.user_of_path("Member")?;
         done(&self.execute(Command::RemoveMember { conversation, user }).await?)

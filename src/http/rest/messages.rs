@@ -9,7 +9,7 @@ use super::{
     json, no_content, ok, unexpected,
 };
 use crate::{
-    http::{Answer, problem::Problem},
+    http::{HttpResult, problem::Problem},
     model::{
         self, ClientId, Command, Content, ConversationId, Emoji, EntryId, InvalidEmoji, Reject, Reply, Seq, Target,
         Timestamp, UserId,
@@ -75,7 +75,7 @@ impl<'a> Sent<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn send(&self, body: Incoming) -> Answer {
+    pub(super) async fn send(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         let new: NewMessage = read(body).await?;
         match self.execute(Command::Send(new.checked(conversation)?)).await? {
@@ -87,7 +87,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn edit(&self, body: Incoming) -> Answer {
+    pub(super) async fn edit(&self, body: Incoming) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         let new: NewText = read(body).await?;
         let content = content(&new.content)?;
@@ -97,13 +97,13 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn delete(&self) -> Answer {
+    pub(super) async fn delete(&self) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         stored(&self.execute(Command::Delete { conversation, target, client_id: None }).await?)
     }
 
     /// Makes a reaction stand, or not: where that is so already, there is nothing to do.
-    pub(super) async fn react(&self, active: bool) -> Answer {
+    pub(super) async fn react(&self, active: bool) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         let emoji = self.segment("emoji").ok_or(InvalidEmoji).and_then(|text| Emoji::parse(&text));
         let emoji = emoji.map_err(Reject::from)?;
@@ -115,7 +115,7 @@ impl Call<'_> {
 }
 
 /// Stored, and nothing more to say.
-fn stored(reply: &Reply) -> Answer {
+fn stored(reply: &Reply) -> HttpResult {
     match reply {
         Reply::Sent(_) => no_content(),
         other => Err(unexpected(other)),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Call, call::read, done, ok, unexpected};
 use crate::{
-    http::{Answer, problem::Problem},
+    http::{HttpResult, problem::Problem},
     model::{self, Command, ConversationId, Listed, Offset, PageLimit, Reply, Seq, Timestamp},
 };
 
@@ -52,7 +52,7 @@ impl Read {
 }
 
 impl Call<'_> {
-    pub(super) async fn notifications(&self) -> Answer {
+    pub(super) async fn notifications(&self) -> HttpResult {
         let page = self.page()?;
         match self.execute(Command::Notifications { page }).await? {
             Reply::Notifications(list) => {
@@ -63,7 +63,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn read_notifications(&self, body: Incoming) -> Answer {
+    pub(super) async fn read_notifications(&self, body: Incoming) -> HttpResult {
         let ids = read::<Read>(body).await?.checked()?;
         done(&self.execute(Command::ReadNotifications { ids }).await?)
     }

@@ -9,7 +9,7 @@ use super::{
     ok, unexpected,
 };
 use crate::{
-    http::{Answer, problem::Problem},
+    http::{HttpResult, problem::Problem},
     model::{Command, ConversationId, Listed, PageLimit, Reply, Status, Timestamp, UserId},
 };
 
@@ -52,7 +52,7 @@ struct Typed {
 }
 
 impl Call<'_> {
-    pub(super) async fn online(&self) -> Answer {
+    pub(super) async fn online(&self) -> HttpResult {
         let cursor = self.parameter("cursor").map(|text| text.parse()).transpose();
         let cursor =
             cursor.map_err(|_| Problem::invalid(format!("cursor must be a whole number from 0 to {}", u64::MAX)))?;
@@ -63,7 +63,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn user_online(&self) -> Answer {
+    pub(super) async fn user_online(&self) -> HttpResult {
         let users = Listed::given("user", vec![self.user_of_path("User")?])?;
         match self.execute(Command::Presence { users }).await? {
             Reply::Presence(seen) => {
@@ -75,7 +75,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn set_status(&self, body: Incoming) -> Answer {
+    pub(super) async fn set_status(&self, body: Incoming) -> HttpResult {
         let NewStatus { status } = read(body).await?;
         match self.execute(Command::SetStatus { status }).await? {
             Reply::Done => ok(&OwnStatus { user_id: &self.identity.user, status }),
@@ -83,7 +83,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn typing(&self, body: Incoming) -> Answer {
+    pub(super) async fn typing(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         // Who says nothing of it types.
         let active = read_or_none::<Typing>(body).await?.and_then(|said| said.is_typing).unwrap_or(true);

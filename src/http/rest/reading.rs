@@ -9,7 +9,7 @@ use super::{
     ok, unexpected,
 };
 use crate::{
-    http::{Answer, problem::Problem},
+    http::{HttpResult, problem::Problem},
     model::{
         self, Body, ClientId, Command, ConversationId, Entry, EntryId, EntrySeq, GivenNumber, Listed, MessagePage,
         Offset, PageLimit, Reactions, Reject, Reply, SearchTerms, Seq, Timestamp, UserId,
@@ -135,16 +135,16 @@ struct Marked<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn messages(&self) -> Answer {
+    pub(super) async fn messages(&self) -> HttpResult {
         self.history(self.conversation_of_path()?, None).await
     }
 
-    pub(super) async fn replies(&self) -> Answer {
+    pub(super) async fn replies(&self) -> HttpResult {
         let (conversation, thread) = self.message_of_path()?;
         self.history(conversation, Some(thread)).await
     }
 
-    async fn history(&self, conversation: ConversationId, thread: Option<EntrySeq>) -> Answer {
+    async fn history(&self, conversation: ConversationId, thread: Option<EntrySeq>) -> HttpResult {
         let page = self.page()?;
         let before = EntrySeq::given("before_seq", self.number("before_seq"))?;
         match self.execute(Command::History { conversation, before, thread, page }).await? {
@@ -153,7 +153,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn message(&self) -> Answer {
+    pub(super) async fn message(&self) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         match self.execute(Command::Show { conversation, target }).await? {
             Reply::Message(message) => ok(&Message::of(&message).ok_or(Reject::NotFound("Message"))?),
@@ -161,7 +161,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn search(&self) -> Answer {
+    pub(super) async fn search(&self) -> HttpResult {
         let page = self.page()?;
         let terms = SearchTerms::given("q", &self.parameter("q").unwrap_or_default()).map_err(Reject::from)?;
         let conversation = self.parameter("conversation_id").map(|id| ConversationId::parse(&id));
@@ -176,7 +176,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn mark_read(&self, body: Incoming) -> Answer {
+    pub(super) async fn mark_read(&self, body: Incoming) -> HttpResult {
         let (conversation, delivered, read) = read::<Marks>(body).await?.checked()?;
         self.execute(Command::Read { conversation: conversation.clone(), delivered, read }).await?;
         let marked = self.described(conversation).await?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Call, ok};
 use crate::{
     auth::Grant,
-    http::{Answer, client, problem::Problem, routes::TOKEN_SOCKET},
+    http::{HttpResult, client, problem::Problem, routes::TOKEN_SOCKET},
 };
 
 #[derive(Serialize)]
@@ -18,7 +18,7 @@ struct Token<'a> {
 
 impl Call<'_> {
     /// A token for a socket, that never outlives the one shown.
-    pub(super) fn token(&self) -> Answer {
+    pub(super) fn token(&self) -> HttpResult {
         let broker = self.site.broker();
         let auth = &broker.auth;
         let ttl = broker.config.auth.token_ttl;

@@ -9,14 +9,14 @@ pub(super) const HELD_MAX: usize = 256;
 
 /// Puts what comes into order. `T` is an entry with what belongs to it.
 #[derive(Debug)]
-pub(super) struct Order<T> {
+pub(super) struct Resequencer<T> {
     last: Seq,
     held: BTreeMap<Seq, T>,
     /// The highest seq that is known to exist.
     known: Seq,
 }
 
-impl<T> Order<T> {
+impl<T> Resequencer<T> {
     /// An order that goes on after `last`.
     pub(super) fn after(last: Seq) -> Self {
         Self { last, held: BTreeMap::new(), known: last }
@@ -92,20 +92,20 @@ mod tests {
             count in 1..400_i64,
             way in prop::collection::vec((0..400_i64, any::<bool>()), 0..1_200),
         ) {
-            let mut order = Order::after(base);
+            let mut resequencer = Resequencer::after(base);
             let mut out = Vec::new();
             for (step, lost) in way {
                 let seq = base + 1 + step % count;
                 if !lost {
-                    order.offer(seq, seq, &mut out);
+                    resequencer.offer(seq, seq, &mut out);
                 }
-                prop_assert!(order.held.len() <= HELD_MAX);
-                prop_assert_eq!(order.last(), base + out.len() as i64);
+                prop_assert!(resequencer.held.len() <= HELD_MAX);
+                prop_assert_eq!(resequencer.last(), base + out.len() as i64);
             }
-            order.learn(base + count);
-            while order.has_gap() {
-                let next = order.last() + 1;
-                order.offer(next, next, &mut out);
+            resequencer.learn(base + count);
+            while resequencer.has_gap() {
+                let next = resequencer.last() + 1;
+                resequencer.offer(next, next, &mut out);
             }
             prop_assert_eq!(out, (base + 1..=base + count).collect::<Vec<_>>());
         }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Call, ok, unexpected};
 use crate::{
     http::{
-        Answer,
+        HttpResult,
         health::{Component, Health},
     },
     model::{self, Command, ConnectionId, NodeId, PageLimit, Reply, Timestamp, UserId},
@@ -81,7 +81,7 @@ impl<'a> Stats<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn status(&self) -> Answer {
+    pub(super) async fn status(&self) -> HttpResult {
         let users_online = match self.execute(Command::Online { cursor: 0, limit: PageLimit::at_most(1) }).await? {
             Reply::Online { count, .. } => count,
             other => return Err(unexpected(&other)),
@@ -92,7 +92,7 @@ impl Call<'_> {
         ok(&Status { status, node, version, uptime_seconds, connections, users_online, redis, store })
     }
 
-    pub(super) async fn connections(&self) -> Answer {
+    pub(super) async fn connections(&self) -> HttpResult {
         match self.execute(Command::Connections).await? {
             Reply::Connections(held) => {
                 let connections: Vec<_> = held.iter().map(Connection::of).collect();
@@ -102,7 +102,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn stats(&self) -> Answer {
+    pub(super) async fn stats(&self) -> HttpResult {
         match self.execute(Command::Stats).await? {
             Reply::Stats(stats) => ok(&Stats::of(&stats)),
             other => Err(unexpected(&other)),
