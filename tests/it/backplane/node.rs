@@ -8,7 +8,7 @@ use switchboard::{
     degrade::{Degrade, Link, Part},
     metrics::Metrics,
     model::{
-        Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, Event, LogId, NodeId, Occurrence, Timestamp,
+        Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, EphemeralEvent, Event, LogId, NodeId, Timestamp,
         UserId,
     },
 };
@@ -213,14 +213,14 @@ pub(crate) fn message(log: &str, seq: i64) -> Event {
 pub(crate) fn typing(log: &str) -> Event {
     let what = Ephemeral::Typing { user: user("alice"), name: "Alice".into(), active: true };
     let log = LogId::parse(log).unwrap();
-    Event::Occurrence { occurrence: Arc::new(Occurrence { log, at: Timestamp::from_seconds(1), what }), origin: None }
+    Event::Ephemeral { ephemeral: Arc::new(EphemeralEvent { log, at: Timestamp::from_seconds(1), what }), origin: None }
 }
 
 /// Seqs of the entries.
 pub(crate) fn seqs(events: &[Event]) -> Vec<i64> {
     let seq = |event: &Event| match event {
         Event::Entry { entry, .. } => Some(entry.seq),
-        Event::Occurrence { .. } => None,
+        Event::Ephemeral { .. } => None,
     };
     events.iter().filter_map(seq).collect()
 }
