@@ -1,5 +1,5 @@
-//! Which connections may come in: caps on sockets, on sockets of one address, and on handshakes a second. Each permit is
-//! a value that gives its place back when it is dropped; it goes along into the WebSocket.
+//! Admission of connections: caps on sockets, on sockets per address, and on handshakes per second. A [`Permit`]
+//! releases its place when it is dropped; the WebSocket owns it.
 
 use std::{
     collections::HashMap,
@@ -15,36 +15,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
 
-/// Sockets beyond the cap that are still told why they are refused, and may ask for health.
+/// Sockets beyond the cap that may still receive a refusal with its reason, or request health.
 const REFUSED_AT_A_TIME: usize = 64;
-/// Sockets of the admin listener; they have a count of their own, so that a full node can still be looked into.
+/// Sockets of the admin listener. They have their own count, so that operators can inspect a full node.
 const ADMIN_SOCKETS: usize = 64;
 
-/// Why a socket or a handshake is refused before it is a WebSocket.
+/// Reason why a socket or a handshake is refused before it becomes a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The node has as many sockets as it takes.
+    /// The node is at its cap of sockets.
     Full,
-    /// As above, and there was not even room to say so.
+    /// The node is at its cap of sockets, and at its cap of refusals: the socket is dropped without an answer.
     Dropped,
-    /// The address has as many as it may.
+    /// The address is at its cap of sockets.
     AddressFull,
-    /// Too many handshakes this second.
+    /// The node is at its cap of handshakes for this second.
     HandshakeRate,
-    /// The node goes away.
+    /// The node drains.
     Draining,
-    /// That origin may not connect.
+    /// The configuration does not allow this origin.
     Origin,
     /// Not a WebSocket handshake, or not HTTP.
     Handshake,
-    /// A request's head larger than is read.
+    /// The head of the request exceeds the size limit.
     HeadTooLarge,
-    /// No whole request came in time.
+    /// No complete request arrived before the deadline.
     Slow,
 }
 
 impl Refusal {
-    /// The label in metrics, and the code in the answer.
+    /// The label in metrics, and the code in the response.
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "node_full",
@@ -60,25 +60,25 @@ impl Refusal {
     }
 }
 
-/// What became of a new socket.
+/// The decision about a new socket.
 #[derive(Debug)]
 pub enum Admission {
-    /// It may stay.
+    /// The socket may stay.
     Admitted(Permit),
-    /// It may be told why not.
+    /// The socket is refused; the permit covers it while it receives the reason.
     Refused(Refusal, Permit),
-    /// There is no room for anything.
+    /// The socket is closed without an answer, because the cap of refusals is reached.
     Dropped,
 }
 
-/// A socket's place. Dropping it gives the place back.
+/// A counted place of a socket. Dropping it releases the place.
 #[derive(Debug)]
 pub struct Permit {
     _place: OwnedSemaphorePermit,
     _address: Option<AddressPermit>,
 }
 
-/// The counts, shared by all listeners of a node.
+/// The counts of a node, shared by all its listeners.
 #[derive(Debug)]
 pub struct ConnectionAdmission {
     limit: usize,
@@ -91,7 +91,7 @@ pub struct ConnectionAdmission {
 }
 
 impl ConnectionAdmission {
-    /// Nothing came in yet; these are the limits.
+    /// Creates empty counts with these limits.
     pub fn new(limits: &Limits) -> Self {
         let limit = limits.connections.min(Semaphore::MAX_PERMITS);
         let addresses = (limits.connections_per_ip > 0)
@@ -109,33 +109,34 @@ impl ConnectionAdmission {
         }
     }
 
-    /// The most sockets this node takes.
+    /// The maximum number of sockets on this node.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Sockets that are open now.
+    /// The number of open sockets.
     pub fn sockets(&self) -> usize {
         self.limit - self.sockets.available_permits()
     }
 
-    /// Whether there is room for another socket.
+    /// True if another socket fits under the cap.
     pub fn has_room(&self) -> bool {
         self.sockets.available_permits() > 0
     }
 
-    /// WebSockets that are open now.
+    /// The number of open WebSockets.
     pub fn websockets(&self) -> usize {
         self.websockets.load(Ordering::Relaxed)
     }
 
-    /// Counts a WebSocket for as long as the result lives.
+    /// Counts a WebSocket for the lifetime of the returned value.
     pub fn opened(self: &Arc<Self>) -> Opened {
         self.websockets.fetch_add(1, Ordering::Relaxed);
         Opened(Arc::clone(self))
     }
 
-    /// Takes a client's socket. `address` counts it by its address; behind a proxy that is done at the handshake.
+    /// Counts a client's socket. `address` also counts it by its address; behind a proxy, the handshake does that
+    /// instead.
     pub fn admit(&self, address: Option<IpAddr>) -> Admission {
         let Ok(place) = Arc::clone(&self.sockets).try_acquire_owned() else { return self.refuse(Refusal::Full) };
         match address.map(|address| self.address(address)) {
@@ -152,7 +153,7 @@ impl ConnectionAdmission {
         }
     }
 
-    /// Takes a socket of the admin listener.
+    /// Counts a socket of the admin listener.
     pub fn admit_admin(&self) -> Admission {
         match Arc::clone(&self.admin).try_acquire_owned() {
             Ok(place) => Admission::Admitted(Permit { _place: place, _address: None }),
@@ -160,12 +161,12 @@ impl ConnectionAdmission {
         }
     }
 
-    /// Counts a socket by its address; `None` where nothing is counted.
+    /// Counts a socket by its address. Returns `None` if there is no cap per address.
     pub fn address(&self, address: IpAddr) -> Result<Option<AddressPermit>, Refusal> {
         self.addresses.as_ref().map(|addresses| addresses.take(address)).transpose()
     }
 
-    /// Counts a handshake.
+    /// Counts a handshake against the cap per second.
     pub fn handshake(&self) -> Result<(), Refusal> {
         match &self.handshakes {
             Some(bucket) if !lock(bucket).take(Instant::now()) => Err(Refusal::HandshakeRate),
@@ -174,7 +175,7 @@ impl ConnectionAdmission {
     }
 }
 
-/// An open WebSocket, counted.
+/// A counted open WebSocket. Dropping it lowers the count.
 #[derive(Debug)]
 pub struct Opened(Arc<ConnectionAdmission>);
 
@@ -203,7 +204,7 @@ impl Addresses {
     }
 }
 
-/// A socket's place among those of its address.
+/// A counted place among the sockets of one address. Dropping it releases the place.
 #[derive(Debug)]
 pub struct AddressPermit {
     addresses: Arc<Addresses>,
@@ -222,7 +223,7 @@ impl Drop for AddressPermit {
     }
 }
 
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, as one customer has at least that.
+/// The network that counts as one client: an IPv4 address, or an IPv6 /64, because one customer holds at least a /64.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
@@ -230,7 +231,7 @@ fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A token bucket that holds one second's worth.
+/// A token bucket that holds the tokens of one second.
 #[derive(Debug)]
 struct Bucket {
     per_second: f64,
@@ -267,7 +268,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Sources};
 
-    /// The limits as they are by default.
+    /// The default limits.
     fn limits() -> Limits {
         let folder = tempfile::tempdir().unwrap();
         let flags = BTreeMap::from([("DATA_DIR".to_owned(), folder.path().to_str().unwrap().to_owned())]);

@@ -1,4 +1,4 @@
-//! Builds the parts of a node, serves, and goes away in good order.
+//! Builds the parts of a node, serves clients, and shuts the node down in order.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,46 +25,46 @@ use crate::{
 
 mod series;
 
-/// How long tasks get to end once everything was told to.
+/// Maximum time that tasks have to end after the stop signal.
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
-/// Why a node did not start, or ended in disorder.
+/// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Tokens can't be checked.
+    /// The configuration for tokens is unusable.
     #[error("tokens: {0}")]
     Auth(#[from] AuthError),
-    /// Redis can't be used as configured.
+    /// Redis is unusable as configured.
     #[error("redis: {0}")]
     Backplane(#[from] StartError),
-    /// The store can't be used.
+    /// The store is unusable.
     #[error("store: {0}")]
     Store(#[from] StoreError),
-    /// An address can't be listened on.
+    /// The node can't listen on an address.
     #[error("can't listen on {address}: {error}. {}", listen_remedy(*.kind, *.address, .error))]
     Listen {
-        /// For whom it was to be.
+        /// The listener that needed the address.
         kind: Kind,
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// Webhooks can't be asked.
+    /// The HTTP client for webhooks can't be built.
     #[error("webhooks: {0}")]
     Webhooks(reqwest::Error),
-    /// Signals can't be received.
+    /// The process can't receive signals.
     #[error("signals: {0}")]
     Signal(std::io::Error),
-    /// A metric is registered twice.
+    /// Two metrics have the same name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// A node: its parts, and what ends them.
+/// A node: its parts, and the handles that end them.
 struct Node {
     broker: Arc<Broker>,
-    /// The tasks of parts, which outlive connections.
+    /// Tasks of the parts. They outlive the connections.
     tasks: TaskTracker,
     stop: CancellationToken,
     backplane: Arc<Backplane>,
@@ -117,7 +117,8 @@ impl Node {
         Ok(Self { broker, tasks, stop, backplane })
     }
 
-    /// Goes away: unready at once, accepting for a while yet, then connections leave evenly, then everything ends.
+    /// Shuts the node down: reports unready at once, accepts connections for a further delay, closes them evenly over
+    /// the drain window, then ends all tasks. Without `graceful`, delay and window are zero.
     async fn leave(self, patient: bool) {
         let Self { broker, tasks, stop, backplane } = self;
         let timing = &broker.config.timing;
@@ -145,11 +146,11 @@ impl Node {
     }
 }
 
-/// Starts a node with these settings and serves until a signal ends it. `ready` is called with the addresses for
-/// clients and those for admins, once they are listened on.
+/// Starts a node with these settings and serves until a signal ends it. Once the node listens, it calls `ready` with
+/// the addresses for clients and those for admins.
 ///
 /// # Errors
-/// Why it could not start.
+/// The node can't start; the error names the part.
 pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[SocketAddr])) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
@@ -181,13 +182,13 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
     };
     tokio::select! {
         () = node.leave(patient) => Ok(()),
-        // A second signal is an order, not a wish.
+        // A second signal ends the process at once, without the rest of the drain.
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }
 }
 
-/// What helps where an address can't be listened on: the flag that names another one.
+/// The remedy for an address that the node can't listen on: the flag that sets another one.
 fn listen_remedy(kind: Kind, address: SocketAddr, error: &std::io::Error) -> String {
     let (flag, variable, end) = match kind {
         Kind::Clients => ("--listen", "LISTEN", ""),
@@ -208,7 +209,7 @@ fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, SocketAddr)> + '_ {
 /// Opens the configured store.
 ///
 /// # Errors
-/// It can't be used.
+/// The store is unusable.
 pub async fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &config.backend {
         StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, metrics)?),
@@ -216,7 +217,7 @@ pub async fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<A
     })
 }
 
-/// Keeps the metrics of degraded mode, and says in the log when it begins and ends.
+/// Updates the metrics of degraded mode, and logs each change of its parts.
 async fn watch_degrade(degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut changes = degrade.changes();
     let mut before = [None, None];

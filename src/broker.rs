@@ -1,5 +1,4 @@
-//! A running node, as it is offered to sockets and requests: what `http` and `listener` ask, and nothing of how it is
-//! built. `app` builds it.
+//! The handle to a running node that `http`, `listener` and sessions use. `app` builds it.
 
 use std::sync::Arc;
 
@@ -22,28 +21,28 @@ pub use drain::Drain;
 
 /// A running node.
 pub struct Broker {
-    /// Its settings.
+    /// The node's settings.
     pub config: Arc<Config>,
-    /// Its metrics.
+    /// The node's metrics.
     pub metrics: Arc<Metrics>,
-    /// The state of Redis and store.
+    /// The state of Redis and of the store.
     pub degrade: Arc<Degrade>,
-    /// Checks and mints tokens.
+    /// Verifies and mints tokens.
     pub auth: Arc<Auth>,
     /// Carries out commands.
     pub chat: Arc<Chat>,
-    /// What the nodes share: health and metrics ask it about this node and the others.
+    /// The state that nodes share. Health and metrics read this node and the others from it.
     pub backplane: Arc<Backplane>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// When it was started.
+    /// The time at which the node started.
     pub started_at: Timestamp,
-    /// Which connections and handshakes may come in.
+    /// The caps on sockets and handshakes.
     pub admission: Arc<ConnectionAdmission>,
-    /// The order in which connections leave when the node goes away.
+    /// The schedule on which connections close during a drain.
     pub drain: Arc<Drain>,
-    /// The tasks of connections.
+    /// The tasks of the connections.
     pub tasks: TaskTracker,
-    /// Cancelled when no more connections are to be accepted.
+    /// Cancelled when the listeners must stop accepting connections.
     pub stop_accepting: CancellationToken,
 }

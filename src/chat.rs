@@ -1,9 +1,9 @@
-//! What commands do: the one place that combines store, backplane and hub.
+//! Execution of commands. Only this module combines store, backplane and hub.
 //!
-//! A command takes the same way whether it came over a socket or over REST: [`Chat`] begins it and hands it to the part
-//! that it concerns. Reading order: `Chat::begin` here; `start` (which parts there are, and what each is given); `router`
-//! (the one way of an event); `messages` and `journal` (sending); `subscriptions`, `follows` and `replay` (joins and
-//! resume); `connections` and `presence`. What runs beside commands: `notices`, `notifications`, `rosters`, `relay`,
+//! Commands over sockets and over REST take the same path: [`Chat::begin`] starts a command and passes it to the part
+//! that handles it. Reading order: `Chat::begin` here; `start` (the parts and their dependencies); `router` (the path
+//! of an event); `messages` and `journal` (sends); `subscriptions`, `follows` and `replay` (joins and resumes);
+//! `connections` and `presence`. Tasks that run beside commands: `notices`, `notifications`, `rosters`, `relay`,
 //! `reconciler`, `batch_loader`, `user_upserts`.
 
 use std::{sync::Arc, time::Instant};
@@ -62,7 +62,7 @@ use subscriptions::Subscriptions;
 use typing::Typing;
 use user_upserts::UserUpserts;
 
-/// The chat: carries out commands.
+/// Executes commands.
 pub struct Chat {
     store: Arc<dyn Store>,
     degrade: Arc<Degrade>,
@@ -75,15 +75,15 @@ pub struct Chat {
     subscriptions: Arc<Subscriptions>,
     presence: Arc<Presence>,
     typing: Arc<Typing>,
-    /// None where no persona is configured.
+    /// None if no persona is configured.
     personas: Option<Arc<Personas>>,
 }
 
 impl Chat {
-    /// Carries out a command to its end.
+    /// Executes a command to its end.
     ///
     /// # Errors
-    /// Why it was refused.
+    /// The command is refused, or a part that it needs is unavailable.
     pub async fn execute(self: &Arc<Self>, caller: Caller, command: Command) -> Result<Reply, Reject> {
         let answer = match self.clone().begin(caller, command).await {
             Begun::Done(answer) => answer,
@@ -92,34 +92,34 @@ impl Chat {
         answer.map(|answer| answer.reply)
     }
 
-    /// How many connections this node holds.
+    /// The number of connections on this node.
     pub fn connections(&self) -> u64 {
         self.connections.count()
     }
 
-    /// How many operations wait to be delivered to this node's sockets.
+    /// The number of operations that wait for delivery to this node's sockets.
     pub fn undelivered(&self) -> usize {
         self.router.undelivered()
     }
 
-    /// Lets a connection in: counts it against its user's caps on all nodes, and follows the user's inbox.
+    /// Registers a connection: counts it against its user's caps on all nodes, and attaches it to the user's inbox.
     ///
     /// # Errors
-    /// The user has as many as they may, or the store can't be asked.
+    /// The user is at a cap, or the store is unavailable.
     pub async fn connect(&self, identity: &Identity, connection: &Arc<Connection>) -> Result<(), Reject> {
         self.connections.connect(identity, connection).await
     }
 
-    /// Lets a connection go: it listens to nothing any more, and counts for nothing.
+    /// Unregisters a connection: ends all its joins, and removes it from the counts.
     pub async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.connections.disconnect(identity, connection).await;
     }
 
-    /// Lets a connection that was let in listen to what route and dialect say; `since` is the last seq the client has
-    /// of the conversation its route names.
+    /// Starts the joins of a registered connection that its route and its dialect require. `since` is the last seq that
+    /// the client has of the conversation in its route.
     ///
     /// # Errors
-    /// It may not listen there, or the store can't be asked.
+    /// The user may not listen there, or the store is unavailable.
     pub async fn begin_listening(
         &self,
         identity: &Identity,
@@ -129,12 +129,13 @@ impl Chat {
         self.subscriptions.begin_listening(identity, connection, since).await
     }
 
-    /// Gives a connection what it missed of each log, one after the other, as fast as it reads; then it is live.
+    /// Sends a connection the entries that it missed of each log, one log after the other, at the speed at which the
+    /// client reads. After that the connection is live.
     pub async fn replay(self: Arc<Self>, connection: Arc<Connection>, replays: Vec<Replay>) {
         self.subscriptions.replay(&connection, replays).await;
     }
 
-    /// Begins a command. A sender's next command may begin once this returned.
+    /// Begins a command. The sender's next command may begin once this returns.
     pub async fn begin(self: Arc<Self>, caller: Caller, command: Command) -> Begun {
         let (label, started) = (command.label(), Instant::now());
         let begun = self.dispatch(caller, command).await;
@@ -213,7 +214,7 @@ impl Chat {
         Begun::Done(done)
     }
 
-    /// Refuses what needs the store while it is down.
+    /// Rejects the command if `feature` is unavailable in the current degraded mode.
     fn needs(&self, feature: Feature) -> Result<(), Reject> {
         command::needs(&self.degrade, feature)
     }

@@ -1,20 +1,21 @@
-//! Ways to be broken on purpose: what the torture test has to catch. Only a build with the feature `faults` has them.
+//! Deliberate defects that the torture test must detect. Only builds with the feature `faults` contain them.
 
 use std::sync::LazyLock;
 
-/// How this process is to be broken, as `BROKEN` in its environment says.
+/// The name of the defect, from `BROKEN` in the environment.
 static BROKEN: LazyLock<String> = LazyLock::new(|| {
     #[expect(clippy::disallowed_methods, reason = "no setting of the program: no build for use has it")]
     let broken = std::env::var("BROKEN");
     broken.unwrap_or_default()
 });
 
-/// Gaps in logs are left as they are.
+/// True if the hub must not backfill gaps.
 pub fn no_heal() -> bool {
     *BROKEN == "no_heal"
 }
 
-/// A connection that goes is not compared with those in the registry: it takes all of its user's with it.
+/// Alters the unregister script so that it does not compare a connection with the registry: one connection that closes
+/// then removes all connections of its user.
 pub fn script(source: &'static str) -> &'static str {
     if *BROKEN == "no_compare_on_unregister" {
         source.replace("if other ~= ARGV[1] then kept", "if false then kept").leak()

@@ -1,5 +1,5 @@
-//! Series that exist before anything happened: a counter that appears with its first event hides that event from
-//! Prometheus' `rate`, and a share of what never happened would be nothing instead of 0.
+//! Metric series that must exist before their first event. Prometheus' `rate` misses the event with which a counter
+//! first appears, and a ratio over absent series yields no value instead of 0.
 
 use crate::{
     admission::Refusal,
@@ -10,7 +10,7 @@ use crate::{
     webhook::Hook,
 };
 
-/// Brings those into being that alerts and dashboards look at.
+/// Creates the series that alerts and dashboards read.
 pub(super) fn begin(metrics: &Metrics) {
     for dialect in Dialect::ALL {
         let label = [dialect.label()];

@@ -1,4 +1,4 @@
-//! Going away without a stampede: connections are closed evenly over a window.
+//! The drain: connections close evenly over a window, so that clients do not all reconnect at once.
 
 use std::{
     sync::{
@@ -11,10 +11,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A client comes back this long after it was sent away, and up to twice as long: other nodes have room by then.
+/// Minimum delay before a closed client reconnects; the maximum is twice this. It gives other nodes time to make room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The order in which connections leave.
+/// The schedule on which connections close.
 #[derive(Debug, Default)]
 pub struct Drain {
     begun: CancellationToken,
@@ -22,7 +22,7 @@ pub struct Drain {
     next: AtomicU64,
 }
 
-/// How many leave, and when.
+/// The number of connections to close, and the time to close them in.
 #[derive(Debug)]
 struct Plan {
     connections: u64,
@@ -31,21 +31,21 @@ struct Plan {
 }
 
 impl Drain {
-    /// Sends `connections` away, evenly over `window`.
+    /// Starts to close `connections` connections, evenly over `window`.
     pub fn begin(&self, connections: u64, window: Duration) {
         let _already = self.plan.set(Plan { connections: connections.max(1), from: Instant::now(), window });
         self.begun.cancel();
     }
 
-    /// Resolves when the node sends its connections away, with advice when to come back. Who is not in yet has no
-    /// turn to wait for.
+    /// Resolves when the drain begins, with the delay after which the client should reconnect. A connection that is not
+    /// open yet uses this instead of [`Drain::turn`].
     pub async fn begun(&self) -> Duration {
         self.begun.cancelled().await;
         RETRY_AFTER.mul_f64(rand::random_range(1.0..2.0))
     }
 
-    /// Resolves when it is one's turn to leave, with advice when to come back. Who came in after the others were
-    /// counted leaves with the last of them.
+    /// Resolves when the caller's connection must close, with the delay after which the client should reconnect. A
+    /// connection that opened after the count closes at the end of the window.
     pub async fn turn(&self) -> Duration {
         let retry_after = self.begun().await;
         if let Some(Plan { connections, from, window }) = self.plan.get() {

@@ -1,4 +1,4 @@
-//! Small questions to the store that come in herds, as connects do: what waits is asked at once.
+//! Batches small reads of the store that arrive in bursts, such as those of connects: one query serves all that wait.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,47 +10,47 @@ use crate::{
     store::Store,
 };
 
-/// Questions that may wait.
+/// Lookups that may wait.
 const QUEUE: usize = 10_000;
-/// Questions that are asked at once.
+/// Lookups that one query serves.
 const BATCH: usize = 500;
 
-/// Something asked, and who waits for the answer.
+/// A lookup, and the channel for its result.
 #[derive(Debug)]
 enum Question {
     /// The newest seq of a log.
     Head(LogId, oneshot::Sender<Result<Seq, Reject>>),
-    /// A user's status; dropped where it can't be had.
+    /// A user's status. The sender is dropped if the store can't be read.
     Status(UserId, oneshot::Sender<Status>),
 }
 
-/// Asks the store such questions.
+/// Queues lookups for [`Batches`].
 #[derive(Debug, Clone)]
 pub(super) struct BatchLoader {
     questions: mpsc::Sender<Question>,
 }
 
-/// Answers what was asked of a [`BatchLoader`].
+/// Reads the store for the lookups of a [`BatchLoader`].
 pub(super) struct Batches {
     store: Arc<dyn Store>,
     questions: mpsc::Receiver<Question>,
 }
 
 impl BatchLoader {
-    /// Questions are answered once [`Batches::run`] runs.
+    /// Creates a queue. Lookups complete only while [`Batches::run`] runs.
     pub(super) fn new(store: Arc<dyn Store>) -> (Self, Batches) {
         let (questions, asked) = mpsc::channel(QUEUE);
         (Self { questions }, Batches { store, questions: asked })
     }
 
-    /// The newest seq of a log; 0 where there is no such log.
+    /// The newest seq of a log; 0 if the log does not exist.
     pub(super) async fn head(&self, log: &LogId) -> Result<Seq, Reject> {
         let (answer, answered) = oneshot::channel();
         self.questions.try_send(Question::Head(log.clone(), answer)).map_err(|_| Reject::Unavailable)?;
         answered.await.unwrap_or(Err(Reject::Unavailable))
     }
 
-    /// A user's status; none where the store can't say.
+    /// A user's status; none if the store can't be read.
     pub(super) async fn status(&self, user: &UserId) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
         self.questions.try_send(Question::Status(user.clone(), answer)).ok()?;
@@ -59,7 +59,7 @@ impl BatchLoader {
 }
 
 impl Batches {
-    /// Answers what waits, until it is stopped; what comes meanwhile is in the next batch.
+    /// Serves lookups batch by batch. Lookups that arrive during a query go into the next batch.
     pub(super) async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.questions.recv_many(&mut batch, BATCH).await > 0 {

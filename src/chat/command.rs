@@ -1,4 +1,4 @@
-//! Who asks, and what a command comes to.
+//! The sender of a command, and its result.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use crate::{
     store::StoreError,
 };
 
-/// Who asks.
+/// The sender of a command.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who they are.
+    /// The verified identity.
     pub identity: Arc<Identity>,
-    /// The socket they ask over; none over REST.
+    /// The socket of the command; none over REST.
     pub connection: Option<Arc<Connection>>,
 }
 
-/// What a command came to: the reply, and what is to be replayed after it.
+/// The result of a command: the reply, and the replays that follow it.
 #[derive(Debug)]
 pub struct CommandReply {
-    /// What to say.
+    /// The reply to the client.
     pub reply: Reply,
-    /// What to replay to the connection once that was said.
+    /// The replays to send to the connection after the reply.
     pub replays: Vec<Replay>,
 }
 
@@ -35,15 +35,15 @@ impl From<Reply> for CommandReply {
     }
 }
 
-/// A command that was begun: its place in the order of its sender's commands is taken.
+/// A command that has its place in the order of its sender's commands.
 pub enum Begun {
-    /// It is done.
+    /// The command is complete.
     Done(Result<CommandReply, Reject>),
-    /// It waits for the store; the sender's next command may begin.
+    /// The command waits for the store; the sender's next command may begin.
     Pending(BoxFuture<'static, Result<CommandReply, Reject>>),
 }
 
-/// Refuses what needs the store while it is down.
+/// Rejects the command if `feature` is unavailable in the current degraded mode.
 pub(super) fn needs(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
     match degrade.mode(feature) {
         Mode::Refused => Err(Reject::Unavailable),
@@ -51,7 +51,7 @@ pub(super) fn needs(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
     }
 }
 
-/// What a client hears when the store could not be asked.
+/// Logs the error of the store and returns the reject for the client.
 pub(super) fn unavailable(error: &StoreError) -> Reject {
     tracing::warn!(%error, "the store did not answer");
     Reject::Unavailable

@@ -1,4 +1,4 @@
-//! A connection, as commands see it: who listens to what over which outbox.
+//! A connection as commands use it: its user, its outbox, and the conversations that it listens to.
 
 use std::{
     collections::HashMap,
@@ -14,18 +14,18 @@ use crate::{
 /// An open connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Where its frames go.
+    /// The queue of its outgoing frames.
     pub outbox: Arc<Outbox>,
-    /// Whose it is.
+    /// The user of the connection.
     pub user: UserId,
-    /// What it speaks.
+    /// The dialect of its frames.
     pub dialect: Dialect,
-    /// The conversation its route is bound to.
+    /// The conversation in its route, if the route has one.
     pub bound: Option<ConversationId>,
     joined: Mutex<Joined>,
 }
 
-/// What a connection listens to.
+/// The conversations that a connection listens to.
 #[derive(Debug, Default)]
 struct Joined {
     joins: u64,
@@ -35,35 +35,36 @@ struct Joined {
 /// A conversation that a connection listens to.
 #[derive(Debug)]
 struct Entered {
-    /// Which of the connection's joins it was: what an earlier one still has to bring is void.
+    /// Number of this join among the connection's joins. A replay of an earlier join has no effect any more.
     join: u64,
     reached: Reached,
-    /// The members of a direct conversation, for a dialect that says them.
+    /// The members of a direct conversation, for a dialect that names them.
     pair: Option<Arc<Pair>>,
 }
 
-/// How far a join got.
+/// The progress of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reached {
-    /// The hub knows of it.
+    /// True once the hub has the listener.
     pub(super) attached: bool,
-    /// The seq of the last entry that was handed over before it went live.
+    /// The seq of the last entry that the connection received before it went live.
     pub(super) has: Seq,
 }
 
 impl Connection {
-    /// A connection that listens to nothing yet.
+    /// Creates a connection without joins.
     pub fn new(outbox: Arc<Outbox>, user: UserId, dialect: Dialect, bound: Option<ConversationId>) -> Self {
         outbox.belongs_to(user.clone());
         Self { outbox, user, dialect, bound, joined: Mutex::default() }
     }
 
-    /// Its id.
+    /// The id of the connection.
     pub fn id(&self) -> ConnectionId {
         self.outbox.connection()
     }
 
-    /// Whether it may listen to this conversation beside those it listens to already.
+    /// Rejects a join beyond `limit`. A join of a conversation that the connection already listens to is always
+    /// allowed.
     pub(super) fn has_place_for(&self, conversation: &ConversationId, limit: usize) -> Result<(), Reject> {
         let joined = self.lock();
         match joined.current.len() < limit || joined.current.contains_key(conversation) {
@@ -72,8 +73,8 @@ impl Connection {
         }
     }
 
-    /// Notes that it listens to a conversation. Returns the number of this join, and how far an earlier one got, which
-    /// is void from now on.
+    /// Records a join. Returns its number, and the progress of the earlier join of the same conversation, which this
+    /// one replaces.
     pub(super) fn enter(&self, conversation: &ConversationId, pair: Option<Arc<Pair>>) -> (u64, Option<Reached>) {
         let joined = &mut *self.lock();
         joined.joins += 1;
@@ -82,8 +83,8 @@ impl Connection {
         (joined.joins, before.map(|before| before.reached))
     }
 
-    /// Hands entries over for a join, unless another one or a leave came after it: none can come meanwhile. `act` returns
-    /// the seq up to which the connection has everything then.
+    /// Runs `act` for a join under the connection's lock, unless a later join or a leave has replaced it; none can do
+    /// so meanwhile. `act` returns the seq up to which the connection then has every entry.
     pub(super) fn during(
         &self,
         conversation: &ConversationId,
@@ -97,29 +98,29 @@ impl Connection {
         Some(has)
     }
 
-    /// Notes that the hub delivers to it once it has caught up from `has`.
+    /// Records that the hub has the listener, which has every entry up to `has`.
     pub(super) fn attached(&self, conversation: &ConversationId, has: Seq) {
         if let Some(entered) = self.lock().current.get_mut(conversation) {
             entered.reached = Reached { attached: true, has };
         }
     }
 
-    /// Notes that it no longer listens: whether the hub delivered to it, or none where it did not listen.
+    /// Removes the record of a join. Returns true if the hub has the listener, and none if there was no join.
     pub(super) fn exit(&self, conversation: &ConversationId) -> Option<bool> {
         self.lock().current.remove(conversation).map(|entered| entered.reached.attached)
     }
 
-    /// Whether it listens to a conversation.
+    /// True if the connection listens to the conversation.
     pub fn listens_to(&self, conversation: &ConversationId) -> bool {
         self.lock().current.contains_key(conversation)
     }
 
-    /// The members of a direct conversation it listens to, where its dialect says them.
+    /// The members of a direct conversation that the connection listens to, if its dialect names them.
     pub(super) fn pair(&self, conversation: &ConversationId) -> Option<Arc<Pair>> {
         self.lock().current.get(conversation)?.pair.clone()
     }
 
-    /// All it listens to.
+    /// All conversations that the connection listens to.
     pub fn joined(&self) -> Vec<ConversationId> {
         self.lock().current.keys().cloned().collect()
     }

@@ -1,4 +1,5 @@
-//! Connections come and go: counted against their users' caps on all nodes, and shown to users and operators.
+//! Registration of connections: counts them against their users' caps on all nodes, and lists them for users and
+//! operators.
 
 use std::sync::{
     Arc,
@@ -18,7 +19,7 @@ use crate::{
     model::{Clock, Identity, NodeId, NodeStats, Reject, Reply, Stats},
 };
 
-/// The connections of this node, and what is known of those of others.
+/// The connections of this node, and access to the registry of all nodes.
 pub(super) struct Connections {
     pub(super) node: NodeId,
     pub(super) backplane: Arc<Backplane>,
@@ -27,17 +28,17 @@ pub(super) struct Connections {
     pub(super) users: Arc<UserUpserts>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
-    /// How many were let in and not let go.
+    /// Number of connections that are registered and not yet unregistered.
     pub(super) count: AtomicU64,
 }
 
 impl Connections {
-    /// How many this node holds.
+    /// The number of connections on this node.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Lets a connection in: counts it against its user's caps on all nodes, and follows the user's inbox.
+    /// Registers a connection: counts it against its user's caps on all nodes, and attaches it to the user's inbox.
     pub(super) async fn connect(&self, identity: &Identity, connection: &Arc<Connection>) -> Result<(), Reject> {
         let registration = Registration {
             connection: connection.id(),
@@ -62,7 +63,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Lets a connection go: it listens to nothing any more, and counts for nothing.
+    /// Unregisters a connection: ends all its joins, and removes it from the counts.
     pub(super) async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         for conversation in connection.joined() {

@@ -1,4 +1,4 @@
-//! Making and showing conversations, and who belongs to them.
+//! Commands that create and read conversations and change their members.
 
 use super::{
     Chat,
@@ -90,7 +90,7 @@ impl Chat {
         Ok(Reply::Done.into())
     }
 
-    /// A conversation whose members may change.
+    /// Reads a conversation and rejects a direct one, whose members can't change.
     async fn group(&self, id: &ConversationId, identity: &Identity) -> Result<Conversation, Reject> {
         let conversation = self.read_conversation(id, &identity.user).await?;
         match conversation.kind {

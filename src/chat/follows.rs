@@ -1,4 +1,4 @@
-//! Which logs this node follows: the hub delivers them, and the backplane is subscribed to them.
+//! The logs that this node follows: the hub delivers their entries, and the backplane subscribes to their channels.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     model::{LogId, Reject, Seq},
 };
 
-/// The logs that are followed.
+/// Follows and unfollows logs.
 pub(super) struct Follows {
     pub(super) hub: Arc<Hub>,
     pub(super) backplane: Arc<Backplane>,
@@ -18,17 +18,17 @@ pub(super) struct Follows {
     pub(super) loader: BatchLoader,
 }
 
-/// A log that is followed. Dropped before it was kept, as when its join is refused or cut short, it is given up again: the
-/// count of followers stays right whatever happens on the way.
+/// One follow of a log. If it is dropped before [`Following::keep`], for example because its join is refused or
+/// cancelled, it unfollows the log. The count of followers therefore stays right on every path.
 pub(super) struct Following {
     pub(super) log: LogId,
     opened: Opened,
-    /// None once it was kept.
+    /// None after [`Following::keep`].
     follows: Option<Arc<Follows>>,
 }
 
 impl Following {
-    /// Goes on until [`Follows::release`].
+    /// Keeps the follow until [`Follows::release`].
     pub(super) fn keep(mut self) {
         self.follows = None;
     }
@@ -43,17 +43,18 @@ impl Drop for Following {
 }
 
 impl Follows {
-    /// Begins to follow a log; what is not [kept](Following::keep) ends when it is dropped.
+    /// Follows a log. The follow ends when the result is dropped, unless it is [kept](Following::keep).
     pub(super) fn follow(self: &Arc<Self>, log: &LogId) -> Following {
         Following { opened: self.hub.follow(log), log: log.clone(), follows: Some(self.clone()) }
     }
 
-    /// Gives up one following of a log.
+    /// Ends one follow of a log.
     pub(super) fn release(&self, log: &LogId) {
         self.hub.unfollow(log, || self.backplane.unsubscribe(log));
     }
 
-    /// Opens a followed log. Whoever comes first subscribes and then reads the head, so that nothing falls between.
+    /// Opens a followed log, once for all its followers. Subscribe before reading the head; otherwise an entry that is
+    /// published between the two is missed.
     pub(super) async fn open(
         &self,
         following: &Following,
@@ -68,7 +69,7 @@ impl Follows {
         opened.await.map(drop)
     }
 
-    /// Opens a followed log that the user is known to have a part in. Returns its head.
+    /// Opens a followed log whose access needs no check, such as the user's own inbox. Returns its head.
     pub(super) async fn open_own(&self, following: &Following) -> Result<Seq, Reject> {
         needs(&self.degrade, Feature::History)?;
         self.open(following, self.loader.head(&following.log)).await?;

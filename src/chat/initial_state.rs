@@ -1,4 +1,4 @@
-//! What a socket begins with: what its route names, what its dialect listens to by itself, and who is there.
+//! The initial state of a socket: the joins that its route and its dialect require, and the users who are present.
 
 use std::sync::Arc;
 
@@ -16,31 +16,32 @@ use crate::{
     model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId},
 };
 
-/// Entries of a direct conversation that a client which can't say what it has is given at most.
+/// Maximum number of entries of a direct conversation that are replayed to a client that can't name its last seq.
 const MISSED_MAX: Seq = 100;
-/// Direct conversations that are joined side by side.
+/// Direct conversations that are joined concurrently.
 const JOINS_AT_ONCE: usize = 16;
-/// Users who share a conversation with one who comes, and are looked at.
+/// Maximum number of users with a shared conversation whose presence is read.
 const ACQUAINTANCES_MAX: u32 = 5_000;
-/// Those of them who are named, at most.
+/// Maximum number of present users that the greeting names.
 const PRESENT_MAX: usize = 1_000;
 
-/// What a socket begins with.
+/// The state with which a socket begins.
 #[derive(Debug)]
 pub struct InitialState {
-    /// Where it begins to listen to the conversation its route names.
+    /// The head of the conversation in the route, at the time of the join.
     pub head: Option<Seq>,
-    /// Logs of which it missed too much: their first and their newest seq. It reads them anew.
+    /// Logs of which the client missed too much, each with its first and its newest seq. The client must read them
+    /// again.
     pub anew: Vec<(LogId, Seq, Seq)>,
-    /// Who is there, where its dialect names them.
+    /// The present users, if the dialect names them.
     pub present: Vec<UserId>,
-    /// What is to be replayed once it was greeted.
+    /// The replays to send after the greeting.
     pub replays: Vec<Replay>,
 }
 
 impl Subscriptions {
-    /// Lets a connection that was let in listen to what route and dialect say; `since` is the last seq the client has
-    /// of the conversation its route names.
+    /// Starts the joins that route and dialect require. `since` is the last seq that the client has of the conversation
+    /// in its route.
     pub(super) async fn begin_listening(
         &self,
         identity: &Identity,
@@ -69,8 +70,8 @@ impl Subscriptions {
         Ok(InitialState { head, anew, present, replays })
     }
 
-    /// Listens to a user's direct conversations, the last active ones where there are more than a socket may listen to,
-    /// each from what was delivered last.
+    /// Joins the user's direct conversations, each from its last delivered entry. If there are more than the limit of a
+    /// socket, it joins the most recently active ones.
     async fn enter_directs(
         &self,
         identity: &Identity,
@@ -87,7 +88,7 @@ impl Subscriptions {
         stream::iter(directs.into_iter().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
     }
 
-    /// Who shares a conversation with a user and is online.
+    /// The online users who share a conversation with `user`.
     async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
         needs(&self.degrade, Feature::History)?;
         let known = self.store.acquaintances(user, ACQUAINTANCES_MAX).await.map_err(|error| unavailable(&error))?;

@@ -1,4 +1,4 @@
-//! The way into the logs: who may send how often, and what an entry that is queued comes to.
+//! Appends to logs: the rate limit of senders, and the mapping of the writer's result to a reply.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     store::{AppendError, AppendRefused, Appended, Authority, NewEntry, Writer},
 };
 
-/// Appends entries as commands ask for it.
+/// Appends entries for commands.
 pub(super) struct Journal {
     pub(super) writer: Arc<Writer>,
     pub(super) backplane: Arc<Backplane>,
@@ -24,7 +24,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Counts a message against its sender's limit.
+    /// Counts a message against its sender's rate limit.
     pub(super) async fn admit(&self, identity: &Identity) -> Result<(), Reject> {
         let limit = self.rate_limit(identity);
         match self.backplane.admit(&identity.user, limit).await {
@@ -36,14 +36,15 @@ impl Journal {
         }
     }
 
-    /// Messages a minute for this user: their tier's number, else everybody's.
+    /// Messages per minute for this user: the limit of their tier, or else the general one.
     fn rate_limit(&self, identity: &Identity) -> u32 {
         let by_tier = self.limits.messages_per_minute_by_tier.iter();
         let own = by_tier.into_iter().find(|(tier, _)| Some(tier) == identity.tier.as_ref());
         own.map_or(self.limits.messages_per_minute, |(_, limit)| *limit)
     }
 
-    /// Queues an entry now, so that the next command of its sender comes after it, and answers when it is known.
+    /// Queues an entry before it returns, so that the sender's next command comes after it. The result completes after
+    /// the commit.
     pub(super) fn append(
         &self,
         caller: &Caller,
@@ -70,7 +71,7 @@ impl Journal {
         Begun::Pending(answer.boxed())
     }
 
-    /// Appends what the broker itself has to say about members. True where that changed anything.
+    /// Appends a change of members on behalf of the broker. Returns false if nothing changed.
     pub(super) async fn append_change(
         &self,
         identity: &Identity,
@@ -106,7 +107,7 @@ fn new_entry(
     }
 }
 
-/// What a client hears when an entry was not taken.
+/// Maps a failed append to the reject for the client.
 fn refusal(error: AppendError) -> Reject {
     match error {
         AppendError::Refused(refused) => match refused {

@@ -1,4 +1,4 @@
-//! Who belongs where, as far as that was learnt a moment ago or is asked of the store.
+//! Checks of membership, with a short cache in front of the store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
     store::Store,
 };
 
-/// How long a membership that was read may be trusted.
+/// Maximum age of a cached membership.
 const MEMBERSHIP_TTL: Duration = Duration::from_secs(5);
-/// How long a pair's conversation is remembered; it never changes.
+/// Maximum age of a cached pair. The conversation of a pair never changes.
 const PAIR_TTL: Duration = Duration::from_secs(3_600);
-/// Memberships and pairs remembered, each.
+/// Maximum number of entries in each cache.
 const REMEMBERED_MAX: usize = 50_000;
 
-/// Memberships, and the conversations of pairs.
+/// Cached memberships, and cached conversations of pairs.
 pub(super) struct Members {
     store: Arc<dyn Store>,
     degrade: Arc<Degrade>,
@@ -33,7 +33,8 @@ impl Members {
         Self { store, degrade, memberships, directs: TtlCache::new(PAIR_TTL, REMEMBERED_MAX) }
     }
 
-    /// Passes members, and admins wherever there is a conversation. What was read a moment ago is trusted.
+    /// Rejects a user who is not a member. Admins pass if the conversation exists. A membership in the cache counts
+    /// without a read.
     pub(super) async fn must_be_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
         let key = (id.clone(), identity.user.clone());
         if self.memberships.get(&key).is_some() {
@@ -48,7 +49,7 @@ impl Members {
         if identity.admin { Ok(()) } else { Err(Reject::NotMember) }
     }
 
-    /// Forgets memberships that ended, here or on other nodes.
+    /// Removes ended memberships from the cache, for changes on any node.
     pub(super) fn forget_removed(&self, events: &[Event]) {
         for event in events {
             let Event::Entry { entry, .. } = event else { continue };
@@ -58,12 +59,12 @@ impl Members {
         }
     }
 
-    /// The direct conversation of a pair, where it is known that there is one.
+    /// The cached direct conversation of a pair.
     pub(super) fn known_direct(&self, pair: &Pair) -> Option<ConversationId> {
         self.directs.get(pair)
     }
 
-    /// Remembers the direct conversation of a pair.
+    /// Caches the direct conversation of a pair.
     pub(super) fn learn_direct(&self, pair: Pair, conversation: ConversationId) {
         self.directs.learn(pair, conversation);
     }

@@ -1,4 +1,4 @@
-//! Sending, editing, deleting, reacting, and reading what was said.
+//! Commands that send, edit, delete and react to messages, and those that read them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use crate::{
 };
 
 impl Chat {
-    /// Takes a message: who may, how often, then the store. The ack waits for the commit and for nothing after it.
+    /// Sends a message: checks the sender's rate limit, then appends. The ack waits for the commit and for nothing
+    /// after it.
     pub(super) async fn send(&self, caller: Caller, message: NewMessage) -> Begun {
         let recipient = match &message.to {
             Target::User(user) => Some(user.clone()),
@@ -59,8 +60,8 @@ impl Chat {
         Ok((LogId::from(&conversation), body, message.client_id))
     }
 
-    /// The direct conversation with another user. A socket that brings it about listens to it before anybody is told:
-    /// else it would join like the others, and be given its own message.
+    /// The direct conversation with another user, created if needed. A socket that creates it attaches before the inbox
+    /// entries go out; otherwise it would join through its inbox and receive its own message.
     async fn direct(&self, caller: &Caller, other: &UserId) -> Result<ConversationId, Reject> {
         let one = &caller.identity.user;
         let pair = Pair::of(one, other);

@@ -1,4 +1,4 @@
-//! What the backplane tells this node.
+//! Dispatch of the backplane's notices on this node.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::backplane::Notice;
 
-/// Hands on what the backplane tells.
+/// Passes each notice to the part that handles it.
 pub(super) struct Notices {
     pub(super) router: Arc<Router>,
     pub(super) reconciler: Arc<Reconciler>,
@@ -19,7 +19,7 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Hands notices on, one after the other, until it is stopped.
+    /// Dispatches notices in order until its task is stopped.
     pub(super) async fn run(self, mut notices: mpsc::Receiver<Notice>) {
         while let Some(notice) = notices.recv().await {
             match notice {

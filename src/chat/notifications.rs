@@ -1,7 +1,7 @@
-//! Members who are away are told that messages wait: by a row in the store, an entry in their inbox, and a webhook.
+//! Notifications for members who are away: a row in the store, an entry in the member's inbox, and a webhook.
 //!
-//! Behind the commit, and gathered by conversation: however many messages come, a conversation's members are looked at
-//! once a round. It is kept in memory alone: a node that dies takes with it what it had not told.
+//! They run after the commit, grouped by conversation: however many messages arrive, each round reads a conversation's
+//! members once. The queue is in memory only; if the node dies, its pending notifications are lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +23,14 @@ pub(super) mod unread;
 use post::{Notified, Post};
 use unread::{News, Unread};
 
-/// Between the beginnings of two rounds, while there is something to tell.
+/// Minimum interval between the starts of two rounds.
 const ROUND: Duration = Duration::from_millis(500);
-/// Conversations looked at side by side.
+/// Conversations processed concurrently.
 const SIDE_BY_SIDE: usize = 4;
-/// Members read at a time.
+/// Members per read.
 const PAGE: u32 = 500;
-/// While the store can't be asked: pauses between tries, and after how long a conversation is given up.
+/// While the store is unavailable: the first and the longest pause between tries, and the time after which a
+/// conversation is given up.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Notifies members who are away.
@@ -39,12 +40,12 @@ pub(super) struct Notifications {
     pub(super) backplane: Arc<Backplane>,
     pub(super) router: Arc<Router>,
     pub(super) metrics: Arc<Metrics>,
-    /// Where the operator is told; none where no webhook is configured.
+    /// The operator's webhook; none if it is not configured.
     pub(super) webhook: Option<Webhook>,
 }
 
 impl Notifications {
-    /// Tells members who are away, round by round, until it is stopped.
+    /// Notifies members round by round until its task is stopped.
     pub(super) async fn run(self) {
         let (queue, queued) = self.webhook.as_ref().map(Webhook::queue).unzip();
         let posting = async {
@@ -65,7 +66,7 @@ impl Notifications {
         }
     }
 
-    /// Tells the members of one conversation who are away, page by page, and again where the store could not be asked.
+    /// Notifies the away members of one conversation, page by page, and retries while the store is unavailable.
     async fn tell_away(&self, conversation: ConversationId, news: News, webhook: Option<&Queue<Notified>>) {
         let (begun, mut backoff) = (Instant::now(), Backoff::new(PAUSES.0, PAUSES.1));
         let mut told = None;
@@ -87,7 +88,7 @@ impl Notifications {
         self.metrics.notification_queue.dec();
     }
 
-    /// Tells those of a page of members who are away. The last member of the page, where it is not the last page.
+    /// Notifies the away members of one page. Returns the last member of the page, or none if it is the last page.
     async fn tell_page(
         &self,
         conversation: &ConversationId,
@@ -111,7 +112,7 @@ impl Notifications {
     }
 }
 
-/// Has the webhook told of a notification that was opened.
+/// Queues a new notification for the webhook.
 fn push_notification(webhook: Option<&Queue<Notified>>, opened: &Entry, news: &News) {
     let (LogOf::Inbox(user), Body::Notified { conversation, from_seq }) = (opened.log.of(), &opened.body) else {
         return;
@@ -119,12 +120,12 @@ fn push_notification(webhook: Option<&Queue<Notified>>, opened: &Entry, news: &N
     if let (Some(queue), Some(message)) = (webhook, news.to(&user)) {
         let (conversation, message) = (conversation.clone(), message.clone());
         let notified = Notified { user, conversation, from_seq: *from_seq, message, at: opened.at };
-        // What is too much was counted; the row in the store stands.
+        // The queue counts the drop; the row in the store remains.
         let _dropped = queue.push(notified);
     }
 }
 
-/// Posts notifications, some at a time.
+/// Posts queued notifications to the webhook, several concurrently.
 async fn post_all(webhook: &Webhook, notified: Queued<Notified>) {
     let post = async |notified: Notified| {
         if let Err(error) = webhook.post(&Post::from(&notified)).await {

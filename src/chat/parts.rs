@@ -1,4 +1,4 @@
-//! What a chat is built from.
+//! The dependencies of [`Chat`](super::Chat).
 
 use std::sync::Arc;
 
@@ -15,24 +15,24 @@ use crate::{
     webhook::Webhooks,
 };
 
-/// What a chat is built from.
+/// The dependencies of a chat.
 pub struct Parts {
     /// The node's settings.
     pub config: Arc<Config>,
-    /// What lasts.
+    /// The store.
     pub store: Arc<dyn Store>,
-    /// What the nodes share, and what it tells.
+    /// The backplane, and the receiver of its notices.
     pub backplane: (Arc<Backplane>, mpsc::Receiver<Notice>),
-    /// Where personas answer, and where notifications go.
+    /// The clients of the persona webhook and of the notification webhook.
     pub webhooks: Webhooks,
-    /// The node's state.
+    /// The state of Redis and of the store.
     pub degrade: Arc<Degrade>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// Where its tasks run.
+    /// The tracker of background tasks.
     pub tasks: TaskTracker,
-    /// Ends them.
+    /// The token that stops the background tasks.
     pub stop: CancellationToken,
 }

@@ -1,7 +1,7 @@
-//! Personas: a message may name one, which is then asked over a webhook, and whose answer comes into the conversation.
+//! Personas: a message may name a persona. The broker posts it to a webhook and appends the answer to the conversation.
 //!
-//! The message is stored and acked like any other; nobody waits for the answer. Who asks again with the same `client_id`
-//! has the persona asked again, unless it has answered: what waits here is lost with the node.
+//! The message is stored and acked like any other, without waiting for the answer. If the sender repeats the same
+//! `client_id`, the persona is asked again unless its answer is stored. Pending questions are lost if the node dies.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,29 +25,29 @@ use crate::{
     webhook::{Backoff, Failure, Queue, Queued, Webhook},
 };
 
-/// Messages before the one to be answered that a persona is shown.
+/// Earlier messages that the request to a persona contains.
 const HISTORY: PageLimit = PageLimit::at_most(20);
-/// How often an answer is tried to be stored, with pauses that begin and end with about these.
+/// Maximum number of tries to store an answer, and the first and the longest pause between them.
 const STORE_TRIES: u32 = 6;
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// A stored message that a persona is to answer.
+/// A stored message that waits for a persona's answer.
 pub(super) struct Question {
     persona: UserId,
     sent: Sent,
     content: Arc<str>,
-    /// Who wrote it, and is told where no answer comes.
+    /// The sender of the message, who is informed if there is no answer.
     caller: Caller,
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
     #[error("too many messages wait for personas")]
     QueueFull,
     #[error("its webhook: {0}")]
     Webhook(#[from] Failure),
-    /// What it says is not repeated: it is people's words.
+    /// The error does not quote the response, because it may contain users' text.
     #[error("it answered something else than {{\"content\": …}}")]
     Unreadable,
     #[error("its answer is no message: {0}")]
@@ -70,10 +70,10 @@ impl NoAnswer {
     }
 }
 
-/// The label in metrics of a message that was answered.
+/// The metrics label of a message that was answered.
 const ANSWERED: &str = "answered";
 
-/// What a persona is asked.
+/// The request to the webhook.
 #[derive(Serialize)]
 struct Request<'a> {
     persona_id: &'a UserId,
@@ -87,7 +87,7 @@ struct Request<'a> {
     history: Vec<HistoryMessage<'a>>,
 }
 
-/// A message that was said before.
+/// An earlier message of the conversation.
 #[derive(Serialize)]
 struct HistoryMessage<'a> {
     id: EntryId,
@@ -100,7 +100,7 @@ struct HistoryMessage<'a> {
 }
 
 impl<'a> HistoryMessage<'a> {
-    /// None for what was deleted.
+    /// None if the message was deleted.
     fn of(entry: &'a Entry) -> Option<Self> {
         let Body::Message { content, is_ai, deleted: false, .. } = &entry.body else { return None };
         let (id, seq, sender_id, sender_name) = (entry.id(), entry.seq, &entry.sender, &*entry.sender_name);
@@ -108,13 +108,13 @@ impl<'a> HistoryMessage<'a> {
     }
 }
 
-/// What a persona says.
+/// The response of the webhook.
 #[derive(Deserialize)]
 struct Response {
     content: String,
 }
 
-/// Asks personas, and stores what they answer.
+/// Posts questions to the persona webhook, and stores the answers.
 pub(super) struct Personas {
     webhook: Webhook,
     questions: Queue<Question>,
@@ -126,7 +126,7 @@ pub(super) struct Personas {
 }
 
 impl Personas {
-    /// Questions are answered once [`Personas::run`] runs with them.
+    /// Creates the queue. Questions are answered only while [`Personas::run`] runs with it.
     pub(super) fn new(
         webhook: Webhook,
         store: Arc<dyn Store>,
@@ -139,7 +139,7 @@ impl Personas {
         (Arc::new(Self { webhook, questions, store, writer, router, metrics, tasks }), queued)
     }
 
-    /// Has a persona asked once the send that was begun is stored.
+    /// Enqueues a question for the persona once the send in `begun` is stored.
     pub(super) fn ask_after(
         self: &Arc<Self>,
         persona: UserId,
@@ -150,7 +150,7 @@ impl Personas {
         let Begun::Pending(answer) = begun else { return begun };
         let (tell, told) = oneshot::channel();
         let personas = self.clone();
-        // By itself: the socket may end before its commit is known.
+        // A separate task, because the socket may close before the commit completes.
         self.tasks.spawn(async move {
             let answer = answer.await;
             if let Ok(CommandReply { reply: Reply::Sent(sent), .. }) = &answer {
@@ -167,7 +167,7 @@ impl Personas {
         }
     }
 
-    /// Has personas answer, some at a time, until it is stopped.
+    /// Answers queued questions, several concurrently, until its task is stopped.
     pub(super) async fn run(self: Arc<Self>, questions: Queued<Question>) {
         let personas = &self;
         let answer = async |question: Question| match personas.answer(&question).await {
@@ -206,7 +206,7 @@ impl Personas {
         self.append_answer(persona, sent, Content::parse(&content)?).await
     }
 
-    /// Whether an earlier try of the same message has its answer.
+    /// True if the answer to an earlier send of the same message is stored.
     async fn was_answered(&self, conversation: &ConversationId, question: &Question) -> Result<bool, StoreError> {
         let Question { persona, sent, .. } = question;
         let page = MessagesPage { thread: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
@@ -218,7 +218,7 @@ impl Personas {
         Ok(replies.iter().any(|reply| answers(&reply.entry)))
     }
 
-    /// Puts an answer into the log: once, whoever else has asked for the same message.
+    /// Appends an answer. Its `dedupe` id stores it once, even if another send asked for the same message.
     async fn append_answer(&self, persona: &UserId, sent: &Sent, content: Content) -> Result<(), NoAnswer> {
         let entry = NewEntry {
             log: sent.log.clone(),
@@ -248,7 +248,7 @@ impl Personas {
         }
     }
 
-    /// Tells the sender, if they are still there, that there will be no answer.
+    /// Logs and counts a missing answer, and signals it to the sender's socket.
     fn regret(&self, Question { persona, sent, caller, .. }: &Question, why: &NoAnswer) {
         self.metrics.persona_messages.with_label_values(&[why.label()]).inc();
         tracing::warn!(%persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
@@ -259,7 +259,7 @@ impl Personas {
     }
 }
 
-/// What makes the answer to a message idempotent.
+/// The `dedupe` id of the answer to a message.
 #[expect(clippy::expect_used, reason = "an entry's id is a UUID, and its characters are those of ids")]
 fn answer_id(log: &LogId, seq: Seq) -> ClientId {
     ClientId::parse(&format!("answer:{}", EntryId::of(log, seq))).expect("it is an id")

@@ -1,4 +1,4 @@
-//! Who is there, as others see it.
+//! Presence of users, as other users see it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     store::Store,
 };
 
-/// Tells who came, who left and how users wish to be seen.
+/// Publishes arrivals, departures and statuses of users.
 pub(super) struct Presence {
     pub(super) store: Arc<dyn Store>,
     pub(super) backplane: Arc<Backplane>,
@@ -27,8 +27,8 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Tells those concerned that somebody left. Only the node that claimed the departure does. Who was invisible was
-    /// never there.
+    /// Publishes a user's departure. Only the node that claims the departure calls this. An invisible user was never
+    /// shown as present, so nothing is published for one.
     pub(super) async fn departed(&self, departure: Departure) {
         let Departure { user, name, left, offline, told_here } = departure;
         if self.statuses.of(&user).await != Status::Invisible {
@@ -51,7 +51,7 @@ impl Presence {
         }
     }
 
-    /// Tells those concerned that somebody is here after all.
+    /// Publishes that a user whose departure was announced is present again.
     pub(super) async fn returned(&self, Return { user, name, joined, .. }: Return) {
         let status = self.statuses.of(&user).await;
         for conversation in joined {
@@ -74,7 +74,7 @@ impl Presence {
         Ok(Reply::Presence(users.into_iter().zip(online).map(seen).collect()).into())
     }
 
-    /// Keeps a status and tells it wherever the user listens, on all nodes.
+    /// Stores a status and publishes it to all conversations that the user listens to, on all nodes.
     pub(super) async fn set_status(&self, caller: &Caller, status: Status) -> Result<CommandReply, Reject> {
         needs(&self.degrade, Feature::Append)?;
         self.users.make_known(&caller.identity).await?;
@@ -97,7 +97,7 @@ impl Presence {
         Ok(Reply::Done.into())
     }
 
-    /// A page of those who are online and wish to be seen.
+    /// A page of the visible online users.
     pub(super) async fn online(&self, cursor: u64, limit: PageLimit) -> CommandReply {
         let (users, next) = self.backplane.online_page(cursor, limit.get()).await;
         let users = self.statuses.visible(users).await;
@@ -106,12 +106,12 @@ impl Presence {
     }
 }
 
-/// What others see of a status: the invisible look like anybody who is offline.
+/// The status that others see: an invisible user looks like any offline user.
 fn shown(status: Status) -> Status {
     if status == Status::Invisible { Status::Online } else { status }
 }
 
-/// What others see when a user begins to listen.
+/// The events for the other listeners when a user begins to listen; none if the user is invisible.
 pub(super) fn came(user: UserId, name: Arc<str>, status: Status) -> Vec<Ephemeral> {
     if status == Status::Invisible {
         return Vec::new();

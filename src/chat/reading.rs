@@ -1,4 +1,4 @@
-//! How far people have read, and the notifications of what they have not.
+//! Commands for read marks and for notifications.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -40,8 +40,8 @@ impl Chat {
         Ok(())
     }
 
-    /// Notes what reached a client that can't say so itself. Where that fails, the client gets it again when it comes
-    /// back: rather twice than never.
+    /// Moves the delivered marks for a client that can't do so itself. If the store fails, the client receives the
+    /// entries again when it reconnects: a duplicate is better than a loss.
     pub async fn note_delivered(self: Arc<Self>, caller: Caller, arrived: HashMap<ConversationId, Seq>) {
         for (conversation, seq) in arrived {
             if self.mark(&caller, &conversation, seq, 0).await.is_err() {

@@ -1,4 +1,4 @@
-//! Comparing with the store, whenever anything may have been missed.
+//! Reconciliation: compares the followed logs with the store after a possible loss of events.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Logs compared at a time.
+/// Logs per read.
 const PAGE: usize = 500;
-/// Between two tries while the store can't be asked.
+/// Pause between two tries while the store is unavailable.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Compares every followed log with the store, whenever it is asked to or the store came back.
+/// Compares every followed log with the store, on request and after each outage of the store.
 pub(super) struct Reconciler {
     store: Arc<dyn Store>,
     hub: Arc<Hub>,
@@ -29,17 +29,17 @@ impl Reconciler {
         Self { store, hub, degrade, asked: Notify::new() }
     }
 
-    /// Has every followed log compared with the store, soon.
+    /// Requests a comparison of every followed log with the store.
     pub(super) fn compare_soon(&self) {
         self.asked.notify_one();
     }
 
-    /// Compares until it is stopped.
+    /// Compares logs until its task is stopped.
     pub(super) async fn run(self: Arc<Self>) {
         tokio::join!(self.compare_when_asked(), self.ask_after_outages());
     }
 
-    /// Compares whenever it was asked for, until it succeeds: beside what goes on, which it must not hold up.
+    /// Compares on request and retries until it succeeds. It runs in its own task, because it must not block delivery.
     async fn compare_when_asked(&self) {
         loop {
             self.asked.notified().await;
@@ -67,7 +67,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Asks for it whenever the store came back.
+    /// Requests a comparison each time the store becomes available again.
     async fn ask_after_outages(&self) {
         let mut changes = self.degrade.changes();
         let mut append = self.degrade.mode(Feature::Append);

@@ -1,8 +1,8 @@
-//! What happened reaches other nodes through the store, while any node can't reach the others through Redis.
+//! Relay of events between nodes through the store, while any node can't reach the others through Redis.
 //!
-//! A node whose Redis is down says so in the store. While some node does, every node gives notice in the store of the logs
-//! that grew by it, and reads the notices of others; its hub fetches what it lacks. While none does, nobody does any of
-//! this: the sign of life that the store is asked for all the time tells.
+//! A node without Redis writes a sign of this into the store. While any node's sign is valid, every node writes notices
+//! of the logs to which it appended, and reads the notices of the others; its hub backfills the missing entries. While
+//! no sign is valid, no node writes or reads notices: the regular health check of the store detects the signs.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,22 +22,22 @@ pub(super) mod growth;
 
 use growth::Growth;
 
-/// Between two looks at what notice is to be given of.
+/// Interval between two writes of notices.
 const GIVE_EVERY: Duration = Duration::from_millis(100);
-/// Between two signs that this node can't reach others, where it has no notice to give.
+/// Interval between two signs of this node while it has no notice to write.
 const SIGN_EVERY: Duration = Duration::from_secs(1);
-/// How long such a sign stands. A node that died says so until then.
+/// Lifetime of a sign. The sign of a dead node stays valid until then.
 const SIGN_STANDS: Duration = Duration::from_secs(3);
-/// Between two readings of notices.
+/// Interval between two reads of notices.
 const READ_EVERY: Duration = Duration::from_millis(250);
-/// How far a reading looks back beyond the one before: a notice may be committed that long after it was written.
+/// Overlap of a read with the one before: the commit of a notice may come this long after its timestamp.
 const OVERLAP: Duration = Duration::from_secs(2);
-/// How far the first reading looks back: others may have given notice for a while before this node knew.
+/// Look-back of the first read: other nodes may have written notices before this node learned of the sign.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
-/// When all nodes know that notice is to be given.
+/// Time after which all nodes know that they must write notices.
 const ALL_KNOW: Duration = Duration::from_millis(1_500);
 
-/// Gives notices through the store and reads those of others, while any node can't reach the others through Redis.
+/// Writes notices to the store and reads those of other nodes, while any node can't reach the others through Redis.
 pub(super) struct Relay {
     pub(super) node: NodeId,
     pub(super) store: Arc<dyn Store>,
@@ -50,12 +50,12 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Gives and reads notices until it is stopped.
+    /// Writes and reads notices until its task is stopped.
     pub(super) async fn run(self) {
         tokio::join!(self.give_notices(), self.read_notices());
     }
 
-    /// Gives notice of what this node stores, while some node can't be told otherwise.
+    /// Writes notices of the entries that this node stores, while any node's sign is valid.
     async fn give_notices(&self) {
         let mut changes = self.degrade.changes();
         while changes.wait_for(|_| self.degrade.relays()).await.is_ok() {
@@ -84,7 +84,8 @@ impl Relay {
         }
     }
 
-    /// What Redis did not take before it was known to be down is given notice of as well. `owed`: what was, already.
+    /// Adds the logs of entries that Redis did not accept before its outage was detected. `noticed` holds those added
+    /// before.
     fn note_owed(&self, owed: &mut HashMap<LogId, Seq>) {
         let mut news = self.backplane.unpublished();
         news.retain(|(log, seq)| owed.get(log) != Some(seq));
@@ -92,7 +93,7 @@ impl Relay {
         self.growth.add(news);
     }
 
-    /// Gives notice of what grew; a node that is `alone` says so from time to time.
+    /// Writes notices of the logs that grew. A node that is `alone` (without Redis) also renews its sign.
     async fn give_notice(&self, alone: bool, signed: &mut Option<Instant>) {
         let grown = self.growth.take();
         let sign = alone && signed.is_none_or(|signed| signed.elapsed() >= SIGN_EVERY);
@@ -114,7 +115,7 @@ impl Relay {
         }
     }
 
-    /// Reads notices for as long as any node gives some.
+    /// Reads notices while any node's sign is valid.
     async fn read_notices(&self) {
         let mut changes = self.degrade.changes();
         while changes.wait_for(|_| self.degrade.relays()).await.is_ok() {
@@ -134,13 +135,13 @@ impl Relay {
                     Err(error) => tracing::debug!(%error, "notices can't be read now"),
                 }
                 if !compared && begun.elapsed() >= ALL_KNOW {
-                    // What others stored before they knew.
+                    // Finds entries that other nodes stored before they knew of the sign.
                     self.reconciler.compare_soon();
                     compared = true;
                 }
             }
             self.metrics.relaying.set(0);
-            // What a node stored last before it died.
+            // Finds entries that a node stored just before it died.
             self.reconciler.compare_soon();
         }
     }

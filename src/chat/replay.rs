@@ -1,4 +1,4 @@
-//! What a connection that listens still has to get before it is live.
+//! Replay: sends a listener the entries that it misses before it goes live.
 
 use std::{iter::Peekable, sync::Arc, time::Duration};
 
@@ -8,39 +8,40 @@ use crate::{
     model::{ConversationId, Entry, LogId, Seq},
 };
 
-/// Between two tries to read what a client missed.
+/// Pause between two tries to read missed entries.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What an entry's frame has beside its text, in bytes, at most about.
+/// Estimated maximum of an entry's frame without its text, in bytes.
 const FRAME_BYTES: usize = 1_024;
 
-/// What a connection that listens still has to get before it is live.
+/// The entries of one log that a listener misses before it goes live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replay {
-    /// The log it is of.
+    /// The log of the entries.
     pub(super) log: LogId,
-    /// The seq up to which the connection has everything.
+    /// The seq up to which the connection has every entry.
     pub(super) has: Seq,
-    /// Which join of which conversation it belongs to; none for an inbox, which is joined once.
+    /// The conversation and the number of the join that this belongs to; none for an inbox, which is attached once.
     pub(super) join: Option<(ConversationId, u64)>,
 }
 
-/// Brings replays.
+/// Sends replays.
 pub(super) struct Replayer {
     pub(super) hub: Arc<Hub>,
     pub(super) tasks: Tasks,
-    /// Bytes that may wait for a connection.
+    /// Capacity of an outbox, in bytes.
     pub(super) outbox_bytes: usize,
 }
 
 impl Replayer {
-    /// Gives a connection what it missed, beside what goes on.
+    /// Starts a task that sends the replays.
     pub(super) fn begin(self: &Arc<Self>, connection: &Arc<Connection>, replays: Vec<Replay>) {
         let (replayer, connection) = (self.clone(), connection.clone());
         self.tasks.spawn(async move { replayer.replay(&connection, replays).await });
     }
 
-    /// Gives a connection what it missed of each log, one after the other, as fast as it reads; then it is live.
+    /// Sends a connection the entries that it missed of each log, one log after the other, at the speed at which the
+    /// client reads. After that the connection is live.
     pub(super) async fn replay(&self, connection: &Connection, replays: Vec<Replay>) {
         for replay in replays {
             self.replay_one(connection, replay).await;
@@ -48,7 +49,7 @@ impl Replayer {
     }
 
     async fn replay_one(&self, connection: &Connection, Replay { log, mut has, join }: Replay) {
-        // What is handed over is noted under the connection's lock, so that a later join knows where this one stood.
+        // Progress is recorded under the connection's lock, so that a later join knows where this one ended.
         let current = |act: &mut dyn FnMut() -> Option<Seq>| match &join {
             Some((conversation, join)) => connection.during(conversation, *join, act),
             None => act(),
@@ -61,7 +62,7 @@ impl Replayer {
             }
             match self.hub.fetch(&log, has).await {
                 Ok(entries) if !entries.is_empty() => {
-                    // Looked up before: `current` holds the connection's lock.
+                    // Read the pair outside `current`, which holds the connection's lock.
                     let pair = log.conversation().and_then(|conversation| connection.pair(&conversation));
                     let mut entries = entries.into_iter().peekable();
                     while entries.peek().is_some() {
@@ -75,13 +76,14 @@ impl Replayer {
                         }
                     }
                 }
-                // The store is down, or not as far as the hub: both pass.
+                // The store is unavailable, or behind the hub; both are temporary.
                 Ok(_) | Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
     }
 
-    /// The next entries that an outbox with room surely takes, however their texts grow as JSON: an eighth of it.
+    /// The next entries that surely fit into an outbox with room: an eighth of its capacity, because JSON escapes can
+    /// lengthen the text.
     fn slice(&self, entries: &mut Peekable<impl Iterator<Item = Entry>>) -> Vec<Entry> {
         let mut left = self.outbox_bytes / 8;
         let mut slice = Vec::from_iter(entries.next());

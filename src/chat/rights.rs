@@ -1,10 +1,10 @@
-//! Whether somebody may do what they ask, as far as that is known before it is begun.
+//! Checks of a caller's rights before a command begins.
 
 use super::{Chat, command::Caller, connection::Connection};
 use crate::model::{Reject, Right};
 
 impl Chat {
-    /// Refuses one who is not what the table asks for.
+    /// Rejects a caller without `right`, as far as this is known before the command begins.
     pub(super) async fn must_have(&self, caller: &Caller, right: Right<'_>) -> Result<(), Reject> {
         match right {
             Right::Admin if !caller.identity.admin => Err(Reject::Forbidden("Admins only")),
@@ -18,7 +18,7 @@ impl Chat {
                 }
                 self.members.must_be_member(&caller.identity, conversation).await
             }
-            // The rest is found out where it is done.
+            // The command itself checks these rights.
             Right::Anyone | Right::Admin | Right::Joiner | Right::Sender | Right::Author | Right::AuthorOrAdmin => {
                 Ok(())
             }

@@ -1,4 +1,5 @@
-//! Some dialects name all who listen whenever somebody comes or leaves: each node finds them out for its own sockets.
+//! Roster updates: some dialects name all listeners whenever a user arrives or leaves. Each node reads the roster for
+//! its own sockets.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub(super) mod news;
 
 use news::News;
 
-/// Tells who listens, after each coming and going.
+/// Sends the roster of a conversation after each arrival and departure.
 pub(super) struct Rosters {
     pub(super) backplane: Arc<Backplane>,
     pub(super) statuses: Arc<Statuses>,
@@ -25,7 +26,7 @@ pub(super) struct Rosters {
 }
 
 impl Rosters {
-    /// Tells them one after the other, so that they stay in order.
+    /// Sends the rosters in the order of the changes.
     pub(super) async fn run(self, mut news: mpsc::Receiver<News>) {
         while let Some((ephemeral, origin)) = news.recv().await {
             let EphemeralEvent { log, at, what: Ephemeral::Listening { user, name, active } } = &*ephemeral else {

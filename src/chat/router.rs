@@ -1,5 +1,4 @@
-//! The one way that an event takes, wherever it comes from: past those who take note of it, to this node's hub, and to
-//! the other nodes.
+//! The path of every event: through the observers, to this node's hub, and to the other nodes.
 
 use std::sync::Arc;
 
@@ -10,18 +9,18 @@ use crate::{
     model::{Clock, ConnectionId, Entry, Ephemeral, EphemeralEvent, Event, LogId},
 };
 
-/// Where events come from, which says where they go.
+/// The origin of events, which determines their destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The writer committed these entries: they go to this node's hub and to other nodes.
+    /// The writer committed these entries. They go to this node's hub and to the other nodes.
     Committed,
-    /// They came into being on this node, outside the writer: they go the same way.
+    /// This node created them outside the writer. They go to this node's hub and to the other nodes.
     Local,
-    /// Another node published them: they go to this node's hub.
+    /// Another node published them. They go to this node's hub only.
     Remote,
-    /// This node's listeners know already: they go to other nodes alone.
+    /// This node's listeners have them already. They go to the other nodes only.
     ElsewhereOnly,
-    /// Every node finds them out by itself: they go to this node's hub alone.
+    /// Every node creates them itself. They go to this node's hub only.
     HereOnly,
 }
 
@@ -35,19 +34,19 @@ impl Origin {
     }
 }
 
-/// Those who take note of events on their way. To add one, add it here and to [`Router::observe`].
+/// The observers of events. To add one, add it here and to [`Router::observe`].
 pub(super) struct Observers {
-    /// Forgets memberships that ended.
+    /// Removes ended memberships from its cache.
     pub(super) members: Arc<Members>,
-    /// Gathers messages of which members who are away are to be notified.
+    /// Queues messages whose away members must be notified.
     pub(super) unread: Arc<Unread>,
-    /// Has rosters told anew.
+    /// Queues roster updates.
     pub(super) rosters: RosterNews,
-    /// Gathers which logs grew, while nodes are told through the store.
+    /// Records the logs that grew, while nodes relay through the store.
     pub(super) growth: Arc<Growth>,
 }
 
-/// The way to whoever listens, on all nodes.
+/// Routes events to the listeners on all nodes.
 pub(super) struct Router {
     hub: Arc<Hub>,
     backplane: Arc<Backplane>,
@@ -60,7 +59,7 @@ impl Router {
         Self { hub, backplane, clock, observers }
     }
 
-    /// Sends events where their origin says.
+    /// Sends events to the destinations of their origin.
     pub(super) fn dispatch(&self, events: Vec<Event>, origin: Origin) {
         if events.is_empty() {
             return;
@@ -76,12 +75,12 @@ impl Router {
         }
     }
 
-    /// How many operations wait to be delivered to this node's sockets.
+    /// The number of operations that wait for delivery to this node's sockets.
     pub(super) fn undelivered(&self) -> usize {
         self.hub.queued()
     }
 
-    /// Who takes note of what, before anybody is told.
+    /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
         let Observers { members, unread, rosters, growth } = &self.observers;
         match origin {
@@ -102,17 +101,17 @@ impl Router {
         }
     }
 
-    /// Tells a log's audience, on all nodes, what just happened.
+    /// Sends ephemeral events to the listeners of a log, on all nodes. `by` is the socket that caused them.
     pub(super) fn tell(&self, log: &LogId, by: Option<ConnectionId>, what: impl IntoIterator<Item = Ephemeral>) {
         self.dispatch(self.ephemerals(log, by, what), Origin::Local);
     }
 
-    /// Tells a log's audience on other nodes alone.
+    /// Sends ephemeral events to the listeners of a log on other nodes only.
     pub(super) fn tell_elsewhere(&self, log: &LogId, what: impl IntoIterator<Item = Ephemeral>) {
         self.dispatch(self.ephemerals(log, None, what), Origin::ElsewhereOnly);
     }
 
-    /// Sends entries that the store made by itself, beside the writer's lanes.
+    /// Sends entries that the store created itself, outside the writer's lanes.
     pub(super) fn send_entries(&self, entries: Vec<Entry>) {
         let event = |entry| Event::Entry { entry: Arc::new(entry), origin: None };
         self.dispatch(entries.into_iter().map(event).collect(), Origin::Local);

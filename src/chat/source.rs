@@ -1,4 +1,5 @@
-//! Where the hub and resuming clients get entries: the recent-message cache where it suffices, else the store.
+//! The source of entries for the hub and for replays: the recent-message cache if it covers the range, or else the
+//! store.
 
 use std::sync::Arc;
 
@@ -11,10 +12,10 @@ use crate::{
     store::Store,
 };
 
-/// Entries read at a time.
+/// Entries per read.
 pub(super) const PAGE: u32 = 200;
 
-/// Reads through the cache.
+/// Reads entries through the cache.
 pub(super) struct Entries {
     pub(super) store: Arc<dyn Store>,
     pub(super) backplane: Arc<Backplane>,

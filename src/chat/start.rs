@@ -1,4 +1,4 @@
-//! Builds the parts of the chat, from the ground up, and starts what runs beside commands.
+//! Builds the parts of the chat and starts the tasks that run beside commands.
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -37,7 +37,7 @@ use crate::{
     webhook::Webhook,
 };
 
-/// What every part may be given, while they are built.
+/// The dependencies that the parts share.
 struct Ground {
     config: Arc<Config>,
     store: Arc<dyn Store>,
@@ -50,7 +50,7 @@ struct Ground {
 }
 
 impl Chat {
-    /// Builds hub, router, writer and parts over what is given, and starts what runs beside commands.
+    /// Builds hub, router, writer and the other parts, and starts the tasks that run beside commands.
     pub fn start(parts: Parts) -> Arc<Self> {
         let Parts { config, store, backplane: (backplane, notices), webhooks, degrade, metrics, clock, tasks, stop } =
             parts;

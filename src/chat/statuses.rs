@@ -1,4 +1,4 @@
-//! How users wish to be seen.
+//! The statuses of users, with a short cache in front of the store.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -8,12 +8,12 @@ use crate::{
     store::Store,
 };
 
-/// How long a status that was read may be trusted.
+/// Maximum age of a cached status.
 const STATUS_TTL: Duration = Duration::from_secs(5);
-/// Statuses remembered.
+/// Maximum number of cached statuses.
 const REMEMBERED_MAX: usize = 50_000;
 
-/// Statuses, as they were a moment ago.
+/// Reads and caches statuses.
 pub(super) struct Statuses {
     store: Arc<dyn Store>,
     loader: BatchLoader,
@@ -25,7 +25,7 @@ impl Statuses {
         Self { store, loader, recent: TtlCache::new(STATUS_TTL, REMEMBERED_MAX) }
     }
 
-    /// How a user wishes to be seen; where the store can't say, as anybody.
+    /// A user's status; the default if the store can't be read.
     pub(super) async fn of(&self, user: &UserId) -> Status {
         if let Some(known) = self.recent.get(user) {
             return known;
@@ -39,12 +39,12 @@ impl Statuses {
         }
     }
 
-    /// Notes a status that was just stored.
+    /// Caches a status that was just stored.
     pub(super) fn learn(&self, user: UserId, status: Status) {
         self.recent.learn(user, status);
     }
 
-    /// Those of these users who don't wish to be invisible.
+    /// Removes the invisible users from `users`.
     pub(super) async fn visible(&self, mut users: Vec<UserId>) -> Vec<UserId> {
         if let Ok(statuses) = self.store.statuses(&users).await {
             let invisible = statuses.into_iter().filter(|(_, status, _)| *status == Status::Invisible);

@@ -1,4 +1,4 @@
-//! Listening: who may listen to what, how a join catches up, and how it ends.
+//! Joins: the check of access, the catch-up of a listener, and the end of its listening.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     store::{Access, Authority, Ends, Store},
 };
 
-/// Lets connections listen.
+/// Starts and ends the listening of connections.
 pub(super) struct Subscriptions {
     pub(super) store: Arc<dyn Store>,
     pub(super) backplane: Arc<Backplane>,
@@ -38,7 +38,7 @@ pub(super) struct Subscriptions {
     pub(super) statuses: Arc<Statuses>,
     pub(super) typing: Arc<Typing>,
     pub(super) limits: Limits,
-    /// Whether a conversation that doesn't exist is made, open to all, by who joins it.
+    /// If true, a join creates a missing conversation, open to all users.
     pub(super) open_conversations: bool,
 }
 
@@ -53,7 +53,7 @@ impl Subscriptions {
         let pair = match connection.dialect.joins() {
             AutoJoin::Directs => match self.pair_of(conversation).await? {
                 Some(pair) => Some(pair),
-                // Nothing else is listened to.
+                // The dialect does not listen to other conversations.
                 None => return Ok(Reply::Done.into()),
             },
             AutoJoin::Nothing | AutoJoin::Added => None,
@@ -85,7 +85,7 @@ impl Subscriptions {
         Ok(CommandReply { reply: Reply::Synced(each), replays })
     }
 
-    /// Makes a connection listen without anything being said of it.
+    /// Starts listening from the head, without a reply to the client.
     pub(super) async fn listen_from_now(
         &self,
         identity: &Identity,
@@ -98,10 +98,11 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Makes a connection listen. Joining again is still one join: with `since` it begins anew from there, without it goes
-    /// on from the entry that the connection was given last, so that nothing is skipped whoever asked for the first join.
-    /// `pair`: the members of a direct conversation, for a dialect that says them; that the user is one of them is known
-    /// then.
+    /// Starts listening to a conversation. A repeated join replaces the earlier one: with `since` it starts there;
+    /// without, it continues after the last entry that the connection received, so that no entry is skipped.
+    ///
+    /// `pair` holds the members of a direct conversation, for a dialect that names them. The caller has then checked
+    /// that the user is one of them.
     pub(super) async fn enter(
         &self,
         identity: &Identity,
@@ -112,7 +113,7 @@ impl Subscriptions {
     ) -> Result<(Joined, Replay), Reject> {
         let (log, limit) = (LogId::from(conversation), self.limits.conversations_per_connection);
         connection.has_place_for(conversation, limit)?;
-        // A refusal changes nothing: who listens already listens on.
+        // A refusal changes nothing: a connection that already listens keeps its join.
         let following = self.follows.follow(&log);
         let ends = match pair {
             Some(_) => self.follows.open_own(&following).await.map(|head| Ends { first: 1, head }),
@@ -131,7 +132,7 @@ impl Subscriptions {
             return Err(Reject::Unavailable);
         };
         let (joined, has) = match (since, reached) {
-            // It may have more than the hub: a replay reads what other nodes stored as soon as the store has it.
+            // `reached` may exceed the hub's head: a replay reads entries of other nodes as soon as they are stored.
             (None, Some(reached)) => (Joined { head: reached, resumed: Resumed::From(reached) }, reached),
             (since, _) => {
                 let (resumed, has) = self.resume_point(since, ends, head);
@@ -139,7 +140,7 @@ impl Subscriptions {
             }
         };
         connection.attached(conversation, has);
-        // A connection follows a log once, however often it joins.
+        // A connection counts as one follower of a log, however often it joins.
         if before.is_none() {
             following.keep();
         }
@@ -150,7 +151,8 @@ impl Subscriptions {
         Ok((joined, Replay { log, has, join: Some((conversation.clone(), join)) }))
     }
 
-    /// Ends the part that an earlier join of the same connection has in the hub: the seq of the last entry it was given.
+    /// Detaches the listener of an earlier join of the same connection. Returns the seq of the last entry that it
+    /// received.
     async fn end_earlier_join(&self, connection: &Connection, log: &LogId, before: Reached) -> Seq {
         let live = match before.attached {
             true => self.hub.detach(log, connection.dialect, connection.id()).await,
@@ -159,7 +161,7 @@ impl Subscriptions {
         before.has.max(live.unwrap_or(0))
     }
 
-    /// Where a client that has all up to `since` goes on: from there, or anew from the head.
+    /// Decides where a client that has every entry up to `since` continues: there, or at the head after a resync.
     fn resume_point(&self, since: Option<Seq>, ends: Ends, head: Seq) -> (Resumed, Seq) {
         let newest = head.max(ends.head);
         match since {
@@ -172,7 +174,7 @@ impl Subscriptions {
         }
     }
 
-    /// Opens a followed log for one who may listen to it.
+    /// Opens a followed log for a user who may listen to it.
     async fn admit_listener(
         &self,
         identity: &Identity,
@@ -181,7 +183,7 @@ impl Subscriptions {
     ) -> Result<Ends, Reject> {
         needs(&self.degrade, Feature::History)?;
         let mut access = None;
-        // What the first one reads of the head says what it may do as well.
+        // The read of the head also reads the user's access.
         let head = async {
             access = self.access_or_open(identity, conversation).await?;
             Ok(access.as_ref().map_or(0, |access| access.ends.head))
@@ -200,7 +202,8 @@ impl Subscriptions {
             Some(access) => Some(access),
             None => self.access_or_open(identity, conversation).await?,
         };
-        // What doesn't exist is refused like what isn't one's own: ids can't be probed.
+        // A missing conversation is rejected like one that the user is no member of; otherwise clients could probe for
+        // ids.
         let access = access.ok_or(Reject::NotMember)?;
         if !access.member && !identity.admin {
             if !access.open {
@@ -212,7 +215,7 @@ impl Subscriptions {
         Ok(access.ends)
     }
 
-    /// What the user may do there; where open conversations are configured, one that doesn't exist is made.
+    /// The user's access to a conversation. Creates a missing one if open conversations are configured.
     async fn access_or_open(
         &self,
         identity: &Identity,
@@ -231,14 +234,14 @@ impl Subscriptions {
         self.store.access(conversation, user).await.map_err(|error| unavailable(&error))
     }
 
-    /// The members of a direct conversation; none where it is another.
+    /// The members of a direct conversation; none if it is another kind.
     async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
         needs(&self.degrade, Feature::History)?;
         let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?;
         Ok(pair.map(Arc::new))
     }
 
-    /// Lets a connection follow its user's inbox, from now on.
+    /// Attaches a connection to its user's inbox, from the head.
     pub(super) async fn follow_inbox(&self, connection: &Arc<Connection>) -> Result<(), Reject> {
         let log = LogId::inbox(&connection.user);
         let following = self.follows.follow(&log);
@@ -246,14 +249,14 @@ impl Subscriptions {
         let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None);
         let head = attached.ok_or(Reject::Unavailable)?;
         following.keep();
-        // Commonly nothing went out since the head was read, and it is live at once.
+        // Usually no entry went out since the head was read, and the connection is live at once.
         if self.hub.splice(&log, connection.id(), head).is_err() {
             self.replayer.begin(connection, vec![Replay { log, has: head, join: None }]);
         }
         Ok(())
     }
 
-    /// Ends a connection's following of its user's inbox.
+    /// Detaches a connection from its user's inbox.
     pub(super) fn leave_inbox(&self, connection: &Connection) {
         let log = LogId::inbox(&connection.user);
         drop(self.hub.detach(&log, connection.dialect, connection.id()));
@@ -266,7 +269,7 @@ impl Subscriptions {
         Ok(Reply::Left { conversation: conversation.clone() })
     }
 
-    /// Ends a connection's listening to one conversation, if it does listen.
+    /// Ends a connection's listening to one conversation, if it listens.
     pub(super) async fn exit(&self, identity: &Identity, connection: &Connection, conversation: &ConversationId) {
         if let Some(attached) = connection.exit(conversation) {
             self.detach(connection, conversation, attached).await;
@@ -275,8 +278,8 @@ impl Subscriptions {
         }
     }
 
-    /// Ends a connection's part in a log here; the registry is told by whoever calls. One that left while it was still
-    /// waiting to be let in has no part in the hub, only in the following.
+    /// Detaches a connection from a log of this node; the caller updates the registry. A join that is not `attached`
+    /// yet has no listener in the hub, only its follow.
     pub(super) fn detach(
         &self,
         connection: &Connection,
@@ -293,7 +296,7 @@ impl Subscriptions {
         }
     }
 
-    /// Gives a connection what it missed of each log, then it is live.
+    /// Sends a connection the entries that it missed of each log. After that it is live.
     pub(super) async fn replay(&self, connection: &Connection, replays: Vec<Replay>) {
         self.replayer.replay(connection, replays).await;
     }

@@ -1,4 +1,4 @@
-//! Small bounded memories with a time to live: who is a member where, which users are known, whose pair is which.
+//! A small bounded cache whose entries expire: memberships, users, statuses, and the conversations of pairs.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What was learnt a moment ago. Forgets what is old, and everything when it is full.
+/// A bounded cache. At its capacity it removes expired entries, or all entries if none has expired.
 #[derive(Debug)]
 pub(super) struct TtlCache<K, V> {
     ttl: Duration,

@@ -1,4 +1,4 @@
-//! Who types where, and until when: a typist who says nothing more has stopped.
+//! Typing indicators. A user without a new indicator within the timeout counts as stopped.
 
 use std::{
     collections::HashMap,
@@ -12,21 +12,21 @@ use super::{
 };
 use crate::model::{ConnectionId, ConversationId, Ephemeral, LogId, Reply, UserId};
 
-/// How often typists are looked through.
+/// Interval between two checks for expired indicators.
 const SWEEP: Duration = Duration::from_millis(250);
-/// A typist who goes on is told of again no sooner than this.
+/// Minimum interval between two events for a user who keeps typing.
 const REPEAT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Typist {
     name: Arc<str>,
-    /// The socket they type on: it need not be told.
+    /// The socket that the user types on; it does not receive the event.
     origin: Option<ConnectionId>,
     until: Instant,
     told: Instant,
 }
 
-/// The typists of this node.
+/// The users who type on this node.
 #[derive(Debug)]
 struct Typists {
     timeout: Duration,
@@ -38,7 +38,7 @@ impl Typists {
         Self { timeout, typing: Mutex::default() }
     }
 
-    /// Notes that somebody types; true where that is news.
+    /// Records that a user types. Returns true if listeners must be informed.
     fn start(&self, key: (ConversationId, UserId), name: &Arc<str>, origin: Option<ConnectionId>) -> bool {
         let now = Instant::now();
         let mut typing = self.lock();
@@ -48,7 +48,7 @@ impl Typists {
         told.is_none()
     }
 
-    /// Notes that somebody stopped; true where they had typed.
+    /// Removes a user. Returns true if the user typed.
     fn stop(&self, key: &(ConversationId, UserId)) -> bool {
         self.lock().remove(key).is_some()
     }
@@ -63,19 +63,19 @@ impl Typists {
     }
 }
 
-/// Tells who types.
+/// Publishes typing indicators.
 pub(super) struct Typing {
     typists: Typists,
     router: Arc<Router>,
 }
 
 impl Typing {
-    /// Nobody types yet; one who says nothing more for `timeout` has stopped.
+    /// Creates an empty set. A user without a new indicator for `timeout` counts as stopped.
     pub(super) fn new(timeout: Duration, router: Arc<Router>) -> Self {
         Self { typists: Typists::new(timeout), router }
     }
 
-    /// Somebody types, or stopped.
+    /// Records that the caller types or stopped, and publishes a change.
     pub(super) fn say(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> CommandReply {
         let (user, name) = (&caller.identity.user, &caller.identity.name);
         let key = (conversation.clone(), user.clone());
@@ -88,7 +88,7 @@ impl Typing {
         Reply::Done.into()
     }
 
-    /// Tells that somebody who typed does so no more.
+    /// Publishes that a user stopped, if the user typed.
     pub(super) fn stop(&self, conversation: ConversationId, user: UserId, name: Arc<str>) {
         let key = (conversation, user);
         if self.typists.stop(&key) {
@@ -96,7 +96,7 @@ impl Typing {
         }
     }
 
-    /// Tells that typists who said nothing more have stopped, until it is stopped itself.
+    /// Publishes that users with expired indicators stopped, until its task is stopped.
     pub(super) async fn run(self: Arc<Self>) {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {

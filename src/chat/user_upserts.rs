@@ -1,5 +1,4 @@
-//! Users who came with a token are made known to the store: behind their connects many in one statement, and at once
-//! where a command needs it.
+//! Upserts of users from their tokens: after connects in batches, and at once if a command needs the user's row.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,45 +10,45 @@ use crate::{
     store::Store,
 };
 
-/// How long a user that was made known is not made known again.
+/// Time for which a stored user is not stored again.
 const USER_TTL: Duration = Duration::from_secs(3_600);
-/// Users remembered to be known.
+/// Maximum number of users in the cache.
 const KNOWN_MAX: usize = 50_000;
-/// Users that may wait to be noted; beyond it they are noted when they come again.
+/// Users that may wait. Beyond this they are dropped, and queued again with their next connect.
 const QUEUE: usize = 10_000;
-/// How many are noted in one statement.
+/// Users per statement.
 const BATCH: usize = 500;
-/// How long the first of them waits for others.
+/// Time that the first user of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// A user and their display name.
 type Newcomer = (UserId, Arc<str>);
 
-/// Makes users known.
+/// Stores users in the background or at once.
 pub(super) struct UserUpserts {
     store: Arc<dyn Store>,
     known: TtlCache<UserId, Arc<str>>,
     newcomers: mpsc::Sender<Newcomer>,
 }
 
-/// Those who wait to be made known.
+/// The queue of users for [`UserUpserts::run`].
 pub(super) struct Newcomers(mpsc::Receiver<Newcomer>);
 
 impl UserUpserts {
-    /// Newcomers are noted once [`UserUpserts::run`] runs with them.
+    /// Creates the queue. Queued users are stored only while [`UserUpserts::run`] runs with it.
     pub(super) fn new(store: Arc<dyn Store>) -> (Arc<Self>, Newcomers) {
         let (newcomers, queue) = mpsc::channel(QUEUE);
         (Arc::new(Self { store, known: TtlCache::new(USER_TTL, KNOWN_MAX), newcomers }), Newcomers(queue))
     }
 
-    /// Has a user noted soon, where they are not known to be.
+    /// Queues a user for storage, unless the cache has the user with this name.
     pub(super) fn note(&self, identity: &Identity) {
         if !self.is_known(identity) {
             let _full = self.newcomers.try_send((identity.user.clone(), identity.name.clone()));
         }
     }
 
-    /// Sees to it that a user who came with a token exists.
+    /// Stores the user of a token, unless the cache has the user with this name.
     pub(super) async fn make_known(&self, identity: &Identity) -> Result<(), Reject> {
         if self.is_known(identity) {
             return Ok(());
@@ -64,7 +63,7 @@ impl UserUpserts {
         self.known.get(&identity.user).is_some_and(|name| name == identity.name)
     }
 
-    /// Notes newcomers, batch by batch, until it is stopped.
+    /// Stores queued users, batch by batch, until its task is stopped.
     pub(super) async fn run(self: Arc<Self>, Newcomers(mut newcomers): Newcomers) {
         let mut batch = Vec::with_capacity(BATCH);
         while newcomers.recv_many(&mut batch, BATCH).await > 0 {

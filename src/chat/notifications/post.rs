@@ -1,4 +1,4 @@
-//! A notification, as the operator's webhook is shown it.
+//! The JSON form of a notification for the operator's webhook.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::model::{Body, ConversationId, Entry, EntryId, Seq, Timestamp, UserId};
 
-/// How much of a message the webhook is shown.
+/// Maximum number of characters of a message in the webhook's payload.
 const EXCERPT_CHARS: usize = 200;
 
-/// A notification on its way to the webhook.
+/// A notification that waits for the webhook.
 pub(super) struct Notified {
     pub(super) user: UserId,
     pub(super) conversation: ConversationId,
@@ -18,7 +18,7 @@ pub(super) struct Notified {
     pub(super) at: Timestamp,
 }
 
-/// What the webhook is told.
+/// The payload of the webhook.
 #[derive(Serialize)]
 pub(super) struct Post<'a> {
     #[serde(rename = "type")]

@@ -1,4 +1,4 @@
-//! New messages, gathered by conversation until the next round of notifications.
+//! New messages, grouped by conversation until the next round of notifications.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -14,12 +14,12 @@ use crate::{
     store::Waiting,
 };
 
-/// New messages of one conversation.
+/// The new messages of one conversation.
 #[derive(Debug, Clone)]
 pub(super) struct News {
     pub(super) waiting: Waiting,
     first: Arc<Entry>,
-    /// The first one by somebody else than who sent `first`.
+    /// The first message of a sender other than that of `first`.
     other: Option<Arc<Entry>>,
 }
 
@@ -36,13 +36,13 @@ impl News {
         }
     }
 
-    /// The first message that is news to `user`; none where all are their own.
+    /// The first message by somebody other than `user`; none if all are by `user`.
     pub(super) fn to(&self, user: &UserId) -> Option<&Arc<Entry>> {
         if self.first.sender == *user { self.other.as_ref() } else { Some(&self.first) }
     }
 }
 
-/// Messages of which members who are away are still to be notified, by conversation.
+/// New messages whose away members are not notified yet, by conversation.
 #[derive(Debug)]
 pub(in crate::chat) struct Unread {
     conversations: Mutex<HashMap<ConversationId, News>>,
@@ -52,12 +52,12 @@ pub(in crate::chat) struct Unread {
 }
 
 impl Unread {
-    /// For so many conversations.
+    /// Creates a queue for at most `capacity` conversations.
     pub(in crate::chat) fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
         Self { conversations: Mutex::default(), capacity, wake: Notify::new(), metrics }
     }
 
-    /// Takes note of messages among what was stored.
+    /// Adds the messages among committed events.
     pub(in crate::chat) fn note(&self, stored: &[Event]) {
         let messages = stored.iter().filter_map(|event| match event {
             Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.clone())),
@@ -78,7 +78,7 @@ impl Unread {
         }
     }
 
-    /// All that gathered, once there is something and the next round may begin.
+    /// Waits for new messages and for the next round, then takes all that are queued.
     pub(super) async fn take(&self, rounds: &mut Interval) -> HashMap<ConversationId, News> {
         while self.lock().is_empty() {
             self.wake.notified().await;

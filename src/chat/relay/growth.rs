@@ -1,4 +1,4 @@
-//! Which logs grew by this node, while other nodes are told so through the store.
+//! The logs to which this node appended, while nodes relay events through the store.
 
 use std::{
     collections::HashMap,
@@ -10,10 +10,10 @@ use crate::{
     model::{Event, LogId, Seq},
 };
 
-/// Logs that notice may wait to be given of. What is beyond is found when Redis is back.
+/// Maximum number of logs that wait for a notice. Entries of further logs are found when Redis is back.
 const GROWN_MAX: usize = 65_536;
 
-/// Logs that grew, and notice is to be given of.
+/// Logs that grew and wait for a notice.
 pub(in crate::chat) struct Growth {
     degrade: Arc<Degrade>,
     grown: Mutex<HashMap<LogId, Seq>>,
@@ -24,7 +24,7 @@ impl Growth {
         Self { degrade, grown: Mutex::default() }
     }
 
-    /// Notes which logs these entries belong to, where any node gives notices.
+    /// Adds the logs of these entries, if any node relays.
     pub(in crate::chat) fn note(&self, events: &[Event]) {
         if self.degrade.relays() {
             self.add(events.iter().filter_map(|event| match event {
@@ -45,7 +45,7 @@ impl Growth {
         }
     }
 
-    /// All that gathered.
+    /// Takes all queued logs.
     pub(super) fn take(&self) -> Vec<(LogId, Seq)> {
         self.lock().drain().collect()
     }

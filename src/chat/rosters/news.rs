@@ -1,4 +1,4 @@
-//! Comings and goings that wait for their rosters.
+//! The queue of arrivals and departures that need a roster update.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::{
     model::{ConnectionId, Ephemeral, EphemeralEvent, Event},
 };
 
-/// Comings and goings that may wait to be told; beyond it they are dropped, as anything that passes may be.
+/// Changes that may wait. Beyond this they are dropped, like other ephemeral events.
 const QUEUE: usize = 1_000;
 
-/// Who came or left, and the socket that brought it about.
+/// An arrival or departure, and the socket that caused it.
 pub(super) type News = (Arc<EphemeralEvent>, Option<ConnectionId>);
 
-/// Has those comings and goings told anew, with all who are there, that concern a dialect which names them.
+/// Queues the arrivals and departures in logs that have a listener whose dialect names all listeners.
 pub(in crate::chat) struct RosterNews {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
@@ -25,13 +25,13 @@ pub(in crate::chat) struct RosterNews {
 }
 
 impl RosterNews {
-    /// The receiver is for whoever tells them.
+    /// The receiver is for [`Rosters`](super::Rosters).
     pub(in crate::chat) fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<News>) {
         let (queue, news) = mpsc::channel(QUEUE);
         (Self { hub, metrics, queue }, news)
     }
 
-    /// Takes note of comings and goings among these events.
+    /// Queues the arrivals and departures among these events.
     pub(in crate::chat) fn note(&self, events: &[Event]) {
         for event in events {
             let Event::Ephemeral { ephemeral, origin } = event else { continue };
