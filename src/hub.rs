@@ -1,8 +1,9 @@
-//! What one node delivers: it follows logs, keeps each in order, heals gaps, and hands events to the sockets that listen.
+//! Delivery on one node: the hub follows logs, keeps each in order, backfills gaps, and hands events to the outboxes of
+//! listeners.
 //!
-//! Invariants: a live listener gets a log's entries strictly +1; what came twice goes out once; what came early waits,
-//! bounded, and what is missing is fetched off the delivery path. The hub knows outboxes, never sessions, and neither
-//! store nor backplane: what it lacks it asks of a [`Source`].
+//! Invariants: a live listener gets a log's entries strictly +1. An entry that arrives twice goes out once. An early
+//! entry waits in a bounded buffer, and the missing ones are fetched off the delivery path. The hub imports outboxes,
+//! but neither sessions, store nor backplane: it fetches missing entries from a [`Source`].
 
 use std::{
     collections::HashMap,
@@ -39,29 +40,29 @@ use track::{Stuck, Track};
 
 /// Locks over which logs are spread.
 const PARTITIONS: usize = 64;
-/// Gaps that are healed side by side.
+/// Gaps that are backfilled concurrently.
 const BACKFILLS: usize = 16;
-/// How long a gap may close by itself before it is fetched: publications of two nodes often cross.
+/// Time that a gap may close by itself before it is backfilled, because publications of two nodes often cross.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// The longest wait between two tries to heal.
+/// Maximum pause between two tries to backfill.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Where the hub gets entries it missed.
+/// The source of entries for backfills and replays.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Entries of `log` after `after`, oldest first, some or all; none where there are none.
+    /// Entries of `log` after `after`, oldest first, possibly not all; empty if there are none.
     ///
     /// # Errors
-    /// They can't be read now.
+    /// The entries can't be read now.
     async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed>;
 }
 
-/// A source could not be read; worth another try.
+/// A source can't be read now; retry later.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("entries can't be read now")]
 pub struct SourceFailed;
 
-/// Delivery on one node.
+/// Delivers events to the listeners of one node.
 pub struct Hub {
     partitions: Vec<Mutex<HashMap<LogId, Track>>>,
     hasher: RandomState,
@@ -75,7 +76,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub with `shards` delivery shards, whose tasks run on `tasks` until `stop`.
+    /// Starts a hub with `shards` delivery shards. Their tasks run on `tasks` until `stop`.
     pub fn start(
         shards: usize,
         source: Arc<dyn Source>,
@@ -101,8 +102,8 @@ impl Hub {
         })
     }
 
-    /// Counts one more follower of `log`. Before it attaches anything, whoever follows must see to it that the log is
-    /// opened: subscribe, read the head, and call [`Hub::base`], once for all.
+    /// Counts one more follower of `log`. Before a follower attaches listeners, it must make sure that the log is
+    /// opened: one follower subscribes, reads the head, and calls [`Hub::set_base`], for all followers.
     pub fn follow(&self, log: &LogId) -> Opened {
         let mut tracks = self.partition(log);
         let track = tracks.entry(log.clone()).or_insert_with(|| {
@@ -122,8 +123,8 @@ impl Hub {
         track.opened.clone()
     }
 
-    /// Counts one follower less; with the last one the log is forgotten, and `gone` is called while nobody else can
-    /// begin to follow it.
+    /// Counts one follower less. After the last one, the hub drops the log and calls `gone` under its lock, so that no
+    /// new follower can begin meanwhile.
     pub fn unfollow(&self, log: &LogId, gone: impl FnOnce()) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
@@ -135,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// Sets where delivery of `log` begins: after `head`. What was heard of meanwhile is fetched.
+    /// Sets the base of `log`: delivery begins after `head`. Entries that were announced before are backfilled.
     pub fn base(self: &Arc<Self>, log: &LogId, head: Seq) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
@@ -147,9 +148,9 @@ impl Hub {
         }
     }
 
-    /// Lets a socket listen to a log that is followed: it gets what is ephemeral at once, and entries once it has
-    /// [caught up](Hub::splice). Returns the seq of the last entry that went out. `pair`: the members of a direct
-    /// conversation, for a dialect that says them.
+    /// Attaches a socket as a listener of a followed log. It gets ephemeral events at once, and entries after
+    /// [`Hub::splice`]. Returns the seq of the last entry that went out. `pair` holds the members of a direct
+    /// conversation, for a dialect that names them.
     pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>, pair: Option<&Arc<Pair>>) -> Option<Seq> {
         let connection = outbox.connection();
         let mut tracks = self.partition(log);
@@ -166,10 +167,10 @@ impl Hub {
         Some(track.resequencer.last())
     }
 
-    /// A listener that has all up to `has` goes live, if that is all that went out so far (it may even have more).
+    /// Makes a listener live that has every entry up to `has`, if the hub delivered no entry beyond `has`.
     ///
     /// # Errors
-    /// More went out: how far.
+    /// The hub delivered more; the error is the seq of the last entry that went out.
     pub fn splice(&self, log: &LogId, connection: ConnectionId, has: Seq) -> Result<(), Seq> {
         let tracks = self.partition(log);
         let Some(track) = tracks.get(log) else { return Ok(()) };
@@ -184,8 +185,8 @@ impl Hub {
         }
     }
 
-    /// Ends a socket's listening. The future that this returns resolves when nothing more of the log goes to that socket,
-    /// to the seq up to which the socket was given every entry; `None` where it was not live yet.
+    /// Detaches a listener. The returned future resolves once nothing more of the log goes to that socket. It yields
+    /// the seq up to which the socket received every entry, or `None` if it was not live.
     pub fn detach(
         &self,
         log: &LogId,
@@ -203,7 +204,7 @@ impl Hub {
         async move { gone.await.unwrap_or(None) }
     }
 
-    /// Takes events, from this node's commits or from others, in any order and any number of times.
+    /// Accepts events of this node and of others, in any order and any number of times.
     pub fn apply(self: &Arc<Self>, events: Vec<Event>) {
         let congested = self.shards.iter().any(|shard| shard.congested());
         let now = self.clock.now();
@@ -229,22 +230,22 @@ impl Hub {
         self.shards.iter().for_each(|shard| shard.wake_if_queued());
     }
 
-    /// Entries of a log after `after`, for a listener that catches up.
+    /// Entries of `log` after `after`, for a listener that catches up.
     ///
     /// # Errors
-    /// They can't be read now.
+    /// The entries can't be read now.
     pub async fn fetch(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
         self.source.after(log, after).await
     }
 
-    /// Whether any socket that listens to a log speaks a dialect of which this holds.
+    /// True if any listener of the log speaks a dialect for which `holds` returns true.
     pub fn is_spoken(&self, log: &LogId, holds: impl Fn(Dialect) -> bool) -> bool {
         let tracks = self.partition(log);
         let spoken = tracks.get(log).map(|track| track.spoken);
         spoken.is_some_and(|spoken| Dialect::ALL.into_iter().any(|one| spoken[one.index()] > 0 && holds(one)))
     }
 
-    /// All logs that are followed.
+    /// All followed logs.
     pub fn logs(&self) -> Vec<LogId> {
         let mut logs = Vec::new();
         for partition in &self.partitions {
@@ -254,15 +255,15 @@ impl Hub {
         logs
     }
 
-    /// Compares a log with what the store has: fetches what is missing, and where the hub is ahead of a store that was
-    /// set back, tells all listeners to read anew.
+    /// Compares a log with the store: backfills missing entries. If the hub is ahead of a store that was restored to an
+    /// earlier state, it tells all listeners to resync.
     pub fn compare(self: &Arc<Self>, log: &LogId, first: Seq, head: Seq, head_before: Option<Seq>) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
         if !track.based {
             return track.hear(head);
         }
-        // What this node delivered since the store was asked is no sign of a store set back.
+        // Entries that this node delivered after the read of the store are no sign of a restored store.
         if head_before.is_some_and(|before| before > head && track.resequencer.last() == before) {
             track.resequencer = Resequencer::after(head);
             self.metrics.resyncs.inc();
@@ -277,7 +278,7 @@ impl Hub {
         self.backfill_if_needed(log, track);
     }
 
-    /// Learns that a log reaches to `seq`, and fetches what is missing. A log that is not followed is none of its business.
+    /// Records that a log reaches to `seq`, and backfills missing entries. Ignores a log that is not followed.
     pub fn learn(self: &Arc<Self>, log: &LogId, seq: Seq) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
@@ -285,7 +286,7 @@ impl Hub {
         self.backfill_if_needed(log, track);
     }
 
-    /// How many operations wait for the shards.
+    /// The number of operations that wait for the shards.
     pub fn queued(&self) -> usize {
         self.shards.iter().map(|shard| shard.queued()).sum()
     }
@@ -322,7 +323,7 @@ impl Hub {
         }
     }
 
-    /// Fetches what a log lacks until it lacks nothing.
+    /// Fetches the missing entries of a log until it has no gap.
     async fn backfill(self: Arc<Self>, log: LogId) {
         let (mut wait, mut stuck) = (PATIENCE, None);
         loop {
@@ -345,15 +346,15 @@ impl Hub {
         }
     }
 
-    /// What lies beyond a log's last entry was heard of by mistake, unless more was heard meanwhile.
+    /// Drops announced seqs that the store does not have, unless a higher seq than `known` was announced meanwhile.
     fn settle(&self, log: &LogId, known: Seq) {
         if let Some(track) = self.partition(log).get_mut(log) {
             track.resequencer.settle(known);
         }
     }
 
-    /// The last entry before the gap of a log that heals, and the highest one heard of; `None`, and no more backfilling,
-    /// where there is no gap.
+    /// The last entry before the gap of a log, and the highest announced seq. Without a gap, it returns `None` and ends
+    /// the backfill.
     fn gap(&self, log: &LogId) -> Option<(Seq, Seq)> {
         let mut tracks = self.partition(log);
         let track = tracks.get_mut(log)?;

@@ -1,12 +1,13 @@
 //! Switchboard, a connection broker for real-time chat.
 //!
-//! To read it, follow a message: [`listener`] accepts a socket, [`http`] answers the handshake, [`session`] reads frames,
-//! [`dialect`] makes commands of them, [`chat`] carries those out: it asks the [`backplane`] whether the sender may, has
-//! the [`store`] append the entry, and hands what was stored to the [`hub`], which puts it in order and writes it to each
-//! [`outbox`]. Other nodes hear of it through the backplane, and their hubs heal by seq what was lost on the way.
+//! To read it, follow a message: [`listener`] accepts a socket, [`http`] answers the handshake, [`session`] reads
+//! frames, and [`dialect`] decodes them into commands. [`chat`] executes a command: it checks the sender's limits in
+//! the [`backplane`], appends the entry to the [`store`], and passes the stored entry to the [`hub`], which puts
+//! entries in order and writes them to each [`outbox`]. The backplane publishes the entry to other nodes, whose hubs
+//! backfill lost entries by seq.
 //!
-//! Three things hold everywhere: an ack means that the store has it; a log's entries go out strictly +1; nothing is
-//! unbounded. `ARCHITECTURE.md` has the rest: the map, every invariant, and three walks.
+//! Three invariants hold everywhere: an ack means that the store has the entry; a log's entries go out strictly +1;
+//! every queue is bounded. `ARCHITECTURE.md` has the code map, all invariants, and three walks.
 
 pub mod admission;
 pub mod app;

@@ -1,8 +1,8 @@
-//! The life of one WebSocket: Opening, then Open, then gone.
+//! The life of one WebSocket: first [`Opening`], then `Open`, then the close.
 //!
-//! Opening finds out who the client is and whether it may come in; Open is one loop that reads frames, begins commands
-//! in the order they came, and hands what they answer to the outbox. Handlers never write to a socket. Whatever ends a
-//! connection, it ends here, in [`serve`], with one line in the log and one count in the metrics.
+//! [`Opening`] authenticates the client and registers the connection. `Open` is one loop that reads frames, begins
+//! commands in order of arrival, and puts their replies into the outbox; its handlers never write to the socket. Every
+//! connection ends in [`serve`], with one log line and one count in the metrics.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -30,20 +30,20 @@ pub use socket::{Incoming, Socket, SocketLimits};
 use context::CLOSE_TIMEOUT;
 use open::Open;
 
-/// How long somebody without a token may stay, under `dev`.
+/// Maximum duration of a connection without a token, under `dev`.
 const UNPROVEN_STAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// What a route leads to.
+/// The destination of a WebSocket route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketRoute {
-    /// One dialect, whoever comes.
+    /// One dialect for every user.
     To(Dialect),
-    /// `/ws/{id}`: one's own id leads to one's own conversations, any other to a room.
+    /// `/ws/{id}`: the user's own id leads to the personas dialect, any other id to a room.
     RoomOrSelf,
 }
 
 impl SocketRoute {
-    /// What is spoken until it is known who comes.
+    /// The dialect until the user is known.
     fn dialect(self) -> Dialect {
         match self {
             Self::To(dialect) => dialect,
@@ -52,26 +52,26 @@ impl SocketRoute {
     }
 }
 
-/// What is known of a connection when its upgrade was answered.
+/// The facts about a connection when its upgrade was answered.
 #[derive(Debug)]
 pub struct Opening {
-    /// What its route leads to.
+    /// The destination of the route.
     pub route: SocketRoute,
-    /// The conversation its route names, if it is bound to one.
+    /// The conversation in the route, if the route has one.
     pub conversation: Option<ConversationId>,
-    /// The last seq the client has of that conversation, where it said one.
+    /// The last seq that the client has of that conversation, if it sent one.
     pub since: Option<Seq>,
-    /// The token, where header, query or subprotocol brought one; else the first frame must.
+    /// The token from header, query or subprotocol; without one, the first frame must contain it.
     pub token: Option<Secret>,
-    /// The client's address, as trusted proxies tell it.
+    /// The client's address, as trusted proxies report it.
     pub address: IpAddr,
 }
 
-/// Serves a WebSocket until it is closed. `read_ahead` is what came behind the upgrade request.
+/// Serves a WebSocket until it closes. `read_ahead` holds the bytes after the upgrade request.
 pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, context: Arc<Context>) {
     let limits = &context.config.limits;
     let (reader, writer) = stream.into_split();
-    // The first write needs a socket that was once seen writable.
+    // The first write requires a socket that was reported writable.
     if writer.writable().await.is_err() {
         return;
     }
@@ -84,7 +84,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
     };
     let (mut dialect, address) = (opening.route.dialect(), opening.address);
     let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
-    // Boxed: an open connection does not keep the room that opening it took.
+    // Boxed, so that the task of an open connection does not keep the memory of the opening.
     let (socket, reason, user) = match Box::pin(opening.open(socket, outbox.clone(), &context)).await {
         Ok(open) => {
             dialect = open.dialect();
@@ -110,7 +110,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
     Box::pin(say_goodbye(socket, &outbox, last_words, &reason)).await;
 }
 
-/// Says why, writes what is queued, and gives the client a while to close its side.
+/// Sends the closing frames, writes the queued frames, and waits for the client's own close up to a timeout.
 async fn say_goodbye(
     mut socket: Socket,
     outbox: &Arc<Outbox>,
@@ -132,11 +132,11 @@ async fn say_goodbye(
     }
 }
 
-/// Why there is no open connection, and the socket, over which that must be said.
+/// A socket without an open connection, and the reason to send over it.
 type Refused = (Socket, CloseReason);
 
 impl Opening {
-    /// Finds out who it is, and lets them in if they may.
+    /// Authenticates the client and registers the connection.
     async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, context: &Arc<Context>) -> Result<Box<Open>, Refused> {
         let identity = match self.authenticate(&mut socket, context).await {
             Ok(identity) => identity,
@@ -176,7 +176,7 @@ impl Opening {
         }
     }
 
-    /// Whom a route itself names: under `dev`, `/ws/{user_id}` needs no token (seed 004).
+    /// The identity in the route: under `dev`, `/ws/{user_id}` of the personas dialect needs no token.
     fn unproven(&self, context: &Context) -> Option<Identity> {
         let id = self.conversation.as_ref().filter(|_| context.config.dev && self.route == SocketRoute::RoomOrSelf)?;
         let user = UserId::parse(id.as_str()).ok()?;
@@ -184,7 +184,7 @@ impl Opening {
         Some(Identity { name: user.as_str().into(), user, admin: false, tier: None, expires_at })
     }
 
-    /// What is spoken with this user, and about which conversation alone, if one.
+    /// The dialect for this user, and the conversation that the connection is bound to, if any.
     fn resolve(&self, identity: &Identity) -> (Dialect, Option<ConversationId>) {
         let own = self.conversation.as_ref().is_some_and(|id| id.as_str() == identity.user.as_str());
         match self.route {
@@ -194,7 +194,7 @@ impl Opening {
     }
 }
 
-/// The first text frame; pings may come before it.
+/// The first text frame; pings and pongs may precede it.
 async fn first_text(socket: &mut Socket) -> Result<Utf8Bytes, CloseReason> {
     loop {
         match socket.next().await? {

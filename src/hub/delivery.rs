@@ -1,5 +1,5 @@
-//! What an event becomes for a socket that listens, and the one door through which it reaches that socket's outbox: live
-//! delivery ([`super::shard`]) and replay ([`hand_over_missed`]) both use it.
+//! Encoding of an event for a listener, and its hand-over to the listener's outbox. Live delivery ([`super::shard`])
+//! and replay ([`hand_over_missed`]) share this path.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,11 +9,11 @@ use crate::{
     outbox::{Frame, Outbox, Signal},
 };
 
-/// An event on its way to sockets, with its frame for each dialect, made when first needed.
+/// An event for listeners, with its frame for each dialect, encoded on first use.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) event: Event,
-    /// The two members, where the log is a direct conversation and a dialect asked.
+    /// The members of a direct conversation, if a dialect needs them.
     pair: Option<Arc<Pair>>,
     frames: [OnceLock<Option<Frame>>; Dialect::COUNT],
 }
@@ -34,12 +34,12 @@ impl Delivery {
         }
     }
 
-    /// The entry's seq; none of what passes.
+    /// The seq of the entry; none for an ephemeral event.
     pub(super) fn seq(&self) -> Option<Seq> {
         self.entry().map(|entry| entry.seq)
     }
 
-    /// Whose membership this ends.
+    /// The user whose membership this entry ends.
     pub(super) fn removes(&self) -> Option<&UserId> {
         match &self.entry()?.body {
             Body::MemberRemoved { user } => Some(user),
@@ -47,7 +47,7 @@ impl Delivery {
         }
     }
 
-    /// What this tells the sessions that follow an inbox.
+    /// The signal to the sessions that follow an inbox.
     fn added(&self) -> Option<Signal> {
         match &self.entry()?.body {
             Body::ConversationAdded { conversation, since } => {
@@ -57,23 +57,23 @@ impl Delivery {
         }
     }
 
-    /// What this tells the session of a client that can't say what it has.
+    /// The signal to the session of a client that can't acknowledge entries.
     fn handed_over(&self) -> Option<Signal> {
         let entry = self.entry()?;
         Some(Signal::HandedOver(entry.log.conversation()?, entry.seq))
     }
 }
 
-/// What came of a hand-over.
+/// The result of a hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Handed {
-    /// How many frames the outbox was given.
+    /// Number of frames that the outbox accepted.
     pub(super) frames: u64,
-    /// Whether [`Outbox::flush`] must follow.
+    /// True if the caller must call [`Outbox::flush`].
     pub(super) unwritten: bool,
 }
 
-/// Hands one listener what is for it: the frames in one push, then what its session is told.
+/// Hands one listener its deliveries: all frames in one push, then the signals to its session.
 pub(super) fn hand_over<'a>(
     outbox: &Outbox,
     dialect: Dialect,
@@ -89,15 +89,16 @@ pub(super) fn hand_over<'a>(
     Handed { frames, unwritten }
 }
 
-/// Tells the session of a listener whose membership an entry ended.
+/// Signals to the session of a listener that an entry ended its membership.
 pub(super) fn tell_removed(outbox: &Outbox, delivery: &Delivery) {
     if let Some(conversation) = delivery.event.log().conversation() {
         outbox.signal(Signal::Removed(conversation));
     }
 }
 
-/// Hands a listener entries that it missed, before it is live: the same frames and signals that it would have got live.
-/// Returns the seq of the last one; none where an entry ended the user's membership, behind which nothing is handed over.
+/// Hands a listener the entries that it missed before it goes live, with the frames and signals of live delivery.
+/// Returns the seq of the last one. Returns none if an entry ends the user's membership; later entries are not handed
+/// over.
 pub fn hand_over_missed(
     outbox: &Outbox,
     dialect: Dialect,

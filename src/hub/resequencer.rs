@@ -1,13 +1,13 @@
-//! The order of one log: entries go on strictly +1, whatever order they come in, and however often.
+//! The order of one log: entries are released strictly +1, in whatever order and however often they arrive.
 
 use std::collections::BTreeMap;
 
 use crate::model::Seq;
 
-/// Entries that may wait for an earlier one. Beyond it only the highest seq is kept, and the rest is fetched.
+/// Entries that may wait for an earlier one. Beyond this only the highest seq is kept, and the entries are backfilled.
 pub(super) const HELD_MAX: usize = 256;
 
-/// Puts what comes into order. `T` is an entry with what belongs to it.
+/// Puts entries in order. `T` is an entry with its metadata.
 #[derive(Debug)]
 pub(super) struct Resequencer<T> {
     last: Seq,
@@ -17,22 +17,22 @@ pub(super) struct Resequencer<T> {
 }
 
 impl<T> Resequencer<T> {
-    /// An order that goes on after `last`.
+    /// Creates an order that continues after `last`.
     pub(super) fn after(last: Seq) -> Self {
         Self { last, held: BTreeMap::new(), known: last }
     }
 
-    /// The seq of the last entry that went on.
+    /// The seq of the last released entry.
     pub(super) fn last(&self) -> Seq {
         self.last
     }
 
-    /// Whether something is known to exist that can't go on yet.
+    /// True if a seq is known that can't be released yet.
     pub(super) fn has_gap(&self) -> bool {
         self.known > self.last
     }
 
-    /// Learns that the log reaches to `seq`.
+    /// Records that the log reaches to `seq`.
     pub(super) fn learn(&mut self, seq: Seq) {
         self.known = self.known.max(seq);
     }
@@ -42,7 +42,8 @@ impl<T> Resequencer<T> {
         self.known
     }
 
-    /// The log was read after `known` was the highest, and had nothing more: what was heard of does not exist.
+    /// Drops seqs that the store does not have. The caller read the log when `known` was the highest seq, and found no
+    /// more entries. A higher seq since then keeps the gap open.
     pub(super) fn settle(&mut self, known: Seq) {
         if self.known == known {
             self.known = self.last;
@@ -50,7 +51,7 @@ impl<T> Resequencer<T> {
         }
     }
 
-    /// Takes an entry, and puts on `ready` what may go on now, in order.
+    /// Accepts an entry, and appends to `ready` the entries that it releases, in order.
     pub(super) fn offer(&mut self, seq: Seq, entry: T, ready: &mut Vec<T>) {
         self.learn(seq);
         if seq <= self.last {
@@ -84,8 +85,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever is lost, repeated or reordered on the way, and whatever is fetched again: what goes on is
-        /// `base + 1, base + 2, …`, each once; and once all was offered from the gap on, everything has gone on.
+        /// For any losses, repeats, reorderings and refetches, the released entries are `base + 1, base + 2, …`, each
+        /// once. Once every entry from the gap on was offered, all are released.
         #[test]
         fn goes_on_strictly_by_one(
             base in 0..50_i64,

@@ -1,8 +1,8 @@
-//! Delivery shards: each holds its share of every audience and writes to its sockets, a slice at a time, so that a very
-//! large conversation uses all worker threads and stalls nobody.
+//! Delivery shards. Each shard holds its share of the listeners of each log and writes to their outboxes in slices, so
+//! that a very large conversation uses all worker threads and delays no other one.
 //!
-//! Invariant: a log's operations are carried out in the order in which they were queued, each to its end before the
-//! next; other logs' operations may pass a long one between two slices.
+//! Invariant: a shard executes a log's operations in the order of the queue, each to its end before the next.
+//! Operations of other logs may run between two slices of a long one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,9 +20,9 @@ use crate::{
     outbox::{Frame, Outbox},
 };
 
-/// Sockets served by one log in one turn.
+/// Listeners of one log that are served in one turn.
 const SLICE: usize = 256;
-/// Operations that may wait; beyond it entries are left to healing and what is ephemeral is dropped.
+/// Operations that may wait. Beyond this, entries are left to a backfill, and ephemeral events are dropped.
 const QUEUE_MAX: usize = 16_384;
 
 /// A socket that listens to a log.
@@ -30,13 +30,14 @@ const QUEUE_MAX: usize = 16_384;
 pub(super) struct Listener {
     pub(super) connection: ConnectionId,
     pub(super) dialect: Dialect,
-    /// It gets entries beyond this one; none while it still gets what it missed from elsewhere.
+    /// The listener gets entries after this seq; none while a replay sends it missed entries.
     pub(super) live_after: Option<Seq>,
     pub(super) outbox: Arc<Outbox>,
 }
 
 impl Listener {
-    /// Whether this is for it. What its own socket brought about is not, but for an entry that its dialect echoes.
+    /// True if the listener gets this event. An event that its own socket caused is excluded, except an entry that its
+    /// dialect echoes.
     fn wants(&self, delivery: &Delivery) -> bool {
         let own = delivery.event.origin() == Some(self.connection);
         match &delivery.event {
@@ -48,20 +49,20 @@ impl Listener {
     }
 }
 
-/// What a shard does for one log.
+/// An operation of a shard on one log.
 #[derive(Debug)]
 pub(super) enum Op {
     Attach(Listener),
-    /// The listener has all up to this seq: from now on it gets entries.
+    /// The listener has every entry up to this seq and gets later ones from now on.
     GoLive(ConnectionId, Seq),
-    /// The listener goes; its connection is told when it is gone, and how far it got where it was live.
+    /// Removes the listener, then sends its last seq, or none if it was not live.
     Detach(ConnectionId, oneshot::Sender<Option<Seq>>),
     Deliver(Arc<[Delivery]>),
-    /// The log was cut back to this head: listeners must read anew.
+    /// The store was restored to this head: listeners must resync.
     Resync(Seq, Arc<[Option<Frame>; Dialect::COUNT]>),
 }
 
-/// One shard: a queue that anybody fills, and a task that empties it.
+/// A shard: a queue, and a task that empties it.
 #[derive(Debug)]
 pub(super) struct Shard {
     queue: Mutex<VecDeque<(LogId, Op)>>,
@@ -74,17 +75,17 @@ impl Shard {
         Self { queue: Mutex::default(), wake: Notify::new(), metrics }
     }
 
-    /// Queues an operation. [`Shard::wake`] must follow.
+    /// Queues an operation. The caller must then call [`Shard::wake`].
     pub(super) fn queue(&self, log: &LogId, op: Op) {
         self.lock().push_back((log.clone(), op));
     }
 
-    /// How many operations wait.
+    /// The number of waiting operations.
     pub(super) fn queued(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether too much waits already.
+    /// True if the queue is at its limit.
     pub(super) fn congested(&self) -> bool {
         self.queued() >= QUEUE_MAX
     }
@@ -93,14 +94,14 @@ impl Shard {
         self.wake.notify_one();
     }
 
-    /// Wakes the shard if there is something to do.
+    /// Wakes the shard if operations wait.
     pub(super) fn wake_if_queued(&self) {
         if !self.lock().is_empty() {
             self.wake();
         }
     }
 
-    /// Carries out what is queued until `stop`.
+    /// Executes queued operations until `stop`.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut work = Work::new(self.metrics.clone());
         loop {
@@ -122,23 +123,23 @@ impl Shard {
     }
 }
 
-/// The listeners of one log on one shard, and what is to be done for them.
+/// The listeners of one log on one shard, and their queued operations.
 #[derive(Debug, Default)]
 struct Audience {
     listeners: Vec<Listener>,
     ops: VecDeque<Op>,
-    /// The newest entry that went to all listeners who were live then.
+    /// The newest entry that all live listeners received.
     delivered: Seq,
-    /// How many listeners the first operation has reached.
+    /// Number of listeners that the first operation has reached.
     reached: usize,
 }
 
-/// What a shard's task holds.
+/// The state of a shard's task.
 struct Work {
     audiences: HashMap<LogId, Audience>,
-    /// Logs with operations, each once.
+    /// Logs with waiting operations, each once.
     ready: VecDeque<LogId>,
-    /// Outboxes that were given frames in this round.
+    /// Outboxes that received frames in this round and need a flush.
     touched: Vec<Arc<Outbox>>,
     metrics: Arc<Metrics>,
 }
@@ -158,7 +159,7 @@ impl Work {
         }
     }
 
-    /// Gives every log that has something to do one turn. Whether some have more to do.
+    /// Runs one turn for each log with waiting operations. Returns true if more operations wait.
     fn round(&mut self) -> bool {
         for _ in 0..self.ready.len() {
             let Some(log) = self.ready.pop_front() else { break };
@@ -186,7 +187,7 @@ impl Work {
 }
 
 impl Audience {
-    /// Carries out operations until a slice's worth of sockets was served. Returns how many frames went out.
+    /// Executes operations until one slice of listeners is served. Returns the number of frames that went out.
     fn turn(&mut self, touched: &mut Vec<Arc<Outbox>>) -> u64 {
         let (mut budget, mut frames) = (SLICE, 0);
         while budget > 0 {
@@ -220,7 +221,7 @@ impl Audience {
                     self.delivered = head;
                     for listener in self.listeners.iter_mut().filter(|listener| listener.live_after.is_some()) {
                         listener.outbox.send(notes[listener.dialect.index()].clone());
-                        // Seqs that it had are given out anew.
+                        // The restored store assigns seqs again that the listener already has.
                         listener.live_after = Some(0);
                     }
                 }
@@ -229,7 +230,7 @@ impl Audience {
         frames
     }
 
-    /// Detaches those whose membership ended, and tells their sessions.
+    /// Removes listeners whose membership ended, and signals to their sessions.
     fn remove_members(&mut self, deliveries: &[Delivery]) {
         for delivery in deliveries {
             let Some(user) = delivery.removes() else { continue };
@@ -244,7 +245,7 @@ impl Audience {
     }
 }
 
-/// Hands the deliveries to each listener, all in one push.
+/// Hands the deliveries to each listener, in one push each.
 fn serve(listeners: &[Listener], deliveries: &[Delivery], touched: &mut Vec<Arc<Outbox>>) -> u64 {
     let mut frames = 0;
     for listener in listeners {

@@ -1,5 +1,5 @@
-//! The hub's laws, over real sockets: whatever is lost, repeated or reordered, a listener gets each entry once, in
-//! order, from where it began.
+//! Tests of the hub's invariants over real sockets: after any losses, repeats and reorderings, a listener gets each
+//! entry once, in order, from its start.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,7 +12,7 @@ use crate::{
     outbox::{Frame, Signal, Woken},
 };
 
-/// A store of a log's entries 1 to `head`; below 0 it can't be read.
+/// A store with the entries 1 to `head` of a log. A negative head makes reads fail.
 struct Stored(AtomicI64);
 
 #[async_trait]
@@ -83,7 +83,7 @@ impl Bench {
         (outbox, client.unwrap())
     }
 
-    /// A listener that has all up to `has`, and gets the rest as sessions give it.
+    /// Attaches a listener that has every entry up to `has`, and replays the rest as sessions do.
     async fn listen(&self, has: Seq) -> (Arc<Outbox>, TcpStream) {
         let (outbox, client) = self.reader().await;
         self.hub.attach(&self.log, Dialect::Native, &outbox, None).unwrap();
@@ -99,7 +99,7 @@ impl Bench {
     }
 }
 
-/// The next seq that came over the wire.
+/// The seq of the next frame on the wire.
 async fn next_seq(client: &mut TcpStream) -> Seq {
     let mut header = [0; 2];
     client.read_exact(&mut header).await.unwrap();
@@ -113,7 +113,7 @@ async fn next_seq(client: &mut TcpStream) -> Seq {
     frame["seq"].as_i64().unwrap()
 }
 
-/// What happens to an entry's publication on its way.
+/// The fate of an entry's publication.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Arrives,
@@ -157,7 +157,7 @@ proptest! {
                 }
                 bench.hub.apply(vec![event(&bench.log, *seq)]);
             }
-            // Whatever was lost at the end is found by comparing, as after an outage.
+            // A comparison finds losses at the end, as after an outage.
             bench.hub.compare(&bench.log, 1, head, bench.hub.last(&bench.log));
 
             for expected in before + 1..=head {
@@ -220,7 +220,7 @@ async fn what_is_ephemeral_is_dropped_and_counted_while_too_much_waits() {
     let (_outbox, _client) = bench.listen(0).await;
     let what = Ephemeral::Listening { user: UserId::parse("bob").unwrap(), name: "Bob".into(), active: true };
     let ephemeral = Arc::new(EphemeralEvent { log: bench.log.clone(), at: Timestamp::from_micros(0), what });
-    // The shards' tasks have no turn before this one waits for something.
+    // The shards' tasks do not run before this task awaits.
     while bench.metrics.ephemeral_dropped.get() == 0 {
         bench.hub.apply(vec![Event::Ephemeral { ephemeral: ephemeral.clone(), origin: None }]);
     }
@@ -263,8 +263,8 @@ async fn the_removed_read_no_further() {
     assert_eq!(next_seq(&mut client).await, 99);
 }
 
-/// A membership that ends in the replay ends as it does live: its entry goes out, the session is told, and nothing
-/// behind it goes out.
+/// A replay ends a membership like live delivery does: the entry of the removal goes out, the session is signalled, and
+/// no later entry goes out.
 #[tokio::test]
 async fn a_replay_ends_a_membership_as_live_delivery_does() {
     let bench = Bench::new(0);

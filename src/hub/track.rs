@@ -1,4 +1,4 @@
-//! What the hub knows of one log that this node follows.
+//! The hub's state of one followed log.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::{
     model::{Event, Pair, Seq},
 };
 
-/// Whether a log that is followed was opened, so that its base is known; whoever comes first opens it.
+/// Set once the log is opened, that is, its base is known. The first follower opens it for all.
 pub type Opened = Arc<OnceCell<()>>;
 
-/// A log this node follows.
+/// The state of a followed log.
 pub(super) struct Track {
-    /// How many follow it.
+    /// Number of followers.
     pub(super) followers: usize,
     pub(super) opened: Opened,
     pub(super) resequencer: Resequencer<Event>,
-    /// False until the order's base is known: until then entries are only heard of.
+    /// False until the base is known; until then only the seqs of entries are recorded.
     pub(super) based: bool,
     /// Listeners per shard.
     pub(super) attached: Box<[u32]>,
     /// Listeners per dialect.
     pub(super) spoken: [u32; Dialect::COUNT],
-    /// The two members, where it is a direct conversation and a dialect asked.
+    /// The members of a direct conversation, if a dialect needs them.
     pub(super) pair: Option<Arc<Pair>>,
     pub(super) backfilling: bool,
 }
 
-/// A gap that withstands, counted for as long as this lives.
+/// Counts a gap that stays open after repeated backfills, for its lifetime.
 pub(super) struct Stuck(Arc<Metrics>);
 
 impl Stuck {
@@ -48,7 +48,7 @@ impl Drop for Stuck {
 }
 
 impl Track {
-    /// Learns that the log reaches to `seq`, without the entry.
+    /// Records that the log reaches to `seq`, without the entry.
     pub(super) fn hear(&mut self, seq: Seq) {
         if self.based {
             self.resequencer.learn(seq);

@@ -1,4 +1,4 @@
-//! What every session works with.
+//! The dependencies of sessions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,29 +14,29 @@ use crate::{
     model::{Clock, Identity},
 };
 
-/// How long a close may take: what is queued is written, and the client's own close is waited for.
+/// Maximum duration of a close, in which queued frames are written and the client's close is awaited.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a session uses of the node.
+/// The dependencies of a session.
 pub struct Context {
     /// The node's settings.
     pub config: Arc<Config>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
-    /// Checks tokens.
+    /// Verifies tokens.
     pub auth: Arc<Auth>,
-    /// Carries out commands.
+    /// Executes commands.
     pub chat: Arc<Chat>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// When to leave.
+    /// The schedule on which connections close during a drain.
     pub drain: Arc<Drain>,
-    /// Where what outlives a turn of the session's loop runs.
+    /// The tracker of tasks that may outlive a session.
     pub tasks: TaskTracker,
 }
 
 impl Context {
-    /// When a token's time is over, on the clock that timers know; clocks may differ by the leeway.
+    /// The expiry of a token as an instant for timers. The leeway covers differences between clocks.
     pub(super) fn expiry(&self, identity: &Identity) -> Instant {
         Instant::now() + identity.expires_at.since(self.clock.now()) + self.auth.leeway()
     }

@@ -1,4 +1,4 @@
-//! Whether the other side is there, and what has reached it: both are learnt by pinging.
+//! Pings: they detect a dead peer, and they confirm which entries have reached it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::model::{ConversationId, Seq};
 
-/// How long after a frame was handed over it is asked whether it arrived, where only a ping can ask.
+/// Delay after which a ping checks that an entry arrived, for clients that can't acknowledge entries.
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
-/// When to ping, and until when the answer must be there.
+/// The time of the next ping, and the deadline of the last pong.
 pub(super) struct Heartbeat {
     interval: Duration,
     patience: Duration,
@@ -19,32 +19,32 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     pub(super) fn new(interval: Duration, patience: Duration) -> Self {
-        // The first one is jittered, so that connections made together don't ping together for ever.
+        // The first ping is jittered, so that connections that opened together do not ping together.
         let first = interval.mul_f64(rand::random_range(0.5..1.0));
         Self { interval, patience, next_ping: Instant::now() + first, pong_due: None }
     }
 
-    /// Something came from it.
+    /// Records that the peer sent something.
     pub(super) fn alive(&mut self) {
         self.pong_due = None;
     }
 
-    /// When to look again.
+    /// The time of the next check.
     pub(super) fn due(&self) -> Instant {
         self.pong_due.map_or(self.next_ping, |due| due.min(self.next_ping))
     }
 
-    /// Whether the answer should have come.
+    /// True if the pong is overdue.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         self.pong_due.is_some_and(|due| due <= now)
     }
 
-    /// Waits for the answer as long again.
+    /// Extends the deadline of the pong.
     pub(super) fn wait_on(&mut self, now: Instant) {
         self.pong_due = Some(now + self.patience);
     }
 
-    /// Whether to ping now; where it says so, it counts on it.
+    /// True if a ping is due. In that case it schedules the next ping and expects a pong for this one.
     pub(super) fn is_ping_due(&mut self, now: Instant) -> bool {
         let due = self.next_ping <= now;
         if due {
@@ -54,22 +54,23 @@ impl Heartbeat {
         due
     }
 
-    /// Pings soon, to learn what has arrived.
+    /// Schedules a ping soon, to confirm arrivals.
     pub(super) fn soon(&mut self) {
         self.next_ping = self.next_ping.min(Instant::now() + CONFIRM_AFTER);
     }
 }
 
-/// What was handed to a client that can't say what it has: it has arrived once a later ping was answered.
+/// Entries that were handed to a client that can't acknowledge them. An entry has arrived once a later ping is
+/// answered.
 #[derive(Default)]
 pub(super) struct Arrivals {
     handed: HashMap<ConversationId, Seq>,
-    /// The newest ping, and what had been handed over before it.
+    /// The number of the newest ping, and the entries that were handed over before it.
     pinged: (u32, HashMap<ConversationId, Seq>),
 }
 
 impl Arrivals {
-    /// Notes what was handed over.
+    /// Records an entry that was handed over.
     pub(super) fn hand(&mut self, conversation: ConversationId, seq: Seq) {
         self.handed.insert(conversation, seq);
     }
@@ -81,7 +82,7 @@ impl Arrivals {
         self.pinged.0
     }
 
-    /// What a pong says to have arrived, if anything.
+    /// The entries that a pong confirms, if any.
     pub(super) fn pong(&mut self, number: u32) -> Option<HashMap<ConversationId, Seq>> {
         (number == self.pinged.0 && !self.pinged.1.is_empty()).then(|| std::mem::take(&mut self.pinged.1))
     }

@@ -1,19 +1,19 @@
-//! Looks at WebSocket frames as their bytes arrive, before they are put together: floods of pings, of empty
-//! continuations and of tiny fragments never become a whole message that a limit could be held against, and text that
-//! is not UTF-8 is found at its first wrong byte (RFC 6455, section 8.1).
+//! Checks of WebSocket frames while their bytes arrive, before reassembly. Floods of pings, of empty continuations and
+//! of tiny fragments never become a complete message that a size limit could reject. Text that is not UTF-8 is rejected
+//! at its first wrong byte (RFC 6455, section 8.1).
 
 use std::time::Instant;
 
-/// What frames a peer may send.
+/// Limits on the frames of a peer.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameLimits {
-    /// Frames of any kind per second, on average over a second's burst.
+    /// Frames of any kind per second; a burst may use the allowance of one second.
     pub per_second: u32,
-    /// Fragments of one message.
+    /// Fragments per message.
     pub fragments: u32,
 }
 
-/// Why what comes can't go on.
+/// Reason to reject a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Too many frames per second.
@@ -30,19 +30,19 @@ const OPCODE: u8 = 0x0F;
 const TEXT: u8 = 0x01;
 const CONTINUATION: u8 = 0x00;
 
-/// Walks over frames, counts them, and looks at text.
+/// Parses frame headers, counts frames, and checks text.
 #[derive(Debug)]
 pub(super) struct Meter {
     limits: FrameLimits,
     header: [u8; 14],
     header_len: u8,
-    /// Payload bytes of the current frame that are still to come.
+    /// Payload bytes of the current frame that have not arrived yet.
     payload: u64,
-    /// Where the current payload's mask goes on.
+    /// The mask of the current payload, rotated to its next byte.
     mask: [u8; 4],
-    /// Whether the current payload is text.
+    /// True if the current payload is text.
     text: bool,
-    /// Whether a message of text is under way.
+    /// True within a text message.
     text_message: bool,
     utf8: Utf8,
     fragments: u32,
@@ -67,7 +67,7 @@ impl Meter {
         }
     }
 
-    /// Takes bytes as they came from the socket.
+    /// Checks bytes from the socket.
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         while !bytes.is_empty() {
             if self.payload > 0 {
@@ -103,7 +103,7 @@ impl Meter {
         self.text = self.text_message;
     }
 
-    /// Unmasks text, a piece at a time, and checks it.
+    /// Unmasks text in pieces and checks it.
     fn look_at(&mut self, payload: &[u8]) -> Result<(), Fault> {
         if !self.text {
             return Ok(());
@@ -120,7 +120,7 @@ impl Meter {
         Ok(())
     }
 
-    /// The payload's length, once the header is whole.
+    /// The length of the payload, once the header is complete.
     fn payload_len(&self) -> Option<u64> {
         let header = &self.header[..usize::from(self.header_len)];
         let second = *header.get(1)?;
@@ -150,7 +150,7 @@ impl Meter {
     }
 }
 
-/// UTF-8 in pieces: keeps the start of a character that was cut.
+/// Checks UTF-8 in pieces, and keeps the bytes of a character that a piece cuts.
 #[derive(Debug, Default)]
 struct Utf8 {
     begun: [u8; 4],

@@ -1,4 +1,4 @@
-//! An open connection: one loop over what comes in, what is under way, what the hub says, and the clock.
+//! An open connection: one loop over incoming frames, pending commands, signals of the hub, and timers.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     outbox::{Frame, Signal, Woken},
 };
 
-/// A command's answer, with what it answers.
+/// The result of a command, with the metadata of its request.
 type Answered = (RequestMeta, Result<CommandReply, Reject>);
 
 /// An open connection.
@@ -28,15 +28,15 @@ pub(super) struct Open {
     identity: Arc<Identity>,
     connection: Arc<Connection>,
     context: Arc<Context>,
-    /// The command that is being begun; the next waits for it.
+    /// The command that is beginning; the next one waits for it.
     beginning: Option<BoxFuture<'static, (RequestMeta, Begun)>>,
-    /// Commands that wait for the store, in the order in which they came: so are their answers.
+    /// Commands that wait for the store, in order of arrival; their replies keep this order.
     pending: FuturesOrdered<BoxFuture<'static, Answered>>,
-    /// AutoJoin the hub asked for, until their turn comes.
+    /// Joins and leaves that the hub's signals require, until their turn comes.
     waiting: VecDeque<Command>,
     heartbeat: Heartbeat,
     arrivals: Arrivals,
-    /// Frames were put into the outbox and are to be written.
+    /// True if frames in the outbox wait for a flush.
     unwritten: bool,
     opened_at: Instant,
     expires_at: Instant,
@@ -69,7 +69,7 @@ impl Open {
         }
     }
 
-    /// Listens to what route and dialect say, and greets.
+    /// Starts the joins that route and dialect require, and sends the greeting.
     pub(super) async fn begin(&mut self, since: Option<Seq>) -> Result<(), Reject> {
         let connection = &self.connection;
         let beginning = self.context.chat.begin_listening(&self.identity, connection, since).await?;
@@ -82,17 +82,17 @@ impl Open {
         Ok(())
     }
 
-    /// What is spoken.
+    /// The dialect of the connection.
     pub(super) fn dialect(&self) -> Dialect {
         self.connection.dialect
     }
 
-    /// Gives up a connection that could not begin.
+    /// Ends a connection whose start was refused.
     pub(super) async fn abandon(self: Box<Self>) -> Socket {
         self.end().await
     }
 
-    /// Serves until something ends the connection.
+    /// Serves until the connection ends.
     pub(super) async fn run(mut self: Box<Self>) -> (Socket, CloseReason, UserId) {
         let reason = match self.serve().await {
             Ok(never) => match never {},
@@ -111,7 +111,7 @@ impl Open {
         context.metrics.connection_duration.observe(opened_at.elapsed().as_secs_f64());
         match beginning {
             None => context.chat.disconnect(&identity, &connection).await,
-            // What a join holds is known when it has ended: let go of before, it would be taken from others.
+            // Disconnect only after the pending join finishes; otherwise it decrements another listener's count.
             Some(beginning) => drop(context.tasks.clone().spawn(async move {
                 drop(beginning.await);
                 context.chat.disconnect(&identity, &connection).await;
@@ -120,7 +120,7 @@ impl Open {
         socket
     }
 
-    /// What was taken is answered before the close, where the store answers soon.
+    /// Answers the accepted commands before the close, if the store answers within [`CLOSE_TIMEOUT`].
     async fn finish_pending(&mut self) {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         if let Some(beginning) = &mut self.beginning
@@ -144,7 +144,8 @@ impl Open {
                 timer.as_mut().reset(self.due());
             }
             let takes_frames = self.takes_frames();
-            // In this order: what the hub said before the client saw it takes effect before what the client says of it.
+            // The order matters: signals that the hub sent before a frame take effect before the client's reaction to
+            // that frame.
             tokio::select! {
                 biased;
                 woken = outbox.woken() => self.woken(woken)?,
@@ -157,7 +158,7 @@ impl Open {
                 () = &mut timer => self.tick()?,
                 incoming = self.socket.next(), if takes_frames => self.take(incoming?)?,
             }
-            // What else is known already shares the write.
+            // Replies that are ready already share the write.
             while let Some(Some((asked, answer))) = self.pending.next().now_or_never() {
                 self.answer(asked, answer);
             }
@@ -172,12 +173,12 @@ impl Open {
         }
     }
 
-    /// Puts frames into the outbox; they are written before the loop waits again.
+    /// Puts frames into the outbox; the loop flushes it before it waits again.
     fn put(&mut self, frames: impl IntoIterator<Item = Frame>) {
         self.unwritten |= self.connection.outbox.push(frames);
     }
 
-    /// What the hub asked for and is still to be done: what was joined meanwhile is not joined anew.
+    /// The next command that the hub's signals require. Skips joins of conversations that were joined meanwhile.
     fn next_waiting(&mut self) -> Option<Command> {
         let connection = &self.connection;
         let done = |command: &Command| matches!(command, Command::Join { conversation, .. } if connection.listens_to(conversation));
@@ -187,12 +188,12 @@ impl Open {
         self.waiting.pop_front()
     }
 
-    /// Whether the next command may begin.
+    /// True if the next command may begin.
     fn takes_commands(&self) -> bool {
         self.beginning.is_none() && self.pending.len() < self.context.config.limits.commands_in_flight
     }
 
-    /// Whether what the client sends is read now.
+    /// True if frames of the client are read now.
     fn takes_frames(&self) -> bool {
         self.takes_commands() && self.waiting.is_empty()
     }
@@ -210,7 +211,7 @@ impl Open {
             if self.takes_frames() {
                 return Err(CloseReason::Silent);
             }
-            // Nothing was read meanwhile: the answer may well be there.
+            // Frames were not read meanwhile, so the pong may wait in the socket.
             self.heartbeat.wait_on(now);
         }
         if self.heartbeat.is_ping_due(now) {
@@ -224,7 +225,8 @@ impl Open {
             Woken::Overflowed => Err(CloseReason::TooSlow),
             Woken::Broken => Err(CloseReason::ClientLeft),
             Woken::Signal(Signal::Added { conversation, since }) => {
-                // What a user is added to finds their sockets: some join by themselves.
+                // The inbox signals a new conversation to every socket of the user; some dialects join it by
+                // themselves.
                 let room = self.waiting.len() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
@@ -293,7 +295,7 @@ impl Open {
         }
     }
 
-    /// A fresh token of the same user extends the stay.
+    /// Replaces the token with a newer one of the same user, which extends the connection.
     fn refresh(&mut self, asked: RequestMeta, token: &Secret) {
         match self.context.auth.verify(token.reveal()) {
             Ok(identity) if identity.user == self.identity.user => {
@@ -340,7 +342,7 @@ impl Open {
     }
 }
 
-/// The command that is being begun; without one, nothing ever.
+/// The result of the command in `slot`; without one, the future never resolves.
 async fn current<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     match slot {
         Some(future) => future.await,

@@ -1,4 +1,4 @@
-//! The reading half of a WebSocket, behind a small seam: tungstenite reads and checks, the outbox writes.
+//! The reading half of a WebSocket: tungstenite reads and checks frames, and the outbox writes them.
 
 use std::{
     io,
@@ -27,28 +27,28 @@ use crate::{
     outbox::{Class, Frame, Outbox},
 };
 
-/// Bytes read at a time: most frames fit, and an idle connection holds no more.
+/// Bytes per read: most frames fit, and an idle connection holds no more.
 const READ_BUFFER: usize = 1_024;
 
-/// What a socket may send.
+/// Limits on the input of a socket.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketLimits {
-    /// Bytes of a frame, and of a message.
+    /// Maximum bytes of a frame, and of a message.
     pub message_bytes: usize,
-    /// Frames.
+    /// Limits on frames.
     pub frames: FrameLimits,
 }
 
-/// What came in.
+/// An input of the client.
 #[derive(Debug)]
 pub enum Incoming {
     /// A text message.
     Text(Utf8Bytes),
     /// A binary message.
     Binary(bytes::Bytes),
-    /// A ping, already answered.
+    /// A ping, which is already answered.
     Ping,
-    /// The answer to the ping of this number, if it was one of ours.
+    /// A pong, with the number of its ping if this node sent that ping.
     Pong(Option<u32>),
 }
 
@@ -59,10 +59,10 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Reads from `reader`, what came behind the handshake first; answers to pings and closes go to `outbox`.
+    /// Reads `read_ahead` (the bytes after the handshake), then `reader`. Pongs and close replies go to `outbox`.
     pub async fn new(reader: OwnedReadHalf, read_ahead: Vec<u8>, outbox: Arc<Outbox>, limits: SocketLimits) -> Self {
         let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), fault: None };
-        // What is wrong with it already is found by the first read.
+        // A fault in these bytes is reported by the first read.
         let _found = transport.count(&read_ahead);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -74,10 +74,10 @@ impl Socket {
         Self { stream }
     }
 
-    /// The next thing that came in, or why there will be none. Safe to cancel.
+    /// The next input. Cancel safe.
     ///
     /// # Errors
-    /// The connection is over, or must be closed for what came.
+    /// The connection ended, or its input requires a close.
     pub async fn next(&mut self) -> Result<Incoming, CloseReason> {
         loop {
             if let Some(fault) = self.stream.get_ref().fault {
@@ -90,7 +90,7 @@ impl Socket {
                 Some(Ok(Message::Pong(payload))) => {
                     Ok(Incoming::Pong(payload[..].try_into().ok().map(u32::from_be_bytes)))
                 }
-                // The answer is on its way; the next read finds the end.
+                // The close reply is in the outbox; the next read returns the end.
                 Some(Ok(Message::Close(_) | Message::Frame(_))) => continue,
                 Some(Err(error)) => Err(self.reason(&error)),
                 None => Err(CloseReason::ClientLeft),
@@ -98,8 +98,8 @@ impl Socket {
         }
     }
 
-    /// Reads on, and forgets what it reads, until the other side has closed: a socket that is dropped with something
-    /// unread resets the connection, and the close frame would be lost with it.
+    /// Reads and discards input until the peer closes. A socket that is dropped with unread input resets the
+    /// connection, and the close frame would be lost.
     pub async fn read_out(&mut self, closed_for: &CloseReason) {
         let readable = !matches!(
             closed_for,
@@ -141,7 +141,7 @@ impl From<Fault> for CloseReason {
     }
 }
 
-/// What tungstenite sees: bytes in from the socket, counted; bytes out into the outbox.
+/// The transport of tungstenite: it reads and checks bytes from the socket, and writes bytes to the outbox.
 #[derive(Debug)]
 struct Transport {
     reader: OwnedReadHalf,
@@ -174,7 +174,7 @@ impl AsyncRead for Transport {
 }
 
 impl AsyncWrite for Transport {
-    /// Takes whole frames: tungstenite writes control frames only, each in one piece.
+    /// Expects complete frames: tungstenite writes only control frames, each in one call.
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         const OPCODE: u8 = 0x0F;
         const CLOSE: u8 = 0x08;
