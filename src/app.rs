@@ -192,7 +192,7 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
 fn listen_remedy(kind: Kind, address: SocketAddr, error: &std::io::Error) -> String {
     let (flag, variable, end) = match kind {
         Kind::Clients => ("--listen", "LISTEN", ""),
-        Kind::Admin => ("--admin-listen", "ADMIN_LISTEN", "; off is none"),
+        Kind::Admin => ("--admin-listen", "ADMIN_LISTEN", "; off disables it"),
     };
     let stop =
         if error.kind() == std::io::ErrorKind::AddrInUse { "Stop what listens there, or choose" } else { "Choose" };

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 /// The name of the defect, from `BROKEN` in the environment.
 static BROKEN: LazyLock<String> = LazyLock::new(|| {
-    #[expect(clippy::disallowed_methods, reason = "no setting of the program: no build for use has it")]
+    #[expect(clippy::disallowed_methods, reason = "not a setting: production builds do not contain it")]
     let broken = std::env::var("BROKEN");
     broken.unwrap_or_default()
 });

@@ -53,6 +53,6 @@ pub(super) fn needs(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
 
 /// Logs the error of the store and returns the reject for the client.
 pub(super) fn unavailable(error: &StoreError) -> Reject {
-    tracing::warn!(%error, "the store did not answer");
+    tracing::warn!(%error, "the store is unavailable");
     Reject::Unavailable
 }

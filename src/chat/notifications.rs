@@ -75,12 +75,12 @@ impl Notifications {
                 Ok(None) => break,
                 Ok(last) => told = last,
                 Err(error) if begun.elapsed() >= PATIENCE => {
-                    tracing::warn!(%conversation, %error, "members who are away were not noted");
+                    tracing::warn!(%conversation, %error, "members who are away were not notified; given up");
                     self.metrics.notifications_dropped.inc();
                     break;
                 }
                 Err(error) => {
-                    tracing::debug!(%conversation, %error, "members who are away are noted later");
+                    tracing::debug!(%conversation, %error, "members who are away were not notified; retrying");
                     sleep(backoff.pause()).await;
                 }
             }

@@ -43,18 +43,18 @@ pub(super) struct Question {
 /// Reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
-    #[error("too many messages wait for personas")]
+    #[error("the queue of messages for personas is full")]
     QueueFull,
-    #[error("its webhook: {0}")]
+    #[error("the persona webhook failed: {0}")]
     Webhook(#[from] Failure),
     /// The error does not quote the response, because it may contain users' text.
-    #[error("it answered something else than {{\"content\": …}}")]
+    #[error("the persona webhook must answer with JSON {{\"content\": …}}")]
     Unreadable,
-    #[error("its answer is no message: {0}")]
+    #[error("the answer is not a valid message: {0}")]
     Content(#[from] InvalidContent),
-    #[error("what was said before can't be read: {0}")]
+    #[error("earlier messages can't be read: {0}")]
     History(#[from] StoreError),
-    #[error("its answer could not be stored: {0}")]
+    #[error("the answer can't be stored: {0}")]
     Append(#[from] AppendError),
 }
 
@@ -260,9 +260,9 @@ impl Personas {
 }
 
 /// The `dedupe` id of the answer to a message.
-#[expect(clippy::expect_used, reason = "an entry's id is a UUID, and its characters are those of ids")]
+#[expect(clippy::expect_used, reason = "an entry's id is a UUID, whose characters are valid in a client id")]
 fn answer_id(log: &LogId, seq: Seq) -> ClientId {
-    ClientId::parse(&format!("answer:{}", EntryId::of(log, seq))).expect("it is an id")
+    ClientId::parse(&format!("answer:{}", EntryId::of(log, seq))).expect("a valid client id")
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Presence {
             && !told_here
             && let Err(error) = self.store.seen(&[user], self.clock.now()).await
         {
-            tracing::debug!(%error, "last-seen could not be noted");
+            tracing::debug!(%error, "the last-seen time was not stored");
         }
     }
 

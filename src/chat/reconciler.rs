@@ -44,7 +44,7 @@ impl Reconciler {
         loop {
             self.asked.notified().await;
             while let Err(error) = self.compare_all().await {
-                tracing::warn!(%error, "logs can't be compared with the store now");
+                tracing::warn!(%error, "logs can't be compared with the store; retrying");
                 sleep(RETRY).await;
             }
         }

@@ -80,7 +80,7 @@ impl Relay {
 
     async fn withdraw_notice(&self) {
         if let Err(error) = self.store.withdraw_notice(&self.node).await {
-            tracing::debug!(%error, "a notice was not withdrawn, and lapses");
+            tracing::debug!(%error, "the sign was not withdrawn from the store; it expires by itself");
         }
     }
 
@@ -109,7 +109,7 @@ impl Relay {
                 self.metrics.notices_given.inc_by(grown.len() as u64);
             }
             Err(error) => {
-                tracing::debug!(%error, "a notice was not given");
+                tracing::debug!(%error, "notices were not written to the store; retrying");
                 self.growth.add(grown);
             }
         }
@@ -132,7 +132,7 @@ impl Relay {
                         heads.iter().for_each(|(log, head)| self.hub.learn(log, *head));
                         (last, look_back) = (now, OVERLAP);
                     }
-                    Err(error) => tracing::debug!(%error, "notices can't be read now"),
+                    Err(error) => tracing::debug!(%error, "notices can't be read from the store; retrying"),
                 }
                 if !compared && begun.elapsed() >= ALL_KNOW {
                     // Finds entries that other nodes stored before they knew of the sign.

@@ -28,7 +28,7 @@ impl Source for Entries {
             return Ok(entries);
         }
         self.store.entries(log, after, PAGE).await.map_err(|error| {
-            tracing::warn!(%log, %error, "entries can't be read");
+            tracing::warn!(%log, %error, "entries can't be read from the store");
             SourceFailed
         })
     }

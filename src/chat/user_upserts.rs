@@ -76,7 +76,7 @@ impl UserUpserts {
             match self.store.know(&batch).await {
                 Ok(()) => batch.drain(..).for_each(|(user, name)| self.known.learn(user, name)),
                 Err(error) => {
-                    tracing::debug!(%error, users = batch.len(), "users could not be noted");
+                    tracing::debug!(%error, users = batch.len(), "users were not stored; they are queued again with their next connect");
                     batch.clear();
                 }
             }

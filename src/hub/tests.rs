@@ -206,7 +206,7 @@ async fn a_gap_that_can_not_be_closed_counts_as_stuck_until_it_is() {
     bench.stored.0.store(-1, Ordering::SeqCst);
     bench.hub.apply(vec![event(&bench.log, 2)]);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(counts(), (0, 0), "a gap that may yet close by itself is not stuck");
+    assert_eq!(counts(), (0, 0), "a new gap does not count as stuck");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(counts(), (1, 0));
     bench.stored.0.store(2, Ordering::SeqCst);
@@ -242,7 +242,7 @@ async fn a_store_set_back_makes_readers_start_anew() {
     let note: serde_json::Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!((&note["type"], &note["head"]), (&"resync".into(), &5.into()));
     bench.hub.apply(vec![event(&bench.log, 6)]);
-    assert_eq!(next_seq(&mut client).await, 6, "which it had heard of before, and is another now");
+    assert_eq!(next_seq(&mut client).await, 6, "the restored store assigned this seq again");
 }
 
 #[tokio::test]
@@ -287,6 +287,6 @@ async fn a_replay_ends_a_membership_as_live_delivery_does() {
         outbox.close([Frame::close(1000, "")]);
         let mut close = [0; 4];
         client.read_exact(&mut close).await.unwrap();
-        assert_eq!(close[0], 0x88, "nothing came in between");
+        assert_eq!(close[0], 0x88, "no frame between the removal and the close");
     }
 }

@@ -247,6 +247,6 @@ mod tests {
         let wrong = frame(0x81, b"abc\xf4\x90\x80\x80def");
         let mut meter = meter(1_000, 64);
         let found = wrong.iter().position(|byte| meter.take(&[*byte]).is_err());
-        assert_eq!(found, Some(6 + 4), "found at its first wrong byte");
+        assert_eq!(found, Some(6 + 4), "rejected at its first wrong byte");
     }
 }

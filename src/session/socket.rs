@@ -154,7 +154,7 @@ impl Transport {
     fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.meter.take(bytes).map_err(|fault| {
             self.fault = Some(fault);
-            io::Error::other("what came can't go on")
+            io::Error::other("the input violates a frame limit")
         })
     }
 }

@@ -147,7 +147,7 @@ mod tests {
         };
         let (taken, ()) = tokio::join!(unread.take(&mut rounds), later);
         assert_eq!(taken.into_values().next().unwrap().waiting, Waiting { first: 9, last: 10 });
-        assert!(begun.elapsed() >= ROUND, "what comes meanwhile is told in the next round");
+        assert!(begun.elapsed() >= ROUND, "messages of the meantime go into the next round");
     }
 
     #[test]
