@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::Limits;
 
 /// Sockets beyond the cap that may still receive a refusal with its reason, or request health.
-const REFUSED_AT_A_TIME: usize = 64;
+const REFUSED_SOCKETS: usize = 64;
 /// Sockets of the admin listener. They have their own count, so that operators can inspect a full node.
 const ADMIN_SOCKETS: usize = 64;
 
@@ -101,7 +101,7 @@ impl ConnectionAdmission {
         Self {
             limit,
             sockets: Arc::new(Semaphore::new(limit)),
-            refused: Arc::new(Semaphore::new(REFUSED_AT_A_TIME)),
+            refused: Arc::new(Semaphore::new(REFUSED_SOCKETS)),
             admin: Arc::new(Semaphore::new(ADMIN_SOCKETS)),
             addresses,
             handshakes,
@@ -163,13 +163,13 @@ impl ConnectionAdmission {
 
     /// Counts a socket by its address. Returns `None` if there is no cap per address.
     pub fn address(&self, address: IpAddr) -> Result<Option<AddressPermit>, Refusal> {
-        self.addresses.as_ref().map(|addresses| addresses.take(address)).transpose()
+        self.addresses.as_ref().map(|addresses| addresses.acquire(address)).transpose()
     }
 
     /// Counts a handshake against the cap per second.
     pub fn handshake(&self) -> Result<(), Refusal> {
         match &self.handshakes {
-            Some(bucket) if !lock(bucket).take(Instant::now()) => Err(Refusal::HandshakeRate),
+            Some(bucket) if !lock(bucket).try_take(Instant::now()) => Err(Refusal::HandshakeRate),
             _ => Ok(()),
         }
     }
@@ -192,7 +192,7 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn take(self: &Arc<Self>, address: IpAddr) -> Result<AddressPermit, Refusal> {
+    fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<AddressPermit, Refusal> {
         let network = network_of(address);
         let mut counts = lock(&self.counts);
         let count = counts.entry(network).or_default();
@@ -245,7 +245,7 @@ impl Bucket {
         Self { per_second, tokens: per_second, filled: Instant::now() }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    fn try_take(&mut self, now: Instant) -> bool {
         let passed: Duration = now.saturating_duration_since(self.filled);
         self.tokens = (self.tokens + passed.as_secs_f64() * self.per_second).min(self.per_second);
         self.filled = now;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn places_come_back() {
+    fn released_places_are_reused() {
         let admission = ConnectionAdmission::new(&Limits { connections: 2, ..limits() });
         let first = admission.admit(None);
         let second = admission.admit(None);
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn refusals_are_bounded_too() {
         let admission = ConnectionAdmission::new(&Limits { connections: 1, ..limits() });
-        let kept: Vec<_> = (0..=REFUSED_AT_A_TIME).map(|_| admission.admit(None)).collect();
+        let kept: Vec<_> = (0..=REFUSED_SOCKETS).map(|_| admission.admit(None)).collect();
         assert!(kept.iter().skip(1).all(|admission| matches!(admission, Admission::Refused(Refusal::Full, _))));
         assert!(matches!(admission.admit(None), Admission::Dropped));
     }
@@ -318,10 +318,10 @@ mod tests {
     fn a_bucket_refills() {
         let mut bucket = Bucket::new(10);
         let start = bucket.filled;
-        assert!((0..10).all(|_| bucket.take(start)));
-        assert!(!bucket.take(start));
-        assert!(bucket.take(start + Duration::from_millis(101)));
-        assert!(!bucket.take(start + Duration::from_millis(102)));
-        assert_eq!((0..20).filter(|_| bucket.take(start + Duration::from_secs(60))).count(), 10);
+        assert!((0..10).all(|_| bucket.try_take(start)));
+        assert!(!bucket.try_take(start));
+        assert!(bucket.try_take(start + Duration::from_millis(101)));
+        assert!(!bucket.try_take(start + Duration::from_millis(102)));
+        assert_eq!((0..20).filter(|_| bucket.try_take(start + Duration::from_secs(60))).count(), 10);
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 mod series;
 
 /// Maximum time that tasks have to end after the stop signal.
-const LAST_WAIT: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ impl Node {
             tracing::info!(applied, "migrations");
         }
         tasks.spawn(store::watch(store.clone(), degrade.clone(), stop.clone()));
-        series::begin(&metrics);
+        series::create(&metrics);
         tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
         let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
@@ -119,27 +119,30 @@ impl Node {
 
     /// Shuts the node down: reports unready at once, accepts connections for a further delay, closes them evenly over
     /// the drain window, then ends all tasks. Without `graceful`, delay and window are zero.
-    async fn leave(self, patient: bool) {
+    async fn shut_down(self, graceful: bool) {
         let Self { broker, tasks, stop, backplane } = self;
         let timing = &broker.config.timing;
         let (delay, window) =
-            if patient { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };
+            if graceful { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };
         broker.degrade.drain();
         broker.metrics.draining.set(1);
-        broker.metrics.drain_deadline.set(broker.clock.now().seconds() + (delay + window + LAST_WAIT).as_secs() as i64);
+        broker
+            .metrics
+            .drain_deadline
+            .set(broker.clock.now().seconds() + (delay + window + END_TIMEOUT).as_secs() as i64);
         tracing::info!(delay_seconds = delay.as_secs(), window_seconds = window.as_secs(), "draining");
         tokio::time::sleep(delay).await;
         broker.stop_accepting.cancel();
         let connections = broker.chat.connections();
         broker.drain.begin(connections, window);
         broker.tasks.close();
-        if timeout(window + LAST_WAIT, broker.tasks.wait()).await.is_err() {
+        if timeout(window + END_TIMEOUT, broker.tasks.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
         backplane.leave().await;
         stop.cancel();
         tasks.close();
-        if timeout(LAST_WAIT, tasks.wait()).await.is_err() {
+        if timeout(END_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
         tracing::info!("stopped");
@@ -176,12 +179,12 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
     node.tasks.spawn(async move { stop.run_until_cancelled(keys.auth.keep_fresh()).await });
     tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
     ready(broker, &clients, &admins);
-    let patient = tokio::select! {
+    let graceful = tokio::select! {
         _ = terminate.recv() => !broker.config.dev,
         _ = interrupt.recv() => !broker.config.dev,
     };
     tokio::select! {
-        () = node.leave(patient) => Ok(()),
+        () = node.shut_down(graceful) => Ok(()),
         // A second signal ends the process at once, without the rest of the drain.
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

@@ -161,7 +161,7 @@ impl Chat {
     }
 
     async fn dispatch(&self, caller: Caller, command: Command) -> Begun {
-        if let Err(reject) = self.must_have(&caller, command.right()).await {
+        if let Err(reject) = self.require_right(&caller, command.right()).await {
             return Begun::Done(Err(reject));
         }
         let done = match command {
@@ -185,12 +185,12 @@ impl Chat {
                 let cursors = cursors.into_iter().map(|(conversation, since)| (conversation, since.get())).collect();
                 self.subscriptions.sync(&caller, cursors).await
             }
-            Command::Typing { conversation, active } => Ok(self.typing.say(&caller, &conversation, active)),
+            Command::Typing { conversation, active } => Ok(self.typing.set_typing(&caller, &conversation, active)),
             Command::Read { conversation, delivered, read } => {
                 let (delivered, read) = (delivered.map(EntrySeq::get), read.map(EntrySeq::get));
                 self.read(&caller, &conversation, delivered, read).await
             }
-            Command::Presence { users } => self.presence.of(users.into()).await,
+            Command::Presence { users } => self.presence.query(users.into()).await,
             Command::SetStatus { status } => self.presence.set_status(&caller, status).await,
             Command::History { conversation, before, thread, page } => {
                 let (before, thread) = (before.map(EntrySeq::get), thread.map(EntrySeq::get));
@@ -215,7 +215,7 @@ impl Chat {
     }
 
     /// Rejects the command if `feature` is unavailable in the current degraded mode.
-    fn needs(&self, feature: Feature) -> Result<(), Reject> {
-        command::needs(&self.degrade, feature)
+    fn require_feature(&self, feature: Feature) -> Result<(), Reject> {
+        command::require_feature(&self.degrade, feature)
     }
 }

@@ -10,7 +10,7 @@ static BROKEN: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// True if the hub must not backfill gaps.
-pub fn no_heal() -> bool {
+pub fn skips_backfill() -> bool {
     *BROKEN == "no_heal"
 }
 

@@ -36,14 +36,14 @@ pub use track::Opened;
 use delivery::Delivery;
 use resequencer::Resequencer;
 use shard::{Listener, Op, Shard};
-use track::{Stuck, Track};
+use track::{StuckGap, Track};
 
 /// Locks over which logs are spread.
 const PARTITIONS: usize = 64;
 /// Gaps that are backfilled concurrently.
 const BACKFILLS: usize = 16;
 /// Time that a gap may close by itself before it is backfilled, because publications of two nodes often cross.
-const PATIENCE: Duration = Duration::from_millis(10);
+const BACKFILL_DELAY: Duration = Duration::from_millis(10);
 /// Maximum pause between two tries to backfill.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -112,9 +112,9 @@ impl Hub {
                 followers: 0,
                 opened: Opened::default(),
                 resequencer: Resequencer::after(0),
-                based: false,
-                attached: vec![0; self.shards.len()].into(),
-                spoken: [0; Dialect::COUNT],
+                has_base: false,
+                listeners_by_shard: vec![0; self.shards.len()].into(),
+                listeners_by_dialect: [0; Dialect::COUNT],
                 pair: None,
                 backfilling: false,
             }
@@ -137,13 +137,13 @@ impl Hub {
     }
 
     /// Sets the base of `log`: delivery begins after `head`. Entries that were announced before are backfilled.
-    pub fn base(self: &Arc<Self>, log: &LogId, head: Seq) {
+    pub fn set_base(self: &Arc<Self>, log: &LogId, head: Seq) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
-        if !track.based {
+        if !track.has_base {
             let mut resequencer = Resequencer::after(head);
             resequencer.learn(track.resequencer.last());
-            (track.resequencer, track.based) = (resequencer, true);
+            (track.resequencer, track.has_base) = (resequencer, true);
             self.backfill_if_needed(log, track);
         }
     }
@@ -156,8 +156,8 @@ impl Hub {
         let mut tracks = self.partition(log);
         let track = tracks.get_mut(log)?;
         let shard = self.shard_of(connection);
-        track.attached[shard] += 1;
-        track.spoken[dialect.index()] += 1;
+        track.listeners_by_shard[shard] += 1;
+        track.listeners_by_dialect[dialect.index()] += 1;
         if let (None, Some(pair)) = (&track.pair, pair) {
             track.pair = Some(pair.clone());
         }
@@ -196,8 +196,8 @@ impl Hub {
         let (done, gone) = oneshot::channel();
         if let Some(track) = self.partition(log).get_mut(log) {
             let shard = self.shard_of(connection);
-            track.attached[shard] = track.attached[shard].saturating_sub(1);
-            track.spoken[dialect.index()] = track.spoken[dialect.index()].saturating_sub(1);
+            track.listeners_by_shard[shard] = track.listeners_by_shard[shard].saturating_sub(1);
+            track.listeners_by_dialect[dialect.index()] = track.listeners_by_dialect[dialect.index()].saturating_sub(1);
             self.shards[shard].queue(log, Op::Detach(connection, done));
             self.shards[shard].wake();
         }
@@ -215,7 +215,7 @@ impl Hub {
             let mut ready = Vec::with_capacity(group.len());
             for event in group {
                 match event {
-                    Event::Entry { entry, .. } if congested || !track.based => track.hear(entry.seq),
+                    Event::Entry { entry, .. } if congested || !track.has_base => track.record_seq(entry.seq),
                     Event::Entry { entry, .. } => {
                         self.metrics.delivery_seconds.observe(now.since(entry.at).as_secs_f64());
                         track.resequencer.offer(entry.seq, event.clone(), &mut ready);
@@ -239,10 +239,12 @@ impl Hub {
     }
 
     /// True if any listener of the log speaks a dialect for which `holds` returns true.
-    pub fn is_spoken(&self, log: &LogId, holds: impl Fn(Dialect) -> bool) -> bool {
+    pub fn has_listener(&self, log: &LogId, holds: impl Fn(Dialect) -> bool) -> bool {
         let tracks = self.partition(log);
-        let spoken = tracks.get(log).map(|track| track.spoken);
-        spoken.is_some_and(|spoken| Dialect::ALL.into_iter().any(|one| spoken[one.index()] > 0 && holds(one)))
+        let listeners_by_dialect = tracks.get(log).map(|track| track.listeners_by_dialect);
+        listeners_by_dialect.is_some_and(|listeners_by_dialect| {
+            Dialect::ALL.into_iter().any(|one| listeners_by_dialect[one.index()] > 0 && holds(one))
+        })
     }
 
     /// All followed logs.
@@ -260,8 +262,8 @@ impl Hub {
     pub fn compare(self: &Arc<Self>, log: &LogId, first: Seq, head: Seq, head_before: Option<Seq>) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
-        if !track.based {
-            return track.hear(head);
+        if !track.has_base {
+            return track.record_seq(head);
         }
         // Entries that this node delivered after the read of the store are no sign of a restored store.
         if head_before.is_some_and(|before| before > head && track.resequencer.last() == before) {
@@ -282,7 +284,7 @@ impl Hub {
     pub fn learn(self: &Arc<Self>, log: &LogId, seq: Seq) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
-        track.hear(seq);
+        track.record_seq(seq);
         self.backfill_if_needed(log, track);
     }
 
@@ -293,7 +295,7 @@ impl Hub {
 
     /// The seq of the last entry of `log` that went out.
     pub fn last(&self, log: &LogId) -> Option<Seq> {
-        self.partition(log).get(log).filter(|track| track.based).map(|track| track.resequencer.last())
+        self.partition(log).get(log).filter(|track| track.has_base).map(|track| track.resequencer.last())
     }
 
     fn deliver(&self, log: &LogId, track: &Track, ready: Vec<Event>) {
@@ -302,17 +304,17 @@ impl Hub {
         }
         let delivery = |event| Delivery::new(event, track.pair.clone());
         let deliveries: Arc<[Delivery]> = ready.into_iter().map(delivery).collect();
-        for (shard, _) in self.shards.iter().zip(&track.attached).filter(|(_, listeners)| **listeners > 0) {
+        for (shard, _) in self.shards.iter().zip(&track.listeners_by_shard).filter(|(_, listeners)| **listeners > 0) {
             shard.queue(log, Op::Deliver(deliveries.clone()));
         }
     }
 
     fn backfill_if_needed(self: &Arc<Self>, log: &LogId, track: &mut Track) {
         #[cfg(feature = "faults")]
-        if crate::faults::no_heal() {
+        if crate::faults::skips_backfill() {
             return;
         }
-        if track.based && track.resequencer.has_gap() && !std::mem::replace(&mut track.backfilling, true) {
+        if track.has_base && track.resequencer.has_gap() && !std::mem::replace(&mut track.backfilling, true) {
             self.metrics.gaps_found.inc();
             self.metrics.gaps_open.inc();
             let (hub, log) = (self.clone(), log.clone());
@@ -325,37 +327,37 @@ impl Hub {
 
     /// Fetches the missing entries of a log until it has no gap.
     async fn backfill(self: Arc<Self>, log: LogId) {
-        let (mut wait, mut stuck) = (PATIENCE, None);
+        let (mut wait, mut stuck) = (BACKFILL_DELAY, None);
         loop {
             tokio::time::sleep(wait).await;
-            let Some((last, known)) = self.gap(&log) else { return };
+            let Some((last, known)) = self.find_gap(&log) else { return };
             let fetched = {
                 let _turn = self.backfills.acquire().await;
                 self.source.after(&log, last).await
             };
             if let Ok(fetched) = fetched {
                 if fetched.is_empty() {
-                    self.settle(&log, known);
+                    self.drop_unstored(&log, known);
                 }
                 let events = fetched.into_iter().map(|entry| Event::Entry { entry: Arc::new(entry), origin: None });
                 self.apply(events.collect());
             }
             let moved = self.last(&log).is_some_and(|now| now > last);
-            wait = if moved { Duration::ZERO } else { (wait * 2).clamp(PATIENCE, BACKOFF_MAX) };
-            stuck = (wait == BACKOFF_MAX).then(|| stuck.take().unwrap_or_else(|| Stuck::new(self.metrics.clone())));
+            wait = if moved { Duration::ZERO } else { (wait * 2).clamp(BACKFILL_DELAY, BACKOFF_MAX) };
+            stuck = (wait == BACKOFF_MAX).then(|| stuck.take().unwrap_or_else(|| StuckGap::new(self.metrics.clone())));
         }
     }
 
     /// Drops announced seqs that the store does not have, unless a higher seq than `known` was announced meanwhile.
-    fn settle(&self, log: &LogId, known: Seq) {
+    fn drop_unstored(&self, log: &LogId, known: Seq) {
         if let Some(track) = self.partition(log).get_mut(log) {
-            track.resequencer.settle(known);
+            track.resequencer.drop_unstored(known);
         }
     }
 
     /// The last entry before the gap of a log, and the highest announced seq. Without a gap, it returns `None` and ends
     /// the backfill.
-    fn gap(&self, log: &LogId) -> Option<(Seq, Seq)> {
+    fn find_gap(&self, log: &LogId) -> Option<(Seq, Seq)> {
         let mut tracks = self.partition(log);
         let track = tracks.get_mut(log)?;
         if track.resequencer.has_gap() {

@@ -31,7 +31,7 @@ use context::CLOSE_TIMEOUT;
 use open::Open;
 
 /// Maximum duration of a connection without a token, under `dev`.
-const UNPROVEN_STAY: Duration = Duration::from_secs(24 * 3_600);
+const DEV_IDENTITY_TTL: Duration = Duration::from_secs(24 * 3_600);
 
 /// The destination of a WebSocket route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +106,12 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
         detail = reason.token_flaw().map(tracing::field::display),
         "disconnected"
     );
-    let last_words = dialect.end(&reason, context.clock.now());
-    Box::pin(say_goodbye(socket, &outbox, last_words, &reason)).await;
+    let closing_frames = dialect.end(&reason, context.clock.now());
+    Box::pin(close_socket(socket, &outbox, closing_frames, &reason)).await;
 }
 
 /// Sends the closing frames, writes the queued frames, and waits for the client's own close up to a timeout.
-async fn say_goodbye(
+async fn close_socket(
     mut socket: Socket,
     outbox: &Arc<Outbox>,
     (farewell, close): (Option<Frame>, Option<Frame>),
@@ -148,7 +148,7 @@ impl Opening {
             return Err((socket, CloseReason::Refused(reject)));
         }
         let mut open = Box::new(Open::new(socket, Arc::new(identity), connection, context.clone()));
-        match open.begin(self.since).await {
+        match open.start(self.since).await {
             Ok(()) => Ok(open),
             Err(reject) => Err((open.abandon().await, CloseReason::Refused(reject))),
         }
@@ -161,7 +161,7 @@ impl Opening {
         }
         let dialect = self.route.dialect();
         if !dialect.takes_token_in_frame() {
-            return self.unproven(context).ok_or_else(|| refused(context.auth.refusal(TokenFlaw::Missing)));
+            return self.dev_identity(context).ok_or_else(|| refused(context.auth.refusal(TokenFlaw::Missing)));
         }
         let first = timeout(context.config.timing.auth_timeout, first_text(socket));
         let text = tokio::select! {
@@ -177,10 +177,10 @@ impl Opening {
     }
 
     /// The identity in the route: under `dev`, `/ws/{user_id}` of the personas dialect needs no token.
-    fn unproven(&self, context: &Context) -> Option<Identity> {
+    fn dev_identity(&self, context: &Context) -> Option<Identity> {
         let id = self.conversation.as_ref().filter(|_| context.config.dev && self.route == SocketRoute::RoomOrSelf)?;
         let user = UserId::parse(id.as_str()).ok()?;
-        let expires_at = context.clock.now().plus(UNPROVEN_STAY);
+        let expires_at = context.clock.now().plus(DEV_IDENTITY_TTL);
         Some(Identity { name: user.as_str().into(), user, admin: false, tier: None, expires_at })
     }
 

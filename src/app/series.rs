@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Creates the series that alerts and dashboards read.
-pub(super) fn begin(metrics: &Metrics) {
+pub(super) fn create(metrics: &Metrics) {
     for dialect in Dialect::ALL {
         let label = [dialect.label()];
         metrics.connections.with_label_values(&label);

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn turns_are_spread_evenly() {
+    async fn closes_are_spread_evenly() {
         let drain = Arc::new(Drain::default());
         let waiting: Vec<_> = (0..10)
             .map(|_| {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_late_leaves_with_the_last() {
+    async fn a_late_connection_closes_with_the_last() {
         let drain = Drain::default();
         let begun = Instant::now();
         drain.begin(1, Duration::from_secs(45));

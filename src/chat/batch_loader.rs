@@ -17,7 +17,7 @@ const BATCH: usize = 500;
 
 /// A lookup, and the channel for its result.
 #[derive(Debug)]
-enum Question {
+enum Lookup {
     /// The newest seq of a log.
     Head(LogId, oneshot::Sender<Result<Seq, Reject>>),
     /// A user's status. The sender is dropped if the store can't be read.
@@ -27,33 +27,33 @@ enum Question {
 /// Queues lookups for [`Batches`].
 #[derive(Debug, Clone)]
 pub(super) struct BatchLoader {
-    questions: mpsc::Sender<Question>,
+    lookups: mpsc::Sender<Lookup>,
 }
 
 /// Reads the store for the lookups of a [`BatchLoader`].
 pub(super) struct Batches {
     store: Arc<dyn Store>,
-    questions: mpsc::Receiver<Question>,
+    lookups: mpsc::Receiver<Lookup>,
 }
 
 impl BatchLoader {
     /// Creates a queue. Lookups complete only while [`Batches::run`] runs.
     pub(super) fn new(store: Arc<dyn Store>) -> (Self, Batches) {
-        let (questions, asked) = mpsc::channel(QUEUE);
-        (Self { questions }, Batches { store, questions: asked })
+        let (lookups, asked) = mpsc::channel(QUEUE);
+        (Self { lookups }, Batches { store, lookups: asked })
     }
 
     /// The newest seq of a log; 0 if the log does not exist.
     pub(super) async fn head(&self, log: &LogId) -> Result<Seq, Reject> {
         let (answer, answered) = oneshot::channel();
-        self.questions.try_send(Question::Head(log.clone(), answer)).map_err(|_| Reject::Unavailable)?;
+        self.lookups.try_send(Lookup::Head(log.clone(), answer)).map_err(|_| Reject::Unavailable)?;
         answered.await.unwrap_or(Err(Reject::Unavailable))
     }
 
     /// A user's status; none if the store can't be read.
     pub(super) async fn status(&self, user: &UserId) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
-        self.questions.try_send(Question::Status(user.clone(), answer)).ok()?;
+        self.lookups.try_send(Lookup::Status(user.clone(), answer)).ok()?;
         answered.await.ok()
     }
 }
@@ -62,12 +62,12 @@ impl Batches {
     /// Serves lookups batch by batch. Lookups that arrive during a query go into the next batch.
     pub(super) async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
-        while self.questions.recv_many(&mut batch, BATCH).await > 0 {
+        while self.lookups.recv_many(&mut batch, BATCH).await > 0 {
             let (mut heads, mut statuses) = (Vec::new(), Vec::new());
-            for question in batch.drain(..) {
-                match question {
-                    Question::Head(log, asker) => heads.push((log, asker)),
-                    Question::Status(user, asker) => statuses.push((user, asker)),
+            for lookup in batch.drain(..) {
+                match lookup {
+                    Lookup::Head(log, reply_to) => heads.push((log, reply_to)),
+                    Lookup::Status(user, reply_to) => statuses.push((user, reply_to)),
                 }
             }
             tokio::join!(self.answer_heads(heads), self.answer_statuses(statuses));
@@ -81,9 +81,9 @@ impl Batches {
         let logs: Vec<LogId> = asked.iter().map(|(log, _)| log.clone()).collect();
         let ends = self.store.ends(&logs).await.map_err(|error| unavailable(&error));
         let heads = ends.map(|ends| ends.into_iter().map(|(log, ends)| (log, ends.head)).collect::<HashMap<_, _>>());
-        for (log, asker) in asked {
+        for (log, reply_to) in asked {
             let head = heads.as_ref().map(|heads| heads.get(&log).copied().unwrap_or(0));
-            let _gone = asker.send(head.map_err(Clone::clone));
+            let _gone = reply_to.send(head.map_err(Clone::clone));
         }
     }
 
@@ -94,8 +94,8 @@ impl Batches {
         let users: Vec<UserId> = asked.iter().map(|(user, _)| user.clone()).collect();
         let Ok(known) = self.store.statuses(&users).await else { return };
         let known: HashMap<UserId, Status> = known.into_iter().map(|(user, status, _)| (user, status)).collect();
-        for (user, asker) in asked {
-            let _gone = asker.send(known.get(&user).copied().unwrap_or_default());
+        for (user, reply_to) in asked {
+            let _gone = reply_to.send(known.get(&user).copied().unwrap_or_default());
         }
     }
 }

@@ -44,7 +44,7 @@ pub enum Begun {
 }
 
 /// Rejects the command if `feature` is unavailable in the current degraded mode.
-pub(super) fn needs(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
+pub(super) fn require_feature(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
     match degrade.mode(feature) {
         Mode::Refused => Err(Reject::Unavailable),
         Mode::Shared | Mode::Relayed | Mode::Local => Ok(()),

@@ -29,22 +29,22 @@ pub struct Connection {
 #[derive(Debug, Default)]
 struct Joined {
     joins: u64,
-    current: HashMap<ConversationId, Entered>,
+    current: HashMap<ConversationId, Join>,
 }
 
 /// A conversation that a connection listens to.
 #[derive(Debug)]
-struct Entered {
+struct Join {
     /// Number of this join among the connection's joins. A replay of an earlier join has no effect any more.
     join: u64,
-    reached: Reached,
+    progress: JoinProgress,
     /// The members of a direct conversation, for a dialect that names them.
     pair: Option<Arc<Pair>>,
 }
 
 /// The progress of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reached {
+pub(super) struct JoinProgress {
     /// True once the hub has the listener.
     pub(super) attached: bool,
     /// The seq of the last entry that the connection received before it went live.
@@ -65,7 +65,7 @@ impl Connection {
 
     /// Rejects a join beyond `limit`. A join of a conversation that the connection already listens to is always
     /// allowed.
-    pub(super) fn has_place_for(&self, conversation: &ConversationId, limit: usize) -> Result<(), Reject> {
+    pub(super) fn check_join_limit(&self, conversation: &ConversationId, limit: usize) -> Result<(), Reject> {
         let joined = self.lock();
         match joined.current.len() < limit || joined.current.contains_key(conversation) {
             true => Ok(()),
@@ -75,39 +75,43 @@ impl Connection {
 
     /// Records a join. Returns its number, and the progress of the earlier join of the same conversation, which this
     /// one replaces.
-    pub(super) fn enter(&self, conversation: &ConversationId, pair: Option<Arc<Pair>>) -> (u64, Option<Reached>) {
+    pub(super) fn record_join(
+        &self,
+        conversation: &ConversationId,
+        pair: Option<Arc<Pair>>,
+    ) -> (u64, Option<JoinProgress>) {
         let joined = &mut *self.lock();
         joined.joins += 1;
-        let entered = Entered { join: joined.joins, reached: Reached { attached: false, has: 0 }, pair };
-        let before = joined.current.insert(conversation.clone(), entered);
-        (joined.joins, before.map(|before| before.reached))
+        let current_join = Join { join: joined.joins, progress: JoinProgress { attached: false, has: 0 }, pair };
+        let before = joined.current.insert(conversation.clone(), current_join);
+        (joined.joins, before.map(|before| before.progress))
     }
 
     /// Runs `act` for a join under the connection's lock, unless a later join or a leave has replaced it; none can do
     /// so meanwhile. `act` returns the seq up to which the connection then has every entry.
-    pub(super) fn during(
+    pub(super) fn update_join(
         &self,
         conversation: &ConversationId,
         join: u64,
         act: impl FnOnce() -> Option<Seq>,
     ) -> Option<Seq> {
         let joined = &mut *self.lock();
-        let entered = joined.current.get_mut(conversation).filter(|entered| entered.join == join)?;
+        let current_join = joined.current.get_mut(conversation).filter(|current_join| current_join.join == join)?;
         let has = act()?;
-        entered.reached.has = has;
+        current_join.progress.has = has;
         Some(has)
     }
 
     /// Records that the hub has the listener, which has every entry up to `has`.
-    pub(super) fn attached(&self, conversation: &ConversationId, has: Seq) {
-        if let Some(entered) = self.lock().current.get_mut(conversation) {
-            entered.reached = Reached { attached: true, has };
+    pub(super) fn record_attached(&self, conversation: &ConversationId, has: Seq) {
+        if let Some(current_join) = self.lock().current.get_mut(conversation) {
+            current_join.progress = JoinProgress { attached: true, has };
         }
     }
 
     /// Removes the record of a join. Returns true if the hub has the listener, and none if there was no join.
-    pub(super) fn exit(&self, conversation: &ConversationId) -> Option<bool> {
-        self.lock().current.remove(conversation).map(|entered| entered.reached.attached)
+    pub(super) fn remove_join(&self, conversation: &ConversationId) -> Option<bool> {
+        self.lock().current.remove(conversation).map(|current_join| current_join.progress.attached)
     }
 
     /// True if the connection listens to the conversation.

@@ -59,7 +59,7 @@ impl Connections {
             return Err(reject);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.users.note(identity);
+        self.users.enqueue(identity);
         Ok(())
     }
 
@@ -67,7 +67,7 @@ impl Connections {
     pub(super) async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         for conversation in connection.joined() {
-            let attached = connection.exit(&conversation) == Some(true);
+            let attached = connection.remove_join(&conversation) == Some(true);
             drop(self.subscriptions.detach(connection, &conversation, attached));
             self.typing.stop(conversation, identity.user.clone(), identity.name.clone());
         }

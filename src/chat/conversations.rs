@@ -15,18 +15,18 @@ use crate::{
 
 impl Chat {
     pub(super) async fn create(&self, caller: &Caller, new: NewConversation) -> Result<CommandReply, Reject> {
-        self.needs(Feature::Append)?;
+        self.require_feature(Feature::Append)?;
         let creator = &caller.identity.user;
-        self.users.make_known(&caller.identity).await?;
+        self.users.ensure_stored(&caller.identity).await?;
         if let ([other], false, None) = (&new.members[..], new.is_group, &new.id) {
-            let (id, told) = self.store.direct(creator, other).await.map_err(|error| unavailable(&error))?;
-            self.router.send_entries(told);
+            let (id, inbox_entries) = self.store.direct(creator, other).await.map_err(|error| unavailable(&error))?;
+            self.router.send_entries(inbox_entries);
             return Ok(Reply::Created(self.read_conversation(&id, creator).await?).into());
         }
         let id = new.id.clone().unwrap_or_else(ConversationId::fresh);
         let made = self.store.create(&new, &id, creator).await.map_err(|error| unavailable(&error))?;
-        let (conversation, told) = made.ok_or(Reject::Conflict("There is a conversation with this id"))?;
-        self.router.send_entries(told);
+        let (conversation, inbox_entries) = made.ok_or(Reject::Conflict("There is a conversation with this id"))?;
+        self.router.send_entries(inbox_entries);
         Ok(Reply::Created(conversation).into())
     }
 
@@ -36,7 +36,7 @@ impl Chat {
         archived: bool,
         page: Page,
     ) -> Result<CommandReply, Reject> {
-        self.needs(Feature::History)?;
+        self.require_feature(Feature::History)?;
         let listed = self.store.conversations(&caller.identity.user, archived, page).await;
         let (conversations, total) = listed.map_err(|error| unavailable(&error))?;
         Ok(Reply::Conversations(conversations, total).into())
@@ -48,7 +48,7 @@ impl Chat {
         id: &ConversationId,
         archived: bool,
     ) -> Result<CommandReply, Reject> {
-        self.needs(Feature::Append)?;
+        self.require_feature(Feature::Append)?;
         match self.store.archive(id, &caller.identity.user, archived).await.map_err(|error| unavailable(&error))? {
             true => Ok(Reply::Done.into()),
             false => Err(Reject::NotMember),
@@ -100,7 +100,7 @@ impl Chat {
     }
 
     async fn read_conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Conversation, Reject> {
-        self.needs(Feature::History)?;
+        self.require_feature(Feature::History)?;
         let read = self.store.conversation(id, reader).await.map_err(|error| unavailable(&error))?;
         read.ok_or(Reject::NotFound("Conversation"))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{batch_loader::BatchLoader, command::needs};
+use super::{batch_loader::BatchLoader, command::require_feature};
 use crate::{
     backplane::Backplane,
     degrade::{Degrade, Feature},
@@ -63,15 +63,15 @@ impl Follows {
         let log = &following.log;
         let opened = following.opened.get_or_try_init(|| async {
             self.backplane.subscribe(log).await;
-            self.hub.base(log, head.await?);
+            self.hub.set_base(log, head.await?);
             Ok::<_, Reject>(())
         });
         opened.await.map(drop)
     }
 
     /// Opens a followed log whose access needs no check, such as the user's own inbox. Returns its head.
-    pub(super) async fn open_own(&self, following: &Following) -> Result<Seq, Reject> {
-        needs(&self.degrade, Feature::History)?;
+    pub(super) async fn open_unchecked(&self, following: &Following) -> Result<Seq, Reject> {
+        require_feature(&self.degrade, Feature::History)?;
         self.open(following, self.loader.head(&following.log)).await?;
         Ok(self.hub.last(&following.log).unwrap_or(0))
     }

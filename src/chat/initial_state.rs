@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    command::{needs, unavailable},
+    command::{require_feature, unavailable},
     connection::Connection,
     replay::Replay,
     subscriptions::Subscriptions,
@@ -32,7 +32,7 @@ pub struct InitialState {
     pub head: Option<Seq>,
     /// Logs of which the client missed too much, each with its first and its newest seq. The client must read them
     /// again.
-    pub anew: Vec<(LogId, Seq, Seq)>,
+    pub resyncs: Vec<(LogId, Seq, Seq)>,
     /// The present users, if the dialect names them.
     pub present: Vec<UserId>,
     /// The replays to send after the greeting.
@@ -49,8 +49,10 @@ impl Subscriptions {
         since: Option<Seq>,
     ) -> Result<InitialState, Reject> {
         let entered = match &connection.bound {
-            Some(conversation) => vec![self.enter(identity, connection, conversation, since, None).await?],
-            None if connection.dialect.joins() == AutoJoin::Directs => self.enter_directs(identity, connection).await?,
+            Some(conversation) => vec![self.listen(identity, connection, conversation, since, None).await?],
+            None if connection.dialect.joins() == AutoJoin::Directs => {
+                self.listen_to_directs(identity, connection).await?
+            }
             None => Vec::new(),
         };
         let head = connection.bound.as_ref().and(entered.first()).map(|(joined, _)| joined.head);
@@ -58,7 +60,7 @@ impl Subscriptions {
             Resumed::Resync { first } => Some((replay.log.clone(), first, joined.head)),
             Resumed::From(_) => None,
         };
-        let anew = entered.iter().filter_map(too_much).collect();
+        let resyncs = entered.iter().filter_map(too_much).collect();
         let replays = entered.into_iter().map(|(_, replay)| replay).collect();
         let present = match (connection.dialect.greets_with(), &connection.bound) {
             (RosterPolicy::Listeners, Some(conversation)) => {
@@ -67,30 +69,30 @@ impl Subscriptions {
             (RosterPolicy::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
             (RosterPolicy::Listeners, None) | (RosterPolicy::Nobody, _) => Vec::new(),
         };
-        Ok(InitialState { head, anew, present, replays })
+        Ok(InitialState { head, resyncs, present, replays })
     }
 
     /// Joins the user's direct conversations, each from its last delivered entry. If there are more than the limit of a
     /// socket, it joins the most recently active ones.
-    async fn enter_directs(
+    async fn listen_to_directs(
         &self,
         identity: &Identity,
         connection: &Arc<Connection>,
     ) -> Result<Vec<(Joined, Replay)>, Reject> {
-        needs(&self.degrade, Feature::History)?;
+        require_feature(&self.degrade, Feature::History)?;
         let limit = u32::try_from(self.limits.conversations_per_connection).unwrap_or(u32::MAX);
         let directs = self.store.directs(&identity.user, limit).await.map_err(|error| unavailable(&error))?;
         let enter = |direct: crate::store::Direct| async move {
             let since = direct.delivered.max(direct.head - MISSED_MAX);
             let pair = Some(Arc::new(direct.pair));
-            self.enter(identity, connection, &direct.conversation, Some(since), pair).await
+            self.listen(identity, connection, &direct.conversation, Some(since), pair).await
         };
         stream::iter(directs.into_iter().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
     }
 
     /// The online users who share a conversation with `user`.
     async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
-        needs(&self.degrade, Feature::History)?;
+        require_feature(&self.degrade, Feature::History)?;
         let known = self.store.acquaintances(user, ACQUAINTANCES_MAX).await.map_err(|error| unavailable(&error))?;
         let online = self.backplane.online(&known).await;
         let present = known.into_iter().zip(online).filter_map(|(user, online)| online.then_some(user));

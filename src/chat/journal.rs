@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::command::{Begun, Caller, CommandReply, needs};
+use super::command::{Begun, Caller, CommandReply, require_feature};
 use crate::{
     backplane::{Backplane, RateDecision},
     config::Limits,
@@ -53,7 +53,7 @@ impl Journal {
         client_id: Option<ClientId>,
         authority: Authority,
     ) -> Begun {
-        if let Err(reject) = needs(&self.degrade, Feature::Append) {
+        if let Err(reject) = require_feature(&self.degrade, Feature::Append) {
             return Begun::Done(Err(reject));
         }
         let is_message = body.is_message();
@@ -79,7 +79,7 @@ impl Journal {
         body: Body,
         authority: Authority,
     ) -> Result<bool, Reject> {
-        needs(&self.degrade, Feature::Append)?;
+        require_feature(&self.degrade, Feature::Append)?;
         let entry = new_entry(identity, LogId::from(conversation), body, None, authority);
         match self.writer.append(entry, None).await {
             Ok(_) => Ok(true),

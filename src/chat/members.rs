@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    command::{needs, unavailable},
+    command::{require_feature, unavailable},
     ttl_cache::TtlCache,
 };
 use crate::{
@@ -17,7 +17,7 @@ const MEMBERSHIP_TTL: Duration = Duration::from_secs(5);
 /// Maximum age of a cached pair. The conversation of a pair never changes.
 const PAIR_TTL: Duration = Duration::from_secs(3_600);
 /// Maximum number of entries in each cache.
-const REMEMBERED_MAX: usize = 50_000;
+const CACHED_MAX: usize = 50_000;
 
 /// Cached memberships, and cached conversations of pairs.
 pub(super) struct Members {
@@ -29,43 +29,43 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(store: Arc<dyn Store>, degrade: Arc<Degrade>) -> Self {
-        let memberships = TtlCache::new(MEMBERSHIP_TTL, REMEMBERED_MAX);
-        Self { store, degrade, memberships, directs: TtlCache::new(PAIR_TTL, REMEMBERED_MAX) }
+        let memberships = TtlCache::new(MEMBERSHIP_TTL, CACHED_MAX);
+        Self { store, degrade, memberships, directs: TtlCache::new(PAIR_TTL, CACHED_MAX) }
     }
 
     /// Rejects a user who is not a member. Admins pass if the conversation exists. A membership in the cache counts
     /// without a read.
-    pub(super) async fn must_be_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
+    pub(super) async fn require_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
         let key = (id.clone(), identity.user.clone());
         if self.memberships.get(&key).is_some() {
             return Ok(());
         }
-        needs(&self.degrade, Feature::History)?;
+        require_feature(&self.degrade, Feature::History)?;
         let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
         if access.ok_or(Reject::NotFound("Conversation"))?.member {
-            self.memberships.learn(key, ());
+            self.memberships.insert(key, ());
             return Ok(());
         }
         if identity.admin { Ok(()) } else { Err(Reject::NotMember) }
     }
 
     /// Removes ended memberships from the cache, for changes on any node.
-    pub(super) fn forget_removed(&self, events: &[Event]) {
+    pub(super) fn evict_removed(&self, events: &[Event]) {
         for event in events {
             let Event::Entry { entry, .. } = event else { continue };
             if let (Body::MemberRemoved { user }, Some(conversation)) = (&entry.body, entry.log.conversation()) {
-                self.memberships.forget(&(conversation, user.clone()));
+                self.memberships.remove(&(conversation, user.clone()));
             }
         }
     }
 
     /// The cached direct conversation of a pair.
-    pub(super) fn known_direct(&self, pair: &Pair) -> Option<ConversationId> {
+    pub(super) fn cached_direct(&self, pair: &Pair) -> Option<ConversationId> {
         self.directs.get(pair)
     }
 
     /// Caches the direct conversation of a pair.
-    pub(super) fn learn_direct(&self, pair: Pair, conversation: ConversationId) {
-        self.directs.learn(pair, conversation);
+    pub(super) fn cache_direct(&self, pair: Pair, conversation: ConversationId) {
+        self.directs.insert(pair, conversation);
     }
 }

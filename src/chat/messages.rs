@@ -30,7 +30,7 @@ impl Chat {
                 let begun = self.journal.append(&caller, (log, recipient), body, client_id, Authority::Member);
                 match persona {
                     Some(persona) => match &self.personas {
-                        Some(personas) => personas.ask_after(persona, content.into(), caller, begun),
+                        Some(personas) => personas.enqueue_after(persona, content.into(), caller, begun),
                         None => begun,
                     },
                     None => begun,
@@ -41,7 +41,7 @@ impl Chat {
     }
 
     async fn admit(&self, caller: &Caller, message: NewMessage) -> Result<(LogId, Body, Option<ClientId>), Reject> {
-        self.needs(Feature::Append)?;
+        self.require_feature(Feature::Append)?;
         if message.persona.is_some() && self.personas.is_none() {
             return Err(Reject::Unsupported("No persona is configured"));
         }
@@ -65,11 +65,11 @@ impl Chat {
     async fn direct(&self, caller: &Caller, other: &UserId) -> Result<ConversationId, Reject> {
         let one = &caller.identity.user;
         let pair = Pair::of(one, other);
-        if let Some(known) = self.members.known_direct(&pair) {
+        if let Some(known) = self.members.cached_direct(&pair) {
             return Ok(known);
         }
-        let (conversation, told) = self.store.direct(one, other).await.map_err(|error| unavailable(&error))?;
-        if let (Some(connection), false) = (&caller.connection, told.is_empty()) {
+        let (conversation, inbox_entries) = self.store.direct(one, other).await.map_err(|error| unavailable(&error))?;
+        if let (Some(connection), false) = (&caller.connection, inbox_entries.is_empty()) {
             let said = match connection.dialect.joins() {
                 AutoJoin::Nothing => None,
                 AutoJoin::Added => Some(None),
@@ -79,8 +79,8 @@ impl Chat {
                 self.subscriptions.listen_from_now(&caller.identity, connection, &conversation, said).await?;
             }
         }
-        self.router.send_entries(told);
-        self.members.learn_direct(pair, conversation.clone());
+        self.router.send_entries(inbox_entries);
+        self.members.cache_direct(pair, conversation.clone());
         Ok(conversation)
     }
 
@@ -126,7 +126,7 @@ impl Chat {
         conversation: ConversationId,
         page: MessagesPage,
     ) -> Result<CommandReply, Reject> {
-        self.needs(Feature::History)?;
+        self.require_feature(Feature::History)?;
         let read = self.store.messages(&conversation, &caller.identity.user, page).await;
         let (messages, total) = read.map_err(|error| unavailable(&error))?;
         Ok(Reply::History(MessagePage { conversation, messages, total, page: page.page }).into())
@@ -138,7 +138,7 @@ impl Chat {
         conversation: &ConversationId,
         target: Seq,
     ) -> Result<CommandReply, Reject> {
-        self.needs(Feature::History)?;
+        self.require_feature(Feature::History)?;
         let read = self.store.message(conversation, target, &caller.identity.user).await;
         let message = read.map_err(|error| unavailable(&error))?.ok_or(Reject::NotFound("Message"))?;
         Ok(Reply::Message(message).into())
@@ -151,7 +151,7 @@ impl Chat {
         conversation: Option<ConversationId>,
         page: Page,
     ) -> Result<CommandReply, Reject> {
-        self.needs(Feature::History)?;
+        self.require_feature(Feature::History)?;
         let scope = conversation.map_or_else(|| SearchScope::Own(caller.identity.user.clone()), SearchScope::One);
         let found = self.store.search(&scope, terms, page).await;
         Ok(Reply::Found(found.map_err(|error| unavailable(&error))?).into())

@@ -21,18 +21,18 @@ mod post;
 pub(super) mod unread;
 
 use post::{Notified, Post};
-use unread::{News, Unread};
+use unread::{NewMessages, Unread};
 
 /// Minimum interval between the starts of two rounds.
 const ROUND: Duration = Duration::from_millis(500);
 /// Conversations processed concurrently.
-const SIDE_BY_SIDE: usize = 4;
+const CONVERSATIONS_AT_ONCE: usize = 4;
 /// Members per read.
 const PAGE: u32 = 500;
 /// While the store is unavailable: the first and the longest pause between tries, and the time after which a
 /// conversation is given up.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-const PATIENCE: Duration = Duration::from_secs(600);
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// Notifies members who are away.
 pub(super) struct Notifications {
     pub(super) unread: Arc<Unread>,
@@ -53,28 +53,33 @@ impl Notifications {
                 post_all(webhook, queued).await;
             }
         };
-        tokio::join!(self.tell_rounds(queue.as_ref()), posting);
+        tokio::join!(self.notify_rounds(queue.as_ref()), posting);
     }
 
-    async fn tell_rounds(&self, webhook: Option<&Queue<Notified>>) {
+    async fn notify_rounds(&self, webhook: Option<&Queue<Notified>>) {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let news = self.unread.take(&mut rounds).await;
-            let tell = |(conversation, news)| self.tell_away(conversation, news, webhook);
-            stream::iter(news).for_each_concurrent(SIDE_BY_SIDE, tell).await;
+            let new_messages = self.unread.next_round(&mut rounds).await;
+            let notify = |(conversation, new_messages)| self.notify_away(conversation, new_messages, webhook);
+            stream::iter(new_messages).for_each_concurrent(CONVERSATIONS_AT_ONCE, notify).await;
         }
     }
 
     /// Notifies the away members of one conversation, page by page, and retries while the store is unavailable.
-    async fn tell_away(&self, conversation: ConversationId, news: News, webhook: Option<&Queue<Notified>>) {
-        let (begun, mut backoff) = (Instant::now(), Backoff::new(PAUSES.0, PAUSES.1));
-        let mut told = None;
+    async fn notify_away(
+        &self,
+        conversation: ConversationId,
+        new_messages: NewMessages,
+        webhook: Option<&Queue<Notified>>,
+    ) {
+        let (begun, mut backoff) = (Instant::now(), Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1));
+        let mut last_notified = None;
         loop {
-            match self.tell_page(&conversation, &news, told.as_ref(), webhook).await {
+            match self.notify_page(&conversation, &new_messages, last_notified.as_ref(), webhook).await {
                 Ok(None) => break,
-                Ok(last) => told = last,
-                Err(error) if begun.elapsed() >= PATIENCE => {
+                Ok(last) => last_notified = last,
+                Err(error) if begun.elapsed() >= GIVE_UP_AFTER => {
                     tracing::warn!(%conversation, %error, "members who are away were not notified; given up");
                     self.metrics.notifications_dropped.inc();
                     break;
@@ -89,23 +94,23 @@ impl Notifications {
     }
 
     /// Notifies the away members of one page. Returns the last member of the page, or none if it is the last page.
-    async fn tell_page(
+    async fn notify_page(
         &self,
         conversation: &ConversationId,
-        news: &News,
+        new_messages: &NewMessages,
         after: Option<&UserId>,
         webhook: Option<&Queue<Notified>>,
     ) -> Result<Option<UserId>, StoreError> {
         let mut members = self.store.members(conversation, after, PAGE).await?;
         let last = if members.len() < PAGE as usize { None } else { members.last().cloned() };
-        members.retain(|user| news.to(user).is_some());
+        members.retain(|user| new_messages.first_for(user).is_some());
         let connected = self.backplane.connected(&members).await;
         let away = members.into_iter().zip(connected).filter_map(|(user, connected)| (!connected).then_some(user));
         let away: Vec<UserId> = away.collect();
         if !away.is_empty() {
-            let opened = self.store.notify(conversation, news.waiting, &away).await?;
+            let opened = self.store.notify(conversation, new_messages.waiting, &away).await?;
             self.metrics.notifications.inc_by(opened.len() as u64);
-            opened.iter().for_each(|entry| push_notification(webhook, entry, news));
+            opened.iter().for_each(|entry| queue_webhook(webhook, entry, new_messages));
             self.router.send_entries(opened);
         }
         Ok(last)
@@ -113,11 +118,11 @@ impl Notifications {
 }
 
 /// Queues a new notification for the webhook.
-fn push_notification(webhook: Option<&Queue<Notified>>, opened: &Entry, news: &News) {
+fn queue_webhook(webhook: Option<&Queue<Notified>>, opened: &Entry, new_messages: &NewMessages) {
     let (LogOf::Inbox(user), Body::Notified { conversation, from_seq }) = (opened.log.of(), &opened.body) else {
         return;
     };
-    if let (Some(queue), Some(message)) = (webhook, news.to(&user)) {
+    if let (Some(queue), Some(message)) = (webhook, new_messages.first_for(&user)) {
         let (conversation, message) = (conversation.clone(), message.clone());
         let notified = Notified { user, conversation, from_seq: *from_seq, message, at: opened.at };
         // The queue counts the drop; the row in the store remains.

@@ -140,7 +140,7 @@ impl Personas {
     }
 
     /// Enqueues a question for the persona once the send in `begun` is stored.
-    pub(super) fn ask_after(
+    pub(super) fn enqueue_after(
         self: &Arc<Self>,
         persona: UserId,
         content: Arc<str>,
@@ -148,22 +148,22 @@ impl Personas {
         begun: Begun,
     ) -> Begun {
         let Begun::Pending(answer) = begun else { return begun };
-        let (tell, told) = oneshot::channel();
+        let (stored, result) = oneshot::channel();
         let personas = self.clone();
         // A separate task, because the socket may close before the commit completes.
         self.tasks.spawn(async move {
             let answer = answer.await;
             if let Ok(CommandReply { reply: Reply::Sent(sent), .. }) = &answer {
-                personas.ask(Question { persona, sent: sent.clone(), content, caller });
+                personas.enqueue(Question { persona, sent: sent.clone(), content, caller });
             }
-            let _gone = tell.send(answer);
+            let _gone = stored.send(answer);
         });
-        Begun::Pending(async move { told.await.unwrap_or(Err(Reject::Unknown)) }.boxed())
+        Begun::Pending(async move { result.await.unwrap_or(Err(Reject::Unknown)) }.boxed())
     }
 
-    fn ask(&self, question: Question) {
+    fn enqueue(&self, question: Question) {
         if let Err(question) = self.questions.push(question) {
-            self.regret(&question, &NoAnswer::QueueFull);
+            self.report_failure(&question, &NoAnswer::QueueFull);
         }
     }
 
@@ -172,7 +172,7 @@ impl Personas {
         let personas = &self;
         let answer = async |question: Question| match personas.answer(&question).await {
             Ok(()) => personas.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),
-            Err(why) => personas.regret(&question, &why),
+            Err(why) => personas.report_failure(&question, &why),
         };
         questions.each(answer).await;
     }
@@ -199,9 +199,9 @@ impl Personas {
             history: before.iter().filter_map(|message| HistoryMessage::of(&message.entry)).collect(),
         };
         let typing = |active| Ephemeral::Typing { user: persona.clone(), name: persona.as_str().into(), active };
-        self.router.tell(&sent.log, None, [typing(true)]);
+        self.router.send_ephemeral(&sent.log, None, [typing(true)]);
         let answer = self.webhook.post(&request).await;
-        self.router.tell(&sent.log, None, [typing(false)]);
+        self.router.send_ephemeral(&sent.log, None, [typing(false)]);
         let Response { content } = serde_json::from_slice(&answer?).map_err(|_| NoAnswer::Unreadable)?;
         self.append_answer(persona, sent, Content::parse(&content)?).await
     }
@@ -249,7 +249,7 @@ impl Personas {
     }
 
     /// Logs and counts a missing answer, and signals it to the sender's socket.
-    fn regret(&self, Question { persona, sent, caller, .. }: &Question, why: &NoAnswer) {
+    fn report_failure(&self, Question { persona, sent, caller, .. }: &Question, why: &NoAnswer) {
         self.metrics.persona_messages.with_label_values(&[why.label()]).inc();
         tracing::warn!(%persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
         if let Some(connection) = &caller.connection {
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_one_id_and_another_answer_another() {
+    fn each_answer_has_its_own_id() {
         let log = LogId::parse("team").unwrap();
         assert_eq!(answer_id(&log, 7), answer_id(&log, 7));
         assert_ne!(answer_id(&log, 7), answer_id(&log, 8));

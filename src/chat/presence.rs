@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    command::{Caller, CommandReply, needs, unavailable},
+    command::{Caller, CommandReply, require_feature, unavailable},
     router::Router,
     statuses::Statuses,
     user_upserts::UserUpserts,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     backplane::{Backplane, Departure, Return},
     degrade::{Degrade, Feature},
-    model::{Clock, Ephemeral, LogId, PageLimit, Presence as Seen, Reject, Reply, Status, UserId},
+    model::{Clock, Ephemeral, LogId, PageLimit, Presence as UserPresence, Reject, Reply, Status, UserId},
     store::Store,
 };
 
@@ -37,9 +37,9 @@ impl Presence {
                 let presence = Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online };
                 let what = [gone].into_iter().chain(offline.then_some(presence));
                 if told_here {
-                    self.router.tell_elsewhere(&LogId::from(&conversation), what);
+                    self.router.send_ephemeral_elsewhere(&LogId::from(&conversation), what);
                 } else {
-                    self.router.tell(&LogId::from(&conversation), None, what);
+                    self.router.send_ephemeral(&LogId::from(&conversation), None, what);
                 }
             }
         }
@@ -55,13 +55,17 @@ impl Presence {
     pub(super) async fn returned(&self, Return { user, name, joined, .. }: Return) {
         let status = self.statuses.of(&user).await;
         for conversation in joined {
-            self.router.tell(&LogId::from(&conversation), None, came(user.clone(), name.clone(), status));
+            self.router.send_ephemeral(
+                &LogId::from(&conversation),
+                None,
+                arrival_events(user.clone(), name.clone(), status),
+            );
         }
     }
 
-    pub(super) async fn of(&self, users: Vec<UserId>) -> Result<CommandReply, Reject> {
+    pub(super) async fn query(&self, users: Vec<UserId>) -> Result<CommandReply, Reject> {
         let online = self.backplane.online(&users).await;
-        let known = match needs(&self.degrade, Feature::History) {
+        let known = match require_feature(&self.degrade, Feature::History) {
             Ok(()) => self.store.statuses(&users).await.map_err(|error| unavailable(&error))?,
             Err(_) => Vec::new(),
         };
@@ -69,30 +73,30 @@ impl Presence {
         let seen = |(user, online): (UserId, bool)| {
             let (status, last_seen) = known.get(&user).copied().unwrap_or_default();
             let online = online && status != Status::Invisible;
-            Seen { user, online, status: shown(status), last_seen }
+            UserPresence { user, online, status: visible_status(status), last_seen }
         };
         Ok(Reply::Presence(users.into_iter().zip(online).map(seen).collect()).into())
     }
 
     /// Stores a status and publishes it to all conversations that the user listens to, on all nodes.
     pub(super) async fn set_status(&self, caller: &Caller, status: Status) -> Result<CommandReply, Reject> {
-        needs(&self.degrade, Feature::Append)?;
-        self.users.make_known(&caller.identity).await?;
+        require_feature(&self.degrade, Feature::Append)?;
+        self.users.ensure_stored(&caller.identity).await?;
         let (user, name) = (&caller.identity.user, &caller.identity.name);
         let before = self.statuses.of(user).await;
         self.store.set_status(user, status).await.map_err(|error| unavailable(&error))?;
-        self.statuses.learn(user.clone(), status);
-        let told = match (before, status) {
+        self.statuses.cache(user.clone(), status);
+        let events = match (before, status) {
             (Status::Invisible, Status::Invisible) => Vec::new(),
             (_, Status::Invisible) => vec![
                 Ephemeral::Listening { user: user.clone(), name: name.clone(), active: false },
                 Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online },
             ],
-            (Status::Invisible, _) => came(user.clone(), name.clone(), status),
+            (Status::Invisible, _) => arrival_events(user.clone(), name.clone(), status),
             _ => vec![Ephemeral::Presence { user: user.clone(), online: true, status }],
         };
         for conversation in self.backplane.joined(user).await {
-            self.router.tell(&LogId::from(&conversation), None, told.iter().cloned());
+            self.router.send_ephemeral(&LogId::from(&conversation), None, events.iter().cloned());
         }
         Ok(Reply::Done.into())
     }
@@ -107,12 +111,12 @@ impl Presence {
 }
 
 /// The status that others see: an invisible user looks like any offline user.
-fn shown(status: Status) -> Status {
+fn visible_status(status: Status) -> Status {
     if status == Status::Invisible { Status::Online } else { status }
 }
 
 /// The events for the other listeners when a user begins to listen; none if the user is invisible.
-pub(super) fn came(user: UserId, name: Arc<str>, status: Status) -> Vec<Ephemeral> {
+pub(super) fn arrival_events(user: UserId, name: Arc<str>, status: Status) -> Vec<Ephemeral> {
     if status == Status::Invisible {
         return Vec::new();
     }

@@ -35,14 +35,14 @@ impl Chat {
         if let Some((delivered_seq, read_seq)) = marked.map_err(|error| unavailable(&error))? {
             let origin = caller.connection.as_ref().map(|connection| connection.id());
             let what = Ephemeral::Receipt { user: user.clone(), delivered_seq, read_seq };
-            self.router.tell(&LogId::from(conversation), origin, [what]);
+            self.router.send_ephemeral(&LogId::from(conversation), origin, [what]);
         }
         Ok(())
     }
 
     /// Moves the delivered marks for a client that can't do so itself. If the store fails, the client receives the
     /// entries again when it reconnects: a duplicate is better than a loss.
-    pub async fn note_delivered(self: Arc<Self>, caller: Caller, arrived: HashMap<ConversationId, Seq>) {
+    pub async fn record_delivered(self: Arc<Self>, caller: Caller, arrived: HashMap<ConversationId, Seq>) {
         for (conversation, seq) in arrived {
             if self.mark(&caller, &conversation, seq, 0).await.is_err() {
                 return;
@@ -51,7 +51,7 @@ impl Chat {
     }
 
     pub(super) async fn notifications(&self, caller: &Caller, page: Page) -> Result<CommandReply, Reject> {
-        self.needs(Feature::History)?;
+        self.require_feature(Feature::History)?;
         let read = self.store.notifications(&caller.identity.user, page).await;
         Ok(Reply::Notifications(read.map_err(|error| unavailable(&error))?).into())
     }
@@ -61,7 +61,7 @@ impl Chat {
         caller: &Caller,
         ids: Option<Listed<i64>>,
     ) -> Result<CommandReply, Reject> {
-        self.needs(Feature::Append)?;
+        self.require_feature(Feature::Append)?;
         let read = self.store.read_notifications(&caller.identity.user, ids.as_deref()).await;
         read.map_err(|error| unavailable(&error))?;
         Ok(Reply::Done.into())

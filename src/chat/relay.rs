@@ -23,19 +23,19 @@ pub(super) mod growth;
 use growth::Growth;
 
 /// Interval between two writes of notices.
-const GIVE_EVERY: Duration = Duration::from_millis(100);
+const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval between two signs of this node while it has no notice to write.
-const SIGN_EVERY: Duration = Duration::from_secs(1);
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 /// Lifetime of a sign. The sign of a dead node stays valid until then.
-const SIGN_STANDS: Duration = Duration::from_secs(3);
+const SIGN_TTL: Duration = Duration::from_secs(3);
 /// Interval between two reads of notices.
-const READ_EVERY: Duration = Duration::from_millis(250);
+const READ_INTERVAL: Duration = Duration::from_millis(250);
 /// Overlap of a read with the one before: the commit of a notice may come this long after its timestamp.
 const OVERLAP: Duration = Duration::from_secs(2);
 /// Look-back of the first read: other nodes may have written notices before this node learned of the sign.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+const FIRST_LOOK_BACK: Duration = Duration::from_secs(10);
 /// Time after which all nodes know that they must write notices.
-const ALL_KNOW: Duration = Duration::from_millis(1_500);
+const ALL_NODES_WRITE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Writes notices to the store and reads those of other nodes, while any node can't reach the others through Redis.
 pub(super) struct Relay {
@@ -52,33 +52,33 @@ pub(super) struct Relay {
 impl Relay {
     /// Writes and reads notices until its task is stopped.
     pub(super) async fn run(self) {
-        tokio::join!(self.give_notices(), self.read_notices());
+        tokio::join!(self.write_notices(), self.read_notices());
     }
 
     /// Writes notices of the entries that this node stores, while any node's sign is valid.
-    async fn give_notices(&self) {
+    async fn write_notices(&self) {
         let mut changes = self.degrade.changes();
         while changes.wait_for(|_| self.degrade.relays()).await.is_ok() {
-            let (mut owed, mut signed) = (HashMap::new(), None);
-            let mut ticks = interval(GIVE_EVERY);
+            let (mut noticed, mut signed_at) = (HashMap::new(), None);
+            let mut ticks = interval(WRITE_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while self.degrade.relays() {
                 ticks.tick().await;
                 let alone = self.degrade.mode(Feature::Fanout) == Mode::Relayed;
                 if alone {
-                    self.note_owed(&mut owed);
-                } else if signed.take().is_some() {
-                    self.withdraw_notice().await;
+                    self.add_unpublished(&mut noticed);
+                } else if signed_at.take().is_some() {
+                    self.withdraw_sign().await;
                 }
-                self.give_notice(alone, &mut signed).await;
+                self.write_notice(alone, &mut signed_at).await;
             }
-            if signed.is_some() {
-                self.withdraw_notice().await;
+            if signed_at.is_some() {
+                self.withdraw_sign().await;
             }
         }
     }
 
-    async fn withdraw_notice(&self) {
+    async fn withdraw_sign(&self) {
         if let Err(error) = self.store.withdraw_notice(&self.node).await {
             tracing::debug!(%error, "the sign was not withdrawn from the store; it expires by itself");
         }
@@ -86,25 +86,25 @@ impl Relay {
 
     /// Adds the logs of entries that Redis did not accept before its outage was detected. `noticed` holds those added
     /// before.
-    fn note_owed(&self, owed: &mut HashMap<LogId, Seq>) {
-        let mut news = self.backplane.unpublished();
-        news.retain(|(log, seq)| owed.get(log) != Some(seq));
-        owed.extend(news.iter().cloned());
-        self.growth.add(news);
+    fn add_unpublished(&self, noticed: &mut HashMap<LogId, Seq>) {
+        let mut unpublished = self.backplane.unpublished();
+        unpublished.retain(|(log, seq)| noticed.get(log) != Some(seq));
+        noticed.extend(unpublished.iter().cloned());
+        self.growth.add(unpublished);
     }
 
     /// Writes notices of the logs that grew. A node that is `alone` (without Redis) also renews its sign.
-    async fn give_notice(&self, alone: bool, signed: &mut Option<Instant>) {
-        let grown = self.growth.take();
-        let sign = alone && signed.is_none_or(|signed| signed.elapsed() >= SIGN_EVERY);
+    async fn write_notice(&self, alone: bool, signed_at: &mut Option<Instant>) {
+        let grown = self.growth.drain();
+        let sign = alone && signed_at.is_none_or(|signed_at| signed_at.elapsed() >= SIGN_INTERVAL);
         if grown.is_empty() && !sign {
             return;
         }
-        let stands = if alone { SIGN_STANDS } else { Duration::ZERO };
-        match self.store.give_notice(&self.node, stands, &grown).await {
+        let sign_ttl = if alone { SIGN_TTL } else { Duration::ZERO };
+        match self.store.give_notice(&self.node, sign_ttl, &grown).await {
             Ok(()) => {
                 if alone {
-                    *signed = Some(Instant::now());
+                    *signed_at = Some(Instant::now());
                 }
                 self.metrics.notices_given.inc_by(grown.len() as u64);
             }
@@ -121,8 +121,8 @@ impl Relay {
         while changes.wait_for(|_| self.degrade.relays()).await.is_ok() {
             self.metrics.relaying.set(1);
             let begun = Instant::now();
-            let (mut last, mut look_back, mut compared) = (begun, FIRST_LOOK, false);
-            let mut ticks = interval(READ_EVERY);
+            let (mut last, mut look_back, mut compared) = (begun, FIRST_LOOK_BACK, false);
+            let mut ticks = interval(READ_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while self.degrade.relays() {
                 ticks.tick().await;
@@ -134,7 +134,7 @@ impl Relay {
                     }
                     Err(error) => tracing::debug!(%error, "notices can't be read from the store; retrying"),
                 }
-                if !compared && begun.elapsed() >= ALL_KNOW {
+                if !compared && begun.elapsed() >= ALL_NODES_WRITE_AFTER {
                     // Finds entries that other nodes stored before they knew of the sign.
                     self.reconciler.compare_soon();
                     compared = true;

@@ -51,7 +51,7 @@ impl Replayer {
     async fn replay_one(&self, connection: &Connection, Replay { log, mut has, join }: Replay) {
         // Progress is recorded under the connection's lock, so that a later join knows where this one ended.
         let current = |act: &mut dyn FnMut() -> Option<Seq>| match &join {
-            Some((conversation, join)) => connection.during(conversation, *join, act),
+            Some((conversation, join)) => connection.update_join(conversation, *join, act),
             None => act(),
         };
         let outbox = &connection.outbox;

@@ -5,18 +5,18 @@ use crate::model::{Reject, Right};
 
 impl Chat {
     /// Rejects a caller without `right`, as far as this is known before the command begins.
-    pub(super) async fn must_have(&self, caller: &Caller, right: Right<'_>) -> Result<(), Reject> {
+    pub(super) async fn require_right(&self, caller: &Caller, right: Right<'_>) -> Result<(), Reject> {
         match right {
             Right::Admin if !caller.identity.admin => Err(Reject::Forbidden("Admins only")),
             Right::Member(conversation) | Right::CreatorOrSelf(conversation) => {
-                self.members.must_be_member(&caller.identity, conversation).await
+                self.members.require_member(&caller.identity, conversation).await
             }
             Right::Listener(conversation) => {
                 let listens = |connection: &Connection| connection.listens_to(conversation);
                 if caller.connection.as_deref().is_some_and(listens) {
                     return Ok(());
                 }
-                self.members.must_be_member(&caller.identity, conversation).await
+                self.members.require_member(&caller.identity, conversation).await
             }
             // The command itself checks these rights.
             Right::Anyone | Right::Admin | Right::Joiner | Right::Sender | Right::Author | Right::AuthorOrAdmin => {

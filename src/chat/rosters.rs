@@ -14,9 +14,9 @@ use crate::{
     model::{Ephemeral, EphemeralEvent, Event},
 };
 
-pub(super) mod news;
+pub(super) mod changes;
 
-use news::News;
+use changes::RosterChange;
 
 /// Sends the roster of a conversation after each arrival and departure.
 pub(super) struct Rosters {
@@ -27,8 +27,8 @@ pub(super) struct Rosters {
 
 impl Rosters {
     /// Sends the rosters in the order of the changes.
-    pub(super) async fn run(self, mut news: mpsc::Receiver<News>) {
-        while let Some((ephemeral, origin)) = news.recv().await {
+    pub(super) async fn run(self, mut changes: mpsc::Receiver<RosterChange>) {
+        while let Some((ephemeral, origin)) = changes.recv().await {
             let EphemeralEvent { log, at, what: Ephemeral::Listening { user, name, active } } = &*ephemeral else {
                 continue;
             };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{members::Members, notifications::unread::Unread, relay::growth::Growth, rosters::news::RosterNews};
+use super::{members::Members, notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges};
 use crate::{
     backplane::Backplane,
     hub::Hub,
@@ -41,7 +41,7 @@ pub(super) struct Observers {
     /// Queues messages whose away members must be notified.
     pub(super) unread: Arc<Unread>,
     /// Queues roster updates.
-    pub(super) rosters: RosterNews,
+    pub(super) rosters: RosterChanges,
     /// Records the logs that grew, while nodes relay through the store.
     pub(super) growth: Arc<Growth>,
 }
@@ -85,30 +85,35 @@ impl Router {
         let Observers { members, unread, rosters, growth } = &self.observers;
         match origin {
             Origin::Committed => {
-                unread.note(events);
-                members.forget_removed(events);
-                growth.note(events);
+                unread.observe(events);
+                members.evict_removed(events);
+                growth.observe(events);
             }
             Origin::Local => {
-                rosters.note(events);
-                growth.note(events);
+                rosters.observe(events);
+                growth.observe(events);
             }
             Origin::Remote => {
-                members.forget_removed(events);
-                rosters.note(events);
+                members.evict_removed(events);
+                rosters.observe(events);
             }
             Origin::ElsewhereOnly | Origin::HereOnly => {}
         }
     }
 
     /// Sends ephemeral events to the listeners of a log, on all nodes. `by` is the socket that caused them.
-    pub(super) fn tell(&self, log: &LogId, by: Option<ConnectionId>, what: impl IntoIterator<Item = Ephemeral>) {
-        self.dispatch(self.ephemerals(log, by, what), Origin::Local);
+    pub(super) fn send_ephemeral(
+        &self,
+        log: &LogId,
+        by: Option<ConnectionId>,
+        what: impl IntoIterator<Item = Ephemeral>,
+    ) {
+        self.dispatch(self.ephemeral_events(log, by, what), Origin::Local);
     }
 
     /// Sends ephemeral events to the listeners of a log on other nodes only.
-    pub(super) fn tell_elsewhere(&self, log: &LogId, what: impl IntoIterator<Item = Ephemeral>) {
-        self.dispatch(self.ephemerals(log, None, what), Origin::ElsewhereOnly);
+    pub(super) fn send_ephemeral_elsewhere(&self, log: &LogId, what: impl IntoIterator<Item = Ephemeral>) {
+        self.dispatch(self.ephemeral_events(log, None, what), Origin::ElsewhereOnly);
     }
 
     /// Sends entries that the store created itself, outside the writer's lanes.
@@ -117,7 +122,7 @@ impl Router {
         self.dispatch(entries.into_iter().map(event).collect(), Origin::Local);
     }
 
-    fn ephemerals(
+    fn ephemeral_events(
         &self,
         log: &LogId,
         by: Option<ConnectionId>,
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_events_come_from_says_where_they_go_and_who_takes_note() {
+    async fn each_origin_selects_destinations_and_observers() {
         let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let folder = tempfile::tempdir().unwrap();
@@ -184,7 +189,7 @@ mod tests {
         };
         let (d, m, c) = (degrade.clone(), metrics.clone(), clock.clone());
         let (backplane, _notices) = Backplane::start(settings, d, m, c, &tasks, stop.clone()).await.unwrap();
-        let (rosters, _comings) = RosterNews::new(hub.clone(), metrics.clone());
+        let (rosters, _roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let observers = Observers {
             members: Arc::new(Members::new(store, degrade.clone())),
             unread: Arc::new(Unread::new(10, metrics.clone())),
@@ -202,7 +207,7 @@ mod tests {
         for (origin, here, notified) in cases {
             let log = LogId::parse(&format!("{origin:?}")).unwrap();
             let _opened = hub.follow(&log);
-            hub.base(&log, 0);
+            hub.set_base(&log, 0);
             let before = metrics.notification_queue.get();
             router.dispatch(vec![message(&log, 1)], origin);
             assert_eq!(hub.last(&log), Some(Seq::from(here)), "{origin:?}");

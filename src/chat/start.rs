@@ -17,7 +17,7 @@ use super::{
     reconciler::Reconciler,
     relay::{Relay, growth::Growth},
     replay::Replayer,
-    rosters::{Rosters, news::RosterNews},
+    rosters::{Rosters, changes::RosterChanges},
     router::{Observers, Origin, Router},
     source::Entries,
     statuses::Statuses,
@@ -62,13 +62,13 @@ impl Chat {
         let members = Arc::new(Members::new(store.clone(), degrade.clone()));
         let unread = Arc::new(Unread::new(config.notifications.queue, metrics.clone()));
         let growth = Arc::new(Growth::new(degrade.clone()));
-        let (rosters, comings) = RosterNews::new(hub.clone(), metrics.clone());
+        let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let observers = Observers { members: members.clone(), unread: unread.clone(), rosters, growth: growth.clone() };
         let router = ground.router(observers);
         let writer = ground.writer(router.clone());
 
         let (loader, batches) = BatchLoader::new(store.clone());
-        let (users, newcomers) = UserUpserts::new(store.clone());
+        let (users, pending_users) = UserUpserts::new(store.clone());
         let statuses = Arc::new(Statuses::new(store.clone(), loader.clone()));
         let typing = Arc::new(Typing::new(config.timing.typing_timeout, router.clone()));
         let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone()));
@@ -85,10 +85,10 @@ impl Chat {
         });
 
         tasks.spawn(batches.run());
-        tasks.spawn(users.clone().run(newcomers));
+        tasks.spawn(users.clone().run(pending_users));
         tasks.spawn(typing.clone().run());
         tasks.spawn(reconciler.clone().run());
-        tasks.spawn(ground.rosters(router.clone(), statuses).run(comings));
+        tasks.spawn(ground.rosters(router.clone(), statuses).run(roster_changes));
         tasks.spawn(ground.notifications(router.clone(), unread, webhooks.notification).run());
         tasks.spawn(ground.relay(growth, reconciler.clone()).run());
         tasks.spawn(Notices { router: router.clone(), reconciler, presence: presence.clone() }.run(notices));

@@ -11,7 +11,7 @@ use crate::{
 /// Maximum age of a cached status.
 const STATUS_TTL: Duration = Duration::from_secs(5);
 /// Maximum number of cached statuses.
-const REMEMBERED_MAX: usize = 50_000;
+const CACHED_MAX: usize = 50_000;
 
 /// Reads and caches statuses.
 pub(super) struct Statuses {
@@ -22,7 +22,7 @@ pub(super) struct Statuses {
 
 impl Statuses {
     pub(super) fn new(store: Arc<dyn Store>, loader: BatchLoader) -> Self {
-        Self { store, loader, recent: TtlCache::new(STATUS_TTL, REMEMBERED_MAX) }
+        Self { store, loader, recent: TtlCache::new(STATUS_TTL, CACHED_MAX) }
     }
 
     /// A user's status; the default if the store can't be read.
@@ -32,7 +32,7 @@ impl Statuses {
         }
         match self.loader.status(user).await {
             Some(status) => {
-                self.recent.learn(user.clone(), status);
+                self.recent.insert(user.clone(), status);
                 status
             }
             None => Status::default(),
@@ -40,8 +40,8 @@ impl Statuses {
     }
 
     /// Caches a status that was just stored.
-    pub(super) fn learn(&self, user: UserId, status: Status) {
-        self.recent.learn(user, status);
+    pub(super) fn cache(&self, user: UserId, status: Status) {
+        self.recent.insert(user, status);
     }
 
     /// Removes the invisible users from `users`.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    command::{Caller, CommandReply, needs, unavailable},
-    connection::{Connection, Reached},
+    command::{Caller, CommandReply, require_feature, unavailable},
+    connection::{Connection, JoinProgress},
     follows::{Following, Follows},
     journal::Journal,
-    presence::came,
+    presence::arrival_events,
     replay::{Replay, Replayer},
     router::Router,
     statuses::Statuses,
@@ -58,7 +58,7 @@ impl Subscriptions {
             },
             AutoJoin::Nothing | AutoJoin::Added => None,
         };
-        let (joined, replay) = self.enter(&caller.identity, connection, conversation, since, pair).await?;
+        let (joined, replay) = self.listen(&caller.identity, connection, conversation, since, pair).await?;
         Ok(CommandReply { reply: Reply::Joined(conversation.clone(), joined), replays: vec![replay] })
     }
 
@@ -73,7 +73,7 @@ impl Subscriptions {
         }
         let (mut each, mut replays) = (Vec::with_capacity(cursors.len()), Vec::with_capacity(cursors.len()));
         for (conversation, since) in cursors {
-            let entered = self.enter(&caller.identity, connection, &conversation, Some(since), None).await;
+            let entered = self.listen(&caller.identity, connection, &conversation, Some(since), None).await;
             each.push((
                 conversation,
                 entered.map(|(joined, replay)| {
@@ -93,7 +93,7 @@ impl Subscriptions {
         conversation: &ConversationId,
         pair: Option<Arc<Pair>>,
     ) -> Result<(), Reject> {
-        let (_, replay) = self.enter(identity, connection, conversation, None, pair).await?;
+        let (_, replay) = self.listen(identity, connection, conversation, None, pair).await?;
         self.replayer.begin(connection, vec![replay]);
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Subscriptions {
     ///
     /// `pair` holds the members of a direct conversation, for a dialect that names them. The caller has then checked
     /// that the user is one of them.
-    pub(super) async fn enter(
+    pub(super) async fn listen(
         &self,
         identity: &Identity,
         connection: &Arc<Connection>,
@@ -112,20 +112,20 @@ impl Subscriptions {
         pair: Option<Arc<Pair>>,
     ) -> Result<(Joined, Replay), Reject> {
         let (log, limit) = (LogId::from(conversation), self.limits.conversations_per_connection);
-        connection.has_place_for(conversation, limit)?;
+        connection.check_join_limit(conversation, limit)?;
         // A refusal changes nothing: a connection that already listens keeps its join.
         let following = self.follows.follow(&log);
         let ends = match pair {
-            Some(_) => self.follows.open_own(&following).await.map(|head| Ends { first: 1, head }),
+            Some(_) => self.follows.open_unchecked(&following).await.map(|head| Ends { first: 1, head }),
             None => self.admit_listener(identity, conversation, &following).await,
         }?;
-        let (join, before) = connection.enter(conversation, pair.clone());
+        let (join, before) = connection.record_join(conversation, pair.clone());
         let reached = match before {
             Some(before) => Some(self.end_earlier_join(connection, &log, before).await),
             None => None,
         };
         let Some(head) = self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref()) else {
-            connection.exit(conversation);
+            connection.remove_join(conversation);
             if before.is_some() {
                 self.follows.release(&log);
             }
@@ -139,21 +139,25 @@ impl Subscriptions {
                 (Joined { head, resumed }, has)
             }
         };
-        connection.attached(conversation, has);
+        connection.record_attached(conversation, has);
         // A connection counts as one follower of a log, however often it joins.
         if before.is_none() {
             following.keep();
         }
         if self.backplane.listen(connection.id(), conversation).await.first {
             let status = self.statuses.of(&identity.user).await;
-            self.router.tell(&log, Some(connection.id()), came(identity.user.clone(), identity.name.clone(), status));
+            self.router.send_ephemeral(
+                &log,
+                Some(connection.id()),
+                arrival_events(identity.user.clone(), identity.name.clone(), status),
+            );
         }
         Ok((joined, Replay { log, has, join: Some((conversation.clone(), join)) }))
     }
 
     /// Detaches the listener of an earlier join of the same connection. Returns the seq of the last entry that it
     /// received.
-    async fn end_earlier_join(&self, connection: &Connection, log: &LogId, before: Reached) -> Seq {
+    async fn end_earlier_join(&self, connection: &Connection, log: &LogId, before: JoinProgress) -> Seq {
         let live = match before.attached {
             true => self.hub.detach(log, connection.dialect, connection.id()).await,
             false => None,
@@ -181,7 +185,7 @@ impl Subscriptions {
         conversation: &ConversationId,
         following: &Following,
     ) -> Result<Ends, Reject> {
-        needs(&self.degrade, Feature::History)?;
+        require_feature(&self.degrade, Feature::History)?;
         let mut access = None;
         // The read of the head also reads the user's access.
         let head = async {
@@ -228,15 +232,15 @@ impl Subscriptions {
         }
         let new = NewConversation { is_group: true, open: true, ..NewConversation::default() };
         let made = self.store.create(&new, conversation, user).await.map_err(|error| unavailable(&error))?;
-        if let Some((_, told)) = made {
-            self.router.send_entries(told);
+        if let Some((_, inbox_entries)) = made {
+            self.router.send_entries(inbox_entries);
         }
         self.store.access(conversation, user).await.map_err(|error| unavailable(&error))
     }
 
     /// The members of a direct conversation; none if it is another kind.
     async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
-        needs(&self.degrade, Feature::History)?;
+        require_feature(&self.degrade, Feature::History)?;
         let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?;
         Ok(pair.map(Arc::new))
     }
@@ -245,7 +249,7 @@ impl Subscriptions {
     pub(super) async fn follow_inbox(&self, connection: &Arc<Connection>) -> Result<(), Reject> {
         let log = LogId::inbox(&connection.user);
         let following = self.follows.follow(&log);
-        self.follows.open_own(&following).await?;
+        self.follows.open_unchecked(&following).await?;
         let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None);
         let head = attached.ok_or(Reject::Unavailable)?;
         following.keep();
@@ -265,13 +269,18 @@ impl Subscriptions {
 
     pub(super) async fn leave(&self, caller: &Caller, conversation: &ConversationId) -> Result<Reply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Leaving needs a WebSocket"))?;
-        self.exit(&caller.identity, connection, conversation).await;
+        self.stop_listening(&caller.identity, connection, conversation).await;
         Ok(Reply::Left { conversation: conversation.clone() })
     }
 
     /// Ends a connection's listening to one conversation, if it listens.
-    pub(super) async fn exit(&self, identity: &Identity, connection: &Connection, conversation: &ConversationId) {
-        if let Some(attached) = connection.exit(conversation) {
+    pub(super) async fn stop_listening(
+        &self,
+        identity: &Identity,
+        connection: &Connection,
+        conversation: &ConversationId,
+    ) {
+        if let Some(attached) = connection.remove_join(conversation) {
             self.detach(connection, conversation, attached).await;
             self.backplane.unlisten(connection.id(), conversation).await;
             self.typing.stop(conversation.clone(), identity.user.clone(), identity.name.clone());

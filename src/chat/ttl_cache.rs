@@ -22,14 +22,14 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
 
     pub(super) fn get(&self, key: &K) -> Option<V> {
         let entries = self.lock();
-        let (value, learnt) = entries.get(key)?;
-        (learnt.elapsed() < self.ttl).then(|| value.clone())
+        let (value, inserted_at) = entries.get(key)?;
+        (inserted_at.elapsed() < self.ttl).then(|| value.clone())
     }
 
-    pub(super) fn learn(&self, key: K, value: V) {
+    pub(super) fn insert(&self, key: K, value: V) {
         let mut entries = self.lock();
         if entries.len() >= self.capacity {
-            entries.retain(|_, (_, learnt)| learnt.elapsed() < self.ttl);
+            entries.retain(|_, (_, inserted_at)| inserted_at.elapsed() < self.ttl);
         }
         if entries.len() >= self.capacity {
             entries.clear();
@@ -37,7 +37,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         entries.insert(key, (value, Instant::now()));
     }
 
-    pub(super) fn forget(&self, key: &K) {
+    pub(super) fn remove(&self, key: &K) {
         self.lock().remove(key);
     }
 
@@ -51,15 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_and_surplus_knowledge_is_forgotten() {
+    fn expired_and_surplus_entries_are_removed() {
         let known = TtlCache::new(Duration::from_secs(60), 2);
-        known.learn(1, 'a');
-        known.learn(2, 'b');
+        known.insert(1, 'a');
+        known.insert(2, 'b');
         assert_eq!(known.get(&1), Some('a'));
-        known.learn(3, 'c');
+        known.insert(3, 'c');
         assert_eq!((known.get(&1), known.get(&3)), (None, Some('c')));
         let brief = TtlCache::new(Duration::ZERO, 2);
-        brief.learn(1, 'a');
+        brief.insert(1, 'a');
         assert_eq!(brief.get(&1), None);
     }
 }

@@ -13,9 +13,9 @@ use super::{
 use crate::model::{ConnectionId, ConversationId, Ephemeral, LogId, Reply, UserId};
 
 /// Interval between two checks for expired indicators.
-const SWEEP: Duration = Duration::from_millis(250);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Minimum interval between two events for a user who keeps typing.
-const REPEAT: Duration = Duration::from_secs(1);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Typist {
@@ -23,7 +23,7 @@ struct Typist {
     /// The socket that the user types on; it does not receive the event.
     origin: Option<ConnectionId>,
     until: Instant,
-    told: Instant,
+    published_at: Instant,
 }
 
 /// The users who type on this node.
@@ -42,10 +42,14 @@ impl Typists {
     fn start(&self, key: (ConversationId, UserId), name: &Arc<str>, origin: Option<ConnectionId>) -> bool {
         let now = Instant::now();
         let mut typing = self.lock();
-        let told = typing.get(&key).map(|typist| typist.told).filter(|told| now.duration_since(*told) < REPEAT);
-        let typist = Typist { name: name.clone(), origin, until: now + self.timeout, told: told.unwrap_or(now) };
+        let published_at = typing
+            .get(&key)
+            .map(|typist| typist.published_at)
+            .filter(|published_at| now.duration_since(*published_at) < REPEAT_INTERVAL);
+        let typist =
+            Typist { name: name.clone(), origin, until: now + self.timeout, published_at: published_at.unwrap_or(now) };
         typing.insert(key, typist);
-        told.is_none()
+        published_at.is_none()
     }
 
     /// Removes a user. Returns true if the user typed.
@@ -76,14 +80,14 @@ impl Typing {
     }
 
     /// Records that the caller types or stopped, and publishes a change.
-    pub(super) fn say(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> CommandReply {
+    pub(super) fn set_typing(&self, caller: &Caller, conversation: &ConversationId, active: bool) -> CommandReply {
         let (user, name) = (&caller.identity.user, &caller.identity.name);
         let key = (conversation.clone(), user.clone());
         let origin = caller.connection.as_ref().map(|connection| connection.id());
         let news = if active { self.typists.start(key, name, origin) } else { self.typists.stop(&key) };
         if news {
             let what = Ephemeral::Typing { user: user.clone(), name: name.clone(), active };
-            self.router.tell(&LogId::from(conversation), origin, [what]);
+            self.router.send_ephemeral(&LogId::from(conversation), origin, [what]);
         }
         Reply::Done.into()
     }
@@ -92,17 +96,21 @@ impl Typing {
     pub(super) fn stop(&self, conversation: ConversationId, user: UserId, name: Arc<str>) {
         let key = (conversation, user);
         if self.typists.stop(&key) {
-            self.router.tell(&LogId::from(&key.0), None, [Ephemeral::Typing { user: key.1, name, active: false }]);
+            self.router.send_ephemeral(
+                &LogId::from(&key.0),
+                None,
+                [Ephemeral::Typing { user: key.1, name, active: false }],
+            );
         }
     }
 
     /// Publishes that users with expired indicators stopped, until its task is stopped.
     pub(super) async fn run(self: Arc<Self>) {
-        let mut sweep = tokio::time::interval(SWEEP);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             sweep.tick().await;
             for ((conversation, user), Typist { name, origin, .. }) in self.typists.expired() {
-                self.router.tell(
+                self.router.send_ephemeral(
                     &LogId::from(&conversation),
                     origin,
                     [Ephemeral::Typing { user, name, active: false }],
@@ -121,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typist_is_news_once_and_stops_once() {
+    fn typing_is_published_once_and_stops_once() {
         let typists = Typists::new(Duration::from_secs(60));
         let start = |user| typists.start(key(user), &"A".into(), None);
         assert_eq!((start("alice"), start("alice"), start("bob")), (true, false, true));
@@ -130,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_says_nothing_more_has_stopped() {
+    fn typing_expires() {
         let typists = Typists::new(Duration::ZERO);
         typists.start(key("alice"), &"A".into(), None);
         assert_eq!(typists.expired().into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key("alice")]);

@@ -40,7 +40,7 @@ impl Delivery {
     }
 
     /// The user whose membership this entry ends.
-    pub(super) fn removes(&self) -> Option<&UserId> {
+    pub(super) fn removed_user(&self) -> Option<&UserId> {
         match &self.entry()?.body {
             Body::MemberRemoved { user } => Some(user),
             _ => None,
@@ -48,7 +48,7 @@ impl Delivery {
     }
 
     /// The signal to the sessions that follow an inbox.
-    fn added(&self) -> Option<Signal> {
+    fn added_signal(&self) -> Option<Signal> {
         match &self.entry()?.body {
             Body::ConversationAdded { conversation, since } => {
                 Some(Signal::Added { conversation: conversation.clone(), since: *since })
@@ -58,7 +58,7 @@ impl Delivery {
     }
 
     /// The signal to the session of a client that can't acknowledge entries.
-    fn handed_over(&self) -> Option<Signal> {
+    fn handed_over_signal(&self) -> Option<Signal> {
         let entry = self.entry()?;
         Some(Signal::HandedOver(entry.log.conversation()?, entry.seq))
     }
@@ -66,7 +66,7 @@ impl Delivery {
 
 /// The result of a hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Handed {
+pub(super) struct HandOver {
     /// Number of frames that the outbox accepted.
     pub(super) frames: u64,
     /// True if the caller must call [`Outbox::flush`].
@@ -78,19 +78,19 @@ pub(super) fn hand_over<'a>(
     outbox: &Outbox,
     dialect: Dialect,
     deliveries: impl Iterator<Item = &'a Delivery> + Clone,
-) -> Handed {
+) -> HandOver {
     let mut frames = 0;
     let encoded = deliveries.clone().filter_map(|delivery| delivery.frame(dialect).cloned());
     let unwritten = outbox.push(encoded.inspect(|_| frames += 1));
-    deliveries.clone().filter_map(Delivery::added).for_each(|signal| outbox.signal(signal));
+    deliveries.clone().filter_map(Delivery::added_signal).for_each(|signal| outbox.signal(signal));
     if dialect.joins() == AutoJoin::Directs {
-        deliveries.filter_map(Delivery::handed_over).last().into_iter().for_each(|signal| outbox.signal(signal));
+        deliveries.filter_map(Delivery::handed_over_signal).last().into_iter().for_each(|signal| outbox.signal(signal));
     }
-    Handed { frames, unwritten }
+    HandOver { frames, unwritten }
 }
 
 /// Signals to the session of a listener that an entry ended its membership.
-pub(super) fn tell_removed(outbox: &Outbox, delivery: &Delivery) {
+pub(super) fn signal_removed(outbox: &Outbox, delivery: &Delivery) {
     if let Some(conversation) = delivery.event.log().conversation() {
         outbox.signal(Signal::Removed(conversation));
     }
@@ -109,7 +109,7 @@ pub fn hand_over_missed(
     let mut removed = false;
     for entry in entries {
         let delivery = Delivery::new(Event::Entry { entry: Arc::new(entry), origin: None }, pair.cloned());
-        removed = delivery.removes().is_some_and(|user| outbox.user() == Some(user));
+        removed = delivery.removed_user().is_some_and(|user| outbox.user() == Some(user));
         deliveries.push(delivery);
         if removed {
             break;
@@ -120,7 +120,7 @@ pub fn hand_over_missed(
     }
     let last = deliveries.last()?;
     if removed {
-        tell_removed(outbox, last);
+        signal_removed(outbox, last);
         return None;
     }
     last.seq()

@@ -44,7 +44,7 @@ impl<T> Resequencer<T> {
 
     /// Drops seqs that the store does not have. The caller read the log when `known` was the highest seq, and found no
     /// more entries. A higher seq since then keeps the gap open.
-    pub(super) fn settle(&mut self, known: Seq) {
+    pub(super) fn drop_unstored(&mut self, known: Seq) {
         if self.known == known {
             self.known = self.last;
             self.held.clear();
@@ -88,14 +88,14 @@ mod tests {
         /// For any losses, repeats, reorderings and refetches, the released entries are `base + 1, base + 2, …`, each
         /// once. Once every entry from the gap on was offered, all are released.
         #[test]
-        fn goes_on_strictly_by_one(
+        fn releases_strictly_by_one(
             base in 0..50_i64,
             count in 1..400_i64,
-            way in prop::collection::vec((0..400_i64, any::<bool>()), 0..1_200),
+            steps in prop::collection::vec((0..400_i64, any::<bool>()), 0..1_200),
         ) {
             let mut resequencer = Resequencer::after(base);
             let mut out = Vec::new();
-            for (step, lost) in way {
+            for (step, lost) in steps {
                 let seq = base + 1 + step % count;
                 if !lost {
                     resequencer.offer(seq, seq, &mut out);

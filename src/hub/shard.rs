@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, hand_over, tell_removed};
+use super::delivery::{Delivery, hand_over, signal_removed};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
@@ -103,11 +103,11 @@ impl Shard {
 
     /// Executes queued operations until `stop`.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut work = Work::new(self.metrics.clone());
+        let mut worker = Worker::new(self.metrics.clone());
         loop {
             let queued = std::mem::take(&mut *self.lock());
-            work.take(queued);
-            if work.round() {
+            worker.enqueue(queued);
+            if worker.run_round() {
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -125,7 +125,7 @@ impl Shard {
 
 /// The listeners of one log on one shard, and their queued operations.
 #[derive(Debug, Default)]
-struct Audience {
+struct LogListeners {
     listeners: Vec<Listener>,
     ops: VecDeque<Op>,
     /// The newest entry that all live listeners received.
@@ -135,43 +135,43 @@ struct Audience {
 }
 
 /// The state of a shard's task.
-struct Work {
-    audiences: HashMap<LogId, Audience>,
+struct Worker {
+    logs: HashMap<LogId, LogListeners>,
     /// Logs with waiting operations, each once.
     ready: VecDeque<LogId>,
     /// Outboxes that received frames in this round and need a flush.
-    touched: Vec<Arc<Outbox>>,
+    unflushed: Vec<Arc<Outbox>>,
     metrics: Arc<Metrics>,
 }
 
-impl Work {
+impl Worker {
     fn new(metrics: Arc<Metrics>) -> Self {
-        Self { audiences: HashMap::new(), ready: VecDeque::new(), touched: Vec::new(), metrics }
+        Self { logs: HashMap::new(), ready: VecDeque::new(), unflushed: Vec::new(), metrics }
     }
 
-    fn take(&mut self, queued: VecDeque<(LogId, Op)>) {
+    fn enqueue(&mut self, queued: VecDeque<(LogId, Op)>) {
         for (log, op) in queued {
-            let audience = self.audiences.entry(log.clone()).or_default();
-            if audience.ops.is_empty() {
+            let listeners = self.logs.entry(log.clone()).or_default();
+            if listeners.ops.is_empty() {
                 self.ready.push_back(log);
             }
-            audience.ops.push_back(op);
+            listeners.ops.push_back(op);
         }
     }
 
     /// Runs one turn for each log with waiting operations. Returns true if more operations wait.
-    fn round(&mut self) -> bool {
+    fn run_round(&mut self) -> bool {
         for _ in 0..self.ready.len() {
             let Some(log) = self.ready.pop_front() else { break };
-            let Some(audience) = self.audiences.get_mut(&log) else { continue };
-            let frames = audience.turn(&mut self.touched);
+            let Some(listeners) = self.logs.get_mut(&log) else { continue };
+            let frames = listeners.run_turn(&mut self.unflushed);
             self.metrics.deliveries.inc_by(frames);
-            if !audience.ops.is_empty() {
+            if !listeners.ops.is_empty() {
                 self.ready.push_back(log);
-            } else if audience.listeners.is_empty() {
-                self.audiences.remove(&log);
+            } else if listeners.listeners.is_empty() {
+                self.logs.remove(&log);
             }
-            if self.touched.len() >= SLICE {
+            if self.unflushed.len() >= SLICE {
                 self.flush();
             }
         }
@@ -180,15 +180,15 @@ impl Work {
     }
 
     fn flush(&mut self) {
-        for outbox in self.touched.drain(..) {
+        for outbox in self.unflushed.drain(..) {
             outbox.flush();
         }
     }
 }
 
-impl Audience {
+impl LogListeners {
     /// Executes operations until one slice of listeners is served. Returns the number of frames that went out.
-    fn turn(&mut self, touched: &mut Vec<Arc<Outbox>>) -> u64 {
+    fn run_turn(&mut self, unflushed: &mut Vec<Arc<Outbox>>) -> u64 {
         let (mut budget, mut frames) = (SLICE, 0);
         while budget > 0 {
             let Some(op) = self.ops.pop_front() else { break };
@@ -206,7 +206,7 @@ impl Audience {
                 }
                 Op::Deliver(deliveries) => {
                     let end = self.listeners.len().min(self.reached + budget);
-                    frames += serve(&self.listeners[self.reached..end], &deliveries, touched);
+                    frames += deliver_to(&self.listeners[self.reached..end], &deliveries, unflushed);
                     budget -= end - self.reached;
                     if end < self.listeners.len() {
                         self.reached = end;
@@ -233,11 +233,11 @@ impl Audience {
     /// Removes listeners whose membership ended, and signals to their sessions.
     fn remove_members(&mut self, deliveries: &[Delivery]) {
         for delivery in deliveries {
-            let Some(user) = delivery.removes() else { continue };
+            let Some(user) = delivery.removed_user() else { continue };
             self.listeners.retain(|listener| {
                 let stays = listener.outbox.user() != Some(user);
                 if !stays {
-                    tell_removed(&listener.outbox, delivery);
+                    signal_removed(&listener.outbox, delivery);
                 }
                 stays
             });
@@ -246,14 +246,14 @@ impl Audience {
 }
 
 /// Hands the deliveries to each listener, in one push each.
-fn serve(listeners: &[Listener], deliveries: &[Delivery], touched: &mut Vec<Arc<Outbox>>) -> u64 {
+fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], unflushed: &mut Vec<Arc<Outbox>>) -> u64 {
     let mut frames = 0;
     for listener in listeners {
         let wanted = deliveries.iter().filter(|delivery| listener.wants(delivery));
         let handed = hand_over(&listener.outbox, listener.dialect, wanted);
         frames += handed.frames;
         if handed.unwritten {
-            touched.push(listener.outbox.clone());
+            unflushed.push(listener.outbox.clone());
         }
     }
     frames

@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// A store with the entries 1 to `head` of a log. A negative head makes reads fail.
-struct Stored(AtomicI64);
+struct TestStore(AtomicI64);
 
 #[async_trait]
-impl Source for Stored {
+impl Source for TestStore {
     async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
         let head = self.0.load(Ordering::SeqCst);
         let end = head.min(after + 7);
@@ -45,29 +45,29 @@ fn event(log: &LogId, seq: Seq) -> Event {
     Event::Entry { entry: Arc::new(entry(log, seq)), origin: None }
 }
 
-struct Bench {
+struct Fixture {
     hub: Arc<Hub>,
-    stored: Arc<Stored>,
+    stored: Arc<TestStore>,
     log: LogId,
     stop: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
-impl Drop for Bench {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-impl Bench {
+impl Fixture {
     fn new(head: Seq) -> Self {
         let (metrics, stop) = (Arc::new(Metrics::new().unwrap()), CancellationToken::new());
-        let stored = Arc::new(Stored(AtomicI64::new(head)));
+        let stored = Arc::new(TestStore(AtomicI64::new(head)));
         let (tasks, clock) = (TaskTracker::new(), Clock::system());
         let hub = Hub::start(2, stored.clone(), metrics.clone(), clock, tasks, stop.clone());
         let log = LogId::parse("room").unwrap();
         let _opened = hub.follow(&log);
-        hub.base(&log, head);
+        hub.set_base(&log, head);
         Self { hub, stored, log, stop, metrics }
     }
 
@@ -115,14 +115,14 @@ async fn next_seq(client: &mut TcpStream) -> Seq {
 
 /// The fate of an entry's publication.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Fate {
     Arrives,
-    IsLost,
-    ComesTwice,
+    Lost,
+    Duplicated,
 }
 
-fn way() -> impl Strategy<Value = Way> {
-    prop_oneof![3 => Just(Way::Arrives), 1 => Just(Way::IsLost), 1 => Just(Way::ComesTwice)]
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![3 => Just(Fate::Arrives), 1 => Just(Fate::Lost), 1 => Just(Fate::Duplicated)]
 }
 
 proptest! {
@@ -130,21 +130,21 @@ proptest! {
 
     #[test]
     fn each_entry_goes_out_once_and_in_order(
-        ways in prop::collection::vec((way(), any::<u8>()), 1..80),
+        fates in prop::collection::vec((fate(), any::<u8>()), 1..80),
         before in 0..20_i64,
         resumed_from in 0..20_i64,
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let bench = Bench::new(before);
-            let head = before + ways.len() as Seq;
-            let (_live, mut live_client) = bench.listen(before).await;
-            bench.stored.0.store(head, Ordering::SeqCst);
+            let fixture = Fixture::new(before);
+            let head = before + fates.len() as Seq;
+            let (_live, mut live_client) = fixture.listen(before).await;
+            fixture.stored.0.store(head, Ordering::SeqCst);
 
             let mut published: Vec<(u16, Seq)> = Vec::new();
-            for (at, (way, jitter)) in ways.iter().enumerate() {
+            for (at, (fate, jitter)) in fates.iter().enumerate() {
                 let (seq, when) = (before + 1 + at as Seq, at as u16 + u16::from(jitter % 6));
-                let copies = match way { Way::Arrives => 1, Way::IsLost => 0, Way::ComesTwice => 2 };
+                let copies = match fate { Fate::Arrives => 1, Fate::Lost => 0, Fate::Duplicated => 2 };
                 published.extend((0..copies).map(|copy| (when + copy * 3, seq)));
             }
             published.sort();
@@ -153,12 +153,12 @@ proptest! {
             let mut resumed = None;
             for (at, (_, seq)) in published.iter().enumerate() {
                 if at == resume_at {
-                    resumed = Some(bench.listen(from).await);
+                    resumed = Some(fixture.listen(from).await);
                 }
-                bench.hub.apply(vec![event(&bench.log, *seq)]);
+                fixture.hub.apply(vec![event(&fixture.log, *seq)]);
             }
             // A comparison finds losses at the end, as after an outage.
-            bench.hub.compare(&bench.log, 1, head, bench.hub.last(&bench.log));
+            fixture.hub.compare(&fixture.log, 1, head, fixture.hub.last(&fixture.log));
 
             for expected in before + 1..=head {
                 assert_eq!(next_seq(&mut live_client).await, expected);
@@ -173,13 +173,13 @@ proptest! {
 }
 
 #[tokio::test]
-async fn more_than_can_be_held_is_fetched() {
-    let bench = Bench::new(0);
-    let (_outbox, mut client) = bench.listen(0).await;
+async fn entries_beyond_the_buffer_are_backfilled() {
+    let fixture = Fixture::new(0);
+    let (_outbox, mut client) = fixture.listen(0).await;
     let head = resequencer::HELD_MAX as Seq * 3;
-    bench.stored.0.store(head, Ordering::SeqCst);
+    fixture.stored.0.store(head, Ordering::SeqCst);
     for seq in 2..=head {
-        bench.hub.apply(vec![event(&bench.log, seq)]);
+        fixture.hub.apply(vec![event(&fixture.log, seq)]);
     }
     for expected in 1..=head {
         assert_eq!(next_seq(&mut client).await, expected);
@@ -187,77 +187,77 @@ async fn more_than_can_be_held_is_fetched() {
 }
 
 #[tokio::test]
-async fn what_the_store_does_not_have_is_not_waited_for() {
-    let bench = Bench::new(3);
-    let (_outbox, mut client) = bench.listen(3).await;
-    bench.hub.apply(vec![event(&bench.log, 9)]);
-    while bench.metrics.gaps_healed.get() == 0 {
+async fn seqs_missing_from_the_store_are_dropped() {
+    let fixture = Fixture::new(3);
+    let (_outbox, mut client) = fixture.listen(3).await;
+    fixture.hub.apply(vec![event(&fixture.log, 9)]);
+    while fixture.metrics.gaps_healed.get() == 0 {
         tokio::task::yield_now().await;
     }
-    bench.stored.0.store(4, Ordering::SeqCst);
-    bench.hub.apply(vec![event(&bench.log, 4)]);
+    fixture.stored.0.store(4, Ordering::SeqCst);
+    fixture.hub.apply(vec![event(&fixture.log, 4)]);
     assert_eq!(next_seq(&mut client).await, 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_that_can_not_be_closed_counts_as_stuck_until_it_is() {
-    let bench = Bench::new(0);
-    let counts = || (bench.metrics.gaps_stuck.get(), bench.metrics.gaps_healed.get());
-    bench.stored.0.store(-1, Ordering::SeqCst);
-    bench.hub.apply(vec![event(&bench.log, 2)]);
+async fn a_gap_that_stays_open_counts_as_stuck() {
+    let fixture = Fixture::new(0);
+    let counts = || (fixture.metrics.gaps_stuck.get(), fixture.metrics.gaps_healed.get());
+    fixture.stored.0.store(-1, Ordering::SeqCst);
+    fixture.hub.apply(vec![event(&fixture.log, 2)]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(counts(), (0, 0), "a new gap does not count as stuck");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(counts(), (1, 0));
-    bench.stored.0.store(2, Ordering::SeqCst);
+    fixture.stored.0.store(2, Ordering::SeqCst);
     tokio::time::sleep(BACKOFF_MAX).await;
     assert_eq!(counts(), (0, 1));
 }
 
 #[tokio::test]
-async fn what_is_ephemeral_is_dropped_and_counted_while_too_much_waits() {
-    let bench = Bench::new(0);
-    let (_outbox, _client) = bench.listen(0).await;
+async fn ephemeral_events_are_dropped_and_counted_under_congestion() {
+    let fixture = Fixture::new(0);
+    let (_outbox, _client) = fixture.listen(0).await;
     let what = Ephemeral::Listening { user: UserId::parse("bob").unwrap(), name: "Bob".into(), active: true };
-    let ephemeral = Arc::new(EphemeralEvent { log: bench.log.clone(), at: Timestamp::from_micros(0), what });
+    let ephemeral = Arc::new(EphemeralEvent { log: fixture.log.clone(), at: Timestamp::from_micros(0), what });
     // The shards' tasks do not run before this task awaits.
-    while bench.metrics.ephemeral_dropped.get() == 0 {
-        bench.hub.apply(vec![Event::Ephemeral { ephemeral: ephemeral.clone(), origin: None }]);
+    while fixture.metrics.ephemeral_dropped.get() == 0 {
+        fixture.hub.apply(vec![Event::Ephemeral { ephemeral: ephemeral.clone(), origin: None }]);
     }
-    let waiting = bench.hub.queued();
-    bench.hub.apply(vec![Event::Ephemeral { ephemeral, origin: None }]);
-    assert_eq!((bench.metrics.ephemeral_dropped.get(), bench.hub.queued()), (2, waiting));
+    let waiting = fixture.hub.queued();
+    fixture.hub.apply(vec![Event::Ephemeral { ephemeral, origin: None }]);
+    assert_eq!((fixture.metrics.ephemeral_dropped.get(), fixture.hub.queued()), (2, waiting));
 }
 
 #[tokio::test]
-async fn a_store_set_back_makes_readers_start_anew() {
-    let bench = Bench::new(9);
-    let (_outbox, mut client) = bench.listen(9).await;
-    bench.stored.0.store(5, Ordering::SeqCst);
-    bench.hub.compare(&bench.log, 1, 5, Some(9));
+async fn a_restored_store_makes_listeners_resync() {
+    let fixture = Fixture::new(9);
+    let (_outbox, mut client) = fixture.listen(9).await;
+    fixture.stored.0.store(5, Ordering::SeqCst);
+    fixture.hub.compare(&fixture.log, 1, 5, Some(9));
     let mut header = [0; 2];
     client.read_exact(&mut header).await.unwrap();
     let mut payload = vec![0; usize::from(header[1])];
     client.read_exact(&mut payload).await.unwrap();
     let note: serde_json::Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!((&note["type"], &note["head"]), (&"resync".into(), &5.into()));
-    bench.hub.apply(vec![event(&bench.log, 6)]);
+    fixture.hub.apply(vec![event(&fixture.log, 6)]);
     assert_eq!(next_seq(&mut client).await, 6, "the restored store assigned this seq again");
 }
 
 #[tokio::test]
-async fn the_removed_read_no_further() {
-    let bench = Bench::new(0);
-    let (outbox, mut client) = bench.listen(0).await;
+async fn a_removed_member_gets_no_further_entries() {
+    let fixture = Fixture::new(0);
+    let (outbox, mut client) = fixture.listen(0).await;
     let bob = UserId::parse("bob").unwrap();
     outbox.belongs_to(bob.clone());
-    let removed = Entry { body: Body::MemberRemoved { user: bob }, ..entry(&bench.log, 2) };
+    let removed = Entry { body: Body::MemberRemoved { user: bob }, ..entry(&fixture.log, 2) };
     let removed = Event::Entry { entry: Arc::new(removed), origin: None };
-    bench.hub.apply(vec![event(&bench.log, 1), removed]);
-    bench.hub.apply(vec![event(&bench.log, 3)]);
+    fixture.hub.apply(vec![event(&fixture.log, 1), removed]);
+    fixture.hub.apply(vec![event(&fixture.log, 3)]);
     assert_eq!(next_seq(&mut client).await, 1);
     assert_eq!(next_seq(&mut client).await, 2);
-    let conversation = bench.log.conversation().unwrap();
+    let conversation = fixture.log.conversation().unwrap();
     assert_eq!(outbox.woken().await, crate::outbox::Woken::Signal(crate::outbox::Signal::Removed(conversation)));
     outbox.send([Frame::text(r#"{"seq":99}"#)]);
     assert_eq!(next_seq(&mut client).await, 99);
@@ -267,18 +267,18 @@ async fn the_removed_read_no_further() {
 /// no later entry goes out.
 #[tokio::test]
 async fn a_replay_ends_a_membership_as_live_delivery_does() {
-    let bench = Bench::new(0);
-    let (user, log) = (UserId::parse("bob").unwrap(), &bench.log);
+    let fixture = Fixture::new(0);
+    let (user, log) = (UserId::parse("bob").unwrap(), &fixture.log);
     let removal = || Entry { body: Body::MemberRemoved { user: user.clone() }, ..entry(log, 2) };
-    let (live, mut live_client) = bench.listen(0).await;
+    let (live, mut live_client) = fixture.listen(0).await;
     live.belongs_to(user.clone());
     let removed = Event::Entry { entry: Arc::new(removal()), origin: None };
-    bench.hub.apply(vec![event(log, 1), removed]);
+    fixture.hub.apply(vec![event(log, 1), removed]);
 
-    let (late, mut late_client) = bench.reader().await;
+    let (late, mut late_client) = fixture.reader().await;
     late.belongs_to(user.clone());
     assert_eq!(hand_over_missed(&late, Dialect::Native, None, [entry(log, 1), removal(), entry(log, 3)]), None);
-    bench.hub.apply(vec![event(log, 3)]);
+    fixture.hub.apply(vec![event(log, 3)]);
 
     let told = Woken::Signal(Signal::Removed(log.conversation().unwrap()));
     for (outbox, client) in [(live, &mut live_client), (late, &mut late_client)] {

@@ -21,27 +21,27 @@ pub(super) struct Track {
     pub(super) opened: Opened,
     pub(super) resequencer: Resequencer<Event>,
     /// False until the base is known; until then only the seqs of entries are recorded.
-    pub(super) based: bool,
+    pub(super) has_base: bool,
     /// Listeners per shard.
-    pub(super) attached: Box<[u32]>,
+    pub(super) listeners_by_shard: Box<[u32]>,
     /// Listeners per dialect.
-    pub(super) spoken: [u32; Dialect::COUNT],
+    pub(super) listeners_by_dialect: [u32; Dialect::COUNT],
     /// The members of a direct conversation, if a dialect needs them.
     pub(super) pair: Option<Arc<Pair>>,
     pub(super) backfilling: bool,
 }
 
 /// Counts a gap that stays open after repeated backfills, for its lifetime.
-pub(super) struct Stuck(Arc<Metrics>);
+pub(super) struct StuckGap(Arc<Metrics>);
 
-impl Stuck {
+impl StuckGap {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         metrics.gaps_stuck.inc();
         Self(metrics)
     }
 }
 
-impl Drop for Stuck {
+impl Drop for StuckGap {
     fn drop(&mut self) {
         self.0.gaps_stuck.dec();
     }
@@ -49,8 +49,8 @@ impl Drop for Stuck {
 
 impl Track {
     /// Records that the log reaches to `seq`, without the entry.
-    pub(super) fn hear(&mut self, seq: Seq) {
-        if self.based {
+    pub(super) fn record_seq(&mut self, seq: Seq) {
+        if self.has_base {
             self.resequencer.learn(seq);
         } else if seq > self.resequencer.last() {
             self.resequencer = Resequencer::after(seq);

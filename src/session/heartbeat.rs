@@ -12,25 +12,25 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 /// The time of the next ping, and the deadline of the last pong.
 pub(super) struct Heartbeat {
     interval: Duration,
-    patience: Duration,
+    pong_timeout: Duration,
     next_ping: Instant,
     pong_due: Option<Instant>,
 }
 
 impl Heartbeat {
-    pub(super) fn new(interval: Duration, patience: Duration) -> Self {
+    pub(super) fn new(interval: Duration, pong_timeout: Duration) -> Self {
         // The first ping is jittered, so that connections that opened together do not ping together.
         let first = interval.mul_f64(rand::random_range(0.5..1.0));
-        Self { interval, patience, next_ping: Instant::now() + first, pong_due: None }
+        Self { interval, pong_timeout, next_ping: Instant::now() + first, pong_due: None }
     }
 
     /// Records that the peer sent something.
-    pub(super) fn alive(&mut self) {
+    pub(super) fn record_activity(&mut self) {
         self.pong_due = None;
     }
 
     /// The time of the next check.
-    pub(super) fn due(&self) -> Instant {
+    pub(super) fn next_check(&self) -> Instant {
         self.pong_due.map_or(self.next_ping, |due| due.min(self.next_ping))
     }
 
@@ -40,22 +40,22 @@ impl Heartbeat {
     }
 
     /// Extends the deadline of the pong.
-    pub(super) fn wait_on(&mut self, now: Instant) {
-        self.pong_due = Some(now + self.patience);
+    pub(super) fn extend_deadline(&mut self, now: Instant) {
+        self.pong_due = Some(now + self.pong_timeout);
     }
 
     /// True if a ping is due. In that case it schedules the next ping and expects a pong for this one.
-    pub(super) fn is_ping_due(&mut self, now: Instant) -> bool {
+    pub(super) fn take_due_ping(&mut self, now: Instant) -> bool {
         let due = self.next_ping <= now;
         if due {
             self.next_ping = now + self.interval;
-            self.pong_due.get_or_insert(now + self.patience);
+            self.pong_due.get_or_insert(now + self.pong_timeout);
         }
         due
     }
 
     /// Schedules a ping soon, to confirm arrivals.
-    pub(super) fn soon(&mut self) {
+    pub(super) fn ping_soon(&mut self) {
         self.next_ping = self.next_ping.min(Instant::now() + CONFIRM_AFTER);
     }
 }
@@ -71,19 +71,19 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// Records an entry that was handed over.
-    pub(super) fn hand(&mut self, conversation: ConversationId, seq: Seq) {
+    pub(super) fn record(&mut self, conversation: ConversationId, seq: Seq) {
         self.handed.insert(conversation, seq);
     }
 
     /// The number of the next ping.
-    pub(super) fn ping(&mut self) -> u32 {
+    pub(super) fn next_ping(&mut self) -> u32 {
         self.pinged.0 = self.pinged.0.wrapping_add(1);
         self.pinged.1.extend(self.handed.drain());
         self.pinged.0
     }
 
     /// The entries that a pong confirms, if any.
-    pub(super) fn pong(&mut self, number: u32) -> Option<HashMap<ConversationId, Seq>> {
+    pub(super) fn confirm(&mut self, number: u32) -> Option<HashMap<ConversationId, Seq>> {
         (number == self.pinged.0 && !self.pinged.1.is_empty()).then(|| std::mem::take(&mut self.pinged.1))
     }
 }

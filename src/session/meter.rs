@@ -15,7 +15,7 @@ pub struct FrameLimits {
 
 /// Reason to reject a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum FrameFault {
     /// Too many frames per second.
     Rate,
     /// Too many fragments of one message.
@@ -68,27 +68,27 @@ impl Meter {
     }
 
     /// Checks bytes from the socket.
-    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), FrameFault> {
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let (payload, rest) = bytes.split_at(self.payload.min(bytes.len() as u64) as usize);
                 self.payload -= payload.len() as u64;
                 bytes = rest;
-                self.look_at(payload)?;
+                self.check_text(payload)?;
                 continue;
             }
             self.header[usize::from(self.header_len)] = bytes[0];
             self.header_len += 1;
             bytes = &bytes[1..];
             if let Some(payload) = self.payload_len() {
-                self.begin(payload);
-                self.count()?;
+                self.begin_payload(payload);
+                self.count_frame()?;
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self, payload: u64) {
+    fn begin_payload(&mut self, payload: u64) {
         let header = &self.header[..usize::from(self.header_len)];
         self.mask = match header.last_chunk() {
             Some(mask) if self.header[1] & 0x80 != 0 => *mask,
@@ -104,7 +104,7 @@ impl Meter {
     }
 
     /// Unmasks text in pieces and checks it.
-    fn look_at(&mut self, payload: &[u8]) -> Result<(), Fault> {
+    fn check_text(&mut self, payload: &[u8]) -> Result<(), FrameFault> {
         if !self.text {
             return Ok(());
         }
@@ -115,7 +115,7 @@ impl Meter {
                 *to = from ^ mask;
             }
             self.mask.rotate_left(piece.len() % 4);
-            self.utf8.take(plain)?;
+            self.utf8.feed(plain)?;
         }
         Ok(())
     }
@@ -133,20 +133,20 @@ impl Meter {
         (header.len() == 2 + extended + mask).then_some(length).flatten()
     }
 
-    fn count(&mut self) -> Result<(), Fault> {
+    fn count_frame(&mut self) -> Result<(), FrameFault> {
         let now = Instant::now();
         let rate = self.limits.per_second as f32;
         self.allowance = (self.allowance + now.duration_since(self.refilled).as_secs_f32() * rate).min(rate);
         self.refilled = now;
         self.allowance -= 1.0;
         if self.allowance < 0.0 {
-            return Err(Fault::Rate);
+            return Err(FrameFault::Rate);
         }
         let (last, control) = (self.header[0] & FINAL != 0, self.header[0] & CONTROL != 0);
         if !control {
             self.fragments = if last { 0 } else { self.fragments + 1 };
         }
-        if self.fragments >= self.limits.fragments { Err(Fault::Fragments) } else { Ok(()) }
+        if self.fragments >= self.limits.fragments { Err(FrameFault::Fragments) } else { Ok(()) }
     }
 }
 
@@ -158,7 +158,7 @@ struct Utf8 {
 }
 
 impl Utf8 {
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), FrameFault> {
         while self.begun_len > 0 {
             let Some((first, rest)) = bytes.split_first() else { return Ok(()) };
             self.begun[self.begun_len] = *first;
@@ -166,13 +166,13 @@ impl Utf8 {
             bytes = rest;
             match std::str::from_utf8(&self.begun[..self.begun_len]) {
                 Ok(_) => self.begun_len = 0,
-                Err(error) if error.error_len().is_some() => return Err(Fault::Utf8),
+                Err(error) if error.error_len().is_some() => return Err(FrameFault::Utf8),
                 Err(_) => {}
             }
         }
         match std::str::from_utf8(bytes) {
             Ok(_) => Ok(()),
-            Err(error) if error.error_len().is_some() => Err(Fault::Utf8),
+            Err(error) if error.error_len().is_some() => Err(FrameFault::Utf8),
             Err(error) => {
                 let cut = &bytes[error.valid_up_to()..];
                 self.begun[..cut.len()].copy_from_slice(cut);
@@ -211,10 +211,10 @@ mod tests {
             let mut meter = meter(1_000, 3);
             let whole: Vec<u8> = [masked(0x01, 5), masked(0x00, 300), masked(0x80, 0), masked(0x81, 130)].concat();
             for chunk in whole.chunks(step) {
-                assert_eq!(meter.take(chunk), Ok(()));
+                assert_eq!(meter.feed(chunk), Ok(()));
             }
             let endless: Vec<u8> = [masked(0x01, 0), masked(0x89, 0), masked(0x00, 0), masked(0x00, 0)].concat();
-            assert_eq!(meter.take(&endless), Err(Fault::Fragments));
+            assert_eq!(meter.feed(&endless), Err(FrameFault::Fragments));
         }
     }
 
@@ -222,13 +222,13 @@ mod tests {
     fn frames_per_second_are_limited() {
         let mut meter = meter(10, 64);
         for _ in 0..10 {
-            assert_eq!(meter.take(&masked(0x89, 4)), Ok(()));
+            assert_eq!(meter.feed(&masked(0x89, 4)), Ok(()));
         }
-        assert_eq!(meter.take(&masked(0x89, 4)), Err(Fault::Rate));
+        assert_eq!(meter.feed(&masked(0x89, 4)), Err(FrameFault::Rate));
     }
 
     #[test]
-    fn text_is_checked_as_it_comes() {
+    fn text_is_checked_piece_by_piece() {
         let frame = |first: u8, text: &[u8]| {
             let mask = [0x12, 0x34, 0x56, 0x78];
             let mut frame = vec![first, 0x80 | text.len() as u8];
@@ -241,12 +241,12 @@ mod tests {
             let whole = [frame(0x01, &text[..cut]), frame(0x89, b"\xff"), frame(0x80, &text[cut..])].concat();
             for step in [1, 2, 5, 100] {
                 let mut meter = meter(1_000, 64);
-                assert!(whole.chunks(step).all(|chunk| meter.take(chunk).is_ok()), "cut at {cut}");
+                assert!(whole.chunks(step).all(|chunk| meter.feed(chunk).is_ok()), "cut at {cut}");
             }
         }
         let wrong = frame(0x81, b"abc\xf4\x90\x80\x80def");
         let mut meter = meter(1_000, 64);
-        let found = wrong.iter().position(|byte| meter.take(&[*byte]).is_err());
+        let found = wrong.iter().position(|byte| meter.feed(&[*byte]).is_err());
         assert_eq!(found, Some(6 + 4), "rejected at its first wrong byte");
     }
 }

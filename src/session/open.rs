@@ -33,7 +33,7 @@ pub(super) struct Open {
     /// Commands that wait for the store, in order of arrival; their replies keep this order.
     pending: FuturesOrdered<BoxFuture<'static, Answered>>,
     /// Joins and leaves that the hub's signals require, until their turn comes.
-    waiting: VecDeque<Command>,
+    signalled: VecDeque<Command>,
     heartbeat: Heartbeat,
     arrivals: Arrivals,
     /// True if frames in the outbox wait for a flush.
@@ -59,7 +59,7 @@ impl Open {
             connection,
             beginning: None,
             pending: FuturesOrdered::new(),
-            waiting: VecDeque::new(),
+            signalled: VecDeque::new(),
             arrivals: Arrivals::default(),
             unwritten: false,
             opened_at: Instant::now(),
@@ -70,15 +70,16 @@ impl Open {
     }
 
     /// Starts the joins that route and dialect require, and sends the greeting.
-    pub(super) async fn begin(&mut self, since: Option<Seq>) -> Result<(), Reject> {
+    pub(super) async fn start(&mut self, since: Option<Seq>) -> Result<(), Reject> {
         let connection = &self.connection;
-        let beginning = self.context.chat.begin_listening(&self.identity, connection, since).await?;
-        let bound = connection.bound.as_ref().zip(beginning.head);
-        let anew = beginning.anew.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
-        let (identity, at, present) = (&*self.identity, self.context.clock.now(), &beginning.present[..]);
+        let initial = self.context.chat.begin_listening(&self.identity, connection, since).await?;
+        let bound = connection.bound.as_ref().zip(initial.head);
+        let resyncs =
+            initial.resyncs.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
+        let (identity, at, present) = (&*self.identity, self.context.clock.now(), &initial.present[..]);
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
-        connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(anew));
-        self.context.tasks.spawn(self.context.chat.clone().replay(connection.clone(), beginning.replays));
+        connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(resyncs));
+        self.context.tasks.spawn(self.context.chat.clone().replay(connection.clone(), initial.replays));
         Ok(())
     }
 
@@ -127,10 +128,10 @@ impl Open {
             && let Ok(begun) = tokio::time::timeout_at(deadline, beginning).await
         {
             self.beginning = None;
-            self.begun(begun);
+            self.handle_begun(begun);
         }
-        while let Ok(Some((asked, answer))) = tokio::time::timeout_at(deadline, self.pending.next()).await {
-            self.answer(asked, answer);
+        while let Ok(Some((request, answer))) = tokio::time::timeout_at(deadline, self.pending.next()).await {
+            self.reply(request, answer);
         }
         self.connection.outbox.flush();
     }
@@ -138,68 +139,68 @@ impl Open {
     async fn serve(&mut self) -> Result<std::convert::Infallible, CloseReason> {
         let (outbox, context) = (self.connection.outbox.clone(), self.context.clone());
         let mut leave = pin!(context.drain.turn());
-        let mut timer = pin!(sleep_until(self.due()));
+        let mut timer = pin!(sleep_until(self.next_deadline()));
         loop {
-            if timer.deadline() != self.due() {
-                timer.as_mut().reset(self.due());
+            if timer.deadline() != self.next_deadline() {
+                timer.as_mut().reset(self.next_deadline());
             }
-            let takes_frames = self.takes_frames();
+            let reads_frames = self.reads_frames();
             // The order matters: signals that the hub sent before a frame take effect before the client's reaction to
             // that frame.
             tokio::select! {
                 biased;
-                woken = outbox.woken() => self.woken(woken)?,
+                woken = outbox.woken() => self.handle_wake(woken)?,
                 begun = current(&mut self.beginning) => {
                     self.beginning = None;
-                    self.begun(begun);
+                    self.handle_begun(begun);
                 }
-                Some((asked, answer)) = self.pending.next() => self.answer(asked, answer),
+                Some((request, answer)) = self.pending.next() => self.reply(request, answer),
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
                 () = &mut timer => self.tick()?,
-                incoming = self.socket.next(), if takes_frames => self.take(incoming?)?,
+                incoming = self.socket.next(), if reads_frames => self.handle_incoming(incoming?)?,
             }
             // Replies that are ready already share the write.
-            while let Some(Some((asked, answer))) = self.pending.next().now_or_never() {
-                self.answer(asked, answer);
+            while let Some(Some((request, answer))) = self.pending.next().now_or_never() {
+                self.reply(request, answer);
             }
             if std::mem::take(&mut self.unwritten) {
                 outbox.flush();
             }
-            if self.takes_commands()
-                && let Some(command) = self.next_waiting()
+            if self.accepts_commands()
+                && let Some(command) = self.next_signalled()
             {
-                self.start(RequestMeta::at(self.context.clock.now()), command);
+                self.begin_command(RequestMeta::at(self.context.clock.now()), command);
             }
         }
     }
 
     /// Puts frames into the outbox; the loop flushes it before it waits again.
-    fn put(&mut self, frames: impl IntoIterator<Item = Frame>) {
+    fn push_frames(&mut self, frames: impl IntoIterator<Item = Frame>) {
         self.unwritten |= self.connection.outbox.push(frames);
     }
 
     /// The next command that the hub's signals require. Skips joins of conversations that were joined meanwhile.
-    fn next_waiting(&mut self) -> Option<Command> {
+    fn next_signalled(&mut self) -> Option<Command> {
         let connection = &self.connection;
         let done = |command: &Command| matches!(command, Command::Join { conversation, .. } if connection.listens_to(conversation));
-        while self.waiting.front().is_some_and(done) {
-            self.waiting.pop_front();
+        while self.signalled.front().is_some_and(done) {
+            self.signalled.pop_front();
         }
-        self.waiting.pop_front()
+        self.signalled.pop_front()
     }
 
     /// True if the next command may begin.
-    fn takes_commands(&self) -> bool {
+    fn accepts_commands(&self) -> bool {
         self.beginning.is_none() && self.pending.len() < self.context.config.limits.commands_in_flight
     }
 
     /// True if frames of the client are read now.
-    fn takes_frames(&self) -> bool {
-        self.takes_commands() && self.waiting.is_empty()
+    fn reads_frames(&self) -> bool {
+        self.accepts_commands() && self.signalled.is_empty()
     }
 
-    fn due(&self) -> Instant {
-        self.heartbeat.due().min(self.expires_at)
+    fn next_deadline(&self) -> Instant {
+        self.heartbeat.next_check().min(self.expires_at)
     }
 
     fn tick(&mut self) -> Result<(), CloseReason> {
@@ -208,29 +209,29 @@ impl Open {
             return Err(CloseReason::TokenExpired);
         }
         if self.heartbeat.is_overdue(now) {
-            if self.takes_frames() {
+            if self.reads_frames() {
                 return Err(CloseReason::Silent);
             }
             // Frames were not read meanwhile, so the pong may wait in the socket.
-            self.heartbeat.wait_on(now);
+            self.heartbeat.extend_deadline(now);
         }
-        if self.heartbeat.is_ping_due(now) {
-            self.connection.outbox.send([Frame::ping(self.arrivals.ping())]);
+        if self.heartbeat.take_due_ping(now) {
+            self.connection.outbox.send([Frame::ping(self.arrivals.next_ping())]);
         }
         Ok(())
     }
 
-    fn woken(&mut self, woken: Woken) -> Result<(), CloseReason> {
+    fn handle_wake(&mut self, woken: Woken) -> Result<(), CloseReason> {
         match woken {
             Woken::Overflowed => Err(CloseReason::TooSlow),
             Woken::Broken => Err(CloseReason::ClientLeft),
             Woken::Signal(Signal::Added { conversation, since }) => {
                 // The inbox signals a new conversation to every socket of the user; some dialects join it by
                 // themselves.
-                let room = self.waiting.len() < self.context.config.limits.conversations_per_connection;
+                let room = self.signalled.len() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
-                    self.waiting.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
+                    self.signalled.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
                 }
                 Ok(())
             }
@@ -238,103 +239,103 @@ impl Open {
                 if self.connection.bound.as_ref() == Some(&conversation) {
                     return Err(CloseReason::Refused(Reject::NotMember));
                 }
-                self.waiting.push_back(Command::Leave { conversation });
+                self.signalled.push_back(Command::Leave { conversation });
                 Ok(())
             }
             Woken::Signal(Signal::HandedOver(conversation, seq)) => {
-                self.arrivals.hand(conversation, seq);
-                self.heartbeat.soon();
+                self.arrivals.record(conversation, seq);
+                self.heartbeat.ping_soon();
                 Ok(())
             }
             Woken::Signal(Signal::Failed { client_id, reject }) => {
-                let asked = RequestMeta { client_id, ..RequestMeta::at(self.context.clock.now()) };
-                self.say(asked, reject);
+                let request = RequestMeta { client_id, ..RequestMeta::at(self.context.clock.now()) };
+                self.reject(request, reject);
                 Ok(())
             }
         }
     }
 
-    fn take(&mut self, incoming: Incoming) -> Result<(), CloseReason> {
-        self.heartbeat.alive();
+    fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), CloseReason> {
+        self.heartbeat.record_activity();
         match incoming {
             Incoming::Ping => Ok(()),
             Incoming::Pong(number) => {
-                if let Some(arrived) = number.and_then(|number| self.arrivals.pong(number)) {
-                    self.context.tasks.spawn(self.context.chat.clone().note_delivered(self.caller(), arrived));
+                if let Some(arrived) = number.and_then(|number| self.arrivals.confirm(number)) {
+                    self.context.tasks.spawn(self.context.chat.clone().record_delivered(self.caller(), arrived));
                 }
                 Ok(())
             }
             Incoming::Binary(_) => Err(CloseReason::Binary),
             Incoming::Text(text) => {
-                self.read(&text);
+                self.handle_text(&text);
                 Ok(())
             }
         }
     }
 
-    fn read(&mut self, text: &Utf8Bytes) {
-        let asked = |reference, client_id| RequestMeta { reference, client_id, at: self.context.clock.now() };
+    fn handle_text(&mut self, text: &Utf8Bytes) {
+        let request = |reference, client_id| RequestMeta { reference, client_id, at: self.context.clock.now() };
         match self.connection.dialect.decode(text, self.connection.bound.as_ref()) {
             Ok(Request { reference, intent: Intent::Command(command) }) => {
-                let asked = asked(reference, command.client_id().cloned());
-                self.start(asked, command);
+                let request = request(reference, command.client_id().cloned());
+                self.begin_command(request, command);
             }
             Ok(Request { reference, intent: Intent::Refresh(token) }) => {
-                let asked = asked(reference, None);
-                self.refresh(asked, &token);
+                let request = request(reference, None);
+                self.refresh(request, &token);
             }
             Ok(Request { reference, intent: Intent::Authenticate(_) }) => {
-                let asked = asked(reference, None);
-                self.say(asked, Reject::Conflict("Already authenticated"));
+                let request = request(reference, None);
+                self.reject(request, Reject::Conflict("Already authenticated"));
             }
             Err(bad) => {
-                let asked = asked(bad.reference, None);
+                let request = request(bad.reference, None);
                 self.context.metrics.commands.with_label_values(&[Command::UNREADABLE, bad.reject.code()]).inc();
-                self.say(asked, bad.reject);
+                self.reject(request, bad.reject);
             }
         }
     }
 
     /// Replaces the token with a newer one of the same user, which extends the connection.
-    fn refresh(&mut self, asked: RequestMeta, token: &Secret) {
+    fn refresh(&mut self, request: RequestMeta, token: &Secret) {
         match self.context.auth.verify(token.reveal()) {
             Ok(identity) if identity.user == self.identity.user => {
                 let until = identity.expires_at;
                 self.expires_at = self.context.expiry(&identity);
                 self.identity = Arc::new(identity);
-                self.put(self.connection.dialect.refreshed(asked, until));
+                self.push_frames(self.connection.dialect.refreshed(request, until));
             }
-            Ok(_) => self.say(asked, Reject::Forbidden("The token is another user's")),
-            Err(reject) => self.say(asked, reject),
+            Ok(_) => self.reject(request, Reject::Forbidden("The token is another user's")),
+            Err(reject) => self.reject(request, reject),
         }
     }
 
-    fn start(&mut self, asked: RequestMeta, command: Command) {
+    fn begin_command(&mut self, request: RequestMeta, command: Command) {
         let begun = self.context.chat.clone().begin(self.caller(), command);
-        self.beginning = Some(begun.map(move |begun| (asked, begun)).boxed());
+        self.beginning = Some(begun.map(move |begun| (request, begun)).boxed());
     }
 
-    fn begun(&mut self, (asked, begun): (RequestMeta, Begun)) {
+    fn handle_begun(&mut self, (request, begun): (RequestMeta, Begun)) {
         match begun {
-            Begun::Done(answer) => self.answer(asked, answer),
-            Begun::Pending(answer) => self.pending.push_back(answer.map(move |answer| (asked, answer)).boxed()),
+            Begun::Done(answer) => self.reply(request, answer),
+            Begun::Pending(answer) => self.pending.push_back(answer.map(move |answer| (request, answer)).boxed()),
         }
     }
 
-    fn answer(&mut self, asked: RequestMeta, answer: Result<CommandReply, Reject>) {
+    fn reply(&mut self, request: RequestMeta, answer: Result<CommandReply, Reject>) {
         match answer {
             Ok(CommandReply { reply, replays }) => {
-                self.put(self.connection.dialect.reply(asked, &reply));
+                self.push_frames(self.connection.dialect.reply(request, &reply));
                 if !replays.is_empty() {
                     self.context.tasks.spawn(self.context.chat.clone().replay(self.connection.clone(), replays));
                 }
             }
-            Err(reject) => self.say(asked, reject),
+            Err(reject) => self.reject(request, reject),
         }
     }
 
-    fn say(&mut self, asked: RequestMeta, reject: Reject) {
-        self.put([self.connection.dialect.reject(asked, &reject)]);
+    fn reject(&mut self, request: RequestMeta, reject: Reject) {
+        self.push_frames([self.connection.dialect.reject(request, &reject)]);
     }
 
     fn caller(&self) -> Caller {

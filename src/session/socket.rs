@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::meter::{Fault, FrameLimits, Meter};
+use super::meter::{FrameFault, FrameLimits, Meter};
 use crate::{
     model::CloseReason,
     outbox::{Class, Frame, Outbox},
@@ -63,7 +63,7 @@ impl Socket {
     pub async fn new(reader: OwnedReadHalf, read_ahead: Vec<u8>, outbox: Arc<Outbox>, limits: SocketLimits) -> Self {
         let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), fault: None };
         // A fault in these bytes is reported by the first read.
-        let _found = transport.count(&read_ahead);
+        let _found = transport.feed_meter(&read_ahead);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -110,8 +110,8 @@ impl Socket {
             return;
         }
         let reader = &mut self.stream.get_mut().reader;
-        let mut nowhere = [0; READ_BUFFER];
-        while reader.read(&mut nowhere).await.is_ok_and(|bytes| bytes > 0) {}
+        let mut discarded = [0; READ_BUFFER];
+        while reader.read(&mut discarded).await.is_ok_and(|bytes| bytes > 0) {}
     }
 
     fn reason(&self, error: &Error) -> CloseReason {
@@ -131,12 +131,12 @@ impl Socket {
     }
 }
 
-impl From<Fault> for CloseReason {
-    fn from(fault: Fault) -> Self {
+impl From<FrameFault> for CloseReason {
+    fn from(fault: FrameFault) -> Self {
         match fault {
-            Fault::Rate => Self::Flood,
-            Fault::Fragments => Self::TooLarge,
-            Fault::Utf8 => Self::NotUtf8,
+            FrameFault::Rate => Self::Flood,
+            FrameFault::Fragments => Self::TooLarge,
+            FrameFault::Utf8 => Self::NotUtf8,
         }
     }
 }
@@ -147,12 +147,12 @@ struct Transport {
     reader: OwnedReadHalf,
     outbox: Arc<Outbox>,
     meter: Meter,
-    fault: Option<Fault>,
+    fault: Option<FrameFault>,
 }
 
 impl Transport {
-    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.meter.take(bytes).map_err(|fault| {
+    fn feed_meter(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.meter.feed(bytes).map_err(|fault| {
             self.fault = Some(fault);
             io::Error::other("the input violates a frame limit")
         })
@@ -167,7 +167,7 @@ impl AsyncRead for Transport {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.reader).poll_read(context, buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(self.count(&buffer.filled()[before..])),
+            Poll::Ready(Ok(())) => Poll::Ready(self.feed_meter(&buffer.filled()[before..])),
             other => other,
         }
     }

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_webhook_is_shown_the_beginning_of_a_message() {
+    fn the_webhook_gets_an_excerpt_of_a_message() {
         let long = format!("{}…", "ä".repeat(EXCERPT_CHARS));
         let of = |content: &str| Notified {
             user: user("bob"),

@@ -16,14 +16,14 @@ use crate::{
 
 /// The new messages of one conversation.
 #[derive(Debug, Clone)]
-pub(super) struct News {
+pub(super) struct NewMessages {
     pub(super) waiting: Waiting,
     first: Arc<Entry>,
     /// The first message of a sender other than that of `first`.
     other: Option<Arc<Entry>>,
 }
 
-impl News {
+impl NewMessages {
     fn of(entry: Arc<Entry>) -> Self {
         Self { waiting: Waiting { first: entry.seq, last: entry.seq }, first: entry, other: None }
     }
@@ -37,7 +37,7 @@ impl News {
     }
 
     /// The first message by somebody other than `user`; none if all are by `user`.
-    pub(super) fn to(&self, user: &UserId) -> Option<&Arc<Entry>> {
+    pub(super) fn first_for(&self, user: &UserId) -> Option<&Arc<Entry>> {
         if self.first.sender == *user { self.other.as_ref() } else { Some(&self.first) }
     }
 }
@@ -45,7 +45,7 @@ impl News {
 /// New messages whose away members are not notified yet, by conversation.
 #[derive(Debug)]
 pub(in crate::chat) struct Unread {
-    conversations: Mutex<HashMap<ConversationId, News>>,
+    conversations: Mutex<HashMap<ConversationId, NewMessages>>,
     capacity: usize,
     wake: Notify,
     metrics: Arc<Metrics>,
@@ -58,7 +58,7 @@ impl Unread {
     }
 
     /// Adds the messages among committed events.
-    pub(in crate::chat) fn note(&self, stored: &[Event]) {
+    pub(in crate::chat) fn observe(&self, stored: &[Event]) {
         let messages = stored.iter().filter_map(|event| match event {
             Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.clone())),
             Event::Entry { .. } | Event::Ephemeral { .. } => None,
@@ -70,7 +70,7 @@ impl Unread {
                 hash_map::Entry::Occupied(mut known) => known.get_mut().add(entry),
                 hash_map::Entry::Vacant(_) if full => self.metrics.notifications_dropped.inc(),
                 hash_map::Entry::Vacant(place) => {
-                    place.insert(News::of(entry));
+                    place.insert(NewMessages::of(entry));
                     self.metrics.notification_queue.inc();
                     self.wake.notify_one();
                 }
@@ -79,7 +79,7 @@ impl Unread {
     }
 
     /// Waits for new messages and for the next round, then takes all that are queued.
-    pub(super) async fn take(&self, rounds: &mut Interval) -> HashMap<ConversationId, News> {
+    pub(super) async fn next_round(&self, rounds: &mut Interval) -> HashMap<ConversationId, NewMessages> {
         while self.lock().is_empty() {
             self.wake.notified().await;
         }
@@ -87,7 +87,7 @@ impl Unread {
         mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, News>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, NewMessages>> {
         self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,38 +127,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn messages_gather_by_conversation() {
+    async fn messages_are_grouped_by_conversation() {
         let mut rounds = interval(ROUND);
         let unread = Unread::new(10, Arc::new(Metrics::new().unwrap()));
         let joined = Entry { body: Body::MemberAdded { user: user("x") }, ..(*message("team", 5, "x", "")).clone() };
-        unread.note(&stored([message("team", 6, "alice", "a"), message("other", 1, "bob", "b"), Arc::new(joined)]));
-        unread.note(&stored([message("team", 8, "bob", "c"), message("team", 7, "alice", "d")]));
-        let taken = unread.take(&mut rounds).await;
-        let news = |conversation| &taken[&ConversationId::parse(conversation).unwrap()];
+        unread.observe(&stored([message("team", 6, "alice", "a"), message("other", 1, "bob", "b"), Arc::new(joined)]));
+        unread.observe(&stored([message("team", 8, "bob", "c"), message("team", 7, "alice", "d")]));
+        let taken = unread.next_round(&mut rounds).await;
+        let new_messages = |conversation| &taken[&ConversationId::parse(conversation).unwrap()];
         assert_eq!(taken.len(), 2);
-        assert_eq!(news("team").waiting, Waiting { first: 6, last: 8 });
-        assert_eq!(news("other").waiting, Waiting { first: 1, last: 1 });
+        assert_eq!(new_messages("team").waiting, Waiting { first: 6, last: 8 });
+        assert_eq!(new_messages("other").waiting, Waiting { first: 1, last: 1 });
 
         let begun = Instant::now();
-        unread.note(&stored([message("team", 9, "alice", "e")]));
+        unread.observe(&stored([message("team", 9, "alice", "e")]));
         let later = async {
             sleep(ROUND / 2).await;
-            unread.note(&stored([message("team", 10, "alice", "f")]));
+            unread.observe(&stored([message("team", 10, "alice", "f")]));
         };
-        let (taken, ()) = tokio::join!(unread.take(&mut rounds), later);
+        let (taken, ()) = tokio::join!(unread.next_round(&mut rounds), later);
         assert_eq!(taken.into_values().next().unwrap().waiting, Waiting { first: 9, last: 10 });
         assert!(begun.elapsed() >= ROUND, "messages of the meantime go into the next round");
     }
 
     #[test]
-    fn nobody_hears_of_their_own_messages() {
-        let mut news = News::of(message("team", 1, "alice", "a"));
-        news.add(message("team", 2, "alice", "b"));
-        assert!(news.to(&user("alice")).is_none());
-        assert_eq!(news.to(&user("bob")).unwrap().seq, 1);
-        news.add(message("team", 3, "bob", "c"));
-        news.add(message("team", 4, "carol", "d"));
-        let heard = ["alice", "bob", "carol"].map(|name| news.to(&user(name)).unwrap().seq);
+    fn own_messages_do_not_notify() {
+        let mut new_messages = NewMessages::of(message("team", 1, "alice", "a"));
+        new_messages.add(message("team", 2, "alice", "b"));
+        assert!(new_messages.first_for(&user("alice")).is_none());
+        assert_eq!(new_messages.first_for(&user("bob")).unwrap().seq, 1);
+        new_messages.add(message("team", 3, "bob", "c"));
+        new_messages.add(message("team", 4, "carol", "d"));
+        let heard = ["alice", "bob", "carol"].map(|name| new_messages.first_for(&user(name)).unwrap().seq);
         assert_eq!(heard, [3, 1, 1]);
     }
 
@@ -166,7 +166,11 @@ mod tests {
     fn beyond_its_capacity_conversations_are_dropped_and_counted() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let unread = Unread::new(1, metrics.clone());
-        unread.note(&stored([message("one", 1, "a", "x"), message("two", 1, "a", "x"), message("one", 2, "a", "x")]));
+        unread.observe(&stored([
+            message("one", 1, "a", "x"),
+            message("two", 1, "a", "x"),
+            message("one", 2, "a", "x"),
+        ]));
         assert_eq!((metrics.notification_queue.get(), metrics.notifications_dropped.get()), (1, 1));
     }
 }

@@ -25,7 +25,7 @@ impl Growth {
     }
 
     /// Adds the logs of these entries, if any node relays.
-    pub(in crate::chat) fn note(&self, events: &[Event]) {
+    pub(in crate::chat) fn observe(&self, events: &[Event]) {
         if self.degrade.relays() {
             self.add(events.iter().filter_map(|event| match event {
                 Event::Entry { entry, .. } => Some((entry.log.clone(), entry.seq)),
@@ -46,7 +46,7 @@ impl Growth {
     }
 
     /// Takes all queued logs.
-    pub(super) fn take(&self) -> Vec<(LogId, Seq)> {
+    pub(super) fn drain(&self) -> Vec<(LogId, Seq)> {
         self.lock().drain().collect()
     }
 
@@ -65,9 +65,9 @@ mod tests {
         let growth = Growth::new(Arc::new(Degrade::new(Link::Off)));
         let log = |name| LogId::parse(name).unwrap();
         growth.add([(log("a"), 3), (log("b"), 1), (log("a"), 2)]);
-        let mut taken = growth.take();
+        let mut taken = growth.drain();
         taken.sort();
         assert_eq!(taken, [(log("a"), 3), (log("b"), 1)]);
-        assert!(growth.take().is_empty());
+        assert!(growth.drain().is_empty());
     }
 }

@@ -15,28 +15,28 @@ use crate::{
 const QUEUE: usize = 1_000;
 
 /// An arrival or departure, and the socket that caused it.
-pub(super) type News = (Arc<EphemeralEvent>, Option<ConnectionId>);
+pub(super) type RosterChange = (Arc<EphemeralEvent>, Option<ConnectionId>);
 
 /// Queues the arrivals and departures in logs that have a listener whose dialect names all listeners.
-pub(in crate::chat) struct RosterNews {
+pub(in crate::chat) struct RosterChanges {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    queue: mpsc::Sender<News>,
+    queue: mpsc::Sender<RosterChange>,
 }
 
-impl RosterNews {
+impl RosterChanges {
     /// The receiver is for [`Rosters`](super::Rosters).
-    pub(in crate::chat) fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<News>) {
-        let (queue, news) = mpsc::channel(QUEUE);
-        (Self { hub, metrics, queue }, news)
+    pub(in crate::chat) fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<RosterChange>) {
+        let (queue, changes) = mpsc::channel(QUEUE);
+        (Self { hub, metrics, queue }, changes)
     }
 
     /// Queues the arrivals and departures among these events.
-    pub(in crate::chat) fn note(&self, events: &[Event]) {
+    pub(in crate::chat) fn observe(&self, events: &[Event]) {
         for event in events {
             let Event::Ephemeral { ephemeral, origin } = event else { continue };
             let concerns = matches!(ephemeral.what, Ephemeral::Listening { .. })
-                && self.hub.is_spoken(&ephemeral.log, names_listeners);
+                && self.hub.has_listener(&ephemeral.log, names_listeners);
             if concerns && self.queue.try_send((ephemeral.clone(), *origin)).is_err() {
                 self.metrics.audiences_dropped.inc();
             }
