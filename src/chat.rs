@@ -141,12 +141,12 @@ impl Chat {
         let begun = self.dispatch(caller, command).await;
         match begun {
             Begun::Done(answer) => {
-                self.count(label, &answer);
+                self.count_result(label, &answer);
                 Begun::Done(answer)
             }
             Begun::Pending(answer) => Begun::Pending(Box::pin(async move {
                 let answer = answer.await;
-                self.count(label, &answer);
+                self.count_result(label, &answer);
                 if answer.is_ok() {
                     self.metrics.send_seconds.observe(started.elapsed().as_secs_f64());
                 }
@@ -155,7 +155,7 @@ impl Chat {
         }
     }
 
-    fn count(&self, label: &str, answer: &Result<CommandReply, Reject>) {
+    fn count_result(&self, label: &str, answer: &Result<CommandReply, Reject>) {
         let result = answer.as_ref().map_or_else(Reject::code, |_| "ok");
         self.metrics.commands.with_label_values(&[label, result]).inc();
     }

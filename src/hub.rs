@@ -142,7 +142,7 @@ impl Hub {
         let Some(track) = tracks.get_mut(log) else { return };
         if !track.has_base {
             let mut resequencer = Resequencer::after(head);
-            resequencer.learn(track.resequencer.last());
+            resequencer.record_seq(track.resequencer.last());
             (track.resequencer, track.has_base) = (resequencer, true);
             self.backfill_if_needed(log, track);
         }
@@ -276,12 +276,12 @@ impl Hub {
             }
             return;
         }
-        track.resequencer.learn(head);
+        track.resequencer.record_seq(head);
         self.backfill_if_needed(log, track);
     }
 
     /// Records that a log reaches to `seq`, and backfills missing entries. Ignores a log that is not followed.
-    pub fn learn(self: &Arc<Self>, log: &LogId, seq: Seq) {
+    pub fn record_head(self: &Arc<Self>, log: &LogId, seq: Seq) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
         track.record_seq(seq);

@@ -129,7 +129,7 @@ impl Relay {
                 let now = Instant::now();
                 match self.store.notices(last.elapsed() + look_back).await {
                     Ok(heads) => {
-                        heads.iter().for_each(|(log, head)| self.hub.learn(log, *head));
+                        heads.iter().for_each(|(log, head)| self.hub.record_head(log, *head));
                         (last, look_back) = (now, OVERLAP);
                     }
                     Err(error) => tracing::debug!(%error, "notices can't be read from the store; retrying"),

@@ -76,7 +76,7 @@ impl UserUpserts {
             match self.store.know(&batch).await {
                 Ok(()) => batch.drain(..).for_each(|(user, name)| self.cache.insert(user, name)),
                 Err(error) => {
-                    tracing::debug!(%error, users = batch.len(), "users were not stored; they are queued again with their next connect");
+                    tracing::debug!(%error, users = batch.len(), "users were not stored; their next connect retries");
                     batch.clear();
                 }
             }

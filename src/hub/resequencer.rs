@@ -33,7 +33,7 @@ impl<T> Resequencer<T> {
     }
 
     /// Records that the log reaches to `seq`.
-    pub(super) fn learn(&mut self, seq: Seq) {
+    pub(super) fn record_seq(&mut self, seq: Seq) {
         self.known = self.known.max(seq);
     }
 
@@ -53,7 +53,7 @@ impl<T> Resequencer<T> {
 
     /// Accepts an entry, and appends to `ready` the entries that it releases, in order.
     pub(super) fn offer(&mut self, seq: Seq, entry: T, ready: &mut Vec<T>) {
-        self.learn(seq);
+        self.record_seq(seq);
         if seq <= self.last {
             return;
         }
@@ -103,7 +103,7 @@ mod tests {
                 prop_assert!(resequencer.held.len() <= HELD_MAX);
                 prop_assert_eq!(resequencer.last(), base + out.len() as i64);
             }
-            resequencer.learn(base + count);
+            resequencer.record_seq(base + count);
             while resequencer.has_gap() {
                 let next = resequencer.last() + 1;
                 resequencer.offer(next, next, &mut out);

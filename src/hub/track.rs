@@ -51,7 +51,7 @@ impl Track {
     /// Records that the log reaches to `seq`, without the entry.
     pub(super) fn record_seq(&mut self, seq: Seq) {
         if self.has_base {
-            self.resequencer.learn(seq);
+            self.resequencer.record_seq(seq);
         } else if seq > self.resequencer.last() {
             self.resequencer = Resequencer::after(seq);
         }
