@@ -1,5 +1,5 @@
-//! The conversation dialect (seed 003): one conversation per socket, flat frames; `docs/protocol/conversation.md` shows
-//! every one.
+//! The conversation dialect: one conversation on each socket, flat frames. `docs/protocol/conversation.md` shows every
+//! frame.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ use crate::{
 /// The codec.
 pub(super) struct Conversation;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"message","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
@@ -134,7 +134,7 @@ impl Codec for Conversation {
         })
     }
 
-    /// The joiner too is told who is there.
+    /// Also tells the joining client itself which users are present.
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
         let (_, seq) = greeting.bound?;
         let content = came_or_left(&greeting.identity.name, true);
@@ -149,7 +149,7 @@ impl Codec for Conversation {
         }
     }
 
-    /// The broadcast is the ack.
+    /// The broadcast of the message serves as its ack.
     fn reply(&self, _: RequestMeta, _: &Reply) -> Option<Frame> {
         None
     }
@@ -176,7 +176,7 @@ impl Codec for Conversation {
     }
 }
 
-/// A message; what else a log holds, this dialect does not say.
+/// Encodes a message. This dialect has no frames for other entries.
 fn message(entry: &Entry) -> Option<Frame> {
     let Body::Message { content, reply_to, is_ai, edited_at, deleted: false } = &entry.body else { return None };
     Some(frame(&Out::Message {
@@ -193,7 +193,7 @@ fn message(entry: &Entry) -> Option<Frame> {
     }))
 }
 
-/// What passes. This dialect has no word for somebody who stopped typing.
+/// Encodes an ephemeral event. This dialect has no frame for a user who stopped typing.
 fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
     let out = match &ephemeral.what {
         Ephemeral::Typing { user, name, active: true } => Out::Typing { sender_id: user, sender_username: name },

@@ -1,5 +1,5 @@
-//! The personas dialect (seed 004): many conversations on one socket, personas that answer; `docs/protocol/personas.md`
-//! shows every frame.
+//! The personas dialect: many conversations on one socket, and personas that answer. `docs/protocol/personas.md` shows
+//! every frame.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ use crate::{
 /// The codec.
 pub(super) struct Personas;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"send_message","conversation_id":"lobby","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
@@ -211,7 +211,7 @@ impl Codec for Personas {
                 let users = users.iter().filter(|one| one.online).map(|one| &one.user).collect();
                 frame(&Out::OnlineUsers { users, timestamp })
             }
-            // The broadcast is a send's ack; the rest has no words here.
+            // The broadcast serves as the ack of a send; this dialect has no frames for the other replies.
             _ => return None,
         })
     }
@@ -237,7 +237,7 @@ impl Codec for Personas {
     }
 }
 
-/// What a log says: messages, and the inbox's notifications.
+/// Encodes messages and the inbox's notifications. This dialect has no frames for other entries.
 fn said(entry: &Entry) -> Option<Frame> {
     Some(match &entry.body {
         Body::Message { content, reply_to, is_ai, deleted: false, .. } => frame(&Out::NewMessage {

@@ -1,4 +1,4 @@
-//! The rooms dialect (seed 002): one conversation per socket, frames of `{"type": …, "data": {…}}`.
+//! The rooms dialect: one conversation on each socket, frames of `{"type": …, "data": {…}}`.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
 /// The codec.
 pub(super) struct Rooms;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"send_message","data":{"content":"hello"}}"#;
 
 #[derive(Deserialize)]
@@ -113,7 +113,7 @@ enum Out<'a> {
 struct RateLimitInfo {
     messages_sent: u32,
     max_messages: u32,
-    /// Seconds.
+    /// Time until the limit resets, in seconds.
     time_until_reset: u64,
 }
 
@@ -125,7 +125,7 @@ struct Person<'a> {
     timestamp: Timestamp,
 }
 
-/// `pong` has no data: the seed shows the bare type.
+/// A frame without `data`, such as `pong`: the protocol document of the rooms dialect shows only its type.
 #[derive(Serialize)]
 struct Bare {
     #[serde(rename = "type")]
@@ -253,7 +253,7 @@ impl Codec for Rooms {
     }
 }
 
-/// A message; what else a log holds, this dialect does not say.
+/// Encodes a message. This dialect has no frames for other entries.
 fn message(entry: &Entry) -> Option<Frame> {
     let Body::Message { content, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
     Some(frame(&Out::NewMessage {

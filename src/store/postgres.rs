@@ -1,6 +1,7 @@
-//! The store on PostgreSQL: pooled connections, statements prepared once on each, every wait bounded.
+//! The store on PostgreSQL: pooled connections, statements prepared once on each connection, every wait bounded.
 //!
-//! Each of the store's traits has a file with the statements it needs; `rows` reads what more than one of them asks for.
+//! Each of the store's traits has a file with its statements. `rows` holds the queries and row parsers that several of
+//! them use.
 
 use std::{
     collections::HashMap,
@@ -35,13 +36,14 @@ mod users;
 
 pub use examine::examine;
 
-/// How long a call waits for a connection of the pool.
+/// Maximum time that a call waits for a pooled connection.
 const CHECKOUT: Duration = Duration::from_millis(500);
-/// How long a new connection may take.
+/// Maximum time to open a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long any call may take; then its connection is given up.
+/// Maximum time for any call; after it the connection is discarded.
 const CALL: Duration = Duration::from_secs(5);
-/// Said to the server at the start of each session, shorter than [`CALL`]: a frozen node must not hold a conversation.
+/// Settings of each new session. Its timeouts are shorter than [`CALL`], so that a frozen node doesn't hold a
+/// conversation's locks.
 const SESSION: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
      SET client_min_messages = 'warning'";
@@ -54,17 +56,17 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A pool over the configured server, and a first connection as proof that it can be reached.
+    /// Builds a pool for the configured server, and opens one connection to prove that the server can be reached.
     ///
     /// # Errors
-    /// The URL or certificates are faulty, or the server can't be reached.
+    /// The URL or the certificates are invalid, or the server can't be reached.
     pub async fn connect(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let store = Self::unconnected(config, metrics)?;
         store.sessions.connect().await?;
         Ok(store)
     }
 
-    /// The same, without proof.
+    /// Builds the pool without opening a connection.
     fn unconnected(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let StoreBackend::Postgres { url, ca_file } = &config.backend else {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
@@ -76,14 +78,14 @@ impl Postgres {
             .max_size(size)
             .connection_timeout(CHECKOUT)
             .test_on_check_out(false)
-            // The connection used last has what is asked most prepared already.
+            // The most recently used connection already has the frequent statements prepared.
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(Sink))
             .build_unchecked(sessions.clone());
         Ok(Self { pool, sessions, metrics })
     }
 
-    /// Asks for rows.
+    /// Runs a query and records its duration and errors in the metrics.
     async fn query(
         &self,
         operation: Operation,
@@ -113,7 +115,7 @@ impl Postgres {
     }
 }
 
-/// A statement could not even be prepared: nothing was asked yet.
+/// Maps an error of `prepare`: no statement ran, so nothing was written.
 fn unavailable(error: &tokio_postgres::Error) -> StoreError {
     match error.as_db_error() {
         Some(_) => StoreError::Failed(describe(error)),
@@ -121,7 +123,7 @@ fn unavailable(error: &tokio_postgres::Error) -> StoreError {
     }
 }
 
-/// What an error says about what was done.
+/// Maps an error of an executed statement by what may have been written.
 fn fault(error: &tokio_postgres::Error) -> StoreError {
     let passing = [
         SqlState::LOCK_NOT_AVAILABLE,
@@ -143,7 +145,7 @@ fn fault(error: &tokio_postgres::Error) -> StoreError {
     }
 }
 
-/// An error in words: the server's own where there are some, never the statement's values.
+/// The error as text: the server's code and message where there are some, never the values of the statement.
 fn describe(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(said), _) => format!("{}: {}", said.code().code(), said.message()),
@@ -152,11 +154,11 @@ fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// One connection, and what was prepared on it.
+/// One connection, and the statements prepared on it.
 struct Session {
     client: Client,
     prepared: Mutex<HashMap<&'static str, Statement>>,
-    /// A call was given up on: whatever it still does, nobody waits for it.
+    /// True after a call timed out: the connection may still be busy with it, so the pool must discard it.
     broken: AtomicBool,
 }
 
@@ -172,7 +174,7 @@ impl Session {
     }
 }
 
-/// Makes connections for the pool.
+/// Opens connections for the pool.
 #[derive(Clone)]
 struct Sessions {
     config: Arc<tokio_postgres::Config>,
@@ -187,7 +189,7 @@ impl ManageConnection for Sessions {
         let connecting = tokio::time::timeout(CONNECT, self.config.connect(self.tls.clone()));
         let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection in time".into()))?;
         let (client, connection) = connected.map_err(|error| StoreError::Unavailable(describe(&error)))?;
-        // Ends with the connection, which the client closes when it is dropped.
+        // This task ends when the client is dropped, because that closes the connection.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(error = describe(&error), "a connection to PostgreSQL ended");
@@ -207,7 +209,7 @@ impl ManageConnection for Sessions {
     }
 }
 
-/// Where the pool's own errors go.
+/// Logs the pool's own errors.
 #[derive(Debug, Clone, Copy)]
 struct Sink;
 

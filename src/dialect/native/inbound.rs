@@ -25,7 +25,7 @@ pub(super) enum In<'a> {
         conversation_id: ConversationId,
     },
     Sync {
-        /// The last seq the client has, by conversation.
+        /// The last seq that the client has of each conversation.
         conversations: HashMap<ConversationId, GivenNumber>,
     },
     Send {

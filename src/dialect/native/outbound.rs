@@ -13,7 +13,7 @@ use crate::{
     outbox::{Class, Frame},
 };
 
-/// The client's mark, given back.
+/// The client's mark, returned in the reply.
 pub(super) type Ref<'a> = Option<&'a RawValue>;
 
 /// A frame to a client, by its `type`.
@@ -244,7 +244,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// What passes; none where it is said otherwise.
+    /// Encodes an ephemeral event; `None` if the native dialect shows it in another form.
     pub(super) fn ephemeral(ephemeral: &'a EphemeralEvent) -> Option<Self> {
         let conversation_id = &ephemeral.log;
         Some(match &ephemeral.what {

@@ -1,4 +1,4 @@
-//! What native clients are answered.
+//! Replies to native clients.
 
 use super::{
     outbound::{Out, Ref},
@@ -9,7 +9,7 @@ use crate::{
     outbox::Frame,
 };
 
-/// A reply as a frame.
+/// Encodes a reply.
 pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
     match reply {
         Reply::Joined(conversation, Joined { head, resumed: Resumed::From(_) }) => {
@@ -33,7 +33,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         Reply::Conversations(conversations, total) => {
             Out::Conversations { reference, conversations: conversations.iter().map(about).collect(), total: *total }
         }
-        // The rest is asked over REST alone.
+        // These commands come only over REST.
         Reply::Done
         | Reply::Created(_)
         | Reply::Conversation(_)

@@ -1,10 +1,10 @@
-//! The parts that frames to native clients are made of.
+//! Parts that several native frames share.
 
 use serde::Serialize;
 
 use crate::model::{ClientId, ConversationId, EntryId, LogId, Reactions, Seq, Status, Timestamp, UserId};
 
-/// Where an entry stands and who made it.
+/// The position and sender of an entry.
 #[derive(Serialize)]
 pub(super) struct At<'a> {
     pub(super) conversation_id: &'a LogId,
@@ -13,7 +13,7 @@ pub(super) struct At<'a> {
     pub(super) created_at: Timestamp,
 }
 
-/// An entry about a message.
+/// An entry that changes a message.
 #[derive(Serialize)]
 pub(super) struct Change<'a> {
     #[serde(flatten)]
@@ -95,7 +95,7 @@ pub(super) struct MemberOf<'a> {
     pub(super) read_seq: Seq,
 }
 
-/// A message with what became of it.
+/// A message with its reactions and its number of replies.
 #[derive(Serialize)]
 pub(super) struct MessageView<'a> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! Conversations: made, shown and listed with their members.
+//! Conversations: create, show and list, with their members.
 
 use std::collections::HashMap;
 
@@ -102,7 +102,7 @@ impl Conversations for Postgres {
         if !told.is_empty() {
             return Ok((id, told));
         }
-        // Somebody else made it just now.
+        // A concurrent call created the conversation.
         let id = known(self.query(Operation::Read, KNOWN, &[&key]).await?)?;
         Ok((id.ok_or_else(|| StoreError::Failed("a direct conversation came and went".into()))?, Vec::new()))
     }
@@ -125,7 +125,7 @@ impl Conversations for Postgres {
         let rows = self.query(Operation::Read, CONVERSATIONS, &[&of, &limit, &offset, &archived]).await?;
         let total = match rows.first() {
             Some(row) => row.get(11),
-            // Past the last page the window has nothing to count.
+            // Past the last page there is no row that could carry the window's count.
             None => {
                 let sql = "SELECT count(*) FROM members WHERE user_id = $1 AND archived = $2";
                 self.query(Operation::Read, sql, &[&of, &archived]).await?.first().map_or(0, |row| row.get(0))

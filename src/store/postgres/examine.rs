@@ -1,4 +1,4 @@
-//! Looks at a PostgreSQL as an operator would: whether a node can do on it what nodes do, and if not, what is wrong.
+//! Examines a PostgreSQL server for the operator: checks that a node can work with it, and names the faults.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,14 +14,14 @@ use crate::{
     model::Clock,
 };
 
-/// How long each question may take.
+/// Maximum time for each query.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How far two clocks may differ before it is said, in seconds.
+/// Difference between two clocks above which a finding is reported, in seconds.
 const CLOCKS_APART: f64 = 1.0;
 
 type Asked<T> = Result<T, Finding>;
 
-/// Examines the PostgreSQL of `config`.
+/// Examines the PostgreSQL server of `config`.
 pub async fn examine(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Examined {
     match look(config, metrics, clock).await {
         Ok(examined) => examined,
@@ -86,7 +86,7 @@ async fn ask(session: &Session, sql: &str) -> Asked<Vec<Row>> {
     rows.map_err(|error| finding(&error))
 }
 
-/// Migrations that were not applied.
+/// Number of migrations that were not applied yet.
 async fn pending(session: &mut Session) -> Asked<usize> {
     let applied = ask(session, "SELECT to_regclass('refinery_schema_history') IS NOT NULL").await?;
     if !applied.first().is_some_and(|row| row.get(0)) {
@@ -97,7 +97,7 @@ async fn pending(session: &mut Session) -> Asked<usize> {
     Ok(migrations::POSTGRES.len().saturating_sub(usize::try_from(applied).unwrap_or(0)))
 }
 
-/// Reads and writes as a node does. Nothing is committed.
+/// Reads and writes as a node does. The transaction is never committed.
 async fn uses(session: &Session) -> Asked<()> {
     for sql in ["BEGIN", "SELECT FROM log LIMIT 1", "UPDATE heads SET updated_at = now() WHERE log = ''"] {
         let done = timeout(PATIENCE, session.client.batch_execute(sql)).await.map_err(|_| silent())?;
@@ -106,7 +106,7 @@ async fn uses(session: &Session) -> Asked<()> {
     Ok(())
 }
 
-/// Nodes that reach each other through the store alone.
+/// Finds nodes that reach each other only through the store.
 async fn alone(session: &Session) -> Asked<Option<Finding>> {
     let nodes = ask(session, "SELECT node FROM alone WHERE until > clock_timestamp() ORDER BY node").await?;
     let nodes: Vec<&str> = nodes.iter().map(|row| row.get(0)).collect();

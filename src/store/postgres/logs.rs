@@ -1,6 +1,6 @@
-//! Appending to logs, and reading them.
+//! Appends to logs, and reads them.
 //!
-//! The append is `append_messages` and `append_change` in `migrations/postgres`: one call, one transaction.
+//! An append is one call of `append_messages` or `append_change` (in `migrations/postgres`), which is one transaction.
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -90,7 +90,7 @@ impl Postgres {
     }
 }
 
-/// What became of an entry. A code of a newer version may stand for something stored: its outcome is unknown.
+/// Reads the result of an append. A code of a newer version may mean "stored", so its outcome is unknown.
 fn outcome(row: &Row) -> Result<Outcome, StoreError> {
     let code = AppendCode::try_from(row.get::<_, i16>(0)).map_err(|error| StoreError::Unknown(error.to_string()))?;
     let appended = |duplicate| Appended {

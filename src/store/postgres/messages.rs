@@ -1,4 +1,4 @@
-//! Messages as they stand now: listed, shown and searched for.
+//! Messages in their current state: list, show and search.
 
 use std::collections::HashMap;
 
@@ -24,8 +24,8 @@ const THREAD: &str = concat!(
      ORDER BY seq DESC LIMIT $3 OFFSET $4"
 );
 const MESSAGE: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq = $2 AND kind = 0");
-/// The newest entries of each conversation are looked through, from the newest one backwards. The patterns pass over most
-/// of them cheaply; what remains is split into words.
+/// Searches the newest entries of each conversation, from the newest one backwards. The `LIKE` patterns exclude most
+/// entries cheaply; only the remaining ones are split into words.
 const SEARCH: &str = concat!(
     "WITH within AS ( \
          SELECT h.log, h.seq AS head FROM heads h WHERE h.log = $3 \
@@ -45,10 +45,10 @@ const REACTIONS: &str = "SELECT seq, emoji, count(*), bool_or(user_id = $3) FROM
 const REPLIES: &str = "SELECT target, count(*) FROM log \
      WHERE log = $1 AND kind = 0 AND target = ANY ($2) GROUP BY target";
 
-/// The newest entries that a search looks through: of each conversation, and of one that is named.
+/// Number of newest entries that a search reads: of each conversation, and of the only one if the scope names it.
 const SEARCH_DEPTH: i64 = 10_000;
 const SEARCH_DEPTH_OF_ONE: i64 = 100_000;
-/// Conversations that a search looks through, the last active ones.
+/// Number of most recently active conversations that a search reads.
 const SEARCH_CONVERSATIONS: i64 = 200;
 
 #[async_trait]
@@ -87,7 +87,7 @@ impl Messages for Postgres {
             return Ok(Vec::new());
         }
         let query = format!("'{}':*", words.join("' & '"));
-        // Lower case is the database's business where it is more than ASCII.
+        // Only ASCII words become patterns: for other characters, Rust's lower case may differ from the database's.
         let plain = words.iter().filter(|word| word.is_ascii());
         let patterns: Vec<String> = plain.map(|word| format!("%{}%", word.to_ascii_lowercase())).collect();
         let (user, of) = scope.parts();
@@ -101,7 +101,7 @@ impl Messages for Postgres {
 }
 
 impl Postgres {
-    /// Messages with the reactions and replies to them.
+    /// Adds the reactions and the number of replies to messages.
     async fn shown(&self, of: &ConversationId, reader: &UserId, rows: &[Row]) -> Result<Vec<Message>, StoreError> {
         let entries = rows.iter().map(entry).collect::<Result<Vec<Entry>, _>>()?;
         let seqs: Vec<Seq> = entries.iter().map(|entry| entry.seq).collect();

@@ -1,4 +1,4 @@
-//! Notes that messages wait for users who are away.
+//! Notifications: messages wait for users who are away.
 
 use std::time::SystemTime;
 

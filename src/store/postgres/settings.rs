@@ -1,4 +1,4 @@
-//! Reads the URL: what the driver knows, and the TLS modes it doesn't.
+//! Reads the connection URL: the driver's settings, and the TLS modes that the driver doesn't know.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -9,9 +9,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::super::StoreError;
 use crate::config::{Secret, read_postgres_url};
 
-/// The server's settings and how to speak TLS with it.
+/// Returns the settings of the server and of TLS.
 pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
-    // The driver's own words may repeat a piece of the URL.
+    // The driver's error text may repeat a part of the URL, so it is not used.
     let mut config = read_postgres_url(url.reveal()).map_err(|_| faulty("DATABASE_URL is no PostgreSQL URL"))?;
     config
         .application_name("switchboard")

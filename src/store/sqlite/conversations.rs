@@ -1,4 +1,4 @@
-//! Conversations: made, shown and listed with their members.
+//! Conversations: create, show and list, with their members.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ const DIRECTS: &str = concat!(
      FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
      WHERE m.user_id = ?1 AND c.direct_key IS NOT NULL ORDER BY h.updated_at DESC, c.id LIMIT ?2"
 );
-/// Members that a listing shows of each conversation.
+/// Number of members that a listing shows of each conversation.
 const FIRST_MEMBERS: u32 = 100;
 
 #[async_trait]
@@ -105,7 +105,7 @@ impl Conversations for Sqlite {
     }
 }
 
-/// Makes a conversation and tells its members' inboxes; `None` where the id is taken.
+/// Creates a conversation and adds an entry to each member's inbox; `None` if the id is taken.
 fn make(
     db: &Connection,
     new: &NewConversation,

@@ -1,4 +1,4 @@
-//! Migrations, and a sign of life.
+//! Migrations and the health check.
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;

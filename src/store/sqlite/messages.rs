@@ -1,4 +1,4 @@
-//! Messages as they stand now: listed, shown and searched for.
+//! Messages in their current state: list, show and search.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
@@ -91,7 +91,8 @@ fn message(db: &Connection, of: &ConversationId, seq: Seq, reader: &UserId) -> R
     found.map(|entry| shown(db, reader, entry)).transpose()
 }
 
-/// A message with the reactions and replies to it. No round trips here: one by one is well enough.
+/// Adds the reactions and the number of replies to a message. SQLite has no round trips, so one query per message is
+/// fast enough.
 fn shown(db: &Connection, reader: &UserId, entry: Entry) -> Result<Message> {
     let sql = "SELECT emoji, count(*), max(user_id = ?3) FROM reactions WHERE log = ?1 AND seq = ?2 \
          GROUP BY emoji ORDER BY count(*) DESC, emoji";

@@ -1,4 +1,4 @@
-//! Notes that messages wait for users who are away.
+//! Notifications: messages wait for users who are away.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
@@ -57,8 +57,8 @@ fn notification(row: &Row<'_>) -> Result<Notification> {
     })
 }
 
-/// Opens a run of unread messages for each user, or widens the one that is open. Passed over: who is no member, what they
-/// read, and what a run held that they put away.
+/// Opens a notification of unread messages for each user, or widens the open one. Skips users who are not members,
+/// messages that the user has read, and messages of a notification that the user marked read.
 fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<UserId>) -> Result<Vec<Entry>> {
     let (at, mut entries) = (now(), Vec::new());
     for user in users {
@@ -93,7 +93,7 @@ fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<Use
     Ok(entries)
 }
 
-/// Marks a user's open notifications read, those named or all. How many there were.
+/// Marks a user's open notifications read: those in `ids`, or all. Returns their number.
 fn read_notifications(db: &Connection, user: &UserId, ids: Option<Vec<i64>>) -> Result<u64> {
     let sql = "UPDATE notifications SET read_at = ?2 WHERE user_id = ?1 AND read_at IS NULL";
     let Some(ids) = ids else { return Ok(db.execute(sql, params![user.as_str(), now()])? as u64) };

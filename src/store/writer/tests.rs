@@ -1,4 +1,4 @@
-//! The writer over a store that fails as it is told to.
+//! Tests of the writer over a store that fails on request.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use crate::{
 
 type Script = Box<dyn FnMut(&[NewEntry]) -> Result<Vec<Outcome>, StoreError> + Send>;
 
-/// Logs whose appends do what a script says, and that hold one entry to be read back.
+/// A fake of [`Logs`]: a script answers the appends, and one stored entry can be read back.
 struct Scripted {
     script: Mutex<Script>,
     stored: Option<Entry>,
@@ -50,7 +50,7 @@ fn stored(seq: Seq, duplicate: bool) -> Appended {
     Appended { seq, message_no: seq, at: Timestamp::from_micros(0), duplicate, also: Vec::new() }
 }
 
-/// A writer over such a store, and what it tells as committed.
+/// Starts a writer over the fake; returns it and the seqs that it passes to `committed`.
 fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedReceiver<Seq>) {
     let store = Arc::new(Scripted { script: Mutex::new(script), stored });
     let settings = WriterSettings { lanes: 1, ..WriterSettings::default() };
