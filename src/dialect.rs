@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_order() {
+    fn dialects_are_listed_in_index_order() {
         for (at, dialect) in Dialect::ALL.into_iter().enumerate() {
             assert_eq!(dialect.index(), at);
         }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_shown_a_frame_that_is_right() {
+    fn plain_text_is_refused_with_an_example_frame() {
         let room = ConversationId::parse("lobby").unwrap();
         for dialect in Dialect::ALL {
             assert!(dialect.decode(dialect.example(), Some(&room)).is_ok(), "{dialect:?}");

@@ -41,7 +41,7 @@ pub(super) fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, st
 }
 
 /// The close of the documented dialects: code 1008 and the reason as text, or 1013 if a retry may succeed.
-pub(super) fn seed_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+pub(super) fn document_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
     match reason {
         CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
             Some((code::TRY_LATER, "Try again later".into()))

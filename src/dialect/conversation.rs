@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::{class_of, seed_close},
+    closes::{class_of, document_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -97,7 +97,7 @@ fn frame(out: &Out<'_>) -> Frame {
     Frame::json(out, Class::Durable)
 }
 
-fn came_or_left(name: &str, active: bool) -> String {
+fn joined_or_left(name: &str, active: bool) -> String {
     format!("User {name} {} the conversation", if active { "joined" } else { "left" })
 }
 
@@ -137,7 +137,7 @@ impl Codec for Conversation {
     /// Also tells the joining client itself which users are present.
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
         let (_, seq) = greeting.bound?;
-        let content = came_or_left(&greeting.identity.name, true);
+        let content = joined_or_left(&greeting.identity.name, true);
         let (sender_id, active_users) = (&greeting.identity.user, greeting.present);
         Some(frame(&Out::System { content, sender_id, active_users, seq: Some(seq) }))
     }
@@ -172,7 +172,7 @@ impl Codec for Conversation {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 
@@ -198,7 +198,7 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
     let out = match &ephemeral.what {
         Ephemeral::Typing { user, name, active: true } => Out::Typing { sender_id: user, sender_username: name },
         Ephemeral::Audience { user, name, active, present } => {
-            Out::System { content: came_or_left(name, *active), sender_id: user, active_users: present, seq: None }
+            Out::System { content: joined_or_left(name, *active), sender_id: user, active_users: present, seq: None }
         }
         Ephemeral::Typing { active: false, .. }
         | Ephemeral::Listening { .. }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_content_is_told_what_the_document_says() {
+    fn a_message_without_content_gets_the_documented_error() {
         let room = ConversationId::parse("team").unwrap();
         for frame in [r#"{"type":"message"}"#, r#"{"type":"message","content":" \n"}"#] {
             let error = Conversation.decode(frame, Some(&room)).unwrap_err().reject;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::seed_close,
+    closes::document_close,
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -203,7 +203,7 @@ impl Codec for Direct {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 

@@ -60,20 +60,20 @@ fn check_json_depth(text: &str) -> Result<(), Reject> {
 }
 
 /// The refusal for a text that is not a frame: names the flaw and shows an example frame.
-fn not_a_frame(lacks: &str, example: &str) -> Reject {
-    Reject::Invalid(format!("Invalid message format: {lacks}. A frame looks like this: {example}"))
+fn not_a_frame(flaw: &str, example: &str) -> Reject {
+    Reject::Invalid(format!("Invalid message format: {flaw}. A frame looks like this: {example}"))
 }
 
 /// Converts a parse error to a text for the client, which never repeats parts of the frame.
 fn explain(error: &serde_json::Error) -> Reject {
     match error.classify() {
-        Category::Data => Reject::Invalid(format!("Invalid message format: {}", short(&error.to_string()))),
+        Category::Data => Reject::Invalid(format!("Invalid message format: {}", shorten(&error.to_string()))),
         _ => Reject::Invalid("Invalid message format: not JSON".into()),
     }
 }
 
 /// The beginning of an error text, without the position in the input.
-fn short(text: &str) -> String {
+fn shorten(text: &str) -> String {
     let text = text.split(" at line ").next().unwrap_or_default();
     text.chars().take(120).collect()
 }
@@ -99,7 +99,7 @@ fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Opti
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
         bad(match error.classify() {
-            Category::Data => not_a_frame(&short(&error.to_string()), example),
+            Category::Data => not_a_frame(&shorten(&error.to_string()), example),
             _ => not_a_frame("not JSON", example),
         })
     })?;

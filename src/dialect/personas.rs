@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::{class_of, seed_close},
+    closes::{class_of, document_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -193,7 +193,7 @@ impl Codec for Personas {
 
     fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
-            Event::Entry { entry, .. } => said(entry),
+            Event::Entry { entry, .. } => entry_frame(entry),
             Event::Ephemeral { ephemeral, .. } => ephemeral_frame(ephemeral),
         }
     }
@@ -233,12 +233,12 @@ impl Codec for Personas {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 
 /// Encodes messages and the inbox's notifications. This dialect has no frames for other entries.
-fn said(entry: &Entry) -> Option<Frame> {
+fn entry_frame(entry: &Entry) -> Option<Frame> {
     Some(match &entry.body {
         Body::Message { content, reply_to, is_ai, deleted: false, .. } => frame(&Out::NewMessage {
             conversation_id: &entry.log,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::{class_of, seed_close},
+    closes::{class_of, document_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -249,7 +249,7 @@ impl Codec for Rooms {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 

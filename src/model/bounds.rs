@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn seqs_begin_with_one_and_positions_with_none() {
+    fn seqs_start_at_one_and_positions_at_zero() {
         for (bad, since) in [("0", Ok(0)), ("-1", Err(())), ("0.5", Err(())), ("9223372036854775808", Err(()))] {
             let error = EntrySeq::given("before_seq", Some(json(bad))).unwrap_err().to_string();
             assert_eq!(error, "before_seq must be a whole number from 1 to 9223372036854775807", "{bad}");
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_an_end() {
+    fn lists_have_a_maximum_length() {
         assert_eq!(Listed::given("ids", vec![0; 1_000]).unwrap().len(), 1_000);
         assert_eq!(Listed::given("ids", vec![0; 1_001]).unwrap_err().to_string(), "ids has at most 1000 ids");
     }

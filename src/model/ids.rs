@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inbox_is_no_conversation() {
+    fn an_inbox_is_not_a_conversation() {
         let user = UserId::parse("alice").unwrap();
         assert_eq!(LogId::inbox(&user).of(), LogOf::Inbox(user));
         let room = ConversationId::parse("alice").unwrap();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_ids_lead_back_to_their_seq() {
+    fn entry_ids_convert_back_to_their_seq() {
         let (one, other) = (LogId::parse("one").unwrap(), LogId::parse("other").unwrap());
         for seq in [1, 7, i64::from(u32::MAX) + 9, 1 << 61] {
             let id = EntryId::of(&one, seq);

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_told_what_is_wrong_with_a_token_only_where_that_was_decided() {
+    fn only_an_explained_reject_shows_the_token_flaw() {
         assert_eq!(Reject::InvalidToken(TokenFlaw::Signature).to_string(), "Invalid token");
         let explained = Reject::InvalidTokenExplained(TokenFlaw::NotInFirstFrame);
         assert!(explained.to_string().contains(r#"{"type":"authenticate""#), "{explained}");

@@ -9,7 +9,7 @@ use crate::model::ConversationKind;
 
 /// A number without a name: a newer version of this program, or another program, wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{number} is no known {what}")]
+#[error("{number} is not a known {what}")]
 pub(super) struct UnknownCode {
     what: &'static str,
     number: i16,
@@ -122,7 +122,7 @@ mod tests {
     use crate::model::Status;
 
     #[test]
-    fn the_sql_comments_say_the_same() {
+    fn sql_comments_name_the_same_codes() {
         let sql = include_str!("../../migrations/postgres/V5__names_of_codes.sql").replace("''", "'");
         let statuses = Status::ALL.map(|status| {
             let name = serde_json::to_value(status).unwrap();
@@ -140,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn codes_lead_back_to_their_names() {
+    fn codes_convert_to_names_and_back() {
         for number in 0..9 {
             assert_eq!(i16::from(EntryKind::try_from(number).unwrap()), number);
         }
         assert_eq!(AppendCode::try_from(4), Ok(AppendCode::StoredBefore));
         let unknown = AppendCode::try_from(7).unwrap_err();
-        assert_eq!(unknown.to_string(), "7 is no known outcome of an append");
+        assert_eq!(unknown.to_string(), "7 is not a known outcome of an append");
         assert!(ConversationCode::try_from(-1).is_err());
     }
 }

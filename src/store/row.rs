@@ -71,30 +71,30 @@ pub(super) struct Columns<'a> {
 
 impl<'a> From<&'a Body> for Columns<'a> {
     fn from(body: &'a Body) -> Self {
-        let plain = |kind| Columns { kind, content: None, target: None, subject: None, flag: false };
+        let empty = |kind| Columns { kind, content: None, target: None, subject: None, flag: false };
         match body {
             Body::Message { content, reply_to, is_ai, .. } => {
-                Columns { content: Some(content), target: *reply_to, flag: *is_ai, ..plain(EntryKind::Message) }
+                Columns { content: Some(content), target: *reply_to, flag: *is_ai, ..empty(EntryKind::Message) }
             }
             Body::Edited { target, content } => {
-                Columns { content: Some(content), target: Some(*target), ..plain(EntryKind::Edited) }
+                Columns { content: Some(content), target: Some(*target), ..empty(EntryKind::Edited) }
             }
-            Body::Deleted { target } => Columns { target: Some(*target), ..plain(EntryKind::Deleted) },
+            Body::Deleted { target } => Columns { target: Some(*target), ..empty(EntryKind::Deleted) },
             Body::Reacted { target, emoji, active } => {
-                Columns { target: Some(*target), subject: Some(emoji), flag: *active, ..plain(EntryKind::Reacted) }
+                Columns { target: Some(*target), subject: Some(emoji), flag: *active, ..empty(EntryKind::Reacted) }
             }
-            Body::MemberAdded { user } => Columns { subject: Some(user.as_str()), ..plain(EntryKind::MemberAdded) },
-            Body::MemberRemoved { user } => Columns { subject: Some(user.as_str()), ..plain(EntryKind::MemberRemoved) },
+            Body::MemberAdded { user } => Columns { subject: Some(user.as_str()), ..empty(EntryKind::MemberAdded) },
+            Body::MemberRemoved { user } => Columns { subject: Some(user.as_str()), ..empty(EntryKind::MemberRemoved) },
             Body::ConversationAdded { conversation, since } => Columns {
                 subject: Some(conversation.as_str()),
                 target: Some(*since),
-                ..plain(EntryKind::ConversationAdded)
+                ..empty(EntryKind::ConversationAdded)
             },
             Body::ConversationRemoved { conversation } => {
-                Columns { subject: Some(conversation.as_str()), ..plain(EntryKind::ConversationRemoved) }
+                Columns { subject: Some(conversation.as_str()), ..empty(EntryKind::ConversationRemoved) }
             }
             Body::Notified { conversation, from_seq } => {
-                Columns { subject: Some(conversation.as_str()), target: Some(*from_seq), ..plain(EntryKind::Notified) }
+                Columns { subject: Some(conversation.as_str()), target: Some(*from_seq), ..empty(EntryKind::Notified) }
             }
         }
     }
@@ -126,8 +126,8 @@ pub(super) struct EntryRow {
 pub(super) struct BadRow(std::borrow::Cow<'static, str>);
 
 impl BadRow {
-    fn lacks(what: &'static str) -> Self {
-        Self(what.into())
+    fn new(reason: &'static str) -> Self {
+        Self(reason.into())
     }
 }
 
@@ -139,7 +139,7 @@ impl From<UnknownCode> for BadRow {
 
 impl From<InvalidId> for BadRow {
     fn from(_: InvalidId) -> Self {
-        Self::lacks("an id")
+        Self::new("an id is invalid")
     }
 }
 
@@ -148,9 +148,10 @@ impl TryFrom<EntryRow> for Entry {
 
     fn try_from(row: EntryRow) -> Result<Self, BadRow> {
         let subject = row.subject.as_deref();
-        let user = || subject.ok_or(BadRow::lacks("subject")).and_then(|id| Ok(UserId::parse(id)?));
-        let conversation = || subject.ok_or(BadRow::lacks("subject")).and_then(|id| Ok(ConversationId::parse(id)?));
-        let target = || row.target.ok_or(BadRow::lacks("target"));
+        let user = || subject.ok_or(BadRow::new("its subject is missing")).and_then(|id| Ok(UserId::parse(id)?));
+        let conversation =
+            || subject.ok_or(BadRow::new("its subject is missing")).and_then(|id| Ok(ConversationId::parse(id)?));
+        let target = || row.target.ok_or(BadRow::new("its target is missing"));
         let content = || Arc::<str>::from(row.content.as_deref().unwrap_or_default());
         let body = match EntryKind::try_from(row.kind)? {
             EntryKind::Message => Body::Message {
@@ -164,7 +165,7 @@ impl TryFrom<EntryRow> for Entry {
             EntryKind::Deleted => Body::Deleted { target: target()? },
             EntryKind::Reacted => Body::Reacted {
                 target: target()?,
-                emoji: subject.ok_or(BadRow::lacks("subject"))?.into(),
+                emoji: subject.ok_or(BadRow::new("its subject is missing"))?.into(),
                 active: row.flag,
             },
             EntryKind::MemberAdded => Body::MemberAdded { user: user()? },
@@ -193,7 +194,7 @@ pub(super) fn direct_key(one: &UserId, other: &UserId) -> String {
 
 /// Parses the members of a direct conversation from its key.
 pub(super) fn pair(key: &str) -> Result<Pair, BadRow> {
-    let (one, other) = key.split_once(' ').ok_or(BadRow::lacks("a pair"))?;
+    let (one, other) = key.split_once(' ').ok_or(BadRow::new("its direct key is not a pair"))?;
     Ok(Pair::of(&UserId::parse(one)?, &UserId::parse(other)?))
 }
 

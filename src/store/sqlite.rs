@@ -54,7 +54,7 @@ impl Sqlite {
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)
         };
-        Ok(Self { writer: worker(connect()?)?, reader: worker(connect()?)?, metrics })
+        Ok(Self { writer: spawn_worker(connect()?)?, reader: spawn_worker(connect()?)?, metrics })
     }
 
     /// A store for tests that can't be reached: no thread receives its jobs, so every call fails.
@@ -70,16 +70,16 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let thread = if matches!(operation, Operation::Read | Operation::Ping) { &self.reader } else { &self.writer };
-        let (answer, answered) = oneshot::channel();
+        let (answer, reply) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             let _gone = answer.send(work(connection));
         });
         let label = [operation.label()];
         let result = match thread.try_send(job) {
-            Err(_) => Err(StoreError::Unavailable("too much waits already".into())),
-            Ok(()) => match answered.await {
-                Ok(result) => result.map_err(|error| fault(&error)),
-                Err(_) => Err(StoreError::Unknown("the store's thread ended".into())),
+            Err(_) => Err(StoreError::Unavailable("the queue of the SQLite thread is full".into())),
+            Ok(()) => match reply.await {
+                Ok(result) => result.map_err(|error| store_error(&error)),
+                Err(_) => Err(StoreError::Unknown("the SQLite thread ended".into())),
             },
         };
         self.metrics.store_seconds.with_label_values(&label).observe(started.elapsed().as_secs_f64());
@@ -113,7 +113,7 @@ impl Sqlite {
 }
 
 /// Starts a thread that runs jobs until every sender is dropped.
-fn worker(mut connection: Connection) -> Result<mpsc::Sender<Job>, StoreError> {
+fn spawn_worker(mut connection: Connection) -> Result<mpsc::Sender<Job>, StoreError> {
     let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
     std::thread::Builder::new()
         .name("sqlite".into())
@@ -126,7 +126,7 @@ fn worker(mut connection: Connection) -> Result<mpsc::Sender<Job>, StoreError> {
     Ok(jobs)
 }
 
-fn fault(error: &rusqlite::Error) -> StoreError {
+fn store_error(error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
     match error.sqlite_error_code() {
         Some(DatabaseBusy | DatabaseLocked | DiskFull | ReadOnly) => StoreError::Unavailable(error.to_string()),

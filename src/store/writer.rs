@@ -32,7 +32,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Maximum number of concurrent reads of entries that were stored before. The bound keeps a client that repeats many
 /// sends from delaying others.
-const READ_BACK_ABREAST: usize = 8;
+const READ_BACK_CONCURRENCY: usize = 8;
 
 /// Settings of the writer: batch size, queues and retries.
 #[derive(Debug, Clone, Copy)]
@@ -124,13 +124,13 @@ impl Writer {
         let mut hasher = DefaultHasher::new();
         entry.log.hash(&mut hasher);
         let lane = &self.lanes[hasher.finish() as usize % self.lanes.len()];
-        let (answer, known) = oneshot::channel();
+        let (answer, result) = oneshot::channel();
         let queued = lane.try_send(Queued { entry, origin, answer }).is_ok();
         async move {
             if !queued {
                 return Err(AppendError::Unavailable);
             }
-            known.await.unwrap_or(Err(AppendError::Unknown))
+            result.await.unwrap_or(Err(AppendError::Unknown))
         }
     }
 }
@@ -167,17 +167,17 @@ impl Lane {
     async fn commit(&self, batch: Vec<Queued>) {
         // Each batch carries a flag: true if an earlier try may have stored some of it.
         let mut todo = vec![(batch, false)];
-        while let Some((mut batch, mut doubtful)) = todo.pop() {
-            let (entries, places) = dedupe(&batch);
-            match self.append(&entries, &mut doubtful).await {
+        while let Some((mut batch, mut maybe_stored)) = todo.pop() {
+            let (entries, indices) = dedupe(&batch);
+            match self.append(&entries, &mut maybe_stored).await {
                 Ok(outcomes) => {
-                    self.tell_of_found(&entries, &outcomes).await;
-                    self.settle(batch, &places, &outcomes);
+                    self.republish_duplicates(&entries, &outcomes).await;
+                    self.publish_and_answer(batch, &indices, &outcomes);
                 }
                 Err(StoreError::Failed(error)) if batch.len() > 1 => {
-                    tracing::warn!(%error, entries = batch.len(), "a batch failed and is halved");
+                    tracing::warn!(%error, entries = batch.len(), "a batch failed and is retried in halves");
                     let rest = batch.split_off(batch.len() / 2);
-                    todo.extend([(rest, doubtful), (batch, doubtful)]);
+                    todo.extend([(rest, maybe_stored), (batch, maybe_stored)]);
                 }
                 Err(error) => {
                     tracing::warn!(%error, entries = batch.len(), "entries were not stored");
@@ -195,24 +195,24 @@ impl Lane {
 
     /// Reads back the entries that an earlier try stored, and passes them to `committed`: the node that stored them may
     /// have died before it published them. If a read fails, the entry is found later like any gap.
-    async fn tell_of_found(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
-        let mut found = Vec::new();
+    async fn republish_duplicates(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
+        let mut reads = Vec::new();
         for (new, outcome) in entries.iter().zip(outcomes) {
             if let Ok(Appended { seq, duplicate: true, .. }) = outcome {
                 let (store, log, seq) = (self.store.clone(), new.log.clone(), *seq);
-                found.push(async move { store.entries(&log, seq - 1, 1).await.unwrap_or_default() });
+                reads.push(async move { store.entries(&log, seq - 1, 1).await.unwrap_or_default() });
             }
         }
-        let read = stream::iter(found).buffer_unordered(READ_BACK_ABREAST).concat().await;
-        if !read.is_empty() {
+        let entries = stream::iter(reads).buffer_unordered(READ_BACK_CONCURRENCY).concat().await;
+        if !entries.is_empty() {
             (self.committed)(
-                read.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
+                entries.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
             );
         }
     }
 
     /// Appends a batch, and retries while an earlier try may have stored it.
-    async fn append(&self, entries: &[NewEntry], doubtful: &mut bool) -> Result<Vec<Outcome>, StoreError> {
+    async fn append(&self, entries: &[NewEntry], maybe_stored: &mut bool) -> Result<Vec<Outcome>, StoreError> {
         let (started, mut wait) = (Instant::now(), BACKOFF_MIN);
         loop {
             let error = match self.store.append(entries).await {
@@ -222,12 +222,12 @@ impl Lane {
                 }
                 Err(error) => error,
             };
-            *doubtful |= matches!(error, StoreError::Unknown(_));
+            *maybe_stored |= matches!(error, StoreError::Unknown(_));
             if !matches!(error, StoreError::Failed(_)) {
                 self.degrade.report(Part::Store, Err(()));
             }
             match error {
-                error if !*doubtful => return Err(error),
+                error if !*maybe_stored => return Err(error),
                 StoreError::Failed(error) if entries.len() > 1 => return Err(StoreError::Failed(error)),
                 error if started.elapsed() >= self.settings.retry_for => {
                     return Err(StoreError::Unknown(error.to_string()));
@@ -240,14 +240,14 @@ impl Lane {
         }
     }
 
-    fn settle(&self, batch: Vec<Queued>, places: &[usize], outcomes: &[Outcome]) {
+    fn publish_and_answer(&self, batch: Vec<Queued>, indices: &[usize], outcomes: &[Outcome]) {
         let mut committed = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
-        let mut told = vec![false; outcomes.len()];
-        for (queued, place) in batch.into_iter().zip(places) {
-            let Some(outcome) = outcomes.get(*place) else { continue };
+        let mut answered = vec![false; outcomes.len()];
+        for (queued, index) in batch.into_iter().zip(indices) {
+            let Some(outcome) = outcomes.get(*index) else { continue };
             let mut answer = outcome.clone();
-            let first = !std::mem::replace(&mut told[*place], true);
+            let first = !std::mem::replace(&mut answered[*index], true);
             if let Ok(appended) = &mut answer {
                 if first && !appended.duplicate {
                     let also = std::mem::take(&mut appended.also).into_iter();
@@ -287,15 +287,15 @@ fn split(waiting: impl Iterator<Item = Queued>) -> Vec<Vec<Queued>> {
 /// Returns the batch without repeated entries, and for each queued entry its index in that list.
 fn dedupe(batch: &[Queued]) -> (Vec<NewEntry>, Vec<usize>) {
     let mut entries = Vec::with_capacity(batch.len());
-    let mut known = HashMap::with_capacity(batch.len());
-    let places = batch.iter().map(|Queued { entry, .. }| {
-        *known.entry((&entry.log, &entry.sender, &entry.dedupe)).or_insert_with(|| {
+    let mut index_of = HashMap::with_capacity(batch.len());
+    let indices = batch.iter().map(|Queued { entry, .. }| {
+        *index_of.entry((&entry.log, &entry.sender, &entry.dedupe)).or_insert_with(|| {
             entries.push(entry.clone());
             entries.len() - 1
         })
     });
-    let places = places.collect();
-    (entries, places)
+    let indices = indices.collect();
+    (entries, indices)
 }
 
 fn entry(new: NewEntry, appended: &Appended) -> Entry {
@@ -313,20 +313,20 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
 
 /// Pings the store twice a second, and reports the result and whether any node gives notices.
 pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, stop: CancellationToken) {
-    const PERIOD: Duration = Duration::from_millis(500);
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const PING_PERIOD: Duration = Duration::from_millis(500);
+    const PING_TIMEOUT: Duration = Duration::from_secs(2);
     loop {
-        let asked = Instant::now();
-        let result = match tokio::time::timeout(PATIENCE, store.ping()).await {
+        let started = Instant::now();
+        let result = match tokio::time::timeout(PING_TIMEOUT, store.ping()).await {
             Ok(Ok(relays)) => {
                 degrade.note_relay(relays);
-                Ok(asked.elapsed())
+                Ok(started.elapsed())
             }
             Ok(Err(_)) | Err(_) => Err(()),
         };
         degrade.report(Part::Store, result);
         tokio::select! {
-            () = sleep(PERIOD) => {}
+            () = sleep(PING_PERIOD) => {}
             () = stop.cancelled() => return,
         }
     }

@@ -61,7 +61,7 @@ pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
 }
 
 /// Limit and offset of a page, as statement parameters.
-pub(super) fn places(page: Page) -> (i64, i64) {
+pub(super) fn limit_and_offset(page: Page) -> (i64, i64) {
     (i64::from(page.limit.get()), i64::from(page.offset.get()))
 }
 
@@ -110,15 +110,15 @@ pub(super) fn direct(row: &Row) -> Result<Direct, StoreError> {
 }
 
 /// The columns that [`inbox_entries`] reads.
-macro_rules! told_columns {
+macro_rules! inbox_columns {
     () => {
         "o_user, o_inbox_seq, o_at"
     };
 }
-pub(super) use told_columns;
+pub(super) use inbox_columns;
 
 /// Builds the inbox entries from rows of [`inbox_columns`].
-pub(super) fn told(
+pub(super) fn inbox_entries(
     rows: &[Row],
     sender: impl Fn(&UserId) -> UserId,
     body: impl Fn(&Row) -> Body,

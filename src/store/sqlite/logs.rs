@@ -56,7 +56,7 @@ fn is_member(db: &Connection, log: &LogId, user: &UserId) -> Result<bool> {
 /// Appends one entry: checks the sender's rights and earlier appends, then numbers it. A refusal changes nothing.
 fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
     let Some(head) = head(db, &new.log)? else { return Ok(Err(AppendRefused::NoSuchLog)) };
-    if let Some(stored) = stored_before(db, new)? {
+    if let Some(stored) = find_stored(db, new)? {
         return Ok(Ok(stored));
     }
     if new.authority == Authority::Member && !is_member(db, &new.log, &new.sender)? {
@@ -66,19 +66,19 @@ fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
         return Ok(Err(refused));
     }
     let at = now();
-    if !change(db, new, &head, at)? {
+    if !apply_change(db, new, &head, at)? {
         return Ok(Err(AppendRefused::Unchanged));
     }
     let (seq, message_no) = insert(db, &new.log, new, at)?;
     let at = Timestamp::from_micros(at);
     let mut appended = Appended { seq, message_no, at, duplicate: false, also: Vec::new() };
     if let Some(entry) = inbox_entry(new, &appended, 0) {
-        appended.also.push(tell(db, entry)?);
+        appended.also.push(append_to_inbox(db, entry)?);
     }
     Ok(Ok(appended))
 }
 
-fn stored_before(db: &Connection, new: &NewEntry) -> Result<Option<Appended>> {
+fn find_stored(db: &Connection, new: &NewEntry) -> Result<Option<Appended>> {
     let sql = "SELECT seq, message_no, created_at FROM log WHERE log = ?1 AND sender = ?2 AND dedupe = ?3";
     db.prepare_cached(sql)?
         .query_row((new.log.as_str(), new.sender.as_str(), new.dedupe.as_str()), |row| {
@@ -115,7 +115,7 @@ fn check_target(db: &Connection, new: &NewEntry) -> Result<std::result::Result<(
 }
 
 /// Applies an entry's changes outside the log's own rows; false if there is nothing to change.
-fn change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result<bool> {
+fn apply_change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result<bool> {
     let log = new.log.as_str();
     let changed = match &new.body {
         Body::Edited { target, content } => db.execute(
@@ -182,7 +182,7 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
 }
 
 /// Appends an entry to an inbox, and returns it with its seq.
-pub(super) fn tell(db: &Connection, mut entry: Entry) -> Result<Entry> {
+pub(super) fn append_to_inbox(db: &Connection, mut entry: Entry) -> Result<Entry> {
     let at = entry.at.micros();
     let sql = "INSERT INTO heads (log, updated_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
     db.prepare_cached(sql)?.execute((entry.log.as_str(), at))?;
@@ -199,7 +199,7 @@ pub(super) fn tell(db: &Connection, mut entry: Entry) -> Result<Entry> {
     Ok(entry)
 }
 
-pub(super) fn told(user: &UserId, sender: &UserId, at: i64, body: Body) -> Entry {
+pub(super) fn new_inbox_entry(user: &UserId, sender: &UserId, at: i64, body: Body) -> Entry {
     Entry {
         log: LogId::inbox(user),
         seq: 0,

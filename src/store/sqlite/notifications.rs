@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use super::{
     super::{Notifications, Operation, StoreError, Waiting, row::notification_columns},
     Sqlite,
-    logs::{tell, told},
+    logs::{append_to_inbox, new_inbox_entry},
     now,
     rows::{id, time},
 };
@@ -66,8 +66,9 @@ fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<Use
              AND l.seq > max(m.read_seq, ?3 - 1, coalesce((SELECT max(last_seq) FROM notifications \
                  WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NOT NULL), 0)) \
              AND l.seq <= ?4 AND l.kind = 0 ORDER BY l.seq LIMIT 1";
-        let asked = params![id.as_str(), user.as_str(), waiting.first, waiting.last];
-        let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(asked, |row| row.get(0)).optional()? else {
+        let parameters = params![id.as_str(), user.as_str(), waiting.first, waiting.last];
+        let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(parameters, |row| row.get(0)).optional()?
+        else {
             continue;
         };
         let sql = "SELECT id, from_seq, last_seq FROM notifications \
@@ -88,7 +89,7 @@ fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<Use
              VALUES (?2, ?1, ?3, ?4, ?5, ?6)";
         db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), from, last, count, at])?;
         let body = Body::Notified { conversation: id.clone(), from_seq: from };
-        entries.push(tell(db, told(&user, &user, at, body))?);
+        entries.push(append_to_inbox(db, new_inbox_entry(&user, &user, at, body))?);
     }
     Ok(entries)
 }
