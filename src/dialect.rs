@@ -114,18 +114,18 @@ impl Dialect {
     }
 
     /// Encodes a reply; `None` if this dialect has no frame for it.
-    pub fn reply(self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
-        self.codec().reply(asked, reply)
+    pub fn reply(self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {
+        self.codec().reply(meta, reply)
     }
 
     /// Encodes the new expiry of the connection after a refresh.
-    pub fn refreshed(self, asked: RequestMeta, until: Timestamp) -> Option<Frame> {
-        self.codec().refreshed(asked, until)
+    pub fn refreshed(self, meta: RequestMeta, until: Timestamp) -> Option<Frame> {
+        self.codec().refreshed(meta, until)
     }
 
     /// Encodes a refusal.
-    pub fn reject(self, asked: RequestMeta, reject: &Reject) -> Frame {
-        self.codec().reject(asked, reject)
+    pub fn reject(self, meta: RequestMeta, reject: &Reject) -> Frame {
+        self.codec().reject(meta, reject)
     }
 
     /// Encodes the request to read a log anew, because the missed entries will not be sent.

@@ -126,9 +126,9 @@ pub(super) trait Codec: Sync {
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame>;
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame>;
     fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame>;
-    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame>;
-    fn refreshed(&self, asked: RequestMeta, until: Timestamp) -> Option<Frame>;
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame;
+    fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame>;
+    fn refreshed(&self, meta: RequestMeta, until: Timestamp) -> Option<Frame>;
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame;
     fn resync(&self, log: &LogId, first: Seq, head: Seq) -> Option<Frame>;
     /// The last data frame before a close; `None` if the close frame alone is enough.
     fn farewell(&self, reason: &CloseReason, at: Timestamp) -> Option<Frame>;

@@ -158,8 +158,8 @@ impl Codec for Conversation {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        let (content, code, client_id) = (reject.to_string(), reject.code(), asked.client_id.as_ref());
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        let (content, code, client_id) = (reject.to_string(), reject.code(), meta.client_id.as_ref());
         frame(&Out::Error { content, code, client_id, retry_after_ms: reject.retry_after_ms() })
     }
 

@@ -184,8 +184,8 @@ impl Codec for Direct {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        frame(&error(reject, asked.client_id.as_ref()))
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        frame(&error(reject, meta.client_id.as_ref()))
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

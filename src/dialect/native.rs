@@ -130,18 +130,18 @@ impl Codec for Native {
         }
     }
 
-    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
+    fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {
         // A reply without content is sent only if the client gave a `ref`.
-        let silent = matches!(reply, Reply::Done) && asked.reference.is_none();
-        (!silent).then(|| replies::reply(asked.reference.as_deref(), reply))
+        let silent = matches!(reply, Reply::Done) && meta.reference.is_none();
+        (!silent).then(|| replies::reply(meta.reference.as_deref(), reply))
     }
 
-    fn refreshed(&self, asked: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
-        Some(Out::Refreshed { reference: asked.reference.as_deref(), expires_at }.frame())
+    fn refreshed(&self, meta: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
+        Some(Out::Refreshed { reference: meta.reference.as_deref(), expires_at }.frame())
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        Out::error(&asked, reject).frame()
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        Out::error(&meta, reject).frame()
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

@@ -198,8 +198,8 @@ impl Codec for Personas {
         }
     }
 
-    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
-        let timestamp = asked.at;
+    fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {
+        let timestamp = meta.at;
         Some(match reply {
             Reply::Joined(conversation, joined) => match joined.resumed {
                 Resumed::From(_) => {
@@ -216,12 +216,12 @@ impl Codec for Personas {
         })
     }
 
-    fn refreshed(&self, asked: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
-        Some(frame(&Out::Refreshed { expires_at, timestamp: asked.at }))
+    fn refreshed(&self, meta: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
+        Some(frame(&Out::Refreshed { expires_at, timestamp: meta.at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        error(reject, asked.client_id.as_ref(), asked.at)
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        error(reject, meta.client_id.as_ref(), meta.at)
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

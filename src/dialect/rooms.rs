@@ -127,7 +127,7 @@ struct Person<'a> {
 
 /// A frame without `data`, such as `pong`: the protocol document of the rooms dialect shows only its type.
 #[derive(Serialize)]
-struct Bare {
+struct TypeOnly {
     #[serde(rename = "type")]
     kind: &'static str,
 }
@@ -211,7 +211,7 @@ impl Codec for Rooms {
                 created_at: sent.at,
                 client_id: sent.client_id.as_ref(),
             })),
-            Reply::Pong => Some(Frame::json(&Bare { kind: "pong" }, Class::Durable)),
+            Reply::Pong => Some(Frame::json(&TypeOnly { kind: "pong" }, Class::Durable)),
             _ => None,
         }
     }
@@ -220,9 +220,9 @@ impl Codec for Rooms {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
         let (error, code) = (reject.to_string(), reject.code());
-        let client_id = asked.client_id.as_ref();
+        let client_id = meta.client_id.as_ref();
         frame(&match reject {
             Reject::RateLimited { sent, limit, retry_after } => Out::RateLimitExceeded {
                 error,

@@ -6,7 +6,7 @@ use crate::model::{ClientId, ConversationId, EntryId, LogId, Reactions, Seq, Sta
 
 /// The position and sender of an entry.
 #[derive(Serialize)]
-pub(super) struct At<'a> {
+pub(super) struct EntryHeader<'a> {
     pub(super) conversation_id: &'a LogId,
     pub(super) seq: Seq,
     pub(super) sender_id: &'a UserId,
@@ -17,7 +17,7 @@ pub(super) struct At<'a> {
 #[derive(Serialize)]
 pub(super) struct Change<'a> {
     #[serde(flatten)]
-    pub(super) at: At<'a>,
+    pub(super) header: EntryHeader<'a>,
     pub(super) target_seq: Seq,
     pub(super) target_id: EntryId,
 }
