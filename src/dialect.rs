@@ -1,8 +1,8 @@
-//! Wire formats: frames to requests, events and replies to frames.
+//! Wire formats: each dialect decodes frames to requests, and encodes events and replies as frames.
 //!
-//! A dialect is one codec over the same commands and events, in a file of its own, and a row in each of the two matches
-//! here; adding one touches nothing else. Wire structs live in the dialects' own files and nowhere else. No dialect
-//! decides anything or reaches a socket.
+//! A dialect is one codec over the commands and events that all dialects share, in a file of its own, with one row in
+//! `Dialect::ALL` and one in `Dialect::codec`. Wire structs exist only in the dialects' own files. No dialect makes
+//! decisions or accesses a socket.
 
 use crate::{
     model::{CloseReason, ConversationId, Event, LogId, Pair, Reject, Reply, Seq, Timestamp},
@@ -23,25 +23,25 @@ pub use codec::{AutoJoin, BadFrame, Greeting, Intent, Reference, Request, Reques
 use closes::code;
 use codec::Codec;
 
-/// A wire format, named for what it speaks.
+/// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// `/v1/ws`: can say everything.
+    /// `/v1/ws`: Switchboard's own dialect, which supports every command.
     Native,
-    /// `/ws`: direct messages (seed 000).
+    /// `/ws`: direct messages from user to user.
     Direct,
-    /// `/ws/{room_id}`: rooms (seed 002).
+    /// `/ws/{room_id}`: one room on each socket.
     Rooms,
-    /// `/api/chat/ws/{conversation_id}`: one conversation (seed 003).
+    /// `/api/chat/ws/{conversation_id}`: one conversation on each socket.
     Conversation,
-    /// `/ws/auth`, `/ws/{user_id}`: many conversations, personas (seed 004).
+    /// `/ws/auth`, `/ws/{user_id}`: many conversations on each socket, and personas.
     Personas,
 }
 
 impl Dialect {
     /// Every dialect.
     pub const ALL: [Self; 5] = [Self::Native, Self::Direct, Self::Rooms, Self::Conversation, Self::Personas];
-    /// How many there are.
+    /// The number of dialects.
     pub const COUNT: usize = Self::ALL.len();
 
     fn codec(self) -> &'static dyn Codec {
@@ -54,7 +54,7 @@ impl Dialect {
         }
     }
 
-    /// Its place in [`Dialect::ALL`].
+    /// The index in [`Dialect::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -64,82 +64,83 @@ impl Dialect {
         self.codec().capabilities().label
     }
 
-    /// Whether a message also goes to the very socket that sent it.
+    /// True if a message is also sent to the socket that it came from.
     pub fn echoes(self) -> bool {
         self.codec().capabilities().echoes
     }
 
-    /// Whether its sockets follow their user's inbox.
+    /// True if its sockets follow their user's inbox.
     pub fn follows_inbox(self) -> bool {
         self.codec().capabilities().follows_inbox
     }
 
-    /// Whether the first frame may bring the token; else the handshake must.
+    /// True if the first frame may carry the token; otherwise the handshake must.
     pub fn takes_token_in_frame(self) -> bool {
         self.codec().capabilities().token_in_frame
     }
 
-    /// What its sockets listen to without being asked.
+    /// The conversations that its sockets join without a command.
     pub fn joins(self) -> AutoJoin {
         self.codec().capabilities().joins
     }
 
-    /// Whom it tells about when users come and go.
+    /// The users whom it informs when users join and leave.
     pub fn greets_with(self) -> RosterPolicy {
         self.codec().capabilities().greets_with
     }
 
-    /// Reads a text frame; `bound` is the conversation the connection's route names.
+    /// Decodes a text frame; `bound` is the conversation that the connection's route names.
     ///
     /// # Errors
-    /// The frame says nothing this dialect knows, or says it wrongly.
+    /// The frame has no type that this dialect knows, or is invalid.
     pub fn decode(self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         self.codec().decode(text, bound)
     }
 
-    /// A frame that says something.
+    /// A valid example frame.
     pub fn example(self) -> &'static str {
         self.codec().capabilities().example
     }
 
-    /// What is said first on an open connection.
+    /// Encodes the first frame on an open connection.
     pub fn greet(self, greeting: &Greeting<'_>) -> Option<Frame> {
         self.codec().greet(greeting)
     }
 
-    /// An event as a frame; none where this dialect can't say it. `pair`: the two members of a direct conversation,
-    /// where that is known.
+    /// Encodes an event; `None` if this dialect has no frame for it. `pair`: the two members of a direct conversation,
+    /// if known.
     pub fn event(self, event: &Event, pair: Option<&Pair>) -> Option<Frame> {
         self.codec().event(event, pair)
     }
 
-    /// A reply as a frame; none where this dialect says nothing then.
-    pub fn reply(self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
-        self.codec().reply(asked, reply)
+    /// Encodes a reply; `None` if this dialect has no frame for it.
+    pub fn reply(self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {
+        self.codec().reply(meta, reply)
     }
 
-    /// Says how long the connection may stay now.
-    pub fn refreshed(self, asked: RequestMeta, until: Timestamp) -> Option<Frame> {
-        self.codec().refreshed(asked, until)
+    /// Encodes the new expiry of the connection after a refresh.
+    pub fn refreshed(self, meta: RequestMeta, until: Timestamp) -> Option<Frame> {
+        self.codec().refreshed(meta, until)
     }
 
-    /// A refusal as a frame.
-    pub fn reject(self, asked: RequestMeta, reject: &Reject) -> Frame {
-        self.codec().reject(asked, reject)
+    /// Encodes a refusal.
+    pub fn reject(self, meta: RequestMeta, reject: &Reject) -> Frame {
+        self.codec().reject(meta, reject)
     }
 
-    /// Says that a log must be read anew: nothing in between will come.
+    /// Encodes the request to read a log anew, because the missed entries will not be sent.
     pub fn resync(self, log: &LogId, first: Seq, head: Seq) -> Option<Frame> {
         self.codec().resync(log, first, head)
     }
 
-    /// The close frame for a reader that is too slow.
+    /// The close frame for a client that reads too slowly.
     pub fn too_slow(self) -> Frame {
         let (code, text) = self.codec().close(&CloseReason::TooSlow).unwrap_or((code::POLICY, "Too slow".into()));
         Frame::close(code, &text)
     }
 
-    /// The frames that end a connection: what is left to say, and the close. None where the other side is gone.
+    /// The last frames of a connection: an optional data frame, and the close frame. Both are `None` if the client is
+    /// gone.
     pub fn end(self, reason: &CloseReason, at: Timestamp) -> (Option<Frame>, Option<Frame>) {
         let close = self.codec().close(reason).map(|(code, text)| Frame::close(code, &text));
         (self.codec().farewell(reason, at), close)
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_order() {
+    fn dialects_are_listed_in_index_order() {
         for (at, dialect) in Dialect::ALL.into_iter().enumerate() {
             assert_eq!(dialect.index(), at);
         }
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_is_shown_a_frame_that_is_right() {
+    fn plain_text_is_refused_with_an_example_frame() {
         let room = ConversationId::parse("lobby").unwrap();
         for dialect in Dialect::ALL {
             assert!(dialect.decode(dialect.example(), Some(&room)).is_ok(), "{dialect:?}");

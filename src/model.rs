@@ -1,4 +1,5 @@
-//! What the broker talks about: ids, commands, events, refusals. No I/O, and no name of any wire format.
+//! The broker's own types: ids, commands, events, replies and refusals. This module does no I/O and names no wire
+//! format.
 
 mod bounds;
 mod command;

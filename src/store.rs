@@ -1,8 +1,9 @@
-//! What lasts: users, conversations, members, the logs, read state, notifications.
+//! The durable store: users, conversations, members, the logs, read state and notifications.
 //!
-//! `traits` has one trait for each subject and [`Store`], their sum. Two backends implement them, with one file for each
-//! subject, and one contract suite tests both (`tests/it/store.rs`). Entries go in through the [`Writer`], which gathers what
-//! waits into group commits. Imports `model`, `config`, `metrics`; never the backplane or the hub.
+//! `traits` has one trait for each subject, and [`Store`], their sum. Two backends implement the traits, with one file
+//! for each subject, and one contract suite tests both (`tests/it/store.rs`). The [`Writer`] appends entries: it
+//! gathers queued entries into group commits. This module imports `model`, `config` and `metrics`; never the backplane
+//! or the hub.
 
 use std::sync::Arc;
 
@@ -21,143 +22,143 @@ pub use sqlite::Sqlite;
 pub use traits::{Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
 pub use writer::{AppendError, Committed, Writer, WriterSettings, watch};
 
-/// By what right an entry is appended.
+/// The right under which an entry is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
     /// The sender must be a member of the conversation.
     Member,
-    /// The sender is an admin: need not be a member, may delete anybody's message.
+    /// The sender is an admin, who need not be a member and may delete any user's message.
     Admin,
-    /// The broker itself: joins to open conversations, personas, inboxes.
+    /// The broker itself appends: joins to open conversations, personas, inboxes.
     System,
 }
 
-/// An entry that is to be appended.
+/// An entry to append.
 #[derive(Debug, Clone)]
 pub struct NewEntry {
-    /// To which log.
+    /// The log to append to.
     pub log: LogId,
-    /// Who does it.
+    /// The user who makes the entry.
     pub sender: UserId,
-    /// That user's display name.
+    /// The sender's display name.
     pub sender_name: Arc<str>,
-    /// What makes it idempotent: the client's id, else one the node made.
+    /// The key that makes the append idempotent: the client's id, or one that the node made.
     pub dedupe: ClientId,
-    /// Whether `dedupe` is the client's, and to be shown.
+    /// True if `dedupe` is the client's own id; it is then shown with the entry.
     pub client_gave_id: bool,
-    /// By what right.
+    /// The right under which it is appended.
     pub authority: Authority,
-    /// What it says.
+    /// The content of the entry.
     pub body: Body,
 }
 
-/// What became of one appended entry.
+/// The result of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
-    /// Its seq.
+    /// The entry's seq.
     pub seq: Seq,
-    /// Messages up to and with it.
+    /// Number of messages in the log up to and including this entry.
     pub message_no: i64,
-    /// When it was stored.
+    /// Time at which the entry was stored.
     pub at: Timestamp,
-    /// It had been stored before, by an earlier try with the same id; nothing new was written.
+    /// True if an earlier append with the same id stored the entry; nothing new was written.
     pub duplicate: bool,
-    /// Entries that this one put into other logs in the same transaction (inboxes of members).
+    /// Entries that the same transaction put into other logs (inboxes of members).
     pub also: Vec<Entry>,
 }
 
-/// Why one entry was not taken; its neighbours in the batch are not touched by it.
+/// The reason for which one entry was refused. Other entries of the batch are not affected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRefused {
     /// The sender is not a member.
     #[error("not a member")]
     NotMember,
-    /// There is no such log.
+    /// The log does not exist.
     #[error("no such conversation")]
     NoSuchLog,
-    /// The message it is about doesn't exist, or was deleted.
+    /// The target message does not exist, or was deleted.
     #[error("no such message")]
     NoSuchTarget,
-    /// The message it is about is somebody else's.
+    /// The target message belongs to another user.
     #[error("not the sender's own")]
     NotYours,
-    /// It would change nothing: already a member, already no member, that reaction stands.
+    /// The entry would change nothing: already a member, already not a member, or that reaction is already set.
     #[error("nothing to change")]
     Unchanged,
 }
 
-/// The store could not do it.
+/// A failed call to the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// It can't be reached; surely nothing was written.
+    /// The store can't be reached; nothing was written.
     #[error("store unavailable: {0}")]
     Unavailable(String),
-    /// The link broke before the answer came: it may or may not have been written.
+    /// The connection broke before the answer arrived; the call may or may not have been written.
     #[error("store outcome unknown: {0}")]
     Unknown(String),
-    /// It said no (a timeout of a lock, a full disk, a fault in the query); nothing was written.
+    /// The store refused the call (a lock timeout, a full disk, an error in the query); nothing was written.
     #[error("store failed: {0}")]
     Failed(String),
 }
 
-/// What [`Logs::append`] gives for each entry, in the batch's order.
+/// The result of [`Logs::append`] for one entry. Results come in the batch's order.
 pub type Outcome = Result<Appended, AppendRefused>;
 
-/// The ends of a log.
+/// The first and the newest seq of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ends {
-    /// The first seq still stored; 1 unless retention took some.
+    /// The first seq still stored; 1 unless retention removed entries.
     pub first: Seq,
-    /// The newest seq; 0 where the log is empty.
+    /// The newest seq; 0 if the log is empty.
     pub head: Seq,
 }
 
-/// What one user may do with one conversation, and where its log ends: all that a join needs, in one question.
+/// A user's access to a conversation, and the ends of its log: everything that a join needs, in one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// Whether the user is a member.
+    /// True if the user is a member.
     pub member: bool,
-    /// Whether anyone may join.
+    /// True if any user may join.
     pub open: bool,
     /// The ends of its log.
     pub ends: Ends,
 }
 
-/// Which of a conversation's messages to read.
+/// The part of a conversation's messages to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MessagesPage {
-    /// Only those before this seq.
+    /// Only messages before this seq.
     pub before: Option<Seq>,
-    /// Only replies to this message.
+    /// Only replies to the message with this seq.
     pub thread: Option<Seq>,
-    /// Which part of them.
+    /// The limit and the offset.
     pub page: Page,
 }
 
 /// A user's direct conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Direct {
-    /// Which.
+    /// The conversation.
     pub conversation: ConversationId,
-    /// Its two members.
+    /// The two members.
     pub pair: Pair,
-    /// All up to here was delivered to the user.
+    /// The user received every entry up to this seq.
     pub delivered: Seq,
-    /// Its newest seq.
+    /// The newest seq of the conversation.
     pub head: Seq,
 }
 
-/// Where a search looks.
+/// The conversations that a search covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SearchScope {
-    /// In those conversations of which this user is a member.
+    /// The conversations of which this user is a member.
     Own(UserId),
-    /// In this conversation. The caller has checked that the user may read it.
+    /// This conversation. The caller has checked that the user may read it.
     One(ConversationId),
 }
 
 impl SearchScope {
-    /// The user and the conversation as parameters of a statement; one of them is `None`.
+    /// The user and the conversation as statement parameters; one of them is `None`.
     fn parts(&self) -> (Option<&str>, Option<&str>) {
         match self {
             Self::Own(user) => (Some(user.as_str()), None),
@@ -166,16 +167,16 @@ impl SearchScope {
     }
 }
 
-/// Messages that wait for those who are away: all of a conversation from the first one to the last one.
+/// A range of messages that wait for users who are away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
-    /// The first one's seq.
+    /// Seq of the first message.
     pub first: Seq,
-    /// The last one's seq.
+    /// Seq of the last message.
     pub last: Seq,
 }
 
-/// What is asked of a store, for metrics.
+/// The kind of a store call, as a label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Append,

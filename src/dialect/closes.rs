@@ -1,4 +1,4 @@
-//! How dialects close, and how soon what they say may be dropped.
+//! Close codes and texts of the dialects, and the drop class of ephemeral frames.
 
 use std::{
     borrow::Cow,
@@ -10,7 +10,7 @@ use crate::{
     outbox::Class,
 };
 
-/// Close codes that every dialect shares (RFC 6455, section 7.4.1, and the registry it began).
+/// Close codes that all dialects share (RFC 6455, section 7.4.1, and the IANA registry of close codes).
 pub(super) mod code {
     pub(in crate::dialect) const PROTOCOL: u16 = 1002;
     pub(in crate::dialect) const UNSUPPORTED: u16 = 1003;
@@ -21,7 +21,7 @@ pub(super) mod code {
     pub(in crate::dialect) const TRY_LATER: u16 = 1013;
 }
 
-/// How a close is worded that has nothing to do with a dialect; none where the other side is gone.
+/// The close code and text that don't depend on the dialect; `None` if the client is gone.
 pub(super) fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
     Some(match reason {
         CloseReason::ClientLeft => return None,
@@ -40,8 +40,8 @@ pub(super) fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, st
     })
 }
 
-/// How the seeds' dialects close: with 1008 and the reason in words, or 1013 where it is worth another try.
-pub(super) fn seed_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
+/// The close of the documented dialects: code 1008 and the reason as text, or 1013 if a retry may succeed.
+pub(super) fn document_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
     match reason {
         CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
             Some((code::TRY_LATER, "Try again later".into()))
@@ -50,7 +50,7 @@ pub(super) fn seed_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>
     }
 }
 
-/// How soon an ephemeral may be dropped for a slow reader.
+/// The class that decides when an ephemeral frame may be dropped for a slow client.
 pub(super) fn class_of(ephemeral: &EphemeralEvent) -> Class {
     let mut kind = DefaultHasher::new();
     ephemeral.log.hash(&mut kind);

@@ -1,4 +1,4 @@
-//! What a dialect must do, and the values that go in and out of it.
+//! The interface of a dialect's codec, and the values that go in and out of it.
 
 use std::borrow::Cow;
 
@@ -13,124 +13,124 @@ use crate::{
     outbox::Frame,
 };
 
-/// How a dialect's sockets behave, beside what they say.
+/// The behaviour of a dialect's sockets, apart from their frames.
 #[derive(Debug)]
 pub(super) struct Capabilities {
-    /// Its name in metrics and logs.
+    /// The name in metrics and logs.
     pub(super) label: &'static str,
-    /// A message also goes to the very socket that sent it.
+    /// True if a message is also sent to the socket that it came from.
     pub(super) echoes: bool,
-    /// Its sockets follow their user's inbox.
+    /// True if its sockets follow their user's inbox.
     pub(super) follows_inbox: bool,
-    /// The first frame may bring the token.
+    /// True if the first frame may carry the token.
     pub(super) token_in_frame: bool,
-    /// What its sockets listen to without being asked.
+    /// The conversations that its sockets join without a command.
     pub(super) joins: AutoJoin,
-    /// Whom the greeting names.
+    /// The users whom the dialect informs when users join and leave.
     pub(super) greets_with: RosterPolicy,
-    /// A frame that says something, shown to a client whose frame was none.
+    /// A valid example frame, shown to a client that sent an unreadable one.
     pub(super) example: &'static str,
 }
 
-/// What a dialect's sockets listen to without being asked.
+/// The conversations that a dialect's sockets join without a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoJoin {
-    /// Nothing.
+    /// No conversation.
     Nothing,
-    /// What their user is added to while they are connected.
+    /// The conversations to which the user is added while connected.
     Added,
-    /// Their user's direct conversations, all of them and from the start, with what was not delivered yet. Clients of
-    /// this kind can't say what they have: what reached them is noted for them.
+    /// All direct conversations of the user, each from the first entry that was not delivered yet. Clients of this
+    /// dialect can't report their position, so the broker moves the delivered marks for them.
     Directs,
 }
 
-/// Whom a dialect tells about when users come and go.
+/// The users whom a dialect informs when users join and leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RosterPolicy {
-    /// Only those who come and go.
+    /// No other users.
     Nobody,
-    /// All who listen to the conversation.
+    /// All listeners of the conversation.
     Listeners,
-    /// At the beginning, those online who share a conversation with the user.
+    /// In the greeting, the online users who share a conversation with the user.
     Acquaintances,
 }
 
-/// A client's own mark on a frame (`ref`), given back as it came.
+/// A client's own mark on a frame (`ref`), returned unchanged in the reply.
 pub type Reference = Box<RawValue>;
 
-/// What a frame asks.
+/// A decoded frame.
 #[derive(Debug)]
 pub struct Request {
-    /// The client's mark on it.
+    /// The client's mark on the frame.
     pub reference: Option<Reference>,
-    /// What it asks.
+    /// The requested action.
     pub intent: Intent,
 }
 
-/// What a frame can ask.
+/// The action that a frame requests.
 #[derive(Debug)]
 pub enum Intent {
-    /// To be let in with this token.
+    /// Authenticate with this token.
     Authenticate(Secret),
-    /// To stay longer with this token.
+    /// Extend the connection with this token.
     Refresh(Secret),
-    /// A command.
+    /// Run a command.
     Command(Command),
 }
 
-/// A frame that asks nothing that can be done.
+/// A frame that could not be decoded.
 #[derive(Debug)]
 pub struct BadFrame {
-    /// The client's mark on it, where that much could be read.
+    /// The client's mark on the frame, if that could be read.
     pub reference: Option<Reference>,
-    /// What is wrong.
+    /// The refusal.
     pub reject: Reject,
 }
 
-/// What a reply answers, where it answers a frame.
+/// Metadata of the frame that a reply answers.
 #[derive(Debug, Clone)]
 pub struct RequestMeta {
     /// The client's mark on the frame.
     pub reference: Option<Reference>,
-    /// The `client_id` it carried.
+    /// The frame's `client_id`.
     pub client_id: Option<ClientId>,
-    /// When it came.
+    /// Time at which the frame arrived.
     pub at: Timestamp,
 }
 
 impl RequestMeta {
-    /// A frame that came at this time, without marks; or none.
+    /// Metadata without a mark and `client_id`: of a frame that arrived at `at`, or of no frame.
     pub fn at(at: Timestamp) -> Self {
         Self { reference: None, client_id: None, at }
     }
 }
 
-/// What is said first on a connection that is open.
+/// The data for the first frame on an open connection.
 #[derive(Debug)]
 pub struct Greeting<'a> {
-    /// Who the client is.
+    /// The client's identity.
     pub identity: &'a Identity,
     /// Its connection.
     pub connection: ConnectionId,
-    /// The conversation its route is bound to, and the newest seq of it.
+    /// The conversation that the route names, with its newest seq.
     pub bound: Option<(&'a ConversationId, Seq)>,
-    /// Who is there, where the dialect names them.
+    /// The users present, if the dialect names them.
     pub present: &'a [UserId],
-    /// The time.
+    /// The current time.
     pub at: Timestamp,
 }
 
-/// What a codec must do.
+/// The interface of a dialect. [`Dialect`](super::Dialect) documents most methods.
 pub(super) trait Codec: Sync {
     fn capabilities(&self) -> &'static Capabilities;
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame>;
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame>;
     fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame>;
-    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame>;
-    fn refreshed(&self, asked: RequestMeta, until: Timestamp) -> Option<Frame>;
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame;
+    fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame>;
+    fn refreshed(&self, meta: RequestMeta, until: Timestamp) -> Option<Frame>;
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame;
     fn resync(&self, log: &LogId, first: Seq, head: Seq) -> Option<Frame>;
-    /// The last frame before a close, where there is more to say than a close can.
+    /// The last data frame before a close; `None` if the close frame alone is enough.
     fn farewell(&self, reason: &CloseReason, at: Timestamp) -> Option<Frame>;
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)>;
 }

@@ -1,12 +1,12 @@
-//! The conversation dialect (seed 003): one conversation per socket, flat frames; `docs/protocol/conversation.md` shows
-//! every one.
+//! The conversation dialect: one conversation on each socket, flat frames. `docs/protocol/conversation.md` shows every
+//! frame.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::{class_of, seed_close},
+    closes::{class_of, document_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -22,7 +22,7 @@ use crate::{
 /// The codec.
 pub(super) struct Conversation;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"message","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
@@ -97,7 +97,7 @@ fn frame(out: &Out<'_>) -> Frame {
     Frame::json(out, Class::Durable)
 }
 
-fn came_or_left(name: &str, active: bool) -> String {
+fn joined_or_left(name: &str, active: bool) -> String {
     format!("User {name} {} the conversation", if active { "joined" } else { "left" })
 }
 
@@ -134,10 +134,10 @@ impl Codec for Conversation {
         })
     }
 
-    /// The joiner too is told who is there.
+    /// Also tells the joining client itself which users are present.
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
         let (_, seq) = greeting.bound?;
-        let content = came_or_left(&greeting.identity.name, true);
+        let content = joined_or_left(&greeting.identity.name, true);
         let (sender_id, active_users) = (&greeting.identity.user, greeting.present);
         Some(frame(&Out::System { content, sender_id, active_users, seq: Some(seq) }))
     }
@@ -149,7 +149,7 @@ impl Codec for Conversation {
         }
     }
 
-    /// The broadcast is the ack.
+    /// The broadcast of the message serves as its ack.
     fn reply(&self, _: RequestMeta, _: &Reply) -> Option<Frame> {
         None
     }
@@ -158,8 +158,8 @@ impl Codec for Conversation {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        let (content, code, client_id) = (reject.to_string(), reject.code(), asked.client_id.as_ref());
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        let (content, code, client_id) = (reject.to_string(), reject.code(), meta.client_id.as_ref());
         frame(&Out::Error { content, code, client_id, retry_after_ms: reject.retry_after_ms() })
     }
 
@@ -172,11 +172,11 @@ impl Codec for Conversation {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 
-/// A message; what else a log holds, this dialect does not say.
+/// Encodes a message. This dialect has no frames for other entries.
 fn message(entry: &Entry) -> Option<Frame> {
     let Body::Message { content, reply_to, is_ai, edited_at, deleted: false } = &entry.body else { return None };
     Some(frame(&Out::Message {
@@ -193,12 +193,12 @@ fn message(entry: &Entry) -> Option<Frame> {
     }))
 }
 
-/// What passes. This dialect has no word for somebody who stopped typing.
+/// Encodes an ephemeral event. This dialect has no frame for a user who stopped typing.
 fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
     let out = match &ephemeral.what {
         Ephemeral::Typing { user, name, active: true } => Out::Typing { sender_id: user, sender_username: name },
         Ephemeral::Audience { user, name, active, present } => {
-            Out::System { content: came_or_left(name, *active), sender_id: user, active_users: present, seq: None }
+            Out::System { content: joined_or_left(name, *active), sender_id: user, active_users: present, seq: None }
         }
         Ephemeral::Typing { active: false, .. }
         | Ephemeral::Listening { .. }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_content_is_told_what_the_document_says() {
+    fn a_message_without_content_gets_the_documented_error() {
         let room = ConversationId::parse("team").unwrap();
         for frame in [r#"{"type":"message"}"#, r#"{"type":"message","content":" \n"}"#] {
             let error = Conversation.decode(frame, Some(&room)).unwrap_err().reject;

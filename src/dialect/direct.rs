@@ -1,11 +1,11 @@
-//! The direct dialect (seed 000): messages from user to user; `docs/protocol/direct.md` shows every frame.
+//! The direct dialect: messages from user to user. `docs/protocol/direct.md` shows every frame.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::seed_close,
+    closes::document_close,
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -21,7 +21,7 @@ use crate::{
 /// The codec.
 pub(super) struct Direct;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"send_message","recipient_id":"bob","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
@@ -184,8 +184,8 @@ impl Codec for Direct {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        frame(&error(reject, asked.client_id.as_ref()))
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        frame(&error(reject, meta.client_id.as_ref()))
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {
@@ -193,7 +193,7 @@ impl Codec for Direct {
         Some(frame(&Out::Resync { data }))
     }
 
-    /// Who is refused is told why in a frame too: many clients of this kind never look at the close.
+    /// Sends a refusal as a frame too, because many clients of this dialect ignore the close frame.
     fn farewell(&self, reason: &CloseReason, _: Timestamp) -> Option<Frame> {
         match reason {
             CloseReason::Refused(reject) => Some(frame(&error(reject, None))),
@@ -203,11 +203,11 @@ impl Codec for Direct {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 
-/// A message of a direct conversation; what else a log holds, this dialect does not say.
+/// Encodes a message of a direct conversation. This dialect has no frames for other entries.
 fn message(entry: &Entry, pair: &Pair) -> Option<Frame> {
     let Body::Message { content, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
     let data = Message {

@@ -1,4 +1,4 @@
-//! What every dialect's frames share: JSON objects with a `type`, and perhaps a client's `ref`.
+//! The common envelope of all dialects' frames: a JSON object with a `type` and an optional `ref`.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde_json::{error::Category, value::RawValue};
 use super::codec::{BadFrame, Intent, Reference, Request};
 use crate::model::{Content, Reject};
 
-/// Reads a frame of a known type.
+/// Parses a frame of a known type.
 pub(super) fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Reject> {
     serde_json::from_str(text).map_err(|error| explain(&error))
 }
@@ -17,12 +17,12 @@ pub(super) fn content(text: &str) -> Result<Content, Reject> {
     Content::parse(text).map_err(|error| Reject::Invalid(error.to_string()))
 }
 
-/// Refuses a type that a dialect doesn't have.
+/// The refusal for a type that the dialect doesn't have.
 pub(super) fn unknown_type(kind: &str) -> Reject {
     Reject::UnknownType(kind.chars().take(64).collect())
 }
 
-/// Reads a text frame by its `type`. `example` is a right frame, for a client whose text is none.
+/// Decodes a text frame by its `type`. `example` is a valid frame, shown to a client that sent an unreadable one.
 pub(super) fn request(
     text: &str,
     example: &str,
@@ -35,10 +35,10 @@ pub(super) fn request(
     }
 }
 
-/// The deepest JSON that is read; deeper is refused before it costs anything.
+/// Maximum nesting depth of JSON. Deeper frames are refused before they are parsed.
 const MAX_JSON_DEPTH: usize = 32;
 
-/// Why a text is not a frame of JSON.
+/// Refuses JSON that is nested too deeply.
 fn check_json_depth(text: &str) -> Result<(), Reject> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -59,26 +59,26 @@ fn check_json_depth(text: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-/// A text that is no frame at all: says what it lacks, and shows a frame.
-fn not_a_frame(lacks: &str, example: &str) -> Reject {
-    Reject::Invalid(format!("Invalid message format: {lacks}. A frame looks like this: {example}"))
+/// The refusal for a text that is not a frame: names the flaw and shows an example frame.
+fn not_a_frame(flaw: &str, example: &str) -> Reject {
+    Reject::Invalid(format!("Invalid message format: {flaw}. A frame looks like this: {example}"))
 }
 
-/// What is wrong with a frame, in words for the client: never a piece of what it sent.
+/// Converts a parse error to a text for the client, which never repeats parts of the frame.
 fn explain(error: &serde_json::Error) -> Reject {
     match error.classify() {
-        Category::Data => Reject::Invalid(format!("Invalid message format: {}", short(&error.to_string()))),
+        Category::Data => Reject::Invalid(format!("Invalid message format: {}", shorten(&error.to_string()))),
         _ => Reject::Invalid("Invalid message format: not JSON".into()),
     }
 }
 
-/// The first words of an error, without where it stood.
-fn short(text: &str) -> String {
+/// The beginning of an error text, without the position in the input.
+fn shorten(text: &str) -> String {
     let text = text.split(" at line ").next().unwrap_or_default();
     text.chars().take(120).collect()
 }
 
-/// The least that any frame has.
+/// The fields that every frame may have.
 #[derive(serde::Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, rename = "type")]
@@ -87,10 +87,10 @@ struct Envelope<'a> {
     reference: Option<&'a RawValue>,
 }
 
-/// The longest mark that is given back, in bytes.
+/// Maximum length of a `ref`, in bytes.
 const MAX_REFERENCE_BYTES: usize = 256;
 
-/// Reads a frame's `type` and `ref`, having checked its depth.
+/// Checks a frame's nesting depth, then reads its `type` and `ref`.
 fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Option<Reference>), BadFrame> {
     let bad = |reject| BadFrame { reference: None, reject };
     check_json_depth(text).map_err(bad)?;
@@ -99,7 +99,7 @@ fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Opti
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
         bad(match error.classify() {
-            Category::Data => not_a_frame(&short(&error.to_string()), example),
+            Category::Data => not_a_frame(&shorten(&error.to_string()), example),
             _ => not_a_frame("not JSON", example),
         })
     })?;

@@ -1,4 +1,4 @@
-//! The native dialect: JSON text frames with a `type`; it can say everything. `docs/protocol/native.md` shows every
+//! The native dialect: JSON text frames with a `type`; it supports every command. `docs/protocol/native.md` shows every
 //! frame.
 
 use std::borrow::Cow;
@@ -28,10 +28,10 @@ use outbound::Out;
 /// The codec.
 pub(super) struct Native;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"send","conversation_id":"lobby","content":"hello"}"#;
 
-/// Close codes of this dialect beside the common ones.
+/// Close codes of this dialect, in addition to the common ones.
 mod own_code {
     pub(super) const TOKEN: u16 = 4401;
     pub(super) const FORBIDDEN: u16 = 4403;
@@ -130,18 +130,18 @@ impl Codec for Native {
         }
     }
 
-    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
-        // What has nothing to say answers only who asked for an answer.
-        let silent = matches!(reply, Reply::Done) && asked.reference.is_none();
-        (!silent).then(|| replies::reply(asked.reference.as_deref(), reply))
+    fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {
+        // A reply without content is sent only if the client gave a `ref`.
+        let silent = matches!(reply, Reply::Done) && meta.reference.is_none();
+        (!silent).then(|| replies::reply(meta.reference.as_deref(), reply))
     }
 
-    fn refreshed(&self, asked: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
-        Some(Out::Refreshed { reference: asked.reference.as_deref(), expires_at }.frame())
+    fn refreshed(&self, meta: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
+        Some(Out::Refreshed { reference: meta.reference.as_deref(), expires_at }.frame())
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        Out::error(&asked, reject).frame()
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        Out::error(&meta, reject).frame()
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

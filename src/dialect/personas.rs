@@ -1,12 +1,12 @@
-//! The personas dialect (seed 004): many conversations on one socket, personas that answer; `docs/protocol/personas.md`
-//! shows every frame.
+//! The personas dialect: many conversations on one socket, and personas that answer. `docs/protocol/personas.md` shows
+//! every frame.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::{class_of, seed_close},
+    closes::{class_of, document_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -23,7 +23,7 @@ use crate::{
 /// The codec.
 pub(super) struct Personas;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"send_message","conversation_id":"lobby","content":"hello"}"#;
 
 /// A frame from a client, by its `type`.
@@ -193,13 +193,13 @@ impl Codec for Personas {
 
     fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
         match event {
-            Event::Entry { entry, .. } => said(entry),
+            Event::Entry { entry, .. } => entry_frame(entry),
             Event::Ephemeral { ephemeral, .. } => ephemeral_frame(ephemeral),
         }
     }
 
-    fn reply(&self, asked: RequestMeta, reply: &Reply) -> Option<Frame> {
-        let timestamp = asked.at;
+    fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {
+        let timestamp = meta.at;
         Some(match reply {
             Reply::Joined(conversation, joined) => match joined.resumed {
                 Resumed::From(_) => {
@@ -211,17 +211,17 @@ impl Codec for Personas {
                 let users = users.iter().filter(|one| one.online).map(|one| &one.user).collect();
                 frame(&Out::OnlineUsers { users, timestamp })
             }
-            // The broadcast is a send's ack; the rest has no words here.
+            // The broadcast serves as the ack of a send; this dialect has no frames for the other replies.
             _ => return None,
         })
     }
 
-    fn refreshed(&self, asked: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
-        Some(frame(&Out::Refreshed { expires_at, timestamp: asked.at }))
+    fn refreshed(&self, meta: RequestMeta, expires_at: Timestamp) -> Option<Frame> {
+        Some(frame(&Out::Refreshed { expires_at, timestamp: meta.at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
-        error(reject, asked.client_id.as_ref(), asked.at)
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
+        error(reject, meta.client_id.as_ref(), meta.at)
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {
@@ -233,12 +233,12 @@ impl Codec for Personas {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 
-/// What a log says: messages, and the inbox's notifications.
-fn said(entry: &Entry) -> Option<Frame> {
+/// Encodes messages and the inbox's notifications. This dialect has no frames for other entries.
+fn entry_frame(entry: &Entry) -> Option<Frame> {
     Some(match &entry.body {
         Body::Message { content, reply_to, is_ai, deleted: false, .. } => frame(&Out::NewMessage {
             conversation_id: &entry.log,

@@ -1,11 +1,11 @@
-//! The rooms dialect (seed 002): one conversation per socket, frames of `{"type": …, "data": {…}}`.
+//! The rooms dialect: one conversation on each socket, frames of `{"type": …, "data": {…}}`.
 
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    closes::{class_of, seed_close},
+    closes::{class_of, document_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
 };
@@ -21,7 +21,7 @@ use crate::{
 /// The codec.
 pub(super) struct Rooms;
 
-/// A frame that says something.
+/// A valid frame, shown in refusals.
 const EXAMPLE: &str = r#"{"type":"send_message","data":{"content":"hello"}}"#;
 
 #[derive(Deserialize)]
@@ -113,7 +113,7 @@ enum Out<'a> {
 struct RateLimitInfo {
     messages_sent: u32,
     max_messages: u32,
-    /// Seconds.
+    /// Time until the limit resets, in seconds.
     time_until_reset: u64,
 }
 
@@ -125,9 +125,9 @@ struct Person<'a> {
     timestamp: Timestamp,
 }
 
-/// `pong` has no data: the seed shows the bare type.
+/// A frame without `data`, such as `pong`: the protocol document of the rooms dialect shows only its type.
 #[derive(Serialize)]
-struct Bare {
+struct TypeOnly {
     #[serde(rename = "type")]
     kind: &'static str,
 }
@@ -211,7 +211,7 @@ impl Codec for Rooms {
                 created_at: sent.at,
                 client_id: sent.client_id.as_ref(),
             })),
-            Reply::Pong => Some(Frame::json(&Bare { kind: "pong" }, Class::Durable)),
+            Reply::Pong => Some(Frame::json(&TypeOnly { kind: "pong" }, Class::Durable)),
             _ => None,
         }
     }
@@ -220,9 +220,9 @@ impl Codec for Rooms {
         Some(frame(&Out::Refreshed { expires_at }))
     }
 
-    fn reject(&self, asked: RequestMeta, reject: &Reject) -> Frame {
+    fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
         let (error, code) = (reject.to_string(), reject.code());
-        let client_id = asked.client_id.as_ref();
+        let client_id = meta.client_id.as_ref();
         frame(&match reject {
             Reject::RateLimited { sent, limit, retry_after } => Out::RateLimitExceeded {
                 error,
@@ -249,11 +249,11 @@ impl Codec for Rooms {
     }
 
     fn close(&self, reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
-        seed_close(reason)
+        document_close(reason)
     }
 }
 
-/// A message; what else a log holds, this dialect does not say.
+/// Encodes a message. This dialect has no frames for other entries.
 fn message(entry: &Entry) -> Option<Frame> {
     let Body::Message { content, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
     Some(frame(&Out::NewMessage {

@@ -1,5 +1,5 @@
-//! Numbers and lists that clients give. They are checked here, once, so that every dialect and REST refuse the same values
-//! with the same words.
+//! Numbers and lists from clients. They are checked only here, so that every dialect and REST refuse the same values
+//! with the same text.
 
 use std::{fmt, ops::Deref};
 
@@ -7,25 +7,25 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Reject, Seq};
 
-/// A value out of its bounds. `Display` names the field and its bounds, for the client.
+/// A value outside its bounds. `Display` names the field and its bounds, for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfBounds {
-    /// Not a whole number, or not one of these.
+    /// Not a whole number, or outside the bounds.
     #[error("{field} must be a whole number from {least} to {most}")]
     Number {
         /// The field's name.
         field: &'static str,
-        /// The lowest number it may have.
+        /// The lowest allowed number.
         least: i64,
-        /// The highest one.
+        /// The highest allowed number.
         most: i64,
     },
-    /// Too long a list.
+    /// The list is too long.
     #[error("{field} has at most {most} ids")]
     List {
         /// The field's name.
         field: &'static str,
-        /// How many it may have.
+        /// Maximum number of ids in the list.
         most: usize,
     },
 }
@@ -36,15 +36,15 @@ impl From<OutOfBounds> for Reject {
     }
 }
 
-/// What a client gave where a number is due, not checked yet: in JSON, or as the text of a query.
+/// A client's value for a number field, not checked yet: from JSON or from a query string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GivenNumber(
-    /// `None` for what is no whole number, or one that no field could hold.
+    /// `None` if the value is not a whole number, or does not fit into an `i64`.
     Option<i64>,
 );
 
 impl GivenNumber {
-    /// Reads the text of a query.
+    /// Reads the text of a query parameter.
     pub fn parse(text: &str) -> Self {
         Self(text.parse().ok())
     }
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for GivenNumber {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Scalar;
 
-        /// Any scalar is read, so that the refusal can name the field: serde's own would not.
+        /// Accepts any scalar, so that the later check can name the field in its refusal; serde's own error would not.
         impl de::Visitor<'_> for Scalar {
             type Value = GivenNumber;
 
@@ -91,7 +91,7 @@ impl<'de> Deserialize<'de> for GivenNumber {
     }
 }
 
-/// How many of a list one page holds: 1 to 100, and 50 where the client doesn't say.
+/// Maximum number of items on one page of a list: 1 to 100; default 50.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct PageLimit(u32);
@@ -100,7 +100,7 @@ impl PageLimit {
     /// The highest limit.
     pub const MAX: u32 = 100;
 
-    /// A limit that this program chose, brought within the bounds.
+    /// Clamps a limit that this program chose to the bounds.
     pub const fn at_most(limit: u32) -> Self {
         Self(if limit == 0 {
             1
@@ -114,7 +114,7 @@ impl PageLimit {
     /// Checks a client's `limit`.
     ///
     /// # Errors
-    /// It is out of its bounds.
+    /// The value is outside its bounds.
     pub fn given(limit: Option<GivenNumber>) -> Result<Self, OutOfBounds> {
         let Some(limit) = limit else { return Ok(Self::default()) };
         Ok(Self(narrow(limit.within("limit", 1, i64::from(Self::MAX))?)))
@@ -132,7 +132,7 @@ impl Default for PageLimit {
     }
 }
 
-/// How many of a list are passed over: 0 to 100,000. Deeper pages of messages are reached with `before_seq`, at no cost.
+/// Number of list items to skip: 0 to 100,000. `before_seq` reaches older messages at no such cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Offset(u32);
@@ -144,7 +144,7 @@ impl Offset {
     /// Checks a client's `offset`.
     ///
     /// # Errors
-    /// It is out of its bounds.
+    /// The value is outside its bounds.
     pub fn given(offset: Option<GivenNumber>) -> Result<Self, OutOfBounds> {
         let Some(offset) = offset else { return Ok(Self::default()) };
         Ok(Self(narrow(offset.within("offset", 0, i64::from(Self::MAX))?)))
@@ -156,22 +156,22 @@ impl Offset {
     }
 }
 
-/// A number that was found to lie within bounds far below `u32`'s.
+/// Converts a number whose checked bounds are far below `u32::MAX`.
 fn narrow(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Which part of a list is asked for.
+/// The part of a list to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Page {
-    /// How many at most.
+    /// Maximum number of items.
     pub limit: PageLimit,
-    /// How many to pass over.
+    /// Number of items to skip.
     pub offset: Offset,
 }
 
 impl Page {
-    /// The first so many.
+    /// The first page of a list.
     pub const fn first(limit: PageLimit) -> Self {
         Self { limit, offset: Offset(0) }
     }
@@ -179,35 +179,35 @@ impl Page {
     /// Checks a client's `limit` and `offset`.
     ///
     /// # Errors
-    /// One of them is out of its bounds.
+    /// One of the values is outside its bounds.
     pub fn given(limit: Option<GivenNumber>, offset: Option<GivenNumber>) -> Result<Self, OutOfBounds> {
         Ok(Self { limit: PageLimit::given(limit)?, offset: Offset::given(offset)? })
     }
 }
 
-/// A client's word for an entry: its seq, at least 1. Whether there is such an entry is the store's to say.
+/// A seq from a client that names an entry: at least 1. The store checks that the entry exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntrySeq(Seq);
 
 impl EntrySeq {
-    /// A seq that may be an entry's; `None` for those that can't.
+    /// Returns `None` if no entry can have this seq.
     pub fn new(seq: Seq) -> Option<Self> {
         (seq >= 1).then_some(Self(seq))
     }
 
-    /// Checks a client's number in `field`.
+    /// Checks the client's number in `field`.
     ///
     /// # Errors
-    /// It is out of its bounds.
+    /// The value is outside its bounds.
     pub fn given(field: &'static str, seq: Option<GivenNumber>) -> Result<Option<Self>, OutOfBounds> {
         seq.map(|seq| seq.within(field, 1, Seq::MAX).map(Self)).transpose()
     }
 
-    /// Checks a client's number for the message that a command is about. As in a path of REST, one that can't be a
-    /// message's is a message that is not found.
+    /// Checks the client's seq of a command's target message. An impossible seq gives "not found", as it does in a REST
+    /// path.
     ///
     /// # Errors
-    /// There can't be such a message.
+    /// No message can have this seq.
     pub fn of_message(seq: GivenNumber) -> Result<Self, Reject> {
         seq.0.and_then(Self::new).ok_or(Reject::NotFound("Message"))
     }
@@ -218,23 +218,23 @@ impl EntrySeq {
     }
 }
 
-/// The last seq that a client has of a conversation: at least 0, which stands before the first.
+/// The last seq that a client has of a conversation: at least 0, which is before the first entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SinceSeq(Seq);
 
 impl SinceSeq {
-    /// Before the first entry.
+    /// The position before the first entry.
     pub const START: Self = Self(0);
 
-    /// A position that this program knows.
+    /// A position that this program computed.
     pub fn known(seq: Seq) -> Self {
         Self(seq.max(0))
     }
 
-    /// Checks a client's number in `field`.
+    /// Checks the client's number in `field`.
     ///
     /// # Errors
-    /// It is out of its bounds.
+    /// The value is outside its bounds.
     pub fn given(field: &'static str, seq: Option<GivenNumber>) -> Result<Option<Self>, OutOfBounds> {
         seq.map(|seq| seq.within(field, 0, Seq::MAX).map(Self)).transpose()
     }
@@ -245,18 +245,18 @@ impl SinceSeq {
     }
 }
 
-/// What one request names, at most 1,000 of it.
+/// A list in a client's request, with at most 1,000 items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<T>(Vec<T>);
 
 impl<T> Listed<T> {
-    /// How many one request may name.
+    /// Maximum number of items.
     pub const MAX: usize = 1_000;
 
-    /// Checks a client's list in `field`.
+    /// Checks the client's list in `field`.
     ///
     /// # Errors
-    /// It is too long.
+    /// The list is too long.
     pub fn given(field: &'static str, list: Vec<T>) -> Result<Self, OutOfBounds> {
         if list.len() > Self::MAX { Err(OutOfBounds::List { field, most: Self::MAX }) } else { Ok(Self(list)) }
     }
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn seqs_begin_with_one_and_positions_with_none() {
+    fn seqs_start_at_one_and_positions_at_zero() {
         for (bad, since) in [("0", Ok(0)), ("-1", Err(())), ("0.5", Err(())), ("9223372036854775808", Err(()))] {
             let error = EntrySeq::given("before_seq", Some(json(bad))).unwrap_err().to_string();
             assert_eq!(error, "before_seq must be a whole number from 1 to 9223372036854775807", "{bad}");
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_an_end() {
+    fn lists_have_a_maximum_length() {
         assert_eq!(Listed::given("ids", vec![0; 1_000]).unwrap().len(), 1_000);
         assert_eq!(Listed::given("ids", vec![0; 1_001]).unwrap_err().to_string(), "ids has at most 1000 ids");
     }

@@ -1,4 +1,4 @@
-//! What somebody asks, over a socket or over REST.
+//! Commands that a user sends over a socket or over REST.
 
 use std::sync::Arc;
 
@@ -6,220 +6,220 @@ use super::{
     ClientId, Content, ConversationId, Emoji, EntrySeq, Listed, Page, PageLimit, SearchTerms, SinceSeq, Status, UserId,
 };
 
-/// Where a message goes.
+/// The destination of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Into a conversation.
+    /// A conversation.
     Conversation(ConversationId),
-    /// To a user: into the direct conversation with them, which is made if need be.
+    /// A user: the message goes into the direct conversation with them, which is created if needed.
     User(UserId),
 }
 
-/// A message to be sent.
+/// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
-    /// Where to.
+    /// The destination.
     pub to: Target,
     /// The text.
     pub content: Content,
-    /// Makes a repeated send harmless.
+    /// Idempotency id: a repeated send with it stores nothing new.
     pub client_id: Option<ClientId>,
     /// The message this one replies to.
     pub reply_to: Option<EntrySeq>,
-    /// The persona that is to answer.
+    /// The persona that must answer.
     pub persona: Option<UserId>,
 }
 
-/// A conversation to be made.
+/// A conversation to create.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewConversation {
-    /// The id it shall have; a new one where none is given.
+    /// The requested id; if `None`, a new one is generated.
     pub id: Option<ConversationId>,
     /// A name, for groups.
     pub name: Option<Arc<str>>,
-    /// What it is about.
+    /// The topic.
     pub description: Option<Arc<str>>,
-    /// A group, or two people.
+    /// True for a group; false for a conversation of two users.
     pub is_group: bool,
-    /// Whether anyone may join.
+    /// True if any user may join.
     pub open: bool,
-    /// Its members beside the creator.
+    /// The members in addition to the creator.
     pub members: Listed<UserId>,
 }
 
-/// What somebody asks. Its types check ids, contents, numbers and lists when they are made.
+/// A command of a user. The types of its fields check ids, contents, numbers and lists when they are built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Listen to a conversation; with `since`, first get what came after that seq. Sockets only.
+    /// Listen to a conversation; with `since`, first receive the entries after that seq. Sockets only.
     Join {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
-        /// The last seq the client has.
+        /// The last seq that the client has.
         since: Option<SinceSeq>,
     },
-    /// Stop listening; membership stays. Sockets only.
+    /// Stop listening; the user stays a member. Sockets only.
     Leave {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
     },
-    /// Join many, each from its seq. Sockets only.
+    /// Join several conversations, each from its seq. Sockets only.
     Sync {
-        /// Which, and the last seq the client has of each.
+        /// The conversations, each with the last seq that the client has.
         cursors: Vec<(ConversationId, SinceSeq)>,
     },
     /// Send a message.
     Send(NewMessage),
-    /// Give one's own message a new text.
+    /// Replace the text of the user's own message.
     Edit {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// The message.
         target: EntrySeq,
-        /// Its new text.
+        /// The new text.
         content: Content,
-        /// Makes a repeat harmless.
+        /// Idempotency id: a repeated edit with it stores nothing new.
         client_id: Option<ClientId>,
     },
-    /// Delete one's own message (admins: anyone's).
+    /// Delete the user's own message (admins: any message).
     Delete {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// The message.
         target: EntrySeq,
-        /// Makes a repeat harmless.
+        /// Idempotency id: a repeated deletion with it stores nothing new.
         client_id: Option<ClientId>,
     },
-    /// React to a message, or take that back.
+    /// Add a reaction to a message, or remove it.
     React {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// The message.
         target: EntrySeq,
         /// The reaction.
         emoji: Emoji,
-        /// False to take it back.
+        /// False to remove the reaction.
         active: bool,
-        /// Makes a repeat harmless.
+        /// Idempotency id: a repeated reaction with it stores nothing new.
         client_id: Option<ClientId>,
     },
-    /// Say that one types, or stopped.
+    /// Report that the user types, or stopped typing.
     Typing {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// False when stopped.
+        /// False if the user stopped.
         active: bool,
     },
-    /// Say how far one has got (`delivered`) and read.
+    /// Move the user's delivered and read marks.
     Read {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// All up to here was delivered.
+        /// The user received every entry up to this seq.
         delivered: Option<EntrySeq>,
-        /// All up to here was read.
+        /// The user read every entry up to this seq.
         read: Option<EntrySeq>,
     },
-    /// Ask who of these is online.
+    /// Get the presence of users.
     Presence {
-        /// Who is asked about.
+        /// The users.
         users: Listed<UserId>,
     },
-    /// Say how one wishes to be seen.
+    /// Set the user's status.
     SetStatus {
-        /// How.
+        /// The status.
         status: Status,
     },
     /// Read messages, newest first.
     History {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
-        /// Only those before this seq.
+        /// Only messages before this seq.
         before: Option<EntrySeq>,
         /// Only replies to this message: its thread.
         thread: Option<EntrySeq>,
-        /// Which part of the list.
+        /// The limit and the offset.
         page: Page,
     },
     /// Read one message.
     Show {
-        /// Where.
+        /// The conversation.
         conversation: ConversationId,
         /// The message.
         target: EntrySeq,
     },
-    /// Find messages in one's own conversations, newest first.
+    /// Find messages in the user's own conversations, newest first.
     Search {
-        /// Words that all occur in the message; the last one may be the beginning of a word.
+        /// The message must contain all these words; the last one may be the beginning of a word.
         terms: SearchTerms,
-        /// In this one only.
+        /// Search only this conversation.
         conversation: Option<ConversationId>,
-        /// Which part of the list.
+        /// The limit and the offset.
         page: Page,
     },
-    /// Ask for a sign of life.
+    /// Check that the connection works.
     Ping,
-    /// Make a conversation.
+    /// Create a conversation.
     Create(NewConversation),
-    /// List one's conversations.
+    /// List the user's conversations.
     Conversations {
-        /// The archived ones instead of the others.
+        /// True to list the archived conversations instead of the others.
         archived: bool,
-        /// Which part of the list.
+        /// The limit and the offset.
         page: Page,
     },
     /// Show one conversation.
     Describe {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
     },
-    /// Put a conversation out of one's own sight, or back.
+    /// Archive a conversation for this user, or restore it.
     Archive {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
-        /// False to take it back.
+        /// False to restore it.
         archived: bool,
     },
-    /// Make users members.
+    /// Add users to a conversation.
     AddMembers {
-        /// Of which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// Who.
+        /// The users.
         users: Listed<UserId>,
     },
-    /// End a membership.
+    /// Remove a member from a conversation.
     RemoveMember {
-        /// Of which conversation.
+        /// The conversation.
         conversation: ConversationId,
-        /// Whose.
+        /// The member.
         user: UserId,
     },
-    /// List one's notifications, newest first.
+    /// List the user's notifications, newest first.
     Notifications {
-        /// Which part of the list.
+        /// The limit and the offset.
         page: Page,
     },
-    /// Mark one's notifications read.
+    /// Mark the user's notifications read.
     ReadNotifications {
-        /// Which; all where none is named.
+        /// The notifications to mark; all if `None`.
         ids: Option<Listed<i64>>,
     },
-    /// List who is online, in pages.
+    /// List the users who are online, in pages.
     Online {
-        /// Where the page begins: 0, or the `next` of the one before.
+        /// Start of the page: 0, or the `next` of the previous page.
         cursor: u64,
-        /// About how many.
+        /// Approximate number of users on the page.
         limit: PageLimit,
     },
-    /// List one's own connections on all nodes.
+    /// List the user's own connections on all nodes.
     Connections,
-    /// Show what all nodes hold. Admins only.
+    /// Show the connections of all nodes. Admins only.
     Stats,
 }
 
 impl Command {
-    /// The label in metrics of what could not be read as a command.
+    /// The metrics label for input that could not be read as a command.
     pub const UNREADABLE: &'static str = "unreadable";
 
-    /// The idempotency id it carries.
+    /// The idempotency id that the command carries.
     pub fn client_id(&self) -> Option<&ClientId> {
         match self {
             Self::Send(message) => message.client_id.as_ref(),
@@ -237,7 +237,7 @@ macro_rules! labels {
             /// Every label.
             pub const LABELS: &[&str] = &[$($label),*];
 
-            /// The label in metrics.
+            /// The command's label in metrics.
             pub fn label(&self) -> &'static str {
                 match self {
                     $($pattern => $label,)*

@@ -1,4 +1,4 @@
-//! What people write, checked once.
+//! Texts that users write: message contents and reactions, checked when they are built.
 
 use std::sync::Arc;
 
@@ -6,26 +6,27 @@ use serde::Serialize;
 
 use super::Reject;
 
-/// The longest message, in Unicode scalar values (seed 004).
+/// Maximum length of a message, in Unicode scalar values (from the protocol document of the personas dialect).
 pub const MAX_CONTENT_CHARS: usize = 5_000;
-/// The longest reaction, in bytes: the longest emoji sequences stay below it.
+/// Maximum length of a reaction, in bytes. The longest emoji sequences are shorter.
 const MAX_EMOJI_BYTES: usize = 64;
 
-/// Why a text is not a message's content.
+/// The reason for which a text is not valid as message content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidContent {
-    /// Nothing in it but white space.
+    /// The text is empty or only white space.
     #[error("Message content cannot be empty")]
     Empty,
-    /// More than [`MAX_CONTENT_CHARS`].
+    /// The text is longer than [`MAX_CONTENT_CHARS`].
     #[error("Message too long: at most 5000 characters")]
     TooLong,
-    /// A control character other than tab and line ends.
+    /// The text has a control character other than tab and line ends.
     #[error("Message content has a control character")]
     Control,
 }
 
-/// A message's text: 1 to 5,000 characters, at least one of them not blank, no control characters. Stored as sent.
+/// A message's text: 1 to 5,000 characters, at least one of them not white space, no control characters except tab and
+/// line ends. It is stored as sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Content(Arc<str>);
@@ -57,12 +58,12 @@ impl From<Content> for Arc<str> {
     }
 }
 
-/// A reaction: a short text without blanks or control characters, commonly one emoji.
+/// A reaction: a short text without white space or control characters, usually one emoji.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Emoji(Arc<str>);
 
-/// Why a text is not a reaction.
+/// The text is not valid as a reaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("A reaction has 1 to 64 bytes of UTF-8, without blanks or control characters")]
 pub struct InvalidEmoji;

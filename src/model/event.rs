@@ -1,4 +1,4 @@
-//! What happened: durable entries of a log, and ephemeral ephemerals.
+//! Events: durable entries of a log, and ephemeral events.
 
 use std::sync::Arc;
 
@@ -9,58 +9,59 @@ use super::{ClientId, ConnectionId, ConversationId, EntryId, LogId, Seq, Status,
 /// An entry of a log. Entries of one log are numbered 1, 2, 3 … by `seq`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The log it stands in.
+    /// The log that contains the entry.
     pub log: LogId,
-    /// Its position.
+    /// The entry's position in the log.
     pub seq: Seq,
-    /// How many entries up to and with this one are messages: unread is a subtraction.
+    /// Number of messages in the log up to and including this entry; the difference of two such numbers counts unread
+    /// messages.
     pub message_no: i64,
-    /// Who did it.
+    /// The user who made the entry.
     pub sender: UserId,
-    /// That user's display name then.
+    /// The sender's display name at that time.
     pub sender_name: Arc<str>,
-    /// The idempotency id that the client gave, if it gave one.
+    /// The idempotency id, if the client gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<ClientId>,
-    /// When the store took it.
+    /// Time at which the store accepted the entry.
     pub at: Timestamp,
-    /// What it says.
+    /// The content of the entry.
     pub body: Body,
 }
 
 impl Entry {
-    /// Its public id.
+    /// The entry's public id.
     pub fn id(&self) -> EntryId {
         EntryId::of(&self.log, self.seq)
     }
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
-    /// A message. As the store gives it back it shows later edits and deletion.
+    /// A message. The store returns it with its later edits and deletion applied.
     Message {
-        /// The text; empty once deleted.
+        /// The text; empty after a deletion.
         content: Arc<str>,
         /// The message it replies to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply_to: Option<Seq>,
-        /// Whether a persona wrote it.
+        /// True if a persona wrote the message.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_ai: bool,
-        /// When it was last edited.
+        /// Time of the last edit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         edited_at: Option<Timestamp>,
-        /// Whether it was deleted.
+        /// True if the message was deleted.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         deleted: bool,
     },
-    /// A message got a new text.
+    /// The text of a message was replaced.
     Edited {
         /// The message.
         target: Seq,
-        /// Its new text.
+        /// The new text.
         content: Arc<str>,
     },
     /// A message was deleted.
@@ -68,49 +69,49 @@ pub enum Body {
         /// The message.
         target: Seq,
     },
-    /// Somebody reacted to a message, or took a reaction back.
+    /// A user added a reaction to a message, or removed it.
     Reacted {
         /// The message.
         target: Seq,
         /// The reaction.
         emoji: Arc<str>,
-        /// False where it was taken back.
+        /// False if the reaction was removed.
         active: bool,
     },
     /// A user became a member.
     MemberAdded {
-        /// Who.
+        /// The new member.
         user: UserId,
     },
     /// A user's membership ended.
     MemberRemoved {
-        /// Who.
+        /// The former member.
         user: UserId,
     },
     /// Inbox: the user became a member of a conversation.
     ConversationAdded {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
-        /// Its newest seq just before: all that follows concerns the user.
+        /// The conversation's newest seq just before the addition: every later entry concerns the user.
         #[serde(default)]
         since: Seq,
     },
     /// Inbox: the user's membership of a conversation ended.
     ConversationRemoved {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
     },
     /// Inbox: messages wait for a user who was away.
     Notified {
-        /// Where they wait.
+        /// The conversation in which they wait.
         conversation: ConversationId,
-        /// The first one unread.
+        /// The first unread message.
         from_seq: Seq,
     },
 }
 
 impl Body {
-    /// How long its text is, in bytes.
+    /// Length of the text, in bytes.
     pub fn content_bytes(&self) -> usize {
         match self {
             Self::Message { content, .. } | Self::Edited { content, .. } => content.len(),
@@ -118,88 +119,88 @@ impl Body {
         }
     }
 
-    /// Whether this is a message, and so counted by `message_no`.
+    /// True if this is a message, which `message_no` counts.
     pub fn is_message(&self) -> bool {
         matches!(self, Self::Message { .. })
     }
 }
 
-/// Something that passes: never stored, may be lost.
+/// An ephemeral event: never stored, and may be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Ephemeral {
-    /// Somebody types, or stopped.
+    /// A user types, or stopped typing.
     Typing {
-        /// Who.
+        /// The user.
         user: UserId,
-        /// Their display name.
+        /// The user's display name.
         name: Arc<str>,
-        /// False when they stopped.
+        /// False if the user stopped.
         active: bool,
     },
-    /// A user's first socket began, or last one ended, to listen.
+    /// A user's first socket began to listen, or the last one stopped.
     Listening {
-        /// Who.
+        /// The user.
         user: UserId,
-        /// Their display name.
+        /// The user's display name.
         name: Arc<str>,
-        /// False when they left.
+        /// False if the user left.
         active: bool,
     },
-    /// As `Listening`, with all who listen then. Each node makes it for those dialects that tell it; it is never
+    /// As `Listening`, with all current listeners. Each node builds it for the dialects that show it; it is never
     /// published.
     Audience {
-        /// Who came or left.
+        /// The user who joined or left.
         user: UserId,
-        /// Their display name.
+        /// The user's display name.
         name: Arc<str>,
-        /// False when they left.
+        /// False if the user left.
         active: bool,
-        /// All who listen now.
+        /// All users who listen now.
         present: Arc<[UserId]>,
     },
-    /// A user came, went, or changed how they wish to be seen.
+    /// A user came online, went offline, or changed status.
     Presence {
-        /// Who.
+        /// The user.
         user: UserId,
-        /// Whether they are to be shown as online.
+        /// True if others see the user as online.
         online: bool,
-        /// Their status.
+        /// The user's status.
         status: Status,
     },
-    /// How far a member has got and read.
+    /// A member's delivered and read marks.
     Receipt {
-        /// Who.
+        /// The member.
         user: UserId,
-        /// All up to here was delivered.
+        /// The member received every entry up to this seq.
         delivered_seq: Seq,
-        /// All up to here was read.
+        /// The member read every entry up to this seq.
         read_seq: Seq,
     },
 }
 
-/// Something ephemeral that happened in a log's audience.
+/// An ephemeral event for the listeners of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EphemeralEvent {
-    /// Whose audience it concerns.
+    /// The log whose listeners receive it.
     pub log: LogId,
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// What.
+    /// The event itself.
     pub what: Ephemeral,
 }
 
-/// Something that happened, and the connection that caused it where that is on this node.
+/// An event, and the connection that caused it if that is on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A durable one.
+    /// A durable event.
     Entry {
         /// The entry.
         entry: Arc<Entry>,
-        /// The socket that sent it: it has its ack and, in some dialects, gets no copy.
+        /// The socket that sent it: it gets an ack and, in some dialects, no copy.
         origin: Option<ConnectionId>,
     },
-    /// One that passes.
+    /// An ephemeral event.
     Ephemeral {
         /// The event.
         ephemeral: Arc<EphemeralEvent>,

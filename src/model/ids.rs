@@ -1,17 +1,17 @@
-//! Identifiers: who, where, which. Every id that comes from outside is checked here, once.
+//! Identifiers. Every id that comes from outside is checked only here.
 
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use uuid::Uuid;
 
-/// The longest id that is accepted, in bytes.
+/// Maximum length of an id, in bytes.
 const MAX_ID_BYTES: usize = 128;
 
-/// Position of an entry in its log: 1, 2, 3 … without gaps; 0 stands before the first.
+/// Position of an entry in its log: 1, 2, 3 … without gaps; 0 is the position before the first.
 pub type Seq = i64;
 
-/// Why a text is not an id.
+/// The text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : @ -")]
 pub struct InvalidId;
@@ -21,7 +21,7 @@ fn check(text: &str) -> Result<(), InvalidId> {
     if (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) { Ok(()) } else { Err(InvalidId) }
 }
 
-/// Text or a whole number: clients of the seeds send ids as either.
+/// A text or a whole number: clients of the documented dialects send ids as either.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum TextOrNumber<'a> {
@@ -43,7 +43,7 @@ macro_rules! id {
                 check(text).map(|()| Self(text.into()))
             }
 
-            /// The id as it is written.
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -78,7 +78,7 @@ id!(
     UserId
 );
 id!(
-    /// A conversation (one seed says room).
+    /// A conversation (a room in the rooms dialect).
     ConversationId
 );
 id!(
@@ -86,43 +86,43 @@ id!(
     NodeId
 );
 id!(
-    /// What makes a send idempotent: unique for ever per conversation and sender.
+    /// The id that makes a send idempotent: unique forever per conversation and sender.
     ClientId
 );
 
 impl ConversationId {
-    /// A new id, sortable by time.
+    /// Generates a new id, sortable by time.
     pub fn fresh() -> Self {
         Self(Uuid::now_v7().to_string().into())
     }
 }
 
 impl ClientId {
-    /// The id a node gives to what came without one.
+    /// Generates an id for an entry that came without one.
     pub fn fresh() -> Self {
         Self(Uuid::now_v7().to_string().into())
     }
 }
 
 impl NodeId {
-    /// An id for a node that was given none.
+    /// Generates an id for a node whose configuration has none.
     pub fn fresh() -> Self {
         Self(format!("node-{}", &Uuid::new_v4().simple().to_string()[..8]).into())
     }
 }
 
-/// One WebSocket of one node; unique for ever.
+/// The id of one WebSocket on one node; unique forever.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConnectionId(Uuid);
 
 impl ConnectionId {
-    /// A new id.
+    /// Generates a new id.
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// Reads what `Display` writes.
+    /// Parses the output of `Display`.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         Uuid::parse_str(text).map(Self).map_err(|_| InvalidId)
     }
@@ -140,12 +140,13 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// A log: a conversation's, or a user's inbox. An inbox is written `~user`; `~` is in no id, so the two never meet.
+/// A log: a conversation's, or a user's inbox. An inbox is written `~user`; no other id contains `~`, so the two never
+/// collide.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct LogId(Arc<str>);
 
-/// Whose log a [`LogId`] is.
+/// The owner of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogOf {
     /// A conversation's log.
@@ -157,17 +158,17 @@ pub enum LogOf {
 const INBOX_MARK: char = '~';
 
 impl LogId {
-    /// The log of a user's inbox.
+    /// The log of `user`'s inbox.
     pub fn inbox(user: &UserId) -> Self {
         Self(format!("{INBOX_MARK}{user}").into())
     }
 
-    /// Reads what `Display` writes.
+    /// Parses the output of `Display`.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         check(text.strip_prefix(INBOX_MARK).unwrap_or(text)).map(|()| Self(text.into()))
     }
 
-    /// Whose log this is.
+    /// The owner of this log.
     pub fn of(&self) -> LogOf {
         match self.0.strip_prefix(INBOX_MARK) {
             Some(user) => LogOf::Inbox(UserId(user.into())),
@@ -175,7 +176,7 @@ impl LogId {
         }
     }
 
-    /// The conversation whose log this is, if it is one's.
+    /// The conversation of this log; `None` if the log is an inbox.
     pub fn conversation(&self) -> Option<ConversationId> {
         match self.of() {
             LogOf::Conversation(id) => Some(id),
@@ -215,13 +216,13 @@ impl<'de> Deserialize<'de> for LogId {
 }
 
 /// The public id of an entry: a UUID (version 8, RFC 9562) computed from its log and seq, so that it needs no column
-/// and no index. Its first 60 free bits hash the log's name, the other 62 are the seq.
+/// and no index. The first 60 free bits are a hash of the log's name, the other 62 are the seq.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EntryId(Uuid);
 
-/// Names the space in which a log's name is hashed.
+/// Namespace of the hash of a log's name.
 const ENTRY_SPACE: Uuid = Uuid::from_u128(0x5b0a_7d0c_3f6e_4b0a_9c53_7377_6974_6368);
-/// The bits of a UUID's lower half that its variant leaves free.
+/// The bits of a UUID's lower half that are free beside its variant.
 const SEQ_BITS: u64 = (1 << 62) - 1;
 
 impl EntryId {
@@ -232,12 +233,12 @@ impl EntryId {
         Self(uuid::Builder::from_custom_bytes((hash << 64 | seq).to_be_bytes()).into_uuid())
     }
 
-    /// Reads an id as clients write it.
+    /// Parses an id from a client.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         Uuid::parse_str(text).map(Self).map_err(|_| InvalidId)
     }
 
-    /// The seq this id stands for in `log`, or `None` where it is not an id of that log.
+    /// The seq of this id in `log`; `None` if it is not an id of that log.
     pub fn seq_in(&self, log: &LogId) -> Option<Seq> {
         let seq = Seq::try_from(self.0.as_u64_pair().1 & SEQ_BITS).ok()?;
         (Self::of(log, seq) == *self).then_some(seq)
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inbox_is_no_conversation() {
+    fn an_inbox_is_not_a_conversation() {
         let user = UserId::parse("alice").unwrap();
         assert_eq!(LogId::inbox(&user).of(), LogOf::Inbox(user));
         let room = ConversationId::parse("alice").unwrap();
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_ids_lead_back_to_their_seq() {
+    fn entry_ids_convert_back_to_their_seq() {
         let (one, other) = (LogId::parse("one").unwrap(), LogId::parse("other").unwrap());
         for seq in [1, 7, i64::from(u32::MAX) + 9, 1 << 61] {
             let id = EntryId::of(&one, seq);

@@ -1,129 +1,129 @@
-//! Refusals and closes: what clients are told when the broker says no. Every dialect maps them exhaustively.
+//! Refusals and close reasons. Every dialect maps each of them to a frame or a close code.
 
 use std::time::Duration;
 
-/// What is wrong with a token. `Display` goes to the log, and to clients under `dev` alone: it would help whoever forges one.
-/// Each text fits into a close frame, behind `Invalid token: `.
+/// The flaw of a refused token. `Display` goes to the log, and to clients only under `dev`, because it would help an
+/// attacker to forge a token. Each text fits into a close frame after `Invalid token: `.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFlaw {
-    /// No token came.
+    /// The request has no token.
     #[error("there is none: send it as ?token=… or as Authorization: Bearer …")]
     Missing,
-    /// The first frame brought none.
+    /// The first frame has no token.
     #[error(r#"the first frame must be {{"type":"authenticate","token":"…"}}"#)]
     NotInFirstFrame,
-    /// It is longer than tokens are.
+    /// The token is longer than the limit.
     #[error("it is too long")]
     TooLong,
-    /// It is no JWT.
+    /// The token is not a JWT.
     #[error("it is not a JWT: three parts in base64url between dots")]
     Malformed,
-    /// Its header is none, or names an algorithm that doesn't exist.
+    /// The token's header can't be read, or names an unknown algorithm.
     #[error("its header can't be read, or names an unknown algorithm")]
     Header,
-    /// Its header names extensions that must be understood.
+    /// The token's header has `crit`: extensions that the server must understand.
     #[error("its header has crit, and no extension is understood here")]
     Critical,
-    /// It is signed with an algorithm that is not the pinned one.
+    /// The token is signed with another algorithm than the configured one.
     #[error("its algorithm (alg) is not the one this server takes (JWT_ALGORITHM)")]
     Algorithm,
-    /// Its signature doesn't match.
+    /// The signature doesn't match.
     #[error("its signature does not match this server's key (JWT_SECRET or JWT_PUBLIC_KEY)")]
     Signature,
-    /// No published key is the one it names.
+    /// No published key has the token's `kid`.
     #[error("its key (kid) is not among those published under JWT_JWKS_URL")]
     UnknownKey,
-    /// It has no `sub`, or one that is no user id.
+    /// `sub` is missing or is not a valid user id.
     #[error("sub must be a user id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")]
     Subject,
-    /// It has no `exp`.
+    /// `exp` is missing.
     #[error("it has no exp")]
     NoExpiry,
-    /// Its `exp` is no time.
+    /// `exp` is not a number of seconds.
     #[error("exp is not a number of seconds since 1970")]
     Expiry,
-    /// Its `nbf` is no time.
+    /// `nbf` is not a number of seconds.
     #[error("nbf is not a number of seconds since 1970")]
     NotBefore,
-    /// It counts only later.
+    /// The token is not valid yet (`nbf`).
     #[error("it counts only later (nbf); are the clocks right?")]
     Early,
-    /// Its `aud` is not what it must be.
+    /// `aud` is missing or is not the configured audience.
     #[error("aud is missing, or not JWT_AUDIENCE")]
     Audience,
-    /// Its `iss` is not what it must be.
+    /// `iss` is missing or is not the configured issuer.
     #[error("iss is missing, or not JWT_ISSUER")]
     Issuer,
 }
 
-/// Why a command or a connection was refused. `Display` is what a client reads.
+/// The reason for which a command or a connection was refused. `Display` is the text for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// Not a frame of this dialect: bad JSON, a missing field, a bad id.
+    /// The frame is not valid in this dialect: bad JSON, a missing field, a bad id.
     #[error("{0}")]
     Invalid(String),
-    /// A `type` the dialect doesn't have.
+    /// The dialect has no such `type`.
     #[error("Unknown message type: {0}")]
     UnknownType(String),
-    /// The token is missing, malformed, or not signed by whom it must be. A client is not told which.
+    /// The token is missing, malformed, or has a wrong signature. The client does not learn which.
     #[error("Invalid token")]
     InvalidToken(TokenFlaw),
-    /// The same, where the client may know: under `dev`.
+    /// As [`InvalidToken`](Self::InvalidToken), with the flaw shown to the client; only under `dev`.
     #[error("Invalid token: {0}")]
     InvalidTokenExplained(TokenFlaw),
-    /// The token's time is over.
+    /// The token has expired.
     #[error("Token expired")]
     TokenExpired,
-    /// No token came in time.
+    /// No token arrived in time.
     #[error("Authentication timeout")]
     AuthTimeout,
-    /// Not a member of that conversation.
+    /// The user is not a member of that conversation.
     #[error("Not a member of this conversation")]
     NotMember,
-    /// May not do that.
+    /// The user has no right to do that.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// No such thing.
+    /// The named thing does not exist.
     #[error("{0} not found")]
     NotFound(&'static str),
-    /// There is one already.
+    /// The thing exists already.
     #[error("{0}")]
     Conflict(&'static str),
-    /// Too many messages.
+    /// The user sent too many messages.
     #[error("Rate limit exceeded")]
     RateLimited {
-        /// How many were sent within the window.
+        /// Number of messages sent within the window.
         sent: u32,
-        /// How many may be.
+        /// Maximum number of messages within the window.
         limit: u32,
-        /// When the next one will be taken.
+        /// Time until the next message is accepted.
         retry_after: Duration,
     },
-    /// The user has as many sockets as they may have.
+    /// The user has reached the limit of connections.
     #[error("Too many connections")]
     TooManyConnections,
-    /// As above, but some of them may be those of a dead node: worth another try.
+    /// As above, but some of the connections may belong to a dead node, so a retry may succeed.
     #[error("Too many connections, try again")]
     TooManyConnectionsMaybe,
-    /// The socket listens to as many conversations as it may.
+    /// The socket has reached the limit of conversations that it listens to.
     #[error("Too many conversations on this connection")]
     TooManyConversations,
-    /// The store can't take it now; it was not stored.
+    /// The store is unavailable; nothing was stored.
     #[error("Temporarily unavailable, try again")]
     Unavailable,
-    /// The store may or may not have it: the same `client_id` settles that.
+    /// The entry may or may not be stored; a retry with the same `client_id` finds out.
     #[error("Outcome unknown, try again with the same client_id")]
     Unknown,
-    /// This deployment can't do that.
+    /// This deployment does not support the command.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// The persona that was to answer a message did not. The message itself is stored.
+    /// The message is stored, but the persona did not answer it.
     #[error("The persona did not answer")]
     PersonaFailed,
 }
 
 impl Reject {
-    /// A short stable code: what programs read, and the label in metrics.
+    /// A short stable code for programs, also used as the label in metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
@@ -146,7 +146,7 @@ impl Reject {
         }
     }
 
-    /// What is wrong with the token, for the log, where that is the reason.
+    /// The token's flaw, for the log, if that is the reason.
     pub fn token_flaw(&self) -> Option<TokenFlaw> {
         match self {
             Self::InvalidToken(flaw) | Self::InvalidTokenExplained(flaw) => Some(*flaw),
@@ -154,7 +154,7 @@ impl Reject {
         }
     }
 
-    /// In how many milliseconds the next message will be taken, where there were too many.
+    /// Time in ms until the next message is accepted, if the refusal is a rate limit.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after, .. } => u64::try_from(retry_after.as_millis()).ok(),
@@ -162,41 +162,41 @@ impl Reject {
         }
     }
 
-    /// Whether the same request may succeed later.
+    /// True if the same request may succeed later.
     pub fn retryable(&self) -> bool {
         matches!(self, Self::RateLimited { .. } | Self::TooManyConnectionsMaybe | Self::Unavailable | Self::Unknown)
     }
 }
 
-/// Why this side closes a socket.
+/// The reason for which the server closes a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The client said goodbye, or is gone.
+    /// The client closed the connection, or the connection is lost.
     ClientLeft,
-    /// The connection could not be opened, or may not stay.
+    /// The connection was refused, or may not stay open.
     Refused(Reject),
-    /// The token's time is over.
+    /// The token has expired.
     TokenExpired,
-    /// The client reads too slowly; it is to resume.
+    /// The client reads too slowly; it must reconnect and resume.
     TooSlow,
-    /// No answer to pings, or a half-open socket.
+    /// The client did not answer pings, or the socket is half-open.
     Silent,
     /// A frame or message is too large.
     TooLarge,
-    /// A text frame that is not UTF-8.
+    /// A text frame is not UTF-8.
     NotUtf8,
-    /// A breach of RFC 6455.
+    /// The client violated RFC 6455.
     Protocol,
-    /// Binary frames are not spoken here.
+    /// The client sent a binary frame; only text frames are supported.
     Binary,
-    /// Too many frames a second.
+    /// The client sent too many frames per second.
     Flood,
-    /// The node goes away; come back after this long.
+    /// The node restarts; the client must reconnect after this delay.
     Restart(Duration),
 }
 
 impl CloseReason {
-    /// What is wrong with the token, for the log, where that is the reason.
+    /// The token's flaw, for the log, if that is the reason.
     pub fn token_flaw(&self) -> Option<TokenFlaw> {
         match self {
             Self::Refused(reject) => reject.token_flaw(),
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_told_what_is_wrong_with_a_token_only_where_that_was_decided() {
+    fn only_an_explained_reject_shows_the_token_flaw() {
         assert_eq!(Reject::InvalidToken(TokenFlaw::Signature).to_string(), "Invalid token");
         let explained = Reject::InvalidTokenExplained(TokenFlaw::NotInFirstFrame);
         assert!(explained.to_string().contains(r#"{"type":"authenticate""#), "{explained}");

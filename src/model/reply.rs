@@ -1,4 +1,4 @@
-//! What a command answers.
+//! Replies to commands.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{
     ClientId, ConnectionId, ConversationId, Entry, EntryId, LogId, NodeId, Page, Reject, Seq, Status, Timestamp, UserId,
 };
 
-/// How a conversation came about.
+/// The kind of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConversationKind {
@@ -18,62 +18,62 @@ pub enum ConversationKind {
     Direct,
 }
 
-/// A member of a conversation, and how far they are.
+/// A member of a conversation, with the delivered and read marks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Member {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// Their display name, where one is known.
+    /// The display name, if known.
     pub name: Option<Arc<str>>,
-    /// All up to here was delivered.
+    /// The member received every entry up to this seq.
     pub delivered_seq: Seq,
-    /// All up to here was read.
+    /// The member read every entry up to this seq.
     pub read_seq: Seq,
 }
 
-/// A conversation, as one of its members sees it.
+/// A conversation as one of its members (the reader) sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
     /// Its id.
     pub id: ConversationId,
-    /// How it came about.
+    /// The kind.
     pub kind: ConversationKind,
     /// A name, for groups.
     pub name: Option<Arc<str>>,
-    /// What it is about.
+    /// The topic.
     pub description: Option<Arc<str>>,
-    /// Whether anyone may join.
+    /// True if any user may join.
     pub open: bool,
-    /// Who made it.
+    /// The user who created it.
     pub created_by: UserId,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its log last grew.
+    /// Time at which its log last grew.
     pub updated_at: Timestamp,
     /// Its newest seq.
     pub head: Seq,
-    /// Messages that the reader of this has not read.
+    /// Number of messages that the reader has not read.
     pub unread: i64,
-    /// Whether the reader of this has put it out of sight.
+    /// True if the reader archived it.
     pub archived: bool,
-    /// Its members, at most the first thousand by id; listings show the first hundred.
+    /// The members: at most the first 1,000 by id; listings show the first 100.
     pub members: Vec<Member>,
 }
 
-/// What became of a send.
+/// The result of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// Where it stands.
+    /// The log that contains the message.
     pub log: LogId,
-    /// The user it was sent to, where it was sent to a user.
+    /// The recipient, if the message was sent to a user.
     pub recipient: Option<UserId>,
     /// Its seq.
     pub seq: Seq,
-    /// When the store took it.
+    /// Time at which the store accepted it.
     pub at: Timestamp,
-    /// The idempotency id the client gave.
+    /// The idempotency id from the client.
     pub client_id: Option<ClientId>,
-    /// Whether it had been stored before: this was a repeat.
+    /// True if an earlier send with the same id stored it.
     pub duplicate: bool,
 }
 
@@ -84,176 +84,177 @@ impl Sent {
     }
 }
 
-/// How many reacted to a message in one way.
+/// The reactions to a message with one emoji.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reactions {
-    /// In what way.
+    /// The emoji.
     pub emoji: Arc<str>,
-    /// How many.
+    /// Number of users who reacted.
     pub count: i64,
-    /// Whether the reader of this is one of them.
+    /// True if the reader is one of them.
     pub own: bool,
 }
 
-/// A message as it stands now.
+/// A message in its current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its entry; it shows later edits and deletion.
+    /// The message's entry, with later edits and deletion applied.
     pub entry: Entry,
-    /// The reactions to it that stand, the commonest first.
+    /// The current reactions, most frequent first.
     pub reactions: Vec<Reactions>,
-    /// How many messages reply to it.
+    /// Number of replies.
     pub replies: i64,
 }
 
-/// Messages, newest first.
+/// A page of messages, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessagePage {
-    /// Whose.
+    /// The conversation.
     pub conversation: ConversationId,
     /// The messages.
     pub messages: Vec<Message>,
-    /// How many the conversation has in all.
+    /// Total number of messages in the conversation.
     pub total: i64,
-    /// Which part of them this is.
+    /// The limit and the offset of this page.
     pub page: Page,
 }
 
-/// One of a user's connections, anywhere.
+/// One of a user's connections, on any node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// Which.
+    /// The connection.
     pub connection: ConnectionId,
-    /// On which node.
+    /// The node that holds it.
     pub node: NodeId,
-    /// Since when.
+    /// Time at which it was opened.
     pub since: Timestamp,
 }
 
-/// What one node holds.
+/// Users and connections of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeStats {
-    /// Which.
+    /// The node.
     pub node: NodeId,
-    /// Whether it gave a sign of life of late.
+    /// True if its lease has not lapsed.
     pub alive: bool,
-    /// Users connected to it.
+    /// Number of users connected to it.
     pub users: u64,
-    /// Connections it holds.
+    /// Number of connections that it holds.
     pub connections: u64,
 }
 
-/// What all nodes hold.
+/// Users and connections of all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
-    /// The node that says so.
+    /// The node that answers.
     pub node: NodeId,
-    /// Connections that node holds.
+    /// Number of connections on that node.
     pub connections: u64,
-    /// Conversations and inboxes that node follows.
+    /// Number of conversations and inboxes that that node follows.
     pub followed: u64,
-    /// Users online, over all nodes.
+    /// Number of users online on all nodes.
     pub users_online: u64,
-    /// Every node; with Redis off or down, this one alone.
+    /// Every node; with Redis off or down, only the answering node.
     pub nodes: Vec<NodeStats>,
 }
 
-/// Whether somebody is there.
+/// The presence of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Presence {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// Whether they are to be shown as online.
+    /// True if others see the user as online.
     pub online: bool,
-    /// Their status.
+    /// The user's status.
     pub status: Status,
-    /// When they were last there, where that is known.
+    /// Time at which the user was last online, if known.
     pub last_seen: Option<Timestamp>,
 }
 
-/// A note that messages wait for somebody who was away.
+/// A notification that messages wait for a user who was away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Notification {
-    /// Its number; for reference.
+    /// Number of the notification, for reference.
     pub id: i64,
-    /// Where they wait.
+    /// The conversation in which they wait.
     pub conversation: ConversationId,
-    /// The first one unread.
+    /// Seq of the first unread message.
     pub from_seq: Seq,
-    /// How many.
+    /// Number of waiting messages.
     pub count: i64,
-    /// When the first one came.
+    /// Time at which the first message arrived.
     pub created_at: Timestamp,
-    /// When it was marked read.
+    /// Time at which it was marked read.
     pub read_at: Option<Timestamp>,
 }
 
-/// How a join that asked for what it missed begins.
+/// The outcome of a join with `since_seq`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumed {
-    /// All that came after `from` follows, then live.
+    /// All entries after this seq follow, then live entries.
     From(Seq),
-    /// Too much was missed, or it is gone: the client reads anew; live follows after `head`.
+    /// Too many entries were missed, or some are no longer stored: the client must read the conversation anew; live
+    /// entries follow after `head`.
     Resync {
         /// The first seq still stored.
         first: Seq,
     },
 }
 
-/// Where a socket begins to listen.
+/// The position at which a socket begins to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
     /// The log's newest seq at that moment.
     pub head: Seq,
-    /// Where what follows begins.
+    /// The position at which the following entries begin.
     pub resumed: Resumed,
 }
 
-/// What a command answers.
+/// The reply to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// The socket listens.
+    /// The socket listens to the conversation.
     Joined(ConversationId, Joined),
     /// The socket no longer listens.
     Left {
-        /// To what.
+        /// The conversation.
         conversation: ConversationId,
     },
-    /// Each conversation of a `Sync`, joined or refused.
+    /// The result for each conversation of a `Sync`: joined or refused.
     Synced(Vec<(ConversationId, Result<Joined, Reject>)>),
-    /// Stored.
+    /// The message or change is stored.
     Sent(Sent),
-    /// Messages.
+    /// A page of messages.
     History(MessagePage),
-    /// Who is there.
+    /// The presence of the requested users.
     Presence(Vec<Presence>),
-    /// A sign of life.
+    /// The answer to a ping.
     Pong,
-    /// Made.
+    /// The created conversation.
     Created(Conversation),
-    /// One's conversations, and how many there are.
+    /// A page of the user's conversations, and their total number.
     Conversations(Vec<Conversation>, i64),
-    /// One of them.
+    /// One conversation.
     Conversation(Conversation),
     /// One message.
     Message(Message),
-    /// Messages that were found, newest first, of any of one's conversations.
+    /// Messages that a search found, newest first, in any of the user's conversations.
     Found(Vec<Entry>),
-    /// One's notifications.
+    /// The user's notifications.
     Notifications(Vec<Notification>),
-    /// A page of those who are online.
+    /// A page of the users who are online.
     Online {
-        /// Who.
+        /// The users.
         users: Vec<UserId>,
-        /// How many there are in all.
+        /// Total number of users online.
         count: u64,
-        /// Where the next page begins; none after the last one.
+        /// Start of the next page; `None` after the last page.
         next: Option<u64>,
     },
-    /// One's connections.
+    /// The user's connections.
     Connections(Vec<ConnectionInfo>),
-    /// What all nodes hold.
+    /// Users and connections of all nodes.
     Stats(Stats),
-    /// Done; nothing more to say.
+    /// The command is done and has no result.
     Done,
 }

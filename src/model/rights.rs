@@ -1,35 +1,35 @@
-//! Who may do what: the one table. Everybody needs a valid token; what else a command needs stands here.
+//! The one table of rights. Every command needs a valid token; this table holds the other conditions.
 
 use super::{Command, ConversationId, Target};
 
-/// What somebody must be for a command of theirs to be carried out.
+/// The condition that a user must meet for a command.
 ///
-/// The first four are checked before anything else is done. The others depend on what only the store knows for sure, and
-/// are checked where it is read or written: so a change that comes in between is never overlooked.
+/// The first four are checked before the command runs. The others depend on data that only the store knows for sure, so
+/// they are checked in the transaction or query that uses the data; a concurrent change is then never missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right<'a> {
-    /// Anyone: the command concerns nobody else, or what anyone may know.
+    /// Any user: the command concerns only the user, or public data.
     Anyone,
     /// An admin.
     Admin,
     /// A member of the conversation, or an admin.
     Member(&'a ConversationId),
-    /// As above, or one who listens to it over the socket that asks.
+    /// A member, an admin, or a user whose socket sends the command and listens to the conversation.
     Listener(&'a ConversationId),
-    /// A member, or anyone where the conversation is open, or an admin. The join finds out, for each conversation.
+    /// A member, an admin, or any user if the conversation is open. The join checks this for each conversation.
     Joiner,
-    /// A member. The transaction that appends finds out.
+    /// A member. The appending transaction checks this.
     Sender,
-    /// The author of the message, being a member. The transaction that appends finds out.
+    /// The author of the message, who must be a member. The appending transaction checks this.
     Author,
-    /// The author of the message, being a member; or an admin. The transaction that appends finds out.
+    /// The author of the message, who must be a member; or an admin. The appending transaction checks this.
     AuthorOrAdmin,
-    /// A member who made the conversation or means themselves; or an admin. That they are a member is checked before.
+    /// A member who created the conversation or removes themselves; or an admin. Membership is checked first.
     CreatorOrSelf(&'a ConversationId),
 }
 
 impl Command {
-    /// What whoever asks this must be.
+    /// The condition that the sender of this command must meet.
     pub fn right(&self) -> Right<'_> {
         match self {
             Self::Join { .. } | Self::Sync { .. } => Right::Joiner,
@@ -49,7 +49,7 @@ impl Command {
             | Self::Archive { conversation, .. }
             | Self::AddMembers { conversation, .. } => Right::Member(conversation),
             Self::RemoveMember { conversation, .. } => Right::CreatorOrSelf(conversation),
-            // A search everywhere finds only what is in one's own conversations.
+            // A search without a conversation covers only the user's own conversations.
             Self::Search { conversation: None, .. }
             | Self::Leave { .. }
             | Self::Presence { .. }

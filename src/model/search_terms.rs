@@ -1,18 +1,18 @@
-//! What people search for: checked, and taken apart into words, so that nothing they type can become part of a query.
+//! Search texts from users. They are checked and split into words, so that no user input can become part of a query.
 
-/// Words of a search; what goes beyond is not looked for.
+/// Maximum number of words in a search; further words are ignored.
 const TERMS_MAX: usize = 16;
 
-/// Why a text is not searched for.
+/// The reason for which a search text was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSearch {
-    /// Nothing in it but white space.
+    /// The text is empty or only white space.
     #[error("{field} is needed: the words to be found")]
     Blank {
         /// The field's name.
         field: &'static str,
     },
-    /// Too long, or with control characters.
+    /// The text is too long, or has control characters.
     #[error("{field} has at most 200 characters, and no control characters")]
     Unfit {
         /// The field's name.
@@ -26,18 +26,18 @@ impl From<InvalidSearch> for super::Reject {
     }
 }
 
-/// The words of a search: runs of letters and digits, at most 16. A text that has none finds nothing.
+/// The words of a search: runs of letters and digits, at most 16. A text without any finds nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchTerms(Vec<String>);
 
 impl SearchTerms {
-    /// The longest text, in characters, without the white space around it.
+    /// Maximum length of the text, in characters, without leading and trailing white space.
     pub const MAX_CHARS: usize = 200;
 
-    /// Checks a client's text in `field`.
+    /// Checks the client's text in `field`.
     ///
     /// # Errors
-    /// It is blank, too long, or has control characters.
+    /// The text is blank, too long, or has control characters.
     pub fn given(field: &'static str, text: &str) -> Result<Self, InvalidSearch> {
         let text = text.trim();
         if text.is_empty() {
@@ -50,7 +50,7 @@ impl SearchTerms {
         Ok(Self(words.take(TERMS_MAX).map(ToOwned::to_owned).collect()))
     }
 
-    /// The words. All of them occur in what is found; the last one may be the beginning of a word.
+    /// The words. A found message contains all of them; the last one may be the beginning of a word.
     pub fn words(&self) -> &[String] {
         &self.0
     }

@@ -1,20 +1,20 @@
-//! Instants as the wire and the store know them.
+//! Timestamps in the form used on the wire and in the store.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A moment in UTC with microseconds, written as RFC 3339 with `Z`.
+/// A UTC time with microseconds, written as RFC 3339 with `Z`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Microseconds since 1970.
+    /// Builds a time from microseconds since 1970.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// Seconds since 1970, as tokens count.
+    /// Builds a time from seconds since 1970, the unit in tokens.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000))
     }
@@ -29,12 +29,12 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
-    /// This much later.
+    /// This time plus `span`.
     pub fn plus(self, span: std::time::Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero where it is before it.
+    /// Time elapsed since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> std::time::Duration {
         std::time::Duration::from_micros(self.0.saturating_sub(earlier.0).max(0).unsigned_abs())
     }
@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Where the time comes from: the system, or a test.
+/// The source of the current time: the system's clock, or a test's.
 #[derive(Clone)]
 pub struct Clock(std::sync::Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -79,12 +79,12 @@ impl Clock {
         Self::from_fn(|| Timestamp(jiff::Timestamp::now().as_microsecond()))
     }
 
-    /// A clock that reads `now`.
+    /// A clock that calls `now`.
     pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(std::sync::Arc::new(now))
     }
 
-    /// The time now.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         (self.0)()
     }

@@ -1,4 +1,4 @@
-//! Who somebody is, and how they wish to be seen.
+//! Users: identity from the token, pairs and status.
 
 use std::sync::Arc;
 
@@ -6,64 +6,64 @@ use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, UserId};
 
-/// Who a token says somebody is.
+/// The identity that a token proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The token's `sub`.
     pub user: UserId,
     /// The display name: claim `username`, else `name`, else `sub`.
     pub name: Arc<str>,
-    /// Whether `role` (or `roles`) says admin.
+    /// True if claim `role` (or `roles`) contains admin.
     pub admin: bool,
-    /// The class for limits: claim `tier`.
+    /// The class for rate limits: claim `tier`.
     pub tier: Option<Arc<str>>,
-    /// When the token expires, and with it the socket.
+    /// Expiry of the token; the socket is closed then.
     pub expires_at: Timestamp,
 }
 
-/// The two members of a direct conversation, in either order; they may be one and the same.
+/// The two members of a direct conversation, unordered; both may be the same user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pair(UserId, UserId);
 
 impl Pair {
-    /// These two, whoever comes first.
+    /// Builds the pair in a fixed order.
     pub fn of(one: &UserId, other: &UserId) -> Self {
         Self(one.min(other).clone(), one.max(other).clone())
     }
 
-    /// The one who is not `user`.
+    /// The member who is not `user`.
     pub fn other(&self, user: &UserId) -> &UserId {
         if self.0 == *user { &self.1 } else { &self.0 }
     }
 }
 
-/// How a user wishes to be seen.
+/// The status that a user shows to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// There, and to be disturbed.
+    /// Online and available.
     #[default]
     #[serde(alias = "active")]
     Online,
-    /// Not at the keyboard.
+    /// Away from the keyboard.
     Away,
     /// Do not disturb.
     #[serde(alias = "do_not_disturb")]
     Dnd,
-    /// There, but shown to others as offline.
+    /// Online, but shown to others as offline.
     Invisible,
 }
 
 impl Status {
-    /// Every status, with the number the store keeps for it.
+    /// Every status, in the order of the numbers that the store keeps.
     pub const ALL: [Self; 4] = [Self::Online, Self::Away, Self::Dnd, Self::Invisible];
 
-    /// The number the store keeps.
+    /// The number that the store keeps.
     pub fn code(self) -> i16 {
         self as i16
     }
 
-    /// The status the store's number means; what is unknown reads as online.
+    /// The status for a stored number; an unknown number gives `Online`.
     pub fn from_code(code: i16) -> Self {
         Self::ALL.into_iter().find(|status| status.code() == code).unwrap_or_default()
     }

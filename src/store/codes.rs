@@ -1,15 +1,15 @@
-//! Small numbers that stand for something in the tables and in what SQL functions return, and their names in Rust.
+//! The small numbers in table columns and in the results of SQL functions, as Rust enums.
 //!
-//! A number is never reused. On PostgreSQL the same names stand in comments on the columns and functions
-//! (`migrations/postgres/V5__names_of_codes.sql`); a test below compares the two. SQLite keeps the same numbers in the
-//! columns of the same names.
+//! A number is never reused. On PostgreSQL, comments on the columns and functions give the same names
+//! (`migrations/postgres/V5__names_of_codes.sql`); a test below compares them with this file. SQLite uses the same
+//! numbers in the columns of the same names.
 
 use super::Authority;
 use crate::model::ConversationKind;
 
-/// A number without a name: a newer version of this program, or something else, wrote it.
+/// A number without a name: a newer version of this program, or another program, wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{number} is no known {what}")]
+#[error("{number} is not a known {what}")]
 pub(super) struct UnknownCode {
     what: &'static str,
     number: i16,
@@ -26,7 +26,7 @@ macro_rules! codes {
 
         #[cfg(test)]
         impl $name {
-            /// All of them as SQL comments show them.
+            /// All codes, formatted as in the SQL comments.
             fn legend() -> String {
                 [$(concat!(stringify!($number), " ", $text)),+].join(", ")
             }
@@ -52,7 +52,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What an entry is: `log.kind`.
+    /// The kind of an entry: `log.kind`.
     EntryKind, "kind of entry":
     Message = 0 "message",
     Edited = 1 "edited",
@@ -66,7 +66,7 @@ codes! {
 }
 
 codes! {
-    /// What became of an entry: `o_outcome` of the functions that append.
+    /// The result of an append: `o_outcome` of the functions that append.
     AppendCode, "outcome of an append":
     Stored = 0 "stored",
     NotMember = 1 "not a member",
@@ -78,7 +78,7 @@ codes! {
 }
 
 codes! {
-    /// By what right a change is appended: `p_authority`.
+    /// The right under which a change is appended: `p_authority`.
     AuthorityCode, "authority":
     Member = 0 "member",
     Admin = 1 "admin",
@@ -86,7 +86,7 @@ codes! {
 }
 
 codes! {
-    /// How a conversation came about: `conversations.kind`.
+    /// The kind of a conversation: `conversations.kind`.
     ConversationCode, "kind of conversation":
     Group = 0 "group",
     Direct = 1 "direct",
@@ -111,7 +111,7 @@ impl From<ConversationCode> for ConversationKind {
     }
 }
 
-/// The kind of a conversation that is to be made: direct where it has a pair's key.
+/// Returns the kind for a new conversation: direct if it has a direct key.
 pub(super) fn kind_of(direct_key: Option<&str>) -> ConversationCode {
     if direct_key.is_some() { ConversationCode::Direct } else { ConversationCode::Group }
 }
@@ -122,7 +122,7 @@ mod tests {
     use crate::model::Status;
 
     #[test]
-    fn the_sql_comments_say_the_same() {
+    fn sql_comments_name_the_same_codes() {
         let sql = include_str!("../../migrations/postgres/V5__names_of_codes.sql").replace("''", "'");
         let statuses = Status::ALL.map(|status| {
             let name = serde_json::to_value(status).unwrap();
@@ -140,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn codes_lead_back_to_their_names() {
+    fn codes_convert_to_names_and_back() {
         for number in 0..9 {
             assert_eq!(i16::from(EntryKind::try_from(number).unwrap()), number);
         }
         assert_eq!(AppendCode::try_from(4), Ok(AppendCode::StoredBefore));
         let unknown = AppendCode::try_from(7).unwrap_err();
-        assert_eq!(unknown.to_string(), "7 is no known outcome of an append");
+        assert_eq!(unknown.to_string(), "7 is not a known outcome of an append");
         assert!(ConversationCode::try_from(-1).is_err());
     }
 }

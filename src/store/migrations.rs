@@ -1,13 +1,13 @@
 //! The migrations of both databases, embedded in the program.
 //!
-//! They are listed by hand: refinery's macro, which lists them, compiles refinery and all that it needs a second time, for
-//! the compiler's use.
+//! They are listed by hand. refinery's macro would list them, but it compiles refinery and its dependencies a second
+//! time for the build host.
 
 use refinery_core::{Migration, Runner};
 
 use super::StoreError;
 
-/// A migration: its file's name without the ending, and its statements.
+/// A migration: its file name without the extension, and its statements.
 type Embedded = (&'static str, &'static str);
 
 macro_rules! embedded {
@@ -27,10 +27,10 @@ pub(super) const SQLITE: &[Embedded] = embedded!(
     "sqlite": "V1__first", "V2__threads_search_archive", "V3__notifications_from_the_log",
 );
 
-/// Applies those that a database lacks.
+/// Builds the runner that applies those migrations that a database lacks.
 ///
 /// # Errors
-/// A name isn't one of a migration, which a test rules out.
+/// A name is not a valid migration name, which a test rules out.
 pub(super) fn runner(migrations: &[Embedded]) -> Result<Runner, StoreError> {
     let migrations: Result<Vec<_>, _> = migrations.iter().map(|(name, sql)| Migration::unapplied(name, sql)).collect();
     migrations.map(|migrations| Runner::new(&migrations)).map_err(|error| StoreError::Failed(error.to_string()))

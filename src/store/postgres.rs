@@ -1,6 +1,7 @@
-//! The store on PostgreSQL: pooled connections, statements prepared once on each, every wait bounded.
+//! The store on PostgreSQL: pooled connections, statements prepared once on each connection, every wait bounded.
 //!
-//! Each of the store's traits has a file with the statements it needs; `rows` reads what more than one of them asks for.
+//! Each of the store's traits has a file with its statements. `rows` holds the queries and row parsers that several of
+//! them use.
 
 use std::{
     collections::HashMap,
@@ -35,14 +36,15 @@ mod users;
 
 pub use examine::examine;
 
-/// How long a call waits for a connection of the pool.
-const CHECKOUT: Duration = Duration::from_millis(500);
-/// How long a new connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long any call may take; then its connection is given up.
-const CALL: Duration = Duration::from_secs(5);
-/// Said to the server at the start of each session, shorter than [`CALL`]: a frozen node must not hold a conversation.
-const SESSION: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
+/// Maximum time that a call waits for a pooled connection.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum time to open a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time for any call; after it the connection is discarded.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Settings of each new session. Its timeouts are shorter than [`CALL_TIMEOUT`], so that a frozen node doesn't hold a
+/// conversation's locks.
+const SESSION_SETTINGS: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
      SET client_min_messages = 'warning'";
 
@@ -54,36 +56,36 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A pool over the configured server, and a first connection as proof that it can be reached.
+    /// Builds a pool for the configured server, and opens one connection to prove that the server can be reached.
     ///
     /// # Errors
-    /// The URL or certificates are faulty, or the server can't be reached.
+    /// The URL or the certificates are invalid, or the server can't be reached.
     pub async fn connect(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let store = Self::unconnected(config, metrics)?;
         store.sessions.connect().await?;
         Ok(store)
     }
 
-    /// The same, without proof.
+    /// Builds the pool without opening a connection.
     fn unconnected(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let StoreBackend::Postgres { url, ca_file } = &config.backend else {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
-        let (config_of_server, tls) = settings::read(url, ca_file.as_deref())?;
-        let sessions = Sessions { config: Arc::new(config_of_server), tls };
+        let (server_config, tls) = settings::read(url, ca_file.as_deref())?;
+        let sessions = Sessions { config: Arc::new(server_config), tls };
         let size = config.pool_size + u32::try_from(config.lanes).unwrap_or(u32::MAX);
         let pool = Pool::builder()
             .max_size(size)
-            .connection_timeout(CHECKOUT)
+            .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
-            // The connection used last has what is asked most prepared already.
+            // The most recently used connection already has the frequent statements prepared.
             .queue_strategy(QueueStrategy::Lifo)
-            .error_sink(Box::new(Sink))
+            .error_sink(Box::new(LogSink))
             .build_unchecked(sessions.clone());
         Ok(Self { pool, sessions, metrics })
     }
 
-    /// Asks for rows.
+    /// Runs a query and records its duration and errors in the metrics.
     async fn query(
         &self,
         operation: Operation,
@@ -91,7 +93,7 @@ impl Postgres {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
         let started = Instant::now();
-        let result = self.ask(sql, parameters).await;
+        let result = self.run_statement(sql, parameters).await;
         let label = [operation.label()];
         self.metrics.store_seconds.with_label_values(&label).observe(started.elapsed().as_secs_f64());
         if result.is_err() {
@@ -100,30 +102,34 @@ impl Postgres {
         result
     }
 
-    async fn ask(&self, sql: &'static str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+    async fn run_statement(
+        &self,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
         let session = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let asked = tokio::time::timeout(CALL, async {
-            let statement = session.statement(sql).await.map_err(|error| unavailable(&error))?;
-            session.client.query(&statement, parameters).await.map_err(|error| fault(&error))
+        let call = tokio::time::timeout(CALL_TIMEOUT, async {
+            let statement = session.statement(sql).await.map_err(|error| prepare_error(&error))?;
+            session.client.query(&statement, parameters).await.map_err(|error| query_error(&error))
         });
-        asked.await.unwrap_or_else(|_| {
+        call.await.unwrap_or_else(|_| {
             session.broken.store(true, Ordering::Release);
-            Err(StoreError::Unknown("no answer in time".into()))
+            Err(StoreError::Unknown("no answer within 5 s".into()))
         })
     }
 }
 
-/// A statement could not even be prepared: nothing was asked yet.
-fn unavailable(error: &tokio_postgres::Error) -> StoreError {
+/// Maps an error of `prepare`: no statement ran, so nothing was written.
+fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
     match error.as_db_error() {
         Some(_) => StoreError::Failed(describe(error)),
         None => StoreError::Unavailable(describe(error)),
     }
 }
 
-/// What an error says about what was done.
-fn fault(error: &tokio_postgres::Error) -> StoreError {
-    let passing = [
+/// Maps an error of an executed statement by what may have been written.
+fn query_error(error: &tokio_postgres::Error) -> StoreError {
+    let transient = [
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::QUERY_CANCELED,
         SqlState::T_R_DEADLOCK_DETECTED,
@@ -137,33 +143,33 @@ fn fault(error: &tokio_postgres::Error) -> StoreError {
         SqlState::OUT_OF_MEMORY,
     ];
     match error.code() {
-        Some(code) if passing.contains(code) => StoreError::Unavailable(describe(error)),
+        Some(code) if transient.contains(code) => StoreError::Unavailable(describe(error)),
         Some(_) => StoreError::Failed(describe(error)),
         None => StoreError::Unknown(describe(error)),
     }
 }
 
-/// An error in words: the server's own where there are some, never the statement's values.
+/// The error as text: the server's code and message where there are some, never the values of the statement.
 fn describe(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
-        (Some(said), _) => format!("{}: {}", said.code().code(), said.message()),
+        (Some(db_error), _) => format!("{}: {}", db_error.code().code(), db_error.message()),
         (None, Some(cause)) => format!("{error}: {cause}"),
         (None, None) => error.to_string(),
     }
 }
 
-/// One connection, and what was prepared on it.
+/// One connection, and the statements prepared on it.
 struct Session {
     client: Client,
     prepared: Mutex<HashMap<&'static str, Statement>>,
-    /// A call was given up on: whatever it still does, nobody waits for it.
+    /// True after a call timed out: the connection may still be busy with it, so the pool must discard it.
     broken: AtomicBool,
 }
 
 impl Session {
     async fn statement(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
-        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
-        if let Some(statement) = known {
+        let cached = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
+        if let Some(statement) = cached {
             return Ok(statement);
         }
         let statement = self.client.prepare(sql).await?;
@@ -172,7 +178,7 @@ impl Session {
     }
 }
 
-/// Makes connections for the pool.
+/// Opens connections for the pool.
 #[derive(Clone)]
 struct Sessions {
     config: Arc<tokio_postgres::Config>,
@@ -184,17 +190,21 @@ impl ManageConnection for Sessions {
     type Error = StoreError;
 
     async fn connect(&self) -> Result<Session, StoreError> {
-        let connecting = tokio::time::timeout(CONNECT, self.config.connect(self.tls.clone()));
-        let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection in time".into()))?;
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.config.connect(self.tls.clone()));
+        let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
         let (client, connection) = connected.map_err(|error| StoreError::Unavailable(describe(&error)))?;
-        // Ends with the connection, which the client closes when it is dropped.
+        // This task ends when the client is dropped, because that closes the connection.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(error = describe(&error), "a connection to PostgreSQL ended");
             }
         });
         let session = Session { client, prepared: Mutex::default(), broken: AtomicBool::new(false) };
-        session.client.batch_execute(SESSION).await.map_err(|error| StoreError::Unavailable(describe(&error)))?;
+        session
+            .client
+            .batch_execute(SESSION_SETTINGS)
+            .await
+            .map_err(|error| StoreError::Unavailable(describe(&error)))?;
         Ok(session)
     }
 
@@ -207,13 +217,13 @@ impl ManageConnection for Sessions {
     }
 }
 
-/// Where the pool's own errors go.
+/// Logs the pool's own errors.
 #[derive(Debug, Clone, Copy)]
-struct Sink;
+struct LogSink;
 
-impl bb8::ErrorSink<StoreError> for Sink {
+impl bb8::ErrorSink<StoreError> for LogSink {
     fn sink(&self, error: StoreError) {
-        tracing::warn!(%error, "PostgreSQL");
+        tracing::warn!(%error, "a pooled connection to PostgreSQL failed");
     }
 
     fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StoreError>> {

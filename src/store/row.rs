@@ -1,4 +1,4 @@
-//! How entries stand in a table: the same columns in both stores.
+//! The table columns of an entry, which are the same in both backends.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::{Body, ClientId, ConversationId, Entry, InvalidId, LogId, Pair, Seq, Timestamp, UserId};
 
-/// The columns of an [`EntryRow`], in the order of its fields: both backends read them by their places.
+/// The columns of an [`EntryRow`], in the order of its fields. Both backends read them by position.
 macro_rules! entry_columns {
     () => {
         entry_columns!("")
@@ -23,8 +23,8 @@ macro_rules! entry_columns {
 }
 pub(super) use entry_columns;
 
-/// The columns of a conversation `c` with the head `h` of its log, as the backends' `conversation` reads them. A member's
-/// `read_no` and `archived` are given as expressions: not every reader is a member.
+/// The columns of a conversation `c` with the head `h` of its log, as the backends' `conversation` functions read them.
+/// The caller passes `read_no` and `archived` as expressions, because not every reader is a member.
 macro_rules! conversation_columns {
     ($read_no:literal, $archived:literal) => {
         concat!(
@@ -35,7 +35,7 @@ macro_rules! conversation_columns {
 }
 pub(super) use conversation_columns;
 
-/// The columns of a member `m` with the user `u`, as the backends' `member` reads them.
+/// The columns of a member `m` with the user `u`, as the backends' `member` functions read them.
 macro_rules! member_columns {
     () => {
         "m.user_id, u.name, m.delivered_seq, m.read_seq"
@@ -43,7 +43,7 @@ macro_rules! member_columns {
 }
 pub(super) use member_columns;
 
-/// The columns of a direct conversation, as the backends' `direct` reads them.
+/// The columns of a direct conversation, as the backends' `direct` functions read them.
 macro_rules! direct_columns {
     () => {
         "c.id, c.direct_key, m.delivered_seq, h.seq"
@@ -51,7 +51,7 @@ macro_rules! direct_columns {
 }
 pub(super) use direct_columns;
 
-/// The columns of a notification, as the backends' `notification` reads them.
+/// The columns of a notification, as the backends' `notification` functions read them.
 macro_rules! notification_columns {
     () => {
         "id, conversation, from_seq, count, created_at, read_at"
@@ -59,7 +59,7 @@ macro_rules! notification_columns {
 }
 pub(super) use notification_columns;
 
-/// What an entry says, as columns.
+/// The body of an entry as columns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns<'a> {
     pub(super) kind: EntryKind,
@@ -71,36 +71,36 @@ pub(super) struct Columns<'a> {
 
 impl<'a> From<&'a Body> for Columns<'a> {
     fn from(body: &'a Body) -> Self {
-        let plain = |kind| Columns { kind, content: None, target: None, subject: None, flag: false };
+        let empty = |kind| Columns { kind, content: None, target: None, subject: None, flag: false };
         match body {
             Body::Message { content, reply_to, is_ai, .. } => {
-                Columns { content: Some(content), target: *reply_to, flag: *is_ai, ..plain(EntryKind::Message) }
+                Columns { content: Some(content), target: *reply_to, flag: *is_ai, ..empty(EntryKind::Message) }
             }
             Body::Edited { target, content } => {
-                Columns { content: Some(content), target: Some(*target), ..plain(EntryKind::Edited) }
+                Columns { content: Some(content), target: Some(*target), ..empty(EntryKind::Edited) }
             }
-            Body::Deleted { target } => Columns { target: Some(*target), ..plain(EntryKind::Deleted) },
+            Body::Deleted { target } => Columns { target: Some(*target), ..empty(EntryKind::Deleted) },
             Body::Reacted { target, emoji, active } => {
-                Columns { target: Some(*target), subject: Some(emoji), flag: *active, ..plain(EntryKind::Reacted) }
+                Columns { target: Some(*target), subject: Some(emoji), flag: *active, ..empty(EntryKind::Reacted) }
             }
-            Body::MemberAdded { user } => Columns { subject: Some(user.as_str()), ..plain(EntryKind::MemberAdded) },
-            Body::MemberRemoved { user } => Columns { subject: Some(user.as_str()), ..plain(EntryKind::MemberRemoved) },
+            Body::MemberAdded { user } => Columns { subject: Some(user.as_str()), ..empty(EntryKind::MemberAdded) },
+            Body::MemberRemoved { user } => Columns { subject: Some(user.as_str()), ..empty(EntryKind::MemberRemoved) },
             Body::ConversationAdded { conversation, since } => Columns {
                 subject: Some(conversation.as_str()),
                 target: Some(*since),
-                ..plain(EntryKind::ConversationAdded)
+                ..empty(EntryKind::ConversationAdded)
             },
             Body::ConversationRemoved { conversation } => {
-                Columns { subject: Some(conversation.as_str()), ..plain(EntryKind::ConversationRemoved) }
+                Columns { subject: Some(conversation.as_str()), ..empty(EntryKind::ConversationRemoved) }
             }
             Body::Notified { conversation, from_seq } => {
-                Columns { subject: Some(conversation.as_str()), target: Some(*from_seq), ..plain(EntryKind::Notified) }
+                Columns { subject: Some(conversation.as_str()), target: Some(*from_seq), ..empty(EntryKind::Notified) }
             }
         }
     }
 }
 
-/// An entry's row.
+/// A row of the `log` table.
 #[derive(Debug)]
 pub(super) struct EntryRow {
     pub(super) log: String,
@@ -120,14 +120,14 @@ pub(super) struct EntryRow {
     pub(super) created_at: Timestamp,
 }
 
-/// A row that no version of this program wrote.
+/// A row of the log that this version can't read.
 #[derive(Debug, thiserror::Error)]
 #[error("a row of the log can't be read: {0}")]
 pub(super) struct BadRow(std::borrow::Cow<'static, str>);
 
 impl BadRow {
-    fn lacks(what: &'static str) -> Self {
-        Self(what.into())
+    fn new(reason: &'static str) -> Self {
+        Self(reason.into())
     }
 }
 
@@ -139,7 +139,7 @@ impl From<UnknownCode> for BadRow {
 
 impl From<InvalidId> for BadRow {
     fn from(_: InvalidId) -> Self {
-        Self::lacks("an id")
+        Self::new("an id is invalid")
     }
 }
 
@@ -148,9 +148,10 @@ impl TryFrom<EntryRow> for Entry {
 
     fn try_from(row: EntryRow) -> Result<Self, BadRow> {
         let subject = row.subject.as_deref();
-        let user = || subject.ok_or(BadRow::lacks("subject")).and_then(|id| Ok(UserId::parse(id)?));
-        let conversation = || subject.ok_or(BadRow::lacks("subject")).and_then(|id| Ok(ConversationId::parse(id)?));
-        let target = || row.target.ok_or(BadRow::lacks("target"));
+        let user = || subject.ok_or(BadRow::new("its subject is missing")).and_then(|id| Ok(UserId::parse(id)?));
+        let conversation =
+            || subject.ok_or(BadRow::new("its subject is missing")).and_then(|id| Ok(ConversationId::parse(id)?));
+        let target = || row.target.ok_or(BadRow::new("its target is missing"));
         let content = || Arc::<str>::from(row.content.as_deref().unwrap_or_default());
         let body = match EntryKind::try_from(row.kind)? {
             EntryKind::Message => Body::Message {
@@ -164,7 +165,7 @@ impl TryFrom<EntryRow> for Entry {
             EntryKind::Deleted => Body::Deleted { target: target()? },
             EntryKind::Reacted => Body::Reacted {
                 target: target()?,
-                emoji: subject.ok_or(BadRow::lacks("subject"))?.into(),
+                emoji: subject.ok_or(BadRow::new("its subject is missing"))?.into(),
                 active: row.flag,
             },
             EntryKind::MemberAdded => Body::MemberAdded { user: user()? },
@@ -186,18 +187,18 @@ impl TryFrom<EntryRow> for Entry {
     }
 }
 
-/// The key that makes a direct conversation unique: both users, in order. A blank is in no id.
+/// The key that makes a direct conversation unique: both user ids in order, separated by a space, which no id contains.
 pub(super) fn direct_key(one: &UserId, other: &UserId) -> String {
     format!("{} {}", one.min(other), one.max(other))
 }
 
-/// The members of a direct conversation, by its key.
+/// Parses the members of a direct conversation from its key.
 pub(super) fn pair(key: &str) -> Result<Pair, BadRow> {
-    let (one, other) = key.split_once(' ').ok_or(BadRow::lacks("a pair"))?;
+    let (one, other) = key.split_once(' ').ok_or(BadRow::new("its direct key is not a pair"))?;
     Ok(Pair::of(&UserId::parse(one)?, &UserId::parse(other)?))
 }
 
-/// The entry that a change of members puts into the inbox of the user concerned, at `seq` there.
+/// The entry that a change of members puts into the affected user's inbox, at `seq` of that inbox.
 pub(super) fn inbox_entry(change: &NewEntry, appended: &Appended, seq: Seq) -> Option<Entry> {
     let conversation = change.log.conversation()?;
     let (user, body) = match &change.body {

@@ -1,10 +1,11 @@
-//! The store in one file, for one node: SQLite with a write-ahead log.
+//! The store in one file, for a single node: SQLite with a write-ahead log.
 //!
-//! One thread writes and one reads; both take work from bounded queues, so that nothing here blocks a runtime's worker.
-//! `synchronous=NORMAL`: what was committed survives the end of the process (kill -9 too), but the last moments before a
-//! loss of power may be lost.
+//! One thread writes and one reads. Both receive jobs from bounded queues, so that SQLite never blocks a runtime
+//! worker. `synchronous=NORMAL`: committed data survives the end of the process (kill -9 too), but the last commits
+//! before a power loss may be lost.
 //!
-//! Each of the store's traits has a file with the statements it needs; `rows` reads what more than one of them asks for.
+//! Each of the store's traits has a file with its statements. `rows` holds the queries and row parsers that several of
+//! them use.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -24,7 +25,7 @@ mod relay;
 mod rows;
 mod users;
 
-/// Calls that may wait for a thread.
+/// Maximum number of calls that wait for one thread.
 const QUEUE: usize = 10_000;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -37,7 +38,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, and makes it and its folder where there is none.
+    /// Opens the file; creates it and its folder if they don't exist.
     ///
     /// # Errors
     /// The file can't be used.
@@ -53,10 +54,10 @@ impl Sqlite {
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)
         };
-        Ok(Self { writer: worker(connect()?)?, reader: worker(connect()?)?, metrics })
+        Ok(Self { writer: spawn_worker(connect()?)?, reader: spawn_worker(connect()?)?, metrics })
     }
 
-    /// A store that can't be reached, for tests: every call is refused, as nothing takes its work.
+    /// A store for tests that can't be reached: no thread receives its jobs, so every call fails.
     #[cfg(test)]
     pub(crate) fn unreachable(metrics: Arc<Metrics>) -> Self {
         Self { writer: mpsc::channel(1).0, reader: mpsc::channel(1).0, metrics }
@@ -69,16 +70,16 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let thread = if matches!(operation, Operation::Read | Operation::Ping) { &self.reader } else { &self.writer };
-        let (answer, answered) = oneshot::channel();
+        let (answer, reply) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             let _gone = answer.send(work(connection));
         });
         let label = [operation.label()];
         let result = match thread.try_send(job) {
-            Err(_) => Err(StoreError::Unavailable("too much waits already".into())),
-            Ok(()) => match answered.await {
-                Ok(result) => result.map_err(|error| fault(&error)),
-                Err(_) => Err(StoreError::Unknown("the store's thread ended".into())),
+            Err(_) => Err(StoreError::Unavailable("the queue of the SQLite thread is full".into())),
+            Ok(()) => match reply.await {
+                Ok(result) => result.map_err(|error| store_error(&error)),
+                Err(_) => Err(StoreError::Unknown("the SQLite thread ended".into())),
             },
         };
         self.metrics.store_seconds.with_label_values(&label).observe(started.elapsed().as_secs_f64());
@@ -88,7 +89,7 @@ impl Sqlite {
         result
     }
 
-    /// Runs work in one transaction on the writing thread.
+    /// Runs `work` in one transaction on the writing thread.
     async fn write<T: Send + 'static>(
         &self,
         operation: Operation,
@@ -111,8 +112,8 @@ impl Sqlite {
     }
 }
 
-/// A thread that does what it is given, until nobody can give it more.
-fn worker(mut connection: Connection) -> Result<mpsc::Sender<Job>, StoreError> {
+/// Starts a thread that runs jobs until every sender is dropped.
+fn spawn_worker(mut connection: Connection) -> Result<mpsc::Sender<Job>, StoreError> {
     let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
     std::thread::Builder::new()
         .name("sqlite".into())
@@ -125,7 +126,7 @@ fn worker(mut connection: Connection) -> Result<mpsc::Sender<Job>, StoreError> {
     Ok(jobs)
 }
 
-fn fault(error: &rusqlite::Error) -> StoreError {
+fn store_error(error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
     match error.sqlite_error_code() {
         Some(DatabaseBusy | DatabaseLocked | DiskFull | ReadOnly) => StoreError::Unavailable(error.to_string()),
@@ -133,7 +134,7 @@ fn fault(error: &rusqlite::Error) -> StoreError {
     }
 }
 
-/// The time, as rows keep it.
+/// The current time in µs, as rows store it.
 fn now() -> i64 {
     crate::model::Clock::system().now().micros()
 }

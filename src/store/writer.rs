@@ -1,8 +1,8 @@
-//! Group commit: lanes that gather what waits and commit it in one round trip.
+//! Group commit: each lane gathers queued entries and commits them in one round trip.
 //!
-//! Invariants: entries of one log go through one lane, in the order in which they were queued; `committed` hears of every
-//! stored entry before its appender does, and again of one that is sent again; what may have been stored is never called
-//! refused.
+//! Invariants: entries of one log go through one lane, in the order in which they were queued; `committed` receives
+//! every stored entry before its appender gets the answer, and receives it again if the entry is sent again; an entry
+//! that may have been stored is never reported as refused.
 
 use std::{
     collections::HashMap,
@@ -25,24 +25,26 @@ use crate::{
     model::{ConnectionId, Entry},
 };
 
-/// The first wait before a batch whose outcome is unknown is tried again.
+/// First wait before a batch with an unknown outcome is retried.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest such wait.
+/// Maximum wait between such retries.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Entries read back at a time: who repeats a lot must not hold others up for long.
-const READ_BACK_ABREAST: usize = 8;
+/// Maximum number of concurrent reads of entries that were stored before. The bound keeps a client that repeats many
+/// sends from delaying others.
+const READ_BACK_CONCURRENCY: usize = 8;
 
-/// How the writer gathers and retries.
+/// Settings of the writer: batch size, queues and retries.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterSettings {
-    /// Group commits that run side by side. Few beat many.
+    /// Number of lanes, each with its own group commit. A few lanes perform better than many.
     pub lanes: usize,
-    /// Entries in one commit.
+    /// Maximum number of entries in one commit.
     pub max_batch: usize,
-    /// Entries that may wait for one lane.
+    /// Maximum number of entries that wait for one lane.
     pub queue: usize,
-    /// How long an unknown outcome is retried before the appender hears "unknown".
+    /// Maximum time for which a batch with an unknown outcome is retried before the appender gets
+    /// [`AppendError::Unknown`].
     pub retry_for: Duration,
 }
 
@@ -57,20 +59,20 @@ impl Default for WriterSettings {
 pub struct Committed {
     /// The entry.
     pub entry: Arc<Entry>,
-    /// The socket that sent it.
+    /// The socket that sent the entry.
     pub origin: Option<ConnectionId>,
 }
 
-/// Why an entry was not, or may not have been, appended.
+/// The reason for which an entry was not, or may not have been, appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// It was refused.
+    /// The store refused the entry.
     #[error(transparent)]
     Refused(#[from] AppendRefused),
-    /// The store can't take it now; surely it was not stored.
+    /// The store is unavailable; the entry was not stored.
     #[error("not stored: the store is unavailable")]
     Unavailable,
-    /// It may or may not be stored; the same `dedupe` settles that.
+    /// The entry may or may not be stored; another append with the same `dedupe` finds out.
     #[error("the outcome is unknown")]
     Unknown,
 }
@@ -83,15 +85,15 @@ struct Queued {
     answer: oneshot::Sender<AppendResult>,
 }
 
-/// The way into every log.
+/// The only way to append entries to the logs.
 pub struct Writer {
     lanes: Vec<mpsc::Sender<Queued>>,
 }
 
 impl Writer {
-    /// Starts the lanes. `committed` is called once per commit, in commit order per log, before the appenders are told,
-    /// with every newly stored entry (those put into inboxes among them); it must not block. After `stop` what is queued
-    /// is still finished.
+    /// Starts the lanes. Each commit calls `committed` once, in commit order per log and before the appenders get their
+    /// answers, with every newly stored entry (including those put into inboxes); `committed` must not block. After
+    /// `stop`, the lanes still finish the queued entries.
     pub fn start(
         store: Arc<dyn Logs>,
         settings: WriterSettings,
@@ -112,7 +114,8 @@ impl Writer {
         Self { lanes: lanes.collect() }
     }
 
-    /// Queues at the call, so that calls made one after the other keep their order; resolves when it is known.
+    /// Queues the entry during the call, so that consecutive calls keep their order. The future resolves when the
+    /// outcome is known.
     pub fn append(
         &self,
         entry: NewEntry,
@@ -121,13 +124,13 @@ impl Writer {
         let mut hasher = DefaultHasher::new();
         entry.log.hash(&mut hasher);
         let lane = &self.lanes[hasher.finish() as usize % self.lanes.len()];
-        let (answer, known) = oneshot::channel();
+        let (answer, result) = oneshot::channel();
         let queued = lane.try_send(Queued { entry, origin, answer }).is_ok();
         async move {
             if !queued {
                 return Err(AppendError::Unavailable);
             }
-            known.await.unwrap_or(Err(AppendError::Unknown))
+            result.await.unwrap_or(Err(AppendError::Unknown))
         }
     }
 }
@@ -160,21 +163,21 @@ impl Lane {
         }
     }
 
-    /// Commits one batch; one that the store calls faulty is halved until the fault stands alone.
+    /// Commits one batch. A batch that fails is halved repeatedly until the faulty entry is alone.
     async fn commit(&self, batch: Vec<Queued>) {
-        // Beside each batch: whether an earlier try may have stored some of it.
+        // Each batch carries a flag: true if an earlier try may have stored some of it.
         let mut todo = vec![(batch, false)];
-        while let Some((mut batch, mut doubtful)) = todo.pop() {
-            let (entries, places) = dedupe(&batch);
-            match self.append(&entries, &mut doubtful).await {
+        while let Some((mut batch, mut maybe_stored)) = todo.pop() {
+            let (entries, indices) = dedupe(&batch);
+            match self.append(&entries, &mut maybe_stored).await {
                 Ok(outcomes) => {
-                    self.tell_of_found(&entries, &outcomes).await;
-                    self.settle(batch, &places, &outcomes);
+                    self.republish_duplicates(&entries, &outcomes).await;
+                    self.publish_and_answer(batch, &indices, &outcomes);
                 }
                 Err(StoreError::Failed(error)) if batch.len() > 1 => {
-                    tracing::warn!(%error, entries = batch.len(), "a batch failed and is halved");
+                    tracing::warn!(%error, entries = batch.len(), "a batch failed and is retried in halves");
                     let rest = batch.split_off(batch.len() / 2);
-                    todo.extend([(rest, doubtful), (batch, doubtful)]);
+                    todo.extend([(rest, maybe_stored), (batch, maybe_stored)]);
                 }
                 Err(error) => {
                     tracing::warn!(%error, entries = batch.len(), "entries were not stored");
@@ -190,26 +193,26 @@ impl Lane {
         }
     }
 
-    /// Of what an earlier try turns out to have stored, perhaps nobody was told: the node that stored it may have died
-    /// before it could. So it is read back and told now. Where that fails it is found like any gap.
-    async fn tell_of_found(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
-        let mut found = Vec::new();
+    /// Reads back the entries that an earlier try stored, and passes them to `committed`: the node that stored them may
+    /// have died before it published them. If a read fails, the entry is found later like any gap.
+    async fn republish_duplicates(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
+        let mut reads = Vec::new();
         for (new, outcome) in entries.iter().zip(outcomes) {
             if let Ok(Appended { seq, duplicate: true, .. }) = outcome {
                 let (store, log, seq) = (self.store.clone(), new.log.clone(), *seq);
-                found.push(async move { store.entries(&log, seq - 1, 1).await.unwrap_or_default() });
+                reads.push(async move { store.entries(&log, seq - 1, 1).await.unwrap_or_default() });
             }
         }
-        let read = stream::iter(found).buffer_unordered(READ_BACK_ABREAST).concat().await;
-        if !read.is_empty() {
+        let entries = stream::iter(reads).buffer_unordered(READ_BACK_CONCURRENCY).concat().await;
+        if !entries.is_empty() {
             (self.committed)(
-                read.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
+                entries.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
             );
         }
     }
 
-    /// Appends, and goes on trying while an earlier try may have been stored.
-    async fn append(&self, entries: &[NewEntry], doubtful: &mut bool) -> Result<Vec<Outcome>, StoreError> {
+    /// Appends a batch, and retries while an earlier try may have stored it.
+    async fn append(&self, entries: &[NewEntry], maybe_stored: &mut bool) -> Result<Vec<Outcome>, StoreError> {
         let (started, mut wait) = (Instant::now(), BACKOFF_MIN);
         loop {
             let error = match self.store.append(entries).await {
@@ -219,12 +222,12 @@ impl Lane {
                 }
                 Err(error) => error,
             };
-            *doubtful |= matches!(error, StoreError::Unknown(_));
+            *maybe_stored |= matches!(error, StoreError::Unknown(_));
             if !matches!(error, StoreError::Failed(_)) {
                 self.degrade.report(Part::Store, Err(()));
             }
             match error {
-                error if !*doubtful => return Err(error),
+                error if !*maybe_stored => return Err(error),
                 StoreError::Failed(error) if entries.len() > 1 => return Err(StoreError::Failed(error)),
                 error if started.elapsed() >= self.settings.retry_for => {
                     return Err(StoreError::Unknown(error.to_string()));
@@ -237,14 +240,14 @@ impl Lane {
         }
     }
 
-    fn settle(&self, batch: Vec<Queued>, places: &[usize], outcomes: &[Outcome]) {
+    fn publish_and_answer(&self, batch: Vec<Queued>, indices: &[usize], outcomes: &[Outcome]) {
         let mut committed = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
-        let mut told = vec![false; outcomes.len()];
-        for (queued, place) in batch.into_iter().zip(places) {
-            let Some(outcome) = outcomes.get(*place) else { continue };
+        let mut answered = vec![false; outcomes.len()];
+        for (queued, index) in batch.into_iter().zip(indices) {
+            let Some(outcome) = outcomes.get(*index) else { continue };
             let mut answer = outcome.clone();
-            let first = !std::mem::replace(&mut told[*place], true);
+            let first = !std::mem::replace(&mut answered[*index], true);
             if let Ok(appended) = &mut answer {
                 if first && !appended.duplicate {
                     let also = std::mem::take(&mut appended.also).into_iter();
@@ -265,7 +268,8 @@ impl Lane {
     }
 }
 
-/// Batches that the store takes: messages together, each change alone, all in order.
+/// Splits queued entries into batches that the store accepts: consecutive messages together, each change alone, all in
+/// order.
 fn split(waiting: impl Iterator<Item = Queued>) -> Vec<Vec<Queued>> {
     let mut batches: Vec<Vec<Queued>> = Vec::new();
     let mut open = false;
@@ -280,18 +284,18 @@ fn split(waiting: impl Iterator<Item = Queued>) -> Vec<Vec<Queued>> {
     batches
 }
 
-/// The batch without repeats, and for each queued entry its place in it.
+/// Returns the batch without repeated entries, and for each queued entry its index in that list.
 fn dedupe(batch: &[Queued]) -> (Vec<NewEntry>, Vec<usize>) {
     let mut entries = Vec::with_capacity(batch.len());
-    let mut known = HashMap::with_capacity(batch.len());
-    let places = batch.iter().map(|Queued { entry, .. }| {
-        *known.entry((&entry.log, &entry.sender, &entry.dedupe)).or_insert_with(|| {
+    let mut index_of = HashMap::with_capacity(batch.len());
+    let indices = batch.iter().map(|Queued { entry, .. }| {
+        *index_of.entry((&entry.log, &entry.sender, &entry.dedupe)).or_insert_with(|| {
             entries.push(entry.clone());
             entries.len() - 1
         })
     });
-    let places = places.collect();
-    (entries, places)
+    let indices = indices.collect();
+    (entries, indices)
 }
 
 fn entry(new: NewEntry, appended: &Appended) -> Entry {
@@ -307,22 +311,22 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
     }
 }
 
-/// Asks the store for a sign of life, twice a second, and reports it, and whether any node gives notices.
+/// Pings the store twice a second, and reports the result and whether any node gives notices.
 pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, stop: CancellationToken) {
-    const PERIOD: Duration = Duration::from_millis(500);
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const PING_PERIOD: Duration = Duration::from_millis(500);
+    const PING_TIMEOUT: Duration = Duration::from_secs(2);
     loop {
-        let asked = Instant::now();
-        let result = match tokio::time::timeout(PATIENCE, store.ping()).await {
+        let started = Instant::now();
+        let result = match tokio::time::timeout(PING_TIMEOUT, store.ping()).await {
             Ok(Ok(relays)) => {
                 degrade.note_relay(relays);
-                Ok(asked.elapsed())
+                Ok(started.elapsed())
             }
             Ok(Err(_)) | Err(_) => Err(()),
         };
         degrade.report(Part::Store, result);
         tokio::select! {
-            () = sleep(PERIOD) => {}
+            () = sleep(PING_PERIOD) => {}
             () = stop.cancelled() => return,
         }
     }

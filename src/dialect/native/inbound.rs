@@ -25,7 +25,7 @@ pub(super) enum In<'a> {
         conversation_id: ConversationId,
     },
     Sync {
-        /// The last seq the client has, by conversation.
+        /// The last seq that the client has of each conversation.
         conversations: HashMap<ConversationId, GivenNumber>,
     },
     Send {
@@ -61,14 +61,14 @@ pub(super) enum In<'a> {
         seq: GivenNumber,
         #[serde(borrow)]
         emoji: Cow<'a, str>,
-        #[serde(default = "yes")]
+        #[serde(default = "default_true")]
         active: bool,
         #[serde(default)]
         client_id: Option<ClientId>,
     },
     Typing {
         conversation_id: ConversationId,
-        #[serde(default = "yes")]
+        #[serde(default = "default_true")]
         active: bool,
     },
     Read {
@@ -116,7 +116,7 @@ pub(super) enum In<'a> {
     },
     Archive {
         conversation_id: ConversationId,
-        #[serde(default = "yes")]
+        #[serde(default = "default_true")]
         archived: bool,
     },
     Ping {},
@@ -146,7 +146,7 @@ impl In<'_> {
     ];
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::shapes::{At, Change, ConversationSummary, Message, MessageView, PresentUser, SyncedOne};
+use super::shapes::{Change, ConversationSummary, EntryHeader, Message, MessageView, PresentUser, SyncedOne};
 use crate::{
     dialect::codec::{Greeting, RequestMeta},
     model::{
@@ -13,7 +13,7 @@ use crate::{
     outbox::{Class, Frame},
 };
 
-/// The client's mark, given back.
+/// The client's mark, returned in the reply.
 pub(super) type Ref<'a> = Option<&'a RawValue>;
 
 /// A frame to a client, by its `type`.
@@ -129,12 +129,12 @@ pub(super) enum Out<'a> {
     },
     MemberAdded {
         #[serde(flatten)]
-        at: At<'a>,
+        header: EntryHeader<'a>,
         user_id: &'a UserId,
     },
     MemberRemoved {
         #[serde(flatten)]
-        at: At<'a>,
+        header: EntryHeader<'a>,
         user_id: &'a UserId,
     },
     ConversationAdded {
@@ -195,20 +195,26 @@ impl<'a> Out<'a> {
         }
     }
 
-    pub(super) fn error(asked: &'a RequestMeta, reject: &Reject) -> Self {
+    pub(super) fn error(meta: &'a RequestMeta, reject: &Reject) -> Self {
         Self::Error {
-            reference: asked.reference.as_deref(),
+            reference: meta.reference.as_deref(),
             code: reject.code(),
             message: reject.to_string(),
             retryable: reject.retryable(),
-            client_id: asked.client_id.as_ref(),
+            client_id: meta.client_id.as_ref(),
             retry_after_ms: reject.retry_after_ms(),
         }
     }
 
     pub(super) fn entry(entry: &'a Entry) -> Self {
-        let at = || At { conversation_id: &entry.log, seq: entry.seq, sender_id: &entry.sender, created_at: entry.at };
-        let change = |target| Change { at: at(), target_seq: target, target_id: EntryId::of(&entry.log, target) };
+        let header = || EntryHeader {
+            conversation_id: &entry.log,
+            seq: entry.seq,
+            sender_id: &entry.sender,
+            created_at: entry.at,
+        };
+        let change =
+            |target| Change { header: header(), target_seq: target, target_id: EntryId::of(&entry.log, target) };
         let created_at = entry.at;
         match &entry.body {
             Body::Message { content, reply_to, is_ai, edited_at, deleted } => Self::Message(Message {
@@ -230,8 +236,8 @@ impl<'a> Out<'a> {
             Body::Reacted { target, emoji, active } => {
                 Self::Reaction { change: change(*target), emoji, active: *active }
             }
-            Body::MemberAdded { user } => Self::MemberAdded { at: at(), user_id: user },
-            Body::MemberRemoved { user } => Self::MemberRemoved { at: at(), user_id: user },
+            Body::MemberAdded { user } => Self::MemberAdded { header: header(), user_id: user },
+            Body::MemberRemoved { user } => Self::MemberRemoved { header: header(), user_id: user },
             Body::ConversationAdded { conversation, since } => {
                 Self::ConversationAdded { conversation_id: conversation, since_seq: *since, created_at }
             }
@@ -244,7 +250,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// What passes; none where it is said otherwise.
+    /// Encodes an ephemeral event; `None` if the native dialect shows it in another form.
     pub(super) fn ephemeral(ephemeral: &'a EphemeralEvent) -> Option<Self> {
         let conversation_id = &ephemeral.log;
         Some(match &ephemeral.what {

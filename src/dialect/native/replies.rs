@@ -1,4 +1,4 @@
-//! What native clients are answered.
+//! Replies to native clients.
 
 use super::{
     outbound::{Out, Ref},
@@ -9,7 +9,7 @@ use crate::{
     outbox::Frame,
 };
 
-/// A reply as a frame.
+/// Encodes a reply.
 pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
     match reply {
         Reply::Joined(conversation, Joined { head, resumed: Resumed::From(_) }) => {
@@ -24,16 +24,16 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         Reply::History(page) => Out::History {
             reference,
             conversation_id: &page.conversation,
-            messages: page.messages.iter().filter_map(shown).collect(),
+            messages: page.messages.iter().filter_map(message_view).collect(),
             total: page.total,
         },
         Reply::Found(found) => Out::Found { reference, messages: found.iter().filter_map(message).collect() },
         Reply::Presence(users) => Out::PresenceList { reference, users: users.iter().map(present).collect() },
         Reply::Pong => Out::Pong { reference },
         Reply::Conversations(conversations, total) => {
-            Out::Conversations { reference, conversations: conversations.iter().map(about).collect(), total: *total }
+            Out::Conversations { reference, conversations: conversations.iter().map(summary).collect(), total: *total }
         }
-        // The rest is asked over REST alone.
+        // These commands come only over REST.
         Reply::Done
         | Reply::Created(_)
         | Reply::Conversation(_)
@@ -79,7 +79,7 @@ fn message(entry: &Entry) -> Option<Message<'_>> {
     }
 }
 
-fn shown(model::Message { entry, reactions, replies }: &model::Message) -> Option<MessageView<'_>> {
+fn message_view(model::Message { entry, reactions, replies }: &model::Message) -> Option<MessageView<'_>> {
     Some(MessageView { message: message(entry)?, reactions, replies: *replies })
 }
 
@@ -92,7 +92,7 @@ fn present(presence: &Presence) -> PresentUser<'_> {
     }
 }
 
-fn about(conversation: &Conversation) -> ConversationSummary<'_> {
+fn summary(conversation: &Conversation) -> ConversationSummary<'_> {
     ConversationSummary {
         conversation_id: &conversation.id,
         name: conversation.name.as_deref(),

@@ -1,23 +1,23 @@
-//! The parts that frames to native clients are made of.
+//! Parts that several native frames share.
 
 use serde::Serialize;
 
 use crate::model::{ClientId, ConversationId, EntryId, LogId, Reactions, Seq, Status, Timestamp, UserId};
 
-/// Where an entry stands and who made it.
+/// The position and sender of an entry.
 #[derive(Serialize)]
-pub(super) struct At<'a> {
+pub(super) struct EntryHeader<'a> {
     pub(super) conversation_id: &'a LogId,
     pub(super) seq: Seq,
     pub(super) sender_id: &'a UserId,
     pub(super) created_at: Timestamp,
 }
 
-/// An entry about a message.
+/// An entry that changes a message.
 #[derive(Serialize)]
 pub(super) struct Change<'a> {
     #[serde(flatten)]
-    pub(super) at: At<'a>,
+    pub(super) header: EntryHeader<'a>,
     pub(super) target_seq: Seq,
     pub(super) target_id: EntryId,
 }
@@ -95,7 +95,7 @@ pub(super) struct MemberOf<'a> {
     pub(super) read_seq: Seq,
 }
 
-/// A message with what became of it.
+/// A message with its reactions and its number of replies.
 #[derive(Serialize)]
 pub(super) struct MessageView<'a> {
     #[serde(flatten)]

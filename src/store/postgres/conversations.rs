@@ -1,4 +1,4 @@
-//! Conversations: made, shown and listed with their members.
+//! Conversations: create, show and list, with their members.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,9 @@ use super::{
         row::{conversation_columns, direct_columns, direct_key, member_columns},
     },
     Postgres,
-    rows::{MEMBERS, conversation, conversation_id, direct, member, pair, places, told, told_columns},
+    rows::{
+        MEMBERS, conversation, conversation_id, direct, inbox_columns, inbox_entries, limit_and_offset, member, pair,
+    },
 };
 use crate::model::{Body, Conversation, ConversationId, Entry, Member, NewConversation, Page, Pair, UserId};
 
@@ -38,7 +40,7 @@ const FIRST_MEMBERS: &str = concat!(
          SELECT * FROM members m WHERE m.conversation = c.id ORDER BY m.user_id LIMIT 100 \
      ) m LEFT JOIN users u ON u.id = m.user_id ORDER BY c.id, m.user_id"
 );
-const CREATE: &str = concat!("SELECT ", told_columns!(), " FROM create_conversation($1, $2, $3, $4, $5, $6, $7, $8)");
+const CREATE: &str = concat!("SELECT ", inbox_columns!(), " FROM create_conversation($1, $2, $3, $4, $5, $6, $7, $8)");
 const DIRECTS: &str = concat!(
     "SELECT ",
     direct_columns!(),
@@ -48,7 +50,7 @@ const DIRECTS: &str = concat!(
 );
 
 impl Postgres {
-    async fn make(
+    async fn insert_conversation(
         &self,
         new: &NewConversation,
         id: &ConversationId,
@@ -67,7 +69,7 @@ impl Postgres {
             )
             .await?;
         let body = |_: &Row| Body::ConversationAdded { conversation: id.clone(), since: 0 };
-        told(&rows, |_| creator.clone(), body)
+        inbox_entries(&rows, |_| creator.clone(), body)
     }
 }
 
@@ -80,31 +82,34 @@ impl Conversations for Postgres {
         creator: &UserId,
     ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError> {
         let members: Vec<&str> = new.members.iter().chain([creator]).map(UserId::as_str).collect();
-        let told = self.make(new, id, None, creator, &members).await?;
-        if told.is_empty() {
+        let entries = self.insert_conversation(new, id, None, creator, &members).await?;
+        if entries.is_empty() {
             return Ok(None);
         }
-        Ok(self.conversation(id, creator).await?.map(|conversation| (conversation, told)))
+        Ok(self.conversation(id, creator).await?.map(|conversation| (conversation, entries)))
     }
 
     async fn direct(&self, one: &UserId, other: &UserId) -> Result<(ConversationId, Vec<Entry>), StoreError> {
-        const KNOWN: &str = "SELECT id FROM conversations WHERE direct_key = $1";
+        const BY_KEY: &str = "SELECT id FROM conversations WHERE direct_key = $1";
         let key = direct_key(one, other);
-        let known = |rows: Vec<Row>| -> Result<Option<ConversationId>, StoreError> {
+        let first_id = |rows: Vec<Row>| -> Result<Option<ConversationId>, StoreError> {
             rows.first().map(|row| conversation_id(row.get(0))).transpose()
         };
-        if let Some(id) = known(self.query(Operation::Read, KNOWN, &[&key]).await?)? {
+        if let Some(id) = first_id(self.query(Operation::Read, BY_KEY, &[&key]).await?)? {
             return Ok((id, Vec::new()));
         }
         let id = ConversationId::fresh();
         let members = [one.as_str(), other.as_str()];
-        let told = self.make(&NewConversation::default(), &id, Some(&key), one, &members).await?;
-        if !told.is_empty() {
-            return Ok((id, told));
+        let entries = self.insert_conversation(&NewConversation::default(), &id, Some(&key), one, &members).await?;
+        if !entries.is_empty() {
+            return Ok((id, entries));
         }
-        // Somebody else made it just now.
-        let id = known(self.query(Operation::Read, KNOWN, &[&key]).await?)?;
-        Ok((id.ok_or_else(|| StoreError::Failed("a direct conversation came and went".into()))?, Vec::new()))
+        // A concurrent call created the conversation.
+        let id = first_id(self.query(Operation::Read, BY_KEY, &[&key]).await?)?;
+        Ok((
+            id.ok_or_else(|| StoreError::Failed("a direct conversation was created and removed concurrently".into()))?,
+            Vec::new(),
+        ))
     }
 
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
@@ -121,11 +126,11 @@ impl Conversations for Postgres {
         archived: bool,
         page: Page,
     ) -> Result<(Vec<Conversation>, i64), StoreError> {
-        let (of, (limit, offset)) = (of.as_str(), places(page));
+        let (of, (limit, offset)) = (of.as_str(), limit_and_offset(page));
         let rows = self.query(Operation::Read, CONVERSATIONS, &[&of, &limit, &offset, &archived]).await?;
         let total = match rows.first() {
             Some(row) => row.get(11),
-            // Past the last page the window has nothing to count.
+            // Past the last page there is no row that could carry the window's count.
             None => {
                 let sql = "SELECT count(*) FROM members WHERE user_id = $1 AND archived = $2";
                 self.query(Operation::Read, sql, &[&of, &archived]).await?.first().map_or(0, |row| row.get(0))

@@ -1,6 +1,6 @@
-//! Appending to logs, and reading them.
+//! Appends to logs, and reads them.
 //!
-//! The append is `append_messages` and `append_change` in `migrations/postgres`: one call, one transaction.
+//! An append is one call of `append_messages` or `append_change` (in `migrations/postgres`), which is one transaction.
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -40,8 +40,8 @@ impl Postgres {
         let senders: Vec<&str> = batch.iter().map(|entry| entry.sender.as_str()).collect();
         let names: Vec<&str> = batch.iter().map(|entry| &*entry.sender_name).collect();
         let dedupes: Vec<&str> = batch.iter().map(|entry| entry.dedupe.as_str()).collect();
-        let gave: Vec<bool> = batch.iter().map(|entry| entry.client_gave_id).collect();
-        let must: Vec<bool> = batch.iter().map(|entry| entry.authority == Authority::Member).collect();
+        let client_gave_ids: Vec<bool> = batch.iter().map(|entry| entry.client_gave_id).collect();
+        let must_be_member: Vec<bool> = batch.iter().map(|entry| entry.authority == Authority::Member).collect();
         let contents: Vec<Option<&str>> = columns.iter().map(|columns| columns.content).collect();
         let targets: Vec<Option<Seq>> = columns.iter().map(|columns| columns.target).collect();
         let flags: Vec<bool> = columns.iter().map(|columns| columns.flag).collect();
@@ -49,7 +49,7 @@ impl Postgres {
             .query(
                 Operation::Append,
                 APPEND_MESSAGES,
-                &[&logs, &senders, &names, &dedupes, &gave, &must, &contents, &targets, &flags],
+                &[&logs, &senders, &names, &dedupes, &client_gave_ids, &must_be_member, &contents, &targets, &flags],
             )
             .await?;
         if rows.len() != batch.len() {
@@ -90,7 +90,7 @@ impl Postgres {
     }
 }
 
-/// What became of an entry. A code of a newer version may stand for something stored: its outcome is unknown.
+/// Reads the result of an append. A code of a newer version may mean "stored", so its outcome is unknown.
 fn outcome(row: &Row) -> Result<Outcome, StoreError> {
     let code = AppendCode::try_from(row.get::<_, i16>(0)).map_err(|error| StoreError::Unknown(error.to_string()))?;
     let appended = |duplicate| Appended {

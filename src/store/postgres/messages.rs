@@ -1,4 +1,4 @@
-//! Messages as they stand now: listed, shown and searched for.
+//! Messages in their current state: list, show and search.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     super::{Messages, MessagesPage, Operation, SearchScope, StoreError, row::entry_columns},
     Postgres,
-    rows::{entry, places},
+    rows::{entry, limit_and_offset},
 };
 use crate::model::{ConversationId, Entry, Message, Page, Reactions, SearchTerms, Seq, UserId};
 
@@ -24,8 +24,8 @@ const THREAD: &str = concat!(
      ORDER BY seq DESC LIMIT $3 OFFSET $4"
 );
 const MESSAGE: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq = $2 AND kind = 0");
-/// The newest entries of each conversation are looked through, from the newest one backwards. The patterns pass over most
-/// of them cheaply; what remains is split into words.
+/// Searches the newest entries of each conversation, from the newest one backwards. The `LIKE` patterns exclude most
+/// entries cheaply; only the remaining ones are split into words.
 const SEARCH: &str = concat!(
     "WITH within AS ( \
          SELECT h.log, h.seq AS head FROM heads h WHERE h.log = $3 \
@@ -45,10 +45,10 @@ const REACTIONS: &str = "SELECT seq, emoji, count(*), bool_or(user_id = $3) FROM
 const REPLIES: &str = "SELECT target, count(*) FROM log \
      WHERE log = $1 AND kind = 0 AND target = ANY ($2) GROUP BY target";
 
-/// The newest entries that a search looks through: of each conversation, and of one that is named.
+/// Number of newest entries that a search reads: of each conversation, and of the only one if the scope names it.
 const SEARCH_DEPTH: i64 = 10_000;
-const SEARCH_DEPTH_OF_ONE: i64 = 100_000;
-/// Conversations that a search looks through, the last active ones.
+const SEARCH_DEPTH_OF_NAMED: i64 = 100_000;
+/// Number of most recently active conversations that a search reads.
 const SEARCH_CONVERSATIONS: i64 = 200;
 
 #[async_trait]
@@ -59,7 +59,7 @@ impl Messages for Postgres {
         reader: &UserId,
         MessagesPage { before, thread, page }: MessagesPage,
     ) -> Result<(Vec<Message>, i64), StoreError> {
-        let (id, before, (limit, offset)) = (of.as_str(), before.unwrap_or(Seq::MAX), places(page));
+        let (id, before, (limit, offset)) = (of.as_str(), before.unwrap_or(Seq::MAX), limit_and_offset(page));
         let (rows, total) = match &thread {
             None => {
                 let total = "SELECT message_no FROM heads WHERE log = $1";
@@ -73,12 +73,12 @@ impl Messages for Postgres {
                 (rows, self.query(Operation::Read, total, &[&id, root]).await?)
             }
         };
-        Ok((self.shown(of, reader, &rows).await?, total.first().map_or(0, |row| row.get(0))))
+        Ok((self.with_reactions(of, reader, &rows).await?, total.first().map_or(0, |row| row.get(0))))
     }
 
     async fn message(&self, of: &ConversationId, seq: Seq, reader: &UserId) -> Result<Option<Message>, StoreError> {
         let rows = self.query(Operation::Read, MESSAGE, &[&of.as_str(), &seq]).await?;
-        Ok(self.shown(of, reader, &rows).await?.pop())
+        Ok(self.with_reactions(of, reader, &rows).await?.pop())
     }
 
     async fn search(&self, scope: &SearchScope, terms: &SearchTerms, page: Page) -> Result<Vec<Entry>, StoreError> {
@@ -87,22 +87,27 @@ impl Messages for Postgres {
             return Ok(Vec::new());
         }
         let query = format!("'{}':*", words.join("' & '"));
-        // Lower case is the database's business where it is more than ASCII.
-        let plain = words.iter().filter(|word| word.is_ascii());
-        let patterns: Vec<String> = plain.map(|word| format!("%{}%", word.to_ascii_lowercase())).collect();
+        // Only ASCII words become patterns: for other characters, Rust's lower case may differ from the database's.
+        let ascii = words.iter().filter(|word| word.is_ascii());
+        let patterns: Vec<String> = ascii.map(|word| format!("%{}%", word.to_ascii_lowercase())).collect();
         let (user, of) = scope.parts();
-        let depth = if of.is_some() { SEARCH_DEPTH_OF_ONE } else { SEARCH_DEPTH };
-        let (limit, offset) = places(page);
-        let asked: [&(dyn ToSql + Sync); 8] =
+        let depth = if of.is_some() { SEARCH_DEPTH_OF_NAMED } else { SEARCH_DEPTH };
+        let (limit, offset) = limit_and_offset(page);
+        let parameters: [&(dyn ToSql + Sync); 8] =
             [&user, &query, &of, &limit, &offset, &patterns, &depth, &SEARCH_CONVERSATIONS];
-        let rows = self.query(Operation::Read, SEARCH, &asked).await?;
+        let rows = self.query(Operation::Read, SEARCH, &parameters).await?;
         rows.iter().map(entry).collect()
     }
 }
 
 impl Postgres {
-    /// Messages with the reactions and replies to them.
-    async fn shown(&self, of: &ConversationId, reader: &UserId, rows: &[Row]) -> Result<Vec<Message>, StoreError> {
+    /// Adds the reactions and the number of replies to messages.
+    async fn with_reactions(
+        &self,
+        of: &ConversationId,
+        reader: &UserId,
+        rows: &[Row],
+    ) -> Result<Vec<Message>, StoreError> {
         let entries = rows.iter().map(entry).collect::<Result<Vec<Entry>, _>>()?;
         let seqs: Vec<Seq> = entries.iter().map(|entry| entry.seq).collect();
         if seqs.is_empty() {
@@ -116,11 +121,11 @@ impl Postgres {
         }
         let replies = self.query(Operation::Read, REPLIES, &[&of, &seqs]).await?;
         let replies: HashMap<Seq, i64> = replies.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let shown = |entry: Entry| Message {
+        let message = |entry: Entry| Message {
             reactions: reactions.remove(&entry.seq).unwrap_or_default(),
             replies: replies.get(&entry.seq).copied().unwrap_or(0),
             entry,
         };
-        Ok(entries.into_iter().map(shown).collect())
+        Ok(entries.into_iter().map(message).collect())
     }
 }

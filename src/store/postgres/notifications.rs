@@ -1,4 +1,4 @@
-//! Notes that messages wait for users who are away.
+//! Notifications: messages wait for users who are away.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::{
     super::{Notifications, Operation, StoreError, Waiting, row::notification_columns},
     Postgres,
-    rows::{conversation_id, places, time, told, told_columns},
+    rows::{conversation_id, inbox_columns, inbox_entries, limit_and_offset, time},
 };
 use crate::model::{Body, ConversationId, Entry, Notification, Page, UserId};
 
@@ -18,7 +18,7 @@ const NOTIFICATIONS: &str = concat!(
     " FROM notifications WHERE user_id = $1 ORDER BY id DESC LIMIT $2 OFFSET $3"
 );
 
-const NOTIFY: &str = concat!("SELECT ", told_columns!(), ", o_from FROM notify_users($1, $2, $3, $4)");
+const NOTIFY: &str = concat!("SELECT ", inbox_columns!(), ", o_from FROM notify_users($1, $2, $3, $4)");
 
 fn notification(row: &Row) -> Result<Notification, StoreError> {
     Ok(Notification {
@@ -42,11 +42,11 @@ impl Notifications for Postgres {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
         let rows = self.query(Operation::Write, NOTIFY, &[&conversation.as_str(), &first, &last, &users]).await?;
         let body = |row: &Row| Body::Notified { conversation: conversation.clone(), from_seq: row.get(3) };
-        told(&rows, UserId::clone, body)
+        inbox_entries(&rows, UserId::clone, body)
     }
 
     async fn notifications(&self, user: &UserId, page: Page) -> Result<Vec<Notification>, StoreError> {
-        let (limit, offset) = places(page);
+        let (limit, offset) = limit_and_offset(page);
         let rows = self.query(Operation::Read, NOTIFICATIONS, &[&user.as_str(), &limit, &offset]).await?;
         rows.iter().map(notification).collect()
     }

@@ -1,4 +1,4 @@
-//! Notices through which nodes reach each other while Redis is away.
+//! Notices through which nodes relay new entries while Redis is away.
 
 use std::time::Duration;
 

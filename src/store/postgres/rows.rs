@@ -1,4 +1,4 @@
-//! Rows of PostgreSQL as the model knows them.
+//! Conversions between PostgreSQL rows and the model.
 
 use std::{
     sync::Arc,
@@ -14,7 +14,7 @@ use super::super::{
 };
 use crate::model::{Body, Conversation, ConversationId, Entry, LogId, Member, Page, Pair, Timestamp, UserId};
 
-/// A conversation's members in pages by id.
+/// A conversation's members, in pages by id.
 pub(super) const MEMBERS: &str = concat!(
     "SELECT ",
     member_columns!(),
@@ -34,7 +34,7 @@ pub(super) fn system_time(at: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(at.micros().max(0).unsigned_abs())
 }
 
-/// A row that can't be read: a store that something else wrote to.
+/// The error for a row that can't be read because another program wrote to the store.
 pub(super) fn unreadable(error: &impl std::fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string())
 }
@@ -60,8 +60,8 @@ pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
     Entry::try_from(row).map_err(|error| unreadable(&error))
 }
 
-/// A page's limit and offset, as parameters.
-pub(super) fn places(page: Page) -> (i64, i64) {
+/// Limit and offset of a page, as statement parameters.
+pub(super) fn limit_and_offset(page: Page) -> (i64, i64) {
     (i64::from(page.limit.get()), i64::from(page.offset.get()))
 }
 
@@ -94,7 +94,7 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, StoreError> {
     })
 }
 
-/// The members of a direct conversation, by its key.
+/// Parses the members of a direct conversation from its key.
 pub(super) fn pair(key: &str) -> Result<Pair, StoreError> {
     row::pair(key).map_err(|error| unreadable(&error))
 }
@@ -109,16 +109,16 @@ pub(super) fn direct(row: &Row) -> Result<Direct, StoreError> {
     Ok(Direct { conversation, pair: pair(row.get(1))?, delivered: row.get(2), head: row.get(3) })
 }
 
-/// The columns that [`told`] reads.
-macro_rules! told_columns {
+/// The columns that [`inbox_entries`] reads.
+macro_rules! inbox_columns {
     () => {
         "o_user, o_inbox_seq, o_at"
     };
 }
-pub(super) use told_columns;
+pub(super) use inbox_columns;
 
-/// The inbox entries that rows of [`told_columns`] tell of.
-pub(super) fn told(
+/// Builds the inbox entries from rows of [`inbox_columns`].
+pub(super) fn inbox_entries(
     rows: &[Row],
     sender: impl Fn(&UserId) -> UserId,
     body: impl Fn(&Row) -> Body,

@@ -1,4 +1,4 @@
-//! Reads the URL: what the driver knows, and the TLS modes it doesn't.
+//! Reads the connection URL: the driver's settings, and the TLS modes that the driver doesn't know.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -9,13 +9,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::super::StoreError;
 use crate::config::{Secret, read_postgres_url};
 
-/// The server's settings and how to speak TLS with it.
+/// Returns the settings of the server and of TLS.
 pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
-    // The driver's own words may repeat a piece of the URL.
-    let mut config = read_postgres_url(url.reveal()).map_err(|_| faulty("DATABASE_URL is no PostgreSQL URL"))?;
+    // The driver's error text may repeat a part of the URL, so it is not used.
+    let mut config = read_postgres_url(url.reveal()).map_err(|_| invalid("DATABASE_URL is not a PostgreSQL URL"))?;
     config
         .application_name("switchboard")
-        .connect_timeout(super::CONNECT)
+        .connect_timeout(super::CONNECT_TIMEOUT)
         .keepalives(true)
         .keepalives_idle(Duration::from_secs(15))
         .keepalives_interval(Duration::from_secs(5))
@@ -25,7 +25,7 @@ pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, Make
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| faulty(error.to_string()))?
+        .map_err(|error| invalid(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok((config, MakeRustlsConnect::new(tls)))
@@ -37,17 +37,17 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return Ok(roots);
     };
-    let unreadable = |error: &dyn std::fmt::Display| faulty(format!("DATABASE_CA_FILE: {error}"));
+    let unreadable = |error: &dyn std::fmt::Display| invalid(format!("DATABASE_CA_FILE: {error}"));
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
         let certificate = certificate.map_err(|error| unreadable(&error))?;
         roots.add(certificate).map_err(|error| unreadable(&error))?;
     }
     if roots.is_empty() {
-        return Err(unreadable(&"no certificate in it"));
+        return Err(unreadable(&"it contains no certificate"));
     }
     Ok(roots)
 }
 
-fn faulty(why: impl Into<String>) -> StoreError {
-    StoreError::Failed(why.into())
+fn invalid(reason: impl Into<String>) -> StoreError {
+    StoreError::Failed(reason.into())
 }

@@ -1,4 +1,4 @@
-//! Users: their names, statuses, and when they were last there.
+//! Users: display names, statuses and last-seen times.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -15,7 +15,7 @@ use crate::model::{Status, Timestamp, UserId};
 impl Users for Postgres {
     async fn know(&self, users: &[(UserId, Arc<str>)]) -> Result<(), StoreError> {
         let mut users: Vec<(&str, &str)> = users.iter().map(|(user, name)| (user.as_str(), &**name)).collect();
-        // Rows are locked in one order whoever comes.
+        // Sorted, so that concurrent calls lock rows in the same order and can't deadlock.
         users.sort_unstable();
         users.dedup_by_key(|(user, _)| *user);
         let (ids, names): (Vec<&str>, Vec<&str>) = users.into_iter().unzip();

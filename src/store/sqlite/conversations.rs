@@ -1,4 +1,4 @@
-//! Conversations: made, shown and listed with their members.
+//! Conversations: create, show and list, with their members.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::{
         row::{conversation_columns, direct_columns, direct_key, pair},
     },
     Sqlite,
-    logs::{add_user, tell, told},
+    logs::{add_user, append_to_inbox, new_inbox_entry},
     now,
     rows::{self, id, members, unreadable},
 };
@@ -39,7 +39,7 @@ const DIRECTS: &str = concat!(
      FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
      WHERE m.user_id = ?1 AND c.direct_key IS NOT NULL ORDER BY h.updated_at DESC, c.id LIMIT ?2"
 );
-/// Members that a listing shows of each conversation.
+/// Number of members that a listing shows of each conversation.
 const FIRST_MEMBERS: u32 = 100;
 
 #[async_trait]
@@ -53,8 +53,8 @@ impl Conversations for Sqlite {
         let (new, id, creator) = (new.clone(), id.clone(), creator.clone());
         self.write(Operation::Write, move |db| {
             let members = new.members.iter().chain([&creator]).cloned().collect();
-            let Some(told) = make(db, &new, &id, None, &creator, members)? else { return Ok(None) };
-            Ok(conversation(db, &id, &creator)?.map(|conversation| (conversation, told)))
+            let Some(entries) = insert_conversation(db, &new, &id, None, &creator, members)? else { return Ok(None) };
+            Ok(conversation(db, &id, &creator)?.map(|conversation| (conversation, entries)))
         })
         .await
     }
@@ -67,8 +67,8 @@ impl Conversations for Sqlite {
                 return Ok((id, Vec::new()));
             }
             let (id, members) = (ConversationId::fresh(), [one.clone(), other].into());
-            let told = make(db, &NewConversation::default(), &id, Some(&key), &one, members)?;
-            Ok((id, told.unwrap_or_default()))
+            let entries = insert_conversation(db, &NewConversation::default(), &id, Some(&key), &one, members)?;
+            Ok((id, entries.unwrap_or_default()))
         })
         .await
     }
@@ -105,8 +105,8 @@ impl Conversations for Sqlite {
     }
 }
 
-/// Makes a conversation and tells its members' inboxes; `None` where the id is taken.
-fn make(
+/// Creates a conversation and adds an entry to each member's inbox; `None` if the id is taken.
+fn insert_conversation(
     db: &Connection,
     new: &NewConversation,
     id: &ConversationId,
@@ -115,7 +115,7 @@ fn make(
     members: BTreeSet<UserId>,
 ) -> Result<Option<Vec<Entry>>> {
     let at = now();
-    let made = db.execute(
+    let inserted = db.execute(
         "INSERT INTO conversations (id, kind, name, description, open, direct_key, created_by, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
         params![
@@ -129,17 +129,20 @@ fn make(
             at
         ],
     )?;
-    if made == 0 {
+    if inserted == 0 {
         return Ok(None);
     }
     db.execute("INSERT INTO heads (log, updated_at) VALUES (?1, ?2)", (id.as_str(), at))?;
-    let tell_member = |user: UserId| {
+    let add_member = |user: UserId| {
         add_user(db, &user)?;
         let sql = "INSERT INTO members (conversation, user_id, joined_at) VALUES (?1, ?2, ?3)";
         db.execute(sql, (id.as_str(), user.as_str(), at))?;
-        tell(db, told(&user, creator, at, Body::ConversationAdded { conversation: id.clone(), since: 0 }))
+        append_to_inbox(
+            db,
+            new_inbox_entry(&user, creator, at, Body::ConversationAdded { conversation: id.clone(), since: 0 }),
+        )
     };
-    members.into_iter().map(tell_member).collect::<Result<_>>().map(Some)
+    members.into_iter().map(add_member).collect::<Result<_>>().map(Some)
 }
 
 fn direct_of_key(db: &Connection, key: &str) -> Result<Option<ConversationId>> {
@@ -155,9 +158,9 @@ fn conversation(db: &Connection, of: &ConversationId, reader: &UserId) -> Result
 }
 
 fn conversations(db: &Connection, user: &UserId, archived: bool, page: Page) -> Result<(Vec<Conversation>, i64)> {
-    let asked = params![user.as_str(), page.limit.get(), page.offset.get(), archived];
+    let parameters = params![user.as_str(), page.limit.get(), page.offset.get(), archived];
     let mut listed: Vec<Conversation> =
-        db.prepare_cached(CONVERSATIONS)?.query_map(asked, rows::conversation)?.collect::<Result<_>>()?;
+        db.prepare_cached(CONVERSATIONS)?.query_map(parameters, rows::conversation)?.collect::<Result<_>>()?;
     for one in &mut listed {
         one.members = members(db, &one.id, "", FIRST_MEMBERS)?;
     }

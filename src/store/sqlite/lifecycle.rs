@@ -1,4 +1,4 @@
-//! Migrations, and a sign of life.
+//! Migrations and the health check.
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -17,8 +17,8 @@ impl Lifecycle for Sqlite {
             let report = migrations::runner(migrations::SQLITE).and_then(|all| all.run(connection).map_err(failed));
             let _gone = answer.send(report.map(|report| report.applied_migrations().len()));
         });
-        let failed = |_| StoreError::Failed("the store's thread ended".into());
-        self.writer.send(job).await.map_err(|_| StoreError::Failed("the store's thread ended".into()))?;
+        let failed = |_| StoreError::Failed("the SQLite thread ended".into());
+        self.writer.send(job).await.map_err(|_| StoreError::Failed("the SQLite thread ended".into()))?;
         answered.await.map_err(failed)?
     }
 

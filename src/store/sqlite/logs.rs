@@ -1,5 +1,5 @@
-//! Appending to logs, and reading them. Each append runs in its caller's transaction, on the one thread that writes: no
-//! locks are needed.
+//! Appends to logs, and reads them. Each append runs in its caller's transaction on the only thread that writes, so it
+//! needs no locks.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, params};
@@ -36,7 +36,7 @@ impl Logs for Sqlite {
     }
 }
 
-/// A log's end.
+/// The head of a log.
 pub(super) struct Head {
     pub(super) seq: Seq,
     pub(super) message_no: i64,
@@ -53,10 +53,10 @@ fn is_member(db: &Connection, log: &LogId, user: &UserId) -> Result<bool> {
         .exists((log.as_str(), user.as_str()))
 }
 
-/// Appends one entry: who may, once, numbered. Refusals change nothing.
+/// Appends one entry: checks the sender's rights and earlier appends, then numbers it. A refusal changes nothing.
 fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
     let Some(head) = head(db, &new.log)? else { return Ok(Err(AppendRefused::NoSuchLog)) };
-    if let Some(stored) = stored_before(db, new)? {
+    if let Some(stored) = find_stored(db, new)? {
         return Ok(Ok(stored));
     }
     if new.authority == Authority::Member && !is_member(db, &new.log, &new.sender)? {
@@ -66,19 +66,19 @@ fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
         return Ok(Err(refused));
     }
     let at = now();
-    if !change(db, new, &head, at)? {
+    if !apply_change(db, new, &head, at)? {
         return Ok(Err(AppendRefused::Unchanged));
     }
     let (seq, message_no) = insert(db, &new.log, new, at)?;
     let at = Timestamp::from_micros(at);
     let mut appended = Appended { seq, message_no, at, duplicate: false, also: Vec::new() };
     if let Some(entry) = inbox_entry(new, &appended, 0) {
-        appended.also.push(tell(db, entry)?);
+        appended.also.push(append_to_inbox(db, entry)?);
     }
     Ok(Ok(appended))
 }
 
-fn stored_before(db: &Connection, new: &NewEntry) -> Result<Option<Appended>> {
+fn find_stored(db: &Connection, new: &NewEntry) -> Result<Option<Appended>> {
     let sql = "SELECT seq, message_no, created_at FROM log WHERE log = ?1 AND sender = ?2 AND dedupe = ?3";
     db.prepare_cached(sql)?
         .query_row((new.log.as_str(), new.sender.as_str(), new.dedupe.as_str()), |row| {
@@ -93,7 +93,7 @@ fn stored_before(db: &Connection, new: &NewEntry) -> Result<Option<Appended>> {
         .optional()
 }
 
-/// Whether the message an entry is about is there, and may be changed by its sender.
+/// Checks that the target message of an entry exists, and that the sender may change it.
 fn check_target(db: &Connection, new: &NewEntry) -> Result<std::result::Result<(), AppendRefused>> {
     let (target, own) = match &new.body {
         Body::Message { reply_to: Some(target), .. } | Body::Reacted { target, .. } => (*target, false),
@@ -114,8 +114,8 @@ fn check_target(db: &Connection, new: &NewEntry) -> Result<std::result::Result<(
     })
 }
 
-/// What an entry changes beside the log; false where there is nothing to change.
-fn change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result<bool> {
+/// Applies an entry's changes outside the log's own rows; false if there is nothing to change.
+fn apply_change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result<bool> {
     let log = new.log.as_str();
     let changed = match &new.body {
         Body::Edited { target, content } => db.execute(
@@ -124,7 +124,7 @@ fn change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result<bool>
         )?,
         Body::Deleted { target } => {
             db.execute("DELETE FROM reactions WHERE log = ?1 AND seq = ?2", params![log, target])?;
-            // Earlier texts of it must not be read either.
+            // The texts of earlier edits must not be readable either.
             let edits = "UPDATE log SET content = '' WHERE log = ?1 AND seq > ?2 AND kind = 1 AND target = ?2";
             db.execute(edits, params![log, target])?;
             let sql = "UPDATE log SET content = '', deleted = 1 WHERE log = ?1 AND seq = ?2";
@@ -181,8 +181,8 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
     Ok((seq, message_no))
 }
 
-/// Puts an entry into an inbox, and returns it with its seq.
-pub(super) fn tell(db: &Connection, mut entry: Entry) -> Result<Entry> {
+/// Appends an entry to an inbox, and returns it with its seq.
+pub(super) fn append_to_inbox(db: &Connection, mut entry: Entry) -> Result<Entry> {
     let at = entry.at.micros();
     let sql = "INSERT INTO heads (log, updated_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
     db.prepare_cached(sql)?.execute((entry.log.as_str(), at))?;
@@ -199,7 +199,7 @@ pub(super) fn tell(db: &Connection, mut entry: Entry) -> Result<Entry> {
     Ok(entry)
 }
 
-pub(super) fn told(user: &UserId, sender: &UserId, at: i64, body: Body) -> Entry {
+pub(super) fn new_inbox_entry(user: &UserId, sender: &UserId, at: i64, body: Body) -> Entry {
     Entry {
         log: LogId::inbox(user),
         seq: 0,

@@ -1,4 +1,4 @@
-//! Who belongs to a conversation, and how far they are.
+//! Members of a conversation, and their delivered and read marks.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};

@@ -1,4 +1,4 @@
-//! Messages as they stand now: listed, shown and searched for.
+//! Messages in their current state: list, show and search.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
@@ -71,34 +71,36 @@ fn messages(
     let (entries, total) = match thread {
         None => {
             let total = "SELECT message_no FROM heads WHERE log = ?1";
-            let asked = params![of.as_str(), before, limit, offset];
-            let entries: Vec<Entry> = db.prepare_cached(MESSAGES)?.query_map(asked, entry)?.collect::<Result<_>>()?;
+            let parameters = params![of.as_str(), before, limit, offset];
+            let entries: Vec<Entry> =
+                db.prepare_cached(MESSAGES)?.query_map(parameters, entry)?.collect::<Result<_>>()?;
             (entries, db.prepare_cached(total)?.query_row([of.as_str()], |row| row.get(0)).optional()?)
         }
         Some(root) => {
             let total = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0";
-            let asked = params![of.as_str(), before, limit, offset, root];
-            let entries = db.prepare_cached(THREAD)?.query_map(asked, entry)?.collect::<Result<_>>()?;
+            let parameters = params![of.as_str(), before, limit, offset, root];
+            let entries = db.prepare_cached(THREAD)?.query_map(parameters, entry)?.collect::<Result<_>>()?;
             (entries, db.prepare_cached(total)?.query_row(params![of.as_str(), root], |row| row.get(0)).optional()?)
         }
     };
-    let messages = entries.into_iter().map(|entry| shown(db, reader, entry)).collect::<Result<_>>()?;
+    let messages = entries.into_iter().map(|entry| with_reactions(db, reader, entry)).collect::<Result<_>>()?;
     Ok((messages, total.unwrap_or(0)))
 }
 
 fn message(db: &Connection, of: &ConversationId, seq: Seq, reader: &UserId) -> Result<Option<Message>> {
     let found = db.prepare_cached(MESSAGE)?.query_row(params![of.as_str(), seq], entry).optional()?;
-    found.map(|entry| shown(db, reader, entry)).transpose()
+    found.map(|entry| with_reactions(db, reader, entry)).transpose()
 }
 
-/// A message with the reactions and replies to it. No round trips here: one by one is well enough.
-fn shown(db: &Connection, reader: &UserId, entry: Entry) -> Result<Message> {
+/// Adds the reactions and the number of replies to a message. SQLite has no round trips, so one query per message is
+/// fast enough.
+fn with_reactions(db: &Connection, reader: &UserId, entry: Entry) -> Result<Message> {
     let sql = "SELECT emoji, count(*), max(user_id = ?3) FROM reactions WHERE log = ?1 AND seq = ?2 \
          GROUP BY emoji ORDER BY count(*) DESC, emoji";
     let read =
         |row: &Row<'_>| Ok(Reactions { emoji: row.get::<_, String>(0)?.into(), count: row.get(1)?, own: row.get(2)? });
-    let about = params![entry.log.as_str(), entry.seq, reader.as_str()];
-    let reactions = db.prepare_cached(sql)?.query_map(about, read)?.collect::<Result<_>>()?;
+    let parameters = params![entry.log.as_str(), entry.seq, reader.as_str()];
+    let reactions = db.prepare_cached(sql)?.query_map(parameters, read)?.collect::<Result<_>>()?;
     let sql = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0";
     let replies = db.prepare_cached(sql)?.query_row(params![entry.log.as_str(), entry.seq], |row| row.get(0))?;
     Ok(Message { entry, reactions, replies })
@@ -111,6 +113,6 @@ fn search(db: &Connection, scope: &SearchScope, terms: &SearchTerms, page: Page)
     }
     let query = format!("\"{}\"*", words.join("\" \""));
     let (user, of) = scope.parts();
-    let asked = params![user, query, of, page.limit.get(), page.offset.get()];
-    db.prepare_cached(SEARCH)?.query_map(asked, entry)?.collect()
+    let parameters = params![user, query, of, page.limit.get(), page.offset.get()];
+    db.prepare_cached(SEARCH)?.query_map(parameters, entry)?.collect()
 }

@@ -1,4 +1,4 @@
-//! Notes that messages wait for users who are away.
+//! Notifications: messages wait for users who are away.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use super::{
     super::{Notifications, Operation, StoreError, Waiting, row::notification_columns},
     Sqlite,
-    logs::{tell, told},
+    logs::{append_to_inbox, new_inbox_entry},
     now,
     rows::{id, time},
 };
@@ -57,8 +57,8 @@ fn notification(row: &Row<'_>) -> Result<Notification> {
     })
 }
 
-/// Opens a run of unread messages for each user, or widens the one that is open. Passed over: who is no member, what they
-/// read, and what a run held that they put away.
+/// Opens a notification of unread messages for each user, or widens the open one. Skips users who are not members,
+/// messages that the user has read, and messages of a notification that the user marked read.
 fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<UserId>) -> Result<Vec<Entry>> {
     let (at, mut entries) = (now(), Vec::new());
     for user in users {
@@ -66,8 +66,9 @@ fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<Use
              AND l.seq > max(m.read_seq, ?3 - 1, coalesce((SELECT max(last_seq) FROM notifications \
                  WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NOT NULL), 0)) \
              AND l.seq <= ?4 AND l.kind = 0 ORDER BY l.seq LIMIT 1";
-        let asked = params![id.as_str(), user.as_str(), waiting.first, waiting.last];
-        let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(asked, |row| row.get(0)).optional()? else {
+        let parameters = params![id.as_str(), user.as_str(), waiting.first, waiting.last];
+        let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(parameters, |row| row.get(0)).optional()?
+        else {
             continue;
         };
         let sql = "SELECT id, from_seq, last_seq FROM notifications \
@@ -88,12 +89,12 @@ fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<Use
              VALUES (?2, ?1, ?3, ?4, ?5, ?6)";
         db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), from, last, count, at])?;
         let body = Body::Notified { conversation: id.clone(), from_seq: from };
-        entries.push(tell(db, told(&user, &user, at, body))?);
+        entries.push(append_to_inbox(db, new_inbox_entry(&user, &user, at, body))?);
     }
     Ok(entries)
 }
 
-/// Marks a user's open notifications read, those named or all. How many there were.
+/// Marks a user's open notifications read: those in `ids`, or all. Returns their number.
 fn read_notifications(db: &Connection, user: &UserId, ids: Option<Vec<i64>>) -> Result<u64> {
     let sql = "UPDATE notifications SET read_at = ?2 WHERE user_id = ?1 AND read_at IS NULL";
     let Some(ids) = ids else { return Ok(db.execute(sql, params![user.as_str(), now()])? as u64) };

@@ -1,4 +1,4 @@
-//! Notices between nodes. A node with a store of its own is alone and has nobody to give notice to.
+//! Notices between nodes. A node on SQLite has a store of its own, so there is no other node to notify.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Rows of SQLite as the model knows them.
+//! Conversions between SQLite rows and the model.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const MEMBERS: &str = concat!(
      WHERE m.conversation = ?1 AND m.user_id > ?2 ORDER BY m.user_id LIMIT ?3"
 );
 
-/// A row that no version of this program wrote.
+/// The error for a row that this version can't read.
 pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
 }
@@ -77,7 +77,7 @@ pub(super) fn member(row: &Row<'_>) -> Result<Member> {
     Ok(Member { user, name: text(row, 1)?, delivered_seq: row.get(2)?, read_seq: row.get(3)? })
 }
 
-/// A conversation's members in pages by id.
+/// Returns a conversation's members, in pages by id.
 pub(super) fn members(db: &Connection, of: &ConversationId, after: &str, limit: u32) -> Result<Vec<Member>> {
     db.prepare_cached(MEMBERS)?.query_map(params![of.as_str(), after, limit], member)?.collect()
 }

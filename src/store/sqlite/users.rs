@@ -1,4 +1,4 @@
-//! Users: their names, statuses, and when they were last there.
+//! Users: display names, statuses and last-seen times.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The writer over a store that fails as it is told to.
+//! Tests of the writer over a store that fails on request.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use crate::{
 
 type Script = Box<dyn FnMut(&[NewEntry]) -> Result<Vec<Outcome>, StoreError> + Send>;
 
-/// Logs whose appends do what a script says, and that hold one entry to be read back.
+/// A fake of [`Logs`]: a script answers the appends, and one stored entry can be read back.
 struct Scripted {
     script: Mutex<Script>,
     stored: Option<Entry>,
@@ -34,7 +34,7 @@ impl Logs for Scripted {
     }
 }
 
-fn said(content: &str) -> NewEntry {
+fn message(content: &str) -> NewEntry {
     NewEntry {
         log: LogId::from(&ConversationId::parse("room").unwrap()),
         sender: UserId::parse("alice").unwrap(),
@@ -50,15 +50,15 @@ fn stored(seq: Seq, duplicate: bool) -> Appended {
     Appended { seq, message_no: seq, at: Timestamp::from_micros(0), duplicate, also: Vec::new() }
 }
 
-/// A writer over such a store, and what it tells as committed.
+/// Starts a writer over the fake; returns it and the seqs that it passes to `committed`.
 fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedReceiver<Seq>) {
     let store = Arc::new(Scripted { script: Mutex::new(script), stored });
     let settings = WriterSettings { lanes: 1, ..WriterSettings::default() };
     let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
-    let (told, committed) = mpsc::unbounded_channel();
-    let tell = move |batch: Vec<Committed>| batch.iter().for_each(|one| told.send(one.entry.seq).unwrap());
+    let (sender, committed) = mpsc::unbounded_channel();
+    let forward = move |batch: Vec<Committed>| batch.iter().for_each(|one| sender.send(one.entry.seq).unwrap());
     let stop = CancellationToken::new();
-    (Writer::start(store, settings, metrics, degrade, tell, &TaskTracker::new(), stop), committed)
+    (Writer::start(store, settings, metrics, degrade, forward, &TaskTracker::new(), stop), committed)
 }
 
 #[tokio::test]
@@ -76,15 +76,15 @@ async fn a_faulty_entry_fails_alone() {
         Ok(batch.iter().map(|_| next()).collect())
     };
     let (writer, _committed) = writer(Box::new(script), None);
-    let answers = ["1", "2", "faulty", "3"].map(|content| writer.append(said(content), None));
+    let answers = ["1", "2", "faulty", "3"].map(|content| writer.append(message(content), None));
     let answers = futures_util::future::join_all(answers).await;
     let seqs: Vec<_> = answers.into_iter().map(|answer| answer.map(|appended| appended.seq)).collect();
     assert_eq!(seqs, [Ok(1), Ok(2), Err(AppendError::Unavailable), Ok(3)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_outcome_is_settled_and_told_of() {
-    let new = said("once");
+async fn an_unknown_outcome_is_retried_and_published() {
+    let new = message("once");
     let found = entry(new.clone(), &stored(7, true));
     let (mut tries, dedupe) = (0, new.dedupe.clone());
     let script = move |batch: &[NewEntry]| {
@@ -95,5 +95,5 @@ async fn an_unknown_outcome_is_settled_and_told_of() {
     let (writer, mut committed) = writer(Box::new(script), Some(found));
     let appended = writer.append(new, None).await.unwrap();
     assert_eq!((appended.seq, appended.duplicate), (7, true));
-    assert_eq!(committed.recv().await, Some(7), "the node that stored it may not have told anybody");
+    assert_eq!(committed.recv().await, Some(7), "the node that stored it may not have published it");
 }
