@@ -1,4 +1,4 @@
-//! Who belongs to a conversation, and how far they are.
+//! Lists, adds and removes the members of a conversation.
 
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::{
     model::{self, Command, Listed, Reply, Seq, UserId},
 };
 
-/// Users to be made members.
+/// Body of a request that adds members.
 #[derive(Deserialize)]
 struct NewMembers {
     user_ids: Vec<UserId>,

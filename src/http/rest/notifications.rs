@@ -1,4 +1,4 @@
-//! Notes that messages wait for one who was away.
+//! Lists the caller's notifications and marks them read.
 
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ impl<'a> Notification<'a> {
     }
 }
 
-/// Which are read; all where none is named.
+/// Body of a request that marks notifications read; without ids it marks all.
 #[derive(Deserialize)]
 struct Read {
     ids: Option<Vec<i64>>,

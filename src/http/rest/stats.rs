@@ -1,4 +1,4 @@
-//! How this node is, what all nodes hold, and where one's own connections are.
+//! State of this node, statistics of all nodes, and the caller's own connections.
 
 use serde::Serialize;
 
