@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::frames::{Ask, Mark};
+use super::frames::{Request, Tag};
 use crate::model::{ClientId, ConversationId};
 
 /// Lines that may wait; the keyboard, or the pipe, waits beyond that.
@@ -78,7 +78,7 @@ impl Outgoing {
         line.state = State::Sent(now);
         line.tries += 1;
         let (content, client_id) = (line.text.as_str(), &line.client_id);
-        Some(Ask::Send { conversation_id: room, content, client_id, mark: Mark::Send }.text())
+        Some(Request::Send { conversation_id: room, content, client_id, tag: Tag::Send }.text())
     }
 
     /// When something is to be done, if nothing comes before: send again, or give the connection up.

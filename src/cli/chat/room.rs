@@ -13,7 +13,7 @@ use std::{
 use jiff::tz::TimeZone;
 
 use super::{
-    frames::{Ask, Frame, Kind, Mark, Member},
+    frames::{Frame, Kind, Member, Request, Tag},
     lines,
     outgoing::{Outgoing, Refused},
 };
@@ -142,15 +142,15 @@ impl Room {
         let here = frame.conversation_id.as_deref() == Some(self.id.as_str());
         match frame.kind {
             Kind::Authenticated => self.authenticated(frame),
-            Kind::Joined if frame.mark == Some(Mark::Join) => self.joined(frame.head.unwrap_or_default(), now),
+            Kind::Joined if frame.tag == Some(Tag::Join) => self.joined(frame.head.unwrap_or_default(), now),
             Kind::Resync if here => self.resync(frame.head.unwrap_or_default(), now),
             Kind::Left if here => vec![Stop(format!("you are no longer a member of {}", self.id))],
             Kind::Ack => self.acked(&frame, now),
             Kind::Error => self.refused(&frame, now),
             Kind::Restart => vec![Restarting(Duration::from_millis(frame.retry_after_ms.unwrap_or_default()))],
             Kind::History => self.history(frame),
-            Kind::Conversations if frame.mark == Some(Mark::Who) => self.ask_who(frame),
-            Kind::PresenceList if frame.mark == Some(Mark::Who) => {
+            Kind::Conversations if frame.tag == Some(Tag::Who) => self.ask_who(frame),
+            Kind::PresenceList if frame.tag == Some(Tag::Who) => {
                 vec![Show(lines::who(&self.asked_about, &frame.users, self.me.as_ref()))]
             }
             Kind::UserJoined | Kind::UserLeft if here && frame.user_id != self.me => {
@@ -163,12 +163,12 @@ impl Room {
 
     /// Asks who is there.
     pub(super) fn who(&self) -> Effect {
-        Send(Ask::Conversations { limit: PAGE, mark: Mark::Who }.text())
+        Send(Request::Conversations { limit: PAGE, tag: Tag::Who }.text())
     }
 
     /// Asks for the last messages.
     pub(super) fn last(&self, limit: u32) -> Effect {
-        Send(Ask::History { conversation_id: &self.id, before_seq: None, limit, mark: Mark::History }.text())
+        Send(Request::History { conversation_id: &self.id, before_seq: None, limit, tag: Tag::History }.text())
     }
 
     fn authenticated(&mut self, frame: Frame) -> Vec<Effect> {
@@ -181,7 +181,7 @@ impl Room {
         }
         self.my_name = lines::clean(frame.name.as_deref().unwrap_or_default());
         self.me = frame.user_id;
-        vec![Send(Ask::Join { conversation_id: &self.id, since_seq: self.cursor, mark: Mark::Join }.text())]
+        vec![Send(Request::Join { conversation_id: &self.id, since_seq: self.cursor, tag: Tag::Join }.text())]
     }
 
     fn joined(&mut self, head: Seq, now: Instant) -> Vec<Effect> {
@@ -228,13 +228,14 @@ impl Room {
 
     fn page(&self, before: Seq, newest: Option<u32>) -> Effect {
         let limit = newest.unwrap_or(PAGE).min(PAGE);
-        let ask = Ask::History { conversation_id: &self.id, before_seq: Some(before), limit, mark: Mark::Reading };
+        let ask = Request::History { conversation_id: &self.id, before_seq: Some(before), limit, tag: Tag::Reading };
         Send(ask.text())
     }
 
     fn history(&mut self, frame: Frame) -> Vec<Effect> {
-        if frame.mark == Some(Mark::History) {
-            let shown: Vec<_> = frame.messages.iter().rev().filter_map(|each| lines::past(each, &self.zone)).collect();
+        if frame.tag == Some(Tag::History) {
+            let shown: Vec<_> =
+                frame.messages.iter().rev().filter_map(|each| lines::dated_entry(each, &self.zone)).collect();
             return vec![Show(match shown.len() {
                 0 => "* nothing was said yet".to_owned(),
                 count => format!("* the last {count} messages:\n{}", shown.join("\n")),
@@ -266,7 +267,7 @@ impl Room {
         for message in reading.found.iter().rev().filter(|message| message.seq.is_some_and(|seq| seq > reading.after)) {
             let own = message.client_id.as_ref().and_then(|id| self.outgoing.confirm(id)).is_some();
             if reading.newest.is_some() {
-                effects.extend(lines::past(message, &self.zone).map(Show));
+                effects.extend(lines::dated_entry(message, &self.zone).map(Show));
             } else if !own || self.style.shows_own {
                 effects.extend(lines::entry(message).map(Show));
             }
@@ -328,10 +329,10 @@ impl Room {
     fn refused(&mut self, frame: &Frame, now: Instant) -> Vec<Effect> {
         let message = lines::clean(frame.message.as_deref().unwrap_or("refused"));
         let after = frame.retry_after_ms.map(Duration::from_millis);
-        match frame.mark {
-            Some(Mark::Join | Mark::Reading) if frame.retryable => vec![Note(message), Reconnect(after)],
-            Some(Mark::Join) => vec![Stop(self.why_not_in(frame.code.as_deref(), &message))],
-            Some(Mark::Send) => match self.outgoing.refuse(frame.retryable, after, now) {
+        match frame.tag {
+            Some(Tag::Join | Tag::Reading) if frame.retryable => vec![Note(message), Reconnect(after)],
+            Some(Tag::Join) => vec![Stop(self.why_not_in(frame.code.as_deref(), &message))],
+            Some(Tag::Send) => match self.outgoing.refuse(frame.retryable, after, now) {
                 Some(Refused::Again(after)) => {
                     vec![Note(format!("{message}: your line is sent again in {} s", after.as_secs_f32().ceil()))]
                 }
@@ -343,7 +344,7 @@ impl Room {
                 }
                 None => Vec::new(),
             },
-            Some(Mark::Reading) => {
+            Some(Tag::Reading) => {
                 let mut effects = vec![Note(format!("what was said before can't be read: {message}"))];
                 if let Some(reading) = self.reading.take() {
                     effects.extend(self.finish(reading));
@@ -371,7 +372,7 @@ impl Room {
         };
         self.asked_about = about.members;
         let user_ids = self.asked_about.iter().map(|member| &member.user_id).collect();
-        vec![Send(Ask::Presence { user_ids, mark: Mark::Who }.text())]
+        vec![Send(Request::Presence { user_ids, tag: Tag::Who }.text())]
     }
 }
 

@@ -126,7 +126,7 @@ impl Talk {
 
     async fn connect(&self) -> Result<Socket, End> {
         let url = self.access.url().map_err(End::Unreachable)?;
-        link::connect(&url, &self.access.token().map_err(End::Useless)?).await
+        link::connect(&url, &self.access.token().map_err(End::Fatal)?).await
     }
 
     /// Whether to come again after this end; else why not.
@@ -148,7 +148,7 @@ impl Talk {
                 self.room.failed += 1;
                 Ok((format!("NOT SENT (too large for this server): {}", lines::clean(&line)), None))
             }
-            End::Useless(why) => Err(why),
+            End::Fatal(why) => Err(why),
         }
     }
 
@@ -169,11 +169,11 @@ impl Talk {
                         if self.room.outgoing.is_empty() { return Err(Ended::Left) }
                         continue;
                     };
-                    match Typed::read(&line) {
-                        Typed::Say(text) => self.room.outgoing.push(text),
+                    match Typed::parse(&line) {
+                        Typed::Message(text) => self.room.outgoing.push(text),
                         Typed::Quit => return Err(Ended::Left),
                         Typed::Help => self.screen.show(lines::HELP)?,
-                        Typed::Bad(why) => self.bad(&why)?,
+                        Typed::Invalid(why) => self.bad(&why)?,
                         Typed::Who | Typed::History(_) => self.screen.note("not connected just now")?,
                         Typed::Nothing => {}
                     }
@@ -214,7 +214,7 @@ impl Talk {
                         self.hear(message, &mut advised)
                     }
                     Some(Err(error)) => Err(End::Again { why: format!("the connection was lost ({error})"), after: advised }.into()),
-                    None => Err(link::closed(None, advised).into()),
+                    None => Err(link::end_of_close(None, advised).into()),
                 },
                 line = self.input.recv(), if reads => self.typed(line),
                 () = sleep_until(due.into()) => self.tick(&mut alive),
@@ -255,7 +255,7 @@ impl Talk {
             }
             Message::Close(frame) => {
                 let frame: Option<CloseFrame> = frame;
-                Err(link::closed(frame.as_ref(), *advised).into())
+                Err(link::end_of_close(frame.as_ref(), *advised).into())
             }
             _ => Ok(Vec::new()),
         }
@@ -266,8 +266,8 @@ impl Talk {
             self.ended_at = Some(Instant::now());
             return Ok(Vec::new());
         };
-        let effects = match Typed::read(&line) {
-            Typed::Say(text) => {
+        let effects = match Typed::parse(&line) {
+            Typed::Message(text) => {
                 self.room.outgoing.push(text);
                 self.room.push_on(Instant::now())
             }
@@ -279,7 +279,7 @@ impl Talk {
                 self.ended_at = Some(Instant::now());
                 Vec::new()
             }
-            Typed::Bad(why) => {
+            Typed::Invalid(why) => {
                 self.bad(&why)?;
                 Vec::new()
             }
@@ -353,7 +353,7 @@ impl Talk {
                 }
             }
         }
-        Err(link::closed(None, *advised).into())
+        Err(link::end_of_close(None, *advised).into())
     }
 }
 

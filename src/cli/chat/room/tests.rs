@@ -188,12 +188,12 @@ fn a_token_of_somebody_else_is_found_out() {
 }
 
 /// Messages of a history, newest first.
-fn page(mark: &str, seqs: impl DoubleEndedIterator<Item = Seq>) -> Value {
+fn page(tag: &str, seqs: impl DoubleEndedIterator<Item = Seq>) -> Value {
     let message = |seq| {
         json!({"conversation_id": "lobby", "seq": seq, "sender_id": "bob", "content": format!("line {seq}"),
         "created_at": "2026-11-21T09:31:07.120000Z"})
     };
-    json!({"type": "history", "ref": mark, "conversation_id": "lobby", "messages": seqs.rev().map(message).collect::<Vec<_>>()})
+    json!({"type": "history", "ref": tag, "conversation_id": "lobby", "messages": seqs.rev().map(message).collect::<Vec<_>>()})
 }
 
 #[test]
