@@ -74,7 +74,7 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     let mut talk = Talk::new(access, room, screen, screen::typed_lines());
     let ended = block_on(talk.run())?;
     screen.end();
-    let unsent = talk.room.outgoing.give_up();
+    let unsent = talk.room.outgoing.drain();
     for text in &unsent {
         // If printing fails, the exit code still reports it.
         let _ = writeln!(stderr(), "switchboard: NOT SENT, or not confirmed: {}", lines::clean(text));
