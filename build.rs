@@ -1,6 +1,7 @@
 //! Tells the program which commit it is built from, as `SWITCHBOARD_COMMIT`.
 //!
-//! `GIT_COMMIT` has precedence (the Dockerfile sets it); otherwise the commit comes from git; without git it is `unknown`.
+//! `GIT_COMMIT` has precedence (the Dockerfile sets it); otherwise the commit comes from git; without git it is
+//! `unknown`.
 
 #![allow(clippy::print_stdout, reason = "a build script passes its instructions to cargo over standard output")]
 
@@ -21,8 +22,8 @@ fn main() {
     println!("cargo::rustc-env=SWITCHBOARD_COMMIT={commit}");
 }
 
-/// The checked-out commit, if this folder is the top of a git checkout. Sources that are unpacked inside another project's
-/// checkout don't belong to that project's commit.
+/// The checked-out commit, if this folder is the top of a git checkout. Sources that are unpacked inside another
+/// project's checkout don't belong to that project's commit.
 fn checked_out() -> Option<String> {
     let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
     if top.canonicalize().ok()? != Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().ok()? {

@@ -1,7 +1,7 @@
 //! Tokens: verifies JWTs and mints them.
 //!
-//! Each key is pinned to one algorithm. A token's header only selects a key by its `kid`, never an algorithm, a URL or a
-//! key of its own. Time comes from the [`Clock`], so that tests control it.
+//! Each key is pinned to one algorithm. A token's header only selects a key by its `kid`, never an algorithm, a URL or
+//! a key of its own. Time comes from the [`Clock`], so that tests control it.
 
 use std::time::Duration;
 
@@ -163,7 +163,8 @@ impl Auth {
     /// Mints a token that expires after `ttl`, or at `not_after` if that is sooner.
     ///
     /// # Errors
-    /// [`Reject::Unsupported`] if tokens are verified with public keys; [`Reject::TokenExpired`] if `not_after` has passed.
+    /// [`Reject::Unsupported`] if tokens are verified with public keys; [`Reject::TokenExpired`] if `not_after` has
+    /// passed.
     pub fn mint(&self, grant: Grant<'_>, ttl: Duration, not_after: Option<Timestamp>) -> Result<Minted, Reject> {
         let Keys::Static { checks, signing_key: Some(key) } = &self.keys else {
             return Err(Reject::Unsupported(

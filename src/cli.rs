@@ -91,14 +91,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Installs aws-lc as the crypto provider for tokens and TLS. A second installation fails harmlessly: it is the same one.
+/// Installs aws-lc as the crypto provider for tokens and TLS. A second installation fails harmlessly: it is the same
+/// one.
 fn install_crypto() {
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// Raises the soft limit of open files to the hard limit; the soft limit is often 1,024, for programs that use `select`. If
-/// that fails, the node lowers its connection limit and logs it.
+/// Raises the soft limit of open files to the hard limit; the soft limit is often 1,024, for programs that use
+/// `select`. If that fails, the node lowers its connection limit and logs it.
 fn raise_open_files() {
     let _ = rlimit::increase_nofile_limit(rlimit::INFINITY);
 }

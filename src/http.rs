@@ -25,7 +25,7 @@ mod health;
 mod problem;
 mod rest;
 mod routes;
-mod site;
+mod service;
 mod upgrade;
 
 #[cfg(test)]
@@ -34,11 +34,11 @@ mod fixture;
 mod tests;
 
 pub use routes::{Access, Route, endpoints};
-pub use site::Kind;
+pub use service::Kind;
 
 use problem::{HttpResult, Payload, Problem};
 use routes::{Endpoint, Found, Routes};
-use site::{HttpService, Peer};
+use service::{HttpService, Peer};
 
 use crate::{
     admission::{Admission, Refusal},
@@ -61,7 +61,7 @@ const MAX_HEADERS: usize = 64;
 
 /// Serves the sockets of one kind of listener.
 pub struct Server {
-    site: HttpService,
+    service: HttpService,
     routes: Routes,
     http: http1::Builder,
     /// Ends keep-alive when cancelled.
@@ -78,27 +78,27 @@ impl Server {
             .max_headers(MAX_HEADERS);
         let limit = i64::try_from(broker.admission.limit()).unwrap_or(i64::MAX);
         broker.metrics.connections_limit.set(limit);
-        Self { site: HttpService::new(broker, kind), routes: Routes::of(kind), http, stop }
+        Self { service: HttpService::new(broker, kind), routes: Routes::of(kind), http, stop }
     }
 
     /// Kind of the listeners that it serves.
     pub fn kind(&self) -> Kind {
-        self.site.kind()
+        self.service.kind()
     }
 
     /// The broker that serves the requests.
     pub fn broker(&self) -> &Arc<Broker> {
-        self.site.broker()
+        self.service.broker()
     }
 
     /// Decides on the admission of a new socket.
     pub fn admit(&self, peer: IpAddr) -> Admission {
-        self.site.admit(peer)
+        self.service.admit(peer)
     }
 
     /// Counts a refusal.
     pub fn refused(&self, refusal: Refusal) {
-        self.site.refused(refusal);
+        self.service.refused(refusal);
     }
 
     /// Serves a socket until it closes or becomes a WebSocket.
@@ -108,13 +108,14 @@ impl Server {
             Admission::Refused(refusal, permit) => (Some(refusal), permit),
             Admission::Dropped => return,
         };
-        let peer = Arc::new(Peer::new(peer.to_canonical(), self.site.trusts(peer), refusal, permit));
-        let service = service_fn(|request| {
+        let peer = Arc::new(Peer::new(peer.to_canonical(), self.service.trusts(peer), refusal, permit));
+        let answer_request = service_fn(|request| {
             let (server, peer) = (Arc::clone(&self), Arc::clone(&peer));
             async move { Ok::<_, Infallible>(server.answer(peer, request).await) }
         });
         let mut stopping = false;
-        let mut connection = std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        let mut connection =
+            std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), answer_request).with_upgrades());
         let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST_TIMEOUT));
         loop {
             tokio::select! {
@@ -142,7 +143,7 @@ impl Server {
         peer.requested();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let began = Instant::now();
-        let headers = cors::CorsHeaders::to(request.headers(), self.site.origins());
+        let headers = cors::CorsHeaders::to(request.headers(), self.service.origins());
         let answer = timeout(REQUEST_TIMEOUT, self.route(&peer, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
         let mut response = answer.unwrap_or_else(Problem::into_response);
@@ -167,18 +168,18 @@ impl Server {
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
             Found::OtherMethods(allow) => {
-                let preflight = cors::preflight(request.method(), request.headers(), self.site.origins(), &allow);
+                let preflight = cors::preflight(request.method(), request.headers(), self.service.origins(), &allow);
                 return preflight.ok_or_else(|| Problem::other_methods(&allow));
             }
             Found::Nothing => return Err(Problem::not_found()),
         };
         match endpoint {
-            Endpoint::Probe(probe) => Ok(health::answer(probe, self.site.broker(), request.headers())),
+            Endpoint::Probe(probe) => Ok(health::answer(probe, self.service.broker(), request.headers())),
             Endpoint::Socket(route) => {
                 let conversation = params.get("conversation");
-                upgrade::answer(&self.site, peer, route, conversation, request)
+                upgrade::answer(&self.service, peer, route, conversation, request)
             }
-            Endpoint::Rest(action) => rest::answer(action, &self.site, peer, &params, request).await,
+            Endpoint::Rest(action) => rest::answer(action, &self.service, peer, &params, request).await,
         }
     }
 }

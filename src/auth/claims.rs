@@ -16,8 +16,8 @@ const MAX_TIER_BYTES: usize = 64;
 /// Last second of the year 9999; later times are invalid.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// The claims that are used, as raw JSON. Each is checked on its own, so that the refusal can name the bad one. `sub` may be
-/// a number; its digits are then the user id.
+/// The claims that are used, as raw JSON. Each is checked on its own, so that the refusal can name the bad one. `sub`
+/// may be a number; its digits are then the user id.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     #[serde(default)]

@@ -59,7 +59,8 @@ pub(super) enum Found {
     Key(Arc<Checks>),
     /// There is no such key.
     None,
-    /// The key is unknown, but may have been published since the last fetch. A fetch is under way; the client must retry.
+    /// The key is unknown, but may have been published since the last fetch. A fetch is under way; the client must
+    /// retry.
     NotFetched,
 }
 
@@ -79,8 +80,8 @@ impl Jwks {
         Ok(Self { url: url.to_owned(), client, validation, fetched: ArcSwap::default(), refetch: Notify::new() })
     }
 
-    /// Finds the key that a token names; without a `kid`, the only key if there is just one. Answers [`Found::None`] only
-    /// if the keys are younger than `MIN_INTERVAL`; older keys are fetched again first.
+    /// Finds the key that a token names; without a `kid`, the only key if there is just one. Answers [`Found::None`]
+    /// only if the keys are younger than `MIN_INTERVAL`; older keys are fetched again first.
     pub(super) fn key(&self, kid: Option<&str>) -> Found {
         let fetched = self.fetched.load();
         let key = match kid {
@@ -99,8 +100,8 @@ impl Jwks {
         }
     }
 
-    /// Fetches the keys at once, then at every `REFRESH` and when a token names an unknown key. The last fetched keys stay
-    /// valid while the URL can't be reached.
+    /// Fetches the keys at once, then at every `REFRESH` and when a token names an unknown key. The last fetched keys
+    /// stay valid while the URL can't be reached.
     pub(super) async fn keep_fresh(&self) {
         loop {
             let pause = match self.fetch().await {
@@ -153,8 +154,8 @@ impl Jwks {
     }
 }
 
-/// The algorithm that a key is pinned to: the one that it names if that fits its kind, otherwise the default of its kind.
-/// `None` for shared secrets and encryption keys, which must not verify tokens.
+/// The algorithm that a key is pinned to: the one that it names if that fits its kind, otherwise the default of its
+/// kind. `None` for shared secrets and encryption keys, which must not verify tokens.
 fn pinned_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     if matches!(&jwk.common.public_key_use, Some(usage) if *usage != PublicKeyUse::Signature) {
         return None;

@@ -1,4 +1,5 @@
-//! `switchboard chat`: a chat client for a terminal, or for scripts. It speaks the native dialect (docs/protocol/native.md).
+//! `switchboard chat`: a chat client for a terminal, or for scripts. It speaks the native dialect
+//! (docs/protocol/native.md).
 
 use std::io::{Write, stderr};
 

@@ -1,5 +1,5 @@
-//! `switchboard dev`: a complete node in one process. It prints a page of commands to try, once after the start and again at
-//! each Enter. `dev --page` prints the page of a running dev.
+//! `switchboard dev`: a complete node in one process. It prints a page of commands to try, once after the start and
+//! again at each Enter. `dev --page` prints the page of a running dev.
 
 use std::{
     fs,
@@ -62,7 +62,9 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
         let listening = Running { pid: std::process::id(), clients: address, admin: page.admin };
         match listening.write(&folder) {
             Ok(()) => running = Some(listening),
-            Err(error) => tracing::warn!(%error, "switchboard chat won't find this dev without --url"),
+            Err(error) => {
+                tracing::warn!(%error, "running.json can't be written: switchboard chat finds this dev only with --url")
+            }
         }
         print_page(&page);
         if stdin().is_terminal() {
@@ -110,7 +112,7 @@ async fn verify_running(running: &Running, auth: &Auth, folder: &Path) -> Result
     match answer.map(|answer| answer.status()) {
         Ok(status) if status.is_success() => Ok(()),
         Ok(_) => Err(Failure::Runtime(format!(
-            "what listens at {} is not the switchboard dev of {}, or has another JWT_SECRET",
+            "the server at {} is not the switchboard dev of {}, or it has another JWT_SECRET",
             running.clients,
             folder.display()
         ))),
@@ -118,8 +120,8 @@ async fn verify_running(running: &Running, auth: &Auth, folder: &Path) -> Result
     }
 }
 
-/// Prints the page at each Enter. Reads the terminal only while this program is in its foreground, because a read from the
-/// background would stop the whole process (SIGTTIN).
+/// Prints the page at each Enter. Reads the terminal only while this program is in its foreground, because a read from
+/// the background would stop the whole process (SIGTTIN).
 fn print_page_on_enter(page: &Page) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let watched = runtime.and_then(|runtime| {
@@ -142,7 +144,7 @@ fn print_page_on_enter(page: &Page) {
     });
     let watched: std::io::Result<()> = watched;
     if let Err(error) = watched {
-        print_error(format!("Enter does not show the page again: {error}"));
+        print_error(format!("Enter does not show the page again: the keyboard can't be read: {error}"));
     }
 }
 

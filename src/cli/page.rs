@@ -1,4 +1,5 @@
-//! The page that `switchboard dev` prints: commands to try. Each command works when it is pasted into bash, in any folder.
+//! The page that `switchboard dev` prints: commands to try. Each command works when it is pasted into bash, in any
+//! folder.
 
 use std::{
     fmt::Write,

@@ -1,5 +1,5 @@
-//! `running.json`: a running `switchboard dev` writes its addresses to this file in its data folder, for other commands on this
-//! machine.
+//! `running.json`: a running `switchboard dev` writes its addresses to this file in its data folder, for other commands
+//! on this machine.
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
@@ -37,7 +37,8 @@ impl Running {
         }
     }
 
-    /// Reads the file of the dev with this data folder. The file of a killed dev remains, so the dev may not run any more.
+    /// Reads the file of the dev with this data folder. The file of a killed dev remains, so the dev may not run any
+    /// more.
     ///
     /// # Errors
     /// A message for the user: no dev runs with this folder, or the file can't be read.

@@ -14,8 +14,8 @@ pub(super) fn is_trusted(peer: IpAddr, proxies: &[IpNet]) -> bool {
     proxies.iter().any(|network| network.contains(&peer))
 }
 
-/// The client's address: the peer's own, or, behind trusted proxies, the right-most address of `X-Forwarded-For` that is
-/// not a trusted proxy. Addresses further left are not trusted, because any client can write them.
+/// The client's address: the peer's own, or, behind trusted proxies, the right-most address of `X-Forwarded-For` that
+/// is not a trusted proxy. Addresses further left are not trusted, because any client can write them.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let values = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());

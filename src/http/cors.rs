@@ -1,5 +1,5 @@
-//! CORS (Fetch standard): pages of the origins in ALLOWED_ORIGINS may use REST from a browser, as they may open WebSockets.
-//! Without a list no CORS headers are sent, and browsers allow pages of this origin only.
+//! CORS (Fetch standard): pages of the origins in ALLOWED_ORIGINS may use REST from a browser, as they may open
+//! WebSockets. Without a list no CORS headers are sent, and browsers allow pages of this origin only.
 
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
@@ -47,8 +47,8 @@ impl CorsHeaders {
     }
 }
 
-/// The response to a preflight for a path with these methods; `None` if the request is no preflight or its origin is not
-/// listed.
+/// The response to a preflight for a path with these methods; `None` if the request is no preflight or its origin is
+/// not listed.
 pub(super) fn preflight(
     method: &Method,
     headers: &HeaderMap,

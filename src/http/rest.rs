@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{
     client,
     problem::{HttpResult, Payload, Problem},
-    site::{HttpService, Peer},
+    service::{HttpService, Peer},
 };
 use crate::model::{Reject, Reply, TokenFlaw};
 
@@ -96,21 +96,21 @@ pub(super) enum Action {
 /// Verifies the request's token and performs the action for its user.
 pub(super) async fn answer(
     action: Action,
-    site: &HttpService,
+    service: &HttpService,
     peer: &Peer,
     params: &Params<'_, '_>,
     request: Request<Incoming>,
 ) -> HttpResult {
     let (head, body) = request.into_parts();
     let Some(token) = client::bearer(&head.headers) else { return Err(unauthenticated(&head.headers)) };
-    let verified = site.broker().auth.verify(token).inspect_err(|reject| {
-        let address = client::address(peer.address, &head.headers, &site.broker().config.trusted_proxies);
+    let verified = service.broker().auth.verify(token).inspect_err(|reject| {
+        let address = client::address(peer.address, &head.headers, &service.broker().config.trusted_proxies);
         let detail = reject.token_flaw().map(tracing::field::display);
         tracing::info!(%address, path = head.uri.path(), reason = reject.code(), detail, "refused");
     });
     let identity = Arc::new(verified?);
     let query = head.uri.query();
-    let call = Call { site, peer, identity: &identity, params, query, headers: &head.headers };
+    let call = Call { service, peer, identity: &identity, params, query, headers: &head.headers };
     match action {
         Action::Token => call.token(),
         Action::Status => call.status().await,

@@ -3,7 +3,7 @@
 use hyper::Method;
 use matchit::{Params, Router};
 
-use super::{health::Probe, rest::Action, site::Kind};
+use super::{health::Probe, rest::Action, service::Kind};
 use crate::{dialect::Dialect, session::SocketRoute};
 
 /// Endpoint that answers a request.

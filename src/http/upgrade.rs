@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     client,
     problem::{HttpResult, Payload, Problem},
-    site::{HttpService, Peer},
+    service::{HttpService, Peer},
 };
 use crate::{
     admission::{AddressPermit, Refusal},
@@ -37,24 +37,24 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers a handshake. If it is valid, a new task serves the WebSocket.
 pub(super) fn answer(
-    site: &HttpService,
+    service: &HttpService,
     peer: &Arc<Peer>,
     route: SocketRoute,
     conversation: Option<&str>,
     request: Request<Incoming>,
 ) -> HttpResult {
-    let checked = check_handshake(site, peer, conversation, &request);
+    let checked = check_handshake(service, peer, conversation, &request);
     let checked = checked.inspect_err(|refused| {
         if let Some(refusal) = refused.refusal {
-            site.refused(refusal);
+            service.refused(refusal);
         }
     });
     let ValidHandshake { accept, protocol, token, conversation, since, address, address_permit } =
         checked.map_err(|refused| refused.problem)?;
     let opening = Opening { route, conversation, since, token, address };
-    let context = Arc::clone(site.sessions());
-    let (permit, open) = (Arc::clone(&peer.permit), site.broker().admission.opened());
-    site.broker().tasks.spawn(async move {
+    let context = Arc::clone(service.sessions());
+    let (permit, open) = (Arc::clone(&peer.permit), service.broker().admission.opened());
+    service.broker().tasks.spawn(async move {
         // Keep the permits until the WebSocket ends; dropping them frees the places.
         let _counted = (permit, address_permit, open);
         let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, hyper::upgrade::on(request)).await else { return };
@@ -108,12 +108,12 @@ fn bad_handshake(problem: Problem) -> Refused {
 }
 
 fn check_handshake(
-    site: &HttpService,
+    service: &HttpService,
     peer: &Peer,
     conversation: Option<&str>,
     request: &Request<Incoming>,
 ) -> Result<ValidHandshake, Refused> {
-    let broker = site.broker();
+    let broker = service.broker();
     let (config, headers) = (&broker.config, request.headers());
     let not_found = |_| Refused { refusal: None, problem: Problem::not_found() };
     let conversation = conversation.map(super::rest::conversation_id).transpose().map_err(not_found)?;

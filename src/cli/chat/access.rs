@@ -115,7 +115,7 @@ impl Access {
     pub(super) fn reach_remedy(&self) -> &'static str {
         match self.server {
             Server::Dev(_) => "start it: switchboard dev",
-            Server::Url(_) => "is the server running, and --url right?",
+            Server::Url(_) => "check that the server runs and that --url is right",
         }
     }
 }
@@ -128,7 +128,9 @@ fn minting_credentials(
     folder: &Path,
 ) -> Result<Credentials, Failure> {
     let Some(user) = options.user else {
-        return Err(Failure::Runtime(format!("who are you? Give --user NAME, or a token: --token, {TOKEN_VARIABLE}")));
+        return Err(Failure::Runtime(format!(
+            "the user is unknown: give --user NAME, or a token (--token or {TOKEN_VARIABLE})"
+        )));
     };
     let local = url.is_none_or(is_on_this_machine);
     let config = match AuthConfig::load(false, sources) {

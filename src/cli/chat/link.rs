@@ -116,8 +116,8 @@ pub(super) fn end_of_close(frame: Option<&CloseFrame>, advised: Option<Duration>
     }
 }
 
-/// The pause before the next try: the advised pause plus up to a quarter, otherwise exponential backoff. The random part
-/// keeps the clients of a stopped node from reconnecting all at once.
+/// The pause before the next try: the advised pause plus up to a quarter, otherwise exponential backoff. The random
+/// part keeps the clients of a stopped node from reconnecting all at once.
 pub(super) fn pause(tries: u32, advised: Option<Duration>) -> Duration {
     let chance: f64 = rand::random();
     match advised {

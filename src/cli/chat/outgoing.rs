@@ -1,5 +1,5 @@
-//! [`Outgoing`]: the queue of typed lines that the server has not confirmed yet. Each line has its own `client_id`, so that
-//! a repeated send is stored once.
+//! [`Outgoing`]: the queue of typed lines that the server has not confirmed yet. Each line has its own `client_id`, so
+//! that a repeated send is stored once.
 
 use std::{
     collections::VecDeque,

@@ -1,9 +1,9 @@
-//! [`Room`]: the client's state of its conversation. It turns each frame from the server into effects, and touches neither the
-//! network nor the screen.
+//! [`Room`]: the client's state of its conversation. It turns each frame from the server into effects, and touches
+//! neither the network nor the screen.
 //!
-//! Entries are shown in the order of their seq, each once. The server sends no copy of this socket's own messages; their acks
-//! take their places. Therefore an entry waits until all entries before it have arrived. After a lost connection the client
-//! resumes after the last entry that it has shown.
+//! Entries are shown in the order of their seq, each once. The server sends no copy of this socket's own messages;
+//! their acks take their places. Therefore an entry waits until all entries before it have arrived. After a lost
+//! connection the client resumes after the last entry that it has shown.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,8 @@ use crate::model::{ConversationId, Seq, UserId};
 const PAGE: u32 = 100;
 /// Maximum number of pages that are read after a resync.
 const MAX_PAGES: u32 = 100;
-/// Maximum number of entries that wait for an earlier one. The server sends entries in order, so only acks can be missing.
+/// Maximum number of entries that wait for an earlier one. The server sends entries in order, so only acks can be
+/// missing.
 const MAX_WAITING: usize = 10_000;
 
 /// An action for the caller.
@@ -60,7 +61,8 @@ struct Reading {
 /// Display options.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
-    /// True if the user's own lines are shown once the server has stored them. At a terminal the typed line is visible already.
+    /// True if the user's own lines are shown once the server has stored them. At a terminal the typed line is visible
+    /// already.
     pub(super) shows_own: bool,
     /// Number of earlier messages to show after the first join.
     pub(super) backlog: u32,
@@ -188,7 +190,7 @@ impl Room {
         self.joined = true;
         let mut effects = Vec::new();
         if self.cursor.is_some() {
-            effects.push(Note("connected again".to_owned()));
+            effects.push(Note("reconnected".to_owned()));
         } else {
             effects.push(Note(format!("you are {} in {}; /help says what you can do", self.my_name, self.id)));
             match self.style.backlog {
@@ -238,7 +240,7 @@ impl Room {
             let shown: Vec<_> =
                 frame.messages.iter().rev().filter_map(|each| lines::dated_entry(each, &self.zone)).collect();
             return vec![Show(match shown.len() {
-                0 => "* nothing was said yet".to_owned(),
+                0 => "* no messages yet".to_owned(),
                 count => format!("* the last {count} messages:\n{}", shown.join("\n")),
             })];
         }
@@ -254,7 +256,7 @@ impl Room {
                     return vec![self.page(oldest, None)];
                 }
                 let mut effects =
-                    vec![Note("more was missed than can be shown: the oldest of it is left out".to_owned())];
+                    vec![Note("too many messages were missed: the oldest of them are not shown".to_owned())];
                 effects.extend(self.finish_reading(reading));
                 effects
             }
@@ -347,7 +349,7 @@ impl Room {
                 None => Vec::new(),
             },
             Some(Tag::Reading) => {
-                let mut effects = vec![Note(format!("what was said before can't be read: {message}"))];
+                let mut effects = vec![Note(format!("earlier messages can't be read: {message}"))];
                 if let Some(reading) = self.reading.take() {
                     effects.extend(self.finish_reading(reading));
                 }

@@ -7,7 +7,8 @@ use std::{
 
 use tokio::sync::mpsc;
 
-/// Maximum bytes read of a typed line. The rest is skipped; the line then exceeds the maximum of a message and is refused.
+/// Maximum bytes read of a typed line. The rest is skipped; the line then exceeds the maximum of a message and is
+/// refused.
 const MAX_LINE: u64 = 64 * 1_024;
 /// Capacity of the queue of typed lines.
 const QUEUE: usize = 16;
@@ -38,7 +39,8 @@ impl Screen {
         self.write(&if self.terminal { format!("\r\x1b[K{line}\n> ") } else { format!("{line}\n") })
     }
 
-    /// Shows a status line: on standard error if the output is a file or a pipe, so that it stays out of the conversation.
+    /// Shows a status line: on standard error if the output is a file or a pipe, so that it stays out of the
+    /// conversation.
     pub(super) fn note(self, line: &str) -> Result<(), OutputClosed> {
         if self.terminal {
             return self.show(&format!("-- {line}"));
@@ -66,8 +68,8 @@ impl Screen {
     }
 }
 
-/// Starts a thread that reads typed lines until the end of the input. The thread ends with the process, because nothing else
-/// interrupts a read from a terminal.
+/// Starts a thread that reads typed lines until the end of the input. The thread ends with the process, because nothing
+/// else interrupts a read from a terminal.
 pub(super) fn typed_lines() -> mpsc::Receiver<String> {
     let (typed, lines) = mpsc::channel(QUEUE);
     thread::spawn(move || {

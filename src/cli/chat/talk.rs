@@ -114,7 +114,7 @@ impl Talk {
             };
             let pause = link::pause(self.tries, after);
             self.tries += 1;
-            let note = format!("{why}; connecting again in {:.1} s", pause.as_secs_f32());
+            let note = format!("{why}; reconnecting in {:.1} s", pause.as_secs_f32());
             if self.screen.note(&note).is_err() {
                 return Ended::Unread;
             }
@@ -136,7 +136,7 @@ impl Talk {
             End::Again { why, .. } => Err(why),
             End::Unreachable(why) if self.ever_joined => Ok((why, None)),
             End::Unreachable(why) => Err(format!("{why}: {}", self.access.reach_remedy())),
-            End::Token(why) if self.ever_joined && self.access.makes_tokens() && self.token_tries < TOKEN_TRIES => {
+            End::Token(why) if self.ever_joined && self.access.mints_tokens() && self.token_tries < TOKEN_TRIES => {
                 self.token_tries += 1;
                 Ok((why, None))
             }
@@ -174,7 +174,7 @@ impl Talk {
                         Typed::Quit => return Err(Ended::Left),
                         Typed::Help => self.screen.show(lines::HELP)?,
                         Typed::Invalid(why) => self.reject_line(&why)?,
-                        Typed::Who | Typed::History(_) => self.screen.note("not connected just now")?,
+                        Typed::Who | Typed::History(_) => self.screen.note("not connected now: try again after the reconnect")?,
                         Typed::Nothing => {}
                     }
                     self.screen.prompt()?;
@@ -299,11 +299,11 @@ impl Talk {
     fn tick(&mut self, liveness: &mut Liveness) -> Result<Vec<Effect>, Over> {
         let now = Instant::now();
         if !self.room.is_joined() && liveness.connected_at + JOIN_TIMEOUT <= now {
-            return Err(End::again("the server did not let us in").into());
+            return Err(End::again("the server did not answer the join").into());
         }
         let mut effects = self.room.send_next(now);
         match liveness.pinged_at {
-            Some(at) if at + PONG_TIMEOUT <= now => return Err(End::again("the server is silent").into()),
+            Some(at) if at + PONG_TIMEOUT <= now => return Err(End::again("the server does not answer pings").into()),
             None if liveness.last_frame_at + IDLE_BEFORE_PING <= now => {
                 liveness.pinged_at = Some(now);
                 // The server answers every text frame.
@@ -331,7 +331,7 @@ impl Talk {
                 },
                 Effect::Restarting(after) => *advised = Some(after),
                 Effect::Reconnect(after) => {
-                    let why = "this connection is given up".to_owned();
+                    let why = "the client closed this connection".to_owned();
                     return Err(End::Again { why, after }.into());
                 }
                 Effect::Stop(why) => return Err(Over::Ended(Ended::Failed(why))),
@@ -357,7 +357,7 @@ impl Talk {
     }
 }
 
-/// Times that tell whether the server still answers.
+/// Times for detecting a server that no longer answers.
 struct Liveness {
     connected_at: Instant,
     last_frame_at: Instant,

@@ -17,7 +17,7 @@ use crate::{
     http::{
         client,
         problem::Problem,
-        site::{HttpService, Peer},
+        service::{HttpService, Peer},
     },
     model::{
         Command, ConversationId, EntryId, EntrySeq, GivenNumber, Identity, LogId, Page, Reject, Reply, Seq, UserId,
@@ -29,7 +29,7 @@ const MAX_BODY: usize = 256 * 1_024;
 
 /// An authenticated request.
 pub(super) struct Call<'a> {
-    pub(super) site: &'a HttpService,
+    pub(super) service: &'a HttpService,
     pub(super) peer: &'a Peer,
     pub(super) identity: &'a Arc<Identity>,
     pub(super) params: &'a Params<'a, 'a>,
@@ -40,7 +40,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     pub(super) async fn execute(&self, command: Command) -> Result<Reply, Reject> {
         let caller = Caller { identity: Arc::clone(self.identity), connection: None };
-        self.site.broker().chat.execute(caller, command).await
+        self.service.broker().chat.execute(caller, command).await
     }
 
     /// A decoded segment of the path; `None` if it is not UTF-8.
@@ -122,17 +122,17 @@ fn seq_of(text: &str, conversation: &ConversationId) -> Option<EntrySeq> {
 }
 
 /// Reads a JSON body. The content type is ignored.
-pub(super) async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
-    parse(&bytes(body).await?)
+pub(super) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
+    parse(&read_bytes(body).await?)
 }
 
 /// Reads a JSON body that may be missing.
-pub(super) async fn read_or_none<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, Problem> {
-    let bytes = bytes(body).await?;
+pub(super) async fn read_optional_json<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, Problem> {
+    let bytes = read_bytes(body).await?;
     if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Some) }
 }
 
-async fn bytes(body: Incoming) -> Result<Bytes, Problem> {
+async fn read_bytes(body: Incoming) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(Problem::too_large(MAX_BODY));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::{StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, call::read, done, json, ok, unexpected};
+use super::{Call, call::read_json, done, json, ok, unexpected};
 use crate::{
     http::{HttpResult, problem::Problem},
     model::{
@@ -113,7 +113,7 @@ struct Conversations<'a> {
 
 impl Call<'_> {
     pub(super) async fn create(&self, body: Incoming) -> HttpResult {
-        let new: NewConversation = read(body).await?;
+        let new: NewConversation = read_json(body).await?;
         match self.execute(Command::Create(new.checked()?)).await? {
             Reply::Created(made) => json(StatusCode::CREATED, &Conversation::of(&made)),
             other => Err(unexpected(&other)),
@@ -133,11 +133,11 @@ impl Call<'_> {
     }
 
     pub(super) async fn conversation(&self) -> HttpResult {
-        ok(&Conversation::of(&self.described(self.conversation_of_path()?).await?))
+        ok(&Conversation::of(&self.describe(self.conversation_of_path()?).await?))
     }
 
     /// A conversation with its members.
-    pub(super) async fn described(&self, conversation: ConversationId) -> Result<model::Conversation, Problem> {
+    pub(super) async fn describe(&self, conversation: ConversationId) -> Result<model::Conversation, Problem> {
         match self.execute(Command::Describe { conversation }).await? {
             Reply::Conversation(found) => Ok(found),
             other => Err(unexpected(&other)),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Call,
-    call::{MessageRef, read},
+    call::{MessageRef, read_json},
     json, no_content, ok, unexpected,
 };
 use crate::{
@@ -77,7 +77,7 @@ impl<'a> Sent<'a> {
 impl Call<'_> {
     pub(super) async fn send(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
-        let new: NewMessage = read(body).await?;
+        let new: NewMessage = read_json(body).await?;
         match self.execute(Command::Send(new.checked(conversation)?)).await? {
             Reply::Sent(sent) => {
                 let status = if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED };
@@ -89,7 +89,7 @@ impl Call<'_> {
 
     pub(super) async fn edit(&self, body: Incoming) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
-        let new: NewText = read(body).await?;
+        let new: NewText = read_json(body).await?;
         let content = content(&new.content)?;
         match self.execute(Command::Edit { conversation, target, content, client_id: new.client_id }).await? {
             Reply::Sent(sent) => ok(&Sent::of(&sent)),

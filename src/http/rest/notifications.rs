@@ -3,7 +3,7 @@
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, call::read, done, ok, unexpected};
+use super::{Call, call::read_json, done, ok, unexpected};
 use crate::{
     http::{HttpResult, problem::Problem},
     model::{self, Command, ConversationId, Listed, Offset, PageLimit, Reply, Seq, Timestamp},
@@ -64,7 +64,7 @@ impl Call<'_> {
     }
 
     pub(super) async fn read_notifications(&self, body: Incoming) -> HttpResult {
-        let ids = read::<Read>(body).await?.checked()?;
+        let ids = read_json::<Read>(body).await?.checked()?;
         done(&self.execute(Command::ReadNotifications { ids }).await?)
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Call,
-    call::{read, read_or_none},
+    call::{read_json, read_optional_json},
     ok, unexpected,
 };
 use crate::{
@@ -76,7 +76,7 @@ impl Call<'_> {
     }
 
     pub(super) async fn set_status(&self, body: Incoming) -> HttpResult {
-        let NewStatus { status } = read(body).await?;
+        let NewStatus { status } = read_json(body).await?;
         match self.execute(Command::SetStatus { status }).await? {
             Reply::Done => ok(&OwnStatus { user_id: &self.identity.user, status }),
             other => Err(unexpected(&other)),
@@ -86,7 +86,7 @@ impl Call<'_> {
     pub(super) async fn typing(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         // Without is_typing, the request starts typing.
-        let active = read_or_none::<Typing>(body).await?.and_then(|body| body.is_typing).unwrap_or(true);
+        let active = read_optional_json::<Typing>(body).await?.and_then(|body| body.is_typing).unwrap_or(true);
         let state = TypingState { conversation_id: conversation.clone(), is_typing: active };
         match self.execute(Command::Typing { conversation, active }).await? {
             Reply::Done => ok(&state),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Call,
-    call::{MessageRef, read},
+    call::{MessageRef, read_json},
     ok, unexpected,
 };
 use crate::{
@@ -181,9 +181,9 @@ impl Call<'_> {
     }
 
     pub(super) async fn mark_read(&self, body: Incoming) -> HttpResult {
-        let (conversation, delivered, read) = read::<Marks>(body).await?.checked()?;
+        let (conversation, delivered, read) = read_json::<Marks>(body).await?.checked()?;
         self.execute(Command::Read { conversation: conversation.clone(), delivered, read }).await?;
-        let marked = self.described(conversation).await?;
+        let marked = self.describe(conversation).await?;
         let own = marked.members.iter().find(|member| member.user == self.identity.user);
         if own.is_none() && marked.members.len() < SHOWN_MEMBERS {
             // An admin can read the conversation without being a member, but has no marks.

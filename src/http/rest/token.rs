@@ -19,7 +19,7 @@ struct Token<'a> {
 impl Call<'_> {
     /// Mints a token for a WebSocket. It never outlives the token of the request.
     pub(super) fn token(&self) -> HttpResult {
-        let broker = self.site.broker();
+        let broker = self.service.broker();
         let auth = &broker.auth;
         let ttl = broker.config.auth.token_ttl;
         let minted = auth.mint(Grant::from(&**self.identity), ttl, Some(self.identity.expires_at))?;
