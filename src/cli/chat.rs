@@ -37,7 +37,7 @@ pub(super) fn command() -> Command {
     Command::new("chat")
         .about("Chat in this terminal: with the switchboard dev of this machine, or with any server (--url)")
         .after_help(
-            "At the end of its input it waits until all lines are stored. Exit code: 0 if all were stored, 1 if one was not.",
+            "At the end of its input it waits until all lines are stored. Exit code: 0, or 1 if one was not stored.",
         )
         .args([
             text("user", "NAME")

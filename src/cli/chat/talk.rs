@@ -174,7 +174,7 @@ impl Talk {
                         Typed::Quit => return Err(Ended::Left),
                         Typed::Help => self.screen.show(lines::HELP)?,
                         Typed::Invalid(why) => self.reject_line(&why)?,
-                        Typed::Who | Typed::History(_) => self.screen.note("not connected now: try again after the reconnect")?,
+                        Typed::Who | Typed::History(_) => self.screen.note("not connected now: try again later")?,
                         Typed::Nothing => {}
                     }
                     self.screen.prompt()?;
