@@ -1,15 +1,16 @@
 //! Tells the program which commit it is built from, as `SWITCHBOARD_COMMIT`.
 //!
-//! `GIT_COMMIT` decides where it is set, as the Dockerfile does; else git is asked; else it is `unknown`.
+//! `GIT_COMMIT` has precedence (the Dockerfile sets it); otherwise the commit comes from git; without git it is
+//! `unknown`.
 
-#![allow(clippy::print_stdout, reason = "a build script speaks to cargo over standard output")]
+#![allow(clippy::print_stdout, reason = "a build script passes its instructions to cargo over standard output")]
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// Digits of a commit that git is asked for.
+/// Option for git that shortens the commit to 12 digits.
 const DIGITS: &str = "--short=12";
 
 fn main() {
@@ -21,8 +22,8 @@ fn main() {
     println!("cargo::rustc-env=SWITCHBOARD_COMMIT={commit}");
 }
 
-/// The commit that is checked out here, where this folder is the top of a git checkout. Sources that were unpacked inside
-/// another project's checkout are not of its commit.
+/// The checked-out commit, if this folder is the top of a git checkout. Sources that are unpacked inside another
+/// project's checkout don't belong to that project's commit.
 fn checked_out() -> Option<String> {
     let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
     if top.canonicalize().ok()? != Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().ok()? {
@@ -32,16 +33,16 @@ fn checked_out() -> Option<String> {
     git(&["rev-parse", DIGITS, "HEAD"])
 }
 
-/// Has cargo run this script again when HEAD moves. Only files that exist are named: cargo takes a missing one for changed,
-/// at every build.
+/// Makes cargo run this script again when HEAD moves. Names existing files only, because cargo treats a missing file as
+/// changed in every build.
 fn watch_head() {
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
-    // The log of HEAD grows at every move. Where no log is kept, the branch's own file, or what it is packed into, changes.
+    // The log of HEAD grows at every move. Without that log, the branch's own file or the packed refs change.
     let names = ["HEAD", "logs/HEAD", "packed-refs", "reftable/tables.list"].into_iter().chain(branch.as_deref());
     for name in names {
         let Some(path) = git(&["rev-parse", "--git-path", name]) else { continue };
         let path = Path::new(&path);
-        // A packed branch gets a file of its own with the next commit: its folder shows that.
+        // The next commit on a packed branch creates a file for it: watch the folder for that.
         let shown = if path.exists() || !name.starts_with("refs/") { Some(path) } else { path.parent() };
         if let Some(shown) = shown.filter(|shown| shown.exists()) {
             println!("cargo::rerun-if-changed={}", shown.display());
@@ -49,7 +50,7 @@ fn watch_head() {
     }
 }
 
-/// What git answers, trimmed; none where there is no git, or it fails.
+/// Runs git and returns its trimmed output; `None` if git is missing, fails or prints nothing.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;

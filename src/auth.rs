@@ -1,7 +1,7 @@
-//! Tokens: JWT to identity, and back.
+//! Tokens: verifies JWTs and mints them.
 //!
-//! Each key goes with one pinned algorithm; what a token's header says only picks a key by its `kid`, never an
-//! algorithm, a URL or a key of its own. Time comes from the [`Clock`], so that tests own it.
+//! Each key is pinned to one algorithm. A token's header only selects a key by its `kid`, never an algorithm, a URL or
+//! a key of its own. Time comes from the [`Clock`], so that tests control it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ mod claims;
 mod jwks;
 
 use checks::Checks;
-use claims::{Claims, Unfit};
+use claims::{Claims, ClaimsError};
 use jwks::{Found, Jwks};
 
 use crate::{
@@ -21,27 +21,27 @@ use crate::{
     model::{Clock, Identity, Reject, Timestamp, TokenFlaw, UserId},
 };
 
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token, in bytes. Longer tokens are refused without being parsed.
 const MAX_TOKEN_BYTES: usize = 8 * 1_024;
 
-/// Why tokens can't be checked at all.
+/// Error that prevents the verification of any token.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The client that fetches keys could not be made.
+    /// The HTTP client for published keys could not be created.
     #[error("cannot fetch keys: {0}")]
     Client(String),
 }
 
-/// Whom a minted token is for.
+/// The user and the claims of a token to be minted.
 #[derive(Debug, Clone, Copy)]
 pub struct Grant<'a> {
-    /// Who.
+    /// The user's id, the token's `sub`.
     pub user: &'a UserId,
-    /// Their display name; without one it is the id.
+    /// The user's display name; without one the id is shown.
     pub name: Option<&'a str>,
-    /// Their role: `admin`, or another of the application's.
+    /// The user's role: `admin`, or a role of the application.
     pub role: Option<&'a str>,
-    /// Their class for limits.
+    /// The user's tier, which selects rate limits.
     pub tier: Option<&'a str>,
 }
 
@@ -56,32 +56,32 @@ impl<'a> From<&'a Identity> for Grant<'a> {
     }
 }
 
-/// A token that was made here.
+/// A token that this program minted.
 #[derive(Clone)]
 pub struct Minted {
     /// The token.
     pub token: String,
-    /// When it expires.
+    /// Time of its expiry.
     pub expires_at: Timestamp,
-    /// How long that is from now.
+    /// Time from now until its expiry.
     pub expires_in: Duration,
 }
 
-/// Checks tokens, and mints them where a secret is configured.
+/// Verifies tokens, and mints them if a shared secret is configured.
 pub struct Auth {
     keys: Keys,
     audience: Option<String>,
     issuer: Option<String>,
     leeway: Duration,
-    /// Clients are told what is wrong with their tokens.
+    /// True if refusals tell clients the flaw of their token.
     explains: bool,
     clock: Clock,
 }
 
 enum Keys {
-    /// One key; with a shared secret tokens can be made as well.
-    Static { checks: Box<Checks>, mints: Option<EncodingKey> },
-    /// Keys under a URL.
+    /// One key. A shared secret can mint tokens too.
+    Static { checks: Box<Checks>, signing_key: Option<EncodingKey> },
+    /// Keys that are published under a URL.
     Published(Jwks),
 }
 
@@ -92,19 +92,21 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Takes the keys of `config`. Published keys are fetched by [`Auth::keep_fresh`].
+    /// Prepares the keys of `config`. [`Auth::keep_fresh`] fetches published keys.
     ///
     /// # Errors
-    /// The client that fetches keys could not be made.
+    /// The HTTP client for published keys could not be created.
     pub fn new(config: &AuthConfig, clock: Clock) -> Result<Self, AuthError> {
         let checks = |key: DecodingKey, algorithm| Box::new(Checks { key, validation: validation(config, algorithm) });
         let keys = match &config.key {
             AuthKey::Secret { secret, algorithm } => {
                 let secret = secret.reveal().as_bytes();
                 let key = DecodingKey::from_secret(secret);
-                Keys::Static { checks: checks(key, *algorithm), mints: Some(EncodingKey::from_secret(secret)) }
+                Keys::Static { checks: checks(key, *algorithm), signing_key: Some(EncodingKey::from_secret(secret)) }
             }
-            AuthKey::Public { key, algorithm } => Keys::Static { checks: checks(key.clone(), *algorithm), mints: None },
+            AuthKey::Public { key, algorithm } => {
+                Keys::Static { checks: checks(key.clone(), *algorithm), signing_key: None }
+            }
             AuthKey::Jwks { url } => {
                 let config = config.clone();
                 let validation = move |algorithm| validation(&config, algorithm);
@@ -115,32 +117,32 @@ impl Auth {
         Ok(Self { keys, audience, issuer, leeway: config.leeway, explains: config.explains, clock })
     }
 
-    /// How far clocks may differ: a token counts until `expires_at` plus this.
+    /// Tolerated clock difference: a token is valid until `expires_at` plus this.
     pub fn leeway(&self) -> Duration {
         self.leeway
     }
 
-    /// Says who a token stands for.
+    /// Verifies a token and returns its identity.
     ///
     /// # Errors
-    /// [`Reject::TokenExpired`]; [`Reject::Unavailable`] where it names a published key that has to be fetched first;
-    /// for everything else [`Reject::InvalidToken`].
+    /// [`Reject::TokenExpired`]; [`Reject::Unavailable`] if the token names a published key that must be fetched first;
+    /// [`Reject::InvalidToken`] for any other flaw.
     pub fn verify(&self, token: &str) -> Result<Identity, Reject> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(self.refusal(TokenFlaw::TooLong));
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|error| self.refusal(flaw_of_header(error.kind())))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|error| self.refusal(header_flaw(error.kind())))?;
         match &self.keys {
             Keys::Static { checks, .. } => self.check(token, checks),
             Keys::Published(jwks) => match jwks.key(header.kid.as_deref()) {
                 Found::Key(checks) => self.check(token, &checks),
                 Found::None => Err(self.refusal(TokenFlaw::UnknownKey)),
-                Found::PerhapsLater => Err(Reject::Unavailable),
+                Found::NotFetched => Err(Reject::Unavailable),
             },
         }
     }
 
-    /// The refusal of a token, as its client is to be told it.
+    /// The refusal of a token; it names the flaw if `explains` is set.
     pub fn refusal(&self, flaw: TokenFlaw) -> Reject {
         if self.explains { Reject::InvalidTokenExplained(flaw) } else { Reject::InvalidToken(flaw) }
     }
@@ -148,23 +150,23 @@ impl Auth {
     fn check(&self, token: &str, checks: &Checks) -> Result<Identity, Reject> {
         let data = jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation)
             .map_err(|error| self.refusal(flaw(error.kind())))?;
-        // No extension is understood here, so none may be critical (RFC 7515, 4.1.11).
+        // No JWS extension is supported, so a token with `crit` must be refused (RFC 7515, 4.1.11).
         if data.header.crit.is_some() {
             return Err(self.refusal(TokenFlaw::Critical));
         }
-        data.claims.into_identity(self.clock.now(), self.leeway).map_err(|unfit| match unfit {
-            Unfit::Expired => Reject::TokenExpired,
-            Unfit::Flawed(flaw) => self.refusal(flaw),
+        data.claims.into_identity(self.clock.now(), self.leeway).map_err(|error| match error {
+            ClaimsError::Expired => Reject::TokenExpired,
+            ClaimsError::Flawed(flaw) => self.refusal(flaw),
         })
     }
 
-    /// Makes a token that lives for `ttl`, or until `not_after` where that is sooner.
+    /// Mints a token that expires after `ttl`, or at `not_after` if that is sooner.
     ///
     /// # Errors
-    /// [`Reject::Unsupported`] where tokens are checked with public keys; [`Reject::TokenExpired`] where `not_after`
-    /// is over.
+    /// [`Reject::Unsupported`] if tokens are verified with public keys; [`Reject::TokenExpired`] if `not_after` has
+    /// passed.
     pub fn mint(&self, grant: Grant<'_>, ttl: Duration, not_after: Option<Timestamp>) -> Result<Minted, Reject> {
-        let Keys::Static { checks, mints: Some(key) } = &self.keys else {
+        let Keys::Static { checks, signing_key: Some(key) } = &self.keys else {
             return Err(Reject::Unsupported(
                 "Tokens can't be made here: this deployment only checks them (no JWT_SECRET)",
             ));
@@ -185,7 +187,7 @@ impl Auth {
             aud: self.audience.as_deref(),
             iss: self.issuer.as_deref(),
         };
-        // One algorithm is pinned, always.
+        // `validation` pins exactly one algorithm.
         let algorithm = checks.validation.algorithms.first().copied().unwrap_or_default();
         let token = jsonwebtoken::encode(&Header::new(algorithm), &claims, key)
             .map_err(|_| Reject::Unsupported("Tokens can't be made with this key"))?;
@@ -193,17 +195,17 @@ impl Auth {
         Ok(Minted { token, expires_at: Timestamp::from_seconds(exp), expires_in })
     }
 
-    /// Keeps published keys fresh, for ever; with a key of its own there is nothing to do, and it returns at once.
+    /// Refreshes published keys until the task is cancelled. With a static key it returns at once.
     pub async fn keep_fresh(&self) {
         if let Keys::Published(jwks) = &self.keys {
             jwks.keep_fresh().await;
         }
     }
 
-    /// Fetches published keys now and says how many there are; `None` where keys are not published.
+    /// Fetches published keys now and returns their number; `None` with a static key.
     ///
     /// # Errors
-    /// Why they could not be fetched.
+    /// The reason why they could not be fetched.
     pub async fn fetch_keys(&self) -> Option<Result<usize, String>> {
         match &self.keys {
             Keys::Static { .. } => None,
@@ -212,7 +214,7 @@ impl Auth {
     }
 }
 
-/// What a minted token says.
+/// Claims of a minted token.
 #[derive(Serialize)]
 struct MintedClaims<'a> {
     sub: &'a str,
@@ -230,16 +232,16 @@ struct MintedClaims<'a> {
     iss: Option<&'a str>,
 }
 
-/// What is wrong with a header that can't be read.
-fn flaw_of_header(kind: &ErrorKind) -> TokenFlaw {
+/// The flaw of a token whose header can't be decoded.
+fn header_flaw(kind: &ErrorKind) -> TokenFlaw {
     match kind {
-        // In a header that is JSON, the library doesn't know the algorithm.
+        // The library reports an unknown algorithm in a JSON header as a JSON error.
         ErrorKind::Json(_) => TokenFlaw::Header,
         _ => TokenFlaw::Malformed,
     }
 }
 
-/// What is wrong with a token that the library doesn't take.
+/// The flaw of a token that the library refuses.
 fn flaw(kind: &ErrorKind) -> TokenFlaw {
     match kind {
         ErrorKind::InvalidSignature => TokenFlaw::Signature,
@@ -258,12 +260,12 @@ fn flaw(kind: &ErrorKind) -> TokenFlaw {
     }
 }
 
-/// What the library checks: the signature, the algorithm, `aud` and `iss`. The claims themselves do the rest.
+/// Configures the library to check the signature, the algorithm, `aud` and `iss`. [`Claims`] checks the rest.
 fn validation(config: &AuthConfig, algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
-    // It would ask the system for the time.
+    // The library would use the system's time instead of the `Clock`.
     (validation.validate_exp, validation.validate_nbf) = (false, false);
-    // `exp` is required by the claims themselves, which can say what is wrong with it.
+    // `Claims` requires `exp`, because it can name the flaw.
     let mut required = Vec::new();
     validation.validate_aud = config.audience.is_some();
     if let Some(audience) = &config.audience {

@@ -1,6 +1,6 @@
 //! The command line: dev, chat, serve, migrate, token, check, healthcheck.
 //!
-//! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 it failed, 2 wrong usage,
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 success, 1 failure, 2 wrong usage,
 //! 78 bad configuration.
 
 use std::{
@@ -34,19 +34,19 @@ use crate::{
     metrics::Metrics,
 };
 
-/// How a command ended.
+/// Outcome of a command.
 enum Outcome {
-    /// All went well.
+    /// Success.
     Done,
-    /// It failed, and has said why.
+    /// It failed and has already reported the reason.
     Failed,
 }
 
-/// Why a command could not do its work.
+/// Error of a command, to be reported by [`main`].
 enum Failure {
-    /// The configuration is bad.
+    /// The configuration is invalid.
     Configuration(Faults),
-    /// Something failed while it ran.
+    /// An operation failed at run time.
     Runtime(String),
 }
 
@@ -65,12 +65,12 @@ impl Failure {
 /// The exit code of bad configuration (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIGURATION: u8 = 78;
 
-/// Runs the program: reads the command line, does what it says, and gives the exit code.
+/// Runs the program: parses the command line, runs the command and returns the exit code.
 pub fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
-            // With nowhere to print to, the exit code still tells.
+            // If printing fails, the exit code still reports the error.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -81,33 +81,34 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(Failure::Runtime(message)) => {
-            complain(message);
+            print_error(message);
             ExitCode::FAILURE
         }
         Err(Failure::Configuration(faults)) => {
-            complain(faults);
+            print_error(faults);
             ExitCode::from(EXIT_CONFIGURATION)
         }
     }
 }
 
-/// Chooses one crypto library for tokens and TLS. Both refuse a second choice, which then was the same.
+/// Installs aws-lc as the crypto provider for tokens and TLS. A second installation fails harmlessly: it is the same
+/// one.
 fn install_crypto() {
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// Takes as many open files as the process may: the soft limit is often 1,024, for programs older than `epoll`. Where that
-/// fails the node makes do with fewer connections, and says so.
+/// Raises the soft limit of open files to the hard limit; the soft limit is often 1,024, for programs that use
+/// `select`. If that fails, the node lowers its connection limit and logs it.
 fn raise_open_files() {
     let _ = rlimit::increase_nofile_limit(rlimit::INFINITY);
 }
 
-fn complain(message: impl Display) {
+fn print_error(message: impl Display) {
     let _ = writeln!(stderr(), "switchboard: {message}");
 }
 
-/// Prints to standard output. A reader that went away is no failure of ours.
+/// Prints to standard output. Ignores errors: a closed pipe is no failure of the command.
 fn print(text: &str) {
     let mut out = stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -126,7 +127,7 @@ fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
         "migrate" => migrate(matches),
         "token" => token::run(matches, &sources(matches)?),
         "check" => check::run(&sources(matches)?),
-        // clap knows no other name.
+        // "healthcheck": clap accepts no other name.
         _ => probe::run(matches.get_flag("dev"), &sources(matches)?),
     }
 }
@@ -152,7 +153,7 @@ fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// Runs a future on a runtime of its own.
+/// Runs a future on a new runtime.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     Ok(runtime.map_err(Failure::runtime)?.block_on(future))
@@ -166,8 +167,8 @@ fn start_logging(config: &LogConfig) {
     };
     let registry = tracing_subscriber::registry().with(config.filter.clone());
     let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
-    // Set without the bridge from the `log` crate: libraries log frames and queries there, with what users wrote and
-    // with tokens. A second start of logging, in a test, keeps the first.
+    // Don't install the bridge from the `log` crate: libraries log frames and queries there, which contain messages and
+    // tokens. A second call, in a test, keeps the first subscriber.
     let _ = if json {
         set_global_default(registry.with(lines.json().flatten_event(true).with_current_span(false)))
     } else {
@@ -175,7 +176,7 @@ fn start_logging(config: &LogConfig) {
     };
 }
 
-/// What settings are read from: the flags of this command, and the process.
+/// Sources of the settings: the flags of this command, the process's environment and its files.
 fn sources(matches: &ArgMatches) -> Result<Sources, Faults> {
     let names = settings::ALL.iter().flat_map(|s| std::iter::once(s.name.to_owned()).chain(s.file_name()));
     let flags = names.filter_map(|name| {
@@ -185,7 +186,7 @@ fn sources(matches: &ArgMatches) -> Result<Sources, Faults> {
     Sources::of_process(flags.collect::<BTreeMap<_, _>>())
 }
 
-/// The whole command line.
+/// The definition of the command line.
 fn command() -> Command {
     let every = |_: &Setting| true;
     let logs = |setting: &Setting| setting.group == Group::Logs;
@@ -207,7 +208,8 @@ fn command() -> Command {
             with_settings(Command::new("migrate").about("Apply pending migrations to PostgreSQL"), false, store),
             with_settings(token::command(), false, tokens),
             with_settings(
-                Command::new("check").about("Check the configuration, Redis, PostgreSQL and keys, and say what works"),
+                Command::new("check")
+                    .about("Check the configuration, Redis, PostgreSQL and keys, and report each result"),
                 false,
                 every,
             ),
@@ -216,7 +218,7 @@ fn command() -> Command {
         ])
 }
 
-/// Gives a command the flags of those settings.
+/// Adds the flags of the chosen settings to a command.
 fn with_settings(command: Command, dev: bool, which: impl Fn(&Setting) -> bool) -> Command {
     let chosen = settings::ALL.iter().filter(|setting| which(setting));
     chosen.fold(command, |command, setting| {
@@ -244,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         command().debug_assert();
     }
 

@@ -1,7 +1,7 @@
-//! HTTP: the route table, REST, health, and the way to a WebSocket.
+//! HTTP: the route table, REST, health, and the upgrade to a WebSocket.
 //!
-//! A socket comes from the listener and is served here until it closes or becomes a WebSocket; then the session has
-//! it. Nothing here logs a query string or a token.
+//! The listener passes each socket to [`Server::serve`], which serves it until it closes or becomes a WebSocket. From
+//! then on the session owns it. Nothing here logs a query string or a token.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ mod health;
 mod problem;
 mod rest;
 mod routes;
-mod site;
+mod service;
 mod upgrade;
 
 #[cfg(test)]
@@ -34,70 +34,71 @@ mod fixture;
 mod tests;
 
 pub use routes::{Access, Route, endpoints};
-pub use site::Kind;
+pub use service::Kind;
 
 use problem::{HttpResult, Payload, Problem};
 use routes::{Endpoint, Found, Routes};
-use site::{HttpService, Peer};
+use service::{HttpService, Peer};
 
 use crate::{
     admission::{Admission, Refusal},
     broker::Broker,
 };
 
-/// How long a new socket may take for its first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// How long it may take when the node goes away meanwhile: half a request must not keep it.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
-/// How long a socket may be silent between two requests: longer than proxies keep theirs, so that they close first.
-const BETWEEN_REQUESTS: Duration = Duration::from_secs(75);
-/// How long a request may take.
-const REQUEST: Duration = Duration::from_secs(30);
-/// What is kept of a request's head, in bytes.
-const HEAD_BYTES: usize = 16 * 1_024;
-/// Headers of one request.
-const HEADERS: usize = 64;
+/// Maximum time from a new socket to its first request.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same maximum once the node stops: a half-sent request must not delay the shutdown.
+const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum idle time between two requests. It is longer than the keep-alive of common proxies, so that the proxy closes
+/// first.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Maximum time to answer a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Size of the read buffer and thereby the largest request head, in bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1_024;
+/// Maximum number of headers of one request.
+const MAX_HEADERS: usize = 64;
 
-/// Serves the sockets of one face of the node.
+/// Serves the sockets of one kind of listener.
 pub struct Server {
-    site: HttpService,
+    service: HttpService,
     routes: Routes,
     http: http1::Builder,
-    /// Ends keep-alive.
+    /// Ends keep-alive when cancelled.
     stop: CancellationToken,
 }
 
 impl Server {
-    /// The server of listeners of this kind. After `stop`, answers are the last of their sockets.
+    /// Creates the server for listeners of this kind. After `stop`, each socket closes with its next response.
     pub fn new(broker: Arc<Broker>, kind: Kind, stop: CancellationToken) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(BETWEEN_REQUESTS)
-            .max_buf_size(HEAD_BYTES)
-            .max_headers(HEADERS);
+            .header_read_timeout(KEEP_ALIVE_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS);
         let limit = i64::try_from(broker.admission.limit()).unwrap_or(i64::MAX);
         broker.metrics.connections_limit.set(limit);
-        Self { site: HttpService::new(broker, kind), routes: Routes::of(kind), http, stop }
+        Self { service: HttpService::new(broker, kind), routes: Routes::of(kind), http, stop }
     }
 
-    /// Whom it is for.
+    /// Kind of the listeners that it serves.
     pub fn kind(&self) -> Kind {
-        self.site.kind()
+        self.service.kind()
     }
 
-    /// The broker behind it.
+    /// The broker that serves the requests.
     pub fn broker(&self) -> &Arc<Broker> {
-        self.site.broker()
+        self.service.broker()
     }
 
-    /// Whether a new socket may stay.
+    /// Decides on the admission of a new socket.
     pub fn admit(&self, peer: IpAddr) -> Admission {
-        self.site.admit(peer)
+        self.service.admit(peer)
     }
 
     /// Counts a refusal.
     pub fn refused(&self, refusal: Refusal) {
-        self.site.refused(refusal);
+        self.service.refused(refusal);
     }
 
     /// Serves a socket until it closes or becomes a WebSocket.
@@ -107,21 +108,22 @@ impl Server {
             Admission::Refused(refusal, permit) => (Some(refusal), permit),
             Admission::Dropped => return,
         };
-        let peer = Arc::new(Peer::new(peer.to_canonical(), self.site.trusts(peer), refusal, permit));
-        let service = service_fn(|request| {
+        let peer = Arc::new(Peer::new(peer.to_canonical(), self.service.trusts(peer), refusal, permit));
+        let answer_request = service_fn(|request| {
             let (server, peer) = (Arc::clone(&self), Arc::clone(&peer));
             async move { Ok::<_, Infallible>(server.answer(peer, request).await) }
         });
         let mut stopping = false;
-        let mut connection = std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), service).with_upgrades());
-        let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST));
+        let mut connection =
+            std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), answer_request).with_upgrades());
+        let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST_TIMEOUT));
         loop {
             tokio::select! {
-                ended = connection.as_mut() => return ended.err().and_then(fault).map_or((), |fault| self.refused(fault)),
+                ended = connection.as_mut() => return ended.err().and_then(refusal_of).map_or((), |refusal| self.refused(refusal)),
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
-                    let soon = Instant::now() + LAST_REQUEST;
+                    let soon = Instant::now() + STOPPING_TIMEOUT;
                     if peer.deadline().is_none() && soon < deadline.deadline() {
                         deadline.as_mut().reset(soon);
                     }
@@ -136,13 +138,13 @@ impl Server {
         }
     }
 
-    /// Answers a request, in bounded time.
+    /// Answers a request within `REQUEST_TIMEOUT`.
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Payload> {
         peer.requested();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let began = Instant::now();
-        let headers = cors::CorsHeaders::to(request.headers(), self.site.origins());
-        let answer = timeout(REQUEST, self.route(&peer, request)).await;
+        let headers = cors::CorsHeaders::to(request.headers(), self.service.origins());
+        let answer = timeout(REQUEST_TIMEOUT, self.route(&peer, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
         let mut response = answer.unwrap_or_else(Problem::into_response);
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -166,24 +168,24 @@ impl Server {
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
             Found::OtherMethods(allow) => {
-                let preflight = cors::preflight(request.method(), request.headers(), self.site.origins(), &allow);
+                let preflight = cors::preflight(request.method(), request.headers(), self.service.origins(), &allow);
                 return preflight.ok_or_else(|| Problem::other_methods(&allow));
             }
             Found::Nothing => return Err(Problem::not_found()),
         };
         match endpoint {
-            Endpoint::Probe(probe) => Ok(health::answer(probe, self.site.broker(), request.headers())),
-            Endpoint::Socket(way) => {
+            Endpoint::Probe(probe) => Ok(health::answer(probe, self.service.broker(), request.headers())),
+            Endpoint::Socket(route) => {
                 let conversation = params.get("conversation");
-                upgrade::answer(&self.site, peer, way, conversation, request)
+                upgrade::answer(&self.service, peer, route, conversation, request)
             }
-            Endpoint::Rest(action) => rest::answer(action, &self.site, peer, &params, request).await,
+            Endpoint::Rest(action) => rest::answer(action, &self.service, peer, &params, request).await,
         }
     }
 }
 
-/// What a client did wrong whose socket ended with this error; none where it only went away.
-fn fault(error: hyper::Error) -> Option<Refusal> {
+/// The refusal to count for a socket that ended with this error; `None` if the client just disconnected.
+fn refusal_of(error: hyper::Error) -> Option<Refusal> {
     match error {
         error if error.is_timeout() => Some(Refusal::Slow),
         error if error.is_parse_too_large() => Some(Refusal::HeadTooLarge),

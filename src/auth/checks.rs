@@ -1,8 +1,8 @@
-//! One key, and what tokens signed with it must fulfil.
+//! [`Checks`]: one key with its validation rules.
 
 use jsonwebtoken::{DecodingKey, Validation};
 
-/// A key, and all that a token signed with it must fulfil.
+/// A key, and the validation rules for the tokens that it signed.
 pub(super) struct Checks {
     pub(super) key: DecodingKey,
     pub(super) validation: Validation,

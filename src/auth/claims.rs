@@ -1,4 +1,4 @@
-//! What a token says, and what is made of it.
+//! [`Claims`] of a token, and their conversion to an [`Identity`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,15 +9,15 @@ use crate::model::{Identity, Timestamp, TokenFlaw, UserId};
 
 /// The role that makes an admin.
 pub(super) const ADMIN: &str = "admin";
-/// The longest display name, in characters; what is longer is cut.
+/// Maximum length of a display name, in characters; longer names are truncated.
 const MAX_NAME_CHARS: usize = 128;
-/// The longest name of a class for limits, in bytes.
+/// Maximum length of a tier's name, in bytes; longer names are ignored.
 const MAX_TIER_BYTES: usize = 64;
-/// The end of the year 9999: later times are no times.
+/// Last second of the year 9999; later times are invalid.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// The claims that are looked at, as they came: each is checked by itself, so that a bad one can be named. `sub` may be a
-/// number: a user id then is its digits.
+/// The claims that are used, as raw JSON. Each is checked on its own, so that the refusal can name the bad one. `sub`
+/// may be a number; its digits are then the user id.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     #[serde(default)]
@@ -38,29 +38,29 @@ pub(super) struct Claims {
     tier: Value,
 }
 
-/// Why claims make no identity.
-pub(super) enum Unfit {
-    /// Their time is over.
+/// Reason why claims are refused.
+pub(super) enum ClaimsError {
+    /// They have expired.
     Expired,
-    /// One of them is bad.
+    /// One of them is invalid.
     Flawed(TokenFlaw),
 }
 
-impl From<TokenFlaw> for Unfit {
+impl From<TokenFlaw> for ClaimsError {
     fn from(flaw: TokenFlaw) -> Self {
         Self::Flawed(flaw)
     }
 }
 
 impl Claims {
-    /// Checks the times, and reads the rest.
-    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, Unfit> {
+    /// Checks the times and converts the other claims.
+    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, ClaimsError> {
         let user: UserId = serde_json::from_value(self.sub).map_err(|_| TokenFlaw::Subject)?;
         let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
         let now = now.seconds();
         let exp = seconds(&self.exp.ok_or(TokenFlaw::NoExpiry)?).ok_or(TokenFlaw::Expiry)?;
         if exp.saturating_add(leeway) <= now {
-            return Err(Unfit::Expired);
+            return Err(ClaimsError::Expired);
         }
         if let Some(nbf) = &self.nbf {
             let nbf = seconds(nbf).ok_or(TokenFlaw::NotBefore)?;
@@ -80,15 +80,15 @@ impl Claims {
     }
 }
 
-/// A NumericDate as whole seconds, cut.
+/// A NumericDate in whole seconds, rounded down.
 fn seconds(number: &Value) -> Option<i64> {
     let value = number.as_f64()?;
     let sane = (0.0..=LAST_SECOND).contains(&value);
-    #[expect(clippy::cast_possible_truncation, reason = "within the bounds above it fits")]
+    #[expect(clippy::cast_possible_truncation, reason = "the range check above keeps it within i64")]
     sane.then_some(value as i64)
 }
 
-/// A name without control characters and blanks around it; `None` where nothing is left.
+/// A name without control characters and surrounding blanks; `None` if nothing is left.
 fn display_name(text: &str) -> Option<Arc<str>> {
     let clean: String = text.trim().chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
     let clean = clean.trim();

@@ -1,4 +1,4 @@
-//! Key pairs for tests, made anew in each run: no private key stands in the repository.
+//! Key pairs for tests. Each run generates new ones, so that the repository holds no private key.
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
@@ -43,8 +43,8 @@ impl Pair {
         Self::new(public.as_ref(), private.as_ref())
     }
 
-    /// What signs with it.
-    pub(crate) fn signs(&self, algorithm: Algorithm) -> EncodingKey {
+    /// The private key for signing tokens.
+    pub(crate) fn signing_key(&self, algorithm: Algorithm) -> EncodingKey {
         let pem = self.private.as_bytes();
         match algorithm {
             Algorithm::ES256 => EncodingKey::from_ec_pem(pem),

@@ -1,4 +1,4 @@
-//! Keys published under a URL (JWKS, RFC 7517), fetched beside the checks that need them.
+//! Keys published under a URL (JWKS, RFC 7517). A background task fetches them, so that no verification waits for HTTP.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,72 +16,72 @@ use tokio::{
 
 use super::checks::Checks;
 
-/// Between two fetches, when nothing is amiss.
+/// Interval between two fetches while they succeed.
 const REFRESH: Duration = Duration::from_secs(300);
-/// Between two fetches at least, whoever asks: random `kid`s must not become requests.
+/// Minimum interval between two fetches, so that tokens with random `kid`s don't cause requests.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
-/// How long one fetch may take.
+/// Maximum time of one fetch.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer that is read, in bytes.
+/// Maximum size of a response, in bytes.
 const MAX_BYTES: usize = 256 * 1_024;
-/// The most keys that are kept.
+/// Maximum number of keys that are kept.
 const MAX_KEYS: usize = 100;
 
-/// Why keys could not be fetched.
+/// Error of a fetch.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("{0}")]
     Http(reqwest::Error),
-    #[error("the answer is larger than {MAX_BYTES} bytes")]
+    #[error("the response is larger than {MAX_BYTES} bytes")]
     TooLarge,
-    #[error("the answer is no key set: {0}")]
+    #[error("the response is no JSON Web Key Set: {0}")]
     NotAKeySet(#[from] serde_json::Error),
-    #[error("the key set has no key that can be used")]
+    #[error("the key set has no usable signature key (RSA, EC P-256 or P-384, Ed25519)")]
     Empty,
 }
 
-/// Makes the checks that go with an algorithm.
+/// Creates the validation rules for an algorithm.
 pub(super) type MakeValidation = Box<dyn Fn(Algorithm) -> Validation + Send + Sync>;
 
-/// Keys by their `kid`; those without one under the empty name.
+/// Keys by their `kid`; a key without one has the empty name.
 type KeySet = HashMap<String, Arc<Checks>>;
 
-/// The keys as they were fetched last.
+/// The keys of the last successful fetch.
 #[derive(Default)]
 struct Fetched {
     keys: KeySet,
     at: Option<Instant>,
 }
 
-/// What there is for a token that names a key.
+/// Result of looking up the key that a token names.
 pub(super) enum Found {
     /// The key.
     Key(Arc<Checks>),
     /// There is no such key.
     None,
-    /// A key that isn't known may have been published since the last fetch: that is found out beside, and the client is to
-    /// come again.
-    PerhapsLater,
+    /// The key is unknown, but may have been published since the last fetch. A fetch is under way; the client must
+    /// retry.
+    NotFetched,
 }
 
-/// The keys, and how to get them.
+/// The published keys, and the client that fetches them.
 pub(super) struct Jwks {
     url: String,
     client: reqwest::Client,
     validation: MakeValidation,
     fetched: ArcSwap<Fetched>,
-    /// A token named a key that isn't known.
-    wanted: Notify,
+    /// Wakes `keep_fresh` after a token named an unknown key.
+    refetch: Notify,
 }
 
 impl Jwks {
     pub(super) fn new(url: &str, validation: MakeValidation) -> reqwest::Result<Self> {
         let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
-        Ok(Self { url: url.to_owned(), client, validation, fetched: ArcSwap::default(), wanted: Notify::new() })
+        Ok(Self { url: url.to_owned(), client, validation, fetched: ArcSwap::default(), refetch: Notify::new() })
     }
 
-    /// The key a token names; where it names none, the only one there is. That there is no such key is said only where the
-    /// keys are fresh.
+    /// Finds the key that a token names; without a `kid`, the only key if there is just one. Answers [`Found::None`]
+    /// only if the keys are younger than `MIN_INTERVAL`; older keys are fetched again first.
     pub(super) fn key(&self, kid: Option<&str>) -> Found {
         let fetched = self.fetched.load();
         let key = match kid {
@@ -94,32 +94,32 @@ impl Jwks {
             Some(key) => Found::Key(Arc::clone(key)),
             None if fresh => Found::None,
             None => {
-                self.wanted.notify_one();
-                Found::PerhapsLater
+                self.refetch.notify_one();
+                Found::NotFetched
             }
         }
     }
 
-    /// Fetches the keys at once, then from time to time and when one is wanted. Those fetched last stay good while
-    /// the URL can't be reached.
+    /// Fetches the keys at once, then at every `REFRESH` and when a token names an unknown key. The last fetched keys
+    /// stay valid while the URL can't be reached.
     pub(super) async fn keep_fresh(&self) {
         loop {
             let pause = match self.fetch().await {
                 Ok(_) => REFRESH,
                 Err(error) => {
-                    tracing::warn!(%error, "published keys could not be fetched; those known stay in use");
+                    tracing::warn!(%error, "published keys could not be fetched; the last fetched keys stay in use");
                     MIN_INTERVAL
                 }
             };
             sleep(MIN_INTERVAL).await;
-            // It doesn't matter which of the two it was.
-            let _ = timeout(pause - MIN_INTERVAL, self.wanted.notified()).await;
+            // Fetch again after either the timeout or a notification.
+            let _ = timeout(pause - MIN_INTERVAL, self.refetch.notified()).await;
         }
     }
 
-    /// Fetches the keys once, and says how many there are.
+    /// Fetches the keys once and returns their number.
     pub(super) async fn fetch(&self) -> Result<usize, FetchError> {
-        // A URL may hold what must not reach a log.
+        // The URL may contain credentials, which must not reach a log.
         let http = |error: reqwest::Error| FetchError::Http(error.without_url());
         let mut answer = self.client.get(&self.url).send().await.and_then(|a| a.error_for_status()).map_err(http)?;
         let mut body = Vec::new();
@@ -135,7 +135,7 @@ impl Jwks {
         Ok(count)
     }
 
-    /// Reads a key set; keys of a kind that isn't known are passed over, as RFC 7517 asks.
+    /// Parses a key set. Keys of unknown kinds are ignored, as RFC 7517 requires.
     fn read(&self, body: &[u8]) -> Result<KeySet, FetchError> {
         #[derive(Deserialize)]
         struct Set {
@@ -154,8 +154,8 @@ impl Jwks {
     }
 }
 
-/// The one algorithm a key is used with: the one it names where that fits its kind, else its kind's usual one.
-/// Shared secrets and keys for encryption are none of ours.
+/// The algorithm that a key is pinned to: the one that it names if that fits its kind, otherwise the default of its
+/// kind. `None` for shared secrets and encryption keys, which must not verify tokens.
 fn pinned_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     if matches!(&jwk.common.public_key_use, Some(usage) if *usage != PublicKeyUse::Signature) {
         return None;
@@ -172,7 +172,7 @@ fn pinned_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     };
     let Some(named) = &jwk.common.key_algorithm else { return Some(usual) };
     let named: Algorithm = named.to_string().parse().ok()?;
-    // An RSA key may be used with several; a curve decides.
+    // An RSA key fits several algorithms of its family; an elliptic curve fits one.
     let fits = named == usual || (usual == Algorithm::RS256 && named.family() == usual.family());
     fits.then_some(named)
 }

@@ -1,4 +1,4 @@
-//! Good tokens, and every kind of bad one that we know of.
+//! Valid tokens, and every known kind of invalid token.
 
 use std::sync::{
     Arc,
@@ -46,7 +46,7 @@ fn sign(claims: &Value) -> String {
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key()).unwrap()
 }
 
-/// A good token's claims, with `more` put over them; null takes one away.
+/// Claims of a valid token, overridden by `more`; null removes a claim.
 fn claims(more: Value) -> Value {
     let mut claims = json!({"sub": "alice", "exp": NOW + 60});
     for (name, value) in more.as_object().unwrap() {
@@ -59,7 +59,7 @@ fn claims(more: Value) -> Value {
     claims
 }
 
-/// Whether a token was refused as such, for whatever flaw.
+/// True if a token was refused as invalid, for any flaw.
 fn is_invalid(verified: &Result<Identity, Reject>) -> bool {
     matches!(verified, Err(Reject::InvalidToken(_)))
 }
@@ -68,7 +68,7 @@ fn verify(more: Value) -> Result<Identity, Reject> {
     auth().verify(&sign(&claims(more)))
 }
 
-/// Header and claims of one's own choice, with a signature that is right.
+/// A token with any header and claims, and a correct signature.
 fn signed_with_header(header: &Value, claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(header), part(claims));
@@ -77,7 +77,7 @@ fn signed_with_header(header: &Value, claims: &Value) -> String {
 }
 
 #[test]
-fn a_token_says_who_somebody_is() {
+fn claims_become_the_identity() {
     let identity = verify(json!({"username": "Alice", "name": "other", "role": "admin", "tier": "pro"})).unwrap();
     assert_eq!((identity.user.as_str(), &*identity.name), ("alice", "Alice"));
     assert!(identity.admin);
@@ -86,7 +86,7 @@ fn a_token_says_who_somebody_is() {
 }
 
 #[test]
-fn names_fall_back() {
+fn display_names_fall_back_to_name_and_id() {
     let name = |more| verify(more).unwrap().name.to_string();
     assert_eq!(name(json!({"name": "Alice"})), "Alice");
     assert_eq!(name(json!({"username": "  ", "name": "Alice"})), "Alice");
@@ -102,7 +102,7 @@ fn subjects_may_be_numbers() {
 }
 
 #[test]
-fn admins() {
+fn only_the_admin_role_makes_an_admin() {
     for yes in [json!({"role": "admin"}), json!({"roles": ["user", "admin"]}), json!({"roles": "admin"})] {
         assert!(verify(yes.clone()).unwrap().admin, "{yes}");
     }
@@ -141,7 +141,7 @@ fn bad_claims_are_refused() {
 }
 
 #[test]
-fn times_are_checked_with_the_leeway_and_no_more() {
+fn times_are_checked_with_exactly_the_leeway() {
     let token = sign(&claims(json!({"nbf": NOW, "exp": NOW + 60})));
     let verify_at = |seconds| at(&secret(), seconds).verify(&token);
     assert!(is_invalid(&verify_at(NOW - LEEWAY - 1)));
@@ -152,7 +152,7 @@ fn times_are_checked_with_the_leeway_and_no_more() {
 }
 
 #[test]
-fn an_expired_token_of_somebody_else_is_only_invalid() {
+fn an_expired_token_with_a_wrong_signature_is_invalid() {
     let other = EncodingKey::from_secret(b"another secret, which is also long enough");
     let token = jsonwebtoken::encode(&Header::default(), &claims(json!({"exp": 1})), &other).unwrap();
     assert!(is_invalid(&auth().verify(&token)));
@@ -176,7 +176,7 @@ fn other_algorithms_are_refused() {
 }
 
 #[test]
-fn what_is_critical_is_refused_and_the_rest_of_the_header_is_not_looked_at() {
+fn critical_extensions_are_refused_and_other_header_fields_are_ignored() {
     let good = claims(json!({}));
     for crit in [json!(["b64"]), json!(["exp"]), json!([])] {
         let token = signed_with_header(&json!({"alg": "HS256", "crit": crit, "b64": false}), &good);
@@ -187,7 +187,7 @@ fn what_is_critical_is_refused_and_the_rest_of_the_header_is_not_looked_at() {
 }
 
 #[test]
-fn audience_and_issuer_are_required_where_they_are_configured() {
+fn configured_audience_and_issuer_are_required() {
     let strict = AuthConfig { audience: Some("chat".into()), issuer: Some("id".into()), ..secret() };
     let verify = |more| at(&strict, NOW).verify(&sign(&claims(more)));
     assert!(verify(json!({"aud": "chat", "iss": "id"})).is_ok());
@@ -213,7 +213,7 @@ fn grant(user: &UserId) -> Grant<'_> {
 }
 
 #[test]
-fn minted_tokens_are_good_and_never_outlive_what_they_were_made_from() {
+fn minted_tokens_are_valid_and_never_outlive_their_source() {
     let auth = auth();
     let bob = UserId::parse("bob").unwrap();
     let ttl = Duration::from_secs(1_800);
@@ -225,7 +225,7 @@ fn minted_tokens_are_good_and_never_outlive_what_they_were_made_from() {
     let minted = auth.mint(Grant::from(&identity), ttl, shown).unwrap();
     assert_eq!((minted.expires_at, minted.expires_in), (Timestamp::from_seconds(NOW + 10), Duration::from_secs(10)));
     assert_eq!(auth.verify(&minted.token).unwrap().expires_at, Timestamp::from_seconds(NOW + 10));
-    // Within the leeway a token still counts, but it can't be made to live on.
+    // Within the leeway an expired token is still valid, but it can't be exchanged for a new one.
     let over = Some(Timestamp::from_seconds(NOW));
     assert_eq!(auth.mint(grant(&bob), ttl, over).err(), Some(Reject::TokenExpired));
     assert_eq!(auth.mint(grant(&bob), Duration::ZERO, None).err(), Some(Reject::TokenExpired));
@@ -242,7 +242,7 @@ fn public(pair: &Pair, algorithm: Algorithm) -> AuthConfig {
 }
 
 #[test]
-fn public_keys_check_and_never_mint() {
+fn public_keys_verify_and_never_mint() {
     for (pair, other, algorithm) in [
         (Pair::rsa(), Pair::rsa(), Algorithm::RS256),
         (Pair::ec(), Pair::ec(), Algorithm::ES256),
@@ -250,9 +250,9 @@ fn public_keys_check_and_never_mint() {
     ] {
         let auth = at(&public(&pair, algorithm), NOW);
         let sign = |key: &EncodingKey| jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), key).unwrap();
-        assert!(auth.verify(&sign(&pair.signs(algorithm))).is_ok(), "{algorithm:?}");
-        assert!(is_invalid(&auth.verify(&sign(&other.signs(algorithm)))), "{algorithm:?}");
-        // The public key is public: it must not do as a shared secret.
+        assert!(auth.verify(&sign(&pair.signing_key(algorithm))).is_ok(), "{algorithm:?}");
+        assert!(is_invalid(&auth.verify(&sign(&other.signing_key(algorithm)))), "{algorithm:?}");
+        // Anyone knows the public key: it must not be accepted as a shared secret.
         let forged = EncodingKey::from_secret(pair.public.as_bytes());
         let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(json!({})), &forged).unwrap();
         assert!(is_invalid(&auth.verify(&forged)), "{algorithm:?}");
@@ -262,11 +262,12 @@ fn public_keys_check_and_never_mint() {
 }
 
 #[test]
-fn one_rsa_key_is_one_algorithm() {
+fn an_rsa_key_is_pinned_to_one_algorithm() {
     let pair = Pair::rsa();
     let auth = at(&public(&pair, Algorithm::RS256), NOW);
     for algorithm in [Algorithm::RS512, Algorithm::PS256] {
-        let token = jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), &pair.signs(algorithm)).unwrap();
+        let token =
+            jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), &pair.signing_key(algorithm)).unwrap();
         assert!(is_invalid(&auth.verify(&token)), "{algorithm:?}");
     }
 }
@@ -284,9 +285,9 @@ proptest! {
     }
 
     #[test]
-    fn one_changed_character_makes_a_token_bad(at in 0usize..1_000, to in "[A-Za-z0-9_-]") {
+    fn one_changed_character_makes_a_token_invalid(at in 0usize..1_000, to in "[A-Za-z0-9_-]") {
         let token = sign(&claims(json!({})));
-        // The last character of a signature has bits that don't count.
+        // The last base64 character of a signature has unused bits; changing them changes nothing.
         let at = at % (token.len() - 1);
         let mut changed = token.clone();
         changed.replace_range(at..=at, &to);
@@ -296,7 +297,7 @@ proptest! {
 }
 
 #[test]
-fn the_flaw_is_named_and_told_to_clients_under_dev_alone() {
+fn the_flaw_is_named_and_reported_to_clients_only_if_configured() {
     let strict = at(&AuthConfig { audience: Some("chat".into()), issuer: Some("id".into()), ..secret() }, NOW);
     let other = EncodingKey::from_secret(b"another secret, which is also long enough");
     let with = |more| sign(&claims(more));
@@ -319,9 +320,9 @@ fn the_flaw_is_named_and_told_to_clients_under_dev_alone() {
     ] {
         assert_eq!(auth().verify(&token), Err(Reject::InvalidToken(flaw)), "{flaw:?}");
         let explaining = at(&AuthConfig { explains: true, ..secret() }, NOW);
-        let told = explaining.verify(&token).unwrap_err();
-        assert_eq!(told, Reject::InvalidTokenExplained(flaw));
-        assert!(told.to_string().len() <= 123, "it fits into a close frame: {told}");
+        let reported = explaining.verify(&token).unwrap_err();
+        assert_eq!(reported, Reject::InvalidTokenExplained(flaw));
+        assert!(reported.to_string().len() <= 123, "it fits into a close frame: {reported}");
     }
     for (more, flaw) in [
         (json!({"aud": "chat"}), TokenFlaw::Issuer),
@@ -333,17 +334,17 @@ fn the_flaw_is_named_and_told_to_clients_under_dev_alone() {
 }
 
 #[test]
-fn long_tokens_are_not_even_read() {
+fn too_long_tokens_are_refused() {
     let token = sign(&claims(json!({"padding": "x".repeat(MAX_TOKEN_BYTES)})));
     assert!(is_invalid(&auth().verify(&token)));
 }
 
-/// Serves `body` over HTTP again and again, and counts how often it was asked.
+/// Serves `body` over HTTP and counts the requests.
 async fn publish(body: Arc<std::sync::Mutex<String>>) -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&requests);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::SeqCst);
@@ -354,23 +355,23 @@ async fn publish(body: Arc<std::sync::Mutex<String>>) -> (String, Arc<AtomicU64>
             let _ = stream.write_all((head + &body).as_bytes()).await;
         }
     });
-    (url, asked)
+    (url, requests)
 }
 
 /// A published key.
 fn jwk(pair: &Pair, algorithm: Algorithm, kid: &str) -> Value {
-    let mut jwk = Jwk::from_encoding_key(&pair.signs(algorithm), algorithm).unwrap();
+    let mut jwk = Jwk::from_encoding_key(&pair.signing_key(algorithm), algorithm).unwrap();
     jwk.common.key_id = Some(kid.to_owned());
     serde_json::to_value(jwk).unwrap()
 }
 
 fn signed_by(pair: &Pair, algorithm: Algorithm, kid: Option<&str>) -> String {
     let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
-    jsonwebtoken::encode(&header, &claims(json!({})), &pair.signs(algorithm)).unwrap()
+    jsonwebtoken::encode(&header, &claims(json!({})), &pair.signing_key(algorithm)).unwrap()
 }
 
 #[tokio::test]
-async fn published_keys_are_found_by_their_kid() {
+async fn published_keys_are_found_by_kid() {
     let (rsa, ec) = (Pair::rsa(), Pair::ec());
     let shared = json!({"kty": "oct", "kid": "shared", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(SECRET)});
     let encryption = {
@@ -385,7 +386,7 @@ async fn published_keys_are_found_by_their_kid() {
     let auth = at(&config(AuthKey::Jwks { url }), NOW);
 
     let good = signed_by(&rsa, Algorithm::RS256, Some("r"));
-    assert_eq!(auth.verify(&good), Err(Reject::Unavailable), "nothing was fetched yet");
+    assert_eq!(auth.verify(&good), Err(Reject::Unavailable), "the keys were not fetched yet");
     assert_eq!(auth.fetch_keys().await, Some(Ok(2)));
     assert!(auth.verify(&good).is_ok());
     assert!(auth.verify(&signed_by(&ec, Algorithm::ES256, Some("e"))).is_ok());
@@ -404,11 +405,11 @@ async fn published_keys_are_found_by_their_kid() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_published_later_is_found() {
+async fn a_key_published_later_is_found() {
     let (old, new) = (Pair::ec(), Pair::ec());
     let set = |pair: &Pair, kid| json!({"keys": [jwk(pair, Algorithm::ES256, kid)]}).to_string();
     let body = Arc::new(std::sync::Mutex::new(set(&old, "old")));
-    let (url, asked) = publish(Arc::clone(&body)).await;
+    let (url, requests) = publish(Arc::clone(&body)).await;
     let auth = Arc::new(at(&config(AuthKey::Jwks { url }), NOW));
     assert_eq!(auth.fetch_keys().await, Some(Ok(1)));
     assert!(auth.verify(&signed_by(&old, Algorithm::ES256, None)).is_ok(), "the only key needs no kid");
@@ -426,11 +427,11 @@ async fn a_key_that_was_published_later_is_found() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), found).await.expect("the new key is found");
-    // However many unknown keys are named, the URL is not asked for each.
+    // Tokens that name unknown keys don't cause one request each.
     for kid in 0..1_000 {
         let _ = auth.verify(&signed_with_header(&json!({"alg": "ES256", "kid": kid.to_string()}), &claims(json!({}))));
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
     refresher.abort();
 }
 
@@ -449,7 +450,7 @@ async fn bad_key_sets_leave_the_old_keys_in_use() {
 }
 
 #[test]
-fn the_clock_is_the_one_given() {
+fn time_comes_from_the_given_clock() {
     let seconds = Arc::new(AtomicI64::new(NOW));
     let clock = {
         let seconds = Arc::clone(&seconds);

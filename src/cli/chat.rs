@@ -1,4 +1,5 @@
-//! `switchboard chat`: a chat client for a terminal, or for scripts. It speaks the native dialect (docs/protocol/native.md).
+//! `switchboard chat`: a chat client for a terminal, or for scripts. It speaks the native dialect
+//! (docs/protocol/native.md).
 
 use std::io::{Write, stderr};
 
@@ -20,27 +21,27 @@ mod room;
 mod screen;
 mod talk;
 
-use access::{Access, TOKEN_VARIABLE, Wanted};
+use access::{Access, AccessOptions, TOKEN_VARIABLE};
 use room::{Room, Style};
 use screen::Screen;
 use talk::{Ended, Talk};
 
-/// Messages that are shown at first, at a terminal.
+/// Default number of earlier messages shown after joining, at a terminal.
 const BACKLOG: u32 = 10;
-/// The most of them.
+/// Maximum number of earlier messages shown after joining.
 const BACKLOG_MAX: u32 = 100;
 
-/// Its flags, beside those of settings.
+/// Defines the command's own flags; `with_settings` adds those of settings.
 pub(super) fn command() -> Command {
     let text = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     Command::new("chat")
         .about("Chat in this terminal: with the switchboard dev of this machine, or with any server (--url)")
         .after_help(
-            "At the end of its input it waits until every line is stored, and exits with 0; with 1 where one was not.",
+            "At the end of its input it waits until all lines are stored. Exit code: 0, or 1 if one was not stored.",
         )
         .args([
             text("user", "NAME")
-                .help("Who you are: needed where the token is made here")
+                .help("Your user id; required unless you give a token")
                 .value_parser(|text: &str| UserId::parse(text).map_err(|error| error.to_string())),
             text("name", "TEXT").help("Your display name; default: the user's"),
             text("room", "NAME")
@@ -50,23 +51,23 @@ pub(super) fn command() -> Command {
             text("url", "URL")
                 .help("The server, ws://HOST:PORT or wss://HOST; default: the switchboard dev of DATA_DIR"),
             text("token", "TOKEN").help(format!(
-                "Your token [env {TOKEN_VARIABLE}]; without one it is made here, with JWT_SECRET or the secret of dev"
+                "Your token [env {TOKEN_VARIABLE}]; without it, one is minted with JWT_SECRET or dev's secret"
             )),
             text("history", "NUMBER")
                 .help(format!(
-                    "Messages to show at first, at most {BACKLOG_MAX}; default: {BACKLOG} at a terminal, else 0"
+                    "Earlier messages to show, at most {BACKLOG_MAX}; default: {BACKLOG} at a terminal, else 0"
                 ))
                 .value_parser(clap::value_parser!(u32).range(0..=i64::from(BACKLOG_MAX))),
         ])
 }
 
-/// Chats until the user leaves, or it can't go on.
+/// Runs the client until the user leaves or an error ends it.
 pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Failure> {
     let text = |name| matches.get_one::<String>(name).map(String::as_str);
     let user = matches.get_one::<UserId>("user");
     let Some(room) = matches.get_one::<ConversationId>("room").cloned() else { return Ok(Outcome::Failed) };
-    let wanted = Wanted { url: text("url"), token: text("token"), user, name: text("name") };
-    let access = Access::find(&wanted, sources)?;
+    let options = AccessOptions { url: text("url"), token: text("token"), user, name: text("name") };
+    let access = Access::resolve(&options, sources)?;
     let screen = Screen::of_process();
     let backlog = matches.get_one("history").copied().unwrap_or(if screen.is_terminal() { BACKLOG } else { 0 });
     let style = Style { shows_own: !screen.is_terminal(), backlog };
@@ -74,9 +75,9 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     let mut talk = Talk::new(access, room, screen, screen::typed_lines());
     let ended = block_on(talk.run())?;
     screen.end();
-    let unsent = talk.room.outgoing.give_up();
+    let unsent = talk.room.outgoing.drain();
     for text in &unsent {
-        // With nowhere to say it, the exit code still tells.
+        // If printing fails, the exit code still reports it.
         let _ = writeln!(stderr(), "switchboard: NOT SENT, or not confirmed: {}", lines::clean(text));
     }
     match ended {

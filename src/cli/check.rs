@@ -1,4 +1,4 @@
-//! `switchboard check`: what works, and what doesn't, without starting a node.
+//! `switchboard check`: checks the configuration and the parts that a node needs, without starting one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
     store,
 };
 
-/// How long keys may take to be fetched.
+/// Maximum time to fetch published keys.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Checks the configuration, then each part; says of each whether it works, and names what is wrong as
-/// `docs/operations/failure-modes.md` does. Fails where a node could not work.
+/// Checks the configuration, then each part, and prints the result of each. Faults have the names that
+/// `docs/operations/failure-modes.md` lists. Fails if a node could not work.
 pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     let config = Config::load(false, sources)?;
     print("ok    configuration\n");
@@ -29,7 +29,7 @@ pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
     let all_well = block_on(async {
         let clock = Clock::system();
-        let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(silent())));
+        let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(timeout_message())));
         let redis = match &config.redis {
             Some(redis) => report("Redis", &backplane::examine(redis, &clock).await),
             None => true,
@@ -40,7 +40,7 @@ pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     Ok(if all_well { Outcome::Done } else { Outcome::Failed })
 }
 
-fn silent() -> String {
+fn timeout_message() -> String {
     format!("no answer within {} s", TIMEOUT.as_secs())
 }
 
@@ -52,7 +52,7 @@ fn report_keys(found: Result<String, String>) -> bool {
     found.is_ok()
 }
 
-/// Says how a part is; true where a node can work with it.
+/// Prints the result for a part; true if a node can work with it.
 fn report(part: &str, examined: &Examined) -> bool {
     let well = !examined.findings.iter().any(|finding| finding.fault.is_grave());
     if well {

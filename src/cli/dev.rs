@@ -1,5 +1,5 @@
-//! `switchboard dev`: everything in one process. It prints a page that says how to try it, when it has started and again when
-//! Enter is pressed; `--page` prints that of one that runs.
+//! `switchboard dev`: a complete node in one process. It prints a page of commands to try, once after the start and
+//! again at each Enter. `dev --page` prints the page of a running dev.
 
 use std::{
     fs,
@@ -15,10 +15,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Failure, Outcome, block_on, complain,
+    Failure, Outcome, block_on,
     page::Page,
-    print,
-    running::{Running, none_runs},
+    print, print_error,
+    running::{Running, not_running_message},
     start_logging,
 };
 use crate::{
@@ -29,26 +29,26 @@ use crate::{
     model::{Clock, UserId},
 };
 
-/// How long a running dev may take to answer.
+/// Maximum time for a running dev to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the keyboard is left alone while the terminal is another program's.
-const REST: Duration = Duration::from_millis(500);
+/// Interval between two checks of the keyboard; the program may be in the terminal's background meanwhile.
+const KEYBOARD_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Its flags, beside those of settings.
+/// Defines the command's own flags; `with_settings` adds those of settings.
 pub(super) fn command() -> Command {
-    Command::new("dev").about("Run on this machine alone, with nothing to install").arg(
+    Command::new("dev").about("Run a node for this machine only; it needs no Redis and no PostgreSQL").arg(
         Arg::new("page")
             .long("page")
             .action(ArgAction::SetTrue)
-            .help("Print the page of the dev that runs with this DATA_DIR, with fresh tokens, and end"),
+            .help("Print the page of the dev that runs with this DATA_DIR, with fresh tokens, and exit"),
     )
 }
 
-/// Runs it, or prints the page of one that runs.
+/// Runs dev, or prints the page of a running dev.
 pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Failure> {
     let folder = config::data_folder(sources)?;
     if matches.get_flag("page") {
-        return show_page(&folder, sources);
+        return print_running_page(&folder, sources);
     }
     let config = Config::load(true, sources)?;
     start_logging(&config.log);
@@ -59,19 +59,21 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     let ready = |broker: &Broker, clients: &[SocketAddr], admins: &[SocketAddr]| {
         let Some(address) = clients.first().copied() else { return };
         let page = Page { config: broker.config.clone(), clients: address, admin: admins.first().copied() };
-        let announced = Running { pid: std::process::id(), clients: address, admin: page.admin };
-        match announced.announce(&folder) {
-            Ok(()) => running = Some(announced),
-            Err(error) => tracing::warn!(%error, "switchboard chat won't find this dev without --url"),
+        let listening = Running { pid: std::process::id(), clients: address, admin: page.admin };
+        match listening.write(&folder) {
+            Ok(()) => running = Some(listening),
+            Err(error) => {
+                tracing::warn!(%error, "running.json can't be written: switchboard chat finds this dev only with --url")
+            }
         }
-        show(&page);
+        print_page(&page);
         if stdin().is_terminal() {
-            thread::spawn(move || show_on_enter(&page));
+            thread::spawn(move || print_page_on_enter(&page));
         }
     };
     let ended = block_on(app::run(config, ready))?;
     if let Some(running) = running {
-        running.withdraw(&folder);
+        running.remove(&folder);
     }
     ended.map(|()| Outcome::Done).map_err(|error| {
         let taken = matches!(&error, RunError::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse);
@@ -80,27 +82,27 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     })
 }
 
-fn show(page: &Page) {
+fn print_page(page: &Page) {
     match page.text() {
         Ok(text) => print(&text),
-        Err(error) => tracing::warn!(%error, "no tokens to try"),
+        Err(error) => tracing::warn!(%error, "the page is not shown: tokens can't be minted"),
     }
 }
 
 /// Prints the page of the dev that runs with this data folder.
-fn show_page(folder: &Path, sources: &Sources) -> Result<Outcome, Failure> {
+fn print_running_page(folder: &Path, sources: &Sources) -> Result<Outcome, Failure> {
     let running = Running::find(folder).map_err(Failure::Runtime)?;
-    // Where dev ran there is a secret, so none is made.
+    // The folder of a running dev has a secret already, so loading the configuration creates none.
     let config = Arc::new(Config::load(true, sources)?);
     let auth = Auth::new(&config.auth, Clock::system()).map_err(Failure::runtime)?;
-    block_on(check(&running, &auth, folder))??;
+    block_on(verify_running(&running, &auth, folder))??;
     let page = Page { config, clients: running.clients, admin: running.admin };
     print(&page.text().map_err(Failure::runtime)?);
     Ok(Outcome::Done)
 }
 
-/// Asks whether the dev that left this note still runs, and takes tokens that are made here.
-async fn check(running: &Running, auth: &Auth, folder: &Path) -> Result<(), Failure> {
+/// Checks that the dev of `running.json` still runs and accepts tokens minted with this configuration.
+async fn verify_running(running: &Running, auth: &Auth, folder: &Path) -> Result<(), Failure> {
     let user = UserId::parse("alice").map_err(Failure::runtime)?;
     let grant = Grant { user: &user, name: None, role: None, tier: None };
     let token = auth.mint(grant, TIMEOUT, None).map_err(Failure::runtime)?.token;
@@ -110,24 +112,21 @@ async fn check(running: &Running, auth: &Auth, folder: &Path) -> Result<(), Fail
     match answer.map(|answer| answer.status()) {
         Ok(status) if status.is_success() => Ok(()),
         Ok(_) => Err(Failure::Runtime(format!(
-            "what listens at {} is not the switchboard dev of {}, or has another JWT_SECRET",
+            "the server at {} is not the switchboard dev of {}, or it has another JWT_SECRET",
             running.clients,
             folder.display()
         ))),
-        Err(_) => Err(Failure::Runtime(none_runs(folder))),
+        Err(_) => Err(Failure::Runtime(not_running_message(folder))),
     }
 }
 
-/// Prints the page whenever Enter is pressed. The terminal is read only while this program is in its foreground: a read from
-/// the background would stop the whole process.
-fn show_on_enter(page: &Page) {
+/// Prints the page at each Enter. Reads the terminal only while this program is in its foreground, because a read from
+/// the background would stop the whole process (SIGTTIN).
+fn print_page_on_enter(page: &Page) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let watched = runtime.and_then(|runtime| {
         runtime.block_on(async {
-            #[expect(
-                deprecated,
-                reason = "it asks for a descriptor that stays open: standard input is never closed here"
-            )]
+            #[expect(deprecated, reason = "the descriptor must stay open, and nothing closes standard input here")]
             let input = AsyncFd::with_interest(stdin(), Interest::READABLE)?;
             loop {
                 let mut ready = input.readable().await?;
@@ -136,23 +135,23 @@ fn show_on_enter(page: &Page) {
                     if stdin().lock().read(&mut line)? == 0 {
                         return Ok(());
                     }
-                    show(page);
+                    print_page(page);
                 }
                 ready.clear_ready();
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(KEYBOARD_INTERVAL).await;
             }
         })
     });
     let watched: std::io::Result<()> = watched;
     if let Err(error) = watched {
-        complain(format!("Enter does not show the page again: {error}"));
+        print_error(format!("Enter does not show the page again: the keyboard can't be read: {error}"));
     }
 }
 
-/// Whether the terminal's foreground is this program's. Where the system doesn't tell, it is not.
+/// True if this process is in the terminal's foreground; false if `/proc` doesn't tell.
 fn is_in_foreground() -> bool {
     let Ok(stat) = fs::read_to_string("/proc/self/stat") else { return false };
-    // Behind the name: the state, the parent, the group, the session, the terminal, the terminal's foreground group.
+    // Fields after the name: state, parent, process group, session, terminal, the terminal's foreground group.
     let fields: Vec<&str> = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
     matches!(fields[..], [_, _, group, _, _, foreground, ..] if group == foreground)
 }

@@ -1,4 +1,5 @@
-//! The page that `switchboard dev` prints: how to try it. Every command on it works as it is pasted into bash, in any folder.
+//! The page that `switchboard dev` prints: commands to try. Each command works when it is pasted into bash, in any
+//! folder.
 
 use std::{
     fmt::Write,
@@ -14,27 +15,27 @@ use crate::{
     model::{Clock, Reject, UserId},
 };
 
-/// How long the ready-made tokens live: a day's work.
+/// Lifetime of the tokens on the page.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
-/// Whom they are for.
+/// Users of the tokens on the page: id, display name and role.
 const USERS: [(&str, &str, Option<&str>); 3] =
     [("alice", "Alice", None), ("bob", "Bob", None), ("carol", "Carol", Some("admin"))];
 
-/// What the page is about: a running dev.
+/// Facts about a running dev, for its page.
 #[derive(Clone)]
 pub(super) struct Page {
     pub(super) config: Arc<Config>,
-    /// Where clients connect.
+    /// Address of the clients' listener.
     pub(super) clients: SocketAddr,
-    /// Where metrics are.
+    /// Address of the admin listener, which has the metrics.
     pub(super) admin: Option<SocketAddr>,
 }
 
 impl Page {
-    /// The text, with fresh tokens.
+    /// The page's text, with fresh tokens.
     ///
     /// # Errors
-    /// Tokens can't be made, as with a public key alone.
+    /// Tokens can't be minted, as with a public key.
     pub(super) fn text(&self) -> Result<String, Reject> {
         let auth = Auth::new(&self.config.auth, Clock::system()).map_err(|error| Reject::Invalid(error.to_string()))?;
         let tokens = USERS.iter().map(|(user, name, role)| {
@@ -45,7 +46,7 @@ impl Page {
         let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         let [(_, _, alice), (_, _, bob), ..] = &tokens[..] else { return Ok(String::new()) };
 
-        let mut text = String::from("\nSwitchboard, DEVELOPMENT MODE: for this machine alone, never for users.\n");
+        let mut text = String::from("\nSwitchboard, DEVELOPMENT MODE: for this machine only, not for production.\n");
         // Writing to a String can't fail.
         let _ = write!(text, "{}{}{}", self.addresses(), self.chat(&tokens), self.others(alice, bob));
         Ok(text)
@@ -59,14 +60,14 @@ impl Page {
         if let Some(admin) = admin {
             let _ = writeln!(text, "  Metrics    http://{admin}/metrics");
         }
-        let _ = writeln!(text, "  Data       {} (delete it to begin anew)", self.folder().display());
+        let _ = writeln!(text, "  Data       {} (delete it to start over)", self.folder().display());
         if let Some(secret) = own_secret(config) {
             let _ = writeln!(text, "  Secret     {secret} (HS256; JWT_SECRET sets another)");
         }
         text
     }
 
-    /// The client of the program's own, and tokens for others.
+    /// The commands for `switchboard chat`, and the tokens.
     fn chat(&self, tokens: &[(&str, Option<&str>, String)]) -> String {
         let program = quoted(&program().to_string_lossy());
         let folder = quoted(&self.folder().to_string_lossy());
@@ -82,7 +83,7 @@ impl Page {
         text
     }
 
-    /// The same for a browser, Python and curl.
+    /// The commands for a browser, Python and curl.
     fn others(&self, alice: &str, bob: &str) -> String {
         let (clients, venv) = (self.clients, quoted(&self.folder().join("python").to_string_lossy()));
         let (program, folder) = (quoted(&program().to_string_lossy()), quoted(&self.folder().to_string_lossy()));
@@ -103,7 +104,7 @@ impl Page {
                      print(frame)\n    \
                  print(frame)\n\
              EOF\n\
-             \ncurl (the chat before it makes alice a member of the room):\n\n\
+             \ncurl (the chat command first makes alice a member of the room):\n\n\
              {program} chat --data-dir {folder} --user alice --room lobby </dev/null && \
              curl -sS -H 'Authorization: Bearer {alice}' -H 'Content-Type: application/json' \
              -d '{{\"content\": \"hello from curl\"}}' {messages}\n\
@@ -120,7 +121,7 @@ impl Page {
     }
 }
 
-/// The secret, where it is the one that dev made for itself: one that was configured is not shown.
+/// The secret if dev generated it; a configured secret must not be printed.
 fn own_secret(config: &Config) -> Option<&str> {
     let (StoreBackend::Sqlite { path }, AuthKey::Secret { secret, .. }) = (&config.store.backend, &config.auth.key)
     else {
@@ -130,12 +131,12 @@ fn own_secret(config: &Config) -> Option<&str> {
     (own.trim() == secret.reveal()).then(|| secret.reveal())
 }
 
-/// This program, by a path that leads to it from any folder.
+/// An absolute path of this program, which works from any folder.
 fn program() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| "switchboard".into())
 }
 
-/// A word as bash takes it.
+/// Quotes a word for bash.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
@@ -153,7 +154,7 @@ mod tests {
     use crate::config::Sources;
 
     #[test]
-    fn the_tokens_are_good_and_the_addresses_are_those_that_were_bound() {
+    fn the_page_has_valid_tokens_and_the_bound_addresses() {
         let folder = tempfile::tempdir().unwrap();
         let flags = BTreeMap::from([("DATA_DIR".to_owned(), folder.path().to_str().unwrap().to_owned())]);
         let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn words_for_bash() {
+    fn words_are_quoted_for_bash() {
         assert_eq!(quoted("/usr/bin/switchboard"), "/usr/bin/switchboard");
         assert_eq!(quoted("/home/a b/it's"), r"'/home/a b/it'\''s'");
         assert_eq!(quoted(""), "''");

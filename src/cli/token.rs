@@ -1,4 +1,4 @@
-//! `switchboard token`: makes a token. It alone goes to standard output.
+//! `switchboard token`: mints a token. It prints nothing else to standard output.
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -9,22 +9,22 @@ use crate::{
     model::{Clock, UserId},
 };
 
-/// Its flags, beside those of settings.
+/// Defines the command's own flags; `with_settings` adds those of settings.
 pub(super) fn command() -> Command {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
-    Command::new("token").about("Make a token").args([
-        text("user", "Whom it is for: the token's sub")
+    Command::new("token").about("Mint a token").args([
+        text("user", "The user's id, the token's sub")
             .required(true)
             .value_parser(|text: &str| UserId::parse(text).map_err(|error| error.to_string())),
-        text("name", "Their display name"),
-        text("role", "Their role, as admin"),
-        text("tier", "Their class for limits"),
-        text("ttl", "How long it lives: 30m, 1h, 7d; default TOKEN_TTL").value_parser(config::duration),
+        text("name", "The user's display name"),
+        text("role", "The user's role, such as admin"),
+        text("tier", "The user's tier, which selects rate limits"),
+        text("ttl", "The token's lifetime, such as 30m, 1h or 7d; default TOKEN_TTL").value_parser(config::duration),
         Arg::new("dev").long("dev").action(ArgAction::SetTrue).help("Sign with the secret of switchboard dev"),
     ])
 }
 
-/// Makes a token with JWT_SECRET, or with dev's secret.
+/// Mints a token with JWT_SECRET, or with dev's secret, and prints it.
 pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Failure> {
     let auth = AuthConfig::load(matches.get_flag("dev"), sources)?;
     let text = |name| matches.get_one::<String>(name).map(String::as_str);

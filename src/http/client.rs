@@ -1,4 +1,4 @@
-//! Who a request comes from: the client's address, behind proxies, and the token it brings.
+//! Reads the client's address (also behind proxies), the bearer token and query parameters from a request.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use ipnet::IpNet;
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// Whether a peer is a proxy whose headers are believed.
+/// True if the peer is a trusted proxy, whose forwarding headers count.
 pub(super) fn is_trusted(peer: IpAddr, proxies: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
     proxies.iter().any(|network| network.contains(&peer))
 }
 
-/// The client's address: the peer's own, or, behind trusted proxies, the right-most one of `X-Forwarded-For` that is
-/// none of theirs. What stands left of that anybody may have written.
+/// The client's address: the peer's own, or, behind trusted proxies, the right-most address of `X-Forwarded-For` that
+/// is not a trusted proxy. Addresses further left are not trusted, because any client can write them.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let values = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
@@ -32,14 +32,14 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> I
     client
 }
 
-/// An address as proxies write it: alone, with a port, in brackets.
+/// Parses an address as proxies write it: alone, with a port, or in brackets.
 fn parse(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(hop, |(inside, _)| inside);
     let address: Option<IpAddr> = bare.parse().ok();
     address.or_else(|| hop.parse::<std::net::SocketAddr>().ok().map(|address| address.ip())).map(|a| a.to_canonical())
 }
 
-/// Whether the client speaks TLS to a proxy that says so and is believed.
+/// True if a trusted proxy reports that the client uses TLS.
 pub(super) fn is_secure(trusted: bool, headers: &HeaderMap) -> bool {
     let protocol = headers.get(FORWARDED_PROTO).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let protocol = protocol.split(',').next_back().unwrap_or_default().trim();
@@ -54,7 +54,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// A parameter of the query.
+/// The first query parameter of this name.
 pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_for_is_believed_of_trusted_proxies_alone() {
+    fn forwarded_for_counts_only_from_trusted_proxies() {
         assert_eq!(client("192.0.2.9", &["203.0.113.1"], ""), "192.0.2.9");
         assert_eq!(client("192.0.2.9", &["203.0.113.1"], "10.0.0.0/8"), "192.0.2.9");
         assert_eq!(client("10.0.0.1", &["203.0.113.1"], "10.0.0.0/8"), "203.0.113.1");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_left_of_the_client_is_not_believed() {
+    fn addresses_left_of_the_client_are_ignored() {
         assert_eq!(client("10.0.0.1", &["1.1.1.1, 203.0.113.1, 10.0.0.2"], "10.0.0.0/8"), "203.0.113.1");
         assert_eq!(client("10.0.0.1", &["1.1.1.1", "203.0.113.1"], "10.0.0.0/8"), "203.0.113.1");
         assert_eq!(client("10.0.0.1", &["1.1.1.1, junk"], "10.0.0.0/8"), "10.0.0.1");
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found() {
+    fn bearer_tokens_are_found() {
         let mut headers = HeaderMap::new();
         assert_eq!(bearer(&headers), None);
         headers.insert(header::AUTHORIZATION, "bearer  abc".parse().unwrap());

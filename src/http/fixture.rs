@@ -1,4 +1,4 @@
-//! What the tests of this module share: a node over a store that is down. Whatever needs no store works on it.
+//! Fixtures for the tests of this module: a node whose store is down. Requests that need no store work on it.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
     store::Sqlite,
 };
 
-/// Whatever a test waits for comes sooner than this, or not at all.
+/// Maximum time that a test waits for an event.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 
 fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
@@ -38,7 +38,7 @@ fn config(folder: &TempDir, settings: &[(&str, &str)]) -> Config {
     Config::load(true, &sources).unwrap()
 }
 
-/// A node that listens.
+/// A node with both listeners.
 pub(super) struct Node {
     pub(super) broker: Arc<Broker>,
     pub(super) clients: SocketAddr,
@@ -99,21 +99,21 @@ impl Node {
         Self { broker, clients, admin, stop, _folder: folder }
     }
 
-    /// A token for a user.
+    /// Mints a token for a user.
     pub(super) fn token(&self, user: &str, ttl: Duration) -> String {
         let user = UserId::parse(user).unwrap();
         let grant = Grant { user: &user, name: None, role: None, tier: None };
         self.broker.auth.mint(grant, ttl, None).unwrap().token
     }
 
-    /// Sends a request as it stands and reads its answer's head and body.
-    pub(super) async fn ask(&self, request: &str) -> HttpResult {
+    /// Sends a raw request to the clients' listener and reads the response.
+    pub(super) async fn request(&self, request: &str) -> TestResponse {
         let mut socket = Raw::connect(self.clients).await;
         socket.send(request).await;
         socket.answer().await
     }
 
-    /// A handshake with these headers, each with its line end.
+    /// A handshake with these additional headers; each must end with CRLF.
     pub(super) fn handshake(path: &str, headers: &str) -> String {
         format!(
             "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -122,15 +122,15 @@ impl Node {
     }
 }
 
-/// An answer over HTTP.
+/// A parsed HTTP response.
 #[derive(Debug)]
-pub(super) struct HttpResult {
+pub(super) struct TestResponse {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
 }
 
-impl HttpResult {
+impl TestResponse {
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -140,7 +140,7 @@ impl HttpResult {
     }
 }
 
-/// A socket that says what it is told to.
+/// A TCP socket for raw HTTP.
 pub(super) struct Raw {
     socket: TcpStream,
     pub(super) read: Vec<u8>,
@@ -155,22 +155,22 @@ impl Raw {
         self.socket.write_all(text.as_ref()).await.unwrap();
     }
 
-    /// Reads more; false where the other end has closed.
-    pub(super) async fn more(&mut self) -> bool {
+    /// Reads more bytes; false if the other end has closed.
+    pub(super) async fn read_more(&mut self) -> bool {
         let mut buffer = [0; 4_096];
-        let count = timeout(SOON, self.socket.read(&mut buffer)).await.expect("something is to be read");
+        let count = timeout(SOON, self.socket.read(&mut buffer)).await.expect("bytes or the end within SOON");
         let count = count.unwrap_or(0);
         self.read.extend_from_slice(&buffer[..count]);
         count > 0
     }
 
-    /// Reads a whole answer. What came behind it stays in `read`.
-    pub(super) async fn answer(&mut self) -> HttpResult {
+    /// Reads one whole response. Bytes after it stay in `read`.
+    pub(super) async fn answer(&mut self) -> TestResponse {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.more().await, "closed before an answer");
+            assert!(self.read_more().await, "closed before an answer");
         };
         let head: Vec<u8> = self.read.drain(..end).collect();
         let head = String::from_utf8(head).unwrap();
@@ -181,9 +181,9 @@ impl Raw {
             headers.append(hyper::header::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
         }
         let length = headers.get("content-length").map_or(0, |length| length.to_str().unwrap().parse().unwrap());
-        while self.read.len() < length && self.more().await {}
+        while self.read.len() < length && self.read_more().await {}
         let length = length.min(self.read.len());
         let body = String::from_utf8(self.read.drain(..length).collect()).unwrap();
-        HttpResult { status, headers, body }
+        TestResponse { status, headers, body }
     }
 }

@@ -1,4 +1,4 @@
-//! Health and metrics: from memory alone, so that asking costs nothing and tells the truth while everything else hangs.
+//! Health and metrics. They read memory only, so that probes are cheap and still answer while Redis or the store hangs.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use crate::{
     model::Timestamp,
 };
 
-/// What is asked.
+/// A probe endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// How the node is, with its parts.
+    /// State of the node and of its parts.
     Health,
-    /// Whether the process turns.
+    /// Liveness: the process answers.
     Live,
-    /// Whether it should be sent clients.
+    /// Readiness: the node accepts new clients.
     Ready,
-    /// Its metrics.
+    /// Metrics in the Prometheus text format.
     Metrics,
 }
 
@@ -38,12 +38,12 @@ const HEALTH_JSON: HeaderValue = HeaderValue::from_static("application/health+js
 pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Response<Payload> {
     let (status, kind, body) = match probe {
         Probe::Live => (StatusCode::OK, TEXT, "ok\n".into()),
-        Probe::Ready => match unready(broker) {
+        Probe::Ready => match not_ready_reason(broker) {
             None => (StatusCode::OK, TEXT, "ready\n".into()),
             Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why.into()),
         },
         Probe::Metrics => {
-            gauge(broker);
+            set_gauges(broker);
             (StatusCode::OK, PROMETHEUS, broker.metrics.render().into())
         }
         Probe::Health => {
@@ -52,8 +52,8 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
                 "unhealthy" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::OK,
             };
-            let asked = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-            let kind = if asked.contains("application/health+json") { HEALTH_JSON } else { JSON };
+            let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+            let kind = if accept.contains("application/health+json") { HEALTH_JSON } else { JSON };
             // Text and numbers can always be written as JSON.
             (status, kind, serde_json::to_vec(&health).unwrap_or_default())
         }
@@ -65,8 +65,8 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
     response
 }
 
-/// Why no clients should be sent here; `None` where they should.
-fn unready(broker: &Broker) -> Option<&'static str> {
+/// The reason why the node is not ready for new clients; `None` if it is ready.
+fn not_ready_reason(broker: &Broker) -> Option<&'static str> {
     if broker.degrade.draining() {
         Some("draining\n")
     } else if !broker.admission.has_room() {
@@ -76,16 +76,16 @@ fn unready(broker: &Broker) -> Option<&'static str> {
     }
 }
 
-/// Sets the gauges of what is known elsewhere anyway: it is enough that they are true when they are asked for.
-fn gauge(broker: &Broker) {
+/// Sets the gauges whose values other parts keep. They only need to be right when they are scraped.
+fn set_gauges(broker: &Broker) {
     let metrics = &broker.metrics;
-    metrics.ready.set(unready(broker).is_none().into());
+    metrics.ready.set(not_ready_reason(broker).is_none().into());
     metrics.sockets.set(broker.admission.sockets() as i64);
     metrics.delivery_queue.set(broker.chat.undelivered() as i64);
     metrics.users_online.set(broker.backplane.users_here() as i64);
 }
 
-/// What a node says of itself.
+/// The body of `/api/health`.
 #[derive(Serialize)]
 pub(super) struct Health<'a> {
     pub(super) status: &'static str,
@@ -93,22 +93,22 @@ pub(super) struct Health<'a> {
     pub(super) version: &'static str,
     pub(super) uptime_seconds: u64,
     pub(super) connections: usize,
-    /// Over all nodes; none while Redis is down.
+    /// Connections of all nodes; none while Redis is down.
     connections_total: Option<u64>,
     pub(super) components: Components,
     latency: Latencies,
-    /// How each thing works now: with all nodes, with what this one knows, or not at all.
+    /// Mode of each feature now: over all nodes, with this node's knowledge only, or not at all.
     works: BTreeMap<&'static str, &'static str>,
 }
 
-/// The parts a node leans on.
+/// The parts that a node depends on.
 #[derive(Serialize)]
 pub(super) struct Components {
     pub(super) redis: Component,
     pub(super) store: Component,
 }
 
-/// How long messages took within the last minute; none where there were none.
+/// Latencies of the messages of the last minute; none without messages.
 #[derive(Serialize)]
 struct Latencies {
     /// From a send's arrival to its ack.
@@ -129,7 +129,7 @@ impl Percentiles {
     }
 }
 
-/// One of the parts.
+/// State of one part.
 #[derive(Serialize)]
 pub(super) struct Component {
     status: &'static str,
@@ -166,7 +166,7 @@ impl<'a> Health<'a> {
     }
 }
 
-/// Connections of all nodes, as far as they are known now.
+/// Connections of all nodes; `None` while Redis is down, because the other nodes' counts are then unknown.
 fn connections_total(broker: &Broker) -> Option<u64> {
     let elsewhere = match broker.degrade.state(Part::Redis).link {
         Link::Up => broker.backplane.connections_elsewhere(),
@@ -186,7 +186,7 @@ impl Component {
         };
         let ago = i64::try_from(state.since.elapsed().as_micros()).unwrap_or(i64::MAX);
         let since = Timestamp::from_micros(now.micros().saturating_sub(ago));
-        // Microseconds are as fine as it makes sense.
+        // Rounded to microseconds: finer digits are noise.
         let latency_ms = state.latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3);
         Self { status, latency_ms: latency_ms.filter(|_| state.link == Link::Up), since }
     }

@@ -1,4 +1,4 @@
-//! Errors over HTTP: `application/problem+json` (RFC 9457), and what each refusal is there.
+//! Errors over HTTP: `application/problem+json` (RFC 9457), and the HTTP status of each refusal.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::{
     model::{OutOfBounds, Reject},
 };
 
-/// The body of every answer.
+/// The body of every response.
 pub(super) type Payload = Full<Bytes>;
-/// What a request comes to.
+/// Outcome of a request: a response, or the problem to report.
 pub(super) type HttpResult = Result<Response<Payload>, Problem>;
 
-/// When a client whose request can't be served now may come back.
-const SOON: Duration = Duration::from_secs(1);
-/// When a socket that didn't fit may come back.
-const LATER: Duration = Duration::from_secs(5);
+/// Retry delay for a request that can't be served now.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+/// Retry delay for a socket that a connection limit refused.
+const RETRY_LATER: Duration = Duration::from_secs(5);
 
-/// An error, as a client is told it.
+/// An error as it is reported to a client.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
@@ -40,7 +40,7 @@ impl Problem {
         Self { status, code, detail: detail.into(), retry_after: None, headers: Vec::new() }
     }
 
-    /// Something in the request is not as it must be.
+    /// The request is malformed or has a value out of bounds.
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", detail)
     }
@@ -61,10 +61,10 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("A body has at most {most} bytes"))
     }
 
-    /// The request was not done in time; whether it will be is not known.
+    /// The request timed out, and its outcome is unknown.
     pub(super) fn took_too_long() -> Self {
         Self {
-            retry_after: Some(SOON),
+            retry_after: Some(RETRY_SOON),
             ..Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "timeout",
@@ -73,7 +73,7 @@ impl Problem {
         }
     }
 
-    /// A fault of the program's own.
+    /// A defect of this program.
     pub(super) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")
     }
@@ -115,7 +115,7 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(wait) = self.retry_after {
-            // Whole seconds, and never too early.
+            // The header has whole seconds. Round up, so that the client never retries too early.
             let seconds = u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -126,7 +126,7 @@ impl Problem {
     }
 }
 
-/// What each refusal of the model is over HTTP.
+/// Maps each [`Reject`] to its HTTP status.
 impl From<Reject> for Problem {
     fn from(reject: Reject) -> Self {
         let status = match &reject {
@@ -147,8 +147,8 @@ impl From<Reject> for Problem {
         let problem = Self::new(status, reject.code(), reject.to_string());
         match reject {
             Reject::RateLimited { retry_after, .. } => problem.after(retry_after),
-            Reject::TooManyConnectionsMaybe => problem.after(LATER),
-            Reject::Unavailable | Reject::Unknown => problem.after(SOON),
+            Reject::TooManyConnectionsMaybe => problem.after(RETRY_LATER),
+            Reject::Unavailable | Reject::Unknown => problem.after(RETRY_SOON),
             Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::AuthTimeout => {
                 problem.with(header::WWW_AUTHENTICATE, BEARER_INVALID)
             }
@@ -168,21 +168,21 @@ impl From<OutOfBounds> for Problem {
     }
 }
 
-/// What each refusal of a connection is over HTTP.
+/// Maps each refusal of a connection to its HTTP status.
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let of = |status, detail: &str| Self::new(status, refusal.label(), detail);
         match refusal {
             Refusal::Full | Refusal::Dropped => {
-                of(StatusCode::SERVICE_UNAVAILABLE, "This node has as many connections as it takes").after(LATER)
+                of(StatusCode::SERVICE_UNAVAILABLE, "This node has as many connections as it takes").after(RETRY_LATER)
             }
             Refusal::AddressFull => {
-                of(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address").after(LATER)
+                of(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address").after(RETRY_LATER)
             }
             Refusal::HandshakeRate => {
-                of(StatusCode::SERVICE_UNAVAILABLE, "Too many new connections just now").after(SOON)
+                of(StatusCode::SERVICE_UNAVAILABLE, "Too many new connections just now").after(RETRY_SOON)
             }
-            Refusal::Draining => of(StatusCode::SERVICE_UNAVAILABLE, "This node is going away").after(SOON),
+            Refusal::Draining => of(StatusCode::SERVICE_UNAVAILABLE, "This node is going away").after(RETRY_SOON),
             Refusal::Origin => of(StatusCode::FORBIDDEN, "This origin may not connect"),
             Refusal::Handshake => of(StatusCode::BAD_REQUEST, "This is not a WebSocket handshake"),
             Refusal::HeadTooLarge => {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_have_their_status() {
+    fn refusals_have_their_status_and_retry_delay() {
         let limited = Reject::RateLimited { sent: 10, limit: 10, retry_after: Duration::from_millis(1_200) };
         for (reject, status, wait) in [
             (Reject::Invalid("x".into()), 400, None),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_401_says_how_to_authenticate() {
+    fn a_401_names_the_authentication_scheme() {
         let (_, _, response) = answer(Reject::TokenExpired);
         assert!(response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Bearer"));
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");

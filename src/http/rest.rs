@@ -1,6 +1,6 @@
-//! REST: the other face of the commands that WebSockets carry.
+//! REST: the same commands that the WebSocket dialects carry, as HTTP requests.
 //!
-//! `call` reads requests. Each of the other files has what is asked about one thing, and the JSON of it.
+//! `call` reads requests. Each of the other files has the actions on one resource, with their JSON types.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{
     client,
     problem::{HttpResult, Payload, Problem},
-    site::{HttpService, Peer},
+    service::{HttpService, Peer},
 };
 use crate::model::{Reject, Reply, TokenFlaw};
 
@@ -32,85 +32,85 @@ mod token;
 use call::Call;
 pub(super) use call::conversation_id;
 
-/// What can be done over REST.
+/// An action over REST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// Get a short-lived token for a socket.
     Token,
-    /// Say how this node is.
+    /// Show this node's state.
     Status,
-    /// List who is online.
+    /// List the users who are online.
     Online,
-    /// Show whether a user is.
+    /// Show a user's presence.
     UserOnline,
-    /// Say how one wishes to be seen.
+    /// Set the caller's own status.
     SetStatus,
-    /// Say how far one has read.
+    /// Set the caller's delivered and read marks.
     MarkRead,
-    /// Say that one types, or stopped.
+    /// Start or stop the caller's typing indicator.
     Typing,
-    /// List one's own connections.
+    /// List the caller's own connections.
     Connections,
-    /// Show what all nodes hold.
+    /// Show the connections and users of all nodes.
     Stats,
-    /// Make a conversation.
+    /// Create a conversation.
     CreateConversation,
-    /// List one's conversations.
+    /// List the caller's conversations.
     Conversations,
-    /// Show one.
+    /// Show one conversation.
     Conversation,
-    /// Put one out of one's sight.
+    /// Archive a conversation for the caller.
     Archive,
-    /// Put it back.
+    /// Undo the archiving.
     Unarchive,
-    /// List members, with how far they are.
+    /// List members with their marks.
     Members,
-    /// Make users members.
+    /// Add members.
     AddMembers,
-    /// End a membership.
+    /// Remove a member.
     RemoveMember,
-    /// Read messages.
+    /// List messages.
     Messages,
     /// Send a message.
     SendMessage,
-    /// Read one message.
+    /// Show one message.
     Message,
-    /// Give a message a new text.
+    /// Replace a message's text.
     EditMessage,
     /// Delete a message.
     DeleteMessage,
-    /// React to a message.
+    /// Add a reaction to a message.
     React,
-    /// Take a reaction back.
-    TakeBack,
-    /// Read what replies to a message.
+    /// Remove a reaction.
+    RemoveReaction,
+    /// List the replies to a message.
     Replies,
-    /// Find messages.
+    /// Search messages.
     Search,
-    /// List one's notifications.
+    /// List the caller's notifications.
     Notifications,
-    /// Mark them read.
+    /// Mark notifications read.
     ReadNotifications,
 }
 
-/// Answers a request, once its token says whose it is.
+/// Verifies the request's token and performs the action for its user.
 pub(super) async fn answer(
     action: Action,
-    site: &HttpService,
+    service: &HttpService,
     peer: &Peer,
     params: &Params<'_, '_>,
     request: Request<Incoming>,
 ) -> HttpResult {
     let (head, body) = request.into_parts();
     let Some(token) = client::bearer(&head.headers) else { return Err(unauthenticated(&head.headers)) };
-    let verified = site.broker().auth.verify(token).inspect_err(|reject| {
-        let address = client::address(peer.address, &head.headers, &site.broker().config.trusted_proxies);
+    let verified = service.broker().auth.verify(token).inspect_err(|reject| {
+        let address = client::address(peer.address, &head.headers, &service.broker().config.trusted_proxies);
         let detail = reject.token_flaw().map(tracing::field::display);
         tracing::info!(%address, path = head.uri.path(), reason = reject.code(), detail, "refused");
     });
     let identity = Arc::new(verified?);
     let query = head.uri.query();
-    let call = Call { site, peer, identity: &identity, params, query, headers: &head.headers };
+    let call = Call { service, peer, identity: &identity, params, query, headers: &head.headers };
     match action {
         Action::Token => call.token(),
         Action::Status => call.status().await,
@@ -135,7 +135,7 @@ pub(super) async fn answer(
         Action::EditMessage => call.edit(body).await,
         Action::DeleteMessage => call.delete().await,
         Action::React => call.react(true).await,
-        Action::TakeBack => call.react(false).await,
+        Action::RemoveReaction => call.react(false).await,
         Action::Replies => call.replies().await,
         Action::Search => call.search().await,
         Action::Notifications => call.notifications().await,
@@ -143,7 +143,7 @@ pub(super) async fn answer(
     }
 }
 
-/// No token at all: the challenge then has no error (RFC 6750, 3.1).
+/// The response without a token. Its challenge has no error code (RFC 6750, 3.1).
 fn unauthenticated(headers: &HeaderMap) -> Problem {
     let detail = match headers.contains_key(header::AUTHORIZATION) {
         true => "The Authorization header has no token this server takes: it must be Bearer, a blank, and a JWT",
@@ -167,14 +167,14 @@ fn ok<T: Serialize>(value: &T) -> HttpResult {
     json(StatusCode::OK, value)
 }
 
-/// Done, and nothing more to say.
+/// Success without a body.
 fn no_content() -> HttpResult {
     let mut response = Response::new(Payload::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }
 
-/// The answer to a command that says no more than that it is done.
+/// The response to a command whose only reply is `Reply::Done`.
 fn done(reply: &Reply) -> HttpResult {
     match reply {
         Reply::Done => no_content(),
@@ -182,8 +182,8 @@ fn done(reply: &Reply) -> HttpResult {
     }
 }
 
-/// A command answered what it never answers: a fault of the program's own.
+/// A command's reply has a kind that the command never returns: a defect of this program.
 fn unexpected(reply: &Reply) -> Problem {
-    tracing::error!(reply = ?std::mem::discriminant(reply), "a command gave an answer of the wrong kind");
+    tracing::error!(reply = ?std::mem::discriminant(reply), "a command returned a reply of the wrong kind");
     Problem::internal()
 }

@@ -1,12 +1,12 @@
-//! The route table: every method and path, what answers it, and thereby whom it answers.
+//! The route table: each method and path with its endpoint, the access that it needs, and the listeners that have it.
 
 use hyper::Method;
 use matchit::{Params, Router};
 
-use super::{health::Probe, rest::Action, site::Kind};
+use super::{health::Probe, rest::Action, service::Kind};
 use crate::{dialect::Dialect, session::SocketRoute};
 
-/// What answers a request.
+/// Endpoint that answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// A WebSocket.
@@ -17,14 +17,14 @@ pub(super) enum Endpoint {
     Rest(Action),
 }
 
-/// Whom an endpoint answers.
+/// Access that an endpoint requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody.
+    /// No token.
     Open,
-    /// Whoever brings a valid token in the `Authorization` header. What they may then do is the commands' own matter.
+    /// A valid token in the `Authorization` header. Each command then checks the user's permissions itself.
     Token,
-    /// A WebSocket: anybody is upgraded, and closed with a code where a valid token is missing then.
+    /// A WebSocket: every client is upgraded; without a valid token the session closes it with a code.
     Socket,
 }
 
@@ -38,20 +38,20 @@ impl Endpoint {
     }
 }
 
-/// A row of the route table, for those who document or test it.
+/// A row of the route table, for documentation and tests.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// The method; what has GET has HEAD as well.
+    /// The method. A path with GET has HEAD as well.
     pub method: Method,
-    /// The path; parts in braces stand for ids.
+    /// The path. Segments in braces are ids.
     pub path: &'static str,
-    /// Whom it answers.
+    /// Access that it requires.
     pub access: Access,
-    /// Whether clients have it; else it is on the admin listener alone.
+    /// True if the clients' listener has it; false if only the admin listener has it.
     pub for_clients: bool,
 }
 
-/// Every endpoint there is.
+/// All endpoints.
 pub fn endpoints() -> impl Iterator<Item = Route> {
     ROUTES.iter().map(|(method, path, endpoint, on)| Route {
         method: method.clone(),
@@ -61,7 +61,7 @@ pub fn endpoints() -> impl Iterator<Item = Route> {
     })
 }
 
-/// On which listeners a route is.
+/// Listeners that have a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum On {
     Clients,
@@ -75,7 +75,7 @@ impl On {
     }
 }
 
-/// Where new clients are sent to by the token endpoint: they authenticate with their first frame.
+/// Path that the token endpoint returns to clients. They authenticate with their first frame there.
 pub(super) const TOKEN_SOCKET: &str = "/ws";
 
 use Action::*;
@@ -118,21 +118,21 @@ const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::DELETE, MESSAGE, Rest(DeleteMessage), On::Clients),
     (M::GET, "/api/chat/conversations/{conversation}/messages/{message}/replies", Rest(Replies), On::Clients),
     (M::PUT, REACTION, Rest(React), On::Clients),
-    (M::DELETE, REACTION, Rest(TakeBack), On::Clients),
+    (M::DELETE, REACTION, Rest(RemoveReaction), On::Clients),
     (M::GET, "/api/health", Answers(Probe::Health), On::Both),
     (M::GET, "/livez", Answers(Probe::Live), On::Both),
     (M::GET, "/readyz", Answers(Probe::Ready), On::Both),
     (M::GET, "/metrics", Answers(Probe::Metrics), On::Admin),
 ];
 
-/// What a path was found to be.
+/// Result of a lookup.
 #[derive(Debug)]
 pub(super) enum Found<'r, 'p> {
     /// A route.
     Endpoint(Endpoint, Params<'r, 'p>),
-    /// A path that has other methods: those of the `Allow` header.
+    /// The path has other methods only; holds the value of the `Allow` header.
     OtherMethods(String),
-    /// Nothing.
+    /// No such path.
     Nothing,
 }
 
@@ -143,11 +143,11 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Those of the table that a listener of this kind has.
+    /// The rows of the table for listeners of this kind.
     pub(super) fn of(kind: Kind) -> Self {
         let mut paths = Router::<Vec<(Method, Endpoint)>>::new();
         for (method, path, endpoint, _) in ROUTES.iter().filter(|(.., on)| on.is(kind)) {
-            // One entry a path, with all its methods: the second time a path comes it is found under its own text.
+            // The router holds one value per path: `at_mut` finds the earlier row of the same path.
             match paths.at_mut(path) {
                 Ok(found) => found.value.push((method.clone(), *endpoint)),
                 Err(_) => {
@@ -159,11 +159,11 @@ impl Routes {
         Self { paths }
     }
 
-    /// Finds what answers a request. HEAD is answered as GET is.
+    /// Finds the endpoint of a request. HEAD has the endpoint of GET.
     pub(super) fn find<'r, 'p>(&'r self, method: &Method, path: &'p str) -> Found<'r, 'p> {
         let Ok(found) = self.paths.at(path) else { return Found::Nothing };
-        let asked = if method == Method::HEAD { &Method::GET } else { method };
-        match found.value.iter().find(|(method, _)| method == asked) {
+        let wanted = if method == Method::HEAD { &Method::GET } else { method };
+        match found.value.iter().find(|(method, _)| method == wanted) {
             Some((_, endpoint)) => Found::Endpoint(*endpoint, found.params),
             None => Found::OtherMethods(allowed(found.value.iter().map(|(method, _)| method))),
         }
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_is_found_where_it_belongs() {
+    fn each_listener_finds_its_own_routes_only() {
         for kind in [Kind::Clients, Kind::Admin] {
             let routes = Routes::of(kind);
             for (method, path, endpoint, on) in ROUTES {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_heads_and_other_methods() {
+    fn lookups_cover_parameters_head_and_other_methods() {
         let routes = Routes::of(Kind::Clients);
         let Found::Endpoint(endpoint, params) = routes.find(&Method::HEAD, "/api/chat/conversations/a%3Ab/messages")
         else {

@@ -1,4 +1,4 @@
-//! HTTP over real sockets: routes, tokens, limits, and the way to a WebSocket.
+//! HTTP over real sockets: routes, tokens, limits, and the upgrade to a WebSocket.
 
 use std::time::Duration;
 
@@ -23,15 +23,15 @@ fn post(path: &str, token: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {length}\r\n\r\n{body}", bearer(token))
 }
 
-/// What a counter of refusals says.
+/// Number of refusals that the metric counts for a reason.
 fn refusals(node: &Node, reason: &str) -> u64 {
     node.broker.metrics.refusals.with_label_values(&[reason]).get()
 }
 
-/// Waits for what another task will bring about.
-async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+/// Waits until another task makes the condition true.
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let wait = async {
-        while !is() {
+        while !condition() {
             tokio::task::yield_now().await;
         }
     };
@@ -48,7 +48,7 @@ async fn each_listener_has_its_routes() {
         ("/metrics", 404, 200),
         ("/v1/ws", 426, 404),
     ] {
-        assert_eq!(node.ask(&get(path, "")).await.status, clients, "{path}");
+        assert_eq!(node.request(&get(path, "")).await.status, clients, "{path}");
         let mut socket = Raw::connect(node.admin).await;
         socket.send(get(path, "")).await;
         assert_eq!(socket.answer().await.status, admin, "{path}");
@@ -59,19 +59,19 @@ async fn each_listener_has_its_routes() {
 }
 
 #[tokio::test]
-async fn problems_are_told_as_rfc_9457_wants_them() {
+async fn errors_are_problem_details_of_rfc_9457() {
     let node = Node::start(&[]).await;
-    let answer = node.ask(&get("/nowhere", "")).await;
+    let answer = node.request(&get("/nowhere", "")).await;
     assert_eq!((answer.status, answer.header("content-type")), (404, "application/problem+json"));
     assert_eq!((answer.json()["status"].as_i64(), answer.json()["code"].as_str()), (Some(404), Some("not_found")));
-    let answer = node.ask("PATCH /api/chat/conversations HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = node.request("PATCH /api/chat/conversations HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD, POST"));
 }
 
 #[tokio::test]
-async fn health_is_json_never_stored_and_has_heads() {
+async fn health_is_uncached_json_and_answers_head_requests() {
     let node = Node::start(&[]).await;
-    let answer = node.ask(&get("/api/health", "Accept: application/health+json\r\n")).await;
+    let answer = node.request(&get("/api/health", "Accept: application/health+json\r\n")).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/health+json"));
     assert_eq!(answer.header("cache-control"), "no-store");
     let health = answer.json();
@@ -85,35 +85,35 @@ async fn health_is_json_never_stored_and_has_heads() {
     let mut socket = Raw::connect(node.clients).await;
     socket.send("HEAD /api/health HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
     while !String::from_utf8_lossy(&socket.read).contains("\r\n\r\nok\n") {
-        assert!(socket.more().await);
+        assert!(socket.read_more().await);
     }
     let both = String::from_utf8_lossy(&socket.read);
     let (head, rest) = both.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("content-length") && rest.starts_with("HTTP/1.1 200"), "a head has no body: {both}");
 
     node.broker.degrade.drain();
-    assert_eq!(node.ask(&get("/readyz", "")).await.status, 503);
-    assert_eq!(node.ask(&get("/livez", "")).await.status, 200);
-    let answer = node.ask(&get("/api/health", "")).await;
+    assert_eq!(node.request(&get("/readyz", "")).await.status, 503);
+    assert_eq!(node.request(&get("/livez", "")).await.status, 200);
+    let answer = node.request(&get("/api/health", "")).await;
     assert_eq!((answer.status, answer.json()["status"].as_str()), (503, Some("unhealthy")));
 }
 
 #[tokio::test]
-async fn rest_needs_a_good_token() {
+async fn rest_requires_a_valid_token() {
     let node = Node::start(&[]).await;
     let path = "/api/chat/conversations";
-    let answer = node.ask(&get(path, "")).await;
+    let answer = node.request(&get(path, "")).await;
     assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"));
     for headers in [bearer("junk"), "Authorization: Basic abc\r\n".to_owned()] {
-        assert_eq!(node.ask(&get(path, &headers)).await.status, 401);
+        assert_eq!(node.request(&get(path, &headers)).await.status, 401);
     }
     let token = node.token("alice", HOUR);
-    assert_eq!(node.ask(&get(&format!("{path}?token={token}"), "")).await.status, 401, "not in the URL");
-    let answer = node.ask(&get(path, &bearer(&token))).await;
+    assert_eq!(node.request(&get(&format!("{path}?token={token}"), "")).await.status, 401, "not in the URL");
+    let answer = node.request(&get(path, &bearer(&token))).await;
     assert_eq!(
         (answer.status, answer.header("retry-after")),
         (503, "1"),
-        "the store is down, and says when to come again"
+        "the store is down, and the response has a retry delay"
     );
 }
 
@@ -123,16 +123,16 @@ async fn queries_and_bodies_are_checked() {
     let token = node.token("alice", HOUR);
     let path = "/api/chat/conversations";
     for query in ["limit=0", "limit=101", "limit=-1", "limit=x", "offset=-1", "offset=100001"] {
-        assert_eq!(node.ask(&get(&format!("{path}?{query}"), &bearer(&token))).await.status, 400, "{query}");
+        assert_eq!(node.request(&get(&format!("{path}?{query}"), &bearer(&token))).await.status, 400, "{query}");
     }
-    assert_eq!(node.ask(&get(&format!("{path}/a/messages?before_seq=0"), &bearer(&token))).await.status, 400);
-    assert_eq!(node.ask(&get(&format!("{path}/a%20b"), &bearer(&token))).await.status, 404);
+    assert_eq!(node.request(&get(&format!("{path}/a/messages?before_seq=0"), &bearer(&token))).await.status, 400);
+    assert_eq!(node.request(&get(&format!("{path}/a%20b"), &bearer(&token))).await.status, 404);
     for body in ["", "{", "[]", "{} {}", r#"{"participant_ids":"bob"}"#] {
-        assert_eq!(node.ask(&post(path, &token, body)).await.status, 400, "{body}");
+        assert_eq!(node.request(&post(path, &token, body)).await.status, 400, "{body}");
     }
     let message = format!("{path}/a/messages");
-    assert_eq!(node.ask(&post(&message, &token, r#"{"content":" "}"#)).await.status, 400);
-    assert_eq!(node.ask(&post(&format!("{path}/a/members"), &token, r#"{"user_ids":[]}"#)).await.status, 400);
+    assert_eq!(node.request(&post(&message, &token, r#"{"content":" "}"#)).await.status, 400);
+    assert_eq!(node.request(&post(&format!("{path}/a/members"), &token, r#"{"user_ids":[]}"#)).await.status, 400);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn large_bodies_are_refused_without_being_read() {
     let node = Node::start(&[]).await;
     let token = node.token("alice", HOUR);
     let head = format!("POST /api/chat/conversations HTTP/1.1\r\nHost: x\r\n{}", bearer(&token));
-    assert_eq!(node.ask(&format!("{head}Content-Length: 1000000000\r\n\r\n")).await.status, 413);
+    assert_eq!(node.request(&format!("{head}Content-Length: 1000000000\r\n\r\n")).await.status, 413);
     let mut socket = Raw::connect(node.clients).await;
     socket.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n40001\r\n{}", "x".repeat(0x40001))).await;
     assert_eq!(socket.answer().await.status, 413);
@@ -150,15 +150,15 @@ async fn large_bodies_are_refused_without_being_read() {
 async fn too_many_headers_or_too_large_ones_are_refused() {
     let node = Node::start(&[]).await;
     let many: String = (0..100).map(|n| format!("X-{n}: 1\r\n")).collect();
-    assert_eq!(node.ask(&get("/livez", &many)).await.status, 431);
-    assert_eq!(node.ask(&get("/livez", &format!("X: {}\r\n", "x".repeat(40_000)))).await.status, 431);
+    assert_eq!(node.request(&get("/livez", &many)).await.status, 431);
+    assert_eq!(node.request(&get("/livez", &format!("X: {}\r\n", "x".repeat(40_000)))).await.status, 431);
 }
 
 #[tokio::test]
-async fn a_token_for_a_socket_never_outlives_the_one_shown() {
+async fn a_socket_token_never_outlives_the_request_token() {
     let node = Node::start(&[("TOKEN_TTL", "30m")]).await;
     for (ttl, most) in [(HOUR, 1_800), (Duration::from_secs(20), 20)] {
-        let answer = node.ask(&post("/api/websocket/token", &node.token("alice", ttl), "")).await;
+        let answer = node.request(&post("/api/websocket/token", &node.token("alice", ttl), "")).await;
         assert_eq!(answer.status, 200);
         let json = answer.json();
         let expires_in = json["expires_in"].as_u64().unwrap();
@@ -168,12 +168,12 @@ async fn a_token_for_a_socket_never_outlives_the_one_shown() {
         assert_eq!(identity.user.as_str(), "alice");
     }
     let node = Node::start(&[("PUBLIC_URL", "https://chat.example.com/")]).await;
-    let answer = node.ask(&post("/api/websocket/token", &node.token("alice", HOUR), "")).await;
+    let answer = node.request(&post("/api/websocket/token", &node.token("alice", HOUR), "")).await;
     assert_eq!(answer.json()["websocket_url"], "wss://chat.example.com/ws");
 }
 
 #[tokio::test]
-async fn a_bad_token_upgrades_and_is_closed_with_a_code() {
+async fn a_bad_token_is_upgraded_and_closed_with_a_code() {
     let node = Node::start(&[]).await;
     let url = |path: &str| format!("ws://{}{path}", node.clients);
     let by_query = url("/v1/ws?token=junk").into_client_request().unwrap();
@@ -197,10 +197,10 @@ async fn a_bad_token_upgrades_and_is_closed_with_a_code() {
         };
         assert_eq!(u16::from(closed.code), code);
     }
-    eventually("every place is free again", || node.broker.admission.websockets() == 0).await;
+    eventually("all permits are free again", || node.broker.admission.websockets() == 0).await;
 }
 
-/// A text frame as clients write it, masked with zeros.
+/// A client's text frame, masked with a zero key.
 fn frame(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len()).unwrap();
     assert!(length < 126);
@@ -215,9 +215,9 @@ async fn frames_that_come_with_the_handshake_are_not_lost() {
     socket.send([Node::handshake("/v1/ws", "").into_bytes(), first].concat()).await;
     let answer = socket.answer().await;
     assert_eq!((answer.status, answer.header("sec-websocket-accept")), (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-    // AUTH_TIMEOUT would take longer than a test waits for a frame that was lost, and say something else.
+    // If the frame were lost, AUTH_TIMEOUT would close the socket later and with another reason.
     while !socket.read.windows(2).any(|code| code == 4401_u16.to_be_bytes()) {
-        assert!(socket.more().await, "closed without a code");
+        assert!(socket.read_more().await, "closed without a code");
     }
     assert!(String::from_utf8_lossy(&socket.read).contains("Invalid token"));
 }
@@ -225,7 +225,7 @@ async fn frames_that_come_with_the_handshake_are_not_lost() {
 #[tokio::test]
 async fn handshakes_are_checked() {
     let node = Node::start(&[("ALLOWED_ORIGINS", "https://app.example.com")]).await;
-    let status = async |request: String| node.ask(&request).await.status;
+    let status = async |request: String| node.request(&request).await.status;
     assert_eq!(status(Node::handshake("/v1/ws", "Origin: https://evil.example\r\n")).await, 403);
     assert_eq!(status(Node::handshake("/v1/ws", "Origin: https://app.example.com\r\n")).await, 101);
     assert_eq!(status(Node::handshake("/v1/ws", "")).await, 101);
@@ -234,63 +234,63 @@ async fn handshakes_are_checked() {
     assert_eq!(status(Node::handshake("/ws/a?since_seq=x", "")).await, 400);
     assert_eq!(status(Node::handshake("/v1/ws", "").replace("GET", "POST")).await, 405);
     assert_eq!(status(Node::handshake("/v1/ws", "").replace("HTTP/1.1", "HTTP/1.0")).await, 400);
-    let answer = node.ask(&Node::handshake("/v1/ws", "").replace("Version: 13", "Version: 8")).await;
+    let answer = node.request(&Node::handshake("/v1/ws", "").replace("Version: 13", "Version: 8")).await;
     assert_eq!((answer.status, answer.header("sec-websocket-version")), (426, "13"));
     assert_eq!((refusals(&node, "origin"), refusals(&node, "bad_handshake")), (1, 3));
 }
 
 #[tokio::test]
-async fn a_full_node_says_so_and_still_tells_its_health() {
+async fn a_full_node_refuses_sockets_and_still_answers_probes() {
     let node = Node::start(&[("MAX_CONNECTIONS", "1")]).await;
     let mut first = Raw::connect(node.clients).await;
     first.send(Node::handshake("/v1/ws", "")).await;
     assert_eq!(first.answer().await.status, 101);
 
-    let answer = node.ask(&Node::handshake("/v1/ws", "")).await;
+    let answer = node.request(&Node::handshake("/v1/ws", "")).await;
     assert_eq!(
         (answer.status, answer.header("retry-after"), answer.json()["code"].as_str()),
         (503, "5", Some("node_full"))
     );
     assert_eq!(answer.header("connection"), "close");
     assert_eq!(refusals(&node, "node_full"), 1);
-    assert_eq!(node.ask(&get("/api/health", "")).await.status, 200);
-    assert_eq!(node.ask(&get("/readyz", "")).await.status, 503);
+    assert_eq!(node.request(&get("/api/health", "")).await.status, 200);
+    assert_eq!(node.request(&get("/readyz", "")).await.status, 503);
 
     drop(first);
-    eventually("the place is free again", || node.broker.admission.has_room()).await;
-    assert_eq!(node.ask(&Node::handshake("/v1/ws", "")).await.status, 101);
+    eventually("the permit is free again", || node.broker.admission.has_room()).await;
+    assert_eq!(node.request(&Node::handshake("/v1/ws", "")).await.status, 101);
 }
 
 #[tokio::test]
-async fn one_address_gets_no_more_than_its_share() {
+async fn connections_per_address_are_limited() {
     let node = Node::start(&[("MAX_CONNECTIONS_PER_IP", "1")]).await;
     let _first = TcpStream::connect(node.clients).await.unwrap();
-    let answer = node.ask(&get("/nowhere", "")).await;
+    let answer = node.request(&get("/nowhere", "")).await;
     assert_eq!((answer.status, answer.json()["code"].as_str()), (429, Some("address_full")));
 }
 
 #[tokio::test]
-async fn behind_a_proxy_the_client_is_counted() {
+async fn behind_a_proxy_the_limit_counts_the_clients_address() {
     let node = Node::start(&[("MAX_CONNECTIONS_PER_IP", "1"), ("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
     let handshake = |client: &str| Node::handshake("/v1/ws", &format!("X-Forwarded-For: 1.1.1.1, {client}\r\n"));
     let mut first = Raw::connect(node.clients).await;
     first.send(handshake("203.0.113.1")).await;
     assert_eq!(first.answer().await.status, 101);
-    assert_eq!(node.ask(&handshake("203.0.113.1")).await.status, 429);
-    assert_eq!(node.ask(&handshake("203.0.113.2")).await.status, 101);
+    assert_eq!(node.request(&handshake("203.0.113.1")).await.status, 429);
+    assert_eq!(node.request(&handshake("203.0.113.2")).await.status, 101);
     assert_eq!(refusals(&node, "address_full"), 1);
 }
 
 #[tokio::test]
-async fn handshakes_have_a_rate() {
+async fn the_rate_of_handshakes_is_limited() {
     let node = Node::start(&[("HANDSHAKES_PER_SECOND", "1")]).await;
-    assert_eq!(node.ask(&Node::handshake("/v1/ws", "")).await.status, 101);
-    let answer = node.ask(&Node::handshake("/v1/ws", "")).await;
+    assert_eq!(node.request(&Node::handshake("/v1/ws", "")).await.status, 101);
+    let answer = node.request(&Node::handshake("/v1/ws", "")).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
-    assert_eq!(node.ask(&get("/livez", "")).await.status, 200, "other requests have none");
+    assert_eq!(node.request(&get("/livez", "")).await.status, 200, "other requests have no rate limit");
 }
 
-/// Time flies in these, as nothing happens but waiting.
+/// Tests with paused time: tokio advances the clock while all tasks wait.
 mod slow {
     use tokio::time::Instant;
 
@@ -303,13 +303,13 @@ mod slow {
             let mut socket = Raw::connect(node.clients).await;
             socket.send(sent).await;
             let began = Instant::now();
-            while socket.more().await {}
+            while socket.read_more().await {}
             assert!((9..=12).contains(&began.elapsed().as_secs()), "{:?} after {sent:?}", began.elapsed());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_socket_is_kept_for_longer_than_proxies_keep_theirs() {
+    async fn idle_sockets_outlive_the_keep_alive_of_proxies() {
         let node = Node::start(&[]).await;
         let mut socket = Raw::connect(node.clients).await;
         for pause in [0, 60, 60] {
@@ -319,22 +319,22 @@ mod slow {
         }
         let began = Instant::now();
         tokio::time::sleep(Duration::from_secs(70)).await;
-        while tokio::time::timeout(Duration::from_secs(60), socket.more()).await.expect("closed in time") {}
+        while tokio::time::timeout(Duration::from_secs(60), socket.read_more()).await.expect("closed in time") {}
         assert!((74..=80).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     }
 }
 
 #[tokio::test]
-async fn a_node_that_stops_accepting_lets_go_of_idle_sockets() {
+async fn a_node_that_stops_accepting_closes_idle_sockets() {
     let node = Node::start(&[]).await;
     let mut socket = Raw::connect(node.clients).await;
     socket.send(get("/livez", "")).await;
     assert_eq!(socket.answer().await.status, 200);
     node.broker.stop_accepting.cancel();
-    assert!(!socket.more().await, "closed");
+    assert!(!socket.read_more().await, "closed");
     let wait = async { while TcpStream::connect(node.clients).await.is_ok() {} };
-    tokio::time::timeout(SOON, wait).await.expect("the address is given up");
+    tokio::time::timeout(SOON, wait).await.expect("the address is released");
     let mut admin = Raw::connect(node.admin).await;
     admin.send(get("/metrics", "")).await;
-    assert_eq!(admin.answer().await.status, 200, "operators look on");
+    assert_eq!(admin.answer().await.status, 200, "the admin listener still answers");
 }

@@ -1,6 +1,8 @@
-//! From a request to a WebSocket (RFC 6455, 4.2): checks the handshake, answers 101, and hands the socket on.
+//! Upgrade of a request to a WebSocket (RFC 6455, 4.2): checks the handshake, answers 101, and passes the socket to the
+//! session.
 //!
-//! A bad token doesn't fail the handshake: browsers can't read a refused one, so the session closes it with a code.
+//! A bad token doesn't fail the handshake: browsers can't read the response to a refused one. The session closes the
+//! WebSocket with a code instead.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     client,
     problem::{HttpResult, Payload, Problem},
-    site::{HttpService, Peer},
+    service::{HttpService, Peer},
 };
 use crate::{
     admission::{AddressPermit, Refusal},
@@ -26,37 +28,37 @@ use crate::{
     session::{self, Opening, SocketRoute},
 };
 
-/// The subprotocol that clients may ask for beside the one that carries their token.
+/// The subprotocol that clients may offer beside the one that carries their token.
 const PROTOCOL: &str = "switchboard";
-/// What a subprotocol that carries a token begins with.
+/// Prefix of the subprotocol that carries a token.
 const BEARER: &str = "bearer.";
-/// How long the 101 may take to leave.
-const HANDOVER: Duration = Duration::from_secs(10);
+/// Maximum time to write the 101 response.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers a handshake; where it is good, the WebSocket is served by a task of its own.
+/// Answers a handshake. If it is valid, a new task serves the WebSocket.
 pub(super) fn answer(
-    site: &HttpService,
+    service: &HttpService,
     peer: &Arc<Peer>,
     route: SocketRoute,
     conversation: Option<&str>,
     request: Request<Incoming>,
 ) -> HttpResult {
-    let opened = check(site, peer, conversation, &request);
-    let checked = opened.inspect_err(|refused| {
+    let checked = check_handshake(service, peer, conversation, &request);
+    let checked = checked.inspect_err(|refused| {
         if let Some(refusal) = refused.refusal {
-            site.refused(refusal);
+            service.refused(refusal);
         }
     });
-    let Checked { accept, protocol, token, conversation, since, address, place } =
+    let ValidHandshake { accept, protocol, token, conversation, since, address, address_permit } =
         checked.map_err(|refused| refused.problem)?;
     let opening = Opening { route, conversation, since, token, address };
-    let context = Arc::clone(site.sessions());
-    let (permit, open) = (Arc::clone(&peer.permit), site.broker().admission.opened());
-    site.broker().tasks.spawn(async move {
-        // They count for as long as the WebSocket lives.
-        let _counted = (permit, place, open);
-        let Ok(Ok(upgraded)) = timeout(HANDOVER, hyper::upgrade::on(request)).await else { return };
-        // It is what was served: no other kind of stream ever is.
+    let context = Arc::clone(service.sessions());
+    let (permit, open) = (Arc::clone(&peer.permit), service.broker().admission.opened());
+    service.broker().tasks.spawn(async move {
+        // Keep the permits until the WebSocket ends; dropping them frees the places.
+        let _counted = (permit, address_permit, open);
+        let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, hyper::upgrade::on(request)).await else { return };
+        // `Server::serve` wraps TcpStreams only, so the downcast never fails.
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
         session::serve(parts.io.into_inner(), parts.read_buf.to_vec(), opening, context).await;
     });
@@ -78,18 +80,18 @@ fn switching(accept: &str, protocol: Option<HeaderValue>) -> Response<Payload> {
     response
 }
 
-/// A good handshake.
-struct Checked {
+/// The values of a valid handshake.
+struct ValidHandshake {
     accept: String,
     protocol: Option<HeaderValue>,
     token: Option<Secret>,
     conversation: Option<ConversationId>,
     since: Option<Seq>,
     address: IpAddr,
-    place: Option<AddressPermit>,
+    address_permit: Option<AddressPermit>,
 }
 
-/// A handshake that is refused, and how that counts.
+/// A refused handshake: its response, and the refusal to count, if any.
 struct Refused {
     refusal: Option<Refusal>,
     problem: Problem,
@@ -101,22 +103,22 @@ impl From<Refusal> for Refused {
     }
 }
 
-fn bad(problem: Problem) -> Refused {
+fn bad_handshake(problem: Problem) -> Refused {
     Refused { refusal: Some(Refusal::Handshake), problem }
 }
 
-fn check(
-    site: &HttpService,
+fn check_handshake(
+    service: &HttpService,
     peer: &Peer,
     conversation: Option<&str>,
     request: &Request<Incoming>,
-) -> Result<Checked, Refused> {
-    let broker = site.broker();
+) -> Result<ValidHandshake, Refused> {
+    let broker = service.broker();
     let (config, headers) = (&broker.config, request.headers());
     let not_found = |_| Refused { refusal: None, problem: Problem::not_found() };
     let conversation = conversation.map(super::rest::conversation_id).transpose().map_err(not_found)?;
-    let accept = accept_key(request).map_err(bad)?;
-    let since = since(request.uri().query()).map_err(bad)?;
+    let accept = accept_key(request).map_err(bad_handshake)?;
+    let since = since(request.uri().query()).map_err(bad_handshake)?;
     if !origin_is_allowed(headers, &config.allowed_origins) {
         return Err(Refusal::Origin.into());
     }
@@ -125,24 +127,24 @@ fn check(
     }
     broker.admission.handshake()?;
     let address = client::address(peer.address, headers, &config.trusted_proxies);
-    // Without a proxy in between, the socket was counted when it came.
-    let place = if peer.trusted { broker.admission.address(address)? } else { None };
+    // Without a trusted proxy, the client's address was counted when the socket was admitted.
+    let address_permit = if peer.trusted { broker.admission.address(address)? } else { None };
     let offered = Offered::of(headers);
     let token = client::bearer(headers)
         .map(str::to_owned)
         .or_else(|| offered.token().map(str::to_owned))
         .or_else(|| client::parameter(request.uri().query(), "token").filter(|token| !token.is_empty()));
     let protocol = offered.chosen().and_then(|protocol| HeaderValue::from_str(protocol).ok());
-    Ok(Checked { accept, protocol, token: token.map(Secret::new), conversation, since, address, place })
+    Ok(ValidHandshake { accept, protocol, token: token.map(Secret::new), conversation, since, address, address_permit })
 }
 
-/// The last seq the client has of its conversation, where it says one.
+/// `since_seq` of the query: the last seq that the client has of its conversation.
 fn since(query: Option<&str>) -> Result<Option<Seq>, Problem> {
     let Some(text) = client::parameter(query, "since_seq") else { return Ok(None) };
     Ok(SinceSeq::given("since_seq", Some(GivenNumber::parse(&text)))?.map(SinceSeq::get))
 }
 
-/// Checks what RFC 6455 asks of a handshake, and computes the answer to its key.
+/// Checks a handshake against RFC 6455 and computes the value of `Sec-WebSocket-Accept`.
 fn accept_key<B: Body>(request: &Request<B>) -> Result<String, Problem> {
     if request.method() != Method::GET {
         return Err(Problem::other_methods(Method::GET.as_str()));
@@ -181,32 +183,32 @@ fn with_upgrade(problem: Problem) -> Problem {
         .with(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
 }
 
-/// The parts between the commas of all headers of a name.
-fn parts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// The comma-separated items of all headers of this name.
+fn list_items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|part| !part.is_empty())
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    parts(headers, name).any(|part| part.eq_ignore_ascii_case(token))
+    list_items(headers, name).any(|part| part.eq_ignore_ascii_case(token))
 }
 
-/// Whether a browser's page may connect. Other clients send no origin; a list asks nothing of them.
+/// True if the request's origin may connect. Only browsers send an origin; requests without one are always allowed.
 fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let listed = |origin: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
     allowed.is_empty() || origin.to_str().is_ok_and(listed)
 }
 
-/// The subprotocols a client offers.
+/// The subprotocols that a client offers.
 struct Offered<'a>(Vec<&'a str>);
 
 impl<'a> Offered<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
-        Self(parts(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect())
+        Self(list_items(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect())
     }
 
-    /// The one that carries a token.
+    /// The subprotocol that carries a token.
     fn bearer(&self) -> Option<&'a str> {
         self.0.iter().copied().find(|protocol| protocol.len() > BEARER.len() && protocol.starts_with(BEARER))
     }
@@ -215,7 +217,7 @@ impl<'a> Offered<'a> {
         self.bearer()?.strip_prefix(BEARER)
     }
 
-    /// The one to answer with: browsers give up where none of those they offered is chosen.
+    /// The subprotocol for the response: browsers fail the connection if the server chooses none of those they offered.
     fn chosen(&self) -> Option<&'a str> {
         self.0.iter().copied().find(|protocol| *protocol == PROTOCOL).or_else(|| self.bearer())
     }
@@ -238,7 +240,7 @@ mod tests {
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
     #[test]
-    fn a_good_handshake_is_answered_as_the_rfc_shows() {
+    fn a_valid_handshake_gets_the_accept_key_of_the_rfc() {
         let request = handshake().header("Sec-WebSocket-Key", KEY).body(Empty::<Bytes>::new()).unwrap();
         assert_eq!(accept_key(&request).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }

@@ -1,9 +1,11 @@
-//! Clients written for the dialects before Switchboard existed, run to the letter: what worked for them must go on working.
+//! Runs clients that were written for the dialects of other systems, unchanged: they must keep working with
+//! Switchboard.
 //!
-//! `tests/clients/<dialect>_*` are verbatim copies from the documents that first described each dialect. A test replaces
-//! the host, the ids and the tokens, which a reader would fill in, and adds lines of its own before or after the copy
-//! to act as the person at the keyboard. `browser.cjs` and `standins` supply what a browser or another framework would;
-//! `scripts/setup.sh` fetches the packages. Clients for newcomers to copy are in `examples/`, run by `tests/examples.rs`.
+//! `tests/clients/<dialect>_*` are verbatim copies from the documents that first described each dialect. A test
+//! replaces the host, the ids and the tokens, which a reader would fill in. It adds lines before or after the copy that
+//! act as the person at the keyboard. `browser.cjs` and `standins` replace a browser and other frameworks;
+//! `scripts/setup.sh` installs the packages. Clients for newcomers to copy are in `examples/`; `tests/it/examples.rs`
+//! runs them.
 
 use std::{io::Write, path::PathBuf, process::Command};
 
@@ -12,11 +14,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
-/// What `scripts/setup.sh` fetched.
+/// Packages that `scripts/setup.sh` installs.
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/python/bin/python");
 const NODE_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/node_modules");
 
-/// A client's text, made ready to run.
+/// A client's source, prepared to run.
 struct Copy {
     name: &'static str,
     text: String,
@@ -24,7 +26,7 @@ struct Copy {
 }
 
 impl Copy {
-    /// A copy for a client of `node`, with what a reader would fill in.
+    /// Reads the source, and replaces the host and the placeholders that a reader would fill in.
     fn of(name: &'static str, node: &Node, filled_in: &[(&str, &str)]) -> Self {
         let path = format!("{CLIENTS}/{name}");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -34,13 +36,13 @@ impl Copy {
         Self { name, text, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// With lines of the test's own in front of it.
+    /// Adds the test's lines before the source.
     fn after(mut self, lines: &str) -> Self {
         self.text = format!("{lines}\n{}", self.text);
         self
     }
 
-    /// With lines of the test's own behind it.
+    /// Adds the test's lines after the source.
     fn then(mut self, lines: &str) -> Self {
         self.text = format!("{}\n{lines}\n", self.text);
         self
@@ -52,7 +54,7 @@ impl Copy {
         path
     }
 
-    /// Runs it as a page's script; `token` is what a login left in the page's storage.
+    /// Runs it as a page's script; `token` is the page's stored token of an earlier login.
     fn in_browser(self, node: &Node, token: &str) -> Running {
         let mut command = Command::new("node");
         command.args(["--require", &format!("{CLIENTS}/browser.cjs")]).arg(self.write("mjs"));
@@ -64,7 +66,7 @@ impl Copy {
         self.in_python_with_input().0
     }
 
-    /// Runs it in Python, at a keyboard.
+    /// Runs it in Python, with its standard input.
     fn in_python_with_input(self) -> (Running, std::process::ChildStdin) {
         let mut command = Command::new(PYTHON);
         let (process, stdin) = Process::spawn_reader(self.name, command.arg("-u").arg(self.write("py")), Signal::Kill);
@@ -72,26 +74,26 @@ impl Copy {
     }
 }
 
-/// A client that runs; ended when dropped.
+/// A running client; dropping it ends the process.
 struct Running {
     process: Process,
     _folder: TempDir,
 }
 
 impl Running {
-    /// Waits until it has printed a line with all of these in it.
+    /// Waits for a printed line that contains all these parts.
     async fn prints(&self, parts: &[&str]) {
         let pick = |line: &str| parts.iter().all(|part| line.contains(part)).then_some(());
         self.process.line(&format!("{parts:?}"), pick).await.unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// How often it has printed a line with this in it.
+    /// Number of printed lines that contain this part.
     fn printed(&self, part: &str) -> usize {
         self.process.log().iter().filter(|line| line.contains(part)).count()
     }
 }
 
-/// Two nodes as they are deployed.
+/// Two nodes in production mode, with Redis and PostgreSQL.
 async fn deployed() -> (RedisServer, Node, Node) {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
@@ -100,8 +102,8 @@ async fn deployed() -> (RedisServer, Node, Node) {
     (redis, one, two)
 }
 
-/// What was said in a conversation, oldest first.
-async fn said(node: &Node, token: &str, conversation: &str) -> Vec<String> {
+/// Contents of a conversation's messages, oldest first.
+async fn contents(node: &Node, token: &str, conversation: &str) -> Vec<String> {
     let answer = node.get(&format!("/api/chat/conversations/{conversation}/messages"), token).await;
     let messages = answer.json["messages"].as_array().unwrap_or_else(|| panic!("{}", answer.text)).iter().rev();
     messages.map(|message| message["content"].as_str().unwrap().to_owned()).collect()
@@ -128,14 +130,14 @@ async fn the_direct_frontend_gets_a_token_and_chats() {
 
     let conversations = one.get("/api/chat/conversations", &token("alice")).await.json;
     let direct = conversations["conversations"][0]["id"].as_str().unwrap();
-    assert_eq!(said(&two, &token("bob"), direct).await, ["Hello from a browser", "Hello back"]);
+    assert_eq!(contents(&two, &token("bob"), direct).await, ["Hello from a browser", "Hello back"]);
     let mut online: Vec<String> = redis.command(&["SMEMBERS", "ws:online_users"]).await;
     online.sort();
     assert_eq!(online, ["alice", "bob"]);
 }
 
 #[tokio::test]
-async fn the_rooms_load_test_loads() {
+async fn the_rooms_load_test_sends_its_messages() {
     let (_redis, one, _two) = deployed().await;
     let room = one.conversation(&token("alice"), &["bob"]).await;
     let mut bob = Client::rooms(&one, &room, "bob").await;
@@ -158,7 +160,7 @@ async fn the_conversation_clients_chat_with_each_other() {
         Copy::of("conversation_client.py", &two, &[("conv-123", &conv), ("your-jwt-token", &jane)]).in_python();
     python.prints(&["[System] User jane_roe joined the conversation"]).await;
     let filled_in = [("conv-123", &*conv), ("your-jwt-token", &*john)];
-    // The document's own send comes before the socket is open, and its client drops it.
+    // The document's example sends before the socket is open, and its client drops that message.
     let browser = Copy::of("conversation_client.js", &one, &filled_in)
         .then(
             "client.ws.addEventListener('open', () => {
@@ -173,7 +175,7 @@ async fn the_conversation_clients_chat_with_each_other() {
     python.prints(&["[System] User john_doe joined the conversation"]).await;
     python.prints(&["john_doe: Hello, everyone!"]).await;
 
-    // The Python client again, by what it offers beside its example.
+    // The Python client again, with its methods instead of its example.
     let again = Copy::of("conversation_client.py", &two, &[])
         .after("import asyncio\nrun, asyncio.run = asyncio.run, lambda example: example.close()")
         .then(&format!(
@@ -186,20 +188,20 @@ async fn the_conversation_clients_chat_with_each_other() {
     for client in [&browser, &python, &again] {
         client.prints(&["jane_roe: Hello from Python"]).await;
     }
-    assert_eq!(said(&one, &john, &conv).await, ["Hello, everyone!", "Hello from Python"]);
+    assert_eq!(contents(&one, &john, &conv).await, ["Hello, everyone!", "Hello from Python"]);
     for client in [&browser, &python] {
         assert_eq!(client.printed("Hello, everyone!") + client.printed("Hello from Python"), 2, "each once");
     }
 }
 
 #[tokio::test]
-async fn the_conversation_browser_is_told_who_types_and_who_leaves() {
+async fn the_conversation_browser_shows_typing_and_departures() {
     let (_redis, one, two) = deployed().await;
     let conv = one.conversation(&token("alice"), &["bob"]).await;
     let filled_in = [("conv-123", &*conv), ("your-jwt-token", &token("alice"))];
     let alice = Copy::of("conversation_client.js", &one, &filled_in).in_browser(&one, "");
     alice.prints(&["[System] User Alice joined the conversation"]).await;
-    // The shorter example, with the token that a login left behind.
+    // The shorter example, with the stored token of an earlier login.
     let bob = Copy::of("conversation_connection.js", &two, &[("conv-123", &conv)])
         .then("ws.onmessage = ({ data }) => { console.log(data); ws.send('{\"type\": \"typing\"}'); };")
         .in_browser(&two, &token("bob"));
@@ -210,7 +212,7 @@ async fn the_conversation_browser_is_told_who_types_and_who_leaves() {
     alice.prints(&["[System] User Bob left the conversation"]).await;
 }
 
-/// What stands in for the ids that the personas document shows.
+/// Replacements for the ids in the protocol document of the personas dialect.
 const IDS: [(&str, &str); 1] = [("conversation-uuid", "lounge")];
 
 fn personas_browser(node: &Node, user: &str, lines: &str) -> Running {
@@ -219,12 +221,12 @@ fn personas_browser(node: &Node, user: &str, lines: &str) -> Running {
 }
 
 #[tokio::test]
-async fn the_personas_browser_sees_messages_typing_and_who_is_there() {
+async fn the_personas_browser_shows_messages_typing_and_presence() {
     let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
     let bob = personas_browser(&node, "bob", "");
     bob.prints(&["updateOnlineUsersList"]).await;
     bob.prints(&["Connected to WebSocket"]).await;
-    listens(&node, "bob").await;
+    joined_lounge(&node, "bob").await;
     let alice = personas_browser(
         &node,
         "alice",
@@ -245,8 +247,8 @@ async fn the_personas_browser_sees_messages_typing_and_who_is_there() {
     assert_eq!(bob.printed("WebSocket error"), 0, "{:?}", bob.process.log());
 }
 
-/// Waits until a user is a member of the lounge, which open conversations make of those who join.
-async fn listens(node: &Node, user: &str) {
+/// Waits until a user is a member of the lounge; joining an open conversation adds the user.
+async fn joined_lounge(node: &Node, user: &str) {
     crate::support::eventually(&format!("{user} to join"), || async {
         let answer = node.get("/api/chat/conversations/lounge", &token(user)).await;
         (answer.status == 200).then_some(())
@@ -255,18 +257,18 @@ async fn listens(node: &Node, user: &str) {
 }
 
 #[tokio::test]
-async fn the_personas_python_client_sends_what_is_typed() {
+async fn the_personas_python_client_sends_typed_lines() {
     let node = Node::dev().start().await;
     let filled_in = [&[("'user-uuid'", "'alice'")], &IDS[..]].concat();
-    let (alice, mut keyboard) = Copy::of("personas_client.py", &node, &filled_in).in_python_with_input();
-    writeln!(keyboard, "Hello from Python").unwrap();
-    listens(&node, "alice").await;
+    let (alice, mut input) = Copy::of("personas_client.py", &node, &filled_in).in_python_with_input();
+    writeln!(input, "Hello from Python").unwrap();
+    joined_lounge(&node, "alice").await;
     let mut bob = Client::connect(&format!("{}/ws/lounge?token={}&since_seq=0", node.ws(), token("bob"))).await;
     assert_eq!(bob.until("new_message").await["data"]["content"], "Hello from Python");
-    writeln!(keyboard, "And again").unwrap();
+    writeln!(input, "And again").unwrap();
     assert_eq!(bob.until("new_message").await["data"]["content"], "And again");
-    // Its input() lets it receive nothing until the keyboard is gone; then it prints all that came.
-    drop(keyboard);
+    // Its blocking input() prevents it from receiving; at the end of its input it prints all received messages.
+    drop(input);
     for part in ["'online_users'", "'conversation_joined'", "Hello from Python", "And again"] {
         alice.prints(&["Received: ", part]).await;
     }
@@ -288,7 +290,7 @@ async fn the_personas_pytest_examples_pass() {
     assert!(output.status.success() && printed.contains("2 passed"), "{printed}{output:?}");
 }
 
-/// The component is rendered by React itself, without a browser.
+/// React renders the component without a browser.
 #[tokio::test]
 async fn the_personas_react_component_shows_messages_and_typing() {
     let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
@@ -299,22 +301,22 @@ async fn the_personas_react_component_shows_messages_and_typing() {
         .arg(copy.write("jsx"))
         .arg(r#"{"userId": "alice", "conversationId": "lounge"}"#)
         .env("NODE_PATH", NODE_PATH);
-    let (process, mut keyboard) = Process::spawn_reader("component", &mut command, Signal::Kill);
+    let (process, mut input) = Process::spawn_reader("component", &mut command, Signal::Kill);
     let alice = Running { process, _folder: copy.folder };
     alice.prints(&["shows: Online:"]).await;
-    listens(&node, "alice").await;
+    joined_lounge(&node, "alice").await;
 
     let mut bob = Client::rooms(&node, "lounge", "bob").await;
     bob.send(&json!({"type": "send_message", "data": {"content": "Hello, component"}})).await;
     alice.prints(&["shows:", "Hello, component", "Send"]).await;
     bob.send(&json!({"type": "typing_start"})).await;
     alice.prints(&["shows:", "Someone is typing..."]).await;
-    writeln!(keyboard, "Hello from React").unwrap();
+    writeln!(input, "Hello from React").unwrap();
     bob.until_where(|frame| frame["data"]["content"] == "Hello from React").await;
     alice.prints(&["shows:", "Hello, component", "Hello from React"]).await;
     let typing = |frame: &Value, kind: &str| frame["type"] == kind && frame["data"]["user_id"] == "alice";
     bob.until_where(|frame| typing(frame, "user_stopped_typing")).await;
-    drop(keyboard);
+    drop(input);
     bob.until_where(|frame| typing(frame, "user_left")).await;
     assert_eq!(alice.process.exit_code().await, 0, "{:?}", alice.process.log());
 }

@@ -1,6 +1,6 @@
-//! The files in `examples/`, run where they stand: they chat with each other, and come back after the server was away.
+//! Runs the files in `examples/` unchanged: they chat with each other, and reconnect after a restart of the server.
 //!
-//! `tests/clients` has what stands in for a browser; `scripts/setup.sh` fetches the packages.
+//! `tests/clients` has the stand-ins for a browser; `scripts/setup.sh` installs the packages.
 
 use std::{
     io::Write,
@@ -13,21 +13,21 @@ use serde_json::json;
 use tempfile::TempDir;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// What `scripts/setup.sh` fetched.
+/// Packages that `scripts/setup.sh` installs.
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/python/bin/python");
 const NODE_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/node_modules");
 
-/// An example that runs, and its keyboard.
+/// A running example with its standard input.
 struct Example {
     process: Process,
-    keyboard: ChildStdin,
+    input: ChildStdin,
 }
 
 impl Example {
     fn start(command: &mut Command) -> Self {
         command.current_dir(ROOT).env("NODE_PATH", NODE_PATH).env("PYTHONUNBUFFERED", "1");
-        let (process, keyboard) = Process::spawn_reader(format!("{command:?}"), command, Signal::Kill);
-        Self { process, keyboard }
+        let (process, input) = Process::spawn_reader(format!("{command:?}"), command, Signal::Kill);
+        Self { process, input }
     }
 
     fn terminal(program: &str, file: &str, node: &Node, user: &str) -> Self {
@@ -36,11 +36,11 @@ impl Example {
         Self::start(&mut command)
     }
 
-    fn types(&mut self, line: &str) {
-        writeln!(self.keyboard, "{line}").unwrap();
+    fn type_line(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
     }
 
-    /// Waits until it has printed a line with all of these in it, in this order.
+    /// Waits for a printed line that contains all these parts in this order.
     async fn prints(&self, parts: &[&str]) {
         let pick = |line: &str| {
             let mut rest = Some(line);
@@ -75,7 +75,7 @@ impl Restarting {
 }
 
 #[tokio::test]
-async fn the_terminal_clients_chat_and_go_on_after_the_server_was_away() {
+async fn the_terminal_clients_chat_and_resume_after_a_restart() {
     let server = Restarting::new();
     let node = server.start().await;
     let mut alice = Example::terminal("node", "examples/node/chat.js", &node, "alice");
@@ -83,14 +83,14 @@ async fn the_terminal_clients_chat_and_go_on_after_the_server_was_away() {
     for client in [&alice, &bob] {
         client.prints(&["* joined lobby"]).await;
     }
-    alice.types("hello from JavaScript");
+    alice.type_line("hello from JavaScript");
     bob.prints(&["Alice: hello from JavaScript"]).await;
-    bob.types("hello from Python");
+    bob.type_line("hello from Python");
     alice.prints(&["Bob: hello from Python"]).await;
 
     node.kill().await;
-    alice.types("typed while it was away");
-    bob.types("so was this");
+    alice.type_line("typed while it was away");
+    bob.type_line("so was this");
     let _node = server.start().await;
     bob.prints(&["Alice: typed while it was away"]).await;
     alice.prints(&["Bob: so was this"]).await;
@@ -105,7 +105,7 @@ async fn the_terminal_clients_chat_and_go_on_after_the_server_was_away() {
 }
 
 #[tokio::test]
-async fn the_terminal_clients_end_when_their_token_is_refused() {
+async fn the_terminal_clients_exit_if_their_token_is_refused() {
     let node = Node::dev().start().await;
     for (program, file) in [("node", "examples/node/chat.js"), (PYTHON, "examples/python/chat.py")] {
         let mut command = Command::new(program);
@@ -123,16 +123,16 @@ async fn the_page_shows_each_message_once_in_order() {
     let mut command = Command::new("node");
     let mut page = Example::start(command.args(["tests/clients/page.cjs", "examples/browser/chat.html"]));
     let fill = json!({"server": node.ws(), "token": token("alice")});
-    page.types(&json!({"fill": fill, "submit": "login"}).to_string());
+    page.type_line(&json!({"fill": fill, "submit": "login"}).to_string());
     page.prints(&["In lobby as Alice"]).await;
     let mut bob = Client::rooms(&node, "lobby", "bob").await;
-    page.types(&json!({"fill": {"content": "from a page"}, "submit": "say"}).to_string());
+    page.type_line(&json!({"fill": {"content": "from a page"}, "submit": "say"}).to_string());
     assert_eq!(bob.until("new_message").await["data"]["content"], "from a page");
     bob.send(&json!({"type": "send_message", "data": {"content": "<b>from a room</b>"}})).await;
     page.prints(&["In lobby", " | Alice: from a page | Bob: <b>from a room</b>"]).await;
 
     node.kill().await;
-    page.types(&json!({"fill": {"content": "typed while it was away"}, "submit": "say"}).to_string());
+    page.type_line(&json!({"fill": {"content": "typed while it was away"}, "submit": "say"}).to_string());
     let node = server.start().await;
     let mut bob = Client::connect(&format!("{}/ws/lobby?token={}&since_seq=0", node.ws(), token("bob"))).await;
     bob.until_where(|frame| frame["data"]["content"] == "typed while it was away").await;
@@ -144,7 +144,7 @@ async fn the_page_shows_each_message_once_in_order() {
 }
 
 #[tokio::test]
-async fn the_react_component_shows_messages_and_who_types() {
+async fn the_react_component_shows_messages_and_typing() {
     let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
     let props = json!({"url": node.ws(), "token": token("alice"), "conversation": "lobby"}).to_string();
     let mut command = Command::new("node");
@@ -156,17 +156,17 @@ async fn the_react_component_shows_messages_and_who_types() {
     alice.prints(&["Bob : Hello, component", "Send"]).await;
     bob.send(&json!({"type": "typing_start"})).await;
     alice.prints(&["Bob typing…"]).await;
-    alice.types("Hello from React");
+    alice.type_line("Hello from React");
     bob.until("user_typing").await;
     bob.until_where(|frame| frame["data"]["content"] == "Hello from React").await;
     alice.prints(&["Bob : Hello, component", "Alice : Hello from React"]).await;
-    drop(alice.keyboard);
+    drop(alice.input);
     bob.until_where(|frame| frame["type"] == "user_left" && frame["data"]["user_id"] == "alice").await;
     assert_eq!(alice.process.exit_code().await, 0, "{:?}", alice.process.log());
 }
 
 #[tokio::test]
-async fn the_persona_answers_what_is_signed() {
+async fn the_persona_answers_signed_requests_only() {
     let secret = "planted-webhook-secret";
     let mut command = Command::new("python3");
     command.arg("examples/persona/persona.py").env("PERSONA_WEBHOOK_SECRET", secret).env("PORT", "0");
@@ -176,12 +176,12 @@ async fn the_persona_answers_what_is_signed() {
     let node = Node::dev().set("PERSONA_WEBHOOK_URL", &url).set("PERSONA_WEBHOOK_SECRET", secret).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("lobby").await;
-    let ask = |persona: &str| json!({"type": "send", "conversation_id": "lobby", "content": "hello", "persona_id": persona, "client_id": persona});
-    alice.send(&ask("echo")).await;
+    let message_to = |persona: &str| json!({"type": "send", "conversation_id": "lobby", "content": "hello", "persona_id": persona, "client_id": persona});
+    alice.send(&message_to("echo")).await;
     let answer = alice.until("message").await;
     assert_eq!((&answer["sender_id"], &answer["content"]), (&json!("echo"), &json!("Alice said: hello")));
     assert_eq!(answer["is_ai"], true);
-    alice.send(&ask("bob")).await;
+    alice.send(&message_to("bob")).await;
     let error = alice.until("error").await;
     assert_eq!((&error["code"], &error["client_id"]), (&json!("persona_failed"), &json!("bob")));
 

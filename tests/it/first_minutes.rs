@@ -1,5 +1,4 @@
-//! The first minutes of a newcomer: the client of the program's own, the page that `dev` prints, and what is said when
-//! something is not right.
+//! A newcomer's first commands: `switchboard chat`, the page of `dev`, and the error messages.
 
 use std::{
     io::Write,
@@ -11,7 +10,7 @@ use crate::support::{Client, Node, Postgres, Process, RedisServer, SECRET, Signa
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
 
-/// The program, with nothing of the tests' environment but `PATH`.
+/// The program with a minimal environment: only `PATH`.
 fn program(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").current_dir(folder);
@@ -30,26 +29,26 @@ fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A running `switchboard chat`, with its keyboard.
+/// A running `switchboard chat` with its standard input.
 struct Chat {
     process: Process,
-    keyboard: Option<ChildStdin>,
+    input: Option<ChildStdin>,
 }
 
 impl Chat {
     fn start(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = program(folder, &[&["chat"], arguments].concat());
         command.envs(environment.iter().copied());
-        let (process, keyboard) = Process::spawn_reader("switchboard chat", &mut command, Signal::Kill);
-        Self { process, keyboard: Some(keyboard) }
+        let (process, input) = Process::spawn_reader("switchboard chat", &mut command, Signal::Kill);
+        Self { process, input: Some(input) }
     }
 
     fn of_dev(data: &Path, user: &str) -> Self {
         Self::start(data, &["--user", user, "--data-dir", data.to_str().unwrap()], &[])
     }
 
-    fn say(&mut self, line: &str) {
-        writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
+    fn type_line(&mut self, line: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
     async fn prints(&self, line: &str) {
@@ -62,26 +61,26 @@ impl Chat {
         self.process.line(part, pick).await.unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// The messages it has printed, without what was noted beside them.
+    /// The messages that it has printed, without status lines.
     fn messages(&self) -> Vec<String> {
-        let noted = |line: &String| line.starts_with("switchboard: ") || line.starts_with("* ");
-        self.process.log().into_iter().filter(|line| !noted(line)).collect()
+        let is_status = |line: &String| line.starts_with("switchboard: ") || line.starts_with("* ");
+        self.process.log().into_iter().filter(|line| !is_status(line)).collect()
     }
 
-    /// Ends its input, and says how it ended.
-    async fn leave(&mut self) -> i32 {
-        drop(self.keyboard.take());
+    /// Ends its input and returns its exit code.
+    async fn end_input(&mut self) -> i32 {
+        drop(self.input.take());
         self.process.exit_code().await
     }
 }
 
-/// A dev with a folder of its own, and the secret that it made.
+/// A dev with this data folder and a secret that it generates.
 async fn dev(data: &Path) -> Node {
     Node::dev().unset("JWT_SECRET").set("DATA_DIR", data.display()).start().await
 }
 
 #[tokio::test]
-async fn two_clients_chat_through_dev() {
+async fn two_chat_clients_talk_through_dev() {
     let data = tempfile::tempdir().unwrap();
     let _node = dev(data.path()).await;
     let mut alice = Chat::of_dev(data.path(), "alice");
@@ -89,25 +88,29 @@ async fn two_clients_chat_through_dev() {
     let mut bob = Chat::of_dev(data.path(), "bob");
     alice.prints("* bob joined").await;
     bob.prints_part("you are bob").await;
-    alice.say("hello bob");
+    alice.type_line("hello bob");
     bob.prints("alice: hello bob").await;
-    bob.say("//me waves");
+    bob.type_line("//me waves");
     alice.prints("bob: /me waves").await;
-    bob.say("/who");
+    bob.type_line("/who");
     bob.prints("* online: alice, bob (you)").await;
-    bob.say("/history 2");
+    bob.type_line("/history 2");
     bob.prints_part("  alice: hello bob").await;
-    bob.say("/dance");
+    bob.type_line("/dance");
     bob.prints_part("there is no /dance").await;
-    assert_eq!(alice.messages(), ["alice: hello bob", "bob: /me waves"], "one's own line is there when it is stored");
-    assert_eq!(alice.leave().await, 0);
+    assert_eq!(
+        alice.messages(),
+        ["alice: hello bob", "bob: /me waves"],
+        "a client prints its own line once it is stored"
+    );
+    assert_eq!(alice.end_input().await, 0);
     bob.prints("* alice left").await;
-    bob.say("/quit");
-    assert_eq!(bob.process.exit_code().await, 1, "a script is told that /dance was not done");
+    bob.type_line("/quit");
+    assert_eq!(bob.process.exit_code().await, 1, "the exit code reports that /dance is unknown");
 }
 
 #[tokio::test]
-async fn a_pipe_is_sent_line_by_line_and_ends_well() {
+async fn piped_input_is_sent_line_by_line_and_exits_with_0() {
     let data = tempfile::tempdir().unwrap();
     let node = Node::dev().unset("JWT_SECRET").set("DATA_DIR", data.path().display()).start().await;
     let script = format!(
@@ -124,7 +127,7 @@ async fn a_pipe_is_sent_line_by_line_and_ends_well() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_doubled_when_nodes_go() {
+async fn chat_neither_loses_nor_repeats_lines_when_nodes_end() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let port = crate::support::free_port();
@@ -145,54 +148,54 @@ async fn nothing_is_lost_or_doubled_when_nodes_go() {
     );
     alice.prints_part("you are alice").await;
     bob.prints_part("you are Bob in team").await;
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     let mut at = 0;
-    let mut talk = |alice: &mut Chat, bob: &mut Chat| {
+    let mut send_ten_each = |alice: &mut Chat, bob: &mut Chat| {
         for _ in 0..10 {
             at += 1;
-            alice.say(&format!("a{at}"));
-            bob.say(&format!("b{at}"));
-            said.extend([format!("alice: a{at}"), format!("Bob: b{at}")]);
+            alice.type_line(&format!("a{at}"));
+            bob.type_line(&format!("b{at}"));
+            sent.extend([format!("alice: a{at}"), format!("Bob: b{at}")]);
         }
     };
-    talk(&mut alice, &mut bob);
+    send_ten_each(&mut alice, &mut bob);
     for round in 0..3 {
         bob.prints(&format!("alice: a{at}", at = (round + 1) * 10)).await;
-        talk(&mut alice, &mut bob);
-        // Lines are under way: some are stored without an ack, some are not stored.
+        send_ten_each(&mut alice, &mut bob);
+        // Lines are in flight: some are stored without an ack, some are not stored.
         if round == 1 {
             assert_eq!(other.terminate().await, 0)
         } else {
             other.kill().await
         }
-        talk_later(&mut bob, round);
+        send_while_away(&mut bob, round);
         other = node().start().await;
         alice.prints(&format!("alice: a{at}", at = (round + 2) * 10)).await;
         alice.prints(&format!("Bob: later {round}")).await;
     }
-    said.extend((0..3).map(|round| format!("Bob: later {round}")));
+    sent.extend((0..3).map(|round| format!("Bob: later {round}")));
     for client in [&alice, &bob] {
-        for line in &said {
+        for line in &sent {
             client.prints(line).await;
         }
     }
-    assert_eq!((alice.leave().await, bob.leave().await), (0, 0));
+    assert_eq!((alice.end_input().await, bob.end_input().await), (0, 0));
     let shown = alice.messages();
     assert_eq!(shown, bob.messages(), "both saw the same, in the same order");
     let mut sorted = [shown, Vec::new()];
     sorted[0].sort();
-    said.sort();
-    assert_eq!(sorted[0], said, "each line once");
+    sent.sort();
+    assert_eq!(sorted[0], sent, "each line once");
     drop((stable, other));
 }
 
-/// What is said while the other's node is away.
-fn talk_later(bob: &mut Chat, round: usize) {
-    bob.say(&format!("later {round}"));
+/// Sends a line through bob's node while alice's node is down.
+fn send_while_away(bob: &mut Chat, round: usize) {
+    bob.type_line(&format!("later {round}"));
 }
 
 #[tokio::test]
-async fn it_ends_where_trying_again_is_useless() {
+async fn chat_exits_with_a_remedy_if_a_retry_cannot_help() {
     let data = tempfile::tempdir().unwrap();
     let node = Node::dev().set("DATA_DIR", data.path().display()).set("OPEN_CONVERSATIONS", false).start().await;
     let (url, other) = (node.ws(), tempfile::tempdir().unwrap());
@@ -215,7 +218,7 @@ async fn it_ends_where_trying_again_is_useless() {
 }
 
 #[tokio::test]
-async fn in_another_folder_no_secret_is_made() {
+async fn commands_in_another_folder_create_no_secret() {
     let (data, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let _node = dev(data.path()).await;
     for arguments in [&["token", "--dev", "--user", "alice"][..], &["chat", "--user", "alice"], &["dev", "--page"]] {
@@ -231,7 +234,7 @@ async fn in_another_folder_no_secret_is_made() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_names_the_flag() {
+async fn an_address_in_use_is_an_error_that_names_the_flag() {
     let data = tempfile::tempdir().unwrap();
     let node = dev(data.path()).await;
     let admin = node.admin();
@@ -247,7 +250,7 @@ async fn an_address_in_use_names_the_flag() {
 }
 
 #[tokio::test]
-async fn the_reason_of_a_bad_token_is_logged_and_told_under_dev_alone() {
+async fn a_bad_tokens_flaw_is_logged_and_only_dev_reports_it_to_clients() {
     let forged = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.AAAA";
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
@@ -259,9 +262,9 @@ async fn the_reason_of_a_bad_token_is_logged_and_told_under_dev_alone() {
         let answer = node.get("/api/chat/conversations", forged).await;
         assert_eq!((code, answer.status.as_u16()), (4401, 401));
         let detail = answer.json["detail"].as_str().unwrap();
-        for told in [reason.as_str(), detail] {
-            assert_eq!(told != "Invalid token", explains, "{told}");
-            assert_eq!(told.contains("signature"), explains, "{told}");
+        for shown in [reason.as_str(), detail] {
+            assert_eq!(shown != "Invalid token", explains, "{shown}");
+            assert_eq!(shown.contains("signature"), explains, "{shown}");
         }
         node.logged("its signature does not match").await;
         node.kill().await;
@@ -272,7 +275,7 @@ async fn the_reason_of_a_bad_token_is_logged_and_told_under_dev_alone() {
 }
 
 #[tokio::test]
-async fn the_page_is_shown_again_until_dev_ends() {
+async fn dev_page_prints_the_page_while_dev_runs() {
     let data = tempfile::tempdir().unwrap();
     let node = dev(data.path()).await;
     let folder = data.path().to_str().unwrap();
@@ -282,14 +285,14 @@ async fn the_page_is_shown_again_until_dev_ends() {
     assert_eq!(within("the end of dev", node.terminate()).await, 0);
     let page = run(data.path(), &["dev", "--page", "--data-dir", folder]);
     assert!(!page.status.success() && stderr(&page).contains("no switchboard dev runs"), "{page:?}");
-    // One that was killed leaves its note behind.
+    // A killed dev leaves its running.json behind.
     dev(data.path()).await.kill().await;
     let page = run(data.path(), &["dev", "--page", "--data-dir", folder]);
     assert!(!page.status.success() && stderr(&page).contains("no switchboard dev runs"), "{page:?}");
 }
 
 #[test]
-fn the_version_carries_the_commit() {
+fn the_version_names_the_commit() {
     let folder = tempfile::tempdir().unwrap();
     let version = stdout(&run(folder.path(), &["--version"]));
     let here =

@@ -1,4 +1,4 @@
-//! The page that `switchboard dev` prints: every command on it is run as it stands, in bash.
+//! The page that `switchboard dev` prints: bash runs every command of it unchanged.
 
 use std::{
     io::Write,
@@ -10,11 +10,11 @@ use crate::support::{Client, Node, Process, Signal};
 use tempfile::TempDir;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
-/// What `scripts/setup.sh` fetched.
+/// Packages that `scripts/setup.sh` installs.
 const NODE_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/node_modules");
 const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/browser.cjs");
 
-/// A running dev in a folder whose name bash must have quoted, and its page.
+/// A running dev in a folder with a name that needs quoting in bash, and its page.
 struct Dev {
     node: Node,
     page: String,
@@ -32,7 +32,7 @@ impl Dev {
         Self { node, page, _folder: folder, elsewhere: tempfile::tempdir().unwrap() }
     }
 
-    /// The commands under a heading, each as it stands.
+    /// The commands under a heading.
     fn commands(&self, heading: &str) -> Vec<String> {
         let (_, below) =
             self.page.split_once(&format!("\n{heading}")).unwrap_or_else(|| panic!("{heading}: {}", self.page));
@@ -41,20 +41,21 @@ impl Dev {
         commands.map(str::to_owned).collect()
     }
 
-    /// A command in bash, in another folder than dev's.
+    /// Runs a command in bash, in another folder than dev's.
     fn bash(&self, command: &str) -> Command {
         let mut bash = Command::new("bash");
         bash.args(["-c", command]).current_dir(self.elsewhere.path());
         bash
     }
 
-    /// A chat client from the page, with its keyboard.
+    /// Runs a chat command of the page, with its standard input.
     fn chat(&self, command: &str) -> (Process, ChildStdin) {
         Process::spawn_reader("a chat from the page", &mut self.bash(command), Signal::Kill)
     }
 }
 
-/// Headings end with a colon; of the commands, only Python's has lines that do.
+/// True for a heading: a block of one line that ends with a colon. Only the Python command has lines that end with a
+/// colon too, and it has more than one line.
 fn is_heading(block: &str) -> bool {
     block.lines().count() == 1 && block.ends_with(':') || block.starts_with("This page again")
 }
@@ -64,32 +65,32 @@ async fn prints(process: &Process, line: &str) {
     process.line(line, pick).await.unwrap_or_else(|why| panic!("{why}"));
 }
 
-/// Somebody who listens in the lobby.
-async fn listener(dev: &Dev) -> Client {
+/// Connects carol as a listener in the lobby.
+async fn connect_listener(dev: &Dev) -> Client {
     let token =
         dev.page.lines().map(str::trim).filter(|line| line.starts_with("eyJ")).nth(2).expect("carol has a token");
     Client::connect(&format!("{}/ws/lobby?token={token}", dev.node.ws())).await
 }
 
-async fn hears(client: &mut Client, content: &str) {
+async fn receives(client: &mut Client, content: &str) {
     client.until_where(|frame| frame["data"]["content"] == content).await;
 }
 
 #[tokio::test]
-async fn the_chat_lines_chat() {
+async fn the_chat_commands_connect_two_users() {
     let dev = Dev::start().await;
     assert!(!dev.page.contains("TOKEN") && !dev.page.contains("ROOM"), "nothing is left to fill in: {}", dev.page);
     let commands = dev.commands("Chat, in two terminals:");
     let [one, two] = &commands[..] else { panic!("{commands:?}") };
-    let ((alice, mut keyboard), (bob, mut other)) = (dev.chat(one), dev.chat(two));
+    let ((alice, mut alice_input), (bob, mut bob_input)) = (dev.chat(one), dev.chat(two));
     let let_in = |line: &str| line.contains("you are").then_some(());
     alice.line("that alice is in", let_in).await.unwrap();
     bob.line("that bob is in", let_in).await.unwrap();
-    writeln!(keyboard, "hello bob").unwrap();
+    writeln!(alice_input, "hello bob").unwrap();
     prints(&bob, "alice: hello bob").await;
-    writeln!(other, "hello alice").unwrap();
+    writeln!(bob_input, "hello alice").unwrap();
     prints(&alice, "bob: hello alice").await;
-    drop((keyboard, other));
+    drop((alice_input, bob_input));
     assert_eq!((alice.exit_code().await, bob.exit_code().await), (0, 0));
 
     let commands = dev.commands("Tokens, good for a day.");
@@ -101,31 +102,31 @@ async fn the_chat_lines_chat() {
 }
 
 #[tokio::test]
-async fn the_curl_lines_send_and_read() {
+async fn the_curl_commands_send_and_list_messages() {
     let dev = Dev::start().await;
     if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
         eprintln!("skipped: there is no curl");
         return;
     }
-    let mut carol = listener(&dev).await;
+    let mut carol = connect_listener(&dev).await;
     carol.until("connected").await;
     let commands = dev.commands("curl");
     let [send, read] = &commands[..] else { panic!("{commands:?}") };
     let sent = dev.bash(send).output().unwrap();
     assert!(sent.status.success(), "{sent:?}");
-    hears(&mut carol, "hello from curl").await;
+    receives(&mut carol, "hello from curl").await;
     let read = dev.bash(read).output().unwrap();
     assert!(String::from_utf8_lossy(&read.stdout).contains("\"hello from curl\""), "{read:?}");
 }
 
 #[tokio::test]
-async fn the_browser_line_speaks() {
+async fn the_browser_line_sends_a_message() {
     let dev = Dev::start().await;
-    let mut carol = listener(&dev).await;
+    let mut carol = connect_listener(&dev).await;
     carol.until("connected").await;
     let line = &dev.commands("Browser")[0];
     let _browser = if Path::new(CHROMIUM).exists() { in_chromium(&dev, line) } else { in_node(line) };
-    hears(&mut carol, "hello from a browser").await;
+    receives(&mut carol, "hello from a browser").await;
 }
 
 /// Runs a console line in a page in Chromium.
@@ -140,7 +141,7 @@ fn in_chromium(dev: &Dev, line: &str) -> Process {
     Process::spawn("chromium", &mut command, Signal::Kill)
 }
 
-/// Runs it in Node.js, with the WebSocket of a browser.
+/// Runs a console line in Node.js with a stand-in for the browser's WebSocket.
 fn in_node(line: &str) -> Process {
     let mut command = Command::new("node");
     command.args(["--require", BROWSER, "--eval", line]).env("NODE_PATH", NODE_PATH);
@@ -148,22 +149,22 @@ fn in_node(line: &str) -> Process {
 }
 
 #[tokio::test]
-async fn the_python_lines_speak() {
+async fn the_python_command_sends_a_message() {
     let dev = Dev::start().await;
-    let mut carol = listener(&dev).await;
+    let mut carol = connect_listener(&dev).await;
     carol.until("connected").await;
     let commands = dev.commands("Python");
     let [command] = &commands[..] else { panic!("{commands:?}") };
     let mut bash = dev.bash(command);
     let output = tokio::task::spawn_blocking(move || bash.output()).await.unwrap().unwrap();
-    let said = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
-    // What the line needs of the machine and of the network.
-    for lack in ["No matching distribution found", "ensurepip is not available", "python3: command not found"] {
-        if !output.status.success() && said.contains(lack) {
-            eprintln!("skipped: {lack}");
+    let printed = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
+    // Skip if the machine lacks Python's parts or the network.
+    for missing in ["No matching distribution found", "ensurepip is not available", "python3: command not found"] {
+        if !output.status.success() && printed.contains(missing) {
+            eprintln!("skipped: {missing}");
             return;
         }
     }
-    assert!(output.status.success() && said.contains("message_sent"), "{said}");
-    hears(&mut carol, "hello from Python").await;
+    assert!(output.status.success() && printed.contains("message_sent"), "{printed}");
+    receives(&mut carol, "hello from Python").await;
 }

@@ -1,4 +1,4 @@
-//! README.md's way from `dev` to `serve`, run as it stands. Only ports are replaced, and `sudo`, which a test can't ask for.
+//! Runs README.md's steps from `dev` to `serve`. The test replaces only the ports, and `sudo`, which needs a password.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 const README: &str = include_str!("../../README.md");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
-/// Whom PostgreSQL lets in, as Debian sets it up: `sudo -u postgres` without a password, everybody else with theirs.
+/// PostgreSQL's access rules, as on Debian: the user postgres connects without a password, all others with theirs.
 const ACCESS: &str = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
 
-/// The shell blocks that stand after the README's remark that this test runs them.
+/// The shell blocks after the README's remark that this test runs them.
 fn blocks() -> (&'static str, &'static str) {
     let (_, rest) =
         README.split_once("<!-- tests/readme.rs runs the next two blocks").expect("README.md has the remark");
@@ -19,7 +19,7 @@ fn blocks() -> (&'static str, &'static str) {
     (blocks.next().expect("a first block"), blocks.next().expect("a second block"))
 }
 
-/// A reader's machine: an empty folder, and Redis and PostgreSQL on the ports that are given for the usual ones.
+/// A stand-in for a reader's machine: an empty folder, Redis and PostgreSQL. Their ports replace the usual ones.
 struct Machine {
     folder: TempDir,
     programs: TempDir,
@@ -31,9 +31,9 @@ struct Machine {
 impl Machine {
     async fn new() -> Self {
         let programs = tempfile::tempdir().unwrap();
-        // PostgreSQL, which may be another user, reads its access file there.
+        // PostgreSQL may run as another user and must read its access file there.
         fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        // The kernel ends a node when the shell that started it is gone.
+        // The kernel kills the node when the shell that started it ends.
         let node = format!("#!/bin/sh\nexec setpriv --pdeathsig KILL {PROGRAM} \"$@\"\n");
         executable(&programs.path().join("switchboard"), &node);
         let sudo = "#!/bin/sh\n[ \"$1 $2\" = '-u postgres' ] || exit 1\nshift 2\nPGUSER=postgres exec \"$@\"\n";
@@ -54,7 +54,7 @@ impl Machine {
         self.postgres.url("").rsplit(':').next().unwrap().trim_end_matches('/').to_owned()
     }
 
-    /// Starts lines of the README in a shell that stops at the first that fails.
+    /// Starts lines of the README in a shell that stops at the first failure.
     fn run(&self, lines: &str) -> Process {
         let lines = [
             ("127.0.0.1:6379", format!("127.0.0.1:{}", self.redis.port())),
@@ -71,7 +71,7 @@ impl Machine {
         Process::spawn("README.md", &mut command, Signal::Kill)
     }
 
-    /// What lines print that end by themselves.
+    /// Runs lines to their end and returns their output.
     async fn output(&self, lines: &str) -> String {
         let process = self.run(lines);
         assert_eq!(process.exit_code().await, 0, "{:?}", process.log());
@@ -90,7 +90,7 @@ fn executable(path: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn six_lines_start_a_node_and_a_few_more_let_two_people_chat() {
+async fn six_lines_start_a_node_and_the_next_block_lets_two_users_chat() {
     let (start, conversation) = blocks();
     assert_eq!(start.lines().count(), 6, "{start}");
     let machine = Machine::new().await;
@@ -98,7 +98,7 @@ async fn six_lines_start_a_node_and_a_few_more_let_two_people_chat() {
     let listening = |line: &str| line.contains(r#""message":"listening""#).then_some(());
     node.line("that it listens", listening).await.unwrap_or_else(|why| panic!("{why}"));
     let mode = fs::metadata(machine.folder.path().join(".env")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "the secret is for its owner alone");
+    assert_eq!(mode & 0o777, 0o600, "only the owner can read the secret");
 
     let refused = machine.socket("alice").await.expect_close().await;
     assert_eq!(refused, (1008, "Not a member of this conversation".to_owned()), "as README.md says");

@@ -1,4 +1,4 @@
-//! Which server, and with which token.
+//! [`Access`]: the server's URL and the token for it.
 
 use std::{
     net::IpAddr,
@@ -13,37 +13,37 @@ use crate::{
     model::{Clock, UserId},
 };
 
-/// Where a token is looked for, beside `--token`.
+/// Environment variable that holds a token if `--token` is not given.
 pub(super) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
-/// The path of the native dialect.
+/// Path of the native dialect.
 const PATH: &str = "/v1/ws";
-/// How long a token that is made here counts; a new one is made for each connection.
+/// Lifetime of a token minted here. Each connection gets a new one.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
 
-/// Where the server is.
+/// Location of the server.
 enum Server {
-    /// Under this URL.
+    /// A URL given by the user.
     Url(String),
-    /// Where the dev with this data folder listens; asked each time, since it may be another address after a restart.
+    /// The dev with this data folder. Its address is read before each connection, because a restart may change it.
     Dev(PathBuf),
 }
 
-/// Where the token comes from.
+/// Source of the token.
 enum Credentials {
-    /// It was given.
+    /// A token given by the user.
     Given(String),
-    /// It is made here.
-    Made { auth: Box<Auth>, user: UserId, name: String },
+    /// Tokens minted here.
+    Minted { auth: Box<Auth>, user: UserId, name: String },
 }
 
-/// A server, and a token for it.
+/// A server, and credentials for it.
 pub(super) struct Access {
     server: Server,
     credentials: Credentials,
 }
 
-/// What the user said of both.
-pub(super) struct Wanted<'a> {
+/// The user's options for server and token.
+pub(super) struct AccessOptions<'a> {
     pub(super) url: Option<&'a str>,
     pub(super) token: Option<&'a str>,
     pub(super) user: Option<&'a UserId>,
@@ -51,15 +51,15 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Access {
-    /// Finds out both.
-    pub(super) fn find(wanted: &Wanted<'_>, sources: &Sources) -> Result<Self, Failure> {
-        let url = wanted.url.map(socket_url).transpose().map_err(Failure::Runtime)?;
+    /// Determines server and credentials from the options and the sources.
+    pub(super) fn resolve(options: &AccessOptions<'_>, sources: &Sources) -> Result<Self, Failure> {
+        let url = options.url.map(socket_url).transpose().map_err(Failure::Runtime)?;
         let variable = || (sources.environment)(TOKEN_VARIABLE).and_then(|value| value.into_string().ok());
-        let token = wanted.token.map(str::to_owned).or_else(variable).filter(|token| !token.trim().is_empty());
+        let token = options.token.map(str::to_owned).or_else(variable).filter(|token| !token.trim().is_empty());
         let folder = config::data_folder(sources)?;
         let credentials = match token {
             Some(token) => Credentials::Given(token.trim().to_owned()),
-            None => make(wanted, sources, url.as_deref(), &folder)?,
+            None => minting_credentials(options, sources, url.as_deref(), &folder)?,
         };
         let server = match url {
             Some(url) => Server::Url(url),
@@ -73,7 +73,7 @@ impl Access {
         Ok(Self { server, credentials })
     }
 
-    /// Where to connect now.
+    /// The URL for the next connection.
     pub(super) fn url(&self) -> Result<String, String> {
         match &self.server {
             Server::Url(url) => Ok(url.clone()),
@@ -81,23 +81,23 @@ impl Access {
         }
     }
 
-    /// A token that counts now.
+    /// A token for the next connection.
     pub(super) fn token(&self) -> Result<String, String> {
         match &self.credentials {
             Credentials::Given(token) => Ok(token.clone()),
-            Credentials::Made { auth, user, name } => {
+            Credentials::Minted { auth, user, name } => {
                 let grant = Grant { user, name: Some(name), role: None, tier: None };
                 auth.mint(grant, TOKEN_TTL, None).map(|minted| minted.token).map_err(|error| error.to_string())
             }
         }
     }
 
-    /// Whether a new token may do where the last one did not.
-    pub(super) fn makes_tokens(&self) -> bool {
-        matches!(self.credentials, Credentials::Made { .. })
+    /// True if each connection gets a new token, so that another try may succeed after a refused token.
+    pub(super) fn mints_tokens(&self) -> bool {
+        matches!(self.credentials, Credentials::Minted { .. })
     }
 
-    /// What helps where the server doesn't take the token.
+    /// Remedy for the user if the server refuses the token.
     pub(super) fn token_remedy(&self) -> String {
         match (&self.server, &self.credentials) {
             (_, Credentials::Given(_)) => {
@@ -111,24 +111,31 @@ impl Access {
         }
     }
 
-    /// What helps where nothing answers.
+    /// Remedy for the user if the server can't be reached.
     pub(super) fn reach_remedy(&self) -> &'static str {
         match self.server {
             Server::Dev(_) => "start it: switchboard dev",
-            Server::Url(_) => "is the server running, and --url right?",
+            Server::Url(_) => "check that the server runs and that --url is right",
         }
     }
 }
 
-/// Makes tokens: with JWT_SECRET, or for a dev on this machine with its own secret.
-fn make(wanted: &Wanted<'_>, sources: &Sources, url: Option<&str>, folder: &Path) -> Result<Credentials, Failure> {
-    let Some(user) = wanted.user else {
-        return Err(Failure::Runtime(format!("who are you? Give --user NAME, or a token: --token, {TOKEN_VARIABLE}")));
+/// Prepares minting: with JWT_SECRET, or with dev's own secret for a server on this machine.
+fn minting_credentials(
+    options: &AccessOptions<'_>,
+    sources: &Sources,
+    url: Option<&str>,
+    folder: &Path,
+) -> Result<Credentials, Failure> {
+    let Some(user) = options.user else {
+        return Err(Failure::Runtime(format!(
+            "the user is unknown: give --user NAME, or a token (--token or {TOKEN_VARIABLE})"
+        )));
     };
     let local = url.is_none_or(is_on_this_machine);
     let config = match AuthConfig::load(false, sources) {
         Ok(config) => config,
-        // Dev's secret is of no use elsewhere, and its tokens are none of another machine's business.
+        // Use dev's secret for this machine only: another server refuses its tokens and must not receive them.
         Err(_) if local => match (url, Running::find(folder)) {
             (None, Err(why)) => return Err(Failure::Runtime(why)),
             _ => AuthConfig::load(true, sources)?,
@@ -142,11 +149,11 @@ fn make(wanted: &Wanted<'_>, sources: &Sources, url: Option<&str>, folder: &Path
         Err(faults) => return Err(faults.into()),
     };
     let auth = Box::new(Auth::new(&config, Clock::system()).map_err(Failure::runtime)?);
-    let name = wanted.name.map_or_else(|| user.as_str().to_owned(), str::to_owned);
-    Ok(Credentials::Made { auth, user: user.clone(), name })
+    let name = options.name.map_or_else(|| user.as_str().to_owned(), str::to_owned);
+    Ok(Credentials::Minted { auth, user: user.clone(), name })
 }
 
-/// The WebSocket's URL: `http` is `ws` there, and where the path is left out it is added.
+/// Normalizes `--url`: replaces `http` by `ws`, and appends the native path if it is missing.
 fn socket_url(text: &str) -> Result<String, String> {
     let bad = || format!("--url must be ws://HOST:PORT or wss://HOST, not {text:?}");
     let (scheme, rest) = text.trim_end_matches('/').split_once("://").ok_or_else(bad)?;
@@ -174,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls() {
+    fn urls_are_normalized() {
         for (given, used) in [
             ("ws://localhost:8000", "ws://localhost:8000/v1/ws"),
             ("https://chat.example.com/", "wss://chat.example.com/v1/ws"),
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn devs_secret_stays_on_this_machine() {
+    fn only_loopback_urls_are_on_this_machine() {
         for here in ["ws://localhost:1/v1/ws", "ws://127.0.0.1:8000/v1/ws", "ws://[::1]:8000/v1/ws"] {
             assert!(is_on_this_machine(here), "{here}");
         }

@@ -1,10 +1,10 @@
-//! Frames of the native dialect (docs/protocol/native.md), as far as this client speaks it.
+//! Frames of the native dialect (docs/protocol/native.md) that this client uses.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ClientId, ConversationId, Seq, Status, Timestamp, UserId};
 
-/// What a frame from the server is.
+/// Type of a frame from the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
@@ -18,7 +18,7 @@ pub(super) enum Kind {
     History,
     Conversations,
     PresenceList,
-    /// The messages of a history say no type.
+    /// The default, because messages in a history have no type.
     #[default]
     Message,
     MessageEdited,
@@ -32,12 +32,12 @@ pub(super) enum Kind {
     Other,
 }
 
-/// What a question of ours was for; the answer carries it back.
+/// The `ref` of a request, which names its purpose. The server repeats it in the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Mark {
+pub(super) enum Tag {
     Join,
-    /// A page of what was missed, or of what was said before.
+    /// A page of missed or earlier messages that the client shows by itself.
     Reading,
     History,
     Who,
@@ -46,14 +46,14 @@ pub(super) enum Mark {
     Other,
 }
 
-/// A frame from the server. Each kind has some of these.
+/// A frame from the server. Each kind has some of these fields.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Frame {
     #[serde(rename = "type", default)]
     pub(super) kind: Kind,
     #[serde(rename = "ref", default)]
-    pub(super) mark: Option<Mark>,
-    /// As it is written: the name of an inbox is no conversation's id.
+    pub(super) tag: Option<Tag>,
+    /// A string, not a `ConversationId`, because the name of an inbox is no valid one.
     pub(super) conversation_id: Option<String>,
     pub(super) seq: Option<Seq>,
     pub(super) head: Option<Seq>,
@@ -77,29 +77,29 @@ pub(super) struct Frame {
     #[serde(default)]
     pub(super) messages: Vec<Self>,
     #[serde(default)]
-    pub(super) conversations: Vec<About>,
+    pub(super) conversations: Vec<ConversationSummary>,
     #[serde(default)]
-    pub(super) users: Vec<Present>,
+    pub(super) users: Vec<UserPresence>,
 }
 
-/// A conversation of a list.
+/// A conversation in a list.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct About {
+pub(super) struct ConversationSummary {
     pub(super) conversation_id: ConversationId,
     #[serde(default)]
     pub(super) members: Vec<Member>,
 }
 
-/// A member of it.
+/// A member of a conversation.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Member {
     pub(super) user_id: UserId,
     pub(super) name: Option<String>,
 }
 
-/// Whether somebody is there.
+/// Presence of a user.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Present {
+pub(super) struct UserPresence {
     pub(super) user_id: UserId,
     pub(super) online: bool,
     pub(super) status: Status,
@@ -108,20 +108,20 @@ pub(super) struct Present {
 /// A frame to the server.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Ask<'a> {
+pub(super) enum Request<'a> {
     Join {
         conversation_id: &'a ConversationId,
         #[serde(skip_serializing_if = "Option::is_none")]
         since_seq: Option<Seq>,
         #[serde(rename = "ref")]
-        mark: Mark,
+        tag: Tag,
     },
     Send {
         conversation_id: &'a ConversationId,
         content: &'a str,
         client_id: &'a ClientId,
         #[serde(rename = "ref")]
-        mark: Mark,
+        tag: Tag,
     },
     History {
         conversation_id: &'a ConversationId,
@@ -129,24 +129,24 @@ pub(super) enum Ask<'a> {
         before_seq: Option<Seq>,
         limit: u32,
         #[serde(rename = "ref")]
-        mark: Mark,
+        tag: Tag,
     },
     Conversations {
         limit: u32,
         #[serde(rename = "ref")]
-        mark: Mark,
+        tag: Tag,
     },
     Presence {
         user_ids: Vec<&'a UserId>,
         #[serde(rename = "ref")]
-        mark: Mark,
+        tag: Tag,
     },
 }
 
-impl Ask<'_> {
+impl Request<'_> {
     /// The frame's text.
     pub(super) fn text(&self) -> String {
-        // Texts and numbers can always be written as JSON.
+        // Strings and numbers always serialize to JSON.
         serde_json::to_string(self).unwrap_or_default()
     }
 }

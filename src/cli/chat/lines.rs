@@ -1,52 +1,52 @@
-//! How frames are shown to a person, and what a typed line means.
+//! Formats frames as lines for a person, and parses typed lines.
 
 use jiff::tz::TimeZone;
 
-use super::frames::{Frame, Kind, Member, Present};
+use super::frames::{Frame, Kind, Member, UserPresence};
 use crate::model::{MAX_CONTENT_CHARS, Status, Timestamp, UserId};
 
-/// What `/help` says.
+/// The text of `/help`.
 pub(super) const HELP: &str = "\
-  /who           who of this conversation is online
-  /history [n]   the last n messages, at most 100 (20)
-  /help          this
-  /quit          leave; so does Ctrl-D
-  //text         sends /text
-Anything else is sent. Where a message came in between, Ctrl-R shows again what you have typed so far.";
+  /who           show which members are online
+  /history [n]   show the last n messages, at most 100 (default 20)
+  /help          show this help
+  /quit          leave; Ctrl-D does the same
+  //text         send /text
+Any other line is sent. If a message interrupts your typing, Ctrl-R shows again what you have typed.";
 
-/// How many messages `/history` brings where it doesn't say.
+/// Default number of messages of `/history`.
 const HISTORY: u32 = 20;
-/// How many it brings at most.
+/// Maximum number of messages of `/history`.
 const HISTORY_MAX: u32 = 100;
 
-/// What a typed line asks.
+/// A parsed line of input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// To send this.
-    Say(String),
-    /// Who is there.
+    /// Send this text.
+    Message(String),
+    /// Show the presence of the members.
     Who,
-    /// The last messages: how many.
+    /// Show this number of the last messages.
     History(u32),
-    /// What can be asked.
+    /// Show the help.
     Help,
-    /// To leave.
+    /// Leave.
     Quit,
-    /// Nothing.
+    /// A blank line.
     Nothing,
-    /// Nothing that can be done: why.
-    Bad(String),
+    /// An invalid line, with the reason.
+    Invalid(String),
 }
 
 impl Typed {
-    pub(super) fn read(line: &str) -> Self {
+    pub(super) fn parse(line: &str) -> Self {
         let line = line.trim_end();
         if line.trim().is_empty() {
             return Self::Nothing;
         }
-        let Some(command) = line.strip_prefix('/') else { return Self::say(line) };
+        let Some(command) = line.strip_prefix('/') else { return Self::message(line) };
         if command.starts_with('/') {
-            return Self::say(command);
+            return Self::message(command);
         }
         let mut words = command.split_whitespace();
         let (name, argument) = (words.next().unwrap_or_default(), words.next());
@@ -57,22 +57,27 @@ impl Typed {
             ("history", None) => Self::History(HISTORY),
             ("history", Some(count)) => match count.parse() {
                 Ok(count @ 1..) => Self::History(HISTORY_MAX.min(count)),
-                _ => Self::Bad("/history takes a number: /history 20".to_owned()),
+                _ => Self::Invalid("/history takes a number: /history 20".to_owned()),
             },
-            _ => Self::Bad(format!("there is no /{}: /help lists what there is; //… sends a line with /", clean(name))),
+            _ => Self::Invalid(format!(
+                "there is no /{}: /help lists what there is; //… sends a line with /",
+                clean(name)
+            )),
         }
     }
 
-    fn say(text: &str) -> Self {
+    fn message(text: &str) -> Self {
         let count = text.chars().count();
         if count > MAX_CONTENT_CHARS {
-            return Self::Bad(format!("not sent: {count} characters, and a message has at most {MAX_CONTENT_CHARS}"));
+            return Self::Invalid(format!(
+                "not sent: {count} characters, and a message has at most {MAX_CONTENT_CHARS}"
+            ));
         }
-        Self::Say(text.to_owned())
+        Self::Message(text.to_owned())
     }
 }
 
-/// Text of others without what would steer the terminal; further lines of it are set in.
+/// Removes control characters from others' texts, so that they can't control the terminal. Indents further lines.
 pub(super) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     for character in text.chars() {
@@ -81,7 +86,7 @@ pub(super) fn clean(text: &str) -> String {
             '\t' => cleaned.push(' '),
             '\r' => {}
             control if control.is_control() => cleaned.push('\u{FFFD}'),
-            // These turn the direction of what follows, and could make a line look like another.
+            // Bidirectional controls reverse the text after them and could make a line look like another.
             '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => cleaned.push('\u{FFFD}'),
             other => cleaned.push(other),
         }
@@ -89,7 +94,7 @@ pub(super) fn clean(text: &str) -> String {
     cleaned
 }
 
-/// Who sent it, as it is shown.
+/// The sender's name for display.
 fn sender(frame: &Frame) -> String {
     let id = frame.sender_id.as_ref().map(UserId::as_str);
     clean(frame.sender_name.as_deref().or(id).unwrap_or("somebody"))
@@ -100,7 +105,7 @@ fn user(frame: &Frame) -> String {
     clean(frame.name.as_deref().or(id).unwrap_or("somebody"))
 }
 
-/// An entry of the log as a line; none where there is nothing to show.
+/// Formats an entry of the log; `None` if this kind of entry is not shown.
 pub(super) fn entry(frame: &Frame) -> Option<String> {
     let content = || clean(frame.content.as_deref().unwrap_or_default());
     Some(match frame.kind {
@@ -112,7 +117,7 @@ pub(super) fn entry(frame: &Frame) -> Option<String> {
         Kind::Reaction if frame.active == Some(true) => {
             format!("* {} reacted with {}", sender(frame), clean(frame.emoji.as_deref().unwrap_or_default()))
         }
-        // Who joins an open conversation is told as coming in.
+        // Joining an open conversation adds the user too, but `user_joined` is shown for that.
         Kind::MemberAdded if frame.sender_id != frame.user_id => {
             format!("* {} added {}", sender(frame), user(frame))
         }
@@ -124,7 +129,7 @@ pub(super) fn entry(frame: &Frame) -> Option<String> {
     })
 }
 
-/// That somebody came or went.
+/// Formats a `user_joined` or `user_left`.
 pub(super) fn presence(frame: &Frame) -> Option<String> {
     match frame.kind {
         Kind::UserJoined => Some(format!("* {} joined", user(frame))),
@@ -133,8 +138,8 @@ pub(super) fn presence(frame: &Frame) -> Option<String> {
     }
 }
 
-/// A message of a history, with its time.
-pub(super) fn past(frame: &Frame, zone: &TimeZone) -> Option<String> {
+/// Formats a message of a history, with its time.
+pub(super) fn dated_entry(frame: &Frame, zone: &TimeZone) -> Option<String> {
     let line = entry(frame)?;
     Some(match frame.created_at.and_then(|at| local(at, zone)) {
         Some(at) => format!("  {at}  {line}"),
@@ -147,9 +152,9 @@ fn local(at: Timestamp, zone: &TimeZone) -> Option<String> {
     Some(at.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
-/// Who is there, of these members.
-pub(super) fn who(members: &[Member], users: &[Present], me: Option<&UserId>) -> String {
-    let shown = |user: &Present| {
+/// Formats the presence of these members.
+pub(super) fn who(members: &[Member], users: &[UserPresence], me: Option<&UserId>) -> String {
+    let shown = |user: &UserPresence| {
         let name =
             members.iter().find(|member| member.user_id == user.user_id).and_then(|member| member.name.as_deref());
         let mut shown = clean(name.unwrap_or(user.user_id.as_str()));
@@ -182,21 +187,21 @@ mod tests {
     }
 
     #[test]
-    fn typed_lines() {
-        assert_eq!(Typed::read("hello there \n"), Typed::Say("hello there".into()));
-        assert_eq!(Typed::read("//quit"), Typed::Say("/quit".into()));
-        assert_eq!(Typed::read("  "), Typed::Nothing);
-        assert_eq!(Typed::read("/history"), Typed::History(20));
-        assert_eq!(Typed::read("/history 500"), Typed::History(100));
+    fn typed_lines_are_parsed() {
+        assert_eq!(Typed::parse("hello there \n"), Typed::Message("hello there".into()));
+        assert_eq!(Typed::parse("//quit"), Typed::Message("/quit".into()));
+        assert_eq!(Typed::parse("  "), Typed::Nothing);
+        assert_eq!(Typed::parse("/history"), Typed::History(20));
+        assert_eq!(Typed::parse("/history 500"), Typed::History(100));
         for bad in ["/history no", "/history 0", "/dance", "/"] {
-            assert!(matches!(Typed::read(bad), Typed::Bad(_)), "{bad}");
+            assert!(matches!(Typed::parse(bad), Typed::Invalid(_)), "{bad}");
         }
-        assert!(matches!(Typed::read(&"ä".repeat(5_001)), Typed::Bad(_)));
-        assert!(matches!(Typed::read(&"ä".repeat(5_000)), Typed::Say(_)));
+        assert!(matches!(Typed::parse(&"ä".repeat(5_001)), Typed::Invalid(_)));
+        assert!(matches!(Typed::parse(&"ä".repeat(5_000)), Typed::Message(_)));
     }
 
     #[test]
-    fn what_others_write_cannot_steer_the_terminal() {
+    fn control_characters_of_others_are_removed() {
         let line = entry(&frame(
             r#"{"type":"message","sender_name":"B\u001b]0;x\u0007ob","content":"a\u001b[2J\nmallory: b\u202e"}"#,
         ));
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_shown_as_a_person_reads_them() {
+    fn entries_are_formatted_for_people() {
         for (json, shown) in [
             (r#"{"type":"message","sender_id":"bob","content":"hi"}"#, Some("bob: hi")),
             (r#"{"type":"message","sender_name":"Bob","content":"","deleted":true}"#, Some("Bob: (deleted)")),
@@ -221,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn history_has_times() {
+    fn history_lines_have_times() {
         let message = frame(r#"{"sender_id":"bob","content":"hi","created_at":"2026-11-21T09:31:07.120000Z"}"#);
-        assert_eq!(past(&message, &TimeZone::UTC).unwrap(), "  2026-11-21 09:31  bob: hi");
+        assert_eq!(dated_entry(&message, &TimeZone::UTC).unwrap(), "  2026-11-21 09:31  bob: hi");
     }
 }

@@ -1,9 +1,9 @@
-//! What this client knows of its conversation: how far it has read, what it has to send, and what each frame from the server
-//! makes of that. It reaches neither the network nor the screen.
+//! [`Room`]: the client's state of its conversation. It turns each frame from the server into effects, and touches
+//! neither the network nor the screen.
 //!
-//! Entries are shown in the order of their seq, each once. The server sends no copy of this socket's own messages: their
-//! acks take their places. So an entry waits until all before it are there; after a connection is lost, what comes after the
-//! last one shown is asked for again.
+//! Entries are shown in the order of their seq, each once. The server sends no copy of this socket's own messages;
+//! their acks take their places. Therefore an entry waits until all entries before it have arrived. After a lost
+//! connection the client resumes after the last entry that it has shown.
 
 use std::{
     collections::BTreeMap,
@@ -13,60 +13,62 @@ use std::{
 use jiff::tz::TimeZone;
 
 use super::{
-    frames::{Ask, Frame, Kind, Mark, Member},
+    frames::{Frame, Kind, Member, Request, Tag},
     lines,
     outgoing::{Outgoing, Refused},
 };
 use crate::model::{ConversationId, Seq, UserId};
 
-/// Messages that one page of history has at most.
+/// Maximum number of messages in one page of history.
 const PAGE: u32 = 100;
-/// Pages that are read of what was missed.
+/// Maximum number of pages that are read after a resync.
 const MAX_PAGES: u32 = 100;
-/// Entries that may wait for one before them. The server sends them in order, so only acks are ever missing.
+/// Maximum number of entries that wait for an earlier one. The server sends entries in order, so only acks can be
+/// missing.
 const MAX_WAITING: usize = 10_000;
 
-/// What is to be done.
+/// An action for the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Show a line of the conversation.
     Show(String),
-    /// Tell the user how things are.
+    /// Show a status line.
     Note(String),
     /// Send a frame.
     Send(String),
-    /// Give this connection up and come again after this long, where the server said how long.
+    /// Close this connection and reconnect, after the pause that the server advised, if any.
     Reconnect(Option<Duration>),
-    /// The server is about to close: come again after this long.
+    /// The server will close the connection; reconnect after this pause.
     Restarting(Duration),
-    /// End: trying again is useless.
+    /// End the client with this reason, because another try would fail too.
     Stop(String),
 }
 use Effect::{Note, Reconnect, Restarting, Send, Show, Stop};
 
-/// Messages that are being read page by page, newest first.
+/// A read of earlier messages in progress, page by page, newest first.
 #[derive(Debug)]
 struct Reading {
-    /// Only those after this one count.
+    /// Messages up to this seq are ignored.
     after: Seq,
-    /// The newest entry that belongs to it: what follows comes live.
+    /// Newest entry of the read; later entries arrive live.
     head: Seq,
-    /// How many are wanted, where not all are.
+    /// Number of newest messages wanted; `None` for all after `after`.
     newest: Option<u32>,
     pages: u32,
     found: Vec<Frame>,
 }
 
-/// How the conversation is shown.
+/// Display options.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
-    /// The user's own lines are shown when the server has them. At a terminal they stand there as they were typed.
+    /// True if the user's own lines are shown once the server has stored them. At a terminal the typed line is visible
+    /// already.
     pub(super) shows_own: bool,
-    /// How many messages are shown of those that were said before.
+    /// Number of earlier messages to show after the first join.
     pub(super) backlog: u32,
 }
 
-/// The state.
+/// State of the client's conversation.
 #[derive(Debug)]
 pub(super) struct Room {
     id: ConversationId,
@@ -74,19 +76,19 @@ pub(super) struct Room {
     zone: TimeZone,
     me: Option<UserId>,
     my_name: String,
-    /// Whom the user said to be.
+    /// User id given with `--user`; the token must be this user's.
     claimed: Option<UserId>,
-    /// All up to here was shown; none before the first time in.
+    /// Seq of the last entry shown; `None` before the first join.
     cursor: Option<Seq>,
-    /// What came before its turn.
+    /// Lines of entries that wait for an earlier entry; `None` for an entry that is not shown.
     waiting: BTreeMap<Seq, Option<String>>,
     reading: Option<Reading>,
-    /// The members that `/who` asks about.
-    asked_about: Vec<Member>,
-    /// The server takes lines on this connection.
+    /// Members of the last `/who`, for their names.
+    who_members: Vec<Member>,
+    /// True while the server accepts lines on this connection.
     joined: bool,
     pub(super) outgoing: Outgoing,
-    /// Lines that failed for good.
+    /// Number of lines that failed permanently.
     pub(super) failed: u32,
 }
 
@@ -102,56 +104,56 @@ impl Room {
             cursor: None,
             waiting: BTreeMap::new(),
             reading: None,
-            asked_about: Vec::new(),
+            who_members: Vec::new(),
             joined: false,
             outgoing: Outgoing::default(),
             failed: 0,
         }
     }
 
-    /// Whether the server lets this connection listen and speak.
+    /// True after the join on this connection.
     pub(super) fn is_joined(&self) -> bool {
         self.joined
     }
 
-    /// Whether all that was typed is stored, and all that came was shown.
+    /// True if all typed lines are stored and all received entries are shown.
     pub(super) fn is_settled(&self) -> bool {
         self.outgoing.is_empty() && self.joined && self.reading.is_none() && self.waiting.is_empty()
     }
 
-    /// The connection is gone.
+    /// Resets the state that belongs to the lost connection.
     pub(super) fn connection_lost(&mut self) {
         self.joined = false;
         self.reading = None;
         self.outgoing.connection_lost();
     }
 
-    /// What the next line to send makes necessary.
-    pub(super) fn push_on(&mut self, now: Instant) -> Vec<Effect> {
+    /// Sends the next line if none is in flight; reconnects if an ack is overdue.
+    pub(super) fn send_next(&mut self, now: Instant) -> Vec<Effect> {
         if !self.joined {
             return Vec::new();
         }
-        if self.outgoing.is_late(now) {
+        if self.outgoing.is_ack_overdue(now) {
             return vec![Note("the server does not answer".to_owned()), Reconnect(None)];
         }
         self.outgoing.next(&self.id, now).map(Send).into_iter().collect()
     }
 
-    /// Takes a frame from the server.
-    pub(super) fn take(&mut self, frame: Frame, now: Instant) -> Vec<Effect> {
+    /// Handles a frame from the server.
+    pub(super) fn handle_frame(&mut self, frame: Frame, now: Instant) -> Vec<Effect> {
         let here = frame.conversation_id.as_deref() == Some(self.id.as_str());
         match frame.kind {
             Kind::Authenticated => self.authenticated(frame),
-            Kind::Joined if frame.mark == Some(Mark::Join) => self.joined(frame.head.unwrap_or_default(), now),
+            Kind::Joined if frame.tag == Some(Tag::Join) => self.joined(frame.head.unwrap_or_default(), now),
             Kind::Resync if here => self.resync(frame.head.unwrap_or_default(), now),
             Kind::Left if here => vec![Stop(format!("you are no longer a member of {}", self.id))],
             Kind::Ack => self.acked(&frame, now),
             Kind::Error => self.refused(&frame, now),
             Kind::Restart => vec![Restarting(Duration::from_millis(frame.retry_after_ms.unwrap_or_default()))],
             Kind::History => self.history(frame),
-            Kind::Conversations if frame.mark == Some(Mark::Who) => self.ask_who(frame),
-            Kind::PresenceList if frame.mark == Some(Mark::Who) => {
-                vec![Show(lines::who(&self.asked_about, &frame.users, self.me.as_ref()))]
+            Kind::Conversations if frame.tag == Some(Tag::Who) => self.request_presence(frame),
+            Kind::PresenceList if frame.tag == Some(Tag::Who) => {
+                vec![Show(lines::who(&self.who_members, &frame.users, self.me.as_ref()))]
             }
             Kind::UserJoined | Kind::UserLeft if here && frame.user_id != self.me => {
                 lines::presence(&frame).map(Show).into_iter().collect()
@@ -161,14 +163,14 @@ impl Room {
         }
     }
 
-    /// Asks who is there.
-    pub(super) fn who(&self) -> Effect {
-        Send(Ask::Conversations { limit: PAGE, mark: Mark::Who }.text())
+    /// Requests the members; their presence is requested next.
+    pub(super) fn request_members(&self) -> Effect {
+        Send(Request::Conversations { limit: PAGE, tag: Tag::Who }.text())
     }
 
-    /// Asks for the last messages.
-    pub(super) fn last(&self, limit: u32) -> Effect {
-        Send(Ask::History { conversation_id: &self.id, before_seq: None, limit, mark: Mark::History }.text())
+    /// Requests the last messages.
+    pub(super) fn request_history(&self, limit: u32) -> Effect {
+        Send(Request::History { conversation_id: &self.id, before_seq: None, limit, tag: Tag::History }.text())
     }
 
     fn authenticated(&mut self, frame: Frame) -> Vec<Effect> {
@@ -181,32 +183,32 @@ impl Room {
         }
         self.my_name = lines::clean(frame.name.as_deref().unwrap_or_default());
         self.me = frame.user_id;
-        vec![Send(Ask::Join { conversation_id: &self.id, since_seq: self.cursor, mark: Mark::Join }.text())]
+        vec![Send(Request::Join { conversation_id: &self.id, since_seq: self.cursor, tag: Tag::Join }.text())]
     }
 
     fn joined(&mut self, head: Seq, now: Instant) -> Vec<Effect> {
         self.joined = true;
         let mut effects = Vec::new();
         if self.cursor.is_some() {
-            effects.push(Note("connected again".to_owned()));
+            effects.push(Note("reconnected".to_owned()));
         } else {
             effects.push(Note(format!("you are {} in {}; /help says what you can do", self.my_name, self.id)));
             match self.style.backlog {
                 0 => self.cursor = Some(head),
-                newest => effects.push(self.read(0, head, Some(newest))),
+                newest => effects.push(self.start_reading(0, head, Some(newest))),
             }
         }
-        effects.extend(self.settle());
-        effects.extend(self.push_on(now));
+        effects.extend(self.show_ready());
+        effects.extend(self.send_next(now));
         effects
     }
 
-    /// Too much was missed to be sent by itself, or the server's log was set back.
+    /// Handles a resync: too much was missed for a replay, or the server's log was set back.
     fn resync(&mut self, head: Seq, now: Instant) -> Vec<Effect> {
         self.joined = true;
         let mut effects = Vec::new();
         match self.cursor {
-            Some(cursor) if cursor <= head => effects.push(self.read(cursor, head, None)),
+            Some(cursor) if cursor <= head => effects.push(self.start_reading(cursor, head, None)),
             Some(_) => {
                 self.waiting.clear();
                 self.cursor = Some(head);
@@ -214,12 +216,12 @@ impl Room {
             }
             None => self.cursor = Some(head),
         }
-        effects.extend(self.push_on(now));
+        effects.extend(self.send_next(now));
         effects
     }
 
-    /// Begins to read messages up to `head`.
-    fn read(&mut self, after: Seq, head: Seq, newest: Option<u32>) -> Effect {
+    /// Starts a read of the messages up to `head`.
+    fn start_reading(&mut self, after: Seq, head: Seq, newest: Option<u32>) -> Effect {
         let reading = Reading { after, head, newest, pages: 0, found: Vec::new() };
         let page = self.page(head + 1, newest);
         self.reading = Some(reading);
@@ -228,15 +230,17 @@ impl Room {
 
     fn page(&self, before: Seq, newest: Option<u32>) -> Effect {
         let limit = newest.unwrap_or(PAGE).min(PAGE);
-        let ask = Ask::History { conversation_id: &self.id, before_seq: Some(before), limit, mark: Mark::Reading };
-        Send(ask.text())
+        let request =
+            Request::History { conversation_id: &self.id, before_seq: Some(before), limit, tag: Tag::Reading };
+        Send(request.text())
     }
 
     fn history(&mut self, frame: Frame) -> Vec<Effect> {
-        if frame.mark == Some(Mark::History) {
-            let shown: Vec<_> = frame.messages.iter().rev().filter_map(|each| lines::past(each, &self.zone)).collect();
+        if frame.tag == Some(Tag::History) {
+            let shown: Vec<_> =
+                frame.messages.iter().rev().filter_map(|each| lines::dated_entry(each, &self.zone)).collect();
             return vec![Show(match shown.len() {
-                0 => "* nothing was said yet".to_owned(),
+                0 => "* no messages yet".to_owned(),
                 count => format!("* the last {count} messages:\n{}", shown.join("\n")),
             })];
         }
@@ -252,43 +256,43 @@ impl Room {
                     return vec![self.page(oldest, None)];
                 }
                 let mut effects =
-                    vec![Note("more was missed than can be shown: the oldest of it is left out".to_owned())];
-                effects.extend(self.finish(reading));
+                    vec![Note("too many messages were missed: the oldest of them are not shown".to_owned())];
+                effects.extend(self.finish_reading(reading));
                 effects
             }
-            _ => self.finish(reading),
+            _ => self.finish_reading(reading),
         }
     }
 
-    /// Shows what was read, and then what came meanwhile.
-    fn finish(&mut self, reading: Reading) -> Vec<Effect> {
+    /// Shows the messages that were read, then the entries that arrived meanwhile.
+    fn finish_reading(&mut self, reading: Reading) -> Vec<Effect> {
         let mut effects = Vec::new();
         for message in reading.found.iter().rev().filter(|message| message.seq.is_some_and(|seq| seq > reading.after)) {
             let own = message.client_id.as_ref().and_then(|id| self.outgoing.confirm(id)).is_some();
             if reading.newest.is_some() {
-                effects.extend(lines::past(message, &self.zone).map(Show));
+                effects.extend(lines::dated_entry(message, &self.zone).map(Show));
             } else if !own || self.style.shows_own {
                 effects.extend(lines::entry(message).map(Show));
             }
         }
         self.cursor = Some(reading.head);
         self.waiting.retain(|seq, _| *seq > reading.head);
-        effects.extend(self.settle());
+        effects.extend(self.show_ready());
         effects
     }
 
-    /// An entry of the log, live or replayed.
+    /// Handles an entry of the log, live or replayed.
     fn entry(&mut self, frame: &Frame, now: Instant) -> Vec<Effect> {
         let Some(seq) = frame.seq else { return Vec::new() };
         if frame.kind == Kind::MemberRemoved && frame.user_id == self.me {
             return vec![Stop(format!("you are no longer a member of {}", self.id))];
         }
-        // Where the ack was lost with a connection, the replay says that the line is stored.
+        // If the ack was lost with a connection, the replayed entry confirms that the line is stored.
         let own = frame.client_id.as_ref().and_then(|id| self.outgoing.confirm(id)).is_some();
         let line = if own && !self.style.shows_own { None } else { lines::entry(frame) };
-        let mut effects = self.arrive(seq, line);
+        let mut effects = self.insert_entry(seq, line);
         if own {
-            effects.extend(self.push_on(now));
+            effects.extend(self.send_next(now));
         }
         effects
     }
@@ -296,17 +300,17 @@ impl Room {
     fn acked(&mut self, frame: &Frame, now: Instant) -> Vec<Effect> {
         let Some(text) = frame.client_id.as_ref().and_then(|id| self.outgoing.confirm(id)) else { return Vec::new() };
         let line = self.style.shows_own.then(|| format!("{}: {}", self.my_name, lines::clean(&text)));
-        let mut effects = frame.seq.map_or_else(Vec::new, |seq| self.arrive(seq, line));
-        effects.extend(self.push_on(now));
+        let mut effects = frame.seq.map_or_else(Vec::new, |seq| self.insert_entry(seq, line));
+        effects.extend(self.send_next(now));
         effects
     }
 
-    /// Puts an entry in its place, and shows what has its turn.
-    fn arrive(&mut self, seq: Seq, line: Option<String>) -> Vec<Effect> {
+    /// Queues an entry by its seq, and shows the entries that are next in order.
+    fn insert_entry(&mut self, seq: Seq, line: Option<String>) -> Vec<Effect> {
         if self.cursor.is_none_or(|cursor| seq > cursor) {
             self.waiting.entry(seq).or_insert(line);
         }
-        let mut effects = self.settle();
+        let mut effects = self.show_ready();
         if self.waiting.len() > MAX_WAITING {
             self.waiting.clear();
             effects.push(Reconnect(None));
@@ -314,7 +318,8 @@ impl Room {
         effects
     }
 
-    fn settle(&mut self) -> Vec<Effect> {
+    /// Shows the waiting entries that follow the cursor without a gap.
+    fn show_ready(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         let (Some(mut cursor), None) = (self.cursor, &self.reading) else { return effects };
         while let Some(line) = self.waiting.remove(&(cursor + 1)) {
@@ -328,25 +333,25 @@ impl Room {
     fn refused(&mut self, frame: &Frame, now: Instant) -> Vec<Effect> {
         let message = lines::clean(frame.message.as_deref().unwrap_or("refused"));
         let after = frame.retry_after_ms.map(Duration::from_millis);
-        match frame.mark {
-            Some(Mark::Join | Mark::Reading) if frame.retryable => vec![Note(message), Reconnect(after)],
-            Some(Mark::Join) => vec![Stop(self.why_not_in(frame.code.as_deref(), &message))],
-            Some(Mark::Send) => match self.outgoing.refuse(frame.retryable, after, now) {
-                Some(Refused::Again(after)) => {
+        match frame.tag {
+            Some(Tag::Join | Tag::Reading) if frame.retryable => vec![Note(message), Reconnect(after)],
+            Some(Tag::Join) => vec![Stop(self.join_refusal(frame.code.as_deref(), &message))],
+            Some(Tag::Send) => match self.outgoing.refuse(frame.retryable, after, now) {
+                Some(Refused::Retry(after)) => {
                     vec![Note(format!("{message}: your line is sent again in {} s", after.as_secs_f32().ceil()))]
                 }
                 Some(Refused::Failed(text)) => {
                     self.failed += 1;
                     let mut effects = vec![Note(format!("NOT SENT ({message}): {}", lines::clean(&text)))];
-                    effects.extend(self.push_on(now));
+                    effects.extend(self.send_next(now));
                     effects
                 }
                 None => Vec::new(),
             },
-            Some(Mark::Reading) => {
-                let mut effects = vec![Note(format!("what was said before can't be read: {message}"))];
+            Some(Tag::Reading) => {
+                let mut effects = vec![Note(format!("earlier messages can't be read: {message}"))];
                 if let Some(reading) = self.reading.take() {
-                    effects.extend(self.finish(reading));
+                    effects.extend(self.finish_reading(reading));
                 }
                 effects
             }
@@ -354,7 +359,7 @@ impl Room {
         }
     }
 
-    fn why_not_in(&self, code: Option<&str>, message: &str) -> String {
+    fn join_refusal(&self, code: Option<&str>, message: &str) -> String {
         let room = &self.id;
         match code {
             Some("not_member") => format!(
@@ -365,13 +370,13 @@ impl Room {
         }
     }
 
-    fn ask_who(&mut self, frame: Frame) -> Vec<Effect> {
-        let Some(about) = frame.conversations.into_iter().find(|each| each.conversation_id == self.id) else {
+    fn request_presence(&mut self, frame: Frame) -> Vec<Effect> {
+        let Some(conversation) = frame.conversations.into_iter().find(|each| each.conversation_id == self.id) else {
             return vec![Note(format!("{} is not among your {PAGE} conversations last active", self.id))];
         };
-        self.asked_about = about.members;
-        let user_ids = self.asked_about.iter().map(|member| &member.user_id).collect();
-        vec![Send(Ask::Presence { user_ids, mark: Mark::Who }.text())]
+        self.who_members = conversation.members;
+        let user_ids = self.who_members.iter().map(|member| &member.user_id).collect();
+        vec![Send(Request::Presence { user_ids, tag: Tag::Who }.text())]
     }
 }
 

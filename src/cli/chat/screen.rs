@@ -1,4 +1,4 @@
-//! What the user sees, and what the user types.
+//! Terminal output and input.
 
 use std::{
     io::{BufRead, IsTerminal, Read, Write, stderr, stdin, stdout},
@@ -7,67 +7,69 @@ use std::{
 
 use tokio::sync::mpsc;
 
-/// The most bytes of a typed line that are read; what follows in it is passed over, and the line is refused as too long.
+/// Maximum bytes read of a typed line. The rest is skipped; the line then exceeds the maximum of a message and is
+/// refused.
 const MAX_LINE: u64 = 64 * 1_024;
-/// Typed lines that may wait to be looked at.
+/// Capacity of the queue of typed lines.
 const QUEUE: usize = 16;
 
-/// Standard output, with a prompt below the conversation where it is a terminal.
+/// Standard output. At a terminal it has a prompt below the conversation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Screen {
     terminal: bool,
 }
 
-/// The reader of standard output went away.
+/// Error: the reader of standard output has closed it.
 #[derive(Debug)]
-pub(super) struct Gone;
+pub(super) struct OutputClosed;
 
 impl Screen {
     pub(super) fn of_process() -> Self {
         Self { terminal: stdin().is_terminal() && stdout().is_terminal() }
     }
 
-    /// Whether a person sits in front of it.
+    /// True if input and output are a terminal.
     pub(super) fn is_terminal(self) -> bool {
         self.terminal
     }
 
     /// Shows a line of the conversation.
-    pub(super) fn show(self, line: &str) -> Result<(), Gone> {
-        // The prompt's line is taken back, and begun anew below.
+    pub(super) fn show(self, line: &str) -> Result<(), OutputClosed> {
+        // Clear the prompt's line and print the prompt again below the new line.
         self.write(&if self.terminal { format!("\r\x1b[K{line}\n> ") } else { format!("{line}\n") })
     }
 
-    /// Tells how things are: beside the conversation, where that goes into a file or a pipe.
-    pub(super) fn note(self, line: &str) -> Result<(), Gone> {
+    /// Shows a status line: on standard error if the output is a file or a pipe, so that it stays out of the
+    /// conversation.
+    pub(super) fn note(self, line: &str) -> Result<(), OutputClosed> {
         if self.terminal {
             return self.show(&format!("-- {line}"));
         }
-        // Without anybody to read it, it is of no use.
+        // Ignore errors: the status is of no use to a closed standard error.
         let _ = writeln!(stderr(), "switchboard: {line}");
         Ok(())
     }
 
-    /// The line that was typed is done with.
-    pub(super) fn prompt(self) -> Result<(), Gone> {
+    /// Prints the prompt for the next line.
+    pub(super) fn prompt(self) -> Result<(), OutputClosed> {
         if self.terminal { self.write("> ") } else { Ok(()) }
     }
 
-    /// Takes the prompt away.
+    /// Removes the prompt.
     pub(super) fn end(self) {
         if self.terminal {
             let _ = self.write("\r\x1b[K");
         }
     }
 
-    fn write(self, text: &str) -> Result<(), Gone> {
+    fn write(self, text: &str) -> Result<(), OutputClosed> {
         let mut out = stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_| Gone)
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_| OutputClosed)
     }
 }
 
-/// What is typed, line by line, until its end. The thread that reads it ends with the process: nothing else interrupts a
-/// read from a terminal.
+/// Starts a thread that reads typed lines until the end of the input. The thread ends with the process, because nothing
+/// else interrupts a read from a terminal.
 pub(super) fn typed_lines() -> mpsc::Receiver<String> {
     let (typed, lines) = mpsc::channel(QUEUE);
     thread::spawn(move || {
@@ -77,7 +79,7 @@ pub(super) fn typed_lines() -> mpsc::Receiver<String> {
             line.clear();
             match input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
                 Ok(0) | Err(_) => return,
-                Ok(_) if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") && pass_over(&mut input).is_err() => {
+                Ok(_) if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") && skip_line(&mut input).is_err() => {
                     return;
                 }
                 Ok(_) => {}
@@ -90,8 +92,8 @@ pub(super) fn typed_lines() -> mpsc::Receiver<String> {
     lines
 }
 
-/// Reads to the end of a line, and keeps nothing of it.
-fn pass_over(input: &mut impl BufRead) -> std::io::Result<()> {
+/// Skips input to the end of the line.
+fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
     loop {
         let found = input.fill_buf()?;
         let (used, ended) = match found.iter().position(|byte| *byte == b'\n') {

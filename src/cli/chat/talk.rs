@@ -1,4 +1,4 @@
-//! The loop: connects, takes what comes and what is typed, and connects again.
+//! [`Talk`]: the main loop. It connects, handles frames and typed lines, and reconnects.
 
 use std::time::{Duration, Instant};
 
@@ -15,49 +15,49 @@ use super::{
     lines::{self, Typed},
     link::{self, End, Socket},
     room::{Effect, Room},
-    screen::{Gone, Screen},
+    screen::{OutputClosed, Screen},
 };
 
-/// How long the server may take to let a new connection in.
+/// Maximum time from a new connection to the join.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection on which nothing came for so long is asked for a sign of life.
-const SILENCE: Duration = Duration::from_secs(20);
-/// How long that may take.
+/// Time without a frame after which the client sends a ping.
+const IDLE_BEFORE_PING: Duration = Duration::from_secs(20);
+/// Maximum time for the answer to that ping.
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a frame may take to be written.
+/// Maximum time to write a frame.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the goodbye may take.
+/// Maximum time of the close handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a server that was never reached is tried.
-const FIRST_TRIES: u32 = 6;
-/// How long there may be no connection once the input has ended.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the last entries may take to come once all is stored.
-const LAST_ENTRIES: Duration = Duration::from_secs(3);
-/// How often a new token is tried where the last one was refused.
+/// Maximum number of tries before the first join.
+const TRIES_BEFORE_JOIN: u32 = 6;
+/// Maximum time without a connection once the input has ended.
+const OFFLINE_MAX: Duration = Duration::from_secs(60);
+/// Maximum time for the last entries to arrive once all lines are stored.
+const LAST_ENTRIES_TIMEOUT: Duration = Duration::from_secs(3);
+/// Maximum number of tries with a new token after a refused one.
 const TOKEN_TRIES: u32 = 2;
 
-/// How it ended.
+/// Reason why the client ended.
 pub(super) enum Ended {
     /// The user left.
     Left,
-    /// It can't go on: why.
+    /// An error, with its message.
     Failed(String),
-    /// Nobody reads what is printed.
+    /// Standard output was closed.
     Unread,
 }
 
-impl From<Gone> for Ended {
-    fn from(_: Gone) -> Self {
+impl From<OutputClosed> for Ended {
+    fn from(_: OutputClosed) -> Self {
         Self::Unread
     }
 }
 
-/// Why one connection is over.
+/// Reason why one connection ended.
 enum Over {
-    /// It ended so.
+    /// The connection ended; the client may reconnect.
     End(End),
-    /// All of it ends.
+    /// The client ends.
     Ended(Ended),
 }
 
@@ -67,25 +67,25 @@ impl From<End> for Over {
     }
 }
 
-impl From<Gone> for Over {
-    fn from(_: Gone) -> Self {
+impl From<OutputClosed> for Over {
+    fn from(_: OutputClosed) -> Self {
         Self::Ended(Ended::Unread)
     }
 }
 
-/// A user's chat.
+/// A running chat client.
 pub(super) struct Talk {
     access: Access,
     pub(super) room: Room,
     screen: Screen,
     input: mpsc::Receiver<String>,
-    /// When the input ended.
+    /// Time at which the input ended.
     ended_at: Option<Instant>,
-    /// When everything was stored and only entries were to come.
+    /// Time at which all lines were stored and only entries could still arrive.
     stored_at: Option<Instant>,
-    /// Whether the server ever let us in.
-    was_in: bool,
-    /// Tries since it last did.
+    /// True after the first join.
+    ever_joined: bool,
+    /// Tries since the last join.
     tries: u32,
     token_tries: u32,
 }
@@ -93,10 +93,10 @@ pub(super) struct Talk {
 impl Talk {
     pub(super) fn new(access: Access, room: Room, screen: Screen, input: mpsc::Receiver<String>) -> Self {
         let (ended_at, stored_at) = (None, None);
-        Self { access, room, screen, input, ended_at, stored_at, was_in: false, tries: 0, token_tries: 0 }
+        Self { access, room, screen, input, ended_at, stored_at, ever_joined: false, tries: 0, token_tries: 0 }
     }
 
-    /// Chats until the user leaves, or it can't go on.
+    /// Runs until the user leaves or an error ends the client.
     pub(super) async fn run(&mut self) -> Ended {
         loop {
             let over = match self.connect().await {
@@ -108,13 +108,13 @@ impl Talk {
                 Over::Ended(ended) => return ended,
                 Over::End(end) => end,
             };
-            let (why, after) = match self.judge(end) {
+            let (why, after) = match self.retry_decision(end) {
                 Ok(again) => again,
                 Err(why) => return Ended::Failed(why),
             };
             let pause = link::pause(self.tries, after);
             self.tries += 1;
-            let note = format!("{why}; connecting again in {:.1} s", pause.as_secs_f32());
+            let note = format!("{why}; reconnecting in {:.1} s", pause.as_secs_f32());
             if self.screen.note(&note).is_err() {
                 return Ended::Unread;
             }
@@ -126,17 +126,17 @@ impl Talk {
 
     async fn connect(&self) -> Result<Socket, End> {
         let url = self.access.url().map_err(End::Unreachable)?;
-        link::connect(&url, &self.access.token().map_err(End::Useless)?).await
+        link::connect(&url, &self.access.token().map_err(End::Fatal)?).await
     }
 
-    /// Whether to come again after this end; else why not.
-    fn judge(&mut self, end: End) -> Result<(String, Option<Duration>), String> {
+    /// Decides on a retry after this end: the reason and the advised pause, or the error that ends the client.
+    fn retry_decision(&mut self, end: End) -> Result<(String, Option<Duration>), String> {
         match end {
-            End::Again { why, after } if self.was_in || self.tries < FIRST_TRIES => Ok((why, after)),
+            End::Again { why, after } if self.ever_joined || self.tries < TRIES_BEFORE_JOIN => Ok((why, after)),
             End::Again { why, .. } => Err(why),
-            End::Unreachable(why) if self.was_in => Ok((why, None)),
+            End::Unreachable(why) if self.ever_joined => Ok((why, None)),
             End::Unreachable(why) => Err(format!("{why}: {}", self.access.reach_remedy())),
-            End::Token(why) if self.was_in && self.access.makes_tokens() && self.token_tries < TOKEN_TRIES => {
+            End::Token(why) if self.ever_joined && self.access.mints_tokens() && self.token_tries < TOKEN_TRIES => {
                 self.token_tries += 1;
                 Ok((why, None))
             }
@@ -148,33 +148,33 @@ impl Talk {
                 self.room.failed += 1;
                 Ok((format!("NOT SENT (too large for this server): {}", lines::clean(&line)), None))
             }
-            End::Useless(why) => Err(why),
+            End::Fatal(why) => Err(why),
         }
     }
 
-    /// Waits for the next try; what is typed meanwhile is kept.
+    /// Waits for the next try. Typed lines are queued meanwhile.
     async fn wait(&mut self, pause: Duration) -> Result<(), Ended> {
         let until = Instant::now() + pause;
         loop {
-            let patience = self.ended_at.map(|at| at + PATIENCE);
-            if patience.is_some_and(|end| end <= Instant::now()) {
+            let give_up_at = self.ended_at.map(|at| at + OFFLINE_MAX);
+            if give_up_at.is_some_and(|end| end <= Instant::now()) {
                 return Err(Ended::Failed("the server did not come back".to_owned()));
             }
-            let deadline = patience.map_or(until, |end| end.min(until));
+            let deadline = give_up_at.map_or(until, |end| end.min(until));
             tokio::select! {
                 () = sleep_until(deadline.into()) => if deadline == until { return Ok(()) },
-                line = self.input.recv(), if self.reads() => {
+                line = self.input.recv(), if self.accepts_input() => {
                     let Some(line) = line else {
                         self.ended_at = Some(Instant::now());
                         if self.room.outgoing.is_empty() { return Err(Ended::Left) }
                         continue;
                     };
-                    match Typed::read(&line) {
-                        Typed::Say(text) => self.room.outgoing.push(text),
+                    match Typed::parse(&line) {
+                        Typed::Message(text) => self.room.outgoing.push(text),
                         Typed::Quit => return Err(Ended::Left),
                         Typed::Help => self.screen.show(lines::HELP)?,
-                        Typed::Bad(why) => self.bad(&why)?,
-                        Typed::Who | Typed::History(_) => self.screen.note("not connected just now")?,
+                        Typed::Invalid(why) => self.reject_line(&why)?,
+                        Typed::Who | Typed::History(_) => self.screen.note("not connected now: try again later")?,
                         Typed::Nothing => {}
                     }
                     self.screen.prompt()?;
@@ -184,44 +184,44 @@ impl Talk {
         }
     }
 
-    /// Whether typed lines are read: the input goes on, and not too much waits already.
-    fn reads(&self) -> bool {
+    /// True if typed lines are read: the input has not ended and the queue has room.
+    fn accepts_input(&self) -> bool {
         self.ended_at.is_none() && self.room.outgoing.has_room()
     }
 
-    /// A line that can't be done; a script is to know of it at the end.
-    fn bad(&mut self, why: &str) -> Result<(), Gone> {
+    /// Reports an invalid line and counts it, so that the exit code tells a script.
+    fn reject_line(&mut self, why: &str) -> Result<(), OutputClosed> {
         self.room.failed += 1;
         self.screen.note(why)
     }
 
     /// Serves one connection until it ends.
     async fn serve(&mut self, mut socket: Socket) -> Over {
-        let mut alive = Alive::new();
+        let mut liveness = Liveness::new();
         let mut advised = None;
         loop {
             let now = Instant::now();
             if self.is_done(now) {
-                // The server has everything: it need not have heard the goodbye.
+                // All lines are stored, so the close handshake may fail.
                 let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
                 return Over::Ended(Ended::Left);
             }
-            let (due, reads) = (self.due(&alive, now), self.reads() && self.room.is_joined());
+            let (due, reads_input) = (self.due(&liveness, now), self.accepts_input() && self.room.is_joined());
             let step = tokio::select! {
                 message = socket.next() => match message {
                     Some(Ok(message)) => {
-                        alive.heard();
-                        self.hear(message, &mut advised)
+                        liveness.frame_received();
+                        self.handle_message(message, &mut advised)
                     }
                     Some(Err(error)) => Err(End::Again { why: format!("the connection was lost ({error})"), after: advised }.into()),
-                    None => Err(link::closed(None, advised).into()),
+                    None => Err(link::end_of_close(None, advised).into()),
                 },
-                line = self.input.recv(), if reads => self.typed(line),
-                () = sleep_until(due.into()) => self.tick(&mut alive),
+                line = self.input.recv(), if reads_input => self.handle_line(line),
+                () = sleep_until(due.into()) => self.tick(&mut liveness),
                 _ = tokio::signal::ctrl_c() => Err(Over::Ended(Ended::Left)),
             };
             let step = match step {
-                Ok(effects) => self.carry_out(&mut socket, effects, &mut advised).await,
+                Ok(effects) => self.apply_effects(&mut socket, effects, &mut advised).await,
                 Err(over) => Err(over),
             };
             if let Err(over) = step {
@@ -233,54 +233,54 @@ impl Talk {
         }
     }
 
-    /// Whether the input ended and everything that was typed is stored.
+    /// True if the input has ended, all lines are stored, and the last entries have arrived or timed out.
     fn is_done(&mut self, now: Instant) -> bool {
         if self.ended_at.is_none() || !self.room.outgoing.is_empty() || !self.room.is_joined() {
             return false;
         }
         let stored_at = *self.stored_at.get_or_insert(now);
-        self.room.is_settled() || stored_at + LAST_ENTRIES <= now
+        self.room.is_settled() || stored_at + LAST_ENTRIES_TIMEOUT <= now
     }
 
-    fn hear(&mut self, message: Message, advised: &mut Option<Duration>) -> Result<Vec<Effect>, Over> {
+    fn handle_message(&mut self, message: Message, advised: &mut Option<Duration>) -> Result<Vec<Effect>, Over> {
         match message {
             Message::Text(text) => {
-                // What can't be read is of a newer server, and nothing that this client knows.
+                // An unreadable frame is from a newer server; ignore it.
                 let Ok(frame) = serde_json::from_str::<Frame>(&text) else { return Ok(Vec::new()) };
-                let effects = self.room.take(frame, Instant::now());
+                let effects = self.room.handle_frame(frame, Instant::now());
                 if self.room.is_joined() {
-                    (self.was_in, self.tries, self.token_tries) = (true, 0, 0);
+                    (self.ever_joined, self.tries, self.token_tries) = (true, 0, 0);
                 }
                 Ok(effects)
             }
             Message::Close(frame) => {
                 let frame: Option<CloseFrame> = frame;
-                Err(link::closed(frame.as_ref(), *advised).into())
+                Err(link::end_of_close(frame.as_ref(), *advised).into())
             }
             _ => Ok(Vec::new()),
         }
     }
 
-    fn typed(&mut self, line: Option<String>) -> Result<Vec<Effect>, Over> {
+    fn handle_line(&mut self, line: Option<String>) -> Result<Vec<Effect>, Over> {
         let Some(line) = line else {
             self.ended_at = Some(Instant::now());
             return Ok(Vec::new());
         };
-        let effects = match Typed::read(&line) {
-            Typed::Say(text) => {
+        let effects = match Typed::parse(&line) {
+            Typed::Message(text) => {
                 self.room.outgoing.push(text);
-                self.room.push_on(Instant::now())
+                self.room.send_next(Instant::now())
             }
-            Typed::Who => vec![self.room.who()],
-            Typed::History(count) => vec![self.room.last(count)],
+            Typed::Who => vec![self.room.request_members()],
+            Typed::History(count) => vec![self.room.request_history(count)],
             Typed::Help => vec![Effect::Show(lines::HELP.to_owned())],
-            // What was typed before is still to be stored.
+            // Earlier lines must still be stored, so `/quit` only ends the input.
             Typed::Quit => {
                 self.ended_at = Some(Instant::now());
                 Vec::new()
             }
-            Typed::Bad(why) => {
-                self.bad(&why)?;
+            Typed::Invalid(why) => {
+                self.reject_line(&why)?;
                 Vec::new()
             }
             Typed::Nothing => Vec::new(),
@@ -289,24 +289,24 @@ impl Talk {
         Ok(effects)
     }
 
-    /// When something is to be done though nothing comes.
-    fn due(&self, alive: &Alive, now: Instant) -> Instant {
-        let last_entries = self.stored_at.map(|at| at + LAST_ENTRIES);
+    /// Time of the next action if nothing arrives before.
+    fn due(&self, liveness: &Liveness, now: Instant) -> Instant {
+        let last_entries = self.stored_at.map(|at| at + LAST_ENTRIES_TIMEOUT);
         let others = [self.room.outgoing.due(), last_entries].into_iter().flatten();
-        others.fold(alive.due(self.room.is_joined()), Instant::min).max(now)
+        others.fold(liveness.due(self.room.is_joined()), Instant::min).max(now)
     }
 
-    fn tick(&mut self, alive: &mut Alive) -> Result<Vec<Effect>, Over> {
+    fn tick(&mut self, liveness: &mut Liveness) -> Result<Vec<Effect>, Over> {
         let now = Instant::now();
-        if !self.room.is_joined() && alive.since + JOIN_TIMEOUT <= now {
-            return Err(End::again("the server did not let us in").into());
+        if !self.room.is_joined() && liveness.connected_at + JOIN_TIMEOUT <= now {
+            return Err(End::again("the server did not answer the join").into());
         }
-        let mut effects = self.room.push_on(now);
-        match alive.pinged {
-            Some(at) if at + PONG_TIMEOUT <= now => return Err(End::again("the server is silent").into()),
-            None if alive.heard + SILENCE <= now => {
-                alive.pinged = Some(now);
-                // Any text frame makes a server answer.
+        let mut effects = self.room.send_next(now);
+        match liveness.pinged_at {
+            Some(at) if at + PONG_TIMEOUT <= now => return Err(End::again("the server does not answer pings").into()),
+            None if liveness.last_frame_at + IDLE_BEFORE_PING <= now => {
+                liveness.pinged_at = Some(now);
+                // The server answers every text frame.
                 effects.push(Effect::Send(r#"{"type":"ping"}"#.to_owned()));
             }
             _ => {}
@@ -314,7 +314,7 @@ impl Talk {
         Ok(effects)
     }
 
-    async fn carry_out(
+    async fn apply_effects(
         &mut self,
         socket: &mut Socket,
         effects: Vec<Effect>,
@@ -326,12 +326,12 @@ impl Talk {
                 Effect::Note(line) => self.screen.note(&line)?,
                 Effect::Send(text) => match timeout(WRITE_TIMEOUT, socket.send(Message::text(text))).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) => self.last_words(socket, advised).await?,
-                    Err(_) => return Err(End::again("the connection takes nothing any more").into()),
+                    Ok(Err(_)) => self.read_remaining(socket, advised).await?,
+                    Err(_) => return Err(End::again("the connection accepts no more data").into()),
                 },
                 Effect::Restarting(after) => *advised = Some(after),
                 Effect::Reconnect(after) => {
-                    let why = "this connection is given up".to_owned();
+                    let why = "the client closed this connection".to_owned();
                     return Err(End::Again { why, after }.into());
                 }
                 Effect::Stop(why) => return Err(Over::Ended(Ended::Failed(why))),
@@ -340,42 +340,42 @@ impl Talk {
         Ok(())
     }
 
-    /// A write failed: what the server said before it closed is still to be read.
-    async fn last_words(&mut self, socket: &mut Socket, advised: &mut Option<Duration>) -> Result<(), Over> {
+    /// Reads the remaining frames after a failed write, because they may hold the server's reason for closing.
+    async fn read_remaining(&mut self, socket: &mut Socket, advised: &mut Option<Duration>) -> Result<(), Over> {
         while let Ok(Some(Ok(message))) = timeout(CLOSE_TIMEOUT, socket.next()).await {
-            for effect in self.hear(message, advised)? {
+            for effect in self.handle_message(message, advised)? {
                 match effect {
                     Effect::Show(line) => self.screen.show(&line)?,
                     Effect::Restarting(after) => *advised = Some(after),
                     Effect::Stop(why) => return Err(Over::Ended(Ended::Failed(why))),
-                    // Nothing can be sent any more.
+                    // The socket can't send any more.
                     Effect::Note(_) | Effect::Send(_) | Effect::Reconnect(_) => {}
                 }
             }
         }
-        Err(link::closed(None, *advised).into())
+        Err(link::end_of_close(None, *advised).into())
     }
 }
 
-/// Whether the server still answers.
-struct Alive {
-    since: Instant,
-    heard: Instant,
-    pinged: Option<Instant>,
+/// Times for detecting a server that no longer answers.
+struct Liveness {
+    connected_at: Instant,
+    last_frame_at: Instant,
+    pinged_at: Option<Instant>,
 }
 
-impl Alive {
+impl Liveness {
     fn new() -> Self {
         let now = Instant::now();
-        Self { since: now, heard: now, pinged: None }
+        Self { connected_at: now, last_frame_at: now, pinged_at: None }
     }
 
-    fn heard(&mut self) {
-        (self.heard, self.pinged) = (Instant::now(), None);
+    fn frame_received(&mut self) {
+        (self.last_frame_at, self.pinged_at) = (Instant::now(), None);
     }
 
     fn due(&self, joined: bool) -> Instant {
-        let sign = self.pinged.map_or(self.heard + SILENCE, |at| at + PONG_TIMEOUT);
-        if joined { sign } else { sign.min(self.since + JOIN_TIMEOUT) }
+        let ping = self.pinged_at.map_or(self.last_frame_at + IDLE_BEFORE_PING, |at| at + PONG_TIMEOUT);
+        if joined { ping } else { ping.min(self.connected_at + JOIN_TIMEOUT) }
     }
 }

@@ -1,4 +1,4 @@
-//! A request from somebody known, and what can be read from its path, query and body.
+//! [`Call`]: an authenticated request, and readers for its path, query and body.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -17,18 +17,19 @@ use crate::{
     http::{
         client,
         problem::Problem,
-        site::{HttpService, Peer},
+        service::{HttpService, Peer},
     },
     model::{
         Command, ConversationId, EntryId, EntrySeq, GivenNumber, Identity, LogId, Page, Reject, Reply, Seq, UserId,
     },
 };
 
-/// The largest body that is read, in bytes.
+/// Maximum size of a body, in bytes.
 const MAX_BODY: usize = 256 * 1_024;
-/// A request from somebody known.
+
+/// An authenticated request.
 pub(super) struct Call<'a> {
-    pub(super) site: &'a HttpService,
+    pub(super) service: &'a HttpService,
     pub(super) peer: &'a Peer,
     pub(super) identity: &'a Arc<Identity>,
     pub(super) params: &'a Params<'a, 'a>,
@@ -39,10 +40,10 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     pub(super) async fn execute(&self, command: Command) -> Result<Reply, Reject> {
         let caller = Caller { identity: Arc::clone(self.identity), connection: None };
-        self.site.broker().chat.execute(caller, command).await
+        self.service.broker().chat.execute(caller, command).await
     }
 
-    /// A part of the path; `None` where it is not UTF-8.
+    /// A decoded segment of the path; `None` if it is not UTF-8.
     pub(super) fn segment(&self, name: &str) -> Option<Cow<'_, str>> {
         percent_decode_str(self.params.get(name).unwrap_or_default()).decode_utf8().ok()
     }
@@ -51,12 +52,12 @@ impl Call<'_> {
         conversation_id(self.params.get("conversation").unwrap_or_default())
     }
 
-    /// The user of the path; what can't be one is `what` that is not found.
+    /// The user id in the path. An invalid id is reported as `what` not found.
     pub(super) fn user_of_path(&self, what: &'static str) -> Result<UserId, Reject> {
         self.segment("user").and_then(|text| UserId::parse(&text).ok()).ok_or(Reject::NotFound(what))
     }
 
-    /// The message of the path, by its seq or its id.
+    /// The message that the path names by its seq or its id.
     pub(super) fn message_of_path(&self) -> Result<(ConversationId, EntrySeq), Problem> {
         let conversation = self.conversation_of_path()?;
         let seq = self.segment("message").and_then(|text| seq_of(&text, &conversation));
@@ -67,17 +68,17 @@ impl Call<'_> {
         client::parameter(self.query, name)
     }
 
-    /// `limit` and `offset`.
+    /// `limit` and `offset` of the query.
     pub(super) fn page(&self) -> Result<Page, Problem> {
         Ok(Page::given(self.number("limit"), self.number("offset"))?)
     }
 
-    /// A number of the query, to be checked by the type that takes it.
+    /// A number of the query. The type that is built from it checks its bounds.
     pub(super) fn number(&self, name: &str) -> Option<GivenNumber> {
         self.parameter(name).map(|text| GivenNumber::parse(&text))
     }
 
-    /// A truth of the query; false where it is missing.
+    /// A boolean of the query; false if it is missing.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.parameter(name).as_deref() {
             Some("true") => Ok(true),
@@ -87,13 +88,13 @@ impl Call<'_> {
     }
 }
 
-/// A conversation's id as it stands in a path.
+/// Decodes and checks a conversation's id from a path.
 pub(in crate::http) fn conversation_id(segment: &str) -> Result<ConversationId, Problem> {
     let text = percent_decode_str(segment).decode_utf8().map_err(|_| Problem::not_found())?;
     ConversationId::parse(&text).map_err(|_| Reject::NotFound("Conversation").into())
 }
 
-/// A message, named by its seq or by its id.
+/// A message reference: its seq or its id.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum MessageRef {
@@ -102,7 +103,7 @@ pub(super) enum MessageRef {
 }
 
 impl MessageRef {
-    /// Its seq; `None` where it names no message of this conversation.
+    /// The message's seq; `None` if the reference names no message of this conversation.
     pub(super) fn seq_in(&self, conversation: &ConversationId) -> Option<EntrySeq> {
         match self {
             Self::Seq(seq) => EntrySeq::new(*seq),
@@ -111,7 +112,7 @@ impl MessageRef {
     }
 }
 
-/// The seq that a text names, as a number or as the id of a message of that conversation.
+/// Parses a seq, or the id of a message of that conversation.
 fn seq_of(text: &str, conversation: &ConversationId) -> Option<EntrySeq> {
     let seq = match text.parse() {
         Ok(seq) => seq,
@@ -120,18 +121,18 @@ fn seq_of(text: &str, conversation: &ConversationId) -> Option<EntrySeq> {
     EntrySeq::new(seq)
 }
 
-/// Reads a JSON body. Its content type is not looked at.
-pub(super) async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
-    parse(&bytes(body).await?)
+/// Reads a JSON body. The content type is ignored.
+pub(super) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
+    parse(&read_bytes(body).await?)
 }
 
 /// Reads a JSON body that may be missing.
-pub(super) async fn read_or_none<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, Problem> {
-    let bytes = bytes(body).await?;
+pub(super) async fn read_optional_json<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, Problem> {
+    let bytes = read_bytes(body).await?;
     if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Some) }
 }
 
-async fn bytes(body: Incoming) -> Result<Bytes, Problem> {
+async fn read_bytes(body: Incoming) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(Problem::too_large(MAX_BODY));
     }
@@ -143,7 +144,7 @@ async fn bytes(body: Incoming) -> Result<Bytes, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    // Fields are named; serde would take a list for them too.
+    // Bodies are objects with named fields, but serde would accept an array in their order too.
     if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         return Err(Problem::invalid("The body is not a JSON object"));
     }
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_named_by_seq_or_id() {
+    fn messages_are_referenced_by_seq_or_id() {
         let (room, other) = (ConversationId::parse("room").unwrap(), ConversationId::parse("other").unwrap());
         let id = EntryId::of(&LogId::from(&room), 7).to_string();
         let named = |json: String| serde_json::from_str::<MessageRef>(&json).unwrap();

@@ -1,11 +1,11 @@
-//! Conversations: making, listing, showing and archiving them.
+//! Creates, lists, shows and archives conversations.
 
 use std::sync::Arc;
 
 use hyper::{StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, call::read, done, json, ok, unexpected};
+use super::{Call, call::read_json, done, json, ok, unexpected};
 use crate::{
     http::{HttpResult, problem::Problem},
     model::{
@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-/// The longest name of a conversation, in characters.
+/// Maximum length of a conversation's name, in characters.
 const MAX_NAME_CHARS: usize = 200;
-/// The longest description, in characters.
+/// Maximum length of a description, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 2_000;
 
-/// A conversation to be made.
+/// Body of a request that creates a conversation.
 #[derive(Deserialize)]
 struct NewConversation {
     id: Option<ConversationId>,
@@ -32,7 +32,7 @@ struct NewConversation {
 }
 
 impl NewConversation {
-    /// Checks what the types don't.
+    /// Checks the fields that the types don't check.
     fn checked(self) -> Result<model::NewConversation, Problem> {
         let name = text("name", self.name, MAX_NAME_CHARS)?;
         let description = text("description", self.description, MAX_DESCRIPTION_CHARS)?;
@@ -42,7 +42,7 @@ impl NewConversation {
     }
 }
 
-/// A text that may be missing; one of nothing but blanks counts as missing.
+/// Checks an optional text. A blank text counts as missing.
 fn text(field: &str, value: Option<String>, most: usize) -> Result<Option<Arc<str>>, Problem> {
     let Some(value) = value else { return Ok(None) };
     let value = value.trim();
@@ -98,7 +98,7 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// A member's display name; who never came with a token has none but the id.
+/// A member's display name. It falls back to the id for users who have never connected with a token.
 pub(super) fn username(member: &model::Member) -> &str {
     member.name.as_deref().unwrap_or_else(|| member.user.as_str())
 }
@@ -113,7 +113,7 @@ struct Conversations<'a> {
 
 impl Call<'_> {
     pub(super) async fn create(&self, body: Incoming) -> HttpResult {
-        let new: NewConversation = read(body).await?;
+        let new: NewConversation = read_json(body).await?;
         match self.execute(Command::Create(new.checked()?)).await? {
             Reply::Created(made) => json(StatusCode::CREATED, &Conversation::of(&made)),
             other => Err(unexpected(&other)),
@@ -133,11 +133,11 @@ impl Call<'_> {
     }
 
     pub(super) async fn conversation(&self) -> HttpResult {
-        ok(&Conversation::of(&self.described(self.conversation_of_path()?).await?))
+        ok(&Conversation::of(&self.describe(self.conversation_of_path()?).await?))
     }
 
     /// A conversation with its members.
-    pub(super) async fn described(&self, conversation: ConversationId) -> Result<model::Conversation, Problem> {
+    pub(super) async fn describe(&self, conversation: ConversationId) -> Result<model::Conversation, Problem> {
         match self.execute(Command::Describe { conversation }).await? {
             Reply::Conversation(found) => Ok(found),
             other => Err(unexpected(&other)),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn new_conversations_are_read_as_the_document_shows_them() {
+    fn new_conversations_are_parsed_as_documented() {
         let new =
             parse(r#"{"name":"Team","description":" ","is_group":true,"participant_ids":["user-123",456],"extra":1}"#);
         assert_eq!((new.name.as_deref(), new.description.as_deref(), new.is_group), (Some("Team"), None, true));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_conversations_are_refused() {
+    fn invalid_conversations_are_refused() {
         for bad in [r#"{"participant_ids":["a b"]}"#, r#"{"id":"~a"}"#, "[]", "{} x", ""] {
             assert!(serde_json::from_str::<NewConversation>(bad).is_err(), "{bad}");
         }

@@ -1,11 +1,11 @@
-//! Who belongs to a conversation, and how far they are.
+//! Lists, adds and removes the members of a conversation.
 
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Call,
-    call::read,
+    call::read_json,
     conversations::{Conversation, username},
     done, ok, unexpected,
 };
@@ -14,7 +14,7 @@ use crate::{
     model::{self, Command, Listed, Reply, Seq, UserId},
 };
 
-/// Users to be made members.
+/// Body of a request that adds members.
 #[derive(Deserialize)]
 struct NewMembers {
     user_ids: Vec<UserId>,
@@ -53,13 +53,13 @@ impl<'a> Member<'a> {
 
 impl Call<'_> {
     pub(super) async fn members(&self) -> HttpResult {
-        let conversation = self.described(self.conversation_of_path()?).await?;
+        let conversation = self.describe(self.conversation_of_path()?).await?;
         ok(&Members { members: conversation.members.iter().map(Member::of).collect() })
     }
 
     pub(super) async fn add_members(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
-        let users = read::<NewMembers>(body).await?.checked()?;
+        let users = read_json::<NewMembers>(body).await?.checked()?;
         match self.execute(Command::AddMembers { conversation, users }).await? {
             Reply::Conversation(grown) => ok(&Conversation::of(&grown)),
             other => Err(unexpected(&other)),

@@ -1,11 +1,11 @@
-//! Saying something, and changing what was said.
+//! Sends, edits and deletes messages, and sets reactions.
 
 use hyper::{StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Call,
-    call::{MessageRef, read},
+    call::{MessageRef, read_json},
     json, no_content, ok, unexpected,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A message to be sent.
+/// Body of a request that sends a message.
 #[derive(Deserialize)]
 struct NewMessage {
     content: String,
@@ -26,7 +26,7 @@ struct NewMessage {
 }
 
 impl NewMessage {
-    /// Checks what the types don't.
+    /// Checks the fields that the types don't check.
     fn checked(self, conversation: ConversationId) -> Result<model::NewMessage, Problem> {
         let content = content(&self.content)?;
         let unknown = || Problem::invalid("reply_to is neither a seq nor the id of a message of this conversation");
@@ -45,14 +45,14 @@ fn content(text: &str) -> Result<Content, Problem> {
     Content::parse(text).map_err(|error| Problem::invalid(error.to_string()))
 }
 
-/// A message's new text.
+/// Body of a request that edits a message.
 #[derive(Deserialize)]
 struct NewText {
     content: String,
     client_id: Option<ClientId>,
 }
 
-/// The entry that a message or a change became.
+/// The stored entry of a message or a change.
 #[derive(Serialize)]
 struct Sent<'a> {
     id: EntryId,
@@ -77,7 +77,7 @@ impl<'a> Sent<'a> {
 impl Call<'_> {
     pub(super) async fn send(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
-        let new: NewMessage = read(body).await?;
+        let new: NewMessage = read_json(body).await?;
         match self.execute(Command::Send(new.checked(conversation)?)).await? {
             Reply::Sent(sent) => {
                 let status = if sent.duplicate { StatusCode::OK } else { StatusCode::CREATED };
@@ -89,7 +89,7 @@ impl Call<'_> {
 
     pub(super) async fn edit(&self, body: Incoming) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
-        let new: NewText = read(body).await?;
+        let new: NewText = read_json(body).await?;
         let content = content(&new.content)?;
         match self.execute(Command::Edit { conversation, target, content, client_id: new.client_id }).await? {
             Reply::Sent(sent) => ok(&Sent::of(&sent)),
@@ -102,7 +102,7 @@ impl Call<'_> {
         stored(&self.execute(Command::Delete { conversation, target, client_id: None }).await?)
     }
 
-    /// Makes a reaction stand, or not: where that is so already, there is nothing to do.
+    /// Adds or removes a reaction. A conflict means that it already has that state, so it counts as success.
     pub(super) async fn react(&self, active: bool) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         let emoji = self.segment("emoji").ok_or(InvalidEmoji).and_then(|text| Emoji::parse(&text));
@@ -114,7 +114,7 @@ impl Call<'_> {
     }
 }
 
-/// Stored, and nothing more to say.
+/// The response to a stored change, without a body.
 fn stored(reply: &Reply) -> HttpResult {
     match reply {
         Reply::Sent(_) => no_content(),

@@ -1,9 +1,9 @@
-//! Notes that messages wait for one who was away.
+//! Lists the caller's notifications and marks them read.
 
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, call::read, done, ok, unexpected};
+use super::{Call, call::read_json, done, ok, unexpected};
 use crate::{
     http::{HttpResult, problem::Problem},
     model::{self, Command, ConversationId, Listed, Offset, PageLimit, Reply, Seq, Timestamp},
@@ -39,7 +39,7 @@ impl<'a> Notification<'a> {
     }
 }
 
-/// Which are read; all where none is named.
+/// Body of a request that marks notifications read; without ids it marks all.
 #[derive(Deserialize)]
 struct Read {
     ids: Option<Vec<i64>>,
@@ -64,7 +64,7 @@ impl Call<'_> {
     }
 
     pub(super) async fn read_notifications(&self, body: Incoming) -> HttpResult {
-        let ids = read::<Read>(body).await?.checked()?;
+        let ids = read_json::<Read>(body).await?.checked()?;
         done(&self.execute(Command::ReadNotifications { ids }).await?)
     }
 }

@@ -1,11 +1,11 @@
-//! Who is there, how they wish to be seen, and who types.
+//! Presence, the caller's status, and typing.
 
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Call,
-    call::{read, read_or_none},
+    call::{read_json, read_optional_json},
     ok, unexpected,
 };
 use crate::{
@@ -44,9 +44,9 @@ struct Typing {
     is_typing: Option<bool>,
 }
 
-/// What was told of somebody who types.
+/// The typing state that the listeners were told.
 #[derive(Serialize)]
-struct Typed {
+struct TypingState {
     conversation_id: ConversationId,
     is_typing: bool,
 }
@@ -76,7 +76,7 @@ impl Call<'_> {
     }
 
     pub(super) async fn set_status(&self, body: Incoming) -> HttpResult {
-        let NewStatus { status } = read(body).await?;
+        let NewStatus { status } = read_json(body).await?;
         match self.execute(Command::SetStatus { status }).await? {
             Reply::Done => ok(&OwnStatus { user_id: &self.identity.user, status }),
             other => Err(unexpected(&other)),
@@ -85,11 +85,11 @@ impl Call<'_> {
 
     pub(super) async fn typing(&self, body: Incoming) -> HttpResult {
         let conversation = self.conversation_of_path()?;
-        // Who says nothing of it types.
-        let active = read_or_none::<Typing>(body).await?.and_then(|said| said.is_typing).unwrap_or(true);
-        let told = Typed { conversation_id: conversation.clone(), is_typing: active };
+        // Without is_typing, the request starts typing.
+        let active = read_optional_json::<Typing>(body).await?.and_then(|body| body.is_typing).unwrap_or(true);
+        let state = TypingState { conversation_id: conversation.clone(), is_typing: active };
         match self.execute(Command::Typing { conversation, active }).await? {
-            Reply::Done => ok(&told),
+            Reply::Done => ok(&state),
             other => Err(unexpected(&other)),
         }
     }

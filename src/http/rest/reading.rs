@@ -1,11 +1,11 @@
-//! Reading what was said, finding it again, and saying how far one has read.
+//! Lists and searches messages, and sets the caller's marks.
 
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Call,
-    call::{MessageRef, read},
+    call::{MessageRef, read_json},
     ok, unexpected,
 };
 use crate::{
@@ -16,12 +16,12 @@ use crate::{
     },
 };
 
-/// Members that a conversation is shown with at most.
+/// Maximum number of members in the view of a conversation.
 const SHOWN_MEMBERS: usize = 1_000;
 
-/// A message's text and what belongs to it.
+/// A message without its reactions and its count of replies.
 #[derive(Serialize)]
-struct Text<'a> {
+struct MessageText<'a> {
     id: EntryId,
     conversation_id: ConversationId,
     seq: Seq,
@@ -38,8 +38,8 @@ struct Text<'a> {
     client_id: Option<&'a ClientId>,
 }
 
-impl<'a> Text<'a> {
-    /// An entry as a message; `None` where it is none.
+impl<'a> MessageText<'a> {
+    /// The message of an entry; `None` if the entry is no message.
     fn of(entry: &'a Entry) -> Option<Self> {
         let Body::Message { content, reply_to, is_ai, edited_at, deleted } = &entry.body else { return None };
         Some(Self {
@@ -61,18 +61,22 @@ impl<'a> Text<'a> {
     }
 }
 
-/// A message as it stands now.
+/// A message in its current state.
 #[derive(Serialize)]
 struct Message<'a> {
     #[serde(flatten)]
-    text: Text<'a>,
+    text: MessageText<'a>,
     reactions: &'a [Reactions],
     reply_count: i64,
 }
 
 impl<'a> Message<'a> {
     fn of(message: &'a model::Message) -> Option<Self> {
-        Some(Self { text: Text::of(&message.entry)?, reactions: &message.reactions, reply_count: message.replies })
+        Some(Self {
+            text: MessageText::of(&message.entry)?,
+            reactions: &message.reactions,
+            reply_count: message.replies,
+        })
     }
 }
 
@@ -91,15 +95,15 @@ impl<'a> Messages<'a> {
     }
 }
 
-/// Messages that were found: their texts alone.
+/// Result of a search.
 #[derive(Serialize)]
-struct Found<'a> {
-    messages: Vec<Text<'a>>,
+struct SearchResult<'a> {
+    messages: Vec<MessageText<'a>>,
     limit: PageLimit,
     offset: Offset,
 }
 
-/// How far somebody has read.
+/// Body of a request that sets marks.
 #[derive(Deserialize)]
 struct Marks {
     conversation_id: ConversationId,
@@ -110,7 +114,7 @@ struct Marks {
 }
 
 impl Marks {
-    /// The marks for delivered and read; those who name messages mean the newest of them.
+    /// The delivered and read marks. Of several named messages the newest counts.
     fn checked(self) -> Result<(ConversationId, Option<EntrySeq>, Option<EntrySeq>), Problem> {
         let conversation = self.conversation_id;
         let unknown = || Problem::invalid("message_ids has what is no message of this conversation");
@@ -169,26 +173,26 @@ impl Call<'_> {
         let conversation = conversation.map_err(|error| Problem::invalid(format!("conversation_id: {error}")))?;
         match self.execute(Command::Search { terms, conversation, page }).await? {
             Reply::Found(found) => {
-                let messages = found.iter().filter_map(Text::of).collect();
-                ok(&Found { messages, limit: page.limit, offset: page.offset })
+                let messages = found.iter().filter_map(MessageText::of).collect();
+                ok(&SearchResult { messages, limit: page.limit, offset: page.offset })
             }
             other => Err(unexpected(&other)),
         }
     }
 
     pub(super) async fn mark_read(&self, body: Incoming) -> HttpResult {
-        let (conversation, delivered, read) = read::<Marks>(body).await?.checked()?;
+        let (conversation, delivered, read) = read_json::<Marks>(body).await?.checked()?;
         self.execute(Command::Read { conversation: conversation.clone(), delivered, read }).await?;
-        let marked = self.described(conversation).await?;
+        let marked = self.describe(conversation).await?;
         let own = marked.members.iter().find(|member| member.user == self.identity.user);
         if own.is_none() && marked.members.len() < SHOWN_MEMBERS {
-            // An admin may look on, but has no marks.
+            // An admin can read the conversation without being a member, but has no marks.
             return Err(Reject::NotMember.into());
         }
-        // Beyond the members that are shown, what was asked for stands, up to the newest entry.
-        let asked = |mark: Option<EntrySeq>| mark.map_or(0, EntrySeq::get).min(marked.head);
-        let asked = (asked(delivered.max(read)), asked(read));
-        let (delivered_seq, read_seq) = own.map_or(asked, |own| (own.delivered_seq, own.read_seq));
+        // If the caller is not among the members shown, answer with the requested marks, bounded by the head.
+        let requested = |mark: Option<EntrySeq>| mark.map_or(0, EntrySeq::get).min(marked.head);
+        let requested = (requested(delivered.max(read)), requested(read));
+        let (delivered_seq, read_seq) = own.map_or(requested, |own| (own.delivered_seq, own.read_seq));
         ok(&Marked { conversation_id: &marked.id, delivered_seq, read_seq })
     }
 }
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_say_nothing_or_name_others_messages_are_refused() {
+    fn empty_marks_and_marks_of_other_conversations_are_refused() {
         let other = EntryId::of(&LogId::parse("other").unwrap(), 9);
         for bad in [
             r#"{"conversation_id":"r"}"#.to_owned(),

@@ -1,4 +1,4 @@
-//! How this node is, what all nodes hold, and where one's own connections are.
+//! State of this node, statistics of all nodes, and the caller's own connections.
 
 use serde::Serialize;
 
@@ -87,7 +87,7 @@ impl Call<'_> {
             other => return Err(unexpected(&other)),
         };
         let Health { status, node, version, uptime_seconds, connections, components, .. } =
-            Health::of(self.site.broker());
+            Health::of(self.service.broker());
         let (redis, store) = (components.redis, components.store);
         ok(&Status { status, node, version, uptime_seconds, connections, users_online, redis, store })
     }

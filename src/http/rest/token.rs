@@ -1,4 +1,4 @@
-//! A token for a socket, and where to take it.
+//! Mints a short-lived token for a WebSocket, and returns the WebSocket's URL.
 
 use hyper::{HeaderMap, header};
 use serde::Serialize;
@@ -17,9 +17,9 @@ struct Token<'a> {
 }
 
 impl Call<'_> {
-    /// A token for a socket, that never outlives the one shown.
+    /// Mints a token for a WebSocket. It never outlives the token of the request.
     pub(super) fn token(&self) -> HttpResult {
-        let broker = self.site.broker();
+        let broker = self.service.broker();
         let auth = &broker.auth;
         let ttl = broker.config.auth.token_ttl;
         let minted = auth.mint(Grant::from(&**self.identity), ttl, Some(self.identity.expires_at))?;
@@ -31,7 +31,7 @@ impl Call<'_> {
     }
 }
 
-/// The WebSocket URL under a public URL: `https` is `wss` there.
+/// The WebSocket URL below a public URL, with `wss` for `https` and `ws` for `http`.
 fn public_socket_url(public: &str) -> String {
     let base = match public.split_once("://") {
         Some(("https", rest)) => format!("wss://{rest}"),
@@ -41,7 +41,7 @@ fn public_socket_url(public: &str) -> String {
     base.trim_end_matches('/').to_owned() + TOKEN_SOCKET
 }
 
-/// The WebSocket URL under the address that the request itself was sent to.
+/// The WebSocket URL below the address in the request's `Host` header.
 fn socket_url(headers: &HeaderMap, trusted: bool) -> Option<String> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
     let host: hyper::http::uri::Authority = host.parse().ok()?;
@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_socket_url_follows_the_public_one() {
+    fn the_socket_url_is_below_the_public_url() {
         assert_eq!(public_socket_url("https://chat.example.com"), "wss://chat.example.com/ws");
         assert_eq!(public_socket_url("http://localhost:80/chat"), "ws://localhost:80/chat/ws");
         assert_eq!(public_socket_url("wss://chat.example.com"), "wss://chat.example.com/ws");
     }
 
     #[test]
-    fn else_it_follows_the_request() {
+    fn without_a_public_url_the_socket_url_is_below_the_host() {
         let mut headers = HeaderMap::new();
         assert_eq!(socket_url(&headers, false), None);
         headers.insert(header::HOST, "chat.example.com:8000".parse().unwrap());

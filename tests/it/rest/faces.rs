@@ -1,5 +1,5 @@
-//! Most commands have two faces: native frames, and requests over REST. Both take the same values, and refuse the others
-//! with the same code and the same words.
+//! Native frames and REST requests carry the same commands. Both accept the same values, and refuse others with the
+//! same code and the same text.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::node::{CONVERSATIONS, Cluster, User, conversation_of};
 use crate::support::{Client, within};
 
-/// Taken, or refused with this code and this text.
+/// Accepted, or refused with this code and this text.
 type Outcome = Result<(), (String, String)>;
 
-/// One value of one field, over both faces.
+/// One value of one field, as a native frame and as a REST request.
 struct Case {
     frame: Value,
     request: (Method, String, Option<Value>),
@@ -21,14 +21,14 @@ fn case(frame: Value, request: (Method, String, Option<Value>), expected: Result
     Case { frame, request, expected: expected.map_err(|(code, text)| (code, text.to_owned())) }
 }
 
-async fn over_native(client: &mut Client, frame: &Value) -> Outcome {
+async fn send_native(client: &mut Client, frame: &Value) -> Outcome {
     let mut frame = frame.clone();
-    frame["ref"] = json!("asked");
+    frame["ref"] = json!("case");
     client.send(&frame).await;
     let answer = within("the answer", async {
         loop {
             let answer = client.recv().await;
-            if answer["ref"] == "asked" {
+            if answer["ref"] == "case" {
                 return answer;
             }
         }
@@ -40,7 +40,7 @@ async fn over_native(client: &mut Client, frame: &Value) -> Outcome {
     Err((answer["code"].as_str().unwrap().to_owned(), answer["message"].as_str().unwrap().to_owned()))
 }
 
-async fn over_rest(user: &User<'_>, (method, path, body): &(Method, String, Option<Value>)) -> Outcome {
+async fn send_rest(user: &User<'_>, (method, path, body): &(Method, String, Option<Value>)) -> Outcome {
     let answer = user.request(method.clone(), path, body.as_ref()).await;
     if answer.status.is_success() {
         return Ok(());
@@ -50,11 +50,11 @@ async fn over_rest(user: &User<'_>, (method, path, body): &(Method, String, Opti
 
 async fn check(cases: Vec<Case>, user: &User<'_>, client: &mut Client) {
     for Case { frame, request, expected } in cases {
-        let native = over_native(client, &frame).await;
-        let rest = over_rest(user, &request).await;
+        let native = send_native(client, &frame).await;
+        let rest = send_rest(user, &request).await;
         let expected = expected.map_err(|(code, text)| (code.to_owned(), text));
         assert_eq!(native, expected, "{frame}");
-        // The fields that have another name in frames.
+        // Rename the fields that have another name in frames.
         let renamed = |text: String| match text.split_once(' ') {
             Some(("q", rest)) => format!("words {rest}"),
             Some(("up_to_seq", rest)) => format!("seq {rest}"),
@@ -71,7 +71,7 @@ const BEFORE: Result<(), (&str, &str)> =
 const NO_MESSAGE: Result<(), (&str, &str)> = Err(("not_found", "Message not found"));
 
 #[tokio::test]
-async fn pages_have_the_same_bounds() {
+async fn page_bounds_are_the_same_over_native_and_rest() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
@@ -106,7 +106,7 @@ async fn pages_have_the_same_bounds() {
 }
 
 #[tokio::test]
-async fn seqs_have_the_same_bounds() {
+async fn seq_bounds_are_the_same_over_native_and_rest() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
@@ -146,30 +146,30 @@ async fn seqs_have_the_same_bounds() {
     ));
     check(cases, &alice, &mut client).await;
 
-    // Over REST a message is named by its id too: the words differ, the outcome doesn't.
+    // REST also accepts a message's id, so its text differs; the code is the same.
     for reply_to in [0, -1] {
         let frame = json!({"type": "send", "conversation_id": room, "content": "x", "reply_to": reply_to});
-        let (code, text) = over_native(&mut client, &frame).await.unwrap_err();
+        let (code, text) = send_native(&mut client, &frame).await.unwrap_err();
         assert_eq!((code.as_str(), text.starts_with("reply_to must be")), ("invalid", true), "{text}");
         let body = json!({"content": "x", "reply_to": reply_to});
         let request = (Method::POST, messages.clone(), Some(body));
-        let (code, text) = over_rest(&alice, &request).await.unwrap_err();
+        let (code, text) = send_rest(&alice, &request).await.unwrap_err();
         assert_eq!((code.as_str(), text.starts_with("reply_to is neither")), ("invalid", true), "{text}");
     }
-    // A position before the first entry is good where something is to follow it, and nothing is before that.
+    // since_seq is the seq before the first wanted entry, so 0 is valid and -1 is not.
     let join = |since: i64| json!({"type": "join", "conversation_id": room, "since_seq": since});
-    assert_eq!(over_native(&mut client, &join(0)).await, Ok(()));
-    let (code, text) = over_native(&mut client, &join(-1)).await.unwrap_err();
+    assert_eq!(send_native(&mut client, &join(0)).await, Ok(()));
+    let (code, text) = send_native(&mut client, &join(-1)).await.unwrap_err();
     assert_eq!((code.as_str(), text.starts_with("since_seq must be")), ("invalid", true), "{text}");
     let sync = json!({"type": "sync", "conversations": {room: -1}});
-    assert_eq!(over_native(&mut client, &sync).await.unwrap_err().0, "invalid");
+    assert_eq!(send_native(&mut client, &sync).await.unwrap_err().0, "invalid");
     let url = |since: i64| format!("{}/ws/{room}?token={}&since_seq={since}", node.ws(), alice.token);
     assert_eq!(Client::try_connect(url(-1).as_str()).await.unwrap_err().as_u16(), 400);
     assert!(Client::try_connect(url(0).as_str()).await.is_ok());
 }
 
 #[tokio::test]
-async fn texts_have_the_same_bounds() {
+async fn text_bounds_are_the_same_over_native_and_rest() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
     let alice = User::of(&node, "alice");
@@ -209,8 +209,8 @@ async fn texts_have_the_same_bounds() {
     check(cases, &alice, &mut client).await;
     let many: Vec<String> = (0..1_001).map(|user| format!("u{user}")).collect();
     let presence = json!({"type": "presence", "user_ids": many});
-    let (code, text) = over_native(&mut client, &presence).await.unwrap_err();
+    let (code, text) = send_native(&mut client, &presence).await.unwrap_err();
     assert_eq!((code.as_str(), text.as_str()), ("invalid", "user_ids has at most 1000 ids"));
     let members = (Method::POST, format!("{CONVERSATIONS}/{room}/members"), Some(json!({ "user_ids": many })));
-    assert_eq!(over_rest(&alice, &members).await, Err((code, text)));
+    assert_eq!(send_rest(&alice, &members).await, Err((code, text)));
 }

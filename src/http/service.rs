@@ -1,4 +1,4 @@
-//! One face of the node, and the other end of a socket: what every endpoint works on.
+//! [`HttpService`] and [`Peer`]: the shared state behind every endpoint, and the remote end of a socket.
 
 use std::{
     net::IpAddr,
@@ -18,23 +18,23 @@ use crate::{
     session,
 };
 
-/// How long a socket lives after its last request came, whatever it does: an answer nobody reads must not keep it.
-const AFTER_REQUEST: Duration = Duration::from_secs(120);
+/// Time that a socket lives after its last request. It bounds sockets whose client doesn't read the response.
+const MAX_AFTER_REQUEST: Duration = Duration::from_secs(120);
 
-/// Which of a node's two faces a listener shows.
+/// Kind of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// To clients.
+    /// For clients.
     Clients,
-    /// To operators.
+    /// For operators.
     Admin,
 }
 
-/// One face of the node, and the broker behind it.
+/// State that the endpoints of one kind of listener share.
 pub(super) struct HttpService {
     broker: Arc<Broker>,
     kind: Kind,
-    /// What the WebSockets that begin here work with.
+    /// Context of the WebSocket sessions that this service opens.
     sessions: Arc<session::Context>,
 }
 
@@ -52,27 +52,27 @@ impl HttpService {
         Self { broker, kind, sessions }
     }
 
-    /// Whom it is for.
+    /// Kind of the listener.
     pub(super) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The broker behind it.
+    /// The broker that serves the requests.
     pub(super) fn broker(&self) -> &Arc<Broker> {
         &self.broker
     }
 
-    /// What a WebSocket that begins here works with.
+    /// Context of the WebSocket sessions that this service opens.
     pub(super) fn sessions(&self) -> &Arc<session::Context> {
         &self.sessions
     }
 
-    /// Whether a new socket may stay.
+    /// Decides on the admission of a new socket.
     pub(super) fn admit(&self, peer: IpAddr) -> Admission {
         let admission = &self.broker.admission;
         match self.kind {
             Kind::Admin => admission.admit_admin(),
-            // Behind a proxy the socket says nothing of the client; its handshake does.
+            // Behind a proxy the socket's address is the proxy's; the handshake names the client's.
             Kind::Clients if self.trusts(peer) => admission.admit(None),
             Kind::Clients => admission.admit(Some(peer)),
         }
@@ -83,12 +83,12 @@ impl HttpService {
         self.broker.metrics.refusals.with_label_values(&[refusal.label()]).inc();
     }
 
-    /// Whether the word of this address on who its client is is taken.
+    /// True if this address is a trusted proxy, whose forwarding headers count.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         client::is_trusted(peer, &self.broker.config.trusted_proxies)
     }
 
-    /// Origins whose pages may use this face from a browser.
+    /// Origins whose pages may use this listener from a browser.
     pub(super) fn origins(&self) -> &[String] {
         match self.kind {
             Kind::Clients => &self.broker.config.allowed_origins,
@@ -97,20 +97,20 @@ impl HttpService {
     }
 }
 
-/// The other end of a socket.
+/// The remote end of a socket.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// Its address.
     pub(super) address: IpAddr,
-    /// Whether it is a proxy whose word is taken.
+    /// True if it is a trusted proxy.
     pub(super) trusted: bool,
-    /// Why it may not stay.
+    /// The reason if the socket was not admitted.
     pub(super) refusal: Option<Refusal>,
-    /// Its place; a WebSocket keeps it.
+    /// Its place in the connection limit. A WebSocket keeps it after the upgrade.
     pub(super) permit: Arc<Permit>,
-    /// When it came.
+    /// Time at which the socket was accepted.
     since: Instant,
-    /// Milliseconds after that, plus one, its last request came; 0: none did.
+    /// Time from `since` to the last request, in ms plus one; 0 before the first request.
     last_request: AtomicU64,
 }
 
@@ -120,14 +120,15 @@ impl Peer {
         Self { address, trusted, refusal, permit, since, last_request }
     }
 
+    /// Records the arrival of a request.
     pub(super) fn requested(&self) {
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.last_request.store(millis + 1, Ordering::Relaxed);
     }
 
-    /// Until when the socket may live; `None` where no request came yet.
+    /// Time at which the socket must close; `None` before its first request.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let millis = self.last_request.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.since + Duration::from_millis(millis) + AFTER_REQUEST)
+        Some(self.since + Duration::from_millis(millis) + MAX_AFTER_REQUEST)
     }
 }
