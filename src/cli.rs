@@ -3,64 +3,30 @@
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 success, 1 failure, 2 wrong usage,
 //! 78 bad configuration.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Display,
-    future::Future,
-    io::{IsTerminal, Write, stderr, stdout},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tracing::subscriber::set_global_default;
-use tracing_subscriber::{fmt, layer::SubscriberExt};
 
 mod chat;
 mod check;
 mod dev;
+mod outcome;
 mod page;
 mod probe;
 mod running;
 mod token;
 
+use outcome::{Failure, Outcome, block_on, print, print_error, start_logging};
+
 use crate::{
     app,
     config::{
-        self, Config, Faults, LogConfig, LogFormat, Sources, StoreConfig,
+        self, Config, Faults, LogConfig, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
     metrics::COMMIT,
     metrics::Metrics,
 };
-
-/// Outcome of a command.
-enum Outcome {
-    /// Success.
-    Done,
-    /// It failed and has already reported the reason.
-    Failed,
-}
-
-/// Error of a command, to be reported by [`main`].
-enum Failure {
-    /// The configuration is invalid.
-    Configuration(Faults),
-    /// An operation failed at run time.
-    Runtime(String),
-}
-
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
-        Self::Configuration(faults)
-    }
-}
-
-impl Failure {
-    fn runtime(error: impl Display) -> Self {
-        Self::Runtime(error.to_string())
-    }
-}
 
 /// The exit code of bad configuration (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIGURATION: u8 = 78;
@@ -104,16 +70,6 @@ fn raise_open_files() {
     let _ = rlimit::increase_nofile_limit(rlimit::INFINITY);
 }
 
-fn print_error(message: impl Display) {
-    let _ = writeln!(stderr(), "switchboard: {message}");
-}
-
-/// Prints to standard output. Ignores errors: a closed pipe is no failure of the command.
-fn print(text: &str) {
-    let mut out = stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
 fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let Some((name, matches)) = matches.subcommand() else { return Ok(Outcome::Failed) };
     match name {
@@ -151,29 +107,6 @@ fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let count = applied.map_err(Failure::runtime)?;
     print(&format!("{count} migrations applied\n"));
     Ok(Outcome::Done)
-}
-
-/// Runs a future on a new runtime.
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    Ok(runtime.map_err(Failure::runtime)?.block_on(future))
-}
-
-fn start_logging(config: &LogConfig) {
-    let json = match config.format {
-        LogFormat::Json => true,
-        LogFormat::Pretty => false,
-        LogFormat::Auto => !stderr().is_terminal(),
-    };
-    let registry = tracing_subscriber::registry().with(config.filter.clone());
-    let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
-    // Don't install the bridge from the `log` crate: libraries log frames and queries there, which contain messages and
-    // tokens. A second call, in a test, keeps the first subscriber.
-    let _ = if json {
-        set_global_default(registry.with(lines.json().flatten_event(true).with_current_span(false)))
-    } else {
-        set_global_default(registry.with(lines.with_target(false)))
-    };
 }
 
 /// Sources of the settings: the flags of this command, the process's environment and its files.

@@ -6,7 +6,7 @@ use std::io::{Write, stderr};
 use clap::{Arg, ArgMatches, Command};
 use jiff::tz::TimeZone;
 
-use super::{Failure, Outcome, block_on};
+use super::outcome::{Failure, Outcome, block_on};
 use crate::{
     config::Sources,
     model::{ConversationId, UserId},

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Failure, Outcome, block_on, print};
+use super::outcome::{Failure, Outcome, block_on, print};
 use crate::{
     auth::Auth,
     backplane,

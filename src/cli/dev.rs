@@ -15,11 +15,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    Failure, Outcome, block_on,
+    outcome::{Failure, Outcome, block_on, print, print_error, start_logging},
     page::Page,
-    print, print_error,
     running::{Running, not_running_message},
-    start_logging,
 };
 use crate::{
     app::{self, RunError},

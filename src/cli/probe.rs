@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Arg, ArgAction, Command};
 
-use super::{Failure, Outcome, block_on};
+use super::outcome::{Failure, Outcome, block_on};
 use crate::config::{self, Sources};
 
 /// Maximum time to wait for the response.

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{Failure, Outcome, print};
+use super::outcome::{Failure, Outcome, print};
 use crate::{
     auth::{Auth, Grant},
     config::{self, AuthConfig, Sources},

@@ -10,7 +10,7 @@ use std::{
 use rand::Rng;
 
 use super::{
-    load::{MIN_SECRET_BYTES, long_enough},
+    secret::{MIN_SECRET_BYTES, check_secret_length},
     settings as set,
     source::{Faults, Reader, Sources},
 };
@@ -56,7 +56,7 @@ pub(super) fn secret(reader: &mut Reader<'_>) -> Option<String> {
 fn read(folder: &Path) -> io::Result<String> {
     let path = folder.join(SECRET_FILE);
     let secret = fs::read_to_string(&path)?.trim().to_owned();
-    long_enough(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
+    check_secret_length(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
 }
 
 fn read_or_make(folder: &Path) -> io::Result<String> {

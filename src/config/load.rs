@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::{
     dev, parse,
-    secret::Secret,
+    secret::{Secret, check_secret_length},
     settings::{self as set, Setting},
     source::{Faults, Reader, Sources},
     values::{
@@ -20,8 +20,6 @@ use super::{
 };
 use crate::model::NodeId;
 
-/// The shortest shared secret, in bytes (RFC 7518 asks for as many as the hash has).
-pub(super) const MIN_SECRET_BYTES: usize = 32;
 /// Files beside the clients' sockets: the store, Redis, logs, and sockets that are refused.
 const RESERVED_FILES: usize = 256;
 /// What is said of a URL that the PostgreSQL library doesn't take.
@@ -224,7 +222,7 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
     });
     match given {
         [true, false, false] => {
-            let secret = reader.read(&set::JWT_SECRET, long_enough)?;
+            let secret = reader.read(&set::JWT_SECRET, check_secret_length)?;
             secret_key(reader, secret, algorithm)
         }
         [false, true, false] => {
@@ -253,14 +251,6 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
             );
             None
         }
-    }
-}
-
-pub(super) fn long_enough(secret: &str) -> Result<String, String> {
-    if secret.len() >= MIN_SECRET_BYTES {
-        Ok(secret.to_owned())
-    } else {
-        Err(format!("must have at least {MIN_SECRET_BYTES} bytes"))
     }
 }
 

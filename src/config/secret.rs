@@ -1,5 +1,8 @@
 //! Texts that stay out of logs.
 
+/// Minimum length of a shared secret in bytes, as long as its hash (RFC 7518, section 3.2).
+pub(super) const MIN_SECRET_BYTES: usize = 32;
+
 /// A text that must not reach a log: its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -19,5 +22,14 @@ impl Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+/// Refuses a shared secret that is too short.
+pub(super) fn check_secret_length(secret: &str) -> Result<String, String> {
+    if secret.len() >= MIN_SECRET_BYTES {
+        Ok(secret.to_owned())
+    } else {
+        Err(format!("must have at least {MIN_SECRET_BYTES} bytes"))
     }
 }

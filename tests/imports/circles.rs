@@ -7,12 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Token, imports, module_path, root, sources, tokens, without_tests};
 
-/// Modules whose files still form circles, each with a reason. A row that nothing needs any more fails.
-const CIRCLES_WITHIN: &[(&str, &str)] = &[
-    ("cli", "the subcommands' files take `Failure` from `cli.rs`, which calls them"),
-    ("store", "both stores take the trait and its values from `store.rs`, which names them"),
-];
-
 /// How often a `use` that passes a name on is followed.
 const FOLLOW_MAX: usize = 8;
 
@@ -36,26 +30,8 @@ fn modules_form_no_circle() {
 #[test]
 fn files_form_no_circle() {
     let graph = Files::read().graph();
-    let known = |circle: &BTreeSet<String>| {
-        let modules: BTreeSet<&str> = circle.iter().map(|file| top(file)).collect();
-        modules.len() == 1 && CIRCLES_WITHIN.iter().any(|(module, _)| modules.contains(module))
-    };
-    let circles: Vec<_> = circles(&graph).into_iter().filter(|circle| !known(circle)).collect();
+    let circles = circles(&graph);
     assert!(circles.is_empty(), "files that import one another:\n{}", told(&graph, &circles));
-}
-
-#[test]
-fn no_exempted_module_is_free_of_circles() {
-    let circles = circles(&Files::read().graph());
-    for (module, _) in CIRCLES_WITHIN {
-        let has_one = circles.iter().any(|circle| circle.iter().all(|file| top(file) == *module));
-        assert!(has_one, "the files of {module} form no circle any more: take its row out of CIRCLES_WITHIN");
-    }
-}
-
-/// The top-level module of `chat/router`.
-fn top(file: &str) -> &str {
-    file.split('/').next().unwrap_or(file)
 }
 
 /// Groups of nodes that all lead to one another.

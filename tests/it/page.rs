@@ -26,7 +26,13 @@ impl Dev {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("it's a folder");
-        let node = Node::dev().unset("JWT_SECRET").set("DATA_DIR", data.display()).start().await;
+        let node = Node::dev()
+            .unset("JWT_SECRET")
+            .set("DATA_DIR", data.display())
+            // A client that waits while packages are installed reads no ping.
+            .set("PING_INTERVAL", "10m")
+            .start()
+            .await;
         node.logged("This page again").await;
         let page = node.log().join("\n");
         Self { node, page, _folder: folder, elsewhere: tempfile::tempdir().unwrap() }

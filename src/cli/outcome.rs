@@ -1,0 +1,73 @@
+//! Results of a subcommand, and what every subcommand uses to run and to print.
+
+use std::{
+    fmt::Display,
+    future::Future,
+    io::{IsTerminal, Write, stderr, stdout},
+};
+
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::{fmt, layer::SubscriberExt};
+
+use crate::config::{Faults, LogConfig, LogFormat};
+
+/// Outcome of a command.
+pub(super) enum Outcome {
+    /// Success.
+    Done,
+    /// It failed and has already reported the reason.
+    Failed,
+}
+
+/// Error of a command, to be reported by [`main`].
+pub(super) enum Failure {
+    /// The configuration is invalid.
+    Configuration(Faults),
+    /// An operation failed at run time.
+    Runtime(String),
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self::Configuration(faults)
+    }
+}
+
+impl Failure {
+    pub(super) fn runtime(error: impl Display) -> Self {
+        Self::Runtime(error.to_string())
+    }
+}
+
+/// Prints to standard output. Ignores errors: a closed pipe is no failure of the command.
+pub(super) fn print(text: &str) {
+    let mut out = stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Runs a future on a new runtime.
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    Ok(runtime.map_err(Failure::runtime)?.block_on(future))
+}
+
+pub(super) fn print_error(message: impl Display) {
+    let _ = writeln!(stderr(), "switchboard: {message}");
+}
+
+pub(super) fn start_logging(config: &LogConfig) {
+    let json = match config.format {
+        LogFormat::Json => true,
+        LogFormat::Pretty => false,
+        LogFormat::Auto => !stderr().is_terminal(),
+    };
+    let registry = tracing_subscriber::registry().with(config.filter.clone());
+    let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    // Don't install the bridge from the `log` crate: libraries log frames and queries there, which contain messages and
+    // tokens. A second call, in a test, keeps the first subscriber.
+    let _ = if json {
+        set_global_default(registry.with(lines.json().flatten_event(true).with_current_span(false)))
+    } else {
+        set_global_default(registry.with(lines.with_target(false)))
+    };
+}

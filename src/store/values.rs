@@ -1,0 +1,179 @@
+//! Values that go in and out of the store.
+
+use std::sync::Arc;
+
+use crate::model::{Body, ClientId, ConversationId, Entry, LogId, Page, Pair, Seq, Timestamp, UserId};
+
+/// The right under which an entry is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// The sender must be a member of the conversation.
+    Member,
+    /// The sender is an admin, who need not be a member and may delete any user's message.
+    Admin,
+    /// The broker itself appends: joins to open conversations, personas, inboxes.
+    System,
+}
+
+/// An entry to append.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// The log to append to.
+    pub log: LogId,
+    /// The user who makes the entry.
+    pub sender: UserId,
+    /// The sender's display name.
+    pub sender_name: Arc<str>,
+    /// The key that makes the append idempotent: the client's id, or one that the node made.
+    pub dedupe: ClientId,
+    /// True if `dedupe` is the client's own id; it is then shown with the entry.
+    pub client_gave_id: bool,
+    /// The right under which it is appended.
+    pub authority: Authority,
+    /// The content of the entry.
+    pub body: Body,
+}
+
+/// The result of an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The entry's seq.
+    pub seq: Seq,
+    /// Number of messages in the log up to and including this entry.
+    pub message_no: i64,
+    /// Time at which the entry was stored.
+    pub at: Timestamp,
+    /// True if an earlier append with the same id stored the entry; nothing new was written.
+    pub duplicate: bool,
+    /// Entries that the same transaction put into other logs (inboxes of members).
+    pub also: Vec<Entry>,
+}
+
+/// The reason for which one entry was refused. Other entries of the batch are not affected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendRefused {
+    /// The sender is not a member.
+    #[error("not a member")]
+    NotMember,
+    /// The log does not exist.
+    #[error("no such conversation")]
+    NoSuchLog,
+    /// The target message does not exist, or was deleted.
+    #[error("no such message")]
+    NoSuchTarget,
+    /// The target message belongs to another user.
+    #[error("not the sender's own")]
+    NotYours,
+    /// The entry would change nothing: already a member, already not a member, or that reaction is already set.
+    #[error("nothing to change")]
+    Unchanged,
+}
+
+/// A failed call to the store.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The store can't be reached; nothing was written.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// The connection broke before the answer arrived; the call may or may not have been written.
+    #[error("store outcome unknown: {0}")]
+    Unknown(String),
+    /// The store refused the call (a lock timeout, a full disk, an error in the query); nothing was written.
+    #[error("store failed: {0}")]
+    Failed(String),
+}
+
+/// The result of [`Logs::append`] for one entry. Results come in the batch's order.
+pub type Outcome = Result<Appended, AppendRefused>;
+
+/// The first and the newest seq of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ends {
+    /// The first seq still stored; 1 unless retention removed entries.
+    pub first: Seq,
+    /// The newest seq; 0 if the log is empty.
+    pub head: Seq,
+}
+
+/// A user's access to a conversation, and the ends of its log: everything that a join needs, in one query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// True if the user is a member.
+    pub member: bool,
+    /// True if any user may join.
+    pub open: bool,
+    /// The ends of its log.
+    pub ends: Ends,
+}
+
+/// The part of a conversation's messages to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessagesPage {
+    /// Only messages before this seq.
+    pub before: Option<Seq>,
+    /// Only replies to the message with this seq.
+    pub thread: Option<Seq>,
+    /// The limit and the offset.
+    pub page: Page,
+}
+
+/// A user's direct conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Direct {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The two members.
+    pub pair: Pair,
+    /// The user received every entry up to this seq.
+    pub delivered: Seq,
+    /// The newest seq of the conversation.
+    pub head: Seq,
+}
+
+/// The conversations that a search covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SearchScope {
+    /// The conversations of which this user is a member.
+    Own(UserId),
+    /// This conversation. The caller has checked that the user may read it.
+    One(ConversationId),
+}
+
+impl SearchScope {
+    /// The user and the conversation as statement parameters; one of them is `None`.
+    pub(super) fn parts(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Self::Own(user) => (Some(user.as_str()), None),
+            Self::One(conversation) => (None, Some(conversation.as_str())),
+        }
+    }
+}
+
+/// A range of messages that wait for users who are away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// Seq of the first message.
+    pub first: Seq,
+    /// Seq of the last message.
+    pub last: Seq,
+}
+
+/// The kind of a store call, as a label in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Append,
+    Read,
+    Write,
+    Ping,
+}
+
+impl Operation {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Ping => "ping",
+        }
+    }
+}
