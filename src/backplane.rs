@@ -5,7 +5,7 @@
 //! operators what stands in Redis.
 //!
 //! Read in this order: `keys` (every name), `link` (calls), `lease` and `watchdog` (when Redis is there, and who we are to
-//! it), `local` and `registry` (connections), `presence` (who has gone), `who` (who is there), `publisher`, `wire` and
+//! it), `local` and `registry` (connections), `departures`, `presence_query`, `publisher`, `wire` and
 //! `subscriber` (the bus), `recent`, `limit`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -24,24 +24,24 @@ use crate::{
     },
 };
 
-mod examine;
+mod departures;
+mod diagnose;
 mod keys;
 mod lease;
 mod limit;
 mod link;
 mod local;
 mod ops;
-mod presence;
+mod presence_query;
 mod publisher;
 mod recent;
 mod registry;
 mod scripts;
 mod subscriber;
 mod watchdog;
-mod who;
 mod wire;
 
-pub use examine::examine;
+pub use diagnose::examine;
 
 /// Notices that may wait for the node to take them.
 const NOTICES: usize = 1_024;
@@ -217,7 +217,7 @@ pub struct Backplane {
     link: Arc<link::Link>,
     lease: Arc<lease::Lease>,
     registry: Arc<registry::Registry>,
-    who: who::Who,
+    who: presence_query::PresenceQuery,
     limiter: limit::Limiter,
     recent: Arc<recent::Recent>,
     publisher: Arc<publisher::Publisher>,
@@ -244,7 +244,7 @@ impl Backplane {
         let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };
         let grace = settings.presence_grace;
         let registry = Arc::new(registry::Registry::new(link.clone(), lease.clone(), caps, grace, clock.clone()));
-        let presence = presence::Presence {
+        let presence = departures::Departures {
             registry: registry.clone(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
@@ -272,7 +272,7 @@ impl Backplane {
             watchdog.start(era, tasks, stop).await;
         }
         let limiter = limit::Limiter::new(link.clone(), settings.window);
-        let who = who::Who { registry: registry.clone(), node: settings.node };
+        let who = presence_query::PresenceQuery { registry: registry.clone(), node: settings.node };
         let backplane = Self { link, lease, registry, who, limiter, recent, publisher, subscriber };
         Ok((Arc::new(backplane), receiver))
     }
