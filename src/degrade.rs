@@ -1,7 +1,7 @@
-//! Degraded mode: the one state machine, and the one table of what still works.
+//! Degraded mode: the one state machine, and the one table of features that still work.
 //!
-//! The backplane's link and the store report how their checks and calls went; whoever must decide asks
-//! [`Degrade::mode`]. Outside the backplane nothing asks whether Redis is up.
+//! The backplane's link and the store report the results of their checks and calls to [`Degrade`]; other modules read
+//! [`Degrade::mode`]. Outside the backplane no code asks whether Redis is up.
 
 use std::{
     sync::{
@@ -17,11 +17,11 @@ mod fault;
 
 pub use fault::{Examined, Fault, Finding};
 
-/// Failed checks in a row until a part counts as down, and good ones until it counts as up again.
+/// Number of failed checks in a row after which a part counts as down, and of good ones after which it counts as up.
 const FAILURES_TO_GO_DOWN: u32 = 2;
 const SUCCESSES_TO_COME_UP: u32 = 2;
 
-/// A part the broker leans on.
+/// An external part that the broker depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Redis, through the backplane.
@@ -43,26 +43,26 @@ impl Part {
 /// The state of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// Not configured: the node is alone by choice.
+    /// Not configured: the node runs without this part.
     Off,
-    /// Works.
+    /// The part works.
     Up,
-    /// Should work, and does not now.
+    /// The part is configured and does not work now.
     Down,
 }
 
-/// What the broker does with the help of others.
+/// A feature that depends on Redis or the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
-    /// Reaching members on other nodes.
+    /// Delivery to members on other nodes.
     Fanout,
-    /// Counting sends and connections.
+    /// Limits on sends and connections.
     Limits,
-    /// Knowing who is online.
+    /// Online state of users.
     Presence,
-    /// Taking messages.
+    /// Storing messages.
     Append,
-    /// Reading what was stored.
+    /// Reading stored entries.
     History,
 }
 
@@ -70,7 +70,7 @@ impl Feature {
     /// Every feature.
     pub const ALL: [Self; 5] = [Self::Fanout, Self::Limits, Self::Presence, Self::Append, Self::History];
 
-    /// Its name in health.
+    /// The name in the health report.
     pub fn label(self) -> &'static str {
         match self {
             Self::Fanout => "fanout",
@@ -83,7 +83,7 @@ impl Feature {
 }
 
 impl Mode {
-    /// Its name in health.
+    /// The name in the health report.
     pub fn label(self) -> &'static str {
         match self {
             Self::Shared => "shared",
@@ -94,20 +94,20 @@ impl Mode {
     }
 }
 
-/// How a feature works now.
+/// The current mode of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// With all nodes.
+    /// Works over all nodes.
     Shared,
-    /// With all nodes, through the store: within a second.
+    /// Works over all nodes through the store, with a delay of up to a second.
     Relayed,
-    /// With what this node knows.
+    /// Works with this node's state alone.
     Local,
-    /// Not at all, for now.
+    /// Does not work now.
     Refused,
 }
 
-/// The table: what still works when a part is off or down.
+/// The table: the mode of each feature for each state of Redis and the store.
 fn table(feature: Feature, redis: Link, store: Link) -> Mode {
     match (feature, redis, store) {
         (Feature::Fanout | Feature::Limits | Feature::Presence, Link::Up, _) => Mode::Shared,
@@ -118,14 +118,14 @@ fn table(feature: Feature, redis: Link, store: Link) -> Mode {
     }
 }
 
-/// The state of one part, for health.
+/// The state of one part, for the health report.
 #[derive(Debug, Clone, Copy)]
 pub struct PartState {
-    /// Up, down, or off.
+    /// Off, up or down.
     pub link: Link,
-    /// Since when.
+    /// Time of the last change of `link`.
     pub since: Instant,
-    /// How long its last good check took.
+    /// Duration of the last successful check.
     pub latency: Option<Duration>,
 }
 
@@ -142,8 +142,8 @@ impl Watched {
         Self { state, failures: 0, successes: 0 }
     }
 
-    /// Takes a check's result; true where the state changed.
-    fn take(&mut self, result: Result<Duration, ()>) -> bool {
+    /// Records a check's result; true if the state changed.
+    fn record(&mut self, result: Result<Duration, ()>) -> bool {
         let next = match result {
             Ok(latency) => {
                 self.state.latency = Some(latency);
@@ -155,10 +155,10 @@ impl Watched {
                 (self.failures >= FAILURES_TO_GO_DOWN).then_some(Link::Down)
             }
         };
-        self.go(next.unwrap_or(self.state.link))
+        self.set_link(next.unwrap_or(self.state.link))
     }
 
-    fn go(&mut self, link: Link) -> bool {
+    fn set_link(&mut self, link: Link) -> bool {
         let changed = self.state.link != link && self.state.link != Link::Off;
         if changed {
             self.state.link = link;
@@ -168,18 +168,18 @@ impl Watched {
     }
 }
 
-/// What the whole node says of itself.
+/// The overall state of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is well.
+    /// Everything works.
     Healthy,
-    /// Something is down; what the table says goes on.
+    /// Redis or the store is down; [`Degrade::mode`] tells which features still work.
     Degraded,
-    /// Draining, or neither Redis nor the store answers.
+    /// The node drains, or both Redis and the store are down.
     Unhealthy,
 }
 
-/// The state machine. Shared by all parts of a node.
+/// The state machine, shared by all modules of a node.
 #[derive(Debug)]
 pub struct Degrade {
     redis: Mutex<Watched>,
@@ -190,7 +190,7 @@ pub struct Degrade {
 }
 
 impl Degrade {
-    /// A node whose store is up, and whose Redis is as given: `Off` for none, `Down` until it answered.
+    /// A node with the store up and Redis as given: `Off` if not configured, `Down` until it first answers.
     pub fn new(redis: Link) -> Self {
         Self {
             redis: Mutex::new(Watched::new(redis)),
@@ -201,20 +201,20 @@ impl Degrade {
         }
     }
 
-    /// Takes the result of a check or a call: how long it took, or that it failed. True where the part's state changed.
+    /// Records the result of a check or a call: its duration, or a failure. True if the part's state changed.
     pub fn report(&self, part: Part, result: Result<Duration, ()>) -> bool {
-        let changed = self.part(part).take(result);
-        self.told(changed)
+        let changed = self.part(part).record(result);
+        self.notify_if_changed(changed)
     }
 
-    /// Takes what is beyond doubt, as a refused connection: no second failure is waited for.
+    /// Sets a part's state at once, for certain evidence such as a refused connection. True if the state changed.
     pub fn set(&self, part: Part, link: Link) -> bool {
         let changed = {
             let mut watched = self.part(part);
             (watched.failures, watched.successes) = (0, 0);
-            watched.go(link)
+            watched.set_link(link)
         };
-        self.told(changed)
+        self.notify_if_changed(changed)
     }
 
     /// The state of a part.
@@ -222,35 +222,35 @@ impl Degrade {
         self.part(part).state
     }
 
-    /// How a feature works now.
+    /// The current mode of a feature.
     pub fn mode(&self, feature: Feature) -> Mode {
         table(feature, self.state(Part::Redis).link, self.state(Part::Store).link)
     }
 
-    /// Notes whether any node says in the store that it reaches others through it alone.
+    /// Records whether any node states in the store that it can reach the other nodes through the store only.
     pub fn note_relay(&self, any: bool) {
         let before = self.others_relay.swap(any, Ordering::AcqRel);
-        self.told(before != any);
+        self.notify_if_changed(before != any);
     }
 
-    /// Whether what a node stores may reach others through the store alone: this one or another.
+    /// True if this node or another one reaches other nodes through the store only, so that entries must be relayed.
     pub fn relays(&self) -> bool {
         let others = self.others_relay.load(Ordering::Acquire) && self.mode(Feature::Append) != Mode::Refused;
         others || self.mode(Feature::Fanout) == Mode::Relayed
     }
 
-    /// Says that the node goes away.
+    /// Marks the node as draining.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.told(true);
+        self.notify_if_changed(true);
     }
 
-    /// Whether the node goes away.
+    /// True while the node drains.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// The node's verdict on itself.
+    /// The overall state of the node.
     pub fn verdict(&self) -> Verdict {
         match (self.state(Part::Redis).link, self.state(Part::Store).link) {
             _ if self.draining() => Verdict::Unhealthy,
@@ -260,12 +260,12 @@ impl Degrade {
         }
     }
 
-    /// Wakes whenever a state changed.
+    /// A receiver that wakes when a state changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    fn told(&self, changed: bool) -> bool {
+    fn notify_if_changed(&self, changed: bool) -> bool {
         if changed {
             self.changes.send_modify(|count| *count += 1);
         }
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_lost_ping_changes_nothing() {
+    fn one_failed_check_does_not_change_the_state() {
         let degrade = Degrade::new(Link::Up);
         assert!(!degrade.report(Part::Redis, Err(())));
         assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_is_never_down() {
+    fn a_part_that_is_off_never_goes_down() {
         let degrade = Degrade::new(Link::Off);
         degrade.set(Part::Redis, Link::Down);
         assert_eq!(degrade.state(Part::Redis).link, Link::Off);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn unhealthy_is_both_down_or_draining() {
+    fn unhealthy_means_draining_or_both_parts_down() {
         let degrade = Degrade::new(Link::Up);
         degrade.set(Part::Store, Link::Down);
         assert_eq!(degrade.verdict(), Verdict::Degraded);
