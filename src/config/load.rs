@@ -1,4 +1,4 @@
-//! From sources to a [`Config`].
+//! Reads the [`Config`] from its sources.
 
 use std::{
     fs,
@@ -21,23 +21,23 @@ use super::{
 };
 use crate::model::NodeId;
 
-/// The shortest shared secret, in bytes (RFC 7518 asks for as many as the hash has).
+/// Minimum length of a shared secret, in bytes (RFC 7518 asks for at least the length of the hash).
 const MIN_SECRET_BYTES: usize = 32;
-/// Files beside the clients' sockets: the store, Redis, logs, and sockets that are refused.
+/// Number of open files reserved for uses other than client sockets: the store, Redis, logs, and refused sockets.
 const RESERVED_FILES: usize = 256;
-/// What is said of a URL that the PostgreSQL library doesn't take.
+/// Fault message for a URL that the PostgreSQL driver rejects.
 const NOT_POSTGRES: &str =
-    "has something in it that is not understood (sslmode is disable, prefer, require, verify-ca or verify-full)";
-/// Where dev keeps its secret, within DATA_DIR.
+    "has a part that is not understood (sslmode must be disable, prefer, require, verify-ca or verify-full)";
+/// The file with the secret of dev, within DATA_DIR.
 pub(crate) const DEV_SECRET_FILE: &str = "secret";
-/// Where dev keeps its database, within DATA_DIR.
+/// The database file of dev, within DATA_DIR.
 const DEV_DATABASE_FILE: &str = "switchboard.db";
 
 impl Config {
-    /// All settings, for `serve`, or with `dev` for the embedded default.
+    /// Reads all settings: for `serve`, or for `switchboard dev` if `dev` is true.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its variable.
+    /// Every fault, each with its variable.
     pub fn load(dev: bool, sources: &Sources) -> Result<Self, Faults> {
         let mut reader = Reader::new(sources, dev);
         let config = read_config(&mut reader);
@@ -46,7 +46,7 @@ impl Config {
 }
 
 impl AuthConfig {
-    /// The settings of tokens alone.
+    /// Reads the settings of tokens only.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -58,7 +58,7 @@ impl AuthConfig {
 }
 
 impl StoreConfig {
-    /// The settings of PostgreSQL alone.
+    /// Reads the settings of PostgreSQL only.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -70,7 +70,7 @@ impl StoreConfig {
 }
 
 impl LogConfig {
-    /// The settings of logs alone.
+    /// Reads the settings of logs only.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -81,7 +81,7 @@ impl LogConfig {
     }
 }
 
-/// Where a node on this machine, with the same settings, answers `/livez`.
+/// The address at which a node with these settings on this machine answers `/livez`.
 ///
 /// # Errors
 /// As [`Config::load`].
@@ -106,7 +106,9 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     if let Some(AuthConfig { key: AuthKey::Jwks { url }, .. }) = &auth
         && url.starts_with("http:")
     {
-        notes.push("JWT_JWKS_URL is not https: whoever is in between can make keys, and so tokens".to_owned());
+        notes.push(
+            "JWT_JWKS_URL is not https: an attacker on the network can replace the keys and forge tokens".to_owned(),
+        );
     }
     let limits = read_limits(reader, &mut notes);
     let timing = read_timing(reader);
@@ -142,12 +144,13 @@ fn read_addresses(reader: &mut Reader<'_>) -> (Vec<SocketAddr>, Option<SocketAdd
     });
     let admin = admin.flatten();
     if reader.dev {
-        let far = |address: &SocketAddr| !address.ip().is_loopback();
-        let message = "must be a loopback address under dev, whose tokens anyone can see; use serve to be reached";
-        if listen.iter().any(far) {
+        let is_remote = |address: &SocketAddr| !address.ip().is_loopback();
+        let message =
+            "must be a loopback address under dev, which prints its tokens; use serve to listen on other addresses";
+        if listen.iter().any(is_remote) {
             reader.fault(set::LISTEN.name, message);
         }
-        if admin.iter().any(far) {
+        if admin.iter().any(is_remote) {
             reader.fault(set::ADMIN_LISTEN.name, message);
         }
     }
@@ -159,7 +162,7 @@ fn read_addresses(reader: &mut Reader<'_>) -> (Vec<SocketAddr>, Option<SocketAdd
 
 fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisConfig> {
     if reader.dev {
-        note_unused(reader, &set::REDIS_URL, notes);
+        note_ignored(reader, &set::REDIS_URL, notes);
         return None;
     }
     let url = reader.read(&set::REDIS_URL, |text| parse::url(text, &["redis", "rediss"]).map(Secret::new));
@@ -170,16 +173,16 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
     url.map(|url| RedisConfig { url, ca_file })
 }
 
-fn note_unused(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {
+fn note_ignored(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {
     if reader.given(setting) {
-        notes.push(format!("{} is set, but dev does not use it", setting.name));
+        notes.push(format!("{} is set, but switchboard dev ignores it", setting.name));
     }
 }
 
 fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
     reader.read(setting, |text| match fs::read_to_string(text) {
         Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(PathBuf::from(text)),
-        Ok(_) => Err("names a file without a PEM certificate".to_owned()),
+        Ok(_) => Err("names a file that holds no PEM certificate".to_owned()),
         Err(_) => Err("names a file that can't be read".to_owned()),
     })
 }
@@ -199,7 +202,7 @@ fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
 }
 
 fn read_dev_store(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<StoreConfig> {
-    note_unused(reader, &set::DATABASE_URL, notes);
+    note_ignored(reader, &set::DATABASE_URL, notes);
     let path = reader.text(&set::DATA_DIR).map(|folder| Path::new(&folder).join(DEV_DATABASE_FILE));
     read_store_with(reader, path.map(|path| StoreBackend::Sqlite { path }))
 }
@@ -223,11 +226,11 @@ fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
 fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
     let given = [&set::JWT_SECRET, &set::JWT_PUBLIC_KEY, &set::JWT_JWKS_URL].map(|setting| reader.given(setting));
     let algorithm = reader.read(&set::JWT_ALGORITHM, |text| {
-        text.parse::<Algorithm>().map_err(|_| "is not an algorithm that is known here".to_owned())
+        text.parse::<Algorithm>().map_err(|_| "is not a known algorithm; docs/configuration.md lists them".to_owned())
     });
     match given {
         [true, false, false] => {
-            let secret = reader.read(&set::JWT_SECRET, long_enough)?;
+            let secret = reader.read(&set::JWT_SECRET, check_secret_length)?;
             secret_key(reader, secret, algorithm)
         }
         [false, true, false] => {
@@ -236,7 +239,10 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
         }
         [false, false, true] => {
             if algorithm.is_some() {
-                reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_JWKS_URL: each key names its own");
+                reader.fault(
+                    set::JWT_ALGORITHM.name,
+                    "can't be used with JWT_JWKS_URL: each key names its own algorithm",
+                );
             }
             let url = reader.read(&set::JWT_JWKS_URL, |text| parse::url(text, &["https", "http"]))?;
             Some(AuthKey::Jwks { url })
@@ -246,20 +252,20 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
             Some(AuthKey::Secret { secret: Secret::new(secret), algorithm: Algorithm::HS256 })
         }
         [false, false, false] => {
-            reader.fault(set::JWT_SECRET.name, "is required, or JWT_PUBLIC_KEY, or JWT_JWKS_URL");
+            reader.fault(set::JWT_SECRET.name, "is required, unless JWT_PUBLIC_KEY or JWT_JWKS_URL is set");
             None
         }
         _ => {
             reader.fault(
                 set::JWT_SECRET.name,
-                "is one of several keys: give one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL",
+                "is one of several keys: set only one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL",
             );
             None
         }
     }
 }
 
-fn long_enough(secret: &str) -> Result<String, String> {
+fn check_secret_length(secret: &str) -> Result<String, String> {
     if secret.len() >= MIN_SECRET_BYTES {
         Ok(secret.to_owned())
     } else {
@@ -272,7 +278,7 @@ fn secret_key(reader: &mut Reader<'_>, secret: String, algorithm: Option<Algorit
     if algorithm.family() == AlgorithmFamily::Hmac {
         return Some(AuthKey::Secret { secret: Secret::new(secret), algorithm });
     }
-    reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_SECRET: HS256, HS384 or HS512 do");
+    reader.fault(set::JWT_ALGORITHM.name, "can't be used with JWT_SECRET; use HS256, HS384 or HS512");
     None
 }
 
@@ -283,22 +289,22 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
         }
         return None;
     };
-    // In an environment variable, line ends are often written as \n.
+    // In environment variables, line breaks are often written as \n.
     let pem = pem.replace("\\n", "\n");
     if pem.contains("PRIVATE KEY-----") {
-        reader.fault(set::JWT_PUBLIC_KEY.name, "is a private key");
+        reader.fault(set::JWT_PUBLIC_KEY.name, "is a private key; give the public key");
         return None;
     }
     let key = match algorithm.family() {
         AlgorithmFamily::Hmac => {
-            reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_PUBLIC_KEY: it needs a shared secret");
+            reader.fault(set::JWT_ALGORITHM.name, "can't be used with JWT_PUBLIC_KEY: it needs a shared secret");
             return None;
         }
         AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
         AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem.as_bytes()),
         AlgorithmFamily::Ed => DecodingKey::from_ed_pem(pem.as_bytes()),
     };
-    // A point of P-256 has 65 bytes, one of P-384 has 97: with the wrong curve no token would ever be good.
+    // A point of P-256 has 65 bytes, one of P-384 has 97. With a key of the wrong curve every token would be refused.
     let fits = |key: &DecodingKey| match (algorithm, key.try_get_as_bytes()) {
         (Algorithm::ES256, Ok(point)) => point.len() == 65,
         (Algorithm::ES384, Ok(point)) => point.len() == 97,
@@ -306,18 +312,21 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
     };
     let key = key.ok().filter(fits);
     if key.is_none() {
-        reader.fault(set::JWT_PUBLIC_KEY.name, format!("is not a public key (PEM) for {algorithm:?}"));
+        reader.fault(set::JWT_PUBLIC_KEY.name, format!("is not a public key in PEM form for {algorithm:?}"));
     }
     key.map(|key| AuthKey::Public { key, algorithm })
 }
 
-/// The secret of dev: kept in its data folder, made at the first start.
+/// The secret of dev, which is created in DATA_DIR at the first start.
 fn dev_secret(reader: &mut Reader<'_>) -> Option<String> {
     let folder = PathBuf::from(reader.text(&set::DATA_DIR)?);
     match read_or_make_secret(&folder) {
         Ok(secret) => Some(secret),
         Err(error) => {
-            reader.fault(set::DATA_DIR.name, format!("names a folder whose secret can't be read or made: {error}"));
+            reader.fault(
+                set::DATA_DIR.name,
+                format!("names a folder in which the secret can't be read or created: {error}"),
+            );
             None
         }
     }
@@ -335,7 +344,7 @@ fn read_or_make_secret(folder: &Path) -> io::Result<String> {
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let secret = fs::read_to_string(&path)?.trim().to_owned();
-            long_enough(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
+            check_secret_length(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
         }
         Err(error) => Err(error),
     }
@@ -343,10 +352,10 @@ fn read_or_make_secret(folder: &Path) -> io::Result<String> {
 
 fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     let wanted: usize = reader.number(&set::MAX_CONNECTIONS);
-    let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(most_sockets(files)));
+    let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(max_sockets(files)));
     if connections < wanted {
         notes.push(format!(
-            "at most {connections} connections instead of {wanted}: the limit of open files (ulimit -n) leaves no more"
+            "at most {connections} connections instead of {wanted}: the limit of open files (ulimit -n) allows no more"
         ));
     }
     Limits {
@@ -367,8 +376,8 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     }
 }
 
-/// How many sockets clients may have where so many files may be open.
-fn most_sockets(files: usize) -> usize {
+/// Maximum number of client sockets for a limit of open files.
+fn max_sockets(files: usize) -> usize {
     files.saturating_sub(RESERVED_FILES.min(files / 2)).max(1)
 }
 
@@ -389,7 +398,7 @@ fn read_timing(reader: &mut Reader<'_>) -> Timing {
 fn read_log(reader: &mut Reader<'_>) -> Option<LogConfig> {
     let filter = reader.read(&set::LOG, |text| match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("must be a level, or a list of module=level".to_owned()),
+        Err(_) => Err("must be a level (error, warn, info, debug, trace) or a list of module=level".to_owned()),
     });
     let format = reader.read(&set::LOG_FORMAT, |text| match text {
         "auto" => Ok(LogFormat::Auto),
