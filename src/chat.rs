@@ -3,7 +3,7 @@
 //! A command takes the same way whether it came over a socket or over REST: [`Chat`] begins it and hands it to the part
 //! that it concerns. Reading order: `Chat::begin` here; `start` (which parts there are, and what each is given); `router`
 //! (the one way of an event); `messages` and `journal` (sending); `subscriptions`, `follows` and `replay` (joins and
-//! resume); `connections` and `presence`. What runs beside commands: `notices`, `notifications`, `rosters`, `relay`,
+//! resume); `connections` and `presence`. What runs beside commands: `backplane_events`, `notifications`, `rosters`, `relay`,
 //! `reconciler`, `batch_loader`, `user_upserts`.
 
 use std::{sync::Arc, time::Instant};
@@ -15,6 +15,7 @@ use crate::{
     store::{MessagesPage, Store},
 };
 
+mod backplane_events;
 mod batch_loader;
 mod command;
 mod connection;
@@ -25,7 +26,6 @@ mod initial_state;
 mod journal;
 mod members;
 mod messages;
-mod notices;
 mod notifications;
 mod parts;
 mod personas;

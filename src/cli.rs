@@ -27,7 +27,7 @@ mod token;
 use crate::{
     app,
     config::{
-        self, Config, Faults, LogConfig, LogFormat, Sources, StoreConfig,
+        self, Config, ConfigFaults, LogConfig, LogFormat, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
     metrics::COMMIT,
@@ -45,13 +45,13 @@ enum Outcome {
 /// Why a command could not do its work.
 enum Failure {
     /// The configuration is bad.
-    Configuration(Faults),
+    Configuration(ConfigFaults),
     /// Something failed while it ran.
     Runtime(String),
 }
 
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
+impl From<ConfigFaults> for Failure {
+    fn from(faults: ConfigFaults) -> Self {
         Self::Configuration(faults)
     }
 }
@@ -176,7 +176,7 @@ fn start_logging(config: &LogConfig) {
 }
 
 /// What settings are read from: the flags of this command, and the process.
-fn sources(matches: &ArgMatches) -> Result<Sources, Faults> {
+fn sources(matches: &ArgMatches) -> Result<Sources, ConfigFaults> {
     let names = settings::ALL.iter().flat_map(|s| std::iter::once(s.name.to_owned()).chain(s.file_name()));
     let flags = names.filter_map(|name| {
         let value = matches.try_get_one::<String>(&name).ok().flatten()?;

@@ -16,7 +16,7 @@ mod sqlite;
 mod traits;
 mod writer;
 
-pub use postgres::{Postgres, examine};
+pub use postgres::{Postgres, diagnose};
 pub use sqlite::Sqlite;
 pub use traits::{Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
 pub use writer::{AppendError, Committed, Writer, WriterSettings, watch};

@@ -14,7 +14,7 @@ use crate::{
     metrics::Metrics,
     model::{Body, ConversationId, Entry, LogOf, UserId},
     store::{Store, StoreError},
-    webhook::{Backoff, Queue, Queued, Webhook},
+    webhook::{Backoff, Queue, QueueReceiver, Webhook},
 };
 
 mod post;
@@ -125,7 +125,7 @@ fn push_notification(webhook: Option<&Queue<Notified>>, opened: &Entry, news: &N
 }
 
 /// Posts notifications, some at a time.
-async fn post_all(webhook: &Webhook, notified: Queued<Notified>) {
+async fn post_all(webhook: &Webhook, notified: QueueReceiver<Notified>) {
     let post = async |notified: Notified| {
         if let Err(error) = webhook.post(&Post::from(&notified)).await {
             let Notified { user, conversation, .. } = notified;

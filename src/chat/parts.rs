@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    backplane::{Backplane, Notice},
+    backplane::{Backplane, BackplaneEvent},
     config::Config,
     degrade::Degrade,
     metrics::Metrics,
@@ -22,7 +22,7 @@ pub struct Parts {
     /// What lasts.
     pub store: Arc<dyn Store>,
     /// What the nodes share, and what it tells.
-    pub backplane: (Arc<Backplane>, mpsc::Receiver<Notice>),
+    pub backplane: (Arc<Backplane>, mpsc::Receiver<BackplaneEvent>),
     /// Where personas answer, and where notifications go.
     pub webhooks: Webhooks,
     /// The node's state.

@@ -22,7 +22,7 @@ use crate::{
     },
     outbox::Signal,
     store::{AppendError, Authority, MessagesPage, NewEntry, Store, StoreError, Writer},
-    webhook::{Backoff, Failure, Queue, Queued, Webhook},
+    webhook::{Backoff, Queue, QueueReceiver, Webhook, WebhookError},
 };
 
 /// Messages before the one to be answered that a persona is shown.
@@ -46,7 +46,7 @@ enum NoAnswer {
     #[error("too many messages wait for personas")]
     QueueFull,
     #[error("its webhook: {0}")]
-    Webhook(#[from] Failure),
+    Webhook(#[from] WebhookError),
     /// What it says is not repeated: it is people's words.
     #[error("it answered something else than {{\"content\": …}}")]
     Unreadable,
@@ -134,7 +134,7 @@ impl Personas {
         router: Arc<Router>,
         metrics: Arc<Metrics>,
         tasks: Tasks,
-    ) -> (Arc<Self>, Queued<Question>) {
+    ) -> (Arc<Self>, QueueReceiver<Question>) {
         let (questions, queued) = webhook.queue();
         (Arc::new(Self { webhook, questions, store, writer, router, metrics, tasks }), queued)
     }
@@ -168,7 +168,7 @@ impl Personas {
     }
 
     /// Has personas answer, some at a time, until it is stopped.
-    pub(super) async fn run(self: Arc<Self>, questions: Queued<Question>) {
+    pub(super) async fn run(self: Arc<Self>, questions: QueueReceiver<Question>) {
         let personas = &self;
         let answer = async |question: Question| match personas.answer(&question).await {
             Ok(()) => personas.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),

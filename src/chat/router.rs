@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::{
         backplane::Settings,
-        degrade::{Degrade, Link},
+        degrade::{Degrade, LinkState},
         hub::{Source, SourceFailed},
         metrics::Metrics,
         model::{Body, NodeId, Seq, Timestamp, UserId},
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_events_come_from_says_where_they_go_and_who_takes_note() {
-        let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
+        let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Sqlite::open(&folder.path().join("store.db"), metrics.clone()).unwrap());

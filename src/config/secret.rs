@@ -1,6 +1,6 @@
-//! Texts that stay out of logs.
+//! Text that must not reach a log.
 
-/// A text that must not reach a log: its `Debug` shows nothing.
+/// A text that must not reach a log; its `Debug` output hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

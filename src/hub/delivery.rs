@@ -60,7 +60,7 @@ impl Delivery {
     /// What this tells the session of a client that can't say what it has.
     fn handed_over(&self) -> Option<Signal> {
         let entry = self.entry()?;
-        Some(Signal::HandedOver(entry.log.conversation()?, entry.seq))
+        Some(Signal::Delivered(entry.log.conversation()?, entry.seq))
     }
 }
 

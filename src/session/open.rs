@@ -16,7 +16,7 @@ use crate::{
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
     model::{CloseReason, Command, Identity, Reject, Seq, SinceSeq, UserId},
-    outbox::{Frame, Signal, Woken},
+    outbox::{Frame, OutboxEvent, Signal},
 };
 
 /// A command's answer, with what it answers.
@@ -147,7 +147,7 @@ impl Open {
             // In this order: what the hub said before the client saw it takes effect before what the client says of it.
             tokio::select! {
                 biased;
-                woken = outbox.woken() => self.woken(woken)?,
+                woken = outbox.next_event() => self.woken(woken)?,
                 begun = current(&mut self.beginning) => {
                     self.beginning = None;
                     self.begun(begun);
@@ -219,11 +219,11 @@ impl Open {
         Ok(())
     }
 
-    fn woken(&mut self, woken: Woken) -> Result<(), CloseReason> {
+    fn woken(&mut self, woken: OutboxEvent) -> Result<(), CloseReason> {
         match woken {
-            Woken::Overflowed => Err(CloseReason::TooSlow),
-            Woken::Broken => Err(CloseReason::ClientLeft),
-            Woken::Signal(Signal::Added { conversation, since }) => {
+            OutboxEvent::Overflowed => Err(CloseReason::TooSlow),
+            OutboxEvent::Broken => Err(CloseReason::ClientLeft),
+            OutboxEvent::Signal(Signal::Added { conversation, since }) => {
                 // What a user is added to finds their sockets: some join by themselves.
                 let room = self.waiting.len() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
@@ -232,19 +232,19 @@ impl Open {
                 }
                 Ok(())
             }
-            Woken::Signal(Signal::Removed(conversation)) => {
+            OutboxEvent::Signal(Signal::Removed(conversation)) => {
                 if self.connection.bound.as_ref() == Some(&conversation) {
                     return Err(CloseReason::Refused(Reject::NotMember));
                 }
                 self.waiting.push_back(Command::Leave { conversation });
                 Ok(())
             }
-            Woken::Signal(Signal::HandedOver(conversation, seq)) => {
+            OutboxEvent::Signal(Signal::Delivered(conversation, seq)) => {
                 self.arrivals.hand(conversation, seq);
                 self.heartbeat.soon();
                 Ok(())
             }
-            Woken::Signal(Signal::Failed { client_id, reject }) => {
+            OutboxEvent::Signal(Signal::Failed { client_id, reject }) => {
                 let asked = RequestMeta { client_id, ..RequestMeta::at(self.context.clock.now()) };
                 self.say(asked, reject);
                 Ok(())

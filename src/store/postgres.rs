@@ -22,7 +22,7 @@ use crate::{
 };
 
 mod conversations;
-mod examine;
+mod diagnose;
 mod lifecycle;
 mod logs;
 mod members;
@@ -33,7 +33,7 @@ mod rows;
 mod settings;
 mod users;
 
-pub use examine::examine;
+pub use diagnose::diagnose;
 
 /// How long a call waits for a connection of the pool.
 const CHECKOUT: Duration = Duration::from_millis(500);

@@ -9,7 +9,7 @@ use tokio_postgres::{Row, error::SqlState};
 use super::{super::migrations, Postgres, Session, describe};
 use crate::{
     config::StoreConfig,
-    degrade::{Examined, Fault, Finding},
+    degrade::{Diagnosis, Fault, Finding},
     metrics::Metrics,
     model::Clock,
 };
@@ -22,14 +22,14 @@ const CLOCKS_APART: f64 = 1.0;
 type Asked<T> = Result<T, Finding>;
 
 /// Examines the PostgreSQL of `config`.
-pub async fn examine(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Examined {
+pub async fn diagnose(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Diagnosis {
     match look(config, metrics, clock).await {
-        Ok(examined) => examined,
+        Ok(diagnosis) => diagnosis,
         Err(finding) => finding.into(),
     }
 }
 
-async fn look(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Asked<Examined> {
+async fn look(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Asked<Diagnosis> {
     let store = Postgres::unconnected(config, metrics);
     let store = store.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
     let connecting = timeout(PATIENCE, store.sessions.config.connect(store.sessions.tls.clone())).await;
@@ -63,7 +63,7 @@ async fn look(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Ask
         findings.dedup_by_key(|finding| finding.fault);
     }
     let state = format!("answers, {}", said.get::<_, &str>(0));
-    Ok(Examined { state, findings })
+    Ok(Diagnosis { state, findings })
 }
 
 fn silent() -> Finding {
