@@ -15,7 +15,7 @@ use crate::{
     broker::{Broker, Drain},
     chat::{Chat, Parts},
     config::{Config, StoreBackend, StoreConfig},
-    degrade::{Degrade, Link, Part},
+    degrade::{Degrade, LinkState, Part},
     listener::{Kind, Listener},
     metrics::Metrics,
     model::Clock,
@@ -75,7 +75,7 @@ impl Node {
         let config = Arc::new(config);
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::new()?);
-        let degrade = Arc::new(Degrade::new(if config.redis.is_some() { Link::Down } else { Link::Off }));
+        let degrade = Arc::new(Degrade::new(if config.redis.is_some() { LinkState::Down } else { LinkState::Off }));
         let auth = Arc::new(Auth::new(&config.auth, clock.clone())?);
         let store = open_store(&config.store, metrics.clone()).await?;
         if config.store.migrate {
@@ -88,11 +88,11 @@ impl Node {
         let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
         let (d, m) = (degrade.clone(), metrics.clone());
-        let (backplane, notices) = Backplane::start(settings, d, m, clock.clone(), &tasks, stop.clone()).await?;
+        let (backplane, events) = Backplane::start(settings, d, m, clock.clone(), &tasks, stop.clone()).await?;
         let chat = Chat::start(Parts {
             config: config.clone(),
             store,
-            backplane: (backplane.clone(), notices),
+            backplane: (backplane.clone(), events),
             webhooks,
             degrade: degrade.clone(),
             metrics: metrics.clone(),
@@ -228,7 +228,7 @@ async fn watch_degrade(degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: Cance
         for (part, before) in [Part::Redis, Part::Store].into_iter().zip(&mut before) {
             let link = degrade.state(part).link;
             if before.replace(link) != Some(link) {
-                metrics.degraded.with_label_values(&[part.label()]).set(i64::from(link == Link::Down));
+                metrics.degraded.with_label_values(&[part.label()]).set(i64::from(link == LinkState::Down));
                 metrics.degraded_transitions.with_label_values(&[part.label()]).inc();
                 tracing::info!(part = part.label(), state = ?link, "part changed");
             }

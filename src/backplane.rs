@@ -1,12 +1,12 @@
-//! What the nodes share through Redis: registry and presence, limits, recent messages, and the bus between them.
+//! State that nodes share through Redis: registry and presence, limits, recent messages, and the bus between nodes.
 //!
-//! The backplane is Off (no Redis configured), Up or Down. Off and Down are served by the same local parts
-//! (`local.rs`). Imports `model`, `config`, `metrics`, `degrade`; never the store or the hub.
-//! `docs/operations/redis.md` tells operators what stands in Redis.
+//! The backplane is Off (no Redis configured), Up or Down. While it is Off or Down, this node's local state
+//! (`local.rs`) serves every call. The backplane imports `model`, `config`, `metrics` and `degrade`, never the store or the hub.
+//! `docs/operations/redis.md` describes the contents of Redis for operators.
 //!
-//! Read in this order: `types` (what goes in and out), `keys` (every name), `link` (calls), `lease` and `watchdog` (when Redis is there, and who we are to
-//! it), `local` and `registry` (connections), `presence` (who has gone), `who` (who is there), `publisher`, `wire` and
-//! `subscriber` (the bus), `recent`, `limit`.
+//! Read in this order: `types` (inputs and outputs), `keys` (every name), `link` (calls), `lease`, `incarnation`, `era`
+//! and `watchdog` (whether Redis is up, and this node's identity in it), `local`, `line` and `registry` (connections),
+//! `departures`, `presence_query`, `publisher`, `wire` and `subscriber` (the bus), `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,8 +21,9 @@ use crate::{
     model::{Clock, ConnectionId, ConnectionInfo, ConversationId, Entry, Event, LogId, NodeId, Seq, UserId},
 };
 
+mod departures;
+mod diagnose;
 mod era;
-mod examine;
 mod incarnation;
 mod keys;
 mod lease;
@@ -31,7 +32,7 @@ mod line;
 mod link;
 mod local;
 mod ops;
-mod presence;
+mod presence_query;
 mod publisher;
 mod recent;
 mod registry;
@@ -39,33 +40,32 @@ mod scripts;
 mod subscriber;
 mod types;
 mod watchdog;
-mod who;
 mod wire;
 
-pub use examine::examine;
+pub use diagnose::diagnose;
 pub use types::{
-    Departure, Listening, NodeInfo, Notice, RateDecision, Registration, Return, Scope, StartError, TooMany,
+    BackplaneEvent, Departure, Listening, NodeInfo, RateDecision, Registration, Return, Scope, StartError, TooMany,
 };
 
-/// Notices that may wait for the node to take them.
-const NOTICES: usize = 1_024;
-/// The span in which sends are counted.
+/// Maximum number of events that wait until the node takes them.
+const EVENTS: usize = 1_024;
+/// Window in which sends are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What the backplane has to know.
+/// Settings of the backplane.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Redis; none: the node is alone.
+    /// Redis; `None`: the node runs alone.
     pub redis: Option<RedisConfig>,
-    /// This node.
+    /// This node's id.
     pub node: NodeId,
-    /// How long the node counts as alive without a sign of life.
+    /// Duration of the node's lease: other nodes count the node as dead this long after its last renewal.
     pub lease: Duration,
-    /// From a user's last goodbye until they have left.
+    /// Time from the end of a user's last socket until the user has departed.
     pub presence_grace: Duration,
-    /// How long the recent-message caches live; zero: nothing is cached.
+    /// Lifetime of the recent-message caches; zero: nothing is cached.
     pub cache_ttl: Duration,
-    /// The span in which sends are counted (60 s).
+    /// Window in which sends are counted (60 s).
     pub window: Duration,
     /// User-scoped sockets per user over all nodes, and conversation-scoped ones per user and conversation.
     pub connections_per_user: u32,
@@ -88,13 +88,13 @@ impl From<&Config> for Settings {
     }
 }
 
-/// What the nodes share. Every method may be called at any time, and waits for Redis at most about a second.
+/// The state that nodes share. Every method may be called at any time, and waits for Redis for at most about a second.
 pub struct Backplane {
     link: Arc<link::Link>,
     lease: Arc<lease::Lease>,
     local: Arc<local::Local>,
     registry: Arc<registry::Registry>,
-    who: who::Who,
+    presence: presence_query::PresenceQuery,
     limiter: limit::Limiter,
     recent: Arc<recent::Recent>,
     publisher: Arc<publisher::Publisher>,
@@ -102,10 +102,10 @@ pub struct Backplane {
 }
 
 impl Backplane {
-    /// Starts the backplane; its tasks end when `stop` is cancelled. It starts also while Redis is down.
+    /// Starts the backplane, also while Redis is down. Its tasks end when `stop` is cancelled.
     ///
     /// # Errors
-    /// A bad URL or CA file.
+    /// The URL or the CA file of Redis is bad. A Redis that is down is not an error.
     pub async fn start(
         settings: Settings,
         degrade: Arc<Degrade>,
@@ -113,8 +113,8 @@ impl Backplane {
         clock: Clock,
         tasks: &TaskTracker,
         stop: CancellationToken,
-    ) -> Result<(Arc<Self>, mpsc::Receiver<Notice>), StartError> {
-        let (notices, receiver) = mpsc::channel(NOTICES);
+    ) -> Result<(Arc<Self>, mpsc::Receiver<BackplaneEvent>), StartError> {
+        let (events, receiver) = mpsc::channel(EVENTS);
         let link = Arc::new(link::Link::new(settings.redis.as_ref(), ops::Ops::new(&metrics))?);
         let lease = Arc::new(lease::Lease::new(settings.node.clone(), settings.lease, clock.clone()));
         let process = wire::Process::new(&settings.node);
@@ -123,66 +123,71 @@ impl Backplane {
         let local = Arc::new(local::Local::new(caps, grace));
         let registry = registry::Registry::new(link.clone(), lease.clone(), local.clone(), caps, grace, clock.clone());
         let registry = Arc::new(registry);
-        let presence = presence::Presence {
+        let departures = departures::Departures {
             link: link.clone(),
             lease: lease.clone(),
             local: local.clone(),
             registry: registry.clone(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
-            notices: notices.clone(),
+            events: events.clone(),
         };
         let recent = Arc::new(recent::Recent::new(link.clone(), metrics.clone(), settings.cache_ttl));
-        let (publisher, pump) =
+        let (publisher, publish_task) =
             publisher::Publisher::new(link.clone(), metrics.clone(), recent.clone(), process.clone());
-        let subscriber = Arc::new(subscriber::Subscriber::new(link.clone(), metrics.clone(), process, notices.clone()));
+        let subscriber = Arc::new(subscriber::Subscriber::new(link.clone(), metrics.clone(), process, events.clone()));
 
         let (eras, era) = watch::channel(era::Era::default());
         tasks.spawn({
             let (era, stop) = (era.clone(), stop.clone());
-            async move { presence.run(era, stop).await }
+            async move { departures.run(era, stop).await }
         });
         if link.client().is_some() {
             tasks.spawn({
                 let (registry, era, stop) = (registry.clone(), era.clone(), stop.clone());
-                async move { registry.run(era, notices, stop).await }
+                async move { registry.run(era, events, stop).await }
             });
-            tasks.spawn(pump.run(era.clone(), stop.clone()));
+            tasks.spawn(publish_task.run(era.clone(), stop.clone()));
             tasks.spawn(subscriber.clone().run(era.clone(), stop.clone()));
             let (link, lease, local) = (link.clone(), lease.clone(), local.clone());
             let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, eras };
             watchdog.start(era, tasks, stop).await;
         }
         let limiter = limit::Limiter::new(link.clone(), settings.window);
-        let who = who::Who { link: link.clone(), lease: lease.clone(), local: local.clone(), node: settings.node };
-        let backplane = Self { link, lease, local, registry, who, limiter, recent, publisher, subscriber };
+        let presence = presence_query::PresenceQuery {
+            link: link.clone(),
+            lease: lease.clone(),
+            local: local.clone(),
+            node: settings.node,
+        };
+        let backplane = Self { link, lease, local, registry, presence, limiter, recent, publisher, subscriber };
         Ok((Arc::new(backplane), receiver))
     }
 
-    /// Asks whether `user` may send; `limit` is how many sends they may make in 60 s over all nodes, 0 for any number.
+    /// Decides on one send of `user`. `limit` is the maximum number of sends in 60 s over all nodes; 0: no limit.
     pub async fn admit(&self, user: &UserId, limit: u32) -> RateDecision {
         self.limiter.admit(user, limit).await
     }
 
-    /// Takes events to be told to other nodes, and messages among them to be cached. Never blocks.
+    /// Queues events for publishing to other nodes; messages among them are also cached. Never blocks.
     pub fn publish(&self, events: Vec<Event>) {
         self.publisher.publish(events);
     }
 
-    /// Logs whose newest entry could not be told to other nodes yet, and its seq. They are told when Redis is back.
+    /// Logs whose newest entry is not published yet, with its seq. The entries are published when Redis is back.
     pub fn unpublished(&self) -> Vec<(LogId, Seq)> {
         self.publisher.unpublished()
     }
 
-    /// A conversation's entries after `after`, oldest first, up to the newest one cached; `None` where the cache does
-    /// not hold what follows `after` without a gap. There may be newer ones that are not cached.
+    /// A conversation's cached entries after `after`, oldest first; `None` if they don't follow `after` without a gap.
+    /// Newer entries may exist that are not cached.
     pub async fn recent(&self, log: &LogId, after: Seq) -> Option<Vec<Entry>> {
         self.recent.after(log, after).await
     }
 
-    /// Subscribes to what other nodes publish about a log; whatever is published after this returned is heard. Not
-    /// counted: however often it was called, one [`Backplane::unsubscribe`] ends it. Where there is no connection now
-    /// it returns at once, and [`Notice::Missed`] follows when the log was subscribed to.
+    /// Subscribes to a log: this node receives everything that other nodes publish on it after this call returns. Calls
+    /// are not counted: one [`Backplane::unsubscribe`] ends the subscription. Without a connection to Redis it returns
+    /// at once, and [`BackplaneEvent::Missed`] follows once the subscription is made.
     pub async fn subscribe(&self, log: &LogId) {
         self.subscriber.subscribe(log).await;
     }
@@ -192,86 +197,85 @@ impl Backplane {
         self.subscriber.unsubscribe(log);
     }
 
-    /// Registers a connection; true where its user thereby came online, which others are to be told. Whoever gave up
-    /// waiting calls [`Backplane::unregister`].
+    /// Registers a connection. Returns true if its user came online by it; the caller then announces that. A caller
+    /// that gives up waiting must call [`Backplane::unregister`].
     ///
     /// # Errors
-    /// The user has as many connections as they may.
+    /// The user has reached a connection limit.
     pub async fn register(&self, registration: &Registration) -> Result<bool, TooMany> {
         self.registry.register(registration).await
     }
 
-    /// Removes a connection, with all that it listens to. What ends for its user is told as a [`Notice::Departed`]
-    /// after the grace, on some node.
+    /// Removes a connection and all its listening. If the user departs by it, exactly one node gets a
+    /// [`BackplaneEvent::Departed`] after the grace.
     pub async fn unregister(&self, connection: ConnectionId) {
         self.registry.unregister(connection).await;
     }
 
-    /// Notes that a registered connection listens to a conversation.
+    /// Records that a registered connection listens to a conversation.
     pub async fn listen(&self, connection: ConnectionId, conversation: &ConversationId) -> Listening {
         self.registry.listen(connection, conversation).await
     }
 
-    /// Notes that a connection no longer listens to a conversation.
+    /// Records that a connection no longer listens to a conversation.
     pub async fn unlisten(&self, connection: ConnectionId, conversation: &ConversationId) {
         self.registry.unlisten(connection, conversation).await;
     }
 
-    /// Which of these users are online, in their order. Within the grace a user still is.
+    /// For each user, in order, true if online; during the grace a user still is.
     pub async fn online(&self, users: &[UserId]) -> Vec<bool> {
-        self.who.online(users).await
+        self.presence.online(users).await
     }
 
-    /// Who of these has a connection on any node, in their order. Unlike those who are online, nobody is counted whose
-    /// last connection ended a moment ago.
+    /// For each user, in order, true if there is a connection on any node right now; there is no grace.
     pub async fn connected(&self, users: &[UserId]) -> Vec<bool> {
-        self.who.connected(users).await
+        self.presence.connected(users).await
     }
 
-    /// A page of all online users, about `limit` of them, and the cursor of the next page: 0 begins and ends. Someone
-    /// who comes or goes meanwhile may be missing or appear twice.
+    /// A page of about `limit` online users, and the cursor of the next page. Cursor 0 starts the listing, and marks
+    /// its end. A user who comes or goes meanwhile may be missing or appear twice.
     pub async fn online_page(&self, cursor: u64, limit: u32) -> (Vec<UserId>, u64) {
-        self.who.online_page(cursor, limit).await
+        self.presence.online_page(cursor, limit).await
     }
 
-    /// How many users are online.
+    /// Number of online users.
     pub async fn online_count(&self) -> u64 {
-        self.who.online_count().await
+        self.presence.online_count().await
     }
 
-    /// Users who listen to a conversation now, over all nodes; 1,000 of them where there are more.
+    /// Users who listen to a conversation now, over all nodes; at most 1,000.
     pub async fn audience(&self, conversation: &ConversationId) -> Vec<UserId> {
-        self.who.audience(conversation).await
+        self.presence.audience(conversation).await
     }
 
-    /// A user's connections on all nodes; with Redis down, those on this one.
+    /// A user's connections on all nodes; while Redis is down, those on this node.
     pub async fn connections_of(&self, user: &UserId) -> Vec<ConnectionInfo> {
-        self.who.connections_of(user).await
+        self.presence.connections_of(user).await
     }
 
-    /// Conversations that a user listens to, on all nodes; presence concerns those.
+    /// Conversations that a user listens to, over all nodes. Presence of the user is announced in them.
     pub async fn joined(&self, user: &UserId) -> Vec<ConversationId> {
-        self.who.joined(user).await
+        self.presence.joined(user).await
     }
 
-    /// The nodes whose leases stand in Redis; none with Redis off or down.
+    /// The nodes with a lease in Redis; empty while Redis is off or down.
     pub async fn nodes(&self) -> Vec<NodeInfo> {
-        self.who.nodes().await.unwrap_or_default()
+        self.presence.nodes().await.unwrap_or_default()
     }
 
-    /// Connections of all other nodes, as this one last heard when it renewed its lease; with Redis off or down that may be
-    /// long ago. From memory.
+    /// Number of connections on all other nodes, as of this node's last renewal of its lease, which may be long ago
+    /// while Redis is down. Read from memory.
     pub fn connections_elsewhere(&self) -> u64 {
         self.lease.connections_elsewhere()
     }
 
-    /// How many users are online on this node. From memory.
+    /// Number of users online on this node. Read from memory.
     pub fn users_here(&self) -> u64 {
         self.local.online_count()
     }
 
-    /// Takes the node's lease out, once all its connections were unregistered; while some are left it does nothing, so
-    /// that other nodes reap them. To be called before `stop` is cancelled, as the last thing.
+    /// Removes the node's lease after all its connections were unregistered. Does nothing while some are left, so that
+    /// other nodes reap them. Must be the last call before `stop` is cancelled.
     pub async fn leave(&self) {
         if !self.local.is_empty() {
             return;
@@ -281,13 +285,13 @@ impl Backplane {
         pipeline.cmd("DEL").arg(keys::node_users(&me)).cmd("ZREM").arg(keys::NODES).arg(me.as_str());
         pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(me.as_str());
         self.lease.retire();
-        // Where this fails the lease runs out by itself.
+        // If this fails, the lease expires by itself.
         let _ = self.link.run(ops::Op::Lease, me.as_str(), &pipeline).await;
     }
 }
 
 impl std::fmt::Debug for Backplane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backplane").field("node", &self.who.node).finish_non_exhaustive()
+        f.debug_struct("Backplane").field("node", &self.presence.node).finish_non_exhaustive()
     }
 }

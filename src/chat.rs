@@ -3,7 +3,7 @@
 //! Commands over sockets and over REST take the same path: [`Chat::begin`] starts a command and passes it to the part
 //! that handles it. Reading order: `Chat::begin` here; `start` (the parts and their dependencies); `router` (the path
 //! of an event); `messages` and `journal` (sends); `subscriptions`, `follows` and `replay` (joins and resumes);
-//! `connections` and `presence`. Tasks that run beside commands: `notices`, `notifications`, `rosters`, `relay`,
+//! `connections` and `presence`. Tasks that run beside commands: `backplane_events`, `notifications`, `rosters`, `relay`,
 //! `reconciler`, `batch_loader`, `user_upserts`.
 
 use std::{sync::Arc, time::Instant};
@@ -15,6 +15,7 @@ use crate::{
     store::{MessagesPage, Store},
 };
 
+mod backplane_events;
 mod batch_loader;
 mod command;
 mod connection;
@@ -25,7 +26,6 @@ mod initial_state;
 mod journal;
 mod members;
 mod messages;
-mod notices;
 mod notifications;
 mod parts;
 mod personas;

@@ -21,7 +21,7 @@ use outcome::{Failure, Outcome, block_on, print, print_error, start_logging};
 use crate::{
     app,
     config::{
-        self, Config, Faults, LogConfig, Sources, StoreConfig,
+        self, Config, ConfigFaults, LogConfig, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
     metrics::COMMIT,
@@ -110,7 +110,7 @@ fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
 }
 
 /// Sources of the settings: the flags of this command, the process's environment and its files.
-fn sources(matches: &ArgMatches) -> Result<Sources, Faults> {
+fn sources(matches: &ArgMatches) -> Result<Sources, ConfigFaults> {
     let names = settings::ALL.iter().flat_map(|s| std::iter::once(s.name.to_owned()).chain(s.file_name()));
     let flags = names.filter_map(|name| {
         let value = matches.try_get_one::<String>(&name).ok().flatten()?;

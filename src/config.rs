@@ -1,6 +1,7 @@
-//! Configuration: the only reader of flags, environment and `.env`. Everything is checked at once, before anything starts.
+//! Configuration: the only code that reads flags, the environment and `.env`. It checks all settings before anything
+//! starts, and reports every fault at once.
 //!
-//! [`settings`] is the table of all there is; the structs of `values` are what the rest of the program gets to see.
+//! [`settings`] is the table of all settings; the structs of `values` hold them for the rest of the program.
 
 mod dev;
 mod document;
@@ -20,7 +21,7 @@ pub use document::{flag_help, markdown, summary};
 pub use load::health_address;
 pub use parse::{duration, flag_of, read_postgres_url};
 pub use secret::Secret;
-pub use source::{Fault, Faults, Lookup, Sources};
+pub use source::{ConfigFault, ConfigFaults, Lookup, Sources};
 pub use values::{
     AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RedisConfig, StoreBackend, StoreConfig, Timing,
 };

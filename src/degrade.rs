@@ -1,7 +1,7 @@
-//! Degraded mode: the one state machine, and the one table of what still works.
+//! Degraded mode: the one state machine, and the one table of features that still work.
 //!
-//! The backplane's link and the store report how their checks and calls went; whoever must decide asks
-//! [`Degrade::mode`]. Outside the backplane nothing asks whether Redis is up.
+//! The backplane's link and the store report the results of their checks and calls to [`Degrade`]; other modules read
+//! [`Degrade::mode`]. Outside the backplane no code asks whether Redis is up.
 
 use std::{
     sync::{
@@ -15,13 +15,13 @@ use tokio::sync::watch;
 
 mod fault;
 
-pub use fault::{Examined, Fault, Finding};
+pub use fault::{Diagnosis, Fault, Finding};
 
-/// Failed checks in a row until a part counts as down, and good ones until it counts as up again.
+/// Number of failed checks in a row after which a part counts as down, and of good ones after which it counts as up.
 const FAILURES_TO_GO_DOWN: u32 = 2;
 const SUCCESSES_TO_COME_UP: u32 = 2;
 
-/// A part the broker leans on.
+/// An external part that the broker depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Redis, through the backplane.
@@ -42,27 +42,27 @@ impl Part {
 
 /// The state of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// Not configured: the node is alone by choice.
+pub enum LinkState {
+    /// Not configured: the node runs without this part.
     Off,
-    /// Works.
+    /// The part works.
     Up,
-    /// Should work, and does not now.
+    /// The part is configured and does not work now.
     Down,
 }
 
-/// What the broker does with the help of others.
+/// A feature that depends on Redis or the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
-    /// Reaching members on other nodes.
+    /// Delivery to members on other nodes.
     Fanout,
-    /// Counting sends and connections.
+    /// Limits on sends and connections.
     Limits,
-    /// Knowing who is online.
+    /// Online state of users.
     Presence,
-    /// Taking messages.
+    /// Storing messages.
     Append,
-    /// Reading what was stored.
+    /// Reading stored entries.
     History,
 }
 
@@ -70,7 +70,7 @@ impl Feature {
     /// Every feature.
     pub const ALL: [Self; 5] = [Self::Fanout, Self::Limits, Self::Presence, Self::Append, Self::History];
 
-    /// Its name in health.
+    /// The name in the health report.
     pub fn label(self) -> &'static str {
         match self {
             Self::Fanout => "fanout",
@@ -83,7 +83,7 @@ impl Feature {
 }
 
 impl Mode {
-    /// Its name in health.
+    /// The name in the health report.
     pub fn label(self) -> &'static str {
         match self {
             Self::Shared => "shared",
@@ -94,38 +94,38 @@ impl Mode {
     }
 }
 
-/// How a feature works now.
+/// The current mode of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// With all nodes.
+    /// Works over all nodes.
     Shared,
-    /// With all nodes, through the store: within a second.
+    /// Works over all nodes through the store, with a delay of up to a second.
     Relayed,
-    /// With what this node knows.
+    /// Works with this node's state alone.
     Local,
-    /// Not at all, for now.
+    /// Does not work now.
     Refused,
 }
 
-/// The table: what still works when a part is off or down.
-fn table(feature: Feature, redis: Link, store: Link) -> Mode {
+/// The table: the mode of each feature for each state of Redis and the store.
+fn table(feature: Feature, redis: LinkState, store: LinkState) -> Mode {
     match (feature, redis, store) {
-        (Feature::Fanout | Feature::Limits | Feature::Presence, Link::Up, _) => Mode::Shared,
-        (Feature::Fanout, Link::Down, Link::Up) => Mode::Relayed,
-        (Feature::Fanout | Feature::Limits | Feature::Presence, Link::Off | Link::Down, _) => Mode::Local,
-        (Feature::Append | Feature::History, _, Link::Down) => Mode::Refused,
-        (Feature::Append | Feature::History, _, Link::Up | Link::Off) => Mode::Shared,
+        (Feature::Fanout | Feature::Limits | Feature::Presence, LinkState::Up, _) => Mode::Shared,
+        (Feature::Fanout, LinkState::Down, LinkState::Up) => Mode::Relayed,
+        (Feature::Fanout | Feature::Limits | Feature::Presence, LinkState::Off | LinkState::Down, _) => Mode::Local,
+        (Feature::Append | Feature::History, _, LinkState::Down) => Mode::Refused,
+        (Feature::Append | Feature::History, _, LinkState::Up | LinkState::Off) => Mode::Shared,
     }
 }
 
-/// The state of one part, for health.
+/// The state of one part, for the health report.
 #[derive(Debug, Clone, Copy)]
 pub struct PartState {
-    /// Up, down, or off.
-    pub link: Link,
-    /// Since when.
+    /// Off, up or down.
+    pub link: LinkState,
+    /// Time of the last change of `link`.
     pub since: Instant,
-    /// How long its last good check took.
+    /// Duration of the last successful check.
     pub latency: Option<Duration>,
 }
 
@@ -137,29 +137,29 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(link: Link) -> Self {
+    fn new(link: LinkState) -> Self {
         let state = PartState { link, since: Instant::now(), latency: None };
         Self { state, failures: 0, successes: 0 }
     }
 
-    /// Takes a check's result; true where the state changed.
-    fn take(&mut self, result: Result<Duration, ()>) -> bool {
+    /// Records a check's result; true if the state changed.
+    fn record(&mut self, result: Result<Duration, ()>) -> bool {
         let next = match result {
             Ok(latency) => {
                 self.state.latency = Some(latency);
                 (self.failures, self.successes) = (0, self.successes.saturating_add(1));
-                (self.successes >= SUCCESSES_TO_COME_UP).then_some(Link::Up)
+                (self.successes >= SUCCESSES_TO_COME_UP).then_some(LinkState::Up)
             }
             Err(()) => {
                 (self.failures, self.successes) = (self.failures.saturating_add(1), 0);
-                (self.failures >= FAILURES_TO_GO_DOWN).then_some(Link::Down)
+                (self.failures >= FAILURES_TO_GO_DOWN).then_some(LinkState::Down)
             }
         };
-        self.go(next.unwrap_or(self.state.link))
+        self.set_link(next.unwrap_or(self.state.link))
     }
 
-    fn go(&mut self, link: Link) -> bool {
-        let changed = self.state.link != link && self.state.link != Link::Off;
+    fn set_link(&mut self, link: LinkState) -> bool {
+        let changed = self.state.link != link && self.state.link != LinkState::Off;
         if changed {
             self.state.link = link;
             self.state.since = Instant::now();
@@ -168,18 +168,18 @@ impl Watched {
     }
 }
 
-/// What the whole node says of itself.
+/// The overall state of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is well.
+    /// Everything works.
     Healthy,
-    /// Something is down; what the table says goes on.
+    /// Redis or the store is down; [`Degrade::mode`] tells which features still work.
     Degraded,
-    /// Draining, or neither Redis nor the store answers.
+    /// The node drains, or both Redis and the store are down.
     Unhealthy,
 }
 
-/// The state machine. Shared by all parts of a node.
+/// The state machine, shared by all modules of a node.
 #[derive(Debug)]
 pub struct Degrade {
     redis: Mutex<Watched>,
@@ -190,31 +190,31 @@ pub struct Degrade {
 }
 
 impl Degrade {
-    /// A node whose store is up, and whose Redis is as given: `Off` for none, `Down` until it answered.
-    pub fn new(redis: Link) -> Self {
+    /// A node with the store up and Redis as given: `Off` if not configured, `Down` until it first answers.
+    pub fn new(redis: LinkState) -> Self {
         Self {
             redis: Mutex::new(Watched::new(redis)),
-            store: Mutex::new(Watched::new(Link::Up)),
+            store: Mutex::new(Watched::new(LinkState::Up)),
             draining: AtomicBool::new(false),
             others_relay: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         }
     }
 
-    /// Takes the result of a check or a call: how long it took, or that it failed. True where the part's state changed.
+    /// Records the result of a check or a call: its duration, or a failure. True if the part's state changed.
     pub fn report(&self, part: Part, result: Result<Duration, ()>) -> bool {
-        let changed = self.part(part).take(result);
-        self.told(changed)
+        let changed = self.part(part).record(result);
+        self.notify_if_changed(changed)
     }
 
-    /// Takes what is beyond doubt, as a refused connection: no second failure is waited for.
-    pub fn set(&self, part: Part, link: Link) -> bool {
+    /// Sets a part's state at once, for certain evidence such as a refused connection. True if the state changed.
+    pub fn set(&self, part: Part, link: LinkState) -> bool {
         let changed = {
             let mut watched = self.part(part);
             (watched.failures, watched.successes) = (0, 0);
-            watched.go(link)
+            watched.set_link(link)
         };
-        self.told(changed)
+        self.notify_if_changed(changed)
     }
 
     /// The state of a part.
@@ -222,50 +222,50 @@ impl Degrade {
         self.part(part).state
     }
 
-    /// How a feature works now.
+    /// The current mode of a feature.
     pub fn mode(&self, feature: Feature) -> Mode {
         table(feature, self.state(Part::Redis).link, self.state(Part::Store).link)
     }
 
-    /// Notes whether any node says in the store that it reaches others through it alone.
+    /// Records whether any node states in the store that it can reach the other nodes through the store only.
     pub fn note_relay(&self, any: bool) {
         let before = self.others_relay.swap(any, Ordering::AcqRel);
-        self.told(before != any);
+        self.notify_if_changed(before != any);
     }
 
-    /// Whether what a node stores may reach others through the store alone: this one or another.
+    /// True if this node or another one reaches other nodes through the store only, so that entries must be relayed.
     pub fn relays(&self) -> bool {
         let others = self.others_relay.load(Ordering::Acquire) && self.mode(Feature::Append) != Mode::Refused;
         others || self.mode(Feature::Fanout) == Mode::Relayed
     }
 
-    /// Says that the node goes away.
+    /// Marks the node as draining.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.told(true);
+        self.notify_if_changed(true);
     }
 
-    /// Whether the node goes away.
+    /// True while the node drains.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// The node's verdict on itself.
+    /// The overall state of the node.
     pub fn verdict(&self) -> Verdict {
         match (self.state(Part::Redis).link, self.state(Part::Store).link) {
             _ if self.draining() => Verdict::Unhealthy,
-            (Link::Down, Link::Down) => Verdict::Unhealthy,
-            (Link::Down, _) | (_, Link::Down) => Verdict::Degraded,
+            (LinkState::Down, LinkState::Down) => Verdict::Unhealthy,
+            (LinkState::Down, _) | (_, LinkState::Down) => Verdict::Degraded,
             _ => Verdict::Healthy,
         }
     }
 
-    /// Wakes whenever a state changed.
+    /// A receiver that wakes when a state changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    fn told(&self, changed: bool) -> bool {
+    fn notify_if_changed(&self, changed: bool) -> bool {
         if changed {
             self.changes.send_modify(|count| *count += 1);
         }
@@ -287,8 +287,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_lost_ping_changes_nothing() {
-        let degrade = Degrade::new(Link::Up);
+    fn one_failed_check_does_not_change_the_state() {
+        let degrade = Degrade::new(LinkState::Up);
         assert!(!degrade.report(Part::Redis, Err(())));
         assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
         assert!(!degrade.report(Part::Redis, Err(())));
@@ -303,43 +303,43 @@ mod tests {
 
     #[test]
     fn nodes_reach_each_other_through_the_store() {
-        let degrade = Degrade::new(Link::Up);
+        let degrade = Degrade::new(LinkState::Up);
         assert!(!degrade.relays());
-        degrade.set(Part::Redis, Link::Down);
+        degrade.set(Part::Redis, LinkState::Down);
         assert_eq!(degrade.mode(Feature::Fanout), Mode::Relayed);
         assert!(degrade.relays());
-        degrade.set(Part::Store, Link::Down);
+        degrade.set(Part::Store, LinkState::Down);
         assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
         assert!(!degrade.relays());
-        degrade.set(Part::Redis, Link::Up);
-        degrade.set(Part::Store, Link::Up);
+        degrade.set(Part::Redis, LinkState::Up);
+        degrade.set(Part::Store, LinkState::Up);
         degrade.note_relay(true);
         assert!(degrade.relays(), "another node's Redis is away");
         assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
-        degrade.set(Part::Store, Link::Down);
+        degrade.set(Part::Store, LinkState::Down);
         assert!(!degrade.relays(), "there is no way through it now");
     }
 
     #[test]
-    fn what_is_off_is_never_down() {
-        let degrade = Degrade::new(Link::Off);
-        degrade.set(Part::Redis, Link::Down);
-        assert_eq!(degrade.state(Part::Redis).link, Link::Off);
+    fn a_part_that_is_off_never_goes_down() {
+        let degrade = Degrade::new(LinkState::Off);
+        degrade.set(Part::Redis, LinkState::Down);
+        assert_eq!(degrade.state(Part::Redis).link, LinkState::Off);
         assert_eq!(degrade.verdict(), Verdict::Healthy);
         assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
     }
 
     #[test]
-    fn unhealthy_is_both_down_or_draining() {
-        let degrade = Degrade::new(Link::Up);
-        degrade.set(Part::Store, Link::Down);
+    fn unhealthy_means_draining_or_both_parts_down() {
+        let degrade = Degrade::new(LinkState::Up);
+        degrade.set(Part::Store, LinkState::Down);
         assert_eq!(degrade.verdict(), Verdict::Degraded);
         assert_eq!(degrade.mode(Feature::Append), Mode::Refused);
         assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
-        degrade.set(Part::Redis, Link::Down);
+        degrade.set(Part::Redis, LinkState::Down);
         assert_eq!(degrade.verdict(), Verdict::Unhealthy);
-        degrade.set(Part::Redis, Link::Up);
-        degrade.set(Part::Store, Link::Up);
+        degrade.set(Part::Redis, LinkState::Up);
+        degrade.set(Part::Store, LinkState::Up);
         assert_eq!(degrade.verdict(), Verdict::Healthy);
         degrade.drain();
         assert_eq!(degrade.verdict(), Verdict::Unhealthy);

@@ -1,4 +1,4 @@
-//! The accept loop: sockets in, each one counted, and handed to HTTP.
+//! The accept loop: accepts sockets, counts them, and passes them to HTTP.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,32 +14,32 @@ use crate::{
 
 pub use crate::http::Kind;
 
-/// Handshakes that the kernel may hold for us.
+/// Maximum number of connections that the kernel queues before they are accepted.
 const BACKLOG: i32 = 4_096;
-/// What the kernel may hold for one client, in bytes. Fixed: past it our own outbox counts, which can drop and resume.
+/// Kernel send buffer per client, in bytes. Fixed, so that further data waits in the outbox, which can drop and resume.
 const SEND_BUFFER_BYTES: usize = 64 * 1_024;
-/// A silent peer is asked for a sign of life after this long.
+/// Idle time before the first TCP keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// And then again after each of these.
+/// Interval between further keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// How long accepting rests when it can't go on, as when there are no files left.
-const ACCEPT_REST: Duration = Duration::from_millis(200);
+/// Pause of the accept loop after an error such as "no files left".
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// A bound address.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
     inner: TcpListener,
 }
 
 impl Listener {
-    /// Binds an address and listens. Must be called within a runtime.
+    /// Binds an address and listens. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The address can't be bound: in use, not ours, or not allowed.
+    /// The address can't be bound: it is in use, not of this machine, or not allowed.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Accepted sockets inherit these from the listening one: two or three system calls less for each.
+        // Accepted sockets inherit these options, which saves two or three system calls for each.
         socket.set_tcp_nodelay(true)?;
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
@@ -50,15 +50,15 @@ impl Listener {
         Ok(Self { inner: TcpListener::from_std(socket.into())? })
     }
 
-    /// The address that was bound; tells the port where 0 was asked for.
+    /// The bound address; it holds the actual port if port 0 was asked for.
     ///
     /// # Errors
-    /// The system doesn't say.
+    /// The system does not report the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }
 
-    /// Accepts until `stop`. Then those who asked already get their answers, and WebSockets go on.
+    /// Accepts until `stop` is cancelled. After that, pending requests are answered and WebSockets go on.
     pub async fn serve(self, broker: Arc<Broker>, kind: Kind, stop: CancellationToken) {
         let server = Arc::new(Server::new(broker, kind, stop.clone()));
         loop {
@@ -66,37 +66,39 @@ impl Listener {
                 () = stop.cancelled() => return,
                 accepted = self.inner.accept() => match accepted {
                     Ok((stream, peer)) => admit(&server, stream, peer),
-                    Err(error) => after_error(&error).await,
+                    Err(error) => pause_after_error(&error).await,
                 },
             }
         }
     }
 }
 
-/// Serves a socket, if there is room for it. One too many is told so, as long as there is room for that.
+/// Serves a socket if there is room. Otherwise it sends a refusal, or drops the socket if there is no room even for
+/// that.
 fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
     let admission = server.admit(peer.ip());
     if matches!(admission, Admission::Dropped) {
         server.refused(Refusal::Dropped);
-        // Without this the kernel would keep each of them for a minute.
+        // Without a linger time of 0 the kernel keeps each dropped socket for a minute.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         return;
     }
     let served = Arc::clone(server).serve(stream, peer.ip(), admission);
     match server.kind() {
         Kind::Clients => drop(server.broker().tasks.spawn(served)),
-        // Operators may look on until the very end: nobody waits for them.
+        // The drain does not wait for admin connections, so that operators can observe it to its end.
         Kind::Admin => drop(tokio::spawn(served)),
     }
 }
 
-/// A client that gave up is nothing; anything else (no files, no memory) needs a rest, or the loop would spin.
-async fn after_error(error: &io::Error) {
+/// Pauses after an error such as "no files" or "no memory", so that the loop does not spin. A client that went away
+/// needs no pause.
+async fn pause_after_error(error: &io::Error) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    tracing::warn!(%error, "accepting connections rests: the system can't give any more");
-    tokio::time::sleep(ACCEPT_REST).await;
+    tracing::warn!(%error, "could not accept a connection; pausing (check the limits of open files and memory)");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 #[cfg(test)]
@@ -112,12 +114,12 @@ mod tests {
         let socket = SockRef::from(&stream);
         assert!(socket.tcp_nodelay().unwrap());
         assert!(socket.keepalive().unwrap());
-        // Linux doubles what was asked for, and adds nothing of its own once it is fixed.
+        // Linux doubles the requested size, and does not change a size that was set.
         assert_eq!(socket.send_buffer_size().unwrap(), 2 * SEND_BUFFER_BYTES);
     }
 
     #[tokio::test]
-    async fn an_address_is_bound_once() {
+    async fn an_address_can_be_bound_only_once() {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         assert!(Listener::bind(listener.local_addr().unwrap()).is_err());
     }

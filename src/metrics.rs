@@ -1,4 +1,4 @@
-//! Every metric, as a typed field. Label values come from enums in the model, never from call sites.
+//! Every metric, as a typed field. Label values come from enums of the program, never from free text.
 
 mod latency;
 
@@ -9,14 +9,14 @@ use prometheus::{
     TextEncoder,
 };
 
-/// Latency buckets, seconds.
+/// Buckets for latencies, in seconds.
 const LATENCY: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Buckets for how long connections last, seconds.
+/// Buckets for the duration of connections, in seconds.
 const DURATION: &[f64] = &[1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
-/// Buckets for how many entries one group commit holds.
+/// Buckets for the number of entries per group commit.
 const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
 
-/// The commit this was built from, as `build.rs` found it; else `unknown`.
+/// The commit that this binary was built from, found by `build.rs`; "unknown" if there was none.
 pub const COMMIT: &str = env!("SWITCHBOARD_COMMIT");
 
 macro_rules! metrics {
@@ -29,10 +29,10 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Makes and registers them all.
+            /// Makes and registers all metrics.
             ///
             /// # Errors
-            /// Two metrics of one name: a fault of this file, found by its test.
+            /// Two metrics have the same name: a fault of this file, which its test finds.
             pub fn new() -> prometheus::Result<Self> {
                 let registry = Registry::new();
                 $(
@@ -49,7 +49,7 @@ macro_rules! metrics {
     };
 }
 
-/// One constructor per kind of metric, named for the kind.
+/// One constructor per kind of metric, with the name of the kind.
 #[allow(non_snake_case)]
 mod make {
     use super::*;
@@ -83,117 +83,118 @@ mod make {
 }
 
 metrics! {
-    /// 1 where the node takes new clients; 0 while it drains or is full.
+    /// 1 if the node accepts new clients; 0 while it drains or is full.
     ready: IntGauge("ready");
-    /// 1 from the signal to go away to the end.
+    /// 1 from the signal to stop until the node ends, else 0.
     draining: IntGauge("draining");
-    /// When the drain is to be over at the latest, in seconds since 1970; 0 while the node stays.
+    /// Latest end of the drain, in seconds since 1970; 0 while the node does not drain.
     drain_deadline: IntGauge("drain_deadline_timestamp_seconds");
     /// Open WebSockets.
     connections: IntGaugeVec("connections", &["dialect"]);
-    /// Users who are online on this node; one who is on two nodes counts on both.
+    /// Users online on this node; a user who is online on two nodes counts on both.
     users_online: IntGauge("users_online");
-    /// Clients' sockets, HTTP ones included: what counts against the limit.
+    /// Open client sockets, including HTTP ones; they count against switchboard_connections_limit.
     sockets: IntGauge("sockets");
-    /// The most sockets this node takes.
+    /// Maximum number of client sockets on this node.
     connections_limit: IntGauge("connections_limit");
     /// WebSockets opened.
     opens: IntCounterVec("opens_total", &["dialect"]);
     /// WebSockets closed, by reason.
     closes: IntCounterVec("closes_total", &["reason"]);
-    /// How long connections lasted.
+    /// Duration of connections, in seconds.
     connection_duration: Histogram("connection_duration_seconds", DURATION);
     /// Connections refused before or while they opened, by reason.
     refusals: IntCounterVec("handshake_refusals_total", &["reason"]);
-    /// Commands, by type and result ("ok" or the refusal's code).
+    /// Commands, by type and result ("ok" or the code of the refusal).
     commands: IntCounterVec("commands_total", &["command", "result"]);
     /// Messages stored and acked.
     messages: IntCounter("messages_accepted_total");
-    /// Frames handed to sockets.
+    /// Frames given to sockets for delivery.
     deliveries: IntCounter("deliveries_total");
-    /// From a send's arrival to its ack.
+    /// Time from the arrival of a send to its ack, in seconds.
     send_seconds: Latency("send_ack_seconds");
-    /// From the store's commit to delivery on this node; over nodes it includes the difference of their clocks.
+    /// Time from the store's commit to delivery on this node, in seconds; for sends of other nodes it includes the
+    /// clock difference.
     delivery_seconds: Latency("delivery_seconds");
-    /// Operations that wait for delivery shards.
+    /// Operations waiting for delivery shards.
     delivery_queue: IntGauge("delivery_queue");
-    /// Typing, presence and the like dropped because too much waited for delivery shards.
+    /// Ephemeral events (typing, presence) dropped because the queue of delivery shards was full.
     ephemeral_dropped: IntCounter("ephemeral_dropped_total");
-    /// Comings and goings that were not told with all who are there, because too many waited.
+    /// Roster updates dropped because too many were waiting.
     audiences_dropped: IntCounter("audiences_dropped_total");
-    /// Bytes that wait in outboxes.
+    /// Bytes waiting in outboxes.
     outbox_bytes: IntGauge("outbox_bytes");
     /// Frames dropped for slow readers, by class.
     outbox_drops: IntCounterVec("outbox_drops_total", &["class"]);
     /// Sends refused by the rate limit.
     rate_limited: IntCounter("rate_limit_refusals_total");
-    /// Conversations and inboxes this node follows.
+    /// Conversations and inboxes that this node follows.
     followed: IntGauge("followed_logs");
     /// Resumes served from the recent-message cache.
     cache_hits: IntCounter("recent_cache_hits_total");
-    /// Resumes that had to ask the store.
+    /// Resumes that had to read from the store.
     cache_misses: IntCounter("recent_cache_misses_total");
-    /// How long Redis took, by operation.
+    /// Duration of Redis calls in seconds, by operation.
     redis_seconds: HistogramVec("redis_call_seconds", LATENCY, &["operation"]);
     /// Redis calls that failed, by operation.
     redis_errors: IntCounterVec("redis_errors_total", &["operation"]);
-    /// How long the store took, by operation.
+    /// Duration of store calls in seconds, by operation.
     store_seconds: HistogramVec("store_call_seconds", LATENCY, &["operation"]);
     /// Store calls that failed, by operation.
     store_errors: IntCounterVec("store_errors_total", &["operation"]);
     /// Entries per group commit.
     batch_entries: Histogram("store_batch_entries", BATCH);
-    /// Publications that wait for Redis.
+    /// Event batches waiting to be published through Redis.
     bus_out_queue: IntGauge("bus_publish_queue");
-    /// Publications dropped because the queue was full or Redis was down; readers heal by seq.
+    /// Events not published because the queue was full or Redis was down; other nodes backfill the entries among them.
     bus_out_dropped: IntCounter("bus_publish_dropped_total");
-    /// Messages from Redis that wait for the hub.
+    /// Payloads received from Redis and waiting to be parsed.
     bus_in_queue: IntGauge("bus_receive_queue");
-    /// Messages from Redis that could not be read.
+    /// Payloads received from Redis that could not be parsed.
     bus_in_unreadable: IntCounter("bus_unreadable_total");
-    /// Times anything may have been missed, so that all followed logs were compared with the store.
+    /// Times that events may have been missed, so that all followed logs were compared with the store.
     bus_missed: IntCounter("bus_missed_total");
-    /// 1 while a node, this one or another, reaches others through the store alone.
+    /// 1 while this node or another one reaches other nodes through the store only.
     relaying: IntGauge("relaying");
-    /// Logs of which this node gave notice in the store, because Redis was down.
+    /// Logs announced as grown to other nodes through the store, because Redis was down.
     notices_given: IntCounter("notices_given_total");
-    /// Gaps seen in logs.
+    /// Gaps found in logs.
     gaps_found: IntCounter("gaps_found_total");
-    /// Gaps closed by fetching.
+    /// Gaps closed by backfilling.
     gaps_healed: IntCounter("gaps_healed_total");
-    /// Gaps that are being fetched now.
+    /// Gaps being backfilled now.
     gaps_open: IntGauge("gaps_open");
-    /// Gaps that several tries to fetch did not close.
+    /// Gaps that are still open after several tries to backfill them.
     gaps_stuck: IntGauge("gaps_stuck");
-    /// Clients told to read anew.
+    /// Clients told to resync.
     resyncs: IntCounter("resyncs_total");
     /// 1 while degraded, by part.
     degraded: IntGaugeVec("degraded", &["part"]);
     /// Changes between healthy and degraded, by part.
     degraded_transitions: IntCounterVec("degraded_transitions_total", &["part"]);
-    /// Leases of this node: renewals that succeeded.
+    /// Successful renewals of this node's lease.
     lease_renewals: IntCounter("lease_renewals_total");
-    /// Times this node found its lease gone and registered anew.
+    /// Times that this node found its lease lost and acquired a new one.
     lease_losses: IntCounter("lease_losses_total");
     /// Connections of dead nodes that this node removed.
     reaped: IntCounter("reaped_connections_total");
     /// Requests to webhooks, by hook and result; each try counts.
     webhook_requests: IntCounterVec("webhook_requests_total", &["hook", "result"]);
-    /// How long webhooks took to answer, by hook; each try counts.
+    /// Duration of webhook requests in seconds, by hook; each try counts.
     webhook_seconds: HistogramVec("webhook_request_seconds", LATENCY, &["hook"]);
-    /// What waits for a webhook, by hook.
+    /// Jobs waiting for a webhook, by hook.
     webhook_queue: IntGaugeVec("webhook_queue", &["hook"]);
-    /// What was dropped because too much waited for a webhook, by hook.
+    /// Jobs dropped because the queue of a webhook was full, by hook.
     webhook_dropped: IntCounterVec("webhook_dropped_total", &["hook"]);
-    /// Messages to personas, by what became of them.
+    /// Messages to personas, by result.
     persona_messages: IntCounterVec("persona_messages_total", &["result"]);
-    /// Notifications opened: a user was away when the first unread message came.
+    /// Notifications opened: the first unread message of a conversation came while the user was away.
     notifications: IntCounter("notifications_total");
-    /// Conversations with new messages whose away members are still to be noted.
+    /// Conversations with new messages, waiting until their away members are determined.
     notification_queue: IntGauge("notification_queue");
-    /// Conversations whose away members were not noted: too many waited, or the store was away too long.
+    /// Conversations whose away members were not recorded, because too many waited or the store was down too long.
     notifications_dropped: IntCounter("notifications_dropped_total");
-    /// 1, labelled with what was built.
+    /// Always 1, labelled with version and commit of the build.
     build_info: IntGaugeVec("build_info", &["version", "commit"]);
 }
 

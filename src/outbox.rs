@@ -1,9 +1,13 @@
-//! What goes out to one socket. Whoever delivers writes straight to the socket; only what does not fit waits here.
+//! The outbox of one socket. The task that delivers a frame writes it straight to the socket; only frames that do not
+//! fit wait here.
 //!
-//! Invariants: the greeting is the first text frame on every connection, since an outbox holds back what others push
-//! until [`Outbox::greet`] was called; from then on bytes leave in the order in which frames were pushed; a frame whose
-//! first byte left is always finished; never more than the limit waits. Past it, typing goes first, then all but the last
-//! of each state, and then the connection is closed with a code that says "resume".
+//! Invariants:
+//! - The greeting is the first text frame on every connection: an outbox holds other frames back until
+//!   [`Outbox::greet`].
+//! - After that, bytes leave in the order in which frames were pushed.
+//! - A frame whose first byte was written is always finished.
+//! - At most the limit waits. Beyond it, typing is dropped first, then all but the last frame of each state, and then
+//!   the connection is closed with a code that tells the client to resume.
 
 use std::{
     io::{self, IoSlice},
@@ -30,18 +34,18 @@ pub use signals::Signal;
 use queue::{FRAMES_PER_WRITE, Queue};
 use signals::Signals;
 
-/// Why a session is to look at its outbox.
+/// Why [`Outbox::next_event`] returned.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Woken {
-    /// The session is told something.
+pub enum OutboxEvent {
+    /// The hub sent a signal.
     Signal(Signal),
-    /// The reader was too slow; the close frame is on its way.
+    /// The client read too slowly; the close frame is queued.
     Overflowed,
     /// The socket is broken.
     Broken,
 }
 
-/// How much of the queue a flush could write.
+/// The result of writing the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flushed {
     All,
@@ -52,21 +56,21 @@ enum Flushed {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
-    /// Frames that wait for the greeting; none once it went out.
+    /// Frames that wait for the greeting; `None` after it.
     held: Option<Box<Queue>>,
-    /// What the gauge was last told.
+    /// Bytes that the gauge last counted for this outbox.
     gauged: usize,
-    /// Nothing more is taken.
+    /// The outbox accepts no more frames.
     closed: bool,
     overflowed: bool,
     broken: bool,
-    /// Somebody waits for room.
+    /// A task waits in [`Outbox::has_room`].
     awaited: bool,
     signals: Signals,
 }
 
 impl State {
-    /// Where a frame waits: pongs are protocol, and pass a greeting that is still to come.
+    /// The queue for a frame of this class. Pongs belong to the WebSocket protocol and don't wait for the greeting.
     fn queue_for(&mut self, class: Class) -> &mut Queue {
         match &mut self.held {
             Some(held) if class != Class::Pong => held,
@@ -74,12 +78,12 @@ impl State {
         }
     }
 
-    /// Bytes that wait, those that wait for the greeting included.
+    /// Bytes that wait, including those that wait for the greeting.
     fn bytes(&self) -> usize {
         self.queue.bytes() + self.held.as_ref().map_or(0, |held| held.bytes())
     }
 
-    fn break_off(&mut self) -> Flushed {
+    fn mark_broken(&mut self) -> Flushed {
         self.queue.clear();
         self.held = None;
         self.broken = true;
@@ -94,7 +98,7 @@ pub struct Outbox {
     user: OnceLock<UserId>,
     socket: OwnedWriteHalf,
     limit: usize,
-    /// The close frame for a reader that is too slow.
+    /// The close frame for a client that reads too slowly.
     too_slow: Frame,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
@@ -103,8 +107,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An outbox that lets at most `limit` bytes wait and ends with `too_slow` where they don't suffice. It writes text
-    /// frames only once it was given the greeting.
+    /// An outbox in which at most `limit` bytes wait; beyond it, it closes the connection with `too_slow`. It writes no
+    /// text frame before the greeting.
     pub fn new(
         connection: ConnectionId,
         socket: OwnedWriteHalf,
@@ -125,35 +129,35 @@ impl Outbox {
         }
     }
 
-    /// The connection it belongs to.
+    /// The connection's id.
     pub fn connection(&self) -> ConnectionId {
         self.connection
     }
 
-    /// Says once whose connection it is.
+    /// Sets the connection's user; later calls have no effect.
     pub fn belongs_to(&self, user: UserId) {
         let _already = self.user.set(user);
     }
 
-    /// Whose connection it is, once that is known.
+    /// The connection's user, once set.
     pub fn user(&self) -> Option<&UserId> {
         self.user.get()
     }
 
-    /// Says that nothing more will be written.
+    /// Shuts down the writing side of the socket.
     pub fn shut(&self) {
         let _gone = socket2::SockRef::from(self.socket.as_ref()).shutdown(std::net::Shutdown::Write);
     }
 
-    /// Cuts the connection off: what is queued is lost, and the other side sees a reset.
+    /// Discards the queue and resets the connection when the socket is dropped.
     pub fn reset(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.break_off();
+        state.mark_broken();
         let _gone = socket2::SockRef::from(self.socket.as_ref()).set_linger(Some(Duration::ZERO));
     }
 
-    /// Takes the greeting, writes it before everything that was pushed so far, and holds nothing back from now on.
+    /// Writes the greeting before all frames pushed so far; later frames are not held back.
     pub fn greet(&self, greeting: impl IntoIterator<Item = Frame>) {
         {
             let mut state = self.lock();
@@ -165,15 +169,15 @@ impl Outbox {
         self.flush();
     }
 
-    /// Takes frames and writes what the socket takes now.
+    /// Queues frames and writes as much as the socket accepts now.
     pub fn send(&self, frames: impl IntoIterator<Item = Frame>) {
         if self.push(frames) {
             self.flush();
         }
     }
 
-    /// Takes frames without writing them. Where it says true, [`Outbox::flush`] must follow: several pushes then share
-    /// one write. Where it says false, whoever pushed before, or the session's task, writes them.
+    /// Queues frames without writing them. If it returns true, the caller must call [`Outbox::flush`], so that several
+    /// pushes can share one write. If it returns false, an earlier caller or the session's task writes them.
     #[must_use]
     pub fn push(&self, frames: impl IntoIterator<Item = Frame>) -> bool {
         let mut state = self.lock();
@@ -187,7 +191,7 @@ impl Outbox {
             }
             if state.bytes() + frame.len() > self.limit && !self.make_room(&mut state, frame.len()) {
                 if frame.class == Class::Typing {
-                    self.dropped(Class::Typing, 1);
+                    self.count_dropped(Class::Typing, 1);
                     continue;
                 }
                 self.overflow(&mut state);
@@ -196,12 +200,12 @@ impl Outbox {
             state.queue_for(frame.class).push(frame);
         }
         if !idle || state.held.is_some() {
-            self.gauge(&mut state);
+            self.update_gauge(&mut state);
         }
         idle && !state.queue.is_empty()
     }
 
-    /// Writes what the socket takes now; the session's task goes on with the rest when it is writable again.
+    /// Writes as much as the socket accepts now; the session's task writes the rest when the socket is writable again.
     pub fn flush(&self) {
         let mut state = self.lock();
         match self.write(&mut state) {
@@ -210,17 +214,17 @@ impl Outbox {
         }
     }
 
-    /// Queues the last frames, of which the close is the last, and takes nothing after them. Frames that still wait for a
-    /// greeting are dropped: who was not let in hears nothing else.
+    /// Queues the last frames, ending with the close frame, and accepts none after them. Frames that still wait for a
+    /// greeting are dropped, since a client that was not let in must not receive them.
     pub fn close(&self, last: impl IntoIterator<Item = Frame>) {
         let mut state = self.lock();
-        self.end(&mut state, last);
+        self.finish(&mut state, last);
         if self.write(&mut state) != Flushed::All {
             self.wake.notify_one();
         }
     }
 
-    /// Tells the session something. One that lets too much of it pile up is cut off.
+    /// Sends a signal to the session. If too many wait, the connection is closed.
     pub fn signal(&self, signal: Signal) {
         let mut state = self.lock();
         if !state.signals.push(signal) {
@@ -229,32 +233,32 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Writes whenever the socket allows, until there is something the session must know. Safe to cancel.
-    pub async fn woken(&self) -> Woken {
+    /// Writes whenever the socket allows, until there is an event for the session. Cancel-safe.
+    pub async fn next_event(&self) -> OutboxEvent {
         loop {
             let flushed = {
                 let mut state = self.lock();
                 if let Some(signal) = state.signals.pop() {
-                    return Woken::Signal(signal);
+                    return OutboxEvent::Signal(signal);
                 }
                 let flushed = self.write(&mut state);
                 if state.overflowed {
-                    return Woken::Overflowed;
+                    return OutboxEvent::Overflowed;
                 }
                 flushed
             };
             match flushed {
-                Flushed::Broken => return Woken::Broken,
+                Flushed::Broken => return OutboxEvent::Broken,
                 Flushed::All => self.wake.notified().await,
                 Flushed::Blocked => tokio::select! {
-                    ready = self.socket.writable() => if ready.is_err() { return Woken::Broken },
+                    ready = self.socket.writable() => if ready.is_err() { return OutboxEvent::Broken },
                     () = self.wake.notified() => {}
                 },
             }
         }
     }
 
-    /// Writes until nothing waits; false where the socket broke first.
+    /// Writes until the queue is empty; false if the socket broke first.
     pub async fn drained(&self) -> bool {
         loop {
             let flushed = self.write(&mut self.lock());
@@ -267,7 +271,7 @@ impl Outbox {
         }
     }
 
-    /// Waits until less than half of the limit is taken, so that a replay never overflows; false once closed.
+    /// Waits until less than half of the limit is used, so that a replay never overflows; false once closed.
     pub async fn has_room(&self) -> bool {
         loop {
             let room = self.room.notified();
@@ -285,7 +289,7 @@ impl Outbox {
         }
     }
 
-    /// Whether nothing more is taken.
+    /// True if the outbox accepts no more frames.
     pub fn is_closed(&self) -> bool {
         let state = self.lock();
         state.closed || state.broken
@@ -293,7 +297,7 @@ impl Outbox {
 
     fn write(&self, state: &mut State) -> Flushed {
         let flushed = if state.broken { Flushed::Broken } else { self.write_queue(state) };
-        self.gauge(state);
+        self.update_gauge(state);
         if state.awaited && (state.bytes() < self.limit / 2 || state.broken) {
             state.awaited = false;
             self.room.notify_waiters();
@@ -303,7 +307,7 @@ impl Outbox {
 
     fn write_queue(&self, state: &mut State) -> Flushed {
         while !state.queue.is_empty() {
-            let written = match state.queue.only() {
+            let written = match state.queue.single_frame() {
                 Some(bytes) => self.socket.try_write(bytes),
                 None => {
                     let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
@@ -312,17 +316,17 @@ impl Outbox {
                 }
             };
             match written {
-                Ok(0) => return state.break_off(),
-                Ok(bytes) => state.queue.wrote(bytes),
+                Ok(0) => return state.mark_broken(),
+                Ok(bytes) => state.queue.advance(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
-                Err(_) => return state.break_off(),
+                Err(_) => return state.mark_broken(),
             }
         }
         Flushed::All
     }
 
-    /// Keeps the metric of what waits.
-    fn gauge(&self, state: &mut State) {
+    /// Updates the metric of waiting bytes.
+    fn update_gauge(&self, state: &mut State) {
         let bytes = state.bytes();
         if state.gauged != bytes {
             self.metrics.outbox_bytes.add(bytes as i64 - state.gauged as i64);
@@ -330,16 +334,16 @@ impl Outbox {
         }
     }
 
-    fn dropped(&self, class: Class, frames: u64) {
+    fn count_dropped(&self, class: Class, frames: u64) {
         self.metrics.outbox_drops.with_label_values(&[class.label()]).inc_by(frames);
     }
 
-    /// Drops what may be dropped; true where `needed` bytes then fit.
+    /// Drops frames that may be dropped; true if `needed` bytes then fit.
     fn make_room(&self, state: &mut State, needed: usize) -> bool {
         let queue = state.queue_for(Class::Durable);
-        self.dropped(Class::Typing, queue.drop_unstarted(|frame| frame.class == Class::Typing));
+        self.count_dropped(Class::Typing, queue.drop_unstarted(|frame| frame.class == Class::Typing));
         if state.bytes() + needed > self.limit {
-            self.dropped(Class::State(0), state.queue_for(Class::Durable).drop_stale_states());
+            self.count_dropped(Class::State(0), state.queue_for(Class::Durable).drop_stale_states());
         }
         state.bytes() + needed <= self.limit
     }
@@ -349,13 +353,13 @@ impl Outbox {
             return;
         }
         let held = state.held.take().map_or(0, |mut held| held.drop_unstarted(|_| true));
-        self.dropped(Class::Durable, held + state.queue.drop_unstarted(|_| true));
+        self.count_dropped(Class::Durable, held + state.queue.drop_unstarted(|_| true));
         state.overflowed = true;
-        self.end(state, Some(self.too_slow.clone()));
+        self.finish(state, Some(self.too_slow.clone()));
         self.wake.notify_one();
     }
 
-    fn end(&self, state: &mut State, last: impl IntoIterator<Item = Frame>) {
+    fn finish(&self, state: &mut State, last: impl IntoIterator<Item = Frame>) {
         if state.closed {
             return;
         }

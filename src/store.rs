@@ -14,7 +14,7 @@ mod traits;
 mod values;
 mod writer;
 
-pub use postgres::{Postgres, examine};
+pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;
 pub use traits::{Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
 pub(crate) use values::Operation;

@@ -1,7 +1,7 @@
-//! Webhooks: signed JSON posted to a URL of the operator's, with bounded time, tries, answers and concurrency.
+//! Webhooks: signed JSON posted to a URL of the operator's, with bounded time, retries, answer size and concurrency.
 //!
-//! What is posted, and what is made of the answer, is `chat`'s business. URLs (which may hold credentials) and secrets
-//! never reach a log. A request may arrive more than once: a try whose answer was lost is repeated.
+//! `chat` builds the requests and interprets the answers. URLs (which may hold credentials) and secrets never reach a
+//! log. A request may arrive more than once, since a try whose answer was lost is repeated.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -26,43 +26,43 @@ mod queue;
 
 pub use backoff::Backoff;
 pub use hook::Hook;
-pub use queue::{Queue, Queued};
+pub use queue::{Queue, QueueReceiver};
 
-/// The header that says who asks.
+/// The header with the signature of the request.
 const SIGNATURE: &str = "x-switchboard-signature";
-/// How long a connection may take.
+/// Maximum time for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer that is read, in bytes: the longest message, each character escaped, and as much again.
+/// Maximum length of an answer, in bytes: the longest message with each character escaped, and as much again.
 const MAX_ANSWER: usize = 128 * 1_024;
-/// Between the first try and the second one, and at most between two.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Pause between the first and the second try, and the longest pause between two tries.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
-/// Why a webhook gave no answer.
+/// Why a request to a webhook failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// It can't be reached, or the connection broke.
-    #[error("it can't be reached: {0}")]
+pub enum WebhookError {
+    /// The webhook can't be reached, or the connection broke.
+    #[error("the webhook can't be reached: {0}")]
     Unreachable(String),
-    /// It answered that it did not do it.
-    #[error("it answered {0}")]
+    /// The webhook answered with an error status.
+    #[error("the webhook answered {0}")]
     Status(StatusCode),
-    /// It answered too much.
-    #[error("its answer is larger than {MAX_ANSWER} bytes")]
+    /// The answer is too large.
+    #[error("the webhook's answer is larger than {MAX_ANSWER} bytes")]
     TooLarge,
-    /// It took too long.
-    #[error("it took too long")]
+    /// No answer in time.
+    #[error("the webhook did not answer in time")]
     Timeout,
-    /// What was to be said can't be written as JSON: a fault of this program.
-    #[error("the request can't be written: {0}")]
+    /// The request can't be written as JSON: a fault of this program.
+    #[error("the request can't be written as JSON: {0}")]
     Unwritable(serde_json::Error),
 }
 
-impl Failure {
+impl WebhookError {
     /// The label in metrics.
     fn label(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
-            Self::Status(status) if is_passing(*status) => "unavailable",
+            Self::Status(status) if is_transient(*status) => "unavailable",
             Self::Status(_) => "refused",
             Self::TooLarge => "too_large",
             Self::Timeout => "timeout",
@@ -70,31 +70,31 @@ impl Failure {
         }
     }
 
-    /// Whether another try may succeed.
-    fn is_passing(&self) -> bool {
+    /// True if another try may succeed.
+    fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Status(status) => is_passing(*status),
+            Self::Status(status) => is_transient(*status),
             Self::TooLarge | Self::Timeout | Self::Unwritable(_) => false,
         }
     }
 }
 
-fn is_passing(status: StatusCode) -> bool {
+fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
 /// The webhooks of a node.
 #[derive(Default)]
 pub struct Webhooks {
-    /// Where personas answer.
+    /// The webhook for personas.
     pub persona: Option<Webhook>,
-    /// Where notifications go.
+    /// The webhook for notifications.
     pub notification: Option<Webhook>,
 }
 
 impl Webhooks {
-    /// Makes those that are configured ready; nothing is sent yet.
+    /// Makes the configured webhooks; sends nothing yet.
     ///
     /// # Errors
     /// TLS can't be set up.
@@ -130,39 +130,39 @@ impl Webhook {
             .user_agent(concat!("switchboard/", env!("CARGO_PKG_VERSION")))
             .pool_max_idle_per_host(settings.concurrency);
         if settings.url.reveal().starts_with("http:") {
-            // It was allowed since nobody is in between: a proxy would be.
+            // http is allowed only where no third party is on the way (see `webhook_url`); a proxy would be one.
             client = client.no_proxy();
         }
         let key = settings.secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes()));
         Ok(Self { hook, settings, key, client: client.build()?, metrics })
     }
 
-    /// A queue for what is to be posted: as long, and worked off by as many, as the settings say.
-    pub fn queue<J>(&self) -> (Queue<J>, Queued<J>) {
+    /// A queue for jobs of this webhook, with the length and concurrency of the settings.
+    pub fn queue<J>(&self) -> (Queue<J>, QueueReceiver<J>) {
         let WebhookConfig { queue, concurrency, .. } = self.settings;
         queue::queue(queue, concurrency, self.hook, &self.metrics)
     }
 
-    /// Posts something as JSON, with retries, and returns the body of the answer.
+    /// Posts `payload` as JSON, with retries, and returns the body of the answer.
     ///
     /// # Errors
-    /// There was none in time.
-    pub async fn post(&self, what: &impl Serialize) -> Result<Bytes, Failure> {
-        let body = Bytes::from(serde_json::to_vec(what).map_err(Failure::Unwritable)?);
-        let Ok(answer) = timeout(self.settings.timeout, self.persist(body)).await else {
-            self.count(Failure::Timeout.label());
-            return Err(Failure::Timeout);
+    /// No try succeeded in time.
+    pub async fn post(&self, payload: &impl Serialize) -> Result<Bytes, WebhookError> {
+        let body = Bytes::from(serde_json::to_vec(payload).map_err(WebhookError::Unwritable)?);
+        let Ok(answer) = timeout(self.settings.timeout, self.post_with_retries(body)).await else {
+            self.count(WebhookError::Timeout.label());
+            return Err(WebhookError::Timeout);
         };
         answer
     }
 
-    /// Tries until there is an answer, or no further try is left or would come in time.
-    async fn persist(&self, body: Bytes) -> Result<Bytes, Failure> {
-        let begun = Instant::now();
-        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    /// Tries until there is an answer, no retry is left, or the next try would be too late.
+    async fn post_with_retries(&self, body: Bytes) -> Result<Bytes, WebhookError> {
+        let started = Instant::now();
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut retries = self.settings.retries;
         loop {
-            let (failure, wished) = match self.try_once(body.clone()).await {
+            let (failure, retry_after) = match self.try_once(body.clone()).await {
                 Ok(answer) => {
                     self.count("ok");
                     return Ok(answer);
@@ -170,19 +170,19 @@ impl Webhook {
                 Err(failed) => failed,
             };
             self.count(failure.label());
-            let pause = wished.unwrap_or_default().max(backoff.pause());
-            if !failure.is_passing() || retries == 0 || begun.elapsed() + pause >= self.settings.timeout {
+            let pause = retry_after.unwrap_or_default().max(backoff.pause());
+            if !failure.is_transient() || retries == 0 || started.elapsed() + pause >= self.settings.timeout {
                 return Err(failure);
             }
             retries -= 1;
-            tracing::debug!(hook = self.hook.label(), error = %failure, ?pause, "a webhook is tried again");
+            tracing::debug!(hook = self.hook.label(), error = %failure, ?pause, "retrying a webhook request");
             sleep(pause).await;
         }
     }
 
-    /// One request. With a failure comes the pause that the other side wishes for.
-    async fn try_once(&self, body: Bytes) -> Result<Bytes, (Failure, Option<Duration>)> {
-        let unreachable = |error: reqwest::Error| (Failure::Unreachable(causes(error)), None);
+    /// Sends one request. A failure comes with the pause that the answer's Retry-After asks for.
+    async fn try_once(&self, body: Bytes) -> Result<Bytes, (WebhookError, Option<Duration>)> {
+        let unreachable = |error: reqwest::Error| (WebhookError::Unreachable(error_chain(error)), None);
         let _timer = self.metrics.webhook_seconds.with_label_values(&[self.hook.label()]).start_timer();
         let mut request = self.client.post(self.settings.url.reveal()).header(CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
@@ -190,12 +190,12 @@ impl Webhook {
         }
         let mut answer = request.body(body).send().await.map_err(unreachable)?;
         if !answer.status().is_success() {
-            return Err((Failure::Status(answer.status()), retry_after(answer.headers())));
+            return Err((WebhookError::Status(answer.status()), retry_after(answer.headers())));
         }
         let mut read = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
             if read.len() + chunk.len() > MAX_ANSWER {
-                return Err((Failure::TooLarge, None));
+                return Err((WebhookError::TooLarge, None));
             }
             read.extend_from_slice(&chunk);
         }
@@ -207,15 +207,15 @@ impl Webhook {
     }
 }
 
-/// What an error says, and what lies behind it; never the URL.
-fn causes(error: reqwest::Error) -> String {
+/// An error's text and those of its sources, without the URL.
+fn error_chain(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let behind = std::iter::successors(error.source(), |error| (*error).source());
-    behind.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let sources = std::iter::successors(error.source(), |error| (*error).source());
+    sources.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The value of the signature header: the time, and the HMAC-SHA256 of time and body, so that neither can be changed
-/// nor an old request be sent again much later.
+/// The value of the signature header: the time, and the HMAC-SHA256 of time and body. It detects a changed time or
+/// body, and lets the receiver reject an old request that is sent again.
 fn signature(key: &hmac::Key, seconds: i64, body: &[u8]) -> String {
     let mut context = hmac::Context::with_key(key);
     context.update(format!("{seconds}.").as_bytes());
@@ -224,7 +224,7 @@ fn signature(key: &hmac::Key, seconds: i64, body: &[u8]) -> String {
     format!("t={seconds},v1={hex}")
 }
 
-/// The pause that an answer asks for, in seconds or as a date.
+/// The pause in an answer's Retry-After, given in seconds or as a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -244,8 +244,8 @@ mod tests {
     use crate::config::Secret;
 
     #[tokio::test]
-    async fn what_can_t_be_reached_is_tried_again_and_says_why_but_not_where() {
-        // Nobody listens there once the listener is gone.
+    async fn an_unreachable_webhook_is_retried_and_its_url_not_shown() {
+        // No one listens on this port after the listener is dropped.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings = WebhookConfig {
             url: Secret::new(format!("http://user:planted@{address}/planted")),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_asked_for_in_seconds_or_as_a_date() {
+    fn retry_after_is_read_in_seconds_or_as_a_date() {
         let asked =
             |value: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value.parse::<HeaderValue>().unwrap())]));
         assert_eq!(asked("7"), Some(Duration::from_secs(7)));

@@ -1,26 +1,26 @@
-//! The spans in which Redis knows this node: the watchdog begins and ends them, everybody else follows.
+//! Eras: the watchdog starts and ends them, and the other tasks of the backplane watch them.
 
 use tokio::time::Instant;
 
 use crate::model::Timestamp;
 
-/// A span in which Redis knows this node under one incarnation. When one begins, everything that this node holds has to
-/// be told to Redis again, and anything may have been missed.
+/// A time in which Redis knows this node under one incarnation. When an era begins, this node must write all its
+/// connections to Redis again, and may have missed events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Era {
-    /// Counts them; 0 before the first.
+    /// Number of the era; 0 before the first one.
     pub(super) number: u64,
-    /// Whether Redis is there now.
+    /// True while Redis is up.
     pub(super) up: bool,
-    /// Since when Redis has been well.
+    /// Start of the era.
     pub(super) since: Instant,
-    /// Redis forgot everything since the era before; it is not that others took this node for dead.
+    /// Redis was wiped since the era before. Then no node counted this one as dead.
     pub(super) wiped: bool,
-    /// Others took this node for dead in the era before.
+    /// Other nodes counted this node as dead in the era before.
     pub(super) reaped: bool,
-    /// Whether Redis was looked for at least once.
+    /// True after the first attempt to connect.
     pub(super) tried: bool,
-    /// When Redis was last lost; connections made later are unknown to other nodes.
+    /// Time at which Redis was last lost; other nodes don't know of connections made after it.
     pub(super) lost_at: Option<Timestamp>,
 }
 

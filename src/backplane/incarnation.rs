@@ -1,4 +1,4 @@
-//! The name under which Redis knows one life of a node.
+//! A node's identity in Redis during one era.
 
 use std::{fmt, sync::Arc};
 
@@ -6,29 +6,29 @@ use uuid::Uuid;
 
 use crate::model::NodeId;
 
-/// One life of a node, as far as Redis knows: `node#random`. A node that lost touch with Redis begins a new one, so
-/// that whatever the old one left behind, even by a command that arrives late, is cleaned up like a dead node's.
+/// A node's identity during one era: `node#random`. After an era ends the node takes a new one. Everything that the
+/// old incarnation left in Redis, including commands that arrive late, is then cleaned up like that of a dead node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Incarnation(Arc<str>);
 
 impl Incarnation {
-    /// A new life of `node`.
+    /// A new incarnation of `node`.
     pub(super) fn fresh(node: &NodeId) -> Self {
         Self(format!("{node}#{}", &Uuid::new_v4().simple().to_string()[..16]).into())
     }
 
-    /// Reads what Redis holds.
+    /// Parses the form that Redis holds.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (node, life) = text.split_once('#')?;
-        NodeId::parse(node).ok().filter(|_| !life.is_empty()).map(|_| Self(text.into()))
+        let (node, suffix) = text.split_once('#')?;
+        NodeId::parse(node).ok().filter(|_| !suffix.is_empty()).map(|_| Self(text.into()))
     }
 
-    /// The node whose life it is.
+    /// The node's id.
     pub(super) fn node(&self) -> Option<NodeId> {
         NodeId::parse(self.0.split_once('#')?.0).ok()
     }
 
-    /// As Redis holds it.
+    /// The form that Redis holds.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,23 +1,22 @@
-//! Every key and channel in Redis, named in one place. `docs/operations/redis.md` describes what stands behind them.
+//! Every key and channel in Redis, named in one place. `docs/operations/redis.md` describes their contents.
 //!
-//! Ids hold none of `{ } # / ~` or white space, and no family's prefix begins another's: so no id can be made to look
-//! like another family's key. Each key is hashed whole: a script touches one key, and so one slot.
-
+//! No id can produce another family's key: ids contain none of `{ } # / ~` and no white space, and no family's prefix
+//! is the beginning of another's. Each key is hashed as a whole, so a script that touches one key touches one slot.
 use std::fmt;
 
 use super::incarnation::Incarnation;
 use crate::model::{ConversationId, LogId, UserId};
 
-/// Shards that channels are spread over; part of every channel's name, and so of the protocol between nodes.
+/// Number of shards for channels. Part of every channel's name, and so of the protocol between nodes.
 const SHARDS: u64 = 64;
 
 /// SET of the ids of online users.
 pub(super) const ONLINE: &str = "ws:online_users";
-/// ZSET of incarnations by when their lease runs out.
+/// ZSET of incarnations, scored by the time at which their lease expires.
 pub(super) const NODES: &str = "ws:nodes";
-/// HASH: how many connections each incarnation holds.
+/// HASH: number of connections per incarnation.
 pub(super) const CONNECTIONS: &str = "ws:node_connections";
-/// ZSET of [`leaving`] members by when somebody is to look at them.
+/// ZSET of [`leaving`] members, scored by the time at which their departure is checked.
 pub(super) const LEAVING: &str = "ws:leaving";
 
 /// STRING: JSON summary of a user's newest connection.
@@ -25,12 +24,13 @@ pub(super) fn summary(user: &UserId) -> String {
     format!("ws:user:{user}")
 }
 
-/// HASH: a user's connections and what they listen to; all decisions about a user are made on it.
+/// HASH: a user's registry entry: connections, and the conversations they listen to. Every decision about a user is
+/// made on this key.
 pub(super) fn entry(user: &UserId) -> String {
     format!("ws:conns:{user}")
 }
 
-/// LIST: when a user's latest sends were admitted.
+/// LIST: times of a user's latest admitted sends.
 pub(super) fn window(user: &UserId) -> String {
     format!("rate_limit:message:{user}")
 }
@@ -40,17 +40,18 @@ pub(super) fn recent(conversation: &ConversationId) -> String {
     format!("room_messages:{conversation}")
 }
 
-/// SET: who listens to a conversation.
+/// SET: users who listen to a conversation.
 pub(super) fn audience(conversation: &ConversationId) -> String {
     format!("ws:room_users:{conversation}")
 }
 
-/// SET: users with a connection on a node, so that its death can be cleaned up after.
+/// SET: users with a connection on a node. Other nodes read it to clean up after the node's death.
 pub(super) fn node_users(incarnation: &Incarnation) -> String {
     format!("ws:node_users:{incarnation}")
 }
 
-/// A member of [`LEAVING`]: one goodbye of a user. Unlike for each, so that removing one never loses a later one.
+/// A member of [`LEAVING`]: one departure of a user. The due time is part of the member, so that removing one departure
+/// never removes a later one.
 pub(super) fn leaving(user: &UserId, due_micros: i64) -> String {
     format!("{user}/{due_micros}")
 }
@@ -60,9 +61,9 @@ pub(super) fn leaving_user(member: &str) -> Option<UserId> {
     UserId::parse(member.split_once('/')?.0).ok()
 }
 
-/// STRING: what `switchboard check` writes to see whether it can.
-pub(super) fn check(word: &str) -> String {
-    format!("ws:check:{word}")
+/// STRING: test value that `switchboard check` writes.
+pub(super) fn check(id: &str) -> String {
+    format!("ws:check:{id}")
 }
 
 /// The channel of a log.
@@ -70,16 +71,16 @@ pub(super) fn channel(log: &LogId) -> String {
     format!("{}:c:{log}", Shard::of(log.as_str()))
 }
 
-/// The channel on which a process hears itself.
+/// The channel on which a process receives its own canary messages.
 pub(super) fn canary(process: &str) -> String {
     format!("{}:n:{process}", Shard::of(process))
 }
 
-/// The shard of a channel, written as a hash tag.
+/// The shard of a channel; its `Display` form is a hash tag.
 struct Shard(u64);
 
 impl Shard {
-    /// FNV-1a: the same on every node and for ever.
+    /// FNV-1a hash of the name, modulo [`SHARDS`]. It must never change, since all nodes must agree on it.
     fn of(name: &str) -> Self {
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_names_stand() {
+    fn keys_have_their_documented_names() {
         let (user, room) = (UserId::parse("123").unwrap(), ConversationId::parse("r").unwrap());
         assert_eq!(summary(&user), "ws:user:123");
         assert_eq!(window(&user), "rate_limit:message:123");

@@ -1,4 +1,4 @@
-//! A node's lease in Redis, and what it knows of the others' leases.
+//! A node's lease in Redis, and this node's view of the other nodes' leases.
 
 use std::{
     collections::HashMap,
@@ -21,17 +21,17 @@ use super::{
 };
 use crate::model::{Clock, NodeId};
 
-/// How far a node's word is to be trusted.
+/// Why a node's entries in the registry may be out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// It missed a renewal.
+    /// The node missed a renewal.
     Stale,
-    /// Its lease is out.
+    /// The node's lease has expired.
     Dead,
 }
 
 impl Doubt {
-    /// As `register.lua` reads it.
+    /// The form that `register.lua` takes.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Stale => "stale",
@@ -46,18 +46,18 @@ struct View {
     former: Option<Incarnation>,
     epoch: String,
     others: Vec<(Incarnation, Instant)>,
-    /// Connections that the others held when they last renewed.
+    /// Number of connections that the other nodes held when they last renewed.
     connections_elsewhere: u64,
     /// Redis' clock minus this node's, in microseconds.
     offset: i64,
 }
 
-/// What came of taking a lease.
+/// The result of [`Lease::acquire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// Redis had lost all it knew since this node last looked.
+pub(super) struct Acquired {
+    /// Redis was wiped since this node last held a lease.
     pub(super) wiped: bool,
-    /// Others took the former life for dead, and told of its users' departure.
+    /// Other nodes counted the former incarnation as dead, and announced the departure of its users.
     pub(super) reaped: bool,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// None is held yet.
+    /// A lease that is not acquired yet.
     pub(super) fn new(node: NodeId, length: Duration, clock: Clock) -> Self {
         let me = Incarnation::fresh(&node);
         let view =
@@ -79,78 +79,78 @@ impl Lease {
         Self { node, length, clock, view: Mutex::new(view), retired: AtomicBool::new(false) }
     }
 
-    /// From now on the lease is neither renewed nor taken anew: the node goes.
+    /// Stops renewing and acquiring the lease, because the node is leaving.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
     }
 
-    /// Whether the node goes.
+    /// True after [`Lease::retire`].
     pub(super) fn retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }
 
-    /// How long a lease lasts.
+    /// Duration of the lease.
     pub(super) fn length(&self) -> Duration {
         self.length
     }
 
-    /// How often it is renewed.
+    /// Interval between two renewals.
     pub(super) fn interval(&self) -> Duration {
         self.length / 3
     }
 
-    /// The current life.
+    /// The current incarnation.
     pub(super) fn me(&self) -> Incarnation {
         self.view().me.clone()
     }
 
-    /// The current life and the one before.
-    pub(super) fn lives(&self) -> (Incarnation, Option<Incarnation>) {
+    /// The current incarnation and the former one.
+    pub(super) fn incarnations(&self) -> (Incarnation, Option<Incarnation>) {
         let view = self.view();
         (view.me.clone(), view.former.clone())
     }
 
-    /// Redis' time as this node reckons it, in microseconds.
+    /// Estimate of Redis' current time, in microseconds.
     pub(super) fn redis_micros(&self) -> i64 {
         self.clock.now().micros().saturating_add(self.view().offset)
     }
 
-    /// Nodes whose word is in doubt; commonly none.
+    /// Nodes that missed a renewal or whose lease has expired; usually none.
     pub(super) fn doubtful(&self) -> Vec<(Incarnation, Doubt)> {
         let now = Instant::now();
-        let doubt = |out: Instant| match out.saturating_duration_since(now) {
+        let doubt = |expires_at: Instant| match expires_at.saturating_duration_since(now) {
             left if left.is_zero() => Some(Doubt::Dead),
-            // Renewed in time, a lease has more than half of its length left whenever it is looked at.
+            // A lease that is renewed in time has more than half of its length left at every look.
             left if left < self.length / 4 => Some(Doubt::Stale),
             _ => None,
         };
-        self.view().others.iter().filter_map(|(who, out)| Some((who.clone(), doubt(*out)?))).collect()
+        self.view().others.iter().filter_map(|(node, expires_at)| Some((node.clone(), doubt(*expires_at)?))).collect()
     }
 
-    /// Connections of all other nodes that are alive, as of the last renewal.
+    /// Number of connections on all other live nodes, as of the last renewal.
     pub(super) fn connections_elsewhere(&self) -> u64 {
         self.view().connections_elsewhere
     }
 
-    /// Takes a lease as a new life, and says how many connections the node holds.
-    pub(super) async fn take(
+    /// Acquires a lease under a new incarnation and stores the node's number of connections.
+    pub(super) async fn acquire(
         &self,
         link: &Link,
         on: &mut MultiplexedConnection,
         connections: usize,
-    ) -> Result<Taken, LinkError> {
-        let life = Incarnation::fresh(&self.node);
+    ) -> Result<Acquired, LinkError> {
+        let incarnation = Incarnation::fresh(&self.node);
         let epoch = self.view().epoch.clone();
-        self.ask(link, on, &life, Some(self.me()), connections).await?;
+        self.call_renew(link, on, &incarnation, Some(self.me()), connections).await?;
         let mut view = self.view();
-        let former = std::mem::replace(&mut view.me, life);
+        let former = std::mem::replace(&mut view.me, incarnation);
         let wiped = !epoch.is_empty() && epoch != view.epoch;
-        let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(who, _)| *who != former);
+        let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(other, _)| *other != former);
         view.former = Some(former);
-        Ok(Taken { wiped, reaped })
+        Ok(Acquired { wiped, reaped })
     }
 
-    /// Renews the lease, and says how many connections the node holds; false where the lease was lost.
+    /// Renews the lease and stores the node's number of connections; false if the lease was lost.
     pub(super) async fn renew(
         &self,
         link: &Link,
@@ -158,49 +158,51 @@ impl Lease {
         connections: usize,
     ) -> Result<bool, LinkError> {
         let me = self.me();
-        self.ask(link, on, &me, None, connections).await
+        self.call_renew(link, on, &me, None, connections).await
     }
 
-    /// Renews, or, for a life that follows a former one, takes the lease.
-    async fn ask(
+    /// Calls `renew.lua`. With a former incarnation it acquires a lease for `incarnation`; without one it renews
+    /// `incarnation`'s lease.
+    async fn call_renew(
         &self,
         link: &Link,
         on: &mut MultiplexedConnection,
-        life: &Incarnation,
+        incarnation: &Incarnation,
         former: Option<Incarnation>,
         connections: usize,
     ) -> Result<bool, LinkError> {
-        let take = former.is_some();
+        let acquire = former.is_some();
         let mut pipeline = Pipeline::new();
         let epoch = format!("/{}", Uuid::new_v4().simple());
         let length = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
-        RENEW.call(&mut pipeline, keys::NODES).arg(life.as_str()).arg(length).arg(u8::from(take)).arg(epoch);
-        pipeline.cmd("HSET").arg(keys::CONNECTIONS).arg(life.as_str()).arg(connections);
+        RENEW.call(&mut pipeline, keys::NODES).arg(incarnation.as_str()).arg(length).arg(u8::from(acquire)).arg(epoch);
+        pipeline.cmd("HSET").arg(keys::CONNECTIONS).arg(incarnation.as_str()).arg(connections);
         pipeline.cmd("HGETALL").arg(keys::CONNECTIONS);
         if let Some(former) = former {
             pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(former.as_str());
-            // Also where that lease is gone already: what still arrives in its name is to be cleaned up.
+            // Add the former incarnation even if its lease was already removed: a late command may still write in its
+            // name, and other nodes clean up only incarnations in this set.
             if !self.view().epoch.is_empty() {
                 pipeline.cmd("ZADD").arg(keys::NODES).arg("NX").arg(self.redis_micros() / 1_000).arg(former.as_str());
             }
         }
-        let asked = self.clock.now().micros();
+        let asked_at = self.clock.now().micros();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
-        let (now, answered) = (Instant::now(), self.clock.now().micros());
+        let (now, answered_at) = (Instant::now(), self.clock.now().micros());
         let (held, micros, epoch, leases): (bool, i64, String, Vec<(String, i64)>) = replies.take(0)?;
         let counts: HashMap<String, u64> = replies.take(2)?;
-        let alive = leases.iter().filter(|(who, left)| who != life.as_str() && *left > 0);
-        let connections_elsewhere = alive.filter_map(|(who, _)| counts.get(who)).sum();
-        let others = leases.iter().filter(|(who, _)| who != life.as_str()).filter_map(|(who, left)| {
-            let out = now + Duration::from_millis(u64::try_from(*left).unwrap_or(0));
-            Some((Incarnation::parse(who)?, out))
+        let alive = leases.iter().filter(|(other, left)| other != incarnation.as_str() && *left > 0);
+        let connections_elsewhere = alive.filter_map(|(other, _)| counts.get(other)).sum();
+        let others = leases.iter().filter(|(other, _)| other != incarnation.as_str()).filter_map(|(other, left)| {
+            let expires_at = now + Duration::from_millis(u64::try_from(*left).unwrap_or(0));
+            Some((Incarnation::parse(other)?, expires_at))
         });
         let mut view = self.view();
         view.others = others.collect();
         view.connections_elsewhere = connections_elsewhere;
         view.epoch = epoch;
-        view.offset = micros.saturating_sub(asked.midpoint(answered));
-        Ok(held || take)
+        view.offset = micros.saturating_sub(asked_at.midpoint(answered_at));
+        Ok(held || acquire)
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

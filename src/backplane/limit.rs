@@ -1,4 +1,4 @@
-//! The send limit: never more than so many within any window, over all nodes; with what this node knows while alone.
+//! The send limit: a sliding window per user over all nodes. Without Redis, only this node's sends count.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,18 +12,18 @@ use tokio::time::Instant;
 use super::{keys, link::Link, ops::Op, scripts::LIMIT, types::RateDecision};
 use crate::model::UserId;
 
-/// Users between two clean-ups of the local windows.
+/// Number of new users between two clean-ups of the local windows.
 const CLEAN_EVERY: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct Windows {
     sends: HashMap<UserId, VecDeque<Instant>>,
-    /// The size at which windows that have emptied are looked for.
+    /// Number of windows at which the empty ones are removed.
     clean_at: usize,
 }
 
-/// The limiter. Each send is counted here as well: a user who has used up the limit on this node alone costs no Redis
-/// command, and the limit goes on without a jump when Redis goes.
+/// The limiter. It also counts each send locally: a user who reaches the limit on this node alone costs no Redis
+/// command, and the count continues when Redis goes down.
 pub(super) struct Limiter {
     link: Arc<Link>,
     window: Duration,
@@ -35,7 +35,7 @@ impl Limiter {
         Self { link, window, windows: Mutex::default() }
     }
 
-    /// Asks whether a user may send; what is admitted is counted, what is refused is not.
+    /// Decides on one send. An admitted send is counted; a refused one is not.
     pub(super) async fn admit(&self, user: &UserId, limit: u32) -> RateDecision {
         if limit == 0 {
             return RateDecision::Admitted;
@@ -47,13 +47,13 @@ impl Limiter {
         let mut pipeline = Pipeline::new();
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
         LIMIT.call(&mut pipeline, &keys::window(user)).arg(limit).arg(window);
-        let asked = self.link.run(Op::Admit, user.as_str(), &pipeline).await;
-        match asked.and_then(|mut replies| replies.take::<u64>(0)) {
+        let result = self.link.run(Op::Admit, user.as_str(), &pipeline).await;
+        match result.and_then(|mut replies| replies.take::<u64>(0)) {
             Ok(wait @ 1..) => {
                 self.uncount(user, counted);
                 RateDecision::Refused { sent: limit, retry_after: Duration::from_micros(wait) }
             }
-            // Not to be asked: counted here is counted.
+            // Redis is unavailable: the local count decides.
             Ok(0) | Err(_) => RateDecision::Admitted,
         }
     }

@@ -1,9 +1,9 @@
-//! A connection as Redis holds it: one line of a user's registry entry.
+//! Connections in a registry entry, one per line.
 
 use super::incarnation::Incarnation;
 use crate::model::{ConnectionId, Timestamp};
 
-/// A connection as Redis holds it.
+/// A connection in a registry entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) id: ConnectionId,
@@ -11,7 +11,7 @@ pub(super) struct Line {
     pub(super) since: Timestamp,
 }
 
-/// Reads the connections in a registry entry.
+/// Parses the connections in a registry entry.
 pub(super) fn parse_lines(lines: &str) -> Vec<Line> {
     let parse = |line: &str| {
         let mut words = line.split(' ');

@@ -1,7 +1,7 @@
-//! The link for commands: a few multiplexed connections, bounded waits, one bounded delay when Redis falls silent.
+//! The link for commands: a few multiplexed connections with bounded waits.
 //!
-//! Nothing here decides whether Redis is up: [`super::watchdog`] does, and opens and shuts the link. While it is shut, or
-//! a call has just timed out, calls fail at once instead of waiting one by one.
+//! [`super::watchdog`] decides whether Redis is up, and opens and closes the link. While the link is closed, or after a
+//! call timed out, calls fail at once, so that callers do not wait for the timeout one after another.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -28,35 +28,35 @@ use super::{
 };
 use crate::config::RedisConfig;
 
-/// Connections that share the commands. One is bound by a core's share of encoding and decoding; more than a few only
-/// make the batches smaller.
+/// Number of connections for commands. A connection is limited by what one core can encode and decode; more than a few
+/// connections make the batches smaller.
 const CONNECTIONS: usize = 4;
-/// Connections for questions that are not hot.
-const QUESTIONS: u32 = 4;
-/// The longest wait for an answer.
+/// Number of connections for queries that may return long replies.
+const QUERY_CONNECTIONS: u32 = 4;
+/// Maximum wait for a reply.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// The longest wait for a connection.
+/// Maximum wait for a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Commands that may wait to be written on one connection, before callers wait for room (within the same timeout).
+/// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
 
-/// Why Redis did not do it.
+/// Why a call to Redis failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LinkError {
-    /// The link is shut: not configured, down, or silent just now.
-    #[error("no link")]
+    /// The link is closed: Redis is not configured, down, or a call has just timed out.
+    #[error("the link to Redis is closed")]
     Down,
-    /// No answer in time; it may still be done.
-    #[error("no answer in time")]
+    /// No reply in time; Redis may still execute the command.
+    #[error("no reply in time")]
     Timeout,
-    /// The connection broke; it may have been done.
+    /// The connection broke; Redis may have executed the command.
     #[error("connection broken: {0}")]
     Broken(String),
-    /// Redis answered with an error.
-    #[error("refused: {0}")]
+    /// Redis replied with an error.
+    #[error("Redis refused the command: {0}")]
     Refused(String),
-    /// The answer makes no sense.
-    #[error("unexpected answer")]
+    /// The reply has an unexpected type or form.
+    #[error("unexpected reply")]
     Unexpected,
 }
 
@@ -71,12 +71,12 @@ impl From<redis::RedisError> for LinkError {
     }
 }
 
-/// The answers to a pipeline, each taken once.
+/// The replies to a pipeline; each can be taken once.
 #[derive(Debug)]
 pub(super) struct Replies(Vec<Value>);
 
 impl Replies {
-    /// The answer to command `index`.
+    /// Takes the reply to command `index`.
     pub(super) fn take<T: FromRedisValue>(&mut self, index: usize) -> Result<T, LinkError> {
         match self.0.get_mut(index).map(std::mem::take) {
             Some(Value::ServerError(error)) => Err(LinkError::Refused(error.code().to_owned())),
@@ -93,43 +93,43 @@ impl Replies {
     }
 }
 
-/// The link. Without a client it stays shut for ever: that is a broker without Redis.
+/// The link. Without a client (no Redis configured) it stays closed.
 pub(super) struct Link {
     client: Option<Client>,
-    /// For questions whose answers may be long: they must not hold up what is hot.
-    questions: Option<Pool<Client>>,
+    /// Connections for queries with long replies, which would delay the other commands.
+    query_pool: Option<Pool<Client>>,
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
-    /// A call timed out since the last good probe: others need not find out one by one.
+    /// A call timed out since the last successful probe. Other calls then fail at once.
     silent: AtomicBool,
-    /// Wakes the watch: a call failed in a way that it should look at.
-    pub(super) trouble: Notify,
+    /// Wakes the watchdog to check Redis now, because a call failed.
+    pub(super) check_now: Notify,
     ops: Ops,
 }
 
 impl Link {
-    /// A link to the Redis of `config`; nothing is connected yet.
+    /// A closed link to the Redis of `config`. Makes no connection.
     pub(super) fn new(config: Option<&RedisConfig>, ops: Ops) -> Result<Self, StartError> {
         let client = config.map(client).transpose()?;
         let pool = |client| {
-            let pool = Pool::builder().max_size(QUESTIONS).connection_timeout(RESPONSE_TIMEOUT);
+            let pool = Pool::builder().max_size(QUERY_CONNECTIONS).connection_timeout(RESPONSE_TIMEOUT);
             pool.build_unchecked(client)
         };
         Ok(Self {
-            questions: client.clone().map(pool),
+            query_pool: client.clone().map(pool),
             client,
             open: ArcSwapOption::empty(),
             silent: AtomicBool::new(false),
-            trouble: Notify::new(),
+            check_now: Notify::new(),
             ops,
         })
     }
 
-    /// The client, to connect subscribers with.
+    /// The client, from which subscribers connect; `None` without Redis.
     pub(super) fn client(&self) -> Option<&Client> {
         self.client.as_ref()
     }
 
-    /// Makes a set of connections; they are not used for calls before [`Link::open`].
+    /// Connects; calls use the connections only after [`Link::open`].
     pub(super) async fn connect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
         let client = self.client.as_ref().ok_or(LinkError::Down)?;
         let config = AsyncConnectionConfig::new()
@@ -140,30 +140,30 @@ impl Link {
         Ok(futures_util::future::try_join_all(all).await?)
     }
 
-    /// Lets calls through, over these connections.
+    /// Opens the link: calls use these connections.
     pub(super) fn open(&self, connections: Vec<MultiplexedConnection>) {
         self.silent.store(false, Ordering::Release);
         self.open.store(Some(Arc::new(connections)));
     }
 
-    /// Lets no calls through.
-    pub(super) fn shut(&self) {
+    /// Closes the link: calls fail at once.
+    pub(super) fn close(&self) {
         self.open.store(None);
     }
 
-    /// Whether calls are let through.
+    /// True while the link is open.
     pub(super) fn is_open(&self) -> bool {
         self.open.load().is_some()
     }
 
-    /// A probe was answered: calls that were held back because of a timeout may go on.
-    pub(super) fn answered(&self) {
+    /// Records a successful probe: calls are tried again after a timeout.
+    pub(super) fn probe_succeeded(&self) {
         self.silent.store(false, Ordering::Release);
     }
 
-    /// Sends a pipeline. Calls with one `route` (a user, a log) reach Redis in the order in which they were made.
-    /// Answers that are errors stay in the replies; a script that Redis does not know is loaded and the pipeline
-    /// repeated, so what stands beside a script must be repeatable.
+    /// Sends a pipeline. Calls with the same `route` (a user, a log) reach Redis in the order in which they were made.
+    /// Error replies stay in [`Replies`]. If Redis does not know a script, this loads all scripts and sends the whole
+    /// pipeline again, so the other commands in a pipeline with scripts must be safe to repeat.
     pub(super) async fn run(&self, op: Op, route: &str, pipeline: &Pipeline) -> Result<Replies, LinkError> {
         let open = self.open.load();
         let connections = open.as_ref().filter(|_| !self.silent.load(Ordering::Acquire)).ok_or(LinkError::Down)?;
@@ -175,15 +175,15 @@ impl Link {
         self.run_on(op, &mut connection, pipeline).await
     }
 
-    /// Sends a pipeline of questions that are not hot over a connection of their own.
-    pub(super) async fn ask(&self, op: Op, pipeline: &Pipeline) -> Result<Replies, LinkError> {
-        let shut = !self.is_open() || self.silent.load(Ordering::Acquire);
-        let pool = self.questions.as_ref().filter(|_| !shut).ok_or(LinkError::Down)?;
+    /// Sends a pipeline of queries with long replies over a connection of the query pool.
+    pub(super) async fn query(&self, op: Op, pipeline: &Pipeline) -> Result<Replies, LinkError> {
+        let closed = !self.is_open() || self.silent.load(Ordering::Acquire);
+        let pool = self.query_pool.as_ref().filter(|_| !closed).ok_or(LinkError::Down)?;
         let mut connection = pool.get().await.map_err(|error| LinkError::Broken(error.to_string()))?;
         self.run_on(op, &mut connection, pipeline).await
     }
 
-    /// Sends a pipeline over a connection that need not be open for calls yet.
+    /// Sends a pipeline over `connection`, which need not belong to the open link.
     pub(super) async fn run_on(
         &self,
         op: Op,
@@ -200,27 +200,27 @@ impl Link {
             send(connection, &load).await?;
             result = send(connection, pipeline).await;
         }
-        self.ops.took(op, started.elapsed());
-        self.judge(op, &result);
+        self.ops.observe(op, started.elapsed());
+        self.record_result(op, &result);
         result
     }
 
-    fn judge(&self, op: Op, result: &Result<Replies, LinkError>) {
+    fn record_result(&self, op: Op, result: &Result<Replies, LinkError>) {
         match result {
             Ok(replies) => {
                 for code in replies.errors() {
-                    self.ops.failed(op);
+                    self.ops.count_failure(op);
                     tracing::debug!(?op, code, "Redis refused a command");
                     if matches!(code, "READONLY" | "OOM" | "MISCONF" | "LOADING" | "MASTERDOWN") {
-                        self.trouble.notify_one();
+                        self.check_now.notify_one();
                     }
                 }
             }
             Err(error) => {
-                self.ops.failed(op);
+                self.ops.count_failure(op);
                 tracing::debug!(?op, %error, "a call to Redis failed");
                 self.silent.fetch_or(*error == LinkError::Timeout, Ordering::AcqRel);
-                self.trouble.notify_one();
+                self.check_now.notify_one();
             }
         }
     }
@@ -230,9 +230,9 @@ async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Re
     Ok(Replies(connection.send_packed_commands(pipeline, 0, pipeline.len()).await?))
 }
 
-/// A client as the broker needs it: RESP3 (for pushes), no delay, half-open sockets noticed.
+/// A Redis client with RESP3 (for push messages), TCP_NODELAY, and detection of half-open connections.
 pub(super) fn client(config: &RedisConfig) -> Result<Client, StartError> {
-    // The library's message may quote the URL, and with it the password.
+    // The library's message may repeat the URL, which may hold the password.
     let parsed = Client::open(config.url.reveal()).map_err(|_| StartError::BadUrl)?;
     let info = parsed.get_connection_info().clone();
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));

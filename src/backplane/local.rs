@@ -1,7 +1,7 @@
-//! What this node holds itself: its connections, whom they belong to, what they listen to.
+//! This node's own connections: their users, and the conversations that they listen to.
 //!
-//! With Redis Off or Down this is all there is, and decides; with Redis Up it is what gets registered anew when Redis
-//! lost it. Either way it is kept up to date the same way, before Redis is asked.
+//! While Redis is Off or Down, this state alone decides. While Redis is Up, the registry writes it to Redis again after
+//! Redis lost it. In both cases it is updated before Redis is called.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use super::types::{Departure, Registration, Scope, TooMany};
 use crate::model::{ConnectionId, ConversationId, Timestamp, UserId};
 
-/// How many of what a user may have.
+/// Connection limits per user.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caps {
-    /// User-scoped sockets; and conversation-scoped ones, per conversation.
+    /// Maximum number of user-scoped sockets, and of conversation-scoped sockets per conversation.
     pub(super) connections: u32,
-    /// All sockets.
+    /// Maximum number of sockets of both scopes together.
     pub(super) sockets: u32,
 }
 
@@ -35,31 +35,31 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 struct Room {
     listeners: Vec<ConnectionId>,
-    /// When it may be told that nobody listens any more.
+    /// End of the grace after the last listener left; set while there is no listener.
     due: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Person {
+struct LocalUser {
     name: Arc<str>,
     connections: Vec<Held>,
     rooms: HashMap<ConversationId, Room>,
-    /// When it may be told that they are offline.
+    /// End of the grace after the last connection ended; set while there is no connection.
     due: Option<Instant>,
-    /// Counts changes.
+    /// Value of [`State::version`] at this user's last change.
     version: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    people: BTreeMap<UserId, Person>,
+    users: BTreeMap<UserId, LocalUser>,
     owners: HashMap<ConnectionId, UserId>,
     audiences: HashMap<ConversationId, HashSet<UserId>>,
     due: VecDeque<(Instant, UserId)>,
     version: u64,
 }
 
-/// What a user's share in this node is, for Redis.
+/// A user's part of this node's state, as it is written to Redis.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
     pub(super) user: UserId,
@@ -69,13 +69,13 @@ pub(super) struct Share {
     pub(super) version: u64,
 }
 
-/// A connection that has gone.
+/// A connection that was removed.
 #[derive(Debug)]
-pub(super) struct Gone {
+pub(super) struct Removed {
     pub(super) user: UserId,
-    /// What it listened to.
+    /// Conversations that it listened to.
     pub(super) rooms: Vec<ConversationId>,
-    /// It was the user's last one on this node.
+    /// True if it was the user's last connection on this node.
     pub(super) last: bool,
 }
 
@@ -92,16 +92,16 @@ impl Local {
         Self { caps, grace, state: Mutex::default() }
     }
 
-    /// Adds a connection. True where the user thereby came online, as far as this node knows.
+    /// Adds a connection. Returns true if its user came online by it, as far as this node knows.
     pub(super) fn register(&self, new: &Registration) -> Result<bool, TooMany> {
         let state = &mut *self.state();
-        let held = state.people.get(&new.user).map_or(&[][..], |person| &person.connections);
+        let held = state.users.get(&new.user).map_or(&[][..], |person| &person.connections);
         let others = || held.iter().filter(|one| one.id != new.connection);
         let same = others().filter(|one| one.scope == new.scope).count();
         if same >= self.caps.connections as usize || others().count() >= self.caps.sockets as usize {
-            return Err(TooMany { perhaps: false });
+            return Err(TooMany { retry_may_succeed: false });
         }
-        let person = state.people.entry(new.user.clone()).or_insert_with(|| Person {
+        let person = state.users.entry(new.user.clone()).or_insert_with(|| LocalUser {
             name: new.name.clone(),
             connections: Vec::with_capacity(1),
             rooms: HashMap::new(),
@@ -113,84 +113,85 @@ impl Local {
         person.connections.retain(|one| one.id != new.connection);
         person.connections.push(Held { id: new.connection, scope: new.scope.clone(), since: new.connected_at });
         state.owners.insert(new.connection, new.user.clone());
-        state.touch(&new.user);
+        state.bump_version(&new.user);
         Ok(first)
     }
 
-    /// Removes a connection and all its listening; `None` where it is not held.
-    pub(super) fn unregister(&self, connection: ConnectionId) -> Option<Gone> {
+    /// Removes a connection and all its listening; `None` if this node does not hold it.
+    pub(super) fn unregister(&self, connection: ConnectionId) -> Option<Removed> {
         let due = Instant::now() + self.grace;
         let state = &mut *self.state();
         let user = state.owners.remove(&connection)?;
-        let person = state.people.get_mut(&user)?;
+        let person = state.users.get_mut(&user)?;
         person.connections.retain(|one| one.id != connection);
         let rooms = person.rooms.iter().filter(|(_, room)| room.listeners.contains(&connection));
         let rooms: Vec<_> = rooms.map(|(id, _)| id.clone()).collect();
         for id in &rooms {
-            person.part(id, connection, due);
+            person.remove_listener(id, connection, due);
         }
         let last = person.connections.is_empty();
         person.due = last.then_some(due);
         state.due.push_back((due, user.clone()));
-        state.touch(&user);
-        Some(Gone { user, rooms, last })
+        state.bump_version(&user);
+        Some(Removed { user, rooms, last })
     }
 
-    /// Notes that a connection listens: whose it is, and whether it is the user's first as far as this node knows.
+    /// Records that a connection listens to a conversation. Returns its user, and true if it is the user's first
+    /// listener there as far as this node knows.
     pub(super) fn listen(&self, connection: ConnectionId, conversation: &ConversationId) -> Option<(UserId, bool)> {
         let state = &mut *self.state();
         let user = state.owners.get(&connection)?.clone();
-        let room = state.people.get_mut(&user)?.rooms.entry(conversation.clone()).or_default();
+        let room = state.users.get_mut(&user)?.rooms.entry(conversation.clone()).or_default();
         let first = room.listeners.is_empty() && room.due.take().is_none();
         if !room.listeners.contains(&connection) {
             room.listeners.push(connection);
         }
         state.audiences.entry(conversation.clone()).or_default().insert(user.clone());
-        state.touch(&user);
+        state.bump_version(&user);
         Some((user, first))
     }
 
-    /// Notes that a connection no longer listens: whose it is; `None` where it did not.
+    /// Records that a connection no longer listens to a conversation. Returns its user; `None` if it did not listen.
     pub(super) fn unlisten(&self, connection: ConnectionId, conversation: &ConversationId) -> Option<UserId> {
         let due = Instant::now() + self.grace;
         let state = &mut *self.state();
         let user = state.owners.get(&connection)?.clone();
-        if !state.people.get_mut(&user)?.part(conversation, connection, due) {
+        if !state.users.get_mut(&user)?.remove_listener(conversation, connection, due) {
             return None;
         }
         state.due.push_back((due, user.clone()));
-        state.touch(&user);
+        state.bump_version(&user);
         Some(user)
     }
 
-    /// Takes the departures that have become due.
-    pub(super) fn departures(&self, now: Instant) -> Vec<Departure> {
+    /// Removes and returns the departures whose grace is over.
+    pub(super) fn take_due_departures(&self, now: Instant) -> Vec<Departure> {
         let state = &mut *self.state();
         let mut departures = Vec::new();
         while state.due.front().is_some_and(|(due, _)| *due <= now) {
             let Some((_, user)) = state.due.pop_front() else { break };
-            let Some(person) = state.people.get_mut(&user) else { continue };
+            let Some(person) = state.users.get_mut(&user) else { continue };
             let offline = person.due.is_some_and(|due| due <= now);
             let left = person.rooms.extract_if(|_, room| offline || room.due.is_some_and(|due| due <= now));
             let left: Vec<_> = left.map(|(id, _)| id).collect();
             let name = person.name.clone();
             if offline {
-                state.people.remove(&user);
+                state.users.remove(&user);
             }
             for id in &left {
-                state.leave(id, &user);
+                state.remove_from_audience(id, &user);
             }
             if offline || !left.is_empty() {
-                departures.push(Departure { user, name, left, offline, told_here: false });
+                departures.push(Departure { user, name, left, offline, announced_here: false });
             }
         }
         departures
     }
 
-    /// A user's share; `None` where they have no connection here.
+    /// A user's [`Share`]; `None` if the user has no connection here.
     pub(super) fn share(&self, user: &UserId) -> Option<Share> {
         let state = self.state();
-        let person = state.people.get(user).filter(|person| !person.connections.is_empty())?;
+        let person = state.users.get(user).filter(|person| !person.connections.is_empty())?;
         let listened = person.rooms.iter().filter(|(_, room)| !room.listeners.is_empty());
         Some(Share {
             user: user.clone(),
@@ -201,40 +202,40 @@ impl Local {
         })
     }
 
-    /// The version of a user's share, to see whether it changed; `None` where they have no connection here.
+    /// The version of a user's share, for detecting changes; `None` if the user has no connection here.
     pub(super) fn version(&self, user: &UserId) -> Option<u64> {
-        self.state().people.get(user).filter(|person| !person.connections.is_empty()).map(|person| person.version)
+        self.state().users.get(user).filter(|person| !person.connections.is_empty()).map(|person| person.version)
     }
 
-    /// Users with a connection here, in order of their ids.
+    /// Users with a connection here, in order of their ids, starting after `after`.
     pub(super) fn users_after(&self, after: Option<&UserId>, limit: usize) -> Vec<UserId> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let state = self.state();
-        let users = state.people.range::<UserId, _>((from, Bound::Unbounded));
+        let users = state.users.range::<UserId, _>((from, Bound::Unbounded));
         users.filter(|(_, person)| !person.connections.is_empty()).take(limit).map(|(user, _)| user.clone()).collect()
     }
 
-    /// Whether a user is online here, counting the grace.
+    /// True if a user is online here; during the grace a user still is.
     pub(super) fn online(&self, user: &UserId) -> bool {
-        self.state().people.contains_key(user)
+        self.state().users.contains_key(user)
     }
 
-    /// How many users are online here.
+    /// Number of users online here.
     pub(super) fn online_count(&self) -> u64 {
-        self.state().people.len() as u64
+        self.state().users.len() as u64
     }
 
-    /// A page of the users online here: how many were passed over is the cursor.
+    /// A page of the users online here. The cursor is the number of users before the page.
     pub(super) fn online_page(&self, cursor: u64, limit: u32) -> (Vec<UserId>, u64) {
         let state = self.state();
         let skip = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let users: Vec<_> = state.people.keys().skip(skip).take(limit as usize).cloned().collect();
+        let users: Vec<_> = state.users.keys().skip(skip).take(limit as usize).cloned().collect();
         let next = cursor.saturating_add(users.len() as u64);
-        let more = next < state.people.len() as u64 && !users.is_empty();
+        let more = next < state.users.len() as u64 && !users.is_empty();
         (users, if more { next } else { 0 })
     }
 
-    /// Users here who listen to a conversation.
+    /// Users on this node who listen to a conversation.
     pub(super) fn audience(&self, conversation: &ConversationId, limit: usize) -> Vec<UserId> {
         let state = self.state();
         state.audiences.get(conversation).map_or_else(Vec::new, |users| users.iter().take(limit).cloned().collect())
@@ -242,25 +243,25 @@ impl Local {
 
     /// A user's connections here.
     pub(super) fn connections_of(&self, user: &UserId) -> Vec<Held> {
-        self.state().people.get(user).map_or_else(Vec::new, |person| person.connections.clone())
+        self.state().users.get(user).map_or_else(Vec::new, |person| person.connections.clone())
     }
 
-    /// Whether a user has a connection here.
+    /// True if a user has a connection here; there is no grace.
     pub(super) fn is_connected(&self, user: &UserId) -> bool {
-        self.state().people.get(user).is_some_and(|person| !person.connections.is_empty())
+        self.state().users.get(user).is_some_and(|person| !person.connections.is_empty())
     }
 
-    /// What a user listens to here.
+    /// Conversations that a user listens to here.
     pub(super) fn joined(&self, user: &UserId) -> Vec<ConversationId> {
-        self.state().people.get(user).map_or_else(Vec::new, |person| person.rooms.keys().cloned().collect())
+        self.state().users.get(user).map_or_else(Vec::new, |person| person.rooms.keys().cloned().collect())
     }
 
-    /// How many connections are held.
+    /// Number of connections that this node holds.
     pub(super) fn connections(&self) -> usize {
         self.state().owners.len()
     }
 
-    /// Whether no connection is held.
+    /// True if this node holds no connection.
     pub(super) fn is_empty(&self) -> bool {
         self.state().owners.is_empty()
     }
@@ -270,29 +271,30 @@ impl Local {
     }
 }
 
-impl Person {
-    fn part(&mut self, conversation: &ConversationId, connection: ConnectionId, due: Instant) -> bool {
+impl LocalUser {
+    fn remove_listener(&mut self, conversation: &ConversationId, connection: ConnectionId, due: Instant) -> bool {
         let Some(room) = self.rooms.get_mut(conversation) else { return false };
         let before = room.listeners.len();
         room.listeners.retain(|one| *one != connection);
-        let parted = room.listeners.len() < before;
-        if parted && room.listeners.is_empty() {
+        let removed = room.listeners.len() < before;
+        if removed && room.listeners.is_empty() {
             room.due = Some(due);
         }
-        parted
+        removed
     }
 }
 
 impl State {
-    /// Versions come from one counter, so that a user who went and came back never repeats one.
-    fn touch(&mut self, user: &UserId) {
+    /// Gives the user a new version. All versions come from one counter, so that a user who left and returned never
+    /// gets an earlier version again.
+    fn bump_version(&mut self, user: &UserId) {
         self.version += 1;
-        if let Some(person) = self.people.get_mut(user) {
+        if let Some(person) = self.users.get_mut(user) {
             person.version = self.version;
         }
     }
 
-    fn leave(&mut self, conversation: &ConversationId, user: &UserId) {
+    fn remove_from_audience(&mut self, conversation: &ConversationId, user: &UserId) {
         if let Some(users) = self.audiences.get_mut(conversation) {
             users.remove(user);
             if users.is_empty() {

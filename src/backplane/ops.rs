@@ -1,4 +1,4 @@
-//! What the backplane does in Redis, as metrics name it; the handles are looked up once.
+//! Redis operations of the backplane, as labels in metrics, with cached metric handles.
 
 use std::time::Duration;
 
@@ -19,44 +19,44 @@ macro_rules! ops {
 }
 
 ops! {
-    /// May a user send?
+    /// Check of the send limit.
     Admit = "admit",
-    /// Events to other nodes, messages to the recent cache.
+    /// Publishing of events, and update of the recent-message cache.
     Publish = "publish",
-    /// Recent messages.
+    /// Read of the recent-message cache.
     Recent = "recent",
-    /// A connection comes.
+    /// Registration of a connection.
     Register = "register",
-    /// A connection goes.
+    /// Removal of a connection.
     Unregister = "unregister",
-    /// A connection listens.
+    /// Start of listening to a conversation.
     Listen = "listen",
-    /// A connection no longer listens.
+    /// End of listening to a conversation.
     Unlisten = "unlisten",
-    /// Who is there?
+    /// Presence query.
     Presence = "presence",
-    /// The lease.
+    /// Acquisition, renewal or removal of the lease.
     Lease = "lease",
-    /// A sign of life.
+    /// Probe of a connection.
     Probe = "probe",
-    /// A message to oneself.
+    /// Canary: a message that the node publishes to itself.
     Canary = "canary",
-    /// Departures whose grace is over.
+    /// Sweep of departures whose grace is over.
     Sweep = "sweep",
-    /// A dead node's users.
+    /// Removal of a dead node's users.
     Reap = "reap",
-    /// Registering anew, repairs and half-hourly renewals.
+    /// Writing this node's connections again: after a new era, for dirty users, and each half hour.
     Sync = "sync",
 }
 
-/// Cached handles of every operation's metrics.
+/// Cached metric handles of every operation.
 pub(super) struct Ops {
     seconds: Vec<Histogram>,
     errors: Vec<IntCounter>,
 }
 
 impl Ops {
-    /// Looks them up.
+    /// Looks up the handles.
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
             seconds: LABELS.iter().map(|label| metrics.redis_seconds.with_label_values(&[label])).collect(),
@@ -64,13 +64,13 @@ impl Ops {
         }
     }
 
-    /// An operation took this long.
-    pub(super) fn took(&self, op: Op, time: Duration) {
+    /// Records the duration of an operation.
+    pub(super) fn observe(&self, op: Op, time: Duration) {
         self.seconds[op as usize].observe(time.as_secs_f64());
     }
 
-    /// An operation, or a command of it, failed.
-    pub(super) fn failed(&self, op: Op) {
+    /// Counts a failed operation, or a failed command of it.
+    pub(super) fn count_failure(&self, op: Op) {
         self.errors[op as usize].inc();
     }
 }

@@ -1,7 +1,8 @@
-//! Tells other nodes what happened, and the recent cache which messages came: one task, many logs in one pipeline.
+//! Publishes events to other nodes and adds messages to the recent-message cache. One task sends many logs in one
+//! pipeline.
 //!
-//! What can't be published is owed: the newest entry of each log is kept and published when Redis is back, so that
-//! other nodes see the gap and fetch what lies before it.
+//! For events that can't be published, the newest entry of each log is kept and published when Redis is back. Other
+//! nodes then see the gap and backfill it.
 
 use std::{
     collections::HashMap,
@@ -29,26 +30,26 @@ use crate::{
     model::{Entry, Event, LogId, Seq},
 };
 
-/// Batches of events that may wait for the task.
+/// Maximum number of event batches that wait for the task.
 const QUEUE: usize = 8_192;
-/// Batches of events in one pipeline.
+/// Maximum number of event batches in one pipeline.
 const PER_PIPELINE: usize = 256;
-/// Between two tries while Redis is silent but not yet known to be down, and how many there are.
+/// Interval between two tries, and the number of tries, while Redis does not answer but is not yet known to be down.
 const RETRY_EVERY: Duration = Duration::from_millis(50);
 const TRIES: usize = 40;
-/// Logs whose newest entry is owed.
-const OWED_MAX: usize = 65_536;
+/// Maximum number of logs whose newest entry is kept for publishing later.
+const UNPUBLISHED_MAX: usize = 65_536;
 
-/// The publisher's near end.
+/// Accepts events for the [`PublishTask`].
 pub(super) struct Publisher {
     link: Arc<Link>,
     metrics: Arc<Metrics>,
     queue: mpsc::Sender<Vec<Event>>,
-    owed: Mutex<HashMap<LogId, Arc<Entry>>>,
+    unpublished: Mutex<HashMap<LogId, Arc<Entry>>>,
 }
 
-/// The publisher's far end: what its task needs.
-pub(super) struct Pump {
+/// The task that publishes.
+pub(super) struct PublishTask {
     publisher: Arc<Publisher>,
     recent: Arc<Recent>,
     process: Process,
@@ -56,19 +57,19 @@ pub(super) struct Pump {
 }
 
 impl Publisher {
-    /// Both ends.
+    /// Makes the publisher and its task.
     pub(super) fn new(
         link: Arc<Link>,
         metrics: Arc<Metrics>,
         recent: Arc<Recent>,
         process: Process,
-    ) -> (Arc<Self>, Pump) {
+    ) -> (Arc<Self>, PublishTask) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        let publisher = Arc::new(Self { link, metrics, queue: sender, owed: Mutex::default() });
-        (publisher.clone(), Pump { publisher, recent, process, queue })
+        let publisher = Arc::new(Self { link, metrics, queue: sender, unpublished: Mutex::default() });
+        (publisher.clone(), PublishTask { publisher, recent, process, queue })
     }
 
-    /// Takes events to be published. Never blocks.
+    /// Queues events for publishing. Never blocks.
     pub(super) fn publish(&self, events: Vec<Event>) {
         if self.link.client().is_none() || events.is_empty() {
             return;
@@ -76,47 +77,48 @@ impl Publisher {
         if let Err(mpsc::error::TrySendError::Full(events) | mpsc::error::TrySendError::Closed(events)) =
             self.queue.try_send(events)
         {
-            self.owe(&events);
+            self.keep_newest(&events);
         }
-        self.show_queue();
+        self.update_queue_gauge();
     }
 
-    /// Logs whose newest entry other nodes were not told, and its seq.
+    /// Logs whose newest entry is not published yet, with its seq.
     pub(super) fn unpublished(&self) -> Vec<(LogId, Seq)> {
-        self.owed().iter().map(|(log, entry)| (log.clone(), entry.seq)).collect()
+        self.lock_unpublished().iter().map(|(log, entry)| (log.clone(), entry.seq)).collect()
     }
 
-    fn owe(&self, events: &[Event]) {
+    fn keep_newest(&self, events: &[Event]) {
         self.metrics.bus_out_dropped.inc_by(events.len() as u64);
-        let mut owed = self.owed();
+        let mut unpublished = self.lock_unpublished();
         for event in events {
             let Event::Entry { entry, .. } = event else { continue };
-            let known = owed.get(&entry.log).map(|newest| newest.seq);
-            if known.is_some_and(|newest| newest < entry.seq) || known.is_none() && owed.len() < OWED_MAX {
-                owed.insert(entry.log.clone(), entry.clone());
+            let known = unpublished.get(&entry.log).map(|newest| newest.seq);
+            if known.is_some_and(|newest| newest < entry.seq) || known.is_none() && unpublished.len() < UNPUBLISHED_MAX
+            {
+                unpublished.insert(entry.log.clone(), entry.clone());
             }
         }
     }
 
-    fn take_owed(&self) -> Vec<Event> {
-        let mut owed = self.owed();
-        let some: Vec<_> = owed.keys().take(PER_PIPELINE).cloned().collect();
-        let entries = some.iter().filter_map(|log| owed.remove(log));
+    fn take_unpublished(&self) -> Vec<Event> {
+        let mut unpublished = self.lock_unpublished();
+        let some: Vec<_> = unpublished.keys().take(PER_PIPELINE).cloned().collect();
+        let entries = some.iter().filter_map(|log| unpublished.remove(log));
         entries.map(|entry| Event::Entry { entry, origin: None }).collect()
     }
 
-    fn owed(&self) -> MutexGuard<'_, HashMap<LogId, Arc<Entry>>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_unpublished(&self) -> MutexGuard<'_, HashMap<LogId, Arc<Entry>>> {
+        self.unpublished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn show_queue(&self) {
+    fn update_queue_gauge(&self) {
         let waiting = self.queue.max_capacity() - self.queue.capacity();
         self.metrics.bus_out_queue.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 }
 
-impl Pump {
-    /// Publishes until stopped, and then what still waits.
+impl PublishTask {
+    /// Publishes events until `stop` is cancelled and the queue is empty.
     pub(super) async fn run(mut self, mut eras: watch::Receiver<Era>, stop: CancellationToken) {
         let mut batches = Vec::with_capacity(PER_PIPELINE);
         loop {
@@ -126,41 +128,41 @@ impl Pump {
                 () = stop.cancelled() => return,
                 _ = eras.changed() => {}
             }
-            self.publisher.show_queue();
+            self.publisher.update_queue_gauge();
             let events: Vec<Event> = batches.drain(..).flatten().collect();
             if self.send(&events, &eras).await.is_err() {
-                self.publisher.owe(&events);
+                self.publisher.keep_newest(&events);
             } else if eras.borrow().up {
-                self.settle(&eras).await;
+                self.publish_kept(&eras).await;
             }
         }
     }
 
-    /// Publishes what is owed.
-    async fn settle(&self, eras: &watch::Receiver<Era>) {
+    /// Publishes the kept entries.
+    async fn publish_kept(&self, eras: &watch::Receiver<Era>) {
         loop {
-            let events = self.publisher.take_owed();
+            let events = self.publisher.take_unpublished();
             if events.is_empty() {
                 return;
             }
             if self.send(&events, eras).await.is_err() {
-                self.publisher.owe(&events);
+                self.publisher.keep_newest(&events);
                 return;
             }
         }
     }
 
-    /// Publishes, trying again for as long as Redis is not known to be down.
+    /// Publishes events, and tries again while Redis is not known to be down.
     async fn send(&self, events: &[Event], eras: &watch::Receiver<Era>) -> Result<(), LinkError> {
         let mut result = Ok(());
-        for again in 0..TRIES {
+        for attempt in 0..TRIES {
             if events.is_empty() {
                 return Ok(());
             }
             if !eras.borrow().up {
                 return Err(LinkError::Down);
             }
-            result = self.try_send(events, again > 0).await;
+            result = self.try_send(events, attempt > 0).await;
             if result.is_ok() {
                 return Ok(());
             }
@@ -169,7 +171,7 @@ impl Pump {
         result
     }
 
-    async fn try_send(&self, events: &[Event], again: bool) -> Result<(), LinkError> {
+    async fn try_send(&self, events: &[Event], repeat: bool) -> Result<(), LinkError> {
         let mut pipeline = Pipeline::new();
         let mut publications = Vec::new();
         for (log, events) in by_log(events) {
@@ -177,13 +179,13 @@ impl Pump {
                 Event::Entry { entry, .. } => Some(&**entry),
                 Event::Ephemeral { .. } => None,
             });
-            self.recent.note(&mut pipeline, log, &entries.collect::<Vec<_>>(), again);
+            self.recent.update(&mut pipeline, log, &entries.collect::<Vec<_>>(), repeat);
             for events in events.chunks(EVENTS_PER_PAYLOAD) {
                 publications.push(pipeline.len());
                 pipeline.cmd("PUBLISH").arg(keys::channel(log)).arg(self.process.encode(events));
             }
         }
-        // One route: what one node publishes reaches Redis in the order in which it was handed over.
+        // One route for all: a node's events must reach Redis in the order in which they were queued.
         let mut replies = self.publisher.link.run(Op::Publish, self.process.name(), &pipeline).await?;
         publications.into_iter().try_for_each(|index| replies.take::<i64>(index).map(|_| ()))
     }

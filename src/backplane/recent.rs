@@ -11,14 +11,14 @@ use crate::{
     model::{Body, ClientId, ConversationId, Entry, LogId, LogOf, Seq, Timestamp, UserId},
 };
 
-/// How many messages of a conversation are cached.
-const KEPT: i64 = 50;
+/// Maximum number of cached messages per conversation.
+const CACHED_MAX: i64 = 50;
 
-/// A message as REST returns it, but for reactions and replies, which change without it; entries of other kinds are not
-/// cached.
+/// A message in the form that REST returns, without reactions and replies, since those change without the message.
+/// Entries of other kinds are not cached.
 #[derive(Debug, Serialize, Deserialize)]
 struct Cached {
-    /// The public id; computed from conversation and seq, so nothing is read from it.
+    /// The public id. Not read back, since it is computed from conversation and seq.
     #[serde(default)]
     id: String,
     conversation_id: ConversationId,
@@ -86,9 +86,10 @@ impl Recent {
         Self { link, metrics, ttl }
     }
 
-    /// Adds to `pipeline` what one log's new entries mean for its cache: messages go in; an edit or a deletion, which
-    /// may concern one that is in, and a `repeat` of what may have gone in already empty it first.
-    pub(super) fn note(&self, pipeline: &mut Pipeline, log: &LogId, entries: &[&Entry], repeat: bool) {
+    /// Adds to `pipeline` the cache commands for one log's new entries. Messages are added. The cache is emptied first
+    /// if there is an edit or a deletion, which may concern a cached message, or if `repeat` says that the messages may
+    /// have been added already.
+    pub(super) fn update(&self, pipeline: &mut Pipeline, log: &LogId, entries: &[&Entry], repeat: bool) {
         let LogOf::Conversation(conversation) = log.of() else { return };
         let key = keys::recent(&conversation);
         let changes = |entry: &&Entry| matches!(entry.body, Body::Edited { .. } | Body::Deleted { .. });
@@ -101,12 +102,12 @@ impl Recent {
         let messages: Vec<String> = messages.collect();
         if !messages.is_empty() && !self.ttl.is_zero() {
             pipeline.cmd("LPUSH").arg(&key).arg(messages);
-            pipeline.cmd("LTRIM").arg(&key).arg(0).arg(KEPT - 1);
+            pipeline.cmd("LTRIM").arg(&key).arg(0).arg(CACHED_MAX - 1);
             pipeline.cmd("EXPIRE").arg(&key).arg(self.ttl.as_secs().max(1));
         }
     }
 
-    /// The cached entries after `after`, oldest first, where they follow it without a gap.
+    /// The cached entries after `after`, oldest first; `None` if they don't follow `after` without a gap.
     pub(super) async fn after(&self, log: &LogId, after: Seq) -> Option<Vec<Entry>> {
         let found = self.read(log).await.and_then(|cached| continuation(cached, after));
         if found.is_some() { &self.metrics.cache_hits } else { &self.metrics.cache_misses }.inc();
@@ -120,13 +121,14 @@ impl Recent {
         let mut replies = self.link.run(Op::Recent, log.as_str(), &pipeline).await.ok()?;
         let cached: Vec<Vec<u8>> = replies.take(0).ok()?;
         let parse = |json: &Vec<u8>| Some(serde_json::from_slice::<Cached>(json).ok()?.into_entry());
-        // Something in it that is not of this kind: another program wrote there.
+        // An element that can't be parsed was written by another program; ignore the whole cache then.
         let entries: Option<Vec<_>> = cached.iter().map(parse).collect();
         entries.filter(|entries| entries.iter().all(|entry| entry.log == *log))
     }
 }
 
-/// What comes after `after`. Two nodes may have pushed 8 before 7, or one of them twice: order and repeats are no gap.
+/// The entries after `after`. Nodes may have pushed seq 8 before 7, or one seq twice; this sorts and dedups before it
+/// looks for gaps.
 fn continuation(mut entries: Vec<Entry>, after: Seq) -> Option<Vec<Entry>> {
     entries.retain(|entry| entry.seq > after);
     entries.sort_by_key(|entry| entry.seq);

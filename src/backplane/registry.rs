@@ -1,6 +1,6 @@
-//! The registry: every connection of every node, kept per user in one hash, so that one script on one key decides who
-//! is first, last, or one too many. This node's own share is kept in [`Local`] first; what Redis could not be told then
-//! is told later.
+//! The registry: every connection of every node, kept per user in one hash, so that one script on one key decides
+//! whether a connection is the user's first, last, or one too many. This node's connections are kept in [`Local`]
+//! first; a change that could not be written to Redis is written later.
 
 use std::{
     collections::HashMap,
@@ -26,25 +26,26 @@ use super::{
     local::{Caps, Held, Local, Share},
     ops::Op,
     scripts::{CLAIM, LISTEN, PART, REGISTER, SYNC},
-    types::{Listening, Notice, Registration, Return, Scope, TooMany},
+    types::{BackplaneEvent, Listening, Registration, Return, Scope, TooMany},
 };
 use crate::model::{Clock, ConnectionId, ConversationId, NodeId, Timestamp, UserId};
 
-/// How long what Redis holds of a user outlives its last renewal, in seconds.
+/// Lifetime of a user's registry entry after its last renewal, in seconds.
 pub(super) const ENTRY_TTL: u64 = 3_600;
-/// Between two renewals of what is held.
+/// Interval between two renewals of all entries.
 const RENEW_EVERY: Duration = Duration::from_secs(1_800);
-/// Between two looks at what has to be repaired.
+/// Interval between two repairs of dirty users.
 const REPAIR_EVERY: Duration = Duration::from_secs(1);
-/// Users per pipeline when many are told, and the pause between two.
+/// Number of users per pipeline when many are synced, and the pause between two pipelines.
 const BATCH: usize = 100;
-const PACE: Duration = Duration::from_millis(5);
-/// Users whose repair is remembered; beyond that the lease of this node's former life cleans up.
-const SOILED_MAX: usize = 100_000;
-/// When somebody looks after a due time: later than the script's own, whatever the clocks' small differences.
-const LOOK_LATER: i64 = 200_000;
+const BATCH_PAUSE: Duration = Duration::from_millis(5);
+/// Maximum number of dirty users. Beyond it, the wrong entries disappear when this incarnation ends and is reaped.
+const DIRTY_MAX: usize = 100_000;
+/// Delay of the check of a departure after its due time, in microseconds. It covers the difference between this node's
+/// estimate of Redis' clock and the clock that the script reads.
+const CHECK_DELAY_MICROS: i64 = 200_000;
 
-/// What `ws:user:{id}` says.
+/// The JSON value of `ws:user:{id}`.
 #[derive(Serialize)]
 struct Summary<'a> {
     connected_at: Timestamp,
@@ -52,7 +53,7 @@ struct Summary<'a> {
     server_id: &'a NodeId,
 }
 
-/// What `sync.lua` says of a user.
+/// The reply of `sync.lua` for one user.
 #[derive(Debug)]
 pub(super) struct Synced {
     pub(super) was_online: bool,
@@ -69,12 +70,12 @@ pub(super) struct Registry {
     caps: Caps,
     grace: Duration,
     clock: Clock,
-    /// Users of whom Redis may hold something else than this node; true where a departure was told meanwhile.
-    soiled: Mutex<HashMap<UserId, bool>>,
+    /// Users whose entry in Redis may differ from this node's state; true if their departure was announced meanwhile.
+    dirty: Mutex<HashMap<UserId, bool>>,
 }
 
 impl Registry {
-    /// An empty one.
+    /// An empty registry.
     pub(super) fn new(
         link: Arc<Link>,
         lease: Arc<Lease>,
@@ -83,10 +84,10 @@ impl Registry {
         grace: Duration,
         clock: Clock,
     ) -> Self {
-        Self { link, lease, local, caps, grace, clock, soiled: Mutex::default() }
+        Self { link, lease, local, caps, grace, clock, dirty: Mutex::default() }
     }
 
-    /// Adds a connection; true where its user thereby came online.
+    /// Adds a connection; true if its user came online by it.
     pub(super) async fn register(&self, new: &Registration) -> Result<bool, TooMany> {
         let first_here = self.local.register(new)?;
         let (user, me) = (&new.user, self.lease.me());
@@ -103,19 +104,19 @@ impl Registry {
         self.summarize(&mut pipeline, user, &[newest]);
         pipeline.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
 
-        let asked = self.link.run(Op::Register, user.as_str(), &pipeline).await;
-        match asked.and_then(|mut replies| replies.take(1)) {
+        let result = self.link.run(Op::Register, user.as_str(), &pipeline).await;
+        match result.and_then(|mut replies| replies.take(1)) {
             Ok((true, first)) => {
-                self.soil_if(user, me != self.lease.me());
+                self.mark_dirty_if(user, me != self.lease.me());
                 Ok(first)
             }
-            Ok((false, perhaps)) => {
+            Ok((false, retry_may_succeed)) => {
                 self.local.unregister(new.connection);
-                self.soil(user, false);
-                Err(TooMany { perhaps })
+                self.mark_dirty(user, false);
+                Err(TooMany { retry_may_succeed })
             }
             Err(_) => {
-                self.soil(user, false);
+                self.mark_dirty(user, false);
                 Ok(first_here)
             }
         }
@@ -126,7 +127,7 @@ impl Registry {
         let Some(gone) = self.local.unregister(connection) else { return };
         let (user, me) = (&gone.user, self.lease.me());
         let mut pipeline = Pipeline::new();
-        self.look_later(&mut pipeline, user);
+        self.schedule_check_after_grace(&mut pipeline, user);
         let call = PART.call(&mut pipeline, &keys::entry(user)).arg(connection.to_string()).arg(1);
         call.arg(micros(self.grace));
         for room in &gone.rooms {
@@ -135,25 +136,25 @@ impl Registry {
         if gone.last {
             pipeline.cmd("SREM").arg(keys::node_users(&me)).arg(user.as_str());
         }
-        let asked = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
-        match asked.and_then(|mut replies| replies.take::<String>(1)) {
+        let result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
+        match result.and_then(|mut replies| replies.take::<String>(1)) {
             Ok(lines) => {
-                // Had the user come back meanwhile, the SREM may have overtaken the new SADD.
+                // If the user came back meanwhile, the SREM may have reached Redis after the new SADD.
                 let back = gone.last && self.local.version(user).is_some();
-                self.soil_if(user, back || me != self.lease.me());
+                self.mark_dirty_if(user, back || me != self.lease.me());
                 let lines = parse_lines(&lines);
                 if !lines.is_empty() {
                     let mut pipeline = Pipeline::new();
                     self.summarize(&mut pipeline, user, &lines);
-                    // A view for operators; the half-hourly renewal writes it again.
+                    // If this fails, the half-hourly renewal writes the view again.
                     let _ = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
                 }
             }
-            Err(_) => self.soil(user, false),
+            Err(_) => self.mark_dirty(user, false),
         }
     }
 
-    /// Notes that a connection listens.
+    /// Records that a connection listens to a conversation.
     pub(super) async fn listen(&self, connection: ConnectionId, conversation: &ConversationId) -> Listening {
         let Some((user, first_here)) = self.local.listen(connection, conversation) else {
             return Listening { first: false };
@@ -161,55 +162,55 @@ impl Registry {
         let mut pipeline = Pipeline::new();
         LISTEN.call(&mut pipeline, &keys::entry(&user)).arg(connection.to_string()).arg(conversation.as_str());
         add_listener(&mut pipeline, conversation, &user);
-        let asked = self.link.run(Op::Listen, user.as_str(), &pipeline).await;
-        let first = match asked.and_then(|mut replies| replies.take::<i64>(0)) {
+        let result = self.link.run(Op::Listen, user.as_str(), &pipeline).await;
+        let first = match result.and_then(|mut replies| replies.take::<i64>(0)) {
             Ok(answer @ (0 | 1)) => answer == 1,
             Ok(_) | Err(_) => {
-                self.soil(&user, false);
+                self.mark_dirty(&user, false);
                 first_here
             }
         };
         Listening { first }
     }
 
-    /// Notes that a connection no longer listens.
+    /// Records that a connection no longer listens to a conversation.
     pub(super) async fn unlisten(&self, connection: ConnectionId, conversation: &ConversationId) {
         let Some(user) = self.local.unlisten(connection, conversation) else { return };
         let mut pipeline = Pipeline::new();
-        self.look_later(&mut pipeline, &user);
+        self.schedule_check_after_grace(&mut pipeline, &user);
         let call = PART.call(&mut pipeline, &keys::entry(&user)).arg(connection.to_string()).arg(0);
         call.arg(micros(self.grace)).arg(conversation.as_str());
-        let asked = self.link.run(Op::Unlisten, user.as_str(), &pipeline).await;
-        self.soil_if(&user, asked.and_then(|mut replies| replies.take::<String>(1)).is_err());
+        let result = self.link.run(Op::Unlisten, user.as_str(), &pipeline).await;
+        self.mark_dirty_if(&user, result.and_then(|mut replies| replies.take::<String>(1)).is_err());
     }
 
-    /// Somebody's departure was told from what this node knows: Redis is not to have it told again.
-    pub(super) fn told(&self, user: &UserId) {
-        self.soil(user, true);
+    /// Records that a user's departure was announced from the local state, so that no node announces it again.
+    pub(super) fn mark_announced(&self, user: &UserId) {
+        self.mark_dirty(user, true);
     }
 
-    fn soil_if(&self, user: &UserId, yes: bool) {
+    fn mark_dirty_if(&self, user: &UserId, yes: bool) {
         if yes {
-            self.soil(user, false);
+            self.mark_dirty(user, false);
         }
     }
 
-    fn soil(&self, user: &UserId, told: bool) {
-        let mut soiled = self.soiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.link.client().is_some() && soiled.len() < SOILED_MAX {
-            *soiled.entry(user.clone()).or_default() |= told;
+    fn mark_dirty(&self, user: &UserId, announced: bool) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.link.client().is_some() && dirty.len() < DIRTY_MAX {
+            *dirty.entry(user.clone()).or_default() |= announced;
         }
     }
 
-    /// Keeps Redis in line with what this node holds, until stopped.
+    /// Keeps Redis equal to this node's state until `stop` is cancelled.
     pub(super) async fn run(
         &self,
         mut eras: watch::Receiver<Era>,
-        notices: mpsc::Sender<Notice>,
+        events: mpsc::Sender<BackplaneEvent>,
         stop: CancellationToken,
     ) {
         let mut ticks = interval(REPAIR_EVERY);
-        let (mut told, mut renew_at) = (0, Instant::now() + RENEW_EVERY);
+        let (mut synced_era, mut renew_at) = (0, Instant::now() + RENEW_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -220,69 +221,70 @@ impl Registry {
             if !era.up {
                 continue;
             }
-            let anew = era.number != told;
-            let done = if anew || Instant::now() >= renew_at {
-                self.tell_all(anew.then_some(era), &notices).await
+            let new_era = era.number != synced_era;
+            let synced = if new_era || Instant::now() >= renew_at {
+                self.sync_all(new_era.then_some(era), &events).await
             } else {
                 self.repair().await
             };
-            if done.is_ok() && (anew || Instant::now() >= renew_at) {
-                (told, renew_at) = (era.number, Instant::now() + RENEW_EVERY);
+            if synced.is_ok() && (new_era || Instant::now() >= renew_at) {
+                (synced_era, renew_at) = (era.number, Instant::now() + RENEW_EVERY);
             }
         }
     }
 
-    /// Tells Redis all that this node holds. In a new era, says who came back in the eyes of others.
-    async fn tell_all(&self, era: Option<Era>, notices: &mpsc::Sender<Notice>) -> Result<(), LinkError> {
+    /// Writes all of this node's users to Redis. In a new era, sends [`BackplaneEvent::Returned`] for those whom other
+    /// nodes believe to be offline.
+    async fn sync_all(&self, era: Option<Era>, events: &mpsc::Sender<BackplaneEvent>) -> Result<(), LinkError> {
         let mut last: Option<UserId> = None;
         loop {
             let users = self.local.users_after(last.as_ref(), BATCH);
             let Some(end) = users.last().cloned() else { return self.repair().await };
             let batch: Vec<_> = users.into_iter().map(|user| (user, false)).collect();
             for (share, synced) in self.sync(&batch).await? {
-                if let Some(back) = era.and_then(|era| returned(&era, share, synced)) {
-                    // Nobody listens any more where the node has ended.
-                    let _ = notices.send(Notice::Returned(back)).await;
+                if let Some(back) = era.and_then(|era| return_to_announce(&era, share, synced)) {
+                    // A send fails only when the node has ended.
+                    let _ = events.send(BackplaneEvent::Returned(back)).await;
                 }
             }
             last = Some(end);
-            sleep(PACE).await;
+            sleep(BATCH_PAUSE).await;
         }
     }
 
     async fn repair(&self) -> Result<(), LinkError> {
         loop {
             let batch: Vec<(UserId, bool)> = {
-                let mut soiled = self.soiled.lock().unwrap_or_else(PoisonError::into_inner);
-                let some: Vec<_> = soiled.keys().take(BATCH).cloned().collect();
-                some.into_iter().filter_map(|user| soiled.remove_entry(&user)).collect()
+                let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+                let some: Vec<_> = dirty.keys().take(BATCH).cloned().collect();
+                some.into_iter().filter_map(|user| dirty.remove_entry(&user)).collect()
             };
             if batch.is_empty() {
                 return Ok(());
             }
             if let Err(error) = self.sync(&batch).await {
-                batch.iter().for_each(|(user, told)| self.soil(user, *told));
+                batch.iter().for_each(|(user, announced)| self.mark_dirty(user, *announced));
                 return Err(error);
             }
-            sleep(PACE).await;
+            sleep(BATCH_PAUSE).await;
         }
     }
 
-    /// Makes Redis hold of these users what this node holds. Returns those who have connections here.
+    /// Writes this node's state of these users to Redis. Returns those who have connections here.
     async fn sync(&self, users: &[(UserId, bool)]) -> Result<Vec<(Share, Synced)>, LinkError> {
-        let (me, former) = self.lease.lives();
+        let (me, former) = self.lease.incarnations();
         let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
-        for (user, told) in users {
+        for (user, announced) in users {
             let share = self.local.share(user);
             let change = if share.is_some() { "SADD" } else { "SREM" };
             pipeline.cmd(change).arg(keys::node_users(&me)).arg(user.as_str());
-            let grace = if *told { Duration::ZERO } else { self.grace };
-            if share.is_none() && !told {
-                self.look_later(&mut pipeline, user);
+            let grace = if *announced { Duration::ZERO } else { self.grace };
+            if share.is_none() && !announced {
+                self.schedule_check_after_grace(&mut pipeline, user);
             }
             let index = pipeline.len();
             sync_call(&mut pipeline, user, (&me, former.as_ref()), share.as_ref(), grace);
-            if *told {
+            if *announced {
                 CLAIM.call(&mut pipeline, &keys::entry(user));
             }
             if let Some(share) = &share {
@@ -298,10 +300,10 @@ impl Registry {
 
         let (mut here, mut summaries) = (Vec::new(), Pipeline::new());
         for (user, share, index) in shares {
-            let synced = Synced::take(&mut replies, index)?;
+            let synced = Synced::read(&mut replies, index)?;
             self.summarize(&mut summaries, user, &synced.lines);
-            // What changed meanwhile may have reached Redis before this did.
-            self.soil_if(user, self.local.version(user) != share.as_ref().map(|share| share.version));
+            // A change during the call may have reached Redis before this pipeline, which then overwrote it.
+            self.mark_dirty_if(user, self.local.version(user) != share.as_ref().map(|share| share.version));
             here.extend(share.map(|share| (share, synced)));
         }
         if !summaries.is_empty() {
@@ -310,10 +312,10 @@ impl Registry {
         Ok(here)
     }
 
-    /// Has somebody look at a user when the grace that begins now is over.
-    fn look_later(&self, pipeline: &mut Pipeline, user: &UserId) {
-        let due = self.lease.redis_micros().saturating_add(micros(self.grace)).saturating_add(LOOK_LATER);
-        look_at(pipeline, user, due);
+    /// Schedules a check of a user's departure for the end of the grace that begins now.
+    fn schedule_check_after_grace(&self, pipeline: &mut Pipeline, user: &UserId) {
+        let due = self.lease.redis_micros().saturating_add(micros(self.grace)).saturating_add(CHECK_DELAY_MICROS);
+        schedule_check(pipeline, user, due);
     }
 
     fn summarize(&self, pipeline: &mut Pipeline, user: &UserId, lines: &[Line]) {
@@ -326,15 +328,15 @@ impl Registry {
 }
 
 impl Synced {
-    /// Reads an answer of `sync.lua`.
-    pub(super) fn take(replies: &mut Replies, index: usize) -> Result<Self, LinkError> {
+    /// Reads a reply of `sync.lua`.
+    pub(super) fn read(replies: &mut Replies, index: usize) -> Result<Self, LinkError> {
         let (was_online, removed, lines, begun): (bool, u64, String, Vec<String>) = replies.take(index)?;
         let begun = begun.iter().filter_map(|id| ConversationId::parse(id).ok()).collect();
         Ok(Self { was_online, removed, lines: parse_lines(&lines), begun })
     }
 }
 
-/// Adds a call of `sync.lua`; without a share, what the incarnations hold of the user is taken out.
+/// Adds a call of `sync.lua`. Without a share it removes both incarnations' connections of the user.
 pub(super) fn sync_call(
     pipeline: &mut Pipeline,
     user: &UserId,
@@ -354,21 +356,22 @@ pub(super) fn sync_call(
     }
 }
 
-/// Has somebody look at a user's departures at `due`, in Redis' microseconds.
-pub(super) fn look_at(pipeline: &mut Pipeline, user: &UserId, due: i64) {
+/// Schedules a check of a user's departures at `due`, in microseconds of Redis' clock. Any node may run it.
+pub(super) fn schedule_check(pipeline: &mut Pipeline, user: &UserId, due: i64) {
     pipeline.cmd("ZADD").arg(keys::LEAVING).arg(due).arg(keys::leaving(user, due));
 }
 
-/// Adds a user to the view of who listens to a conversation.
+/// Adds a user to the view of a conversation's listeners.
 pub(super) fn add_listener(pipeline: &mut Pipeline, conversation: &ConversationId, user: &UserId) {
     let key = keys::audience(conversation);
     pipeline.cmd("SADD").arg(&key).arg(user.as_str()).cmd("EXPIRE").arg(&key).arg(2 * ENTRY_TTL);
 }
 
-/// Who is back, as others see it: they were told that the user had gone, or never that they had come.
-fn returned(era: &Era, share: Share, synced: Synced) -> Option<Return> {
+/// The [`Return`] to announce: other nodes were told that the user departed, or never that they came online. `None`
+/// if other nodes believe the user to be online.
+fn return_to_announce(era: &Era, share: Share, synced: Synced) -> Option<Return> {
     let unseen = era.lost_at.is_some_and(|lost| share.connections.iter().all(|held| held.since >= lost));
-    // Where Redis forgot everything nobody was told anything.
+    // After a wipe nobody was told that the user departed.
     if era.wiped && !unseen {
         return None;
     }

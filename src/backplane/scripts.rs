@@ -1,31 +1,31 @@
-//! The scripts: each touches one key, each says in `scripts/*.lua` what it takes and returns.
+//! The Lua scripts. Each touches one key; the head of each `scripts/*.lua` documents its arguments and reply.
 
 use std::sync::OnceLock;
 
 use redis::Pipeline;
 
-/// A script, and the name under which Redis remembers it.
+/// A script, and the SHA-1 under which Redis caches it.
 pub(super) struct Script {
     source: &'static str,
     sha: OnceLock<String>,
 }
 
-/// May a user send?
+/// Checks the send limit.
 pub(super) static LIMIT: Script = Script::new(include_str!("scripts/limit.lua"));
-/// A connection comes.
+/// Adds a connection.
 pub(super) static REGISTER: Script = Script::new(include_str!("scripts/register.lua"));
-/// A connection listens.
+/// Records that a connection listens to a conversation.
 pub(super) static LISTEN: Script = Script::new(include_str!("scripts/listen.lua"));
-/// A connection no longer listens, or goes.
+/// Ends a connection's listening, or removes the connection.
 pub(super) static PART: Script = Script::new(include_str!("scripts/part.lua"));
-/// What one node holds of a user.
+/// Replaces one node's part of a user's registry entry.
 pub(super) static SYNC: Script = Script::new(include_str!("scripts/sync.lua"));
-/// Departures that are due.
+/// Claims departures that are due.
 pub(super) static CLAIM: Script = Script::new(include_str!("scripts/claim.lua"));
-/// The leases.
+/// Acquires or renews a lease and returns all leases.
 pub(super) static RENEW: Script = Script::new(include_str!("scripts/renew.lua"));
 
-/// All of them.
+/// Every script.
 pub(super) static SCRIPTS: [&Script; 7] = [&LIMIT, &REGISTER, &LISTEN, &PART, &SYNC, &CLAIM, &RENEW];
 
 impl Script {
@@ -33,7 +33,7 @@ impl Script {
         Self { source, sha: OnceLock::new() }
     }
 
-    /// Its text.
+    /// The source text.
     pub(super) fn source(&self) -> &'static str {
         #[cfg(feature = "faults")]
         return crate::faults::script(self.source);
@@ -41,7 +41,7 @@ impl Script {
         self.source
     }
 
-    /// Adds a call of it on `key`; the caller goes on with `arg`.
+    /// Adds a call on `key` to the pipeline; the caller adds the arguments with `arg`.
     pub(super) fn call<'a>(&self, pipeline: &'a mut Pipeline, key: &str) -> &'a mut Pipeline {
         let sha = self.sha.get_or_init(|| redis::Script::new(self.source()).get_hash().to_owned());
         pipeline.cmd("EVALSHA").arg(sha).arg(1).arg(key)

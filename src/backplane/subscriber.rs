@@ -1,5 +1,5 @@
-//! Hears what other nodes publish: a connection of its own, a bounded queue with a gap mark, and a canary that proves
-//! that it still hears.
+//! Receives what other nodes publish: a connection of its own, a bounded queue that marks gaps, and a canary that
+//! proves that the subscription still delivers.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use super::{
     keys,
     link::{CONNECT_TIMEOUT, Link, LinkError},
     ops::Op,
-    types::Notice,
+    types::BackplaneEvent,
     wire::{self, Process},
 };
 use crate::{
@@ -30,21 +30,21 @@ use crate::{
     model::{Event, LogId},
 };
 
-/// Payloads that may wait to be parsed; beyond that there is a gap.
+/// Maximum number of payloads that wait to be parsed. Beyond it payloads are dropped and a gap is marked.
 const QUEUE: usize = 8_192;
-/// Payloads taken at one wake-up.
+/// Maximum number of payloads parsed per wake-up.
 const PER_WAKE_UP: usize = 256;
-/// Channels per SUBSCRIBE.
+/// Maximum number of channels per SUBSCRIBE.
 const PER_SUBSCRIBE: usize = 512;
-/// The longest wait for the confirmation of a SUBSCRIBE; then the connection is made anew.
+/// Maximum wait for the confirmation of a SUBSCRIBE; after it the subscriber connects again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest that somebody who subscribes is kept waiting: past it the connection is being made anew, and
-/// [`Notice::Missed`] follows.
+/// Maximum wait of a caller of [`Subscriber::subscribe`]. After it the subscriber is connecting again, and
+/// [`BackplaneEvent::Missed`] follows.
 const SUBSCRIBE_WAIT: Duration = Duration::from_secs(3);
-/// Between two canaries, and the longest one may be on its way: a subscription that has died is found within 2 s.
+/// Interval between two canaries, and maximum time until one arrives: a dead subscription is found within 2 s.
 const CANARY_EVERY: Duration = Duration::from_secs(1);
 const CANARY_TIMEOUT: Duration = Duration::from_millis(750);
-/// The first and the longest pause between two tries to connect.
+/// First and longest pause between two tries to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 #[derive(Debug, Default)]
@@ -57,25 +57,25 @@ struct Topic {
 #[derive(Debug, Default)]
 struct Topics {
     topics: HashMap<LogId, Topic>,
-    /// Those in which `wanted` and `confirmed` may differ.
+    /// Logs whose `wanted` and `confirmed` may differ.
     changed: Vec<LogId>,
-    /// A connection is there, and told of changes.
-    live: bool,
+    /// True while a connection exists and applies changes.
+    connected: bool,
 }
 
-/// What is subscribed to.
+/// The subscriptions of this node.
 pub(super) struct Subscriber {
     link: Arc<Link>,
     metrics: Arc<Metrics>,
     process: Process,
-    notices: mpsc::Sender<Notice>,
+    events: mpsc::Sender<BackplaneEvent>,
     topics: Mutex<Topics>,
     change: Notify,
 }
 
-/// What one connection hands over.
+/// Signals from one connection's push handler.
 #[derive(Default)]
-struct Ear {
+struct PushSignals {
     gap: AtomicBool,
     canary: Notify,
     broken: CancellationToken,
@@ -84,19 +84,24 @@ struct Ear {
 type Payload = (Vec<u8>, Vec<u8>);
 
 impl Subscriber {
-    /// Subscribed to nothing.
-    pub(super) fn new(link: Arc<Link>, metrics: Arc<Metrics>, process: Process, notices: mpsc::Sender<Notice>) -> Self {
-        Self { link, metrics, process, notices, topics: Mutex::default(), change: Notify::new() }
+    /// A subscriber without subscriptions.
+    pub(super) fn new(
+        link: Arc<Link>,
+        metrics: Arc<Metrics>,
+        process: Process,
+        events: mpsc::Sender<BackplaneEvent>,
+    ) -> Self {
+        Self { link, metrics, process, events, topics: Mutex::default(), change: Notify::new() }
     }
 
-    /// Subscribes to a log and waits for the confirmation. Without Redis it returns at once: then the log is subscribed
-    /// to as soon as there is one, and [`Notice::Missed`] follows.
+    /// Subscribes to a log and waits for the confirmation. Without Redis it returns at once; the subscription is made
+    /// when Redis is back, and [`BackplaneEvent::Missed`] follows.
     pub(super) async fn subscribe(&self, log: &LogId) {
         let confirmed = {
             let topics = &mut *self.topics();
             let topic = topics.topics.entry(log.clone()).or_default();
             let new = !std::mem::replace(&mut topic.wanted, true);
-            if new && topics.live {
+            if new && topics.connected {
                 topics.changed.push(log.clone());
             }
             if topic.confirmed || !self.link.is_open() {
@@ -107,7 +112,7 @@ impl Subscriber {
             confirmed
         };
         self.change.notify_one();
-        // Confirmed, or the connection broke, or it takes too long: in the latter two `Missed` follows.
+        // If the connection breaks or the wait takes too long, `Missed` follows.
         let _ = timeout(SUBSCRIBE_WAIT, confirmed).await;
     }
 
@@ -117,7 +122,7 @@ impl Subscriber {
             let topics = &mut *self.topics();
             let Some(topic) = topics.topics.get_mut(log).filter(|topic| topic.wanted) else { return };
             topic.wanted = false;
-            if topics.live {
+            if topics.connected {
                 topics.changed.push(log.clone());
             } else {
                 topics.topics.remove(log);
@@ -126,7 +131,7 @@ impl Subscriber {
         self.change.notify_one();
     }
 
-    /// Hears until stopped.
+    /// Receives payloads until `stop` is cancelled.
     pub(super) async fn run(self: Arc<Self>, mut eras: watch::Receiver<Era>, stop: CancellationToken) {
         let mut pause = BACKOFF.0;
         let mut first = true;
@@ -134,7 +139,7 @@ impl Subscriber {
             let era = *eras.borrow_and_update();
             let mut changed = eras.clone();
             if !era.up {
-                self.dead();
+                self.mark_disconnected();
                 tokio::select! {
                     () = stop.cancelled() => return,
                     gone = eras.changed() => if gone.is_err() { return },
@@ -143,11 +148,11 @@ impl Subscriber {
             }
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
-                // A new era: Redis may have forgotten this connection, or lost what was on its way.
+                // In a new era Redis may have dropped this connection, or lost messages on their way.
                 _ = changed.wait_for(|now| now.number != era.number || !now.up) => Ok(()),
-                ended = self.hear(&mut first, &mut pause) => ended,
+                ended = self.run_connection(&mut first, &mut pause) => ended,
             };
-            self.dead();
+            self.mark_disconnected();
             if let Err(error) = ended {
                 tracing::warn!(%error, "the subscription to Redis broke; subscribing anew");
                 tokio::select! {
@@ -159,40 +164,40 @@ impl Subscriber {
         }
     }
 
-    /// One connection's life.
-    async fn hear(&self, first: &mut bool, pause: &mut Duration) -> Result<(), LinkError> {
+    /// Connects, subscribes and receives until the connection fails.
+    async fn run_connection(&self, first: &mut bool, pause: &mut Duration) -> Result<(), LinkError> {
         let (sender, payloads) = mpsc::channel(QUEUE);
-        let ear = Arc::new(Ear::default());
-        let connect = self.connect(sender, ear.clone());
+        let signals = Arc::new(PushSignals::default());
+        let connect = self.connect(sender, signals.clone());
         let mut connection = timeout(CONNECT_TIMEOUT * 2, connect).await.unwrap_or(Err(LinkError::Timeout))?;
-        let wanted = self.alive();
+        let wanted = self.mark_connected();
         for logs in wanted.chunks(PER_SUBSCRIBE) {
-            self.settle(&mut connection, logs).await?;
+            self.sync_subscriptions(&mut connection, logs).await?;
         }
-        // Before the first one nobody can have missed anything, unless they already followed something.
+        // On the first connection nothing can have been missed, unless logs are already followed.
         if !std::mem::take(first) || !wanted.is_empty() {
-            self.missed().await;
+            self.notify_missed().await;
         }
         *pause = BACKOFF.0;
         tokio::select! {
-            ended = self.tend(connection) => ended,
-            ended = self.sing(&ear) => ended,
-            () = self.pass_on(payloads, &ear) => Ok(()),
-            () = ear.broken.cancelled() => Err(LinkError::Broken("closed by Redis".to_owned())),
+            ended = self.apply_changes(connection) => ended,
+            ended = self.run_canary(&signals) => ended,
+            () = self.forward_payloads(payloads, &signals) => Ok(()),
+            () = signals.broken.cancelled() => Err(LinkError::Broken("closed by Redis".to_owned())),
         }
     }
 
     async fn connect(
         &self,
         payloads: mpsc::Sender<Payload>,
-        ear: Arc<Ear>,
+        signals: Arc<PushSignals>,
     ) -> Result<MultiplexedConnection, LinkError> {
         let client = self.link.client().ok_or(LinkError::Down)?;
         let canary = keys::canary(self.process.name());
         let (process, metrics, listening) = (self.process.clone(), self.metrics.clone(), canary.clone());
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
             match info.kind {
-                PushKind::Disconnection => ear.broken.cancel(),
+                PushKind::Disconnection => signals.broken.cancel(),
                 PushKind::Message => {
                     let mut data = info.data.into_iter();
                     let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
@@ -201,9 +206,9 @@ impl Subscriber {
                         return Ok(());
                     };
                     if channel == listening.as_bytes() {
-                        ear.canary.notify_one();
-                    } else if !process.sent(&payload) {
-                        ear.gap.fetch_or(payloads.try_send((channel, payload)).is_err(), Ordering::AcqRel);
+                        signals.canary.notify_one();
+                    } else if !process.is_own(&payload) {
+                        signals.gap.fetch_or(payloads.try_send((channel, payload)).is_err(), Ordering::AcqRel);
                         let waiting = payloads.max_capacity() - payloads.capacity();
                         metrics.bus_in_queue.set(i64::try_from(waiting).unwrap_or(i64::MAX));
                     }
@@ -221,18 +226,18 @@ impl Subscriber {
         Ok(connection)
     }
 
-    /// From here on changes are tended to. Returns what is to be subscribed to first.
-    fn alive(&self) -> Vec<LogId> {
+    /// Records that a connection exists, which applies changes. Returns the logs to subscribe to first.
+    fn mark_connected(&self) -> Vec<LogId> {
         let topics = &mut *self.topics();
-        topics.live = true;
+        topics.connected = true;
         topics.changed.clear();
         topics.topics.keys().cloned().collect()
     }
 
-    /// From here on nobody waits for confirmations.
-    fn dead(&self) {
+    /// Records that there is no connection, and releases all callers that wait for a confirmation.
+    fn mark_disconnected(&self) {
         let topics = &mut *self.topics();
-        topics.live = false;
+        topics.connected = false;
         topics.changed.clear();
         topics.topics.retain(|_, topic| topic.wanted);
         for topic in topics.topics.values_mut() {
@@ -241,8 +246,8 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes to and unsubscribes from what changed.
-    async fn tend(&self, mut connection: MultiplexedConnection) -> Result<(), LinkError> {
+    /// Applies changes of `wanted` to the connection.
+    async fn apply_changes(&self, mut connection: MultiplexedConnection) -> Result<(), LinkError> {
         loop {
             let changed = {
                 let topics = &mut *self.topics();
@@ -252,39 +257,43 @@ impl Subscriber {
             if changed.is_empty() {
                 self.change.notified().await;
             } else {
-                self.settle(&mut connection, &changed).await?;
+                self.sync_subscriptions(&mut connection, &changed).await?;
             }
         }
     }
 
-    async fn settle(&self, connection: &mut MultiplexedConnection, logs: &[LogId]) -> Result<(), LinkError> {
-        let (mut come, mut go) = (Vec::new(), Vec::new());
+    async fn sync_subscriptions(
+        &self,
+        connection: &mut MultiplexedConnection,
+        logs: &[LogId],
+    ) -> Result<(), LinkError> {
+        let (mut to_subscribe, mut to_unsubscribe) = (Vec::new(), Vec::new());
         {
             let topics = &mut *self.topics();
             for log in logs {
                 match topics.topics.get_mut(log) {
-                    Some(Topic { wanted: true, confirmed: false, .. }) => come.push(log),
+                    Some(Topic { wanted: true, confirmed: false, .. }) => to_subscribe.push(log),
                     Some(topic @ Topic { wanted: false, confirmed: true, .. }) => {
-                        // At once: whoever subscribes from now on has to wait for a new confirmation.
+                        // Clear it before the UNSUBSCRIBE, so that a new subscriber waits for a new confirmation.
                         topic.confirmed = false;
-                        go.push(log);
+                        to_unsubscribe.push(log);
                     }
                     Some(_) | None => {}
                 }
             }
         }
-        if !come.is_empty() {
-            connection.subscribe(channels(&come)).await?;
+        if !to_subscribe.is_empty() {
+            connection.subscribe(channels(&to_subscribe)).await?;
         }
-        if !go.is_empty() {
-            connection.unsubscribe(channels(&go)).await?;
+        if !to_unsubscribe.is_empty() {
+            connection.unsubscribe(channels(&to_unsubscribe)).await?;
         }
         let topics = &mut *self.topics();
-        for log in come {
+        for log in to_subscribe {
             if let Some(topic) = topics.topics.get_mut(log) {
                 topic.confirmed = true;
                 for waiting in topic.waiting.drain(..) {
-                    // Whoever gave up waiting needs no answer.
+                    // A send fails only when the caller no longer waits.
                     let _ = waiting.send(());
                 }
             }
@@ -297,30 +306,30 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Publishes to itself and waits to hear it.
-    async fn sing(&self, ear: &Ear) -> Result<(), LinkError> {
+    /// Publishes a canary at each interval and waits until it arrives.
+    async fn run_canary(&self, signals: &PushSignals) -> Result<(), LinkError> {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("PUBLISH").arg(keys::canary(self.process.name())).arg("");
         loop {
             sleep(CANARY_EVERY).await;
-            // Where that fails it is the other link's trouble.
+            // A failed PUBLISH is a fault of the command link, which the watchdog handles.
             if self.link.run(Op::Canary, self.process.name(), &pipeline).await.is_ok() {
-                timeout(CANARY_TIMEOUT, ear.canary.notified()).await.map_err(|_| LinkError::Timeout)?;
+                timeout(CANARY_TIMEOUT, signals.canary.notified()).await.map_err(|_| LinkError::Timeout)?;
             }
         }
     }
 
-    /// Parses and hands over what was heard.
-    async fn pass_on(&self, mut payloads: mpsc::Receiver<Payload>, ear: &Ear) {
+    /// Parses received payloads and passes their events on to the node.
+    async fn forward_payloads(&self, mut payloads: mpsc::Receiver<Payload>, signals: &PushSignals) {
         let mut batch = Vec::with_capacity(PER_WAKE_UP);
         while payloads.recv_many(&mut batch, PER_WAKE_UP).await > 0 {
             self.metrics.bus_in_queue.set(i64::try_from(payloads.len()).unwrap_or(i64::MAX));
             for events in self.by_channel(batch.drain(..)) {
-                // Nobody listens any more where the node has ended.
-                let _ = self.notices.send(Notice::Events(events)).await;
+                // A send fails only when the node has ended.
+                let _ = self.events.send(BackplaneEvent::Events(events)).await;
             }
-            if ear.gap.swap(false, Ordering::AcqRel) {
-                self.missed().await;
+            if signals.gap.swap(false, Ordering::AcqRel) {
+                self.notify_missed().await;
             }
         }
     }
@@ -338,16 +347,16 @@ impl Subscriber {
                 }
                 Err(error) => {
                     self.metrics.bus_in_unreadable.inc();
-                    tracing::debug!(%error, "a payload that is no events");
+                    tracing::debug!(%error, "a payload could not be parsed as events");
                 }
             }
         }
         groups
     }
 
-    async fn missed(&self) {
+    async fn notify_missed(&self) {
         self.metrics.bus_missed.inc();
-        let _ = self.notices.send(Notice::Missed).await;
+        let _ = self.events.send(BackplaneEvent::Missed).await;
     }
 
     fn topics(&self) -> MutexGuard<'_, Topics> {

@@ -1,26 +1,26 @@
-//! What goes in and out of the backplane: values without behaviour. Its files stand on these.
+//! Inputs and outputs of the backplane: values without behaviour, on which its other files build.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::model::{ConnectionId, ConversationId, Event, NodeId, NodeStats, Timestamp, UserId};
 
-/// Why the backplane can't be started: a fault of the configuration. A Redis that is down is none.
+/// Why the backplane can't start: a fault of the configuration. A Redis that is down is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// REDIS_URL is no URL of a Redis. It is not shown, since it may hold a password.
+    /// REDIS_URL is not a URL of Redis. The message does not show it, since it may hold a password.
     #[error("REDIS_URL is not a redis:// or rediss:// URL")]
     BadUrl,
-    /// The file of certificates can't be used.
+    /// The file with certificates can't be used.
     #[error("the CA file {} for Redis can't be used: {reason}", path.display())]
     BadCa {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
 }
 
-/// What counts against which cap.
+/// The scope of a socket, which decides the connection limits that it counts against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// A socket for all of a user's conversations.
@@ -29,100 +29,102 @@ pub enum Scope {
     Conversation(ConversationId),
 }
 
-/// A connection, as the registry keeps it.
+/// A connection for the registry.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// Which.
+    /// The connection's id.
     pub connection: ConnectionId,
-    /// Whose.
+    /// The connection's user.
     pub user: UserId,
-    /// That user's display name.
+    /// The user's display name.
     pub name: Arc<str>,
-    /// What it counts against.
+    /// The connection's scope.
     pub scope: Scope,
-    /// Since when.
+    /// Time at which it connected.
     pub connected_at: Timestamp,
 }
 
-/// A user's connection was not registered: they have as many as they may.
+/// A connection was not registered, because its user has reached a connection limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany {
-    /// Some of them belong to a node that may be dead: trying again may succeed.
-    pub perhaps: bool,
+    /// Some of the user's connections belong to a node that may be dead, so a retry may succeed.
+    pub retry_may_succeed: bool,
 }
 
-/// Whether a send may go on.
+/// The decision on one send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RateDecision {
-    /// It may, and is counted.
+    /// The send is admitted and counted.
     Admitted,
-    /// It may not.
+    /// The send is refused.
     Refused {
-        /// Sends within the window.
+        /// Number of sends within the window.
         sent: u32,
-        /// When the next one will be taken.
+        /// Time until the next send is admitted.
         retry_after: Duration,
     },
 }
 
-/// What the backplane tells the node.
+/// An event from the backplane to the node.
 #[derive(Debug)]
-pub enum Notice {
-    /// Events of other nodes, as they came from one channel.
+pub enum BackplaneEvent {
+    /// Events of other nodes from one channel, in order.
     Events(Vec<Event>),
-    /// Anything may have been missed (the link was down, a queue overflowed): catch up on every log that is followed.
+    /// Events may have been missed, because the link was down or a queue overflowed. The node must compare every
+    /// followed log with the store.
     Missed,
-    /// This node claimed a departure whose grace is over; it is to tell those concerned, once.
+    /// This node claimed a departure whose grace is over, and must announce it.
     Departed(Departure),
-    /// Others are to be told that somebody is here whom they don't know to be.
+    /// The node must announce that a user is here, since other nodes don't know it.
     Returned(Return),
 }
 
-/// A user whom others took for gone, or never saw come, because Redis lost touch with this node: they are here.
+/// A user on this node whom other nodes believe to have departed, or never saw come online, because this node lost its
+/// connection to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Return {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// Their display name.
+    /// The user's display name.
     pub name: Arc<str>,
-    /// Conversations that they listen to, unknown to others.
+    /// Conversations that the user listens to without other nodes knowing.
     pub joined: Vec<ConversationId>,
-    /// Whether others don't know that they are online.
+    /// True if other nodes don't know that the user is online.
     pub online: bool,
 }
 
-/// A user's last socket ended to listen to some conversations, and perhaps the user's last socket ended altogether.
+/// The end of a user's listening to conversations, or of the user's last socket, after the grace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Departure {
-    /// Who.
+    /// The user.
     pub user: UserId,
-    /// Their display name.
+    /// The user's display name.
     pub name: Arc<str>,
-    /// Conversations that they no longer listen to.
+    /// Conversations that the user no longer listens to.
     pub left: Vec<ConversationId>,
-    /// Whether they are now offline.
+    /// True if the user is now offline.
     pub offline: bool,
-    /// Those who listen on this node were told while Redis was away; now the others are to be told.
-    pub told_here: bool,
+    /// True if it was announced to this node's listeners while Redis was down, so that only other nodes lack it.
+    pub announced_here: bool,
 }
 
-/// What the first listening of a user to a conversation brings.
+/// The result of [`super::Backplane::listen`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listening {
-    /// No other socket of the user listened to it, on any node, nor did one just before within the grace.
+    /// True if no other socket of the user listens to the conversation on any node, and none did within the grace.
     pub first: bool,
 }
 
-/// A node, as its lease shows it.
+/// A node that has a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// Which; a node that was restarted may appear twice until its former lease is out.
+    /// The node's id. A restarted node may appear twice until its former lease is removed.
     pub node: NodeId,
-    /// How long its lease still lasts; zero where it is out.
+    /// Time until its lease expires; zero if expired.
     pub lease_left: Duration,
-    /// Users connected to it.
+    /// Number of users connected to it.
     pub users: u64,
-    /// Connections it held when it last renewed its lease.
+    /// Number of connections that it held when it last renewed its lease.
     pub connections: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Watches Redis: opens and shuts the link, keeps the lease, tells the rest of the backplane when an era begins.
+//! Watches Redis: opens and closes the link, keeps the lease, and tells the rest of the backplane when an era begins.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +23,13 @@ use crate::{
     model::Clock,
 };
 
-/// Between two probes. With [`RESPONSE_TIMEOUT`] and two failures in a row, a Redis that fell silent is noticed within
-/// 1.5 s.
+/// Interval between two probes. With [`RESPONSE_TIMEOUT`] and two failures in a row, a Redis that stopped answering is
+/// noticed within 1.5 s.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// The first and the longest pause between two tries to connect.
+/// First and longest pause between two tries to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// The watch over Redis.
+/// The watchdog.
 pub(super) struct Watchdog {
     pub(super) link: Arc<Link>,
     pub(super) lease: Arc<Lease>,
@@ -40,42 +40,42 @@ pub(super) struct Watchdog {
     pub(super) eras: watch::Sender<Era>,
 }
 
-/// Why a stretch of being up ended.
+/// Why [`Watchdog::watch`] returned.
 enum End {
-    /// Redis does not answer, or not as it should.
+    /// Redis does not answer, or answers with errors.
     Lost,
-    /// The node is to end.
+    /// The node is stopping.
     Stopped,
 }
 
 impl Watchdog {
-    /// Starts the watch, and waits until Redis is there or was found missing.
+    /// Starts the watchdog, and waits until Redis is up or the first attempt to connect failed.
     pub(super) async fn start(self, mut era: watch::Receiver<Era>, tasks: &TaskTracker, stop: CancellationToken) {
         tasks.spawn(self.run(stop));
-        // Ends with an error only where the watch has ended.
+        // An error means that the watchdog has ended.
         let _ = era.wait_for(|era| era.tried).await;
     }
 
-    /// Watches until stopped.
+    /// Connects and watches until `stop` is cancelled.
     async fn run(self, stop: CancellationToken) {
         let mut pause = BACKOFF.0;
         loop {
-            let began = tokio::select! {
+            let started_era = tokio::select! {
                 () = stop.cancelled() => return,
-                began = self.begin() => began,
+                started_era = self.start_era() => started_era,
             };
-            match began {
+            match started_era {
                 Ok(connections) => {
                     pause = BACKOFF.0;
-                    if let End::Stopped = self.keep(connections, &stop).await {
+                    if let End::Stopped = self.watch(connections, &stop).await {
                         return;
                     }
-                    tracing::warn!("Redis is lost; going on with what this node knows");
-                    self.end();
+                    tracing::warn!("Redis is down; this node goes on with its local state");
+                    self.mark_down();
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "Redis is not there");
-                    self.degrade.set(Part::Redis, degrade::Link::Down);
+                    tracing::debug!(%error, "could not connect to Redis");
+                    self.degrade.set(Part::Redis, degrade::LinkState::Down);
                     self.eras.send_if_modified(|era| !std::mem::replace(&mut era.tried, true));
                     tokio::select! {
                         () = stop.cancelled() => return,
@@ -87,46 +87,46 @@ impl Watchdog {
         }
     }
 
-    /// Connects and takes a lease, which proves that Redis takes writes.
-    async fn begin(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
+    /// Connects and acquires a lease, which proves that Redis accepts writes.
+    async fn start_era(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
         self.new_era(first).await?;
         self.link.open(connections.clone());
-        self.degrade.set(Part::Redis, degrade::Link::Up);
+        self.degrade.set(Part::Redis, degrade::LinkState::Up);
         self.eras.send_modify(|era| (era.up, era.tried) = (true, true));
-        tracing::info!(incarnation = %self.lease.me(), "Redis is there");
+        tracing::info!(incarnation = %self.lease.me(), "Redis is up");
         Ok(connections)
     }
 
     async fn connect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
-        // The library bounds the connecting, but not a name that takes long to resolve.
+        // The library bounds the connection attempt, but not the name resolution before it.
         timeout(CONNECT_TIMEOUT * 2, self.link.connect()).await.unwrap_or(Err(LinkError::Timeout))
     }
 
     async fn new_era(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
-        let taken = self.lease.take(&self.link, on, self.local.connections()).await?;
+        let acquired = self.lease.acquire(&self.link, on, self.local.connections()).await?;
         self.eras.send_modify(|era| {
             era.number += 1;
             era.since = Instant::now();
-            (era.wiped, era.reaped) = (taken.wiped, taken.reaped);
-            // A lease lost while Redis was there all the time: no connection came unseen.
+            (era.wiped, era.reaped) = (acquired.wiped, acquired.reaped);
+            // If the lease was lost while Redis was up, every connection was registered.
             era.lost_at = era.lost_at.filter(|_| !era.up);
         });
         Ok(())
     }
 
-    fn end(&self) {
-        self.link.shut();
-        self.degrade.set(Part::Redis, degrade::Link::Down);
+    fn mark_down(&self) {
+        self.link.close();
+        self.degrade.set(Part::Redis, degrade::LinkState::Down);
         self.eras.send_modify(|era| {
             era.up = false;
             era.lost_at = Some(self.clock.now());
         });
     }
 
-    /// Probes and renews until Redis is lost.
-    async fn keep(&self, mut connections: Vec<MultiplexedConnection>, stop: &CancellationToken) -> End {
+    /// Probes the connections and renews the lease until Redis is lost.
+    async fn watch(&self, mut connections: Vec<MultiplexedConnection>, stop: &CancellationToken) -> End {
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renew_at = Instant::now() + self.lease.interval();
@@ -135,7 +135,7 @@ impl Watchdog {
             let all = tokio::select! {
                 () = stop.cancelled() => return End::Stopped,
                 _ = ticks.tick() => false,
-                () = self.link.trouble.notified() => true,
+                () = self.link.check_now.notified() => true,
             };
             let started = Instant::now();
             let checked = if all || started >= renew_at {
@@ -149,23 +149,23 @@ impl Watchdog {
                     if all || started >= renew_at {
                         renew_at = started + self.lease.interval();
                     }
-                    self.link.answered();
+                    self.link.probe_succeeded();
                     self.degrade.report(Part::Redis, Ok(started.elapsed()));
                 }
                 Err(LinkError::Broken(_)) => match self.connect().await {
                     Ok(fresh) => {
                         connections = fresh;
                         self.link.open(connections.clone());
-                        self.link.trouble.notify_one();
+                        self.link.check_now.notify_one();
                     }
                     Err(_) => return End::Lost,
                 },
                 Err(error) => {
                     tracing::debug!(%error, "Redis failed a check");
-                    // What failed is checked again at the next tick, not a cheaper thing in its place.
+                    // Repeat the check that failed at the next tick, not a cheaper one in its place.
                     renew_at = renew_at.min(started);
                     self.degrade.report(Part::Redis, Err(()));
-                    if self.degrade.state(Part::Redis).link == degrade::Link::Down {
+                    if self.degrade.state(Part::Redis).link == degrade::LinkState::Down {
                         return End::Lost;
                     }
                 }
@@ -178,7 +178,7 @@ impl Watchdog {
         if self.lease.renew(&self.link, first, self.local.connections()).await? {
             self.metrics.lease_renewals.inc();
         } else {
-            self.lost_lease(first).await?;
+            self.reacquire_lease(first).await?;
         }
         for connection in rest.iter_mut().filter(|_| all) {
             self.probe(connection).await?;
@@ -186,21 +186,21 @@ impl Watchdog {
         Ok(())
     }
 
-    /// Asks for this node's lease: a ping that also notices at once that Redis was wiped.
+    /// Reads this node's lease: a ping that also notices at once that Redis was wiped.
     async fn probe(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("ZSCORE").arg(keys::NODES).arg(self.lease.me().as_str());
-        let asked = timeout(RESPONSE_TIMEOUT, self.link.run_on(Op::Probe, connection, &pipeline));
-        let lease: Option<f64> = asked.await.unwrap_or(Err(LinkError::Timeout))?.take(0)?;
-        if lease.is_none() { self.lost_lease(connection).await } else { Ok(()) }
+        let result = timeout(RESPONSE_TIMEOUT, self.link.run_on(Op::Probe, connection, &pipeline));
+        let lease: Option<f64> = result.await.unwrap_or(Err(LinkError::Timeout))?.take(0)?;
+        if lease.is_none() { self.reacquire_lease(connection).await } else { Ok(()) }
     }
 
-    async fn lost_lease(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    async fn reacquire_lease(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
         if self.lease.retired() {
             return Ok(());
         }
         self.metrics.lease_losses.inc();
-        tracing::warn!("the lease was lost; registering anew");
+        tracing::warn!("the lease was lost; acquiring a new one");
         self.new_era(on).await
     }
 }

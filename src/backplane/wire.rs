@@ -1,5 +1,5 @@
-//! What nodes say to one another: `{"node":"<process>","events":[…]}`. The sender comes first, so that a node passes
-//! over what it said itself without parsing it.
+//! The payload that nodes publish: `{"node":"<process>","events":[…]}`. The sender comes first, so that a node skips
+//! its own payloads without parsing them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::model::{Entry, EphemeralEvent, Event, NodeId};
 
-/// The most events in one payload.
+/// Maximum number of events in one payload.
 pub(super) const EVENTS_PER_PAYLOAD: usize = 64;
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ enum InEvent {
     Ephemeral(Arc<EphemeralEvent>),
 }
 
-/// One process, from its start to its end; two with the same NODE_ID are two all the same.
+/// The identity of one process. Two processes with the same NODE_ID have different ones.
 #[derive(Debug, Clone)]
 pub(super) struct Process {
     name: Arc<str>,
@@ -57,24 +57,24 @@ impl Process {
         &self.name
     }
 
-    /// Whether this process sent a payload.
-    pub(super) fn sent(&self, payload: &[u8]) -> bool {
+    /// True if this process published the payload.
+    pub(super) fn is_own(&self, payload: &[u8]) -> bool {
         payload.starts_with(&self.prefix)
     }
 
-    /// A payload for events of one log.
+    /// Encodes events of one log as a payload.
     pub(super) fn encode(&self, events: &[&Event]) -> String {
         let events = events.iter().map(|event| match event {
             Event::Entry { entry, .. } => OutEvent::Entry(entry),
             Event::Ephemeral { ephemeral, .. } => OutEvent::Ephemeral(ephemeral),
         });
         let out = Out { node: &self.name, events: events.collect() };
-        // Ids, texts and numbers always have a JSON form.
+        // Ids, texts and numbers always have a JSON form, so this can't fail.
         serde_json::to_string(&out).unwrap_or_default()
     }
 }
 
-/// Reads a payload of another node.
+/// Decodes a payload of another node.
 pub(super) fn decode(payload: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
     let events = serde_json::from_slice::<In>(payload)?.events.into_iter().map(|event| match event {
         InEvent::Entry(entry) => Event::Entry { entry, origin: None },
@@ -111,17 +111,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_heard() {
+    fn encoded_events_decode_unchanged() {
         let process = Process::new(&NodeId::parse("node-1").unwrap());
         let events = events();
         let payload = process.encode(&events.iter().collect::<Vec<_>>());
         assert_eq!(decode(payload.as_bytes()).unwrap(), events);
-        assert!(process.sent(payload.as_bytes()));
-        assert!(!Process::new(&NodeId::parse("node-1").unwrap()).sent(payload.as_bytes()));
+        assert!(process.is_own(payload.as_bytes()));
+        assert!(!Process::new(&NodeId::parse("node-1").unwrap()).is_own(payload.as_bytes()));
     }
 
     #[test]
-    fn the_socket_that_caused_it_stays_here() {
+    fn the_origin_is_not_published() {
         let Some(Event::Entry { entry, .. }) = events().into_iter().next() else { unreachable!() };
         let event = Event::Entry { entry, origin: Some(ConnectionId::fresh()) };
         let payload = Process::new(&NodeId::parse("n").unwrap()).encode(&[&event]);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_error() {
+    fn malformed_payloads_are_errors() {
         for payload in ["", "{}", "[1]", "{\"node\":\"x\",\"events\":[{\"entry\":{}}]}", "\u{0}"] {
             assert!(decode(payload.as_bytes()).is_err(), "{payload}");
         }

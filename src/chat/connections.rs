@@ -49,8 +49,8 @@ impl Connections {
         };
         match self.backplane.register(&registration).await {
             Ok(_) => {}
-            Err(TooMany { perhaps: false }) => return Err(Reject::TooManyConnections),
-            Err(TooMany { perhaps: true }) => return Err(Reject::TooManyConnectionsMaybe),
+            Err(TooMany { retry_may_succeed: false }) => return Err(Reject::TooManyConnections),
+            Err(TooMany { retry_may_succeed: true }) => return Err(Reject::TooManyConnectionsMaybe),
         }
         let followed =
             if connection.dialect.follows_inbox() { self.subscriptions.follow_inbox(connection).await } else { Ok(()) };

@@ -14,7 +14,7 @@ use crate::{
     metrics::Metrics,
     model::{Body, ConversationId, Entry, LogOf, UserId},
     store::{Store, StoreError},
-    webhook::{Backoff, Queue, Queued, Webhook},
+    webhook::{Backoff, Queue, QueueReceiver, Webhook},
 };
 
 mod post;
@@ -131,7 +131,7 @@ fn queue_webhook(webhook: Option<&Queue<Notified>>, opened: &Entry, new_messages
 }
 
 /// Posts queued notifications to the webhook, several concurrently.
-async fn post_all(webhook: &Webhook, notified: Queued<Notified>) {
+async fn post_all(webhook: &Webhook, notified: QueueReceiver<Notified>) {
     let post = async |notified: Notified| {
         if let Err(error) = webhook.post(&Post::from(&notified)).await {
             let Notified { user, conversation, .. } = notified;

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    backplane::{Backplane, Notice},
+    backplane::{Backplane, BackplaneEvent},
     config::Config,
     degrade::Degrade,
     metrics::Metrics,
@@ -22,7 +22,7 @@ pub struct Parts {
     /// The store.
     pub store: Arc<dyn Store>,
     /// The backplane, and the receiver of its notices.
-    pub backplane: (Arc<Backplane>, mpsc::Receiver<Notice>),
+    pub backplane: (Arc<Backplane>, mpsc::Receiver<BackplaneEvent>),
     /// The clients of the persona webhook and of the notification webhook.
     pub webhooks: Webhooks,
     /// The state of Redis and of the store.

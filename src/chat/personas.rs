@@ -22,7 +22,7 @@ use crate::{
     },
     outbox::Signal,
     store::{AppendError, Authority, MessagesPage, NewEntry, Store, StoreError, Writer},
-    webhook::{Backoff, Failure, Queue, Queued, Webhook},
+    webhook::{Backoff, Queue, QueueReceiver, Webhook, WebhookError},
 };
 
 /// Earlier messages that the request to a persona contains.
@@ -46,7 +46,7 @@ enum NoAnswer {
     #[error("the queue of messages for personas is full")]
     QueueFull,
     #[error("the persona webhook failed: {0}")]
-    Webhook(#[from] Failure),
+    Webhook(#[from] WebhookError),
     /// The error does not quote the response, because it may contain users' text.
     #[error("the persona webhook must answer with JSON {{\"content\": …}}")]
     Unreadable,
@@ -134,7 +134,7 @@ impl Personas {
         router: Arc<Router>,
         metrics: Arc<Metrics>,
         tasks: Tasks,
-    ) -> (Arc<Self>, Queued<Question>) {
+    ) -> (Arc<Self>, QueueReceiver<Question>) {
         let (questions, queued) = webhook.queue();
         (Arc::new(Self { webhook, questions, store, writer, router, metrics, tasks }), queued)
     }
@@ -168,7 +168,7 @@ impl Personas {
     }
 
     /// Answers queued questions, several concurrently, until its task is stopped.
-    pub(super) async fn run(self: Arc<Self>, questions: Queued<Question>) {
+    pub(super) async fn run(self: Arc<Self>, questions: QueueReceiver<Question>) {
         let personas = &self;
         let answer = async |question: Question| match personas.answer(&question).await {
             Ok(()) => personas.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),

@@ -30,13 +30,13 @@ impl Presence {
     /// Publishes a user's departure. Only the node that claims the departure calls this. An invisible user was never
     /// shown as present, so nothing is published for one.
     pub(super) async fn departed(&self, departure: Departure) {
-        let Departure { user, name, left, offline, told_here } = departure;
+        let Departure { user, name, left, offline, announced_here } = departure;
         if self.statuses.of(&user).await != Status::Invisible {
             for conversation in left {
                 let gone = Ephemeral::Listening { user: user.clone(), name: name.clone(), active: false };
                 let presence = Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online };
                 let what = [gone].into_iter().chain(offline.then_some(presence));
-                if told_here {
+                if announced_here {
                     self.router.send_ephemeral_elsewhere(&LogId::from(&conversation), what);
                 } else {
                     self.router.send_ephemeral(&LogId::from(&conversation), None, what);
@@ -44,7 +44,7 @@ impl Presence {
             }
         }
         if offline
-            && !told_here
+            && !announced_here
             && let Err(error) = self.store.seen(&[user], self.clock.now()).await
         {
             tracing::debug!(%error, "the last-seen time was not stored");

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         backplane::Settings,
-        degrade::{Degrade, Link},
+        degrade::{Degrade, LinkState},
         hub::{Source, SourceFailed},
         metrics::Metrics,
         model::{Body, NodeId, Seq, Timestamp, UserId},
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_origin_selects_destinations_and_observers() {
-        let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
+        let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Sqlite::open(&folder.path().join("store.db"), metrics.clone()).unwrap());

@@ -4,12 +4,12 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use super::{
     Chat,
+    backplane_events::BackplaneEvents,
     batch_loader::BatchLoader,
     connections::Connections,
     follows::Follows,
     journal::Journal,
     members::Members,
-    notices::Notices,
     notifications::{Notifications, unread::Unread},
     parts::Parts,
     personas::Personas,
@@ -52,7 +52,7 @@ struct Ground {
 impl Chat {
     /// Builds hub, router, writer and the other parts, and starts the tasks that run beside commands.
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts { config, store, backplane: (backplane, notices), webhooks, degrade, metrics, clock, tasks, stop } =
+        let Parts { config, store, backplane: (backplane, events), webhooks, degrade, metrics, clock, tasks, stop } =
             parts;
         let tasks = Tasks { tracker: tasks, stop };
         let hub = start_hub(store.clone(), backplane.clone(), metrics.clone(), clock.clone(), &tasks);
@@ -91,7 +91,7 @@ impl Chat {
         tasks.spawn(ground.rosters(router.clone(), statuses).run(roster_changes));
         tasks.spawn(ground.notifications(router.clone(), unread, webhooks.notification).run());
         tasks.spawn(ground.relay(growth, reconciler.clone()).run());
-        tasks.spawn(Notices { router: router.clone(), reconciler, presence: presence.clone() }.run(notices));
+        tasks.spawn(BackplaneEvents { router: router.clone(), reconciler, presence: presence.clone() }.run(events));
         let Ground { store, degrade, metrics, .. } = ground;
         let chat = Self {
             store,

@@ -9,7 +9,7 @@ use crate::{
     auth::Auth,
     backplane,
     config::{AuthKey, Config, Sources},
-    degrade::Examined,
+    degrade::Diagnosis,
     metrics::Metrics,
     model::Clock,
     store,
@@ -18,7 +18,7 @@ use crate::{
 /// Maximum time to fetch published keys.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Checks the configuration, then each part, and prints the result of each. Faults have the names that
+/// Checks the configuration, then each part, and prints the result of each. ConfigFaults have the names that
 /// `docs/operations/failure-modes.md` lists. Fails if a node could not work.
 pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     let config = Config::load(false, sources)?;
@@ -31,10 +31,10 @@ pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
         let clock = Clock::system();
         let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(timeout_message())));
         let redis = match &config.redis {
-            Some(redis) => report("Redis", &backplane::examine(redis, &clock).await),
+            Some(redis) => report("Redis", &backplane::diagnose(redis, &clock).await),
             None => true,
         };
-        let store = report("PostgreSQL", &store::examine(&config.store, metrics, &clock).await);
+        let store = report("PostgreSQL", &store::diagnose(&config.store, metrics, &clock).await);
         keys && redis && store
     })?;
     Ok(if all_well { Outcome::Done } else { Outcome::Failed })
@@ -53,13 +53,13 @@ fn report_keys(found: Result<String, String>) -> bool {
 }
 
 /// Prints the result for a part; true if a node can work with it.
-fn report(part: &str, examined: &Examined) -> bool {
-    let well = !examined.findings.iter().any(|finding| finding.fault.is_grave());
+fn report(part: &str, diagnosis: &Diagnosis) -> bool {
+    let well = !diagnosis.findings.iter().any(|finding| finding.fault.is_critical());
     if well {
-        print(&format!("ok    {part}: {}\n", examined.state));
+        print(&format!("ok    {part}: {}\n", diagnosis.state));
     }
-    for finding in &examined.findings {
-        let label = if finding.fault.is_grave() { "FAIL" } else { "note" };
+    for finding in &diagnosis.findings {
+        let label = if finding.fault.is_critical() { "FAIL" } else { "note" };
         print(&format!("{label}  {part}: {}: {}\n", finding.fault.name(), finding.detail));
     }
     well

@@ -9,7 +9,7 @@ use std::{
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::{fmt, layer::SubscriberExt};
 
-use crate::config::{Faults, LogConfig, LogFormat};
+use crate::config::{ConfigFaults, LogConfig, LogFormat};
 
 /// Outcome of a command.
 pub(super) enum Outcome {
@@ -22,13 +22,13 @@ pub(super) enum Outcome {
 /// Error of a command, to be reported by [`main`].
 pub(super) enum Failure {
     /// The configuration is invalid.
-    Configuration(Faults),
+    Configuration(ConfigFaults),
     /// An operation failed at run time.
     Runtime(String),
 }
 
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
+impl From<ConfigFaults> for Failure {
+    fn from(faults: ConfigFaults) -> Self {
         Self::Configuration(faults)
     }
 }

@@ -1,4 +1,4 @@
-//! What `switchboard dev` keeps in its data folder beside the database: its secret.
+//! The data folder of `switchboard dev`, and the secret in it.
 
 use std::{
     fs,
@@ -12,19 +12,19 @@ use rand::Rng;
 use super::{
     secret::{MIN_SECRET_BYTES, check_secret_length},
     settings as set,
-    source::{Faults, Reader, Sources},
+    source::{ConfigFaults, Reader, Sources},
 };
 
-/// Where dev keeps its secret, within DATA_DIR.
+/// The file with the secret of dev, within DATA_DIR.
 pub(crate) const SECRET_FILE: &str = "secret";
-/// Where dev keeps its database, within DATA_DIR.
+/// The database file of dev, within DATA_DIR.
 pub(super) const DATABASE_FILE: &str = "switchboard.db";
 
-/// Dev's data folder, as an absolute path. It need not exist.
+/// The data folder of dev, as an absolute path. It need not exist.
 ///
 /// # Errors
-/// DATA_DIR is bad.
-pub fn data_folder(sources: &Sources) -> Result<PathBuf, Faults> {
+/// DATA_DIR has a fault.
+pub fn data_folder(sources: &Sources) -> Result<PathBuf, ConfigFaults> {
     let mut reader = Reader::new(sources, true);
     let folder = folder(&mut reader);
     reader.finish(folder)
@@ -35,21 +35,23 @@ fn folder(reader: &mut Reader<'_>) -> Option<PathBuf> {
     Some(std::path::absolute(&folder).unwrap_or(folder))
 }
 
-/// The secret of dev: kept in its data folder, made at the first start. Whoever else asks for it is told where it was
-/// looked for.
+/// The secret of dev. `switchboard dev` creates it in DATA_DIR at its first start; for other commands a missing secret
+/// is a fault that names the folder.
 pub(super) fn secret(reader: &mut Reader<'_>) -> Option<String> {
     let folder = folder(reader)?;
-    let found = if reader.makes_secret { read_or_make(&folder) } else { read(&folder) };
-    let why = match found {
+    let found = if reader.creates_secret { read_or_create(&folder) } else { read(&folder) };
+    let message = match found {
         Ok(secret) => return Some(secret),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !reader.makes_secret => format!(
-            "names no data folder of switchboard dev: there is no secret in {}. Name the folder that dev shows as Data \
-             (--data-dir FOLDER), or start switchboard dev first",
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !reader.creates_secret => format!(
+            "does not name a data folder of switchboard dev: {} holds no secret. Name the folder that dev shows as \
+             Data (--data-dir FOLDER), or start switchboard dev first",
             folder.display()
         ),
-        Err(error) => format!("names a folder whose secret can't be read or made: {} ({error})", folder.display()),
+        Err(error) => {
+            format!("names a folder in which the secret can't be read or created: {} ({error})", folder.display())
+        }
     };
-    reader.fault(set::DATA_DIR.name, why);
+    reader.fault(set::DATA_DIR.name, message);
     None
 }
 
@@ -59,7 +61,7 @@ fn read(folder: &Path) -> io::Result<String> {
     check_secret_length(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
 }
 
-fn read_or_make(folder: &Path) -> io::Result<String> {
+fn read_or_create(folder: &Path) -> io::Result<String> {
     fs::create_dir_all(folder)?;
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(SECRET_FILE)) {
         Ok(mut file) => {

@@ -1,4 +1,4 @@
-//! From sources to a [`Config`].
+//! Reads the [`Config`] from its sources.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use super::{
     dev, parse,
     secret::{Secret, check_secret_length},
     settings::{self as set, Setting},
-    source::{Faults, Reader, Sources},
+    source::{ConfigFaults, Reader, Sources},
     values::{
         AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RedisConfig, StoreBackend, StoreConfig, Timing,
     },
@@ -20,31 +20,32 @@ use super::{
 };
 use crate::model::NodeId;
 
-/// Files beside the clients' sockets: the store, Redis, logs, and sockets that are refused.
+/// Number of open files reserved for uses other than client sockets: the store, Redis, logs, and refused sockets.
 const RESERVED_FILES: usize = 256;
-/// What is said of a URL that the PostgreSQL library doesn't take.
+/// Fault message for a URL that the PostgreSQL driver rejects.
 const NOT_POSTGRES: &str =
-    "has something in it that is not understood (sslmode is disable, prefer, require, verify-ca or verify-full)";
+    "has a part that is not understood (sslmode must be disable, prefer, require, verify-ca or verify-full)";
 
 impl Config {
-    /// All settings, for `serve`, or with `dev` for the embedded default.
+    /// Reads all settings: for `serve`, or for `switchboard dev` if `dev` is true.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its variable.
-    pub fn load(dev: bool, sources: &Sources) -> Result<Self, Faults> {
+    /// Every fault, each with its variable.
+    pub fn load(dev: bool, sources: &Sources) -> Result<Self, ConfigFaults> {
         let mut reader = Reader::new(sources, dev);
-        reader.makes_secret = dev;
+        reader.creates_secret = dev;
         let config = read_config(&mut reader);
         reader.finish(config)
     }
 }
 
 impl AuthConfig {
-    /// The settings of tokens alone. With `dev`, the secret that dev made for itself; none is made here.
+    /// Reads the settings of tokens only. With `dev` it reads the secret that `switchboard dev` created, and creates
+    /// none.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load(dev: bool, sources: &Sources) -> Result<Self, Faults> {
+    pub fn load(dev: bool, sources: &Sources) -> Result<Self, ConfigFaults> {
         let mut reader = Reader::new(sources, dev);
         let auth = read_auth(&mut reader);
         reader.finish(auth)
@@ -52,11 +53,11 @@ impl AuthConfig {
 }
 
 impl StoreConfig {
-    /// The settings of PostgreSQL alone.
+    /// Reads the settings of PostgreSQL only.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load(sources: &Sources) -> Result<Self, Faults> {
+    pub fn load(sources: &Sources) -> Result<Self, ConfigFaults> {
         let mut reader = Reader::new(sources, false);
         let store = read_store(&mut reader);
         reader.finish(store)
@@ -64,22 +65,22 @@ impl StoreConfig {
 }
 
 impl LogConfig {
-    /// The settings of logs alone.
+    /// Reads the settings of logs only.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load(sources: &Sources) -> Result<Self, Faults> {
+    pub fn load(sources: &Sources) -> Result<Self, ConfigFaults> {
         let mut reader = Reader::new(sources, false);
         let log = read_log(&mut reader);
         reader.finish(log)
     }
 }
 
-/// Where a node on this machine, with the same settings, answers `/livez`.
+/// The address at which a node with these settings on this machine answers `/livez`.
 ///
 /// # Errors
 /// As [`Config::load`].
-pub fn health_address(dev: bool, sources: &Sources) -> Result<SocketAddr, Faults> {
+pub fn health_address(dev: bool, sources: &Sources) -> Result<SocketAddr, ConfigFaults> {
     let mut reader = Reader::new(sources, dev);
     let (listen, admin) = read_addresses(&mut reader);
     let address = admin.or_else(|| listen.first().copied());
@@ -100,7 +101,9 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     if let Some(AuthConfig { key: AuthKey::Jwks { url }, .. }) = &auth
         && url.starts_with("http:")
     {
-        notes.push("JWT_JWKS_URL is not https: whoever is in between can make keys, and so tokens".to_owned());
+        notes.push(
+            "JWT_JWKS_URL is not https: an attacker on the network can replace the keys and forge tokens".to_owned(),
+        );
     }
     let limits = read_limits(reader, &mut notes);
     let timing = read_timing(reader);
@@ -136,12 +139,13 @@ fn read_addresses(reader: &mut Reader<'_>) -> (Vec<SocketAddr>, Option<SocketAdd
     });
     let admin = admin.flatten();
     if reader.dev {
-        let far = |address: &SocketAddr| !address.ip().is_loopback();
-        let message = "must be a loopback address under dev, whose tokens anyone can see; use serve to be reached";
-        if listen.iter().any(far) {
+        let is_remote = |address: &SocketAddr| !address.ip().is_loopback();
+        let message =
+            "must be a loopback address under dev, which prints its tokens; use serve to listen on other addresses";
+        if listen.iter().any(is_remote) {
             reader.fault(set::LISTEN.name, message);
         }
-        if admin.iter().any(far) {
+        if admin.iter().any(is_remote) {
             reader.fault(set::ADMIN_LISTEN.name, message);
         }
     }
@@ -153,7 +157,7 @@ fn read_addresses(reader: &mut Reader<'_>) -> (Vec<SocketAddr>, Option<SocketAdd
 
 fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisConfig> {
     if reader.dev {
-        note_unused(reader, &set::REDIS_URL, notes);
+        note_ignored(reader, &set::REDIS_URL, notes);
         return None;
     }
     let url = reader.read(&set::REDIS_URL, |text| parse::url(text, &["redis", "rediss"]).map(Secret::new));
@@ -164,16 +168,16 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
     url.map(|url| RedisConfig { url, ca_file })
 }
 
-fn note_unused(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {
+fn note_ignored(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {
     if reader.given(setting) {
-        notes.push(format!("{} is set, but dev does not use it", setting.name));
+        notes.push(format!("{} is set, but switchboard dev ignores it", setting.name));
     }
 }
 
 fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
     reader.read(setting, |text| match fs::read_to_string(text) {
         Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(PathBuf::from(text)),
-        Ok(_) => Err("names a file without a PEM certificate".to_owned()),
+        Ok(_) => Err("names a file that holds no PEM certificate".to_owned()),
         Err(_) => Err("names a file that can't be read".to_owned()),
     })
 }
@@ -193,7 +197,7 @@ fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
 }
 
 fn read_dev_store(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<StoreConfig> {
-    note_unused(reader, &set::DATABASE_URL, notes);
+    note_ignored(reader, &set::DATABASE_URL, notes);
     let path = reader.text(&set::DATA_DIR).map(|folder| Path::new(&folder).join(dev::DATABASE_FILE));
     read_store_with(reader, path.map(|path| StoreBackend::Sqlite { path }))
 }
@@ -218,7 +222,8 @@ fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
 fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
     let given = [&set::JWT_SECRET, &set::JWT_PUBLIC_KEY, &set::JWT_JWKS_URL].map(|setting| reader.given(setting));
     let algorithm = reader.read(&set::JWT_ALGORITHM, |text| {
-        text.parse::<Algorithm>().map_err(|_| "is not an algorithm that is known here".to_owned())
+        text.parse::<Algorithm>()
+            .map_err(|_| "is not a known algorithm; docs/operations/configuration.md lists them".to_owned())
     });
     match given {
         [true, false, false] => {
@@ -231,7 +236,10 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
         }
         [false, false, true] => {
             if algorithm.is_some() {
-                reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_JWKS_URL: each key names its own");
+                reader.fault(
+                    set::JWT_ALGORITHM.name,
+                    "can't be used with JWT_JWKS_URL: each key names its own algorithm",
+                );
             }
             let url = reader.read(&set::JWT_JWKS_URL, |text| parse::url(text, &["https", "http"]))?;
             Some(AuthKey::Jwks { url })
@@ -241,13 +249,13 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
             Some(AuthKey::Secret { secret: Secret::new(secret), algorithm: Algorithm::HS256 })
         }
         [false, false, false] => {
-            reader.fault(set::JWT_SECRET.name, "is required, or JWT_PUBLIC_KEY, or JWT_JWKS_URL");
+            reader.fault(set::JWT_SECRET.name, "is required, unless JWT_PUBLIC_KEY or JWT_JWKS_URL is set");
             None
         }
         _ => {
             reader.fault(
                 set::JWT_SECRET.name,
-                "is one of several keys: give one of JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL",
+                "is one of several keys: set only one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL",
             );
             None
         }
@@ -259,7 +267,7 @@ fn secret_key(reader: &mut Reader<'_>, secret: String, algorithm: Option<Algorit
     if algorithm.family() == AlgorithmFamily::Hmac {
         return Some(AuthKey::Secret { secret: Secret::new(secret), algorithm });
     }
-    reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_SECRET: HS256, HS384 or HS512 do");
+    reader.fault(set::JWT_ALGORITHM.name, "can't be used with JWT_SECRET; use HS256, HS384 or HS512");
     None
 }
 
@@ -270,22 +278,22 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
         }
         return None;
     };
-    // In an environment variable, line ends are often written as \n.
+    // In environment variables, line breaks are often written as \n.
     let pem = pem.replace("\\n", "\n");
     if pem.contains("PRIVATE KEY-----") {
-        reader.fault(set::JWT_PUBLIC_KEY.name, "is a private key");
+        reader.fault(set::JWT_PUBLIC_KEY.name, "is a private key; give the public key");
         return None;
     }
     let key = match algorithm.family() {
         AlgorithmFamily::Hmac => {
-            reader.fault(set::JWT_ALGORITHM.name, "does not go with JWT_PUBLIC_KEY: it needs a shared secret");
+            reader.fault(set::JWT_ALGORITHM.name, "can't be used with JWT_PUBLIC_KEY: it needs a shared secret");
             return None;
         }
         AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
         AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem.as_bytes()),
         AlgorithmFamily::Ed => DecodingKey::from_ed_pem(pem.as_bytes()),
     };
-    // A point of P-256 has 65 bytes, one of P-384 has 97: with the wrong curve no token would ever be good.
+    // A point of P-256 has 65 bytes, one of P-384 has 97. With a key of the wrong curve every token would be refused.
     let fits = |key: &DecodingKey| match (algorithm, key.try_get_as_bytes()) {
         (Algorithm::ES256, Ok(point)) => point.len() == 65,
         (Algorithm::ES384, Ok(point)) => point.len() == 97,
@@ -293,18 +301,18 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
     };
     let key = key.ok().filter(fits);
     if key.is_none() {
-        reader.fault(set::JWT_PUBLIC_KEY.name, format!("is not a public key (PEM) for {algorithm:?}"));
+        reader.fault(set::JWT_PUBLIC_KEY.name, format!("is not a public key in PEM form for {algorithm:?}"));
     }
     key.map(|key| AuthKey::Public { key, algorithm })
 }
 
 fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     let wanted: usize = reader.number(&set::MAX_CONNECTIONS);
-    let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(most_sockets(files)));
-    // Dev is for a few clients.
+    let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(max_sockets(files)));
+    // Dev serves few clients, so the note would only distract.
     if connections < wanted && !reader.dev {
         notes.push(format!(
-            "at most {connections} connections instead of {wanted}: the limit of open files (ulimit -n) leaves no more"
+            "at most {connections} connections instead of {wanted}: the limit of open files (ulimit -n) allows no more"
         ));
     }
     Limits {
@@ -325,8 +333,8 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     }
 }
 
-/// How many sockets clients may have where so many files may be open.
-fn most_sockets(files: usize) -> usize {
+/// Maximum number of client sockets for a limit of open files.
+fn max_sockets(files: usize) -> usize {
     files.saturating_sub(RESERVED_FILES.min(files / 2)).max(1)
 }
 

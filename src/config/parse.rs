@@ -1,4 +1,4 @@
-//! How values are written: durations, sizes, lists, addresses. Messages never repeat the value: it may be a secret.
+//! Parsers of values: durations, sizes, lists, addresses. Error messages never repeat the value, as it may be a secret.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -9,18 +9,18 @@ use std::{
 use ipnet::IpNet;
 use tracing_subscriber::filter::Targets;
 
-/// The unit of minutes, as it is written behind a number.
+/// The unit of minutes in a duration.
 pub(super) const MINUTES: &str = "m";
 
-/// The flag for a variable's name.
+/// The name of a variable's flag.
 pub fn flag_of(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', "-")
 }
 
-/// `500ms`, `10s`, `30m`, `1h`, `7d`, or plain seconds.
+/// Parses a duration: `500ms`, `10s`, `30m`, `1h`, `7d`, or plain seconds.
 ///
 /// # Errors
-/// What a duration looks like.
+/// The text is not a duration; the message shows the valid forms.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text).ok_or("must be a duration: 500ms, 10s, 30m, 1h, 7d, or plain seconds")?;
     let millis = match unit {
@@ -29,12 +29,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         MINUTES => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err("must be a duration: its unit is none of ms, s, m, h, d".into()),
+        _ => return Err("must be a duration with one of the units ms, s, m, h, d".into()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long".into())
 }
 
-/// `64KiB`, `1MiB`, `1GiB`, or plain bytes.
+/// Parses a size: `64KiB`, `1MiB`, `1GiB`, or plain bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text).ok_or("must be a size: 64KiB, 1MiB, or plain bytes")?;
     let bytes = match unit {
@@ -42,26 +42,26 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        _ => return Err("must be a size: its unit is none of B, KiB, MiB, GiB".into()),
+        _ => return Err("must be a size with one of the units B, KiB, MiB, GiB".into()),
     };
     number.checked_mul(bytes).ok_or_else(|| "is too large".into())
 }
 
-/// A number and what follows it.
+/// Splits a number from the text that follows it.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     Some((number.parse().ok()?, unit.trim()))
 }
 
-/// A whole number.
+/// Parses a whole number.
 pub(super) fn count(text: &str) -> Result<u64, String> {
-    // `parse` alone would take "+5".
+    // `parse` alone would accept "+5".
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|_| digits).ok_or_else(|| "must be a whole number".into())
 }
 
-/// `true` or `false`, as people write them.
+/// Parses `true` or `false`, and their usual synonyms.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -70,12 +70,12 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// What stands between commas, trimmed; empty places are passed over.
+/// The items of a list separated by commas, trimmed; empty items are skipped.
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// `1.2.3.4:8000`, `[::1]:8000` or `localhost:8000`.
+/// Parses an address: `1.2.3.4:8000`, `[::1]:8000` or `localhost:8000`.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
     local
@@ -84,13 +84,13 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| "must be an IP address and a port: 0.0.0.0:8000".into())
 }
 
-/// A list of addresses, at least one.
+/// Parses a list of at least one address.
 pub(super) fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
     let list = items(text).map(address).collect::<Result<Vec<_>, _>>()?;
     if list.is_empty() { Err("must name at least one address".into()) } else { Ok(list) }
 }
 
-/// A list of networks; a single address is a network of one.
+/// Parses a list of networks; a single address is a network of one.
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     let network = |item: &str| item.parse::<IpNet>().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from));
     items(text)
@@ -98,36 +98,36 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
         .collect()
 }
 
-/// A list of origins, in lower case; `*` stands for any, as an empty list does.
+/// Parses a list of origins into lower case. `*` means any origin, as an empty list does.
 pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
     let list = items(text).map(str::to_ascii_lowercase).collect::<Vec<_>>();
     if list.iter().any(|item| item == "*") {
         return Ok(Vec::new());
     }
-    let sound = |item: &String| {
+    let is_origin = |item: &String| {
         item.split_once("://").is_some_and(|(scheme, host)| {
             !scheme.is_empty() && !host.is_empty() && !host.contains(|c: char| c == '/' || c.is_whitespace())
         })
     };
-    if list.iter().all(sound) {
+    if list.iter().all(is_origin) {
         Ok(list)
     } else {
         Err("must list origins with their scheme and without a path: https://app.example.com".into())
     }
 }
 
-/// `pro=60,bot=600`.
+/// Parses limits by tier: `pro=60,bot=600`.
 pub(super) fn tiers(text: &str) -> Result<Vec<(Arc<str>, u32)>, String> {
-    let one = |item: &str| {
+    let parse = |item: &str| {
         let (tier, limit) = item.split_once('=')?;
         let limit = count(limit.trim()).ok().and_then(|limit| u32::try_from(limit).ok())?;
         let tier = tier.trim();
         (!tier.is_empty()).then(|| (Arc::from(tier), limit))
     };
-    items(text).map(|item| one(item).ok_or_else(|| "must be like pro=60,bot=600".to_owned())).collect()
+    items(text).map(|item| parse(item).ok_or_else(|| "must be like pro=60,bot=600".to_owned())).collect()
 }
 
-/// A URL of one of these schemes, with a host.
+/// Parses a URL with one of these schemes and a host.
 pub(super) fn url(text: &str, schemes: &[&str]) -> Result<String, String> {
     let wanted = || {
         let schemes: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
@@ -140,20 +140,20 @@ pub(super) fn url(text: &str, schemes: &[&str]) -> Result<String, String> {
     if url.host_str().is_none_or(str::is_empty) { Err("must be a URL with a host".into()) } else { Ok(text.to_owned()) }
 }
 
-/// Reads a PostgreSQL URL as the driver does, and the TLS modes that it doesn't know: `verify-ca` and `verify-full` are
-/// `require` here, which always checks the certificate.
+/// Parses a PostgreSQL URL with the driver's parser. It also accepts `sslmode=verify-ca` and `verify-full`, which the
+/// driver doesn't know, as `require`: this program always checks the certificate then.
 ///
 /// # Errors
-/// It is no such URL. The driver's words may repeat a piece of it.
+/// The text is not a PostgreSQL URL. The driver's message may repeat a part of it.
 pub fn read_postgres_url(url: &str) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
     url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require").parse()
 }
 
-/// A level, or levels by module.
+/// Parses a log filter: a level, or levels by module.
 pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
-    let wanted = || "must be a level, or a list of module=level".to_owned();
+    let wanted = || "must be a level (error, warn, info, debug, trace) or a list of module=level".to_owned();
     let items: Vec<&str> = items(text).collect();
-    // What is in brackets would filter by field, which is neither documented nor tested.
+    // Brackets would filter by field, which is neither documented nor tested.
     if items.is_empty() || text.contains('[') {
         return Err(wanted());
     }

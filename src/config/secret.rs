@@ -1,9 +1,9 @@
-//! Texts that stay out of logs.
+//! Text that must not reach a log.
 
 /// Minimum length of a shared secret in bytes, as long as its hash (RFC 7518, section 3.2).
 pub(super) const MIN_SECRET_BYTES: usize = 32;
 
-/// A text that must not reach a log: its `Debug` shows nothing.
+/// A text that must not reach a log; its `Debug` output hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

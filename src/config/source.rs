@@ -1,4 +1,5 @@
-//! Where values come from: flags over environment over `.env` over defaults; and the faults found on the way.
+//! Sources of values (flags override the environment, which overrides `.env`, which overrides defaults), and the faults
+//! found while reading them.
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::Path, time::Duration};
 
@@ -7,129 +8,129 @@ use super::{
     settings::{Kind, Setting},
 };
 
-/// The largest file that a secret is read from, in bytes.
+/// Maximum length of a file with a secret, in bytes.
 const MAX_SECRET_FILE: u64 = 64 * 1_024;
 
-/// Looks a variable up.
+/// Looks up an environment variable.
 pub type Lookup = Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
-/// What configuration is read from. Tests make their own; the program asks [`Sources::of_process`].
+/// The sources of the configuration. Tests construct their own; the program uses [`Sources::of_process`].
 pub struct Sources {
     /// Values given as flags, by variable name.
     pub flags: BTreeMap<String, String>,
     /// The environment.
     pub environment: Lookup,
-    /// What the `.env` file says.
+    /// The variables of the `.env` file.
     pub dotenv: BTreeMap<String, String>,
-    /// How many files the process may open, where that is known.
+    /// The process's limit of open files, if known.
     pub open_files: Option<usize>,
 }
 
 impl Sources {
-    /// The process's own: its environment, and `.env` in the working directory.
+    /// The sources of this process: its environment, and `.env` in the working directory.
     ///
     /// # Errors
-    /// A `.env` that is not what such files are.
-    pub fn of_process(flags: BTreeMap<String, String>) -> Result<Self, Faults> {
+    /// The `.env` file can't be read or parsed.
+    pub fn of_process(flags: BTreeMap<String, String>) -> Result<Self, ConfigFaults> {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
         let environment: Lookup = Box::new(|name| std::env::var_os(name));
         Ok(Self { flags, environment, dotenv: read_dotenv(Path::new(".env"))?, open_files: open_files() })
     }
 }
 
-/// Reads a `.env` file without touching the process's environment; one that doesn't exist says nothing.
-fn read_dotenv(path: &Path) -> Result<BTreeMap<String, String>, Faults> {
+/// Reads a `.env` file without changing the process's environment. A missing file is empty.
+fn read_dotenv(path: &Path) -> Result<BTreeMap<String, String>, ConfigFaults> {
     match dotenvy::from_path_iter(path) {
         Ok(pairs) => pairs.collect::<Result<_, _>>().map_err(|error| {
             // The error's own text repeats the line, which may hold a secret.
             let message = match error {
                 dotenvy::Error::LineParse(_, at) => {
-                    format!("has a line that is no NAME=value (at character {at} of it)")
+                    format!("has a line that is not NAME=value (at its character {at})")
                 }
                 _ => "can't be read".to_owned(),
             };
-            Faults(vec![Fault { variable: ".env".into(), message }])
+            ConfigFaults(vec![ConfigFault { variable: ".env".into(), message }])
         }),
         Err(error) if error.not_found() => Ok(BTreeMap::new()),
-        Err(_) => Err(Faults(vec![Fault { variable: ".env".into(), message: "can't be read".into() }])),
+        Err(_) => Err(ConfigFaults(vec![ConfigFault { variable: ".env".into(), message: "can't be read".into() }])),
     }
 }
 
-/// The process's soft limit of open files, as Linux tells it.
+/// The process's soft limit of open files, from /proc; `None` where that does not exist.
 fn open_files() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// One thing that is wrong with the configuration.
+/// One fault of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigFault {
     /// The variable (or flag, or file) that is at fault.
     pub variable: String,
-    /// What is wrong with it.
+    /// Message that follows the variable's name.
     pub message: String,
 }
 
-/// All that is wrong with the configuration, at once.
+/// Every fault of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults(pub Vec<Fault>);
+pub struct ConfigFaults(pub Vec<ConfigFault>);
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("bad configuration:")?;
         self.0.iter().try_for_each(|fault| write!(f, "\n  {} {}", fault.variable, fault.message))
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigFaults {}
 
-/// One of the places that values come from.
-type Level<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+/// One source, by which a value is looked up.
+type Source<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// A value, and the name under which it was given.
+/// A value, and the variable that it came from.
 struct Found {
     name: String,
     value: String,
 }
 
-/// Reads settings and collects what is wrong with them.
+/// Reads settings and collects their faults.
 pub(super) struct Reader<'a> {
     pub(super) sources: &'a Sources,
-    /// Under `switchboard dev`, whose defaults are used.
+    /// True under `switchboard dev`, which has other defaults.
     pub(super) dev: bool,
-    /// Dev's secret is made where there is none: dev itself does so, and nothing else.
-    pub(super) makes_secret: bool,
-    faults: Vec<Fault>,
+    /// True if a missing secret of dev is created: only for `switchboard dev` itself.
+    pub(super) creates_secret: bool,
+    faults: Vec<ConfigFault>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(sources: &'a Sources, dev: bool) -> Self {
-        Self { sources, dev, makes_secret: false, faults: Vec::new() }
+        Self { sources, dev, creates_secret: false, faults: Vec::new() }
     }
 
-    /// What was read, or everything that is wrong.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Faults> {
+    /// The value that was read, or every fault.
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigFaults> {
         match value {
             Some(value) if self.faults.is_empty() => Ok(value),
-            _ => Err(Faults(self.faults)),
+            _ => Err(ConfigFaults(self.faults)),
         }
     }
 
-    /// Notes a fault.
+    /// Records a fault.
     pub(super) fn fault(&mut self, variable: impl Into<String>, message: impl Into<String>) {
-        let fault = Fault { variable: variable.into(), message: message.into() };
+        let fault = ConfigFault { variable: variable.into(), message: message.into() };
         if !self.faults.contains(&fault) {
             self.faults.push(fault);
         }
     }
 
-    /// Notes that a setting is required and missing.
+    /// Records that a required setting is missing.
     pub(super) fn missing(&mut self, setting: &Setting) {
         self.fault(setting.name, "is required");
     }
 
-    /// Reads a setting, or its default; `None` where there is neither, or where it is bad.
+    /// Reads a setting, or its default; `None` if there is neither, or if the value is bad.
     pub(super) fn read<T>(&mut self, setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let Some(found) = self.find(setting) else {
             return setting.default_in(self.dev).and_then(|default| parse(default).ok());
@@ -147,7 +148,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads text.
+    /// Reads a text.
     pub(super) fn text(&mut self, setting: &Setting) -> Option<String> {
         self.read(setting, |text| Ok(text.to_owned()))
     }
@@ -157,16 +158,17 @@ impl<'a> Reader<'a> {
         self.read(setting, parse::switch).unwrap_or_default()
     }
 
-    /// Reads a number within the bounds of its kind. What is bad reads as the least of `T`: nothing starts with it.
+    /// Reads a number within the bounds of its kind. A bad value reads as `T::default()`, and the fault prevents the
+    /// start.
     pub(super) fn number<T: TryFrom<u64> + Default>(&mut self, setting: &Setting) -> T {
         let read = |text: &str| {
-            let (number, least, most) = match setting.kind {
-                Kind::Count(_, least, most) => (parse::count(text)?, least, most),
-                Kind::Size(least, most) => (parse::size(text)?, least, most),
+            let (number, min, max) = match setting.kind {
+                Kind::Count(_, min, max) => (parse::count(text)?, min, max),
+                Kind::Size(min, max) => (parse::size(text)?, min, max),
                 Kind::Text(_) | Kind::Duration(..) | Kind::Switch => return Err("is not a number".to_owned()),
             };
-            if !(least..=most).contains(&number) {
-                return Err(format!("must be from {least} to {most}"));
+            if !(min..=max).contains(&number) {
+                return Err(format!("must be from {min} to {max}"));
             }
             T::try_from(number).map_err(|_| "is too large".to_owned())
         };
@@ -177,44 +179,44 @@ impl<'a> Reader<'a> {
     pub(super) fn duration(&mut self, setting: &Setting) -> Duration {
         let read = |text: &str| {
             let duration = parse::duration(text)?;
-            let Kind::Duration(least, most) = setting.kind else { return Err("is not a duration".to_owned()) };
-            let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
-            if (least..=most).contains(&duration) {
+            let Kind::Duration(min, max) = setting.kind else { return Err("is not a duration".to_owned()) };
+            let (min, max) = (Duration::from_millis(min), Duration::from_millis(max));
+            if (min..=max).contains(&duration) {
                 Ok(duration)
             } else {
-                Err(format!("must be from {}s to {}s", least.as_secs(), most.as_secs()))
+                Err(format!("must be from {}s to {}s", min.as_secs(), max.as_secs()))
             }
         };
         self.read(setting, read).unwrap_or_default()
     }
 
-    /// Whether a setting was given at all, well or badly, rather than left at its default.
+    /// True if a source has a value for the setting, good or bad.
     pub(super) fn given(&self, setting: &Setting) -> bool {
         let sources = self.sources;
         let file = setting.file_name();
         let aliases = setting.aliases.iter().map(|alias| alias.name);
         std::iter::once(setting.name).chain(file.as_deref()).chain(aliases).any(|name| {
-            let written = [sources.flags.get(name), sources.dotenv.get(name)];
-            written.into_iter().flatten().any(|value| !value.trim().is_empty())
+            let values = [sources.flags.get(name), sources.dotenv.get(name)];
+            values.into_iter().flatten().any(|value| !value.trim().is_empty())
                 || (sources.environment)(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
         })
     }
 
-    /// The value of the highest source that has one. What is empty counts as not given.
+    /// The value from the first source that has one. An empty value counts as not set.
     fn find(&mut self, setting: &Setting) -> Option<Found> {
         let sources = self.sources;
         let flags = |name: &str| sources.flags.get(name).map(OsString::from);
         let dotenv = |name: &str| sources.dotenv.get(name).map(OsString::from);
-        let levels: [Level<'_>; 3] = [&flags, &*sources.environment, &dotenv];
-        levels.into_iter().find_map(|level| self.find_in(level, setting))
+        let all_sources: [Source<'_>; 3] = [&flags, &*sources.environment, &dotenv];
+        all_sources.into_iter().find_map(|source| self.find_in(source, setting))
     }
 
-    fn find_in(&mut self, level: Level<'_>, setting: &Setting) -> Option<Found> {
-        let direct = self.value(level, setting.name);
-        let file = setting.file_name().and_then(|name| self.value(level, &name).map(|path| (name, path)));
+    fn find_in(&mut self, source: Source<'_>, setting: &Setting) -> Option<Found> {
+        let direct = self.value(source, setting.name);
+        let file = setting.file_name().and_then(|name| self.value(source, &name).map(|path| (name, path)));
         match (direct, file) {
             (Some(_), Some((name, _))) => {
-                self.fault(name, format!("and {} are both given", setting.name));
+                self.fault(name, format!("and {} are both given; give only one", setting.name));
                 None
             }
             (Some(value), None) => Some(Found { name: setting.name.to_owned(), value }),
@@ -226,7 +228,7 @@ impl<'a> Reader<'a> {
                 }
             },
             (None, None) => setting.aliases.iter().find_map(|alias| {
-                let value = self.value(level, alias.name)?;
+                let value = self.value(source, alias.name)?;
                 let plain = value.bytes().all(|b| b.is_ascii_digit());
                 let unit = if plain { alias.plain_unit } else { "" };
                 Some(Found { name: alias.name.to_owned(), value: value + unit })
@@ -234,9 +236,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What one source says, trimmed.
-    fn value(&mut self, level: Level<'_>, name: &str) -> Option<String> {
-        match level(name)?.into_string() {
+    /// A variable's trimmed value in one source; `None` if empty.
+    fn value(&mut self, source: Source<'_>, name: &str) -> Option<String> {
+        match source(name)?.into_string() {
             Ok(value) => Some(value.trim().to_owned()).filter(|value| !value.is_empty()),
             Err(_) => {
                 self.fault(name, "is not UTF-8");
@@ -246,7 +248,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads a secret from a file; line ends around it don't count.
+/// Reads a secret from a file and trims white space.
 fn read_secret(path: &Path) -> Result<String, &'static str> {
     let size = fs::metadata(path).map_err(|_| "names a file that can't be read")?.len();
     if size > MAX_SECRET_FILE {

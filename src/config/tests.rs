@@ -1,4 +1,4 @@
-//! Configuration as operators meet it: precedence, secrets in files, and every fault at once.
+//! Tests of the configuration: precedence, secrets in files, and every fault at once.
 
 use std::{collections::BTreeMap, ffi::OsString, fs, net::SocketAddr, time::Duration};
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::auth::fixture::Pair;
 
-use super::{AuthConfig, AuthKey, Config, Faults, Sources, StoreBackend, health_address, settings};
+use super::{AuthConfig, AuthKey, Config, ConfigFaults, Sources, StoreBackend, health_address, settings};
 
 const SECRET: &str = "planted-secret-of-more-than-32-bytes";
 const REDIS: &str = "redis://user:planted-redis@redis:6379";
@@ -27,23 +27,23 @@ fn sources(environment: &[(&str, &str)]) -> Sources {
     }
 }
 
-/// What serve needs, and more.
+/// The settings that serve requires, and others.
 fn serve_with(more: &[(&str, &str)]) -> Sources {
     let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES), ("JWT_SECRET", SECRET)];
     sources(&[&needed, more].concat())
 }
 
-fn serve(more: &[(&str, &str)]) -> Result<Config, Faults> {
+fn serve(more: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
     Config::load(false, &serve_with(more))
 }
 
-/// The variables at fault.
-fn faults<T: std::fmt::Debug>(result: Result<T, Faults>) -> Vec<String> {
+/// The variables with faults.
+fn faults<T: std::fmt::Debug>(result: Result<T, ConfigFaults>) -> Vec<String> {
     result.unwrap_err().0.into_iter().map(|fault| fault.variable).collect()
 }
 
-/// Settings of dev in a folder of their own.
-fn dev(folder: &TempDir, more: &[(&str, &str)]) -> Result<Config, Faults> {
+/// Loads the settings of dev with a data folder of their own.
+fn dev(folder: &TempDir, more: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
     let folder = folder.path().join("data");
     Config::load(true, &sources(&[&[("DATA_DIR", folder.to_str().unwrap())], more].concat()))
 }
@@ -71,7 +71,7 @@ fn the_defaults_are_those_of_the_contract() {
 }
 
 #[test]
-fn webhooks_are_off_until_they_have_a_url_and_are_told_to_be_signed() {
+fn webhooks_need_a_url_and_an_unsigned_one_is_noted() {
     let config = serve(&[("PERSONA_WEBHOOK_SECRET", "planted-persona")]).unwrap();
     assert!(config.personas.is_none() && config.notifications.webhook.is_none() && config.notes.is_empty());
     assert_eq!(config.notifications.queue, 10_000);
@@ -93,8 +93,8 @@ fn webhooks_are_off_until_they_have_a_url_and_are_told_to_be_signed() {
 }
 
 #[test]
-fn every_default_is_itself_good() {
-    // A default that can't be read would come out as nothing at all.
+fn every_default_is_valid() {
+    // A default that can't be parsed would read as a zero or as nothing.
     let reader = |dev| super::source::Reader::new(Box::leak(Box::new(sources(&[]))), dev);
     for setting in settings::ALL {
         for dev in [false, true] {
@@ -118,7 +118,7 @@ fn every_default_is_itself_good() {
 }
 
 #[test]
-fn flags_come_before_environment_before_dotenv() {
+fn flags_override_environment_overrides_dotenv() {
     let mut sources = serve_with(&[("RESUME_MAX", "2"), ("MAX_FRAGMENTS", "2")]);
     sources.flags = map(&[("RESUME_MAX", "1")]);
     sources.dotenv = map(&[("RESUME_MAX", "3"), ("MAX_FRAGMENTS", "3"), ("MAX_CONNECTIONS_PER_USER", "3")]);
@@ -127,7 +127,7 @@ fn flags_come_before_environment_before_dotenv() {
 }
 
 #[test]
-fn aliases_are_read_and_come_last() {
+fn aliases_are_read_after_the_name_itself() {
     let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES), ("SECRET_KEY", SECRET), ("ALGORITHM", "HS512")];
     let minutes = [("ACCESS_TOKEN_EXPIRE_MINUTES", "45")];
     let config = Config::load(false, &sources(&[&needed[..], &minutes].concat())).unwrap();
@@ -140,13 +140,13 @@ fn aliases_are_read_and_come_last() {
 }
 
 #[test]
-fn what_is_empty_counts_as_none() {
+fn an_empty_value_counts_as_not_set() {
     assert_eq!(serve(&[("RESUME_MAX", " "), ("NODE_ID", "")]).unwrap().limits.resume_max, 10_000);
     assert_eq!(faults(serve(&[("REDIS_URL", "")])), ["REDIS_URL"]);
 }
 
 #[test]
-fn secrets_can_stand_in_files() {
+fn secrets_can_be_read_from_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     fs::write(&path, format!("{SECRET}\n")).unwrap();
@@ -157,14 +157,14 @@ fn secrets_can_stand_in_files() {
     assert!(matches!(&config.auth.key, AuthKey::Secret { secret, .. } if secret.reveal() == SECRET));
     assert_eq!(faults(with(&[("JWT_SECRET_FILE", path), ("JWT_SECRET", SECRET)])), ["JWT_SECRET_FILE"]);
     assert_eq!(faults(with(&[("JWT_SECRET_FILE", "/does/not/exist")])), ["JWT_SECRET_FILE"]);
-    // A flag that names a file comes before a variable that holds the secret.
+    // A flag that names a file overrides a variable that holds the secret.
     let mut sources = serve_with(&[("JWT_SECRET", "too short, and not looked at")]);
     sources.flags = map(&[("JWT_SECRET_FILE", path)]);
     assert!(Config::load(false, &sources).is_ok());
 }
 
 #[test]
-fn serve_says_everything_that_is_wrong_at_once() {
+fn serve_reports_every_fault_at_once() {
     let bad = [
         ("LISTEN", "nowhere"),
         ("TRUSTED_PROXIES", "10.0.0.0/99"),
@@ -187,7 +187,7 @@ fn serve_says_everything_that_is_wrong_at_once() {
 }
 
 #[test]
-fn nothing_shows_a_secret() {
+fn no_output_shows_a_secret() {
     let shown = format!("{:?}", serve(&[]).unwrap());
     assert!(!shown.contains("planted"), "{shown}");
     let faults = serve(&[
@@ -200,7 +200,7 @@ fn nothing_shows_a_secret() {
 }
 
 #[test]
-fn exactly_one_key() {
+fn exactly_one_key_is_required() {
     let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES)];
     let with = |more: &[(&str, &str)]| Config::load(false, &sources(&[&needed[..], more].concat()));
     assert_eq!(faults(with(&[])), ["JWT_SECRET"]);
@@ -259,7 +259,7 @@ fn dev_needs_nothing_and_keeps_its_secret() {
 }
 
 #[test]
-fn dev_stays_on_this_machine() {
+fn dev_listens_on_loopback_only() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(faults(dev(&folder, &[("LISTEN", "127.0.0.1:0,0.0.0.0:0")])), ["LISTEN"]);
     assert_eq!(faults(dev(&folder, &[("ADMIN_LISTEN", "192.0.2.1:1")])), ["ADMIN_LISTEN"]);
@@ -283,7 +283,7 @@ fn connections_stay_below_the_file_limit() {
 }
 
 #[test]
-fn parts_can_be_read_alone() {
+fn groups_of_settings_can_be_read_alone() {
     assert!(AuthConfig::load(false, &sources(&[("JWT_SECRET", SECRET)])).is_ok());
     assert_eq!(faults(AuthConfig::load(false, &sources(&[]))), ["JWT_SECRET"]);
     let at = |pairs: &[(&str, &str)]| health_address(false, &sources(pairs)).unwrap().to_string();

@@ -1,4 +1,4 @@
-//! The settings as the rest of the program sees them: read, checked and typed.
+//! The settings as typed values, after all checks.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,88 +16,88 @@ use crate::model::NodeId;
 /// All settings of a node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `switchboard dev`: tokens are printed, `/ws/{user_id}` needs none.
+    /// True under `switchboard dev`: tokens are printed, and `/ws/{user_id}` needs none.
     pub dev: bool,
     /// This node's id.
     pub node: NodeId,
-    /// Where clients connect.
+    /// Addresses for clients.
     pub listen: Vec<SocketAddr>,
-    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    /// Address for `/metrics`, `/livez` and `/readyz`.
     pub admin_listen: Option<SocketAddr>,
-    /// The URL under which clients reach this deployment; else it is taken from the request.
+    /// The URL under which clients reach this deployment; `None`: it is taken from each request.
     pub public_url: Option<String>,
-    /// Whose `X-Forwarded-For` is believed.
+    /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins that browsers may connect from; empty: any.
     pub allowed_origins: Vec<String>,
-    /// Redis; none: the node is alone.
+    /// Redis; `None`: the node runs alone.
     pub redis: Option<RedisConfig>,
-    /// The store.
+    /// Settings of the store.
     pub store: StoreConfig,
-    /// Tokens.
+    /// Settings of tokens.
     pub auth: AuthConfig,
     /// Every limit.
     pub limits: Limits,
-    /// Every wait.
+    /// Every timeout and interval.
     pub timing: Timing,
-    /// Joining a conversation that doesn't exist makes it, open.
+    /// True if joining a conversation that doesn't exist creates it, open to everyone.
     pub open_conversations: bool,
-    /// Where personas answer; none: messages to personas are refused.
+    /// The webhook for personas; `None`: messages to personas are refused.
     pub personas: Option<WebhookConfig>,
-    /// How members who are away hear of messages.
+    /// Settings of notifications for members who are away.
     pub notifications: NotificationConfig,
-    /// Logs.
+    /// Settings of logs.
     pub log: LogConfig,
-    /// What the operator should know of how settings were understood; logged at start.
+    /// Notes for the operator about surprising settings; logged at start.
     pub notes: Vec<String>,
 }
 
-/// What is logged, and how.
+/// Settings of logs.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
     /// Levels by module.
     pub filter: Targets,
-    /// How lines look.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Pretty on a terminal, else JSON.
+    /// `Pretty` on a terminal, else `Json`.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Pretty,
 }
 
-/// Where Redis is.
+/// Settings of Redis.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// `redis://` or `rediss://`, with user and password where needed.
+    /// `redis://` or `rediss://`, with user and password if needed.
     pub url: Secret,
     /// Certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Where the store is.
+/// Settings of the store.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// Which one.
+    /// The kind of store and its address.
     pub backend: StoreBackend,
-    /// Whether pending migrations are applied at start.
+    /// True if pending migrations are applied at start.
     pub migrate: bool,
-    /// Connections to PostgreSQL for reads, beside one per writer lane.
+    /// Number of PostgreSQL connections for reads; each writer lane has one more.
     pub pool_size: u32,
-    /// Writer lanes: group commits that run side by side.
+    /// Number of writer lanes: group commits that run in parallel.
     pub lanes: usize,
 }
 
-/// Which store.
+/// The kind of store and its address.
 #[derive(Debug, Clone)]
 pub enum StoreBackend {
-    /// A file; one node alone.
+    /// SQLite: a file, for one node alone.
     Sqlite {
         /// The database file.
         path: PathBuf,
@@ -111,27 +111,27 @@ pub enum StoreBackend {
     },
 }
 
-/// How tokens are checked and made.
+/// Settings for checking and minting tokens.
 #[derive(Debug, Clone)]
 pub struct AuthConfig {
     /// The key or keys.
     pub key: AuthKey,
-    /// What `aud` must be, where set.
+    /// Required `aud` claim, if set.
     pub audience: Option<String>,
-    /// What `iss` must be, where set.
+    /// Required `iss` claim, if set.
     pub issuer: Option<String>,
-    /// How much clocks may differ.
+    /// Maximum difference between clocks.
     pub leeway: Duration,
-    /// How long minted tokens live.
+    /// Lifetime of minted tokens.
     pub token_ttl: Duration,
-    /// Clients are told what is wrong with their tokens: under `dev` alone.
+    /// True if a refusal tells the client the fault of its token: only under `dev`.
     pub explains: bool,
 }
 
-/// The key that tokens are checked with; each goes with one pinned algorithm.
+/// The key for checking tokens; each kind is pinned to its algorithm.
 #[derive(Debug, Clone)]
 pub enum AuthKey {
-    /// A shared secret of at least 32 bytes; the only kind that can mint.
+    /// A shared secret of at least 32 bytes; the only kind that can mint tokens.
     Secret {
         /// The secret.
         secret: Secret,
@@ -145,17 +145,17 @@ pub enum AuthKey {
         /// RS256, ES256, EdDSA, …
         algorithm: Algorithm,
     },
-    /// Keys published under a URL; each names its algorithm.
+    /// Keys published under a URL (JWKS); each key names its algorithm.
     Jwks {
         /// The URL.
         url: String,
     },
 }
 
-/// Every limit, with its default in the name's documentation.
+/// Every limit, with its default in parentheses.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Sockets of this node (100,000; never above what the file limit allows).
+    /// Maximum number of sockets of this node (100,000; never above what the limit of open files allows).
     pub connections: usize,
     /// User-scoped sockets per user over all nodes, and conversation-scoped ones per user and conversation (5).
     pub connections_per_user: u32,
@@ -163,47 +163,47 @@ pub struct Limits {
     pub sockets_per_user: u32,
     /// Sockets per client address on this node (0: off).
     pub connections_per_ip: u32,
-    /// New sockets a second on this node (0: off).
+    /// New sockets per second on this node (0: off).
     pub handshakes_per_second: u32,
-    /// Frames a second from one socket (1,000).
+    /// Frames per second from one socket (1,000).
     pub frames_per_second: u32,
-    /// Bytes of one frame, and of one message (64 KiB).
+    /// Maximum length of one frame, and of one message, in bytes (64 KiB).
     pub frame_bytes: usize,
     /// Fragments of one message (64).
     pub fragments: u32,
-    /// Bytes that may wait for one socket (1 MiB).
+    /// Maximum number of bytes waiting for one socket (1 MiB).
     pub outbox_bytes: usize,
-    /// Conversations one socket may listen to (500).
+    /// Conversations that one socket may listen to (500).
     pub conversations_per_connection: usize,
-    /// Commands of one socket that may be under way at a time (64).
+    /// Commands of one socket that may run at a time (64).
     pub commands_in_flight: usize,
-    /// Entries a resume replays at most (10,000).
+    /// Maximum number of entries that a resume replays (10,000).
     pub resume_max: i64,
     /// Messages per minute per user (10); 0: off.
     pub messages_per_minute: u32,
-    /// The same for users whose token has a `tier`.
+    /// Messages per minute per user, by the `tier` of the token.
     pub messages_per_minute_by_tier: Vec<(Arc<str>, u32)>,
 }
 
-/// Every wait.
+/// Every timeout and interval, with its default in parentheses.
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// For the first frame to authenticate (10 s).
+    /// Maximum time until the first frame authenticates the socket (10 s).
     pub auth_timeout: Duration,
-    /// Between pings to a client (25 s), jittered.
+    /// Interval between pings to a client (25 s), jittered.
     pub ping_interval: Duration,
-    /// For the pong (10 s).
+    /// Maximum time until the pong (10 s).
     pub pong_timeout: Duration,
-    /// Until a typist who says nothing more has stopped (5 s).
+    /// Time after the last typing command until the user counts as no longer typing (5 s).
     pub typing_timeout: Duration,
-    /// From the last goodbye until a user is offline (5 s).
+    /// Time from the end of a user's last socket until the user is offline (5 s).
     pub presence_grace: Duration,
-    /// A node's lease in Redis (15 s).
+    /// Duration of a node's lease in Redis (15 s).
     pub lease: Duration,
-    /// How long the recent-message caches live (600 s).
+    /// Lifetime of the recent-message caches (600 s).
     pub cache_ttl: Duration,
-    /// From SIGTERM until no more connections are accepted (10 s).
+    /// Time from SIGTERM until the node accepts no more connections (10 s).
     pub shutdown_delay: Duration,
-    /// Over which connections are closed then (45 s).
+    /// Time after that over which connections are closed (45 s).
     pub drain_window: Duration,
 }

@@ -1,4 +1,4 @@
-//! Webhooks: where personas answer, and where notifications go.
+//! Settings of the webhooks for personas and notifications.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,34 +9,34 @@ use super::{
     source::Reader,
 };
 
-/// A webhook: where it is, and how it is asked.
+/// Settings of one webhook.
 #[derive(Debug, Clone)]
 pub struct WebhookConfig {
-    /// Where requests go; may hold credentials.
+    /// The URL of requests; may hold credentials.
     pub url: Secret,
-    /// What they are signed with.
+    /// The secret that signs requests; `None`: they are not signed.
     pub secret: Option<Secret>,
-    /// How long one may take, retries included.
+    /// Maximum time for one request, including retries.
     pub timeout: Duration,
-    /// Further tries after one that failed.
+    /// Maximum number of retries.
     pub retries: u32,
-    /// How many run at a time.
+    /// Maximum number of concurrent requests.
     pub concurrency: usize,
-    /// How many may wait.
+    /// Maximum number of jobs that wait.
     pub queue: usize,
 }
 
-/// How members who are away hear of messages.
+/// Settings of notifications for members who are away.
 #[derive(Debug, Clone)]
 pub struct NotificationConfig {
-    /// Where notifications go; none: into the store and to inboxes alone.
+    /// The webhook; `None`: notifications go only to the store and to inboxes.
     pub webhook: Option<WebhookConfig>,
-    /// Conversations that may wait until their away members are noted (10,000).
+    /// Maximum number of conversations that wait until their away members are determined (10,000).
     pub queue: usize,
 }
 
-/// The settings of one webhook.
-struct Names {
+/// The settings that describe one webhook.
+struct WebhookSettings {
     url: &'static Setting,
     secret: &'static Setting,
     timeout: &'static Setting,
@@ -44,7 +44,7 @@ struct Names {
     queue: &'static Setting,
 }
 
-const PERSONA: Names = Names {
+const PERSONA: WebhookSettings = WebhookSettings {
     url: &set::PERSONA_WEBHOOK_URL,
     secret: &set::PERSONA_WEBHOOK_SECRET,
     timeout: &set::PERSONA_TIMEOUT,
@@ -52,7 +52,7 @@ const PERSONA: Names = Names {
     queue: &set::PERSONA_QUEUE,
 };
 
-const NOTIFICATION: Names = Names {
+const NOTIFICATION: WebhookSettings = WebhookSettings {
     url: &set::NOTIFICATION_WEBHOOK_URL,
     secret: &set::NOTIFICATION_WEBHOOK_SECRET,
     timeout: &set::NOTIFICATION_TIMEOUT,
@@ -60,7 +60,7 @@ const NOTIFICATION: Names = Names {
     queue: &set::NOTIFICATION_QUEUE,
 };
 
-/// Where personas answer, and how notifications go.
+/// Reads the settings of both webhooks.
 pub(super) fn read_webhooks(
     reader: &mut Reader<'_>,
     notes: &mut Vec<String>,
@@ -70,35 +70,36 @@ pub(super) fn read_webhooks(
     (personas, NotificationConfig { webhook, queue: reader.number(&set::NOTIFICATION_QUEUE) })
 }
 
-fn read_webhook(reader: &mut Reader<'_>, names: &Names, notes: &mut Vec<String>) -> Option<WebhookConfig> {
-    let url = reader.read(names.url, webhook_url);
-    let secret = reader.text(names.secret).map(Secret::new);
-    // All are read, also where there is no URL: what is bad must be said.
-    let timeout = reader.duration(names.timeout);
+fn read_webhook(reader: &mut Reader<'_>, settings: &WebhookSettings, notes: &mut Vec<String>) -> Option<WebhookConfig> {
+    let url = reader.read(settings.url, webhook_url);
+    let secret = reader.text(settings.secret).map(Secret::new);
+    // Read all settings even without a URL, so that bad values are reported.
+    let timeout = reader.duration(settings.timeout);
     let retries = reader.number(&set::WEBHOOK_RETRIES);
-    let concurrency = reader.number(names.concurrency);
-    let queue = reader.number(names.queue);
+    let concurrency = reader.number(settings.concurrency);
+    let queue = reader.number(settings.queue);
     let url = url?;
     if secret.is_none() {
-        let (url, secret) = (names.url.name, names.secret.name);
-        notes.push(format!("{url} is set without {secret}: whoever is asked can't tell that it is us who ask"));
+        let (url, secret) = (settings.url.name, settings.secret.name);
+        notes
+            .push(format!("{url} is set without {secret}: requests are not signed, so the receiver can't verify them"));
     }
     Some(WebhookConfig { url, secret, timeout, retries, concurrency, queue })
 }
 
-/// A URL that what people write may be sent to: https, or http where nobody is in between.
+/// Parses a URL to which messages may be sent: https, or http where no third party is on the way.
 fn webhook_url(text: &str) -> Result<Secret, String> {
     let text = parse::url(text, &["https", "http"])?;
     let url = reqwest::Url::parse(&text).map_err(|_| "must be a URL")?;
-    if url.scheme() == "https" || url.host_str().is_some_and(is_near) {
+    if url.scheme() == "https" || url.host_str().is_some_and(is_local_or_private) {
         Ok(Secret::new(text))
     } else {
-        Err("must be https; http is for localhost, loopback and private addresses alone".to_owned())
+        Err("must be https; http is allowed only to localhost, loopback and private addresses".to_owned())
     }
 }
 
-/// Whether a URL's host is this machine, or an address of a private network.
-fn is_near(host: &str) -> bool {
+/// True if a URL's host is this machine, or an address of a private network.
+fn is_local_or_private(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     match address.map(|address| address.to_canonical()) {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn http_stays_on_this_machine_or_in_private_networks() {
-        let near = [
+        let allowed = [
             "https://ai.example.com/hook?key=1",
             "https://user:password@ai.example.com",
             "http://localhost:9000/hook",
@@ -127,10 +128,10 @@ mod tests {
             "http://[fd00::1]",
             "http://[::ffff:10.0.0.1]",
         ];
-        for url in near {
+        for url in allowed {
             assert_eq!(webhook_url(url).unwrap().reveal(), url);
         }
-        let far = [
+        let refused = [
             "http://ai.example.com",
             "http://ai",
             "http://localhost.example.com",
@@ -145,7 +146,7 @@ mod tests {
             "10.0.0.1",
             "https://",
         ];
-        for url in far {
+        for url in refused {
             assert!(webhook_url(url).is_err(), "{url}");
         }
     }

@@ -1,37 +1,37 @@
-//! What can be wrong outside a node, by the names under which `docs/operations/failure-modes.md` tells of it.
+//! Faults outside a node, with their names in `docs/operations/failure-modes.md`.
 
-/// What is wrong.
+/// A fault of Redis, PostgreSQL, the clocks or another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Redis takes no connections.
+    /// Redis accepts no connections.
     RedisUnreachable,
-    /// Redis takes connections, and does not answer.
+    /// Redis accepts connections and does not answer.
     RedisSilent,
-    /// Redis wants another password, or its user may not do what a node does.
+    /// Redis rejects the password, or its ACL forbids a command or key that a node needs.
     RedisDeniesAccess,
-    /// Redis is a replica, loads, or can't save: it answers, and takes no writes.
+    /// Redis answers and refuses writes: it is a replica, is loading, or can't save.
     RedisRefusesWrites,
-    /// Redis is at its `maxmemory`.
+    /// Redis has reached its `maxmemory`.
     RedisFull,
-    /// Redis throws keys away when it is full.
+    /// Redis evicts keys when it is full.
     RedisEvicts,
-    /// What is published is not heard.
+    /// Redis does not deliver published messages.
     RedisDeaf,
-    /// PostgreSQL takes no connections.
+    /// PostgreSQL accepts no connections.
     StoreUnreachable,
-    /// PostgreSQL takes connections, and does not answer.
+    /// PostgreSQL accepts connections and does not answer.
     StoreSilent,
-    /// PostgreSQL wants another password, or its user may not do what a node does.
+    /// PostgreSQL rejects the password, or its user lacks a right that a node needs.
     StoreDeniesAccess,
     /// PostgreSQL is a standby, or read-only.
     StoreRefusesWrites,
     /// Migrations are pending.
     StoreNotMigrated,
-    /// A node's lease is out, and its users are not yet taken out.
+    /// A node's lease has expired, and its users are still registered.
     NodeDead,
-    /// Nodes say that they reach each other through the store alone.
+    /// Nodes state that they reach each other through the store only.
     NodesRelay,
-    /// This machine's clock, Redis' and PostgreSQL's differ.
+    /// The clocks of this machine, Redis and PostgreSQL differ.
     ClocksDiffer,
 }
 
@@ -55,7 +55,7 @@ impl Fault {
         Self::ClocksDiffer,
     ];
 
-    /// Its name, which is also its heading in `docs/operations/failure-modes.md`.
+    /// The name, which is also the heading in `docs/operations/failure-modes.md`.
     pub fn name(self) -> &'static str {
         match self {
             Self::RedisUnreachable => "redis-unreachable",
@@ -76,8 +76,8 @@ impl Fault {
         }
     }
 
-    /// Whether a node can't work as it should for it; else it is worth knowing.
-    pub fn is_grave(self) -> bool {
+    /// True if the fault keeps a node from working correctly; else it is only a warning.
+    pub fn is_critical(self) -> bool {
         !matches!(
             self,
             Self::RedisEvicts | Self::StoreNotMigrated | Self::NodeDead | Self::NodesRelay | Self::ClocksDiffer
@@ -85,12 +85,12 @@ impl Fault {
     }
 }
 
-/// What was found, with what is said of it.
+/// A fault that a check found, with details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
-    /// In which way, in words; no secrets.
+    /// Details in words; never a secret.
     pub detail: String,
 }
 
@@ -101,16 +101,16 @@ impl Finding {
     }
 }
 
-/// How a part is: what it says of itself, and what is wrong with it.
+/// The result of diagnosing a part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Examined {
-    /// What it is, in words; empty where it could not be asked.
+pub struct Diagnosis {
+    /// The part's state in words; empty if it could not be queried.
     pub state: String,
-    /// What was found.
+    /// Everything that the checks found.
     pub findings: Vec<Finding>,
 }
 
-impl From<Finding> for Examined {
+impl From<Finding> for Diagnosis {
     fn from(finding: Finding) -> Self {
         Self { state: String::new(), findings: vec![finding] }
     }

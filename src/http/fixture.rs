@@ -19,7 +19,7 @@ use crate::{
     broker::{Broker, Drain},
     chat::{Chat, Parts},
     config::{Config, Sources},
-    degrade::{Degrade, Link},
+    degrade::{Degrade, LinkState},
     listener::Listener,
     metrics::Metrics,
     model::{Clock, UserId},
@@ -59,14 +59,14 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let config = Arc::new(config(&folder, settings));
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
-        let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
+        let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
         let (d, m, c) = (degrade.clone(), metrics.clone(), clock.clone());
         let backplane = Backplane::start(Settings::from(&*config), d, m, c, &tasks, stop.clone()).await;
-        let (backplane, notices) = backplane.map_err(|error| error.to_string()).unwrap();
+        let (backplane, events) = backplane.map_err(|error| error.to_string()).unwrap();
         let chat = Chat::start(Parts {
             config: config.clone(),
             store: Arc::new(Sqlite::unreachable(metrics.clone())),
-            backplane: (backplane.clone(), notices),
+            backplane: (backplane.clone(), events),
             webhooks: crate::webhook::Webhooks::default(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::problem::Payload;
 use crate::{
     broker::Broker,
-    degrade::{Feature, Link, Part, Verdict},
+    degrade::{Feature, LinkState, Part, Verdict},
     metrics::Latency,
     model::Timestamp,
 };
@@ -169,9 +169,9 @@ impl<'a> Health<'a> {
 /// Connections of all nodes; `None` while Redis is down, because the other nodes' counts are then unknown.
 fn connections_total(broker: &Broker) -> Option<u64> {
     let elsewhere = match broker.degrade.state(Part::Redis).link {
-        Link::Up => broker.backplane.connections_elsewhere(),
-        Link::Off => 0,
-        Link::Down => return None,
+        LinkState::Up => broker.backplane.connections_elsewhere(),
+        LinkState::Off => 0,
+        LinkState::Down => return None,
     };
     Some(elsewhere + broker.admission.websockets() as u64)
 }
@@ -180,14 +180,14 @@ impl Component {
     fn of(broker: &Broker, part: Part, now: Timestamp) -> Self {
         let state = broker.degrade.state(part);
         let status = match state.link {
-            Link::Off => "off",
-            Link::Up => "up",
-            Link::Down => "down",
+            LinkState::Off => "off",
+            LinkState::Up => "up",
+            LinkState::Down => "down",
         };
         let ago = i64::try_from(state.since.elapsed().as_micros()).unwrap_or(i64::MAX);
         let since = Timestamp::from_micros(now.micros().saturating_sub(ago));
         // Rounded to microseconds: finer digits are noise.
         let latency_ms = state.latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3);
-        Self { status, latency_ms: latency_ms.filter(|_| state.link == Link::Up), since }
+        Self { status, latency_ms: latency_ms.filter(|_| state.link == LinkState::Up), since }
     }
 }

@@ -60,7 +60,7 @@ impl Delivery {
     /// The signal to the session of a client that can't acknowledge entries.
     fn handed_over_signal(&self) -> Option<Signal> {
         let entry = self.entry()?;
-        Some(Signal::HandedOver(entry.log.conversation()?, entry.seq))
+        Some(Signal::Delivered(entry.log.conversation()?, entry.seq))
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 use super::*;
 use crate::{
     model::{Body, Ephemeral, EphemeralEvent, Timestamp, UserId},
-    outbox::{Frame, Signal, Woken},
+    outbox::{Frame, OutboxEvent, Signal},
 };
 
 /// A store with the entries 1 to `head` of a log. A negative head makes reads fail.
@@ -258,7 +258,10 @@ async fn a_removed_member_gets_no_further_entries() {
     assert_eq!(next_seq(&mut client).await, 1);
     assert_eq!(next_seq(&mut client).await, 2);
     let conversation = fixture.log.conversation().unwrap();
-    assert_eq!(outbox.woken().await, crate::outbox::Woken::Signal(crate::outbox::Signal::Removed(conversation)));
+    assert_eq!(
+        outbox.next_event().await,
+        crate::outbox::OutboxEvent::Signal(crate::outbox::Signal::Removed(conversation))
+    );
     outbox.send([Frame::text(r#"{"seq":99}"#)]);
     assert_eq!(next_seq(&mut client).await, 99);
 }
@@ -280,10 +283,10 @@ async fn a_replay_ends_a_membership_as_live_delivery_does() {
     assert_eq!(hand_over_missed(&late, Dialect::Native, None, [entry(log, 1), removal(), entry(log, 3)]), None);
     fixture.hub.apply(vec![event(log, 3)]);
 
-    let told = Woken::Signal(Signal::Removed(log.conversation().unwrap()));
+    let told = OutboxEvent::Signal(Signal::Removed(log.conversation().unwrap()));
     for (outbox, client) in [(live, &mut live_client), (late, &mut late_client)] {
         assert_eq!((next_seq(client).await, next_seq(client).await), (1, 2));
-        assert_eq!(outbox.woken().await, told);
+        assert_eq!(outbox.next_event().await, told);
         outbox.close([Frame::close(1000, "")]);
         let mut close = [0; 4];
         client.read_exact(&mut close).await.unwrap();

@@ -1,4 +1,4 @@
-//! How long something takes: over all time for Prometheus, and over the last minute for health.
+//! Latencies: over all time for Prometheus, and over the last minute for health.
 
 use std::{
     array,
@@ -15,17 +15,17 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-/// How long one span lasts, and how many are remembered: a minute, its newest part still growing.
+/// Length of one span, and number of spans kept: one minute, including the current span.
 const SPAN: Duration = Duration::from_secs(10);
 const SPANS: usize = 6;
-/// Each power of two of microseconds has this many buckets, so that a percentile is at most an eighth too high.
+/// Number of buckets per power of two microseconds; a percentile is then at most an eighth too high.
 const STEPS: usize = 8;
 const STEP_BITS: u32 = STEPS.ilog2();
-/// What takes longer counts as this long: two minutes and some.
+/// Longest duration with a bucket of its own, in microseconds (about 134 s). Longer ones count as this one.
 const LONGEST_MICROS: u64 = (1 << 27) - 1;
 const BUCKETS: usize = bucket(LONGEST_MICROS) + 1;
 
-/// A histogram that also remembers the last minute. Clones share what they count.
+/// A histogram that also covers the last minute. Clones share their counts.
 #[derive(Debug, Clone)]
 pub struct Latency {
     histogram: Histogram,
@@ -35,9 +35,9 @@ pub struct Latency {
 /// Percentiles of the last minute, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percentiles {
-    /// Half took no longer.
+    /// The median.
     pub p50: f64,
-    /// Of a hundred, 99 took no longer.
+    /// The 99th percentile.
     pub p99: f64,
 }
 
@@ -46,14 +46,14 @@ impl Latency {
         Self { histogram, recent: Arc::new(Recent::new()) }
     }
 
-    /// Counts one that took so many seconds.
+    /// Records one duration, in seconds.
     pub fn observe(&self, seconds: f64) {
         self.histogram.observe(seconds);
-        let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        self.recent.observe(self.recent.began.elapsed(), took);
+        let duration = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        self.recent.observe(self.recent.began.elapsed(), duration);
     }
 
-    /// How long those of the last minute took; `None` where there were none.
+    /// Percentiles of the last minute; `None` if nothing was recorded in it.
     pub fn recent(&self) -> Option<Percentiles> {
         self.recent.percentiles(self.recent.began.elapsed())
     }
@@ -69,7 +69,7 @@ impl Collector for Latency {
     }
 }
 
-/// Counts by span and bucket. Nothing waits: a count that comes just as its span begins anew may be lost.
+/// Counts by span and bucket, without locks: a count that arrives while its span is being reset may be lost.
 #[derive(Debug)]
 struct Recent {
     began: Instant,
@@ -78,7 +78,7 @@ struct Recent {
 
 #[derive(Debug)]
 struct Span {
-    /// Which span since the beginning, counted from 1; 0: none yet.
+    /// Number of the span since the start, from 1; 0 if unused.
     number: AtomicU64,
     counts: [AtomicU32; BUCKETS],
 }
@@ -89,13 +89,13 @@ impl Recent {
         Self { began: Instant::now(), spans: array::from_fn(span) }
     }
 
-    fn observe(&self, at: Duration, took: Duration) {
+    fn observe(&self, at: Duration, duration: Duration) {
         let number = span_at(at);
         let span = &self.spans[number as usize % SPANS];
         if span.number.load(Ordering::Relaxed) != number && span.number.swap(number, Ordering::Relaxed) != number {
             span.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
         }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         span.counts[bucket(micros)].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -110,17 +110,17 @@ impl Recent {
                 });
             }
         }
-        let all: u64 = counts.iter().sum();
+        let total: u64 = counts.iter().sum();
         let percentile = |percent: u64| {
-            let rank = (all * percent).div_ceil(100);
+            let rank = (total * percent).div_ceil(100);
             let mut below = 0;
             let at = counts.iter().position(|count| {
                 below += count;
                 below >= rank
             });
-            at.map(|at| longest(at) as f64 / 1_000.0)
+            at.map(|at| upper_bound(at) as f64 / 1_000.0)
         };
-        if all == 0 {
+        if total == 0 {
             return None;
         }
         Some(Percentiles { p50: percentile(50)?, p99: percentile(99)? })
@@ -131,7 +131,7 @@ fn span_at(at: Duration) -> u64 {
     at.as_secs() / SPAN.as_secs() + 1
 }
 
-/// The bucket of what took so many microseconds.
+/// The bucket for a duration in microseconds.
 const fn bucket(micros: u64) -> usize {
     let micros = if micros > LONGEST_MICROS { LONGEST_MICROS } else { micros };
     if micros < STEPS as u64 {
@@ -141,8 +141,8 @@ const fn bucket(micros: u64) -> usize {
     (octave as usize) * STEPS + (micros >> octave) as usize
 }
 
-/// The most microseconds that a bucket holds.
-const fn longest(bucket: usize) -> u64 {
+/// The longest duration that a bucket holds, in microseconds.
+const fn upper_bound(bucket: usize) -> u64 {
     if bucket < 2 * STEPS {
         return bucket as u64;
     }
@@ -157,12 +157,12 @@ mod tests {
     #[test]
     fn buckets_follow_each_other_and_are_narrow() {
         for at in 0..BUCKETS {
-            let most = longest(at);
+            let most = upper_bound(at);
             assert_eq!(bucket(most), at);
             assert!(at + 1 == BUCKETS || bucket(most + 1) == at + 1);
         }
         for micros in [1, 9, 100, 1_234, 999_999, LONGEST_MICROS] {
-            let shown = longest(bucket(micros));
+            let shown = upper_bound(bucket(micros));
             assert!(shown >= micros && shown <= micros + micros / STEPS as u64, "{micros} is shown as {shown}");
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);

@@ -1,23 +1,23 @@
-//! WebSocket frames as a server writes them (RFC 6455, section 5.2): unmasked, whole, encoded once and shared.
+//! WebSocket frames in a server's form (RFC 6455, section 5.2): unmasked, unfragmented, encoded once and shared.
 
 use bytes::Bytes;
 use serde::Serialize;
 
-/// The longest header of an unmasked frame.
-const HEADER: usize = 10;
-/// The longest payload of a control frame.
-const CONTROL: usize = 125;
+/// Length of the longest header of an unmasked frame, in bytes.
+const HEADER_MAX: usize = 10;
+/// Length of the longest payload of a control frame, in bytes.
+const CONTROL_PAYLOAD_MAX: usize = 125;
 
-/// What may be dropped when a reader is slow, and how soon.
+/// The class of a frame, which decides whether it may be dropped for a slow client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Never dropped while the connection lives: entries, replies.
     Durable,
-    /// Dropped first.
+    /// Typing: dropped first.
     Typing,
-    /// Only the last of a kind is kept; the number names the kind.
+    /// A state: when frames must be dropped, only the last one of each kind is kept. The number is the kind.
     State(u64),
-    /// A pong: only the newest waits.
+    /// A pong: only the newest one waits.
     Pong,
 }
 
@@ -33,12 +33,12 @@ impl Class {
     }
 }
 
-/// A whole frame, ready to be written. Clones share the bytes.
+/// An encoded frame. Clones share the bytes.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Header and payload.
     pub bytes: Bytes,
-    /// How soon it may be dropped.
+    /// The class.
     pub class: Class,
 }
 
@@ -54,12 +54,12 @@ impl Frame {
     /// A text frame with `value` as JSON.
     pub fn json(value: &impl Serialize, class: Class) -> Self {
         let mut buffer = Vec::with_capacity(256);
-        buffer.resize(HEADER, 0);
+        buffer.resize(HEADER_MAX, 0);
         // Wire structs have string keys and no fallible fields, so writing them into memory can't fail.
         if let Err(error) = serde_json::to_writer(&mut buffer, value) {
             tracing::error!(%error, "a frame could not be encoded");
         }
-        Self { bytes: seal(buffer, Opcode::Text), class }
+        Self { bytes: write_header(buffer, Opcode::Text), class }
     }
 
     /// A text frame.
@@ -72,48 +72,48 @@ impl Frame {
         Self { bytes: frame(Opcode::Binary, payload), class: Class::Durable }
     }
 
-    /// A ping, by whose number its pong is known.
+    /// A ping with a number as payload, which the pong repeats.
     pub fn ping(number: u32) -> Self {
         Self { bytes: frame(Opcode::Ping, &number.to_be_bytes()), class: Class::Durable }
     }
 
-    /// A close frame; a reason too long for a control frame is cut.
+    /// A close frame. A reason that is too long for a control frame is cut at a character boundary.
     pub fn close(code: u16, reason: &str) -> Self {
         let mut payload = Vec::with_capacity(2 + reason.len());
         payload.extend_from_slice(&code.to_be_bytes());
-        payload.extend_from_slice(&reason.as_bytes()[..reason.floor_char_boundary(CONTROL - 2)]);
+        payload.extend_from_slice(&reason.as_bytes()[..reason.floor_char_boundary(CONTROL_PAYLOAD_MAX - 2)]);
         Self { bytes: frame(Opcode::Close, &payload), class: Class::Durable }
     }
 
-    /// Bytes of it on the wire.
+    /// Length on the wire, in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Never: a frame has a header.
+    /// Always false: a frame has a header.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 }
 
 fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
-    let mut buffer = Vec::with_capacity(HEADER + payload.len());
-    buffer.resize(HEADER, 0);
+    let mut buffer = Vec::with_capacity(HEADER_MAX + payload.len());
+    buffer.resize(HEADER_MAX, 0);
     buffer.extend_from_slice(payload);
-    seal(buffer, opcode)
+    write_header(buffer, opcode)
 }
 
-/// Writes the header into the space kept for it before the payload, right behind which it must end.
-fn seal(mut buffer: Vec<u8>, opcode: Opcode) -> Bytes {
-    let length = buffer.len() - HEADER;
+/// Writes the header into the space reserved at the start of the buffer, so that it ends where the payload begins.
+fn write_header(mut buffer: Vec<u8>, opcode: Opcode) -> Bytes {
+    let length = buffer.len() - HEADER_MAX;
     let (start, marker) = match length {
-        0..=125 => (HEADER - 2, length as u8),
-        126..=0xFFFF => (HEADER - 4, 126),
+        0..=125 => (HEADER_MAX - 2, length as u8),
+        126..=0xFFFF => (HEADER_MAX - 4, 126),
         _ => (0, 127),
     };
     match marker {
-        126 => buffer[HEADER - 2..HEADER].copy_from_slice(&(length as u16).to_be_bytes()),
-        127 => buffer[HEADER - 8..HEADER].copy_from_slice(&(length as u64).to_be_bytes()),
+        126 => buffer[HEADER_MAX - 2..HEADER_MAX].copy_from_slice(&(length as u16).to_be_bytes()),
+        127 => buffer[HEADER_MAX - 8..HEADER_MAX].copy_from_slice(&(length as u64).to_be_bytes()),
         _ => {}
     }
     buffer[start] = 0x80 | opcode as u8;
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_fit_their_lengths() {
+    fn headers_encode_every_length() {
         for (length, header) in [
             (0, vec![0x81, 0]),
             (125, vec![0x81, 125]),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn close_reasons_are_cut_at_a_character() {
+    fn close_reasons_are_cut_at_a_character_boundary() {
         let frame = Frame::close(1008, &"ä".repeat(100));
         assert_eq!(frame.len(), 2 + 2 + 122);
         assert!(std::str::from_utf8(&frame.bytes[4..]).is_ok());

@@ -1,4 +1,4 @@
-//! The frames that wait for one socket, and what of them may be dropped. A frame whose first byte left is never.
+//! The frames that wait for one socket. A frame whose first byte was written is never dropped.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -7,16 +7,16 @@ use std::{
 
 use super::frame::{Class, Frame};
 
-/// Frames handed to the kernel in one write.
+/// Maximum number of frames in one write.
 pub(super) const FRAMES_PER_WRITE: usize = 32;
 
-/// Frames, the oldest first.
+/// Frames, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Frame>,
-    /// Bytes of the first frame that have left.
+    /// Number of bytes of the first frame that are written.
     started: usize,
-    /// Bytes of all frames, those that have left included.
+    /// Length of all frames, including the bytes of the first one that are written.
     bytes: usize,
 }
 
@@ -25,7 +25,7 @@ impl Queue {
         self.frames.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Length of all frames.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -35,7 +35,7 @@ impl Queue {
         self.frames.push_back(frame);
     }
 
-    /// Takes all frames of another queue, of which none was started.
+    /// Appends all frames of another queue, none of which is started.
     pub(super) fn append(&mut self, mut other: Self) {
         self.bytes += other.bytes;
         self.frames.append(&mut other.frames);
@@ -45,12 +45,12 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// What is still to be written, where that is of one frame.
-    pub(super) fn only(&self) -> Option<&[u8]> {
+    /// The unwritten bytes of the only frame; `None` if there is not exactly one frame.
+    pub(super) fn single_frame(&self) -> Option<&[u8]> {
         (self.frames.len() == 1).then(|| &self.frames[0].bytes[self.started..])
     }
 
-    /// What is still to be written, of as many frames as there are slices. Returns how many were filled.
+    /// Fills `slices` with the unwritten bytes of the first frames. Returns the number of slices filled.
     pub(super) fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>; FRAMES_PER_WRITE]) -> usize {
         let mut count = 0;
         for (slice, frame) in slices.iter_mut().zip(&self.frames) {
@@ -60,8 +60,8 @@ impl Queue {
         count
     }
 
-    /// So many bytes left.
-    pub(super) fn wrote(&mut self, mut written: usize) {
+    /// Removes the first `written` bytes.
+    pub(super) fn advance(&mut self, mut written: usize) {
         while let Some(first) = self.frames.front() {
             let rest = first.len() - self.started;
             if written < rest {
@@ -73,13 +73,13 @@ impl Queue {
             self.started = 0;
             self.frames.pop_front();
         }
-        // A connection that once had a long queue does not keep its memory.
+        // Free the memory of a long queue once it is empty.
         if self.frames.capacity() > FRAMES_PER_WRITE {
             self.frames = VecDeque::new();
         }
     }
 
-    /// Drops the frames that `which` names, but never one that was started. Returns how many.
+    /// Drops the frames for which `which` is true, except one that is started. Returns their number.
     pub(super) fn drop_unstarted(&mut self, mut which: impl FnMut(&Frame) -> bool) -> u64 {
         let before = self.frames.len();
         let mut keep_first = self.started > 0;
@@ -93,7 +93,7 @@ impl Queue {
         (before - self.frames.len()) as u64
     }
 
-    /// Drops all but the last frame of each state. Returns how many.
+    /// Drops all but the last frame of each state, except one that is started. Returns their number.
     pub(super) fn drop_stale_states(&mut self) -> u64 {
         let mut seen = HashSet::new();
         let mut stale: Vec<bool> = self
@@ -102,7 +102,7 @@ impl Queue {
             .rev()
             .map(|frame| matches!(frame.class, Class::State(kind) if !seen.insert(kind)))
             .collect();
-        // `drop_unstarted` walks from the front and passes over the started frame without asking.
+        // `drop_unstarted` goes from front to back and does not call `which` for the started frame.
         if self.started > 0 {
             stale.pop();
         }
@@ -114,7 +114,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    /// A queue of these, each frame a byte of payload behind two of header.
+    /// A queue of these classes; each frame has two bytes of header and one of payload.
     fn queue(classes: &[Class]) -> Queue {
         let mut queue = Queue::default();
         for (class, name) in classes.iter().zip("abcdefgh".chars()) {
@@ -131,33 +131,33 @@ mod tests {
         [Class::State(1), Class::State(2), Class::Durable, Class::State(1), Class::State(1), Class::State(2)];
 
     #[test]
-    fn the_last_of_each_state_stays_in_its_place() {
+    fn the_last_frame_of_each_state_keeps_its_place() {
         let mut queue = queue(&STATES);
         assert_eq!(queue.drop_stale_states(), 3);
         assert_eq!((names(&queue).as_str(), queue.bytes()), ("cef", 9));
     }
 
     #[test]
-    fn a_frame_that_was_started_stays_whatever_it_is() {
+    fn a_started_frame_is_never_dropped() {
         let mut stale = queue(&STATES);
-        stale.wrote(1);
+        stale.advance(1);
         assert_eq!(stale.drop_stale_states(), 2);
-        assert_eq!((names(&stale).as_str(), stale.only()), ("acef", None));
+        assert_eq!((names(&stale).as_str(), stale.single_frame()), ("acef", None));
         let mut all = queue(&[Class::Typing, Class::Durable]);
-        all.wrote(1);
+        all.advance(1);
         assert_eq!(all.drop_unstarted(|_| true), 1);
-        assert_eq!((names(&all).as_str(), all.bytes(), all.only()), ("a", 3, Some(&b"\x01a"[..])));
+        assert_eq!((names(&all).as_str(), all.bytes(), all.single_frame()), ("a", 3, Some(&b"\x01a"[..])));
     }
 
     #[test]
-    fn bytes_leave_in_order_whatever_the_writes_take() {
+    fn bytes_leave_in_order_for_any_size_of_write() {
         for step in 1..9 {
             let (mut queue, mut written) = (queue(&[Class::Durable, Class::Typing, Class::Pong]), Vec::new());
             while !queue.is_empty() {
                 let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
                 let count = queue.fill(&mut slices);
                 let next: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).take(step).collect();
-                queue.wrote(next.len());
+                queue.advance(next.len());
                 written.extend(next);
             }
             assert_eq!((&written[..], queue.bytes()), (&b"\x81\x01a\x81\x01b\x81\x01c"[..], 0), "{step} at a time");

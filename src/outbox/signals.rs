@@ -1,31 +1,31 @@
-//! What a session is told beside the frames that go out: the frames are for the client, the signals for the session.
+//! Signals to a session. They travel beside the frames, which are for the client.
 
 use std::collections::VecDeque;
 
 use crate::model::{ClientId, ConversationId, Reject, Seq};
 
-/// Signals that may wait for a session; one that lets more pile up is stuck.
+/// Maximum number of signals that wait for a session; a session that lets more wait is stuck.
 const WAITING_MAX: usize = 1_024;
 
-/// What a session is told.
+/// A message from the hub or a command to a session, beside frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
-    /// The user was made a member of a conversation whose newest seq was `since`.
+    /// The user became a member of a conversation.
     Added {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
-        /// Its head just before.
+        /// The conversation's head just before.
         since: Seq,
     },
-    /// The user is no longer a member, and was detached.
+    /// The user is no longer a member of the conversation, and was detached from it.
     Removed(ConversationId),
-    /// All of a conversation up to this seq was handed over; whether it arrives is for the session to find out.
-    HandedOver(ConversationId, Seq),
-    /// What was to follow a command that succeeded did not come about: the session says so to the client.
+    /// All entries of a conversation up to this seq were given to the outbox. The session checks whether they arrive.
+    Delivered(ConversationId, Seq),
+    /// A later step of a command failed after the command was answered. The session reports it to the client.
     Failed {
         /// The id that the client gave the command.
         client_id: Option<ClientId>,
-        /// Why.
+        /// The reason.
         reject: Reject,
     },
 }
@@ -35,11 +35,11 @@ pub enum Signal {
 pub(super) struct Signals(VecDeque<Signal>);
 
 impl Signals {
-    /// Adds a signal; false where too many wait already. What was handed over of one conversation is one signal.
+    /// Adds a signal; false if too many wait. Consecutive [`Signal::Delivered`] of one conversation are merged.
     pub(super) fn push(&mut self, signal: Signal) -> bool {
         let full = self.0.len() >= WAITING_MAX;
         match (self.0.back_mut(), signal) {
-            (Some(Signal::HandedOver(last, to)), Signal::HandedOver(conversation, seq)) if *last == conversation => {
+            (Some(Signal::Delivered(last, to)), Signal::Delivered(conversation, seq)) if *last == conversation => {
                 *to = seq;
             }
             _ if full => return false,
@@ -48,7 +48,7 @@ impl Signals {
         true
     }
 
-    /// Takes the oldest.
+    /// Removes and returns the oldest signal.
     pub(super) fn pop(&mut self) -> Option<Signal> {
         self.0.pop_front()
     }
@@ -63,13 +63,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_of_one_conversation_is_one_signal() {
+    fn deliveries_of_one_conversation_are_merged() {
         let mut signals = Signals::default();
         for (id, seq) in [("a", 1), ("a", 2), ("b", 1), ("a", 3)] {
-            assert!(signals.push(Signal::HandedOver(conversation(id), seq)));
+            assert!(signals.push(Signal::Delivered(conversation(id), seq)));
         }
         let waiting: Vec<_> = std::iter::from_fn(|| signals.pop()).collect();
-        let expected = [("a", 2), ("b", 1), ("a", 3)].map(|(id, seq)| Signal::HandedOver(conversation(id), seq));
+        let expected = [("a", 2), ("b", 1), ("a", 3)].map(|(id, seq)| Signal::Delivered(conversation(id), seq));
         assert_eq!(waiting, expected);
     }
 

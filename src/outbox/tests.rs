@@ -7,7 +7,7 @@ use super::*;
 
 const LIMIT: usize = 1 << 10;
 
-/// An outbox that was not greeted yet, and the client's end of its socket.
+/// An outbox before its greeting, and the client's end of its socket.
 async fn outbox() -> (Outbox, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, server) =
@@ -19,7 +19,7 @@ async fn outbox() -> (Outbox, TcpStream) {
     (outbox, client.unwrap())
 }
 
-/// All that the client gets until the outbox is gone.
+/// All bytes that the client receives until the outbox is dropped.
 async fn received(outbox: Outbox, mut client: TcpStream) -> Vec<u8> {
     assert!(outbox.drained().await);
     drop(outbox);
@@ -37,7 +37,7 @@ fn pong() -> Frame {
 }
 
 #[tokio::test]
-async fn the_greeting_is_first_whatever_was_pushed_before() {
+async fn the_greeting_precedes_frames_pushed_before_it() {
     let (outbox, client) = outbox().await;
     outbox.send([text("a"), pong()]);
     outbox.send([text("b")]);
@@ -47,7 +47,7 @@ async fn the_greeting_is_first_whatever_was_pushed_before() {
 }
 
 #[tokio::test]
-async fn who_is_refused_hears_nothing_but_the_last_words() {
+async fn a_refused_client_receives_only_the_last_frames() {
     let (outbox, client) = outbox().await;
     outbox.send([text("a")]);
     outbox.close([text("w"), Frame::close(1008, "no")]);
@@ -56,11 +56,11 @@ async fn who_is_refused_hears_nothing_but_the_last_words() {
 }
 
 #[tokio::test]
-async fn what_waits_for_the_greeting_is_bounded() {
+async fn frames_that_wait_for_the_greeting_are_bounded() {
     let (outbox, client) = outbox().await;
     let long = "x".repeat(100);
     outbox.send((0..=LIMIT / 100).map(|_| text(&long)));
-    assert_eq!(outbox.woken().await, Woken::Overflowed);
+    assert_eq!(outbox.next_event().await, OutboxEvent::Overflowed);
     assert!(!outbox.has_room().await);
     outbox.greet([text("g")]);
     assert_eq!(received(outbox, client).await, b"\x88\x06\x03\xf0slow");

@@ -16,7 +16,7 @@ use crate::{
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
     model::{CloseReason, Command, Identity, Reject, Seq, SinceSeq, UserId},
-    outbox::{Frame, Signal, Woken},
+    outbox::{Frame, OutboxEvent, Signal},
 };
 
 /// The result of a command, with the metadata of its request.
@@ -149,7 +149,7 @@ impl Open {
             // that frame.
             tokio::select! {
                 biased;
-                woken = outbox.woken() => self.handle_wake(woken)?,
+                woken = outbox.next_event() => self.handle_wake(woken)?,
                 begun = current(&mut self.beginning) => {
                     self.beginning = None;
                     self.handle_begun(begun);
@@ -221,11 +221,11 @@ impl Open {
         Ok(())
     }
 
-    fn handle_wake(&mut self, woken: Woken) -> Result<(), CloseReason> {
+    fn handle_wake(&mut self, woken: OutboxEvent) -> Result<(), CloseReason> {
         match woken {
-            Woken::Overflowed => Err(CloseReason::TooSlow),
-            Woken::Broken => Err(CloseReason::ClientLeft),
-            Woken::Signal(Signal::Added { conversation, since }) => {
+            OutboxEvent::Overflowed => Err(CloseReason::TooSlow),
+            OutboxEvent::Broken => Err(CloseReason::ClientLeft),
+            OutboxEvent::Signal(Signal::Added { conversation, since }) => {
                 // The inbox signals a new conversation to every socket of the user; some dialects join it by
                 // themselves.
                 let room = self.signalled.len() < self.context.config.limits.conversations_per_connection;
@@ -235,19 +235,19 @@ impl Open {
                 }
                 Ok(())
             }
-            Woken::Signal(Signal::Removed(conversation)) => {
+            OutboxEvent::Signal(Signal::Removed(conversation)) => {
                 if self.connection.bound.as_ref() == Some(&conversation) {
                     return Err(CloseReason::Refused(Reject::NotMember));
                 }
                 self.signalled.push_back(Command::Leave { conversation });
                 Ok(())
             }
-            Woken::Signal(Signal::HandedOver(conversation, seq)) => {
+            OutboxEvent::Signal(Signal::Delivered(conversation, seq)) => {
                 self.arrivals.record(conversation, seq);
                 self.heartbeat.ping_soon();
                 Ok(())
             }
-            Woken::Signal(Signal::Failed { client_id, reject }) => {
+            OutboxEvent::Signal(Signal::Failed { client_id, reject }) => {
                 let request = RequestMeta { client_id, ..RequestMeta::at(self.context.clock.now()) };
                 self.reject(request, reject);
                 Ok(())

@@ -23,7 +23,7 @@ use crate::{
 };
 
 mod conversations;
-mod examine;
+pub(super) mod diagnose;
 mod lifecycle;
 mod logs;
 mod members;
@@ -34,12 +34,8 @@ mod rows;
 mod settings;
 mod users;
 
-pub use examine::examine;
-
 /// Maximum time that a call waits for a pooled connection.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Maximum time to open a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time for any call; after it the connection is discarded.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Settings of each new session. Its timeouts are shorter than [`CALL_TIMEOUT`], so that a frozen node doesn't hold a
@@ -190,7 +186,7 @@ impl ManageConnection for Sessions {
     type Error = StoreError;
 
     async fn connect(&self) -> Result<Session, StoreError> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.config.connect(self.tls.clone()));
+        let connecting = tokio::time::timeout(settings::CONNECT_TIMEOUT, self.config.connect(self.tls.clone()));
         let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
         let (client, connection) = connected.map_err(|error| StoreError::Unavailable(describe(&error)))?;
         // This task ends when the client is dropped, because that closes the connection.

@@ -1,8 +1,8 @@
-//! Pauses between tries: each twice as long as the one before, up to a bound, and none quite like another's.
+//! Pauses between tries: each twice as long as the one before, up to a maximum, with jitter.
 
 use std::time::Duration;
 
-/// The pauses of one undertaking.
+/// The pauses of one sequence of tries.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
@@ -10,12 +10,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses that begin with about `first` and grow to `longest`.
+    /// Pauses that start at `first` and double up to `longest`, before jitter.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { next: first.min(longest), longest }
     }
 
-    /// The next pause, from half of its length to all of it.
+    /// The next pause, with jitter: from half of its length to all of it.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);

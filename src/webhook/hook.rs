@@ -1,11 +1,11 @@
-//! What webhooks are for.
+//! The purposes of webhooks.
 
-/// What a webhook is for: the label in metrics and logs.
+/// The purpose of a webhook: the label in metrics and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// Personas answer.
+    /// Requests answers of personas.
     Persona,
-    /// Messages wait for somebody.
+    /// Reports messages that wait for a user who is away.
     Notification,
 }
 

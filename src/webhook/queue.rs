@@ -1,4 +1,4 @@
-//! What waits for a webhook: so much and no more, of which some is worked off at a time.
+//! The queue of jobs for a webhook: bounded length, bounded concurrency.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use tokio::sync::mpsc;
 use super::hook::Hook;
 use crate::metrics::Metrics;
 
-/// The end that jobs are put into.
+/// The sending end.
 pub struct Queue<J> {
     jobs: mpsc::Sender<J>,
     hook: Hook,
     metrics: Arc<Metrics>,
 }
 
-/// The end that they come out of.
-pub struct Queued<J> {
+/// The receiving end.
+pub struct QueueReceiver<J> {
     jobs: mpsc::Receiver<J>,
     concurrency: usize,
     hook: Hook,
@@ -28,19 +28,19 @@ pub(super) fn queue<J>(
     concurrency: usize,
     hook: Hook,
     metrics: &Arc<Metrics>,
-) -> (Queue<J>, Queued<J>) {
+) -> (Queue<J>, QueueReceiver<J>) {
     let (sender, receiver) = mpsc::channel(capacity);
     (
         Queue { jobs: sender, hook, metrics: metrics.clone() },
-        Queued { jobs: receiver, concurrency, hook, metrics: metrics.clone() },
+        QueueReceiver { jobs: receiver, concurrency, hook, metrics: metrics.clone() },
     )
 }
 
 impl<J> Queue<J> {
-    /// Puts a job behind the others.
+    /// Adds a job at the end.
     ///
     /// # Errors
-    /// Too many wait: it is given back, and counted as dropped.
+    /// The queue is full: the job is returned and counted as dropped.
     pub fn push(&self, job: J) -> Result<(), J> {
         let waiting = self.metrics.webhook_queue.with_label_values(&[self.hook.label()]);
         waiting.inc();
@@ -52,17 +52,18 @@ impl<J> Queue<J> {
     }
 }
 
-impl<J> Queued<J> {
-    /// Works jobs off for ever, some at a time: one that takes long holds one place, and no other job back.
+impl<J> QueueReceiver<J> {
+    /// Runs `work` for every job, `concurrency` at a time, until the queue is dropped. A slow job holds up only its own
+    /// place.
     pub async fn each<F: Future<Output = ()>>(self, work: impl Fn(J) -> F) {
         let Self { mut jobs, concurrency, hook, metrics } = self;
         let waiting = metrics.webhook_queue.with_label_values(&[hook.label()]);
         let jobs = stream::poll_fn(|context| jobs.poll_recv(context));
-        let taken = |job| {
+        let start = |job| {
             waiting.dec();
             work(job)
         };
-        jobs.for_each_concurrent(concurrency, taken).await;
+        jobs.for_each_concurrent(concurrency, start).await;
     }
 }
 
@@ -73,14 +74,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn so_many_run_so_many_wait_and_one_more_is_refused() {
+    async fn concurrency_and_length_are_bounded() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let (queue, queued) = queue(2, 2, Hook::Persona, &metrics);
-        let (begun, mut running) = mpsc::unbounded_channel();
-        let go_on = Arc::new(Semaphore::new(0));
-        let held = go_on.clone();
+        let (started, mut running) = mpsc::unbounded_channel();
+        let permits = Arc::new(Semaphore::new(0));
+        let held = permits.clone();
         tokio::spawn(queued.each(move |job: u32| {
-            begun.send(job).unwrap();
+            started.send(job).unwrap();
             let held = held.clone();
             async move { held.acquire().await.unwrap().forget() }
         }));
@@ -95,7 +96,7 @@ mod tests {
         let waiting = metrics.webhook_queue.with_label_values(&[Hook::Persona.label()]);
         let dropped = metrics.webhook_dropped.with_label_values(&[Hook::Persona.label()]);
         assert_eq!((waiting.get(), dropped.get()), (2, 1));
-        go_on.add_permits(4);
+        permits.add_permits(4);
         assert_eq!((running.recv().await, running.recv().await), (Some(3), Some(4)));
         assert_eq!(waiting.get(), 0);
     }

@@ -51,7 +51,7 @@ async fn echo(mut stream: TcpStream, metrics: Arc<Metrics>) -> std::io::Result<(
     let mut socket = Socket::new(reader, read_ahead, outbox.clone(), LIMITS).await;
     let reason = loop {
         tokio::select! {
-            _ = outbox.woken() => break CloseReason::TooSlow,
+            _ = outbox.next_event() => break CloseReason::TooSlow,
             incoming = socket.next() => match incoming {
                 Ok(Incoming::Text(text)) => outbox.send([Frame::text(&text)]),
                 Ok(Incoming::Binary(bytes)) => outbox.send([Frame::binary(&bytes)]),

@@ -20,8 +20,8 @@ async fn expect_faults(redis: &str, database: &str, faults: &[Fault]) {
     let (output, code) = check(redis, database).await;
     let found: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.name()).filter(|name| output.contains(name)).collect();
     assert_eq!(found, faults.iter().map(|fault| fault.name()).collect(), "{output}");
-    let grave = faults.iter().any(|fault| fault.is_grave());
-    assert_eq!(code, i32::from(grave), "{output}");
+    let critical = faults.iter().any(|fault| fault.is_critical());
+    assert_eq!(code, i32::from(critical), "{output}");
 }
 
 fn address(url: &str) -> String {

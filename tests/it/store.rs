@@ -24,7 +24,7 @@ use pages::{
 use proptest::prelude::*;
 use switchboard::{
     config::{Secret, StoreBackend, StoreConfig},
-    degrade::{Degrade, Link},
+    degrade::{Degrade, LinkState},
     metrics::Metrics,
     model::{
         Body, ClientId, ConversationId, ConversationKind, Entry, GivenNumber, Listed, LogId, NewConversation, NodeId,

@@ -1,6 +1,6 @@
--- Takes what has become due of a user's departures, so that exactly one caller gets to tell it.
+-- Claims a user's departures that are due, so that exactly one caller announces them.
 -- KEYS[1] the user's registry entry.
--- Returns {1 where they are offline now, display name, when the next departure is due or '', {conversations left}}.
+-- Returns {1 if they are offline now, display name, time of the next departure or '', {conversations left}}.
 local entry, flat = {}, redis.call('HGETALL', KEYS[1])
 if #flat == 0 then
   return {0, '', '', {}}

@@ -1,6 +1,6 @@
--- Notes that a connection listens to a conversation.
+-- Records that a connection listens to a conversation.
 -- KEYS[1] the user's registry entry. ARGV: connection, conversation.
--- Returns 1 where it is the user's first, 0 where it is not (or they had just left), -1 where the connection is unknown.
+-- Returns 1 if it is the user's first listener there, 0 if not (or within the grace), -1 if the connection is unknown.
 local lines = redis.call('HGET', KEYS[1], 'c')
 if not lines or not string.find(lines, ARGV[1] .. ' ', 1, true) then
   return -1

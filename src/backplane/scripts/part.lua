@@ -1,6 +1,7 @@
--- A connection stops listening to conversations, and ends where asked. What thereby ends for the user is marked with
--- the time at which it may be told; only that connection's own traces are touched.
--- KEYS[1] the user's registry entry. ARGV: connection, '1' where it ends, grace in microseconds, conversations…
+-- Ends a connection's listening to conversations, and removes the connection if asked to. Where the user's last
+-- listener or last connection ends, it stores the time at which that may be announced. It changes no other connection's
+-- data.
+-- KEYS[1] the user's registry entry. ARGV: connection, '1' to remove it, grace in microseconds, conversations…
 -- Returns the user's remaining connections.
 local time = redis.call('TIME')
 local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[3])

@@ -1,7 +1,7 @@
--- Adds a connection to a user's registry entry, unless the user has as many as they may.
--- KEYS[1] the entry. ARGV: connection, incarnation, since, conversation ('' where it is user-scoped), display name,
--- cap of its scope, cap of the sum, TTL in seconds, then pairs of incarnation and 'dead' or 'stale'.
--- Returns {1, first} or {0, perhaps}: perhaps where nodes that may be dead hold what made it one too many.
+-- Adds a connection to a user's registry entry, unless the user has reached a cap.
+-- KEYS[1] the entry. ARGV: connection, incarnation, since, conversation ('' if user-scoped), display name,
+-- cap of its scope, cap of all sockets, TTL in seconds, then pairs of incarnation and 'dead' or 'stale'.
+-- Returns {1, first} or {0, retry_may_succeed}: retry_may_succeed is 1 if the cap would not be reached without connections of stale nodes.
 local id, conversation = ARGV[1], ARGV[4]
 local cap, sum = tonumber(ARGV[6]), tonumber(ARGV[7])
 local doubt = {}

@@ -1,7 +1,8 @@
--- Renews a node's lease, or takes one, and shows all of them.
--- KEYS[1] the leases. ARGV: incarnation, lease in milliseconds, '1' to take one, a new name for the epoch.
--- A lease that ran out is never renewed: others may be reaping it. The epoch is a member that only a wipe removes.
--- Returns {1 where the lease was held, Redis' time in microseconds, epoch,
+-- Renews or acquires a node's lease, and returns all leases.
+-- KEYS[1] the leases. ARGV: incarnation, lease in milliseconds, '1' to acquire, a new name for the epoch.
+-- An expired lease is never renewed, since other nodes may be reaping it. The epoch is a member that only a wipe
+-- removes.
+-- Returns {1 if the lease was held, Redis' time in microseconds, epoch,
 -- {incarnation, milliseconds left, …}}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

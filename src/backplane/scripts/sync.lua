@@ -1,9 +1,9 @@
--- Makes a user's registry entry say what one node holds of them, whatever it said before: registering anew, repairing
--- after a failed call, the half-hourly renewal, and (holding nothing) reaping a dead node are all this.
+-- Replaces one node's part of a user's registry entry with the given state. Serves four cases: registering in a new
+-- era, repairing after a failed call, the half-hourly renewal, and (with no connections) reaping a dead node.
 -- KEYS[1] the entry. ARGV: incarnation, former incarnation or '', display name, grace in microseconds, TTL in seconds,
 -- number of connections, then for each its id, since, conversation or ''; then pairs of conversation and the ids
--- that listen to it, with a space between.
--- Returns {1 where the user was online, connections removed, all their connections now, {conversations begun}}.
+-- of its listeners, separated by spaces.
+-- Returns {1 if the user was online, connections removed, all connections now, {conversations new to the entry}}.
 local me, former, name, ttl, count = ARGV[1], ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
 local time = redis.call('TIME')
 local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[4])

@@ -58,11 +58,11 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::degrade::Link;
+    use crate::degrade::LinkState;
 
     #[test]
     fn the_newest_seq_of_each_log_is_taken_once() {
-        let growth = Growth::new(Arc::new(Degrade::new(Link::Off)));
+        let growth = Growth::new(Arc::new(Degrade::new(LinkState::Off)));
         let log = |name| LogId::parse(name).unwrap();
         growth.add([(log("a"), 3), (log("b"), 1), (log("a"), 2)]);
         let mut taken = growth.drain();

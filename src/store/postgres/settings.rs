@@ -9,13 +9,16 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::super::StoreError;
 use crate::config::{Secret, read_postgres_url};
 
+/// Maximum time to open a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Returns the settings of the server and of TLS.
 pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
     // The driver's error text may repeat a part of the URL, so it is not used.
     let mut config = read_postgres_url(url.reveal()).map_err(|_| invalid("DATABASE_URL is not a PostgreSQL URL"))?;
     config
         .application_name("switchboard")
-        .connect_timeout(super::CONNECT_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
         .keepalives(true)
         .keepalives_idle(Duration::from_secs(15))
         .keepalives_interval(Duration::from_secs(5))

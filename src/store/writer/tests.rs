@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    degrade::Link,
+    degrade::LinkState,
     model::{Body, ClientId, ConversationId, LogId, Seq, Timestamp, UserId},
     store::{Authority, Ends},
 };
@@ -54,7 +54,7 @@ fn stored(seq: Seq, duplicate: bool) -> Appended {
 fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedReceiver<Seq>) {
     let store = Arc::new(Scripted { script: Mutex::new(script), stored });
     let settings = WriterSettings { lanes: 1, ..WriterSettings::default() };
-    let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(Link::Off)));
+    let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
     let (sender, committed) = mpsc::unbounded_channel();
     let forward = move |batch: Vec<Committed>| batch.iter().for_each(|one| sender.send(one.entry.seq).unwrap());
     let stop = CancellationToken::new();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard::{backplane::Listening, degrade::Link};
+use switchboard::{backplane::Listening, degrade::LinkState};
 use tokio::time::Instant;
 
 use super::{
@@ -37,8 +37,8 @@ async fn a_redis_that_restarts_empty_gets_the_whole_registry() {
     let (mut one, mut other, _) = pair(&redis).await;
     assert_works(&mut one, &mut other, 1).await;
     redis.kill();
-    one.redis_is(Link::Down).await;
-    other.redis_is(Link::Down).await;
+    one.redis_is(LinkState::Down).await;
+    other.redis_is(LinkState::Down).await;
     let (carol, first) = one.connect("carol").await;
     assert!(first);
     assert_eq!(one.backplane.listen(carol, &room("room")).await, Listening { first: true });
@@ -49,9 +49,9 @@ async fn a_redis_that_restarts_empty_gets_the_whole_registry() {
     redis.restart();
     let started = Instant::now();
     one.missed().await;
-    one.redis_is(Link::Up).await;
+    one.redis_is(LinkState::Up).await;
     assert!(started.elapsed() < RECOVERED_WITHIN, "{:?}", started.elapsed());
-    other.redis_is(Link::Up).await;
+    other.redis_is(LinkState::Up).await;
     other.until("settled", || async { other.backplane.unpublished().is_empty() }).await;
     let back = one.returned().await;
     assert_eq!((back.user, back.online, back.joined), (super::node::user("carol"), true, vec![room("room")]));
@@ -70,7 +70,7 @@ async fn a_backplane_starts_while_redis_is_down() {
     let started = Instant::now();
     let mut one = Node::start("one", Some(&redis.url())).await;
     assert!(started.elapsed() < Duration::from_secs(2));
-    one.redis_is(Link::Down).await;
+    one.redis_is(LinkState::Down).await;
     assert!(one.connect("bob").await.1);
     one.backplane.subscribe(&log("room")).await;
     redis.restart();
@@ -89,7 +89,7 @@ async fn a_frozen_redis_takes_nobody_offline() {
     let (carol, _) = other.connect("carol").await;
     redis.freeze();
     let frozen = Instant::now();
-    one.redis_is(Link::Down).await;
+    one.redis_is(LinkState::Down).await;
     assert!(frozen.elapsed() < Duration::from_secs(2), "{:?}", frozen.elapsed());
     // Longer than every lease.
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -98,12 +98,12 @@ async fn a_frozen_redis_takes_nobody_offline() {
     redis.thaw();
     let thawed = Instant::now();
     one.missed().await;
-    one.redis_is(Link::Up).await;
-    other.redis_is(Link::Up).await;
+    one.redis_is(LinkState::Up).await;
+    other.redis_is(LinkState::Up).await;
     assert!(thawed.elapsed() < RECOVERED_WITHIN, "{:?}", thawed.elapsed());
     assert_works(&mut one, &mut other, 1).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(6)).await;
-    assert!(told.len() == 1 && told[0].told_here, "only other nodes lack the departure: {told:?}");
+    assert!(told.len() == 1 && told[0].announced_here, "only other nodes lack the departure: {told:?}");
     assert!(one.online("bob").await && !one.online("carol").await);
     one.backplane.unregister(bob).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
@@ -156,7 +156,7 @@ async fn killed_connections_are_replaced() {
         let seq = i64::try_from(turn).unwrap() + 1;
         assert_works(&mut one, &mut other, seq).await;
         assert!(started.elapsed() < RECOVERED_WITHIN);
-        one.redis_is(Link::Up).await;
+        one.redis_is(LinkState::Up).await;
     }
 }
 
@@ -165,10 +165,10 @@ async fn a_node_recovers_from_a_paused_redis() {
     let redis = Server::start();
     let (mut one, mut other, _) = pair(&redis).await;
     redis.query::<()>(&["CLIENT", "PAUSE", "2500", "ALL"]).await;
-    one.redis_is(Link::Down).await;
+    one.redis_is(LinkState::Down).await;
     one.missed().await;
-    one.redis_is(Link::Up).await;
-    other.redis_is(Link::Up).await;
+    one.redis_is(LinkState::Up).await;
+    other.redis_is(LinkState::Up).await;
     assert_works(&mut one, &mut other, 1).await;
 }
 
@@ -177,10 +177,10 @@ async fn a_redis_that_refuses_writes_counts_as_down() {
     let redis = Server::start();
     let node = Node::start("one", Some(&redis.url())).await;
     redis.query::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    node.redis_is(Link::Down).await;
+    node.redis_is(LinkState::Down).await;
     assert!(node.connect("bob").await.1);
     redis.query::<()>(&["REPLICAOF", "NO", "ONE"]).await;
-    node.redis_is(Link::Up).await;
+    node.redis_is(LinkState::Up).await;
     node.until("registered", || async { redis.query::<i64>(&["EXISTS", "ws:conns:bob"]).await == 1 }).await;
 }
 
@@ -240,12 +240,12 @@ async fn the_link_uses_tls_and_trusts_only_the_given_ca() {
     };
     let (mut one, other) =
         (Node::with(with_ca("one", Some(ca.clone()))).await, Node::with(with_ca("two", Some(ca))).await);
-    one.redis_is(Link::Up).await;
+    one.redis_is(LinkState::Up).await;
     one.backplane.subscribe(&log("room")).await;
     other.backplane.publish(vec![message("room", 1)]);
     assert_eq!(seqs(&one.events().await), [1]);
     let stranger = Node::with(with_ca("three", None)).await;
-    stranger.redis_is(Link::Down).await;
+    stranger.redis_is(LinkState::Down).await;
 }
 
 fn failed(metric: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use proptest::{prelude::*, test_runner::TestRunner};
-use switchboard::{backplane::RateDecision, degrade::Link};
+use switchboard::{backplane::RateDecision, degrade::LinkState};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
@@ -99,7 +99,7 @@ async fn the_limit_holds_while_redis_is_down() {
         assert_eq!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Admitted);
     }
     redis.kill();
-    node.redis_is(Link::Down).await;
+    node.redis_is(LinkState::Down).await;
     let started = Instant::now();
     for _ in 0..2 {
         assert_eq!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Admitted);
@@ -107,7 +107,7 @@ async fn the_limit_holds_while_redis_is_down() {
     assert!(matches!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Refused { .. }));
     assert!(started.elapsed() < Duration::from_millis(100), "no call waits for a Redis that is down");
     redis.restart();
-    node.redis_is(Link::Up).await;
+    node.redis_is(LinkState::Up).await;
     assert!(matches!(node.backplane.admit(&user("alice"), 5).await, RateDecision::Refused { .. }), "even empty");
 }
 
@@ -123,8 +123,8 @@ async fn a_silent_redis_delays_sends_once() {
     }
     let delay = started.elapsed();
     assert!(delay < Duration::from_millis(1_200), "one delay for all, not one each: {delay:?}");
-    node.redis_is(Link::Down).await;
+    node.redis_is(LinkState::Down).await;
     assert!(started.elapsed() < Duration::from_secs(2), "noticed within 2 s: {:?}", started.elapsed());
     redis.thaw();
-    node.redis_is(Link::Up).await;
+    node.redis_is(LinkState::Up).await;
 }

@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use switchboard::{
-    backplane::{Backplane, Departure, Notice, Registration, Return, Scope, Settings},
+    backplane::{Backplane, BackplaneEvent, Departure, Registration, Return, Scope, Settings},
     config::{RedisConfig, Secret},
-    degrade::{Degrade, Link, Part},
+    degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
     model::{
         Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, EphemeralEvent, Event, LogId, NodeId, Timestamp,
@@ -26,9 +26,9 @@ pub(crate) struct Node {
     pub(crate) backplane: Arc<Backplane>,
     pub(crate) degrade: Arc<Degrade>,
     pub(crate) metrics: Arc<Metrics>,
-    notices: mpsc::Receiver<Notice>,
-    /// Notices that were skipped while waiting for another one.
-    passed: VecDeque<Notice>,
+    events: mpsc::Receiver<BackplaneEvent>,
+    /// Events that were skipped while waiting for another one.
+    passed: VecDeque<BackplaneEvent>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -55,13 +55,13 @@ impl Node {
 
     /// Starts a backplane.
     pub(crate) async fn with(settings: Settings) -> Self {
-        let degrade = Arc::new(Degrade::new(if settings.redis.is_some() { Link::Down } else { Link::Off }));
+        let degrade = Arc::new(Degrade::new(if settings.redis.is_some() { LinkState::Down } else { LinkState::Off }));
         let metrics = Arc::new(Metrics::new().unwrap());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let started =
             Backplane::start(settings, degrade.clone(), metrics.clone(), Clock::system(), &tasks, stop.clone());
-        let (backplane, notices) = started.await.unwrap();
-        Self { backplane, degrade, metrics, notices, passed: VecDeque::new(), stop, tasks }
+        let (backplane, events) = started.await.unwrap();
+        Self { backplane, degrade, metrics, events, passed: VecDeque::new(), stop, tasks }
     }
 
     /// Ends without unregistering: its tasks stop, its lease stands.
@@ -71,74 +71,78 @@ impl Node {
         timeout(LONG, self.tasks.wait()).await.expect("tasks end when stopped");
     }
 
-    /// Returns the next notice that `wanted` accepts; keeps the others for later.
-    async fn find<T>(&mut self, what: &str, wanted: impl Fn(&Notice) -> Option<T>) -> T {
-        if let Some(index) = self.passed.iter().position(|notice| wanted(notice).is_some()) {
+    /// Returns the next event that `wanted` accepts; keeps the others for later.
+    async fn find<T>(&mut self, what: &str, wanted: impl Fn(&BackplaneEvent) -> Option<T>) -> T {
+        if let Some(index) = self.passed.iter().position(|event| wanted(event).is_some()) {
             return self.passed.remove(index).as_ref().and_then(wanted).unwrap();
         }
         let deadline = Instant::now() + LONG;
         loop {
-            let notice = timeout_at(deadline, self.notices.recv()).await;
-            let notice = notice.unwrap_or_else(|_| panic!("no {what} in time")).expect("the backplane runs");
-            if let Some(found) = wanted(&notice) {
+            let event = timeout_at(deadline, self.events.recv()).await;
+            let event = event.unwrap_or_else(|_| panic!("no {what} in time")).expect("the backplane runs");
+            if let Some(found) = wanted(&event) {
                 return found;
             }
-            self.passed.push_back(notice);
+            self.passed.push_back(event);
         }
     }
 
     /// Returns the next events.
     pub(crate) async fn events(&mut self) -> Vec<Event> {
-        let events = |notice: &Notice| if let Notice::Events(events) = notice { Some(events.clone()) } else { None };
+        let events = |event: &BackplaneEvent| {
+            if let BackplaneEvent::Events(events) = event { Some(events.clone()) } else { None }
+        };
         self.find("events", events).await
     }
 
-    /// Waits for a `Missed` notice.
+    /// Waits for a `Missed` event.
     pub(crate) async fn missed(&mut self) {
-        self.find("missed", |notice| matches!(notice, Notice::Missed).then_some(())).await;
+        self.find("missed", |event| matches!(event, BackplaneEvent::Missed).then_some(())).await;
     }
 
-    /// Reads notices up to a `Missed` with a count beyond `known`; returns the number of entries before it.
+    /// Reads events up to a `Missed` with a count beyond `known`; returns the number of entries before it.
     pub(crate) async fn until_missed(&mut self, known: u64) -> usize {
         let (mut heard, mut told) = (0, 0);
         loop {
-            match timeout(LONG, self.notices.recv()).await.expect("missed in time").expect("the backplane runs") {
-                Notice::Events(events) => heard += events.len(),
-                Notice::Missed if told >= known => return heard,
-                Notice::Missed => told += 1,
-                Notice::Departed(_) | Notice::Returned(_) => {}
+            match timeout(LONG, self.events.recv()).await.expect("missed in time").expect("the backplane runs") {
+                BackplaneEvent::Events(events) => heard += events.len(),
+                BackplaneEvent::Missed if told >= known => return heard,
+                BackplaneEvent::Missed => told += 1,
+                BackplaneEvent::Departed(_) | BackplaneEvent::Returned(_) => {}
             }
         }
     }
 
     /// Returns the next departure.
     pub(crate) async fn departure(&mut self) -> Departure {
-        let gone = |notice: &Notice| if let Notice::Departed(gone) = notice { Some(gone.clone()) } else { None };
+        let gone =
+            |event: &BackplaneEvent| if let BackplaneEvent::Departed(gone) = event { Some(gone.clone()) } else { None };
         self.find("departure", gone).await
     }
 
     /// Returns the next return.
     pub(crate) async fn returned(&mut self) -> Return {
-        let back = |notice: &Notice| if let Notice::Returned(back) = notice { Some(back.clone()) } else { None };
+        let back =
+            |event: &BackplaneEvent| if let BackplaneEvent::Returned(back) = event { Some(back.clone()) } else { None };
         self.find("return", back).await
     }
 
     /// Returns all departures until `deadline`.
     async fn departures_until(&mut self, deadline: Instant) -> Vec<Departure> {
-        while let Ok(Some(notice)) = timeout_at(deadline, self.notices.recv()).await {
-            self.passed.push_back(notice);
+        while let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await {
+            self.passed.push_back(event);
         }
         let all = std::mem::take(&mut self.passed).into_iter();
-        let (gone, rest) = all.partition(|notice| matches!(notice, Notice::Departed(_)));
+        let (gone, rest) = all.partition(|event| matches!(event, BackplaneEvent::Departed(_)));
         self.passed = rest;
         let gone: VecDeque<_> = gone;
         gone.into_iter()
-            .filter_map(|notice| if let Notice::Departed(gone) = notice { Some(gone) } else { None })
+            .filter_map(|event| if let BackplaneEvent::Departed(gone) = event { Some(gone) } else { None })
             .collect()
     }
 
     /// Waits until the link to Redis is in this state.
-    pub(crate) async fn redis_is(&self, link: Link) {
+    pub(crate) async fn redis_is(&self, link: LinkState) {
         let mut changes = self.degrade.changes();
         let wait = async {
             while self.degrade.state(Part::Redis).link != link {

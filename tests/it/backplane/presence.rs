@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use switchboard::{
     backplane::{Departure, Listening, Scope, TooMany},
-    degrade::Link,
+    degrade::LinkState,
 };
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ const AFTER_GRACE: Duration = Duration::from_millis(2_500);
 
 fn offline(id: &str, left: &[&str]) -> Departure {
     let left = left.iter().map(|id| room(id)).collect();
-    Departure { user: user(id), name: id.to_uppercase().into(), left, offline: true, told_here: false }
+    Departure { user: user(id), name: id.to_uppercase().into(), left, offline: true, announced_here: false }
 }
 
 #[tokio::test]
@@ -84,13 +84,13 @@ async fn caps_count_over_all_nodes() {
     let (a, _) = one.connect("carol").await;
     other.connect("carol").await;
     let refused = one.backplane.register(&registration("carol", Scope::User)).await;
-    assert_eq!(refused, Err(TooMany { perhaps: false }));
+    assert_eq!(refused, Err(TooMany { retry_may_succeed: false }));
     for id in ["r1", "r2"] {
         let bound = registration("carol", Scope::Conversation(room(id)));
         assert_eq!(one.backplane.register(&bound).await, Ok(false));
     }
     let fifth = registration("carol", Scope::Conversation(room("r3")));
-    assert_eq!(other.backplane.register(&fifth).await, Err(TooMany { perhaps: false }), "the sum");
+    assert_eq!(other.backplane.register(&fifth).await, Err(TooMany { retry_may_succeed: false }), "the sum");
     one.backplane.unregister(a).await;
     one.connect("carol").await;
     let infos = one.backplane.connections_of(&user("carol")).await;
@@ -219,7 +219,7 @@ async fn connections_of_a_node_that_may_be_dead_refuse_only_with_a_retry() {
     dying.connect("erin").await;
     dying.connect("erin").await;
     let new = registration("erin", Scope::User);
-    assert_eq!(node.backplane.register(&new).await, Err(TooMany { perhaps: false }));
+    assert_eq!(node.backplane.register(&new).await, Err(TooMany { retry_may_succeed: false }));
     dying.die().await;
     let (mut perhaps, started) = (false, Instant::now());
     loop {
@@ -228,7 +228,7 @@ async fn connections_of_a_node_that_may_be_dead_refuse_only_with_a_retry() {
                 assert!(!first, "`offline` was never reported");
                 break;
             }
-            Err(TooMany { perhaps: now }) => perhaps |= now,
+            Err(TooMany { retry_may_succeed: now }) => perhaps |= now,
         }
         assert!(started.elapsed() < Duration::from_secs(10), "the lease is out, the cap is free");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -251,6 +251,6 @@ async fn a_node_that_leaves_leaves_nothing_in_redis() {
     assert_eq!(other.backplane.nodes().await.len(), 1, "it does not come back");
     let counted: Vec<String> = redis.query(&["HKEYS", "ws:node_connections"]).await;
     assert!(counted.len() == 1 && counted[0].starts_with("two#"), "{counted:?}");
-    one.redis_is(Link::Up).await;
+    one.redis_is(LinkState::Up).await;
     one.die().await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard::degrade::Link;
+use switchboard::degrade::LinkState;
 
 use super::{
     node::{Node, room},
@@ -31,7 +31,7 @@ async fn a_connected_users_keys_are_renewed_every_half_hour() {
         assert_eq!(redis.query::<i64>(&["EXPIRE", key, "1800"]).await, 1);
     }
     advance_clock(Duration::from_secs(1_700)).await;
-    node.redis_is(Link::Up).await;
+    node.redis_is(LinkState::Up).await;
     // The repair check, once a second, renews nothing.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(seen().await, first);

@@ -9,7 +9,7 @@ pub(super) fn writer(
     committed: impl Fn(Vec<switchboard::store::Committed>) + Send + Sync + 'static,
 ) -> Writer {
     let metrics = Arc::new(Metrics::new().unwrap());
-    let degrade = Arc::new(Degrade::new(Link::Off));
+    let degrade = Arc::new(Degrade::new(LinkState::Off));
     Writer::start(store.clone(), WriterSettings::default(), metrics, degrade, committed, tasks, stop.clone())
 }
 

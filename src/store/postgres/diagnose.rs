@@ -9,7 +9,7 @@ use tokio_postgres::{Row, error::SqlState};
 use super::{super::migrations, Postgres, Session, describe};
 use crate::{
     config::StoreConfig,
-    degrade::{Examined, Fault, Finding},
+    degrade::{Diagnosis, Fault, Finding},
     metrics::Metrics,
     model::Clock,
 };
@@ -22,14 +22,14 @@ const MAX_CLOCK_DIFFERENCE: f64 = 1.0;
 type Checked<T> = Result<T, Finding>;
 
 /// Examines the PostgreSQL server of `config`.
-pub async fn examine(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Examined {
+pub async fn diagnose(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Diagnosis {
     match run_checks(config, metrics, clock).await {
-        Ok(examined) => examined,
+        Ok(diagnosis) => diagnosis,
         Err(finding) => finding.into(),
     }
 }
 
-async fn run_checks(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Checked<Examined> {
+async fn run_checks(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Checked<Diagnosis> {
     let store = Postgres::unconnected(config, metrics);
     let store = store.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
     let connecting = timeout(QUERY_TIMEOUT, store.sessions.config.connect(store.sessions.tls.clone())).await;
@@ -66,7 +66,7 @@ async fn run_checks(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) 
         findings.dedup_by_key(|finding| finding.fault);
     }
     let state = format!("answers, {}", server.get::<_, &str>(0));
-    Ok(Examined { state, findings })
+    Ok(Diagnosis { state, findings })
 }
 
 fn timed_out() -> Finding {

@@ -9,24 +9,24 @@ use super::{
     reconciler::Reconciler,
     router::{Origin, Router},
 };
-use crate::backplane::Notice;
+use crate::backplane::BackplaneEvent;
 
 /// Passes each notice to the part that handles it.
-pub(super) struct Notices {
+pub(super) struct BackplaneEvents {
     pub(super) router: Arc<Router>,
     pub(super) reconciler: Arc<Reconciler>,
     pub(super) presence: Arc<Presence>,
 }
 
-impl Notices {
+impl BackplaneEvents {
     /// Dispatches notices in order until its task is stopped.
-    pub(super) async fn run(self, mut notices: mpsc::Receiver<Notice>) {
+    pub(super) async fn run(self, mut notices: mpsc::Receiver<BackplaneEvent>) {
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Events(events) => self.router.dispatch(events, Origin::Remote),
-                Notice::Missed => self.reconciler.compare_soon(),
-                Notice::Departed(departure) => self.presence.departed(departure).await,
-                Notice::Returned(returned) => self.presence.returned(returned).await,
+                BackplaneEvent::Events(events) => self.router.dispatch(events, Origin::Remote),
+                BackplaneEvent::Missed => self.reconciler.compare_soon(),
+                BackplaneEvent::Departed(departure) => self.presence.departed(departure).await,
+                BackplaneEvent::Returned(returned) => self.presence.returned(returned).await,
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Telling once who is no longer there: departures whose grace is over, and users of dead nodes.
+//! Departures: claims those whose grace is over and reaps dead nodes, so that exactly one node announces each
+//! departure.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,9 +22,9 @@ use super::{
     link::{Link, LinkError, Replies},
     local::Local,
     ops::Op,
-    registry::{Registry, Synced, add_listener, look_at, sync_call},
+    registry::{Registry, Synced, add_listener, schedule_check, sync_call},
     scripts::CLAIM,
-    types::{Departure, Notice},
+    types::{BackplaneEvent, Departure},
 };
 use crate::{
     degrade::{Degrade, Feature, Mode},
@@ -31,94 +32,97 @@ use crate::{
     model::{ConversationId, UserId},
 };
 
-/// Between two sweeps, give or take a tenth.
+/// Interval between two sweeps, varied by up to 10 %.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// Departures per sweep's round, users per round of reaping.
+/// Number of departures per round of a sweep, and of users per round of reaping.
 const BATCH: usize = 100;
-/// How long a lease must have been out before its users are reaped, beyond what clocks and round trips blur.
+/// Time after the end of a lease before its users are reaped, for differences between clocks and for round trips.
 const REAP_MARGIN_MILLIS: i64 = 100;
-/// Users whose departure other nodes are still to be told of; beyond that it is told to those who ask.
-const UNHEARD_MAX: usize = 100_000;
+/// Maximum number of users whose departure is still to be announced to other nodes. Beyond it no node announces the
+/// departure; presence queries still answer correctly.
+const UNANNOUNCED_MAX: usize = 100_000;
 
-/// Departures that only this node's own listeners were told of, because Redis was away.
-type Unheard = HashMap<UserId, Departure>;
+/// Departures that were announced to this node's listeners only, because Redis was down.
+type Unannounced = HashMap<UserId, Departure>;
 
-/// Departures, over all nodes where Redis is there, else on this one.
-pub(super) struct Presence {
+/// Finds departures over all nodes while Redis is up, else on this node alone.
+pub(super) struct Departures {
     pub(super) link: Arc<Link>,
     pub(super) lease: Arc<Lease>,
     pub(super) local: Arc<Local>,
     pub(super) registry: Arc<Registry>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) events: mpsc::Sender<BackplaneEvent>,
 }
 
-impl Presence {
+impl Departures {
     /// Sweeps and reaps until stopped.
     pub(super) async fn run(&self, eras: watch::Receiver<Era>, stop: CancellationToken) {
         let lease = &self.lease;
-        let (mut reap_at, mut unheard) = (Instant::now(), Unheard::new());
+        let (mut reap_at, mut unannounced) = (Instant::now(), Unannounced::new());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(SWEEP_EVERY.min(lease.interval()).mul_f64(rand::random_range(0.9..1.1))) => {}
             }
-            self.sweep_here(&mut unheard).await;
+            self.sweep_local(&mut unannounced).await;
             let era = *eras.borrow();
             if !era.up {
                 continue;
             }
             if era.reaped {
-                // Others heard of them by the node that took this one for dead.
-                unheard.clear();
+                // The node that reaped this one has announced these departures.
+                unannounced.clear();
             }
             let swept = self.sweep().await;
             if swept.is_ok() && Instant::now() >= reap_at && era.since.elapsed() >= lease.length() {
                 for (node, _) in lease.doubtful().into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {
-                    // What fails here is done at the next round, by this node or another.
+                    // A failure is retried in the next round, by this node or another.
                     let _ = self.reap(&node).await;
                 }
-                let _ = self.tell_others(&mut unheard).await;
+                let _ = self.announce_to_others(&mut unannounced).await;
                 reap_at = Instant::now() + lease.interval();
             }
         }
     }
 
-    /// Departures as this node alone knows them: told where it is on its own, else left to Redis.
-    async fn sweep_here(&self, unheard: &mut Unheard) {
-        let departures = self.local.departures(Instant::now());
+    /// Removes departures that are due from the local state. Announces them only while Redis is off or down: otherwise
+    /// [`Self::sweep`] does.
+    async fn sweep_local(&self, unannounced: &mut Unannounced) {
+        let departures = self.local.take_due_departures(Instant::now());
         if self.degrade.mode(Feature::Presence) == Mode::Shared {
             return;
         }
         for departure in departures {
-            self.registry.told(&departure.user);
-            self.note_unheard(unheard, &departure);
-            self.tell(departure).await;
+            self.registry.mark_announced(&departure.user);
+            self.remember_unannounced(unannounced, &departure);
+            self.announce(departure).await;
         }
     }
 
-    /// Without a Redis there are no other nodes to be told.
-    fn note_unheard(&self, unheard: &mut Unheard, departure: &Departure) {
+    /// Records a departure that other nodes have not heard of. Does nothing without Redis, as there are no other nodes.
+    fn remember_unannounced(&self, unannounced: &mut Unannounced, departure: &Departure) {
         let user = &departure.user;
-        if self.link.client().is_none() || unheard.len() >= UNHEARD_MAX && !unheard.contains_key(user) {
+        if self.link.client().is_none() || unannounced.len() >= UNANNOUNCED_MAX && !unannounced.contains_key(user) {
             return;
         }
-        let known = unheard.entry(user.clone()).or_insert_with(|| Departure {
+        let known = unannounced.entry(user.clone()).or_insert_with(|| Departure {
             left: Vec::new(),
             offline: false,
-            told_here: true,
+            announced_here: true,
             ..departure.clone()
         });
         known.offline |= departure.offline;
         known.left.extend(departure.left.iter().cloned());
     }
 
-    /// Tells other nodes of those who left while Redis was away, as far as it still holds. By now every node has
-    /// registered anew what it holds: who is in Redis is here, or will be told to have left like anybody.
-    async fn tell_others(&self, unheard: &mut Unheard) -> Result<(), LinkError> {
-        while !unheard.is_empty() {
-            let some: Vec<_> = unheard.values().take(BATCH).cloned().collect();
+    /// Announces to other nodes the departures that happened while Redis was down. Runs one lease after Redis came
+    /// back: every node has then registered its connections again, so a user with an entry in Redis is online, or has a
+    /// later departure that the sweep announces.
+    async fn announce_to_others(&self, unannounced: &mut Unannounced) -> Result<(), LinkError> {
+        while !unannounced.is_empty() {
+            let some: Vec<_> = unannounced.values().take(BATCH).cloned().collect();
             let mut pipeline = Pipeline::new();
             for Departure { user, left, .. } in &some {
                 pipeline.cmd("EXISTS").arg(keys::entry(user));
@@ -130,16 +134,16 @@ impl Presence {
             let mut index = 0..;
             let mut gone = || index.next().is_some_and(|index| replies.take(index) == Ok(false));
             let still = some.into_iter().map(|mut departure| {
-                unheard.remove(&departure.user);
+                unannounced.remove(&departure.user);
                 departure.offline &= gone();
                 departure.left.retain(|_| gone());
                 departure
             });
             let still: Vec<_> = still.filter(|departure| departure.offline || !departure.left.is_empty()).collect();
-            // Views that stay wrong are set right by the half-hourly renewal.
-            let _ = self.hide(&still).await;
+            // If this fails, the half-hourly renewal corrects the views.
+            let _ = self.update_views(&still).await;
             for departure in still {
-                self.tell(departure).await;
+                self.announce(departure).await;
             }
         }
         Ok(())
@@ -164,41 +168,41 @@ impl Presence {
             }
             pipeline.cmd("ZREM").arg(keys::LEAVING).arg(&members);
             let replies = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
-            self.take_claims(users.into_iter().enumerate(), replies).await?;
+            self.handle_claims(users.into_iter().enumerate(), replies).await?;
             if members.len() < BATCH {
                 return Ok(());
             }
         }
     }
 
-    /// Reads answers of `claim.lua`, brings the views in line and tells what was claimed.
-    async fn take_claims(
+    /// Reads replies of `claim.lua`, updates the views and announces the claimed departures.
+    async fn handle_claims(
         &self,
         users: impl Iterator<Item = (usize, UserId)>,
         mut replies: Replies,
     ) -> Result<(), LinkError> {
-        let (mut departures, mut again) = (Vec::new(), Pipeline::new());
+        let (mut departures, mut checks) = (Vec::new(), Pipeline::new());
         for (index, user) in users {
             let claimed: Result<(bool, String, String, Vec<String>), _> = replies.take(index);
             let Ok((offline, name, next_due, left)) = claimed else { continue };
             let left: Vec<_> = left.iter().filter_map(|id| ConversationId::parse(id).ok()).collect();
             if let Ok(due) = next_due.parse::<i64>() {
-                look_at(&mut again, &user, due);
+                schedule_check(&mut checks, &user, due);
             }
             if offline || !left.is_empty() {
-                departures.push(Departure { user, name: name.into(), left, offline, told_here: false });
+                departures.push(Departure { user, name: name.into(), left, offline, announced_here: false });
             }
         }
-        let asked = if again.is_empty() { Ok(()) } else { self.order(&again).await };
-        let shown = self.hide(&departures).await;
+        let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
+        let updated = self.update_views(&departures).await;
         for departure in departures {
-            self.tell(departure).await;
+            self.announce(departure).await;
         }
-        asked.and(shown)
+        scheduled.and(updated)
     }
 
-    /// Takes those who went out of the views; whoever came back meanwhile is put in again.
-    async fn hide(&self, departures: &[Departure]) -> Result<(), LinkError> {
+    /// Removes departed users from the views, and adds those again who came back meanwhile.
+    async fn update_views(&self, departures: &[Departure]) -> Result<(), LinkError> {
         let mut pipeline = Pipeline::new();
         for Departure { user, left, offline, .. } in departures {
             if *offline {
@@ -219,29 +223,29 @@ impl Presence {
             return Ok(());
         }
         let mut replies = self.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
-        let (mut back, mut index) = (Pipeline::new(), first_check..);
-        let mut is_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
+        let (mut returned, mut index) = (Pipeline::new(), first_check..);
+        let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
         for Departure { user, left, .. } in departures {
-            if is_back() {
-                back.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
+            if came_back() {
+                returned.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
             }
-            for room in left.iter().filter(|_| is_back()) {
-                add_listener(&mut back, room, user);
+            for room in left.iter().filter(|_| came_back()) {
+                add_listener(&mut returned, room, user);
             }
         }
-        if back.is_empty() { Ok(()) } else { self.order(&back).await }
+        if returned.is_empty() { Ok(()) } else { self.write(&returned).await }
     }
 
-    /// Removes a dead node's connections; its users depart at once, each told by exactly one node.
+    /// Removes a dead node's connections. Its users depart at once; the claim lets exactly one node announce each.
     async fn reap(&self, node: &Incarnation) -> Result<(), LinkError> {
         let link = &self.link;
         let mut pipeline = Pipeline::new();
         pipeline.cmd("ZSCORE").arg(keys::NODES).arg(node.as_str());
-        // The lease may have been renewed since this node last looked.
-        let Some(out): Option<f64> = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)? else {
+        // The lease may have been renewed since this node last read the leases.
+        let Some(expires_at): Option<f64> = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)? else {
             return Ok(());
         };
-        if out as i64 + REAP_MARGIN_MILLIS > self.lease.redis_micros() / 1_000 {
+        if expires_at as i64 + REAP_MARGIN_MILLIS > self.lease.redis_micros() / 1_000 {
             return Ok(());
         }
         let (key, mut cursor, mut removed) = (keys::node_users(node), 0_u64, 0);
@@ -259,7 +263,7 @@ impl Presence {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("DEL").arg(&key).cmd("ZREM").arg(keys::NODES).arg(node.as_str());
         pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(node.as_str());
-        self.order(&pipeline).await?;
+        self.write(&pipeline).await?;
         self.metrics.reaped.inc_by(removed);
         tracing::info!(%node, removed, "removed what a dead node left behind");
         Ok(())
@@ -275,18 +279,18 @@ impl Presence {
             CLAIM.call(&mut pipeline, &keys::entry(user));
         }
         let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;
-        let synced = (0..users.len()).filter_map(|n| Synced::take(&mut replies, 2 * n).ok());
+        let synced = (0..users.len()).filter_map(|n| Synced::read(&mut replies, 2 * n).ok());
         let removed = synced.map(|synced| synced.removed).sum();
-        self.take_claims(users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user)), replies).await?;
+        self.handle_claims(users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user)), replies).await?;
         Ok(removed)
     }
 
-    async fn tell(&self, departure: Departure) {
-        // Nobody listens any more where the node has ended.
-        let _ = self.notices.send(Notice::Departed(departure)).await;
+    async fn announce(&self, departure: Departure) {
+        // A send fails only when the node has ended.
+        let _ = self.events.send(BackplaneEvent::Departed(departure)).await;
     }
 
-    async fn order(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
+    async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
         self.link.run(Op::Sweep, keys::LEAVING, pipeline).await.map(|_| ())
     }
 }

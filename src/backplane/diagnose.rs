@@ -1,0 +1,149 @@
+//! Diagnoses a Redis server for `switchboard check`: runs the operations that a node needs and reports those that fail.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::{Client, RedisError, aio::MultiplexedConnection};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{incarnation::Incarnation, keys, link};
+use crate::{
+    config::RedisConfig,
+    degrade::{Diagnosis, Fault, Finding},
+    model::{Clock, Timestamp},
+};
+
+/// Maximum time for one command.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum difference between two clocks before it is reported.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(1);
+
+/// The result of one check: a value, or the finding that explains the failure.
+type Checked<T> = Result<T, Finding>;
+
+/// Runs every check on the Redis of `config` and returns its version and the findings.
+pub async fn diagnose(config: &RedisConfig, clock: &Clock) -> Diagnosis {
+    let client = match link::client(config) {
+        Ok(client) => client,
+        Err(error) => return Finding::new(Fault::RedisUnreachable, error.to_string()).into(),
+    };
+    let mut connection = match await_reply(client.get_multiplexed_async_connection()).await {
+        Ok(connection) => connection,
+        Err(finding) => return finding.into(),
+    };
+    let mut findings = Vec::new();
+    let mut record = |found: Checked<Option<Finding>>| findings.extend(found.unwrap_or_else(Some));
+    record(check_writes(&mut connection).await.map(|()| None));
+    record(check_pubsub(&client, &mut connection).await.map(|()| None));
+    record(check_clocks(&mut connection, clock).await);
+    let info = Info::fetch(&mut connection).await;
+    record(Ok(info.eviction()));
+    record(check_leases(&mut connection, clock).await);
+    // Several checks can fail for one cause; report it once.
+    findings.dedup_by_key(|finding| finding.fault);
+    Diagnosis { state: info.version(), findings }
+}
+
+/// Awaits a command's reply for at most [`REPLY_TIMEOUT`] and turns an error or a timeout into a finding.
+async fn await_reply<T>(command: impl Future<Output = Result<T, RedisError>>) -> Checked<T> {
+    match timeout(REPLY_TIMEOUT, command).await {
+        Ok(answer) => answer.map_err(|error| finding_for(&error)),
+        Err(_) => Err(Finding::new(Fault::RedisSilent, format!("no reply within {} s", REPLY_TIMEOUT.as_secs()))),
+    }
+}
+
+fn finding_for(error: &RedisError) -> Finding {
+    let fault = match error.code() {
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Fault::RedisDeniesAccess,
+        Some("OOM") => Fault::RedisFull,
+        Some(_) => Fault::RedisRefusesWrites,
+        None if error.kind() == redis::ErrorKind::AuthenticationFailed => Fault::RedisDeniesAccess,
+        None if error.is_timeout() => Fault::RedisSilent,
+        None => Fault::RedisUnreachable,
+    };
+    Finding::new(fault, error.to_string())
+}
+
+/// Writes a key through a script and through plain commands, as a node does.
+async fn check_writes(connection: &mut MultiplexedConnection) -> Checked<()> {
+    let key = keys::check(&Uuid::new_v4().simple().to_string());
+    let mut load = redis::cmd("SCRIPT");
+    load.arg("LOAD").arg("return redis.call('SET', KEYS[1], '1')");
+    let script: String = await_reply(load.query_async(connection)).await?;
+    await_reply(redis::cmd("EVALSHA").arg(script).arg(1).arg(&key).query_async::<()>(connection)).await?;
+    await_reply(redis::cmd("EXPIRE").arg(&key).arg(10).query_async::<()>(connection)).await?;
+    await_reply(redis::cmd("DEL").arg(&key).query_async::<()>(connection)).await
+}
+
+/// Publishes a message on a canary channel and waits until it arrives there.
+async fn check_pubsub(client: &Client, connection: &mut MultiplexedConnection) -> Checked<()> {
+    let token = Uuid::new_v4().simple().to_string();
+    let channel = keys::canary(&format!("check#{token}"));
+    let mut subscription = await_reply(client.get_async_pubsub()).await?;
+    await_reply(subscription.subscribe(&channel)).await?;
+    await_reply(redis::cmd("PUBLISH").arg(&channel).arg(&token).query_async::<()>(connection)).await?;
+    let received = timeout(REPLY_TIMEOUT, subscription.on_message().next()).await;
+    let received = received.ok().flatten().and_then(|message| message.get_payload::<String>().ok());
+    if received.as_ref() == Some(&token) {
+        return Ok(());
+    }
+    Err(Finding::new(Fault::RedisDeaf, "a published message did not arrive within 2 s"))
+}
+
+async fn check_clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Option<Finding>> {
+    let (seconds, micros): (i64, i64) = await_reply(redis::cmd("TIME").query_async(connection)).await?;
+    let (theirs, ours) = (Timestamp::from_micros(seconds * 1_000_000 + micros), clock.now());
+    let apart = theirs.since(ours).max(ours.since(theirs));
+    let differ =
+        || Finding::new(Fault::ClocksDiffer, format!("this machine and Redis differ by {:.1} s", apart.as_secs_f64()));
+    Ok((apart > MAX_CLOCK_DIFFERENCE).then(differ))
+}
+
+/// Finds nodes with an expired lease. Their users go offline only when another node reaps them.
+async fn check_leases(connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Option<Finding>> {
+    let range = redis::cmd("ZRANGEBYSCORE").arg(keys::NODES).arg("-inf").arg(clock.now().micros() / 1_000).to_owned();
+    let out: Vec<String> = await_reply(range.query_async(connection)).await?;
+    let dead: Vec<_> =
+        out.iter().filter_map(|member| Incarnation::parse(member)?.node()).map(|n| n.to_string()).collect();
+    Ok((!dead.is_empty()).then(|| Finding::new(Fault::NodeDead, format!("expired leases: {}", dead.join(", ")))))
+}
+
+/// The output of INFO; empty where the ACL forbids the command, since no node needs it.
+struct Info(String);
+
+impl Info {
+    async fn fetch(connection: &mut MultiplexedConnection) -> Self {
+        let reply = timeout(REPLY_TIMEOUT, redis::cmd("INFO").query_async(connection)).await;
+        Self(reply.ok().and_then(Result::ok).unwrap_or_default())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
+    }
+
+    fn version(&self) -> String {
+        self.get("redis_version").map_or_else(|| "answers".to_owned(), |version| format!("answers, {version}"))
+    }
+
+    fn eviction(&self) -> Option<Finding> {
+        let limited = self.get("maxmemory").is_some_and(|bytes| bytes != "0");
+        let policy = self.get("maxmemory_policy").filter(|policy| limited && *policy != "noeviction")?;
+        Some(Finding::new(Fault::RedisEvicts, format!("maxmemory-policy is {policy}; it should be noeviction")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_redis_with_a_limit_evicts() {
+        let info = |text: &str| Info(text.to_owned());
+        assert_eq!(info("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n").eviction(), None);
+        assert_eq!(info("maxmemory:9\r\nmaxmemory_policy:noeviction\r\n").eviction(), None);
+        let evicts = info("redis_version:7.2\r\nmaxmemory:9\r\nmaxmemory_policy:allkeys-lru\r\n");
+        assert_eq!(evicts.eviction().unwrap().fault, Fault::RedisEvicts);
+        assert_eq!((evicts.version(), info("").version()), ("answers, 7.2".to_owned(), "answers".to_owned()));
+    }
+}
