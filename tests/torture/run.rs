@@ -239,12 +239,13 @@ async fn presence(cluster: &Cluster, crowd: &Crowd) -> Vec<Presence> {
         Presence { place: "ws:conns:*".into(), reported: registered, live: sockets.iter().map(counted).collect() },
     ];
     for node in 0..NODES {
-        let list = cluster.ask(node, "/api/websocket/users/online?limit=100").await.unwrap_or_default();
+        let list = cluster.get_json(node, "/api/websocket/users/online?limit=100").await.unwrap_or_default();
         let reported = names(list["users"].as_array().into_iter().flatten().filter_map(|user| user.as_str()));
         all.push(Presence { place: format!("node {node}, all"), reported, live: live.clone() });
         let mut reported = BTreeSet::new();
         for user in &users {
-            let answer = cluster.ask(node, &format!("/api/websocket/users/{user}/online")).await.unwrap_or_default();
+            let answer =
+                cluster.get_json(node, &format!("/api/websocket/users/{user}/online")).await.unwrap_or_default();
             reported.extend((answer["online"] == true).then(|| user.clone()));
         }
         all.push(Presence { place: format!("node {node}, one by one"), reported, live: live.clone() });
