@@ -21,7 +21,7 @@ use crate::{
     degrade::{Degrade, Link},
     listener::Listener,
     metrics::Metrics,
-    model::{Clock, NodeId, Timestamp, UserId},
+    model::{Clock, UserId},
     store::Sqlite,
 };
 
