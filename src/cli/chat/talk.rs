@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{sleep_until, timeout},
 };
@@ -98,9 +99,14 @@ impl Talk {
 
     /// Runs until the user leaves or an error ends the client.
     pub(super) async fn run(&mut self) -> Ended {
+        // One listener for the whole run: a new one would miss a signal that came before it.
+        let mut interrupt = match signal(SignalKind::interrupt()) {
+            Ok(interrupt) => interrupt,
+            Err(error) => return Ended::Failed(format!("Ctrl-C can't be listened for: {error}")),
+        };
         loop {
             let over = match self.connect().await {
-                Ok(socket) => self.serve(socket).await,
+                Ok(socket) => self.serve(socket, &mut interrupt).await,
                 Err(end) => Over::End(end),
             };
             self.room.connection_lost();
@@ -118,7 +124,7 @@ impl Talk {
             if self.screen.note(&note).is_err() {
                 return Ended::Unread;
             }
-            if let Err(ended) = self.wait(pause).await {
+            if let Err(ended) = self.wait(pause, &mut interrupt).await {
                 return ended;
             }
         }
@@ -153,7 +159,7 @@ impl Talk {
     }
 
     /// Waits for the next try. Typed lines are queued meanwhile.
-    async fn wait(&mut self, pause: Duration) -> Result<(), Ended> {
+    async fn wait(&mut self, pause: Duration, interrupt: &mut Signal) -> Result<(), Ended> {
         let until = Instant::now() + pause;
         loop {
             let give_up_at = self.ended_at.map(|at| at + OFFLINE_MAX);
@@ -179,7 +185,7 @@ impl Talk {
                     }
                     self.screen.prompt()?;
                 }
-                _ = tokio::signal::ctrl_c() => return Err(Ended::Left),
+                _ = interrupt.recv() => return Err(Ended::Left),
             }
         }
     }
@@ -196,7 +202,7 @@ impl Talk {
     }
 
     /// Serves one connection until it ends.
-    async fn serve(&mut self, mut socket: Socket) -> Over {
+    async fn serve(&mut self, mut socket: Socket, interrupt: &mut Signal) -> Over {
         let mut liveness = Liveness::new();
         let mut advised = None;
         loop {
@@ -218,7 +224,7 @@ impl Talk {
                 },
                 line = self.input.recv(), if reads_input => self.handle_line(line),
                 () = sleep_until(due.into()) => self.tick(&mut liveness),
-                _ = tokio::signal::ctrl_c() => Err(Over::Ended(Ended::Left)),
+                _ = interrupt.recv() => Err(Over::Ended(Ended::Left)),
             };
             let step = match step {
                 Ok(effects) => self.apply_effects(&mut socket, effects, &mut advised).await,
@@ -277,6 +283,9 @@ impl Talk {
             // Earlier lines must still be stored, so `/quit` only ends the input.
             Typed::Quit => {
                 self.ended_at = Some(Instant::now());
+                if !self.room.outgoing.is_empty() {
+                    self.screen.note("your last lines are not stored yet; Ctrl-C leaves without them")?;
+                }
                 Vec::new()
             }
             Typed::Invalid(why) => {
