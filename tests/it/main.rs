@@ -1,5 +1,6 @@
-//! The tests against real servers, as one crate, so that `support` is compiled and linked once. `floods` and `torture`
-//! are crates of their own: nothing else may run beside a flood, and torture has a feature and a command of its own.
+//! The tests against real servers, as one crate, so that `support` is compiled and linked once. Crates of their own are
+//! `outages`, which measures short times, `floods`, beside which nothing else may run, and `torture`, which has a
+//! feature and commands of its own.
 //!
 //! The tests of one process share PostgreSQL ([`support::Postgres::shared`]), its open files and as many threads as
 //! there are cores. None changes what the process shares: environment, working folder, signals.
@@ -20,13 +21,11 @@ mod chat;
 mod check;
 mod cli;
 mod dashboards;
-mod deploys;
 mod dev;
 mod http;
 mod limits;
 mod nginx;
 mod notifications;
-mod outages;
 mod personas;
 mod presence_cost;
 mod relay;
