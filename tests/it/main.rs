@@ -1,5 +1,6 @@
-//! Tests against real servers, in one crate, so that `support` is compiled and linked once. `floods` and `torture` are
-//! separate crates: no other test may run beside a flood, and torture has its own feature and command.
+//! Tests against real servers, in one crate, so that `support` is compiled and linked once. Three crates are separate:
+//! `outages` measures short times, no other test may run beside a flood (`floods`), and `torture` has its own feature and
+//! commands.
 //!
 //! The tests of one process share PostgreSQL ([`support::Postgres::shared`]), the limit of open files, and as many
 //! threads as there are cores. No test changes what the process shares: environment, working folder, signal handlers.
@@ -21,7 +22,6 @@ mod check;
 mod cli;
 mod clients;
 mod dashboards;
-mod deploys;
 mod dev;
 mod examples;
 mod first_minutes;
@@ -29,7 +29,6 @@ mod http;
 mod limits;
 mod nginx;
 mod notifications;
-mod outages;
 mod page;
 mod personas;
 mod presence_cost;

@@ -136,7 +136,9 @@ async fn abort_with_a_server_running() {
 #[tokio::test]
 async fn servers_end_with_the_test_process_however_it_ends() {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["support_smoke::abort_with_a_server_running", "--ignored", "--exact", "--nocapture"]);
+    let name = concat!(module_path!(), "::abort_with_a_server_running");
+    let (_crate, name) = name.split_once("::").unwrap();
+    command.args([name, "--ignored", "--exact", "--nocapture"]);
     let child = Process::spawn("aborting test", &mut command, Signal::Kill);
     let pid: u32 = child.line("a pid", |line| line.split_once("pid=")?.1.parse().ok()).await.unwrap();
     assert_eq!(child.ended().await.code(), None, "it was ended by a signal");
