@@ -19,7 +19,7 @@ pub(super) enum Outcome {
     Failed,
 }
 
-/// Error of a command, to be reported by [`main`].
+/// Error of a command, to be reported by `cli::main`.
 pub(super) enum Failure {
     /// The configuration is invalid.
     Configuration(ConfigFaults),

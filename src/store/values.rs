@@ -83,7 +83,7 @@ pub enum StoreError {
     Failed(String),
 }
 
-/// The result of [`Logs::append`] for one entry. Results come in the batch's order.
+/// The result of `Logs::append` for one entry. Results come in the batch's order.
 pub type Outcome = Result<Appended, AppendRefused>;
 
 /// The first and the newest seq of a log.

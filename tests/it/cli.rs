@@ -37,7 +37,9 @@ fn help_and_version_go_to_standard_output() {
     assert!(stdout(&version).starts_with(concat!("switchboard ", env!("CARGO_PKG_VERSION"), " (")));
     let help = run(&folder, &["--help"], &[]);
     assert_eq!(code(&help), 0);
-    for name in ["dev", "serve", "migrate", "token", "check", "healthcheck", "JWT_SECRET_FILE", "MAX_CONNECTIONS"] {
+    for name in
+        ["dev", "chat", "serve", "migrate", "token", "check", "healthcheck", "JWT_SECRET_FILE", "MAX_CONNECTIONS"]
+    {
         assert!(stdout(&help).contains(name), "{name}");
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct Room {
     reading: Option<Reading>,
     /// Members of the last `/who`, for their names.
     who_members: Vec<Member>,
+    /// Requests of the user on this connection that are not answered yet.
+    open_requests: u32,
     /// True while the server accepts lines on this connection.
     joined: bool,
     pub(super) outgoing: Outgoing,
@@ -105,6 +107,7 @@ impl Room {
             waiting: BTreeMap::new(),
             reading: None,
             who_members: Vec::new(),
+            open_requests: 0,
             joined: false,
             outgoing: Outgoing::default(),
             failed: 0,
@@ -118,12 +121,14 @@ impl Room {
 
     /// True if all typed lines are stored and all received entries are shown.
     pub(super) fn is_settled(&self) -> bool {
-        self.outgoing.is_empty() && self.joined && self.reading.is_none() && self.waiting.is_empty()
+        let shown = self.reading.is_none() && self.waiting.is_empty();
+        self.outgoing.is_empty() && self.joined && self.open_requests == 0 && shown
     }
 
     /// Resets the state that belongs to the lost connection.
     pub(super) fn connection_lost(&mut self) {
         self.joined = false;
+        self.open_requests = 0;
         self.reading = None;
         self.outgoing.connection_lost();
     }
@@ -153,6 +158,7 @@ impl Room {
             Kind::History => self.history(frame),
             Kind::Conversations if frame.tag == Some(Tag::Who) => self.request_presence(frame),
             Kind::PresenceList if frame.tag == Some(Tag::Who) => {
+                self.request_answered();
                 vec![Show(lines::who(&self.who_members, &frame.users, self.me.as_ref()))]
             }
             Kind::UserJoined | Kind::UserLeft if here && frame.user_id != self.me => {
@@ -164,13 +170,19 @@ impl Room {
     }
 
     /// Requests the members; their presence is requested next.
-    pub(super) fn request_members(&self) -> Effect {
+    pub(super) fn request_members(&mut self) -> Effect {
+        self.open_requests += 1;
         Send(Request::Conversations { limit: PAGE, tag: Tag::Who }.text())
     }
 
     /// Requests the last messages.
-    pub(super) fn request_history(&self, limit: u32) -> Effect {
+    pub(super) fn request_history(&mut self, limit: u32) -> Effect {
+        self.open_requests += 1;
         Send(Request::History { conversation_id: &self.id, before_seq: None, limit, tag: Tag::History }.text())
+    }
+
+    fn request_answered(&mut self) {
+        self.open_requests = self.open_requests.saturating_sub(1);
     }
 
     fn authenticated(&mut self, frame: Frame) -> Vec<Effect> {
@@ -237,6 +249,7 @@ impl Room {
 
     fn history(&mut self, frame: Frame) -> Vec<Effect> {
         if frame.tag == Some(Tag::History) {
+            self.request_answered();
             let shown: Vec<_> =
                 frame.messages.iter().rev().filter_map(|each| lines::dated_entry(each, &self.zone)).collect();
             return vec![Show(match shown.len() {
@@ -355,7 +368,12 @@ impl Room {
                 }
                 effects
             }
-            _ => vec![Note(message)],
+            tag => {
+                if matches!(tag, Some(Tag::Who | Tag::History)) {
+                    self.request_answered();
+                }
+                vec![Note(message)]
+            }
         }
     }
 
@@ -372,6 +390,7 @@ impl Room {
 
     fn request_presence(&mut self, frame: Frame) -> Vec<Effect> {
         let Some(conversation) = frame.conversations.into_iter().find(|each| each.conversation_id == self.id) else {
+            self.request_answered();
             return vec![Note(format!("{} is not among your {PAGE} conversations last active", self.id))];
         };
         self.who_members = conversation.members;

@@ -89,12 +89,25 @@ pub(super) struct Talk {
     /// Tries since the last join.
     tries: u32,
     token_tries: u32,
+    /// The reason for the lost connection that the user was shown.
+    shown_reason: Option<String>,
 }
 
 impl Talk {
     pub(super) fn new(access: Access, room: Room, screen: Screen, input: mpsc::Receiver<String>) -> Self {
         let (ended_at, stored_at) = (None, None);
-        Self { access, room, screen, input, ended_at, stored_at, ever_joined: false, tries: 0, token_tries: 0 }
+        Self {
+            access,
+            room,
+            screen,
+            input,
+            ended_at,
+            stored_at,
+            ever_joined: false,
+            tries: 0,
+            token_tries: 0,
+            shown_reason: None,
+        }
     }
 
     /// Runs until the user leaves or an error ends the client.
@@ -120,9 +133,13 @@ impl Talk {
             };
             let pause = link::pause(self.tries, after);
             self.tries += 1;
-            let note = format!("{why}; reconnecting in {:.1} s", pause.as_secs_f32());
-            if self.screen.note(&note).is_err() {
-                return Ended::Unread;
+            // Further tries that fail for the same reason are not reported again.
+            if self.shown_reason.as_ref() != Some(&why) {
+                let note = format!("{why}; reconnecting in {:.1} s, then repeatedly", pause.as_secs_f32());
+                if self.screen.note(&note).is_err() {
+                    return Ended::Unread;
+                }
+                self.shown_reason = Some(why);
             }
             if let Err(ended) = self.wait(pause, &mut interrupt).await {
                 return ended;
@@ -255,7 +272,7 @@ impl Talk {
                 let Ok(frame) = serde_json::from_str::<Frame>(&text) else { return Ok(Vec::new()) };
                 let effects = self.room.handle_frame(frame, Instant::now());
                 if self.room.is_joined() {
-                    (self.ever_joined, self.tries, self.token_tries) = (true, 0, 0);
+                    (self.ever_joined, self.tries, self.token_tries, self.shown_reason) = (true, 0, 0, None);
                 }
                 Ok(effects)
             }

@@ -239,6 +239,7 @@ fn it_continues_at_the_head_of_a_log_that_was_set_back() {
 fn who_shows_the_presence_of_members() {
     let mut scene = Scene::joined(true, 0);
     assert_eq!(frames(&[scene.room.request_members()])[0]["type"], "conversations");
+    assert!(!scene.room.is_settled(), "the response is to come");
     let members = json!([{"user_id": "alice", "name": "Alice"}, {"user_id": "bob"}]);
     let list = json!({"type": "conversations", "ref": "who", "conversations": [
         {"conversation_id": "other"}, {"conversation_id": "lobby", "members": members}]});
