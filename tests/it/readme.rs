@@ -14,7 +14,7 @@ const ACCESS: &str = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0
 /// The shell blocks after the README's remark that this test runs them.
 fn blocks() -> (&'static str, &'static str) {
     let (_, rest) =
-        README.split_once("<!-- tests/readme.rs runs the next two blocks").expect("README.md has the remark");
+        README.split_once("<!-- tests/it/readme.rs runs the next two blocks").expect("README.md has the remark");
     let mut blocks = rest.split("```sh\n").skip(1).map(|block| block.split_once("```").expect("a block ends").0);
     (blocks.next().expect("a first block"), blocks.next().expect("a second block"))
 }
