@@ -54,7 +54,7 @@ pub trait Source: Send + Sync + 'static {
     ///
     /// # Errors
     /// The entries can't be read now.
-    async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed>;
+    async fn after(&self, log: &LogId, after: Seq, head: Seq) -> Result<Vec<Entry>, SourceFailed>;
 }
 
 /// A source can't be read now; retry later.
@@ -235,7 +235,8 @@ impl Hub {
     /// # Errors
     /// The entries can't be read now.
     pub async fn fetch(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
-        self.source.after(log, after).await
+        let known = self.partition(log).get(log).map_or(0, |track| track.resequencer.known());
+        self.source.after(log, after, known).await
     }
 
     /// True if any listener of the log speaks a dialect for which `holds` returns true.
@@ -333,7 +334,7 @@ impl Hub {
             let Some((last, known)) = self.find_gap(&log) else { return };
             let fetched = {
                 let _turn = self.backfills.acquire().await;
-                self.source.after(&log, last).await
+                self.source.after(&log, last, known).await
             };
             if let Ok(fetched) = fetched {
                 if fetched.is_empty() {

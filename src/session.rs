@@ -21,6 +21,7 @@ mod context;
 mod heartbeat;
 mod meter;
 mod open;
+mod signalled;
 mod socket;
 
 pub use context::Context;

@@ -75,6 +75,10 @@ impl Departures {
                 // The node that reaped this one has announced these departures.
                 unannounced.clear();
             }
+            if lease.take_ended() {
+                // The channel closes only when the node stops.
+                let _stopping = self.events.send(BackplaneEvent::Missed).await;
+            }
             let swept = self.sweep().await;
             if swept.is_ok() && Instant::now() >= reap_at && era.since.elapsed() >= lease.length() {
                 for (node, _) in lease.doubtful().into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {

@@ -1,7 +1,7 @@
 //! A node's lease in Redis, and this node's view of the other nodes' leases.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -46,6 +46,10 @@ struct View {
     former: Option<Incarnation>,
     epoch: String,
     others: Vec<(Incarnation, Instant)>,
+    /// True if a lease of another node ended since [`Lease::take_ended`] was called.
+    ended: bool,
+    /// Other nodes' leases that expired and were counted in `ended`.
+    expired: HashSet<Incarnation>,
     /// Number of connections that the other nodes held when they last renewed.
     connections_elsewhere: u64,
     /// Redis' clock minus this node's, in microseconds.
@@ -74,8 +78,16 @@ impl Lease {
     /// A lease that is not acquired yet.
     pub(super) fn new(node: NodeId, length: Duration, clock: Clock) -> Self {
         let me = Incarnation::fresh(&node);
-        let view =
-            View { me, former: None, epoch: String::new(), others: Vec::new(), connections_elsewhere: 0, offset: 0 };
+        let view = View {
+            me,
+            former: None,
+            epoch: String::new(),
+            others: Vec::new(),
+            ended: false,
+            expired: HashSet::new(),
+            connections_elsewhere: 0,
+            offset: 0,
+        };
         Self { node, length, clock, view: Mutex::new(view), retired: AtomicBool::new(false) }
     }
 
@@ -125,6 +137,17 @@ impl Lease {
             _ => None,
         };
         self.view().others.iter().filter_map(|(node, expires_at)| Some((node.clone(), doubt(*expires_at)?))).collect()
+    }
+
+    /// True if a lease of another node ended since the last call, by expiry or by removal. That node may have stored entries
+    /// that it did not publish.
+    pub(super) fn take_ended(&self) -> bool {
+        let now = Instant::now();
+        let view = &mut *self.view();
+        for (other, _) in view.others.iter().filter(|(_, expires_at)| *expires_at <= now) {
+            view.ended |= view.expired.insert(other.clone());
+        }
+        std::mem::take(&mut view.ended)
     }
 
     /// Number of connections on all other live nodes, as of the last renewal.
@@ -198,7 +221,12 @@ impl Lease {
             Some((Incarnation::parse(other)?, expires_at))
         });
         let mut view = self.view();
-        view.others = others.collect();
+        let others: Vec<_> = others.collect();
+        let stands = |incarnation: &Incarnation| others.iter().any(|(other, _)| other == incarnation);
+        let removed = view.others.iter().any(|(other, _)| !stands(other) && !view.expired.contains(other));
+        view.ended |= removed;
+        view.expired.retain(stands);
+        view.others = others;
         view.connections_elsewhere = connections_elsewhere;
         view.epoch = epoch;
         view.offset = micros.saturating_sub(asked_at.midpoint(answered_at));

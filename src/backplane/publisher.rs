@@ -130,7 +130,7 @@ impl PublishTask {
             }
             self.publisher.update_queue_gauge();
             let events: Vec<Event> = batches.drain(..).flatten().collect();
-            if self.send(&events, &eras).await.is_err() {
+            if self.send(&events, &eras, false).await.is_err() {
                 self.publisher.keep_newest(&events);
             } else if eras.borrow().up {
                 self.publish_kept(&eras).await;
@@ -138,22 +138,24 @@ impl PublishTask {
         }
     }
 
-    /// Publishes the kept entries.
+    /// Publishes the kept entries. Only the newest entry of each log was kept, so the log's cache is dropped first: an edit
+    /// or a deletion before that entry may have changed a cached message.
     async fn publish_kept(&self, eras: &watch::Receiver<Era>) {
         loop {
             let events = self.publisher.take_unpublished();
             if events.is_empty() {
                 return;
             }
-            if self.send(&events, eras).await.is_err() {
+            if self.send(&events, eras, true).await.is_err() {
                 self.publisher.keep_newest(&events);
                 return;
             }
         }
     }
 
-    /// Publishes events, and tries again while Redis is not known to be down.
-    async fn send(&self, events: &[Event], eras: &watch::Receiver<Era>) -> Result<(), LinkError> {
+    /// Publishes events, and tries again while Redis is not known to be down. `incomplete`: earlier entries of these logs
+    /// did not reach the caches.
+    async fn send(&self, events: &[Event], eras: &watch::Receiver<Era>, incomplete: bool) -> Result<(), LinkError> {
         let mut result = Ok(());
         for attempt in 0..TRIES {
             if events.is_empty() {
@@ -162,7 +164,7 @@ impl PublishTask {
             if !eras.borrow().up {
                 return Err(LinkError::Down);
             }
-            result = self.try_send(events, attempt > 0).await;
+            result = self.try_send(events, incomplete || attempt > 0).await;
             if result.is_ok() {
                 return Ok(());
             }

@@ -85,7 +85,10 @@ impl Subscriptions {
         let enter = |direct: crate::store::Direct| async move {
             let since = direct.delivered.max(direct.head - MISSED_MAX);
             let pair = Some(Arc::new(direct.pair));
-            self.listen(identity, connection, &direct.conversation, Some(since), pair).await
+            let listening = self.listen(identity, connection, &direct.conversation, Some(since), pair).await;
+            // The hub may not have heard of the newest entries yet.
+            self.hub.record_head(&LogId::from(&direct.conversation), direct.head);
+            listening
         };
         stream::iter(directs.into_iter().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
     }

@@ -1,4 +1,4 @@
-//! Checks of membership, with a short cache in front of the store.
+//! Checks of membership, and the cached conversations of pairs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,54 +8,34 @@ use super::{
 };
 use crate::{
     degrade::{Degrade, Feature},
-    model::{Body, ConversationId, Event, Identity, Pair, Reject, UserId},
+    model::{ConversationId, Identity, Pair, Reject},
     store::Store,
 };
 
-/// Maximum age of a cached membership.
-const MEMBERSHIP_TTL: Duration = Duration::from_secs(5);
 /// Maximum age of a cached pair. The conversation of a pair never changes.
 const PAIR_TTL: Duration = Duration::from_secs(3_600);
-/// Maximum number of entries in each cache.
+/// Maximum number of cached pairs.
 const CACHED_MAX: usize = 50_000;
 
-/// Cached memberships, and cached conversations of pairs.
+/// Checks memberships in the store. They are not cached: a removed member stops reading at once, on every node.
 pub(super) struct Members {
     store: Arc<dyn Store>,
     degrade: Arc<Degrade>,
-    memberships: TtlCache<(ConversationId, UserId), ()>,
     directs: TtlCache<Pair, ConversationId>,
 }
 
 impl Members {
     pub(super) fn new(store: Arc<dyn Store>, degrade: Arc<Degrade>) -> Self {
-        let memberships = TtlCache::new(MEMBERSHIP_TTL, CACHED_MAX);
-        Self { store, degrade, memberships, directs: TtlCache::new(PAIR_TTL, CACHED_MAX) }
+        Self { store, degrade, directs: TtlCache::new(PAIR_TTL, CACHED_MAX) }
     }
 
-    /// Rejects a user who is not a member. Admins pass if the conversation exists. A membership in the cache counts
-    /// without a read.
+    /// Rejects a user who is not a member. Admins pass if the conversation exists.
     pub(super) async fn require_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
-        let key = (id.clone(), identity.user.clone());
-        if self.memberships.get(&key).is_some() {
-            return Ok(());
-        }
         require_feature(&self.degrade, Feature::History)?;
         let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
-        if access.ok_or(Reject::NotFound("Conversation"))?.member {
-            self.memberships.insert(key, ());
-            return Ok(());
-        }
-        if identity.admin { Ok(()) } else { Err(Reject::NotMember) }
-    }
-
-    /// Removes ended memberships from the cache, for changes on any node.
-    pub(super) fn evict_removed(&self, events: &[Event]) {
-        for event in events {
-            let Event::Entry { entry, .. } = event else { continue };
-            if let (Body::MemberRemoved { user }, Some(conversation)) = (&entry.body, entry.log.conversation()) {
-                self.memberships.remove(&(conversation, user.clone()));
-            }
+        match access.ok_or(Reject::NotFound("Conversation"))?.member || identity.admin {
+            true => Ok(()),
+            false => Err(Reject::NotMember),
         }
     }
 

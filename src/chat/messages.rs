@@ -76,7 +76,7 @@ impl Chat {
                 AutoJoin::Directs => Some(Some(Arc::new(pair.clone()))),
             };
             if let Some(said) = said {
-                self.subscriptions.listen_from_now(&caller.identity, connection, &conversation, said).await?;
+                self.subscriptions.listen_from_start(&caller.identity, connection, &conversation, said).await?;
             }
         }
         self.router.send_entries(inbox_entries);

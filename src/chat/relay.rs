@@ -122,6 +122,7 @@ impl Relay {
             self.metrics.relaying.set(1);
             let begun = Instant::now();
             let (mut last, mut look_back, mut compared) = (begun, FIRST_LOOK_BACK, false);
+            let mut failed = false;
             let mut ticks = interval(READ_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while self.degrade.relays() {
@@ -131,8 +132,15 @@ impl Relay {
                     Ok(heads) => {
                         heads.iter().for_each(|(log, head)| self.hub.record_head(log, *head));
                         (last, look_back) = (now, OVERLAP);
+                        if std::mem::take(&mut failed) {
+                            // A crash of PostgreSQL empties the table of notices, which is not logged.
+                            self.reconciler.compare_soon();
+                        }
                     }
-                    Err(error) => tracing::debug!(%error, "notices can't be read from the store; retrying"),
+                    Err(error) => {
+                        tracing::debug!(%error, "notices can't be read from the store; retrying");
+                        failed = true;
+                    }
                 }
                 if !compared && begun.elapsed() >= ALL_NODES_WRITE_AFTER {
                     // Finds entries that other nodes stored before they knew of the sign.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{members::Members, notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges};
+use super::{notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges};
 use crate::{
     backplane::Backplane,
     hub::Hub,
@@ -36,8 +36,6 @@ impl Origin {
 
 /// The observers of events. To add one, add it here and to [`Router::observe`].
 pub(super) struct Observers {
-    /// Removes ended memberships from its cache.
-    pub(super) members: Arc<Members>,
     /// Queues messages whose away members must be notified.
     pub(super) unread: Arc<Unread>,
     /// Queues roster updates.
@@ -82,11 +80,10 @@ impl Router {
 
     /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
-        let Observers { members, unread, rosters, growth } = &self.observers;
+        let Observers { unread, rosters, growth } = &self.observers;
         match origin {
             Origin::Committed => {
                 unread.observe(events);
-                members.evict_removed(events);
                 growth.observe(events);
             }
             Origin::Local => {
@@ -94,7 +91,6 @@ impl Router {
                 growth.observe(events);
             }
             Origin::Remote => {
-                members.evict_removed(events);
                 rosters.observe(events);
             }
             Origin::ElsewhereOnly | Origin::HereOnly => {}
@@ -148,14 +144,13 @@ mod tests {
         hub::{Source, SourceFailed},
         metrics::Metrics,
         model::{Body, NodeId, Seq, Timestamp, UserId},
-        store::Sqlite,
     };
 
     struct Nothing;
 
     #[async_trait]
     impl Source for Nothing {
-        async fn after(&self, _: &LogId, _: Seq) -> Result<Vec<Entry>, SourceFailed> {
+        async fn after(&self, _: &LogId, _: Seq, _: Seq) -> Result<Vec<Entry>, SourceFailed> {
             Ok(Vec::new())
         }
     }
@@ -173,8 +168,6 @@ mod tests {
     async fn each_origin_selects_destinations_and_observers() {
         let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
         let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
-        let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Sqlite::open(&folder.path().join("store.db"), metrics.clone()).unwrap());
         let (m, c) = (metrics.clone(), clock.clone());
         let hub = Hub::start(1, Arc::new(Nothing), m, c, tasks.clone(), stop.clone());
         let settings = Settings {
@@ -191,7 +184,6 @@ mod tests {
         let (backplane, _notices) = Backplane::start(settings, d, m, c, &tasks, stop.clone()).await.unwrap();
         let (rosters, _roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let observers = Observers {
-            members: Arc::new(Members::new(store, degrade.clone())),
             unread: Arc::new(Unread::new(10, metrics.clone())),
             rosters,
             growth: Arc::new(Growth::new(degrade)),

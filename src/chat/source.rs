@@ -23,8 +23,12 @@ pub(super) struct Entries {
 
 #[async_trait]
 impl Source for Entries {
-    async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
-        if let Some(entries) = self.backplane.recent(log, after).await {
+    async fn after(&self, log: &LogId, after: Seq, head: Seq) -> Result<Vec<Entry>, SourceFailed> {
+        // The cache holds messages alone. If it reaches the head without a gap, there is no edit and no deletion in the
+        // range, so each cached entry is as the store has it.
+        if let Some(entries) = self.backplane.recent(log, after).await
+            && entries.last().is_some_and(|newest| newest.seq >= head)
+        {
             return Ok(entries);
         }
         self.store.entries(log, after, PAGE).await.map_err(|error| {

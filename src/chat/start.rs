@@ -63,7 +63,7 @@ impl Chat {
         let unread = Arc::new(Unread::new(config.notifications.queue, metrics.clone()));
         let growth = Arc::new(Growth::new(degrade.clone()));
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
-        let observers = Observers { members: members.clone(), unread: unread.clone(), rosters, growth: growth.clone() };
+        let observers = Observers { unread: unread.clone(), rosters, growth: growth.clone() };
         let router = ground.router(observers);
         let writer = ground.writer(router.clone());
 

@@ -85,16 +85,17 @@ impl Subscriptions {
         Ok(CommandReply { reply: Reply::Synced(each), replays })
     }
 
-    /// Starts listening from the head, without a reply to the client.
-    pub(super) async fn listen_from_now(
+    /// Starts listening to a new conversation from its first entry, without a reply to the client. Returns once the entries
+    /// that others sent meanwhile are handed over: the connection's own message comes after them.
+    pub(super) async fn listen_from_start(
         &self,
         identity: &Identity,
         connection: &Arc<Connection>,
         conversation: &ConversationId,
         pair: Option<Arc<Pair>>,
     ) -> Result<(), Reject> {
-        let (_, replay) = self.listen(identity, connection, conversation, None, pair).await?;
-        self.replayer.begin(connection, vec![replay]);
+        let (_, replay) = self.listen(identity, connection, conversation, Some(0), pair).await?;
+        self.replayer.replay(connection, vec![replay]).await;
         Ok(())
     }
 
@@ -119,6 +120,8 @@ impl Subscriptions {
             Some(_) => self.follows.open_unchecked(&following).await.map(|head| Ends { first: 1, head }),
             None => self.admit_listener(identity, conversation, &following).await,
         }?;
+        // The store may have entries that no node published; the hub backfills them.
+        self.hub.record_head(&log, ends.head);
         let (join, before) = connection.record_join(conversation, pair.clone());
         let reached = match before {
             Some(before) => Some(self.end_earlier_join(connection, &log, before).await),
@@ -136,6 +139,8 @@ impl Subscriptions {
             (None, Some(reached)) => (Joined { head: reached, resumed: Resumed::From(reached) }, reached),
             (since, _) => {
                 let (resumed, has) = self.resume_point(since, ends, head);
+                // The response never contradicts the client: the store may be ahead of the hub, and `since` with it.
+                let head = if since.is_some_and(|since| since == has) { head.max(ends.head) } else { head };
                 (Joined { head, resumed }, has)
             }
         };
@@ -143,6 +148,11 @@ impl Subscriptions {
         // A connection counts as one follower of a log, however often it joins.
         if before.is_none() {
             following.keep();
+        }
+        // The replay delivers a removal after `has`, and `ends` was read with the membership. A removal between the two
+        // shows only in a new read.
+        if pair.is_none() && has > ends.head {
+            self.check_still_member(identity, connection, conversation).await?;
         }
         if self.backplane.listen(connection.id(), conversation).await.first {
             let status = self.statuses.of(&identity.user).await;
@@ -153,6 +163,24 @@ impl Subscriptions {
             );
         }
         Ok((joined, Replay { log, has, join: Some((conversation.clone(), join)) }))
+    }
+
+    /// Reads the membership again for a connection that is attached, and detaches it if the membership ended.
+    async fn check_still_member(
+        &self,
+        identity: &Identity,
+        connection: &Connection,
+        conversation: &ConversationId,
+    ) -> Result<(), Reject> {
+        let refusal = match self.store.access(conversation, &identity.user).await {
+            Ok(Some(access)) if access.member || identity.admin => return Ok(()),
+            Ok(_) => Reject::NotMember,
+            Err(error) => unavailable(&error),
+        };
+        if let Some(attached) = connection.remove_join(conversation) {
+            self.detach(connection, conversation, attached).await;
+        }
+        Err(refusal)
     }
 
     /// Detaches the listener of an earlier join of the same connection. Returns the seq of the last entry that it

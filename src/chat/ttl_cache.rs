@@ -37,10 +37,6 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         entries.insert(key, (value, Instant::now()));
     }
 
-    pub(super) fn remove(&self, key: &K) {
-        self.lock().remove(key);
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<K, (V, Instant)>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ use super::delivery::{Delivery, hand_over, signal_removed};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{ConnectionId, Event, LogId, Seq},
+    model::{ConnectionId, Event, LogId, Seq, UserId},
     outbox::{Frame, Outbox},
 };
 
@@ -245,11 +245,16 @@ impl LogListeners {
     }
 }
 
-/// Hands the deliveries to each listener, in one push each.
+/// Hands the deliveries to each listener, in one push each. A listener gets nothing after the entry that ends its user's
+/// membership, even if one batch holds both.
 fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], unflushed: &mut Vec<Arc<Outbox>>) -> u64 {
+    let removals: Vec<(usize, &UserId)> =
+        deliveries.iter().enumerate().filter_map(|(at, delivery)| Some((at, delivery.removed_user()?))).collect();
     let mut frames = 0;
     for listener in listeners {
-        let wanted = deliveries.iter().filter(|delivery| listener.wants(delivery));
+        let removed = removals.iter().find(|(_, user)| listener.outbox.user() == Some(user));
+        let end = removed.map_or(deliveries.len(), |(at, _)| at + 1);
+        let wanted = deliveries[..end].iter().filter(|delivery| listener.wants(delivery));
         let handed = hand_over(&listener.outbox, listener.dialect, wanted);
         frames += handed.frames;
         if handed.unwritten {

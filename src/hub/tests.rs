@@ -17,7 +17,7 @@ struct TestStore(AtomicI64);
 
 #[async_trait]
 impl Source for TestStore {
-    async fn after(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
+    async fn after(&self, log: &LogId, after: Seq, _: Seq) -> Result<Vec<Entry>, SourceFailed> {
         let head = self.0.load(Ordering::SeqCst);
         let end = head.min(after + 7);
         if head < 0 {
@@ -292,4 +292,23 @@ async fn a_replay_ends_a_membership_as_live_delivery_does() {
         client.read_exact(&mut close).await.unwrap();
         assert_eq!(close[0], 0x88, "no frame between the removal and the close");
     }
+}
+
+#[tokio::test]
+async fn a_batch_ends_for_a_user_where_it_ends_the_membership() {
+    let fixture = Fixture::new(0);
+    let (bobs, mut bob) = fixture.listen(0).await;
+    bobs.belongs_to(UserId::parse("bob").unwrap());
+    let (carols, mut carol) = fixture.listen(0).await;
+    carols.belongs_to(UserId::parse("carol").unwrap());
+    let body = Body::MemberRemoved { user: UserId::parse("bob").unwrap() };
+    let removal = Entry { body, ..entry(&fixture.log, 2) };
+    let removal = Event::Entry { entry: Arc::new(removal), origin: None };
+    fixture.hub.apply(vec![event(&fixture.log, 1), removal, event(&fixture.log, 3), event(&fixture.log, 4)]);
+    for seq in 1..=4 {
+        assert_eq!(next_seq(&mut carol).await, seq);
+    }
+    assert_eq!((next_seq(&mut bob).await, next_seq(&mut bob).await), (1, 2));
+    bobs.send([Frame::text(r#"{"seq":99}"#)]);
+    assert_eq!(next_seq(&mut bob).await, 99, "nothing after the removal");
 }

@@ -1,6 +1,6 @@
 //! An open connection: one loop over incoming frames, pending commands, signals of the hub, and timers.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::time::{Instant, sleep_until};
@@ -9,13 +9,14 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{
     context::{CLOSE_TIMEOUT, Context},
     heartbeat::{Arrivals, Heartbeat},
+    signalled::Signalled,
     socket::{Incoming, Socket},
 };
 use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
-    model::{CloseReason, Command, Identity, Reject, Seq, SinceSeq, UserId},
+    model::{CloseReason, Command, Identity, Reject, Seq, UserId},
     outbox::{Frame, OutboxEvent, Signal},
 };
 
@@ -32,8 +33,8 @@ pub(super) struct Open {
     beginning: Option<BoxFuture<'static, (RequestMeta, Begun)>>,
     /// Commands that wait for the store, in order of arrival; their replies keep this order.
     pending: FuturesOrdered<BoxFuture<'static, Answered>>,
-    /// Joins and leaves that the hub's signals require, until their turn comes.
-    signalled: VecDeque<Command>,
+    /// Joins and leaves that the hub's signals require.
+    signalled: Signalled,
     heartbeat: Heartbeat,
     arrivals: Arrivals,
     /// True if frames in the outbox wait for a flush.
@@ -59,7 +60,7 @@ impl Open {
             connection,
             beginning: None,
             pending: FuturesOrdered::new(),
-            signalled: VecDeque::new(),
+            signalled: Signalled::default(),
             arrivals: Arrivals::default(),
             unwritten: false,
             opened_at: Instant::now(),
@@ -167,7 +168,7 @@ impl Open {
                 outbox.flush();
             }
             if self.accepts_commands()
-                && let Some(command) = self.next_signalled()
+                && let Some(command) = self.signalled.next(|conversation| self.connection.listens_to(conversation))
             {
                 self.begin_command(RequestMeta::at(self.context.clock.now()), command);
             }
@@ -177,16 +178,6 @@ impl Open {
     /// Puts frames into the outbox; the loop flushes it before it waits again.
     fn push_frames(&mut self, frames: impl IntoIterator<Item = Frame>) {
         self.unwritten |= self.connection.outbox.push(frames);
-    }
-
-    /// The next command that the hub's signals require. Skips joins of conversations that were joined meanwhile.
-    fn next_signalled(&mut self) -> Option<Command> {
-        let connection = &self.connection;
-        let done = |command: &Command| matches!(command, Command::Join { conversation, .. } if connection.listens_to(conversation));
-        while self.signalled.front().is_some_and(done) {
-            self.signalled.pop_front();
-        }
-        self.signalled.pop_front()
     }
 
     /// True if the next command may begin.
@@ -200,7 +191,8 @@ impl Open {
     }
 
     fn next_deadline(&self) -> Instant {
-        self.heartbeat.next_check().min(self.expires_at)
+        let check = self.heartbeat.next_check().min(self.expires_at);
+        self.signalled.next_retry().map_or(check, |retry| check.min(retry))
     }
 
     fn tick(&mut self) -> Result<(), CloseReason> {
@@ -208,6 +200,7 @@ impl Open {
         if self.expires_at <= now {
             return Err(CloseReason::TokenExpired);
         }
+        self.signalled.queue_due(now);
         if self.heartbeat.is_overdue(now) {
             if self.reads_frames() {
                 return Err(CloseReason::Silent);
@@ -231,7 +224,7 @@ impl Open {
                 let room = self.signalled.len() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
-                    self.signalled.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
+                    self.signalled.join(conversation, since);
                 }
                 Ok(())
             }
@@ -239,7 +232,7 @@ impl Open {
                 if self.connection.bound.as_ref() == Some(&conversation) {
                     return Err(CloseReason::Refused(Reject::NotMember));
                 }
-                self.signalled.push_back(Command::Leave { conversation });
+                self.signalled.leave(conversation);
                 Ok(())
             }
             OutboxEvent::Signal(Signal::Delivered(conversation, seq)) => {
@@ -317,6 +310,8 @@ impl Open {
 
     fn handle_begun(&mut self, (request, begun): (RequestMeta, Begun)) {
         match begun {
+            // The client did not ask for a join that a signal required, so it is repeated, not reported.
+            Begun::Done(answer) if self.signalled.ended(answer.as_ref().is_err_and(Reject::retryable)) => drop(answer),
             Begun::Done(answer) => self.reply(request, answer),
             Begun::Pending(answer) => self.pending.push_back(answer.map(move |answer| (request, answer)).boxed()),
         }

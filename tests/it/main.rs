@@ -32,6 +32,7 @@ mod notifications;
 mod page;
 mod personas;
 mod presence_cost;
+mod promises;
 mod readme;
 mod relay;
 mod rest;

@@ -1,0 +1,153 @@
+//! Joins and leaves that the hub's signals require of a session: their order, and the repetition of joins that failed.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::model::{Command, ConversationId, Seq, SinceSeq};
+
+/// First pause before a join is repeated.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Longest pause before a join is repeated.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// A join whose last try failed for a temporary reason.
+#[derive(Debug)]
+struct FailedJoin {
+    conversation: ConversationId,
+    since: Option<SinceSeq>,
+    due: Instant,
+    pause: Duration,
+}
+
+/// The commands that signals require.
+#[derive(Debug, Default)]
+pub(super) struct Signalled {
+    queue: VecDeque<Command>,
+    /// The join that is under way, and the pause before its next try.
+    current: Option<(ConversationId, Option<SinceSeq>, Duration)>,
+    failed: Vec<FailedJoin>,
+}
+
+impl Signalled {
+    /// True if no command waits for its turn now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Number of joins and leaves that wait, failed joins included.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len() + self.failed.len()
+    }
+
+    /// Queues the join of a conversation that the user was added to.
+    pub(super) fn join(&mut self, conversation: ConversationId, since: Seq) {
+        self.queue.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
+    }
+
+    /// Queues the leave of a conversation that the user was removed from. A failed join of it is no longer needed.
+    pub(super) fn leave(&mut self, conversation: ConversationId) {
+        self.failed.retain(|failed| failed.conversation != conversation);
+        self.queue.push_back(Command::Leave { conversation });
+    }
+
+    /// The next command whose turn it is. Skips joins of conversations that the connection listens to already.
+    pub(super) fn next(&mut self, listens_to: impl Fn(&ConversationId) -> bool) -> Option<Command> {
+        while let Some(command) = self.queue.pop_front() {
+            match &command {
+                Command::Join { conversation, .. } if listens_to(conversation) => {
+                    self.failed.retain(|failed| failed.conversation != *conversation);
+                }
+                Command::Join { conversation, since } => {
+                    let failed = self.failed.iter().position(|failed| failed.conversation == *conversation);
+                    let pause = failed.map_or(RETRY_MIN, |at| (self.failed.swap_remove(at).pause * 2).min(RETRY_MAX));
+                    self.current = Some((conversation.clone(), *since, pause));
+                    return Some(command);
+                }
+                _ => return Some(command),
+            }
+        }
+        None
+    }
+
+    /// Records that the command from [`Signalled::next`] has ended. Returns true if it was a join that failed for a
+    /// temporary reason, and will be repeated.
+    pub(super) fn ended(&mut self, failed_temporarily: bool) -> bool {
+        let Some((conversation, since, pause)) = self.current.take() else { return false };
+        if failed_temporarily {
+            self.failed.push(FailedJoin { conversation, since, due: Instant::now() + pause, pause });
+        }
+        failed_temporarily
+    }
+
+    /// When the next failed join must be repeated.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        // One that is queued again waits for its turn, not for the clock.
+        let queued = |failed: &FailedJoin| self.queue.iter().any(|command| is_join_of(command, &failed.conversation));
+        self.failed.iter().filter(|failed| !queued(failed)).map(|failed| failed.due).min()
+    }
+
+    /// Queues the failed joins that are due.
+    pub(super) fn queue_due(&mut self, now: Instant) {
+        let Self { queue, failed, .. } = self;
+        for join in failed.iter().filter(|join| join.due <= now) {
+            if !queue.iter().any(|command| is_join_of(command, &join.conversation)) {
+                queue.push_back(Command::Join { conversation: join.conversation.clone(), since: join.since });
+            }
+        }
+    }
+}
+
+fn is_join_of(command: &Command, id: &ConversationId) -> bool {
+    matches!(command, Command::Join { conversation, .. } if conversation == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn team() -> ConversationId {
+        ConversationId::parse("team").unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_join_that_failed_is_repeated_with_growing_pauses_until_it_succeeds() {
+        let mut signalled = Signalled::default();
+        signalled.join(team(), 3);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            let command = signalled.next(|_| false).unwrap();
+            assert!(matches!(command, Command::Join { since: Some(since), .. } if since.get() == 3));
+            assert!(signalled.ended(true));
+            assert!(signalled.next(|_| false).is_none(), "not before its time");
+            let due = signalled.next_retry().unwrap();
+            pauses.push((due - Instant::now()).as_millis());
+            tokio::time::advance(due - Instant::now()).await;
+            signalled.queue_due(Instant::now());
+            assert_eq!(signalled.next_retry(), None);
+        }
+        assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
+        signalled.next(|_| false).unwrap();
+        assert!(!signalled.ended(false));
+        assert!(signalled.next_retry().is_none() && signalled.len() == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_join_ends_when_the_user_is_removed_or_joins_otherwise() {
+        let mut signalled = Signalled::default();
+        signalled.join(team(), 3);
+        signalled.next(|_| false).unwrap();
+        signalled.ended(true);
+        signalled.leave(team());
+        assert!(matches!(signalled.next(|_| false), Some(Command::Leave { .. })));
+        assert!(!signalled.ended(false) && signalled.len() == 0);
+
+        signalled.join(team(), 5);
+        signalled.next(|_| false).unwrap();
+        signalled.ended(true);
+        tokio::time::advance(RETRY_MAX).await;
+        signalled.queue_due(Instant::now());
+        assert!(signalled.next(|_| true).is_none(), "the client joined by itself");
+        assert_eq!(signalled.len(), 0);
+    }
+}
