@@ -187,7 +187,7 @@ impl Open {
 
     /// True if frames of the client are read now.
     fn reads_frames(&self) -> bool {
-        self.accepts_commands() && self.signalled.is_empty()
+        self.accepts_commands() && self.signalled.is_idle()
     }
 
     fn next_deadline(&self) -> Instant {
@@ -221,7 +221,7 @@ impl Open {
             OutboxEvent::Signal(Signal::Added { conversation, since }) => {
                 // The inbox signals a new conversation to every socket of the user; some dialects join it by
                 // themselves.
-                let room = self.signalled.len() < self.context.config.limits.conversations_per_connection;
+                let room = self.signalled.count() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
                 if joins && room && !self.connection.listens_to(&conversation) {
                     self.signalled.join(conversation, since);

@@ -31,12 +31,12 @@ pub(super) struct Signalled {
 
 impl Signalled {
     /// True if no command waits for its turn now.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Number of joins and leaves that wait, failed joins included.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.queue.len() + self.failed.len()
     }
 
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
         signalled.next(|_| false).unwrap();
         assert!(!signalled.ended(false));
-        assert!(signalled.next_retry().is_none() && signalled.len() == 0);
+        assert!(signalled.next_retry().is_none() && signalled.count() == 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -140,7 +140,7 @@ mod tests {
         signalled.ended(true);
         signalled.leave(team());
         assert!(matches!(signalled.next(|_| false), Some(Command::Leave { .. })));
-        assert!(!signalled.ended(false) && signalled.len() == 0);
+        assert!(!signalled.ended(false) && signalled.count() == 0);
 
         signalled.join(team(), 5);
         signalled.next(|_| false).unwrap();
@@ -148,6 +148,6 @@ mod tests {
         tokio::time::advance(RETRY_MAX).await;
         signalled.queue_due(Instant::now());
         assert!(signalled.next(|_| true).is_none(), "the client joined by itself");
-        assert_eq!(signalled.len(), 0);
+        assert_eq!(signalled.count(), 0);
     }
 }
