@@ -48,6 +48,8 @@ async fn echo(mut stream: TcpStream, metrics: Arc<Metrics>) -> std::io::Result<(
     writer.writable().await?;
     let too_slow = Dialect::Native.too_slow();
     let outbox = Arc::new(Outbox::new(ConnectionId::fresh(), writer, LIMITS.message_bytes * 4, too_slow, metrics));
+    // An echo has no greeting, and the outbox holds frames back until it was given one.
+    outbox.greet([]);
     let mut socket = Socket::new(reader, read_ahead, outbox.clone(), LIMITS).await;
     let reason = loop {
         tokio::select! {
