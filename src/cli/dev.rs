@@ -17,7 +17,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     outcome::{Failure, Outcome, block_on, print, print_error, start_logging},
     page::Page,
-    running::{Running, not_running_message},
+    running::{Running, lock_folder, not_running_message},
 };
 use crate::{
     app::{self, RunError},
@@ -49,6 +49,7 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
         return print_running_page(&folder, sources);
     }
     let config = Config::load(true, sources)?;
+    let _locked = lock_folder(&folder).map_err(Failure::Runtime)?;
     start_logging(&config.log);
     for note in &config.notes {
         tracing::warn!("{note}");
@@ -75,7 +76,11 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     }
     ended.map(|()| Outcome::Done).map_err(|error| {
         let taken = matches!(&error, RunError::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse);
-        let hint = if taken { "\nIf that is a switchboard dev: switchboard dev --page shows its page" } else { "" };
+        let hint = if taken {
+            "\nIf that is a switchboard dev, this shows its page in the folder where it runs: switchboard dev --page"
+        } else {
+            ""
+        };
         Failure::Runtime(format!("{error}{hint}"))
     })
 }

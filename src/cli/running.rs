@@ -1,12 +1,40 @@
 //! `running.json`: a running `switchboard dev` writes its addresses to this file in its data folder, for other commands
 //! on this machine.
 
-use std::{fs, io, net::SocketAddr, path::Path};
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    net::SocketAddr,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in the data folder.
 const FILE: &str = "running.json";
+/// Name of the file that a running dev holds locked.
+const LOCK_FILE: &str = "lock";
+
+/// Locks the data folder for this process. Two nodes on one data folder would share the messages but not deliver to each
+/// other. The lock ends when the file is closed, also if the process is killed.
+///
+/// # Errors
+/// A message for the user: another dev runs with this folder, or the file can't be locked.
+pub(super) fn lock_folder(folder: &Path) -> Result<File, String> {
+    let path = folder.join(LOCK_FILE);
+    let cannot = |error: io::Error| format!("{} can't be locked: {error}", path.display());
+    let file = File::create(&path).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "a switchboard dev runs already with the data folder {}. Its page: switchboard dev --page --data-dir '{}'. For a \
+             second one, name another folder: --data-dir FOLDER",
+            folder.display(),
+            folder.display()
+        )),
+        Err(TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
 
 /// Process and addresses of a running dev.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +93,15 @@ pub(super) fn not_running_message(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_locked_by_one_dev_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock_folder(folder.path()).unwrap();
+        assert!(lock_folder(folder.path()).unwrap_err().contains("--data-dir"));
+        drop(first);
+        lock_folder(folder.path()).unwrap();
+    }
 
     #[test]
     fn the_file_is_found_until_its_own_process_removes_it() {

@@ -125,6 +125,18 @@ async fn piped_input_is_sent_line_by_line_and_exits_with_0() {
 }
 
 #[tokio::test]
+async fn a_second_dev_with_the_same_data_folder_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let dev = || Node::dev().unset("JWT_SECRET").set("DATA_DIR", data.path().display());
+    let first = dev().start().await;
+    let (status, log) = dev().try_start().await.unwrap_err();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("runs already") && log.contains("--data-dir"), "{log}");
+    first.kill().await;
+    dev().start().await;
+}
+
+#[tokio::test]
 async fn requests_of_piped_input_are_answered_before_it_ends() {
     let data = tempfile::tempdir().unwrap();
     let _node = Node::dev().unset("JWT_SECRET").set("DATA_DIR", data.path().display()).start().await;

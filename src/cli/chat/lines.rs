@@ -56,8 +56,8 @@ impl Typed {
             ("quit" | "exit", _) => Self::Quit,
             ("history", None) => Self::History(HISTORY),
             ("history", Some(count)) => match count.parse() {
-                Ok(count @ 1..) => Self::History(HISTORY_MAX.min(count)),
-                _ => Self::Invalid("/history takes a number: /history 20".to_owned()),
+                Ok(count) if (1..=HISTORY_MAX).contains(&count) => Self::History(count),
+                _ => Self::Invalid(format!("/history takes a number from 1 to {HISTORY_MAX}: /history {HISTORY}")),
             },
             _ => Self::Invalid(format!(
                 "there is no /{}: /help lists what there is; //… sends a line with /",
@@ -192,8 +192,8 @@ mod tests {
         assert_eq!(Typed::parse("//quit"), Typed::Message("/quit".into()));
         assert_eq!(Typed::parse("  "), Typed::Nothing);
         assert_eq!(Typed::parse("/history"), Typed::History(20));
-        assert_eq!(Typed::parse("/history 500"), Typed::History(100));
-        for bad in ["/history no", "/history 0", "/dance", "/"] {
+        assert_eq!(Typed::parse("/history 100"), Typed::History(100));
+        for bad in ["/history no", "/history 0", "/history 101", "/dance", "/"] {
             assert!(matches!(Typed::parse(bad), Typed::Invalid(_)), "{bad}");
         }
         assert!(matches!(Typed::parse(&"ä".repeat(5_001)), Typed::Invalid(_)));
