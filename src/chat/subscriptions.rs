@@ -177,9 +177,7 @@ impl Subscriptions {
             Ok(_) => Reject::NotMember,
             Err(error) => unavailable(&error),
         };
-        if let Some(attached) = connection.remove_join(conversation) {
-            self.detach(connection, conversation, attached).await;
-        }
+        self.stop_listening(identity, connection, conversation).await;
         Err(refusal)
     }
 
