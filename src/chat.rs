@@ -4,7 +4,7 @@
 //! that handles it. Reading order: `Chat::begin` here; `start` (the parts and their dependencies); `router` (the path
 //! of an event); `messages` and `journal` (sends); `subscriptions`, `follows` and `replay` (joins and resumes);
 //! `connections` and `presence`. Tasks that run beside commands: `backplane_events`, `notifications`, `rosters`, `relay`,
-//! `reconciler`, `batch_loader`, `user_upserts`.
+//! `reconciler`, `retell`, `batch_loader`, `user_upserts`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -34,6 +34,7 @@ mod reading;
 mod reconciler;
 mod relay;
 mod replay;
+mod retell;
 mod rights;
 mod rosters;
 mod router;
@@ -57,6 +58,7 @@ use journal::Journal;
 use members::Members;
 use personas::Personas;
 use presence::Presence;
+use retell::Retell;
 use router::Router;
 use subscriptions::Subscriptions;
 use typing::Typing;
@@ -68,6 +70,7 @@ pub struct Chat {
     degrade: Arc<Degrade>,
     metrics: Arc<Metrics>,
     router: Arc<Router>,
+    retell: Arc<Retell>,
     journal: Arc<Journal>,
     members: Arc<Members>,
     users: Arc<UserUpserts>,

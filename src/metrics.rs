@@ -166,6 +166,8 @@ metrics! {
     gaps_open: IntGauge("gaps_open");
     /// Gaps that are still open after several tries to backfill them.
     gaps_stuck: IntGauge("gaps_stuck");
+    /// Logs whose newest entry was not sent again after an append with a lost answer, because too many waited.
+    doubtful_logs_dropped: IntCounter("doubtful_logs_dropped_total");
     /// Clients told to resync.
     resyncs: IntCounter("resyncs_total");
     /// 1 while degraded, by part.

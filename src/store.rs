@@ -19,7 +19,7 @@ pub use sqlite::Sqlite;
 pub use traits::{Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
 pub(crate) use values::Operation;
 pub use values::{
-    Access, AppendRefused, Appended, Authority, Direct, Ends, MessagesPage, NewEntry, Outcome, SearchScope, StoreError,
-    Waiting,
+    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Outcome,
+    SearchScope, StoreError, Waiting,
 };
-pub use writer::{AppendError, Committed, Writer, WriterSettings, watch};
+pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings, watch};

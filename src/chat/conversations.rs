@@ -1,5 +1,7 @@
 //! Commands that create and read conversations and change their members.
 
+use std::collections::HashSet;
+
 use super::{
     Chat,
     command::{Caller, CommandReply, unavailable},
@@ -7,10 +9,10 @@ use super::{
 use crate::{
     degrade::Feature,
     model::{
-        Body, Conversation, ConversationId, ConversationKind, Identity, Listed, NewConversation, Page, Reject, Reply,
-        UserId,
+        Body, Conversation, ConversationId, ConversationKind, Identity, Listed, LogId, NewConversation, Page, Pair,
+        Reject, Reply, UserId,
     },
-    store::Authority,
+    store::{Authority, FoundDirect},
 };
 
 impl Chat {
@@ -19,15 +21,40 @@ impl Chat {
         let creator = &caller.identity.user;
         self.users.ensure_stored(&caller.identity).await?;
         if let ([other], false, None) = (&new.members[..], new.is_group, &new.id) {
-            let (id, inbox_entries) = self.store.direct(creator, other).await.map_err(|error| unavailable(&error))?;
-            self.router.send_entries(inbox_entries);
-            return Ok(Reply::Created(self.read_conversation(&id, creator).await?).into());
+            let FoundDirect { conversation, head, inbox_entries } = self.find_direct(creator, other).await?;
+            self.tell_members(&Pair::of(creator, other), head == 0, inbox_entries).await;
+            return Ok(Reply::Created(self.read_conversation(&conversation, creator).await?).into());
         }
         let id = new.id.clone().unwrap_or_else(ConversationId::fresh);
-        let made = self.store.create(&new, &id, creator).await.map_err(|error| unavailable(&error))?;
-        let (conversation, inbox_entries) = made.ok_or(Reject::Conflict("There is a conversation with this id"))?;
+        let made = self.store.create(&new, &id, creator).await.map_err(|error| {
+            self.retell.doubt_inboxes(&error, new.members.iter().chain([creator]));
+            unavailable(&error)
+        })?;
+        let Some((conversation, inbox_entries)) = made else { return self.created_before(&id, &new, creator).await };
         self.router.send_entries(inbox_entries);
         Ok(Reply::Created(conversation).into())
+    }
+
+    /// Answers a creation whose id is taken. If the same user created the conversation in the same form, this is a repeat
+    /// of a creation whose answer was lost: it gets the answer of the first try, and the members are told again.
+    async fn created_before(
+        &self,
+        id: &ConversationId,
+        new: &NewConversation,
+        creator: &UserId,
+    ) -> Result<CommandReply, Reject> {
+        const TAKEN: Reject = Reject::Conflict("There is a conversation with this id");
+        let found = self.store.conversation(id, creator).await.map_err(|error| unavailable(&error))?.ok_or(TAKEN)?;
+        let members: HashSet<&UserId> = found.members.iter().map(|member| &member.user).collect();
+        let same = found.created_by == *creator
+            && found.kind == ConversationKind::Group
+            && (&found.name, &found.description, found.open) == (&new.name, &new.description, new.open)
+            && new.members.iter().chain([creator]).all(|user| members.contains(user));
+        if !same {
+            return Err(TAKEN);
+        }
+        self.retell.retell(members.into_iter().map(LogId::inbox).collect()).await;
+        Ok(Reply::Created(found).into())
     }
 
     pub(super) async fn conversations(
@@ -67,9 +94,7 @@ impl Chat {
     ) -> Result<CommandReply, Reject> {
         let conversation = self.group(id, &caller.identity).await?;
         for user in users {
-            let authority = authority(&caller.identity);
-            self.journal
-                .append_change(&caller.identity, &conversation.id, Body::MemberAdded { user }, authority)
+            self.change_member(&caller.identity, &conversation.id, Body::MemberAdded { user: user.clone() }, &user)
                 .await?;
         }
         Ok(Reply::Conversation(self.read_conversation(id, &caller.identity.user).await?).into())
@@ -86,8 +111,23 @@ impl Chat {
         if !(identity.admin || user == identity.user || conversation.created_by == identity.user) {
             return Err(Reject::Forbidden("Only the creator removes others"));
         }
-        self.journal.append_change(identity, id, Body::MemberRemoved { user }, authority(identity)).await?;
+        self.change_member(identity, id, Body::MemberRemoved { user: user.clone() }, &user).await?;
         Ok(Reply::Done.into())
+    }
+
+    /// Adds or removes a member. If there is nothing to change, an earlier try may have stored the change whose answer was
+    /// lost, so its entries are sent again.
+    async fn change_member(
+        &self,
+        identity: &Identity,
+        id: &ConversationId,
+        change: Body,
+        member: &UserId,
+    ) -> Result<(), Reject> {
+        if !self.journal.append_change(identity, id, change, authority(identity)).await? {
+            self.retell.retell(vec![LogId::from(id), LogId::inbox(member)]).await;
+        }
+        Ok(())
     }
 
     /// Reads a conversation and rejects a direct one, whose members can't change.

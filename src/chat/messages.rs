@@ -10,10 +10,10 @@ use crate::{
     degrade::Feature,
     dialect::AutoJoin,
     model::{
-        Body, ClientId, Content, ConversationId, Emoji, EntrySeq, LogId, MessagePage, NewMessage, Page, Pair, Reject,
-        Reply, SearchTerms, Seq, Target, UserId,
+        Body, ClientId, Content, ConversationId, Emoji, Entry, EntrySeq, LogId, MessagePage, NewMessage, Page, Pair,
+        Reject, Reply, SearchTerms, Seq, Target, UserId,
     },
-    store::{Authority, MessagesPage, SearchScope},
+    store::{Authority, FoundDirect, MessagesPage, SearchScope},
 };
 
 impl Chat {
@@ -68,8 +68,10 @@ impl Chat {
         if let Some(known) = self.members.cached_direct(&pair) {
             return Ok(known);
         }
-        let (conversation, inbox_entries) = self.store.direct(one, other).await.map_err(|error| unavailable(&error))?;
-        if let (Some(connection), false) = (&caller.connection, inbox_entries.is_empty()) {
+        let FoundDirect { conversation, head, inbox_entries } = self.find_direct(one, other).await?;
+        // A conversation without entries may be this user's own, created by a try whose answer was lost.
+        let new = head == 0;
+        if let (Some(connection), true) = (&caller.connection, new) {
             let said = match connection.dialect.joins() {
                 AutoJoin::Nothing => None,
                 AutoJoin::Added => Some(None),
@@ -79,9 +81,27 @@ impl Chat {
                 self.subscriptions.listen_from_start(&caller.identity, connection, &conversation, said).await?;
             }
         }
-        self.router.send_entries(inbox_entries);
+        self.tell_members(&pair, new, inbox_entries).await;
         self.members.cache_direct(pair, conversation.clone());
         Ok(conversation)
+    }
+
+    /// The direct conversation of two users in the store.
+    pub(super) async fn find_direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, Reject> {
+        self.store.direct(one, other).await.map_err(|error| {
+            self.retell.doubt_inboxes(&error, [one, other]);
+            unavailable(&error)
+        })
+    }
+
+    /// Tells the members of a direct conversation in which nobody wrote yet that it exists, whether this call created it or
+    /// an earlier one whose answer was lost.
+    pub(super) async fn tell_members(&self, pair: &Pair, new: bool, inbox_entries: Vec<Entry>) {
+        match inbox_entries.is_empty() {
+            true if new => self.retell.retell(pair.users().into_iter().map(LogId::inbox).collect()).await,
+            true => {}
+            false => self.router.send_entries(inbox_entries),
+        }
     }
 
     pub(super) fn edit(

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::router::Router;
+use super::{retell::Retell, router::Router};
 use crate::{
     backplane::Backplane,
     metrics::Metrics,
@@ -39,6 +39,7 @@ pub(super) struct Notifications {
     pub(super) store: Arc<dyn Store>,
     pub(super) backplane: Arc<Backplane>,
     pub(super) router: Arc<Router>,
+    pub(super) retell: Arc<Retell>,
     pub(super) metrics: Arc<Metrics>,
     /// The operator's webhook; none if it is not configured.
     pub(super) webhook: Option<Webhook>,
@@ -108,7 +109,9 @@ impl Notifications {
         let away = members.into_iter().zip(connected).filter_map(|(user, connected)| (!connected).then_some(user));
         let away: Vec<UserId> = away.collect();
         if !away.is_empty() {
-            let opened = self.store.notify(conversation, new_messages.waiting, &away).await?;
+            let opened = self.store.notify(conversation, new_messages.waiting, &away).await;
+            // The next try finds the notifications open and returns no entries of them.
+            let opened = opened.inspect_err(|error| self.retell.doubt_inboxes(error, &away))?;
             self.metrics.notifications.inc_by(opened.len() as u64);
             opened.iter().for_each(|entry| queue_webhook(webhook, entry, new_messages));
             self.router.send_entries(opened);

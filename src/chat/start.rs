@@ -17,6 +17,7 @@ use super::{
     reconciler::Reconciler,
     relay::{Relay, growth::Growth},
     replay::Replayer,
+    retell::Retell,
     rosters::{Rosters, changes::RosterChanges},
     router::{Observers, Origin, Router},
     source::Entries,
@@ -33,7 +34,7 @@ use crate::{
     hub::Hub,
     metrics::Metrics,
     model::{Clock, Event},
-    store::{Committed, Store, Writer, WriterSettings},
+    store::{Committed, Outcomes, Store, Writer, WriterSettings},
     webhook::Webhook,
 };
 
@@ -65,7 +66,8 @@ impl Chat {
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let observers = Observers { unread: unread.clone(), rosters, growth: growth.clone() };
         let router = ground.router(observers);
-        let writer = ground.writer(router.clone());
+        let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
+        let writer = ground.writer(router.clone(), retell.clone());
 
         let (loader, batches) = BatchLoader::new(store.clone());
         let (users, pending_users) = UserUpserts::new(store.clone());
@@ -74,7 +76,7 @@ impl Chat {
         let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone()));
         let journal = Arc::new(ground.journal(writer.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
-        let subscriptions = Arc::new(ground.subscriptions(r, s, t, j, loader));
+        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, j, loader));
         let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
         let personas = webhooks.persona.map(|webhook| {
@@ -88,8 +90,9 @@ impl Chat {
         tasks.spawn(users.clone().run(pending_users));
         tasks.spawn(typing.clone().run());
         tasks.spawn(reconciler.clone().run());
+        tasks.spawn(retell.clone().run());
         tasks.spawn(ground.rosters(router.clone(), statuses).run(roster_changes));
-        tasks.spawn(ground.notifications(router.clone(), unread, webhooks.notification).run());
+        tasks.spawn(ground.notifications((router.clone(), retell.clone()), unread, webhooks.notification).run());
         tasks.spawn(ground.relay(growth, reconciler.clone()).run());
         tasks.spawn(BackplaneEvents { router: router.clone(), reconciler, presence: presence.clone() }.run(events));
         let Ground { store, degrade, metrics, .. } = ground;
@@ -98,6 +101,7 @@ impl Chat {
             degrade,
             metrics,
             router,
+            retell,
             journal,
             members,
             users,
@@ -128,15 +132,16 @@ impl Ground {
         Arc::new(Router::new(self.hub.clone(), self.backplane.clone(), self.clock.clone(), observers))
     }
 
-    fn writer(&self, router: Arc<Router>) -> Arc<Writer> {
+    fn writer(&self, router: Arc<Router>, retell: Arc<Retell>) -> Arc<Writer> {
         let committed = move |entries: Vec<Committed>| {
             let event = |Committed { entry, origin }| Event::Entry { entry, origin };
             router.dispatch(entries.into_iter().map(event).collect(), Origin::Committed);
         };
+        let outcomes = Outcomes { committed: Box::new(committed), doubted: Box::new(move |logs| retell.doubt(logs)) };
         let settings = WriterSettings { lanes: self.config.store.lanes, ..WriterSettings::default() };
         let (store, metrics, degrade) = (self.store.clone(), self.metrics.clone(), self.degrade.clone());
         let Tasks { tracker, stop } = &self.tasks;
-        Arc::new(Writer::start(store, settings, metrics, degrade, committed, tracker, stop.clone()))
+        Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, tracker, stop.clone()))
     }
 
     fn journal(&self, writer: Arc<Writer>) -> Journal {
@@ -151,7 +156,7 @@ impl Ground {
 
     fn subscriptions(
         &self,
-        router: Arc<Router>,
+        (router, retell): (Arc<Router>, Arc<Retell>),
         statuses: Arc<Statuses>,
         typing: Arc<Typing>,
         journal: Arc<Journal>,
@@ -164,6 +169,7 @@ impl Ground {
             backplane: self.backplane.clone(),
             hub: self.hub.clone(),
             router,
+            retell,
             degrade: self.degrade.clone(),
             metrics: self.metrics.clone(),
             follows: Arc::new(Follows { hub, backplane, degrade, loader }),
@@ -210,12 +216,18 @@ impl Ground {
         Rosters { backplane: self.backplane.clone(), statuses, router }
     }
 
-    fn notifications(&self, router: Arc<Router>, unread: Arc<Unread>, webhook: Option<Webhook>) -> Notifications {
+    fn notifications(
+        &self,
+        (router, retell): (Arc<Router>, Arc<Retell>),
+        unread: Arc<Unread>,
+        webhook: Option<Webhook>,
+    ) -> Notifications {
         Notifications {
             unread,
             store: self.store.clone(),
             backplane: self.backplane.clone(),
             router,
+            retell,
             metrics: self.metrics.clone(),
             webhook,
         }

@@ -9,6 +9,7 @@ use super::{
     journal::Journal,
     presence::arrival_events,
     replay::{Replay, Replayer},
+    retell::Retell,
     router::Router,
     statuses::Statuses,
     typing::Typing,
@@ -30,6 +31,7 @@ pub(super) struct Subscriptions {
     pub(super) backplane: Arc<Backplane>,
     pub(super) hub: Arc<Hub>,
     pub(super) router: Arc<Router>,
+    pub(super) retell: Arc<Retell>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) follows: Arc<Follows>,
@@ -257,7 +259,10 @@ impl Subscriptions {
             return Ok(access);
         }
         let new = NewConversation { is_group: true, open: true, ..NewConversation::default() };
-        let made = self.store.create(&new, conversation, user).await.map_err(|error| unavailable(&error))?;
+        let made = self.store.create(&new, conversation, user).await.map_err(|error| {
+            self.retell.doubt_inboxes(&error, [user]);
+            unavailable(&error)
+        })?;
         if let Some((_, inbox_entries)) = made {
             self.router.send_entries(inbox_entries);
         }

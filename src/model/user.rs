@@ -31,6 +31,11 @@ impl Pair {
         Self(one.min(other).clone(), one.max(other).clone())
     }
 
+    /// Both members; the same user twice if they write to themselves.
+    pub fn users(&self) -> [&UserId; 2] {
+        [&self.0, &self.1]
+    }
+
     /// The member who is not `user`.
     pub fn other(&self, user: &UserId) -> &UserId {
         if self.0 == *user { &self.1 } else { &self.0 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{Access, Direct, Ends, MessagesPage, NewEntry, Outcome, SearchScope, StoreError, Waiting};
+use super::{Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Outcome, SearchScope, StoreError, Waiting};
 use crate::model::{
     Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Page, Pair,
     SearchTerms, Seq, Status, Timestamp, UserId,
@@ -37,6 +37,8 @@ pub trait Logs: Send + Sync + 'static {
     async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError>;
     /// Returns the ends of those logs that exist.
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError>;
+    /// Returns the newest entry of each of those logs that have one.
+    async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError>;
     /// Returns entries after `after`, oldest first, at most `limit`.
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError>;
 }
@@ -76,9 +78,8 @@ pub trait Conversations: Send + Sync + 'static {
         id: &ConversationId,
         creator: &UserId,
     ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError>;
-    /// Returns the direct conversation of two users (or of one user with themselves), and creates it if needed. Also
-    /// returns the inbox entries that a creation adds.
-    async fn direct(&self, one: &UserId, other: &UserId) -> Result<(ConversationId, Vec<Entry>), StoreError>;
+    /// Returns the direct conversation of two users (or of one user with themselves), and creates it if needed.
+    async fn direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, StoreError>;
     /// Returns a conversation with its members (at most 1,000), as `reader` sees it; `None` if it doesn't exist.
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError>;
     /// Returns the conversations of which `user` is a member, either the archived ones or the others, most recently

@@ -130,6 +130,17 @@ pub struct Direct {
     pub head: Seq,
 }
 
+/// The direct conversation of two users, found or created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundDirect {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The newest seq of the conversation; 0 if nobody wrote yet.
+    pub head: Seq,
+    /// The inbox entries that the creation added; empty if the conversation was found.
+    pub inbox_entries: Vec<Entry>,
+}
+
 /// The conversations that a search covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SearchScope {

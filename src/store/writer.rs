@@ -22,7 +22,7 @@ use super::{AppendRefused, Appended, Lifecycle, Logs, NewEntry, Outcome, StoreEr
 use crate::{
     degrade::{Degrade, Part},
     metrics::Metrics,
-    model::{ConnectionId, Entry},
+    model::{Body, ConnectionId, Entry, LogId, Seq},
 };
 
 /// First wait before a batch with an unknown outcome is retried.
@@ -52,6 +52,15 @@ impl Default for WriterSettings {
     fn default() -> Self {
         Self { lanes: 2, max_batch: 400, queue: 10_000, retry_for: Duration::from_secs(10) }
     }
+}
+
+/// The receivers of a writer's results. They must not block.
+pub struct Outcomes {
+    /// Gets every newly stored entry once, in commit order per log and before the appenders get their answers,
+    /// including the entries that were put into inboxes.
+    pub committed: Box<dyn Fn(Vec<Committed>) + Send + Sync>,
+    /// Gets the logs to which an append that is [given up](AppendError::Unknown) may have stored an entry.
+    pub doubted: Box<dyn Fn(Vec<LogId>) + Send + Sync>,
 }
 
 /// A stored entry, and the socket that sent it.
@@ -91,23 +100,21 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the lanes. Each commit calls `committed` once, in commit order per log and before the appenders get their
-    /// answers, with every newly stored entry (including those put into inboxes); `committed` must not block. After
-    /// `stop`, the lanes still finish the queued entries.
+    /// Starts the lanes. After `stop`, they still finish the queued entries.
     pub fn start(
         store: Arc<dyn Logs>,
         settings: WriterSettings,
         metrics: Arc<Metrics>,
         degrade: Arc<Degrade>,
-        committed: impl Fn(Vec<Committed>) + Send + Sync + 'static,
+        outcomes: Outcomes,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let committed: Arc<dyn Fn(Vec<Committed>) + Send + Sync> = Arc::new(committed);
+        let outcomes = Arc::new(outcomes);
         let lanes = (0..settings.lanes.max(1)).map(|_| {
             let (sender, receiver) = mpsc::channel(settings.queue);
             let (store, metrics, degrade) = (store.clone(), metrics.clone(), degrade.clone());
-            let lane = Lane { store, settings, metrics, degrade, committed: committed.clone() };
+            let lane = Lane { store, settings, metrics, degrade, outcomes: outcomes.clone() };
             tasks.spawn(lane.run(receiver, stop.clone()));
             sender
         });
@@ -140,7 +147,7 @@ struct Lane {
     settings: WriterSettings,
     metrics: Arc<Metrics>,
     degrade: Arc<Degrade>,
-    committed: Arc<dyn Fn(Vec<Committed>) + Send + Sync>,
+    outcomes: Arc<Outcomes>,
 }
 
 impl Lane {
@@ -182,7 +189,10 @@ impl Lane {
                 Err(error) => {
                     tracing::warn!(%error, entries = batch.len(), "entries were not stored");
                     let answer = match error {
-                        StoreError::Unknown(_) => AppendError::Unknown,
+                        StoreError::Unknown(_) => {
+                            (self.outcomes.doubted)(entries.iter().flat_map(written_logs).collect());
+                            AppendError::Unknown
+                        }
                         StoreError::Unavailable(_) | StoreError::Failed(_) => AppendError::Unavailable,
                     };
                     for queued in batch {
@@ -194,21 +204,35 @@ impl Lane {
     }
 
     /// Reads back the entries that an earlier try stored, and passes them to `committed`: the node that stored them may
-    /// have died before it published them. If a read fails, the entry is found later like any gap.
+    /// have died before it published them. Of the inboxes to which that try appended, it reads the newest entry, as
+    /// listeners then get those before it too. If a read fails, the logs are doubted.
     async fn republish_duplicates(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
         let mut reads = Vec::new();
         for (new, outcome) in entries.iter().zip(outcomes) {
             if let Ok(Appended { seq, duplicate: true, .. }) = outcome {
-                let (store, log, seq) = (self.store.clone(), new.log.clone(), *seq);
-                reads.push(async move { store.entries(&log, seq - 1, 1).await.unwrap_or_default() });
+                reads.push(self.read_back(new, *seq));
             }
         }
         let entries = stream::iter(reads).buffer_unordered(READ_BACK_CONCURRENCY).concat().await;
         if !entries.is_empty() {
-            (self.committed)(
+            (self.outcomes.committed)(
                 entries.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
             );
         }
+    }
+
+    async fn read_back(&self, new: &NewEntry, seq: Seq) -> Vec<Entry> {
+        let read = async {
+            let mut entries = self.store.entries(&new.log, seq - 1, 1).await?;
+            if let Some(inbox) = inbox_of(new) {
+                entries.extend(self.store.newest(&[inbox]).await?);
+            }
+            Ok::<_, StoreError>(entries)
+        };
+        read.await.unwrap_or_else(|_| {
+            (self.outcomes.doubted)(written_logs(new).collect());
+            Vec::new()
+        })
     }
 
     /// Appends a batch, and retries while an earlier try may have stored it.
@@ -260,7 +284,7 @@ impl Lane {
             answers.push((queued.answer, answer));
         }
         if !committed.is_empty() {
-            (self.committed)(committed);
+            (self.outcomes.committed)(committed);
         }
         for (appender, answer) in answers {
             let _gone = appender.send(answer.map_err(AppendError::Refused));
@@ -296,6 +320,19 @@ fn dedupe(batch: &[Queued]) -> (Vec<NewEntry>, Vec<usize>) {
     });
     let indices = indices.collect();
     (entries, indices)
+}
+
+/// The logs to which an append of `new` writes.
+fn written_logs(new: &NewEntry) -> impl Iterator<Item = LogId> + use<> {
+    [new.log.clone()].into_iter().chain(inbox_of(new))
+}
+
+/// The inbox to which an append of `new` writes as well.
+fn inbox_of(new: &NewEntry) -> Option<LogId> {
+    match &new.body {
+        Body::MemberAdded { user } | Body::MemberRemoved { user } => Some(LogId::inbox(user)),
+        _ => None,
+    }
 }
 
 fn entry(new: NewEntry, appended: &Appended) -> Entry {

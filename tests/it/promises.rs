@@ -5,6 +5,8 @@ use serde_json::json;
 
 use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventually, token};
 
+mod lost_answers;
+
 const CLOSED: (&str, bool) = ("OPEN_CONVERSATIONS", false);
 
 #[tokio::test]

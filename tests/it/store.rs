@@ -31,8 +31,8 @@ use switchboard::{
         Page, SearchTerms, Seq, Status, Timestamp, UserId,
     },
     store::{
-        AppendError, AppendRefused, Appended, Authority, Lifecycle, MessagesPage, NewEntry, Postgres, SearchScope,
-        Sqlite, Store, Waiting, Writer, WriterSettings,
+        AppendError, AppendRefused, Appended, Authority, Lifecycle, MessagesPage, NewEntry, Outcomes, Postgres,
+        SearchScope, Sqlite, Store, Waiting, Writer, WriterSettings,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -273,13 +273,14 @@ async fn a_direct_conversation_is_unique_by_its_pair(store: Arc<dyn Store>) {
         store.direct(one, other)
     });
     let made: Vec<_> = join_all(tries).await.into_iter().map(Result::unwrap).collect();
-    let ids: HashSet<_> = made.iter().map(|(id, _)| id.clone()).collect();
+    let ids: HashSet<_> = made.iter().map(|found| found.conversation.clone()).collect();
     assert_eq!(ids.len(), 1);
-    assert_eq!(made.iter().map(|(_, told)| told.len()).sum::<usize>(), 2, "each inbox gets one entry");
-    let conversation = store.conversation(&made[0].0, &bob).await.unwrap().unwrap();
+    let entries: usize = made.iter().map(|found| found.inbox_entries.len()).sum();
+    assert_eq!(entries, 2, "each inbox gets one entry");
+    let conversation = store.conversation(&made[0].conversation, &bob).await.unwrap().unwrap();
     assert_eq!(conversation.kind, ConversationKind::Direct);
     assert_eq!(conversation.members.len(), 2);
-    let (own, _) = store.direct(&alice, &alice).await.unwrap();
+    let own = store.direct(&alice, &alice).await.unwrap().conversation;
     assert_eq!(store.conversation(&own, &alice).await.unwrap().unwrap().members.len(), 1);
 }
 

@@ -1,6 +1,10 @@
 //! A TCP proxy between a node and a server that can break the link.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -22,11 +26,25 @@ pub enum Link {
     Cut,
 }
 
+/// A request that breaks the link.
+#[derive(Debug)]
+struct Trap {
+    /// The bytes that the request contains.
+    pattern: Vec<u8>,
+    /// Number of requests with these bytes until the one that breaks the link, including it.
+    left: usize,
+    /// The state of the link from that request on.
+    then: Link,
+}
+
 /// A proxy in front of one server; dropping it closes the port.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     link: watch::Sender<Link>,
+    trap: Arc<Mutex<Option<Trap>>>,
+    /// Each change closes the connections that exist.
+    dropped: watch::Sender<()>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -36,14 +54,27 @@ impl Proxy {
         let server = server.into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
-        let (link, state) = watch::channel(Link::Open);
-        let accepting = tokio::spawn(async move {
-            loop {
-                let Ok((client, _)) = listener.accept().await else { continue };
-                tokio::spawn(serve(client, server.clone(), state.clone()));
+        let (link, trap) = (watch::Sender::new(Link::Open), Arc::new(Mutex::new(None)));
+        let dropped = watch::Sender::new(());
+        let accepting = tokio::spawn({
+            let (link, trap, dropped) = (link.clone(), trap.clone(), dropped.clone());
+            async move {
+                loop {
+                    let Ok((client, _)) = listener.accept().await else { continue };
+                    let mut dropped = dropped.subscribe();
+                    let serving = serve(client, server.clone(), link.clone(), trap.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            // A connection that is dropped passes nothing more, whatever the link's next state is.
+                            biased;
+                            _ = dropped.changed() => {}
+                            _ = serving => {}
+                        }
+                    });
+                }
             }
         });
-        Self { address, link, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { address, link, trap, dropped, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
     /// Address on which it listens.
@@ -63,9 +94,31 @@ impl Proxy {
     pub fn set(&self, link: Link) {
         self.link.send_replace(link);
     }
+
+    /// Sets the link to `then` when the `nth` request that contains `pattern` passes. That request is still passed on if
+    /// `then` allows it: with [`Link::Mute`] the server acts on it, and its answer is held.
+    pub fn set_at(&self, pattern: &str, nth: usize, then: Link) {
+        *self.trap.lock().unwrap() = Some(Trap { pattern: pattern.into(), left: nth, then });
+    }
+
+    /// Closes every connection and discards held bytes. New connections get the current state of the link.
+    pub fn drop_connections(&self) {
+        self.dropped.send_replace(());
+    }
+
+    /// Waits until the link is in this state.
+    pub async fn reached(&self, state: Link) {
+        let _ = self.link.subscribe().wait_for(|link| *link == state).await;
+    }
 }
 
-async fn serve(client: TcpStream, server: String, state: watch::Receiver<Link>) -> io::Result<()> {
+async fn serve(
+    client: TcpStream,
+    server: String,
+    link: watch::Sender<Link>,
+    trap: Arc<Mutex<Option<Trap>>>,
+) -> io::Result<()> {
+    let state = link.subscribe();
     if *state.borrow() == Link::Cut {
         return Ok(());
     }
@@ -73,17 +126,28 @@ async fn serve(client: TcpStream, server: String, state: watch::Receiver<Link>) 
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client, server) = (client.into_split(), server.into_split());
-    let requests = pass(client.0, server.1, state.clone(), |link| matches!(link, Link::Open | Link::Mute));
-    let answers = pass(server.0, client.1, state, |link| link == Link::Open);
+    let spring = |bytes: &[u8]| {
+        let mut set = trap.lock().unwrap();
+        let Some(trap) = &mut *set else { return };
+        let hits = bytes.windows(trap.pattern.len()).filter(|window| *window == trap.pattern).count();
+        trap.left = trap.left.saturating_sub(hits);
+        if trap.left == 0 {
+            link.send_replace(trap.then);
+            *set = None;
+        }
+    };
+    let requests = pass(client.0, server.1, state.clone(), spring, |link| matches!(link, Link::Open | Link::Mute));
+    let answers = pass(server.0, client.1, state, |_| {}, |link| link == Link::Open);
     // The end of either direction ends both; no client of the tests half-closes.
     tokio::select! { ended = requests => ended, ended = answers => ended }
 }
 
-/// Passes bytes on while `may` allows it, until the stream ends or the link is cut.
+/// Shows bytes to `see` and passes them on while `may` allows it, until the stream ends or the link is cut.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<Link>,
+    see: impl Fn(&[u8]),
     may: impl Fn(Link) -> bool,
 ) -> io::Result<()> {
     let mut cut = state.clone();
@@ -91,6 +155,7 @@ async fn pass(
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let read = from.read(&mut buffer).await?;
+            see(&buffer[..read]);
             if read == 0 || state.wait_for(|&link| may(link)).await.is_err() {
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::{
     super::{
-        Conversations, Direct, Operation, StoreError,
+        Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
         row::{conversation_columns, direct_columns, direct_key, member_columns},
     },
@@ -40,6 +40,7 @@ const FIRST_MEMBERS: &str = concat!(
          SELECT * FROM members m WHERE m.conversation = c.id ORDER BY m.user_id LIMIT 100 \
      ) m LEFT JOIN users u ON u.id = m.user_id ORDER BY c.id, m.user_id"
 );
+const BY_KEY: &str = "SELECT c.id, h.seq FROM conversations c JOIN heads h ON h.log = c.id WHERE c.direct_key = $1";
 const CREATE: &str = concat!("SELECT ", inbox_columns!(), " FROM create_conversation($1, $2, $3, $4, $5, $6, $7, $8)");
 const DIRECTS: &str = concat!(
     "SELECT ",
@@ -50,6 +51,15 @@ const DIRECTS: &str = concat!(
 );
 
 impl Postgres {
+    async fn direct_of_key(&self, key: &str) -> Result<Option<FoundDirect>, StoreError> {
+        let rows = self.query(Operation::Read, BY_KEY, &[&key]).await?;
+        let found = |row: &Row| -> Result<_, StoreError> {
+            let (conversation, head) = (conversation_id(row.get(0))?, row.get(1));
+            Ok(FoundDirect { conversation, head, inbox_entries: Vec::new() })
+        };
+        rows.first().map(found).transpose()
+    }
+
     async fn insert_conversation(
         &self,
         new: &NewConversation,
@@ -89,27 +99,20 @@ impl Conversations for Postgres {
         Ok(self.conversation(id, creator).await?.map(|conversation| (conversation, entries)))
     }
 
-    async fn direct(&self, one: &UserId, other: &UserId) -> Result<(ConversationId, Vec<Entry>), StoreError> {
-        const BY_KEY: &str = "SELECT id FROM conversations WHERE direct_key = $1";
+    async fn direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, StoreError> {
         let key = direct_key(one, other);
-        let first_id = |rows: Vec<Row>| -> Result<Option<ConversationId>, StoreError> {
-            rows.first().map(|row| conversation_id(row.get(0))).transpose()
-        };
-        if let Some(id) = first_id(self.query(Operation::Read, BY_KEY, &[&key]).await?)? {
-            return Ok((id, Vec::new()));
+        if let Some(found) = self.direct_of_key(&key).await? {
+            return Ok(found);
         }
-        let id = ConversationId::fresh();
-        let members = [one.as_str(), other.as_str()];
-        let entries = self.insert_conversation(&NewConversation::default(), &id, Some(&key), one, &members).await?;
-        if !entries.is_empty() {
-            return Ok((id, entries));
+        let conversation = ConversationId::fresh();
+        let (new, members) = (NewConversation::default(), [one.as_str(), other.as_str()]);
+        let inbox_entries = self.insert_conversation(&new, &conversation, Some(&key), one, &members).await?;
+        if !inbox_entries.is_empty() {
+            return Ok(FoundDirect { conversation, head: 0, inbox_entries });
         }
         // A concurrent call created the conversation.
-        let id = first_id(self.query(Operation::Read, BY_KEY, &[&key]).await?)?;
-        Ok((
-            id.ok_or_else(|| StoreError::Failed("a direct conversation was created and removed concurrently".into()))?,
-            Vec::new(),
-        ))
+        let found = self.direct_of_key(&key).await?;
+        found.ok_or_else(|| StoreError::Failed("a direct conversation was created and removed concurrently".into()))
     }
 
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {

@@ -30,6 +30,11 @@ const APPEND_CHANGE: &str = concat!(
     outcome_columns!(),
     ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 );
+const NEWEST: &str = concat!(
+    "SELECT ",
+    entry_columns!("l."),
+    " FROM heads h JOIN log l ON l.log = h.log AND l.seq = h.seq WHERE h.log = ANY ($1)"
+);
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3");
 
@@ -124,6 +129,11 @@ impl Logs for Postgres {
         let names: Vec<&str> = logs.iter().map(LogId::as_str).collect();
         let rows = self.query(Operation::Read, "SELECT log, seq FROM heads WHERE log = ANY ($1)", &[&names]).await?;
         rows.iter().map(|row| Ok((log(row.get(0))?, Ends { first: 1, head: row.get(1) }))).collect()
+    }
+
+    async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError> {
+        let names: Vec<&str> = logs.iter().map(LogId::as_str).collect();
+        self.query(Operation::Read, NEWEST, &[&names]).await?.iter().map(entry).collect()
     }
 
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {

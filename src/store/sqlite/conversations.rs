@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
     super::{
-        Conversations, Direct, Operation, StoreError,
+        Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
         row::{conversation_columns, direct_columns, direct_key, pair},
     },
@@ -59,16 +59,16 @@ impl Conversations for Sqlite {
         .await
     }
 
-    async fn direct(&self, one: &UserId, other: &UserId) -> Result<(ConversationId, Vec<Entry>), StoreError> {
+    async fn direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, StoreError> {
         let (one, other) = (one.clone(), other.clone());
         self.write(Operation::Write, move |db| {
             let key = direct_key(&one, &other);
-            if let Some(id) = direct_of_key(db, &key)? {
-                return Ok((id, Vec::new()));
+            if let Some(found) = direct_of_key(db, &key)? {
+                return Ok(found);
             }
             let (id, members) = (ConversationId::fresh(), [one.clone(), other].into());
             let entries = insert_conversation(db, &NewConversation::default(), &id, Some(&key), &one, members)?;
-            Ok((id, entries.unwrap_or_default()))
+            Ok(FoundDirect { conversation: id, head: 0, inbox_entries: entries.unwrap_or_default() })
         })
         .await
     }
@@ -145,9 +145,13 @@ fn insert_conversation(
     members.into_iter().map(add_member).collect::<Result<_>>().map(Some)
 }
 
-fn direct_of_key(db: &Connection, key: &str) -> Result<Option<ConversationId>> {
-    let read = |row: &Row<'_>| id(ConversationId::parse(&row.get::<_, String>(0)?));
-    db.prepare_cached("SELECT id FROM conversations WHERE direct_key = ?1")?.query_row([key], read).optional()
+fn direct_of_key(db: &Connection, key: &str) -> Result<Option<FoundDirect>> {
+    let read = |row: &Row<'_>| {
+        let (conversation, head) = (id(ConversationId::parse(&row.get::<_, String>(0)?))?, row.get(1)?);
+        Ok(FoundDirect { conversation, head, inbox_entries: Vec::new() })
+    };
+    let sql = "SELECT c.id, h.seq FROM conversations c JOIN heads h ON h.log = c.id WHERE c.direct_key = ?1";
+    db.prepare_cached(sql)?.query_row([key], read).optional()
 }
 
 fn conversation(db: &Connection, of: &ConversationId, reader: &UserId) -> Result<Option<Conversation>> {

@@ -15,6 +15,11 @@ use super::{
 };
 use crate::model::{Body, ClientId, Entry, LogId, Seq, Timestamp, UserId};
 
+const NEWEST: &str = concat!(
+    "SELECT ",
+    entry_columns!("l."),
+    " FROM heads h JOIN log l ON l.log = h.log AND l.seq = h.seq WHERE h.log = ?1"
+);
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
 
@@ -28,6 +33,16 @@ impl Logs for Sqlite {
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
         let logs = logs.to_vec();
         self.read(move |db| ends(db, logs)).await
+    }
+
+    async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError> {
+        let logs = logs.to_vec();
+        self.read(move |db| {
+            let mut statement = db.prepare_cached(NEWEST)?;
+            let newest = logs.iter().map(|log| statement.query_row([log.as_str()], entry).optional());
+            newest.filter_map(Result::transpose).collect()
+        })
+        .await
     }
 
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {

@@ -29,6 +29,10 @@ impl Logs for Scripted {
         Ok(Vec::new())
     }
 
+    async fn newest(&self, _: &[LogId]) -> Result<Vec<Entry>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Result<Vec<Entry>, StoreError> {
         Ok(self.stored.iter().cloned().collect())
     }
@@ -58,7 +62,8 @@ fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedRece
     let (sender, committed) = mpsc::unbounded_channel();
     let forward = move |batch: Vec<Committed>| batch.iter().for_each(|one| sender.send(one.entry.seq).unwrap());
     let stop = CancellationToken::new();
-    (Writer::start(store, settings, metrics, degrade, forward, &TaskTracker::new(), stop), committed)
+    let outcomes = Outcomes { committed: Box::new(forward), doubted: Box::new(drop) };
+    (Writer::start(store, settings, metrics, degrade, outcomes, &TaskTracker::new(), stop), committed)
 }
 
 #[tokio::test]

@@ -140,8 +140,8 @@ pub(super) async fn archived_conversations_are_listed_separately(store: Arc<dyn 
 
 pub(super) async fn direct_conversations_and_contacts_are_listed(store: Arc<dyn Store>) {
     let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
-    let (with_bob, _) = store.direct(&bob, &alice).await.unwrap();
-    let (with_carol, _) = store.direct(&alice, &carol).await.unwrap();
+    let with_bob = store.direct(&bob, &alice).await.unwrap().conversation;
+    let with_carol = store.direct(&alice, &carol).await.unwrap().conversation;
     let (group, _) = group(&store, "group", "alice", &["dave"]).await;
     let head = append_seq(&store, &with_bob, "bob", "1", text("hi")).await;
     store.mark(&with_bob, &bob, head, 0).await.unwrap();
@@ -153,7 +153,7 @@ pub(super) async fn direct_conversations_and_contacts_are_listed(store: Arc<dyn 
     assert_eq!(store.pair(&with_carol).await.unwrap(), Some(Pair::of(&carol, &alice)));
     assert_eq!(store.pair(&group).await.unwrap(), None);
     assert_eq!(store.pair(&room("nowhere")).await.unwrap(), None);
-    let (own, _) = store.direct(&alice, &alice).await.unwrap();
+    let own = store.direct(&alice, &alice).await.unwrap().conversation;
     assert_eq!(store.pair(&own).await.unwrap().unwrap().other(&alice), &alice);
     let known: HashSet<_> = store.acquaintances(&alice, 10).await.unwrap().into_iter().collect();
     assert_eq!(known, [bob, carol, user("dave")].into());

@@ -10,7 +10,8 @@ pub(super) fn writer(
 ) -> Writer {
     let metrics = Arc::new(Metrics::new().unwrap());
     let degrade = Arc::new(Degrade::new(LinkState::Off));
-    Writer::start(store.clone(), WriterSettings::default(), metrics, degrade, committed, tasks, stop.clone())
+    let outcomes = Outcomes { committed: Box::new(committed), doubted: Box::new(drop) };
+    Writer::start(store.clone(), WriterSettings::default(), metrics, degrade, outcomes, tasks, stop.clone())
 }
 
 /// A step of a sender in the property test.
