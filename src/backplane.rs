@@ -52,6 +52,9 @@ const EVENTS: usize = 1_024;
 /// Window in which sends are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// Time in which every node registers its connections again after all of them lost a Redis that kept its data.
+const REGISTER_AGAIN: Duration = Duration::from_secs(3);
+
 /// Settings of the backplane.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -99,6 +102,7 @@ pub struct Backplane {
     recent: Arc<recent::Recent>,
     publisher: Arc<publisher::Publisher>,
     subscriber: Arc<subscriber::Subscriber>,
+    era: watch::Receiver<era::Era>,
 }
 
 impl Backplane {
@@ -151,7 +155,7 @@ impl Backplane {
             tasks.spawn(subscriber.clone().run(era.clone(), stop.clone()));
             let (link, lease, local) = (link.clone(), lease.clone(), local.clone());
             let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, eras };
-            watchdog.start(era, tasks, stop).await;
+            watchdog.start(era.clone(), tasks, stop).await;
         }
         let limiter = limit::Limiter::new(link.clone(), settings.window);
         let presence = presence_query::PresenceQuery {
@@ -160,7 +164,7 @@ impl Backplane {
             local: local.clone(),
             node: settings.node,
         };
-        let backplane = Self { link, lease, local, registry, presence, limiter, recent, publisher, subscriber };
+        let backplane = Self { link, lease, local, registry, presence, limiter, recent, publisher, subscriber, era };
         Ok((Arc::new(backplane), receiver))
     }
 
@@ -246,6 +250,20 @@ impl Backplane {
     /// Users who listen to a conversation now, over all nodes; at most 1,000.
     pub async fn audience(&self, conversation: &ConversationId) -> Vec<UserId> {
         self.presence.audience(conversation).await
+    }
+
+    /// For each user, in order, true if the user listens to a conversation on any node; during the grace a user still does.
+    /// `None` while Redis is off or down.
+    pub async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<bool>> {
+        self.presence.listening(conversation, users).await
+    }
+
+    /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
+    /// then offline. False while Redis is off or down.
+    pub fn registry_is_complete(&self) -> bool {
+        let era = self.era.borrow();
+        let wait = if era.wiped { self.lease.length() } else { REGISTER_AGAIN.min(self.lease.length()) };
+        era.up && era.since.elapsed() >= wait
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.

@@ -122,6 +122,10 @@ metrics! {
     ephemeral_dropped: IntCounter("ephemeral_dropped_total");
     /// Roster updates dropped because too many were waiting.
     audiences_dropped: IntCounter("audiences_dropped_total");
+    /// Users shown as present to this node's listeners, counted for each conversation.
+    presence_shown: IntGauge("presence_shown");
+    /// Events of presence that a comparison with the registry found missing, and told to this node's listeners.
+    presence_corrected: IntCounter("presence_corrected_total");
     /// Bytes waiting in outboxes.
     outbox_bytes: IntGauge("outbox_bytes");
     /// Frames dropped for slow readers, by class.

@@ -95,6 +95,23 @@ impl PresenceQuery {
         }
     }
 
+    /// For each user, true if the user's entry has the conversation; `None` while Redis is unavailable.
+    pub(super) async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<bool>> {
+        let field = format!("r/{conversation}");
+        let mut answers = Vec::with_capacity(users.len());
+        for batch in users.chunks(BATCH) {
+            let mut pipeline = Pipeline::new();
+            for user in batch {
+                pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(&field);
+            }
+            let mut replies = self.query_all(&pipeline).await.ok()?;
+            for index in 0..batch.len() {
+                answers.push(replies.take(index).ok()?);
+            }
+        }
+        Some(answers)
+    }
+
     /// Conversations that a user listens to.
     pub(super) async fn joined(&self, user: &UserId) -> Vec<ConversationId> {
         let mut fields = redis::cmd("HKEYS");

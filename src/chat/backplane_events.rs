@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     presence::Presence,
@@ -16,6 +16,8 @@ pub(super) struct BackplaneEvents {
     pub(super) router: Arc<Router>,
     pub(super) reconciler: Arc<Reconciler>,
     pub(super) presence: Arc<Presence>,
+    /// Asks for a comparison of the presence that listeners were told.
+    pub(super) check_presence: Arc<Notify>,
 }
 
 impl BackplaneEvents {
@@ -24,7 +26,10 @@ impl BackplaneEvents {
         while let Some(notice) = notices.recv().await {
             match notice {
                 BackplaneEvent::Events(events) => self.router.dispatch(events, Origin::Remote),
-                BackplaneEvent::Missed => self.reconciler.compare_soon(),
+                BackplaneEvent::Missed => {
+                    self.reconciler.compare_soon();
+                    self.check_presence.notify_one();
+                }
                 BackplaneEvent::Departed(departure) => self.presence.departed(departure).await,
                 BackplaneEvent::Returned(returned) => self.presence.returned(returned).await,
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{batch_loader::BatchLoader, command::require_feature};
+use super::{batch_loader::BatchLoader, command::require_feature, shown::Shown};
 use crate::{
     backplane::Backplane,
     degrade::{Degrade, Feature},
@@ -16,6 +16,7 @@ pub(super) struct Follows {
     pub(super) backplane: Arc<Backplane>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) loader: BatchLoader,
+    pub(super) shown: Arc<Shown>,
 }
 
 /// One follow of a log. If it is dropped before [`Following::keep`], for example because its join is refused or
@@ -50,7 +51,10 @@ impl Follows {
 
     /// Ends one follow of a log.
     pub(super) fn release(&self, log: &LogId) {
-        self.hub.unfollow(log, || self.backplane.unsubscribe(log));
+        self.hub.unfollow(log, || {
+            self.backplane.unsubscribe(log);
+            self.shown.unfollow(log);
+        });
     }
 
     /// Opens a followed log, once for all its followers. Subscribe before reading the head; otherwise an entry that is
@@ -63,6 +67,7 @@ impl Follows {
         let log = &following.log;
         let opened = following.opened.get_or_try_init(|| async {
             self.backplane.subscribe(log).await;
+            self.shown.follow(log);
             self.hub.set_base(log, head.await?);
             Ok::<_, Reject>(())
         });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges};
+use super::{notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges, shown::Shown};
 use crate::{
     backplane::Backplane,
     hub::Hub,
@@ -42,6 +42,8 @@ pub(super) struct Observers {
     pub(super) rosters: RosterChanges,
     /// Records the logs that grew, while nodes relay through the store.
     pub(super) growth: Arc<Growth>,
+    /// Records what this node's listeners are told about presence.
+    pub(super) shown: Arc<Shown>,
 }
 
 /// Routes events to the listeners on all nodes.
@@ -80,17 +82,19 @@ impl Router {
 
     /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
-        let Observers { unread, rosters, growth } = &self.observers;
+        let Observers { unread, rosters, growth, shown } = &self.observers;
         match origin {
             Origin::Committed => {
                 unread.observe(events);
                 growth.observe(events);
             }
             Origin::Local => {
+                shown.observe(events);
                 rosters.observe(events);
                 growth.observe(events);
             }
             Origin::Remote => {
+                shown.observe(events);
                 rosters.observe(events);
             }
             Origin::ElsewhereOnly | Origin::HereOnly => {}
@@ -187,6 +191,7 @@ mod tests {
             unread: Arc::new(Unread::new(10, metrics.clone())),
             rosters,
             growth: Arc::new(Growth::new(degrade)),
+            shown: Arc::new(Shown::new(metrics.clone()).0),
         };
         let router = Router::new(hub.clone(), backplane, clock, observers);
         let cases = [

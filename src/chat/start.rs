@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
+use tokio::sync::Notify;
+
 use super::{
     Chat,
     backplane_events::BackplaneEvents,
@@ -14,12 +16,14 @@ use super::{
     parts::Parts,
     personas::Personas,
     presence::Presence,
+    presence_check::PresenceCheck,
     reconciler::Reconciler,
     relay::{Relay, growth::Growth},
     replay::Replayer,
     retell::Retell,
     rosters::{Rosters, changes::RosterChanges},
     router::{Observers, Origin, Router},
+    shown::Shown,
     source::Entries,
     statuses::Statuses,
     subscriptions::Subscriptions,
@@ -64,7 +68,9 @@ impl Chat {
         let unread = Arc::new(Unread::new(config.notifications.queue, metrics.clone()));
         let growth = Arc::new(Growth::new(degrade.clone()));
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
-        let observers = Observers { unread: unread.clone(), rosters, growth: growth.clone() };
+        let (shown, followed) = Shown::new(metrics.clone());
+        let shown = Arc::new(shown);
+        let observers = Observers { unread: unread.clone(), rosters, growth: growth.clone(), shown: shown.clone() };
         let router = ground.router(observers);
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
         let writer = ground.writer(router.clone(), retell.clone());
@@ -76,7 +82,7 @@ impl Chat {
         let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone()));
         let journal = Arc::new(ground.journal(writer.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
-        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, j, loader));
+        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, j, (loader, shown.clone())));
         let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
         let personas = webhooks.persona.map(|webhook| {
@@ -91,10 +97,16 @@ impl Chat {
         tasks.spawn(typing.clone().run());
         tasks.spawn(reconciler.clone().run());
         tasks.spawn(retell.clone().run());
-        tasks.spawn(ground.rosters(router.clone(), statuses).run(roster_changes));
+        tasks.spawn(ground.rosters(router.clone(), statuses.clone()).run(roster_changes));
         tasks.spawn(ground.notifications((router.clone(), retell.clone()), unread, webhooks.notification).run());
         tasks.spawn(ground.relay(growth, reconciler.clone()).run());
-        tasks.spawn(BackplaneEvents { router: router.clone(), reconciler, presence: presence.clone() }.run(events));
+        let check_presence = Arc::new(Notify::new());
+        tasks.spawn(
+            ground.presence_check(shown, statuses.clone(), router.clone(), check_presence.clone()).run(followed),
+        );
+        let (r, presence_events) = (router.clone(), presence.clone());
+        let events_task = BackplaneEvents { router: r, reconciler, presence: presence_events, check_presence };
+        tasks.spawn(events_task.run(events));
         let Ground { store, degrade, metrics, .. } = ground;
         let chat = Self {
             store,
@@ -160,7 +172,7 @@ impl Ground {
         statuses: Arc<Statuses>,
         typing: Arc<Typing>,
         journal: Arc<Journal>,
-        loader: BatchLoader,
+        (loader, shown): (BatchLoader, Arc<Shown>),
     ) -> Subscriptions {
         let (hub, backplane, degrade) = (self.hub.clone(), self.backplane.clone(), self.degrade.clone());
         let outbox_bytes = self.config.limits.outbox_bytes;
@@ -172,7 +184,7 @@ impl Ground {
             retell,
             degrade: self.degrade.clone(),
             metrics: self.metrics.clone(),
-            follows: Arc::new(Follows { hub, backplane, degrade, loader }),
+            follows: Arc::new(Follows { hub, backplane, degrade, loader, shown }),
             replayer: Arc::new(Replayer { hub: self.hub.clone(), tasks: self.tasks.clone(), outbox_bytes }),
             journal,
             statuses,
@@ -209,6 +221,25 @@ impl Ground {
             statuses,
             users,
             clock: self.clock.clone(),
+        }
+    }
+
+    fn presence_check(
+        &self,
+        shown: Arc<Shown>,
+        visible: Arc<Statuses>,
+        router: Arc<Router>,
+        asked: Arc<Notify>,
+    ) -> PresenceCheck {
+        PresenceCheck {
+            shown,
+            backplane: self.backplane.clone(),
+            store: self.store.clone(),
+            visible,
+            router,
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            asked,
         }
     }
 

@@ -128,6 +128,8 @@ pub trait Members: Send + Sync + 'static {
 pub trait Users: Send + Sync + 'static {
     /// Inserts users, or updates their display names.
     async fn know(&self, users: &[(UserId, Arc<str>)]) -> Result<(), StoreError>;
+    /// Returns the display names of those users that are stored.
+    async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, Arc<str>)>, StoreError>;
     /// Stores a user's status.
     async fn set_status(&self, user: &UserId, status: Status) -> Result<(), StoreError>;
     /// Records when users were last online.

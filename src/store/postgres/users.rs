@@ -35,6 +35,12 @@ impl Users for Postgres {
         self.query(Operation::Write, sql, &[&users, &system_time(at)]).await.map(drop)
     }
 
+    async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, Arc<str>)>, StoreError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let rows = self.query(Operation::Read, "SELECT id, name FROM users WHERE id = ANY ($1)", &[&users]).await?;
+        rows.iter().map(|row| Ok((user(row.get(0))?, row.get::<_, &str>(1).into()))).collect()
+    }
+
     async fn statuses(&self, users: &[UserId]) -> Result<Vec<(UserId, Status, Option<Timestamp>)>, StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
         let sql = "SELECT id, status, last_seen FROM users WHERE id = ANY ($1)";

@@ -40,10 +40,26 @@ impl Users for Sqlite {
         .await
     }
 
+    async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, Arc<str>)>, StoreError> {
+        let users = users.to_vec();
+        self.read(move |db| names(db, users)).await
+    }
+
     async fn statuses(&self, users: &[UserId]) -> Result<Vec<(UserId, Status, Option<Timestamp>)>, StoreError> {
         let users = users.to_vec();
         self.read(move |db| statuses(db, users)).await
     }
+}
+
+fn names(db: &Connection, users: Vec<UserId>) -> Result<Vec<(UserId, Arc<str>)>> {
+    let mut statement = db.prepare_cached("SELECT name FROM users WHERE id = ?1")?;
+    let mut found = Vec::with_capacity(users.len());
+    for user in users {
+        if let Some(name) = statement.query_row([user.as_str()], |row| row.get::<_, String>(0)).optional()? {
+            found.push((user, name.into()));
+        }
+    }
+    Ok(found)
 }
 
 fn statuses(db: &Connection, users: Vec<UserId>) -> Result<Vec<(UserId, Status, Option<Timestamp>)>> {

@@ -1,0 +1,199 @@
+//! Comparison of the presence that listeners were told with the presence that is true.
+//!
+//! Other nodes tell comings and goings once, through Redis. While this node lacks Redis it hears none of them. Afterwards,
+//! and once a minute, it compares for each conversation that it follows, and tells its listeners the difference.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{sleep, timeout},
+};
+
+use super::{
+    presence::arrival_events,
+    router::{Origin, Router},
+    shown::Shown,
+    statuses::Statuses,
+};
+use crate::{
+    backplane::Backplane,
+    metrics::Metrics,
+    model::{Clock, ConversationId, Ephemeral, EphemeralEvent, Event, LogId, Status, UserId},
+    store::Store,
+};
+
+/// Interval between two comparisons without a reason. They find events that were lost on their way.
+const EVERY: Duration = Duration::from_secs(60);
+/// Time for which a difference must last until it is told. An event on its way arrives before.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Pause between two looks whether every node has registered its users again.
+const WAIT: Duration = Duration::from_millis(250);
+/// Conversations that are read concurrently.
+const AT_ONCE: usize = 8;
+
+/// Compares the shown presence with the registry.
+pub(super) struct PresenceCheck {
+    pub(super) shown: Arc<Shown>,
+    pub(super) backplane: Arc<Backplane>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) visible: Arc<Statuses>,
+    pub(super) router: Arc<Router>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) asked: Arc<Notify>,
+}
+
+/// What may be wrong in one conversation.
+struct Doubt {
+    conversation: ConversationId,
+    /// Users shown as present, with their status.
+    shown: HashMap<UserId, Option<Status>>,
+    /// Users whom the list of listeners has, and who are not shown.
+    unseen: Vec<UserId>,
+    /// True if the list lacks users who are shown.
+    lacks: bool,
+}
+
+impl PresenceCheck {
+    /// Compares until its task is stopped. `added` has the conversations that this node began to follow.
+    pub(super) async fn run(self, mut added: mpsc::Receiver<ConversationId>) {
+        tokio::join!(self.read_added(&mut added), self.compare_when_asked());
+    }
+
+    /// Reads who is present in conversations that this node began to follow: its listeners are told, in greetings and
+    /// answers, of users who came before.
+    async fn read_added(&self, added: &mut mpsc::Receiver<ConversationId>) {
+        let added = stream::poll_fn(|context| added.poll_recv(context));
+        let read = async |conversation: ConversationId| {
+            let present = self.backplane.audience(&conversation).await;
+            let present = self.shown.without_event(&conversation, present);
+            let present = if present.is_empty() { present } else { self.visible.visible(present).await };
+            self.shown.add_present(&conversation, present);
+        };
+        added.for_each_concurrent(AT_ONCE, read).await;
+    }
+
+    async fn compare_when_asked(&self) {
+        loop {
+            // Nothing is asked for in an ordinary minute.
+            let _elapsed = timeout(EVERY, self.asked.notified()).await;
+            loop {
+                let complete = self.backplane.registry_is_complete();
+                self.compare_all(complete).await;
+                if complete {
+                    break;
+                }
+                while !self.backplane.registry_is_complete() {
+                    sleep(WAIT).await;
+                }
+            }
+        }
+    }
+
+    /// Compares every conversation. Departures are told only if the registry is `complete`.
+    async fn compare_all(&self, complete: bool) {
+        let conversations = stream::iter(self.shown.conversations());
+        let doubts = conversations.map(|conversation| self.doubt(conversation, complete)).buffer_unordered(AT_ONCE);
+        let doubts: Vec<Doubt> = doubts.filter_map(std::future::ready).collect().await;
+        if doubts.is_empty() {
+            return;
+        }
+        sleep(SETTLE).await;
+        stream::iter(doubts).for_each_concurrent(AT_ONCE, |doubt| self.settle(doubt, complete)).await;
+    }
+
+    /// Looks for a possible difference in one conversation. If there is one, it must be [settled](Self::settle).
+    async fn doubt(&self, conversation: ConversationId, complete: bool) -> Option<Doubt> {
+        let shown = self.shown.begin_read(&conversation)?;
+        let present: HashSet<UserId> = self.backplane.audience(&conversation).await.into_iter().collect();
+        let lacks = complete && shown.keys().any(|user| !present.contains(user));
+        let mut unseen: Vec<_> = present.into_iter().filter(|user| !shown.contains_key(user)).collect();
+        if !self.shown.has_room(shown.len()) {
+            // Users who can't be kept would be told again in each comparison.
+            unseen.clear();
+        }
+        let doubt = Doubt { conversation, shown, unseen, lacks };
+        if doubt.lacks || !doubt.unseen.is_empty() || self.has_other_status(&doubt.shown).await {
+            return Some(doubt);
+        }
+        self.shown.end_read(&doubt.conversation);
+        None
+    }
+
+    /// True if a user's status differs from the one that was shown.
+    async fn has_other_status(&self, shown: &HashMap<UserId, Option<Status>>) -> bool {
+        let users: Vec<UserId> = shown.keys().cloned().collect();
+        let statuses = self.statuses(&users).await;
+        users.iter().any(|user| statuses.as_ref().is_some_and(|known| differs(shown[user], status_of(known, user))))
+    }
+
+    /// Reads the truth about one conversation, and tells the difference to this node's listeners.
+    async fn settle(&self, doubt: Doubt, complete: bool) {
+        let Doubt { conversation, shown, unseen, .. } = doubt;
+        let users: Vec<UserId> = shown.keys().cloned().chain(unseen).collect();
+        let listening = self.backplane.listening(&conversation, &users).await;
+        let (online, statuses) = (self.backplane.online(&users).await, self.statuses(&users).await);
+        let names = self.names(&users).await;
+        let touched = self.shown.end_read(&conversation);
+        let (Some(listening), Some(statuses)) = (listening, statuses) else { return };
+        let mut events = Vec::new();
+        for ((user, listening), online) in users.into_iter().zip(listening).zip(online) {
+            if touched.contains(&user) {
+                continue;
+            }
+            let (status, name) = (status_of(&statuses, &user), names.get(&user).cloned());
+            let name = name.unwrap_or_else(|| user.as_str().into());
+            let present = listening && status != Status::Invisible;
+            match shown.get(&user) {
+                None if present => events.extend(arrival_events(user, name, status)),
+                Some(_) if !present && (complete || listening) => {
+                    events.push(Ephemeral::Listening { user: user.clone(), name, active: false });
+                    if !online || status == Status::Invisible {
+                        events.push(Ephemeral::Presence { user, online: false, status: Status::Online });
+                    }
+                }
+                Some(shown) if present && differs(*shown, status) => {
+                    events.push(Ephemeral::Presence { user, online: true, status });
+                }
+                None | Some(_) => {}
+            }
+        }
+        self.tell(&conversation, events);
+    }
+
+    /// Tells listeners on this node, as if another node had told it.
+    fn tell(&self, conversation: &ConversationId, events: Vec<Ephemeral>) {
+        self.metrics.presence_corrected.inc_by(events.len() as u64);
+        let (log, at) = (LogId::from(conversation), self.clock.now());
+        let event = |what| Event::Ephemeral {
+            ephemeral: Arc::new(EphemeralEvent { log: log.clone(), at, what }),
+            origin: None,
+        };
+        self.router.dispatch(events.into_iter().map(event).collect(), Origin::Remote);
+    }
+
+    /// The statuses of users who have one; `None` if the store is unavailable.
+    async fn statuses(&self, users: &[UserId]) -> Option<HashMap<UserId, Status>> {
+        let statuses = self.store.statuses(users).await.ok()?;
+        Some(statuses.into_iter().map(|(user, status, _)| (user, status)).collect())
+    }
+
+    async fn names(&self, users: &[UserId]) -> HashMap<UserId, Arc<str>> {
+        self.store.names(users).await.unwrap_or_default().into_iter().collect()
+    }
+}
+
+fn status_of(statuses: &HashMap<UserId, Status>, user: &UserId) -> Status {
+    statuses.get(user).copied().unwrap_or_default()
+}
+
+/// True if listeners must be told `status`. Users whose status was never told are shown with the default.
+fn differs(shown: Option<Status>, status: Status) -> bool {
+    shown.unwrap_or_default() != status
+}
