@@ -7,6 +7,7 @@ use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventuall
 
 mod live_presence;
 mod lost_answers;
+mod races;
 
 const CLOSED: (&str, bool) = ("OPEN_CONVERSATIONS", false);
 

@@ -1,0 +1,110 @@
+//! Joins whose node is behind: the answer of the store is late, or the events of other nodes are.
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use super::CLOSED;
+use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, token};
+
+/// Two nodes; the second one reaches PostgreSQL and Redis through links.
+struct Nodes {
+    _redis: RedisServer,
+    store_link: Proxy,
+    redis_link: Proxy,
+    one: Node,
+    two: Node,
+}
+
+impl Nodes {
+    async fn start() -> Self {
+        let redis = RedisServer::start().await;
+        let database = Postgres::shared().await.database().await;
+        let store_link = Proxy::to(database.split('@').next_back().unwrap().split('/').next().unwrap()).await;
+        let redis_link = Proxy::to(redis.url().split("://").nth(1).unwrap().trim_end_matches('/')).await;
+        let one = Node::serve(&redis.url(), &database).set(CLOSED.0, CLOSED.1).start().await;
+        let two = Node::serve(&redis_link.url(&redis.url()), &store_link.url(&database));
+        let two = two.set(CLOSED.0, CLOSED.1).start().await;
+        Self { _redis: redis, store_link, redis_link, one, two }
+    }
+
+    async fn remove(&self, conversation: &str, user: &str) {
+        let path = format!("/api/chat/conversations/{conversation}/members/{user}");
+        let answer = self.one.request(Method::DELETE, &path, Some(&token("alice")), None).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{answer:?}");
+    }
+}
+
+/// Asserts that nothing more of a conversation reaches a native client: its next frame is the answer to a ping that
+/// it sends after another member received a message.
+async fn assert_deaf(bob: &mut Client, other: &mut Client, writer: &mut Client, conversation: &str) {
+    let ack = writer.send_text(conversation, "after the removal").await;
+    other.until_where(|frame| frame["type"] == "message" && frame["id"] == ack["id"]).await;
+    bob.send(&json!({"type": "ping", "ref": "deaf"})).await;
+    bob.until_where(|frame| {
+        assert_ne!(frame["type"], "message", "{frame}");
+        frame["ref"] == "deaf"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removal_that_passes_during_a_join_ends_the_join() {
+    let nodes = Nodes::start().await;
+    let alice = token("alice");
+    let mut writer = Client::native(&nodes.one, "alice").await;
+    // With a listener on the node before, the log is open there; without one, the join opens it.
+    for open_before in [false, true] {
+        let team = nodes.one.conversation(&alice, &["bob", "carol"]).await;
+        writer.send_text(&team, "before").await;
+        let mut bob = Client::native(&nodes.two, "bob").await;
+        let mut carol = Client::native(&nodes.two, "carol").await;
+        if open_before {
+            carol.join(&team).await;
+        }
+        nodes.store_link.set_at(&team, 1, Link::Mute);
+        bob.send(&json!({"type": "join", "conversation_id": team, "ref": "join"})).await;
+        nodes.store_link.reached(Link::Mute).await;
+        nodes.remove(&team, "bob").await;
+        // The store's answer, which says that bob is a member, comes after the removal did.
+        bob.until("conversation_removed").await;
+        nodes.store_link.set(Link::Open);
+        let answer = bob.until_where(|frame| frame["ref"] == "join").await;
+        if !open_before {
+            carol.join(&team).await;
+        }
+        if answer["type"] == "joined" {
+            // The join went live before the removal, and heard it.
+            bob.until_where(|frame| frame["type"] == "member_removed" && frame["user_id"] == "bob").await;
+        } else {
+            assert_eq!(answer["code"], "not_member", "{answer}");
+        }
+        assert_deaf(&mut bob, &mut carol, &mut writer, &team).await;
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_join_never_lies_below_what_the_client_has() {
+    let nodes = Nodes::start().await;
+    let team = nodes.one.conversation(&token("alice"), &["bob", "carol"]).await;
+    let mut writer = Client::native(&nodes.one, "alice").await;
+    let mut carol = Client::native(&nodes.two, "carol").await;
+    carol.join(&team).await;
+    writer.send_text(&team, "1").await;
+    carol.until("message").await;
+    // The second node hears nothing of what follows.
+    nodes.redis_link.set(Link::Frozen);
+    let mut last = writer.send_text(&team, "2").await["seq"].clone();
+    for text in ["3", "4"] {
+        last = writer.send_text(&team, text).await["seq"].clone();
+    }
+    let mut bob = Client::connect(&format!("{}/v1/ws?token={}", nodes.two.ws(), token("bob"))).await;
+    bob.until("authenticated").await;
+    bob.send(&json!({"type": "join", "conversation_id": team, "since_seq": last, "ref": 1})).await;
+    let joined = bob.until_where(|frame| frame["ref"] == 1).await;
+    assert_eq!((&joined["type"], &joined["head"]), (&json!("joined"), &last), "{joined}");
+    // What comes next follows, once, in order.
+    let next = writer.send_text(&team, "5").await;
+    nodes.redis_link.set(Link::Open);
+    let message = bob.until("message").await;
+    assert_eq!((&message["seq"], &message["content"]), (&next["seq"], &json!("5")), "{message}");
+}
