@@ -16,7 +16,7 @@ mod probe;
 mod running;
 mod token;
 
-use outcome::{Failure, Outcome, block_on, print, print_error, start_logging};
+use outcome::{Failure, Outcome, block_on, output_failure, print, print_error, start_logging};
 
 use crate::{
     app,
@@ -36,9 +36,10 @@ pub fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
-            // If printing fails, the exit code still reports the error.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let printed = error.print();
+            // Wrong usage goes to standard error: if that fails, the exit code still reports it.
+            let failure = printed.err().filter(|_| !error.use_stderr()).and_then(|error| output_failure(&error));
+            return failure.map_or_else(|| ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)), report);
         }
     };
     install_crypto();
@@ -46,11 +47,18 @@ pub fn main() -> ExitCode {
     match run(&matches) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
-        Err(Failure::Runtime(message)) => {
+        Err(failure) => report(failure),
+    }
+}
+
+/// Prints the failure and returns its exit code.
+fn report(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::Runtime(message) => {
             print_error(message);
             ExitCode::FAILURE
         }
-        Err(Failure::Configuration(faults)) => {
+        Failure::Configuration(faults) => {
             print_error(faults);
             ExitCode::from(EXIT_CONFIGURATION)
         }
@@ -74,7 +82,7 @@ fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let Some((name, matches)) = matches.subcommand() else { return Ok(Outcome::Failed) };
     match name {
         "config-docs" => {
-            print(&config::markdown());
+            print(&config::markdown())?;
             Ok(Outcome::Done)
         }
         "dev" => dev::run(matches, &sources(matches)?),
@@ -105,7 +113,7 @@ fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
     let applied = block_on(async { app::open_store(&store, metrics).await?.migrate().await })?;
     let count = applied.map_err(Failure::runtime)?;
-    print(&format!("{count} migrations applied\n"));
+    print(&format!("{count} migrations applied\n"))?;
     Ok(Outcome::Done)
 }
 

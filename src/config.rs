@@ -19,9 +19,9 @@ pub(crate) use dev::SECRET_FILE as DEV_SECRET_FILE;
 pub use dev::data_folder;
 pub use document::{flag_help, markdown, summary};
 pub use load::health_address;
-pub use parse::{duration, flag_of, read_postgres_url};
+pub use parse::{flag_of, read_postgres_url};
 pub use secret::Secret;
-pub use source::{ConfigFault, ConfigFaults, Lookup, Sources};
+pub use source::{ConfigFault, ConfigFaults, Lookup, Sources, duration_within};
 pub use values::{
     AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RedisConfig, StoreBackend, StoreConfig, Timing,
 };

@@ -6,7 +6,7 @@ use std::io::{Write, stderr};
 use clap::{Arg, ArgMatches, Command};
 use jiff::tz::TimeZone;
 
-use super::outcome::{Failure, Outcome, block_on};
+use super::outcome::{Failure, Outcome, block_on, output_failure};
 use crate::{
     config::Sources,
     model::{ConversationId, UserId},
@@ -16,6 +16,7 @@ mod access;
 mod frames;
 mod lines;
 mod link;
+mod liveness;
 mod outgoing;
 mod room;
 mod screen;
@@ -49,7 +50,7 @@ pub(super) fn command() -> Command {
                 .default_value("lobby")
                 .value_parser(|text: &str| ConversationId::parse(text).map_err(|error| error.to_string())),
             text("url", "URL")
-                .help("The server, ws://HOST:PORT or wss://HOST; default: the switchboard dev of DATA_DIR"),
+                .help("The server, ws://HOST:PORT, or wss://HOST with TLS; default: the switchboard dev of DATA_DIR"),
             text("token", "TOKEN").help(format!(
                 "Your token [env {TOKEN_VARIABLE}]; without it, one is minted with JWT_SECRET or dev's secret"
             )),
@@ -83,6 +84,7 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     match ended {
         Ended::Failed(why) => Err(Failure::Runtime(why)),
         Ended::Left if unsent.is_empty() && (screen.is_terminal() || talk.room.failed == 0) => Ok(Outcome::Done),
-        Ended::Left | Ended::Unread => Ok(Outcome::Failed),
+        Ended::Left => Ok(Outcome::Failed),
+        Ended::Unread(error) => output_failure(&error).map_or(Ok(Outcome::Failed), Err),
     }
 }

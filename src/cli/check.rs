@@ -22,21 +22,21 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// `docs/operations/failure-modes.md` lists. Fails if a node could not work.
 pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     let config = Config::load(false, sources)?;
-    print("ok    configuration\n");
+    print("ok    configuration\n")?;
     for note in &config.notes {
-        print(&format!("note  {note}\n"));
+        print(&format!("note  {note}\n"))?;
     }
     let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
     let all_well = block_on(async {
         let clock = Clock::system();
-        let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(timeout_message())));
+        let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(timeout_message())))?;
         let redis = match &config.redis {
-            Some(redis) => report("Redis", &backplane::diagnose(redis, &clock).await),
+            Some(redis) => report("Redis", &backplane::diagnose(redis, &clock).await)?,
             None => true,
         };
-        let store = report("PostgreSQL", &store::diagnose(&config.store, metrics, &clock).await);
-        keys && redis && store
-    })?;
+        let store = report("PostgreSQL", &store::diagnose(&config.store, metrics, &clock).await)?;
+        Ok::<_, Failure>(keys && redis && store)
+    })??;
     Ok(if all_well { Outcome::Done } else { Outcome::Failed })
 }
 
@@ -44,25 +44,25 @@ fn timeout_message() -> String {
     format!("no answer within {} s", TIMEOUT.as_secs())
 }
 
-fn report_keys(found: Result<String, String>) -> bool {
+fn report_keys(found: Result<String, String>) -> Result<bool, Failure> {
     match &found {
-        Ok(state) => print(&format!("ok    keys: {state}\n")),
-        Err(why) => print(&format!("FAIL  keys: {why}\n")),
+        Ok(state) => print(&format!("ok    keys: {state}\n"))?,
+        Err(why) => print(&format!("FAIL  keys: {why}\n"))?,
     }
-    found.is_ok()
+    Ok(found.is_ok())
 }
 
 /// Prints the result for a part; true if a node can work with it.
-fn report(part: &str, diagnosis: &Diagnosis) -> bool {
+fn report(part: &str, diagnosis: &Diagnosis) -> Result<bool, Failure> {
     let well = !diagnosis.findings.iter().any(|finding| finding.fault.is_critical());
     if well {
-        print(&format!("ok    {part}: {}\n", diagnosis.state));
+        print(&format!("ok    {part}: {}\n", diagnosis.state))?;
     }
     for finding in &diagnosis.findings {
         let label = if finding.fault.is_critical() { "FAIL" } else { "note" };
-        print(&format!("{label}  {part}: {}: {}\n", finding.fault.name(), finding.detail));
+        print(&format!("{label}  {part}: {}: {}\n", finding.fault.name(), finding.detail))?;
     }
-    well
+    Ok(well)
 }
 
 async fn check_keys(config: &Config) -> Result<String, String> {

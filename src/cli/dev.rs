@@ -87,7 +87,11 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
 
 fn print_page(page: &Page) {
     match page.text() {
-        Ok(text) => print(&text),
+        Ok(text) => {
+            if let Err(Failure::Runtime(error)) = print(&text) {
+                tracing::warn!("the page is not shown: {error}");
+            }
+        }
         Err(error) => tracing::warn!(%error, "the page is not shown: tokens can't be minted"),
     }
 }
@@ -100,7 +104,7 @@ fn print_running_page(folder: &Path, sources: &Sources) -> Result<Outcome, Failu
     let auth = Auth::new(&config.auth, Clock::system()).map_err(Failure::runtime)?;
     block_on(verify_running(&running, &auth, folder))??;
     let page = Page { config, clients: running.clients, admin: running.admin };
-    print(&page.text().map_err(Failure::runtime)?);
+    print(&page.text().map_err(Failure::runtime)?)?;
     Ok(Outcome::Done)
 }
 

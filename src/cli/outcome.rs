@@ -3,7 +3,7 @@
 use std::{
     fmt::Display,
     future::Future,
-    io::{IsTerminal, Write, stderr, stdout},
+    io::{self, ErrorKind, IsTerminal, Write, stderr, stdout},
 };
 
 use tracing::subscriber::set_global_default;
@@ -39,10 +39,23 @@ impl Failure {
     }
 }
 
-/// Prints to standard output. Ignores errors: a closed pipe is no failure of the command.
-pub(super) fn print(text: &str) {
+/// Prints to standard output.
+///
+/// # Errors
+/// As [`output_failure`] says.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) => output_failure(&error).map_or(Ok(()), Err),
+    }
+}
+
+/// The failure of a command that can't write to standard output, for example to a full disk; `None` for a closed pipe,
+/// because its reader wants no more: `switchboard … | head -1` ends quietly.
+pub(super) fn output_failure(error: &io::Error) -> Option<Failure> {
+    (error.kind() != ErrorKind::BrokenPipe)
+        .then(|| Failure::Runtime(format!("standard output can't be written: {error}")))
 }
 
 /// Runs a future on a new runtime.

@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::outcome::{Failure, Outcome, print};
 use crate::{
     auth::{Auth, Grant},
-    config::{self, AuthConfig, Sources},
+    config::{self, AuthConfig, Sources, settings},
     model::{Clock, UserId},
 };
 
@@ -19,7 +19,8 @@ pub(super) fn command() -> Command {
         text("name", "The user's display name"),
         text("role", "The user's role, such as admin"),
         text("tier", "The user's tier, which selects rate limits"),
-        text("ttl", "The token's lifetime, such as 30m, 1h or 7d; default TOKEN_TTL").value_parser(config::duration),
+        text("ttl", "The token's lifetime, such as 30m, 1h or 7d, from 1s to 365d; default TOKEN_TTL")
+            .value_parser(|text: &str| config::duration_within(&settings::TOKEN_TTL, text)),
         Arg::new("dev").long("dev").action(ArgAction::SetTrue).help("Sign with the secret of switchboard dev"),
     ])
 }
@@ -32,6 +33,6 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     let grant = Grant { user, name: text("name"), role: text("role"), tier: text("tier") };
     let ttl = matches.get_one("ttl").copied().unwrap_or(auth.token_ttl);
     let minted = Auth::new(&auth, Clock::system()).map_err(Failure::runtime)?.mint(grant, ttl, None);
-    print(&format!("{}\n", minted.map_err(Failure::runtime)?.token));
+    print(&format!("{}\n", minted.map_err(Failure::runtime)?.token))?;
     Ok(Outcome::Done)
 }

@@ -21,7 +21,7 @@ pub fn flag_of(name: &str) -> String {
 ///
 /// # Errors
 /// The text is not a duration; the message shows the valid forms.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text).ok_or("must be a duration: 500ms, 10s, 30m, 1h, 7d, or plain seconds")?;
     let millis = match unit {
         "ms" => 1,
@@ -32,6 +32,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err("must be a duration with one of the units ms, s, m, h, d".into()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "is too long".into())
+}
+
+/// Formats milliseconds in the largest unit that needs no fraction.
+pub(super) fn duration_text(millis: u64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = units.into_iter().find(|(unit, _)| millis.is_multiple_of(*unit)).filter(|_| millis > 0);
+    let (unit, name) = unit.unwrap_or(if millis == 0 { (1, "s") } else { (1, "ms") });
+    format!("{}{name}", millis / unit)
 }
 
 /// Parses a size: `64KiB`, `1MiB`, `1GiB`, or plain bytes.
@@ -171,6 +179,14 @@ mod tests {
         }
         for bad in ["", "s", "1.5s", "-1s", "10 parsecs", "99999999999999999999s", "9999999999999999999h", "+3"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_formatted_in_the_largest_unit() {
+        for text in ["0s", "1ms", "1500ms", "1s", "90s", "10m", "1h", "36h", "365d"] {
+            let millis = duration(text).unwrap().as_millis().try_into().unwrap();
+            assert_eq!(duration_text(millis), text);
         }
     }
 

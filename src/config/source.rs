@@ -104,6 +104,21 @@ pub(super) struct Reader<'a> {
     faults: Vec<ConfigFault>,
 }
 
+/// Parses a duration within the bounds of the setting's kind.
+///
+/// # Errors
+/// The text is no duration, or is out of the bounds; the message names them.
+pub fn duration_within(setting: &Setting, text: &str) -> Result<Duration, String> {
+    let duration = parse::duration(text)?;
+    let Kind::Duration(min, max) = setting.kind else { return Err("is not a duration".to_owned()) };
+    let bounds = Duration::from_millis(min)..=Duration::from_millis(max);
+    if bounds.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(format!("must be from {} to {}", parse::duration_text(min), parse::duration_text(max)))
+    }
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn new(sources: &'a Sources, dev: bool) -> Self {
         Self { sources, dev, creates_secret: false, faults: Vec::new() }
@@ -177,17 +192,7 @@ impl<'a> Reader<'a> {
 
     /// Reads a duration within the bounds of its kind.
     pub(super) fn duration(&mut self, setting: &Setting) -> Duration {
-        let read = |text: &str| {
-            let duration = parse::duration(text)?;
-            let Kind::Duration(min, max) = setting.kind else { return Err("is not a duration".to_owned()) };
-            let (min, max) = (Duration::from_millis(min), Duration::from_millis(max));
-            if (min..=max).contains(&duration) {
-                Ok(duration)
-            } else {
-                Err(format!("must be from {}s to {}s", min.as_secs(), max.as_secs()))
-            }
-        };
-        self.read(setting, read).unwrap_or_default()
+        self.read(setting, |text| duration_within(setting, text)).unwrap_or_default()
     }
 
     /// True if a source has a value for the setting, good or bad.

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::auth::fixture::Pair;
 
-use super::{AuthConfig, AuthKey, Config, ConfigFaults, Sources, StoreBackend, health_address, settings};
+use super::{AuthConfig, AuthKey, Config, ConfigFaults, Sources, StoreBackend, health_address, parse, settings};
 
 const SECRET: &str = "planted-secret-of-more-than-32-bytes";
 const REDIS: &str = "redis://user:planted-redis@redis:6379";
@@ -108,7 +108,7 @@ fn every_default_is_valid() {
                 }
                 settings::Kind::Duration(least, _) => {
                     let default = setting.default_in(dev).unwrap();
-                    assert_eq!(Ok(reader.duration(setting)), super::duration(default), "{}", setting.name);
+                    assert_eq!(Ok(reader.duration(setting)), parse::duration(default), "{}", setting.name);
                     assert!(reader.duration(setting).as_millis() >= u128::from(least), "{}", setting.name);
                 }
                 settings::Kind::Switch | settings::Kind::Text(_) => {}

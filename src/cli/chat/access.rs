@@ -156,15 +156,26 @@ fn minting_credentials(
 /// Normalizes `--url`: replaces `http` by `ws`, and appends the native path if it is missing.
 fn socket_url(text: &str) -> Result<String, String> {
     let bad = || format!("--url must be ws://HOST:PORT or wss://HOST, not {text:?}");
-    let (scheme, rest) = text.trim_end_matches('/').split_once("://").ok_or_else(bad)?;
-    let scheme = match scheme.to_ascii_lowercase().as_str() {
-        "ws" | "http" => "ws",
-        "wss" | "https" => "wss",
-        _ => return Err(bad()),
+    let trimmed = text.trim_end_matches('/');
+    let (scheme, rest) = match trimmed.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
+        None => (None, trimmed.trim_start_matches('/')),
     };
     if rest.is_empty() || rest.starts_with('/') || rest.contains(['?', '#', ' ']) {
         return Err(bad());
     }
+    let scheme = match scheme.as_deref() {
+        Some("ws" | "http") => "ws",
+        Some("wss" | "https") => "wss",
+        Some(other) => {
+            return Err(format!("--url has the scheme {other}://: use --url ws://{rest}, or wss://{rest} with TLS"));
+        }
+        None => {
+            return Err(format!(
+                "--url {text} lacks the scheme ws:// (or wss:// if the server speaks TLS): --url ws://{rest}"
+            ));
+        }
+    };
     Ok(format!("{scheme}://{}{PATH}", rest.strip_suffix(PATH).unwrap_or(rest)))
 }
 
@@ -190,8 +201,18 @@ mod tests {
         ] {
             assert_eq!(socket_url(given).as_deref(), Ok(used));
         }
-        for bad in ["localhost:8000", "ftp://x", "ws://", "ws:///v1/ws", "ws://x?token=y"] {
-            assert!(socket_url(bad).is_err(), "{bad}");
+        for (bad, remedy) in [
+            (
+                "localhost:8000",
+                "lacks the scheme ws:// (or wss:// if the server speaks TLS): --url ws://localhost:8000",
+            ),
+            ("//chat.example.com/", "--url ws://chat.example.com"),
+            ("ftp://x", "--url has the scheme ftp://: use --url ws://x, or wss://x with TLS"),
+            ("ws://", "must be ws://HOST:PORT"),
+            ("ws:///v1/ws", "must be ws://HOST:PORT"),
+            ("ws://x?token=y", "must be ws://HOST:PORT"),
+        ] {
+            assert!(socket_url(bad).is_err_and(|why| why.contains(remedy)), "{bad}");
         }
     }
 

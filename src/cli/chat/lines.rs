@@ -51,12 +51,18 @@ impl Typed {
         let mut words = command.split_whitespace();
         let (name, argument) = (words.next().unwrap_or_default(), words.next());
         match (name, argument) {
-            ("who", _) => Self::Who,
-            ("help", _) => Self::Help,
-            ("quit" | "exit", _) => Self::Quit,
+            ("who" | "help" | "quit" | "exit" | "history", _) if command.starts_with(char::is_whitespace) => {
+                Self::Invalid(format!("there is no blank after the /: write /{name}; //… sends a line with /"))
+            }
+            ("who", None) => Self::Who,
+            ("help", None) => Self::Help,
+            ("quit" | "exit", None) => Self::Quit,
+            ("who" | "help" | "quit" | "exit", Some(_)) => {
+                Self::Invalid(format!("nothing follows /{name}: write /{name} alone; //… sends a line with /"))
+            }
             ("history", None) => Self::History(HISTORY),
             ("history", Some(count)) => match count.parse() {
-                Ok(count) if (1..=HISTORY_MAX).contains(&count) => Self::History(count),
+                Ok(count) if (1..=HISTORY_MAX).contains(&count) && words.next().is_none() => Self::History(count),
                 _ => Self::Invalid(format!("/history takes a number from 1 to {HISTORY_MAX}: /history {HISTORY}")),
             },
             _ => Self::Invalid(format!(
@@ -66,14 +72,31 @@ impl Typed {
         }
     }
 
+    /// The refusal of a line with this number of characters.
+    pub(super) fn too_long(count: usize) -> Self {
+        Self::Invalid(format!("not sent: {count} characters, and a message has at most {MAX_CONTENT_CHARS}"))
+    }
+
     fn message(text: &str) -> Self {
-        let count = text.chars().count();
-        if count > MAX_CONTENT_CHARS {
-            return Self::Invalid(format!(
-                "not sent: {count} characters, and a message has at most {MAX_CONTENT_CHARS}"
-            ));
+        // A key such as Ctrl-L or an arrow was pressed, and nothing of it is visible in the line.
+        if let Some(control) = text.chars().find(|character| character.is_control() && *character != '\t') {
+            return Self::Invalid(format!("not sent: the line has {}; write it again without", control_name(control)));
         }
-        Self::Message(text.to_owned())
+        match text.chars().count() {
+            count if count > MAX_CONTENT_CHARS => Self::too_long(count),
+            _ => Self::Message(text.to_owned()),
+        }
+    }
+}
+
+/// Name of the key that types this control character.
+fn control_name(control: char) -> String {
+    match control {
+        '\u{1B}' => "an Escape, as arrow keys type it".to_owned(),
+        '\u{7F}' => "a Delete".to_owned(),
+        // Ctrl clears bit 6 of the key's character.
+        '\0'..='\u{1F}' => format!("a Ctrl-{}", char::from(control as u8 | 0x40)),
+        other => format!("the control character U+{:04X}", u32::from(other)),
     }
 }
 
@@ -193,11 +216,39 @@ mod tests {
         assert_eq!(Typed::parse("  "), Typed::Nothing);
         assert_eq!(Typed::parse("/history"), Typed::History(20));
         assert_eq!(Typed::parse("/history 100"), Typed::History(100));
-        for bad in ["/history no", "/history 0", "/history 101", "/dance", "/"] {
+        for bad in ["/history no", "/history 0", "/history 101", "/history 1 2", "/dance", "/"] {
             assert!(matches!(Typed::parse(bad), Typed::Invalid(_)), "{bad}");
         }
         assert!(matches!(Typed::parse(&"ä".repeat(5_001)), Typed::Invalid(_)));
         assert!(matches!(Typed::parse(&"ä".repeat(5_000)), Typed::Message(_)));
+    }
+
+    #[test]
+    fn a_command_in_another_form_is_refused_with_the_right_one() {
+        for (line, right) in [("/who me", "/who"), ("/ who", "/who"), ("/help who", "/help"), ("/quit now", "/quit")] {
+            let parsed = Typed::parse(line);
+            assert!(
+                matches!(&parsed, Typed::Invalid(why) if why.contains(&format!("write {right}"))),
+                "{line}: {parsed:?}"
+            );
+        }
+        assert_eq!((Typed::parse("/who "), Typed::parse("/quit")), (Typed::Who, Typed::Quit));
+    }
+
+    #[test]
+    fn control_characters_of_a_typed_line_are_refused_by_name() {
+        for (line, name) in [
+            ("hel\u{c}lo", "a Ctrl-L;"),
+            ("\u{1b}[A", "an Escape, as arrow keys type it;"),
+            ("a\0b", "a Ctrl-@;"),
+            ("//a\u{7f}", "a Delete;"),
+            ("a\u{85}b", "the control character U+0085;"),
+        ] {
+            let parsed = Typed::parse(line);
+            assert!(matches!(&parsed, Typed::Invalid(why) if why.contains(name)), "{line:?}: {parsed:?}");
+        }
+        assert_eq!(Typed::parse("a\tb"), Typed::Message("a\tb".into()));
+        assert_eq!(Typed::parse("\u{c}"), Typed::Nothing, "Ctrl-L alone is blank");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Connects to the server, interprets the end of a connection, and computes the pause before the next.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
@@ -9,6 +12,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Error,
         client::IntoClientRequest,
+        error::ProtocolError,
         http::{HeaderValue, Response, StatusCode, header},
         protocol::CloseFrame,
     },
@@ -37,7 +41,12 @@ pub(super) enum End {
         after: Option<Duration>,
     },
     /// The server can't be reached.
-    Unreachable(String),
+    Unreachable {
+        /// Reason for the user.
+        why: String,
+        /// What the user can do, if the reason says more than that the server is away.
+        remedy: Option<String>,
+    },
     /// The token is expired or invalid.
     Token(String),
     /// The line just sent exceeds the server's limit.
@@ -49,6 +58,10 @@ pub(super) enum End {
 impl End {
     pub(super) fn again(why: impl Into<String>) -> Self {
         Self::Again { why: why.into(), after: None }
+    }
+
+    pub(super) fn unreachable(why: impl Into<String>) -> Self {
+        Self::Unreachable { why: why.into(), remedy: None }
     }
 }
 
@@ -63,14 +76,76 @@ pub(super) async fn connect(url: &str, token: &str) -> Result<Socket, End> {
     match timeout(CONNECT_TIMEOUT, connect_async_with_config(request, None, true)).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(Error::Http(response))) => Err(end_of_refusal(url, &response)),
-        Ok(Err(Error::Io(error))) if error.kind() == ErrorKind::ConnectionRefused => {
-            Err(End::Unreachable(format!("nothing listens at {url}")))
-        }
-        Ok(Err(Error::Io(error))) => Err(End::Unreachable(format!("{url} can't be reached: {error}"))),
         Ok(Err(error @ Error::Url(_))) => Err(invalid_url(&error)),
-        Ok(Err(error)) => Err(End::Unreachable(format!("{url} can't be reached: {error}"))),
-        Err(_) => Err(End::Unreachable(format!("{url} did not answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+        Ok(Err(error)) => Err(end_of_failed_connect(url, &error)),
+        Err(_) => Err(End::unreachable(format!("{url} did not answer within {} s", CONNECT_TIMEOUT.as_secs()))),
     }
+}
+
+/// The end that a failed connect or handshake means.
+fn end_of_failed_connect(url: &str, error: &Error) -> End {
+    let unreachable = |why: String, remedy: String| End::Unreachable { why, remedy: Some(remedy) };
+    match error {
+        Error::Io(error) => match (tls_error(error), error.kind()) {
+            (Some(rustls::Error::InvalidMessage(_)), _) => {
+                let plain = url.replacen("wss://", "ws://", 1);
+                unreachable(
+                    format!("the server at {url} does not speak TLS"),
+                    format!("is the port right? Without TLS, use --url {plain}"),
+                )
+            }
+            (Some(rustls::Error::InvalidCertificate(flaw)), _) => unreachable(
+                format!("the certificate of {url} is not valid ({flaw})"),
+                "the host must be a name in the certificate, and this system must trust its authority".to_owned(),
+            ),
+            (Some(error), _) => unreachable(
+                format!("TLS with {url} failed ({error})"),
+                "check that the server speaks TLS 1.2 or 1.3 at this port".to_owned(),
+            ),
+            (None, ErrorKind::ConnectionRefused) => End::unreachable(format!("nothing listens at {url}")),
+            (None, ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe)
+            | (None, ErrorKind::UnexpectedEof) => closed_before_answer(url),
+            (None, _) => End::unreachable(format!("{url} can't be reached: {error}")),
+        },
+        Error::Protocol(ProtocolError::HandshakeIncomplete) | Error::ConnectionClosed => closed_before_answer(url),
+        Error::Protocol(_) | Error::HttpFormat(_) | Error::Utf8(_) | Error::Capacity(_) => {
+            unreachable(format!("the server at {url} does not answer as a WebSocket server"), other_port_or_tls(url))
+        }
+        error => End::unreachable(format!("{url} can't be reached: {error}")),
+    }
+}
+
+fn closed_before_answer(url: &str) -> End {
+    let why = format!("the server at {url} closed the connection before it answered");
+    End::Unreachable { why, remedy: Some(other_port_or_tls(url)) }
+}
+
+/// Remedy if the server does not understand the client: the port is another service's, or one of both speaks TLS.
+fn other_port_or_tls(url: &str) -> String {
+    let other = match url.strip_prefix("ws://") {
+        Some(rest) => format!("If the server speaks TLS, use --url wss://{rest}"),
+        None => format!("If the server speaks no TLS, use --url {}", url.replacen("wss://", "ws://", 1)),
+    };
+    format!("is the port right? {other}")
+}
+
+/// The TLS error in an I/O error.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// The end that an error of an open connection means.
+pub(super) fn end_of_error(error: &Error, advised: Option<Duration>) -> End {
+    let why = match error {
+        Error::Io(error) if error.kind() == ErrorKind::ConnectionReset => "the connection was reset".to_owned(),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+        | Error::ConnectionClosed
+        | Error::AlreadyClosed => "the connection was lost".to_owned(),
+        Error::Io(error) => format!("the connection was lost: {error}"),
+        Error::Capacity(_) => "the connection was lost: the server sent a frame that is too large".to_owned(),
+        _ => "the connection was lost: the server broke the WebSocket protocol".to_owned(),
+    };
+    End::Again { why, after: advised }
 }
 
 /// The end that a refused handshake means.
@@ -159,6 +234,43 @@ mod tests {
         assert!(matches!(refusal(502, "<html>"), End::Again { after: None, .. }));
         assert!(matches!(refusal(404, ""), End::Fatal(_)));
         assert!(matches!(refusal(403, r#"{"detail":"This origin may not connect"}"#), End::Fatal(_)));
+    }
+
+    #[test]
+    fn failed_connects_have_a_remedy() {
+        let io = |kind: ErrorKind| Error::Io(kind.into());
+        let tls = |error: rustls::Error| Error::Io(io::Error::new(ErrorKind::InvalidData, error));
+        let invalid = rustls::InvalidMessage::InvalidContentType;
+        let garbage = Error::Protocol(ProtocolError::WrongHttpMethod);
+        for (url, error, reason, remedy) in [
+            ("wss://h:1/v1/ws", tls(invalid.into()), "does not speak TLS", "--url ws://h:1/v1/ws"),
+            (
+                "wss://h/v1/ws",
+                tls(rustls::CertificateError::UnknownIssuer.into()),
+                "is not valid",
+                "trust its authority",
+            ),
+            ("wss://h/v1/ws", tls(rustls::Error::DecryptError), "TLS with wss://h/v1/ws failed", "TLS 1.2 or 1.3"),
+            ("ws://h/v1/ws", io(ErrorKind::ConnectionReset), "before it answered", "--url wss://h/v1/ws"),
+            ("wss://h/v1/ws", io(ErrorKind::UnexpectedEof), "before it answered", "--url ws://h/v1/ws"),
+            ("ws://h/v1/ws", garbage, "does not answer as a WebSocket server", "--url wss://h/v1/ws"),
+        ] {
+            let end = end_of_failed_connect(url, &error);
+            let End::Unreachable { why, remedy: Some(found) } = &end else { panic!("{end:?}") };
+            assert!(why.contains(reason) && found.contains(remedy), "{end:?}");
+        }
+        let refused = end_of_failed_connect("ws://h/v1/ws", &io(ErrorKind::ConnectionRefused));
+        assert_eq!(refused, End::unreachable("nothing listens at ws://h/v1/ws"));
+    }
+
+    #[test]
+    fn lost_connections_are_described_without_words_of_the_library() {
+        for (error, shown) in [
+            (Error::Protocol(ProtocolError::ResetWithoutClosingHandshake), "the connection was lost"),
+            (Error::Io(ErrorKind::ConnectionReset.into()), "the connection was reset"),
+        ] {
+            assert_eq!(end_of_error(&error, None), End::again(shown));
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Terminal output and input.
 
 use std::{
-    io::{BufRead, IsTerminal, Read, Write, stderr, stdin, stdout},
+    io::{self, BufRead, IsTerminal, Read, Write, stderr, stdin, stdout},
     thread,
 };
 
 use tokio::sync::mpsc;
 
-/// Maximum bytes read of a typed line. The rest is skipped; the line then exceeds the maximum of a message and is
+use super::lines::Typed;
+
+/// Maximum bytes kept of a typed line. The rest is only counted; the line then exceeds the maximum of a message and is
 /// refused.
 const MAX_LINE: u64 = 64 * 1_024;
 /// Capacity of the queue of typed lines.
@@ -19,9 +21,9 @@ pub(super) struct Screen {
     terminal: bool,
 }
 
-/// Error: the reader of standard output has closed it.
+/// Standard output can't be written: its reader has closed it, or the disk is full.
 #[derive(Debug)]
-pub(super) struct OutputClosed;
+pub(super) struct OutputError(pub(super) io::Error);
 
 impl Screen {
     pub(super) fn of_process() -> Self {
@@ -34,14 +36,14 @@ impl Screen {
     }
 
     /// Shows a line of the conversation.
-    pub(super) fn show(self, line: &str) -> Result<(), OutputClosed> {
+    pub(super) fn show(self, line: &str) -> Result<(), OutputError> {
         // Clear the prompt's line and print the prompt again below the new line.
         self.write(&if self.terminal { format!("\r\x1b[K{line}\n> ") } else { format!("{line}\n") })
     }
 
     /// Shows a status line: on standard error if the output is a file or a pipe, so that it stays out of the
     /// conversation.
-    pub(super) fn note(self, line: &str) -> Result<(), OutputClosed> {
+    pub(super) fn note(self, line: &str) -> Result<(), OutputError> {
         if self.terminal {
             return self.show(&format!("-- {line}"));
         }
@@ -50,9 +52,9 @@ impl Screen {
         Ok(())
     }
 
-    /// Prints the prompt for the next line.
-    pub(super) fn prompt(self) -> Result<(), OutputClosed> {
-        if self.terminal { self.write("> ") } else { Ok(()) }
+    /// Prints the prompt for the next line. Replaces the prompt that a line shown meanwhile has below it.
+    pub(super) fn prompt(self) -> Result<(), OutputError> {
+        if self.terminal { self.write("\r\x1b[K> ") } else { Ok(()) }
     }
 
     /// Removes the prompt.
@@ -62,29 +64,20 @@ impl Screen {
         }
     }
 
-    fn write(self, text: &str) -> Result<(), OutputClosed> {
+    fn write(self, text: &str) -> Result<(), OutputError> {
         let mut out = stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_| OutputClosed)
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(OutputError)
     }
 }
 
 /// Starts a thread that reads typed lines until the end of the input. The thread ends with the process, because nothing
 /// else interrupts a read from a terminal.
-pub(super) fn typed_lines() -> mpsc::Receiver<String> {
+pub(super) fn typed_lines() -> mpsc::Receiver<Typed> {
     let (typed, lines) = mpsc::channel(QUEUE);
     thread::spawn(move || {
         let mut input = stdin().lock();
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") && skip_line(&mut input).is_err() => {
-                    return;
-                }
-                Ok(_) => {}
-            }
-            if typed.blocking_send(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()).is_err() {
+        while let Ok(Some(line)) = read_line(&mut input) {
+            if typed.blocking_send(line).is_err() {
                 return;
             }
         }
@@ -92,17 +85,55 @@ pub(super) fn typed_lines() -> mpsc::Receiver<String> {
     lines
 }
 
-/// Skips input to the end of the line.
-fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
+/// Reads a line; `None` at the end of the input.
+fn read_line(input: &mut impl BufRead) -> io::Result<Option<Typed>> {
+    let mut line = Vec::new();
+    if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.len() as u64 == MAX_LINE && !line.ends_with(b"\n") {
+        return Ok(Some(Typed::too_long(characters(&line) + skip_line(input)?)));
+    }
+    Ok(Some(Typed::parse(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']))))
+}
+
+/// Skips input to the end of the line and returns the number of skipped characters.
+fn skip_line(input: &mut impl BufRead) -> io::Result<usize> {
+    let mut skipped = 0;
     loop {
         let found = input.fill_buf()?;
-        let (used, ended) = match found.iter().position(|byte| *byte == b'\n') {
-            Some(at) => (at + 1, true),
-            None => (found.len(), found.is_empty()),
-        };
+        let end = found.iter().position(|byte| *byte == b'\n');
+        skipped += characters(&found[..end.unwrap_or(found.len())]);
+        let (used, ended) = end.map_or((found.len(), found.is_empty()), |at| (at + 1, true));
         input.consume(used);
         if ended {
-            return Ok(());
+            return Ok(skipped);
+        }
+    }
+}
+
+/// The number of characters that begin in this part of a UTF-8 text.
+fn characters(part: &[u8]) -> usize {
+    part.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_beyond_what_is_kept_is_refused_with_its_length() {
+        for (line, shown) in
+            [("x".repeat(200_000), "200000"), ("ä".repeat(70_001), "70001"), ("y".repeat(65_536), "65536")]
+        {
+            let mut input = io::Cursor::new(format!("{line}\nnext\n"));
+            let refused = read_line(&mut input).unwrap();
+            assert!(
+                matches!(&refused, Some(Typed::Invalid(why)) if why.contains(&format!("not sent: {shown} characters"))),
+                "{refused:?}"
+            );
+            assert_eq!(read_line(&mut input).unwrap(), Some(Typed::Message("next".into())));
+            assert_eq!(read_line(&mut input).unwrap(), None);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! [`Talk`]: the main loop. It connects, handles frames and typed lines, and reconnects.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -15,16 +18,11 @@ use super::{
     frames::Frame,
     lines::{self, Typed},
     link::{self, End, Socket},
+    liveness::Liveness,
     room::{Effect, Room},
-    screen::{OutputClosed, Screen},
+    screen::{OutputError, Screen},
 };
 
-/// Maximum time from a new connection to the join.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time without a frame after which the client sends a ping.
-const IDLE_BEFORE_PING: Duration = Duration::from_secs(20);
-/// Maximum time for the answer to that ping.
-const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time to write a frame.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time of the close handshake.
@@ -44,13 +42,13 @@ pub(super) enum Ended {
     Left,
     /// An error, with its message.
     Failed(String),
-    /// Standard output was closed.
-    Unread,
+    /// Standard output can't be written.
+    Unread(io::Error),
 }
 
-impl From<OutputClosed> for Ended {
-    fn from(_: OutputClosed) -> Self {
-        Self::Unread
+impl From<OutputError> for Ended {
+    fn from(OutputError(error): OutputError) -> Self {
+        Self::Unread(error)
     }
 }
 
@@ -68,9 +66,9 @@ impl From<End> for Over {
     }
 }
 
-impl From<OutputClosed> for Over {
-    fn from(_: OutputClosed) -> Self {
-        Self::Ended(Ended::Unread)
+impl From<OutputError> for Over {
+    fn from(error: OutputError) -> Self {
+        Self::Ended(error.into())
     }
 }
 
@@ -79,7 +77,7 @@ pub(super) struct Talk {
     access: Access,
     pub(super) room: Room,
     screen: Screen,
-    input: mpsc::Receiver<String>,
+    input: mpsc::Receiver<Typed>,
     /// Time at which the input ended.
     ended_at: Option<Instant>,
     /// Time at which all lines were stored and only entries could still arrive.
@@ -94,7 +92,7 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn new(access: Access, room: Room, screen: Screen, input: mpsc::Receiver<String>) -> Self {
+    pub(super) fn new(access: Access, room: Room, screen: Screen, input: mpsc::Receiver<Typed>) -> Self {
         let (ended_at, stored_at) = (None, None);
         Self {
             access,
@@ -136,8 +134,8 @@ impl Talk {
             // Further tries that fail for the same reason are not reported again.
             if self.shown_reason.as_ref() != Some(&why) {
                 let note = format!("{why}; reconnecting in {:.1} s, then repeatedly", pause.as_secs_f32());
-                if self.screen.note(&note).is_err() {
-                    return Ended::Unread;
+                if let Err(error) = self.screen.note(&note) {
+                    return error.into();
                 }
                 self.shown_reason = Some(why);
             }
@@ -148,7 +146,7 @@ impl Talk {
     }
 
     async fn connect(&self) -> Result<Socket, End> {
-        let url = self.access.url().map_err(End::Unreachable)?;
+        let url = self.access.url().map_err(End::unreachable)?;
         link::connect(&url, &self.access.token().map_err(End::Fatal)?).await
     }
 
@@ -157,8 +155,10 @@ impl Talk {
         match end {
             End::Again { why, after } if self.ever_joined || self.tries < TRIES_BEFORE_JOIN => Ok((why, after)),
             End::Again { why, .. } => Err(why),
-            End::Unreachable(why) if self.ever_joined => Ok((why, None)),
-            End::Unreachable(why) => Err(format!("{why}: {}", self.access.reach_remedy())),
+            End::Unreachable { why, .. } if self.ever_joined => Ok((why, None)),
+            End::Unreachable { why, remedy } => {
+                Err(format!("{why}: {}", remedy.unwrap_or_else(|| self.access.reach_remedy().to_owned())))
+            }
             End::Token(why) if self.ever_joined && self.access.mints_tokens() && self.token_tries < TOKEN_TRIES => {
                 self.token_tries += 1;
                 Ok((why, None))
@@ -192,7 +192,7 @@ impl Talk {
                         if self.room.outgoing.is_empty() { return Err(Ended::Left) }
                         continue;
                     };
-                    match Typed::parse(&line) {
+                    match line {
                         Typed::Message(text) => self.room.outgoing.push(text),
                         Typed::Quit => return Err(Ended::Left),
                         Typed::Help => self.screen.show(lines::HELP)?,
@@ -213,7 +213,7 @@ impl Talk {
     }
 
     /// Reports an invalid line and counts it, so that the exit code tells a script.
-    fn reject_line(&mut self, why: &str) -> Result<(), OutputClosed> {
+    fn reject_line(&mut self, why: &str) -> Result<(), OutputError> {
         self.room.failed += 1;
         self.screen.note(why)
     }
@@ -236,7 +236,7 @@ impl Talk {
                         liveness.frame_received();
                         self.handle_message(message, &mut advised)
                     }
-                    Some(Err(error)) => Err(End::Again { why: format!("the connection was lost ({error})"), after: advised }.into()),
+                    Some(Err(error)) => Err(link::end_of_error(&error, advised).into()),
                     None => Err(link::end_of_close(None, advised).into()),
                 },
                 line = self.input.recv(), if reads_input => self.handle_line(line),
@@ -284,12 +284,12 @@ impl Talk {
         }
     }
 
-    fn handle_line(&mut self, line: Option<String>) -> Result<Vec<Effect>, Over> {
+    fn handle_line(&mut self, line: Option<Typed>) -> Result<Vec<Effect>, Over> {
         let Some(line) = line else {
             self.ended_at = Some(Instant::now());
             return Ok(Vec::new());
         };
-        let effects = match Typed::parse(&line) {
+        let effects = match line {
             Typed::Message(text) => {
                 self.room.outgoing.push(text);
                 self.room.send_next(Instant::now())
@@ -324,18 +324,11 @@ impl Talk {
 
     fn tick(&mut self, liveness: &mut Liveness) -> Result<Vec<Effect>, Over> {
         let now = Instant::now();
-        if !self.room.is_joined() && liveness.connected_at + JOIN_TIMEOUT <= now {
-            return Err(End::again("the server did not answer the join").into());
-        }
+        let pings = liveness.check(self.room.is_joined(), now)?;
         let mut effects = self.room.send_next(now);
-        match liveness.pinged_at {
-            Some(at) if at + PONG_TIMEOUT <= now => return Err(End::again("the server does not answer pings").into()),
-            None if liveness.last_frame_at + IDLE_BEFORE_PING <= now => {
-                liveness.pinged_at = Some(now);
-                // The server answers every text frame.
-                effects.push(Effect::Send(r#"{"type":"ping"}"#.to_owned()));
-            }
-            _ => {}
+        if pings {
+            // The server answers every text frame.
+            effects.push(Effect::Send(r#"{"type":"ping"}"#.to_owned()));
         }
         Ok(effects)
     }
@@ -380,28 +373,5 @@ impl Talk {
             }
         }
         Err(link::end_of_close(None, *advised).into())
-    }
-}
-
-/// Times for detecting a server that no longer answers.
-struct Liveness {
-    connected_at: Instant,
-    last_frame_at: Instant,
-    pinged_at: Option<Instant>,
-}
-
-impl Liveness {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self { connected_at: now, last_frame_at: now, pinged_at: None }
-    }
-
-    fn frame_received(&mut self) {
-        (self.last_frame_at, self.pinged_at) = (Instant::now(), None);
-    }
-
-    fn due(&self, joined: bool) -> Instant {
-        let ping = self.pinged_at.map_or(self.last_frame_at + IDLE_BEFORE_PING, |at| at + PONG_TIMEOUT);
-        if joined { ping } else { ping.min(self.connected_at + JOIN_TIMEOUT) }
     }
 }

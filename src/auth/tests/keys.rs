@@ -1,0 +1,65 @@
+//! Keys of the configuration: a shared secret mints tokens, a public key only verifies them.
+
+use serde_json::json;
+
+use super::{super::fixture::Pair, *};
+
+#[test]
+fn minted_tokens_are_valid_and_never_outlive_their_source() {
+    let auth = auth();
+    let bob = UserId::parse("bob").unwrap();
+    let ttl = Duration::from_secs(1_800);
+    let identity = auth.verify(&auth.mint(grant(&bob), ttl, None).unwrap().token).unwrap();
+    assert_eq!((&*identity.name, identity.admin, identity.tier.as_deref()), ("Bob", true, Some("pro")));
+    assert_eq!(identity.expires_at, Timestamp::from_seconds(NOW + 1_800));
+
+    let shown = Some(Timestamp::from_seconds(NOW + 10));
+    let minted = auth.mint(Grant::from(&identity), ttl, shown).unwrap();
+    assert_eq!((minted.expires_at, minted.expires_in), (Timestamp::from_seconds(NOW + 10), Duration::from_secs(10)));
+    assert_eq!(auth.verify(&minted.token).unwrap().expires_at, Timestamp::from_seconds(NOW + 10));
+    // Within the leeway an expired token is still valid, but it can't be exchanged for a new one.
+    let over = Some(Timestamp::from_seconds(NOW));
+    assert_eq!(auth.mint(grant(&bob), ttl, over).err(), Some(Reject::TokenExpired));
+    assert_eq!(auth.mint(grant(&bob), Duration::ZERO, None).err(), Some(Reject::TokenExpired));
+}
+
+fn public(pair: &Pair, algorithm: Algorithm) -> AuthConfig {
+    let pem = pair.public.as_bytes();
+    let key = match algorithm {
+        Algorithm::ES256 => DecodingKey::from_ec_pem(pem),
+        Algorithm::EdDSA => DecodingKey::from_ed_pem(pem),
+        _ => DecodingKey::from_rsa_pem(pem),
+    };
+    config(AuthKey::Public { key: key.unwrap(), algorithm })
+}
+
+#[test]
+fn public_keys_verify_and_never_mint() {
+    for (pair, other, algorithm) in [
+        (Pair::rsa(), Pair::rsa(), Algorithm::RS256),
+        (Pair::ec(), Pair::ec(), Algorithm::ES256),
+        (Pair::ed(), Pair::ed(), Algorithm::EdDSA),
+    ] {
+        let auth = at(&public(&pair, algorithm), NOW);
+        let sign = |key: &EncodingKey| jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), key).unwrap();
+        assert!(auth.verify(&sign(&pair.signing_key(algorithm))).is_ok(), "{algorithm:?}");
+        assert!(is_invalid(&auth.verify(&sign(&other.signing_key(algorithm)))), "{algorithm:?}");
+        // Anyone knows the public key: it must not be accepted as a shared secret.
+        let forged = EncodingKey::from_secret(pair.public.as_bytes());
+        let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(json!({})), &forged).unwrap();
+        assert!(is_invalid(&auth.verify(&forged)), "{algorithm:?}");
+        let user = UserId::parse("bob").unwrap();
+        assert!(matches!(auth.mint(grant(&user), Duration::from_secs(1), None), Err(Reject::Unsupported(_))));
+    }
+}
+
+#[test]
+fn an_rsa_key_is_pinned_to_one_algorithm() {
+    let pair = Pair::rsa();
+    let auth = at(&public(&pair, Algorithm::RS256), NOW);
+    for algorithm in [Algorithm::RS512, Algorithm::PS256] {
+        let token =
+            jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), &pair.signing_key(algorithm)).unwrap();
+        assert!(is_invalid(&auth.verify(&token)), "{algorithm:?}");
+    }
+}
