@@ -81,6 +81,18 @@ fn token_prints_only_the_token_on_standard_output() {
 }
 
 #[test]
+fn a_lifetime_out_of_the_bounds_is_refused_with_the_flag_and_the_bounds() {
+    let folder = folder();
+    let secret = [("JWT_SECRET", "a secret of tests, long enough for HS256")];
+    for bad in ["0", "500ms", "366d", "99999999d", "3000000h"] {
+        let output = run(&folder, &["token", "--user", "alice", "--ttl", bad], &secret);
+        let text = stderr(&output);
+        assert!(code(&output) == 2 && text.contains("--ttl") && text.contains("from 1s to 365d"), "{bad}: {output:?}");
+    }
+    assert_eq!(code(&run(&folder, &["token", "--user", "alice", "--ttl", "365d"], &secret)), 0);
+}
+
+#[test]
 fn a_dotenv_file_is_read_and_never_overrides_the_environment() {
     let folder = folder();
     std::fs::write(folder.path().join(".env"), format!("SECRET_KEY={SECRET}\nTOKEN_TTL=soon\n")).unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Client, Node, Postgres, Process, RedisServer, SECRET, Signal, token, within};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
 
 /// The program with a minimal environment: only `PATH`.
 fn program(folder: &Path, arguments: &[&str]) -> Command {
@@ -17,11 +17,11 @@ fn program(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Output {
     program(folder, arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

@@ -21,6 +21,7 @@ mod chat;
 mod check;
 mod cli;
 mod clients;
+mod console;
 mod dashboards;
 mod dev;
 mod examples;

@@ -120,3 +120,38 @@ async fn an_acked_message_reaches_others_although_its_node_dies_before_it_publis
     let message = bob.until("message").await;
     assert_eq!((&message["seq"], &message["content"]), (&ack["seq"], &json!("stored only")));
 }
+
+#[tokio::test]
+async fn a_removed_members_sockets_see_what_the_pages_of_their_dialects_say() {
+    let node = Node::dev().set(CLOSED.0, CLOSED.1).start().await;
+    let (alice, bob) = (token("alice"), token("bob"));
+    let room = node.conversation(&alice, &["bob"]).await;
+    let mut personas = Client::connect(&format!("{}/ws/auth?token={bob}", node.ws())).await;
+    let join = json!({"type": "join_conversation", "conversation_id": room});
+    personas.send(&join).await;
+    personas.until("conversation_joined").await;
+    let mut rooms = Client::rooms(&node, &room, "bob").await;
+    let mut one = Client::connect(&format!("{}/api/chat/ws/{room}?token={bob}", node.ws())).await;
+    one.until("system").await;
+    let members = format!("/api/chat/conversations/{room}/members");
+    let removed = node.request(Method::DELETE, &format!("{members}/bob"), Some(&alice), None).await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT);
+    let closed = (1008, "Not a member of this conversation".to_owned());
+    assert_eq!((rooms.expect_close().await, one.expect_close().await), (closed.clone(), closed));
+
+    // A socket for many conversations stays open: no frame comes, and what it asks of this conversation is refused.
+    let messages = format!("/api/chat/conversations/{room}/messages");
+    node.post(&messages, &alice, &json!({"content": "without you"})).await;
+    personas.send(&join).await;
+    assert_eq!(personas.expect("error").await["code"], "not_member");
+    let added = node.post(&members, &alice, &json!({"user_ids": ["bob"]})).await;
+    assert_eq!(added.status, StatusCode::OK, "{}", added.text);
+    node.post(&messages, &alice, &json!({"content": "with you"})).await;
+    personas.send(&json!({"type": "join_conversation", "conversation_id": room, "since_seq": 2})).await;
+    personas.until("conversation_joined").await;
+    assert_eq!(personas.until("new_message").await["message"]["content"], "with you");
+    let direct =
+        node.post("/api/chat/conversations", &alice, &json!({"is_group": false, "participant_ids": ["bob"]})).await;
+    let path = format!("/api/chat/conversations/{}/members/bob", direct.json["id"].as_str().unwrap());
+    assert_eq!(node.request(Method::DELETE, &path, Some(&alice), None).await.status, StatusCode::FORBIDDEN);
+}
