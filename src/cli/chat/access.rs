@@ -156,11 +156,11 @@ fn minting_credentials(
 /// Normalizes `--url`: replaces `http` by `ws`, and appends the native path if it is missing.
 fn socket_url(text: &str) -> Result<String, String> {
     let bad = || format!("--url must be ws://HOST:PORT or wss://HOST, not {text:?}");
-    let trimmed = text.trim_end_matches('/');
-    let (scheme, rest) = match trimmed.split_once("://") {
+    let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
-        None => (None, trimmed.trim_start_matches('/')),
+        None => (None, text.trim_start_matches('/')),
     };
+    let rest = rest.trim_end_matches('/');
     if rest.is_empty() || rest.starts_with('/') || rest.contains(['?', '#', ' ']) {
         return Err(bad());
     }
