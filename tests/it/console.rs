@@ -49,7 +49,7 @@ async fn a_terminal_shows_one_prompt_after_a_refused_line() {
     for (line, note) in [
         ("/dance", "-- there is no /dance"),
         ("/who me", "-- nothing follows /who: write /who alone"),
-        ("/ who", "-- there is no blank after the /: write /who"),
+        ("/ who", "-- a command has no blank after its /: write /who"),
         ("one\u{c}two", "-- not sent: the line has a Ctrl-L"),
     ] {
         writeln!(input, "{line}").unwrap();

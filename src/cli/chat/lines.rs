@@ -52,7 +52,7 @@ impl Typed {
         let (name, argument) = (words.next().unwrap_or_default(), words.next());
         match (name, argument) {
             ("who" | "help" | "quit" | "exit" | "history", _) if command.starts_with(char::is_whitespace) => {
-                Self::Invalid(format!("there is no blank after the /: write /{name}; //… sends a line with /"))
+                Self::Invalid(format!("a command has no blank after its /: write /{name}; //… sends a line with /"))
             }
             ("who", None) => Self::Who,
             ("help", None) => Self::Help,
