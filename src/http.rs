@@ -3,7 +3,15 @@
 //! The listener passes each socket to [`Server::serve`], which serves it until it closes or becomes a WebSocket. From
 //! then on the session owns it. Nothing here logs a query string or a token.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper::{
     Request, Response, StatusCode,
@@ -19,13 +27,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod body;
 mod client;
+mod compression;
 mod cors;
 mod health;
 mod problem;
 mod rest;
 mod routes;
 mod service;
+mod transport;
 mod upgrade;
 
 #[cfg(test)]
@@ -36,9 +47,12 @@ mod tests;
 pub use routes::{Access, Route, endpoints};
 pub use service::Kind;
 
+use body::RequestBody;
+use compression::Encoding;
 use problem::{HttpResult, Payload, Problem};
 use routes::{Endpoint, Found, Routes};
 use service::{HttpService, Peer};
+use transport::Transport;
 
 use crate::{
     admission::{Admission, Refusal},
@@ -74,6 +88,8 @@ impl Server {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(KEEP_ALIVE_TIMEOUT)
+            // A client that has sent its request may end its side, and still gets the response.
+            .half_close(true)
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS);
         let limit = i64::try_from(broker.admission.limit()).unwrap_or(i64::MAX);
@@ -108,14 +124,16 @@ impl Server {
             Admission::Refused(refusal, permit) => (Some(refusal), permit),
             Admission::Dropped => return,
         };
+        let unread = Arc::new(AtomicBool::new(false));
+        let transport = Transport::new(stream, unread.clone());
         let peer = Arc::new(Peer::new(peer.to_canonical(), self.service.trusts(peer), refusal, permit));
         let answer_request = service_fn(|request| {
-            let (server, peer) = (Arc::clone(&self), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(server.answer(peer, request).await) }
+            let (server, peer, unread) = (Arc::clone(&self), Arc::clone(&peer), Arc::clone(&unread));
+            async move { Ok::<_, Infallible>(server.answer(peer, request, &unread).await) }
         });
         let mut stopping = false;
         let mut connection =
-            std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), answer_request).with_upgrades());
+            std::pin::pin!(self.http.serve_connection(TokioIo::new(transport), answer_request).with_upgrades());
         let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST_TIMEOUT));
         loop {
             tokio::select! {
@@ -138,19 +156,24 @@ impl Server {
         }
     }
 
-    /// Answers a request within `REQUEST_TIMEOUT`.
-    async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Payload> {
+    /// Answers a request within `REQUEST_TIMEOUT`. Sets `unread` if the client may still send a body that nobody reads.
+    async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>, unread: &AtomicBool) -> Response<Payload> {
         peer.requested();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let began = Instant::now();
         let headers = cors::CorsHeaders::to(request.headers(), self.service.origins());
+        let encoding = Encoding::wanted(request.headers());
+        let (request, rest) = body::track(request);
         let answer = timeout(REQUEST_TIMEOUT, self.route(&peer, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
         let mut response = answer.unwrap_or_else(Problem::into_response);
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers.apply(&mut response);
+            response = encoding.apply(response).await;
         }
-        if peer.refusal.is_some() {
+        let read = rest.read_out().await;
+        unread.store(!read, Ordering::Relaxed);
+        if peer.refusal.is_some() || !read {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let (status, seconds) = (response.status().as_u16(), began.elapsed().as_secs_f64());
@@ -158,7 +181,7 @@ impl Server {
         response
     }
 
-    async fn route(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> HttpResult {
+    async fn route(&self, peer: &Arc<Peer>, request: Request<RequestBody>) -> HttpResult {
         let path = request.uri().path().to_owned();
         let found = self.routes.find(request.method(), &path);
         if let (Some(refusal), false) = (peer.refusal, matches!(found, Found::Endpoint(Endpoint::Probe(_), _))) {

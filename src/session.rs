@@ -28,7 +28,7 @@ pub use context::Context;
 pub use meter::FrameLimits;
 pub use socket::{Incoming, Socket, SocketLimits};
 
-use context::CLOSE_TIMEOUT;
+use context::{CLOSE_TIMEOUT, PEER_CLOSE_TIMEOUT};
 use open::Open;
 
 /// Maximum duration of a connection without a token, under `dev`.
@@ -122,6 +122,9 @@ async fn close_socket(
     let orderly = timeout(CLOSE_TIMEOUT, async {
         let drained = outbox.drained().await;
         if drained && *reason != CloseReason::ClientLeft {
+            // Some libraries report 1006 instead of the code if the connection ends before they have answered the close
+            // frame (RFC 6455, 7.1.1).
+            let _answered = timeout(PEER_CLOSE_TIMEOUT, socket.read_out(reason)).await;
             outbox.shut();
             socket.read_out(reason).await;
         }

@@ -61,6 +61,13 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("A body has at most {most} bytes"))
     }
 
+    /// The body is compressed, which this server does not read.
+    pub(super) fn compressed() -> Self {
+        let detail = "Send the body without Content-Encoding: this server reads no compressed bodies";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
+            .with(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+    }
+
     /// The request timed out, and its outcome is unknown.
     pub(super) fn took_too_long() -> Self {
         Self {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
-    body::Incoming,
     header::{self, HeaderValue},
 };
 use matchit::Params;
 use serde::Serialize;
 
 use super::{
+    body::RequestBody,
     client,
     problem::{HttpResult, Payload, Problem},
     service::{HttpService, Peer},
@@ -99,7 +99,7 @@ pub(super) async fn answer(
     service: &HttpService,
     peer: &Peer,
     params: &Params<'_, '_>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> HttpResult {
     let (head, body) = request.into_parts();
     let Some(token) = client::bearer(&head.headers) else { return Err(unauthenticated(&head.headers)) };
@@ -109,6 +109,9 @@ pub(super) async fn answer(
         tracing::info!(%address, path = head.uri.path(), reason = reject.code(), detail, "refused");
     });
     let identity = Arc::new(verified?);
+    if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(Problem::compressed());
+    }
     let query = head.uri.query();
     let call = Call { service, peer, identity: &identity, params, query, headers: &head.headers };
     match action {

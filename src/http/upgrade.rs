@@ -9,17 +9,19 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
-    body::{Body, Incoming},
+    body::Body,
     header::{self, HeaderName, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
+    body::RequestBody,
     client,
     problem::{HttpResult, Payload, Problem},
     service::{HttpService, Peer},
+    transport::Transport,
 };
 use crate::{
     admission::{AddressPermit, Refusal},
@@ -41,7 +43,7 @@ pub(super) fn answer(
     peer: &Arc<Peer>,
     route: SocketRoute,
     conversation: Option<&str>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> HttpResult {
     let checked = check_handshake(service, peer, conversation, &request);
     let checked = checked.inspect_err(|refused| {
@@ -58,9 +60,9 @@ pub(super) fn answer(
         // Keep the permits until the WebSocket ends; dropping them frees the places.
         let _counted = (permit, address_permit, open);
         let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, hyper::upgrade::on(request)).await else { return };
-        // `Server::serve` wraps TcpStreams only, so the downcast never fails.
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        session::serve(parts.io.into_inner(), parts.read_buf.to_vec(), opening, context).await;
+        // `Server::serve` wraps transports only, so the downcast never fails.
+        let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else { return };
+        session::serve(parts.io.into_inner().into_inner(), parts.read_buf.to_vec(), opening, context).await;
     });
     Ok(switching(&accept, protocol))
 }
@@ -111,7 +113,7 @@ fn check_handshake(
     service: &HttpService,
     peer: &Peer,
     conversation: Option<&str>,
-    request: &Request<Incoming>,
+    request: &Request<RequestBody>,
 ) -> Result<ValidHandshake, Refused> {
     let broker = service.broker();
     let (config, headers) = (&broker.config, request.headers());

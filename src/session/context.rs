@@ -16,6 +16,8 @@ use crate::{
 
 /// Maximum duration of a close, in which queued frames are written and the client's close is awaited.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time for which the connection stays open for the client's answer to a close frame.
+pub(super) const PEER_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The dependencies of a session.
 pub struct Context {

@@ -27,6 +27,7 @@ mod dev;
 mod examples;
 mod first_minutes;
 mod http;
+mod http_connections;
 mod limits;
 mod nginx;
 mod notifications;

@@ -4,10 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::{
-    HeaderMap,
-    body::{Body, Incoming},
-};
+use hyper::{HeaderMap, body::Body};
 use matchit::Params;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,6 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{
     chat::Caller,
     http::{
+        body::RequestBody,
         client,
         problem::Problem,
         service::{HttpService, Peer},
@@ -122,17 +120,17 @@ fn seq_of(text: &str, conversation: &ConversationId) -> Option<EntrySeq> {
 }
 
 /// Reads a JSON body. The content type is ignored.
-pub(super) async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
+pub(super) async fn read_json<T: DeserializeOwned>(body: RequestBody) -> Result<T, Problem> {
     parse(&read_bytes(body).await?)
 }
 
 /// Reads a JSON body that may be missing.
-pub(super) async fn read_optional_json<T: DeserializeOwned>(body: Incoming) -> Result<Option<T>, Problem> {
+pub(super) async fn read_optional_json<T: DeserializeOwned>(body: RequestBody) -> Result<Option<T>, Problem> {
     let bytes = read_bytes(body).await?;
     if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Some) }
 }
 
-async fn read_bytes(body: Incoming) -> Result<Bytes, Problem> {
+async fn read_bytes(body: RequestBody) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(Problem::too_large(MAX_BODY));
     }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use hyper::{StatusCode, body::Incoming};
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, call::read_json, done, json, ok, unexpected};
 use crate::{
-    http::{HttpResult, problem::Problem},
+    http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
         self, Command, ConversationId, ConversationKind, Listed, Offset, PageLimit, Reply, Seq, Timestamp, UserId,
     },
@@ -112,7 +112,7 @@ struct Conversations<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn create(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn create(&self, body: RequestBody) -> HttpResult {
         let new: NewConversation = read_json(body).await?;
         match self.execute(Command::Create(new.checked()?)).await? {
             Reply::Created(made) => json(StatusCode::CREATED, &Conversation::of(&made)),

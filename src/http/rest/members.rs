@@ -1,6 +1,5 @@
 //! Lists, adds and removes the members of a conversation.
 
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -10,7 +9,7 @@ use super::{
     done, ok, unexpected,
 };
 use crate::{
-    http::{HttpResult, problem::Problem},
+    http::{HttpResult, body::RequestBody, problem::Problem},
     model::{self, Command, Listed, Reply, Seq, UserId},
 };
 
@@ -57,7 +56,7 @@ impl Call<'_> {
         ok(&Members { members: conversation.members.iter().map(Member::of).collect() })
     }
 
-    pub(super) async fn add_members(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn add_members(&self, body: RequestBody) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         let users = read_json::<NewMembers>(body).await?.checked()?;
         match self.execute(Command::AddMembers { conversation, users }).await? {

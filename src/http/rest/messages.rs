@@ -1,6 +1,6 @@
 //! Sends, edits and deletes messages, and sets reactions.
 
-use hyper::{StatusCode, body::Incoming};
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
     json, no_content, ok, unexpected,
 };
 use crate::{
-    http::{HttpResult, problem::Problem},
+    http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
         self, ClientId, Command, Content, ConversationId, Emoji, EntryId, InvalidEmoji, Reject, Reply, Seq, Target,
         Timestamp, UserId,
@@ -75,7 +75,7 @@ impl<'a> Sent<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn send(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn send(&self, body: RequestBody) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         let new: NewMessage = read_json(body).await?;
         match self.execute(Command::Send(new.checked(conversation)?)).await? {
@@ -87,7 +87,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn edit(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn edit(&self, body: RequestBody) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         let new: NewText = read_json(body).await?;
         let content = content(&new.content)?;

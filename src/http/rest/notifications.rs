@@ -1,11 +1,10 @@
 //! Lists the caller's notifications and marks them read.
 
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, call::read_json, done, ok, unexpected};
 use crate::{
-    http::{HttpResult, problem::Problem},
+    http::{HttpResult, body::RequestBody, problem::Problem},
     model::{self, Command, ConversationId, Listed, Offset, PageLimit, Reply, Seq, Timestamp},
 };
 
@@ -63,7 +62,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn read_notifications(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn read_notifications(&self, body: RequestBody) -> HttpResult {
         let ids = read_json::<Read>(body).await?.checked()?;
         done(&self.execute(Command::ReadNotifications { ids }).await?)
     }

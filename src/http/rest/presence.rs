@@ -1,6 +1,5 @@
 //! Presence, the caller's status, and typing.
 
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,7 +8,7 @@ use super::{
     ok, unexpected,
 };
 use crate::{
-    http::{HttpResult, problem::Problem},
+    http::{HttpResult, body::RequestBody, problem::Problem},
     model::{Command, ConversationId, Listed, PageLimit, Reply, Status, Timestamp, UserId},
 };
 
@@ -75,7 +74,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn set_status(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn set_status(&self, body: RequestBody) -> HttpResult {
         let NewStatus { status } = read_json(body).await?;
         match self.execute(Command::SetStatus { status }).await? {
             Reply::Done => ok(&OwnStatus { user_id: &self.identity.user, status }),
@@ -83,7 +82,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn typing(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn typing(&self, body: RequestBody) -> HttpResult {
         let conversation = self.conversation_of_path()?;
         // Without is_typing, the request starts typing.
         let active = read_optional_json::<Typing>(body).await?.and_then(|body| body.is_typing).unwrap_or(true);

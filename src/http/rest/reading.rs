@@ -1,6 +1,5 @@
 //! Lists and searches messages, and sets the caller's marks.
 
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,7 +8,7 @@ use super::{
     ok, unexpected,
 };
 use crate::{
-    http::{HttpResult, problem::Problem},
+    http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
         self, Body, ClientId, Command, ConversationId, Entry, EntryId, EntrySeq, GivenNumber, Listed, MessagePage,
         Offset, PageLimit, Reactions, Reject, Reply, SearchTerms, Seq, Timestamp, UserId,
@@ -180,7 +179,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn mark_read(&self, body: Incoming) -> HttpResult {
+    pub(super) async fn mark_read(&self, body: RequestBody) -> HttpResult {
         let (conversation, delivered, read) = read_json::<Marks>(body).await?.checked()?;
         self.execute(Command::Read { conversation: conversation.clone(), delivered, read }).await?;
         let marked = self.describe(conversation).await?;

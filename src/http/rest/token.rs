@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Call, ok};
 use crate::{
     auth::Grant,
-    http::{HttpResult, client, problem::Problem, routes::TOKEN_SOCKET},
+    http::{HttpResult, client, compression::HoldsSecret, problem::Problem, routes::TOKEN_SOCKET},
 };
 
 #[derive(Serialize)]
@@ -27,7 +27,9 @@ impl Call<'_> {
             Some(url) => public_socket_url(url),
             None => socket_url(self.headers, self.peer.trusted).ok_or_else(|| Problem::invalid("Host is missing"))?,
         };
-        ok(&Token { token: &minted.token, websocket_url, expires_in: minted.expires_in.as_secs() })
+        let mut response = ok(&Token { token: &minted.token, websocket_url, expires_in: minted.expires_in.as_secs() })?;
+        response.extensions_mut().insert(HoldsSecret);
+        Ok(response)
     }
 }
 
