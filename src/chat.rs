@@ -47,6 +47,7 @@ mod subscriptions;
 mod tasks;
 mod ttl_cache;
 mod typing;
+mod typists;
 mod user_upserts;
 
 pub use command::{Begun, Caller, CommandReply};
@@ -190,7 +191,9 @@ impl Chat {
                 let cursors = cursors.into_iter().map(|(conversation, since)| (conversation, since.get())).collect();
                 self.subscriptions.sync(&caller, cursors).await
             }
-            Command::Typing { conversation, active } => Ok(self.typing.set_typing(&caller, &conversation, active)),
+            Command::Typing { conversation, active } => {
+                Ok(self.typing.set_typing(&caller, &conversation, active).await)
+            }
             Command::Read { conversation, delivered, read } => {
                 let (delivered, read) = (delivered.map(EntrySeq::get), read.map(EntrySeq::get));
                 self.read(&caller, &conversation, delivered, read).await

@@ -69,7 +69,7 @@ impl Connections {
         for conversation in connection.joined() {
             let attached = connection.remove_join(&conversation) == Some(true);
             drop(self.subscriptions.detach(connection, &conversation, attached));
-            self.typing.stop(conversation, identity.user.clone(), identity.name.clone());
+            self.typing.stop(identity, &conversation, Some(connection.id()));
         }
         if connection.dialect.follows_inbox() {
             self.subscriptions.leave_inbox(connection);

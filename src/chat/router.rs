@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges, shown::Shown};
+use super::{
+    notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges, shown::Shown,
+    typists::Typists,
+};
 use crate::{
     backplane::Backplane,
     hub::Hub,
@@ -44,6 +47,8 @@ pub(super) struct Observers {
     pub(super) growth: Arc<Growth>,
     /// Records what this node's listeners are told about presence.
     pub(super) shown: Arc<Shown>,
+    /// Records who types.
+    pub(super) typists: Arc<Typists>,
 }
 
 /// Routes events to the listeners on all nodes.
@@ -82,10 +87,11 @@ impl Router {
 
     /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
-        let Observers { unread, rosters, growth, shown } = &self.observers;
+        let Observers { unread, rosters, growth, shown, typists } = &self.observers;
         match origin {
             Origin::Committed => {
                 unread.observe(events);
+                typists.observe(events, origin);
                 growth.observe(events);
             }
             Origin::Local => {
@@ -95,6 +101,7 @@ impl Router {
             }
             Origin::Remote => {
                 shown.observe(events);
+                typists.observe(events, origin);
                 rosters.observe(events);
             }
             Origin::ElsewhereOnly | Origin::HereOnly => {}
@@ -192,6 +199,7 @@ mod tests {
             rosters,
             growth: Arc::new(Growth::new(degrade)),
             shown: Arc::new(Shown::new(metrics.clone()).0),
+            typists: Arc::new(Typists::new(Duration::from_secs(5)).0),
         };
         let router = Router::new(hub.clone(), backplane, clock, observers);
         let cases = [

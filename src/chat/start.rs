@@ -29,6 +29,7 @@ use super::{
     subscriptions::Subscriptions,
     tasks::Tasks,
     typing::Typing,
+    typists::Typists,
     user_upserts::UserUpserts,
 };
 use crate::{
@@ -70,7 +71,15 @@ impl Chat {
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let (shown, followed) = Shown::new(metrics.clone());
         let shown = Arc::new(shown);
-        let observers = Observers { unread: unread.clone(), rosters, growth: growth.clone(), shown: shown.clone() };
+        let (typists, typing_changes) = Typists::new(config.timing.typing_timeout);
+        let typists = Arc::new(typists);
+        let observers = Observers {
+            unread: unread.clone(),
+            rosters,
+            growth: growth.clone(),
+            shown: shown.clone(),
+            typists: typists.clone(),
+        };
         let router = ground.router(observers);
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
         let writer = ground.writer(router.clone(), retell.clone());
@@ -78,7 +87,7 @@ impl Chat {
         let (loader, batches) = BatchLoader::new(store.clone());
         let (users, pending_users) = UserUpserts::new(store.clone());
         let statuses = Arc::new(Statuses::new(store.clone(), loader.clone()));
-        let typing = Arc::new(Typing::new(config.timing.typing_timeout, router.clone()));
+        let typing = Arc::new(ground.typing(typists, router.clone(), statuses.clone()));
         let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone()));
         let journal = Arc::new(ground.journal(writer.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
@@ -94,7 +103,7 @@ impl Chat {
 
         tasks.spawn(batches.run());
         tasks.spawn(users.clone().run(pending_users));
-        tasks.spawn(typing.clone().run());
+        tasks.spawn(typing.clone().run(typing_changes));
         tasks.spawn(reconciler.clone().run());
         tasks.spawn(retell.clone().run());
         tasks.spawn(ground.rosters(router.clone(), statuses.clone()).run(roster_changes));
@@ -241,6 +250,10 @@ impl Ground {
             clock: self.clock.clone(),
             asked,
         }
+    }
+
+    fn typing(&self, typists: Arc<Typists>, router: Arc<Router>, statuses: Arc<Statuses>) -> Typing {
+        Typing { typists, router, statuses, clock: self.clock.clone() }
     }
 
     fn rosters(&self, router: Arc<Router>, statuses: Arc<Statuses>) -> Rosters {

@@ -314,7 +314,7 @@ impl Subscriptions {
         if let Some(attached) = connection.remove_join(conversation) {
             self.detach(connection, conversation, attached).await;
             self.backplane.unlisten(connection.id(), conversation).await;
-            self.typing.stop(conversation.clone(), identity.user.clone(), identity.name.clone());
+            self.typing.stop(identity, conversation, Some(connection.id()));
         }
     }
 

@@ -44,3 +44,4 @@ mod serve;
 mod store;
 mod support_smoke;
 mod transcripts;
+mod typing;
