@@ -91,7 +91,7 @@ impl Router {
         match origin {
             Origin::Committed => {
                 unread.observe(events);
-                typists.observe(events, origin);
+                typists.observe(events, false);
                 growth.observe(events);
             }
             Origin::Local => {
@@ -101,7 +101,7 @@ impl Router {
             }
             Origin::Remote => {
                 shown.observe(events);
-                typists.observe(events, origin);
+                typists.observe(events, true);
                 rosters.observe(events);
             }
             Origin::ElsewhereOnly | Origin::HereOnly => {}

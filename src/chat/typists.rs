@@ -8,7 +8,6 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::router::Origin;
 use crate::model::{Body, ConnectionId, ConversationId, Ephemeral, Event, UserId};
 
 /// Minimum interval between two events for a user who keeps typing.
@@ -97,15 +96,15 @@ impl Typists {
         stopped
     }
 
-    /// Records what other nodes tell, and messages, which end their senders' typing.
-    pub(super) fn observe(&self, events: &[Event], origin: Origin) {
+    /// Records messages, which end their senders' typing, and what other nodes tell if the events are `remote`.
+    pub(super) fn observe(&self, events: &[Event], remote: bool) {
         for event in events {
             let Some(conversation) = event.log().conversation() else { continue };
             let change = match event {
                 Event::Entry { entry, .. } if matches!(entry.body, Body::Message { .. }) => {
                     self.sent((conversation, entry.sender.clone()))
                 }
-                Event::Ephemeral { ephemeral, .. } if origin == Origin::Remote => match &ephemeral.what {
+                Event::Ephemeral { ephemeral, .. } if remote => match &ephemeral.what {
                     Ephemeral::Typing { user, name, active } => self.heard((conversation, user.clone()), name, *active),
                     _ => None,
                 },
@@ -224,7 +223,7 @@ mod tests {
     async fn typing_expires_here_and_elsewhere() {
         let (typists, _) = typists(5);
         typists.start(&place("alice"), &"A".into(), None);
-        typists.observe(&typing(true), Origin::Remote);
+        typists.observe(&typing(true), true);
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(typists.expired(), [], "another node may still tell");
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -238,13 +237,13 @@ mod tests {
     #[test]
     fn a_stop_elsewhere_does_not_end_typing_here() {
         let (typists, mut changes) = typists(60);
-        typists.observe(&typing(true), Origin::Remote);
+        typists.observe(&typing(true), true);
         let source = Some(ConnectionId::fresh());
         typists.start(&place("alice"), &"A".into(), source);
-        typists.observe(&typing(false), Origin::Remote);
+        typists.observe(&typing(false), true);
         assert_eq!(changes.try_recv().unwrap(), Change::StillTypes(place("alice"), "A".into(), source));
         assert!(typists.stop(&place("alice"), source));
-        typists.observe(&typing(false), Origin::Remote);
+        typists.observe(&typing(false), true);
         assert!(changes.try_recv().is_err());
     }
 }
