@@ -90,6 +90,8 @@ const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::GET, TOKEN_SOCKET, Socket(SocketRoute::To(Dialect::Direct)), On::Clients),
     (M::GET, "/ws/auth", Socket(SocketRoute::To(Dialect::Personas)), On::Clients),
     (M::GET, "/ws/{conversation}", Socket(SocketRoute::RoomOrSelf), On::Clients),
+    // Any room, also one with the caller's own id, or with the name of another route.
+    (M::GET, "/ws/rooms/{conversation}", Socket(SocketRoute::To(Dialect::Rooms)), On::Clients),
     (M::GET, "/api/chat/ws/{conversation}", Socket(SocketRoute::To(Dialect::Conversation)), On::Clients),
     (M::POST, "/api/websocket/token", Rest(Token), On::Clients),
     (M::GET, "/api/websocket/status", Rest(Status), On::Clients),

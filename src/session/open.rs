@@ -293,9 +293,12 @@ impl Open {
     fn refresh(&mut self, request: RequestMeta, token: &Secret) {
         match self.context.auth.verify(token.reveal()) {
             Ok(identity) if identity.user == self.identity.user => {
-                let until = identity.expires_at;
-                self.expires_at = self.context.expiry(&identity);
-                self.identity = Arc::new(identity);
+                // An older token never shortens the stay.
+                if identity.expires_at > self.identity.expires_at {
+                    self.expires_at = self.context.expiry(&identity);
+                    self.identity = Arc::new(identity);
+                }
+                let until = self.identity.expires_at;
                 self.push_frames(self.connection.dialect.refreshed(request, until));
             }
             Ok(_) => self.reject(request, Reject::Forbidden("The token is another user's")),

@@ -149,3 +149,16 @@ async fn the_greeting_is_the_first_frame_in_a_busy_room() {
     stop.cancel();
     talking.await.unwrap();
 }
+
+#[tokio::test]
+async fn every_room_has_an_address_whatever_its_name() {
+    let node = Node::dev().start().await;
+    for name in ["auth", "alice", "rooms", "team"] {
+        let room = format!("rooms/{name}");
+        let (mut alice, mut bob) =
+            (Client::rooms(&node, &room, "alice").await, Client::rooms(&node, &room, "bob").await);
+        assert_eq!(bob.greeting["data"]["room_id"], name);
+        bob.send(&json!({"type": "send_message", "data": {"content": "hello"}})).await;
+        assert_eq!(alice.until("new_message").await["data"]["room_id"], name);
+    }
+}
