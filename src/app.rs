@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,9 +24,14 @@ use crate::{
 };
 
 mod series;
+mod starting;
 
 /// Maximum time that tasks have to end after the stop signal.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time that a start waits for the store before the node listens. A store that is there is started by then, so a node
+/// that listens is ready.
+const LISTEN_AFTER: Duration = Duration::from_secs(1);
 
 /// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,18 @@ pub enum RunError {
     /// The store is unusable.
     #[error("store: {0}")]
     Store(#[from] StoreError),
+    /// The store could not be reached in time.
+    #[error(
+        "store: PostgreSQL was not usable within DATABASE_START_TIMEOUT ({} s): {why}. Repair what it says, or set a \
+         longer DATABASE_START_TIMEOUT",
+        .waited.as_secs()
+    )]
+    StoreAway {
+        /// The setting's value.
+        waited: Duration,
+        /// The last error.
+        why: String,
+    },
     /// The node can't listen on an address.
     #[error("can't listen on {address}: {error}. {}", listen_remedy(*.kind, *.address, .error))]
     Listen {
@@ -52,7 +69,7 @@ pub enum RunError {
     },
     /// The HTTP client for webhooks can't be built.
     #[error("webhooks: {0}")]
-    Webhooks(reqwest::Error),
+    Webhooks(#[source] reqwest::Error),
     /// The process can't receive signals.
     #[error("signals: {0}")]
     Signal(std::io::Error),
@@ -67,6 +84,7 @@ struct Node {
     /// Tasks of the parts. They outlive the connections.
     tasks: TaskTracker,
     stop: CancellationToken,
+    store: Arc<dyn Store>,
     backplane: Arc<Backplane>,
 }
 
@@ -77,12 +95,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new()?);
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { LinkState::Down } else { LinkState::Off }));
         let auth = Arc::new(Auth::new(&config.auth, clock.clone())?);
-        let store = open_store(&config.store, metrics.clone()).await?;
-        if config.store.migrate {
-            let applied = store.migrate().await?;
-            tracing::info!(applied, "migrations");
-        }
-        tasks.spawn(store::watch(store.clone(), degrade.clone(), stop.clone()));
+        let store = open_store(&config.store, metrics.clone())?;
         series::create(&metrics);
         tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
         let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
@@ -91,7 +104,7 @@ impl Node {
         let (backplane, events) = Backplane::start(settings, d, m, clock.clone(), &tasks, stop.clone()).await?;
         let chat = Chat::start(Parts {
             config: config.clone(),
-            store,
+            store: store.clone(),
             backplane: (backplane.clone(), events),
             webhooks,
             degrade: degrade.clone(),
@@ -114,13 +127,44 @@ impl Node {
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
         });
-        Ok(Self { broker, tasks, stop, backplane })
+        Ok(Self { broker, tasks, stop, store, backplane })
+    }
+
+    /// Waits for the store, then watches it.
+    async fn start_store(&self) -> Result<(), RunError> {
+        let Self { broker, store, .. } = self;
+        starting::start_store(&**store, &broker.config.store, &broker.degrade).await?;
+        self.tasks.spawn(store::watch(store.clone(), broker.degrade.clone(), self.stop.clone()));
+        Ok(())
+    }
+
+    /// Binds every address and accepts sockets. Returns the addresses for clients and those for admins.
+    fn listen(&self) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), RunError> {
+        let broker = &self.broker;
+        let (mut clients, mut admins) = (Vec::new(), Vec::new());
+        for (kind, address) in listen_on(&broker.config) {
+            let refused = |error| RunError::Listen { kind, address, error };
+            let listener = Listener::bind(address).map_err(refused)?;
+            let bound = listener.local_addr().map_err(refused)?;
+            match kind {
+                Kind::Clients => clients.push(bound),
+                Kind::Admin => admins.push(bound),
+            }
+            let until = match kind {
+                Kind::Clients => &broker.stop_accepting,
+                Kind::Admin => &self.stop,
+            };
+            self.tasks.spawn(listener.serve(broker.clone(), kind, until.clone()));
+        }
+        let list = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
+        Ok((clients, admins))
     }
 
     /// Shuts the node down: reports unready at once, accepts connections for a further delay, closes them evenly over
     /// the drain window, then ends all tasks. Without `graceful`, delay and window are zero.
     async fn shut_down(self, graceful: bool) {
-        let Self { broker, tasks, stop, backplane } = self;
+        let Self { broker, tasks, stop, backplane, store: _ } = self;
         let timing = &broker.config.timing;
         let (delay, window) =
             if graceful { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };
@@ -149,46 +193,79 @@ impl Node {
     }
 }
 
+/// The signals that end a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let receive = |kind| signal(kind).map_err(RunError::Signal);
+        Ok(Self { terminate: receive(SignalKind::terminate())?, interrupt: receive(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next signal.
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Starts a node with these settings and serves until a signal ends it. Once the node listens, it calls `ready` with
-/// the addresses for clients and those for admins.
+/// the addresses for clients and those for admins. While the store is away, the node listens and is not ready.
 ///
 /// # Errors
 /// The node can't start; the error names the part.
 pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[SocketAddr])) -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let mut signals = Signals::new()?;
     let node = Node::build(config).await?;
-    let broker = &node.broker;
-    let (mut clients, mut admins) = (Vec::new(), Vec::new());
-    for (kind, address) in listen_on(&broker.config) {
-        let refused = |error| RunError::Listen { kind, address, error };
-        let listener = Listener::bind(address).map_err(refused)?;
-        let bound = listener.local_addr().map_err(refused)?;
-        match kind {
-            Kind::Clients => clients.push(bound),
-            Kind::Admin => admins.push(bound),
-        }
-        let until = match kind {
-            Kind::Clients => &broker.stop_accepting,
-            Kind::Admin => &node.stop,
-        };
-        node.tasks.spawn(listener.serve(broker.clone(), kind, until.clone()));
+    let served = serve(&node, ready, &mut signals).await;
+    let graceful = matches!(served, Ok(Stage::Serving)) && !node.broker.config.dev;
+    tokio::select! {
+        () = node.shut_down(graceful) => {}
+        // A second signal ends the process at once, without the rest of the drain.
+        () = signals.recv() => {}
     }
-    let list = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    served.map(drop)
+}
+
+/// What a node did when a signal came.
+enum Stage {
+    /// It waited for the store. No client depends on it.
+    Starting,
+    /// It served clients.
+    Serving,
+}
+
+/// Starts the store, listens, and serves until a signal comes.
+async fn serve(
+    node: &Node,
+    ready: impl FnOnce(&Broker, &[SocketAddr], &[SocketAddr]),
+    signals: &mut Signals,
+) -> Result<Stage, RunError> {
+    let mut store = std::pin::pin!(node.start_store());
+    let mut started = false;
+    tokio::select! {
+        result = &mut store => { result?; started = true; }
+        () = tokio::time::sleep(LISTEN_AFTER) => {}
+        () = signals.recv() => return Ok(Stage::Starting),
+    }
+    let broker = &node.broker;
+    let (clients, admins) = node.listen()?;
     let (keys, stop) = (broker.clone(), node.stop.clone());
     node.tasks.spawn(async move { stop.run_until_cancelled(keys.auth.keep_fresh()).await });
-    tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
     ready(broker, &clients, &admins);
-    let graceful = tokio::select! {
-        _ = terminate.recv() => !broker.config.dev,
-        _ = interrupt.recv() => !broker.config.dev,
-    };
-    tokio::select! {
-        () = node.shut_down(graceful) => Ok(()),
-        // A second signal ends the process at once, without the rest of the drain.
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+    if !started {
+        tokio::select! {
+            result = &mut store => result?,
+            () = signals.recv() => return Ok(Stage::Starting),
+        }
     }
+    signals.recv().await;
+    Ok(Stage::Serving)
 }
 
 /// The remedy for an address that the node can't listen on: the flag that sets another one.
@@ -209,14 +286,14 @@ fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, SocketAddr)> + '_ {
     clients.chain(config.admin_listen.map(|address| (Kind::Admin, address)))
 }
 
-/// Opens the configured store.
+/// Opens the configured store. PostgreSQL is not connected to before [`Lifecycle::start`](store::Lifecycle::start).
 ///
 /// # Errors
-/// The store is unusable.
-pub async fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
+/// The store is unusable as configured.
+pub fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &config.backend {
         StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, metrics)?),
-        StoreBackend::Postgres { .. } => Arc::new(Postgres::connect(config, metrics).await?),
+        StoreBackend::Postgres { .. } => Arc::new(Postgres::new(config, metrics)?),
     })
 }
 

@@ -3,7 +3,7 @@
 //! Each key is pinned to one algorithm. A token's header only selects a key by its `kid`, never an algorithm, a URL or
 //! a key of its own. Time comes from the [`Clock`], so that tests control it.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::Serialize;
@@ -206,10 +206,10 @@ impl Auth {
     ///
     /// # Errors
     /// The reason why they could not be fetched.
-    pub async fn fetch_keys(&self) -> Option<Result<usize, String>> {
+    pub async fn fetch_keys(&self) -> Option<Result<usize, Box<dyn Error + Send + Sync>>> {
         match &self.keys {
             Keys::Static { .. } => None,
-            Keys::Published(jwks) => Some(jwks.fetch().await.map_err(|error| error.to_string())),
+            Keys::Published(jwks) => Some(jwks.fetch().await.map_err(Box::from)),
         }
     }
 }

@@ -111,7 +111,7 @@ fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let store = StoreConfig::load(&sources)?;
     start_logging(&LogConfig::load(&sources)?);
     let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
-    let applied = block_on(async { app::open_store(&store, metrics).await?.migrate().await })?;
+    let applied = block_on(async { app::open_store(&store, metrics)?.migrate().await })?;
     let count = applied.map_err(Failure::runtime)?;
     print(&format!("{count} migrations applied\n"))?;
     Ok(Outcome::Done)
@@ -132,7 +132,9 @@ fn command() -> Command {
     let every = |_: &Setting| true;
     let logs = |setting: &Setting| setting.group == Group::Logs;
     let tokens = |s: &Setting| s.group == Group::Tokens || *s == settings::DATA_DIR;
-    let store = move |s: &Setting| (s.group == Group::Store && *s != settings::DATA_DIR) || logs(s);
+    let store = move |s: &Setting| {
+        (s.group == Group::Store && *s != settings::DATA_DIR && *s != settings::DATABASE_START_TIMEOUT) || logs(s)
+    };
     let addresses = |s: &Setting| *s == settings::LISTEN || *s == settings::ADMIN_LISTEN;
     let version = format!("{} ({COMMIT})", env!("CARGO_PKG_VERSION"));
     Command::new("switchboard")

@@ -175,7 +175,7 @@ pub enum Verdict {
     Healthy,
     /// Redis or the store is down; [`Degrade::mode`] tells which features still work.
     Degraded,
-    /// The node drains, or both Redis and the store are down.
+    /// The node drains, both Redis and the store are down, or the store was never reached since the start.
     Unhealthy,
 }
 
@@ -186,6 +186,10 @@ pub struct Degrade {
     store: Mutex<Watched>,
     draining: AtomicBool,
     others_relay: AtomicBool,
+    /// True while a check of Redis is late. Redis does not count as down yet.
+    redis_late: AtomicBool,
+    /// Why the store was never reached since the start; `None` once it was.
+    awaited_store: Mutex<Option<String>>,
     changes: watch::Sender<u64>,
 }
 
@@ -197,6 +201,8 @@ impl Degrade {
             store: Mutex::new(Watched::new(LinkState::Up)),
             draining: AtomicBool::new(false),
             others_relay: AtomicBool::new(false),
+            redis_late: AtomicBool::new(false),
+            awaited_store: Mutex::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -217,6 +223,24 @@ impl Degrade {
         self.notify_if_changed(changed)
     }
 
+    /// Records that the store was not reached since the start, and why. It counts as down until
+    /// [`Degrade::store_started`].
+    pub fn await_store(&self, why: String) {
+        *self.awaited_store.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.set(Part::Store, LinkState::Down);
+    }
+
+    /// Records that the store was reached for the first time.
+    pub fn store_started(&self) {
+        *self.awaited_store.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set(Part::Store, LinkState::Up);
+    }
+
+    /// Why the store was never reached since the start; `None` once it was.
+    pub fn awaited_store(&self) -> Option<String> {
+        self.awaited_store.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The state of a part.
     pub fn state(&self, part: Part) -> PartState {
         self.part(part).state
@@ -233,10 +257,23 @@ impl Degrade {
         self.notify_if_changed(before != any);
     }
 
-    /// True if this node or another one reaches other nodes through the store only, so that entries must be relayed.
+    /// Records whether a check of Redis is late. Until it succeeds, this node also reaches the others through the store, so
+    /// that members on other nodes need not wait until Redis counts as down.
+    pub fn note_late_redis(&self, late: bool) {
+        let before = self.redis_late.swap(late, Ordering::AcqRel);
+        self.notify_if_changed(before != late);
+    }
+
+    /// True if this node may not reach others through Redis, so that it must sign in the store.
+    pub fn may_be_alone(&self) -> bool {
+        let late = self.redis_late.load(Ordering::Acquire) && self.mode(Feature::Append) != Mode::Refused;
+        late || self.mode(Feature::Fanout) == Mode::Relayed
+    }
+
+    /// True if this node or another one may reach other nodes through the store only, so that entries must be relayed.
     pub fn relays(&self) -> bool {
         let others = self.others_relay.load(Ordering::Acquire) && self.mode(Feature::Append) != Mode::Refused;
-        others || self.mode(Feature::Fanout) == Mode::Relayed
+        others || self.may_be_alone()
     }
 
     /// Marks the node as draining.
@@ -253,7 +290,7 @@ impl Degrade {
     /// The overall state of the node.
     pub fn verdict(&self) -> Verdict {
         match (self.state(Part::Redis).link, self.state(Part::Store).link) {
-            _ if self.draining() => Verdict::Unhealthy,
+            _ if self.draining() || self.awaited_store().is_some() => Verdict::Unhealthy,
             (LinkState::Down, LinkState::Down) => Verdict::Unhealthy,
             (LinkState::Down, _) | (_, LinkState::Down) => Verdict::Degraded,
             _ => Verdict::Healthy,
@@ -318,6 +355,14 @@ mod tests {
         assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
         degrade.set(Part::Store, LinkState::Down);
         assert!(!degrade.relays(), "there is no way through it now");
+        degrade.set(Part::Store, LinkState::Up);
+        degrade.note_relay(false);
+        assert!(!degrade.relays());
+        degrade.note_late_redis(true);
+        assert!(degrade.relays() && degrade.may_be_alone(), "a check of Redis is late");
+        assert_eq!(degrade.verdict(), Verdict::Healthy);
+        degrade.note_late_redis(false);
+        assert!(!degrade.relays());
     }
 
     #[test]
@@ -343,5 +388,15 @@ mod tests {
         assert_eq!(degrade.verdict(), Verdict::Healthy);
         degrade.drain();
         assert_eq!(degrade.verdict(), Verdict::Unhealthy);
+    }
+
+    #[test]
+    fn a_store_that_was_never_reached_is_down_and_the_node_unhealthy() {
+        let degrade = Degrade::new(LinkState::Up);
+        degrade.await_store("connection refused".into());
+        assert_eq!(degrade.awaited_store().as_deref(), Some("connection refused"));
+        assert_eq!((degrade.verdict(), degrade.mode(Feature::Append)), (Verdict::Unhealthy, Mode::Refused));
+        degrade.store_started();
+        assert_eq!((degrade.verdict(), degrade.awaited_store()), (Verdict::Healthy, None));
     }
 }

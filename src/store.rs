@@ -19,7 +19,7 @@ pub use sqlite::Sqlite;
 pub use traits::{Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
 pub(crate) use values::Operation;
 pub use values::{
-    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Outcome,
+    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome,
     SearchScope, StoreError, Waiting,
 };
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings, watch};

@@ -31,7 +31,7 @@ const MAX_KEYS: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("{0}")]
-    Http(reqwest::Error),
+    Http(#[source] reqwest::Error),
     #[error("the response is larger than {MAX_BYTES} bytes")]
     TooLarge,
     #[error("the response is no JSON Web Key Set: {0}")]

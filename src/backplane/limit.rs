@@ -7,11 +7,19 @@ use std::{
 };
 
 use redis::Pipeline;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{keys, link::Link, ops::Op, scripts::LIMIT, types::RateDecision};
+use super::{
+    keys,
+    link::{Link, LinkError},
+    ops::Op,
+    scripts::LIMIT,
+    types::RateDecision,
+};
 use crate::model::UserId;
 
+/// Maximum time that a send waits for Redis. After it, the local count decides.
+const WAIT: Duration = Duration::from_millis(200);
 /// Number of new users between two clean-ups of the local windows.
 const CLEAN_EVERY: usize = 1_024;
 
@@ -47,7 +55,11 @@ impl Limiter {
         let mut pipeline = Pipeline::new();
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
         LIMIT.call(&mut pipeline, &keys::window(user)).arg(limit).arg(window);
-        let result = self.link.run(Op::Admit, user.as_str(), &pipeline).await;
+        let result = timeout(WAIT, self.link.run(Op::Admit, user.as_str(), &pipeline)).await;
+        let result = result.unwrap_or_else(|_| {
+            self.link.check_now.notify_one();
+            Err(LinkError::Timeout)
+        });
         match result.and_then(|mut replies| replies.take::<u64>(0)) {
             Ok(wait @ 1..) => {
                 self.uncount(user, counted);

@@ -11,11 +11,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::reconciler::Reconciler;
 use crate::{
     backplane::Backplane,
-    degrade::{Degrade, Feature, Mode},
+    degrade::Degrade,
     hub::Hub,
     metrics::Metrics,
     model::{LogId, NodeId, Seq},
-    store::Store,
+    store::{Notices, Store},
 };
 
 pub(super) mod growth;
@@ -34,7 +34,8 @@ const READ_INTERVAL: Duration = Duration::from_millis(250);
 const OVERLAP: Duration = Duration::from_secs(2);
 /// Look-back of the first read: other nodes may have written notices before this node learned of the sign.
 const FIRST_LOOK_BACK: Duration = Duration::from_secs(10);
-/// Time after which all nodes know that they must write notices.
+/// Time from a node's first sign until all nodes know that they must write notices. A crash of PostgreSQL also removes the
+/// signs; nodes write theirs again within [`SIGN_INTERVAL`].
 const ALL_NODES_WRITE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Writes notices to the store and reads those of other nodes, while any node can't reach the others through Redis.
@@ -64,7 +65,8 @@ impl Relay {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while self.degrade.relays() {
                 ticks.tick().await;
-                let alone = self.degrade.mode(Feature::Fanout) == Mode::Relayed;
+                let alone = self.degrade.may_be_alone();
+                self.growth.add_recent();
                 if alone {
                     self.add_unpublished(&mut noticed);
                 } else if signed_at.take().is_some() {
@@ -121,31 +123,30 @@ impl Relay {
         while changes.wait_for(|_| self.degrade.relays()).await.is_ok() {
             self.metrics.relaying.set(1);
             let begun = Instant::now();
-            let (mut last, mut look_back, mut compared) = (begun, FIRST_LOOK_BACK, false);
-            let mut failed = false;
+            let (mut last, mut look_back) = (begun, FIRST_LOOK_BACK);
+            // Finds entries that other nodes stored before they knew of the sign.
+            let mut compare_at = Some(begun + ALL_NODES_WRITE_AFTER);
             let mut ticks = interval(READ_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while self.degrade.relays() {
                 ticks.tick().await;
                 let now = Instant::now();
                 match self.store.notices(last.elapsed() + look_back).await {
-                    Ok(heads) => {
+                    Ok(Notices { heads, complete_since }) => {
                         heads.iter().for_each(|(log, head)| self.hub.record_head(log, *head));
-                        (last, look_back) = (now, OVERLAP);
-                        if std::mem::take(&mut failed) {
-                            // A crash of PostgreSQL empties the table of notices, which is not logged.
+                        if complete_since > last.into_std() {
+                            // A crash of PostgreSQL may have emptied the table of notices, and that of the signs.
+                            tracing::debug!("notices may be lost; comparing every followed log with the store");
                             self.reconciler.compare_soon();
+                            compare_at = Some(now + SIGN_INTERVAL + ALL_NODES_WRITE_AFTER);
                         }
+                        (last, look_back) = (now, OVERLAP);
                     }
-                    Err(error) => {
-                        tracing::debug!(%error, "notices can't be read from the store; retrying");
-                        failed = true;
-                    }
+                    Err(error) => tracing::debug!(%error, "notices can't be read from the store; retrying"),
                 }
-                if !compared && begun.elapsed() >= ALL_NODES_WRITE_AFTER {
-                    // Finds entries that other nodes stored before they knew of the sign.
+                if compare_at.is_some_and(|at| at <= Instant::now()) {
                     self.reconciler.compare_soon();
-                    compared = true;
+                    compare_at = None;
                 }
             }
             self.metrics.relaying.set(0);

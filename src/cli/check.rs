@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::outcome::{Failure, Outcome, block_on, print};
+use super::outcome::{Failure, Outcome, block_on, print, with_causes};
 use crate::{
     auth::Auth,
     backplane,
@@ -66,12 +66,15 @@ fn report(part: &str, diagnosis: &Diagnosis) -> Result<bool, Failure> {
 }
 
 async fn check_keys(config: &Config) -> Result<String, String> {
-    let auth = Auth::new(&config.auth, Clock::system()).map_err(|error| error.to_string())?;
+    let auth = Auth::new(&config.auth, Clock::system()).map_err(|error| with_causes(&error))?;
     match &config.auth.key {
         AuthKey::Secret { algorithm, .. } => Ok(format!("a shared secret, {algorithm:?}")),
         AuthKey::Public { algorithm, .. } => Ok(format!("a public key, {algorithm:?}; tokens can't be made with it")),
         AuthKey::Jwks { .. } => match auth.fetch_keys().await {
-            Some(fetched) => fetched.map(|count| format!("{count} published keys; tokens can't be made with them")),
+            Some(fetched) => {
+                let count = fetched.map_err(|error| with_causes(&*error))?;
+                Ok(format!("{count} published keys; tokens can't be made with them"))
+            }
             None => Ok("none to fetch".to_owned()),
         },
     }

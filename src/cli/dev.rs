@@ -15,7 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    outcome::{Failure, Outcome, block_on, print, print_error, start_logging},
+    outcome::{Failure, Outcome, block_on, print, print_error, start_logging, with_causes},
     page::Page,
     running::{Running, lock_folder, not_running_message},
 };
@@ -81,7 +81,7 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
         } else {
             ""
         };
-        Failure::Runtime(format!("{error}{hint}"))
+        Failure::Runtime(format!("{}{hint}", with_causes(&error)))
     })
 }
 

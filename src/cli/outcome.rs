@@ -1,6 +1,7 @@
 //! Results of a subcommand, and what every subcommand uses to run and to print.
 
 use std::{
+    error::Error,
     fmt::Display,
     future::Future,
     io::{self, ErrorKind, IsTerminal, Write, stderr, stdout},
@@ -34,9 +35,23 @@ impl From<ConfigFaults> for Failure {
 }
 
 impl Failure {
-    pub(super) fn runtime(error: impl Display) -> Self {
-        Self::Runtime(error.to_string())
+    pub(super) fn runtime(error: impl Error) -> Self {
+        Self::Runtime(with_causes(&error))
     }
+}
+
+/// The error and every cause in one line. A cause whose text is part of the line already is not repeated.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
 }
 
 /// Prints to standard output.
@@ -83,4 +98,20 @@ pub(super) fn start_logging(config: &LogConfig) {
     } else {
         set_global_default(registry.with(lines.with_target(false)))
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn every_cause_is_in_the_line_once() {
+        let layer = |text, cause: Layer| Layer(text, Some(Box::new(cause)));
+        let error = layer("store: no connection", layer("no connection", Layer("connection refused", None)));
+        assert_eq!(with_causes(&error), "store: no connection: connection refused");
+    }
 }

@@ -20,8 +20,10 @@ use super::{
 };
 use crate::model::NodeId;
 
-/// Number of open files reserved for uses other than client sockets: the store, Redis, logs, and refused sockets.
-const RESERVED_FILES: usize = 256;
+/// Number of files that a node opens besides client sockets, PostgreSQL and webhooks: Redis, listeners, logs, the runtime.
+const OTHER_FILES: usize = 64;
+/// Sockets of the admin listener, and as many client sockets that are refused or request health.
+const PROBE_SOCKETS: usize = 64;
 /// Fault message for a URL that the PostgreSQL driver rejects.
 const NOT_POSTGRES: &str =
     "has a part that is not understood (sslmode must be disable, prefer, require, verify-ca or verify-full)";
@@ -105,10 +107,12 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
             "JWT_JWKS_URL is not https: an attacker on the network can replace the keys and forge tokens".to_owned(),
         );
     }
-    let limits = read_limits(reader, &mut notes);
     let timing = read_timing(reader);
     let open_conversations = reader.switch(&set::OPEN_CONVERSATIONS);
     let (personas, notifications) = read_webhooks(reader, &mut notes);
+    let store_files = store.as_ref().map_or(0, |store| store.lanes + usize::try_from(store.pool_size).unwrap_or(0));
+    let webhook_files = personas.iter().chain(&notifications.webhook).map(|webhook| webhook.concurrency).sum::<usize>();
+    let limits = read_limits(reader, &mut notes, OTHER_FILES + store_files + webhook_files);
     let log = read_log(reader);
     Some(Config {
         dev: reader.dev,
@@ -204,9 +208,10 @@ fn read_dev_store(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<St
 
 fn read_store_with(reader: &mut Reader<'_>, backend: Option<StoreBackend>) -> Option<StoreConfig> {
     let migrate = reader.switch(&set::MIGRATE);
+    let start_timeout = reader.duration(&set::DATABASE_START_TIMEOUT);
     let pool_size = reader.number(&set::DATABASE_POOL_SIZE);
     let lanes = reader.number(&set::WRITER_LANES);
-    backend.map(|backend| StoreConfig { backend, migrate, pool_size, lanes })
+    backend.map(|backend| StoreConfig { backend, migrate, start_timeout, pool_size, lanes })
 }
 
 fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
@@ -306,9 +311,12 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
     key.map(|key| AuthKey::Public { key, algorithm })
 }
 
-fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
+/// `other_files` is the number of files that the node opens besides client sockets.
+fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, other_files: usize) -> Limits {
     let wanted: usize = reader.number(&set::MAX_CONNECTIONS);
-    let connections = reader.sources.open_files.map_or(wanted, |files| wanted.min(max_sockets(files)));
+    let share = |files| share_files(files, other_files);
+    let (most, probe_sockets) = reader.sources.open_files.map_or((wanted, PROBE_SOCKETS), share);
+    let connections = wanted.min(most);
     // Dev serves few clients, so the note would only distract.
     if connections < wanted && !reader.dev {
         notes.push(format!(
@@ -317,6 +325,7 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     }
     Limits {
         connections,
+        probe_sockets,
         connections_per_user: reader.number(&set::MAX_CONNECTIONS_PER_USER),
         sockets_per_user: reader.number(&set::MAX_SOCKETS_PER_USER),
         connections_per_ip: reader.number(&set::MAX_CONNECTIONS_PER_IP),
@@ -333,9 +342,12 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Limits {
     }
 }
 
-/// Maximum number of client sockets for a limit of open files.
-fn max_sockets(files: usize) -> usize {
-    files.saturating_sub(RESERVED_FILES.min(files / 2)).max(1)
+/// Shares the open files: the maximum number of client sockets, and the number of probe sockets. If the limit is too low for
+/// all, a quarter of it remains for clients.
+fn share_files(files: usize, other_files: usize) -> (usize, usize) {
+    let probe_sockets = PROBE_SOCKETS.min(files / 8).max(1);
+    let reserved = (other_files + 2 * probe_sockets).min(files - files / 4);
+    (files.saturating_sub(reserved).max(1), probe_sockets)
 }
 
 fn read_timing(reader: &mut Reader<'_>) -> Timing {

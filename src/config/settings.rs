@@ -192,6 +192,8 @@ settings! {
         "File with certificates (PEM) to trust for PostgreSQL instead of the system's.";
     DATABASE_POOL_SIZE = Store, Kind::Count("connections", 1, 1_000), "8",
         "Number of PostgreSQL connections for reads; each writer lane has one more.";
+    DATABASE_START_TIMEOUT = Store, Kind::Duration(SECOND, 7 * DAY), "10m",
+        "Maximum time that serve waits at start, not ready, until PostgreSQL can be reached and migrations are applied. After it the program exits with 1. A fault that only an operator can end (a wrong password, a missing database, a schema newer than the program) ends it at once. Not used by dev.";
     WRITER_LANES = Store, Kind::Count("lanes", 1, 64), "2",
         "Number of group commits that run in parallel; a few are faster than many.";
     MIGRATE = Store, Kind::Switch, "true",

@@ -88,6 +88,8 @@ pub struct StoreConfig {
     pub backend: StoreBackend,
     /// True if pending migrations are applied at start.
     pub migrate: bool,
+    /// Maximum time that `serve` waits at start for the store.
+    pub start_timeout: Duration,
     /// Number of PostgreSQL connections for reads; each writer lane has one more.
     pub pool_size: u32,
     /// Number of writer lanes: group commits that run in parallel.
@@ -157,6 +159,9 @@ pub enum AuthKey {
 pub struct Limits {
     /// Maximum number of sockets of this node (100,000; never above what the limit of open files allows).
     pub connections: usize,
+    /// Sockets of the admin listener, and as many beyond `connections` that are refused with a reason or request health (64,
+    /// less if the limit of open files is low).
+    pub probe_sockets: usize,
     /// User-scoped sockets per user over all nodes, and conversation-scoped ones per user and conversation (5).
     pub connections_per_user: u32,
     /// All sockets of a user over all nodes (100).

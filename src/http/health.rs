@@ -40,7 +40,7 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
         Probe::Live => (StatusCode::OK, TEXT, "ok\n".into()),
         Probe::Ready => match not_ready_reason(broker) {
             None => (StatusCode::OK, TEXT, "ready\n".into()),
-            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, why.into()),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n").into()),
         },
         Probe::Metrics => {
             set_gauges(broker);
@@ -66,11 +66,13 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
 }
 
 /// The reason why the node is not ready for new clients; `None` if it is ready.
-fn not_ready_reason(broker: &Broker) -> Option<&'static str> {
+fn not_ready_reason(broker: &Broker) -> Option<String> {
     if broker.degrade.draining() {
-        Some("draining\n")
+        Some("draining".to_owned())
+    } else if let Some(why) = broker.degrade.awaited_store() {
+        Some(format!("waiting for the store: {why}"))
     } else if !broker.admission.has_room() {
-        Some("full\n")
+        Some("full".to_owned())
     } else {
         None
     }

@@ -4,18 +4,21 @@
 //! them use.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use bb8::{ManageConnection, Pool, QueueStrategy};
-use tokio_postgres::{Client, Row, Statement, error::SqlState, types::ToSql};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use bb8::{Pool, PooledConnection, QueueStrategy};
+use tokio_postgres::{Row, types::ToSql};
 
+use self::{
+    errors::{prepare_error, query_error},
+    liveness::{DOUBT_AFTER, Liveness},
+    sessions::{LogSink, Session, Sessions},
+};
 use super::{Operation, StoreError};
 use crate::{
     config::{StoreBackend, StoreConfig},
@@ -24,13 +27,16 @@ use crate::{
 
 mod conversations;
 pub(super) mod diagnose;
+mod errors;
 mod lifecycle;
+mod liveness;
 mod logs;
 mod members;
 mod messages;
 mod notifications;
 mod relay;
 mod rows;
+mod sessions;
 mod settings;
 mod users;
 
@@ -38,32 +44,24 @@ mod users;
 const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum time for any call; after it the connection is discarded.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Settings of each new session. Its timeouts are shorter than [`CALL_TIMEOUT`], so that a frozen node doesn't hold a
-/// conversation's locks.
-const SESSION_SETTINGS: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
-     SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
-     SET client_min_messages = 'warning'";
-
 /// The store on PostgreSQL.
 pub struct Postgres {
     pool: Pool<Sessions>,
     sessions: Sessions,
+    liveness: Liveness,
     metrics: Arc<Metrics>,
+    /// True once the server was reached and the migrations were applied. Until then every call is refused, because the
+    /// tables may be those of another version.
+    started: AtomicBool,
 }
 
 impl Postgres {
-    /// Builds a pool for the configured server, and opens one connection to prove that the server can be reached.
+    /// Builds a pool for the configured server without opening a connection. Calls are refused as unavailable until
+    /// [`Lifecycle::start`](super::Lifecycle::start) or [`Lifecycle::migrate`](super::Lifecycle::migrate) succeeds.
     ///
     /// # Errors
-    /// The URL or the certificates are invalid, or the server can't be reached.
-    pub async fn connect(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        let store = Self::unconnected(config, metrics)?;
-        store.sessions.connect().await?;
-        Ok(store)
-    }
-
-    /// Builds the pool without opening a connection.
-    fn unconnected(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    /// The URL or the certificates are invalid.
+    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let StoreBackend::Postgres { url, ca_file } = &config.backend else {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
@@ -78,7 +76,8 @@ impl Postgres {
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(LogSink))
             .build_unchecked(sessions.clone());
-        Ok(Self { pool, sessions, metrics })
+        let liveness = Liveness::new(sessions.clone());
+        Ok(Self { pool, sessions, liveness, metrics, started: AtomicBool::new(false) })
     }
 
     /// Runs a query and records its duration and errors in the metrics.
@@ -88,6 +87,16 @@ impl Postgres {
         sql: &'static str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
+        self.query_and_age(operation, sql, parameters).await.map(|(rows, _)| rows)
+    }
+
+    /// As [`Self::query`]. Also returns a time since which the server has not crashed.
+    async fn query_and_age(
+        &self,
+        operation: Operation,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<(Vec<Row>, Instant), StoreError> {
         let started = Instant::now();
         let result = self.run_statement(sql, parameters).await;
         let label = [operation.label()];
@@ -102,127 +111,56 @@ impl Postgres {
         &self,
         sql: &'static str,
         parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, StoreError> {
-        let session = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let call = tokio::time::timeout(CALL_TIMEOUT, async {
+    ) -> Result<(Vec<Row>, Instant), StoreError> {
+        if !self.started.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable("PostgreSQL has not been reached since the start".into()));
+        }
+        let session = self.session().await?;
+        let began = Instant::now();
+        let call = async {
             let statement = session.statement(sql).await.map_err(|error| prepare_error(&error))?;
             session.client.query(&statement, parameters).await.map_err(|error| query_error(&error))
-        });
-        call.await.unwrap_or_else(|_| {
-            session.broken.store(true, Ordering::Release);
-            Err(StoreError::Unknown("no answer within 5 s".into()))
-        })
-    }
-}
-
-/// Maps an error of `prepare`: no statement ran, so nothing was written.
-fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
-    match error.as_db_error() {
-        Some(_) => StoreError::Failed(describe(error)),
-        None => StoreError::Unavailable(describe(error)),
-    }
-}
-
-/// Maps an error of an executed statement by what may have been written.
-fn query_error(error: &tokio_postgres::Error) -> StoreError {
-    let transient = [
-        SqlState::LOCK_NOT_AVAILABLE,
-        SqlState::QUERY_CANCELED,
-        SqlState::T_R_DEADLOCK_DETECTED,
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CRASH_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-        SqlState::TOO_MANY_CONNECTIONS,
-        SqlState::READ_ONLY_SQL_TRANSACTION,
-        SqlState::DISK_FULL,
-        SqlState::OUT_OF_MEMORY,
-    ];
-    match error.code() {
-        Some(code) if transient.contains(code) => StoreError::Unavailable(describe(error)),
-        Some(_) => StoreError::Failed(describe(error)),
-        None => StoreError::Unknown(describe(error)),
-    }
-}
-
-/// The error as text: the server's code and message where there are some, never the values of the statement.
-fn describe(error: &tokio_postgres::Error) -> String {
-    match (error.as_db_error(), std::error::Error::source(error)) {
-        (Some(db_error), _) => format!("{}: {}", db_error.code().code(), db_error.message()),
-        (None, Some(cause)) => format!("{error}: {cause}"),
-        (None, None) => error.to_string(),
-    }
-}
-
-/// One connection, and the statements prepared on it.
-struct Session {
-    client: Client,
-    prepared: Mutex<HashMap<&'static str, Statement>>,
-    /// True after a call timed out: the connection may still be busy with it, so the pool must discard it.
-    broken: AtomicBool,
-}
-
-impl Session {
-    async fn statement(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
-        let cached = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
-        if let Some(statement) = cached {
-            return Ok(statement);
-        }
-        let statement = self.client.prepare(sql).await?;
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(sql, statement.clone());
-        Ok(statement)
-    }
-}
-
-/// Opens connections for the pool.
-#[derive(Clone)]
-struct Sessions {
-    config: Arc<tokio_postgres::Config>,
-    tls: MakeRustlsConnect,
-}
-
-impl ManageConnection for Sessions {
-    type Connection = Session;
-    type Error = StoreError;
-
-    async fn connect(&self) -> Result<Session, StoreError> {
-        let connecting = tokio::time::timeout(settings::CONNECT_TIMEOUT, self.config.connect(self.tls.clone()));
-        let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
-        let (client, connection) = connected.map_err(|error| StoreError::Unavailable(describe(&error)))?;
-        // This task ends when the client is dropped, because that closes the connection.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!(error = describe(&error), "a connection to PostgreSQL ended");
+        };
+        let unanswered = Unanswered { session: &session, began };
+        let why = tokio::select! {
+            result = call => {
+                std::mem::forget(unanswered);
+                session.answered();
+                return result.map(|rows| (rows, session.opened));
             }
-        });
-        let session = Session { client, prepared: Mutex::default(), broken: AtomicBool::new(false) };
-        session
-            .client
-            .batch_execute(SESSION_SETTINGS)
-            .await
-            .map_err(|error| StoreError::Unavailable(describe(&error)))?;
-        Ok(session)
+            () = self.liveness.until_dead(&session, began) => "the connection is dead",
+            () = tokio::time::sleep(CALL_TIMEOUT) => "no answer within 5 s",
+        };
+        session.discard();
+        self.liveness.distrust(began);
+        tracing::warn!(after_ms = began.elapsed().as_millis(), why, "a call to PostgreSQL got no answer");
+        Err(StoreError::Unknown(why.into()))
     }
 
-    async fn is_valid(&self, session: &mut Session) -> Result<(), StoreError> {
-        session.client.check_connection().await.map_err(|error| StoreError::Unavailable(describe(&error)))
-    }
-
-    fn has_broken(&self, session: &mut Session) -> bool {
-        session.client.is_closed() || session.broken.load(Ordering::Acquire)
+    /// Takes a connection from the pool, and discards dead ones.
+    async fn session(&self) -> Result<PooledConnection<'_, Sessions>, StoreError> {
+        loop {
+            let session = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            // The loop ends: a new session is trusted, and the pool has a bounded number of old ones.
+            if self.liveness.trusts(&session) {
+                return Ok(session);
+            }
+            session.discard();
+        }
     }
 }
 
-/// Logs the pool's own errors.
-#[derive(Debug, Clone, Copy)]
-struct LogSink;
+/// A call that has no answer yet. If it is dropped after a while, for example because its caller gave up, the pool
+/// discards the session: the connection may be dead.
+struct Unanswered<'a> {
+    session: &'a Session,
+    began: Instant,
+}
 
-impl bb8::ErrorSink<StoreError> for LogSink {
-    fn sink(&self, error: StoreError) {
-        tracing::warn!(%error, "a pooled connection to PostgreSQL failed");
-    }
-
-    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StoreError>> {
-        Box::new(*self)
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.began.elapsed() >= DOUBT_AFTER {
+            self.session.discard();
+        }
     }
 }

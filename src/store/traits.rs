@@ -7,7 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Outcome, SearchScope, StoreError, Waiting};
+use super::{
+    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome, SearchScope, StoreError, Waiting,
+};
 use crate::model::{
     Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Page, Pair,
     SearchTerms, Seq, Status, Timestamp, UserId,
@@ -18,9 +20,13 @@ pub trait Store: Lifecycle + Logs + Messages + Conversations + Members + Users +
 
 impl<S: Lifecycle + Logs + Messages + Conversations + Members + Users + Notifications + Relay> Store for S {}
 
-/// Migrations and health checks.
+/// Start, migrations and health checks.
 #[async_trait]
 pub trait Lifecycle: Send + Sync + 'static {
+    /// Connects, and applies pending migrations if `migrate` is true. Returns the number of migrations applied. Until it
+    /// has succeeded once, other calls may be refused as unavailable. A fault that only an operator can end is
+    /// [`StoreError::Failed`]; after another error, a later try may succeed.
+    async fn start(&self, migrate: bool) -> Result<usize, StoreError>;
     /// Applies pending migrations under a lock. Returns the number of migrations applied.
     async fn migrate(&self) -> Result<usize, StoreError>;
     /// Checks that the store answers. Returns true if some node can reach others only [through the
@@ -164,6 +170,6 @@ pub trait Relay: Send + Sync + 'static {
     async fn give_notice(&self, node: &NodeId, alone: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError>;
     /// Records that `node` can reach others without the store again.
     async fn withdraw_notice(&self, node: &NodeId) -> Result<(), StoreError>;
-    /// Returns the logs of the notices within the last `span`, with their heads.
-    async fn notices(&self, span: Duration) -> Result<Vec<(LogId, Seq)>, StoreError>;
+    /// Returns the notices within the last `span`.
+    async fn notices(&self, span: Duration) -> Result<Notices, StoreError>;
 }

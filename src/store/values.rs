@@ -1,6 +1,6 @@
 //! Values that go in and out of the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::model::{Body, ClientId, ConversationId, Entry, LogId, Page, Pair, Seq, Timestamp, UserId};
 
@@ -81,6 +81,15 @@ pub enum StoreError {
     /// The store refused the call (a lock timeout, a full disk, an error in the query); nothing was written.
     #[error("store failed: {0}")]
     Failed(String),
+}
+
+/// Notices that nodes gave each other.
+#[derive(Debug, Clone)]
+pub struct Notices {
+    /// The logs that grew, with their heads.
+    pub heads: Vec<(LogId, Seq)>,
+    /// No notice given since then is lost. A crash of PostgreSQL empties the table of notices.
+    pub complete_since: Instant,
 }
 
 /// The result of `Logs::append` for one entry. Results come in the batch's order.

@@ -27,8 +27,8 @@ use crate::{
 
 /// First wait before a batch with an unknown outcome is retried.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Maximum wait between such retries.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Maximum wait between such retries. It is short, because all entries of the lane wait with the batch.
+const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
 /// Maximum number of concurrent reads of entries that were stored before. The bound keeps a client that repeats many
 /// sends from delaying others.
@@ -246,10 +246,12 @@ impl Lane {
                 }
                 Err(error) => error,
             };
-            *maybe_stored |= matches!(error, StoreError::Unknown(_));
-            if !matches!(error, StoreError::Failed(_)) {
+            let lost = matches!(error, StoreError::Unknown(_));
+            // One broken connection is no outage; the retry over another one tells.
+            if !matches!(error, StoreError::Failed(_)) && !(lost && wait == BACKOFF_MIN) {
                 self.degrade.report(Part::Store, Err(()));
             }
+            *maybe_stored |= lost;
             match error {
                 error if !*maybe_stored => return Err(error),
                 StoreError::Failed(error) if entries.len() > 1 => return Err(StoreError::Failed(error)),

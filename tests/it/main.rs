@@ -41,6 +41,7 @@ mod rest;
 mod rights;
 mod rooms;
 mod serve;
+mod start;
 mod store;
 mod support_smoke;
 mod transcripts;

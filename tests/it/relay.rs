@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventually, token};
+use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, Signal, eventually, token};
 
 /// Maximum time until a message reaches members on other nodes.
 const RELAYED_WITHIN: Duration = Duration::from_secs(1);
@@ -124,4 +124,39 @@ async fn a_message_stored_just_before_its_node_died_is_delivered() {
     alice.send_text("team", "last").await;
     one.kill().await;
     assert_eq!(bob.until("message").await["content"], "last");
+}
+
+/// A notice is written, PostgreSQL crashes, and only then would the other node have read it. That node is frozen meanwhile, so
+/// it sees no failed read of the notices, and at most one failed ping.
+#[tokio::test]
+async fn a_crash_of_postgresql_between_two_reads_of_notices_loses_no_message() {
+    let mut redis = RedisServer::start().await;
+    let mut postgres = Postgres::start(&[("fsync", "off")]).await;
+    let database = postgres.database().await;
+    let name = database.rsplit('/').next().unwrap().to_owned();
+    let one = Node::serve(&redis.url(), &database).start().await;
+    let two = Node::serve(&redis.url(), &database).start().await;
+    let (mut alice, mut bob) = (joined(&one, "alice").await, joined(&two, "bob").await);
+    redis.kill().await;
+    for node in [&one, &two] {
+        until_fanout(node, "relayed").await;
+    }
+    relay_message(&mut alice, &mut [&mut bob], "before").await;
+    // The comparisons that follow the start of the relay are over.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    two.signal(Signal::Stop);
+    let seq = alice.send_text("team", "lost notice").await["seq"].as_i64().unwrap();
+    let client = postgres.connect(&name).await;
+    let notices = "SELECT count(*) FROM notices WHERE log = 'team' AND seq = $1";
+    let noticed = || async { (client.query_one(notices, &[&seq]).await.unwrap().get::<_, i64>(0) == 1).then_some(()) };
+    eventually("the notice", noticed).await;
+    postgres.restart().await;
+    let left: i64 = postgres.connect(&name).await.query_one(notices, &[&seq]).await.unwrap().get(0);
+    assert_eq!(left, 0, "the crash emptied the table");
+    two.signal(Signal::Continue);
+    let thawed = Instant::now();
+    assert_eq!(bob.until("message").await["content"], "lost notice");
+    eprintln!("delivered {:?} after the crash", thawed.elapsed());
+    // Messages both ways, from nodes that must learn of the signs anew.
+    relay_message(&mut bob, &mut [&mut alice], "after").await;
 }

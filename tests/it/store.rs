@@ -71,8 +71,8 @@ async fn postgres(url: &str) -> Postgres {
 
 async fn unmigrated(url: &str) -> Postgres {
     let backend = StoreBackend::Postgres { url: Secret::new(url), ca_file: None };
-    let config = StoreConfig { backend, migrate: true, pool_size: 4, lanes: 2 };
-    Postgres::connect(&config, Arc::new(Metrics::new().unwrap())).await.unwrap()
+    let config = StoreConfig { backend, migrate: true, start_timeout: Duration::ZERO, pool_size: 4, lanes: 2 };
+    Postgres::new(&config, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
 async fn with_postgres<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
@@ -337,7 +337,7 @@ async fn notices_are_valid_until_they_lapse_or_are_withdrawn() {
         let (one, two) = (NodeId::parse("one").unwrap(), NodeId::parse("two").unwrap());
         let [a, b] = ["a", "~b"].map(|log| LogId::parse(log).unwrap());
         let (long, short, span) = (Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(60));
-        let read = async || store.notices(span).await.unwrap().into_iter().collect::<HashMap<_, _>>();
+        let read = async || store.notices(span).await.unwrap().heads.into_iter().collect::<HashMap<_, _>>();
         assert!(!store.ping().await.unwrap());
         store.give_notice(&two, Duration::ZERO, &[(a.clone(), 7)]).await.unwrap();
         assert!(!store.ping().await.unwrap(), "its own node is not alone");
@@ -351,7 +351,26 @@ async fn notices_are_valid_until_they_lapse_or_are_withdrawn() {
         store.give_notice(&one, short, &[]).await.unwrap();
         let lapsed = || async { (!store.ping().await.unwrap()).then_some(()) };
         crate::support::eventually("the sign to lapse", lapsed).await;
-        assert_eq!(store.notices(Duration::ZERO).await.unwrap(), []);
+        assert_eq!(store.notices(Duration::ZERO).await.unwrap().heads, []);
     })
     .await;
+}
+
+/// The crash falls between two reads: neither fails, and only the age of the session tells that notices may be lost.
+#[tokio::test]
+async fn a_read_of_notices_tells_that_a_crash_may_have_emptied_them() {
+    let mut server = Server::start(&[("fsync", "off")]).await;
+    let store: Arc<dyn Store> = Arc::new(postgres(&server.database().await).await);
+    let (node, log, span) = (NodeId::parse("one").unwrap(), LogId::parse("a").unwrap(), Duration::from_secs(60));
+    let began = std::time::Instant::now();
+    assert!(store.notices(span).await.unwrap().heads.is_empty());
+    store.give_notice(&node, span, &[(log.clone(), 7)]).await.unwrap();
+    let before = std::time::Instant::now();
+    let read = store.notices(span).await.unwrap();
+    assert_eq!((&read.heads[..], read.complete_since < before), (&[(log, 7)][..], true));
+    assert!(read.complete_since > began, "the first session is younger than this");
+    server.restart().await;
+    let after = crate::support::eventually("a read", || async { store.notices(span).await.ok() }).await;
+    assert!(after.heads.is_empty(), "the table is not logged: {after:?}");
+    assert!(after.complete_since > before, "{after:?}");
 }

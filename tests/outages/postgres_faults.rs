@@ -255,3 +255,53 @@ async fn a_retry_settles_an_unknown_outcome() {
     // The message was stored, so it is delivered.
     assert_read(&mut bob, &stored).await;
 }
+
+/// One node's connections are dropped silently, as by a firewall; the server and new connections work. A call asks the server
+/// after a second and goes on over a new connection.
+#[tokio::test]
+async fn connections_that_fall_silent_delay_sends_by_less_than_three_seconds() {
+    const MAX: Duration = Duration::from_secs(3);
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let server = database.split('@').next_back().unwrap().split('/').next().unwrap();
+    let proxy = Proxy::to(server).await;
+    let one = node_with_short_times(&redis.url(), &proxy.url(&database)).start().await;
+    let (mut alice, mut bob) = (listener(&one, "alice").await, listener(&one, "bob").await);
+    let mut figures = Vec::new();
+    for round in 0..3 {
+        for warm in 0..5 {
+            alice.send_text(TEAM, &format!("warm {round} {warm}")).await;
+            bob.until("message").await;
+        }
+        proxy.strand();
+        let struck = Instant::now();
+        let content = format!("stranded {round}");
+        let ack = alice.send_text(TEAM, &content).await;
+        figures.push(struck.elapsed());
+        let message = bob.until("message").await;
+        assert_eq!((&message["seq"], &message["content"]), (&ack["seq"], &json!(content)));
+        assert_eq!(status(&one).await, "healthy", "one node's connections are no outage");
+    }
+    eprintln!("stranded connections: acked after {figures:?}");
+    assert!(figures.iter().all(|took| *took < MAX), "{figures:?}");
+}
+
+/// A slow server raises no alarm: a send that waits for a lock goes on waiting on its connection.
+#[tokio::test]
+async fn a_call_that_the_server_still_works_on_is_not_given_up() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let one = node_with_short_times(&redis.url(), &database).start().await;
+    let mut alice = listener(&one, "alice").await;
+    alice.send_text(TEAM, "first").await;
+    let mut client = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
+    let lock = client.transaction().await.unwrap();
+    lock.execute("SELECT FROM heads WHERE log = $1 FOR UPDATE", &[&TEAM]).await.unwrap();
+    let asked = Instant::now();
+    let (ack, ()) = tokio::join!(alice.send_text(TEAM, "behind a lock"), async {
+        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        lock.rollback().await.unwrap();
+    });
+    assert!(ack["seq"].is_i64() && asked.elapsed() >= Duration::from_millis(1_600), "{ack}");
+    assert!(!one.log().iter().any(|line| line.contains("got no answer")), "the session is not given up");
+}

@@ -343,3 +343,43 @@ async fn a_dead_subscription_beside_a_live_link_is_replaced() {
     alice.send_text(TEAM, "and now?").await;
     assert_eq!(bob.until("message").await["content"], "and now?");
 }
+
+/// From the first moment of a silent Redis, members on the same node get messages at once, and members on other nodes within
+/// the time that a late check and one reading of the notices take.
+#[tokio::test]
+async fn a_frozen_redis_delays_members_on_other_nodes_by_less_than_a_second() {
+    const LOCAL: Duration = Duration::from_millis(400);
+    const REMOTE: Duration = Duration::from_secs(1);
+    let database = Postgres::shared().await.database().await;
+    let mut figures = Vec::new();
+    for round in 0..5 {
+        let redis = RedisServer::start().await;
+        let limited = || node_with_short_times(&redis.url(), &database).set("MESSAGE_RATE_LIMIT", 1_000).start();
+        let (one, two) = tokio::join!(limited(), limited());
+        let (mut alice, mut near, mut far) =
+            (listener(&one, "alice").await, listener(&one, "near").await, listener(&two, "far").await);
+        alice.send_text(TEAM, "before").await;
+        for reader in [&mut near, &mut far] {
+            assert_eq!(reader.until("message").await["content"], "before");
+        }
+        // Freeze at another moment between two probes each time.
+        tokio::time::sleep(Duration::from_millis(500 + 50 * round)).await;
+        redis.pause();
+        let frozen = Instant::now();
+        let content = format!("frozen {round}");
+        alice.send_text(TEAM, &content).await;
+        let acked = frozen.elapsed();
+        assert_eq!(near.until("message").await["content"], *content);
+        let local = frozen.elapsed();
+        assert_eq!(far.until("message").await["content"], *content);
+        figures.push((acked, local, frozen.elapsed()));
+        redis.resume();
+        tokio::join!(until_status(&one, "healthy"), until_status(&two, "healthy"));
+        for reader in [&mut near, &mut far] {
+            let again = reader.drain().await;
+            assert!(again.iter().all(|frame| frame["type"] != "message"), "nothing twice: {again:?}");
+        }
+    }
+    eprintln!("frozen Redis (acked, near, far): {figures:?}");
+    assert!(figures.iter().all(|(acked, near, far)| acked < &LOCAL && near < &LOCAL && far < &REMOTE), "{figures:?}");
+}

@@ -20,11 +20,12 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
 pub struct NodeBuilder {
     command: &'static str,
     settings: BTreeMap<String, String>,
+    open_files: Option<u32>,
 }
 
 impl NodeBuilder {
     fn new(command: &'static str) -> Self {
-        let builder = Self { command, settings: BTreeMap::new() };
+        let builder = Self { command, settings: BTreeMap::new(), open_files: None };
         builder
             .set("JWT_SECRET", SECRET)
             .set("LISTEN", "127.0.0.1:0")
@@ -51,6 +52,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Limits the number of files that the node may open.
+    #[must_use]
+    pub fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     /// Starts the node and returns once it listens.
     ///
     /// # Panics
@@ -62,7 +70,14 @@ impl NodeBuilder {
     /// Starts the node. `Err` holds the exit status and the log of a node that ended before it listened.
     pub async fn try_start(self) -> Result<Node, (ExitStatus, String)> {
         let folder = guard::folder("switchboard-node-");
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.open_files {
+            None => Command::new(PROGRAM),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!(r#"ulimit -n {limit} && exec "$0" "$@""#), PROGRAM]);
+                shell
+            }
+        };
         command.arg(self.command).env_clear().envs(&self.settings).current_dir(folder.path());
         command.env("DATA_DIR", self.settings.get("DATA_DIR").map_or(folder.path(), |set| set.as_ref()));
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin");

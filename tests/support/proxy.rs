@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex},
 };
 
@@ -45,6 +46,8 @@ pub struct Proxy {
     trap: Arc<Mutex<Option<Trap>>>,
     /// Each change closes the connections that exist.
     dropped: watch::Sender<()>,
+    /// Each change strands the connections that exist.
+    stranded: watch::Sender<()>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -55,26 +58,30 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let (link, trap) = (watch::Sender::new(Link::Open), Arc::new(Mutex::new(None)));
-        let dropped = watch::Sender::new(());
+        let (dropped, stranded) = (watch::Sender::new(()), watch::Sender::new(()));
         let accepting = tokio::spawn({
-            let (link, trap, dropped) = (link.clone(), trap.clone(), dropped.clone());
+            let (link, trap) = (link.clone(), trap.clone());
+            let (dropped, stranded) = (dropped.clone(), stranded.clone());
             async move {
                 loop {
                     let Ok((client, _)) = listener.accept().await else { continue };
-                    let mut dropped = dropped.subscribe();
+                    let (mut dropped, mut stranded) = (dropped.subscribe(), stranded.subscribe());
                     let serving = serve(client, server.clone(), link.clone(), trap.clone());
                     tokio::spawn(async move {
+                        let mut serving = pin!(serving);
                         tokio::select! {
                             // A connection that is dropped passes nothing more, whatever the link's next state is.
                             biased;
                             _ = dropped.changed() => {}
-                            _ = serving => {}
+                            // Both sockets stay open and pass nothing.
+                            _ = stranded.changed() => drop(dropped.changed().await),
+                            _ = &mut serving => {}
                         }
                     });
                 }
             }
         });
-        Self { address, link, trap, dropped, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { address, link, trap, dropped, stranded, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
     /// Address on which it listens.
@@ -88,6 +95,11 @@ impl Proxy {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let user = authority.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
         format!("{scheme}://{user}{}/{path}", self.address)
+    }
+
+    /// Makes the open connections pass nothing any more, like a firewall that forgot them. New connections are not affected.
+    pub fn strand(&self) {
+        self.stranded.send_replace(());
     }
 
     /// Sets the state of the link, for current and future connections.

@@ -6,7 +6,7 @@ use bb8::ManageConnection;
 use tokio::time::timeout;
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{super::migrations, Postgres, Session, describe};
+use super::{super::migrations, Postgres, errors::describe, sessions::Session};
 use crate::{
     config::StoreConfig,
     degrade::{Diagnosis, Fault, Finding},
@@ -30,7 +30,7 @@ pub async fn diagnose(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock
 }
 
 async fn run_checks(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Checked<Diagnosis> {
-    let store = Postgres::unconnected(config, metrics);
+    let store = Postgres::new(config, metrics);
     let store = store.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
     let connecting = timeout(QUERY_TIMEOUT, store.sessions.config.connect(store.sessions.tls.clone())).await;
     let connected = connecting.map_err(|_| timed_out())?.map_err(|error| finding(&error))?;

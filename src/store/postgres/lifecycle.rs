@@ -1,13 +1,13 @@
 //! Migrations and the health check.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use async_trait::async_trait;
 
 use super::{
     super::{Lifecycle, Operation, StoreError, migrations},
-    Postgres, describe,
-    rows::unreadable,
+    Postgres,
+    errors::migration_error,
 };
 
 /// The advisory lock that lets one node at a time migrate. The number is arbitrary, but only this program uses it.
@@ -17,23 +17,38 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[async_trait]
 impl Lifecycle for Postgres {
+    async fn start(&self, migrate: bool) -> Result<usize, StoreError> {
+        if migrate {
+            return self.migrate().await;
+        }
+        bb8::ManageConnection::connect(&self.sessions).await?;
+        self.started.store(true, Ordering::Release);
+        Ok(0)
+    }
+
     async fn migrate(&self) -> Result<usize, StoreError> {
         let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
-        let failed = |error: tokio_postgres::Error| StoreError::Failed(describe(&error));
         let migrating = tokio::time::timeout(MIGRATION_TIMEOUT, async {
             // The lock ends with the session, which is dropped at the end of this function.
             let lock =
                 format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
-            session.client.batch_execute(&lock).await.map_err(failed)?;
+            session.client.batch_execute(&lock).await.map_err(|error| migration_error(&error))?;
             let report = migrations::runner(migrations::POSTGRES)?.run_async(&mut session.client).await;
-            report.map(|report| report.applied_migrations().len()).map_err(|error| unreadable(&error))
+            report.map(|report| report.applied_migrations().len()).map_err(|error| migration_error(&error))
         });
-        migrating.await.unwrap_or_else(|_| Err(StoreError::Unavailable("migrations took longer than 300 s".into())))
+        let late = |_| Err(StoreError::Unavailable("migrations took longer than 300 s".into()));
+        let applied = migrating.await.unwrap_or_else(late)?;
+        self.started.store(true, Ordering::Release);
+        Ok(applied)
     }
 
     async fn ping(&self) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp())";
-        let rows = self.query(Operation::Ping, sql, &[]).await?;
+        let rows = match self.query(Operation::Ping, sql, &[]).await {
+            // A connection that broke is no outage: a new one tells.
+            Err(StoreError::Unknown(_)) => self.query(Operation::Ping, sql, &[]).await?,
+            result => result?,
+        };
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    super::{Operation, Relay, StoreError},
+    super::{Notices, Operation, Relay, StoreError},
     Postgres,
     rows::log,
 };
@@ -23,9 +23,10 @@ impl Relay for Postgres {
         self.query(Operation::Write, "SELECT withdraw_notice($1)", &[&node.as_str()]).await.map(drop)
     }
 
-    async fn notices(&self, span: Duration) -> Result<Vec<(LogId, Seq)>, StoreError> {
+    async fn notices(&self, span: Duration) -> Result<Notices, StoreError> {
         let sql = "SELECT log, seq FROM notices WHERE at > clock_timestamp() - make_interval(secs => $1)";
-        let rows = self.query(Operation::Read, sql, &[&span.as_secs_f64()]).await?;
-        rows.iter().map(|row| Ok((log(row.get(0))?, row.get(1)))).collect()
+        let (rows, complete_since) = self.query_and_age(Operation::Read, sql, &[&span.as_secs_f64()]).await?;
+        let heads: Result<_, _> = rows.iter().map(|row| Ok::<_, StoreError>((log(row.get(0))?, row.get(1)))).collect();
+        Ok(Notices { heads: heads?, complete_since })
     }
 }

@@ -10,6 +10,10 @@ use super::{
 
 #[async_trait]
 impl Lifecycle for Sqlite {
+    async fn start(&self, migrate: bool) -> Result<usize, StoreError> {
+        if migrate { self.migrate().await } else { Ok(0) }
+    }
+
     async fn migrate(&self) -> Result<usize, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {

@@ -1,11 +1,11 @@
 //! Notices between nodes. A node on SQLite has a store of its own, so there is no other node to notify.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
 use super::{
-    super::{Relay, StoreError},
+    super::{Notices, Relay, StoreError},
     Sqlite,
 };
 use crate::model::{LogId, NodeId, Seq};
@@ -20,7 +20,8 @@ impl Relay for Sqlite {
         Ok(())
     }
 
-    async fn notices(&self, _: Duration) -> Result<Vec<(LogId, Seq)>, StoreError> {
-        Ok(Vec::new())
+    async fn notices(&self, span: Duration) -> Result<Notices, StoreError> {
+        let now = Instant::now();
+        Ok(Notices { heads: Vec::new(), complete_since: now.checked_sub(span).unwrap_or(now) })
     }
 }

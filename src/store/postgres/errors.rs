@@ -1,0 +1,125 @@
+//! Errors of the driver and of migrations: their text, and what they say about the call.
+
+use std::{error::Error, io, iter::successors};
+
+use refinery_core::error::Kind;
+use tokio_postgres::error::{DbError, SqlState};
+
+use super::super::StoreError;
+
+/// Errors of a statement that pass by themselves: the same call may succeed later.
+const TRANSIENT: [SqlState; 11] = [
+    SqlState::LOCK_NOT_AVAILABLE,
+    SqlState::QUERY_CANCELED,
+    SqlState::T_R_DEADLOCK_DETECTED,
+    SqlState::T_R_SERIALIZATION_FAILURE,
+    SqlState::ADMIN_SHUTDOWN,
+    SqlState::CRASH_SHUTDOWN,
+    SqlState::CANNOT_CONNECT_NOW,
+    SqlState::TOO_MANY_CONNECTIONS,
+    SqlState::READ_ONLY_SQL_TRANSACTION,
+    SqlState::DISK_FULL,
+    SqlState::OUT_OF_MEMORY,
+];
+/// Refusals of a connection that only an operator can end.
+const DENIED: [SqlState; 4] = [
+    SqlState::INVALID_PASSWORD,
+    SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+    SqlState::INVALID_CATALOG_NAME,
+    SqlState::INSUFFICIENT_PRIVILEGE,
+];
+/// The driver's text if `sslmode` needs TLS and the server has none.
+const NO_TLS: &str = "server does not support TLS";
+
+/// Maps an error of a new connection: `Failed` if the server or its certificate states a fault that only an operator can
+/// end, `Unavailable` if the server is away.
+pub(super) fn connect_error(error: &tokio_postgres::Error) -> StoreError {
+    let denied = error.code().is_some_and(|code| DENIED.contains(code));
+    let distrusted = causes(error).any(|cause| cause.is::<rustls::Error>() || cause.to_string() == NO_TLS);
+    if denied || distrusted { StoreError::Failed(describe(error)) } else { StoreError::Unavailable(describe(error)) }
+}
+
+/// Maps an error of `prepare`: no statement ran, so nothing was written.
+pub(super) fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
+    match error.as_db_error() {
+        Some(_) => StoreError::Failed(describe(error)),
+        None => StoreError::Unavailable(describe(error)),
+    }
+}
+
+/// Maps an error of an executed statement by what may have been written.
+pub(super) fn query_error(error: &tokio_postgres::Error) -> StoreError {
+    match error.code() {
+        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error)),
+        Some(_) => StoreError::Failed(describe(error)),
+        None => StoreError::Unknown(describe(error)),
+    }
+}
+
+/// Maps an error of the migrations: `Unavailable` if a later try may succeed. A migration that was interrupted is rolled
+/// back.
+pub(super) fn migration_error(error: &(dyn Error + 'static)) -> StoreError {
+    if let Some(Kind::MissingVersion(migration)) = error.downcast_ref().map(refinery_core::Error::kind) {
+        return StoreError::Failed(format!(
+            "the database has migration {migration}, which this program does not know: a newer version made it"
+        ));
+    }
+    let code = causes(error).find_map(|cause| cause.downcast_ref::<DbError>()).map(DbError::code);
+    let lost = causes(error).any(|cause| cause.is::<tokio_postgres::Error>());
+    match code {
+        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error)),
+        None if lost => StoreError::Unavailable(describe(error)),
+        _ => StoreError::Failed(describe(error)),
+    }
+}
+
+/// The error and its causes as text: the server's code and message where there are some, never the values of the
+/// statement.
+pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in causes(error) {
+        let words = match cause.downcast_ref::<DbError>() {
+            Some(stated) => format!("{}: {}", stated.code().code(), stated.message()),
+            // Its cause has the code and the message.
+            None if cause.source().is_some_and(<dyn Error>::is::<DbError>) && cause.is::<tokio_postgres::Error>() => {
+                continue;
+            }
+            // The text of its cause follows.
+            None => match cause.downcast_ref().map(refinery_core::Error::kind) {
+                Some(Kind::Connection(what, _)) => what.clone(),
+                _ => cause.to_string(),
+            },
+        };
+        if !text.contains(&words) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{colon}{words}");
+        }
+    }
+    text
+}
+
+/// The error, its cause, the cause of that, and so on.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |&error| {
+        // `source` of such an error skips the error inside.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("could not connect")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_description_has_every_cause_once() {
+        let certificate = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let error = Outer(io::Error::new(io::ErrorKind::InvalidData, certificate));
+        assert_eq!(describe(&error), "could not connect: invalid peer certificate: UnknownIssuer");
+        assert!(causes(&error).any(<dyn Error>::is::<rustls::Error>));
+    }
+}

@@ -1,0 +1,134 @@
+//! Connections of the pool, and the statements prepared on each.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use bb8::ManageConnection;
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{
+    super::StoreError,
+    errors::{connect_error, describe},
+    settings::CONNECT_TIMEOUT,
+};
+
+/// Settings of each new session, and its process id on the server. The timeouts are shorter than
+/// [`CALL_TIMEOUT`](super::CALL_TIMEOUT), so that a frozen node doesn't hold a conversation's locks.
+const BEGIN: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
+     SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
+     SET client_min_messages = 'warning'; SELECT pg_backend_pid()";
+
+/// One connection, and the statements prepared on it.
+pub(super) struct Session {
+    pub(super) client: Client,
+    /// The process that serves it on the server.
+    pub(super) pid: i32,
+    /// Time at which it was open. The server has not crashed since then, because a crash ends every session.
+    pub(super) opened: Instant,
+    prepared: Mutex<HashMap<&'static str, Statement>>,
+    /// Time of the last answer.
+    answered: Mutex<Instant>,
+    /// True after a call got no answer: the connection may be dead or busy, so the pool must discard it.
+    broken: AtomicBool,
+}
+
+impl Session {
+    /// Prepares a statement, unless it is prepared already.
+    pub(super) async fn statement(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        let cached = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
+        if let Some(statement) = cached {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    /// Records an answer of the server.
+    pub(super) fn answered(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Time of the last answer of the server.
+    pub(super) fn last_answer(&self) -> Instant {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the pool discard the session.
+    pub(super) fn discard(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+}
+
+/// Opens connections for the pool.
+#[derive(Clone)]
+pub(super) struct Sessions {
+    pub(super) config: Arc<tokio_postgres::Config>,
+    pub(super) tls: MakeRustlsConnect,
+}
+
+impl Sessions {
+    /// Opens a connection outside the pool.
+    pub(super) async fn open(&self) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        // This task ends when the client is dropped, because that closes the connection.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(error = describe(&error), "a connection to PostgreSQL ended");
+            }
+        });
+        Ok(client)
+    }
+}
+
+impl ManageConnection for Sessions {
+    type Connection = Session;
+    type Error = StoreError;
+
+    async fn connect(&self) -> Result<Session, StoreError> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
+            let client = self.open().await?;
+            let answers = client.simple_query(BEGIN).await?;
+            Ok((client, answers))
+        });
+        let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
+        let (client, answers) = connected.map_err(|error| connect_error(&error))?;
+        let pid = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        let pid = pid.ok_or_else(|| StoreError::Unavailable("the server did not tell its process id".into()))?;
+        let now = Instant::now();
+        let (prepared, answered, broken) = (Mutex::default(), Mutex::new(now), AtomicBool::new(false));
+        Ok(Session { client, pid, opened: now, prepared, answered, broken })
+    }
+
+    async fn is_valid(&self, session: &mut Session) -> Result<(), StoreError> {
+        session.client.check_connection().await.map_err(|error| StoreError::Unavailable(describe(&error)))
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.client.is_closed() || session.broken.load(Ordering::Acquire)
+    }
+}
+
+/// Logs the pool's own errors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogSink;
+
+impl bb8::ErrorSink<StoreError> for LogSink {
+    fn sink(&self, error: StoreError) {
+        tracing::warn!(%error, "a pooled connection to PostgreSQL failed");
+    }
+
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StoreError>> {
+        Box::new(*self)
+    }
+}
