@@ -11,14 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::config::Limits;
 
-/// Sockets beyond the cap that may still receive a refusal with its reason, or request health.
-const REFUSED_SOCKETS: usize = 64;
-/// Sockets of the admin listener. They have their own count, so that operators can inspect a full node.
-const ADMIN_SOCKETS: usize = 64;
+mod places;
+
+use places::{Place, Places};
+
+/// Minimum time between two log lines about a full node.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Reason why a socket or a handshake is refused before it becomes a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub enum Refusal {
     HeadTooLarge,
     /// No complete request arrived before the deadline.
     Slow,
+    /// No complete request had arrived when another socket needed the place.
+    Silent,
 }
 
 impl Refusal {
@@ -56,6 +60,7 @@ impl Refusal {
             Self::Handshake => "bad_handshake",
             Self::HeadTooLarge => "head_too_large",
             Self::Slow => "slow_handshake",
+            Self::Silent => "silent",
         }
     }
 }
@@ -74,17 +79,32 @@ pub enum Admission {
 /// A counted place of a socket. Dropping it releases the place.
 #[derive(Debug)]
 pub struct Permit {
-    _place: OwnedSemaphorePermit,
+    place: Place,
     _address: Option<AddressPermit>,
+}
+
+impl Permit {
+    /// Records that the socket has sent a request. Until then it loses its place if another socket needs it.
+    pub fn heard(&self) {
+        self.place.keep();
+    }
+
+    /// Waits until the socket has lost its place and must close.
+    pub async fn lost(&self) {
+        self.place.lost().await;
+    }
 }
 
 /// The counts of a node, shared by all its listeners.
 #[derive(Debug)]
 pub struct ConnectionAdmission {
     limit: usize,
-    sockets: Arc<Semaphore>,
-    refused: Arc<Semaphore>,
-    admin: Arc<Semaphore>,
+    sockets: Arc<Places>,
+    /// Sockets beyond the cap that may still receive a refusal with its reason, or request health.
+    refused: Arc<Places>,
+    /// Sockets of the admin listener. They have their own count, so that operators can inspect a full node.
+    admin: Arc<Places>,
+    full_logged: Mutex<Option<Instant>>,
     addresses: Option<Arc<Addresses>>,
     handshakes: Option<Mutex<Bucket>>,
     websockets: AtomicUsize,
@@ -100,9 +120,10 @@ impl ConnectionAdmission {
             (limits.handshakes_per_second > 0).then(|| Mutex::new(Bucket::new(limits.handshakes_per_second)));
         Self {
             limit,
-            sockets: Arc::new(Semaphore::new(limit)),
-            refused: Arc::new(Semaphore::new(REFUSED_SOCKETS)),
-            admin: Arc::new(Semaphore::new(ADMIN_SOCKETS)),
+            sockets: Places::new(limit),
+            refused: Places::new(limits.probe_sockets),
+            admin: Places::new(limits.probe_sockets),
+            full_logged: Mutex::default(),
             addresses,
             handshakes,
             websockets: AtomicUsize::new(0),
@@ -116,12 +137,12 @@ impl ConnectionAdmission {
 
     /// The number of open sockets.
     pub fn sockets(&self) -> usize {
-        self.limit - self.sockets.available_permits()
+        self.limit - self.sockets.free()
     }
 
     /// True if another socket fits under the cap.
     pub fn has_room(&self) -> bool {
-        self.sockets.available_permits() > 0
+        self.sockets.free() > 0
     }
 
     /// The number of open WebSockets.
@@ -138,26 +159,42 @@ impl ConnectionAdmission {
     /// Counts a client's socket. `address` also counts it by its address; behind a proxy, the handshake does that
     /// instead.
     pub fn admit(&self, address: Option<IpAddr>) -> Admission {
-        let Ok(place) = Arc::clone(&self.sockets).try_acquire_owned() else { return self.refuse(Refusal::Full) };
+        let Some(place) = self.sockets.take() else {
+            self.log_full();
+            return self.refuse(Refusal::Full);
+        };
         match address.map(|address| self.address(address)) {
             Some(Err(refusal)) => self.refuse(refusal),
-            Some(Ok(address)) => Admission::Admitted(Permit { _place: place, _address: address }),
-            None => Admission::Admitted(Permit { _place: place, _address: None }),
+            Some(Ok(address)) => Admission::Admitted(Permit { place, _address: address }),
+            None => Admission::Admitted(Permit { place, _address: None }),
         }
     }
 
     fn refuse(&self, refusal: Refusal) -> Admission {
-        match Arc::clone(&self.refused).try_acquire_owned() {
-            Ok(place) => Admission::Refused(refusal, Permit { _place: place, _address: None }),
-            Err(_) => Admission::Dropped,
+        match self.refused.take() {
+            Some(place) => Admission::Refused(refusal, Permit { place, _address: None }),
+            None => Admission::Dropped,
+        }
+    }
+
+    /// Logs that the node is full, at most once a minute.
+    fn log_full(&self) {
+        let mut logged = lock(&self.full_logged);
+        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            tracing::warn!(
+                limit = self.limit,
+                "this node has its maximum of sockets and refuses further ones (MAX_CONNECTIONS, or less if the limit of \
+                 open files allows no more)"
+            );
         }
     }
 
     /// Counts a socket of the admin listener.
     pub fn admit_admin(&self) -> Admission {
-        match Arc::clone(&self.admin).try_acquire_owned() {
-            Ok(place) => Admission::Admitted(Permit { _place: place, _address: None }),
-            Err(_) => Admission::Dropped,
+        match self.admin.take() {
+            Some(place) => Admission::Admitted(Permit { place, _address: None }),
+            None => Admission::Dropped,
         }
     }
 
@@ -292,8 +329,8 @@ mod tests {
 
     #[test]
     fn refusals_are_bounded_too() {
-        let admission = ConnectionAdmission::new(&Limits { connections: 1, ..limits() });
-        let kept: Vec<_> = (0..=REFUSED_SOCKETS).map(|_| admission.admit(None)).collect();
+        let admission = ConnectionAdmission::new(&Limits { connections: 1, probe_sockets: 3, ..limits() });
+        let kept: Vec<_> = (0..=3).map(|_| admission.admit(None)).collect();
         assert!(kept.iter().skip(1).all(|admission| matches!(admission, Admission::Refused(Refusal::Full, _))));
         assert!(matches!(admission.admit(None), Admission::Dropped));
     }

@@ -138,6 +138,7 @@ impl Server {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => return ended.err().and_then(refusal_of).map_or((), |refusal| self.refused(refusal)),
+                () = peer.permit.lost() => return self.refused(Refusal::Silent),
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();

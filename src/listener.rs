@@ -1,6 +1,11 @@
 //! The accept loop: accepts sockets, counts them, and passes them to HTTP.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +29,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Pause of the accept loop after an error such as "no files left".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Minimum time between two log lines about such errors.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -61,12 +68,13 @@ impl Listener {
     /// Accepts until `stop` is cancelled. After that, pending requests are answered and WebSockets go on.
     pub async fn serve(self, broker: Arc<Broker>, kind: Kind, stop: CancellationToken) {
         let server = Arc::new(Server::new(broker, kind, stop.clone()));
+        let mut logged = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = self.inner.accept() => match accepted {
                     Ok((stream, peer)) => admit(&server, stream, peer),
-                    Err(error) => pause_after_error(&error).await,
+                    Err(error) => pause_after_error(&error, &mut logged).await,
                 },
             }
         }
@@ -92,12 +100,16 @@ fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
 }
 
 /// Pauses after an error such as "no files" or "no memory", so that the loop does not spin. A client that went away
-/// needs no pause.
-async fn pause_after_error(error: &io::Error) {
+/// needs no pause. `logged` is the time of the last log line.
+async fn pause_after_error(error: &io::Error, logged: &mut Option<Instant>) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    tracing::warn!(%error, "could not accept a connection; pausing (check the limits of open files and memory)");
+    if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+        *logged = Some(Instant::now());
+        let open_files = rlimit::Resource::NOFILE.get_soft().ok();
+        tracing::warn!(%error, open_files, "could not accept a connection; pausing (check the limits of open files and memory)");
+    }
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 

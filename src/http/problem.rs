@@ -195,7 +195,7 @@ impl From<Refusal> for Problem {
             Refusal::HeadTooLarge => {
                 of(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "This request's head is too large")
             }
-            Refusal::Slow => of(StatusCode::REQUEST_TIMEOUT, "The request did not come in time"),
+            Refusal::Slow | Refusal::Silent => of(StatusCode::REQUEST_TIMEOUT, "The request did not come in time"),
         }
     }
 }

@@ -123,7 +123,9 @@ impl Peer {
     /// Records the arrival of a request.
     pub(super) fn requested(&self) {
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.last_request.store(millis + 1, Ordering::Relaxed);
+        if self.last_request.swap(millis + 1, Ordering::Relaxed) == 0 {
+            self.permit.heard();
+        }
     }
 
     /// Time at which the socket must close; `None` before its first request.

@@ -149,7 +149,9 @@ async fn connections_beyond_the_nodes_limit_are_refused_and_counted() {
     assert_eq!(held.len() + refused + dropped, CROWD);
     assert_eq!(held.len(), LIMIT - 1);
     let reason = |reason: &str| format!(r#"switchboard_handshake_refusals_total{{reason="{reason}"}}"#);
-    let (full, cut) = (count(&node, &reason("node_full")).await, count(&node, &reason("dropped")).await);
+    let (full, dropped_sockets) = (count(&node, &reason("node_full")).await, count(&node, &reason("dropped")).await);
+    // A client that is slow to send its request may lose its place to another one.
+    let cut = dropped_sockets + count(&node, &reason("silent")).await;
     // A refused client may see a reset instead of its 503, if it was still sending when the node closed.
     assert_eq!(full + cut, (CROWD - held.len()) as f64);
     assert!(refused as f64 <= full && full > 0.0, "{refused} of {full}");

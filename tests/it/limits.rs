@@ -226,3 +226,45 @@ async fn a_slow_reader_is_closed_and_resumes_exactly() {
         assert_eq!(entry["seq"], expected);
     }
 }
+
+/// A node that may open 300 files: clients that connect and say nothing take no place from probes, and end soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_on_a_node_with_few_files_hide_no_probe() {
+    const SILENT: usize = 400;
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&redis.url(), &database).open_files(300).start().await;
+    node.logged("at most 152 connections instead of 100000").await;
+    let mut bob = Client::native(&node, "bob").await;
+    bob.join("team").await;
+    // The node may reset a connection before the connect returns.
+    let connect = async |address: std::net::SocketAddr| tokio::net::TcpStream::connect(address).await.ok();
+    let mut held = Vec::new();
+    let admin = node.admin().trim_start_matches("http://").parse().unwrap();
+    for at in 0..SILENT {
+        held.push(connect(node.address()).await);
+        if at % 4 == 0 {
+            held.push(connect(admin).await);
+        }
+    }
+    // After this time a silent connection can lose its place.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let asked = std::time::Instant::now();
+    let health = node.request(reqwest::Method::GET, "/api/health", None, None).await;
+    assert_eq!(health.json["status"], "healthy", "{}", health.text);
+    assert_eq!(node.admin_get("/livez").await.status, 200);
+    let metrics = node.metrics().await;
+    assert!(metrics.get("process_open_fds").unwrap() < 300.0);
+    assert!(metrics.get(r#"switchboard_handshake_refusals_total{reason="silent"}"#).unwrap() >= 1.0);
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    alice.send_text("team", "there is room").await;
+    assert_eq!(bob.until("message").await["content"], "there is room");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let full = node.log().iter().filter(|line| line.contains("this node has its maximum of sockets")).count();
+    assert_eq!(full, 1, "said once");
+    assert!(!node.log().iter().any(|line| line.contains("could not accept a connection")));
+    // The header timeout ends the others.
+    node.metric("switchboard_sockets", |sockets| sockets <= 3.0).await;
+    drop(held);
+}
