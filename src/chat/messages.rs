@@ -71,6 +71,7 @@ impl Chat {
         let FoundDirect { conversation, head, inbox_entries } = self.find_direct(one, other).await?;
         // A conversation without entries may be this user's own, created by a try whose answer was lost.
         let new = head == 0;
+        let mut listened = Ok(());
         if let (Some(connection), true) = (&caller.connection, new) {
             let said = match connection.dialect.joins() {
                 AutoJoin::Nothing => None,
@@ -78,10 +79,13 @@ impl Chat {
                 AutoJoin::Directs => Some(Some(Arc::new(pair.clone()))),
             };
             if let Some(said) = said {
-                self.subscriptions.listen_from_start(&caller.identity, connection, &conversation, said).await?;
+                let listening = self.subscriptions.listen_from_start(&caller.identity, connection, &conversation, said);
+                listened = listening.await;
             }
         }
+        // The conversation exists also if this connection can't listen to it now.
         self.tell_members(&pair, new, inbox_entries).await;
+        listened?;
         self.members.cache_direct(pair, conversation.clone());
         Ok(conversation)
     }

@@ -2,6 +2,8 @@
 
 use std::{iter::Peekable, sync::Arc, time::Duration};
 
+use tokio::{sync::oneshot, time::timeout};
+
 use super::{connection::Connection, tasks::Tasks};
 use crate::{
     hub::{self, Hub},
@@ -38,6 +40,23 @@ impl Replayer {
     pub(super) fn begin(self: &Arc<Self>, connection: &Arc<Connection>, replays: Vec<Replay>) {
         let (replayer, connection) = (self.clone(), connection.clone());
         self.tasks.spawn(async move { replayer.replay(&connection, replays).await });
+    }
+
+    /// Sends a replay in a task, and waits for its end for at most `limit`. True if it ended; else it goes on by itself.
+    pub(super) async fn replay_within(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        replay: Replay,
+        limit: Duration,
+    ) -> bool {
+        let (ended, wait) = oneshot::channel();
+        let (replayer, connection) = (self.clone(), connection.clone());
+        self.tasks.spawn(async move {
+            replayer.replay(&connection, vec![replay]).await;
+            // The waiter may have given up.
+            let _ = ended.send(());
+        });
+        timeout(limit, wait).await.is_ok_and(|ended| ended.is_ok())
     }
 
     /// Sends a connection the entries that it missed of each log, one log after the other, at the speed at which the
@@ -92,5 +111,71 @@ impl Replayer {
             slice.push(entry);
         }
         slice
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+    use tokio::{io::AsyncReadExt, net::TcpStream};
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::{
+        dialect::Dialect,
+        hub::{Source, SourceFailed},
+        metrics::Metrics,
+        model::{Body, Clock, ConnectionId, Timestamp, UserId},
+        outbox::{Frame, Outbox},
+    };
+
+    /// A store with one entry that can be away.
+    struct Away(AtomicBool);
+
+    #[async_trait]
+    impl Source for Away {
+        async fn after(&self, log: &LogId, after: Seq, _: Seq) -> Result<Vec<Entry>, SourceFailed> {
+            if self.0.load(Ordering::SeqCst) {
+                return Err(SourceFailed);
+            }
+            let body =
+                Body::Message { content: "hi".into(), reply_to: None, is_ai: false, edited_at: None, deleted: false };
+            let (sender, at) = (UserId::parse("bob").unwrap(), Timestamp::from_seconds(1));
+            let (log, sender_name) = (log.clone(), "Bob".into());
+            let entry = Entry { log, seq: 1, message_no: 1, sender, sender_name, client_id: None, at, body };
+            Ok(Vec::from_iter((after < 1).then_some(entry)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replay_that_takes_too_long_goes_on_without_its_waiter() {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (metrics, source) = (Arc::new(Metrics::new().unwrap()), Arc::new(Away(AtomicBool::new(true))));
+        let (m, t) = (metrics.clone(), tracker.clone());
+        let hub = Hub::start(1, source.clone(), m, Clock::system(), t, stop.clone());
+        let tasks = Tasks { tracker, stop: stop.clone() };
+        let replayer = Arc::new(Replayer { hub: hub.clone(), tasks, outbox_bytes: 1 << 20 });
+        let log = LogId::parse("room").unwrap();
+        let _opened = hub.follow(&log);
+        hub.set_base(&log, 1);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, server) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
+        let (mut client, (_reader, writer)) = (client.unwrap(), server.unwrap().0.into_split());
+        writer.writable().await.unwrap();
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, 1 << 20, Frame::close(1008, ""), metrics);
+        outbox.greet([]);
+        let connection =
+            Arc::new(Connection::new(Arc::new(outbox), UserId::parse("alice").unwrap(), Dialect::Native, None));
+        hub.attach(&log, Dialect::Native, &connection.outbox, None);
+        let replay = || Replay { log: log.clone(), has: 0, join: None };
+        assert!(!replayer.replay_within(&connection, replay(), Duration::from_millis(50)).await, "the store is away");
+        source.0.store(false, Ordering::SeqCst);
+        let mut frame = [0; 1_024];
+        let read = tokio::time::timeout(Duration::from_secs(30), client.read(&mut frame)).await.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&frame[..read]).contains("\"hi\""), "the entry comes later");
+        stop.cancel();
     }
 }

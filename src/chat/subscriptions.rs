@@ -1,6 +1,6 @@
 //! Joins: the check of access, the catch-up of a listener, and the end of its listening.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     command::{Caller, CommandReply, require_feature, unavailable},
@@ -24,6 +24,10 @@ use crate::{
     model::{Body, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
     store::{Access, Authority, Ends, Store},
 };
+
+/// Maximum time that a command waits until the entries before its own are handed over. It is as long as a call of the
+/// store may take.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts and ends the listening of connections.
 pub(super) struct Subscriptions {
@@ -88,7 +92,8 @@ impl Subscriptions {
     }
 
     /// Starts listening to a new conversation from its first entry, without a reply to the client. Returns once the entries
-    /// that others sent meanwhile are handed over: the connection's own message comes after them.
+    /// that others sent meanwhile are handed over: the connection's own message comes after them. If the store does not
+    /// provide them in time, the connection gets them later, and the caller's command is refused as unavailable.
     pub(super) async fn listen_from_start(
         &self,
         identity: &Identity,
@@ -97,8 +102,8 @@ impl Subscriptions {
         pair: Option<Arc<Pair>>,
     ) -> Result<(), Reject> {
         let (_, replay) = self.listen(identity, connection, conversation, Some(0), pair).await?;
-        self.replayer.replay(connection, vec![replay]).await;
-        Ok(())
+        let replayed = self.replayer.replay_within(connection, replay, HAND_OVER_TIMEOUT).await;
+        if replayed { Ok(()) } else { Err(Reject::Unavailable) }
     }
 
     /// Starts listening to a conversation. A repeated join replaces the earlier one: with `since` it starts there;
