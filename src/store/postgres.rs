@@ -159,7 +159,7 @@ struct Unanswered<'a> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if self.began.elapsed() >= DOUBT_AFTER {
+        if self.began.elapsed() >= DOUBT_AFTER / 2 {
             self.session.discard();
         }
     }

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{AppendRefused, Appended, Lifecycle, Logs, NewEntry, Outcome, StoreError};
 use crate::{
-    degrade::{Degrade, Part},
+    degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
     model::{Body, ConnectionId, Entry, LogId, Seq},
 };
@@ -248,7 +248,8 @@ impl Lane {
             };
             let lost = matches!(error, StoreError::Unknown(_));
             // One broken connection is no outage; the retry over another one tells.
-            if !matches!(error, StoreError::Failed(_)) && !(lost && wait == BACKOFF_MIN) {
+            let tells = !lost || wait > BACKOFF_MIN;
+            if tells && !matches!(error, StoreError::Failed(_)) {
                 self.degrade.report(Part::Store, Err(()));
             }
             *maybe_stored |= lost;
@@ -350,10 +351,12 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
     }
 }
 
-/// Pings the store twice a second, and reports the result and whether any node gives notices.
+/// Pings the store twice a second, and reports the result and whether any node gives notices. A failed ping is repeated at
+/// once over another connection, so that a silent store is noticed within 3 s.
 pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, stop: CancellationToken) {
     const PING_PERIOD: Duration = Duration::from_millis(500);
-    const PING_TIMEOUT: Duration = Duration::from_secs(2);
+    const PING_TIMEOUT: Duration = Duration::from_millis(1_200);
+    const REPEAT_AFTER: Duration = Duration::from_millis(50);
     loop {
         let started = Instant::now();
         let result = match tokio::time::timeout(PING_TIMEOUT, store.ping()).await {
@@ -364,8 +367,9 @@ pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, stop: Cance
             Ok(Err(_)) | Err(_) => Err(()),
         };
         degrade.report(Part::Store, result);
+        let doubted = result.is_err() && degrade.state(Part::Store).link == LinkState::Up;
         tokio::select! {
-            () = sleep(PING_PERIOD) => {}
+            () = sleep(if doubted { REPEAT_AFTER } else { PING_PERIOD }) => {}
             () = stop.cancelled() => return,
         }
     }

@@ -127,7 +127,7 @@ async fn a_fault_that_an_operator_must_end_ends_the_start_at_once() {
 
     let newer = Node::serve(&redis.url(), &database).start().await;
     newer.kill().await;
-    let later = "INSERT INTO refinery_schema_history VALUES (999, 'later', now()::text, '1')";
+    let later = "INSERT INTO refinery_schema_history VALUES (999, 'later', '2026-01-01T00:00:00Z', '1')";
     client.batch_execute(later).await.unwrap();
     refused(&database, &["V999__later", "a newer version made it"]).await;
 }

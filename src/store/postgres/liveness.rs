@@ -27,11 +27,14 @@ const ANSWER_GRACE: Duration = Duration::from_millis(250);
 /// Sessions of this user that the server works on. Without `track_activities` the state is `disabled`.
 const WORKING: &str = "SELECT pid FROM pg_stat_activity WHERE usename = current_user AND state IS DISTINCT FROM 'idle'";
 
+/// Processes of the server that work on a call.
+type Working = Arc<HashSet<i32>>;
+
 /// Looks up calls on the server. One question at a time serves all calls that wait.
 pub(super) struct Liveness {
     sessions: Sessions,
     /// The last answer, and when it was asked for; `None` in place of an answer that did not come.
-    working: tokio::sync::Mutex<Option<(Instant, Option<Arc<HashSet<i32>>>)>>,
+    working: tokio::sync::Mutex<Option<(Instant, Option<Working>)>>,
     /// Sessions without an answer since then are not used again.
     distrusted_since: Mutex<Option<Instant>>,
 }
@@ -67,7 +70,7 @@ impl Liveness {
 
     /// Processes of the server that work now; none if the server does not answer. The answer may be as old as
     /// [`MAX_AGE`]; the call in doubt has then waited for longer.
-    async fn working(&self) -> Option<Arc<HashSet<i32>>> {
+    async fn working(&self) -> Option<Working> {
         let asked = Instant::now();
         let mut known = self.working.lock().await;
         if let Some((at, working)) = known.as_ref()
