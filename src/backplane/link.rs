@@ -99,7 +99,7 @@ pub(super) struct Link {
     /// Connections for queries with long replies, which would delay the other commands.
     query_pool: Option<Pool<Client>>,
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
-    /// A call timed out, or a probe was late, since the last successful probe. Other calls then fail at once.
+    /// A call timed out since the last successful probe. Other calls then fail at once.
     silent: AtomicBool,
     /// Wakes the watchdog to check Redis now, because a call failed.
     pub(super) check_now: Notify,
@@ -154,11 +154,6 @@ impl Link {
     /// True while the link is open.
     pub(super) fn is_open(&self) -> bool {
         self.open.load().is_some()
-    }
-
-    /// Records that Redis does not answer in time: calls fail at once until a probe succeeds.
-    pub(super) fn silence(&self) {
-        self.silent.store(true, Ordering::Release);
     }
 
     /// Records a successful probe: calls are tried again after a timeout.

@@ -26,9 +26,9 @@ use crate::{
 /// Interval between two probes. With [`RESPONSE_TIMEOUT`] and two failures in a row, a Redis that stopped answering is
 /// noticed within 1.5 s.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// Time without an answer after which a check is late: calls no longer wait for Redis, and this node also reaches the
-/// others through the store. A false alarm costs some reads of the store. With [`PROBE_EVERY`], a silent Redis is late
-/// within 0.45 s.
+/// Time without an answer after which a check is late: this node then also reaches the others through the store. A false
+/// alarm costs some reads of the store and changes nothing else. With [`PROBE_EVERY`], a silent Redis is late within
+/// 0.45 s.
 const LATE_AFTER: Duration = Duration::from_millis(200);
 /// First and longest pause between two tries to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -191,7 +191,6 @@ impl Watchdog {
             return checked;
         }
         tracing::debug!("a check of Redis is late");
-        self.link.silence();
         self.degrade.note_late_redis(true);
         check.await
     }
