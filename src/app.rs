@@ -26,6 +26,8 @@ use crate::{
 mod series;
 mod starting;
 
+pub use starting::NotStarted;
+
 /// Maximum time that tasks have to end after the stop signal.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,18 +47,9 @@ pub enum RunError {
     /// The store is unusable.
     #[error("store: {0}")]
     Store(#[from] StoreError),
-    /// The store could not be reached in time.
-    #[error(
-        "store: PostgreSQL was not usable within DATABASE_START_TIMEOUT ({} s): {why}. Repair what it says, or set a \
-         longer DATABASE_START_TIMEOUT",
-        .waited.as_secs()
-    )]
-    StoreAway {
-        /// The setting's value.
-        waited: Duration,
-        /// The last error.
-        why: String,
-    },
+    /// The store did not start.
+    #[error(transparent)]
+    NotStarted(#[from] NotStarted),
     /// The node can't listen on an address.
     #[error("can't listen on {address}: {error}. {}", listen_remedy(*.kind, *.address, .error))]
     Listen {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::RunError;
 use crate::{
     config::StoreConfig,
     degrade::Degrade,
@@ -14,11 +13,31 @@ use crate::{
 /// First and longest pause between two tries.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// Reason why the store did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// The store has a fault that only an operator can end.
+    #[error("store: {0}")]
+    Fault(StoreError),
+    /// The store could not be reached in time.
+    #[error(
+        "store: PostgreSQL was not usable within DATABASE_START_TIMEOUT ({} s): {why}. Repair what it says, or set a \
+         longer DATABASE_START_TIMEOUT",
+        .waited.as_secs()
+    )]
+    Away {
+        /// The setting's value.
+        waited: Duration,
+        /// The last error.
+        why: String,
+    },
+}
+
 /// Starts the store, and tries again while it is away, at most for the configured time.
 ///
 /// # Errors
 /// The store has a fault that only an operator can end, or it was away for too long.
-pub(super) async fn start_store(store: &dyn Store, config: &StoreConfig, degrade: &Degrade) -> Result<(), RunError> {
+pub(super) async fn start_store(store: &dyn Store, config: &StoreConfig, degrade: &Degrade) -> Result<(), NotStarted> {
     let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
     degrade.await_store("connecting, and applying migrations".to_owned());
     loop {
@@ -28,7 +47,7 @@ pub(super) async fn start_store(store: &dyn Store, config: &StoreConfig, degrade
                 tracing::info!(applied, waited_ms = began.elapsed().as_millis(), "the store has started");
                 return Ok(());
             }
-            Err(StoreError::Failed(why)) => return Err(StoreError::Failed(why).into()),
+            Err(StoreError::Failed(why)) => return Err(NotStarted::Fault(StoreError::Failed(why))),
             Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => why,
         };
         // One line is enough: readiness shows the newest reason.
@@ -43,7 +62,7 @@ pub(super) async fn start_store(store: &dyn Store, config: &StoreConfig, degrade
         }
         tries += 1;
         if began.elapsed() + pause >= config.start_timeout {
-            return Err(RunError::StoreAway { waited: config.start_timeout, why: error });
+            return Err(NotStarted::Away { waited: config.start_timeout, why: error });
         }
         degrade.await_store(error);
         sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;

@@ -101,6 +101,8 @@ pub(super) struct Link {
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
     /// A call timed out since the last successful probe. Other calls then fail at once.
     silent: AtomicBool,
+    /// A probe is late. Calls that can do without Redis then do.
+    late: AtomicBool,
     /// Wakes the watchdog to check Redis now, because a call failed.
     pub(super) check_now: Notify,
     ops: Ops,
@@ -119,6 +121,7 @@ impl Link {
             client,
             open: ArcSwapOption::empty(),
             silent: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             check_now: Notify::new(),
             ops,
         })
@@ -143,6 +146,7 @@ impl Link {
     /// Opens the link: calls use these connections.
     pub(super) fn open(&self, connections: Vec<MultiplexedConnection>) {
         self.silent.store(false, Ordering::Release);
+        self.late.store(false, Ordering::Release);
         self.open.store(Some(Arc::new(connections)));
     }
 
@@ -156,8 +160,19 @@ impl Link {
         self.open.load().is_some()
     }
 
+    /// Records that a probe is late.
+    pub(super) fn note_late(&self) {
+        self.late.store(true, Ordering::Release);
+    }
+
+    /// True while a probe is late.
+    pub(super) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Acquire)
+    }
+
     /// Records a successful probe: calls are tried again after a timeout.
     pub(super) fn probe_succeeded(&self) {
+        self.late.store(false, Ordering::Release);
         self.silent.store(false, Ordering::Release);
     }
 

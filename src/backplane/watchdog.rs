@@ -191,6 +191,7 @@ impl Watchdog {
             return checked;
         }
         tracing::debug!("a check of Redis is late");
+        self.link.note_late();
         self.degrade.note_late_redis(true);
         check.await
     }
