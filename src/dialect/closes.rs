@@ -66,3 +66,44 @@ pub(super) fn class_of(ephemeral: &EphemeralEvent) -> Class {
     }
     Class::State(kind.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::TokenFlaw;
+
+    #[test]
+    fn the_page_of_connections_lists_every_close() {
+        let page = include_str!("../../docs/protocol/connections.md");
+        let refused = |reject| CloseReason::Refused(reject);
+        let reasons = [
+            CloseReason::Binary,
+            CloseReason::TooLarge,
+            CloseReason::NotUtf8,
+            CloseReason::Protocol,
+            CloseReason::Silent,
+            CloseReason::TooSlow,
+            CloseReason::Flood,
+            CloseReason::TokenExpired,
+            CloseReason::Restart(Duration::from_millis(7)),
+            refused(Reject::InvalidToken(TokenFlaw::Missing)),
+            refused(Reject::TokenExpired),
+            refused(Reject::AuthTimeout),
+            refused(Reject::NotMember),
+            refused(Reject::TooManyConnections),
+            refused(Reject::TooManyConnectionsMaybe),
+            refused(Reject::Unavailable),
+        ];
+        for reason in reasons {
+            for (code, text) in [common_close(&reason), document_close(&reason)].into_iter().flatten() {
+                let text = format!("`{}`", text.replace('7', "…"));
+                let listed = |line: &str| line.contains(&code.to_string()) && line.contains(&text);
+                let native_only =
+                    code == code::POLICY && document_close(&reason).is_some_and(|(other, _)| other != code);
+                assert!(page.lines().any(listed) || native_only, "{code} {text}");
+            }
+        }
+    }
+}
