@@ -142,7 +142,7 @@ impl PresenceCheck {
         let names = self.names(&users).await;
         let touched = self.shown.end_read(&conversation);
         let (Some(listening), Some(statuses)) = (listening, statuses) else { return };
-        let mut events = Vec::new();
+        let (mut events, mut departed) = (Vec::new(), Vec::new());
         for ((user, listening), online) in users.into_iter().zip(listening).zip(online) {
             if touched.contains(&user) {
                 continue;
@@ -154,6 +154,7 @@ impl PresenceCheck {
                 None if present => events.extend(arrival_events(user, name, status)),
                 Some(_) if !present && (complete || listening) => {
                     events.push(Ephemeral::Listening { user: user.clone(), name, active: false });
+                    departed.push(user.clone());
                     if !online || status == Status::Invisible {
                         events.push(Ephemeral::Presence { user, online: false, status: Status::Online });
                     }
@@ -165,6 +166,7 @@ impl PresenceCheck {
             }
         }
         self.tell(&conversation, events);
+        self.shown.departed(&conversation, departed.into_iter());
     }
 
     /// Tells listeners on this node, as if another node had told it.

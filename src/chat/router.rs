@@ -72,12 +72,18 @@ impl Router {
         self.observe(&events, origin);
         match (origin.goes_here(), origin.goes_elsewhere()) {
             (true, true) => {
-                self.hub.apply(events.clone());
+                self.deliver(events.clone());
                 self.backplane.publish(events);
             }
-            (true, false) => self.hub.apply(events),
+            (true, false) => self.deliver(events),
             (false, _) => self.backplane.publish(events),
         }
+    }
+
+    /// Delivers events to this node's listeners, without departures that they were told before.
+    fn deliver(&self, mut events: Vec<Event>) {
+        events.retain(|event| !self.observers.shown.is_told(event));
+        self.hub.apply(events);
     }
 
     /// The number of operations that wait for delivery to this node's sockets.

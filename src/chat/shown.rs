@@ -5,9 +5,10 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     metrics::Metrics,
@@ -21,6 +22,10 @@ const TOTAL_MAX: usize = 1_000_000;
 /// Maximum number of conversations that wait to be read for the first time.
 const NEW_MAX: usize = 10_000;
 
+/// Time for which a departure that a comparison told is not told again. Another node may tell it as well: at the latest
+/// one lease after it reached Redis again.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+
 /// The presence of one conversation's listeners.
 #[derive(Debug, Default)]
 struct Room {
@@ -28,6 +33,8 @@ struct Room {
     users: HashMap<UserId, Option<Status>>,
     /// Users with an event since [`Shown::begin_read`]; `None` while nothing is read.
     touched: Option<HashSet<UserId>>,
+    /// Users whose departure a comparison told, with the time until which it is not told again.
+    told: HashMap<UserId, Instant>,
 }
 
 /// The shown presence of all conversations.
@@ -62,6 +69,28 @@ impl Shown {
         }
     }
 
+    /// Records users whose departure a comparison is about to tell.
+    pub(super) fn departed(&self, conversation: &ConversationId, users: impl Iterator<Item = UserId>) {
+        let now = Instant::now();
+        if let Some(room) = self.rooms().get_mut(conversation) {
+            room.told.retain(|_, until| *until > now);
+            room.told.extend(users.map(|user| (user, now + TOLD_FOR)));
+        }
+    }
+
+    /// True for an event that tells a departure which a comparison told before.
+    pub(super) fn is_told(&self, event: &Event) -> bool {
+        let Event::Ephemeral { ephemeral, .. } = event else { return false };
+        let user = match &ephemeral.what {
+            Ephemeral::Listening { user, active: false, .. } | Ephemeral::Presence { user, online: false, .. } => user,
+            _ => return false,
+        };
+        let Some(conversation) = ephemeral.log.conversation() else { return false };
+        let rooms = self.rooms();
+        let until = rooms.get(&conversation).and_then(|room| room.told.get(user));
+        until.is_some_and(|until| *until > Instant::now())
+    }
+
     /// Records events before listeners receive them.
     pub(super) fn observe(&self, events: &[Event]) {
         let presence = events.iter().filter_map(|event| match event {
@@ -72,6 +101,7 @@ impl Shown {
             match &event.what {
                 Ephemeral::Listening { user, active, .. } => self.record(&event.log, user, |room| match active {
                     true => {
+                        room.told.remove(user);
                         room.users.entry(user.clone()).or_default();
                     }
                     false => {
