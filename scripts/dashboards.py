@@ -290,7 +290,7 @@ ON_CALL = dashboard(
             "Auth and limits",
             [
                 graph("Not let in", "Connections per second with a bad token or none in time.", "ops", (total("handshake_refusals_total", 'reason=~"invalid_token|token_expired|auth_timeout"', by="reason"), "{{reason}}"), stacked=True),
-                graph("Rate limited", "Sends per second that the rate limit refused.", "ops", (total("rate_limit_refusals_total"), "sends")),
+                graph("Rate limited", "Commands per second that a budget of their user refused, by budget; dropped typing indicators included.", "ops", (total("rate_limit_refusals_total", by="budget"), "{{budget}}"), stacked=True),
                 graph("Ended for their tokens", "Connections per second that ended because their token expired.", "ops", (total("closes_total", 'reason="token_expired"'), "expired")),
             ],
             collapsed=True,

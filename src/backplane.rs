@@ -18,7 +18,9 @@ use crate::{
     config::{Config, RedisConfig},
     degrade::Degrade,
     metrics::Metrics,
-    model::{Clock, ConnectionId, ConnectionInfo, ConversationId, Entry, Event, LogId, NodeId, Seq, UserId},
+    model::{
+        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, Entry, Event, LogId, NodeId, Seq, UserId,
+    },
 };
 
 mod departures;
@@ -49,7 +51,7 @@ pub use types::{
 
 /// Maximum number of events that wait until the node takes them.
 const EVENTS: usize = 1_024;
-/// Window in which sends are counted.
+/// Window in which commands are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Time in which every node registers its connections again after all of them lost a Redis that kept its data.
@@ -68,7 +70,7 @@ pub struct Settings {
     pub presence_grace: Duration,
     /// Lifetime of the recent-message caches; zero: nothing is cached.
     pub cache_ttl: Duration,
-    /// Window in which sends are counted (60 s).
+    /// Window in which commands are counted (60 s).
     pub window: Duration,
     /// User-scoped sockets per user over all nodes, and conversation-scoped ones per user and conversation.
     pub connections_per_user: u32,
@@ -168,9 +170,15 @@ impl Backplane {
         Ok((Arc::new(backplane), receiver))
     }
 
-    /// Decides on one send of `user`. `limit` is the maximum number of sends in 60 s over all nodes; 0: no limit.
-    pub async fn admit(&self, user: &UserId, limit: u32) -> RateDecision {
-        self.limiter.admit(user, limit).await
+    /// Decides on one command of `user`. `limit` is the user's budget in 60 s over all nodes; 0: no limit. A command is
+    /// admitted while any of the budget is left, and then uses its weight, at most the whole budget.
+    pub async fn admit(&self, user: &UserId, cost: Cost, limit: u32) -> RateDecision {
+        self.limiter.admit(user, cost, limit).await
+    }
+
+    /// Takes back the cost of an admitted command of weight 1 that did nothing.
+    pub async fn refund(&self, user: &UserId, budget: Budget, limit: u32) {
+        self.limiter.refund(user, budget, limit).await;
     }
 
     /// Queues events for publishing to other nodes; messages among them are also cached. Never blocks.

@@ -2,8 +2,8 @@
 //!
 //! Commands over sockets and over REST take the same path: [`Chat::begin`] starts a command and passes it to the part
 //! that handles it. Reading order: `Chat::begin` here; `start` (the parts and their dependencies); `router` (the path
-//! of an event); `messages` and `journal` (sends); `subscriptions`, `follows` and `replay` (joins and resumes);
-//! `connections` and `presence`. Tasks that run beside commands: `backplane_events`, `notifications`, `rosters`, `relay`,
+//! of an event); `budgets` and `repeats` (rate limits); `messages` and `journal` (sends); `subscriptions`, `follows` and
+//! `replay` (joins and resumes); `connections` and `presence`. Tasks that run beside commands: `backplane_events`, `notifications`, `rosters`, `relay`,
 //! `reconciler`, `retell`, `batch_loader`, `user_upserts`.
 
 use std::{sync::Arc, time::Instant};
@@ -11,12 +11,13 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Command, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq},
+    model::{Budget, Command, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq},
     store::{MessagesPage, Store},
 };
 
 mod backplane_events;
 mod batch_loader;
+mod budgets;
 mod command;
 mod connection;
 mod connections;
@@ -34,6 +35,7 @@ mod presence_check;
 mod reading;
 mod reconciler;
 mod relay;
+mod repeats;
 mod replay;
 mod retell;
 mod rights;
@@ -56,6 +58,7 @@ pub use initial_state::InitialState;
 pub use parts::Parts;
 pub use replay::Replay;
 
+use budgets::Budgets;
 use connections::Connections;
 use journal::Journal;
 use members::Members;
@@ -74,6 +77,7 @@ pub struct Chat {
     metrics: Arc<Metrics>,
     router: Arc<Router>,
     retell: Arc<Retell>,
+    budgets: Arc<Budgets>,
     journal: Arc<Journal>,
     members: Arc<Members>,
     users: Arc<UserUpserts>,
@@ -94,6 +98,7 @@ impl Chat {
         let answer = match self.clone().begin(caller, command).await {
             Begun::Done(answer) => answer,
             Begun::Pending(answer) => answer.await,
+            Begun::Dropped(reject) => Err(reject),
         };
         answer.map(|answer| answer.reply)
     }
@@ -141,11 +146,53 @@ impl Chat {
         self.subscriptions.replay(&connection, replays).await;
     }
 
-    /// Begins a command. The sender's next command may begin once this returns.
+    /// Begins a command, and charges it to the caller's budget. The sender's next command may begin once this returns.
     pub async fn begin(self: Arc<Self>, caller: Caller, command: Command) -> Begun {
         let (label, started) = (command.label(), Instant::now());
+        let begun = match self.charge(&caller, &command).await {
+            Ok(()) => self.dispatch(caller, command).await,
+            Err(reject) => self.refuse(&caller, &command, reject).await,
+        };
+        self.count(label, started, begun)
+    }
+
+    /// Begins a command that a connection needs and its client did not ask for. It is not charged: what others do must
+    /// not use up a user's budget.
+    pub async fn begin_unasked(self: Arc<Self>, caller: Caller, command: Command) -> Begun {
+        let (label, started) = (command.label(), Instant::now());
         let begun = self.dispatch(caller, command).await;
+        self.count(label, started, begun)
+    }
+
+    async fn charge(&self, caller: &Caller, command: &Command) -> Result<(), Reject> {
+        let Some(cost) = command.cost() else { return Ok(()) };
+        if cost.budget == Budget::Send {
+            // A message that can't be stored now doesn't count.
+            self.require_feature(Feature::Append)?;
+        }
+        self.budgets.charge(&caller.identity, cost).await
+    }
+
+    /// Handles a command that was not admitted. A repeat gets its stored answer. A typing indicator is dropped, because
+    /// its sender need not know.
+    async fn refuse(&self, caller: &Caller, command: &Command, reject: Reject) -> Begun {
+        if matches!(command, Command::Typing { .. }) {
+            return Begun::Dropped(reject);
+        }
+        let repeat = match reject {
+            Reject::RateLimited { .. } => self.recall(caller, command).await,
+            _ => None,
+        };
+        repeat.unwrap_or(Begun::Done(Err(reject)))
+    }
+
+    /// Counts the result of a command.
+    fn count(self: Arc<Self>, label: &'static str, started: Instant, begun: Begun) -> Begun {
         match begun {
+            Begun::Dropped(reject) => {
+                self.metrics.commands.with_label_values(&[label, reject.code()]).inc();
+                Begun::Dropped(reject)
+            }
             Begun::Done(answer) => {
                 self.count_result(label, &answer);
                 Begun::Done(answer)

@@ -69,6 +69,11 @@ impl Dialect {
         self.codec().capabilities().echoes
     }
 
+    /// True if a stored message gets an ack; otherwise its echo is the ack.
+    pub fn acks(self) -> bool {
+        self.codec().capabilities().acks
+    }
+
     /// True if its sockets follow their user's inbox.
     pub fn follows_inbox(self) -> bool {
         self.codec().capabilities().follows_inbox

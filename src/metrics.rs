@@ -130,8 +130,11 @@ metrics! {
     outbox_bytes: IntGauge("outbox_bytes");
     /// Frames dropped for slow readers, by class.
     outbox_drops: IntCounterVec("outbox_drops_total", &["class"]);
-    /// Sends refused by the rate limit.
-    rate_limited: IntCounter("rate_limit_refusals_total");
+    /// Commands refused because a budget of their user was used up, by budget; typing indicators that were dropped for
+    /// it included.
+    rate_limited: IntCounterVec("rate_limit_refusals_total", &["budget"]);
+    /// Repeats of stored commands that were answered from the store after a rate limit refused them.
+    repeats_recalled: IntCounter("repeats_recalled_total");
     /// Conversations and inboxes that this node follows.
     followed: IntGauge("followed_logs");
     /// Resumes served from the recent-message cache.

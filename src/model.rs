@@ -4,6 +4,7 @@
 mod bounds;
 mod command;
 mod content;
+mod cost;
 mod event;
 mod ids;
 mod reject;
@@ -16,6 +17,7 @@ mod user;
 pub use bounds::{EntrySeq, GivenNumber, Listed, Offset, OutOfBounds, Page, PageLimit, SinceSeq};
 pub use command::{Command, NewConversation, NewMessage, Target};
 pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHARS};
+pub use cost::{Budget, Cost};
 pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use reject::{CloseReason, Reject, TokenFlaw};

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::incarnation::Incarnation;
-use crate::model::{ConversationId, LogId, UserId};
+use crate::model::{Budget, ConversationId, LogId, UserId};
 
 /// Number of shards for channels. Part of every channel's name, and so of the protocol between nodes.
 const SHARDS: u64 = 64;
@@ -30,9 +30,13 @@ pub(super) fn entry(user: &UserId) -> String {
     format!("ws:conns:{user}")
 }
 
-/// LIST: times of a user's latest admitted sends.
-pub(super) fn window(user: &UserId) -> String {
-    format!("rate_limit:message:{user}")
+/// LIST: times at which a user's latest units of a budget were taken.
+pub(super) fn window(budget: Budget, user: &UserId) -> String {
+    match budget {
+        Budget::Send => format!("rate_limit:message:{user}"),
+        Budget::Write => format!("rate_limit:write:{user}"),
+        Budget::Read => format!("rate_limit:read:{user}"),
+    }
 }
 
 /// LIST: a conversation's newest messages.
@@ -110,7 +114,9 @@ mod tests {
         vec![
             summary(&user),
             entry(&user),
-            window(&user),
+            window(Budget::Send, &user),
+            window(Budget::Write, &user),
+            window(Budget::Read, &user),
             recent(&room),
             audience(&room),
             node_users(&incarnation),
@@ -123,8 +129,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_id_looks_like_another_familys_key(
-            one in "(ws:|user:|conns:|rate_limit:message:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
-            other in "(ws:|user:|conns:|rate_limit:message:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
+            one in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
+            other in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
         ) {
             let fixed = [ONLINE, NODES, CONNECTIONS, LEAVING].map(String::from);
             for (a, mine) in families(&one).into_iter().enumerate() {
@@ -139,8 +145,8 @@ mod tests {
     #[test]
     fn no_prefix_begins_another() {
         let prefixes: Vec<_> = families("0").into_iter().map(|key| key.replace(['0', '#'], "")).collect();
-        for (a, one) in prefixes.iter().enumerate().take(6) {
-            for (b, other) in prefixes.iter().enumerate().take(6) {
+        for (a, one) in prefixes.iter().enumerate().take(8) {
+            for (b, other) in prefixes.iter().enumerate().take(8) {
                 assert!(a == b || !one.starts_with(other.as_str()), "{one} {other}");
             }
             assert!([ONLINE, NODES, CONNECTIONS, LEAVING].iter().all(|fixed| !fixed.starts_with(one.as_str())));
@@ -151,7 +157,7 @@ mod tests {
     fn keys_have_their_documented_names() {
         let (user, room) = (UserId::parse("123").unwrap(), ConversationId::parse("r").unwrap());
         assert_eq!(summary(&user), "ws:user:123");
-        assert_eq!(window(&user), "rate_limit:message:123");
+        assert_eq!(window(Budget::Send, &user), "rate_limit:message:123");
         assert_eq!(recent(&room), "room_messages:r");
         assert_eq!(leaving_user(&leaving(&user, 7)), Some(user));
     }

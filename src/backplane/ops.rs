@@ -19,8 +19,12 @@ macro_rules! ops {
 }
 
 ops! {
-    /// Check of the send limit.
+    /// Check of the limit of messages.
     Admit = "admit",
+    /// Check of another budget.
+    Budget = "budget",
+    /// Return of a unit to a user's budget.
+    Refund = "refund",
     /// Publishing of events, and update of the recent-message cache.
     Publish = "publish",
     /// Read of the recent-message cache.

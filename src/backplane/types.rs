@@ -51,16 +51,16 @@ pub struct TooMany {
     pub retry_may_succeed: bool,
 }
 
-/// The decision on one send.
+/// The decision on one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RateDecision {
-    /// The send is admitted and counted.
+    /// The command is admitted and counted.
     Admitted,
-    /// The send is refused.
+    /// The command is refused.
     Refused {
-        /// Number of sends within the window.
+        /// Weight of the commands within the window.
         sent: u32,
-        /// Time until the next send is admitted.
+        /// Time until the next command is admitted.
         retry_after: Duration,
     },
 }

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::{connection::Connection, replay::Replay};
 use crate::{
     degrade::{Degrade, Feature, Mode},
-    model::{Identity, Reject, Reply},
+    model::{Entry, Identity, Reject, Reply},
     store::StoreError,
 };
 
@@ -27,11 +27,13 @@ pub struct CommandReply {
     pub reply: Reply,
     /// The replays to send to the connection after the reply.
     pub replays: Vec<Replay>,
+    /// The entry of a repeated command, for a connection that has no other way to learn that it is stored.
+    pub echo: Option<Arc<Entry>>,
 }
 
 impl From<Reply> for CommandReply {
     fn from(reply: Reply) -> Self {
-        Self { reply, replays: Vec::new() }
+        Self { reply, replays: Vec::new(), echo: None }
     }
 }
 
@@ -41,6 +43,8 @@ pub enum Begun {
     Done(Result<CommandReply, Reject>),
     /// The command waits for the store; the sender's next command may begin.
     Pending(BoxFuture<'static, Result<CommandReply, Reject>>),
+    /// The command is dropped for this reason. The sender gets no answer unless it waits for one.
+    Dropped(Reject),
 }
 
 /// Rejects the command if `feature` is unavailable in the current degraded mode.

@@ -38,6 +38,8 @@ struct Join {
     /// Number of this join among the connection's joins. A replay of an earlier join has no effect any more.
     join: u64,
     progress: JoinProgress,
+    /// The connection receives the entries after this seq; none before the hub has the listener.
+    after: Option<Seq>,
     /// The members of a direct conversation, for a dialect that names them.
     pair: Option<Arc<Pair>>,
 }
@@ -82,7 +84,8 @@ impl Connection {
     ) -> (u64, Option<JoinProgress>) {
         let joined = &mut *self.lock();
         joined.joins += 1;
-        let current_join = Join { join: joined.joins, progress: JoinProgress { attached: false, has: 0 }, pair };
+        let current_join =
+            Join { join: joined.joins, progress: JoinProgress { attached: false, has: 0 }, after: None, pair };
         let before = joined.current.insert(conversation.clone(), current_join);
         (joined.joins, before.map(|before| before.progress))
     }
@@ -106,7 +109,14 @@ impl Connection {
     pub(super) fn record_attached(&self, conversation: &ConversationId, has: Seq) {
         if let Some(current_join) = self.lock().current.get_mut(conversation) {
             current_join.progress = JoinProgress { attached: true, has };
+            current_join.after = Some(has);
         }
+    }
+
+    /// True if the connection listens to the conversation, but only to entries after `seq`.
+    pub(super) fn listens_only_after(&self, conversation: &ConversationId, seq: Seq) -> bool {
+        let after = |joined: &Joined| joined.current.get(conversation)?.after;
+        after(&self.lock()).is_some_and(|after| seq <= after)
     }
 
     /// Removes the record of a join. Returns true if the hub has the listener, and none if there was no join.

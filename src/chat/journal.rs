@@ -1,48 +1,29 @@
-//! Appends to logs: the rate limit of senders, and the mapping of the writer's result to a reply.
+//! Appends to logs, and the mapping of the writer's result to a reply.
 
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use super::command::{Begun, Caller, CommandReply, require_feature};
+use super::{
+    budgets::Budgets,
+    command::{Begun, Caller, CommandReply, require_feature},
+};
 use crate::{
-    backplane::{Backplane, RateDecision},
-    config::Limits,
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Body, ClientId, ConversationId, Identity, LogId, Reject, Reply, Sent, UserId},
+    model::{Body, Budget, ClientId, ConversationId, Identity, LogId, Reject, Reply, Sent, UserId},
     store::{AppendError, AppendRefused, Appended, Authority, NewEntry, Writer},
 };
 
 /// Appends entries for commands.
 pub(super) struct Journal {
     pub(super) writer: Arc<Writer>,
-    pub(super) backplane: Arc<Backplane>,
+    pub(super) budgets: Arc<Budgets>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) limits: Limits,
 }
 
 impl Journal {
-    /// Counts a message against its sender's rate limit.
-    pub(super) async fn admit(&self, identity: &Identity) -> Result<(), Reject> {
-        let limit = self.rate_limit(identity);
-        match self.backplane.admit(&identity.user, limit).await {
-            RateDecision::Admitted => Ok(()),
-            RateDecision::Refused { sent, retry_after } => {
-                self.metrics.rate_limited.inc();
-                Err(Reject::RateLimited { sent, limit, retry_after })
-            }
-        }
-    }
-
-    /// Messages per minute for this user: the limit of their tier, or else the general one.
-    fn rate_limit(&self, identity: &Identity) -> u32 {
-        let by_tier = self.limits.messages_per_minute_by_tier.iter();
-        let own = by_tier.into_iter().find(|(tier, _)| Some(tier) == identity.tier.as_ref());
-        own.map_or(self.limits.messages_per_minute, |(_, limit)| *limit)
-    }
-
     /// Queues an entry before it returns, so that the sender's next command comes after it. The result completes after
     /// the commit.
     pub(super) fn append(
@@ -59,10 +40,14 @@ impl Journal {
         let is_message = body.is_message();
         let origin = caller.connection.as_ref().map(|connection| connection.id());
         let entry = new_entry(&caller.identity, log.clone(), body, client_id.clone(), authority);
-        let (metrics, appended) = (self.metrics.clone(), self.writer.append(entry, origin));
+        let (metrics, budgets) = (self.metrics.clone(), self.budgets.clone());
+        let (identity, appended) = (caller.identity.clone(), self.writer.append(entry, origin));
         let answer = async move {
             let appended = appended.await.map_err(refusal)?;
-            if is_message && !appended.duplicate {
+            if appended.duplicate {
+                let charged = if is_message { Budget::Send } else { Budget::Write };
+                budgets.charge_as_repeat(&identity, charged).await;
+            } else if is_message {
                 metrics.messages.inc();
             }
             let Appended { seq, at, duplicate, .. } = appended;
@@ -116,6 +101,7 @@ fn refusal(error: AppendError) -> Reject {
             AppendRefused::NoSuchTarget => Reject::NotFound("Message"),
             AppendRefused::NotYours => Reject::Forbidden("Not your message"),
             AppendRefused::Unchanged => Reject::Conflict("Nothing to change"),
+            AppendRefused::TooManyReactions => Reject::TooManyReactions,
         },
         AppendError::Unavailable => Reject::Unavailable,
         AppendError::Unknown => Reject::Unknown,

@@ -17,35 +17,44 @@ use crate::{
 };
 
 impl Chat {
-    /// Sends a message: checks the sender's rate limit, then appends. The ack waits for the commit and for nothing
-    /// after it.
+    /// Sends a message. The ack waits for the commit and for nothing after it.
     pub(super) async fn send(&self, caller: Caller, message: NewMessage) -> Begun {
         let recipient = match &message.to {
             Target::User(user) => Some(user.clone()),
             Target::Conversation(_) => None,
         };
         let (persona, content) = (message.persona.clone(), message.content.clone());
-        match self.admit(&caller, message).await {
+        match self.address(&caller, message).await {
             Ok((log, body, client_id)) => {
                 let begun = self.journal.append(&caller, (log, recipient), body, client_id, Authority::Member);
-                match persona {
-                    Some(persona) => match &self.personas {
-                        Some(personas) => personas.enqueue_after(persona, content.into(), caller, begun),
-                        None => begun,
-                    },
-                    None => begun,
-                }
+                let begun = self.echo_repeat(&caller, begun);
+                self.ask_persona(&caller, persona, &content, begun)
             }
             Err(reject) => Begun::Done(Err(reject)),
         }
     }
 
-    async fn admit(&self, caller: &Caller, message: NewMessage) -> Result<(LogId, Body, Option<ClientId>), Reject> {
-        self.require_feature(Feature::Append)?;
+    /// Asks the persona that a message names once the message in `begun` is stored.
+    pub(super) fn ask_persona(
+        &self,
+        caller: &Caller,
+        persona: Option<UserId>,
+        content: &Content,
+        begun: Begun,
+    ) -> Begun {
+        match (persona, &self.personas) {
+            (Some(persona), Some(personas)) => {
+                personas.enqueue_after(persona, content.clone().into(), caller.clone(), begun)
+            }
+            _ => begun,
+        }
+    }
+
+    /// The log and the body of a message.
+    async fn address(&self, caller: &Caller, message: NewMessage) -> Result<(LogId, Body, Option<ClientId>), Reject> {
         if message.persona.is_some() && self.personas.is_none() {
             return Err(Reject::Unsupported("No persona is configured"));
         }
-        self.journal.admit(&caller.identity).await?;
         let conversation = match message.to {
             Target::Conversation(conversation) => conversation,
             Target::User(user) => self.direct(caller, &user).await?,

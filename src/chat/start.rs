@@ -8,6 +8,7 @@ use super::{
     Chat,
     backplane_events::BackplaneEvents,
     batch_loader::BatchLoader,
+    budgets::Budgets,
     connections::Connections,
     follows::Follows,
     journal::Journal,
@@ -89,7 +90,8 @@ impl Chat {
         let statuses = Arc::new(Statuses::new(store.clone(), loader.clone()));
         let typing = Arc::new(ground.typing(typists, router.clone(), statuses.clone()));
         let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone()));
-        let journal = Arc::new(ground.journal(writer.clone()));
+        let budgets = Arc::new(ground.budgets());
+        let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
         let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, j, (loader, shown.clone())));
         let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
@@ -123,6 +125,7 @@ impl Chat {
             metrics,
             router,
             retell,
+            budgets,
             journal,
             members,
             users,
@@ -165,14 +168,12 @@ impl Ground {
         Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, tracker, stop.clone()))
     }
 
-    fn journal(&self, writer: Arc<Writer>) -> Journal {
-        Journal {
-            writer,
-            backplane: self.backplane.clone(),
-            degrade: self.degrade.clone(),
-            metrics: self.metrics.clone(),
-            limits: self.config.limits.clone(),
-        }
+    fn budgets(&self) -> Budgets {
+        Budgets { backplane: self.backplane.clone(), metrics: self.metrics.clone(), limits: self.config.limits.clone() }
+    }
+
+    fn journal(&self, writer: Arc<Writer>, budgets: Arc<Budgets>) -> Journal {
+        Journal { writer, budgets, degrade: self.degrade.clone(), metrics: self.metrics.clone() }
     }
 
     fn subscriptions(

@@ -65,7 +65,8 @@ impl Subscriptions {
             AutoJoin::Nothing | AutoJoin::Added => None,
         };
         let (joined, replay) = self.listen(&caller.identity, connection, conversation, since, pair).await?;
-        Ok(CommandReply { reply: Reply::Joined(conversation.clone(), joined), replays: vec![replay] })
+        let reply = Reply::Joined(conversation.clone(), joined);
+        Ok(CommandReply { replays: vec![replay], ..CommandReply::from(reply) })
     }
 
     pub(super) async fn sync(
@@ -88,7 +89,7 @@ impl Subscriptions {
                 }),
             ));
         }
-        Ok(CommandReply { reply: Reply::Synced(each), replays })
+        Ok(CommandReply { replays, ..CommandReply::from(Reply::Synced(each)) })
     }
 
     /// Starts listening to a new conversation from its first entry, without a reply to the client. Returns once the entries

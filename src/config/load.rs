@@ -14,7 +14,8 @@ use super::{
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
     values::{
-        AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RedisConfig, StoreBackend, StoreConfig, Timing,
+        AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RateLimit, RedisConfig, StoreBackend, StoreConfig,
+        Timing,
     },
     webhooks::read_webhooks,
 };
@@ -337,9 +338,14 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, other_files: us
         conversations_per_connection: reader.number(&set::MAX_CONVERSATIONS_PER_CONNECTION),
         commands_in_flight: reader.number(&set::MAX_COMMANDS_IN_FLIGHT),
         resume_max: reader.number(&set::RESUME_MAX),
-        messages_per_minute: reader.number(&set::MESSAGE_RATE_LIMIT),
-        messages_per_minute_by_tier: reader.read(&set::MESSAGE_RATE_LIMITS, parse::tiers).unwrap_or_default(),
+        message_rate: read_rate(reader, &set::MESSAGE_RATE_LIMIT, &set::MESSAGE_RATE_LIMITS),
+        write_rate: read_rate(reader, &set::WRITE_RATE_LIMIT, &set::WRITE_RATE_LIMITS),
+        read_rate: read_rate(reader, &set::READ_RATE_LIMIT, &set::READ_RATE_LIMITS),
     }
+}
+
+fn read_rate(reader: &mut Reader<'_>, general: &Setting, by_tier: &Setting) -> RateLimit {
+    RateLimit { per_minute: reader.number(general), by_tier: reader.read(by_tier, parse::tiers).unwrap_or_default() }
 }
 
 /// Shares the open files: the maximum number of client sockets, and the number of probe sockets. If the limit is too low for

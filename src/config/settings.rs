@@ -225,6 +225,14 @@ settings! {
         "Messages that a user may send per minute; 0: no limit.";
     MESSAGE_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
         "Messages per minute for users whose token has a tier (pro=60,bot=600); 0: no limit.";
+    WRITE_RATE_LIMIT = Limits, Kind::Count("units a minute", 0, 1_000_000), "300",
+        "Budget of a user per minute for changes other than messages: 1 for an edit, deletion, reaction or archiving, 1 for each member added or removed, 10 for a status; 0: no limit.";
+    WRITE_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
+        "WRITE_RATE_LIMIT for users whose token has a tier (pro=600,bot=6000); 0: no limit.";
+    READ_RATE_LIMIT = Limits, Kind::Count("units a minute", 0, 1_000_000), "6000",
+        "Budget of a user per minute for reads and ephemeral commands: 1 for each conversation joined and each user whose presence is asked, 5 for a page of a list or a read mark, 10 for a typing indicator, 20 for a search; 0: no limit.";
+    READ_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
+        "READ_RATE_LIMIT for users whose token has a tier (pro=12000,bot=60000); 0: no limit.";
     MAX_CONNECTIONS = Limits, Kind::Count("sockets", 1, 10_000_000), "100000",
         "Maximum number of sockets of this node, including HTTP ones. Lowered at start to what the limit of open files allows.";
     MAX_CONNECTIONS_PER_USER = Limits, Kind::Count("sockets", 1, MANY), "5",

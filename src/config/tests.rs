@@ -58,7 +58,8 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((limits.connections, limits.connections_per_user, limits.sockets_per_user), (100_000, 5, 100));
     assert_eq!((limits.connections_per_ip, limits.handshakes_per_second, limits.frames_per_second), (0, 0, 1_000));
     assert_eq!((limits.frame_bytes, limits.outbox_bytes, limits.conversations_per_connection), (65_536, 1 << 20, 500));
-    assert_eq!((limits.messages_per_minute, limits.resume_max, limits.fragments), (10, 10_000, 64));
+    assert_eq!((limits.message_rate.per_minute, limits.resume_max, limits.fragments), (10, 10_000, 64));
+    assert_eq!((limits.write_rate.per_minute, limits.read_rate.per_minute), (300, 6_000));
     let timing = &config.timing;
     let seconds = [timing.auth_timeout, timing.ping_interval, timing.pong_timeout, timing.typing_timeout]
         .map(|duration| duration.as_secs());

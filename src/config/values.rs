@@ -184,10 +184,29 @@ pub struct Limits {
     pub commands_in_flight: usize,
     /// Maximum number of entries that a resume replays (10,000).
     pub resume_max: i64,
-    /// Messages per minute per user (10); 0: off.
-    pub messages_per_minute: u32,
-    /// Messages per minute per user, by the `tier` of the token.
-    pub messages_per_minute_by_tier: Vec<(Arc<str>, u32)>,
+    /// Messages per minute per user (10).
+    pub message_rate: RateLimit,
+    /// Weight of other changes per minute per user (300).
+    pub write_rate: RateLimit,
+    /// Weight of reads and ephemeral commands per minute per user (6,000).
+    pub read_rate: RateLimit,
+}
+
+/// A budget of each user per minute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The budget of users without a listed tier; 0: no limit.
+    pub per_minute: u32,
+    /// The budget by the `tier` of the token; 0: no limit.
+    pub by_tier: Vec<(Arc<str>, u32)>,
+}
+
+impl RateLimit {
+    /// The budget per minute of a user of this tier; 0: no limit.
+    pub fn of(&self, tier: Option<&Arc<str>>) -> u32 {
+        let own = self.by_tier.iter().find(|(listed, _)| Some(listed) == tier);
+        own.map_or(self.per_minute, |(_, limit)| *limit)
+    }
 }
 
 /// Every timeout and interval, with its default in parentheses.

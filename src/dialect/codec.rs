@@ -20,6 +20,8 @@ pub(super) struct Capabilities {
     pub(super) label: &'static str,
     /// True if a message is also sent to the socket that it came from.
     pub(super) echoes: bool,
+    /// True if a stored message gets an ack; otherwise its echo is the ack.
+    pub(super) acks: bool,
     /// True if its sockets follow their user's inbox.
     pub(super) follows_inbox: bool,
     /// True if the first frame may carry the token.

@@ -118,6 +118,7 @@ impl Codec for Conversation {
         &Capabilities {
             label: "conversation",
             echoes: true,
+            acks: false,
             follows_inbox: false,
             token_in_frame: false,
             joins: AutoJoin::Nothing,

@@ -142,6 +142,7 @@ impl Codec for Direct {
         &Capabilities {
             label: "direct",
             echoes: false,
+            acks: true,
             follows_inbox: true,
             token_in_frame: true,
             joins: AutoJoin::Directs,

@@ -107,6 +107,7 @@ impl Codec for Native {
         &Capabilities {
             label: "native",
             echoes: false,
+            acks: true,
             follows_inbox: true,
             token_in_frame: true,
             joins: AutoJoin::Added,
@@ -180,6 +181,7 @@ fn refusal_code(reject: &Reject) -> u16 {
         Reject::Invalid(_)
         | Reject::UnknownType(_)
         | Reject::Conflict(_)
+        | Reject::TooManyReactions
         | Reject::Unsupported(_)
         | Reject::PersonaFailed => code::POLICY,
     }

@@ -175,6 +175,7 @@ impl Codec for Personas {
         &Capabilities {
             label: "personas",
             echoes: true,
+            acks: false,
             follows_inbox: true,
             token_in_frame: false,
             joins: AutoJoin::Nothing,

@@ -165,6 +165,7 @@ impl Codec for Rooms {
         &Capabilities {
             label: "rooms",
             echoes: true,
+            acks: true,
             follows_inbox: false,
             token_in_frame: false,
             joins: AutoJoin::Nothing,

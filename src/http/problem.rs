@@ -143,7 +143,7 @@ impl From<Reject> for Problem {
             }
             Reject::NotMember | Reject::Forbidden(_) => StatusCode::FORBIDDEN,
             Reject::NotFound(_) => StatusCode::NOT_FOUND,
-            Reject::Conflict(_) => StatusCode::CONFLICT,
+            Reject::Conflict(_) | Reject::TooManyReactions => StatusCode::CONFLICT,
             Reject::RateLimited { .. } | Reject::TooManyConnections | Reject::TooManyConversations => {
                 StatusCode::TOO_MANY_REQUESTS
             }

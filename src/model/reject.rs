@@ -89,16 +89,19 @@ pub enum Reject {
     /// The thing exists already.
     #[error("{0}")]
     Conflict(&'static str),
-    /// The user sent too many messages.
+    /// The user has used up a budget.
     #[error("Rate limit exceeded")]
     RateLimited {
-        /// Number of messages sent within the window.
+        /// Weight of the commands within the window; of messages, their number.
         sent: u32,
-        /// Maximum number of messages within the window.
+        /// Maximum weight within the window.
         limit: u32,
-        /// Time until the next message is accepted.
+        /// Time until the next command is accepted.
         retry_after: Duration,
     },
+    /// The message has as many reactions as it may have.
+    #[error("Too many reactions to this message")]
+    TooManyReactions,
     /// The user has reached the limit of connections.
     #[error("Too many connections")]
     TooManyConnections,
@@ -136,6 +139,7 @@ impl Reject {
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",
             Self::RateLimited { .. } => "rate_limited",
+            Self::TooManyReactions => "too_many_reactions",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyConnectionsMaybe => "too_many_connections_maybe",
             Self::TooManyConversations => "too_many_conversations",
@@ -154,7 +158,7 @@ impl Reject {
         }
     }
 
-    /// Time in ms until the next message is accepted, if the refusal is a rate limit.
+    /// Time in ms until the next command is accepted, if the refusal is a rate limit.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after, .. } => u64::try_from(retry_after.as_millis()).ok(),

@@ -16,7 +16,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
-    model::{CloseReason, Command, Identity, Reject, Seq, UserId},
+    model::{CloseReason, Command, Event, Identity, Reject, Seq, UserId},
     outbox::{Frame, OutboxEvent, Signal},
 };
 
@@ -170,7 +170,9 @@ impl Open {
             if self.accepts_commands()
                 && let Some(command) = self.signalled.next(|conversation| self.connection.listens_to(conversation))
             {
-                self.begin_command(RequestMeta::at(self.context.clock.now()), command);
+                let request = RequestMeta::at(self.context.clock.now());
+                let begun = self.context.chat.clone().begin_unasked(self.caller(), command);
+                self.beginning = Some(begun.map(move |begun| (request, begun)).boxed());
             }
         }
     }
@@ -317,13 +319,18 @@ impl Open {
             Begun::Done(answer) if self.signalled.ended(answer.as_ref().is_err_and(Reject::retryable)) => drop(answer),
             Begun::Done(answer) => self.reply(request, answer),
             Begun::Pending(answer) => self.pending.push_back(answer.map(move |answer| (request, answer)).boxed()),
+            // A client that marked the frame waits for its answer.
+            Begun::Dropped(reject) if request.reference.is_some() => self.reject(request, reject),
+            Begun::Dropped(_) => {}
         }
     }
 
     fn reply(&mut self, request: RequestMeta, answer: Result<CommandReply, Reject>) {
         match answer {
-            Ok(CommandReply { reply, replays }) => {
-                self.push_frames(self.connection.dialect.reply(request, &reply));
+            Ok(CommandReply { reply, replays, echo }) => {
+                let dialect = self.connection.dialect;
+                let echo = echo.and_then(|entry| dialect.event(&Event::Entry { entry, origin: None }, None));
+                self.push_frames(dialect.reply(request, &reply).into_iter().chain(echo));
                 if !replays.is_empty() {
                     self.context.tasks.spawn(self.context.chat.clone().replay(self.connection.clone(), replays));
                 }

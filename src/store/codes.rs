@@ -1,7 +1,7 @@
 //! The small numbers in table columns and in the results of SQL functions, as Rust enums.
 //!
 //! A number is never reused. On PostgreSQL, comments on the columns and functions give the same names
-//! (`migrations/postgres/V5__names_of_codes.sql`); a test below compares them with this file. SQLite uses the same
+//! (`migrations/postgres/V5__names_of_codes.sql` and later files); a test below compares them with this file. SQLite uses the same
 //! numbers in the columns of the same names.
 
 use super::Authority;
@@ -75,6 +75,7 @@ codes! {
     StoredBefore = 4 "stored before",
     NotYours = 5 "not the sender's own",
     Unchanged = 6 "nothing to change",
+    TooManyReactions = 7 "too many reactions",
 }
 
 codes! {
@@ -123,7 +124,11 @@ mod tests {
 
     #[test]
     fn sql_comments_name_the_same_codes() {
-        let sql = include_str!("../../migrations/postgres/V5__names_of_codes.sql").replace("''", "'");
+        let sql = [
+            include_str!("../../migrations/postgres/V5__names_of_codes.sql"),
+            include_str!("../../migrations/postgres/V7__bounds_of_reactions.sql"),
+        ];
+        let sql = sql.concat().replace("''", "'");
         let statuses = Status::ALL.map(|status| {
             let name = serde_json::to_value(status).unwrap();
             format!("{} {}", status.code(), name.as_str().unwrap())
@@ -145,8 +150,8 @@ mod tests {
             assert_eq!(i16::from(EntryKind::try_from(number).unwrap()), number);
         }
         assert_eq!(AppendCode::try_from(4), Ok(AppendCode::StoredBefore));
-        let unknown = AppendCode::try_from(7).unwrap_err();
-        assert_eq!(unknown.to_string(), "7 is not a known outcome of an append");
+        let unknown = AppendCode::try_from(99).unwrap_err();
+        assert_eq!(unknown.to_string(), "99 is not a known outcome of an append");
         assert!(ConversationCode::try_from(-1).is_err());
     }
 }

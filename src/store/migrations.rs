@@ -19,7 +19,7 @@ macro_rules! embedded {
 /// The migrations of PostgreSQL.
 pub(super) const POSTGRES: &[Embedded] = embedded!(
     "postgres": "V1__first", "V2__threads_search_archive", "V3__notifications_from_the_log", "V4__notices",
-    "V5__names_of_codes",
+    "V5__names_of_codes", "V7__bounds_of_reactions",
 );
 
 /// The migrations of SQLite.

@@ -11,7 +11,7 @@ use super::{
     Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome, SearchScope, StoreError, Waiting,
 };
 use crate::model::{
-    Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Page, Pair,
+    ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Page, Pair,
     SearchTerms, Seq, Status, Timestamp, UserId,
 };
 
@@ -45,6 +45,8 @@ pub trait Logs: Send + Sync + 'static {
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError>;
     /// Returns the newest entry of each of those logs that have one.
     async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError>;
+    /// Returns the entry that an append with this sender and `dedupe` stored; `None` if there is none.
+    async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError>;
     /// Returns entries after `after`, oldest first, at most `limit`.
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError>;
 }
@@ -86,6 +88,8 @@ pub trait Conversations: Send + Sync + 'static {
     ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError>;
     /// Returns the direct conversation of two users (or of one user with themselves), and creates it if needed.
     async fn direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, StoreError>;
+    /// Returns the direct conversation of two users, if it exists.
+    async fn known_direct(&self, one: &UserId, other: &UserId) -> Result<Option<ConversationId>, StoreError>;
     /// Returns a conversation with its members (at most 1,000), as `reader` sees it; `None` if it doesn't exist.
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError>;
     /// Returns the conversations of which `user` is a member, either the archived ones or the others, most recently

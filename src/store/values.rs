@@ -15,6 +15,13 @@ pub enum Authority {
     System,
 }
 
+/// Maximum number of reactions of one user to one message. PostgreSQL has the same three numbers in `reactions_full`.
+pub(super) const REACTIONS_OF_USER: i64 = 20;
+/// Maximum number of different reactions to one message.
+pub(super) const REACTIONS_DIFFERENT: i64 = 50;
+/// Maximum number of reactions to one message.
+pub(super) const REACTIONS_IN_ALL: i64 = 10_000;
+
 /// An entry to append.
 #[derive(Debug, Clone)]
 pub struct NewEntry {
@@ -67,6 +74,9 @@ pub enum AppendRefused {
     /// The entry would change nothing: already a member, already not a member, or that reaction is already set.
     #[error("nothing to change")]
     Unchanged,
+    /// The target message has as many reactions as it may have: of the sender, different ones, or in all.
+    #[error("too many reactions")]
+    TooManyReactions,
 }
 
 /// A failed call to the store.

@@ -13,6 +13,7 @@
 mod support;
 
 mod bad_clients;
+mod budgets;
 mod crowds;
 mod handshakes;
 mod slow_readers;

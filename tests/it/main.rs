@@ -17,6 +17,7 @@ mod support;
 
 mod acl;
 mod backplane;
+mod budgets;
 mod chat;
 mod check;
 mod cli;

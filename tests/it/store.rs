@@ -19,7 +19,8 @@ use notifications::{
 };
 use pages::{
     archived_conversations_are_listed_separately, direct_conversations_and_contacts_are_listed,
-    messages_show_their_reactions_and_threads, search_finds_words_only_in_the_users_own_conversations,
+    messages_show_their_reactions_and_threads, reactions_to_one_message_are_bounded,
+    search_finds_words_only_in_the_users_own_conversations,
 };
 use proptest::prelude::*;
 use switchboard::{
@@ -106,6 +107,8 @@ contract! {
     conversations_are_listed_in_pages
     users_and_their_statuses_are_stored
     messages_show_their_reactions_and_threads
+    reactions_to_one_message_are_bounded
+    stored_entries_are_found_by_their_ids
     search_finds_words_only_in_the_users_own_conversations
     archived_conversations_are_listed_separately
     direct_conversations_and_contacts_are_listed
@@ -174,6 +177,22 @@ async fn appends_are_gapless_idempotent_and_only_for_members(store: Arc<dyn Stor
     assert_eq!(ends.len(), 1);
     assert_eq!((ends[0].1.first, ends[0].1.head), (1, 3));
     assert_eq!(store.entries(&LogId::from(&room), 1, 1).await.unwrap()[0].seq, 2);
+}
+
+async fn stored_entries_are_found_by_their_ids(store: Arc<dyn Store>) {
+    let (room, _) = group(&store, "room", "alice", &["bob"]).await;
+    append(&store, new(&room, "alice", "1", text("a"))).await.unwrap();
+    append(&store, new(&room, "bob", "1", text("b"))).await.unwrap();
+    let found = async |log: &str, sender: &str, id: &str| {
+        let (log, id) = (LogId::parse(log).unwrap(), ClientId::parse(id).unwrap());
+        store.stored(&log, &user(sender), &id).await.unwrap().map(|entry| entry.seq)
+    };
+    assert_eq!((found("room", "alice", "1").await, found("room", "bob", "1").await), (Some(1), Some(2)));
+    assert_eq!((found("room", "alice", "2").await, found("other", "alice", "1").await), (None, None));
+    let (alice, bob) = (user("alice"), user("bob"));
+    assert_eq!(store.known_direct(&alice, &bob).await.unwrap(), None);
+    let made = store.direct(&alice, &bob).await.unwrap().conversation;
+    assert_eq!(store.known_direct(&bob, &alice).await.unwrap(), Some(made));
 }
 
 async fn one_bad_entry_does_not_fail_its_neighbours(store: Arc<dyn Store>) {

@@ -33,6 +33,8 @@ impl NodeBuilder {
             .set("NODE_ID", format!("node-{:08x}", rand::random::<u32>()))
             .set("LOG_FORMAT", "json")
             .set("MESSAGE_RATE_LIMIT", 0)
+            .set("WRITE_RATE_LIMIT", 0)
+            .set("READ_RATE_LIMIT", 0)
             .set("OPEN_CONVERSATIONS", true)
             .set("SHUTDOWN_DELAY", "0s")
             .set("DRAIN_WINDOW", "0s")

@@ -1,14 +1,24 @@
--- Exact sliding window: the list holds the times of admitted sends, newest first, in microseconds of Redis' clock.
--- KEYS[1] the window. ARGV: limit, window in microseconds.
--- Returns 0 if the send is admitted (and counted), else the microseconds until the next send is admitted.
+-- Exact sliding window: the list holds the times of admitted units, newest first, in microseconds of Redis' clock.
+-- KEYS[1] the window. ARGV: limit, window in microseconds, number of units to take.
+-- Returns 0 if a unit is free; all units are then taken, even if fewer are free. Else returns the microseconds until
+-- the next unit is free.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit, window, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local nth = redis.call('LINDEX', KEYS[1], limit - 1)
 if nth and nth + window > now then
   return math.min(nth + window - now, window)
 end
-redis.call('LPUSH', KEYS[1], string.format('%.0f', now))
+local stamp = string.format('%.0f', now)
+if count == 1 then
+  redis.call('LPUSH', KEYS[1], stamp)
+else
+  local stamps = {}
+  for n = 1, count do
+    stamps[n] = stamp
+  end
+  redis.call('LPUSH', KEYS[1], unpack(stamps))
+end
 redis.call('LTRIM', KEYS[1], 0, limit - 1)
 -- PEXPIRE counts whole milliseconds. Without the one more, the key could expire before its newest time leaves the
 -- window.

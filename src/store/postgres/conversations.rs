@@ -115,6 +115,10 @@ impl Conversations for Postgres {
         found.ok_or_else(|| StoreError::Failed("a direct conversation was created and removed concurrently".into()))
     }
 
+    async fn known_direct(&self, one: &UserId, other: &UserId) -> Result<Option<ConversationId>, StoreError> {
+        Ok(self.direct_of_key(&direct_key(one, other)).await?.map(|found| found.conversation))
+    }
+
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
         let rows = self.query(Operation::Read, CONVERSATION, &[&id.as_str(), &reader.as_str()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };

@@ -14,7 +14,7 @@ use super::{
     Postgres,
     rows::{entry, log, time},
 };
-use crate::model::{Entry, LogId, Seq};
+use crate::model::{ClientId, Entry, LogId, Seq, UserId};
 
 /// The columns that [`outcome`] reads.
 macro_rules! outcome_columns {
@@ -37,6 +37,7 @@ const NEWEST: &str = concat!(
 );
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3");
+const STORED: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND sender = $2 AND dedupe = $3");
 
 impl Postgres {
     async fn append_messages(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
@@ -113,6 +114,7 @@ fn outcome(row: &Row) -> Result<Outcome, StoreError> {
         AppendCode::NoSuchTarget => Err(AppendRefused::NoSuchTarget),
         AppendCode::NotYours => Err(AppendRefused::NotYours),
         AppendCode::Unchanged => Err(AppendRefused::Unchanged),
+        AppendCode::TooManyReactions => Err(AppendRefused::TooManyReactions),
     })
 }
 
@@ -134,6 +136,11 @@ impl Logs for Postgres {
     async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError> {
         let names: Vec<&str> = logs.iter().map(LogId::as_str).collect();
         self.query(Operation::Read, NEWEST, &[&names]).await?.iter().map(entry).collect()
+    }
+
+    async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError> {
+        let rows = self.query(Operation::Read, STORED, &[&log.as_str(), &sender.as_str(), &dedupe.as_str()]).await?;
+        rows.first().map(entry).transpose()
     }
 
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {

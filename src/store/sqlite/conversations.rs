@@ -73,6 +73,11 @@ impl Conversations for Sqlite {
         .await
     }
 
+    async fn known_direct(&self, one: &UserId, other: &UserId) -> Result<Option<ConversationId>, StoreError> {
+        let key = direct_key(one, other);
+        self.read(move |db| Ok(direct_of_key(db, &key)?.map(|found| found.conversation))).await
+    }
+
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
         let (id, reader) = (id.clone(), reader.clone());
         self.read(move |db| conversation(db, &id, &reader)).await

@@ -9,6 +9,7 @@ use super::{
         AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError,
         codes::EntryKind,
         row::{Columns, entry_columns, inbox_entry},
+        values::{REACTIONS_DIFFERENT, REACTIONS_IN_ALL, REACTIONS_OF_USER},
     },
     Sqlite, now,
     rows::entry,
@@ -22,6 +23,7 @@ const NEWEST: &str = concat!(
 );
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
+const STORED: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND sender = ?2 AND dedupe = ?3");
 
 #[async_trait]
 impl Logs for Sqlite {
@@ -41,6 +43,15 @@ impl Logs for Sqlite {
             let mut statement = db.prepare_cached(NEWEST)?;
             let newest = logs.iter().map(|log| statement.query_row([log.as_str()], entry).optional());
             newest.filter_map(Result::transpose).collect()
+        })
+        .await
+    }
+
+    async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError> {
+        let (log, sender, dedupe) = (log.clone(), sender.clone(), dedupe.clone());
+        self.read(move |db| {
+            let parameters = (log.as_str(), sender.as_str(), dedupe.as_str());
+            db.prepare_cached(STORED)?.query_row(parameters, entry).optional()
         })
         .await
     }
@@ -79,6 +90,9 @@ fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
     }
     if let Err(refused) = check_target(db, new)? {
         return Ok(Err(refused));
+    }
+    if reactions_full(db, new)? {
+        return Ok(Err(AppendRefused::TooManyReactions));
     }
     let at = now();
     if !apply_change(db, new, &head, at)? {
@@ -127,6 +141,25 @@ fn check_target(db: &Connection, new: &NewEntry) -> Result<std::result::Result<(
         Some((sender, _)) if own && sender != new.sender.as_str() => Err(AppendRefused::NotYours),
         Some(_) => Ok(()),
     })
+}
+
+/// True if an entry adds a reaction that a bound of its message does not allow.
+fn reactions_full(db: &Connection, new: &NewEntry) -> Result<bool> {
+    let Body::Reacted { target, emoji, active: true } = &new.body else { return Ok(false) };
+    let (log, user) = (new.log.as_str(), new.sender.as_str());
+    let sql =
+        "SELECT count(*), coalesce(max(emoji = ?4), 0) FROM reactions WHERE log = ?1 AND seq = ?2 AND user_id = ?3";
+    let of_user = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?));
+    let (count, known) = db.prepare_cached(sql)?.query_row(params![log, target, user, &**emoji], of_user)?;
+    if known || count >= REACTIONS_OF_USER {
+        return Ok(!known);
+    }
+    let sql = "SELECT count(*), coalesce(max(emoji = ?3), 0), count(DISTINCT emoji) FROM reactions \
+         WHERE log = ?1 AND seq = ?2";
+    let of_message =
+        |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?));
+    let (count, known, different) = db.prepare_cached(sql)?.query_row(params![log, target, &**emoji], of_message)?;
+    Ok(count >= REACTIONS_IN_ALL || (!known && different >= REACTIONS_DIFFERENT))
 }
 
 /// Applies an entry's changes outside the log's own rows; false if there is nothing to change.

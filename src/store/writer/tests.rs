@@ -33,6 +33,10 @@ impl Logs for Scripted {
         Ok(Vec::new())
     }
 
+    async fn stored(&self, _: &LogId, _: &UserId, _: &ClientId) -> Result<Option<Entry>, StoreError> {
+        Ok(self.stored.clone())
+    }
+
     async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Result<Vec<Entry>, StoreError> {
         Ok(self.stored.iter().cloned().collect())
     }

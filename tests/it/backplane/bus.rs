@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use switchboard::{backplane::RateDecision, model::Body};
+use switchboard::{
+    backplane::RateDecision,
+    model::{Body, Cost},
+};
 
 use super::{
     node::{Node, entry, log, message, seqs, typing, user},
@@ -148,11 +151,11 @@ async fn a_message_costs_five_commands() {
     let node = Node::with(settings).await;
     let mut other = Node::start("two", Some(&redis.url())).await;
     other.backplane.subscribe(&log("room")).await;
-    assert_eq!(node.backplane.admit(&user("alice"), 100).await, RateDecision::Admitted);
+    assert_eq!(node.backplane.admit(&user("alice"), Cost::MESSAGE, 100).await, RateDecision::Admitted);
     let published = |calls: &BTreeMap<String, u64>| calls.get("publish").copied().unwrap_or(0);
     let before = redis.calls().await;
     for seq in 1..=10 {
-        node.backplane.admit(&user("alice"), 100).await;
+        node.backplane.admit(&user("alice"), Cost::MESSAGE, 100).await;
         node.backplane.publish(vec![message("room", seq)]);
         other.events().await;
     }
@@ -187,6 +190,6 @@ async fn idle_connections_cost_nothing() {
     let many = rate().await;
     // Equal, up to where the seconds begin.
     assert!(many <= none + 6, "{none} {many}");
-    assert_eq!(node.backplane.admit(&user("alice"), 0).await, RateDecision::Admitted);
+    assert_eq!(node.backplane.admit(&user("alice"), Cost::MESSAGE, 0).await, RateDecision::Admitted);
     assert!(!redis.calls().await.contains_key("lindex"), "no limit, no command");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard::{backplane::Listening, degrade::LinkState};
+use switchboard::{backplane::Listening, degrade::LinkState, model::Cost};
 use tokio::time::Instant;
 
 use super::{
@@ -212,7 +212,7 @@ async fn the_documented_acl_allows_every_command() {
     assert!(first && one.backplane.listen(bob, &room("room")).await.first);
     assert_works(&mut one, &mut other, 1).await;
     one.until("cached", || async { one.backplane.recent(&log("room"), 0).await.is_some() }).await;
-    one.backplane.admit(&super::node::user("bob"), 5).await;
+    one.backplane.admit(&super::node::user("bob"), Cost::MESSAGE, 5).await;
     assert_eq!(one.backplane.online_page(0, 10).await.0.len(), 1);
     assert_eq!((one.backplane.online_count().await, one.backplane.nodes().await.len()), (1, 2));
     assert_eq!(one.backplane.joined(&super::node::user("bob")).await.len(), 1);

@@ -40,6 +40,37 @@ async fn too_many_handshakes_of_one_address_are_refused_and_others_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_of_one_address_are_refused_and_others_pass() {
+    let pair = Pair::start().await;
+    let nginx = Nginx::plain(&pair.nodes())
+        .change("locations.conf", "burst=500", "burst=2")
+        .change("limits.conf", "rate=100r/s", "rate=1r/m")
+        .start()
+        .await;
+    let (hasty, calm) = (nginx.from("127.0.0.9").await, nginx.from("127.0.0.8").await);
+    let get = async |address: std::net::SocketAddr, path: &str| {
+        let request = reqwest::Client::new().get(format!("http://{address}{path}"));
+        request.bearer_auth(crate::support::token("alice")).send().await.unwrap()
+    };
+    for _ in 0..3 {
+        assert_eq!(get(hasty.address(), "/api/chat/conversations").await.status(), StatusCode::OK);
+    }
+    let refused = get(hasty.address(), "/api/chat/conversations").await;
+    assert_eq!(
+        (refused.status(), &refused.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"5".parse().unwrap())
+    );
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!((&problem["code"], &problem["status"]), (&Value::from("rate_limited"), &Value::from(429)));
+    // Health and sockets are not counted here, and other addresses have limits of their own.
+    for _ in 0..10 {
+        assert_eq!(get(hasty.address(), "/api/health").await.status(), StatusCode::OK);
+    }
+    Client::connect(&hasty.url("/v1/ws", "alice")).await.expect("authenticated").await;
+    assert_eq!(get(calm.address(), "/api/chat/conversations").await.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_many_sockets_of_one_address_are_refused_until_one_closes() {
     let pair = Pair::start().await;
     let nginx = Nginx::plain(&pair.nodes())

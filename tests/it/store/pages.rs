@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use proptest::prelude::*;
 use switchboard::{
     model::{Body, ConversationId, Entry, Pair, SearchTerms, Seq},
-    store::{MessagesPage, SearchScope, Store},
+    store::{AppendRefused, MessagesPage, SearchScope, Store},
 };
 
 use super::{append, group, new, part, room, terms, text, user, with_postgres, with_sqlite};
@@ -57,6 +57,36 @@ pub(super) async fn messages_show_their_reactions_and_threads(store: Arc<dyn Sto
     assert_eq!(store.message(&room, second + 1, &alice).await.unwrap(), None, "a reaction is no message");
     append_seq(&store, &room, "alice", "e", Body::Deleted { target: root }).await;
     assert_eq!(store.message(&room, root, &alice).await.unwrap().unwrap().reactions, []);
+}
+
+pub(super) async fn reactions_to_one_message_are_bounded(store: Arc<dyn Store>) {
+    let (room, _) = group(&store, "room", "alice", &["bob", "carol", "dave"]).await;
+    let target = append_seq(&store, &room, "alice", "1", text("popular")).await;
+    let other = append_seq(&store, &room, "alice", "2", text("another")).await;
+    let mut ids = 0;
+    let mut react = async |sender: &str, seq, emoji: String| {
+        ids += 1;
+        append(&store, new(&room, sender, &format!("r{ids}"), reaction(seq, &emoji))).await.map(drop)
+    };
+    let full = Err(AppendRefused::TooManyReactions);
+    // 20 of one user.
+    for at in 0..20 {
+        react("alice", target, format!("a{at}")).await.unwrap();
+    }
+    assert_eq!(react("alice", target, "a20".into()).await, full);
+    assert_eq!(react("alice", target, "a3".into()).await, Err(AppendRefused::Unchanged));
+    react("alice", other, "a20".into()).await.unwrap();
+    // 50 different ones.
+    for at in 20..50 {
+        react(if at < 40 { "bob" } else { "carol" }, target, format!("a{at}")).await.unwrap();
+    }
+    assert_eq!(react("dave", target, "new".into()).await, full);
+    react("dave", target, "a49".into()).await.unwrap();
+    // A removed one makes room.
+    let removed = Body::Reacted { target, emoji: "a45".into(), active: false };
+    append_seq(&store, &room, "carol", "gone", removed).await;
+    react("dave", target, "new".into()).await.unwrap();
+    assert_eq!(store.message(&room, target, &user("dave")).await.unwrap().unwrap().reactions.len(), 50);
 }
 
 fn contents(found: &[Entry]) -> Vec<&str> {

@@ -1,0 +1,49 @@
+//! The budgets of users: each command is charged to one of them before it does any work.
+
+use std::sync::Arc;
+
+use crate::{
+    backplane::{Backplane, RateDecision},
+    config::{Limits, RateLimit},
+    metrics::Metrics,
+    model::{Budget, Cost, Identity, Reject},
+};
+
+/// Charges commands to their users' budgets.
+pub(super) struct Budgets {
+    pub(super) backplane: Arc<Backplane>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) limits: Limits,
+}
+
+impl Budgets {
+    /// Charges a command to its user, or refuses it because the budget is used up.
+    pub(super) async fn charge(&self, identity: &Identity, cost: Cost) -> Result<(), Reject> {
+        let limit = self.limit(identity, cost.budget);
+        match self.backplane.admit(&identity.user, cost, limit).await {
+            RateDecision::Admitted => Ok(()),
+            RateDecision::Refused { sent, retry_after } => {
+                self.metrics.rate_limited.with_label_values(&[cost.budget.label()]).inc();
+                Err(Reject::RateLimited { sent, limit, retry_after })
+            }
+        }
+    }
+
+    /// Moves the charge of a command that turned out to be a repeat to the read budget. If that is used up, the charge
+    /// stays where it is; otherwise repeats would have no bound.
+    pub(super) async fn charge_as_repeat(&self, identity: &Identity, charged: Budget) {
+        let limit = self.limit(identity, charged);
+        if limit > 0 && self.charge(identity, Cost::LOOKUP).await.is_ok() {
+            self.backplane.refund(&identity.user, charged, limit).await;
+        }
+    }
+
+    fn limit(&self, identity: &Identity, budget: Budget) -> u32 {
+        let rate: &RateLimit = match budget {
+            Budget::Send => &self.limits.message_rate,
+            Budget::Write => &self.limits.write_rate,
+            Budget::Read => &self.limits.read_rate,
+        };
+        rate.of(identity.tier.as_ref())
+    }
+}

@@ -1,0 +1,112 @@
+//! Repeats of stored commands, which a rate limit must not refuse: a client repeats what it got no answer to.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::{
+    Chat,
+    command::{Begun, Caller, CommandReply},
+    router::Origin,
+};
+use crate::{
+    degrade::Feature,
+    model::{ClientId, Command, Cost, Entry, Event, LogId, Pair, Reply, Sent, Target, UserId},
+    store::StoreError,
+};
+
+/// A command with a `client_id`, as the store would have it.
+struct Repeated<'a> {
+    client_id: &'a ClientId,
+    target: Log<'a>,
+}
+
+/// The log of a command.
+enum Log<'a> {
+    Of(LogId),
+    /// The direct conversation with this user.
+    With(&'a UserId),
+}
+
+impl<'a> Repeated<'a> {
+    /// `None` if the command has no `client_id`.
+    fn of(command: &'a Command) -> Option<Self> {
+        let target = match command {
+            Command::Send(message) => match &message.to {
+                Target::Conversation(conversation) => Log::Of(LogId::from(conversation)),
+                Target::User(user) => Log::With(user),
+            },
+            Command::Edit { conversation, .. }
+            | Command::Delete { conversation, .. }
+            | Command::React { conversation, .. } => Log::Of(LogId::from(conversation)),
+            _ => return None,
+        };
+        Some(Self { client_id: command.client_id()?, target })
+    }
+}
+
+impl Chat {
+    /// The answer to a command that a rate limit refused, if the same command is stored; `None` if it is not, or if the
+    /// read budget, which pays for the look-up, is used up too.
+    pub(super) async fn recall(&self, caller: &Caller, command: &Command) -> Option<Begun> {
+        let repeated = Repeated::of(command)?;
+        self.require_feature(Feature::History).ok()?;
+        self.budgets.charge(&caller.identity, Cost::LOOKUP).await.ok()?;
+        let entry = self.stored(&caller.identity.user, &repeated).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "a repeat could not be looked up");
+            None
+        })?;
+        self.metrics.repeats_recalled.inc();
+        let recipient = match repeated.target {
+            Log::Of(_) => None,
+            Log::With(user) => Some(user.clone()),
+        };
+        let client_id = Some(repeated.client_id.clone());
+        let sent = Sent { log: entry.log.clone(), recipient, seq: entry.seq, at: entry.at, client_id, duplicate: true };
+        // The node that stored the entry may have died before it published it.
+        self.router.dispatch(vec![Event::Entry { entry: Arc::new(entry), origin: None }], Origin::Committed);
+        let answer = Ok(CommandReply::from(Reply::Sent(sent)));
+        let begun = self.echo_repeat(caller, Begun::Pending(std::future::ready(answer).boxed()));
+        Some(match command {
+            Command::Send(message) => self.ask_persona(caller, message.persona.clone(), &message.content, begun),
+            _ => begun,
+        })
+    }
+
+    /// Adds the stored entry to the answer to a repeat, for a socket whose dialect has no acks and which listens only to
+    /// later entries: nothing else would tell it that its message is stored.
+    pub(super) fn echo_repeat(&self, caller: &Caller, begun: Begun) -> Begun {
+        let Some(connection) = caller.connection.clone().filter(|connection| !connection.dialect.acks()) else {
+            return begun;
+        };
+        let Begun::Pending(answer) = begun else { return begun };
+        let store = self.store.clone();
+        Begun::Pending(
+            async move {
+                let mut answer = answer.await?;
+                if let Reply::Sent(Sent { log, seq, duplicate: true, .. }) = &answer.reply
+                    && log.conversation().is_some_and(|id| connection.listens_only_after(&id, *seq))
+                {
+                    let read = store.entries(log, seq - 1, 1).await.unwrap_or_default();
+                    answer.echo = read.into_iter().next().map(Arc::new);
+                }
+                Ok(answer)
+            }
+            .boxed(),
+        )
+    }
+
+    async fn stored(&self, sender: &UserId, repeated: &Repeated<'_>) -> Result<Option<Entry>, StoreError> {
+        let log = match &repeated.target {
+            Log::Of(log) => log.clone(),
+            Log::With(user) => match self.members.cached_direct(&Pair::of(sender, user)) {
+                Some(known) => LogId::from(&known),
+                None => match self.store.known_direct(sender, user).await? {
+                    Some(found) => LogId::from(&found),
+                    None => return Ok(None),
+                },
+            },
+        };
+        self.store.stored(&log, sender, repeated.client_id).await
+    }
+}

@@ -1,0 +1,86 @@
+//! One user floods with commands of every kind. Budgets refuse most of them before any work, and others notice nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Client, Node, Postgres, RedisServer, token};
+
+/// Number of frames of each kind in the flood.
+const FRAMES: usize = 900;
+
+/// Median and longest time from a send to its ack, while `during` runs.
+async fn ack_times(client: &mut Client, during: impl Future<Output = ()>) -> (Duration, Duration) {
+    let mut times = Vec::new();
+    let acks = async {
+        loop {
+            let begun = Instant::now();
+            client.send_text("work", "hello").await;
+            times.push(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = during => {}
+        () = acks => {}
+    }
+    times.sort();
+    (times[times.len() / 2], times[times.len() - 1])
+}
+
+async fn commands_in_redis(redis: &RedisServer) -> u64 {
+    let info: String = redis.command(&["INFO", "stats"]).await;
+    let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_who_floods_does_not_hurt_another() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&redis.url(), &database).unset("WRITE_RATE_LIMIT").unset("READ_RATE_LIMIT").start().await;
+    let mut bob = Client::native(&node, "bob").await;
+    bob.join("work").await;
+    let mut mallory = Client::native(&node, "mallory").await;
+    mallory.join("team").await;
+    mallory.send_text("team", "text").await;
+    let quiet = ack_times(&mut bob, tokio::time::sleep(Duration::from_secs(1))).await;
+
+    let before = commands_in_redis(&redis).await;
+    let users: Vec<String> = (0..1_000).map(|n| format!("user-{n}")).collect();
+    let flood = async {
+        for at in 0..FRAMES {
+            for frame in [
+                json!({"type": "edit", "conversation_id": "team", "seq": 1, "content": at.to_string()}),
+                json!({"type": "react", "conversation_id": "team", "seq": 1, "emoji": "x", "active": at % 2 == 0}),
+                json!({"type": "typing", "conversation_id": "team", "active": at % 2 == 0}),
+                json!({"type": "presence", "user_ids": users}),
+            ] {
+                mallory.send(&frame).await;
+            }
+            // Stay below MAX_FRAMES_PER_SECOND.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Refusals don't close the socket.
+        mallory.send(&json!({"type": "ping", "ref": "last"})).await;
+        mallory.until_where(|frame| frame["ref"] == "last").await;
+        for at in 0..47 {
+            let members: Vec<String> = (0..1_000).map(|n| format!("invented-{at}-{n}")).collect();
+            let path = "/api/chat/conversations/team/members";
+            node.post(path, &token("mallory"), &json!({ "user_ids": members })).await;
+        }
+    };
+    let flooded = ack_times(&mut bob, flood).await;
+    let commands = commands_in_redis(&redis).await - before;
+    println!("acks of another user: {quiet:?} before, {flooded:?} during; {commands} commands in Redis");
+
+    let metrics = node.metrics().await;
+    let ok = |command: &str| {
+        metrics.get(&format!(r#"switchboard_commands_total{{command="{command}",result="ok"}}"#)).unwrap_or(0.0)
+    };
+    let changes = ok("edit") + ok("react") + ok("add_members");
+    println!("changes {changes}, typing {}, presence {}, members {}", ok("typing"), ok("presence"), ok("add_members"));
+    // A flood of some seconds gets the budget of one minute, and a little more as time passes.
+    assert!(changes <= 330.0 && ok("typing") <= 600.0 && ok("presence") <= 7.0 && ok("add_members") <= 1.0);
+    assert!(commands < 60_000, "{commands} commands in Redis");
+}
