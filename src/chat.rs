@@ -176,14 +176,14 @@ impl Chat {
     /// Handles a command that was not admitted. A repeat gets its stored answer. A typing indicator is dropped, because
     /// its sender need not know.
     async fn refuse(&self, caller: &Caller, command: &Command, reject: Reject) -> Begun {
-        if matches!(command, Command::Typing { .. }) {
-            return Begun::Dropped(reject);
-        }
-        let repeat = match reject {
-            Reject::RateLimited { .. } => self.recall(caller, command).await,
-            _ => None,
+        let (Some(cost), Reject::RateLimited { .. }) = (command.cost(), &reject) else {
+            return Begun::Done(Err(reject));
         };
-        repeat.unwrap_or(Begun::Done(Err(reject)))
+        if let Some(answer) = self.recall(caller, command).await {
+            return answer;
+        }
+        self.budgets.count_refusal(cost.budget);
+        if matches!(command, Command::Typing { .. }) { Begun::Dropped(reject) } else { Begun::Done(Err(reject)) }
     }
 
     /// Counts the result of a command.

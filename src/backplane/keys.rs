@@ -30,7 +30,7 @@ pub(super) fn entry(user: &UserId) -> String {
     format!("ws:conns:{user}")
 }
 
-/// LIST: times at which a user's latest units of a budget were taken.
+/// LIST: times at which a user's latest shares of a budget were taken.
 pub(super) fn window(budget: Budget, user: &UserId) -> String {
     match budget {
         Budget::Send => format!("rate_limit:message:{user}"),

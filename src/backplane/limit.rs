@@ -1,8 +1,9 @@
 //! The budgets of users: for each, a sliding window over all nodes. Without Redis, only this node's commands count.
 //!
-//! A window holds the times at which units of the budget were taken. A unit of the send budget is one message, so that
-//! limit is exact. The other budgets are larger: a node takes them in units of a sixtieth and spends each unit from its
-//! own memory, so most commands need no call to Redis.
+//! A window holds the times at which shares of the budget were taken. A share of the send budget is one message, so that
+//! limit is exact. The other budgets are larger: a node takes them in shares of a sixtieth and spends each share from its
+//! own memory, so most commands need no call to Redis. Within any window, at most one share for each node is
+//! spent beyond the budget.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,47 +23,47 @@ use super::{
 };
 use crate::model::{Budget, Cost, UserId};
 
-/// Maximum time that a send waits for Redis. After it, the local count decides.
+/// Maximum time that a command waits for Redis. After it, the local count decides.
 const WAIT: Duration = Duration::from_millis(200);
 /// Number of new users between two clean-ups of the local windows.
 const CLEAN_EVERY: usize = 1_024;
-/// Number of units into which a large budget is divided.
-const UNITS: u32 = 60;
+/// Number of shares into which a large budget is divided.
+const SHARES: u32 = 60;
 
-/// The division of a budget into units.
+/// The division of a budget into shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Division {
-    /// Weight of one unit.
-    unit: u32,
-    /// Maximum number of units within the window.
-    units: u32,
+    /// Weight of one share.
+    share: u32,
+    /// Maximum number of shares within the window.
+    shares: u32,
 }
 
 impl Division {
-    /// Divides a budget of `limit` (at least 1). A remainder that makes no whole unit is not used.
+    /// Divides a budget of `limit` (at least 1). A remainder that makes no whole share is not used.
     fn of(budget: Budget, limit: u32) -> Self {
-        let unit = match budget {
+        let share = match budget {
             Budget::Send => 1,
-            Budget::Write | Budget::Read => (limit / UNITS).max(1),
+            Budget::Write | Budget::Read => (limit / SHARES).max(1),
         };
-        Self { unit, units: limit / unit }
+        Self { share, shares: limit / share }
     }
 
-    /// The number of units that cover `weight`; never more than the whole budget.
+    /// The number of shares that cover `weight`; never more than the whole budget.
     fn covering(self, weight: u32) -> u32 {
-        weight.div_ceil(self.unit).clamp(1, self.units)
+        weight.div_ceil(self.share).clamp(1, self.shares)
     }
 }
 
 /// This node's view of one user's window.
 #[derive(Debug, Default)]
 struct Window {
-    /// Times at which units were taken, oldest first.
+    /// Times at which shares were taken, oldest first.
     taken: VecDeque<Instant>,
     /// The weight that is taken and not yet spent, and the time until which it may be spent.
     left: u32,
     left_until: Option<Instant>,
-    /// The limit that Redis enforced when it last refused a unit, and the time until which it will refuse more.
+    /// The limit that Redis enforced when it last refused a share, and the time until which it will refuse more.
     refused: Option<(u32, Instant)>,
 }
 
@@ -103,16 +104,16 @@ impl Windows {
 
 /// The decision on this node alone.
 enum Here {
-    /// Paid from units that were taken before.
+    /// Paid from shares that were taken before.
     Paid,
-    /// No unit is free.
+    /// No share is free.
     Full(Duration),
-    /// These units are taken here; Redis decides. `spent` is the weight that older units paid.
+    /// These shares are taken here; Redis decides. `spent` is the weight that older shares paid.
     Taken { at: Instant, count: u32, spent: u32 },
 }
 
 /// The limiter. It also counts locally: a user who used up a budget on this node alone, or whom Redis refused, costs no
-/// Redis command until a unit is free, and the count continues when Redis goes down.
+/// Redis command until a share is free, and the count continues when Redis goes down.
 pub(super) struct Limiter {
     link: Arc<Link>,
     window: Duration,
@@ -125,7 +126,7 @@ impl Limiter {
     }
 
     /// Decides on one command, with `limit` as the budget per window. An admitted command is counted; a refused one is
-    /// not. A command is admitted while any unit is free, and then takes all that it needs, at most the whole budget.
+    /// not. A command is admitted while any share is free, and then takes all that it needs, at most the whole budget.
     pub(super) async fn admit(&self, user: &UserId, cost: Cost, limit: u32) -> RateDecision {
         if limit == 0 {
             return RateDecision::Admitted;
@@ -139,7 +140,10 @@ impl Limiter {
         let op = if cost.budget == Budget::Send { Op::Admit } else { Op::Budget };
         let mut pipeline = Pipeline::new();
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
-        LIMIT.call(&mut pipeline, &keys::window(cost.budget, user)).arg(division.units).arg(window).arg(count);
+        LIMIT.call(&mut pipeline, &keys::window(cost.budget, user)).arg(division.shares).arg(window);
+        if count > 1 {
+            pipeline.arg(count);
+        }
         let result = timeout(WAIT, self.link.run(op, user.as_str(), &pipeline)).await;
         let result = result.unwrap_or_else(|_| {
             self.link.check_now.notify_one();
@@ -153,7 +157,7 @@ impl Limiter {
             }
             // If Redis is unavailable, the local count decides.
             Ok(0) | Err(_) => {
-                self.keep_rest(user, cost.budget, (division.unit * count + spent).saturating_sub(cost.weight));
+                self.keep_rest(user, cost.budget, (division.share * count + spent).saturating_sub(cost.weight));
                 RateDecision::Admitted
             }
         }
@@ -164,7 +168,7 @@ impl Limiter {
         if limit == 0 {
             return;
         }
-        if Division::of(budget, limit).unit > 1 {
+        if Division::of(budget, limit).share > 1 {
             self.keep_rest(user, budget, 1);
             return;
         }
@@ -173,7 +177,7 @@ impl Limiter {
             own.refused = None;
         }
         let mut pipeline = Pipeline::new();
-        // Removes the newest unit. It need not be the command's own: only the number of units counts.
+        // Removes the newest share. It need not be the command's own: only the number of shares counts.
         pipeline.cmd("LTRIM").arg(keys::window(budget, user)).arg(1).arg(-1);
         // Without Redis, the local count alone is right.
         let _ = self.link.run(Op::Refund, user.as_str(), &pipeline).await;
@@ -192,15 +196,15 @@ impl Limiter {
         if let Some((_, until)) = own.refused.filter(|(refused, _)| *refused == limit) {
             return Here::Full(until.duration_since(now));
         }
-        let last = own.taken.len().checked_sub(division.units as usize).and_then(|n| own.taken.get(n));
+        let last = own.taken.len().checked_sub(division.shares as usize).and_then(|n| own.taken.get(n));
         if let Some(last) = last {
             return Here::Full(self.window.saturating_sub(now.duration_since(*last)));
         }
         let spent = std::mem::take(&mut own.left);
         let count = division.covering(cost.weight - spent);
         own.taken.extend(std::iter::repeat_n(now, count as usize));
-        // Older units than these never decide.
-        let surplus = own.taken.len().saturating_sub(division.units as usize);
+        // Older shares than these never decide.
+        let surplus = own.taken.len().saturating_sub(division.shares as usize);
         own.taken.drain(..surplus);
         Here::Taken { at: now, count, spent }
     }
@@ -255,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_divided_into_units_that_it_holds() {
+    fn a_budget_is_divided_into_shares_that_it_holds() {
         for limit in [1, 10, 59, 60, 119, 120, 300, 6_000, 1_000_000] {
-            assert_eq!(Division::of(Budget::Send, limit), Division { unit: 1, units: limit });
-            let Division { unit, units } = Division::of(Budget::Read, limit);
-            assert!(unit * units <= limit && limit - unit * units < unit && units < 2 * UNITS, "{limit}");
+            assert_eq!(Division::of(Budget::Send, limit), Division { share: 1, shares: limit });
+            let Division { share, shares } = Division::of(Budget::Read, limit);
+            assert!(share * shares <= limit && limit - share * shares < share && shares < 2 * SHARES, "{limit}");
         }
     }
 

@@ -23,7 +23,7 @@ ops! {
     Admit = "admit",
     /// Check of another budget.
     Budget = "budget",
-    /// Return of a unit to a user's budget.
+    /// Return of a share to a user's budget.
     Refund = "refund",
     /// Publishing of events, and update of the recent-message cache.
     Publish = "publish",

@@ -10,7 +10,7 @@ pub(super) struct Script {
     sha: OnceLock<String>,
 }
 
-/// Takes units of a user's budget.
+/// Takes shares of a user's budget.
 pub(super) static LIMIT: Script = Script::new(include_str!("scripts/limit.lua"));
 /// Adds a connection.
 pub(super) static REGISTER: Script = Script::new(include_str!("scripts/register.lua"));

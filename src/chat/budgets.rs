@@ -17,16 +17,24 @@ pub(super) struct Budgets {
 }
 
 impl Budgets {
-    /// Charges a command to its user, or refuses it because the budget is used up.
+    /// Charges a command to its user, or refuses it because the budget is used up. The caller counts the refusal with
+    /// [`Budgets::count_refusal`] if it stands.
     pub(super) async fn charge(&self, identity: &Identity, cost: Cost) -> Result<(), Reject> {
         let limit = self.limit(identity, cost.budget);
         match self.backplane.admit(&identity.user, cost, limit).await {
             RateDecision::Admitted => Ok(()),
-            RateDecision::Refused { sent, retry_after } => {
-                self.metrics.rate_limited.with_label_values(&[cost.budget.label()]).inc();
-                Err(Reject::RateLimited { sent, limit, retry_after })
-            }
+            RateDecision::Refused { sent, retry_after } => Err(Reject::RateLimited { sent, limit, retry_after }),
         }
+    }
+
+    /// Charges a change that a read makes, such as the membership in an open conversation that a user joins.
+    pub(super) async fn charge_change(&self, identity: &Identity) -> Result<(), Reject> {
+        self.charge(identity, Cost::CHANGE).await.inspect_err(|_| self.count_refusal(Cost::CHANGE.budget))
+    }
+
+    /// Counts a command that was refused or dropped because of a budget.
+    pub(super) fn count_refusal(&self, budget: Budget) {
+        self.metrics.rate_limited.with_label_values(&[budget.label()]).inc();
     }
 
     /// Moves the charge of a command that turned out to be a repeat to the read budget. If that is used up, the charge

@@ -56,6 +56,11 @@ impl Journal {
         Begun::Pending(answer.boxed())
     }
 
+    /// Waits until every entry of this log that this node queued before has its outcome.
+    pub(super) async fn settled(&self, log: &LogId) {
+        self.writer.settled(log).await;
+    }
+
     /// Appends a change of members on behalf of the broker. Returns false if nothing changed.
     pub(super) async fn append_change(
         &self,

@@ -1,6 +1,6 @@
 //! Repeats of stored commands, which a rate limit must not refuse: a client repeats what it got no answer to.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 
@@ -14,6 +14,9 @@ use crate::{
     model::{ClientId, Command, Cost, Entry, Event, LogId, Pair, Reply, Sent, Target, UserId},
     store::StoreError,
 };
+
+/// Maximum wait for sends of the same log that are under way.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A command with a `client_id`, as the store would have it.
 struct Repeated<'a> {
@@ -107,6 +110,8 @@ impl Chat {
                 },
             },
         };
+        // The first send may be under way on this node, if the client repeats it at once.
+        let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.journal.settled(&log)).await;
         self.store.stored(&log, sender, repeated.client_id).await
     }
 }

@@ -93,7 +93,8 @@ impl Chat {
         let budgets = Arc::new(ground.budgets());
         let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
-        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, j, (loader, shown.clone())));
+        let subscriptions =
+            Arc::new(ground.subscriptions((r, retell.clone()), s, t, (j, budgets.clone()), (loader, shown.clone())));
         let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
         let personas = webhooks.persona.map(|webhook| {
@@ -181,7 +182,7 @@ impl Ground {
         (router, retell): (Arc<Router>, Arc<Retell>),
         statuses: Arc<Statuses>,
         typing: Arc<Typing>,
-        journal: Arc<Journal>,
+        (journal, budgets): (Arc<Journal>, Arc<Budgets>),
         (loader, shown): (BatchLoader, Arc<Shown>),
     ) -> Subscriptions {
         let (hub, backplane, degrade) = (self.hub.clone(), self.backplane.clone(), self.degrade.clone());
@@ -195,6 +196,7 @@ impl Ground {
             degrade: self.degrade.clone(),
             metrics: self.metrics.clone(),
             follows: Arc::new(Follows { hub, backplane, degrade, loader, shown }),
+            budgets,
             replayer: Arc::new(Replayer { hub: self.hub.clone(), tasks: self.tasks.clone(), outbox_bytes }),
             journal,
             statuses,

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    budgets::Budgets,
     command::{Caller, CommandReply, require_feature, unavailable},
     connection::{Connection, JoinProgress},
     follows::{Following, Follows},
@@ -40,6 +41,7 @@ pub(super) struct Subscriptions {
     pub(super) metrics: Arc<Metrics>,
     pub(super) follows: Arc<Follows>,
     pub(super) replayer: Arc<Replayer>,
+    pub(super) budgets: Arc<Budgets>,
     pub(super) journal: Arc<Journal>,
     pub(super) statuses: Arc<Statuses>,
     pub(super) typing: Arc<Typing>,
@@ -247,6 +249,7 @@ impl Subscriptions {
             if !access.open {
                 return Err(Reject::NotMember);
             }
+            self.budgets.charge_change(identity).await?;
             let body = Body::MemberAdded { user: identity.user.clone() };
             self.journal.append_change(identity, conversation, body, Authority::System).await?;
         }
@@ -264,6 +267,7 @@ impl Subscriptions {
         if access.is_some() || !self.open_conversations {
             return Ok(access);
         }
+        self.budgets.charge_change(identity).await?;
         let new = NewConversation { is_group: true, open: true, ..NewConversation::default() };
         let made = self.store.create(&new, conversation, user).await.map_err(|error| {
             self.retell.doubt_inboxes(&error, [user]);

@@ -53,6 +53,8 @@ const SEARCH: u32 = 20;
 impl Cost {
     /// The cost of a message.
     pub const MESSAGE: Self = Self { budget: Budget::Send, weight: 1 };
+    /// The cost of one change.
+    pub const CHANGE: Self = Self::write(1);
     /// The cost of one look-up.
     pub const LOOKUP: Self = Self { budget: Budget::Read, weight: 1 };
 
@@ -80,8 +82,11 @@ impl Command {
     pub fn cost(&self) -> Option<Cost> {
         Some(match self {
             Self::Send(_) => Cost::MESSAGE,
-            Self::Edit { .. } | Self::Delete { .. } | Self::React { .. } => Cost::write(1),
-            Self::Archive { .. } | Self::RemoveMember { .. } => Cost::write(1),
+            Self::Edit { .. }
+            | Self::Delete { .. }
+            | Self::React { .. }
+            | Self::Archive { .. }
+            | Self::RemoveMember { .. } => Cost::CHANGE,
             Self::Create(new) => Cost::write(weight_of(new.members.len() + 1)),
             Self::AddMembers { users, .. } => Cost::write(weight_of(users.len())),
             Self::SetStatus { .. } => Cost::write(STATUS),

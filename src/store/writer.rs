@@ -94,9 +94,16 @@ struct Queued {
     answer: oneshot::Sender<AppendResult>,
 }
 
+/// An item in the queue of a lane.
+enum Item {
+    Append(Queued),
+    /// Answered once every entry that was queued before it has its outcome.
+    Barrier(oneshot::Sender<()>),
+}
+
 /// The only way to append entries to the logs.
 pub struct Writer {
-    lanes: Vec<mpsc::Sender<Queued>>,
+    lanes: Vec<mpsc::Sender<Item>>,
 }
 
 impl Writer {
@@ -128,17 +135,30 @@ impl Writer {
         entry: NewEntry,
         origin: Option<ConnectionId>,
     ) -> impl Future<Output = AppendResult> + Send + use<> {
-        let mut hasher = DefaultHasher::new();
-        entry.log.hash(&mut hasher);
-        let lane = &self.lanes[hasher.finish() as usize % self.lanes.len()];
+        let lane = self.lane(&entry.log);
         let (answer, result) = oneshot::channel();
-        let queued = lane.try_send(Queued { entry, origin, answer }).is_ok();
+        let queued = lane.try_send(Item::Append(Queued { entry, origin, answer })).is_ok();
         async move {
             if !queued {
                 return Err(AppendError::Unavailable);
             }
             result.await.unwrap_or(Err(AppendError::Unknown))
         }
+    }
+
+    /// Waits until every entry of this log that was queued before has its outcome.
+    pub async fn settled(&self, log: &LogId) {
+        let (answer, passed) = oneshot::channel();
+        // A full queue or a stopped lane ends the wait.
+        if self.lane(log).try_send(Item::Barrier(answer)).is_ok() {
+            let _ = passed.await;
+        }
+    }
+
+    fn lane(&self, log: &LogId) -> &mpsc::Sender<Item> {
+        let mut hasher = DefaultHasher::new();
+        log.hash(&mut hasher);
+        &self.lanes[hasher.finish() as usize % self.lanes.len()]
     }
 }
 
@@ -151,7 +171,7 @@ struct Lane {
 }
 
 impl Lane {
-    async fn run(self, mut queue: mpsc::Receiver<Queued>, stop: CancellationToken) {
+    async fn run(self, mut queue: mpsc::Receiver<Item>, stop: CancellationToken) {
         let mut waiting = Vec::with_capacity(self.settings.max_batch);
         loop {
             let count = tokio::select! {
@@ -164,8 +184,19 @@ impl Lane {
             if count == 0 {
                 return;
             }
-            for batch in split(waiting.drain(..)) {
+            let mut barriers = Vec::new();
+            let appends = waiting.drain(..).filter_map(|item| match item {
+                Item::Append(queued) => Some(queued),
+                Item::Barrier(passed) => {
+                    barriers.push(passed);
+                    None
+                }
+            });
+            for batch in split(appends) {
                 self.commit(batch).await;
+            }
+            for barrier in barriers {
+                let _gone = barrier.send(());
             }
         }
     }

@@ -42,7 +42,7 @@ fn assert_limited(answer: &Value) {
 
 #[tokio::test]
 async fn changes_and_reads_have_budgets_apart_from_messages() {
-    let node = Node::dev().set("MESSAGE_RATE_LIMIT", 2).set("WRITE_RATE_LIMIT", 3).set("READ_RATE_LIMIT", 40);
+    let node = Node::dev().set("MESSAGE_RATE_LIMIT", 2).set("WRITE_RATE_LIMIT", 4).set("READ_RATE_LIMIT", 40);
     let node = node.start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
@@ -77,7 +77,7 @@ async fn changes_and_reads_have_budgets_apart_from_messages() {
 
 #[tokio::test]
 async fn sockets_rest_and_nodes_share_a_budget() {
-    let (_redis, one, two) = two_nodes(|node| node.set("WRITE_RATE_LIMIT", 4).set("READ_RATE_LIMIT", 24)).await;
+    let (_redis, one, two) = two_nodes(|node| node.set("WRITE_RATE_LIMIT", 5).set("READ_RATE_LIMIT", 24)).await;
     let mut alice = Client::native(&one, "alice").await;
     alice.join("team").await;
     let seq = alice.send_text("team", "text").await["seq"].as_i64().unwrap();
@@ -102,7 +102,7 @@ async fn sockets_rest_and_nodes_share_a_budget() {
 
 #[tokio::test]
 async fn without_redis_each_node_counts_alone() {
-    let (mut redis, one, two) = two_nodes(|node| node.set("WRITE_RATE_LIMIT", 2)).await;
+    let (mut redis, one, two) = two_nodes(|node| node.set("WRITE_RATE_LIMIT", 3)).await;
     let mut alice = [Client::native(&one, "alice").await, Client::native(&two, "alice").await];
     alice[0].join("team").await;
     let seq = alice[0].send_text("team", "text").await["seq"].as_i64().unwrap();
@@ -110,9 +110,10 @@ async fn without_redis_each_node_counts_alone() {
     for node in [&one, &two] {
         node.metric(r#"switchboard_degraded{part="redis"}"#, |degraded| degraded == 1.0).await;
     }
-    for alice in &mut alice {
-        for text in ["a", "b"] {
-            assert_eq!(edit(alice, seq, text).await["type"], "ack");
+    // The join was the first change on the first node.
+    for (alice, left) in alice.iter_mut().zip([2, 3]) {
+        for at in 0..left {
+            assert_eq!(edit(alice, seq, &at.to_string()).await["type"], "ack");
         }
         assert_limited(&edit(alice, seq, "c").await);
     }
@@ -209,10 +210,32 @@ async fn what_others_do_uses_up_no_budget() {
 }
 
 #[tokio::test]
+async fn a_join_that_makes_a_member_is_a_change() {
+    let node = Node::dev().set("WRITE_RATE_LIMIT", 2).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    for room in ["a", "b"] {
+        alice.join(room).await;
+    }
+    let join = |room: &str| json!({"type": "join", "conversation_id": room});
+    assert_limited(&ask(&mut alice, join("c")).await);
+    assert_eq!(ask(&mut alice, join("a")).await["type"], "joined", "she is a member there");
+    let mut refused = Client::connect(&format!("{}/ws/d?token={}", node.ws(), token("alice"))).await;
+    assert_eq!(refused.expect_close().await, (1008, "Rate limit exceeded".into()));
+    Client::rooms(&node, "b", "alice").await;
+}
+
+#[tokio::test]
 async fn a_busy_client_does_not_meet_the_default_budgets() {
-    let node =
-        Node::dev().unset("WRITE_RATE_LIMIT").unset("READ_RATE_LIMIT").set("MESSAGE_RATE_LIMIT", 0).start().await;
+    let node = Node::dev().unset("WRITE_RATE_LIMIT").unset("READ_RATE_LIMIT").set("WRITE_RATE_LIMITS", "bot=0");
+    let node = node.set("READ_RATE_LIMITS", "bot=0").start().await;
     let alice = token("alice");
+    let cursors: serde_json::Map<String, Value> = (0..500).map(|n| (format!("room-{n}"), json!(0))).collect();
+    let cursors = Value::from(cursors);
+    // Alice becomes a member of these conversations, at no cost in this tier.
+    let unlimited = token_with("alice", json!({"tier": "bot"}));
+    let mut socket = Client::connect(&format!("{}/v1/ws?token={unlimited}", node.ws())).await;
+    assert_eq!(ask(&mut socket, json!({"type": "sync", "conversations": cursors})).await["type"], "synced");
+    socket.close().await;
     let id = node.conversation(&alice, &[]).await;
     let members: Vec<String> = (0..199).map(|n| format!("user-{n}")).collect();
     let path = format!("/api/chat/conversations/{id}/members");
@@ -220,7 +243,6 @@ async fn a_busy_client_does_not_meet_the_default_budgets() {
     let users: Vec<String> = (0..500).map(|n| format!("user-{n}")).collect();
     for _ in 0..3 {
         let mut socket = Client::native(&node, "alice").await;
-        let cursors: serde_json::Map<String, Value> = (0..500).map(|n| (format!("room-{n}"), json!(0))).collect();
         assert_eq!(ask(&mut socket, json!({"type": "sync", "conversations": cursors})).await["type"], "synced");
         let present = ask(&mut socket, json!({"type": "presence", "user_ids": users})).await;
         assert_eq!(present["type"], "presence_list");

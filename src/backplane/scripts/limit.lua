@@ -1,20 +1,20 @@
--- Exact sliding window: the list holds the times of admitted units, newest first, in microseconds of Redis' clock.
--- KEYS[1] the window. ARGV: limit, window in microseconds, number of units to take.
--- Returns 0 if a unit is free; all units are then taken, even if fewer are free. Else returns the microseconds until
--- the next unit is free.
+-- Exact sliding window: the list holds the times of admitted shares, newest first, in microseconds of Redis' clock.
+-- KEYS[1] the window. ARGV: limit, window in microseconds, number of shares to take (default 1).
+-- Returns 0 if a share is free; all shares are then taken, even if fewer are free. Else returns the microseconds until
+-- the next share is free.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local limit, window, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 local nth = redis.call('LINDEX', KEYS[1], limit - 1)
 if nth and nth + window > now then
   return math.min(nth + window - now, window)
 end
 local stamp = string.format('%.0f', now)
-if count == 1 then
+if not ARGV[3] then
   redis.call('LPUSH', KEYS[1], stamp)
 else
   local stamps = {}
-  for n = 1, count do
+  for n = 1, tonumber(ARGV[3]) do
     stamps[n] = stamp
   end
   redis.call('LPUSH', KEYS[1], unpack(stamps))

@@ -106,3 +106,14 @@ async fn an_unknown_outcome_is_retried_and_published() {
     assert_eq!((appended.seq, appended.duplicate), (7, true));
     assert_eq!(committed.recv().await, Some(7), "the node that stored it may not have published it");
 }
+
+#[tokio::test]
+async fn settled_waits_for_the_entries_queued_before() {
+    let new = message("one");
+    let log = new.log.clone();
+    let script = |batch: &[NewEntry]| Ok(batch.iter().map(|_| Ok(stored(1, false))).collect());
+    let (writer, mut committed) = writer(Box::new(script), None);
+    let _answer = writer.append(new, None);
+    writer.settled(&log).await;
+    assert_eq!(committed.try_recv(), Ok(1));
+}

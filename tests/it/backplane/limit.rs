@@ -121,7 +121,7 @@ async fn a_large_budget_is_shared_by_nodes_and_costs_few_calls() {
     let calls: String = redis.query(&["INFO", "commandstats"]).await;
     let line = calls.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
     let scripts: u32 = line.split(',').next().unwrap().parse().unwrap();
-    // 60 units, and on each node one refusal; the rest are the nodes' leases.
+    // 60 shares, and on each node one refusal; the rest are the nodes' leases.
     println!("1,000 commands on two nodes: {scripts} scripts");
     assert!(scripts < 200, "{scripts}");
     assert_eq!(redis.query::<i64>(&["LLEN", "rate_limit:read:alice"]).await, 60);

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{MESSAGES, ask, assert_limited, two_nodes};
+use super::{MESSAGES, ask, assert_limited, refusals, two_nodes};
 use crate::support::{Client, Node, token};
 
 const LIMIT: usize = 10;
@@ -48,13 +48,15 @@ async fn a_client_that_reconnects_repeats_everything_it_sent() {
         assert_eq!((answer.status.as_u16(), &answer.json["seq"]), (200, &first[3]["seq"]), "{}", answer.text);
         assert_eq!(node.post(MESSAGES, &token("alice"), &json!({"content": "x", "client_id": "n"})).await.status, 429);
     }
+    let refused = two.metrics().await.get(&refusals("send"));
+    assert_eq!(refused, Some(2.0), "a repeat is no refusal");
     let recalled = two.metrics().await.sum("switchboard_repeats_recalled_total");
     assert_eq!(recalled, LIMIT as f64 + 1.0);
 }
 
 #[tokio::test]
 async fn repeats_below_the_limit_do_not_count() {
-    let (_redis, one, two) = two_nodes(|node| node.set("MESSAGE_RATE_LIMIT", LIMIT).set("WRITE_RATE_LIMIT", 4)).await;
+    let (_redis, one, two) = two_nodes(|node| node.set("MESSAGE_RATE_LIMIT", LIMIT).set("WRITE_RATE_LIMIT", 5)).await;
     let mut alice = [Client::native(&one, "alice").await, Client::native(&two, "alice").await];
     alice[0].join("team").await;
     for at in 0..LIMIT / 2 {
