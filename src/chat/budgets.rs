@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use prometheus::IntCounter;
+
 use crate::{
     backplane::{Backplane, RateDecision},
     config::{Limits, RateLimit},
@@ -11,12 +13,18 @@ use crate::{
 
 /// Charges commands to their users' budgets.
 pub(super) struct Budgets {
-    pub(super) backplane: Arc<Backplane>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) limits: Limits,
+    backplane: Arc<Backplane>,
+    limits: Limits,
+    /// The counters of refusals, in the order of [`Budget::ALL`].
+    refusals: [IntCounter; Budget::ALL.len()],
 }
 
 impl Budgets {
+    pub(super) fn new(backplane: Arc<Backplane>, metrics: &Metrics, limits: Limits) -> Self {
+        let refusals = Budget::ALL.map(|budget| metrics.rate_limited.with_label_values(&[budget.label()]));
+        Self { backplane, limits, refusals }
+    }
+
     /// Charges a command to its user, or refuses it because the budget is used up. The caller counts the refusal with
     /// [`Budgets::count_refusal`] if it stands.
     pub(super) async fn charge(&self, identity: &Identity, cost: Cost) -> Result<(), Reject> {
@@ -34,7 +42,7 @@ impl Budgets {
 
     /// Counts a command that was refused or dropped because of a budget.
     pub(super) fn count_refusal(&self, budget: Budget) {
-        self.metrics.rate_limited.with_label_values(&[budget.label()]).inc();
+        self.refusals[budget.index()].inc();
     }
 
     /// Moves the charge of a command that turned out to be a repeat to the read budget. If that is used up, the charge

@@ -170,7 +170,7 @@ impl Ground {
     }
 
     fn budgets(&self) -> Budgets {
-        Budgets { backplane: self.backplane.clone(), metrics: self.metrics.clone(), limits: self.config.limits.clone() }
+        Budgets::new(self.backplane.clone(), &self.metrics, self.config.limits.clone())
     }
 
     fn journal(&self, writer: Arc<Writer>, budgets: Arc<Budgets>) -> Journal {
