@@ -85,6 +85,8 @@ pub enum Intent {
 pub struct BadFrame {
     /// The client's mark on the frame, if that could be read.
     pub reference: Option<Reference>,
+    /// The frame's `client_id`, if that could be read.
+    pub client_id: Option<ClientId>,
     /// The refusal.
     pub reject: Reject,
 }

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde_json::{error::Category, value::RawValue};
+use serde_json::{Value, error::Category, value::RawValue};
 
 use super::codec::{BadFrame, Intent, Reference, Request};
-use crate::model::{Content, Reject};
+use crate::model::{ClientId, Content, Reject};
 
 /// Parses a frame of a known type.
 pub(super) fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Reject> {
@@ -31,8 +31,18 @@ pub(super) fn request(
     let (kind, reference) = open_envelope(text, example)?;
     match read_intent(&kind) {
         Ok(intent) => Ok(Request { reference, intent }),
-        Err(reject) => Err(BadFrame { reference, reject }),
+        Err(reject) => Err(match without_lone_surrogates(text) {
+            Some(mended) => half_a_character(&mended),
+            None => BadFrame { reference, client_id: client_id(text), reject },
+        }),
     }
+}
+
+/// The `client_id` of a frame that is refused, which may be in its `data`.
+fn client_id(text: &str) -> Option<ClientId> {
+    let frame: Value = serde_json::from_str(text).ok()?;
+    let id = [&frame["client_id"], &frame["data"]["client_id"]].into_iter().find(|id| !id.is_null())?;
+    serde_json::from_value(id.clone()).ok()
 }
 
 /// Maximum nesting depth of JSON. Deeper frames are refused before they are parsed.
@@ -92,12 +102,15 @@ const MAX_REFERENCE_BYTES: usize = 256;
 
 /// Checks a frame's nesting depth, then reads its `type` and `ref`.
 fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Option<Reference>), BadFrame> {
-    let bad = |reject| BadFrame { reference: None, reject };
+    let bad = |reject| BadFrame { reference: None, client_id: None, reject };
     check_json_depth(text).map_err(bad)?;
     if !text.trim_start().starts_with('{') {
         return Err(bad(not_a_frame("not a JSON object", example)));
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
+        if let Some(mended) = without_lone_surrogates(text) {
+            return half_a_character(&mended);
+        }
         bad(match error.classify() {
             Category::Data => not_a_frame(&shorten(&error.to_string()), example),
             _ => not_a_frame("not JSON", example),
@@ -111,9 +124,72 @@ fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Opti
     }
 }
 
+/// The refusal of a frame with half of a character: an escaped UTF-16 surrogate without its other half, such as a client
+/// sends that cuts a text within an emoji. `mended` is the frame without it.
+fn half_a_character(mended: &str) -> BadFrame {
+    let reference = serde_json::from_str::<Envelope<'_>>(mended).ok().and_then(|envelope| envelope.reference);
+    BadFrame {
+        reference: reference.filter(|reference| reference.get().len() <= MAX_REFERENCE_BYTES).map(ToOwned::to_owned),
+        client_id: client_id(mended),
+        reject: Reject::Invalid("Invalid message format: half of a character (a lone surrogate) in a text".into()),
+    }
+}
+
+/// The text with U+FFFD in place of lone surrogates in `\\u` escapes; `None` if there are none.
+fn without_lone_surrogates(text: &str) -> Option<String> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut mended, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(found) = text[at..].find('\\').map(|offset| at + offset) {
+        at = match (unit(found), unit(found + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => found + 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                mended.push_str(&text[copied..found]);
+                mended.push_str("\\ufffd");
+                copied = found + 6;
+                copied
+            }
+            // Skips the escaped character, which may be a backslash.
+            _ => found + 1 + text[found + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+    }
+    (copied > 0).then(|| mended + &text[copied..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lone_surrogates_are_found_and_replaced() {
+        for (text, mended) in [
+            (r#"{"a":"\ud83d"}"#, Some(r#"{"a":"\ufffd"}"#)),
+            (r#"{"a":"x\ude00y\ud83d\ude00"}"#, Some(r#"{"a":"x\ufffdy\ud83d\ude00"}"#)),
+            (r#"{"a":"\ud83d\ud83d\ude00"}"#, Some(r#"{"a":"\ufffd\ud83d\ude00"}"#)),
+            (r#"{"a":"\ud83d\ude00"}"#, None),
+            (r#"{"a":"\\ud83d"}"#, None),
+            (r#"{"a":"é\u00e9\"#, None),
+        ] {
+            assert_eq!(without_lone_surrogates(text).as_deref(), mended, "{text}");
+        }
+    }
+
+    #[test]
+    fn refused_frames_keep_their_marks() {
+        let refuse = |text: &str| request(text, "{}", |_| Err(Reject::Invalid("no".into()))).unwrap_err();
+        for text in [
+            r#"{"type":"x","ref":7,"client_id":"c-1"}"#,
+            r#"{"type":"x","ref":7,"data":{"client_id":"c-1"}}"#,
+            r#"{"type":"x","ref":7,"client_id":"c-1","content":"\ud83d"}"#,
+        ] {
+            let bad = refuse(text);
+            assert_eq!(bad.client_id, Some(ClientId::parse("c-1").unwrap()), "{text}");
+            assert_eq!(bad.reference.unwrap().get(), "7", "{text}");
+        }
+        assert_eq!(refuse(r#"{"type":"x","client_id":{}}"#).client_id, None);
+    }
 
     #[test]
     fn depth_is_counted_outside_strings() {

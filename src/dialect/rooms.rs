@@ -106,6 +106,8 @@ enum Out<'a> {
     Error {
         error: String,
         code: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
     },
 }
 
@@ -237,7 +239,7 @@ impl Codec for Rooms {
             Reject::Unavailable | Reject::Unknown => {
                 Out::MessageError { error, code, retryable: reject.retryable(), client_id }
             }
-            _ => Out::Error { error, code },
+            _ => Out::Error { error, code, client_id },
         })
     }
 

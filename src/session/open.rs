@@ -284,7 +284,7 @@ impl Open {
                 self.reject(request, Reject::Conflict("Already authenticated"));
             }
             Err(bad) => {
-                let request = request(bad.reference, None);
+                let request = request(bad.reference, bad.client_id);
                 self.context.metrics.commands.with_label_values(&[Command::UNREADABLE, bad.reject.code()]).inc();
                 self.reject(request, bad.reject);
             }

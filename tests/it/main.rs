@@ -37,6 +37,7 @@ mod personas;
 mod presence_cost;
 mod promises;
 mod readme;
+mod refusals;
 mod relay;
 mod rest;
 mod rights;
