@@ -150,8 +150,16 @@ impl Hub {
 
     /// Attaches a socket as a listener of a followed log. It gets ephemeral events at once, and entries after
     /// [`Hub::splice`]. Returns the seq of the last entry that went out. `pair` holds the members of a direct
-    /// conversation, for a dialect that names them.
-    pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>, pair: Option<&Arc<Pair>>) -> Option<Seq> {
+    /// conversation, for a dialect that names them. `admitted_at` is the log's head when the user's access was read: a
+    /// removal up to there was undone and does not end the listening.
+    pub fn attach(
+        &self,
+        log: &LogId,
+        dialect: Dialect,
+        outbox: &Arc<Outbox>,
+        pair: Option<&Arc<Pair>>,
+        admitted_at: Seq,
+    ) -> Option<Seq> {
         let connection = outbox.connection();
         let mut tracks = self.partition(log);
         let track = tracks.get_mut(log)?;
@@ -161,7 +169,7 @@ impl Hub {
         if let (None, Some(pair)) = (&track.pair, pair) {
             track.pair = Some(pair.clone());
         }
-        let listener = Listener { connection, dialect, live_after: None, outbox: outbox.clone() };
+        let listener = Listener { connection, dialect, live_after: None, admitted_at, outbox: outbox.clone() };
         self.shards[shard].queue(log, Op::Attach(listener));
         self.shards[shard].wake();
         Some(track.resequencer.last())
@@ -312,7 +320,7 @@ impl Hub {
 
     fn backfill_if_needed(self: &Arc<Self>, log: &LogId, track: &mut Track) {
         #[cfg(feature = "faults")]
-        if crate::faults::skips_backfill() {
+        if crate::faults::has(crate::faults::Fault::NoBackfill) {
             return;
         }
         if track.has_base && track.resequencer.has_gap() && !std::mem::replace(&mut track.backfilling, true) {

@@ -73,6 +73,8 @@ impl State {
     /// The queue for a frame of this class. Pongs belong to the WebSocket protocol and don't wait for the greeting.
     fn queue_for(&mut self, class: Class) -> &mut Queue {
         match &mut self.held {
+            #[cfg(feature = "faults")]
+            Some(_) if crate::faults::has(crate::faults::Fault::FramesBeforeGreeting) => &mut self.queue,
             Some(held) if class != Class::Pong => held,
             _ => &mut self.queue,
         }

@@ -32,10 +32,10 @@ const ALLOWED: &[(&str, May)] = &[
     ("faults", Only(&[])),
     ("auth", Only(&["config", "model"])),
     // These three must not import one another; chat combines them.
-    ("store", Only(&["config", "degrade", "metrics", "model"])),
+    ("store", Only(&["config", "degrade", "faults", "metrics", "model"])),
     ("backplane", Only(&["config", "degrade", "faults", "metrics", "model"])),
     ("hub", Only(&["dialect", "faults", "metrics", "model", "outbox"])),
-    ("outbox", Only(&["metrics", "model"])),
+    ("outbox", Only(&["faults", "metrics", "model"])),
     ("webhook", Only(&["config", "metrics"])),
     ("dialect", Only(&["config::Secret", "model", "outbox::Class", "outbox::Frame"])),
     (
@@ -47,6 +47,7 @@ const ALLOWED: &[(&str, May)] = &[
             "dialect::AutoJoin",
             "dialect::Dialect",
             "dialect::RosterPolicy",
+            "faults",
             "hub",
             "metrics",
             "model",
@@ -58,7 +59,7 @@ const ALLOWED: &[(&str, May)] = &[
     ("admission", Only(&["config::Limits"])),
     // What sockets and requests ask of a running node; `app` builds it.
     ("broker", Only(&["admission", "auth", "backplane", "chat", "config", "degrade", "metrics", "model"])),
-    ("session", Only(&["auth", "broker::Drain", "chat", "config", "dialect", "metrics", "model", "outbox"])),
+    ("session", Only(&["auth", "broker::Drain", "chat", "config", "dialect", "faults", "metrics", "model", "outbox"])),
     ("listener", Only(&["admission", "broker", "http"])),
     (
         "http",

@@ -75,7 +75,10 @@ impl Departures {
                 // The node that reaped this one has announced these departures.
                 unannounced.clear();
             }
-            if lease.take_ended() {
+            let ended = lease.take_ended();
+            #[cfg(feature = "faults")]
+            let ended = ended && !crate::faults::has(crate::faults::Fault::NoCompareAfterLease);
+            if ended {
                 // The channel closes only when the node stops.
                 let _stopping = self.events.send(BackplaneEvent::Missed).await;
             }

@@ -23,6 +23,8 @@ pub struct Replay {
     pub(super) log: LogId,
     /// The seq up to which the connection has every entry.
     pub(super) has: Seq,
+    /// The log's head when the user's access was read; a removal up to there was undone.
+    pub(super) admitted_at: Seq,
     /// The conversation and the number of the join that this belongs to; none for an inbox, which is attached once.
     pub(super) join: Option<(ConversationId, u64)>,
 }
@@ -67,7 +69,7 @@ impl Replayer {
         }
     }
 
-    async fn replay_one(&self, connection: &Connection, Replay { log, mut has, join }: Replay) {
+    async fn replay_one(&self, connection: &Connection, Replay { log, mut has, admitted_at, join }: Replay) {
         // Progress is recorded under the connection's lock, so that a later join knows where this one ended.
         let current = |act: &mut dyn FnMut() -> Option<Seq>| match &join {
             Some((conversation, join)) => connection.update_join(conversation, *join, act),
@@ -86,8 +88,9 @@ impl Replayer {
                     let mut entries = entries.into_iter().peekable();
                     while entries.peek().is_some() {
                         let mut slice = self.slice(&mut entries);
+                        let (dialect, pair) = (connection.dialect, pair.as_ref());
                         let mut hand_over =
-                            || hub::hand_over_missed(outbox, connection.dialect, pair.as_ref(), slice.drain(..));
+                            || hub::hand_over_missed(outbox, dialect, pair, admitted_at, slice.drain(..));
                         let Some(last) = current(&mut hand_over) else { return };
                         has = last;
                         if !outbox.has_room().await {

@@ -104,7 +104,10 @@ impl Subscriptions {
         conversation: &ConversationId,
         pair: Option<Arc<Pair>>,
     ) -> Result<(), Reject> {
-        let (_, replay) = self.listen(identity, connection, conversation, Some(0), pair).await?;
+        let since = Some(0);
+        #[cfg(feature = "faults")]
+        let since = since.filter(|_| !crate::faults::has(crate::faults::Fault::DirectFromHead));
+        let (_, replay) = self.listen(identity, connection, conversation, since, pair).await?;
         let replayed = self.replayer.replay_within(connection, replay, HAND_OVER_TIMEOUT).await;
         if replayed { Ok(()) } else { Err(Reject::Unavailable) }
     }
@@ -137,7 +140,9 @@ impl Subscriptions {
             Some(before) => Some(self.end_earlier_join(connection, &log, before).await),
             None => None,
         };
-        let Some(head) = self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref()) else {
+        let admitted_at = ends.head;
+        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref(), admitted_at);
+        let Some(head) = attached else {
             connection.remove_join(conversation);
             if before.is_some() {
                 self.follows.release(&log);
@@ -150,8 +155,10 @@ impl Subscriptions {
             (since, _) => {
                 let (resumed, has) = self.resume_point(since, ends, head);
                 // The response never contradicts the client: the store may be ahead of the hub, and `since` with it.
-                let head = if since.is_some_and(|since| since == has) { head.max(ends.head) } else { head };
-                (Joined { head, resumed }, has)
+                let newest = if since.is_some_and(|since| since == has) { head.max(ends.head) } else { head };
+                #[cfg(feature = "faults")]
+                let newest = if crate::faults::has(crate::faults::Fault::LowHead) { head } else { newest };
+                (Joined { head: newest, resumed }, has)
             }
         };
         connection.record_attached(conversation, has);
@@ -161,7 +168,10 @@ impl Subscriptions {
         }
         // The replay delivers a removal after `has`, and `ends` was read with the membership. A removal between the two
         // shows only in a new read.
-        if pair.is_none() && has > ends.head {
+        let must_check = pair.is_none() && has > ends.head;
+        #[cfg(feature = "faults")]
+        let must_check = must_check && !crate::faults::has(crate::faults::Fault::UncheckedJoin);
+        if must_check {
             self.check_still_member(identity, connection, conversation).await?;
         }
         if self.backplane.listen(connection.id(), conversation).await.first {
@@ -172,7 +182,7 @@ impl Subscriptions {
                 arrival_events(identity.user.clone(), identity.name.clone(), status),
             );
         }
-        Ok((joined, Replay { log, has, join: Some((conversation.clone(), join)) }))
+        Ok((joined, Replay { log, has, admitted_at, join: Some((conversation.clone(), join)) }))
     }
 
     /// Reads the membership again for a connection that is attached, and detaches it if the membership ended.
@@ -291,12 +301,12 @@ impl Subscriptions {
         let log = LogId::inbox(&connection.user);
         let following = self.follows.follow(&log);
         self.follows.open_unchecked(&following).await?;
-        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None);
+        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None, 0);
         let head = attached.ok_or(Reject::Unavailable)?;
         following.keep();
         // Usually no entry went out since the head was read, and the connection is live at once.
         if self.hub.splice(&log, connection.id(), head).is_err() {
-            self.replayer.begin(connection, vec![Replay { log, has: head, join: None }]);
+            self.replayer.begin(connection, vec![Replay { log, has: head, admitted_at: 0, join: None }]);
         }
         Ok(())
     }

@@ -47,6 +47,15 @@ impl Delivery {
         }
     }
 
+    /// True if this entry ends the membership of a listener whose access was read when the log's head was `admitted_at`.
+    /// The user was added again after a removal up to there.
+    pub(super) fn removes(&self, outbox: &Outbox, admitted_at: Seq) -> bool {
+        #[cfg(feature = "faults")]
+        let admitted_at = if crate::faults::has(crate::faults::Fault::UndoneRemovalEnds) { 0 } else { admitted_at };
+        self.removed_user().is_some_and(|user| outbox.user() == Some(user))
+            && self.seq().is_some_and(|seq| seq > admitted_at)
+    }
+
     /// The signal to the sessions that follow an inbox.
     fn added_signal(&self) -> Option<Signal> {
         match &self.entry()?.body {
@@ -91,25 +100,26 @@ pub(super) fn hand_over<'a>(
 
 /// Signals to the session of a listener that an entry ended its membership.
 pub(super) fn signal_removed(outbox: &Outbox, delivery: &Delivery) {
-    if let Some(conversation) = delivery.event.log().conversation() {
-        outbox.signal(Signal::Removed(conversation));
+    if let (Some(conversation), Some(seq)) = (delivery.event.log().conversation(), delivery.seq()) {
+        outbox.signal(Signal::Removed { conversation, seq });
     }
 }
 
 /// Hands a listener the entries that it missed before it goes live, with the frames and signals of live delivery.
-/// Returns the seq of the last one. Returns none if an entry ends the user's membership; later entries are not handed
-/// over.
+/// Returns the seq of the last one. Returns none if an entry ends the membership of a user whose access was read when the
+/// log's head was `admitted_at`; later entries are not handed over.
 pub fn hand_over_missed(
     outbox: &Outbox,
     dialect: Dialect,
     pair: Option<&Arc<Pair>>,
+    admitted_at: Seq,
     entries: impl IntoIterator<Item = Entry>,
 ) -> Option<Seq> {
     let mut deliveries = Vec::new();
     let mut removed = false;
     for entry in entries {
         let delivery = Delivery::new(Event::Entry { entry: Arc::new(entry), origin: None }, pair.cloned());
-        removed = delivery.removed_user().is_some_and(|user| outbox.user() == Some(user));
+        removed = delivery.removes(outbox, admitted_at);
         deliveries.push(delivery);
         if removed {
             break;

@@ -16,7 +16,7 @@ use super::delivery::{Delivery, hand_over, signal_removed};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{ConnectionId, Event, LogId, Seq, UserId},
+    model::{ConnectionId, Event, LogId, Seq},
     outbox::{Frame, Outbox},
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Listener {
     pub(super) dialect: Dialect,
     /// The listener gets entries after this seq; none while a replay sends it missed entries.
     pub(super) live_after: Option<Seq>,
+    /// The log's head when the user's access was read. A removal up to there was undone since.
+    pub(super) admitted_at: Seq,
     pub(super) outbox: Arc<Outbox>,
 }
 
@@ -46,6 +48,11 @@ impl Listener {
             }
             Event::Ephemeral { .. } => !own,
         }
+    }
+
+    /// True if the entry ends the membership that lets this listener listen.
+    fn is_removed_by(&self, delivery: &Delivery) -> bool {
+        delivery.removes(&self.outbox, self.admitted_at)
     }
 }
 
@@ -233,9 +240,11 @@ impl LogListeners {
     /// Removes listeners whose membership ended, and signals to their sessions.
     fn remove_members(&mut self, deliveries: &[Delivery]) {
         for delivery in deliveries {
-            let Some(user) = delivery.removed_user() else { continue };
+            if delivery.removed_user().is_none() {
+                continue;
+            }
             self.listeners.retain(|listener| {
-                let stays = listener.outbox.user() != Some(user);
+                let stays = !listener.is_removed_by(delivery);
                 if !stays {
                     signal_removed(&listener.outbox, delivery);
                 }
@@ -248,12 +257,14 @@ impl LogListeners {
 /// Hands the deliveries to each listener, in one push each. A listener gets nothing after the entry that ends its user's
 /// membership, even if one batch holds both.
 fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], unflushed: &mut Vec<Arc<Outbox>>) -> u64 {
-    let removals: Vec<(usize, &UserId)> =
-        deliveries.iter().enumerate().filter_map(|(at, delivery)| Some((at, delivery.removed_user()?))).collect();
+    let removals: Vec<(usize, &Delivery)> =
+        deliveries.iter().enumerate().filter(|(_, delivery)| delivery.removed_user().is_some()).collect();
     let mut frames = 0;
     for listener in listeners {
-        let removed = removals.iter().find(|(_, user)| listener.outbox.user() == Some(user));
+        let removed = removals.iter().find(|(_, removal)| listener.is_removed_by(removal));
         let end = removed.map_or(deliveries.len(), |(at, _)| at + 1);
+        #[cfg(feature = "faults")]
+        let end = if crate::faults::has(crate::faults::Fault::BatchAfterRemoval) { deliveries.len() } else { end };
         let wanted = deliveries[..end].iter().filter(|delivery| listener.wants(delivery));
         let handed = hand_over(&listener.outbox, listener.dialect, wanted);
         frames += handed.frames;

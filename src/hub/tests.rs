@@ -86,7 +86,7 @@ impl Fixture {
     /// Attaches a listener that has every entry up to `has`, and replays the rest as sessions do.
     async fn listen(&self, has: Seq) -> (Arc<Outbox>, TcpStream) {
         let (outbox, client) = self.reader().await;
-        self.hub.attach(&self.log, Dialect::Native, &outbox, None).unwrap();
+        self.hub.attach(&self.log, Dialect::Native, &outbox, None, 0).unwrap();
         self.catch_up(&outbox, has).await;
         (outbox, client)
     }
@@ -94,7 +94,7 @@ impl Fixture {
     async fn catch_up(&self, outbox: &Outbox, mut has: Seq) {
         while self.hub.splice(&self.log, outbox.connection(), has).is_err() {
             let missed = self.hub.fetch(&self.log, has).await.unwrap();
-            has = hand_over_missed(outbox, Dialect::Native, None, missed).unwrap_or(has);
+            has = hand_over_missed(outbox, Dialect::Native, None, 0, missed).unwrap_or(has);
         }
     }
 }
@@ -258,10 +258,7 @@ async fn a_removed_member_gets_no_further_entries() {
     assert_eq!(next_seq(&mut client).await, 1);
     assert_eq!(next_seq(&mut client).await, 2);
     let conversation = fixture.log.conversation().unwrap();
-    assert_eq!(
-        outbox.next_event().await,
-        crate::outbox::OutboxEvent::Signal(crate::outbox::Signal::Removed(conversation))
-    );
+    assert_eq!(outbox.next_event().await, OutboxEvent::Signal(Signal::Removed { conversation, seq: 2 }));
     outbox.send([Frame::text(r#"{"seq":99}"#)]);
     assert_eq!(next_seq(&mut client).await, 99);
 }
@@ -280,10 +277,10 @@ async fn a_replay_ends_a_membership_as_live_delivery_does() {
 
     let (late, mut late_client) = fixture.reader().await;
     late.belongs_to(user.clone());
-    assert_eq!(hand_over_missed(&late, Dialect::Native, None, [entry(log, 1), removal(), entry(log, 3)]), None);
+    assert_eq!(hand_over_missed(&late, Dialect::Native, None, 0, [entry(log, 1), removal(), entry(log, 3)]), None);
     fixture.hub.apply(vec![event(log, 3)]);
 
-    let told = OutboxEvent::Signal(Signal::Removed(log.conversation().unwrap()));
+    let told = OutboxEvent::Signal(Signal::Removed { conversation: log.conversation().unwrap(), seq: 2 });
     for (outbox, client) in [(live, &mut live_client), (late, &mut late_client)] {
         assert_eq!((next_seq(client).await, next_seq(client).await), (1, 2));
         assert_eq!(outbox.next_event().await, told);
@@ -291,6 +288,27 @@ async fn a_replay_ends_a_membership_as_live_delivery_does() {
         let mut close = [0; 4];
         client.read_exact(&mut close).await.unwrap();
         assert_eq!(close[0], 0x88, "no frame between the removal and the close");
+    }
+}
+
+/// A user who was removed and added again joins at head 3; neither live delivery nor a replay ends at the removal before.
+#[tokio::test]
+async fn a_removal_before_the_admission_ends_nothing() {
+    let fixture = Fixture::new(0);
+    let (user, log) = (UserId::parse("bob").unwrap(), &fixture.log);
+    let removal = || Entry { body: Body::MemberRemoved { user: user.clone() }, ..entry(log, 2) };
+    let (live, mut live_client) = fixture.reader().await;
+    live.belongs_to(user.clone());
+    fixture.hub.attach(log, Dialect::Native, &live, None, 3).unwrap();
+    fixture.hub.splice(log, live.connection(), 0).unwrap();
+    let removed = Event::Entry { entry: Arc::new(removal()), origin: None };
+    fixture.hub.apply(vec![event(log, 1), removed, event(log, 3)]);
+
+    let (late, mut late_client) = fixture.reader().await;
+    late.belongs_to(user.clone());
+    assert_eq!(hand_over_missed(&late, Dialect::Native, None, 3, [entry(log, 1), removal(), entry(log, 3)]), Some(3));
+    for client in [&mut live_client, &mut late_client] {
+        assert_eq!((next_seq(client).await, next_seq(client).await, next_seq(client).await), (1, 2, 3));
     }
 }
 

@@ -17,8 +17,13 @@ pub enum Signal {
         /// The conversation's head just before.
         since: Seq,
     },
-    /// The user is no longer a member of the conversation, and was detached from it.
-    Removed(ConversationId),
+    /// The user is no longer a member of a conversation, and was detached from it.
+    Removed {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The seq of the entry that ended the membership.
+        seq: Seq,
+    },
     /// All entries of a conversation up to this seq were given to the outbox. The session checks whether they arrive.
     Delivered(ConversationId, Seq),
     /// A later step of a command failed after the command was answered. The session reports it to the client.
@@ -76,7 +81,8 @@ mod tests {
     #[test]
     fn signals_are_bounded() {
         let mut signals = Signals::default();
-        assert!((0..WAITING_MAX).all(|_| signals.push(Signal::Removed(conversation("a")))));
-        assert!(!signals.push(Signal::Removed(conversation("a"))));
+        let removed = || Signal::Removed { conversation: conversation("a"), seq: 1 };
+        assert!((0..WAITING_MAX).all(|_| signals.push(removed())));
+        assert!(!signals.push(removed()));
     }
 }

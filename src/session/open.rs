@@ -225,16 +225,17 @@ impl Open {
                 // themselves.
                 let room = self.signalled.count() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
-                if joins && room && !self.connection.listens_to(&conversation) {
-                    self.signalled.join(conversation, since);
+                if joins && room {
+                    let listens = self.connection.listens_to(&conversation);
+                    self.signalled.added(conversation, since, listens);
                 }
                 Ok(())
             }
-            OutboxEvent::Signal(Signal::Removed(conversation)) => {
+            OutboxEvent::Signal(Signal::Removed { conversation, seq }) => {
                 if self.connection.bound.as_ref() == Some(&conversation) {
                     return Err(CloseReason::Refused(Reject::NotMember));
                 }
-                self.signalled.leave(conversation);
+                self.signalled.removed(conversation, seq);
                 Ok(())
             }
             OutboxEvent::Signal(Signal::Delivered(conversation, seq)) => {

@@ -1,6 +1,9 @@
 //! Joins and leaves that the hub's signals require of a session: their order, and the repetition of joins that failed.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -27,6 +30,9 @@ pub(super) struct Signalled {
     /// The join that is under way, and the pause before its next try.
     current: Option<(ConversationId, Option<SinceSeq>, Duration)>,
     failed: Vec<FailedJoin>,
+    /// Conversations to which the user was added while the connection listened to them, each with its head at that time.
+    /// The removal before that addition, in another log, may be signalled later.
+    added_again: HashMap<ConversationId, Seq>,
 }
 
 impl Signalled {
@@ -35,20 +41,32 @@ impl Signalled {
         self.queue.is_empty()
     }
 
-    /// Number of joins and leaves that wait, failed joins included.
+    /// Number of joins and leaves that wait, failed joins and those after a removal that is not signalled yet included.
     pub(super) fn count(&self) -> usize {
-        self.queue.len() + self.failed.len()
+        self.queue.len() + self.failed.len() + self.added_again.len()
     }
 
-    /// Queues the join of a conversation that the user was added to.
-    pub(super) fn join(&mut self, conversation: ConversationId, since: Seq) {
-        self.queue.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
+    /// Queues the join of a conversation to which the user was added when its head was `since`. If the connection listens
+    /// already, the join is needed only after a removal that came before.
+    pub(super) fn added(&mut self, conversation: ConversationId, since: Seq, listens: bool) {
+        if listens {
+            self.added_again.insert(conversation, since);
+        } else {
+            self.queue.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
+        }
     }
 
-    /// Queues the leave of a conversation that the user was removed from. A failed join of it is no longer needed.
-    pub(super) fn leave(&mut self, conversation: ConversationId) {
+    /// Queues the leave of a conversation from which the entry `seq` removed the user, and a join if the user was added
+    /// again after it. A failed join from before is no longer needed.
+    pub(super) fn removed(&mut self, conversation: ConversationId, seq: Seq) {
         self.failed.retain(|failed| failed.conversation != conversation);
-        self.queue.push_back(Command::Leave { conversation });
+        self.queue.push_back(Command::Leave { conversation: conversation.clone() });
+        let added_again = self.added_again.remove(&conversation).filter(|since| *since >= seq);
+        #[cfg(feature = "faults")]
+        let added_again = added_again.filter(|_| !crate::faults::has(crate::faults::Fault::OvertakenAddition));
+        if let Some(since) = added_again {
+            self.added(conversation, since, false);
+        }
     }
 
     /// The next command whose turn it is. Skips joins of conversations that the connection listens to already.
@@ -74,6 +92,10 @@ impl Signalled {
     /// temporary reason, and will be repeated.
     pub(super) fn ended(&mut self, failed_temporarily: bool) -> bool {
         let Some((conversation, since, pause)) = self.current.take() else { return false };
+        #[cfg(feature = "faults")]
+        if crate::faults::has(crate::faults::Fault::JoinNotRepeated) {
+            return failed_temporarily;
+        }
         if failed_temporarily {
             self.failed.push(FailedJoin { conversation, since, due: Instant::now() + pause, pause });
         }
@@ -113,7 +135,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_join_that_failed_is_repeated_with_growing_pauses_until_it_succeeds() {
         let mut signalled = Signalled::default();
-        signalled.join(team(), 3);
+        signalled.added(team(), 3, false);
         let mut pauses = Vec::new();
         for _ in 0..7 {
             let command = signalled.next(|_| false).unwrap();
@@ -135,19 +157,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_join_ends_when_the_user_is_removed_or_joins_otherwise() {
         let mut signalled = Signalled::default();
-        signalled.join(team(), 3);
+        signalled.added(team(), 3, false);
         signalled.next(|_| false).unwrap();
         signalled.ended(true);
-        signalled.leave(team());
+        signalled.removed(team(), 4);
         assert!(matches!(signalled.next(|_| false), Some(Command::Leave { .. })));
         assert!(!signalled.ended(false) && signalled.count() == 0);
 
-        signalled.join(team(), 5);
+        signalled.added(team(), 5, false);
         signalled.next(|_| false).unwrap();
         signalled.ended(true);
         tokio::time::advance(RETRY_MAX).await;
         signalled.queue_due(Instant::now());
         assert!(signalled.next(|_| true).is_none(), "the client joined by itself");
+        assert_eq!(signalled.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removal_that_is_signalled_after_the_next_addition_ends_with_a_join() {
+        let mut signalled = Signalled::default();
+        signalled.added(team(), 7, true);
+        assert!(signalled.next(|_| true).is_none());
+        signalled.removed(team(), 7);
+        assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
+        let join = signalled.next(|_| false).unwrap();
+        assert!(matches!(join, Command::Join { since: Some(since), .. } if since.get() == 7));
+        assert!(!signalled.ended(false));
+
+        signalled.added(team(), 7, true);
+        signalled.removed(team(), 8);
+        assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
+        assert!(signalled.next(|_| false).is_none(), "the removal came after the addition");
         assert_eq!(signalled.count(), 0);
     }
 }

@@ -255,7 +255,10 @@ impl Lane {
     async fn read_back(&self, new: &NewEntry, seq: Seq) -> Vec<Entry> {
         let read = async {
             let mut entries = self.store.entries(&new.log, seq - 1, 1).await?;
-            if let Some(inbox) = inbox_of(new) {
+            let inbox = inbox_of(new);
+            #[cfg(feature = "faults")]
+            let inbox = inbox.filter(|_| !crate::faults::has(crate::faults::Fault::NotRetold));
+            if let Some(inbox) = inbox {
                 entries.extend(self.store.newest(&[inbox]).await?);
             }
             Ok::<_, StoreError>(entries)

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -23,8 +24,20 @@ pub enum Link {
     Mute,
     /// Holds everything, like a network that drops packets.
     Frozen,
+    /// Passes everything, each piece later by this time.
+    Slow(Duration),
     /// Closes every connection and discards held bytes; closes new connections at once.
     Cut,
+}
+
+impl Link {
+    fn passes_requests(self) -> bool {
+        self == Self::Mute || self.passes_answers()
+    }
+
+    fn passes_answers(self) -> bool {
+        matches!(self, Self::Open | Self::Slow(_))
+    }
 }
 
 /// A request that breaks the link.
@@ -148,8 +161,8 @@ async fn serve(
             *set = None;
         }
     };
-    let requests = pass(client.0, server.1, state.clone(), spring, |link| matches!(link, Link::Open | Link::Mute));
-    let answers = pass(server.0, client.1, state, |_| {}, |link| link == Link::Open);
+    let requests = pass(client.0, server.1, state.clone(), spring, Link::passes_requests);
+    let answers = pass(server.0, client.1, state, |_| {}, Link::passes_answers);
     // The end of either direction ends both; no client of the tests half-closes.
     tokio::select! { ended = requests => ended, ended = answers => ended }
 }
@@ -168,8 +181,12 @@ async fn pass(
         loop {
             let read = from.read(&mut buffer).await?;
             see(&buffer[..read]);
-            if read == 0 || state.wait_for(|&link| may(link)).await.is_err() {
+            if read == 0 {
                 return Ok(());
+            }
+            let Ok(link) = state.wait_for(|&link| may(link)).await.map(|link| *link) else { return Ok(()) };
+            if let Link::Slow(by) = link {
+                tokio::time::sleep(by).await;
             }
             to.write_all(&buffer[..read]).await?;
         }

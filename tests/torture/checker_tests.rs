@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     checker::check,
     evidence::{Evidence, Figure, Log, Presence, Row, Rule},
-    history::{Delivered, Kind, Name, Record, Session, What},
+    history::{About, Delivered, Kind, Name, Record, Session, What},
 };
 
 /// Alice and Bob listen to `team` from its beginning, on one connection each; every line comes a second after the one
@@ -33,8 +33,12 @@ impl Case {
         case
     }
 
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0.history.len() as u64)
+    }
+
     fn record_on(&mut self, client: usize, number: u32, what: What) -> &mut Self {
-        let at = Duration::from_secs(self.0.history.len() as u64);
+        let at = self.now();
         self.0.history.push(Record { at, session: Some(Session { client, number }), what });
         self
     }
@@ -44,11 +48,14 @@ impl Case {
     }
 
     fn resume(&mut self, client: usize, number: u32, since: Option<i64>, from: i64, resync: bool) -> &mut Self {
-        self.record_on(client, number, What::Resume { conversation: "team".into(), since, from, resync })
+        let (asked, head) = (self.now(), Some(from));
+        let conversation = "team".into();
+        self.record_on(client, number, What::Resume { conversation, since, from, head, resync, asked })
     }
 
     fn invoke(&mut self, id: &str) -> &mut Self {
-        self.record(ALICE, What::Invoke { conversation: "team".into(), id: id.into(), kind: Kind::Message })
+        let (conversation, id) = ("team".into(), id.into());
+        self.record(ALICE, What::Invoke { conversation, id, kind: Kind::Message, about: About::Nothing })
     }
 
     fn ok(&mut self, seq: i64, id: &str) -> &mut Self {
@@ -72,13 +79,15 @@ impl Case {
     }
 
     fn deliver(&mut self, client: usize, seq: i64, id: &str) -> &mut Self {
-        let entry = Delivered { seq, kind: Kind::Message, sender: "alice".into(), id: Some(id.into()) };
+        let (kind, sender, id, about) = (Kind::Message, "alice".into(), Some(id.into()), About::Nothing);
+        let entry = Delivered { seq, kind, sender, id, about, text: 1 };
         self.record(client, What::Deliver { conversation: "team".into(), entry })
     }
 
     fn stored(&mut self, seq: i64, id: &str) -> &mut Self {
         let log = self.0.store.get_mut("team").unwrap();
-        log.rows.insert(seq, Row { kind: Kind::Message, sender: "alice".into(), id: id.into() });
+        let (kind, sender, id, about) = (Kind::Message, "alice".into(), id.into(), About::Nothing);
+        log.rows.insert(seq, Row { kind, sender, id, about, text: 1 });
         log.head = log.head.max(seq);
         self
     }

@@ -1,4 +1,4 @@
-//! A client that sends, resumes, moves between nodes, and records what it sees.
+//! A client that sends, resumes, moves between nodes, and records what it sees, in any dialect.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,90 +7,48 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{
     sync::{broadcast, watch},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use crate::{
-    history::{Delivered, Kind, Name, Recorder, Session, What},
-    operations::{Conversation, Operations},
-    socket::Socket,
+    ear::{Ear, ShownUsers},
+    history::{Dialect, Name, Recorder, Session, What},
+    operations::{Conversation, Operation, Operations, To},
+    orders::{Order, Orders, Phase},
+    rest::{Outcome, Rest},
+    socket::{Opened, Socket},
+    wire,
 };
+
+mod acts;
 
 /// Maximum number of operations under way.
 const UNDER_WAY: usize = 4;
 /// Interval between two sends, in milliseconds.
-const PACE: std::ops::Range<u64> = 50..700;
-
-/// Phase of all clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// They send new operations.
-    Busy,
-    /// They only finish operations under way.
-    Quiet,
-    /// They leave.
-    Leaving,
-}
-
-/// An order that one in three clients carries out.
-#[derive(Debug, Clone, Copy)]
-pub enum Order {
-    Cut,
-    Move,
-    Stall(Duration),
-}
-
-/// Channels that carry phases and orders to the clients.
-#[derive(Debug, Clone)]
-pub struct Orders {
-    pub phase: watch::Sender<Phase>,
-    orders: broadcast::Sender<Order>,
-}
-
-impl Orders {
-    pub fn new() -> Self {
-        Self { phase: watch::Sender::new(Phase::Busy), orders: broadcast::Sender::new(64) }
-    }
-
-    pub fn give(&self, order: Order) {
-        let _nobody_there = self.orders.send(order);
-    }
-}
+const PACE: std::ops::Range<u64> = 50..800;
+/// One in this many resumes of a conversation begins at its first entry, as a new client does.
+const ANEW: u32 = 12;
 
 /// State of a client, visible to the run.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct ClientStatus {
+    pub session: Session,
+    pub dialect: Dialect,
     /// True if its connection listens to all of its conversations.
     pub live: bool,
+    /// True if it left for good.
+    pub gone: bool,
     pub unsettled: usize,
+    /// Conversations to which it listens.
+    pub listening: BTreeSet<Name>,
     /// Seq up to which it has each conversation.
     pub has: BTreeMap<Name, i64>,
-}
-
-/// Progress in a conversation: the client has all entries up to `has`, and some of its own beyond.
-#[derive(Debug, Default)]
-struct Progress {
-    has: i64,
-    ahead: BTreeSet<i64>,
-}
-
-impl Progress {
-    fn delivered(&mut self, seq: i64) {
-        self.has = self.has.max(seq);
-        while self.ahead.remove(&(self.has + 1)) {
-            self.has += 1;
-        }
-        self.ahead = self.ahead.split_off(&self.has);
-    }
-
-    fn acked(&mut self, seq: i64) {
-        self.ahead.insert(seq);
-        self.delivered(self.has);
-    }
+    /// What it was last shown of other users.
+    pub shown: ShownUsers,
 }
 
 /// Reason for the end of a session.
@@ -100,54 +58,81 @@ enum End {
     Cut,
     /// The client opens the next connection before it closes this one.
     Moved,
+    /// The client comes back after this time.
+    Away(Duration),
     Left,
+}
+
+/// A result of a request over REST beside the socket.
+enum Beside {
+    Listed(Option<Vec<Conversation>>),
+    Finished(Operation, Outcome),
+}
+
+/// Identity of a client.
+#[derive(Debug, Clone)]
+pub struct Role {
+    pub number: usize,
+    pub user: Name,
+    pub dialect: Dialect,
+    /// True if an order to retire concerns it.
+    pub retires: bool,
 }
 
 /// A chat client.
 pub struct Client {
-    user: Name,
+    role: Role,
     rng: StdRng,
-    recorder: Recorder,
+    ear: Ear,
     phase: watch::Receiver<Phase>,
     orders: broadcast::Receiver<Order>,
     addresses: Vec<SocketAddr>,
+    rest: Rest,
     node: usize,
-    session: Session,
     conversations: Vec<Conversation>,
-    progress: BTreeMap<Name, Progress>,
-    /// Conversations that this session does not listen to yet.
-    awaited: BTreeSet<Name>,
     operations: Operations,
+    beside: JoinSet<Beside>,
+    /// Number of operations that are tried over REST now.
+    finishing: usize,
+    /// True until the conversations are listed on this connection.
+    unlisted: bool,
     /// Maximum silence of a node before the client gives the connection up.
     patience: Duration,
+    gone: bool,
     status: Arc<Mutex<ClientStatus>>,
 }
 
 impl Client {
-    /// Makes client `number` of a user; it has no connection yet.
-    pub fn new(
-        (number, user): (usize, Name),
-        conversations: Vec<Conversation>,
-        addresses: Vec<SocketAddr>,
-        seed: u64,
-        recorder: Recorder,
-        orders: &Orders,
-    ) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed.wrapping_add(number as u64 + 1));
+    /// Makes a client; it has no connection yet.
+    pub fn new(role: Role, addresses: Vec<SocketAddr>, seed: u64, recorder: Recorder, orders: &Orders) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_add(role.number as u64 + 1));
+        let ear = Ear::new(recorder, role.number, role.dialect);
+        let status = ClientStatus {
+            session: ear.session,
+            dialect: role.dialect,
+            live: false,
+            gone: false,
+            unsettled: 0,
+            listening: BTreeSet::new(),
+            has: BTreeMap::new(),
+            shown: ShownUsers::new(),
+        };
         Self {
-            recorder,
             phase: orders.phase.subscribe(),
-            orders: orders.orders.subscribe(),
-            node: number % addresses.len(),
+            orders: orders.subscribe(),
+            node: role.number % addresses.len(),
+            rest: Rest::new(addresses.clone()),
             addresses,
-            session: Session { client: number, number: 0 },
-            conversations,
-            progress: BTreeMap::new(),
-            awaited: BTreeSet::new(),
-            operations: Operations::new(user.clone(), number),
+            conversations: Vec::new(),
+            operations: Operations::new(role.user.clone(), role.number),
+            beside: JoinSet::new(),
+            finishing: 0,
+            unlisted: true,
             patience: Duration::from_millis(rng.random_range(2_500..9_000)),
-            status: Arc::default(),
-            user,
+            gone: false,
+            status: Arc::new(Mutex::new(status)),
+            role,
+            ear,
             rng,
         }
     }
@@ -157,32 +142,80 @@ impl Client {
         self.status.clone()
     }
 
-    /// Runs until the phase is `Leaving`.
+    /// Runs until the phase is `Leaving` or the client retires.
     pub async fn run(mut self) {
         let mut former: Option<Socket> = None;
-        while *self.phase.borrow() != Phase::Leaving {
-            let opened = Socket::open(self.addresses[self.node], &self.user).await;
-            let Some(mut socket) = opened else {
+        while *self.phase.borrow() != Phase::Leaving && !self.gone {
+            let Some(mut socket) = self.open().await else {
                 self.node = self.rng.random_range(0..self.addresses.len());
                 sleep(Duration::from_millis(self.rng.random_range(50..300))).await;
                 continue;
             };
             if let Some(former) = former.take() {
-                former.close(self.rng.random()).await;
+                former.close(self.closes_politely()).await;
             }
-            self.session.number += 1;
-            self.recorder.record(Some(self.session), What::Open { node: self.node });
             let end = self.serve(&mut socket).await;
             self.end_session(&end);
             match end {
                 End::Lost(_) => drop(socket),
                 End::Cut => socket.abandon(self.rng.random()),
                 End::Moved => former = Some(socket),
-                End::Left => socket.close(true).await,
+                End::Away(time) => {
+                    socket.close(self.closes_politely()).await;
+                    sleep(time).await;
+                }
+                End::Left => socket.close(self.role.dialect != Dialect::Direct).await,
             }
         }
         if let Some(former) = former {
             former.close(true).await;
+        }
+        while self.operations.unsettled() > 0 || self.finishing > 0 {
+            self.finish_all().await;
+        }
+        self.publish_status(false);
+    }
+
+    /// A client of the direct dialect marks as delivered what it reads while it closes, so it doesn't read then.
+    fn closes_politely(&mut self) -> bool {
+        self.role.dialect != Dialect::Direct && self.rng.random()
+    }
+
+    /// Opens a connection and records the begin of its session.
+    async fn open(&mut self) -> Option<Socket> {
+        let (dialect, address) = (self.role.dialect, self.addresses[self.node]);
+        if dialect.is_bound() && (self.ear.bound.is_none() || self.rng.random_range(0..4) == 0) {
+            self.conversations = self.rest.conversations(self.node, &self.role.user).await?;
+            self.ear.bound = Some(self.conversations.choose(&mut self.rng)?.id.clone());
+        }
+        let since = self.ear.bound.clone().and_then(|bound| self.since(&bound));
+        let bound = self.ear.bound.clone().map(|bound| (bound, since));
+        let url = wire::url(dialect, address, &self.role.user, bound.as_ref());
+        let asked = self.ear.recorder.now();
+        match Socket::open(address, &url, |frame| wire::is_greeting(dialect, frame)).await {
+            Opened::Greeted { socket, greeting, early } => {
+                self.ear.open(self.node, asked, since, &early);
+                self.ear.hear(&greeting);
+                self.unlisted = !dialect.is_bound();
+                Some(socket)
+            }
+            Opened::Refused(why) => {
+                if why.contains("Not a member") {
+                    self.ear.bound = None;
+                }
+                None
+            }
+            Opened::Down => None,
+        }
+    }
+
+    /// The seq from which the client resumes a conversation; none for a first join from its head.
+    fn since(&mut self, conversation: &Name) -> Option<i64> {
+        let anew = self.rng.random_range(0..ANEW) == 0;
+        match self.ear.has(conversation) {
+            Some(_) if anew => Some(0),
+            Some(has) => Some(has),
+            None => self.rng.random::<bool>().then_some(0),
         }
     }
 
@@ -192,13 +225,17 @@ impl Client {
             End::Lost(why) => why.clone(),
             End::Cut => "cut".into(),
             End::Moved => "moves".into(),
+            End::Away(_) => "goes away".into(),
             End::Left => "leaves".into(),
         };
-        self.recorder.record(Some(self.session), What::Close { why });
+        self.ear.record(What::Close { why: why.clone() });
         for id in self.operations.lost() {
-            self.recorder.record(Some(self.session), What::Unknown { id });
+            self.ear.record(What::Unknown { id });
         }
-        self.status.lock().unwrap().live = false;
+        if why.contains("Not a member") {
+            self.ear.bound = None;
+        }
+        self.publish_status(false);
         if matches!(end, End::Moved) || self.rng.random() {
             self.node = (self.node + self.rng.random_range(1..self.addresses.len())) % self.addresses.len();
         }
@@ -212,33 +249,42 @@ impl Client {
     }
 
     async fn talk(&mut self, socket: &mut Socket) -> Result<End, String> {
-        self.join_all(socket).await?;
+        self.list(Duration::ZERO);
         let mut pings = interval(Duration::from_secs(1));
         pings.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (mut heard, mut next_send) = (Instant::now(), Instant::now());
         loop {
-            self.publish_status();
+            let ready = !self.unlisted && !self.ear.awaits();
+            self.publish_status(ready);
             let phase = *self.phase.borrow_and_update();
             if phase == Phase::Leaving {
                 return Ok(End::Left);
             }
-            let sends = self.awaited.is_empty() && self.operations.under_way() < UNDER_WAY;
+            let sends = ready && self.operations.under_way() < UNDER_WAY;
             tokio::select! {
                 frame = socket.next() => {
                     heard = Instant::now();
-                    self.handle_frame(&frame?)?;
+                    if let Some(frame) = frame? {
+                        self.handle_frame(&frame);
+                    }
                 }
                 () = sleep_until(next_send), if sends => {
                     next_send = Instant::now() + Duration::from_millis(self.rng.random_range(PACE));
-                    self.send_one(socket, phase == Phase::Busy).await?;
+                    self.act(socket, phase == Phase::Busy).await?;
                 }
                 _ = pings.tick() => {
                     if heard.elapsed() > self.patience {
                         return Err("silence".into());
                     }
-                    socket.send(&json!({ "type": "ping" })).await?;
+                    socket.ping().await?;
+                    self.finish_overdue();
+                    // Frames of this dialect don't tell of new conversations.
+                    if self.role.dialect == Dialect::Personas && phase == Phase::Busy && self.rng.random_range(0..4) == 0 {
+                        self.list(Duration::ZERO);
+                    }
                 }
-                Ok(order) = self.orders.recv() => if let Some(end) = self.carry_out(order).await {
+                Some(Ok(result)) = self.beside.join_next() => self.handle_beside(result, socket).await?,
+                Ok(order) = self.orders.recv() => if let Some(end) = self.carry_out(order, socket).await? {
                     return Ok(end);
                 },
                 _ = self.phase.changed() => {}
@@ -246,128 +292,35 @@ impl Client {
         }
     }
 
-    /// Carries out an order, with a probability of one in three.
-    async fn carry_out(&mut self, order: Order) -> Option<End> {
-        if self.rng.random_range(0..3) != 0 {
-            return None;
-        }
+    /// Carries out an order. Most concern one in three clients.
+    async fn carry_out(&mut self, order: Order, socket: &mut Socket) -> Result<Option<End>, String> {
+        let concerns = self.rng.random_range(0..3) == 0;
         match order {
-            Order::Cut => Some(End::Cut),
-            Order::Move => Some(End::Moved),
-            Order::Stall(time) => {
-                self.recorder.record(Some(self.session), What::Stall { begins: true });
-                sleep(time).await;
-                self.recorder.record(Some(self.session), What::Stall { begins: false });
-                None
-            }
-        }
-    }
-
-    /// Joins all conversations: in one frame or in many, from the seq that the client has, or from now.
-    async fn join_all(&mut self, socket: &mut Socket) -> Result<(), String> {
-        self.awaited = self.conversations.iter().map(|conversation| conversation.id.clone()).collect();
-        let cursors: BTreeMap<_, _> = self.progress.iter().map(|(id, progress)| (id.clone(), progress.has)).collect();
-        if cursors.len() == self.conversations.len() && self.rng.random() {
-            return socket.send(&json!({ "type": "sync", "conversations": cursors, "ref": "sync" })).await;
-        }
-        for Conversation { id, .. } in &self.conversations {
-            let mut join = json!({ "type": "join", "conversation_id": id, "ref": "join" });
-            if let Some(since) = cursors.get(id) {
-                join["since_seq"] = json!(since);
-            }
-            socket.send(&join).await?;
-        }
-        Ok(())
-    }
-
-    async fn send_one(&mut self, socket: &mut Socket, anything_new: bool) -> Result<(), String> {
-        let Some(operation) = self.operations.next(&mut self.rng, &self.conversations, anything_new) else {
-            return Ok(());
-        };
-        let (id, conversation) = (operation.id.clone(), operation.conversation.clone());
-        self.recorder.record(Some(self.session), What::Invoke { conversation, id, kind: operation.kind });
-        let frame = operation.frame.clone();
-        socket.send(&frame).await
-    }
-
-    /// Handles a frame. `Err` if the session can't go on.
-    fn handle_frame(&mut self, frame: &Value) -> Result<(), String> {
-        let kind = frame["type"].as_str().unwrap_or_default();
-        let conversation: Name = frame["conversation_id"].as_str().unwrap_or_default().into();
-        match kind {
-            "joined" | "resync" => self.listens(&conversation, frame["head"].as_i64(), kind == "resync"),
-            "synced" => {
-                for one in frame["conversations"].as_array().into_iter().flatten() {
-                    let conversation: Name = one["conversation_id"].as_str().unwrap_or_default().into();
-                    self.listens(&conversation, one["head"].as_i64(), one["resync"].is_object())?;
+            Order::Contact(one, other) => {
+                let me = &self.role.user;
+                let to = if *me == one { Some(other) } else { Some(one).filter(|_| *me == other) };
+                let writes = matches!(self.role.dialect, Dialect::Native | Dialect::Direct) && !self.unlisted;
+                if let Some(to) = to.filter(|_| writes) {
+                    let message = self.operations.message(&mut self.rng, To::User(to));
+                    self.send(message, socket).await?;
                 }
-                Ok(())
+                Ok(None)
             }
-            "ack" => {
-                self.acked(frame);
-                Ok(())
+            Order::Retire if self.role.retires => {
+                self.gone = true;
+                Ok(Some(End::Away(Duration::ZERO)))
             }
-            "error" => self.refused(frame),
-            "message" | "message_edited" | "message_deleted" | "reaction" => {
-                self.delivered(conversation, Kind::of_frame(kind).expect("one of the four"), frame);
-                Ok(())
+            Order::Retire => Ok(None),
+            _ if !concerns => Ok(None),
+            Order::Cut => Ok(Some(End::Cut)),
+            Order::Move => Ok(Some(End::Moved)),
+            Order::Away(time) => Ok(Some(End::Away(time))),
+            Order::Stall(time) => {
+                self.ear.record(What::Stall { begins: true });
+                sleep(time).await;
+                self.ear.record(What::Stall { begins: false });
+                Ok(None)
             }
-            _ => Ok(()),
         }
-    }
-
-    fn listens(&mut self, conversation: &Name, head: Option<i64>, resync: bool) -> Result<(), String> {
-        let head = head.ok_or_else(|| format!("may not listen to {conversation}"))?;
-        let since = self.progress.get(conversation).map(|progress| progress.has);
-        let from = if resync { head } else { since.unwrap_or(head) };
-        self.awaited.remove(conversation);
-        self.progress.insert(conversation.clone(), Progress { has: from, ahead: BTreeSet::new() });
-        self.recorder
-            .record(Some(self.session), What::Resume { conversation: conversation.clone(), since, from, resync });
-        Ok(())
-    }
-
-    fn acked(&mut self, frame: &Value) {
-        let (Some(id), Some(seq)) = (frame["client_id"].as_str(), frame["seq"].as_i64()) else { return };
-        let conversation: Name = frame["conversation_id"].as_str().unwrap_or_default().into();
-        let duplicate = frame["duplicate"] == true;
-        let what = What::Ok { conversation: conversation.clone(), id: id.into(), seq, duplicate };
-        self.recorder.record(Some(self.session), what);
-        self.operations.acked(id, seq);
-        if let Some(progress) = self.progress.get_mut(&conversation).filter(|_| !duplicate) {
-            progress.acked(seq);
-        }
-    }
-
-    fn refused(&mut self, frame: &Value) -> Result<(), String> {
-        let code = frame["code"].as_str().unwrap_or_default();
-        let Some(id) = frame["client_id"].as_str() else { return Err(format!("refused: {frame}")) };
-        if code == "unknown" {
-            self.operations.outcome_unknown(id);
-            self.recorder.record(Some(self.session), What::Unknown { id: id.into() });
-        } else {
-            let last = self.operations.failed(id, frame["retryable"] == true, &mut self.rng);
-            self.recorder.record(Some(self.session), What::Fail { id: id.into(), code: code.into(), last });
-        }
-        Ok(())
-    }
-
-    fn delivered(&mut self, conversation: Name, kind: Kind, frame: &Value) {
-        let seq = frame["seq"].as_i64().unwrap_or_default();
-        let sender = frame["sender_id"].as_str().unwrap_or_default().into();
-        if kind == Kind::Message {
-            self.operations.seen(&conversation, seq);
-        }
-        if let Some(progress) = self.progress.get_mut(&conversation) {
-            progress.delivered(seq);
-        }
-        let entry = Delivered { seq, kind, sender, id: frame["client_id"].as_str().map(Into::into) };
-        self.recorder.record(Some(self.session), What::Deliver { conversation, entry });
-    }
-
-    fn publish_status(&self) {
-        let has = self.progress.iter().map(|(id, progress)| (id.clone(), progress.has)).collect();
-        let (live, unsettled) = (self.awaited.is_empty(), self.operations.unsettled());
-        *self.status.lock().unwrap() = ClientStatus { live, unsettled, has };
     }
 }

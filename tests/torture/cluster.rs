@@ -1,6 +1,10 @@
 //! Three nodes on one Redis and one PostgreSQL. Each node reaches them over its own links, which can be broken.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use redis::AsyncConnectionConfig;
 use serde_json::json;
@@ -8,7 +12,7 @@ use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
     evidence::{Log, Row},
-    history::{Kind, Name},
+    history::{About, Kind, Name, hash_of},
     nemesis::NODES,
     support::{Node, NodeBuilder, Postgres, Proxy, RedisServer, Signal, free_port, token},
 };
@@ -56,6 +60,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the servers and nodes.
     pub async fn start(defects: Defects) -> Self {
+        Self::with_nodes(NODES, defects).await
+    }
+
+    /// Starts the servers and this number of nodes.
+    pub async fn with_nodes(nodes: usize, defects: Defects) -> Self {
         let redis = RedisServer::with(&["--enable-debug-command", "yes"]).await;
         let settings: Vec<_> = SETTINGS.iter().chain(defects.store).copied().collect();
         let store = Postgres::start(&settings).await;
@@ -71,7 +80,7 @@ impl Cluster {
             redis_url,
             database,
         };
-        for number in 0..NODES {
+        for number in 0..nodes {
             cluster.add_node(number, defects.broken).await;
         }
         if defects.no_dedupe {
@@ -203,7 +212,7 @@ impl Cluster {
 
     /// True if every node reports `healthy`.
     pub async fn is_healthy(&self) -> bool {
-        let asked = (0..NODES).map(|number| self.get_json(number, "/api/health"));
+        let asked = (0..self.addresses.len()).map(|number| self.get_json(number, "/api/health"));
         let answers = futures_util::future::join_all(asked).await;
         answers.iter().all(|health| health.as_ref().is_some_and(|health| health["status"] == "healthy"))
     }
@@ -215,21 +224,63 @@ impl Cluster {
         asked.await.ok()?.json().await.ok()
     }
 
+    /// Reads what clients must have of each conversation from the store.
+    pub async fn standings(&self) -> BTreeMap<Name, Standing> {
+        let database = self.database().await.expect("PostgreSQL is up");
+        let heads = "SELECT h.log, h.seq, (SELECT count(*) FROM log WHERE log = h.log AND kind IN (4, 5)), \
+             (SELECT max(seq) FROM log WHERE log = h.log AND kind = 0 AND NOT deleted), c.kind = 1 \
+             FROM heads h JOIN conversations c ON c.id = h.log";
+        let mut standings = BTreeMap::<Name, Standing>::new();
+        for row in database.query(heads, &[]).await.expect("heads can be read") {
+            let (head, changes, last_message): (i64, i64, Option<i64>) = (row.get(1), row.get(2), row.get(3));
+            let (churned, last_message, direct) = (changes > 0, last_message.unwrap_or(0), row.get(4));
+            let standing = Standing { head, last_message, churned, direct, members: BTreeSet::new() };
+            standings.insert(row.get::<_, &str>(0).into(), standing);
+        }
+        let members = "SELECT conversation, user_id FROM members";
+        for row in database.query(members, &[]).await.expect("members can be read") {
+            if let Some(standing) = standings.get_mut(row.get::<_, &str>(0)) {
+                standing.members.insert(row.get::<_, &str>(1).into());
+            }
+        }
+        standings
+    }
+
     /// Reads the logs of all conversations from the store.
     pub async fn logs(&self) -> BTreeMap<Name, Log> {
+        let standings = self.standings().await.into_iter();
+        let mut logs: BTreeMap<Name, Log> = standings
+            .map(|(id, Standing { head, members, direct, .. })| {
+                (id, Log { head, rows: BTreeMap::new(), members, direct })
+            })
+            .collect();
         let database = self.database().await.expect("PostgreSQL is up");
-        let heads = "SELECT log, seq FROM heads WHERE log NOT LIKE '~%'";
-        let rows = "SELECT log, seq, kind, sender, dedupe FROM log WHERE log NOT LIKE '~%'";
-        let mut logs = BTreeMap::<Name, Log>::new();
-        for row in database.query(heads, &[]).await.expect("heads can be read") {
-            logs.entry(row.get::<_, &str>(0).into()).or_default().head = row.get(1);
-        }
+        let rows = "SELECT log, seq, kind, sender, dedupe, target, subject, content FROM log WHERE log NOT LIKE '~%'";
         for row in database.query(rows, &[]).await.expect("logs can be read") {
-            let kind = Kind::of(row.get(2)).expect("members don't change");
+            let kind = Kind::of(row.get(2)).expect("conversations have six kinds of entries");
+            let about = match kind {
+                Kind::Message => About::Nothing,
+                Kind::Edited | Kind::Deleted | Kind::Reaction => About::Message(row.get(5)),
+                Kind::MemberAdded | Kind::MemberRemoved => About::User(row.get::<_, &str>(6).into()),
+            };
+            let text = hash_of(row.get::<_, Option<&str>>(7).unwrap_or_default());
             let (sender, id) = (row.get::<_, &str>(3).into(), row.get::<_, &str>(4).into());
             let log = logs.entry(row.get::<_, &str>(0).into()).or_default();
-            log.rows.insert(row.get(1), Row { kind, sender, id });
+            log.rows.insert(row.get(1), Row { kind, sender, id, about, text });
         }
         logs
     }
+}
+
+/// What the store has of a conversation.
+#[derive(Debug)]
+pub struct Standing {
+    pub head: i64,
+    /// The newest message that was not deleted.
+    pub last_message: i64,
+    /// True if members were added or removed.
+    pub churned: bool,
+    /// True if it belongs to a pair of users.
+    pub direct: bool,
+    pub members: BTreeSet<Name>,
 }

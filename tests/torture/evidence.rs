@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::history::{Kind, Name, Record};
+use crate::history::{About, Kind, Name, Record, Session};
 
 /// All evidence of a run.
 #[derive(Debug, Default)]
@@ -18,6 +18,10 @@ pub struct Evidence {
     pub store: BTreeMap<Name, Log>,
     /// Users shown online at the end of the run.
     pub presence: Vec<Presence>,
+    /// What each socket was last shown of others, at the end of the run.
+    pub shown: Vec<Shown>,
+    /// Whole conversations, read anew at the end of the run.
+    pub views: Vec<View>,
     /// Figures that must return to their values before the run.
     pub figures: Vec<Figure>,
     /// Nodes and servers that did not recover, or did not exit properly.
@@ -31,6 +35,10 @@ pub struct Evidence {
 pub struct Log {
     pub head: i64,
     pub rows: BTreeMap<i64, Row>,
+    /// The members at the end.
+    pub members: BTreeSet<Name>,
+    /// True for a conversation of two users that belongs to the pair.
+    pub direct: bool,
 }
 
 /// An entry in the store.
@@ -39,6 +47,9 @@ pub struct Row {
     pub kind: Kind,
     pub sender: Name,
     pub id: Name,
+    pub about: About,
+    /// Hash of the present text; 0 if it has none, or was deleted.
+    pub text: u64,
 }
 
 /// Users shown online by one source, and the users with a socket.
@@ -47,6 +58,30 @@ pub struct Presence {
     pub place: String,
     pub reported: BTreeSet<Name>,
     pub live: BTreeSet<Name>,
+}
+
+/// The users that one socket believes to be in a conversation or online, from the frames that it got.
+#[derive(Debug)]
+pub struct Shown {
+    pub session: Session,
+    pub place: String,
+    /// Users whom it was last shown as present, and as absent.
+    pub present: BTreeSet<Name>,
+    pub absent: BTreeSet<Name>,
+    /// True if it was shown a list of all who are present.
+    pub complete: bool,
+    /// Users who are present.
+    pub truth: BTreeSet<Name>,
+}
+
+/// A conversation as one way of reading it shows it from its first entry: per seq, the hash of the text.
+#[derive(Debug)]
+pub struct View {
+    pub place: String,
+    pub conversation: Name,
+    /// True if it shows every entry, false if only messages that were not deleted.
+    pub whole: bool,
+    pub texts: BTreeMap<i64, u64>,
 }
 
 /// A number before and after the run.
@@ -96,8 +131,22 @@ pub enum Rule {
     AcksInOrder,
     /// Every operation has an outcome in the end.
     Settled,
+    /// The greeting is the first frame.
+    GreetedFirst,
+    /// The head in the answer to a join is not below the seq that the client named.
+    HeadIsNotBehind,
+    /// A removed member hears nothing after the removal, and neither reads, joins nor writes after its ack.
+    RemovedIsOut,
+    /// The sockets of a member listen: those that join by themselves were told of every conversation.
+    MembersListen,
+    /// A text is not shown to anybody who asks after the deletion was acked.
+    DeletedIsGone,
+    /// Whoever reads a conversation from its first entry sees what is stored, on every node.
+    SameEverywhere,
     /// The users shown online are those with a socket.
     PresenceIsTrue,
+    /// What a socket was last shown of other users is the truth.
+    ShownIsTrue,
     /// Memory, open files and keys return to their values before the run.
     NothingLeaks,
     /// A server or node that a fault ended works again, and a node that got SIGTERM exited with 0.

@@ -8,10 +8,10 @@ use tokio::{
 };
 
 use crate::{
-    client::{Order, Orders},
     cluster::Cluster,
     history::{Recorder, What},
     nemesis::{Fault, Plan, Step, Target},
+    orders::{Order, Orders},
     support::{Link, Proxy, Signal},
 };
 
@@ -88,6 +88,14 @@ async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
             sleep(lasts).await;
             cluster.start_node(node).await;
         }
+        Fault::NodeKilledUnheard(node) => {
+            cluster.redis_links[node].set(Link::Frozen);
+            sleep(lasts).await;
+            cluster.kill_node(node).await;
+            cluster.redis_links[node].set(Link::Open);
+            sleep(lasts).await;
+            cluster.start_node(node).await;
+        }
         Fault::NodeFrozen(node) => {
             signal(cluster, node, Signal::Stop).await;
             sleep(lasts).await;
@@ -100,6 +108,7 @@ async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
         }
         Fault::ClientsCut => orders.give(Order::Cut),
         Fault::ClientsMoved => orders.give(Order::Move),
+        Fault::ClientsAway => orders.give(Order::Away(lasts)),
         Fault::ReadersStalled => orders.give(Order::Stall(lasts)),
     }
     Ok(())

@@ -9,38 +9,83 @@ use std::{
 /// A short text that many records share: a conversation's id, a user's id, a client's id of an operation.
 pub type Name = Arc<str>;
 
-/// One connection of a client; numbers begin at 1, and 0 stands for the client between connections.
+/// One connection of a client; numbers begin at 1, and 0 stands for the client between connections. Requests over REST
+/// have sessions too, without a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Session {
     pub client: usize,
     pub number: u32,
 }
 
+/// A wire format of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    Native,
+    Direct,
+    Rooms,
+    Conversation,
+    Personas,
+}
+
+impl Dialect {
+    /// True if the dialect has frames for edits, deletions, reactions, changes of members, and deleted messages.
+    pub fn shows_changes(self) -> bool {
+        self == Self::Native
+    }
+
+    /// True if a message is also sent to the socket that it came from.
+    pub fn echoes(self) -> bool {
+        matches!(self, Self::Rooms | Self::Conversation | Self::Personas)
+    }
+
+    /// True if a socket listens to the one conversation in its URL.
+    pub fn is_bound(self) -> bool {
+        matches!(self, Self::Rooms | Self::Conversation)
+    }
+}
+
 /// Kind of a log's entry; the numbers are the store's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Message = 0,
     Edited = 1,
     Deleted = 2,
     Reaction = 3,
+    MemberAdded = 4,
+    MemberRemoved = 5,
 }
 
 impl Kind {
+    const ALL: [Self; 6] =
+        [Self::Message, Self::Edited, Self::Deleted, Self::Reaction, Self::MemberAdded, Self::MemberRemoved];
+
     /// Returns the kind that has this number in the store.
     pub fn of(number: i16) -> Option<Self> {
-        [Self::Message, Self::Edited, Self::Deleted, Self::Reaction].into_iter().find(|kind| *kind as i16 == number)
+        Self::ALL.into_iter().find(|kind| *kind as i16 == number)
     }
 
-    /// Returns the kind of a frame of this `type`.
+    /// Returns the kind of a native frame of this `type`.
     pub fn of_frame(kind: &str) -> Option<Self> {
         match kind {
             "message" => Some(Self::Message),
             "message_edited" => Some(Self::Edited),
             "message_deleted" => Some(Self::Deleted),
             "reaction" => Some(Self::Reaction),
+            "member_added" => Some(Self::MemberAdded),
+            "member_removed" => Some(Self::MemberRemoved),
             _ => None,
         }
     }
+}
+
+/// What an operation or entry is about, beside its conversation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum About {
+    Nothing,
+    /// The seq of a message.
+    Message(i64),
+    /// A member.
+    User(Name),
 }
 
 /// A delivered entry.
@@ -51,27 +96,48 @@ pub struct Delivered {
     pub sender: Name,
     /// The sender's id of the operation, if the frame has one.
     pub id: Option<Name>,
+    pub about: About,
+    /// Hash of the text ([`hash_of`]); 0 without a text.
+    pub text: u64,
 }
 
-/// An observation of a client or of the fault injector.
+/// Hash of a text; 0 for an empty one.
+pub fn hash_of(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    if text.is_empty() { 0 } else { hasher.finish() | 1 }
+}
+
+/// An observation of a client or of the fault injector. `asked` is the time at which a client sent the request that the
+/// line answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// A connection to a node was opened.
-    Open { node: usize },
+    Open { node: usize, dialect: Dialect, asked: Duration },
+    /// A frame came before the greeting.
+    Early { frame: String },
     /// The client stopped reading from its connection for good.
     Close { why: String },
-    /// The connection listens: deliveries go on after `from`. `since` is the seq that the client named.
-    Resume { conversation: Name, since: Option<i64>, from: i64, resync: bool },
+    /// The connection listens: deliveries go on after `from`. `since` is the seq that the client named, `head` the one
+    /// that the node named.
+    Resume { conversation: Name, since: Option<i64>, from: i64, head: Option<i64>, resync: bool, asked: Duration },
+    /// The node ended the listening.
+    Left { conversation: Name },
     /// A try of an operation was sent.
-    Invoke { conversation: Name, id: Name, kind: Kind },
-    /// A try was acked. `duplicate`: an earlier try had been stored.
+    Invoke { conversation: Name, id: Name, kind: Kind, about: About },
+    /// A try was acked. `duplicate`: an earlier try had been, or may have been, stored.
     Ok { conversation: Name, id: Name, seq: i64, duplicate: bool },
+    /// A try was acked without a seq.
+    Done { id: Name },
     /// A try was refused, so it was not stored. `last`: the client gives the operation up.
     Fail { id: Name, code: String, last: bool },
     /// The outcome of a try is unknown.
     Unknown { id: Name },
     /// An entry arrived.
     Deliver { conversation: Name, entry: Delivered },
+    /// A user read the newest messages over REST, or was refused. `shown` are the messages that have a text.
+    Read { user: Name, conversation: Name, node: usize, asked: Duration, allowed: bool, shown: Vec<i64> },
     /// The client stopped or resumed reading.
     Stall { begins: bool },
     /// A fault began or ended.
@@ -96,22 +162,36 @@ impl fmt::Display for Record {
             None => write!(f, "{:14}", "")?,
         }
         match &self.what {
-            What::Open { node } => write!(f, "open     node {node}"),
+            What::Open { node, dialect, .. } => write!(f, "open     node {node} {dialect:?}"),
+            What::Early { frame } => write!(f, "early    {frame}"),
             What::Close { why } => write!(f, "close    {why}"),
-            What::Resume { conversation, since, from, resync } => {
-                let how = if *resync { "resync" } else { "resume" };
-                write!(f, "{how}   {conversation} after {from} (has {since:?})")
+            What::Resume { conversation, since, from, head, resync, asked } => {
+                let (how, asked) = (if *resync { "resync" } else { "resume" }, asked.as_secs_f64());
+                write!(f, "{how}   {conversation} after {from} (has {since:?}, head {head:?}, asked {asked:.3})")
             }
-            What::Invoke { conversation, id, kind } => write!(f, "invoke   {conversation} {id} {kind:?}"),
+            What::Left { conversation } => write!(f, "left     {conversation}"),
+            What::Invoke { conversation, id, kind, about } => {
+                write!(f, "invoke   {conversation} {id} {kind:?} {about:?}")
+            }
             What::Ok { conversation, id, seq, duplicate } => {
                 write!(f, "ok       {conversation} {id} seq {seq}{}", if *duplicate { " (duplicate)" } else { "" })
             }
+            What::Done { id } => write!(f, "done     {id}"),
             What::Fail { id, code, last } => {
                 write!(f, "fail     {id} {code}{}", if *last { ", given up" } else { "" })
             }
             What::Unknown { id } => write!(f, "unknown  {id}"),
-            What::Deliver { conversation, entry: Delivered { seq, kind, sender, id } } => {
-                write!(f, "deliver  {conversation} seq {seq} {kind:?} of {sender} {}", id.as_deref().unwrap_or("-"))
+            What::Deliver { conversation, entry: Delivered { seq, kind, sender, id, about, .. } } => {
+                let id = id.as_deref().unwrap_or("-");
+                write!(f, "deliver  {conversation} seq {seq} {kind:?} of {sender} {id} {about:?}")
+            }
+            What::Read { user, conversation, node, asked, allowed, shown } => {
+                let (may, asked) = (if *allowed { "reads" } else { "may not read" }, asked.as_secs_f64());
+                write!(
+                    f,
+                    "read     {user} {may} {conversation} on node {node}, {} messages, asked {asked:.3}",
+                    shown.len()
+                )
             }
             What::Stall { begins } => write!(f, "{}", if *begins { "stops reading" } else { "reads again" }),
             What::Fault { fault, begins } => write!(f, "──── {fault} {}", if *begins { "begins" } else { "ends" }),
@@ -130,6 +210,11 @@ impl Recorder {
     /// Makes an empty history that begins now.
     pub fn new() -> Self {
         Self { begun: Instant::now(), records: Arc::default() }
+    }
+
+    /// Time since the begin of the history.
+    pub fn now(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// Appends a line.

@@ -1,9 +1,11 @@
-//! Torture test: three nodes, Redis and PostgreSQL under clients that send, resume and move while faults overlap; then
-//! a checker reads what all clients saw.
+//! Torture test: three nodes, Redis and PostgreSQL under clients of all dialects and of REST, who send, edit, delete,
+//! resume, move, and come and go as members while faults overlap; then a checker reads what all clients saw.
 //!
-//! `make torture` runs it: TORTURE_SECONDS of faults (90), drawn from TORTURE_SEED (random by default). Reading order:
-//! `run` (the phases of a run), `history` (the records), `evidence` and `checker` (the rules), `client`, `nemesis` (the
-//! plan of faults), `faults` (their injection), `broken` (defects that the checker must catch).
+//! `make torture` runs it: TORTURE_SECONDS of faults (60), drawn from TORTURE_SEED (random by default). Reading order:
+//! `run` (the phases of a run), `history` (the records), `evidence` and `checker` (the rules), `crowd` (who takes part),
+//! `client` with `ear` and `wire` (sockets), `hand` with `rest` (REST), `nemesis` (the plan of faults), `faults` (their
+//! injection), `broken` (defects that the checker must catch), `stage` and `directed` (scenarios that make one race
+//! certain). docs/development/torture.md has the rules and the defects.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 #![allow(unreachable_pub, reason = "parts of one test crate")]
@@ -16,14 +18,23 @@ mod checker;
 mod checker_tests;
 mod client;
 mod cluster;
+mod crowd;
+mod directed;
+mod ear;
 mod evidence;
 mod faults;
+mod hand;
 mod history;
 mod nemesis;
 mod operations;
+mod orders;
 mod report;
+mod rest;
 mod run;
 mod socket;
+mod stage;
+mod views;
+mod wire;
 
 use std::time::Duration;
 
@@ -38,7 +49,7 @@ fn setting(name: &str) -> Option<u64> {
 #[ignore = "takes minutes: make torture"]
 async fn everything_holds_under_torture() {
     let seed = setting("TORTURE_SEED").unwrap_or_else(rand::random);
-    let seconds = setting("TORTURE_SECONDS").unwrap_or(90);
+    let seconds = setting("TORTURE_SECONDS").unwrap_or(60);
     let run = run::Run::drawn(seed, Duration::from_secs(seconds));
     eprintln!("TORTURE_SEED={seed} TORTURE_SECONDS={seconds}\n{}", run.plan);
     let (evidence, cluster) = run::run(&run).await;

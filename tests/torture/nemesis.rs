@@ -6,6 +6,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::support::Link;
 
+/// A slow link: slower than a lock is held, quicker than any timeout.
+const SLOW: Link = Link::Slow(Duration::from_millis(60));
+
 /// Number of nodes in the cluster.
 pub const NODES: usize = 3;
 
@@ -40,6 +43,8 @@ pub enum Fault {
     StoreAnswersLost(usize),
     /// A node is killed and started again.
     NodeKilled(usize),
+    /// A node loses Redis, and is killed before it notices that the others were not told of its last entries.
+    NodeKilledUnheard(usize),
     /// A node is frozen for longer than its lease.
     NodeFrozen(usize),
     /// A node gets SIGTERM and is started again, as in a deploy.
@@ -48,6 +53,8 @@ pub enum Fault {
     ClientsCut,
     /// Some clients move to another node.
     ClientsMoved,
+    /// Some clients go away for a time.
+    ClientsAway,
     /// Some clients stop reading.
     ReadersStalled,
 }
@@ -68,7 +75,7 @@ impl Fault {
     fn every(rng: &mut StdRng) -> Vec<Self> {
         let broken = |rng: &mut StdRng| if rng.random() { Link::Cut } else { Link::Frozen };
         let mut node = || rng.random_range(0..NODES);
-        let nodes: [usize; 7] = std::array::from_fn(|_| node());
+        let nodes: [usize; 10] = std::array::from_fn(|_| node());
         vec![
             Self::RedisKilled,
             Self::RedisFrozen,
@@ -87,8 +94,12 @@ impl Fault {
             Self::NodeKilled(nodes[4]),
             Self::NodeFrozen(nodes[5]),
             Self::NodeReplaced(nodes[6]),
+            Self::RedisLink(nodes[7], SLOW),
+            Self::StoreLink(nodes[8], SLOW),
+            Self::NodeKilledUnheard(nodes[9]),
             Self::ClientsCut,
             Self::ClientsMoved,
+            Self::ClientsAway,
             Self::ReadersStalled,
         ]
     }
@@ -100,13 +111,17 @@ impl Fault {
             Self::RedisLink(node, _) => Target::RedisLink(node),
             Self::StoreKilled | Self::StoreFrozen => Target::Store,
             Self::StoreLink(node, _) | Self::StoreAnswersLost(node) => Target::StoreLink(node),
-            Self::NodeKilled(node) | Self::NodeFrozen(node) | Self::NodeReplaced(node) => Target::Node(node),
+            Self::NodeKilled(node)
+            | Self::NodeKilledUnheard(node)
+            | Self::NodeFrozen(node)
+            | Self::NodeReplaced(node) => Target::Node(node),
             Self::RedisSubscribersKilled
             | Self::RedisFlushed
             | Self::RedisScriptsFlushed
             | Self::StoreSessionsEnded
             | Self::ClientsCut
             | Self::ClientsMoved
+            | Self::ClientsAway
             | Self::ReadersStalled => Target::Nothing,
         }
     }
@@ -119,7 +134,9 @@ impl Fault {
             Self::RedisPaused | Self::RedisAsleep => 300..3_000,
             Self::RedisLink(..) | Self::StoreLink(..) => 200..5_000,
             Self::StoreAnswersLost(_) => 20..300,
+            Self::NodeKilledUnheard(_) => 200..900,
             Self::NodeFrozen(_) => 3_500..7_000,
+            Self::ClientsAway => 1_000..8_000,
             Self::ReadersStalled => 1_000..6_000,
             Self::NodeReplaced(_)
             | Self::RedisSubscribersKilled
@@ -196,7 +213,7 @@ fn a_seed_gives_one_plan_with_every_fault() {
         let (one, other) = (Plan::draw(seed, time), Plan::draw(seed, time));
         assert_eq!(one.to_string(), other.to_string());
         let kinds: std::collections::HashSet<_> = one.0.iter().map(kind).collect();
-        assert_eq!(kinds.len(), 19, "{one}");
+        assert_eq!(kinds.len(), 21, "{one}");
         let overlap = |pair: &[Step]| pair[0].at + pair[0].lasts > pair[1].at;
         assert!(one.0.windows(2).any(overlap), "{one}");
     }

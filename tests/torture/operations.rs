@@ -1,33 +1,56 @@
 //! A client's operations: new ones, those under way, and those to retry.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
-use serde_json::{Value, json};
 
-use crate::history::{Kind, Name};
+use crate::history::{About, Dialect, Kind, Name};
 
 /// Number of messages remembered as targets of edits, deletions and reactions.
 const REMEMBERED: usize = 20;
 
 /// A conversation of a client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
     pub id: Name,
     /// The other member of a direct conversation.
     pub other: Option<Name>,
 }
 
+/// Destination of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    Conversation(Name),
+    /// The direct conversation with a user, which may not exist yet.
+    User(Name),
+}
+
+impl To {
+    /// The destination in records.
+    pub fn label(&self) -> Name {
+        match self {
+            Self::Conversation(id) => id.clone(),
+            Self::User(user) => format!("to {user}").into(),
+        }
+    }
+}
+
 /// An operation that a client wants done once.
 #[derive(Debug, Clone)]
 pub struct Operation {
     pub id: Name,
-    pub conversation: Name,
+    pub to: To,
     pub kind: Kind,
-    /// Frame of the operation; the same at each try.
-    pub frame: Value,
+    pub about: About,
+    /// The text; the same at each try.
+    pub text: String,
     /// True if an earlier try may have been stored; the client retries until it knows.
     pub outcome_unknown: bool,
+    /// Time of the last try.
+    pub sent: Instant,
 }
 
 /// A client's operations.
@@ -59,48 +82,90 @@ impl Operations {
         self.under_way.len()
     }
 
-    /// Returns an operation to retry, otherwise a new one.
-    pub fn next(&mut self, rng: &mut StdRng, conversations: &[Conversation], anything_new: bool) -> Option<&Operation> {
-        let operation = match self.waiting.pop_front() {
-            Some(again) => again,
-            None if anything_new => self.new_operation(rng, conversations),
-            None => return None,
-        };
-        self.under_way.push(operation);
-        self.under_way.last()
+    /// Returns an operation that waits for its next try.
+    pub fn waiting(&mut self) -> Option<Operation> {
+        self.waiting.pop_front()
     }
 
-    fn new_operation(&mut self, rng: &mut StdRng, conversations: &[Conversation]) -> Operation {
-        self.made += 1;
-        let id: Name = format!("{}-{}-{}", self.user, self.device, self.made).into();
-        let conversation = conversations.choose(rng).expect("everybody is in a conversation");
-        let (own, others) = (pick(&self.own, rng), pick(&self.others, rng));
+    /// Takes the operations that got no answer for this long, for example because the client no longer hears the
+    /// broadcast that would ack them.
+    pub fn overdue(&mut self, after: Duration) -> Vec<Operation> {
+        let overdue = self.under_way.extract_if(.., |operation| operation.sent.elapsed() >= after);
+        overdue.map(|operation| Operation { outcome_unknown: true, ..operation }).collect()
+    }
+
+    /// Puts back an operation that must be retried.
+    pub fn again(&mut self, operation: Operation) {
+        self.waiting.push_back(operation);
+    }
+
+    /// Adds an operation to those that wait for an answer.
+    pub fn begin(&mut self, operation: Operation) {
+        self.under_way.push(Operation { sent: Instant::now(), ..operation });
+    }
+
+    /// Makes a message to `to`.
+    pub fn message(&mut self, rng: &mut StdRng, to: To) -> Operation {
+        let id = self.next_id();
         let text = format!("{id} {}", "x".repeat(rng.random_range(0..800)));
-        let (kind, conversation, mut frame) = match (rng.random_range(0..100), own, others) {
+        self.operation(id, to, Kind::Message, About::Nothing, text)
+    }
+
+    /// Makes a new operation that the dialect has in one of the conversations.
+    pub fn random(&mut self, rng: &mut StdRng, dialect: Dialect, conversations: &[Conversation]) -> Option<Operation> {
+        let conversation = conversations.choose(rng)?;
+        let changes = dialect == Dialect::Native;
+        let known = |places: &VecDeque<(Name, i64)>, rng: &mut StdRng| pick(places, rng).filter(|_| changes);
+        let (own, others) = (known(&self.own, rng), known(&self.others, rng));
+        let to = |of: Name| To::Conversation(of);
+        let operation = match (rng.random_range(0..100), own, others) {
             (0..8, Some((of, seq)), _) => {
-                (Kind::Edited, of, json!({ "type": "edit", "seq": seq, "content": format!("new {text}") }))
+                let id = self.next_id();
+                let text = format!("new {id} {}", "x".repeat(rng.random_range(0..800)));
+                self.operation(id, to(of), Kind::Edited, About::Message(seq), text)
             }
-            (8..12, Some((of, seq)), _) => (Kind::Deleted, of, json!({ "type": "delete", "seq": seq })),
-            (12..20, _, Some((of, seq))) => (
-                Kind::Reaction,
-                of,
-                json!({ "type": "react", "seq": seq, "emoji": "👍", "active": rng.random::<bool>() }),
-            ),
-            _ => (Kind::Message, conversation.id.clone(), json!({ "type": "send", "content": text })),
+            (8..14, Some((of, seq)), _) => self.change(to(of), Kind::Deleted, About::Message(seq), ""),
+            (14..20, _, Some((of, seq))) => {
+                let text = if rng.random() { "on" } else { "off" };
+                self.change(to(of), Kind::Reaction, About::Message(seq), text)
+            }
+            _ => {
+                let to = match (&conversation.other, dialect) {
+                    (Some(other), Dialect::Direct) => To::User(other.clone()),
+                    (Some(other), Dialect::Native) if rng.random() => To::User(other.clone()),
+                    _ => To::Conversation(conversation.id.clone()),
+                };
+                self.message(rng, to)
+            }
         };
-        match &conversation {
-            _ if kind != Kind::Message => frame["conversation_id"] = json!(conversation),
-            _ => address(&mut frame, conversations, &conversation, rng),
-        }
-        (frame["client_id"], frame["ref"]) = (json!(id), json!(id));
-        Operation { id, conversation, kind, frame, outcome_unknown: false }
+        Some(operation)
+    }
+
+    /// Makes a change.
+    pub fn change(&mut self, to: To, kind: Kind, about: About, text: &str) -> Operation {
+        let id = self.next_id();
+        self.operation(id, to, kind, about, text.into())
+    }
+
+    fn next_id(&mut self) -> Name {
+        self.made += 1;
+        format!("{}-{}-{}", self.user, self.device, self.made).into()
+    }
+
+    fn operation(&self, id: Name, to: To, kind: Kind, about: About, text: String) -> Operation {
+        Operation { id, to, kind, about, text, outcome_unknown: false, sent: Instant::now() }
+    }
+
+    /// True if the operation waits for an answer.
+    pub fn is_under_way(&self, id: &str) -> bool {
+        self.under_way.iter().any(|operation| &*operation.id == id)
     }
 
     /// Records an ack and returns the operation.
-    pub fn acked(&mut self, id: &str, seq: i64) -> Option<Operation> {
+    pub fn acked(&mut self, id: &str, conversation: &Name, seq: i64) -> Option<Operation> {
         let operation = self.take(id)?;
         if operation.kind == Kind::Message {
-            remember(&mut self.own, &operation.conversation, seq);
+            remember(&mut self.own, conversation, seq);
         }
         Some(operation)
     }
@@ -139,15 +204,6 @@ impl Operations {
     fn take(&mut self, id: &str) -> Option<Operation> {
         let at = self.under_way.iter().position(|operation| &*operation.id == id)?;
         Some(self.under_way.remove(at))
-    }
-}
-
-/// A direct conversation can also be named by its other member.
-fn address(frame: &mut Value, conversations: &[Conversation], to: &Name, rng: &mut StdRng) {
-    let other = conversations.iter().find(|one| one.id == *to).and_then(|one| one.other.as_ref());
-    match other {
-        Some(other) if rng.random() => frame["recipient_id"] = json!(other),
-        _ => frame["conversation_id"] = json!(to),
     }
 }
 

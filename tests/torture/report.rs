@@ -1,7 +1,7 @@
 //! Output of a run: its figures and, if it failed, its seed, its plan and the history around each violation.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use crate::{
     checker::longest_wait,
     cluster::Cluster,
     evidence::{Evidence, Violation},
-    history::What,
+    history::{Kind, What},
     run::Run,
 };
 
@@ -23,9 +23,21 @@ const AROUND: usize = 12;
 /// Returns the figures of a run.
 pub fn figures(evidence: &Evidence) -> String {
     let count = |wanted: fn(&What) -> bool| evidence.history.iter().filter(|record| wanted(&record.what)).count();
+    let mut sockets = BTreeMap::<_, usize>::new();
+    for record in &evidence.history {
+        if let What::Open { dialect, .. } = record.what {
+            *sockets.entry(dialect).or_default() += 1;
+        }
+    }
+    let rows = |kind: Kind| -> usize {
+        let rows = evidence.store.values().map(|log| log.rows.values().filter(|row| row.kind == kind).count());
+        rows.sum()
+    };
     let mut text = format!(
         "{} faults, {} connections, {} resumes ({} resyncs), {} tries, {} acks ({} duplicates), {} refusals, \
-         {} unknown, {} deliveries, {} entries in {} conversations; nobody waited longer than {:.1?} ({:.1?} would do)",
+         {} unknown, {} deliveries, {} reads over REST ({} refused), {} entries in {} conversations ({} direct; {} \
+         messages, {} edits, {} deletions, {} additions and {} removals of members), {} views; connections by dialect: \
+         {sockets:?}; nobody waited longer than {:.1?} ({:.1?} would do)",
         count(|what| matches!(what, What::Fault { begins: true, .. })),
         count(|what| matches!(what, What::Open { .. })),
         count(|what| matches!(what, What::Resume { .. })),
@@ -36,8 +48,17 @@ pub fn figures(evidence: &Evidence) -> String {
         count(|what| matches!(what, What::Fail { .. })),
         count(|what| matches!(what, What::Unknown { .. })),
         count(|what| matches!(what, What::Deliver { .. })),
+        count(|what| matches!(what, What::Read { .. })),
+        count(|what| matches!(what, What::Read { allowed: false, .. })),
         evidence.store.values().map(|log| log.rows.len()).sum::<usize>(),
         evidence.store.len(),
+        evidence.store.values().filter(|log| log.direct).count(),
+        rows(Kind::Message),
+        rows(Kind::Edited),
+        rows(Kind::Deleted),
+        rows(Kind::MemberAdded),
+        rows(Kind::MemberRemoved),
+        evidence.views.len(),
         longest_wait(evidence),
         evidence.delivered_within,
     );
@@ -51,18 +72,24 @@ pub fn figures(evidence: &Evidence) -> String {
 /// folder.
 pub async fn failure(run: &Run, evidence: &Evidence, violations: &[Violation], cluster: &Cluster) -> String {
     let folder = write_all(run, evidence, violations, cluster).await;
-    let mut text = format!("{} violations\n", violations.len());
-    for violation in violations.iter().take(SHOWN) {
-        text += &format!("\n{:?}: {}\n", violation.rule, violation.what);
-        text += &excerpt(evidence, violation);
-    }
     format!(
-        "{text}\nwith this plan:\n{}\nTORTURE_SEED={} TORTURE_SECONDS={}; everything is in {}",
+        "{}\nwith this plan:\n{}\nTORTURE_SEED={} TORTURE_SECONDS={}; everything is in {}",
+        self::violations(evidence, violations),
         run.plan,
         run.seed,
         run.time.as_secs(),
         folder.display()
     )
+}
+
+/// Returns the first violations with the history around them.
+pub fn violations(evidence: &Evidence, violations: &[Violation]) -> String {
+    let mut text = format!("{} violations\n", violations.len());
+    for violation in violations.iter().take(SHOWN) {
+        text += &format!("\n{:?}: {}\n", violation.rule, violation.what);
+        text += &excerpt(evidence, violation);
+    }
+    text
 }
 
 /// Returns the relevant lines and, around each, the faults and what the same client saw.

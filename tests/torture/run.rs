@@ -1,31 +1,22 @@
 //! One run in four phases: warm-up, torture, quiet, leave; returns its evidence.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    client::{Client, ClientStatus, Orders, Phase},
+    checker::shown_is_true,
     cluster::{Cluster, Defects},
-    evidence::{Evidence, Figure, Log, Presence},
+    crowd::{ALL, Crowd, Scene, USERS, user},
+    evidence::{Evidence, Figure, Presence},
     faults::run_plan,
     history::{Name, Recorder},
     nemesis::{NODES, Plan},
-    operations::Conversation,
+    orders::{Order, Orders},
     support::resident_bytes,
+    views,
 };
 
-/// Number of users; the first six have two clients each.
-const USERS: usize = 24;
-const CLIENTS: usize = 30;
 /// Time during which clients chat undisturbed before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Maximum time until a sound cluster is quiet.
@@ -36,6 +27,13 @@ const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 /// Allowed growth of a node's memory in bytes and of its open files. Connections to PostgreSQL stay open once made.
 const MEMORY_SLACK: u64 = 48 * 1024 * 1024;
 const FILES_SLACK: u64 = 16;
+
+/// Interval between two pairs of users who write to each other for the first time.
+const CONTACTS_APART: Duration = Duration::from_millis(700);
+/// Part of the time after which some clients leave for good, so that nobody may see them in the end.
+const RETIRE_AT: f64 = 0.8;
+/// Maximum time in a sound cluster until sockets were shown who is there.
+const SHOWN_WITHIN: Duration = Duration::from_secs(15);
 
 /// Parameters of a run.
 #[derive(Debug, Clone)]
@@ -56,105 +54,24 @@ impl Run {
     }
 }
 
-/// The running clients.
-struct Crowd {
-    orders: Orders,
-    statuses: Vec<(Name, Arc<Mutex<ClientStatus>>)>,
-    tasks: JoinSet<()>,
-}
-
-impl Crowd {
-    /// Starts clients numbered from `first`.
-    fn enter(
-        first: usize,
-        cluster: &Cluster,
-        conversations: &[(Name, Vec<Name>)],
-        seed: u64,
-        recorder: &Recorder,
-    ) -> Self {
-        let orders = Orders::new();
-        let (mut statuses, mut tasks) = (Vec::new(), JoinSet::new());
-        for number in first..first + CLIENTS {
-            let user = user(number);
-            let own = conversations.iter().filter(|(_, users)| users.contains(&user)).map(|(id, users)| {
-                let other = users.iter().find(|other| **other != user).filter(|_| users.len() == 2);
-                Conversation { id: id.clone(), other: other.cloned() }
-            });
-            let (own, addresses) = (own.collect(), cluster.addresses.clone());
-            let client = Client::new((number, user.clone()), own, addresses, seed, recorder.clone(), &orders);
-            statuses.push((user, client.status()));
-            tasks.spawn(client.run());
-        }
-        Self { orders, statuses, tasks }
-    }
-
-    /// Lets all clients finish their operations and waits until they have.
-    async fn settle(&self, cluster: &Cluster, limit: Duration) {
-        self.orders.phase.send_replace(Phase::Quiet);
-        until(limit, async || self.has_settled(&cluster.logs().await)).await;
-    }
-
-    /// True if every client has every entry, and no operation is under way.
-    fn has_settled(&self, store: &BTreeMap<Name, Log>) -> bool {
-        self.statuses.iter().all(|(_, status)| {
-            let status = status.lock().unwrap();
-            let up_to_date = status.has.iter().all(|(id, has)| store.get(id).is_none_or(|log| log.head <= *has));
-            status.live && status.unsettled == 0 && up_to_date
-        })
-    }
-
-    /// Users with a socket, and the number of their sockets.
-    fn live(&self) -> BTreeMap<Name, usize> {
-        let mut live = BTreeMap::new();
-        for (user, _) in self.statuses.iter().filter(|(_, status)| status.lock().unwrap().live) {
-            *live.entry(user.clone()).or_default() += 1;
-        }
-        live
-    }
-
-    async fn leave(self) {
-        self.orders.phase.send_replace(Phase::Leaving);
-        self.tasks.join_all().await;
-    }
-}
-
-/// User of a client.
-fn user(client: usize) -> Name {
-    format!("u{:02}", client % CLIENTS % USERS).into()
-}
-
-/// Makes a conversation of all users, three of some users, and direct ones.
-async fn conversations(cluster: &Cluster) -> Vec<(Name, Vec<Name>)> {
-    let all: Vec<Name> = (0..USERS).map(user).collect();
-    let mut groups = vec![all.clone()];
-    groups.extend((0..3).map(|part| all.iter().skip(part).step_by(3).cloned().collect()));
-    groups.extend((0..8).map(|pair| vec![all[pair].clone(), all[23 - pair].clone()]));
-    let mut made = Vec::new();
-    for group in groups {
-        made.push((cluster.conversation(&group).await, group));
-    }
-    made
-}
-
 /// Runs it. Returns the evidence for the checker, and the cluster for its logs.
 pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     let cluster = Arc::new(Cluster::start(run.defects).await);
-    let conversations = conversations(&cluster).await;
+    let mut scene = Scene::make(&cluster).await;
     let recorder = Recorder::new();
 
-    let crowd = Crowd::enter(0, &cluster, &conversations, run.seed, &recorder);
+    let mut crowd = Crowd::enter(0, &cluster, &scene, run.seed, &recorder);
     sleep(WARM_UP).await;
-    crowd.settle(&cluster, run.quiet).await;
+    scene.churned = crowd.settle(&cluster, run.quiet).await;
     crowd.leave().await;
     until(run.quiet, async || presence_is_empty(&cluster).await).await;
     let before = figures(&cluster).await;
 
-    let crowd = Crowd::enter(CLIENTS, &cluster, &conversations, run.seed, &recorder);
-    let mut evidence = Evidence {
-        users: (0..2 * CLIENTS).map(user).collect(),
-        delivered_within: DELIVERED_WITHIN,
-        ..Evidence::default()
-    };
+    let mut crowd = Crowd::enter(ALL, &cluster, &scene, run.seed, &recorder);
+    let mut evidence =
+        Evidence { users: (0..2 * ALL).map(user).collect(), delivered_within: DELIVERED_WITHIN, ..Evidence::default() };
+    let contacts = tokio::spawn(Crowd::make_contacts(crowd.orders.clone(), run.seed, CONTACTS_APART));
+    let retiring = tokio::spawn(retire(crowd.orders.clone(), run.time.mul_f64(RETIRE_AT)));
     let (begun, tormented) = (Instant::now(), run_plan(&run.plan, &cluster, &crowd.orders, &recorder));
     evidence.lost = tormented.await;
     sleep((begun + run.time).saturating_duration_since(Instant::now())).await;
@@ -163,11 +80,15 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
         evidence.lost.push(format!("not every node is healthy {:?} after the last fault", run.quiet));
     }
     crowd.settle(&cluster, run.quiet).await;
+    let (_contacts, _retired) = (contacts.await, retiring.await);
     let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.reported == one.live);
     until(run.quiet, is_true).await;
     evidence.presence = presence(&cluster, &crowd).await;
+    until(run.quiet.min(SHOWN_WITHIN), async || crowd.shown(&scene).iter().all(shown_is_true)).await;
+    evidence.shown = crowd.shown(&scene);
     evidence.history = recorder.history();
     evidence.store = cluster.logs().await;
+    evidence.views = views::read_all(&cluster, &evidence.store).await;
 
     crowd.leave().await;
     let has_come_back = async || compare(&before, figures(&cluster).await).iter().all(Figure::is_well);
@@ -176,8 +97,13 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     (evidence, cluster)
 }
 
+async fn retire(orders: Orders, after: Duration) {
+    sleep(after).await;
+    orders.give(Order::Retire);
+}
+
 /// Polls until the condition holds; false if it never does.
-async fn until(limit: Duration, ask: impl AsyncFn() -> bool) -> bool {
+pub async fn until(limit: Duration, ask: impl AsyncFn() -> bool) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < limit {
         if ask().await {

@@ -1,0 +1,242 @@
+//! What a client hears: the state of its session, and the records of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    history::{Delivered, Dialect, Name, Recorder, Session, What},
+    wire::{self, Heard},
+};
+
+/// Progress in a conversation: the client has all entries up to `has`, and some of its own beyond.
+#[derive(Debug, Default)]
+struct Progress {
+    has: i64,
+    ahead: BTreeSet<i64>,
+}
+
+impl Progress {
+    fn delivered(&mut self, seq: i64) {
+        self.has = self.has.max(seq);
+        while self.ahead.remove(&(self.has + 1)) {
+            self.has += 1;
+        }
+        self.ahead = self.ahead.split_off(&self.has);
+    }
+
+    fn acked(&mut self, seq: i64) {
+        self.ahead.insert(seq);
+        self.delivered(self.has);
+    }
+}
+
+/// A join without an answer.
+#[derive(Debug, Clone, Copy)]
+struct Join {
+    since: Option<i64>,
+    asked: Duration,
+}
+
+/// Who is where, as frames of this session say: per place (a conversation, or everywhere) the users last shown as
+/// present and absent.
+pub type ShownUsers = BTreeMap<(String, Name), bool>;
+
+/// The ears of one client. They outlive its connections.
+#[derive(Debug)]
+pub struct Ear {
+    pub recorder: Recorder,
+    pub session: Session,
+    pub dialect: Dialect,
+    /// The conversation of the socket's URL.
+    pub bound: Option<Name>,
+    /// Conversations to which this session listens.
+    pub listening: BTreeSet<Name>,
+    /// What this session was shown of other users.
+    pub shown: ShownUsers,
+    progress: BTreeMap<Name, Progress>,
+    joins: BTreeMap<Name, Join>,
+    /// The conversations of `joins` in the order of the requests.
+    order: VecDeque<Name>,
+    /// Heads at which the user was added to conversations; the socket joins them by itself.
+    added: BTreeMap<Name, i64>,
+    opened: Duration,
+}
+
+impl Ear {
+    /// Makes the ears of a client that has no connection yet.
+    pub fn new(recorder: Recorder, client: usize, dialect: Dialect) -> Self {
+        Self {
+            recorder,
+            session: Session { client, number: 0 },
+            dialect,
+            bound: None,
+            listening: BTreeSet::new(),
+            shown: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            order: VecDeque::new(),
+            added: BTreeMap::new(),
+            opened: Duration::ZERO,
+        }
+    }
+
+    /// Records a line of this session.
+    pub fn record(&self, what: What) {
+        self.recorder.record(Some(self.session), what);
+    }
+
+    /// Begins a session on a connection that was opened at `asked` with the seq `since` in its URL.
+    pub fn open(&mut self, node: usize, asked: Duration, since: Option<i64>, early: &[Value]) {
+        self.session.number += 1;
+        self.opened = asked;
+        self.listening.clear();
+        self.shown.clear();
+        self.joins.clear();
+        self.order.clear();
+        self.added.clear();
+        self.record(What::Open { node, dialect: self.dialect, asked });
+        for frame in early {
+            self.record(What::Early { frame: frame.to_string() });
+        }
+        if let Some(bound) = self.bound.clone() {
+            self.joins.insert(bound, Join { since, asked });
+        }
+    }
+
+    /// Records the request to join a conversation.
+    pub fn asked_to_join(&mut self, conversation: &Name, since: Option<i64>) {
+        self.joins.insert(conversation.clone(), Join { since, asked: self.recorder.now() });
+        self.order.push_back(conversation.clone());
+    }
+
+    /// The seq up to which the client has a conversation, if it ever listened to it.
+    pub fn has(&self, conversation: &Name) -> Option<i64> {
+        self.progress.get(conversation).map(|progress| progress.has)
+    }
+
+    /// The seqs up to which the client has each conversation.
+    pub fn progress(&self) -> BTreeMap<Name, i64> {
+        self.progress.iter().map(|(id, progress)| (id.clone(), progress.has)).collect()
+    }
+
+    /// True if the node told of a conversation to which the user was added.
+    pub fn was_added(&self) -> bool {
+        !self.added.is_empty()
+    }
+
+    /// True if a join waits for its answer.
+    pub fn awaits(&self) -> bool {
+        !self.joins.is_empty()
+    }
+
+    /// Reads a frame, records what it says, and returns it.
+    pub fn hear(&mut self, frame: &Value) -> Vec<Heard> {
+        let heard = wire::read(self.dialect, self.bound.as_ref(), frame);
+        for one in &heard {
+            self.take(one);
+        }
+        heard
+    }
+
+    fn take(&mut self, heard: &Heard) {
+        match heard {
+            Heard::Joined { conversation, head, by_itself } => self.joined(conversation, *head, false, *by_itself),
+            Heard::Resync { conversation, head } => self.joined(conversation, *head, true, false),
+            Heard::JoinRefused { conversation, .. } => {
+                let refused = conversation.clone().or_else(|| self.order.front().cloned());
+                if let Some(refused) = refused {
+                    self.answered(&refused);
+                }
+            }
+            Heard::Left { conversation } => {
+                self.record(What::Left { conversation: conversation.clone() });
+                self.listening.remove(conversation);
+                self.shown.retain(|(place, _), _| **place != **conversation);
+            }
+            Heard::Added { conversation, head } => {
+                self.added.insert(conversation.clone(), *head);
+            }
+            Heard::Entry { conversation, entry } => self.delivered(conversation, entry),
+            Heard::Here { conversation, user, here } => self.show(&format!("{conversation}"), user, *here),
+            Heard::Online { conversation: Some(conversation), user, online } if !online => {
+                self.show(&format!("{conversation}"), user, false);
+                self.show("online", user, false);
+            }
+            Heard::Online { user, online, .. } => self.show("online", user, *online),
+            Heard::OnlineUsers { users } => users.iter().for_each(|user| self.show("online", user, true)),
+            Heard::Roster { users } => {
+                let place = self.bound.as_deref().unwrap_or_default().to_owned();
+                self.shown.iter_mut().for_each(|(_, present)| *present = false);
+                users.iter().for_each(|user| self.show(&place, user, true));
+            }
+            Heard::Acked { conversation, seq, duplicate, .. } => self.acked(conversation, *seq, *duplicate),
+            Heard::Refused { .. } => {}
+        }
+    }
+
+    fn show(&mut self, place: &str, user: &Name, present: bool) {
+        self.shown.insert((place.to_owned(), user.clone()), present);
+    }
+
+    fn answered(&mut self, conversation: &Name) -> Option<Join> {
+        if let Some(at) = self.order.iter().position(|one| one == conversation) {
+            self.order.remove(at);
+        }
+        self.joins.remove(conversation)
+    }
+
+    fn joined(&mut self, conversation: &Name, head: i64, resync: bool, by_itself: bool) {
+        let join = if by_itself { None } else { self.answered(conversation) };
+        let (since, asked) = match join {
+            Some(Join { since, asked }) => (since, asked),
+            // The socket joins from the head at which its user was added. A bound socket that is told to resync after
+            // its greeting asked when it connected.
+            None if by_itself => (self.added.get(conversation).copied(), self.recorder.now()),
+            None => (self.has(conversation), self.opened),
+        };
+        let from = if resync { head } else { since.unwrap_or(head) };
+        self.listens(conversation, since, from, Some(head), resync, asked);
+    }
+
+    fn listens(
+        &mut self,
+        conversation: &Name,
+        since: Option<i64>,
+        from: i64,
+        head: Option<i64>,
+        resync: bool,
+        asked: Duration,
+    ) {
+        self.listening.insert(conversation.clone());
+        self.progress.insert(conversation.clone(), Progress { has: from, ahead: BTreeSet::new() });
+        self.record(What::Resume { conversation: conversation.clone(), since, from, head, resync, asked });
+    }
+
+    /// The socket that sends the first message of a direct conversation listens from its start, without a frame.
+    fn listens_to_new_direct(&mut self, conversation: &Name) {
+        if self.dialect == Dialect::Native && !self.listening.contains(conversation) {
+            self.listens(conversation, Some(0), 0, None, false, self.recorder.now());
+        }
+    }
+
+    fn acked(&mut self, conversation: &Name, seq: i64, duplicate: bool) {
+        self.listens_to_new_direct(conversation);
+        if self.dialect.echoes() || duplicate {
+            return;
+        }
+        let progress = self.progress.entry(conversation.clone()).or_default();
+        if self.dialect.shows_changes() { progress.acked(seq) } else { progress.delivered(seq) }
+    }
+
+    fn delivered(&mut self, conversation: &Name, entry: &Delivered) {
+        if !self.progress.contains_key(conversation) {
+            self.listens_to_new_direct(conversation);
+        }
+        self.progress.entry(conversation.clone()).or_default().delivered(entry.seq);
+        self.record(What::Deliver { conversation: conversation.clone(), entry: entry.clone() });
+    }
+}
