@@ -128,6 +128,11 @@ impl Ear {
         !self.added.is_empty()
     }
 
+    /// True if the join of this conversation waits for its answer.
+    pub fn awaits_join(&self, conversation: &Name) -> bool {
+        self.joins.contains_key(conversation)
+    }
+
     /// True if a join waits for its answer.
     pub fn awaits(&self) -> bool {
         !self.joins.is_empty()

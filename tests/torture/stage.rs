@@ -7,7 +7,7 @@ use std::{
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     cluster::{Cluster, Defects},
@@ -47,7 +47,14 @@ impl Stage {
     pub async fn set(defects: Defects) -> Self {
         let cluster = Cluster::with_nodes(2, defects).await;
         let rest = Rest::new(cluster.addresses.clone());
-        Self { cluster, recorder: Recorder::new(), rest, users: Mutex::default(), kept: Mutex::default(), shown: Mutex::default() }
+        Self {
+            cluster,
+            recorder: Recorder::new(),
+            rest,
+            users: Mutex::default(),
+            kept: Mutex::default(),
+            shown: Mutex::default(),
+        }
     }
 
     /// Keeps sockets open until the end: the evidence counts what an open socket lacks.
@@ -110,10 +117,19 @@ impl Stage {
         let session = Some(Session { client: number, number: 1 });
         let change =
             Operations::new(user.into(), number).change(To::Conversation(conversation.clone()), kind, about, "");
-        self.recorder.record(session, invoked(&change));
-        let outcome = self.rest.operation(node, user, &change).await;
-        assert!(matches!(outcome, Outcome::Done { .. }), "{kind:?}: {outcome:?}");
-        self.recorder.record(session, What::Done { id: change.id });
+        loop {
+            self.recorder.record(session, invoked(&change));
+            let id = change.id.clone();
+            match self.rest.operation(node, user, &change).await {
+                Outcome::Done { .. } => return self.recorder.record(session, What::Done { id }),
+                Outcome::Unknown => self.recorder.record(session, What::Unknown { id }),
+                Outcome::Refused { code, retryable } => {
+                    assert!(retryable, "{kind:?} was refused: {code}");
+                    self.recorder.record(session, What::Fail { id, code, last: false });
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Reads a conversation over REST, and records what a user sees.

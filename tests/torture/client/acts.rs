@@ -168,7 +168,8 @@ impl Client {
         if self.role.dialect == Dialect::Direct {
             return Ok(());
         }
-        let missing = self.conversations.iter().filter(|one| !self.ear.listening.contains(&one.id));
+        let knows = |one: &&Conversation| !self.ear.listening.contains(&one.id) && !self.ear.awaits_join(&one.id);
+        let missing = self.conversations.iter().filter(knows);
         let missing: Vec<Name> = missing.map(|one| one.id.clone()).collect();
         let joins: Vec<_> = missing.into_iter().map(|id| (self.since(&id), id)).collect();
         let cursors: BTreeMap<_, _> = joins.iter().filter_map(|(since, id)| Some((id.clone(), (*since)?))).collect();
