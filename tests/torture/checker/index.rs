@@ -163,7 +163,12 @@ impl<'a> Index<'a> {
         let dialect = self.dialect(session);
         row.is_some_and(|row| {
             let frameless = row.kind != Kind::Message || self.deleted.contains_key(&(conversation, seq));
-            let own = !dialect.echoes() && self.sent_first(session, &row.id);
+            // The direct dialect does not say whether an earlier try had been stored.
+            let own = match dialect {
+                Dialect::Native => self.sent_first(session, &row.id),
+                Dialect::Direct => self.sent(session, &row.id),
+                Dialect::Rooms | Dialect::Conversation | Dialect::Personas => false,
+            };
             own || frameless && !dialect.shows_changes()
         })
     }
