@@ -43,7 +43,7 @@ tests:
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh
 
-torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=90, TORTURE_SEED=random); then with defects that must be caught
+torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=60, TORTURE_SEED=random); then with defects that must be caught
 	$(CARGO) test --locked --test torture -- --ignored --nocapture everything_holds
 	$(CARGO) test --locked --features faults --test torture -- --ignored --nocapture caught
 

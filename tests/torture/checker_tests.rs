@@ -8,6 +8,8 @@ use crate::{
     history::{About, Delivered, Kind, Name, Record, Session, What},
 };
 
+mod people;
+
 /// Alice and Bob listen to `team` from its beginning, on one connection each; every line comes a second after the one
 /// before.
 struct Case(Evidence);

@@ -24,6 +24,8 @@ pub enum Scenario {
     RemovalOnAnotherNode,
     /// A member who was removed and added again resumes from before the removal.
     ResumeAcrossARemoval,
+    /// A node that was without Redis hears of additions before the removals that came first.
+    AdditionBeforeRemoval,
     /// A node has no store when its socket must join a conversation by itself.
     AutomaticJoinWithoutStore,
     /// The second user writes before the socket that begins a direct conversation listens.
@@ -44,11 +46,12 @@ pub enum Scenario {
 
 impl Scenario {
     /// All scenarios; the last one ends a node.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RemovalInABatch,
         Self::RemovalDuringAJoin,
         Self::RemovalOnAnotherNode,
         Self::ResumeAcrossARemoval,
+        Self::AdditionBeforeRemoval,
         Self::AutomaticJoinWithoutStore,
         Self::FirstContactFromBothSides,
         Self::DeletionWithoutRedis,
@@ -66,6 +69,7 @@ impl Scenario {
             Self::RemovalDuringAJoin => removal_during_a_join(stage).await,
             Self::RemovalOnAnotherNode => removal_on_another_node(stage).await,
             Self::ResumeAcrossARemoval => resume_across_a_removal(stage).await,
+            Self::AdditionBeforeRemoval => addition_before_removal(stage).await,
             Self::AutomaticJoinWithoutStore => automatic_join_without_store(stage).await,
             Self::FirstContactFromBothSides => first_contact_from_both_sides(stage).await,
             Self::DeathBeforePublication => death_before_publication(stage).await,
@@ -160,6 +164,25 @@ async fn resume_across_a_removal(stage: &Stage) {
     }
 }
 
+async fn addition_before_removal(stage: &Stage) {
+    /// More logs than are backfilled at a time: the inbox does not come last.
+    const ROOMS: usize = 20;
+    let dot = stage.native("dot", 1).await;
+    let mut rooms = Vec::new();
+    for _ in 0..ROOMS {
+        rooms.push(stage.group(&["amy", "dot"]).await);
+    }
+    assert!(stage.until(|| rooms.iter().all(|room| dot.listens(room))).await);
+    stage.cluster.redis_links[1].set(Link::Cut);
+    for room in &rooms {
+        stage.change(0, "amy", room, Kind::MemberRemoved, user("dot")).await;
+        stage.change(0, "amy", room, Kind::MemberAdded, user("dot")).await;
+    }
+    stage.cluster.redis_links[1].set(Link::Open);
+    stage.until(|| rooms.iter().all(|room| dot.listens(room) && dot.has(room) == 2)).await;
+    stage.keep([dot]);
+}
+
 async fn automatic_join_without_store(stage: &Stage) {
     let (mut jo, kim) = (stage.native("jo", 0).await, stage.native("kim", 1).await);
     stage.cluster.store_links[1].set(Link::Cut);
@@ -201,6 +224,8 @@ async fn death_before_publication(stage: &Stage) {
     ned.begin(to(&room)).await;
     assert!(stage.until(|| ned.has(&room) == 1).await);
     stage.cluster.kill_node(0).await;
+    // What the link held must not reach Redis any more.
+    stage.cluster.redis_links[0].drop_connections();
     stage.cluster.redis_links[0].set(Link::Open);
     stage.until(|| oli.has(&room) == 1).await;
     stage.keep([oli]);
