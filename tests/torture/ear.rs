@@ -61,8 +61,10 @@ pub struct Ear {
     joins: BTreeMap<Name, Join>,
     /// The conversations of `joins` in the order of the requests.
     order: VecDeque<Name>,
-    /// Heads at which the user was added to conversations; the socket joins them by itself.
-    added: BTreeMap<Name, i64>,
+    /// Heads at which the user was added to conversations that the socket will join by itself.
+    added: BTreeMap<Name, Vec<i64>>,
+    /// Conversations that the socket joined by itself after several additions, from the head of any of them.
+    undecided: BTreeMap<Name, Vec<i64>>,
     opened: Duration,
 }
 
@@ -80,6 +82,7 @@ impl Ear {
             joins: BTreeMap::new(),
             order: VecDeque::new(),
             added: BTreeMap::new(),
+            undecided: BTreeMap::new(),
             opened: Duration::ZERO,
         }
     }
@@ -98,6 +101,7 @@ impl Ear {
         self.joins.clear();
         self.order.clear();
         self.added.clear();
+        self.undecided.clear();
         self.record(What::Open { node, dialect: self.dialect, asked });
         for frame in early {
             self.record(What::Early { frame: frame.to_string() });
@@ -160,10 +164,11 @@ impl Ear {
             Heard::Left { conversation } => {
                 self.record(What::Left { conversation: conversation.clone() });
                 self.listening.remove(conversation);
+                self.undecided.remove(conversation);
                 self.shown.retain(|(place, _), _| **place != **conversation);
             }
             Heard::Added { conversation, head } => {
-                self.added.insert(conversation.clone(), *head);
+                self.added.entry(conversation.clone()).or_default().push(*head);
             }
             Heard::Entry { conversation, entry } => self.delivered(conversation, entry),
             Heard::Here { conversation, user, here } => self.show(&format!("{conversation}"), user, *here),
@@ -200,7 +205,12 @@ impl Ear {
             Some(Join { since, asked }) => (since, asked),
             // The socket joins from the head at which its user was added. A bound socket that is told to resync after
             // its greeting asked when it connected.
-            None if by_itself => (self.added.get(conversation).copied(), self.recorder.now()),
+            None if by_itself => {
+                let heads = self.added.remove(conversation).unwrap_or_default();
+                let newest = heads.last().copied();
+                self.undecided.insert(conversation.clone(), heads);
+                (newest, self.recorder.now())
+            }
             None => (self.has(conversation), self.opened),
         };
         let from = if resync { head } else { since.unwrap_or(head) };
@@ -240,6 +250,11 @@ impl Ear {
     fn delivered(&mut self, conversation: &Name, entry: &Delivered) {
         if !self.progress.contains_key(conversation) {
             self.listens_to_new_direct(conversation);
+        }
+        // The first entry tells from which addition the socket listens.
+        let (before, heads) = (entry.seq - 1, self.undecided.remove(conversation).unwrap_or_default());
+        if heads.contains(&before) && self.has(conversation) != Some(before) {
+            self.listens(conversation, Some(before), before, heads.last().copied(), false, self.recorder.now());
         }
         self.progress.entry(conversation.clone()).or_default().delivered(entry.seq);
         self.record(What::Deliver { conversation: conversation.clone(), entry: entry.clone() });
