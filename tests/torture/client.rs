@@ -197,7 +197,7 @@ impl Client {
                 self.ear.open(self.node, asked, since, &early);
                 self.ear.hear(&greeting);
                 self.unlisted = !dialect.is_bound();
-                Some(socket)
+                Some(*socket)
             }
             Opened::Refused(why) => {
                 if why.contains("Not a member") {

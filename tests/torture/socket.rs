@@ -23,7 +23,7 @@ pub struct Socket(WebSocketStream<TcpStream>);
 /// Result of [`Socket::open`].
 pub enum Opened {
     /// The node greeted the client; `early` are frames before the greeting.
-    Greeted { socket: Socket, greeting: Value, early: Vec<Value> },
+    Greeted { socket: Box<Socket>, greeting: Value, early: Vec<Value> },
     /// The node closed the socket; holds the reason.
     Refused(String),
     /// The node is down or takes too long.
@@ -44,7 +44,7 @@ impl Socket {
             loop {
                 match socket.next().await {
                     Ok(Some(frame)) if is_greeting(&frame) => {
-                        return Some(Opened::Greeted { socket, greeting: frame, early });
+                        return Some(Opened::Greeted { socket: Box::new(socket), greeting: frame, early });
                     }
                     // A refused client gets its reason in a frame before the close.
                     Ok(Some(frame)) if frame["type"] == "error" || frame["type"] == "restart" => {}

@@ -92,7 +92,7 @@ impl Stage {
         ear.open(node, asked, None, &early);
         ear.hear(&greeting);
         let (ear, (frames, orders)) = (Arc::new(Mutex::new(ear)), mpsc::channel(16));
-        tokio::spawn(act(socket, ear.clone(), orders));
+        tokio::spawn(act(*socket, ear.clone(), orders));
         let rng = rand::SeedableRng::seed_from_u64(number as u64);
         Ok(Puppet { ear, frames, operations: Operations::new(user.into(), number), rng })
     }
@@ -164,10 +164,11 @@ impl Stage {
 
     /// The evidence so far.
     pub async fn evidence(&self) -> Evidence {
+        let store = self.cluster.logs().await;
         Evidence {
             users: self.users.lock().unwrap().clone(),
             history: self.recorder.history(),
-            store: self.cluster.logs().await,
+            store,
             shown: std::mem::take(&mut self.shown.lock().unwrap()),
             delivered_within: Duration::from_secs(30),
             ..Evidence::default()

@@ -189,15 +189,18 @@ impl Client {
                 Heard::Acked { id, conversation, seq, duplicate } => self.acked(&id, conversation, seq, duplicate),
                 Heard::Refused { id, code } => self.refused(&id, code),
                 Heard::Entry { conversation, entry } => self.delivered(conversation, &entry),
-                Heard::Joined { conversation, by_itself: true, .. } => {
-                    if self.conversations.iter().all(|one| one.id != conversation) {
-                        self.conversations.push(Conversation { id: conversation, other: None });
-                    }
-                }
+                Heard::Joined { conversation, by_itself: true, .. } => self.knows(conversation),
                 Heard::Left { conversation } => self.conversations.retain(|one| one.id != conversation),
                 Heard::JoinRefused { code, .. } if code != "not_member" => self.list(Duration::from_millis(500)),
                 _ => {}
             }
+        }
+    }
+
+    /// Adds a conversation that the socket joined by itself.
+    fn knows(&mut self, id: Name) {
+        if self.conversations.iter().all(|one| one.id != id) {
+            self.conversations.push(Conversation { id, other: None });
         }
     }
 
