@@ -177,7 +177,6 @@ impl Ear {
                 self.show("online", user, false);
             }
             Heard::Online { user, online, .. } => self.show("online", user, *online),
-            Heard::OnlineUsers { users } => users.iter().for_each(|user| self.show("online", user, true)),
             Heard::Roster { users } => {
                 let place = self.bound.as_deref().unwrap_or_default().to_owned();
                 self.shown.iter_mut().for_each(|(_, present)| *present = false);
@@ -209,7 +208,8 @@ impl Ear {
                 let heads = self.added.remove(conversation).unwrap_or_default();
                 let newest = heads.last().copied();
                 self.undecided.insert(conversation.clone(), heads);
-                (newest, self.recorder.now())
+                // Nobody asked, and the node may have checked the membership at any time of the session.
+                (newest, self.opened)
             }
             None => (self.has(conversation), self.opened),
         };
@@ -254,7 +254,7 @@ impl Ear {
         // The first entry tells from which addition the socket listens.
         let (before, heads) = (entry.seq - 1, self.undecided.remove(conversation).unwrap_or_default());
         if heads.contains(&before) && self.has(conversation) != Some(before) {
-            self.listens(conversation, Some(before), before, heads.last().copied(), false, self.recorder.now());
+            self.listens(conversation, Some(before), before, heads.last().copied(), false, self.opened);
         }
         self.progress.entry(conversation.clone()).or_default().delivered(entry.seq);
         self.record(What::Deliver { conversation: conversation.clone(), entry: entry.clone() });

@@ -35,8 +35,6 @@ pub enum Heard {
     Online { conversation: Option<Name>, user: Name, online: bool },
     /// All users who listen to the conversation of the socket.
     Roster { users: Vec<Name> },
-    /// All online users that the user knows, or asked for.
-    OnlineUsers { users: Vec<Name> },
 }
 
 /// URL at which a dialect's socket is opened.
@@ -235,9 +233,8 @@ fn personas(frame: &Value) -> Vec<Heard> {
             let entry = entry(&frame["message"], Kind::Message, false);
             vec![Heard::Entry { conversation: conversation(), entry }]
         }
-        "online_users" => {
-            vec![Heard::OnlineUsers { users: frame["users"].as_array().into_iter().flatten().map(name).collect() }]
-        }
+        // The greeting comes before the joins: whoever leaves between them is not announced to this socket.
+        "online_users" => Vec::new(),
         "presence_update" => {
             let (user, online) = (name(&frame["user_id"]), frame["online"] == true);
             vec![Heard::Online { conversation: None, user, online }]
