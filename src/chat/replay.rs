@@ -172,8 +172,8 @@ mod tests {
         outbox.greet([]);
         let connection =
             Arc::new(Connection::new(Arc::new(outbox), UserId::parse("alice").unwrap(), Dialect::Native, None));
-        hub.attach(&log, Dialect::Native, &connection.outbox, None);
-        let replay = || Replay { log: log.clone(), has: 0, join: None };
+        hub.attach(&log, Dialect::Native, &connection.outbox, None, 0);
+        let replay = || Replay { log: log.clone(), has: 0, admitted_at: 0, join: None };
         assert!(!replayer.replay_within(&connection, replay(), Duration::from_millis(50)).await, "the store is away");
         source.0.store(false, Ordering::SeqCst);
         let mut frame = [0; 1_024];
