@@ -6,7 +6,7 @@
 //!
 //! Read in this order: `types` (inputs and outputs), `keys` (every name), `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `local`, `line` and `registry` (connections),
-//! `departures`, `presence_query`, `publisher`, `wire` and `subscriber` (the bus), `recent`, `limit`.
+//! `departures`, `scrub`, `presence_query`, `publisher`, `wire` and `subscriber` (the bus), `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +39,7 @@ mod publisher;
 mod recent;
 mod registry;
 mod scripts;
+mod scrub;
 mod subscriber;
 mod types;
 mod watchdog;

@@ -24,6 +24,7 @@ use super::{
     ops::Op,
     registry::{Registry, Synced, add_listener, schedule_check, sync_call},
     scripts::CLAIM,
+    scrub::Scrub,
     types::{BackplaneEvent, Departure},
 };
 use crate::{
@@ -61,6 +62,7 @@ impl Departures {
     pub(super) async fn run(&self, eras: watch::Receiver<Era>, stop: CancellationToken) {
         let lease = &self.lease;
         let (mut reap_at, mut unannounced) = (Instant::now(), Unannounced::new());
+        let mut scrub = Scrub::new(self.link.clone(), lease.length());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -83,6 +85,10 @@ impl Departures {
                 let _stopping = self.events.send(BackplaneEvent::Missed).await;
             }
             let swept = self.sweep().await;
+            if swept.is_ok() && era.since.elapsed() >= lease.length() {
+                // A failure is retried in the next round.
+                let _ = scrub.step().await;
+            }
             if swept.is_ok() && Instant::now() >= reap_at && era.since.elapsed() >= lease.length() {
                 for (node, _) in lease.doubtful().into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {
                     // A failure is retried in the next round, by this node or another.

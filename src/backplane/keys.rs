@@ -54,6 +54,16 @@ pub(super) fn node_users(incarnation: &Incarnation) -> String {
     format!("ws:node_users:{incarnation}")
 }
 
+/// The conversation of an [`audience`] key.
+pub(super) fn conversation_of_audience(key: &str) -> Option<ConversationId> {
+    ConversationId::parse(key.strip_prefix("ws:room_users:")?).ok()
+}
+
+/// The incarnation of a [`node_users`] key.
+pub(super) fn node_of_users(key: &str) -> Option<Incarnation> {
+    Incarnation::parse(key.strip_prefix("ws:node_users:")?)
+}
+
 /// A member of [`LEAVING`]: one departure of a user. The due time is part of the member, so that removing one departure
 /// never removes a later one.
 pub(super) fn leaving(user: &UserId, due_micros: i64) -> String {
@@ -159,6 +169,9 @@ mod tests {
         assert_eq!(summary(&user), "ws:user:123");
         assert_eq!(window(Budget::Send, &user), "rate_limit:message:123");
         assert_eq!(recent(&room), "room_messages:r");
+        assert_eq!(conversation_of_audience(&audience(&room)), Some(room));
+        let incarnation = Incarnation::parse("n#00").unwrap();
+        assert_eq!(node_of_users(&node_users(&incarnation)), Some(incarnation));
         assert_eq!(leaving_user(&leaving(&user, 7)), Some(user));
     }
 

@@ -7,3 +7,4 @@ mod node;
 mod presence;
 mod redis_server;
 mod renewal;
+mod scrub;
