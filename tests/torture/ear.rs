@@ -65,6 +65,8 @@ pub struct Ear {
     added: BTreeMap<Name, Vec<i64>>,
     /// Conversations that the socket joined by itself after several additions, from the head of any of them.
     undecided: BTreeMap<Name, Vec<i64>>,
+    /// Ids of messages that the client sent more than once.
+    pub repeated: BTreeSet<Name>,
     opened: Duration,
 }
 
@@ -83,6 +85,7 @@ impl Ear {
             order: VecDeque::new(),
             added: BTreeMap::new(),
             undecided: BTreeMap::new(),
+            repeated: BTreeSet::new(),
             opened: Duration::ZERO,
         }
     }
@@ -248,6 +251,11 @@ impl Ear {
     }
 
     fn delivered(&mut self, conversation: &Name, entry: &Delivered) {
+        // In dialects whose echo is the ack, a repeat is answered with the stored message, which the socket may have.
+        let repeated = entry.id.as_ref().is_some_and(|id| self.repeated.contains(id));
+        if self.dialect.echoes() && repeated && self.has(conversation).is_some_and(|has| entry.seq <= has) {
+            return;
+        }
         if !self.progress.contains_key(conversation) {
             self.listens_to_new_direct(conversation);
         }

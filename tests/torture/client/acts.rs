@@ -61,6 +61,9 @@ impl Client {
             self.finish(operation);
             return Ok(());
         };
+        if operation.outcome_unknown {
+            self.ear.repeated.insert(operation.id.clone());
+        }
         self.ear.record(invoked(&operation));
         self.operations.begin(operation);
         socket.send(&frame).await
