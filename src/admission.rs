@@ -37,6 +37,8 @@ pub enum Refusal {
     Draining,
     /// The configuration does not allow this origin.
     Origin,
+    /// Under `dev`: the `Host` header doesn't name this machine.
+    Host,
     /// Not a WebSocket handshake, or not HTTP.
     Handshake,
     /// The head of the request exceeds the size limit.
@@ -57,6 +59,7 @@ impl Refusal {
             Self::HandshakeRate => "handshake_rate",
             Self::Draining => "draining",
             Self::Origin => "origin",
+            Self::Host => "host",
             Self::Handshake => "bad_handshake",
             Self::HeadTooLarge => "head_too_large",
             Self::Slow => "slow_handshake",

@@ -6,6 +6,7 @@
 mod dev;
 mod document;
 mod load;
+mod origins;
 mod parse;
 mod secret;
 pub mod settings;
@@ -16,9 +17,10 @@ mod values;
 mod webhooks;
 
 pub(crate) use dev::SECRET_FILE as DEV_SECRET_FILE;
-pub use dev::data_folder;
+pub use dev::{data_folder, make_private_folder, open_private_file};
 pub use document::{flag_help, markdown, summary};
 pub use load::health_address;
+pub use origins::{AllowedOrigins, is_same_host, is_this_machine};
 pub use parse::{flag_of, read_postgres_url};
 pub use secret::Secret;
 pub use source::{ConfigFault, ConfigFaults, Lookup, Sources, duration_within};

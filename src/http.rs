@@ -162,7 +162,7 @@ impl Server {
         peer.requested();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let began = Instant::now();
-        let headers = cors::CorsHeaders::to(request.headers(), self.service.origins());
+        let headers = cors::CorsHeaders::to(request.headers(), self.service.pages());
         let encoding = Encoding::wanted(request.headers());
         let (request, rest) = body::track(request);
         let answer = timeout(REQUEST_TIMEOUT, self.route(&peer, request)).await;
@@ -189,10 +189,14 @@ impl Server {
             self.refused(refusal);
             return Err(refusal.into());
         }
+        if let Some(refusal) = self.service.pages().refusal(request.headers()) {
+            self.refused(refusal);
+            return Err(refusal.into());
+        }
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
             Found::OtherMethods(allow) => {
-                let preflight = cors::preflight(request.method(), request.headers(), self.service.origins(), &allow);
+                let preflight = cors::preflight(request.method(), request.headers(), self.service.pages(), &allow);
                 return preflight.ok_or_else(|| Problem::other_methods(&allow));
             }
             Found::Nothing => return Err(Problem::not_found()),

@@ -90,7 +90,7 @@ impl Page {
         let room = format!("ws://{clients}/ws/lobby?token=");
         let messages = format!("http://{clients}/api/chat/conversations/lobby/messages");
         format!(
-            "\nBrowser (F12, Console):\n\n\
+            "\nBrowser (open http://{clients}/api/health, then F12, Console):\n\n\
              ws = new WebSocket(\"{room}{bob}\"); \
              ws.onmessage = (event) => console.log(event.data); \
              ws.onopen = () => ws.send(JSON.stringify({{type: \"send_message\", data: {{content: \"hello from a browser\"}}}}))\n\

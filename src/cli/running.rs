@@ -3,12 +3,14 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Write},
     net::SocketAddr,
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::config::open_private_file;
 
 /// Name of the file in the data folder.
 const FILE: &str = "running.json";
@@ -23,7 +25,7 @@ const LOCK_FILE: &str = "lock";
 pub(super) fn lock_folder(folder: &Path) -> Result<File, String> {
     let path = folder.join(LOCK_FILE);
     let cannot = |error: io::Error| format!("{} can't be locked: {error}", path.display());
-    let file = File::create(&path).map_err(cannot)?;
+    let file = open_private_file(&path, true).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!(
@@ -53,7 +55,7 @@ impl Running {
         let text = serde_json::to_string(self)?;
         // The rename is atomic: readers see the old file or the new one, never a part.
         let fresh = folder.join(format!("{FILE}.{}", self.pid));
-        fs::write(&fresh, text)?;
+        open_private_file(&fresh, true)?.write_all(text.as_bytes())?;
         fs::rename(fresh, folder.join(FILE))
     }
 

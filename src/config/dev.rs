@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,12 @@ use super::{
 pub(crate) const SECRET_FILE: &str = "secret";
 /// The database file of dev, within DATA_DIR.
 pub(super) const DATABASE_FILE: &str = "switchboard.db";
+/// Beginnings of the names of all entries that dev makes in DATA_DIR; `python` is the environment of its page.
+const OWN_ENTRIES: [&str; 5] = [SECRET_FILE, DATABASE_FILE, "running.json", "lock", "python"];
+/// Permissions of the data folder: only its owner may enter it.
+const FOLDER_MODE: u32 = 0o700;
+/// Permissions of the files in it: only their owner may read them.
+const FILE_MODE: u32 = 0o600;
 
 /// The data folder of dev, as an absolute path. It need not exist.
 ///
@@ -62,15 +68,86 @@ fn read(folder: &Path) -> io::Result<String> {
 }
 
 fn read_or_create(folder: &Path) -> io::Result<String> {
-    fs::create_dir_all(folder)?;
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(SECRET_FILE)) {
+    make_private_folder(folder)?;
+    match fs::OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(folder.join(SECRET_FILE)) {
         Ok(mut file) => {
             let mut bytes = [0_u8; MIN_SECRET_BYTES];
             rand::rng().fill_bytes(&mut bytes);
             let secret = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             file.write_all(secret.as_bytes()).map(|()| secret)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(folder),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            restrict(&folder.join(SECRET_FILE), FILE_MODE)?;
+            read(folder)
+        }
         Err(error) => Err(error),
+    }
+}
+
+/// Creates the data folder for its owner only. An existing folder is restricted to its owner if it holds nothing but
+/// the files of dev; in any other folder other programs may need the access, and only dev's files are restricted.
+///
+/// # Errors
+/// The folder can't be created or read.
+pub fn make_private_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    let is_own = |entry: io::Result<fs::DirEntry>| {
+        let name = entry?.file_name();
+        Ok::<_, io::Error>(name.to_str().is_some_and(|name| OWN_ENTRIES.iter().any(|own| name.starts_with(own))))
+    };
+    for entry in fs::read_dir(folder)? {
+        if !is_own(entry)? {
+            return Ok(());
+        }
+    }
+    restrict(folder, FOLDER_MODE)
+}
+
+/// Opens a file for writing that only its owner may read, and creates it if it doesn't exist. `truncate` empties it.
+///
+/// # Errors
+/// The file can't be opened, or its permissions can't be changed.
+pub fn open_private_file(path: &Path, truncate: bool) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(truncate).mode(FILE_MODE).open(path)?;
+    restrict(path, FILE_MODE)?;
+    Ok(file)
+}
+
+/// Removes all permissions beyond `mode` that a file or a folder has.
+fn restrict(path: &Path, mode: u32) -> io::Result<()> {
+    let found = fs::metadata(path)?.permissions().mode() & 0o7777;
+    if found & !mode == 0 { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(found & mode)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_data_folder_and_its_files_are_private() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("data");
+        make_private_folder(&folder).unwrap();
+        assert_eq!(mode(&folder), 0o700);
+        open_private_file(&folder.join("lock"), true).unwrap();
+        assert_eq!(mode(&folder.join("lock")), 0o600);
+
+        // A folder that an earlier version made is restricted; a folder with other files is not.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(folder.join("lock"), fs::Permissions::from_mode(0o644)).unwrap();
+        make_private_folder(&folder).unwrap();
+        open_private_file(&folder.join("lock"), false).unwrap();
+        assert_eq!((mode(&folder), mode(&folder.join("lock"))), (0o700, 0o600));
+        fs::write(folder.join("notes.txt"), "mine").unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        make_private_folder(&folder).unwrap();
+        assert_eq!((mode(&folder), mode(&folder.join("notes.txt")) & 0o044), (0o755, 0o044));
     }
 }

@@ -9,7 +9,9 @@ use std::{
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::{
-    dev, parse,
+    dev,
+    origins::AllowedOrigins,
+    parse,
     secret::{Secret, check_secret_length},
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
@@ -96,7 +98,11 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let public_url =
         reader.read(&set::PUBLIC_URL, |text| parse::url(text.trim_end_matches('/'), &["https", "http", "wss", "ws"]));
     let trusted_proxies = reader.read(&set::TRUSTED_PROXIES, parse::networks).unwrap_or_default();
-    let allowed_origins = reader.read(&set::ALLOWED_ORIGINS, parse::origins).unwrap_or_default();
+    let allowed_origins = reader.read(&set::ALLOWED_ORIGINS, AllowedOrigins::parse);
+    if reader.dev && allowed_origins == Some(AllowedOrigins::Any) {
+        notes
+            .push("ALLOWED_ORIGINS is *: every page in a browser on this machine can chat here as any user".to_owned());
+    }
     let node = reader.read(&set::NODE_ID, |text| NodeId::parse(text).map_err(|error| error.to_string()));
     let redis = read_redis(reader, &mut notes);
     let store = if reader.dev { read_dev_store(reader, &mut notes) } else { read_store(reader) };
@@ -122,7 +128,7 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
         admin_listen,
         public_url,
         trusted_proxies,
-        allowed_origins,
+        allowed_origins: allowed_origins.unwrap_or(AllowedOrigins::Unset),
         redis,
         store: store?,
         auth: auth?,

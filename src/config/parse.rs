@@ -106,24 +106,6 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
         .collect()
 }
 
-/// Parses a list of origins into lower case. `*` means any origin, as an empty list does.
-pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
-    let list = items(text).map(str::to_ascii_lowercase).collect::<Vec<_>>();
-    if list.iter().any(|item| item == "*") {
-        return Ok(Vec::new());
-    }
-    let is_origin = |item: &String| {
-        item.split_once("://").is_some_and(|(scheme, host)| {
-            !scheme.is_empty() && !host.is_empty() && !host.contains(|c: char| c == '/' || c.is_whitespace())
-        })
-    };
-    if list.iter().all(is_origin) {
-        Ok(list)
-    } else {
-        Err("must list origins with their scheme and without a path: https://app.example.com".into())
-    }
-}
-
 /// Parses limits by tier: `pro=60,bot=600`.
 pub(super) fn tiers(text: &str) -> Result<Vec<(Arc<str>, u32)>, String> {
     let parse = |item: &str| {
@@ -209,9 +191,6 @@ mod tests {
         assert!(networks("10.0.0.0/33").is_err());
         assert_eq!(tiers("pro=60, bot = 600").unwrap(), vec![("pro".into(), 60), ("bot".into(), 600)]);
         assert!(tiers("pro").is_err() && tiers("=4").is_err() && tiers("pro=+4").is_err());
-        assert_eq!(origins("https://A.example, http://localhost:3000").unwrap()[0], "https://a.example");
-        assert!(origins("a.example").is_err() && origins("https://a.example/").is_err());
-        assert!(origins("*").unwrap().is_empty());
     }
 
     #[test]

@@ -171,7 +171,7 @@ settings! {
     TRUSTED_PROXIES = Network, Kind::Text("networks"), "",
         "Networks of proxies (CIDR, separated by commas) whose X-Forwarded-For and X-Forwarded-Proto are trusted; by default none.";
     ALLOWED_ORIGINS = Network, Kind::Text("origins"), "",
-        "Origins (https://app.example.com, separated by commas) whose pages may open WebSockets and use REST (CORS). By default pages of any origin may open WebSockets, and only pages of the server's own origin may use REST.";
+        "Origins whose pages may open WebSockets and use REST (CORS), separated by commas: https://app.example.com, https://*.example.com (subdomains), http://localhost:* (any port), null, or * for all. Requests without an Origin, and those whose Origin is the host that they are sent to, always pass. By default pages of any origin may open WebSockets, and only pages of the server's own origin may use REST. Under dev, pages from this machine may do both, and other pages only if they are listed.";
     NODE_ID = Network, Kind::Text("id"), "",
         "This node's id, unique among the nodes that share a Redis; by default a random one.";
     OPEN_CONVERSATIONS = Network, Kind::Switch, "false",

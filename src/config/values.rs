@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::{
+    origins::AllowedOrigins,
     secret::Secret,
     webhooks::{NotificationConfig, WebhookConfig},
 };
@@ -28,8 +29,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins that browsers may connect from; empty: any.
-    pub allowed_origins: Vec<String>,
+    /// Origins whose pages may use the node.
+    pub allowed_origins: AllowedOrigins,
     /// Redis; `None`: the node runs alone.
     pub redis: Option<RedisConfig>,
     /// Settings of the store.

@@ -1,5 +1,6 @@
-//! CORS (Fetch standard): pages of the origins in ALLOWED_ORIGINS may use REST from a browser, as they may open
-//! WebSockets. Without a list no CORS headers are sent, and browsers allow pages of this origin only.
+//! Requests from pages in a browser: which origins may connect, and CORS (Fetch standard). Pages of the origins in
+//! ALLOWED_ORIGINS may use REST, as they may open WebSockets. Without a list no CORS headers are sent, and browsers
+//! allow pages of this origin only; under `dev` pages from this machine may use it, and no others.
 
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
@@ -7,32 +8,96 @@ use hyper::{
 };
 
 use super::problem::Payload;
+use crate::{
+    admission::Refusal,
+    config::{AllowedOrigins, Config, is_same_host, is_this_machine},
+};
 
 /// Headers that a request may carry beside the CORS-safelisted ones.
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type");
 /// Time that a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
+/// Every origin may read the response. Requests carry their token in a header, never in cookies.
+const ANY: HeaderValue = HeaderValue::from_static("*");
 
-/// The request's origin, if it is listed.
-fn listed(headers: &HeaderMap, allowed: &[String]) -> Option<HeaderValue> {
-    let origin = headers.get(header::ORIGIN)?;
-    let text = origin.to_str().ok()?;
-    allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(text)).then(|| origin.clone())
+/// The rules of a listener for requests from pages in a browser.
+#[derive(Clone, Copy)]
+pub(super) struct PageRules<'a> {
+    allowed: &'a AllowedOrigins,
+    public_url: Option<&'a str>,
+    /// True under `switchboard dev`, which serves this machine only.
+    dev: bool,
+    /// True if the listener is for clients.
+    for_clients: bool,
+}
+
+impl<'a> PageRules<'a> {
+    pub(super) fn new(config: &'a Config, for_clients: bool) -> Self {
+        let Config { allowed_origins: allowed, public_url, dev, .. } = config;
+        Self { allowed, public_url: public_url.as_deref(), dev: *dev, for_clients }
+    }
+
+    /// The refusal of a request that `switchboard dev` must not answer at all: dev accepts sockets without a token, so
+    /// a page of another site, or of a name that was made to point to this machine, could act as any user.
+    pub(super) fn refusal(self, headers: &HeaderMap) -> Option<Refusal> {
+        if !self.dev {
+            return None;
+        }
+        let is_other_host =
+            |host: &HeaderValue| !host.to_str().is_ok_and(|host| self.allowed.dev_accepts_host(host, self.public_url));
+        if headers.get_all(header::HOST).iter().any(is_other_host) {
+            return Some(Refusal::Host);
+        }
+        (!self.may_open_socket(headers)).then_some(Refusal::Origin)
+    }
+
+    /// True if the request's origin may open a WebSocket. Only browsers and some native apps send an origin; requests
+    /// without one are always allowed.
+    pub(super) fn may_open_socket(self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let Ok(origin) = origin.to_str() else { return false };
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        match self.allowed {
+            AllowedOrigins::Any => true,
+            AllowedOrigins::Unset if !self.dev => true,
+            allowed => allowed.names(origin) || is_same_host(origin, host) || self.dev && is_this_machine(origin),
+        }
+    }
+
+    /// The value of `Access-Control-Allow-Origin`; `None` if the origin may not use REST from another site.
+    fn readable_by(self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        let text = origin.to_str().ok()?;
+        match self.allowed {
+            _ if !self.for_clients => None,
+            AllowedOrigins::Any => Some(ANY),
+            allowed => (allowed.names(text) || self.dev && is_this_machine(text)).then(|| origin.clone()),
+        }
+    }
+
+    /// True if responses differ by origin; caches must then keep them apart (`Vary`).
+    fn varies(self) -> bool {
+        let by_origin = match self.allowed {
+            AllowedOrigins::Any => false,
+            AllowedOrigins::Listed(_) => true,
+            AllowedOrigins::Unset => self.dev,
+        };
+        by_origin && self.for_clients
+    }
 }
 
 /// CORS headers of one response.
 #[derive(Debug)]
 pub(super) struct CorsHeaders {
-    /// True if responses differ by origin; caches must then keep them apart (`Vary`).
     varies: bool,
     origin: Option<HeaderValue>,
 }
 
 impl CorsHeaders {
     /// Chooses the headers by the request's origin and the configured origins.
-    pub(super) fn to(headers: &HeaderMap, allowed: &[String]) -> Self {
-        Self { varies: !allowed.is_empty(), origin: listed(headers, allowed) }
+    pub(super) fn to(headers: &HeaderMap, pages: PageRules<'_>) -> Self {
+        Self { varies: pages.varies(), origin: pages.readable_by(headers) }
     }
 
     /// Adds the headers to a response.
@@ -52,11 +117,11 @@ impl CorsHeaders {
 pub(super) fn preflight(
     method: &Method,
     headers: &HeaderMap,
-    allowed: &[String],
+    pages: PageRules<'_>,
     methods: &str,
 ) -> Option<Response<Payload>> {
     let is_preflight = method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !is_preflight || listed(headers, allowed).is_none() {
+    if !is_preflight || pages.readable_by(headers).is_none() {
         return None;
     }
     let mut response = Response::new(Payload::default());

@@ -190,7 +190,13 @@ impl From<Refusal> for Problem {
                 of(StatusCode::SERVICE_UNAVAILABLE, "Too many new connections just now").after(RETRY_SOON)
             }
             Refusal::Draining => of(StatusCode::SERVICE_UNAVAILABLE, "This node is going away").after(RETRY_SOON),
-            Refusal::Origin => of(StatusCode::FORBIDDEN, "This origin may not connect"),
+            Refusal::Origin => {
+                of(StatusCode::FORBIDDEN, "This origin may not connect; ALLOWED_ORIGINS lists those that may")
+            }
+            Refusal::Host => of(
+                StatusCode::FORBIDDEN,
+                "switchboard dev serves this machine only: call it localhost or 127.0.0.1, or list the host in ALLOWED_ORIGINS",
+            ),
             Refusal::Handshake => of(StatusCode::BAD_REQUEST, "This is not a WebSocket handshake"),
             Refusal::HeadTooLarge => {
                 of(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "This request's head is too large")

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::client;
+use super::{client, cors::PageRules};
 use crate::{
     admission::{Admission, Permit, Refusal},
     broker::Broker,
@@ -88,12 +88,9 @@ impl HttpService {
         client::is_trusted(peer, &self.broker.config.trusted_proxies)
     }
 
-    /// Origins whose pages may use this listener from a browser.
-    pub(super) fn origins(&self) -> &[String] {
-        match self.kind {
-            Kind::Clients => &self.broker.config.allowed_origins,
-            Kind::Admin => &[],
-        }
+    /// The rules for requests from pages in a browser.
+    pub(super) fn pages(&self) -> PageRules<'_> {
+        PageRules::new(&self.broker.config, self.kind == Kind::Clients)
     }
 }
 

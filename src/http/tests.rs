@@ -11,7 +11,7 @@ use super::fixture::{Node, Raw, SOON};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn get(path: &str, headers: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: chat.example.com\r\n{headers}\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: chat.localhost\r\n{headers}\r\n")
 }
 
 fn bearer(token: &str) -> String {
@@ -20,7 +20,7 @@ fn bearer(token: &str) -> String {
 
 fn post(path: &str, token: &str, body: &str) -> String {
     let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {length}\r\n\r\n{body}", bearer(token))
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{}Content-Length: {length}\r\n\r\n{body}", bearer(token))
 }
 
 /// Number of refusals that the metric counts for a reason.
@@ -64,7 +64,7 @@ async fn errors_are_problem_details_of_rfc_9457() {
     let answer = node.request(&get("/nowhere", "")).await;
     assert_eq!((answer.status, answer.header("content-type")), (404, "application/problem+json"));
     assert_eq!((answer.json()["status"].as_i64(), answer.json()["code"].as_str()), (Some(404), Some("not_found")));
-    let answer = node.request("PATCH /api/chat/conversations HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = node.request("PATCH /api/chat/conversations HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD, POST"));
 }
 
@@ -83,7 +83,9 @@ async fn health_is_uncached_json_and_answers_head_requests() {
     assert!(health["components"]["store"]["since"].as_str().unwrap().ends_with('Z'));
 
     let mut socket = Raw::connect(node.clients).await;
-    socket.send("HEAD /api/health HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    socket
+        .send("HEAD /api/health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
     while !String::from_utf8_lossy(&socket.read).contains("\r\n\r\nok\n") {
         assert!(socket.read_more().await);
     }
@@ -139,7 +141,7 @@ async fn queries_and_bodies_are_checked() {
 async fn large_bodies_are_refused_without_being_read() {
     let node = Node::start(&[]).await;
     let token = node.token("alice", HOUR);
-    let head = format!("POST /api/chat/conversations HTTP/1.1\r\nHost: x\r\n{}", bearer(&token));
+    let head = format!("POST /api/chat/conversations HTTP/1.1\r\nHost: localhost\r\n{}", bearer(&token));
     assert_eq!(node.request(&format!("{head}Content-Length: 1000000000\r\n\r\n")).await.status, 413);
     let mut socket = Raw::connect(node.clients).await;
     socket.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n40001\r\n{}", "x".repeat(0x40001))).await;
@@ -163,7 +165,7 @@ async fn a_socket_token_never_outlives_the_request_token() {
         let json = answer.json();
         let expires_in = json["expires_in"].as_u64().unwrap();
         assert!(expires_in <= most && expires_in + 5 > most, "{expires_in}");
-        assert_eq!(json["websocket_url"], "ws://x/ws");
+        assert_eq!(json["websocket_url"], "ws://localhost/ws");
         let identity = node.broker.auth.verify(json["token"].as_str().unwrap()).unwrap();
         assert_eq!(identity.user.as_str(), "alice");
     }

@@ -13,7 +13,10 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Operation, StoreError};
-use crate::metrics::Metrics;
+use crate::{
+    config::{make_private_folder, open_private_file},
+    metrics::Metrics,
+};
 
 mod conversations;
 mod lifecycle;
@@ -45,7 +48,17 @@ impl Sqlite {
     pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let unusable = |error: &dyn std::fmt::Display| StoreError::Failed(format!("{}: {error}", path.display()));
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
+            make_private_folder(folder).map_err(|error| unusable(&error))?;
+        }
+        // SQLite gives its write-ahead log the permissions of the database.
+        drop(open_private_file(path, false).map_err(|error| unusable(&error))?);
+        for suffix in ["-wal", "-shm"] {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(suffix);
+            let beside = Path::new(&beside);
+            if beside.exists() {
+                drop(open_private_file(beside, false).map_err(|error| unusable(&error))?);
+            }
         }
         let connect = || -> Result<Connection, StoreError> {
             let connection = Connection::open(path).map_err(|error| unusable(&error))?;

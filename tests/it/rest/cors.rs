@@ -5,7 +5,7 @@ use reqwest::{
     header::{HeaderMap, VARY},
 };
 
-use crate::support::{Node, token, within};
+use crate::support::{Node, Postgres, RedisServer, token, within};
 
 const APP: &str = "https://app.example.com";
 
@@ -60,7 +60,9 @@ async fn pages_of_listed_origins_may_use_rest() {
 
 #[tokio::test]
 async fn pages_of_other_origins_get_no_permission() {
-    let node = Node::dev().set("ALLOWED_ORIGINS", APP).start().await;
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&redis.url(), &database).set("ALLOWED_ORIGINS", APP).start().await;
     for origin in ["https://app.example.com.evil.example", "http://app.example.com", "null", ""] {
         let asked = answer(preflight(&node, "/api/chat/conversations", origin)).await;
         assert_eq!((asked.status().as_u16(), allowed_origin(asked.headers())), (405, None), "{origin}");
@@ -73,8 +75,10 @@ async fn pages_of_other_origins_get_no_permission() {
 }
 
 #[tokio::test]
-async fn without_a_list_of_origins_no_header_is_sent() {
-    let node = Node::dev().start().await;
+async fn without_a_list_of_origins_serve_sends_no_header_and_with_a_star_every_page_may_read() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&redis.url(), &database).start().await;
     let asked = answer(preflight(&node, "/api/chat/conversations", APP)).await;
     assert_eq!(
         (asked.status().as_u16(), allowed_origin(asked.headers()), asked.headers().get(VARY)),
@@ -82,4 +86,58 @@ async fn without_a_list_of_origins_no_header_is_sent() {
     );
     let health = answer(request(&node, Method::GET, "/api/health", APP)).await;
     assert_eq!((allowed_origin(health.headers()), health.headers().get(VARY)), (None, None));
+
+    let open = Node::serve(&redis.url(), &database).set("ALLOWED_ORIGINS", "*").start().await;
+    let asked = answer(preflight(&open, "/api/chat/conversations", APP)).await;
+    assert_eq!(
+        (asked.status().as_u16(), allowed_origin(asked.headers()), asked.headers().get(VARY)),
+        (204, Some("*"), None)
+    );
+}
+
+#[tokio::test]
+async fn pages_of_this_machine_may_use_dev_and_no_others() {
+    let node = Node::dev().start().await;
+    for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "https://app.localhost", "http://[::1]:8080"] {
+        let asked = answer(preflight(&node, "/api/chat/conversations", origin)).await;
+        assert_eq!((asked.status().as_u16(), allowed_origin(asked.headers())), (204, Some(origin)), "{origin}");
+        let got = request(&node, Method::GET, "/api/chat/conversations", origin).bearer_auth(token("alice"));
+        let got = answer(got).await;
+        assert_eq!((got.status().as_u16(), allowed_origin(got.headers())), (200, Some(origin)), "{origin}");
+        assert_eq!(got.headers()[VARY], "Origin");
+    }
+    for origin in [APP, "null", "http://localhost.evil.example", "file://evil.example"] {
+        for (method, path) in [(Method::GET, "/api/health"), (Method::GET, "/metrics"), (Method::POST, "/nothing")] {
+            let got = answer(request(&node, method, path, origin)).await;
+            assert_eq!((got.status().as_u16(), allowed_origin(got.headers())), (403, None), "{origin} {path}");
+            assert_eq!(got.json::<serde_json::Value>().await.unwrap()["code"], "origin");
+        }
+        let asked = answer(preflight(&node, "/api/chat/conversations", origin)).await;
+        assert_eq!((asked.status().as_u16(), allowed_origin(asked.headers())), (403, None), "{origin}");
+    }
+    // A page of a name that was made to point to this machine is of the same origin for the browser.
+    for (base, host, status) in [
+        (node.http(), "rebound.example", 403),
+        (node.admin(), "rebound.example", 403),
+        (node.http(), "localhost:1", 200),
+        (node.admin(), "[::1]:9", 200),
+    ] {
+        let got = answer(reqwest::Client::new().get(format!("{base}/api/health")).header("Host", host)).await;
+        assert_eq!(got.status().as_u16(), status, "{base} {host}");
+    }
+}
+
+#[tokio::test]
+async fn listed_origins_and_their_hosts_may_use_dev_too() {
+    let node = Node::dev().set("ALLOWED_ORIGINS", "http://10.0.2.2:*, capacitor://localhost").start().await;
+    for (origin, host, status) in [
+        ("http://10.0.2.2:8000", "10.0.2.2:8000", 200),
+        ("capacitor://localhost", "localhost", 200),
+        ("http://localhost:3000", "localhost", 200),
+        ("ionic://localhost", "localhost", 403),
+        ("http://10.0.2.3", "10.0.2.3", 403),
+    ] {
+        let got = answer(request(&node, Method::GET, "/api/health", origin).header("Host", host)).await;
+        assert_eq!(got.status().as_u16(), status, "{origin} {host}");
+    }
 }
