@@ -29,6 +29,7 @@ ELSEWHERE = {
     "MIGRATE": "`migration.mode`",
     "JWT_SECRET": "`auth.secret`, `auth.existingSecret`",
     "JWT_PUBLIC_KEY": "`auth.publicKey`, `auth.existingSecret`",
+    "JWT_PREVIOUS_SECRET": "`auth.previousKey`",
     "JWT_JWKS_URL": "`auth.jwksUrl`",
     "SHUTDOWN_DELAY": "`drain.shutdownDelay`",
     "DRAIN_WINDOW": "`drain.window`",

@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::ConnectionAdmission,
-    auth::{Auth, AuthError},
+    auth::{Auth, AuthError, KeyReport},
     backplane::{self, Backplane, StartError},
     broker::{Broker, Drain},
     chat::{Chat, Parts},
@@ -249,7 +249,10 @@ async fn serve(
     let broker = &node.broker;
     let (clients, admins) = node.listen()?;
     let (keys, stop) = (broker.clone(), node.stop.clone());
-    node.tasks.spawn(async move { stop.run_until_cancelled(keys.auth.keep_fresh()).await });
+    node.tasks.spawn(async move {
+        let report = |state| record_keys(&keys, state);
+        stop.run_until_cancelled(keys.auth.keep_fresh(report)).await
+    });
     ready(broker, &clients, &admins);
     if !started {
         tokio::select! {
@@ -272,6 +275,16 @@ fn listen_remedy(kind: Kind, address: SocketAddr, error: &std::io::Error) -> Str
     let other = SocketAddr::new(address.ip(), 0).to_string();
     let other = other.trim_end_matches('0');
     format!("{stop} another address: {flag} {other}PORT (or {variable}{end})")
+}
+
+/// Updates the metrics of published keys after a fetch.
+fn record_keys(broker: &Broker, report: KeyReport) {
+    let metrics = &broker.metrics;
+    metrics.key_fetches.with_label_values(&[if report.fetched { "ok" } else { "failed" }]).inc();
+    metrics.published_keys.set(i64::try_from(report.usable).unwrap_or(i64::MAX));
+    if report.fetched {
+        metrics.keys_fetched_at.set(broker.clock.now().seconds());
+    }
 }
 
 fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, SocketAddr)> + '_ {

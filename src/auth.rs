@@ -5,19 +5,24 @@
 
 use std::{error::Error, time::Duration};
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Serialize;
 
 mod checks;
 mod claims;
+mod flaws;
+mod inspect;
 mod jwks;
 
 use checks::Checks;
-use claims::{Claims, ClaimsError};
+use claims::Claims;
 use jwks::{Found, Jwks};
 
+pub use inspect::{Inspection, SignatureCheck, inspect};
+pub use jwks::KeyReport;
+
 use crate::{
-    config::{AuthConfig, AuthKey},
+    config::{AuthConfig, AuthKey, Secret},
     model::{Clock, Identity, Reject, Timestamp, TokenFlaw, UserId},
 };
 
@@ -30,6 +35,9 @@ pub enum AuthError {
     /// The HTTP client for published keys could not be created.
     #[error("cannot fetch keys: {0}")]
     Client(String),
+    /// The shared secret is empty.
+    #[error("the shared secret is empty")]
+    Secret,
 }
 
 /// The user and the claims of a token to be minted.
@@ -78,9 +86,23 @@ pub struct Auth {
     clock: Clock,
 }
 
+/// Reason why a token has no identity.
+enum Refused {
+    /// The token has a flaw.
+    Flaw(TokenFlaw),
+    /// Its key must be fetched first.
+    NotFetched,
+}
+
+impl From<TokenFlaw> for Refused {
+    fn from(flaw: TokenFlaw) -> Self {
+        Self::Flaw(flaw)
+    }
+}
+
 enum Keys {
-    /// One key. A shared secret can mint tokens too.
-    Static { checks: Box<Checks>, signing_key: Option<EncodingKey> },
+    /// One key; during the rotation of a shared secret also the previous one. A shared secret can mint tokens too.
+    Static { checks: Box<Checks>, previous: Option<Box<Checks>>, signing_key: Option<EncodingKey> },
     /// Keys that are published under a URL.
     Published(Jwks),
 }
@@ -99,18 +121,26 @@ impl Auth {
     pub fn new(config: &AuthConfig, clock: Clock) -> Result<Self, AuthError> {
         let checks = |key: DecodingKey, algorithm| Box::new(Checks { key, validation: validation(config, algorithm) });
         let keys = match &config.key {
-            AuthKey::Secret { secret, algorithm } => {
-                let secret = secret.reveal().as_bytes();
-                let key = DecodingKey::from_secret(secret);
-                Keys::Static { checks: checks(key, *algorithm), signing_key: Some(EncodingKey::from_secret(secret)) }
+            AuthKey::Secret { secret, previous, algorithm } => {
+                let decoding_key = |secret: &Secret| {
+                    DecodingKey::from_secret(secret.reveal().as_bytes()).map_err(|_| AuthError::Secret)
+                };
+                let previous = previous.as_ref().map(decoding_key).transpose()?;
+                let signing_key = EncodingKey::from_secret(secret.reveal().as_bytes());
+                Keys::Static {
+                    checks: checks(decoding_key(secret)?, *algorithm),
+                    previous: previous.map(|key| checks(key, *algorithm)),
+                    signing_key: Some(signing_key.map_err(|_| AuthError::Secret)?),
+                }
             }
             AuthKey::Public { key, algorithm } => {
-                Keys::Static { checks: checks(key.clone(), *algorithm), signing_key: None }
+                Keys::Static { checks: checks(key.clone(), *algorithm), previous: None, signing_key: None }
             }
-            AuthKey::Jwks { url } => {
+            AuthKey::Jwks(published) => {
                 let config = config.clone();
                 let validation = move |algorithm| validation(&config, algorithm);
-                Keys::Published(Jwks::new(url, Box::new(validation)).map_err(|e| AuthError::Client(e.to_string()))?)
+                let jwks = Jwks::new(published, Box::new(validation));
+                Keys::Published(jwks.map_err(|error| AuthError::Client(error.to_string()))?)
             }
         };
         let (audience, issuer) = (config.audience.clone(), config.issuer.clone());
@@ -131,33 +161,45 @@ impl Auth {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(self.refusal(TokenFlaw::TooLong));
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|error| self.refusal(header_flaw(error.kind())))?;
-        match &self.keys {
-            Keys::Static { checks, .. } => self.check(token, checks),
-            Keys::Published(jwks) => match jwks.key(header.kid.as_deref()) {
-                Found::Key(checks) => self.check(token, &checks),
-                Found::None => Err(self.refusal(TokenFlaw::UnknownKey)),
-                Found::NotFetched => Err(Reject::Unavailable),
-            },
-        }
+        self.identity(token).map_err(|refused| match refused {
+            Refused::Flaw(flaw) => self.refusal(flaw),
+            Refused::NotFetched => Reject::Unavailable,
+        })
     }
 
     /// The refusal of a token; it names the flaw if `explains` is set.
     pub fn refusal(&self, flaw: TokenFlaw) -> Reject {
-        if self.explains { Reject::InvalidTokenExplained(flaw) } else { Reject::InvalidToken(flaw) }
+        match flaw {
+            TokenFlaw::Expired => Reject::TokenExpired,
+            flaw if self.explains => Reject::InvalidTokenExplained(flaw),
+            flaw => Reject::InvalidToken(flaw),
+        }
     }
 
-    fn check(&self, token: &str, checks: &Checks) -> Result<Identity, Reject> {
-        let data = jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation)
-            .map_err(|error| self.refusal(flaw(error.kind())))?;
+    fn identity(&self, token: &str) -> Result<Identity, Refused> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| flaws::of_header(token))?;
         // No JWS extension is supported, so a token with `crit` must be refused (RFC 7515, 4.1.11).
-        if data.header.crit.is_some() {
-            return Err(self.refusal(TokenFlaw::Critical));
+        if header.crit.is_some() {
+            return Err(TokenFlaw::Critical.into());
         }
-        data.claims.into_identity(self.clock.now(), self.leeway).map_err(|error| match error {
-            ClaimsError::Expired => Reject::TokenExpired,
-            ClaimsError::Flawed(flaw) => self.refusal(flaw),
-        })
+        match &self.keys {
+            Keys::Static { checks, previous, .. } => match (self.check(token, checks), previous) {
+                (Err(TokenFlaw::Signature), Some(previous)) => Ok(self.check(token, previous)?),
+                (checked, _) => Ok(checked?),
+            },
+            Keys::Published(jwks) => match jwks.key(header.kid.as_deref()) {
+                Found::Key(checks) => Ok(self.check(token, &checks)?),
+                Found::None => Err(TokenFlaw::UnknownKey.into()),
+                Found::Ambiguous => Err(TokenFlaw::NoKeyId.into()),
+                Found::NotFetched => Err(Refused::NotFetched),
+            },
+        }
+    }
+
+    fn check(&self, token: &str, checks: &Checks) -> Result<Identity, TokenFlaw> {
+        let data = jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation)
+            .map_err(|error| flaws::of_error(token, error.kind()))?;
+        data.claims.into_identity(self.clock.now(), self.leeway)
     }
 
     /// Mints a token that expires after `ttl`, or at `not_after` if that is sooner.
@@ -166,7 +208,7 @@ impl Auth {
     /// [`Reject::Unsupported`] if tokens are verified with public keys; [`Reject::TokenExpired`] if `not_after` has
     /// passed.
     pub fn mint(&self, grant: Grant<'_>, ttl: Duration, not_after: Option<Timestamp>) -> Result<Minted, Reject> {
-        let Keys::Static { checks, signing_key: Some(key) } = &self.keys else {
+        let Keys::Static { checks, signing_key: Some(key), .. } = &self.keys else {
             return Err(Reject::Unsupported(
                 "Tokens can't be made here: this deployment only checks them (no JWT_SECRET)",
             ));
@@ -195,10 +237,11 @@ impl Auth {
         Ok(Minted { token, expires_at: Timestamp::from_seconds(exp), expires_in })
     }
 
-    /// Refreshes published keys until the task is cancelled. With a static key it returns at once.
-    pub async fn keep_fresh(&self) {
+    /// Refreshes published keys until the task is cancelled, and reports each fetch. With a static key it returns at
+    /// once.
+    pub async fn keep_fresh(&self, report: impl Fn(KeyReport)) {
         if let Keys::Published(jwks) = &self.keys {
-            jwks.keep_fresh().await;
+            jwks.keep_fresh(report).await;
         }
     }
 
@@ -230,34 +273,6 @@ struct MintedClaims<'a> {
     aud: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
-}
-
-/// The flaw of a token whose header can't be decoded.
-fn header_flaw(kind: &ErrorKind) -> TokenFlaw {
-    match kind {
-        // The library reports an unknown algorithm in a JSON header as a JSON error.
-        ErrorKind::Json(_) => TokenFlaw::Header,
-        _ => TokenFlaw::Malformed,
-    }
-}
-
-/// The flaw of a token that the library refuses.
-fn flaw(kind: &ErrorKind) -> TokenFlaw {
-    match kind {
-        ErrorKind::InvalidSignature => TokenFlaw::Signature,
-        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm | ErrorKind::MissingAlgorithm => {
-            TokenFlaw::Algorithm
-        }
-        ErrorKind::InvalidAudience => TokenFlaw::Audience,
-        ErrorKind::InvalidIssuer => TokenFlaw::Issuer,
-        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
-            "exp" => TokenFlaw::NoExpiry,
-            "aud" => TokenFlaw::Audience,
-            "iss" => TokenFlaw::Issuer,
-            _ => TokenFlaw::Malformed,
-        },
-        _ => TokenFlaw::Malformed,
-    }
 }
 
 /// Configures the library to check the signature, the algorithm, `aud` and `iss`. [`Claims`] checks the rest.

@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 mod chat;
 mod check;
 mod dev;
+mod inspect;
 mod outcome;
 mod page;
 mod probe;

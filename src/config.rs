@@ -25,7 +25,7 @@ pub use parse::{flag_of, read_postgres_url};
 pub use secret::Secret;
 pub use source::{ConfigFault, ConfigFaults, Lookup, Sources, duration_within};
 pub use values::{
-    AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RateLimit, RedisConfig, StoreBackend, StoreConfig,
-    Timing,
+    AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit, RedisConfig,
+    StoreBackend, StoreConfig, Timing,
 };
 pub use webhooks::{NotificationConfig, WebhookConfig};

@@ -202,7 +202,7 @@ impl Server {
             Found::Nothing => return Err(Problem::not_found()),
         };
         match endpoint {
-            Endpoint::Probe(probe) => Ok(health::answer(probe, self.service.broker(), request.headers())),
+            Endpoint::Probe(probe) => Ok(health::answer(probe, &self.service, request.headers())),
             Endpoint::Socket(route) => {
                 let conversation = params.get("conversation");
                 upgrade::answer(&self.service, peer, route, conversation, request)

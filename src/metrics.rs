@@ -203,6 +203,12 @@ metrics! {
     notification_queue: IntGauge("notification_queue");
     /// Conversations whose away members were not recorded, because too many waited or the store was down too long.
     notifications_dropped: IntCounter("notifications_dropped_total");
+    /// Fetches of the published keys (JWT_JWKS_URL), by result.
+    key_fetches: IntCounterVec("key_fetches_total", &["result"]);
+    /// Time of the last successful fetch of the published keys, in seconds since 1970; 0 if there was none.
+    keys_fetched_at: IntGauge("keys_fetched_timestamp_seconds");
+    /// Published keys that verify tokens now; 0 without JWT_JWKS_URL, and once the last fetched ones are too old.
+    published_keys: IntGauge("published_keys");
     /// Always 1, labelled with version and commit of the build.
     build_info: IntGaugeVec("build_info", &["version", "commit"]);
 }

@@ -5,8 +5,10 @@ mod bounds;
 mod command;
 mod content;
 mod cost;
+mod culprit;
 mod event;
 mod ids;
+mod invisible;
 mod reject;
 mod reply;
 mod rights;
@@ -18,8 +20,10 @@ pub use bounds::{EntrySeq, GivenNumber, Listed, Offset, OutOfBounds, Page, PageL
 pub use command::{Command, NewConversation, NewMessage, Target};
 pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHARS};
 pub use cost::{Budget, Cost};
+pub use culprit::explain_json;
 pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
+pub use invisible::{is_blank, is_invisible};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,

@@ -29,6 +29,9 @@ pub(super) fn create(metrics: &Metrics) {
     for result in ["ok", Reject::Unavailable.code(), Reject::Unknown.code()] {
         metrics.commands.with_label_values(&["send", result]);
     }
+    for result in ["ok", "failed"] {
+        metrics.key_fetches.with_label_values(&[result]);
+    }
     for class in [Class::Durable, Class::Typing, Class::State(0)] {
         metrics.outbox_drops.with_label_values(&[class.label()]);
     }

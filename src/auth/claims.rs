@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::model::{Identity, Timestamp, TokenFlaw, UserId};
+use crate::model::{Identity, Timestamp, TokenFlaw, UserId, is_blank};
 
 /// The role that makes an admin.
 pub(super) const ADMIN: &str = "admin";
@@ -15,6 +15,8 @@ const MAX_NAME_CHARS: usize = 128;
 const MAX_TIER_BYTES: usize = 64;
 /// Last second of the year 9999; later times are invalid.
 const LAST_SECOND: f64 = 253_402_300_799.0;
+/// The same in milliseconds. A time beyond the last second and up to this one was meant in milliseconds.
+const LAST_MILLISECOND: f64 = LAST_SECOND * 1_000.0;
 
 /// The claims that are used, as raw JSON. Each is checked on its own, so that the refusal can name the bad one. `sub`
 /// may be a number; its digits are then the user id.
@@ -38,36 +40,12 @@ pub(super) struct Claims {
     tier: Value,
 }
 
-/// Reason why claims are refused.
-pub(super) enum ClaimsError {
-    /// They have expired.
-    Expired,
-    /// One of them is invalid.
-    Flawed(TokenFlaw),
-}
-
-impl From<TokenFlaw> for ClaimsError {
-    fn from(flaw: TokenFlaw) -> Self {
-        Self::Flawed(flaw)
-    }
-}
-
 impl Claims {
     /// Checks the times and converts the other claims.
-    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, ClaimsError> {
-        let user: UserId = serde_json::from_value(self.sub).map_err(|_| TokenFlaw::Subject)?;
-        let leeway = i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX);
-        let now = now.seconds();
-        let exp = seconds(&self.exp.ok_or(TokenFlaw::NoExpiry)?).ok_or(TokenFlaw::Expiry)?;
-        if exp.saturating_add(leeway) <= now {
-            return Err(ClaimsError::Expired);
-        }
-        if let Some(nbf) = &self.nbf {
-            let nbf = seconds(nbf).ok_or(TokenFlaw::NotBefore)?;
-            if nbf > now.saturating_add(leeway) {
-                return Err(TokenFlaw::Early.into());
-            }
-        }
+    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, TokenFlaw> {
+        let user = user(&self.sub)?;
+        let exp = expiry(self.exp.as_ref(), now, leeway)?;
+        check_not_before(self.nbf.as_ref(), now, leeway)?;
         let name = [&self.username, &self.name].into_iter().find_map(|claim| display_name(claim.as_str()?));
         let tier = self.tier.as_str().filter(|tier| (1..=MAX_TIER_BYTES).contains(&tier.len()));
         Ok(Identity {
@@ -78,21 +56,95 @@ impl Claims {
             user,
         })
     }
+
+    /// Every flaw of these claims, for people; `into_identity` and the library check the same and stop at the first.
+    pub(super) fn flaws(
+        claims: &Map<String, Value>,
+        now: Timestamp,
+        leeway: Duration,
+        audience: Option<&str>,
+        issuer: Option<&str>,
+    ) -> Vec<TokenFlaw> {
+        let found = [
+            audience.and_then(|wanted| named(claims.get("aud"), wanted, TokenFlaw::NoAudience, TokenFlaw::Audience)),
+            issuer.and_then(|wanted| named(claims.get("iss"), wanted, TokenFlaw::NoIssuer, TokenFlaw::Issuer)),
+            user(claims.get("sub").unwrap_or(&Value::Null)).err(),
+            expiry(claims.get("exp"), now, leeway).err(),
+            check_not_before(claims.get("nbf"), now, leeway).err(),
+        ];
+        found.into_iter().flatten().collect()
+    }
+}
+
+/// The user that `sub` names.
+fn user(sub: &Value) -> Result<UserId, TokenFlaw> {
+    match sub {
+        Value::Null => Err(TokenFlaw::NoSubject),
+        sub => UserId::deserialize(sub).map_err(|_| TokenFlaw::Subject),
+    }
+}
+
+/// The seconds of `exp`, which must not have passed.
+fn expiry(exp: Option<&Value>, now: Timestamp, leeway: Duration) -> Result<i64, TokenFlaw> {
+    let exp = exp.filter(|exp| !exp.is_null()).ok_or(TokenFlaw::NoExpiry)?;
+    let exp = seconds(exp).map_err(|unit| unit.flaw(TokenFlaw::Expiry, TokenFlaw::ExpiryInMilliseconds))?;
+    if exp.saturating_add(whole_seconds(leeway)) <= now.seconds() { Err(TokenFlaw::Expired) } else { Ok(exp) }
+}
+
+/// Refuses an `nbf` in the future.
+fn check_not_before(nbf: Option<&Value>, now: Timestamp, leeway: Duration) -> Result<(), TokenFlaw> {
+    let Some(nbf) = nbf.filter(|nbf| !nbf.is_null()) else { return Ok(()) };
+    let nbf = seconds(nbf).map_err(|unit| unit.flaw(TokenFlaw::NotBefore, TokenFlaw::NotBeforeInMilliseconds))?;
+    if nbf > now.seconds().saturating_add(whole_seconds(leeway)) { Err(TokenFlaw::Early) } else { Ok(()) }
+}
+
+/// The flaw of a claim that must be `wanted`, or a list that contains it.
+fn named(claim: Option<&Value>, wanted: &str, missing: TokenFlaw, other: TokenFlaw) -> Option<TokenFlaw> {
+    let fits = match claim {
+        None | Some(Value::Null) => return Some(missing),
+        Some(Value::Array(list)) => list.iter().any(|item| item == wanted),
+        Some(one) => one == wanted,
+    };
+    (!fits).then_some(other)
+}
+
+fn whole_seconds(leeway: Duration) -> i64 {
+    i64::try_from(leeway.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Reason why a value is no NumericDate.
+enum NoSeconds {
+    /// It is no number, or far out of range.
+    Invalid,
+    /// It is a plausible number of milliseconds.
+    Milliseconds,
+}
+
+impl NoSeconds {
+    fn flaw(self, invalid: TokenFlaw, milliseconds: TokenFlaw) -> TokenFlaw {
+        match self {
+            Self::Invalid => invalid,
+            Self::Milliseconds => milliseconds,
+        }
+    }
 }
 
 /// A NumericDate in whole seconds, rounded down.
-fn seconds(number: &Value) -> Option<i64> {
-    let value = number.as_f64()?;
-    let sane = (0.0..=LAST_SECOND).contains(&value);
-    #[expect(clippy::cast_possible_truncation, reason = "the range check above keeps it within i64")]
-    sane.then_some(value as i64)
+fn seconds(number: &Value) -> Result<i64, NoSeconds> {
+    let value = number.as_f64().ok_or(NoSeconds::Invalid)?;
+    #[expect(clippy::cast_possible_truncation, reason = "the range check keeps it within i64")]
+    match value {
+        0.0..=LAST_SECOND => Ok(value as i64),
+        0.0..=LAST_MILLISECOND => Err(NoSeconds::Milliseconds),
+        _ => Err(NoSeconds::Invalid),
+    }
 }
 
 /// A name without control characters and surrounding blanks; `None` if nothing is left.
 fn display_name(text: &str) -> Option<Arc<str>> {
     let clean: String = text.trim().chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
     let clean = clean.trim();
-    (!clean.is_empty()).then(|| clean.into())
+    (!is_blank(clean)).then(|| clean.into())
 }
 
 fn is_admin(claim: &Value) -> bool {

@@ -7,7 +7,7 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, Validation,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
 };
-use reqwest::redirect::Policy;
+use reqwest::{StatusCode, redirect::Policy};
 use serde::Deserialize;
 use tokio::{
     sync::Notify,
@@ -15,9 +15,8 @@ use tokio::{
 };
 
 use super::checks::Checks;
+use crate::config::JwksConfig;
 
-/// Interval between two fetches while they succeed.
-const REFRESH: Duration = Duration::from_secs(300);
 /// Minimum interval between two fetches, so that tokens with random `kid`s don't cause requests.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum time of one fetch.
@@ -32,12 +31,14 @@ const MAX_KEYS: usize = 100;
 pub(super) enum FetchError {
     #[error("{0}")]
     Http(#[source] reqwest::Error),
+    #[error("the server answers {0}")]
+    Status(StatusCode),
+    #[error("the server redirects ({0}), which is not followed: set JWT_JWKS_URL to the final address")]
+    Redirect(StatusCode),
     #[error("the response is larger than {MAX_BYTES} bytes")]
     TooLarge,
     #[error("the response is no JSON Web Key Set: {0}")]
     NotAKeySet(#[from] serde_json::Error),
-    #[error("the key set has no usable signature key (RSA, EC P-256 or P-384, Ed25519)")]
-    Empty,
 }
 
 /// Creates the validation rules for an algorithm.
@@ -53,10 +54,21 @@ struct Fetched {
     at: Option<Instant>,
 }
 
+/// Result of a fetch, and the state after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyReport {
+    /// True if the fetch succeeded.
+    pub fetched: bool,
+    /// Number of the keys that verify tokens now: 0 once the last fetched ones are too old.
+    pub usable: usize,
+}
+
 /// Result of looking up the key that a token names.
 pub(super) enum Found {
     /// The key.
     Key(Arc<Checks>),
+    /// The token names no key, and there are several.
+    Ambiguous,
     /// There is no such key.
     None,
     /// The key is unknown, but may have been published since the last fetch. A fetch is under way; the client must
@@ -66,7 +78,7 @@ pub(super) enum Found {
 
 /// The published keys, and the client that fetches them.
 pub(super) struct Jwks {
-    url: String,
+    config: JwksConfig,
     client: reqwest::Client,
     validation: MakeValidation,
     fetched: ArcSwap<Fetched>,
@@ -75,24 +87,28 @@ pub(super) struct Jwks {
 }
 
 impl Jwks {
-    pub(super) fn new(url: &str, validation: MakeValidation) -> reqwest::Result<Self> {
+    pub(super) fn new(config: &JwksConfig, validation: MakeValidation) -> reqwest::Result<Self> {
+        // A redirect could lead to a server that the operator did not choose.
         let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
-        Ok(Self { url: url.to_owned(), client, validation, fetched: ArcSwap::default(), refetch: Notify::new() })
+        Ok(Self { config: config.clone(), client, validation, fetched: ArcSwap::default(), refetch: Notify::new() })
     }
 
     /// Finds the key that a token names; without a `kid`, the only key if there is just one. Answers [`Found::None`]
-    /// only if the keys are younger than `MIN_INTERVAL`; older keys are fetched again first.
+    /// only if the keys are younger than `MIN_INTERVAL`; older keys are fetched again first. Keys older than
+    /// JWT_JWKS_MAX_AGE are not used.
     pub(super) fn key(&self, kid: Option<&str>) -> Found {
         let fetched = self.fetched.load();
+        let age = fetched.at.map(|at| at.elapsed());
+        let valid = age.is_some_and(|age| age < self.config.max_age);
         let key = match kid {
+            _ if !valid => None,
             Some(kid) => fetched.keys.get(kid),
-            None if fetched.keys.len() == 1 => fetched.keys.values().next(),
-            None => None,
+            None if fetched.keys.len() > 1 => return Found::Ambiguous,
+            None => fetched.keys.values().next(),
         };
-        let fresh = fetched.at.is_some_and(|at| at.elapsed() < MIN_INTERVAL);
         match key {
             Some(key) => Found::Key(Arc::clone(key)),
-            None if fresh => Found::None,
+            None if valid && age.is_some_and(|age| age < MIN_INTERVAL) => Found::None,
             None => {
                 self.refetch.notify_one();
                 Found::NotFetched
@@ -100,28 +116,54 @@ impl Jwks {
         }
     }
 
-    /// Fetches the keys at once, then at every `REFRESH` and when a token names an unknown key. The last fetched keys
-    /// stay valid while the URL can't be reached.
-    pub(super) async fn keep_fresh(&self) {
+    /// Number of keys that verify tokens now.
+    fn usable(&self) -> usize {
+        let fetched = self.fetched.load();
+        let valid = fetched.at.is_some_and(|at| at.elapsed() < self.config.max_age);
+        if valid { fetched.keys.len() } else { 0 }
+    }
+
+    /// Fetches the keys at once, then at every JWT_JWKS_REFRESH and when a token names an unknown key. The last fetched
+    /// keys stay valid for JWT_JWKS_MAX_AGE while the URL does not answer with a key set.
+    pub(super) async fn keep_fresh(&self, report: impl Fn(KeyReport)) {
+        let mut before = None;
         loop {
-            let pause = match self.fetch().await {
-                Ok(_) => REFRESH,
+            let fetched = self.fetch().await;
+            let usable = self.usable();
+            let pause = match &fetched {
+                Ok(_) => self.config.refresh,
                 Err(error) => {
-                    tracing::warn!(%error, "published keys could not be fetched; the last fetched keys stay in use");
+                    let max_age_seconds = self.config.max_age.as_secs();
+                    tracing::warn!(%error, usable, max_age_seconds, "published keys could not be fetched");
                     MIN_INTERVAL
                 }
             };
+            if before.replace(usable) != Some(usable) {
+                match (usable, fetched.is_ok()) {
+                    (0, true) => tracing::error!("no usable key is published: every token is refused"),
+                    (0, false) => tracing::error!(
+                        "no published key can be used: none was fetched within JWT_JWKS_MAX_AGE, so every token is refused"
+                    ),
+                    _ => tracing::info!(usable, "published keys in use"),
+                }
+            }
+            report(KeyReport { fetched: fetched.is_ok(), usable });
             sleep(MIN_INTERVAL).await;
             // Fetch again after either the timeout or a notification.
             let _ = timeout(pause - MIN_INTERVAL, self.refetch.notified()).await;
         }
     }
 
-    /// Fetches the keys once and returns their number.
+    /// Fetches the keys once and returns the number of usable ones. A key set without any withdraws all earlier keys.
     pub(super) async fn fetch(&self) -> Result<usize, FetchError> {
         // The URL may contain credentials, which must not reach a log.
         let http = |error: reqwest::Error| FetchError::Http(error.without_url());
-        let mut answer = self.client.get(&self.url).send().await.and_then(|a| a.error_for_status()).map_err(http)?;
+        let mut answer = self.client.get(self.config.url.reveal()).send().await.map_err(http)?;
+        match answer.status() {
+            StatusCode::OK => {}
+            status if status.is_redirection() => return Err(FetchError::Redirect(status)),
+            status => return Err(FetchError::Status(status)),
+        }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(http)? {
             if body.len() + chunk.len() > MAX_BYTES {
@@ -149,8 +191,7 @@ impl Jwks {
             let checks = Checks { key, validation: (self.validation)(algorithm) };
             Some((jwk.common.key_id.unwrap_or_default(), Arc::new(checks)))
         };
-        let keys: KeySet = set.keys.into_iter().filter_map(usable).take(MAX_KEYS).collect();
-        if keys.is_empty() { Err(FetchError::Empty) } else { Ok(keys) }
+        Ok(set.keys.into_iter().filter_map(usable).take(MAX_KEYS).collect())
     }
 }
 

@@ -21,7 +21,7 @@ fn config(key: AuthKey) -> AuthConfig {
 }
 
 fn secret() -> AuthConfig {
-    config(AuthKey::Secret { secret: Secret::new(SECRET), algorithm: Algorithm::HS256 })
+    config(AuthKey::Secret { secret: Secret::new(SECRET), previous: None, algorithm: Algorithm::HS256 })
 }
 
 fn at(config: &AuthConfig, seconds: i64) -> Auth {
@@ -33,7 +33,7 @@ fn auth() -> Auth {
 }
 
 fn key() -> EncodingKey {
-    EncodingKey::from_secret(SECRET.as_bytes())
+    EncodingKey::from_secret(SECRET.as_bytes()).unwrap()
 }
 
 fn sign(claims: &Value) -> String {

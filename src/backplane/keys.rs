@@ -139,8 +139,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_id_looks_like_another_familys_key(
-            one in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
-            other in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@-]{1,20}",
+            one in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
+            other in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
         ) {
             let fixed = [ONLINE, NODES, CONNECTIONS, LEAVING].map(String::from);
             for (a, mine) in families(&one).into_iter().enumerate() {
@@ -172,7 +172,10 @@ mod tests {
         assert_eq!(conversation_of_audience(&audience(&room)), Some(room));
         let incarnation = Incarnation::parse("n#00").unwrap();
         assert_eq!(node_of_users(&node_users(&incarnation)), Some(incarnation));
-        assert_eq!(leaving_user(&leaving(&user, 7)), Some(user));
+        for id in ["123", "auth0|abc", "bob+test@example.com", "a=|+b"] {
+            let user = UserId::parse(id).unwrap();
+            assert_eq!(leaving_user(&leaving(&user, 7)), Some(user));
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Journal {
         let (metrics, budgets) = (self.metrics.clone(), self.budgets.clone());
         let (identity, appended) = (caller.identity.clone(), self.writer.append(entry, origin));
         let answer = async move {
-            let appended = appended.await.map_err(refusal)?;
+            let appended = appended.await.map_err(|error| refusal(error, identity.admin))?;
             if appended.duplicate {
                 let charged = if is_message { Budget::Send } else { Budget::Write };
                 budgets.charge_as_repeat(&identity, charged).await;
@@ -74,7 +74,7 @@ impl Journal {
         match self.writer.append(entry, None).await {
             Ok(_) => Ok(true),
             Err(AppendError::Refused(AppendRefused::Unchanged)) => Ok(false),
-            Err(error) => Err(refusal(error)),
+            Err(error) => Err(refusal(error, identity.admin)),
         }
     }
 }
@@ -97,12 +97,14 @@ fn new_entry(
     }
 }
 
-/// Maps a failed append to the reject for the client.
-fn refusal(error: AppendError) -> Reject {
+/// Maps a failed append to the reject for the client. Only admins learn that a conversation doesn't exist; for others it
+/// is the same as one of other users.
+fn refusal(error: AppendError, admin: bool) -> Reject {
     match error {
         AppendError::Refused(refused) => match refused {
             AppendRefused::NotMember => Reject::NotMember,
-            AppendRefused::NoSuchLog => Reject::NotFound("Conversation"),
+            AppendRefused::NoSuchLog if admin => Reject::NotFound("Conversation"),
+            AppendRefused::NoSuchLog => Reject::NotMember,
             AppendRefused::NoSuchTarget => Reject::NotFound("Message"),
             AppendRefused::NotYours => Reject::Forbidden("Not your message"),
             AppendRefused::Unchanged => Reject::Conflict("Nothing to change"),

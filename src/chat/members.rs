@@ -29,7 +29,8 @@ impl Members {
         Self { store, degrade, directs: TtlCache::new(PAIR_TTL, CACHED_MAX) }
     }
 
-    /// Rejects a user who is not a member. Admins pass if the conversation exists.
+    /// Rejects a user who is not a member. Admins pass if the conversation exists. For others a missing conversation is
+    /// the same as one of other users, so that they can't probe for ids.
     pub(super) async fn require_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
         require_feature(&self.degrade, Feature::History)?;
         #[cfg(feature = "faults")]
@@ -37,12 +38,15 @@ impl Members {
             return Ok(());
         }
         let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
-        let member = access.ok_or(Reject::NotFound("Conversation"))?.member;
         #[cfg(feature = "faults")]
-        let member = crate::faults::cached_membership(identity.user.as_str(), id.as_str(), member) || member;
-        match member || identity.admin {
-            true => Ok(()),
-            false => Err(Reject::NotMember),
+        let access = access.map(|access: crate::store::Access| {
+            let cached = crate::faults::cached_membership(identity.user.as_str(), id.as_str(), access.member);
+            crate::store::Access { member: access.member || cached, ..access }
+        });
+        match access {
+            Some(access) if access.member || identity.admin => Ok(()),
+            None if identity.admin => Err(Reject::NotFound("Conversation")),
+            Some(_) | None => Err(Reject::NotMember),
         }
     }
 

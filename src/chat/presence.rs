@@ -84,6 +84,10 @@ impl Presence {
         self.users.ensure_stored(&caller.identity).await?;
         let (user, name) = (&caller.identity.user, &caller.identity.name);
         let before = self.statuses.of(user).await;
+        if status == Status::Invisible && before != Status::Invisible {
+            // To others the user leaves now. What follows must not move the time.
+            self.store.seen(std::slice::from_ref(user), self.clock.now()).await.map_err(|error| unavailable(&error))?;
+        }
         self.store.set_status(user, status).await.map_err(|error| unavailable(&error))?;
         self.statuses.cache(user.clone(), status);
         let events = match (before, status) {

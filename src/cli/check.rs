@@ -68,9 +68,13 @@ fn report(part: &str, diagnosis: &Diagnosis) -> Result<bool, Failure> {
 async fn check_keys(config: &Config) -> Result<String, String> {
     let auth = Auth::new(&config.auth, Clock::system()).map_err(|error| with_causes(&error))?;
     match &config.auth.key {
-        AuthKey::Secret { algorithm, .. } => Ok(format!("a shared secret, {algorithm:?}")),
+        AuthKey::Secret { algorithm, previous, .. } => {
+            let rotation = if previous.is_some() { ", and the previous one" } else { "" };
+            Ok(format!("a shared secret, {algorithm:?}{rotation}"))
+        }
         AuthKey::Public { algorithm, .. } => Ok(format!("a public key, {algorithm:?}; tokens can't be made with it")),
-        AuthKey::Jwks { .. } => match auth.fetch_keys().await {
+        AuthKey::Jwks(_) => match auth.fetch_keys().await {
+            Some(Ok(0)) => Err("no usable signature key is published (RSA, EC P-256 or P-384, Ed25519)".to_owned()),
             Some(fetched) => {
                 let count = fetched.map_err(|error| with_causes(&*error))?;
                 Ok(format!("{count} published keys; tokens can't be made with them"))

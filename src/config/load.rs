@@ -16,8 +16,8 @@ use super::{
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
     values::{
-        AuthConfig, AuthKey, Config, Limits, LogConfig, LogFormat, RateLimit, RedisConfig, StoreBackend, StoreConfig,
-        Timing,
+        AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit, RedisConfig,
+        StoreBackend, StoreConfig, Timing,
     },
     webhooks::read_webhooks,
 };
@@ -103,16 +103,18 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
         notes
             .push("ALLOWED_ORIGINS is *: every page in a browser on this machine can chat here as any user".to_owned());
     }
+    let health_details = reader.read(&set::HEALTH_DETAILS, |text| match text {
+        "status" => Ok(HealthDetails::Status),
+        "components" => Ok(HealthDetails::Components),
+        "all" => Ok(HealthDetails::All),
+        _ => Err("must be status, components or all".to_owned()),
+    });
     let node = reader.read(&set::NODE_ID, |text| NodeId::parse(text).map_err(|error| error.to_string()));
     let redis = read_redis(reader, &mut notes);
     let store = if reader.dev { read_dev_store(reader, &mut notes) } else { read_store(reader) };
     let auth = read_auth(reader);
-    if let Some(AuthConfig { key: AuthKey::Jwks { url }, .. }) = &auth
-        && url.starts_with("http:")
-    {
-        notes.push(
-            "JWT_JWKS_URL is not https: an attacker on the network can replace the keys and forge tokens".to_owned(),
-        );
+    if let Some(auth) = &auth {
+        note_weak_checks(reader.dev, auth, &mut notes);
     }
     let timing = read_timing(reader);
     let open_conversations = reader.switch(&set::OPEN_CONVERSATIONS);
@@ -128,6 +130,7 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
         admin_listen,
         public_url,
         trusted_proxies,
+        health_details: health_details?,
         allowed_origins: allowed_origins.unwrap_or(AllowedOrigins::Unset),
         redis,
         store: store?,
@@ -231,12 +234,35 @@ fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
     key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl, explains })
 }
 
+/// Notes settings under which tokens are accepted that the operator may not expect.
+fn note_weak_checks(dev: bool, auth: &AuthConfig, notes: &mut Vec<String>) {
+    if auth.audience.is_none() && !dev {
+        notes.push(
+            "JWT_AUDIENCE is not set: a token that was issued for another application with the same key is accepted too"
+                .to_owned(),
+        );
+    }
+    match &auth.key {
+        AuthKey::Jwks(JwksConfig { url, .. }) if url.reveal().starts_with("http:") => notes.push(
+            "JWT_JWKS_URL is not https: an attacker on the network can replace the keys and forge tokens".to_owned(),
+        ),
+        AuthKey::Secret { previous: Some(_), .. } => notes.push(
+            "JWT_PREVIOUS_SECRET is set: its tokens are accepted too; remove it once the last of them has expired"
+                .to_owned(),
+        ),
+        _ => {}
+    }
+}
+
 fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
     let given = [&set::JWT_SECRET, &set::JWT_PUBLIC_KEY, &set::JWT_JWKS_URL].map(|setting| reader.given(setting));
     let algorithm = reader.read(&set::JWT_ALGORITHM, |text| {
         text.parse::<Algorithm>()
             .map_err(|_| "is not a known algorithm; docs/operations/configuration.md lists them".to_owned())
     });
+    if reader.given(&set::JWT_PREVIOUS_SECRET) && !given[0] {
+        reader.fault(set::JWT_PREVIOUS_SECRET.name, "is given without JWT_SECRET, the secret that replaces it");
+    }
     match given {
         [true, false, false] => {
             let secret = reader.read(&set::JWT_SECRET, check_secret_length)?;
@@ -253,12 +279,11 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
                     "can't be used with JWT_JWKS_URL: each key names its own algorithm",
                 );
             }
-            let url = reader.read(&set::JWT_JWKS_URL, |text| parse::url(text, &["https", "http"]))?;
-            Some(AuthKey::Jwks { url })
+            read_jwks(reader).map(AuthKey::Jwks)
         }
         [false, false, false] if reader.dev => {
             let secret = dev::secret(reader)?;
-            Some(AuthKey::Secret { secret: Secret::new(secret), algorithm: Algorithm::HS256 })
+            Some(AuthKey::Secret { secret: Secret::new(secret), previous: None, algorithm: Algorithm::HS256 })
         }
         [false, false, false] => {
             reader.fault(set::JWT_SECRET.name, "is required, unless JWT_PUBLIC_KEY or JWT_JWKS_URL is set");
@@ -274,10 +299,25 @@ fn read_key(reader: &mut Reader<'_>) -> Option<AuthKey> {
     }
 }
 
+fn read_jwks(reader: &mut Reader<'_>) -> Option<JwksConfig> {
+    let url = reader.read(&set::JWT_JWKS_URL, |text| parse::url(text, &["https", "http"]).map(Secret::new));
+    let refresh = reader.duration(&set::JWT_JWKS_REFRESH);
+    let max_age = reader.duration(&set::JWT_JWKS_MAX_AGE);
+    if max_age < refresh {
+        reader.fault(set::JWT_JWKS_MAX_AGE.name, "must not be shorter than JWT_JWKS_REFRESH");
+    }
+    url.map(|url| JwksConfig { url, refresh, max_age })
+}
+
 fn secret_key(reader: &mut Reader<'_>, secret: String, algorithm: Option<Algorithm>) -> Option<AuthKey> {
     let algorithm = algorithm.unwrap_or(Algorithm::HS256);
+    let previous = reader.read(&set::JWT_PREVIOUS_SECRET, check_secret_length);
+    if previous.as_ref() == Some(&secret) {
+        reader.fault(set::JWT_PREVIOUS_SECRET.name, "is the same as JWT_SECRET");
+    }
     if algorithm.family() == AlgorithmFamily::Hmac {
-        return Some(AuthKey::Secret { secret: Secret::new(secret), algorithm });
+        let (secret, previous) = (Secret::new(secret), previous.map(Secret::new));
+        return Some(AuthKey::Secret { secret, previous, algorithm });
     }
     reader.fault(set::JWT_ALGORITHM.name, "can't be used with JWT_SECRET; use HS256, HS384 or HS512");
     None

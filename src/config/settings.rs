@@ -172,6 +172,8 @@ settings! {
         "Networks of proxies (CIDR, separated by commas) whose X-Forwarded-For and X-Forwarded-Proto are trusted; by default none.";
     ALLOWED_ORIGINS = Network, Kind::Text("origins"), "",
         "Origins whose pages may open WebSockets and use REST (CORS), separated by commas: https://app.example.com, https://*.example.com (subdomains), http://localhost:* (any port), null, or * for all. Requests without an Origin, and those whose Origin is the host that they are sent to, always pass. By default pages of any origin may open WebSockets, and only pages of the server's own origin may use REST. Under dev, pages from this machine may do both, and other pages only if they are listed.";
+    HEALTH_DETAILS = Network, Kind::Text("status, components or all"), "components",
+        "What /api/health shows on the clients' address to callers without an admin's token. status: the status only; components: also the node's id, the state of Redis and the store, and what works; all: also version, uptime, connections of all nodes, latencies.", dev("all");
     NODE_ID = Network, Kind::Text("id"), "",
         "This node's id, unique among the nodes that share a Redis; by default a random one.";
     OPEN_CONVERSATIONS = Network, Kind::Switch, "false",
@@ -204,10 +206,16 @@ settings! {
     JWT_SECRET = Tokens, Kind::Text("secret"), "",
         "The shared secret for signing and checking tokens, at least 32 bytes. serve requires exactly one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL; dev creates a secret if none is given.",
         alias(&[Alias { name: "SECRET_KEY", plain_unit: "" }]), secret();
+    JWT_PREVIOUS_SECRET = Tokens, Kind::Text("secret"), "",
+        "The secret before JWT_SECRET was changed. Tokens that it signed stay valid until they expire; new ones are signed with JWT_SECRET.", secret();
     JWT_PUBLIC_KEY = Tokens, Kind::Text("PEM"), "",
         "The public key for checking tokens. It can't mint tokens.", secret();
     JWT_JWKS_URL = Tokens, Kind::Text("URL"), "",
-        "URL of the published keys (JWKS) for checking tokens. They can't mint tokens.";
+        "URL of the published keys (JWKS) for checking tokens. They can't mint tokens. Redirects are not followed.", secret();
+    JWT_JWKS_REFRESH = Tokens, Kind::Duration(10 * SECOND, DAY), "5m",
+        "Interval between two fetches of the published keys: a withdrawn key ends within this time, also if the set is then empty.";
+    JWT_JWKS_MAX_AGE = Tokens, Kind::Duration(60 * SECOND, 30 * DAY), "1h",
+        "Age at which published keys end if JWT_JWKS_URL no longer answers with a key set. Until a fetch succeeds, every token is then refused as temporarily unavailable.";
     JWT_ALGORITHM = Tokens, Kind::Text("algorithm"), "",
         "The only algorithm that tokens may use. With JWT_SECRET: HS256 (the default), HS384, HS512. Required with JWT_PUBLIC_KEY: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA. Not allowed with JWT_JWKS_URL, where each key names its own.",
         alias(&[Alias { name: "ALGORITHM", plain_unit: "" }]);

@@ -29,7 +29,7 @@ fn sources(environment: &[(&str, &str)]) -> Sources {
 
 /// The settings that serve requires, and others.
 fn serve_with(more: &[(&str, &str)]) -> Sources {
-    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES), ("JWT_SECRET", SECRET)];
+    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES), ("JWT_SECRET", SECRET), ("JWT_AUDIENCE", "chat")];
     sources(&[&needed, more].concat())
 }
 
@@ -133,7 +133,7 @@ fn aliases_are_read_after_the_name_itself() {
     let minutes = [("ACCESS_TOKEN_EXPIRE_MINUTES", "45")];
     let config = Config::load(false, &sources(&[&needed[..], &minutes].concat())).unwrap();
     assert!(
-        matches!(&config.auth.key, AuthKey::Secret { secret, algorithm: Algorithm::HS512 } if secret.reveal() == SECRET)
+        matches!(&config.auth.key, AuthKey::Secret { secret, algorithm: Algorithm::HS512, .. } if secret.reveal() == SECRET)
     );
     assert_eq!(config.auth.token_ttl, Duration::from_secs(45 * 60));
     let both = serve(&[("SECRET_KEY", "short"), ("TOKEN_TTL", "10"), ("ACCESS_TOKEN_EXPIRE_MINUTES", "45")]).unwrap();
@@ -202,7 +202,7 @@ fn no_output_shows_a_secret() {
 
 #[test]
 fn exactly_one_key_is_required() {
-    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES)];
+    let needed = [("REDIS_URL", REDIS), ("DATABASE_URL", POSTGRES), ("JWT_AUDIENCE", "chat")];
     let with = |more: &[(&str, &str)]| Config::load(false, &sources(&[&needed[..], more].concat()));
     assert_eq!(faults(with(&[])), ["JWT_SECRET"]);
     let jwks = ("JWT_JWKS_URL", "https://id.example.com/keys");
@@ -212,6 +212,36 @@ fn exactly_one_key_is_required() {
     assert_eq!(with(&[("JWT_JWKS_URL", "http://keys")]).unwrap().notes.len(), 1);
     assert_eq!(faults(with(&[jwks, ("JWT_ALGORITHM", "RS256")])), ["JWT_ALGORITHM"]);
     assert_eq!(faults(with(&[("JWT_JWKS_URL", "ftp://x")])), ["JWT_JWKS_URL"]);
+    let short_lived = with(&[jwks, ("JWT_JWKS_REFRESH", "10m"), ("JWT_JWKS_MAX_AGE", "5m")]);
+    assert_eq!(faults(short_lived), ["JWT_JWKS_MAX_AGE"]);
+    let password = with(&[("JWT_JWKS_URL", "https://user:planted@id.example.com/keys")]).unwrap();
+    assert!(!format!("{password:?}").contains("planted"));
+    let bad = with(&[("JWT_JWKS_URL", "ftp://user:planted@id")]).unwrap_err().to_string();
+    assert!(!bad.contains("planted"), "{bad}");
+}
+
+#[test]
+fn a_secret_is_rotated_beside_its_successor() {
+    let previous = "the-previous-secret-of-more-than-32-bytes";
+    let rotating = serve(&[("JWT_PREVIOUS_SECRET", previous)]).unwrap();
+    assert!(matches!(&rotating.auth.key, AuthKey::Secret { previous: Some(found), .. } if found.reveal() == previous));
+    assert!(rotating.notes.len() == 1 && rotating.notes[0].contains("JWT_PREVIOUS_SECRET"), "{:?}", rotating.notes);
+    for bad in ["short", SECRET] {
+        assert_eq!(faults(serve(&[("JWT_PREVIOUS_SECRET", bad)])), ["JWT_PREVIOUS_SECRET"], "{bad}");
+    }
+    let alone = [("JWT_PREVIOUS_SECRET", previous), ("JWT_JWKS_URL", "https://id/keys"), ("JWT_SECRET", "")];
+    assert_eq!(faults(serve(&alone)), ["JWT_PREVIOUS_SECRET"]);
+}
+
+#[test]
+fn missing_checks_and_open_origins_are_noted() {
+    let noted = |config: Config, name: &str| config.notes.iter().any(|note| note.contains(name));
+    assert!(noted(serve(&[("JWT_AUDIENCE", "")]).unwrap(), "JWT_AUDIENCE"));
+    let folder = tempfile::tempdir().unwrap();
+    assert!(!noted(dev(&folder, &[]).unwrap(), "JWT_AUDIENCE"));
+    assert!(noted(dev(&folder, &[("ALLOWED_ORIGINS", "*")]).unwrap(), "ALLOWED_ORIGINS"));
+    assert_eq!(faults(serve(&[("ALLOWED_ORIGINS", "https://a.example/app")])), ["ALLOWED_ORIGINS"]);
+    assert_eq!(faults(serve(&[("HEALTH_DETAILS", "none")])), ["HEALTH_DETAILS"]);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// What `/api/health` shows to callers without an admin's token.
+    pub health_details: HealthDetails,
     /// Origins whose pages may use the node.
     pub allowed_origins: AllowedOrigins,
     /// Redis; `None`: the node runs alone.
@@ -51,6 +53,17 @@ pub struct Config {
     pub log: LogConfig,
     /// Notes for the operator about surprising settings; logged at start.
     pub notes: Vec<String>,
+}
+
+/// How much `/api/health` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthDetails {
+    /// The status only.
+    Status,
+    /// Also the node's id, its components and what works.
+    Components,
+    /// Everything.
+    All,
 }
 
 /// Settings of logs.
@@ -138,6 +151,8 @@ pub enum AuthKey {
     Secret {
         /// The secret.
         secret: Secret,
+        /// The secret before the last change; its tokens are still valid.
+        previous: Option<Secret>,
         /// HS256, HS384 or HS512.
         algorithm: Algorithm,
     },
@@ -149,10 +164,18 @@ pub enum AuthKey {
         algorithm: Algorithm,
     },
     /// Keys published under a URL (JWKS); each key names its algorithm.
-    Jwks {
-        /// The URL.
-        url: String,
-    },
+    Jwks(JwksConfig),
+}
+
+/// Settings of published keys.
+#[derive(Debug, Clone)]
+pub struct JwksConfig {
+    /// The URL; it may contain a password.
+    pub url: Secret,
+    /// Interval between two fetches, and so the time within which a withdrawn key ends.
+    pub refresh: Duration,
+    /// Age at which keys that could not be fetched again end.
+    pub max_age: Duration,
 }
 
 /// Every limit, with its default in parentheses.

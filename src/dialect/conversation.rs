@@ -102,7 +102,7 @@ fn joined_or_left(name: &str, active: bool) -> String {
 }
 
 fn intent(text: &str, conversation: &ConversationId) -> Result<Intent, Reject> {
-    Ok(Intent::Command(match read(text)? {
+    Ok(Intent::Command(match read!(In<'_>, text)? {
         In::Message { content: text, client_id, reply_to } => {
             let (to, content) = (Target::Conversation(conversation.clone()), content(&text)?);
             let reply_to = EntrySeq::given("reply_to", reply_to)?;

@@ -121,7 +121,7 @@ fn frame(out: &Out<'_>) -> Frame {
 }
 
 fn intent(text: &str) -> Result<Intent, Reject> {
-    Ok(match read(text)? {
+    Ok(match read!(In<'_>, text)? {
         In::Authenticate { token } => Intent::Authenticate(Secret::new(token)),
         In::Refresh { token } => Intent::Refresh(Secret::new(token)),
         In::SendMessage { recipient_id, content: text, client_id, reply_to } => {

@@ -5,11 +5,29 @@ use std::borrow::Cow;
 use serde_json::{Value, error::Category, value::RawValue};
 
 use super::codec::{BadFrame, Intent, Reference, Request};
-use crate::model::{ClientId, Content, Reject};
+use crate::model::{ClientId, Content, Reject, explain_json};
 
-/// Parses a frame of a known type.
-pub(super) fn read<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Reject> {
-    serde_json::from_str(text).map_err(|error| explain(&error))
+/// Parses a frame of a known type as `$kind`.
+macro_rules! read {
+    ($kind:ty, $text:expr) => {
+        $crate::dialect::envelope::parse::<$kind>($text, |text| serde_json::from_str::<$kind>(text).err())
+    };
+}
+pub(super) use read;
+
+/// Parses a frame. `fails` does the same for any other text and returns its error; it serves to find the field at
+/// fault. Call it through [`read!`].
+pub(super) fn parse<'a, T: serde::Deserialize<'a>>(
+    text: &'a str,
+    fails: impl Fn(&str) -> Option<serde_json::Error>,
+) -> Result<T, Reject> {
+    serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => {
+            let fault = explain_json(text, fails).unwrap_or_default();
+            Reject::Invalid(format!("Invalid message format: {}", shorten(&fault)))
+        }
+        _ => Reject::Invalid("Invalid message format: not JSON".into()),
+    })
 }
 
 /// Checks the content of a message.
@@ -72,14 +90,6 @@ fn check_json_depth(text: &str) -> Result<(), Reject> {
 /// The refusal for a text that is not a frame: names the flaw and shows an example frame.
 fn not_a_frame(flaw: &str, example: &str) -> Reject {
     Reject::Invalid(format!("Invalid message format: {flaw}. A frame looks like this: {example}"))
-}
-
-/// Converts a parse error to a text for the client, which never repeats parts of the frame.
-fn explain(error: &serde_json::Error) -> Reject {
-    match error.classify() {
-        Category::Data => Reject::Invalid(format!("Invalid message format: {}", shorten(&error.to_string()))),
-        _ => Reject::Invalid("Invalid message format: not JSON".into()),
-    }
 }
 
 /// The beginning of an error text, without the position in the input.

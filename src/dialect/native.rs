@@ -40,7 +40,7 @@ mod own_code {
 }
 
 fn intent(text: &str) -> Result<Intent, Reject> {
-    Ok(Intent::Command(match read(text)? {
+    Ok(Intent::Command(match read!(In<'_>, text)? {
         In::Authenticate { token } => return Ok(Intent::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
         In::Join { conversation_id, since_seq } => {

@@ -148,7 +148,7 @@ fn frame(out: &Out<'_>) -> Frame {
 }
 
 fn intent(text: &str) -> Result<Intent, Reject> {
-    Ok(Intent::Command(match read(text)? {
+    Ok(Intent::Command(match read!(In<'_>, text)? {
         In::JoinConversation { conversation_id: conversation, since_seq } => {
             Command::Join { conversation, since: SinceSeq::given("since_seq", since_seq)? }
         }

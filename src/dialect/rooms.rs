@@ -142,7 +142,7 @@ fn intent(kind: &str, text: &str, room: &ConversationId) -> Result<Intent, Rejec
     let typing = |active| Command::Typing { conversation: room.clone(), active };
     let command = match kind {
         "send_message" => {
-            let Packet { data } = read::<Packet<SendMessage<'_>>>(text)?;
+            let Packet { data } = read!(Packet<SendMessage<'_>>, text)?;
             Command::Send(NewMessage {
                 to: Target::Conversation(room.clone()),
                 content: content(&data.content)?,
@@ -155,7 +155,7 @@ fn intent(kind: &str, text: &str, room: &ConversationId) -> Result<Intent, Rejec
         "typing_stop" => typing(false),
         "ping" => Command::Ping,
         "refresh" => {
-            return Ok(Intent::Refresh(Secret::new(read::<Packet<Refresh>>(text)?.data.token)));
+            return Ok(Intent::Refresh(Secret::new(read!(Packet<Refresh>, text)?.data.token)));
         }
         other => return Err(unknown_type(other)),
     };

@@ -8,9 +8,14 @@ use hyper::{
 };
 use serde::Serialize;
 
-use super::problem::Payload;
+use super::{
+    client,
+    problem::Payload,
+    service::{HttpService, Kind},
+};
 use crate::{
     broker::Broker,
+    config::HealthDetails,
     degrade::{Feature, LinkState, Part, Verdict},
     metrics::Latency,
     model::Timestamp,
@@ -35,7 +40,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HEALTH_JSON: HeaderValue = HeaderValue::from_static("application/health+json");
 
 /// Answers a probe.
-pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Response<Payload> {
+pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -> Response<Payload> {
+    let broker = &**service.broker();
     let (status, kind, body) = match probe {
         Probe::Live => (StatusCode::OK, TEXT, "ok\n".into()),
         Probe::Ready => match not_ready_reason(broker) {
@@ -55,7 +61,12 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
             let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
             let kind = if accept.contains("application/health+json") { HEALTH_JSON } else { JSON };
             // Text and numbers can always be written as JSON.
-            (status, kind, serde_json::to_vec(&health).unwrap_or_default())
+            let body = match details(service, headers) {
+                HealthDetails::All => serde_json::to_vec(&health),
+                HealthDetails::Components => serde_json::to_vec(&health.reduced(true)),
+                HealthDetails::Status => serde_json::to_vec(&health.reduced(false)),
+            };
+            (status, kind, body.unwrap_or_default())
         }
     };
     let mut response = Response::new(Payload::from(body));
@@ -63,6 +74,20 @@ pub(super) fn answer(probe: Probe, broker: &Broker, headers: &HeaderMap) -> Resp
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// What this caller of `/api/health` may see. A bad token is treated as none, so that the endpoint stays open.
+fn details(service: &HttpService, headers: &HeaderMap) -> HealthDetails {
+    let is_admin = || {
+        client::bearer(headers)
+            .is_some_and(|token| service.broker().auth.verify(token).is_ok_and(|caller| caller.admin))
+    };
+    match service.broker().config.health_details {
+        _ if service.kind() == Kind::Admin => HealthDetails::All,
+        HealthDetails::All => HealthDetails::All,
+        _ if is_admin() => HealthDetails::All,
+        configured => configured,
+    }
 }
 
 /// The reason why the node is not ready for new clients; `None` if it is ready.
@@ -103,6 +128,18 @@ pub(super) struct Health<'a> {
     works: BTreeMap<&'static str, &'static str>,
 }
 
+/// The part of [`Health`] that strangers see.
+#[derive(Serialize)]
+struct ReducedHealth<'a> {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    components: Option<&'a Components>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    works: Option<&'a BTreeMap<&'static str, &'static str>>,
+}
+
 /// The parts that a node depends on.
 #[derive(Serialize)]
 pub(super) struct Components {
@@ -141,6 +178,16 @@ pub(super) struct Component {
 }
 
 impl<'a> Health<'a> {
+    /// The status, and with `components` what operators of a load balancer need to understand it.
+    fn reduced(&self, components: bool) -> ReducedHealth<'_> {
+        ReducedHealth {
+            status: self.status,
+            node: components.then_some(self.node),
+            components: components.then_some(&self.components),
+            works: components.then_some(&self.works),
+        }
+    }
+
     pub(super) fn of(broker: &'a Broker) -> Self {
         let status = match broker.degrade.verdict() {
             Verdict::Healthy => "healthy",

@@ -132,11 +132,11 @@ fn check_handshake(
     // Without a trusted proxy, the client's address was counted when the socket was admitted.
     let address_permit = if peer.trusted { broker.admission.address(address)? } else { None };
     let offered = Offered::of(headers);
+    let protocol = offered.chosen().map_err(bad_handshake)?;
     let token = client::bearer(headers)
         .map(str::to_owned)
         .or_else(|| offered.token().map(str::to_owned))
         .or_else(|| client::parameter(request.uri().query(), "token").filter(|token| !token.is_empty()));
-    let protocol = offered.chosen().and_then(|protocol| HeaderValue::from_str(protocol).ok());
     Ok(ValidHandshake { accept, protocol, token: token.map(Secret::new), conversation, since, address, address_permit })
 }
 
@@ -212,9 +212,17 @@ impl<'a> Offered<'a> {
         self.bearer()?.strip_prefix(BEARER)
     }
 
-    /// The subprotocol for the response: browsers fail the connection if the server chooses none of those they offered.
-    fn chosen(&self) -> Option<&'a str> {
-        self.0.iter().copied().find(|protocol| *protocol == PROTOCOL).or_else(|| self.bearer())
+    /// The subprotocol for the response, if the client offers it. It never is the one with the token: responses end up
+    /// in logs and tools. A browser fails the connection if none of those that it offered is chosen, so a client that
+    /// offers only the token learns here what to offer.
+    fn chosen(&self) -> Result<Option<HeaderValue>, Problem> {
+        let offers = self.0.contains(&PROTOCOL);
+        if self.bearer().is_some() && !offers {
+            return Err(Problem::invalid(
+                "Offer the subprotocol switchboard beside bearer.<token>: new WebSocket(url, [\"switchboard\", \"bearer.\" + token])",
+            ));
+        }
+        Ok(offers.then_some(HeaderValue::from_static(PROTOCOL)))
     }
 }
 
@@ -271,15 +279,25 @@ mod tests {
     fn subprotocols() {
         for (offer, token, chosen) in [
             ("switchboard, bearer.a.b.c", Some("a.b.c"), Some("switchboard")),
-            ("bearer.a.b.c", Some("a.b.c"), Some("bearer.a.b.c")),
-            ("other, bearer.a.b.c", Some("a.b.c"), Some("bearer.a.b.c")),
+            ("other, bearer.a.b.c, switchboard", Some("a.b.c"), Some("switchboard")),
+            ("switchboard", None, Some("switchboard")),
             ("other", None, None),
             ("bearer.", None, None),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offer.parse().unwrap());
             let offered = Offered::of(&headers);
-            assert_eq!((offered.token(), offered.chosen()), (token, chosen), "{offer}");
+            let answer = offered.chosen().unwrap();
+            assert_eq!(
+                (offered.token(), answer.as_ref().map(|name| name.to_str().unwrap())),
+                (token, chosen),
+                "{offer}"
+            );
+        }
+        for offer in ["bearer.a.b.c", "other, bearer.a.b.c"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offer.parse().unwrap());
+            assert_eq!(Offered::of(&headers).chosen().unwrap_err().status, StatusCode::BAD_REQUEST, "{offer}");
         }
     }
 }

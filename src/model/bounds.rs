@@ -85,6 +85,10 @@ impl<'de> Deserialize<'de> for GivenNumber {
             fn visit_str<E>(self, _: &str) -> Result<GivenNumber, E> {
                 Ok(GivenNumber(None))
             }
+
+            fn visit_unit<E>(self) -> Result<GivenNumber, E> {
+                Ok(GivenNumber(None))
+            }
         }
 
         from.deserialize_any(Scalar)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Reject;
+use super::{Reject, invisible::is_blank};
 
 /// Maximum length of a message, in Unicode scalar values (from the protocol document of the personas dialect).
 pub const MAX_CONTENT_CHARS: usize = 5_000;
@@ -14,7 +14,7 @@ const MAX_EMOJI_BYTES: usize = 64;
 /// The reason for which a text is not valid as message content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidContent {
-    /// The text is empty or only white space.
+    /// The text is empty, or has only characters that nobody sees.
     #[error("Message content cannot be empty")]
     Empty,
     /// The text is longer than [`MAX_CONTENT_CHARS`].
@@ -25,8 +25,7 @@ pub enum InvalidContent {
     Control,
 }
 
-/// A message's text: 1 to 5,000 characters, at least one of them not white space, no control characters except tab and
-/// line ends. It is stored as sent.
+/// A message's text: 1 to 5,000 characters, at least one of them visible, no control characters except tab and line ends. It is stored as sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Content(Arc<str>);
@@ -34,7 +33,7 @@ pub struct Content(Arc<str>);
 impl Content {
     /// Checks `text`.
     pub fn parse(text: &str) -> Result<Self, InvalidContent> {
-        if text.chars().all(char::is_whitespace) {
+        if is_blank(text) {
             return Err(InvalidContent::Empty);
         }
         if text.len() > MAX_CONTENT_CHARS && text.chars().count() > MAX_CONTENT_CHARS {
@@ -78,7 +77,7 @@ impl Emoji {
     /// Checks `text`.
     pub fn parse(text: &str) -> Result<Self, InvalidEmoji> {
         let fits = (1..=MAX_EMOJI_BYTES).contains(&text.len());
-        let fits = fits && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+        let fits = fits && !is_blank(text) && !text.chars().any(|c| c.is_control() || c.is_whitespace());
         if fits { Ok(Self(text.into())) } else { Err(InvalidEmoji) }
     }
 
@@ -98,7 +97,11 @@ mod tests {
         assert!(Content::parse(&"ä".repeat(5_000)).is_ok());
         assert_eq!(Content::parse(&"ä".repeat(5_001)), Err(InvalidContent::TooLong));
         assert_eq!(Content::parse(" \u{2003}\n"), Err(InvalidContent::Empty));
-        assert_eq!(Content::parse(""), Err(InvalidContent::Empty));
+        for blank in ["", "\u{200B}", "\u{2800}", "\u{3164}\u{AD}", "\u{FE0F}", "\u{E0041}"] {
+            assert_eq!(Content::parse(blank), Err(InvalidContent::Empty), "{blank:?}");
+            assert_eq!(Emoji::parse(blank), Err(InvalidEmoji), "{blank:?}");
+        }
+        assert!(Content::parse("\u{200B}x").is_ok() && Emoji::parse("❤\u{FE0F}").is_ok());
         assert_eq!(Content::parse("a\0b"), Err(InvalidContent::Control));
     }
 }

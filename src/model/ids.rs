@@ -13,21 +13,43 @@ pub type Seq = i64;
 
 /// The text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : @ -")]
+#[error("an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : @ + = | -")]
 pub struct InvalidId;
 
+/// The characters of ids cover the subjects of common identity providers (`auth0|abc`, `bob+test@example.com`). `~ / #`,
+/// braces and white space separate ids from each other and from other parts of keys and paths, so no id has them.
 fn check(text: &str) -> Result<(), InvalidId> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:@-".contains(&b);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:@-+=|".contains(&b);
     if (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) { Ok(()) } else { Err(InvalidId) }
 }
 
-/// A text or a whole number: clients of the documented dialects send ids as either.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TextOrNumber<'a> {
-    #[serde(borrow)]
-    Text(std::borrow::Cow<'a, str>),
-    Number(i64),
+/// Reads an id, which clients of the documented dialects send as text or as a whole number.
+struct IdText;
+
+impl de::Visitor<'_> for IdText {
+    type Value = Arc<str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id: text or a whole number")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Arc<str>, E> {
+        check(text).map_err(E::custom)?;
+        Ok(text.into())
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Arc<str>, E> {
+        Ok(number.to_string().into())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Arc<str>, E> {
+        i64::try_from(number).map_err(|_| E::custom("an id is text or a whole number; write a long number as text"))?;
+        Ok(number.to_string().into())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Arc<str>, E> {
+        Err(E::custom("an id is text or a whole number, without a decimal point"))
+    }
 }
 
 macro_rules! id {
@@ -63,11 +85,7 @@ macro_rules! id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                match TextOrNumber::deserialize(from)? {
-                    TextOrNumber::Text(text) => Self::parse(&text),
-                    TextOrNumber::Number(number) => Self::parse(&number.to_string()),
-                }
-                .map_err(de::Error::custom)
+                from.deserialize_any(IdText).map(Self)
             }
         }
     };
@@ -263,10 +281,10 @@ mod tests {
 
     #[test]
     fn ids_are_checked() {
-        for good in ["a", "user-123", "A.b_c:d@e-f", &"x".repeat(128)] {
+        for good in ["a", "user-123", "A.b_c:d@e-f", "auth0|abc", "bob+test@example.com", "a=", &"x".repeat(128)] {
             assert!(UserId::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "a b", "a/b", "~a", "ä", "a\0", "{a}", &"x".repeat(129)] {
+        for bad in ["", "a b", "a/b", "~a", "ä", "a\0", "{a}", "a#b", "a\\b", "a%7C", "a?b", "a,b", &"x".repeat(129)] {
             assert!(UserId::parse(bad).is_err(), "{bad}");
         }
     }
@@ -275,7 +293,10 @@ mod tests {
     fn numbers_become_text() {
         assert_eq!(serde_json::from_str::<UserId>("123").unwrap().as_str(), "123");
         assert_eq!(serde_json::from_str::<UserId>("\"a\\u002db\"").unwrap().as_str(), "a-b");
-        assert!(serde_json::from_str::<UserId>("1.5").is_err());
+        for bad in ["1.5", "456.0", "1e3", "true", "[]", "18446744073709551615"] {
+            let error = serde_json::from_str::<UserId>(bad).unwrap_err().to_string();
+            assert!(error.contains("text or a whole number"), "{bad}: {error}");
+        }
         assert!(serde_json::from_str::<UserId>("null").is_err());
     }
 

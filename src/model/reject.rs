@@ -19,8 +19,14 @@ pub enum TokenFlaw {
     #[error("it is not a JWT: three parts in base64url between dots")]
     Malformed,
     /// The token's header can't be read, or names an unknown algorithm.
-    #[error("its header can't be read, or names an unknown algorithm")]
+    #[error("its header can't be read, or names an unknown algorithm (alg)")]
     Header,
+    /// The token's header names no algorithm.
+    #[error("its header names no algorithm (alg)")]
+    NoAlgorithm,
+    /// The token's algorithm is `none`.
+    #[error("it is not signed (alg none)")]
+    Unsigned,
     /// The token's header has `crit`: extensions that the server must understand.
     #[error("its header has crit, and no extension is understood here")]
     Critical,
@@ -33,27 +39,71 @@ pub enum TokenFlaw {
     /// No published key has the token's `kid`.
     #[error("its key (kid) is not among those published under JWT_JWKS_URL")]
     UnknownKey,
-    /// `sub` is missing or is not a valid user id.
-    #[error("sub must be a user id: 1 to 128 of A-Z a-z 0-9 . _ : @ -")]
+    /// The token has no `kid`, and several keys are published.
+    #[error("it names no key (kid), and several are published under JWT_JWKS_URL")]
+    NoKeyId,
+    /// `sub` is missing.
+    #[error("it has no sub")]
+    NoSubject,
+    /// `sub` is not a valid user id.
+    #[error("sub must be a user id: 1 to 128 of A-Z a-z 0-9 . _ : @ + = | -")]
     Subject,
+    /// The token has expired.
+    #[error("exp is past: it expired")]
+    Expired,
     /// `exp` is missing.
     #[error("it has no exp")]
     NoExpiry,
     /// `exp` is not a number of seconds.
     #[error("exp is not a number of seconds since 1970")]
     Expiry,
+    /// `exp` is a number of milliseconds.
+    #[error("exp is in milliseconds; it must be in seconds since 1970")]
+    ExpiryInMilliseconds,
     /// `nbf` is not a number of seconds.
     #[error("nbf is not a number of seconds since 1970")]
     NotBefore,
+    /// `nbf` is a number of milliseconds.
+    #[error("nbf is in milliseconds; it must be in seconds since 1970")]
+    NotBeforeInMilliseconds,
     /// The token is not valid yet (`nbf`).
     #[error("it counts only later (nbf); are the clocks right?")]
     Early,
-    /// `aud` is missing or is not the configured audience.
-    #[error("aud is missing, or not JWT_AUDIENCE")]
+    /// `aud` is missing.
+    #[error("it has no aud, and JWT_AUDIENCE requires one")]
+    NoAudience,
+    /// `aud` is not the configured audience.
+    #[error("aud is not JWT_AUDIENCE")]
     Audience,
-    /// `iss` is missing or is not the configured issuer.
-    #[error("iss is missing, or not JWT_ISSUER")]
+    /// `iss` is missing.
+    #[error("it has no iss, and JWT_ISSUER requires one")]
+    NoIssuer,
+    /// `iss` is not the configured issuer.
+    #[error("iss is not JWT_ISSUER")]
     Issuer,
+}
+
+impl TokenFlaw {
+    /// The part of the token that has the flaw: a claim, a field of the header, or the whole.
+    pub fn place(self) -> &'static str {
+        match self {
+            Self::Missing | Self::NotInFirstFrame | Self::TooLong | Self::Malformed => "token",
+            Self::Header | Self::NoAlgorithm | Self::Unsigned | Self::Algorithm => "alg",
+            Self::Critical => "crit",
+            Self::Signature => "signature",
+            Self::UnknownKey | Self::NoKeyId => "kid",
+            Self::NoSubject | Self::Subject => "sub",
+            Self::Expired | Self::NoExpiry | Self::Expiry | Self::ExpiryInMilliseconds => "exp",
+            Self::NotBefore | Self::NotBeforeInMilliseconds | Self::Early => "nbf",
+            Self::NoAudience | Self::Audience => "aud",
+            Self::NoIssuer | Self::Issuer => "iss",
+        }
+    }
+
+    /// True if a token with this flaw is refused before its signature is checked.
+    pub fn precedes_signature(self) -> bool {
+        matches!(self.place(), "token" | "alg" | "crit" | "kid")
+    }
 }
 
 /// The reason for which a command or a connection was refused. `Display` is the text for the client.
@@ -154,6 +204,7 @@ impl Reject {
     pub fn token_flaw(&self) -> Option<TokenFlaw> {
         match self {
             Self::InvalidToken(flaw) | Self::InvalidTokenExplained(flaw) => Some(*flaw),
+            Self::TokenExpired => Some(TokenFlaw::Expired),
             _ => None,
         }
     }
@@ -204,6 +255,7 @@ impl CloseReason {
     pub fn token_flaw(&self) -> Option<TokenFlaw> {
         match self {
             Self::Refused(reject) => reject.token_flaw(),
+            Self::TokenExpired => Some(TokenFlaw::Expired),
             _ => None,
         }
     }

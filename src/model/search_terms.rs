@@ -1,5 +1,7 @@
 //! Search texts from users. They are checked and split into words, so that no user input can become part of a query.
 
+use super::invisible::is_blank;
+
 /// Maximum number of words in a search; further words are ignored.
 const TERMS_MAX: usize = 16;
 
@@ -40,7 +42,7 @@ impl SearchTerms {
     /// The text is blank, too long, or has control characters.
     pub fn given(field: &'static str, text: &str) -> Result<Self, InvalidSearch> {
         let text = text.trim();
-        if text.is_empty() {
+        if is_blank(text) {
             return Err(InvalidSearch::Blank { field });
         }
         if text.chars().count() > Self::MAX_CHARS || text.chars().any(char::is_control) {

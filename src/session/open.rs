@@ -305,7 +305,11 @@ impl Open {
                 self.push_frames(self.connection.dialect.refreshed(request, until));
             }
             Ok(_) => self.reject(request, Reject::Forbidden("The token is another user's")),
-            Err(reject) => self.reject(request, reject),
+            Err(reject) => {
+                let detail = reject.token_flaw().map(tracing::field::display);
+                tracing::info!(connection = %self.connection.id(), reason = reject.code(), detail, "refresh refused");
+                self.reject(request, reject);
+            }
         }
     }
 

@@ -217,3 +217,24 @@ pub(super) fn inbox_entry(change: &NewEntry, appended: &Appended, seq: Seq) -> O
         body,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_with_any_ids_have_keys_of_their_own() {
+        let ids = ["a", "a|b", "b", "b|c", "auth0|abc", "bob+test@example.com", "a="];
+        let users: Vec<UserId> = ids.iter().map(|id| UserId::parse(id).unwrap()).collect();
+        let mut keys = std::collections::HashMap::new();
+        for one in &users {
+            for other in &users {
+                let key = direct_key(one, other);
+                assert_eq!(pair(&key).unwrap(), Pair::of(one, other));
+                assert_eq!(key, direct_key(other, one));
+                let of = keys.entry(key).or_insert_with(|| Pair::of(one, other));
+                assert_eq!(of, &Pair::of(one, other));
+            }
+        }
+    }
+}

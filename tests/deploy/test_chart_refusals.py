@@ -34,6 +34,7 @@ TEMPLATES = {
         "database.ca.existingSecret and database.ca.existingConfigMap",
     ),
     "JWKS without a URL": ({**GOOD, "auth": {"method": "jwks"}}, "auth.jwksUrl is empty"),
+    "previous secret without a Secret": ({**GOOD, "auth": {"method": "jwks", "jwksUrl": "https://id", "previousKey": "old"}}, "auth.previousKey"),
     "key of another method": ({**GOOD, "auth": {"jwksUrl": "https://id.example.com"}}, "but auth.method is secret"),
     "public key without an algorithm": ({**GOOD, "auth": {"method": "publicKey"}}, "config.JWT_ALGORITHM is empty"),
     "Job before its Secret": (

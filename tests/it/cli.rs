@@ -119,3 +119,55 @@ fn healthcheck_and_check_name_a_server_that_does_not_answer() {
     assert!(text.contains("FAIL  Redis") && text.contains("FAIL  PostgreSQL"), "{text}");
     assert!(!text.contains("planted") && !stderr(&check).contains("planted"), "{text}");
 }
+
+#[test]
+fn token_inspect_names_every_flaw_and_shows_no_signature_and_no_key() {
+    let folder = folder();
+    let environment = [("JWT_SECRET", SECRET), ("JWT_AUDIENCE", "chat")];
+    let mint = |environment: &[(&str, &str)], user: &str| {
+        let made = run(&folder, &["token", "--user", user, "--name", "Alice", "--ttl", "1h"], environment);
+        stdout(&made).trim().to_owned()
+    };
+    let good = mint(&environment, "auth0|abc");
+    let inspected = run(&folder, &["token", "--inspect", &good], &environment);
+    let text = stdout(&inspected);
+    assert_eq!(code(&inspected), 0, "{text}{}", stderr(&inspected));
+    for part in ["HS256", "\"auth0|abc\"", "\"Alice\"", "from now", "signature: it matches", "ok "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let other = mint(&[("JWT_SECRET", "another-secret-of-more-than-32-bytes")], "alice");
+    let inspected = run(&folder, &["token", "--inspect", &other], &environment);
+    let text = stdout(&inspected);
+    assert_eq!(code(&inspected), 1, "{text}");
+    for part in ["FAIL  signature: ", "FAIL  aud: ", "JWT_SECRET is the same text"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let signature = other.rsplit_once('.').unwrap().1;
+    assert!(!text.contains(signature) && !text.contains(SECRET), "{text}");
+
+    // Without a key the claims are explained all the same; unsigned tokens are refused.
+    let unchecked = run(&folder, &["token", "--inspect", &good], &[]);
+    assert!(code(&unchecked) == 0 && stdout(&unchecked).contains("not checked: no key is configured"));
+    let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6MTgwMDAwMDAwMDAwMH0.";
+    let inspected = run(&folder, &["token", "--inspect", unsigned], &environment);
+    let text = stdout(&inspected);
+    assert!(code(&inspected) == 1 && text.contains("FAIL  alg: ") && text.contains("Divide exp by 1,000"), "{text}");
+    assert_eq!(code(&run(&folder, &["token", "--inspect", &good, "--user", "alice"], &environment)), 2);
+}
+
+#[test]
+fn passwords_in_urls_of_keys_are_never_shown() {
+    let folder = folder();
+    for url in ["https://user:planted@127.0.0.1:1/keys", "ftp://user:planted@keys", "planted"] {
+        let environment = [
+            ("JWT_JWKS_URL", url),
+            ("REDIS_URL", "redis://127.0.0.1:1"),
+            ("DATABASE_URL", "postgres://u@127.0.0.1:1/x"),
+        ];
+        for command in [&["check"][..], &["serve"], &["token", "--inspect", "a.b.c"], &["token", "--user", "alice"]] {
+            let output = run(&folder, command, &environment);
+            let text = stdout(&output) + &stderr(&output);
+            assert!(code(&output) != 0 && !text.contains("planted"), "{command:?} {url}: {text}");
+        }
+    }
+}

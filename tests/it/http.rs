@@ -35,7 +35,7 @@ async fn conversations_are_created_listed_and_shown() {
     let one = format!("{CONVERSATIONS}/{id}");
     assert_eq!(node.get(&one, &bob).await.json["name"], "Team Discussion");
     assert_problem(&node.get(&one, &mallory).await, 403, "not_member");
-    assert_problem(&node.get(&format!("{CONVERSATIONS}/nowhere"), &bob).await, 404, "not_found");
+    assert_problem(&node.get(&format!("{CONVERSATIONS}/nowhere"), &bob).await, 403, "not_member");
     let list = node.get(&format!("{CONVERSATIONS}?limit=100&offset=0"), &bob).await.json;
     assert_eq!((&list["total"], &list["limit"], &list["offset"]), (&json!(1), &json!(100), &json!(0)));
     assert_eq!(list["conversations"][0]["id"], id);

@@ -106,7 +106,7 @@ async fn bad_frames_get_an_error_and_change_nothing() {
         (r#"{"type":"send","conversation_id":"team","content":"a\u0000b"}"#, "invalid"),
         (r#"{"type":"send","conversation_id":"team","content":5}"#, "invalid"),
         (r#"{"type":"send","conversation_id":"team","content":"x","client_id":"a b"}"#, "invalid"),
-        (r#"{"type":"send","conversation_id":"nowhere","content":"x"}"#, "not_found"),
+        (r#"{"type":"send","conversation_id":"nowhere","content":"x"}"#, "not_member"),
         (r#"{"type":"edit","conversation_id":"team","seq":99,"content":"x"}"#, "not_found"),
         (r#"{"type":"react","conversation_id":"team","seq":1,"emoji":"a b"}"#, "invalid"),
         (r#"{"type":"status","status":"asleep"}"#, "invalid"),

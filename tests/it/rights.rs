@@ -317,6 +317,75 @@ async fn every_native_command_answers_each_kind_of_user_as_the_table_says() {
 }
 
 #[tokio::test]
+async fn a_missing_conversation_is_answered_like_one_of_others() {
+    let stage = Stage::new().await;
+    let (node, stranger) = (&stage.node, token("stranger"));
+    let (theirs, missing) = (stage.conversation().await, "01890a5d-0000-7000-8000-000000000000");
+    let mut faults = String::new();
+    for (method, path, body, _) in ENDPOINTS {
+        if !path.contains("{conversation}") && !body.contains("{conversation}") {
+            continue;
+        }
+        let mut answers = Vec::new();
+        for conversation in [&*theirs, missing] {
+            let fill = |text: &str| text.replace("{conversation}", conversation).replace("{user}", "member");
+            let path = fill(path).replace("{message}", "1").replace("{emoji}", "x");
+            let body: Option<Value> = serde_json::from_str(&fill(body)).ok();
+            let answer = node.request(method.clone(), &path, Some(&stranger), body.as_ref()).await;
+            answers.push((answer.status, answer.json));
+        }
+        if answers[0] != answers[1] {
+            faults += &format!("  {method} {path}: {:?}\n    {:?}\n", answers[0], answers[1]);
+        }
+    }
+    let mut native = Client::native(node, "stranger").await;
+    for (label, (_, frame)) in COMMANDS {
+        let Some((frame, _)) = frame.filter(|(frame, _)| frame.contains("{conversation}")) else { continue };
+        let mut answers = Vec::new();
+        for conversation in [&*theirs, missing] {
+            let mut frame: Value = serde_json::from_str(&frame.replace("{conversation}", conversation)).unwrap();
+            frame["ref"] = json!(label);
+            native.send(&frame).await;
+            let reply = native.until_where(|reply| reply["ref"] == *label).await;
+            answers.push(reply.to_string().replace(conversation, "{conversation}"));
+        }
+        if answers[0] != answers[1] {
+            faults += &format!("  native {label}: {}\n    {}\n", answers[0], answers[1]);
+        }
+    }
+    for path in ["/ws/{conversation}", "/api/chat/ws/{conversation}"] {
+        let mut closes = Vec::new();
+        for conversation in [&*theirs, missing] {
+            let url = format!("{}{}?token={stranger}", node.ws(), path.replace("{conversation}", conversation));
+            closes.push(Client::connect(&url).await.expect_close().await);
+        }
+        if closes[0] != closes[1] {
+            faults += &format!("  {path}: {:?}\n    {:?}\n", closes[0], closes[1]);
+        }
+    }
+    let mut personas = Client::connect(&format!("{}/ws/auth?token={stranger}", node.ws())).await;
+    for frame in [
+        r#"{"type":"join_conversation","conversation_id":"{conversation}"}"#,
+        r#"{"type":"send_message","conversation_id":"{conversation}","content":"x"}"#,
+        r#"{"type":"typing_start","conversation_id":"{conversation}"}"#,
+    ] {
+        let mut answers = Vec::new();
+        for conversation in [&*theirs, missing] {
+            personas
+                .send(&serde_json::from_str::<Value>(&frame.replace("{conversation}", conversation)).unwrap())
+                .await;
+            let mut reply = personas.until("error").await;
+            reply["timestamp"] = Value::Null;
+            answers.push(reply.to_string().replace(conversation, "{conversation}"));
+        }
+        if answers[0] != answers[1] {
+            faults += &format!("  personas {frame}: {}\n    {}\n", answers[0], answers[1]);
+        }
+    }
+    assert!(faults.is_empty(), "answers by which a stranger can tell that a conversation exists:\n{faults}");
+}
+
+#[tokio::test]
 async fn every_socket_route_refuses_bad_tokens_and_strangers() {
     let stage = Stage::new().await;
     let node = &stage.node;

@@ -25,5 +25,10 @@ pub fn token_with(user: &str, claims: Value) -> String {
     }
     // Fails if a provider is installed already, which is as good.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-    jsonwebtoken::encode(&Header::default(), &all, &EncodingKey::from_secret(SECRET.as_bytes())).expect("claims encode")
+    jsonwebtoken::encode(
+        &Header::default(),
+        &all,
+        &EncodingKey::from_secret(SECRET.as_bytes()).expect("the secret is not empty"),
+    )
+    .expect("claims encode")
 }

@@ -50,6 +50,9 @@
 {{- fail (printf "auth.%s is set, but auth.method is %s: set it to %s, or remove auth.%s." $value $auth.method $method $value) }}
 {{- end }}
 {{- end }}
+{{- if and $auth.previousKey (or (ne $auth.method "secret") (not (or $auth.existingSecret .Values.existingSecret))) }}
+{{- fail "auth.previousKey is set, but there is no Secret of yours with shared secrets: set auth.method to secret and auth.existingSecret, or remove it." }}
+{{- end }}
 {{- if and (eq $auth.method "publicKey") (not .Values.config.JWT_ALGORITHM) }}
 {{- fail "auth.method is publicKey, but config.JWT_ALGORITHM is empty: set it to the algorithm of the key (RS256, ES256, EdDSA, …)." }}
 {{- end }}

@@ -37,6 +37,9 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- $name := ternary "JWT_SECRET" "JWT_PUBLIC_KEY" (eq .method "secret") }}
 {{- $needed = append $needed (dict "name" $name "from" . "key" (.key | default $name)) }}
 {{- end }}
+{{- with .previousKey }}
+{{- $needed = append $needed (dict "name" "JWT_PREVIOUS_SECRET" "from" $.Values.auth "key" .) }}
+{{- end }}
 {{- end }}
 {{- range $name, $hook := .Values.webhooks }}
 {{- if $hook.enabled }}

@@ -119,3 +119,10 @@ fn time_comes_from_the_given_clock() {
     seconds.store(NOW + 3_600, Ordering::SeqCst);
     assert_eq!(auth.verify(&token), Err(Reject::TokenExpired));
 }
+
+#[test]
+fn subjects_of_identity_providers_are_user_ids() {
+    for subject in ["auth0|abc", "google-oauth2|123", "bob+test@example.com", "samlp|acme|x@y.z", "f:1:bob", "aGk="] {
+        assert_eq!(verify(json!({"sub": subject})).unwrap().user.as_str(), subject);
+    }
+}

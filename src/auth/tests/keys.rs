@@ -45,7 +45,7 @@ fn public_keys_verify_and_never_mint() {
         assert!(auth.verify(&sign(&pair.signing_key(algorithm))).is_ok(), "{algorithm:?}");
         assert!(is_invalid(&auth.verify(&sign(&other.signing_key(algorithm)))), "{algorithm:?}");
         // Anyone knows the public key: it must not be accepted as a shared secret.
-        let forged = EncodingKey::from_secret(pair.public.as_bytes());
+        let forged = EncodingKey::from_secret(pair.public.as_bytes()).unwrap();
         let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(json!({})), &forged).unwrap();
         assert!(is_invalid(&auth.verify(&forged)), "{algorithm:?}");
         let user = UserId::parse("bob").unwrap();
@@ -62,4 +62,25 @@ fn an_rsa_key_is_pinned_to_one_algorithm() {
             jsonwebtoken::encode(&Header::new(algorithm), &claims(json!({})), &pair.signing_key(algorithm)).unwrap();
         assert!(is_invalid(&auth.verify(&token)), "{algorithm:?}");
     }
+}
+
+#[test]
+fn tokens_of_the_previous_secret_are_valid_and_new_ones_have_the_new_secret() {
+    const NEW: &str = "the secret after the rotation of tests";
+    let key = |previous: Option<&str>| AuthKey::Secret {
+        secret: Secret::new(NEW),
+        previous: previous.map(Secret::new),
+        algorithm: Algorithm::HS256,
+    };
+    let (rotating, rotated) = (at(&config(key(Some(SECRET))), NOW), at(&config(key(None)), NOW));
+    let old = sign(&claims(json!({})));
+    assert!(rotating.verify(&old).is_ok());
+    assert_eq!(rotated.verify(&old), Err(Reject::InvalidToken(TokenFlaw::Signature)));
+    assert_eq!(rotating.verify(&sign(&claims(json!({"exp": 1})))), Err(Reject::TokenExpired));
+    let user = UserId::parse("bob").unwrap();
+    let minted = rotating.mint(grant(&user), Duration::from_secs(60), None).unwrap().token;
+    assert!(rotated.verify(&minted).is_ok() && auth().verify(&minted).is_err());
+    let foreign = EncodingKey::from_secret(b"another secret, which is also long enough").unwrap();
+    let foreign = jsonwebtoken::encode(&Header::default(), &claims(json!({})), &foreign).unwrap();
+    assert_eq!(rotating.verify(&foreign), Err(Reject::InvalidToken(TokenFlaw::Signature)));
 }

@@ -1,13 +1,17 @@
 //! [`Call`]: an authenticated request, and readers for its path, query and body.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, body::Body};
 use matchit::Params;
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned},
+};
+use serde_json::error::Category;
 
 use crate::{
     chat::Caller,
@@ -19,6 +23,7 @@ use crate::{
     },
     model::{
         Command, ConversationId, EntryId, EntrySeq, GivenNumber, Identity, LogId, Page, Reject, Reply, Seq, UserId,
+        explain_json,
     },
 };
 
@@ -93,11 +98,38 @@ pub(in crate::http) fn conversation_id(segment: &str) -> Result<ConversationId, 
 }
 
 /// A message reference: its seq or its id.
-#[derive(Deserialize)]
-#[serde(untagged)]
 pub(super) enum MessageRef {
     Seq(Seq),
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for MessageRef {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct SeqOrId;
+
+        impl de::Visitor<'_> for SeqOrId {
+            type Value = MessageRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message: its seq, a whole number, or its id, a text")
+            }
+
+            fn visit_i64<E>(self, seq: i64) -> Result<MessageRef, E> {
+                Ok(MessageRef::Seq(seq))
+            }
+
+            fn visit_u64<E>(self, seq: u64) -> Result<MessageRef, E> {
+                // A number beyond every seq names no message.
+                Ok(MessageRef::Seq(Seq::try_from(seq).unwrap_or_default()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<MessageRef, E> {
+                Ok(MessageRef::Text(text.to_owned()))
+            }
+        }
+
+        from.deserialize_any(SeqOrId)
+    }
 }
 
 impl MessageRef {
@@ -146,7 +178,13 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         return Err(Problem::invalid("The body is not a JSON object"));
     }
-    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("The body is not what it must be: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        let named = (error.classify() == Category::Data)
+            .then(|| explain_json(text, |text| serde_json::from_str::<T>(text).err()))
+            .flatten();
+        Problem::invalid(format!("The body is not what it must be: {}", named.unwrap_or_else(|| error.to_string())))
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::{
     http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
         self, Command, ConversationId, ConversationKind, Listed, Offset, PageLimit, Reply, Seq, Timestamp, UserId,
+        is_blank,
     },
 };
 
@@ -52,7 +53,7 @@ fn text(field: &str, value: Option<String>, most: usize) -> Result<Option<Arc<st
     if value.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
         return Err(Problem::invalid(format!("{field} has a control character")));
     }
-    Ok((!value.is_empty()).then(|| value.into()))
+    Ok((!is_blank(value)).then(|| value.into()))
 }
 
 /// A conversation, as one of its members sees it.

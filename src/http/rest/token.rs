@@ -47,6 +47,10 @@ fn public_socket_url(public: &str) -> String {
 fn socket_url(headers: &HeaderMap, trusted: bool) -> Option<String> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
     let host: hyper::http::uri::Authority = host.parse().ok()?;
+    // A user in front of the host would be sent along with the token.
+    if host.as_str().contains('@') {
+        return None;
+    }
     let scheme = if client::is_secure(trusted, headers) { "wss" } else { "ws" };
     Some(format!("{scheme}://{host}{TOKEN_SOCKET}"))
 }
@@ -70,7 +74,9 @@ mod tests {
         headers.insert("x-forwarded-proto", "https".parse().unwrap());
         assert_eq!(socket_url(&headers, false).unwrap(), "ws://chat.example.com:8000/ws");
         assert_eq!(socket_url(&headers, true).unwrap(), "wss://chat.example.com:8000/ws");
-        headers.insert(header::HOST, "a b/c".parse().unwrap());
-        assert_eq!(socket_url(&headers, false), None);
+        for bad in ["a b/c", "chat.example.com@evil.example", ""] {
+            headers.insert(header::HOST, bad.parse().unwrap());
+            assert_eq!(socket_url(&headers, false), None, "{bad}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
+use tokio_postgres::types::ToSql;
 
 use super::{
     super::{Operation, StoreError, Users},
@@ -31,8 +32,9 @@ impl Users for Postgres {
 
     async fn seen(&self, users: &[UserId], at: Timestamp) -> Result<(), StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let sql = "UPDATE users SET last_seen = greatest(last_seen, $2) WHERE id = ANY ($1)";
-        self.query(Operation::Write, sql, &[&users, &system_time(at)]).await.map(drop)
+        let sql = "UPDATE users SET last_seen = greatest(last_seen, $2) WHERE id = ANY ($1) AND status <> $3";
+        let parameters: [&(dyn ToSql + Sync); 3] = [&users, &system_time(at), &Status::Invisible.code()];
+        self.query(Operation::Write, sql, &parameters).await.map(drop)
     }
 
     async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, Arc<str>)>, StoreError> {

@@ -34,8 +34,9 @@ impl Users for Sqlite {
     async fn seen(&self, users: &[UserId], at: Timestamp) -> Result<(), StoreError> {
         let users = users.to_vec();
         self.write(Operation::Write, move |db| {
-            let sql = "UPDATE users SET last_seen = max(coalesce(last_seen, 0), ?2) WHERE id = ?1";
-            users.iter().try_for_each(|user| db.execute(sql, (user.as_str(), at.micros())).map(drop))
+            let sql = "UPDATE users SET last_seen = max(coalesce(last_seen, 0), ?2) WHERE id = ?1 AND status <> ?3";
+            let hidden = Status::Invisible.code();
+            users.iter().try_for_each(|user| db.execute(sql, (user.as_str(), at.micros(), hidden)).map(drop))
         })
         .await
     }

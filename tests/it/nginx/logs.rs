@@ -10,9 +10,10 @@ use crate::support::{Client, Nginx, RawClient, eventually, token};
 async fn send_token_everywhere(nginx: &Nginx, token: &str) {
     let base = format!("ws://{}", nginx.address());
     let _ = Client::try_connect(format!("{base}/ws/lobby?token={token}")).await;
-    for (name, value) in
-        [("authorization", format!("Bearer {token}")), ("sec-websocket-protocol", format!("bearer.{token}"))]
-    {
+    for (name, value) in [
+        ("authorization", format!("Bearer {token}")),
+        ("sec-websocket-protocol", format!("switchboard, bearer.{token}")),
+    ] {
         let mut request = format!("{base}/v1/ws").into_client_request().unwrap();
         request.headers_mut().insert(name, value.parse().unwrap());
         request.headers_mut().insert("referer", format!("https://app.example/?token={token}").parse().unwrap());

@@ -83,7 +83,7 @@ async fn a_message_id_of_another_conversation_marks_nothing() {
     let body = json!({"conversation_id": room, "up_to_seq": 1});
     assert_problem(&User::of(&node, "mallory").post("/api/messages/read", body.clone()).await, 403, "not_member");
     let nowhere = json!({"conversation_id": "nowhere", "up_to_seq": 1});
-    assert_problem(&bob.post("/api/messages/read", nowhere).await, 404, "not_found");
+    assert_problem(&bob.post("/api/messages/read", nowhere).await, 403, "not_member");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::node::{Cluster, User, assert_problem, conversation_of};
-use crate::support::{Client, eventually, token_with};
+use crate::support::{Client, Node, eventually, token, token_with};
 
 #[tokio::test]
 async fn online_users_are_known_on_every_node() {
@@ -92,7 +92,7 @@ async fn typing_over_rest_reaches_sockets_and_stops_by_itself() {
     assert_eq!(bob.until("typing").await["active"], false);
     assert_problem(&alice.post(&path, json!({"is_typing": "yes"})).await, 400, "invalid");
     assert_problem(&User::of(&node, "mallory").post(&path, json!({})).await, 403, "not_member");
-    assert_problem(&alice.post("/api/conversations/nowhere/typing", json!({})).await, 404, "not_found");
+    assert_problem(&alice.post("/api/conversations/nowhere/typing", json!({})).await, 403, "not_member");
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn connections_of_all_nodes_are_counted() {
     for node in [&one, &two] {
         let both = || async {
             let stats = node.get("/api/connections/stats", &admin).await.json;
-            let health = node.request(reqwest::Method::GET, "/api/health", None, None).await.json;
+            let health = node.get("/api/health", &admin).await.json;
             (stats["total_connections"] == 2 && health["connections_total"] == 2).then_some(())
         };
         eventually("both nodes know both connections", both).await;
@@ -168,7 +168,8 @@ async fn any_token_may_read_the_state_of_a_node() {
 async fn health_shows_the_recent_latency_of_messages() {
     let cluster = Cluster::new().await;
     let node = cluster.node().start().await;
-    let health = async || node.request(reqwest::Method::GET, "/api/health", None, None).await.json;
+    let admin = token_with("root", json!({"role": "admin"}));
+    let health = async || node.get("/api/health", &admin).await.json;
     assert_eq!(health().await["latency"], json!({"send_ack_ms": null, "delivery_ms": null}));
     let alice = User::of(&node, "alice");
     let messages = alice.group(&["bob"]).await;
@@ -185,4 +186,83 @@ async fn health_shows_the_recent_latency_of_messages() {
         let (p50, p99) = (latency[what]["p50"].as_f64().unwrap(), latency[what]["p99"].as_f64().unwrap());
         assert!(0.0 < p50 && p50 <= p99 && p99 < 20_000.0, "{latency}");
     }
+}
+
+#[tokio::test]
+async fn strangers_see_as_much_of_health_as_configured() {
+    let cluster = Cluster::new().await;
+    let admin = token_with("root", json!({"role": "admin"}));
+    let all = [
+        "components",
+        "connections",
+        "connections_total",
+        "latency",
+        "node",
+        "status",
+        "uptime_seconds",
+        "version",
+        "works",
+    ];
+    for (details, shown) in
+        [(None, &["components", "node", "status", "works"][..]), (Some("status"), &["status"]), (Some("all"), &all)]
+    {
+        let node =
+            details.map_or(cluster.node(), |details| cluster.node().set("HEALTH_DETAILS", details)).start().await;
+        let fields = |health: &serde_json::Value| health.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        for token in [None, Some(token("alice")), Some("no token".to_owned())] {
+            let health = node.request(reqwest::Method::GET, "/api/health", token.as_deref(), None).await;
+            assert_eq!(
+                (health.status.as_u16(), fields(&health.json)),
+                (200, shown.iter().map(ToString::to_string).collect())
+            );
+        }
+        assert_eq!(fields(&node.get("/api/health", &admin).await.json), all);
+        assert_eq!(fields(&node.admin_get("/api/health").await.json), all);
+    }
+}
+
+/// What others see of the presence of an invisible user, on a node with either store.
+async fn check_invisible(node: &Node) {
+    let (alice, bob) = (User::of(node, "alice"), User::of(node, "bob"));
+    let room =
+        bob.post(super::node::CONVERSATIONS, json!({"name": "r", "participant_ids": ["alice"]})).await.json["id"]
+            .clone();
+    let room = room.as_str().unwrap();
+    let mut listener = Client::native(node, "alice").await;
+    listener.join(room).await;
+    let mut socket = Client::native(node, "bob").await;
+    socket.join(room).await;
+    listener.until("user_joined").await;
+    bob.post("/api/user/status", json!({"status": "invisible"})).await;
+    listener.until("user_left").await;
+    assert_eq!(listener.expect("presence").await["online"], false);
+    let seen = async || alice.get("/api/websocket/users/bob/online").await.json;
+    let hidden = seen().await;
+    assert_eq!(hidden["online"], false);
+    assert!(hidden["last_seen"].is_string(), "others see when bob went: {hidden}");
+
+    // The next that alice is told of bob is his message.
+    socket.send(&json!({"type": "typing", "conversation_id": room})).await;
+    bob.post(&format!("/api/conversations/{room}/typing"), json!({})).await;
+    socket.send_text(room, "boo").await;
+    let next = listener.until_where(|frame| frame["user_id"] == "bob" || frame["sender_id"] == "bob").await;
+    assert_eq!((&next["type"], &next["content"]), (&json!("message"), &json!("boo")));
+
+    // Neither the end of a socket nor another one moves the time.
+    socket.close().await;
+    let gone = async || (bob.get("/api/connections/info").await.json["count"] == 0).then_some(());
+    eventually("bob's socket is gone", gone).await;
+    Client::native(node, "bob").await.close().await;
+    eventually("bob's socket is gone", gone).await;
+    let admin = token_with("root", json!({"role": "admin"}));
+    let offline = async || (node.get("/api/connections/stats", &admin).await.json["users_online"] == 1).then_some(());
+    eventually("bob is offline", offline).await;
+    assert_eq!(seen().await, hidden);
+}
+
+#[tokio::test]
+async fn an_invisible_user_is_not_shown_typing_and_their_last_seen_stays() {
+    let cluster = Cluster::new().await;
+    check_invisible(&cluster.node().set("PRESENCE_GRACE", "0s").start().await).await;
+    check_invisible(&Node::dev().set("PRESENCE_GRACE", "0s").start().await).await;
 }

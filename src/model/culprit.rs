@@ -1,0 +1,119 @@
+//! Finds the field to which an error of a JSON parser belongs. The parser names only the kind of the fault.
+
+use serde_json::{Map, Value};
+
+/// Maximum number of fields of an object among which the field is searched; each costs one parse.
+const MAX_FIELDS: usize = 32;
+/// Maximum depth of the search. Fields of frames and bodies are at most in one object within the outer one.
+const MAX_DEPTH: usize = 2;
+/// Maximum length of a field's name that is reported, in characters.
+const MAX_NAME_CHARS: usize = 64;
+
+/// The text of the error for which `fails` refuses `text`, without its position, preceded by the field's name if one
+/// field alone is the cause. `fails` returns the error of a text that can't be parsed. The text is a JSON object.
+pub fn explain_json(text: &str, fails: impl Fn(&str) -> Option<serde_json::Error>) -> Option<String> {
+    let fault = |text: &str| fails(text).map(|error| without_position(&error.to_string()));
+    let original = fault(text)?;
+    let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return Some(original) };
+    // Written anew, the fields have another order, so another fault may be the first.
+    let Some(first) = fault(&Value::Object(fields.clone()).to_string()) else { return Some(original) };
+    // The parser names the field itself, or there is none to name.
+    if first.starts_with("missing field") || first.starts_with("unknown variant") {
+        return Some(original);
+    }
+    let changes =
+        |fields: &Map<String, Value>| fault(&Value::Object(fields.clone()).to_string()).as_ref() != Some(&first);
+    let path = search(&fields, &changes, MAX_DEPTH);
+    Some(if path.is_empty() { original } else { format!("{}: {first}", path.join(".")) })
+}
+
+/// The path of the field without which the error changes.
+fn search(fields: &Map<String, Value>, changes: &dyn Fn(&Map<String, Value>) -> bool, depth: usize) -> Vec<String> {
+    if fields.len() > MAX_FIELDS || depth == 0 {
+        return Vec::new();
+    }
+    let without = |name: &str| {
+        let mut rest = fields.clone();
+        rest.remove(name);
+        rest
+    };
+    // Frames are recognised by their type: without it, every error changes.
+    let Some(name) = fields.keys().filter(|name| *name != "type").find(|name| changes(&without(name))) else {
+        return Vec::new();
+    };
+    let mut path = vec![printable(name)];
+    if let Some(Value::Object(inner)) = fields.get(name) {
+        let within = |inner: &Map<String, Value>| {
+            let mut whole = fields.clone();
+            whole.insert(name.clone(), Value::Object(inner.clone()));
+            changes(&whole)
+        };
+        path.extend(search(inner, &within, depth - 1));
+    }
+    path
+}
+
+/// A name that a client chose, without characters that could disturb a reader.
+fn printable(name: &str) -> String {
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || "_-.".contains(*c);
+    name.chars().filter(allowed).take(MAX_NAME_CHARS).collect()
+}
+
+fn without_position(text: &str) -> String {
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::model::{ClientId, ConversationId};
+
+    #[derive(Deserialize)]
+    #[serde(tag = "type", rename_all = "snake_case")]
+    #[expect(dead_code, reason = "only the parse counts")]
+    enum Frame {
+        Send { conversation_id: ConversationId, client_id: Option<ClientId>, data: Option<Data> },
+    }
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only the parse counts")]
+    struct Data {
+        content: String,
+        user_ids: Vec<ConversationId>,
+    }
+
+    fn explained(text: &str) -> Option<String> {
+        explain_json(text, |text| serde_json::from_str::<Frame>(text).err())
+    }
+
+    #[test]
+    fn the_field_of_a_fault_is_named() {
+        for (text, expected) in [
+            (r#"{"type":"send","conversation_id":456.0}"#, "conversation_id: an id is text or a whole number"),
+            (r#"{"type":"send","conversation_id":"a","client_id":"a b"}"#, "client_id: an id has 1 to 128"),
+            (r#"{"type":"send","conversation_id":null}"#, "conversation_id: "),
+            (
+                r#"{"type":"send","conversation_id":"a","data":{"content":5,"user_ids":[]}}"#,
+                "data.content: invalid type",
+            ),
+            (r#"{"type":"send","conversation_id":"a","data":{"content":"","user_ids":["a",true]}}"#, "data.user_ids: "),
+            (r#"{"type":"send"}"#, "missing field `conversation_id`"),
+            (r#"{"type":"dance"}"#, "unknown variant"),
+        ] {
+            let found = explained(text).unwrap_or_default();
+            assert!(found.starts_with(expected), "{text}: {found}");
+            assert!(!found.contains("untagged") && !found.contains(" at line "), "{found}");
+        }
+        assert_eq!(explained(r#"{"type":"send","conversation_id":"a"}"#), None);
+    }
+
+    #[test]
+    fn many_fields_are_not_searched() {
+        let many: Vec<String> = (0..100).map(|number| format!(r#""f{number}":0"#)).collect();
+        let found =
+            explained(&format!(r#"{{"type":"send","conversation_id":1.5,{}}}"#, many.join(","))).unwrap_or_default();
+        assert!(found.starts_with("an id is text"), "{found}");
+    }
+}
