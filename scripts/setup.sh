@@ -42,7 +42,7 @@ if [ ${#faults[@]} -eq 0 ] && ! has clients; then
     {
         python3 -m venv "$clients/python" &&
             "$clients/python/bin/pip" install --quiet --disable-pip-version-check \
-                kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 &&
+                kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 schemathesis==4.32.5 &&
             npm install --silent --no-audit --no-fund --no-save --prefix "$clients" \
                 ws@8 react@18 react-test-renderer@18 sucrase@3 jsdom@26 &&
             touch "$CLIENTS_DONE"

@@ -10,14 +10,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::open_private_file;
+use crate::config::{make_private_folder, open_private_file};
 
 /// Name of the file in the data folder.
 const FILE: &str = "running.json";
 /// Name of the file that a running dev holds locked.
 const LOCK_FILE: &str = "lock";
 
-/// Locks the data folder for this process. Two nodes on one data folder would share the messages but not deliver to each
+/// Creates the data folder if need be, and locks it for this process. Two nodes on one data folder would share the messages but not deliver to each
 /// other. The lock ends when the file is closed, also if the process is killed.
 ///
 /// # Errors
@@ -25,6 +25,7 @@ const LOCK_FILE: &str = "lock";
 pub(super) fn lock_folder(folder: &Path) -> Result<File, String> {
     let path = folder.join(LOCK_FILE);
     let cannot = |error: io::Error| format!("{} can't be locked: {error}", path.display());
+    make_private_folder(folder).map_err(cannot)?;
     let file = open_private_file(&path, true).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -98,11 +99,12 @@ mod tests {
 
     #[test]
     fn a_folder_is_locked_by_one_dev_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = lock_folder(folder.path()).unwrap();
-        assert!(lock_folder(folder.path()).unwrap_err().contains("--data-dir"));
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("new");
+        let first = lock_folder(&folder).unwrap();
+        assert!(lock_folder(&folder).unwrap_err().contains("--data-dir"));
         drop(first);
-        lock_folder(folder.path()).unwrap();
+        lock_folder(&folder).unwrap();
     }
 
     #[test]

@@ -49,6 +49,14 @@ impl GivenNumber {
         Self(text.parse().ok())
     }
 
+    /// Checks that the value is a whole number.
+    ///
+    /// # Errors
+    /// It is not, or does not fit into an `i64`.
+    pub fn whole(self, field: &'static str) -> Result<i64, OutOfBounds> {
+        self.within(field, i64::MIN, i64::MAX)
+    }
+
     fn within(self, field: &'static str, least: i64, most: i64) -> Result<i64, OutOfBounds> {
         self.0.filter(|number| (least..=most).contains(number)).ok_or(OutOfBounds::Number { field, least, most })
     }

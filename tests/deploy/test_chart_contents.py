@@ -166,6 +166,8 @@ def test_secrets_of_the_user():
     assert environment(node("jwks"))["JWT_JWKS_URL"] == "https://id.example.com/.well-known/jwks.json"
     files = files_of(one("public-key", "Deployment")["spec"]["template"]["spec"])
     assert files["JWT_PUBLIC_KEY"] == ("secret", "identity", "public.pem")
+    files = files_of(one("everything", "Deployment")["spec"]["template"]["spec"])
+    assert files["JWT_PREVIOUS_SECRET"] == ("secret", "switchboard", "OLD_JWT_SECRET")
     files = files_of(one("webhooks", "Deployment")["spec"]["template"]["spec"])
     assert files["PERSONA_WEBHOOK_SECRET"] == ("secret", "personas", "signature")
     assert files["NOTIFICATION_WEBHOOK_URL"] == ("secret", "switchboard", "NOTIFICATION_WEBHOOK_URL")

@@ -4,6 +4,7 @@ mod conversations;
 mod cors;
 mod document;
 mod faces;
+mod generated;
 mod messages;
 mod node;
 mod openapi;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Call, call::read_json, done, ok, unexpected};
 use crate::{
     http::{HttpResult, body::RequestBody, problem::Problem},
-    model::{self, Command, ConversationId, Listed, Offset, PageLimit, Reply, Seq, Timestamp},
+    model::{self, Command, ConversationId, GivenNumber, Listed, Offset, PageLimit, Reply, Seq, Timestamp},
 };
 
 #[derive(Serialize)]
@@ -41,12 +41,14 @@ impl<'a> Notification<'a> {
 /// Body of a request that marks notifications read; without ids it marks all.
 #[derive(Deserialize)]
 struct Read {
-    ids: Option<Vec<i64>>,
+    ids: Option<Vec<GivenNumber>>,
 }
 
 impl Read {
     fn checked(self) -> Result<Option<Listed<i64>>, Problem> {
-        Ok(self.ids.map(|ids| Listed::given("ids", ids)).transpose()?)
+        let Some(ids) = self.ids else { return Ok(None) };
+        let ids = ids.into_iter().map(|id| id.whole("ids")).collect::<Result<_, _>>()?;
+        Ok(Some(Listed::given("ids", ids)?))
     }
 }
 
