@@ -38,7 +38,7 @@ pub(super) fn run(text: &str, matches: &ArgMatches, sources: &Sources) -> Result
     };
     let clock = Clock::system();
     let found = inspect(token, auth.as_ref().map_err(Clone::clone), &clock);
-    print(&text_of(&found, &clock));
+    print(&text_of(&found, &clock))?;
     Ok(if found.flaws.is_empty() { Outcome::Done } else { Outcome::Failed })
 }
 
