@@ -16,18 +16,17 @@ mod jwks;
 
 use checks::Checks;
 use claims::Claims;
+use flaws::MAX_TOKEN_BYTES;
+use inspect::Rules;
 use jwks::{Found, Jwks};
 
-pub use inspect::{Inspection, SignatureCheck, inspect};
+pub use inspect::{Inspection, SignatureCheck};
 pub use jwks::KeyReport;
 
 use crate::{
     config::{AuthConfig, AuthKey, Secret},
     model::{Clock, Identity, Reject, Timestamp, TokenFlaw, UserId},
 };
-
-/// Maximum length of a token, in bytes. Longer tokens are refused without being parsed.
-const MAX_TOKEN_BYTES: usize = 8 * 1_024;
 
 /// Error that prevents the verification of any token.
 #[derive(Debug, thiserror::Error)]
@@ -255,6 +254,18 @@ impl Auth {
             Keys::Published(jwks) => Some(jwks.fetch().await.map_err(Box::from)),
         }
     }
+}
+
+/// Explains a token. Without keys, `auth` holds the reason, and the signature, `aud` and `iss` are not checked.
+/// Published keys must have been fetched.
+pub fn inspect(token: &str, auth: Result<&Auth, String>, clock: &Clock) -> Inspection {
+    let rules = auth.as_ref().map_or(Rules { audience: None, issuer: None, leeway: Duration::ZERO }, |auth| Rules {
+        audience: auth.audience.as_deref(),
+        issuer: auth.issuer.as_deref(),
+        leeway: auth.leeway,
+    });
+    let verified = auth.as_ref().map(|auth| auth.verify(token)).map_err(Clone::clone);
+    inspect::explain(token, verified, &rules, clock.now())
 }
 
 /// Claims of a minted token.

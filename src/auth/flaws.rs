@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::model::TokenFlaw;
 
+/// Maximum length of a token, in bytes. Longer tokens are refused without being parsed.
+pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1_024;
+
 /// Decodes one of the first two parts of a token, which are JSON objects.
 pub(super) fn object(part: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()

@@ -1,9 +1,14 @@
 //! Explains a token: its header and claims, whether its signature matches, and every flaw.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
-use super::{Auth, MAX_TOKEN_BYTES, claims::Claims, flaws};
-use crate::model::{Clock, Reject, TokenFlaw};
+use super::{
+    claims::Claims,
+    flaws::{self, MAX_TOKEN_BYTES},
+};
+use crate::model::{Identity, Reject, Timestamp, TokenFlaw};
 
 /// The parts of a token that are not secret, and its flaws.
 #[derive(Debug)]
@@ -29,36 +34,41 @@ pub enum SignatureCheck {
     NotChecked(String),
 }
 
-/// Explains a token. Without keys, `auth` holds the reason, and the signature, `aud` and `iss` are not checked.
-/// Published keys must have been fetched.
-pub fn inspect(token: &str, auth: Result<&Auth, String>, clock: &Clock) -> Inspection {
+/// The rules for claims beside those that always hold.
+pub(super) struct Rules<'a> {
+    pub(super) audience: Option<&'a str>,
+    pub(super) issuer: Option<&'a str>,
+    pub(super) leeway: Duration,
+}
+
+/// Explains a token. `verified` is the result of its verification, or the reason why there are no keys for it.
+pub(super) fn explain(
+    token: &str,
+    verified: Result<Result<Identity, Reject>, String>,
+    rules: &Rules<'_>,
+    now: Timestamp,
+) -> Inspection {
     let mut parts = token.split('.');
     let mut next = || parts.next().filter(|_| token.len() <= MAX_TOKEN_BYTES).and_then(flaws::object);
     let (header, claims) = (next(), next());
-    let verified = match &auth {
-        Ok(auth) => auth.verify(token),
-        Err(_) if token.len() > MAX_TOKEN_BYTES => Err(Reject::InvalidToken(TokenFlaw::TooLong)),
-        Err(_) if header.is_none() || claims.is_none() => Err(Reject::InvalidToken(TokenFlaw::Malformed)),
-        Err(_) => Err(Reject::Unavailable),
+    let first = match &verified {
+        Ok(verified) => verified.as_ref().err().and_then(Reject::token_flaw),
+        Err(_) if token.len() > MAX_TOKEN_BYTES => Some(TokenFlaw::TooLong),
+        Err(_) => (header.is_none() || claims.is_none()).then_some(TokenFlaw::Malformed),
     };
-    let first = verified.as_ref().err().and_then(Reject::token_flaw);
-    let signature = match (&auth, &verified, first) {
-        (Err(why), ..) => SignatureCheck::NotChecked(why.clone()),
-        (_, Ok(_), _) => SignatureCheck::Matches,
-        (_, _, Some(TokenFlaw::Signature)) => SignatureCheck::Wrong,
-        (_, _, Some(flaw)) if flaw.precedes_signature() => {
+    let signature = match (verified, first) {
+        (Err(why), _) => SignatureCheck::NotChecked(why),
+        (Ok(Ok(_)), _) => SignatureCheck::Matches,
+        (_, Some(TokenFlaw::Signature)) => SignatureCheck::Wrong,
+        (_, Some(flaw)) if flaw.precedes_signature() => {
             SignatureCheck::NotChecked("no key of this server fits the token".to_owned())
         }
-        (_, _, Some(_)) => SignatureCheck::Matches,
-        (_, Err(_), None) => SignatureCheck::NotChecked("the published keys could not be fetched".to_owned()),
+        (_, Some(_)) => SignatureCheck::Matches,
+        (_, None) => SignatureCheck::NotChecked("the published keys could not be fetched".to_owned()),
     };
     let mut flaws: Vec<TokenFlaw> = first.into_iter().collect();
     if let Some(claims) = &claims {
-        let (audience, issuer, leeway) = match &auth {
-            Ok(auth) => (auth.audience.as_deref(), auth.issuer.as_deref(), auth.leeway),
-            Err(_) => (None, None, std::time::Duration::ZERO),
-        };
-        let found = Claims::flaws(claims, clock.now(), leeway, audience, issuer);
+        let found = Claims::flaws(claims, now, rules.leeway, rules.audience, rules.issuer);
         let new: Vec<TokenFlaw> = found.into_iter().filter(|flaw| !flaws.contains(flaw)).collect();
         flaws.extend(new);
     }

@@ -58,6 +58,7 @@ async fn chat(one: &Node, two: &Node) {
     let back = google.until("new_message").await;
     assert_eq!((&back["data"]["sender_id"], &back["data"]["recipient_id"]), (&json!(BOB), &json!(GOOGLE)));
     ids.push(back["data"]["conversation_id"].clone());
+    assert_eq!(bob.until("message_sent").await["data"]["recipient_id"], GOOGLE);
     bob.send(&json!({"type": "send_message", "recipient_id": AUTH0, "content": "three"})).await;
     ids.push(bob.until("message_sent").await["data"]["conversation_id"].clone());
     assert!(ids[0] == ids[1] && ids[0] != ids[2], "{ids:?}");
