@@ -13,8 +13,9 @@ const MAX_NAME_CHARS: usize = 64;
 /// field alone is the cause. `fails` returns the error of a text that can't be parsed. The text is a JSON object.
 pub fn explain_json(text: &str, fails: impl Fn(&str) -> Option<serde_json::Error>) -> Option<String> {
     let fault = |text: &str| fails(text).map(|error| without_position(&error.to_string()));
-    let original = fault(text)?;
-    let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return Some(original) };
+    let error = fails(text)?;
+    let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return Some(error.to_string()) };
+    let original = without_position(&error.to_string());
     // Written anew, the fields have another order, so another fault may be the first.
     let Some(first) = fault(&Value::Object(fields.clone()).to_string()) else { return Some(original) };
     // The parser names the field itself, or there is none to name.
@@ -60,7 +61,11 @@ fn printable(name: &str) -> String {
 }
 
 fn without_position(text: &str) -> String {
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+    match text.split(" at line ").next().unwrap_or_default() {
+        // The parser's words for a value of another kind where one of several texts must stand.
+        "expected value" => "a text is expected".to_owned(),
+        text => text.to_owned(),
+    }
 }
 
 #[cfg(test)]

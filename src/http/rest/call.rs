@@ -11,7 +11,6 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeOwned},
 };
-use serde_json::error::Category;
 
 use crate::{
     chat::Caller,
@@ -179,10 +178,8 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid("The body is not a JSON object"));
     }
     serde_json::from_slice(body).map_err(|error| {
-        let text = std::str::from_utf8(body).unwrap_or_default();
-        let named = (error.classify() == Category::Data)
-            .then(|| explain_json(text, |text| serde_json::from_str::<T>(text).err()))
-            .flatten();
+        let named = std::str::from_utf8(body).ok();
+        let named = named.and_then(|text| explain_json(text, |text| serde_json::from_str::<T>(text).err()));
         Problem::invalid(format!("The body is not what it must be: {}", named.unwrap_or_else(|| error.to_string())))
     })
 }
