@@ -29,6 +29,8 @@ pub(super) struct Signalled {
     queue: VecDeque<Command>,
     /// The join that is under way, and the pause before its next try.
     current: Option<(ConversationId, Option<SinceSeq>, Duration)>,
+    /// The conversation of the leave that is under way.
+    leaving: Option<ConversationId>,
     failed: Vec<FailedJoin>,
     /// Conversations to which the user was added while the connection listened to them, each with its head at that time.
     /// The removal before that addition, in another log, may be signalled later.
@@ -49,7 +51,10 @@ impl Signalled {
     /// Queues the join of a conversation to which the user was added when its head was `since`. If the connection listens
     /// already, the join is needed only after a removal that came before.
     pub(super) fn added(&mut self, conversation: ConversationId, since: Seq, listens: bool) {
-        if listens {
+        // A leave that waits or is under way ends the listening.
+        let leaves = self.leaving.as_ref() == Some(&conversation)
+            || self.queue.iter().any(|command| is_leave_of(command, &conversation));
+        if listens && !leaves {
             self.added_again.insert(conversation, since);
         } else {
             self.queue.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
@@ -82,6 +87,10 @@ impl Signalled {
                     self.current = Some((conversation.clone(), *since, pause));
                     return Some(command);
                 }
+                Command::Leave { conversation } => {
+                    self.leaving = Some(conversation.clone());
+                    return Some(command);
+                }
                 _ => return Some(command),
             }
         }
@@ -91,6 +100,7 @@ impl Signalled {
     /// Records that the command from [`Signalled::next`] has ended. Returns true if it was a join that failed for a
     /// temporary reason, and will be repeated.
     pub(super) fn ended(&mut self, failed_temporarily: bool) -> bool {
+        self.leaving = None;
         let Some((conversation, since, pause)) = self.current.take() else { return false };
         #[cfg(feature = "faults")]
         if crate::faults::has(crate::faults::Fault::JoinNotRepeated) {
@@ -124,9 +134,31 @@ fn is_join_of(command: &Command, id: &ConversationId) -> bool {
     matches!(command, Command::Join { conversation, .. } if conversation == id)
 }
 
+fn is_leave_of(command: &Command, id: &ConversationId) -> bool {
+    matches!(command, Command::Leave { conversation } if conversation == id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_addition_right_after_a_removal_is_joined_after_the_leave() {
+        for under_way in [false, true] {
+            let mut signalled = Signalled::default();
+            signalled.removed(team(), 4);
+            if under_way {
+                assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
+            }
+            // The leave has not taken effect yet.
+            signalled.added(team(), 4, true);
+            if !under_way {
+                assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
+            }
+            signalled.ended(false);
+            assert!(matches!(signalled.next(|_| false), Some(Command::Join { .. })));
+        }
+    }
 
     fn team() -> ConversationId {
         ConversationId::parse("team").unwrap()
