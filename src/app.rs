@@ -127,7 +127,8 @@ impl Node {
     async fn start_store(&self) -> Result<(), RunError> {
         let Self { broker, store, .. } = self;
         starting::start_store(&**store, &broker.config.store, &broker.degrade).await?;
-        self.tasks.spawn(store::watch(store.clone(), broker.degrade.clone(), self.stop.clone()));
+        let (degrade, metrics) = (broker.degrade.clone(), broker.metrics.clone());
+        self.tasks.spawn(store::watch(store.clone(), degrade, metrics, self.stop.clone()));
         Ok(())
     }
 
@@ -298,7 +299,7 @@ fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, SocketAddr)> + '_ {
 /// The store is unusable as configured.
 pub fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &config.backend {
-        StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, metrics)?),
+        StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, config, metrics)?),
         StoreBackend::Postgres { .. } => Arc::new(Postgres::new(config, metrics)?),
     })
 }

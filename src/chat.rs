@@ -3,8 +3,8 @@
 //! Commands over sockets and over REST take the same path: [`Chat::begin`] starts a command and passes it to the part
 //! that handles it. Reading order: `Chat::begin` here; `start` (the parts and their dependencies); `router` (the path
 //! of an event); `budgets` and `repeats` (rate limits); `messages` and `journal` (sends); `subscriptions`, `follows` and
-//! `replay` (joins and resumes); `connections` and `presence`. Tasks that run beside commands: `backplane_events`, `notifications`, `rosters`, `relay`,
-//! `reconciler`, `retell`, `batch_loader`, `user_upserts`.
+//! `replay` (joins and resumes); `connections` and `presence`. Tasks that run beside commands: `backplane_events`,
+//! `notifications`, `rosters`, `relay`, `reconciler`, `retell`, `batch_loader`, `user_upserts`, `search_index`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -23,6 +23,7 @@ mod connection;
 mod connections;
 mod conversations;
 mod follows;
+mod heavy_reads;
 mod initial_state;
 mod journal;
 mod members;
@@ -41,6 +42,7 @@ mod retell;
 mod rights;
 mod rosters;
 mod router;
+mod search_index;
 mod shown;
 mod source;
 mod start;
@@ -60,6 +62,7 @@ pub use replay::Replay;
 
 use budgets::Budgets;
 use connections::Connections;
+use heavy_reads::HeavyReads;
 use journal::Journal;
 use members::Members;
 use personas::Personas;
@@ -80,6 +83,7 @@ pub struct Chat {
     budgets: Arc<Budgets>,
     journal: Arc<Journal>,
     members: Arc<Members>,
+    heavy_reads: HeavyReads,
     users: Arc<UserUpserts>,
     connections: Connections,
     subscriptions: Arc<Subscriptions>,
@@ -214,7 +218,15 @@ impl Chat {
     }
 
     async fn dispatch(&self, caller: Caller, command: Command) -> Begun {
-        if let Err(reject) = self.require_right(&caller, command.right()).await {
+        let identity = caller.identity.clone();
+        let _heavy_read = match command.is_heavy_read() {
+            true => match self.heavy_reads.begin(&identity.user).await {
+                Ok(heavy_read) => Some(heavy_read),
+                Err(reject) => return Begun::Done(Err(reject)),
+            },
+            false => None,
+        };
+        if let Err(reject) = self.require_right(&caller, &command).await {
             return Begun::Done(Err(reject));
         }
         let done = match command {

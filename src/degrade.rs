@@ -14,8 +14,10 @@ use std::{
 use tokio::sync::watch;
 
 mod fault;
+mod reason;
 
 pub use fault::{Diagnosis, Fault, Finding};
+pub use reason::Reason;
 
 /// Number of failed checks in a row after which a part counts as down, and of good ones after which it counts as up.
 const FAILURES_TO_GO_DOWN: u32 = 2;
@@ -89,6 +91,7 @@ impl Mode {
             Self::Shared => "shared",
             Self::Relayed => "relayed",
             Self::Local => "local",
+            Self::Limited => "limited",
             Self::Refused => "refused",
         }
     }
@@ -103,6 +106,8 @@ pub enum Mode {
     Relayed,
     /// Works with this node's state alone.
     Local,
+    /// Works, but this node refuses some calls because too many wait.
+    Limited,
     /// Does not work now.
     Refused,
 }
@@ -173,7 +178,7 @@ impl Watched {
 pub enum Verdict {
     /// Everything works.
     Healthy,
-    /// Redis or the store is down; [`Degrade::mode`] tells which features still work.
+    /// Redis or the store is down, or heavy reads are refused; [`Degrade::mode`] tells which features still work.
     Degraded,
     /// The node drains, both Redis and the store are down, or the store was never reached since the start.
     Unhealthy,
@@ -190,6 +195,7 @@ pub struct Degrade {
     redis_late: AtomicBool,
     /// Why the store was never reached since the start; `None` once it was.
     awaited_store: Mutex<Option<String>>,
+    slow_reads: AtomicBool,
     changes: watch::Sender<u64>,
 }
 
@@ -203,6 +209,7 @@ impl Degrade {
             others_relay: AtomicBool::new(false),
             redis_late: AtomicBool::new(false),
             awaited_store: Mutex::default(),
+            slow_reads: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         }
     }
@@ -248,7 +255,32 @@ impl Degrade {
 
     /// The current mode of a feature.
     pub fn mode(&self, feature: Feature) -> Mode {
-        table(feature, self.state(Part::Redis).link, self.state(Part::Store).link)
+        match table(feature, self.state(Part::Redis).link, self.state(Part::Store).link) {
+            Mode::Shared if feature == Feature::History && self.slow_reads() => Mode::Limited,
+            mode => mode,
+        }
+    }
+
+    /// Records whether this node refuses heavy reads because too many wait.
+    pub fn note_slow_reads(&self, slow: bool) {
+        let before = self.slow_reads.swap(slow, Ordering::AcqRel);
+        self.notify_if_changed(before != slow);
+    }
+
+    fn slow_reads(&self) -> bool {
+        self.slow_reads.load(Ordering::Acquire)
+    }
+
+    /// Every reason why the node is not healthy.
+    pub fn reasons(&self) -> impl Iterator<Item = Reason> {
+        let down = |part| self.state(part).link == LinkState::Down;
+        let reasons = [
+            (self.draining(), Reason::Draining),
+            (down(Part::Redis), Reason::RedisDown),
+            (down(Part::Store), Reason::StoreDown),
+            (self.mode(Feature::History) == Mode::Limited, Reason::SlowReads),
+        ];
+        reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason))
     }
 
     /// Records whether any node states in the store that it can reach the other nodes through the store only.
@@ -293,6 +325,7 @@ impl Degrade {
             _ if self.draining() || self.awaited_store().is_some() => Verdict::Unhealthy,
             (LinkState::Down, LinkState::Down) => Verdict::Unhealthy,
             (LinkState::Down, _) | (_, LinkState::Down) => Verdict::Degraded,
+            _ if self.mode(Feature::History) == Mode::Limited => Verdict::Degraded,
             _ => Verdict::Healthy,
         }
     }
@@ -320,83 +353,4 @@ impl Degrade {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_failed_check_does_not_change_the_state() {
-        let degrade = Degrade::new(LinkState::Up);
-        assert!(!degrade.report(Part::Redis, Err(())));
-        assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
-        assert!(!degrade.report(Part::Redis, Err(())));
-        assert_eq!(degrade.verdict(), Verdict::Healthy);
-        assert!(degrade.report(Part::Redis, Err(())));
-        assert_eq!(degrade.verdict(), Verdict::Degraded);
-        assert_eq!(degrade.mode(Feature::Limits), Mode::Local);
-        assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
-        assert!(degrade.report(Part::Redis, Ok(Duration::ZERO)));
-        assert_eq!(degrade.verdict(), Verdict::Healthy);
-    }
-
-    #[test]
-    fn nodes_reach_each_other_through_the_store() {
-        let degrade = Degrade::new(LinkState::Up);
-        assert!(!degrade.relays());
-        degrade.set(Part::Redis, LinkState::Down);
-        assert_eq!(degrade.mode(Feature::Fanout), Mode::Relayed);
-        assert!(degrade.relays());
-        degrade.set(Part::Store, LinkState::Down);
-        assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
-        assert!(!degrade.relays());
-        degrade.set(Part::Redis, LinkState::Up);
-        degrade.set(Part::Store, LinkState::Up);
-        degrade.note_relay(true);
-        assert!(degrade.relays(), "another node's Redis is away");
-        assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
-        degrade.set(Part::Store, LinkState::Down);
-        assert!(!degrade.relays(), "there is no way through it now");
-        degrade.set(Part::Store, LinkState::Up);
-        degrade.note_relay(false);
-        assert!(!degrade.relays());
-        degrade.note_late_redis(true);
-        assert!(degrade.relays() && degrade.may_be_alone(), "a check of Redis is late");
-        assert_eq!(degrade.verdict(), Verdict::Healthy);
-        degrade.note_late_redis(false);
-        assert!(!degrade.relays());
-    }
-
-    #[test]
-    fn a_part_that_is_off_never_goes_down() {
-        let degrade = Degrade::new(LinkState::Off);
-        degrade.set(Part::Redis, LinkState::Down);
-        assert_eq!(degrade.state(Part::Redis).link, LinkState::Off);
-        assert_eq!(degrade.verdict(), Verdict::Healthy);
-        assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
-    }
-
-    #[test]
-    fn unhealthy_means_draining_or_both_parts_down() {
-        let degrade = Degrade::new(LinkState::Up);
-        degrade.set(Part::Store, LinkState::Down);
-        assert_eq!(degrade.verdict(), Verdict::Degraded);
-        assert_eq!(degrade.mode(Feature::Append), Mode::Refused);
-        assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
-        degrade.set(Part::Redis, LinkState::Down);
-        assert_eq!(degrade.verdict(), Verdict::Unhealthy);
-        degrade.set(Part::Redis, LinkState::Up);
-        degrade.set(Part::Store, LinkState::Up);
-        assert_eq!(degrade.verdict(), Verdict::Healthy);
-        degrade.drain();
-        assert_eq!(degrade.verdict(), Verdict::Unhealthy);
-    }
-
-    #[test]
-    fn a_store_that_was_never_reached_is_down_and_the_node_unhealthy() {
-        let degrade = Degrade::new(LinkState::Up);
-        degrade.await_store("connection refused".into());
-        assert_eq!(degrade.awaited_store().as_deref(), Some("connection refused"));
-        assert_eq!((degrade.verdict(), degrade.mode(Feature::Append)), (Verdict::Unhealthy, Mode::Refused));
-        degrade.store_started();
-        assert_eq!((degrade.verdict(), degrade.awaited_store()), (Verdict::Healthy, None));
-    }
-}
+mod tests;

@@ -149,6 +149,28 @@ metrics! {
     store_seconds: HistogramVec("store_call_seconds", LATENCY, &["operation"]);
     /// Store calls that failed, by operation.
     store_errors: IntCounterVec("store_errors_total", &["operation"]);
+    /// Maximum number of store calls that run at a time, by pool; for PostgreSQL, its connections.
+    store_pool_size: IntGaugeVec("store_pool_size", &["pool"]);
+    /// Store calls that run now, by pool.
+    store_pool_in_use: IntGaugeVec("store_pool_in_use", &["pool"]);
+    /// Store calls that wait for their turn, by pool.
+    store_pool_waiting: IntGaugeVec("store_pool_waiting", &["pool"]);
+    /// Store calls refused because the queue was full or the wait too long, by pool.
+    store_pool_refused: IntCounterVec("store_pool_refused_total", &["pool"]);
+    /// Time that store calls waited for their turn, in seconds, by pool.
+    store_pool_wait: HistogramVec("store_pool_wait_seconds", LATENCY, &["pool"]);
+    /// 1 while this node refuses heavy reads because too many wait, although the store works.
+    slow_reads: IntGauge("slow_reads");
+    /// Heavy reads (history, search, lists) that run now.
+    heavy_reads: IntGauge("heavy_reads");
+    /// Heavy reads that wait for earlier ones of the same user.
+    heavy_reads_waiting: IntGauge("heavy_reads_waiting");
+    /// Heavy reads refused because their user had too many.
+    heavy_reads_refused: IntCounter("heavy_read_refusals_total");
+    /// Segments added to the search index.
+    search_segments: IntCounter("search_segments_total");
+    /// Logs that wait until new messages are added to the search index.
+    search_queue: IntGauge("search_index_queue");
     /// Entries per group commit.
     batch_entries: Histogram("store_batch_entries", BATCH);
     /// Event batches waiting to be published through Redis.

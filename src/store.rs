@@ -7,13 +7,16 @@
 
 mod codes;
 mod migrations;
+mod pools;
 mod postgres;
 mod row;
 mod sqlite;
 mod traits;
+mod turns;
 mod values;
 mod writer;
 
+pub use pools::Pool;
 pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;
 pub use traits::{Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};

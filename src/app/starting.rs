@@ -49,6 +49,7 @@ pub(super) async fn start_store(store: &dyn Store, config: &StoreConfig, degrade
             }
             Err(StoreError::Failed(why)) => return Err(NotStarted::Fault(StoreError::Failed(why))),
             Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => why,
+            Err(busy @ (StoreError::Busy { .. } | StoreError::TooSlow)) => busy.to_string(),
         };
         // One line is enough: readiness shows the newest reason.
         if tries == 0 {

@@ -1,6 +1,6 @@
 //! The sender of a command, and its result.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -10,6 +10,9 @@ use crate::{
     model::{Entry, Identity, Reject, Reply},
     store::StoreError,
 };
+
+/// Retry delay for a command that the store is too busy for.
+const BUSY_RETRY: Duration = Duration::from_secs(2);
 
 /// The sender of a command.
 #[derive(Debug, Clone)]
@@ -51,12 +54,25 @@ pub enum Begun {
 pub(super) fn require_feature(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
     match degrade.mode(feature) {
         Mode::Refused => Err(Reject::Unavailable),
-        Mode::Shared | Mode::Relayed | Mode::Local => Ok(()),
+        Mode::Shared | Mode::Relayed | Mode::Local | Mode::Limited => Ok(()),
     }
 }
 
 /// Logs the error of the store and returns the reject for the client.
 pub(super) fn unavailable(error: &StoreError) -> Reject {
-    tracing::warn!(%error, "the store is unavailable");
-    Reject::Unavailable
+    match error {
+        // These are frequent under load, and counted.
+        StoreError::Busy { .. } => {
+            tracing::debug!(%error, "the store is busy");
+            Reject::Overloaded { retry_after: BUSY_RETRY }
+        }
+        StoreError::TooSlow => {
+            tracing::debug!(%error, "a read was cancelled");
+            Reject::ReadTooSlow { retry_after: BUSY_RETRY }
+        }
+        StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Failed(_) => {
+            tracing::warn!(%error, "the store is unavailable");
+            Reject::Unavailable
+        }
+    }
 }

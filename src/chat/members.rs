@@ -30,14 +30,23 @@ impl Members {
     }
 
     /// Rejects a user who is not a member. Admins pass if the conversation exists. For others a missing conversation is
-    /// the same as one of other users, so that they can't probe for ids.
-    pub(super) async fn require_member(&self, identity: &Identity, id: &ConversationId) -> Result<(), Reject> {
+    /// the same as one of other users, so that they can't probe for ids. If `heavy`, a heavy read follows.
+    pub(super) async fn require_member(
+        &self,
+        identity: &Identity,
+        id: &ConversationId,
+        heavy: bool,
+    ) -> Result<(), Reject> {
         require_feature(&self.degrade, Feature::History)?;
         #[cfg(feature = "faults")]
         if crate::faults::cached_membership(identity.user.as_str(), id.as_str(), false) {
             return Ok(());
         }
-        let access = self.store.access(id, &identity.user).await.map_err(|error| unavailable(&error))?;
+        let access = match heavy {
+            true => self.store.reader_access(id, &identity.user).await,
+            false => self.store.access(id, &identity.user).await,
+        };
+        let access = access.map_err(|error| unavailable(&error))?;
         #[cfg(feature = "faults")]
         let access = access.map(|access: crate::store::Access| {
             let cached = crate::faults::cached_membership(identity.user.as_str(), id.as_str(), access.member);

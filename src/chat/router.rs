@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges, shown::Shown,
-    typists::Typists,
+    notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges, search_index::GrownLogs,
+    shown::Shown, typists::Typists,
 };
 use crate::{
     backplane::Backplane,
@@ -49,6 +49,8 @@ pub(super) struct Observers {
     pub(super) shown: Arc<Shown>,
     /// Records who types.
     pub(super) typists: Arc<Typists>,
+    /// Queues logs with new messages for the search index.
+    pub(super) grown_logs: Arc<GrownLogs>,
 }
 
 /// Routes events to the listeners on all nodes.
@@ -93,12 +95,13 @@ impl Router {
 
     /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
-        let Observers { unread, rosters, growth, shown, typists } = &self.observers;
+        let Observers { unread, rosters, growth, shown, typists, grown_logs } = &self.observers;
         match origin {
             Origin::Committed => {
                 unread.observe(events);
                 typists.observe(events, false);
                 growth.observe(events);
+                grown_logs.observe(events);
             }
             Origin::Local => {
                 shown.observe(events);
@@ -206,6 +209,7 @@ mod tests {
             growth: Arc::new(Growth::new(degrade)),
             shown: Arc::new(Shown::new(metrics.clone()).0),
             typists: Arc::new(Typists::new(Duration::from_secs(5)).0),
+            grown_logs: Arc::default(),
         };
         let router = Router::new(hub.clone(), backplane, clock, observers);
         let cases = [

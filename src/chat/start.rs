@@ -11,6 +11,7 @@ use super::{
     budgets::Budgets,
     connections::Connections,
     follows::Follows,
+    heavy_reads::HeavyReads,
     journal::Journal,
     members::Members,
     notifications::{Notifications, unread::Unread},
@@ -24,6 +25,7 @@ use super::{
     retell::Retell,
     rosters::{Rosters, changes::RosterChanges},
     router::{Observers, Origin, Router},
+    search_index::{GrownLogs, SearchIndex},
     shown::Shown,
     source::Entries,
     statuses::Statuses,
@@ -71,15 +73,15 @@ impl Chat {
         let growth = Arc::new(Growth::new(degrade.clone()));
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let (shown, followed) = Shown::new(metrics.clone());
-        let shown = Arc::new(shown);
         let (typists, typing_changes) = Typists::new(config.timing.typing_timeout);
-        let typists = Arc::new(typists);
+        let (shown, typists, grown_logs) = (Arc::new(shown), Arc::new(typists), Arc::<GrownLogs>::default());
         let observers = Observers {
             unread: unread.clone(),
             rosters,
             growth: growth.clone(),
             shown: shown.clone(),
             typists: typists.clone(),
+            grown_logs: grown_logs.clone(),
         };
         let router = ground.router(observers);
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
@@ -97,12 +99,7 @@ impl Chat {
             Arc::new(ground.subscriptions((r, retell.clone()), s, t, (j, budgets.clone()), (loader, shown.clone())));
         let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
-        let personas = webhooks.persona.map(|webhook| {
-            let (s, w, r) = (store.clone(), writer, router.clone());
-            let (personas, questions) = Personas::new(webhook, s, w, r, metrics.clone(), tasks.clone());
-            tasks.spawn(personas.clone().run(questions));
-            personas
-        });
+        let personas = webhooks.persona.map(|webhook| ground.personas(webhook, writer, router.clone()));
 
         tasks.spawn(batches.run());
         tasks.spawn(users.clone().run(pending_users));
@@ -119,6 +116,8 @@ impl Chat {
         let (r, presence_events) = (router.clone(), presence.clone());
         let events_task = BackplaneEvents { router: r, reconciler, presence: presence_events, check_presence };
         tasks.spawn(events_task.run(events));
+        ground.keep_search_index(grown_logs);
+        let heavy_reads = HeavyReads::new(config, metrics.clone());
         let Ground { store, degrade, metrics, .. } = ground;
         let chat = Self {
             store,
@@ -129,6 +128,7 @@ impl Chat {
             budgets,
             journal,
             members,
+            heavy_reads,
             users,
             connections,
             subscriptions,
@@ -167,6 +167,21 @@ impl Ground {
         let (store, metrics, degrade) = (self.store.clone(), self.metrics.clone(), self.degrade.clone());
         let Tasks { tracker, stop } = &self.tasks;
         Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, tracker, stop.clone()))
+    }
+
+    /// Starts to keep the search index up to date, unless it is switched off.
+    fn keep_search_index(&self, grown: Arc<GrownLogs>) {
+        if self.config.store.search_index {
+            let (store, metrics) = (self.store.clone(), self.metrics.clone());
+            self.tasks.spawn(SearchIndex { grown, store, metrics }.run());
+        }
+    }
+
+    fn personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
+        let (store, metrics, tasks) = (self.store.clone(), self.metrics.clone(), self.tasks.clone());
+        let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, tasks);
+        self.tasks.spawn(personas.clone().run(questions));
+        personas
     }
 
     fn budgets(&self) -> Budgets {

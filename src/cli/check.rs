@@ -1,6 +1,6 @@
 //! `switchboard check`: checks the configuration and the parts that a node needs, without starting one.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -10,7 +10,6 @@ use crate::{
     backplane,
     config::{AuthKey, Config, Sources},
     degrade::Diagnosis,
-    metrics::Metrics,
     model::Clock,
     store,
 };
@@ -26,7 +25,6 @@ pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     for note in &config.notes {
         print(&format!("note  {note}\n"))?;
     }
-    let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
     let all_well = block_on(async {
         let clock = Clock::system();
         let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(timeout_message())))?;
@@ -34,7 +32,7 @@ pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
             Some(redis) => report("Redis", &backplane::diagnose(redis, &clock).await)?,
             None => true,
         };
-        let store = report("PostgreSQL", &store::diagnose(&config.store, metrics, &clock).await)?;
+        let store = report("PostgreSQL", &store::diagnose(&config.store, &clock).await)?;
         Ok::<_, Failure>(keys && redis && store)
     })??;
     Ok(if all_well { Outcome::Done } else { Outcome::Failed })

@@ -119,7 +119,7 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let timing = read_timing(reader);
     let open_conversations = reader.switch(&set::OPEN_CONVERSATIONS);
     let (personas, notifications) = read_webhooks(reader, &mut notes);
-    let store_files = store.as_ref().map_or(0, |store| store.lanes + usize::try_from(store.pool_size).unwrap_or(0));
+    let store_files = store.as_ref().map_or(0, StoreConfig::max_files);
     let webhook_files = personas.iter().chain(&notifications.webhook).map(|webhook| webhook.concurrency).sum::<usize>();
     let limits = read_limits(reader, &mut notes, OTHER_FILES + store_files + webhook_files);
     let log = read_log(reader);
@@ -221,7 +221,21 @@ fn read_store_with(reader: &mut Reader<'_>, backend: Option<StoreBackend>) -> Op
     let start_timeout = reader.duration(&set::DATABASE_START_TIMEOUT);
     let pool_size = reader.number(&set::DATABASE_POOL_SIZE);
     let lanes = reader.number(&set::WRITER_LANES);
-    backend.map(|backend| StoreConfig { backend, migrate, start_timeout, pool_size, lanes })
+    let queue = reader.number(&set::STORE_QUEUE);
+    let heavy_read_wait = reader.duration(&set::HEAVY_READ_WAIT);
+    let heavy_read_timeout = reader.duration(&set::HEAVY_READ_TIMEOUT);
+    let search_index = reader.switch(&set::SEARCH_INDEX);
+    backend.map(|backend| StoreConfig {
+        backend,
+        migrate,
+        start_timeout,
+        pool_size,
+        lanes,
+        queue,
+        heavy_read_wait,
+        heavy_read_timeout,
+        search_index,
+    })
 }
 
 fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
@@ -383,6 +397,8 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, other_files: us
         outbox_bytes: reader.number(&set::OUTBOX_BYTES),
         conversations_per_connection: reader.number(&set::MAX_CONVERSATIONS_PER_CONNECTION),
         commands_in_flight: reader.number(&set::MAX_COMMANDS_IN_FLIGHT),
+        heavy_reads_per_user: reader.number(&set::HEAVY_READS_PER_USER),
+        heavy_read_queue_per_user: reader.number(&set::HEAVY_READ_QUEUE_PER_USER),
         resume_max: reader.number(&set::RESUME_MAX),
         message_rate: read_rate(reader, &set::MESSAGE_RATE_LIMIT, &set::MESSAGE_RATE_LIMITS),
         write_rate: read_rate(reader, &set::WRITE_RATE_LIMIT, &set::WRITE_RATE_LIMITS),

@@ -192,12 +192,20 @@ settings! {
         "URL of PostgreSQL: postgres://user:password@host/database. Required by serve, not used by dev.", secret();
     DATABASE_CA_FILE = Store, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for PostgreSQL instead of the system's.";
-    DATABASE_POOL_SIZE = Store, Kind::Count("connections", 1, 1_000), "8",
-        "Number of PostgreSQL connections for reads; each writer lane has one more.";
+    DATABASE_POOL_SIZE = Store, Kind::Count("connections", 7, 1_000), "11",
+        "Number of PostgreSQL connections of this node; each writer lane has one more. They are shared out to pools (docs/operations/scaling.md), so that no class of calls takes the connections of another.";
     DATABASE_START_TIMEOUT = Store, Kind::Duration(SECOND, 7 * DAY), "10m",
         "Maximum time that serve waits at start, not ready, until PostgreSQL can be reached and migrations are applied. After it the program exits with 1. A fault that only an operator can end (a wrong password, a missing database, a schema newer than the program) ends it at once. Not used by dev.";
     WRITER_LANES = Store, Kind::Count("lanes", 1, 64), "2",
         "Number of group commits that run in parallel; a few are faster than many.";
+    STORE_QUEUE = Store, Kind::Count("calls", 1, 100_000), "1000",
+        "Maximum number of calls that wait for a connection of one pool. Further ones are refused.";
+    HEAVY_READ_WAIT = Store, Kind::Duration(100, 60 * SECOND), "2s",
+        "Maximum time that a heavy read (history, search, list) waits: for earlier ones of its user, and for a connection. After it the read is refused.";
+    HEAVY_READ_TIMEOUT = Store, Kind::Duration(100, 4 * SECOND), "2s",
+        "Maximum duration of a heavy read's query. After it the read is refused.";
+    SEARCH_INDEX = Store, Kind::Switch, "true",
+        "Keep the search index of PostgreSQL up to date, after the commit and in the background. Without it, a search reads only the newest messages. SQLite always has its index.";
     MIGRATE = Store, Kind::Switch, "true",
         "Apply pending migrations at start.";
     DATA_DIR = Store, Kind::Text("folder"), "./switchboard-data",
@@ -263,6 +271,10 @@ settings! {
         "Maximum number of conversations that one socket may listen to.";
     MAX_COMMANDS_IN_FLIGHT = Limits, Kind::Count("commands", 1, 10_000), "64",
         "Maximum number of commands of one socket that run at a time; further frames wait.";
+    HEAVY_READS_PER_USER = Limits, Kind::Count("reads", 1, 10_000), "2",
+        "Maximum number of heavy reads (history, search, lists) of one user that run at a time on this node.";
+    HEAVY_READ_QUEUE_PER_USER = Limits, Kind::Count("reads", 0, 100_000), "8",
+        "Maximum number of further heavy reads of one user that wait on this node. Further ones are refused with rate_limited.";
     RESUME_MAX = Limits, Kind::Count("entries", 1, 1_000_000), "10000",
         "Maximum number of entries that a resume replays. A client that missed more has to resync.";
 

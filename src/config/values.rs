@@ -104,10 +104,42 @@ pub struct StoreConfig {
     pub migrate: bool,
     /// Maximum time that `serve` waits at start for the store.
     pub start_timeout: Duration,
-    /// Number of PostgreSQL connections for reads; each writer lane has one more.
+    /// Number of PostgreSQL connections, without those of the writer lanes; at least 7.
     pub pool_size: u32,
-    /// Number of writer lanes: group commits that run in parallel.
+    /// Number of writer lanes: group commits that run in parallel, each with a connection.
     pub lanes: usize,
+    /// Maximum number of calls that wait for a connection of one pool.
+    pub queue: usize,
+    /// Maximum time that a heavy read waits for its turn.
+    pub heavy_read_wait: Duration,
+    /// Maximum duration of a heavy read's query.
+    pub heavy_read_timeout: Duration,
+    /// True if this node keeps the search index of PostgreSQL up to date.
+    pub search_index: bool,
+}
+
+impl StoreConfig {
+    /// The store's settings with their defaults.
+    pub fn with_defaults(backend: StoreBackend) -> Self {
+        Self {
+            backend,
+            migrate: true,
+            start_timeout: Duration::from_secs(600),
+            pool_size: 11,
+            lanes: 2,
+            queue: 1_000,
+            heavy_read_wait: Duration::from_secs(2),
+            heavy_read_timeout: Duration::from_secs(2),
+            search_index: true,
+        }
+    }
+
+    /// Maximum number of files that the store opens: the connections of all pools, one that asks the server about calls
+    /// without an answer, and those that cancel heavy reads (at most half of the connections run such reads).
+    pub fn max_files(&self) -> usize {
+        let pools = usize::try_from(self.pool_size).unwrap_or(usize::MAX);
+        self.lanes + pools + 1 + pools / 2
+    }
 }
 
 /// The kind of store and its address.
@@ -206,6 +238,10 @@ pub struct Limits {
     pub conversations_per_connection: usize,
     /// Commands of one socket that may run at a time (64).
     pub commands_in_flight: usize,
+    /// Heavy reads of one user that run at a time on this node (2).
+    pub heavy_reads_per_user: usize,
+    /// Further heavy reads of one user that wait on this node (8).
+    pub heavy_read_queue_per_user: usize,
     /// Maximum number of entries that a resume replays (10,000).
     pub resume_max: i64,
     /// Messages per minute per user (10).

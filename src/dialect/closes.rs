@@ -43,9 +43,12 @@ pub(super) fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, st
 /// The close of the documented dialects: code 1008 and the reason as text, or 1013 if a retry may succeed.
 pub(super) fn document_close(reason: &CloseReason) -> Option<(u16, Cow<'static, str>)> {
     match reason {
-        CloseReason::Refused(Reject::TooManyConnectionsMaybe | Reject::Unavailable) => {
-            Some((code::TRY_LATER, "Try again later".into()))
-        }
+        CloseReason::Refused(
+            Reject::TooManyConnectionsMaybe
+            | Reject::Overloaded { .. }
+            | Reject::ReadTooSlow { .. }
+            | Reject::Unavailable,
+        ) => Some((code::TRY_LATER, "Try again later".into())),
         _ => common_close(reason),
     }
 }

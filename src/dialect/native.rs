@@ -176,8 +176,12 @@ fn refusal_code(reject: &Reject) -> u16 {
         }
         Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) => own_code::FORBIDDEN,
         Reject::TooManyConnections => code::POLICY,
-        Reject::RateLimited { .. } | Reject::TooManyConversations => own_code::LIMIT,
-        Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => code::TRY_LATER,
+        Reject::RateLimited { .. } | Reject::TooManyReads { .. } | Reject::TooManyConversations => own_code::LIMIT,
+        Reject::TooManyConnectionsMaybe
+        | Reject::Overloaded { .. }
+        | Reject::ReadTooSlow { .. }
+        | Reject::Unavailable
+        | Reject::Unknown => code::TRY_LATER,
         Reject::Invalid(_)
         | Reject::UnknownType(_)
         | Reject::Conflict(_)

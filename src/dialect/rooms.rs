@@ -236,7 +236,7 @@ impl Codec for Rooms {
                 },
                 client_id,
             },
-            Reject::Unavailable | Reject::Unknown => {
+            Reject::Overloaded { .. } | Reject::Unavailable | Reject::Unknown => {
                 Out::MessageError { error, code, retryable: reject.retryable(), client_id }
             }
             _ => Out::Error { error, code, client_id },

@@ -65,7 +65,7 @@ impl Node {
         let (backplane, events) = backplane.map_err(|error| error.to_string()).unwrap();
         let chat = Chat::start(Parts {
             config: config.clone(),
-            store: Arc::new(Sqlite::unreachable(metrics.clone())),
+            store: Arc::new(Sqlite::unreachable(&config.store, metrics.clone())),
             backplane: (backplane.clone(), events),
             webhooks: crate::webhook::Webhooks::default(),
             degrade: degrade.clone(),

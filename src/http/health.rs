@@ -16,7 +16,7 @@ use super::{
 use crate::{
     broker::Broker,
     config::HealthDetails,
-    degrade::{Feature, LinkState, Part, Verdict},
+    degrade::{Feature, LinkState, Part, Reason, Verdict},
     metrics::Latency,
     model::Timestamp,
 };
@@ -116,6 +116,8 @@ fn set_gauges(broker: &Broker) {
 #[derive(Serialize)]
 pub(super) struct Health<'a> {
     pub(super) status: &'static str,
+    /// Why the node is not healthy; empty if it is.
+    reasons: Vec<&'static str>,
     pub(super) node: &'a str,
     pub(super) version: &'static str,
     pub(super) uptime_seconds: u64,
@@ -197,6 +199,7 @@ impl<'a> Health<'a> {
         let now = broker.clock.now();
         Self {
             status,
+            reasons: broker.degrade.reasons().map(Reason::label).collect(),
             node: broker.config.node.as_str(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(broker.started_at).as_secs(),

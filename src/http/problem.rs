@@ -144,16 +144,24 @@ impl From<Reject> for Problem {
             Reject::NotMember | Reject::Forbidden(_) => StatusCode::FORBIDDEN,
             Reject::NotFound(_) => StatusCode::NOT_FOUND,
             Reject::Conflict(_) | Reject::TooManyReactions => StatusCode::CONFLICT,
-            Reject::RateLimited { .. } | Reject::TooManyConnections | Reject::TooManyConversations => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
-            Reject::TooManyConnectionsMaybe | Reject::Unavailable | Reject::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+            Reject::RateLimited { .. }
+            | Reject::TooManyReads { .. }
+            | Reject::TooManyConnections
+            | Reject::TooManyConversations => StatusCode::TOO_MANY_REQUESTS,
+            Reject::TooManyConnectionsMaybe
+            | Reject::Overloaded { .. }
+            | Reject::ReadTooSlow { .. }
+            | Reject::Unavailable
+            | Reject::Unknown => StatusCode::SERVICE_UNAVAILABLE,
             Reject::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Reject::PersonaFailed => StatusCode::BAD_GATEWAY,
         };
         let problem = Self::new(status, reject.code(), reject.to_string());
         match reject {
-            Reject::RateLimited { retry_after, .. } => problem.after(retry_after),
+            Reject::RateLimited { retry_after, .. }
+            | Reject::TooManyReads { retry_after }
+            | Reject::Overloaded { retry_after }
+            | Reject::ReadTooSlow { retry_after } => problem.after(retry_after),
             Reject::TooManyConnectionsMaybe => problem.after(RETRY_LATER),
             Reject::Unavailable | Reject::Unknown => problem.after(RETRY_SOON),
             Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::AuthTimeout => {
@@ -227,6 +235,8 @@ mod tests {
             (Reject::NotFound("Conversation"), 404, None),
             (Reject::Conflict("taken"), 409, None),
             (limited, 429, Some("2")),
+            (Reject::TooManyReads { retry_after: Duration::from_secs(1) }, 429, Some("1")),
+            (Reject::Overloaded { retry_after: Duration::from_secs(2) }, 503, Some("2")),
             (Reject::Unavailable, 503, Some("1")),
             (Reject::Unknown, 503, Some("1")),
             (Reject::Unsupported("no"), 501, None),

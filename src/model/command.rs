@@ -219,6 +219,18 @@ impl Command {
     /// The metrics label for input that could not be read as a command.
     pub const UNREADABLE: &'static str = "unreadable";
 
+    /// True if the command reads many rows: history, a search or a list. Such commands of one user are limited.
+    pub fn is_heavy_read(&self) -> bool {
+        matches!(
+            self,
+            Self::History { .. }
+                | Self::Search { .. }
+                | Self::Conversations { .. }
+                | Self::Describe { .. }
+                | Self::Notifications { .. }
+        )
+    }
+
     /// The idempotency id that the command carries.
     pub fn client_id(&self) -> Option<&ClientId> {
         match self {

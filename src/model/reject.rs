@@ -152,6 +152,24 @@ pub enum Reject {
     /// The message has as many reactions as it may have.
     #[error("Too many reactions to this message")]
     TooManyReactions,
+    /// The user has too many heavy reads (history, search, lists) at a time.
+    #[error("Too many reads at a time")]
+    TooManyReads {
+        /// Time after which a retry may succeed.
+        retry_after: Duration,
+    },
+    /// The node has more calls for the store than it can serve; nothing was stored.
+    #[error("Too busy, try again")]
+    Overloaded {
+        /// Time after which a retry may succeed.
+        retry_after: Duration,
+    },
+    /// A search or list took longer than it may.
+    #[error("The read took too long: use longer or rarer words, one conversation, or a smaller page")]
+    ReadTooSlow {
+        /// Time after which a retry may succeed.
+        retry_after: Duration,
+    },
     /// The user has reached the limit of connections.
     #[error("Too many connections")]
     TooManyConnections,
@@ -188,8 +206,10 @@ impl Reject {
             Self::Forbidden(_) => "forbidden",
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited { .. } | Self::TooManyReads { .. } => "rate_limited",
             Self::TooManyReactions => "too_many_reactions",
+            Self::Overloaded { .. } => "overloaded",
+            Self::ReadTooSlow { .. } => "too_slow",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyConnectionsMaybe => "too_many_connections_maybe",
             Self::TooManyConversations => "too_many_conversations",
@@ -209,17 +229,29 @@ impl Reject {
         }
     }
 
-    /// Time in ms until the next command is accepted, if the refusal is a rate limit.
+    /// Time in ms after which a retry may succeed, if it is known.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::RateLimited { retry_after, .. } => u64::try_from(retry_after.as_millis()).ok(),
+            Self::RateLimited { retry_after, .. }
+            | Self::TooManyReads { retry_after }
+            | Self::Overloaded { retry_after }
+            | Self::ReadTooSlow { retry_after } => u64::try_from(retry_after.as_millis()).ok(),
             _ => None,
         }
     }
 
     /// True if the same request may succeed later.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::RateLimited { .. } | Self::TooManyConnectionsMaybe | Self::Unavailable | Self::Unknown)
+        matches!(
+            self,
+            Self::RateLimited { .. }
+                | Self::TooManyReads { .. }
+                | Self::Overloaded { .. }
+                | Self::ReadTooSlow { .. }
+                | Self::TooManyConnectionsMaybe
+                | Self::Unavailable
+                | Self::Unknown
+        )
     }
 }
 

@@ -1,29 +1,27 @@
 //! The store on PostgreSQL: pooled connections, statements prepared once on each connection, every wait bounded.
 //!
-//! Each of the store's traits has a file with its statements. `rows` holds the queries and row parsers that several of
-//! them use.
+//! Each class of calls has a pool of its own ([`Pool`](super::Pool)). Each of the store's traits has a file with its
+//! statements. `sessions` has the connections; `rows` holds the queries and row parsers that several files use.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use bb8::{Pool, PooledConnection, QueueStrategy};
+use bb8::{PooledConnection, QueueStrategy};
 use tokio_postgres::{Row, types::ToSql};
 
 use self::{
     errors::{prepare_error, query_error},
-    liveness::{DOUBT_AFTER, Liveness},
-    sessions::{LogSink, Session, Sessions},
+    liveness::Liveness,
+    running::Running,
+    sessions::{LogSink, Sessions},
 };
-use super::{Operation, StoreError};
-use crate::{
-    config::{StoreBackend, StoreConfig},
-    metrics::Metrics,
+use super::{
+    Operation, Pool, StoreError,
+    turns::{Bounds, Turns},
 };
+use crate::{config::StoreConfig, metrics::Metrics};
 
 mod conversations;
 pub(super) mod diagnose;
@@ -36,51 +34,89 @@ mod messages;
 mod notifications;
 mod relay;
 mod rows;
+mod running;
+mod search;
 mod sessions;
 mod settings;
 mod users;
 
-/// Maximum time that a call waits for a pooled connection.
+/// Maximum time to open a connection for a call whose turn has come.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum time for any call; after it the connection is discarded.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The store on PostgreSQL.
 pub struct Postgres {
-    pool: Pool<Sessions>,
+    config: StoreConfig,
     sessions: Sessions,
+    /// In the order of [`Pool::ALL`]. Empty until the server was reached and the migrations were applied: every call is
+    /// refused until then, because the tables may be those of another version.
+    pools: OnceLock<[Connections; Pool::ALL.len()]>,
+    /// It opens connections of its own, so that no call can keep it from asking the server.
     liveness: Liveness,
     metrics: Arc<Metrics>,
-    /// True once the server was reached and the migrations were applied. Until then every call is refused, because the
-    /// tables may be those of another version.
-    started: AtomicBool,
 }
 
-impl Postgres {
-    /// Builds a pool for the configured server without opening a connection. Calls are refused as unavailable until
-    /// [`Lifecycle::start`](super::Lifecycle::start) or [`Lifecycle::migrate`](super::Lifecycle::migrate) succeeds.
-    ///
-    /// # Errors
-    /// The URL or the certificates are invalid.
-    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        let StoreBackend::Postgres { url, ca_file } = &config.backend else {
-            return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
-        };
-        let (server_config, tls) = settings::read(url, ca_file.as_deref())?;
-        let sessions = Sessions { config: Arc::new(server_config), tls };
-        let size = config.pool_size + u32::try_from(config.lanes).unwrap_or(u32::MAX);
-        let pool = Pool::builder()
-            .max_size(size)
+/// The connections of one pool, and the turns of the calls that use them.
+struct Connections {
+    turns: Turns,
+    connections: bb8::Pool<Sessions>,
+}
+
+impl Connections {
+    fn new(pool: Pool, sessions: &Sessions, config: &StoreConfig, metrics: &Metrics) -> Self {
+        let size = pool.size(config);
+        let statement_timeout = pool.is_heavy().then_some(config.heavy_read_timeout);
+        let connections = bb8::Pool::builder()
+            .max_size(u32::try_from(size).unwrap_or(u32::MAX))
+            // An append and the health check never wait for the server to open a connection while it is busy.
+            .min_idle(matches!(pool, Pool::Append | Pool::Ping).then_some(1))
             .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
             // The most recently used connection already has the frequent statements prepared.
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(LogSink))
-            .build_unchecked(sessions.clone());
-        let liveness = Liveness::new(sessions.clone());
-        Ok(Self { pool, sessions, liveness, metrics, started: AtomicBool::new(false) })
+            .build_unchecked(sessions.with_timeout(statement_timeout));
+        Self { turns: Turns::new(pool, Bounds::of(pool, size, config), metrics), connections }
     }
 
-    /// Runs a query and records its duration and errors in the metrics.
+    /// Takes a connection, or opens one, and discards dead ones.
+    async fn session(&self, liveness: &Liveness) -> Result<PooledConnection<'_, Sessions>, StoreError> {
+        loop {
+            let session = self.connections.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            // The loop ends: a new session is trusted, and the pool has a bounded number of old ones.
+            if liveness.trusts(&session) {
+                return Ok(session);
+            }
+            session.discard();
+        }
+    }
+}
+
+impl Postgres {
+    /// Reads the address of the configured server without opening a connection. Calls are refused as unavailable until
+    /// [`Lifecycle::start`](super::Lifecycle::start) or [`Lifecycle::migrate`](super::Lifecycle::migrate) succeeds.
+    ///
+    /// # Errors
+    /// The URL or the certificates are invalid.
+    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let sessions = Sessions::of(config)?;
+        let liveness = Liveness::new(sessions.clone());
+        Ok(Self { config: config.clone(), sessions, pools: OnceLock::new(), liveness, metrics })
+    }
+
+    /// Opens the pools: the server was reached and has the right tables.
+    fn open_pools(&self) {
+        self.pools
+            .get_or_init(|| Pool::ALL.map(|pool| Connections::new(pool, &self.sessions, &self.config, &self.metrics)));
+    }
+
+    /// A pool; `None` before the start.
+    fn pool(&self, pool: Pool) -> Option<&Connections> {
+        self.pools.get().map(|pools| &pools[pool as usize])
+    }
+
+    /// Runs a query on a connection of the operation's pool, and records its duration and errors in the metrics.
     async fn query(
         &self,
         operation: Operation,
@@ -98,7 +134,7 @@ impl Postgres {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, Instant), StoreError> {
         let started = Instant::now();
-        let result = self.run_statement(sql, parameters).await;
+        let result = self.run_statement(operation.pool(), sql, parameters).await;
         let label = [operation.label()];
         self.metrics.store_seconds.with_label_values(&label).observe(started.elapsed().as_secs_f64());
         if result.is_err() {
@@ -109,23 +145,23 @@ impl Postgres {
 
     async fn run_statement(
         &self,
+        pool: Pool,
         sql: &'static str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, Instant), StoreError> {
-        if !self.started.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable("PostgreSQL has not been reached since the start".into()));
-        }
-        let session = self.session().await?;
-        let began = Instant::now();
+        let not_started = || StoreError::Unavailable("PostgreSQL has not been reached since the start".into());
+        let pooled = self.pool(pool).ok_or_else(not_started)?;
+        let turn = pooled.turns.take().await?;
+        let session = pooled.session(&self.liveness).await?;
+        let running = Running::new(&session, pool.is_heavy().then_some(&self.sessions), turn);
+        let began = running.began();
         let call = async {
             let statement = session.statement(sql).await.map_err(|error| prepare_error(&error))?;
-            session.client.query(&statement, parameters).await.map_err(|error| query_error(&error))
+            session.client.query(&statement, parameters).await.map_err(|error| query_error(pool, &error))
         };
-        let unanswered = Unanswered { session: &session, began };
         let why = tokio::select! {
             result = call => {
-                std::mem::forget(unanswered);
-                session.answered();
+                running.answered();
                 return result.map(|rows| (rows, session.opened));
             }
             () = self.liveness.until_dead(&session, began) => "the connection is dead",
@@ -135,32 +171,5 @@ impl Postgres {
         self.liveness.distrust(began);
         tracing::warn!(after_ms = began.elapsed().as_millis(), why, "a call to PostgreSQL got no answer");
         Err(StoreError::Unknown(why.into()))
-    }
-
-    /// Takes a connection from the pool, and discards dead ones.
-    async fn session(&self) -> Result<PooledConnection<'_, Sessions>, StoreError> {
-        loop {
-            let session = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            // The loop ends: a new session is trusted, and the pool has a bounded number of old ones.
-            if self.liveness.trusts(&session) {
-                return Ok(session);
-            }
-            session.discard();
-        }
-    }
-}
-
-/// A call that has no answer yet. If it is dropped after a while, for example because its caller gave up, the pool
-/// discards the session: the connection may be dead.
-struct Unanswered<'a> {
-    session: &'a Session,
-    began: Instant,
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if self.began.elapsed() >= DOUBT_AFTER / 2 {
-            self.session.discard();
-        }
     }
 }

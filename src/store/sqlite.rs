@@ -1,20 +1,27 @@
 //! The store in one file, for a single node: SQLite with a write-ahead log.
 //!
-//! One thread writes and one reads. Both receive jobs from bounded queues, so that SQLite never blocks a runtime
-//! worker. `synchronous=NORMAL`: committed data survives the end of the process (kill -9 too), but the last commits
-//! before a power loss may be lost.
+//! One thread writes; each class of reads has a thread of its own ([`Pool`]). They receive jobs from bounded queues, so
+//! that SQLite never blocks a runtime worker. `synchronous=NORMAL`: committed data survives the end of the process (kill
+//! -9 too), but the last commits before a power loss may be lost.
 //!
 //! Each of the store's traits has a file with its statements. `rows` holds the queries and row parsers that several of
 //! them use.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Operation, StoreError};
+use super::{
+    Operation, Pool, StoreError,
+    turns::{Bounds, Turns},
+};
 use crate::{
-    config::{make_private_folder, open_private_file},
+    config::{StoreConfig, make_private_folder, open_private_file},
     metrics::Metrics,
 };
 
@@ -28,16 +35,26 @@ mod relay;
 mod rows;
 mod users;
 
-/// Maximum number of calls that wait for one thread.
-const QUEUE: usize = 10_000;
+/// Maximum number of jobs in the queue of a thread: as many as have a turn.
+const QUEUE: usize = 1_024;
+/// Number of steps of SQLite between two checks of a heavy read's deadline.
+const STEPS_BETWEEN_CHECKS: i32 = 1_000;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The store in one file.
 pub struct Sqlite {
+    /// In the order of [`Pool::ALL`].
+    pools: Vec<Worker>,
     writer: mpsc::Sender<Job>,
-    reader: mpsc::Sender<Job>,
     metrics: Arc<Metrics>,
+}
+
+/// The thread of a pool, and the turns of the calls that it runs. The pools that write share one thread; each has at most
+/// a few jobs in its queue, so an append waits for few others.
+struct Worker {
+    turns: Turns,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl Sqlite {
@@ -45,7 +62,7 @@ impl Sqlite {
     ///
     /// # Errors
     /// The file can't be used.
-    pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let unusable = |error: &dyn std::fmt::Display| StoreError::Failed(format!("{}: {error}", path.display()));
         if let Some(folder) = path.parent() {
             make_private_folder(folder).map_err(|error| unusable(&error))?;
@@ -67,13 +84,28 @@ impl Sqlite {
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)
         };
-        Ok(Self { writer: spawn_worker(connect()?)?, reader: spawn_worker(connect()?)?, metrics })
+        let writer = spawn_worker(connect()?, None)?;
+        let worker = |pool: Pool| {
+            let jobs = match pool {
+                Pool::Append | Pool::Relay | Pool::Write | Pool::Bulk => writer.clone(),
+                Pool::Ping | Pool::Read => spawn_worker(connect()?, None)?,
+                Pool::List | Pool::Search => spawn_worker(connect()?, Some(config.heavy_read_timeout))?,
+            };
+            Ok(Worker { turns: turns(pool, config, &metrics), jobs })
+        };
+        let pools = Pool::ALL.into_iter().map(worker).collect::<Result<_, StoreError>>()?;
+        Ok(Self { pools, writer, metrics })
     }
 
     /// A store for tests that can't be reached: no thread receives its jobs, so every call fails.
     #[cfg(test)]
-    pub(crate) fn unreachable(metrics: Arc<Metrics>) -> Self {
-        Self { writer: mpsc::channel(1).0, reader: mpsc::channel(1).0, metrics }
+    pub(crate) fn unreachable(config: &StoreConfig, metrics: Arc<Metrics>) -> Self {
+        let worker = |pool| Worker { turns: turns(pool, config, &metrics), jobs: mpsc::channel(1).0 };
+        Self { pools: Pool::ALL.map(worker).into(), writer: mpsc::channel(1).0, metrics }
+    }
+
+    fn turns(&self, pool: Pool) -> &Turns {
+        &self.pools[pool as usize].turns
     }
 
     async fn call<T: Send + 'static>(
@@ -82,24 +114,35 @@ impl Sqlite {
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
-        let thread = if matches!(operation, Operation::Read | Operation::Ping) { &self.reader } else { &self.writer };
-        let (answer, reply) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let _gone = answer.send(work(connection));
-        });
+        let result = self.run_job(operation.pool(), work).await;
         let label = [operation.label()];
-        let result = match thread.try_send(job) {
-            Err(_) => Err(StoreError::Unavailable("the queue of the SQLite thread is full".into())),
-            Ok(()) => match reply.await {
-                Ok(result) => result.map_err(|error| store_error(&error)),
-                Err(_) => Err(StoreError::Unknown("the SQLite thread ended".into())),
-            },
-        };
         self.metrics.store_seconds.with_label_values(&label).observe(started.elapsed().as_secs_f64());
         if result.is_err() {
             self.metrics.store_errors.with_label_values(&label).inc();
         }
         result
+    }
+
+    async fn run_job<T: Send + 'static>(
+        &self,
+        pool: Pool,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Worker { turns, jobs } = &self.pools[pool as usize];
+        let turn = turns.take().await?;
+        let (answer, reply) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // The caller may be gone, and its job not needed any more; a write is done all the same.
+            if !pool.is_heavy() || !answer.is_closed() {
+                let _gone = answer.send(work(connection));
+            }
+            drop(turn);
+        });
+        jobs.try_send(job).map_err(|_| StoreError::Unavailable("the SQLite thread takes no jobs".into()))?;
+        match reply.await {
+            Ok(result) => result.map_err(|error| store_error(&error)),
+            Err(_) => Err(StoreError::Unknown("the SQLite thread ended".into())),
+        }
     }
 
     /// Runs `work` in one transaction on the writing thread.
@@ -119,29 +162,42 @@ impl Sqlite {
 
     async fn read<T: Send + 'static>(
         &self,
+        operation: Operation,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.call(Operation::Read, move |connection| work(connection)).await
+        self.call(operation, move |connection| work(connection)).await
     }
 }
 
-/// Starts a thread that runs jobs until every sender is dropped.
-fn spawn_worker(mut connection: Connection) -> Result<mpsc::Sender<Job>, StoreError> {
+fn turns(pool: Pool, config: &StoreConfig, metrics: &Metrics) -> Turns {
+    let size = if pool == Pool::Append { pool.size(config) } else { 1 };
+    Turns::new(pool, Bounds::of(pool, size, config), metrics)
+}
+
+/// Starts a thread that runs jobs until every sender is dropped. A job that takes longer than `timeout` is interrupted.
+fn spawn_worker(mut connection: Connection, timeout: Option<Duration>) -> Result<mpsc::Sender<Job>, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
     let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
-    std::thread::Builder::new()
-        .name("sqlite".into())
-        .spawn(move || {
-            while let Some(job) = queue.blocking_recv() {
-                job(&mut connection);
-            }
-        })
-        .map_err(|error| StoreError::Failed(error.to_string()))?;
+    let began = Arc::new(Mutex::new(Instant::now()));
+    if let Some(timeout) = timeout {
+        let began = began.clone();
+        let overdue = move || began.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= timeout;
+        connection.progress_handler(STEPS_BETWEEN_CHECKS, Some(overdue)).map_err(|error| failed(&error))?;
+    }
+    let run = move || {
+        while let Some(job) = queue.blocking_recv() {
+            *began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            job(&mut connection);
+        }
+    };
+    std::thread::Builder::new().name("sqlite".into()).spawn(run).map_err(|error| failed(&error))?;
     Ok(jobs)
 }
 
 fn store_error(error: &rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OperationInterrupted, ReadOnly};
     match error.sqlite_error_code() {
+        Some(OperationInterrupted) => StoreError::TooSlow,
         Some(DatabaseBusy | DatabaseLocked | DiskFull | ReadOnly) => StoreError::Unavailable(error.to_string()),
         _ => StoreError::Failed(error.to_string()),
     }

@@ -32,6 +32,8 @@ pub trait Lifecycle: Send + Sync + 'static {
     /// Checks that the store answers. Returns true if some node can reach others only [through the
     /// store](Relay::give_notice).
     async fn ping(&self) -> Result<bool, StoreError>;
+    /// True if a heavy read was refused within the last `span` because too many waited.
+    fn refused_heavy_reads(&self, span: Duration) -> bool;
 }
 
 /// The logs of conversations and of users' inboxes.
@@ -49,6 +51,9 @@ pub trait Logs: Send + Sync + 'static {
     async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError>;
     /// Returns entries after `after`, oldest first, at most `limit`.
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError>;
+    /// Returns these entries, those of one log in the order of their seqs. Only the [`Writer`](super::Writer) calls this,
+    /// so it never waits for other reads.
+    async fn read_back(&self, entries: &[(LogId, Seq)]) -> Result<Vec<Entry>, StoreError>;
 }
 
 /// Messages in their current state: with edits, deletion, reactions and replies.
@@ -70,9 +75,15 @@ pub trait Messages: Send + Sync + 'static {
         reader: &UserId,
     ) -> Result<Option<Message>, StoreError>;
     /// Finds messages that contain all `terms` (the last term may be the beginning of a word), newest first. Deleted
-    /// messages are not found. PostgreSQL searches the newest 10,000 entries of each of the 200 most recently active
-    /// conversations, or the newest 100,000 of the conversation in `scope`.
+    /// messages are not found, edited ones by their new text. PostgreSQL searches the user's 1,000 most recently active
+    /// conversations, and of each what the search index covers and the newest 10,000 entries.
     async fn search(&self, scope: &SearchScope, terms: &SearchTerms, page: Page) -> Result<Vec<Entry>, StoreError>;
+    /// Adds a log's full segments of messages to the search index, and those that a changed message has emptied; a few
+    /// per call. Returns the number of segments added; 0 if there is nothing to add now.
+    async fn index(&self, log: &LogId) -> Result<u32, StoreError>;
+    /// Returns conversations that have enough entries for a new segment, or an emptied one. It looks at the next 1,000 in
+    /// order of their names after `after`, and also returns the last name that it looked at; `None` after the last one.
+    async fn unindexed(&self, after: Option<&LogId>) -> Result<(Vec<LogId>, Option<LogId>), StoreError>;
 }
 
 /// Conversations: create, show and list.
@@ -113,6 +124,8 @@ pub trait Conversations: Send + Sync + 'static {
 pub trait Members: Send + Sync + 'static {
     /// Returns a user's access to a conversation; `None` if it doesn't exist.
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
+    /// As [`access`](Self::access), before a heavy read: waits in the pool of such reads, and not in that of joins.
+    async fn reader_access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
     /// Returns members of a conversation in pages by id: those whose id sorts after `after`.
     async fn members(
         &self,

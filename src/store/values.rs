@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use super::pools::Pool;
 use crate::model::{Body, ClientId, ConversationId, Entry, LogId, Page, Pair, Seq, Timestamp, UserId};
 
 /// The right under which an entry is appended.
@@ -91,6 +92,15 @@ pub enum StoreError {
     /// The store refused the call (a lock timeout, a full disk, an error in the query); nothing was written.
     #[error("store failed: {0}")]
     Failed(String),
+    /// Too many calls of this class wait, or wait too long; nothing was written. The store itself may be well.
+    #[error("too many calls wait for the pool \"{}\"", pool.label())]
+    Busy {
+        /// The pool of the call.
+        pool: Pool,
+    },
+    /// A heavy read took longer than it may.
+    #[error("the read took too long")]
+    TooSlow,
 }
 
 /// Notices that nodes gave each other.
@@ -188,22 +198,50 @@ pub struct Waiting {
     pub last: Seq,
 }
 
-/// The kind of a store call, as a label in metrics.
+/// The kind of a store call: its label in metrics, and its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Append,
-    Read,
-    Write,
+    /// The health check.
     Ping,
+    /// A notice between nodes.
+    Relay,
+    Read,
+    /// A page of history, or a list.
+    List,
+    Search,
+    Write,
+    /// The creation of a conversation with any number of members.
+    Create,
+    /// An addition to the search index.
+    Index,
 }
 
 impl Operation {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Append => "append",
-            Self::Read => "read",
-            Self::Write => "write",
             Self::Ping => "ping",
+            Self::Relay => "relay",
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Search => "search",
+            Self::Write => "write",
+            Self::Create => "create",
+            Self::Index => "index",
+        }
+    }
+
+    pub(super) fn pool(self) -> Pool {
+        match self {
+            Self::Append => Pool::Append,
+            Self::Ping => Pool::Ping,
+            Self::Relay => Pool::Relay,
+            Self::Read => Pool::Read,
+            Self::List => Pool::List,
+            Self::Search => Pool::Search,
+            Self::Write => Pool::Write,
+            Self::Create | Self::Index => Pool::Bulk,
         }
     }
 }

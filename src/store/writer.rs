@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep},
@@ -22,17 +21,13 @@ use super::{AppendRefused, Appended, Lifecycle, Logs, NewEntry, Outcome, StoreEr
 use crate::{
     degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
-    model::{Body, ConnectionId, Entry, LogId, Seq},
+    model::{Body, ConnectionId, Entry, LogId},
 };
 
 /// First wait before a batch with an unknown outcome is retried.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Maximum wait between such retries. It is short, because all entries of the lane wait with the batch.
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
-
-/// Maximum number of concurrent reads of entries that were stored before. The bound keeps a client that repeats many
-/// sends from delaying others.
-const READ_BACK_CONCURRENCY: usize = 8;
 
 /// Settings of the writer: batch size, queues and retries.
 #[derive(Debug, Clone, Copy)]
@@ -224,7 +219,10 @@ impl Lane {
                             (self.outcomes.doubted)(entries.iter().flat_map(written_logs).collect());
                             AppendError::Unknown
                         }
-                        StoreError::Unavailable(_) | StoreError::Failed(_) => AppendError::Unavailable,
+                        StoreError::Unavailable(_)
+                        | StoreError::Failed(_)
+                        | StoreError::Busy { .. }
+                        | StoreError::TooSlow => AppendError::Unavailable,
                     };
                     for queued in batch {
                         let _gone = queued.answer.send(Err(answer));
@@ -235,38 +233,30 @@ impl Lane {
     }
 
     /// Reads back the entries that an earlier try stored, and passes them to `committed`: the node that stored them may
-    /// have died before it published them. Of the inboxes to which that try appended, it reads the newest entry, as
-    /// listeners then get those before it too. If a read fails, the logs are doubted.
+    /// have died before it published them. The inboxes to which that try appended are doubted, so that the lane does not
+    /// wait for the reads of others. If the read fails, all of these logs are doubted.
     async fn republish_duplicates(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
-        let mut reads = Vec::new();
+        let (mut duplicates, mut inboxes) = (Vec::new(), Vec::new());
         for (new, outcome) in entries.iter().zip(outcomes) {
             if let Ok(Appended { seq, duplicate: true, .. }) = outcome {
-                reads.push(self.read_back(new, *seq));
+                duplicates.push((new.log.clone(), *seq));
+                inboxes.extend(inbox_of(new));
             }
         }
-        let entries = stream::iter(reads).buffer_unordered(READ_BACK_CONCURRENCY).concat().await;
-        if !entries.is_empty() {
-            (self.outcomes.committed)(
+        if duplicates.is_empty() {
+            return;
+        }
+        match self.store.read_back(&duplicates).await {
+            Ok(entries) => (self.outcomes.committed)(
                 entries.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
-            );
+            ),
+            Err(_) => (self.outcomes.doubted)(duplicates.into_iter().map(|(log, _)| log).collect()),
         }
-    }
-
-    async fn read_back(&self, new: &NewEntry, seq: Seq) -> Vec<Entry> {
-        let read = async {
-            let mut entries = self.store.entries(&new.log, seq - 1, 1).await?;
-            let inbox = inbox_of(new);
-            #[cfg(feature = "faults")]
-            let inbox = inbox.filter(|_| !crate::faults::has(crate::faults::Fault::NotRetold));
-            if let Some(inbox) = inbox {
-                entries.extend(self.store.newest(&[inbox]).await?);
-            }
-            Ok::<_, StoreError>(entries)
-        };
-        read.await.unwrap_or_else(|_| {
-            (self.outcomes.doubted)(written_logs(new).collect());
-            Vec::new()
-        })
+        #[cfg(feature = "faults")]
+        inboxes.retain(|_| !crate::faults::has(crate::faults::Fault::NotRetold));
+        if !inboxes.is_empty() {
+            (self.outcomes.doubted)(inboxes);
+        }
     }
 
     /// Appends a batch, and retries while an earlier try may have stored it.
@@ -283,7 +273,7 @@ impl Lane {
             let lost = matches!(error, StoreError::Unknown(_));
             // One broken connection is no outage; the retry over another one tells.
             let tells = !lost || wait > BACKOFF_MIN;
-            if tells && !matches!(error, StoreError::Failed(_)) {
+            if tells && !matches!(error, StoreError::Failed(_) | StoreError::Busy { .. }) {
                 self.degrade.report(Part::Store, Err(()));
             }
             *maybe_stored |= lost;
@@ -385,12 +375,14 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
     }
 }
 
-/// Pings the store twice a second, and reports the result and whether any node gives notices. A failed ping is repeated at
-/// once over another connection, so that a silent store is noticed within 3 s.
-pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, stop: CancellationToken) {
+/// Pings the store twice a second, and reports the result, whether any node gives notices, and whether heavy reads are
+/// refused. A failed ping is repeated at once over another connection, so that a silent store is noticed within 3 s.
+pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: CancellationToken) {
     const PING_PERIOD: Duration = Duration::from_millis(500);
     const PING_TIMEOUT: Duration = Duration::from_millis(1_200);
     const REPEAT_AFTER: Duration = Duration::from_millis(50);
+    /// Time for which reads count as slow after one was refused.
+    const SLOW_READS_SPAN: Duration = Duration::from_secs(5);
     loop {
         let started = Instant::now();
         let result = match tokio::time::timeout(PING_TIMEOUT, store.ping()).await {
@@ -401,6 +393,9 @@ pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, stop: Cance
             Ok(Err(_)) | Err(_) => Err(()),
         };
         degrade.report(Part::Store, result);
+        let slow_reads = store.refused_heavy_reads(SLOW_READS_SPAN);
+        metrics.slow_reads.set(slow_reads.into());
+        degrade.note_slow_reads(slow_reads);
         let doubted = result.is_err() && degrade.state(Part::Store).link == LinkState::Up;
         tokio::select! {
             () = sleep(if doubted { REPEAT_AFTER } else { PING_PERIOD }) => {}

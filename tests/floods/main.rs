@@ -16,6 +16,7 @@ mod bad_clients;
 mod budgets;
 mod crowds;
 mod handshakes;
+mod heavy_reads;
 mod slow_readers;
 mod vanished;
 

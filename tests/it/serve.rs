@@ -105,7 +105,7 @@ mod tests {
         let proxy = Proxy::to(database.split(['@', '/']).find(|part| part.contains("127.0.0.1:")).unwrap()).await;
         // Use few connections, so that all of them have the statement prepared when the answers stop.
         let node = Node::serve(&redis.url(), &proxy.url(&database))
-            .set("DATABASE_POOL_SIZE", 1)
+            .set("DATABASE_POOL_SIZE", 7)
             .set("WRITER_LANES", 1)
             .start()
             .await;

@@ -3,10 +3,12 @@
 mod migrations;
 mod notifications;
 mod pages;
+mod search;
 mod writers;
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -23,6 +25,7 @@ use pages::{
     search_finds_words_only_in_the_users_own_conversations,
 };
 use proptest::prelude::*;
+use search::indexed_messages_are_found_like_others;
 use switchboard::{
     config::{Secret, StoreBackend, StoreConfig},
     degrade::{Degrade, LinkState},
@@ -72,8 +75,12 @@ async fn postgres(url: &str) -> Postgres {
 
 async fn unmigrated(url: &str) -> Postgres {
     let backend = StoreBackend::Postgres { url: Secret::new(url), ca_file: None };
-    let config = StoreConfig { backend, migrate: true, start_timeout: Duration::ZERO, pool_size: 4, lanes: 2 };
-    Postgres::new(&config, Arc::new(Metrics::new().unwrap())).unwrap()
+    Postgres::new(&StoreConfig::with_defaults(backend), Arc::new(Metrics::new().unwrap())).unwrap()
+}
+
+fn sqlite(path: &Path) -> Sqlite {
+    let config = StoreConfig::with_defaults(StoreBackend::Sqlite { path: path.into() });
+    Sqlite::open(path, &config, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
 async fn with_postgres<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
@@ -83,7 +90,7 @@ async fn with_postgres<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>)
 
 async fn with_sqlite<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Sqlite::open(&folder.path().join("test.db"), Arc::new(Metrics::new().unwrap())).unwrap();
+    let store = sqlite(&folder.path().join("test.db"));
     store.migrate().await.unwrap();
     test(Arc::new(store)).await;
 }
@@ -110,6 +117,7 @@ contract! {
     reactions_to_one_message_are_bounded
     stored_entries_are_found_by_their_ids
     search_finds_words_only_in_the_users_own_conversations
+    indexed_messages_are_found_like_others
     archived_conversations_are_listed_separately
     direct_conversations_and_contacts_are_listed
     a_run_counts_the_unread_messages

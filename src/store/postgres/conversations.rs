@@ -62,6 +62,7 @@ impl Postgres {
 
     async fn insert_conversation(
         &self,
+        operation: Operation,
         new: &NewConversation,
         id: &ConversationId,
         direct: Option<&str>,
@@ -73,13 +74,26 @@ impl Postgres {
         let (id_text, creator_text) = (id.as_str(), creator.as_str());
         let rows = self
             .query(
-                Operation::Write,
+                operation,
                 CREATE,
                 &[&id_text, &kind, &name, &description, &new.open, &direct, &creator_text, &members],
             )
             .await?;
         let body = |_: &Row| Body::ConversationAdded { conversation: id.clone(), since: 0 };
         inbox_entries(&rows, |_| creator.clone(), body)
+    }
+
+    async fn read_conversation(
+        &self,
+        operation: Operation,
+        id: &ConversationId,
+        reader: &UserId,
+    ) -> Result<Option<Conversation>, StoreError> {
+        let rows = self.query(operation, CONVERSATION, &[&id.as_str(), &reader.as_str()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let members = self.query(operation, MEMBERS, &[&id.as_str(), &"", &1_000_i64]).await?;
+        let members = members.iter().map(member).collect::<Result<_, _>>()?;
+        Ok(Some(Conversation { members, ..conversation(row)? }))
     }
 }
 
@@ -92,11 +106,11 @@ impl Conversations for Postgres {
         creator: &UserId,
     ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError> {
         let members: Vec<&str> = new.members.iter().chain([creator]).map(UserId::as_str).collect();
-        let entries = self.insert_conversation(new, id, None, creator, &members).await?;
+        let entries = self.insert_conversation(Operation::Create, new, id, None, creator, &members).await?;
         if entries.is_empty() {
             return Ok(None);
         }
-        Ok(self.conversation(id, creator).await?.map(|conversation| (conversation, entries)))
+        Ok(self.read_conversation(Operation::Create, id, creator).await?.map(|conversation| (conversation, entries)))
     }
 
     async fn direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, StoreError> {
@@ -105,8 +119,8 @@ impl Conversations for Postgres {
             return Ok(found);
         }
         let conversation = ConversationId::fresh();
-        let (new, members) = (NewConversation::default(), [one.as_str(), other.as_str()]);
-        let inbox_entries = self.insert_conversation(&new, &conversation, Some(&key), one, &members).await?;
+        let (operation, new, members) = (Operation::Write, NewConversation::default(), [one.as_str(), other.as_str()]);
+        let inbox_entries = self.insert_conversation(operation, &new, &conversation, Some(&key), one, &members).await?;
         if !inbox_entries.is_empty() {
             return Ok(FoundDirect { conversation, head: 0, inbox_entries });
         }
@@ -120,11 +134,7 @@ impl Conversations for Postgres {
     }
 
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
-        let rows = self.query(Operation::Read, CONVERSATION, &[&id.as_str(), &reader.as_str()]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let members = self.query(Operation::Read, MEMBERS, &[&id.as_str(), &"", &1_000_i64]).await?;
-        let members = members.iter().map(member).collect::<Result<_, _>>()?;
-        Ok(Some(Conversation { members, ..conversation(row)? }))
+        self.read_conversation(Operation::List, id, reader).await
     }
 
     async fn conversations(
@@ -134,19 +144,19 @@ impl Conversations for Postgres {
         page: Page,
     ) -> Result<(Vec<Conversation>, i64), StoreError> {
         let (of, (limit, offset)) = (of.as_str(), limit_and_offset(page));
-        let rows = self.query(Operation::Read, CONVERSATIONS, &[&of, &limit, &offset, &archived]).await?;
+        let rows = self.query(Operation::List, CONVERSATIONS, &[&of, &limit, &offset, &archived]).await?;
         let total = match rows.first() {
             Some(row) => row.get(11),
             // Past the last page there is no row that could carry the window's count.
             None => {
                 let sql = "SELECT count(*) FROM members WHERE user_id = $1 AND archived = $2";
-                self.query(Operation::Read, sql, &[&of, &archived]).await?.first().map_or(0, |row| row.get(0))
+                self.query(Operation::List, sql, &[&of, &archived]).await?.first().map_or(0, |row| row.get(0))
             }
         };
         let mut listed = rows.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
         let ids: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
         let mut members: HashMap<ConversationId, Vec<Member>> = HashMap::new();
-        for row in self.query(Operation::Read, FIRST_MEMBERS, &[&ids]).await? {
+        for row in self.query(Operation::List, FIRST_MEMBERS, &[&ids]).await? {
             members.entry(conversation_id(row.get(4))?).or_default().push(member(&row)?);
         }
         for one in &mut listed {

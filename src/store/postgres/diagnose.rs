@@ -1,16 +1,19 @@
 //! Examines a PostgreSQL server for the operator: checks that a node can work with it, and names the faults.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bb8::ManageConnection;
 use tokio::time::timeout;
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{super::migrations, Postgres, errors::describe, sessions::Session};
+use super::{
+    super::{Pool, migrations},
+    errors::describe,
+    sessions::{Session, Sessions},
+};
 use crate::{
     config::StoreConfig,
     degrade::{Diagnosis, Fault, Finding},
-    metrics::Metrics,
     model::Clock,
 };
 
@@ -22,25 +25,25 @@ const MAX_CLOCK_DIFFERENCE: f64 = 1.0;
 type Checked<T> = Result<T, Finding>;
 
 /// Examines the PostgreSQL server of `config`.
-pub async fn diagnose(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Diagnosis {
-    match run_checks(config, metrics, clock).await {
+pub async fn diagnose(config: &StoreConfig, clock: &Clock) -> Diagnosis {
+    match run_checks(config, clock).await {
         Ok(diagnosis) => diagnosis,
         Err(finding) => finding.into(),
     }
 }
 
-async fn run_checks(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) -> Checked<Diagnosis> {
-    let store = Postgres::new(config, metrics);
-    let store = store.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
-    let connecting = timeout(QUERY_TIMEOUT, store.sessions.config.connect(store.sessions.tls.clone())).await;
+async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<Diagnosis> {
+    let sessions = Sessions::of(config);
+    let sessions = sessions.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
+    let connecting = timeout(QUERY_TIMEOUT, sessions.config.connect(sessions.tls.clone())).await;
     let connected = connecting.map_err(|_| timed_out())?.map_err(|error| finding(&error))?;
     drop(connected);
-    let mut session =
-        store.sessions.connect().await.map_err(|error| Finding::new(Fault::StoreSilent, error.to_string()))?;
+    let mut session = sessions.connect().await.map_err(|error| Finding::new(Fault::StoreSilent, error.to_string()))?;
     let query = fetch(
         &session,
         "SELECT current_setting('server_version'), pg_is_in_recovery(), \
-         current_setting('default_transaction_read_only'), extract(epoch FROM clock_timestamp())::float8",
+         current_setting('default_transaction_read_only'), extract(epoch FROM clock_timestamp())::float8, \
+         current_setting('max_connections')",
     );
     let rows = query.await?;
     let mut findings = Vec::new();
@@ -65,7 +68,12 @@ async fn run_checks(config: &StoreConfig, metrics: Arc<Metrics>, clock: &Clock) 
         findings.extend(try_write(&session).await.err());
         findings.dedup_by_key(|finding| finding.fault);
     }
-    let state = format!("answers, {}", server.get::<_, &str>(0));
+    let connections: usize = Pool::ALL.iter().map(|pool| pool.size(config)).sum();
+    let state = format!(
+        "answers, {}; a node takes at most {connections} of its {} connections",
+        server.get::<_, &str>(0),
+        server.get::<_, &str>(4)
+    );
     Ok(Diagnosis { state, findings })
 }
 

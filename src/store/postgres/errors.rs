@@ -5,7 +5,7 @@ use std::{error::Error, io, iter::successors};
 use refinery_core::error::Kind;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::super::StoreError;
+use super::super::{Pool, StoreError};
 
 /// Errors of a statement that pass by themselves: the same call may succeed later.
 const TRANSIENT: [SqlState; 11] = [
@@ -48,8 +48,9 @@ pub(super) fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
 }
 
 /// Maps an error of an executed statement by what may have been written.
-pub(super) fn query_error(error: &tokio_postgres::Error) -> StoreError {
+pub(super) fn query_error(pool: Pool, error: &tokio_postgres::Error) -> StoreError {
     match error.code() {
+        Some(code) if *code == SqlState::QUERY_CANCELED && pool.is_heavy() => StoreError::TooSlow,
         Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error)),
         Some(_) => StoreError::Failed(describe(error)),
         None => StoreError::Unknown(describe(error)),

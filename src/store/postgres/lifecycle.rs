@@ -1,11 +1,11 @@
 //! Migrations and the health check.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{
-    super::{Lifecycle, Operation, StoreError, migrations},
+    super::{Lifecycle, Operation, Pool, StoreError, migrations},
     Postgres,
     errors::migration_error,
 };
@@ -22,7 +22,7 @@ impl Lifecycle for Postgres {
             return self.migrate().await;
         }
         bb8::ManageConnection::connect(&self.sessions).await?;
-        self.started.store(true, Ordering::Release);
+        self.open_pools();
         Ok(0)
     }
 
@@ -38,7 +38,7 @@ impl Lifecycle for Postgres {
         });
         let late = |_| Err(StoreError::Unavailable("migrations took longer than 300 s".into()));
         let applied = migrating.await.unwrap_or_else(late)?;
-        self.started.store(true, Ordering::Release);
+        self.open_pools();
         Ok(applied)
     }
 
@@ -50,5 +50,10 @@ impl Lifecycle for Postgres {
             result => result?,
         };
         Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    fn refused_heavy_reads(&self, span: Duration) -> bool {
+        let refused = |pool| self.pool(pool).is_some_and(|pooled| pooled.turns.refused_within(span));
+        refused(Pool::List) || refused(Pool::Search)
     }
 }

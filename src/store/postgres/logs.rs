@@ -35,6 +35,12 @@ const NEWEST: &str = concat!(
     entry_columns!("l."),
     " FROM heads h JOIN log l ON l.log = h.log AND l.seq = h.seq WHERE h.log = ANY ($1)"
 );
+const READ_BACK: &str = concat!(
+    "SELECT ",
+    entry_columns!("l."),
+    " FROM unnest($1::text[], $2::bigint[]) AS s (log, seq) JOIN log l ON l.log = s.log AND l.seq = s.seq \
+     ORDER BY l.log, l.seq"
+);
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3");
 const STORED: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND sender = $2 AND dedupe = $3");
@@ -146,5 +152,10 @@ impl Logs for Postgres {
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {
         let (log, limit) = (log.as_str(), i64::from(limit));
         self.query(Operation::Read, ENTRIES, &[&log, &after, &limit]).await?.iter().map(entry).collect()
+    }
+
+    async fn read_back(&self, entries: &[(LogId, Seq)]) -> Result<Vec<Entry>, StoreError> {
+        let (logs, seqs): (Vec<&str>, Vec<Seq>) = entries.iter().map(|(log, seq)| (log.as_str(), *seq)).unzip();
+        self.query(Operation::Append, READ_BACK, &[&logs, &seqs]).await?.iter().map(entry).collect()
     }
 }

@@ -14,17 +14,32 @@ const ACQUAINTANCES: &str = "SELECT DISTINCT o.user_id FROM members m CROSS JOIN
          SELECT user_id FROM members WHERE conversation = m.conversation AND user_id <> $1 LIMIT $2 \
      ) o WHERE m.user_id = $1 LIMIT $2";
 
-#[async_trait]
-impl Members for Postgres {
-    async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
+impl Postgres {
+    async fn read_access(
+        &self,
+        operation: Operation,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<Option<Access>, StoreError> {
         let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL FROM conversations c JOIN heads h ON h.log = c.id \
              LEFT JOIN members m ON m.conversation = c.id AND m.user_id = $2 WHERE c.id = $1";
-        let rows = self.query(Operation::Read, sql, &[&conversation.as_str(), &user.as_str()]).await?;
+        let rows = self.query(operation, sql, &[&conversation.as_str(), &user.as_str()]).await?;
         Ok(rows.first().map(|row| Access {
             open: row.get(0),
             ends: Ends { first: 1, head: row.get(1) },
             member: row.get(2),
         }))
+    }
+}
+
+#[async_trait]
+impl Members for Postgres {
+    async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
+        self.read_access(Operation::Read, conversation, user).await
+    }
+
+    async fn reader_access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
+        self.read_access(Operation::List, conversation, user).await
     }
 
     async fn members(

@@ -47,7 +47,7 @@ impl Notifications for Postgres {
 
     async fn notifications(&self, user: &UserId, page: Page) -> Result<Vec<Notification>, StoreError> {
         let (limit, offset) = limit_and_offset(page);
-        let rows = self.query(Operation::Read, NOTIFICATIONS, &[&user.as_str(), &limit, &offset]).await?;
+        let rows = self.query(Operation::List, NOTIFICATIONS, &[&user.as_str(), &limit, &offset]).await?;
         rows.iter().map(notification).collect()
     }
 

@@ -16,16 +16,16 @@ impl Relay for Postgres {
     async fn give_notice(&self, node: &NodeId, alone: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError> {
         let (logs, seqs): (Vec<&str>, Vec<Seq>) = grown.iter().map(|(log, seq)| (log.as_str(), *seq)).unzip();
         let sql = "SELECT give_notice($1, $2, $3, $4)";
-        self.query(Operation::Write, sql, &[&node.as_str(), &alone.as_secs_f64(), &logs, &seqs]).await.map(drop)
+        self.query(Operation::Relay, sql, &[&node.as_str(), &alone.as_secs_f64(), &logs, &seqs]).await.map(drop)
     }
 
     async fn withdraw_notice(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.query(Operation::Write, "SELECT withdraw_notice($1)", &[&node.as_str()]).await.map(drop)
+        self.query(Operation::Relay, "SELECT withdraw_notice($1)", &[&node.as_str()]).await.map(drop)
     }
 
     async fn notices(&self, span: Duration) -> Result<Notices, StoreError> {
         let sql = "SELECT log, seq FROM notices WHERE at > clock_timestamp() - make_interval(secs => $1)";
-        let (rows, complete_since) = self.query_and_age(Operation::Read, sql, &[&span.as_secs_f64()]).await?;
+        let (rows, complete_since) = self.query_and_age(Operation::Relay, sql, &[&span.as_secs_f64()]).await?;
         let heads: Result<_, _> = rows.iter().map(|row| Ok::<_, StoreError>((log(row.get(0))?, row.get(1)))).collect();
         Ok(Notices { heads: heads?, complete_since })
     }

@@ -1,4 +1,4 @@
-//! Connections of the pool, and the statements prepared on each.
+//! Connections of the pools, and the statements prepared on each.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bb8::ManageConnection;
@@ -16,14 +16,15 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     super::StoreError,
     errors::{connect_error, describe},
-    settings::CONNECT_TIMEOUT,
+    settings::{self, CONNECT_TIMEOUT},
 };
+use crate::config::{StoreBackend, StoreConfig};
 
-/// Settings of each new session, and its process id on the server. The timeouts are shorter than
-/// [`CALL_TIMEOUT`](super::CALL_TIMEOUT), so that a frozen node doesn't hold a conversation's locks.
-const BEGIN: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
+/// Settings of each new session. The timeouts are shorter than [`CALL_TIMEOUT`](super::CALL_TIMEOUT), so that a frozen node
+/// doesn't hold a conversation's locks.
+const SETTINGS: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
-     SET client_min_messages = 'warning'; SELECT pg_backend_pid()";
+     SET client_min_messages = 'warning'";
 
 /// One connection, and the statements prepared on it.
 pub(super) struct Session {
@@ -67,15 +68,46 @@ impl Session {
     }
 }
 
-/// Opens connections for the pool.
+/// Opens connections to the server.
 #[derive(Clone)]
 pub(super) struct Sessions {
     pub(super) config: Arc<tokio_postgres::Config>,
     pub(super) tls: MakeRustlsConnect,
+    /// Maximum duration of a heavy read's statement; `None` for other calls.
+    heavy: Option<Duration>,
 }
 
 impl Sessions {
-    /// Opens a connection outside the pool.
+    /// Connections to the configured server; opens none.
+    ///
+    /// # Errors
+    /// The URL or the certificates are invalid.
+    pub(super) fn of(config: &StoreConfig) -> Result<Self, StoreError> {
+        let StoreBackend::Postgres { url, ca_file } = &config.backend else {
+            return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
+        };
+        let (config, tls) = settings::read(url, ca_file.as_deref())?;
+        Ok(Self { config: Arc::new(config), tls, heavy: None })
+    }
+
+    /// The same server, with sessions for heavy reads if there is a timeout.
+    pub(super) fn with_timeout(&self, heavy: Option<Duration>) -> Self {
+        Self { heavy, ..self.clone() }
+    }
+
+    /// The first statements of a session: its settings, and the question for its process id.
+    fn begin(&self) -> String {
+        let heavy = self.heavy.map_or_else(String::new, |timeout| {
+            // A heavy read uses one process of the server, and the planner never compiles it.
+            format!(
+                "; SET statement_timeout = {}; SET max_parallel_workers_per_gather = 0; SET jit = off",
+                timeout.as_millis()
+            )
+        });
+        format!("{SETTINGS}{heavy}; SELECT pg_backend_pid()")
+    }
+
+    /// Opens a connection outside the pools.
     pub(super) async fn open(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = self.config.connect(self.tls.clone()).await?;
         // This task ends when the client is dropped, because that closes the connection.
@@ -95,7 +127,7 @@ impl ManageConnection for Sessions {
     async fn connect(&self) -> Result<Session, StoreError> {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let client = self.open().await?;
-            let answers = client.simple_query(BEGIN).await?;
+            let answers = client.simple_query(&self.begin()).await?;
             Ok((client, answers))
         });
         let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
@@ -119,7 +151,7 @@ impl ManageConnection for Sessions {
     }
 }
 
-/// Logs the pool's own errors.
+/// Logs the pools' own errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogSink;
 

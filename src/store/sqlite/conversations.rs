@@ -51,7 +51,7 @@ impl Conversations for Sqlite {
         creator: &UserId,
     ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError> {
         let (new, id, creator) = (new.clone(), id.clone(), creator.clone());
-        self.write(Operation::Write, move |db| {
+        self.write(Operation::Create, move |db| {
             let members = new.members.iter().chain([&creator]).cloned().collect();
             let Some(entries) = insert_conversation(db, &new, &id, None, &creator, members)? else { return Ok(None) };
             Ok(conversation(db, &id, &creator)?.map(|conversation| (conversation, entries)))
@@ -75,12 +75,12 @@ impl Conversations for Sqlite {
 
     async fn known_direct(&self, one: &UserId, other: &UserId) -> Result<Option<ConversationId>, StoreError> {
         let key = direct_key(one, other);
-        self.read(move |db| Ok(direct_of_key(db, &key)?.map(|found| found.conversation))).await
+        self.read(Operation::Read, move |db| Ok(direct_of_key(db, &key)?.map(|found| found.conversation))).await
     }
 
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError> {
         let (id, reader) = (id.clone(), reader.clone());
-        self.read(move |db| conversation(db, &id, &reader)).await
+        self.read(Operation::List, move |db| conversation(db, &id, &reader)).await
     }
 
     async fn conversations(
@@ -90,7 +90,7 @@ impl Conversations for Sqlite {
         page: Page,
     ) -> Result<(Vec<Conversation>, i64), StoreError> {
         let user = user.clone();
-        self.read(move |db| conversations(db, &user, archived, page)).await
+        self.read(Operation::List, move |db| conversations(db, &user, archived, page)).await
     }
 
     async fn archive(&self, conversation: &ConversationId, user: &UserId, archived: bool) -> Result<bool, StoreError> {
@@ -101,12 +101,12 @@ impl Conversations for Sqlite {
 
     async fn directs(&self, user: &UserId, limit: u32) -> Result<Vec<Direct>, StoreError> {
         let user = user.clone();
-        self.read(move |db| directs(db, &user, limit)).await
+        self.read(Operation::Read, move |db| directs(db, &user, limit)).await
     }
 
     async fn pair(&self, conversation: &ConversationId) -> Result<Option<Pair>, StoreError> {
         let id = conversation.clone();
-        self.read(move |db| pair_of(db, &id)).await
+        self.read(Operation::Read, move |db| pair_of(db, &id)).await
     }
 }
 

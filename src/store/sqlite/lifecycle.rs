@@ -1,10 +1,13 @@
 //! Migrations and the health check.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    super::{Lifecycle, Operation, StoreError, migrations},
+    super::{Lifecycle, Operation, Pool, StoreError, migrations},
     Job, Sqlite,
 };
 
@@ -16,7 +19,7 @@ impl Lifecycle for Sqlite {
 
     async fn migrate(&self) -> Result<usize, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
+        let job: Job = Box::new(move |connection: &mut Connection| {
             let failed = |error: refinery_core::Error| StoreError::Failed(error.to_string());
             let report = migrations::runner(migrations::SQLITE).and_then(|all| all.run(connection).map_err(failed));
             let _gone = answer.send(report.map(|report| report.applied_migrations().len()));
@@ -28,5 +31,9 @@ impl Lifecycle for Sqlite {
 
     async fn ping(&self) -> Result<bool, StoreError> {
         self.call(Operation::Ping, |connection| connection.query_row("SELECT false", [], |row| row.get(0))).await
+    }
+
+    fn refused_heavy_reads(&self, span: Duration) -> bool {
+        [Pool::List, Pool::Search].into_iter().any(|pool| self.turns(pool).refused_within(span))
     }
 }

@@ -34,12 +34,12 @@ impl Logs for Sqlite {
 
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
         let logs = logs.to_vec();
-        self.read(move |db| ends(db, logs)).await
+        self.read(Operation::Read, move |db| ends(db, logs)).await
     }
 
     async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError> {
         let logs = logs.to_vec();
-        self.read(move |db| {
+        self.read(Operation::Read, move |db| {
             let mut statement = db.prepare_cached(NEWEST)?;
             let newest = logs.iter().map(|log| statement.query_row([log.as_str()], entry).optional());
             newest.filter_map(Result::transpose).collect()
@@ -49,7 +49,7 @@ impl Logs for Sqlite {
 
     async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError> {
         let (log, sender, dedupe) = (log.clone(), sender.clone(), dedupe.clone());
-        self.read(move |db| {
+        self.read(Operation::Read, move |db| {
             let parameters = (log.as_str(), sender.as_str(), dedupe.as_str());
             db.prepare_cached(STORED)?.query_row(parameters, entry).optional()
         })
@@ -58,7 +58,15 @@ impl Logs for Sqlite {
 
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {
         let log = log.clone();
-        self.read(move |db| entries(db, &log, after, limit)).await
+        self.read(Operation::Read, move |db| entries(db, &log, after, limit)).await
+    }
+
+    async fn read_back(&self, wanted: &[(LogId, Seq)]) -> Result<Vec<Entry>, StoreError> {
+        let wanted = wanted.to_vec();
+        let read = move |db: &mut Connection| {
+            wanted.iter().map(|(log, seq)| entries(db, log, seq - 1, 1)).collect::<Result<Vec<_>>>()
+        };
+        Ok(self.call(Operation::Append, read).await?.concat())
     }
 }
 

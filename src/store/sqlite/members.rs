@@ -16,7 +16,12 @@ use crate::model::{ConversationId, LogId, Seq, UserId};
 impl Members for Sqlite {
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
         let (id, user) = (conversation.clone(), user.clone());
-        self.read(move |db| access(db, &id, &user)).await
+        self.read(Operation::Read, move |db| access(db, &id, &user)).await
+    }
+
+    async fn reader_access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
+        let (id, user) = (conversation.clone(), user.clone());
+        self.read(Operation::List, move |db| access(db, &id, &user)).await
     }
 
     async fn members(
@@ -26,13 +31,15 @@ impl Members for Sqlite {
         limit: u32,
     ) -> Result<Vec<UserId>, StoreError> {
         let (id, after) = (conversation.clone(), after.map_or_else(String::new, ToString::to_string));
-        self.read(move |db| Ok(rows::members(db, &id, &after, limit)?.into_iter().map(|member| member.user).collect()))
-            .await
+        self.read(Operation::Read, move |db| {
+            Ok(rows::members(db, &id, &after, limit)?.into_iter().map(|member| member.user).collect())
+        })
+        .await
     }
 
     async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
         let user = user.clone();
-        self.read(move |db| acquaintances(db, &user, limit)).await
+        self.read(Operation::Read, move |db| acquaintances(db, &user, limit)).await
     }
 
     async fn mark(

@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
-    super::{Messages, MessagesPage, SearchScope, StoreError, row::entry_columns},
+    super::{Messages, MessagesPage, Operation, SearchScope, StoreError, row::entry_columns},
     Sqlite,
     rows::entry,
 };
-use crate::model::{ConversationId, Entry, Message, Page, Reactions, SearchTerms, Seq, UserId};
+use crate::model::{ConversationId, Entry, LogId, Message, Page, Reactions, SearchTerms, Seq, UserId};
 
 const MESSAGES: &str = concat!(
     "SELECT ",
@@ -23,14 +23,15 @@ const THREAD: &str = concat!(
      ORDER BY seq DESC LIMIT ?3 OFFSET ?4"
 );
 const MESSAGE: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND seq = ?2 AND kind = 0");
+/// The rows of words are in the order of time, and are read from the newest one back.
 const SEARCH: &str = concat!(
     "SELECT ",
     entry_columns!("l."),
     " \
-     FROM words f JOIN worded w ON w.id = f.rowid JOIN log l ON l.log = w.log AND l.seq = w.seq \
+     FROM words f CROSS JOIN worded w ON w.id = f.rowid CROSS JOIN log l ON l.log = w.log AND l.seq = w.seq \
      WHERE f.content MATCH ?2 AND NOT l.deleted \
      AND (l.log = ?3 OR l.log IN (SELECT conversation FROM members WHERE user_id = ?1)) \
-     ORDER BY l.created_at DESC, l.log, l.seq DESC LIMIT ?4 OFFSET ?5"
+     ORDER BY f.rowid DESC LIMIT ?4 OFFSET ?5"
 );
 
 #[async_trait]
@@ -42,7 +43,7 @@ impl Messages for Sqlite {
         page: MessagesPage,
     ) -> Result<(Vec<Message>, i64), StoreError> {
         let (id, reader) = (conversation.clone(), reader.clone());
-        self.read(move |db| messages(db, &id, &reader, page)).await
+        self.read(Operation::List, move |db| messages(db, &id, &reader, page)).await
     }
 
     async fn message(
@@ -52,12 +53,21 @@ impl Messages for Sqlite {
         reader: &UserId,
     ) -> Result<Option<Message>, StoreError> {
         let (id, reader) = (conversation.clone(), reader.clone());
-        self.read(move |db| message(db, &id, seq, &reader)).await
+        self.read(Operation::Read, move |db| message(db, &id, seq, &reader)).await
     }
 
     async fn search(&self, scope: &SearchScope, terms: &SearchTerms, page: Page) -> Result<Vec<Entry>, StoreError> {
         let (scope, terms) = (scope.clone(), terms.clone());
-        self.read(move |db| search(db, &scope, &terms, page)).await
+        self.read(Operation::Search, move |db| search(db, &scope, &terms, page)).await
+    }
+
+    /// The triggers of the tables index each message with its append.
+    async fn index(&self, _: &LogId) -> Result<u32, StoreError> {
+        Ok(0)
+    }
+
+    async fn unindexed(&self, _: Option<&LogId>) -> Result<(Vec<LogId>, Option<LogId>), StoreError> {
+        Ok((Vec::new(), None))
     }
 }
 

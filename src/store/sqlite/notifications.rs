@@ -32,7 +32,7 @@ impl Notifications for Sqlite {
 
     async fn notifications(&self, user: &UserId, page: Page) -> Result<Vec<Notification>, StoreError> {
         let user = user.clone();
-        self.read(move |db| {
+        self.read(Operation::List, move |db| {
             db.prepare_cached(NOTIFICATIONS)?
                 .query_map(params![user.as_str(), page.limit.get(), page.offset.get()], notification)?
                 .collect()

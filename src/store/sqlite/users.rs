@@ -43,12 +43,12 @@ impl Users for Sqlite {
 
     async fn names(&self, users: &[UserId]) -> Result<Vec<(UserId, Arc<str>)>, StoreError> {
         let users = users.to_vec();
-        self.read(move |db| names(db, users)).await
+        self.read(Operation::Read, move |db| names(db, users)).await
     }
 
     async fn statuses(&self, users: &[UserId]) -> Result<Vec<(UserId, Status, Option<Timestamp>)>, StoreError> {
         let users = users.to_vec();
-        self.read(move |db| statuses(db, users)).await
+        self.read(Operation::Read, move |db| statuses(db, users)).await
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::{
     degrade::LinkState,
-    model::{Body, ClientId, ConversationId, LogId, Seq, Timestamp, UserId},
+    model::{Body, ClientId, ConversationId, Seq, Timestamp, UserId},
     store::{Authority, Ends},
 };
 
@@ -38,6 +38,10 @@ impl Logs for Scripted {
     }
 
     async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Result<Vec<Entry>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn read_back(&self, _: &[(LogId, Seq)]) -> Result<Vec<Entry>, StoreError> {
         Ok(self.stored.iter().cloned().collect())
     }
 }

@@ -52,7 +52,7 @@ async fn the_first_version_migrates_on_sqlite() {
     first_version("migrations/sqlite").run(&mut database).unwrap();
     database.execute_batch(FILL_SQLITE).unwrap();
     drop(database);
-    assert_migrated(Arc::new(Sqlite::open(&path, Arc::new(Metrics::new().unwrap())).unwrap())).await;
+    assert_migrated(Arc::new(sqlite(&path))).await;
 }
 
 /// Applies the first of the migrations in a folder.

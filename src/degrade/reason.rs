@@ -1,0 +1,26 @@
+//! The reasons why a node is not healthy, as the health report names them.
+
+/// A reason why a node is not healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The node drains.
+    Draining,
+    /// Redis does not work.
+    RedisDown,
+    /// The store does not work.
+    StoreDown,
+    /// The store works, and more history, searches and lists are asked for than it can read; some are refused.
+    SlowReads,
+}
+
+impl Reason {
+    /// The name in the health report.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::RedisDown => "redis_down",
+            Self::StoreDown => "store_down",
+            Self::SlowReads => "slow_reads",
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Tests of the state machine.
+
+use super::*;
+
+#[test]
+fn one_failed_check_does_not_change_the_state() {
+    let degrade = Degrade::new(LinkState::Up);
+    assert!(!degrade.report(Part::Redis, Err(())));
+    assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
+    assert!(!degrade.report(Part::Redis, Err(())));
+    assert_eq!(degrade.verdict(), Verdict::Healthy);
+    assert!(degrade.report(Part::Redis, Err(())));
+    assert_eq!(degrade.verdict(), Verdict::Degraded);
+    assert_eq!(degrade.mode(Feature::Limits), Mode::Local);
+    assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
+    assert!(degrade.report(Part::Redis, Ok(Duration::ZERO)));
+    assert_eq!(degrade.verdict(), Verdict::Healthy);
+}
+
+#[test]
+fn nodes_reach_each_other_through_the_store() {
+    let degrade = Degrade::new(LinkState::Up);
+    assert!(!degrade.relays());
+    degrade.set(Part::Redis, LinkState::Down);
+    assert_eq!(degrade.mode(Feature::Fanout), Mode::Relayed);
+    assert!(degrade.relays());
+    degrade.set(Part::Store, LinkState::Down);
+    assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
+    assert!(!degrade.relays());
+    degrade.set(Part::Redis, LinkState::Up);
+    degrade.set(Part::Store, LinkState::Up);
+    degrade.note_relay(true);
+    assert!(degrade.relays(), "another node's Redis is away");
+    assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
+    degrade.set(Part::Store, LinkState::Down);
+    assert!(!degrade.relays(), "there is no way through it now");
+    degrade.set(Part::Store, LinkState::Up);
+    degrade.note_relay(false);
+    assert!(!degrade.relays());
+    degrade.note_late_redis(true);
+    assert!(degrade.relays() && degrade.may_be_alone(), "a check of Redis is late");
+    assert_eq!(degrade.verdict(), Verdict::Healthy);
+    degrade.note_late_redis(false);
+    assert!(!degrade.relays());
+}
+
+#[test]
+fn a_part_that_is_off_never_goes_down() {
+    let degrade = Degrade::new(LinkState::Off);
+    degrade.set(Part::Redis, LinkState::Down);
+    assert_eq!(degrade.state(Part::Redis).link, LinkState::Off);
+    assert_eq!(degrade.verdict(), Verdict::Healthy);
+    assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
+}
+
+#[test]
+fn slow_reads_are_another_reason_than_a_store_that_is_down() {
+    let degrade = Degrade::new(LinkState::Up);
+    assert_eq!(degrade.reasons().next(), None);
+    degrade.note_slow_reads(true);
+    assert_eq!(degrade.reasons().collect::<Vec<_>>(), [Reason::SlowReads]);
+    assert_eq!(degrade.verdict(), Verdict::Degraded);
+    assert_eq!(degrade.mode(Feature::History), Mode::Limited);
+    assert_eq!(degrade.mode(Feature::Append), Mode::Shared);
+    degrade.set(Part::Store, LinkState::Down);
+    assert_eq!(degrade.reasons().collect::<Vec<_>>(), [Reason::StoreDown]);
+    assert_eq!(degrade.mode(Feature::History), Mode::Refused);
+    degrade.set(Part::Store, LinkState::Up);
+    degrade.note_slow_reads(false);
+    assert_eq!(degrade.verdict(), Verdict::Healthy);
+}
+
+#[test]
+fn unhealthy_means_draining_or_both_parts_down() {
+    let degrade = Degrade::new(LinkState::Up);
+    degrade.set(Part::Store, LinkState::Down);
+    assert_eq!(degrade.verdict(), Verdict::Degraded);
+    assert_eq!(degrade.mode(Feature::Append), Mode::Refused);
+    assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
+    degrade.set(Part::Redis, LinkState::Down);
+    assert_eq!(degrade.verdict(), Verdict::Unhealthy);
+    degrade.set(Part::Redis, LinkState::Up);
+    degrade.set(Part::Store, LinkState::Up);
+    assert_eq!(degrade.verdict(), Verdict::Healthy);
+    degrade.drain();
+    assert_eq!(degrade.verdict(), Verdict::Unhealthy);
+}
+
+#[test]
+fn a_store_that_was_never_reached_is_down_and_the_node_unhealthy() {
+    let degrade = Degrade::new(LinkState::Up);
+    degrade.await_store("connection refused".into());
+    assert_eq!(degrade.awaited_store().as_deref(), Some("connection refused"));
+    assert_eq!((degrade.verdict(), degrade.mode(Feature::Append)), (Verdict::Unhealthy, Mode::Refused));
+    degrade.store_started();
+    assert_eq!((degrade.verdict(), degrade.awaited_store()), (Verdict::Healthy, None));
+}
