@@ -97,7 +97,7 @@ BEGIN
             FOR hit IN
                 SELECT l.seq, l.created_at FROM log l
                 WHERE l.log = head.log AND l.seq BETWEEN part.first AND part.last AND l.kind = 0 AND NOT l.deleted
-                    AND lower(l.content) LIKE ALL (p_patterns) AND words_of(l.content) @@ query
+                    AND l.created_at >= cutoff AND lower(l.content) LIKE ALL (p_patterns) AND words_of(l.content) @@ query
                 ORDER BY l.seq DESC
             LOOP
                 logs := logs || head.log;
@@ -107,7 +107,8 @@ BEGIN
                 EXIT parts WHEN found_here >= wanted;
             END LOOP;
         END LOOP;
-        IF cardinality(seqs) >= 2 * wanted THEN
+        -- As soon as enough are found, older ones are out. Later it suffices to sort now and then.
+        IF cardinality(seqs) >= 2 * wanted OR cutoff = '-infinity' AND cardinality(seqs) >= wanted THEN
             SELECT array_agg(f.log), array_agg(f.seq), array_agg(f.at), min(f.at) INTO logs, seqs, times, cutoff
             FROM (SELECT u.log, u.seq, u.at FROM unnest(logs, seqs, times) AS u (log, seq, at)
                 ORDER BY u.at DESC, u.log, u.seq DESC LIMIT wanted) f;

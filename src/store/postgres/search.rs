@@ -34,8 +34,10 @@ const UNINDEXED_DEPTH_OF_NAMED: i64 = 100_000;
 const SEARCH_CONVERSATIONS: i64 = 1_000;
 
 /// A segment is full with this many entries or bytes of text.
-const SEGMENT_ENTRIES: usize = 512;
+const SEGMENT_ENTRIES: usize = 256;
 const SEGMENT_BYTES: usize = 128 * 1_024;
+/// Number of entries that one call of `index` reads.
+const INDEX_ENTRIES: i64 = 512;
 /// Conversations that one call of `unindexed` looks at.
 const SWEEP_PAGE: i64 = 1_000;
 /// Number of unindexed entries from which a log is listed. Fewer, long ones may fill a segment too; they wait until the
@@ -70,7 +72,7 @@ impl Postgres {
 
     /// Adds the full segments among the next entries of a log, and the words of one segment that has lost them.
     pub(super) async fn add_segments(&self, of: &LogId) -> Result<u32, StoreError> {
-        let (limit, mut added) = (SWEEP_ENTRIES, 0);
+        let (limit, mut added) = (INDEX_ENTRIES, 0);
         let next = self.query(Operation::Index, NEXT, &[&of.as_str(), &limit]).await?;
         let mut rest = &next[..];
         while let Some(length) = full_segment(rest.iter().map(|row| text(row).len())) {
