@@ -295,7 +295,7 @@ ON_CALL = dashboard(
                 graph("Not let in", "Connections per second with a bad token or none in time.", "ops", (total("handshake_refusals_total", 'reason=~"invalid_token|token_expired|auth_timeout"', by="reason"), "{{reason}}"), stacked=True),
                 graph("Rate limited", "Commands per second that a budget of their user refused, by budget; dropped typing indicators included.", "ops", (total("rate_limit_refusals_total", by="budget"), "{{budget}}"), stacked=True),
                 graph("Published keys", "Keys under JWT_JWKS_URL that verify tokens now; 0 without that setting, and if none can be used.", "short", (metric("published_keys"), "{{instance}}")),
-                graph("Published keys: age", "Time since the last successful fetch.", "s", (f"time() - ({metric('keys_fetched_timestamp_seconds')} > 0)", "{{instance}}")),
+                graph("Published keys: age", "Time since the last successful fetch; 0 if there was none.", "s", (f"(time() - {metric('keys_fetched_timestamp_seconds')}) * ({metric('keys_fetched_timestamp_seconds')} > bool 0)", "{{instance}}")),
                 graph("Published keys: fetches", "Fetches per second, by result.", "ops", (total("key_fetches_total", by="result"), "{{result}}")),
                 graph("Ended for their tokens", "Connections per second that ended because their token expired.", "ops", (total("closes_total", 'reason="token_expired"'), "expired")),
             ],

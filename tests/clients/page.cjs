@@ -5,7 +5,10 @@
 const readline = require("readline");
 const { JSDOM } = require("jsdom");
 
-JSDOM.fromFile(process.argv[2], { runScripts: "dangerously" }).then(({ window }) => {
+// Under dev a page must come from this machine, as its head says.
+const options = { runScripts: "dangerously", url: "http://localhost:5173/" };
+
+JSDOM.fromFile(process.argv[2], options).then(({ window }) => {
   const { document } = window;
   let shown = "";
   setInterval(() => {
