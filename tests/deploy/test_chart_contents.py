@@ -222,13 +222,26 @@ def test_network_policy():
     ours = {"podSelector": policy["podSelector"]}
     assert [peer for peer in clients["from"] if "namespaceSelector" in peer] and ours in clients["from"]
     assert [port["port"] for port in admin["ports"]] == [8001]
-    assert admin["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert admin["from"] == [{"podSelector": {}}, monitoring]
     out = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
     assert out == [[53, 53], [6380], [5432], [443, 8443], [8000], [4317]]
     assert policy["egress"][2]["to"] == [{"ipBlock": {"cidr": "10.20.0.0/24"}}]
     # This set has no published keys or webhooks that nodes would have to reach.
     out = [[port["port"] for port in rule["ports"]] for rule in one("ha", "NetworkPolicy")["spec"]["egress"]]
     assert out == [[53, 53], [6379], [5432], [8000]]
+
+
+def test_the_network_policy_is_on_by_default():
+    policy = one("minimal", "NetworkPolicy")["spec"]
+    clients, admin = policy["ingress"]
+    assert clients == {"ports": [{"port": 8000}]}, "clients come from anywhere"
+    assert [port["port"] for port in admin["ports"]] == [8001] and admin["from"]
+    assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[53, 53], [6379], [5432], [8000]]
+    assert not any("to" in rule for rule in policy["egress"][:3]), "Redis, PostgreSQL and name servers may be anywhere"
+    out = [[port["port"] for port in rule["ports"]] for rule in one("webhooks", "NetworkPolicy")["spec"]["egress"]]
+    assert out == [[53, 53], [6379], [5432], [443], [8000]], "webhooks are reached"
+    assert not [kind for kind, _ in resources("everything") if kind == "NetworkPolicy"], "this set turns it off"
 
 
 def test_ha_values_give_each_node_its_own_machine():

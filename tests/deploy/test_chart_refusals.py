@@ -54,6 +54,14 @@ TEMPLATES = {
         {**GOOD, "extraEnv": [{"name": "DRAIN_WINDOW", "value": "1s"}]},
         "extraEnv has DRAIN_WINDOW",
     ),
+    "port that the network policy closes": (
+        {**GOOD, "redis": {"url": "rediss://:password@redis.example.com:6380/0"}},
+        "redis.url names port 6380, but networkPolicy.egress.redis.port is 6379",
+    ),
+    "port of keys that the network policy closes": (
+        {**GOOD, "auth": {"method": "jwks", "jwksUrl": "https://id.example.com:8443/keys"}},
+        "networkPolicy.egress.web.ports has only 443",
+    ),
     "route without a gateway": ({**GOOD, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
     "minimum above maximum": (
         {**GOOD, "autoscaling": {"enabled": True, "minReplicas": 20}},

@@ -5,6 +5,7 @@
 {{- include "switchboard.checkAuth" . }}
 {{- include "switchboard.checkNumbers" . }}
 {{- include "switchboard.checkEnv" . }}
+{{- include "switchboard.checkEgress" . }}
 {{- if and .Values.database.url (eq .Values.migration.mode "job") }}
 {{- fail "migration.mode is job, but database.url is kept in the chart's own Secret, which doesn't exist yet when the Job runs. Put the URL into a Secret of yours and name it in database.existingSecret, or set migration.mode to start." }}
 {{- end }}
@@ -31,6 +32,31 @@
 {{- end }}
 {{- if and (not $hook.enabled) (or $hook.url $hook.secret $hook.existingSecret) }}
 {{- fail (printf "webhooks.%s has values, but is not enabled: set webhooks.%s.enabled to true, or remove them." $name $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The port in a URL of the values; empty if it names none. */ -}}
+{{- define "switchboard.portOf" -}}
+{{- regexFind ":[0-9]+$" (regexReplaceAll "[/?#].*$" (regexReplaceAll "^[a-z]+://" . "") "") | trimPrefix ":" }}
+{{- end }}
+
+{{- define "switchboard.checkEgress" -}}
+{{- $egress := .Values.networkPolicy.egress }}
+{{- if and .Values.networkPolicy.enabled $egress.enabled }}
+{{- range $name, $from := dict "redis" .Values.redis "database" .Values.database }}
+{{- $port := include "switchboard.portOf" $from.url }}
+{{- $allowed := toString (int64 (get $egress $name).port) }}
+{{- if and $port (ne $port $allowed) }}
+{{- fail (printf "%s.url names port %s, but networkPolicy.egress.%s.port is %s: nodes could not reach it. Set networkPolicy.egress.%s.port to %s." $name $port $name $allowed $name $port) }}
+{{- end }}
+{{- end }}
+{{- with include "switchboard.portOf" .Values.auth.jwksUrl }}
+{{- $ports := list }}
+{{- range $egress.web.ports }}{{ $ports = append $ports (toString (int64 .)) }}{{ end }}
+{{- if not (has . $ports) }}
+{{- fail (printf "auth.jwksUrl names port %s, but networkPolicy.egress.web.ports has only %s: nodes could not fetch the keys. Add the port." . (join ", " $ports)) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
