@@ -1,9 +1,11 @@
 //! Admission of connections: caps on sockets, on sockets per address, and on handshakes per second. A [`Permit`]
 //! releases its place when it is dropped; the WebSocket owns it.
+//!
+//! A new socket is a stranger, with a place of its own kind. It gets a place among the known ones with its first valid
+//! token, so that sockets without a token never take the places of those with one.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,21 +14,44 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
 
+mod addresses;
+mod full_log;
+mod known;
 mod places;
 
-use places::{Place, Places};
+pub use addresses::AddressPermit;
 
-/// Minimum time between two log lines about a full node.
-const LOG_EVERY: Duration = Duration::from_secs(60);
+use addresses::{Addresses, network_of};
+use full_log::FullLog;
+use known::{Known, KnownPlace};
+use places::{KeptFor, NoPlace, Place, Places};
+
+/// Time that a new socket has for its request before a newcomer can get its place. Clients send the request with the connect,
+/// so this is long for them.
+const SILENCE_ALLOWED: Duration = Duration::from_millis(250);
+/// Strangers with a request keep their places for long enough for the handshake of a client far away, so that a crowd that
+/// reconnects at once makes progress.
+const STRANGERS_KEPT_FOR: KeptFor = KeptFor { silent: SILENCE_ALLOWED, heard: Some(Duration::from_secs(1)) };
+/// A refused socket with a request gets its answer.
+const REFUSED_KEPT_FOR: KeptFor = KeptFor { silent: SILENCE_ALLOWED, heard: None };
+/// An admin socket is always admitted, so that a probe always gets a place.
+const ADMIN_KEPT_FOR: KeptFor = KeptFor { silent: Duration::ZERO, heard: Some(Duration::ZERO) };
 
 /// Reason why a socket or a handshake is refused before it becomes a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The node is at its cap of sockets.
     Full,
+    /// The node is at its cap of sockets without a token.
+    Crowded,
+    /// The socket showed no token in time, and a newcomer needed its place.
+    Displaced,
+    /// The socket sent no complete request in time, and a newcomer needed its place.
+    Silent,
     /// The node is at its cap of sockets, and at its cap of refusals: the socket is dropped without an answer.
     Dropped,
     /// The address is at its cap of sockets.
@@ -45,8 +70,6 @@ pub enum Refusal {
     HeadTooLarge,
     /// No complete request arrived before the deadline.
     Slow,
-    /// No complete request had arrived when another socket needed the place.
-    Silent,
 }
 
 impl Refusal {
@@ -54,6 +77,9 @@ impl Refusal {
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "node_full",
+            Self::Crowded => "unauthenticated_full",
+            Self::Displaced => "displaced",
+            Self::Silent => "silent",
             Self::Dropped => "dropped",
             Self::AddressFull => "address_full",
             Self::HandshakeRate => "handshake_rate",
@@ -63,7 +89,6 @@ impl Refusal {
             Self::Handshake => "bad_handshake",
             Self::HeadTooLarge => "head_too_large",
             Self::Slow => "slow_handshake",
-            Self::Silent => "silent",
         }
     }
 }
@@ -82,32 +107,96 @@ pub enum Admission {
 /// A counted place of a socket. Dropping it releases the place.
 #[derive(Debug)]
 pub struct Permit {
-    place: Place,
+    place: Mutex<Counted>,
+    known: Arc<Known>,
+    /// Cancelled when the place is given to another socket.
+    leave: CancellationToken,
     _address: Option<AddressPermit>,
 }
 
+/// The kind of a counted place.
+#[derive(Debug)]
+enum Counted {
+    /// A client's socket without a valid token so far.
+    Stranger(Place),
+    /// A socket that gets a refusal.
+    Refused(Place),
+    /// A socket of the admin listener.
+    Admin(Place),
+    /// A client's socket that showed a valid token.
+    Known {
+        /// Releases the place when it is dropped.
+        _place: KnownPlace,
+    },
+}
+
 impl Permit {
-    /// Records that the socket has sent a request. Until then it loses its place if another socket needs it.
-    pub fn heard(&self) {
-        self.place.keep();
+    /// Moves a stranger to the known sockets, because it showed a valid token.
+    ///
+    /// # Errors
+    /// The node is at its cap of sockets, or the stranger's place was given to another socket.
+    pub fn promote(&self) -> Result<(), Refusal> {
+        let mut place = lock(&self.place);
+        if let Counted::Stranger(_) = &*place {
+            if self.leave.is_cancelled() {
+                return Err(Refusal::Displaced);
+            }
+            *place = Counted::Known { _place: self.known.take().ok_or(Refusal::Full)? };
+        }
+        Ok(())
     }
 
-    /// Waits until the socket has lost its place and must close.
-    pub async fn lost(&self) {
-        self.place.lost().await;
+    /// True until the socket shows a valid token.
+    pub fn is_stranger(&self) -> bool {
+        matches!(&*lock(&self.place), Counted::Stranger(_))
+    }
+
+    /// Records the arrival of a request: a silent socket loses its place first, and of the admin sockets with a request
+    /// the one whose last request is the oldest.
+    pub fn requested(&self) {
+        match &*lock(&self.place) {
+            Counted::Stranger(place) | Counted::Refused(place) => place.hear(),
+            Counted::Admin(place) => place.renew(),
+            Counted::Known { .. } => {}
+        }
+    }
+
+    /// Counts a stranger behind a trusted proxy by its own address.
+    ///
+    /// # Errors
+    /// The address has as many sockets without a token as it may have.
+    pub fn set_address(&self, address: IpAddr) -> Result<(), Refusal> {
+        match &*lock(&self.place) {
+            Counted::Stranger(place) => place.set_network(network_of(address)).map_err(Refusal::from),
+            Counted::Refused(_) | Counted::Admin(_) | Counted::Known { .. } => Ok(()),
+        }
+    }
+
+    /// Resolves when the place was given to another socket; this one must close.
+    pub async fn displaced(&self) {
+        self.leave.cancelled().await;
+    }
+}
+
+impl From<NoPlace> for Refusal {
+    fn from(no_place: NoPlace) -> Self {
+        match no_place {
+            NoPlace::Full => Self::Crowded,
+            NoPlace::NetworkFull => Self::AddressFull,
+        }
     }
 }
 
 /// The counts of a node, shared by all its listeners.
 #[derive(Debug)]
 pub struct ConnectionAdmission {
-    limit: usize,
-    sockets: Arc<Places>,
-    /// Sockets beyond the cap that may still receive a refusal with its reason, or request health.
+    known: Arc<Known>,
+    strangers: Arc<Places>,
+    strangers_full: FullLog,
+    /// Sockets without a place that may still receive a refusal with its reason, or request health.
     refused: Arc<Places>,
     /// Sockets of the admin listener. They have their own count, so that operators can inspect a full node.
     admin: Arc<Places>,
-    full_logged: Mutex<Option<Instant>>,
     addresses: Option<Arc<Addresses>>,
     handshakes: Option<Mutex<Bucket>>,
     websockets: AtomicUsize,
@@ -116,36 +205,48 @@ pub struct ConnectionAdmission {
 impl ConnectionAdmission {
     /// Creates empty counts with these limits.
     pub fn new(limits: &Limits) -> Self {
-        let limit = limits.connections.min(Semaphore::MAX_PERMITS);
-        let addresses = (limits.connections_per_ip > 0)
-            .then(|| Arc::new(Addresses { limit: limits.connections_per_ip, counts: Mutex::default() }));
+        let addresses = (limits.connections_per_ip > 0).then(|| Addresses::new(limits.connections_per_ip));
         let handshakes =
             (limits.handshakes_per_second > 0).then(|| Mutex::new(Bucket::new(limits.handshakes_per_second)));
         Self {
-            limit,
-            sockets: Places::new(limit),
-            refused: Places::new(limits.probe_sockets),
-            admin: Places::new(limits.probe_sockets),
-            full_logged: Mutex::default(),
+            known: Known::new(limits.connections.min(Semaphore::MAX_PERMITS)),
+            strangers: Places::new(limits.unauthenticated, limits.unauthenticated_per_ip, STRANGERS_KEPT_FOR),
+            strangers_full: FullLog::default(),
+            refused: Places::new(limits.probe_sockets, 0, REFUSED_KEPT_FOR),
+            admin: Places::new(limits.probe_sockets, 0, ADMIN_KEPT_FOR),
             addresses,
             handshakes,
             websockets: AtomicUsize::new(0),
         }
     }
 
-    /// The maximum number of sockets on this node.
+    /// The maximum number of sockets with a token on this node.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.known.limit()
     }
 
-    /// The number of open sockets.
+    /// The number of open sockets that showed no valid token so far.
+    pub fn strangers(&self) -> usize {
+        self.strangers.held()
+    }
+
+    /// The number of open sockets that showed a valid token.
     pub fn sockets(&self) -> usize {
-        self.limit - self.sockets.free()
+        self.known.limit() - self.known.free()
     }
 
     /// True if another socket fits under the cap.
     pub fn has_room(&self) -> bool {
-        self.sockets.free() > 0
+        self.known.free() > 0
+    }
+
+    /// True if a stranger would be refused, which is logged.
+    pub fn is_full(&self) -> bool {
+        let full = !self.has_room();
+        if full {
+            self.known.log_full();
+        }
+        full
     }
 
     /// The number of open WebSockets.
@@ -159,51 +260,52 @@ impl ConnectionAdmission {
         Opened(Arc::clone(self))
     }
 
-    /// Counts a client's socket. `address` also counts it by its address; behind a proxy, the handshake does that
-    /// instead.
+    /// Counts a client's new socket, as a stranger. `address` also counts it by its address; behind a proxy, the handshake
+    /// does that instead.
     pub fn admit(&self, address: Option<IpAddr>) -> Admission {
-        let Some(place) = self.sockets.take() else {
-            self.log_full();
-            return self.refuse(Refusal::Full);
+        let by_address = match address.map(|address| self.address(address)).transpose() {
+            Ok(by_address) => by_address.flatten(),
+            Err(refusal) => return self.refuse(refusal),
         };
-        match address.map(|address| self.address(address)) {
-            Some(Err(refusal)) => self.refuse(refusal),
-            Some(Ok(address)) => Admission::Admitted(Permit { place, _address: address }),
-            None => Admission::Admitted(Permit { place, _address: None }),
+        match self.strangers.take(address.map(network_of)) {
+            Ok(place) => Admission::Admitted(self.permit(place, Counted::Stranger, by_address)),
+            Err(no_place) => {
+                if no_place == NoPlace::Full && self.strangers_full.is_due() {
+                    tracing::warn!(
+                        limit = self.strangers.limit(),
+                        "this node has its maximum of sockets without a valid token and refuses further ones \
+                         (MAX_UNAUTHENTICATED, or less if the limit of open files allows no more)"
+                    );
+                }
+                self.refuse(no_place.into())
+            }
         }
+    }
+
+    fn permit(&self, place: Place, kind: fn(Place) -> Counted, address: Option<AddressPermit>) -> Permit {
+        let (known, leave) = (Arc::clone(&self.known), place.leave().clone());
+        Permit { place: Mutex::new(kind(place)), known, leave, _address: address }
     }
 
     fn refuse(&self, refusal: Refusal) -> Admission {
-        match self.refused.take() {
-            Some(place) => Admission::Refused(refusal, Permit { place, _address: None }),
-            None => Admission::Dropped,
+        match self.refused.take(None) {
+            Ok(place) => Admission::Refused(refusal, self.permit(place, Counted::Refused, None)),
+            Err(_) => Admission::Dropped,
         }
     }
 
-    /// Logs that the node is full, at most once a minute.
-    fn log_full(&self) {
-        let mut logged = lock(&self.full_logged);
-        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-            *logged = Some(Instant::now());
-            tracing::warn!(
-                limit = self.limit,
-                "this node has its maximum of sockets and refuses further ones (MAX_CONNECTIONS, or less if the limit of \
-                 open files allows no more)"
-            );
-        }
-    }
-
-    /// Counts a socket of the admin listener.
+    /// Counts a socket of the admin listener. If necessary, another one of its sockets loses its place.
     pub fn admit_admin(&self) -> Admission {
-        match self.admin.take() {
-            Some(place) => Admission::Admitted(Permit { place, _address: None }),
-            None => Admission::Dropped,
+        match self.admin.take(None) {
+            Ok(place) => Admission::Admitted(self.permit(place, Counted::Admin, None)),
+            Err(_) => Admission::Dropped,
         }
     }
 
     /// Counts a socket by its address. Returns `None` if there is no cap per address.
     pub fn address(&self, address: IpAddr) -> Result<Option<AddressPermit>, Refusal> {
-        self.addresses.as_ref().map(|addresses| addresses.acquire(address)).transpose()
+        let Some(addresses) = &self.addresses else { return Ok(None) };
+        addresses.acquire(address).map(Some).ok_or(Refusal::AddressFull)
     }
 
     /// Counts a handshake against the cap per second.
@@ -222,52 +324,6 @@ pub struct Opened(Arc<ConnectionAdmission>);
 impl Drop for Opened {
     fn drop(&mut self) {
         self.0.websockets.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[derive(Debug)]
-struct Addresses {
-    limit: u32,
-    counts: Mutex<HashMap<IpAddr, u32>>,
-}
-
-impl Addresses {
-    fn acquire(self: &Arc<Self>, address: IpAddr) -> Result<AddressPermit, Refusal> {
-        let network = network_of(address);
-        let mut counts = lock(&self.counts);
-        let count = counts.entry(network).or_default();
-        if *count >= self.limit {
-            return Err(Refusal::AddressFull);
-        }
-        *count += 1;
-        Ok(AddressPermit { addresses: Arc::clone(self), network })
-    }
-}
-
-/// A counted place among the sockets of one address. Dropping it releases the place.
-#[derive(Debug)]
-pub struct AddressPermit {
-    addresses: Arc<Addresses>,
-    network: IpAddr,
-}
-
-impl Drop for AddressPermit {
-    fn drop(&mut self) {
-        let mut counts = lock(&self.addresses.counts);
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
-        }
-    }
-}
-
-/// The network that counts as one client: an IPv4 address, or an IPv6 /64, because one customer holds at least a /64.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -302,66 +358,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::config::{Config, Sources};
-
-    /// The default limits.
-    fn limits() -> Limits {
-        let folder = tempfile::tempdir().unwrap();
-        let flags = BTreeMap::from([("DATA_DIR".to_owned(), folder.path().to_str().unwrap().to_owned())]);
-        let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
-        Config::load(true, &sources).unwrap().limits
-    }
-
-    #[test]
-    fn released_places_are_reused() {
-        let admission = ConnectionAdmission::new(&Limits { connections: 2, ..limits() });
-        let first = admission.admit(None);
-        let second = admission.admit(None);
-        assert!(matches!((&first, &second), (Admission::Admitted(_), Admission::Admitted(_))));
-        assert!(!admission.has_room() && admission.sockets() == 2);
-        let third = admission.admit(None);
-        assert!(matches!(third, Admission::Refused(Refusal::Full, _)));
-        drop(first);
-        assert_eq!(admission.sockets(), 1);
-        assert!(matches!(admission.admit(None), Admission::Admitted(_)));
-    }
-
-    #[test]
-    fn refusals_are_bounded_too() {
-        let admission = ConnectionAdmission::new(&Limits { connections: 1, probe_sockets: 3, ..limits() });
-        let kept: Vec<_> = (0..=3).map(|_| admission.admit(None)).collect();
-        assert!(kept.iter().skip(1).all(|admission| matches!(admission, Admission::Refused(Refusal::Full, _))));
-        assert!(matches!(admission.admit(None), Admission::Dropped));
-    }
-
-    #[test]
-    fn addresses_are_counted_by_network() {
-        let admission = ConnectionAdmission::new(&Limits { connections_per_ip: 1, ..limits() });
-        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        let one = admission.admit(ip("192.0.2.1"));
-        assert!(matches!(one, Admission::Admitted(_)));
-        assert!(matches!(admission.admit(ip("::ffff:192.0.2.1")), Admission::Refused(Refusal::AddressFull, _)));
-        assert!(matches!(admission.admit(ip("192.0.2.2")), Admission::Admitted(_)));
-        let six = admission.admit(ip("2001:db8::1"));
-        assert!(matches!(admission.admit(ip("2001:db8::2")), Admission::Refused(Refusal::AddressFull, _)));
-        assert!(matches!(admission.admit(ip("2001:db8:0:1::1")), Admission::Admitted(_)));
-        drop((one, six));
-        assert!(matches!(admission.admit(ip("192.0.2.1")), Admission::Admitted(_)));
-        assert!(admission.addresses.as_ref().unwrap().counts.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_bucket_refills() {
-        let mut bucket = Bucket::new(10);
-        let start = bucket.filled;
-        assert!((0..10).all(|_| bucket.try_take(start)));
-        assert!(!bucket.try_take(start));
-        assert!(bucket.try_take(start + Duration::from_millis(101)));
-        assert!(!bucket.try_take(start + Duration::from_millis(102)));
-        assert_eq!((0..20).filter(|_| bucket.try_take(start + Duration::from_secs(60))).count(), 10);
-    }
-}
+mod tests;

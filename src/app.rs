@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
@@ -19,7 +20,9 @@ use crate::{
     listener::{Kind, Listener},
     metrics::Metrics,
     model::Clock,
+    outbox::OutboxBudget,
     store::{self, Postgres, Sqlite, Store, StoreError},
+    supervise::{Supervisor, TaskName},
     webhook::Webhooks,
 };
 
@@ -74,9 +77,8 @@ pub enum RunError {
 /// A node: its parts, and the handles that end them.
 struct Node {
     broker: Arc<Broker>,
-    /// Tasks of the parts. They outlive the connections.
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    /// Supervises the tasks of the parts. They outlive the connections.
+    supervisor: Supervisor,
     store: Arc<dyn Store>,
     backplane: Arc<Backplane>,
 }
@@ -84,17 +86,20 @@ struct Node {
 impl Node {
     async fn build(config: Config) -> Result<Self, RunError> {
         let config = Arc::new(config);
-        let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
-        let metrics = Arc::new(Metrics::new()?);
+        let (clock, metrics) = (Clock::system(), Arc::new(Metrics::new()?));
+        let supervisor = Supervisor::new(metrics.clone());
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { LinkState::Down } else { LinkState::Off }));
         let auth = Arc::new(Auth::new(&config.auth, clock.clone())?);
         let store = open_store(&config.store, metrics.clone())?;
         series::create(&metrics);
-        tasks.spawn(watch_degrade(degrade.clone(), metrics.clone(), stop.clone()));
+        let state = (degrade.clone(), metrics.clone(), [None, None]);
+        supervisor.spawn_until_stop(TaskName::DegradeWatch, state, |(degrade, metrics, before)| {
+            watch_degrade(degrade, metrics, before).boxed()
+        });
         let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
         let (d, m) = (degrade.clone(), metrics.clone());
-        let (backplane, events) = Backplane::start(settings, d, m, clock.clone(), &tasks, stop.clone()).await?;
+        let (backplane, events) = Backplane::start(settings, d, m, clock.clone(), &supervisor).await?;
         let chat = Chat::start(Parts {
             config: config.clone(),
             store: store.clone(),
@@ -103,9 +108,10 @@ impl Node {
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
-            tasks: tasks.clone(),
-            stop: stop.clone(),
+            supervisor: supervisor.clone(),
         });
+        let outboxes = OutboxBudget::new(config.limits.outbox_total_bytes, metrics.clone());
+        supervisor.spawn_until_stop(TaskName::Outboxes, outboxes.clone(), |outboxes| outboxes.run().boxed());
         let broker = Arc::new(Broker {
             metrics,
             degrade,
@@ -116,19 +122,23 @@ impl Node {
             clock,
             admission: Arc::new(ConnectionAdmission::new(&config.limits)),
             config,
+            outboxes,
             drain: Arc::new(Drain::default()),
+            supervisor: supervisor.clone(),
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
         });
-        Ok(Self { broker, tasks, stop, store, backplane })
+        Ok(Self { broker, supervisor, store, backplane })
     }
 
     /// Waits for the store, then watches it.
     async fn start_store(&self) -> Result<(), RunError> {
         let Self { broker, store, .. } = self;
         starting::start_store(&**store, &broker.config.store, &broker.degrade).await?;
-        let (degrade, metrics) = (broker.degrade.clone(), broker.metrics.clone());
-        self.tasks.spawn(store::watch(store.clone(), degrade, metrics, self.stop.clone()));
+        let state = (store.clone(), broker.degrade.clone(), broker.metrics.clone());
+        self.supervisor.spawn_until_stop(TaskName::StoreWatch, state, |(store, degrade, metrics)| {
+            store::watch(store.clone(), degrade.clone(), metrics.clone()).boxed()
+        });
         Ok(())
     }
 
@@ -146,9 +156,12 @@ impl Node {
             }
             let until = match kind {
                 Kind::Clients => &broker.stop_accepting,
-                Kind::Admin => &self.stop,
+                Kind::Admin => self.supervisor.stop(),
             };
-            self.tasks.spawn(listener.serve(broker.clone(), kind, until.clone()));
+            let state = (listener, broker.clone(), until.clone());
+            self.supervisor.spawn(TaskName::Listener, state, move |(listener, broker, until)| {
+                listener.serve(broker.clone(), kind, until.clone()).boxed()
+            });
         }
         let list = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         tracing::info!(clients = list(&clients), admin = list(&admins), node = %broker.config.node, "listening");
@@ -158,7 +171,7 @@ impl Node {
     /// Shuts the node down: reports unready at once, accepts connections for a further delay, closes them evenly over
     /// the drain window, then ends all tasks. Without `graceful`, delay and window are zero.
     async fn shut_down(self, graceful: bool) {
-        let Self { broker, tasks, stop, backplane, store: _ } = self;
+        let Self { broker, supervisor, backplane, store: _ } = self;
         let timing = &broker.config.timing;
         let (delay, window) =
             if graceful { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };
@@ -178,9 +191,7 @@ impl Node {
             tracing::warn!("some connections did not end in time");
         }
         backplane.leave().await;
-        stop.cancel();
-        tasks.close();
-        if timeout(END_TIMEOUT, tasks.wait()).await.is_err() {
+        if !supervisor.end(END_TIMEOUT).await {
             tracing::warn!("some tasks did not end in time");
         }
         tracing::info!("stopped");
@@ -249,10 +260,9 @@ async fn serve(
     }
     let broker = &node.broker;
     let (clients, admins) = node.listen()?;
-    let (keys, stop) = (broker.clone(), node.stop.clone());
-    node.tasks.spawn(async move {
-        let report = |state| record_keys(&keys, state);
-        stop.run_until_cancelled(keys.auth.keep_fresh(report)).await
+    node.supervisor.spawn_until_stop(TaskName::Keys, broker.clone(), |broker| {
+        let keys = broker.clone();
+        async move { keys.auth.keep_fresh(|state| record_keys(&keys, state)).await }.boxed()
     });
     ready(broker, &clients, &admins);
     if !started {
@@ -305,11 +315,10 @@ pub fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn
 }
 
 /// Updates the metrics of degraded mode, and logs each change of its parts.
-async fn watch_degrade(degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: CancellationToken) {
+async fn watch_degrade(degrade: &Degrade, metrics: &Metrics, before: &mut [Option<LinkState>; 2]) {
     let mut changes = degrade.changes();
-    let mut before = [None, None];
     loop {
-        for (part, before) in [Part::Redis, Part::Store].into_iter().zip(&mut before) {
+        for (part, before) in [Part::Redis, Part::Store].into_iter().zip(&mut *before) {
             let link = degrade.state(part).link;
             if before.replace(link) != Some(link) {
                 metrics.degraded.with_label_values(&[part.label()]).set(i64::from(link == LinkState::Down));
@@ -317,9 +326,8 @@ async fn watch_degrade(degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: Cance
                 tracing::info!(part = part.label(), state = ?link, "part changed");
             }
         }
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            () = stop.cancelled() => return,
+        if changes.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -10,9 +10,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use redis::Pipeline;
 use tokio::sync::{mpsc, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Config, RedisConfig},
@@ -21,6 +21,7 @@ use crate::{
     model::{
         Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, Entry, Event, LogId, NodeId, Seq, UserId,
     },
+    supervise::{Supervisor, TaskName},
 };
 
 mod departures;
@@ -109,7 +110,7 @@ pub struct Backplane {
 }
 
 impl Backplane {
-    /// Starts the backplane, also while Redis is down. Its tasks end when `stop` is cancelled.
+    /// Starts the backplane, also while Redis is down. Its tasks end with the supervisor's stop.
     ///
     /// # Errors
     /// The URL or the CA file of Redis is bad. A Redis that is down is not an error.
@@ -118,8 +119,7 @@ impl Backplane {
         degrade: Arc<Degrade>,
         metrics: Arc<Metrics>,
         clock: Clock,
-        tasks: &TaskTracker,
-        stop: CancellationToken,
+        supervisor: &Supervisor,
     ) -> Result<(Arc<Self>, mpsc::Receiver<BackplaneEvent>), StartError> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let link = Arc::new(link::Link::new(settings.redis.as_ref(), ops::Ops::new(&metrics))?);
@@ -142,23 +142,33 @@ impl Backplane {
         let recent = Arc::new(recent::Recent::new(link.clone(), metrics.clone(), settings.cache_ttl));
         let (publisher, publish_task) =
             publisher::Publisher::new(link.clone(), metrics.clone(), recent.clone(), process.clone());
-        let subscriber = Arc::new(subscriber::Subscriber::new(link.clone(), metrics.clone(), process, events.clone()));
+        let subscriber = Arc::new(subscriber::Subscriber::new(
+            link.clone(),
+            metrics.clone(),
+            process,
+            events.clone(),
+            supervisor.clone(),
+        ));
 
         let (eras, era) = watch::channel(era::Era::default());
-        tasks.spawn({
-            let (era, stop) = (era.clone(), stop.clone());
-            async move { departures.run(era, stop).await }
+        let sweeps = departures::Sweeps::new(&departures);
+        let state = (departures, sweeps, era.clone());
+        supervisor.spawn_until_stop(TaskName::Departures, state, |(departures, sweeps, era)| {
+            departures.run(sweeps, era).boxed()
         });
         if link.client().is_some() {
-            tasks.spawn({
-                let (registry, era, stop) = (registry.clone(), era.clone(), stop.clone());
-                async move { registry.run(era, events, stop).await }
+            let state = (registry.clone(), era.clone(), events);
+            supervisor.spawn_until_stop(TaskName::Registry, state, |(registry, era, events)| {
+                registry.run(era.clone(), events.clone()).boxed()
             });
-            tasks.spawn(publish_task.run(era.clone(), stop.clone()));
-            tasks.spawn(subscriber.clone().run(era.clone(), stop.clone()));
+            let state = (publish_task, era.clone(), supervisor.clone());
+            supervisor.spawn(TaskName::Publisher, state, |(task, era, supervisor)| task.run(era, supervisor).boxed());
+            let state = (subscriber.clone(), era.clone());
+            supervisor
+                .spawn_until_stop(TaskName::Subscriber, state, |(subscriber, era)| subscriber.run(era.clone()).boxed());
             let (link, lease, local) = (link.clone(), lease.clone(), local.clone());
             let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, eras };
-            watchdog.start(era.clone(), tasks, stop).await;
+            watchdog.start(era.clone(), supervisor).await;
         }
         let limiter = limit::Limiter::new(link.clone(), settings.window);
         let presence = presence_query::PresenceQuery {

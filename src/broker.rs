@@ -13,6 +13,8 @@ use crate::{
     degrade::Degrade,
     metrics::Metrics,
     model::{Clock, Timestamp},
+    outbox::OutboxBudget,
+    supervise::Supervisor,
 };
 
 mod drain;
@@ -39,8 +41,12 @@ pub struct Broker {
     pub started_at: Timestamp,
     /// The caps on sockets and handshakes.
     pub admission: Arc<ConnectionAdmission>,
+    /// The bound on the sum of all outboxes.
+    pub outboxes: Arc<OutboxBudget>,
     /// The schedule on which connections close during a drain.
     pub drain: Arc<Drain>,
+    /// Supervises the tasks of the node.
+    pub supervisor: Supervisor,
     /// The tasks of the connections.
     pub tasks: TaskTracker,
     /// Cancelled when the listeners must stop accepting connections.

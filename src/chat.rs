@@ -48,7 +48,6 @@ mod source;
 mod start;
 mod statuses;
 mod subscriptions;
-mod tasks;
 mod ttl_cache;
 mod typing;
 mod typists;
@@ -128,6 +127,11 @@ impl Chat {
     /// Unregisters a connection: ends all its joins, and removes it from the counts.
     pub async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.connections.disconnect(identity, connection).await;
+    }
+
+    /// Removes a connection from the registry of all nodes. For a connection whose registration or end panicked.
+    pub async fn forget(&self, connection: &Connection) {
+        self.connections.forget(connection).await;
     }
 
     /// Starts the joins of a registered connection that its route and its dialect require. `since` is the last seq that

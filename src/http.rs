@@ -57,15 +57,17 @@ use transport::Transport;
 use crate::{
     admission::{Admission, Refusal},
     broker::Broker,
+    supervise::{TaskName, checkpoint},
 };
 
-/// Maximum time from a new socket to its first request.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same maximum once the node stops: a half-sent request must not delay the shutdown.
 const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum idle time between two requests. It is longer than the keep-alive of common proxies, so that the proxy closes
 /// first.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+/// The same maximum for admin sockets, and their maximum time to the first request: probes need no long connections.
+const ADMIN_KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+const ADMIN_FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time to answer a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Size of the read buffer and thereby the largest request head, in bytes.
@@ -87,7 +89,10 @@ impl Server {
     pub fn new(broker: Arc<Broker>, kind: Kind, stop: CancellationToken) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(KEEP_ALIVE_TIMEOUT)
+            .header_read_timeout(match kind {
+                Kind::Clients => KEEP_ALIVE_TIMEOUT,
+                Kind::Admin => ADMIN_KEEP_ALIVE_TIMEOUT,
+            })
             // A client that has sent its request may end its side, and still gets the response.
             .half_close(true)
             .max_buf_size(MAX_HEAD_BYTES)
@@ -126,7 +131,13 @@ impl Server {
         };
         let unread = Arc::new(AtomicBool::new(false));
         let transport = Transport::new(stream, unread.clone());
-        let peer = Arc::new(Peer::new(peer.to_canonical(), self.service.trusts(peer), refusal, permit));
+        let stranger_timeout = self.broker().config.timing.unauthenticated_timeout;
+        let first_request = match self.kind() {
+            Kind::Clients => stranger_timeout,
+            Kind::Admin => ADMIN_FIRST_REQUEST_TIMEOUT,
+        };
+        let peer = Peer::new(peer.to_canonical(), self.service.trusts(peer), refusal, permit, stranger_timeout);
+        let peer = Arc::new(peer);
         let answer_request = service_fn(|request| {
             let (server, peer, unread) = (Arc::clone(&self), Arc::clone(&peer), Arc::clone(&unread));
             async move { Ok::<_, Infallible>(server.answer(peer, request, &unread).await) }
@@ -134,11 +145,11 @@ impl Server {
         let mut stopping = false;
         let mut connection =
             std::pin::pin!(self.http.serve_connection(TokioIo::new(transport), answer_request).with_upgrades());
-        let mut deadline = std::pin::pin!(sleep(FIRST_REQUEST_TIMEOUT));
+        let mut deadline = std::pin::pin!(sleep(first_request));
         loop {
             tokio::select! {
                 ended = connection.as_mut() => return ended.err().and_then(refusal_of).map_or((), |refusal| self.refused(refusal)),
-                () = peer.permit.lost() => return self.refused(Refusal::Silent),
+                () = peer.permit.displaced() => return self.displaced(&peer),
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -157,6 +168,16 @@ impl Server {
         }
     }
 
+    /// Counts a socket that lost its place.
+    fn displaced(&self, peer: &Peer) {
+        match (peer.deadline(), self.kind()) {
+            (None, _) => self.refused(Refusal::Silent),
+            (Some(_), Kind::Clients) => self.refused(Refusal::Displaced),
+            // It had its answers.
+            (Some(_), Kind::Admin) => {}
+        }
+    }
+
     /// Answers a request within `REQUEST_TIMEOUT`. Sets `unread` if the client may still send a body that nobody reads.
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>, unread: &AtomicBool) -> Response<Payload> {
         peer.requested();
@@ -165,8 +186,15 @@ impl Server {
         let headers = cors::CorsHeaders::to(request.headers(), self.service.pages());
         let encoding = Encoding::wanted(request.headers());
         let (request, rest) = body::track(request);
-        let answer = timeout(REQUEST_TIMEOUT, self.route(&peer, request)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Problem::took_too_long()));
+        let routed = async {
+            checkpoint(TaskName::Request, || &path);
+            self.route(&peer, request).await
+        };
+        let supervisor = &self.broker().supervisor;
+        let answer = match timeout(REQUEST_TIMEOUT, supervisor.guard(TaskName::Request, routed)).await {
+            Ok(answer) => answer.unwrap_or_else(|| Err(Problem::internal())),
+            Err(_) => Err(Problem::took_too_long()),
+        };
         let mut response = answer.unwrap_or_else(Problem::into_response);
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers.apply(&mut response);
@@ -174,7 +202,7 @@ impl Server {
         }
         let read = rest.read_out().await;
         unread.store(!read, Ordering::Relaxed);
-        if peer.refusal.is_some() || !read {
+        if self.service.refusal(&peer).is_some() || !read {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let (status, seconds) = (response.status().as_u16(), began.elapsed().as_secs_f64());
@@ -185,7 +213,9 @@ impl Server {
     async fn route(&self, peer: &Arc<Peer>, request: Request<RequestBody>) -> HttpResult {
         let path = request.uri().path().to_owned();
         let found = self.routes.find(request.method(), &path);
-        if let (Some(refusal), false) = (peer.refusal, matches!(found, Found::Endpoint(Endpoint::Probe(_), _))) {
+        if let (Some(refusal), false) =
+            (self.service.refusal(peer), matches!(found, Found::Endpoint(Endpoint::Probe(_), _)))
+        {
             self.refused(refusal);
             return Err(refusal.into());
         }

@@ -13,14 +13,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
     model::{Clock, ConnectionId, Entry, Event, LogId, Pair, Seq},
     outbox::Outbox,
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 mod delivery;
@@ -30,13 +31,12 @@ mod shard;
 mod tests;
 mod track;
 
-pub use delivery::hand_over_missed;
 pub use track::Opened;
 
 use delivery::Delivery;
 use resequencer::Resequencer;
-use shard::{Listener, Op, Shard};
-use track::{StuckGap, Track};
+use shard::{Listener, Op, Shard, Worker};
+use track::{OpenGap, StuckGap, Track};
 
 /// Locks over which logs are spread.
 const PARTITIONS: usize = 64;
@@ -71,23 +71,22 @@ pub struct Hub {
     backfills: Semaphore,
     metrics: Arc<Metrics>,
     clock: Clock,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    supervisor: Supervisor,
 }
 
 impl Hub {
-    /// Starts a hub with `shards` delivery shards. Their tasks run on `tasks` until `stop`.
+    /// Starts a hub with `shards` delivery shards.
     pub fn start(
         shards: usize,
         source: Arc<dyn Source>,
         metrics: Arc<Metrics>,
         clock: Clock,
-        tasks: TaskTracker,
-        stop: CancellationToken,
+        supervisor: Supervisor,
     ) -> Arc<Self> {
-        let shards: Vec<_> = (0..shards.max(1)).map(|_| Arc::new(Shard::new(metrics.clone()))).collect();
+        let shards: Vec<_> = (0..shards.max(1)).map(|_| Arc::new(Shard::new())).collect();
         for shard in &shards {
-            tasks.spawn(shard.clone().run(stop.clone()));
+            let state = (shard.clone(), Worker::new(metrics.clone(), supervisor.clone()));
+            supervisor.spawn_until_stop(TaskName::DeliveryShard, state, |(shard, worker)| shard.run(worker).boxed());
         }
         Arc::new(Self {
             partitions: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
@@ -97,8 +96,7 @@ impl Hub {
             backfills: Semaphore::new(BACKFILLS),
             metrics,
             clock,
-            tasks,
-            stop,
+            supervisor,
         })
     }
 
@@ -247,6 +245,20 @@ impl Hub {
         self.source.after(log, after, known).await
     }
 
+    /// Hands a listener the entries that it missed before it goes live, with the frames and signals of live delivery.
+    /// Returns the seq of the last one; none if an entry ends the membership of a user whose access was read when the log's
+    /// head was `admitted_at`, after which nothing is handed over.
+    pub fn hand_over_missed(
+        &self,
+        outbox: &Outbox,
+        dialect: Dialect,
+        pair: Option<&Arc<Pair>>,
+        admitted_at: Seq,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Option<Seq> {
+        delivery::hand_over_missed(&self.supervisor, outbox, dialect, pair, admitted_at, entries)
+    }
+
     /// True if any listener of the log speaks a dialect for which `holds` returns true.
     pub fn has_listener(&self, log: &LogId, holds: impl Fn(Dialect) -> bool) -> bool {
         let tracks = self.partition(log);
@@ -311,7 +323,7 @@ impl Hub {
         if ready.is_empty() {
             return;
         }
-        let delivery = |event| Delivery::new(event, track.pair.clone());
+        let delivery = |event| Delivery::new(event, track.pair.clone(), self.supervisor.clone());
         let deliveries: Arc<[Delivery]> = ready.into_iter().map(delivery).collect();
         for (shard, _) in self.shards.iter().zip(&track.listeners_by_shard).filter(|(_, listeners)| **listeners > 0) {
             shard.queue(log, Op::Deliver(deliveries.clone()));
@@ -325,33 +337,30 @@ impl Hub {
         }
         if track.has_base && track.resequencer.has_gap() && !std::mem::replace(&mut track.backfilling, true) {
             self.metrics.gaps_found.inc();
-            self.metrics.gaps_open.inc();
-            let (hub, log) = (self.clone(), log.clone());
-            self.tasks.spawn(async move {
-                hub.stop.run_until_cancelled(hub.clone().backfill(log)).await;
-                hub.metrics.gaps_open.dec();
-            });
+            let state = (self.clone(), log.clone(), OpenGap::new(self.metrics.clone()));
+            self.supervisor.spawn_until_stop(TaskName::Backfill, state, |(hub, log, _open)| hub.backfill(log).boxed());
         }
     }
 
     /// Fetches the missing entries of a log until it has no gap.
-    async fn backfill(self: Arc<Self>, log: LogId) {
+    async fn backfill(self: &Arc<Self>, log: &LogId) {
         let (mut wait, mut stuck) = (BACKFILL_DELAY, None);
         loop {
             tokio::time::sleep(wait).await;
-            let Some((last, known)) = self.find_gap(&log) else { return };
+            let Some((last, known)) = self.find_gap(log) else { return };
+            checkpoint(TaskName::Backfill, || "");
             let fetched = {
                 let _turn = self.backfills.acquire().await;
-                self.source.after(&log, last, known).await
+                self.source.after(log, last, known).await
             };
             if let Ok(fetched) = fetched {
                 if fetched.is_empty() {
-                    self.drop_unstored(&log, known);
+                    self.drop_unstored(log, known);
                 }
                 let events = fetched.into_iter().map(|entry| Event::Entry { entry: Arc::new(entry), origin: None });
                 self.apply(events.collect());
             }
-            let moved = self.last(&log).is_some_and(|now| now > last);
+            let moved = self.last(log).is_some_and(|now| now > last);
             wait = if moved { Duration::ZERO } else { (wait * 2).clamp(BACKFILL_DELAY, BACKOFF_MAX) };
             stuck = (wait == BACKOFF_MAX).then(|| stuck.take().unwrap_or_else(|| StuckGap::new(self.metrics.clone())));
         }

@@ -29,4 +29,5 @@ pub mod model;
 pub mod outbox;
 pub mod session;
 pub mod store;
+pub mod supervise;
 pub mod webhook;

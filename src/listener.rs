@@ -15,6 +15,7 @@ use crate::{
     admission::{Admission, Refusal},
     broker::Broker,
     http::Server,
+    supervise::TaskName,
 };
 
 pub use crate::http::Kind;
@@ -66,14 +67,17 @@ impl Listener {
     }
 
     /// Accepts until `stop` is cancelled. After that, pending requests are answered and WebSockets go on.
-    pub async fn serve(self, broker: Arc<Broker>, kind: Kind, stop: CancellationToken) {
+    pub async fn serve(&self, broker: Arc<Broker>, kind: Kind, stop: CancellationToken) {
         let server = Arc::new(Server::new(broker, kind, stop.clone()));
         let mut logged = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = self.inner.accept() => match accepted {
-                    Ok((stream, peer)) => admit(&server, stream, peer),
+                    Ok((stream, peer)) => {
+                        let admit = || admit(&server, stream, peer);
+                        let _panicked = server.broker().supervisor.catch(TaskName::Listener, admit);
+                    }
                     Err(error) => pause_after_error(&error, &mut logged).await,
                 },
             }
@@ -92,6 +96,7 @@ fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
         return;
     }
     let served = Arc::clone(server).serve(stream, peer.ip(), admission);
+    let served = server.broker().supervisor.guard(TaskName::Request, served);
     match server.kind() {
         Kind::Clients => drop(server.broker().tasks.spawn(served)),
         // The drain does not wait for admin connections, so that operators can observe it to its end.

@@ -93,9 +93,11 @@ metrics! {
     connections: IntGaugeVec("connections", &["dialect"]);
     /// Users online on this node; a user who is online on two nodes counts on both.
     users_online: IntGauge("users_online");
-    /// Open client sockets, including HTTP ones; they count against switchboard_connections_limit.
+    /// Open client sockets with a valid token, including HTTP ones; they count against switchboard_connections_limit.
     sockets: IntGauge("sockets");
-    /// Maximum number of client sockets on this node.
+    /// Open client sockets that showed no valid token so far.
+    unauthenticated: IntGauge("unauthenticated_sockets");
+    /// Maximum number of client sockets with a valid token on this node.
     connections_limit: IntGauge("connections_limit");
     /// WebSockets opened.
     opens: IntCounterVec("opens_total", &["dialect"]);
@@ -128,6 +130,10 @@ metrics! {
     presence_corrected: IntCounter("presence_corrected_total");
     /// Bytes waiting in outboxes.
     outbox_bytes: IntGauge("outbox_bytes");
+    /// Maximum number of bytes waiting in all outboxes together.
+    outbox_limit: IntGauge("outbox_limit_bytes");
+    /// Slow readers closed because all outboxes together held too much.
+    outbox_shed: IntCounter("outbox_shed_total");
     /// Frames dropped for slow readers, by class.
     outbox_drops: IntCounterVec("outbox_drops_total", &["class"]);
     /// Commands refused because a budget of their user was used up, by budget; typing indicators that were dropped for
@@ -231,6 +237,10 @@ metrics! {
     keys_fetched_at: IntGauge("keys_fetched_timestamp_seconds");
     /// Published keys that verify tokens now; 0 without JWT_JWKS_URL, and once the last fetched ones are too old.
     published_keys: IntGauge("published_keys");
+    /// Panics of tasks, by task. The task is started again, or only what it worked on is lost.
+    task_panics: IntCounterVec("task_panics_total", &["task"]);
+    /// Tasks that panic again and again.
+    tasks_failing: IntGauge("tasks_failing");
     /// Always 1, labelled with version and commit of the build.
     build_info: IntGaugeVec("build_info", &["version", "commit"]);
 }

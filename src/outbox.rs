@@ -8,31 +8,40 @@
 //! - A frame whose first byte was written is always finished.
 //! - At most the limit waits. Beyond it, typing is dropped first, then all but the last frame of each state, and then
 //!   the connection is closed with a code that tells the client to resume.
+//! - A client for which frames wait must take bytes. If it takes none for [`OutboxLimits::stalled_after`], or if all
+//!   outboxes together hold too much ([`OutboxBudget`]), the connection is closed with the same code.
 
 use std::{
     io::{self, IoSlice},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use tokio::{net::tcp::OwnedWriteHalf, sync::Notify};
-
-use crate::{
-    metrics::Metrics,
-    model::{ConnectionId, UserId},
+use tokio::{
+    net::tcp::OwnedWriteHalf,
+    sync::Notify,
+    time::{Instant, sleep_until},
 };
 
+use crate::model::{ConnectionId, UserId};
+
+mod budget;
 mod frame;
+mod limits;
 mod queue;
 mod signals;
+mod state;
 #[cfg(test)]
 mod tests;
 
+pub use budget::OutboxBudget;
 pub use frame::{Class, Frame};
+pub use limits::{OutboxLimits, Progress};
 pub use signals::Signal;
 
-use queue::{FRAMES_PER_WRITE, Queue};
-use signals::Signals;
+use budget::Waiting;
+use queue::FRAMES_PER_WRITE;
+use state::{Flushed, State};
 
 /// Why [`Outbox::next_event`] returned.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,56 +50,10 @@ pub enum OutboxEvent {
     Signal(Signal),
     /// The client read too slowly; the close frame is queued.
     Overflowed,
+    /// A panic may have lost frames; the session must close the socket.
+    Failed,
     /// The socket is broken.
     Broken,
-}
-
-/// The result of writing the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flushed {
-    All,
-    Blocked,
-    Broken,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    queue: Queue,
-    /// Frames that wait for the greeting; `None` after it.
-    held: Option<Box<Queue>>,
-    /// Bytes that the gauge last counted for this outbox.
-    gauged: usize,
-    /// The outbox accepts no more frames.
-    closed: bool,
-    overflowed: bool,
-    broken: bool,
-    /// A task waits in [`Outbox::has_room`].
-    awaited: bool,
-    signals: Signals,
-}
-
-impl State {
-    /// The queue for a frame of this class. Pongs belong to the WebSocket protocol and don't wait for the greeting.
-    fn queue_for(&mut self, class: Class) -> &mut Queue {
-        match &mut self.held {
-            #[cfg(feature = "faults")]
-            Some(_) if crate::faults::has(crate::faults::Fault::FramesBeforeGreeting) => &mut self.queue,
-            Some(held) if class != Class::Pong => held,
-            _ => &mut self.queue,
-        }
-    }
-
-    /// Bytes that wait, including those that wait for the greeting.
-    fn bytes(&self) -> usize {
-        self.queue.bytes() + self.held.as_ref().map_or(0, |held| held.bytes())
-    }
-
-    fn mark_broken(&mut self) -> Flushed {
-        self.queue.clear();
-        self.held = None;
-        self.broken = true;
-        Flushed::Broken
-    }
 }
 
 /// The outbox of one connection.
@@ -99,36 +62,38 @@ pub struct Outbox {
     connection: ConnectionId,
     user: OnceLock<UserId>,
     socket: OwnedWriteHalf,
-    limit: usize,
+    limits: OutboxLimits,
     /// The close frame for a client that reads too slowly.
     too_slow: Frame,
-    metrics: Arc<Metrics>,
+    budget: Arc<OutboxBudget>,
+    /// This outbox, as the budget knows it.
+    this: Weak<dyn Waiting>,
     state: Mutex<State>,
     wake: Notify,
     room: Notify,
 }
 
 impl Outbox {
-    /// An outbox in which at most `limit` bytes wait; beyond it, it closes the connection with `too_slow`. It writes no
-    /// text frame before the greeting.
+    /// An outbox that closes the connection with `too_slow` beyond its limits. It writes no text frame before the greeting.
     pub fn new(
         connection: ConnectionId,
         socket: OwnedWriteHalf,
-        limit: usize,
+        limits: OutboxLimits,
         too_slow: Frame,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
+        budget: Arc<OutboxBudget>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
             connection,
             user: OnceLock::new(),
             socket,
-            limit,
+            limits,
             too_slow,
-            metrics,
+            budget,
+            this: this.clone() as Weak<dyn Waiting>,
             state: Mutex::new(State { held: Some(Box::default()), ..State::default() }),
             wake: Notify::new(),
             room: Notify::new(),
-        }
+        })
     }
 
     /// The connection's id.
@@ -191,7 +156,9 @@ impl Outbox {
             if frame.class == Class::Pong {
                 state.queue.drop_unstarted(|waiting| waiting.class == Class::Pong);
             }
-            if state.bytes() + frame.len() > self.limit && !self.make_room(&mut state, frame.len()) {
+            let exhausted = !idle && self.budget.is_exhausted();
+            let fits = state.bytes() + frame.len() <= self.limits.bytes;
+            if exhausted || !fits && !self.make_room(&mut state, frame.len()) {
                 if frame.class == Class::Typing {
                     self.count_dropped(Class::Typing, 1);
                     continue;
@@ -235,19 +202,33 @@ impl Outbox {
         self.wake.notify_one();
     }
 
+    /// Ends the connection, because frames for it may be lost.
+    pub fn fail(&self) {
+        self.lock().failed = true;
+        self.wake.notify_one();
+    }
+
     /// Writes whenever the socket allows, until there is an event for the session. Cancel-safe.
     pub async fn next_event(&self) -> OutboxEvent {
         loop {
-            let flushed = {
+            let (flushed, stalled_at) = {
                 let mut state = self.lock();
                 if let Some(signal) = state.signals.pop() {
                     return OutboxEvent::Signal(signal);
                 }
                 let flushed = self.write(&mut state);
+                let stalled_at = state.progress_at.unwrap_or_else(Instant::now) + self.limits.stalled_after;
+                if flushed == Flushed::Blocked && stalled_at <= Instant::now() {
+                    self.overflow(&mut state);
+                    self.update_gauge(&mut state);
+                }
+                if state.failed {
+                    return OutboxEvent::Failed;
+                }
                 if state.overflowed {
                     return OutboxEvent::Overflowed;
                 }
-                flushed
+                (flushed, stalled_at)
             };
             match flushed {
                 Flushed::Broken => return OutboxEvent::Broken,
@@ -255,9 +236,16 @@ impl Outbox {
                 Flushed::Blocked => tokio::select! {
                     ready = self.socket.writable() => if ready.is_err() { return OutboxEvent::Broken },
                     () = self.wake.notified() => {}
+                    () = sleep_until(stalled_at) => {}
                 },
             }
         }
+    }
+
+    /// Whether the client takes bytes: its sign of life while frames wait, because a ping then waits behind them.
+    pub fn progress(&self) -> Progress {
+        let state = self.lock();
+        if state.blocked { Progress::Waiting } else { Progress::Idle(state.progress_at) }
     }
 
     /// Writes until the queue is empty; false if the socket broke first.
@@ -282,7 +270,7 @@ impl Outbox {
                 if state.closed || state.broken {
                     return false;
                 }
-                if state.bytes() < self.limit / 2 {
+                if state.bytes() < self.limits.bytes / 2 {
                     return true;
                 }
                 state.awaited = true;
@@ -298,9 +286,14 @@ impl Outbox {
     }
 
     fn write(&self, state: &mut State) -> Flushed {
+        let before = state.queue.unwritten();
         let flushed = if state.broken { Flushed::Broken } else { self.write_queue(state) };
+        let blocked = flushed == Flushed::Blocked;
+        if state.blocked != blocked || blocked && state.queue.unwritten() < before {
+            (state.blocked, state.progress_at) = (blocked, Some(Instant::now()));
+        }
         self.update_gauge(state);
-        if state.awaited && (state.bytes() < self.limit / 2 || state.broken) {
+        if state.awaited && (state.bytes() < self.limits.bytes / 2 || state.broken) {
             state.awaited = false;
             self.room.notify_waiters();
         }
@@ -330,24 +323,24 @@ impl Outbox {
     /// Updates the metric of waiting bytes.
     fn update_gauge(&self, state: &mut State) {
         let bytes = state.bytes();
-        if state.gauged != bytes {
-            self.metrics.outbox_bytes.add(bytes as i64 - state.gauged as i64);
-            state.gauged = bytes;
+        let before = std::mem::replace(&mut state.gauged, bytes);
+        if before != bytes {
+            self.budget.count(&self.this, self.connection, before, bytes);
         }
     }
 
     fn count_dropped(&self, class: Class, frames: u64) {
-        self.metrics.outbox_drops.with_label_values(&[class.label()]).inc_by(frames);
+        self.budget.metrics().outbox_drops.with_label_values(&[class.label()]).inc_by(frames);
     }
 
     /// Drops frames that may be dropped; true if `needed` bytes then fit.
     fn make_room(&self, state: &mut State, needed: usize) -> bool {
         let queue = state.queue_for(Class::Durable);
         self.count_dropped(Class::Typing, queue.drop_unstarted(|frame| frame.class == Class::Typing));
-        if state.bytes() + needed > self.limit {
+        if state.bytes() + needed > self.limits.bytes {
             self.count_dropped(Class::State(0), state.queue_for(Class::Durable).drop_stale_states());
         }
-        state.bytes() + needed <= self.limit
+        state.bytes() + needed <= self.limits.bytes
     }
 
     fn overflow(&self, state: &mut State) {
@@ -376,9 +369,31 @@ impl Outbox {
     }
 }
 
+impl Waiting for Outbox {
+    fn burden(&self, now: Instant) -> u128 {
+        let state = self.lock();
+        let stalled = state.progress_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        state.bytes() as u128 * (1_000 + stalled.as_millis())
+    }
+
+    fn shed(&self) {
+        let mut state = self.lock();
+        if state.closed {
+            // The last frames were given up too; the client sees a reset.
+            state.mark_broken();
+            self.wake.notify_one();
+        } else {
+            self.overflow(&mut state);
+        }
+        self.update_gauge(&mut state);
+    }
+}
+
 impl Drop for Outbox {
     fn drop(&mut self) {
         let gauged = self.lock().gauged;
-        self.metrics.outbox_bytes.sub(gauged as i64);
+        if gauged > 0 {
+            self.budget.count(&self.this, self.connection, gauged, 0);
+        }
     }
 }

@@ -10,11 +10,12 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::{
+    admission::Permit,
     chat::Connection,
-    config::Secret,
     dialect::{Dialect, Intent, Request},
     model::{CloseReason, ConnectionId, ConversationId, Identity, Reject, Seq, TokenFlaw, UserId},
-    outbox::{Frame, Outbox},
+    outbox::{Frame, Outbox, OutboxLimits},
+    supervise::TaskName,
 };
 
 mod context;
@@ -62,10 +63,12 @@ pub struct Opening {
     pub conversation: Option<ConversationId>,
     /// The last seq that the client has of that conversation, if it sent one.
     pub since: Option<Seq>,
-    /// The token from header, query or subprotocol; without one, the first frame must contain it.
-    pub token: Option<Secret>,
+    /// The result of verifying the token from header, query or subprotocol; without one, the first frame must contain it.
+    pub verified: Option<Result<Identity, Reject>>,
     /// The client's address, as trusted proxies report it.
     pub address: IpAddr,
+    /// The socket's place. A valid token moves it to the places of the known.
+    pub permit: Arc<Permit>,
 }
 
 /// Serves a WebSocket until it closes. `read_ahead` holds the bytes after the upgrade request.
@@ -78,7 +81,9 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
     }
     let connection = ConnectionId::fresh();
     let too_slow = opening.route.dialect().too_slow();
-    let outbox = Arc::new(Outbox::new(connection, writer, limits.outbox_bytes, too_slow, context.metrics.clone()));
+    let stalled_after = context.config.timing.slow_reader_timeout;
+    let outbox_limits = OutboxLimits { bytes: limits.outbox_bytes, stalled_after };
+    let outbox = Outbox::new(connection, writer, outbox_limits, too_slow, context.outboxes.clone());
     let socket_limits = SocketLimits {
         message_bytes: limits.frame_bytes,
         frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
@@ -108,7 +113,10 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
         "disconnected"
     );
     let closing_frames = dialect.end(&reason, context.clock.now());
-    Box::pin(close_socket(socket, &outbox, closing_frames, &reason)).await;
+    let closed = Box::pin(close_socket(socket, &outbox, closing_frames, &reason));
+    if context.supervisor.guard(TaskName::Session, closed).await.is_none() {
+        outbox.reset();
+    }
 }
 
 /// Sends the closing frames, writes the queued frames, and waits for the client's own close up to a timeout.
@@ -142,26 +150,39 @@ type Refused = (Socket, CloseReason);
 impl Opening {
     /// Authenticates the client and registers the connection.
     async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, context: &Arc<Context>) -> Result<Box<Open>, Refused> {
-        let identity = match self.authenticate(&mut socket, context).await {
+        // A panic ends this socket only, in each step with the cleanup that the step requires.
+        let supervisor = &context.supervisor;
+        let authenticated = supervisor.guard(TaskName::Session, self.authenticate(&mut socket, context)).await;
+        let identity = match authenticated.unwrap_or(Err(CloseReason::Internal)) {
             Ok(identity) => identity,
             Err(reason) => return Err((socket, reason)),
         };
+        if self.permit.promote().is_err() {
+            return Err((socket, CloseReason::Refused(Reject::Unavailable)));
+        }
         let (dialect, bound) = self.resolve(&identity);
         let connection = Arc::new(Connection::new(outbox, identity.user.clone(), dialect, bound));
-        if let Err(reject) = context.chat.connect(&identity, &connection).await {
-            return Err((socket, CloseReason::Refused(reject)));
+        match supervisor.guard(TaskName::Session, context.chat.connect(&identity, &connection)).await {
+            Some(Ok(())) => {}
+            Some(Err(reject)) => return Err((socket, CloseReason::Refused(reject))),
+            None => {
+                context.chat.forget(&connection).await;
+                return Err((socket, CloseReason::Internal));
+            }
         }
         let mut open = Box::new(Open::new(socket, Arc::new(identity), connection, context.clone()));
-        match open.start(self.since).await {
-            Ok(()) => Ok(open),
-            Err(reject) => Err((open.abandon().await, CloseReason::Refused(reject))),
+        let started = supervisor.guard(TaskName::Session, open.start(self.since)).await;
+        match started {
+            Some(Ok(())) => Ok(open),
+            Some(Err(reject)) => Err((open.abandon().await, CloseReason::Refused(reject))),
+            None => Err((open.abandon().await, CloseReason::Internal)),
         }
     }
 
     async fn authenticate(&self, socket: &mut Socket, context: &Arc<Context>) -> Result<Identity, CloseReason> {
         let refused = |reject| CloseReason::Refused(reject);
-        if let Some(token) = &self.token {
-            return context.auth.verify(token.reveal()).map_err(refused);
+        if let Some(verified) = &self.verified {
+            return verified.clone().map_err(refused);
         }
         let dialect = self.route.dialect();
         if !dialect.takes_token_in_frame() {
@@ -170,6 +191,8 @@ impl Opening {
         let first = timeout(context.config.timing.auth_timeout, first_text(socket));
         let text = tokio::select! {
             text = first => text.map_err(|_| refused(Reject::AuthTimeout))??,
+            // A newcomer got the place of this socket, which ends as if its time was over.
+            () = self.permit.displaced() => return Err(refused(Reject::AuthTimeout)),
             retry_after = context.drain.begun() => return Err(CloseReason::Restart(retry_after)),
         };
         match dialect.decode(&text, self.conversation.as_ref()) {

@@ -14,6 +14,7 @@ mod sqlite;
 mod traits;
 mod turns;
 mod values;
+mod watch;
 mod writer;
 
 pub use pools::Pool;
@@ -25,4 +26,5 @@ pub use values::{
     Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome,
     SearchScope, StoreError, Waiting,
 };
-pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings, watch};
+pub use watch::watch;
+pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     config::{Config, WebhookConfig},
     metrics::Metrics,
+    supervise::Supervisor,
 };
 
 mod backoff;
@@ -34,6 +35,9 @@ const SIGNATURE: &str = "x-switchboard-signature";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of an answer, in bytes: the longest message with each character escaped, and as much again.
 const MAX_ANSWER: usize = 128 * 1_024;
+/// Longest pause that an answer's Retry-After can ask for. Longer values count as this: they come from outside, and a
+/// time that is added to another must not overflow.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// Pause between the first and the second try, and the longest pause between two tries.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -138,9 +142,9 @@ impl Webhook {
     }
 
     /// A queue for jobs of this webhook, with the length and concurrency of the settings.
-    pub fn queue<J>(&self) -> (Queue<J>, QueueReceiver<J>) {
+    pub fn queue<J>(&self, supervisor: &Supervisor) -> (Queue<J>, QueueReceiver<J>) {
         let WebhookConfig { queue, concurrency, .. } = self.settings;
-        queue::queue(queue, concurrency, self.hook, &self.metrics)
+        queue::queue(queue, concurrency, self.hook, &self.metrics, supervisor)
     }
 
     /// Posts `payload` as JSON, with retries, and returns the body of the answer.
@@ -171,7 +175,10 @@ impl Webhook {
             };
             self.count(failure.label());
             let pause = retry_after.unwrap_or_default().max(backoff.pause());
-            if !failure.is_transient() || retries == 0 || started.elapsed() + pause >= self.settings.timeout {
+            if !failure.is_transient()
+                || retries == 0
+                || started.elapsed().saturating_add(pause) >= self.settings.timeout
+            {
                 return Err(failure);
             }
             retries -= 1;
@@ -224,14 +231,17 @@ fn signature(key: &hmac::Key, seconds: i64, body: &[u8]) -> String {
     format!("t={seconds},v1={hex}")
 }
 
-/// The pause in an answer's Retry-After, given in seconds or as a date.
+/// The pause in an answer's Retry-After, given in seconds or as a date; at most [`RETRY_AFTER_MAX`].
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(at.duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default())
+    let pause = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number of seconds that doesn't fit is a long pause too.
+        text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
+    } else {
+        let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        at.duration_since(jiff::Timestamp::now()).try_into().unwrap_or_default()
+    };
+    Some(pause.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -277,8 +287,17 @@ mod tests {
             |value: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value.parse::<HeaderValue>().unwrap())]));
         assert_eq!(asked("7"), Some(Duration::from_secs(7)));
         assert_eq!(asked("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO), "it is over");
-        let far = asked("Wed, 21 Oct 2122 07:28:00 GMT").unwrap();
-        assert!(far > Duration::from_secs(86_400), "{far:?}");
+        for far in [
+            "3601",
+            "18446744073709551615",
+            "18446744073709551616",
+            &"9".repeat(300),
+            "Wed, 21 Oct 2122 07:28:00 GMT",
+            "Wed, 29 Dec 9999 23:59:59 GMT",
+        ] {
+            assert_eq!(asked(far), Some(RETRY_AFTER_MAX), "{far}");
+        }
         assert_eq!((asked("soon"), asked("-1"), retry_after(&HeaderMap::new())), (None, None, None));
+        assert_eq!((asked(""), asked("1.5"), asked("Sun, 31 Dec 99999 23:59:59 GMT")), (None, None, None));
     }
 }

@@ -1,121 +1,286 @@
-//! Places for sockets. A socket that has not sent a request yet is silent; when all places are taken, the longest silent
-//! socket loses its place to a new one.
+//! Places of sockets that may lose them. When all are taken, a newcomer gets the place of a socket of the address with the
+//! most places, so that a crowd from one address displaces only itself. Of these sockets, the one that held its place longest
+//! without a request loses it; if each has sent one, the one that held its place longest.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-/// Time that a new socket has for its request before it can lose its place. Clients send the request with the connect, so
-/// this is long for them.
-const SILENCE_ALLOWED: Duration = Duration::from_millis(250);
+/// Why a newcomer gets no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// All places are taken, and none long enough to be given away.
+    Full,
+    /// The network has as many places as one network may have.
+    NetworkFull,
+}
 
-/// A bounded number of places.
+/// Time for which a socket can't lose its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeptFor {
+    /// While it has sent no request.
+    pub(super) silent: Duration,
+    /// Once it has sent one; none: it keeps its place.
+    pub(super) heard: Option<Duration>,
+}
+
+/// A fixed number of places.
 #[derive(Debug)]
 pub(super) struct Places {
-    free: Arc<Semaphore>,
-    silent: Mutex<Silent>,
+    limit: usize,
+    /// Maximum number of places of one network; 0: no limit.
+    per_network: u32,
+    kept_for: KeptFor,
+    held: Mutex<Held>,
 }
 
-/// The sockets without a request, oldest first.
 #[derive(Debug, Default)]
-struct Silent {
+struct Held {
+    /// The number of the next place; places with lower numbers are held longer.
     next: u64,
-    sockets: BTreeMap<u64, (Instant, Arc<Seat>)>,
+    holders: BTreeMap<u64, Holder>,
+    networks: HashMap<IpAddr, u32>,
 }
 
-/// The claim of a socket to a place.
 #[derive(Debug)]
-struct Seat {
-    place: Mutex<Option<OwnedSemaphorePermit>>,
-    lost: Notify,
+struct Holder {
+    network: Option<IpAddr>,
+    since: Instant,
+    /// True once it has sent a request.
+    heard: bool,
+    leave: CancellationToken,
 }
 
-/// A socket's place. Dropping it frees the place.
+/// A held place. Dropping it releases the place.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    number: u64,
-    seat: Arc<Seat>,
+    number: AtomicU64,
+    leave: CancellationToken,
 }
 
 impl Places {
-    pub(super) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(count)), silent: Mutex::default() })
+    pub(super) fn new(limit: usize, per_network: u32, kept_for: KeptFor) -> Arc<Self> {
+        Arc::new(Self { limit: limit.max(1), per_network, kept_for, held: Mutex::default() })
     }
 
-    /// Number of free places.
-    pub(super) fn free(&self) -> usize {
-        self.free.available_permits()
+    /// The number of places.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
-    /// Takes a free place, or that of the longest silent socket, which must then close.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
-        let place = Arc::clone(&self.free).try_acquire_owned().ok().or_else(|| self.take_from_silent())?;
-        let seat = Arc::new(Seat { place: Mutex::new(Some(place)), lost: Notify::new() });
-        let mut silent = self.silent();
-        let number = silent.next;
-        silent.next += 1;
-        silent.sockets.insert(number, (Instant::now(), seat.clone()));
-        Some(Place { places: self.clone(), number, seat })
+    /// The number of held places.
+    pub(super) fn held(&self) -> usize {
+        self.lock().holders.len()
     }
 
-    fn take_from_silent(&self) -> Option<OwnedSemaphorePermit> {
-        let mut silent = self.silent();
-        let oldest = silent.sockets.first_entry().filter(|oldest| oldest.get().0.elapsed() >= SILENCE_ALLOWED)?;
-        let (_, seat) = oldest.remove();
-        seat.lost.notify_one();
-        lock(&seat.place).take()
+    /// Takes a place, if necessary from another socket.
+    pub(super) fn take(self: &Arc<Self>, network: Option<IpAddr>) -> Result<Place, NoPlace> {
+        let held = &mut *self.lock();
+        if network.is_some_and(|network| self.is_full(held, network)) {
+            return Err(NoPlace::NetworkFull);
+        }
+        if held.holders.len() >= self.limit {
+            let out = held.to_displace(self.kept_for).ok_or(NoPlace::Full)?;
+            held.remove(out).leave.cancel();
+        }
+        let leave = CancellationToken::new();
+        let number = held.insert(Holder { network, since: Instant::now(), heard: false, leave: leave.clone() });
+        Ok(Place { places: Arc::clone(self), number: AtomicU64::new(number), leave })
     }
 
-    fn silent(&self) -> MutexGuard<'_, Silent> {
-        lock(&self.silent)
+    fn is_full(&self, held: &Held, network: IpAddr) -> bool {
+        self.per_network > 0 && held.networks.get(&network).is_some_and(|count| *count >= self.per_network)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn insert(&mut self, holder: Holder) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        if let Some(network) = holder.network {
+            *self.networks.entry(network).or_default() += 1;
+        }
+        self.holders.insert(number, holder);
+        number
+    }
+
+    /// Removes a holder. One that was removed before yields a holder that nobody waits for.
+    fn remove(&mut self, number: u64) -> Holder {
+        let Some(holder) = self.holders.remove(&number) else {
+            return Holder { network: None, since: Instant::now(), heard: false, leave: CancellationToken::new() };
+        };
+        if let Some(network) = holder.network
+            && let Some(count) = self.networks.get_mut(&network)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.networks.remove(&network);
+            }
+        }
+        holder
+    }
+
+    /// The holder that loses its place to a newcomer. Holders without a known network count as one network.
+    fn to_displace(&self, kept_for: KeptFor) -> Option<u64> {
+        let known: usize = self.networks.values().map(|count| *count as usize).sum();
+        let unknown = self.holders.len() - known;
+        let most = self.networks.iter().max_by_key(|(_, count)| **count);
+        let network = most.filter(|(_, count)| **count as usize >= unknown).map(|(network, _)| *network);
+        let oldest = |heard: bool, kept_for: Duration| {
+            let mut holders = self.holders.iter();
+            let (number, holder) = holders.find(|(_, holder)| holder.network == network && holder.heard == heard)?;
+            (holder.since.elapsed() >= kept_for).then_some(*number)
+        };
+        oldest(false, kept_for.silent).or_else(|| oldest(true, kept_for.heard?))
     }
 }
 
 impl Place {
-    /// Records that the socket has sent a request: it keeps its place.
-    pub(super) fn keep(&self) {
-        self.places.silent().sockets.remove(&self.number);
+    /// Cancelled when the place is given to another socket; this one must then close.
+    pub(super) fn leave(&self) -> &CancellationToken {
+        &self.leave
     }
 
-    /// Waits until the socket loses its place because it was silent.
-    pub(super) async fn lost(&self) {
-        self.seat.lost.notified().await;
+    /// Records that the socket has sent a request.
+    pub(super) fn hear(&self) {
+        let number = self.number.load(Ordering::Relaxed);
+        if let Some(holder) = self.places.lock().holders.get_mut(&number) {
+            holder.heard = true;
+        }
+    }
+
+    /// Records a request, and makes this the place that was taken last.
+    pub(super) fn renew(&self) {
+        let held = &mut *self.places.lock();
+        let number = self.number.load(Ordering::Relaxed);
+        if held.holders.contains_key(&number) {
+            let holder = held.remove(number);
+            self.number.store(held.insert(Holder { since: Instant::now(), heard: true, ..holder }), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts the place for the network of the client, which a proxy has named.
+    pub(super) fn set_network(&self, network: IpAddr) -> Result<(), NoPlace> {
+        let held = &mut *self.places.lock();
+        let number = self.number.load(Ordering::Relaxed);
+        let Some(holder) = held.holders.get_mut(&number).filter(|holder| holder.network.is_none()) else {
+            return Ok(());
+        };
+        holder.network = Some(network);
+        let full = self.places.is_full(held, network);
+        *held.networks.entry(network).or_default() += 1;
+        if full { Err(NoPlace::NetworkFull) } else { Ok(()) }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.keep();
+        self.places.lock().remove(self.number.load(Ordering::Relaxed));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn only_a_socket_that_stays_silent_loses_its_place() {
-        let places = Places::new(2);
-        let (heard, silent) = (places.take().unwrap(), places.take().unwrap());
-        heard.keep();
-        assert!(places.take().is_none(), "the silent socket is new");
-        tokio::time::sleep(SILENCE_ALLOWED).await;
-        let late = places.take().unwrap();
-        silent.lost().await;
+    const NOT_KEPT: KeptFor = KeptFor { silent: Duration::ZERO, heard: Some(Duration::ZERO) };
+
+    fn ip(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn a_crowd_of_one_address_displaces_only_itself() {
+        let places = Places::new(4, 0, NOT_KEPT);
+        let one = places.take(ip(1)).unwrap();
+        let crowd: Vec<_> = (0..3).map(|_| places.take(ip(2)).unwrap()).collect();
+        let more = places.take(ip(2)).unwrap();
+        let other = places.take(ip(3)).unwrap();
+        let left = |place: &Place| place.leave().is_cancelled();
+        assert_eq!(crowd.iter().map(left).collect::<Vec<_>>(), [true, true, false]);
+        assert!(!left(&one) && !left(&more) && !left(&other));
+        assert_eq!(places.held(), 4);
+        drop(crowd);
+        assert_eq!(places.held(), 3, "a displaced place is not released twice");
+        drop((one, more, other));
+        assert!(places.lock().networks.is_empty());
+    }
+
+    #[test]
+    fn a_young_place_is_not_given_away() {
+        let kept_for = Duration::from_secs(60);
+        let places = Places::new(1, 0, KeptFor { silent: kept_for, heard: Some(kept_for) });
+        let held = places.take(None).unwrap();
+        assert_eq!(places.take(None).unwrap_err(), NoPlace::Full);
+        held.hear();
+        assert_eq!(places.take(None).unwrap_err(), NoPlace::Full);
+    }
+
+    #[test]
+    fn only_a_socket_that_stays_silent_loses_its_place() {
+        const SILENCE_ALLOWED: Duration = Duration::from_millis(250);
+        let places = Places::new(2, 0, KeptFor { silent: SILENCE_ALLOWED, heard: None });
+        let (heard, silent) = (places.take(None).unwrap(), places.take(None).unwrap());
+        heard.hear();
+        assert_eq!(places.take(None).unwrap_err(), NoPlace::Full, "the silent socket is new");
+        std::thread::sleep(SILENCE_ALLOWED);
+        let late = places.take(None).unwrap();
+        assert!(silent.leave().is_cancelled() && !heard.leave().is_cancelled());
         drop(silent);
-        assert_eq!(places.free(), 0, "its place went to the new socket");
-        assert!(places.take().is_none(), "the new socket is not silent for long yet");
+        assert_eq!(places.held(), 2, "its place went to the new socket");
+        late.hear();
+        std::thread::sleep(SILENCE_ALLOWED);
+        assert_eq!(places.take(None).unwrap_err(), NoPlace::Full, "both have sent a request");
         drop((heard, late));
-        assert_eq!(places.free(), 2);
-        assert!(places.silent().sockets.is_empty());
+        assert_eq!(places.held(), 0);
+    }
+
+    #[test]
+    fn a_silent_socket_loses_its_place_before_an_older_one_with_a_request() {
+        let places = Places::new(2, 0, NOT_KEPT);
+        let (heard, silent) = (places.take(None).unwrap(), places.take(None).unwrap());
+        heard.hear();
+        let last = places.take(None).unwrap();
+        assert!(silent.leave().is_cancelled() && !heard.leave().is_cancelled());
+        last.hear();
+        let _newcomer = places.take(None).unwrap();
+        assert!(heard.leave().is_cancelled() && !last.leave().is_cancelled());
+    }
+
+    #[test]
+    fn a_renewed_place_is_the_youngest() {
+        let places = Places::new(2, 0, NOT_KEPT);
+        let (first, second) = (places.take(None).unwrap(), places.take(None).unwrap());
+        first.renew();
+        let _third = places.take(None).unwrap();
+        assert!(!first.leave().is_cancelled() && second.leave().is_cancelled());
+        second.renew();
+        assert_eq!(places.held(), 2);
+    }
+
+    #[test]
+    fn places_of_one_network_are_bounded_also_behind_a_proxy() {
+        let places = Places::new(10, 2, NOT_KEPT);
+        let _held = [places.take(ip(1)).unwrap(), places.take(ip(1)).unwrap()];
+        assert_eq!(places.take(ip(1)).unwrap_err(), NoPlace::NetworkFull);
+        let proxied = places.take(None).unwrap();
+        assert_eq!(proxied.set_network(ip(1).unwrap()), Err(NoPlace::NetworkFull));
+        drop(proxied);
+        let proxied = places.take(None).unwrap();
+        assert_eq!(proxied.set_network(ip(2).unwrap()), Ok(()));
+        assert!(places.take(ip(2)).is_ok());
     }
 }

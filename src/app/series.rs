@@ -7,6 +7,7 @@ use crate::{
     metrics::Metrics,
     model::{CloseReason, Reject, TokenFlaw},
     outbox::Class,
+    supervise::TaskName,
     webhook::Hook,
 };
 
@@ -20,7 +21,8 @@ pub(super) fn create(metrics: &Metrics) {
     for reason in [CloseReason::ClientLeft, CloseReason::Silent, CloseReason::TooSlow, CloseReason::TokenExpired] {
         metrics.closes.with_label_values(&[reason.label()]);
     }
-    for refusal in [Refusal::Full, Refusal::HandshakeRate, Refusal::Draining] {
+    let places = [Refusal::Full, Refusal::Crowded, Refusal::Displaced, Refusal::Silent];
+    for refusal in places.into_iter().chain([Refusal::HandshakeRate, Refusal::Draining]) {
         metrics.refusals.with_label_values(&[refusal.label()]);
     }
     for reject in [Reject::InvalidToken(TokenFlaw::Missing), Reject::TokenExpired, Reject::AuthTimeout] {
@@ -34,6 +36,9 @@ pub(super) fn create(metrics: &Metrics) {
     }
     for class in [Class::Durable, Class::Typing, Class::State(0)] {
         metrics.outbox_drops.with_label_values(&[class.label()]);
+    }
+    for task in TaskName::ALL {
+        metrics.task_panics.with_label_values(&[task.label()]);
     }
     for hook in [Hook::Persona, Hook::Notification] {
         metrics.webhook_queue.with_label_values(&[hook.label()]);

@@ -12,7 +12,6 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     era::Era,
@@ -31,6 +30,7 @@ use crate::{
     degrade::{Degrade, Feature, Mode},
     metrics::Metrics,
     model::{ConversationId, UserId},
+    supervise::{TaskName, checkpoint},
 };
 
 /// Interval between two sweeps, varied by up to 10 %.
@@ -46,6 +46,21 @@ const UNANNOUNCED_MAX: usize = 100_000;
 /// Departures that were announced to this node's listeners only, because Redis was down.
 type Unannounced = HashMap<UserId, Departure>;
 
+/// The state of [`Departures::run`]. It outlives a panic.
+pub(super) struct Sweeps {
+    reap_at: Instant,
+    unannounced: Unannounced,
+    scrub: Scrub,
+}
+
+impl Sweeps {
+    /// No sweep yet.
+    pub(super) fn new(departures: &Departures) -> Self {
+        let scrub = Scrub::new(departures.link.clone(), departures.lease.length());
+        Self { reap_at: Instant::now(), unannounced: Unannounced::new(), scrub }
+    }
+}
+
 /// Finds departures over all nodes while Redis is up, else on this node alone.
 pub(super) struct Departures {
     pub(super) link: Arc<Link>,
@@ -58,17 +73,14 @@ pub(super) struct Departures {
 }
 
 impl Departures {
-    /// Sweeps and reaps until stopped.
-    pub(super) async fn run(&self, eras: watch::Receiver<Era>, stop: CancellationToken) {
+    /// Sweeps and reaps until its task is stopped.
+    pub(super) async fn run(&self, sweeps: &mut Sweeps, eras: &watch::Receiver<Era>) {
         let lease = &self.lease;
-        let (mut reap_at, mut unannounced) = (Instant::now(), Unannounced::new());
-        let mut scrub = Scrub::new(self.link.clone(), lease.length());
+        let Sweeps { reap_at, unannounced, scrub } = sweeps;
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(SWEEP_EVERY.min(lease.interval()).mul_f64(rand::random_range(0.9..1.1))) => {}
-            }
-            self.sweep_local(&mut unannounced).await;
+            sleep(SWEEP_EVERY.min(lease.interval()).mul_f64(rand::random_range(0.9..1.1))).await;
+            checkpoint(TaskName::Departures, || "");
+            self.sweep_local(unannounced).await;
             let era = *eras.borrow();
             if !era.up {
                 continue;
@@ -89,13 +101,13 @@ impl Departures {
                 // A failure is retried in the next round.
                 let _ = scrub.step().await;
             }
-            if swept.is_ok() && Instant::now() >= reap_at && era.since.elapsed() >= lease.length() {
+            if swept.is_ok() && Instant::now() >= *reap_at && era.since.elapsed() >= lease.length() {
                 for (node, _) in lease.doubtful().into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {
                     // A failure is retried in the next round, by this node or another.
                     let _ = self.reap(&node).await;
                 }
-                let _ = self.announce_to_others(&mut unannounced).await;
-                reap_at = Instant::now() + lease.interval();
+                let _ = self.announce_to_others(unannounced).await;
+                *reap_at = Instant::now() + lease.interval();
             }
         }
     }
@@ -258,7 +270,7 @@ impl Departures {
         let Some(expires_at): Option<f64> = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)? else {
             return Ok(());
         };
-        if expires_at as i64 + REAP_MARGIN_MILLIS > self.lease.redis_micros() / 1_000 {
+        if (expires_at as i64).saturating_add(REAP_MARGIN_MILLIS) > self.lease.redis_micros() / 1_000 {
             return Ok(());
         }
         let (key, mut cursor, mut removed) = (keys::node_users(node), 0_u64, 0);

@@ -93,7 +93,8 @@ async fn check_pubsub(client: &Client, connection: &mut MultiplexedConnection) -
 
 async fn check_clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Option<Finding>> {
     let (seconds, micros): (i64, i64) = await_reply(redis::cmd("TIME").query_async(connection)).await?;
-    let (theirs, ours) = (Timestamp::from_micros(seconds * 1_000_000 + micros), clock.now());
+    let (theirs, ours) =
+        (Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(micros)), clock.now());
     let apart = theirs.since(ours).max(ours.since(theirs));
     let differ =
         || Finding::new(Fault::ClocksDiffer, format!("this machine and Redis differ by {:.1} s", apart.as_secs_f64()));

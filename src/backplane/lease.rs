@@ -21,6 +21,9 @@ use super::{
 };
 use crate::model::{Clock, NodeId};
 
+/// Longest remaining lease of another node that is believed; NODE_LEASE is at most 10 minutes.
+const LEASE_MAX: Duration = Duration::from_secs(3_600);
+
 /// Why a node's entries in the registry may be out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
@@ -215,10 +218,12 @@ impl Lease {
         let (held, micros, epoch, leases): (bool, i64, String, Vec<(String, i64)>) = replies.take(0)?;
         let counts: HashMap<String, u64> = replies.take(2)?;
         let alive = leases.iter().filter(|(other, left)| other != incarnation.as_str() && *left > 0);
-        let connections_elsewhere = alive.filter_map(|(other, _)| counts.get(other)).sum();
+        let connections_elsewhere =
+            alive.filter_map(|(other, _)| counts.get(other)).fold(0, |sum: u64, count| sum.saturating_add(*count));
         let others = leases.iter().filter(|(other, _)| other != incarnation.as_str()).filter_map(|(other, left)| {
-            let expires_at = now + Duration::from_millis(u64::try_from(*left).unwrap_or(0));
-            Some((Incarnation::parse(other)?, expires_at))
+            // Redis holds what others wrote; no lease is longer than this.
+            let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0)).min(LEASE_MAX);
+            Some((Incarnation::parse(other)?, now + left))
         });
         let mut view = self.view();
         let others: Vec<_> = others.collect();

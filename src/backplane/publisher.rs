@@ -15,7 +15,6 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     era::Era,
@@ -28,6 +27,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{Entry, Event, LogId, Seq},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// Maximum number of event batches that wait for the task.
@@ -118,8 +118,10 @@ impl Publisher {
 }
 
 impl PublishTask {
-    /// Publishes events until `stop` is cancelled and the queue is empty.
-    pub(super) async fn run(mut self, mut eras: watch::Receiver<Era>, stop: CancellationToken) {
+    /// Publishes events until the node stops and the queue is empty. Of a batch whose publication panics, the newest entry
+    /// of each log is kept, so that other nodes see the gap.
+    pub(super) async fn run(&mut self, eras: &mut watch::Receiver<Era>, supervisor: &Supervisor) {
+        let stop = supervisor.stop();
         let mut batches = Vec::with_capacity(PER_PIPELINE);
         loop {
             tokio::select! {
@@ -130,10 +132,11 @@ impl PublishTask {
             }
             self.publisher.update_queue_gauge();
             let events: Vec<Event> = batches.drain(..).flatten().collect();
-            if self.send(&events, &eras, false).await.is_err() {
+            let sent = supervisor.guard(TaskName::Publisher, self.send(&events, eras, false)).await;
+            if !matches!(sent, Some(Ok(()))) {
                 self.publisher.keep_newest(&events);
             } else if eras.borrow().up {
-                self.publish_kept(&eras).await;
+                self.publish_kept(eras).await;
             }
         }
     }
@@ -174,6 +177,7 @@ impl PublishTask {
     }
 
     async fn try_send(&self, events: &[Event], repeat: bool) -> Result<(), LinkError> {
+        checkpoint(TaskName::Publisher, || format!("{events:?}"));
         let mut pipeline = Pipeline::new();
         let mut publications = Vec::new();
         for (log, events) in by_log(events) {

@@ -137,7 +137,7 @@ fn continuation(mut entries: Vec<Entry>, after: Seq) -> Option<Vec<Entry>> {
     entries.retain(|entry| entry.seq > after);
     entries.sort_by_key(|entry| entry.seq);
     entries.dedup_by_key(|entry| entry.seq);
-    let gapless = entries.iter().zip(after + 1..).all(|(entry, seq)| entry.seq == seq);
+    let gapless = entries.iter().zip(after.saturating_add(1)..).all(|(entry, seq)| entry.seq == seq);
     (gapless && !entries.is_empty()).then_some(entries)
 }
 

@@ -14,7 +14,6 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, interval, sleep},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     era::Era,
@@ -28,7 +27,10 @@ use super::{
     scripts::{CLAIM, LISTEN, PART, REGISTER, SYNC},
     types::{BackplaneEvent, Listening, Registration, Return, Scope, TooMany},
 };
-use crate::model::{Clock, ConnectionId, ConversationId, NodeId, Timestamp, UserId};
+use crate::{
+    model::{Clock, ConnectionId, ConversationId, NodeId, Timestamp, UserId},
+    supervise::{TaskName, checkpoint},
+};
 
 /// Lifetime of a user's registry entry after its last renewal, in seconds.
 pub(super) const ENTRY_TTL: u64 = 3_600;
@@ -203,20 +205,15 @@ impl Registry {
     }
 
     /// Keeps Redis equal to this node's state until `stop` is cancelled.
-    pub(super) async fn run(
-        &self,
-        mut eras: watch::Receiver<Era>,
-        events: mpsc::Sender<BackplaneEvent>,
-        stop: CancellationToken,
-    ) {
+    pub(super) async fn run(&self, mut eras: watch::Receiver<Era>, events: mpsc::Sender<BackplaneEvent>) {
         let mut ticks = interval(REPAIR_EVERY);
         let (mut synced_era, mut renew_at) = (0, Instant::now() + RENEW_EVERY);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
                 _ = eras.changed() => {}
                 _ = ticks.tick() => {}
             }
+            checkpoint(TaskName::Registry, || "");
             let era = *eras.borrow_and_update();
             if !era.up {
                 continue;

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{Event, LogId},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// Maximum number of payloads that wait to be parsed. Beyond it payloads are dropped and a gap is marked.
@@ -71,6 +72,7 @@ pub(super) struct Subscriber {
     events: mpsc::Sender<BackplaneEvent>,
     topics: Mutex<Topics>,
     change: Notify,
+    supervisor: Supervisor,
 }
 
 /// Signals from one connection's push handler.
@@ -90,8 +92,9 @@ impl Subscriber {
         metrics: Arc<Metrics>,
         process: Process,
         events: mpsc::Sender<BackplaneEvent>,
+        supervisor: Supervisor,
     ) -> Self {
-        Self { link, metrics, process, events, topics: Mutex::default(), change: Notify::new() }
+        Self { link, metrics, process, events, topics: Mutex::default(), change: Notify::new(), supervisor }
     }
 
     /// Subscribes to a log and waits for the confirmation. Without Redis it returns at once; the subscription is made
@@ -131,23 +134,23 @@ impl Subscriber {
         self.change.notify_one();
     }
 
-    /// Receives payloads until `stop` is cancelled.
-    pub(super) async fn run(self: Arc<Self>, mut eras: watch::Receiver<Era>, stop: CancellationToken) {
+    /// Receives payloads until its task is stopped.
+    pub(super) async fn run(&self, mut eras: watch::Receiver<Era>) {
         let mut pause = BACKOFF.0;
+        // An earlier run may have ended by a panic.
+        self.mark_disconnected();
         let mut first = true;
         loop {
             let era = *eras.borrow_and_update();
             let mut changed = eras.clone();
             if !era.up {
                 self.mark_disconnected();
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    gone = eras.changed() => if gone.is_err() { return },
+                if eras.changed().await.is_err() {
+                    return;
                 }
                 continue;
             }
             let ended = tokio::select! {
-                () = stop.cancelled() => return,
                 // In a new era Redis may have dropped this connection, or lost messages on their way.
                 _ = changed.wait_for(|now| now.number != era.number || !now.up) => Ok(()),
                 ended = self.run_connection(&mut first, &mut pause) => ended,
@@ -155,10 +158,7 @@ impl Subscriber {
             self.mark_disconnected();
             if let Err(error) = ended {
                 tracing::warn!(%error, "the subscription to Redis broke; subscribing anew");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sleep(pause.mul_f64(rand::random_range(0.8..1.2))) => {}
-                }
+                sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
                 pause = (pause * 2).min(BACKOFF.1);
             }
         }
@@ -337,7 +337,15 @@ impl Subscriber {
     fn by_channel(&self, payloads: impl Iterator<Item = Payload>) -> Vec<Vec<Event>> {
         let (mut groups, mut index) = (Vec::<Vec<Event>>::new(), HashMap::new());
         for (channel, payload) in payloads {
-            match wire::decode(&payload) {
+            let decoded = self.supervisor.catch(TaskName::Subscriber, || {
+                checkpoint(TaskName::Subscriber, || String::from_utf8_lossy(&payload).into_owned());
+                wire::decode(&payload)
+            });
+            let Some(decoded) = decoded else {
+                self.metrics.bus_in_unreadable.inc();
+                continue;
+            };
+            match decoded {
                 Ok(events) => {
                     let at = *index.entry(channel).or_insert_with(|| {
                         groups.push(Vec::new());

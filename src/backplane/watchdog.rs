@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use redis::{Pipeline, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     era::Era,
@@ -21,6 +21,7 @@ use crate::{
     degrade::{self, Degrade, Part},
     metrics::Metrics,
     model::Clock,
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// Interval between two probes. With [`RESPONSE_TIMEOUT`] and two failures in a row, a Redis that stopped answering is
@@ -44,36 +45,22 @@ pub(super) struct Watchdog {
     pub(super) eras: watch::Sender<Era>,
 }
 
-/// Why [`Watchdog::watch`] returned.
-enum End {
-    /// Redis does not answer, or answers with errors.
-    Lost,
-    /// The node is stopping.
-    Stopped,
-}
-
 impl Watchdog {
     /// Starts the watchdog, and waits until Redis is up or the first attempt to connect failed.
-    pub(super) async fn start(self, mut era: watch::Receiver<Era>, tasks: &TaskTracker, stop: CancellationToken) {
-        tasks.spawn(self.run(stop));
+    pub(super) async fn start(self, mut era: watch::Receiver<Era>, supervisor: &Supervisor) {
+        supervisor.spawn_until_stop(TaskName::Watchdog, self, |watchdog| watchdog.run().boxed());
         // An error means that the watchdog has ended.
         let _ = era.wait_for(|era| era.tried).await;
     }
 
-    /// Connects and watches until `stop` is cancelled.
-    async fn run(self, stop: CancellationToken) {
+    /// Connects and watches until its task is stopped.
+    async fn run(&self) {
         let mut pause = BACKOFF.0;
         loop {
-            let started_era = tokio::select! {
-                () = stop.cancelled() => return,
-                started_era = self.start_era() => started_era,
-            };
-            match started_era {
+            match self.start_era().await {
                 Ok(connections) => {
                     pause = BACKOFF.0;
-                    if let End::Stopped = self.watch(connections, &stop).await {
-                        return;
-                    }
+                    self.watch(connections).await;
                     tracing::warn!("Redis is down; this node goes on with its local state");
                     self.mark_down();
                 }
@@ -81,10 +68,7 @@ impl Watchdog {
                     tracing::debug!(%error, "could not connect to Redis");
                     self.degrade.set(Part::Redis, degrade::LinkState::Down);
                     self.eras.send_if_modified(|era| !std::mem::replace(&mut era.tried, true));
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = sleep(pause.mul_f64(rand::random_range(0.8..1.2))) => {}
-                    }
+                    sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }
             }
@@ -131,17 +115,17 @@ impl Watchdog {
     }
 
     /// Probes the connections and renews the lease until Redis is lost.
-    async fn watch(&self, mut connections: Vec<MultiplexedConnection>, stop: &CancellationToken) -> End {
+    async fn watch(&self, mut connections: Vec<MultiplexedConnection>) {
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renew_at = Instant::now() + self.lease.interval();
         let mut turn = 0_usize;
         loop {
             let all = tokio::select! {
-                () = stop.cancelled() => return End::Stopped,
                 _ = ticks.tick() => false,
                 () = self.link.check_now.notified() => true,
             };
+            checkpoint(TaskName::Watchdog, || "");
             let started = Instant::now();
             let renews = all || started >= renew_at;
             turn = (turn + 1) % connections.len();
@@ -161,7 +145,7 @@ impl Watchdog {
                         self.link.open(connections.clone());
                         self.link.check_now.notify_one();
                     }
-                    Err(_) => return End::Lost,
+                    Err(_) => return,
                 },
                 Err(error) => {
                     tracing::debug!(%error, "Redis failed a check");
@@ -169,7 +153,7 @@ impl Watchdog {
                     renew_at = renew_at.min(started);
                     self.degrade.report(Part::Redis, Err(()));
                     if self.degrade.state(Part::Redis).link == degrade::LinkState::Down {
-                        return End::Lost;
+                        return;
                     }
                 }
             }

@@ -9,7 +9,10 @@ use super::{
     reconciler::Reconciler,
     router::{Origin, Router},
 };
-use crate::backplane::BackplaneEvent;
+use crate::{
+    backplane::BackplaneEvent,
+    supervise::{Supervisor, TaskName, checkpoint},
+};
 
 /// Passes each notice to the part that handles it.
 pub(super) struct BackplaneEvents {
@@ -18,21 +21,27 @@ pub(super) struct BackplaneEvents {
     pub(super) presence: Arc<Presence>,
     /// Asks for a comparison of the presence that listeners were told.
     pub(super) check_presence: Arc<Notify>,
+    pub(super) supervisor: Supervisor,
 }
 
 impl BackplaneEvents {
-    /// Dispatches notices in order until its task is stopped.
-    pub(super) async fn run(self, mut notices: mpsc::Receiver<BackplaneEvent>) {
+    /// Dispatches notices in order until its task is stopped. A notice that panics is lost.
+    pub(super) async fn run(&self, notices: &mut mpsc::Receiver<BackplaneEvent>) {
         while let Some(notice) = notices.recv().await {
-            match notice {
-                BackplaneEvent::Events(events) => self.router.dispatch(events, Origin::Remote),
-                BackplaneEvent::Missed => {
-                    self.reconciler.compare_soon();
-                    self.check_presence.notify_one();
-                }
-                BackplaneEvent::Departed(departure) => self.presence.departed(departure).await,
-                BackplaneEvent::Returned(returned) => self.presence.returned(returned).await,
+            let _panicked = self.supervisor.guard(TaskName::BackplaneEvents, self.pass_on(notice)).await;
+        }
+    }
+
+    async fn pass_on(&self, notice: BackplaneEvent) {
+        checkpoint(TaskName::BackplaneEvents, || format!("{notice:?}"));
+        match notice {
+            BackplaneEvent::Events(events) => self.router.dispatch(events, Origin::Remote),
+            BackplaneEvent::Missed => {
+                self.reconciler.compare_soon();
+                self.check_presence.notify_one();
             }
+            BackplaneEvent::Departed(departure) => self.presence.departed(departure).await,
+            BackplaneEvent::Returned(returned) => self.presence.returned(returned).await,
         }
     }
 }

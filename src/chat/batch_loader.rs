@@ -8,6 +8,7 @@ use super::command::unavailable;
 use crate::{
     model::{LogId, Reject, Seq, Status, UserId},
     store::Store,
+    supervise::{TaskName, checkpoint},
 };
 
 /// Lookups that may wait.
@@ -60,9 +61,10 @@ impl BatchLoader {
 
 impl Batches {
     /// Serves lookups batch by batch. Lookups that arrive during a query go into the next batch.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.lookups.recv_many(&mut batch, BATCH).await > 0 {
+            checkpoint(TaskName::BatchLoader, || "");
             let (mut heads, mut statuses) = (Vec::new(), Vec::new());
             for lookup in batch.drain(..) {
                 match lookup {

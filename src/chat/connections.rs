@@ -77,6 +77,11 @@ impl Connections {
         self.backplane.unregister(connection.id()).await;
     }
 
+    /// Removes a connection from the registry only.
+    pub(super) async fn forget(&self, connection: &Connection) {
+        self.backplane.unregister(connection.id()).await;
+    }
+
     pub(super) async fn connections_of(&self, caller: &Caller) -> CommandReply {
         Reply::Connections(self.backplane.connections_of(&caller.identity.user).await).into()
     }

@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     model::{Body, ConversationId, Entry, LogOf, UserId},
     store::{Store, StoreError},
+    supervise::{Supervisor, TaskName},
     webhook::{Backoff, Queue, QueueReceiver, Webhook},
 };
 
@@ -33,6 +34,9 @@ const PAGE: u32 = 500;
 /// conversation is given up.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
+/// The notifications that wait for the webhook, if there is one.
+pub(super) type QueuedPosts = Option<QueueReceiver<Notified>>;
+
 /// Notifies members who are away.
 pub(super) struct Notifications {
     pub(super) unread: Arc<Unread>,
@@ -43,18 +47,20 @@ pub(super) struct Notifications {
     pub(super) metrics: Arc<Metrics>,
     /// The operator's webhook; none if it is not configured.
     pub(super) webhook: Option<Webhook>,
+    /// The queue of that webhook.
+    pub(super) queue: Option<Queue<Notified>>,
+    pub(super) supervisor: Supervisor,
 }
 
 impl Notifications {
     /// Notifies members round by round until its task is stopped.
-    pub(super) async fn run(self) {
-        let (queue, queued) = self.webhook.as_ref().map(Webhook::queue).unzip();
+    pub(super) async fn run(&self, queued: &mut QueuedPosts) {
         let posting = async {
             if let (Some(webhook), Some(queued)) = (&self.webhook, queued) {
                 post_all(webhook, queued).await;
             }
         };
-        tokio::join!(self.notify_rounds(queue.as_ref()), posting);
+        tokio::join!(self.notify_rounds(self.queue.as_ref()), posting);
     }
 
     async fn notify_rounds(&self, webhook: Option<&Queue<Notified>>) {
@@ -62,7 +68,13 @@ impl Notifications {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let new_messages = self.unread.next_round(&mut rounds).await;
-            let notify = |(conversation, new_messages)| self.notify_away(conversation, new_messages, webhook);
+            let notify = async |(conversation, new_messages)| {
+                let notified = self.notify_away(conversation, new_messages, webhook);
+                if self.supervisor.guard(TaskName::Notifications, notified).await.is_none() {
+                    self.metrics.notifications_dropped.inc();
+                }
+                self.metrics.notification_queue.dec();
+            };
             stream::iter(new_messages).for_each_concurrent(CONVERSATIONS_AT_ONCE, notify).await;
         }
     }
@@ -91,7 +103,6 @@ impl Notifications {
                 }
             }
         }
-        self.metrics.notification_queue.dec();
     }
 
     /// Notifies the away members of one page. Returns the last member of the page, or none if it is the last page.
@@ -134,7 +145,7 @@ fn queue_webhook(webhook: Option<&Queue<Notified>>, opened: &Entry, new_messages
 }
 
 /// Posts queued notifications to the webhook, several concurrently.
-async fn post_all(webhook: &Webhook, notified: QueueReceiver<Notified>) {
+async fn post_all(webhook: &Webhook, notified: &mut QueueReceiver<Notified>) {
     let post = async |notified: Notified| {
         if let Err(error) = webhook.post(&Post::from(&notified)).await {
             let Notified { user, conversation, .. } = notified;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     backplane::{Backplane, BackplaneEvent},
@@ -12,6 +11,7 @@ use crate::{
     metrics::Metrics,
     model::Clock,
     store::Store,
+    supervise::Supervisor,
     webhook::Webhooks,
 };
 
@@ -31,8 +31,6 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The clock.
     pub clock: Clock,
-    /// The tracker of background tasks.
-    pub tasks: TaskTracker,
-    /// The token that stops the background tasks.
-    pub stop: CancellationToken,
+    /// Supervises the background tasks.
+    pub supervisor: Supervisor,
 }

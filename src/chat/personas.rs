@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use super::{
     command::{Begun, Caller, CommandReply},
     router::Router,
-    tasks::Tasks,
 };
 use crate::{
     metrics::Metrics,
@@ -22,6 +21,7 @@ use crate::{
     },
     outbox::Signal,
     store::{AppendError, Authority, MessagesPage, NewEntry, Store, StoreError, Writer},
+    supervise::{Supervisor, TaskName, checkpoint},
     webhook::{Backoff, Queue, QueueReceiver, Webhook, WebhookError},
 };
 
@@ -56,6 +56,8 @@ enum NoAnswer {
     History(#[from] StoreError),
     #[error("the answer can't be stored: {0}")]
     Append(#[from] AppendError),
+    #[error("a panic of this program")]
+    Panicked,
 }
 
 impl NoAnswer {
@@ -66,6 +68,7 @@ impl NoAnswer {
             Self::Webhook(_) => "webhook_failed",
             Self::Unreadable | Self::Content(_) => "bad_answer",
             Self::History(_) | Self::Append(_) => "store_failed",
+            Self::Panicked => "panicked",
         }
     }
 }
@@ -122,7 +125,7 @@ pub(super) struct Personas {
     writer: Arc<Writer>,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
-    tasks: Tasks,
+    supervisor: Supervisor,
 }
 
 impl Personas {
@@ -133,10 +136,10 @@ impl Personas {
         writer: Arc<Writer>,
         router: Arc<Router>,
         metrics: Arc<Metrics>,
-        tasks: Tasks,
+        supervisor: Supervisor,
     ) -> (Arc<Self>, QueueReceiver<Question>) {
-        let (questions, queued) = webhook.queue();
-        (Arc::new(Self { webhook, questions, store, writer, router, metrics, tasks }), queued)
+        let (questions, queued) = webhook.queue(&supervisor);
+        (Arc::new(Self { webhook, questions, store, writer, router, metrics, supervisor }), queued)
     }
 
     /// Enqueues a question for the persona once the send in `begun` is stored.
@@ -151,7 +154,7 @@ impl Personas {
         let (stored, result) = oneshot::channel();
         let personas = self.clone();
         // A separate task, because the socket may close before the commit completes.
-        self.tasks.spawn(async move {
+        self.supervisor.spawn_job(TaskName::Personas, async move {
             let answer = answer.await;
             if let Ok(CommandReply { reply: Reply::Sent(sent), .. }) = &answer {
                 personas.enqueue(Question { persona, sent: sent.clone(), content, caller });
@@ -168,16 +171,19 @@ impl Personas {
     }
 
     /// Answers queued questions, several concurrently, until its task is stopped.
-    pub(super) async fn run(self: Arc<Self>, questions: QueueReceiver<Question>) {
-        let personas = &self;
-        let answer = async |question: Question| match personas.answer(&question).await {
-            Ok(()) => personas.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),
-            Err(why) => personas.report_failure(&question, &why),
+    pub(super) async fn run(&self, questions: &mut QueueReceiver<Question>) {
+        let answer = async |question: Question| {
+            let answered = self.supervisor.guard(TaskName::Personas, self.answer(&question)).await;
+            match answered.unwrap_or(Err(NoAnswer::Panicked)) {
+                Ok(()) => self.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),
+                Err(why) => self.report_failure(&question, &why),
+            }
         };
         questions.each(answer).await;
     }
 
     async fn answer(&self, question: &Question) -> Result<(), NoAnswer> {
+        checkpoint(TaskName::Personas, || &question.content);
         let Question { persona, sent, .. } = question;
         let Some(conversation) = sent.log.conversation() else { return Ok(()) };
         if sent.duplicate && self.was_answered(&conversation, question).await? {

@@ -62,8 +62,8 @@ struct Doubt {
 
 impl PresenceCheck {
     /// Compares until its task is stopped. `added` has the conversations that this node began to follow.
-    pub(super) async fn run(self, mut added: mpsc::Receiver<ConversationId>) {
-        tokio::join!(self.read_added(&mut added), self.compare_when_asked());
+    pub(super) async fn run(&self, added: &mut mpsc::Receiver<ConversationId>) {
+        tokio::join!(self.read_added(added), self.compare_when_asked());
     }
 
     /// Reads who is present in conversations that this node began to follow: its listeners are told, in greetings and

@@ -1,14 +1,24 @@
 //! Reconciliation: compares the followed logs with the store after a possible loss of events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 use crate::{
     degrade::{Degrade, Feature, Mode},
     hub::Hub,
     model::LogId,
     store::{Store, StoreError},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// Logs per read.
@@ -16,17 +26,22 @@ const PAGE: usize = 500;
 /// Pause between two tries while the store is unavailable.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Compares every followed log with the store, on request and after each outage of the store.
+/// Compares every followed log with the store: on request, after each outage of the store, and after a panic that may
+/// have lost entries.
 pub(super) struct Reconciler {
     store: Arc<dyn Store>,
     hub: Arc<Hub>,
     degrade: Arc<Degrade>,
     asked: Notify,
+    /// True while a comparison runs; it is repeated if its task panics.
+    comparing: AtomicBool,
+    losses: watch::Receiver<u64>,
 }
 
 impl Reconciler {
-    pub(super) fn new(store: Arc<dyn Store>, hub: Arc<Hub>, degrade: Arc<Degrade>) -> Self {
-        Self { store, hub, degrade, asked: Notify::new() }
+    pub(super) fn new(store: Arc<dyn Store>, hub: Arc<Hub>, degrade: Arc<Degrade>, supervisor: &Supervisor) -> Self {
+        let (asked, comparing) = (Notify::new(), AtomicBool::new(false));
+        Self { store, hub, degrade, asked, comparing, losses: supervisor.losses() }
     }
 
     /// Requests a comparison of every followed log with the store.
@@ -35,18 +50,24 @@ impl Reconciler {
     }
 
     /// Compares logs until its task is stopped.
-    pub(super) async fn run(self: Arc<Self>) {
-        tokio::join!(self.compare_when_asked(), self.ask_after_outages());
+    pub(super) async fn run(&self) {
+        if self.comparing.load(Ordering::Relaxed) {
+            self.compare_soon();
+        }
+        tokio::join!(self.compare_when_asked(), self.ask_after_outages(), self.ask_after_losses());
     }
 
     /// Compares on request and retries until it succeeds. It runs in its own task, because it must not block delivery.
     async fn compare_when_asked(&self) {
         loop {
             self.asked.notified().await;
+            self.comparing.store(true, Ordering::Relaxed);
+            checkpoint(TaskName::Reconciler, || "");
             while let Err(error) = self.compare_all().await {
                 tracing::warn!(%error, "logs can't be compared with the store; retrying");
                 sleep(RETRY).await;
             }
+            self.comparing.store(false, Ordering::Relaxed);
         }
     }
 
@@ -65,6 +86,14 @@ impl Reconciler {
             self.hub.compare(&log, ends.first, ends.head, before);
         }
         Ok(())
+    }
+
+    /// Requests a comparison after each panic that may have lost entries on their way from the store to listeners.
+    async fn ask_after_losses(&self) {
+        let mut losses = self.losses.clone();
+        while losses.changed().await.is_ok() {
+            self.compare_soon();
+        }
     }
 
     /// Requests a comparison each time the store becomes available again.

@@ -52,7 +52,7 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Writes and reads notices until its task is stopped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(&self) {
         tokio::join!(self.write_notices(), self.read_notices());
     }
 

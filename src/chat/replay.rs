@@ -4,10 +4,11 @@ use std::{iter::Peekable, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{connection::Connection, tasks::Tasks};
+use super::connection::Connection;
 use crate::{
-    hub::{self, Hub},
+    hub::Hub,
     model::{ConversationId, Entry, LogId, Seq},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// Pause between two tries to read missed entries.
@@ -32,7 +33,7 @@ pub struct Replay {
 /// Sends replays.
 pub(super) struct Replayer {
     pub(super) hub: Arc<Hub>,
-    pub(super) tasks: Tasks,
+    pub(super) supervisor: Supervisor,
     /// Capacity of an outbox, in bytes.
     pub(super) outbox_bytes: usize,
 }
@@ -41,7 +42,7 @@ impl Replayer {
     /// Starts a task that sends the replays.
     pub(super) fn begin(self: &Arc<Self>, connection: &Arc<Connection>, replays: Vec<Replay>) {
         let (replayer, connection) = (self.clone(), connection.clone());
-        self.tasks.spawn(async move { replayer.replay(&connection, replays).await });
+        self.supervisor.spawn_job(TaskName::Replay, async move { replayer.replay(&connection, replays).await });
     }
 
     /// Sends a replay in a task, and waits for its end for at most `limit`. True if it ended; else it goes on by itself.
@@ -53,7 +54,7 @@ impl Replayer {
     ) -> bool {
         let (ended, wait) = oneshot::channel();
         let (replayer, connection) = (self.clone(), connection.clone());
-        self.tasks.spawn(async move {
+        self.supervisor.spawn_job(TaskName::Replay, async move {
             replayer.replay(&connection, vec![replay]).await;
             // The waiter may have given up.
             let _ = ended.send(());
@@ -62,14 +63,17 @@ impl Replayer {
     }
 
     /// Sends a connection the entries that it missed of each log, one log after the other, at the speed at which the
-    /// client reads. After that the connection is live.
+    /// client reads. After that the connection is live. A panic ends the connection: it would never go live.
     pub(super) async fn replay(&self, connection: &Connection, replays: Vec<Replay>) {
         for replay in replays {
-            self.replay_one(connection, replay).await;
+            if self.supervisor.guard(TaskName::Replay, self.replay_one(connection, replay)).await.is_none() {
+                return connection.outbox.fail();
+            }
         }
     }
 
     async fn replay_one(&self, connection: &Connection, Replay { log, mut has, admitted_at, join }: Replay) {
+        checkpoint(TaskName::Replay, || log.to_string());
         // Progress is recorded under the connection's lock, so that a later join knows where this one ended.
         let current = |act: &mut dyn FnMut() -> Option<Seq>| match &join {
             Some((conversation, join)) => connection.update_join(conversation, *join, act),
@@ -90,7 +94,7 @@ impl Replayer {
                         let mut slice = self.slice(&mut entries);
                         let (dialect, pair) = (connection.dialect, pair.as_ref());
                         let mut hand_over =
-                            || hub::hand_over_missed(outbox, dialect, pair, admitted_at, slice.drain(..));
+                            || self.hub.hand_over_missed(outbox, dialect, pair, admitted_at, slice.drain(..));
                         let Some(last) = current(&mut hand_over) else { return };
                         has = last;
                         if !outbox.has_room().await {
@@ -123,7 +127,6 @@ mod tests {
 
     use async_trait::async_trait;
     use tokio::{io::AsyncReadExt, net::TcpStream};
-    use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use super::*;
     use crate::{
@@ -131,7 +134,7 @@ mod tests {
         hub::{Source, SourceFailed},
         metrics::Metrics,
         model::{Body, Clock, ConnectionId, Timestamp, UserId},
-        outbox::{Frame, Outbox},
+        outbox::{Frame, Outbox, OutboxBudget, OutboxLimits},
     };
 
     /// A store with one entry that can be away.
@@ -154,12 +157,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_replay_that_takes_too_long_goes_on_without_its_waiter() {
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (metrics, source) = (Arc::new(Metrics::new().unwrap()), Arc::new(Away(AtomicBool::new(true))));
-        let (m, t) = (metrics.clone(), tracker.clone());
-        let hub = Hub::start(1, source.clone(), m, Clock::system(), t, stop.clone());
-        let tasks = Tasks { tracker, stop: stop.clone() };
-        let replayer = Arc::new(Replayer { hub: hub.clone(), tasks, outbox_bytes: 1 << 20 });
+        let supervisor = Supervisor::new(metrics.clone());
+        let hub = Hub::start(1, source.clone(), metrics.clone(), Clock::system(), supervisor.clone());
+        let replayer = Replayer { hub: hub.clone(), supervisor: supervisor.clone(), outbox_bytes: 1 << 20 };
+        let replayer = Arc::new(replayer);
         let log = LogId::parse("room").unwrap();
         let _opened = hub.follow(&log);
         hub.set_base(&log, 1);
@@ -168,10 +170,11 @@ mod tests {
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
         let (mut client, (_reader, writer)) = (client.unwrap(), server.unwrap().0.into_split());
         writer.writable().await.unwrap();
-        let outbox = Outbox::new(ConnectionId::fresh(), writer, 1 << 20, Frame::close(1008, ""), metrics);
+        let limits = OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30) };
+        let budget = OutboxBudget::new(1 << 30, metrics);
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, Frame::close(1008, ""), budget);
         outbox.greet([]);
-        let connection =
-            Arc::new(Connection::new(Arc::new(outbox), UserId::parse("alice").unwrap(), Dialect::Native, None));
+        let connection = Arc::new(Connection::new(outbox, UserId::parse("alice").unwrap(), Dialect::Native, None));
         hub.attach(&log, Dialect::Native, &connection.outbox, None, 0);
         let replay = || Replay { log: log.clone(), has: 0, admitted_at: 0, join: None };
         assert!(!replayer.replay_within(&connection, replay(), Duration::from_millis(50)).await, "the store is away");
@@ -179,6 +182,6 @@ mod tests {
         let mut frame = [0; 1_024];
         let read = tokio::time::timeout(Duration::from_secs(30), client.read(&mut frame)).await.unwrap().unwrap();
         assert!(String::from_utf8_lossy(&frame[..read]).contains("\"hi\""), "the entry comes later");
-        stop.cancel();
+        supervisor.stop().cancel();
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     metrics::Metrics,
     model::{Event, LogId, UserId},
     store::{Store, StoreError},
+    supervise::{TaskName, checkpoint},
 };
 
 /// Logs per read.
@@ -75,9 +76,12 @@ impl Retell {
     }
 
     /// Sends the newest entries of doubtful logs until its task is stopped.
-    pub(super) async fn run(self: Arc<Self>) {
+    pub(super) async fn run(&self) {
+        // An earlier run may have ended by a panic.
+        self.added.notify_one();
         loop {
             self.added.notified().await;
+            checkpoint(TaskName::Retell, || "");
             loop {
                 let logs = self.take_doubtful();
                 if logs.is_empty() {

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     backplane::Backplane,
     model::{Ephemeral, EphemeralEvent, Event},
+    supervise::{TaskName, checkpoint},
 };
 
 pub(super) mod changes;
@@ -27,8 +28,9 @@ pub(super) struct Rosters {
 
 impl Rosters {
     /// Sends the rosters in the order of the changes.
-    pub(super) async fn run(self, mut changes: mpsc::Receiver<RosterChange>) {
+    pub(super) async fn run(&self, changes: &mut mpsc::Receiver<RosterChange>) {
         while let Some((ephemeral, origin)) = changes.recv().await {
+            checkpoint(TaskName::Rosters, || "");
             let EphemeralEvent { log, at, what: Ephemeral::Listening { user, name, active } } = &*ephemeral else {
                 continue;
             };

@@ -10,6 +10,7 @@ use crate::{
     backplane::Backplane,
     hub::Hub,
     model::{Clock, ConnectionId, Entry, Ephemeral, EphemeralEvent, Event, LogId},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// The origin of events, which determines their destinations.
@@ -59,11 +60,18 @@ pub(super) struct Router {
     backplane: Arc<Backplane>,
     clock: Clock,
     observers: Observers,
+    supervisor: Supervisor,
 }
 
 impl Router {
-    pub(super) fn new(hub: Arc<Hub>, backplane: Arc<Backplane>, clock: Clock, observers: Observers) -> Self {
-        Self { hub, backplane, clock, observers }
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        backplane: Arc<Backplane>,
+        clock: Clock,
+        observers: Observers,
+        supervisor: Supervisor,
+    ) -> Self {
+        Self { hub, backplane, clock, observers, supervisor }
     }
 
     /// Sends events to the destinations of their origin.
@@ -71,14 +79,21 @@ impl Router {
         if events.is_empty() {
             return;
         }
-        self.observe(&events, origin);
-        match (origin.goes_here(), origin.goes_elsewhere()) {
-            (true, true) => {
-                self.deliver(events.clone());
-                self.backplane.publish(events);
-            }
-            (true, false) => self.deliver(events),
-            (false, _) => self.backplane.publish(events),
+        // A panic of one step must not keep the events from the others.
+        let step = |work: &mut dyn FnMut()| {
+            let _panicked = self.supervisor.catch(TaskName::Router, work);
+        };
+        step(&mut || self.observe(&events, origin));
+        let elsewhere = origin.goes_elsewhere().then(|| events.clone());
+        if origin.goes_here() {
+            let mut events = Some(events);
+            step(&mut || {
+                checkpoint(TaskName::Router, || format!("{events:?}"));
+                self.deliver(events.take().unwrap_or_default());
+            });
+        }
+        if let Some(mut events) = elsewhere {
+            step(&mut || self.backplane.publish(std::mem::take(&mut events)));
         }
     }
 
@@ -155,7 +170,6 @@ mod tests {
     use std::time::Duration;
 
     use async_trait::async_trait;
-    use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use super::*;
     use crate::{
@@ -187,9 +201,9 @@ mod tests {
     #[tokio::test]
     async fn each_origin_selects_destinations_and_observers() {
         let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
-        let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
+        let (clock, supervisor) = (Clock::system(), Supervisor::new(metrics.clone()));
         let (m, c) = (metrics.clone(), clock.clone());
-        let hub = Hub::start(1, Arc::new(Nothing), m, c, tasks.clone(), stop.clone());
+        let hub = Hub::start(1, Arc::new(Nothing), m, c, supervisor.clone());
         let settings = Settings {
             redis: None,
             node: NodeId::parse("n").unwrap(),
@@ -201,7 +215,7 @@ mod tests {
             sockets_per_user: 100,
         };
         let (d, m, c) = (degrade.clone(), metrics.clone(), clock.clone());
-        let (backplane, _notices) = Backplane::start(settings, d, m, c, &tasks, stop.clone()).await.unwrap();
+        let (backplane, _notices) = Backplane::start(settings, d, m, c, &supervisor).await.unwrap();
         let (rosters, _roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let observers = Observers {
             unread: Arc::new(Unread::new(10, metrics.clone())),
@@ -211,7 +225,7 @@ mod tests {
             typists: Arc::new(Typists::new(Duration::from_secs(5)).0),
             grown_logs: Arc::default(),
         };
-        let router = Router::new(hub.clone(), backplane, clock, observers);
+        let router = Router::new(hub.clone(), backplane, clock, observers, supervisor.clone());
         let cases = [
             (Origin::Committed, true, true),
             (Origin::Local, true, false),
@@ -228,6 +242,6 @@ mod tests {
             assert_eq!(hub.last(&log), Some(Seq::from(here)), "{origin:?}");
             assert_eq!(metrics.notification_queue.get() - before, i64::from(notified), "{origin:?}");
         }
-        stop.cancel();
+        supervisor.stop().cancel();
     }
 }

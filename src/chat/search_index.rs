@@ -77,7 +77,7 @@ pub(super) struct SearchIndex {
 
 impl SearchIndex {
     /// Adds segments until its task is stopped: at first for what earlier nodes left, and always for logs that grow.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(&self) {
         tokio::join!(self.sweep(), self.follow());
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use tokio::sync::Notify;
+use futures_util::FutureExt;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     Chat,
@@ -14,7 +15,7 @@ use super::{
     heavy_reads::HeavyReads,
     journal::Journal,
     members::Members,
-    notifications::{Notifications, unread::Unread},
+    notifications::{Notifications, QueuedPosts, unread::Unread},
     parts::Parts,
     personas::Personas,
     presence::Presence,
@@ -30,10 +31,9 @@ use super::{
     source::Entries,
     statuses::Statuses,
     subscriptions::Subscriptions,
-    tasks::Tasks,
     typing::Typing,
-    typists::Typists,
-    user_upserts::UserUpserts,
+    typists::{Change, Typists},
+    user_upserts::{PendingUsers, UserUpserts},
 };
 use crate::{
     backplane::Backplane,
@@ -41,8 +41,9 @@ use crate::{
     degrade::Degrade,
     hub::Hub,
     metrics::Metrics,
-    model::{Clock, Event},
+    model::{Clock, ConversationId, Event},
     store::{Committed, Outcomes, Store, Writer, WriterSettings},
+    supervise::{Supervisor, TaskName},
     webhook::Webhook,
 };
 
@@ -54,19 +55,18 @@ struct Ground {
     degrade: Arc<Degrade>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    tasks: Tasks,
+    supervisor: Supervisor,
     hub: Arc<Hub>,
 }
 
 impl Chat {
     /// Builds hub, router, writer and the other parts, and starts the tasks that run beside commands.
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts { config, store, backplane: (backplane, events), webhooks, degrade, metrics, clock, tasks, stop } =
+        let Parts { config, store, backplane: (backplane, events), webhooks, degrade, metrics, clock, supervisor } =
             parts;
-        let tasks = Tasks { tracker: tasks, stop };
-        let hub = start_hub(store.clone(), backplane.clone(), metrics.clone(), clock.clone(), &tasks);
-        let ground = Ground { config, store, backplane, degrade, metrics, clock, tasks, hub };
-        let Ground { config, store, degrade, metrics, tasks, hub, .. } = &ground;
+        let hub = start_hub(store.clone(), backplane.clone(), metrics.clone(), clock.clone(), &supervisor);
+        let ground = Ground { config, store, backplane, degrade, metrics, clock, supervisor, hub };
+        let Ground { config, store, degrade, metrics, supervisor, hub, .. } = &ground;
 
         let members = Arc::new(Members::new(store.clone(), degrade.clone()));
         let unread = Arc::new(Unread::new(config.notifications.queue, metrics.clone()));
@@ -91,7 +91,7 @@ impl Chat {
         let (users, pending_users) = UserUpserts::new(store.clone());
         let statuses = Arc::new(Statuses::new(store.clone(), loader.clone()));
         let typing = Arc::new(ground.typing(typists, router.clone(), statuses.clone()));
-        let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone()));
+        let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone(), supervisor));
         let budgets = Arc::new(ground.budgets());
         let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
@@ -101,21 +101,22 @@ impl Chat {
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
         let personas = webhooks.persona.map(|webhook| ground.personas(webhook, writer, router.clone()));
 
-        tasks.spawn(batches.run());
-        tasks.spawn(users.clone().run(pending_users));
-        tasks.spawn(typing.clone().run(typing_changes));
-        tasks.spawn(reconciler.clone().run());
-        tasks.spawn(retell.clone().run());
-        tasks.spawn(ground.rosters(router.clone(), statuses.clone()).run(roster_changes));
-        tasks.spawn(ground.notifications((router.clone(), retell.clone()), unread, webhooks.notification).run());
-        tasks.spawn(ground.relay(growth, reconciler.clone()).run());
-        let check_presence = Arc::new(Notify::new());
-        tasks.spawn(
-            ground.presence_check(shown, statuses.clone(), router.clone(), check_presence.clone()).run(followed),
-        );
-        let (r, presence_events) = (router.clone(), presence.clone());
-        let events_task = BackplaneEvents { router: r, reconciler, presence: presence_events, check_presence };
-        tasks.spawn(events_task.run(events));
+        spawn_updates(supervisor, (users.clone(), pending_users), (typing.clone(), typing_changes));
+        let spawn = supervisor;
+        spawn.spawn_until_stop(TaskName::BatchLoader, batches, |batches| batches.run().boxed());
+        spawn.spawn_until_stop(TaskName::Reconciler, reconciler.clone(), |reconciler| reconciler.run().boxed());
+        spawn.spawn_until_stop(TaskName::Retell, retell.clone(), |retell| retell.run().boxed());
+        let state = (ground.rosters(router.clone(), statuses.clone()), roster_changes);
+        spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
+        ground.start_notifications((router.clone(), retell.clone()), unread, webhooks.notification);
+        let relay = ground.relay(growth, reconciler.clone());
+        spawn.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
+        let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
+        let (r, p, supervisor) = (router.clone(), presence.clone(), supervisor.clone());
+        let passing = BackplaneEvents { router: r, reconciler, presence: p, check_presence, supervisor };
+        spawn.spawn_until_stop(TaskName::BackplaneEvents, (passing, events), |(passing, events)| {
+            passing.run(events).boxed()
+        });
         ground.keep_search_index(grown_logs);
         let heavy_reads = HeavyReads::new(config, metrics.clone());
         let Ground { store, degrade, metrics, .. } = ground;
@@ -145,16 +146,32 @@ fn start_hub(
     backplane: Arc<Backplane>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    Tasks { tracker, stop }: &Tasks,
+    supervisor: &Supervisor,
 ) -> Arc<Hub> {
     let source = Arc::new(Entries { store, backplane });
     let shards = std::thread::available_parallelism().map_or(1, usize::from);
-    Hub::start(shards, source, metrics, clock, tracker.clone(), stop.clone())
+    Hub::start(shards, source, metrics, clock, supervisor.clone())
+}
+
+/// Starts the tasks that store users and end typing.
+fn spawn_updates(
+    supervisor: &Supervisor,
+    users: (Arc<UserUpserts>, PendingUsers),
+    typing: (Arc<Typing>, mpsc::Receiver<Change>),
+) {
+    supervisor.spawn_until_stop(TaskName::UserUpserts, users, |(users, pending)| users.run(pending).boxed());
+    supervisor.spawn_until_stop(TaskName::Typing, typing, |(typing, changes)| typing.run(changes).boxed());
 }
 
 impl Ground {
     fn router(&self, observers: Observers) -> Arc<Router> {
-        Arc::new(Router::new(self.hub.clone(), self.backplane.clone(), self.clock.clone(), observers))
+        Arc::new(Router::new(
+            self.hub.clone(),
+            self.backplane.clone(),
+            self.clock.clone(),
+            observers,
+            self.supervisor.clone(),
+        ))
     }
 
     fn writer(&self, router: Arc<Router>, retell: Arc<Retell>) -> Arc<Writer> {
@@ -165,23 +182,16 @@ impl Ground {
         let outcomes = Outcomes { committed: Box::new(committed), doubted: Box::new(move |logs| retell.doubt(logs)) };
         let settings = WriterSettings { lanes: self.config.store.lanes, ..WriterSettings::default() };
         let (store, metrics, degrade) = (self.store.clone(), self.metrics.clone(), self.degrade.clone());
-        let Tasks { tracker, stop } = &self.tasks;
-        Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, tracker, stop.clone()))
+        Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, &self.supervisor))
     }
 
     /// Starts to keep the search index up to date, unless it is switched off.
     fn keep_search_index(&self, grown: Arc<GrownLogs>) {
         if self.config.store.search_index {
             let (store, metrics) = (self.store.clone(), self.metrics.clone());
-            self.tasks.spawn(SearchIndex { grown, store, metrics }.run());
+            let index = SearchIndex { grown, store, metrics };
+            self.supervisor.spawn_until_stop(TaskName::SearchIndex, index, |index| index.run().boxed());
         }
-    }
-
-    fn personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
-        let (store, metrics, tasks) = (self.store.clone(), self.metrics.clone(), self.tasks.clone());
-        let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, tasks);
-        self.tasks.spawn(personas.clone().run(questions));
-        personas
     }
 
     fn budgets(&self) -> Budgets {
@@ -212,7 +222,7 @@ impl Ground {
             metrics: self.metrics.clone(),
             follows: Arc::new(Follows { hub, backplane, degrade, loader, shown }),
             budgets,
-            replayer: Arc::new(Replayer { hub: self.hub.clone(), tasks: self.tasks.clone(), outbox_bytes }),
+            replayer: Arc::new(Replayer { hub: self.hub.clone(), supervisor: self.supervisor.clone(), outbox_bytes }),
             journal,
             statuses,
             typing,
@@ -278,13 +288,15 @@ impl Ground {
         Rosters { backplane: self.backplane.clone(), statuses, router }
     }
 
-    fn notifications(
+    /// Starts the task that notifies members who are away.
+    fn start_notifications(
         &self,
         (router, retell): (Arc<Router>, Arc<Retell>),
         unread: Arc<Unread>,
         webhook: Option<Webhook>,
-    ) -> Notifications {
-        Notifications {
+    ) {
+        let (queue, queued): (_, QueuedPosts) = webhook.as_ref().map(|webhook| webhook.queue(&self.supervisor)).unzip();
+        let notifications = Notifications {
             unread,
             store: self.store.clone(),
             backplane: self.backplane.clone(),
@@ -292,7 +304,39 @@ impl Ground {
             retell,
             metrics: self.metrics.clone(),
             webhook,
-        }
+            queue,
+            supervisor: self.supervisor.clone(),
+        };
+        let state = (notifications, queued);
+        self.supervisor.spawn_until_stop(TaskName::Notifications, state, |(notifications, queued)| {
+            notifications.run(queued).boxed()
+        });
+    }
+
+    /// Starts the task that answers for personas.
+    fn personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
+        let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
+        let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, supervisor);
+        let state = (personas.clone(), questions);
+        self.supervisor
+            .spawn_until_stop(TaskName::Personas, state, |(personas, questions)| personas.run(questions).boxed());
+        personas
+    }
+
+    /// Starts the task that compares presence; the returned value asks for a comparison.
+    fn start_presence_check(
+        &self,
+        shown: Arc<Shown>,
+        statuses: Arc<Statuses>,
+        router: Arc<Router>,
+        followed: mpsc::Receiver<ConversationId>,
+    ) -> Arc<Notify> {
+        let asked = Arc::new(Notify::new());
+        let check = self.presence_check(shown, statuses, router, asked.clone());
+        self.supervisor.spawn_until_stop(TaskName::PresenceCheck, (check, followed), |(check, followed)| {
+            check.run(followed).boxed()
+        });
+        asked
     }
 
     fn relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>) -> Relay {

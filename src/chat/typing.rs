@@ -11,8 +11,9 @@ use super::{
     statuses::Statuses,
     typists::{Change, Expired, Place, Typists},
 };
-use crate::model::{
-    Clock, ConnectionId, ConversationId, Ephemeral, EphemeralEvent, Event, Identity, LogId, Reply, Status,
+use crate::{
+    model::{Clock, ConnectionId, ConversationId, Ephemeral, EphemeralEvent, Event, Identity, LogId, Reply, Status},
+    supervise::{TaskName, checkpoint},
 };
 
 /// Interval between two checks for expired indicators.
@@ -60,9 +61,10 @@ impl Typing {
     }
 
     /// Publishes changes and expired indicators until its task is stopped.
-    pub(super) async fn run(self: Arc<Self>, mut changes: mpsc::Receiver<Change>) {
+    pub(super) async fn run(&self, changes: &mut mpsc::Receiver<Change>) {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
+            checkpoint(TaskName::Typing, || "");
             tokio::select! {
                 _ = sweep.tick() => self.typists.expired().into_iter().for_each(|expired| self.tell_expired(expired)),
                 Some(change) = changes.recv() => match change {

@@ -8,6 +8,7 @@ use super::{command::unavailable, ttl_cache::TtlCache};
 use crate::{
     model::{Identity, Reject, UserId},
     store::Store,
+    supervise::{TaskName, checkpoint},
 };
 
 /// Time for which a stored user is not stored again.
@@ -64,9 +65,10 @@ impl UserUpserts {
     }
 
     /// Stores queued users, batch by batch, until its task is stopped.
-    pub(super) async fn run(self: Arc<Self>, PendingUsers(mut pending_users): PendingUsers) {
+    pub(super) async fn run(&self, PendingUsers(pending_users): &mut PendingUsers) {
         let mut batch = Vec::with_capacity(BATCH);
         while pending_users.recv_many(&mut batch, BATCH).await > 0 {
+            checkpoint(TaskName::UserUpserts, || "");
             tokio::time::sleep(BATCH_DELAY).await;
             while batch.len() < BATCH
                 && let Ok(pending_user) = pending_users.try_recv()

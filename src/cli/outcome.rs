@@ -98,6 +98,7 @@ pub(super) fn start_logging(config: &LogConfig) {
     } else {
         set_global_default(registry.with(lines.with_target(false)))
     };
+    crate::supervise::log_panics();
 }
 
 #[cfg(test)]

@@ -376,8 +376,9 @@ fn public_key(reader: &mut Reader<'_>, pem: &str, algorithm: Option<Algorithm>) 
 fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, other_files: usize) -> Limits {
     let wanted: usize = reader.number(&set::MAX_CONNECTIONS);
     let share = |files| share_files(files, other_files);
-    let (most, probe_sockets) = reader.sources.open_files.map_or((wanted, PROBE_SOCKETS), share);
-    let connections = wanted.min(most);
+    let (most, probe_sockets) = reader.sources.open_files.map_or((usize::MAX, PROBE_SOCKETS), share);
+    let unauthenticated = reader.number::<usize>(&set::MAX_UNAUTHENTICATED).min((most / 8).max(1));
+    let connections = wanted.min(most.saturating_sub(unauthenticated).max(1));
     // Dev serves few clients, so the note would only distract.
     if connections < wanted && !reader.dev {
         notes.push(format!(
@@ -387,6 +388,8 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, other_files: us
     Limits {
         connections,
         probe_sockets,
+        unauthenticated,
+        unauthenticated_per_ip: reader.number(&set::MAX_UNAUTHENTICATED_PER_IP),
         connections_per_user: reader.number(&set::MAX_CONNECTIONS_PER_USER),
         sockets_per_user: reader.number(&set::MAX_SOCKETS_PER_USER),
         connections_per_ip: reader.number(&set::MAX_CONNECTIONS_PER_IP),
@@ -395,6 +398,7 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, other_files: us
         frame_bytes: reader.number(&set::MAX_FRAME_BYTES),
         fragments: reader.number(&set::MAX_FRAGMENTS),
         outbox_bytes: reader.number(&set::OUTBOX_BYTES),
+        outbox_total_bytes: reader.number(&set::OUTBOX_TOTAL_BYTES),
         conversations_per_connection: reader.number(&set::MAX_CONVERSATIONS_PER_CONNECTION),
         commands_in_flight: reader.number(&set::MAX_COMMANDS_IN_FLIGHT),
         heavy_reads_per_user: reader.number(&set::HEAVY_READS_PER_USER),
@@ -410,8 +414,8 @@ fn read_rate(reader: &mut Reader<'_>, general: &Setting, by_tier: &Setting) -> R
     RateLimit { per_minute: reader.number(general), by_tier: reader.read(by_tier, parse::tiers).unwrap_or_default() }
 }
 
-/// Shares the open files: the maximum number of client sockets, and the number of probe sockets. If the limit is too low for
-/// all, a quarter of it remains for clients.
+/// Shares the open files: the maximum number of client sockets with and without a token together, and the number of probe
+/// sockets. If the limit is too low for all, a quarter of it remains for clients.
 fn share_files(files: usize, other_files: usize) -> (usize, usize) {
     let probe_sockets = PROBE_SOCKETS.min(files / 8).max(1);
     let reserved = (other_files + 2 * probe_sockets).min(files - files / 4);
@@ -421,8 +425,10 @@ fn share_files(files: usize, other_files: usize) -> (usize, usize) {
 fn read_timing(reader: &mut Reader<'_>) -> Timing {
     Timing {
         auth_timeout: reader.duration(&set::AUTH_TIMEOUT),
+        unauthenticated_timeout: reader.duration(&set::UNAUTHENTICATED_TIMEOUT),
         ping_interval: reader.duration(&set::PING_INTERVAL),
         pong_timeout: reader.duration(&set::PONG_TIMEOUT),
+        slow_reader_timeout: reader.duration(&set::SLOW_READER_TIMEOUT),
         typing_timeout: reader.duration(&set::TYPING_TIMEOUT),
         presence_grace: reader.duration(&set::PRESENCE_GRACE),
         lease: reader.duration(&set::NODE_LEASE),

@@ -250,13 +250,17 @@ settings! {
     READ_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
         "READ_RATE_LIMIT for users whose token has a tier (pro=12000,bot=60000); 0: no limit.";
     MAX_CONNECTIONS = Limits, Kind::Count("sockets", 1, 10_000_000), "100000",
-        "Maximum number of sockets of this node, including HTTP ones. Lowered at start to what the limit of open files allows.";
+        "Maximum number of sockets of this node that showed a valid token, including HTTP ones. Lowered at start to what the limit of open files allows.";
+    MAX_UNAUTHENTICATED = Limits, Kind::Count("sockets", 1, 10_000_000), "5000",
+        "Maximum number of further sockets that showed no valid token so far. Beyond it, a new socket gets the place of one that waited for 250 ms without a request, or for a second with one, else it is refused. At most an eighth of what the limit of open files allows.";
+    MAX_UNAUTHENTICATED_PER_IP = Limits, Kind::Count("sockets", 0, MANY), "1000",
+        "Maximum number of sockets without a valid token from one client address (IPv6: one /64 network); 0: no limit. Many users may share an address, so it must allow as many handshakes as they begin at a time.";
     MAX_CONNECTIONS_PER_USER = Limits, Kind::Count("sockets", 1, MANY), "5",
         "Maximum number of a user's sockets over all nodes. Sockets bound to one conversation have a separate count, by user and conversation.";
     MAX_SOCKETS_PER_USER = Limits, Kind::Count("sockets", 1, MANY), "100",
         "Maximum number of all sockets of a user over all nodes.";
     MAX_CONNECTIONS_PER_IP = Limits, Kind::Count("sockets", 0, MANY), "0",
-        "Maximum number of sockets of one client address (IPv6: one /64 network) on this node; 0: no limit.";
+        "Maximum number of all sockets of one client address (IPv6: one /64 network) on this node; 0: no limit, because thousands of users may share an address (carrier-grade NAT). Sockets with a token are bounded by user in any case.";
     HANDSHAKES_PER_SECOND = Limits, Kind::Count("handshakes a second", 0, 1_000_000), "0",
         "New WebSockets per second on this node; 0: no limit.";
     MAX_FRAMES_PER_SECOND = Limits, Kind::Count("frames a second", 1, 1_000_000), "1000",
@@ -267,6 +271,8 @@ settings! {
         "Maximum number of fragments of one message.";
     OUTBOX_BYTES = Limits, Kind::Size(64 * 1_024, 1_024 * MIB), "1MiB",
         "Maximum number of bytes that wait for one slow client. Beyond it the socket is closed, and the client may resume.";
+    OUTBOX_TOTAL_BYTES = Limits, Kind::Size(MIB, 1_024 * 1_024 * MIB), "256MiB",
+        "Maximum number of bytes that wait for all clients of this node together. Beyond it, the sockets for which most waits, for longest without taking any, are closed, and their clients may resume.";
     MAX_CONVERSATIONS_PER_CONNECTION = Limits, Kind::Count("conversations", 1, 100_000), "500",
         "Maximum number of conversations that one socket may listen to.";
     MAX_COMMANDS_IN_FLIGHT = Limits, Kind::Count("commands", 1, 10_000), "64",
@@ -280,10 +286,14 @@ settings! {
 
     AUTH_TIMEOUT = Timing, Kind::Duration(SECOND, 300 * SECOND), "10s",
         "Maximum time until a socket authenticates in its first frame.";
+    UNAUTHENTICATED_TIMEOUT = Timing, Kind::Duration(SECOND, 300 * SECOND), "10s",
+        "Maximum time until a new socket sends its first request, and between two requests as long as none had a valid token. Sockets of TRUSTED_PROXIES may be idle for 75 s.";
     PING_INTERVAL = Timing, Kind::Duration(SECOND, 3_600 * SECOND), "25s",
         "Interval between two pings to a client.";
     PONG_TIMEOUT = Timing, Kind::Duration(SECOND, 600 * SECOND), "10s",
         "Maximum time until a client answers a ping.";
+    SLOW_READER_TIMEOUT = Timing, Kind::Duration(SECOND, 3_600 * SECOND), "30s",
+        "Maximum time for which frames wait for a client that takes no byte, even if it answers pings. While frames wait, a client that takes bytes needs not answer pings.";
     TYPING_TIMEOUT = Timing, Kind::Duration(SECOND, 300 * SECOND), "5s",
         "Time after a user's last typing command until the user counts as no longer typing.";
     PRESENCE_GRACE = Timing, Kind::Duration(0, 600 * SECOND), "5s",

@@ -213,15 +213,19 @@ pub struct JwksConfig {
 /// Every limit, with its default in parentheses.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Maximum number of sockets of this node (100,000; never above what the limit of open files allows).
+    /// Maximum number of sockets of this node with a valid token (100,000; never above what the limit of open files allows).
     pub connections: usize,
-    /// Sockets of the admin listener, and as many beyond `connections` that are refused with a reason or request health (64,
-    /// less if the limit of open files is low).
+    /// Sockets of the admin listener, and as many of clients without a place that are refused with a reason or request
+    /// health (64, less if the limit of open files is low).
     pub probe_sockets: usize,
     /// User-scoped sockets per user over all nodes, and conversation-scoped ones per user and conversation (5).
     pub connections_per_user: u32,
     /// All sockets of a user over all nodes (100).
     pub sockets_per_user: u32,
+    /// Maximum number of sockets without a valid token (5,000).
+    pub unauthenticated: usize,
+    /// Sockets without a valid token per client address (1,000; 0: off).
+    pub unauthenticated_per_ip: u32,
     /// Sockets per client address on this node (0: off).
     pub connections_per_ip: u32,
     /// New sockets per second on this node (0: off).
@@ -234,6 +238,8 @@ pub struct Limits {
     pub fragments: u32,
     /// Maximum number of bytes waiting for one socket (1 MiB).
     pub outbox_bytes: usize,
+    /// Maximum number of bytes waiting for all sockets together (256 MiB).
+    pub outbox_total_bytes: usize,
     /// Conversations that one socket may listen to (500).
     pub conversations_per_connection: usize,
     /// Commands of one socket that may run at a time (64).
@@ -274,10 +280,14 @@ impl RateLimit {
 pub struct Timing {
     /// Maximum time until the first frame authenticates the socket (10 s).
     pub auth_timeout: Duration,
+    /// Maximum time until a new socket's first request, and between its requests while it is unauthenticated (10 s).
+    pub unauthenticated_timeout: Duration,
     /// Interval between pings to a client (25 s), jittered.
     pub ping_interval: Duration,
     /// Maximum time until the pong (10 s).
     pub pong_timeout: Duration,
+    /// Maximum time for which frames wait for a client that takes no byte (30 s).
+    pub slow_reader_timeout: Duration,
     /// Time after the last typing command until the user counts as no longer typing (5 s).
     pub typing_timeout: Duration,
     /// Time from the end of a user's last socket until the user is offline (5 s).

@@ -17,6 +17,7 @@ pub(super) mod code {
     pub(in crate::dialect) const NOT_UTF8: u16 = 1007;
     pub(in crate::dialect) const POLICY: u16 = 1008;
     pub(in crate::dialect) const TOO_LARGE: u16 = 1009;
+    pub(in crate::dialect) const INTERNAL: u16 = 1011;
     pub(in crate::dialect) const RESTART: u16 = 1012;
     pub(in crate::dialect) const TRY_LATER: u16 = 1013;
 }
@@ -34,6 +35,7 @@ pub(super) fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, st
         CloseReason::Flood => (code::POLICY, "Too many frames".into()),
         CloseReason::TokenExpired => (code::POLICY, "Token expired".into()),
         CloseReason::Refused(reject) => (code::POLICY, reject.to_string().into()),
+        CloseReason::Internal => (code::INTERNAL, "Internal error: reconnect and resume".into()),
         CloseReason::Restart(after) => {
             (code::RESTART, format!("Restarting, retry after {} ms", after.as_millis()).into())
         }

@@ -23,7 +23,9 @@ use crate::{
     listener::Listener,
     metrics::Metrics,
     model::{Clock, UserId},
+    outbox::OutboxBudget,
     store::Sqlite,
+    supervise::Supervisor,
 };
 
 /// Maximum time that a test waits for an event.
@@ -58,10 +60,12 @@ impl Node {
     pub(super) async fn start(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = Arc::new(config(&folder, settings));
-        let (clock, tasks, stop) = (Clock::system(), TaskTracker::new(), CancellationToken::new());
+        let clock = Clock::system();
         let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
+        let supervisor = Supervisor::new(metrics.clone());
+        let stop = supervisor.stop().clone();
         let (d, m, c) = (degrade.clone(), metrics.clone(), clock.clone());
-        let backplane = Backplane::start(Settings::from(&*config), d, m, c, &tasks, stop.clone()).await;
+        let backplane = Backplane::start(Settings::from(&*config), d, m, c, &supervisor).await;
         let (backplane, events) = backplane.map_err(|error| error.to_string()).unwrap();
         let chat = Chat::start(Parts {
             config: config.clone(),
@@ -71,9 +75,9 @@ impl Node {
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
-            tasks,
-            stop: stop.clone(),
+            supervisor: supervisor.clone(),
         });
+        let outboxes = OutboxBudget::new(config.limits.outbox_total_bytes, metrics.clone());
         let broker = Arc::new(Broker {
             metrics,
             degrade,
@@ -84,14 +88,17 @@ impl Node {
             clock,
             admission: Arc::new(ConnectionAdmission::new(&config.limits)),
             config,
+            outboxes,
             drain: Arc::new(Drain::default()),
+            supervisor,
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
         });
         let listen = |kind, until: &CancellationToken| {
             let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
-            tokio::spawn(listener.serve(broker.clone(), kind, until.clone()));
+            let (broker, until) = (broker.clone(), until.clone());
+            tokio::spawn(async move { listener.serve(broker, kind, until).await });
             address
         };
         let clients = listen(Kind::Clients, &broker.stop_accepting);

@@ -19,6 +19,7 @@ use crate::{
     degrade::{Feature, LinkState, Part, Reason, Verdict},
     metrics::Latency,
     model::Timestamp,
+    supervise::TaskName,
 };
 
 /// A probe endpoint.
@@ -53,7 +54,10 @@ pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -
             (StatusCode::OK, PROMETHEUS, broker.metrics.render().into())
         }
         Probe::Health => {
-            let health = Health::of(broker);
+            let mut health = Health::of(broker);
+            if service.kind() == Kind::Admin {
+                health.failing_tasks = Some(broker.supervisor.failing().into_iter().map(TaskName::label).collect());
+            }
             let status = match health.status {
                 "unhealthy" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::OK,
@@ -108,6 +112,7 @@ fn set_gauges(broker: &Broker) {
     let metrics = &broker.metrics;
     metrics.ready.set(not_ready_reason(broker).is_none().into());
     metrics.sockets.set(broker.admission.sockets() as i64);
+    metrics.unauthenticated.set(broker.admission.strangers() as i64);
     metrics.delivery_queue.set(broker.chat.undelivered() as i64);
     metrics.users_online.set(broker.backplane.users_here() as i64);
 }
@@ -126,6 +131,9 @@ pub(super) struct Health<'a> {
     connections_total: Option<u64>,
     pub(super) components: Components,
     latency: Latencies,
+    /// Tasks that panic again and again; only for admins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_tasks: Option<Vec<&'static str>>,
     /// Mode of each feature now: over all nodes, with this node's knowledge only, or not at all.
     works: BTreeMap<&'static str, &'static str>,
 }
@@ -192,6 +200,7 @@ impl<'a> Health<'a> {
 
     pub(super) fn of(broker: &'a Broker) -> Self {
         let status = match broker.degrade.verdict() {
+            Verdict::Healthy if !broker.supervisor.failing().is_empty() => "degraded",
             Verdict::Healthy => "healthy",
             Verdict::Degraded => "degraded",
             Verdict::Unhealthy => "unhealthy",
@@ -213,6 +222,7 @@ impl<'a> Health<'a> {
                 send_ack_ms: Percentiles::of(&broker.metrics.send_seconds),
                 delivery_ms: Percentiles::of(&broker.metrics.delivery_seconds),
             },
+            failing_tasks: None,
             works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.mode(feature).label())).into(),
         }
     }
@@ -225,7 +235,7 @@ fn connections_total(broker: &Broker) -> Option<u64> {
         LinkState::Off => 0,
         LinkState::Down => return None,
     };
-    Some(elsewhere + broker.admission.websockets() as u64)
+    Some(elsewhere.saturating_add(broker.admission.websockets() as u64))
 }
 
 impl Component {

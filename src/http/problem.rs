@@ -191,6 +191,9 @@ impl From<Refusal> for Problem {
             Refusal::Full | Refusal::Dropped => {
                 of(StatusCode::SERVICE_UNAVAILABLE, "This node has as many connections as it takes").after(RETRY_LATER)
             }
+            Refusal::Crowded | Refusal::Displaced => {
+                of(StatusCode::SERVICE_UNAVAILABLE, "Too many connections without a token just now").after(RETRY_SOON)
+            }
             Refusal::AddressFull => {
                 of(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address").after(RETRY_LATER)
             }

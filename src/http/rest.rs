@@ -109,6 +109,7 @@ pub(super) async fn answer(
         tracing::info!(%address, path = head.uri.path(), reason = reject.code(), detail, "refused");
     });
     let identity = Arc::new(verified?);
+    peer.permit.promote().inspect_err(|refusal| service.refused(*refusal))?;
     if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(Problem::compressed());
     }

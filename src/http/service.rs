@@ -46,7 +46,9 @@ impl HttpService {
             auth: broker.auth.clone(),
             chat: broker.chat.clone(),
             clock: broker.clock.clone(),
+            outboxes: broker.outboxes.clone(),
             drain: broker.drain.clone(),
+            supervisor: broker.supervisor.clone(),
             tasks: broker.tasks.clone(),
         });
         Self { broker, kind, sessions }
@@ -78,6 +80,12 @@ impl HttpService {
         }
     }
 
+    /// The reason for which the socket's requests are refused, if there is one.
+    pub(super) fn refusal(&self, peer: &Peer) -> Option<Refusal> {
+        let full = || (peer.permit.is_stranger() && self.broker.admission.is_full()).then_some(Refusal::Full);
+        peer.refusal.or_else(full)
+    }
+
     /// Counts a refusal.
     pub(super) fn refused(&self, refusal: Refusal) {
         self.broker.metrics.refusals.with_label_values(&[refusal.label()]).inc();
@@ -105,6 +113,8 @@ pub(super) struct Peer {
     pub(super) refusal: Option<Refusal>,
     /// Its place in the connection limit. A WebSocket keeps it after the upgrade.
     pub(super) permit: Arc<Permit>,
+    /// Time that the socket lives after a request, while none had a valid token.
+    stranger_timeout: Duration,
     /// Time at which the socket was accepted.
     since: Instant,
     /// Time from `since` to the last request, in ms plus one; 0 before the first request.
@@ -112,22 +122,30 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(address: IpAddr, trusted: bool, refusal: Option<Refusal>, permit: Permit) -> Self {
+    pub(super) fn new(
+        address: IpAddr,
+        trusted: bool,
+        refusal: Option<Refusal>,
+        permit: Permit,
+        stranger_timeout: Duration,
+    ) -> Self {
         let (permit, since, last_request) = (Arc::new(permit), Instant::now(), AtomicU64::new(0));
-        Self { address, trusted, refusal, permit, since, last_request }
+        Self { address, trusted, refusal, permit, stranger_timeout, since, last_request }
     }
 
     /// Records the arrival of a request.
     pub(super) fn requested(&self) {
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        if self.last_request.swap(millis + 1, Ordering::Relaxed) == 0 {
-            self.permit.heard();
-        }
+        self.last_request.store(millis + 1, Ordering::Relaxed);
+        self.permit.requested();
     }
 
     /// Time at which the socket must close; `None` before its first request.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let millis = self.last_request.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.since + Duration::from_millis(millis) + MAX_AFTER_REQUEST)
+        // A proxy keeps its connections for the requests of others.
+        let stranger = self.permit.is_stranger() && !self.trusted;
+        let lives = if stranger { self.stranger_timeout } else { MAX_AFTER_REQUEST };
+        Some(self.since + Duration::from_millis(millis) + lives)
     }
 }

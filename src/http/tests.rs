@@ -244,11 +244,16 @@ async fn handshakes_are_checked() {
 #[tokio::test]
 async fn a_full_node_refuses_sockets_and_still_answers_probes() {
     let node = Node::start(&[("MAX_CONNECTIONS", "1")]).await;
+    let authorized = bearer(&node.token("alice", HOUR));
+    let mut stranger = Raw::connect(node.clients).await;
+    stranger.send(Node::handshake("/v1/ws", "")).await;
+    assert_eq!(stranger.answer().await.status, 101);
+    assert!(node.broker.admission.has_room(), "a socket without a token has no place among the known");
     let mut first = Raw::connect(node.clients).await;
-    first.send(Node::handshake("/v1/ws", "")).await;
+    first.send(Node::handshake("/v1/ws", &authorized)).await;
     assert_eq!(first.answer().await.status, 101);
 
-    let answer = node.request(&Node::handshake("/v1/ws", "")).await;
+    let answer = node.request(&Node::handshake("/v1/ws", &authorized)).await;
     assert_eq!(
         (answer.status, answer.header("retry-after"), answer.json()["code"].as_str()),
         (503, "5", Some("node_full"))
@@ -260,7 +265,52 @@ async fn a_full_node_refuses_sockets_and_still_answers_probes() {
 
     drop(first);
     eventually("the permit is free again", || node.broker.admission.has_room()).await;
-    assert_eq!(node.request(&Node::handshake("/v1/ws", "")).await.status, 101);
+    assert_eq!(node.request(&Node::handshake("/v1/ws", &authorized)).await.status, 101);
+}
+
+#[tokio::test]
+async fn a_request_with_a_token_takes_a_place_of_the_known() {
+    let node = Node::start(&[("MAX_CONNECTIONS", "1")]).await;
+    let status = get("/api/connections/info", &bearer(&node.token("alice", HOUR)));
+    let mut socket = Raw::connect(node.clients).await;
+    for _ in 0..2 {
+        socket.send(&status).await;
+        assert_eq!(socket.answer().await.status, 200);
+        assert_eq!((node.broker.admission.sockets(), node.broker.admission.strangers()), (1, 0));
+    }
+    let answer = node.request(&status).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("node_full")));
+}
+
+#[tokio::test]
+async fn sockets_without_a_token_are_counted_by_the_address_that_a_proxy_names() {
+    let node = Node::start(&[("MAX_UNAUTHENTICATED_PER_IP", "1"), ("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let handshake =
+        |client: &str, token: &str| Node::handshake("/v1/ws", &format!("X-Forwarded-For: {client}\r\n{token}"));
+    let mut first = Raw::connect(node.clients).await;
+    first.send(handshake("203.0.113.1", "")).await;
+    assert_eq!(first.answer().await.status, 101);
+    assert_eq!(node.request(&handshake("203.0.113.1", "")).await.status, 429);
+    assert_eq!(node.request(&handshake("203.0.113.2", "")).await.status, 101);
+    let authorized = bearer(&node.token("alice", HOUR));
+    assert_eq!(node.request(&handshake("203.0.113.1", &authorized)).await.status, 101, "one with a token is admitted");
+}
+
+#[tokio::test]
+async fn idle_admin_sockets_do_not_keep_a_probe_out() {
+    let node = Node::start(&[]).await;
+    let mut idle = Vec::new();
+    for at in 0..200 {
+        let mut socket = Raw::connect(node.admin).await;
+        if at % 2 == 0 {
+            socket.send("GET /livez HTTP/1.1\r\nHos").await;
+        }
+        idle.push(socket);
+        let mut probe = Raw::connect(node.admin).await;
+        probe.send(get("/livez", "")).await;
+        assert_eq!(probe.answer().await.status, 200, "{at}");
+    }
+    assert!(!idle[0].read_more().await, "the oldest was closed");
 }
 
 #[tokio::test]
@@ -311,8 +361,21 @@ mod slow {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn idle_sockets_outlive_the_keep_alive_of_proxies() {
+    async fn idle_sockets_without_a_token_and_idle_admin_sockets_are_closed_early() {
         let node = Node::start(&[]).await;
+        for (address, seconds) in [(node.clients, 9..=12), (node.admin, 14..=17)] {
+            let mut socket = Raw::connect(address).await;
+            socket.send(get("/livez", "")).await;
+            assert_eq!(socket.answer().await.status, 200);
+            let began = Instant::now();
+            while socket.read_more().await {}
+            assert!(seconds.contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_sockets_outlive_the_keep_alive_of_proxies() {
+        let node = Node::start(&[("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
         let mut socket = Raw::connect(node.clients).await;
         for pause in [0, 60, 60] {
             tokio::time::sleep(Duration::from_secs(pause)).await;

@@ -1,8 +1,9 @@
 //! Upgrade of a request to a WebSocket (RFC 6455, 4.2): checks the handshake, answers 101, and passes the socket to the
 //! session.
 //!
-//! A bad token doesn't fail the handshake: browsers can't read the response to a refused one. The session closes the
-//! WebSocket with a code instead.
+//! The token is verified here, so that a socket with a valid one gets its place before the answer. A bad token doesn't
+//! fail the handshake: browsers can't read the response to a refused one. The session closes the WebSocket with a code
+//! instead.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -25,9 +26,9 @@ use super::{
 };
 use crate::{
     admission::{AddressPermit, Refusal},
-    config::Secret,
-    model::{ConversationId, GivenNumber, Seq, SinceSeq},
+    model::{ConversationId, GivenNumber, Identity, Reject, Seq, SinceSeq},
     session::{self, Opening, SocketRoute},
+    supervise::TaskName,
 };
 
 /// The subprotocol that clients may offer beside the one that carries their token.
@@ -51,18 +52,21 @@ pub(super) fn answer(
             service.refused(refusal);
         }
     });
-    let ValidHandshake { accept, protocol, token, conversation, since, address, address_permit } =
+    let ValidHandshake { accept, protocol, verified, conversation, since, address, address_permit } =
         checked.map_err(|refused| refused.problem)?;
-    let opening = Opening { route, conversation, since, token, address };
+    let permit = Arc::clone(&peer.permit);
+    let opening = Opening { route, conversation, since, verified, address, permit: permit.clone() };
     let context = Arc::clone(service.sessions());
-    let (permit, open) = (Arc::clone(&peer.permit), service.broker().admission.opened());
+    let open = service.broker().admission.opened();
     service.broker().tasks.spawn(async move {
         // Keep the permits until the WebSocket ends; dropping them frees the places.
         let _counted = (permit, address_permit, open);
         let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, hyper::upgrade::on(request)).await else { return };
         // `Server::serve` wraps transports only, so the downcast never fails.
         let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else { return };
-        session::serve(parts.io.into_inner().into_inner(), parts.read_buf.to_vec(), opening, context).await;
+        let supervisor = context.supervisor.clone();
+        let (stream, read_ahead) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+        let _panicked = supervisor.guard(TaskName::Session, session::serve(stream, read_ahead, opening, context)).await;
     });
     Ok(switching(&accept, protocol))
 }
@@ -86,7 +90,7 @@ fn switching(accept: &str, protocol: Option<HeaderValue>) -> Response<Payload> {
 struct ValidHandshake {
     accept: String,
     protocol: Option<HeaderValue>,
-    token: Option<Secret>,
+    verified: Option<Result<Identity, Reject>>,
     conversation: Option<ConversationId>,
     since: Option<Seq>,
     address: IpAddr,
@@ -137,7 +141,13 @@ fn check_handshake(
         .map(str::to_owned)
         .or_else(|| offered.token().map(str::to_owned))
         .or_else(|| client::parameter(request.uri().query(), "token").filter(|token| !token.is_empty()));
-    Ok(ValidHandshake { accept, protocol, token: token.map(Secret::new), conversation, since, address, address_permit })
+    let verified = token.map(|token| broker.auth.verify(&token));
+    match &verified {
+        Some(Ok(_)) => peer.permit.promote()?,
+        _ if peer.trusted => peer.permit.set_address(address)?,
+        _ => {}
+    }
+    Ok(ValidHandshake { accept, protocol, verified, conversation, since, address, address_permit })
 }
 
 /// `since_seq` of the query: the last seq that the client has of its conversation.

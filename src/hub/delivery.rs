@@ -7,6 +7,7 @@ use crate::{
     dialect::{AutoJoin, Dialect},
     model::{Body, Entry, Event, Pair, Seq, UserId},
     outbox::{Frame, Outbox, Signal},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// An event for listeners, with its frame for each dialect, encoded on first use.
@@ -16,15 +17,22 @@ pub(super) struct Delivery {
     /// The members of a direct conversation, if a dialect needs them.
     pair: Option<Arc<Pair>>,
     frames: [OnceLock<Option<Frame>>; Dialect::COUNT],
+    supervisor: Supervisor,
 }
 
 impl Delivery {
-    pub(super) fn new(event: Event, pair: Option<Arc<Pair>>) -> Self {
-        Self { event, pair, frames: std::array::from_fn(|_| OnceLock::new()) }
+    pub(super) fn new(event: Event, pair: Option<Arc<Pair>>, supervisor: Supervisor) -> Self {
+        Self { event, pair, frames: std::array::from_fn(|_| OnceLock::new()), supervisor }
     }
 
+    /// The frame in this dialect, if it has one. An event that can't be encoded because that panics has none: it would
+    /// panic at every try, and no later event of the log would be delivered.
     fn frame(&self, dialect: Dialect) -> Option<&Frame> {
-        self.frames[dialect.index()].get_or_init(|| dialect.event(&self.event, self.pair.as_deref())).as_ref()
+        let encode = || {
+            checkpoint(TaskName::Encoder, || format!("{:?}", self.event));
+            dialect.event(&self.event, self.pair.as_deref())
+        };
+        self.frames[dialect.index()].get_or_init(|| self.supervisor.catch(TaskName::Encoder, encode).flatten()).as_ref()
     }
 
     fn entry(&self) -> Option<&Entry> {
@@ -108,7 +116,8 @@ pub(super) fn signal_removed(outbox: &Outbox, delivery: &Delivery) {
 /// Hands a listener the entries that it missed before it goes live, with the frames and signals of live delivery.
 /// Returns the seq of the last one. Returns none if an entry ends the membership of a user whose access was read when the
 /// log's head was `admitted_at`; later entries are not handed over.
-pub fn hand_over_missed(
+pub(super) fn hand_over_missed(
+    supervisor: &Supervisor,
     outbox: &Outbox,
     dialect: Dialect,
     pair: Option<&Arc<Pair>>,
@@ -118,7 +127,8 @@ pub fn hand_over_missed(
     let mut deliveries = Vec::new();
     let mut removed = false;
     for entry in entries {
-        let delivery = Delivery::new(Event::Entry { entry: Arc::new(entry), origin: None }, pair.cloned());
+        let delivery =
+            Delivery::new(Event::Entry { entry: Arc::new(entry), origin: None }, pair.cloned(), supervisor.clone());
         removed = delivery.removes(outbox, admitted_at);
         deliveries.push(delivery);
         if removed {

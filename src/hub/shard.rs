@@ -10,14 +10,14 @@ use std::{
 };
 
 use tokio::sync::{Notify, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, hand_over, signal_removed};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{ConnectionId, Event, LogId, Seq},
+    model::{ConnectionId, Event, LogId, Seq, UserId},
     outbox::{Frame, Outbox},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// Listeners of one log that are served in one turn.
@@ -74,12 +74,11 @@ pub(super) enum Op {
 pub(super) struct Shard {
     queue: Mutex<VecDeque<(LogId, Op)>>,
     wake: Notify,
-    metrics: Arc<Metrics>,
 }
 
 impl Shard {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { queue: Mutex::default(), wake: Notify::new(), metrics }
+    pub(super) fn new() -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new() }
     }
 
     /// Queues an operation. The caller must then call [`Shard::wake`].
@@ -108,9 +107,9 @@ impl Shard {
         }
     }
 
-    /// Executes queued operations until `stop`.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut worker = Worker::new(self.metrics.clone());
+    /// Executes queued operations until its task is stopped.
+    pub(super) async fn run(&self, worker: &mut Worker) {
+        worker.resume();
         loop {
             let queued = std::mem::take(&mut *self.lock());
             worker.enqueue(queued);
@@ -118,10 +117,7 @@ impl Shard {
                 tokio::task::yield_now().await;
                 continue;
             }
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = stop.cancelled() => return,
-            }
+            self.wake.notified().await;
         }
     }
 
@@ -141,19 +137,26 @@ struct LogListeners {
     reached: usize,
 }
 
-/// The state of a shard's task.
-struct Worker {
+/// The state of a shard's task. It outlives a panic of the task.
+pub(super) struct Worker {
     logs: HashMap<LogId, LogListeners>,
     /// Logs with waiting operations, each once.
     ready: VecDeque<LogId>,
     /// Outboxes that received frames in this round and need a flush.
     unflushed: Vec<Arc<Outbox>>,
     metrics: Arc<Metrics>,
+    supervisor: Supervisor,
 }
 
 impl Worker {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        Self { logs: HashMap::new(), ready: VecDeque::new(), unflushed: Vec::new(), metrics }
+    pub(super) fn new(metrics: Arc<Metrics>, supervisor: Supervisor) -> Self {
+        Self { logs: HashMap::new(), ready: VecDeque::new(), unflushed: Vec::new(), metrics, supervisor }
+    }
+
+    /// Finds the logs with waiting operations anew: a run that panicked may have taken one out of `ready`.
+    fn resume(&mut self) {
+        let waiting = self.logs.iter().filter(|(_, listeners)| !listeners.ops.is_empty());
+        self.ready = waiting.map(|(log, _)| log.clone()).collect();
     }
 
     fn enqueue(&mut self, queued: VecDeque<(LogId, Op)>) {
@@ -171,7 +174,7 @@ impl Worker {
         for _ in 0..self.ready.len() {
             let Some(log) = self.ready.pop_front() else { break };
             let Some(listeners) = self.logs.get_mut(&log) else { continue };
-            let frames = listeners.run_turn(&mut self.unflushed);
+            let frames = listeners.run_turn(&mut self.unflushed, &self.supervisor);
             self.metrics.deliveries.inc_by(frames);
             if !listeners.ops.is_empty() {
                 self.ready.push_back(log);
@@ -195,7 +198,7 @@ impl Worker {
 
 impl LogListeners {
     /// Executes operations until one slice of listeners is served. Returns the number of frames that went out.
-    fn run_turn(&mut self, unflushed: &mut Vec<Arc<Outbox>>) -> u64 {
+    fn run_turn(&mut self, unflushed: &mut Vec<Arc<Outbox>>, supervisor: &Supervisor) -> u64 {
         let (mut budget, mut frames) = (SLICE, 0);
         while budget > 0 {
             let Some(op) = self.ops.pop_front() else { break };
@@ -213,7 +216,7 @@ impl LogListeners {
                 }
                 Op::Deliver(deliveries) => {
                     let end = self.listeners.len().min(self.reached + budget);
-                    frames += deliver_to(&self.listeners[self.reached..end], &deliveries, unflushed);
+                    frames += deliver_to(&self.listeners[self.reached..end], &deliveries, unflushed, supervisor);
                     budget -= end - self.reached;
                     if end < self.listeners.len() {
                         self.reached = end;
@@ -255,8 +258,14 @@ impl LogListeners {
 }
 
 /// Hands the deliveries to each listener, in one push each. A listener gets nothing after the entry that ends its user's
-/// membership, even if one batch holds both.
-fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], unflushed: &mut Vec<Arc<Outbox>>) -> u64 {
+/// membership, even if one batch holds both. A listener whose hand-over panics may have missed an entry, so its socket is
+/// closed; the others get theirs.
+fn deliver_to(
+    listeners: &[Listener],
+    deliveries: &[Delivery],
+    unflushed: &mut Vec<Arc<Outbox>>,
+    supervisor: &Supervisor,
+) -> u64 {
     let removals: Vec<(usize, &Delivery)> =
         deliveries.iter().enumerate().filter(|(_, delivery)| delivery.removed_user().is_some()).collect();
     let mut frames = 0;
@@ -266,7 +275,14 @@ fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], unflushed: &mut V
         #[cfg(feature = "faults")]
         let end = if crate::faults::has(crate::faults::Fault::BatchAfterRemoval) { deliveries.len() } else { end };
         let wanted = deliveries[..end].iter().filter(|delivery| listener.wants(delivery));
-        let handed = hand_over(&listener.outbox, listener.dialect, wanted);
+        let handed = supervisor.catch(TaskName::DeliveryShard, || {
+            checkpoint(TaskName::DeliveryShard, || listener.outbox.user().map_or("nobody", UserId::as_str));
+            hand_over(&listener.outbox, listener.dialect, wanted)
+        });
+        let Some(handed) = handed else {
+            listener.outbox.fail();
+            continue;
+        };
         frames += handed.frames;
         if handed.unwritten {
             unflushed.push(listener.outbox.clone());

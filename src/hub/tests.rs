@@ -9,7 +9,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 use super::*;
 use crate::{
     model::{Body, Ephemeral, EphemeralEvent, Timestamp, UserId},
-    outbox::{Frame, OutboxEvent, Signal},
+    outbox::{Frame, OutboxBudget, OutboxEvent, OutboxLimits, Signal},
 };
 
 /// A store with the entries 1 to `head` of a log. A negative head makes reads fail.
@@ -49,26 +49,26 @@ struct Fixture {
     hub: Arc<Hub>,
     stored: Arc<TestStore>,
     log: LogId,
-    stop: CancellationToken,
+    supervisor: Supervisor,
     metrics: Arc<Metrics>,
 }
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.supervisor.stop().cancel();
     }
 }
 
 impl Fixture {
     fn new(head: Seq) -> Self {
-        let (metrics, stop) = (Arc::new(Metrics::new().unwrap()), CancellationToken::new());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let supervisor = Supervisor::new(metrics.clone());
         let stored = Arc::new(TestStore(AtomicI64::new(head)));
-        let (tasks, clock) = (TaskTracker::new(), Clock::system());
-        let hub = Hub::start(2, stored.clone(), metrics.clone(), clock, tasks, stop.clone());
+        let hub = Hub::start(2, stored.clone(), metrics.clone(), Clock::system(), supervisor.clone());
         let log = LogId::parse("room").unwrap();
         let _opened = hub.follow(&log);
         hub.set_base(&log, head);
-        Self { hub, stored, log, stop, metrics }
+        Self { hub, stored, log, supervisor, metrics }
     }
 
     async fn reader(&self) -> (Arc<Outbox>, TcpStream) {
@@ -78,7 +78,9 @@ impl Fixture {
         let (_, writer) = server.unwrap().0.into_split();
         writer.writable().await.unwrap();
         let close = Frame::close(1008, "");
-        let outbox = Arc::new(Outbox::new(ConnectionId::fresh(), writer, 1 << 20, close, self.metrics.clone()));
+        let limits = OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30) };
+        let budget = OutboxBudget::new(1 << 30, self.metrics.clone());
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, close, budget);
         outbox.greet([]);
         (outbox, client.unwrap())
     }
@@ -94,7 +96,7 @@ impl Fixture {
     async fn catch_up(&self, outbox: &Outbox, mut has: Seq) {
         while self.hub.splice(&self.log, outbox.connection(), has).is_err() {
             let missed = self.hub.fetch(&self.log, has).await.unwrap();
-            has = hand_over_missed(outbox, Dialect::Native, None, 0, missed).unwrap_or(has);
+            has = self.hub.hand_over_missed(outbox, Dialect::Native, None, 0, missed).unwrap_or(has);
         }
     }
 }
@@ -277,7 +279,10 @@ async fn a_replay_ends_a_membership_as_live_delivery_does() {
 
     let (late, mut late_client) = fixture.reader().await;
     late.belongs_to(user.clone());
-    assert_eq!(hand_over_missed(&late, Dialect::Native, None, 0, [entry(log, 1), removal(), entry(log, 3)]), None);
+    assert_eq!(
+        fixture.hub.hand_over_missed(&late, Dialect::Native, None, 0, [entry(log, 1), removal(), entry(log, 3)]),
+        None
+    );
     fixture.hub.apply(vec![event(log, 3)]);
 
     let told = OutboxEvent::Signal(Signal::Removed { conversation: log.conversation().unwrap(), seq: 2 });
@@ -306,7 +311,10 @@ async fn a_removal_before_the_admission_ends_nothing() {
 
     let (late, mut late_client) = fixture.reader().await;
     late.belongs_to(user.clone());
-    assert_eq!(hand_over_missed(&late, Dialect::Native, None, 3, [entry(log, 1), removal(), entry(log, 3)]), Some(3));
+    assert_eq!(
+        fixture.hub.hand_over_missed(&late, Dialect::Native, None, 3, [entry(log, 1), removal(), entry(log, 3)]),
+        Some(3)
+    );
     for client in [&mut live_client, &mut late_client] {
         assert_eq!((next_seq(client).await, next_seq(client).await, next_seq(client).await), (1, 2, 3));
     }

@@ -31,6 +31,22 @@ pub(super) struct Track {
     pub(super) backfilling: bool,
 }
 
+/// Counts a gap that is being backfilled, for its lifetime.
+pub(super) struct OpenGap(Arc<Metrics>);
+
+impl OpenGap {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.gaps_open.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for OpenGap {
+    fn drop(&mut self) {
+        self.0.gaps_open.dec();
+    }
+}
+
 /// Counts a gap that stays open after repeated backfills, for its lifetime.
 pub(super) struct StuckGap(Arc<Metrics>);
 

@@ -278,6 +278,8 @@ pub enum CloseReason {
     Binary,
     /// The client sent too many frames per second.
     Flood,
+    /// A panic of this program ended the connection; the client may reconnect and resume.
+    Internal,
     /// The node restarts; the client must reconnect after this delay.
     Restart(Duration),
 }
@@ -305,6 +307,7 @@ impl CloseReason {
             Self::Protocol => "protocol",
             Self::Binary => "binary",
             Self::Flood => "flood",
+            Self::Internal => "internal",
             Self::Restart(_) => "restart",
         }
     }

@@ -30,6 +30,11 @@ impl Queue {
         self.bytes
     }
 
+    /// Bytes that are not written yet.
+    pub(super) fn unwritten(&self) -> usize {
+        self.bytes - self.started
+    }
+
     pub(super) fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
         self.frames.push_back(frame);

@@ -4,23 +4,26 @@ use tokio::{
 };
 
 use super::*;
+use crate::metrics::Metrics;
 
 const LIMIT: usize = 1 << 10;
 
 /// An outbox before its greeting, and the client's end of its socket.
-async fn outbox() -> (Outbox, TcpStream) {
+async fn outbox() -> (Arc<Outbox>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, server) =
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
     let (_, writer) = server.unwrap().0.into_split();
     writer.writable().await.unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let outbox = Outbox::new(ConnectionId::fresh(), writer, LIMIT, Frame::close(1008, "slow"), metrics);
+    let limits = OutboxLimits { bytes: LIMIT, stalled_after: Duration::from_secs(30) };
+    let budget = OutboxBudget::new(1 << 30, metrics);
+    let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, Frame::close(1008, "slow"), budget);
     (outbox, client.unwrap())
 }
 
 /// All bytes that the client receives until the outbox is dropped.
-async fn received(outbox: Outbox, mut client: TcpStream) -> Vec<u8> {
+async fn received(outbox: Arc<Outbox>, mut client: TcpStream) -> Vec<u8> {
     assert!(outbox.drained().await);
     drop(outbox);
     let mut bytes = Vec::new();

@@ -12,12 +12,18 @@ use crate::{
     config::Config,
     metrics::Metrics,
     model::{Clock, Identity},
+    outbox::OutboxBudget,
+    supervise::{Supervisor, TaskName},
 };
 
 /// Maximum duration of a close, in which queued frames are written and the client's close is awaited.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time for which the connection stays open for the client's answer to a close frame.
 pub(super) const PEER_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest time until a connection ends because its token expires; the client then reconnects. Tokens come from outside
+/// and may be valid for thousands of years, which a timer need not count.
+const EXPIRY_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// The dependencies of a session.
 pub struct Context {
@@ -31,15 +37,26 @@ pub struct Context {
     pub chat: Arc<Chat>,
     /// The clock.
     pub clock: Clock,
+    /// The bound on the sum of all outboxes.
+    pub outboxes: Arc<OutboxBudget>,
     /// The schedule on which connections close during a drain.
     pub drain: Arc<Drain>,
+    /// Catches panics.
+    pub supervisor: Supervisor,
     /// The tracker of tasks that may outlive a session.
     pub tasks: TaskTracker,
 }
 
 impl Context {
-    /// The expiry of a token as an instant for timers. The leeway covers differences between clocks.
+    /// Starts a task that may outlive its session.
+    pub(super) fn spawn(&self, name: TaskName, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.supervisor.guard(name, task));
+    }
+
+    /// The expiry of a token as an instant for timers, at most [`EXPIRY_MAX`] from now. The leeway covers differences
+    /// between clocks.
     pub(super) fn expiry(&self, identity: &Identity) -> Instant {
-        Instant::now() + identity.expires_at.since(self.clock.now()) + self.auth.leeway()
+        let left = identity.expires_at.since(self.clock.now()).saturating_add(self.auth.leeway());
+        Instant::now() + left.min(EXPIRY_MAX)
     }
 }

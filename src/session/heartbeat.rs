@@ -39,9 +39,14 @@ impl Heartbeat {
         self.pong_due.is_some_and(|due| due <= now)
     }
 
-    /// Extends the deadline of the pong.
-    pub(super) fn extend_deadline(&mut self, now: Instant) {
-        self.pong_due = Some(now + self.pong_timeout);
+    /// True if a sign of life at this time extends the deadline of the pong.
+    pub(super) fn is_recent(&self, at: Instant, now: Instant) -> bool {
+        at + self.pong_timeout > now
+    }
+
+    /// Extends the deadline of the pong, after a sign of life at this time.
+    pub(super) fn extend_deadline(&mut self, at: Instant) {
+        self.pong_due = Some(at + self.pong_timeout);
     }
 
     /// True if a ping is due. In that case it schedules the next ping and expects a pong for this one.

@@ -17,7 +17,8 @@ use crate::{
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
     model::{CloseReason, Command, Event, Identity, Reject, Seq, UserId},
-    outbox::{Frame, OutboxEvent, Signal},
+    outbox::{Frame, OutboxEvent, Progress, Signal},
+    supervise::{TaskName, checkpoint},
 };
 
 /// The result of a command, with the metadata of its request.
@@ -80,7 +81,7 @@ impl Open {
         let (identity, at, present) = (&*self.identity, self.context.clock.now(), &initial.present[..]);
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
         connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(resyncs));
-        self.context.tasks.spawn(self.context.chat.clone().replay(connection.clone(), initial.replays));
+        self.context.spawn(TaskName::Replay, self.context.chat.clone().replay(connection.clone(), initial.replays));
         Ok(())
     }
 
@@ -96,12 +97,17 @@ impl Open {
 
     /// Serves until the connection ends.
     pub(super) async fn run(mut self: Box<Self>) -> (Socket, CloseReason, UserId) {
-        let reason = match self.serve().await {
-            Ok(never) => match never {},
-            Err(reason) => reason,
+        let context = self.context.clone();
+        let reason = match context.supervisor.guard(TaskName::Session, self.serve()).await {
+            Some(Ok(never)) => match never {},
+            Some(Err(reason)) => reason,
+            None => CloseReason::Internal,
         };
         let user = self.identity.user.clone();
-        if reason != CloseReason::ClientLeft {
+        if reason == CloseReason::Internal {
+            // Futures that panicked must not be polled again.
+            (self.beginning, self.pending) = (None, FuturesOrdered::new());
+        } else if reason != CloseReason::ClientLeft {
             Box::pin(self.finish_pending()).await;
         }
         (Box::pin(self.end()).await, reason, user)
@@ -112,11 +118,11 @@ impl Open {
         context.metrics.connections.with_label_values(&[connection.dialect.label()]).dec();
         context.metrics.connection_duration.observe(opened_at.elapsed().as_secs_f64());
         match beginning {
-            None => context.chat.disconnect(&identity, &connection).await,
+            None => disconnect(&context, &identity, &connection).await,
             // Disconnect only after the pending join finishes; otherwise it decrements another listener's count.
             Some(beginning) => drop(context.tasks.clone().spawn(async move {
-                drop(beginning.await);
-                context.chat.disconnect(&identity, &connection).await;
+                drop(context.supervisor.guard(TaskName::Session, beginning).await);
+                disconnect(&context, &identity, &connection).await;
             })),
         }
         socket
@@ -204,11 +210,18 @@ impl Open {
         }
         self.signalled.queue_due(now);
         if self.heartbeat.is_overdue(now) {
-            if self.reads_frames() {
-                return Err(CloseReason::Silent);
+            // While frames wait, the ping waits behind them: the bytes that the client takes are its sign of life, and the
+            // outbox ends a client that takes none.
+            let life = match self.connection.outbox.progress() {
+                Progress::Waiting => Some(now),
+                Progress::Idle(taken_at) => taken_at.filter(|at| self.heartbeat.is_recent(*at, now)),
+            };
+            match life {
+                Some(at) => self.heartbeat.extend_deadline(at),
+                None if self.reads_frames() => return Err(CloseReason::Silent),
+                // Frames were not read meanwhile, so the pong may wait in the socket.
+                None => self.heartbeat.extend_deadline(now),
             }
-            // Frames were not read meanwhile, so the pong may wait in the socket.
-            self.heartbeat.extend_deadline(now);
         }
         if self.heartbeat.take_due_ping(now) {
             self.connection.outbox.send([Frame::ping(self.arrivals.next_ping())]);
@@ -219,6 +232,7 @@ impl Open {
     fn handle_wake(&mut self, woken: OutboxEvent) -> Result<(), CloseReason> {
         match woken {
             OutboxEvent::Overflowed => Err(CloseReason::TooSlow),
+            OutboxEvent::Failed => Err(CloseReason::Internal),
             OutboxEvent::Broken => Err(CloseReason::ClientLeft),
             OutboxEvent::Signal(Signal::Added { conversation, since }) => {
                 // The inbox signals a new conversation to every socket of the user; some dialects join it by
@@ -257,7 +271,8 @@ impl Open {
             Incoming::Ping => Ok(()),
             Incoming::Pong(number) => {
                 if let Some(arrived) = number.and_then(|number| self.arrivals.confirm(number)) {
-                    self.context.tasks.spawn(self.context.chat.clone().record_delivered(self.caller(), arrived));
+                    let recorded = self.context.chat.clone().record_delivered(self.caller(), arrived);
+                    self.context.spawn(TaskName::Session, recorded);
                 }
                 Ok(())
             }
@@ -270,6 +285,7 @@ impl Open {
     }
 
     fn handle_text(&mut self, text: &Utf8Bytes) {
+        checkpoint(TaskName::Session, || text);
         let request = |reference, client_id| RequestMeta { reference, client_id, at: self.context.clock.now() };
         match self.connection.dialect.decode(text, self.connection.bound.as_ref()) {
             Ok(Request { reference, intent: Intent::Command(command) }) => {
@@ -337,7 +353,8 @@ impl Open {
                 let echo = echo.and_then(|entry| dialect.event(&Event::Entry { entry, origin: None }, None));
                 self.push_frames(dialect.reply(request, &reply).into_iter().chain(echo));
                 if !replays.is_empty() {
-                    self.context.tasks.spawn(self.context.chat.clone().replay(self.connection.clone(), replays));
+                    let replay = self.context.chat.clone().replay(self.connection.clone(), replays);
+                    self.context.spawn(TaskName::Replay, replay);
                 }
             }
             Err(reject) => self.reject(request, reject),
@@ -350,6 +367,14 @@ impl Open {
 
     fn caller(&self) -> Caller {
         Caller { identity: self.identity.clone(), connection: Some(self.connection.clone()) }
+    }
+}
+
+/// Unregisters a connection, at least from the registry of all nodes if the rest panics.
+async fn disconnect(context: &Context, identity: &Identity, connection: &Connection) {
+    let disconnected = context.chat.disconnect(identity, connection);
+    if context.supervisor.guard(TaskName::Session, disconnected).await.is_none() {
+        context.chat.forget(connection).await;
     }
 }
 

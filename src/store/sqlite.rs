@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::{StoreConfig, make_private_folder, open_private_file},
     metrics::Metrics,
+    supervise::{TaskName, catch_panic},
 };
 
 mod conversations;
@@ -84,12 +85,14 @@ impl Sqlite {
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)
         };
-        let writer = spawn_worker(connect()?, None)?;
+        let writer = spawn_worker(connect()?, None, metrics.clone())?;
         let worker = |pool: Pool| {
             let jobs = match pool {
                 Pool::Append | Pool::Relay | Pool::Write | Pool::Bulk => writer.clone(),
-                Pool::Ping | Pool::Read => spawn_worker(connect()?, None)?,
-                Pool::List | Pool::Search => spawn_worker(connect()?, Some(config.heavy_read_timeout))?,
+                Pool::Ping | Pool::Read => spawn_worker(connect()?, None, metrics.clone())?,
+                Pool::List | Pool::Search => {
+                    spawn_worker(connect()?, Some(config.heavy_read_timeout), metrics.clone())?
+                }
             };
             Ok(Worker { turns: turns(pool, config, &metrics), jobs })
         };
@@ -141,7 +144,7 @@ impl Sqlite {
         jobs.try_send(job).map_err(|_| StoreError::Unavailable("the SQLite thread takes no jobs".into()))?;
         match reply.await {
             Ok(result) => result.map_err(|error| store_error(&error)),
-            Err(_) => Err(StoreError::Unknown("the SQLite thread ended".into())),
+            Err(_) => Err(StoreError::Unknown("the SQLite thread panicked or ended".into())),
         }
     }
 
@@ -175,7 +178,11 @@ fn turns(pool: Pool, config: &StoreConfig, metrics: &Metrics) -> Turns {
 }
 
 /// Starts a thread that runs jobs until every sender is dropped. A job that takes longer than `timeout` is interrupted.
-fn spawn_worker(mut connection: Connection, timeout: Option<Duration>) -> Result<mpsc::Sender<Job>, StoreError> {
+fn spawn_worker(
+    mut connection: Connection,
+    timeout: Option<Duration>,
+    metrics: Arc<Metrics>,
+) -> Result<mpsc::Sender<Job>, StoreError> {
     let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
     let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
     let began = Arc::new(Mutex::new(Instant::now()));
@@ -187,7 +194,8 @@ fn spawn_worker(mut connection: Connection, timeout: Option<Duration>) -> Result
     let run = move || {
         while let Some(job) = queue.blocking_recv() {
             *began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            job(&mut connection);
+            // The transaction of a job that panics is rolled back, and its caller learns that the outcome is unknown.
+            let _panicked = catch_panic(&metrics, TaskName::Sqlite, || job(&mut connection));
         }
     };
     std::thread::Builder::new().name("sqlite".into()).spawn(run).map_err(|error| failed(&error))?;

@@ -11,17 +11,18 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{AppendRefused, Appended, Lifecycle, Logs, NewEntry, Outcome, StoreError};
+use super::{AppendRefused, Appended, Logs, NewEntry, Outcome, StoreError};
 use crate::{
-    degrade::{Degrade, LinkState, Part},
+    degrade::{Degrade, Part},
     metrics::Metrics,
     model::{Body, ConnectionId, Entry, LogId},
+    supervise::{Supervisor, TaskName, checkpoint},
 };
 
 /// First wait before a batch with an unknown outcome is retried.
@@ -102,22 +103,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the lanes. After `stop`, they still finish the queued entries.
+    /// Starts the lanes. After the supervisor's stop, they still finish the queued entries. A batch whose commit panics is
+    /// answered with [`AppendError::Unknown`].
     pub fn start(
         store: Arc<dyn Logs>,
         settings: WriterSettings,
         metrics: Arc<Metrics>,
         degrade: Arc<Degrade>,
         outcomes: Outcomes,
-        tasks: &TaskTracker,
-        stop: CancellationToken,
+        supervisor: &Supervisor,
     ) -> Self {
         let outcomes = Arc::new(outcomes);
         let lanes = (0..settings.lanes.max(1)).map(|_| {
             let (sender, receiver) = mpsc::channel(settings.queue);
             let (store, metrics, degrade) = (store.clone(), metrics.clone(), degrade.clone());
-            let lane = Lane { store, settings, metrics, degrade, outcomes: outcomes.clone() };
-            tasks.spawn(lane.run(receiver, stop.clone()));
+            let (outcomes, supervisor) = (outcomes.clone(), supervisor.clone());
+            let lane = Lane { store, settings, metrics, degrade, outcomes, supervisor: supervisor.clone() };
+            supervisor.spawn(TaskName::WriterLane, (lane, receiver), |(lane, queue)| lane.run(queue).boxed());
             sender
         });
         Self { lanes: lanes.collect() }
@@ -163,10 +165,12 @@ struct Lane {
     metrics: Arc<Metrics>,
     degrade: Arc<Degrade>,
     outcomes: Arc<Outcomes>,
+    supervisor: Supervisor,
 }
 
 impl Lane {
-    async fn run(self, mut queue: mpsc::Receiver<Item>, stop: CancellationToken) {
+    async fn run(&self, queue: &mut mpsc::Receiver<Item>) {
+        let stop = self.supervisor.stop();
         let mut waiting = Vec::with_capacity(self.settings.max_batch);
         loop {
             let count = tokio::select! {
@@ -188,7 +192,11 @@ impl Lane {
                 }
             });
             for batch in split(appends) {
-                self.commit(batch).await;
+                // Appenders of a batch that panics learn that its outcome is unknown, because their senders are dropped.
+                let logs: Vec<LogId> = batch.iter().flat_map(|queued| written_logs(&queued.entry)).collect();
+                if self.supervisor.guard(TaskName::WriterLane, self.commit(batch)).await.is_none() {
+                    (self.outcomes.doubted)(logs);
+                }
             }
             for barrier in barriers {
                 let _gone = barrier.send(());
@@ -199,6 +207,7 @@ impl Lane {
     /// Commits one batch. A batch that fails is halved repeatedly until the faulty entry is alone.
     async fn commit(&self, batch: Vec<Queued>) {
         // Each batch carries a flag: true if an earlier try may have stored some of it.
+        checkpoint(TaskName::WriterLane, || contents(&batch));
         let mut todo = vec![(batch, false)];
         while let Some((mut batch, mut maybe_stored)) = todo.pop() {
             let (entries, indices) = dedupe(&batch);
@@ -319,6 +328,15 @@ impl Lane {
     }
 }
 
+/// The texts of a batch.
+fn contents(batch: &[Queued]) -> String {
+    let text = |queued: &Queued| match &queued.entry.body {
+        Body::Message { content, .. } => content.to_string(),
+        _ => String::new(),
+    };
+    batch.iter().map(text).collect()
+}
+
 /// Splits queued entries into batches that the store accepts: consecutive messages together, each change alone, all in
 /// order.
 fn split(waiting: impl Iterator<Item = Queued>) -> Vec<Vec<Queued>> {
@@ -372,35 +390,6 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
         client_id: new.client_gave_id.then_some(new.dedupe),
         at: appended.at,
         body: new.body,
-    }
-}
-
-/// Pings the store twice a second, and reports the result, whether any node gives notices, and whether heavy reads are
-/// refused. A failed ping is repeated at once over another connection, so that a silent store is noticed within 3 s.
-pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, metrics: Arc<Metrics>, stop: CancellationToken) {
-    const PING_PERIOD: Duration = Duration::from_millis(500);
-    const PING_TIMEOUT: Duration = Duration::from_millis(1_200);
-    const REPEAT_AFTER: Duration = Duration::from_millis(50);
-    /// Time for which reads count as slow after one was refused.
-    const SLOW_READS_SPAN: Duration = Duration::from_secs(5);
-    loop {
-        let started = Instant::now();
-        let result = match tokio::time::timeout(PING_TIMEOUT, store.ping()).await {
-            Ok(Ok(relays)) => {
-                degrade.note_relay(relays);
-                Ok(started.elapsed())
-            }
-            Ok(Err(_)) | Err(_) => Err(()),
-        };
-        degrade.report(Part::Store, result);
-        let slow_reads = store.refused_heavy_reads(SLOW_READS_SPAN);
-        metrics.slow_reads.set(slow_reads.into());
-        degrade.note_slow_reads(slow_reads);
-        let doubted = result.is_err() && degrade.state(Part::Store).link == LinkState::Up;
-        tokio::select! {
-            () = sleep(if doubted { REPEAT_AFTER } else { PING_PERIOD }) => {}
-            () = stop.cancelled() => return,
-        }
     }
 }
 

@@ -18,7 +18,7 @@ impl Backoff {
     /// The next pause, with jitter: from half of its length to all of it.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
-        self.next = (pause * 2).min(self.longest);
+        self.next = pause.saturating_mul(2).min(self.longest);
         pause.mul_f64(rand::random_range(0.5..=1.0))
     }
 }

@@ -1,5 +1,7 @@
 //! The purposes of webhooks.
 
+use crate::supervise::TaskName;
+
 /// The purpose of a webhook: the label in metrics and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
@@ -10,6 +12,14 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// The task that handles the jobs.
+    pub fn task(self) -> TaskName {
+        match self {
+            Self::Persona => TaskName::Personas,
+            Self::Notification => TaskName::Notifications,
+        }
+    }
+
     /// The label.
     pub fn label(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::hook::Hook;
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, supervise::Supervisor};
 
 /// The sending end.
 pub struct Queue<J> {
@@ -21,6 +21,7 @@ pub struct QueueReceiver<J> {
     concurrency: usize,
     hook: Hook,
     metrics: Arc<Metrics>,
+    supervisor: Supervisor,
 }
 
 pub(super) fn queue<J>(
@@ -28,11 +29,12 @@ pub(super) fn queue<J>(
     concurrency: usize,
     hook: Hook,
     metrics: &Arc<Metrics>,
+    supervisor: &Supervisor,
 ) -> (Queue<J>, QueueReceiver<J>) {
     let (sender, receiver) = mpsc::channel(capacity);
     (
         Queue { jobs: sender, hook, metrics: metrics.clone() },
-        QueueReceiver { jobs: receiver, concurrency, hook, metrics: metrics.clone() },
+        QueueReceiver { jobs: receiver, concurrency, hook, metrics: metrics.clone(), supervisor: supervisor.clone() },
     )
 }
 
@@ -54,16 +56,20 @@ impl<J> Queue<J> {
 
 impl<J> QueueReceiver<J> {
     /// Runs `work` for every job, `concurrency` at a time, until the queue is dropped. A slow job holds up only its own
-    /// place.
-    pub async fn each<F: Future<Output = ()>>(self, work: impl Fn(J) -> F) {
-        let Self { mut jobs, concurrency, hook, metrics } = self;
+    /// place; a job that panics is lost.
+    pub async fn each<F: Future<Output = ()>>(&mut self, work: impl Fn(J) -> F) {
+        let Self { jobs, concurrency, hook, metrics, supervisor } = self;
+        let name = hook.task();
         let waiting = metrics.webhook_queue.with_label_values(&[hook.label()]);
         let jobs = stream::poll_fn(|context| jobs.poll_recv(context));
         let start = |job| {
             waiting.dec();
-            work(job)
+            let guarded = supervisor.guard(name, work(job));
+            async {
+                let _panicked = guarded.await;
+            }
         };
-        jobs.for_each_concurrent(concurrency, start).await;
+        jobs.for_each_concurrent(*concurrency, start).await;
     }
 }
 
@@ -76,15 +82,18 @@ mod tests {
     #[tokio::test]
     async fn concurrency_and_length_are_bounded() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let (queue, queued) = queue(2, 2, Hook::Persona, &metrics);
+        let (queue, mut queued) = queue(2, 2, Hook::Persona, &metrics, &Supervisor::new(metrics.clone()));
         let (started, mut running) = mpsc::unbounded_channel();
         let permits = Arc::new(Semaphore::new(0));
         let held = permits.clone();
-        tokio::spawn(queued.each(move |job: u32| {
-            started.send(job).unwrap();
-            let held = held.clone();
-            async move { held.acquire().await.unwrap().forget() }
-        }));
+        tokio::spawn(async move {
+            let each = queued.each(|job: u32| {
+                started.send(job).unwrap();
+                let held = held.clone();
+                async move { held.acquire().await.unwrap().forget() }
+            });
+            each.await;
+        });
         for job in [1, 2] {
             queue.push(job).unwrap();
             assert_eq!(running.recv().await, Some(job));

@@ -2,14 +2,14 @@
 //!
 //! `cargo run --example echo -- 127.0.0.1:9001`
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use switchboard::{
     dialect::Dialect,
     metrics::Metrics,
     model::{Clock, CloseReason, ConnectionId},
-    outbox::{Frame, Outbox},
+    outbox::{Frame, Outbox, OutboxBudget, OutboxLimits},
     session::{FrameLimits, Incoming, Socket, SocketLimits},
 };
 use tokio::{
@@ -47,7 +47,9 @@ async fn echo(mut stream: TcpStream, metrics: Arc<Metrics>) -> std::io::Result<(
     let (reader, writer) = stream.into_split();
     writer.writable().await?;
     let too_slow = Dialect::Native.too_slow();
-    let outbox = Arc::new(Outbox::new(ConnectionId::fresh(), writer, LIMITS.message_bytes * 4, too_slow, metrics));
+    let limits = OutboxLimits { bytes: LIMITS.message_bytes * 4, stalled_after: Duration::from_secs(60) };
+    let budget = OutboxBudget::new(1 << 40, metrics);
+    let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, too_slow, budget);
     // An echo has no greeting, and the outbox holds frames back until it was given one.
     outbox.greet([]);
     let mut socket = Socket::new(reader, read_ahead, outbox.clone(), LIMITS).await;

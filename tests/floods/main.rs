@@ -18,6 +18,7 @@ mod crowds;
 mod handshakes;
 mod heavy_reads;
 mod slow_readers;
+mod strangers;
 mod vanished;
 
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{io::AsyncReadExt, sync::mpsc};
 
 use crate::{
     count, raw, raw_listener,
@@ -165,5 +165,116 @@ async fn a_client_that_sends_commands_and_never_reads_is_closed() {
     crate::assert_served(&mut bob).await;
     let (_, close) = read_to_the_end(greedy).await;
     assert_eq!(close.map(|(code, _)| code), Some(4408));
+    node.metric(WAITING, |bytes| bytes == 0.0).await;
+}
+
+/// A reader of `conversation` that has more waiting than the kernel's buffers hold.
+async fn reader_with_waiting_bytes(node: &Node, sender: &mut Client, user: &str, waiting: f64) -> RawClient {
+    let reader = raw_listener(node, user, "team").await;
+    let before = count(node, WAITING).await;
+    while count(node, WAITING).await < before + waiting {
+        sender.send_text("team", &"x".repeat(5_000)).await;
+    }
+    reader
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_reader_is_closed_although_it_sends_pongs() {
+    let node = Node::dev().set("PING_INTERVAL", "1s").set("PONG_TIMEOUT", "1s").set("SLOW_READER_TIMEOUT", "3s");
+    let node = node.start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    let mut stalled = reader_with_waiting_bytes(&node, &mut alice, "carol", 100_000.0).await;
+    let began = Instant::now();
+    let pongs = async {
+        while stalled.try_write(&RawClient::encode(true, opcode::PONG, b"")).await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let cut = async {
+        node.metric(TOO_SLOW, |count| count == 1.0).await;
+        began.elapsed()
+    };
+    // Alice's client answers pings only while it reads.
+    let reading = async {
+        loop {
+            alice.recv().await;
+        }
+    };
+    let after = tokio::select! {
+        after = cut => after,
+        () = pongs => panic!("the socket ended before it was counted"),
+        () = reading => unreachable!(),
+    };
+    println!("a stalled reader with pongs was closed after {after:?}");
+    assert!(after < Duration::from_secs(13), "{after:?}");
+    node.metric(WAITING, |bytes| bytes == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_link_that_takes_bytes_lives_on() {
+    let node = Node::dev().set("PING_INTERVAL", "1s").set("PONG_TIMEOUT", "2s").set("SLOW_READER_TIMEOUT", "5s");
+    let node = node.start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    let slow = reader_with_waiting_bytes(&node, &mut alice, "carol", 600_000.0).await;
+    let reading = tokio::spawn(async move {
+        loop {
+            alice.recv().await;
+        }
+    });
+    // 60 kB/s, and no pong: the pings wait behind the messages, and this client never answers them.
+    let mut socket = slow.into_inner();
+    let (began, mut taken, mut buffer) = (Instant::now(), 0, vec![0; 6_000]);
+    while began.elapsed() < Duration::from_secs(8) {
+        let due = Duration::from_secs_f64(taken as f64 / 60_000.0);
+        tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
+        let read = within("bytes", socket.read(&mut buffer)).await.unwrap();
+        assert!(read > 0, "closed after {:?} and {taken} bytes", began.elapsed());
+        taken += read;
+    }
+    assert!(count(&node, WAITING).await > 0.0, "some still wait");
+    for reason in ["too_slow", "silent"] {
+        assert_eq!(count(&node, &format!(r#"switchboard_closes_total{{reason="{reason}"}}"#)).await, 0.0, "{reason}");
+    }
+    reading.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sum_of_all_outboxes_is_bounded_and_the_worst_readers_are_closed_first() {
+    const TOTAL: f64 = 1_048_576.0;
+    let node = Node::dev().set("OUTBOX_TOTAL_BYTES", "1MiB").set("MAX_CONNECTIONS_PER_USER", 50).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    let mut bob = Client::native(&node, "bob").await;
+    alice.join("team").await;
+    bob.join("team").await;
+    let reading = tokio::spawn(async move {
+        let mut seqs = Vec::new();
+        loop {
+            match bob.recv_or_close().await {
+                Ok(frame) if frame["content"] == "last" => return seqs,
+                Ok(frame) if frame["type"] == "message" => seqs.push(frame["seq"].as_i64().unwrap()),
+                Ok(_) => {}
+                Err(close) => panic!("the reader was closed: {close:?}"),
+            }
+        }
+    });
+    let mut stalled = Vec::new();
+    for _ in 0..10 {
+        stalled.push(raw_listener(&node, "carol", "team").await);
+    }
+    let mut most = 0.0_f64;
+    for _ in 0..150 {
+        alice.send_text("team", &"x".repeat(5_000)).await;
+        most = most.max(count(&node, WAITING).await);
+    }
+    println!("at most {most} bytes waited in all outboxes");
+    assert!(most <= TOTAL * 1.25, "{most}");
+    assert!(count(&node, "switchboard_outbox_shed_total").await >= 1.0);
+    assert!(count(&node, TOO_SLOW).await >= 1.0);
+    alice.send_text("team", "last").await;
+    let seqs = reading.await.unwrap();
+    assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "the reader that reads lost nothing");
+    drop(stalled);
     node.metric(WAITING, |bytes| bytes == 0.0).await;
 }

@@ -33,6 +33,7 @@ mod limits;
 mod nginx;
 mod notifications;
 mod page;
+mod panics;
 mod personas;
 mod presence_cost;
 mod promises;

@@ -10,7 +10,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::Semaphore,
+};
 
 use crate::support::{Client, HookResponse, Node, NodeBuilder, Postgres, Receiver, RedisServer, token};
 
@@ -190,6 +194,71 @@ async fn temporary_errors_are_retried_and_others_are_not() {
     }
     assert_eq!(metrics.get("switchboard_persona_messages_total{result=\"answered\"}"), Some(1.0));
     assert_eq!(metrics.get("switchboard_persona_messages_total{result=\"webhook_failed\"}"), Some(4.0));
+}
+
+/// Answers each request of `listener` with the bytes that `answers` has for its message, then closes. For a message that
+/// it doesn't know it answers like a persona.
+async fn answer_with_bytes(listener: TcpListener, answers: &'static [(&'static str, &'static str)]) {
+    loop {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut request = Vec::new();
+            // The body is the last part of a request, and ends with the brace of its JSON.
+            while !request.ends_with(b"}") {
+                if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let known = answers.iter().find(|(message, _)| request.contains(&format!("\"message\":\"{message}\"")));
+            let answer =
+                known.map_or("HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{\"content\": \"yes\"}", |known| known.1);
+            let _gone = socket.write_all(answer.as_bytes()).await;
+            if answer.ends_with("drip") {
+                while socket.write_all(b" ").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+            if answer.ends_with("flood") {
+                while socket.write_all(&[b'x'; 65_536]).await.is_ok() {}
+            }
+            if answer.ends_with("hints\r\n\r\n") {
+                while socket.write_all(answer.as_bytes()).await.is_ok() {}
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_of_a_webhook_ends_the_task_that_asked() {
+    const HOSTILE: &[(&str, &str)] = &[
+        ("pause", "HTTP/1.1 503 x\r\nRetry-After: 18446744073709551615\r\nContent-Length: 0\r\n\r\n"),
+        ("longer pause", "HTTP/1.1 429 x\r\nRetry-After: 99999999999999999999\r\nContent-Length: 0\r\n\r\n"),
+        ("date", "HTTP/1.1 503 x\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\nContent-Length: 0\r\n\r\n"),
+        ("past", "HTTP/1.1 503 x\r\nRetry-After: Mon, 01 Jan 0001 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n"),
+        ("status", "HTTP/1.1 999 x\r\nContent-Length: 0\r\n\r\n"),
+        ("low status", "HTTP/1.1 099 x\r\nContent-Length: 0\r\n\r\n"),
+        ("switch", "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
+        ("hints", "HTTP/1.1 103 hints\r\n\r\n"),
+        ("length", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n{}"),
+        ("no length", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}"),
+        ("chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"),
+        ("drip", "HTTP/1.1 200 OK\r\n\r\ndrip"),
+        ("flood", "HTTP/1.1 200 OK\r\n\r\nflood"),
+    ];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let answering = tokio::spawn(answer_with_bytes(listener, HOSTILE));
+    let node = Node::dev().set("PERSONA_WEBHOOK_URL", url).set("PERSONA_TIMEOUT", "2s").set("WEBHOOK_RETRIES", 1);
+    let node = node.set("PERSONA_CONCURRENCY", 1).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    for (message, _) in HOSTILE {
+        assert_eq!(send_to_failing_persona(&mut alice, "team", message).await, message.replace(' ', "-"));
+    }
+    send_to_persona(&mut alice, "team", "hello").await;
+    assert_eq!(answer(&mut alice).await["content"], "yes", "the next one is asked");
+    answering.abort();
 }
 
 #[tokio::test]

@@ -38,10 +38,14 @@ use switchboard::{
         AppendError, AppendRefused, Appended, Authority, Lifecycle, MessagesPage, NewEntry, Outcomes, Postgres,
         SearchScope, Sqlite, Store, Waiting, Writer, WriterSettings,
     },
+    supervise::Supervisor,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::support::Postgres as Server;
+
+fn supervisor() -> Supervisor {
+    Supervisor::new(Arc::new(Metrics::new().unwrap()))
+}
 
 fn user(id: &str) -> UserId {
     UserId::parse(id).unwrap()
@@ -205,8 +209,8 @@ async fn stored_entries_are_found_by_their_ids(store: Arc<dyn Store>) {
 
 async fn one_bad_entry_does_not_fail_its_neighbours(store: Arc<dyn Store>) {
     let (room, _) = group(&store, "room", "alice", &[]).await;
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let writer = writers::writer(&store, &tasks, &stop, |_| {});
+    let supervisor = supervisor();
+    let writer = writers::writer(&store, &supervisor, |_| {});
     let bodies = ["one", "two", "a\0b", "three"];
     let appends = bodies
         .iter()
@@ -219,7 +223,7 @@ async fn one_bad_entry_does_not_fail_its_neighbours(store: Arc<dyn Store>) {
         Ok(_) => assert_eq!(stored, 4),
         Err(error) => assert_eq!((error, stored), (&AppendError::Unavailable, 3)),
     }
-    stop.cancel();
+    supervisor.stop().cancel();
 }
 
 async fn edits_deletions_and_reactions_change_their_targets(store: Arc<dyn Store>) {

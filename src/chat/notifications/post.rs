@@ -10,7 +10,7 @@ use crate::model::{Body, ConversationId, Entry, EntryId, Seq, Timestamp, UserId}
 const EXCERPT_CHARS: usize = 200;
 
 /// A notification that waits for the webhook.
-pub(super) struct Notified {
+pub(in crate::chat) struct Notified {
     pub(super) user: UserId,
     pub(super) conversation: ConversationId,
     pub(super) from_seq: Seq,

@@ -72,7 +72,11 @@ impl<'a> Stats<'a> {
         Self {
             node: &stats.node,
             connections: stats.connections,
-            total_connections: stats.nodes.iter().filter(|node| node.alive).map(|node| node.connections).sum(),
+            total_connections: stats
+                .nodes
+                .iter()
+                .filter(|node| node.alive)
+                .fold(0, |sum: u64, node| sum.saturating_add(node.connections)),
             followed: stats.followed,
             users_online: stats.users_online,
             nodes: stats.nodes.iter().map(node).collect(),

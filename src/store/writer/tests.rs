@@ -69,9 +69,8 @@ fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedRece
     let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
     let (sender, committed) = mpsc::unbounded_channel();
     let forward = move |batch: Vec<Committed>| batch.iter().for_each(|one| sender.send(one.entry.seq).unwrap());
-    let stop = CancellationToken::new();
     let outcomes = Outcomes { committed: Box::new(forward), doubted: Box::new(drop) };
-    (Writer::start(store, settings, metrics, degrade, outcomes, &TaskTracker::new(), stop), committed)
+    (Writer::start(store, settings, metrics.clone(), degrade, outcomes, &Supervisor::new(metrics)), committed)
 }
 
 #[tokio::test]

@@ -11,12 +11,12 @@ use switchboard::{
         Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, EphemeralEvent, Event, LogId, NodeId, Timestamp,
         UserId,
     },
+    supervise::Supervisor,
 };
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Maximum time for anything that a test awaits.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -29,8 +29,7 @@ pub(crate) struct Node {
     events: mpsc::Receiver<BackplaneEvent>,
     /// Events that were skipped while waiting for another one.
     passed: VecDeque<BackplaneEvent>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    supervisor: Supervisor,
 }
 
 /// Settings with short times.
@@ -57,18 +56,15 @@ impl Node {
     pub(crate) async fn with(settings: Settings) -> Self {
         let degrade = Arc::new(Degrade::new(if settings.redis.is_some() { LinkState::Down } else { LinkState::Off }));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let started =
-            Backplane::start(settings, degrade.clone(), metrics.clone(), Clock::system(), &tasks, stop.clone());
+        let supervisor = Supervisor::new(metrics.clone());
+        let started = Backplane::start(settings, degrade.clone(), metrics.clone(), Clock::system(), &supervisor);
         let (backplane, events) = started.await.unwrap();
-        Self { backplane, degrade, metrics, events, passed: VecDeque::new(), stop, tasks }
+        Self { backplane, degrade, metrics, events, passed: VecDeque::new(), supervisor }
     }
 
     /// Ends without unregistering: its tasks stop, its lease stands.
     pub(crate) async fn die(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        timeout(LONG, self.tasks.wait()).await.expect("tasks end when stopped");
+        assert!(self.supervisor.end(LONG).await, "tasks end when stopped");
     }
 
     /// Returns the next event that `wanted` accepts; keeps the others for later.

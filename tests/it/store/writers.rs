@@ -4,14 +4,13 @@ use super::*;
 
 pub(super) fn writer(
     store: &Arc<dyn Store>,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+    supervisor: &Supervisor,
     committed: impl Fn(Vec<switchboard::store::Committed>) + Send + Sync + 'static,
 ) -> Writer {
     let metrics = Arc::new(Metrics::new().unwrap());
     let degrade = Arc::new(Degrade::new(LinkState::Off));
     let outcomes = Outcomes { committed: Box::new(committed), doubted: Box::new(drop) };
-    Writer::start(store.clone(), WriterSettings::default(), metrics, degrade, outcomes, tasks, stop.clone())
+    Writer::start(store.clone(), WriterSettings::default(), metrics, degrade, outcomes, supervisor)
 }
 
 /// A step of a sender in the property test.
@@ -56,18 +55,16 @@ async fn run_plans(plans: Vec<Vec<Step>>) {
         let (url, rooms) = (url.clone(), rooms.clone());
         async move {
             let store: Arc<dyn Store> = Arc::new(postgres(&url).await);
-            let (tasks, stop, told) = (TaskTracker::new(), CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
+            let (supervisor, told) = (supervisor(), Arc::new(Mutex::new(Vec::new())));
             let heard = told.clone();
-            let writer = writer(&store, &tasks, &stop, move |entries| heard.lock().unwrap().extend(entries));
+            let writer = writer(&store, &supervisor, move |entries| heard.lock().unwrap().extend(entries));
             let appends: Vec<_> = plan
                 .iter()
                 .enumerate()
                 .map(|(at, step)| writer.append(entry_of(step, &rooms, node, at), None))
                 .collect();
             let answers = join_all(appends).await;
-            stop.cancel();
-            tasks.close();
-            tasks.wait().await;
+            assert!(supervisor.end(Duration::from_secs(20)).await);
             let told: Vec<_> = told.lock().unwrap().iter().map(|one| one.entry.clone()).collect();
             (plan, answers, told)
         }

@@ -1,0 +1,23 @@
+//! The limits of an outbox, and whether its client takes bytes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The limits of one outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Maximum number of bytes that wait.
+    pub bytes: usize,
+    /// Maximum time for which bytes wait and the client takes none.
+    pub stalled_after: Duration,
+}
+
+/// Whether the client takes bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Bytes wait, because the socket accepts no more now.
+    Waiting,
+    /// No bytes wait; the last time that the client had to take some before others could be written.
+    Idle(Option<Instant>),
+}
