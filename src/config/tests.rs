@@ -307,9 +307,9 @@ fn connections_stay_below_the_file_limit() {
         let config = Config::load(false, &sources).unwrap();
         (config.limits.connections, config.notes.len())
     };
-    assert_eq!(limited(1_024, "100000"), (720, 1));
+    assert_eq!(limited(1_024, "100000"), (712, 1));
     assert_eq!(limited(1_048_576, "100000"), (100_000, 0));
-    assert_eq!(limited(300, "100000"), (133, 1));
+    assert_eq!(limited(300, "100000"), (126, 1));
     assert_eq!(limited(100, "100000"), (22, 1));
     assert_eq!(limited(1_024, "10"), (10, 0));
 }

@@ -234,7 +234,7 @@ async fn silent_connections_on_a_node_with_few_files_hide_no_probe() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
     let node = Node::serve(&redis.url(), &database).open_files(300).start().await;
-    node.logged("at most 133 connections instead of 100000").await;
+    node.logged("at most 126 connections instead of 100000").await;
     let mut bob = Client::native(&node, "bob").await;
     bob.join("team").await;
     // The node may reset a connection before the connect returns.
