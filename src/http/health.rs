@@ -143,6 +143,8 @@ pub(super) struct Health<'a> {
 struct ReducedHealth<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<&'a [&'static str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     components: Option<&'a Components>,
@@ -192,6 +194,7 @@ impl<'a> Health<'a> {
     fn reduced(&self, components: bool) -> ReducedHealth<'_> {
         ReducedHealth {
             status: self.status,
+            reasons: components.then_some(&self.reasons),
             node: components.then_some(self.node),
             components: components.then_some(&self.components),
             works: components.then_some(&self.works),

@@ -198,14 +198,17 @@ async fn strangers_see_as_much_of_health_as_configured() {
         "connections_total",
         "latency",
         "node",
+        "reasons",
         "status",
         "uptime_seconds",
         "version",
         "works",
     ];
-    for (details, shown) in
-        [(None, &["components", "node", "status", "works"][..]), (Some("status"), &["status"]), (Some("all"), &all)]
-    {
+    for (details, shown) in [
+        (None, &["components", "node", "reasons", "status", "works"][..]),
+        (Some("status"), &["status"]),
+        (Some("all"), &all),
+    ] {
         let node =
             details.map_or(cluster.node(), |details| cluster.node().set("HEALTH_DETAILS", details)).start().await;
         let fields = |health: &serde_json::Value| health.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
