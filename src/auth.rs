@@ -3,7 +3,7 @@
 //! Each key is pinned to one algorithm. A token's header only selects a key by its `kid`, never an algorithm, a URL or
 //! a key of its own. Time comes from the [`Clock`], so that tests control it.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Serialize;
@@ -82,6 +82,8 @@ pub struct Auth {
     leeway: Duration,
     /// True if refusals tell clients the flaw of their token.
     explains: bool,
+    /// Ids of personas, which no user may have.
+    persona_ids: Arc<[UserId]>,
     clock: Clock,
 }
 
@@ -143,7 +145,8 @@ impl Auth {
             }
         };
         let (audience, issuer) = (config.audience.clone(), config.issuer.clone());
-        Ok(Self { keys, audience, issuer, leeway: config.leeway, explains: config.explains, clock })
+        let (leeway, persona_ids) = (config.leeway, config.persona_ids.clone());
+        Ok(Self { keys, audience, issuer, leeway, explains: config.explains, persona_ids, clock })
     }
 
     /// Tolerated clock difference: a token is valid until `expires_at` plus this.
@@ -198,20 +201,30 @@ impl Auth {
     fn check(&self, token: &str, checks: &Checks) -> Result<Identity, TokenFlaw> {
         let data = jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation)
             .map_err(|error| flaws::of_error(token, error.kind()))?;
-        data.claims.into_identity(self.clock.now(), self.leeway)
+        let identity = data.claims.into_identity(self.clock.now(), self.leeway)?;
+        if self.persona_ids.contains(&identity.user) { Err(TokenFlaw::Persona) } else { Ok(identity) }
+    }
+
+    /// Refuses a user id that belongs to a persona.
+    ///
+    /// # Errors
+    /// It does.
+    pub fn check_user(&self, user: &UserId) -> Result<(), Reject> {
+        if self.persona_ids.contains(user) { Err(self.refusal(TokenFlaw::Persona)) } else { Ok(()) }
     }
 
     /// Mints a token that expires after `ttl`, or at `not_after` if that is sooner.
     ///
     /// # Errors
-    /// [`Reject::Unsupported`] if tokens are verified with public keys; [`Reject::TokenExpired`] if `not_after` has
-    /// passed.
+    /// [`Reject::Unsupported`] if tokens are verified with public keys; [`Reject::InvalidToken`] if the id belongs to a
+    /// persona; [`Reject::TokenExpired`] if `not_after` has passed.
     pub fn mint(&self, grant: Grant<'_>, ttl: Duration, not_after: Option<Timestamp>) -> Result<Minted, Reject> {
         let Keys::Static { checks, signing_key: Some(key), .. } = &self.keys else {
             return Err(Reject::Unsupported(
                 "Tokens can't be made here: this deployment only checks them (no JWT_SECRET)",
             ));
         };
+        self.check_user(grant.user)?;
         let now = self.clock.now().seconds();
         let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let exp = now.saturating_add(ttl).min(not_after.map_or(i64::MAX, Timestamp::seconds));

@@ -27,6 +27,7 @@ use crate::{
 mod departures;
 mod diagnose;
 mod era;
+mod hints;
 mod incarnation;
 mod keys;
 mod lease;
@@ -103,6 +104,7 @@ pub struct Backplane {
     registry: Arc<registry::Registry>,
     presence: presence_query::PresenceQuery,
     limiter: limit::Limiter,
+    hints: hints::Hints,
     recent: Arc<recent::Recent>,
     publisher: Arc<publisher::Publisher>,
     subscriber: Arc<subscriber::Subscriber>,
@@ -177,7 +179,9 @@ impl Backplane {
             local: local.clone(),
             node: settings.node,
         };
-        let backplane = Self { link, lease, local, registry, presence, limiter, recent, publisher, subscriber, era };
+        let hints = hints::Hints { link: link.clone(), lease: lease.clone() };
+        let backplane =
+            Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, era };
         Ok((Arc::new(backplane), receiver))
     }
 
@@ -243,6 +247,16 @@ impl Backplane {
     /// Records that a connection no longer listens to a conversation.
     pub async fn unlisten(&self, connection: ConnectionId, conversation: &ConversationId) {
         self.registry.unlisten(connection, conversation).await;
+    }
+
+    /// Asks all nodes for hints of new messages for these users; the request lapses after 90 s.
+    pub async fn ask_for_hints(&self, users: &[UserId]) {
+        self.hints.ask(users).await;
+    }
+
+    /// For each user, in order, true if some node asked for hints for them; false while Redis is off or down.
+    pub async fn asked_for_hints(&self, users: &[UserId]) -> Vec<bool> {
+        self.hints.asked(users).await
     }
 
     /// For each user, in order, true if online; during the grace a user still is.

@@ -11,12 +11,14 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Budget, Command, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq},
+    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq},
     store::{MessagesPage, Store},
 };
 
+mod automatic;
 mod backplane_events;
 mod batch_loader;
+mod blocks;
 mod budgets;
 mod command;
 mod connection;
@@ -24,6 +26,7 @@ mod connections;
 mod conversations;
 mod follows;
 mod heavy_reads;
+mod hints;
 mod initial_state;
 mod journal;
 mod members;
@@ -90,6 +93,8 @@ pub struct Chat {
     typing: Arc<Typing>,
     /// None if no persona is configured.
     personas: Option<Arc<Personas>>,
+    /// Maximum number of users that a user may block.
+    blocks_per_user: u32,
 }
 
 impl Chat {
@@ -152,6 +157,11 @@ impl Chat {
     /// client reads. After that the connection is live.
     pub async fn replay(self: Arc<Self>, connection: Arc<Connection>, replays: Vec<Replay>) {
         self.subscriptions.replay(&connection, replays).await;
+    }
+
+    /// Leaves the automatic join of a conversation to a later hint. The client has every entry up to `since`.
+    pub async fn defer_join(&self, connection: &Arc<Connection>, conversation: &ConversationId, since: Seq) {
+        self.subscriptions.defer_join(connection, conversation, since).await;
     }
 
     /// Begins a command, and charges it to the caller's budget. The sender's next command may begin once this returns.
@@ -244,8 +254,11 @@ impl Chat {
             Command::React { conversation, target, emoji, active, client_id } => {
                 return self.react(&caller, &conversation, target.get(), emoji, active, client_id);
             }
-            Command::Join { conversation, since } => {
+            Command::Join { conversation, since, automatic: false } => {
                 self.subscriptions.join(&caller, &conversation, since.map(SinceSeq::get)).await
+            }
+            Command::Join { conversation, since, automatic: true } => {
+                self.subscriptions.join_automatically(&caller, &conversation, since.map(SinceSeq::get)).await
             }
             Command::Leave { conversation } => {
                 self.subscriptions.leave(&caller, &conversation).await.map(CommandReply::from)
@@ -276,6 +289,8 @@ impl Chat {
             Command::Describe { conversation } => self.describe(&caller, &conversation).await,
             Command::AddMembers { conversation, users } => self.add_members(&caller, &conversation, users).await,
             Command::RemoveMember { conversation, user } => self.remove_member(&caller, &conversation, user).await,
+            Command::Block { user, blocked } => self.block(&caller, &user, blocked).await,
+            Command::Blocks => self.blocks(&caller).await,
             Command::Notifications { page } => self.notifications(&caller, page).await,
             Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
             Command::Online { cursor, limit } => Ok(self.presence.online(cursor, limit).await),

@@ -28,4 +28,4 @@ pub use values::{
     AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit, RedisConfig,
     StoreBackend, StoreConfig, Timing,
 };
-pub use webhooks::{NotificationConfig, WebhookConfig};
+pub use webhooks::{NotificationConfig, PersonaConfig, WebhookConfig};

@@ -24,6 +24,7 @@ use crate::{
     supervise::{Supervisor, TaskName, checkpoint},
 };
 
+mod activity;
 mod delivery;
 mod resequencer;
 mod shard;
@@ -33,6 +34,7 @@ mod track;
 
 pub use track::Opened;
 
+use activity::Activity;
 use delivery::Delivery;
 use resequencer::Resequencer;
 use shard::{Listener, Op, Shard, Worker};
@@ -67,6 +69,7 @@ pub struct Hub {
     partitions: Vec<Mutex<HashMap<LogId, Track>>>,
     hasher: RandomState,
     shards: Vec<Arc<Shard>>,
+    activity: Activity,
     source: Arc<dyn Source>,
     backfills: Semaphore,
     metrics: Arc<Metrics>,
@@ -92,6 +95,7 @@ impl Hub {
             partitions: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             shards,
+            activity: Activity::new(),
             source,
             backfills: Semaphore::new(BACKFILLS),
             metrics,
@@ -115,6 +119,7 @@ impl Hub {
                 listeners_by_dialect: [0; Dialect::COUNT],
                 pair: None,
                 backfilling: false,
+                activity: 0,
             }
         });
         track.followers += 1;
@@ -319,9 +324,22 @@ impl Hub {
         self.partition(log).get(log).filter(|track| track.has_base).map(|track| track.resequencer.last())
     }
 
-    fn deliver(&self, log: &LogId, track: &Track, ready: Vec<Event>) {
+    /// Number of the newest delivery of an entry, over all logs. It orders logs by their activity.
+    pub fn activity(&self) -> u64 {
+        self.activity.newest()
+    }
+
+    /// Number of the newest delivery of an entry of `log`; 0 if there was none since the log is followed.
+    pub fn activity_of(&self, log: &LogId) -> u64 {
+        self.partition(log).get(log).map_or(0, |track| track.activity)
+    }
+
+    fn deliver(&self, log: &LogId, track: &mut Track, ready: Vec<Event>) {
         if ready.is_empty() {
             return;
+        }
+        if ready.iter().any(|event| matches!(event, Event::Entry { .. })) {
+            track.activity = self.activity.next();
         }
         let delivery = |event| Delivery::new(event, track.pair.clone(), self.supervisor.clone());
         let deliveries: Arc<[Delivery]> = ready.into_iter().map(delivery).collect();

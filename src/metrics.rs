@@ -143,6 +143,12 @@ metrics! {
     repeats_recalled: IntCounter("repeats_recalled_total");
     /// Conversations and inboxes that this node follows.
     followed: IntGauge("followed_logs");
+    /// Automatic joins that sockets gave up, because they had the maximum number of them.
+    joins_dropped: IntCounter("joins_dropped_total");
+    /// Sockets of this node that don't listen to all conversations that they would join by themselves.
+    hinted_sockets: IntGauge("hinted_sockets");
+    /// Hints of new messages sent to users with such sockets.
+    hints: IntCounter("hints_total");
     /// Resumes served from the recent-message cache.
     cache_hits: IntCounter("recent_cache_hits_total");
     /// Resumes that had to read from the store.

@@ -186,7 +186,9 @@ impl Opening {
         }
         let dialect = self.route.dialect();
         if !dialect.takes_token_in_frame() {
-            return self.dev_identity(context).ok_or_else(|| refused(context.auth.refusal(TokenFlaw::Missing)));
+            let identity = self.dev_identity(context).ok_or_else(|| context.auth.refusal(TokenFlaw::Missing));
+            let allowed = |identity: Identity| context.auth.check_user(&identity.user).map(|()| identity);
+            return identity.and_then(allowed).map_err(refused);
         }
         let first = timeout(context.config.timing.auth_timeout, first_text(socket));
         let text = tokio::select! {

@@ -20,7 +20,7 @@ mod writer;
 pub use pools::Pool;
 pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;
-pub use traits::{Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
+pub use traits::{Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
 pub(crate) use values::Operation;
 pub use values::{
     Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome,

@@ -103,12 +103,12 @@ impl Webhooks {
     /// # Errors
     /// TLS can't be set up.
     pub fn new(config: &Config, metrics: &Arc<Metrics>) -> reqwest::Result<Self> {
-        let webhook = |hook, settings: &Option<WebhookConfig>| {
-            settings.as_ref().map(|settings| Webhook::new(hook, settings.clone(), metrics.clone())).transpose()
+        let webhook = |hook, settings: Option<&WebhookConfig>| {
+            settings.map(|settings| Webhook::new(hook, settings.clone(), metrics.clone())).transpose()
         };
         Ok(Self {
-            persona: webhook(Hook::Persona, &config.personas)?,
-            notification: webhook(Hook::Notification, &config.notifications.webhook)?,
+            persona: webhook(Hook::Persona, config.personas.as_ref().map(|personas| &personas.webhook))?,
+            notification: webhook(Hook::Notification, config.notifications.webhook.as_ref())?,
         })
     }
 }

@@ -2,7 +2,7 @@
 
     export PERSONA_WEBHOOK_SECRET=$(openssl rand -hex 32)
     python examples/persona/persona.py &
-    PERSONA_WEBHOOK_URL=http://127.0.0.1:9000/ switchboard dev
+    PERSONA_WEBHOOK_URL=http://127.0.0.1:9000/ PERSONA_IDS=echo switchboard dev
 
 Then send {"type": "send", "conversation_id": "lobby", "content": "hello", "persona_id": "echo"} on /v1/ws.
 PORT names another port. What is posted and what may be answered: docs/protocol/webhooks.md.

@@ -17,7 +17,8 @@ const LEEWAY: i64 = 5;
 
 fn config(key: AuthKey) -> AuthConfig {
     let leeway = Duration::from_secs(LEEWAY.unsigned_abs());
-    AuthConfig { key, audience: None, issuer: None, leeway, token_ttl: Duration::from_secs(1_800), explains: false }
+    let (token_ttl, persona_ids) = (Duration::from_secs(1_800), Arc::default());
+    AuthConfig { key, audience: None, issuer: None, leeway, token_ttl, explains: false, persona_ids }
 }
 
 fn secret() -> AuthConfig {

@@ -37,6 +37,8 @@ ops! {
     Listen = "listen",
     /// End of listening to a conversation.
     Unlisten = "unlisten",
+    /// Requests for hints.
+    Hints = "hints",
     /// Presence query.
     Presence = "presence",
     /// Acquisition, renewal or removal of the lease.

@@ -39,7 +39,7 @@ struct Cached {
 impl Cached {
     fn of(entry: &Entry) -> Option<Self> {
         let conversation_id = entry.log.conversation()?;
-        let Body::Message { content, reply_to, is_ai, edited_at, deleted } = &entry.body else { return None };
+        let Body::Message { content, reply_to, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
         Some(Self {
             id: entry.id().to_string(),
             conversation_id,
@@ -69,7 +69,7 @@ impl Cached {
             sender_name: self.sender_username,
             client_id: self.client_id,
             at: self.created_at,
-            body: Body::Message { content: self.content, reply_to, is_ai, edited_at, deleted },
+            body: Body::Message { content: self.content, reply_to, is_ai, persona: None, edited_at, deleted },
         }
     }
 }
@@ -160,6 +160,7 @@ mod tests {
                 content: "hi".into(),
                 reply_to: Some(1),
                 is_ai: false,
+                persona: None,
                 edited_at: None,
                 deleted: false,
             },

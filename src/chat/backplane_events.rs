@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
+    hints::Hints,
     presence::Presence,
     reconciler::Reconciler,
     router::{Origin, Router},
@@ -19,6 +20,7 @@ pub(super) struct BackplaneEvents {
     pub(super) router: Arc<Router>,
     pub(super) reconciler: Arc<Reconciler>,
     pub(super) presence: Arc<Presence>,
+    pub(super) hints: Arc<Hints>,
     /// Asks for a comparison of the presence that listeners were told.
     pub(super) check_presence: Arc<Notify>,
     pub(super) supervisor: Supervisor,
@@ -38,6 +40,7 @@ impl BackplaneEvents {
             BackplaneEvent::Events(events) => self.router.dispatch(events, Origin::Remote),
             BackplaneEvent::Missed => {
                 self.reconciler.compare_soon();
+                self.hints.check_soon();
                 self.check_presence.notify_one();
             }
             BackplaneEvent::Departed(departure) => self.presence.departed(departure).await,

@@ -50,6 +50,10 @@ pub enum Begun {
     Dropped(Reject),
 }
 
+/// The refusal to add or reach a user. It does not tell the reasons apart: the user blocked the sender, or left, or was
+/// removed.
+pub(super) const BARRED: Reject = Reject::Forbidden("This user can't be added or reached");
+
 /// Rejects the command if `feature` is unavailable in the current degraded mode.
 pub(super) fn require_feature(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
     match degrade.mode(feature) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    dialect::Dialect,
+    dialect::{AutoJoin, Dialect},
     model::{ConnectionId, ConversationId, Pair, Reject, Seq, UserId},
     outbox::Outbox,
 };
@@ -30,6 +30,23 @@ pub struct Connection {
 struct Joined {
     joins: u64,
     current: HashMap<ConversationId, Join>,
+    /// Automatic joins that were given up for room, each with the seq of the last entry that the connection received, and
+    /// the number of the join that was the newest then.
+    dropped: HashMap<ConversationId, (Seq, u64)>,
+    /// True if more were given up than are remembered.
+    forgot: bool,
+}
+
+/// The cause of a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JoinedBy {
+    /// A command of the client, or the route.
+    Client,
+    /// The connection itself: the user was added, or the dialect joins it at the start, or a hint came.
+    Itself {
+        /// The hub's number of the last activity at that time.
+        activity: u64,
+    },
 }
 
 /// A conversation that a connection listens to.
@@ -37,6 +54,7 @@ struct Joined {
 struct Join {
     /// Number of this join among the connection's joins. A replay of an earlier join has no effect any more.
     join: u64,
+    by: JoinedBy,
     progress: JoinProgress,
     /// The connection receives the entries after this seq; none before the hub has the listener.
     after: Option<Seq>,
@@ -65,14 +83,87 @@ impl Connection {
         self.outbox.connection()
     }
 
-    /// Rejects a join beyond `limit`. A join of a conversation that the connection already listens to is always
-    /// allowed.
+    /// Rejects a join by the client beyond `limit`. A join of a conversation that the client joined already is always
+    /// allowed, and automatic joins don't count.
     pub(super) fn check_join_limit(&self, conversation: &ConversationId, limit: usize) -> Result<(), Reject> {
         let joined = self.lock();
-        match joined.current.len() < limit || joined.current.contains_key(conversation) {
+        let others = joined.current.iter().filter(|(id, join)| join.by == JoinedBy::Client && *id != conversation);
+        match others.count() < limit {
             true => Ok(()),
             false => Err(Reject::TooManyConversations),
         }
+    }
+
+    /// The automatic join that was active least recently, if there are `limit` of them without `conversation`.
+    /// `activity_of` is the hub's number of a conversation's last activity.
+    pub(super) fn least_active(
+        &self,
+        conversation: &ConversationId,
+        limit: usize,
+        activity_of: impl Fn(&ConversationId) -> u64,
+    ) -> Option<ConversationId> {
+        let joined = self.lock();
+        let automatic = joined.current.iter().filter(|(id, _)| *id != conversation);
+        let automatic: Vec<_> = automatic
+            .filter_map(|(id, join)| match join.by {
+                JoinedBy::Itself { activity } => Some((activity.max(activity_of(id)), join.join, id)),
+                JoinedBy::Client => None,
+            })
+            .collect();
+        if automatic.len() < limit {
+            return None;
+        }
+        automatic.into_iter().min().map(|(.., id)| id.clone())
+    }
+
+    /// Gives up an automatic join, of which at most `limit` are remembered. Returns its progress.
+    pub(super) fn drop_join(&self, conversation: &ConversationId, limit: usize) -> Option<JoinProgress> {
+        let joined = &mut *self.lock();
+        let dropped = joined.current.remove(conversation)?;
+        joined.remember(conversation, dropped.progress.has, limit);
+        Some(dropped.progress)
+    }
+
+    /// Records the seq of the last entry that the connection received of a join that was given up.
+    pub(super) fn record_dropped(&self, conversation: &ConversationId, has: Seq) {
+        if let Some((known, _)) = self.lock().dropped.get_mut(conversation) {
+            *known = has;
+        }
+    }
+
+    /// Records an automatic join that was never made: the client has every entry up to `since`.
+    pub(super) fn record_missed(&self, conversation: &ConversationId, since: Seq, limit: usize) {
+        let joined = &mut *self.lock();
+        if !joined.current.contains_key(conversation) && !joined.dropped.contains_key(conversation) {
+            joined.remember(conversation, since, limit);
+        }
+    }
+
+    /// The seq of the last entry that the connection received of a join that was given up.
+    pub(super) fn dropped_at(&self, conversation: &ConversationId) -> Option<Seq> {
+        self.lock().dropped.get(conversation).map(|(has, _)| *has)
+    }
+
+    /// All joins that were given up, each with the seq of the last entry that the connection received.
+    pub(super) fn dropped(&self) -> Vec<(ConversationId, Seq)> {
+        self.lock().dropped.iter().map(|(id, (has, _))| (id.clone(), *has)).collect()
+    }
+
+    /// Forgets a join that was given up, since the user left.
+    pub(super) fn forget_dropped(&self, conversation: &ConversationId) {
+        self.lock().dropped.remove(conversation);
+    }
+
+    /// True if the connection must join the conversation when it hears of a message there: it gave up an automatic join of
+    /// it, or never made one.
+    pub fn lacks(&self, conversation: &ConversationId) -> bool {
+        let joined = self.lock();
+        let lacks = match self.dialect.joins() {
+            AutoJoin::Nothing => false,
+            AutoJoin::Added => joined.forgot || joined.dropped.contains_key(conversation),
+            AutoJoin::Directs => true,
+        };
+        lacks && !joined.current.contains_key(conversation)
     }
 
     /// Records a join. Returns its number, and the progress of the earlier join of the same conversation, which this
@@ -81,11 +172,15 @@ impl Connection {
         &self,
         conversation: &ConversationId,
         pair: Option<Arc<Pair>>,
+        by: JoinedBy,
     ) -> (u64, Option<JoinProgress>) {
         let joined = &mut *self.lock();
         joined.joins += 1;
-        let current_join =
-            Join { join: joined.joins, progress: JoinProgress { attached: false, has: 0 }, after: None, pair };
+        // A conversation that the client joined stays its own.
+        let by =
+            joined.current.get(conversation).filter(|before| before.by == JoinedBy::Client).map_or(by, |own| own.by);
+        let progress = JoinProgress { attached: false, has: 0 };
+        let current_join = Join { join: joined.joins, by, progress, after: None, pair };
         let before = joined.current.insert(conversation.clone(), current_join);
         (joined.joins, before.map(|before| before.progress))
     }
@@ -107,9 +202,11 @@ impl Connection {
 
     /// Records that the hub has the listener, which has every entry up to `has`.
     pub(super) fn record_attached(&self, conversation: &ConversationId, has: Seq) {
-        if let Some(current_join) = self.lock().current.get_mut(conversation) {
+        let joined = &mut *self.lock();
+        if let Some(current_join) = joined.current.get_mut(conversation) {
             current_join.progress = JoinProgress { attached: true, has };
             current_join.after = Some(has);
+            joined.dropped.remove(conversation);
         }
     }
 
@@ -141,5 +238,19 @@ impl Connection {
 
     fn lock(&self) -> MutexGuard<'_, Joined> {
         self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Joined {
+    /// Remembers a join that was given up. At the limit, the one that was given up first is forgotten.
+    fn remember(&mut self, conversation: &ConversationId, has: Seq, limit: usize) {
+        if self.dropped.len() >= limit
+            && let Some(first) = self.dropped.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| id.clone())
+        {
+            self.dropped.remove(&first);
+            self.forgot = true;
+        }
+        // Joins given up between the same two joins have the same number; any of them may be forgotten first.
+        self.dropped.insert(conversation.clone(), (has, self.joins));
     }
 }

@@ -66,6 +66,7 @@ impl Connections {
     /// Unregisters a connection: ends all its joins, and removes it from the counts.
     pub(super) async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.count.fetch_sub(1, Ordering::Relaxed);
+        self.subscriptions.hints.forget(connection.id());
         for conversation in connection.joined() {
             let attached = connection.remove_join(&conversation) == Some(true);
             drop(self.subscriptions.detach(connection, &conversation, attached));

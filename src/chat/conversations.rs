@@ -20,6 +20,7 @@ impl Chat {
         self.require_feature(Feature::Append)?;
         let creator = &caller.identity.user;
         self.users.ensure_stored(&caller.identity).await?;
+        self.require_unblocked(creator, &new.members).await?;
         if let ([other], false, None) = (&new.members[..], new.is_group, &new.id) {
             let FoundDirect { conversation, head, inbox_entries } = self.find_direct(creator, other).await?;
             self.tell_members(&Pair::of(creator, other), head == 0, inbox_entries).await;
@@ -93,9 +94,17 @@ impl Chat {
         users: Listed<UserId>,
     ) -> Result<CommandReply, Reject> {
         let conversation = self.group(id, &caller.identity).await?;
+        let mut refused = None;
         for user in users {
-            self.change_member(&caller.identity, &conversation.id, Body::MemberAdded { user: user.clone() }, &user)
-                .await?;
+            let change = Body::MemberAdded { user: user.clone() };
+            match self.change_member(&caller.identity, &conversation.id, change, &user).await {
+                // A user who may not be added keeps nobody else out.
+                Err(barred @ Reject::Forbidden(_)) => refused = Some(barred),
+                changed => changed?,
+            }
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         Ok(Reply::Conversation(self.read_conversation(id, &caller.identity.user).await?).into())
     }

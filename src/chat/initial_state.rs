@@ -5,8 +5,9 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
+    automatic::MISSED_MAX,
     command::{require_feature, unavailable},
-    connection::Connection,
+    connection::{Connection, JoinedBy},
     replay::Replay,
     subscriptions::Subscriptions,
 };
@@ -16,8 +17,6 @@ use crate::{
     model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId},
 };
 
-/// Maximum number of entries of a direct conversation that are replayed to a client that can't name its last seq.
-const MISSED_MAX: Seq = 100;
 /// Direct conversations that are joined concurrently.
 const JOINS_AT_ONCE: usize = 16;
 /// Maximum number of users with a shared conversation whose presence is read.
@@ -49,7 +48,9 @@ impl Subscriptions {
         since: Option<Seq>,
     ) -> Result<InitialState, Reject> {
         let entered = match &connection.bound {
-            Some(conversation) => vec![self.listen(identity, connection, conversation, since, None).await?],
+            Some(conversation) => {
+                vec![self.listen(identity, connection, conversation, since, (None, JoinedBy::Client)).await?]
+            }
             None if connection.dialect.joins() == AutoJoin::Directs => {
                 self.listen_to_directs(identity, connection).await?
             }
@@ -73,7 +74,7 @@ impl Subscriptions {
     }
 
     /// Joins the user's direct conversations, each from its last delivered entry. If there are more than the limit of a
-    /// socket, it joins the most recently active ones.
+    /// socket, it joins the most recently active ones, and asks for hints of the others.
     async fn listen_to_directs(
         &self,
         identity: &Identity,
@@ -81,16 +82,24 @@ impl Subscriptions {
     ) -> Result<Vec<(Joined, Replay)>, Reject> {
         require_feature(&self.degrade, Feature::History)?;
         let limit = u32::try_from(self.limits.conversations_per_connection).unwrap_or(u32::MAX);
-        let directs = self.store.directs(&identity.user, limit).await.map_err(|error| unavailable(&error))?;
-        let enter = |direct: crate::store::Direct| async move {
+        let read = async |limit| self.store.directs(&identity.user, limit).await.map_err(|error| unavailable(&error));
+        let mut directs = read(limit.saturating_add(1)).await?;
+        if directs.len() > limit as usize {
+            // Read again after the request: what was stored before it is then among the most recently active.
+            self.hints.need(connection).await;
+            directs = read(limit).await?;
+        }
+        let newest = self.hub.activity();
+        let enter = |(at, direct): (usize, crate::store::Direct)| async move {
             let since = direct.delivered.max(direct.head - MISSED_MAX);
-            let pair = Some(Arc::new(direct.pair));
-            let listening = self.listen(identity, connection, &direct.conversation, Some(since), pair).await;
+            let by = JoinedBy::Itself { activity: newest.saturating_sub(at as u64) };
+            let by = (Some(Arc::new(direct.pair)), by);
+            let listening = self.listen(identity, connection, &direct.conversation, Some(since), by).await;
             // The hub may not have heard of the newest entries yet.
             self.hub.record_head(&LogId::from(&direct.conversation), direct.head);
             listening
         };
-        stream::iter(directs.into_iter().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
+        stream::iter(directs.into_iter().enumerate().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
     }
 
     /// The online users who share a conversation with `user`.

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use super::{
     budgets::Budgets,
-    command::{Begun, Caller, CommandReply, require_feature},
+    command::{BARRED, Begun, Caller, CommandReply, require_feature},
 };
 use crate::{
     degrade::{Degrade, Feature},
@@ -107,6 +107,7 @@ fn refusal(error: AppendError, admin: bool) -> Reject {
             AppendRefused::NoSuchLog => Reject::NotMember,
             AppendRefused::NoSuchTarget => Reject::NotFound("Message"),
             AppendRefused::NotYours => Reject::Forbidden("Not your message"),
+            AppendRefused::Barred => BARRED,
             AppendRefused::Unchanged => Reject::Conflict("Nothing to change"),
             AppendRefused::TooManyReactions => Reject::TooManyReactions,
         },

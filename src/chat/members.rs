@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// Maximum age of a cached pair. The conversation of a pair never changes.
-const PAIR_TTL: Duration = Duration::from_secs(3_600);
+pub(super) const PAIR_TTL: Duration = Duration::from_secs(3_600);
 /// Maximum number of cached pairs.
-const CACHED_MAX: usize = 50_000;
+pub(super) const CACHED_MAX: usize = 50_000;
 
 /// Checks memberships in the store. They are not cached: a removed member stops reading at once, on every node.
 pub(super) struct Members {

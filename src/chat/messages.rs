@@ -52,8 +52,11 @@ impl Chat {
 
     /// The log and the body of a message.
     async fn address(&self, caller: &Caller, message: NewMessage) -> Result<(LogId, Body, Option<ClientId>), Reject> {
-        if message.persona.is_some() && self.personas.is_none() {
-            return Err(Reject::Unsupported("No persona is configured"));
+        if let Some(persona) = &message.persona {
+            let personas = self.personas.as_ref().ok_or(Reject::Unsupported("No persona is configured"))?;
+            if !personas.has(persona) {
+                return Err(Reject::NotFound("Persona"));
+            }
         }
         let conversation = match message.to {
             Target::Conversation(conversation) => conversation,
@@ -63,6 +66,7 @@ impl Chat {
             content: message.content.into(),
             reply_to: message.reply_to.map(EntrySeq::get),
             is_ai: false,
+            persona: message.persona,
             edited_at: None,
             deleted: false,
         };
@@ -77,6 +81,7 @@ impl Chat {
         if let Some(known) = self.members.cached_direct(&pair) {
             return Ok(known);
         }
+        self.require_unblocked(one, std::slice::from_ref(other)).await?;
         let FoundDirect { conversation, head, inbox_entries } = self.find_direct(one, other).await?;
         // A conversation without entries may be this user's own, created by a try whose answer was lost.
         let new = head == 0;

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::{retell::Retell, router::Router};
+use super::{hints::Hints, retell::Retell, router::Router};
 use crate::{
     backplane::Backplane,
     metrics::Metrics,
@@ -44,6 +44,7 @@ pub(super) struct Notifications {
     pub(super) backplane: Arc<Backplane>,
     pub(super) router: Arc<Router>,
     pub(super) retell: Arc<Retell>,
+    pub(super) hints: Arc<Hints>,
     pub(super) metrics: Arc<Metrics>,
     /// The operator's webhook; none if it is not configured.
     pub(super) webhook: Option<Webhook>,
@@ -113,12 +114,15 @@ impl Notifications {
         after: Option<&UserId>,
         webhook: Option<&Queue<Notified>>,
     ) -> Result<Option<UserId>, StoreError> {
-        let mut members = self.store.members(conversation, after, PAGE).await?;
+        let members = self.store.members(conversation, after, PAGE).await?;
         let last = if members.len() < PAGE as usize { None } else { members.last().cloned() };
-        members.retain(|user| new_messages.first_for(user).is_some());
         let connected = self.backplane.connected(&members).await;
-        let away = members.into_iter().zip(connected).filter_map(|(user, connected)| (!connected).then_some(user));
-        let away: Vec<UserId> = away.collect();
+        let (present, mut away): (Vec<_>, Vec<_>) =
+            members.into_iter().zip(connected).partition(|(_, connected)| *connected);
+        let present = present.into_iter().map(|(user, _)| user).collect();
+        self.hints.send(conversation, new_messages.waiting.last, present).await;
+        away.retain(|(user, _)| new_messages.first_for(user).is_some());
+        let away: Vec<UserId> = away.into_iter().map(|(user, _)| user).collect();
         if !away.is_empty() {
             let opened = self.store.notify(conversation, new_messages.waiting, &away).await;
             // The next try finds the notifications open and returns no entries of them.

@@ -1,7 +1,9 @@
 //! Personas: a message may name a persona. The broker posts it to a webhook and appends the answer to the conversation.
 //!
-//! The message is stored and acked like any other, without waiting for the answer. If the sender repeats the same
-//! `client_id`, the persona is asked again unless its answer is stored. Pending questions are lost if the node dies.
+//! Which personas exist is configured. The message is stored and acked like any other, without waiting for the answer;
+//! the persona is stored with it. A persona is asked only what is stored: if the sender repeats the same `client_id`, the
+//! stored message and its persona count, whatever the repeat says, and nothing is asked if the answer is stored. Pending
+//! questions are lost if the node dies.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,11 +35,18 @@ const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration
 
 /// A stored message that waits for a persona's answer.
 pub(super) struct Question {
-    persona: UserId,
+    /// None for a repeated send: the stored message says what is asked.
+    asked: Option<Asked>,
     sent: Sent,
-    content: Arc<str>,
     /// The sender of the message, who is informed if there is no answer.
     caller: Caller,
+}
+
+/// A stored message's persona and content.
+#[derive(Clone)]
+struct Asked {
+    persona: UserId,
+    content: Arc<str>,
 }
 
 /// Reason why there is no answer.
@@ -126,12 +135,13 @@ pub(super) struct Personas {
     router: Arc<Router>,
     metrics: Arc<Metrics>,
     supervisor: Supervisor,
+    ids: Arc<[UserId]>,
 }
 
 impl Personas {
     /// Creates the queue. Questions are answered only while [`Personas::run`] runs with it.
     pub(super) fn new(
-        webhook: Webhook,
+        (ids, webhook): (Arc<[UserId]>, Webhook),
         store: Arc<dyn Store>,
         writer: Arc<Writer>,
         router: Arc<Router>,
@@ -139,10 +149,15 @@ impl Personas {
         supervisor: Supervisor,
     ) -> (Arc<Self>, QueueReceiver<Question>) {
         let (questions, queued) = webhook.queue(&supervisor);
-        (Arc::new(Self { webhook, questions, store, writer, router, metrics, supervisor }), queued)
+        (Arc::new(Self { webhook, questions, store, writer, router, metrics, supervisor, ids }), queued)
     }
 
-    /// Enqueues a question for the persona once the send in `begun` is stored.
+    /// True if the id is one of the configured personas.
+    pub(super) fn has(&self, persona: &UserId) -> bool {
+        self.ids.contains(persona)
+    }
+
+    /// Enqueues a question for the persona once the send in `begun` is stored. A repeated send asks what is stored.
     pub(super) fn enqueue_after(
         self: &Arc<Self>,
         persona: UserId,
@@ -157,7 +172,8 @@ impl Personas {
         self.supervisor.spawn_job(TaskName::Personas, async move {
             let answer = answer.await;
             if let Ok(CommandReply { reply: Reply::Sent(sent), .. }) = &answer {
-                personas.enqueue(Question { persona, sent: sent.clone(), content, caller });
+                let asked = if sent.duplicate { None } else { Some(Asked { persona, content }) };
+                personas.enqueue(Question { asked, sent: sent.clone(), caller });
             }
             let _gone = stored.send(answer);
         });
@@ -183,12 +199,16 @@ impl Personas {
     }
 
     async fn answer(&self, question: &Question) -> Result<(), NoAnswer> {
-        checkpoint(TaskName::Personas, || &question.content);
-        let Question { persona, sent, .. } = question;
+        let sent = &question.sent;
+        checkpoint(TaskName::Personas, || question.asked.as_ref().map_or("", |asked| &asked.content));
         let Some(conversation) = sent.log.conversation() else { return Ok(()) };
-        if sent.duplicate && self.was_answered(&conversation, question).await? {
-            return Ok(());
-        }
+        let Asked { persona, content } = &match &question.asked {
+            Some(asked) => asked.clone(),
+            None => match self.stored_question(question).await? {
+                Some(asked) if !self.was_answered(&conversation, &asked.persona, sent).await? => asked,
+                _ => return Ok(()),
+            },
+        };
         let page = MessagesPage { before: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
         let (mut before, _) = self.store.messages(&conversation, persona, page).await?;
         before.reverse();
@@ -196,7 +216,7 @@ impl Personas {
         let request = Request {
             persona_id: persona,
             conversation_id: &conversation,
-            message: &question.content,
+            message: content,
             message_id: sent.id(),
             seq: sent.seq,
             sender_id: &identity.user,
@@ -212,9 +232,26 @@ impl Personas {
         self.append_answer(persona, sent, Content::parse(&content)?).await
     }
 
+    /// What the stored message of a repeated send asks; none if it names no persona, or was deleted.
+    async fn stored_question(&self, Question { sent, caller, .. }: &Question) -> Result<Option<Asked>, StoreError> {
+        let stored = self.store.entries(&sent.log, sent.seq - 1, 1).await?;
+        Ok(stored.into_iter().next().and_then(|entry| match entry.body {
+            Body::Message { content, persona: Some(persona), deleted: false, .. }
+                if entry.seq == sent.seq && entry.sender == caller.identity.user && self.has(&persona) =>
+            {
+                Some(Asked { persona, content })
+            }
+            _ => None,
+        }))
+    }
+
     /// True if the answer to an earlier send of the same message is stored.
-    async fn was_answered(&self, conversation: &ConversationId, question: &Question) -> Result<bool, StoreError> {
-        let Question { persona, sent, .. } = question;
+    async fn was_answered(
+        &self,
+        conversation: &ConversationId,
+        persona: &UserId,
+        sent: &Sent,
+    ) -> Result<bool, StoreError> {
         let page = MessagesPage { thread: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
         let (replies, _) = self.store.messages(conversation, persona, page).await?;
         let answers = |entry: &Entry| {
@@ -237,6 +274,7 @@ impl Personas {
                 content: content.into(),
                 reply_to: Some(sent.seq),
                 is_ai: true,
+                persona: None,
                 edited_at: None,
                 deleted: false,
             },
@@ -255,9 +293,10 @@ impl Personas {
     }
 
     /// Logs and counts a missing answer, and signals it to the sender's socket.
-    fn report_failure(&self, Question { persona, sent, caller, .. }: &Question, why: &NoAnswer) {
+    fn report_failure(&self, Question { asked, sent, caller }: &Question, why: &NoAnswer) {
         self.metrics.persona_messages.with_label_values(&[why.label()]).inc();
-        tracing::warn!(%persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
+        let persona = asked.as_ref().map(|asked| asked.persona.as_str());
+        tracing::warn!(persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
         if let Some(connection) = &caller.connection {
             let client_id = sent.client_id.clone();
             connection.outbox.signal(Signal::Failed { client_id, reject: Reject::PersonaFailed });

@@ -55,7 +55,9 @@ impl Chat {
         let repeated = Repeated::of(command)?;
         self.require_feature(Feature::History).ok()?;
         self.budgets.charge(&caller.identity, Cost::LOOKUP).await.ok()?;
-        let entry = self.stored(&caller.identity.user, &repeated).await.unwrap_or_else(|error| {
+        // An admin may delete without being a member.
+        let unchecked = caller.identity.admin && matches!(command, Command::Delete { .. });
+        let entry = self.stored(&caller.identity.user, &repeated, unchecked).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "a repeat could not be looked up");
             None
         })?;
@@ -99,7 +101,14 @@ impl Chat {
         )
     }
 
-    async fn stored(&self, sender: &UserId, repeated: &Repeated<'_>) -> Result<Option<Entry>, StoreError> {
+    /// The entry that the command stored before; none also if the sender is no longer a member, unless that is
+    /// `unchecked`.
+    async fn stored(
+        &self,
+        sender: &UserId,
+        repeated: &Repeated<'_>,
+        unchecked: bool,
+    ) -> Result<Option<Entry>, StoreError> {
         let log = match &repeated.target {
             Log::Of(log) => log.clone(),
             Log::With(user) => match self.members.cached_direct(&Pair::of(sender, user)) {
@@ -112,6 +121,9 @@ impl Chat {
         };
         // The first send may be under way on this node, if the client repeats it at once.
         let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.journal.settled(&log)).await;
-        self.store.stored(&log, sender, repeated.client_id).await
+        let entry = self.store.stored(&log, sender, repeated.client_id).await?;
+        let (Some(conversation), Some(_), false) = (log.conversation(), &entry, unchecked) else { return Ok(entry) };
+        let access = self.store.access(&conversation, sender).await?;
+        Ok(entry.filter(|_| access.is_some_and(|access| access.member)))
     }
 }

@@ -146,8 +146,14 @@ mod tests {
             if self.0.load(Ordering::SeqCst) {
                 return Err(SourceFailed);
             }
-            let body =
-                Body::Message { content: "hi".into(), reply_to: None, is_ai: false, edited_at: None, deleted: false };
+            let body = Body::Message {
+                content: "hi".into(),
+                reply_to: None,
+                is_ai: false,
+                persona: None,
+                edited_at: None,
+                deleted: false,
+            };
             let (sender, at) = (UserId::parse("bob").unwrap(), Timestamp::from_seconds(1));
             let (log, sender_name) = (log.clone(), "Bob".into());
             let entry = Entry { log, seq: 1, message_no: 1, sender, sender_name, client_id: None, at, body };

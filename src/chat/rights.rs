@@ -9,7 +9,7 @@ impl Chat {
         let heavy = command.is_heavy_read();
         match command.right() {
             Right::Admin if !caller.identity.admin => Err(Reject::Forbidden("Admins only")),
-            Right::Member(conversation) | Right::CreatorOrSelf(conversation) => {
+            Right::Member(conversation) | Right::Adder(conversation) | Right::CreatorOrSelf(conversation) => {
                 self.members.require_member(&caller.identity, conversation, heavy).await
             }
             Right::Listener(conversation) => {

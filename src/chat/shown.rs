@@ -114,6 +114,7 @@ impl Shown {
                 Ephemeral::Presence { online: false, .. }
                 | Ephemeral::Typing { .. }
                 | Ephemeral::Audience { .. }
+                | Ephemeral::Hint { .. }
                 | Ephemeral::Receipt { .. } => {}
             }
         }

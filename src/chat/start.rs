@@ -1,6 +1,6 @@
 //! Builds the parts of the chat and starts the tasks that run beside commands.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{Arc, Mutex, atomic::AtomicU64};
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
@@ -13,8 +13,9 @@ use super::{
     connections::Connections,
     follows::Follows,
     heavy_reads::HeavyReads,
+    hints::Hints,
     journal::Journal,
-    members::Members,
+    members::{CACHED_MAX, Members, PAIR_TTL},
     notifications::{Notifications, QueuedPosts, unread::Unread},
     parts::Parts,
     personas::Personas,
@@ -31,6 +32,7 @@ use super::{
     source::Entries,
     statuses::Statuses,
     subscriptions::Subscriptions,
+    ttl_cache::TtlCache,
     typing::Typing,
     typists::{Change, Typists},
     user_upserts::{PendingUsers, UserUpserts},
@@ -95,11 +97,13 @@ impl Chat {
         let budgets = Arc::new(ground.budgets());
         let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
-        let subscriptions =
-            Arc::new(ground.subscriptions((r, retell.clone()), s, t, (j, budgets.clone()), (loader, shown.clone())));
+        let hints = Arc::new(ground.hints(router.clone()));
+        let (accounts, given) = ((j, budgets.clone()), (loader, shown.clone(), hints.clone()));
+        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given));
         let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
-        let personas = webhooks.persona.map(|webhook| ground.personas(webhook, writer, router.clone()));
+        let ids = config.auth.persona_ids.clone();
+        let personas = webhooks.persona.map(|webhook| ground.personas((ids, webhook), writer, router.clone()));
 
         spawn_updates(supervisor, (users.clone(), pending_users), (typing.clone(), typing_changes));
         let spawn = supervisor;
@@ -108,18 +112,19 @@ impl Chat {
         spawn.spawn_until_stop(TaskName::Retell, retell.clone(), |retell| retell.run().boxed());
         let state = (ground.rosters(router.clone(), statuses.clone()), roster_changes);
         spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
-        ground.start_notifications((router.clone(), retell.clone()), unread, webhooks.notification);
+        spawn.spawn_until_stop(TaskName::Hints, hints.clone(), |hints| hints.clone().run().boxed());
+        ground.start_notifications((router.clone(), retell.clone(), hints.clone()), unread, webhooks.notification);
         let relay = ground.relay(growth, reconciler.clone());
         spawn.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
         let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
         let (r, p, supervisor) = (router.clone(), presence.clone(), supervisor.clone());
-        let passing = BackplaneEvents { router: r, reconciler, presence: p, check_presence, supervisor };
+        let passing = BackplaneEvents { router: r, reconciler, presence: p, hints, check_presence, supervisor };
         spawn.spawn_until_stop(TaskName::BackplaneEvents, (passing, events), |(passing, events)| {
             passing.run(events).boxed()
         });
         ground.keep_search_index(grown_logs);
         let heavy_reads = HeavyReads::new(config, metrics.clone());
-        let Ground { store, degrade, metrics, .. } = ground;
+        let Ground { config, store, degrade, metrics, .. } = ground;
         let chat = Self {
             store,
             degrade,
@@ -136,6 +141,7 @@ impl Chat {
             presence,
             typing,
             personas,
+            blocks_per_user: config.limits.blocks_per_user,
         };
         Arc::new(chat)
     }
@@ -208,7 +214,7 @@ impl Ground {
         statuses: Arc<Statuses>,
         typing: Arc<Typing>,
         (journal, budgets): (Arc<Journal>, Arc<Budgets>),
-        (loader, shown): (BatchLoader, Arc<Shown>),
+        (loader, shown, hints): (BatchLoader, Arc<Shown>, Arc<Hints>),
     ) -> Subscriptions {
         let (hub, backplane, degrade) = (self.hub.clone(), self.backplane.clone(), self.degrade.clone());
         let outbox_bytes = self.config.limits.outbox_bytes;
@@ -226,8 +232,23 @@ impl Ground {
             journal,
             statuses,
             typing,
+            hints,
+            pairs: TtlCache::new(PAIR_TTL, CACHED_MAX),
             limits: self.config.limits.clone(),
             open_conversations: self.config.open_conversations,
+        }
+    }
+
+    fn hints(&self, router: Arc<Router>) -> Hints {
+        Hints {
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            router,
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            limit: self.config.limits.conversations_per_connection,
+            connections: Mutex::default(),
+            check: Notify::new(),
         }
     }
 
@@ -291,7 +312,7 @@ impl Ground {
     /// Starts the task that notifies members who are away.
     fn start_notifications(
         &self,
-        (router, retell): (Arc<Router>, Arc<Retell>),
+        (router, retell, hints): (Arc<Router>, Arc<Retell>, Arc<Hints>),
         unread: Arc<Unread>,
         webhook: Option<Webhook>,
     ) {
@@ -302,6 +323,7 @@ impl Ground {
             backplane: self.backplane.clone(),
             router,
             retell,
+            hints,
             metrics: self.metrics.clone(),
             webhook,
             queue,
@@ -314,7 +336,12 @@ impl Ground {
     }
 
     /// Starts the task that answers for personas.
-    fn personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
+    fn personas(
+        &self,
+        webhook: (Arc<[UserId]>, Webhook),
+        writer: Arc<Writer>,
+        router: Arc<Router>,
+    ) -> Arc<Personas> {
         let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
         let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, supervisor);
         let state = (personas.clone(), questions);

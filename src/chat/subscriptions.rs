@@ -4,22 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     budgets::Budgets,
-    command::{Caller, CommandReply, require_feature, unavailable},
-    connection::{Connection, JoinProgress},
+    command::{BARRED, Caller, CommandReply, require_feature, unavailable},
+    connection::{Connection, JoinProgress, JoinedBy},
     follows::{Following, Follows},
+    hints::Hints,
     journal::Journal,
     presence::arrival_events,
     replay::{Replay, Replayer},
     retell::Retell,
     router::Router,
     statuses::Statuses,
+    ttl_cache::TtlCache,
     typing::Typing,
 };
 use crate::{
     backplane::Backplane,
     config::Limits,
     degrade::{Degrade, Feature},
-    dialect::AutoJoin,
     hub::Hub,
     metrics::Metrics,
     model::{Body, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
@@ -45,6 +46,9 @@ pub(super) struct Subscriptions {
     pub(super) journal: Arc<Journal>,
     pub(super) statuses: Arc<Statuses>,
     pub(super) typing: Arc<Typing>,
+    pub(super) hints: Arc<Hints>,
+    /// The members of direct conversations; none for another kind.
+    pub(super) pairs: TtlCache<ConversationId, Option<Arc<Pair>>>,
     pub(super) limits: Limits,
     /// If true, a join creates a missing conversation, open to all users.
     pub(super) open_conversations: bool,
@@ -58,15 +62,8 @@ impl Subscriptions {
         since: Option<Seq>,
     ) -> Result<CommandReply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
-        let pair = match connection.dialect.joins() {
-            AutoJoin::Directs => match self.pair_of(conversation).await? {
-                Some(pair) => Some(pair),
-                // The dialect does not listen to other conversations.
-                None => return Ok(Reply::Done.into()),
-            },
-            AutoJoin::Nothing | AutoJoin::Added => None,
-        };
-        let (joined, replay) = self.listen(&caller.identity, connection, conversation, since, pair).await?;
+        let by = (None, JoinedBy::Client);
+        let (joined, replay) = self.listen(&caller.identity, connection, conversation, since, by).await?;
         let reply = Reply::Joined(conversation.clone(), joined);
         Ok(CommandReply { replays: vec![replay], ..CommandReply::from(reply) })
     }
@@ -82,7 +79,8 @@ impl Subscriptions {
         }
         let (mut each, mut replays) = (Vec::with_capacity(cursors.len()), Vec::with_capacity(cursors.len()));
         for (conversation, since) in cursors {
-            let entered = self.listen(&caller.identity, connection, &conversation, Some(since), None).await;
+            let entered =
+                self.listen(&caller.identity, connection, &conversation, Some(since), (None, JoinedBy::Client)).await;
             each.push((
                 conversation,
                 entered.map(|(joined, replay)| {
@@ -107,13 +105,15 @@ impl Subscriptions {
         let since = Some(0);
         #[cfg(feature = "faults")]
         let since = since.filter(|_| !crate::faults::has(crate::faults::Fault::DirectFromHead));
-        let (_, replay) = self.listen(identity, connection, conversation, since, pair).await?;
+        let by = (pair, JoinedBy::Itself { activity: self.hub.activity() });
+        let (_, replay) = self.listen(identity, connection, conversation, since, by).await?;
         let replayed = self.replayer.replay_within(connection, replay, HAND_OVER_TIMEOUT).await;
         if replayed { Ok(()) } else { Err(Reject::Unavailable) }
     }
 
     /// Starts listening to a conversation. A repeated join replaces the earlier one: with `since` it starts there;
-    /// without, it continues after the last entry that the connection received, so that no entry is skipped.
+    /// without, it continues after the last entry that the connection received, so that no entry is skipped. An automatic
+    /// join that was given up counts as an earlier join.
     ///
     /// `pair` holds the members of a direct conversation, for a dialect that names them. The caller has then checked
     /// that the user is one of them.
@@ -123,10 +123,14 @@ impl Subscriptions {
         connection: &Arc<Connection>,
         conversation: &ConversationId,
         since: Option<Seq>,
-        pair: Option<Arc<Pair>>,
+        (pair, by): (Option<Arc<Pair>>, JoinedBy),
     ) -> Result<(Joined, Replay), Reject> {
         let (log, limit) = (LogId::from(conversation), self.limits.conversations_per_connection);
-        connection.check_join_limit(conversation, limit)?;
+        match by {
+            JoinedBy::Client => connection.check_join_limit(conversation, limit)?,
+            JoinedBy::Itself { .. } => self.make_room(identity, connection, conversation).await,
+        }
+        let since = since.or_else(|| connection.dropped_at(conversation));
         // A refusal changes nothing: a connection that already listens keeps its join.
         let following = self.follows.follow(&log);
         let ends = match pair {
@@ -135,7 +139,7 @@ impl Subscriptions {
         }?;
         // The store may have entries that no node published; the hub backfills them.
         self.hub.record_head(&log, ends.head);
-        let (join, before) = connection.record_join(conversation, pair.clone());
+        let (join, before) = connection.record_join(conversation, pair.clone(), by);
         let reached = match before {
             Some(before) => Some(self.end_earlier_join(connection, &log, before).await),
             None => None,
@@ -203,7 +207,7 @@ impl Subscriptions {
 
     /// Detaches the listener of an earlier join of the same connection. Returns the seq of the last entry that it
     /// received.
-    async fn end_earlier_join(&self, connection: &Connection, log: &LogId, before: JoinProgress) -> Seq {
+    pub(super) async fn end_earlier_join(&self, connection: &Connection, log: &LogId, before: JoinProgress) -> Seq {
         let live = match before.attached {
             true => self.hub.detach(log, connection.dialect, connection.id()).await,
             false => None,
@@ -261,7 +265,9 @@ impl Subscriptions {
             }
             self.budgets.charge_change(identity).await?;
             let body = Body::MemberAdded { user: identity.user.clone() };
-            self.journal.append_change(identity, conversation, body, Authority::System).await?;
+            let joined = self.journal.append_change(identity, conversation, body, Authority::System).await;
+            // A removed user gets the refusal of a closed conversation.
+            joined.map_err(|reject| if reject == BARRED { Reject::NotMember } else { reject })?;
         }
         Ok(access.ends)
     }
@@ -287,13 +293,6 @@ impl Subscriptions {
             self.router.send_entries(inbox_entries);
         }
         self.store.access(conversation, user).await.map_err(|error| unavailable(&error))
-    }
-
-    /// The members of a direct conversation; none if it is another kind.
-    async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
-        require_feature(&self.degrade, Feature::History)?;
-        let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?;
-        Ok(pair.map(Arc::new))
     }
 
     /// Attaches a connection to its user's inbox, from the head.
@@ -331,6 +330,7 @@ impl Subscriptions {
         connection: &Connection,
         conversation: &ConversationId,
     ) {
+        connection.forget_dropped(conversation);
         if let Some(attached) = connection.remove_join(conversation) {
             self.detach(connection, conversation, attached).await;
             self.backplane.unlisten(connection.id(), conversation).await;

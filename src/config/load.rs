@@ -19,7 +19,7 @@ use super::{
         AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit, RedisConfig,
         StoreBackend, StoreConfig, Timing,
     },
-    webhooks::read_webhooks,
+    webhooks::{read_persona_ids, read_webhooks},
 };
 use crate::model::NodeId;
 
@@ -245,7 +245,8 @@ fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
     let leeway = reader.duration(&set::JWT_LEEWAY);
     let token_ttl = reader.duration(&set::TOKEN_TTL);
     let explains = reader.dev;
-    key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl, explains })
+    let persona_ids = read_persona_ids(reader);
+    key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl, explains, persona_ids })
 }
 
 /// Notes settings under which tokens are accepted that the operator may not expect.
@@ -399,6 +400,7 @@ fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, other_files: us
         fragments: reader.number(&set::MAX_FRAGMENTS),
         outbox_bytes: reader.number(&set::OUTBOX_BYTES),
         outbox_total_bytes: reader.number(&set::OUTBOX_TOTAL_BYTES),
+        blocks_per_user: reader.number(&set::MAX_BLOCKS_PER_USER),
         conversations_per_connection: reader.number(&set::MAX_CONVERSATIONS_PER_CONNECTION),
         commands_in_flight: reader.number(&set::MAX_COMMANDS_IN_FLIGHT),
         heavy_reads_per_user: reader.number(&set::HEAVY_READS_PER_USER),

@@ -274,7 +274,9 @@ settings! {
     OUTBOX_TOTAL_BYTES = Limits, Kind::Size(MIB, 1_024 * 1_024 * MIB), "256MiB",
         "Maximum number of bytes that wait for all clients of this node together. Beyond it, the sockets for which most waits, for longest without taking any, are closed, and their clients may resume.";
     MAX_CONVERSATIONS_PER_CONNECTION = Limits, Kind::Count("conversations", 1, 100_000), "500",
-        "Maximum number of conversations that one socket may listen to.";
+        "Maximum number of conversations that one socket joins by command, and of those that it joins by itself. Beyond the latter it gives up the least recently active one, and joins again when a message is stored there.";
+    MAX_BLOCKS_PER_USER = Limits, Kind::Count("users", 1, 100_000), "1000",
+        "Maximum number of users that one user may block.";
     MAX_COMMANDS_IN_FLIGHT = Limits, Kind::Count("commands", 1, 10_000), "64",
         "Maximum number of commands of one socket that run at a time; further frames wait.";
     HEAVY_READS_PER_USER = Limits, Kind::Count("reads", 1, 10_000), "2",
@@ -308,6 +310,8 @@ settings! {
         secret();
     PERSONA_WEBHOOK_SECRET = Webhooks, Kind::Text("secret"), "",
         "Secret that signs the requests to PERSONA_WEBHOOK_URL.", secret();
+    PERSONA_IDS = Webhooks, Kind::Text("ids"), "",
+        "Ids of the personas, separated by commas; required with PERSONA_WEBHOOK_URL. Messages to other ids are refused, and so are tokens whose sub is one of these.";
     PERSONA_TIMEOUT = Webhooks, Kind::Duration(SECOND, 600 * SECOND), "30s",
         "Maximum time until a persona answers, including retries.";
     PERSONA_CONCURRENCY = Webhooks, Kind::Count("requests", 1, 10_000), "16",

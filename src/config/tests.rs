@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, ffi::OsString, fs, net::SocketAddr, time::Durat
 use jsonwebtoken::Algorithm;
 use tempfile::TempDir;
 
-use crate::auth::fixture::Pair;
+use crate::{auth::fixture::Pair, model::UserId};
 
-use super::{AuthConfig, AuthKey, Config, ConfigFaults, Sources, StoreBackend, health_address, parse, settings};
+use super::{
+    AuthConfig, AuthKey, Config, ConfigFaults, PersonaConfig, Sources, StoreBackend, health_address, parse, settings,
+};
 
 const SECRET: &str = "planted-secret-of-more-than-32-bytes";
 const REDIS: &str = "redis://user:planted-redis@redis:6379";
@@ -78,19 +80,24 @@ fn webhooks_need_a_url_and_an_unsigned_one_is_noted() {
     assert_eq!(config.notifications.queue, 10_000);
 
     let url = "https://user:planted-password@ai.example.com/hook?key=planted-key";
-    let config = serve(&[("PERSONA_WEBHOOK_URL", url), ("NOTIFICATION_WEBHOOK_URL", "http://10.0.0.7/")]).unwrap();
-    let personas = config.personas.as_ref().unwrap();
+    let ids = ("PERSONA_IDS", "ada, echo");
+    let webhooks = [("PERSONA_WEBHOOK_URL", url), ids, ("NOTIFICATION_WEBHOOK_URL", "http://10.0.0.7/")];
+    let config = serve(&webhooks).unwrap();
+    let PersonaConfig { ids: known, webhook: personas } = config.personas.as_ref().unwrap();
+    assert_eq!(known.iter().map(UserId::as_str).collect::<Vec<_>>(), ["ada", "echo"]);
+    assert_eq!(config.auth.persona_ids, *known);
     assert_eq!((personas.timeout, personas.retries), (Duration::from_secs(30), 3));
     assert_eq!((personas.concurrency, personas.queue), (16, 1_000));
     assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
     assert!(config.notes[0].contains("PERSONA_WEBHOOK_SECRET"));
     assert!(!format!("{config:?}").contains("planted-"));
-    let signed = serve(&[("PERSONA_WEBHOOK_URL", url), ("PERSONA_WEBHOOK_SECRET", "planted-persona")]).unwrap();
+    let signed = serve(&[("PERSONA_WEBHOOK_URL", url), ids, ("PERSONA_WEBHOOK_SECRET", "planted-persona")]).unwrap();
     assert!(signed.notes.is_empty() && !format!("{signed:?}").contains("planted-"));
 
     let bad = serve(&[("PERSONA_WEBHOOK_URL", "http://u:planted-password@ai.example.com"), ("WEBHOOK_RETRIES", "11")]);
     assert!(!bad.as_ref().unwrap_err().to_string().contains("planted-"));
-    assert_eq!(faults(bad), ["PERSONA_WEBHOOK_URL", "WEBHOOK_RETRIES"]);
+    assert_eq!(faults(bad), ["PERSONA_IDS", "PERSONA_WEBHOOK_URL", "WEBHOOK_RETRIES"]);
+    assert_eq!(faults(serve(&[("PERSONA_IDS", "ada, a b")])), ["PERSONA_IDS"]);
 }
 
 #[test]

@@ -8,11 +8,11 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use super::{
     origins::AllowedOrigins,
     secret::Secret,
-    webhooks::{NotificationConfig, WebhookConfig},
+    webhooks::{NotificationConfig, PersonaConfig},
 };
 use tracing_subscriber::filter::Targets;
 
-use crate::model::NodeId;
+use crate::model::{NodeId, UserId};
 
 /// All settings of a node.
 #[derive(Debug, Clone)]
@@ -45,8 +45,8 @@ pub struct Config {
     pub timing: Timing,
     /// True if joining a conversation that doesn't exist creates it, open to everyone.
     pub open_conversations: bool,
-    /// The webhook for personas; `None`: messages to personas are refused.
-    pub personas: Option<WebhookConfig>,
+    /// The personas and their webhook; `None`: messages to personas are refused.
+    pub personas: Option<PersonaConfig>,
     /// Settings of notifications for members who are away.
     pub notifications: NotificationConfig,
     /// Settings of logs.
@@ -174,6 +174,8 @@ pub struct AuthConfig {
     pub token_ttl: Duration,
     /// True if a refusal tells the client the fault of its token: only under `dev`.
     pub explains: bool,
+    /// Ids that belong to personas: no token may have them as its `sub`.
+    pub persona_ids: Arc<[UserId]>,
 }
 
 /// The key for checking tokens; each kind is pinned to its algorithm.
@@ -240,8 +242,10 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Maximum number of bytes waiting for all sockets together (256 MiB).
     pub outbox_total_bytes: usize,
-    /// Conversations that one socket may listen to (500).
+    /// Conversations that one socket may join by command, and conversations that it joins by itself (500).
     pub conversations_per_connection: usize,
+    /// Users that one user may block (1,000).
+    pub blocks_per_user: u32,
     /// Commands of one socket that may run at a time (64).
     pub commands_in_flight: usize,
     /// Heavy reads of one user that run at a time on this node (2).

@@ -1,6 +1,6 @@
 //! Settings of the webhooks for personas and notifications.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     parse,
@@ -8,6 +8,7 @@ use super::{
     settings::{self as set, Setting},
     source::Reader,
 };
+use crate::model::UserId;
 
 /// Settings of one webhook.
 #[derive(Debug, Clone)]
@@ -24,6 +25,15 @@ pub struct WebhookConfig {
     pub concurrency: usize,
     /// Maximum number of jobs that wait.
     pub queue: usize,
+}
+
+/// Settings of personas.
+#[derive(Debug, Clone)]
+pub struct PersonaConfig {
+    /// The ids of the personas; at least one.
+    pub ids: Arc<[UserId]>,
+    /// The webhook that answers for them.
+    pub webhook: WebhookConfig,
 }
 
 /// Settings of notifications for members who are away.
@@ -64,10 +74,23 @@ const NOTIFICATION: WebhookSettings = WebhookSettings {
 pub(super) fn read_webhooks(
     reader: &mut Reader<'_>,
     notes: &mut Vec<String>,
-) -> (Option<WebhookConfig>, NotificationConfig) {
-    let personas = read_webhook(reader, &PERSONA, notes);
+) -> (Option<PersonaConfig>, NotificationConfig) {
+    let ids = read_persona_ids(reader);
+    if reader.given(PERSONA.url) && ids.is_empty() {
+        reader.fault(set::PERSONA_IDS.name, "is required with PERSONA_WEBHOOK_URL: the ids of the personas");
+    }
+    let personas = read_webhook(reader, &PERSONA, notes).map(|webhook| PersonaConfig { ids, webhook });
     let webhook = read_webhook(reader, &NOTIFICATION, notes);
     (personas, NotificationConfig { webhook, queue: reader.number(&set::NOTIFICATION_QUEUE) })
+}
+
+/// Reads the ids of the personas. They are reserved with and without a webhook.
+pub(super) fn read_persona_ids(reader: &mut Reader<'_>) -> Arc<[UserId]> {
+    reader.read(&set::PERSONA_IDS, persona_ids).unwrap_or_default().into()
+}
+
+fn persona_ids(text: &str) -> Result<Vec<UserId>, String> {
+    parse::items(text).map(|id| UserId::parse(id).map_err(|error| error.to_string())).collect()
 }
 
 fn read_webhook(reader: &mut Reader<'_>, settings: &WebhookSettings, notes: &mut Vec<String>) -> Option<WebhookConfig> {

@@ -179,7 +179,7 @@ impl Codec for Conversation {
 
 /// Encodes a message. This dialect has no frames for other entries.
 fn message(entry: &Entry) -> Option<Frame> {
-    let Body::Message { content, reply_to, is_ai, edited_at, deleted: false } = &entry.body else { return None };
+    let Body::Message { content, reply_to, is_ai, edited_at, deleted: false, .. } = &entry.body else { return None };
     Some(frame(&Out::Message {
         content,
         sender_id: &entry.sender,
@@ -204,7 +204,8 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
         Ephemeral::Typing { active: false, .. }
         | Ephemeral::Listening { .. }
         | Ephemeral::Presence { .. }
-        | Ephemeral::Receipt { .. } => return None,
+        | Ephemeral::Receipt { .. }
+        | Ephemeral::Hint { .. } => return None,
     };
     Some(Frame::json(&out, class_of(ephemeral)))
 }

@@ -43,9 +43,11 @@ fn intent(text: &str) -> Result<Intent, Reject> {
     Ok(Intent::Command(match read!(In<'_>, text)? {
         In::Authenticate { token } => return Ok(Intent::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
-        In::Join { conversation_id, since_seq } => {
-            Command::Join { conversation: conversation_id, since: SinceSeq::given("since_seq", since_seq)? }
-        }
+        In::Join { conversation_id, since_seq } => Command::Join {
+            conversation: conversation_id,
+            since: SinceSeq::given("since_seq", since_seq)?,
+            automatic: false,
+        },
         In::Leave { conversation_id } => Command::Leave { conversation: conversation_id },
         In::Sync { conversations } => {
             let cursor = |(conversation, since)| match SinceSeq::given("a seq in conversations", Some(since)) {

@@ -150,7 +150,7 @@ fn frame(out: &Out<'_>) -> Frame {
 fn intent(text: &str) -> Result<Intent, Reject> {
     Ok(Intent::Command(match read!(In<'_>, text)? {
         In::JoinConversation { conversation_id: conversation, since_seq } => {
-            Command::Join { conversation, since: SinceSeq::given("since_seq", since_seq)? }
+            Command::Join { conversation, since: SinceSeq::given("since_seq", since_seq)?, automatic: false }
         }
         In::LeaveConversation { conversation_id: conversation } => Command::Leave { conversation },
         In::SendMessage { conversation_id, content: text, persona_id: persona, client_id, reply_to } => {
@@ -270,7 +270,10 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
             Out::TypingIndicator { conversation_id: &ephemeral.log, user_id: user, is_typing: *active, timestamp }
         }
         Ephemeral::Presence { user, online, .. } => Out::PresenceUpdate { user_id: user, online: *online, timestamp },
-        Ephemeral::Listening { .. } | Ephemeral::Audience { .. } | Ephemeral::Receipt { .. } => return None,
+        Ephemeral::Listening { .. }
+        | Ephemeral::Audience { .. }
+        | Ephemeral::Receipt { .. }
+        | Ephemeral::Hint { .. } => return None,
     };
     Some(Frame::json(&out, class_of(ephemeral)))
 }

@@ -198,7 +198,10 @@ impl Codec for Rooms {
                     Ephemeral::Typing { user, name, active: false } => Out::UserStoppedTyping(person(user, name)),
                     Ephemeral::Listening { user, name, active: true } => Out::UserJoined(person(user, name)),
                     Ephemeral::Listening { user, name, active: false } => Out::UserLeft(person(user, name)),
-                    Ephemeral::Audience { .. } | Ephemeral::Presence { .. } | Ephemeral::Receipt { .. } => return None,
+                    Ephemeral::Audience { .. }
+                    | Ephemeral::Presence { .. }
+                    | Ephemeral::Receipt { .. }
+                    | Ephemeral::Hint { .. } => return None,
                 };
                 Some(Frame::json(&out, class_of(ephemeral)))
             }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::model::{Reject, Reply, TokenFlaw};
 
+mod blocks;
 mod call;
 mod conversations;
 mod members;
@@ -87,6 +88,12 @@ pub(super) enum Action {
     Replies,
     /// Search messages.
     Search,
+    /// List the users whom the caller blocks.
+    Blocks,
+    /// Block a user for the caller.
+    Block,
+    /// End the block of a user.
+    Unblock,
     /// List the caller's notifications.
     Notifications,
     /// Mark notifications read.
@@ -142,6 +149,9 @@ pub(super) async fn answer(
         Action::RemoveReaction => call.react(false).await,
         Action::Replies => call.replies().await,
         Action::Search => call.search().await,
+        Action::Blocks => call.blocks().await,
+        Action::Block => call.block(true).await,
+        Action::Unblock => call.block(false).await,
         Action::Notifications => call.notifications().await,
         Action::ReadNotifications => call.read_notifications(body).await,
     }

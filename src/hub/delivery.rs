@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{
     dialect::{AutoJoin, Dialect},
-    model::{Body, Entry, Event, Pair, Seq, UserId},
+    model::{Body, Entry, Ephemeral, Event, Pair, Seq, UserId},
     outbox::{Frame, Outbox, Signal},
     supervise::{Supervisor, TaskName, checkpoint},
 };
@@ -65,12 +65,20 @@ impl Delivery {
     }
 
     /// The signal to the sessions that follow an inbox.
-    fn added_signal(&self) -> Option<Signal> {
-        match &self.entry()?.body {
-            Body::ConversationAdded { conversation, since } => {
-                Some(Signal::Added { conversation: conversation.clone(), since: *since })
-            }
-            _ => None,
+    fn inbox_signal(&self) -> Option<Signal> {
+        match &self.event {
+            Event::Entry { entry, .. } => match &entry.body {
+                Body::ConversationAdded { conversation, since } => {
+                    Some(Signal::Added { conversation: conversation.clone(), since: *since })
+                }
+                _ => None,
+            },
+            Event::Ephemeral { ephemeral, .. } => match &ephemeral.what {
+                Ephemeral::Hint { conversation, seq } => {
+                    Some(Signal::Hint { conversation: conversation.clone(), seq: *seq })
+                }
+                _ => None,
+            },
         }
     }
 
@@ -99,7 +107,7 @@ pub(super) fn hand_over<'a>(
     let mut frames = 0;
     let encoded = deliveries.clone().filter_map(|delivery| delivery.frame(dialect).cloned());
     let unwritten = outbox.push(encoded.inspect(|_| frames += 1));
-    deliveries.clone().filter_map(Delivery::added_signal).for_each(|signal| outbox.signal(signal));
+    deliveries.clone().filter_map(Delivery::inbox_signal).for_each(|signal| outbox.signal(signal));
     if dialect.joins() == AutoJoin::Directs {
         deliveries.filter_map(Delivery::handed_over_signal).last().into_iter().for_each(|signal| outbox.signal(signal));
     }

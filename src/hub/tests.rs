@@ -37,7 +37,7 @@ fn entry(log: &LogId, seq: Seq) -> Entry {
         sender_name: "Alice".into(),
         client_id: None,
         at: Timestamp::from_micros(0),
-        body: Body::Message { content, reply_to: None, is_ai: false, edited_at: None, deleted: false },
+        body: Body::Message { content, reply_to: None, is_ai: false, persona: None, edited_at: None, deleted: false },
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Track {
     /// The members of a direct conversation, if a dialect needs them.
     pub(super) pair: Option<Arc<Pair>>,
     pub(super) backfilling: bool,
+    /// Number of the delivery of its newest entry among the entries of all logs; 0 before the first one.
+    pub(super) activity: u64,
 }
 
 /// Counts a gap that is being backfilled, for its lifetime.

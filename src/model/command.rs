@@ -56,6 +56,8 @@ pub enum Command {
         conversation: ConversationId,
         /// The last seq that the client has.
         since: Option<SinceSeq>,
+        /// True if the session joins without a command of the client.
+        automatic: bool,
     },
     /// Stop listening; the user stays a member. Sockets only.
     Leave {
@@ -192,6 +194,15 @@ pub enum Command {
         /// The member.
         user: UserId,
     },
+    /// Block a user, or end the block.
+    Block {
+        /// The user.
+        user: UserId,
+        /// False to end the block.
+        blocked: bool,
+    },
+    /// List the users whom the user blocks.
+    Blocks,
     /// List the user's notifications, newest first.
     Notifications {
         /// The limit and the offset.
@@ -281,6 +292,8 @@ labels! {
     Command::Archive { .. } => "archive",
     Command::AddMembers { .. } => "add_members",
     Command::RemoveMember { .. } => "remove_member",
+    Command::Block { .. } => "block",
+    Command::Blocks => "blocks",
     Command::Notifications { .. } => "notifications",
     Command::ReadNotifications { .. } => "read_notifications",
     Command::Online { .. } => "online",

@@ -86,6 +86,7 @@ impl Command {
             | Self::Delete { .. }
             | Self::React { .. }
             | Self::Archive { .. }
+            | Self::Block { .. }
             | Self::RemoveMember { .. } => Cost::CHANGE,
             Self::Create(new) => Cost::write(weight_of(new.members.len() + 1)),
             Self::AddMembers { users, .. } => Cost::write(weight_of(users.len())),
@@ -99,6 +100,7 @@ impl Command {
             | Self::Conversations { .. }
             | Self::Describe { .. }
             | Self::Notifications { .. }
+            | Self::Blocks
             | Self::Online { .. }
             | Self::Stats => Cost::read(PAGE),
             Self::Search { .. } => Cost::read(SEARCH),

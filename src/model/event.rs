@@ -50,6 +50,9 @@ pub enum Body {
         /// True if a persona wrote the message.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_ai: bool,
+        /// The persona that must answer. Only the store and the node that asks the persona use it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        persona: Option<UserId>,
         /// Time of the last edit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         edited_at: Option<Timestamp>,
@@ -167,6 +170,14 @@ pub enum Ephemeral {
         online: bool,
         /// The user's status.
         status: Status,
+    },
+    /// Inbox: a conversation of the user has a new message, and a socket of the user may not listen there. For the
+    /// sessions only.
+    Hint {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The message.
+        seq: Seq,
     },
     /// A member's delivered and read marks.
     Receipt {

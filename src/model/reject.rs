@@ -48,6 +48,9 @@ pub enum TokenFlaw {
     /// `sub` is not a valid user id.
     #[error("sub must be a user id: 1 to 128 of A-Z a-z 0-9 . _ : @ + = | -")]
     Subject,
+    /// `sub` is the id of a persona.
+    #[error("sub is the id of a persona (PERSONA_IDS)")]
+    Persona,
     /// The token has expired.
     #[error("exp is past: it expired")]
     Expired,

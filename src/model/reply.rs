@@ -251,6 +251,8 @@ pub enum Reply {
         /// Start of the next page; `None` after the last page.
         next: Option<u64>,
     },
+    /// The users whom the user blocks.
+    Blocks(Vec<UserId>),
     /// The user's connections.
     Connections(Vec<ConnectionInfo>),
     /// Users and connections of all nodes.

@@ -16,10 +16,15 @@ pub enum Right<'a> {
     Member(&'a ConversationId),
     /// A member, an admin, or a user whose socket sends the command and listens to the conversation.
     Listener(&'a ConversationId),
-    /// A member, an admin, or any user if the conversation is open. The join checks this for each conversation.
+    /// A member, an admin, or any user who was not removed if the conversation is open. The join checks this for each
+    /// conversation.
     Joiner,
-    /// A member. The appending transaction checks this.
+    /// A member, whom the other member of a direct conversation does not block. The appending transaction checks this.
     Sender,
+    /// A member who may add each of the users: they don't block the member, and did not leave. The creator may also add
+    /// users who left or were removed; an admin may add all. Membership is checked first, the rest by the appending
+    /// transaction.
+    Adder(&'a ConversationId),
     /// The author of the message, who must be a member. The appending transaction checks this.
     Author,
     /// The author of the message, who must be a member; or an admin. The appending transaction checks this.
@@ -46,8 +51,8 @@ impl Command {
             | Self::Show { conversation, .. }
             | Self::Search { conversation: Some(conversation), .. }
             | Self::Describe { conversation }
-            | Self::Archive { conversation, .. }
-            | Self::AddMembers { conversation, .. } => Right::Member(conversation),
+            | Self::Archive { conversation, .. } => Right::Member(conversation),
+            Self::AddMembers { conversation, .. } => Right::Adder(conversation),
             Self::RemoveMember { conversation, .. } => Right::CreatorOrSelf(conversation),
             // A search without a conversation covers only the user's own conversations.
             Self::Search { conversation: None, .. }
@@ -57,6 +62,8 @@ impl Command {
             | Self::Ping
             | Self::Create(_)
             | Self::Conversations { .. }
+            | Self::Block { .. }
+            | Self::Blocks
             | Self::Notifications { .. }
             | Self::ReadNotifications { .. }
             | Self::Online { .. }

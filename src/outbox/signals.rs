@@ -24,6 +24,13 @@ pub enum Signal {
         /// The seq of the entry that ended the membership.
         seq: Seq,
     },
+    /// A conversation of the user has a message of this seq. The session joins it if it gave up an automatic join of it.
+    Hint {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The message.
+        seq: Seq,
+    },
     /// All entries of a conversation up to this seq were given to the outbox. The session checks whether they arrive.
     Delivered(ConversationId, Seq),
     /// A later step of a command failed after the command was answered. The session reports it to the client.
@@ -34,6 +41,9 @@ pub enum Signal {
         reject: Reject,
     },
 }
+
+/// Maximum number of signals that wait when a hint is added; beyond it hints are dropped. A lost hint is found later.
+const WAITING_HINTS_MAX: usize = WAITING_MAX / 2;
 
 /// The signals that wait for one session.
 #[derive(Debug, Default)]
@@ -46,6 +56,13 @@ impl Signals {
         match (self.0.back_mut(), signal) {
             (Some(Signal::Delivered(last, to)), Signal::Delivered(conversation, seq)) if *last == conversation => {
                 *to = seq;
+            }
+            (_, Signal::Hint { conversation, seq }) => {
+                let same =
+                    |waiting: &Signal| matches!(waiting, Signal::Hint { conversation: c, .. } if *c == conversation);
+                if self.0.len() < WAITING_HINTS_MAX && !self.0.iter().any(same) {
+                    self.0.push_back(Signal::Hint { conversation, seq });
+                }
             }
             _ if full => return false,
             (_, signal) => self.0.push_back(signal),
@@ -76,6 +93,20 @@ mod tests {
         let waiting: Vec<_> = std::iter::from_fn(|| signals.pop()).collect();
         let expected = [("a", 2), ("b", 1), ("a", 3)].map(|(id, seq)| Signal::Delivered(conversation(id), seq));
         assert_eq!(waiting, expected);
+    }
+
+    #[test]
+    fn hints_never_close_a_connection() {
+        let mut signals = Signals::default();
+        let hint = |id: String, seq| Signal::Hint { conversation: conversation(&id), seq };
+        assert!(
+            (0..WAITING_MAX).all(|at| signals.push(hint(format!("c{at}"), 1)) && signals.push(hint("c0".into(), 2)))
+        );
+        assert_eq!(signals.0.len(), WAITING_HINTS_MAX);
+        assert!(
+            signals.push(Signal::Removed { conversation: conversation("a"), seq: 1 }),
+            "there is room for what must not be lost"
+        );
     }
 
     #[test]

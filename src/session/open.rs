@@ -16,7 +16,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
-    model::{CloseReason, Command, Event, Identity, Reject, Seq, UserId},
+    model::{CloseReason, Command, ConversationId, Event, Identity, Reject, Seq, UserId},
     outbox::{Frame, OutboxEvent, Progress, Signal},
     supervise::{TaskName, checkpoint},
 };
@@ -237,11 +237,19 @@ impl Open {
             OutboxEvent::Signal(Signal::Added { conversation, since }) => {
                 // The inbox signals a new conversation to every socket of the user; some dialects join it by
                 // themselves.
-                let room = self.signalled.count() < self.context.config.limits.conversations_per_connection;
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
-                if joins && room {
-                    let listens = self.connection.listens_to(&conversation);
-                    self.signalled.added(conversation, since, listens);
+                if joins {
+                    self.join_or_defer(conversation, since);
+                }
+                Ok(())
+            }
+            OutboxEvent::Signal(Signal::Hint { conversation, .. }) => {
+                // A hint for which there is no room now is found later.
+                if self.has_room_for_joins()
+                    && self.connection.lacks(&conversation)
+                    && !self.signalled.joins(&conversation)
+                {
+                    self.signalled.join(conversation, None);
                 }
                 Ok(())
             }
@@ -263,6 +271,21 @@ impl Open {
                 Ok(())
             }
         }
+    }
+
+    /// True if another join that a signal requires may wait.
+    fn has_room_for_joins(&self) -> bool {
+        self.signalled.count() < self.context.config.limits.conversations_per_connection
+    }
+
+    fn join_or_defer(&mut self, conversation: ConversationId, since: Seq) {
+        let (limit, listens) =
+            (self.context.config.limits.conversations_per_connection, self.connection.listens_to(&conversation));
+        if listens || self.has_room_for_joins() {
+            return self.signalled.added(conversation, since, listens, limit);
+        }
+        let (chat, connection) = (self.context.chat.clone(), self.connection.clone());
+        self.context.tasks.spawn(async move { chat.defer_join(&connection, &conversation, since).await });
     }
 
     fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), CloseReason> {

@@ -43,22 +43,34 @@ impl Signalled {
         self.queue.is_empty()
     }
 
-    /// Number of joins and leaves that wait, failed joins and those after a removal that is not signalled yet included.
+    /// Number of joins and leaves that wait, failed joins included.
     pub(super) fn count(&self) -> usize {
-        self.queue.len() + self.failed.len() + self.added_again.len()
+        self.queue.len() + self.failed.len()
     }
 
     /// Queues the join of a conversation to which the user was added when its head was `since`. If the connection listens
-    /// already, the join is needed only after a removal that came before.
-    pub(super) fn added(&mut self, conversation: ConversationId, since: Seq, listens: bool) {
+    /// already, the join is needed only after a removal that came before; at most `limit` such additions are remembered.
+    pub(super) fn added(&mut self, conversation: ConversationId, since: Seq, listens: bool, limit: usize) {
         // A leave that waits or is under way ends the listening.
         let leaves = self.leaving.as_ref() == Some(&conversation)
             || self.queue.iter().any(|command| is_leave_of(command, &conversation));
-        if listens && !leaves {
+        if !listens || leaves {
+            self.join(conversation, Some(since));
+        } else if self.added_again.len() < limit || self.added_again.contains_key(&conversation) {
             self.added_again.insert(conversation, since);
-        } else {
-            self.queue.push_back(Command::Join { conversation, since: Some(SinceSeq::known(since)) });
         }
+    }
+
+    /// Queues the join of a conversation. Without `since`, the connection continues after the last entry that it received.
+    pub(super) fn join(&mut self, conversation: ConversationId, since: Option<Seq>) {
+        self.queue.push_back(join(conversation, since.map(SinceSeq::known)));
+    }
+
+    /// True if a join of the conversation waits, for its turn or for a repetition, or is under way.
+    pub(super) fn joins(&self, id: &ConversationId) -> bool {
+        self.queue.iter().any(|command| is_join_of(command, id))
+            || self.failed.iter().any(|failed| failed.conversation == *id)
+            || self.current.as_ref().is_some_and(|(current, ..)| current == id)
     }
 
     /// Queues the leave of a conversation from which the entry `seq` removed the user, and a join if the user was added
@@ -70,7 +82,7 @@ impl Signalled {
         #[cfg(feature = "faults")]
         let added_again = added_again.filter(|_| !crate::faults::has(crate::faults::Fault::OvertakenAddition));
         if let Some(since) = added_again {
-            self.added(conversation, since, false);
+            self.join(conversation, Some(since));
         }
     }
 
@@ -81,7 +93,7 @@ impl Signalled {
                 Command::Join { conversation, .. } if listens_to(conversation) => {
                     self.failed.retain(|failed| failed.conversation != *conversation);
                 }
-                Command::Join { conversation, since } => {
+                Command::Join { conversation, since, .. } => {
                     let failed = self.failed.iter().position(|failed| failed.conversation == *conversation);
                     let pause = failed.map_or(RETRY_MIN, |at| (self.failed.swap_remove(at).pause * 2).min(RETRY_MAX));
                     self.current = Some((conversation.clone(), *since, pause));
@@ -124,10 +136,14 @@ impl Signalled {
         let Self { queue, failed, .. } = self;
         for join in failed.iter().filter(|join| join.due <= now) {
             if !queue.iter().any(|command| is_join_of(command, &join.conversation)) {
-                queue.push_back(Command::Join { conversation: join.conversation.clone(), since: join.since });
+                queue.push_back(self::join(join.conversation.clone(), join.since));
             }
         }
     }
+}
+
+fn join(conversation: ConversationId, since: Option<SinceSeq>) -> Command {
+    Command::Join { conversation, since, automatic: true }
 }
 
 fn is_join_of(command: &Command, id: &ConversationId) -> bool {
@@ -167,7 +183,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_join_that_failed_is_repeated_with_growing_pauses_until_it_succeeds() {
         let mut signalled = Signalled::default();
-        signalled.added(team(), 3, false);
+        signalled.join(team(), Some(3));
         let mut pauses = Vec::new();
         for _ in 0..7 {
             let command = signalled.next(|_| false).unwrap();
@@ -189,14 +205,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_join_ends_when_the_user_is_removed_or_joins_otherwise() {
         let mut signalled = Signalled::default();
-        signalled.added(team(), 3, false);
+        signalled.join(team(), Some(3));
         signalled.next(|_| false).unwrap();
         signalled.ended(true);
         signalled.removed(team(), 4);
         assert!(matches!(signalled.next(|_| false), Some(Command::Leave { .. })));
         assert!(!signalled.ended(false) && signalled.count() == 0);
 
-        signalled.added(team(), 5, false);
+        signalled.join(team(), Some(5));
         signalled.next(|_| false).unwrap();
         signalled.ended(true);
         tokio::time::advance(RETRY_MAX).await;
@@ -208,7 +224,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_removal_that_is_signalled_after_the_next_addition_ends_with_a_join() {
         let mut signalled = Signalled::default();
-        signalled.added(team(), 7, true);
+        signalled.added(team(), 7, true, 10);
         assert!(signalled.next(|_| true).is_none());
         signalled.removed(team(), 7);
         assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
@@ -216,7 +232,7 @@ mod tests {
         assert!(matches!(join, Command::Join { since: Some(since), .. } if since.get() == 7));
         assert!(!signalled.ended(false));
 
-        signalled.added(team(), 7, true);
+        signalled.added(team(), 7, true, 10);
         signalled.removed(team(), 8);
         assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
         assert!(signalled.next(|_| false).is_none(), "the removal came after the addition");

@@ -1,7 +1,7 @@
 //! The small numbers in table columns and in the results of SQL functions, as Rust enums.
 //!
 //! A number is never reused. On PostgreSQL, comments on the columns and functions give the same names
-//! (`migrations/postgres/V5__names_of_codes.sql` and later files); a test below compares them with this file. SQLite uses the same
+//! (the newest migration that comments on them); a test below compares them with this file. SQLite uses the same
 //! numbers in the columns of the same names.
 
 use super::Authority;
@@ -27,8 +27,8 @@ macro_rules! codes {
         #[cfg(test)]
         impl $name {
             /// All codes, formatted as in the SQL comments.
-            fn legend() -> String {
-                [$(concat!(stringify!($number), " ", $text)),+].join(", ")
+            fn legend() -> Vec<&'static str> {
+                vec![$(concat!(stringify!($number), " ", $text)),+]
             }
         }
 
@@ -76,6 +76,7 @@ codes! {
     NotYours = 5 "not the sender's own",
     Unchanged = 6 "nothing to change",
     TooManyReactions = 7 "too many reactions",
+    Barred = 8 "may not be added or reached",
 }
 
 codes! {
@@ -91,6 +92,13 @@ codes! {
     ConversationCode, "kind of conversation":
     Group = 0 "group",
     Direct = 1 "direct",
+}
+
+codes! {
+    /// How a membership ended: `former_members.ending`.
+    FormerCode, "end of a membership":
+    Left = 0 "left",
+    Removed = 1 "removed",
 }
 
 impl From<Authority> for AuthorityCode {
@@ -127,20 +135,28 @@ mod tests {
         let sql = [
             include_str!("../../migrations/postgres/V5__names_of_codes.sql"),
             include_str!("../../migrations/postgres/V7__bounds_of_reactions.sql"),
+            include_str!("../../migrations/postgres/V8__blocks_and_former_members.sql"),
         ];
         let sql = sql.concat().replace("''", "'");
         let statuses = Status::ALL.map(|status| {
             let name = serde_json::to_value(status).unwrap();
             format!("{} {}", status.code(), name.as_str().unwrap())
         });
+        let statuses = statuses.iter().map(String::as_str).collect();
         for legend in [
             EntryKind::legend(),
             AppendCode::legend(),
             AuthorityCode::legend(),
             ConversationCode::legend(),
-            statuses.join(", "),
+            FormerCode::legend(),
+            statuses,
         ] {
-            assert!(sql.contains(&legend), "{legend}");
+            // One comment has all of them, in this order.
+            let named = |line: &str| {
+                let places: Option<Vec<usize>> = legend.iter().map(|code| line.find(code)).collect();
+                places.is_some_and(|places| places.is_sorted())
+            };
+            assert!(sql.lines().any(named), "{legend:?}");
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{config::StoreConfig, metrics::Metrics};
 
+mod blocks;
 mod conversations;
 pub(super) mod diagnose;
 mod errors;

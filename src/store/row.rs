@@ -73,9 +73,13 @@ impl<'a> From<&'a Body> for Columns<'a> {
     fn from(body: &'a Body) -> Self {
         let empty = |kind| Columns { kind, content: None, target: None, subject: None, flag: false };
         match body {
-            Body::Message { content, reply_to, is_ai, .. } => {
-                Columns { content: Some(content), target: *reply_to, flag: *is_ai, ..empty(EntryKind::Message) }
-            }
+            Body::Message { content, reply_to, is_ai, persona, .. } => Columns {
+                content: Some(content),
+                target: *reply_to,
+                subject: persona.as_ref().map(UserId::as_str),
+                flag: *is_ai,
+                ..empty(EntryKind::Message)
+            },
             Body::Edited { target, content } => {
                 Columns { content: Some(content), target: Some(*target), ..empty(EntryKind::Edited) }
             }
@@ -158,6 +162,7 @@ impl TryFrom<EntryRow> for Entry {
                 content: content(),
                 reply_to: row.target,
                 is_ai: row.flag,
+                persona: subject.map(UserId::parse).transpose()?,
                 edited_at: row.edited_at,
                 deleted: row.deleted,
             },

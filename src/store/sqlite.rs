@@ -33,6 +33,7 @@ mod members;
 mod messages;
 mod notifications;
 mod relay;
+mod rights;
 mod rows;
 mod users;
 

@@ -16,9 +16,12 @@ use crate::model::{
 };
 
 /// Everything that a node needs from its store.
-pub trait Store: Lifecycle + Logs + Messages + Conversations + Members + Users + Notifications + Relay {}
+pub trait Store:
+    Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Notifications + Relay
+{
+}
 
-impl<S: Lifecycle + Logs + Messages + Conversations + Members + Users + Notifications + Relay> Store for S {}
+impl<S: Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Notifications + Relay> Store for S {}
 
 /// Start, migrations and health checks.
 #[async_trait]
@@ -41,8 +44,10 @@ pub trait Lifecycle: Send + Sync + 'static {
 pub trait Logs: Send + Sync + 'static {
     /// Appends a batch in one transaction: any number of messages, or exactly one entry of another kind (which may
     /// write members, its target's row and inboxes as well). Only the [`Writer`](super::Writer) calls this.
-    /// No two entries of the batch have the same log, sender and `dedupe`.
-    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError>;
+    /// No two entries of the batch have the same log, sender and `dedupe`. `retried`: an earlier try may have stored some
+    /// of it. Only then does an entry that is stored already keep its result although its sender may no longer append;
+    /// otherwise the sender's rights are judged first.
+    async fn append(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError>;
     /// Returns the ends of those logs that exist.
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError>;
     /// Returns the newest entry of each of those logs that have one.
@@ -159,6 +164,19 @@ pub trait Users: Send + Sync + 'static {
     async fn seen(&self, users: &[UserId], at: Timestamp) -> Result<(), StoreError>;
     /// Returns the statuses and last-seen times of those users that are stored.
     async fn statuses(&self, users: &[UserId]) -> Result<Vec<(UserId, Status, Option<Timestamp>)>, StoreError>;
+}
+
+/// Blocks between users. A user who is blocked can't add the other one, nor write to them directly.
+#[async_trait]
+pub trait Blocks: Send + Sync + 'static {
+    /// Blocks `other` for `user`. Returns false if `user` blocks `limit` users already.
+    async fn block(&self, user: &UserId, other: &UserId, limit: u32) -> Result<bool, StoreError>;
+    /// Ends a block, if there is one.
+    async fn unblock(&self, user: &UserId, other: &UserId) -> Result<(), StoreError>;
+    /// Returns the users whom `user` blocks, by id.
+    async fn blocked(&self, user: &UserId) -> Result<Vec<UserId>, StoreError>;
+    /// Returns true if one of `users` blocks `other`.
+    async fn any_blocks(&self, users: &[UserId], other: &UserId) -> Result<bool, StoreError>;
 }
 
 /// Notifications: messages wait for users who are away.

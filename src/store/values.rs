@@ -78,6 +78,10 @@ pub enum AppendRefused {
     /// The target message has as many reactions as it may have: of the sender, different ones, or in all.
     #[error("too many reactions")]
     TooManyReactions,
+    /// The user can't be added or reached: they blocked the sender, or they left, or were removed and may only be added
+    /// by the creator or an admin. The reason is not told apart.
+    #[error("this user can't be added or reached")]
+    Barred,
 }
 
 /// A failed call to the store.
@@ -131,6 +135,8 @@ pub struct Access {
     pub member: bool,
     /// True if any user may join.
     pub open: bool,
+    /// The user received every entry up to this seq; 0 if the user is not a member.
+    pub delivered: Seq,
     /// The ends of its log.
     pub ends: Ends,
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariants: entries of one log go through one lane, in the order in which they were queued; `committed` receives
 //! every stored entry before its appender gets the answer, and receives it again if the entry is sent again; an entry
-//! that may have been stored is never reported as refused.
+//! that may have been stored is never reported as refused. Therefore a retried batch says so: the store then looks for
+//! stored entries before it judges the rights of their senders, who may have lost them since the first try.
 
 use std::{
     collections::HashMap,
@@ -272,7 +273,7 @@ impl Lane {
     async fn append(&self, entries: &[NewEntry], maybe_stored: &mut bool) -> Result<Vec<Outcome>, StoreError> {
         let (started, mut wait) = (Instant::now(), BACKOFF_MIN);
         loop {
-            let error = match self.store.append(entries).await {
+            let error = match self.store.append(entries, *maybe_stored).await {
                 Ok(outcomes) => {
                     self.metrics.batch_entries.observe(entries.len() as f64);
                     return Ok(outcomes);

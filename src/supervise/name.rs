@@ -51,6 +51,8 @@ names! {
     WriterLane = "writer_lane";
     /// Works on a SQLite database.
     Sqlite = "sqlite";
+    /// Tells members of messages in conversations that their sockets gave up for room.
+    Hints = "hints";
     /// Adds segments to the search index.
     SearchIndex = "search_index";
     /// Passes committed entries to hub and backplane.

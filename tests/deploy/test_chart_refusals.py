@@ -46,6 +46,10 @@ TEMPLATES = {
         {"redis": GOOD, "database": GOOD, "auth": GOOD, "webhooks": {"persona": {"enabled": True}}},
         "webhooks.persona is enabled, but has no URL",
     ),
+    "personas without ids": (
+        {**GOOD, "webhooks": {"persona": {"enabled": True, "url": "https://example.com"}}},
+        "list their ids in config.PERSONA_IDS",
+    ),
     "webhook not enabled": (
         {**GOOD, "webhooks": {"notification": {"url": "https://example.com"}}},
         "webhooks.notification.enabled to true",

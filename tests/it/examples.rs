@@ -173,7 +173,8 @@ async fn the_persona_answers_signed_requests_only() {
     let persona = Example::start(&mut command);
     let address = |line: &str| line.strip_prefix("listening on ").map(str::to_owned);
     let url = persona.process.line("its address", address).await.unwrap_or_else(|why| panic!("{why}"));
-    let node = Node::dev().set("PERSONA_WEBHOOK_URL", &url).set("PERSONA_WEBHOOK_SECRET", secret).start().await;
+    let node = Node::dev().set("PERSONA_WEBHOOK_URL", &url).set("PERSONA_WEBHOOK_SECRET", secret);
+    let node = node.set("PERSONA_IDS", "echo,other").start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("lobby").await;
     let message_to = |persona: &str| json!({"type": "send", "conversation_id": "lobby", "content": "hello", "persona_id": persona, "client_id": persona});
@@ -181,9 +182,9 @@ async fn the_persona_answers_signed_requests_only() {
     let answer = alice.until("message").await;
     assert_eq!((&answer["sender_id"], &answer["content"]), (&json!("echo"), &json!("Alice said: hello")));
     assert_eq!(answer["is_ai"], true);
-    alice.send(&message_to("bob")).await;
+    alice.send(&message_to("other")).await;
     let error = alice.until("error").await;
-    assert_eq!((&error["code"], &error["client_id"]), (&json!("persona_failed"), &json!("bob")));
+    assert_eq!((&error["code"], &error["client_id"]), (&json!("persona_failed"), &json!("other")));
 
     let body = json!({"persona_id": "echo", "sender_name": "Mallory", "message": "hello"}).to_string();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();

@@ -27,6 +27,7 @@ mod dashboards;
 mod dev;
 mod examples;
 mod first_minutes;
+mod hearing;
 mod http;
 mod http_connections;
 mod limits;

@@ -18,13 +18,21 @@ use tokio::{
 
 use crate::support::{Client, HookResponse, Node, NodeBuilder, Postgres, Receiver, RedisServer, token};
 
+mod asked;
+
 /// The operators' page; a test runs its code.
 const PAGE: &str = include_str!("../../docs/protocol/webhooks.md");
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";
 
 /// A node without Redis whose persona webhook is `receiver`.
 fn node(receiver: &Receiver) -> NodeBuilder {
-    Node::dev().set("PERSONA_WEBHOOK_URL", receiver.url()).set("PERSONA_WEBHOOK_SECRET", WEBHOOK_SECRET)
+    with_personas(Node::dev(), receiver)
+}
+
+/// The node with the personas `ada` and `bea`.
+fn with_personas(node: NodeBuilder, receiver: &Receiver) -> NodeBuilder {
+    let node = node.set("PERSONA_WEBHOOK_URL", receiver.url()).set("PERSONA_WEBHOOK_SECRET", WEBHOOK_SECRET);
+    node.set("PERSONA_IDS", "ada,bea")
 }
 
 /// Sends a message to the persona `ada` and returns the ack.
@@ -83,10 +91,7 @@ async fn a_persona_answers_on_every_node() {
         HookResponse::content(&format!("you said: {}", posted.json["message"].as_str().unwrap()))
     })
     .await;
-    let serve = || {
-        let node = Node::serve(&redis.url(), &database).set("MESSAGE_RATE_LIMIT", 2);
-        node.set("PERSONA_WEBHOOK_URL", receiver.url()).set("PERSONA_WEBHOOK_SECRET", WEBHOOK_SECRET)
-    };
+    let serve = || with_personas(Node::serve(&redis.url(), &database).set("MESSAGE_RATE_LIMIT", 2), &receiver);
     let (one, two) = (serve().start().await, serve().start().await);
     let mut alice = Client::native(&one, "alice").await;
     let mut bob = Client::native(&two, "bob").await;

@@ -1,5 +1,6 @@
 //! REST on real nodes with Redis and PostgreSQL: results and refusals of each endpoint.
 
+mod blocks;
 mod conversations;
 mod cors;
 mod document;

@@ -26,6 +26,8 @@ const USERS: [&str; 6] = ["nobody", "expired", "stranger", "member", "author", "
 /// Statuses where no token is needed, where any token suffices, and where only members may.
 const OPEN: [u16; 6] = [200; 6];
 const ANYONE: [u16; 6] = [401, 401, 200, 200, 200, 200];
+/// The member can't block themselves.
+const BLOCKERS: [u16; 6] = [401, 401, 204, 409, 204, 204];
 const MEMBERS: [u16; 6] = [401, 401, 403, 200, 200, 200];
 
 /// Every endpoint except the sockets: method, path, body, and the status for each of [`USERS`]. Each request gets a new
@@ -42,6 +44,9 @@ const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
     (POST, "/api/user/status", r#"{"status": "away"}"#, ANYONE),
     (GET, "/api/connections/info", "", ANYONE),
     (GET, "/api/connections/stats", "", [401, 401, 403, 403, 403, 200]),
+    (GET, "/api/blocks", "", ANYONE),
+    (POST, "/api/blocks/{user}", "", BLOCKERS),
+    (DELETE, "/api/blocks/{user}", "", BLOCKERS),
     (GET, "/api/notifications", "", ANYONE),
     (POST, "/api/notifications/read", "{}", [401, 401, 204, 204, 204, 204]),
     (GET, "/api/chat/search?q=hello", "", ANYONE),
@@ -179,6 +184,8 @@ const COMMANDS: &[(&str, Ways)] = &[
     ("archive", (&[(POST, ARCHIVE), (DELETE, ARCHIVE)], None)),
     ("add_members", (&[(POST, ALL_MEMBERS)], None)),
     ("remove_member", (&[(DELETE, "/api/chat/conversations/{conversation}/members/{user}")], None)),
+    ("block", (&[(POST, "/api/blocks/{user}"), (DELETE, "/api/blocks/{user}")], None)),
+    ("blocks", (&[(GET, "/api/blocks")], None)),
     ("notifications", (&[(GET, "/api/notifications")], None)),
     ("read_notifications", (&[(POST, "/api/notifications/read")], None)),
     ("online", (&[(GET, "/api/websocket/users/online"), (GET, "/api/websocket/status")], None)),

@@ -9,6 +9,9 @@
 {{- if and .Values.database.url (eq .Values.migration.mode "job") }}
 {{- fail "migration.mode is job, but database.url is kept in the chart's own Secret, which doesn't exist yet when the Job runs. Put the URL into a Secret of yours and name it in database.existingSecret, or set migration.mode to start." }}
 {{- end }}
+{{- if and .Values.webhooks.persona.enabled (not (dig "PERSONA_IDS" "" .Values.config)) }}
+{{- fail "webhooks.persona is enabled, but no persona is named: list their ids in config.PERSONA_IDS." }}
+{{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute is enabled, but has no gateway: name one in httpRoute.parentRefs." }}
 {{- end }}

@@ -108,6 +108,9 @@ fn the_flaw_is_named_and_reported_to_clients_only_if_configured() {
     }
     let expired = auth().verify(&with(json!({"exp": 1}))).unwrap_err();
     assert_eq!((expired.token_flaw(), expired), (Some(TokenFlaw::Expired), Reject::TokenExpired));
+    let persona = AuthConfig { persona_ids: [UserId::parse("ada").unwrap()].into(), ..secret() };
+    let verified = at(&persona, NOW).verify(&with(json!({"sub": "ada"})));
+    assert_eq!(verified, Err(Reject::InvalidToken(TokenFlaw::Persona)));
 }
 
 #[test]

@@ -114,7 +114,14 @@ mod tests {
             sender_name: sender.into(),
             client_id: None,
             at: Timestamp::from_seconds(seq),
-            body: Body::Message { content, reply_to: None, is_ai: false, edited_at: None, deleted: false },
+            body: Body::Message {
+                content,
+                reply_to: None,
+                is_ai: false,
+                persona: None,
+                edited_at: None,
+                deleted: false,
+            },
         })
     }
 

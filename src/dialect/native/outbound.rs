@@ -217,7 +217,7 @@ impl<'a> Out<'a> {
             |target| Change { header: header(), target_seq: target, target_id: EntryId::of(&entry.log, target) };
         let created_at = entry.at;
         match &entry.body {
-            Body::Message { content, reply_to, is_ai, edited_at, deleted } => Self::Message(Message {
+            Body::Message { content, reply_to, is_ai, edited_at, deleted, .. } => Self::Message(Message {
                 conversation_id: &entry.log,
                 seq: entry.seq,
                 id: entry.id(),
@@ -254,7 +254,7 @@ impl<'a> Out<'a> {
     pub(super) fn ephemeral(ephemeral: &'a EphemeralEvent) -> Option<Self> {
         let conversation_id = &ephemeral.log;
         Some(match &ephemeral.what {
-            Ephemeral::Audience { .. } => return None,
+            Ephemeral::Audience { .. } | Ephemeral::Hint { .. } => return None,
             Ephemeral::Typing { user, name, active } => {
                 Self::Typing { conversation_id, user_id: user, name, active: *active }
             }

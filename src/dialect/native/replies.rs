@@ -35,6 +35,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         }
         // These commands come only over REST.
         Reply::Done
+        | Reply::Blocks(_)
         | Reply::Created(_)
         | Reply::Conversation(_)
         | Reply::Message(_)

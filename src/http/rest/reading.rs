@@ -40,7 +40,7 @@ struct MessageText<'a> {
 impl<'a> MessageText<'a> {
     /// The message of an entry; `None` if the entry is no message.
     fn of(entry: &'a Entry) -> Option<Self> {
-        let Body::Message { content, reply_to, is_ai, edited_at, deleted } = &entry.body else { return None };
+        let Body::Message { content, reply_to, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
         Some(Self {
             id: entry.id(),
             conversation_id: entry.log.conversation()?,

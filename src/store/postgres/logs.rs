@@ -24,11 +24,11 @@ macro_rules! outcome_columns {
 }
 
 const APPEND_MESSAGES: &str =
-    concat!("SELECT ", outcome_columns!(), " FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)");
+    concat!("SELECT ", outcome_columns!(), " FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
 const APPEND_CHANGE: &str = concat!(
     "SELECT ",
     outcome_columns!(),
-    ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+    ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 );
 const NEWEST: &str = concat!(
     "SELECT ",
@@ -46,7 +46,7 @@ const ENTRIES: &str =
 const STORED: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND sender = $2 AND dedupe = $3");
 
 impl Postgres {
-    async fn append_messages(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
+    async fn append_messages(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError> {
         let columns: Vec<Columns<'_>> = batch.iter().map(|entry| Columns::from(&entry.body)).collect();
         let logs: Vec<&str> = batch.iter().map(|entry| entry.log.as_str()).collect();
         let senders: Vec<&str> = batch.iter().map(|entry| entry.sender.as_str()).collect();
@@ -57,11 +57,24 @@ impl Postgres {
         let contents: Vec<Option<&str>> = columns.iter().map(|columns| columns.content).collect();
         let targets: Vec<Option<Seq>> = columns.iter().map(|columns| columns.target).collect();
         let flags: Vec<bool> = columns.iter().map(|columns| columns.flag).collect();
+        let personas: Vec<Option<&str>> = columns.iter().map(|columns| columns.subject).collect();
         let rows = self
             .query(
                 Operation::Append,
                 APPEND_MESSAGES,
-                &[&logs, &senders, &names, &dedupes, &client_gave_ids, &must_be_member, &contents, &targets, &flags],
+                &[
+                    &logs,
+                    &senders,
+                    &names,
+                    &dedupes,
+                    &client_gave_ids,
+                    &must_be_member,
+                    &contents,
+                    &targets,
+                    &flags,
+                    &personas,
+                    &retried,
+                ],
             )
             .await?;
         if rows.len() != batch.len() {
@@ -70,7 +83,7 @@ impl Postgres {
         rows.iter().map(outcome).collect()
     }
 
-    async fn append_change(&self, new: &NewEntry) -> Result<Outcome, StoreError> {
+    async fn append_change(&self, new: &NewEntry, retried: bool) -> Result<Outcome, StoreError> {
         let Columns { kind, content, target, subject, flag } = Columns::from(&new.body);
         let (kind, authority) = (i16::from(kind), i16::from(AuthorityCode::from(new.authority)));
         let (log, sender, dedupe) = (new.log.as_str(), new.sender.as_str(), new.dedupe.as_str());
@@ -90,6 +103,7 @@ impl Postgres {
                     &target,
                     &subject,
                     &flag,
+                    &retried,
                 ],
             )
             .await?;
@@ -121,15 +135,16 @@ fn outcome(row: &Row) -> Result<Outcome, StoreError> {
         AppendCode::NotYours => Err(AppendRefused::NotYours),
         AppendCode::Unchanged => Err(AppendRefused::Unchanged),
         AppendCode::TooManyReactions => Err(AppendRefused::TooManyReactions),
+        AppendCode::Barred => Err(AppendRefused::Barred),
     })
 }
 
 #[async_trait]
 impl Logs for Postgres {
-    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
+    async fn append(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError> {
         match batch {
-            [one] if !one.body.is_message() => Ok(vec![self.append_change(one).await?]),
-            _ => self.append_messages(batch).await,
+            [one] if !one.body.is_message() => Ok(vec![self.append_change(one, retried).await?]),
+            _ => self.append_messages(batch, retried).await,
         }
     }
 

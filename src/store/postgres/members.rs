@@ -21,13 +21,15 @@ impl Postgres {
         conversation: &ConversationId,
         user: &UserId,
     ) -> Result<Option<Access>, StoreError> {
-        let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL FROM conversations c JOIN heads h ON h.log = c.id \
+        let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0) \
+             FROM conversations c JOIN heads h ON h.log = c.id \
              LEFT JOIN members m ON m.conversation = c.id AND m.user_id = $2 WHERE c.id = $1";
         let rows = self.query(operation, sql, &[&conversation.as_str(), &user.as_str()]).await?;
         Ok(rows.first().map(|row| Access {
             open: row.get(0),
             ends: Ends { first: 1, head: row.get(1) },
             member: row.get(2),
+            delivered: row.get(3),
         }))
     }
 }

@@ -12,6 +12,7 @@ use super::{
         values::{REACTIONS_DIFFERENT, REACTIONS_IN_ALL, REACTIONS_OF_USER},
     },
     Sqlite, now,
+    rights::{is_blocked_in_direct, may_add, record_former_member},
     rows::entry,
 };
 use crate::model::{Body, ClientId, Entry, LogId, Seq, Timestamp, UserId};
@@ -27,9 +28,9 @@ const STORED: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log =
 
 #[async_trait]
 impl Logs for Sqlite {
-    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
+    async fn append(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError> {
         let batch = batch.to_vec();
-        self.write(Operation::Append, move |db| batch.iter().map(|new| append_one(db, new)).collect()).await
+        self.write(Operation::Append, move |db| batch.iter().map(|new| append_one(db, new, retried)).collect()).await
     }
 
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
@@ -82,19 +83,40 @@ pub(super) fn head(db: &Connection, log: &LogId) -> Result<Option<Head>> {
     db.prepare_cached(sql)?.query_row([log.as_str()], read).optional()
 }
 
+/// Judges the rights of the sender; none if the entry may be appended.
+fn check_rights(db: &Connection, new: &NewEntry) -> Result<Option<AppendRefused>> {
+    let (log, sender) = (&new.log, &new.sender);
+    if new.authority == Authority::Member {
+        if !is_member(db, log, sender)? {
+            return Ok(Some(AppendRefused::NotMember));
+        }
+        let reaches_others = matches!(&new.body, Body::Message { .. } | Body::Edited { .. } | Body::Reacted { .. });
+        if reaches_others && is_blocked_in_direct(db, log, sender)? {
+            return Ok(Some(AppendRefused::Barred));
+        }
+    }
+    match &new.body {
+        Body::MemberAdded { user } if !may_add(db, new, user)? => Ok(Some(AppendRefused::Barred)),
+        _ => Ok(None),
+    }
+}
+
 fn is_member(db: &Connection, log: &LogId, user: &UserId) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM members WHERE conversation = ?1 AND user_id = ?2")?
         .exists((log.as_str(), user.as_str()))
 }
 
 /// Appends one entry: checks the sender's rights and earlier appends, then numbers it. A refusal changes nothing.
-fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
+fn append_one(db: &Connection, new: &NewEntry, retried: bool) -> Result<Outcome> {
     let Some(head) = head(db, &new.log)? else { return Ok(Err(AppendRefused::NoSuchLog)) };
-    if let Some(stored) = find_stored(db, new)? {
-        return Ok(Ok(stored));
+    let stored = find_stored(db, new)?;
+    if let (None, _) | (_, false) = (&stored, retried)
+        && let Some(refused) = check_rights(db, new)?
+    {
+        return Ok(Err(refused));
     }
-    if new.authority == Authority::Member && !is_member(db, &new.log, &new.sender)? {
-        return Ok(Err(AppendRefused::NotMember));
+    if let Some(stored) = stored {
+        return Ok(Ok(stored));
     }
     if let Err(refused) = check_target(db, new)? {
         return Ok(Err(refused));
@@ -106,6 +128,7 @@ fn append_one(db: &Connection, new: &NewEntry) -> Result<Outcome> {
     if !apply_change(db, new, &head, at)? {
         return Ok(Err(AppendRefused::Unchanged));
     }
+    record_former_member(db, new, at)?;
     let (seq, message_no) = insert(db, &new.log, new, at)?;
     let at = Timestamp::from_micros(at);
     let mut appended = Appended { seq, message_no, at, duplicate: false, also: Vec::new() };

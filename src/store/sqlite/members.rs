@@ -55,10 +55,11 @@ impl Members for Sqlite {
 }
 
 fn access(db: &Connection, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>> {
-    let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL FROM conversations c JOIN heads h ON h.log = c.id \
+    let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0) FROM conversations c JOIN heads h ON h.log = c.id \
          LEFT JOIN members m ON m.conversation = c.id AND m.user_id = ?2 WHERE c.id = ?1";
     let read = |row: &Row<'_>| {
-        Ok(Access { open: row.get(0)?, ends: Ends { first: 1, head: row.get(1)? }, member: row.get(2)? })
+        let ends = Ends { first: 1, head: row.get(1)? };
+        Ok(Access { open: row.get(0)?, ends, member: row.get(2)?, delivered: row.get(3)? })
     };
     db.prepare_cached(sql)?.query_row((conversation.as_str(), user.as_str()), read).optional()
 }

@@ -11,7 +11,7 @@ use crate::{
     store::{Authority, Ends},
 };
 
-type Script = Box<dyn FnMut(&[NewEntry]) -> Result<Vec<Outcome>, StoreError> + Send>;
+type Script = Box<dyn FnMut(&[NewEntry], bool) -> Result<Vec<Outcome>, StoreError> + Send>;
 
 /// A fake of [`Logs`]: a script answers the appends, and one stored entry can be read back.
 struct Scripted {
@@ -21,8 +21,8 @@ struct Scripted {
 
 #[async_trait]
 impl Logs for Scripted {
-    async fn append(&self, batch: &[NewEntry]) -> Result<Vec<Outcome>, StoreError> {
-        (self.script.lock().unwrap())(batch)
+    async fn append(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError> {
+        (self.script.lock().unwrap())(batch, retried)
     }
 
     async fn ends(&self, _: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
@@ -54,7 +54,14 @@ fn message(content: &str) -> NewEntry {
         dedupe: ClientId::fresh(),
         client_gave_id: false,
         authority: Authority::Member,
-        body: Body::Message { content: content.into(), reply_to: None, is_ai: false, edited_at: None, deleted: false },
+        body: Body::Message {
+            content: content.into(),
+            reply_to: None,
+            is_ai: false,
+            persona: None,
+            edited_at: None,
+            deleted: false,
+        },
     }
 }
 
@@ -76,7 +83,7 @@ fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedRece
 #[tokio::test]
 async fn a_faulty_entry_fails_alone() {
     let mut last = 0;
-    let script = move |batch: &[NewEntry]| {
+    let script = move |batch: &[NewEntry], _: bool| {
         let faulty = |new: &NewEntry| matches!(&new.body, Body::Message { content, .. } if &**content == "faulty");
         if batch.iter().any(faulty) {
             return Err(StoreError::Failed("a fault".into()));
@@ -99,7 +106,8 @@ async fn an_unknown_outcome_is_retried_and_published() {
     let new = message("once");
     let found = entry(new.clone(), &stored(7, true));
     let (mut tries, dedupe) = (0, new.dedupe.clone());
-    let script = move |batch: &[NewEntry]| {
+    let script = move |batch: &[NewEntry], retried: bool| {
+        assert_eq!(retried, tries > 0, "every try after the first says that it is one");
         assert_eq!(batch.iter().map(|new| &new.dedupe).collect::<Vec<_>>(), [&dedupe], "the same entry every time");
         tries += 1;
         if tries < 3 { Err(StoreError::Unknown("the link broke".into())) } else { Ok(vec![Ok(stored(7, true))]) }

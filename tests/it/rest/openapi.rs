@@ -192,6 +192,9 @@ fn successful_steps() -> Vec<(&'static str, &'static str, Option<Value>)> {
         ("POST", "{c}/archive", none.clone()),
         ("GET", "/api/chat/conversations?archived=true", none.clone()),
         ("DELETE", "{c}/archive", none.clone()),
+        ("POST", "/api/blocks/eve", none.clone()),
+        ("GET", "/api/blocks", none.clone()),
+        ("DELETE", "/api/blocks/eve", none.clone()),
         ("POST", "/api/conversations/{conversation}/typing", Some(json!({"is_typing": true}))),
         ("POST", "/api/conversations/{conversation}/typing", none.clone()),
         ("POST", "/api/user/status", Some(json!({"status": "do_not_disturb"}))),
@@ -277,6 +280,12 @@ impl Walk {
                 self.step(node, Some(&admin), method, &format!("{nowhere}{query}"), body).await;
             }
         }
+        for method in ["POST", "DELETE"] {
+            self.step(node, Some(&alice), method, "/api/blocks/alice", None).await;
+        }
+        self.step(node, Some(&alice), "POST", "/api/blocks/mallory", None).await;
+        let with_alice = json!({"participant_ids": ["alice"]});
+        self.step(node, Some(&mallory), "POST", "/api/chat/conversations", Some(with_alice)).await;
         let taken = json!({"id": conversation});
         self.step(node, Some(&alice), "POST", "/api/chat/conversations", Some(taken)).await;
     }

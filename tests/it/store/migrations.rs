@@ -79,8 +79,14 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     append(&store, new(&room, "alice", "e33", Body::Edited { target: 33, content: "anew".into() })).await.unwrap();
     assert_eq!((find("no33").await, find("anew").await), (vec![], vec![33]));
 
-    let reply =
-        Body::Message { content: "late".into(), reply_to: Some(1), is_ai: false, edited_at: None, deleted: false };
+    let reply = Body::Message {
+        content: "late".into(),
+        reply_to: Some(1),
+        is_ai: false,
+        persona: None,
+        edited_at: None,
+        deleted: false,
+    };
     let reply = append(&store, new(&room, "bob", "reply", reply)).await.unwrap().seq;
     let page = MessagesPage { before: None, thread: Some(1), page: part(1, 0) };
     let (thread, total) = store.messages(&room, &alice, page).await.unwrap();

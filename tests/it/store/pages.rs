@@ -15,7 +15,14 @@ fn page(thread: Option<Seq>) -> MessagesPage {
 }
 
 fn reply(content: &str, to: Seq) -> Body {
-    Body::Message { content: content.into(), reply_to: Some(to), is_ai: false, edited_at: None, deleted: false }
+    Body::Message {
+        content: content.into(),
+        reply_to: Some(to),
+        is_ai: false,
+        persona: None,
+        edited_at: None,
+        deleted: false,
+    }
 }
 
 fn reaction(target: Seq, emoji: &str) -> Body {

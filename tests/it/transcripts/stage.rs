@@ -86,7 +86,7 @@ impl Stage {
         let mut nodes = HashMap::new();
         let with = |node: NodeBuilder| {
             let node = match &webhook {
-                Some(receiver) => node.set("PERSONA_WEBHOOK_URL", receiver.url()),
+                Some(receiver) => node.set("PERSONA_WEBHOOK_URL", receiver.url()).set("PERSONA_IDS", "persona-uuid"),
                 None => node,
             };
             let set = |node: NodeBuilder, (name, value): &(String, String)| node.set(name, value);

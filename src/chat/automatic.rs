@@ -1,0 +1,133 @@
+//! Automatic joins: they have room of their own, so that they never take that of joins that the client asks for. If it
+//! is used up, the least recently active one is given up, and comes back when something is said there.
+
+use std::sync::Arc;
+
+use super::{
+    command::{Caller, CommandReply, require_feature, unavailable},
+    connection::{Connection, JoinedBy},
+    hints::hint,
+    subscriptions::Subscriptions,
+};
+use crate::{
+    degrade::Feature,
+    dialect::AutoJoin,
+    model::{ConversationId, Identity, LogId, Pair, Reject, Reply, Resumed, Seq},
+};
+
+/// Maximum number of entries of a direct conversation that are replayed to a client that can't name its last seq.
+pub(super) const MISSED_MAX: Seq = 100;
+
+impl Subscriptions {
+    /// Joins a conversation without a command of the client: the user was added, or a hint says that something was said
+    /// there. Without `since` it continues after the last entry that the connection received.
+    pub(super) async fn join_automatically(
+        &self,
+        caller: &Caller,
+        conversation: &ConversationId,
+        since: Option<Seq>,
+    ) -> Result<CommandReply, Reject> {
+        let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
+        let pair = match connection.dialect.joins() {
+            AutoJoin::Directs => match self.pair_of(conversation).await? {
+                Some(pair) => Some(pair),
+                // The dialect does not listen to other conversations.
+                None => return Ok(Reply::Done.into()),
+            },
+            AutoJoin::Nothing | AutoJoin::Added => None,
+        };
+        let from = since.or_else(|| connection.dropped_at(conversation));
+        let since = match (from, &pair) {
+            (None, Some(pair)) => match self.undelivered_from(conversation, &caller.identity, pair).await? {
+                Some(since) => Some(since),
+                None => return Ok(Reply::Done.into()),
+            },
+            (from, _) => from,
+        };
+        let by = JoinedBy::Itself { activity: self.hub.activity() };
+        match self.listen(&caller.identity, connection, conversation, since, (pair, by)).await {
+            Ok((mut joined, replay)) => {
+                if since.is_none() {
+                    // Nothing says where the client stands, so it reads the conversation anew.
+                    joined.resumed = Resumed::Resync { first: 1 };
+                }
+                let reply = Reply::Joined(conversation.clone(), joined);
+                Ok(CommandReply { replays: vec![replay], ..CommandReply::from(reply) })
+            }
+            Err(Reject::NotMember) => {
+                connection.forget_dropped(conversation);
+                Ok(Reply::Done.into())
+            }
+            Err(reject) => Err(reject),
+        }
+    }
+
+    /// The seq from which a direct conversation is sent to a client that can't name its last seq; none if the user is not
+    /// one of its members.
+    async fn undelivered_from(
+        &self,
+        conversation: &ConversationId,
+        identity: &Identity,
+        pair: &Pair,
+    ) -> Result<Option<Seq>, Reject> {
+        if !pair.users().contains(&&identity.user) {
+            return Ok(None);
+        }
+        let access = self.store.access(conversation, &identity.user).await.map_err(|error| unavailable(&error))?;
+        Ok(access.map(|access| access.delivered.max(access.ends.head - MISSED_MAX)))
+    }
+
+    /// The members of a direct conversation; none if it is another kind. Neither ever changes.
+    async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
+        if let Some(known) = self.pairs.get(conversation) {
+            return Ok(known);
+        }
+        require_feature(&self.degrade, Feature::History)?;
+        let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?.map(Arc::new);
+        self.pairs.insert(conversation.clone(), pair.clone());
+        Ok(pair)
+    }
+
+    /// Gives up automatic joins of a connection until there is room for one of `conversation`.
+    pub(super) async fn make_room(
+        &self,
+        identity: &Identity,
+        connection: &Arc<Connection>,
+        conversation: &ConversationId,
+    ) {
+        let limit = self.limits.conversations_per_connection;
+        let activity_of = |id: &ConversationId| self.hub.activity_of(&LogId::from(id));
+        while let Some(least) = connection.least_active(conversation, limit, activity_of) {
+            // Ask for hints first: a message that is stored later is then never overlooked.
+            self.hints.need(connection).await;
+            self.drop_join(identity, connection, &least).await;
+        }
+    }
+
+    /// Gives up one automatic join.
+    async fn drop_join(&self, identity: &Identity, connection: &Connection, conversation: &ConversationId) {
+        let limit = self.limits.conversations_per_connection;
+        let Some(before) = connection.drop_join(conversation, limit) else { return };
+        let log = LogId::from(conversation);
+        let has = self.end_earlier_join(connection, &log, before).await;
+        connection.record_dropped(conversation, has);
+        self.follows.release(&log);
+        self.metrics.joins_dropped.inc();
+        self.backplane.unlisten(connection.id(), conversation).await;
+        self.typing.stop(conversation.clone(), identity.user.clone(), identity.name.clone());
+        // A message that was stored before other nodes knew that this user needs hints, and that is still on its way.
+        // If the store can't be read now, the next comparison finds it.
+        if let Ok(head) = self.follows.loader.head(&log).await
+            && head > has
+        {
+            hint(connection, conversation, head);
+        }
+    }
+
+    /// Leaves an automatic join to a hint, because too many are under way.
+    pub(super) async fn defer_join(&self, connection: &Arc<Connection>, conversation: &ConversationId, since: Seq) {
+        connection.record_missed(conversation, since, self.limits.conversations_per_connection);
+        self.hints.need(connection).await;
+        self.hints.check_soon();
+    }
+}
