@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Node, NodeBuilder, Postgres, RedisServer, token};
+use crate::support::{Client, Node, NodeBuilder, Postgres, RedisServer, eventually, token};
 
 const CONVERSATIONS: &str = "/api/chat/conversations";
 /// Conversations that a socket joins by itself in these tests.
@@ -28,7 +28,8 @@ impl Pair {
 }
 
 fn small(node: NodeBuilder) -> NodeBuilder {
-    node.set("MAX_CONVERSATIONS_PER_CONNECTION", LIMIT).set("MESSAGE_RATE_LIMIT", 0)
+    let node = node.set("MAX_CONVERSATIONS_PER_CONNECTION", LIMIT).set("MESSAGE_RATE_LIMIT", 0);
+    node.set("WRITE_RATE_LIMIT", 0).set("READ_RATE_LIMIT", 0)
 }
 
 async fn direct(node: &Node, user: &str) -> Client {
@@ -182,4 +183,54 @@ async fn groups_that_name_a_user_take_none_of_their_places() {
     assert_eq!((&resync["conversation_id"], &resync["head"]), (&json!(groups[0]), &json!(1)), "{resync}");
     say(&pair.one, "mallory", &groups[0], "once more").await;
     hears(&mut bob, "once more").await;
+}
+
+#[tokio::test]
+async fn groups_that_are_made_at_once_are_heard() {
+    let pair = Pair::new().await;
+    let mut bob = Client::native(&pair.two, "bob").await;
+    let mallory = token("mallory");
+    let made = (0..8 * LIMIT).map(|_| pair.one.conversation(&mallory, &["bob"]));
+    let groups = futures_util::future::join_all(made).await;
+    for (at, group) in groups.iter().enumerate() {
+        let content = format!("in group {at}");
+        say(&pair.one, "mallory", group, &content).await;
+        // Where the socket gave up more joins than it remembers, it is told to read the group anew.
+        let tells = |frame: &Value| match message(frame) {
+            Some((heard, _)) => heard == content,
+            None => frame["type"] == "resync" && frame["conversation_id"] == **group && frame["head"] == 1,
+        };
+        bob.until_where(tells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_without_a_listener_is_heard_while_redis_is_down() {
+    let mut redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = || small(Node::serve(&redis.url(), &database));
+    let (one, two) = (node().start().await, node().start().await);
+    let (mut native, mut direct) = (Client::native(&two, "agent").await, direct(&two, "agent").await);
+    let mut rooms = Vec::new();
+    for partner in partners() {
+        let room = conversation(&one, &partner).await;
+        say(&one, &partner, &room, &partner).await;
+        hears(&mut native, &partner).await;
+        hears(&mut direct, &partner).await;
+        rooms.push((partner, room));
+    }
+    redis.kill().await;
+    for node in [&one, &two] {
+        let relays = async || {
+            let health = node.get("/api/health", &token("anyone")).await.json;
+            (health["works"]["fanout"] == "relayed").then_some(())
+        };
+        eventually("nodes to relay", relays).await;
+    }
+    for (partner, room) in &rooms {
+        let content = format!("{partner} without Redis");
+        say(&one, partner, room, &content).await;
+        hears(&mut native, &content).await;
+        hears(&mut direct, &content).await;
+    }
 }

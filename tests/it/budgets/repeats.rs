@@ -216,3 +216,18 @@ async fn reactions_to_one_message_are_bounded() {
     assert_eq!(put("another").await, (409, json!("too_many_reactions")));
     assert_eq!(put("e3").await.0, 204, "one that is there already");
 }
+
+#[tokio::test]
+async fn a_removed_member_gets_no_ack_of_a_repeat() {
+    let (_redis, one, _two) = two_nodes(|node| node.set("MESSAGE_RATE_LIMIT", 1)).await;
+    let owner = token("owner");
+    let room = one.conversation(&owner, &["mallory"]).await;
+    let mut mallory = Client::native(&one, "mallory").await;
+    let sent = json!({"type": "send", "conversation_id": room, "content": "text", "client_id": "c-1"});
+    assert_eq!(ask(&mut mallory, sent.clone()).await["type"], "ack");
+    assert_eq!(ask(&mut mallory, sent.clone()).await["duplicate"], true);
+    let member = format!("/api/chat/conversations/{room}/members/mallory");
+    assert_eq!(one.request(Method::DELETE, &member, Some(&owner), None).await.status, 204);
+    let repeated = ask(&mut mallory, sent).await;
+    assert!(repeated["code"] == "not_member" || repeated["code"] == "rate_limited", "{repeated}");
+}
