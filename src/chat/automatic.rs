@@ -114,7 +114,7 @@ impl Subscriptions {
         self.follows.release(&log);
         self.metrics.joins_dropped.inc();
         self.backplane.unlisten(connection.id(), conversation).await;
-        self.typing.stop(conversation.clone(), identity.user.clone(), identity.name.clone());
+        self.typing.stop(identity, conversation, Some(connection.id()));
         // A message that was stored before other nodes knew that this user needs hints, and that is still on its way.
         // If the store can't be read now, the next comparison finds it.
         if let Ok(head) = self.follows.loader.head(&log).await

@@ -122,7 +122,7 @@ async fn an_unknown_outcome_is_retried_and_published() {
 async fn settled_waits_for_the_entries_queued_before() {
     let new = message("one");
     let log = new.log.clone();
-    let script = |batch: &[NewEntry]| Ok(batch.iter().map(|_| Ok(stored(1, false))).collect());
+    let script = |batch: &[NewEntry], _: bool| Ok(batch.iter().map(|_| Ok(stored(1, false))).collect());
     let (writer, mut committed) = writer(Box::new(script), None);
     let _answer = writer.append(new, None);
     writer.settled(&log).await;
