@@ -91,6 +91,7 @@ async fn a_repeat_asks_what_is_stored() {
     assert_eq!(next["type"], "ack");
     let asked = receiver.request(2).await.json.clone();
     assert_eq!((&asked["persona_id"], &asked["message"]), (&json!("bea"), &json!("next")), "{asked}");
+    alice.until_where(|frame| frame["type"] == "message" && frame["sender_id"] == "bea").await;
     assert_eq!(total(&node, "team").await, 5);
 }
 
