@@ -104,6 +104,7 @@ impl Chat {
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
         let ids = config.auth.persona_ids.clone();
         let personas = webhooks.persona.map(|webhook| ground.personas((ids, webhook), writer, router.clone()));
+        let personas = webhooks.persona.map(|webhook| ground.start_personas(webhook, writer, router.clone()));
 
         spawn_updates(supervisor, (users.clone(), pending_users), (typing.clone(), typing_changes));
         let spawn = supervisor;
@@ -237,6 +238,14 @@ impl Ground {
             limits: self.config.limits.clone(),
             open_conversations: self.config.open_conversations,
         }
+    }
+
+    fn start_personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
+        let (ids, store) = (self.config.auth.persona_ids.clone(), self.store.clone());
+        let (metrics, tasks) = (self.metrics.clone(), self.tasks.clone());
+        let (personas, questions) = Personas::new((ids, webhook), store, writer, router, metrics, tasks);
+        self.tasks.spawn(personas.clone().run(questions));
+        personas
     }
 
     fn hints(&self, router: Arc<Router>) -> Hints {
