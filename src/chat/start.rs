@@ -43,7 +43,7 @@ use crate::{
     degrade::Degrade,
     hub::Hub,
     metrics::Metrics,
-    model::{Clock, ConversationId, Event},
+    model::{Clock, ConversationId, Event, UserId},
     store::{Committed, Outcomes, Store, Writer, WriterSettings},
     supervise::{Supervisor, TaskName},
     webhook::Webhook,
@@ -104,7 +104,6 @@ impl Chat {
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
         let ids = config.auth.persona_ids.clone();
         let personas = webhooks.persona.map(|webhook| ground.personas((ids, webhook), writer, router.clone()));
-        let personas = webhooks.persona.map(|webhook| ground.start_personas(webhook, writer, router.clone()));
 
         spawn_updates(supervisor, (users.clone(), pending_users), (typing.clone(), typing_changes));
         let spawn = supervisor;
@@ -240,14 +239,6 @@ impl Ground {
         }
     }
 
-    fn start_personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
-        let (ids, store) = (self.config.auth.persona_ids.clone(), self.store.clone());
-        let (metrics, tasks) = (self.metrics.clone(), self.tasks.clone());
-        let (personas, questions) = Personas::new((ids, webhook), store, writer, router, metrics, tasks);
-        self.tasks.spawn(personas.clone().run(questions));
-        personas
-    }
-
     fn hints(&self, router: Arc<Router>) -> Hints {
         Hints {
             store: self.store.clone(),
@@ -345,12 +336,7 @@ impl Ground {
     }
 
     /// Starts the task that answers for personas.
-    fn personas(
-        &self,
-        webhook: (Arc<[UserId]>, Webhook),
-        writer: Arc<Writer>,
-        router: Arc<Router>,
-    ) -> Arc<Personas> {
+    fn personas(&self, webhook: (Arc<[UserId]>, Webhook), writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
         let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
         let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, supervisor);
         let state = (personas.clone(), questions);

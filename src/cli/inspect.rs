@@ -145,6 +145,7 @@ fn remedy(flaw: TokenFlaw) -> &'static str {
         }
         F::NoKeyId => "Sign it with a kid in the header",
         F::NoSubject | F::Subject => "Put the user's id into sub; docs/protocol/native.md lists the characters",
+        F::Persona => "Give the user another id, or take the id out of PERSONA_IDS",
         F::Expired => "Get a new token; if it is new, compare the clocks of its issuer and of this machine",
         F::NoExpiry => "Add exp: seconds since 1970",
         F::Expiry => "Write exp as a number: seconds since 1970",

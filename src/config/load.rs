@@ -120,8 +120,6 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let open_conversations = reader.switch(&set::OPEN_CONVERSATIONS);
     let (personas, notifications) = read_webhooks(reader, &mut notes);
     let store_files = store.as_ref().map_or(0, StoreConfig::max_files);
-    let webhook_files = personas.iter().chain(&notifications.webhook).map(|webhook| webhook.concurrency).sum::<usize>();
-    let store_files = store.as_ref().map_or(0, |store| store.lanes + usize::try_from(store.pool_size).unwrap_or(0));
     let webhook_files = personas
         .iter()
         .map(|personas| &personas.webhook)

@@ -95,7 +95,7 @@ impl TokenFlaw {
             Self::Critical => "crit",
             Self::Signature => "signature",
             Self::UnknownKey | Self::NoKeyId => "kid",
-            Self::NoSubject | Self::Subject => "sub",
+            Self::NoSubject | Self::Subject | Self::Persona => "sub",
             Self::Expired | Self::NoExpiry | Self::Expiry | Self::ExpiryInMilliseconds => "exp",
             Self::NotBefore | Self::NotBeforeInMilliseconds | Self::Early => "nbf",
             Self::NoAudience | Self::Audience => "aud",

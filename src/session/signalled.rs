@@ -167,7 +167,7 @@ mod tests {
                 assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
             }
             // The leave has not taken effect yet.
-            signalled.added(team(), 4, true);
+            signalled.added(team(), 4, true, 10);
             if !under_way {
                 assert!(matches!(signalled.next(|_| true), Some(Command::Leave { .. })));
             }

@@ -26,11 +26,11 @@ use pages::{
     search_finds_words_only_in_the_users_own_conversations,
 };
 use proptest::prelude::*;
-use search::indexed_messages_are_found_like_others;
 use rights::{
     a_message_keeps_the_persona_that_it_asks, a_removed_members_repeat_is_refused_unless_the_writer_retries,
     blocked_users_reach_nobody_who_blocks_them, who_left_or_was_removed_is_not_added_by_everybody,
 };
+use search::indexed_messages_are_found_like_others;
 use switchboard::{
     config::{Secret, StoreBackend, StoreConfig},
     degrade::{Degrade, LinkState},

@@ -25,7 +25,7 @@ impl Blocks for Sqlite {
 
     async fn blocked(&self, user: &UserId) -> Result<Vec<UserId>, StoreError> {
         let user = user.clone();
-        self.read(move |db| {
+        self.read(Operation::Read, move |db| {
             let mut statement = db.prepare_cached("SELECT blocked FROM blocks WHERE user_id = ?1 ORDER BY blocked")?;
             let read = |row: &rusqlite::Row<'_>| id(UserId::parse(&row.get::<_, String>(0)?));
             statement.query_map([user.as_str()], read)?.collect()
@@ -35,7 +35,7 @@ impl Blocks for Sqlite {
 
     async fn any_blocks(&self, users: &[UserId], other: &UserId) -> Result<bool, StoreError> {
         let (users, other) = (users.to_vec(), other.clone());
-        self.read(move |db| {
+        self.read(Operation::Read, move |db| {
             for user in &users {
                 if blocks(db, user, &other)? {
                     return Ok(true);
