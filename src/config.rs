@@ -5,6 +5,7 @@
 
 mod dev;
 mod document;
+mod limits;
 mod load;
 mod origins;
 mod parse;

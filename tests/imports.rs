@@ -99,6 +99,7 @@ const ALLOWED: &[(&str, May)] = &[
             "auth",
             "broker",
             "chat",
+            "config",
             "degrade",
             "dialect",
             "metrics",

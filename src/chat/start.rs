@@ -77,15 +77,8 @@ impl Chat {
         let (shown, followed) = Shown::new(metrics.clone());
         let (typists, typing_changes) = Typists::new(config.timing.typing_timeout);
         let (shown, typists, grown_logs) = (Arc::new(shown), Arc::new(typists), Arc::<GrownLogs>::default());
-        let observers = Observers {
-            unread: unread.clone(),
-            rosters,
-            growth: growth.clone(),
-            shown: shown.clone(),
-            typists: typists.clone(),
-            grown_logs: grown_logs.clone(),
-        };
-        let router = ground.router(observers);
+        let (u, g, s, t, l) = (unread.clone(), growth.clone(), shown.clone(), typists.clone(), grown_logs.clone());
+        let router = ground.router(Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l });
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
         let writer = ground.writer(router.clone(), retell.clone());
 

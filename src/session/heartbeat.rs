@@ -49,6 +49,13 @@ impl Heartbeat {
         self.pong_due = Some(at + self.pong_timeout);
     }
 
+    /// Gives an expected pong its whole time again, because nothing was read until now.
+    pub(super) fn allow_pong(&mut self, now: Instant) {
+        if self.pong_due.is_some() {
+            self.extend_deadline(now);
+        }
+    }
+
     /// True if a ping is due. In that case it schedules the next ping and expects a pong for this one.
     pub(super) fn take_due_ping(&mut self, now: Instant) -> bool {
         let due = self.next_ping <= now;

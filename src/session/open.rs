@@ -40,6 +40,8 @@ pub(super) struct Open {
     arrivals: Arrivals,
     /// True if frames in the outbox wait for a flush.
     unwritten: bool,
+    /// True if frames were read in the last round of the loop.
+    read_before: bool,
     opened_at: Instant,
     expires_at: Instant,
 }
@@ -64,6 +66,7 @@ impl Open {
             signalled: Signalled::default(),
             arrivals: Arrivals::default(),
             unwritten: false,
+            read_before: false,
             opened_at: Instant::now(),
             expires_at: context.expiry(&identity),
             identity,
@@ -152,6 +155,11 @@ impl Open {
                 timer.as_mut().reset(self.next_deadline());
             }
             let reads_frames = self.reads_frames();
+            if reads_frames && !self.read_before {
+                // The pong may wait in the socket.
+                self.heartbeat.allow_pong(Instant::now());
+            }
+            self.read_before = reads_frames;
             // The order matters: signals that the hub sent before a frame take effect before the client's reaction to
             // that frame.
             tokio::select! {

@@ -17,7 +17,7 @@ async fn append_texts(store: &Arc<dyn Store>, room: &ConversationId, texts: &[St
     let entries: Vec<_> =
         texts.iter().enumerate().map(|(at, content)| new(room, "alice", &format!("m{at}"), text(content))).collect();
     for batch in entries.chunks(400) {
-        assert!(store.append(batch).await.unwrap().iter().all(Result::is_ok));
+        assert!(store.append(batch, false).await.unwrap().iter().all(Result::is_ok));
     }
 }
 
