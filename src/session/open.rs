@@ -293,7 +293,8 @@ impl Open {
             return self.signalled.added(conversation, since, listens, limit);
         }
         let (chat, connection) = (self.context.chat.clone(), self.connection.clone());
-        self.context.tasks.spawn(async move { chat.defer_join(&connection, &conversation, since).await });
+        let deferred = async move { chat.defer_join(&connection, &conversation, since).await };
+        self.context.spawn(TaskName::Session, deferred);
     }
 
     fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), CloseReason> {

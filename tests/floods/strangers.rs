@@ -112,12 +112,12 @@ async fn idle_admin_connections_keep_no_probe_out() {
     let mut idle = Vec::new();
     for _ in 0..500 {
         let mut client = RawClient::tcp(admin).await;
-        client.write(b"GET /livez HTTP/1.1\r\nHost: ").await;
+        client.write(b"GET /livez HTTP/1.1\r\nHost: local").await;
         idle.push(client);
     }
     for path in ["/livez", "/readyz", "/metrics", "/api/health"] {
         let mut probe = RawClient::tcp(admin).await;
-        probe.write(format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").as_bytes()).await;
+        probe.write(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await;
         assert!(probe.read_head().await.starts_with("HTTP/1.1 200 "), "{path}");
     }
 }

@@ -163,6 +163,7 @@ fn passwords_in_urls_of_keys_are_never_shown() {
             ("JWT_JWKS_URL", url),
             ("REDIS_URL", "redis://127.0.0.1:1"),
             ("DATABASE_URL", "postgres://u@127.0.0.1:1/x"),
+            ("DATABASE_START_TIMEOUT", "1s"),
         ];
         for command in [&["check"][..], &["serve"], &["token", "--inspect", "a.b.c"], &["token", "--user", "alice"]] {
             let output = run(&folder, command, &environment);

@@ -120,7 +120,11 @@ async fn a_panic_in_a_request_is_a_500_and_the_next_request_is_answered() {
 #[tokio::test]
 async fn a_question_to_a_persona_that_panics_is_refused_and_the_next_is_answered() {
     let receiver = Receiver::start(async |_, _| HookResponse::content("yes")).await;
-    let node = Node::dev().set("PERSONA_WEBHOOK_URL", receiver.url()).set("TEST_PANICS", "personas=1").start().await;
+    let node = Node::dev()
+        .set("PERSONA_WEBHOOK_URL", receiver.url())
+        .set("PERSONA_IDS", "ada")
+        .set("TEST_PANICS", "personas=1");
+    let node = node.start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     let ask = |content: &str| {

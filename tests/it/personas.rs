@@ -255,7 +255,7 @@ async fn no_answer_of_a_webhook_ends_the_task_that_asked() {
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let answering = tokio::spawn(answer_with_bytes(listener, HOSTILE));
     let node = Node::dev().set("PERSONA_WEBHOOK_URL", url).set("PERSONA_TIMEOUT", "2s").set("WEBHOOK_RETRIES", 1);
-    let node = node.set("PERSONA_CONCURRENCY", 1).start().await;
+    let node = node.set("PERSONA_CONCURRENCY", 1).set("PERSONA_IDS", "ada,bea").start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     for (message, _) in HOSTILE {
