@@ -138,7 +138,10 @@ impl Subscriptions {
             None => self.admit_listener(identity, conversation, &following).await,
         }?;
         // The store may have entries that no node published; the hub backfills them.
-        self.hub.record_head(&log, ends.head);
+        let stored = ends.head;
+        #[cfg(feature = "faults")]
+        let stored = if crate::faults::has(crate::faults::Fault::LowHead) { 0 } else { stored };
+        self.hub.record_head(&log, stored);
         let (join, before) = connection.record_join(conversation, pair.clone(), by);
         let reached = match before {
             Some(before) => Some(self.end_earlier_join(connection, &log, before).await),

@@ -193,8 +193,8 @@ async fn a_node_whose_every_task_panicked_once_serves_as_before() {
         bob.send_text("team", content).await;
     }
     bob.send_text("team", "from the other node").await;
-    alice.send_text("team", "from this node").await;
     alice.until_where(|frame| frame["content"] == "from the other node").await;
+    alice.send_text("team", "from this node").await;
     bob.until_where(|frame| frame["content"] == "from this node").await;
     // The roster names the listeners of a conversation at each arrival.
     let url = format!("{}/api/chat/ws/team?token={}", hurt.ws(), token("carol"));

@@ -121,7 +121,9 @@ impl Cluster {
     /// Changes the function that appends messages: it no longer looks for stored duplicates.
     async fn disable_dedupe(&self) {
         let database = self.database().await.expect("PostgreSQL is up");
-        let asked = "SELECT pg_get_functiondef('append_messages'::regproc)";
+        // An older form of the function stays for nodes of the version before.
+        let asked = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'append_messages' \
+             ORDER BY pronargs DESC LIMIT 1";
         let definition: String = database.query_one(asked, &[]).await.expect("the function is there").get(0);
         let comparison = "old.dedupe = i.dedupe";
         assert!(definition.contains(comparison), "the function no longer says {comparison}:\n{definition}");

@@ -263,10 +263,10 @@ async fn join_on_a_node_behind(stage: &Stage) {
     let tom = stage.open("tom", Dialect::Personas, 0, None).await.expect("the node greets");
     assert!(stage.until(|| ray.listens(&room) && sue.listens(&room)).await);
     stage.cluster.redis_links[0].set(Link::Frozen);
-    for seq in 1..3 {
-        ray.begin(to(&room)).await;
-        assert!(stage.until(|| ray.has(&room) == seq).await);
-    }
+    // The join comes before the node can learn of the entries in another way.
+    ray.begin(to(&room)).await;
+    ray.begin(to(&room)).await;
+    assert!(stage.until(|| ray.has(&room) == 2).await);
     tom.join(&room, Some(2)).await;
     stage.until(|| tom.listens(&room)).await;
     stage.cluster.redis_links[0].set(Link::Open);
