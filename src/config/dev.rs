@@ -85,7 +85,8 @@ fn read_or_create(folder: &Path) -> io::Result<String> {
 }
 
 /// Creates the data folder for its owner only. An existing folder is restricted to its owner if it holds nothing but
-/// the files of dev; in any other folder other programs may need the access, and only dev's files are restricted.
+/// the files of dev; in any other folder other programs may need the access, and only dev's files are restricted. The
+/// same holds for a folder that belongs to another user, such as a volume of a container.
 ///
 /// # Errors
 /// The folder can't be created or read.
@@ -103,7 +104,10 @@ pub fn make_private_folder(folder: &Path) -> io::Result<()> {
             return Ok(());
         }
     }
-    restrict(folder, FOLDER_MODE)
+    match restrict(folder, FOLDER_MODE) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        restricted => restricted,
+    }
 }
 
 /// Opens a file for writing that only its owner may read, and creates it if it doesn't exist. `truncate` empties it.

@@ -28,7 +28,7 @@ pub(super) struct State {
     pub(super) blocked: bool,
     /// When the socket last accepted bytes after it was blocked, or was blocked anew.
     pub(super) progress_at: Option<Instant>,
-    /// A task waits in [`Outbox::has_room`].
+    /// A task waits in [`Outbox::has_room`](super::Outbox::has_room).
     pub(super) awaited: bool,
     pub(super) signals: Signals,
 }

@@ -1,6 +1,6 @@
 //! The store on PostgreSQL: pooled connections, statements prepared once on each connection, every wait bounded.
 //!
-//! Each class of calls has a pool of its own ([`Pool`](super::Pool)). Each of the store's traits has a file with its
+//! Each class of calls has a pool of its own ([`Pool`]). Each of the store's traits has a file with its
 //! statements. `sessions` has the connections; `rows` holds the queries and row parsers that several files use.
 
 use std::{

@@ -15,6 +15,7 @@ PLANTED = {
     "REDIS_URL": "redis://127.0.0.1:1",
     "DATABASE_URL": "postgres://switchboard@127.0.0.1:1/switchboard",
     "JWT_SECRET": "a-secret-of-more-than-32-bytes-for-tests",
+    "JWT_PREVIOUS_SECRET": "another-secret-of-more-than-32-bytes",
     "PERSONA_WEBHOOK_URL": "https://personas.example.com/",
     "PERSONA_WEBHOOK_SECRET": "a-secret-to-sign-with",
     "NOTIFICATION_WEBHOOK_URL": "https://notify.example.com/",
