@@ -237,7 +237,7 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
     served.map(drop)
 }
 
-/// What a node did when a signal came.
+/// The progress of a node at the time of a signal.
 enum Stage {
     /// It waited for the store. No client depends on it.
     Starting,

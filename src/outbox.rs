@@ -242,7 +242,7 @@ impl Outbox {
         }
     }
 
-    /// Whether the client takes bytes: its sign of life while frames wait, because a ping then waits behind them.
+    /// The progress of the client in taking bytes: its sign of life while frames wait, as a ping then waits behind them.
     pub fn progress(&self) -> Progress {
         let state = self.lock();
         if state.blocked { Progress::Waiting } else { Progress::Idle(state.progress_at) }

@@ -232,7 +232,7 @@ impl Personas {
         self.append_answer(persona, sent, Content::parse(&content)?).await
     }
 
-    /// What the stored message of a repeated send asks; none if it names no persona, or was deleted.
+    /// The question in the stored message of a repeated send; none if the message names no persona, or was deleted.
     async fn stored_question(&self, Question { sent, caller, .. }: &Question) -> Result<Option<Asked>, StoreError> {
         let stored = self.store.entries(&sent.log, sent.seq - 1, 1).await?;
         Ok(stored.into_iter().next().and_then(|entry| match entry.body {

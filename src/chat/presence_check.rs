@@ -49,7 +49,7 @@ pub(super) struct PresenceCheck {
     pub(super) asked: Arc<Notify>,
 }
 
-/// What may be wrong in one conversation.
+/// The possible differences in one conversation.
 struct Doubt {
     conversation: ConversationId,
     /// Users shown as present, with their status.

@@ -1,4 +1,4 @@
-//! What the listeners on this node were told about other users' presence, for each conversation that the node follows.
+//! The presence of other users as this node's listeners were told it, for each conversation that the node follows.
 //! Events of presence are ephemeral: one that is lost is never sent again. The
 //! [comparison](super::presence_check::PresenceCheck) of this state with the registry finds what the listeners lack.
 

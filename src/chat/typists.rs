@@ -1,4 +1,4 @@
-//! Who types: on this node's sockets, and on other nodes as their events tell.
+//! The users who type: on this node's sockets, and on other nodes according to their events.
 
 use std::{
     collections::HashMap,

@@ -120,7 +120,7 @@ fn others(claims: &Map<String, Value>) -> Option<String> {
     (!text.is_empty()).then(|| text.chars().take(MAX_SHOWN_CHARS).collect())
 }
 
-/// What to do about a flaw.
+/// The remedy for a flaw.
 fn remedy(flaw: TokenFlaw) -> &'static str {
     use TokenFlaw as F;
     match flaw {

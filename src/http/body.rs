@@ -29,7 +29,7 @@ pub(super) struct RequestBody {
     rest: Arc<Mutex<Option<Incoming>>>,
 }
 
-/// What a handler leaves of a request's body.
+/// The part of a request's body that a handler leaves unread.
 pub(super) struct Rest {
     left: Arc<Mutex<Option<Incoming>>>,
     /// The client sends the body only after an interim response, so a refused body never comes.

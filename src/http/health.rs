@@ -80,7 +80,7 @@ pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -
     response
 }
 
-/// What this caller of `/api/health` may see. A bad token is treated as none, so that the endpoint stays open.
+/// The details that this caller of `/api/health` may see. A bad token is treated as none, so that the endpoint stays open.
 fn details(service: &HttpService, headers: &HeaderMap) -> HealthDetails {
     let is_admin = || {
         client::bearer(headers)

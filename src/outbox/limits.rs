@@ -13,7 +13,7 @@ pub struct OutboxLimits {
     pub stalled_after: Duration,
 }
 
-/// Whether the client takes bytes.
+/// The progress of the client in taking bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Bytes wait, because the socket accepts no more now.

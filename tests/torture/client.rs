@@ -47,7 +47,7 @@ pub struct ClientStatus {
     pub listening: BTreeSet<Name>,
     /// Seq up to which it has each conversation.
     pub has: BTreeMap<Name, i64>,
-    /// What it was last shown of other users.
+    /// The presence of other users as the client was last shown it.
     pub shown: ShownUsers,
 }
 

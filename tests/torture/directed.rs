@@ -224,7 +224,7 @@ async fn death_before_publication(stage: &Stage) {
     ned.begin(to(&room)).await;
     assert!(stage.until(|| ned.has(&room) == 1).await);
     stage.cluster.kill_node(0).await;
-    // What the link held must not reach Redis any more.
+    // Commands that the link held must not reach Redis any more.
     stage.cluster.redis_links[0].drop_connections();
     stage.cluster.redis_links[0].set(Link::Open);
     stage.until(|| oli.has(&room) == 1).await;

@@ -1,4 +1,4 @@
-//! What a client hears: the state of its session, and the records of it.
+//! The frames that a client receives: the state of its session, and the records of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -55,7 +55,7 @@ pub struct Ear {
     pub bound: Option<Name>,
     /// Conversations to which this session listens.
     pub listening: BTreeSet<Name>,
-    /// What this session was shown of other users.
+    /// The presence of other users as this session was shown it.
     pub shown: ShownUsers,
     progress: BTreeMap<Name, Progress>,
     joins: BTreeMap<Name, Join>,

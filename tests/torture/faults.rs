@@ -92,7 +92,7 @@ async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
             cluster.redis_links[node].set(Link::Frozen);
             sleep(lasts).await;
             cluster.kill_node(node).await;
-            // What the link held must not reach Redis any more.
+            // Commands that the link held must not reach Redis any more.
             cluster.redis_links[node].drop_connections();
             cluster.redis_links[node].set(Link::Open);
             sleep(lasts).await;

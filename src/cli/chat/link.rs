@@ -44,7 +44,7 @@ pub(super) enum End {
     Unreachable {
         /// Reason for the user.
         why: String,
-        /// What the user can do, if the reason says more than that the server is away.
+        /// The remedy for the user, if the reason says more than that the server is away.
         remedy: Option<String>,
     },
     /// The token is expired or invalid.

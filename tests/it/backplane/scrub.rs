@@ -1,4 +1,4 @@
-//! What a node leaves in Redis that ends between two steps is removed.
+//! Entries that a node left in Redis because it ended between two steps are removed.
 
 use std::time::Duration;
 

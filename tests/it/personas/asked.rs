@@ -1,4 +1,4 @@
-//! Who may ask a persona, and what it is asked: only what is stored, only configured personas.
+//! Only members ask a persona, only configured personas are asked, and only with a stored message.
 
 use reqwest::Method;
 

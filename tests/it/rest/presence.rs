@@ -226,7 +226,7 @@ async fn strangers_see_as_much_of_health_as_configured() {
     }
 }
 
-/// What others see of the presence of an invisible user, on a node with either store.
+/// The presence of an invisible user as others see it, on a node with either store.
 async fn check_invisible(node: &Node) {
     let (alice, bob) = (User::of(node, "alice"), User::of(node, "bob"));
     let room =

@@ -86,7 +86,7 @@ fn differences(shown: &Shown) -> (BTreeSet<&Name>, BTreeSet<&Name>) {
     (present.difference(truth).collect(), truth.iter().filter(missing).collect())
 }
 
-/// What each socket was last shown of others is the truth at the end.
+/// At the end, each socket was last shown the true presence of other users.
 pub(super) fn shown_is_true_at_the_end(index: &Index<'_>) -> Vec<Violation> {
     let wrong = index.evidence.shown.iter().filter(|shown| !shown_is_true(shown));
     let violation = |shown: &Shown| {
