@@ -14,6 +14,23 @@ def whole(value):
     return value
 
 
+def take_integers(part):
+    """Puts what `x-takes-integers` means into the schemas; tests/it/rest/document.rs explains it."""
+    if isinstance(part, list):
+        return [take_integers(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    part = {name: take_integers(value) for name, value in part.items()}
+    if (integers := part.pop("x-takes-integers", None)) is not None:
+        part = {"oneOf": [part, {"type": "integer", **integers}]}
+    return part
+
+
+@schemathesis.hook
+def before_load_schema(context, raw_schema):
+    raw_schema["components"] = take_integers(raw_schema["components"])
+
+
 @schemathesis.hook
 def map_case(context, case):
     mode = getattr(getattr(case, "meta", None), "generation", None)

@@ -6,6 +6,7 @@ mod cors;
 mod document;
 mod faces;
 mod generated;
+mod generators;
 mod messages;
 mod node;
 mod openapi;

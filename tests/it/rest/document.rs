@@ -6,6 +6,30 @@ use serde_json::{Map, Value, json};
 const YAML: &str = include_str!("../../../docs/protocol/openapi.yaml");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
+/// Extension of a string's schema: bounds of the integers that the server takes there as well. Generators for many
+/// languages make nothing usable of a schema that is a string or an integer, so the document has it beside the schema.
+const TAKES_INTEGERS: &str = "x-takes-integers";
+
+/// Adds to the schemas what the document says beside them, for the sake of generators.
+fn complete(part: &mut Value) {
+    match part {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(complete);
+            if fields.get("format") == Some(&json!("date-time")) {
+                // Generated Python clients match a pattern against the parsed time.
+                fields.insert("pattern".into(), json!("Z$"));
+            }
+            if let Some(mut integers) = fields.remove(TAKES_INTEGERS) {
+                integers["type"] = json!("integer");
+                let text = Value::Object(std::mem::take(fields));
+                fields.insert("oneOf".into(), json!([text, integers]));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(complete),
+        _ => {}
+    }
+}
+
 /// The document.
 pub struct Document(Value);
 
@@ -34,8 +58,16 @@ impl Operation {
 }
 
 impl Document {
+    /// Reads the document, with schemas that say all that it says.
     pub fn read() -> Self {
-        Self(serde_saphyr::from_str(YAML).expect("docs/protocol/openapi.yaml is YAML"))
+        let mut document = Self::published();
+        complete(&mut document);
+        Self(document)
+    }
+
+    /// Returns the document as generators of clients read it.
+    pub fn published() -> Value {
+        serde_saphyr::from_str(YAML).expect("docs/protocol/openapi.yaml is YAML")
     }
 
     /// Returns every operation.
