@@ -51,6 +51,7 @@ mod source;
 mod start;
 mod statuses;
 mod subscriptions;
+mod sync;
 mod ttl_cache;
 mod typing;
 mod typists;
@@ -263,10 +264,7 @@ impl Chat {
             Command::Leave { conversation } => {
                 self.subscriptions.leave(&caller, &conversation).await.map(CommandReply::from)
             }
-            Command::Sync { cursors } => {
-                let cursors = cursors.into_iter().map(|(conversation, since)| (conversation, since.get())).collect();
-                self.subscriptions.sync(&caller, cursors).await
-            }
+            Command::Sync { cursors } => self.subscriptions.sync(&caller, cursors).await,
             Command::Typing { conversation, active } => {
                 Ok(self.typing.set_typing(&caller, &conversation, active).await)
             }

@@ -94,6 +94,11 @@ impl Connection {
         }
     }
 
+    /// The number of conversations that the client may join in addition, of `limit` in all.
+    pub(super) fn free_places(&self, limit: usize) -> usize {
+        limit.saturating_sub(self.lock().current.values().filter(|join| join.by == JoinedBy::Client).count())
+    }
+
     /// The automatic join that was active least recently, if there are `limit` of them without `conversation`.
     /// `activity_of` is the hub's number of a conversation's last activity.
     pub(super) fn least_active(

@@ -68,30 +68,6 @@ impl Subscriptions {
         Ok(CommandReply { replays: vec![replay], ..CommandReply::from(reply) })
     }
 
-    pub(super) async fn sync(
-        &self,
-        caller: &Caller,
-        cursors: Vec<(ConversationId, Seq)>,
-    ) -> Result<CommandReply, Reject> {
-        let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
-        if cursors.len() > self.limits.conversations_per_connection {
-            return Err(Reject::TooManyConversations);
-        }
-        let (mut each, mut replays) = (Vec::with_capacity(cursors.len()), Vec::with_capacity(cursors.len()));
-        for (conversation, since) in cursors {
-            let entered =
-                self.listen(&caller.identity, connection, &conversation, Some(since), (None, JoinedBy::Client)).await;
-            each.push((
-                conversation,
-                entered.map(|(joined, replay)| {
-                    replays.push(replay);
-                    joined
-                }),
-            ));
-        }
-        Ok(CommandReply { replays, ..CommandReply::from(Reply::Synced(each)) })
-    }
-
     /// Starts listening to a new conversation from its first entry, without a reply to the client. Returns once the entries
     /// that others sent meanwhile are handed over: the connection's own message comes after them. If the store does not
     /// provide them in time, the connection gets them later, and the caller's command is refused as unavailable.

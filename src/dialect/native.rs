@@ -54,7 +54,8 @@ fn intent(text: &str) -> Result<Intent, Reject> {
                 Ok(since) => Ok((conversation, since.unwrap_or(SinceSeq::START))),
                 Err(error) => Err(Reject::from(error)),
             };
-            Command::Sync { cursors: conversations.into_iter().map(cursor).collect::<Result<_, _>>()? }
+            let cursors = Listed::given("conversations", conversations.0)?.into_iter().map(cursor);
+            Command::Sync { cursors: Listed::given("conversations", cursors.collect::<Result<_, _>>()?)? }
         }
         In::Send { conversation_id, recipient_id, content: text, client_id, reply_to, persona_id } => {
             let to = match (conversation_id, recipient_id) {

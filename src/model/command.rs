@@ -64,10 +64,10 @@ pub enum Command {
         /// The conversation.
         conversation: ConversationId,
     },
-    /// Join several conversations, each from its seq. Sockets only.
+    /// Join several conversations, each from its seq. Each is answered for itself. Sockets only.
     Sync {
-        /// The conversations, each with the last seq that the client has.
-        cursors: Vec<(ConversationId, SinceSeq)>,
+        /// The conversations, each once, with the last seq that the client has. The first ones get the places of the socket.
+        cursors: Listed<(ConversationId, SinceSeq)>,
     },
     /// Send a message.
     Send(NewMessage),

@@ -50,5 +50,6 @@ mod start;
 mod store;
 mod subjects;
 mod support_smoke;
+mod sync;
 mod transcripts;
 mod typing;

@@ -1,8 +1,8 @@
 //! Frames from native clients. Unknown fields are ignored.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::model::{ClientId, ConversationId, GivenNumber, Status, UserId};
 
@@ -26,7 +26,7 @@ pub(super) enum In<'a> {
     },
     Sync {
         /// The last seq that the client has of each conversation.
-        conversations: HashMap<ConversationId, GivenNumber>,
+        conversations: Cursors,
     },
     Send {
         #[serde(default)]
@@ -150,6 +150,42 @@ fn default_true() -> bool {
     true
 }
 
+/// The conversations of a `sync`, each once, in the order of the frame. If an id comes twice, its last seq counts.
+pub(super) struct Cursors(pub(super) Vec<(ConversationId, GivenNumber)>);
+
+impl<'de> Deserialize<'de> for Cursors {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Ordered;
+
+        impl<'de> de::Visitor<'de> for Ordered {
+            type Value = Cursors;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with a seq for each conversation")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Cursors, A::Error> {
+                let (mut cursors, mut places) = (Vec::new(), HashMap::new());
+                while let Some((conversation, since)) = map.next_entry::<ConversationId, GivenNumber>()? {
+                    match places.get(&conversation) {
+                        Some(place) => {
+                            let cursor: &mut (ConversationId, GivenNumber) = &mut cursors[*place];
+                            cursor.1 = since;
+                        }
+                        None => {
+                            places.insert(conversation.clone(), cursors.len());
+                            cursors.push((conversation, since));
+                        }
+                    }
+                }
+                Ok(Cursors(cursors))
+            }
+        }
+
+        from.deserialize_map(Ordered)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +199,13 @@ mod tests {
             }
         }
         assert!(serde_json::from_str::<In<'_>>(r#"{"type":"dance"}"#).is_err());
+    }
+
+    #[test]
+    fn a_sync_keeps_the_order_of_its_conversations() {
+        let Cursors(cursors) = serde_json::from_str(r#"{"z":1,"a":2,"7":3,"z":4}"#).unwrap();
+        let cursors: Vec<_> = cursors.iter().map(|(id, since)| (id.as_str(), since.whole("seq").unwrap())).collect();
+        assert_eq!(cursors, [("z", 4), ("a", 2), ("7", 3)]);
+        assert!(serde_json::from_str::<Cursors>("[]").is_err());
     }
 }

@@ -68,7 +68,10 @@ fn synced((conversation_id, outcome): &(ConversationId, Result<Joined, Reject>))
                 one.resync = Some(FirstSeq { first_seq: *first });
             }
         }
-        Err(reject) => one.error = Some(Refused { code: reject.code(), message: reject.to_string() }),
+        Err(reject) => {
+            let (code, retryable) = (reject.code(), reject.retryable());
+            one.error = Some(Refused { code, message: reject.to_string(), retryable });
+        }
     }
     one
 }

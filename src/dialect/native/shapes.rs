@@ -64,6 +64,7 @@ pub(super) struct FirstSeq {
 pub(super) struct Refused {
     pub(super) code: &'static str,
     pub(super) message: String,
+    pub(super) retryable: bool,
 }
 
 #[derive(Serialize)]
