@@ -18,9 +18,9 @@ pub enum Pool {
     List,
     /// Searches.
     Search,
-    /// Small writes: marks, users, statuses, notifications, direct conversations.
+    /// Small writes: marks, users, statuses, notifications, conversations with few members.
     Write,
-    /// Large writes: conversations with their members, and the search index.
+    /// Large writes: conversations with many members, and the search index.
     Bulk,
 }
 
@@ -46,6 +46,11 @@ impl Pool {
     /// True for reads of many rows, whose duration a client chooses.
     pub(super) fn is_heavy(self) -> bool {
         matches!(self, Self::List | Self::Search)
+    }
+
+    /// True for calls that nearly every command or every second makes.
+    pub(super) fn is_frequent(self) -> bool {
+        matches!(self, Self::Append | Self::Ping | Self::Relay | Self::Read | Self::Write)
     }
 
     /// Number of connections: one for each writer lane, one each for the health check, notices and bulk writes. The

@@ -41,8 +41,10 @@ mod sessions;
 mod settings;
 mod users;
 
-/// Maximum time to open a connection for a call whose turn has come.
-const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum time to open a connection for a call whose turn has come. A busy server may take seconds to start a process.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same, if the server refuses connections meanwhile.
+const REFUSED_CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum time for any call; after it the connection is discarded.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,6 +64,7 @@ pub struct Postgres {
 struct Connections {
     turns: Turns,
     connections: bb8::Pool<Sessions>,
+    sessions: Sessions,
 }
 
 impl Connections {
@@ -70,26 +73,44 @@ impl Connections {
         let statement_timeout = pool.is_heavy().then_some(config.heavy_read_timeout);
         let connections = bb8::Pool::builder()
             .max_size(u32::try_from(size).unwrap_or(u32::MAX))
-            // An append and the health check never wait for the server to open a connection while it is busy.
-            .min_idle(matches!(pool, Pool::Append | Pool::Ping).then_some(1))
+            // Frequent calls never wait for the server to open a connection while it is busy.
+            .min_idle(pool.is_frequent().then_some(1))
             .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
             // The most recently used connection already has the frequent statements prepared.
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(LogSink))
             .build_unchecked(sessions.with_timeout(statement_timeout));
-        Self { turns: Turns::new(pool, Bounds::of(pool, size, config), metrics), connections }
+        let turns = Turns::new(pool, Bounds::of(pool, size, config), metrics);
+        Self { turns, connections, sessions: sessions.clone() }
     }
 
     /// Takes a connection, or opens one, and discards dead ones.
     async fn session(&self, liveness: &Liveness) -> Result<PooledConnection<'_, Sessions>, StoreError> {
         loop {
-            let session = self.connections.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            let session = self.checkout().await?;
             // The loop ends: a new session is trusted, and the pool has a bounded number of old ones.
             if liveness.trusts(&session) {
                 return Ok(session);
             }
             session.discard();
+        }
+    }
+
+    /// Takes a connection, or opens one. Gives up early if the server refuses connections.
+    async fn checkout(&self) -> Result<PooledConnection<'_, Sessions>, StoreError> {
+        let started = Instant::now();
+        let refused = async {
+            loop {
+                tokio::time::sleep(REFUSED_CHECKOUT_TIMEOUT).await;
+                if let Some(reason) = self.sessions.refused_since(started) {
+                    return reason;
+                }
+            }
+        };
+        tokio::select! {
+            taken = self.connections.get() => taken.map_err(|error| StoreError::Unavailable(error.to_string())),
+            reason = refused => Err(StoreError::Unavailable(reason)),
         }
     }
 }

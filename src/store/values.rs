@@ -217,13 +217,21 @@ pub(crate) enum Operation {
     List,
     Search,
     Write,
-    /// The creation of a conversation with any number of members.
+    /// The creation of a conversation with few members.
     Create,
+    /// The creation of a conversation with many members.
+    CreateLarge,
     /// An addition to the search index.
     Index,
 }
 
 impl Operation {
+    /// The creation of a conversation with `members`. Only large ones wait for each other, because each takes a second.
+    pub(super) fn creation(members: usize) -> Self {
+        const FEW: usize = 20;
+        if members <= FEW { Self::Create } else { Self::CreateLarge }
+    }
+
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Append => "append",
@@ -234,6 +242,7 @@ impl Operation {
             Self::Search => "search",
             Self::Write => "write",
             Self::Create => "create",
+            Self::CreateLarge => "create_large",
             Self::Index => "index",
         }
     }
@@ -246,8 +255,8 @@ impl Operation {
             Self::Read => Pool::Read,
             Self::List => Pool::List,
             Self::Search => Pool::Search,
-            Self::Write => Pool::Write,
-            Self::Create | Self::Index => Pool::Bulk,
+            Self::Write | Self::Create => Pool::Write,
+            Self::CreateLarge | Self::Index => Pool::Bulk,
         }
     }
 }

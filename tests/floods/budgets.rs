@@ -46,7 +46,7 @@ async fn one_user_who_floods_does_not_hurt_another() {
     mallory.send_text("team", "text").await;
     let quiet = ack_times(&mut bob, tokio::time::sleep(Duration::from_secs(1))).await;
 
-    let before = commands_in_redis(&redis).await;
+    let (before, begun) = (commands_in_redis(&redis).await, Instant::now());
     let users: Vec<String> = (0..1_000).map(|n| format!("user-{n}")).collect();
     let flood = async {
         for at in 0..FRAMES {
@@ -80,7 +80,11 @@ async fn one_user_who_floods_does_not_hurt_another() {
     };
     let changes = ok("edit") + ok("react") + ok("add_members");
     println!("changes {changes}, typing {}, presence {}, members {}", ok("typing"), ok("presence"), ok("add_members"));
-    // A flood of some seconds gets the budget of one minute, and a little more as time passes.
-    assert!(changes <= 330.0 && ok("typing") <= 600.0 && ok("presence") <= 7.0 && ok("add_members") <= 1.0);
-    assert!(commands < 60_000, "{commands} commands in Redis");
+    // A flood of some seconds gets the budget of one minute. On a busy machine it may take longer.
+    let minutes = (begun.elapsed().as_secs() / 60 + 1) as f64;
+    let most = [("changes", changes, 330.0), ("typing", ok("typing"), 600.0), ("presence", ok("presence"), 7.0)];
+    for (what, count, limit) in most.into_iter().chain([("additions", ok("add_members"), 1.0)]) {
+        assert!(count <= limit * minutes, "{what}: {count} in {minutes} minutes");
+    }
+    assert!((commands as f64) < 60_000.0 * minutes, "{commands} commands in Redis");
 }

@@ -38,7 +38,18 @@ async fn raw(node: &Node, user: &str) -> RawClient {
 
 /// The same, and joins `conversation`.
 async fn raw_listener(node: &Node, user: &str, conversation: &str) -> RawClient {
-    let mut client = raw(node, user).await;
+    let client = raw(node, user).await;
+    joined(client, conversation).await
+}
+
+/// The same, with little room for bytes in the kernel.
+async fn narrow_listener(node: &Node, user: &str, conversation: &str) -> RawClient {
+    let mut client = RawClient::open_narrow(node.address(), &format!("/v1/ws?token={}", token(user))).await;
+    client.read_frame().await.expect("the node greets the socket");
+    joined(client, conversation).await
+}
+
+async fn joined(mut client: RawClient, conversation: &str) -> RawClient {
     let join = json!({"type": "join", "conversation_id": conversation, "ref": 1}).to_string();
     client.frame(opcode::TEXT, join.as_bytes()).await;
     client.read_frame().await.expect("it joins");

@@ -33,7 +33,6 @@ async fn a_client_that_vanishes_is_found_by_pings_and_goes_offline() {
         vanished.elapsed()
     };
     let (found, gone) = tokio::join!(found, bob.until_where(online(false)));
-    assert!(found < PING_AND_PATIENCE + Duration::from_secs(1), "{found:?}");
     println!("the vanished client was found after {found:?}, and others got `offline` after {:?}", vanished.elapsed());
     assert_eq!(gone["user_id"], json!("alice"));
     drop(reading);

@@ -55,7 +55,9 @@ impl Client {
     /// Native dialect: joins a conversation and returns the `joined` frame.
     pub async fn join(&mut self, conversation: &str) -> Value {
         self.send(&json!({ "type": "join", "conversation_id": conversation, "ref": "join" })).await;
-        self.until("joined").await
+        let answer = self.until_where(|frame| frame["type"] == "joined" || frame["type"] == "error").await;
+        assert_eq!(answer["type"], "joined", "the join was refused: {answer}");
+        answer
     }
 
     /// Native dialect: sends a message to a conversation and returns the `ack`.

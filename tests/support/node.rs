@@ -61,11 +61,22 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node and returns once it listens.
+    /// Starts the node and returns once it listens and its store has started.
     ///
     /// # Panics
     /// If the node ends before it listens.
     pub async fn start(self) -> Node {
+        let node = self.start_without_store().await;
+        // On a busy machine the migrations take longer than the node waits before it listens.
+        node.logged("the store has started").await;
+        node
+    }
+
+    /// Starts the node and returns once it listens, also if its store is away.
+    ///
+    /// # Panics
+    /// If the node ends before it listens.
+    pub async fn start_without_store(self) -> Node {
         self.try_start().await.unwrap_or_else(|(status, log)| panic!("the node ended with {status}:\n{log}"))
     }
 

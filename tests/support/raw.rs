@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::within;
@@ -59,13 +59,24 @@ impl RawClient {
         Self { socket }
     }
 
+    /// As [`Self::open`], with room for few bytes in the kernel, so that a stalled reader is soon full.
+    pub async fn open_narrow(address: SocketAddr, path: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8_192).expect("SO_RCVBUF can be set");
+        let socket = within("a connection", socket.connect(address)).await.expect("the node accepts");
+        Self { socket }.upgraded(address, path).await
+    }
+
     /// Connects and upgrades; `path` includes the query.
     pub async fn open(address: SocketAddr, path: &str) -> Self {
-        let mut client = Self::tcp(address).await;
-        client.write(Self::upgrade(address, path).as_bytes()).await;
-        let head = client.read_head().await;
+        Self::tcp(address).await.upgraded(address, path).await
+    }
+
+    async fn upgraded(mut self, address: SocketAddr, path: &str) -> Self {
+        self.write(Self::upgrade(address, path).as_bytes()).await;
+        let head = self.read_head().await;
         assert!(head.starts_with("HTTP/1.1 101 "), "the upgrade was refused: {head}");
-        client
+        self
     }
 
     /// Text of a well-formed upgrade request.

@@ -106,11 +106,12 @@ impl Conversations for Postgres {
         creator: &UserId,
     ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError> {
         let members: Vec<&str> = new.members.iter().chain([creator]).map(UserId::as_str).collect();
-        let entries = self.insert_conversation(Operation::Create, new, id, None, creator, &members).await?;
+        let operation = Operation::creation(members.len());
+        let entries = self.insert_conversation(operation, new, id, None, creator, &members).await?;
         if entries.is_empty() {
             return Ok(None);
         }
-        Ok(self.read_conversation(Operation::Create, id, creator).await?.map(|conversation| (conversation, entries)))
+        Ok(self.read_conversation(operation, id, creator).await?.map(|conversation| (conversation, entries)))
     }
 
     async fn direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, StoreError> {

@@ -75,6 +75,8 @@ pub(super) struct Sessions {
     pub(super) tls: MakeRustlsConnect,
     /// Maximum duration of a heavy read's statement; `None` for other calls.
     heavy: Option<Duration>,
+    /// When and why the server last refused a connection, through any pool.
+    refused: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl Sessions {
@@ -87,12 +89,45 @@ impl Sessions {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
         let (config, tls) = settings::read(url, ca_file.as_deref())?;
-        Ok(Self { config: Arc::new(config), tls, heavy: None })
+        Ok(Self { config: Arc::new(config), tls, heavy: None, refused: Arc::default() })
     }
 
     /// The same server, with sessions for heavy reads if there is a timeout.
     pub(super) fn with_timeout(&self, heavy: Option<Duration>) -> Self {
         Self { heavy, ..self.clone() }
+    }
+
+    /// Why the server refused a connection since `since`; `None` if it refused none.
+    pub(super) fn refused_since(&self, since: Instant) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.as_ref().filter(|(at, _)| *at >= since).map(|(_, reason)| reason.clone())
+    }
+
+    fn note_refusal(&self, error: &StoreError) {
+        let reason = match error {
+            StoreError::Unavailable(reason) => reason.clone(),
+            other => other.to_string(),
+        };
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), reason));
+    }
+
+    /// Opens a connection and makes its first statements.
+    async fn open_session(&self) -> Result<Session, StoreError> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
+            let client = self.open().await?;
+            let answers = client.simple_query(&self.begin()).await?;
+            Ok((client, answers))
+        });
+        let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
+        let (client, answers) = connected.map_err(|error| connect_error(&error))?;
+        let pid = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        let pid = pid.ok_or_else(|| StoreError::Unavailable("the server did not tell its process id".into()))?;
+        let now = Instant::now();
+        let (prepared, answered, broken) = (Mutex::default(), Mutex::new(now), AtomicBool::new(false));
+        Ok(Session { client, pid, opened: now, prepared, answered, broken })
     }
 
     /// The first statements of a session: its settings, and the question for its process id.
@@ -125,21 +160,7 @@ impl ManageConnection for Sessions {
     type Error = StoreError;
 
     async fn connect(&self) -> Result<Session, StoreError> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let client = self.open().await?;
-            let answers = client.simple_query(&self.begin()).await?;
-            Ok((client, answers))
-        });
-        let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
-        let (client, answers) = connected.map_err(|error| connect_error(&error))?;
-        let pid = answers.iter().find_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
-        let pid = pid.ok_or_else(|| StoreError::Unavailable("the server did not tell its process id".into()))?;
-        let now = Instant::now();
-        let (prepared, answered, broken) = (Mutex::default(), Mutex::new(now), AtomicBool::new(false));
-        Ok(Session { client, pid, opened: now, prepared, answered, broken })
+        self.open_session().await.inspect_err(|error| self.note_refusal(error))
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), StoreError> {

@@ -51,7 +51,7 @@ impl Conversations for Sqlite {
         creator: &UserId,
     ) -> Result<Option<(Conversation, Vec<Entry>)>, StoreError> {
         let (new, id, creator) = (new.clone(), id.clone(), creator.clone());
-        self.write(Operation::Create, move |db| {
+        self.write(Operation::creation(new.members.len()), move |db| {
             let members = new.members.iter().chain([&creator]).cloned().collect();
             let Some(entries) = insert_conversation(db, &new, &id, None, &creator, members)? else { return Ok(None) };
             Ok(conversation(db, &id, &creator)?.map(|conversation| (conversation, entries)))
