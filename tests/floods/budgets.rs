@@ -1,6 +1,9 @@
 //! One user floods with commands of every kind. Budgets refuse most of them before any work, and others notice nothing.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -11,19 +14,20 @@ const FRAMES: usize = 900;
 
 /// Median and longest time from a send to its ack, while `during` runs.
 async fn ack_times(client: &mut Client, during: impl Future<Output = ()>) -> (Duration, Duration) {
-    let mut times = Vec::new();
+    let (mut times, over) = (Vec::new(), AtomicBool::new(false));
     let acks = async {
-        loop {
+        while times.is_empty() || !over.load(Ordering::Acquire) {
             let begun = Instant::now();
             client.send_text("work", "hello").await;
             times.push(begun.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::select! {
-        () = during => {}
-        () = acks => {}
-    }
+    let during = async {
+        during.await;
+        over.store(true, Ordering::Release);
+    };
+    tokio::join!(during, acks);
     times.sort();
     (times[times.len() / 2], times[times.len() - 1])
 }

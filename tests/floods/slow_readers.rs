@@ -227,7 +227,7 @@ async fn a_stalled_reader_is_closed_although_it_sends_pongs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_link_that_takes_bytes_lives_on() {
-    let node = Node::dev().set("PING_INTERVAL", "1s").set("PONG_TIMEOUT", "3s").set("SLOW_READER_TIMEOUT", "5s");
+    let node = Node::dev().set("PING_INTERVAL", "1s").set("PONG_TIMEOUT", "5s").set("SLOW_READER_TIMEOUT", "8s");
     let node = node.start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
@@ -241,7 +241,7 @@ async fn a_slow_link_that_takes_bytes_lives_on() {
     // 60 kB/s, and no pong: the pings wait behind the messages, and this client never answers them.
     let mut socket = slow.into_inner();
     let (began, mut taken, mut buffer) = (Instant::now(), 0, vec![0; 6_000]);
-    while began.elapsed() < Duration::from_secs(8) {
+    while began.elapsed() < Duration::from_secs(12) {
         let due = Duration::from_secs_f64(taken as f64 / 60_000.0);
         tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
         let read = within("bytes", socket.read(&mut buffer)).await.unwrap();

@@ -25,7 +25,8 @@ async fn from(address: u8, node: &Node) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_without_a_token_take_no_place_of_those_with_one() {
-    let node = Node::dev().set("MAX_CONNECTIONS", 100).set("MAX_CONNECTIONS_PER_USER", 100).start().await;
+    let node = Node::dev().set("MAX_CONNECTIONS", 100).set("MAX_CONNECTIONS_PER_USER", 100).set("AUTH_TIMEOUT", "60s");
+    let node = node.start().await;
     let mut held = Vec::new();
     for at in 0..300 {
         held.push(match at % 3 {

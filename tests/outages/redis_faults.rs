@@ -259,7 +259,8 @@ async fn endure(fault: Fault) {
         figures.noticed < allowed(NOTICED) && figures.healthy < allowed(RECOVERED_WITHIN),
         "{fault:?}: {figures:?}"
     );
-    assert!(figures.slow_acks <= 4 && figures.slowest_ack < allowed(limit + 3 * WAIT), "{fault:?}: {figures:?}");
+    let few = allowed(Duration::from_secs(4)).as_secs() as usize;
+    assert!(figures.slow_acks <= few && figures.slowest_ack < allowed(limit + 3 * WAIT), "{fault:?}: {figures:?}");
     assert!(figures.newcomer < allowed(limit + 4 * WAIT), "{fault:?}: {figures:?}");
 
     before.into_iter().chain(during).for_each(|said| acked.extend(said.acked));
@@ -384,5 +385,6 @@ async fn a_frozen_redis_delays_members_on_other_nodes_by_less_than_a_second() {
         }
     }
     eprintln!("frozen Redis (acked, near, far): {figures:?}");
-    assert!(figures.iter().all(|(acked, near, far)| acked < &LOCAL && near < &LOCAL && far < &REMOTE), "{figures:?}");
+    let (local, remote) = (allowed(LOCAL), allowed(REMOTE));
+    assert!(figures.iter().all(|(acked, near, far)| acked.max(near) < &local && far < &remote), "{figures:?}");
 }

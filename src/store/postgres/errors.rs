@@ -8,11 +8,12 @@ use tokio_postgres::error::{DbError, SqlState};
 use super::super::{Pool, StoreError};
 
 /// Errors of a statement that pass by themselves: the same call may succeed later.
-const TRANSIENT: [SqlState; 11] = [
+const TRANSIENT: [SqlState; 12] = [
     SqlState::LOCK_NOT_AVAILABLE,
     SqlState::QUERY_CANCELED,
     SqlState::T_R_DEADLOCK_DETECTED,
     SqlState::T_R_SERIALIZATION_FAILURE,
+    SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
     SqlState::ADMIN_SHUTDOWN,
     SqlState::CRASH_SHUTDOWN,
     SqlState::CANNOT_CONNECT_NOW,

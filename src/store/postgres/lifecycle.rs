@@ -30,8 +30,10 @@ impl Lifecycle for Postgres {
         let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
         let migrating = tokio::time::timeout(MIGRATION_TIMEOUT, async {
             // The lock ends with the session, which is dropped at the end of this function.
-            let lock =
-                format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
+            let lock = format!(
+                "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+                 SELECT pg_advisory_lock({MIGRATION_LOCK})"
+            );
             session.client.batch_execute(&lock).await.map_err(|error| migration_error(&error))?;
             let report = migrations::runner(migrations::POSTGRES)?.run_async(&mut session.client).await;
             report.map(|report| report.applied_migrations().len()).map_err(|error| migration_error(&error))
