@@ -231,7 +231,7 @@ async fn a_slow_link_that_takes_bytes_lives_on() {
     let node = node.start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
-    let slow = reader_with_waiting_bytes(&node, &mut alice, "carol", 600_000.0).await;
+    let slow = reader_with_waiting_bytes(&node, &mut alice, "carol", 850_000.0).await;
     let closed = [closes(&node, "too_slow").await, closes(&node, "silent").await];
     let reading = tokio::spawn(async move {
         loop {
