@@ -6,6 +6,7 @@
 //! or the hub.
 
 mod codes;
+mod fingerprint;
 mod migrations;
 mod pools;
 mod postgres;
@@ -17,6 +18,7 @@ mod values;
 mod watch;
 mod writer;
 
+pub use fingerprint::StoredCommand;
 pub use pools::Pool;
 pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;

@@ -54,6 +54,9 @@ pub enum Begun {
 /// removed.
 pub(super) const BARRED: Reject = Reject::Forbidden("This user can't be added or reached");
 
+/// The refusal of a command whose `client_id` the user gave another command.
+pub(super) const ID_REUSED: Reject = Reject::Conflict("This client_id was used for another command");
+
 /// Rejects the command if `feature` is unavailable in the current degraded mode.
 pub(super) fn require_feature(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
     match degrade.mode(feature) {

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use super::{
     budgets::Budgets,
-    command::{BARRED, Begun, Caller, CommandReply, require_feature},
+    command::{BARRED, Begun, Caller, CommandReply, ID_REUSED, require_feature},
 };
 use crate::{
     degrade::{Degrade, Feature},
@@ -109,6 +109,7 @@ fn refusal(error: AppendError, admin: bool) -> Reject {
             AppendRefused::NotYours => Reject::Forbidden("Not your message"),
             AppendRefused::Barred => BARRED,
             AppendRefused::Unchanged => Reject::Conflict("Nothing to change"),
+            AppendRefused::IdReused => ID_REUSED,
             AppendRefused::TooManyReactions => Reject::TooManyReactions,
         },
         AppendError::Unavailable => Reject::Unavailable,

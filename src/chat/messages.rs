@@ -10,8 +10,8 @@ use crate::{
     degrade::Feature,
     dialect::AutoJoin,
     model::{
-        Body, ClientId, Content, ConversationId, Emoji, Entry, EntrySeq, LogId, MessagePage, NewMessage, Page, Pair,
-        Reject, Reply, SearchTerms, Seq, Target, UserId,
+        Body, ClientId, Content, ConversationId, Emoji, Entry, LogId, MessagePage, NewMessage, Page, Pair, Reject,
+        Reply, SearchTerms, Seq, Target, UserId,
     },
     store::{Authority, FoundDirect, MessagesPage, SearchScope},
 };
@@ -24,8 +24,9 @@ impl Chat {
             Target::Conversation(_) => None,
         };
         let (persona, content) = (message.persona.clone(), message.content.clone());
+        let (body, client_id) = (message.body(), message.client_id.clone());
         match self.address(&caller, message).await {
-            Ok((log, body, client_id)) => {
+            Ok(log) => {
                 let begun = self.journal.append(&caller, (log, recipient), body, client_id, Authority::Member);
                 let begun = self.echo_repeat(&caller, begun);
                 self.ask_persona(&caller, persona, &content, begun)
@@ -50,8 +51,8 @@ impl Chat {
         }
     }
 
-    /// The log and the body of a message.
-    async fn address(&self, caller: &Caller, message: NewMessage) -> Result<(LogId, Body, Option<ClientId>), Reject> {
+    /// The log that a message goes to.
+    async fn address(&self, caller: &Caller, message: NewMessage) -> Result<LogId, Reject> {
         if let Some(persona) = &message.persona {
             let personas = self.personas.as_ref().ok_or(Reject::Unsupported("No persona is configured"))?;
             if !personas.has(persona) {
@@ -62,15 +63,7 @@ impl Chat {
             Target::Conversation(conversation) => conversation,
             Target::User(user) => self.direct(caller, &user).await?,
         };
-        let body = Body::Message {
-            content: message.content.into(),
-            reply_to: message.reply_to.map(EntrySeq::get),
-            is_ai: false,
-            persona: message.persona,
-            edited_at: None,
-            deleted: false,
-        };
-        Ok((LogId::from(&conversation), body, message.client_id))
+        Ok(LogId::from(&conversation))
     }
 
     /// The direct conversation with another user, created if needed. A socket that creates it attaches before the inbox

@@ -1,9 +1,8 @@
 //! Personas: a message may name a persona. The broker posts it to a webhook and appends the answer to the conversation.
 //!
 //! Which personas exist is configured. The message is stored and acked like any other, without waiting for the answer;
-//! the persona is stored with it. A persona is asked only what is stored: if the sender repeats the same `client_id`, the
-//! stored message and its persona count, whatever the repeat says, and nothing is asked if the answer is stored. Pending
-//! questions are lost if the node dies.
+//! the persona is stored with it. A persona is asked only what is stored: if the sender repeats the message, its text as
+//! it is stored now is asked, and nothing is asked if the answer is stored. Pending questions are lost if the node dies.
 
 use std::{sync::Arc, time::Duration};
 

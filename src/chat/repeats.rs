@@ -1,4 +1,5 @@
-//! Repeats of stored commands, which a rate limit must not refuse: a client repeats what it got no answer to.
+//! Repeats of stored commands, which a rate limit must not refuse: a client repeats what it got no answer to. A command
+//! that only reuses a stored `client_id` is no repeat.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,13 +7,13 @@ use futures_util::FutureExt;
 
 use super::{
     Chat,
-    command::{Begun, Caller, CommandReply},
+    command::{Begun, Caller, CommandReply, ID_REUSED},
     router::Origin,
 };
 use crate::{
     degrade::Feature,
-    model::{ClientId, Command, Cost, Entry, Event, LogId, Pair, Reply, Sent, Target, UserId},
-    store::StoreError,
+    model::{Body, ClientId, Command, Cost, Event, LogId, Pair, Reply, Sent, Target, UserId},
+    store::{StoreError, StoredCommand},
 };
 
 /// Maximum wait for sends of the same log that are under way.
@@ -22,6 +23,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 struct Repeated<'a> {
     client_id: &'a ClientId,
     target: Log<'a>,
+    body: Body,
 }
 
 /// The log of a command.
@@ -34,22 +36,31 @@ enum Log<'a> {
 impl<'a> Repeated<'a> {
     /// `None` if the command has no `client_id`.
     fn of(command: &'a Command) -> Option<Self> {
-        let target = match command {
+        let client_id = command.client_id()?;
+        let (target, body) = match command {
             Command::Send(message) => match &message.to {
-                Target::Conversation(conversation) => Log::Of(LogId::from(conversation)),
-                Target::User(user) => Log::With(user),
+                Target::Conversation(conversation) => (Log::Of(conversation.into()), message.body()),
+                Target::User(user) => (Log::With(user), message.body()),
             },
-            Command::Edit { conversation, .. }
-            | Command::Delete { conversation, .. }
-            | Command::React { conversation, .. } => Log::Of(LogId::from(conversation)),
+            Command::Edit { conversation, target, content, .. } => {
+                let body = Body::Edited { target: target.get(), content: content.clone().into() };
+                (Log::Of(conversation.into()), body)
+            }
+            Command::Delete { conversation, target, .. } => {
+                (Log::Of(conversation.into()), Body::Deleted { target: target.get() })
+            }
+            Command::React { conversation, target, emoji, active, .. } => {
+                let body = Body::Reacted { target: target.get(), emoji: emoji.as_str().into(), active: *active };
+                (Log::Of(conversation.into()), body)
+            }
             _ => return None,
         };
-        Some(Self { client_id: command.client_id()?, target })
+        Some(Self { client_id, target, body })
     }
 }
 
 impl Chat {
-    /// The answer to a command that a rate limit refused, if the same command is stored; `None` if it is not, or if the
+    /// The answer to a command that a rate limit refused, if its `client_id` is stored; `None` if it is not, or if the
     /// read budget, which pays for the look-up, is used up too.
     pub(super) async fn recall(&self, caller: &Caller, command: &Command) -> Option<Begun> {
         let repeated = Repeated::of(command)?;
@@ -57,10 +68,15 @@ impl Chat {
         self.budgets.charge(&caller.identity, Cost::LOOKUP).await.ok()?;
         // An admin may delete without being a member.
         let unchecked = caller.identity.admin && matches!(command, Command::Delete { .. });
-        let entry = self.stored(&caller.identity.user, &repeated, unchecked).await.unwrap_or_else(|error| {
+        let stored = self.stored(&caller.identity.user, &repeated, unchecked).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "a repeat could not be looked up");
             None
         })?;
+        if !stored.is_repeated_by(&repeated.body) {
+            // A later try would be refused as well.
+            return Some(Begun::Done(Err(ID_REUSED)));
+        }
+        let entry = stored.entry;
         self.metrics.repeats_recalled.inc();
         let recipient = match repeated.target {
             Log::Of(_) => None,
@@ -101,14 +117,13 @@ impl Chat {
         )
     }
 
-    /// The entry that the command stored before; none also if the sender is no longer a member, unless that is
-    /// `unchecked`.
+    /// What is stored under the command's id; none also if the sender is no longer a member, unless that is `unchecked`.
     async fn stored(
         &self,
         sender: &UserId,
         repeated: &Repeated<'_>,
         unchecked: bool,
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<StoredCommand>, StoreError> {
         let log = match &repeated.target {
             Log::Of(log) => log.clone(),
             Log::With(user) => match self.members.cached_direct(&Pair::of(sender, user)) {
@@ -121,9 +136,9 @@ impl Chat {
         };
         // The first send may be under way on this node, if the client repeats it at once.
         let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.journal.settled(&log)).await;
-        let entry = self.store.stored(&log, sender, repeated.client_id).await?;
-        let (Some(conversation), Some(_), false) = (log.conversation(), &entry, unchecked) else { return Ok(entry) };
+        let stored = self.store.stored(&log, sender, repeated.client_id).await?;
+        let (Some(conversation), Some(_), false) = (log.conversation(), &stored, unchecked) else { return Ok(stored) };
         let access = self.store.access(&conversation, sender).await?;
-        Ok(entry.filter(|_| access.is_some_and(|access| access.member)))
+        Ok(stored.filter(|_| access.is_some_and(|access| access.member)))
     }
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     closes::{class_of, document_close},
@@ -86,6 +87,8 @@ enum Out<'a> {
     Error {
         content: String,
         code: &'static str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         client_id: Option<&'a ClientId>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,8 +163,9 @@ impl Codec for Conversation {
     }
 
     fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
-        let (content, code, client_id) = (reject.to_string(), reject.code(), meta.client_id.as_ref());
-        frame(&Out::Error { content, code, client_id, retry_after_ms: reject.retry_after_ms() })
+        let (content, code, retry_after_ms) = (reject.to_string(), reject.code(), reject.retry_after_ms());
+        let (reference, client_id) = (meta.reference.as_deref(), meta.client_id.as_ref());
+        frame(&Out::Error { content, code, reference, client_id, retry_after_ms })
     }
 
     fn resync(&self, _: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

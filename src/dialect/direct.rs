@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     closes::document_close,
@@ -72,6 +73,8 @@ enum Out<'a> {
     Error {
         message: String,
         code: &'static str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         client_id: Option<&'a ClientId>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,9 +135,15 @@ fn intent(text: &str) -> Result<Intent, Reject> {
     })
 }
 
-fn error<'a>(reject: &Reject, client_id: Option<&'a ClientId>) -> Out<'a> {
-    let (message, code) = (reject.to_string(), reject.code());
-    Out::Error { message, code, client_id, retry_after_ms: reject.retry_after_ms() }
+/// A refusal; `meta` is of the frame that it answers.
+fn error<'a>(reject: &Reject, meta: Option<&'a RequestMeta>) -> Out<'a> {
+    Out::Error {
+        message: reject.to_string(),
+        code: reject.code(),
+        reference: meta.and_then(|meta| meta.reference.as_deref()),
+        client_id: meta.and_then(|meta| meta.client_id.as_ref()),
+        retry_after_ms: reject.retry_after_ms(),
+    }
 }
 
 impl Codec for Direct {
@@ -186,7 +195,7 @@ impl Codec for Direct {
     }
 
     fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
-        frame(&error(reject, meta.client_id.as_ref()))
+        frame(&error(reject, Some(&meta)))
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, error::Category, value::RawValue};
+use serde_json::{error::Category, value::RawValue};
 
-use super::codec::{BadFrame, Intent, Reference, Request};
-use crate::model::{ClientId, Content, Reject, explain_json};
+use super::codec::{BadFrame, Intent, Request};
+use crate::model::{Content, Reject, explain_json};
 
 /// Parses a frame of a known type as `$kind`.
 macro_rules! read {
@@ -44,21 +44,41 @@ pub(super) fn request(
     example: &str,
     read_intent: impl FnOnce(&str) -> Result<Intent, Reject>,
 ) -> Result<Request, BadFrame> {
-    let (kind, reference) = open_envelope(text, example)?;
-    match read_intent(&kind) {
-        Ok(intent) => Ok(Request { reference, intent }),
-        Err(reject) => Err(match without_lone_surrogates(text) {
-            Some(mended) => half_a_character(&mended),
-            None => BadFrame { reference, client_id: client_id(text), reject },
-        }),
-    }
+    let decoded = open_envelope(text, example).and_then(|(kind, reference)| {
+        let intent = read_intent(&kind)?;
+        Ok(Request { reference: reference.map(ToOwned::to_owned), intent })
+    });
+    decoded.map_err(|reject| match without_lone_surrogates(text) {
+        Some(mended) => bad_frame(&mended, half_a_character()),
+        None => bad_frame(text, reject),
+    })
 }
 
-/// The `client_id` of a frame that is refused, which may be in its `data`.
-fn client_id(text: &str) -> Option<ClientId> {
-    let frame: Value = serde_json::from_str(text).ok()?;
-    let id = [&frame["client_id"], &frame["data"]["client_id"]].into_iter().find(|id| !id.is_null())?;
-    serde_json::from_value(id.clone()).ok()
+/// The refusal of a frame, with as much of its marks as can be read.
+fn bad_frame(text: &str, reject: Reject) -> BadFrame {
+    let Marks { reference, client_id, data } = serde_json::from_str(text).unwrap_or_default();
+    let data: DataMarks<'_> = data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
+    let client_id = client_id.or(data.client_id).and_then(|id| serde_json::from_str(id.get()).ok());
+    let reference = reference.filter(|reference| reference.get().len() <= MAX_REFERENCE_BYTES);
+    BadFrame { reference: reference.map(ToOwned::to_owned), client_id, reject }
+}
+
+/// The marks by which a client recognises the answer to a frame.
+#[derive(serde::Deserialize, Default)]
+struct Marks<'a> {
+    #[serde(borrow, default, rename = "ref")]
+    reference: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    client_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+/// The mark within the `data` of a frame of the rooms dialect.
+#[derive(serde::Deserialize, Default)]
+struct DataMarks<'a> {
+    #[serde(borrow, default)]
+    client_id: Option<&'a RawValue>,
 }
 
 /// Maximum nesting depth of JSON. Deeper frames are refused before they are parsed.
@@ -109,38 +129,27 @@ struct Envelope<'a> {
 const MAX_REFERENCE_BYTES: usize = 256;
 
 /// Checks a frame's nesting depth, then reads its `type` and `ref`.
-fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Option<Reference>), BadFrame> {
-    let bad = |reject| BadFrame { reference: None, client_id: None, reject };
-    check_json_depth(text).map_err(bad)?;
+fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Option<&'a RawValue>), Reject> {
+    check_json_depth(text)?;
     if !text.trim_start().starts_with('{') {
-        return Err(bad(not_a_frame("not a JSON object", example)));
+        return Err(not_a_frame("not a JSON object", example));
     }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
-        if let Some(mended) = without_lone_surrogates(text) {
-            return half_a_character(&mended);
-        }
-        bad(match error.classify() {
-            Category::Data => not_a_frame(&shorten(&error.to_string()), example),
-            _ => not_a_frame("not JSON", example),
-        })
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => not_a_frame(&shorten(&error.to_string()), example),
+        _ => not_a_frame("not JSON", example),
     })?;
     match envelope.reference {
         Some(reference) if reference.get().len() > MAX_REFERENCE_BYTES => {
-            Err(bad(Reject::Invalid("ref is too long: at most 256 bytes".into())))
+            Err(Reject::Invalid("ref is too long: at most 256 bytes".into()))
         }
-        reference => Ok((envelope.kind, reference.map(ToOwned::to_owned))),
+        reference => Ok((envelope.kind, reference)),
     }
 }
 
 /// The refusal of a frame with half of a character: an escaped UTF-16 surrogate without its other half, such as a client
-/// sends that cuts a text within an emoji. `mended` is the frame without it.
-fn half_a_character(mended: &str) -> BadFrame {
-    let reference = serde_json::from_str::<Envelope<'_>>(mended).ok().and_then(|envelope| envelope.reference);
-    BadFrame {
-        reference: reference.filter(|reference| reference.get().len() <= MAX_REFERENCE_BYTES).map(ToOwned::to_owned),
-        client_id: client_id(mended),
-        reject: Reject::Invalid("Invalid message format: half of a character (a lone surrogate) in a text".into()),
-    }
+/// sends that cuts a text within an emoji.
+fn half_a_character() -> Reject {
+    Reject::Invalid("Invalid message format: half of a character (a lone surrogate) in a text".into())
 }
 
 /// The text with U+FFFD in place of lone surrogates in `\\u` escapes; `None` if there are none.
@@ -169,6 +178,7 @@ fn without_lone_surrogates(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ClientId;
 
     #[test]
     fn lone_surrogates_are_found_and_replaced() {
@@ -187,16 +197,24 @@ mod tests {
     #[test]
     fn refused_frames_keep_their_marks() {
         let refuse = |text: &str| request(text, "{}", |_| Err(Reject::Invalid("no".into()))).unwrap_err();
+        let deep = format!(r#"{{"type":"x","ref":7,"client_id":"c-1","deep":{}{}}}"#, "[".repeat(500), "]".repeat(500));
         for text in [
             r#"{"type":"x","ref":7,"client_id":"c-1"}"#,
             r#"{"type":"x","ref":7,"data":{"client_id":"c-1"}}"#,
             r#"{"type":"x","ref":7,"client_id":"c-1","content":"\ud83d"}"#,
+            r#"{"type":"x","ref":7,"client_id":"c-1","\ud83d":1}"#,
+            r#"{"type":"\ud83d","ref":7,"client_id":"c-1"}"#,
+            r#"{"ref":7,"client_id":"c-1"}"#,
+            r#"{"type":["x"],"ref":7,"client_id":"c-1"}"#,
+            &deep,
         ] {
             let bad = refuse(text);
             assert_eq!(bad.client_id, Some(ClientId::parse("c-1").unwrap()), "{text}");
             assert_eq!(bad.reference.unwrap().get(), "7", "{text}");
         }
         assert_eq!(refuse(r#"{"type":"x","client_id":{}}"#).client_id, None);
+        let long = refuse(&format!(r#"{{"type":"x","ref":"{}","client_id":"c-1"}}"#, "x".repeat(300)));
+        assert!(long.reference.is_none() && long.client_id.is_some());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     closes::{class_of, document_close},
@@ -120,6 +121,8 @@ enum Out<'a> {
     Error {
         message: String,
         code: &'static str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         client_id: Option<&'a ClientId>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,11 +166,6 @@ fn intent(text: &str) -> Result<Intent, Reject> {
         In::GetOnlineStatus { user_ids } => Command::Presence { users: Listed::given("user_ids", user_ids)? },
         In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
     }))
-}
-
-fn error(reject: &Reject, client_id: Option<&ClientId>, timestamp: Timestamp) -> Frame {
-    let (message, code) = (reject.to_string(), reject.code());
-    frame(&Out::Error { message, code, client_id, retry_after_ms: reject.retry_after_ms(), timestamp })
 }
 
 impl Codec for Personas {
@@ -222,7 +220,14 @@ impl Codec for Personas {
     }
 
     fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
-        error(reject, meta.client_id.as_ref(), meta.at)
+        frame(&Out::Error {
+            message: reject.to_string(),
+            code: reject.code(),
+            reference: meta.reference.as_deref(),
+            client_id: meta.client_id.as_ref(),
+            retry_after_ms: reject.retry_after_ms(),
+            timestamp: meta.at,
+        })
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     closes::{class_of, document_close},
@@ -109,6 +110,15 @@ enum Out<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         client_id: Option<&'a ClientId>,
     },
+}
+
+/// A refusal, with the mark of the frame that it answers beside its `data`.
+#[derive(Serialize)]
+struct Refusal<'a> {
+    #[serde(flatten)]
+    out: Out<'a>,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -229,7 +239,7 @@ impl Codec for Rooms {
     fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame {
         let (error, code) = (reject.to_string(), reject.code());
         let client_id = meta.client_id.as_ref();
-        frame(&match reject {
+        let out = match reject {
             Reject::RateLimited { sent, limit, retry_after } => Out::RateLimitExceeded {
                 error,
                 rate_limit_info: RateLimitInfo {
@@ -243,7 +253,8 @@ impl Codec for Rooms {
                 Out::MessageError { error, code, retryable: reject.retryable(), client_id }
             }
             _ => Out::Error { error, code, client_id },
-        })
+        };
+        Frame::json(&Refusal { out, reference: meta.reference.as_deref() }, Class::Durable)
     }
 
     fn resync(&self, log: &LogId, first_seq: Seq, head: Seq) -> Option<Frame> {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ClientId, Content, ConversationId, Emoji, EntrySeq, Listed, Page, PageLimit, SearchTerms, SinceSeq, Status, UserId,
+    Body, ClientId, Content, ConversationId, Emoji, EntrySeq, Listed, Page, PageLimit, SearchTerms, SinceSeq, Status,
+    UserId,
 };
 
 /// The destination of a message.
@@ -28,6 +29,20 @@ pub struct NewMessage {
     pub reply_to: Option<EntrySeq>,
     /// The persona that must answer.
     pub persona: Option<UserId>,
+}
+
+impl NewMessage {
+    /// The body of the entry that it becomes.
+    pub fn body(&self) -> Body {
+        Body::Message {
+            content: self.content.clone().into(),
+            reply_to: self.reply_to.map(EntrySeq::get),
+            is_ai: false,
+            persona: self.persona.clone(),
+            edited_at: None,
+            deleted: false,
+        }
+    }
 }
 
 /// A conversation to create.

@@ -77,6 +77,7 @@ codes! {
     Unchanged = 6 "nothing to change",
     TooManyReactions = 7 "too many reactions",
     Barred = 8 "may not be added or reached",
+    IdReused = 9 "id used for another command",
 }
 
 codes! {
@@ -136,6 +137,7 @@ mod tests {
             include_str!("../../migrations/postgres/V5__names_of_codes.sql"),
             include_str!("../../migrations/postgres/V7__bounds_of_reactions.sql"),
             include_str!("../../migrations/postgres/V8__blocks_and_former_members.sql"),
+            include_str!("../../migrations/postgres/V9__fingerprints.sql"),
         ];
         let sql = sql.concat().replace("''", "'");
         let statuses = Status::ALL.map(|status| {

@@ -23,6 +23,9 @@ macro_rules! entry_columns {
 }
 pub(super) use entry_columns;
 
+/// The number of those columns: the position of a further one in the same row.
+pub(super) const ENTRY_COLUMNS: usize = 15;
+
 /// The columns of a conversation `c` with the head `h` of its log, as the backends' `conversation` functions read them.
 /// The caller passes `read_no` and `archived` as expressions, because not every reader is a member.
 macro_rules! conversation_columns {

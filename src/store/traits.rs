@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome, SearchScope, StoreError, Waiting,
+    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome, SearchScope, StoreError,
+    StoredCommand, Waiting,
 };
 use crate::model::{
     ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Page, Pair,
@@ -46,14 +47,19 @@ pub trait Logs: Send + Sync + 'static {
     /// write members, its target's row and inboxes as well). Only the [`Writer`](super::Writer) calls this.
     /// No two entries of the batch have the same log, sender and `dedupe`. `retried`: an earlier try may have stored some
     /// of it. Only then does an entry that is stored already keep its result although its sender may no longer append;
-    /// otherwise the sender's rights are judged first.
+    /// otherwise the sender's rights are judged first. An entry whose id another command used is refused.
     async fn append(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError>;
     /// Returns the ends of those logs that exist.
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError>;
     /// Returns the newest entry of each of those logs that have one.
     async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError>;
-    /// Returns the entry that an append with this sender and `dedupe` stored; `None` if there is none.
-    async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError>;
+    /// Returns what a command with this sender and `client_id` stored; `None` if there is none.
+    async fn stored(
+        &self,
+        log: &LogId,
+        sender: &UserId,
+        client_id: &ClientId,
+    ) -> Result<Option<StoredCommand>, StoreError>;
     /// Returns entries after `after`, oldest first, at most `limit`.
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError>;
     /// Returns these entries, those of one log in the order of their seqs. Only the [`Writer`](super::Writer) calls this,

@@ -75,6 +75,9 @@ pub enum AppendRefused {
     /// The entry would change nothing: already a member, already not a member, or that reaction is already set.
     #[error("nothing to change")]
     Unchanged,
+    /// The sender used the `client_id` for another command before.
+    #[error("the client_id was used for another command")]
+    IdReused,
     /// The target message has as many reactions as it may have: of the sender, different ones, or in all.
     #[error("too many reactions")]
     TooManyReactions,

@@ -211,7 +211,10 @@ impl Lane {
         checkpoint(TaskName::WriterLane, || contents(&batch));
         let mut todo = vec![(batch, false)];
         while let Some((mut batch, mut maybe_stored)) = todo.pop() {
-            let (entries, indices) = dedupe(&batch);
+            let (entries, indices, other) = dedupe(&mut batch);
+            if !other.is_empty() {
+                todo.push((other, maybe_stored));
+            }
             match self.append(&entries, &mut maybe_stored).await {
                 Ok(outcomes) => {
                     self.republish_duplicates(&entries, &outcomes).await;
@@ -354,18 +357,25 @@ fn split(waiting: impl Iterator<Item = Queued>) -> Vec<Vec<Queued>> {
     batches
 }
 
-/// Returns the batch without repeated entries, and for each queued entry its index in that list.
-fn dedupe(batch: &[Queued]) -> (Vec<NewEntry>, Vec<usize>) {
-    let mut entries = Vec::with_capacity(batch.len());
+/// Returns the batch without repeated entries, and for each queued entry its index in that list. Cuts the batch before an
+/// entry that reuses the id of another one for something else, and returns the rest: the store judges it once the first
+/// one has its outcome.
+fn dedupe(batch: &mut Vec<Queued>) -> (Vec<NewEntry>, Vec<usize>, Vec<Queued>) {
+    let mut entries: Vec<NewEntry> = Vec::with_capacity(batch.len());
     let mut index_of = HashMap::with_capacity(batch.len());
-    let indices = batch.iter().map(|Queued { entry, .. }| {
-        *index_of.entry((&entry.log, &entry.sender, &entry.dedupe)).or_insert_with(|| {
-            entries.push(entry.clone());
-            entries.len() - 1
-        })
-    });
-    let indices = indices.collect();
-    (entries, indices)
+    let mut indices = Vec::with_capacity(batch.len());
+    for Queued { entry, .. } in &*batch {
+        let index = *index_of.entry((&entry.log, &entry.sender, &entry.dedupe)).or_insert(entries.len());
+        match entries.get(index) {
+            None => entries.push(entry.clone()),
+            Some(known) if known.body == entry.body => {}
+            Some(_) => break,
+        }
+        indices.push(index);
+    }
+    drop(index_of);
+    let rest = batch.split_off(indices.len());
+    (entries, indices, rest)
 }
 
 /// The logs to which an append of `new` writes.

@@ -43,6 +43,7 @@ mod refusals;
 mod refused_values;
 mod relay;
 mod rest;
+mod reused_ids;
 mod rights;
 mod rooms;
 mod serve;

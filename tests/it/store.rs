@@ -3,6 +3,7 @@
 mod migrations;
 mod notifications;
 mod pages;
+mod repeats;
 mod rights;
 mod search;
 mod writers;
@@ -26,6 +27,7 @@ use pages::{
     search_finds_words_only_in_the_users_own_conversations,
 };
 use proptest::prelude::*;
+use repeats::an_id_of_another_command_is_refused;
 use rights::{
     a_message_keeps_the_persona_that_it_asks, a_removed_members_repeat_is_refused_unless_the_writer_retries,
     blocked_users_reach_nobody_who_blocks_them, who_left_or_was_removed_is_not_added_by_everybody,
@@ -143,6 +145,7 @@ contract! {
     concurrent_marks_and_notifications_leave_no_run_open
     a_removed_members_repeat_is_refused_unless_the_writer_retries
     a_message_keeps_the_persona_that_it_asks
+    an_id_of_another_command_is_refused
     who_left_or_was_removed_is_not_added_by_everybody
     blocked_users_reach_nobody_who_blocks_them
 }
@@ -213,7 +216,7 @@ async fn stored_entries_are_found_by_their_ids(store: Arc<dyn Store>) {
     append(&store, new(&room, "bob", "1", text("b"))).await.unwrap();
     let found = async |log: &str, sender: &str, id: &str| {
         let (log, id) = (LogId::parse(log).unwrap(), ClientId::parse(id).unwrap());
-        store.stored(&log, &user(sender), &id).await.unwrap().map(|entry| entry.seq)
+        store.stored(&log, &user(sender), &id).await.unwrap().map(|stored| stored.entry.seq)
     };
     assert_eq!((found("room", "alice", "1").await, found("room", "bob", "1").await), (Some(1), Some(2)));
     assert_eq!((found("room", "alice", "2").await, found("other", "alice", "1").await), (None, None));

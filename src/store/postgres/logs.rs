@@ -3,13 +3,14 @@
 //! An append is one call of `append_messages` or `append_change` (in `migrations/postgres`), which is one transaction.
 
 use async_trait::async_trait;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     super::{
-        AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError,
+        AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError, StoredCommand,
         codes::{AppendCode, AuthorityCode},
-        row::{Columns, entry_columns, inbox_entry},
+        fingerprint::Fingerprint,
+        row::{Columns, ENTRY_COLUMNS, entry_columns, inbox_entry},
     },
     Postgres,
     rows::{entry, log, time},
@@ -24,11 +25,11 @@ macro_rules! outcome_columns {
 }
 
 const APPEND_MESSAGES: &str =
-    concat!("SELECT ", outcome_columns!(), " FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+    concat!("SELECT ", outcome_columns!(), " FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)");
 const APPEND_CHANGE: &str = concat!(
     "SELECT ",
     outcome_columns!(),
-    ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 );
 const NEWEST: &str = concat!(
     "SELECT ",
@@ -43,7 +44,8 @@ const READ_BACK: &str = concat!(
 );
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3");
-const STORED: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND sender = $2 AND dedupe = $3");
+const STORED: &str =
+    concat!("SELECT ", entry_columns!(), ", fingerprint FROM log WHERE log = $1 AND sender = $2 AND dedupe = $3");
 
 impl Postgres {
     async fn append_messages(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError> {
@@ -58,6 +60,8 @@ impl Postgres {
         let targets: Vec<Option<Seq>> = columns.iter().map(|columns| columns.target).collect();
         let flags: Vec<bool> = columns.iter().map(|columns| columns.flag).collect();
         let personas: Vec<Option<&str>> = columns.iter().map(|columns| columns.subject).collect();
+        let fingerprints: Vec<Option<i64>> =
+            batch.iter().map(|entry| Fingerprint::of(entry).map(Fingerprint::number)).collect();
         let rows = self
             .query(
                 Operation::Append,
@@ -74,6 +78,7 @@ impl Postgres {
                     &flags,
                     &personas,
                     &retried,
+                    &fingerprints,
                 ],
             )
             .await?;
@@ -87,6 +92,7 @@ impl Postgres {
         let Columns { kind, content, target, subject, flag } = Columns::from(&new.body);
         let (kind, authority) = (i16::from(kind), i16::from(AuthorityCode::from(new.authority)));
         let (log, sender, dedupe) = (new.log.as_str(), new.sender.as_str(), new.dedupe.as_str());
+        let fingerprint = Fingerprint::of(new).map(Fingerprint::number);
         let rows = self
             .query(
                 Operation::Append,
@@ -104,6 +110,7 @@ impl Postgres {
                     &subject,
                     &flag,
                     &retried,
+                    &fingerprint,
                 ],
             )
             .await?;
@@ -136,6 +143,7 @@ fn outcome(row: &Row) -> Result<Outcome, StoreError> {
         AppendCode::Unchanged => Err(AppendRefused::Unchanged),
         AppendCode::TooManyReactions => Err(AppendRefused::TooManyReactions),
         AppendCode::Barred => Err(AppendRefused::Barred),
+        AppendCode::IdReused => Err(AppendRefused::IdReused),
     })
 }
 
@@ -159,9 +167,15 @@ impl Logs for Postgres {
         self.query(Operation::Read, NEWEST, &[&names]).await?.iter().map(entry).collect()
     }
 
-    async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError> {
-        let rows = self.query(Operation::Read, STORED, &[&log.as_str(), &sender.as_str(), &dedupe.as_str()]).await?;
-        rows.first().map(entry).transpose()
+    async fn stored(
+        &self,
+        log: &LogId,
+        sender: &UserId,
+        client_id: &ClientId,
+    ) -> Result<Option<StoredCommand>, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 3] = [&log.as_str(), &sender.as_str(), &client_id.as_str()];
+        let rows = self.query(Operation::Read, STORED, &parameters).await?;
+        rows.first().map(|row| Ok(StoredCommand::new(entry(row)?, row.get(ENTRY_COLUMNS)))).transpose()
     }
 
     async fn entries(&self, log: &LogId, after: Seq, limit: u32) -> Result<Vec<Entry>, StoreError> {

@@ -6,9 +6,10 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::{
     super::{
-        AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError,
+        AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError, StoredCommand,
         codes::EntryKind,
-        row::{Columns, entry_columns, inbox_entry},
+        fingerprint::Fingerprint,
+        row::{Columns, ENTRY_COLUMNS, entry_columns, inbox_entry},
         values::{REACTIONS_DIFFERENT, REACTIONS_IN_ALL, REACTIONS_OF_USER},
     },
     Sqlite, now,
@@ -24,7 +25,8 @@ const NEWEST: &str = concat!(
 );
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
-const STORED: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND sender = ?2 AND dedupe = ?3");
+const STORED: &str =
+    concat!("SELECT ", entry_columns!(), ", fingerprint FROM log WHERE log = ?1 AND sender = ?2 AND dedupe = ?3");
 
 #[async_trait]
 impl Logs for Sqlite {
@@ -48,11 +50,16 @@ impl Logs for Sqlite {
         .await
     }
 
-    async fn stored(&self, log: &LogId, sender: &UserId, dedupe: &ClientId) -> Result<Option<Entry>, StoreError> {
-        let (log, sender, dedupe) = (log.clone(), sender.clone(), dedupe.clone());
+    async fn stored(
+        &self,
+        log: &LogId,
+        sender: &UserId,
+        client_id: &ClientId,
+    ) -> Result<Option<StoredCommand>, StoreError> {
+        let (log, sender, id) = (log.clone(), sender.clone(), client_id.clone());
         self.read(Operation::Read, move |db| {
-            let parameters = (log.as_str(), sender.as_str(), dedupe.as_str());
-            db.prepare_cached(STORED)?.query_row(parameters, entry).optional()
+            let stored = |row: &rusqlite::Row<'_>| Ok(StoredCommand::new(entry(row)?, row.get(ENTRY_COLUMNS)?));
+            db.prepare_cached(STORED)?.query_row((log.as_str(), sender.as_str(), id.as_str()), stored).optional()
         })
         .await
     }
@@ -116,7 +123,7 @@ fn append_one(db: &Connection, new: &NewEntry, retried: bool) -> Result<Outcome>
         return Ok(Err(refused));
     }
     if let Some(stored) = stored {
-        return Ok(Ok(stored));
+        return Ok(stored);
     }
     if let Err(refused) = check_target(db, new)? {
         return Ok(Err(refused));
@@ -138,19 +145,29 @@ fn append_one(db: &Connection, new: &NewEntry, retried: bool) -> Result<Outcome>
     Ok(Ok(appended))
 }
 
-fn find_stored(db: &Connection, new: &NewEntry) -> Result<Option<Appended>> {
-    let sql = "SELECT seq, message_no, created_at FROM log WHERE log = ?1 AND sender = ?2 AND dedupe = ?3";
-    db.prepare_cached(sql)?
-        .query_row((new.log.as_str(), new.sender.as_str(), new.dedupe.as_str()), |row| {
-            Ok(Appended {
-                seq: row.get(0)?,
-                message_no: row.get(1)?,
-                at: Timestamp::from_micros(row.get(2)?),
-                duplicate: true,
-                also: Vec::new(),
-            })
-        })
-        .optional()
+/// The outcome of an append whose id is stored already; none if it is not.
+fn find_stored(db: &Connection, new: &NewEntry) -> Result<Option<Outcome>> {
+    let sql = "SELECT seq, message_no, created_at, kind, fingerprint FROM log \
+         WHERE log = ?1 AND sender = ?2 AND dedupe = ?3";
+    let read = |row: &rusqlite::Row<'_>| {
+        let appended = Appended {
+            seq: row.get(0)?,
+            message_no: row.get(1)?,
+            at: Timestamp::from_micros(row.get(2)?),
+            duplicate: true,
+            also: Vec::new(),
+        };
+        Ok((appended, row.get::<_, i16>(3)?, row.get::<_, Option<i64>>(4)?))
+    };
+    let stored = db
+        .prepare_cached(sql)?
+        .query_row((new.log.as_str(), new.sender.as_str(), new.dedupe.as_str()), read)
+        .optional()?;
+    let (kind, fingerprint) = (i16::from(Columns::from(&new.body).kind), Fingerprint::of(new).map(Fingerprint::number));
+    Ok(stored.map(|(appended, stored_kind, known)| {
+        let differs = known.zip(fingerprint).is_some_and(|(known, new)| known != new);
+        if stored_kind != kind || differs { Err(AppendRefused::IdReused) } else { Ok(appended) }
+    }))
 }
 
 /// Checks that the target message of an entry exists, and that the sender may change it.
@@ -203,10 +220,11 @@ fn apply_change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result
         )?,
         Body::Deleted { target } => {
             db.execute("DELETE FROM reactions WHERE log = ?1 AND seq = ?2", params![log, target])?;
-            // The texts of earlier edits must not be readable either.
-            let edits = "UPDATE log SET content = '' WHERE log = ?1 AND seq > ?2 AND kind = 1 AND target = ?2";
+            // The texts of earlier edits must not be readable either, nor what they could be guessed from.
+            let edits = "UPDATE log SET content = '', fingerprint = NULL \
+                 WHERE log = ?1 AND seq > ?2 AND kind = 1 AND target = ?2";
             db.execute(edits, params![log, target])?;
-            let sql = "UPDATE log SET content = '', deleted = 1 WHERE log = ?1 AND seq = ?2";
+            let sql = "UPDATE log SET content = '', deleted = 1, fingerprint = NULL WHERE log = ?1 AND seq = ?2";
             db.execute(sql, params![log, target])?
         }
         Body::Reacted { target, emoji, active } => {
@@ -241,7 +259,8 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
         .prepare_cached(sql)?
         .query_row(params![log.as_str(), kind == EntryKind::Message, at], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let sql = "INSERT INTO log (log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, \
-         target, subject, flag, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+         target, subject, flag, created_at, fingerprint) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     db.prepare_cached(sql)?.execute(params![
         log.as_str(),
         seq,
@@ -255,7 +274,8 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
         target,
         subject,
         flag,
-        at
+        at,
+        Fingerprint::of(new).map(Fingerprint::number)
     ])?;
     Ok((seq, message_no))
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     degrade::LinkState,
     model::{Body, ClientId, ConversationId, Seq, Timestamp, UserId},
-    store::{Authority, Ends},
+    store::{Authority, Ends, StoredCommand},
 };
 
 type Script = Box<dyn FnMut(&[NewEntry], bool) -> Result<Vec<Outcome>, StoreError> + Send>;
@@ -33,8 +33,8 @@ impl Logs for Scripted {
         Ok(Vec::new())
     }
 
-    async fn stored(&self, _: &LogId, _: &UserId, _: &ClientId) -> Result<Option<Entry>, StoreError> {
-        Ok(self.stored.clone())
+    async fn stored(&self, _: &LogId, _: &UserId, _: &ClientId) -> Result<Option<StoredCommand>, StoreError> {
+        Ok(None)
     }
 
     async fn entries(&self, _: &LogId, _: Seq, _: u32) -> Result<Vec<Entry>, StoreError> {
@@ -127,4 +127,51 @@ async fn settled_waits_for_the_entries_queued_before() {
     let _answer = writer.append(new, None);
     writer.settled(&log).await;
     assert_eq!(committed.try_recv(), Ok(1));
+}
+
+/// A store that keeps one command for each id.
+fn store_of_ids() -> (Script, Arc<Mutex<Vec<usize>>>) {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let (noted, mut known) = (sizes.clone(), Vec::<NewEntry>::new());
+    let script = move |batch: &[NewEntry], _: bool| {
+        noted.lock().unwrap().push(batch.len());
+        let outcomes = batch.iter().map(|new| match known.iter().position(|old| old.dedupe == new.dedupe) {
+            Some(at) if known[at].body == new.body => Ok(stored(at as Seq + 1, true)),
+            Some(_) => Err(AppendRefused::IdReused),
+            None if matches!(&new.body, Body::Message { reply_to: Some(_), .. }) => Err(AppendRefused::NoSuchTarget),
+            None => {
+                known.push(new.clone());
+                Ok(stored(known.len() as Seq, false))
+            }
+        });
+        Ok(outcomes.collect())
+    };
+    (Box::new(script), sizes)
+}
+
+#[tokio::test]
+async fn commands_of_one_batch_that_share_an_id_are_told_apart() {
+    let (script, sizes) = store_of_ids();
+    let (writer, _committed) = writer(script, None);
+    let named = |content: &str, id: &str| NewEntry { dedupe: ClientId::parse(id).unwrap(), ..message(content) };
+    let mut stray = named("stray", "b");
+    if let Body::Message { reply_to, .. } = &mut stray.body {
+        *reply_to = Some(99);
+    }
+    // All are queued before the lane runs.
+    let batch =
+        [named("one", "a"), named("one", "a"), stray, named("two", "a"), named("three", "b"), named("one", "a")];
+    let answers = futures_util::future::join_all(batch.map(|new| writer.append(new, None))).await;
+    let answers: Vec<_> = answers.into_iter().map(|one| one.map(|one| (one.seq, one.duplicate))).collect();
+    let refused = |refused| Err(AppendError::Refused(refused));
+    let expected = [
+        Ok((1, false)),
+        Ok((1, true)),
+        refused(AppendRefused::NoSuchTarget),
+        refused(AppendRefused::IdReused),
+        Ok((2, false)),
+        Ok((1, true)),
+    ];
+    assert_eq!(answers, expected);
+    assert_eq!(*sizes.lock().unwrap(), [2, 2, 1], "cut before the entry that reuses an id");
 }

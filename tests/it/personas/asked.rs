@@ -76,8 +76,12 @@ async fn a_repeat_asks_what_is_stored() {
     alice.send(&to("ada", "team", "the question", "q")).await;
     alice.until_where(|frame| frame["code"] == "persona_failed").await;
 
-    // Other words and another persona under the same id: the stored message and its persona are what is asked.
-    let repeated = outcome(&mut alice, &to("bea", "team", "other words", "q")).await;
+    // Other words or another persona under the same id are another message.
+    for (persona, words) in [("ada", "other words"), ("bea", "the question")] {
+        let refused = outcome(&mut alice, &to(persona, "team", words, "q")).await;
+        assert_eq!(refused["code"], "conflict", "{refused}");
+    }
+    let repeated = outcome(&mut alice, &to("ada", "team", "the question", "q")).await;
     assert_eq!((&repeated["type"], &repeated["duplicate"]), (&json!("ack"), &json!(true)));
     let answered = alice.until_where(|frame| frame["type"] == "message" && frame["is_ai"] == true).await;
     assert_eq!((&answered["sender_id"], &answered["content"]), (&json!("ada"), &json!("the question")));
@@ -85,8 +89,8 @@ async fn a_repeat_asks_what_is_stored() {
     assert_eq!((&asked["persona_id"], &asked["message"]), (&json!("ada"), &json!("the question")));
 
     // A message that was stored without a persona asks none.
-    let repeated = outcome(&mut alice, &to("ada", "team", "unseen words", "p")).await;
-    assert_eq!(repeated["duplicate"], true);
+    let refused = outcome(&mut alice, &to("ada", "team", "plain", "p")).await;
+    assert_eq!(refused["code"], "conflict", "{refused}");
     let next = outcome(&mut alice, &to("bea", "team", "next", "n")).await;
     assert_eq!(next["type"], "ack");
     let asked = receiver.request(2).await.json.clone();

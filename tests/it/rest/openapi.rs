@@ -283,6 +283,11 @@ impl Walk {
         for method in ["POST", "DELETE"] {
             self.step(node, Some(&alice), method, "/api/blocks/alice", None).await;
         }
+        // The ids of the edit and of the message.
+        let messages = format!("/api/chat/conversations/{conversation}/messages");
+        let reused = |id: &str| Some(json!({"content": "another command", "client_id": id}));
+        self.step(node, Some(&alice), "POST", &messages, reused("2")).await;
+        self.step(node, Some(&alice), "PATCH", &format!("{messages}/{id}"), reused("c-1")).await;
         self.step(node, Some(&alice), "POST", "/api/blocks/mallory", None).await;
         let with_alice = json!({"participant_ids": ["alice"]});
         self.step(node, Some(&mallory), "POST", "/api/chat/conversations", Some(with_alice)).await;

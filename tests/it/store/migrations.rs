@@ -79,6 +79,11 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     append(&store, new(&room, "alice", "e33", Body::Edited { target: 33, content: "anew".into() })).await.unwrap();
     assert_eq!((find("no33").await, find("anew").await), (vec![], vec![33]));
 
+    // What an old message said first is not known: only another kind of command is told from a repeat.
+    assert!(append(&store, new(&room, "alice", "old1", text("other words"))).await.unwrap().duplicate);
+    let edit = Body::Edited { target: 1, content: "other words".into() };
+    assert_eq!(append(&store, new(&room, "alice", "old1", edit)).await, Err(AppendRefused::IdReused));
+
     let reply = Body::Message {
         content: "late".into(),
         reply_to: Some(1),

@@ -47,7 +47,8 @@ pub(super) async fn a_message_keeps_the_persona_that_it_asks(store: Arc<dyn Stor
         deleted: false,
     };
     append(&store, new(&room, "alice", "1", asking("ada"))).await.unwrap();
-    assert!(append(&store, new(&room, "alice", "1", asking("bea"))).await.unwrap().duplicate);
+    assert!(append(&store, new(&room, "alice", "1", asking("ada"))).await.unwrap().duplicate);
+    assert_eq!(append(&store, new(&room, "alice", "1", asking("bea"))).await, Err(AppendRefused::IdReused));
     append(&store, new(&room, "alice", "2", text("plain"))).await.unwrap();
     let entries = store.entries(&LogId::from(&room), 0, 10).await.unwrap();
     assert_eq!((&entries[0].body, &entries[1].body), (&asking("ada"), &text("plain")));
