@@ -4,7 +4,8 @@
 //! Invariants:
 //! - The greeting is the first text frame on every connection: an outbox holds other frames back until
 //!   [`Outbox::greet`].
-//! - After that, bytes leave in the order in which frames were pushed.
+//! - After that, bytes leave in the order in which frames were pushed, except that a ping leaves before frames that
+//!   wait: its pong then confirms what left before the ping, however much waits.
 //! - A frame whose first byte was written is always finished.
 //! - At most the limit waits. Beyond it, typing is dropped first, then all but the last frame of each state, and then
 //!   the connection is closed with a code that tells the client to resume.
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::model::{ConnectionId, UserId};
+use crate::model::{ConnectionId, ConversationId, Seq, UserId};
 
 mod budget;
 mod frame;
@@ -42,6 +43,10 @@ pub use signals::Signal;
 use budget::Waiting;
 use queue::FRAMES_PER_WRITE;
 use state::{Flushed, State};
+
+/// Bytes that the kernel holds unsent for one socket. A larger buffer delays pings on a slow link, and hides for how long
+/// its client has taken nothing.
+const UNSENT_MAX: u32 = 128 * 1_024;
 
 /// Why [`Outbox::next_event`] returned.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,6 +87,8 @@ impl Outbox {
         too_slow: Frame,
         budget: Arc<OutboxBudget>,
     ) -> Arc<Self> {
+        // Without it, a slow client is noticed later.
+        let _unsupported = socket2::SockRef::from(socket.as_ref()).set_tcp_notsent_lowat(UNSENT_MAX);
         Arc::new_cyclic(|this| Self {
             connection,
             user: OnceLock::new(),
@@ -143,6 +150,23 @@ impl Outbox {
         }
     }
 
+    /// Sends a ping before all frames that wait. Returns the number of durable frames that leave before it: those that its
+    /// pong confirms.
+    pub fn ping(&self, number: u32) -> u64 {
+        let (before, idle) = {
+            let mut state = self.lock();
+            if state.closed || state.broken {
+                return 0;
+            }
+            let idle = state.queue.is_empty();
+            (state.queue.push_ping(Frame::ping(number)), idle)
+        };
+        if idle {
+            self.flush();
+        }
+        before
+    }
+
     /// Queues frames without writing them. If it returns true, the caller must call [`Outbox::flush`], so that several
     /// pushes can share one write. If it returns false, an earlier caller or the session's task writes them.
     #[must_use]
@@ -200,6 +224,12 @@ impl Outbox {
             self.overflow(&mut state);
         }
         self.wake.notify_one();
+    }
+
+    /// Signals that entries up to `seq` were given to this outbox before.
+    pub fn signal_delivered(&self, conversation: ConversationId, seq: Seq) {
+        let position = self.lock().pushed();
+        self.signal(Signal::Delivered { conversation, seq, position });
     }
 
     /// Ends the connection, because frames for it may be lost.

@@ -18,6 +18,7 @@ use crate::{
     supervise::TaskName,
 };
 
+mod arrivals;
 mod context;
 mod heartbeat;
 mod meter;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{
     dialect::{AutoJoin, Dialect},
-    model::{Body, Entry, Ephemeral, Event, Pair, Seq, UserId},
+    model::{Body, ConversationId, Entry, Ephemeral, Event, Pair, Seq, UserId},
     outbox::{Frame, Outbox, Signal},
     supervise::{Supervisor, TaskName, checkpoint},
 };
@@ -82,10 +82,10 @@ impl Delivery {
         }
     }
 
-    /// The signal to the session of a client that can't acknowledge entries.
-    fn handed_over_signal(&self) -> Option<Signal> {
+    /// The conversation and the seq of the entry; none for another event.
+    fn place(&self) -> Option<(ConversationId, Seq)> {
         let entry = self.entry()?;
-        Some(Signal::Delivered(entry.log.conversation()?, entry.seq))
+        Some((entry.log.conversation()?, entry.seq))
     }
 }
 
@@ -109,7 +109,10 @@ pub(super) fn hand_over<'a>(
     let unwritten = outbox.push(encoded.inspect(|_| frames += 1));
     deliveries.clone().filter_map(Delivery::inbox_signal).for_each(|signal| outbox.signal(signal));
     if dialect.joins() == AutoJoin::Directs {
-        deliveries.filter_map(Delivery::handed_over_signal).last().into_iter().for_each(|signal| outbox.signal(signal));
+        // The client can't acknowledge entries.
+        if let Some((conversation, seq)) = deliveries.filter_map(Delivery::place).last() {
+            outbox.signal_delivered(conversation, seq);
+        }
     }
     HandOver { frames, unwritten }
 }

@@ -19,6 +19,8 @@ pub enum Class {
     State(u64),
     /// A pong: only the newest one waits.
     Pong,
+    /// A ping: it goes before the frames that wait, and only the newest one waits.
+    Ping,
 }
 
 impl Class {
@@ -29,6 +31,7 @@ impl Class {
             Self::Typing => "typing",
             Self::State(_) => "state",
             Self::Pong => "pong",
+            Self::Ping => "ping",
         }
     }
 }
@@ -74,7 +77,7 @@ impl Frame {
 
     /// A ping with a number as payload, which the pong repeats.
     pub fn ping(number: u32) -> Self {
-        Self { bytes: frame(Opcode::Ping, &number.to_be_bytes()), class: Class::Durable }
+        Self { bytes: frame(Opcode::Ping, &number.to_be_bytes()), class: Class::Ping }
     }
 
     /// A close frame. A reason that is too long for a control frame is cut at a character boundary.

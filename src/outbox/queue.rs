@@ -18,6 +18,10 @@ pub(super) struct Queue {
     started: usize,
     /// Length of all frames, including the bytes of the first one that are written.
     bytes: usize,
+    /// Number of durable frames that were ever pushed.
+    pushed: u64,
+    /// Number of durable frames that were written to the end.
+    written: u64,
 }
 
 impl Queue {
@@ -37,12 +41,30 @@ impl Queue {
 
     pub(super) fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
+        self.pushed += u64::from(frame.class == Class::Durable);
         self.frames.push_back(frame);
+    }
+
+    /// Puts a ping before all frames that are not started, in place of one that waits. Returns the number of durable
+    /// frames that leave before it.
+    pub(super) fn push_ping(&mut self, ping: Frame) -> u64 {
+        self.drop_unstarted(|waiting| waiting.class == Class::Ping);
+        let started = self.frames.front().filter(|_| self.started > 0);
+        let (at, before) = started.map_or((0, 0), |first| (1, u64::from(first.class == Class::Durable)));
+        self.bytes += ping.len();
+        self.frames.insert(at, ping);
+        self.written + before
+    }
+
+    /// Number of durable frames that were ever pushed.
+    pub(super) fn pushed(&self) -> u64 {
+        self.pushed
     }
 
     /// Appends all frames of another queue, none of which is started.
     pub(super) fn append(&mut self, mut other: Self) {
         self.bytes += other.bytes;
+        self.pushed += other.pushed;
         self.frames.append(&mut other.frames);
     }
 
@@ -75,6 +97,7 @@ impl Queue {
             }
             written -= rest;
             self.bytes -= first.len();
+            self.written += u64::from(first.class == Class::Durable);
             self.started = 0;
             self.frames.pop_front();
         }
@@ -152,6 +175,20 @@ mod tests {
         all.advance(1);
         assert_eq!(all.drop_unstarted(|_| true), 1);
         assert_eq!((names(&all).as_str(), all.bytes(), all.single_frame()), ("a", 3, Some(&b"\x01a"[..])));
+    }
+
+    #[test]
+    fn a_ping_goes_before_frames_that_are_not_started() {
+        let mut queue = queue(&[Class::Durable, Class::Typing, Class::Durable, Class::Durable]);
+        let ping = |name: &str| Frame { class: Class::Ping, ..Frame::text(name) };
+        assert_eq!(queue.push_ping(ping("x")), 0);
+        assert_eq!(queue.push_ping(ping("y")), 0, "it replaces the one that waits");
+        assert_eq!(names(&queue), "yabcd");
+        queue.advance(3 + 1);
+        assert_eq!(queue.push_ping(ping("z")), 1, "a started frame is finished first");
+        assert_eq!((names(&queue).as_str(), queue.bytes(), queue.pushed()), ("azbcd", 15, 3));
+        queue.advance(2 + 3 + 3 + 3);
+        assert_eq!((names(&queue).as_str(), queue.push_ping(ping("w"))), ("d", 2), "only durable frames are counted");
     }
 
     #[test]

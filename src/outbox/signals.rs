@@ -32,7 +32,14 @@ pub enum Signal {
         seq: Seq,
     },
     /// All entries of a conversation up to this seq were given to the outbox. The session checks whether they arrive.
-    Delivered(ConversationId, Seq),
+    Delivered {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The newest entry.
+        seq: Seq,
+        /// The number of durable frames that the outbox had got by then.
+        position: u64,
+    },
     /// A later step of a command failed after the command was answered. The session reports it to the client.
     Failed {
         /// The id that the client gave the command.
@@ -45,17 +52,29 @@ pub enum Signal {
 /// Maximum number of signals that wait when a hint is added; beyond it hints are dropped. A lost hint is found later.
 const WAITING_HINTS_MAX: usize = WAITING_MAX / 2;
 
+/// Number of waiting signals from which consecutive [`Signal::Delivered`] of one conversation are merged. A merged one
+/// says less about what a slow client has taken so far.
+const WAITING_DELIVERED_MAX: usize = 64;
+
 /// The signals that wait for one session.
 #[derive(Debug, Default)]
 pub(super) struct Signals(VecDeque<Signal>);
 
+impl Signal {
+    /// True if this and the other one are [`Signal::Delivered`] of one conversation.
+    fn is_delivery_before(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Delivered { conversation: one, .. }, Self::Delivered { conversation: next, .. })
+            if one == next)
+    }
+}
+
 impl Signals {
-    /// Adds a signal; false if too many wait. Consecutive [`Signal::Delivered`] of one conversation are merged.
+    /// Adds a signal; false if too many wait.
     pub(super) fn push(&mut self, signal: Signal) -> bool {
-        let full = self.0.len() >= WAITING_MAX;
+        let (waiting, full) = (self.0.len(), self.0.len() >= WAITING_MAX);
         match (self.0.back_mut(), signal) {
-            (Some(Signal::Delivered(last, to)), Signal::Delivered(conversation, seq)) if *last == conversation => {
-                *to = seq;
+            (Some(last), signal) if waiting >= WAITING_DELIVERED_MAX && last.is_delivery_before(&signal) => {
+                *last = signal;
             }
             (_, Signal::Hint { conversation, seq }) => {
                 let same =
@@ -85,13 +104,19 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_of_one_conversation_are_merged() {
+    fn deliveries_of_one_conversation_are_merged_when_many_wait() {
         let mut signals = Signals::default();
-        for (id, seq) in [("a", 1), ("a", 2), ("b", 1), ("a", 3)] {
-            assert!(signals.push(Signal::Delivered(conversation(id), seq)));
+        let delivered = |id, seq| Signal::Delivered { conversation: conversation(id), seq, position: seq as u64 };
+        let few = WAITING_DELIVERED_MAX as Seq;
+        for seq in 1..=few + 2 {
+            assert!(signals.push(delivered("a", seq)));
+        }
+        for (id, seq) in [("b", 1), ("a", few + 3)] {
+            assert!(signals.push(delivered(id, seq)));
         }
         let waiting: Vec<_> = std::iter::from_fn(|| signals.pop()).collect();
-        let expected = [("a", 2), ("b", 1), ("a", 3)].map(|(id, seq)| Signal::Delivered(conversation(id), seq));
+        let ends = [("a", few + 2), ("b", 1), ("a", few + 3)];
+        let expected: Vec<_> = (1..few).map(|seq| ("a", seq)).chain(ends).map(|(id, seq)| delivered(id, seq)).collect();
         assert_eq!(waiting, expected);
     }
 

@@ -49,6 +49,11 @@ impl State {
         self.queue.bytes() + self.held.as_ref().map_or(0, |held| held.bytes())
     }
 
+    /// Number of durable frames that were ever pushed.
+    pub(super) fn pushed(&self) -> u64 {
+        self.queue.pushed() + self.held.as_ref().map_or(0, |held| held.pushed())
+    }
+
     pub(super) fn mark_broken(&mut self) -> Flushed {
         self.queue.clear();
         self.held = None;

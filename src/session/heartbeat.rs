@@ -1,10 +1,8 @@
-//! Pings: they detect a dead peer, and they confirm which entries have reached it.
+//! The time of pings and of their pongs: they detect a dead peer.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::model::{ConversationId, Seq};
 
 /// Delay after which a ping checks that an entry arrived, for clients that can't acknowledge entries.
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
@@ -69,33 +67,5 @@ impl Heartbeat {
     /// Schedules a ping soon, to confirm arrivals.
     pub(super) fn ping_soon(&mut self) {
         self.next_ping = self.next_ping.min(Instant::now() + CONFIRM_AFTER);
-    }
-}
-
-/// Entries that were handed to a client that can't acknowledge them. An entry has arrived once a later ping is
-/// answered.
-#[derive(Default)]
-pub(super) struct Arrivals {
-    handed: HashMap<ConversationId, Seq>,
-    /// The number of the newest ping, and the entries that were handed over before it.
-    pinged: (u32, HashMap<ConversationId, Seq>),
-}
-
-impl Arrivals {
-    /// Records an entry that was handed over.
-    pub(super) fn record(&mut self, conversation: ConversationId, seq: Seq) {
-        self.handed.insert(conversation, seq);
-    }
-
-    /// The number of the next ping.
-    pub(super) fn next_ping(&mut self) -> u32 {
-        self.pinged.0 = self.pinged.0.wrapping_add(1);
-        self.pinged.1.extend(self.handed.drain());
-        self.pinged.0
-    }
-
-    /// The entries that a pong confirms, if any.
-    pub(super) fn confirm(&mut self, number: u32) -> Option<HashMap<ConversationId, Seq>> {
-        (number == self.pinged.0 && !self.pinged.1.is_empty()).then(|| std::mem::take(&mut self.pinged.1))
     }
 }

@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
+    arrivals::Arrivals,
     context::{CLOSE_TIMEOUT, Context},
-    heartbeat::{Arrivals, Heartbeat},
+    heartbeat::Heartbeat,
     signalled::Signalled,
     socket::{Incoming, Socket},
 };
@@ -218,8 +219,8 @@ impl Open {
         }
         self.signalled.queue_due(now);
         if self.heartbeat.is_overdue(now) {
-            // While frames wait, the ping waits behind them: the bytes that the client takes are its sign of life, and the
-            // outbox ends a client that takes none.
+            // While frames wait, the ping waits behind those that the kernel holds: the bytes that the client takes are its
+            // sign of life, and the outbox ends a client that takes none.
             let life = match self.connection.outbox.progress() {
                 Progress::Waiting => Some(now),
                 Progress::Idle(taken_at) => taken_at.filter(|at| self.heartbeat.is_recent(*at, now)),
@@ -232,7 +233,12 @@ impl Open {
             }
         }
         if self.heartbeat.take_due_ping(now) {
-            self.connection.outbox.send([Frame::ping(self.arrivals.next_ping())]);
+            let number = self.arrivals.next_ping();
+            let position = self.connection.outbox.ping(number);
+            self.arrivals.pinged(number, position);
+            if self.arrivals.needs_ping() {
+                self.heartbeat.ping_soon();
+            }
         }
         Ok(())
     }
@@ -268,8 +274,8 @@ impl Open {
                 self.signalled.removed(conversation, seq);
                 Ok(())
             }
-            OutboxEvent::Signal(Signal::Delivered(conversation, seq)) => {
-                self.arrivals.record(conversation, seq);
+            OutboxEvent::Signal(Signal::Delivered { conversation, seq, position }) => {
+                self.arrivals.record(conversation, seq, position);
                 self.heartbeat.ping_soon();
                 Ok(())
             }
@@ -302,7 +308,8 @@ impl Open {
         match incoming {
             Incoming::Ping => Ok(()),
             Incoming::Pong(number) => {
-                if let Some(arrived) = number.and_then(|number| self.arrivals.confirm(number)) {
+                let arrived = number.map(|number| self.arrivals.confirm(number)).unwrap_or_default();
+                if !arrived.is_empty() {
                     let recorded = self.context.chat.clone().record_delivered(self.caller(), arrived);
                     self.context.spawn(TaskName::Session, recorded);
                 }

@@ -17,6 +17,7 @@ mod budgets;
 mod crowds;
 mod handshakes;
 mod heavy_reads;
+mod slow_links;
 mod slow_readers;
 mod strangers;
 mod vanished;

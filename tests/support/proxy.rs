@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -26,9 +26,15 @@ pub enum Link {
     Frozen,
     /// Passes everything, each piece later by this time.
     Slow(Duration),
+    /// Passes requests, and this many bytes of answers a second. Connections that are made in this state also keep the
+    /// kernel from taking many more bytes from the server.
+    Throttled(u32),
     /// Closes every connection and discards held bytes; closes new connections at once.
     Cut,
 }
+
+/// The kernel's buffer for answers of a throttled connection, in bytes.
+const THROTTLED_BUFFER: u32 = 32 * 1_024;
 
 impl Link {
     fn passes_requests(self) -> bool {
@@ -36,7 +42,7 @@ impl Link {
     }
 
     fn passes_answers(self) -> bool {
-        matches!(self, Self::Open | Self::Slow(_))
+        matches!(self, Self::Open | Self::Slow(_) | Self::Throttled(_))
     }
 }
 
@@ -147,7 +153,14 @@ async fn serve(
     if *state.borrow() == Link::Cut {
         return Ok(());
     }
-    let server = TcpStream::connect(server).await?;
+    let throttled = matches!(*state.borrow(), Link::Throttled(_));
+    let server = if throttled {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(THROTTLED_BUFFER)?;
+        socket.connect(server.parse().expect("the address of a node")).await?
+    } else {
+        TcpStream::connect(server).await?
+    };
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client, server) = (client.into_split(), server.into_split());
@@ -161,19 +174,21 @@ async fn serve(
             *set = None;
         }
     };
-    let requests = pass(client.0, server.1, state.clone(), spring, Link::passes_requests);
-    let answers = pass(server.0, client.1, state, |_| {}, Link::passes_answers);
+    let requests = pass(client.0, server.1, state.clone(), spring, Link::passes_requests, false);
+    let answers = pass(server.0, client.1, state, |_| {}, Link::passes_answers, true);
     // The end of either direction ends both; no client of the tests half-closes.
     tokio::select! { ended = requests => ended, ended = answers => ended }
 }
 
-/// Shows bytes to `see` and passes them on while `may` allows it, until the stream ends or the link is cut.
+/// Shows bytes to `see` and passes them on while `may` allows it, until the stream ends or the link is cut. `throttled`: at
+/// the speed of [`Link::Throttled`].
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<Link>,
     see: impl Fn(&[u8]),
     may: impl Fn(Link) -> bool,
+    throttled: bool,
 ) -> io::Result<()> {
     let mut cut = state.clone();
     let passing = async {
@@ -189,6 +204,9 @@ async fn pass(
                 tokio::time::sleep(by).await;
             }
             to.write_all(&buffer[..read]).await?;
+            if let (Link::Throttled(bytes), true) = (link, throttled) {
+                tokio::time::sleep(Duration::from_secs_f64(read as f64 / f64::from(bytes))).await;
+            }
         }
     };
     tokio::select! {
