@@ -255,7 +255,7 @@ ON_CALL = dashboard(
             [
                 graph("Connections", "Open WebSockets by dialect.", "short", (f"sum by (dialect) ({metric('connections')})", "{{dialect}}"), stacked=True, width=6),
                 graph("Opens", "WebSockets opened per second, by dialect.", "ops", (total("opens_total", by="dialect"), "{{dialect}}"), stacked=True, width=6),
-                graph("Closes by reason", "WebSockets closed per second, by reason.", "ops", (total("closes_total", by="reason"), "{{reason}}"), stacked=True, width=6),
+                graph("Closes by reason", "WebSockets closed per second, by reason; and silent ones that gave way to a new one of their user.", "ops", (total("closes_total", by="reason"), "{{reason}}"), (total("connections_gave_way_total"), "gave way"), stacked=True, width=6),
                 graph("Refusals by reason", "Connections refused per second, before or while they opened.", "ops", (total("handshake_refusals_total", by="reason"), "{{reason}}"), stacked=True, width=6),
             ],
         ),

@@ -130,8 +130,8 @@ impl Backplane {
         let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };
         let grace = settings.presence_grace;
         let local = Arc::new(local::Local::new(caps, grace));
-        let registry = registry::Registry::new(link.clone(), lease.clone(), local.clone(), caps, grace, clock.clone());
-        let registry = Arc::new(registry);
+        let (l, c, m) = (local.clone(), clock.clone(), metrics.clone());
+        let registry = Arc::new(registry::Registry::new(link.clone(), lease.clone(), l, caps, grace, c, m));
         let departures = departures::Departures {
             link: link.clone(),
             lease: lease.clone(),
@@ -231,6 +231,12 @@ impl Backplane {
     /// The user has reached a connection limit.
     pub async fn register(&self, registration: &Registration) -> Result<bool, TooMany> {
         self.registry.register(registration).await
+    }
+
+    /// Records that a connection does not answer, or does again. A silent connection gives way to a new one of its user that
+    /// would exceed a cap. Returns false if it did so.
+    pub async fn set_silent(&self, connection: ConnectionId, silent: bool) -> bool {
+        self.registry.set_silent(connection, silent).await
     }
 
     /// Removes a connection and all its listening. If the user departs by it, exactly one node gets a

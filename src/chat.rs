@@ -34,6 +34,7 @@ mod messages;
 mod notifications;
 mod parts;
 mod personas;
+mod places;
 mod presence;
 mod presence_check;
 mod reading;
@@ -133,6 +134,12 @@ impl Chat {
     /// Unregisters a connection: ends all its joins, and removes it from the counts.
     pub async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.connections.disconnect(identity, connection).await;
+    }
+
+    /// Records that a connection's client is silent, or no longer; false if the connection gave way to another one of its
+    /// user.
+    pub async fn set_silent(&self, connection: &Connection, silent: bool) -> bool {
+        self.connections.set_silent(connection, silent).await
     }
 
     /// Removes a connection from the registry of all nodes. For a connection whose registration or end panicked.

@@ -105,6 +105,8 @@ metrics! {
     closes: IntCounterVec("closes_total", &["reason"]);
     /// Duration of connections, in seconds.
     connection_duration: Histogram("connection_duration_seconds", DURATION);
+    /// Silent connections that gave way to a new one of their user, because the user was at a cap.
+    gave_way: IntCounter("connections_gave_way_total");
     /// Connections refused before or while they opened, by reason.
     refusals: IntCounterVec("handshake_refusals_total", &["reason"]);
     /// Commands, by type and result ("ok" or the code of the refusal).

@@ -275,7 +275,7 @@ impl Outbox {
     /// The progress of the client in taking bytes: its sign of life while frames wait, as a ping then waits behind them.
     pub fn progress(&self) -> Progress {
         let state = self.lock();
-        if state.blocked { Progress::Waiting } else { Progress::Idle(state.progress_at) }
+        if state.blocked { Progress::Waiting(state.progress_at) } else { Progress::Idle(state.progress_at) }
     }
 
     /// Writes until the queue is empty; false if the socket broke first.

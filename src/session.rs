@@ -21,6 +21,7 @@ use crate::{
 mod arrivals;
 mod context;
 mod heartbeat;
+mod life;
 mod meter;
 mod open;
 mod signalled;

@@ -30,6 +30,10 @@ pub(super) struct Held {
     pub(super) id: ConnectionId,
     pub(super) scope: Scope,
     pub(super) since: Timestamp,
+    /// When it was found silent, while it is.
+    silent_since: Option<Instant>,
+    /// It was silent when a newer socket needed room, and counts against no cap any more. It ends soon.
+    gave_way: bool,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +73,15 @@ pub(super) struct Share {
     pub(super) version: u64,
 }
 
+/// A connection that was added.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Registered {
+    /// True if its user came online by it, as far as this node knows.
+    pub(super) first: bool,
+    /// Silent connections of its user that gave way to it.
+    pub(super) gave_way: Vec<ConnectionId>,
+}
+
 /// A connection that was removed.
 #[derive(Debug)]
 pub(super) struct Removed {
@@ -92,15 +105,11 @@ impl Local {
         Self { caps, grace, state: Mutex::default() }
     }
 
-    /// Adds a connection. Returns true if its user came online by it, as far as this node knows.
-    pub(super) fn register(&self, new: &Registration) -> Result<bool, TooMany> {
+    /// Adds a connection. Silent ones give way if their user is at a cap.
+    pub(super) fn register(&self, new: &Registration) -> Result<Registered, TooMany> {
         let state = &mut *self.state();
-        let held = state.users.get(&new.user).map_or(&[][..], |person| &person.connections);
-        let others = || held.iter().filter(|one| one.id != new.connection);
-        let same = others().filter(|one| one.scope == new.scope).count();
-        if same >= self.caps.connections as usize || others().count() >= self.caps.sockets as usize {
-            return Err(TooMany { retry_may_succeed: false });
-        }
+        let held = state.users.get_mut(&new.user).map_or(&mut [][..], |person| &mut person.connections);
+        let gave_way = make_room(held, new, self.caps).ok_or(TooMany { retry_may_succeed: false })?;
         let person = state.users.entry(new.user.clone()).or_insert_with(|| LocalUser {
             name: new.name.clone(),
             connections: Vec::with_capacity(1),
@@ -111,10 +120,35 @@ impl Local {
         let first = person.connections.is_empty() && person.due.take().is_none();
         person.name = new.name.clone();
         person.connections.retain(|one| one.id != new.connection);
-        person.connections.push(Held { id: new.connection, scope: new.scope.clone(), since: new.connected_at });
+        person.connections.push(Held {
+            id: new.connection,
+            scope: new.scope.clone(),
+            since: new.connected_at,
+            silent_since: None,
+            gave_way: false,
+        });
         state.owners.insert(new.connection, new.user.clone());
         state.bump_version(&new.user);
-        Ok(first)
+        Ok(Registered { first, gave_way })
+    }
+
+    /// Records that a connection is silent, or no longer. Returns its user, unless it gave way to another one.
+    pub(super) fn set_silent(&self, connection: ConnectionId, silent: bool) -> Option<UserId> {
+        let state = &mut *self.state();
+        let user = state.owners.get(&connection)?.clone();
+        let held = state.users.get_mut(&user)?.connections.iter_mut().find(|one| one.id == connection)?;
+        held.silent_since = silent.then(Instant::now);
+        (!held.gave_way).then_some(user)
+    }
+
+    /// Records that connections gave way to another one on any node, or that they did not.
+    pub(super) fn set_gave_way(&self, user: &UserId, connections: &[ConnectionId], gave_way: bool) {
+        let state = &mut *self.state();
+        if let Some(person) = state.users.get_mut(user) {
+            let affected = person.connections.iter_mut().filter(|one| connections.contains(&one.id));
+            affected.for_each(|one| one.gave_way = gave_way);
+            state.bump_version(user);
+        }
     }
 
     /// Removes a connection and all its listening; `None` if this node does not hold it.
@@ -191,12 +225,16 @@ impl Local {
     /// A user's [`Share`]; `None` if the user has no connection here.
     pub(super) fn share(&self, user: &UserId) -> Option<Share> {
         let state = self.state();
-        let person = state.users.get(user).filter(|person| !person.connections.is_empty())?;
+        let person = state.users.get(user)?;
+        let connections: Vec<_> = person.connections.iter().filter(|one| !one.gave_way).cloned().collect();
+        if connections.is_empty() {
+            return None;
+        }
         let listened = person.rooms.iter().filter(|(_, room)| !room.listeners.is_empty());
         Some(Share {
             user: user.clone(),
             name: person.name.clone(),
-            connections: person.connections.clone(),
+            connections,
             rooms: listened.map(|(id, room)| (id.clone(), room.listeners.clone())).collect(),
             version: person.version,
         })
@@ -241,9 +279,11 @@ impl Local {
         state.audiences.get(conversation).map_or_else(Vec::new, |users| users.iter().take(limit).cloned().collect())
     }
 
-    /// A user's connections here.
+    /// A user's connections here, without those that gave way.
     pub(super) fn connections_of(&self, user: &UserId) -> Vec<Held> {
-        self.state().users.get(user).map_or_else(Vec::new, |person| person.connections.clone())
+        let state = self.state();
+        let connections = state.users.get(user).map_or(&[][..], |person| &person.connections);
+        connections.iter().filter(|one| !one.gave_way).cloned().collect()
     }
 
     /// True if a user has a connection here; there is no grace.
@@ -268,6 +308,28 @@ impl Local {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets silent connections give way, the one first that has been silent for longest, until `new` keeps the caps. Returns
+/// those that gave way; none if there is no room.
+fn make_room(held: &mut [Held], new: &Registration, caps: Caps) -> Option<Vec<ConnectionId>> {
+    let mut gave_way = Vec::new();
+    loop {
+        let counts = |one: &Held| one.id != new.connection && !one.gave_way;
+        let same = held.iter().filter(|one| counts(one) && one.scope == new.scope).count();
+        let same_is_full = same >= caps.connections as usize;
+        if !same_is_full && held.iter().filter(|one| counts(one)).count() < caps.sockets as usize {
+            return Some(gave_way);
+        }
+        let fits = |one: &&mut Held| counts(one) && (one.scope == new.scope || !same_is_full);
+        let silent = held.iter_mut().filter(fits).filter(|one| one.silent_since.is_some());
+        let Some(first) = silent.min_by_key(|one| one.silent_since) else {
+            held.iter_mut().filter(|one| gave_way.contains(&one.id)).for_each(|one| one.gave_way = false);
+            return None;
+        };
+        first.gave_way = true;
+        gave_way.push(first.id);
     }
 }
 

@@ -37,6 +37,8 @@ ops! {
     Listen = "listen",
     /// End of listening to a conversation.
     Unlisten = "unlisten",
+    /// Record that a connection is silent, or no longer.
+    Silence = "silence",
     /// Requests for hints.
     Hints = "hints",
     /// Presence query.

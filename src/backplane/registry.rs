@@ -22,12 +22,13 @@ use super::{
     lease::Lease,
     line::{Line, parse_lines},
     link::{Link, LinkError, Replies},
-    local::{Caps, Held, Local, Share},
+    local::{Caps, Held, Local, Registered, Share},
     ops::Op,
-    scripts::{CLAIM, LISTEN, PART, REGISTER, SYNC},
+    scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT, SYNC},
     types::{BackplaneEvent, Listening, Registration, Return, Scope, TooMany},
 };
 use crate::{
+    metrics::Metrics,
     model::{Clock, ConnectionId, ConversationId, NodeId, Timestamp, UserId},
     supervise::{TaskName, checkpoint},
 };
@@ -72,6 +73,7 @@ pub(super) struct Registry {
     caps: Caps,
     grace: Duration,
     clock: Clock,
+    metrics: Arc<Metrics>,
     /// Users whose entry in Redis may differ from this node's state; true if their departure was announced meanwhile.
     dirty: Mutex<HashMap<UserId, bool>>,
 }
@@ -85,20 +87,21 @@ impl Registry {
         caps: Caps,
         grace: Duration,
         clock: Clock,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { link, lease, local, caps, grace, clock, dirty: Mutex::default() }
+        Self { link, lease, local, caps, grace, clock, metrics, dirty: Mutex::default() }
     }
 
-    /// Adds a connection; true if its user came online by it.
+    /// Adds a connection; true if its user came online by it. At a cap, silent connections give way to it.
     pub(super) async fn register(&self, new: &Registration) -> Result<bool, TooMany> {
-        let first_here = self.local.register(new)?;
+        let Registered { first: first_here, gave_way } = self.local.register(new)?;
         let (user, me) = (&new.user, self.lease.me());
         let mut pipeline = Pipeline::new();
         pipeline.cmd("SADD").arg(keys::node_users(&me)).arg(user.as_str());
         let id = new.connection.to_string();
         let call = REGISTER.call(&mut pipeline, &keys::entry(user));
         call.arg(id).arg(me.as_str()).arg(new.connected_at.micros()).arg(scope(&new.scope)).arg(&*new.name);
-        call.arg(self.caps.connections).arg(self.caps.sockets).arg(ENTRY_TTL);
+        call.arg(self.caps.connections).arg(self.caps.sockets).arg(ENTRY_TTL).arg(join_ids(&gave_way));
         for (node, doubt) in self.lease.doubtful() {
             call.arg(node.as_str()).arg(doubt.as_str());
         }
@@ -107,21 +110,40 @@ impl Registry {
         pipeline.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
 
         let result = self.link.run(Op::Register, user.as_str(), &pipeline).await;
-        match result.and_then(|mut replies| replies.take(1)) {
-            Ok((true, first)) => {
+        match result.and_then(|mut replies| replies.take::<(bool, bool, String)>(1)) {
+            Ok((true, first, given)) => {
+                let given: Vec<_> = given.split(' ').filter_map(|id| ConnectionId::parse(id).ok()).collect();
+                self.local.set_gave_way(user, &given, true);
+                self.count_given(gave_way.len() + given.len());
                 self.mark_dirty_if(user, me != self.lease.me());
                 Ok(first)
             }
-            Ok((false, retry_may_succeed)) => {
+            Ok((false, retry_may_succeed, _)) => {
+                self.local.set_gave_way(user, &gave_way, false);
                 self.local.unregister(new.connection);
                 self.mark_dirty(user, false);
                 Err(TooMany { retry_may_succeed })
             }
             Err(_) => {
+                self.count_given(gave_way.len());
                 self.mark_dirty(user, false);
                 Ok(first_here)
             }
         }
+    }
+
+    fn count_given(&self, connections: usize) {
+        self.metrics.gave_way.inc_by(connections as u64);
+    }
+
+    /// Records that a connection is silent, or no longer; false if it gave way to another one meanwhile.
+    pub(super) async fn set_silent(&self, connection: ConnectionId, silent: bool) -> bool {
+        let Some(user) = self.local.set_silent(connection, silent) else { return false };
+        let mut pipeline = Pipeline::new();
+        SILENT.call(&mut pipeline, &keys::entry(&user)).arg(connection.to_string()).arg(u8::from(silent));
+        let result = self.link.run(Op::Silence, user.as_str(), &pipeline).await;
+        // Without an answer the local state counts.
+        result.and_then(|mut replies| replies.take(0)).unwrap_or(true)
     }
 
     /// Removes a connection with all its listening.
@@ -344,12 +366,11 @@ pub(super) fn sync_call(
     let connections = share.map_or(&[][..], |share| &share.connections);
     let call = SYNC.call(pipeline, &keys::entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
     call.arg(share.map_or("", |share| &*share.name)).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
-    for Held { id, since, scope: of } in connections {
+    for Held { id, since, scope: of, .. } in connections {
         call.arg(id.to_string()).arg(since.micros()).arg(scope(of));
     }
     for (room, listeners) in share.map_or(&[][..], |share| &share.rooms) {
-        let listeners: Vec<_> = listeners.iter().map(ConnectionId::to_string).collect();
-        call.arg(room.as_str()).arg(listeners.join(" "));
+        call.arg(room.as_str()).arg(join_ids(listeners));
     }
 }
 
@@ -375,6 +396,10 @@ fn return_to_announce(era: &Era, share: Share, synced: Synced) -> Option<Return>
     let online = !synced.was_online;
     let joined = synced.begun;
     (online || !joined.is_empty()).then_some(Return { user: share.user, name: share.name, joined, online })
+}
+
+fn join_ids(ids: &[ConnectionId]) -> String {
+    ids.iter().map(ConnectionId::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn scope(scope: &Scope) -> &str {

@@ -25,8 +25,11 @@ pub(super) static CLAIM: Script = Script::new(include_str!("scripts/claim.lua"))
 /// Acquires or renews a lease and returns all leases.
 pub(super) static RENEW: Script = Script::new(include_str!("scripts/renew.lua"));
 
+/// Records that a connection is silent, or no longer.
+pub(super) static SILENT: Script = Script::new(include_str!("scripts/silent.lua"));
+
 /// Every script.
-pub(super) static SCRIPTS: [&Script; 7] = [&LIMIT, &REGISTER, &LISTEN, &PART, &SYNC, &CLAIM, &RENEW];
+pub(super) static SCRIPTS: [&Script; 8] = [&LIMIT, &REGISTER, &LISTEN, &PART, &SYNC, &CLAIM, &RENEW, &SILENT];
 
 impl Script {
     const fn new(source: &'static str) -> Self {

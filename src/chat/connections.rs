@@ -9,6 +9,7 @@ use std::sync::{
 use super::{
     command::{Caller, CommandReply},
     connection::Connection,
+    places::Places,
     subscriptions::Subscriptions,
     typing::Typing,
     user_upserts::UserUpserts,
@@ -23,6 +24,7 @@ use crate::{
 pub(super) struct Connections {
     pub(super) node: NodeId,
     pub(super) backplane: Arc<Backplane>,
+    pub(super) places: Places,
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) typing: Arc<Typing>,
     pub(super) users: Arc<UserUpserts>,
@@ -47,8 +49,8 @@ impl Connections {
             scope: connection.bound.clone().map_or(Scope::User, Scope::Conversation),
             connected_at: self.clock.now(),
         };
-        match self.backplane.register(&registration).await {
-            Ok(_) => {}
+        match self.places.register(&registration).await {
+            Ok(()) => {}
             Err(TooMany { retry_may_succeed: false }) => return Err(Reject::TooManyConnections),
             Err(TooMany { retry_may_succeed: true }) => return Err(Reject::TooManyConnectionsMaybe),
         }
@@ -76,6 +78,11 @@ impl Connections {
             self.subscriptions.leave_inbox(connection);
         }
         self.backplane.unregister(connection.id()).await;
+    }
+
+    /// Records that a connection's client is silent, or no longer; false if the connection gave way to another one.
+    pub(super) async fn set_silent(&self, connection: &Connection, silent: bool) -> bool {
+        self.backplane.set_silent(connection.id(), silent).await
     }
 
     /// Removes a connection from the registry only.

@@ -19,6 +19,7 @@ use super::{
     notifications::{Notifications, QueuedPosts, unread::Unread},
     parts::Parts,
     personas::Personas,
+    places::Places,
     presence::Presence,
     presence_check::PresenceCheck,
     reconciler::Reconciler,
@@ -93,7 +94,7 @@ impl Chat {
         let hints = Arc::new(ground.hints(router.clone()));
         let (accounts, given) = ((j, budgets.clone()), (loader, shown.clone(), hints.clone()));
         let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given));
-        let connections = ground.connections(subscriptions.clone(), typing.clone(), users.clone());
+        let connections = ground.connections(router.clone(), subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
         let ids = config.auth.persona_ids.clone();
         let personas = webhooks.persona.map(|webhook| ground.personas((ids, webhook), writer, router.clone()));
@@ -247,6 +248,7 @@ impl Ground {
 
     fn connections(
         &self,
+        router: Arc<Router>,
         subscriptions: Arc<Subscriptions>,
         typing: Arc<Typing>,
         users: Arc<UserUpserts>,
@@ -254,6 +256,7 @@ impl Ground {
         Connections {
             node: self.config.node.clone(),
             backplane: self.backplane.clone(),
+            places: Places::new(self.backplane.clone(), router),
             subscriptions,
             typing,
             users,

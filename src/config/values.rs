@@ -305,3 +305,10 @@ pub struct Timing {
     /// Time after that over which connections are closed (45 s).
     pub drain_window: Duration,
 }
+
+impl Timing {
+    /// Time for which a client leaves a ping unanswered until it may count as silent.
+    pub fn silent_after(&self) -> Duration {
+        (self.pong_timeout / 3).min(Duration::from_secs(3))
+    }
+}

@@ -209,7 +209,8 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
         | Ephemeral::Listening { .. }
         | Ephemeral::Presence { .. }
         | Ephemeral::Receipt { .. }
-        | Ephemeral::Hint { .. } => return None,
+        | Ephemeral::Hint { .. }
+        | Ephemeral::Probe { .. } => return None,
     };
     Some(Frame::json(&out, class_of(ephemeral)))
 }

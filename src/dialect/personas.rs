@@ -278,7 +278,8 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
         Ephemeral::Listening { .. }
         | Ephemeral::Audience { .. }
         | Ephemeral::Receipt { .. }
-        | Ephemeral::Hint { .. } => return None,
+        | Ephemeral::Hint { .. }
+        | Ephemeral::Probe { .. } => return None,
     };
     Some(Frame::json(&out, class_of(ephemeral)))
 }

@@ -211,7 +211,8 @@ impl Codec for Rooms {
                     Ephemeral::Audience { .. }
                     | Ephemeral::Presence { .. }
                     | Ephemeral::Receipt { .. }
-                    | Ephemeral::Hint { .. } => return None,
+                    | Ephemeral::Hint { .. }
+                    | Ephemeral::Probe { .. } => return None,
                 };
                 Some(Frame::json(&out, class_of(ephemeral)))
             }

@@ -64,8 +64,8 @@ impl Delivery {
             && self.seq().is_some_and(|seq| seq > admitted_at)
     }
 
-    /// The signal to the sessions that follow an inbox.
-    fn inbox_signal(&self) -> Option<Signal> {
+    /// The signal to the session of a listener: of an inbox, or of a user who needs room.
+    fn signal_to(&self, outbox: &Outbox) -> Option<Signal> {
         match &self.event {
             Event::Entry { entry, .. } => match &entry.body {
                 Body::ConversationAdded { conversation, since } => {
@@ -77,6 +77,7 @@ impl Delivery {
                 Ephemeral::Hint { conversation, seq } => {
                     Some(Signal::Hint { conversation: conversation.clone(), seq: *seq })
                 }
+                Ephemeral::Probe { user } => (outbox.user() == Some(user)).then_some(Signal::Probe),
                 _ => None,
             },
         }
@@ -107,7 +108,8 @@ pub(super) fn hand_over<'a>(
     let mut frames = 0;
     let encoded = deliveries.clone().filter_map(|delivery| delivery.frame(dialect).cloned());
     let unwritten = outbox.push(encoded.inspect(|_| frames += 1));
-    deliveries.clone().filter_map(Delivery::inbox_signal).for_each(|signal| outbox.signal(signal));
+    let signals = deliveries.clone().filter_map(|delivery| delivery.signal_to(outbox));
+    signals.for_each(|signal| outbox.signal(signal));
     if dialect.joins() == AutoJoin::Directs {
         // The client can't acknowledge entries.
         if let Some((conversation, seq)) = deliveries.filter_map(Delivery::place).last() {

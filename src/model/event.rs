@@ -179,6 +179,11 @@ pub enum Ephemeral {
         /// The message.
         seq: Seq,
     },
+    /// A new socket of a user needs room: those that the user has must show that they live. For the sessions only.
+    Probe {
+        /// The user.
+        user: UserId,
+    },
     /// A member's delivered and read marks.
     Receipt {
         /// The member.

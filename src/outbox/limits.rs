@@ -16,8 +16,8 @@ pub struct OutboxLimits {
 /// The progress of the client in taking bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Bytes wait, because the socket accepts no more now.
-    Waiting,
+    /// Bytes wait, because the socket accepts no more now; when it accepted the last ones.
+    Waiting(Option<Instant>),
     /// No bytes wait; the last time that the client had to take some before others could be written.
     Idle(Option<Instant>),
 }

@@ -40,6 +40,8 @@ pub enum Signal {
         /// The number of durable frames that the outbox had got by then.
         position: u64,
     },
+    /// A new socket of the user needs room: the session must find out whether its client lives.
+    Probe,
     /// A later step of a command failed after the command was answered. The session reports it to the client.
     Failed {
         /// The id that the client gave the command.

@@ -10,6 +10,7 @@ use super::{
     arrivals::Arrivals,
     context::{CLOSE_TIMEOUT, Context},
     heartbeat::Heartbeat,
+    life::Life,
     signalled::Signalled,
     socket::{Incoming, Socket},
 };
@@ -18,7 +19,7 @@ use crate::{
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
     model::{CloseReason, Command, ConversationId, Event, Identity, Reject, Seq, UserId},
-    outbox::{Frame, OutboxEvent, Progress, Signal},
+    outbox::{Frame, OutboxEvent, Signal},
     supervise::{TaskName, checkpoint},
 };
 
@@ -29,16 +30,15 @@ type Answered = (RequestMeta, Result<CommandReply, Reject>);
 pub(super) struct Open {
     socket: Socket,
     identity: Arc<Identity>,
-    connection: Arc<Connection>,
-    context: Arc<Context>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) context: Arc<Context>,
     /// The command that is beginning; the next one waits for it.
     beginning: Option<BoxFuture<'static, (RequestMeta, Begun)>>,
     /// Commands that wait for the store, in order of arrival; their replies keep this order.
     pending: FuturesOrdered<BoxFuture<'static, Answered>>,
     /// Joins and leaves that the hub's signals require.
     signalled: Signalled,
-    heartbeat: Heartbeat,
-    arrivals: Arrivals,
+    pub(super) life: Life,
     /// True if frames in the outbox wait for a flush.
     unwritten: bool,
     /// True if frames were read in the last round of the loop.
@@ -60,12 +60,14 @@ impl Open {
         let timing = &context.config.timing;
         Self {
             socket,
-            heartbeat: Heartbeat::new(timing.ping_interval, timing.pong_timeout),
+            life: Life {
+                heartbeat: Heartbeat::new(timing.ping_interval, timing.pong_timeout, timing.silent_after()),
+                arrivals: Arrivals::default(),
+            },
             connection,
             beginning: None,
             pending: FuturesOrdered::new(),
             signalled: Signalled::default(),
-            arrivals: Arrivals::default(),
             unwritten: false,
             read_before: false,
             opened_at: Instant::now(),
@@ -158,7 +160,7 @@ impl Open {
             let reads_frames = self.reads_frames();
             if reads_frames && !self.read_before {
                 // The pong may wait in the socket.
-                self.heartbeat.allow_pong(Instant::now());
+                self.life.heartbeat.allow_pong(Instant::now());
             }
             self.read_before = reads_frames;
             // The order matters: signals that the hub sent before a frame take effect before the client's reaction to
@@ -172,8 +174,8 @@ impl Open {
                 }
                 Some((request, answer)) = self.pending.next() => self.reply(request, answer),
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
-                () = &mut timer => self.tick()?,
-                incoming = self.socket.next(), if reads_frames => self.handle_incoming(incoming?)?,
+                () = &mut timer => self.tick().await?,
+                incoming = self.socket.next(), if reads_frames => self.handle_incoming(incoming?).await?,
             }
             // Replies that are ready already share the write.
             while let Some(Some((request, answer))) = self.pending.next().now_or_never() {
@@ -203,44 +205,22 @@ impl Open {
     }
 
     /// True if frames of the client are read now.
-    fn reads_frames(&self) -> bool {
+    pub(super) fn reads_frames(&self) -> bool {
         self.accepts_commands() && self.signalled.is_idle()
     }
 
     fn next_deadline(&self) -> Instant {
-        let check = self.heartbeat.next_check().min(self.expires_at);
+        let check = self.life.heartbeat.next_check().min(self.expires_at);
         self.signalled.next_retry().map_or(check, |retry| check.min(retry))
     }
 
-    fn tick(&mut self) -> Result<(), CloseReason> {
+    async fn tick(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
         if self.expires_at <= now {
             return Err(CloseReason::TokenExpired);
         }
         self.signalled.queue_due(now);
-        if self.heartbeat.is_overdue(now) {
-            // While frames wait, the ping waits behind those that the kernel holds: the bytes that the client takes are its
-            // sign of life, and the outbox ends a client that takes none.
-            let life = match self.connection.outbox.progress() {
-                Progress::Waiting => Some(now),
-                Progress::Idle(taken_at) => taken_at.filter(|at| self.heartbeat.is_recent(*at, now)),
-            };
-            match life {
-                Some(at) => self.heartbeat.extend_deadline(at),
-                None if self.reads_frames() => return Err(CloseReason::Silent),
-                // Frames were not read meanwhile, so the pong may wait in the socket.
-                None => self.heartbeat.extend_deadline(now),
-            }
-        }
-        if self.heartbeat.take_due_ping(now) {
-            let number = self.arrivals.next_ping();
-            let position = self.connection.outbox.ping(number);
-            self.arrivals.pinged(number, position);
-            if self.arrivals.needs_ping() {
-                self.heartbeat.ping_soon();
-            }
-        }
-        Ok(())
+        self.beat(now).await
     }
 
     fn handle_wake(&mut self, woken: OutboxEvent) -> Result<(), CloseReason> {
@@ -275,8 +255,12 @@ impl Open {
                 Ok(())
             }
             OutboxEvent::Signal(Signal::Delivered { conversation, seq, position }) => {
-                self.arrivals.record(conversation, seq, position);
-                self.heartbeat.ping_soon();
+                self.life.arrivals.record(conversation, seq, position);
+                self.life.heartbeat.ping_soon();
+                Ok(())
+            }
+            OutboxEvent::Signal(Signal::Probe) => {
+                self.life.heartbeat.ping_now();
                 Ok(())
             }
             OutboxEvent::Signal(Signal::Failed { client_id, reject }) => {
@@ -303,16 +287,12 @@ impl Open {
         self.context.spawn(TaskName::Session, deferred);
     }
 
-    fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), CloseReason> {
-        self.heartbeat.record_activity();
+    async fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), CloseReason> {
+        self.record_activity().await?;
         match incoming {
-            Incoming::Ping => Ok(()),
-            Incoming::Pong(number) => {
-                let arrived = number.map(|number| self.arrivals.confirm(number)).unwrap_or_default();
-                if !arrived.is_empty() {
-                    let recorded = self.context.chat.clone().record_delivered(self.caller(), arrived);
-                    self.context.spawn(TaskName::Session, recorded);
-                }
+            Incoming::Ping | Incoming::Pong(None) => Ok(()),
+            Incoming::Pong(Some(number)) => {
+                self.record_pong(number);
                 Ok(())
             }
             Incoming::Binary(_) => Err(CloseReason::Binary),
@@ -404,7 +384,7 @@ impl Open {
         self.push_frames([self.connection.dialect.reject(request, &reject)]);
     }
 
-    fn caller(&self) -> Caller {
+    pub(super) fn caller(&self) -> Caller {
         Caller { identity: self.identity.clone(), connection: Some(self.connection.clone()) }
     }
 }

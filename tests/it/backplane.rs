@@ -8,3 +8,4 @@ mod presence;
 mod redis_server;
 mod renewal;
 mod scrub;
+mod silence;

@@ -47,6 +47,7 @@ mod reused_ids;
 mod rights;
 mod rooms;
 mod serve;
+mod silent_sockets;
 mod start;
 mod store;
 mod subjects;

@@ -20,6 +20,11 @@ local lines = redis.call('HGET', KEYS[1], 'c') or ''
 if ARGV[2] ~= '1' or lines == '' then
   return lines
 end
+local silent = redis.call('HGET', KEYS[1], 's')
+if silent and string.find(silent, ARGV[1], 1, true) then
+  local rest = string.gsub(silent, ARGV[1] .. ' ', '', 1)
+  if rest ~= '' then redis.call('HSET', KEYS[1], 's', rest) else redis.call('HDEL', KEYS[1], 's') end
+end
 local kept = ''
 for line, other in string.gmatch(lines, '((%S+) [^\n]*\n)') do
   if other ~= ARGV[1] then kept = kept .. line end

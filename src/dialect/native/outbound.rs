@@ -254,7 +254,7 @@ impl<'a> Out<'a> {
     pub(super) fn ephemeral(ephemeral: &'a EphemeralEvent) -> Option<Self> {
         let conversation_id = &ephemeral.log;
         Some(match &ephemeral.what {
-            Ephemeral::Audience { .. } | Ephemeral::Hint { .. } => return None,
+            Ephemeral::Audience { .. } | Ephemeral::Hint { .. } | Ephemeral::Probe { .. } => return None,
             Ephemeral::Typing { user, name, active } => {
                 Self::Typing { conversation_id, user_id: user, name, active: *active }
             }
