@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod arrivals;
+mod beat;
 mod context;
 mod heartbeat;
 mod life;

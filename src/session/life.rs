@@ -1,85 +1,11 @@
-//! The signs of life of a client: pings, and the end of a connection without an answer.
+//! What a session knows of its client's life.
 
-use tokio::time::Instant;
+use super::{arrivals::Arrivals, heartbeat::Heartbeat};
 
-use super::{arrivals::Arrivals, heartbeat::Heartbeat, open::Open};
-use crate::{model::CloseReason, outbox::Progress, supervise::TaskName};
-
-/// What a session knows of its client's life.
+/// The signs of life of a client.
 pub(super) struct Life {
+    /// The pings and their pongs.
     pub(super) heartbeat: Heartbeat,
+    /// What has arrived.
     pub(super) arrivals: Arrivals,
-}
-
-impl Open {
-    /// Handles the timer of the heartbeat: finds out whether the client lives, and sends a ping that is due.
-    pub(super) async fn beat(&mut self, now: Instant) -> Result<(), CloseReason> {
-        if self.life.heartbeat.is_late(now) {
-            self.judge_late(now).await?;
-        }
-        if self.life.heartbeat.take_due_ping(now) {
-            let Life { heartbeat, arrivals } = &mut self.life;
-            let number = arrivals.next_ping();
-            arrivals.pinged(number, self.connection.outbox.ping(number));
-            if arrivals.needs_ping() {
-                heartbeat.ping_soon();
-            }
-        }
-        Ok(())
-    }
-
-    /// Judges a client whose pong is late: it lives if it took bytes, is silent, or is gone.
-    async fn judge_late(&mut self, now: Instant) -> Result<(), CloseReason> {
-        let (reads_frames, heartbeat) = (self.reads_frames(), &mut self.life.heartbeat);
-        // While frames wait, the ping waits behind those that the kernel holds: the bytes that the client takes are its sign
-        // of life.
-        let progress = self.connection.outbox.progress();
-        let life = match progress {
-            Progress::Waiting(taken_at) => taken_at.filter(|at| heartbeat.is_recent(*at, now)).map(|_| now),
-            Progress::Idle(taken_at) => taken_at.filter(|at| heartbeat.is_after_ping(*at)),
-        };
-        match (life, progress) {
-            (Some(at), _) => {
-                heartbeat.record_taken(at);
-                self.set_silent(false).await
-            }
-            // Frames were not read meanwhile, so the pong may wait in the socket.
-            (None, _) if !reads_frames => {
-                heartbeat.allow_pong(now);
-                Ok(())
-            }
-            (None, _) if !heartbeat.is_overdue(now) => self.set_silent(true).await,
-            // The outbox ends a client that takes nothing.
-            (None, Progress::Waiting(_)) => {
-                heartbeat.allow_pong(now);
-                Ok(())
-            }
-            (None, Progress::Idle(_)) => Err(CloseReason::Silent),
-        }
-    }
-
-    /// Records a frame of the client.
-    pub(super) async fn record_activity(&mut self) -> Result<(), CloseReason> {
-        self.life.heartbeat.record_activity(Instant::now());
-        self.set_silent(false).await
-    }
-
-    /// Records the pong of a ping: the entries before that ping have arrived.
-    pub(super) fn record_pong(&mut self, number: u32) {
-        let arrived = self.life.arrivals.confirm(number);
-        if !arrived.is_empty() {
-            let recorded = self.context.chat.clone().record_delivered(self.caller(), arrived);
-            self.context.spawn(TaskName::Session, recorded);
-        }
-    }
-
-    /// Tells all nodes that the client is silent, or no longer. A client that comes back after it gave way to another socket
-    /// of its user has lost its place.
-    async fn set_silent(&mut self, silent: bool) -> Result<(), CloseReason> {
-        if !self.life.heartbeat.set_silent(silent) {
-            return Ok(());
-        }
-        let in_place = Box::pin(self.context.chat.set_silent(&self.connection, silent)).await;
-        if in_place || silent { Ok(()) } else { Err(CloseReason::Silent) }
-    }
 }
