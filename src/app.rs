@@ -26,6 +26,7 @@ use crate::{
     webhook::Webhooks,
 };
 
+mod node_keys;
 mod series;
 mod starting;
 
@@ -133,12 +134,18 @@ impl Node {
 
     /// Waits for the store, then watches it.
     async fn start_store(&self) -> Result<(), RunError> {
-        let Self { broker, store, .. } = self;
-        starting::start_store(&**store, &broker.config.store, &broker.degrade).await?;
+        let Self { broker, store, backplane, .. } = self;
+        starting::start_store(&**store, backplane, &broker.config.store, &broker.degrade).await?;
         let state = (store.clone(), broker.degrade.clone(), broker.metrics.clone());
         self.supervisor.spawn_until_stop(TaskName::StoreWatch, state, |(store, degrade, metrics)| {
             store::watch(store.clone(), degrade.clone(), metrics.clone()).boxed()
         });
+        if backplane.needs_keys() {
+            let state = (store.clone(), backplane.clone());
+            self.supervisor.spawn_until_stop(TaskName::NodeKeys, state, |(store, backplane)| {
+                node_keys::refresh(store.clone(), backplane.clone()).boxed()
+            });
+        }
         Ok(())
     }
 

@@ -6,7 +6,8 @@
 //!
 //! Read in this order: `types` (inputs and outputs), `keys` (every name), `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `local`, `line` and `registry` (connections),
-//! `departures`, `scrub`, `presence_query`, `publisher`, `wire` and `subscriber` (the bus), `recent`, `limit`.
+//! `departures`, `scrub`, `presence_query`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
+//! `incoming` (the bus), `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +20,8 @@ use crate::{
     degrade::Degrade,
     metrics::Metrics,
     model::{
-        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, Entry, Event, LogId, NodeId, Seq, UserId,
+        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, Entry, Event, LogId, NodeId, NodeKeys, Seq,
+        UserId,
     },
     supervise::{Supervisor, TaskName},
 };
@@ -29,16 +31,19 @@ mod diagnose;
 mod era;
 mod hints;
 mod incarnation;
+mod incoming;
 mod keys;
 mod lease;
 mod limit;
 mod line;
 mod link;
 mod local;
+mod mac;
 mod ops;
 mod presence_query;
 mod publisher;
 mod recent;
+mod refusals;
 mod registry;
 mod scripts;
 mod scrub;
@@ -48,6 +53,8 @@ mod watchdog;
 mod wire;
 
 pub use diagnose::diagnose;
+pub use mac::{Kind as SignedKind, Macs};
+pub use refusals::RefusedPlace;
 pub use types::{
     BackplaneEvent, Departure, Listening, NodeInfo, RateDecision, Registration, Return, Scope, StartError, TooMany,
 };
@@ -108,6 +115,7 @@ pub struct Backplane {
     recent: Arc<recent::Recent>,
     publisher: Arc<publisher::Publisher>,
     subscriber: Arc<subscriber::Subscriber>,
+    macs: Arc<mac::Macs>,
     era: watch::Receiver<era::Era>,
 }
 
@@ -141,16 +149,22 @@ impl Backplane {
             metrics: metrics.clone(),
             events: events.clone(),
         };
-        let recent = Arc::new(recent::Recent::new(link.clone(), metrics.clone(), settings.cache_ttl));
-        let (publisher, publish_task) =
-            publisher::Publisher::new(link.clone(), metrics.clone(), recent.clone(), process.clone());
-        let subscriber = Arc::new(subscriber::Subscriber::new(
-            link.clone(),
-            metrics.clone(),
-            process,
-            events.clone(),
-            supervisor.clone(),
-        ));
+        let macs = Arc::<mac::Macs>::default();
+        let refusals = Arc::new(refusals::Refusals::new(metrics.clone()));
+        let (l, m, ttl) = (link.clone(), metrics.clone(), settings.cache_ttl);
+        let recent = Arc::new(recent::Recent::new(l, m, ttl, macs.clone(), refusals.clone()));
+        let (l, m, p) = (link.clone(), metrics.clone(), process.clone());
+        let (publisher, publish_task) = publisher::Publisher::new(l, m, recent.clone(), p, macs.clone());
+        let incoming = incoming::Incoming {
+            macs: macs.clone(),
+            refusals,
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            supervisor: supervisor.clone(),
+            events: events.clone(),
+        };
+        let subscriber = subscriber::Subscriber::new(link.clone(), metrics.clone(), process, incoming);
+        let subscriber = Arc::new(subscriber);
 
         let (eras, era) = watch::channel(era::Era::default());
         let sweeps = departures::Sweeps::new(&departures);
@@ -181,8 +195,24 @@ impl Backplane {
         };
         let hints = hints::Hints { link: link.clone(), lease: lease.clone() };
         let backplane =
-            Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, era };
+            Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, era };
         Ok((Arc::new(backplane), receiver))
+    }
+
+    /// Sets the keys with which nodes sign what they publish and cache. Until then nothing is published or cached, and
+    /// everything from Redis is refused.
+    pub fn set_keys(&self, keys: &NodeKeys) {
+        self.macs.set_keys(keys);
+    }
+
+    /// True if there is another node to share keys with, that is, if Redis is configured.
+    pub fn needs_keys(&self) -> bool {
+        self.link.client().is_some()
+    }
+
+    /// Returns when something in Redis was signed with a key that this node does not know.
+    pub async fn wants_keys(&self) {
+        self.macs.wants_keys().await;
     }
 
     /// Decides on one command of `user`. `limit` is the user's budget in 60 s over all nodes; 0: no limit. A command is

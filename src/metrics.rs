@@ -195,6 +195,9 @@ metrics! {
     bus_in_queue: IntGauge("bus_receive_queue");
     /// Payloads received from Redis that could not be parsed.
     bus_in_unreadable: IntCounter("bus_unreadable_total");
+    /// Data from Redis that was refused and read from the store instead, by place: no node of this deployment signed it
+    /// ("publication", "cache"), or it was signed too long ago ("late").
+    redis_refused: IntCounterVec("redis_refused_total", &["place"]);
     /// Times that events may have been missed, so that all followed logs were compared with the store.
     bus_missed: IntCounter("bus_missed_total");
     /// 1 while this node or another one reaches other nodes through the store only.

@@ -9,6 +9,7 @@ mod culprit;
 mod event;
 mod ids;
 mod invisible;
+mod node_keys;
 mod reject;
 mod reply;
 mod rights;
@@ -24,6 +25,7 @@ pub use culprit::explain_json;
 pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use invisible::{is_blank, is_invisible};
+pub use node_keys::{NodeKey, NodeKeys};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,

@@ -19,7 +19,7 @@ pub struct Args {
 }
 
 /// All parts. `floor` runs only on request, because `deliveries` includes it.
-const PARTS: [&str; 4] = ["idle", "deliveries", "sends", "floor"];
+const PARTS: [&str; 5] = ["macs", "idle", "deliveries", "sends", "floor"];
 
 impl Args {
     /// Parses the command line.
@@ -51,7 +51,7 @@ impl Args {
         let number = |name: &str| found.get_one::<usize>(name).copied().unwrap_or_default().max(1);
         let only: Vec<String> = found.get_many("only").into_iter().flatten().cloned().collect();
         Self {
-            only: if only.is_empty() { PARTS[..3].iter().map(|&part| part.to_owned()).collect() } else { only },
+            only: if only.is_empty() { PARTS[..4].iter().map(|&part| part.to_owned()).collect() } else { only },
             seconds: found.get_one("seconds").copied().unwrap_or(10),
             rates: found.get_many("rates").into_iter().flatten().copied().collect(),
             sockets: number("sockets"),

@@ -12,6 +12,7 @@ mod args;
 mod deliveries;
 mod floor;
 mod idle;
+mod macs;
 mod measure;
 mod report;
 mod sends;
@@ -93,6 +94,9 @@ fn figures<T: DeserializeOwned>(task: &Task) -> BenchResult<T> {
 async fn run_parts(args: &Args) -> BenchResult<()> {
     let cores = std::thread::available_parallelism()?;
     println!("{cores} cores, shared by the node, Redis, PostgreSQL and the load; {} s each", args.seconds);
+    if args.wants("macs") {
+        report::macs(&macs::measure());
+    }
     if args.wants("floor") {
         for &rate in &args.rates {
             report::floor(rate, &bare_write_loop(args, rate, &deliveries::sample_frame()).await?);

@@ -1,10 +1,18 @@
 //! Prints the figures.
 
 use crate::{
-    deliveries, idle,
+    deliveries, idle, macs,
     measure::{Cpu, Kept, Latency},
     sends,
 };
+
+/// Prints the cost of codes.
+pub fn macs(figures: &[macs::Figures]) {
+    println!("\nCodes that sign what goes into Redis (ns of one core)");
+    for macs::Figures { what, bytes, sign, verify } in figures {
+        println!("  {what:<28} {bytes:>6} bytes: sign {sign:>6.0}, verify {verify:>6.0}");
+    }
+}
 
 /// Prints the bare write loop's figures.
 pub fn floor(rate: u64, figures: &deliveries::Figures) {

@@ -3,6 +3,7 @@
 
 use crate::{
     admission::Refusal,
+    backplane::RefusedPlace,
     dialect::Dialect,
     metrics::Metrics,
     model::{CloseReason, Reject, TokenFlaw},
@@ -36,6 +37,9 @@ pub(super) fn create(metrics: &Metrics) {
     }
     for class in [Class::Durable, Class::Typing, Class::State(0)] {
         metrics.outbox_drops.with_label_values(&[class.label()]);
+    }
+    for place in RefusedPlace::ALL {
+        metrics.redis_refused.with_label_values(&[place.label()]);
     }
     for task in TaskName::ALL {
         metrics.task_panics.with_label_values(&[task.label()]);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::node_keys;
 use crate::{
+    backplane::Backplane,
     config::StoreConfig,
     degrade::Degrade,
     store::{Store, StoreError},
@@ -33,15 +35,25 @@ pub enum NotStarted {
     },
 }
 
-/// Starts the store, and tries again while it is away, at most for the configured time.
+/// Starts the store and reads the keys of the nodes from it, and tries again while it is away, at most for the configured time.
 ///
 /// # Errors
 /// The store has a fault that only an operator can end, or it was away for too long.
-pub(super) async fn start_store(store: &dyn Store, config: &StoreConfig, degrade: &Degrade) -> Result<(), NotStarted> {
+pub(super) async fn start_store(
+    store: &dyn Store,
+    backplane: &Backplane,
+    config: &StoreConfig,
+    degrade: &Degrade,
+) -> Result<(), NotStarted> {
     let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
     degrade.await_store("connecting, and applying migrations".to_owned());
     loop {
-        let error = match store.start(config.migrate).await {
+        let started = async {
+            let applied = store.start(config.migrate).await?;
+            node_keys::load(store, backplane).await?;
+            Ok(applied)
+        };
+        let error = match started.await {
             Ok(applied) => {
                 degrade.store_started();
                 tracing::info!(applied, waited_ms = began.elapsed().as_millis(), "the store has started");

@@ -87,6 +87,11 @@ pub(super) fn channel(log: &LogId) -> String {
     format!("{}:c:{log}", Shard::of(log.as_str()))
 }
 
+/// The log of a [`channel`].
+pub(super) fn log_of_channel(channel: &str) -> Option<LogId> {
+    LogId::parse(channel.split_once(":c:")?.1).ok()
+}
+
 /// The channel on which a process receives its own canary messages.
 pub(super) fn canary(process: &str) -> String {
     format!("{}:n:{process}", Shard::of(process))
@@ -185,5 +190,9 @@ mod tests {
         let shards: HashSet<_> = (0..2_000).map(|n| Shard::of(&format!("room-{n}")).to_string()).collect();
         assert_eq!(shards.len(), 64);
         assert_eq!(channel(&LogId::parse("room").unwrap()), "{s26}:c:room");
+        for log in ["room", "~alice", "a:c:b"] {
+            let log = LogId::parse(log).unwrap();
+            assert_eq!(log_of_channel(&channel(&log)), Some(log));
+        }
     }
 }

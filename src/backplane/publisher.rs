@@ -20,6 +20,7 @@ use super::{
     era::Era,
     keys,
     link::{Link, LinkError},
+    mac::Macs,
     ops::Op,
     recent::Recent,
     wire::{EVENTS_PER_PAYLOAD, Process},
@@ -53,6 +54,7 @@ pub(super) struct PublishTask {
     publisher: Arc<Publisher>,
     recent: Arc<Recent>,
     process: Process,
+    macs: Arc<Macs>,
     queue: mpsc::Receiver<Vec<Event>>,
 }
 
@@ -63,10 +65,11 @@ impl Publisher {
         metrics: Arc<Metrics>,
         recent: Arc<Recent>,
         process: Process,
+        macs: Arc<Macs>,
     ) -> (Arc<Self>, PublishTask) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let publisher = Arc::new(Self { link, metrics, queue: sender, unpublished: Mutex::default() });
-        (publisher.clone(), PublishTask { publisher, recent, process, queue })
+        (publisher.clone(), PublishTask { publisher, recent, process, macs, queue })
     }
 
     /// Queues events for publishing. Never blocks.
@@ -164,7 +167,7 @@ impl PublishTask {
             if events.is_empty() {
                 return Ok(());
             }
-            if !eras.borrow().up {
+            if !eras.borrow().up || !self.macs.has_keys() {
                 return Err(LinkError::Down);
             }
             result = self.try_send(events, incomplete || attempt > 0).await;
@@ -187,8 +190,11 @@ impl PublishTask {
             });
             self.recent.update(&mut pipeline, log, &entries.collect::<Vec<_>>(), repeat);
             for events in events.chunks(EVENTS_PER_PAYLOAD) {
+                let channel = keys::channel(log);
+                // The keys are known before the first client can send.
+                let payload = self.process.encode(events, &channel, &self.macs).ok_or(LinkError::Down)?;
                 publications.push(pipeline.len());
-                pipeline.cmd("PUBLISH").arg(keys::channel(log)).arg(self.process.encode(events));
+                pipeline.cmd("PUBLISH").arg(channel).arg(payload);
             }
         }
         // One route for all: a node's events must reach Redis in the order in which they were queued.

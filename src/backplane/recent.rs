@@ -1,11 +1,18 @@
-//! Recent messages, cached per conversation as REST returns them.
+//! Recent messages, cached per conversation as REST returns them, each with a tag that signs the key and the message.
+//! Redis is not trusted with the past: a message without a valid tag is refused, and the whole list is dropped.
 
 use std::{sync::Arc, time::Duration};
 
 use redis::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use super::{keys, link::Link, ops::Op};
+use super::{
+    keys,
+    link::Link,
+    mac::{Kind, Macs, TAG_MAX},
+    ops::Op,
+    refusals::{Refusals, RefusedPlace},
+};
 use crate::{
     metrics::Metrics,
     model::{Body, ClientId, ConversationId, Entry, LogId, LogOf, Seq, Timestamp, UserId},
@@ -13,6 +20,10 @@ use crate::{
 
 /// Maximum number of cached messages per conversation.
 const CACHED_MAX: i64 = 50;
+
+/// What stands before and after the tag of a cached message.
+const BEFORE_TAG: &str = ",\"mac\":\"";
+const AFTER_TAG: &str = "\"}";
 
 /// A message in the form that REST returns, without reactions and replies, since those change without the message.
 /// Entries of other kinds are not cached.
@@ -74,16 +85,42 @@ impl Cached {
     }
 }
 
+/// Signs a message for the list under this key: its JSON, with the tag as the last field. `None` until the keys are known.
+fn signed(cached: &Cached, key: &str, macs: &Macs) -> Option<String> {
+    let json = serde_json::to_string(cached).ok()?;
+    let open = json.strip_suffix('}')?;
+    let tag = macs.tag(Kind::Cached, key, &[open.as_bytes()])?;
+    Some([open, BEFORE_TAG, &tag, AFTER_TAG].concat())
+}
+
+/// Reads an element of the list under this key. `None` if it was not signed for it.
+fn verified(element: &[u8], key: &str, macs: &Macs) -> Option<Entry> {
+    let body = element.strip_suffix(AFTER_TAG.as_bytes())?;
+    let end = &body[body.len().saturating_sub(BEFORE_TAG.len() + TAG_MAX)..];
+    let at = end.windows(BEFORE_TAG.len()).rposition(|part| part == BEFORE_TAG.as_bytes())?;
+    let (open, rest) = body.split_at(body.len() - end.len() + at);
+    let genuine = macs.verify(Kind::Cached, key.as_bytes(), &[open], &rest[BEFORE_TAG.len()..]);
+    genuine.then(|| serde_json::from_slice::<Cached>(element).ok()).flatten().map(Cached::into_entry)
+}
+
 /// The cache.
 pub(super) struct Recent {
     link: Arc<Link>,
     metrics: Arc<Metrics>,
     ttl: Duration,
+    macs: Arc<Macs>,
+    refusals: Arc<Refusals>,
 }
 
 impl Recent {
-    pub(super) fn new(link: Arc<Link>, metrics: Arc<Metrics>, ttl: Duration) -> Self {
-        Self { link, metrics, ttl }
+    pub(super) fn new(
+        link: Arc<Link>,
+        metrics: Arc<Metrics>,
+        ttl: Duration,
+        macs: Arc<Macs>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
+        Self { link, metrics, ttl, macs, refusals }
     }
 
     /// Adds to `pipeline` the cache commands for one log's new entries. Messages are added. The cache is emptied first
@@ -98,7 +135,7 @@ impl Recent {
             pipeline.cmd("DEL").arg(&key);
         }
         let fresh = entries.iter().skip(changed.map_or(0, |index| index + 1));
-        let messages = fresh.filter_map(|entry| serde_json::to_string(&Cached::of(entry)?).ok());
+        let messages = fresh.filter_map(|entry| signed(&Cached::of(entry)?, &key, &self.macs));
         let messages: Vec<String> = messages.collect();
         if !messages.is_empty() && !self.ttl.is_zero() {
             pipeline.cmd("LPUSH").arg(&key).arg(messages);
@@ -115,19 +152,25 @@ impl Recent {
     }
 
     async fn read(&self, log: &LogId) -> Option<Vec<Entry>> {
-        let conversation = log.conversation()?;
+        let key = keys::recent(&log.conversation()?);
         // The store answers instead.
         if self.link.is_late() {
             return None;
         }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("LRANGE").arg(keys::recent(&conversation)).arg(0).arg(-1);
+        pipeline.cmd("LRANGE").arg(&key).arg(0).arg(-1);
         let mut replies = self.link.run(Op::Recent, log.as_str(), &pipeline).await.ok()?;
-        let cached: Vec<Vec<u8>> = replies.take(0).ok()?;
-        let parse = |json: &Vec<u8>| Some(serde_json::from_slice::<Cached>(json).ok()?.into_entry());
-        // An element that can't be parsed was written by another program; ignore the whole cache then.
-        let entries: Option<Vec<_>> = cached.iter().map(parse).collect();
-        entries.filter(|entries| entries.iter().all(|entry| entry.log == *log))
+        let elements: Vec<Vec<u8>> = replies.take(0).ok()?;
+        let entries: Vec<_> = elements.iter().filter_map(|element| verified(element, &key, &self.macs)).collect();
+        if entries.len() == elements.len() {
+            return Some(entries);
+        }
+        self.refusals.note(RefusedPlace::Cache, &key, elements.len() - entries.len());
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("DEL").arg(&key);
+        // If this fails, the list is refused again.
+        let _ = self.link.run(Op::Recent, log.as_str(), &pipeline).await;
+        None
     }
 }
 
@@ -145,7 +188,7 @@ fn continuation(mut entries: Vec<Entry>, after: Seq) -> Option<Vec<Entry>> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::mac::tests::macs, *};
 
     fn message(seq: Seq) -> Entry {
         Entry {
@@ -180,6 +223,26 @@ mod tests {
         });
         assert_eq!(cached, expected);
         assert_eq!(serde_json::from_value::<Cached>(cached).unwrap().into_entry(), entry);
+    }
+
+    #[test]
+    fn a_cached_message_is_read_only_under_the_key_that_it_was_signed_for() {
+        let (macs, entry) = (macs(1), message(2));
+        let element = signed(&Cached::of(&entry).unwrap(), "room_messages:room", &macs).unwrap();
+        let read = |element: &str, key| verified(element.as_bytes(), key, &macs);
+        assert_eq!(read(&element, "room_messages:room"), Some(entry));
+        assert_eq!(read(&element, "room_messages:other"), None);
+        let json: serde_json::Value = serde_json::from_str(&element).unwrap();
+        assert!(json["mac"].as_str().is_some_and(|tag| tag.starts_with("1.")), "{json}");
+        for (from, to) in
+            [("hi", "ho"), ("\"seq\":2", "\"seq\":3"), ("1.", "2."), ("}", "} "), (",\"mac\"", ",\"max\"")]
+        {
+            assert_eq!(read(&element.replace(from, to), "room_messages:room"), None, "{from} {to}");
+        }
+        let unsigned = serde_json::to_string(&Cached::of(&message(2)).unwrap()).unwrap();
+        for element in ["", "{}", "\"}", ",\"mac\":\"\"}", &unsigned] {
+            assert_eq!(read(element, "room_messages:room"), None, "{element}");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Receives what other nodes publish: a connection of its own, a bounded queue that marks gaps, and a canary that
-//! proves that the subscription still delivers.
+//! proves that the subscription still delivers. `incoming` works on the queue.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,22 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     era::Era,
+    incoming::{Incoming, Payload},
     keys,
     link::{CONNECT_TIMEOUT, Link, LinkError},
     ops::Op,
-    types::BackplaneEvent,
-    wire::{self, Process},
+    wire::Process,
 };
-use crate::{
-    metrics::Metrics,
-    model::{Event, LogId},
-    supervise::{Supervisor, TaskName, checkpoint},
-};
+use crate::{metrics::Metrics, model::LogId};
 
 /// Maximum number of payloads that wait to be parsed. Beyond it payloads are dropped and a gap is marked.
 const QUEUE: usize = 8_192;
-/// Maximum number of payloads parsed per wake-up.
-const PER_WAKE_UP: usize = 256;
 /// Maximum number of channels per SUBSCRIBE.
 const PER_SUBSCRIBE: usize = 512;
 /// Maximum wait for the confirmation of a SUBSCRIBE; after it the subscriber connects again.
@@ -69,32 +63,34 @@ pub(super) struct Subscriber {
     link: Arc<Link>,
     metrics: Arc<Metrics>,
     process: Process,
-    events: mpsc::Sender<BackplaneEvent>,
+    incoming: Incoming,
     topics: Mutex<Topics>,
     change: Notify,
-    supervisor: Supervisor,
 }
 
 /// Signals from one connection's push handler.
 #[derive(Default)]
 struct PushSignals {
     gap: AtomicBool,
+    /// Number of the last canary that was published. Another number is a forgery.
+    canary_sent: AtomicU64,
     canary: Notify,
     broken: CancellationToken,
 }
 
-type Payload = (Vec<u8>, Vec<u8>);
+impl PushSignals {
+    fn note_canary(&self, payload: &[u8]) {
+        let sent = self.canary_sent.load(Ordering::Acquire).to_string();
+        if payload == sent.as_bytes() {
+            self.canary.notify_one();
+        }
+    }
+}
 
 impl Subscriber {
     /// A subscriber without subscriptions.
-    pub(super) fn new(
-        link: Arc<Link>,
-        metrics: Arc<Metrics>,
-        process: Process,
-        events: mpsc::Sender<BackplaneEvent>,
-        supervisor: Supervisor,
-    ) -> Self {
-        Self { link, metrics, process, events, topics: Mutex::default(), change: Notify::new(), supervisor }
+    pub(super) fn new(link: Arc<Link>, metrics: Arc<Metrics>, process: Process, incoming: Incoming) -> Self {
+        Self { link, metrics, process, incoming, topics: Mutex::default(), change: Notify::new() }
     }
 
     /// Subscribes to a log and waits for the confirmation. Without Redis it returns at once; the subscription is made
@@ -176,13 +172,13 @@ impl Subscriber {
         }
         // On the first connection nothing can have been missed, unless logs are already followed.
         if !std::mem::take(first) || !wanted.is_empty() {
-            self.notify_missed().await;
+            self.incoming.notify_missed().await;
         }
         *pause = BACKOFF.0;
         tokio::select! {
             ended = self.apply_changes(connection) => ended,
             ended = self.run_canary(&signals) => ended,
-            () = self.forward_payloads(payloads, &signals) => Ok(()),
+            () = self.incoming.forward(payloads, &signals.gap) => Ok(()),
             () = signals.broken.cancelled() => Err(LinkError::Broken("closed by Redis".to_owned())),
         }
     }
@@ -206,7 +202,7 @@ impl Subscriber {
                         return Ok(());
                     };
                     if channel == listening.as_bytes() {
-                        signals.canary.notify_one();
+                        signals.note_canary(&payload);
                     } else if !process.is_own(&payload) {
                         signals.gap.fetch_or(payloads.try_send((channel, payload)).is_err(), Ordering::AcqRel);
                         let waiting = payloads.max_capacity() - payloads.capacity();
@@ -308,63 +304,17 @@ impl Subscriber {
 
     /// Publishes a canary at each interval and waits until it arrives.
     async fn run_canary(&self, signals: &PushSignals) -> Result<(), LinkError> {
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("PUBLISH").arg(keys::canary(self.process.name())).arg("");
         loop {
             sleep(CANARY_EVERY).await;
+            let number = rand::random();
+            signals.canary_sent.store(number, Ordering::Release);
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("PUBLISH").arg(keys::canary(self.process.name())).arg(number);
             // A failed PUBLISH is a fault of the command link, which the watchdog handles.
             if self.link.run(Op::Canary, self.process.name(), &pipeline).await.is_ok() {
                 timeout(CANARY_TIMEOUT, signals.canary.notified()).await.map_err(|_| LinkError::Timeout)?;
             }
         }
-    }
-
-    /// Parses received payloads and passes their events on to the node.
-    async fn forward_payloads(&self, mut payloads: mpsc::Receiver<Payload>, signals: &PushSignals) {
-        let mut batch = Vec::with_capacity(PER_WAKE_UP);
-        while payloads.recv_many(&mut batch, PER_WAKE_UP).await > 0 {
-            self.metrics.bus_in_queue.set(i64::try_from(payloads.len()).unwrap_or(i64::MAX));
-            for events in self.by_channel(batch.drain(..)) {
-                // A send fails only when the node has ended.
-                let _ = self.events.send(BackplaneEvent::Events(events)).await;
-            }
-            if signals.gap.swap(false, Ordering::AcqRel) {
-                self.notify_missed().await;
-            }
-        }
-    }
-
-    fn by_channel(&self, payloads: impl Iterator<Item = Payload>) -> Vec<Vec<Event>> {
-        let (mut groups, mut index) = (Vec::<Vec<Event>>::new(), HashMap::new());
-        for (channel, payload) in payloads {
-            let decoded = self.supervisor.catch(TaskName::Subscriber, || {
-                checkpoint(TaskName::Subscriber, || String::from_utf8_lossy(&payload).into_owned());
-                wire::decode(&payload)
-            });
-            let Some(decoded) = decoded else {
-                self.metrics.bus_in_unreadable.inc();
-                continue;
-            };
-            match decoded {
-                Ok(events) => {
-                    let at = *index.entry(channel).or_insert_with(|| {
-                        groups.push(Vec::new());
-                        groups.len() - 1
-                    });
-                    groups[at].extend(events);
-                }
-                Err(error) => {
-                    self.metrics.bus_in_unreadable.inc();
-                    tracing::debug!(%error, "a payload could not be parsed as events");
-                }
-            }
-        }
-        groups
-    }
-
-    async fn notify_missed(&self) {
-        self.metrics.bus_missed.inc();
-        let _ = self.events.send(BackplaneEvent::Missed).await;
     }
 
     fn topics(&self) -> MutexGuard<'_, Topics> {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::model::{ConnectionId, ConversationId, Event, NodeId, NodeStats, Timestamp, UserId};
+use crate::model::{ConnectionId, ConversationId, Event, LogId, NodeId, NodeStats, Timestamp, UserId};
 
 /// Why the backplane can't start: a fault of the configuration. A Redis that is down is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +73,9 @@ pub enum BackplaneEvent {
     /// Events may have been missed, because the link was down or a queue overflowed. The node must compare every
     /// followed log with the store.
     Missed,
+    /// Something was published on the channels of these logs that no node of this deployment signed. The node must compare
+    /// them with the store, since a node with other keys may have published entries. It comes at most once a second.
+    Doubtful(Vec<LogId>),
     /// This node claimed a departure whose grace is over, and must announce it.
     Departed(Departure),
     /// The node must announce that a user is here, since other nodes don't know it.

@@ -1,19 +1,25 @@
-//! The payload that nodes publish: `{"node":"<process>","events":[…]}`. The sender comes first, so that a node skips
-//! its own payloads without parsing them.
+//! The payload that nodes publish: `{"node":"<process>","mac":"<tag>","events":[…]}`. The sender comes first, so that a
+//! node skips its own payloads without parsing them. The tag signs the channel's name, the sender and all that follows the
+//! tag, byte by byte; so a payload is verified once, before it is parsed.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::mac::{Kind, Macs};
 use crate::model::{Entry, EphemeralEvent, Event, NodeId};
 
 /// Maximum number of events in one payload.
 pub(super) const EVENTS_PER_PAYLOAD: usize = 64;
 
+/// What stands between the parts of a payload.
+const BEFORE_NODE: &str = "{\"node\":\"";
+const BEFORE_TAG: &str = "\",\"mac\":\"";
+const AFTER_TAG: &str = "\",";
+
 #[derive(Serialize)]
 struct Out<'a> {
-    node: &'a str,
     events: Vec<OutEvent<'a>>,
 }
 
@@ -49,7 +55,7 @@ impl Process {
     pub(super) fn new(node: &NodeId) -> Self {
         let name = format!("{node}#{}", &Uuid::new_v4().simple().to_string()[..16]);
         // Ids need no escaping in JSON.
-        let prefix = format!("{{\"node\":\"{name}\",");
+        let prefix = format!("{BEFORE_NODE}{name}\"");
         Self { name: name.into(), prefix: prefix.into_bytes().into() }
     }
 
@@ -62,16 +68,34 @@ impl Process {
         payload.starts_with(&self.prefix)
     }
 
-    /// Encodes events of one log as a payload.
-    pub(super) fn encode(&self, events: &[&Event]) -> String {
+    /// Encodes and signs events of one log as a payload for its channel. `None` until the keys are known.
+    pub(super) fn encode(&self, events: &[&Event], channel: &str, macs: &Macs) -> Option<String> {
         let events = events.iter().map(|event| match event {
             Event::Entry { entry, .. } => OutEvent::Entry(entry),
             Event::Ephemeral { ephemeral, .. } => OutEvent::Ephemeral(ephemeral),
         });
-        let out = Out { node: &self.name, events: events.collect() };
         // Ids, texts and numbers always have a JSON form, so this can't fail.
-        serde_json::to_string(&out).unwrap_or_default()
+        let out = serde_json::to_string(&Out { events: events.collect() }).unwrap_or_default();
+        let signed = out.get(1..).unwrap_or_default();
+        let tag = macs.tag(Kind::Publication, channel, &[self.name.as_bytes(), signed.as_bytes()])?;
+        Some([BEFORE_NODE, &self.name, BEFORE_TAG, &tag, AFTER_TAG, signed].concat())
     }
+}
+
+/// True if a node of this deployment made the payload for this channel.
+pub(super) fn is_genuine(payload: &[u8], channel: &[u8], macs: &Macs) -> bool {
+    let parts = || {
+        let (node, rest) = split(payload.strip_prefix(BEFORE_NODE.as_bytes())?, BEFORE_TAG)?;
+        let (tag, signed) = split(rest, AFTER_TAG)?;
+        Some((node, tag, signed))
+    };
+    parts().is_some_and(|(node, tag, signed)| macs.verify(Kind::Publication, channel, &[node, signed], tag))
+}
+
+/// Splits at the first quotation mark, if `between` begins there.
+fn split<'a>(bytes: &'a [u8], between: &str) -> Option<(&'a [u8], &'a [u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'"')?;
+    Some((&bytes[..end], bytes[end..].strip_prefix(between.as_bytes())?))
 }
 
 /// Decodes a payload of another node.
@@ -85,7 +109,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::mac::tests::macs, *};
     use crate::model::{Body, ConnectionId, Ephemeral, LogId, Timestamp, UserId};
 
     fn events() -> Vec<Event> {
@@ -118,9 +142,10 @@ mod tests {
 
     #[test]
     fn encoded_events_decode_unchanged() {
-        let process = Process::new(&NodeId::parse("node-1").unwrap());
+        let (process, macs) = (Process::new(&NodeId::parse("node-1").unwrap()), macs(1));
         let events = events();
-        let payload = process.encode(&events.iter().collect::<Vec<_>>());
+        let payload = process.encode(&events.iter().collect::<Vec<_>>(), "channel", &macs).unwrap();
+        assert!(is_genuine(payload.as_bytes(), b"channel", &macs));
         assert_eq!(decode(payload.as_bytes()).unwrap(), events);
         assert!(process.is_own(payload.as_bytes()));
         assert!(!Process::new(&NodeId::parse("node-1").unwrap()).is_own(payload.as_bytes()));
@@ -130,8 +155,25 @@ mod tests {
     fn the_origin_is_not_published() {
         let Some(Event::Entry { entry, .. }) = events().into_iter().next() else { unreachable!() };
         let event = Event::Entry { entry, origin: Some(ConnectionId::fresh()) };
-        let payload = Process::new(&NodeId::parse("n").unwrap()).encode(&[&event]);
+        let payload = Process::new(&NodeId::parse("n").unwrap()).encode(&[&event], "channel", &macs(1)).unwrap();
         assert_eq!(decode(payload.as_bytes()).unwrap()[0].origin(), None);
+    }
+
+    #[test]
+    fn a_payload_that_was_changed_or_moved_is_not_genuine() {
+        let (process, macs) = (Process::new(&NodeId::parse("node-1").unwrap()), macs(1));
+        let events = events();
+        let payload = process.encode(&events.iter().collect::<Vec<_>>(), "channel", &macs).unwrap();
+        assert!(!is_genuine(payload.as_bytes(), b"other", &macs));
+        for (from, to) in [("hi", "ho"), ("node-1", "node-2"), ("\"seq\":1", "\"seq\":2"), ("]}", "] }")] {
+            let changed = payload.replacen(from, to, 1);
+            assert!(changed != payload && !is_genuine(changed.as_bytes(), b"channel", &macs), "{changed}");
+        }
+        let unsigned = "{\"node\":\"node-1#0\",\"events\":[]}";
+        for payload in ["", "{", unsigned, "{\"node\":\"", "{\"node\":\"n\",\"mac\":\"", &payload[..payload.len() - 1]]
+        {
+            assert!(!is_genuine(payload.as_bytes(), b"channel", &macs), "{payload}");
+        }
     }
 
     #[test]

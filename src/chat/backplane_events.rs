@@ -43,6 +43,7 @@ impl BackplaneEvents {
                 self.hints.check_soon();
                 self.check_presence.notify_one();
             }
+            BackplaneEvent::Doubtful(logs) => self.reconciler.compare_logs_soon(logs),
             BackplaneEvent::Departed(departure) => self.presence.departed(departure).await,
             BackplaneEvent::Returned(returned) => self.presence.returned(returned).await,
         }

@@ -1,8 +1,10 @@
-//! Reconciliation: compares the followed logs with the store after a possible loss of events.
+//! Reconciliation: compares the followed logs with the store after a possible loss of events, and single logs about which
+//! Redis may have said something untrue.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -33,6 +35,9 @@ pub(super) struct Reconciler {
     hub: Arc<Hub>,
     degrade: Arc<Degrade>,
     asked: Notify,
+    /// Logs to compare, each of which may be missing entries. This node follows them, so their number is bounded.
+    doubtful: Mutex<HashSet<LogId>>,
+    doubted: Notify,
     /// True while a comparison runs; it is repeated if its task panics.
     comparing: AtomicBool,
     losses: watch::Receiver<u64>,
@@ -40,8 +45,9 @@ pub(super) struct Reconciler {
 
 impl Reconciler {
     pub(super) fn new(store: Arc<dyn Store>, hub: Arc<Hub>, degrade: Arc<Degrade>, supervisor: &Supervisor) -> Self {
-        let (asked, comparing) = (Notify::new(), AtomicBool::new(false));
-        Self { store, hub, degrade, asked, comparing, losses: supervisor.losses() }
+        let (asked, doubted, comparing) = (Notify::new(), Notify::new(), AtomicBool::new(false));
+        let (doubtful, losses) = (Mutex::default(), supervisor.losses());
+        Self { store, hub, degrade, asked, doubtful, doubted, comparing, losses }
     }
 
     /// Requests a comparison of every followed log with the store.
@@ -49,12 +55,34 @@ impl Reconciler {
         self.asked.notify_one();
     }
 
+    /// Requests a comparison of these logs with the store.
+    pub(super) fn compare_logs_soon(&self, logs: Vec<LogId>) {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).extend(logs);
+        self.doubted.notify_one();
+    }
+
     /// Compares logs until its task is stopped.
     pub(super) async fn run(&self) {
         if self.comparing.load(Ordering::Relaxed) {
             self.compare_soon();
         }
-        tokio::join!(self.compare_when_asked(), self.ask_after_outages(), self.ask_after_losses());
+        let asking = async { tokio::join!(self.ask_after_outages(), self.ask_after_losses()) };
+        tokio::join!(self.compare_when_asked(), self.compare_doubtful(), asking);
+    }
+
+    /// Compares single logs on request. If that fails, all logs are compared, which is retried.
+    async fn compare_doubtful(&self) {
+        loop {
+            self.doubted.notified().await;
+            let logs = std::mem::take(&mut *self.doubtful.lock().unwrap_or_else(PoisonError::into_inner));
+            for logs in Vec::from_iter(logs).chunks(PAGE) {
+                if let Err(error) = self.compare(logs).await {
+                    tracing::debug!(%error, "doubtful logs can't be compared with the store; comparing all logs");
+                    self.compare_soon();
+                    break;
+                }
+            }
+        }
     }
 
     /// Compares on request and retries until it succeeds. It runs in its own task, because it must not block delivery.

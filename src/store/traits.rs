@@ -12,8 +12,8 @@ use super::{
     StoredCommand, Waiting,
 };
 use crate::model::{
-    ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, Notification, Page, Pair,
-    SearchTerms, Seq, Status, Timestamp, UserId,
+    ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, NodeKeys, Notification,
+    Page, Pair, SearchTerms, Seq, Status, Timestamp, UserId,
 };
 
 /// Everything that a node needs from its store.
@@ -36,6 +36,8 @@ pub trait Lifecycle: Send + Sync + 'static {
     /// Checks that the store answers. Returns true if some node can reach others only [through the
     /// store](Relay::give_notice).
     async fn ping(&self) -> Result<bool, StoreError>;
+    /// Returns the keys with which nodes sign what they write into Redis. The migrations make the first one.
+    async fn node_keys(&self) -> Result<NodeKeys, StoreError>;
     /// True if a heavy read was refused within the last `span` because too many waited.
     fn refused_heavy_reads(&self, span: Duration) -> bool;
 }

@@ -110,6 +110,13 @@ pub enum StoreError {
     TooSlow,
 }
 
+impl StoreError {
+    /// The table of node keys is empty.
+    pub(super) fn no_node_keys() -> Self {
+        Self::Failed("the table node_keys is empty; add a key: INSERT INTO node_keys DEFAULT VALUES".into())
+    }
+}
+
 /// Notices that nodes gave each other.
 #[derive(Debug, Clone)]
 pub struct Notices {

@@ -33,6 +33,8 @@ names! {
     Listener = "listener";
     /// Fetches published keys.
     Keys = "keys";
+    /// Reads the keys with which nodes sign what they write into Redis.
+    NodeKeys = "node_keys";
     /// Ends sockets when all outboxes together hold too much.
     Outboxes = "outboxes";
     /// Finds departures and dead nodes.

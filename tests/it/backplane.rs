@@ -9,3 +9,4 @@ mod redis_server;
 mod renewal;
 mod scrub;
 mod silence;
+mod trust;

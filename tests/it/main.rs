@@ -39,6 +39,7 @@ mod personas;
 mod presence_cost;
 mod promises;
 mod readme;
+mod redis_trust;
 mod refusals;
 mod refused_values;
 mod relay;

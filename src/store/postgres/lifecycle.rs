@@ -9,11 +9,16 @@ use super::{
     Postgres,
     errors::migration_error,
 };
+use crate::model::{NodeKey, NodeKeys};
 
 /// The advisory lock that lets one node at a time migrate. The number is arbitrary, but only this program uses it.
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
 /// Maximum time for the migrations, including the wait for another node's.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The keys of nodes, newest first. One that is younger than a minute is not yet read by every node.
+const NODE_KEYS: &str =
+    "SELECT id, secret, created_at <= now() - interval '60 seconds' FROM node_keys ORDER BY id DESC LIMIT 8";
 
 #[async_trait]
 impl Lifecycle for Postgres {
@@ -52,6 +57,12 @@ impl Lifecycle for Postgres {
             result => result?,
         };
         Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    async fn node_keys(&self) -> Result<NodeKeys, StoreError> {
+        let rows = self.query(Operation::Read, NODE_KEYS, &[]).await?;
+        let keys = rows.iter().filter_map(|row| Some((NodeKey::new(row.get(0), row.get(1))?, row.get(2))));
+        NodeKeys::new(keys).ok_or_else(StoreError::no_node_keys)
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

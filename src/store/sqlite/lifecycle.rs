@@ -10,6 +10,11 @@ use super::{
     super::{Lifecycle, Operation, Pool, StoreError, migrations},
     Job, Sqlite,
 };
+use crate::model::{NodeKey, NodeKeys};
+
+/// As on PostgreSQL.
+const NODE_KEYS: &str =
+    "SELECT id, secret, created_at <= (unixepoch('subsec') - 60) * 1000000 FROM node_keys ORDER BY id DESC LIMIT 8";
 
 #[async_trait]
 impl Lifecycle for Sqlite {
@@ -31,6 +36,19 @@ impl Lifecycle for Sqlite {
 
     async fn ping(&self) -> Result<bool, StoreError> {
         self.call(Operation::Ping, |connection| connection.query_row("SELECT false", [], |row| row.get(0))).await
+    }
+
+    async fn node_keys(&self) -> Result<NodeKeys, StoreError> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare(NODE_KEYS)?;
+            let keys = statement.query_map([], |row| {
+                let secret: Vec<u8> = row.get(1)?;
+                Ok(NodeKey::new(row.get(0)?, &secret).zip(row.get(2)?))
+            })?;
+            keys.collect::<Result<Vec<_>, _>>()
+        };
+        let keys = self.read(Operation::Read, read).await?;
+        NodeKeys::new(keys.into_iter().flatten()).ok_or_else(StoreError::no_node_keys)
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

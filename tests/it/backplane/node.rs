@@ -3,13 +3,13 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use switchboard::{
-    backplane::{Backplane, BackplaneEvent, Departure, Registration, Return, Scope, Settings},
+    backplane::{Backplane, BackplaneEvent, Departure, RefusedPlace, Registration, Return, Scope, Settings},
     config::{RedisConfig, Secret},
     degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
     model::{
-        Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, EphemeralEvent, Event, LogId, NodeId, Timestamp,
-        UserId,
+        Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, EphemeralEvent, Event, LogId, NodeId, NodeKey,
+        NodeKeys, Timestamp, UserId,
     },
     supervise::Supervisor,
 };
@@ -46,6 +46,12 @@ pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
     }
 }
 
+/// The keys with these numbers; the first one signs.
+pub(crate) fn keys(ids: &[u8]) -> NodeKeys {
+    let key = |id: &u8| (NodeKey::new((*id).into(), &[*id; 32]).unwrap(), true);
+    NodeKeys::new(ids.iter().map(key)).unwrap()
+}
+
 impl Node {
     /// Starts a backplane with short times.
     pub(crate) async fn start(name: &str, url: Option<&str>) -> Self {
@@ -54,6 +60,17 @@ impl Node {
 
     /// Starts a backplane.
     pub(crate) async fn with(settings: Settings) -> Self {
+        let node = Self::with_no_keys(settings).await;
+        node.backplane.set_keys(&keys(&[1]));
+        node
+    }
+
+    /// Starts a backplane whose store has not started yet.
+    pub(crate) async fn without_keys(name: &str, url: Option<&str>) -> Self {
+        Self::with_no_keys(settings(name, url)).await
+    }
+
+    async fn with_no_keys(settings: Settings) -> Self {
         let degrade = Arc::new(Degrade::new(if settings.redis.is_some() { LinkState::Down } else { LinkState::Off }));
         let metrics = Arc::new(Metrics::new().unwrap());
         let supervisor = Supervisor::new(metrics.clone());
@@ -96,6 +113,19 @@ impl Node {
         self.find("missed", |event| matches!(event, BackplaneEvent::Missed).then_some(())).await;
     }
 
+    /// Returns the next logs that must be compared with the store.
+    pub(crate) async fn doubtful(&mut self) -> Vec<LogId> {
+        let logs = |event: &BackplaneEvent| {
+            if let BackplaneEvent::Doubtful(logs) = event { Some(logs.clone()) } else { None }
+        };
+        self.find("doubtful logs", logs).await
+    }
+
+    /// The number of refusals in a place so far.
+    pub(crate) fn refused(&self, place: RefusedPlace) -> u64 {
+        self.metrics.redis_refused.with_label_values(&[place.label()]).get()
+    }
+
     /// Reads events up to a `Missed` with a count beyond `known`; returns the number of entries before it.
     pub(crate) async fn until_missed(&mut self, known: u64) -> usize {
         let (mut heard, mut told) = (0, 0);
@@ -104,7 +134,7 @@ impl Node {
                 BackplaneEvent::Events(events) => heard += events.len(),
                 BackplaneEvent::Missed if told >= known => return heard,
                 BackplaneEvent::Missed => told += 1,
-                BackplaneEvent::Departed(_) | BackplaneEvent::Returned(_) => {}
+                BackplaneEvent::Doubtful(_) | BackplaneEvent::Departed(_) | BackplaneEvent::Returned(_) => {}
             }
         }
     }
@@ -215,9 +245,13 @@ pub(crate) fn message(log: &str, seq: i64) -> Event {
 }
 
 pub(crate) fn typing(log: &str) -> Event {
+    typing_at(log, Clock::system().now())
+}
+
+pub(crate) fn typing_at(log: &str, at: Timestamp) -> Event {
     let what = Ephemeral::Typing { user: user("alice"), name: "Alice".into(), active: true };
     let log = LogId::parse(log).unwrap();
-    Event::Ephemeral { ephemeral: Arc::new(EphemeralEvent { log, at: Timestamp::from_seconds(1), what }), origin: None }
+    Event::Ephemeral { ephemeral: Arc::new(EphemeralEvent { log, at, what }), origin: None }
 }
 
 /// Seqs of the entries.

@@ -1,0 +1,44 @@
+//! Gives the backplane the keys of the store, at the start and again and again.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    backplane::Backplane,
+    store::{Lifecycle, StoreError},
+    supervise::{TaskName, checkpoint},
+};
+
+/// Interval at which the keys are read. A new key signs a minute after it was made, so each node has read it by then, even
+/// if one read fails.
+const REFRESH: Duration = Duration::from_secs(20);
+/// Shortest pause between two reads, however often an unknown key is seen.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Reads the keys, if the backplane needs any.
+///
+/// # Errors
+/// The store can't be read, or has no key.
+pub(super) async fn load(store: &dyn Lifecycle, backplane: &Backplane) -> Result<(), StoreError> {
+    if backplane.needs_keys() {
+        backplane.set_keys(&store.node_keys().await?);
+    }
+    Ok(())
+}
+
+/// Reads the keys at each interval, and when something was signed with an unknown key, until its task is stopped. While
+/// they can't be read, the last ones stay in use.
+pub(super) async fn refresh(store: Arc<dyn Lifecycle>, backplane: Arc<Backplane>) {
+    loop {
+        sleep(PAUSE).await;
+        // After the interval the keys are read in any case.
+        let _elapsed = timeout(REFRESH, backplane.wants_keys()).await;
+        checkpoint(TaskName::NodeKeys, || "");
+        match load(&*store, &backplane).await {
+            Err(error @ StoreError::Failed(_)) => tracing::warn!(%error, "the keys of the nodes can't be read"),
+            Err(error) => tracing::debug!(%error, "the keys of the nodes can't be read"),
+            Ok(()) => {}
+        }
+    }
+}

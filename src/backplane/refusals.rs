@@ -1,0 +1,91 @@
+//! Refusals of what other programs wrote into Redis, or a node of another deployment, or somebody wrote again.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::metrics::Metrics;
+
+/// Refusals that are at most this far apart are one burst, with one line in the log.
+const BURST_GAP: Duration = Duration::from_secs(60);
+
+/// The place of something that was refused; the label in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedPlace {
+    /// A payload on a channel of events.
+    Publication,
+    /// An element of a list of recent messages.
+    Cache,
+    /// An ephemeral event that a node signed long ago.
+    Late,
+}
+
+impl RefusedPlace {
+    /// Every place.
+    pub const ALL: [Self; 3] = [Self::Publication, Self::Cache, Self::Late];
+
+    /// The label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Publication => "publication",
+            Self::Cache => "cache",
+            Self::Late => "late",
+        }
+    }
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Publication | Self::Cache => "no node of this deployment signed it",
+            Self::Late => "it was signed too long ago: it was repeated, or clocks differ",
+        }
+    }
+}
+
+/// Counts refusals, and logs one line for each burst.
+pub(super) struct Refusals {
+    metrics: Arc<Metrics>,
+    /// Time of the last refusal in each place.
+    last: Mutex<[Option<Instant>; RefusedPlace::ALL.len()]>,
+}
+
+impl Refusals {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, last: Mutex::default() }
+    }
+
+    /// Counts refusals. `name` is the key or the channel.
+    pub(super) fn note(&self, place: RefusedPlace, name: &str, count: usize) {
+        self.metrics.redis_refused.with_label_values(&[place.label()]).inc_by(count as u64);
+        if self.begins_burst(place, Instant::now()) {
+            tracing::warn!(
+                place = place.label(),
+                name,
+                reason = place.meaning(),
+                "data in Redis was refused; the store is read instead"
+            );
+        }
+    }
+
+    fn begins_burst(&self, place: RefusedPlace, now: Instant) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = last[place as usize].replace(now);
+        before.is_none_or(|before| now.saturating_duration_since(before) > BURST_GAP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_has_one_line() {
+        let refusals = Refusals::new(Arc::new(Metrics::new().unwrap()));
+        let begin = Instant::now();
+        let begins = |place, seconds| refusals.begins_burst(place, begin + Duration::from_secs(seconds));
+        assert!(begins(RefusedPlace::Cache, 0));
+        assert!(!begins(RefusedPlace::Cache, 1) && !begins(RefusedPlace::Cache, 61));
+        assert!(begins(RefusedPlace::Late, 1), "each place has its own");
+        assert!(begins(RefusedPlace::Cache, 122));
+    }
+}
