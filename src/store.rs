@@ -26,7 +26,7 @@ pub use traits::{Blocks, Conversations, Lifecycle, Logs, Members, Messages, Noti
 pub(crate) use values::Operation;
 pub use values::{
     Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome,
-    SearchScope, StoreError, Waiting,
+    SearchScope, Started, StoreError, Waiting,
 };
 pub use watch::watch;
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

@@ -1,4 +1,4 @@
-//! Gives the backplane the keys of the store, at the start and again and again.
+//! Gives the backplane the keys of the nodes, again and again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,17 +16,6 @@ const REFRESH: Duration = Duration::from_secs(20);
 /// Shortest pause between two reads, however often an unknown key is seen.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads the keys, if the backplane needs any.
-///
-/// # Errors
-/// The store can't be read, or has no key.
-pub(super) async fn load(store: &dyn Lifecycle, backplane: &Backplane) -> Result<(), StoreError> {
-    if backplane.needs_keys() {
-        backplane.set_keys(&store.node_keys().await?);
-    }
-    Ok(())
-}
-
 /// Reads the keys at each interval, and when something was signed with an unknown key, until its task is stopped. While
 /// they can't be read, the last ones stay in use.
 pub(super) async fn refresh(store: Arc<dyn Lifecycle>, backplane: Arc<Backplane>) {
@@ -35,10 +24,10 @@ pub(super) async fn refresh(store: Arc<dyn Lifecycle>, backplane: Arc<Backplane>
         // After the interval the keys are read in any case.
         let _elapsed = timeout(REFRESH, backplane.wants_keys()).await;
         checkpoint(TaskName::NodeKeys, || "");
-        match load(&*store, &backplane).await {
+        match store.node_keys().await {
+            Ok(keys) => backplane.set_keys(&keys),
             Err(error @ StoreError::Failed(_)) => tracing::warn!(%error, "the keys of the nodes can't be read"),
             Err(error) => tracing::debug!(%error, "the keys of the nodes can't be read"),
-            Ok(()) => {}
         }
     }
 }

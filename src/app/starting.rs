@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::node_keys;
 use crate::{
     backplane::Backplane,
     config::StoreConfig,
@@ -35,7 +34,7 @@ pub enum NotStarted {
     },
 }
 
-/// Starts the store and reads the keys of the nodes from it, and tries again while it is away, at most for the configured time.
+/// Starts the store, gives the backplane the keys of the nodes, and tries again while it is away, at most for the configured time.
 ///
 /// # Errors
 /// The store has a fault that only an operator can end, or it was away for too long.
@@ -48,12 +47,13 @@ pub(super) async fn start_store(
     let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
     degrade.await_store("connecting, and applying migrations".to_owned());
     loop {
-        let started = async {
-            let applied = store.start(config.migrate).await?;
-            node_keys::load(store, backplane).await?;
-            Ok(applied)
-        };
-        let error = match started.await {
+        let started = store.start(config.migrate).await.and_then(|started| {
+            if backplane.needs_keys() {
+                backplane.set_keys(&started.keys?);
+            }
+            Ok(started.migrations)
+        });
+        let error = match started {
             Ok(applied) => {
                 degrade.store_started();
                 tracing::info!(applied, waited_ms = began.elapsed().as_millis(), "the store has started");

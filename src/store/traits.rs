@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome, SearchScope, StoreError,
+    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome, SearchScope, Started, StoreError,
     StoredCommand, Waiting,
 };
 use crate::model::{
@@ -27,10 +27,10 @@ impl<S: Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks +
 /// Start, migrations and health checks.
 #[async_trait]
 pub trait Lifecycle: Send + Sync + 'static {
-    /// Connects, and applies pending migrations if `migrate` is true. Returns the number of migrations applied. Until it
-    /// has succeeded once, other calls may be refused as unavailable. A fault that only an operator can end is
-    /// [`StoreError::Failed`]; after another error, a later try may succeed.
-    async fn start(&self, migrate: bool) -> Result<usize, StoreError>;
+    /// Connects, applies pending migrations if `migrate` is true, and reads the keys of the nodes. Until it has succeeded
+    /// once, other calls may be refused as unavailable. A fault that only an operator can end is [`StoreError::Failed`];
+    /// after another error, a later try may succeed.
+    async fn start(&self, migrate: bool) -> Result<Started, StoreError>;
     /// Applies pending migrations under a lock. Returns the number of migrations applied.
     async fn migrate(&self) -> Result<usize, StoreError>;
     /// Checks that the store answers. Returns true if some node can reach others only [through the

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::pools::Pool;
-use crate::model::{Body, ClientId, ConversationId, Entry, LogId, Page, Pair, Seq, Timestamp, UserId};
+use crate::model::{Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Page, Pair, Seq, Timestamp, UserId};
 
 /// The right under which an entry is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,15 @@ impl StoreError {
     pub(super) fn no_node_keys() -> Self {
         Self::Failed("the table node_keys is empty; add a key: INSERT INTO node_keys DEFAULT VALUES".into())
     }
+}
+
+/// A store that has started.
+#[derive(Debug)]
+pub struct Started {
+    /// Number of migrations applied.
+    pub migrations: usize,
+    /// The keys of the nodes. Only a node with Redis needs them.
+    pub keys: Result<NodeKeys, StoreError>,
 }
 
 /// Notices that nodes gave each other.

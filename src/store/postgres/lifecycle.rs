@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
 use super::{
-    super::{Lifecycle, Operation, Pool, StoreError, migrations},
+    super::{Lifecycle, Operation, Pool, Started, StoreError, migrations},
     Postgres,
-    errors::migration_error,
+    errors::{migration_error, query_error},
+    sessions::Session,
 };
 use crate::model::{NodeKey, NodeKeys};
 
@@ -15,26 +17,22 @@ use crate::model::{NodeKey, NodeKeys};
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
 /// Maximum time for the migrations, including the wait for another node's.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(300);
+/// Maximum time to read the keys at the start.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The keys of nodes, newest first. One that is younger than a minute is not yet read by every node.
 const NODE_KEYS: &str =
     "SELECT id, secret, created_at <= now() - interval '60 seconds' FROM node_keys ORDER BY id DESC LIMIT 8";
 
-#[async_trait]
-impl Lifecycle for Postgres {
-    async fn start(&self, migrate: bool) -> Result<usize, StoreError> {
-        if migrate {
-            return self.migrate().await;
-        }
-        bb8::ManageConnection::connect(&self.sessions).await?;
-        self.open_pools();
-        Ok(0)
-    }
+fn node_keys(rows: &[Row]) -> Result<NodeKeys, StoreError> {
+    let keys = rows.iter().filter_map(|row| Some((NodeKey::new(row.get(0), row.get(1))?, row.get(2))));
+    NodeKeys::new(keys).ok_or_else(StoreError::no_node_keys)
+}
 
-    async fn migrate(&self) -> Result<usize, StoreError> {
-        let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
+impl Postgres {
+    async fn migrate_on(&self, session: &mut Session) -> Result<usize, StoreError> {
         let migrating = tokio::time::timeout(MIGRATION_TIMEOUT, async {
-            // The lock ends with the session, which is dropped at the end of this function.
+            // The lock ends with the session, which the caller drops soon.
             let lock = format!(
                 "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
                  SELECT pg_advisory_lock({MIGRATION_LOCK})"
@@ -43,8 +41,29 @@ impl Lifecycle for Postgres {
             let report = migrations::runner(migrations::POSTGRES)?.run_async(&mut session.client).await;
             report.map(|report| report.applied_migrations().len()).map_err(|error| migration_error(&error))
         });
-        let late = |_| Err(StoreError::Unavailable("migrations took longer than 300 s".into()));
-        let applied = migrating.await.unwrap_or_else(late)?;
+        let late = |_| StoreError::Unavailable("migrations took longer than 300 s".into());
+        migrating.await.map_err(late)?
+    }
+}
+
+#[async_trait]
+impl Lifecycle for Postgres {
+    async fn start(&self, migrate: bool) -> Result<Started, StoreError> {
+        let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
+        let migrations = if migrate { self.migrate_on(&mut session).await? } else { 0 };
+        // Over this session, because a busy server may take long to open one for a pool.
+        let read = tokio::time::timeout(READ_TIMEOUT, session.client.query(NODE_KEYS, &[])).await;
+        let keys = match read {
+            Ok(rows) => rows.map_err(|error| query_error(Pool::Read, &error)).and_then(|rows| node_keys(&rows)),
+            Err(_) => return Err(StoreError::Unavailable("no answer within 5 s".into())),
+        };
+        self.open_pools();
+        Ok(Started { migrations, keys })
+    }
+
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
+        let applied = self.migrate_on(&mut session).await?;
         self.open_pools();
         Ok(applied)
     }
@@ -60,9 +79,7 @@ impl Lifecycle for Postgres {
     }
 
     async fn node_keys(&self) -> Result<NodeKeys, StoreError> {
-        let rows = self.query(Operation::Read, NODE_KEYS, &[]).await?;
-        let keys = rows.iter().filter_map(|row| Some((NodeKey::new(row.get(0), row.get(1))?, row.get(2))));
-        NodeKeys::new(keys).ok_or_else(StoreError::no_node_keys)
+        node_keys(&self.query(Operation::Read, NODE_KEYS, &[]).await?)
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    super::{Lifecycle, Operation, Pool, StoreError, migrations},
+    super::{Lifecycle, Operation, Pool, Started, StoreError, migrations},
     Job, Sqlite,
 };
 use crate::model::{NodeKey, NodeKeys};
@@ -18,8 +18,9 @@ const NODE_KEYS: &str =
 
 #[async_trait]
 impl Lifecycle for Sqlite {
-    async fn start(&self, migrate: bool) -> Result<usize, StoreError> {
-        if migrate { self.migrate().await } else { Ok(0) }
+    async fn start(&self, migrate: bool) -> Result<Started, StoreError> {
+        let migrations = if migrate { self.migrate().await? } else { 0 };
+        Ok(Started { migrations, keys: self.node_keys().await })
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {
