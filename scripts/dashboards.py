@@ -266,7 +266,7 @@ ON_CALL = dashboard(
                 graph("Messages and deliveries", "Messages acked and frames delivered to sockets, per second.", "ops", (total("messages_accepted_total"), "messages"), (total("deliveries_total"), "deliveries")),
                 graph("Delivery", "Time from the store's commit to the sockets of a node; between nodes it includes the difference of their clocks.", "s", (quantile(0.5, "delivery_seconds"), "p50"), (quantile(0.99, "delivery_seconds"), "p99"), limit=0.5),
                 graph("Ack", "Time from a send's arrival to its ack.", "s", (quantile(0.5, "send_ack_seconds"), "p50"), (quantile(0.99, "send_ack_seconds"), "p99")),
-                graph("Gaps", "Gaps found in logs per second, open gaps, and gaps that several tries did not close.", "short", (total("gaps_found_total"), "found/s"), (f"sum({metric('gaps_open')})", "open"), (f"sum({metric('gaps_stuck')})", "stuck"), (total("resyncs_total"), "resyncs/s")),
+                graph("Gaps", "Gaps found in logs per second, open gaps, gaps that several tries did not close, and acks that such a gap made unknown, per second.", "short", (total("gaps_found_total"), "found/s"), (f"sum({metric('gaps_open')})", "open"), (f"sum({metric('gaps_stuck')})", "stuck"), (total("acks_given_up_total"), "acks given up/s"), (total("resyncs_total"), "resyncs/s")),
                 graph("Dropped", "Events dropped per second: for slow readers by class, and because a queue was full.", "ops", (total("outbox_drops_total", by="class"), "outbox {{class}}"), (total("ephemeral_dropped_total"), "ephemeral"), (total("bus_publish_dropped_total"), "to other nodes")),
             ],
         ),

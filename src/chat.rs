@@ -2,7 +2,7 @@
 //!
 //! Commands over sockets and over REST take the same path: [`Chat::begin`] starts a command and passes it to the part
 //! that handles it. Reading order: `Chat::begin` here; `start` (the parts and their dependencies); `router` (the path
-//! of an event); `budgets` and `repeats` (rate limits); `messages` and `journal` (sends); `subscriptions`, `follows` and
+//! of an event); `budgets` and `repeats` (rate limits); `messages`, `journal` and `acks` (sends); `subscriptions`, `follows` and
 //! `replay` (joins and resumes); `connections` and `presence`. Tasks that run beside commands: `backplane_events`,
 //! `notifications`, `rosters`, `relay`, `reconciler`, `retell`, `batch_loader`, `user_upserts`, `search_index`.
 
@@ -15,6 +15,7 @@ use crate::{
     store::{MessagesPage, Store},
 };
 
+mod acks;
 mod automatic;
 mod backplane_events;
 mod batch_loader;
@@ -64,6 +65,7 @@ pub use initial_state::InitialState;
 pub use parts::Parts;
 pub use replay::Replay;
 
+use acks::Acks;
 use budgets::Budgets;
 use connections::Connections;
 use heavy_reads::HeavyReads;
@@ -86,6 +88,7 @@ pub struct Chat {
     retell: Arc<Retell>,
     budgets: Arc<Budgets>,
     journal: Arc<Journal>,
+    acks: Arc<Acks>,
     members: Arc<Members>,
     heavy_reads: HeavyReads,
     users: Arc<UserUpserts>,
@@ -176,9 +179,10 @@ impl Chat {
     pub async fn begin(self: Arc<Self>, caller: Caller, command: Command) -> Begun {
         let (label, started) = (command.label(), Instant::now());
         let begun = match self.charge(&caller, &command).await {
-            Ok(()) => self.dispatch(caller, command).await,
+            Ok(()) => self.dispatch(caller.clone(), command).await,
             Err(reject) => self.refuse(&caller, &command, reject).await,
         };
+        let begun = self.acks.order(&caller, begun);
         self.count(label, started, begun)
     }
 

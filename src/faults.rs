@@ -43,11 +43,13 @@ pub enum Fault {
     LowHead,
     /// Frames do not wait for the greeting.
     FramesBeforeGreeting,
+    /// An ack does not wait for the entries before its own.
+    AcksAtOnce,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoBackfill,
         Self::NoCompareOnUnregister,
         Self::BatchAfterRemoval,
@@ -63,6 +65,7 @@ impl Fault {
         Self::OvertakenAddition,
         Self::LowHead,
         Self::FramesBeforeGreeting,
+        Self::AcksAtOnce,
     ];
 }
 

@@ -24,6 +24,7 @@ use crate::{
     supervise::{Supervisor, TaskName, checkpoint},
 };
 
+mod ack_waits;
 mod activity;
 mod delivery;
 mod resequencer;

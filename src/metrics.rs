@@ -212,6 +212,8 @@ metrics! {
     gaps_open: IntGauge("gaps_open");
     /// Gaps that are still open after several tries to backfill them.
     gaps_stuck: IntGauge("gaps_stuck");
+    /// Acks whose outcome was told as unknown, because earlier entries did not reach the socket in time.
+    acks_given_up: IntCounter("acks_given_up_total");
     /// Logs whose newest entry was not sent again after an append with a lost answer, because too many waited.
     doubtful_logs_dropped: IntCounter("doubtful_logs_dropped_total");
     /// Clients told to resync.

@@ -1,6 +1,7 @@
 //! The broker's own types: ids, commands, events, replies and refusals. This module does no I/O and names no wire
 //! format.
 
+mod ack;
 mod bounds;
 mod command;
 mod content;
@@ -17,11 +18,12 @@ mod search_terms;
 mod time;
 mod user;
 
+pub use ack::{PendingAck, TakenAck};
 pub use bounds::{EntrySeq, GivenNumber, Listed, Offset, OutOfBounds, Page, PageLimit, SinceSeq};
 pub use command::{Command, NewConversation, NewMessage, Target};
 pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHARS};
 pub use cost::{Budget, Cost};
-pub use culprit::explain_json;
+pub use culprit::{explain_json, printable_name};
 pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use invisible::{is_blank, is_invisible};

@@ -50,7 +50,6 @@ function receive(frame) {
       return console.log(`* entries before ${frame.head} were skipped`);
     case "ack":
       unacked.delete(frame.client_id);
-      if (frame.seq !== cursor + 1) return; // entries of others with a lower seq are still on the way
       break;
     case "error":
       console.error(`! ${frame.code}: ${frame.message}`);
@@ -60,7 +59,7 @@ function receive(frame) {
     case "message":
       console.log(`${frame.sender_name}: ${frame.content}`);
   }
-  if (frame.seq) cursor = frame.seq; // every entry of the log has one: messages, edits, reactions, members
+  if (frame.seq > cursor) cursor = frame.seq; // entries and acks have one, and come in its order
 }
 
 readline.createInterface({ input: process.stdin }).on("line", (content) => {

@@ -52,8 +52,6 @@ class Chat:
                 print(f"* entries before {frame['head']} were skipped")
             case "ack":
                 self.unacked.pop(frame["client_id"], None)
-                if frame["seq"] != self.cursor + 1:
-                    return  # entries of others with a lower seq are still on the way
             case "error":
                 print(f"! {frame['code']}: {frame['message']}", file=sys.stderr)
                 if not frame["retryable"]:
@@ -62,8 +60,8 @@ class Chat:
                     asyncio.create_task(self.retry(frame.get("client_id"), frame.get("retry_after_ms", 1000)))
             case "message":
                 print(f"{frame['sender_name']}: {frame['content']}")
-        # Every entry of the log has a seq: messages, edits, reactions, members.
-        self.cursor = frame.get("seq", self.cursor)
+        # Entries (messages, edits, reactions, members) and acks have a seq, and come in its order.
+        self.cursor = max(self.cursor, frame.get("seq", 0))
 
     async def retry(self, client_id, pause_ms):
         await asyncio.sleep(pause_ms / 1000)

@@ -46,7 +46,6 @@ export function useConversation(url, token, conversation) {
           const sent = unacked.current.get(frame.client_id);
           unacked.current.delete(frame.client_id);
           if (sent) show({ ...user, content: sent.content, seq: frame.seq });
-          if (frame.seq !== cursor + 1) return; // entries of others with a lower seq are still on the way
           break;
         }
         case "error":
@@ -57,7 +56,7 @@ export function useConversation(url, token, conversation) {
         case "message":
           show(frame);
       }
-      if (frame.seq) cursor = frame.seq; // every entry of the log has one: messages, edits, reactions, members
+      if (frame.seq > cursor) cursor = frame.seq; // entries and acks have one, and come in its order
     };
 
     const connect = () => {

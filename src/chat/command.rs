@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::{connection::Connection, replay::Replay};
 use crate::{
     degrade::{Degrade, Feature, Mode},
-    model::{Entry, Identity, Reject, Reply},
+    model::{Entry, Identity, PendingAck, Reject, Reply},
     store::StoreError,
 };
 
@@ -21,6 +21,8 @@ pub struct Caller {
     pub identity: Arc<Identity>,
     /// The socket of the command; none over REST.
     pub connection: Option<Arc<Connection>>,
+    /// The ack that the socket awaits; none over REST.
+    pub ack: Option<Arc<PendingAck>>,
 }
 
 /// The result of a command: the reply, and the replays that follow it.
@@ -32,11 +34,13 @@ pub struct CommandReply {
     pub replays: Vec<Replay>,
     /// The entry of a repeated command, for a connection that has no other way to learn that it is stored.
     pub echo: Option<Arc<Entry>>,
+    /// True if the socket has the ack already: delivery put it into its place among the entries.
+    pub acked: bool,
 }
 
 impl From<Reply> for CommandReply {
     fn from(reply: Reply) -> Self {
-        Self { reply, replays: Vec::new(), echo: None }
+        Self { reply, replays: Vec::new(), echo: None, acked: false }
     }
 }
 

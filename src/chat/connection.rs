@@ -221,6 +221,11 @@ impl Connection {
         after(&self.lock()).is_some_and(|after| seq <= after)
     }
 
+    /// The seq of the last entry that a replay is known to have given to the connection since it joined.
+    pub(super) fn received(&self, conversation: &ConversationId) -> Option<Seq> {
+        self.lock().current.get(conversation).map(|current_join| current_join.progress.has)
+    }
+
     /// Removes the record of a join. Returns true if the hub has the listener, and none if there was no join.
     pub(super) fn remove_join(&self, conversation: &ConversationId) -> Option<bool> {
         self.lock().current.remove(conversation).map(|current_join| current_join.progress.attached)

@@ -38,10 +38,9 @@ impl Journal {
             return Begun::Done(Err(reject));
         }
         let is_message = body.is_message();
-        let origin = caller.connection.as_ref().map(|connection| connection.id());
         let entry = new_entry(&caller.identity, log.clone(), body, client_id.clone(), authority);
         let (metrics, budgets) = (self.metrics.clone(), self.budgets.clone());
-        let (identity, appended) = (caller.identity.clone(), self.writer.append(entry, origin));
+        let (identity, appended) = (caller.identity.clone(), self.writer.append(entry, caller.ack.clone()));
         let answer = async move {
             let appended = appended.await.map_err(|error| refusal(error, identity.admin))?;
             if appended.duplicate {

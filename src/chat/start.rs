@@ -7,6 +7,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     Chat,
+    acks::Acks,
     backplane_events::BackplaneEvents,
     batch_loader::BatchLoader,
     budgets::Budgets,
@@ -118,7 +119,8 @@ impl Chat {
         });
         ground.keep_search_index(grown_logs);
         let heavy_reads = HeavyReads::new(config, metrics.clone());
-        let Ground { config, store, degrade, metrics, .. } = ground;
+        let Ground { config, store, degrade, metrics, hub, .. } = ground;
+        let acks = Arc::new(Acks { hub, metrics: metrics.clone() });
         let chat = Self {
             store,
             degrade,
@@ -127,6 +129,7 @@ impl Chat {
             retell,
             budgets,
             journal,
+            acks,
             members,
             heavy_reads,
             users,

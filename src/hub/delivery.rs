@@ -4,8 +4,11 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    dialect::{AutoJoin, Dialect},
-    model::{Body, ConversationId, Entry, Ephemeral, Event, Pair, Seq, UserId},
+    dialect::{AutoJoin, Dialect, RequestMeta},
+    model::{
+        Body, ConnectionId, ConversationId, Entry, Ephemeral, Event, Pair, PendingAck, Reply, Sent, Seq, TakenAck,
+        UserId,
+    },
     outbox::{Frame, Outbox, Signal},
     supervise::{Supervisor, TaskName, checkpoint},
 };
@@ -33,6 +36,32 @@ impl Delivery {
             dialect.event(&self.event, self.pair.as_deref())
         };
         self.frames[dialect.index()].get_or_init(|| self.supervisor.catch(TaskName::Encoder, encode).flatten()).as_ref()
+    }
+
+    /// The frame of the event for one socket, and the ack for the socket that sent the entry. A dialect without echoes has
+    /// the ack in the place of the socket's own copy; in others the ack follows the echo.
+    fn frames(&self, dialect: Dialect, connection: ConnectionId) -> [Option<Frame>; 2] {
+        let copy = || self.frame(dialect).cloned();
+        let Some(ack) = self.own_ack(connection) else { return [copy(), None] };
+        let taken = if dialect.acks() { ack.take() } else { TakenAck::Before };
+        let shown = dialect.echoes() || taken == TakenAck::Never;
+        [shown.then(copy).flatten(), (taken == TakenAck::Now).then(|| self.ack_frame(dialect, ack)).flatten()]
+    }
+
+    /// The ack of the entry, if this socket sent it.
+    fn own_ack(&self, connection: ConnectionId) -> Option<&PendingAck> {
+        match &self.event {
+            Event::Entry { origin: Some(ack), .. } if ack.connection() == connection => Some(ack),
+            Event::Entry { .. } | Event::Ephemeral { .. } => None,
+        }
+    }
+
+    fn ack_frame(&self, dialect: Dialect, ack: &PendingAck) -> Option<Frame> {
+        let Entry { log, seq, client_id, at, .. } = self.entry()?;
+        let reference = ack.reference().map(ToOwned::to_owned);
+        let meta = RequestMeta { reference, client_id: client_id.clone(), at: *at };
+        let (log, recipient, client_id) = (log.clone(), ack.recipient().cloned(), client_id.clone());
+        dialect.reply(meta, &Reply::Sent(Sent { log, recipient, seq: *seq, at: *at, client_id, duplicate: false }))
     }
 
     fn entry(&self) -> Option<&Entry> {
@@ -83,9 +112,9 @@ impl Delivery {
         }
     }
 
-    /// The conversation and the seq of the entry; none for another event.
-    fn place(&self) -> Option<(ConversationId, Seq)> {
-        let entry = self.entry()?;
+    /// The conversation and the seq of an entry that another socket sent; none for another event.
+    fn place(&self, connection: ConnectionId) -> Option<(ConversationId, Seq)> {
+        let entry = self.entry().filter(|_| self.own_ack(connection).is_none())?;
         Some((entry.log.conversation()?, entry.seq))
     }
 }
@@ -93,7 +122,7 @@ impl Delivery {
 /// The result of a hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HandOver {
-    /// Number of frames that the outbox accepted.
+    /// Number of frames, acks not counted, that the outbox accepted.
     pub(super) frames: u64,
     /// True if the caller must call [`Outbox::flush`].
     pub(super) unwritten: bool,
@@ -105,14 +134,18 @@ pub(super) fn hand_over<'a>(
     dialect: Dialect,
     deliveries: impl Iterator<Item = &'a Delivery> + Clone,
 ) -> HandOver {
-    let mut frames = 0;
-    let encoded = deliveries.clone().filter_map(|delivery| delivery.frame(dialect).cloned());
-    let unwritten = outbox.push(encoded.inspect(|_| frames += 1));
+    let (mut frames, connection) = (0, outbox.connection());
+    let encoded = deliveries.clone().flat_map(|delivery| {
+        let [copy, ack] = delivery.frames(dialect, connection);
+        frames += u64::from(copy.is_some());
+        copy.into_iter().chain(ack)
+    });
+    let unwritten = outbox.push(encoded);
     let signals = deliveries.clone().filter_map(|delivery| delivery.signal_to(outbox));
     signals.for_each(|signal| outbox.signal(signal));
     if dialect.joins() == AutoJoin::Directs {
         // The client can't acknowledge entries.
-        if let Some((conversation, seq)) = deliveries.filter_map(Delivery::place).last() {
+        if let Some((conversation, seq)) = deliveries.filter_map(|delivery| delivery.place(connection)).last() {
             outbox.signal_delivered(conversation, seq);
         }
     }

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use super::delivery::{Delivery, hand_over, signal_removed};
+use super::{
+    ack_waits::{AckWait, AckWaits},
+    delivery::{Delivery, hand_over, signal_removed},
+};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
@@ -38,15 +41,11 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// True if the listener gets this event. An event that its own socket caused is excluded, except an entry that its
-    /// dialect echoes.
+    /// True if the listener gets this event: an entry, or an ephemeral event that its own socket did not cause.
     fn wants(&self, delivery: &Delivery) -> bool {
-        let own = delivery.event.origin() == Some(self.connection);
         match &delivery.event {
-            Event::Entry { entry, .. } => {
-                self.live_after.is_some_and(|has| entry.seq > has) && (!own || self.dialect.echoes())
-            }
-            Event::Ephemeral { .. } => !own,
+            Event::Entry { entry, .. } => self.live_after.is_some_and(|has| entry.seq > has),
+            Event::Ephemeral { origin, .. } => *origin != Some(self.connection),
         }
     }
 
@@ -65,6 +64,8 @@ pub(super) enum Op {
     /// Removes the listener, then sends its last seq, or none if it was not live.
     Detach(ConnectionId, oneshot::Sender<Option<Seq>>),
     Deliver(Arc<[Delivery]>),
+    /// An ack waits until its socket has the entries before it.
+    Wait(AckWait),
     /// The store was restored to this head: listeners must resync.
     Resync(Seq, Arc<[Option<Frame>; Dialect::COUNT]>),
 }
@@ -131,6 +132,7 @@ impl Shard {
 struct LogListeners {
     listeners: Vec<Listener>,
     ops: VecDeque<Op>,
+    ack_waits: AckWaits,
     /// The newest entry that all live listeners received.
     delivered: Seq,
     /// Number of listeners that the first operation has reached.
@@ -208,11 +210,17 @@ impl LogListeners {
                     if let Some(listener) = self.listeners.iter_mut().find(|l| l.connection == connection) {
                         listener.live_after = Some(has);
                     }
+                    self.settle_waits();
                 }
                 Op::Detach(connection, gone) => {
                     let at = self.listeners.iter().position(|l| l.connection == connection);
                     let left = at.and_then(|at| self.listeners.swap_remove(at).live_after);
                     let _nobody_asked = gone.send(left.map(|has| has.max(self.delivered)));
+                    self.settle_waits();
+                }
+                Op::Wait(wait) => {
+                    self.ack_waits.push(wait);
+                    self.settle_waits();
                 }
                 Op::Deliver(deliveries) => {
                     let end = self.listeners.len().min(self.reached + budget);
@@ -226,9 +234,12 @@ impl LogListeners {
                     self.reached = 0;
                     self.delivered = deliveries.iter().filter_map(Delivery::seq).next_back().unwrap_or(self.delivered);
                     self.remove_members(&deliveries);
+                    self.settle_waits();
                 }
                 Op::Resync(head, notes) => {
                     self.delivered = head;
+                    // What the restored store lacks never comes.
+                    self.ack_waits.clear();
                     for listener in self.listeners.iter_mut().filter(|listener| listener.live_after.is_some()) {
                         listener.outbox.send(notes[listener.dialect.index()].clone());
                         // The restored store assigns seqs again that the listener already has.
@@ -238,6 +249,10 @@ impl LogListeners {
             }
         }
         frames
+    }
+
+    fn settle_waits(&mut self) {
+        self.ack_waits.settle(&self.listeners, self.delivered);
     }
 
     /// Removes listeners whose membership ended, and signals to their sessions.

@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::*;
 use crate::{
-    model::{Body, Ephemeral, EphemeralEvent, Timestamp, UserId},
+    model::{Body, Command, Ephemeral, EphemeralEvent, PendingAck, TakenAck, Timestamp, UserId},
     outbox::{Frame, OutboxBudget, OutboxEvent, OutboxLimits, Signal},
 };
 
@@ -103,6 +103,11 @@ impl Fixture {
 
 /// The seq of the next frame on the wire.
 async fn next_seq(client: &mut TcpStream) -> Seq {
+    next_frame(client).await["seq"].as_i64().unwrap()
+}
+
+/// The next frame on the wire.
+async fn next_frame(client: &mut TcpStream) -> serde_json::Value {
     let mut header = [0; 2];
     client.read_exact(&mut header).await.unwrap();
     let length = match header[1] {
@@ -111,8 +116,7 @@ async fn next_seq(client: &mut TcpStream) -> Seq {
     };
     let mut payload = vec![0; length];
     client.read_exact(&mut payload).await.unwrap();
-    let frame: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-    frame["seq"].as_i64().unwrap()
+    serde_json::from_slice(&payload).unwrap()
 }
 
 /// The fate of an entry's publication.
@@ -237,11 +241,7 @@ async fn a_restored_store_makes_listeners_resync() {
     let (_outbox, mut client) = fixture.listen(9).await;
     fixture.stored.0.store(5, Ordering::SeqCst);
     fixture.hub.compare(&fixture.log, 1, 5, Some(9));
-    let mut header = [0; 2];
-    client.read_exact(&mut header).await.unwrap();
-    let mut payload = vec![0; usize::from(header[1])];
-    client.read_exact(&mut payload).await.unwrap();
-    let note: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    let note = next_frame(&mut client).await;
     assert_eq!((&note["type"], &note["head"]), (&"resync".into(), &5.into()));
     fixture.hub.apply(vec![event(&fixture.log, 6)]);
     assert_eq!(next_seq(&mut client).await, 6, "the restored store assigned this seq again");
@@ -337,4 +337,76 @@ async fn a_batch_ends_for_a_user_where_it_ends_the_membership() {
     assert_eq!((next_seq(&mut bob).await, next_seq(&mut bob).await), (1, 2));
     bobs.send([Frame::text(r#"{"seq":99}"#)]);
     assert_eq!(next_seq(&mut bob).await, 99, "nothing after the removal");
+}
+
+/// An entry that this socket sent and whose ack it awaits.
+fn own_event(log: &LogId, seq: Seq, outbox: &Outbox) -> (Event, Arc<PendingAck>) {
+    let reference = serde_json::value::to_raw_value("mark").unwrap();
+    let ack = Arc::new(PendingAck::new(outbox.connection(), Some(reference), &Command::Ping));
+    (Event::Entry { entry: Arc::new(entry(log, seq)), origin: Some(ack.clone()) }, ack)
+}
+
+#[tokio::test]
+async fn an_ack_stands_where_the_entry_of_its_socket_would() {
+    let fixture = Fixture::new(0);
+    let (sender, mut client) = fixture.listen(0).await;
+    let (_other, mut other) = fixture.listen(0).await;
+    let (own, ack) = own_event(&fixture.log, 2, &sender);
+    fixture.hub.apply(vec![own, event(&fixture.log, 3)]);
+    assert_eq!(ack.take(), TakenAck::Now, "nothing is delivered before the gap closes");
+    let (own, ack) = own_event(&fixture.log, 4, &sender);
+    fixture.hub.apply(vec![event(&fixture.log, 1), own, event(&fixture.log, 5)]);
+    // The first ack is taken, so that the socket gets nothing in its place.
+    for expected in [1, 3, 4, 5] {
+        let frame = next_frame(&mut client).await;
+        let (kind, mark) = if expected == 4 { ("ack", "mark".into()) } else { ("message", serde_json::Value::Null) };
+        assert_eq!((&frame["seq"], &frame["type"], &frame["ref"]), (&expected.into(), &kind.into(), &mark));
+    }
+    assert_eq!(ack.take(), TakenAck::Before);
+    for expected in 1..=5 {
+        assert_eq!(next_seq(&mut other).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_socket_whose_ack_was_given_up_gets_its_entry() {
+    let fixture = Fixture::new(0);
+    let (sender, mut client) = fixture.listen(0).await;
+    let (own, ack) = own_event(&fixture.log, 1, &sender);
+    assert!(ack.give_up());
+    fixture.hub.apply(vec![own]);
+    assert_eq!(next_frame(&mut client).await["type"], "message");
+}
+
+#[tokio::test]
+async fn an_ack_waits_for_every_earlier_entry() {
+    let fixture = Fixture::new(0);
+    let (listener, mut client) = fixture.listen(0).await;
+    let (stranger, _theirs) = fixture.reader().await;
+    assert!(!fixture.hub.reached(&fixture.log, stranger.connection(), 3).await, "it does not listen");
+    // The hub never hears of the entries, so it has to backfill them.
+    fixture.stored.0.store(3, Ordering::SeqCst);
+    assert!(fixture.hub.reached(&fixture.log, listener.connection(), 3).await);
+    listener.send([Frame::text(r#"{"seq":99}"#)]);
+    for expected in [1, 2, 3, 99] {
+        assert_eq!(next_seq(&mut client).await, expected);
+    }
+    let waits = fixture.hub.reached(&fixture.log, listener.connection(), 4);
+    let _left = fixture.hub.detach(&fixture.log, Dialect::Native, listener.connection()).await;
+    assert!(!waits.await, "it listens no longer");
+}
+
+#[tokio::test]
+async fn an_ack_waits_for_a_replay() {
+    let fixture = Fixture::new(9);
+    let (outbox, mut client) = fixture.reader().await;
+    fixture.hub.attach(&fixture.log, Dialect::Native, &outbox, None, 0).unwrap();
+    let wait = tokio::spawn(fixture.hub.reached(&fixture.log, outbox.connection(), 5));
+    tokio::task::yield_now().await;
+    assert!(!wait.is_finished());
+    fixture.catch_up(&outbox, 3).await;
+    assert!(wait.await.unwrap());
+    for expected in 4..=9 {
+        assert_eq!(next_seq(&mut client).await, expected);
+    }
 }

@@ -9,6 +9,9 @@ const MAX_DEPTH: usize = 2;
 /// Maximum length of a field's name that is reported, in characters.
 const MAX_NAME_CHARS: usize = 64;
 
+/// The beginning of the parser's error for a field that the type does not have.
+const UNKNOWN_FIELD: &str = "unknown field";
+
 /// The text of the error for which `fails` refuses `text`, without its position, preceded by the field's name if one
 /// field alone is the cause. `fails` returns the error of a text that can't be parsed. The text is a JSON object.
 pub fn explain_json(text: &str, fails: impl Fn(&str) -> Option<serde_json::Error>) -> Option<String> {
@@ -25,6 +28,8 @@ pub fn explain_json(text: &str, fails: impl Fn(&str) -> Option<serde_json::Error
     let changes =
         |fields: &Map<String, Value>| fault(&Value::Object(fields.clone()).to_string()).as_ref() != Some(&first);
     let path = search(&fields, &changes, MAX_DEPTH);
+    // The parser lists the known fields after the unknown one; the path names it already.
+    let first = if first.starts_with(UNKNOWN_FIELD) { UNKNOWN_FIELD } else { &first };
     Some(if path.is_empty() { original } else { format!("{}: {first}", path.join(".")) })
 }
 
@@ -42,7 +47,7 @@ fn search(fields: &Map<String, Value>, changes: &dyn Fn(&Map<String, Value>) -> 
     let Some(name) = fields.keys().filter(|name| *name != "type").find(|name| changes(&without(name))) else {
         return Vec::new();
     };
-    let mut path = vec![printable(name)];
+    let mut path = vec![printable_name(name)];
     if let Some(Value::Object(inner)) = fields.get(name) {
         let within = |inner: &Map<String, Value>| {
             let mut whole = fields.clone();
@@ -55,8 +60,8 @@ fn search(fields: &Map<String, Value>, changes: &dyn Fn(&Map<String, Value>) -> 
 }
 
 /// A name that a client chose, without characters that could disturb a reader.
-fn printable(name: &str) -> String {
-    let allowed = |c: &char| c.is_ascii_alphanumeric() || "_-.".contains(*c);
+pub fn printable_name(name: &str) -> String {
+    let allowed = |c: &char| c.is_alphanumeric() || "_-.".contains(*c);
     name.chars().filter(allowed).take(MAX_NAME_CHARS).collect()
 }
 
@@ -76,7 +81,7 @@ mod tests {
     use crate::model::{ClientId, ConversationId};
 
     #[derive(Deserialize)]
-    #[serde(tag = "type", rename_all = "snake_case")]
+    #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
     #[expect(dead_code, reason = "only the parse counts")]
     enum Frame {
         Send { conversation_id: ConversationId, client_id: Option<ClientId>, data: Option<Data> },
@@ -104,6 +109,7 @@ mod tests {
                 "data.content: invalid type",
             ),
             (r#"{"type":"send","conversation_id":"a","data":{"content":"","user_ids":["a",true]}}"#, "data.user_ids: "),
+            (r#"{"type":"send","conversation_id":"a","colour":1,"Größe":2}"#, "Größe: unknown field"),
             (r#"{"type":"send"}"#, "missing field `conversation_id`"),
             (r#"{"type":"dance"}"#, "unknown variant"),
         ] {

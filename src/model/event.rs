@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, ConnectionId, ConversationId, EntryId, LogId, Seq, Status, Timestamp, UserId};
+use super::{ClientId, ConnectionId, ConversationId, EntryId, LogId, PendingAck, Seq, Status, Timestamp, UserId};
 
 /// An entry of a log. Entries of one log are numbered 1, 2, 3 … by `seq`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,8 +213,8 @@ pub enum Event {
     Entry {
         /// The entry.
         entry: Arc<Entry>,
-        /// The socket that sent it: it gets an ack and, in some dialects, no copy.
-        origin: Option<ConnectionId>,
+        /// The ack of the socket that sent it; in some dialects that socket gets no copy.
+        origin: Option<Arc<PendingAck>>,
     },
     /// An ephemeral event.
     Ephemeral {
@@ -237,7 +237,8 @@ impl Event {
     /// The socket that caused it.
     pub fn origin(&self) -> Option<ConnectionId> {
         match self {
-            Self::Entry { origin, .. } | Self::Ephemeral { origin, .. } => *origin,
+            Self::Entry { origin, .. } => origin.as_ref().map(|ack| ack.connection()),
+            Self::Ephemeral { origin, .. } => *origin,
         }
     }
 }

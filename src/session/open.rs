@@ -18,7 +18,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
-    model::{CloseReason, Command, ConversationId, Event, Identity, Reject, Seq, UserId},
+    model::{CloseReason, Command, ConversationId, Event, Identity, PendingAck, Reject, Seq, UserId},
     outbox::{Frame, OutboxEvent, Signal},
     supervise::{TaskName, checkpoint},
 };
@@ -184,7 +184,8 @@ impl Open {
             if std::mem::take(&mut self.unwritten) {
                 outbox.flush();
             }
-            if self.accepts_commands()
+            // Signals don't wait for room among the commands under way, because some of these wait for a join.
+            if self.beginning.is_none()
                 && let Some(command) = self.signalled.next(|conversation| self.connection.listens_to(conversation))
             {
                 let request = RequestMeta::at(self.context.clock.now());
@@ -349,7 +350,9 @@ impl Open {
     }
 
     fn begin_command(&mut self, request: RequestMeta, command: Command) {
-        let begun = self.context.chat.clone().begin(self.caller(), command);
+        let ack = PendingAck::new(self.connection.id(), request.reference.clone(), &command);
+        let caller = Caller { ack: Some(Arc::new(ack)), ..self.caller() };
+        let begun = self.context.chat.clone().begin(caller, command);
         self.beginning = Some(begun.map(move |begun| (request, begun)).boxed());
     }
 
@@ -367,10 +370,11 @@ impl Open {
 
     fn reply(&mut self, request: RequestMeta, answer: Result<CommandReply, Reject>) {
         match answer {
-            Ok(CommandReply { reply, replays, echo }) => {
+            Ok(CommandReply { reply, replays, echo, acked }) => {
                 let dialect = self.connection.dialect;
                 let echo = echo.and_then(|entry| dialect.event(&Event::Entry { entry, origin: None }, None));
-                self.push_frames(dialect.reply(request, &reply).into_iter().chain(echo));
+                let answer = if acked { None } else { dialect.reply(request, &reply) };
+                self.push_frames(answer.into_iter().chain(echo));
                 if !replays.is_empty() {
                     let replay = self.context.chat.clone().replay(self.connection.clone(), replays);
                     self.context.spawn(TaskName::Replay, replay);
@@ -385,7 +389,7 @@ impl Open {
     }
 
     pub(super) fn caller(&self) -> Caller {
-        Caller { identity: self.identity.clone(), connection: Some(self.connection.clone()) }
+        Caller { identity: self.identity.clone(), connection: Some(self.connection.clone()), ack: None }
     }
 }
 

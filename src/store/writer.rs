@@ -22,7 +22,7 @@ use super::{AppendRefused, Appended, Logs, NewEntry, Outcome, StoreError};
 use crate::{
     degrade::{Degrade, Part},
     metrics::Metrics,
-    model::{Body, ConnectionId, Entry, LogId},
+    model::{Body, Entry, LogId, PendingAck},
     supervise::{Supervisor, TaskName, checkpoint},
 };
 
@@ -60,13 +60,13 @@ pub struct Outcomes {
     pub doubted: Box<dyn Fn(Vec<LogId>) + Send + Sync>,
 }
 
-/// A stored entry, and the socket that sent it.
+/// A stored entry, and the ack that the socket that sent it awaits.
 #[derive(Debug, Clone)]
 pub struct Committed {
     /// The entry.
     pub entry: Arc<Entry>,
-    /// The socket that sent the entry.
-    pub origin: Option<ConnectionId>,
+    /// The ack; none if no socket sent the entry.
+    pub origin: Option<Arc<PendingAck>>,
 }
 
 /// The reason for which an entry was not, or may not have been, appended.
@@ -87,7 +87,7 @@ type AppendResult = Result<Appended, AppendError>;
 
 struct Queued {
     entry: NewEntry,
-    origin: Option<ConnectionId>,
+    origin: Option<Arc<PendingAck>>,
     answer: oneshot::Sender<AppendResult>,
 }
 
@@ -131,7 +131,7 @@ impl Writer {
     pub fn append(
         &self,
         entry: NewEntry,
-        origin: Option<ConnectionId>,
+        origin: Option<Arc<PendingAck>>,
     ) -> impl Future<Output = AppendResult> + Send + use<> {
         let lane = self.lane(&entry.log);
         let (answer, result) = oneshot::channel();

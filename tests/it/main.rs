@@ -23,6 +23,7 @@ mod check;
 mod cli;
 mod clients;
 mod console;
+mod cursors;
 mod dashboards;
 mod dev;
 mod examples;

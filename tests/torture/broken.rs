@@ -148,6 +148,8 @@ mod faulty {
             UndoneRemovalEnds breaks MembersListen in_scenario Scenario::ResumeAcrossARemoval;
         an_addition_that_overtakes_a_removal_is_caught:
             OvertakenAddition breaks MembersListen in_scenario Scenario::AdditionBeforeRemoval;
+        an_ack_that_overtakes_an_entry_is_caught:
+            AcksAtOnce breaks DeliveredByOne in_scenario Scenario::AckOnANodeBehind;
         frames_before_the_greeting_are_caught:
             FramesBeforeGreeting breaks GreetedFirst in_scenario Scenario::TypingDuringAnOpening;
     }

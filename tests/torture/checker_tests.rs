@@ -233,6 +233,33 @@ fn acks_keep_the_order_of_sends() {
 }
 
 #[test]
+fn no_ack_overtakes_an_entry() {
+    let case = |overtakes: bool| {
+        let mut case = Case::with_message(1, "a1");
+        let (conversation, kind, about): (Name, _, _) = ("team".into(), Kind::Message, About::Nothing);
+        let (sender, id, text): (Name, Name, _) = ("bob".into(), "b2".into(), 1);
+        let row = Row { kind, sender: sender.clone(), id: id.clone(), about: about.clone(), text };
+        case.stored(2, "b2").0.store.get_mut("team").unwrap().rows.insert(2, row);
+        case.record(
+            BOB,
+            What::Invoke { conversation: conversation.clone(), id: id.clone(), kind, about: about.clone() },
+        );
+        case.record(BOB, What::Ok { conversation: conversation.clone(), id: id.clone(), seq: 2, duplicate: false });
+        case.invoke("a3").stored(3, "a3");
+        let entry = Delivered { seq: 2, kind, sender, id: Some(id), about, text };
+        let entry = What::Deliver { conversation, entry };
+        match overtakes {
+            true => case.ok(3, "a3").record(ALICE, entry),
+            false => case.record(ALICE, entry).ok(3, "a3"),
+        };
+        case.deliver(BOB, 3, "a3");
+        case
+    };
+    case(false).is_well();
+    case(true).breaks(&[Rule::DeliveredByOne]);
+}
+
+#[test]
 fn every_operation_ends() {
     let mut open = Case::new();
     open.invoke("a1").breaks(&[Rule::Settled]);

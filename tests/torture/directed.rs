@@ -36,6 +36,8 @@ pub enum Scenario {
     DeletionWithoutRedis,
     /// A client joins on a node that heard less than the client did.
     JoinOnANodeBehind,
+    /// A client sends on a node that has not heard of an entry before.
+    AckOnANodeBehind,
     /// Others type while a slow Redis delays the greeting.
     TypingDuringAnOpening,
     /// The answer of the statement that adds a member is lost.
@@ -46,7 +48,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All scenarios; the last one ends a node.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RemovalInABatch,
         Self::RemovalDuringAJoin,
         Self::RemovalOnAnotherNode,
@@ -56,6 +58,7 @@ impl Scenario {
         Self::FirstContactFromBothSides,
         Self::DeletionWithoutRedis,
         Self::JoinOnANodeBehind,
+        Self::AckOnANodeBehind,
         Self::TypingDuringAnOpening,
         Self::AdditionWithoutAnswer,
         Self::PresenceWithoutRedis,
@@ -75,6 +78,7 @@ impl Scenario {
             Self::DeathBeforePublication => death_before_publication(stage).await,
             Self::DeletionWithoutRedis => deletion_without_redis(stage).await,
             Self::JoinOnANodeBehind => join_on_a_node_behind(stage).await,
+            Self::AckOnANodeBehind => ack_on_a_node_behind(stage).await,
             Self::TypingDuringAnOpening => typing_during_an_opening(stage).await,
             Self::AdditionWithoutAnswer => addition_without_answer(stage).await,
             Self::PresenceWithoutRedis => presence_without_redis(stage).await,
@@ -271,6 +275,23 @@ async fn join_on_a_node_behind(stage: &Stage) {
     stage.until(|| tom.listens(&room)).await;
     stage.cluster.redis_links[0].set(Link::Open);
     stage.until(|| sue.has(&room) == 2).await;
+}
+
+async fn ack_on_a_node_behind(stage: &Stage) {
+    let room = stage.group(&["kay", "lou"]).await;
+    let (mut kay, mut lou) = (stage.native("kay", 0).await, stage.native("lou", 1).await);
+    kay.join(&room, None).await;
+    lou.join(&room, None).await;
+    assert!(stage.until(|| kay.listens(&room) && lou.listens(&room)).await);
+    // Lou's node hears neither what Kay says nor that it was said.
+    stage.cluster.redis_links[1].set(Link::Frozen);
+    kay.begin(to(&room)).await;
+    assert!(stage.until(|| kay.has(&room) == 1).await);
+    lou.begin(to(&room)).await;
+    stage.until(|| lou.has(&room) == 2).await;
+    stage.cluster.redis_links[1].set(Link::Open);
+    stage.until(|| kay.has(&room) == 2).await;
+    stage.keep([kay, lou]);
 }
 
 async fn typing_during_an_opening(stage: &Stage) {

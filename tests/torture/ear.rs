@@ -12,28 +12,6 @@ use crate::{
     wire::{self, Heard},
 };
 
-/// Progress in a conversation: the client has all entries up to `has`, and some of its own beyond.
-#[derive(Debug, Default)]
-struct Progress {
-    has: i64,
-    ahead: BTreeSet<i64>,
-}
-
-impl Progress {
-    fn delivered(&mut self, seq: i64) {
-        self.has = self.has.max(seq);
-        while self.ahead.remove(&(self.has + 1)) {
-            self.has += 1;
-        }
-        self.ahead = self.ahead.split_off(&self.has);
-    }
-
-    fn acked(&mut self, seq: i64) {
-        self.ahead.insert(seq);
-        self.delivered(self.has);
-    }
-}
-
 /// A join without an answer.
 #[derive(Debug, Clone, Copy)]
 struct Join {
@@ -57,7 +35,9 @@ pub struct Ear {
     pub listening: BTreeSet<Name>,
     /// The presence of other users as this session was shown it.
     pub shown: ShownUsers,
-    progress: BTreeMap<Name, Progress>,
+    /// The highest seq of each conversation that a frame has shown since the join, which clients take for all that they
+    /// have.
+    progress: BTreeMap<Name, i64>,
     joins: BTreeMap<Name, Join>,
     /// The conversations of `joins` in the order of the requests.
     order: VecDeque<Name>,
@@ -122,12 +102,12 @@ impl Ear {
 
     /// The seq up to which the client has a conversation, if it ever listened to it.
     pub fn has(&self, conversation: &Name) -> Option<i64> {
-        self.progress.get(conversation).map(|progress| progress.has)
+        self.progress.get(conversation).copied()
     }
 
     /// The seqs up to which the client has each conversation.
     pub fn progress(&self) -> BTreeMap<Name, i64> {
-        self.progress.iter().map(|(id, progress)| (id.clone(), progress.has)).collect()
+        self.progress.clone()
     }
 
     /// True if the node told of a conversation to which the user was added.
@@ -230,11 +210,12 @@ impl Ear {
         asked: Duration,
     ) {
         self.listening.insert(conversation.clone());
-        self.progress.insert(conversation.clone(), Progress { has: from, ahead: BTreeSet::new() });
+        self.progress.insert(conversation.clone(), from);
         self.record(What::Resume { conversation: conversation.clone(), since, from, head, resync, asked });
     }
 
-    /// The socket that sends the first message of a direct conversation listens from its start, without a frame.
+    /// The socket that sends the first message of a direct conversation listens from its start, without a frame. Its ack
+    /// has the first seq, or follows the entries of others.
     fn listens_to_new_direct(&mut self, conversation: &Name) {
         if self.dialect == Dialect::Native && !self.listening.contains(conversation) {
             self.listens(conversation, Some(0), 0, None, false, self.recorder.now());
@@ -242,12 +223,19 @@ impl Ear {
     }
 
     fn acked(&mut self, conversation: &Name, seq: i64, duplicate: bool) {
-        self.listens_to_new_direct(conversation);
-        if self.dialect.echoes() || duplicate {
-            return;
+        if seq == 1 && !duplicate {
+            self.listens_to_new_direct(conversation);
         }
-        let progress = self.progress.entry(conversation.clone()).or_default();
-        if self.dialect.shows_changes() { progress.acked(seq) } else { progress.delivered(seq) }
+        // The ack of a socket that does not listen says nothing about what the client has. No frame tells that a socket of
+        // the direct dialect listens.
+        if self.listening.contains(conversation) || self.dialect == Dialect::Direct {
+            self.has_seen(conversation, seq);
+        }
+    }
+
+    fn has_seen(&mut self, conversation: &Name, seq: i64) {
+        let has = self.progress.entry(conversation.clone()).or_default();
+        *has = seq.max(*has);
     }
 
     fn delivered(&mut self, conversation: &Name, entry: &Delivered) {
@@ -264,7 +252,7 @@ impl Ear {
         if heads.contains(&before) && self.has(conversation) != Some(before) {
             self.listens(conversation, Some(before), before, heads.last().copied(), false, self.opened);
         }
-        self.progress.entry(conversation.clone()).or_default().delivered(entry.seq);
+        self.has_seen(conversation, entry.seq);
         self.record(What::Deliver { conversation: conversation.clone(), entry: entry.clone() });
     }
 }

@@ -20,8 +20,8 @@ struct Position {
     end: Option<i64>,
 }
 
-/// A connection gets a log's entries strictly +1 from the seq where it resumed, except its own. They equal the store's
-/// entries, and a connection that is open at the end has all of them.
+/// A connection gets a log's entries strictly +1 from the seq where it resumed; its own may come as acks, in their place.
+/// They equal the store's entries, and a connection that is open at the end has all of them.
 pub(super) fn delivered_by_one(index: &Index<'_>) -> Vec<Violation> {
     let evidence = index.evidence;
     let mut positions = BTreeMap::<(Session, &Name), Position>::new();
@@ -56,6 +56,15 @@ pub(super) fn delivered_by_one(index: &Index<'_>) -> Vec<Violation> {
                     found.push(violation(Rule::DeliveredByOne, what, [before.line, line]));
                 }
                 found.extend(differs(evidence, conversation, entry, line));
+            }
+            // The highest seq that a client has seen is its cursor, so no ack may overtake an entry.
+            What::Ok { conversation, seq, .. } => {
+                let Some(before) = positions.get(&(session, conversation)) else { continue };
+                let lacking = skipped(session, conversation, before.last, *seq);
+                if !lacking.is_empty() {
+                    let what = format!("{conversation}: the ack of {seq} after {}; lacks {lacking:?}", before.last);
+                    found.push(violation(Rule::DeliveredByOne, what, [before.line, line]));
+                }
             }
             What::Left { conversation } => {
                 // A removal during a replay ends it at once, before the entry of the removal.
