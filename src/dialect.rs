@@ -14,6 +14,7 @@ mod codec;
 mod conversation;
 mod direct;
 mod envelope;
+mod fields;
 mod native;
 mod personas;
 mod rooms;

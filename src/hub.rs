@@ -35,6 +35,7 @@ mod track;
 
 pub use track::Opened;
 
+use ack_waits::AckWait;
 use activity::Activity;
 use delivery::Delivery;
 use resequencer::Resequencer;
@@ -240,6 +241,26 @@ impl Hub {
             self.backfill_if_needed(log, track);
         }
         self.shards.iter().for_each(|shard| shard.wake_if_queued());
+    }
+
+    /// Waits until a listener of this node has every entry of `log` up to `seq`, which is stored. Resolves with false at
+    /// once if the connection does not listen, or when it ceases to.
+    pub fn reached(
+        self: &Arc<Self>,
+        log: &LogId,
+        connection: ConnectionId,
+        seq: Seq,
+    ) -> impl Future<Output = bool> + Send + use<> {
+        let (reached, wait) = oneshot::channel();
+        if let Some(track) = self.partition(log).get_mut(log) {
+            // The hub may have dropped the entry; then it is backfilled.
+            track.record_seq(seq);
+            self.backfill_if_needed(log, track);
+            let shard = &self.shards[self.shard_of(connection)];
+            shard.queue(log, Op::Wait(AckWait { connection, seq, reached }));
+            shard.wake();
+        }
+        async move { wait.await.is_ok() }
     }
 
     /// Entries of `log` after `after`, for a listener that catches up.

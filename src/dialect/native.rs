@@ -7,6 +7,7 @@ use super::{
     closes::{class_of, code, common_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
     envelope::{content, read, request, unknown_type},
+    fields::WithoutRef,
 };
 use crate::{
     config::Secret,
@@ -40,7 +41,8 @@ mod own_code {
 }
 
 fn intent(text: &str) -> Result<Intent, Reject> {
-    Ok(Intent::Command(match read!(In<'_>, text)? {
+    let WithoutRef(frame) = read!(WithoutRef<In<'_>>, text)?;
+    Ok(Intent::Command(match frame {
         In::Authenticate { token } => return Ok(Intent::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
         In::Join { conversation_id, since_seq } => Command::Join {

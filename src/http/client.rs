@@ -1,6 +1,6 @@
 //! Reads the client's address (also behind proxies), the bearer token and query parameters from a request.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use hyper::{HeaderMap, header};
 use ipnet::IpNet;
@@ -58,6 +58,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+/// The names of all query parameters.
+pub(super) fn parameter_names(query: Option<&str>) -> impl Iterator<Item = Cow<'_, str>> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).map(|(name, _)| name)
 }
 
 #[cfg(test)]

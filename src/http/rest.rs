@@ -100,6 +100,20 @@ pub(super) enum Action {
     ReadNotifications,
 }
 
+impl Action {
+    /// The query parameters that the action takes.
+    fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::Online => &["cursor", "limit"],
+            Self::Conversations => &["archived", "limit", "offset"],
+            Self::Messages | Self::Replies => &["before_seq", "limit", "offset"],
+            Self::Search => &["q", "conversation_id", "limit", "offset"],
+            Self::Notifications => &["limit", "offset"],
+            _ => &[],
+        }
+    }
+}
+
 /// Verifies the request's token and performs the action for its user.
 pub(super) async fn answer(
     action: Action,
@@ -122,6 +136,7 @@ pub(super) async fn answer(
     }
     let query = head.uri.query();
     let call = Call { service, peer, identity: &identity, params, query, headers: &head.headers };
+    call.check_parameters(action.parameters())?;
     match action {
         Action::Token => call.token(),
         Action::Status => call.status().await,

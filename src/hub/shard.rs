@@ -252,7 +252,11 @@ impl LogListeners {
     }
 
     fn settle_waits(&mut self) {
-        self.ack_waits.settle(&self.listeners, self.delivered);
+        let (listeners, delivered) = (&self.listeners, self.delivered);
+        self.ack_waits.settle(|connection| {
+            let listener = listeners.iter().find(|listener| listener.connection == connection)?;
+            Some(listener.live_after.map_or(0, |has| has.max(delivered)))
+        });
     }
 
     /// Removes listeners whose membership ended, and signals to their sessions.

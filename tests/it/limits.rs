@@ -110,6 +110,7 @@ async fn bad_frames_get_an_error_and_change_nothing() {
         (r#"{"type":"edit","conversation_id":"team","seq":99,"content":"x"}"#, "not_found"),
         (r#"{"type":"react","conversation_id":"team","seq":1,"emoji":"a b"}"#, "invalid"),
         (r#"{"type":"status","status":"asleep"}"#, "invalid"),
+        (r#"{"type":"join","conversation_id":"team","colour":"blue"}"#, "invalid"),
     ] {
         alice.send_message(tokio_tungstenite::tungstenite::Message::text(frame)).await;
         let error = alice.until("error").await;
@@ -119,8 +120,8 @@ async fn bad_frames_get_an_error_and_change_nothing() {
     alice.send_text("team", "still here").await;
     let seen = bob.until("message").await;
     assert_eq!(seen["content"], "still here", "nothing else was stored or delivered");
-    // Numbers are accepted as ids, unknown fields are ignored.
-    alice.send(&json!({"type": "join", "conversation_id": 123, "colour": "blue", "ref": {"any": ["json"]}})).await;
+    // Numbers are accepted as ids.
+    alice.send(&json!({"type": "join", "conversation_id": 123, "ref": {"any": ["json"]}})).await;
     let joined = alice.until("joined").await;
     assert_eq!((&joined["conversation_id"], &joined["ref"]), (&json!("123"), &json!({"any": ["json"]})));
 }

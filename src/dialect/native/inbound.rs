@@ -1,4 +1,4 @@
-//! Frames from native clients. Unknown fields are ignored.
+//! Frames from native clients. Unknown fields are refused, apart from `ref`, which every frame may have.
 
 use std::{borrow::Cow, collections::HashMap, fmt};
 
@@ -8,7 +8,7 @@ use crate::model::{ClientId, ConversationId, GivenNumber, Status, UserId};
 
 /// A frame from a client, by its `type`.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum In<'a> {
     Authenticate {
         token: String,
@@ -207,5 +207,14 @@ mod tests {
         let cursors: Vec<_> = cursors.iter().map(|(id, since)| (id.as_str(), since.whole("seq").unwrap())).collect();
         assert_eq!(cursors, [("z", 4), ("a", 2), ("7", 3)]);
         assert!(serde_json::from_str::<Cursors>("[]").is_err());
+    }
+
+    #[test]
+    fn no_kind_takes_unknown_fields() {
+        for kind in In::KINDS {
+            let frame = format!(r#"{{"type":"{kind}","colour":1}}"#);
+            let error = serde_json::from_str::<In<'_>>(&frame).err().unwrap().to_string();
+            assert!(error.starts_with("unknown field `colour`"), "{kind}: {error}");
+        }
     }
 }

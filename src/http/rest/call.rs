@@ -22,7 +22,7 @@ use crate::{
     },
     model::{
         Command, ConversationId, EntryId, EntrySeq, GivenNumber, Identity, LogId, Page, Reject, Reply, Seq, UserId,
-        explain_json,
+        explain_json, printable_name,
     },
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     pub(super) async fn execute(&self, command: Command) -> Result<Reply, Reject> {
-        let caller = Caller { identity: Arc::clone(self.identity), connection: None };
+        let caller = Caller { identity: Arc::clone(self.identity), connection: None, ack: None };
         self.service.broker().chat.execute(caller, command).await
     }
 
@@ -64,6 +64,12 @@ impl Call<'_> {
         let conversation = self.conversation_of_path()?;
         let seq = self.segment("message").and_then(|text| seq_of(&text, &conversation));
         Ok((conversation, seq.ok_or(Reject::NotFound("Message"))?))
+    }
+
+    /// Refuses a query with a parameter that is not among `known`.
+    pub(super) fn check_parameters(&self, known: &[&str]) -> Result<(), Problem> {
+        let unknown = client::parameter_names(self.query).find(|name| !known.contains(&&**name));
+        unknown.map_or(Ok(()), |name| Err(Problem::invalid(format!("{}: unknown parameter", printable_name(&name)))))
     }
 
     pub(super) fn parameter(&self, name: &str) -> Option<String> {

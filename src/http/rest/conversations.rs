@@ -21,6 +21,7 @@ const MAX_DESCRIPTION_CHARS: usize = 2_000;
 
 /// Body of a request that creates a conversation.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewConversation {
     id: Option<ConversationId>,
     name: Option<String>,
@@ -161,8 +162,7 @@ mod tests {
 
     #[test]
     fn new_conversations_are_parsed_as_documented() {
-        let new =
-            parse(r#"{"name":"Team","description":" ","is_group":true,"participant_ids":["user-123",456],"extra":1}"#);
+        let new = parse(r#"{"name":"Team","description":" ","is_group":true,"participant_ids":["user-123",456]}"#);
         assert_eq!((new.name.as_deref(), new.description.as_deref(), new.is_group), (Some("Team"), None, true));
         assert_eq!(new.members[1].as_str(), "456");
         assert!(!parse(r#"{"participant_ids":["bob"]}"#).is_group);
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn invalid_conversations_are_refused() {
-        for bad in [r#"{"participant_ids":["a b"]}"#, r#"{"id":"~a"}"#, "[]", "{} x", ""] {
+        for bad in [r#"{"participant_ids":["a b"]}"#, r#"{"id":"~a"}"#, r#"{"extra":1}"#, "[]", "{} x", ""] {
             assert!(serde_json::from_str::<NewConversation>(bad).is_err(), "{bad}");
         }
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(201));

@@ -15,6 +15,7 @@ use crate::{
 
 /// Body of a request that adds members.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewMembers {
     user_ids: Vec<UserId>,
 }

@@ -18,6 +18,7 @@ use crate::{
 
 /// Body of a request that sends a message.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewMessage {
     content: String,
     client_id: Option<ClientId>,
@@ -47,6 +48,7 @@ fn content(text: &str) -> Result<Content, Problem> {
 
 /// Body of a request that edits a message.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewText {
     content: String,
     client_id: Option<ClientId>,

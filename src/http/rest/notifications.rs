@@ -40,6 +40,7 @@ impl<'a> Notification<'a> {
 
 /// Body of a request that marks notifications read; without ids it marks all.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Read {
     ids: Option<Vec<GivenNumber>>,
 }

@@ -28,6 +28,7 @@ struct UserOnline<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewStatus {
     status: Status,
 }
@@ -39,6 +40,7 @@ struct OwnStatus<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Typing {
     is_typing: Option<bool>,
 }

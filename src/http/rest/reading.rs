@@ -104,6 +104,7 @@ struct SearchResult<'a> {
 
 /// Body of a request that sets marks.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Marks {
     conversation_id: ConversationId,
     #[serde(default)]

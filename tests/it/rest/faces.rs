@@ -3,6 +3,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use switchboard::http::{Access, endpoints};
 
 use super::node::{CONVERSATIONS, Cluster, User, conversation_of};
 use crate::support::{Client, within};
@@ -119,7 +120,12 @@ async fn seq_bounds_are_the_same_over_native_and_rest() {
     for seq in [json!(0), json!(-1), json!(u64::MAX)] {
         let get = |path: String| (Method::GET, path, None);
         let history = |field: &str| json!({"type": "history", "conversation_id": room, field: seq});
-        let of = |kind: &str| json!({"type": kind, "conversation_id": room, "seq": seq, "content": "x", "emoji": "x"});
+        let of = |kind: &str| json!({"type": kind, "conversation_id": room, "seq": seq});
+        let with = |kind: &str, field: &str| {
+            let mut frame = of(kind);
+            frame[field] = json!("x");
+            frame
+        };
         let message = format!("{messages}/{seq}");
         let read = |field: &str| {
             (Method::POST, "/api/messages/read".to_owned(), Some(json!({"conversation_id": room, field: seq})))
@@ -128,9 +134,9 @@ async fn seq_bounds_are_the_same_over_native_and_rest() {
         cases.extend([
             case(history("before_seq"), get(format!("{messages}?before_seq={seq}")), BEFORE),
             case(history("thread_seq"), get(format!("{message}/replies")), NO_MESSAGE),
-            case(of("edit"), (Method::PATCH, message.clone(), body("x")), NO_MESSAGE),
+            case(with("edit", "content"), (Method::PATCH, message.clone(), body("x")), NO_MESSAGE),
             case(of("delete"), (Method::DELETE, message.clone(), None), NO_MESSAGE),
-            case(of("react"), (Method::PUT, format!("{message}/reactions/x"), None), NO_MESSAGE),
+            case(with("react", "emoji"), (Method::PUT, format!("{message}/reactions/x"), None), NO_MESSAGE),
             case(of("read"), read("up_to_seq"), mark("seq must be a whole number from 1 to 9223372036854775807")),
             case(
                 json!({"type": "read", "conversation_id": room, "delivered_seq": seq}),
@@ -166,6 +172,55 @@ async fn seq_bounds_are_the_same_over_native_and_rest() {
     let url = |since: i64| format!("{}/ws/{room}?token={}&since_seq={since}", node.ws(), alice.token);
     assert_eq!(Client::try_connect(url(-1).as_str()).await.unwrap_err().as_u16(), 400);
     assert!(Client::try_connect(url(0).as_str()).await.is_ok());
+}
+
+#[tokio::test]
+async fn unknown_fields_and_parameters_are_refused_by_name() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let alice = User::of(&node, "alice");
+    let messages = alice.group(&[]).await;
+    let room = conversation_of(&messages);
+    let mut client = Client::native(&node, "alice").await;
+    for frame in [
+        json!({"type": "send", "conversation_id": room, "content": "hello", "since": 5}),
+        json!({"type": "history", "conversation_id": room, "since": 5}),
+        json!({"type": "conversations", "since": 5}),
+        json!({"type": "ping", "since": 5}),
+    ] {
+        let (code, text) = send_native(&mut client, &frame).await.unwrap_err();
+        assert_eq!(
+            (code.as_str(), text.as_str()),
+            ("invalid", "Invalid message format: since: unknown field"),
+            "{frame}"
+        );
+    }
+    for endpoint in endpoints().filter(|endpoint| endpoint.access == Access::Token) {
+        let path = endpoint.path.replace("{conversation}", room).replace("{message}", "1");
+        let path = path.replace("{user}", "alice").replace("{emoji}", "x");
+        let refused = alice.request(endpoint.method.clone(), &format!("{path}?since=5"), None).await;
+        let expected = (400, &json!("invalid"), &json!("since: unknown parameter"));
+        let answer = (refused.status.as_u16(), &refused.json["code"], &refused.json["detail"]);
+        assert_eq!(answer, expected, "{} {path}", endpoint.method);
+    }
+    for (method, path, mut body) in [
+        (Method::POST, messages.clone(), json!({"content": "hello"})),
+        (Method::PATCH, format!("{messages}/1"), json!({"content": "hello"})),
+        (Method::POST, CONVERSATIONS.to_owned(), json!({"name": "team"})),
+        (Method::POST, format!("{CONVERSATIONS}/{room}/members"), json!({"user_ids": ["bob"]})),
+        (Method::POST, "/api/messages/read".to_owned(), json!({"conversation_id": room, "up_to_seq": 1})),
+        (Method::POST, format!("/api/conversations/{room}/typing"), json!({})),
+        (Method::POST, "/api/user/status".to_owned(), json!({"status": "away"})),
+        (Method::POST, "/api/notifications/read".to_owned(), json!({})),
+    ] {
+        body["since"] = json!(5);
+        let refused = alice.request(method, &path, Some(&body)).await;
+        let text = "The body is not what it must be: since: unknown field";
+        assert_eq!((refused.status.as_u16(), &refused.json["detail"]), (400, &json!(text)), "{path}");
+    }
+    // Nothing was stored.
+    let (read, made) = (alice.get(&messages).await, alice.get(CONVERSATIONS).await);
+    assert_eq!((&read.json["total"], &made.json["total"]), (&json!(0), &json!(1)));
 }
 
 #[tokio::test]

@@ -41,6 +41,9 @@ fn the_document_is_consistent() {
         faults.extend(document.faults(&schema, &example).into_iter().map(|fault| format!("{place}: {fault}")));
     }
     for operation in document.operations() {
+        let body = &operation.body["requestBody"]["content"]["application/json"]["schema"];
+        let open = if body.is_null() { Vec::new() } else { document.open_objects(body, &operation.name()) };
+        faults.extend(open.into_iter().map(|place| format!("the body of {place} lets unknown fields through")));
         for (status, answer) in operation.body["responses"].as_object().unwrap() {
             for (_, media) in document.resolve(answer)["content"].as_object().into_iter().flatten() {
                 let place = format!("{} {status}", operation.name());
