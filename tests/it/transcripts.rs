@@ -4,6 +4,7 @@
 
 mod coverage;
 mod document;
+mod generators;
 mod pairs;
 mod pattern;
 mod script;
