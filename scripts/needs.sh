@@ -44,7 +44,7 @@ has() {
 
 # This file exists once setup.sh has fetched the test clients. Change its name whenever the set of clients changes.
 # shellcheck disable=SC2034 # setup.sh uses it
-readonly CLIENTS_DONE=target/clients/done-4
+readonly CLIENTS_DONE=target/clients/done-5
 
 # Prints the line that installs packages as root. setup.sh runs it, or shows it to be pasted.
 # The tests start their own servers, so Debian must not start its servers: a policy-rc.d that returns 101 forbids that.

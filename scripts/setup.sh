@@ -42,9 +42,13 @@ if [ ${#faults[@]} -eq 0 ] && ! has clients; then
     {
         python3 -m venv "$clients/python" &&
             "$clients/python/bin/pip" install --quiet --disable-pip-version-check \
-                kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 schemathesis==4.32.5 &&
+                kosoku==0.1.0 websockets==15.0.1 pytest==9.2.0 pytest-asyncio==1.5.0 schemathesis==4.32.5 \
+                openapi-python-client==0.29.1 &&
             npm install --silent --no-audit --no-fund --no-save --prefix "$clients" \
                 ws@8 react@18 react-test-renderer@18 sucrase@3 jsdom@26 &&
+            mkdir "$clients/generators" &&
+            cp tests/clients/generated/package.json tests/clients/generated/package-lock.json "$clients/generators" &&
+            npm ci --silent --no-audit --no-fund --ignore-scripts --prefix "$clients/generators" &&
             touch "$CLIENTS_DONE"
     } || faults+=("the packages of the test clients, from PyPI and npm: their registries could not be reached")
 fi

@@ -14,21 +14,23 @@ def whole(value):
     return value
 
 
-def take_integers(part):
-    """Puts what `x-takes-integers` means into the schemas; tests/it/rest/document.rs explains it."""
+def complete(part):
+    """Puts what the document's extensions mean into the schemas, as tests/it/rest/document.rs does."""
     if isinstance(part, list):
-        return [take_integers(item) for item in part]
+        return [complete(item) for item in part]
     if not isinstance(part, dict):
         return part
-    part = {name: take_integers(value) for name, value in part.items()}
+    part = {name: complete(value) for name, value in part.items()}
     if (integers := part.pop("x-takes-integers", None)) is not None:
         part = {"oneOf": [part, {"type": "integer", **integers}]}
+    if (values := part.pop("x-takes-values", None)) is not None:
+        part = {"oneOf": [part, {"enum": values}]}
     return part
 
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
-    raw_schema["components"] = take_integers(raw_schema["components"])
+    raw_schema["components"] = complete(raw_schema["components"])
 
 
 @schemathesis.hook

@@ -28,6 +28,7 @@ mod dashboards;
 mod dev;
 mod examples;
 mod first_minutes;
+mod generated_clients;
 mod hearing;
 mod http;
 mod http_connections;

@@ -9,6 +9,8 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// Extension of a string's schema: bounds of the integers that the server takes there as well. Generators for many
 /// languages make nothing usable of a schema that is a string or an integer, so the document has it beside the schema.
 const TAKES_INTEGERS: &str = "x-takes-integers";
+/// Extension of a list of values: other names that the server takes for them. Go's constants of two lists must not meet.
+const TAKES_VALUES: &str = "x-takes-values";
 
 /// Adds to the schemas what the document says beside them, for the sake of generators.
 fn complete(part: &mut Value) {
@@ -23,6 +25,10 @@ fn complete(part: &mut Value) {
                 integers["type"] = json!("integer");
                 let text = Value::Object(std::mem::take(fields));
                 fields.insert("oneOf".into(), json!([text, integers]));
+            }
+            if let Some(values) = fields.remove(TAKES_VALUES) {
+                let listed = Value::Object(std::mem::take(fields));
+                fields.insert("oneOf".into(), json!([listed, {"enum": values}]));
             }
         }
         Value::Array(items) => items.iter_mut().for_each(complete),

@@ -162,6 +162,21 @@ fn every_generated_name_is_unique() {
     assert!(ids.is_disjoint(&BTreeSet::from(["typing", "json", "re", "types", "client", "errors"])), "{ids:?}");
 }
 
+/// Go's constants have the names of the values alone.
+#[test]
+fn no_value_is_in_two_lists() {
+    let document = Document::published();
+    let mut lists: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        for value in schema["enum"].as_array().into_iter().flatten() {
+            lists.entry(value.as_str().unwrap()).or_default().push(name);
+        }
+    }
+    assert!(lists.len() > 30, "{lists:?}");
+    lists.retain(|_, names| names.len() > 1);
+    assert!(lists.is_empty(), "values that are in two lists: {lists:?}");
+}
+
 #[test]
 fn every_body_has_a_named_schema() {
     let document = Document::read();
