@@ -67,9 +67,9 @@ impl Workplace {
 
     /// Runs a program here, and returns what it prints. `node` is the node that clients call.
     async fn run(&self, program: &str, arguments: &[&str], node: Option<&Node>) -> String {
-        let mut command = Command::new(program);
-        let path = std::env::var("PATH").unwrap();
-        command.args(arguments).current_dir(self.path()).env("PATH", format!("{PYTHON_PROGRAMS}:{path}"));
+        let installed = Path::new(PYTHON_PROGRAMS).join(program);
+        let mut command = if installed.exists() { Command::new(installed) } else { Command::new(program) };
+        command.args(arguments).current_dir(self.path());
         // npx must not ask a registry for a program that is missing here.
         command.env("npm_config_offline", "true").env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("PYTHONPATH", self.path().join("switchboard-client"));
