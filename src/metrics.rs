@@ -232,14 +232,16 @@ metrics! {
     webhook_requests: IntCounterVec("webhook_requests_total", &["hook", "result"]);
     /// Duration of webhook requests in seconds, by hook; each try counts.
     webhook_seconds: HistogramVec("webhook_request_seconds", LATENCY, &["hook"]);
-    /// Jobs waiting for a webhook, by hook.
+    /// Jobs waiting for a webhook, by hook. Those of notifications wait in the store, and are the same for all nodes.
     webhook_queue: IntGaugeVec("webhook_queue", &["hook"]);
-    /// Jobs dropped because the queue of a webhook was full, by hook.
+    /// Jobs dropped because the queue of a webhook was full, by hook; and notifications that the webhook never accepted.
     webhook_dropped: IntCounterVec("webhook_dropped_total", &["hook"]);
     /// Messages to personas, by result.
     persona_messages: IntCounterVec("persona_messages_total", &["result"]);
     /// Notifications opened: the first unread message of a conversation came while the user was away.
     notifications: IntCounter("notifications_total");
+    /// Age in seconds of the oldest notification that waits for the webhook; 0 if none waits.
+    notification_oldest: IntGauge("notification_oldest_seconds");
     /// Conversations with new messages, waiting until their away members are determined.
     notification_queue: IntGauge("notification_queue");
     /// Conversations whose away members were not recorded, because too many waited or the store was down too long.

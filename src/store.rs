@@ -25,8 +25,8 @@ pub use sqlite::Sqlite;
 pub use traits::{Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
 pub(crate) use values::Operation;
 pub use values::{
-    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome,
-    SearchScope, Started, StoreError, Waiting,
+    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices,
+    NotificationPost, Notified, NotifyOptions, Outcome, SearchScope, Started, StoreError, Waiting, WaitingPosts,
 };
 pub use watch::watch;
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

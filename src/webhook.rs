@@ -48,8 +48,13 @@ pub enum WebhookError {
     #[error("the webhook can't be reached: {0}")]
     Unreachable(String),
     /// The webhook answered with an error status.
-    #[error("the webhook answered {0}")]
-    Status(StatusCode),
+    #[error("the webhook answered {status}")]
+    Status {
+        /// The status.
+        status: StatusCode,
+        /// The pause that the answer asks for.
+        retry_after: Option<Duration>,
+    },
     /// The answer is too large.
     #[error("the webhook's answer is larger than {MAX_ANSWER} bytes")]
     TooLarge,
@@ -66,8 +71,8 @@ impl WebhookError {
     fn label(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
-            Self::Status(status) if is_transient(*status) => "unavailable",
-            Self::Status(_) => "refused",
+            Self::Status { status, .. } if is_transient(*status) => "unavailable",
+            Self::Status { .. } => "refused",
             Self::TooLarge => "too_large",
             Self::Timeout => "timeout",
             Self::Unwritable(_) => "unwritable",
@@ -78,8 +83,21 @@ impl WebhookError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Status(status) => is_transient(*status),
+            Self::Status { status, .. } => is_transient(*status),
             Self::TooLarge | Self::Timeout | Self::Unwritable(_) => false,
+        }
+    }
+
+    /// True if the same request may succeed after some time.
+    pub fn may_pass(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Timeout)
+    }
+
+    /// The pause that the answer asks for, if any.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Unreachable(_) | Self::TooLarge | Self::Timeout | Self::Unwritable(_) => None,
         }
     }
 }
@@ -141,6 +159,11 @@ impl Webhook {
         Ok(Self { hook, settings, key, client: client.build()?, metrics })
     }
 
+    /// The settings of this webhook.
+    pub fn settings(&self) -> &WebhookConfig {
+        &self.settings
+    }
+
     /// A queue for jobs of this webhook, with the length and concurrency of the settings.
     pub fn queue<J>(&self, supervisor: &Supervisor) -> (Queue<J>, QueueReceiver<J>) {
         let WebhookConfig { queue, concurrency, .. } = self.settings;
@@ -166,7 +189,7 @@ impl Webhook {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut retries = self.settings.retries;
         loop {
-            let (failure, retry_after) = match self.try_once(body.clone()).await {
+            let failure = match self.try_once(body.clone()).await {
                 Ok(answer) => {
                     self.count("ok");
                     return Ok(answer);
@@ -174,7 +197,7 @@ impl Webhook {
                 Err(failed) => failed,
             };
             self.count(failure.label());
-            let pause = retry_after.unwrap_or_default().max(backoff.pause());
+            let pause = failure.retry_after().unwrap_or_default().max(backoff.pause());
             if !failure.is_transient()
                 || retries == 0
                 || started.elapsed().saturating_add(pause) >= self.settings.timeout
@@ -187,9 +210,9 @@ impl Webhook {
         }
     }
 
-    /// Sends one request. A failure comes with the pause that the answer's Retry-After asks for.
-    async fn try_once(&self, body: Bytes) -> Result<Bytes, (WebhookError, Option<Duration>)> {
-        let unreachable = |error: reqwest::Error| (WebhookError::Unreachable(error_chain(error)), None);
+    /// Sends one request.
+    async fn try_once(&self, body: Bytes) -> Result<Bytes, WebhookError> {
+        let unreachable = |error: reqwest::Error| WebhookError::Unreachable(error_chain(error));
         let _timer = self.metrics.webhook_seconds.with_label_values(&[self.hook.label()]).start_timer();
         let mut request = self.client.post(self.settings.url.reveal()).header(CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
@@ -197,12 +220,13 @@ impl Webhook {
         }
         let mut answer = request.body(body).send().await.map_err(unreachable)?;
         if !answer.status().is_success() {
-            return Err((WebhookError::Status(answer.status()), retry_after(answer.headers())));
+            let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
+            return Err(WebhookError::Status { status, retry_after });
         }
         let mut read = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
             if read.len() + chunk.len() > MAX_ANSWER {
-                return Err((WebhookError::TooLarge, None));
+                return Err(WebhookError::TooLarge);
             }
             read.extend_from_slice(&chunk);
         }

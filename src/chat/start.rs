@@ -17,7 +17,7 @@ use super::{
     hints::Hints,
     journal::Journal,
     members::{CACHED_MAX, Members, PAIR_TTL},
-    notifications::{Notifications, QueuedPosts, unread::Unread},
+    notifications::{Notifications, posts::Posts, unread::Unread},
     parts::Parts,
     personas::Personas,
     places::Places,
@@ -308,14 +308,14 @@ impl Ground {
         Rosters { backplane: self.backplane.clone(), statuses, router }
     }
 
-    /// Starts the task that notifies members who are away.
+    /// Starts the tasks that notify members who are away, and post to the webhook.
     fn start_notifications(
         &self,
         (router, retell, hints): (Arc<Router>, Arc<Retell>, Arc<Hints>),
         unread: Arc<Unread>,
         webhook: Option<Webhook>,
     ) {
-        let (queue, queued): (_, QueuedPosts) = webhook.as_ref().map(|webhook| webhook.queue(&self.supervisor)).unzip();
+        let (settings, queued) = (&self.config.notifications, Arc::new(Notify::new()));
         let notifications = Notifications {
             unread,
             store: self.store.clone(),
@@ -324,14 +324,17 @@ impl Ground {
             retell,
             hints,
             metrics: self.metrics.clone(),
-            webhook,
-            queue,
+            post_queue: webhook.as_ref().map_or(0, |_| settings.queue),
+            queued: queued.clone(),
             supervisor: self.supervisor.clone(),
         };
-        let state = (notifications, queued);
-        self.supervisor.spawn_until_stop(TaskName::Notifications, state, |(notifications, queued)| {
-            notifications.run(queued).boxed()
-        });
+        self.supervisor
+            .spawn_until_stop(TaskName::Notifications, notifications, |notifications| notifications.run().boxed());
+        if let Some(webhook) = webhook {
+            let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
+            let posts = Posts { store, webhook, max_age: settings.max_age, metrics, supervisor, queued };
+            self.supervisor.spawn(TaskName::NotificationPosts, posts, |posts| posts.run().boxed());
+        }
     }
 
     /// Starts the task that answers for personas.

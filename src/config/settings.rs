@@ -324,11 +324,13 @@ settings! {
     NOTIFICATION_WEBHOOK_SECRET = Webhooks, Kind::Text("secret"), "",
         "Secret that signs the requests to NOTIFICATION_WEBHOOK_URL.", secret();
     NOTIFICATION_TIMEOUT = Webhooks, Kind::Duration(SECOND, 600 * SECOND), "30s",
-        "Maximum time for one notification request, including retries.";
+        "Maximum time for one notification request, including retries. A request that fails waits in the store and is made again.";
+    NOTIFICATION_MAX_AGE = Webhooks, Kind::Duration(60 * SECOND, 30 * DAY), "1d",
+        "Time after which a notification request that never succeeded is given up.";
     NOTIFICATION_CONCURRENCY = Webhooks, Kind::Count("requests", 1, 10_000), "16",
         "Maximum number of concurrent notification requests from this node.";
     NOTIFICATION_QUEUE = Webhooks, Kind::Count("notifications", 1, 1_000_000), "10000",
-        "Maximum number of notifications that wait on this node, and of conversations with new messages whose away members are not yet determined. Further ones are dropped.";
+        "Maximum number of notification requests that wait, over all nodes; for further notifications none is sent. Also the maximum number of conversations of this node with new messages whose away members are not yet determined.";
     WEBHOOK_RETRIES = Webhooks, Kind::Count("retries", 0, 10), "3",
         "Number of retries of a webhook request that could not be sent, or was answered with 429 or 5xx.";
 

@@ -41,8 +41,11 @@ pub struct PersonaConfig {
 pub struct NotificationConfig {
     /// The webhook; `None`: notifications go only to the store and to inboxes.
     pub webhook: Option<WebhookConfig>,
-    /// Maximum number of conversations that wait until their away members are determined (10,000).
+    /// Maximum number of requests to the webhook that wait over all nodes, and of conversations of this node that wait until
+    /// their away members are determined (10,000).
     pub queue: usize,
+    /// Time after which a request that never succeeded is given up (24 h).
+    pub max_age: Duration,
 }
 
 /// The settings that describe one webhook.
@@ -81,7 +84,8 @@ pub(super) fn read_webhooks(
     }
     let personas = read_webhook(reader, &PERSONA, notes).map(|webhook| PersonaConfig { ids, webhook });
     let webhook = read_webhook(reader, &NOTIFICATION, notes);
-    (personas, NotificationConfig { webhook, queue: reader.number(&set::NOTIFICATION_QUEUE) })
+    let (queue, max_age) = (reader.number(&set::NOTIFICATION_QUEUE), reader.duration(&set::NOTIFICATION_MAX_AGE));
+    (personas, NotificationConfig { webhook, queue, max_age })
 }
 
 /// Reads the ids of the personas. They are reserved with and without a webhook.

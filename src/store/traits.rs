@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, Outcome, SearchScope, Started, StoreError,
-    StoredCommand, Waiting,
+    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, NotificationPost, Notified, NotifyOptions,
+    Outcome, SearchScope, Started, StoreError, StoredCommand, Waiting, WaitingPosts,
 };
 use crate::model::{
     ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, NodeKeys, Notification,
@@ -191,14 +191,28 @@ pub trait Blocks: Send + Sync + 'static {
 #[async_trait]
 pub trait Notifications: Send + Sync + 'static {
     /// Records for each of `users` that messages wait: opens a notification (and adds an entry to the inbox) if none is
-    /// open, else widens the open one. Skips messages that the user has read, and those of a notification that the user
-    /// marked read. Therefore calls may come in any order and repeatedly. Returns the inbox entries.
+    /// open, else widens the open one. Skips messages that the user wrote or has read, deleted ones, and those of a
+    /// notification that the user marked read. Therefore calls may come in any order and repeatedly. For each notification
+    /// that it opens, it queues a request to the webhook.
     async fn notify(
         &self,
         conversation: &ConversationId,
         waiting: Waiting,
         users: &[UserId],
-    ) -> Result<Vec<Entry>, StoreError>;
+        options: NotifyOptions,
+    ) -> Result<Notified, StoreError>;
+    /// Takes at most `limit` requests to the webhook that are due, for the duration `claim`: if they are not finished by
+    /// then, any node may take them again. Those that waited for longer than `max_age` are expired.
+    async fn claim_posts(
+        &self,
+        limit: usize,
+        claim: Duration,
+        max_age: Duration,
+    ) -> Result<Vec<NotificationPost>, StoreError>;
+    /// Removes the requests in `done`, and makes each of `later` due again after its pause.
+    async fn finish_posts(&self, done: &[i64], later: &[(i64, Duration)]) -> Result<(), StoreError>;
+    /// Returns the requests that wait for the webhook.
+    async fn waiting_posts(&self) -> Result<WaitingPosts, StoreError>;
     /// Returns a user's notifications, newest first.
     async fn notifications(&self, user: &UserId, page: Page) -> Result<Vec<Notification>, StoreError>;
     /// Marks a user's notifications read: those in `ids`, or all. Returns the number of notifications marked.

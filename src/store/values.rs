@@ -1,6 +1,9 @@
 //! Values that go in and out of the store.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::pools::Pool;
 use crate::model::{Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Page, Pair, Seq, Timestamp, UserId};
@@ -221,6 +224,54 @@ pub struct Waiting {
     pub first: Seq,
     /// Seq of the last message.
     pub last: Seq,
+}
+
+/// The manner of `Notifications::notify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotifyOptions {
+    /// Messages that the user received open nothing, even if the user has not read them.
+    pub undelivered_only: bool,
+    /// Maximum number of requests to the webhook that wait, over all nodes; 0 if there is no webhook.
+    pub post_queue: usize,
+}
+
+/// The result of `Notifications::notify`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notified {
+    /// The inbox entries of the notifications that were opened.
+    pub entries: Vec<Entry>,
+    /// Number of requests to the webhook that were queued. For the other notifications none is sent.
+    pub queued: usize,
+}
+
+/// A request to the webhook of notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotificationPost {
+    /// The notification.
+    pub id: i64,
+    /// The user who is away.
+    pub user: UserId,
+    /// The conversation in which messages wait.
+    pub conversation: ConversationId,
+    /// Seq of the first unread message.
+    pub from_seq: Seq,
+    /// Time at which the notification was opened.
+    pub created_at: Timestamp,
+    /// Number of times that the request was taken, this time included.
+    pub tries: u32,
+    /// True if it waited for longer than it may.
+    pub expired: bool,
+    /// The first message that is not the user's own; none if the user has read all, or if they were deleted.
+    pub message: Option<Entry>,
+}
+
+/// The requests that wait for the webhook of notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WaitingPosts {
+    /// Number of requests.
+    pub count: u64,
+    /// Time since the first of them was queued; zero if none waits.
+    pub oldest: Duration,
 }
 
 /// The kind of a store call: its label in metrics, and its pool.

@@ -83,6 +83,8 @@ names! {
     Rosters = "rosters";
     /// Notifies members who are away.
     Notifications = "notifications";
+    /// Posts notifications to the webhook.
+    NotificationPosts = "notification_posts";
     /// Reaches other nodes through the store.
     Relay = "relay";
     /// Answers for personas.

@@ -19,7 +19,8 @@ use futures_util::future::join_all;
 use notifications::{
     a_run_accepts_reports_in_any_order, a_run_counts_the_unread_messages,
     concurrent_marks_and_notifications_leave_no_run_open, only_their_user_marks_notifications_read,
-    users_without_unread_messages_get_no_notification,
+    own_deleted_and_delivered_messages_open_nothing, posts_are_bounded_and_tell_what_waits,
+    posts_are_taken_once_and_again_after_their_claim, users_without_unread_messages_get_no_notification,
 };
 use pages::{
     archived_conversations_are_listed_separately, direct_conversations_and_contacts_are_listed,
@@ -42,8 +43,9 @@ use switchboard::{
         Page, SearchTerms, Seq, Status, Timestamp, UserId,
     },
     store::{
-        AppendError, AppendRefused, Appended, Authority, Lifecycle, MessagesPage, NewEntry, Outcomes, Postgres,
-        SearchScope, Sqlite, Store, Waiting, Writer, WriterSettings,
+        AppendError, AppendRefused, Appended, Authority, Lifecycle, MessagesPage, NewEntry, NotificationPost,
+        NotifyOptions, Outcomes, Postgres, SearchScope, Sqlite, Store, StoreError, Waiting, WaitingPosts, Writer,
+        WriterSettings,
     },
     supervise::Supervisor,
 };
@@ -142,6 +144,9 @@ contract! {
     a_run_accepts_reports_in_any_order
     users_without_unread_messages_get_no_notification
     only_their_user_marks_notifications_read
+    own_deleted_and_delivered_messages_open_nothing
+    posts_are_taken_once_and_again_after_their_claim
+    posts_are_bounded_and_tell_what_waits
     concurrent_marks_and_notifications_leave_no_run_open
     a_removed_members_repeat_is_refused_unless_the_writer_retries
     a_message_keeps_the_persona_that_it_asks

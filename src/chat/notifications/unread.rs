@@ -10,42 +10,14 @@ use tokio::{sync::Notify, time::Interval};
 
 use crate::{
     metrics::Metrics,
-    model::{ConversationId, Entry, Event, UserId},
+    model::{ConversationId, Event},
     store::Waiting,
 };
-
-/// The new messages of one conversation.
-#[derive(Debug, Clone)]
-pub(super) struct NewMessages {
-    pub(super) waiting: Waiting,
-    first: Arc<Entry>,
-    /// The first message of a sender other than that of `first`.
-    other: Option<Arc<Entry>>,
-}
-
-impl NewMessages {
-    fn of(entry: Arc<Entry>) -> Self {
-        Self { waiting: Waiting { first: entry.seq, last: entry.seq }, first: entry, other: None }
-    }
-
-    fn add(&mut self, entry: Arc<Entry>) {
-        let Waiting { first, last } = &mut self.waiting;
-        (*first, *last) = ((*first).min(entry.seq), (*last).max(entry.seq));
-        if self.other.is_none() && entry.sender != self.first.sender {
-            self.other = Some(entry);
-        }
-    }
-
-    /// The first message by somebody other than `user`; none if all are by `user`.
-    pub(super) fn first_for(&self, user: &UserId) -> Option<&Arc<Entry>> {
-        if self.first.sender == *user { self.other.as_ref() } else { Some(&self.first) }
-    }
-}
 
 /// New messages whose away members are not notified yet, by conversation.
 #[derive(Debug)]
 pub(in crate::chat) struct Unread {
-    conversations: Mutex<HashMap<ConversationId, NewMessages>>,
+    conversations: Mutex<HashMap<ConversationId, Waiting>>,
     capacity: usize,
     wake: Notify,
     metrics: Arc<Metrics>,
@@ -60,17 +32,20 @@ impl Unread {
     /// Adds the messages among committed events.
     pub(in crate::chat) fn observe(&self, stored: &[Event]) {
         let messages = stored.iter().filter_map(|event| match event {
-            Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.clone())),
+            Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.seq)),
             Event::Entry { .. } | Event::Ephemeral { .. } => None,
         });
         let mut conversations = self.lock();
-        for (conversation, entry) in messages {
+        for (conversation, seq) in messages {
             let full = conversations.len() >= self.capacity;
             match conversations.entry(conversation) {
-                hash_map::Entry::Occupied(mut known) => known.get_mut().add(entry),
+                hash_map::Entry::Occupied(mut known) => {
+                    let Waiting { first, last } = known.get_mut();
+                    (*first, *last) = ((*first).min(seq), (*last).max(seq));
+                }
                 hash_map::Entry::Vacant(_) if full => self.metrics.notifications_dropped.inc(),
                 hash_map::Entry::Vacant(place) => {
-                    place.insert(NewMessages::of(entry));
+                    place.insert(Waiting { first: seq, last: seq });
                     self.metrics.notification_queue.inc();
                     self.wake.notify_one();
                 }
@@ -79,7 +54,7 @@ impl Unread {
     }
 
     /// Waits for new messages and for the next round, then takes all that are queued.
-    pub(super) async fn next_round(&self, rounds: &mut Interval) -> HashMap<ConversationId, NewMessages> {
+    pub(super) async fn next_round(&self, rounds: &mut Interval) -> HashMap<ConversationId, Waiting> {
         while self.lock().is_empty() {
             self.wake.notified().await;
         }
@@ -87,7 +62,7 @@ impl Unread {
         mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, NewMessages>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Waiting>> {
         self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    use crate::model::{Body, LogId, Seq, Timestamp};
+    use crate::model::{Body, Entry, LogId, Seq, Timestamp, UserId};
 
     const ROUND: Duration = Duration::from_millis(500);
 
@@ -141,10 +116,10 @@ mod tests {
         unread.observe(&stored([message("team", 6, "alice", "a"), message("other", 1, "bob", "b"), Arc::new(joined)]));
         unread.observe(&stored([message("team", 8, "bob", "c"), message("team", 7, "alice", "d")]));
         let taken = unread.next_round(&mut rounds).await;
-        let new_messages = |conversation| &taken[&ConversationId::parse(conversation).unwrap()];
+        let new_messages = |conversation| taken[&ConversationId::parse(conversation).unwrap()];
         assert_eq!(taken.len(), 2);
-        assert_eq!(new_messages("team").waiting, Waiting { first: 6, last: 8 });
-        assert_eq!(new_messages("other").waiting, Waiting { first: 1, last: 1 });
+        assert_eq!(new_messages("team"), Waiting { first: 6, last: 8 });
+        assert_eq!(new_messages("other"), Waiting { first: 1, last: 1 });
 
         let begun = Instant::now();
         unread.observe(&stored([message("team", 9, "alice", "e")]));
@@ -153,20 +128,8 @@ mod tests {
             unread.observe(&stored([message("team", 10, "alice", "f")]));
         };
         let (taken, ()) = tokio::join!(unread.next_round(&mut rounds), later);
-        assert_eq!(taken.into_values().next().unwrap().waiting, Waiting { first: 9, last: 10 });
+        assert_eq!(taken.into_values().next().unwrap(), Waiting { first: 9, last: 10 });
         assert!(begun.elapsed() >= ROUND, "messages of the meantime go into the next round");
-    }
-
-    #[test]
-    fn own_messages_do_not_notify() {
-        let mut new_messages = NewMessages::of(message("team", 1, "alice", "a"));
-        new_messages.add(message("team", 2, "alice", "b"));
-        assert!(new_messages.first_for(&user("alice")).is_none());
-        assert_eq!(new_messages.first_for(&user("bob")).unwrap().seq, 1);
-        new_messages.add(message("team", 3, "bob", "c"));
-        new_messages.add(message("team", 4, "carol", "d"));
-        let heard = ["alice", "bob", "carol"].map(|name| new_messages.first_for(&user(name)).unwrap().seq);
-        assert_eq!(heard, [3, 1, 1]);
     }
 
     #[test]

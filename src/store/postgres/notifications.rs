@@ -1,16 +1,19 @@
 //! Notifications: messages wait for users who are away.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    super::{Notifications, Operation, StoreError, Waiting, row::notification_columns},
+    super::{
+        NotificationPost, Notifications, Notified, NotifyOptions, Operation, StoreError, Waiting, WaitingPosts,
+        row::{entry_columns, notification_columns},
+    },
     Postgres,
-    rows::{conversation_id, inbox_columns, inbox_entries, limit_and_offset, time},
+    rows::{conversation_id, entry, inbox_columns, inbox_entries, limit_and_offset, time, user},
 };
-use crate::model::{Body, ConversationId, Entry, Notification, Page, UserId};
+use crate::model::{Body, ConversationId, Notification, Page, Seq, UserId};
 
 const NOTIFICATIONS: &str = concat!(
     "SELECT ",
@@ -18,7 +21,14 @@ const NOTIFICATIONS: &str = concat!(
     " FROM notifications WHERE user_id = $1 ORDER BY id DESC LIMIT $2 OFFSET $3"
 );
 
-const NOTIFY: &str = concat!("SELECT ", inbox_columns!(), ", o_from FROM notify_users($1, $2, $3, $4)");
+const NOTIFY: &str =
+    concat!("SELECT ", inbox_columns!(), ", o_from, o_queued FROM notify_users($1, $2, $3, $4, $5, $6)");
+const CLAIM: &str = concat!(
+    "SELECT ",
+    entry_columns!("l."),
+    ", c.o_id, c.o_user, c.o_conversation, c.o_from, c.o_at, c.o_tries, c.o_expired, c.o_message \
+     FROM claim_notification_posts($1, $2, $3) c LEFT JOIN log l ON l.log = c.o_conversation AND l.seq = c.o_message"
+);
 
 fn notification(row: &Row) -> Result<Notification, StoreError> {
     Ok(Notification {
@@ -31,6 +41,20 @@ fn notification(row: &Row) -> Result<Notification, StoreError> {
     })
 }
 
+fn post(row: &Row) -> Result<NotificationPost, StoreError> {
+    let message = row.get::<_, Option<Seq>>("o_message").map(|_| entry(row)).transpose()?;
+    Ok(NotificationPost {
+        id: row.get("o_id"),
+        user: user(row.get("o_user"))?,
+        conversation: conversation_id(row.get("o_conversation"))?,
+        from_seq: row.get("o_from"),
+        created_at: time(row.get("o_at")),
+        tries: u32::try_from(row.get::<_, i32>("o_tries")).unwrap_or(u32::MAX),
+        expired: row.get("o_expired"),
+        message,
+    })
+}
+
 #[async_trait]
 impl Notifications for Postgres {
     async fn notify(
@@ -38,11 +62,40 @@ impl Notifications for Postgres {
         conversation: &ConversationId,
         Waiting { first, last }: Waiting,
         users: &[UserId],
-    ) -> Result<Vec<Entry>, StoreError> {
+        NotifyOptions { undelivered_only, post_queue }: NotifyOptions,
+    ) -> Result<Notified, StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let rows = self.query(Operation::Write, NOTIFY, &[&conversation.as_str(), &first, &last, &users]).await?;
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&conversation.as_str(), &first, &last, &users, &undelivered_only, &(post_queue as i64)];
+        let rows = self.query(Operation::Write, NOTIFY, &parameters).await?;
+        let queued = rows.iter().filter(|row| row.get(4)).count();
         let body = |row: &Row| Body::Notified { conversation: conversation.clone(), from_seq: row.get(3) };
-        inbox_entries(&rows, UserId::clone, body)
+        Ok(Notified { entries: inbox_entries(&rows, UserId::clone, body)?, queued })
+    }
+
+    async fn claim_posts(
+        &self,
+        limit: usize,
+        claim: Duration,
+        max_age: Duration,
+    ) -> Result<Vec<NotificationPost>, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 3] = [&(limit as i64), &claim.as_secs_f64(), &max_age.as_secs_f64()];
+        self.query(Operation::Write, CLAIM, &parameters).await?.iter().map(post).collect()
+    }
+
+    async fn finish_posts(&self, done: &[i64], later: &[(i64, Duration)]) -> Result<(), StoreError> {
+        let (later, seconds): (Vec<i64>, Vec<f64>) = later.iter().map(|(id, after)| (*id, after.as_secs_f64())).unzip();
+        let sql = "SELECT finish_notification_posts($1, $2, $3)";
+        self.query(Operation::Write, sql, &[&done, &later, &seconds]).await.map(drop)
+    }
+
+    async fn waiting_posts(&self) -> Result<WaitingPosts, StoreError> {
+        let sql = "SELECT count(*), extract(epoch FROM clock_timestamp() - min(queued_at))::double precision \
+             FROM notification_posts";
+        let rows = self.query(Operation::Read, sql, &[]).await?;
+        let Some(row) = rows.first() else { return Ok(WaitingPosts::default()) };
+        let oldest = Duration::try_from_secs_f64(row.get::<_, Option<f64>>(1).unwrap_or(0.0)).unwrap_or_default();
+        Ok(WaitingPosts { count: row.get::<_, i64>(0).unsigned_abs(), oldest })
     }
 
     async fn notifications(&self, user: &UserId, page: Page) -> Result<Vec<Notification>, StoreError> {

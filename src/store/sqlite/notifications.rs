@@ -1,14 +1,19 @@
 //! Notifications: messages wait for users who are away.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
-    super::{Notifications, Operation, StoreError, Waiting, row::notification_columns},
+    super::{
+        NotificationPost, Notifications, Notified, NotifyOptions, Operation, StoreError, Waiting, WaitingPosts,
+        row::{entry_columns, notification_columns},
+    },
     Sqlite,
     logs::{append_to_inbox, new_inbox_entry},
     now,
-    rows::{id, time},
+    rows::{entry, id, time},
 };
 use crate::model::{Body, ConversationId, Entry, Notification, Page, Seq, Timestamp, UserId};
 
@@ -18,6 +23,15 @@ const NOTIFICATIONS: &str = concat!(
     " FROM notifications WHERE user_id = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3"
 );
 
+const DUE: &str = "SELECT p.id, n.user_id, n.conversation, n.from_seq, n.created_at, p.tries + 1, p.queued_at < ?2, \
+         n.last_seq, n.read_at IS NULL \
+     FROM notification_posts p JOIN notifications n ON n.id = p.id WHERE p.due <= ?1 ORDER BY p.due LIMIT ?3";
+const FIRST_OF_OTHERS: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    " FROM log WHERE log = ?1 AND seq BETWEEN ?2 AND ?3 AND kind = 0 AND sender <> ?4 AND NOT deleted ORDER BY seq LIMIT 1"
+);
+
 #[async_trait]
 impl Notifications for Sqlite {
     async fn notify(
@@ -25,9 +39,32 @@ impl Notifications for Sqlite {
         conversation: &ConversationId,
         waiting: Waiting,
         users: &[UserId],
-    ) -> Result<Vec<Entry>, StoreError> {
+        options: NotifyOptions,
+    ) -> Result<Notified, StoreError> {
         let (id, users) = (conversation.clone(), users.to_vec());
-        self.write(Operation::Write, move |db| notify(db, &id, waiting, users)).await
+        self.write(Operation::Write, move |db| notify(db, &id, waiting, users, options)).await
+    }
+
+    async fn claim_posts(
+        &self,
+        limit: usize,
+        claim: Duration,
+        max_age: Duration,
+    ) -> Result<Vec<NotificationPost>, StoreError> {
+        self.write(Operation::Write, move |db| claim_posts(db, limit, micros(claim), micros(max_age))).await
+    }
+
+    async fn finish_posts(&self, done: &[i64], later: &[(i64, Duration)]) -> Result<(), StoreError> {
+        let (done, later) = (done.to_vec(), later.to_vec());
+        self.write(Operation::Write, move |db| finish_posts(db, &done, &later)).await
+    }
+
+    async fn waiting_posts(&self) -> Result<WaitingPosts, StoreError> {
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
+        let sql = "SELECT count(*), min(queued_at) FROM notification_posts";
+        let (count, oldest) = self.read(Operation::Read, move |db| db.prepare_cached(sql)?.query_row([], read)).await?;
+        let age = oldest.map_or(0, |queued_at| now().saturating_sub(queued_at).max(0));
+        Ok(WaitingPosts { count: count.unsigned_abs(), oldest: Duration::from_micros(age.unsigned_abs()) })
     }
 
     async fn notifications(&self, user: &UserId, page: Page) -> Result<Vec<Notification>, StoreError> {
@@ -57,16 +94,27 @@ fn notification(row: &Row<'_>) -> Result<Notification> {
     })
 }
 
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// Opens a notification of unread messages for each user, or widens the open one. Skips users who are not members,
-/// messages that the user has read, and messages of a notification that the user marked read.
-fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<UserId>) -> Result<Vec<Entry>> {
-    let (at, mut entries) = (now(), Vec::new());
+/// messages that the user wrote or has read, deleted ones, and those of a notification that the user marked read.
+fn notify(
+    db: &Connection,
+    id: &ConversationId,
+    waiting: Waiting,
+    users: Vec<UserId>,
+    NotifyOptions { undelivered_only, post_queue }: NotifyOptions,
+) -> Result<Notified> {
+    let (at, mut entries, mut queued) = (now(), Vec::new(), 0);
     for user in users {
         let sql = "SELECT l.seq FROM members m, log l WHERE m.conversation = ?1 AND m.user_id = ?2 AND l.log = ?1 \
-             AND l.seq > max(m.read_seq, ?3 - 1, coalesce((SELECT max(last_seq) FROM notifications \
-                 WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NOT NULL), 0)) \
-             AND l.seq <= ?4 AND l.kind = 0 ORDER BY l.seq LIMIT 1";
-        let parameters = params![id.as_str(), user.as_str(), waiting.first, waiting.last];
+             AND l.seq > max(m.read_seq, iif(?5, m.delivered_seq, 0), ?3 - 1, \
+                 coalesce((SELECT max(last_seq) FROM notifications \
+                     WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NOT NULL), 0)) \
+             AND l.seq <= ?4 AND l.kind = 0 AND l.sender <> ?2 AND NOT l.deleted ORDER BY l.seq LIMIT 1";
+        let parameters = params![id.as_str(), user.as_str(), waiting.first, waiting.last, undelivered_only];
         let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(parameters, |row| row.get(0)).optional()?
         else {
             continue;
@@ -88,10 +136,60 @@ fn notify(db: &Connection, id: &ConversationId, waiting: Waiting, users: Vec<Use
         let sql = "INSERT INTO notifications (user_id, conversation, from_seq, last_seq, count, created_at) \
              VALUES (?2, ?1, ?3, ?4, ?5, ?6)";
         db.prepare_cached(sql)?.execute(params![id.as_str(), user.as_str(), from, last, count, at])?;
+        let sql = "INSERT INTO notification_posts (id, queued_at, due) \
+             SELECT ?1, ?2, ?2 WHERE (SELECT count(*) FROM notification_posts) < ?3";
+        queued += db.prepare_cached(sql)?.execute(params![db.last_insert_rowid(), at, post_queue as i64])?;
         let body = Body::Notified { conversation: id.clone(), from_seq: from };
         entries.push(append_to_inbox(db, new_inbox_entry(&user, &user, at, body))?);
     }
-    Ok(entries)
+    Ok(Notified { entries, queued })
+}
+
+/// Takes requests that are due for `claim` microseconds.
+fn claim_posts(db: &Connection, limit: usize, claim: i64, max_age: i64) -> Result<Vec<NotificationPost>> {
+    let (at, mut posts) = (now(), Vec::new());
+    let mut due = db.prepare_cached(DUE)?;
+    let mut rows = due.query(params![at, at.saturating_sub(max_age), limit as i64])?;
+    while let Some(row) = rows.next()? {
+        let post = NotificationPost {
+            id: row.get(0)?,
+            user: id(UserId::parse(&row.get::<_, String>(1)?))?,
+            conversation: id(ConversationId::parse(&row.get::<_, String>(2)?))?,
+            from_seq: row.get(3)?,
+            created_at: time(row, 4)?,
+            tries: row.get(5)?,
+            expired: row.get(6)?,
+            message: None,
+        };
+        let message = match row.get(8)? {
+            true => first_of_others(db, &post, row.get(7)?)?,
+            false => None,
+        };
+        posts.push(NotificationPost { message, ..post });
+    }
+    let mut take = db.prepare_cached("UPDATE notification_posts SET due = ?2, tries = tries + 1 WHERE id = ?1")?;
+    for post in &posts {
+        take.execute(params![post.id, at.saturating_add(claim)])?;
+    }
+    Ok(posts)
+}
+
+/// The first message of a notification that is not the user's own.
+fn first_of_others(db: &Connection, post: &NotificationPost, last: Seq) -> Result<Option<Entry>> {
+    let parameters = params![post.conversation.as_str(), post.from_seq, last, post.user.as_str()];
+    db.prepare_cached(FIRST_OF_OTHERS)?.query_row(parameters, entry).optional()
+}
+
+/// Removes requests that are done, and makes others due again after their pauses.
+fn finish_posts(db: &Connection, done: &[i64], later: &[(i64, Duration)]) -> Result<()> {
+    for id in done {
+        db.prepare_cached("DELETE FROM notification_posts WHERE id = ?1")?.execute([id])?;
+    }
+    for (id, pause) in later {
+        let due = now().saturating_add(micros(*pause));
+        db.prepare_cached("UPDATE notification_posts SET due = ?2 WHERE id = ?1")?.execute([*id, due])?;
+    }
+    Ok(())
 }
 
 /// Marks a user's open notifications read: those in `ids`, or all. Returns their number.

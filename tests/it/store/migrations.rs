@@ -101,10 +101,12 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     assert_eq!((listed.len(), total, listed[0].archived), (1, 1, false));
     assert!(store.archive(&room, &alice, true).await.unwrap());
 
-    let notice = Waiting { first: reply, last: reply };
-    assert_eq!(store.notify(&room, notice, std::slice::from_ref(&bob)).await.unwrap(), [], "the old run goes on");
+    let last = append(&store, new(&room, "alice", "last", text("the last"))).await.unwrap().seq;
+    let (notice, options) = (Waiting { first: reply, last }, NotifyOptions { undelivered_only: false, post_queue: 9 });
+    let notified = store.notify(&room, notice, std::slice::from_ref(&bob), options).await.unwrap();
+    assert_eq!((notified.entries, notified.queued), (vec![], 0), "the old run goes on");
     let runs = store.notifications(&bob, part(10, 0)).await.unwrap();
-    assert_eq!((runs.len(), runs[0].from_seq, runs[0].count), (1, 250, 2));
-    store.mark(&room, &bob, reply, reply).await.unwrap();
+    assert_eq!((runs.len(), runs[0].from_seq, runs[0].count), (1, 250, 3));
+    store.mark(&room, &bob, last, last).await.unwrap();
     assert_eq!(store.read_notifications(&bob, None).await.unwrap(), 0, "reading ended it");
 }

@@ -1,28 +1,21 @@
 //! The JSON form of a notification for the operator's webhook.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 
-use crate::model::{Body, ConversationId, Entry, EntryId, Seq, Timestamp, UserId};
+use crate::{
+    model::{Body, ConversationId, Entry, EntryId, Seq, Timestamp, UserId},
+    store::NotificationPost,
+};
 
 /// Maximum number of characters of a message in the webhook's payload.
 const EXCERPT_CHARS: usize = 200;
 
-/// A notification that waits for the webhook.
-pub(in crate::chat) struct Notified {
-    pub(super) user: UserId,
-    pub(super) conversation: ConversationId,
-    pub(super) from_seq: Seq,
-    pub(super) message: Arc<Entry>,
-    pub(super) at: Timestamp,
-}
-
 /// The payload of the webhook.
 #[derive(Serialize)]
-pub(super) struct Post<'a> {
+pub(super) struct Payload<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    notification_id: i64,
     user_id: &'a UserId,
     conversation_id: &'a ConversationId,
     from_seq: Seq,
@@ -40,8 +33,9 @@ struct Excerpt<'a> {
     created_at: Timestamp,
 }
 
-impl<'a> From<&'a Notified> for Post<'a> {
-    fn from(Notified { user, conversation, from_seq, message, at }: &'a Notified) -> Self {
+impl<'a> Payload<'a> {
+    /// The payload of a request whose first message is `message`.
+    pub(super) fn of(post: &'a NotificationPost, message: &'a Entry) -> Self {
         let content = match &message.body {
             Body::Message { content, .. } => content,
             _ => "",
@@ -57,11 +51,12 @@ impl<'a> From<&'a Notified> for Post<'a> {
         };
         Self {
             kind: "notification",
-            user_id: user,
-            conversation_id: conversation,
-            from_seq: *from_seq,
+            notification_id: post.id,
+            user_id: &post.user,
+            conversation_id: &post.conversation,
+            from_seq: post.from_seq,
             message: excerpt,
-            created_at: *at,
+            created_at: post.created_at,
         }
     }
 }
@@ -71,9 +66,9 @@ mod tests {
     use super::*;
     use crate::model::LogId;
 
-    fn message(log: &str, seq: Seq, sender: &str, content: &str) -> Arc<Entry> {
+    fn message(log: &str, seq: Seq, sender: &str, content: &str) -> Entry {
         let content = content.into();
-        Arc::new(Entry {
+        Entry {
             log: LogId::parse(log).unwrap(),
             seq,
             message_no: seq,
@@ -89,7 +84,7 @@ mod tests {
                 edited_at: None,
                 deleted: false,
             },
-        })
+        }
     }
 
     fn user(id: &str) -> UserId {
@@ -99,17 +94,24 @@ mod tests {
     #[test]
     fn the_webhook_gets_an_excerpt_of_a_message() {
         let long = format!("{}…", "ä".repeat(EXCERPT_CHARS));
-        let of = |content: &str| Notified {
+        let post = NotificationPost {
+            id: 17,
             user: user("bob"),
             conversation: ConversationId::parse("team").unwrap(),
             from_seq: 3,
-            message: message("team", 3, "alice", content),
-            at: Timestamp::from_seconds(9),
+            created_at: Timestamp::from_seconds(9),
+            tries: 1,
+            expired: false,
+            message: None,
         };
-        let shown = |content| serde_json::to_value(Post::from(&of(content))).unwrap();
+        let shown = |content| {
+            let message = message("team", 3, "alice", content);
+            serde_json::to_value(Payload::of(&post, &message)).unwrap()
+        };
         assert_eq!(shown(&long)["message"]["content"], "ä".repeat(EXCERPT_CHARS));
         let short = shown("hi");
         assert_eq!((&short["type"], &short["user_id"]), (&"notification".into(), &"bob".into()));
+        assert_eq!(short["notification_id"], 17);
         assert_eq!((&short["message"]["content"], &short["message"]["sender_id"]), (&"hi".into(), &"alice".into()));
     }
 }
