@@ -110,7 +110,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::{super::mac::tests::macs, *};
-    use crate::model::{Body, Command, ConnectionId, Ephemeral, LogId, PendingAck, Timestamp, UserId};
+    use crate::model::{Body, ConnectionId, Ephemeral, LogId, PendingAck, Timestamp, UserId};
 
     fn events() -> Vec<Event> {
         let (log, user) = (LogId::parse("room").unwrap(), UserId::parse("alice").unwrap());
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn the_origin_is_not_published() {
         let Some(Event::Entry { entry, .. }) = events().into_iter().next() else { unreachable!() };
-        let origin = Some(Arc::new(PendingAck::new(ConnectionId::fresh(), None, &Command::Ping)));
+        let origin = Some(Arc::new(PendingAck::new(ConnectionId::fresh(), None, None)));
         let event = Event::Entry { entry, origin };
         let payload = Process::new(&NodeId::parse("n").unwrap()).encode(&[&event], "channel", &macs(1)).unwrap();
         assert_eq!(decode(payload.as_bytes()).unwrap()[0].origin(), None);

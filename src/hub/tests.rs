@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::*;
 use crate::{
-    model::{Body, Command, Ephemeral, EphemeralEvent, PendingAck, TakenAck, Timestamp, UserId},
+    model::{Body, Ephemeral, EphemeralEvent, PendingAck, TakenAck, Timestamp, UserId},
     outbox::{Frame, OutboxBudget, OutboxEvent, OutboxLimits, Signal},
 };
 
@@ -342,7 +342,7 @@ async fn a_batch_ends_for_a_user_where_it_ends_the_membership() {
 /// An entry that this socket sent and whose ack it awaits.
 fn own_event(log: &LogId, seq: Seq, outbox: &Outbox) -> (Event, Arc<PendingAck>) {
     let reference = serde_json::value::to_raw_value("mark").unwrap();
-    let ack = Arc::new(PendingAck::new(outbox.connection(), Some(reference), &Command::Ping));
+    let ack = Arc::new(PendingAck::new(outbox.connection(), Some(reference), None));
     (Event::Entry { entry: Arc::new(entry(log, seq)), origin: Some(ack.clone()) }, ack)
 }
 

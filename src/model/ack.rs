@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 
-use super::{Command, ConnectionId, Target, UserId};
+use super::{ConnectionId, UserId};
 
 /// The place of an ack in the order of its log. It travels with the entry, so that delivery can put the ack exactly where
 /// the socket's own entry stands. Whoever takes the ack first sends it; nobody sends it twice.
@@ -35,15 +35,9 @@ pub enum TakenAck {
 }
 
 impl PendingAck {
-    /// The ack of this command, for a socket that marked the command's frame with `reference`.
-    pub fn new(connection: ConnectionId, reference: Option<Box<RawValue>>, command: &Command) -> Self {
-        let recipient = match command {
-            Command::Send(message) => match &message.to {
-                Target::User(user) => Some(user.clone()),
-                Target::Conversation(_) => None,
-            },
-            _ => None,
-        };
+    /// The ack of a command of this socket, which marked the command's frame with `reference`. `recipient` is the user to
+    /// whom a message is sent.
+    pub fn new(connection: ConnectionId, reference: Option<Box<RawValue>>, recipient: Option<UserId>) -> Self {
         Self { connection, reference, recipient, state: Mutex::new(State::Open) }
     }
 
@@ -109,7 +103,7 @@ mod tests {
     use super::*;
 
     fn pending() -> PendingAck {
-        PendingAck::new(ConnectionId::fresh(), None, &Command::Ping)
+        PendingAck::new(ConnectionId::fresh(), None, None)
     }
 
     #[test]

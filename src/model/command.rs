@@ -257,6 +257,14 @@ impl Command {
         )
     }
 
+    /// The user to whom a message is sent, if it is sent to a user.
+    pub fn recipient(&self) -> Option<&UserId> {
+        match self {
+            Self::Send(NewMessage { to: Target::User(user), .. }) => Some(user),
+            _ => None,
+        }
+    }
+
     /// The idempotency id that the command carries.
     pub fn client_id(&self) -> Option<&ClientId> {
         match self {

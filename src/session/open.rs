@@ -350,7 +350,7 @@ impl Open {
     }
 
     fn begin_command(&mut self, request: RequestMeta, command: Command) {
-        let ack = PendingAck::new(self.connection.id(), request.reference.clone(), &command);
+        let ack = PendingAck::new(self.connection.id(), request.reference.clone(), command.recipient().cloned());
         let caller = Caller { ack: Some(Arc::new(ack)), ..self.caller() };
         let begun = self.context.chat.clone().begin(caller, command);
         self.beginning = Some(begun.map(move |begun| (request, begun)).boxed());
