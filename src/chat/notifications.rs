@@ -33,6 +33,8 @@ const ROUND: Duration = Duration::from_millis(500);
 const CONVERSATIONS_AT_ONCE: usize = 4;
 /// Members per read.
 const PAGE: u32 = 500;
+/// Members who are notified by one statement. It holds their read marks, for which their own messages wait.
+const NOTIFIED_AT_ONCE: usize = 50;
 /// While the store is unavailable: the first and the longest pause between tries, and the time after which a
 /// conversation is given up.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -108,11 +110,11 @@ impl Notifications {
         let present = present.into_iter().map(|(user, _)| user).collect();
         self.hints.send(conversation, waiting.last, present).await;
         let away: Vec<UserId> = away.into_iter().map(|(user, _)| user).collect();
-        if !away.is_empty() {
-            let options = NotifyOptions { undelivered_only: false, post_queue: self.post_queue };
-            let notified = self.store.notify(conversation, waiting, &away, options).await;
+        let options = NotifyOptions { undelivered_only: false, post_queue: self.post_queue };
+        for away in away.chunks(NOTIFIED_AT_ONCE) {
+            let notified = self.store.notify(conversation, waiting, away, options).await;
             // The next try finds the notifications open and returns no entries of them.
-            let notified = notified.inspect_err(|error| self.retell.doubt_inboxes(error, &away))?;
+            let notified = notified.inspect_err(|error| self.retell.doubt_inboxes(error, away))?;
             self.pass_on(notified);
         }
         Ok(last)

@@ -13,8 +13,8 @@ pub struct Entry {
     pub log: LogId,
     /// The entry's position in the log.
     pub seq: Seq,
-    /// Number of messages in the log up to and including this entry; the difference of two such numbers counts unread
-    /// messages.
+    /// Number of messages in the log up to and including this entry; the difference of two such numbers counts the messages
+    /// between, deleted ones included.
     pub message_no: i64,
     /// The user who made the entry.
     pub sender: UserId,

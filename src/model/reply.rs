@@ -52,7 +52,7 @@ pub struct Conversation {
     pub updated_at: Timestamp,
     /// Its newest seq.
     pub head: Seq,
-    /// Number of messages that the reader has not read.
+    /// Number of messages that the reader has not read: of others, not deleted, after the read mark.
     pub unread: i64,
     /// True if the reader archived it.
     pub archived: bool,
@@ -180,7 +180,7 @@ pub struct Notification {
     pub conversation: ConversationId,
     /// Seq of the first unread message.
     pub from_seq: Seq,
-    /// Number of waiting messages.
+    /// Number of waiting messages, deleted ones left out; of one that was read, the number that waited.
     pub count: i64,
     /// Time at which the first message arrived.
     pub created_at: Timestamp,

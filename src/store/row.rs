@@ -27,21 +27,60 @@ pub(super) use entry_columns;
 pub(super) const ENTRY_COLUMNS: usize = 15;
 
 /// The columns of a conversation `c` with the head `h` of its log, as the backends' `conversation` functions read them.
-/// The caller passes `read_no` and `archived` as expressions, because not every reader is a member.
+/// The caller passes the read marks and `archived` as expressions, because not every reader is a member. A message reads up
+/// to itself, so all messages after the read mark are by others.
 macro_rules! conversation_columns {
-    ($read_no:literal, $archived:literal) => {
+    ($read_no:literal, $read_seq:literal, $archived:literal) => {
         concat!(
             "c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, h.updated_at, h.seq, h.message_no - ",
-            $read_no, ", ", $archived
+            $read_no,
+            " - ",
+            deletions!("c.id", "> ", $read_seq),
+            ", ",
+            $archived
         )
     };
 }
 pub(super) use conversation_columns;
 
-/// The columns of a member `m` with the user `u`, as the backends' `member` functions read them.
+/// The number of deleted messages of a log whose seq meets a condition; at most 10,000 are counted.
+macro_rules! deletions {
+    ($log:literal, $($condition:literal),+) => {
+        concat!(
+            "(SELECT count(*) FROM (SELECT 1 FROM log d WHERE d.log = ",
+            $log,
+            " AND d.kind = 2 AND d.target ",
+            $($condition,)+
+            " LIMIT 10000) deletions)"
+        )
+    };
+}
+pub(super) use deletions;
+
+/// The number of messages of a log from one seq to another, without deleted ones; all three are expressions.
+macro_rules! messages_between {
+    ($log:literal, $first:literal, $last:literal) => {
+        concat!(
+            "coalesce((SELECT a.message_no FROM log a WHERE a.log = ",
+            $log,
+            " AND a.seq <= ",
+            $last,
+            " ORDER BY a.seq DESC LIMIT 1), 0) - coalesce((SELECT b.message_no FROM log b WHERE b.log = ",
+            $log,
+            " AND b.seq < ",
+            $first,
+            " ORDER BY b.seq DESC LIMIT 1), 0) - ",
+            deletions!($log, "BETWEEN ", $first, " AND ", $last)
+        )
+    };
+}
+pub(super) use messages_between;
+
+/// The columns of a member `m` with the user `u`, as the backends' `member` functions read them. What is read is delivered,
+/// also where no device confirmed it.
 macro_rules! member_columns {
     () => {
-        "m.user_id, u.name, m.delivered_seq, m.read_seq"
+        "m.user_id, u.name, CASE WHEN m.delivered_seq > m.read_seq THEN m.delivered_seq ELSE m.read_seq END, m.read_seq"
     };
 }
 pub(super) use member_columns;
@@ -54,10 +93,17 @@ macro_rules! direct_columns {
 }
 pub(super) use direct_columns;
 
-/// The columns of a notification, as the backends' `notification` functions read them.
+/// The columns of a notification `n` of the member `m`, as the backends' `notification` functions read them. Of an open one,
+/// the messages that wait now are counted: after a part of them was read, or some were deleted.
 macro_rules! notification_columns {
     () => {
-        "id, conversation, from_seq, count, created_at, read_at"
+        concat!(
+            "n.id, n.conversation, n.from_seq, CASE WHEN n.read_at IS NULL AND m.read_seq >= n.from_seq THEN ",
+            messages_between!("n.conversation", "m.read_seq + 1", "n.last_seq"),
+            " WHEN n.read_at IS NULL THEN ",
+            messages_between!("n.conversation", "n.from_seq", "n.last_seq"),
+            " ELSE n.count END, n.created_at, n.read_at"
+        )
     };
 }
 pub(super) use notification_columns;

@@ -149,7 +149,7 @@ pub trait Members: Send + Sync + 'static {
     /// Returns users who share a conversation with `user`, without `user`, at most `limit`.
     async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError>;
     /// Moves a member's delivered and read marks forward, never back and never past the head; a read entry counts as
-    /// delivered. Returns the new marks, or `None` if nothing moved or the user is not a member.
+    /// delivered. A message of the member moves the read mark as well, with its append. Returns the new marks, or `None` if nothing moved or the user is not a member.
     async fn mark(
         &self,
         conversation: &ConversationId,

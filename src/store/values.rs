@@ -157,7 +157,7 @@ pub struct Access {
     pub member: bool,
     /// True if any user may join.
     pub open: bool,
-    /// The user received every entry up to this seq; 0 if the user is not a member.
+    /// A device of the user confirmed every entry up to this seq; 0 if the user is not a member.
     pub delivered: Seq,
     /// The ends of its log.
     pub ends: Ends,
@@ -181,7 +181,7 @@ pub struct Direct {
     pub conversation: ConversationId,
     /// The two members.
     pub pair: Pair,
-    /// The user received every entry up to this seq.
+    /// A device of the user confirmed every entry up to this seq.
     pub delivered: Seq,
     /// The newest seq of the conversation.
     pub head: Seq,

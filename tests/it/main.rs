@@ -58,3 +58,4 @@ mod support_smoke;
 mod sync;
 mod transcripts;
 mod typing;
+mod unread;

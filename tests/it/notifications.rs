@@ -135,7 +135,7 @@ async fn no_user_is_notified_of_their_own_messages() {
     assert!(world.runs("alice").await.is_empty());
     let second = send("bob").await;
     world.until_runs("alice", &[(second, second, 1, false)]).await;
-    assert_eq!(world.runs("bob").await, [(first, first, 1, false)]);
+    assert_eq!(world.runs("bob").await, [(first, first, 1, true)], "the answer has read what it answers");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod pages;
 mod repeats;
 mod rights;
 mod search;
+mod unread;
 mod writers;
 
 use std::{
@@ -48,6 +49,10 @@ use switchboard::{
         WriterSettings,
     },
     supervise::Supervisor,
+};
+use unread::{
+    concurrent_messages_marks_and_notifications_agree, deleted_messages_are_not_unread,
+    notifications_count_what_is_unread, own_messages_are_read,
 };
 
 use crate::support::Postgres as Server;
@@ -153,6 +158,10 @@ contract! {
     an_id_of_another_command_is_refused
     who_left_or_was_removed_is_not_added_by_everybody
     blocked_users_reach_nobody_who_blocks_them
+    own_messages_are_read
+    deleted_messages_are_not_unread
+    notifications_count_what_is_unread
+    concurrent_messages_marks_and_notifications_agree
 }
 
 /// Part of a list.
@@ -373,7 +382,7 @@ async fn conversations_are_listed_in_pages(store: Arc<dyn Store>) {
     let alice = user("alice");
     let (first, total) = store.conversations(&alice, false, part(2, 0)).await.unwrap();
     assert_eq!((first.len(), total), (2, 5));
-    assert_eq!((&first[0].id, first[0].unread, first[0].head), (&room("room1"), 1, 1), "the last active first");
+    assert_eq!((&first[0].id, first[0].unread, first[0].head), (&room("room1"), 0, 1), "the last active first");
     assert_eq!(store.conversations(&alice, false, part(10, 4)).await.unwrap().0.len(), 1);
     assert_eq!(store.conversations(&alice, false, part(10, 50)).await.unwrap(), (Vec::new(), 5));
     assert_eq!(store.conversations(&user("nobody"), false, part(10, 0)).await.unwrap(), (Vec::new(), 0));

@@ -8,7 +8,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     super::{
         NotificationPost, Notifications, Notified, NotifyOptions, Operation, StoreError, Waiting, WaitingPosts,
-        row::{entry_columns, notification_columns},
+        row::{deletions, entry_columns, messages_between, notification_columns},
     },
     Postgres,
     rows::{conversation_id, entry, inbox_columns, inbox_entries, limit_and_offset, time, user},
@@ -18,7 +18,8 @@ use crate::model::{Body, ConversationId, Notification, Page, Seq, UserId};
 const NOTIFICATIONS: &str = concat!(
     "SELECT ",
     notification_columns!(),
-    " FROM notifications WHERE user_id = $1 ORDER BY id DESC LIMIT $2 OFFSET $3"
+    " FROM notifications n LEFT JOIN members m ON m.conversation = n.conversation AND m.user_id = n.user_id \
+     WHERE n.user_id = $1 ORDER BY n.id DESC LIMIT $2 OFFSET $3"
 );
 
 const NOTIFY: &str =
@@ -35,7 +36,7 @@ fn notification(row: &Row) -> Result<Notification, StoreError> {
         id: row.get(0),
         conversation: conversation_id(row.get(1))?,
         from_seq: row.get(2),
-        count: row.get(3),
+        count: row.get::<_, i64>(3).max(0),
         created_at: time(row.get(4)),
         read_at: row.get::<_, Option<SystemTime>>(5).map(time),
     })
@@ -105,8 +106,12 @@ impl Notifications for Postgres {
     }
 
     async fn read_notifications(&self, user: &UserId, ids: Option<&[i64]>) -> Result<u64, StoreError> {
-        let sql = "UPDATE notifications SET read_at = now() \
-             WHERE user_id = $1 AND read_at IS NULL AND ($2::bigint[] IS NULL OR id = ANY ($2)) RETURNING 1";
+        // In the order in which an append locks them.
+        let sql = "UPDATE notifications SET read_at = now() WHERE id IN ( \
+                 SELECT id FROM notifications \
+                 WHERE user_id = $1 AND read_at IS NULL AND ($2::bigint[] IS NULL OR id = ANY ($2)) \
+                 ORDER BY conversation FOR NO KEY UPDATE \
+             ) RETURNING 1";
         Ok(self.query(Operation::Write, sql, &[&user.as_str(), &ids]).await?.len() as u64)
     }
 }

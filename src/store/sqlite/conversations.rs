@@ -9,7 +9,7 @@ use super::{
     super::{
         Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
-        row::{conversation_columns, direct_columns, direct_key, pair},
+        row::{conversation_columns, deletions, direct_columns, direct_key, pair},
     },
     Sqlite,
     logs::{add_user, append_to_inbox, new_inbox_entry},
@@ -20,14 +20,18 @@ use crate::model::{Body, Conversation, ConversationId, Entry, NewConversation, P
 
 const CONVERSATIONS: &str = concat!(
     "SELECT ",
-    conversation_columns!("m.read_no", "m.archived"),
+    conversation_columns!("m.read_no", "m.read_seq", "m.archived"),
     " \
      FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
      WHERE m.user_id = ?1 AND m.archived = ?4 ORDER BY h.updated_at DESC, c.id LIMIT ?2 OFFSET ?3"
 );
 const CONVERSATION: &str = concat!(
     "SELECT ",
-    conversation_columns!("coalesce(m.read_no, h.message_no)", "coalesce(m.archived, 0)"),
+    conversation_columns!(
+        "coalesce(m.read_no, h.message_no)",
+        "coalesce(m.read_seq, h.seq)",
+        "coalesce(m.archived, 0)"
+    ),
     " \
      FROM conversations c JOIN heads h ON h.log = c.id \
      LEFT JOIN members m ON m.conversation = c.id AND m.user_id = ?2 WHERE c.id = ?1"

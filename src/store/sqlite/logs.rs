@@ -137,6 +137,9 @@ fn append_one(db: &Connection, new: &NewEntry, retried: bool) -> Result<Outcome>
     }
     record_former_member(db, new, at)?;
     let (seq, message_no) = insert(db, &new.log, new, at)?;
+    if new.body.is_message() {
+        mark_read_by_sender(db, new, (seq, message_no), at)?;
+    }
     let at = Timestamp::from_micros(at);
     let mut appended = Appended { seq, message_no, at, duplicate: false, also: Vec::new() };
     if let Some(entry) = inbox_entry(new, &appended, 0) {
@@ -278,6 +281,17 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
         Fingerprint::of(new).map(Fingerprint::number)
     ])?;
     Ok((seq, message_no))
+}
+
+/// Moves the sender's read mark up to the own message, which ends the run of notifications before it. The delivered mark
+/// stays: a device that missed something still gets it.
+fn mark_read_by_sender(db: &Connection, new: &NewEntry, (seq, message_no): (Seq, i64), at: i64) -> Result<()> {
+    let (log, sender) = (new.log.as_str(), new.sender.as_str());
+    let sql = "UPDATE members SET read_seq = ?3, read_no = ?4 WHERE conversation = ?1 AND user_id = ?2";
+    db.prepare_cached(sql)?.execute(params![log, sender, seq, message_no])?;
+    let sql = "UPDATE notifications SET read_at = ?4 \
+         WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL AND last_seq <= ?3";
+    db.prepare_cached(sql)?.execute(params![log, sender, seq, at]).map(drop)
 }
 
 /// Appends an entry to an inbox, and returns it with its seq.

@@ -88,7 +88,7 @@ fn move_marks(
              read_no = CASE WHEN ?4 > read_seq THEN coalesce((SELECT message_no FROM log WHERE log = ?1 AND seq <= ?4 \
                  ORDER BY seq DESC LIMIT 1), read_no) ELSE read_no END \
              WHERE conversation = ?1 AND user_id = ?2 AND (?3 > delivered_seq OR ?4 > read_seq) \
-             RETURNING delivered_seq, read_seq",
+             RETURNING max(delivered_seq, read_seq), read_seq",
         )?
         .query_row(params![id.as_str(), user.as_str(), delivered, read], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;

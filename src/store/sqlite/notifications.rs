@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use super::{
     super::{
         NotificationPost, Notifications, Notified, NotifyOptions, Operation, StoreError, Waiting, WaitingPosts,
-        row::{entry_columns, notification_columns},
+        row::{deletions, entry_columns, messages_between, notification_columns},
     },
     Sqlite,
     logs::{append_to_inbox, new_inbox_entry},
@@ -20,7 +20,8 @@ use crate::model::{Body, ConversationId, Entry, Notification, Page, Seq, Timesta
 const NOTIFICATIONS: &str = concat!(
     "SELECT ",
     notification_columns!(),
-    " FROM notifications WHERE user_id = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3"
+    " FROM notifications n LEFT JOIN members m ON m.conversation = n.conversation AND m.user_id = n.user_id \
+     WHERE n.user_id = ?1 ORDER BY n.id DESC LIMIT ?2 OFFSET ?3"
 );
 
 const DUE: &str = "SELECT p.id, n.user_id, n.conversation, n.from_seq, n.created_at, p.tries + 1, p.queued_at < ?2, \
@@ -88,7 +89,7 @@ fn notification(row: &Row<'_>) -> Result<Notification> {
         id: row.get(0)?,
         conversation: id(ConversationId::parse(&row.get::<_, String>(1)?))?,
         from_seq: row.get(2)?,
-        count: row.get(3)?,
+        count: row.get::<_, i64>(3)?.max(0),
         created_at: time(row, 4)?,
         read_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
     })
@@ -109,24 +110,28 @@ fn notify(
 ) -> Result<Notified> {
     let (at, mut entries, mut queued) = (now(), Vec::new(), 0);
     for user in users {
-        let sql = "SELECT l.seq FROM members m, log l WHERE m.conversation = ?1 AND m.user_id = ?2 AND l.log = ?1 \
+        let sql = "SELECT l.seq, m.read_seq FROM members m, log l \
+             WHERE m.conversation = ?1 AND m.user_id = ?2 AND l.log = ?1 \
              AND l.seq > max(m.read_seq, iif(?5, m.delivered_seq, 0), ?3 - 1, \
                  coalesce((SELECT max(last_seq) FROM notifications \
                      WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NOT NULL), 0)) \
              AND l.seq <= ?4 AND l.kind = 0 AND l.sender <> ?2 AND NOT l.deleted ORDER BY l.seq LIMIT 1";
         let parameters = params![id.as_str(), user.as_str(), waiting.first, waiting.last, undelivered_only];
-        let Some(first): Option<Seq> = db.prepare_cached(sql)?.query_row(parameters, |row| row.get(0)).optional()?
-        else {
-            continue;
-        };
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let found: Option<(Seq, Seq)> = db.prepare_cached(sql)?.query_row(parameters, read).optional()?;
+        let Some((first, has_read)) = found else { continue };
         let sql = "SELECT id, from_seq, last_seq FROM notifications \
              WHERE user_id = ?2 AND conversation = ?1 AND read_at IS NULL";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         let open: Option<(i64, Seq, Seq)> =
             db.prepare_cached(sql)?.query_row(params![id.as_str(), user.as_str()], read).optional()?;
-        let (from, last) =
-            open.map_or((first, waiting.last), |(_, from, last)| (from.min(first), last.max(waiting.last)));
-        let sql = "SELECT max(message_no) - min(message_no) + 1 FROM log WHERE log = ?1 AND seq IN (?2, ?3)";
+        let (from, last) = match open {
+            Some((_, from, last)) if from > has_read => (from.min(first), last.max(waiting.last)),
+            // A run that is read in part goes on behind the read mark.
+            Some((.., last)) => (first, last.max(waiting.last)),
+            None => (first, waiting.last),
+        };
+        let sql = concat!("SELECT ", messages_between!("?1", "?2", "?3"));
         let count: i64 = db.prepare_cached(sql)?.query_row(params![id.as_str(), from, last], |row| row.get(0))?;
         if let Some((run, ..)) = open {
             let sql = "UPDATE notifications SET from_seq = ?2, last_seq = ?3, count = ?4 WHERE id = ?1";

@@ -1,4 +1,5 @@
-//! A database filled by an older version keeps its content and gets the new columns and tables.
+//! A database filled by an older version, the first one or the one before unread became exact, keeps its content and gets the
+//! new columns and tables.
 
 use refinery_core::{Runner, Target, load_sql_migrations};
 
@@ -20,9 +21,20 @@ const FILL_POSTGRES: &str = "
     SELECT append_change('room', 2::smallint, 'alice', 'Alice', 'd', true, 0::smallint, NULL, 8, NULL, false);
     SELECT notify_users('room', 250, ARRAY['bob']);
 ";
+/// The same by the functions of version 9.
+const FILL_POSTGRES_9: &str = "
+    SELECT create_conversation('room', 0::smallint, 'Old', NULL, false, NULL, 'alice', ARRAY['alice', 'bob']);
+    SELECT append_messages(array_agg('room'::text), array_agg('alice'::text), array_agg('Alice'::text),
+        array_agg('old' || i), array_agg(true), array_agg(true), array_agg('Message no' || i),
+        array_fill(CASE WHEN part = 2 THEN 1::bigint END, ARRAY[count(*)::int]), array_agg(false), NULL, false, NULL)
+    FROM (SELECT i, 1 + (i > 240)::int AS part FROM generate_series(1, 250) i) batch GROUP BY part ORDER BY part;
+    SELECT append_change('room', 1::smallint, 'alice', 'Alice', 'e', true, 0::smallint, 'edited', 7, NULL, false, false, 1);
+    SELECT append_change('room', 2::smallint, 'alice', 'Alice', 'd', true, 0::smallint, NULL, 8, NULL, false, false, 1);
+    SELECT notify_users('room', 250, 250, ARRAY['bob']);
+";
 const FILL_SQLITE: &str = "
     INSERT INTO conversations VALUES ('room', 0, 'Old', NULL, 0, NULL, 'alice', 1);
-    INSERT INTO members VALUES ('room', 'alice', 1, 0, 0, 0), ('room', 'bob', 1, 0, 0, 0);
+    INSERT INTO members (conversation, user_id, joined_at) VALUES ('room', 'alice', 1), ('room', 'bob', 1);
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250)
     INSERT INTO log (log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, target, created_at)
     SELECT 'room', i, i, 0, 'alice', 'Alice', 'old' || i, 1, 'Message no' || i, CASE WHEN i > 240 THEN 1 END, i FROM n;
@@ -36,33 +48,39 @@ const FILL_SQLITE: &str = "
 ";
 
 #[tokio::test]
-async fn the_first_version_migrates_on_postgres() {
-    let url = Server::shared().await.database().await;
-    let mut client = Server::shared().await.connect(url.rsplit('/').next().unwrap()).await;
-    first_version("migrations/postgres").run_async(&mut client).await.unwrap();
-    client.batch_execute(FILL_POSTGRES).await.unwrap();
-    assert_migrated(Arc::new(unmigrated(&url).await)).await;
+async fn older_versions_migrate_on_postgres() {
+    for (version, fill) in [(1, FILL_POSTGRES), (9, FILL_POSTGRES_9)] {
+        let url = Server::shared().await.database().await;
+        let mut client = Server::shared().await.connect(url.rsplit('/').next().unwrap()).await;
+        up_to(version, "migrations/postgres").run_async(&mut client).await.unwrap();
+        client.batch_execute(fill).await.unwrap();
+        assert_migrated(Arc::new(unmigrated(&url).await)).await;
+    }
 }
 
 #[tokio::test]
-async fn the_first_version_migrates_on_sqlite() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("test.db");
-    let mut database = rusqlite::Connection::open(&path).unwrap();
-    first_version("migrations/sqlite").run(&mut database).unwrap();
-    database.execute_batch(FILL_SQLITE).unwrap();
-    drop(database);
-    assert_migrated(Arc::new(sqlite(&path))).await;
+async fn older_versions_migrate_on_sqlite() {
+    for version in [1, 9] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let mut database = rusqlite::Connection::open(&path).unwrap();
+        up_to(version, "migrations/sqlite").run(&mut database).unwrap();
+        database.execute_batch(FILL_SQLITE).unwrap();
+        drop(database);
+        assert_migrated(Arc::new(sqlite(&path))).await;
+    }
 }
 
-/// Applies the first of the migrations in a folder.
-fn first_version(folder: &str) -> Runner {
-    Runner::new(&load_sql_migrations(folder).unwrap()).set_target(Target::Version(1))
+/// Applies the migrations in a folder up to a version.
+fn up_to(version: i32, folder: &str) -> Runner {
+    Runner::new(&load_sql_migrations(folder).unwrap()).set_target(Target::Version(version))
 }
 
 async fn assert_migrated(store: Arc<dyn Store>) {
-    assert!(store.migrate().await.unwrap() >= 2);
+    assert!(store.migrate().await.unwrap() >= 1);
     let (room, alice, bob) = (room("room"), user("alice"), user("bob"));
+    let unread = async |reader: &UserId| store.conversation(&room, reader).await.unwrap().unwrap().unread;
+    assert_eq!((unread(&alice).await, unread(&bob).await), (0, 249), "own messages are read, and one is deleted");
     let find = async |words: &str| -> Vec<Seq> {
         let (scope, terms, mut found) = (SearchScope::Own(bob.clone()), terms(words), Vec::new());
         loop {
@@ -92,7 +110,8 @@ async fn assert_migrated(store: Arc<dyn Store>) {
         edited_at: None,
         deleted: false,
     };
-    let reply = append(&store, new(&room, "bob", "reply", reply)).await.unwrap().seq;
+    let reply = append(&store, new(&room, "alice", "reply", reply)).await.unwrap().seq;
+    assert_eq!((unread(&alice).await, unread(&bob).await), (0, 250));
     let page = MessagesPage { before: None, thread: Some(1), page: part(1, 0) };
     let (thread, total) = store.messages(&room, &alice, page).await.unwrap();
     assert_eq!((thread[0].entry.seq, total), (reply, 11));
@@ -107,6 +126,7 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     assert_eq!((notified.entries, notified.queued), (vec![], 0), "the old run goes on");
     let runs = store.notifications(&bob, part(10, 0)).await.unwrap();
     assert_eq!((runs.len(), runs[0].from_seq, runs[0].count), (1, 250, 3));
-    store.mark(&room, &bob, last, last).await.unwrap();
+    append(&store, new(&room, "bob", "answer", text("an answer"))).await.unwrap();
+    assert_eq!((unread(&alice).await, unread(&bob).await), (1, 0));
     assert_eq!(store.read_notifications(&bob, None).await.unwrap(), 0, "reading ended it");
 }
