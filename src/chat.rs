@@ -266,16 +266,16 @@ impl Chat {
             Command::React { conversation, target, emoji, active, client_id } => {
                 return self.react(&caller, &conversation, target.get(), emoji, active, client_id);
             }
-            Command::Join { conversation, since, automatic: false } => {
-                self.subscriptions.join(&caller, &conversation, since.map(SinceSeq::get)).await
+            Command::Join { conversation, since, roster, automatic: false } => {
+                self.subscriptions.join(&caller, &conversation, since.map(SinceSeq::get), roster).await
             }
-            Command::Join { conversation, since, automatic: true } => {
+            Command::Join { conversation, since, automatic: true, .. } => {
                 self.subscriptions.join_automatically(&caller, &conversation, since.map(SinceSeq::get)).await
             }
             Command::Leave { conversation } => {
                 self.subscriptions.leave(&caller, &conversation).await.map(CommandReply::from)
             }
-            Command::Sync { cursors } => self.subscriptions.sync(&caller, cursors).await,
+            Command::Sync { cursors, roster } => self.subscriptions.sync(&caller, cursors, roster).await,
             Command::Typing { conversation, active } => {
                 Ok(self.typing.set_typing(&caller, &conversation, active).await)
             }

@@ -31,6 +31,7 @@ mod resequencer;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod told;
 mod track;
 
 pub use track::Opened;
@@ -65,6 +66,17 @@ pub trait Source: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("entries can't be read now")]
 pub struct SourceFailed;
+
+/// The terms on which a socket listens to a log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// The members of a direct conversation, for a dialect that names them.
+    pub pair: Option<&'a Arc<Pair>>,
+    /// The log's head when the user's access was read: a removal up to there was undone and does not end the listening.
+    pub admitted_at: Seq,
+    /// True if the socket is told who begins and stops to listen.
+    pub roster: bool,
+}
 
 /// Delivers events to the listeners of one node.
 pub struct Hub {
@@ -154,17 +166,9 @@ impl Hub {
     }
 
     /// Attaches a socket as a listener of a followed log. It gets ephemeral events at once, and entries after
-    /// [`Hub::splice`]. Returns the seq of the last entry that went out. `pair` holds the members of a direct
-    /// conversation, for a dialect that names them. `admitted_at` is the log's head when the user's access was read: a
-    /// removal up to there was undone and does not end the listening.
-    pub fn attach(
-        &self,
-        log: &LogId,
-        dialect: Dialect,
-        outbox: &Arc<Outbox>,
-        pair: Option<&Arc<Pair>>,
-        admitted_at: Seq,
-    ) -> Option<Seq> {
+    /// [`Hub::splice`]. Returns the seq of the last entry that went out.
+    pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>, terms: Terms<'_>) -> Option<Seq> {
+        let Terms { pair, admitted_at, roster } = terms;
         let connection = outbox.connection();
         let mut tracks = self.partition(log);
         let track = tracks.get_mut(log)?;
@@ -174,7 +178,7 @@ impl Hub {
         if let (None, Some(pair)) = (&track.pair, pair) {
             track.pair = Some(pair.clone());
         }
-        let listener = Listener { connection, dialect, live_after: None, admitted_at, outbox: outbox.clone() };
+        let listener = Listener { connection, dialect, live_after: None, admitted_at, roster, outbox: outbox.clone() };
         self.shards[shard].queue(log, Op::Attach(listener));
         self.shards[shard].wake();
         Some(track.resequencer.last())

@@ -128,6 +128,8 @@ metrics! {
     audiences_dropped: IntCounter("audiences_dropped_total");
     /// Users shown as present to this node's listeners, counted for each conversation.
     presence_shown: IntGauge("presence_shown");
+    /// Users whose presence was lately told to sockets of this node, counted for each socket, so that it is told once.
+    presence_told: IntGauge("presence_told");
     /// Events of presence that a comparison with the registry found missing, and told to this node's listeners.
     presence_corrected: IntCounter("presence_corrected_total");
     /// Bytes waiting in outboxes.

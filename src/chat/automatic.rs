@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     command::{Caller, CommandReply, require_feature, unavailable},
-    connection::{Connection, JoinedBy},
+    connection::{Connection, Joining},
     hints::hint,
     subscriptions::Subscriptions,
 };
@@ -44,8 +44,8 @@ impl Subscriptions {
             },
             (from, _) => from,
         };
-        let by = JoinedBy::Itself { activity: self.hub.activity() };
-        match self.listen(&caller.identity, connection, conversation, since, (pair, by)).await {
+        let joining = Joining::by_itself(pair, self.hub.activity());
+        match self.listen(&caller.identity, connection, conversation, since, joining).await {
             Ok((mut joined, replay)) => {
                 if since.is_none() {
                     // Nothing says where the client stands, so it reads the conversation anew.

@@ -49,6 +49,29 @@ pub(super) enum JoinedBy {
     },
 }
 
+/// The manner of a join.
+#[derive(Debug, Clone)]
+pub(super) struct Joining {
+    /// The members of a direct conversation, for a dialect that names them. The user is one of them.
+    pub(super) pair: Option<Arc<Pair>>,
+    /// Its cause.
+    pub(super) by: JoinedBy,
+    /// True if the client wants to be told who begins and stops to listen.
+    pub(super) roster: bool,
+}
+
+impl Joining {
+    /// A join that the client asked for.
+    pub(super) fn asked_for(roster: bool) -> Self {
+        Self { pair: None, by: JoinedBy::Client, roster }
+    }
+
+    /// A join by the connection itself. `activity` is the hub's number of the last activity.
+    pub(super) fn by_itself(pair: Option<Arc<Pair>>, activity: u64) -> Self {
+        Self { pair, by: JoinedBy::Itself { activity }, roster: false }
+    }
+}
+
 /// A conversation that a connection listens to.
 #[derive(Debug)]
 struct Join {

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{
     automatic::MISSED_MAX,
     command::{require_feature, unavailable},
-    connection::{Connection, JoinedBy},
+    connection::{Connection, Joining},
     replay::Replay,
     subscriptions::Subscriptions,
 };
@@ -49,7 +49,7 @@ impl Subscriptions {
     ) -> Result<InitialState, Reject> {
         let entered = match &connection.bound {
             Some(conversation) => {
-                vec![self.listen(identity, connection, conversation, since, (None, JoinedBy::Client)).await?]
+                vec![self.listen(identity, connection, conversation, since, Joining::asked_for(false)).await?]
             }
             None if connection.dialect.joins() == AutoJoin::Directs => {
                 self.listen_to_directs(identity, connection).await?
@@ -92,9 +92,8 @@ impl Subscriptions {
         let newest = self.hub.activity();
         let enter = |(at, direct): (usize, crate::store::Direct)| async move {
             let since = direct.delivered.max(direct.head - MISSED_MAX);
-            let by = JoinedBy::Itself { activity: newest.saturating_sub(at as u64) };
-            let by = (Some(Arc::new(direct.pair)), by);
-            let listening = self.listen(identity, connection, &direct.conversation, Some(since), by).await;
+            let joining = Joining::by_itself(Some(Arc::new(direct.pair)), newest.saturating_sub(at as u64));
+            let listening = self.listen(identity, connection, &direct.conversation, Some(since), joining).await;
             // The hub may not have heard of the newest entries yet.
             self.hub.record_head(&LogId::from(&direct.conversation), direct.head);
             listening

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use crate::{
         dialect::Dialect,
-        hub::{Source, SourceFailed},
+        hub::{Source, SourceFailed, Terms},
         metrics::Metrics,
         model::{Body, Clock, ConnectionId, Timestamp, UserId},
         outbox::{Frame, Outbox, OutboxBudget, OutboxLimits},
@@ -181,7 +181,7 @@ mod tests {
         let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, Frame::close(1008, ""), budget);
         outbox.greet([]);
         let connection = Arc::new(Connection::new(outbox, UserId::parse("alice").unwrap(), Dialect::Native, None));
-        hub.attach(&log, Dialect::Native, &connection.outbox, None, 0);
+        hub.attach(&log, Dialect::Native, &connection.outbox, Terms::default());
         let replay = || Replay { log: log.clone(), has: 0, admitted_at: 0, join: None };
         assert!(!replayer.replay_within(&connection, replay(), Duration::from_millis(50)).await, "the store is away");
         source.0.store(false, Ordering::SeqCst);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     budgets::Budgets,
     command::{BARRED, Caller, CommandReply, require_feature, unavailable},
-    connection::{Connection, JoinProgress, JoinedBy},
+    connection::{Connection, JoinProgress, JoinedBy, Joining},
     follows::{Following, Follows},
     hints::Hints,
     journal::Journal,
@@ -21,7 +21,7 @@ use crate::{
     backplane::Backplane,
     config::Limits,
     degrade::{Degrade, Feature},
-    hub::Hub,
+    hub::{Hub, Terms},
     metrics::Metrics,
     model::{Body, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
     store::{Access, Authority, Ends, Store},
@@ -60,10 +60,11 @@ impl Subscriptions {
         caller: &Caller,
         conversation: &ConversationId,
         since: Option<Seq>,
+        roster: bool,
     ) -> Result<CommandReply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
-        let by = (None, JoinedBy::Client);
-        let (joined, replay) = self.listen(&caller.identity, connection, conversation, since, by).await?;
+        let joining = Joining::asked_for(roster);
+        let (joined, replay) = self.listen(&caller.identity, connection, conversation, since, joining).await?;
         let reply = Reply::Joined(conversation.clone(), joined);
         Ok(CommandReply { replays: vec![replay], ..CommandReply::from(reply) })
     }
@@ -81,8 +82,8 @@ impl Subscriptions {
         let since = Some(0);
         #[cfg(feature = "faults")]
         let since = since.filter(|_| !crate::faults::has(crate::faults::Fault::DirectFromHead));
-        let by = (pair, JoinedBy::Itself { activity: self.hub.activity() });
-        let (_, replay) = self.listen(identity, connection, conversation, since, by).await?;
+        let joining = Joining::by_itself(pair, self.hub.activity());
+        let (_, replay) = self.listen(identity, connection, conversation, since, joining).await?;
         let replayed = self.replayer.replay_within(connection, replay, HAND_OVER_TIMEOUT).await;
         if replayed { Ok(()) } else { Err(Reject::Unavailable) }
     }
@@ -90,16 +91,13 @@ impl Subscriptions {
     /// Starts listening to a conversation. A repeated join replaces the earlier one: with `since` it starts there;
     /// without, it continues after the last entry that the connection received, so that no entry is skipped. An automatic
     /// join that was given up counts as an earlier join.
-    ///
-    /// `pair` holds the members of a direct conversation, for a dialect that names them. The caller has then checked
-    /// that the user is one of them.
     pub(super) async fn listen(
         &self,
         identity: &Identity,
         connection: &Arc<Connection>,
         conversation: &ConversationId,
         since: Option<Seq>,
-        (pair, by): (Option<Arc<Pair>>, JoinedBy),
+        Joining { pair, by, roster }: Joining,
     ) -> Result<(Joined, Replay), Reject> {
         let (log, limit) = (LogId::from(conversation), self.limits.conversations_per_connection);
         match by {
@@ -124,7 +122,10 @@ impl Subscriptions {
             None => None,
         };
         let admitted_at = ends.head;
-        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, pair.as_ref(), admitted_at);
+        // Clients of a dialect with one conversation per socket always get the roster.
+        let roster = roster || connection.bound.is_some();
+        let terms = Terms { pair: pair.as_ref(), admitted_at, roster };
+        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, terms);
         let Some(head) = attached else {
             connection.remove_join(conversation);
             if before.is_some() {
@@ -279,7 +280,7 @@ impl Subscriptions {
         let log = LogId::inbox(&connection.user);
         let following = self.follows.follow(&log);
         self.follows.open_unchecked(&following).await?;
-        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, None, 0);
+        let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, Terms::default());
         let head = attached.ok_or(Reject::Unavailable)?;
         following.keep();
         // Usually no entry went out since the head was read, and the connection is live at once.

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::{
     command::{Caller, CommandReply},
-    connection::JoinedBy,
+    connection::Joining,
     subscriptions::Subscriptions,
 };
 use crate::model::{ConversationId, Listed, Reject, Reply, SinceSeq};
@@ -19,11 +19,12 @@ impl Subscriptions {
         &self,
         caller: &Caller,
         cursors: Listed<(ConversationId, SinceSeq)>,
+        roster: bool,
     ) -> Result<CommandReply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
         let join = async |(conversation, since): (ConversationId, SinceSeq)| {
-            let (since, by) = (Some(since.get()), JoinedBy::Client);
-            let entered = self.listen(&caller.identity, connection, &conversation, since, (None, by)).await;
+            let (since, joining) = (Some(since.get()), Joining::asked_for(roster));
+            let entered = self.listen(&caller.identity, connection, &conversation, since, joining).await;
             (conversation, entered)
         };
         let (mut each, mut replays) = (Vec::with_capacity(cursors.len()), Vec::with_capacity(cursors.len()));

@@ -45,19 +45,18 @@ fn intent(text: &str) -> Result<Intent, Reject> {
     Ok(Intent::Command(match frame {
         In::Authenticate { token } => return Ok(Intent::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
-        In::Join { conversation_id, since_seq } => Command::Join {
-            conversation: conversation_id,
-            since: SinceSeq::given("since_seq", since_seq)?,
-            automatic: false,
-        },
+        In::Join { conversation_id: conversation, since_seq, roster } => {
+            let since = SinceSeq::given("since_seq", since_seq)?;
+            Command::Join { conversation, since, roster, automatic: false }
+        }
         In::Leave { conversation_id } => Command::Leave { conversation: conversation_id },
-        In::Sync { conversations } => {
+        In::Sync { conversations, roster } => {
             let cursor = |(conversation, since)| match SinceSeq::given("a seq in conversations", Some(since)) {
                 Ok(since) => Ok((conversation, since.unwrap_or(SinceSeq::START))),
                 Err(error) => Err(Reject::from(error)),
             };
             let cursors = Listed::given("conversations", conversations.0)?.into_iter().map(cursor);
-            Command::Sync { cursors: Listed::given("conversations", cursors.collect::<Result<_, _>>()?)? }
+            Command::Sync { cursors: Listed::given("conversations", cursors.collect::<Result<_, _>>()?)?, roster }
         }
         In::Send { conversation_id, recipient_id, content: text, client_id, reply_to, persona_id } => {
             let to = match (conversation_id, recipient_id) {

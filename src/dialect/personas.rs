@@ -153,7 +153,8 @@ fn frame(out: &Out<'_>) -> Frame {
 fn intent(text: &str) -> Result<Intent, Reject> {
     Ok(Intent::Command(match read!(In<'_>, text)? {
         In::JoinConversation { conversation_id: conversation, since_seq } => {
-            Command::Join { conversation, since: SinceSeq::given("since_seq", since_seq)?, automatic: false }
+            let since = SinceSeq::given("since_seq", since_seq)?;
+            Command::Join { conversation, since, roster: false, automatic: false }
         }
         In::LeaveConversation { conversation_id: conversation } => Command::Leave { conversation },
         In::SendMessage { conversation_id, content: text, persona_id: persona, client_id, reply_to } => {

@@ -64,6 +64,17 @@ impl Delivery {
         dialect.reply(meta, &Reply::Sent(Sent { log, recipient, seq: *seq, at: *at, client_id, duplicate: false }))
     }
 
+    /// True if the event has a frame in this dialect.
+    pub(super) fn is_shown_in(&self, dialect: Dialect) -> bool {
+        self.frame(dialect).is_some()
+    }
+
+    /// True if the event tells of a user's presence.
+    pub(super) fn tells_presence(&self) -> bool {
+        let Event::Ephemeral { ephemeral, .. } = &self.event else { return false };
+        matches!(&ephemeral.what, Ephemeral::Presence { .. } | Ephemeral::Listening { active: false, .. })
+    }
+
     fn entry(&self) -> Option<&Entry> {
         match &self.event {
             Event::Entry { entry, .. } => Some(entry),

@@ -14,11 +14,12 @@ use tokio::sync::{Notify, oneshot};
 use super::{
     ack_waits::{AckWait, AckWaits},
     delivery::{Delivery, hand_over, signal_removed},
+    told::Told,
 };
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{ConnectionId, Event, LogId, Seq, UserId},
+    model::{ConnectionId, Ephemeral, Event, LogId, Seq, UserId},
     outbox::{Frame, Outbox},
     supervise::{Supervisor, TaskName, checkpoint},
 };
@@ -37,6 +38,8 @@ pub(super) struct Listener {
     pub(super) live_after: Option<Seq>,
     /// The log's head when the user's access was read. A removal up to there was undone since.
     pub(super) admitted_at: Seq,
+    /// True if the listener is told who begins and stops to listen.
+    pub(super) roster: bool,
     pub(super) outbox: Arc<Outbox>,
 }
 
@@ -45,7 +48,26 @@ impl Listener {
     fn wants(&self, delivery: &Delivery) -> bool {
         match &delivery.event {
             Event::Entry { entry, .. } => self.live_after.is_some_and(|has| entry.seq > has),
-            Event::Ephemeral { origin, .. } => *origin != Some(self.connection),
+            Event::Ephemeral { ephemeral, origin } => {
+                let own = *origin == Some(self.connection);
+                !own && (self.roster || !matches!(ephemeral.what, Ephemeral::Listening { .. }))
+            }
+        }
+    }
+
+    /// True if the listener gets this event and was not told the same of its user, in another conversation.
+    fn lacks(&self, delivery: &Delivery, told: &mut Told) -> bool {
+        let wants = self.wants(delivery);
+        let Event::Ephemeral { ephemeral, .. } = &delivery.event else { return wants };
+        match &ephemeral.what {
+            Ephemeral::Listening { user, active: false, .. } => {
+                told.left(self.connection, user);
+                wants
+            }
+            Ephemeral::Presence { user, online, status } if wants && delivery.is_shown_in(self.dialect) => {
+                told.tell(self.connection, user, (*online, *status))
+            }
+            _ => wants,
         }
     }
 
@@ -146,13 +168,22 @@ pub(super) struct Worker {
     ready: VecDeque<LogId>,
     /// Outboxes that received frames in this round and need a flush.
     unflushed: Vec<Arc<Outbox>>,
+    told: Told,
     metrics: Arc<Metrics>,
     supervisor: Supervisor,
 }
 
+/// What the listeners of one log need of their shard.
+struct Common<'a> {
+    unflushed: &'a mut Vec<Arc<Outbox>>,
+    told: &'a mut Told,
+    supervisor: &'a Supervisor,
+}
+
 impl Worker {
     pub(super) fn new(metrics: Arc<Metrics>, supervisor: Supervisor) -> Self {
-        Self { logs: HashMap::new(), ready: VecDeque::new(), unflushed: Vec::new(), metrics, supervisor }
+        let told = Told::new(metrics.clone());
+        Self { logs: HashMap::new(), ready: VecDeque::new(), unflushed: Vec::new(), told, metrics, supervisor }
     }
 
     /// Finds the logs with waiting operations anew: a run that panicked may have taken one out of `ready`.
@@ -176,7 +207,8 @@ impl Worker {
         for _ in 0..self.ready.len() {
             let Some(log) = self.ready.pop_front() else { break };
             let Some(listeners) = self.logs.get_mut(&log) else { continue };
-            let frames = listeners.run_turn(&mut self.unflushed, &self.supervisor);
+            let (unflushed, told) = (&mut self.unflushed, &mut self.told);
+            let frames = listeners.run_turn(&mut Common { unflushed, told, supervisor: &self.supervisor });
             self.metrics.deliveries.inc_by(frames);
             if !listeners.ops.is_empty() {
                 self.ready.push_back(log);
@@ -200,7 +232,7 @@ impl Worker {
 
 impl LogListeners {
     /// Executes operations until one slice of listeners is served. Returns the number of frames that went out.
-    fn run_turn(&mut self, unflushed: &mut Vec<Arc<Outbox>>, supervisor: &Supervisor) -> u64 {
+    fn run_turn(&mut self, common: &mut Common<'_>) -> u64 {
         let (mut budget, mut frames) = (SLICE, 0);
         while budget > 0 {
             let Some(op) = self.ops.pop_front() else { break };
@@ -213,6 +245,7 @@ impl LogListeners {
                     self.settle_waits();
                 }
                 Op::Detach(connection, gone) => {
+                    common.told.forget(connection);
                     let at = self.listeners.iter().position(|l| l.connection == connection);
                     let left = at.and_then(|at| self.listeners.swap_remove(at).live_after);
                     let _nobody_asked = gone.send(left.map(|has| has.max(self.delivered)));
@@ -224,7 +257,7 @@ impl LogListeners {
                 }
                 Op::Deliver(deliveries) => {
                     let end = self.listeners.len().min(self.reached + budget);
-                    frames += deliver_to(&self.listeners[self.reached..end], &deliveries, unflushed, supervisor);
+                    frames += deliver_to(&self.listeners[self.reached..end], &deliveries, common);
                     budget -= end - self.reached;
                     if end < self.listeners.len() {
                         self.reached = end;
@@ -279,12 +312,9 @@ impl LogListeners {
 /// Hands the deliveries to each listener, in one push each. A listener gets nothing after the entry that ends its user's
 /// membership, even if one batch holds both. A listener whose hand-over panics may have missed an entry, so its socket is
 /// closed; the others get theirs.
-fn deliver_to(
-    listeners: &[Listener],
-    deliveries: &[Delivery],
-    unflushed: &mut Vec<Arc<Outbox>>,
-    supervisor: &Supervisor,
-) -> u64 {
+fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], common: &mut Common<'_>) -> u64 {
+    let Common { unflushed, told, supervisor } = common;
+    let tells_presence = deliveries.iter().any(Delivery::tells_presence);
     let removals: Vec<(usize, &Delivery)> =
         deliveries.iter().enumerate().filter(|(_, delivery)| delivery.removed_user().is_some()).collect();
     let mut frames = 0;
@@ -296,6 +326,10 @@ fn deliver_to(
         let wanted = deliveries[..end].iter().filter(|delivery| listener.wants(delivery));
         let handed = supervisor.catch(TaskName::DeliveryShard, || {
             checkpoint(TaskName::DeliveryShard, || listener.outbox.user().map_or("nobody", UserId::as_str));
+            if tells_presence {
+                let news = deliveries[..end].iter().filter(|delivery| listener.lacks(delivery, told));
+                return hand_over(&listener.outbox, listener.dialect, news.collect::<Vec<_>>().into_iter());
+            }
             hand_over(&listener.outbox, listener.dialect, wanted)
         });
         let Some(handed) = handed else {

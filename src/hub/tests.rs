@@ -88,7 +88,7 @@ impl Fixture {
     /// Attaches a listener that has every entry up to `has`, and replays the rest as sessions do.
     async fn listen(&self, has: Seq) -> (Arc<Outbox>, TcpStream) {
         let (outbox, client) = self.reader().await;
-        self.hub.attach(&self.log, Dialect::Native, &outbox, None, 0).unwrap();
+        self.hub.attach(&self.log, Dialect::Native, &outbox, Terms::default()).unwrap();
         self.catch_up(&outbox, has).await;
         (outbox, client)
     }
@@ -304,7 +304,7 @@ async fn a_removal_before_the_admission_ends_nothing() {
     let removal = || Entry { body: Body::MemberRemoved { user: user.clone() }, ..entry(log, 2) };
     let (live, mut live_client) = fixture.reader().await;
     live.belongs_to(user.clone());
-    fixture.hub.attach(log, Dialect::Native, &live, None, 3).unwrap();
+    fixture.hub.attach(log, Dialect::Native, &live, Terms { admitted_at: 3, ..Terms::default() }).unwrap();
     fixture.hub.splice(log, live.connection(), 0).unwrap();
     let removed = Event::Entry { entry: Arc::new(removal()), origin: None };
     fixture.hub.apply(vec![event(log, 1), removed, event(log, 3)]);

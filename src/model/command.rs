@@ -71,6 +71,8 @@ pub enum Command {
         conversation: ConversationId,
         /// The last seq that the client has.
         since: Option<SinceSeq>,
+        /// True if the client wants to be told who begins and stops to listen, in a dialect that leaves this to it.
+        roster: bool,
         /// True if the session joins without a command of the client.
         automatic: bool,
     },
@@ -83,6 +85,8 @@ pub enum Command {
     Sync {
         /// The conversations, each once, with the last seq that the client has. The first ones get the places of the socket.
         cursors: Listed<(ConversationId, SinceSeq)>,
+        /// As for a join.
+        roster: bool,
     },
     /// Send a message.
     Send(NewMessage),

@@ -92,7 +92,7 @@ impl Command {
             Self::AddMembers { users, .. } => Cost::write(weight_of(users.len())),
             Self::SetStatus { .. } => Cost::write(STATUS),
             Self::Join { .. } | Self::Show { .. } | Self::Connections => Cost::LOOKUP,
-            Self::Sync { cursors } => Cost::read_each(cursors.len()),
+            Self::Sync { cursors, .. } => Cost::read_each(cursors.len()),
             Self::Presence { users } => Cost::read_each(users.len()),
             Self::Typing { .. } => Cost::read(TYPING),
             Self::Read { .. } | Self::ReadNotifications { .. } => Cost::read(PAGE),

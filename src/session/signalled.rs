@@ -143,7 +143,7 @@ impl Signalled {
 }
 
 fn join(conversation: ConversationId, since: Option<SinceSeq>) -> Command {
-    Command::Join { conversation, since, automatic: true }
+    Command::Join { conversation, since, roster: false, automatic: true }
 }
 
 fn is_join_of(command: &Command, id: &ConversationId) -> bool {

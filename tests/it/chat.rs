@@ -27,7 +27,7 @@ async fn pair() -> Pair {
 async fn native_and_rooms_meet_in_one_conversation_on_two_nodes() {
     let nodes = pair().await;
     let mut alice = Client::native(&nodes.one, "alice").await;
-    alice.join("team").await;
+    alice.join_with_roster("team").await;
     let mut bob = Client::rooms(&nodes.two, "team", "bob").await;
     let joined = alice.until("user_joined").await;
     assert_eq!((&joined["user_id"], &joined["name"]), (&json!("bob"), &json!("Bob")));
@@ -225,7 +225,7 @@ async fn a_removed_member_stops_reading_on_every_node() {
 async fn typing_reads_and_presence_reach_the_other_node() {
     let nodes = pair_with(|node| node.set("PRESENCE_GRACE", "200ms").set("TYPING_TIMEOUT", "1s")).await;
     let mut alice = Client::native(&nodes.one, "alice").await;
-    alice.join("team").await;
+    alice.join_with_roster("team").await;
     let mut bob = Client::native(&nodes.two, "bob").await;
     bob.join("team").await;
     alice.until("user_joined").await;

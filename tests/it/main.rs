@@ -39,6 +39,7 @@ mod page;
 mod panics;
 mod personas;
 mod presence_cost;
+mod presence_once;
 mod promises;
 mod readme;
 mod redis_trust;

@@ -210,7 +210,7 @@ async fn no_client_holds_up_a_drain() {
     let stage = Stage::set().await;
     let node = stage.node().set("DRAIN_WINDOW", "1s").set("AUTH_TIMEOUT", "60s").start().await;
     let mut alice = Client::native(&node, "alice").await;
-    alice.join("team").await;
+    alice.join_with_roster("team").await;
     // A client that doesn't read, with more waiting than the kernel buffers.
     let mut deaf = RawClient::open(node.address(), &format!("/v1/ws?token={}", token("bob"))).await;
     deaf.frame(opcode::TEXT, br#"{"type":"join","conversation_id":"team","ref":1}"#).await;

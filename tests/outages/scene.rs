@@ -31,7 +31,7 @@ pub(crate) async fn until_status(node: &Node, wanted: &str) -> Duration {
 /// Opens a user's socket and joins the conversation.
 pub(crate) async fn listener(node: &Node, user: &str) -> Client {
     let mut client = Client::native(node, user).await;
-    client.join(TEAM).await;
+    client.join_with_roster(TEAM).await;
     client
 }
 

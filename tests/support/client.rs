@@ -60,6 +60,12 @@ impl Client {
         answer
     }
 
+    /// Native dialect: joins a conversation, and gets `user_joined` and `user_left` there.
+    pub async fn join_with_roster(&mut self, conversation: &str) {
+        self.send(&json!({ "type": "join", "conversation_id": conversation, "roster": true, "ref": "join" })).await;
+        self.until("joined").await;
+    }
+
     /// Native dialect: sends a message to a conversation and returns the `ack`.
     pub async fn send_text(&mut self, conversation: &str, content: &str) -> Value {
         let id = format!("c-{:016x}", rand::random::<u64>());

@@ -155,11 +155,7 @@ impl Ear {
             }
             Heard::Entry { conversation, entry } => self.delivered(conversation, entry),
             Heard::Here { conversation, user, here } => self.show(&format!("{conversation}"), user, *here),
-            Heard::Online { conversation: Some(conversation), user, online } if !online => {
-                self.show(&format!("{conversation}"), user, false);
-                self.show("online", user, false);
-            }
-            Heard::Online { user, online, .. } => self.show("online", user, *online),
+            Heard::Online { user, online } => self.show("online", user, *online),
             Heard::Roster { users } => {
                 let place = self.bound.as_deref().unwrap_or_default().to_owned();
                 self.shown.iter_mut().for_each(|(_, present)| *present = false);

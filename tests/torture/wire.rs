@@ -32,7 +32,7 @@ pub enum Heard {
     /// A user began or ceased to listen to a conversation.
     Here { conversation: Name, user: Name, here: bool },
     /// A user went online or offline; the conversation is none in dialects that don't name it.
-    Online { conversation: Option<Name>, user: Name, online: bool },
+    Online { user: Name, online: bool },
     /// All users who listen to the conversation of the socket.
     Roster { users: Vec<Name> },
 }
@@ -67,7 +67,10 @@ pub fn is_greeting(dialect: Dialect, frame: &Value) -> bool {
 pub fn join(dialect: Dialect, conversation: &Name, since: Option<i64>) -> Value {
     let mut frame = match dialect {
         Dialect::Personas => json!({ "type": "join_conversation", "conversation_id": conversation }),
-        _ => json!({ "type": "join", "conversation_id": conversation, "ref": format!("join {conversation}") }),
+        _ => {
+            let reference = format!("join {conversation}");
+            json!({ "type": "join", "conversation_id": conversation, "roster": true, "ref": reference })
+        }
     };
     if let Some(since) = since {
         frame["since_seq"] = json!(since);
@@ -161,7 +164,7 @@ fn native(frame: &Value) -> Vec<Heard> {
         }
         "presence" => {
             let (user, online) = (name(&frame["user_id"]), frame["online"] == true);
-            Heard::Online { conversation: Some(conversation()), user, online }
+            Heard::Online { user, online }
         }
         _ => return Vec::new(),
     };
@@ -237,7 +240,7 @@ fn personas(frame: &Value) -> Vec<Heard> {
         "online_users" => Vec::new(),
         "presence_update" => {
             let (user, online) = (name(&frame["user_id"]), frame["online"] == true);
-            vec![Heard::Online { conversation: None, user, online }]
+            vec![Heard::Online { user, online }]
         }
         // The frame names no join; the answers to joins keep their order.
         "error" => vec![

@@ -113,6 +113,8 @@ pub(super) enum Request<'a> {
         conversation_id: &'a ConversationId,
         #[serde(skip_serializing_if = "Option::is_none")]
         since_seq: Option<Seq>,
+        /// True to get `user_joined` and `user_left`.
+        roster: bool,
         #[serde(rename = "ref")]
         tag: Tag,
     },

@@ -195,7 +195,9 @@ impl Room {
         }
         self.my_name = lines::clean(frame.name.as_deref().unwrap_or_default());
         self.me = frame.user_id;
-        vec![Send(Request::Join { conversation_id: &self.id, since_seq: self.cursor, tag: Tag::Join }.text())]
+        vec![Send(
+            Request::Join { conversation_id: &self.id, since_seq: self.cursor, roster: true, tag: Tag::Join }.text(),
+        )]
     }
 
     fn joined(&mut self, head: Seq, now: Instant) -> Vec<Effect> {

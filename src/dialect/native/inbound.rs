@@ -20,6 +20,9 @@ pub(super) enum In<'a> {
         conversation_id: ConversationId,
         #[serde(default)]
         since_seq: Option<GivenNumber>,
+        /// True to be told who begins and stops to listen.
+        #[serde(default)]
+        roster: bool,
     },
     Leave {
         conversation_id: ConversationId,
@@ -27,6 +30,8 @@ pub(super) enum In<'a> {
     Sync {
         /// The last seq that the client has of each conversation.
         conversations: Cursors,
+        #[serde(default)]
+        roster: bool,
     },
     Send {
         #[serde(default)]

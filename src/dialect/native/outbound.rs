@@ -168,7 +168,6 @@ pub(super) enum Out<'a> {
         name: &'a str,
     },
     Presence {
-        conversation_id: &'a LogId,
         user_id: &'a UserId,
         online: bool,
         status: Status,
@@ -265,7 +264,7 @@ impl<'a> Out<'a> {
                 Self::UserLeft { conversation_id, user_id: user, name }
             }
             Ephemeral::Presence { user, online, status } => {
-                Self::Presence { conversation_id, user_id: user, online: *online, status: *status }
+                Self::Presence { user_id: user, online: *online, status: *status }
             }
             Ephemeral::Receipt { user, delivered_seq, read_seq } => {
                 Self::Receipt { conversation_id, user_id: user, delivered_seq: *delivered_seq, read_seq: *read_seq }

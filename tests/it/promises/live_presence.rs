@@ -31,7 +31,7 @@ impl Nodes {
 
 async fn member(node: &Node, user: &str) -> Client {
     let mut client = Client::native(node, user).await;
-    client.join("team").await;
+    client.join_with_roster("team").await;
     client
 }
 

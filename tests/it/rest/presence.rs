@@ -234,7 +234,7 @@ async fn check_invisible(node: &Node) {
             .clone();
     let room = room.as_str().unwrap();
     let mut listener = Client::native(node, "alice").await;
-    listener.join(room).await;
+    listener.join_with_roster(room).await;
     let mut socket = Client::native(node, "bob").await;
     socket.join(room).await;
     listener.until("user_joined").await;

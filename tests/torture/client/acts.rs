@@ -178,7 +178,9 @@ impl Client {
         let cursors: BTreeMap<_, _> = joins.iter().filter_map(|(since, id)| Some((id.clone(), (*since)?))).collect();
         joins.iter().for_each(|(since, id)| self.ear.asked_to_join(id, *since));
         if self.role.dialect == Dialect::Native && cursors.len() == joins.len() && self.rng.random() {
-            return socket.send(&json!({ "type": "sync", "conversations": cursors, "ref": "sync" })).await;
+            return socket
+                .send(&json!({ "type": "sync", "conversations": cursors, "roster": true, "ref": "sync" }))
+                .await;
         }
         for (since, id) in joins {
             socket.send(&wire::join(self.role.dialect, &id, since)).await?;
