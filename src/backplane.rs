@@ -7,7 +7,7 @@
 //! Read in this order: `types` (inputs and outputs), `keys` (every name), `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `local`, `line` and `registry` (connections),
 //! `departures`, `scrub`, `presence_query`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
-//! `incoming` (the bus), `recent`, `limit`.
+//! `incoming` (the bus), `hints`, `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,7 +56,8 @@ pub use diagnose::diagnose;
 pub use mac::{Kind as SignedKind, Macs};
 pub use refusals::RefusedPlace;
 pub use types::{
-    BackplaneEvent, Departure, Listening, NodeInfo, RateDecision, Registration, Return, Scope, StartError, TooMany,
+    BackplaneEvent, Departure, Hint, Listening, NodeInfo, RateDecision, Registration, Return, Scope, StartError,
+    TooMany,
 };
 
 /// Maximum number of events that wait until the node takes them.
@@ -156,6 +157,7 @@ impl Backplane {
         let (l, m, p) = (link.clone(), metrics.clone(), process.clone());
         let (publisher, publish_task) = publisher::Publisher::new(l, m, recent.clone(), p, macs.clone());
         let incoming = incoming::Incoming {
+            hints_channel: keys::hints(process.node()),
             macs: macs.clone(),
             refusals,
             metrics: metrics.clone(),
@@ -163,7 +165,7 @@ impl Backplane {
             supervisor: supervisor.clone(),
             events: events.clone(),
         };
-        let subscriber = subscriber::Subscriber::new(link.clone(), metrics.clone(), process, incoming);
+        let subscriber = subscriber::Subscriber::new(link.clone(), metrics.clone(), process.clone(), incoming);
         let subscriber = Arc::new(subscriber);
 
         let (eras, era) = watch::channel(era::Era::default());
@@ -193,7 +195,7 @@ impl Backplane {
             local: local.clone(),
             node: settings.node,
         };
-        let hints = hints::Hints { link: link.clone(), lease: lease.clone() };
+        let hints = hints::Hints { link: link.clone(), process, macs: macs.clone() };
         let backplane =
             Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, era };
         Ok((Arc::new(backplane), receiver))
@@ -285,14 +287,12 @@ impl Backplane {
         self.registry.unlisten(connection, conversation).await;
     }
 
-    /// Asks all nodes for hints of new messages for these users; the request lapses after 90 s.
-    pub async fn ask_for_hints(&self, users: &[UserId]) {
-        self.hints.ask(users).await;
-    }
-
-    /// For each user, in order, true if some node asked for hints for them; false while Redis is off or down.
-    pub async fn asked_for_hints(&self, users: &[UserId]) -> Vec<bool> {
-        self.hints.asked(users).await
+    /// Passes hints to the nodes that hold connections of their users. Returns those for this node. The other nodes get
+    /// none while Redis is off or down.
+    pub async fn hint(&self, hints: Vec<Hint>) -> Vec<Hint> {
+        let users: Vec<UserId> = hints.iter().flat_map(|hint| hint.users.iter().cloned()).collect();
+        let nodes = self.presence.nodes_of(&users).await;
+        self.hints.send(hints, nodes).await
     }
 
     /// For each user, in order, true if online; during the grace a user still is.

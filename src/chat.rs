@@ -171,8 +171,8 @@ impl Chat {
     }
 
     /// Leaves the automatic join of a conversation to a later hint. The client has every entry up to `since`.
-    pub async fn defer_join(&self, connection: &Arc<Connection>, conversation: &ConversationId, since: Seq) {
-        self.subscriptions.defer_join(connection, conversation, since).await;
+    pub fn defer_join(&self, connection: &Arc<Connection>, conversation: &ConversationId, since: Seq) {
+        self.subscriptions.defer_join(connection, conversation, since);
     }
 
     /// Begins a command, and charges it to the caller's budget. The sender's next command may begin once this returns.

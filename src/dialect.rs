@@ -5,7 +5,7 @@
 //! decisions or accesses a socket.
 
 use crate::{
-    model::{CloseReason, ConversationId, Event, LogId, Pair, Reject, Reply, Seq, Timestamp},
+    model::{CloseReason, ConversationId, Event, LogId, Pair, Reject, Reply, Seq, Timestamp, Unread},
     outbox::Frame,
 };
 
@@ -95,6 +95,11 @@ impl Dialect {
         self.codec().capabilities().greets_with
     }
 
+    /// True if its sockets get hints of new messages in conversations to which they don't listen.
+    pub fn shows_hints(self) -> bool {
+        self.codec().capabilities().hints
+    }
+
     /// Decodes a text frame; `bound` is the conversation that the connection's route names.
     ///
     /// # Errors
@@ -117,6 +122,11 @@ impl Dialect {
     /// if known.
     pub fn event(self, event: &Event, pair: Option<&Pair>) -> Option<Frame> {
         self.codec().event(event, pair)
+    }
+
+    /// Encodes a hint that a conversation has new messages; `None` if this dialect has no frame for it.
+    pub fn hint(self, unread: &Unread) -> Option<Frame> {
+        self.codec().hint(unread)
     }
 
     /// Encodes a reply; `None` if this dialect has no frame for it.

@@ -149,10 +149,14 @@ metrics! {
     followed: IntGauge("followed_logs");
     /// Automatic joins that sockets gave up, because they had the maximum number of them.
     joins_dropped: IntCounter("joins_dropped_total");
-    /// Sockets of this node that don't listen to all conversations that they would join by themselves.
+    /// Sockets of this node that get hints of new messages in conversations to which they don't listen.
     hinted_sockets: IntGauge("hinted_sockets");
-    /// Hints of new messages sent to users with such sockets.
+    /// Hints of new messages given to sockets of this node.
     hints: IntCounter("hints_total");
+    /// Users of this node who wait for a hint, counted for each conversation.
+    hints_waiting: IntGauge("hints_waiting");
+    /// Hints dropped because too many waited: of a whole conversation, or of one user of this node.
+    hints_dropped: IntCounter("hints_dropped_total");
     /// Resumes served from the recent-message cache.
     cache_hits: IntCounter("recent_cache_hits_total");
     /// Resumes that had to read from the store.

@@ -31,7 +31,7 @@ pub use node_keys::{NodeKey, NodeKeys};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,
-    Presence, Reactions, Reply, Resumed, Sent, Stats,
+    Presence, Reactions, Reply, Resumed, Sent, Stats, Unread,
 };
 pub use rights::Right;
 pub use search_terms::{InvalidSearch, SearchTerms};

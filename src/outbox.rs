@@ -7,8 +7,8 @@
 //! - After that, bytes leave in the order in which frames were pushed, except that a ping leaves before frames that
 //!   wait: its pong then confirms what left before the ping, however much waits.
 //! - A frame whose first byte was written is always finished.
-//! - At most the limit waits. Beyond it, typing is dropped first, then all but the last frame of each state, and then
-//!   the connection is closed with a code that tells the client to resume.
+//! - At most the limit waits. Beyond it, typing and hints are dropped first, then all but the last frame of each state,
+//!   and then the connection is closed with a code that tells the client to resume.
 //! - A client for which frames wait must take bytes. If it takes none for [`OutboxLimits::stalled_after`], or if all
 //!   outboxes together hold too much ([`OutboxBudget`]), the connection is closed with the same code.
 
@@ -177,14 +177,14 @@ impl Outbox {
             if state.closed {
                 break;
             }
-            if frame.class == Class::Pong {
-                state.queue.drop_unstarted(|waiting| waiting.class == Class::Pong);
+            if matches!(frame.class, Class::Pong | Class::Hint(_)) {
+                state.queue_for(frame.class).drop_unstarted(|waiting| waiting.class == frame.class);
             }
             let exhausted = !idle && self.budget.is_exhausted();
             let fits = state.bytes() + frame.len() <= self.limits.bytes;
             if exhausted || !fits && !self.make_room(&mut state, frame.len()) {
-                if frame.class == Class::Typing {
-                    self.count_dropped(Class::Typing, 1);
+                if matches!(frame.class, Class::Typing | Class::Hint(_)) {
+                    self.count_dropped(frame.class, 1);
                     continue;
                 }
                 self.overflow(&mut state);
@@ -196,6 +196,14 @@ impl Outbox {
             self.update_gauge(&mut state);
         }
         idle && !state.queue.is_empty()
+    }
+
+    /// Drops a hint of this conversation that waits, because the client needs it no more.
+    pub fn drop_hint(&self, conversation: &ConversationId) {
+        let (class, mut state) = (Class::hint(conversation), self.lock());
+        if state.queue_for(class).drop_unstarted(|waiting| waiting.class == class) > 0 {
+            self.update_gauge(&mut state);
+        }
     }
 
     /// Writes as much as the socket accepts now; the session's task writes the rest when the socket is writable again.
@@ -367,6 +375,7 @@ impl Outbox {
     fn make_room(&self, state: &mut State, needed: usize) -> bool {
         let queue = state.queue_for(Class::Durable);
         self.count_dropped(Class::Typing, queue.drop_unstarted(|frame| frame.class == Class::Typing));
+        self.count_dropped(Class::Hint(0), queue.drop_unstarted(|frame| matches!(frame.class, Class::Hint(_))));
         if state.bytes() + needed > self.limits.bytes {
             self.count_dropped(Class::State(0), state.queue_for(Class::Durable).drop_stale_states());
         }

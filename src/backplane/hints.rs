@@ -1,81 +1,110 @@
-//! Users who ask for hints: a socket of theirs does not listen to all the conversations that it would join by itself. A
-//! node that stores a message reads who of the members asked.
-//!
-//! A request lapses by itself, so that it ends with the node that made it.
+//! Hints to other nodes: which members of a conversation must learn that it has new messages. A node that holds
+//! connections of such members gets one publication on a channel of its own, however many members and conversations it
+//! concerns.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc};
 
 use redis::Pipeline;
 
-use super::{
-    keys,
-    lease::Lease,
-    link::{Link, LinkError},
-    ops::Op,
-};
-use crate::model::UserId;
+use super::{keys, link::Link, mac::Macs, ops::Op, types::Hint, wire::Process};
+use crate::model::NodeId;
 
-/// Time after which a request lapses unless it is made again.
-const TTL: Duration = Duration::from_secs(90);
-/// Number of users per pipeline.
-const BATCH: usize = 500;
+/// Maximum number of users in one payload.
+const USERS_PER_PAYLOAD: usize = 500;
 
-/// The requests in Redis.
+/// Sends hints to other nodes.
 pub(super) struct Hints {
     pub(super) link: Arc<Link>,
-    pub(super) lease: Arc<Lease>,
+    pub(super) process: Process,
+    pub(super) macs: Arc<Macs>,
 }
 
 impl Hints {
-    /// Asks for hints for these users, for 90 s.
-    pub(super) async fn ask(&self, users: &[UserId]) {
-        let now = self.lease.redis_micros() / 1_000;
-        let until = now.saturating_add(i64::try_from(TTL.as_millis()).unwrap_or(i64::MAX));
-        for batch in users.chunks(BATCH) {
-            let mut pipeline = Pipeline::new();
-            for user in batch {
-                pipeline.cmd("ZADD").arg(keys::HINTS).arg(until).arg(user.as_str());
+    /// Sends hints to other nodes, and returns those for this node. `nodes` are the nodes of each user of each hint, in
+    /// order.
+    pub(super) async fn send(&self, hints: Vec<Hint>, nodes: Vec<Vec<NodeId>>) -> Vec<Hint> {
+        let mut by_node = by_node(hints, nodes);
+        let here = by_node.remove(self.process.node()).unwrap_or_default();
+        let mut pipeline = Pipeline::new();
+        for (node, hints) in by_node {
+            let channel = keys::hints(&node);
+            for payload in
+                payloads(hints).iter().filter_map(|hints| self.process.encode_hints(hints, &channel, &self.macs))
+            {
+                pipeline.cmd("PUBLISH").arg(&channel).arg(payload);
             }
-            pipeline.cmd("EXPIRE").arg(keys::HINTS).arg(2 * TTL.as_secs());
-            pipeline.cmd("ZRANGEBYSCORE").arg(keys::HINTS).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
-            let lapsed = self.link.run(Op::Hints, keys::HINTS, &pipeline).await;
-            // If a call fails, the next one asks again.
-            let Ok(lapsed) = lapsed.and_then(|mut replies| replies.take::<Vec<String>>(batch.len() + 1)) else {
-                return;
-            };
-            if !lapsed.is_empty() {
-                let mut pipeline = Pipeline::new();
-                pipeline.cmd("ZREM").arg(keys::HINTS).arg(lapsed);
-                let _ = self.link.run(Op::Hints, keys::HINTS, &pipeline).await;
+        }
+        if !pipeline.is_empty() {
+            // Hints that are lost are not repeated: the next message brings others.
+            let _ = self.link.run(Op::Hints, self.process.name(), &pipeline).await;
+        }
+        here
+    }
+}
+
+/// The hints for each node.
+fn by_node(hints: Vec<Hint>, nodes: Vec<Vec<NodeId>>) -> HashMap<NodeId, Vec<Hint>> {
+    let (mut by_node, mut nodes) = (HashMap::<NodeId, Vec<Hint>>::new(), nodes.into_iter());
+    for Hint { conversation, users } in hints {
+        for (user, nodes) in users.into_iter().zip(nodes.by_ref()) {
+            for node in nodes {
+                let hints = by_node.entry(node).or_default();
+                match hints.last_mut().filter(|last| last.conversation == conversation) {
+                    Some(last) => last.users.push(user.clone()),
+                    None => hints.push(Hint { conversation: conversation.clone(), users: vec![user.clone()] }),
+                }
             }
         }
     }
+    by_node
+}
 
-    /// For each user, true if they asked. While Redis is unavailable, nobody did.
-    pub(super) async fn asked(&self, users: &[UserId]) -> Vec<bool> {
-        self.read(users).await.unwrap_or_else(|_| vec![false; users.len()])
+/// Splits hints into payloads.
+fn payloads(hints: Vec<Hint>) -> Vec<Vec<Hint>> {
+    let (mut payloads, mut payload, mut room) = (Vec::new(), Vec::new(), USERS_PER_PAYLOAD);
+    for Hint { conversation, users } in hints {
+        let mut users = &users[..];
+        while !users.is_empty() {
+            let (some, rest) = users.split_at(users.len().min(room));
+            payload.push(Hint { conversation: conversation.clone(), users: some.to_vec() });
+            (users, room) = (rest, room - some.len());
+            if room == 0 {
+                payloads.push(mem::take(&mut payload));
+                room = USERS_PER_PAYLOAD;
+            }
+        }
+    }
+    payloads.extend((!payload.is_empty()).then_some(payload));
+    payloads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ConversationId, UserId};
+
+    fn hint(conversation: &str, users: impl IntoIterator<Item = usize>) -> Hint {
+        let users = users.into_iter().map(|at| UserId::parse(&format!("u{at}")).unwrap()).collect();
+        Hint { conversation: ConversationId::parse(conversation).unwrap(), users }
     }
 
-    async fn read(&self, users: &[UserId]) -> Result<Vec<bool>, LinkError> {
-        let now = self.lease.redis_micros() / 1_000;
-        let mut any = Pipeline::new();
-        any.cmd("ZRANGEBYSCORE").arg(keys::HINTS).arg(now).arg("+inf").arg("LIMIT").arg(0).arg(1);
-        // Usually nobody asked, and one command is all.
-        if self.link.query(Op::Hints, &any).await?.take::<Vec<String>>(0)?.is_empty() {
-            return Ok(vec![false; users.len()]);
-        }
-        let mut asked = Vec::with_capacity(users.len());
-        for batch in users.chunks(BATCH) {
-            let mut pipeline = Pipeline::new();
-            for user in batch {
-                pipeline.cmd("ZSCORE").arg(keys::HINTS).arg(user.as_str());
-            }
-            let mut replies = self.link.query(Op::Hints, &pipeline).await?;
-            for index in 0..batch.len() {
-                let until: Option<f64> = replies.take(index)?;
-                asked.push(until.is_some_and(|until| until >= now as f64));
-            }
-        }
-        Ok(asked)
+    #[test]
+    fn each_node_gets_the_hints_of_its_users() {
+        let node = |name: &str| NodeId::parse(name).unwrap();
+        let hints = vec![hint("a", [0, 1]), hint("b", [2]), hint("c", [0])];
+        let nodes = vec![vec![node("x"), node("y")], vec![], vec![node("y")], vec![node("x")]];
+        let by_node = by_node(hints, nodes);
+        assert_eq!(by_node[&node("x")], [hint("a", [0]), hint("c", [0])]);
+        assert_eq!(by_node[&node("y")], [hint("a", [0]), hint("b", [2])]);
+        assert_eq!(by_node.len(), 2);
+    }
+
+    #[test]
+    fn payloads_have_a_maximum_number_of_users() {
+        let payloads = payloads(vec![hint("a", 0..300), hint("b", 0..700), hint("c", 0..1)]);
+        let sizes: Vec<Vec<usize>> =
+            payloads.iter().map(|hints| hints.iter().map(|hint| hint.users.len()).collect()).collect();
+        assert_eq!(sizes, [vec![300, 200], vec![500], vec![1]]);
+        assert_eq!(payloads[2], [hint("c", 0..1)]);
     }
 }

@@ -22,7 +22,7 @@ use super::{
     keys,
     mac::Macs,
     refusals::{Refusals, RefusedPlace},
-    types::BackplaneEvent,
+    types::{BackplaneEvent, Hint},
     wire,
 };
 use crate::{
@@ -43,6 +43,8 @@ pub(super) type Payload = (Vec<u8>, Vec<u8>);
 
 /// Works on received payloads.
 pub(super) struct Incoming {
+    /// The channel of hints for this node.
+    pub(super) hints_channel: String,
     pub(super) macs: Arc<Macs>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) metrics: Arc<Metrics>,
@@ -62,7 +64,14 @@ impl Incoming {
                 () = sleep_until(report_at), if !doubtful.is_empty() => {}
             }
             self.metrics.bus_in_queue.set(i64::try_from(payloads.len()).unwrap_or(i64::MAX));
-            for events in self.by_channel(batch.drain(..), &mut doubtful) {
+            let (hinted, published): (Vec<_>, Vec<_>) =
+                batch.drain(..).partition(|(channel, _)| *channel == self.hints_channel.as_bytes());
+            for (channel, payload) in hinted {
+                if let Some(hints) = self.read_hints(&payload, &channel) {
+                    let _ = self.events.send(BackplaneEvent::Hints(hints)).await;
+                }
+            }
+            for events in self.by_channel(published.into_iter(), &mut doubtful) {
                 // A send fails only when the node has ended.
                 let _ = self.events.send(BackplaneEvent::Events(events)).await;
             }
@@ -103,6 +112,19 @@ impl Incoming {
             groups[at].extend(events);
         }
         groups
+    }
+
+    /// The hints of a payload; `None` if no node of this deployment made it, or if it can't be parsed.
+    fn read_hints(&self, payload: &[u8], channel: &[u8]) -> Option<Vec<Hint>> {
+        if !wire::is_genuine(payload, channel, &self.macs) {
+            self.refusals.note(RefusedPlace::Publication, &self.hints_channel, 1);
+            return None;
+        }
+        let hints = self.supervisor.catch(TaskName::Subscriber, || wire::decode_hints(payload).ok()).flatten();
+        if hints.is_none() {
+            self.metrics.bus_in_unreadable.inc();
+        }
+        hints
     }
 
     /// The events of a genuine payload; `None` if a node of another version made it, or if it panics.

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::incarnation::Incarnation;
-use crate::model::{Budget, ConversationId, LogId, UserId};
+use crate::model::{Budget, ConversationId, LogId, NodeId, UserId};
 
 /// Number of shards for channels. Part of every channel's name, and so of the protocol between nodes.
 const SHARDS: u64 = 64;
@@ -16,8 +16,6 @@ pub(super) const ONLINE: &str = "ws:online_users";
 pub(super) const NODES: &str = "ws:nodes";
 /// HASH: number of connections per incarnation.
 pub(super) const CONNECTIONS: &str = "ws:node_connections";
-/// ZSET of users who ask for hints, scored by the time in milliseconds at which that lapses.
-pub(super) const HINTS: &str = "ws:hints";
 /// ZSET of [`leaving`] members, scored by the time at which their departure is checked.
 pub(super) const LEAVING: &str = "ws:leaving";
 
@@ -97,6 +95,11 @@ pub(super) fn canary(process: &str) -> String {
     format!("{}:n:{process}", Shard::of(process))
 }
 
+/// The channel on which a node receives hints.
+pub(super) fn hints(node: &NodeId) -> String {
+    format!("{}:h:{node}", Shard::of(node.as_str()))
+}
+
 /// The shard of a channel; its `Display` form is a hash tag.
 struct Shard(u64);
 
@@ -140,6 +143,7 @@ mod tests {
             channel(&log),
             channel(&inbox),
             canary(incarnation.as_str()),
+            hints(&NodeId::parse(id).unwrap()),
         ]
     }
 
@@ -149,7 +153,7 @@ mod tests {
             one in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
             other in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
         ) {
-            let fixed = [ONLINE, NODES, CONNECTIONS, HINTS, LEAVING].map(String::from);
+            let fixed = [ONLINE, NODES, CONNECTIONS, LEAVING].map(String::from);
             for (a, mine) in families(&one).into_iter().enumerate() {
                 prop_assert!(!fixed.contains(&mine));
                 for (b, theirs) in families(&other).into_iter().enumerate() {
@@ -166,7 +170,7 @@ mod tests {
             for (b, other) in prefixes.iter().enumerate().take(8) {
                 assert!(a == b || !one.starts_with(other.as_str()), "{one} {other}");
             }
-            assert!([ONLINE, NODES, CONNECTIONS, HINTS, LEAVING].iter().all(|fixed| !fixed.starts_with(one.as_str())));
+            assert!([ONLINE, NODES, CONNECTIONS, LEAVING].iter().all(|fixed| !fixed.starts_with(one.as_str())));
         }
     }
 

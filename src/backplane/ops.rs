@@ -39,7 +39,7 @@ ops! {
     Unlisten = "unlisten",
     /// Record that a connection is silent, or no longer.
     Silence = "silence",
-    /// Requests for hints.
+    /// Hints to other nodes.
     Hints = "hints",
     /// Presence query.
     Presence = "presence",

@@ -42,6 +42,28 @@ impl PresenceQuery {
         self.check_each(users, command, |user| self.local.is_connected(user)).await
     }
 
+    /// For each user, the nodes that hold a connection right now. While Redis is unavailable, this node at most.
+    pub(super) async fn nodes_of(&self, users: &[UserId]) -> Vec<Vec<NodeId>> {
+        let mut nodes = Vec::with_capacity(users.len());
+        for batch in users.chunks(BATCH) {
+            let mut pipeline = Pipeline::new();
+            for user in batch {
+                pipeline.cmd("HGET").arg(keys::entry(user)).arg("c");
+            }
+            let mut replies = self.query_all(&pipeline).await;
+            for (index, user) in batch.iter().enumerate() {
+                let lines = replies.as_mut().ok().and_then(|replies| replies.take::<Option<String>>(index).ok());
+                let lines = parse_lines(&lines.flatten().unwrap_or_default());
+                let mut held: Vec<NodeId> = lines.iter().filter_map(|line| line.holder.node()).collect();
+                held.extend(self.local.is_connected(user).then(|| self.node.clone()));
+                held.sort_unstable();
+                held.dedup();
+                nodes.push(held);
+            }
+        }
+        nodes
+    }
+
     /// Answers true for users who are connected to this node, and sends `command` to Redis for each other one. Falls
     /// back to `local` while Redis is unavailable.
     async fn check_each(

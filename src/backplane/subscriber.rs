@@ -218,7 +218,7 @@ impl Subscriber {
             .set_response_timeout(Some(CONFIRM_TIMEOUT))
             .set_push_sender(push);
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        connection.subscribe(canary).await?;
+        connection.subscribe(&[canary, keys::hints(self.process.node())]).await?;
         Ok(connection)
     }
 

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{ConnectionId, ConversationId, Event, LogId, NodeId, NodeStats, Timestamp, UserId};
 
 /// Why the backplane can't start: a fault of the configuration. A Redis that is down is not a fault.
@@ -65,11 +67,22 @@ pub enum RateDecision {
     },
 }
 
+/// Members of a conversation who must learn that it has new messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The members.
+    pub users: Vec<UserId>,
+}
+
 /// An event from the backplane to the node.
 #[derive(Debug)]
 pub enum BackplaneEvent {
     /// Events of other nodes from one channel, in order.
     Events(Vec<Event>),
+    /// Hints for users with connections on this node.
+    Hints(Vec<Hint>),
     /// Events may have been missed, because the link was down or a queue overflowed. The node must compare every
     /// followed log with the store.
     Missed,

@@ -1,13 +1,17 @@
-//! The payload that nodes publish: `{"node":"<process>","mac":"<tag>","events":[…]}`. The sender comes first, so that a
-//! node skips its own payloads without parsing them. The tag signs the channel's name, the sender and all that follows the
-//! tag, byte by byte; so a payload is verified once, before it is parsed.
+//! The payload that nodes publish: `{"node":"<process>","mac":"<tag>","events":[…]}` on the channel of a log, and with
+//! `hints` instead of `events` on that of a node. The sender comes first, so that a node skips its own payloads without
+//! parsing them. The tag signs the channel's name, the sender and all that follows the tag, byte by byte; so a payload is
+//! verified once, before it is parsed.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::mac::{Kind, Macs};
+use super::{
+    mac::{Kind, Macs},
+    types::Hint,
+};
 use crate::model::{Entry, EphemeralEvent, Event, NodeId};
 
 /// Maximum number of events in one payload.
@@ -31,6 +35,16 @@ enum OutEvent<'a> {
     Ephemeral(&'a EphemeralEvent),
 }
 
+#[derive(Serialize)]
+struct OutHints<'a> {
+    hints: &'a [Hint],
+}
+
+#[derive(Deserialize)]
+struct InHints {
+    hints: Vec<Hint>,
+}
+
 #[derive(Deserialize)]
 struct In {
     events: Vec<InEvent>,
@@ -47,6 +61,7 @@ enum InEvent {
 /// The identity of one process. Two processes with the same NODE_ID have different ones.
 #[derive(Debug, Clone)]
 pub(super) struct Process {
+    node: NodeId,
     name: Arc<str>,
     prefix: Arc<[u8]>,
 }
@@ -56,7 +71,12 @@ impl Process {
         let name = format!("{node}#{}", &Uuid::new_v4().simple().to_string()[..16]);
         // Ids need no escaping in JSON.
         let prefix = format!("{BEFORE_NODE}{name}\"");
-        Self { name: name.into(), prefix: prefix.into_bytes().into() }
+        Self { node: node.clone(), name: name.into(), prefix: prefix.into_bytes().into() }
+    }
+
+    /// The node of this process.
+    pub(super) fn node(&self) -> &NodeId {
+        &self.node
     }
 
     pub(super) fn name(&self) -> &str {
@@ -76,10 +96,27 @@ impl Process {
         });
         // Ids, texts and numbers always have a JSON form, so this can't fail.
         let out = serde_json::to_string(&Out { events: events.collect() }).unwrap_or_default();
+        self.sign(&out, channel, macs)
+    }
+
+    /// Puts the sender and its tag in front of a JSON object.
+    fn sign(&self, out: &str, channel: &str, macs: &Macs) -> Option<String> {
         let signed = out.get(1..).unwrap_or_default();
         let tag = macs.tag(Kind::Publication, channel, &[self.name.as_bytes(), signed.as_bytes()])?;
         Some([BEFORE_NODE, &self.name, BEFORE_TAG, &tag, AFTER_TAG, signed].concat())
     }
+
+    /// Encodes hints as a payload for a channel. `None` until the keys are known.
+    pub(super) fn encode_hints(&self, hints: &[Hint], channel: &str, macs: &Macs) -> Option<String> {
+        // Ids always have a JSON form, so this can't fail.
+        let out = serde_json::to_string(&OutHints { hints }).unwrap_or_default();
+        self.sign(&out, channel, macs)
+    }
+}
+
+/// Decodes the hints of another node.
+pub(super) fn decode_hints(payload: &[u8]) -> Result<Vec<Hint>, serde_json::Error> {
+    Ok(serde_json::from_slice::<InHints>(payload)?.hints)
 }
 
 /// True if a node of this deployment made the payload for this channel.
@@ -110,7 +147,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::{super::mac::tests::macs, *};
-    use crate::model::{Body, ConnectionId, Ephemeral, LogId, PendingAck, Timestamp, UserId};
+    use crate::model::{Body, ConnectionId, ConversationId, Ephemeral, LogId, PendingAck, Timestamp, UserId};
 
     fn events() -> Vec<Event> {
         let (log, user) = (LogId::parse("room").unwrap(), UserId::parse("alice").unwrap());
@@ -149,6 +186,17 @@ mod tests {
         assert_eq!(decode(payload.as_bytes()).unwrap(), events);
         assert!(process.is_own(payload.as_bytes()));
         assert!(!Process::new(&NodeId::parse("node-1").unwrap()).is_own(payload.as_bytes()));
+    }
+
+    #[test]
+    fn encoded_hints_decode_unchanged() {
+        let process = Process::new(&NodeId::parse("node-1").unwrap());
+        let users = ["alice", "bob"].map(|user| UserId::parse(user).unwrap()).into();
+        let hints = vec![Hint { conversation: ConversationId::parse("room").unwrap(), users }];
+        let payload = process.encode_hints(&hints, "h", &macs(1)).unwrap();
+        assert_eq!(decode_hints(payload.as_bytes()).unwrap(), hints);
+        assert!(process.is_own(payload.as_bytes()) && is_genuine(payload.as_bytes(), b"h", &macs(1)));
+        assert!(decode_hints(b"{}").is_err() && decode(payload.as_bytes()).is_err());
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Acks {
                 }
             } else if connection.dialect.joins() == AutoJoin::Added && connection.lacks(conversation) {
                 // The client doesn't know that its socket gave this join up. It joins again as after any message there.
-                hint(connection, conversation, sent.seq);
+                hint(connection, conversation);
             } else {
                 return;
             }

@@ -98,8 +98,8 @@ impl Subscriptions {
         let limit = self.limits.conversations_per_connection;
         let activity_of = |id: &ConversationId| self.hub.activity_of(&LogId::from(id));
         while let Some(least) = connection.least_active(conversation, limit, activity_of) {
-            // Ask for hints first: a message that is stored later is then never overlooked.
-            self.hints.need(connection).await;
+            // Hints first: a message that is stored later is then never overlooked.
+            self.hints.add(connection);
             self.drop_join(identity, connection, &least).await;
         }
     }
@@ -115,19 +115,19 @@ impl Subscriptions {
         self.metrics.joins_dropped.inc();
         self.backplane.unlisten(connection.id(), conversation).await;
         self.typing.stop(identity, conversation, Some(connection.id()));
-        // A message that was stored before other nodes knew that this user needs hints, and that is still on its way.
-        // If the store can't be read now, the next comparison finds it.
+        // A message whose hints went out before the join ended, and that was still on its way. If the store can't be read
+        // now, the next comparison finds it.
         if let Ok(head) = self.follows.loader.head(&log).await
             && head > has
         {
-            hint(connection, conversation, head);
+            hint(connection, conversation);
         }
     }
 
     /// Leaves an automatic join to a hint, because too many are under way.
-    pub(super) async fn defer_join(&self, connection: &Arc<Connection>, conversation: &ConversationId, since: Seq) {
+    pub(super) fn defer_join(&self, connection: &Arc<Connection>, conversation: &ConversationId, since: Seq) {
         connection.record_missed(conversation, since, self.limits.conversations_per_connection);
-        self.hints.need(connection).await;
+        self.hints.add(connection);
         self.hints.check_soon();
     }
 }

@@ -38,6 +38,7 @@ impl BackplaneEvents {
         checkpoint(TaskName::BackplaneEvents, || format!("{notice:?}"));
         match notice {
             BackplaneEvent::Events(events) => self.router.dispatch(events, Origin::Remote),
+            BackplaneEvent::Hints(hints) => self.hints.receive(hints),
             BackplaneEvent::Missed => {
                 self.reconciler.compare_soon();
                 self.hints.check_soon();

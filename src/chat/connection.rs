@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     dialect::{AutoJoin, Dialect},
-    model::{ConnectionId, ConversationId, Pair, Reject, Seq, UserId},
+    model::{ConnectionId, ConversationId, Pair, Reject, Seq, Unread, UserId},
     outbox::Outbox,
 };
 
@@ -194,6 +194,17 @@ impl Connection {
         lacks && !joined.current.contains_key(conversation)
     }
 
+    /// Gives the client a hint of what is unread in a conversation to which it does not listen, if its dialect shows hints.
+    /// Returns true if it got one.
+    pub(super) fn hint_unless_joined(&self, unread: &Unread) -> bool {
+        let joined = self.lock();
+        // Under the lock: a join that comes now drops a hint that waits.
+        let frame = if joined.current.contains_key(&unread.conversation) { None } else { self.dialect.hint(unread) };
+        let shown = frame.is_some();
+        self.outbox.send(frame);
+        shown
+    }
+
     /// Records a join. Returns its number, and the progress of the earlier join of the same conversation, which this
     /// one replaces.
     pub(super) fn record_join(
@@ -210,6 +221,7 @@ impl Connection {
         let progress = JoinProgress { attached: false, has: 0 };
         let current_join = Join { join: joined.joins, by, progress, after: None, pair };
         let before = joined.current.insert(conversation.clone(), current_join);
+        self.outbox.drop_hint(conversation);
         (joined.joins, before.map(|before| before.progress))
     }
 

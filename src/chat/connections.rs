@@ -60,6 +60,9 @@ impl Connections {
             self.backplane.unregister(connection.id()).await;
             return Err(reject);
         }
+        if connection.dialect.shows_hints() {
+            self.subscriptions.hints.add(connection);
+        }
         self.count.fetch_add(1, Ordering::Relaxed);
         self.users.enqueue(identity);
         Ok(())
@@ -68,7 +71,7 @@ impl Connections {
     /// Unregisters a connection: ends all its joins, and removes it from the counts.
     pub(super) async fn disconnect(&self, identity: &Identity, connection: &Connection) {
         self.count.fetch_sub(1, Ordering::Relaxed);
-        self.subscriptions.hints.forget(connection.id());
+        self.subscriptions.hints.forget(connection);
         for conversation in connection.joined() {
             let attached = connection.remove_join(&conversation) == Some(true);
             drop(self.subscriptions.detach(connection, &conversation, attached));

@@ -1,69 +1,93 @@
-//! Hints: a socket that gave up automatic joins for room learns of new messages there, and joins again.
+//! Hints: a socket learns of new messages in conversations to which it doesn't listen. Native sockets get a frame with
+//! the conversation's head and what is unread. A socket that gave up automatic joins for room joins again.
 //!
-//! Only users with such a socket cost anything. Their node asks for hints in Redis, and the node that stores a message
-//! sends a hint to the inbox of each member who asked. A hint may be lost, and while Redis is down other nodes send none.
-//! Therefore the node also compares the conversations that its sockets gave up with the store: rarely, and every second
-//! while nodes relay through the store.
+//! The node that stores messages goes through the members of their conversation, one page per round ([`grown`]), and
+//! passes hints to the nodes with connections of these members. Each node tells its own sockets what the store says then
+//! ([`waiting`]): only members get it, and of several messages only the newest state is told. Without Redis, the relay
+//! through the store says which conversations grew, and every node goes through the members for its own sockets.
+//!
+//! A hint may be lost. The next message brings another; given-up joins are also compared with the store: rarely, and every
+//! second while nodes relay through the store.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{connection::Connection, router::Router};
+use super::connection::Connection;
 use crate::{
-    backplane::Backplane,
+    backplane::{Backplane, Hint},
     degrade::Degrade,
     dialect::AutoJoin,
     metrics::Metrics,
-    model::{ConnectionId, ConversationId, Ephemeral, LogId, Seq, UserId},
+    model::{ConversationId, LogId, Seq, UserId},
     outbox::Signal,
     store::{Store, StoreError},
 };
 
-/// Interval at which requests for hints are repeated, and conversations are compared with the store.
+pub(super) mod grown;
+mod sockets;
+mod waiting;
+
+use grown::{Grown, Pass};
+use sockets::HintedSockets;
+use waiting::Waiting;
+
+/// Minimum interval between the starts of two rounds of pages.
+const ROUND: Duration = Duration::from_millis(500);
+/// Members on one page of a conversation, and conversations that one statement reads.
+const MEMBERS_PER_PAGE: u32 = 500;
+const CONVERSATIONS_PER_READ: usize = 50;
+/// Minimum interval between two reads of what is unread for the sockets of this node.
+const TELL_INTERVAL: Duration = Duration::from_millis(100);
+/// Members per read of what is unread.
+const TOLD_PER_READ: usize = 500;
+/// Pause after a failed read.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Interval at which given-up joins are compared with the store.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// The same interval while nodes relay through the store.
 const RELAYED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Logs per read.
-const PAGE: usize = 500;
+/// Logs per comparison.
+const LOGS_PER_READ: usize = 500;
 
-/// Asks for hints, sends them, and finds those that were lost.
+/// Sends hints, tells them to this node's sockets, and finds those of given-up joins that were lost.
 pub(super) struct Hints {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) backplane: Arc<Backplane>,
-    pub(super) router: Arc<Router>,
-    pub(super) degrade: Arc<Degrade>,
-    pub(super) metrics: Arc<Metrics>,
+    store: Arc<dyn Store>,
+    backplane: Arc<Backplane>,
+    degrade: Arc<Degrade>,
+    metrics: Arc<Metrics>,
     /// Conversations that a socket joins by itself at most.
-    pub(super) limit: usize,
-    /// The sockets of this node that need hints.
-    pub(super) connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
-    pub(super) check: Notify,
+    limit: usize,
+    grown: Arc<Grown>,
+    sockets: HintedSockets,
+    waiting: Waiting,
+    check: Notify,
 }
 
 impl Hints {
-    /// Asks for hints for a connection. After it returns, every message that is stored in a conversation of its user
-    /// causes a hint, while Redis works.
-    pub(super) async fn need(&self, connection: &Arc<Connection>) {
-        let known = self.lock().insert(connection.id(), connection.clone()).is_some();
-        if !known {
-            self.metrics.hinted_sockets.inc();
-            self.backplane.ask_for_hints(std::slice::from_ref(&connection.user)).await;
-        }
+    pub(super) fn new(
+        (store, backplane): (Arc<dyn Store>, Arc<Backplane>),
+        degrade: Arc<Degrade>,
+        metrics: Arc<Metrics>,
+        limit: usize,
+        grown: Arc<Grown>,
+    ) -> Self {
+        let (sockets, waiting) = (HintedSockets::new(metrics.clone()), Waiting::new(metrics.clone()));
+        Self { store, backplane, degrade, metrics, limit, grown, sockets, waiting, check: Notify::new() }
     }
 
-    /// Ends the need of a connection that is closed.
-    pub(super) fn forget(&self, connection: ConnectionId) {
-        if self.lock().remove(&connection).is_some() {
-            self.metrics.hinted_sockets.dec();
-        }
+    /// Begins to give hints to a registered connection. Every message that is stored from now on in a conversation of its
+    /// user causes one.
+    pub(super) fn add(&self, connection: &Arc<Connection>) {
+        self.sockets.add(connection);
+    }
+
+    /// Ends the hints to a connection that is closed.
+    pub(super) fn forget(&self, connection: &Connection) {
+        self.sockets.remove(&connection.user, connection.id());
     }
 
     /// Requests a comparison with the store, because hints may have been lost.
@@ -71,21 +95,104 @@ impl Hints {
         self.check.notify_one();
     }
 
-    /// Sends a hint of a conversation's message `seq` to those of `members` who asked for hints.
-    pub(super) async fn send(&self, conversation: &ConversationId, seq: Seq, members: Vec<UserId>) {
-        let here = self.users();
-        let (mut asked, others): (Vec<UserId>, Vec<UserId>) = members.into_iter().partition(|user| here.contains(user));
-        let elsewhere = self.backplane.asked_for_hints(&others).await;
-        asked.extend(others.into_iter().zip(elsewhere).filter_map(|(user, asked)| asked.then_some(user)));
-        for user in asked {
-            self.metrics.hints.inc();
-            let hint = Ephemeral::Hint { conversation: conversation.clone(), seq };
-            self.router.send_ephemeral(&LogId::inbox(&user), None, [hint]);
+    /// Accepts hints for users of this node.
+    pub(super) fn receive(&self, hints: Vec<Hint>) {
+        for Hint { conversation, users } in hints {
+            let here = users.into_iter().filter(|user| self.sockets.has(user));
+            self.waiting.add(here.map(|user| (conversation.clone(), user)));
         }
     }
 
-    /// Repeats the requests and compares with the store until its task is stopped.
+    /// Accepts the heads of logs that nodes announced through the store.
+    pub(super) fn relayed(&self, heads: &[(LogId, Seq)]) {
+        self.grown.relayed(heads);
+    }
+
+    /// Sends, tells and compares until its task is stopped.
     pub(super) async fn run(self: Arc<Self>) {
+        tokio::join!(self.send_rounds(), self.tell_rounds(), self.compare_rounds());
+    }
+
+    /// Goes through the members of conversations with new messages, in each round one page of each.
+    async fn send_rounds(&self) {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let passes = self.grown.next_round(&mut rounds).await;
+            for passes in passes.chunks(CONVERSATIONS_PER_READ) {
+                if let Err(error) = self.send_pages(passes).await {
+                    tracing::debug!(%error, "members were not hinted of new messages; retrying");
+                    sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Sends hints to one page of members of each conversation.
+    async fn send_pages(&self, passes: &[Pass]) -> Result<(), StoreError> {
+        let pages: Vec<_> = passes.iter().map(|pass| (pass.conversation.clone(), pass.after.clone())).collect();
+        let mut members: HashMap<ConversationId, Vec<UserId>> = HashMap::new();
+        for (conversation, user) in self.store.members_of(&pages, MEMBERS_PER_PAGE).await? {
+            members.entry(conversation).or_default().push(user);
+        }
+        let (mut everywhere, mut here) = (Vec::new(), Vec::new());
+        for Pass { conversation, elsewhere, .. } in passes {
+            let users = members.remove(conversation).unwrap_or_default();
+            let full = users.len() >= MEMBERS_PER_PAGE as usize;
+            self.grown.passed(conversation, users.last().filter(|_| full).cloned());
+            let hint = Hint { conversation: conversation.clone(), users };
+            if *elsewhere { everywhere.push(hint) } else { here.push(hint) }
+        }
+        self.receive(here);
+        self.receive(self.backplane.hint(everywhere).await);
+        Ok(())
+    }
+
+    /// Tells this node's sockets.
+    async fn tell_rounds(&self) {
+        loop {
+            let users = self.waiting.next().await;
+            let told: Vec<_> =
+                users.into_iter().filter(|(conversation, user)| self.rejoin(conversation, user)).collect();
+            for some in told.chunks(TOLD_PER_READ) {
+                if let Err(error) = self.tell(some).await {
+                    tracing::debug!(%error, "what is unread can't be read for hints; retrying");
+                    self.waiting.add(some.iter().cloned());
+                    sleep(RETRY_PAUSE).await;
+                }
+            }
+            sleep(TELL_INTERVAL).await;
+        }
+    }
+
+    /// Signals to those sockets of a user that must join the conversation again. Returns true if another one gets a frame.
+    fn rejoin(&self, conversation: &ConversationId, user: &UserId) -> bool {
+        let mut shown = false;
+        for connection in self.sockets.of(user) {
+            if connection.lacks(conversation) {
+                self.metrics.hints.inc();
+                hint(&connection, conversation);
+            } else {
+                shown |= connection.dialect.shows_hints() && !connection.listens_to(conversation);
+            }
+        }
+        shown
+    }
+
+    /// Tells sockets that don't listen what is unread. Users who are no members any more are not told.
+    async fn tell(&self, users: &[(ConversationId, UserId)]) -> Result<(), StoreError> {
+        for unread in self.store.unread(users).await? {
+            for connection in self.sockets.of(&unread.user) {
+                if connection.hint_unless_joined(&unread) {
+                    self.metrics.hints.inc();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the given-up joins with the store.
+    async fn compare_rounds(&self) {
         let mut ticks = interval(RELAYED_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut checked_at = Instant::now();
@@ -98,15 +205,11 @@ impl Hints {
                 continue;
             }
             checked_at = Instant::now();
-            self.forget_closed();
-            let users: Vec<UserId> = self.users().into_iter().collect();
-            if users.is_empty() {
-                continue;
-            }
-            self.backplane.ask_for_hints(&users).await;
-            let connections: Vec<_> = self.lock().values().cloned().collect();
-            for connection in connections {
-                if let Err(error) = self.compare(&connection).await {
+            for connection in self.sockets.all() {
+                if connection.outbox.is_closed() {
+                    // Its end came while it was added.
+                    self.forget(&connection);
+                } else if let Err(error) = self.compare(&connection).await {
                     tracing::debug!(%error, "conversations without a listener can't be compared; retrying later");
                 }
             }
@@ -118,10 +221,10 @@ impl Hints {
         let dropped: HashMap<LogId, (ConversationId, Seq)> =
             connection.dropped().into_iter().map(|(id, has)| (LogId::from(&id), (id, has))).collect();
         let logs: Vec<LogId> = dropped.keys().cloned().collect();
-        for page in logs.chunks(PAGE) {
+        for page in logs.chunks(LOGS_PER_READ) {
             for (log, ends) in self.store.ends(page).await? {
                 if let Some((conversation, _)) = dropped.get(&log).filter(|(_, has)| ends.head > *has) {
-                    hint(connection, conversation, ends.head);
+                    hint(connection, conversation);
                 }
             }
         }
@@ -130,30 +233,15 @@ impl Hints {
             let limit = u32::try_from(self.limit).unwrap_or(u32::MAX);
             for direct in self.store.directs(&connection.user, limit).await? {
                 if direct.head > direct.delivered && connection.lacks(&direct.conversation) {
-                    hint(connection, &direct.conversation, direct.head);
+                    hint(connection, &direct.conversation);
                 }
             }
         }
         Ok(())
     }
-
-    /// Forgets connections whose end came while they asked for hints.
-    fn forget_closed(&self) {
-        let closed: Vec<_> = self.lock().values().filter(|one| one.outbox.is_closed()).map(|one| one.id()).collect();
-        closed.into_iter().for_each(|connection| self.forget(connection));
-    }
-
-    /// The users of this node's sockets that need hints.
-    fn users(&self) -> HashSet<UserId> {
-        self.lock().values().map(|connection| connection.user.clone()).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Connection>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Gives a connection a hint.
-pub(super) fn hint(connection: &Connection, conversation: &ConversationId, seq: Seq) {
-    connection.outbox.signal(Signal::Hint { conversation: conversation.clone(), seq });
+/// Signals to a connection that it must join a conversation again.
+pub(super) fn hint(connection: &Connection, conversation: &ConversationId) {
+    connection.outbox.signal(Signal::Hint(conversation.clone()));
 }

@@ -74,7 +74,7 @@ impl Subscriptions {
     }
 
     /// Joins the user's direct conversations, each from its last delivered entry. If there are more than the limit of a
-    /// socket, it joins the most recently active ones, and asks for hints of the others.
+    /// socket, it joins the most recently active ones, and gets hints of the others.
     async fn listen_to_directs(
         &self,
         identity: &Identity,
@@ -85,8 +85,8 @@ impl Subscriptions {
         let read = async |limit| self.store.directs(&identity.user, limit).await.map_err(|error| unavailable(&error));
         let mut directs = read(limit.saturating_add(1)).await?;
         if directs.len() > limit as usize {
-            // Read again after the request: what was stored before it is then among the most recently active.
-            self.hints.need(connection).await;
+            // Read again after that: what was stored before it is then among the most recently active.
+            self.hints.add(connection);
             directs = read(limit).await?;
         }
         let newest = self.hub.activity();

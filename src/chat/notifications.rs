@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{hints::Hints, retell::Retell, router::Router};
+use super::{retell::Retell, router::Router};
 use crate::{
     backplane::Backplane,
     metrics::Metrics,
@@ -47,7 +47,6 @@ pub(super) struct Notifications {
     pub(super) backplane: Arc<Backplane>,
     pub(super) router: Arc<Router>,
     pub(super) retell: Arc<Retell>,
-    pub(super) hints: Arc<Hints>,
     pub(super) metrics: Arc<Metrics>,
     /// Maximum number of requests to the webhook that wait; 0 if there is no webhook.
     pub(super) post_queue: usize,
@@ -105,11 +104,8 @@ impl Notifications {
         let members = self.store.members(conversation, after, PAGE).await?;
         let last = if members.len() < PAGE as usize { None } else { members.last().cloned() };
         let connected = self.backplane.connected(&members).await;
-        let (present, away): (Vec<_>, Vec<_>) =
-            members.into_iter().zip(connected).partition(|(_, connected)| *connected);
-        let present = present.into_iter().map(|(user, _)| user).collect();
-        self.hints.send(conversation, waiting.last, present).await;
-        let away: Vec<UserId> = away.into_iter().map(|(user, _)| user).collect();
+        let away = members.into_iter().zip(connected).filter_map(|(user, connected)| (!connected).then_some(user));
+        let away: Vec<UserId> = away.collect();
         let options = NotifyOptions { undelivered_only: false, post_queue: self.post_queue };
         for away in away.chunks(NOTIFIED_AT_ONCE) {
             let notified = self.store.notify(conversation, waiting, away, options).await;

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::reconciler::Reconciler;
+use super::{hints::Hints, reconciler::Reconciler};
 use crate::{
     backplane::Backplane,
     degrade::Degrade,
@@ -48,6 +48,7 @@ pub(super) struct Relay {
     pub(super) metrics: Arc<Metrics>,
     pub(super) growth: Arc<Growth>,
     pub(super) reconciler: Arc<Reconciler>,
+    pub(super) hints: Arc<Hints>,
 }
 
 impl Relay {
@@ -134,6 +135,7 @@ impl Relay {
                 match self.store.notices(last.elapsed() + look_back).await {
                     Ok(Notices { heads, complete_since }) => {
                         heads.iter().for_each(|(log, head)| self.hub.record_head(log, *head));
+                        self.hints.relayed(&heads);
                         if complete_since > last.into_std() {
                             // A crash of PostgreSQL may have emptied the table of notices, and that of the signs.
                             tracing::debug!("notices may be lost; comparing every followed log with the store");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges, search_index::GrownLogs,
-    shown::Shown, typists::Typists,
+    hints::grown::Grown, notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges,
+    search_index::GrownLogs, shown::Shown, typists::Typists,
 };
 use crate::{
     backplane::Backplane,
@@ -52,6 +52,8 @@ pub(super) struct Observers {
     pub(super) typists: Arc<Typists>,
     /// Queues logs with new messages for the search index.
     pub(super) grown_logs: Arc<GrownLogs>,
+    /// Queues conversations with new messages for hints.
+    pub(super) grown: Arc<Grown>,
 }
 
 /// Routes events to the listeners on all nodes.
@@ -110,13 +112,14 @@ impl Router {
 
     /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
-        let Observers { unread, rosters, growth, shown, typists, grown_logs } = &self.observers;
+        let Observers { unread, rosters, growth, shown, typists, grown_logs, grown } = &self.observers;
         match origin {
             Origin::Committed => {
                 unread.observe(events);
                 typists.observe(events, false);
                 growth.observe(events);
                 grown_logs.observe(events);
+                grown.observe(events);
             }
             Origin::Local => {
                 shown.observe(events);
@@ -230,6 +233,7 @@ mod tests {
             shown: Arc::new(Shown::new(metrics.clone()).0),
             typists: Arc::new(Typists::new(Duration::from_secs(5)).0),
             grown_logs: Arc::default(),
+            grown: Arc::new(Grown::new(metrics.clone())),
         };
         let router = Router::new(hub.clone(), backplane, clock, observers, supervisor.clone());
         let cases = [

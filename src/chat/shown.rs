@@ -114,7 +114,6 @@ impl Shown {
                 Ephemeral::Presence { online: false, .. }
                 | Ephemeral::Typing { .. }
                 | Ephemeral::Audience { .. }
-                | Ephemeral::Hint { .. }
                 | Ephemeral::Probe { .. }
                 | Ephemeral::Receipt { .. } => {}
             }

@@ -1,6 +1,6 @@
 //! Builds the parts of the chat and starts the tasks that run beside commands.
 
-use std::sync::{Arc, Mutex, atomic::AtomicU64};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
@@ -14,7 +14,7 @@ use super::{
     connections::Connections,
     follows::Follows,
     heavy_reads::HeavyReads,
-    hints::Hints,
+    hints::{Hints, grown::Grown},
     journal::Journal,
     members::{CACHED_MAX, Members, PAIR_TTL},
     notifications::{Notifications, posts::Posts, unread::Unread},
@@ -79,8 +79,11 @@ impl Chat {
         let (shown, followed) = Shown::new(metrics.clone());
         let (typists, typing_changes) = Typists::new(config.timing.typing_timeout);
         let (shown, typists, grown_logs) = (Arc::new(shown), Arc::new(typists), Arc::<GrownLogs>::default());
+        let grown = Arc::new(Grown::new(metrics.clone()));
+        let hints = Arc::new(ground.hints(grown.clone()));
         let (u, g, s, t, l) = (unread.clone(), growth.clone(), shown.clone(), typists.clone(), grown_logs.clone());
-        let router = ground.router(Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l });
+        let router =
+            ground.router(Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l, grown });
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
         let writer = ground.writer(router.clone(), retell.clone());
 
@@ -92,7 +95,6 @@ impl Chat {
         let budgets = Arc::new(ground.budgets());
         let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
-        let hints = Arc::new(ground.hints(router.clone()));
         let (accounts, given) = ((j, budgets.clone()), (loader, shown.clone(), hints.clone()));
         let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given));
         let connections = ground.connections(router.clone(), subscriptions.clone(), typing.clone(), users.clone());
@@ -108,8 +110,8 @@ impl Chat {
         let state = (ground.rosters(router.clone(), statuses.clone()), roster_changes);
         spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
         spawn.spawn_until_stop(TaskName::Hints, hints.clone(), |hints| hints.clone().run().boxed());
-        ground.start_notifications((router.clone(), retell.clone(), hints.clone()), unread, webhooks.notification);
-        let relay = ground.relay(growth, reconciler.clone());
+        ground.start_notifications((router.clone(), retell.clone()), unread, webhooks.notification);
+        let relay = ground.relay(growth, reconciler.clone(), hints.clone());
         spawn.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
         let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
         let (r, p, supervisor) = (router.clone(), presence.clone(), supervisor.clone());
@@ -236,17 +238,10 @@ impl Ground {
         }
     }
 
-    fn hints(&self, router: Arc<Router>) -> Hints {
-        Hints {
-            store: self.store.clone(),
-            backplane: self.backplane.clone(),
-            router,
-            degrade: self.degrade.clone(),
-            metrics: self.metrics.clone(),
-            limit: self.config.limits.conversations_per_connection,
-            connections: Mutex::default(),
-            check: Notify::new(),
-        }
+    fn hints(&self, grown: Arc<Grown>) -> Hints {
+        let (shared, limit) =
+            ((self.store.clone(), self.backplane.clone()), self.config.limits.conversations_per_connection);
+        Hints::new(shared, self.degrade.clone(), self.metrics.clone(), limit, grown)
     }
 
     fn connections(
@@ -311,7 +306,7 @@ impl Ground {
     /// Starts the tasks that notify members who are away, and post to the webhook.
     fn start_notifications(
         &self,
-        (router, retell, hints): (Arc<Router>, Arc<Retell>, Arc<Hints>),
+        (router, retell): (Arc<Router>, Arc<Retell>),
         unread: Arc<Unread>,
         webhook: Option<Webhook>,
     ) {
@@ -322,7 +317,6 @@ impl Ground {
             backplane: self.backplane.clone(),
             router,
             retell,
-            hints,
             metrics: self.metrics.clone(),
             post_queue: webhook.as_ref().map_or(0, |_| settings.queue),
             queued: queued.clone(),
@@ -363,7 +357,7 @@ impl Ground {
         asked
     }
 
-    fn relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>) -> Relay {
+    fn relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>, hints: Arc<Hints>) -> Relay {
         Relay {
             node: self.config.node.clone(),
             store: self.store.clone(),
@@ -373,6 +367,7 @@ impl Ground {
             metrics: self.metrics.clone(),
             growth,
             reconciler,
+            hints,
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn class_of(ephemeral: &EphemeralEvent) -> Class {
     ephemeral.log.hash(&mut kind);
     std::mem::discriminant(&ephemeral.what).hash(&mut kind);
     match &ephemeral.what {
-        Ephemeral::Typing { .. } | Ephemeral::Hint { .. } | Ephemeral::Probe { .. } => return Class::Typing,
+        Ephemeral::Typing { .. } | Ephemeral::Probe { .. } => return Class::Typing,
         Ephemeral::Listening { user, .. }
         | Ephemeral::Audience { user, .. }
         | Ephemeral::Presence { user, .. }

@@ -8,7 +8,7 @@ use crate::{
     config::Secret,
     model::{
         ClientId, CloseReason, Command, ConnectionId, ConversationId, Event, Identity, LogId, Pair, Reject, Reply, Seq,
-        Timestamp, UserId,
+        Timestamp, Unread, UserId,
     },
     outbox::Frame,
 };
@@ -30,6 +30,8 @@ pub(super) struct Capabilities {
     pub(super) joins: AutoJoin,
     /// The users whom the dialect informs when users join and leave.
     pub(super) greets_with: RosterPolicy,
+    /// True if its sockets get hints of new messages in conversations to which they don't listen.
+    pub(super) hints: bool,
     /// A valid example frame, shown to a client that sent an unreadable one.
     pub(super) example: &'static str,
 }
@@ -130,6 +132,9 @@ pub(super) trait Codec: Sync {
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame>;
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame>;
     fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame>;
+    fn hint(&self, _: &Unread) -> Option<Frame> {
+        None
+    }
     fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame>;
     fn refreshed(&self, meta: RequestMeta, until: Timestamp) -> Option<Frame>;
     fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame;

@@ -126,6 +126,7 @@ impl Codec for Conversation {
             token_in_frame: false,
             joins: AutoJoin::Nothing,
             greets_with: RosterPolicy::Listeners,
+            hints: false,
             example: EXAMPLE,
         }
     }
@@ -209,7 +210,6 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
         | Ephemeral::Listening { .. }
         | Ephemeral::Presence { .. }
         | Ephemeral::Receipt { .. }
-        | Ephemeral::Hint { .. }
         | Ephemeral::Probe { .. } => return None,
     };
     Some(Frame::json(&out, class_of(ephemeral)))

@@ -156,6 +156,7 @@ impl Codec for Direct {
             token_in_frame: true,
             joins: AutoJoin::Directs,
             greets_with: RosterPolicy::Nobody,
+            hints: false,
             example: EXAMPLE,
         }
     }

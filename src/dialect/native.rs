@@ -13,9 +13,9 @@ use crate::{
     config::Secret,
     model::{
         CloseReason, Command, ConversationId, Emoji, EntrySeq, Event, Listed, LogId, NewMessage, Page, Pair, Reject,
-        Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp,
+        Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread,
     },
-    outbox::Frame,
+    outbox::{Class, Frame},
 };
 
 mod inbound;
@@ -116,6 +116,7 @@ impl Codec for Native {
             token_in_frame: true,
             joins: AutoJoin::Added,
             greets_with: RosterPolicy::Nobody,
+            hints: true,
             example: EXAMPLE,
         }
     }
@@ -133,6 +134,11 @@ impl Codec for Native {
             Event::Entry { entry, .. } => Some(Out::entry(entry).frame()),
             Event::Ephemeral { ephemeral, .. } => Some(Frame::json(&Out::ephemeral(ephemeral)?, class_of(ephemeral))),
         }
+    }
+
+    fn hint(&self, Unread { conversation, head, unread, .. }: &Unread) -> Option<Frame> {
+        let hint = Out::Hint { conversation_id: conversation, head: *head, unread: *unread };
+        Some(Frame::json(&hint, Class::hint(conversation)))
     }
 
     fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {

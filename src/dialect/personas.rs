@@ -179,6 +179,7 @@ impl Codec for Personas {
             token_in_frame: false,
             joins: AutoJoin::Nothing,
             greets_with: RosterPolicy::Acquaintances,
+            hints: false,
             example: EXAMPLE,
         }
     }
@@ -279,7 +280,6 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
         Ephemeral::Listening { .. }
         | Ephemeral::Audience { .. }
         | Ephemeral::Receipt { .. }
-        | Ephemeral::Hint { .. }
         | Ephemeral::Probe { .. } => return None,
     };
     Some(Frame::json(&out, class_of(ephemeral)))

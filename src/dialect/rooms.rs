@@ -182,6 +182,7 @@ impl Codec for Rooms {
             token_in_frame: false,
             joins: AutoJoin::Nothing,
             greets_with: RosterPolicy::Nobody,
+            hints: false,
             example: EXAMPLE,
         }
     }
@@ -211,7 +212,6 @@ impl Codec for Rooms {
                     Ephemeral::Audience { .. }
                     | Ephemeral::Presence { .. }
                     | Ephemeral::Receipt { .. }
-                    | Ephemeral::Hint { .. }
                     | Ephemeral::Probe { .. } => return None,
                 };
                 Some(Frame::json(&out, class_of(ephemeral)))

@@ -104,6 +104,14 @@ impl Delivery {
             && self.seq().is_some_and(|seq| seq > admitted_at)
     }
 
+    /// The conversation of which this entry of an inbox says that its user is no member any more.
+    fn left(&self) -> Option<&ConversationId> {
+        match &self.entry()?.body {
+            Body::ConversationRemoved { conversation } => Some(conversation),
+            _ => None,
+        }
+    }
+
     /// The signal to the session of a listener: of an inbox, or of a user who needs room.
     fn signal_to(&self, outbox: &Outbox) -> Option<Signal> {
         match &self.event {
@@ -114,9 +122,6 @@ impl Delivery {
                 _ => None,
             },
             Event::Ephemeral { ephemeral, .. } => match &ephemeral.what {
-                Ephemeral::Hint { conversation, seq } => {
-                    Some(Signal::Hint { conversation: conversation.clone(), seq: *seq })
-                }
                 Ephemeral::Probe { user } => (outbox.user() == Some(user)).then_some(Signal::Probe),
                 _ => None,
             },
@@ -154,6 +159,7 @@ pub(super) fn hand_over<'a>(
     let unwritten = outbox.push(encoded);
     let signals = deliveries.clone().filter_map(|delivery| delivery.signal_to(outbox));
     signals.for_each(|signal| outbox.signal(signal));
+    deliveries.clone().filter_map(Delivery::left).for_each(|conversation| outbox.drop_hint(conversation));
     if dialect.joins() == AutoJoin::Directs {
         // The client can't acknowledge entries.
         if let Some((conversation, seq)) = deliveries.filter_map(|delivery| delivery.place(connection)).last() {

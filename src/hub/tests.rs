@@ -400,7 +400,7 @@ async fn an_ack_waits_for_every_earlier_entry() {
 async fn an_ack_waits_for_a_replay() {
     let fixture = Fixture::new(9);
     let (outbox, mut client) = fixture.reader().await;
-    fixture.hub.attach(&fixture.log, Dialect::Native, &outbox, None, 0).unwrap();
+    fixture.hub.attach(&fixture.log, Dialect::Native, &outbox, Terms::default()).unwrap();
     let wait = tokio::spawn(fixture.hub.reached(&fixture.log, outbox.connection(), 5));
     tokio::task::yield_now().await;
     assert!(!wait.is_finished());

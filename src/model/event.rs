@@ -171,14 +171,6 @@ pub enum Ephemeral {
         /// The user's status.
         status: Status,
     },
-    /// Inbox: a conversation of the user has a new message, and a socket of the user may not listen there. For the
-    /// sessions only.
-    Hint {
-        /// The conversation.
-        conversation: ConversationId,
-        /// The message.
-        seq: Seq,
-    },
     /// A new socket of a user needs room: those that the user has must show that they live. For the sessions only.
     Probe {
         /// The user.

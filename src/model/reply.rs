@@ -60,6 +60,19 @@ pub struct Conversation {
     pub members: Vec<Member>,
 }
 
+/// What waits for a member of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The member.
+    pub user: UserId,
+    /// The conversation's newest seq.
+    pub head: Seq,
+    /// Number of messages that the member has not read.
+    pub unread: i64,
+}
+
 /// The result of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {

@@ -1,7 +1,11 @@
 //! WebSocket frames in a server's form (RFC 6455, section 5.2): unmasked, unfragmented, encoded once and shared.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::Bytes;
 use serde::Serialize;
+
+use crate::model::ConversationId;
 
 /// Length of the longest header of an unmasked frame, in bytes.
 const HEADER_MAX: usize = 10;
@@ -17,6 +21,9 @@ pub enum Class {
     Typing,
     /// A state: when frames must be dropped, only the last one of each kind is kept. The number is the kind.
     State(u64),
+    /// A hint that a conversation has new messages: only the newest one of each conversation waits, and it is dropped if
+    /// there is no room. The number stands for the conversation.
+    Hint(u64),
     /// A pong: only the newest one waits.
     Pong,
     /// A ping: it goes before the frames that wait, and only the newest one waits.
@@ -24,12 +31,20 @@ pub enum Class {
 }
 
 impl Class {
+    /// The class of a hint of this conversation.
+    pub fn hint(conversation: &ConversationId) -> Self {
+        let mut name = DefaultHasher::new();
+        conversation.hash(&mut name);
+        Self::Hint(name.finish())
+    }
+
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Durable => "durable",
             Self::Typing => "typing",
             Self::State(_) => "state",
+            Self::Hint(_) => "hint",
             Self::Pong => "pong",
             Self::Ping => "ping",
         }

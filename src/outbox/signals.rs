@@ -24,13 +24,8 @@ pub enum Signal {
         /// The seq of the entry that ended the membership.
         seq: Seq,
     },
-    /// A conversation of the user has a message of this seq. The session joins it if it gave up an automatic join of it.
-    Hint {
-        /// The conversation.
-        conversation: ConversationId,
-        /// The message.
-        seq: Seq,
-    },
+    /// A conversation of the user has a new message. The session joins it if it gave up an automatic join of it.
+    Hint(ConversationId),
     /// All entries of a conversation up to this seq were given to the outbox. The session checks whether they arrive.
     Delivered {
         /// The conversation.
@@ -78,11 +73,9 @@ impl Signals {
             (Some(last), signal) if waiting >= WAITING_DELIVERED_MAX && last.is_delivery_before(&signal) => {
                 *last = signal;
             }
-            (_, Signal::Hint { conversation, seq }) => {
-                let same =
-                    |waiting: &Signal| matches!(waiting, Signal::Hint { conversation: c, .. } if *c == conversation);
-                if self.0.len() < WAITING_HINTS_MAX && !self.0.iter().any(same) {
-                    self.0.push_back(Signal::Hint { conversation, seq });
+            (_, hint @ Signal::Hint(_)) => {
+                if self.0.len() < WAITING_HINTS_MAX && !self.0.contains(&hint) {
+                    self.0.push_back(hint);
                 }
             }
             _ if full => return false,
@@ -125,10 +118,8 @@ mod tests {
     #[test]
     fn hints_never_close_a_connection() {
         let mut signals = Signals::default();
-        let hint = |id: String, seq| Signal::Hint { conversation: conversation(&id), seq };
-        assert!(
-            (0..WAITING_MAX).all(|at| signals.push(hint(format!("c{at}"), 1)) && signals.push(hint("c0".into(), 2)))
-        );
+        let hint = |id: String| Signal::Hint(conversation(&id));
+        assert!((0..WAITING_MAX).all(|at| signals.push(hint(format!("c{at}"))) && signals.push(hint("c0".into()))));
         assert_eq!(signals.0.len(), WAITING_HINTS_MAX);
         assert!(
             signals.push(Signal::Removed { conversation: conversation("a"), seq: 1 }),

@@ -68,3 +68,22 @@ async fn frames_that_wait_for_the_greeting_are_bounded() {
     outbox.greet([text("g")]);
     assert_eq!(received(outbox, client).await, b"\x88\x06\x03\xf0slow");
 }
+
+#[tokio::test]
+async fn one_hint_of_each_conversation_waits_and_hints_close_nobody() {
+    let (outbox, client) = outbox().await;
+    let hint = |id: &str, content: &str| Frame { class: Class::hint(&conversation(id)), ..text(content) };
+    outbox.send([hint("a", "1"), hint("b", "2"), hint("a", "3"), hint("c", "4")]);
+    outbox.drop_hint(&conversation("c"));
+    outbox.send([text("d"), hint("b", "5")]);
+    let filler = "x".repeat(LIMIT - 30);
+    outbox.send([text(&filler), hint("e", "6"), hint("f", &"y".repeat(30)), text("g")]);
+    outbox.greet([]);
+    let bytes = received(outbox, client).await;
+    let wanted = [&b"\x81\x01d\x81\x7e"[..], &[3, 226], filler.as_bytes(), b"\x81\x01g"].concat();
+    assert_eq!(bytes, wanted);
+}
+
+fn conversation(id: &str) -> ConversationId {
+    ConversationId::parse(id).unwrap()
+}

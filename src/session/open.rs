@@ -238,7 +238,7 @@ impl Open {
                 }
                 Ok(())
             }
-            OutboxEvent::Signal(Signal::Hint { conversation, .. }) => {
+            OutboxEvent::Signal(Signal::Hint(conversation)) => {
                 // A hint for which there is no room now is found later.
                 if self.has_room_for_joins()
                     && self.connection.lacks(&conversation)
@@ -283,9 +283,7 @@ impl Open {
         if listens || self.has_room_for_joins() {
             return self.signalled.added(conversation, since, listens, limit);
         }
-        let (chat, connection) = (self.context.chat.clone(), self.connection.clone());
-        let deferred = async move { chat.defer_join(&connection, &conversation, since).await };
-        self.context.spawn(TaskName::Session, deferred);
+        self.context.chat.defer_join(&self.connection, &conversation, since);
     }
 
     async fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), CloseReason> {

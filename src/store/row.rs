@@ -26,16 +26,22 @@ pub(super) use entry_columns;
 /// The number of those columns: the position of a further one in the same row.
 pub(super) const ENTRY_COLUMNS: usize = 15;
 
+/// The number of messages of a log with the head `h` after the read marks of a member, without deleted ones.
+macro_rules! unread_count {
+    ($log:literal, $read_no:literal, $read_seq:literal) => {
+        concat!("h.message_no - ", $read_no, " - ", deletions!($log, "> ", $read_seq))
+    };
+}
+pub(super) use unread_count;
+
 /// The columns of a conversation `c` with the head `h` of its log, as the backends' `conversation` functions read them.
 /// The caller passes the read marks and `archived` as expressions, because not every reader is a member. A message reads up
 /// to itself, so all messages after the read mark are by others.
 macro_rules! conversation_columns {
     ($read_no:literal, $read_seq:literal, $archived:literal) => {
         concat!(
-            "c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, h.updated_at, h.seq, h.message_no - ",
-            $read_no,
-            " - ",
-            deletions!("c.id", "> ", $read_seq),
+            "c.id, c.kind, c.name, c.description, c.open, c.created_by, c.created_at, h.updated_at, h.seq, ",
+            unread_count!("c.id", $read_no, $read_seq),
             ", ",
             $archived
         )

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{
     ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, NodeKeys, Notification,
-    Page, Pair, SearchTerms, Seq, Status, Timestamp, UserId,
+    Page, Pair, SearchTerms, Seq, Status, Timestamp, Unread, UserId,
 };
 
 /// Everything that a node needs from its store.
@@ -146,6 +146,15 @@ pub trait Members: Send + Sync + 'static {
         after: Option<&UserId>,
         limit: u32,
     ) -> Result<Vec<UserId>, StoreError>;
+    /// Returns a page of the members of each of these conversations, in order of their ids: those whose id sorts after the
+    /// given one, at most `limit` of each.
+    async fn members_of(
+        &self,
+        conversations: &[(ConversationId, Option<UserId>)],
+        limit: u32,
+    ) -> Result<Vec<(ConversationId, UserId)>, StoreError>;
+    /// Returns what waits for each of these users in that conversation; nothing for one who is no member.
+    async fn unread(&self, of: &[(ConversationId, UserId)]) -> Result<Vec<Unread>, StoreError>;
     /// Returns users who share a conversation with `user`, without `user`, at most `limit`.
     async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError>;
     /// Moves a member's delivered and read marks forward, never back and never past the head; a read entry counts as

@@ -53,7 +53,7 @@ names! {
     WriterLane = "writer_lane";
     /// Works on a SQLite database.
     Sqlite = "sqlite";
-    /// Tells members of messages in conversations that their sockets gave up for room.
+    /// Tells members of new messages in conversations to which their sockets don't listen.
     Hints = "hints";
     /// Adds segments to the search index.
     SearchIndex = "search_index";

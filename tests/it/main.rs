@@ -30,6 +30,7 @@ mod examples;
 mod first_minutes;
 mod generated_clients;
 mod hearing;
+mod hints;
 mod http;
 mod http_connections;
 mod limits;

@@ -151,6 +151,11 @@ pub(super) enum Out<'a> {
         from_seq: Seq,
         created_at: Timestamp,
     },
+    Hint {
+        conversation_id: &'a ConversationId,
+        head: Seq,
+        unread: i64,
+    },
     Typing {
         conversation_id: &'a LogId,
         user_id: &'a UserId,
@@ -253,7 +258,7 @@ impl<'a> Out<'a> {
     pub(super) fn ephemeral(ephemeral: &'a EphemeralEvent) -> Option<Self> {
         let conversation_id = &ephemeral.log;
         Some(match &ephemeral.what {
-            Ephemeral::Audience { .. } | Ephemeral::Hint { .. } | Ephemeral::Probe { .. } => return None,
+            Ephemeral::Audience { .. } | Ephemeral::Probe { .. } => return None,
             Ephemeral::Typing { user, name, active } => {
                 Self::Typing { conversation_id, user_id: user, name, active: *active }
             }

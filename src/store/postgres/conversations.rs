@@ -9,7 +9,7 @@ use super::{
     super::{
         Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
-        row::{conversation_columns, deletions, direct_columns, direct_key, member_columns},
+        row::{conversation_columns, deletions, direct_columns, direct_key, member_columns, unread_count},
     },
     Postgres,
     rows::{

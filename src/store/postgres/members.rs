@@ -1,18 +1,35 @@
 //! Members of a conversation, and their delivered and read marks.
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
 use super::{
-    super::{Access, Ends, Members, Operation, StoreError},
+    super::{
+        Access, Ends, Members, Operation, StoreError,
+        row::{deletions, unread_count},
+    },
     Postgres,
-    rows::{MEMBERS, user},
+    rows::{MEMBERS, conversation_id, user},
 };
-use crate::model::{ConversationId, Seq, UserId};
+use crate::model::{ConversationId, Seq, Unread, UserId};
 
 const MARK: &str = "SELECT o_delivered, o_read FROM move_marks($1, $2, $3, $4)";
 const ACQUAINTANCES: &str = "SELECT DISTINCT o.user_id FROM members m CROSS JOIN LATERAL ( \
          SELECT user_id FROM members WHERE conversation = m.conversation AND user_id <> $1 LIMIT $2 \
      ) o WHERE m.user_id = $1 LIMIT $2";
+
+const MEMBERS_OF: &str = "SELECT c.id, m.user_id FROM unnest($1::text[], $2::text[]) AS c (id, after) \
+     CROSS JOIN LATERAL ( \
+         SELECT user_id FROM members WHERE conversation = c.id AND user_id > c.after ORDER BY user_id LIMIT $3 \
+     ) m ORDER BY c.id, m.user_id";
+const UNREAD: &str = concat!(
+    "SELECT m.conversation, m.user_id, h.seq, ",
+    unread_count!("m.conversation", "m.read_no", "m.read_seq"),
+    " \
+     FROM unnest($1::text[], $2::text[]) AS a (conversation, user_id) \
+     JOIN members m ON m.conversation = a.conversation AND m.user_id = a.user_id \
+     JOIN heads h ON h.log = m.conversation"
+);
 
 impl Postgres {
     async fn read_access(
@@ -53,6 +70,29 @@ impl Members for Postgres {
         let after = after.map_or("", UserId::as_str);
         let rows = self.query(Operation::Read, MEMBERS, &[&conversation.as_str(), &after, &i64::from(limit)]).await?;
         rows.iter().map(|row| user(row.get(0))).collect()
+    }
+
+    async fn members_of(
+        &self,
+        conversations: &[(ConversationId, Option<UserId>)],
+        limit: u32,
+    ) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+        let ids: Vec<&str> = conversations.iter().map(|(id, _)| id.as_str()).collect();
+        let after = conversations.iter().map(|(_, after)| after.as_ref().map_or("", UserId::as_str));
+        let after: Vec<&str> = after.collect();
+        let rows = self.query(Operation::List, MEMBERS_OF, &[&ids, &after, &i64::from(limit)]).await?;
+        rows.iter().map(|row| Ok((conversation_id(row.get(0))?, user(row.get(1))?))).collect()
+    }
+
+    async fn unread(&self, of: &[(ConversationId, UserId)]) -> Result<Vec<Unread>, StoreError> {
+        let ids: Vec<&str> = of.iter().map(|(id, _)| id.as_str()).collect();
+        let users: Vec<&str> = of.iter().map(|(_, user)| user.as_str()).collect();
+        let rows = self.query(Operation::List, UNREAD, &[&ids, &users]).await?;
+        let unread = |row: &Row| {
+            let (conversation, user) = (conversation_id(row.get(0))?, user(row.get(1))?);
+            Ok(Unread { conversation, user, head: row.get(2), unread: row.get::<_, i64>(3).max(0) })
+        };
+        rows.iter().map(unread).collect()
     }
 
     async fn acquaintances(&self, of: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {

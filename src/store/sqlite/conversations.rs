@@ -9,7 +9,7 @@ use super::{
     super::{
         Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
-        row::{conversation_columns, deletions, direct_columns, direct_key, pair},
+        row::{conversation_columns, deletions, direct_columns, direct_key, pair, unread_count},
     },
     Sqlite,
     logs::{add_user, append_to_inbox, new_inbox_entry},

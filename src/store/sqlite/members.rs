@@ -4,13 +4,16 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
-    super::{Access, Ends, Members, Operation, StoreError},
+    super::{
+        Access, Ends, Members, Operation, StoreError,
+        row::{deletions, unread_count},
+    },
     Sqlite,
     logs::head,
     now,
     rows::{self, id},
 };
-use crate::model::{ConversationId, LogId, Seq, UserId};
+use crate::model::{ConversationId, LogId, Seq, Unread, UserId};
 
 #[async_trait]
 impl Members for Sqlite {
@@ -35,6 +38,28 @@ impl Members for Sqlite {
             Ok(rows::members(db, &id, &after, limit)?.into_iter().map(|member| member.user).collect())
         })
         .await
+    }
+
+    async fn members_of(
+        &self,
+        conversations: &[(ConversationId, Option<UserId>)],
+        limit: u32,
+    ) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+        let conversations = conversations.to_vec();
+        self.read(Operation::List, move |db| {
+            let mut found = Vec::new();
+            for (id, after) in conversations {
+                let members = rows::members(db, &id, after.as_ref().map_or("", UserId::as_str), limit)?;
+                found.extend(members.into_iter().map(|member| (id.clone(), member.user)));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn unread(&self, of: &[(ConversationId, UserId)]) -> Result<Vec<Unread>, StoreError> {
+        let of = of.to_vec();
+        self.read(Operation::List, move |db| unread(db, of)).await
     }
 
     async fn acquaintances(&self, user: &UserId, limit: u32) -> Result<Vec<UserId>, StoreError> {
@@ -62,6 +87,22 @@ fn access(db: &Connection, conversation: &ConversationId, user: &UserId) -> Resu
         Ok(Access { open: row.get(0)?, ends, member: row.get(2)?, delivered: row.get(3)? })
     };
     db.prepare_cached(sql)?.query_row((conversation.as_str(), user.as_str()), read).optional()
+}
+
+fn unread(db: &Connection, of: Vec<(ConversationId, UserId)>) -> Result<Vec<Unread>> {
+    let sql = concat!(
+        "SELECT h.seq, ",
+        unread_count!("m.conversation", "m.read_no", "m.read_seq"),
+        " FROM members m JOIN heads h ON h.log = m.conversation WHERE m.conversation = ?1 AND m.user_id = ?2"
+    );
+    let (mut statement, mut found) = (db.prepare_cached(sql)?, Vec::with_capacity(of.len()));
+    for (conversation, user) in of {
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?.max(0)));
+        if let Some((head, unread)) = statement.query_row((conversation.as_str(), user.as_str()), read).optional()? {
+            found.push(Unread { conversation, user, head, unread });
+        }
+    }
+    Ok(found)
 }
 
 fn acquaintances(db: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>> {

@@ -134,7 +134,8 @@ impl Node {
                 BackplaneEvent::Events(events) => heard += events.len(),
                 BackplaneEvent::Missed if told >= known => return heard,
                 BackplaneEvent::Missed => told += 1,
-                BackplaneEvent::Doubtful(_) | BackplaneEvent::Departed(_) | BackplaneEvent::Returned(_) => {}
+                BackplaneEvent::Doubtful(_) | BackplaneEvent::Hints(_) => {}
+                BackplaneEvent::Departed(_) | BackplaneEvent::Returned(_) => {}
             }
         }
     }
