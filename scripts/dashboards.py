@@ -359,6 +359,7 @@ CAPACITY = dashboard(
                 graph("CPU", "Cores in use, by node.", "short", (rate("process_cpu_seconds_total"), "{{instance}}")),
                 graph("CPU per message", "CPU of all nodes per acked message and per frame delivered to a socket; meaningless at low traffic.", "s", (per(CPU, MESSAGES), "per message"), (per(CPU, DELIVERIES), "per delivery")),
                 graph("Deliveries per message", "Sockets that a message reaches, on average.", "short", (per(DELIVERIES, MESSAGES), "deliveries")),
+                graph("Data", "Bytes per second of stored data, the JSON beside the texts of messages (MAX_DATA_BYTES).", "Bps", (total("message_data_bytes_total"), "stored")),
                 graph("Logs followed", "Conversations and inboxes that each node follows.", "short", (metric("followed_logs"), "{{instance}}")),
                 graph("Hints", "Hints of new messages given to sockets per second, hints dropped because too many waited, and automatic joins given up for room.", "ops", (total("hints_total"), "hints"), (total("hints_dropped_total"), "dropped"), (total("joins_dropped_total"), "joins given up")),
                 graph("Hints: sockets", "Sockets that get hints of conversations to which they don't listen, and members of this node who wait for one.", "short", (f"sum({metric('hinted_sockets')})", "sockets"), (f"sum({metric('hints_waiting')})", "waiting")),

@@ -25,6 +25,7 @@ mod command;
 mod connection;
 mod connections;
 mod conversations;
+mod data_limits;
 mod follows;
 mod heavy_reads;
 mod hints;
@@ -68,6 +69,7 @@ pub use replay::Replay;
 use acks::Acks;
 use budgets::Budgets;
 use connections::Connections;
+use data_limits::DataLimits;
 use heavy_reads::HeavyReads;
 use journal::Journal;
 use members::Members;
@@ -100,6 +102,7 @@ pub struct Chat {
     personas: Option<Arc<Personas>>,
     /// Maximum number of users that a user may block.
     blocks_per_user: u32,
+    data_limits: DataLimits,
 }
 
 impl Chat {
@@ -195,6 +198,7 @@ impl Chat {
     }
 
     async fn charge(&self, caller: &Caller, command: &Command) -> Result<(), Reject> {
+        self.data_limits.check(command)?;
         let Some(cost) = command.cost() else { return Ok(()) };
         if cost.budget == Budget::Send {
             // A message that can't be stored now doesn't count.
@@ -257,8 +261,8 @@ impl Chat {
         }
         let done = match command {
             Command::Send(message) => return self.send(caller, message).await,
-            Command::Edit { conversation, target, content, client_id } => {
-                return self.edit(&caller, &conversation, target.get(), content, client_id);
+            Command::Edit { conversation, target, content, data, client_id } => {
+                return self.edit(&caller, &conversation, target.get(), (content, data), client_id);
             }
             Command::Delete { conversation, target, client_id } => {
                 return self.delete(&caller, &conversation, target.get(), client_id);

@@ -113,6 +113,8 @@ metrics! {
     commands: IntCounterVec("commands_total", &["command", "result"]);
     /// Messages stored and acked.
     messages: IntCounter("messages_accepted_total");
+    /// Bytes of data (the JSON beside texts) in stored messages and edits.
+    data_bytes: IntCounter("message_data_bytes_total");
     /// Frames given to sockets for delivery.
     deliveries: IntCounter("deliveries_total");
     /// Time from the arrival of a send to its ack, in seconds.

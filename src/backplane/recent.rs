@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    model::{Body, ClientId, ConversationId, Entry, LogId, LogOf, Seq, Timestamp, UserId},
+    model::{Body, ClientId, ConversationId, Data, Entry, LogId, LogOf, Seq, Timestamp, UserId},
 };
 
 /// Maximum number of cached messages per conversation.
@@ -38,6 +38,8 @@ struct Cached {
     sender_id: UserId,
     sender_username: Arc<str>,
     content: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<Data>,
     created_at: Timestamp,
     updated_at: Timestamp,
     is_edited: bool,
@@ -50,7 +52,7 @@ struct Cached {
 impl Cached {
     fn of(entry: &Entry) -> Option<Self> {
         let conversation_id = entry.log.conversation()?;
-        let Body::Message { content, reply_to, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
+        let Body::Message { content, data, reply_to, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
         Some(Self {
             id: entry.id().to_string(),
             conversation_id,
@@ -59,6 +61,7 @@ impl Cached {
             sender_id: entry.sender.clone(),
             sender_username: entry.sender_name.clone(),
             content: content.clone(),
+            data: data.clone(),
             created_at: entry.at,
             updated_at: edited_at.unwrap_or(entry.at),
             is_edited: edited_at.is_some(),
@@ -70,7 +73,7 @@ impl Cached {
     }
 
     fn into_entry(self) -> Entry {
-        let Self { reply_to, is_ai, is_deleted: deleted, .. } = self;
+        let Self { content, data, reply_to, is_ai, is_deleted: deleted, .. } = self;
         let edited_at = self.is_edited.then_some(self.updated_at);
         Entry {
             log: LogId::from(&self.conversation_id),
@@ -80,7 +83,7 @@ impl Cached {
             sender_name: self.sender_username,
             client_id: self.client_id,
             at: self.created_at,
-            body: Body::Message { content: self.content, reply_to, is_ai, persona: None, edited_at, deleted },
+            body: Body::Message { content, data, reply_to, is_ai, persona: None, edited_at, deleted },
         }
     }
 }
@@ -201,6 +204,7 @@ mod tests {
             at: Timestamp::from_seconds(1_736_937_000),
             body: Body::Message {
                 content: "hi".into(),
+                data: Some(Data::stored(r#"{"n":1.0}"#.to_owned()).unwrap()),
                 reply_to: Some(1),
                 is_ai: false,
                 persona: None,
@@ -217,7 +221,7 @@ mod tests {
         let id = entry.id().to_string();
         let expected = serde_json::json!({
             "id": id, "conversation_id": "room", "seq": 2, "message_no": 2, "sender_id": "alice",
-            "sender_username": "Alice", "content": "hi", "created_at": "2025-01-15T10:30:00.000000Z",
+            "sender_username": "Alice", "content": "hi", "data": {"n": 1.0}, "created_at": "2025-01-15T10:30:00.000000Z",
             "updated_at": "2025-01-15T10:30:00.000000Z", "is_edited": false, "is_deleted": false, "is_ai": false,
             "client_id": "c-1", "reply_to": 1,
         });

@@ -152,14 +152,7 @@ mod tests {
     fn events() -> Vec<Event> {
         let (log, user) = (LogId::parse("room").unwrap(), UserId::parse("alice").unwrap());
         let at = Timestamp::from_seconds(1);
-        let body = Body::Message {
-            content: "\"hi\"\n".into(),
-            reply_to: None,
-            is_ai: false,
-            persona: None,
-            edited_at: None,
-            deleted: false,
-        };
+        let body = Body::message("\"hi\"\n");
         let entry = Entry {
             log: log.clone(),
             seq: 1,

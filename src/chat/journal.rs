@@ -11,7 +11,7 @@ use super::{
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Body, Budget, ClientId, ConversationId, Identity, LogId, Reject, Reply, Sent, UserId},
+    model::{Body, Budget, ClientId, ConversationId, Data, Identity, LogId, Reject, Reply, Sent, UserId},
     store::{AppendError, AppendRefused, Appended, Authority, NewEntry, Writer},
 };
 
@@ -37,7 +37,7 @@ impl Journal {
         if let Err(reject) = require_feature(&self.degrade, Feature::Append) {
             return Begun::Done(Err(reject));
         }
-        let is_message = body.is_message();
+        let (is_message, data_bytes) = (body.is_message(), body.payload().1.map_or(0, Data::bytes));
         let entry = new_entry(&caller.identity, log.clone(), body, client_id.clone(), authority);
         let (metrics, budgets) = (self.metrics.clone(), self.budgets.clone());
         let (identity, appended) = (caller.identity.clone(), self.writer.append(entry, caller.ack.clone()));
@@ -46,8 +46,9 @@ impl Journal {
             if appended.duplicate {
                 let charged = if is_message { Budget::Send } else { Budget::Write };
                 budgets.charge_as_repeat(&identity, charged).await;
-            } else if is_message {
-                metrics.messages.inc();
+            } else {
+                metrics.messages.inc_by(u64::from(is_message));
+                metrics.data_bytes.inc_by(data_bytes as u64);
             }
             let Appended { seq, at, duplicate, .. } = appended;
             Ok(CommandReply::from(Reply::Sent(Sent { log, recipient, seq, at, client_id, duplicate })))

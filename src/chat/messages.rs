@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::{
     Chat,
     command::{Begun, Caller, CommandReply, unavailable},
+    personas::Asked,
 };
 use crate::{
     degrade::Feature,
     dialect::AutoJoin,
     model::{
-        Body, ClientId, Content, ConversationId, Emoji, Entry, LogId, MessagePage, NewMessage, Page, Pair, Reject,
-        Reply, SearchTerms, Seq, Target, UserId,
+        Body, ClientId, Content, ConversationId, DataEdit, Emoji, Entry, LogId, MessagePage, NewMessage, Page, Pair,
+        Reject, Reply, SearchTerms, Seq, Target, UserId,
     },
     store::{Authority, FoundDirect, MessagesPage, SearchScope},
 };
@@ -23,30 +24,21 @@ impl Chat {
             Target::User(user) => Some(user.clone()),
             Target::Conversation(_) => None,
         };
-        let (persona, content) = (message.persona.clone(), message.content.clone());
-        let (body, client_id) = (message.body(), message.client_id.clone());
+        let (asked, body, client_id) = (Asked::of(&message), message.body(), message.client_id.clone());
         match self.address(&caller, message).await {
             Ok(log) => {
                 let begun = self.journal.append(&caller, (log, recipient), body, client_id, Authority::Member);
                 let begun = self.echo_repeat(&caller, begun);
-                self.ask_persona(&caller, persona, &content, begun)
+                self.ask_persona(&caller, asked, begun)
             }
             Err(reject) => Begun::Done(Err(reject)),
         }
     }
 
     /// Asks the persona that a message names once the message in `begun` is stored.
-    pub(super) fn ask_persona(
-        &self,
-        caller: &Caller,
-        persona: Option<UserId>,
-        content: &Content,
-        begun: Begun,
-    ) -> Begun {
-        match (persona, &self.personas) {
-            (Some(persona), Some(personas)) => {
-                personas.enqueue_after(persona, content.clone().into(), caller.clone(), begun)
-            }
+    pub(super) fn ask_persona(&self, caller: &Caller, asked: Option<Asked>, begun: Begun) -> Begun {
+        match (asked, &self.personas) {
+            (Some(asked), Some(personas)) => personas.enqueue_after(asked, caller.clone(), begun),
             _ => begun,
         }
     }
@@ -120,10 +112,10 @@ impl Chat {
         caller: &Caller,
         conversation: &ConversationId,
         target: Seq,
-        content: Content,
+        (content, data): (Content, DataEdit),
         client_id: Option<ClientId>,
     ) -> Begun {
-        let body = Body::Edited { target, content: content.into() };
+        let body = Body::Edited { target, content: content.into(), data };
         self.journal.append(caller, (LogId::from(conversation), None), body, client_id, Authority::Member)
     }
 
@@ -172,7 +164,7 @@ impl Chat {
         self.require_feature(Feature::History)?;
         let read = self.store.message(conversation, target, &caller.identity.user).await;
         let message = read.map_err(|error| unavailable(&error))?.ok_or(Reject::NotFound("Message"))?;
-        Ok(Reply::Message(message).into())
+        Ok(Reply::Message(Box::new(message)).into())
     }
 
     pub(super) async fn search(

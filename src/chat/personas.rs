@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{
@@ -17,8 +18,8 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{
-        Body, ClientId, Content, ConversationId, Entry, EntryId, Ephemeral, InvalidContent, LogId, Page, PageLimit,
-        Reject, Reply, Sent, Seq, Timestamp, UserId,
+        Body, ClientId, Content, ConversationId, Data, Entry, EntryId, Ephemeral, InvalidContent, InvalidData, LogId,
+        NewMessage, Page, PageLimit, Reject, Reply, Sent, Seq, Timestamp, UserId,
     },
     outbox::Signal,
     store::{AppendError, Authority, MessagesPage, NewEntry, Store, StoreError, Writer},
@@ -41,11 +42,20 @@ pub(super) struct Question {
     caller: Caller,
 }
 
-/// A stored message's persona and content.
+/// The part of a message that its persona gets, and the persona.
 #[derive(Clone)]
-struct Asked {
+pub(super) struct Asked {
     persona: UserId,
     content: Arc<str>,
+    data: Option<Data>,
+}
+
+impl Asked {
+    /// None if the message names no persona.
+    pub(super) fn of(message: &NewMessage) -> Option<Self> {
+        let NewMessage { content, data, persona, .. } = message;
+        Some(Self { persona: persona.clone()?, content: content.clone().into(), data: data.clone() })
+    }
 }
 
 /// Reason why there is no answer.
@@ -60,6 +70,10 @@ enum NoAnswer {
     Unreadable,
     #[error("the answer is not a valid message: {0}")]
     Content(#[from] InvalidContent),
+    #[error("the answer is not a valid message: {0}")]
+    Data(#[from] InvalidData),
+    #[error("the data of the answer is longer than MAX_DATA_BYTES")]
+    DataTooLong,
     #[error("earlier messages can't be read: {0}")]
     History(#[from] StoreError),
     #[error("the answer can't be stored: {0}")]
@@ -74,7 +88,7 @@ impl NoAnswer {
         match self {
             Self::QueueFull => "queue_full",
             Self::Webhook(_) => "webhook_failed",
-            Self::Unreadable | Self::Content(_) => "bad_answer",
+            Self::Unreadable | Self::Content(_) | Self::Data(_) | Self::DataTooLong => "bad_answer",
             Self::History(_) | Self::Append(_) => "store_failed",
             Self::Panicked => "panicked",
         }
@@ -90,6 +104,8 @@ struct Request<'a> {
     persona_id: &'a UserId,
     conversation_id: &'a ConversationId,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Data>,
     message_id: EntryId,
     seq: Seq,
     sender_id: &'a UserId,
@@ -106,6 +122,8 @@ struct HistoryMessage<'a> {
     sender_id: &'a UserId,
     sender_name: &'a str,
     content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Data>,
     is_ai: bool,
     created_at: Timestamp,
 }
@@ -113,16 +131,38 @@ struct HistoryMessage<'a> {
 impl<'a> HistoryMessage<'a> {
     /// None if the message was deleted.
     fn of(entry: &'a Entry) -> Option<Self> {
-        let Body::Message { content, is_ai, deleted: false, .. } = &entry.body else { return None };
+        let Body::Message { content, data, is_ai, deleted: false, .. } = &entry.body else { return None };
         let (id, seq, sender_id, sender_name) = (entry.id(), entry.seq, &entry.sender, &*entry.sender_name);
-        Some(Self { id, seq, sender_id, sender_name, content, is_ai: *is_ai, created_at: entry.at })
+        let (data, is_ai, created_at) = (data.as_ref(), *is_ai, entry.at);
+        Some(Self { id, seq, sender_id, sender_name, content, data, is_ai, created_at })
     }
 }
 
 /// The response of the webhook.
 #[derive(Deserialize)]
-struct Response {
+struct Response<'a> {
+    #[serde(default)]
     content: String,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+/// An answer of a persona, checked.
+struct Answer {
+    content: Content,
+    data: Option<Data>,
+}
+
+impl Answer {
+    /// Checks the response of the webhook; its data may have `data_bytes`.
+    fn parse(response: &[u8], data_bytes: usize) -> Result<Self, NoAnswer> {
+        let Response { content, data } = serde_json::from_slice(response).map_err(|_| NoAnswer::Unreadable)?;
+        let data = Data::given(data)?;
+        if data.as_ref().is_some_and(|data| data.bytes() > data_bytes) {
+            return Err(NoAnswer::DataTooLong);
+        }
+        Ok(Self { content: Content::beside(data.as_ref(), &content)?, data })
+    }
 }
 
 /// Posts questions to the persona webhook, and stores the answers.
@@ -135,12 +175,14 @@ pub(super) struct Personas {
     metrics: Arc<Metrics>,
     supervisor: Supervisor,
     ids: Arc<[UserId]>,
+    /// Maximum length of the data of an answer.
+    data_bytes: usize,
 }
 
 impl Personas {
     /// Creates the queue. Questions are answered only while [`Personas::run`] runs with it.
     pub(super) fn new(
-        (ids, webhook): (Arc<[UserId]>, Webhook),
+        (ids, webhook, data_bytes): (Arc<[UserId]>, Webhook, usize),
         store: Arc<dyn Store>,
         writer: Arc<Writer>,
         router: Arc<Router>,
@@ -148,7 +190,7 @@ impl Personas {
         supervisor: Supervisor,
     ) -> (Arc<Self>, QueueReceiver<Question>) {
         let (questions, queued) = webhook.queue(&supervisor);
-        (Arc::new(Self { webhook, questions, store, writer, router, metrics, supervisor, ids }), queued)
+        (Arc::new(Self { webhook, questions, store, writer, router, metrics, supervisor, ids, data_bytes }), queued)
     }
 
     /// True if the id is one of the configured personas.
@@ -157,13 +199,7 @@ impl Personas {
     }
 
     /// Enqueues a question for the persona once the send in `begun` is stored. A repeated send asks what is stored.
-    pub(super) fn enqueue_after(
-        self: &Arc<Self>,
-        persona: UserId,
-        content: Arc<str>,
-        caller: Caller,
-        begun: Begun,
-    ) -> Begun {
+    pub(super) fn enqueue_after(self: &Arc<Self>, asked: Asked, caller: Caller, begun: Begun) -> Begun {
         let Begun::Pending(answer) = begun else { return begun };
         let (stored, result) = oneshot::channel();
         let personas = self.clone();
@@ -171,7 +207,7 @@ impl Personas {
         self.supervisor.spawn_job(TaskName::Personas, async move {
             let answer = answer.await;
             if let Ok(CommandReply { reply: Reply::Sent(sent), .. }) = &answer {
-                let asked = if sent.duplicate { None } else { Some(Asked { persona, content }) };
+                let asked = if sent.duplicate { None } else { Some(asked) };
                 personas.enqueue(Question { asked, sent: sent.clone(), caller });
             }
             let _gone = stored.send(answer);
@@ -201,7 +237,7 @@ impl Personas {
         let sent = &question.sent;
         checkpoint(TaskName::Personas, || question.asked.as_ref().map_or("", |asked| &asked.content));
         let Some(conversation) = sent.log.conversation() else { return Ok(()) };
-        let Asked { persona, content } = &match &question.asked {
+        let Asked { persona, content, data } = &match &question.asked {
             Some(asked) => asked.clone(),
             None => match self.stored_question(question).await? {
                 Some(asked) if !self.was_answered(&conversation, &asked.persona, sent).await? => asked,
@@ -216,6 +252,7 @@ impl Personas {
             persona_id: persona,
             conversation_id: &conversation,
             message: content,
+            data: data.as_ref(),
             message_id: sent.id(),
             seq: sent.seq,
             sender_id: &identity.user,
@@ -227,18 +264,17 @@ impl Personas {
         self.router.send_ephemeral(&sent.log, None, [typing(true)]);
         let answer = self.webhook.post(&request).await;
         self.router.send_ephemeral(&sent.log, None, [typing(false)]);
-        let Response { content } = serde_json::from_slice(&answer?).map_err(|_| NoAnswer::Unreadable)?;
-        self.append_answer(persona, sent, Content::parse(&content)?).await
+        self.append_answer(persona, sent, Answer::parse(&answer?, self.data_bytes)?).await
     }
 
     /// The question in the stored message of a repeated send; none if the message names no persona, or was deleted.
     async fn stored_question(&self, Question { sent, caller, .. }: &Question) -> Result<Option<Asked>, StoreError> {
         let stored = self.store.entries(&sent.log, sent.seq - 1, 1).await?;
         Ok(stored.into_iter().next().and_then(|entry| match entry.body {
-            Body::Message { content, persona: Some(persona), deleted: false, .. }
+            Body::Message { content, data, persona: Some(persona), deleted: false, .. }
                 if entry.seq == sent.seq && entry.sender == caller.identity.user && self.has(&persona) =>
             {
-                Some(Asked { persona, content })
+                Some(Asked { persona, content, data })
             }
             _ => None,
         }))
@@ -261,7 +297,7 @@ impl Personas {
     }
 
     /// Appends an answer. Its `dedupe` id stores it once, even if another send asked for the same message.
-    async fn append_answer(&self, persona: &UserId, sent: &Sent, content: Content) -> Result<(), NoAnswer> {
+    async fn append_answer(&self, persona: &UserId, sent: &Sent, answer: Answer) -> Result<(), NoAnswer> {
         let entry = NewEntry {
             log: sent.log.clone(),
             sender: persona.clone(),
@@ -270,7 +306,8 @@ impl Personas {
             client_gave_id: false,
             authority: Authority::System,
             body: Body::Message {
-                content: content.into(),
+                content: answer.content.into(),
+                data: answer.data,
                 reply_to: Some(sent.seq),
                 is_ai: true,
                 persona: None,

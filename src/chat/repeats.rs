@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use super::{
     Chat,
     command::{Begun, Caller, CommandReply, ID_REUSED},
+    personas::Asked,
     router::Origin,
 };
 use crate::{
@@ -42,8 +43,9 @@ impl<'a> Repeated<'a> {
                 Target::Conversation(conversation) => (Log::Of(conversation.into()), message.body()),
                 Target::User(user) => (Log::With(user), message.body()),
             },
-            Command::Edit { conversation, target, content, .. } => {
-                let body = Body::Edited { target: target.get(), content: content.clone().into() };
+            Command::Edit { conversation, target, content, data, .. } => {
+                let (target, content, data) = (target.get(), content.clone().into(), data.clone());
+                let body = Body::Edited { target, content, data };
                 (Log::Of(conversation.into()), body)
             }
             Command::Delete { conversation, target, .. } => {
@@ -89,7 +91,7 @@ impl Chat {
         let answer = Ok(CommandReply::from(Reply::Sent(sent)));
         let begun = self.echo_repeat(caller, Begun::Pending(std::future::ready(answer).boxed()));
         Some(match command {
-            Command::Send(message) => self.ask_persona(caller, message.persona.clone(), &message.content, begun),
+            Command::Send(message) => self.ask_persona(caller, Asked::of(message), begun),
             _ => begun,
         })
     }

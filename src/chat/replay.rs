@@ -113,8 +113,8 @@ impl Replayer {
     fn slice(&self, entries: &mut Peekable<impl Iterator<Item = Entry>>) -> Vec<Entry> {
         let mut left = self.outbox_bytes / 8;
         let mut slice = Vec::from_iter(entries.next());
-        while let Some(entry) = entries.next_if(|entry| entry.body.content_bytes() + FRAME_BYTES <= left) {
-            left -= entry.body.content_bytes() + FRAME_BYTES;
+        while let Some(entry) = entries.next_if(|entry| entry.body.payload_bytes() + FRAME_BYTES <= left) {
+            left -= entry.body.payload_bytes() + FRAME_BYTES;
             slice.push(entry);
         }
         slice
@@ -146,14 +146,7 @@ mod tests {
             if self.0.load(Ordering::SeqCst) {
                 return Err(SourceFailed);
             }
-            let body = Body::Message {
-                content: "hi".into(),
-                reply_to: None,
-                is_ai: false,
-                persona: None,
-                edited_at: None,
-                deleted: false,
-            };
+            let body = Body::message("hi");
             let (sender, at) = (UserId::parse("bob").unwrap(), Timestamp::from_seconds(1));
             let (log, sender_name) = (log.clone(), "Bob".into());
             let entry = Entry { log, seq: 1, message_no: 1, sender, sender_name, client_id: None, at, body };

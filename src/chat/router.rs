@@ -193,14 +193,7 @@ mod tests {
     }
 
     fn message(log: &LogId, seq: Seq) -> Event {
-        let body = Body::Message {
-            content: "hi".into(),
-            reply_to: None,
-            is_ai: false,
-            persona: None,
-            edited_at: None,
-            deleted: false,
-        };
+        let body = Body::message("hi");
         let sender = UserId::parse("alice").unwrap();
         let (log, sender_name, at) = (log.clone(), "Alice".into(), Timestamp::from_seconds(1));
         let entry = Entry { log, seq, message_no: seq, sender, sender_name, client_id: None, at, body };

@@ -12,6 +12,7 @@ use super::{
     batch_loader::BatchLoader,
     budgets::Budgets,
     connections::Connections,
+    data_limits::DataLimits,
     follows::Follows,
     heavy_reads::HeavyReads,
     hints::{Hints, grown::Grown},
@@ -141,6 +142,7 @@ impl Chat {
             typing,
             personas,
             blocks_per_user: config.limits.blocks_per_user,
+            data_limits: DataLimits::new(&config.limits),
         };
         Arc::new(chat)
     }
@@ -332,7 +334,13 @@ impl Ground {
     }
 
     /// Starts the task that answers for personas.
-    fn personas(&self, webhook: (Arc<[UserId]>, Webhook), writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
+    fn personas(
+        &self,
+        (ids, webhook): (Arc<[UserId]>, Webhook),
+        writer: Arc<Writer>,
+        router: Arc<Router>,
+    ) -> Arc<Personas> {
+        let webhook = (ids, webhook, DataLimits::new(&self.config.limits).message);
         let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
         let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, supervisor);
         let state = (personas.clone(), questions);

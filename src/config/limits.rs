@@ -35,6 +35,7 @@ pub(super) fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, othe
         frames_per_second: reader.number(&set::MAX_FRAMES_PER_SECOND),
         frame_bytes: reader.number(&set::MAX_FRAME_BYTES),
         fragments: reader.number(&set::MAX_FRAGMENTS),
+        data_bytes: reader.number(&set::MAX_DATA_BYTES),
         outbox_bytes: reader.number(&set::OUTBOX_BYTES),
         outbox_total_bytes: reader.number(&set::OUTBOX_TOTAL_BYTES),
         blocks_per_user: reader.number(&set::MAX_BLOCKS_PER_USER),

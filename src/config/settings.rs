@@ -269,6 +269,8 @@ settings! {
         "Maximum length of a frame, and of a message.";
     MAX_FRAGMENTS = Limits, Kind::Count("fragments", 1, 10_000), "64",
         "Maximum number of fragments of one message.";
+    MAX_DATA_BYTES = Limits, Kind::Size(0, 32 * 1_024), "8KiB",
+        "Maximum length of the data of a message, without the blanks between its tokens; 0: messages have none.";
     OUTBOX_BYTES = Limits, Kind::Size(64 * 1_024, 1_024 * MIB), "1MiB",
         "Maximum number of bytes that wait for one slow client. Beyond it the socket is closed, and the client may resume.";
     OUTBOX_TOTAL_BYTES = Limits, Kind::Size(MIB, 1_024 * 1_024 * MIB), "256MiB",

@@ -238,6 +238,8 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Fragments of one message (64).
     pub fragments: u32,
+    /// Maximum length of the data of a message, in bytes (8 KiB).
+    pub data_bytes: usize,
     /// Maximum number of bytes waiting for one socket (1 MiB).
     pub outbox_bytes: usize,
     /// Maximum number of bytes waiting for all sockets together (256 MiB).

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, EphemeralEvent,
-        Event, GivenNumber, LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Data, Entry, EntryId, EntrySeq, Ephemeral,
+        EphemeralEvent, Event, GivenNumber, LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -53,6 +53,8 @@ const KINDS: [&str; 3] = ["message", "typing", "refresh"];
 enum Out<'a> {
     Message {
         content: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a Data>,
         sender_id: &'a UserId,
         sender_username: &'a str,
         message_id: EntryId,
@@ -104,12 +106,12 @@ fn joined_or_left(name: &str, active: bool) -> String {
     format!("User {name} {} the conversation", if active { "joined" } else { "left" })
 }
 
-fn intent(text: &str, conversation: &ConversationId) -> Result<Intent, Reject> {
-    Ok(Intent::Command(match read!(In<'_>, text)? {
+fn intent(text: &str, conversation: &ConversationId, given: Option<&RawValue>) -> Result<Intent, Reject> {
+    Ok(Intent::Command(match read!(In<'_>, text, given)? {
         In::Message { content: text, client_id, reply_to } => {
-            let (to, content) = (Target::Conversation(conversation.clone()), content(&text)?);
-            let reply_to = EntrySeq::given("reply_to", reply_to)?;
-            Command::Send(NewMessage { to, content, client_id, reply_to, persona: None })
+            let (to, data) = (Target::Conversation(conversation.clone()), Data::given(given)?);
+            let (content, reply_to) = (content(&text, data.as_ref())?, EntrySeq::given("reply_to", reply_to)?);
+            Command::Send(NewMessage { to, content, data, client_id, reply_to, persona: None })
         }
         In::Typing {} => Command::Typing { conversation: conversation.clone(), active: true },
         In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
@@ -133,8 +135,8 @@ impl Codec for Conversation {
 
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         let unbound = || Reject::Invalid("No conversation".into());
-        request(text, EXAMPLE, |kind| match KINDS.contains(&kind) {
-            true => intent(text, bound.ok_or_else(unbound)?),
+        request(text, EXAMPLE, |kind, data| match KINDS.contains(&kind) {
+            true => intent(text, bound.ok_or_else(unbound)?, data),
             false => Err(unknown_type(kind)),
         })
     }
@@ -184,9 +186,12 @@ impl Codec for Conversation {
 
 /// Encodes a message. This dialect has no frames for other entries.
 fn message(entry: &Entry) -> Option<Frame> {
-    let Body::Message { content, reply_to, is_ai, edited_at, deleted: false, .. } = &entry.body else { return None };
+    let Body::Message { content, data, reply_to, is_ai, edited_at, deleted: false, .. } = &entry.body else {
+        return None;
+    };
     Some(frame(&Out::Message {
         content,
+        data: data.as_ref(),
         sender_id: &entry.sender,
         sender_username: &entry.sender_name,
         message_id: entry.id(),

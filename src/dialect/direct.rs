@@ -13,8 +13,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Event, GivenNumber, LogId,
-        NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Data, Entry, EntryId, EntrySeq, Event, GivenNumber,
+        LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -37,7 +37,7 @@ enum In<'a> {
     },
     SendMessage {
         recipient_id: UserId,
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         content: Cow<'a, str>,
         #[serde(default)]
         client_id: Option<ClientId>,
@@ -90,6 +90,8 @@ struct Message<'a> {
     sender_username: &'a str,
     recipient_id: &'a UserId,
     content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Data>,
     seq: Seq,
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,14 +125,14 @@ fn frame(out: &Out<'_>) -> Frame {
     Frame::json(out, Class::Durable)
 }
 
-fn intent(text: &str) -> Result<Intent, Reject> {
-    Ok(match read!(In<'_>, text)? {
+fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
+    Ok(match read!(In<'_>, text, given)? {
         In::Authenticate { token } => Intent::Authenticate(Secret::new(token)),
         In::Refresh { token } => Intent::Refresh(Secret::new(token)),
         In::SendMessage { recipient_id, content: text, client_id, reply_to } => {
-            let (to, content) = (Target::User(recipient_id), content(&text)?);
-            let reply_to = EntrySeq::given("reply_to", reply_to)?;
-            Intent::Command(Command::Send(NewMessage { to, content, client_id, reply_to, persona: None }))
+            let (to, data) = (Target::User(recipient_id), Data::given(given)?);
+            let (content, reply_to) = (content(&text, data.as_ref())?, EntrySeq::given("reply_to", reply_to)?);
+            Intent::Command(Command::Send(NewMessage { to, content, data, client_id, reply_to, persona: None }))
         }
     })
 }
@@ -162,7 +164,10 @@ impl Codec for Direct {
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { intent(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind, data| match KINDS.contains(&kind) {
+            true => intent(text, data),
+            false => Err(unknown_type(kind)),
+        })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -220,7 +225,7 @@ impl Codec for Direct {
 
 /// Encodes a message of a direct conversation. This dialect has no frames for other entries.
 fn message(entry: &Entry, pair: &Pair) -> Option<Frame> {
-    let Body::Message { content, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
+    let Body::Message { content, data, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
     let data = Message {
         id: entry.id(),
         conversation_id: &entry.log,
@@ -228,6 +233,7 @@ fn message(entry: &Entry, pair: &Pair) -> Option<Frame> {
         sender_username: &entry.sender_name,
         recipient_id: pair.other(&entry.sender),
         content,
+        data: data.as_ref(),
         seq: entry.seq,
         created_at: entry.at,
         client_id: entry.client_id.as_ref(),

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use serde_json::{error::Category, value::RawValue};
 
 use super::codec::{BadFrame, Intent, Request};
-use crate::model::{Content, Reject, explain_json};
+use crate::model::{Content, Data, MAX_JSON_DEPTH, Reject, explain_json, given_or_null};
 
-/// Parses a frame of a known type as `$kind`.
+/// Parses a frame of a known type as `$kind`; `$data` is its data, if it may have some.
 macro_rules! read {
-    ($kind:ty, $text:expr) => {
-        $crate::dialect::envelope::parse::<$kind>($text, |text| serde_json::from_str::<$kind>(text).err())
+    ($kind:ty, $text:expr, $data:expr) => {
+        $crate::dialect::envelope::parse::<$kind>($text, $data, |text| serde_json::from_str::<$kind>(text).err())
     };
 }
 pub(super) use read;
@@ -19,18 +19,23 @@ pub(super) use read;
 /// fault. Call it through [`read!`].
 pub(super) fn parse<'a, T: serde::Deserialize<'a>>(
     text: &'a str,
+    data: Option<&RawValue>,
     fails: impl Fn(&str) -> Option<serde_json::Error>,
 ) -> Result<T, Reject> {
     // The envelope was read, so the text is JSON.
     serde_json::from_str(text).map_err(|_| {
+        // The parser stumbles over such data too, but names no reason that a client could act on.
+        if let Err(invalid) = Data::given(data) {
+            return invalid.into();
+        }
         let fault = explain_json(text, fails).unwrap_or_default();
         Reject::Invalid(format!("Invalid message format: {}", shorten(&fault)))
     })
 }
 
-/// Checks the content of a message.
-pub(super) fn content(text: &str) -> Result<Content, Reject> {
-    Content::parse(text).map_err(|error| Reject::Invalid(error.to_string()))
+/// Checks the content of a message, which may be empty beside data.
+pub(super) fn content(text: &str, data: Option<&Data>) -> Result<Content, Reject> {
+    Content::beside(data, text).map_err(|error| Reject::Invalid(error.to_string()))
 }
 
 /// The refusal for a type that the dialect doesn't have.
@@ -38,14 +43,15 @@ pub(super) fn unknown_type(kind: &str) -> Reject {
     Reject::UnknownType(kind.chars().take(64).collect())
 }
 
-/// Decodes a text frame by its `type`. `example` is a valid frame, shown to a client that sent an unreadable one.
+/// Decodes a text frame by its `type`. `read_intent` also gets the frame's `data` as it stands, since an internally tagged
+/// type can't hold raw JSON. `example` is a valid frame, shown to a client that sent an unreadable one.
 pub(super) fn request(
     text: &str,
     example: &str,
-    read_intent: impl FnOnce(&str) -> Result<Intent, Reject>,
+    read_intent: impl FnOnce(&str, Option<&RawValue>) -> Result<Intent, Reject>,
 ) -> Result<Request, BadFrame> {
-    let decoded = open_envelope(text, example).and_then(|(kind, reference)| {
-        let intent = read_intent(&kind)?;
+    let decoded = open_envelope(text, example).and_then(|Envelope { kind, reference, data }| {
+        let intent = read_intent(&kind, data)?;
         Ok(Request { reference: reference.map(ToOwned::to_owned), intent })
     });
     decoded.map_err(|reject| match without_lone_surrogates(text) {
@@ -81,10 +87,7 @@ struct DataMarks<'a> {
     client_id: Option<&'a RawValue>,
 }
 
-/// Maximum nesting depth of JSON. Deeper frames are refused before they are parsed.
-const MAX_JSON_DEPTH: usize = 32;
-
-/// Refuses JSON that is nested too deeply.
+/// Refuses JSON that is nested too deeply, before it is parsed.
 fn check_json_depth(text: &str) -> Result<(), Reject> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -123,27 +126,39 @@ struct Envelope<'a> {
     kind: Cow<'a, str>,
     #[serde(borrow, default, rename = "ref")]
     reference: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "given_or_null")]
+    data: Option<&'a RawValue>,
 }
 
 /// Maximum length of a `ref`, in bytes.
 const MAX_REFERENCE_BYTES: usize = 256;
 
-/// Checks a frame's nesting depth, then reads its `type` and `ref`.
-fn open_envelope<'a>(text: &'a str, example: &str) -> Result<(Cow<'a, str>, Option<&'a RawValue>), Reject> {
+/// Checks a frame's nesting depth, then reads the fields that every frame may have.
+fn open_envelope<'a>(text: &'a str, example: &str) -> Result<Envelope<'a>, Reject> {
     check_json_depth(text)?;
     if !text.trim_start().starts_with('{') {
         return Err(not_a_frame("not a JSON object", example));
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => not_a_frame(&shorten(&error.to_string()), example),
+        _ if names_no_number(text, &error) => not_a_frame("not JSON, which has no NaN and no Infinity", example),
         _ => not_a_frame("not JSON", example),
     })?;
     match envelope.reference {
         Some(reference) if reference.get().len() > MAX_REFERENCE_BYTES => {
             Err(Reject::Invalid("ref is too long: at most 256 bytes".into()))
         }
-        reference => Ok((envelope.kind, reference)),
+        _ => Ok(envelope),
     }
+}
+
+/// True if the parser stopped at a name that many libraries write for a number that JSON doesn't have.
+fn names_no_number(text: &str, error: &serde_json::Error) -> bool {
+    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    // The parser may have read a sign, or a first letter.
+    let at = error.column().saturating_sub(2);
+    let rest = line.get(at..).unwrap_or_default().trim_start_matches([' ', ':', ',', '[', '-']);
+    ["NaN", "Infinity"].iter().any(|name| rest.starts_with(name))
 }
 
 /// The refusal of a frame with half of a character: an escaped UTF-16 surrogate without its other half, such as a client
@@ -196,7 +211,7 @@ mod tests {
 
     #[test]
     fn refused_frames_keep_their_marks() {
-        let refuse = |text: &str| request(text, "{}", |_| Err(Reject::Invalid("no".into()))).unwrap_err();
+        let refuse = |text: &str| request(text, "{}", |_, _| Err(Reject::Invalid("no".into()))).unwrap_err();
         let deep = format!(r#"{{"type":"x","ref":7,"client_id":"c-1","deep":{}{}}}"#, "[".repeat(500), "]".repeat(500));
         for text in [
             r#"{"type":"x","ref":7,"client_id":"c-1"}"#,

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use super::{
     closes::{class_of, code, common_close},
     codec::{AutoJoin, BadFrame, Capabilities, Codec, Greeting, Intent, Request, RequestMeta, RosterPolicy},
@@ -12,8 +14,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        CloseReason, Command, ConversationId, Emoji, EntrySeq, Event, Listed, LogId, NewMessage, Page, Pair, Reject,
-        Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread,
+        CloseReason, Command, ConversationId, Data, DataEdit, Emoji, EntrySeq, Event, Listed, LogId, NewMessage, Page,
+        Pair, Reject, Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread,
     },
     outbox::{Class, Frame},
 };
@@ -40,8 +42,8 @@ mod own_code {
     pub(super) const LIMIT: u16 = 4429;
 }
 
-fn intent(text: &str) -> Result<Intent, Reject> {
-    let WithoutRef(frame) = read!(WithoutRef<In<'_>>, text)?;
+fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
+    let WithoutRef(frame) = read!(WithoutRef<In<'_>>, text, given)?;
     Ok(Intent::Command(match frame {
         In::Authenticate { token } => return Ok(Intent::Authenticate(Secret::new(token))),
         In::Refresh { token } => return Ok(Intent::Refresh(Secret::new(token))),
@@ -58,18 +60,20 @@ fn intent(text: &str) -> Result<Intent, Reject> {
             let cursors = Listed::given("conversations", conversations.0)?.into_iter().map(cursor);
             Command::Sync { cursors: Listed::given("conversations", cursors.collect::<Result<_, _>>()?)?, roster }
         }
-        In::Send { conversation_id, recipient_id, content: text, client_id, reply_to, persona_id } => {
+        In::Send { conversation_id, recipient_id, content: text, data: _, client_id, reply_to, persona_id } => {
             let to = match (conversation_id, recipient_id) {
                 (Some(conversation), None) => Target::Conversation(conversation),
                 (None, Some(user)) => Target::User(user),
                 _ => return Err(Reject::Invalid("send needs conversation_id or recipient_id, and not both".into())),
             };
-            let (content, reply_to) = (content(&text)?, EntrySeq::given("reply_to", reply_to)?);
-            Command::Send(NewMessage { to, content, client_id, reply_to, persona: persona_id })
+            let (data, reply_to) = (Data::given(given)?, EntrySeq::given("reply_to", reply_to)?);
+            let content = content(&text, data.as_ref())?;
+            Command::Send(NewMessage { to, content, data, client_id, reply_to, persona: persona_id })
         }
-        In::Edit { conversation_id: conversation, seq, content: text, client_id } => {
-            let (target, content) = (EntrySeq::of_message(seq)?, content(&text)?);
-            Command::Edit { conversation, target, content, client_id }
+        In::Edit { conversation_id: conversation, seq, content: text, data: _, client_id } => {
+            let (target, data) = (EntrySeq::of_message(seq)?, DataEdit::given(given)?);
+            let content = content(&text, data.data())?;
+            Command::Edit { conversation, target, content, data, client_id }
         }
         In::Delete { conversation_id: conversation, seq, client_id } => {
             Command::Delete { conversation, target: EntrySeq::of_message(seq)?, client_id }
@@ -122,7 +126,10 @@ impl Codec for Native {
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, EXAMPLE, |kind| if In::KINDS.contains(&kind) { intent(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind, data| match In::KINDS.contains(&kind) {
+            true => intent(text, data),
+            false => Err(unknown_type(kind)),
+        })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {

@@ -14,9 +14,9 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, EphemeralEvent,
-        Event, GivenNumber, Listed, LogId, NewMessage, Pair, Reject, Reply, Resumed, Seq, SinceSeq, Target, Timestamp,
-        UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Data, Entry, EntryId, EntrySeq, Ephemeral,
+        EphemeralEvent, Event, GivenNumber, Listed, LogId, NewMessage, Pair, Reject, Reply, Resumed, Seq, SinceSeq,
+        Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -41,7 +41,7 @@ enum In<'a> {
     },
     SendMessage {
         conversation_id: ConversationId,
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         content: Cow<'a, str>,
         #[serde(default)]
         persona_id: Option<UserId>,
@@ -137,6 +137,8 @@ struct Message<'a> {
     sender_id: &'a UserId,
     sender_username: &'a str,
     content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Data>,
     timestamp: Timestamp,
     is_ai: bool,
     seq: Seq,
@@ -150,17 +152,17 @@ fn frame(out: &Out<'_>) -> Frame {
     Frame::json(out, Class::Durable)
 }
 
-fn intent(text: &str) -> Result<Intent, Reject> {
-    Ok(Intent::Command(match read!(In<'_>, text)? {
+fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
+    Ok(Intent::Command(match read!(In<'_>, text, given)? {
         In::JoinConversation { conversation_id: conversation, since_seq } => {
             let since = SinceSeq::given("since_seq", since_seq)?;
             Command::Join { conversation, since, roster: false, automatic: false }
         }
         In::LeaveConversation { conversation_id: conversation } => Command::Leave { conversation },
         In::SendMessage { conversation_id, content: text, persona_id: persona, client_id, reply_to } => {
-            let (to, content) = (Target::Conversation(conversation_id), content(&text)?);
-            let reply_to = EntrySeq::given("reply_to", reply_to)?;
-            Command::Send(NewMessage { to, content, client_id, reply_to, persona })
+            let (to, data) = (Target::Conversation(conversation_id), Data::given(given)?);
+            let (content, reply_to) = (content(&text, data.as_ref())?, EntrySeq::given("reply_to", reply_to)?);
+            Command::Send(NewMessage { to, content, data, client_id, reply_to, persona })
         }
         In::TypingStart { conversation_id: conversation } => Command::Typing { conversation, active: true },
         In::TypingStop { conversation_id: conversation } => Command::Typing { conversation, active: false },
@@ -185,7 +187,10 @@ impl Codec for Personas {
     }
 
     fn decode(&self, text: &str, _: Option<&ConversationId>) -> Result<Request, BadFrame> {
-        request(text, EXAMPLE, |kind| if KINDS.contains(&kind) { intent(text) } else { Err(unknown_type(kind)) })
+        request(text, EXAMPLE, |kind, data| match KINDS.contains(&kind) {
+            true => intent(text, data),
+            false => Err(unknown_type(kind)),
+        })
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -248,13 +253,14 @@ impl Codec for Personas {
 /// Encodes messages and the inbox's notifications. This dialect has no frames for other entries.
 fn entry_frame(entry: &Entry) -> Option<Frame> {
     Some(match &entry.body {
-        Body::Message { content, reply_to, is_ai, deleted: false, .. } => frame(&Out::NewMessage {
+        Body::Message { content, data, reply_to, is_ai, deleted: false, .. } => frame(&Out::NewMessage {
             conversation_id: &entry.log,
             message: Message {
                 id: entry.id(),
                 sender_id: &entry.sender,
                 sender_username: &entry.sender_name,
                 content,
+                data: data.as_ref(),
                 timestamp: entry.at,
                 is_ai: *is_ai,
                 seq: entry.seq,

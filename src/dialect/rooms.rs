@@ -13,8 +13,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        Body, ClientId, CloseReason, Command, ConversationId, Entry, EntryId, EntrySeq, Ephemeral, Event, GivenNumber,
-        LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Body, ClientId, CloseReason, Command, ConversationId, Data, Entry, EntryId, EntrySeq, Ephemeral, Event,
+        GivenNumber, LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -32,8 +32,10 @@ struct Packet<T> {
 
 #[derive(Deserialize)]
 struct SendMessage<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     content: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
     #[serde(default)]
     client_id: Option<ClientId>,
     #[serde(default)]
@@ -62,6 +64,8 @@ enum Out<'a> {
         sender_id: &'a UserId,
         sender_username: &'a str,
         content: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a Data>,
         created_at: Timestamp,
         seq: Seq,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,12 +156,14 @@ fn intent(kind: &str, text: &str, room: &ConversationId) -> Result<Intent, Rejec
     let typing = |active| Command::Typing { conversation: room.clone(), active };
     let command = match kind {
         "send_message" => {
-            let Packet { data } = read!(Packet<SendMessage<'_>>, text)?;
+            let Packet { data: sent } = read!(Packet<SendMessage<'_>>, text, None)?;
+            let data = Data::given(sent.data)?;
             Command::Send(NewMessage {
                 to: Target::Conversation(room.clone()),
-                content: content(&data.content)?,
-                client_id: data.client_id,
-                reply_to: EntrySeq::given("reply_to", data.reply_to)?,
+                content: content(&sent.content, data.as_ref())?,
+                data,
+                client_id: sent.client_id,
+                reply_to: EntrySeq::given("reply_to", sent.reply_to)?,
                 persona: None,
             })
         }
@@ -165,7 +171,7 @@ fn intent(kind: &str, text: &str, room: &ConversationId) -> Result<Intent, Rejec
         "typing_stop" => typing(false),
         "ping" => Command::Ping,
         "refresh" => {
-            return Ok(Intent::Refresh(Secret::new(read!(Packet<Refresh>, text)?.data.token)));
+            return Ok(Intent::Refresh(Secret::new(read!(Packet<Refresh>, text, None)?.data.token)));
         }
         other => return Err(unknown_type(other)),
     };
@@ -189,7 +195,7 @@ impl Codec for Rooms {
 
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame> {
         let no_room = || Reject::Invalid("No room".into());
-        request(text, EXAMPLE, |kind| intent(kind, text, bound.ok_or_else(no_room)?))
+        request(text, EXAMPLE, |kind, _| intent(kind, text, bound.ok_or_else(no_room)?))
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
@@ -273,13 +279,14 @@ impl Codec for Rooms {
 
 /// Encodes a message. This dialect has no frames for other entries.
 fn message(entry: &Entry) -> Option<Frame> {
-    let Body::Message { content, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
+    let Body::Message { content, data, reply_to, is_ai, deleted: false, .. } = &entry.body else { return None };
     Some(frame(&Out::NewMessage {
         id: entry.id(),
         room_id: &entry.log,
         sender_id: &entry.sender,
         sender_username: &entry.sender_name,
         content,
+        data: data.as_ref(),
         created_at: entry.at,
         seq: entry.seq,
         client_id: entry.client_id.as_ref(),

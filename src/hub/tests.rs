@@ -28,7 +28,6 @@ impl Source for TestStore {
 }
 
 fn entry(log: &LogId, seq: Seq) -> Entry {
-    let content = format!("m{seq}").into();
     Entry {
         log: log.clone(),
         seq,
@@ -37,7 +36,7 @@ fn entry(log: &LogId, seq: Seq) -> Entry {
         sender_name: "Alice".into(),
         client_id: None,
         at: Timestamp::from_micros(0),
-        body: Body::Message { content, reply_to: None, is_ai: false, persona: None, edited_at: None, deleted: false },
+        body: Body::message(format!("m{seq}")),
     }
 }
 

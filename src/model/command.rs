@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Body, ClientId, Content, ConversationId, Emoji, EntrySeq, Listed, Page, PageLimit, SearchTerms, SinceSeq, Status,
-    UserId,
+    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, Listed, Page, PageLimit, SearchTerms,
+    SinceSeq, Status, UserId,
 };
 
 /// The destination of a message.
@@ -21,8 +21,10 @@ pub enum Target {
 pub struct NewMessage {
     /// The destination.
     pub to: Target,
-    /// The text.
+    /// The text; empty only beside data.
     pub content: Content,
+    /// The JSON beside the text.
+    pub data: Option<Data>,
     /// Idempotency id: a repeated send with it stores nothing new.
     pub client_id: Option<ClientId>,
     /// The message this one replies to.
@@ -36,6 +38,7 @@ impl NewMessage {
     pub fn body(&self) -> Body {
         Body::Message {
             content: self.content.clone().into(),
+            data: self.data.clone(),
             reply_to: self.reply_to.map(EntrySeq::get),
             is_ai: false,
             persona: self.persona.clone(),
@@ -90,14 +93,16 @@ pub enum Command {
     },
     /// Send a message.
     Send(NewMessage),
-    /// Replace the text of the user's own message.
+    /// Replace the text of the user's own message, and its data if the edit says so.
     Edit {
         /// The conversation.
         conversation: ConversationId,
         /// The message.
         target: EntrySeq,
-        /// The new text.
+        /// The new text; empty only beside new data.
         content: Content,
+        /// The change of its data.
+        data: DataEdit,
         /// Idempotency id: a repeated edit with it stores nothing new.
         client_id: Option<ClientId>,
     },

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Reject, invisible::is_blank};
+use super::{Data, Reject, invisible::is_blank};
 
 /// Maximum length of a message, in Unicode scalar values (from the protocol document of the personas dialect).
 pub const MAX_CONTENT_CHARS: usize = 5_000;
@@ -25,7 +25,8 @@ pub enum InvalidContent {
     Control,
 }
 
-/// A message's text: 1 to 5,000 characters, at least one of them visible, no control characters except tab and line ends. It is stored as sent.
+/// A message's text: 1 to 5,000 characters, at least one of them visible, no control characters except tab and line ends.
+/// It is stored as sent. Beside data it may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Content(Arc<str>);
@@ -43,6 +44,11 @@ impl Content {
             return Err(InvalidContent::Control);
         }
         Ok(Self(text.into()))
+    }
+
+    /// Checks the text of a message, which may be empty beside `data`.
+    pub fn beside(data: Option<&Data>, text: &str) -> Result<Self, InvalidContent> {
+        if text.is_empty() && data.is_some() { Ok(Self(text.into())) } else { Self::parse(text) }
     }
 
     /// The text.
@@ -103,5 +109,9 @@ mod tests {
         }
         assert!(Content::parse("\u{200B}x").is_ok() && Emoji::parse("❤\u{FE0F}").is_ok());
         assert_eq!(Content::parse("a\0b"), Err(InvalidContent::Control));
+        let data = Data::stored("{}".to_owned()).unwrap();
+        assert_eq!(Content::beside(Some(&data), "").unwrap().as_str(), "");
+        assert_eq!(Content::beside(Some(&data), " "), Err(InvalidContent::Empty));
+        assert_eq!(Content::beside(None, ""), Err(InvalidContent::Empty));
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, ConnectionId, ConversationId, EntryId, LogId, PendingAck, Seq, Status, Timestamp, UserId};
+use super::{
+    ClientId, ConnectionId, ConversationId, Data, DataEdit, EntryId, LogId, PendingAck, Seq, Status, Timestamp, UserId,
+    data::{read_from_text, write_as_text},
+};
 
 /// An entry of a log. Entries of one log are numbered 1, 2, 3 … by `seq`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +47,10 @@ pub enum Body {
     Message {
         /// The text; empty after a deletion.
         content: Arc<str>,
+        /// The JSON beside the text; none after a deletion.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(serialize_with = "write_as_text", deserialize_with = "read_from_text")]
+        data: Option<Data>,
         /// The message it replies to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply_to: Option<Seq>,
@@ -60,12 +67,15 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         deleted: bool,
     },
-    /// The text of a message was replaced.
+    /// The text of a message was replaced, and its data if the edit says so.
     Edited {
         /// The message.
         target: Seq,
         /// The new text.
         content: Arc<str>,
+        /// The change of its data.
+        #[serde(default, skip_serializing_if = "DataEdit::is_kept")]
+        data: DataEdit,
     },
     /// A message was deleted.
     Deleted {
@@ -114,12 +124,37 @@ pub enum Body {
 }
 
 impl Body {
-    /// Length of the text, in bytes.
-    pub fn content_bytes(&self) -> usize {
-        match self {
-            Self::Message { content, .. } | Self::Edited { content, .. } => content.len(),
-            _ => 0,
+    /// A message with this text and nothing else.
+    pub fn message(content: impl Into<Arc<str>>) -> Self {
+        Self::Message {
+            content: content.into(),
+            data: None,
+            reply_to: None,
+            is_ai: false,
+            persona: None,
+            edited_at: None,
+            deleted: false,
         }
+    }
+
+    /// An edit that replaces the text of a message and keeps its data.
+    pub fn edited(target: Seq, content: impl Into<Arc<str>>) -> Self {
+        Self::Edited { target, content: content.into(), data: DataEdit::Keep }
+    }
+
+    /// The text and the data that the entry holds.
+    pub fn payload(&self) -> (&str, Option<&Data>) {
+        match self {
+            Self::Message { content, data, .. } => (content, data.as_ref()),
+            Self::Edited { content, data, .. } => (content, data.data()),
+            _ => ("", None),
+        }
+    }
+
+    /// Length of the text and the data, in bytes.
+    pub fn payload_bytes(&self) -> usize {
+        let (content, data) = self.payload();
+        content.len() + data.map_or(0, Data::bytes)
     }
 
     /// True if this is a message, which `message_no` counts.

@@ -250,7 +250,7 @@ pub enum Reply {
     /// One conversation.
     Conversation(Conversation),
     /// One message.
-    Message(Message),
+    Message(Box<Message>),
     /// Messages that a search found, newest first, in any of the user's conversations.
     Found(Vec<Entry>),
     /// The user's notifications.

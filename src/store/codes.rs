@@ -138,6 +138,7 @@ mod tests {
             include_str!("../../migrations/postgres/V7__bounds_of_reactions.sql"),
             include_str!("../../migrations/postgres/V8__blocks_and_former_members.sql"),
             include_str!("../../migrations/postgres/V9__fingerprints.sql"),
+            include_str!("../../migrations/postgres/V13__data.sql"),
         ];
         let sql = sql.concat().replace("''", "'");
         let statuses = Status::ALL.map(|status| {

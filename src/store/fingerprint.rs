@@ -19,7 +19,7 @@ impl Fingerprint {
     /// Hashes the command's ids and its body. Each field has a name of its own, and one that is absent adds nothing: a new
     /// field does not change the fingerprints of commands without it.
     fn of_command(log: &LogId, sender: &UserId, client_id: &ClientId, body: &Body) -> Self {
-        let Columns { kind, content, target, subject, flag } = Columns::from(body);
+        let Columns { kind, content, data, target, subject, flag } = Columns::from(body);
         let mut hash = Context::new(&SHA256);
         let mut add = |name: u8, value: &[u8]| {
             hash.update(&[name]);
@@ -32,6 +32,7 @@ impl Fingerprint {
         add(b'k', &i16::from(kind).to_be_bytes());
         add(b'f', &[u8::from(flag)]);
         content.into_iter().for_each(|content| add(b'c', content.as_bytes()));
+        data.into_iter().for_each(|data| add(b'd', data.as_bytes()));
         target.into_iter().for_each(|target| add(b't', &target.to_be_bytes()));
         subject.into_iter().for_each(|subject| add(b'o', subject.as_bytes()));
         let mut first = [0; 8];
@@ -74,17 +75,24 @@ impl StoredCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
+    use crate::model::{Data, DataEdit, Timestamp};
 
     fn message(content: &str, reply_to: Option<i64>, persona: Option<&str>) -> Body {
         Body::Message {
             content: content.into(),
+            data: None,
             reply_to,
             is_ai: false,
             persona: persona.map(|id| UserId::parse(id).unwrap()),
             edited_at: None,
             deleted: false,
         }
+    }
+
+    fn with_data(body: Body, json: &str) -> Body {
+        let Body::Message { content, reply_to, is_ai, persona, edited_at, deleted, .. } = body else { panic!() };
+        let data = Data::stored(json.to_owned()).ok();
+        Body::Message { content, data, reply_to, is_ai, persona, edited_at, deleted }
     }
 
     fn of(log: &str, sender: &str, id: &str, body: &Body) -> i64 {
@@ -107,7 +115,10 @@ mod tests {
             message("hi", Some(1), None),
             message("hi", Some(2), None),
             message("hi", None, Some("ada")),
-            Body::Edited { target: 1, content: "hi".into() },
+            with_data(message("hi", None, None), "{}"),
+            with_data(message("hi", None, None), "[]"),
+            Body::edited(1, "hi"),
+            Body::Edited { target: 1, content: "hi".into(), data: DataEdit::Remove },
             Body::Deleted { target: 1 },
             like(true),
             like(false),

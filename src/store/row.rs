@@ -6,7 +6,9 @@ use super::{
     Appended, NewEntry,
     codes::{EntryKind, UnknownCode},
 };
-use crate::model::{Body, ClientId, ConversationId, Entry, InvalidId, LogId, Pair, Seq, Timestamp, UserId};
+use crate::model::{
+    Body, ClientId, ConversationId, Data, DataEdit, Entry, InvalidId, LogId, Pair, Seq, Timestamp, UserId,
+};
 
 /// The columns of an [`EntryRow`], in the order of its fields. Both backends read them by position.
 macro_rules! entry_columns {
@@ -15,7 +17,7 @@ macro_rules! entry_columns {
     };
     ($of:literal) => {
         entry_columns!(@list $of: "log", "seq", "message_no", "kind", "sender", "sender_name", "dedupe", "client_gave_id",
-            "content", "target", "subject", "flag", "edited_at", "deleted", "created_at")
+            "content", "target", "subject", "flag", "edited_at", "deleted", "created_at", "data")
     };
     (@list $of:literal: $first:literal, $($next:literal),+) => {
         concat!($of, $first, $(", ", $of, $next),+)
@@ -24,7 +26,7 @@ macro_rules! entry_columns {
 pub(super) use entry_columns;
 
 /// The number of those columns: the position of a further one in the same row.
-pub(super) const ENTRY_COLUMNS: usize = 15;
+pub(super) const ENTRY_COLUMNS: usize = 16;
 
 /// The number of messages of a log with the head `h` after the read marks of a member, without deleted ones.
 macro_rules! unread_count {
@@ -119,25 +121,38 @@ pub(super) use notification_columns;
 pub(super) struct Columns<'a> {
     pub(super) kind: EntryKind,
     pub(super) content: Option<&'a str>,
+    /// JSON of a message, as text. Of an edit: [`NO_DATA`] removes the data of its message, and none keeps it.
+    pub(super) data: Option<&'a str>,
     pub(super) target: Option<Seq>,
     pub(super) subject: Option<&'a str>,
     pub(super) flag: bool,
 }
 
+/// The data of an edit that removes the data of its message. No message has it.
+pub(super) const NO_DATA: &str = "null";
+
 impl<'a> From<&'a Body> for Columns<'a> {
     fn from(body: &'a Body) -> Self {
-        let empty = |kind| Columns { kind, content: None, target: None, subject: None, flag: false };
+        let empty = |kind| Columns { kind, content: None, data: None, target: None, subject: None, flag: false };
         match body {
-            Body::Message { content, reply_to, is_ai, persona, .. } => Columns {
+            Body::Message { content, data, reply_to, is_ai, persona, .. } => Columns {
                 content: Some(content),
+                data: data.as_ref().map(Data::as_str),
                 target: *reply_to,
                 subject: persona.as_ref().map(UserId::as_str),
                 flag: *is_ai,
                 ..empty(EntryKind::Message)
             },
-            Body::Edited { target, content } => {
-                Columns { content: Some(content), target: Some(*target), ..empty(EntryKind::Edited) }
-            }
+            Body::Edited { target, content, data } => Columns {
+                content: Some(content),
+                data: match data {
+                    DataEdit::Keep => None,
+                    DataEdit::Remove => Some(NO_DATA),
+                    DataEdit::Replace(data) => Some(data.as_str()),
+                },
+                target: Some(*target),
+                ..empty(EntryKind::Edited)
+            },
             Body::Deleted { target } => Columns { target: Some(*target), ..empty(EntryKind::Deleted) },
             Body::Reacted { target, emoji, active } => {
                 Columns { target: Some(*target), subject: Some(emoji), flag: *active, ..empty(EntryKind::Reacted) }
@@ -177,6 +192,7 @@ pub(super) struct EntryRow {
     pub(super) edited_at: Option<Timestamp>,
     pub(super) deleted: bool,
     pub(super) created_at: Timestamp,
+    pub(super) data: Option<String>,
 }
 
 /// A row of the log that this version can't read.
@@ -212,16 +228,22 @@ impl TryFrom<EntryRow> for Entry {
             || subject.ok_or(BadRow::new("its subject is missing")).and_then(|id| Ok(ConversationId::parse(id)?));
         let target = || row.target.ok_or(BadRow::new("its target is missing"));
         let content = || Arc::<str>::from(row.content.as_deref().unwrap_or_default());
+        let edited = row.data.as_deref().map_or(DataEdit::Keep, |_| DataEdit::Remove);
+        let data = row.data.filter(|data| data != NO_DATA).map(Data::stored).transpose();
+        let data = data.map_err(|_| BadRow::new("its data is not JSON"))?;
         let body = match EntryKind::try_from(row.kind)? {
             EntryKind::Message => Body::Message {
                 content: content(),
+                data,
                 reply_to: row.target,
                 is_ai: row.flag,
                 persona: subject.map(UserId::parse).transpose()?,
                 edited_at: row.edited_at,
                 deleted: row.deleted,
             },
-            EntryKind::Edited => Body::Edited { target: target()?, content: content() },
+            EntryKind::Edited => {
+                Body::Edited { target: target()?, content: content(), data: data.map_or(edited, DataEdit::Replace) }
+            }
             EntryKind::Deleted => Body::Deleted { target: target()? },
             EntryKind::Reacted => Body::Reacted {
                 target: target()?,

@@ -25,6 +25,7 @@ mod clients;
 mod console;
 mod cursors;
 mod dashboards;
+mod data;
 mod dev;
 mod examples;
 mod first_minutes;

@@ -1,5 +1,6 @@
 //! The store's contract, tested on both stores, and writers of several nodes on one PostgreSQL.
 
+mod data;
 mod migrations;
 mod notifications;
 mod pages;
@@ -16,6 +17,9 @@ use std::{
     time::Duration,
 };
 
+use data::{
+    a_deletion_removes_all_data, an_edit_keeps_removes_or_replaces_data, data_is_stored_as_sent_and_not_searched,
+};
 use futures_util::future::join_all;
 use notifications::{
     a_run_accepts_reports_in_any_order, a_run_counts_the_unread_messages,
@@ -82,14 +86,7 @@ fn new(log: &ConversationId, sender: &str, dedupe: &str, body: Body) -> NewEntry
 }
 
 fn text(content: &str) -> Body {
-    Body::Message {
-        content: content.into(),
-        reply_to: None,
-        is_ai: false,
-        persona: None,
-        edited_at: None,
-        deleted: false,
-    }
+    Body::message(content)
 }
 
 async fn postgres(url: &str) -> Postgres {
@@ -162,6 +159,9 @@ contract! {
     deleted_messages_are_not_unread
     notifications_count_what_is_unread
     concurrent_messages_marks_and_notifications_agree
+    data_is_stored_as_sent_and_not_searched
+    an_edit_keeps_removes_or_replaces_data
+    a_deletion_removes_all_data
 }
 
 /// Part of a list.
@@ -263,7 +263,7 @@ async fn edits_deletions_and_reactions_change_their_targets(store: Arc<dyn Store
     let (room, _) = group(&store, "room", "alice", &["bob"]).await;
     let log = LogId::from(&room);
     append(&store, new(&room, "alice", "m", text("helo"))).await.unwrap();
-    let edit = |sender: &str, id: &str| new(&room, sender, id, Body::Edited { target: 1, content: "hello".into() });
+    let edit = |sender: &str, id: &str| new(&room, sender, id, Body::edited(1, "hello"));
     assert_eq!(append(&store, edit("bob", "e")).await, Err(AppendRefused::NotYours));
     let edited = append(&store, edit("alice", "e")).await.unwrap();
     assert_eq!((edited.seq, edited.message_no), (2, 1), "an edit is an entry and no message");
@@ -279,6 +279,7 @@ async fn edits_deletions_and_reactions_change_their_targets(store: Arc<dyn Store
     );
     let reply = Body::Message {
         content: "re".into(),
+        data: None,
         reply_to: Some(1),
         is_ai: false,
         persona: None,
@@ -289,6 +290,7 @@ async fn edits_deletions_and_reactions_change_their_targets(store: Arc<dyn Store
     assert_eq!(store.entries(&log, seq - 1, 1).await.unwrap()[0].body, reply);
     let stray = Body::Message {
         content: "re".into(),
+        data: None,
         reply_to: Some(99),
         is_ai: false,
         persona: None,
@@ -361,7 +363,7 @@ async fn marks_only_move_forward(store: Arc<dyn Store>) {
     for at in 0..5 {
         append(&store, new(&room, "alice", &at.to_string(), text("x"))).await.unwrap();
     }
-    append(&store, new(&room, "alice", "e", Body::Edited { target: 1, content: "y".into() })).await.unwrap();
+    append(&store, new(&room, "alice", "e", Body::edited(1, "y"))).await.unwrap();
     let unread = || async { store.conversation(&room, &user("bob")).await.unwrap().unwrap().unread };
     assert_eq!(unread().await, 5, "an edit is not unread");
     let bob = user("bob");

@@ -43,6 +43,7 @@ macro_rules! transcripts {
 transcripts! {
     conversation_refusing
     conversation_speaking
+    data
     direct_refusing
     direct_resync
     direct_speaking

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    model::{Body, ConversationId, Entry, EntryId, Seq, Timestamp, UserId},
+    model::{ConversationId, Data, Entry, EntryId, Seq, Timestamp, UserId},
     store::NotificationPost,
 };
 
@@ -30,16 +30,16 @@ struct Excerpt<'a> {
     sender_id: &'a UserId,
     sender_name: &'a str,
     content: &'a str,
+    /// Whole: clients may need it to read the message at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Data>,
     created_at: Timestamp,
 }
 
 impl<'a> Payload<'a> {
     /// The payload of a request whose first message is `message`.
     pub(super) fn of(post: &'a NotificationPost, message: &'a Entry) -> Self {
-        let content = match &message.body {
-            Body::Message { content, .. } => content,
-            _ => "",
-        };
+        let (content, data) = message.body.payload();
         let end = content.char_indices().nth(EXCERPT_CHARS).map_or(content.len(), |(at, _)| at);
         let excerpt = Excerpt {
             id: message.id(),
@@ -47,6 +47,7 @@ impl<'a> Payload<'a> {
             sender_id: &message.sender,
             sender_name: &message.sender_name,
             content: &content[..end],
+            data,
             created_at: message.at,
         };
         Self {
@@ -64,10 +65,9 @@ impl<'a> Payload<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::LogId;
+    use crate::model::{Body, LogId};
 
     fn message(log: &str, seq: Seq, sender: &str, content: &str) -> Entry {
-        let content = content.into();
         Entry {
             log: LogId::parse(log).unwrap(),
             seq,
@@ -76,14 +76,7 @@ mod tests {
             sender_name: sender.into(),
             client_id: None,
             at: Timestamp::from_seconds(seq),
-            body: Body::Message {
-                content,
-                reply_to: None,
-                is_ai: false,
-                persona: None,
-                edited_at: None,
-                deleted: false,
-            },
+            body: Body::message(content),
         }
     }
 

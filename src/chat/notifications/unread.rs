@@ -80,7 +80,6 @@ mod tests {
     const ROUND: Duration = Duration::from_millis(500);
 
     fn message(log: &str, seq: Seq, sender: &str, content: &str) -> Arc<Entry> {
-        let content = content.into();
         Arc::new(Entry {
             log: LogId::parse(log).unwrap(),
             seq,
@@ -89,14 +88,7 @@ mod tests {
             sender_name: sender.into(),
             client_id: None,
             at: Timestamp::from_seconds(seq),
-            body: Body::Message {
-                content,
-                reply_to: None,
-                is_ai: false,
-                persona: None,
-                edited_at: None,
-                deleted: false,
-            },
+            body: Body::message(content),
         })
     }
 

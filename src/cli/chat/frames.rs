@@ -1,6 +1,6 @@
 //! Frames of the native dialect (docs/protocol/native.md) that this client uses.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::model::{ClientId, ConversationId, Seq, Status, Timestamp, UserId};
 
@@ -63,6 +63,8 @@ pub(super) struct Frame {
     pub(super) user_id: Option<UserId>,
     pub(super) name: Option<String>,
     pub(super) content: Option<String>,
+    /// Present if the message carries JSON, which this client does not show.
+    pub(super) data: Option<IgnoredAny>,
     pub(super) emoji: Option<String>,
     pub(super) active: Option<bool>,
     pub(super) created_at: Option<Timestamp>,

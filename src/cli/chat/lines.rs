@@ -130,7 +130,10 @@ fn user(frame: &Frame) -> String {
 
 /// Formats an entry of the log; `None` if this kind of entry is not shown.
 pub(super) fn entry(frame: &Frame) -> Option<String> {
-    let content = || clean(frame.content.as_deref().unwrap_or_default());
+    let content = || match (clean(frame.content.as_deref().unwrap_or_default()), frame.data) {
+        (content, Some(_)) if content.is_empty() => "(data)".to_owned(),
+        (content, _) => content,
+    };
     Some(match frame.kind {
         Kind::Message if frame.deleted => format!("{}: (deleted)", sender(frame)),
         Kind::Message if frame.edited_at.is_some() => format!("{}: {} (edited)", sender(frame), content()),
@@ -264,6 +267,7 @@ mod tests {
         for (json, shown) in [
             (r#"{"type":"message","sender_id":"bob","content":"hi"}"#, Some("bob: hi")),
             (r#"{"type":"message","sender_name":"Bob","content":"","deleted":true}"#, Some("Bob: (deleted)")),
+            (r#"{"type":"message","sender_id":"bob","content":"","data":{"a":[1]}}"#, Some("bob: (data)")),
             (r#"{"type":"reaction","sender_id":"bob","emoji":"👍","active":true}"#, Some("* bob reacted with 👍")),
             (r#"{"type":"reaction","sender_id":"bob","emoji":"👍","active":false}"#, None),
             (r#"{"type":"member_added","sender_id":"bob","user_id":"bob"}"#, None),

@@ -1,8 +1,12 @@
-//! Frames from native clients. Unknown fields are refused, apart from `ref`, which every frame may have.
+//! Frames from native clients. Unknown fields are refused, apart from `ref`, which every frame may have. The envelope reads
+//! `data`.
 
 use std::{borrow::Cow, collections::HashMap, fmt};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny},
+};
 
 use crate::model::{ClientId, ConversationId, GivenNumber, Status, UserId};
 
@@ -38,8 +42,10 @@ pub(super) enum In<'a> {
         conversation_id: Option<ConversationId>,
         #[serde(default)]
         recipient_id: Option<UserId>,
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         content: Cow<'a, str>,
+        #[serde(default)]
+        data: IgnoredAny,
         #[serde(default)]
         client_id: Option<ClientId>,
         #[serde(default)]
@@ -50,8 +56,10 @@ pub(super) enum In<'a> {
     Edit {
         conversation_id: ConversationId,
         seq: GivenNumber,
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         content: Cow<'a, str>,
+        #[serde(default)]
+        data: IgnoredAny,
         #[serde(default)]
         client_id: Option<ClientId>,
     },

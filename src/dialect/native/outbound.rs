@@ -7,8 +7,8 @@ use super::shapes::{Change, ConversationSummary, EntryHeader, Message, MessageVi
 use crate::{
     dialect::codec::{Greeting, RequestMeta},
     model::{
-        Body, ClientId, ConnectionId, ConversationId, Entry, EntryId, Ephemeral, EphemeralEvent, LogId, Reject, Seq,
-        Status, Timestamp, UserId,
+        Body, ClientId, ConnectionId, ConversationId, Data, Entry, EntryId, Ephemeral, EphemeralEvent, LogId, Reject,
+        Seq, Status, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -116,6 +116,9 @@ pub(super) enum Out<'a> {
         #[serde(flatten)]
         change: Change<'a>,
         content: &'a str,
+        /// `null` if the edit removed the data; not shown if the data stays.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<Option<&'a Data>>,
     },
     MessageDeleted {
         #[serde(flatten)]
@@ -221,13 +224,14 @@ impl<'a> Out<'a> {
             |target| Change { header: header(), target_seq: target, target_id: EntryId::of(&entry.log, target) };
         let created_at = entry.at;
         match &entry.body {
-            Body::Message { content, reply_to, is_ai, edited_at, deleted, .. } => Self::Message(Message {
+            Body::Message { content, data, reply_to, is_ai, edited_at, deleted, .. } => Self::Message(Message {
                 conversation_id: &entry.log,
                 seq: entry.seq,
                 id: entry.id(),
                 sender_id: &entry.sender,
                 sender_name: &entry.sender_name,
                 content,
+                data: data.as_ref(),
                 created_at,
                 client_id: entry.client_id.as_ref(),
                 reply_to: *reply_to,
@@ -235,7 +239,9 @@ impl<'a> Out<'a> {
                 edited_at: *edited_at,
                 deleted: *deleted,
             }),
-            Body::Edited { target, content } => Self::MessageEdited { change: change(*target), content },
+            Body::Edited { target, content, data } => {
+                Self::MessageEdited { change: change(*target), content, data: data.change() }
+            }
             Body::Deleted { target } => Self::MessageDeleted { change: change(*target) },
             Body::Reacted { target, emoji, active } => {
                 Self::Reaction { change: change(*target), emoji, active: *active }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::{ClientId, ConversationId, EntryId, LogId, Reactions, Seq, Status, Timestamp, UserId};
+use crate::model::{ClientId, ConversationId, Data, EntryId, LogId, Reactions, Seq, Status, Timestamp, UserId};
 
 /// The position and sender of an entry.
 #[derive(Serialize)]
@@ -31,6 +31,8 @@ pub(super) struct Message<'a> {
     pub(super) sender_id: &'a UserId,
     pub(super) sender_name: &'a str,
     pub(super) content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) data: Option<&'a Data>,
     pub(super) created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_id: Option<&'a ClientId>,

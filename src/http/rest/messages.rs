@@ -2,6 +2,7 @@
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     Call,
@@ -11,8 +12,8 @@ use super::{
 use crate::{
     http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
-        self, ClientId, Command, Content, ConversationId, Emoji, EntryId, InvalidEmoji, Reject, Reply, Seq, Target,
-        Timestamp, UserId,
+        self, ClientId, Command, Content, ConversationId, Data, DataEdit, Emoji, EntryId, InvalidEmoji, Reject, Reply,
+        Seq, Target, Timestamp, UserId, given_or_null,
     },
 };
 
@@ -20,7 +21,9 @@ use crate::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewMessage {
+    #[serde(default)]
     content: String,
+    data: Option<Box<RawValue>>,
     client_id: Option<ClientId>,
     reply_to: Option<MessageRef>,
     persona_id: Option<UserId>,
@@ -29,12 +32,14 @@ struct NewMessage {
 impl NewMessage {
     /// Checks the fields that the types don't check.
     fn checked(self, conversation: ConversationId) -> Result<model::NewMessage, Problem> {
-        let content = content(&self.content)?;
+        let data = Data::given(self.data.as_deref()).map_err(Reject::from)?;
+        let content = content(&self.content, data.as_ref())?;
         let unknown = || Problem::invalid("reply_to is neither a seq nor the id of a message of this conversation");
         let reply_to = self.reply_to.map(|named| named.seq_in(&conversation).ok_or_else(unknown)).transpose()?;
         Ok(model::NewMessage {
             to: Target::Conversation(conversation),
             content,
+            data,
             client_id: self.client_id,
             reply_to,
             persona: self.persona_id,
@@ -42,15 +47,19 @@ impl NewMessage {
     }
 }
 
-fn content(text: &str) -> Result<Content, Problem> {
-    Content::parse(text).map_err(|error| Problem::invalid(error.to_string()))
+fn content(text: &str, data: Option<&Data>) -> Result<Content, Problem> {
+    Content::beside(data, text).map_err(|error| Problem::invalid(error.to_string()))
 }
 
 /// Body of a request that edits a message.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewText {
+    #[serde(default)]
     content: String,
+    /// `null` removes the data.
+    #[serde(default, deserialize_with = "given_or_null")]
+    data: Option<Box<RawValue>>,
     client_id: Option<ClientId>,
 }
 
@@ -92,8 +101,9 @@ impl Call<'_> {
     pub(super) async fn edit(&self, body: RequestBody) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         let new: NewText = read_json(body).await?;
-        let content = content(&new.content)?;
-        match self.execute(Command::Edit { conversation, target, content, client_id: new.client_id }).await? {
+        let data = DataEdit::given(new.data.as_deref()).map_err(Reject::from)?;
+        let (content, client_id) = (content(&new.content, data.data())?, new.client_id);
+        match self.execute(Command::Edit { conversation, target, content, data, client_id }).await? {
             Reply::Sent(sent) => ok(&Sent::of(&sent)),
             other => Err(unexpected(&other)),
         }

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
-        self, Body, ClientId, Command, ConversationId, Entry, EntryId, EntrySeq, GivenNumber, Listed, MessagePage,
-        Offset, PageLimit, Reactions, Reject, Reply, SearchTerms, Seq, Timestamp, UserId,
+        self, Body, ClientId, Command, ConversationId, Data, Entry, EntryId, EntrySeq, GivenNumber, Listed,
+        MessagePage, Offset, PageLimit, Reactions, Reject, Reply, SearchTerms, Seq, Timestamp, UserId,
     },
 };
 
@@ -28,6 +28,8 @@ struct MessageText<'a> {
     sender_id: &'a UserId,
     sender_username: &'a str,
     content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Data>,
     created_at: Timestamp,
     updated_at: Timestamp,
     is_edited: bool,
@@ -40,7 +42,7 @@ struct MessageText<'a> {
 impl<'a> MessageText<'a> {
     /// The message of an entry; `None` if the entry is no message.
     fn of(entry: &'a Entry) -> Option<Self> {
-        let Body::Message { content, reply_to, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
+        let Body::Message { content, data, reply_to, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
         Some(Self {
             id: entry.id(),
             conversation_id: entry.log.conversation()?,
@@ -49,6 +51,7 @@ impl<'a> MessageText<'a> {
             sender_id: &entry.sender,
             sender_username: &entry.sender_name,
             content,
+            data: data.as_ref(),
             created_at: entry.at,
             updated_at: edited_at.unwrap_or(entry.at),
             is_edited: edited_at.is_some(),

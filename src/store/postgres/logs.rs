@@ -24,12 +24,15 @@ macro_rules! outcome_columns {
     };
 }
 
-const APPEND_MESSAGES: &str =
-    concat!("SELECT ", outcome_columns!(), " FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)");
+const APPEND_MESSAGES: &str = concat!(
+    "SELECT ",
+    outcome_columns!(),
+    " FROM append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+);
 const APPEND_CHANGE: &str = concat!(
     "SELECT ",
     outcome_columns!(),
-    ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+    ", o_inbox_seq FROM append_change($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 );
 const NEWEST: &str = concat!(
     "SELECT ",
@@ -60,6 +63,7 @@ impl Postgres {
         let targets: Vec<Option<Seq>> = columns.iter().map(|columns| columns.target).collect();
         let flags: Vec<bool> = columns.iter().map(|columns| columns.flag).collect();
         let personas: Vec<Option<&str>> = columns.iter().map(|columns| columns.subject).collect();
+        let data: Vec<Option<&str>> = columns.iter().map(|columns| columns.data).collect();
         let fingerprints: Vec<Option<i64>> =
             batch.iter().map(|entry| Fingerprint::of(entry).map(Fingerprint::number)).collect();
         let rows = self
@@ -77,6 +81,7 @@ impl Postgres {
                     &targets,
                     &flags,
                     &personas,
+                    &data,
                     &retried,
                     &fingerprints,
                 ],
@@ -89,7 +94,7 @@ impl Postgres {
     }
 
     async fn append_change(&self, new: &NewEntry, retried: bool) -> Result<Outcome, StoreError> {
-        let Columns { kind, content, target, subject, flag } = Columns::from(&new.body);
+        let Columns { kind, content, data, target, subject, flag } = Columns::from(&new.body);
         let (kind, authority) = (i16::from(kind), i16::from(AuthorityCode::from(new.authority)));
         let (log, sender, dedupe) = (new.log.as_str(), new.sender.as_str(), new.dedupe.as_str());
         let fingerprint = Fingerprint::of(new).map(Fingerprint::number);
@@ -109,6 +114,7 @@ impl Postgres {
                     &target,
                     &subject,
                     &flag,
+                    &data,
                     &retried,
                     &fingerprint,
                 ],

@@ -56,6 +56,7 @@ pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {
         edited_at: row.get::<_, Option<SystemTime>>(12).map(time),
         deleted: row.get(13),
         created_at: time(row.get(14)),
+        data: row.get(15),
     };
     Entry::try_from(row).map_err(|error| unreadable(&error))
 }

@@ -16,7 +16,7 @@ use super::{
     rights::{is_blocked_in_direct, may_add, record_former_member},
     rows::entry,
 };
-use crate::model::{Body, ClientId, Entry, LogId, Seq, Timestamp, UserId};
+use crate::model::{Body, ClientId, Data, Entry, LogId, Seq, Timestamp, UserId};
 
 const NEWEST: &str = concat!(
     "SELECT ",
@@ -217,17 +217,22 @@ fn reactions_full(db: &Connection, new: &NewEntry) -> Result<bool> {
 fn apply_change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result<bool> {
     let log = new.log.as_str();
     let changed = match &new.body {
-        Body::Edited { target, content } => db.execute(
-            "UPDATE log SET content = ?3, edited_at = ?4 WHERE log = ?1 AND seq = ?2",
-            params![log, target, &**content, at],
-        )?,
+        Body::Edited { target, content, data } => {
+            if !data.is_kept() {
+                let sql = "UPDATE log SET data = ?3 WHERE log = ?1 AND seq = ?2";
+                db.execute(sql, params![log, target, data.data().map(Data::as_str)])?;
+            }
+            let sql = "UPDATE log SET content = ?3, edited_at = ?4 WHERE log = ?1 AND seq = ?2";
+            db.execute(sql, params![log, target, &**content, at])?
+        }
         Body::Deleted { target } => {
             db.execute("DELETE FROM reactions WHERE log = ?1 AND seq = ?2", params![log, target])?;
-            // The texts of earlier edits must not be readable either, nor what they could be guessed from.
-            let edits = "UPDATE log SET content = '', fingerprint = NULL \
+            // The texts and data of earlier edits must not be readable either, nor what they could be guessed from.
+            let edits = "UPDATE log SET content = '', data = NULL, fingerprint = NULL \
                  WHERE log = ?1 AND seq > ?2 AND kind = 1 AND target = ?2";
             db.execute(edits, params![log, target])?;
-            let sql = "UPDATE log SET content = '', deleted = 1, fingerprint = NULL WHERE log = ?1 AND seq = ?2";
+            let sql = "UPDATE log SET content = '', data = NULL, deleted = 1, fingerprint = NULL \
+                 WHERE log = ?1 AND seq = ?2";
             db.execute(sql, params![log, target])?
         }
         Body::Reacted { target, emoji, active } => {
@@ -255,15 +260,15 @@ fn apply_change(db: &Connection, new: &NewEntry, head: &Head, at: i64) -> Result
 }
 
 fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq, i64)> {
-    let Columns { kind, content, target, subject, flag } = Columns::from(&new.body);
+    let Columns { kind, content, data, target, subject, flag } = Columns::from(&new.body);
     let sql = "UPDATE heads SET seq = seq + 1, message_no = message_no + ?2, updated_at = ?3 WHERE log = ?1 \
          RETURNING seq, message_no";
     let (seq, message_no) = db
         .prepare_cached(sql)?
         .query_row(params![log.as_str(), kind == EntryKind::Message, at], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let sql = "INSERT INTO log (log, seq, message_no, kind, sender, sender_name, dedupe, client_gave_id, content, \
-         target, subject, flag, created_at, fingerprint) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+         target, subject, flag, created_at, fingerprint, data) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     db.prepare_cached(sql)?.execute(params![
         log.as_str(),
         seq,
@@ -278,7 +283,8 @@ fn insert(db: &Connection, log: &LogId, new: &NewEntry, at: i64) -> Result<(Seq,
         subject,
         flag,
         at,
-        Fingerprint::of(new).map(Fingerprint::number)
+        Fingerprint::of(new).map(Fingerprint::number),
+        data
     ])?;
     Ok((seq, message_no))
 }

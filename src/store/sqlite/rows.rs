@@ -51,6 +51,7 @@ pub(super) fn entry(row: &Row<'_>) -> Result<Entry> {
         edited_at: row.get::<_, Option<i64>>(12)?.map(Timestamp::from_micros),
         deleted: row.get(13)?,
         created_at: time(row, 14)?,
+        data: row.get(15)?,
     };
     Entry::try_from(row).map_err(unreadable)
 }

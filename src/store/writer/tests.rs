@@ -54,14 +54,7 @@ fn message(content: &str) -> NewEntry {
         dedupe: ClientId::fresh(),
         client_gave_id: false,
         authority: Authority::Member,
-        body: Body::Message {
-            content: content.into(),
-            reply_to: None,
-            is_ai: false,
-            persona: None,
-            edited_at: None,
-            deleted: false,
-        },
+        body: Body::message(content),
     }
 }
 

@@ -103,7 +103,7 @@ async fn the_cache_serves_only_contiguous_entries() {
     assert_eq!(recent(60).await, Some(vec![61, 62, 63]), "a late entry is still cached");
     let ttl: i64 = redis.query(&["TTL", "room_messages:room"]).await;
     assert!((1..=600).contains(&ttl));
-    node.backplane.publish(vec![entry("room", 64, Body::Edited { target: 63, content: "new".into() })]);
+    node.backplane.publish(vec![entry("room", 64, Body::edited(63, "new"))]);
     node.backplane.publish(vec![message("room", 65)]);
     node.until("cached", cached(65)).await;
     assert_eq!(recent(62).await, None, "an edit empties the cache");

@@ -237,12 +237,7 @@ pub(crate) fn entry(log: &str, seq: i64, body: Body) -> Event {
 }
 
 pub(crate) fn message(log: &str, seq: i64) -> Event {
-    let content = format!("message {seq}").into();
-    entry(
-        log,
-        seq,
-        Body::Message { content, reply_to: None, is_ai: false, persona: None, edited_at: None, deleted: false },
-    )
+    entry(log, seq, Body::message(format!("message {seq}")))
 }
 
 pub(crate) fn typing(log: &str) -> Event {

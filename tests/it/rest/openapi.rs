@@ -177,6 +177,7 @@ fn successful_steps() -> Vec<(&'static str, &'static str, Option<Value>)> {
         ("POST", "{m}", Some(json!({"content": "a message", "client_id": "c-1", "reply_to": null}))),
         ("POST", "{m}", Some(json!({"content": "a message", "client_id": "c-1", "reply_to": null}))),
         ("PATCH", "{m}/{id}", Some(json!({"content": "an edited message", "client_id": 2}))),
+        ("PATCH", "{m}/{id}", Some(json!({"data": {"attachments": [{"id": "f-1"}]}}))),
         ("POST", "{m}", Some(json!({"content": "a reply", "reply_to": "{id}"}))),
         ("PUT", "{m}/{id}/reactions/%F0%9F%91%8D", none.clone()),
         ("GET", "{m}/{id}", none.clone()),

@@ -94,16 +94,17 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     assert_eq!(find("message").await.len(), 248);
     assert_eq!((find("no33").await, find("edited").await), (vec![33], vec![7]));
     assert_eq!((find("no7 message").await, find("no8 message").await), (vec![], vec![]));
-    append(&store, new(&room, "alice", "e33", Body::Edited { target: 33, content: "anew".into() })).await.unwrap();
+    append(&store, new(&room, "alice", "e33", Body::edited(33, "anew"))).await.unwrap();
     assert_eq!((find("no33").await, find("anew").await), (vec![], vec![33]));
 
     // What an old message said first is not known: only another kind of command is told from a repeat.
     assert!(append(&store, new(&room, "alice", "old1", text("other words"))).await.unwrap().duplicate);
-    let edit = Body::Edited { target: 1, content: "other words".into() };
+    let edit = Body::edited(1, "other words");
     assert_eq!(append(&store, new(&room, "alice", "old1", edit)).await, Err(AppendRefused::IdReused));
 
     let reply = Body::Message {
         content: "late".into(),
+        data: None,
         reply_to: Some(1),
         is_ai: false,
         persona: None,

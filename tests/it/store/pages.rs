@@ -17,6 +17,7 @@ fn page(thread: Option<Seq>) -> MessagesPage {
 fn reply(content: &str, to: Seq) -> Body {
     Body::Message {
         content: content.into(),
+        data: None,
         reply_to: Some(to),
         is_ai: false,
         persona: None,
@@ -139,7 +140,7 @@ pub(super) async fn search_finds_words_only_in_the_users_own_conversations(store
     );
     assert_eq!(find("quick", Some(&self::room("nowhere"))).await, []);
     assert_eq!(find(" \"* ", None).await, [], "no words");
-    append_seq(&store, &ours, "bob", "4", Body::Edited { target: edited, content: "sleepy cat".into() }).await;
+    append_seq(&store, &ours, "bob", "4", Body::edited(edited, "sleepy cat")).await;
     append_seq(&store, &ours, "bob", "5", Body::Deleted { target: deleted }).await;
     assert_eq!(find("lazy", None).await, []);
     assert_eq!(contents(&find("sleepy", None).await), ["sleepy cat"]);

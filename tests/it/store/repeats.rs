@@ -3,7 +3,7 @@
 use super::*;
 
 fn edit(content: &str) -> Body {
-    Body::Edited { target: 1, content: content.into() }
+    Body::edited(1, content)
 }
 
 fn like(emoji: &str, active: bool) -> Body {
@@ -27,7 +27,7 @@ pub(super) async fn an_id_of_another_command_is_refused(store: Arc<dyn Store>) {
     }
     let same_ids = [
         ("m", vec![text("two"), text("one "), reply(1), edit("one"), like("x", true), Body::Deleted { target: 1 }]),
-        ("e", vec![edit("one"), text("two"), Body::Edited { target: 4, content: "two".into() }]),
+        ("e", vec![edit("one"), text("two"), Body::edited(4, "two")]),
         ("r", vec![like("y", true), like("x", false), text("x")]),
         ("q", vec![text("one"), reply(2)]),
     ];

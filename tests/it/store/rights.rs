@@ -17,7 +17,7 @@ fn removed(id: &str) -> Body {
 pub(super) async fn a_removed_members_repeat_is_refused_unless_the_writer_retries(store: Arc<dyn Store>) {
     let (room, _) = group(&store, "room", "alice", &["bob"]).await;
     let sent = new(&room, "bob", "1", text("hi"));
-    let edited = new(&room, "bob", "2", Body::Edited { target: 1, content: "hello".into() });
+    let edited = new(&room, "bob", "2", Body::edited(1, "hello"));
     let unsent = new(&room, "bob", "3", text("never stored"));
     let (first, second) = (append(&store, sent.clone()).await.unwrap(), append(&store, edited.clone()).await.unwrap());
     append(&store, new(&room, "alice", "1", removed("bob"))).await.unwrap();
@@ -40,6 +40,7 @@ pub(super) async fn a_message_keeps_the_persona_that_it_asks(store: Arc<dyn Stor
     let (room, _) = group(&store, "room", "alice", &[]).await;
     let asking = |persona: &str| Body::Message {
         content: "well?".into(),
+        data: None,
         reply_to: None,
         is_ai: false,
         persona: Some(user(persona)),
@@ -92,7 +93,7 @@ pub(super) async fn blocked_users_reach_nobody_who_blocks_them(store: Arc<dyn St
     assert!(!store.any_blocks(std::slice::from_ref(&mallory), &bob).await.unwrap(), "in one direction");
 
     let barred = Err(AppendRefused::Barred);
-    let edit = Body::Edited { target: 1, content: "worse".into() };
+    let edit = Body::edited(1, "worse");
     let react = Body::Reacted { target: 1, emoji: "x".into(), active: true };
     for (id, body) in [("1", text("hi")), ("2", text("again")), ("3", edit), ("4", react)] {
         assert_eq!(append(&store, new(&direct, "mallory", id, body)).await.map(drop), barred, "{id}");

@@ -46,7 +46,7 @@ pub(super) async fn indexed_messages_are_found_like_others(store: Arc<dyn Store>
     append_texts(&store, &room, &texts("room", 1_300)).await;
     append_texts(&store, &other, &texts("other", 600)).await;
     let edit = async |target: Seq, content: &str| {
-        let body = Body::Edited { target, content: content.into() };
+        let body = Body::edited(target, content);
         append(&store, new(&room, "alice", &format!("e{target}"), body)).await.unwrap();
     };
     edit(5, "a fresh pineapple").await;
