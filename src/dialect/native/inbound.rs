@@ -45,6 +45,7 @@ pub(super) enum In<'a> {
         #[serde(borrow, default)]
         content: Cow<'a, str>,
         #[serde(default)]
+        #[expect(dead_code, reason = "the envelope reads it")]
         data: IgnoredAny,
         #[serde(default)]
         client_id: Option<ClientId>,
@@ -59,6 +60,7 @@ pub(super) enum In<'a> {
         #[serde(borrow, default)]
         content: Cow<'a, str>,
         #[serde(default)]
+        #[expect(dead_code, reason = "the envelope reads it")]
         data: IgnoredAny,
         #[serde(default)]
         client_id: Option<ClientId>,
