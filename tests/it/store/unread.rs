@@ -47,7 +47,7 @@ pub(super) async fn own_messages_are_read(store: Arc<dyn Store>) {
         body
     };
     assert_eq!(append(&store, new(&room, "bob", "2", stray())).await, Err(AppendRefused::NoSuchTarget));
-    append(&store, new(&room, "bob", "3", Body::Edited { target: answer.seq, content: "y".into() })).await.unwrap();
+    append(&store, new(&room, "bob", "3", Body::edited(answer.seq, "y"))).await.unwrap();
     append(&store, new(&room, "bob", "4", Body::Reacted { target: 5, emoji: "x".into(), active: true })).await.unwrap();
     assert_eq!(unread(&store, &room, "bob").await, (1, 4));
 
