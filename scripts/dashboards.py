@@ -293,12 +293,13 @@ ON_CALL = dashboard(
         row(
             "Auth and limits",
             [
-                graph("Not let in", "Connections per second with a bad token or none in time.", "ops", (total("handshake_refusals_total", 'reason=~"invalid_token|token_expired|auth_timeout"', by="reason"), "{{reason}}"), stacked=True),
+                graph("Not let in", "Connections per second with a bad token or none in time.", "ops", (total("handshake_refusals_total", 'reason=~"invalid_token|token_expired|token_revoked|blocked|auth_timeout"', by="reason"), "{{reason}}"), stacked=True),
                 graph("Rate limited", "Commands per second that a budget of their user refused, by budget; dropped typing indicators included.", "ops", (total("rate_limit_refusals_total", by="budget"), "{{budget}}"), stacked=True),
                 graph("Published keys", "Keys under JWT_JWKS_URL that verify tokens now; 0 without that setting, and if none can be used.", "short", (metric("published_keys"), "{{instance}}")),
                 graph("Published keys: age", "Time since the last successful fetch; 0 if there was none.", "s", (f"(time() - {metric('keys_fetched_timestamp_seconds')}) * ({metric('keys_fetched_timestamp_seconds')} > bool 0)", "{{instance}}")),
                 graph("Published keys: fetches", "Fetches per second, by result.", "ops", (total("key_fetches_total", by="result"), "{{result}}")),
-                graph("Ended for their tokens", "Connections per second that ended because their token expired.", "ops", (total("closes_total", 'reason="token_expired"'), "expired")),
+                graph("Ended for their tokens", "Connections per second that ended because their token expired or was revoked, or because an admin blocked or disconnected their user.", "ops", (total("closes_total", 'reason=~"token_expired|token_revoked|blocked|disconnected"', by="reason"), "{{reason}}")),
+                graph("Restrictions", "Blocks and revocations by admins that stand, as a share of MAX_REVOCATIONS, by node.", "percentunit", (f"{metric('restrictions')} / {metric('restrictions_limit')}", "{{instance}}"), limit=0.9),
             ],
             collapsed=True,
         ),

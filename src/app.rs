@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,7 +22,8 @@ use crate::{
     metrics::Metrics,
     model::Clock,
     outbox::OutboxBudget,
-    store::{self, Postgres, Sqlite, Store, StoreError},
+    restrictions::Restrictions,
+    store::{self, Postgres, Pulse, Sqlite, Store, StoreError},
     supervise::{Supervisor, TaskName},
     webhook::Webhooks,
 };
@@ -82,6 +84,8 @@ struct Node {
     supervisor: Supervisor,
     store: Arc<dyn Store>,
     backplane: Arc<Backplane>,
+    /// Gets the store's answers to health checks.
+    pulses: watch::Sender<Option<Pulse>>,
 }
 
 impl Node {
@@ -90,7 +94,9 @@ impl Node {
         let (clock, metrics) = (Clock::system(), Arc::new(Metrics::new()?));
         let supervisor = Supervisor::new(metrics.clone());
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { LinkState::Down } else { LinkState::Off }));
-        let auth = Arc::new(Auth::new(&config.auth, clock.clone())?);
+        let restrictions = Restrictions::unread(config.auth.longest_validity(), &metrics);
+        let auth = Arc::new(Auth::new(&config.auth, clock.clone(), restrictions.clone())?);
+        let (pulses, pulse) = watch::channel(None);
         let store = open_store(&config.store, metrics.clone())?;
         series::create(&metrics);
         let state = (degrade.clone(), metrics.clone(), [None, None]);
@@ -108,6 +114,7 @@ impl Node {
             webhooks,
             degrade: degrade.clone(),
             metrics: metrics.clone(),
+            restrictions: (restrictions, pulse),
             clock: clock.clone(),
             supervisor: supervisor.clone(),
         });
@@ -129,16 +136,16 @@ impl Node {
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
         });
-        Ok(Self { broker, supervisor, store, backplane })
+        Ok(Self { broker, supervisor, store, backplane, pulses })
     }
 
-    /// Waits for the store, then watches it.
+    /// Waits for the store and reads its restrictions, then watches it.
     async fn start_store(&self) -> Result<(), RunError> {
         let Self { broker, store, backplane, .. } = self;
-        starting::start_store(&**store, backplane, &broker.config.store, &broker.degrade).await?;
-        let state = (store.clone(), broker.degrade.clone(), broker.metrics.clone());
-        self.supervisor.spawn_until_stop(TaskName::StoreWatch, state, |(store, degrade, metrics)| {
-            store::watch(store.clone(), degrade.clone(), metrics.clone()).boxed()
+        starting::start_store(&**store, (backplane, &broker.chat), &broker.config.store, &broker.degrade).await?;
+        let state = (store.clone(), broker.degrade.clone(), broker.metrics.clone(), self.pulses.clone());
+        self.supervisor.spawn_until_stop(TaskName::StoreWatch, state, |(store, degrade, metrics, pulses)| {
+            store::watch(store.clone(), degrade.clone(), metrics.clone(), pulses.clone()).boxed()
         });
         if backplane.needs_keys() {
             let state = (store.clone(), backplane.clone());
@@ -178,7 +185,7 @@ impl Node {
     /// Shuts the node down: reports unready at once, accepts connections for a further delay, closes them evenly over
     /// the drain window, then ends all tasks. Without `graceful`, delay and window are zero.
     async fn shut_down(self, graceful: bool) {
-        let Self { broker, supervisor, backplane, store: _ } = self;
+        let Self { broker, supervisor, backplane, store: _, pulses: _ } = self;
         let timing = &broker.config.timing;
         let (delay, window) =
             if graceful { (timing.shutdown_delay, timing.drain_window) } else { (Duration::ZERO, Duration::ZERO) };

@@ -15,9 +15,8 @@ mod inspect;
 mod jwks;
 
 use checks::Checks;
-use claims::Claims;
+use claims::{Claims, Rules};
 use flaws::MAX_TOKEN_BYTES;
-use inspect::Rules;
 use jwks::{Found, Jwks};
 
 pub use inspect::{Inspection, SignatureCheck};
@@ -25,7 +24,8 @@ pub use jwks::KeyReport;
 
 use crate::{
     config::{AuthConfig, AuthKey, Secret},
-    model::{Clock, Identity, Reject, Timestamp, TokenFlaw, UserId},
+    model::{Clock, Identity, Reject, Timestamp, TokenFlaw, TokenId, UserId},
+    restrictions::{Restrictions, SessionTicket},
 };
 
 /// Error that prevents the verification of any token.
@@ -80,6 +80,10 @@ pub struct Auth {
     audience: Option<String>,
     issuer: Option<String>,
     leeway: Duration,
+    /// Longest time from a token's issue to its expiry.
+    lifetime_max: Duration,
+    /// The users and tokens that admins keep out.
+    restrictions: Arc<Restrictions>,
     /// True if refusals tell clients the flaw of their token.
     explains: bool,
     /// Ids of personas, which no user may have.
@@ -119,7 +123,7 @@ impl Auth {
     ///
     /// # Errors
     /// The HTTP client for published keys could not be created.
-    pub fn new(config: &AuthConfig, clock: Clock) -> Result<Self, AuthError> {
+    pub fn new(config: &AuthConfig, clock: Clock, restrictions: Arc<Restrictions>) -> Result<Self, AuthError> {
         let checks = |key: DecodingKey, algorithm| Box::new(Checks { key, validation: validation(config, algorithm) });
         let keys = match &config.key {
             AuthKey::Secret { secret, previous, algorithm } => {
@@ -145,8 +149,9 @@ impl Auth {
             }
         };
         let (audience, issuer) = (config.audience.clone(), config.issuer.clone());
-        let (leeway, persona_ids) = (config.leeway, config.persona_ids.clone());
-        Ok(Self { keys, audience, issuer, leeway, explains: config.explains, persona_ids, clock })
+        let AuthConfig { leeway, lifetime_max, explains, .. } = *config;
+        let persona_ids = config.persona_ids.clone();
+        Ok(Self { keys, audience, issuer, leeway, lifetime_max, restrictions, explains, persona_ids, clock })
     }
 
     /// Tolerated clock difference: a token is valid until `expires_at` plus this.
@@ -157,16 +162,35 @@ impl Auth {
     /// Verifies a token and returns its identity.
     ///
     /// # Errors
-    /// [`Reject::TokenExpired`]; [`Reject::Unavailable`] if the token names a published key that must be fetched first;
-    /// [`Reject::InvalidToken`] for any other flaw.
+    /// [`Reject::TokenExpired`]; [`Reject::TokenRevoked`] and [`Reject::Blocked`] if an admin keeps it out;
+    /// [`Reject::Unavailable`] if the token names a published key that must be fetched first, or until the restrictions
+    /// were read; [`Reject::InvalidToken`] for any other flaw.
     pub fn verify(&self, token: &str) -> Result<Identity, Reject> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(self.refusal(TokenFlaw::TooLong));
         }
-        self.identity(token).map_err(|refused| match refused {
+        let identity = self.identity(token).map_err(|refused| match refused {
             Refused::Flaw(flaw) => self.refusal(flaw),
             Refused::NotFetched => Reject::Unavailable,
-        })
+        })?;
+        self.restrictions.check(&identity)?;
+        Ok(identity)
+    }
+
+    /// Checks again that no admin keeps out a token that was verified a while ago.
+    ///
+    /// # Errors
+    /// [`Reject::TokenRevoked`] or [`Reject::Blocked`].
+    pub fn check_again(&self, identity: &Identity) -> Result<(), Reject> {
+        self.restrictions.check(identity)
+    }
+
+    /// Lists a socket with a verified token, so that admins can end it.
+    ///
+    /// # Errors
+    /// As [`Auth::check_again`]: the token may have been revoked since its verification.
+    pub fn admit(&self, identity: &Identity) -> Result<SessionTicket, Reject> {
+        self.restrictions.admit(identity)
     }
 
     /// The refusal of a token; it names the flaw if `explains` is set.
@@ -201,7 +225,7 @@ impl Auth {
     fn check(&self, token: &str, checks: &Checks) -> Result<Identity, TokenFlaw> {
         let data = jsonwebtoken::decode::<Claims>(token, &checks.key, &checks.validation)
             .map_err(|error| flaws::of_error(token, error.kind()))?;
-        let identity = data.claims.into_identity(self.clock.now(), self.leeway)?;
+        let identity = data.claims.into_identity(self.clock.now(), self.leeway, self.lifetime_max)?;
         if self.persona_ids.contains(&identity.user) { Err(TokenFlaw::Persona) } else { Ok(identity) }
     }
 
@@ -213,12 +237,13 @@ impl Auth {
         if self.persona_ids.contains(user) { Err(self.refusal(TokenFlaw::Persona)) } else { Ok(()) }
     }
 
-    /// Mints a token that expires after `ttl`, or at `not_after` if that is sooner.
+    /// Mints a token that expires after `ttl`. One that is derived from another token does not outlive that `parent`, and
+    /// has its time of issue and its id, so that a revocation of the parent concerns both.
     ///
     /// # Errors
     /// [`Reject::Unsupported`] if tokens are verified with public keys; [`Reject::InvalidToken`] if the id belongs to a
-    /// persona; [`Reject::TokenExpired`] if `not_after` has passed.
-    pub fn mint(&self, grant: Grant<'_>, ttl: Duration, not_after: Option<Timestamp>) -> Result<Minted, Reject> {
+    /// persona, or if the token would live longer than allowed; [`Reject::TokenExpired`] if the parent has expired.
+    pub fn mint(&self, grant: Grant<'_>, ttl: Duration, parent: Option<&Identity>) -> Result<Minted, Reject> {
         let Keys::Static { checks, signing_key: Some(key), .. } = &self.keys else {
             return Err(Reject::Unsupported(
                 "Tokens can't be made here: this deployment only checks them (no JWT_SECRET)",
@@ -227,17 +252,21 @@ impl Auth {
         self.check_user(grant.user)?;
         let now = self.clock.now().seconds();
         let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        let exp = now.saturating_add(ttl).min(not_after.map_or(i64::MAX, Timestamp::seconds));
+        let exp = now.saturating_add(ttl).min(parent.map_or(i64::MAX, |parent| parent.expires_at.seconds()));
         if exp <= now {
             return Err(Reject::TokenExpired);
         }
+        let issued_at = parent.map_or(Some(now), |parent| parent.issued_at.map(Timestamp::seconds));
+        claims::check_lifetime(exp, issued_at, self.clock.now(), (self.leeway, self.lifetime_max))
+            .map_err(|flaw| self.refusal(flaw))?;
         let claims = MintedClaims {
             sub: grant.user.as_str(),
             username: grant.name,
             role: grant.role,
             tier: grant.tier,
-            iat: now,
+            iat: issued_at,
             exp,
+            jti: parent.and_then(|parent| parent.token_id.as_ref()).map(TokenId::as_str),
             aud: self.audience.as_deref(),
             iss: self.issuer.as_deref(),
         };
@@ -272,10 +301,12 @@ impl Auth {
 /// Explains a token. Without keys, `auth` holds the reason, and the signature, `aud` and `iss` are not checked.
 /// Published keys must have been fetched.
 pub fn inspect(token: &str, auth: Result<&Auth, String>, clock: &Clock) -> Inspection {
-    let rules = auth.as_ref().map_or(Rules { audience: None, issuer: None, leeway: Duration::ZERO }, |auth| Rules {
+    let none = Rules { audience: None, issuer: None, leeway: Duration::ZERO, lifetime_max: Duration::MAX };
+    let rules = auth.as_ref().map_or(none, |auth| Rules {
         audience: auth.audience.as_deref(),
         issuer: auth.issuer.as_deref(),
         leeway: auth.leeway,
+        lifetime_max: auth.lifetime_max,
     });
     let verified = auth.as_ref().map(|auth| auth.verify(token)).map_err(Clone::clone);
     inspect::explain(token, verified, &rules, clock.now())
@@ -291,8 +322,11 @@ struct MintedClaims<'a> {
     role: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tier: Option<&'a str>,
-    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
     exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -44,6 +44,8 @@ mod reconciler;
 mod relay;
 mod repeats;
 mod replay;
+mod restriction_reader;
+mod restrictions;
 mod retell;
 mod rights;
 mod rosters;
@@ -75,6 +77,7 @@ use journal::Journal;
 use members::Members;
 use personas::Personas;
 use presence::Presence;
+use restriction_reader::RestrictionReader;
 use retell::Retell;
 use router::Router;
 use subscriptions::Subscriptions;
@@ -103,6 +106,7 @@ pub struct Chat {
     /// Maximum number of users that a user may block.
     blocks_per_user: u32,
     data_limits: DataLimits,
+    restriction_reader: RestrictionReader,
 }
 
 impl Chat {
@@ -309,6 +313,9 @@ impl Chat {
             Command::Online { cursor, limit } => Ok(self.presence.online(cursor, limit).await),
             Command::Connections => Ok(self.connections.connections_of(&caller).await),
             Command::Stats => Ok(self.connections.stats().await),
+            Command::Restrict { user, request } => self.restrict(&caller, &user, request).await,
+            Command::ShowBlock { user } => self.show_block(&user).await,
+            Command::BlockedUsers { page } => self.blocked_users(page).await,
         };
         Begun::Done(done)
     }

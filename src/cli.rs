@@ -1,4 +1,4 @@
-//! The command line: dev, chat, serve, migrate, token, check, healthcheck.
+//! The command line: dev, chat, serve, migrate, token, admin, check, healthcheck.
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 success, 1 failure, 2 wrong usage,
 //! 78 bad configuration.
@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+mod admin;
 mod chat;
 mod check;
 mod dev;
@@ -91,6 +92,7 @@ fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
         "serve" => serve(&sources(matches)?),
         "migrate" => migrate(matches),
         "token" => token::run(matches, &sources(matches)?),
+        "admin" => admin::run(matches, &sources(matches)?),
         "check" => check::run(&sources(matches)?),
         // "healthcheck": clap accepts no other name.
         _ => probe::run(matches.get_flag("dev"), &sources(matches)?),
@@ -109,7 +111,7 @@ fn serve(sources: &Sources) -> Result<Outcome, Failure> {
 
 fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let sources = sources(matches)?;
-    let store = StoreConfig::load(&sources)?;
+    let store = StoreConfig::load(false, &sources)?;
     start_logging(&LogConfig::load(&sources)?);
     let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
     let applied = block_on(async { app::open_store(&store, metrics)?.migrate().await })?;
@@ -136,6 +138,10 @@ fn command() -> Command {
     let store = move |s: &Setting| {
         (s.group == Group::Store && *s != settings::DATA_DIR && *s != settings::DATABASE_START_TIMEOUT) || logs(s)
     };
+    let database = |s: &Setting| {
+        let named = [settings::DATABASE_URL, settings::DATABASE_CA_FILE, settings::DATA_DIR, settings::MAX_REVOCATIONS];
+        named.contains(s)
+    };
     let addresses = |s: &Setting| *s == settings::LISTEN || *s == settings::ADMIN_LISTEN;
     let version = format!("{} ({COMMIT})", env!("CARGO_PKG_VERSION"));
     Command::new("switchboard")
@@ -151,6 +157,7 @@ fn command() -> Command {
             with_settings(Command::new("serve").about("Run a node"), false, every),
             with_settings(Command::new("migrate").about("Apply pending migrations to PostgreSQL"), false, store),
             with_settings(token::command(), false, tokens),
+            with_settings(admin::command(), false, database).mut_args(|arg| arg.global(true)),
             with_settings(
                 Command::new("check")
                     .about("Check the configuration, Redis, PostgreSQL and keys, and report each result"),

@@ -20,7 +20,7 @@ mod webhooks;
 pub(crate) use dev::SECRET_FILE as DEV_SECRET_FILE;
 pub use dev::{data_folder, make_private_folder, open_private_file};
 pub use document::{flag_help, markdown, summary};
-pub use load::health_address;
+pub use load::{health_address, max_revocations};
 pub use origins::{AllowedOrigins, is_same_host, is_this_machine};
 pub use parse::{flag_of, read_postgres_url};
 pub use secret::Secret;

@@ -27,6 +27,7 @@ pub mod listener;
 pub mod metrics;
 pub mod model;
 pub mod outbox;
+pub mod restrictions;
 pub mod session;
 pub mod store;
 pub mod supervise;

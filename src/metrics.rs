@@ -260,6 +260,10 @@ metrics! {
     keys_fetched_at: IntGauge("keys_fetched_timestamp_seconds");
     /// Published keys that verify tokens now; 0 without JWT_JWKS_URL, and once the last fetched ones are too old.
     published_keys: IntGauge("published_keys");
+    /// Blocks and revocations by admins that stand.
+    restrictions: IntGauge("restrictions");
+    /// Maximum number of blocks and revocations by admins.
+    restrictions_limit: IntGauge("restrictions_limit");
     /// Panics of tasks, by task. The task is started again, or only what it worked on is lost.
     task_panics: IntCounterVec("task_panics_total", &["task"]);
     /// Tasks that panic again and again.

@@ -14,6 +14,7 @@ mod invisible;
 mod node_keys;
 mod reject;
 mod reply;
+mod restriction;
 mod rights;
 mod search_terms;
 mod time;
@@ -35,6 +36,7 @@ pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,
     Presence, Reactions, Reply, Resumed, Sent, Stats, Unread,
 };
+pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
 pub use rights::Right;
 pub use search_terms::{InvalidSearch, SearchTerms};
 pub use time::{Clock, Timestamp};

@@ -163,6 +163,11 @@ impl Opening {
         if self.permit.promote().is_err() {
             return Err((socket, CloseReason::Refused(Reject::Unavailable)));
         }
+        // The token may have been revoked since its verification: the client chose when to take the upgrade's response.
+        let ticket = match context.auth.admit(&identity) {
+            Ok(ticket) => ticket,
+            Err(reject) => return Err((socket, CloseReason::Refused(reject))),
+        };
         let (dialect, bound) = self.resolve(&identity);
         let connection = Arc::new(Connection::new(outbox, identity.user.clone(), dialect, bound));
         match supervisor.guard(TaskName::Session, context.chat.connect(&identity, &connection)).await {
@@ -173,11 +178,11 @@ impl Opening {
                 return Err((socket, CloseReason::Internal));
             }
         }
-        let mut open = Box::new(Open::new(socket, Arc::new(identity), connection, context.clone()));
+        let mut open = Box::new(Open::new(socket, (Arc::new(identity), ticket), connection, context.clone()));
         let started = supervisor.guard(TaskName::Session, open.start(self.since)).await;
         match started {
             Some(Ok(())) => Ok(open),
-            Some(Err(reject)) => Err((open.abandon().await, CloseReason::Refused(reject))),
+            Some(Err(reason)) => Err((open.abandon().await, reason)),
             None => Err((open.abandon().await, CloseReason::Internal)),
         }
     }
@@ -212,8 +217,16 @@ impl Opening {
     fn dev_identity(&self, context: &Context) -> Option<Identity> {
         let id = self.conversation.as_ref().filter(|_| context.config.dev && self.route == SocketRoute::RoomOrSelf)?;
         let user = UserId::parse(id.as_str()).ok()?;
-        let expires_at = context.clock.now().plus(DEV_IDENTITY_TTL);
-        Some(Identity { name: user.as_str().into(), user, admin: false, tier: None, expires_at })
+        let now = context.clock.now();
+        Some(Identity {
+            name: user.as_str().into(),
+            user,
+            admin: false,
+            tier: None,
+            expires_at: now.plus(DEV_IDENTITY_TTL),
+            issued_at: Some(now),
+            token_id: None,
+        })
     }
 
     /// The dialect for this user, and the conversation that the connection is bound to, if any.

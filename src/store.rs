@@ -10,6 +10,7 @@ mod fingerprint;
 mod migrations;
 mod pools;
 mod postgres;
+mod restriction_row;
 mod row;
 mod sqlite;
 mod traits;
@@ -22,11 +23,14 @@ pub use fingerprint::StoredCommand;
 pub use pools::Pool;
 pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;
-pub use traits::{Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Store, Users};
+pub use traits::{
+    Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Restrictions, Store, Users,
+};
 pub(crate) use values::Operation;
 pub use values::{
     Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices,
-    NotificationPost, Notified, NotifyOptions, Outcome, SearchScope, Started, StoreError, Waiting, WaitingPosts,
+    NotificationPost, Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started,
+    StoreError, Waiting, WaitingPosts,
 };
 pub use watch::watch;
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

@@ -23,8 +23,8 @@ function connect() {
   socket.onmessage = (event) => receive(JSON.parse(event.data));
   socket.onerror = () => {}; // a close follows
   socket.onclose = ({ code, reason }) => {
-    // 4400 to 4499 say that another try would fail in the same way, but for 4408: this client read too slowly.
-    if (code >= 4400 && code <= 4499 && code !== 4408) {
+    // 4400 to 4499 say that another try would fail in the same way, but for 4408 (this client read too slowly) and 4410 (an admin disconnected it).
+    if (code >= 4400 && code <= 4499 && code !== 4408 && code !== 4410) {
       console.error(`closed: ${code} ${reason}`);
       process.exit(1);
     }

@@ -65,8 +65,8 @@ export function useConversation(url, token, conversation) {
       ws.onmessage = (event) => receive(JSON.parse(event.data));
       ws.onclose = ({ code }) => {
         setConnected(false);
-        // 4400 to 4499: another try would fail in the same way, but for 4408: this page read too slowly.
-        if (code >= 4400 && code <= 4499 && code !== 4408) return;
+        // 4400 to 4499: another try would fail in the same way, but for 4408 (this page read too slowly) and 4410 (an admin disconnected it).
+        if (code >= 4400 && code <= 4499 && code !== 4408 && code !== 4410) return;
         timer = setTimeout(connect, Math.min(500 * 2 ** attempt++, 30_000) * (0.5 + Math.random() / 2));
       };
     };

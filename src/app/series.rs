@@ -19,14 +19,17 @@ pub(super) fn create(metrics: &Metrics) {
         metrics.connections.with_label_values(&label);
         metrics.opens.with_label_values(&label);
     }
-    for reason in [CloseReason::ClientLeft, CloseReason::Silent, CloseReason::TooSlow, CloseReason::TokenExpired] {
+    let ended = [CloseReason::ClientLeft, CloseReason::Silent, CloseReason::TooSlow, CloseReason::TokenExpired];
+    let by_admins = [Reject::TokenRevoked, Reject::Blocked].map(CloseReason::Refused);
+    for reason in ended.into_iter().chain([CloseReason::Disconnected]).chain(by_admins) {
         metrics.closes.with_label_values(&[reason.label()]);
     }
     let places = [Refusal::Full, Refusal::Crowded, Refusal::Displaced, Refusal::Silent];
     for refusal in places.into_iter().chain([Refusal::HandshakeRate, Refusal::Draining]) {
         metrics.refusals.with_label_values(&[refusal.label()]);
     }
-    for reject in [Reject::InvalidToken(TokenFlaw::Missing), Reject::TokenExpired, Reject::AuthTimeout] {
+    let tokens = [Reject::InvalidToken(TokenFlaw::Missing), Reject::TokenExpired, Reject::AuthTimeout];
+    for reject in tokens.into_iter().chain([Reject::TokenRevoked, Reject::Blocked]) {
         metrics.refusals.with_label_values(&[reject.code()]);
     }
     for result in ["ok", Reject::Unavailable.code(), Reject::Unknown.code()] {

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     backplane::Backplane,
+    chat::Chat,
     config::StoreConfig,
     degrade::Degrade,
     store::{Store, StoreError},
@@ -34,25 +35,21 @@ pub enum NotStarted {
     },
 }
 
-/// Starts the store, gives the backplane the keys of the nodes, and tries again while it is away, at most for the configured time.
+/// Starts the store, gives the backplane the keys of the nodes, reads the restrictions, and tries again while the store is
+/// away, at most for the configured time.
 ///
 /// # Errors
 /// The store has a fault that only an operator can end, or it was away for too long.
 pub(super) async fn start_store(
     store: &dyn Store,
-    backplane: &Backplane,
+    (backplane, chat): (&Backplane, &Chat),
     config: &StoreConfig,
     degrade: &Degrade,
 ) -> Result<(), NotStarted> {
     let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
     degrade.await_store("connecting, and applying migrations".to_owned());
     loop {
-        let started = store.start(config.migrate).await.and_then(|started| {
-            if backplane.needs_keys() {
-                backplane.set_keys(&started.keys?);
-            }
-            Ok(started.migrations)
-        });
+        let started = start_once(store, (backplane, chat), config.migrate).await;
         let error = match started {
             Ok(applied) => {
                 degrade.store_started();
@@ -81,4 +78,18 @@ pub(super) async fn start_store(
         sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
         pause = (pause * 2).min(PAUSE.1);
     }
+}
+
+/// One try. Returns the number of migrations applied.
+async fn start_once(
+    store: &dyn Store,
+    (backplane, chat): (&Backplane, &Chat),
+    migrate: bool,
+) -> Result<usize, StoreError> {
+    let started = store.start(migrate).await?;
+    if backplane.needs_keys() {
+        backplane.set_keys(&started.keys?);
+    }
+    chat.read_restrictions().await?;
+    Ok(started.migrations)
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::model::{Identity, Timestamp, TokenFlaw, UserId, is_blank};
+use crate::model::{Identity, Timestamp, TokenFlaw, TokenId, UserId, is_blank};
 
 /// The role that makes an admin.
 pub(super) const ADMIN: &str = "admin";
@@ -18,6 +18,14 @@ const LAST_SECOND: f64 = 253_402_300_799.0;
 /// The same in milliseconds. A time beyond the last second and up to this one was meant in milliseconds.
 const LAST_MILLISECOND: f64 = LAST_SECOND * 1_000.0;
 
+/// The rules for claims that depend on the configuration.
+pub(super) struct Rules<'a> {
+    pub(super) audience: Option<&'a str>,
+    pub(super) issuer: Option<&'a str>,
+    pub(super) leeway: Duration,
+    pub(super) lifetime_max: Duration,
+}
+
 /// The claims that are used, as raw JSON. Each is checked on its own, so that the refusal can name the bad one. `sub`
 /// may be a number; its digits are then the user id.
 #[derive(Deserialize)]
@@ -28,6 +36,10 @@ pub(super) struct Claims {
     exp: Option<Value>,
     #[serde(default)]
     nbf: Option<Value>,
+    #[serde(default)]
+    iat: Option<Value>,
+    #[serde(default)]
+    jti: Value,
     #[serde(default)]
     username: Value,
     #[serde(default)]
@@ -42,10 +54,17 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Checks the times and converts the other claims.
-    pub(super) fn into_identity(self, now: Timestamp, leeway: Duration) -> Result<Identity, TokenFlaw> {
+    pub(super) fn into_identity(
+        self,
+        now: Timestamp,
+        leeway: Duration,
+        lifetime_max: Duration,
+    ) -> Result<Identity, TokenFlaw> {
         let user = user(&self.sub)?;
         let exp = expiry(self.exp.as_ref(), now, leeway)?;
         check_not_before(self.nbf.as_ref(), now, leeway)?;
+        let issued_at = issued_at(self.iat.as_ref(), now, leeway)?;
+        check_lifetime(exp, issued_at, now, (leeway, lifetime_max))?;
         let name = [&self.username, &self.name].into_iter().find_map(|claim| display_name(claim.as_str()?));
         let tier = self.tier.as_str().filter(|tier| (1..=MAX_TIER_BYTES).contains(&tier.len()));
         Ok(Identity {
@@ -53,24 +72,28 @@ impl Claims {
             admin: is_admin(&self.role) || is_admin(&self.roles),
             tier: tier.map(Arc::from),
             expires_at: Timestamp::from_seconds(exp),
+            issued_at: issued_at.map(Timestamp::from_seconds),
+            token_id: token_id(&self.jti),
             user,
         })
     }
 
     /// Every flaw of these claims, for people; `into_identity` and the library check the same and stop at the first.
-    pub(super) fn flaws(
-        claims: &Map<String, Value>,
-        now: Timestamp,
-        leeway: Duration,
-        audience: Option<&str>,
-        issuer: Option<&str>,
-    ) -> Vec<TokenFlaw> {
+    pub(super) fn flaws(claims: &Map<String, Value>, now: Timestamp, rules: &Rules<'_>) -> Vec<TokenFlaw> {
+        let Rules { audience, issuer, leeway, lifetime_max } = *rules;
+        let (exp, issued_at) = (expiry(claims.get("exp"), now, leeway), issued_at(claims.get("iat"), now, leeway));
+        let lifetime = match (&exp, &issued_at) {
+            (Ok(exp), Ok(issued_at)) => check_lifetime(*exp, *issued_at, now, (leeway, lifetime_max)),
+            _ => Ok(()),
+        };
         let found = [
             audience.and_then(|wanted| named(claims.get("aud"), wanted, TokenFlaw::NoAudience, TokenFlaw::Audience)),
             issuer.and_then(|wanted| named(claims.get("iss"), wanted, TokenFlaw::NoIssuer, TokenFlaw::Issuer)),
             user(claims.get("sub").unwrap_or(&Value::Null)).err(),
-            expiry(claims.get("exp"), now, leeway).err(),
+            exp.err(),
             check_not_before(claims.get("nbf"), now, leeway).err(),
+            issued_at.err(),
+            lifetime.err(),
         ];
         found.into_iter().flatten().collect()
     }
@@ -96,6 +119,38 @@ fn check_not_before(nbf: Option<&Value>, now: Timestamp, leeway: Duration) -> Re
     let Some(nbf) = nbf.filter(|nbf| !nbf.is_null()) else { return Ok(()) };
     let nbf = seconds(nbf).map_err(|unit| unit.flaw(TokenFlaw::NotBefore, TokenFlaw::NotBeforeInMilliseconds))?;
     if nbf > now.seconds().saturating_add(whole_seconds(leeway)) { Err(TokenFlaw::Early) } else { Ok(()) }
+}
+
+/// The seconds of `iat`, which must not lie in the future: a revocation up to now would not concern the token.
+fn issued_at(iat: Option<&Value>, now: Timestamp, leeway: Duration) -> Result<Option<i64>, TokenFlaw> {
+    let Some(iat) = iat.filter(|iat| !iat.is_null()) else { return Ok(None) };
+    let iat = seconds(iat).map_err(|unit| unit.flaw(TokenFlaw::IssuedAt, TokenFlaw::IssuedAtInMilliseconds))?;
+    if iat > now.seconds().saturating_add(whole_seconds(leeway)) {
+        return Err(TokenFlaw::IssuedLater);
+    }
+    Ok(Some(iat))
+}
+
+/// Refuses a token that is valid for longer than `lifetime_max` after its issue. A token that does not say when it was
+/// issued may be valid for that time from now.
+pub(super) fn check_lifetime(
+    exp: i64,
+    issued_at: Option<i64>,
+    now: Timestamp,
+    (leeway, lifetime_max): (Duration, Duration),
+) -> Result<(), TokenFlaw> {
+    let from = issued_at.unwrap_or_else(|| now.seconds().saturating_add(whole_seconds(leeway)));
+    let too_long = exp.saturating_sub(from) > whole_seconds(lifetime_max);
+    if too_long { Err(TokenFlaw::TooLongLived) } else { Ok(()) }
+}
+
+/// The id of the token. One that is no text or too long can't be revoked by it.
+fn token_id(jti: &Value) -> Option<TokenId> {
+    match jti {
+        Value::String(text) => TokenId::parse(text).ok(),
+        Value::Number(number) => TokenId::parse(&number.to_string()).ok(),
+        _ => None,
+    }
 }
 
 /// The flaw of a claim that must be `wanted`, or a list that contains it.

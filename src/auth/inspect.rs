@@ -1,11 +1,9 @@
 //! Explains a token: its header and claims, whether its signature matches, and every flaw.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 
 use super::{
-    claims::Claims,
+    claims::{Claims, Rules},
     flaws::{self, MAX_TOKEN_BYTES},
 };
 use crate::model::{Identity, Reject, Timestamp, TokenFlaw};
@@ -32,13 +30,6 @@ pub enum SignatureCheck {
     Wrong,
     /// It was not checked, for this reason.
     NotChecked(String),
-}
-
-/// The rules for claims beside those that always hold.
-pub(super) struct Rules<'a> {
-    pub(super) audience: Option<&'a str>,
-    pub(super) issuer: Option<&'a str>,
-    pub(super) leeway: Duration,
 }
 
 /// Explains a token. `verified` is the result of its verification, or the reason why there are no keys for it.
@@ -68,7 +59,7 @@ pub(super) fn explain(
     };
     let mut flaws: Vec<TokenFlaw> = first.into_iter().collect();
     if let Some(claims) = &claims {
-        let found = Claims::flaws(claims, now, rules.leeway, rules.audience, rules.issuer);
+        let found = Claims::flaws(claims, now, rules);
         let new: Vec<TokenFlaw> = found.into_iter().filter(|flaw| !flaws.contains(flaw)).collect();
         flaws.extend(new);
     }

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::Secret;
+use crate::{config::Secret, model::TokenId};
 
 mod claims;
 mod keys;
@@ -14,11 +14,13 @@ mod refusals;
 const NOW: i64 = 1_800_000_000;
 const SECRET: &str = "a secret of tests, long enough for HS256";
 const LEEWAY: i64 = 5;
+const LIFETIME_MAX: i64 = 86_400;
 
 fn config(key: AuthKey) -> AuthConfig {
     let leeway = Duration::from_secs(LEEWAY.unsigned_abs());
-    let (token_ttl, persona_ids) = (Duration::from_secs(1_800), Arc::default());
-    AuthConfig { key, audience: None, issuer: None, leeway, token_ttl, explains: false, persona_ids }
+    let (token_ttl, lifetime_max) = (Duration::from_secs(1_800), Duration::from_secs(LIFETIME_MAX.unsigned_abs()));
+    let (audience, issuer, persona_ids) = (None, None, Arc::default());
+    AuthConfig { key, audience, issuer, leeway, token_ttl, lifetime_max, explains: false, persona_ids }
 }
 
 fn secret() -> AuthConfig {
@@ -26,7 +28,7 @@ fn secret() -> AuthConfig {
 }
 
 fn at(config: &AuthConfig, seconds: i64) -> Auth {
-    Auth::new(config, Clock::from_fn(move || Timestamp::from_seconds(seconds))).unwrap()
+    Auth::new(config, Clock::from_fn(move || Timestamp::from_seconds(seconds)), Restrictions::none()).unwrap()
 }
 
 fn auth() -> Auth {

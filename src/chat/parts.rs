@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     backplane::{Backplane, BackplaneEvent},
@@ -10,7 +10,8 @@ use crate::{
     degrade::Degrade,
     metrics::Metrics,
     model::Clock,
-    store::Store,
+    restrictions::Restrictions,
+    store::{Pulse, Store},
     supervise::Supervisor,
     webhook::Webhooks,
 };
@@ -29,6 +30,8 @@ pub struct Parts {
     pub degrade: Arc<Degrade>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
+    /// This node's restrictions, and the receiver of the store's answers, which show new ones.
+    pub restrictions: (Arc<Restrictions>, watch::Receiver<Option<Pulse>>),
     /// The clock.
     pub clock: Clock,
     /// Supervises the background tasks.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     Chat,
@@ -27,6 +27,7 @@ use super::{
     reconciler::Reconciler,
     relay::{Relay, growth::Growth},
     replay::Replayer,
+    restriction_reader::RestrictionReader,
     retell::Retell,
     rosters::{Rosters, changes::RosterChanges},
     router::{Observers, Origin, Router},
@@ -47,7 +48,8 @@ use crate::{
     hub::Hub,
     metrics::Metrics,
     model::{Clock, ConversationId, Event, UserId},
-    store::{Committed, Outcomes, Store, Writer, WriterSettings},
+    restrictions::Restrictions,
+    store::{Committed, Outcomes, Pulse, Store, Writer, WriterSettings},
     supervise::{Supervisor, TaskName},
     webhook::Webhook,
 };
@@ -67,8 +69,8 @@ struct Ground {
 impl Chat {
     /// Builds hub, router, writer and the other parts, and starts the tasks that run beside commands.
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts { config, store, backplane: (backplane, events), webhooks, degrade, metrics, clock, supervisor } =
-            parts;
+        let Parts { config, store, backplane, webhooks, degrade, metrics, restrictions, clock, supervisor } = parts;
+        let ((backplane, events), (restrictions, pulses)) = (backplane, restrictions);
         let hub = start_hub(store.clone(), backplane.clone(), metrics.clone(), clock.clone(), &supervisor);
         let ground = Ground { config, store, backplane, degrade, metrics, clock, supervisor, hub };
         let Ground { config, store, degrade, metrics, supervisor, hub, .. } = &ground;
@@ -106,8 +108,7 @@ impl Chat {
         spawn_updates(supervisor, (users.clone(), pending_users), (typing.clone(), typing_changes));
         let spawn = supervisor;
         spawn.spawn_until_stop(TaskName::BatchLoader, batches, |batches| batches.run().boxed());
-        spawn.spawn_until_stop(TaskName::Reconciler, reconciler.clone(), |reconciler| reconciler.run().boxed());
-        spawn.spawn_until_stop(TaskName::Retell, retell.clone(), |retell| retell.run().boxed());
+        spawn_comparisons(supervisor, reconciler.clone(), retell.clone());
         let state = (ground.rosters(router.clone(), statuses.clone()), roster_changes);
         spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
         spawn.spawn_until_stop(TaskName::Hints, hints.clone(), |hints| hints.clone().run().boxed());
@@ -121,10 +122,11 @@ impl Chat {
             passing.run(events).boxed()
         });
         ground.keep_search_index(grown_logs);
-        let heavy_reads = HeavyReads::new(config, metrics.clone());
+        let (reader, reads) =
+            (ground.follow_restrictions(restrictions, pulses), HeavyReads::new(config, metrics.clone()));
         let Ground { config, store, degrade, metrics, hub, .. } = ground;
-        let acks = Arc::new(Acks { hub, metrics: metrics.clone() });
         let chat = Self {
+            acks: Arc::new(Acks { hub, metrics: metrics.clone() }),
             store,
             degrade,
             metrics,
@@ -132,9 +134,8 @@ impl Chat {
             retell,
             budgets,
             journal,
-            acks,
             members,
-            heavy_reads,
+            heavy_reads: reads,
             users,
             connections,
             subscriptions,
@@ -143,6 +144,7 @@ impl Chat {
             personas,
             blocks_per_user: config.limits.blocks_per_user,
             data_limits: DataLimits::new(&config.limits),
+            restriction_reader: reader,
         };
         Arc::new(chat)
     }
@@ -158,6 +160,12 @@ fn start_hub(
     let source = Arc::new(Entries { store, backplane });
     let shards = std::thread::available_parallelism().map_or(1, usize::from);
     Hub::start(shards, source, metrics, clock, supervisor.clone())
+}
+
+/// Starts the tasks that find entries which nobody may have been told of.
+fn spawn_comparisons(supervisor: &Supervisor, reconciler: Arc<Reconciler>, retell: Arc<Retell>) {
+    supervisor.spawn_until_stop(TaskName::Reconciler, reconciler, |reconciler| reconciler.run().boxed());
+    supervisor.spawn_until_stop(TaskName::Retell, retell, |retell| retell.run().boxed());
 }
 
 /// Starts the tasks that store users and end typing.
@@ -199,6 +207,19 @@ impl Ground {
             let index = SearchIndex { grown, store, metrics };
             self.supervisor.spawn_until_stop(TaskName::SearchIndex, index, |index| index.run().boxed());
         }
+    }
+
+    /// Starts to apply the changes of restrictions that other nodes and programs store.
+    fn follow_restrictions(
+        &self,
+        restrictions: Arc<Restrictions>,
+        pulses: watch::Receiver<Option<Pulse>>,
+    ) -> RestrictionReader {
+        let max = self.config.limits.restrictions;
+        self.metrics.restrictions_limit.set(max.into());
+        let reader = RestrictionReader { store: self.store.clone(), restrictions, max, clock: self.clock.clone() };
+        reader.clone().start(pulses, &self.supervisor);
+        reader
     }
 
     fn budgets(&self) -> Budgets {

@@ -11,6 +11,7 @@ use crate::{
     config::{AuthKey, Config, Sources},
     degrade::Diagnosis,
     model::Clock,
+    restrictions::Restrictions,
     store,
 };
 
@@ -64,7 +65,7 @@ fn report(part: &str, diagnosis: &Diagnosis) -> Result<bool, Failure> {
 }
 
 async fn check_keys(config: &Config) -> Result<String, String> {
-    let auth = Auth::new(&config.auth, Clock::system()).map_err(|error| with_causes(&error))?;
+    let auth = Auth::new(&config.auth, Clock::system(), Restrictions::none()).map_err(|error| with_causes(&error))?;
     match &config.auth.key {
         AuthKey::Secret { algorithm, previous, .. } => {
             let rotation = if previous.is_some() { ", and the previous one" } else { "" };

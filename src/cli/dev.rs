@@ -25,6 +25,7 @@ use crate::{
     broker::Broker,
     config::{self, Config, Sources},
     model::{Clock, UserId},
+    restrictions::Restrictions,
 };
 
 /// Maximum time for a running dev to answer.
@@ -101,7 +102,7 @@ fn print_running_page(folder: &Path, sources: &Sources) -> Result<Outcome, Failu
     let running = Running::find(folder).map_err(Failure::Runtime)?;
     // The folder of a running dev has a secret already, so loading the configuration creates none.
     let config = Arc::new(Config::load(true, sources)?);
-    let auth = Auth::new(&config.auth, Clock::system()).map_err(Failure::runtime)?;
+    let auth = Auth::new(&config.auth, Clock::system(), Restrictions::none()).map_err(Failure::runtime)?;
     block_on(verify_running(&running, &auth, folder))??;
     let page = Page { config, clients: running.clients, admin: running.admin };
     print(&page.text().map_err(Failure::runtime)?)?;

@@ -11,6 +11,7 @@ use crate::{
     auth::{Auth, Inspection, SignatureCheck, inspect},
     config::{AuthConfig, Sources},
     model::{Clock, Timestamp, TokenFlaw},
+    restrictions::Restrictions,
 };
 
 /// Maximum time to fetch published keys.
@@ -20,7 +21,12 @@ const MAX_SHOWN_CHARS: usize = 200;
 /// Maximum length of a token that is read from standard input, in bytes.
 const MAX_INPUT_BYTES: u64 = 64 * 1_024;
 /// The claims whose values are shown. Others may hold personal data, so only their names are.
-const SHOWN: [&str; 11] = ["sub", "username", "name", "role", "roles", "tier", "aud", "iss", "iat", "nbf", "exp"];
+const SHOWN: [&str; 12] =
+    ["sub", "username", "name", "role", "roles", "tier", "aud", "iss", "iat", "nbf", "exp", "jti"];
+
+/// The result for a token without a flaw. This program does not ask the store for revocations.
+const ACCEPTED: &str =
+    "ok    a node with this configuration accepts the token, unless an admin revoked it or blocked its user\n";
 
 /// Explains the token `text`, or the one on standard input if it is `-`. Fails if a node would refuse the token.
 pub(super) fn run(text: &str, matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Failure> {
@@ -33,7 +39,7 @@ pub(super) fn run(text: &str, matches: &ArgMatches, sources: &Sources) -> Result
     };
     let token = token.strip_prefix("Bearer ").unwrap_or(token);
     let auth = match AuthConfig::load(matches.get_flag("dev"), sources) {
-        Ok(config) => fetched(Auth::new(&config, Clock::system()).map_err(Failure::runtime)?)?,
+        Ok(config) => fetched(Auth::new(&config, Clock::system(), Restrictions::none()).map_err(Failure::runtime)?)?,
         Err(_) => Err("no key is configured here (JWT_SECRET, JWT_PUBLIC_KEY, JWT_JWKS_URL, or --dev)".to_owned()),
     };
     let clock = Clock::system();
@@ -79,7 +85,7 @@ fn text_of(found: &Inspection, clock: &Clock) -> String {
     }
     match (&found.signature, found.flaws.is_empty()) {
         (_, false) => {}
-        (SignatureCheck::Matches, true) => text.push_str("ok    a node with this configuration accepts the token\n"),
+        (SignatureCheck::Matches, true) => text.push_str(ACCEPTED),
         _ => text.push_str("ok    the claims are sound; whether a node accepts the token depends on its signature\n"),
     }
     text
@@ -153,6 +159,12 @@ fn remedy(flaw: TokenFlaw) -> &'static str {
         F::NotBefore => "Write nbf as a number: seconds since 1970",
         F::NotBeforeInMilliseconds => "Divide nbf by 1,000",
         F::Early => "Wait, or compare the clocks of its issuer and of this machine (JWT_LEEWAY)",
+        F::TooLongLived => {
+            "Let it expire earlier, or set a longer TOKEN_LIFETIME_MAX; without iat, its validity counts from now"
+        }
+        F::IssuedAt => "Write iat as a number: seconds since 1970",
+        F::IssuedAtInMilliseconds => "Divide iat by 1,000",
+        F::IssuedLater => "Compare the clocks of its issuer and of this machine (JWT_LEEWAY)",
         F::NoAudience | F::Audience => "Ask the issuer for a token for JWT_AUDIENCE, or correct JWT_AUDIENCE",
         F::NoIssuer | F::Issuer => {
             "Use a token of JWT_ISSUER, or correct JWT_ISSUER: it must match to the last character, also a slash"

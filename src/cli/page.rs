@@ -13,6 +13,7 @@ use crate::{
     auth::{Auth, Grant},
     config::{AuthKey, Config, DEV_SECRET_FILE, StoreBackend},
     model::{Clock, Reject, UserId},
+    restrictions::Restrictions,
 };
 
 /// Lifetime of the tokens on the page.
@@ -37,7 +38,8 @@ impl Page {
     /// # Errors
     /// Tokens can't be minted, as with a public key.
     pub(super) fn text(&self) -> Result<String, Reject> {
-        let auth = Auth::new(&self.config.auth, Clock::system()).map_err(|error| Reject::Invalid(error.to_string()))?;
+        let auth = Auth::new(&self.config.auth, Clock::system(), Restrictions::none())
+            .map_err(|error| Reject::Invalid(error.to_string()))?;
         let tokens = USERS.iter().map(|(user, name, role)| {
             let id = UserId::parse(user).map_err(|error| Reject::Invalid(error.to_string()))?;
             let grant = Grant { user: &id, name: Some(name), role: *role, tier: None };
@@ -159,7 +161,7 @@ mod tests {
         let flags = BTreeMap::from([("DATA_DIR".to_owned(), folder.path().to_str().unwrap().to_owned())]);
         let sources = Sources { flags, environment: Box::new(|_| None), dotenv: BTreeMap::new(), open_files: None };
         let config = Arc::new(Config::load(true, &sources).unwrap());
-        let auth = Auth::new(&config.auth, Clock::system()).unwrap();
+        let auth = Auth::new(&config.auth, Clock::system(), Restrictions::none()).unwrap();
         let page = Page { config, clients: "127.0.0.1:4711".parse().unwrap(), admin: None };
         let text = page.text().unwrap();
         assert!(text.contains("DEVELOPMENT") && text.contains("ws://127.0.0.1:4711/v1/ws"));

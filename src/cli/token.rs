@@ -10,6 +10,7 @@ use crate::{
     auth::{Auth, Grant},
     config::{self, AuthConfig, Sources, settings},
     model::{Clock, UserId},
+    restrictions::Restrictions,
 };
 
 /// Defines the command's own flags; `with_settings` adds those of settings.
@@ -42,7 +43,8 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
     let Some(user) = matches.get_one::<UserId>("user") else { return Ok(Outcome::Failed) };
     let grant = Grant { user, name: text("name"), role: text("role"), tier: text("tier") };
     let ttl = matches.get_one("ttl").copied().unwrap_or(auth.token_ttl);
-    let minted = Auth::new(&auth, Clock::system()).map_err(Failure::runtime)?.mint(grant, ttl, None);
+    let minted =
+        Auth::new(&auth, Clock::system(), Restrictions::none()).map_err(Failure::runtime)?.mint(grant, ttl, None);
     print(&format!("{}\n", minted.map_err(Failure::runtime)?.token))?;
     Ok(Outcome::Done)
 }

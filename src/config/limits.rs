@@ -39,6 +39,7 @@ pub(super) fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, othe
         outbox_bytes: reader.number(&set::OUTBOX_BYTES),
         outbox_total_bytes: reader.number(&set::OUTBOX_TOTAL_BYTES),
         blocks_per_user: reader.number(&set::MAX_BLOCKS_PER_USER),
+        restrictions: reader.number(&set::MAX_REVOCATIONS),
         conversations_per_connection: reader.number(&set::MAX_CONVERSATIONS_PER_CONNECTION),
         commands_in_flight: reader.number(&set::MAX_COMMANDS_IN_FLIGHT),
         heavy_reads_per_user: reader.number(&set::HEAVY_READS_PER_USER),

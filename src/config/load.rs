@@ -57,15 +57,25 @@ impl AuthConfig {
 }
 
 impl StoreConfig {
-    /// Reads the settings of PostgreSQL only.
+    /// Reads the settings of the store only: PostgreSQL, or the SQLite of `switchboard dev` if `dev` is true.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load(sources: &Sources) -> Result<Self, ConfigFaults> {
-        let mut reader = Reader::new(sources, false);
-        let store = read_store(&mut reader);
+    pub fn load(dev: bool, sources: &Sources) -> Result<Self, ConfigFaults> {
+        let mut reader = Reader::new(sources, dev);
+        let store = if dev { read_dev_store(&mut reader, &mut Vec::new()) } else { read_store(&mut reader) };
         reader.finish(store)
     }
+}
+
+/// Reads MAX_REVOCATIONS only.
+///
+/// # Errors
+/// As [`Config::load`].
+pub fn max_revocations(sources: &Sources) -> Result<u32, ConfigFaults> {
+    let mut reader = Reader::new(sources, false);
+    let number = reader.number(&set::MAX_REVOCATIONS);
+    reader.finish(Some(number))
 }
 
 impl LogConfig {
@@ -248,9 +258,13 @@ fn read_auth(reader: &mut Reader<'_>) -> Option<AuthConfig> {
     let issuer = reader.text(&set::JWT_ISSUER);
     let leeway = reader.duration(&set::JWT_LEEWAY);
     let token_ttl = reader.duration(&set::TOKEN_TTL);
+    let lifetime_max = reader.duration(&set::TOKEN_LIFETIME_MAX);
+    if token_ttl > lifetime_max {
+        reader.fault(set::TOKEN_LIFETIME_MAX.name, "must not be shorter than TOKEN_TTL");
+    }
     let explains = reader.dev;
     let persona_ids = read_persona_ids(reader);
-    key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl, explains, persona_ids })
+    key.map(|key| AuthConfig { key, audience, issuer, leeway, token_ttl, lifetime_max, explains, persona_ids })
 }
 
 /// Notes settings under which tokens are accepted that the operator may not expect.

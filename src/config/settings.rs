@@ -237,6 +237,9 @@ settings! {
         "Lifetime of minted tokens. A token minted over REST never outlives the token of the request.",
         alias(&[Alias { name: "ACCESS_TOKEN_EXPIRE_MINUTES", plain_unit: MINUTES }]);
 
+    TOKEN_LIFETIME_MAX = Tokens, Kind::Duration(60 * SECOND, 36_500 * DAY), "365d",
+        "Maximum time from a token's iat to its exp, or from now to exp if it has no iat. A token that lives longer is refused, so that revocations of a user's tokens can be forgotten after this time. Must be the same on all nodes; raise it only if the older revocations are not needed.";
+
     MESSAGE_RATE_LIMIT = Limits, Kind::Count("messages a minute", 0, 1_000_000), "10",
         "Messages that a user may send per minute; 0: no limit.";
     MESSAGE_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
@@ -279,6 +282,8 @@ settings! {
         "Maximum number of conversations that one socket joins by command, and of those that it joins by itself. Beyond the latter it gives up the least recently active one, and joins again when a message is stored there.";
     MAX_BLOCKS_PER_USER = Limits, Kind::Count("users", 1, 100_000), "1000",
         "Maximum number of users that one user may block.";
+    MAX_REVOCATIONS = Limits, Kind::Count("restrictions", 1, 1_000_000), "100000",
+        "Maximum number of standing blocks and revocations by admins. Each node keeps them in memory. Further ones are refused.";
     MAX_COMMANDS_IN_FLIGHT = Limits, Kind::Count("commands", 1, 10_000), "64",
         "Maximum number of commands of one socket that run at a time; further frames wait.";
     HEAVY_READS_PER_USER = Limits, Kind::Count("reads", 1, 10_000), "2",

@@ -172,10 +172,20 @@ pub struct AuthConfig {
     pub leeway: Duration,
     /// Lifetime of minted tokens.
     pub token_ttl: Duration,
+    /// Longest time from a token's issue to its expiry.
+    pub lifetime_max: Duration,
     /// True if a refusal tells the client the fault of its token: only under `dev`.
     pub explains: bool,
     /// Ids that belong to personas: no token may have them as its `sub`.
     pub persona_ids: Arc<[UserId]>,
+}
+
+impl AuthConfig {
+    /// Longest time from a token's issue until it is refused as expired, with room for clocks that differ.
+    pub fn longest_validity(&self) -> Duration {
+        const CLOCKS: Duration = Duration::from_secs(3_600);
+        self.lifetime_max.saturating_add(self.leeway).saturating_add(CLOCKS)
+    }
 }
 
 /// The key for checking tokens; each kind is pinned to its algorithm.
@@ -248,6 +258,8 @@ pub struct Limits {
     pub conversations_per_connection: usize,
     /// Users that one user may block (1,000).
     pub blocks_per_user: u32,
+    /// Standing blocks and revocations of admins (100,000).
+    pub restrictions: u32,
     /// Commands of one socket that may run at a time (64).
     pub commands_in_flight: usize,
     /// Heavy reads of one user that run at a time on this node (2).

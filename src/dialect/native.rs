@@ -39,6 +39,7 @@ mod own_code {
     pub(super) const TOKEN: u16 = 4401;
     pub(super) const FORBIDDEN: u16 = 4403;
     pub(super) const TOO_SLOW: u16 = 4408;
+    pub(super) const DISCONNECTED: u16 = 4410;
     pub(super) const LIMIT: u16 = 4429;
 }
 
@@ -178,6 +179,7 @@ impl Codec for Native {
         let code = match reason {
             CloseReason::Refused(reject) => refusal_code(reject),
             CloseReason::TokenExpired => own_code::TOKEN,
+            CloseReason::Disconnected => own_code::DISCONNECTED,
             CloseReason::TooSlow => own_code::TOO_SLOW,
             CloseReason::Flood => own_code::LIMIT,
             _ => common,
@@ -188,10 +190,12 @@ impl Codec for Native {
 
 fn refusal_code(reject: &Reject) -> u16 {
     match reject {
-        Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::TokenExpired | Reject::AuthTimeout => {
-            own_code::TOKEN
-        }
-        Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) => own_code::FORBIDDEN,
+        Reject::InvalidToken(_)
+        | Reject::InvalidTokenExplained(_)
+        | Reject::TokenExpired
+        | Reject::TokenRevoked
+        | Reject::AuthTimeout => own_code::TOKEN,
+        Reject::NotMember | Reject::Forbidden(_) | Reject::NotFound(_) | Reject::Blocked => own_code::FORBIDDEN,
         Reject::TooManyConnections => code::POLICY,
         Reject::RateLimited { .. } | Reject::TooManyReads { .. } | Reject::TooManyConversations => own_code::LIMIT,
         Reject::TooManyConnectionsMaybe

@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     model::{Clock, UserId},
     outbox::OutboxBudget,
+    restrictions::Restrictions,
     store::Sqlite,
     supervise::Supervisor,
 };
@@ -74,6 +75,7 @@ impl Node {
             webhooks: crate::webhook::Webhooks::default(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
+            restrictions: (Restrictions::none(), tokio::sync::watch::channel(None).1),
             clock: clock.clone(),
             supervisor: supervisor.clone(),
         });
@@ -81,7 +83,7 @@ impl Node {
         let broker = Arc::new(Broker {
             metrics,
             degrade,
-            auth: Arc::new(Auth::new(&config.auth, clock.clone()).unwrap()),
+            auth: Arc::new(Auth::new(&config.auth, clock.clone(), Restrictions::none()).unwrap()),
             chat,
             backplane,
             started_at: clock.now(),

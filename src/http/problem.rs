@@ -85,6 +85,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")
     }
 
+    /// The code for programs.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
@@ -138,10 +143,12 @@ impl From<Reject> for Problem {
     fn from(reject: Reject) -> Self {
         let status = match &reject {
             Reject::Invalid(_) | Reject::UnknownType(_) => StatusCode::BAD_REQUEST,
-            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::TokenExpired | Reject::AuthTimeout => {
-                StatusCode::UNAUTHORIZED
-            }
-            Reject::NotMember | Reject::Forbidden(_) => StatusCode::FORBIDDEN,
+            Reject::InvalidToken(_)
+            | Reject::InvalidTokenExplained(_)
+            | Reject::TokenExpired
+            | Reject::TokenRevoked
+            | Reject::AuthTimeout => StatusCode::UNAUTHORIZED,
+            Reject::NotMember | Reject::Forbidden(_) | Reject::Blocked => StatusCode::FORBIDDEN,
             Reject::NotFound(_) => StatusCode::NOT_FOUND,
             Reject::Conflict(_) | Reject::TooManyReactions => StatusCode::CONFLICT,
             Reject::RateLimited { .. }
@@ -164,7 +171,7 @@ impl From<Reject> for Problem {
             | Reject::ReadTooSlow { retry_after } => problem.after(retry_after),
             Reject::TooManyConnectionsMaybe => problem.after(RETRY_LATER),
             Reject::Unavailable | Reject::Unknown => problem.after(RETRY_SOON),
-            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::AuthTimeout => {
+            Reject::InvalidToken(_) | Reject::InvalidTokenExplained(_) | Reject::TokenRevoked | Reject::AuthTimeout => {
                 problem.with(header::WWW_AUTHENTICATE, BEARER_INVALID)
             }
             Reject::TokenExpired => problem.with(header::WWW_AUTHENTICATE, BEARER_EXPIRED),

@@ -19,6 +19,8 @@ use super::{
 };
 use crate::model::{Reject, Reply, TokenFlaw};
 
+mod admin;
+mod audit;
 mod blocks;
 mod call;
 mod conversations;
@@ -30,6 +32,7 @@ mod reading;
 mod stats;
 mod token;
 
+use audit::AuditLine;
 use call::Call;
 pub(super) use call::conversation_id;
 
@@ -98,6 +101,56 @@ pub(super) enum Action {
     Notifications,
     /// Mark notifications read.
     ReadNotifications,
+    /// End a user's sockets.
+    Disconnect,
+    /// Revoke a user's tokens.
+    Revoke,
+    /// Block a user as an admin.
+    BlockAccess,
+    /// End an admin's block of a user.
+    UnblockAccess,
+    /// Show whether an admin blocks a user.
+    BlockState,
+    /// List the users whom admins block.
+    BlockedUsers,
+}
+
+impl Action {
+    /// True if only admins may do this; a refused try is audited too.
+    fn is_for_admins(self) -> bool {
+        matches!(
+            self,
+            Self::Stats
+                | Self::Disconnect
+                | Self::Revoke
+                | Self::BlockAccess
+                | Self::UnblockAccess
+                | Self::BlockState
+                | Self::BlockedUsers
+        )
+    }
+
+    /// True if admins may do this where other users may not: in conversations of which they are no members, or to messages
+    /// of others.
+    fn gives_admins_more(self) -> bool {
+        matches!(
+            self,
+            Self::Conversation
+                | Self::Members
+                | Self::AddMembers
+                | Self::RemoveMember
+                | Self::Messages
+                | Self::Message
+                | Self::Replies
+                | Self::Search
+                | Self::DeleteMessage
+        )
+    }
+
+    /// True if this action of a caller is audited.
+    fn is_audited(self, admin: bool) -> bool {
+        self.is_for_admins() || (admin && self.gives_admins_more())
+    }
 }
 
 impl Action {
@@ -108,7 +161,7 @@ impl Action {
             Self::Conversations => &["archived", "limit", "offset"],
             Self::Messages | Self::Replies => &["before_seq", "limit", "offset"],
             Self::Search => &["q", "conversation_id", "limit", "offset"],
-            Self::Notifications => &["limit", "offset"],
+            Self::Notifications | Self::BlockedUsers => &["limit", "offset"],
             _ => &[],
         }
     }
@@ -136,6 +189,17 @@ pub(super) async fn answer(
     }
     let query = head.uri.query();
     let call = Call { service, peer, identity: &identity, params, query, headers: &head.headers };
+    let audited = action.is_audited(identity.admin);
+    let line = audited.then(|| AuditLine::begin(format!("{action:?}"), &call, head.uri.path()));
+    let result = perform(action, &call, body).await;
+    if let Some(line) = line {
+        line.end(&result);
+    }
+    result
+}
+
+/// Performs the action.
+async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResult {
     call.check_parameters(action.parameters())?;
     match action {
         Action::Token => call.token(),
@@ -169,6 +233,12 @@ pub(super) async fn answer(
         Action::Unblock => call.block(false).await,
         Action::Notifications => call.notifications().await,
         Action::ReadNotifications => call.read_notifications(body).await,
+        Action::Disconnect => call.disconnect().await,
+        Action::Revoke => call.revoke(body).await,
+        Action::BlockAccess => call.block_access().await,
+        Action::UnblockAccess => call.unblock_access().await,
+        Action::BlockState => call.block_state().await,
+        Action::BlockedUsers => call.blocked_users().await,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, Listed, Page, PageLimit, SearchTerms,
-    SinceSeq, Status, UserId,
+    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, Listed, Page, PageLimit,
+    RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
 };
 
 /// The destination of a message.
@@ -248,6 +248,23 @@ pub enum Command {
     Connections,
     /// Show the connections of all nodes. Admins only.
     Stats,
+    /// Disconnect, revoke, block or unblock a user. Admins only.
+    Restrict {
+        /// The user.
+        user: UserId,
+        /// The change.
+        request: RestrictionRequest,
+    },
+    /// Show whether an admin blocked a user. Admins only.
+    ShowBlock {
+        /// The user.
+        user: UserId,
+    },
+    /// List the users whom admins blocked, by id. Admins only.
+    BlockedUsers {
+        /// The limit and the offset.
+        page: Page,
+    },
 }
 
 impl Command {
@@ -331,4 +348,11 @@ labels! {
     Command::Online { .. } => "online",
     Command::Connections => "connections",
     Command::Stats => "stats",
+    Command::Restrict { request: RestrictionRequest::Disconnect, .. } => "disconnect_user",
+    Command::Restrict { request: RestrictionRequest::RevokeIssued(_) | RestrictionRequest::RevokeToken(_), .. } =>
+        "revoke_tokens",
+    Command::Restrict { request: RestrictionRequest::Block, .. } => "block_user",
+    Command::Restrict { request: RestrictionRequest::Unblock, .. } => "unblock_user",
+    Command::ShowBlock { .. } => "show_block",
+    Command::BlockedUsers { .. } => "blocked_users",
 }

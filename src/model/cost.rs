@@ -87,11 +87,12 @@ impl Command {
             | Self::React { .. }
             | Self::Archive { .. }
             | Self::Block { .. }
+            | Self::Restrict { .. }
             | Self::RemoveMember { .. } => Cost::CHANGE,
             Self::Create(new) => Cost::write(weight_of(new.members.len() + 1)),
             Self::AddMembers { users, .. } => Cost::write(weight_of(users.len())),
             Self::SetStatus { .. } => Cost::write(STATUS),
-            Self::Join { .. } | Self::Show { .. } | Self::Connections => Cost::LOOKUP,
+            Self::Join { .. } | Self::Show { .. } | Self::ShowBlock { .. } | Self::Connections => Cost::LOOKUP,
             Self::Sync { cursors, .. } => Cost::read_each(cursors.len()),
             Self::Presence { users } => Cost::read_each(users.len()),
             Self::Typing { .. } => Cost::read(TYPING),
@@ -102,6 +103,7 @@ impl Command {
             | Self::Notifications { .. }
             | Self::Blocks
             | Self::Online { .. }
+            | Self::BlockedUsers { .. }
             | Self::Stats => Cost::read(PAGE),
             Self::Search { .. } => Cost::read(SEARCH),
             // A ping does no work. Each leave needs a join, which has its cost.

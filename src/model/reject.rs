@@ -72,6 +72,18 @@ pub enum TokenFlaw {
     /// The token is not valid yet (`nbf`).
     #[error("it counts only later (nbf); are the clocks right?")]
     Early,
+    /// The token lives longer than TOKEN_LIFETIME_MAX.
+    #[error("it lives too long: exp is more than TOKEN_LIFETIME_MAX after iat (without iat: from now)")]
+    TooLongLived,
+    /// `iat` is not a number of seconds.
+    #[error("iat is not a number of seconds since 1970")]
+    IssuedAt,
+    /// `iat` is a number of milliseconds.
+    #[error("iat is in milliseconds; it must be in seconds since 1970")]
+    IssuedAtInMilliseconds,
+    /// `iat` is in the future.
+    #[error("iat is in the future; are the clocks right?")]
+    IssuedLater,
     /// `aud` is missing.
     #[error("it has no aud, and JWT_AUDIENCE requires one")]
     NoAudience,
@@ -96,7 +108,8 @@ impl TokenFlaw {
             Self::Signature => "signature",
             Self::UnknownKey | Self::NoKeyId => "kid",
             Self::NoSubject | Self::Subject | Self::Persona => "sub",
-            Self::Expired | Self::NoExpiry | Self::Expiry | Self::ExpiryInMilliseconds => "exp",
+            Self::Expired | Self::NoExpiry | Self::Expiry | Self::ExpiryInMilliseconds | Self::TooLongLived => "exp",
+            Self::IssuedAt | Self::IssuedAtInMilliseconds | Self::IssuedLater => "iat",
             Self::NotBefore | Self::NotBeforeInMilliseconds | Self::Early => "nbf",
             Self::NoAudience | Self::Audience => "aud",
             Self::NoIssuer | Self::Issuer => "iss",
@@ -127,6 +140,12 @@ pub enum Reject {
     /// The token has expired.
     #[error("Token expired")]
     TokenExpired,
+    /// An admin revoked the token.
+    #[error("Token revoked")]
+    TokenRevoked,
+    /// An admin blocked the user.
+    #[error("Blocked by an administrator")]
+    Blocked,
     /// No token arrived in time.
     #[error("Authentication timeout")]
     AuthTimeout,
@@ -204,6 +223,8 @@ impl Reject {
             Self::UnknownType(_) => "unknown_type",
             Self::InvalidToken(_) | Self::InvalidTokenExplained(_) => "invalid_token",
             Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::Blocked => "blocked",
             Self::AuthTimeout => "auth_timeout",
             Self::NotMember => "not_member",
             Self::Forbidden(_) => "forbidden",
@@ -267,6 +288,8 @@ pub enum CloseReason {
     Refused(Reject),
     /// The token has expired.
     TokenExpired,
+    /// An admin ended the user's sockets; the client may come back.
+    Disconnected,
     /// The client reads too slowly; it must reconnect and resume.
     TooSlow,
     /// The client did not answer pings, or the socket is half-open.
@@ -297,12 +320,18 @@ impl CloseReason {
         }
     }
 
+    /// True if the user may get nothing more, not even replies to commands that were accepted before.
+    pub fn is_exclusion(&self) -> bool {
+        matches!(self, Self::Refused(Reject::TokenRevoked | Reject::Blocked))
+    }
+
     /// The label in metrics and logs.
     pub fn label(&self) -> &'static str {
         match self {
             Self::ClientLeft => "client_left",
             Self::Refused(reject) => reject.code(),
             Self::TokenExpired => "token_expired",
+            Self::Disconnected => "disconnected",
             Self::TooSlow => "too_slow",
             Self::Silent => "silent",
             Self::TooLarge => "too_large",

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientId, ConnectionId, ConversationId, Entry, EntryId, LogId, NodeId, Page, Reject, Seq, Status, Timestamp, UserId,
+    ClientId, ConnectionId, ConversationId, Entry, EntryId, LogId, NodeId, Page, Reject, RestrictionChange, Seq,
+    Status, Timestamp, UserId,
 };
 
 /// The kind of a conversation.
@@ -270,6 +271,12 @@ pub enum Reply {
     Connections(Vec<ConnectionInfo>),
     /// Users and connections of all nodes.
     Stats(Stats),
+    /// The change of restrictions that was stored, or the earlier one that has the same effect.
+    Restricted(RestrictionChange),
+    /// The block of a user by an admin; `None` if there is none.
+    BlockOf(Option<RestrictionChange>),
+    /// A page of the blocks by admins, and their total number.
+    BlockedUsers(Vec<RestrictionChange>, i64),
     /// The command is done and has no result.
     Done,
 }

@@ -68,7 +68,7 @@ impl Command {
             | Self::ReadNotifications { .. }
             | Self::Online { .. }
             | Self::Connections => Right::Anyone,
-            Self::Stats => Right::Admin,
+            Self::Stats | Self::Restrict { .. } | Self::ShowBlock { .. } | Self::BlockedUsers { .. } => Right::Admin,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Timestamp, UserId};
+use super::{Timestamp, TokenId, UserId};
 
 /// The identity that a token proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub struct Identity {
     pub tier: Option<Arc<str>>,
     /// Expiry of the token; the socket is closed then.
     pub expires_at: Timestamp,
+    /// Time at which the token was issued (`iat`), in whole seconds; `None` if it does not say.
+    pub issued_at: Option<Timestamp>,
+    /// The token's id (`jti`), if it has one.
+    pub token_id: Option<TokenId>,
 }
 
 /// The two members of a direct conversation, unordered; both may be the same user.

@@ -20,6 +20,7 @@ use crate::{
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
     model::{CloseReason, Command, ConversationId, Event, Identity, PendingAck, Reject, Seq, UserId},
     outbox::{Frame, OutboxEvent, Signal},
+    restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
 };
 
@@ -30,6 +31,7 @@ type Answered = (RequestMeta, Result<CommandReply, Reject>);
 pub(super) struct Open {
     socket: Socket,
     identity: Arc<Identity>,
+    ticket: SessionTicket,
     pub(super) connection: Arc<Connection>,
     pub(super) context: Arc<Context>,
     /// The command that is beginning; the next one waits for it.
@@ -50,7 +52,7 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn new(
         socket: Socket,
-        identity: Arc<Identity>,
+        (identity, ticket): (Arc<Identity>, SessionTicket),
         connection: Arc<Connection>,
         context: Arc<Context>,
     ) -> Self {
@@ -73,14 +75,19 @@ impl Open {
             opened_at: Instant::now(),
             expires_at: context.expiry(&identity),
             identity,
+            ticket,
             context,
         }
     }
 
     /// Starts the joins that route and dialect require, and sends the greeting.
-    pub(super) async fn start(&mut self, since: Option<Seq>) -> Result<(), Reject> {
+    pub(super) async fn start(&mut self, since: Option<Seq>) -> Result<(), CloseReason> {
         let connection = &self.connection;
-        let initial = self.context.chat.begin_listening(&self.identity, connection, since).await?;
+        let listening = self.context.chat.begin_listening(&self.identity, connection, since);
+        let initial = listening.await.map_err(CloseReason::Refused)?;
+        if let Some(reason) = self.ticket.ended_now() {
+            return Err(reason);
+        }
         let bound = connection.bound.as_ref().zip(initial.head);
         let resyncs =
             initial.resyncs.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
@@ -113,7 +120,7 @@ impl Open {
         if reason == CloseReason::Internal {
             // Futures that panicked must not be polled again.
             (self.beginning, self.pending) = (None, FuturesOrdered::new());
-        } else if reason != CloseReason::ClientLeft {
+        } else if reason != CloseReason::ClientLeft && !reason.is_exclusion() {
             Box::pin(self.finish_pending()).await;
         }
         (Box::pin(self.end()).await, reason, user)
@@ -167,6 +174,7 @@ impl Open {
             // that frame.
             tokio::select! {
                 biased;
+                reason = self.ticket.ended() => return Err(reason),
                 woken = outbox.next_event() => self.handle_wake(woken)?,
                 begun = current(&mut self.beginning) => {
                     self.beginning = None;
@@ -332,6 +340,10 @@ impl Open {
             Ok(identity) if identity.user == self.identity.user => {
                 // An older token never shortens the stay.
                 if identity.expires_at > self.identity.expires_at {
+                    // The new token may have been revoked since its verification.
+                    if let Err(reject) = self.ticket.renew(&identity) {
+                        return self.reject(request, reject);
+                    }
                     self.expires_at = self.context.expiry(&identity);
                     self.identity = Arc::new(identity);
                 }

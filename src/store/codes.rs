@@ -102,6 +102,24 @@ codes! {
     Removed = 1 "removed",
 }
 
+codes! {
+    /// The kind of a change of restrictions: `restriction_changes.kind`.
+    RestrictionCode, "kind of restriction":
+    Disconnected = 0 "disconnected",
+    Revoked = 1 "revoked",
+    TokenRevoked = 2 "token revoked",
+    Blocked = 3 "blocked",
+    Unblocked = 4 "unblocked",
+}
+
+codes! {
+    /// The result of a change of restrictions: `o_outcome` of `restrict_user`.
+    RestrictCode, "outcome of a restriction":
+    Changed = 0 "changed",
+    Unchanged = 1 "unchanged",
+    TooMany = 2 "too many",
+}
+
 impl From<Authority> for AuthorityCode {
     fn from(authority: Authority) -> Self {
         match authority {
@@ -139,6 +157,7 @@ mod tests {
             include_str!("../../migrations/postgres/V8__blocks_and_former_members.sql"),
             include_str!("../../migrations/postgres/V9__fingerprints.sql"),
             include_str!("../../migrations/postgres/V13__data.sql"),
+            include_str!("../../migrations/postgres/V14__restrictions.sql"),
         ];
         let sql = sql.concat().replace("''", "'");
         let statuses = Status::ALL.map(|status| {
@@ -152,6 +171,8 @@ mod tests {
             AuthorityCode::legend(),
             ConversationCode::legend(),
             FormerCode::legend(),
+            RestrictionCode::legend(),
+            RestrictCode::legend(),
             statuses,
         ] {
             // One comment has all of them, in this order.

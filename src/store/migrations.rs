@@ -21,16 +21,14 @@ pub(super) const POSTGRES: &[Embedded] = embedded!(
     "postgres": "V1__first", "V2__threads_search_archive", "V3__notifications_from_the_log", "V4__notices",
     "V5__names_of_codes", "V6__search_index", "V7__bounds_of_reactions", "V8__blocks_and_former_members", "V9__fingerprints",
     "V10__node_keys",
-    "V11__notification_posts", "V12__unread",
-    "V13__data",
+    "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
 );
 
 /// The migrations of SQLite.
 pub(super) const SQLITE: &[Embedded] = embedded!(
     "sqlite": "V1__first", "V2__threads_search_archive", "V3__notifications_from_the_log",
     "V6__search_index", "V8__blocks_and_former_members", "V9__fingerprints", "V10__node_keys",
-    "V11__notification_posts", "V12__unread",
-    "V13__data",
+    "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
 );
 
 /// Builds the runner that applies those migrations that a database lacks.

@@ -34,6 +34,7 @@ mod members;
 mod messages;
 mod notifications;
 mod relay;
+mod restrictions;
 mod rows;
 mod running;
 mod search;

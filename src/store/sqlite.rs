@@ -33,6 +33,7 @@ mod members;
 mod messages;
 mod notifications;
 mod relay;
+mod restrictions;
 mod rights;
 mod rows;
 mod users;

@@ -9,20 +9,24 @@ use async_trait::async_trait;
 
 use super::{
     Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, NotificationPost, Notified, NotifyOptions,
-    Outcome, SearchScope, Started, StoreError, StoredCommand, Waiting, WaitingPosts,
+    Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError, StoredCommand, Waiting,
+    WaitingPosts,
 };
 use crate::model::{
     ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, NodeKeys, Notification,
-    Page, Pair, SearchTerms, Seq, Status, Timestamp, Unread, UserId,
+    Page, Pair, RestrictionChange, RestrictionRequest, SearchTerms, Seq, Status, Timestamp, Unread, UserId,
 };
 
 /// Everything that a node needs from its store.
 pub trait Store:
-    Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Notifications + Relay
+    Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Restrictions + Notifications + Relay
 {
 }
 
-impl<S: Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Notifications + Relay> Store for S {}
+impl<S> Store for S where
+    S: Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Restrictions + Notifications + Relay
+{
+}
 
 /// Start, migrations and health checks.
 #[async_trait]
@@ -33,9 +37,8 @@ pub trait Lifecycle: Send + Sync + 'static {
     async fn start(&self, migrate: bool) -> Result<Started, StoreError>;
     /// Applies pending migrations under a lock. Returns the number of migrations applied.
     async fn migrate(&self) -> Result<usize, StoreError>;
-    /// Checks that the store answers. Returns true if some node can reach others only [through the
-    /// store](Relay::give_notice).
-    async fn ping(&self) -> Result<bool, StoreError>;
+    /// Checks that the store answers.
+    async fn ping(&self) -> Result<Pulse, StoreError>;
     /// Returns the keys with which nodes sign what they write into Redis. The migrations make the first one.
     async fn node_keys(&self) -> Result<NodeKeys, StoreError>;
     /// True if a heavy read was refused within the last `span` because too many waited.
@@ -194,6 +197,31 @@ pub trait Blocks: Send + Sync + 'static {
     async fn blocked(&self, user: &UserId) -> Result<Vec<UserId>, StoreError>;
     /// Returns true if one of `users` blocks `other`.
     async fn any_blocks(&self, users: &[UserId], other: &UserId) -> Result<bool, StoreError>;
+}
+
+/// Restrictions: what admins do to keep users out.
+#[async_trait]
+pub trait Restrictions: Send + Sync + 'static {
+    /// Stores a change of restrictions, at most `limit` of which stand. `by` says who makes it. A change that is in
+    /// force already is not stored again.
+    async fn restrict(
+        &self,
+        user: &UserId,
+        request: &RestrictionRequest,
+        by: &str,
+        limit: u32,
+    ) -> Result<RestrictOutcome, StoreError>;
+    /// Returns the changes from this number on, in their order, at most `limit`.
+    async fn restriction_changes(&self, from: i64, limit: u32) -> Result<Vec<RestrictionRow>, StoreError>;
+    /// Returns the standing restrictions after this number, in the order of their numbers, at most `limit`.
+    async fn standing_restrictions(&self, after: i64, limit: u32) -> Result<Vec<RestrictionRow>, StoreError>;
+    /// Returns the block of a user by an admin.
+    async fn block_of(&self, user: &UserId) -> Result<Option<RestrictionChange>, StoreError>;
+    /// Returns the blocks by admins, by user id, and their total number.
+    async fn blocked_users(&self, page: Page) -> Result<(Vec<RestrictionChange>, i64), StoreError>;
+    /// Removes changes that were over before `over`, and revocations of tokens issued before `expired`. The newest change
+    /// stays. Returns the number of changes removed.
+    async fn prune_restrictions(&self, over: Timestamp, expired: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// Notifications: messages wait for users who are away.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::pools::Pool;
-use crate::model::{Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Page, Pair, Seq, Timestamp, UserId};
+use crate::model::{
+    Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Page, Pair, RestrictionChange, RestrictionMark, Seq,
+    Timestamp, UserId,
+};
 
 /// The right under which an entry is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,37 @@ pub struct Started {
     pub migrations: usize,
     /// The keys of the nodes. Only a node with Redis needs them.
     pub keys: Result<NodeKeys, StoreError>,
+}
+
+/// The answer to a health check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// True if some node can reach others only [through the store](super::Relay::give_notice).
+    pub relays: bool,
+    /// The newest change of restrictions.
+    pub restrictions: RestrictionMark,
+    /// The store's time.
+    pub at: Timestamp,
+}
+
+/// A stored change of restrictions as a node reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestrictionRow {
+    /// Its place in the order of changes.
+    pub mark: RestrictionMark,
+    /// The change; `None` if this version can't read it.
+    pub change: Option<RestrictionChange>,
+}
+
+/// The result of a change of restrictions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestrictOutcome {
+    /// It was stored.
+    Changed(RestrictionChange),
+    /// It was in force already: the change that made it so. None if there is no block to end.
+    Unchanged(Option<RestrictionChange>),
+    /// The maximum number of restrictions stands; nothing was stored.
+    TooMany,
 }
 
 /// Notices that nodes gave each other.

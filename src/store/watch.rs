@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
-use super::Lifecycle;
+use super::{Lifecycle, Pulse};
 use crate::{
     degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
@@ -13,7 +16,13 @@ use crate::{
 
 /// Pings the store twice a second, and reports the result, whether any node gives notices, and whether heavy reads are
 /// refused. A failed ping is repeated at once over another connection, so that a silent store is noticed within 3 s.
-pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, metrics: Arc<Metrics>) {
+/// `pulses` gets each answer.
+pub async fn watch(
+    store: Arc<dyn Lifecycle>,
+    degrade: Arc<Degrade>,
+    metrics: Arc<Metrics>,
+    pulses: watch::Sender<Option<Pulse>>,
+) {
     const PING_PERIOD: Duration = Duration::from_millis(500);
     const PING_TIMEOUT: Duration = Duration::from_millis(1_200);
     const REPEAT_AFTER: Duration = Duration::from_millis(50);
@@ -23,8 +32,9 @@ pub async fn watch(store: Arc<dyn Lifecycle>, degrade: Arc<Degrade>, metrics: Ar
         checkpoint(TaskName::StoreWatch, || "");
         let started = Instant::now();
         let result = match timeout(PING_TIMEOUT, store.ping()).await {
-            Ok(Ok(relays)) => {
-                degrade.note_relay(relays);
+            Ok(Ok(pulse)) => {
+                degrade.note_relay(pulse.relays);
+                pulses.send_replace(Some(pulse));
                 Ok(started.elapsed())
             }
             Ok(Err(_)) | Err(_) => Err(()),

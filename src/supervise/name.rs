@@ -27,6 +27,8 @@ macro_rules! names {
 names! {
     /// Pings the store.
     StoreWatch = "store_watch";
+    /// Reads the restrictions that admins make.
+    Restrictions = "restrictions";
     /// Logs and counts changes of degraded mode.
     DegradeWatch = "degrade_watch";
     /// Accepts sockets.

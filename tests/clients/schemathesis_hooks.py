@@ -64,6 +64,10 @@ def map_case(context, case):
             body["data"] = readable(body.get("data"))
             if body["data"] is None and not body.get("content"):
                 body["content"] = "text"
+        # A time in the future is refused, and so are both at once.
+        if isinstance(body.get("issued_until"), str):
+            body["issued_until"] = "2020-01-01T00:00:00Z"
+            body.pop("jti", None)
         # One of the three is needed.
         if "conversation_id" in body and not (body.get("message_ids") or body.get("up_to_seq") or body.get("delivered_seq")):
             body["up_to_seq"] = 1

@@ -49,6 +49,7 @@ mod refusals;
 mod refused_values;
 mod relay;
 mod rest;
+mod restrictions;
 mod reused_ids;
 mod rights;
 mod rooms;

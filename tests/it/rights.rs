@@ -28,6 +28,7 @@ const OPEN: [u16; 6] = [200; 6];
 const ANYONE: [u16; 6] = [401, 401, 200, 200, 200, 200];
 /// The member can't block themselves.
 const BLOCKERS: [u16; 6] = [401, 401, 204, 409, 204, 204];
+const ADMINS: [u16; 6] = [401, 401, 403, 403, 403, 200];
 const MEMBERS: [u16; 6] = [401, 401, 403, 200, 200, 200];
 
 /// Every endpoint except the sockets: method, path, body, and the status for each of [`USERS`]. Each request gets a new
@@ -43,7 +44,14 @@ const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
     (GET, "/api/websocket/users/{user}/online", "", ANYONE),
     (POST, "/api/user/status", r#"{"status": "away"}"#, ANYONE),
     (GET, "/api/connections/info", "", ANYONE),
-    (GET, "/api/connections/stats", "", [401, 401, 403, 403, 403, 200]),
+    (GET, "/api/connections/stats", "", ADMINS),
+    (POST, "/api/admin/users/{user}/disconnect", "", ADMINS),
+    (POST, "/api/admin/users/{user}/revoke", r#"{"jti": "none"}"#, ADMINS),
+    (GET, "/api/admin/users/{user}/block", "", ADMINS),
+    // Only the admin's try blocks the member, after the others'; the next row ends it.
+    (PUT, "/api/admin/users/{user}/block", "", ADMINS),
+    (DELETE, "/api/admin/users/{user}/block", "", [401, 401, 403, 403, 403, 204]),
+    (GET, "/api/admin/blocks", "", ADMINS),
     (GET, "/api/blocks", "", ANYONE),
     (POST, "/api/blocks/{user}", "", BLOCKERS),
     (DELETE, "/api/blocks/{user}", "", BLOCKERS),
@@ -191,6 +199,12 @@ const COMMANDS: &[(&str, Ways)] = &[
     ("online", (&[(GET, "/api/websocket/users/online"), (GET, "/api/websocket/status")], None)),
     ("connections", (&[(GET, "/api/connections/info")], None)),
     ("stats", (&[(GET, "/api/connections/stats")], None)),
+    ("disconnect_user", (&[(POST, "/api/admin/users/{user}/disconnect")], None)),
+    ("revoke_tokens", (&[(POST, "/api/admin/users/{user}/revoke")], None)),
+    ("block_user", (&[(PUT, "/api/admin/users/{user}/block")], None)),
+    ("unblock_user", (&[(DELETE, "/api/admin/users/{user}/block")], None)),
+    ("show_block", (&[(GET, "/api/admin/users/{user}/block")], None)),
+    ("blocked_users", (&[(GET, "/api/admin/blocks")], None)),
 ];
 const CONVERSATIONS: &str = "/api/chat/conversations";
 const ARCHIVE: &str = "/api/chat/conversations/{conversation}/archive";
@@ -246,6 +260,10 @@ impl Stage {
     }
 }
 
+fn is_for_admins(path: &str) -> bool {
+    path == "/api/connections/stats" || path.starts_with("/api/admin/")
+}
+
 fn token_of(who: &str) -> Option<String> {
     match who {
         "nobody" => None,
@@ -279,7 +297,9 @@ async fn every_endpoint_answers_each_kind_of_user_as_the_table_says() {
             let refusal = match (expected, who) {
                 (401, "nobody") => "invalid_token",
                 (401, _) => "token_expired",
-                (403, "stranger") if path != "/api/connections/stats" => "not_member",
+                // The row before left the member blocked by the admin.
+                (403, "member") if code == "blocked" => "blocked",
+                (403, "stranger") if !is_for_admins(&path) => "not_member",
                 _ => code,
             };
             if answer.status != expected || code != refusal {

@@ -5,6 +5,7 @@ mod migrations;
 mod notifications;
 mod pages;
 mod repeats;
+mod restrictions;
 mod rights;
 mod search;
 mod unread;
@@ -34,6 +35,10 @@ use pages::{
 };
 use proptest::prelude::*;
 use repeats::an_id_of_another_command_is_refused;
+use restrictions::{
+    blocked_users_are_listed, restrictions_are_bounded, restrictions_stand_once_and_in_order,
+    what_is_over_or_expired_is_pruned,
+};
 use rights::{
     a_message_keeps_the_persona_that_it_asks, a_removed_members_repeat_is_refused_unless_the_writer_retries,
     blocked_users_reach_nobody_who_blocks_them, who_left_or_was_removed_is_not_added_by_everybody,
@@ -162,6 +167,10 @@ contract! {
     data_is_stored_as_sent_and_not_searched
     an_edit_keeps_removes_or_replaces_data
     a_deletion_removes_all_data
+    restrictions_stand_once_and_in_order
+    blocked_users_are_listed
+    restrictions_are_bounded
+    what_is_over_or_expired_is_pruned
 }
 
 /// Part of a list.
@@ -412,18 +421,18 @@ async fn notices_are_valid_until_they_lapse_or_are_withdrawn() {
         let [a, b] = ["a", "~b"].map(|log| LogId::parse(log).unwrap());
         let (long, short, span) = (Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(60));
         let read = async || store.notices(span).await.unwrap().heads.into_iter().collect::<HashMap<_, _>>();
-        assert!(!store.ping().await.unwrap());
+        assert!(!store.ping().await.unwrap().relays);
         store.give_notice(&two, Duration::ZERO, &[(a.clone(), 7)]).await.unwrap();
-        assert!(!store.ping().await.unwrap(), "its own node is not alone");
+        assert!(!store.ping().await.unwrap().relays, "its own node is not alone");
         store.give_notice(&one, long, &[(b.clone(), 2), (a.clone(), 5)]).await.unwrap();
-        assert!(store.ping().await.unwrap());
+        assert!(store.ping().await.unwrap().relays);
         assert_eq!(read().await, [(a.clone(), 7), (b, 2)].into(), "the highest head of each log");
         store.withdraw_notice(&two).await.unwrap();
-        assert!(store.ping().await.unwrap(), "the other node still is");
+        assert!(store.ping().await.unwrap().relays, "the other node still is");
         store.withdraw_notice(&one).await.unwrap();
-        assert!(!store.ping().await.unwrap());
+        assert!(!store.ping().await.unwrap().relays);
         store.give_notice(&one, short, &[]).await.unwrap();
-        let lapsed = || async { (!store.ping().await.unwrap()).then_some(()) };
+        let lapsed = || async { (!store.ping().await.unwrap().relays).then_some(()) };
         crate::support::eventually("the sign to lapse", lapsed).await;
         assert_eq!(store.notices(Duration::ZERO).await.unwrap().heads, []);
     })

@@ -68,6 +68,9 @@ fn bad_claims_are_refused() {
         json!({"nbf": NOW + 3_600}),
         json!({"nbf": "soon"}),
         json!({"nbf": 1e300}),
+        json!({"iat": NOW + LEEWAY + 1}),
+        json!({"iat": "now"}),
+        json!({"iat": NOW * 1_000}),
     ] {
         assert!(is_invalid(&verify(bad.clone())), "{bad}");
     }
@@ -82,6 +85,37 @@ fn times_are_checked_with_exactly_the_leeway() {
     assert!(verify_at(NOW + 60 + LEEWAY - 1).is_ok());
     assert_eq!(verify_at(NOW + 60 + LEEWAY), Err(Reject::TokenExpired));
     assert!(verify(json!({"exp": 1.8e9 + 60.5})).is_ok());
+}
+
+#[test]
+fn the_lifetime_is_bounded_from_the_issue_or_from_now() {
+    for (issued_at, expires_at, flaw) in [
+        (Some(NOW), NOW + LIFETIME_MAX, None),
+        (Some(NOW), NOW + LIFETIME_MAX + 1, Some(TokenFlaw::TooLongLived)),
+        (Some(NOW - 100), NOW + LIFETIME_MAX - 99, Some(TokenFlaw::TooLongLived)),
+        (None, NOW + LIFETIME_MAX + LEEWAY, None),
+        (None, NOW + LIFETIME_MAX + LEEWAY + 1, Some(TokenFlaw::TooLongLived)),
+        (Some(NOW + LEEWAY), NOW + 60, None),
+        (Some(NOW + LEEWAY + 1), NOW + 60, Some(TokenFlaw::IssuedLater)),
+    ] {
+        let verified = verify(json!({"iat": issued_at, "exp": expires_at}));
+        assert_eq!(verified.as_ref().err().and_then(Reject::token_flaw), flaw, "{issued_at:?} {expires_at}");
+        assert_eq!(verified.is_ok(), flaw.is_none());
+    }
+}
+
+#[test]
+fn ids_of_tokens_may_be_text_or_numbers() {
+    for (jti, id) in [
+        (json!("t-1"), Some("t-1")),
+        (json!(42), Some("42")),
+        (json!(""), None),
+        (json!(["t"]), None),
+        (json!("x".repeat(257)), None),
+    ] {
+        let found = verify(json!({"jti": jti})).unwrap().token_id;
+        assert_eq!(found.as_ref().map(TokenId::as_str), id, "{jti}");
+    }
 }
 
 #[test]
@@ -113,7 +147,7 @@ fn time_comes_from_the_given_clock() {
         let seconds = Arc::clone(&seconds);
         Clock::from_fn(move || Timestamp::from_seconds(seconds.load(Ordering::SeqCst)))
     };
-    let auth = Auth::new(&secret(), clock).unwrap();
+    let auth = Auth::new(&secret(), clock, Restrictions::none()).unwrap();
     let token = sign(&claims(json!({})));
     assert!(auth.verify(&token).is_ok());
     seconds.store(NOW + 3_600, Ordering::SeqCst);

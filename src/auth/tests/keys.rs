@@ -13,14 +13,40 @@ fn minted_tokens_are_valid_and_never_outlive_their_source() {
     assert_eq!((&*identity.name, identity.admin, identity.tier.as_deref()), ("Bob", true, Some("pro")));
     assert_eq!(identity.expires_at, Timestamp::from_seconds(NOW + 1_800));
 
-    let shown = Some(Timestamp::from_seconds(NOW + 10));
-    let minted = auth.mint(Grant::from(&identity), ttl, shown).unwrap();
+    let shown = Identity { expires_at: Timestamp::from_seconds(NOW + 10), ..identity.clone() };
+    let minted = auth.mint(Grant::from(&identity), ttl, Some(&shown)).unwrap();
     assert_eq!((minted.expires_at, minted.expires_in), (Timestamp::from_seconds(NOW + 10), Duration::from_secs(10)));
     assert_eq!(auth.verify(&minted.token).unwrap().expires_at, Timestamp::from_seconds(NOW + 10));
     // Within the leeway an expired token is still valid, but it can't be exchanged for a new one.
-    let over = Some(Timestamp::from_seconds(NOW));
-    assert_eq!(auth.mint(grant(&bob), ttl, over).err(), Some(Reject::TokenExpired));
+    let over = Identity { expires_at: Timestamp::from_seconds(NOW), ..identity };
+    assert_eq!(auth.mint(grant(&bob), ttl, Some(&over)).err(), Some(Reject::TokenExpired));
     assert_eq!(auth.mint(grant(&bob), Duration::ZERO, None).err(), Some(Reject::TokenExpired));
+}
+
+#[test]
+fn a_derived_token_has_the_time_of_issue_and_the_id_of_its_parent() {
+    let (auth, ttl) = (auth(), Duration::from_secs(60));
+    for (more, issued_at, id) in [
+        (json!({"iat": NOW - 100, "jti": "t-1", "exp": NOW + 3_600}), Some(NOW - 100), Some("t-1")),
+        (json!({"exp": NOW + 3_600}), None, None),
+    ] {
+        let parent = auth.verify(&sign(&claims(more))).unwrap();
+        let derived = auth.mint(Grant::from(&parent), ttl, Some(&parent)).unwrap();
+        let derived = auth.verify(&derived.token).unwrap();
+        assert_eq!(derived.issued_at, issued_at.map(Timestamp::from_seconds));
+        assert_eq!(derived.token_id.as_ref().map(TokenId::as_str), id);
+        assert_eq!(derived.expires_at, Timestamp::from_seconds(NOW + 60));
+    }
+    let own = auth.verify(&auth.mint(grant(&UserId::parse("bob").unwrap()), ttl, None).unwrap().token).unwrap();
+    assert_eq!(own.issued_at, Some(Timestamp::from_seconds(NOW)));
+}
+
+#[test]
+fn no_token_is_minted_that_would_be_refused() {
+    let (auth, bob) = (auth(), UserId::parse("bob").unwrap());
+    let mint = |seconds: i64| auth.mint(grant(&bob), Duration::from_secs(seconds.unsigned_abs()), None);
+    assert!(auth.verify(&mint(LIFETIME_MAX).unwrap().token).is_ok());
+    assert_eq!(mint(LIFETIME_MAX + 1).err(), Some(Reject::InvalidToken(TokenFlaw::TooLongLived)));
 }
 
 fn public(pair: &Pair, algorithm: Algorithm) -> AuthConfig {

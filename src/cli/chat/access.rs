@@ -11,6 +11,7 @@ use crate::{
     auth::{Auth, Grant},
     config::{self, AuthConfig, Sources},
     model::{Clock, UserId},
+    restrictions::Restrictions,
 };
 
 /// Environment variable that holds a token if `--token` is not given.
@@ -148,7 +149,7 @@ fn minting_credentials(
         }
         Err(faults) => return Err(faults.into()),
     };
-    let auth = Box::new(Auth::new(&config, Clock::system()).map_err(Failure::runtime)?);
+    let auth = Box::new(Auth::new(&config, Clock::system(), Restrictions::none()).map_err(Failure::runtime)?);
     let name = options.name.map_or_else(|| user.as_str().to_owned(), str::to_owned);
     Ok(Credentials::Minted { auth, user: user.clone(), name })
 }

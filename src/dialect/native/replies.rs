@@ -42,7 +42,10 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         | Reply::Notifications(_)
         | Reply::Online { .. }
         | Reply::Connections(_)
-        | Reply::Stats(_) => Out::Ok { reference },
+        | Reply::Stats(_)
+        | Reply::Restricted(_)
+        | Reply::BlockOf(_)
+        | Reply::BlockedUsers(..) => Out::Ok { reference },
     }
     .frame()
 }

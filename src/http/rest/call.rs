@@ -40,7 +40,9 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Executes a command. The client chose how long the body took, so the token may have been revoked meanwhile.
     pub(super) async fn execute(&self, command: Command) -> Result<Reply, Reject> {
+        self.service.broker().auth.check_again(self.identity)?;
         let caller = Caller { identity: Arc::clone(self.identity), connection: None, ack: None };
         self.service.broker().chat.execute(caller, command).await
     }

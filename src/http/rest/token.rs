@@ -22,7 +22,7 @@ impl Call<'_> {
         let broker = self.service.broker();
         let auth = &broker.auth;
         let ttl = broker.config.auth.token_ttl;
-        let minted = auth.mint(Grant::from(&**self.identity), ttl, Some(self.identity.expires_at))?;
+        let minted = auth.mint(Grant::from(&**self.identity), ttl, Some(self.identity))?;
         let websocket_url = match &broker.config.public_url {
             Some(url) => public_socket_url(url),
             None => socket_url(self.headers, self.peer.trusted).ok_or_else(|| Problem::invalid("Host is missing"))?,

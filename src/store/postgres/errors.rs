@@ -42,7 +42,10 @@ pub(super) fn connect_error(error: &tokio_postgres::Error) -> StoreError {
 
 /// Maps an error of `prepare`: no statement ran, so nothing was written.
 pub(super) fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
-    match error.as_db_error() {
+    match error.code() {
+        Some(code) if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::UNDEFINED_FUNCTION => {
+            StoreError::Unavailable(format!("{}. A migration is missing: run switchboard migrate", describe(error)))
+        }
         Some(_) => StoreError::Failed(describe(error)),
         None => StoreError::Unavailable(describe(error)),
     }

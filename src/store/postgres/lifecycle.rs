@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 
 use super::{
-    super::{Lifecycle, Operation, Pool, Started, StoreError, migrations},
+    super::{Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
     Postgres,
     errors::{migration_error, query_error},
+    rows::time,
     sessions::Session,
 };
-use crate::model::{NodeKey, NodeKeys};
+use crate::model::{NodeKey, NodeKeys, RestrictionMark};
 
 /// The advisory lock that lets one node at a time migrate. The number is arbitrary, but only this program uses it.
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
@@ -68,14 +69,21 @@ impl Lifecycle for Postgres {
         Ok(applied)
     }
 
-    async fn ping(&self) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp())";
+    async fn ping(&self) -> Result<Pulse, StoreError> {
+        let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp()), clock_timestamp(), r.id, r.made_at \
+             FROM (SELECT) one \
+             LEFT JOIN LATERAL (SELECT id, made_at FROM restriction_changes ORDER BY id DESC LIMIT 1) r ON true";
         let rows = match self.query(Operation::Ping, sql, &[]).await {
             // A connection that broke is no outage: a new one tells.
             Err(StoreError::Unknown(_)) => self.query(Operation::Ping, sql, &[]).await?,
             result => result?,
         };
-        Ok(rows.first().is_some_and(|row| row.get(0)))
+        let row = rows.first().ok_or_else(|| StoreError::Failed("the health check returned no row".into()))?;
+        let restrictions = match (row.get(2), row.get(3)) {
+            (Some(id), Some(at)) => RestrictionMark { id, at: time(at) },
+            _ => RestrictionMark::default(),
+        };
+        Ok(Pulse { relays: row.get(0), restrictions, at: time(row.get(1)) })
     }
 
     async fn node_keys(&self) -> Result<NodeKeys, StoreError> {

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::oneshot;
 
 use super::{
-    super::{Lifecycle, Operation, Pool, Started, StoreError, migrations},
-    Job, Sqlite,
+    super::{Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
+    Job, Sqlite, now,
+    rows::time,
 };
-use crate::model::{NodeKey, NodeKeys};
+use crate::model::{NodeKey, NodeKeys, RestrictionMark, Timestamp};
 
 /// As on PostgreSQL.
 const NODE_KEYS: &str =
@@ -35,8 +36,14 @@ impl Lifecycle for Sqlite {
         answered.await.map_err(failed)?
     }
 
-    async fn ping(&self) -> Result<bool, StoreError> {
-        self.call(Operation::Ping, |connection| connection.query_row("SELECT false", [], |row| row.get(0))).await
+    async fn ping(&self) -> Result<Pulse, StoreError> {
+        self.read(Operation::Ping, |connection| {
+            let sql = "SELECT id, made_at FROM restriction_changes ORDER BY id DESC LIMIT 1";
+            let read = |row: &Row<'_>| Ok(RestrictionMark { id: row.get(0)?, at: time(row, 1)? });
+            let newest = connection.prepare_cached(sql)?.query_row([], read).optional()?;
+            Ok(Pulse { relays: false, restrictions: newest.unwrap_or_default(), at: Timestamp::from_micros(now()) })
+        })
+        .await
     }
 
     async fn node_keys(&self) -> Result<NodeKeys, StoreError> {

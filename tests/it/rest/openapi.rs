@@ -247,6 +247,20 @@ impl Walk {
         self.step(node, Some(&bob), "GET", path, None).await;
         let admin = token_with("root", json!({"role": "admin"}));
         self.step(node, Some(&admin), "GET", "/api/connections/stats", None).await;
+        for (method, path, body) in [
+            ("GET", "/api/admin/users/zed/block", None),
+            ("PUT", "/api/admin/users/zed/block", None),
+            ("GET", "/api/admin/users/zed/block", None),
+            ("GET", "/api/admin/blocks?limit=10&offset=0", None),
+            ("DELETE", "/api/admin/users/zed/block", None),
+            ("POST", "/api/admin/users/zed/disconnect", None),
+            ("POST", "/api/admin/users/zed/revoke", None),
+            ("POST", "/api/admin/users/zed/revoke", Some(json!({"issued_until": "2020-01-01T00:00:00Z"}))),
+            ("POST", "/api/admin/users/zed/revoke", Some(json!({"jti": "t-1"}))),
+        ] {
+            let answer = self.step(node, Some(&admin), method, path, body).await;
+            assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
+        }
         (conversation, id)
     }
 

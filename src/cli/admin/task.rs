@@ -1,0 +1,41 @@
+//! [`Task`]: what a subcommand of `switchboard admin` asks for.
+
+use clap::ArgMatches;
+
+use crate::{
+    cli::outcome::Failure,
+    model::{RestrictionRequest, TokenId, UserId},
+};
+
+/// Number of users on a page of `blocked`.
+pub(super) const PAGE: i64 = 100;
+
+/// What a subcommand asks for.
+pub(super) enum Task {
+    /// Change the restrictions of a user.
+    Change(UserId, RestrictionRequest),
+    /// Show whether a user is blocked.
+    Show(UserId),
+    /// List the blocked users.
+    List,
+}
+
+impl Task {
+    /// Reads the subcommand.
+    pub(super) fn of(matches: &ArgMatches) -> Result<Self, Failure> {
+        let unknown = || Failure::Runtime("a subcommand is missing".to_owned());
+        let (name, matches) = matches.subcommand().ok_or_else(unknown)?;
+        let user = matches.get_one::<UserId>("user").cloned();
+        let request = match name {
+            "disconnect" => RestrictionRequest::Disconnect,
+            "revoke" => match matches.get_one::<TokenId>("jti") {
+                Some(token) => RestrictionRequest::RevokeToken(token.clone()),
+                None => RestrictionRequest::RevokeIssued(matches.get_one("issued-until").copied()),
+            },
+            "block" => RestrictionRequest::Block,
+            "unblock" => RestrictionRequest::Unblock,
+            _ => return Ok(user.map_or(Self::List, Self::Show)),
+        };
+        Ok(Self::Change(user.ok_or_else(unknown)?, request))
+    }
+}
