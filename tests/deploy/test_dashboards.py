@@ -10,7 +10,7 @@ from conftest import ROOT, TOOLS, run, tool
 
 FILES = sorted((ROOT / "dashboards").glob("*.json"))
 # Units that Grafana knows; for an unknown unit it shows bare numbers without a warning.
-UNITS = {"none", "short", "ops", "s", "bytes", "percentunit"}
+UNITS = {"none", "short", "ops", "s", "bytes", "percentunit", "Bps"}
 BOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
 
 
