@@ -33,8 +33,8 @@ pub use invisible::{is_blank, is_invisible};
 pub use node_keys::{NodeKey, NodeKeys};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
-    ConnectionInfo, Conversation, ConversationKind, Joined, Member, Message, MessagePage, NodeStats, Notification,
-    Presence, Reactions, Reply, Resumed, Sent, Stats, Unread,
+    ConnectionInfo, Conversation, ConversationKind, ConversationList, Joined, Member, Message, MessagePage, NodeStats,
+    Notification, Presence, Reactions, Reply, Resumed, Sent, Stats, Unread,
 };
 pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
 pub use rights::Right;

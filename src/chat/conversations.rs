@@ -9,8 +9,8 @@ use super::{
 use crate::{
     degrade::Feature,
     model::{
-        Body, Conversation, ConversationId, ConversationKind, Identity, Listed, LogId, NewConversation, Page, Pair,
-        Reject, Reply, UserId,
+        Body, Conversation, ConversationId, ConversationKind, ConversationList, Identity, Listed, LogId,
+        NewConversation, Page, Pair, Reject, Reply, UserId,
     },
     store::{Authority, FoundDirect},
 };
@@ -67,7 +67,10 @@ impl Chat {
         self.require_feature(Feature::History)?;
         let listed = self.store.conversations(&caller.identity.user, archived, page).await;
         let (conversations, total) = listed.map_err(|error| unavailable(&error))?;
-        Ok(Reply::Conversations(conversations, total).into())
+        let users = shown_users(&conversations);
+        let presence = self.presence.of(users).await?.into_iter().map(|one| (one.user.clone(), one)).collect();
+        let status = self.presence.status_of(&caller.identity.user).await;
+        Ok(Reply::Conversations(ConversationList { conversations, total, presence, status }).into())
     }
 
     pub(super) async fn archive(
@@ -153,6 +156,14 @@ impl Chat {
         let read = self.store.conversation(id, reader).await.map_err(|error| unavailable(&error))?;
         read.ok_or(Reject::NotFound("Conversation"))
     }
+}
+
+/// The members whose presence a list shows: those of direct conversations first, then of groups in their order.
+fn shown_users(conversations: &[Conversation]) -> Vec<UserId> {
+    let of = |kind| conversations.iter().filter(move |one| one.kind == kind).flat_map(|one| &one.members);
+    let mut known = HashSet::new();
+    let members = of(ConversationKind::Direct).chain(of(ConversationKind::Group)).map(|member| &member.user);
+    members.filter(|user| known.insert(*user)).take(Listed::<UserId>::MAX).cloned().collect()
 }
 
 fn authority(identity: &Identity) -> Authority {

@@ -64,6 +64,16 @@ impl Presence {
     }
 
     pub(super) async fn query(&self, users: Vec<UserId>) -> Result<CommandReply, Reject> {
+        Ok(Reply::Presence(self.of(users).await?).into())
+    }
+
+    /// A user's own status.
+    pub(super) async fn status_of(&self, user: &UserId) -> Status {
+        self.statuses.of(user).await
+    }
+
+    /// The presence of users as others see it.
+    pub(super) async fn of(&self, users: Vec<UserId>) -> Result<Vec<UserPresence>, Reject> {
         let online = self.backplane.online(&users).await;
         let known = match require_feature(&self.degrade, Feature::History) {
             Ok(()) => self.store.statuses(&users).await.map_err(|error| unavailable(&error))?,
@@ -75,7 +85,7 @@ impl Presence {
             let online = online && status != Status::Invisible;
             UserPresence { user, online, status: visible_status(status), last_seen }
         };
-        Ok(Reply::Presence(users.into_iter().zip(online).map(seen).collect()).into())
+        Ok(users.into_iter().zip(online).map(seen).collect())
     }
 
     /// Stores a status and publishes it to all conversations that the user listens to, on all nodes.

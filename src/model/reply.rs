@@ -1,6 +1,6 @@
 //! Replies to commands.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,21 @@ pub struct Conversation {
     pub archived: bool,
     /// The members: at most the first 1,000 by id; listings show the first 100.
     pub members: Vec<Member>,
+    /// Its newest message, in listings. A deleted one is empty.
+    pub last_message: Option<Box<Entry>>,
+}
+
+/// A page of a user's conversations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversationList {
+    /// The conversations, most recently active first.
+    pub conversations: Vec<Conversation>,
+    /// Total number of the user's conversations.
+    pub total: i64,
+    /// The presence of members, as the user sees it: of at most 1,000 users of a page.
+    pub presence: HashMap<UserId, Presence>,
+    /// The user's own status.
+    pub status: Status,
 }
 
 /// What waits for a member of a conversation.
@@ -246,8 +261,8 @@ pub enum Reply {
     Pong,
     /// The created conversation.
     Created(Conversation),
-    /// A page of the user's conversations, and their total number.
-    Conversations(Vec<Conversation>, i64),
+    /// A page of the user's conversations.
+    Conversations(ConversationList),
     /// One conversation.
     Conversation(Conversation),
     /// One message.

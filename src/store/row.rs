@@ -51,6 +51,26 @@ macro_rules! conversation_columns {
 }
 pub(super) use conversation_columns;
 
+/// The newest message of each conversation that `$of` selects by the head `h`. Of entries after a message, each has the
+/// message's number, so a binary search for the first one with that number finds it however many reactions follow.
+macro_rules! last_messages {
+    ($of:literal) => {
+        concat!(
+            "WITH RECURSIVE search (log, number, low, high) AS ( \
+                 SELECT h.log, h.message_no, CAST(1 AS bigint), h.seq FROM heads h WHERE h.message_no > 0 AND ",
+            $of,
+            " UNION ALL \
+                 SELECT s.log, s.number, CASE WHEN l.message_no < s.number THEN l.seq + 1 ELSE s.low END, \
+                     CASE WHEN l.message_no < s.number THEN s.high ELSE l.seq END \
+                 FROM search s JOIN log l ON l.log = s.log AND l.seq = (s.low + s.high) / 2 WHERE s.low < s.high \
+             ) SELECT ",
+            entry_columns!("l."),
+            " FROM search s JOIN log l ON l.log = s.log AND l.seq = s.low WHERE s.low = s.high AND l.kind = 0"
+        )
+    };
+}
+pub(super) use last_messages;
+
 /// The number of deleted messages of a log whose seq meets a condition; at most 10,000 are counted.
 macro_rules! deletions {
     ($log:literal, $($condition:literal),+) => {

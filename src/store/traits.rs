@@ -120,7 +120,7 @@ pub trait Conversations: Send + Sync + 'static {
     /// Returns a conversation with its members (at most 1,000), as `reader` sees it; `None` if it doesn't exist.
     async fn conversation(&self, id: &ConversationId, reader: &UserId) -> Result<Option<Conversation>, StoreError>;
     /// Returns the conversations of which `user` is a member, either the archived ones or the others, most recently
-    /// active first, each with its first 100 members; and their total number.
+    /// active first, each with its first 100 members and its newest message; and their total number.
     async fn conversations(
         &self,
         user: &UserId,

@@ -35,6 +35,7 @@ mod hints;
 mod http;
 mod http_connections;
 mod limits;
+mod list;
 mod nginx;
 mod notifications;
 mod page;

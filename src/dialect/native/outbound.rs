@@ -110,6 +110,7 @@ pub(super) enum Out<'a> {
         reference: Ref<'a>,
         conversations: Vec<ConversationSummary<'a>>,
         total: i64,
+        status: Status,
     },
     Message(Message<'a>),
     MessageEdited {

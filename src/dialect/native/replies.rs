@@ -1,11 +1,18 @@
 //! Replies to native clients.
 
+use std::collections::HashMap;
+
 use super::{
     outbound::{Out, Ref},
-    shapes::{ConversationSummary, FirstSeq, MemberOf, Message, MessageView, PresentUser, Refused, SyncedOne},
+    shapes::{
+        ConversationSummary, FirstSeq, MemberOf, MemberPresence, Message, MessageView, PresentUser, Refused, SyncedOne,
+    },
 };
 use crate::{
-    model::{self, Conversation, ConversationId, Entry, Joined, Member, Presence, Reject, Reply, Resumed, Sent},
+    model::{
+        self, Conversation, ConversationId, ConversationKind, Entry, Joined, Member, Presence, Reject, Reply, Resumed,
+        Sent, UserId,
+    },
     outbox::Frame,
 };
 
@@ -30,9 +37,12 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         Reply::Found(found) => Out::Found { reference, messages: found.iter().filter_map(message).collect() },
         Reply::Presence(users) => Out::PresenceList { reference, users: users.iter().map(present).collect() },
         Reply::Pong => Out::Pong { reference },
-        Reply::Conversations(conversations, total) => {
-            Out::Conversations { reference, conversations: conversations.iter().map(summary).collect(), total: *total }
-        }
+        Reply::Conversations(list) => Out::Conversations {
+            reference,
+            conversations: list.conversations.iter().map(|one| summary(one, &list.presence)).collect(),
+            total: list.total,
+            status: list.status,
+        },
         // These commands come only over REST.
         Reply::Done
         | Reply::Blocks(_)
@@ -99,22 +109,34 @@ fn present(presence: &Presence) -> PresentUser<'_> {
     }
 }
 
-fn summary(conversation: &Conversation) -> ConversationSummary<'_> {
+fn summary<'a>(of: &'a Conversation, presence: &HashMap<UserId, Presence>) -> ConversationSummary<'a> {
+    let member = |member: &'a Member| {
+        let shown = presence.get(&member.user).map(|presence| MemberPresence {
+            online: presence.online,
+            status: presence.status,
+            last_seen: presence.last_seen,
+        });
+        MemberOf {
+            user_id: &member.user,
+            name: member.name.as_deref(),
+            delivered_seq: member.delivered_seq,
+            read_seq: member.read_seq,
+            presence: shown,
+        }
+    };
     ConversationSummary {
-        conversation_id: &conversation.id,
-        name: conversation.name.as_deref(),
-        head: conversation.head,
-        unread: conversation.unread,
-        archived: conversation.archived,
-        members: conversation.members.iter().map(member_of).collect(),
-    }
-}
-
-fn member_of(member: &Member) -> MemberOf<'_> {
-    MemberOf {
-        user_id: &member.user,
-        name: member.name.as_deref(),
-        delivered_seq: member.delivered_seq,
-        read_seq: member.read_seq,
+        conversation_id: &of.id,
+        name: of.name.as_deref(),
+        description: of.description.as_deref(),
+        is_group: of.kind == ConversationKind::Group,
+        open: of.open,
+        created_by: &of.created_by,
+        created_at: of.created_at,
+        updated_at: of.updated_at,
+        head: of.head,
+        unread: of.unread,
+        archived: of.archived,
+        last_message: of.last_message.as_deref().and_then(message),
+        members: of.members.iter().map(member).collect(),
     }
 }

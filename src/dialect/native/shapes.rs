@@ -83,9 +83,18 @@ pub(super) struct ConversationSummary<'a> {
     pub(super) conversation_id: &'a ConversationId,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) description: Option<&'a str>,
+    pub(super) is_group: bool,
+    pub(super) open: bool,
+    pub(super) created_by: &'a UserId,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
     pub(super) head: Seq,
     pub(super) unread: i64,
     pub(super) archived: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_message: Option<Message<'a>>,
     pub(super) members: Vec<MemberOf<'a>>,
 }
 
@@ -96,6 +105,16 @@ pub(super) struct MemberOf<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) delivered_seq: Seq,
     pub(super) read_seq: Seq,
+    #[serde(flatten)]
+    pub(super) presence: Option<MemberPresence>,
+}
+
+#[derive(Serialize)]
+pub(super) struct MemberPresence {
+    pub(super) online: bool,
+    pub(super) status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_seen: Option<Timestamp>,
 }
 
 /// A message with its reactions and its number of replies.

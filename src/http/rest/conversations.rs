@@ -1,6 +1,6 @@
 //! Creates, lists, shows and archives conversations.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -9,8 +9,8 @@ use super::{Call, call::read_json, done, json, ok, unexpected};
 use crate::{
     http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
-        self, Command, ConversationId, ConversationKind, Listed, Offset, PageLimit, Reply, Seq, Timestamp, UserId,
-        is_blank,
+        self, Body, Command, ConversationId, ConversationKind, ConversationList, Entry, EntryId, Listed, Offset,
+        PageLimit, Presence, Reply, Seq, Status, Timestamp, UserId, is_blank,
     },
 };
 
@@ -71,18 +71,71 @@ pub(super) struct Conversation<'a> {
     seq: Seq,
     unread_count: i64,
     archived: bool,
+    /// In lists only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_message: Option<LastMessage<'a>>,
     users: Vec<User<'a>>,
+}
+
+/// The newest message of a conversation.
+#[derive(Serialize)]
+struct LastMessage<'a> {
+    id: EntryId,
+    seq: Seq,
+    sender_id: &'a UserId,
+    sender_username: &'a str,
+    content: &'a str,
+    created_at: Timestamp,
+    is_edited: bool,
+    is_deleted: bool,
+    is_ai: bool,
+}
+
+impl<'a> LastMessage<'a> {
+    fn of(entry: &'a Entry) -> Option<Self> {
+        let Body::Message { content, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
+        Some(Self {
+            id: entry.id(),
+            seq: entry.seq,
+            sender_id: &entry.sender,
+            sender_username: &entry.sender_name,
+            content,
+            created_at: entry.at,
+            is_edited: edited_at.is_some(),
+            is_deleted: *deleted,
+            is_ai: *is_ai,
+        })
+    }
 }
 
 #[derive(Serialize)]
 struct User<'a> {
     id: &'a UserId,
     username: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Timestamp>,
 }
 
 impl<'a> Conversation<'a> {
     pub(super) fn of(conversation: &'a model::Conversation) -> Self {
-        let user = |member: &'a model::Member| User { id: &member.user, username: username(member) };
+        Self::with_presence(conversation, &HashMap::new())
+    }
+
+    fn with_presence(conversation: &'a model::Conversation, presence: &HashMap<UserId, Presence>) -> Self {
+        let user = |member: &'a model::Member| {
+            let shown = presence.get(&member.user);
+            User {
+                id: &member.user,
+                username: username(member),
+                online: shown.map(|one| one.online),
+                status: shown.map(|one| one.status),
+                last_seen: shown.and_then(|one| one.last_seen),
+            }
+        };
         Self {
             id: &conversation.id,
             name: conversation.name.as_deref(),
@@ -95,6 +148,7 @@ impl<'a> Conversation<'a> {
             seq: conversation.head,
             unread_count: conversation.unread,
             archived: conversation.archived,
+            last_message: conversation.last_message.as_deref().and_then(LastMessage::of),
             users: conversation.members.iter().map(user).collect(),
         }
     }
@@ -109,6 +163,8 @@ pub(super) fn username(member: &model::Member) -> &str {
 struct Conversations<'a> {
     conversations: Vec<Conversation<'a>>,
     total: i64,
+    /// The caller's own status.
+    status: Status,
     limit: PageLimit,
     offset: Offset,
 }
@@ -126,9 +182,10 @@ impl Call<'_> {
         let page = self.page()?;
         let archived = self.flag("archived")?;
         match self.execute(Command::Conversations { archived, page }).await? {
-            Reply::Conversations(list, total) => {
-                let conversations = list.iter().map(Conversation::of).collect();
-                ok(&Conversations { conversations, total, limit: page.limit, offset: page.offset })
+            Reply::Conversations(ConversationList { conversations, total, presence, status }) => {
+                let conversations =
+                    conversations.iter().map(|one| Conversation::with_presence(one, &presence)).collect();
+                ok(&Conversations { conversations, total, status, limit: page.limit, offset: page.offset })
             }
             other => Err(unexpected(&other)),
         }

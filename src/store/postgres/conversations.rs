@@ -9,11 +9,15 @@ use super::{
     super::{
         Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
-        row::{conversation_columns, deletions, direct_columns, direct_key, member_columns, unread_count},
+        row::{
+            conversation_columns, deletions, direct_columns, direct_key, entry_columns, last_messages, member_columns,
+            unread_count,
+        },
     },
     Postgres,
     rows::{
-        MEMBERS, conversation, conversation_id, direct, inbox_columns, inbox_entries, limit_and_offset, member, pair,
+        MEMBERS, conversation, conversation_id, direct, entry, inbox_columns, inbox_entries, limit_and_offset, member,
+        pair,
     },
 };
 use crate::model::{Body, Conversation, ConversationId, Entry, Member, NewConversation, Page, Pair, UserId};
@@ -44,6 +48,7 @@ const FIRST_MEMBERS: &str = concat!(
          SELECT * FROM members m WHERE m.conversation = c.id ORDER BY m.user_id LIMIT 100 \
      ) m LEFT JOIN users u ON u.id = m.user_id ORDER BY c.id, m.user_id"
 );
+const LAST_MESSAGES: &str = last_messages!("h.log = ANY ($1)");
 const BY_KEY: &str = "SELECT c.id, h.seq FROM conversations c JOIN heads h ON h.log = c.id WHERE c.direct_key = $1";
 const CREATE: &str = concat!("SELECT ", inbox_columns!(), " FROM create_conversation($1, $2, $3, $4, $5, $6, $7, $8)");
 const DIRECTS: &str = concat!(
@@ -164,8 +169,14 @@ impl Conversations for Postgres {
         for row in self.query(Operation::List, FIRST_MEMBERS, &[&ids]).await? {
             members.entry(conversation_id(row.get(4))?).or_default().push(member(&row)?);
         }
+        let mut last = HashMap::new();
+        for row in self.query(Operation::List, LAST_MESSAGES, &[&ids]).await? {
+            let message = entry(&row)?;
+            last.extend(message.log.conversation().map(|id| (id, message)));
+        }
         for one in &mut listed {
             one.members = members.remove(&one.id).unwrap_or_default();
+            one.last_message = last.remove(&one.id).map(Box::new);
         }
         Ok((listed, total))
     }

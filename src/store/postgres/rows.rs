@@ -92,6 +92,7 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, StoreError> {
         unread: row.get::<_, i64>(9).max(0),
         archived: row.get(10),
         members: Vec::new(),
+        last_message: None,
     })
 }
 

@@ -9,7 +9,10 @@ use super::{
     super::{
         Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
-        row::{conversation_columns, deletions, direct_columns, direct_key, pair, unread_count},
+        row::{
+            conversation_columns, deletions, direct_columns, direct_key, entry_columns, last_messages, pair,
+            unread_count,
+        },
     },
     Sqlite,
     logs::{add_user, append_to_inbox, new_inbox_entry},
@@ -43,6 +46,7 @@ const DIRECTS: &str = concat!(
      FROM members m JOIN conversations c ON c.id = m.conversation JOIN heads h ON h.log = c.id \
      WHERE m.user_id = ?1 AND c.direct_key IS NOT NULL ORDER BY h.updated_at DESC, c.id LIMIT ?2"
 );
+const LAST_MESSAGE: &str = last_messages!("h.log = ?1");
 /// Number of members that a listing shows of each conversation.
 const FIRST_MEMBERS: u32 = 100;
 
@@ -176,6 +180,8 @@ fn conversations(db: &Connection, user: &UserId, archived: bool, page: Page) -> 
         db.prepare_cached(CONVERSATIONS)?.query_map(parameters, rows::conversation)?.collect::<Result<_>>()?;
     for one in &mut listed {
         one.members = members(db, &one.id, "", FIRST_MEMBERS)?;
+        one.last_message =
+            db.prepare_cached(LAST_MESSAGE)?.query_row([one.id.as_str()], rows::entry).optional()?.map(Box::new);
     }
     let total = db
         .prepare_cached("SELECT count(*) FROM members WHERE user_id = ?1 AND archived = ?2")?

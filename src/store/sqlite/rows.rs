@@ -70,6 +70,7 @@ pub(super) fn conversation(row: &Row<'_>) -> Result<Conversation> {
         unread: row.get::<_, i64>(9)?.max(0),
         archived: row.get(10)?,
         members: Vec::new(),
+        last_message: None,
     })
 }
 
