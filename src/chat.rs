@@ -75,6 +75,7 @@ use data_limits::DataLimits;
 use heavy_reads::HeavyReads;
 use journal::Journal;
 use members::Members;
+use notifications::unconfirmed::Unconfirmed;
 use personas::Personas;
 use presence::Presence;
 use restriction_reader::RestrictionReader;
@@ -103,6 +104,7 @@ pub struct Chat {
     typing: Arc<Typing>,
     /// None if no persona is configured.
     personas: Option<Arc<Personas>>,
+    unconfirmed: Arc<Unconfirmed>,
     /// Maximum number of users that a user may block.
     blocks_per_user: u32,
     data_limits: DataLimits,
@@ -150,6 +152,12 @@ impl Chat {
     /// user.
     pub async fn set_silent(&self, connection: &Connection, silent: bool) -> bool {
         self.connections.set_silent(connection, silent).await
+    }
+
+    /// Records a connection that ended without confirming what it was given since `confirmed_at`. If its user does not come
+    /// back soon, the messages since then are notified.
+    pub fn record_unconfirmed(&self, user: UserId, confirmed_at: tokio::time::Instant) {
+        self.unconfirmed.add(user, confirmed_at);
     }
 
     /// Removes a connection from the registry of all nodes. For a connection whose registration or end panicked.

@@ -286,6 +286,11 @@ impl Outbox {
         if state.blocked { Progress::Waiting(state.progress_at) } else { Progress::Idle(state.progress_at) }
     }
 
+    /// Since when frames wait, because the socket accepts no more bytes; none while it takes all.
+    pub fn waits_since(&self) -> Option<Instant> {
+        self.lock().blocked_since
+    }
+
     /// Writes until the queue is empty; false if the socket broke first.
     pub async fn drained(&self) -> bool {
         loop {
@@ -327,6 +332,9 @@ impl Outbox {
         let before = state.queue.unwritten();
         let flushed = if state.broken { Flushed::Broken } else { self.write_queue(state) };
         let blocked = flushed == Flushed::Blocked;
+        if state.blocked != blocked {
+            state.blocked_since = blocked.then(Instant::now);
+        }
         if state.blocked != blocked || blocked && state.queue.unwritten() < before {
             (state.blocked, state.progress_at) = (blocked, Some(Instant::now()));
         }

@@ -33,6 +33,7 @@ pub use meter::FrameLimits;
 pub use socket::{Incoming, Socket, SocketLimits};
 
 use context::{CLOSE_TIMEOUT, PEER_CLOSE_TIMEOUT};
+use life::Ended;
 use open::Open;
 
 /// Maximum duration of a connection without a token, under `dev`.
@@ -94,11 +95,11 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
     let (mut dialect, address) = (opening.route.dialect(), opening.address);
     let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
     // Boxed, so that the task of an open connection does not keep the memory of the opening.
-    let (socket, reason, user) = match Box::pin(opening.open(socket, outbox.clone(), &context)).await {
+    let (socket, reason, ended) = match Box::pin(opening.open(socket, outbox.clone(), &context)).await {
         Ok(open) => {
             dialect = open.dialect();
-            let (socket, reason, user) = open.run().await;
-            (socket, reason, Some(user))
+            let (socket, reason, ended) = open.run().await;
+            (socket, reason, Some(ended))
         }
         Err((socket, reason)) => {
             context.metrics.refusals.with_label_values(&[reason.label()]).inc();
@@ -108,7 +109,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
     context.metrics.closes.with_label_values(&[reason.label()]).inc();
     tracing::info!(
         %connection,
-        user = user.as_ref().map(UserId::as_str),
+        user = ended.as_ref().map(|ended| ended.user.as_str()),
         dialect = dialect.label(),
         %address,
         reason = reason.label(),
@@ -117,18 +118,25 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
     );
     let closing_frames = dialect.end(&reason, context.clock.now());
     let closed = Box::pin(close_socket(socket, &outbox, closing_frames, &reason));
-    if context.supervisor.guard(TaskName::Session, closed).await.is_none() {
+    let closed = context.supervisor.guard(TaskName::Session, closed).await;
+    if closed.is_none() {
         outbox.reset();
+    }
+    // A client that answered the close frame has all that left before it.
+    let confirmed = closed == Some(true) && !matches!(reason, CloseReason::ClientLeft | CloseReason::TooSlow);
+    if let (Some(Ended { user, confirmed_at }), false) = (ended, confirmed) {
+        context.chat.record_unconfirmed(user, confirmed_at);
     }
 }
 
-/// Sends the closing frames, writes the queued frames, and waits for the client's own close up to a timeout.
+/// Sends the closing frames, writes the queued frames, and waits for the client's own close up to a timeout. Returns true if
+/// the client sent its close.
 async fn close_socket(
     mut socket: Socket,
     outbox: &Arc<Outbox>,
     (farewell, close): (Option<Frame>, Option<Frame>),
     reason: &CloseReason,
-) {
+) -> bool {
     outbox.close(farewell.into_iter().chain(close));
     let orderly = timeout(CLOSE_TIMEOUT, async {
         let drained = outbox.drained().await;
@@ -145,6 +153,7 @@ async fn close_socket(
         Ok(true) => {}
         Ok(false) | Err(_) => outbox.reset(),
     }
+    socket.closed_by_peer()
 }
 
 /// A socket without an open connection, and the reason to send over it.

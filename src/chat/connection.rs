@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::time::Instant;
+
 use crate::{
     dialect::{AutoJoin, Dialect},
     model::{ConnectionId, ConversationId, Pair, Reject, Seq, Unread, UserId},
@@ -23,6 +25,22 @@ pub struct Connection {
     /// The conversation in its route, if the route has one.
     pub bound: Option<ConversationId>,
     joined: Mutex<Joined>,
+    /// Number of replays under way, and since when there is one.
+    replays: Mutex<(usize, Option<Instant>)>,
+}
+
+/// A replay under way.
+#[derive(Debug)]
+pub(super) struct Replaying<'a>(&'a Connection);
+
+impl Drop for Replaying<'_> {
+    fn drop(&mut self) {
+        let mut replays = self.0.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        replays.0 = replays.0.saturating_sub(1);
+        if replays.0 == 0 {
+            replays.1 = None;
+        }
+    }
 }
 
 /// The conversations that a connection listens to.
@@ -98,12 +116,25 @@ impl Connection {
     /// Creates a connection without joins.
     pub fn new(outbox: Arc<Outbox>, user: UserId, dialect: Dialect, bound: Option<ConversationId>) -> Self {
         outbox.belongs_to(user.clone());
-        Self { outbox, user, dialect, bound, joined: Mutex::default() }
+        Self { outbox, user, dialect, bound, joined: Mutex::default(), replays: Mutex::default() }
     }
 
     /// The id of the connection.
     pub fn id(&self) -> ConnectionId {
         self.outbox.connection()
+    }
+
+    /// Records a replay until the returned value is dropped.
+    pub(super) fn begin_replay(&self) -> Replaying<'_> {
+        let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        replays.0 += 1;
+        replays.1.get_or_insert_with(Instant::now);
+        Replaying(self)
+    }
+
+    /// Since when a replay is under way: what was stored since may not have been handed over; none without a replay.
+    pub fn replays_since(&self) -> Option<Instant> {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     /// Rejects a join by the client beyond `limit`. A join of a conversation that the client joined already is always

@@ -23,8 +23,10 @@ use crate::{
 
 mod payload;
 pub(super) mod posts;
+pub(super) mod unconfirmed;
 pub(super) mod unread;
 
+use unconfirmed::Unconfirmed;
 use unread::Unread;
 
 /// Minimum interval between the starts of two rounds.
@@ -43,6 +45,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// Notifies members who are away.
 pub(super) struct Notifications {
     pub(super) unread: Arc<Unread>,
+    pub(super) unconfirmed: Arc<Unconfirmed>,
     pub(super) store: Arc<dyn Store>,
     pub(super) backplane: Arc<Backplane>,
     pub(super) router: Arc<Router>,
@@ -56,8 +59,47 @@ pub(super) struct Notifications {
 }
 
 impl Notifications {
-    /// Notifies members round by round until its task is stopped.
+    /// Notifies members until its task is stopped.
     pub(super) async fn run(&self) {
+        tokio::join!(self.notify_rounds(), self.notify_unconfirmed());
+    }
+
+    /// Notifies users whose sockets ended without confirming what they were given, if they are away.
+    async fn notify_unconfirmed(&self) {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = rounds.tick().await;
+            let due = self.unconfirmed.take_due(now, PAGE as usize);
+            if due.is_empty() {
+                continue;
+            }
+            let users: Vec<UserId> = due.iter().map(|(user, _)| user.clone()).collect();
+            let connected = self.backplane.connected(&users).await;
+            let away = due.into_iter().zip(connected).filter_map(|(one, connected)| (!connected).then_some(one));
+            let notify = async |(user, since): (UserId, Instant)| {
+                let notified = self.supervisor.guard(TaskName::Notifications, self.notify_since(&user, since)).await;
+                if let Some(Err(error)) = notified {
+                    tracing::debug!(%user, %error, "a user whose socket ended was not notified; retrying");
+                    self.unconfirmed.retry(user, since, RETRY_PAUSES.1);
+                }
+            };
+            stream::iter(away).for_each_concurrent(CONVERSATIONS_AT_ONCE, notify).await;
+        }
+    }
+
+    /// Notifies a user of the messages since then that have not arrived.
+    async fn notify_since(&self, user: &UserId, since: Instant) -> Result<(), StoreError> {
+        for (conversation, waiting) in self.store.undelivered(user, since.elapsed()).await? {
+            let options = NotifyOptions { undelivered_only: true, post_queue: self.post_queue };
+            let notified = self.store.notify(&conversation, waiting, std::slice::from_ref(user), options).await;
+            self.pass_on(notified.inspect_err(|error| self.retell.doubt_inboxes(error, [user]))?);
+        }
+        Ok(())
+    }
+
+    /// Notifies members of new messages, round by round.
+    async fn notify_rounds(&self) {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

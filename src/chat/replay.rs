@@ -65,6 +65,7 @@ impl Replayer {
     /// Sends a connection the entries that it missed of each log, one log after the other, at the speed at which the
     /// client reads. After that the connection is live. A panic ends the connection: it would never go live.
     pub(super) async fn replay(&self, connection: &Connection, replays: Vec<Replay>) {
+        let _replaying = connection.begin_replay();
         for replay in replays {
             if self.supervisor.guard(TaskName::Replay, self.replay_one(connection, replay)).await.is_none() {
                 return connection.outbox.fail();

@@ -9,7 +9,7 @@ use super::{
     Chat,
     acks::Acks,
     backplane_events::BackplaneEvents,
-    batch_loader::BatchLoader,
+    batch_loader::{BatchLoader, Batches},
     budgets::Budgets,
     connections::Connections,
     data_limits::DataLimits,
@@ -18,7 +18,7 @@ use super::{
     hints::{Hints, grown::Grown},
     journal::Journal,
     members::{CACHED_MAX, Members, PAIR_TTL},
-    notifications::{Notifications, posts::Posts, unread::Unread},
+    notifications::{Notifications, posts::Posts, unconfirmed::Unconfirmed, unread::Unread},
     parts::Parts,
     personas::Personas,
     places::Places,
@@ -29,7 +29,10 @@ use super::{
     replay::Replayer,
     restriction_reader::RestrictionReader,
     retell::Retell,
-    rosters::{Rosters, changes::RosterChanges},
+    rosters::{
+        Rosters,
+        changes::{RosterChange, RosterChanges},
+    },
     router::{Observers, Origin, Router},
     search_index::{GrownLogs, SearchIndex},
     shown::Shown,
@@ -42,7 +45,7 @@ use super::{
     user_upserts::{PendingUsers, UserUpserts},
 };
 use crate::{
-    backplane::Backplane,
+    backplane::{Backplane, BackplaneEvent},
     config::Config,
     degrade::Degrade,
     hub::Hub,
@@ -105,22 +108,18 @@ impl Chat {
         let ids = config.auth.persona_ids.clone();
         let personas = webhooks.persona.map(|webhook| ground.personas((ids, webhook), writer, router.clone()));
 
-        spawn_updates(supervisor, (users.clone(), pending_users), (typing.clone(), typing_changes));
-        let spawn = supervisor;
-        spawn.spawn_until_stop(TaskName::BatchLoader, batches, |batches| batches.run().boxed());
+        spawn_updates(supervisor, batches, (users.clone(), pending_users), (typing.clone(), typing_changes));
         spawn_comparisons(supervisor, reconciler.clone(), retell.clone());
-        let state = (ground.rosters(router.clone(), statuses.clone()), roster_changes);
-        spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
-        spawn.spawn_until_stop(TaskName::Hints, hints.clone(), |hints| hints.clone().run().boxed());
-        ground.start_notifications((router.clone(), retell.clone()), unread, webhooks.notification);
+        ground.start_rosters((router.clone(), statuses.clone()), roster_changes, hints.clone());
+        let unconfirmed = Arc::new(Unconfirmed::new(config.timing.presence_grace, metrics.clone()));
+        let waiting = (unread, unconfirmed.clone());
+        ground.start_notifications((router.clone(), retell.clone()), waiting, webhooks.notification);
         let relay = ground.relay(growth, reconciler.clone(), hints.clone());
-        spawn.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
+        supervisor.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
         let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
         let (r, p, supervisor) = (router.clone(), presence.clone(), supervisor.clone());
         let passing = BackplaneEvents { router: r, reconciler, presence: p, hints, check_presence, supervisor };
-        spawn.spawn_until_stop(TaskName::BackplaneEvents, (passing, events), |(passing, events)| {
-            passing.run(events).boxed()
-        });
+        ground.start_backplane_events(passing, events);
         ground.keep_search_index(grown_logs);
         let (reader, reads) =
             (ground.follow_restrictions(restrictions, pulses), HeavyReads::new(config, metrics.clone()));
@@ -142,6 +141,7 @@ impl Chat {
             presence,
             typing,
             personas,
+            unconfirmed,
             blocks_per_user: config.limits.blocks_per_user,
             data_limits: DataLimits::new(&config.limits),
             restriction_reader: reader,
@@ -171,9 +171,11 @@ fn spawn_comparisons(supervisor: &Supervisor, reconciler: Arc<Reconciler>, retel
 /// Starts the tasks that store users and end typing.
 fn spawn_updates(
     supervisor: &Supervisor,
+    batches: Batches,
     users: (Arc<UserUpserts>, PendingUsers),
     typing: (Arc<Typing>, mpsc::Receiver<Change>),
 ) {
+    supervisor.spawn_until_stop(TaskName::BatchLoader, batches, |batches| batches.run().boxed());
     supervisor.spawn_until_stop(TaskName::UserUpserts, users, |(users, pending)| users.run(pending).boxed());
     supervisor.spawn_until_stop(TaskName::Typing, typing, |(typing, changes)| typing.run(changes).boxed());
 }
@@ -322,20 +324,37 @@ impl Ground {
         Typing { typists, router, statuses, clock: self.clock.clone() }
     }
 
-    fn rosters(&self, router: Arc<Router>, statuses: Arc<Statuses>) -> Rosters {
-        Rosters { backplane: self.backplane.clone(), statuses, router }
+    /// Starts the tasks that tell listeners of rosters, and members of conversations that they don't listen to.
+    fn start_rosters(
+        &self,
+        (router, statuses): (Arc<Router>, Arc<Statuses>),
+        changes: mpsc::Receiver<RosterChange>,
+        hints: Arc<Hints>,
+    ) {
+        let state = (Rosters { backplane: self.backplane.clone(), statuses, router }, changes);
+        let spawn = &self.supervisor;
+        spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
+        spawn.spawn_until_stop(TaskName::Hints, hints, |hints| hints.clone().run().boxed());
+    }
+
+    /// Starts the task that passes on what the backplane receives.
+    fn start_backplane_events(&self, passing: BackplaneEvents, events: mpsc::Receiver<BackplaneEvent>) {
+        self.supervisor.spawn_until_stop(TaskName::BackplaneEvents, (passing, events), |(passing, events)| {
+            passing.run(events).boxed()
+        });
     }
 
     /// Starts the tasks that notify members who are away, and post to the webhook.
     fn start_notifications(
         &self,
         (router, retell): (Arc<Router>, Arc<Retell>),
-        unread: Arc<Unread>,
+        (unread, unconfirmed): (Arc<Unread>, Arc<Unconfirmed>),
         webhook: Option<Webhook>,
     ) {
         let (settings, queued) = (&self.config.notifications, Arc::new(Notify::new()));
         let notifications = Notifications {
             unread,
+            unconfirmed,
             store: self.store.clone(),
             backplane: self.backplane.clone(),
             router,

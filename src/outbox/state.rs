@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) blocked: bool,
     /// When the socket last accepted bytes after it was blocked, or was blocked anew.
     pub(super) progress_at: Option<Instant>,
+    /// Since when the socket accepts no more bytes; none while it takes all.
+    pub(super) blocked_since: Option<Instant>,
     /// A task waits in [`Outbox::has_room`](super::Outbox::has_room).
     pub(super) awaited: bool,
     pub(super) signals: Signals,

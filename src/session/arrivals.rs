@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use tokio::time::Instant;
+
 use crate::model::{ConversationId, Seq};
 
 /// Maximum number of hand-overs that wait for a ping. Beyond it every second one is forgotten, which a later one of the same
@@ -26,19 +28,37 @@ struct Ping {
     number: u32,
     /// The number of durable frames that left before it.
     position: u64,
+    /// What was handed over until then left before it.
+    complete_until: Instant,
 }
 
 /// What was handed over, and the pings that confirm it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Arrivals {
     /// In the order of their positions.
     handed: VecDeque<Handed>,
     /// In the order of their numbers.
     pings: VecDeque<Ping>,
     newest_ping: u32,
+    /// The client has what was handed over until then.
+    confirmed_at: Instant,
 }
 
 impl Arrivals {
+    pub(super) fn new() -> Self {
+        Self { handed: VecDeque::new(), pings: VecDeque::new(), newest_ping: 0, confirmed_at: Instant::now() }
+    }
+
+    /// The client has what was handed over until then.
+    pub(super) fn confirmed_at(&self) -> Instant {
+        self.confirmed_at
+    }
+
+    /// Records that the client has what was handed over until then.
+    pub(super) fn confirm_until(&mut self, at: Instant) {
+        self.confirmed_at = self.confirmed_at.max(at);
+    }
+
     /// Records that all entries of a conversation up to `seq` are among the first `position` durable frames.
     pub(super) fn record(&mut self, conversation: ConversationId, seq: Seq, position: u64) {
         if self.handed.len() >= HANDED_MAX {
@@ -57,12 +77,12 @@ impl Arrivals {
         self.newest_ping
     }
 
-    /// Records that `position` durable frames leave before a ping.
-    pub(super) fn pinged(&mut self, number: u32, position: u64) {
+    /// Records that `position` durable frames leave before a ping: all that was handed over until `complete_until`.
+    pub(super) fn pinged(&mut self, number: u32, position: u64, complete_until: Instant) {
         if self.pings.len() >= PINGS_MAX {
             self.pings.pop_front();
         }
-        self.pings.push_back(Ping { number, position });
+        self.pings.push_back(Ping { number, position, complete_until });
     }
 
     /// True if some entries wait for a ping that is still to be sent.
@@ -74,7 +94,9 @@ impl Arrivals {
     /// The entries that a pong confirms, for each conversation the newest one.
     pub(super) fn confirm(&mut self, number: u32) -> HashMap<ConversationId, Seq> {
         let Some(at) = self.pings.iter().position(|ping| ping.number == number) else { return HashMap::new() };
-        let position = self.pings.drain(..=at).next_back().map_or(0, |ping| ping.position);
+        let Some(ping) = self.pings.drain(..=at).next_back() else { return HashMap::new() };
+        self.confirm_until(ping.complete_until);
+        let position = ping.position;
         let arrived = self.handed.partition_point(|handed| handed.position <= position);
         self.handed.drain(..arrived).map(|handed| (handed.conversation, handed.seq)).collect()
     }
@@ -95,13 +117,13 @@ mod tests {
     /// Sends a ping after `position` durable frames.
     fn ping(arrivals: &mut Arrivals, position: u64) -> u32 {
         let number = arrivals.next_ping();
-        arrivals.pinged(number, position);
+        arrivals.pinged(number, position, Instant::now());
         number
     }
 
     #[test]
     fn a_pong_confirms_what_left_before_its_ping() {
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = Arrivals::new();
         assert!(!arrivals.needs_ping());
         for (id, seq) in [("a", 1), ("b", 2), ("a", 3), ("a", 4)] {
             handed(&mut arrivals, id, seq);
@@ -117,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_late_pong_counts_and_stands_for_those_before_it() {
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = Arrivals::new();
         let pings: Vec<u32> = (1..=5)
             .map(|seq| {
                 handed(&mut arrivals, "a", seq);
@@ -132,7 +154,7 @@ mod tests {
 
     #[test]
     fn both_queues_are_bounded() {
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = Arrivals::new();
         for seq in 1..=3 * HANDED_MAX as Seq {
             handed(&mut arrivals, "a", seq);
             assert!(arrivals.handed.len() <= HANDED_MAX);

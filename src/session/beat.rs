@@ -1,9 +1,14 @@
 //! The signs of life of a client: pings, and the end of a connection without an answer.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{life::Life, open::Open};
 use crate::{model::CloseReason, outbox::Progress, supervise::TaskName};
+
+/// Time for which what was written may still be under way to a client whose frame arrives.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 
 impl Open {
     /// Handles the timer of the heartbeat: finds out whether the client lives, and sends a ping that is due.
@@ -14,7 +19,10 @@ impl Open {
         if self.life.heartbeat.take_due_ping(now) {
             let Life { heartbeat, arrivals } = &mut self.life;
             let number = arrivals.next_ping();
-            arrivals.pinged(number, self.connection.outbox.ping(number));
+            let position = self.connection.outbox.ping(number);
+            let waits_since = [self.connection.outbox.waits_since(), self.connection.replays_since()];
+            let complete_until = waits_since.into_iter().flatten().min().unwrap_or(now);
+            arrivals.pinged(number, position, complete_until);
             if arrivals.needs_ping() {
                 heartbeat.ping_soon();
             }
@@ -54,8 +62,18 @@ impl Open {
 
     /// Records a frame of the client.
     pub(super) async fn record_activity(&mut self) -> Result<(), CloseReason> {
-        self.life.heartbeat.record_activity(Instant::now());
+        let now = Instant::now();
+        self.life.heartbeat.record_activity(now);
+        self.confirm_by_frame(now);
         self.set_silent(false).await
+    }
+
+    /// Records that the client has what left some time before it sent a frame, if nothing waited since.
+    pub(super) fn confirm_by_frame(&mut self, now: Instant) {
+        let waits = self.connection.outbox.waits_since().is_some() || self.connection.replays_since().is_some();
+        if let (false, Some(before)) = (waits, now.checked_sub(UNDER_WAY)) {
+            self.life.arrivals.confirm_until(before);
+        }
     }
 
     /// Records the pong of a ping: the entries before that ping have arrived.

@@ -1,6 +1,9 @@
 //! What a session knows of its client's life.
 
+use tokio::time::Instant;
+
 use super::{arrivals::Arrivals, heartbeat::Heartbeat};
+use crate::model::UserId;
 
 /// The signs of life of a client.
 pub(super) struct Life {
@@ -8,4 +11,12 @@ pub(super) struct Life {
     pub(super) heartbeat: Heartbeat,
     /// What has arrived.
     pub(super) arrivals: Arrivals,
+}
+
+/// A connection that ended.
+pub(super) struct Ended {
+    /// Its user.
+    pub(super) user: UserId,
+    /// The client had what was handed over until then.
+    pub(super) confirmed_at: Instant,
 }

@@ -10,7 +10,7 @@ use super::{
     arrivals::Arrivals,
     context::{CLOSE_TIMEOUT, Context},
     heartbeat::Heartbeat,
-    life::Life,
+    life::{Ended, Life},
     signalled::Signalled,
     socket::{Incoming, Socket},
 };
@@ -18,7 +18,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
-    model::{CloseReason, Command, ConversationId, Event, Identity, PendingAck, Reject, Seq, UserId},
+    model::{CloseReason, Command, ConversationId, Event, Identity, PendingAck, Reject, Seq},
     outbox::{Frame, OutboxEvent, Signal},
     restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
@@ -64,7 +64,7 @@ impl Open {
             socket,
             life: Life {
                 heartbeat: Heartbeat::new(timing.ping_interval, timing.pong_timeout, timing.silent_after()),
-                arrivals: Arrivals::default(),
+                arrivals: Arrivals::new(),
             },
             connection,
             beginning: None,
@@ -109,21 +109,24 @@ impl Open {
     }
 
     /// Serves until the connection ends.
-    pub(super) async fn run(mut self: Box<Self>) -> (Socket, CloseReason, UserId) {
+    pub(super) async fn run(mut self: Box<Self>) -> (Socket, CloseReason, Ended) {
         let context = self.context.clone();
         let reason = match context.supervisor.guard(TaskName::Session, self.serve()).await {
             Some(Ok(never)) => match never {},
             Some(Err(reason)) => reason,
             None => CloseReason::Internal,
         };
-        let user = self.identity.user.clone();
+        if self.socket.closed_by_peer() {
+            self.confirm_by_frame(Instant::now());
+        }
+        let ended = Ended { user: self.identity.user.clone(), confirmed_at: self.life.arrivals.confirmed_at() };
         if reason == CloseReason::Internal {
             // Futures that panicked must not be polled again.
             (self.beginning, self.pending) = (None, FuturesOrdered::new());
         } else if reason != CloseReason::ClientLeft && !reason.is_exclusion() {
             Box::pin(self.finish_pending()).await;
         }
-        (Box::pin(self.end()).await, reason, user)
+        (Box::pin(self.end()).await, reason, ended)
     }
 
     async fn end(self: Box<Self>) -> Socket {

@@ -56,6 +56,8 @@ pub enum Incoming {
 #[derive(Debug)]
 pub struct Socket {
     stream: WebSocketStream<Transport>,
+    /// The client sent a close frame.
+    closed_by_peer: bool,
 }
 
 impl Socket {
@@ -71,7 +73,12 @@ impl Socket {
             .max_message_size(Some(limits.message_bytes))
             .max_frame_size(Some(limits.message_bytes));
         let stream = WebSocketStream::from_partially_read(transport, read_ahead, Role::Server, Some(config)).await;
-        Self { stream }
+        Self { stream, closed_by_peer: false }
+    }
+
+    /// True if the client sent a close frame.
+    pub fn closed_by_peer(&self) -> bool {
+        self.closed_by_peer
     }
 
     /// The next input. Cancel safe.
@@ -91,7 +98,11 @@ impl Socket {
                     Ok(Incoming::Pong(payload[..].try_into().ok().map(u32::from_be_bytes)))
                 }
                 // The close reply is in the outbox; the next read returns the end.
-                Some(Ok(Message::Close(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Close(_))) => {
+                    self.closed_by_peer = true;
+                    continue;
+                }
+                Some(Ok(Message::Frame(_))) => continue,
                 Some(Err(error)) => Err(self.reason(&error)),
                 None => Err(CloseReason::ClientLeft),
             };

@@ -238,6 +238,9 @@ pub trait Notifications: Send + Sync + 'static {
         users: &[UserId],
         options: NotifyOptions,
     ) -> Result<Notified, StoreError>;
+    /// Returns the conversations of a user with messages of others that were stored within the last `span` and that the
+    /// user has neither received nor read; at most 1,000, and of each at most the newest 1,000 entries are considered.
+    async fn undelivered(&self, user: &UserId, span: Duration) -> Result<Vec<(ConversationId, Waiting)>, StoreError>;
     /// Takes at most `limit` requests to the webhook that are due, for the duration `claim`: if they are not finished by
     /// then, any node may take them again. Those that waited for longer than `max_age` are expired.
     async fn claim_posts(

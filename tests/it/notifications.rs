@@ -11,6 +11,7 @@ use crate::support::{
     token,
 };
 
+mod dying_sockets;
 mod posts;
 
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";

@@ -41,7 +41,12 @@ mod tests {
     async fn with_migrate_off_the_schema_is_unchanged() {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
-        let node = Node::serve(&redis.url(), &database).set("MIGRATE", false).start().await;
+        let node = Node::serve(&redis.url(), &database).set("MIGRATE", false).start_without_store().await;
+        let why = eventually("the reason", || async {
+            let readiness = node.admin_get("/readyz").await;
+            (readiness.status == 503 && readiness.text.contains("node_keys")).then_some(readiness.text)
+        });
+        assert!(why.await.contains("run switchboard migrate"));
         let url = format!("{}/ws/room?token={}", node.ws(), crate::support::token("alice"));
         let (code, _) = Client::connect(&url).await.expect_close().await;
         assert_eq!(code, 1013, "without tables a room can't be joined: try again later");

@@ -15,7 +15,7 @@ use crate::{
 const QUEUE: usize = 1_000;
 
 /// An arrival or departure, and the socket that caused it.
-pub(super) type RosterChange = (Arc<EphemeralEvent>, Option<ConnectionId>);
+pub(in crate::chat) type RosterChange = (Arc<EphemeralEvent>, Option<ConnectionId>);
 
 /// Queues the arrivals and departures in logs that have a listener whose dialect names all listeners.
 pub(in crate::chat) struct RosterChanges {

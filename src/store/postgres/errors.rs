@@ -46,6 +46,7 @@ pub(super) fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
         Some(code) if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::UNDEFINED_FUNCTION => {
             StoreError::Unavailable(format!("{}. A migration is missing: run switchboard migrate", describe(error)))
         }
+        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error)),
         Some(_) => StoreError::Failed(describe(error)),
         None => StoreError::Unavailable(describe(error)),
     }

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::{
     super::{Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
     Postgres,
-    errors::{migration_error, query_error},
+    errors::{migration_error, prepare_error},
     rows::time,
     sessions::Session,
 };
@@ -55,7 +55,7 @@ impl Lifecycle for Postgres {
         // Over this session, because a busy server may take long to open one for a pool.
         let read = tokio::time::timeout(READ_TIMEOUT, session.client.query(NODE_KEYS, &[])).await;
         let keys = match read {
-            Ok(rows) => rows.map_err(|error| query_error(Pool::Read, &error)).and_then(|rows| node_keys(&rows)),
+            Ok(rows) => rows.map_err(|error| prepare_error(&error)).and_then(|rows| node_keys(&rows)),
             Err(_) => return Err(StoreError::Unavailable("no answer within 5 s".into())),
         };
         self.open_pools();

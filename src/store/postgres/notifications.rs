@@ -42,6 +42,14 @@ fn notification(row: &Row) -> Result<Notification, StoreError> {
     })
 }
 
+const UNDELIVERED: &str = "SELECT m.conversation, f.seq, h.seq FROM members m \
+     JOIN heads h ON h.log = m.conversation AND h.updated_at >= clock_timestamp() - make_interval(secs => $2) \
+     CROSS JOIN LATERAL (SELECT min(l.seq) AS seq FROM ( \
+         SELECT seq, kind, sender, deleted, created_at FROM log WHERE log = m.conversation ORDER BY seq DESC LIMIT 1000 \
+     ) l WHERE l.created_at >= clock_timestamp() - make_interval(secs => $2) AND l.kind = 0 AND NOT l.deleted \
+         AND l.sender <> m.user_id AND l.seq > greatest(m.read_seq, m.delivered_seq)) f \
+     WHERE m.user_id = $1 AND f.seq IS NOT NULL LIMIT 1000";
+
 fn post(row: &Row) -> Result<NotificationPost, StoreError> {
     let message = row.get::<_, Option<Seq>>("o_message").map(|_| entry(row)).transpose()?;
     Ok(NotificationPost {
@@ -72,6 +80,12 @@ impl Notifications for Postgres {
         let queued = rows.iter().filter(|row| row.get(4)).count();
         let body = |row: &Row| Body::Notified { conversation: conversation.clone(), from_seq: row.get(3) };
         Ok(Notified { entries: inbox_entries(&rows, UserId::clone, body)?, queued })
+    }
+
+    async fn undelivered(&self, user: &UserId, span: Duration) -> Result<Vec<(ConversationId, Waiting)>, StoreError> {
+        let rows = self.query(Operation::Write, UNDELIVERED, &[&user.as_str(), &span.as_secs_f64()]).await?;
+        let waiting = |row: &Row| Ok((conversation_id(row.get(0))?, Waiting { first: row.get(1), last: row.get(2) }));
+        rows.iter().map(waiting).collect()
     }
 
     async fn claim_posts(

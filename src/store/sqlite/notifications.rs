@@ -46,6 +46,11 @@ impl Notifications for Sqlite {
         self.write(Operation::Write, move |db| notify(db, &id, waiting, users, options)).await
     }
 
+    async fn undelivered(&self, user: &UserId, span: Duration) -> Result<Vec<(ConversationId, Waiting)>, StoreError> {
+        let user = user.clone();
+        self.read(Operation::Write, move |db| undelivered(db, &user, now().saturating_sub(micros(span)))).await
+    }
+
     async fn claim_posts(
         &self,
         limit: usize,
@@ -148,6 +153,27 @@ fn notify(
         entries.push(append_to_inbox(db, new_inbox_entry(&user, &user, at, body))?);
     }
     Ok(Notified { entries, queued })
+}
+
+/// The conversations of a user with messages of others since `since` that the user has neither received nor read.
+fn undelivered(db: &Connection, user: &UserId, since: i64) -> Result<Vec<(ConversationId, Waiting)>> {
+    let sql = "SELECT m.conversation, max(m.read_seq, m.delivered_seq), h.seq FROM members m \
+         JOIN heads h ON h.log = m.conversation WHERE m.user_id = ?1 AND h.updated_at >= ?2 LIMIT 1000";
+    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, Seq>(1)?, row.get::<_, Seq>(2)?));
+    let grown: Vec<_> =
+        db.prepare_cached(sql)?.query_map(params![user.as_str(), since], read)?.collect::<Result<_>>()?;
+    let sql = "SELECT min(seq) FROM ( \
+             SELECT seq, kind, sender, deleted, created_at FROM log WHERE log = ?1 ORDER BY seq DESC LIMIT 1000 \
+         ) WHERE created_at >= ?2 AND kind = 0 AND NOT deleted AND sender <> ?3 AND seq > ?4";
+    let mut first = db.prepare_cached(sql)?;
+    let mut waiting = Vec::new();
+    for (conversation, has, last) in grown {
+        let parameters = params![conversation, since, user.as_str(), has];
+        if let Some(first) = first.query_row(parameters, |row| row.get::<_, Option<Seq>>(0))? {
+            waiting.push((id(ConversationId::parse(&conversation))?, Waiting { first, last }));
+        }
+    }
+    Ok(waiting)
 }
 
 /// Takes requests that are due for `claim` microseconds.
