@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq},
+    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq, UserId},
     store::{MessagesPage, Store},
 };
 

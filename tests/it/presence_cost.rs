@@ -178,7 +178,7 @@ async fn connects_and_disconnects_cost_the_same_with_any_number_online() {
     // Commands inside scripts are included. There are two events where the user joins a conversation: `joined` and
     // `online`.
     for (kind, each) in
-        [(ClientKind::Native, (15, 10, 2)), (ClientKind::Rooms, (14, 10, 2)), (ClientKind::Personas, (9, 8, 0))]
+        [(ClientKind::Native, (16, 10, 2)), (ClientKind::Rooms, (15, 10, 2)), (ClientKind::Personas, (10, 8, 0))]
     {
         let cost = stage.measure(kind, &format!("few-{kind:?}")).await;
         println!("{kind:?}, {USERS} of them, with 10 online: {cost:?}");
