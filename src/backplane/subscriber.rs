@@ -34,7 +34,7 @@ const PER_SUBSCRIBE: usize = 512;
 /// Maximum wait for the confirmation of a SUBSCRIBE; after it the subscriber connects again.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum wait of a caller of [`Subscriber::subscribe`]. After it the subscriber is connecting again, and
-/// [`BackplaneEvent::Missed`] follows.
+/// [`BackplaneEvent::Missed`](super::BackplaneEvent::Missed) follows.
 const SUBSCRIBE_WAIT: Duration = Duration::from_secs(3);
 /// Interval between two canaries, and maximum time until one arrives: a dead subscription is found within 2 s.
 const CANARY_EVERY: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ impl Subscriber {
     }
 
     /// Subscribes to a log and waits for the confirmation. Without Redis it returns at once; the subscription is made
-    /// when Redis is back, and [`BackplaneEvent::Missed`] follows.
+    /// when Redis is back, and [`BackplaneEvent::Missed`](super::BackplaneEvent::Missed) follows.
     pub(super) async fn subscribe(&self, log: &LogId) {
         let confirmed = {
             let topics = &mut *self.topics();

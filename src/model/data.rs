@@ -46,7 +46,7 @@ impl From<InvalidData> for Reject {
 }
 
 /// JSON beside the text of a message or in an event. Numbers, escapes and the order of keys are those of the sender. Its
-/// serde form is the JSON itself; a field of an internally tagged type needs [`write_as_text`].
+/// serde form is the JSON itself; a field of an internally tagged type needs `write_as_text`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Data(Arc<RawValue>);
@@ -155,7 +155,7 @@ pub(super) fn write_as_text<S: Serializer>(data: &Option<impl Borrow<Data>>, to:
     data.as_ref().map(|data| data.borrow().as_str()).serialize(to)
 }
 
-/// Reads what [`write_as_text`] wrote.
+/// Reads what `write_as_text` wrote.
 pub(super) fn read_from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Data>, D::Error> {
     let text = Option::<Cow<'_, str>>::deserialize(from)?;
     text.map(|text| Data::stored(text.into_owned()).map_err(de::Error::custom)).transpose()
