@@ -1,7 +1,7 @@
 //! The queue of received payloads: verifies each once for the whole node, parses it, and passes its events on.
 //!
-//! What no node of this deployment signed is refused. It may hide a node with other keys, so the node is told of the log and
-//! compares it with the store. An ephemeral event has no number by which a repetition could be noticed; therefore one
+//! A payload without the signature of a node of this deployment is refused. Its sender may be a node with other keys, so this
+//! node compares the log with the store. An ephemeral event has no number by which a repetition could be noticed; therefore one
 //! that was signed long ago is refused too.
 
 use std::{

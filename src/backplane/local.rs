@@ -30,7 +30,7 @@ pub(super) struct Held {
     pub(super) id: ConnectionId,
     pub(super) scope: Scope,
     pub(super) since: Timestamp,
-    /// When it was found silent, while it is.
+    /// Time at which it fell silent; `None` while its client gives signs of life.
     silent_since: Option<Instant>,
     /// It was silent when a newer socket needed room, and counts against no cap any more. It ends soon.
     gave_way: bool,

@@ -21,7 +21,7 @@ use crate::{
 /// Maximum number of cached messages per conversation.
 const CACHED_MAX: i64 = 50;
 
-/// What stands before and after the tag of a cached message.
+/// The JSON before and after the tag of a cached message.
 const BEFORE_TAG: &str = ",\"mac\":\"";
 const AFTER_TAG: &str = "\"}";
 

@@ -17,7 +17,7 @@ use crate::model::{Entry, EphemeralEvent, Event, NodeId};
 /// Maximum number of events in one payload.
 pub(super) const EVENTS_PER_PAYLOAD: usize = 64;
 
-/// What stands between the parts of a payload.
+/// The JSON between the parts of a payload.
 const BEFORE_NODE: &str = "{\"node\":\"";
 const BEFORE_TAG: &str = "\",\"mac\":\"";
 const AFTER_TAG: &str = "\",";

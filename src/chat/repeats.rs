@@ -119,7 +119,8 @@ impl Chat {
         )
     }
 
-    /// What is stored under the command's id; none also if the sender is no longer a member, unless that is `unchecked`.
+    /// Returns the entry that is stored under the command's id. Returns none if the sender is no longer a member, unless the
+    /// membership is `unchecked`.
     async fn stored(
         &self,
         sender: &UserId,

@@ -21,7 +21,7 @@ use task::{PAGE, Task};
 
 /// Environment variable that holds the admin's token if `--token` is not given.
 const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
-/// Who made a change from the command line, in the store. No user id has a `~`.
+/// The author that the store records for a change from the command line. No user id has a `~`.
 const BY: &str = "~cli";
 
 /// Defines the command and its subcommands.

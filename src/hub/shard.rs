@@ -173,7 +173,7 @@ pub(super) struct Worker {
     supervisor: Supervisor,
 }
 
-/// What the listeners of one log need of their shard.
+/// The parts of a shard that the listeners of one log share.
 struct Common<'a> {
     unflushed: &'a mut Vec<Arc<Outbox>>,
     told: &'a mut Told,
@@ -271,7 +271,7 @@ impl LogListeners {
                 }
                 Op::Resync(head, notes) => {
                     self.delivered = head;
-                    // What the restored store lacks never comes.
+                    // Entries that the restored store lacks never come, so no ack may wait for them.
                     self.ack_waits.clear();
                     for listener in self.listeners.iter_mut().filter(|listener| listener.live_after.is_some()) {
                         listener.outbox.send(notes[listener.dialect.index()].clone());

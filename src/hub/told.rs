@@ -1,4 +1,4 @@
-//! What sockets were lately told of the presence of users. A user's presence is published in each conversation to which
+//! [`Told`]: the presence of users that each socket was told lately. A user's presence is published in each conversation to which
 //! the user listens, and a socket that shares many of them is told once.
 
 use std::{
@@ -22,10 +22,10 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// told once for each shared conversation.
 const PAIRS_MAX: usize = 100_000;
 
-/// What a socket was told of a user: online, and the status.
+/// The presence of a user as a socket was told it: online, and the status.
 pub(super) type Presence = (bool, Status);
 
-/// What the sockets of one shard were told.
+/// The presence that the sockets of one shard were told.
 pub(super) struct Told {
     recent: Pairs,
     /// Those of the minute before.

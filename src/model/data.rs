@@ -1,4 +1,4 @@
-//! JSON that a message or a client's event carries beside its text. The broker stores and delivers it without reading
+//! JSON that a message carries beside its text. The broker stores and delivers it without reading
 //! it: as it was sent, without the blanks between its tokens.
 
 use std::{
@@ -45,7 +45,7 @@ impl From<InvalidData> for Reject {
     }
 }
 
-/// JSON beside the text of a message or in an event. Numbers, escapes and the order of keys are those of the sender. Its
+/// JSON beside the text of a message. Numbers, escapes and the order of keys are those of the sender. Its
 /// serde form is the JSON itself; a field of an internally tagged type needs `write_as_text`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]

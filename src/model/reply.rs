@@ -76,7 +76,7 @@ pub struct ConversationList {
     pub status: Status,
 }
 
-/// What waits for a member of a conversation.
+/// The messages of a conversation that a member has not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     /// The conversation.

@@ -58,7 +58,7 @@ pub enum RestrictionRequest {
     Unblock,
 }
 
-/// What a change does to its user.
+/// The effect of a change on its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restriction {
     /// The user's sockets end; nothing else changes.
@@ -96,11 +96,11 @@ pub struct RestrictionChange {
     pub id: i64,
     /// The user.
     pub user: UserId,
-    /// What changed.
+    /// The effect.
     pub restriction: Restriction,
     /// Time at which the store accepted it.
     pub at: Timestamp,
-    /// Who made it: an admin's user id, or `~cli` with an optional name for the command line. No user id has a `~`.
+    /// The author: an admin's user id, or `~cli` with an optional name for the command line. No user id has a `~`.
     pub by: Arc<str>,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 struct Session {
     key: u64,
-    /// When its token was issued.
+    /// Time at which its token was issued.
     issued_at: Option<Timestamp>,
     /// The id of its token.
     token: Option<TokenId>,

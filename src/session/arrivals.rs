@@ -28,11 +28,11 @@ struct Ping {
     number: u32,
     /// The number of durable frames that left before it.
     position: u64,
-    /// What was handed over until then left before it.
+    /// Entries that were handed over until then left before the ping.
     complete_until: Instant,
 }
 
-/// What was handed over, and the pings that confirm it.
+/// The entries that were handed over, and the pings that confirm them.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     /// In the order of their positions.

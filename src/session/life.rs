@@ -1,4 +1,4 @@
-//! What a session knows of its client's life.
+//! [`Life`]: the signs of life of a session's client.
 
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::model::UserId;
 pub(super) struct Life {
     /// The pings and their pongs.
     pub(super) heartbeat: Heartbeat,
-    /// What has arrived.
+    /// The entries that have arrived.
     pub(super) arrivals: Arrivals,
 }
 

@@ -183,13 +183,15 @@ impl Open {
                     self.beginning = None;
                     self.handle_begun(begun);
                 }
-                Some((request, answer)) = self.pending.next() => self.reply(request, answer),
+                Some((request, answer)) = self.pending.next(), if self.may_answer() => self.reply(request, answer),
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
                 () = &mut timer => self.tick().await?,
                 incoming = self.socket.next(), if reads_frames => self.handle_incoming(incoming?).await?,
             }
             // Replies that are ready already share the write.
-            while let Some(Some((request, answer))) = self.pending.next().now_or_never() {
+            while self.may_answer()
+                && let Some(Some((request, answer))) = self.pending.next().now_or_never()
+            {
                 self.reply(request, answer);
             }
             if std::mem::take(&mut self.unwritten) {
@@ -209,6 +211,12 @@ impl Open {
     /// Puts frames into the outbox; the loop flushes it before it waits again.
     fn push_frames(&mut self, frames: impl IntoIterator<Item = Frame>) {
         self.unwritten |= self.connection.outbox.push(frames);
+    }
+
+    /// True if answers of earlier commands may be sent. While a removal ends the listening they wait for its `left`: an ack
+    /// before that would count as one in the order of the log.
+    fn may_answer(&self) -> bool {
+        self.beginning.is_none() || !self.signalled.is_leaving()
     }
 
     /// True if the next command may begin.

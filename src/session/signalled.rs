@@ -66,6 +66,11 @@ impl Signalled {
         self.queue.push_back(join(conversation, since.map(SinceSeq::known)));
     }
 
+    /// True while the connection leaves a conversation from which its user was removed.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
     /// True if a join of the conversation waits, for its turn or for a repetition, or is under way.
     pub(super) fn joins(&self, id: &ConversationId) -> bool {
         self.queue.iter().any(|command| is_join_of(command, id))

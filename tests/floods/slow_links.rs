@@ -45,7 +45,7 @@ async fn a_native_client_on_a_slow_link_gets_everything_over_one_connection() {
     assert_no_closes(&node).await;
 }
 
-/// What a client of the direct dialect read from one connection.
+/// The frames that a client of the direct dialect read from one connection.
 struct Read {
     /// Ids of the messages.
     ids: Vec<String>,
@@ -116,7 +116,7 @@ async fn a_direct_client_on_a_slow_link_makes_progress_with_each_connection() {
     }
     println!("{rounds} connections");
     assert!(rounds > 1, "the link is too fast for this test");
-    // What the last connection confirmed is recorded soon after its pong.
+    // The node records the confirmed messages soon after the pong.
     eventually("a connection that repeats nothing", async || {
         let mut bob = Client::connect(&format!("{}/ws?token={}", node.ws(), token("bob"))).await;
         bob.until("authenticated").await;

@@ -26,7 +26,7 @@ async fn one_question_is_enough(one: &Node, two: &Node) {
     let path = format!("{CONVERSATIONS}/{group}/messages");
     let first = one.post(&path, &token("bob"), &json!({"content": "first"})).await.json;
     let last = one.post(&path, &token("bob"), &json!({"content": "newest"})).await.json;
-    // What follows a message is no message.
+    // Reactions follow the message: the last entry is no message.
     for at in 0..5 {
         let emoji = ["a", "b", "c", "d", "e"][at];
         let reaction = format!("{path}/{}/reactions/{emoji}", first["seq"]);

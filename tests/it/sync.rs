@@ -61,7 +61,7 @@ async fn every_conversation_has_its_answer(speakers: &Node, listeners: &Node) {
     let outcomes: Vec<String> = sync(&mut alice, &again, 0).await.iter().map(outcome).collect();
     assert_eq!(outcomes, ["not_member", "head 0", "too_many_conversations"]);
 
-    // What was joined is heard.
+    // The socket hears the conversations that it joined.
     let path = format!("/api/chat/conversations/{}/messages", asked[3]);
     assert_eq!(speakers.post(&path, &bob, &json!({"content": "hello"})).await.status, 201);
     assert_eq!(alice.until("message").await["content"], "hello");

@@ -62,7 +62,7 @@ impl Grown {
     pub(super) fn relayed(&self, heads: &[(LogId, Seq)]) {
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
         if announced.len() > CONVERSATIONS_MAX {
-            // What is forgotten is announced once more, for a hint too many.
+            // A forgotten head may be announced once more. That costs one superfluous hint.
             announced.clear();
         }
         let new = heads.iter().filter(|(log, head)| {

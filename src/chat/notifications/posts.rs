@@ -77,7 +77,7 @@ impl Posts {
         let (mut may_wait, mut ends_at) = (true, None);
         loop {
             let free = concurrency.saturating_sub(running.len());
-            // What is not finished in the store yet could be taken again.
+            // A request whose end the store has not recorded yet would be claimed again.
             if may_wait && free > 0 && finished.is_empty() && ends_at.is_none() {
                 let posts = self.claim(free).await;
                 may_wait = posts.len() == free;

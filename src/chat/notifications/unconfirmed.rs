@@ -19,9 +19,9 @@ const DELIVERY_MARGIN: Duration = Duration::from_secs(2);
 /// A user whose socket ended.
 #[derive(Debug, Clone, Copy)]
 struct Unsure {
-    /// What was stored since then may not have arrived.
+    /// Messages that were stored since then may not have arrived.
     since: Instant,
-    /// Until then the user may come back.
+    /// Time until which the user may come back.
     due: Instant,
 }
 

@@ -10,7 +10,7 @@ use crate::{
 /// Number of users on a page of `blocked`.
 pub(super) const PAGE: i64 = 100;
 
-/// What a subcommand asks for.
+/// The task of a subcommand.
 pub(super) enum Task {
     /// Change the restrictions of a user.
     Change(UserId, RestrictionRequest),

@@ -54,7 +54,7 @@ impl<'a> From<&'a RestrictionChange> for Change<'a> {
     }
 }
 
-/// Whether an admin blocks a user.
+/// The answer about a block of a user.
 #[derive(Serialize)]
 struct Block<'a> {
     user_id: &'a UserId,

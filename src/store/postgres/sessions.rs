@@ -75,7 +75,7 @@ pub(super) struct Sessions {
     pub(super) tls: MakeRustlsConnect,
     /// Maximum duration of a heavy read's statement; `None` for other calls.
     heavy: Option<Duration>,
-    /// When and why the server last refused a connection, through any pool.
+    /// Time and reason of the last refusal of a connection, through any pool.
     refused: Arc<Mutex<Option<(Instant, String)>>>,
 }
 

@@ -1,4 +1,4 @@
-// What a TypeScript client of openapi-typescript and openapi-fetch does with a node. Each step is typed by the document, so
+// A TypeScript client of openapi-typescript and openapi-fetch uses a node. Each step is typed by the document, so
 // the compiler checks the document, and the run checks the node.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./switchboard.js";

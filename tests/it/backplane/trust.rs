@@ -1,4 +1,4 @@
-//! What another program writes into Redis is refused: in the caches and on the channels.
+//! Nodes refuse payloads that another program writes into Redis: in the caches and on the channels.
 
 use futures_util::StreamExt;
 use redis::aio::PubSubStream;

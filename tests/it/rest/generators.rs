@@ -9,7 +9,7 @@ use super::document::Document;
 
 /// A schema of the document.
 struct Schema<'a> {
-    /// Where it is: the names on the way.
+    /// The names on the way to it.
     place: String,
     /// True for a component, which other places name.
     named: bool,

@@ -22,7 +22,7 @@ async fn every_admin_action_leaves_a_line_and_no_line_has_a_token() {
     assert_eq!(refused.status, 403);
     let removed = cluster.one.request(Method::DELETE, &format!("{members}/carol"), Some(&admin), None).await;
     assert_eq!(removed.status, 204);
-    // What everyone may do with their own conversations is no admin action.
+    // A command that everyone may use for their own conversations is no admin action.
     cluster.one.get(&members, &bob).await;
     cluster.one.get("/api/websocket/users/online", &admin).await;
 

@@ -1,4 +1,4 @@
-//! What holds while the store or Redis is away, and when the store's past changes.
+//! Restrictions hold while the store or Redis is away, and when the store's past changes.
 
 use super::*;
 use crate::support::{Link, Proxy, eventually};

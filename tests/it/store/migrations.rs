@@ -97,7 +97,7 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     append(&store, new(&room, "alice", "e33", Body::edited(33, "anew"))).await.unwrap();
     assert_eq!((find("no33").await, find("anew").await), (vec![], vec![33]));
 
-    // What an old message said first is not known: only another kind of command is told from a repeat.
+    // The first content of an old message is not known: only another kind of command is told from a repeat.
     assert!(append(&store, new(&room, "alice", "old1", text("other words"))).await.unwrap().duplicate);
     let edit = Body::edited(1, "other words");
     assert_eq!(append(&store, new(&room, "alice", "old1", edit)).await, Err(AppendRefused::IdReused));
