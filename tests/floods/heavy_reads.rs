@@ -42,7 +42,7 @@ async fn fill_wall(node: &Node, database: &str, members: &[String]) {
         let fill = format!(
             "SELECT count(append_messages) FROM (SELECT append_messages(array_agg('wall'::text), array_agg('mallory'::text), \
                 array_agg('Mallory'::text), array_agg('{batch}-' || i), array_agg(true), array_agg(true), \
-                array_agg(repeat('{HEAVY_TEXT}', 625)), array_agg(NULL::bigint), array_agg(false)) \
+                array_agg(repeat('{HEAVY_TEXT}', 625)), array_agg(NULL::bigint), array_agg(false), NULL, NULL, false, NULL) \
              FROM generate_series(1, 200) i) stored"
         );
         client.batch_execute(&fill).await.unwrap();
