@@ -312,10 +312,16 @@ async fn the_personas_react_component_shows_messages_and_typing() {
     bob.send(&json!({"type": "typing_start"})).await;
     alice.prints(&["shows:", "Someone is typing..."]).await;
     writeln!(input, "Hello from React").unwrap();
-    bob.until_where(|frame| frame["data"]["content"] == "Hello from React").await;
-    alice.prints(&["shows:", "Hello, component", "Hello from React"]).await;
     let typing = |frame: &Value, kind: &str| frame["type"] == kind && frame["data"]["user_id"] == "alice";
-    bob.until_where(|frame| typing(frame, "user_stopped_typing")).await;
+    // Nothing orders the end of the typing and the message.
+    let (mut said, mut stopped) = (false, false);
+    bob.until_where(|frame| {
+        said |= frame["data"]["content"] == "Hello from React";
+        stopped |= typing(frame, "user_stopped_typing");
+        said && stopped
+    })
+    .await;
+    alice.prints(&["shows:", "Hello, component", "Hello from React"]).await;
     drop(input);
     bob.until_where(|frame| typing(frame, "user_left")).await;
     assert_eq!(alice.process.exit_code().await, 0, "{:?}", alice.process.log());

@@ -205,15 +205,21 @@ async fn first_contact_from_both_sides(stage: &Stage) {
     stage.cluster.store_links[0].set(Link::Slow(Duration::from_millis(150)));
     lea.begin(To::User("max".into())).await;
     let database = stage.cluster.database().await.expect("PostgreSQL is up");
-    let made = "SELECT 1 FROM members WHERE user_id = 'lea'";
-    while database.query(made, &[]).await.expect("members can be read").is_empty() {
-        sleep(Duration::from_millis(2)).await;
-    }
-    // Lea's node has not read the head of the new conversation yet.
+    let made = "SELECT conversation FROM members WHERE user_id = 'lea'";
+    let direct: Name = loop {
+        match database.query(made, &[]).await.expect("members can be read").first() {
+            Some(row) => break row.get::<_, String>(0).as_str().into(),
+            None => sleep(Duration::from_millis(2)).await,
+        }
+    };
+    // Nobody wrote yet, so the sockets of both listen from the first entry.
+    lea.listens_to_new_direct(&direct);
+    max.listens_to_new_direct(&direct);
+    // Lea's node reads the head of the new conversation after max's message.
+    stage.cluster.store_links[0].set(Link::Frozen);
     max.begin(To::User("lea".into())).await;
-    assert!(stage.until(|| !max.listening().is_empty() && !lea.listening().is_empty()).await);
+    assert!(stage.until(|| max.has(&direct) > 0).await);
     stage.cluster.store_links[0].set(Link::Open);
-    let direct = lea.listening().remove(0);
     stage.until(|| lea.has(&direct) == 2 && max.has(&direct) == 2).await;
     stage.keep([lea, max]);
 }

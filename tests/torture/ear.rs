@@ -212,7 +212,7 @@ impl Ear {
 
     /// The socket that sends the first message of a direct conversation listens from its start, without a frame. Its ack
     /// has the first seq, or follows the entries of others.
-    fn listens_to_new_direct(&mut self, conversation: &Name) {
+    pub fn listens_to_new_direct(&mut self, conversation: &Name) {
         if self.dialect == Dialect::Native && !self.listening.contains(conversation) {
             self.listens(conversation, Some(0), 0, None, false, self.recorder.now());
         }

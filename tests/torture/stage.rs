@@ -208,6 +208,11 @@ impl Puppet {
         self.ear.lock().unwrap().listening.contains(conversation)
     }
 
+    /// Notes that the socket listens to a new direct conversation, which no frame says.
+    pub fn listens_to_new_direct(&self, conversation: &Name) {
+        self.ear.lock().unwrap().listens_to_new_direct(conversation);
+    }
+
     /// The conversations to which it listens.
     pub fn listening(&self) -> Vec<Name> {
         self.ear.lock().unwrap().listening.iter().cloned().collect()
