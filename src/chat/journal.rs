@@ -38,11 +38,17 @@ impl Journal {
             return Begun::Done(Err(reject));
         }
         let (is_message, data_bytes) = (body.is_message(), body.payload().1.map_or(0, Data::bytes));
+        let is_reaction = matches!(body, Body::Reacted { .. });
         let entry = new_entry(&caller.identity, log.clone(), body, client_id.clone(), authority);
         let (metrics, budgets) = (self.metrics.clone(), self.budgets.clone());
         let (identity, appended) = (caller.identity.clone(), self.writer.append(entry, caller.ack.clone()));
         let answer = async move {
-            let appended = appended.await.map_err(|error| refusal(error, identity.admin))?;
+            let appended = match appended.await {
+                Err(AppendError::Refused(AppendRefused::Unchanged)) if is_reaction => {
+                    return Ok(Reply::Unchanged(client_id).into());
+                }
+                appended => appended.map_err(|error| refusal(error, identity.admin))?,
+            };
             if appended.duplicate {
                 let charged = if is_message { Budget::Send } else { Budget::Write };
                 budgets.charge_as_repeat(&identity, charged).await;

@@ -28,6 +28,7 @@ pub(super) fn common_close(reason: &CloseReason) -> Option<(u16, Cow<'static, st
         CloseReason::ClientLeft => return None,
         CloseReason::Binary => (code::UNSUPPORTED, "Text frames only".into()),
         CloseReason::TooLarge => (code::TOO_LARGE, "Message too large".into()),
+        CloseReason::TooManyFragments => (code::TOO_LARGE, "Too many fragments".into()),
         CloseReason::NotUtf8 => (code::NOT_UTF8, "Not UTF-8".into()),
         CloseReason::Protocol => (code::PROTOCOL, "Protocol error".into()),
         CloseReason::Silent => (code::POLICY, "No answer to ping".into()),
@@ -87,6 +88,7 @@ mod tests {
         let reasons = [
             CloseReason::Binary,
             CloseReason::TooLarge,
+            CloseReason::TooManyFragments,
             CloseReason::NotUtf8,
             CloseReason::Protocol,
             CloseReason::Silent,

@@ -63,7 +63,11 @@ impl From<Content> for Arc<str> {
     }
 }
 
-/// A reaction: a short text without white space or control characters, usually one emoji.
+/// The variation selector that asks for a coloured emoji. Keyboards send it or leave it out.
+const COLOURED: char = '\u{FE0F}';
+
+/// A reaction: a short text without white space or control characters, usually one emoji. It has no variation selectors
+/// U+FE0F, so that an emoji with and without them is one reaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Emoji(Arc<str>);
@@ -84,7 +88,12 @@ impl Emoji {
     pub fn parse(text: &str) -> Result<Self, InvalidEmoji> {
         let fits = (1..=MAX_EMOJI_BYTES).contains(&text.len());
         let fits = fits && !is_blank(text) && !text.chars().any(|c| c.is_control() || c.is_whitespace());
-        if fits { Ok(Self(text.into())) } else { Err(InvalidEmoji) }
+        if fits { Ok(Self(Self::normalized(text))) } else { Err(InvalidEmoji) }
+    }
+
+    /// The text of a stored reaction. Versions before this one stored it as it was sent.
+    pub fn normalized(text: &str) -> Arc<str> {
+        if text.contains(COLOURED) { text.replace(COLOURED, "").into() } else { text.into() }
     }
 
     /// The text.
@@ -113,5 +122,15 @@ mod tests {
         assert_eq!(Content::beside(Some(&data), "").unwrap().as_str(), "");
         assert_eq!(Content::beside(Some(&data), " "), Err(InvalidContent::Empty));
         assert_eq!(Content::beside(None, ""), Err(InvalidContent::Empty));
+    }
+
+    #[test]
+    fn an_emoji_with_and_without_variation_selectors_is_one_reaction() {
+        for (one, other) in
+            [("❤\u{FE0F}", "❤"), ("1\u{FE0F}\u{20E3}", "1\u{20E3}"), ("👁\u{FE0F}\u{200D}🗨\u{FE0F}", "👁\u{200D}🗨")]
+        {
+            assert_eq!(Emoji::parse(one), Emoji::parse(other));
+            assert_eq!(Emoji::parse(one).unwrap().as_str(), other);
+        }
     }
 }

@@ -296,6 +296,8 @@ pub enum CloseReason {
     Silent,
     /// A frame or message is too large.
     TooLarge,
+    /// A message has too many fragments.
+    TooManyFragments,
     /// A text frame is not UTF-8.
     NotUtf8,
     /// The client violated RFC 6455.
@@ -335,6 +337,7 @@ impl CloseReason {
             Self::TooSlow => "too_slow",
             Self::Silent => "silent",
             Self::TooLarge => "too_large",
+            Self::TooManyFragments => "too_many_fragments",
             Self::NotUtf8 => "not_utf8",
             Self::Protocol => "protocol",
             Self::Binary => "binary",

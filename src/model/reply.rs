@@ -294,4 +294,6 @@ pub enum Reply {
     BlockedUsers(Vec<RestrictionChange>, i64),
     /// The command is done and has no result.
     Done,
+    /// The reaction had that state already, so nothing was stored. The idempotency id comes back.
+    Unchanged(Option<ClientId>),
 }

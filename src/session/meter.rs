@@ -31,7 +31,7 @@ const TEXT: u8 = 0x01;
 const CONTINUATION: u8 = 0x00;
 
 /// Parses frame headers, counts frames, and checks text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Meter {
     limits: FrameLimits,
     header: [u8; 14],
@@ -143,15 +143,19 @@ impl Meter {
             return Err(FrameFault::Rate);
         }
         let (last, control) = (self.header[0] & FINAL != 0, self.header[0] & CONTROL != 0);
-        if !control {
-            self.fragments = if last { 0 } else { self.fragments + 1 };
+        if control {
+            return Ok(());
         }
-        if self.fragments >= self.limits.fragments { Err(FrameFault::Fragments) } else { Ok(()) }
+        // Some libraries end a message with an empty fragment, which is not counted.
+        let counted = !last || self.payload > 0;
+        let fragments = self.fragments + u32::from(counted);
+        self.fragments = if last { 0 } else { fragments };
+        if fragments > self.limits.fragments { Err(FrameFault::Fragments) } else { Ok(()) }
     }
 }
 
 /// Checks UTF-8 in pieces, and keeps the bytes of a character that a piece cuts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Utf8 {
     begun: [u8; 4],
     begun_len: usize,
@@ -213,8 +217,15 @@ mod tests {
             for chunk in whole.chunks(step) {
                 assert_eq!(meter.feed(chunk), Ok(()));
             }
-            let endless: Vec<u8> = [masked(0x01, 0), masked(0x89, 0), masked(0x00, 0), masked(0x00, 0)].concat();
-            assert_eq!(meter.feed(&endless), Err(FrameFault::Fragments));
+            let full = [masked(0x01, 1), masked(0x89, 0), masked(0x00, 0), masked(0x00, 1)].concat();
+            assert_eq!(meter.feed(&[full.clone(), masked(0x80, 0)].concat()), Ok(()), "an empty last one is no fourth");
+            let ended = [masked(0x01, 1), masked(0x00, 1), masked(0x80, 1), masked(0x81, 1)].concat();
+            assert_eq!(meter.feed(&ended), Ok(()));
+            let one_more = |frame| [full.clone(), frame].concat();
+            for too_many in [one_more(masked(0x80, 1)), one_more(masked(0x00, 0))] {
+                let mut meter = meter.clone();
+                assert_eq!(meter.feed(&too_many), Err(FrameFault::Fragments));
+            }
         }
     }
 

@@ -114,7 +114,11 @@ impl Socket {
     pub async fn read_out(&mut self, closed_for: &CloseReason) {
         let readable = !matches!(
             closed_for,
-            CloseReason::Protocol | CloseReason::TooLarge | CloseReason::NotUtf8 | CloseReason::Flood
+            CloseReason::Protocol
+                | CloseReason::TooLarge
+                | CloseReason::TooManyFragments
+                | CloseReason::NotUtf8
+                | CloseReason::Flood
         );
         if readable {
             while self.next().await.is_ok() {}
@@ -146,7 +150,7 @@ impl From<FrameFault> for CloseReason {
     fn from(fault: FrameFault) -> Self {
         match fault {
             FrameFault::Rate => Self::Flood,
-            FrameFault::Fragments => Self::TooLarge,
+            FrameFault::Fragments => Self::TooManyFragments,
             FrameFault::Utf8 => Self::NotUtf8,
         }
     }

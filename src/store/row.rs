@@ -7,7 +7,7 @@ use super::{
     codes::{EntryKind, UnknownCode},
 };
 use crate::model::{
-    Body, ClientId, ConversationId, Data, DataEdit, Entry, InvalidId, LogId, Pair, Seq, Timestamp, UserId,
+    Body, ClientId, ConversationId, Data, DataEdit, Emoji, Entry, InvalidId, LogId, Pair, Seq, Timestamp, UserId,
 };
 
 /// The columns of an [`EntryRow`], in the order of its fields. Both backends read them by position.
@@ -267,7 +267,7 @@ impl TryFrom<EntryRow> for Entry {
             EntryKind::Deleted => Body::Deleted { target: target()? },
             EntryKind::Reacted => Body::Reacted {
                 target: target()?,
-                emoji: subject.ok_or(BadRow::new("its subject is missing"))?.into(),
+                emoji: Emoji::normalized(subject.ok_or(BadRow::new("its subject is missing"))?),
                 active: row.flag,
             },
             EntryKind::MemberAdded => Body::MemberAdded { user: user()? },

@@ -183,6 +183,25 @@ async fn edits_deletions_and_reactions_are_entries() {
     bob.send(&json!({"type": "react", "conversation_id": "team", "seq": seq, "emoji": "👍", "ref": 2})).await;
     bob.until("ack").await;
     assert_eq!(alice.until("reaction").await["emoji"], "👍");
+    // With and without variation selectors it is one reaction, natively and over REST.
+    bob.send(&json!({"type": "react", "conversation_id": "team", "seq": seq, "emoji": "❤\u{FE0F}", "ref": "r1"})).await;
+    bob.until("ack").await;
+    assert_eq!(alice.until("reaction").await["emoji"], "❤");
+    let again =
+        json!({"type": "react", "conversation_id": "team", "seq": seq, "emoji": "❤", "client_id": "h", "ref": "r2"});
+    bob.send(&again).await;
+    assert_eq!(bob.until("ok").await, json!({"type": "ok", "ref": "r2", "client_id": "h"}));
+    let path = format!("/api/chat/conversations/team/messages/{seq}/reactions/%E2%9D%A4%EF%B8%8F");
+    for _ in 0..2 {
+        let answer = nodes.one.request(reqwest::Method::DELETE, &path, Some(&crate::support::token("bob")), None).await;
+        assert_eq!(answer.status, 204, "{}", answer.text);
+    }
+    assert_eq!(alice.until("reaction").await["active"], false);
+    bob.send(
+        &json!({"type": "react", "conversation_id": "team", "seq": seq, "emoji": "❤", "active": false, "ref": "r3"}),
+    )
+    .await;
+    assert_eq!(bob.until("ok").await["ref"], "r3");
     bob.send(&json!({"type": "edit", "conversation_id": "team", "seq": seq, "content": "mine", "ref": 3})).await;
     assert_eq!(bob.until("error").await["code"], "forbidden");
     bob.send(&json!({"type": "history", "conversation_id": "team", "ref": 4})).await;

@@ -137,19 +137,45 @@ async fn broken_frames_close_only_that_socket() {
             for frame in frames {
                 client.try_write(&frame).await;
             }
-            client.expect_close().await.0
+            client.expect_close().await
         }
     };
+    let code_of = async |frames| close_of(frames).await.0;
     let text = |payload: &[u8]| RawClient::encode(true, opcode::TEXT, payload);
-    assert_eq!(close_of(vec![text(b"\xff\xfe")]).await, 1007, "not UTF-8");
-    assert_eq!(close_of(vec![text(&vec![b'x'; 70_000])]).await, 1009, "too large");
+    assert_eq!(code_of(vec![text(b"\xff\xfe")]).await, 1007, "not UTF-8");
+    assert_eq!(code_of(vec![text(&vec![b'x'; 70_000])]).await, 1009, "too large");
     // An unmasked frame: the mask bit is off.
-    assert_eq!(close_of(vec![vec![0x81, 0x02, b'{', b'}']]).await, 1002, "unmasked");
-    assert_eq!(close_of(vec![RawClient::encode(true, opcode::BINARY, b"x")]).await, 1003, "binary");
-    assert_eq!(close_of(vec![vec![0xf1, 0x80, 0, 0, 0, 0]]).await, 1002, "reserved bits");
-    let mut fragments = vec![RawClient::encode(false, opcode::TEXT, b"{")];
-    fragments.extend((0..9).map(|_| RawClient::encode(false, opcode::CONTINUATION, b"")));
-    assert_eq!(close_of(fragments).await, 1009, "too many fragments");
+    assert_eq!(code_of(vec![vec![0x81, 0x02, b'{', b'}']]).await, 1002, "unmasked");
+    assert_eq!(code_of(vec![RawClient::encode(true, opcode::BINARY, b"x")]).await, 1003, "binary");
+    assert_eq!(code_of(vec![vec![0xf1, 0x80, 0, 0, 0, 0]]).await, 1002, "reserved bits");
+    let fragments = |count: usize, last: &[u8]| -> Vec<Vec<u8>> {
+        let first = RawClient::encode(false, opcode::TEXT, br#"{"type":"ping","#);
+        let between = RawClient::encode(false, opcode::CONTINUATION, b" ");
+        let last = RawClient::encode(true, opcode::CONTINUATION, last);
+        std::iter::once(first).chain(std::iter::repeat_n(between, count - 2)).chain([last]).collect()
+    };
+    let close = close_of(fragments(9, br#""ref":1}"#)).await;
+    assert_eq!(close, (1009, "Too many fragments".to_owned()));
+    for frames in [fragments(8, br#""ref":1}"#), {
+        let mut frames = fragments(8, b"");
+        frames[6] = RawClient::encode(false, opcode::CONTINUATION, br#""ref":1}"#);
+        frames.insert(1, RawClient::encode(false, opcode::CONTINUATION, b""));
+        frames
+    }] {
+        let mut client = raw(&node, "alice").await;
+        for frame in frames {
+            client.try_write(&frame).await;
+        }
+        let answered = async {
+            while let Some(frame) = client.read_frame().await {
+                if String::from_utf8_lossy(&frame.payload).contains("pong") {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(answered.await);
+    }
     bystander.send(&json!({"type": "ping", "ref": 1})).await;
     bystander.until("pong").await;
 }

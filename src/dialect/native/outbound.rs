@@ -69,6 +69,8 @@ pub(super) enum Out<'a> {
     Ok {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<&'a ClientId>,
     },
     Pong {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]

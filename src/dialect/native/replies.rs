@@ -43,6 +43,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
             total: list.total,
             status: list.status,
         },
+        Reply::Unchanged(client_id) => Out::Ok { reference, client_id: client_id.as_ref() },
         // These commands come only over REST.
         Reply::Done
         | Reply::Blocks(_)
@@ -55,7 +56,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         | Reply::Stats(_)
         | Reply::Restricted(_)
         | Reply::BlockOf(_)
-        | Reply::BlockedUsers(..) => Out::Ok { reference },
+        | Reply::BlockedUsers(..) => Out::Ok { reference, client_id: None },
     }
     .frame()
 }

@@ -114,14 +114,14 @@ impl Call<'_> {
         stored(&self.execute(Command::Delete { conversation, target, client_id: None }).await?)
     }
 
-    /// Adds or removes a reaction. A conflict means that it already has that state, so it counts as success.
+    /// Adds or removes a reaction.
     pub(super) async fn react(&self, active: bool) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         let emoji = self.segment("emoji").ok_or(InvalidEmoji).and_then(|text| Emoji::parse(&text));
         let emoji = emoji.map_err(Reject::from)?;
-        match self.execute(Command::React { conversation, target, emoji, active, client_id: None }).await {
-            Err(Reject::Conflict(_)) => no_content(),
-            reply => stored(&reply?),
+        match self.execute(Command::React { conversation, target, emoji, active, client_id: None }).await? {
+            Reply::Unchanged(_) => no_content(),
+            reply => stored(&reply),
         }
     }
 }

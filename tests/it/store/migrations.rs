@@ -20,6 +20,8 @@ const FILL_POSTGRES: &str = "
     SELECT append_change('room', 1::smallint, 'alice', 'Alice', 'e', true, 0::smallint, 'edited', 7, NULL, false);
     SELECT append_change('room', 2::smallint, 'alice', 'Alice', 'd', true, 0::smallint, NULL, 8, NULL, false);
     SELECT notify_users('room', 250, ARRAY['bob']);
+    INSERT INTO reactions (log, seq, user_id, emoji)
+    VALUES ('room', 9, 'alice', '❤'), ('room', 9, 'alice', '❤\u{FE0F}'), ('room', 9, 'bob', '❤\u{FE0F}');
 ";
 /// The same by the functions of version 9.
 const FILL_POSTGRES_9: &str = "
@@ -45,6 +47,8 @@ const FILL_SQLITE: &str = "
     UPDATE log SET content = '', deleted = 1 WHERE seq = 8;
     INSERT INTO heads VALUES ('room', 252, 250, 252);
     INSERT INTO notifications (user_id, conversation, from_seq, last_seq, created_at) VALUES ('bob', 'room', 250, 250, 1);
+    INSERT INTO reactions (log, seq, user_id, emoji)
+    VALUES ('room', 9, 'alice', '❤'), ('room', 9, 'alice', '❤\u{FE0F}'), ('room', 9, 'bob', '❤\u{FE0F}');
 ";
 
 #[tokio::test]
@@ -116,6 +120,10 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     let page = MessagesPage { before: None, thread: Some(1), page: part(1, 0) };
     let (thread, total) = store.messages(&room, &alice, page).await.unwrap();
     assert_eq!((thread[0].entry.seq, total), (reply, 11));
+
+    let reacted = store.message(&room, 9, &alice).await.unwrap().unwrap().reactions;
+    let reacted: Vec<_> = reacted.iter().map(|one| (&*one.emoji, one.count, one.own)).collect();
+    assert_eq!(reacted, [("❤", 2, true)], "variation selectors are removed");
 
     let (listed, total) = store.conversations(&alice, false, part(10, 0)).await.unwrap();
     assert_eq!((listed.len(), total, listed[0].archived), (1, 1, false));
