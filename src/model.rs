@@ -17,6 +17,7 @@ mod reply;
 mod restriction;
 mod rights;
 mod search_terms;
+mod surrogates;
 mod time;
 mod user;
 
@@ -25,7 +26,7 @@ pub use bounds::{EntrySeq, GivenNumber, Listed, Offset, OutOfBounds, Page, PageL
 pub use command::{Command, NewConversation, NewMessage, Target};
 pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHARS};
 pub use cost::{Budget, Cost};
-pub use culprit::{explain_json, printable_name};
+pub use culprit::{explain_json, in_plain_words, printable_name};
 pub use data::{Data, DataEdit, InvalidData, MAX_JSON_DEPTH, given_or_null};
 pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
@@ -39,5 +40,6 @@ pub use reply::{
 pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
 pub use rights::Right;
 pub use search_terms::{InvalidSearch, SearchTerms};
+pub use surrogates::{HALF_A_CHARACTER, without_lone_surrogates};
 pub use time::{Clock, Timestamp};
 pub use user::{Identity, Pair, Status};

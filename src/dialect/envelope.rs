@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use serde_json::{error::Category, value::RawValue};
 
 use super::codec::{BadFrame, Intent, Request};
-use crate::model::{Content, Data, MAX_JSON_DEPTH, Reject, explain_json, given_or_null};
+use crate::model::{
+    Content, Data, HALF_A_CHARACTER, MAX_JSON_DEPTH, Reject, explain_json, given_or_null, in_plain_words,
+    without_lone_surrogates,
+};
 
 /// Parses a frame of a known type as `$kind`; `$data` is its data, if it may have some.
 macro_rules! read {
@@ -140,7 +143,8 @@ fn open_envelope<'a>(text: &'a str, example: &str) -> Result<Envelope<'a>, Rejec
         return Err(not_a_frame("not a JSON object", example));
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
-        Category::Data => not_a_frame(&shorten(&error.to_string()), example),
+        // Of the envelope's fields, only the type has one kind of value.
+        Category::Data => not_a_frame(&shorten(&in_plain_words(&error.to_string(), "type")), example),
         _ if names_no_number(text, &error) => not_a_frame("not JSON, which has no NaN and no Infinity", example),
         _ => not_a_frame("not JSON", example),
     })?;
@@ -161,53 +165,15 @@ fn names_no_number(text: &str, error: &serde_json::Error) -> bool {
     ["NaN", "Infinity"].iter().any(|name| rest.starts_with(name))
 }
 
-/// The refusal of a frame with half of a character: an escaped UTF-16 surrogate without its other half, such as a client
-/// sends that cuts a text within an emoji.
+/// The refusal of a frame with half of a character, such as a client sends that cuts a text within an emoji.
 fn half_a_character() -> Reject {
-    Reject::Invalid("Invalid message format: half of a character (a lone surrogate) in a text".into())
-}
-
-/// The text with U+FFFD in place of lone surrogates in `\\u` escapes; `None` if there are none.
-fn without_lone_surrogates(text: &str) -> Option<String> {
-    let unit = |at: usize| {
-        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    let (mut mended, mut copied, mut at) = (String::new(), 0, 0);
-    while let Some(found) = text[at..].find('\\').map(|offset| at + offset) {
-        at = match (unit(found), unit(found + 6)) {
-            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => found + 12,
-            (Some(0xD800..=0xDFFF), _) => {
-                mended.push_str(&text[copied..found]);
-                mended.push_str("\\ufffd");
-                copied = found + 6;
-                copied
-            }
-            // Skips the escaped character, which may be a backslash.
-            _ => found + 1 + text[found + 1..].chars().next().map_or(0, char::len_utf8),
-        };
-    }
-    (copied > 0).then(|| mended + &text[copied..])
+    Reject::Invalid(format!("Invalid message format: {HALF_A_CHARACTER}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::ClientId;
-
-    #[test]
-    fn lone_surrogates_are_found_and_replaced() {
-        for (text, mended) in [
-            (r#"{"a":"\ud83d"}"#, Some(r#"{"a":"\ufffd"}"#)),
-            (r#"{"a":"x\ude00y\ud83d\ude00"}"#, Some(r#"{"a":"x\ufffdy\ud83d\ude00"}"#)),
-            (r#"{"a":"\ud83d\ud83d\ude00"}"#, Some(r#"{"a":"\ufffd\ud83d\ude00"}"#)),
-            (r#"{"a":"\ud83d\ude00"}"#, None),
-            (r#"{"a":"\\ud83d"}"#, None),
-            (r#"{"a":"é\u00e9\"#, None),
-        ] {
-            assert_eq!(without_lone_surrogates(text).as_deref(), mended, "{text}");
-        }
-    }
 
     #[test]
     fn refused_frames_keep_their_marks() {

@@ -1,4 +1,5 @@
-//! Finds the field to which an error of a JSON parser belongs. The parser names only the kind of the fault.
+//! Finds the field to which an error of a JSON parser belongs, and says the error in the words of JSON. The parser names
+//! only the kind of the fault, in words of its own.
 
 use serde_json::{Map, Value};
 
@@ -30,7 +31,45 @@ pub fn explain_json(text: &str, fails: impl Fn(&str) -> Option<serde_json::Error
     let path = search(&fields, &changes, MAX_DEPTH);
     // The parser lists the known fields after the unknown one; the path names it already.
     let first = if first.starts_with(UNKNOWN_FIELD) { UNKNOWN_FIELD } else { &first };
-    Some(if path.is_empty() { original } else { format!("{}: {first}", path.join(".")) })
+    Some(if path.is_empty() { original } else { in_plain_words(first, &path.join(".")) })
+}
+
+/// An error of the parser about the value of a field, in the words of JSON.
+pub fn in_plain_words(error: &str, field: &str) -> String {
+    let error = without_position(error);
+    let parts = error.strip_prefix("invalid type: ").or_else(|| error.strip_prefix("invalid value: "));
+    match parts.and_then(|parts| parts.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("{field}: expected {}, found {}", wanted(expected), given(found)),
+        None if error.starts_with("missing field") => error,
+        None => format!("{field}: {error}"),
+    }
+}
+
+/// What the parser wants, in the words of JSON.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "a string" | "a borrowed string" | "str" => "a text",
+        "a sequence" => "an array",
+        "a boolean" => "true or false",
+        "a map" => "an object",
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "u8" | "u16" | "u32" | "u64" => "a whole number from 0",
+        struct_name if struct_name.starts_with("struct ") => "an object",
+        own => own,
+    }
+}
+
+/// What the parser found, in the words of JSON. Texts of clients are not repeated.
+fn given(found: &str) -> String {
+    let value = found.split('`').nth(1);
+    match (found.split(' ').next().unwrap_or_default(), value) {
+        ("map", _) => "an object".to_owned(),
+        ("sequence", _) => "an array".to_owned(),
+        ("string" | "character", _) => "a text".to_owned(),
+        ("null" | "unit" | "Option", _) => "null".to_owned(),
+        ("boolean" | "integer" | "floating", Some(value)) => value.to_owned(),
+        _ => "another value".to_owned(),
+    }
 }
 
 /// The path of the field without which the error changes.
@@ -103,10 +142,13 @@ mod tests {
         for (text, expected) in [
             (r#"{"type":"send","conversation_id":456.0}"#, "conversation_id: an id is text or a whole number"),
             (r#"{"type":"send","conversation_id":"a","client_id":"a b"}"#, "client_id: an id has 1 to 128"),
-            (r#"{"type":"send","conversation_id":null}"#, "conversation_id: "),
+            (
+                r#"{"type":"send","conversation_id":null}"#,
+                "conversation_id: expected an id: text or a whole number, found null",
+            ),
             (
                 r#"{"type":"send","conversation_id":"a","data":{"content":5,"user_ids":[]}}"#,
-                "data.content: invalid type",
+                "data.content: expected a text, found 5",
             ),
             (r#"{"type":"send","conversation_id":"a","data":{"content":"","user_ids":["a",true]}}"#, "data.user_ids: "),
             (r#"{"type":"send","conversation_id":"a","colour":1,"Größe":2}"#, "Größe: unknown field"),

@@ -6,7 +6,16 @@ use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use crate::support::{Client, Node, RawClient, token};
 
 /// The texts of serde that no client understands.
-const RIDDLES: [&str; 3] = ["untagged", "did not match any variant", "TextOrNumber"];
+const RIDDLES: [&str; 8] = [
+    "untagged",
+    "did not match any variant",
+    "TextOrNumber",
+    "invalid type",
+    "sequence",
+    " map",
+    "hex escape",
+    "struct ",
+];
 
 /// Sends a frame and returns the text of the error.
 async fn error(client: &mut Client, frame: &str) -> String {
@@ -30,17 +39,23 @@ async fn frames_of_every_dialect_are_refused_by_field() {
     native.join("team").await;
     for (frame, expected) in [
         (r#"{"type":"join","conversation_id":456.0}"#, &["conversation_id", "text or a whole number"][..]),
-        (r#"{"type":"join","conversation_id":["a"]}"#, &["conversation_id", "text or a whole number"]),
+        (r#"{"type":"join","conversation_id":["a"]}"#, &["conversation_id", "text or a whole number, found an array"]),
         (r#"{"type":"join","conversation_id":"a b"}"#, &["conversation_id", "1 to 128"]),
         (r#"{"type":"join","conversation_id":"team","since_seq":38.0}"#, &["since_seq", "whole number from 0"]),
         (r#"{"type":"join","conversation_id":"team","since_seq":"undefined"}"#, &["since_seq", "whole number from 0"]),
         (r#"{"type":"sync","conversations":{"team":38.5}}"#, &["seq", "whole number from 0"]),
         (r#"{"type":"send","conversation_id":"team","content":"x","client_id":1.5}"#, &["client_id", "whole number"]),
-        (r#"{"type":"send","conversation_id":"team","content":5}"#, &["content", "string"]),
+        (r#"{"type":"send","conversation_id":"team","content":5}"#, &["content: expected a text, found 5"]),
         (r#"{"type":"presence","user_ids":["a",1.5]}"#, &["user_ids", "whole number"]),
-        (r#"{"type":"typing","conversation_id":"team","active":"yes"}"#, &["active", "boolean"]),
+        (
+            r#"{"type":"typing","conversation_id":"team","active":"yes"}"#,
+            &["active: expected true or false, found a text"],
+        ),
     ] {
         check(frame, &error(&mut native, frame).await, expected);
+    }
+    for frame in [r#"{"type":["join"]}"#, r#"{"type":7}"#, r#"{"type":null}"#] {
+        check(frame, &error(&mut native, frame).await, &["type: expected a text, found "]);
     }
     let mut rooms = Client::rooms(&node, "team", "alice").await;
     for (frame, expected) in [
@@ -49,7 +64,7 @@ async fn frames_of_every_dialect_are_refused_by_field() {
             &["data.client_id", "whole number"][..],
         ),
         (r#"{"type":"send_message","data":{"content":"x","reply_to":38.0}}"#, &["reply_to", "whole number"]),
-        (r#"{"type":"send_message","data":{"content":["x"]}}"#, &["data.content", "string"]),
+        (r#"{"type":"send_message","data":{"content":["x"]}}"#, &["data.content: expected a text, found an array"]),
     ] {
         check(frame, &error(&mut rooms, frame).await, expected);
     }
@@ -71,8 +86,22 @@ async fn frames_of_every_dialect_are_refused_by_field() {
     ] {
         check(frame, &error(&mut personas, frame).await, expected);
     }
-    let frame = r#"{"type":"send_message","recipient_id":456.0,"content":"x"}"#;
-    check(frame, &error(&mut direct, frame).await, &["recipient_id", "whole number"]);
+    for (frame, expected) in [
+        (r#"{"type":"send_message","recipient_id":456.0,"content":"x"}"#, &["recipient_id", "whole number"][..]),
+        (r#"{"type":"send_message","recipient_id":{"id":4},"content":"x"}"#, &["recipient_id", "found an object"]),
+    ] {
+        check(frame, &error(&mut direct, frame).await, expected);
+    }
+    let half = &["half of a character"];
+    for (client, frame) in [
+        (&mut native, r#"{"type":"send","conversation_id":"team","content":"\ud83d"}"#),
+        (&mut direct, r#"{"type":"send_message","recipient_id":"bob","content":"x\ude00"}"#),
+        (&mut rooms, r#"{"type":"send_message","data":{"content":"\ud83d!"}}"#),
+        (&mut conversation, r#"{"type":"message","content":"\ud83d\ud83d"}"#),
+        (&mut personas, r#"{"type":"send_message","conversation_id":"team","content":"\ud83d"}"#),
+    ] {
+        check(frame, &error(client, frame).await, half);
+    }
 }
 
 #[tokio::test]
@@ -112,7 +141,13 @@ async fn requests_are_refused_by_field() {
     for (path, body, expected) in [
         (messages, r#"{"content":"x","client_id":456.0}"#, &["client_id", "whole number"][..]),
         (messages, r#"{"content":"x","reply_to":38.0}"#, &["reply_to", "its seq, a whole number, or its id"]),
-        (messages, r#"{"content":null}"#, &["content", "string"]),
+        (messages, r#"{"content":"\ud83d"}"#, &["half of a character"]),
+        (
+            messages,
+            r#"{"content":"x","client_id":["c"]}"#,
+            &["client_id: expected an id: text or a whole number, found an array"],
+        ),
+        (messages, r#"{"content":null}"#, &["content: expected a text, found null"]),
         ("/api/chat/conversations", r#"{"id":456.0}"#, &["id", "text or a whole number"]),
         ("/api/chat/conversations", r#"{"participant_ids":["a",456.0]}"#, &["participant_ids", "whole number"]),
         ("/api/messages/read", r#"{"conversation_id":"team","message_ids":[38.0]}"#, &["message_ids", "its seq"]),

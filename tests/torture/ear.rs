@@ -162,7 +162,7 @@ impl Ear {
                 users.iter().for_each(|user| self.show(&place, user, true));
             }
             Heard::Acked { conversation, seq, duplicate, .. } => self.acked(conversation, *seq, *duplicate),
-            Heard::Refused { .. } => {}
+            Heard::Unchanged { .. } | Heard::Refused { .. } => {}
         }
     }
 

@@ -170,6 +170,11 @@ impl Operations {
         Some(operation)
     }
 
+    /// Records that an operation changed nothing. Returns false if it was not under way.
+    pub fn unchanged(&mut self, id: &str) -> bool {
+        self.take(id).is_some()
+    }
+
     /// Records a message that arrived, as a possible target.
     pub fn seen(&mut self, conversation: &Name, seq: i64) {
         remember(&mut self.others, conversation, seq);

@@ -260,6 +260,7 @@ fn hear(ear: &mut Ear, frame: &Value) {
             Heard::Acked { id, conversation, seq, duplicate } => {
                 ear.record(What::Ok { conversation, id, seq, duplicate });
             }
+            Heard::Unchanged { id } => ear.record(What::Done { id }),
             Heard::Refused { id, code } => ear.record(What::Fail { id, code, last: true }),
             _ => {}
         }

@@ -25,6 +25,8 @@ pub enum Heard {
     Added { conversation: Name, head: i64 },
     /// An operation is stored.
     Acked { id: Name, conversation: Name, seq: i64, duplicate: bool },
+    /// An operation changed nothing, and stored nothing: a reaction that stood already.
+    Unchanged { id: Name },
     /// An operation was refused.
     Refused { id: Name, code: String },
     /// An entry of a log.
@@ -152,6 +154,10 @@ fn native(frame: &Value) -> Vec<Heard> {
         "left" => Heard::Left { conversation: conversation() },
         "conversation_added" => Heard::Added { conversation: conversation(), head: number(&frame["since_seq"]) },
         "ack" => acked(frame, conversation(), frame["duplicate"] == true),
+        "ok" => match frame["client_id"].as_str() {
+            Some(id) => Heard::Unchanged { id: id.into() },
+            None => return Vec::new(),
+        },
         "error" => match (frame["client_id"].as_str(), mark.strip_prefix("join ")) {
             (Some(id), _) => Heard::Refused { id: id.into(), code: text(&frame["code"]).into() },
             (None, Some(joined)) => {

@@ -21,8 +21,8 @@ use crate::{
         service::{HttpService, Peer},
     },
     model::{
-        Command, ConversationId, EntryId, EntrySeq, GivenNumber, Identity, LogId, Page, Reject, Reply, Seq, UserId,
-        explain_json, printable_name,
+        Command, ConversationId, EntryId, EntrySeq, GivenNumber, HALF_A_CHARACTER, Identity, LogId, Page, Reject,
+        Reply, Seq, UserId, explain_json, printable_name, without_lone_surrogates,
     },
 };
 
@@ -186,8 +186,11 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid("The body is not a JSON object"));
     }
     serde_json::from_slice(body).map_err(|error| {
-        let named = std::str::from_utf8(body).ok();
-        let named = named.and_then(|text| explain_json(text, |text| serde_json::from_str::<T>(text).err()));
+        let text = std::str::from_utf8(body).ok();
+        if text.is_some_and(|text| without_lone_surrogates(text).is_some()) {
+            return Problem::invalid(format!("The body is not what it must be: {HALF_A_CHARACTER}"));
+        }
+        let named = text.and_then(|text| explain_json(text, |text| serde_json::from_str::<T>(text).err()));
         Problem::invalid(format!("The body is not what it must be: {}", named.unwrap_or_else(|| error.to_string())))
     })
 }

@@ -35,7 +35,8 @@ async fn an_unmigrated_database_keeps_the_node_waiting_with_the_remedy() {
     node(&redis, &database).await.kill().await;
     let client = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
     let before = "DROP TABLE restriction_changes; DROP FUNCTION restrict_user, prune_restrictions; \
-         DELETE FROM refinery_schema_history WHERE name = 'restrictions'";
+         DELETE FROM refinery_schema_history \
+         WHERE version >= (SELECT version FROM refinery_schema_history WHERE name = 'restrictions')";
     client.batch_execute(before).await.unwrap();
     let node = Node::serve(&redis.url(), &database).set("MIGRATE", false).start_without_store().await;
     let readiness = node.admin_get("/readyz").await;

@@ -33,6 +33,8 @@ const FILL_POSTGRES_9: &str = "
     SELECT append_change('room', 1::smallint, 'alice', 'Alice', 'e', true, 0::smallint, 'edited', 7, NULL, false, false, 1);
     SELECT append_change('room', 2::smallint, 'alice', 'Alice', 'd', true, 0::smallint, NULL, 8, NULL, false, false, 1);
     SELECT notify_users('room', 250, 250, ARRAY['bob']);
+    INSERT INTO reactions (log, seq, user_id, emoji)
+    VALUES ('room', 9, 'alice', '❤'), ('room', 9, 'alice', '❤\u{FE0F}'), ('room', 9, 'bob', '❤\u{FE0F}');
 ";
 const FILL_SQLITE: &str = "
     INSERT INTO conversations VALUES ('room', 0, 'Old', NULL, 0, NULL, 'alice', 1);

@@ -192,6 +192,7 @@ impl Client {
         for heard in self.ear.hear(frame) {
             match heard {
                 Heard::Acked { id, conversation, seq, duplicate } => self.acked(&id, conversation, seq, duplicate),
+                Heard::Unchanged { id } => self.unchanged(&id),
                 Heard::Refused { id, code } => self.refused(&id, code),
                 Heard::Entry { conversation, entry } => self.delivered(conversation, &entry),
                 Heard::Joined { conversation, by_itself: true, .. } => self.knows(conversation),
@@ -214,6 +215,12 @@ impl Client {
         // Only the native dialect says whether an earlier try had been stored.
         let duplicate = duplicate || (self.role.dialect != Dialect::Native && operation.outcome_unknown);
         self.ear.record(What::Ok { conversation, id: id.into(), seq, duplicate });
+    }
+
+    fn unchanged(&mut self, id: &str) {
+        if self.operations.unchanged(id) {
+            self.ear.record(What::Done { id: id.into() });
+        }
     }
 
     fn refused(&mut self, id: &str, code: String) {
