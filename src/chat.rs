@@ -179,6 +179,14 @@ impl Chat {
         self.subscriptions.begin_listening(identity, connection, since).await
     }
 
+    /// The user, and the online users who share a conversation with the user.
+    ///
+    /// # Errors
+    /// The store is unavailable.
+    pub async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
+        self.subscriptions.acquaintances_online(user).await
+    }
+
     /// Sends a connection the entries that it missed of each log, one log after the other, at the speed at which the
     /// client reads. After that the connection is live.
     pub async fn replay(self: Arc<Self>, connection: Arc<Connection>, replays: Vec<Replay>) {

@@ -5,7 +5,7 @@
 //! decisions or accesses a socket.
 
 use crate::{
-    model::{CloseReason, ConversationId, Event, LogId, Pair, Reject, Reply, Seq, Timestamp, Unread},
+    model::{CloseReason, ConversationId, Event, LogId, Pair, Reject, Reply, Seq, Timestamp, Unread, UserId},
     outbox::Frame,
 };
 
@@ -116,6 +116,11 @@ impl Dialect {
     /// Encodes the first frame on an open connection.
     pub fn greet(self, greeting: &Greeting<'_>) -> Option<Frame> {
         self.codec().greet(greeting)
+    }
+
+    /// Encodes the list of online users; `None` if this dialect shows none.
+    pub fn roster(self, users: &[UserId], at: Timestamp) -> Option<Frame> {
+        self.codec().roster(users, at)
     }
 
     /// Encodes an event; `None` if this dialect has no frame for it. `pair`: the two members of a direct conversation,

@@ -25,6 +25,7 @@ mod heartbeat;
 mod life;
 mod meter;
 mod open;
+mod roster;
 mod signalled;
 mod socket;
 

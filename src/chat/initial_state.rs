@@ -101,10 +101,11 @@ impl Subscriptions {
         stream::iter(directs.into_iter().enumerate().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
     }
 
-    /// The online users who share a conversation with `user`.
-    async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
+    /// The user, if online, and the online users who share a conversation with the user.
+    pub(super) async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
         require_feature(&self.degrade, Feature::History)?;
-        let known = self.store.acquaintances(user, ACQUAINTANCES_MAX).await.map_err(|error| unavailable(&error))?;
+        let mut known = self.store.acquaintances(user, ACQUAINTANCES_MAX).await.map_err(|error| unavailable(&error))?;
+        known.insert(0, user.clone());
         let online = self.backplane.online(&known).await;
         let present = known.into_iter().zip(online).filter_map(|(user, online)| online.then_some(user));
         let mut present = self.statuses.visible(present.collect()).await;

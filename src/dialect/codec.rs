@@ -55,7 +55,7 @@ pub enum RosterPolicy {
     Nobody,
     /// All listeners of the conversation.
     Listeners,
-    /// In the greeting, the online users who share a conversation with the user.
+    /// The user, and the online users who share a conversation with the user: in the greeting, and again after changes.
     Acquaintances,
 }
 
@@ -131,6 +131,10 @@ pub(super) trait Codec: Sync {
     fn capabilities(&self) -> &'static Capabilities;
     fn decode(&self, text: &str, bound: Option<&ConversationId>) -> Result<Request, BadFrame>;
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame>;
+    /// The list of online users after a change; none if the dialect shows none.
+    fn roster(&self, _users: &[UserId], _at: Timestamp) -> Option<Frame> {
+        None
+    }
     fn event(&self, event: &Event, pair: Option<&Pair>) -> Option<Frame>;
     fn hint(&self, _: &Unread) -> Option<Frame> {
         None

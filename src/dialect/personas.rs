@@ -103,6 +103,8 @@ enum Out<'a> {
     OnlineUsers {
         users: Vec<&'a UserId>,
         timestamp: Timestamp,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<&'a RawValue>,
     },
     Notification {
         conversation_id: &'a ConversationId,
@@ -171,6 +173,13 @@ fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
     }))
 }
 
+/// The class of lists of online users: each replaces the one before.
+const ROSTER: Class = Class::State(0);
+
+fn online_users(users: &[UserId], timestamp: Timestamp) -> Out<'_> {
+    Out::OnlineUsers { users: users.iter().collect(), timestamp, reference: None }
+}
+
 impl Codec for Personas {
     fn capabilities(&self) -> &'static Capabilities {
         &Capabilities {
@@ -194,7 +203,11 @@ impl Codec for Personas {
     }
 
     fn greet(&self, greeting: &Greeting<'_>) -> Option<Frame> {
-        Some(frame(&Out::OnlineUsers { users: greeting.present.iter().collect(), timestamp: greeting.at }))
+        Some(frame(&online_users(greeting.present, greeting.at)))
+    }
+
+    fn roster(&self, users: &[UserId], at: Timestamp) -> Option<Frame> {
+        Some(Frame::json(&online_users(users, at), ROSTER))
     }
 
     fn event(&self, event: &Event, _: Option<&Pair>) -> Option<Frame> {
@@ -215,7 +228,7 @@ impl Codec for Personas {
             },
             Reply::Presence(users) => {
                 let users = users.iter().filter(|one| one.online).map(|one| &one.user).collect();
-                frame(&Out::OnlineUsers { users, timestamp })
+                frame(&Out::OnlineUsers { users, timestamp, reference: meta.reference.as_deref() })
             }
             // The broadcast serves as the ack of a send; this dialect has no frames for the other replies.
             _ => return None,

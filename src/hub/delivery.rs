@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    dialect::{AutoJoin, Dialect, RequestMeta},
+    dialect::{AutoJoin, Dialect, RequestMeta, RosterPolicy},
     model::{
         Body, ConnectionId, ConversationId, Entry, Ephemeral, Event, Pair, PendingAck, Reply, Sent, Seq, TakenAck,
         UserId,
@@ -133,6 +133,17 @@ impl Delivery {
         let entry = self.entry().filter(|_| self.own_ack(connection).is_none())?;
         Some((entry.log.conversation()?, entry.seq))
     }
+
+    /// The change of a user's presence, for a client that is shown a list of online users.
+    fn presence(&self) -> Option<(UserId, bool)> {
+        match &self.event {
+            Event::Ephemeral { ephemeral, .. } => match &ephemeral.what {
+                Ephemeral::Presence { user, online, .. } => Some((user.clone(), *online)),
+                _ => None,
+            },
+            Event::Entry { .. } => None,
+        }
+    }
 }
 
 /// The result of a hand-over.
@@ -160,6 +171,12 @@ pub(super) fn hand_over<'a>(
     let signals = deliveries.clone().filter_map(|delivery| delivery.signal_to(outbox));
     signals.for_each(|signal| outbox.signal(signal));
     deliveries.clone().filter_map(Delivery::left).for_each(|conversation| outbox.drop_hint(conversation));
+    if dialect.greets_with() == RosterPolicy::Acquaintances {
+        let changes: Vec<_> = deliveries.clone().filter_map(Delivery::presence).collect();
+        if !changes.is_empty() {
+            outbox.signal(Signal::Presence(changes));
+        }
+    }
     if dialect.joins() == AutoJoin::Directs {
         // The client can't acknowledge entries.
         if let Some((conversation, seq)) = deliveries.filter_map(|delivery| delivery.place(connection)).last() {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{ClientId, ConversationId, Reject, Seq};
+use crate::model::{ClientId, ConversationId, Reject, Seq, UserId};
 
 /// Maximum number of signals that wait for a session; a session that lets more wait is stuck.
 const WAITING_MAX: usize = 1_024;
@@ -26,6 +26,8 @@ pub enum Signal {
     },
     /// A conversation of the user has a new message. The session joins it if it gave up an automatic join of it.
     Hint(ConversationId),
+    /// Users came online (true) or went offline, for a client that is shown a list of online users.
+    Presence(Vec<(UserId, bool)>),
     /// All entries of a conversation up to this seq were given to the outbox. The session checks whether they arrive.
     Delivered {
         /// The conversation.
@@ -53,6 +55,9 @@ const WAITING_HINTS_MAX: usize = WAITING_MAX / 2;
 /// says less about what a slow client has taken so far.
 const WAITING_DELIVERED_MAX: usize = 64;
 
+/// Maximum number of users in a waiting [`Signal::Presence`]; further changes are dropped.
+const WAITING_PRESENCE_MAX: usize = 1_000;
+
 /// The signals that wait for one session.
 #[derive(Debug, Default)]
 pub(super) struct Signals(VecDeque<Signal>);
@@ -66,13 +71,14 @@ impl Signal {
 }
 
 impl Signals {
-    /// Adds a signal; false if too many wait.
+    /// Adds a signal; false if too many wait. All [`Signal::Presence`] are merged.
     pub(super) fn push(&mut self, signal: Signal) -> bool {
         let (waiting, full) = (self.0.len(), self.0.len() >= WAITING_MAX);
         match (self.0.back_mut(), signal) {
             (Some(last), signal) if waiting >= WAITING_DELIVERED_MAX && last.is_delivery_before(&signal) => {
                 *last = signal;
             }
+            (_, Signal::Presence(changes)) => self.push_presence(changes, full),
             (_, hint @ Signal::Hint(_)) => {
                 if self.0.len() < WAITING_HINTS_MAX && !self.0.contains(&hint) {
                     self.0.push_back(hint);
@@ -82,6 +88,27 @@ impl Signals {
             (_, signal) => self.0.push_back(signal),
         }
         true
+    }
+
+    /// Merges changes of presence into those that wait. Of one user, the last one counts.
+    fn push_presence(&mut self, changes: Vec<(UserId, bool)>, full: bool) {
+        let waiting = self.0.iter_mut().find_map(|signal| match signal {
+            Signal::Presence(waiting) => Some(waiting),
+            _ => None,
+        });
+        match waiting {
+            Some(waiting) => {
+                for (user, online) in changes {
+                    match waiting.iter().position(|(known, _)| *known == user) {
+                        Some(at) => waiting[at].1 = online,
+                        None if waiting.len() < WAITING_PRESENCE_MAX => waiting.push((user, online)),
+                        None => {}
+                    }
+                }
+            }
+            None if full => {}
+            None => self.0.push_back(Signal::Presence(changes)),
+        }
     }
 
     /// Removes and returns the oldest signal.
@@ -113,6 +140,17 @@ mod tests {
         let ends = [("a", few + 2), ("b", 1), ("a", few + 3)];
         let expected: Vec<_> = (1..few).map(|seq| ("a", seq)).chain(ends).map(|(id, seq)| delivered(id, seq)).collect();
         assert_eq!(waiting, expected);
+    }
+
+    #[test]
+    fn changes_of_presence_are_merged() {
+        let mut signals = Signals::default();
+        let user = |id: &str| UserId::parse(id).unwrap();
+        for (id, online) in [("alice", true), ("bob", true), ("alice", false)] {
+            assert!(signals.push(Signal::Presence(vec![(user(id), online)])));
+        }
+        assert_eq!(signals.pop(), Some(Signal::Presence(vec![(user("alice"), false), (user("bob"), true)])));
+        assert_eq!(signals.pop(), None);
     }
 
     #[test]

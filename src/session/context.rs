@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     auth::Auth,
     broker::Drain,
-    chat::Chat,
+    chat::{Chat, Connection},
     config::Config,
     metrics::Metrics,
     model::{Clock, Identity},
@@ -48,6 +48,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// Unregisters a connection, at least from the registry of all nodes if the rest panics.
+    pub(super) async fn disconnect(&self, identity: &Identity, connection: &Connection) {
+        let disconnected = self.chat.disconnect(identity, connection);
+        if self.supervisor.guard(TaskName::Session, disconnected).await.is_none() {
+            self.chat.forget(connection).await;
+        }
+    }
+
     /// Starts a task that may outlive its session.
     pub(super) fn spawn(&self, name: TaskName, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.supervisor.guard(name, task));

@@ -11,14 +11,15 @@ use super::{
     context::{CLOSE_TIMEOUT, Context},
     heartbeat::Heartbeat,
     life::{Ended, Life},
+    roster::Roster,
     signalled::Signalled,
     socket::{Incoming, Socket},
 };
 use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
-    dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta},
-    model::{CloseReason, Command, ConversationId, Event, Identity, PendingAck, Reject, Seq},
+    dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta, RosterPolicy},
+    model::{CloseReason, Command, ConversationId, Event, Identity, PendingAck, Reject, Reply, Seq},
     outbox::{Frame, OutboxEvent, Signal},
     restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
@@ -40,6 +41,8 @@ pub(super) struct Open {
     pending: FuturesOrdered<BoxFuture<'static, Answered>>,
     /// Joins and leaves that the hub's signals require.
     signalled: Signalled,
+    /// The online users whom the client is shown, if its dialect shows any.
+    roster: Option<Roster>,
     pub(super) life: Life,
     /// True if frames in the outbox wait for a flush.
     unwritten: bool,
@@ -70,6 +73,7 @@ impl Open {
             beginning: None,
             pending: FuturesOrdered::new(),
             signalled: Signalled::default(),
+            roster: None,
             unwritten: false,
             read_before: false,
             opened_at: Instant::now(),
@@ -93,6 +97,9 @@ impl Open {
             initial.resyncs.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
         let (identity, at, present) = (&*self.identity, self.context.clock.now(), &initial.present[..]);
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
+        if connection.dialect.greets_with() == RosterPolicy::Acquaintances {
+            self.roster = Some(Roster::new(initial.present.clone()));
+        }
         connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(resyncs));
         self.context.spawn(TaskName::Replay, self.context.chat.clone().replay(connection.clone(), initial.replays));
         Ok(())
@@ -122,7 +129,7 @@ impl Open {
         let ended = Ended { user: self.identity.user.clone(), confirmed_at: self.life.arrivals.confirmed_at() };
         if reason == CloseReason::Internal {
             // Futures that panicked must not be polled again.
-            (self.beginning, self.pending) = (None, FuturesOrdered::new());
+            (self.beginning, self.pending, self.roster) = (None, FuturesOrdered::new(), None);
         } else if reason != CloseReason::ClientLeft && !reason.is_exclusion() {
             Box::pin(self.finish_pending()).await;
         }
@@ -134,11 +141,11 @@ impl Open {
         context.metrics.connections.with_label_values(&[connection.dialect.label()]).dec();
         context.metrics.connection_duration.observe(opened_at.elapsed().as_secs_f64());
         match beginning {
-            None => disconnect(&context, &identity, &connection).await,
+            None => context.disconnect(&identity, &connection).await,
             // Disconnect only after the pending join finishes; otherwise it decrements another listener's count.
             Some(beginning) => drop(context.tasks.clone().spawn(async move {
                 drop(context.supervisor.guard(TaskName::Session, beginning).await);
-                disconnect(&context, &identity, &connection).await;
+                context.disconnect(&identity, &connection).await;
             })),
         }
         socket
@@ -186,6 +193,7 @@ impl Open {
                 Some((request, answer)) = self.pending.next(), if self.may_answer() => self.reply(request, answer),
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
                 () = &mut timer => self.tick().await?,
+                () = Roster::finish_read(&mut self.roster) => {}
                 incoming = self.socket.next(), if reads_frames => self.handle_incoming(incoming?).await?,
             }
             // Replies that are ready already share the write.
@@ -231,7 +239,8 @@ impl Open {
 
     fn next_deadline(&self) -> Instant {
         let check = self.life.heartbeat.next_check().min(self.expires_at);
-        self.signalled.next_retry().map_or(check, |retry| check.min(retry))
+        let roster = self.roster.as_ref().and_then(Roster::next_due);
+        self.signalled.next_retry().into_iter().chain(roster).fold(check, Instant::min)
     }
 
     async fn tick(&mut self) -> Result<(), CloseReason> {
@@ -240,7 +249,17 @@ impl Open {
             return Err(CloseReason::TokenExpired);
         }
         self.signalled.queue_due(now);
+        self.send_roster(now);
         self.beat(now).await
+    }
+
+    /// Reads or sends the list of online users, if it is due.
+    fn send_roster(&mut self, now: Instant) {
+        let (chat, user) = (self.context.chat.clone(), self.identity.user.clone());
+        let read = || async move { chat.acquaintances_online(&user).await }.boxed();
+        if let Some(users) = self.roster.as_mut().and_then(|roster| roster.take_due(now, read)) {
+            self.push_frames(self.connection.dialect.roster(&users, self.context.clock.now()));
+        }
     }
 
     fn handle_wake(&mut self, woken: OutboxEvent) -> Result<(), CloseReason> {
@@ -248,7 +267,12 @@ impl Open {
             OutboxEvent::Overflowed => Err(CloseReason::TooSlow),
             OutboxEvent::Failed => Err(CloseReason::Internal),
             OutboxEvent::Broken => Err(CloseReason::ClientLeft),
+            OutboxEvent::Signal(Signal::Presence(changes)) => {
+                self.roster.iter_mut().for_each(|roster| roster.apply(&changes));
+                Ok(())
+            }
             OutboxEvent::Signal(Signal::Added { conversation, since }) => {
+                self.roster.iter_mut().for_each(Roster::outdate);
                 // The inbox signals a new conversation to every socket of the user; some dialects join it by
                 // themselves.
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
@@ -268,6 +292,7 @@ impl Open {
                 Ok(())
             }
             OutboxEvent::Signal(Signal::Removed { conversation, seq }) => {
+                self.roster.iter_mut().for_each(Roster::outdate);
                 if self.connection.bound.as_ref() == Some(&conversation) {
                     return Err(CloseReason::Refused(Reject::NotMember));
                 }
@@ -392,6 +417,7 @@ impl Open {
     fn reply(&mut self, request: RequestMeta, answer: Result<CommandReply, Reject>) {
         match answer {
             Ok(CommandReply { reply, replays, echo, acked }) => {
+                self.roster.iter_mut().filter(|_| matches!(reply, Reply::Joined(..))).for_each(Roster::outdate);
                 let dialect = self.connection.dialect;
                 let echo = echo.and_then(|entry| dialect.event(&Event::Entry { entry, origin: None }, None));
                 let answer = if acked { None } else { dialect.reply(request, &reply) };
@@ -411,14 +437,6 @@ impl Open {
 
     pub(super) fn caller(&self) -> Caller {
         Caller { identity: self.identity.clone(), connection: Some(self.connection.clone()), ack: None }
-    }
-}
-
-/// Unregisters a connection, at least from the registry of all nodes if the rest panics.
-async fn disconnect(context: &Context, identity: &Identity, connection: &Connection) {
-    let disconnected = context.chat.disconnect(identity, connection);
-    if context.supervisor.guard(TaskName::Session, disconnected).await.is_none() {
-        context.chat.forget(connection).await;
     }
 }
 

@@ -290,23 +290,44 @@ async fn the_personas_pytest_examples_pass() {
     assert!(output.status.success() && printed.contains("2 passed"), "{printed}{output:?}");
 }
 
-/// React renders the component without a browser.
+/// The React component of a user in the lounge, rendered without a browser, and its standard input.
+fn personas_component(node: &Node, user: &str) -> (Running, std::process::ChildStdin) {
+    let copy = Copy::of("personas_component.jsx", node, &[]);
+    let mut command = Command::new("node");
+    command.args(["--require", &format!("{CLIENTS}/browser.cjs"), &format!("{CLIENTS}/component.cjs")]);
+    let properties = json!({"userId": user, "conversationId": "lounge"});
+    command.arg(copy.write("jsx")).arg(properties.to_string()).env("NODE_PATH", NODE_PATH);
+    let (process, input) = Process::spawn_reader("component", &mut command, Signal::Kill);
+    (Running { process, _folder: copy.folder }, input)
+}
+
+#[tokio::test]
+async fn the_react_components_of_two_users_count_both() {
+    let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
+    let (alice, mut alices_input) = personas_component(&node, "alice");
+    alice.prints(&["shows: Online: 1 "]).await;
+    joined_lounge(&node, "alice").await;
+    let (bob, bobs_input) = personas_component(&node, "bob");
+    for page in [&alice, &bob] {
+        page.prints(&["shows: Online: 2 "]).await;
+    }
+    writeln!(alices_input, "Hello from React").unwrap();
+    for page in [&alice, &bob] {
+        page.prints(&["shows: Online: 2 ", "Hello from React"]).await;
+    }
+    drop(bobs_input);
+    alice.prints(&["shows: Online: 1 ", "Hello from React"]).await;
+}
+
 #[tokio::test]
 async fn the_personas_react_component_shows_messages_and_typing() {
     let node = Node::dev().set("PRESENCE_GRACE", "0s").start().await;
-    let copy = Copy::of("personas_component.jsx", &node, &[]);
-    let mut command = Command::new("node");
-    command.args(["--require", &format!("{CLIENTS}/browser.cjs"), &format!("{CLIENTS}/component.cjs")]);
-    command
-        .arg(copy.write("jsx"))
-        .arg(r#"{"userId": "alice", "conversationId": "lounge"}"#)
-        .env("NODE_PATH", NODE_PATH);
-    let (process, mut input) = Process::spawn_reader("component", &mut command, Signal::Kill);
-    let alice = Running { process, _folder: copy.folder };
-    alice.prints(&["shows: Online:"]).await;
+    let (alice, mut input) = personas_component(&node, "alice");
+    alice.prints(&["shows: Online: 1 "]).await;
     joined_lounge(&node, "alice").await;
 
     let mut bob = Client::rooms(&node, "lounge", "bob").await;
+    alice.prints(&["shows: Online: 2 "]).await;
     bob.send(&json!({"type": "send_message", "data": {"content": "Hello, component"}})).await;
     alice.prints(&["shows:", "Hello, component", "Send"]).await;
     bob.send(&json!({"type": "typing_start"})).await;
