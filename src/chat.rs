@@ -3,7 +3,7 @@
 //! Commands over sockets and over REST take the same path: [`Chat::begin`] starts a command and passes it to the part
 //! that handles it. Reading order: `Chat::begin` here; `start` (the parts and their dependencies); `router` (the path
 //! of an event); `budgets` and `repeats` (rate limits); `messages`, `journal` and `acks` (sends); `subscriptions`, `follows` and
-//! `replay` (joins and resumes); `connections` and `presence`. Tasks that run beside commands: `backplane_events`,
+//! `replay` (joins and resumes); `connections` and `presence`; `typing` and `events`. Tasks that run beside commands: `backplane_events`,
 //! `notifications`, `rosters`, `relay`, `reconciler`, `retell`, `batch_loader`, `user_upserts`, `search_index`.
 
 use std::{sync::Arc, time::Instant};
@@ -26,6 +26,7 @@ mod connection;
 mod connections;
 mod conversations;
 mod data_limits;
+mod events;
 mod follows;
 mod heavy_reads;
 mod hints;
@@ -72,6 +73,7 @@ use acks::Acks;
 use budgets::Budgets;
 use connections::Connections;
 use data_limits::DataLimits;
+use events::Events;
 use heavy_reads::HeavyReads;
 use journal::Journal;
 use members::Members;
@@ -102,6 +104,7 @@ pub struct Chat {
     subscriptions: Arc<Subscriptions>,
     presence: Arc<Presence>,
     typing: Arc<Typing>,
+    events: Events,
     /// None if no persona is configured.
     personas: Option<Arc<Personas>>,
     unconfirmed: Arc<Unconfirmed>,
@@ -300,6 +303,7 @@ impl Chat {
                 self.subscriptions.leave(&caller, &conversation).await.map(CommandReply::from)
             }
             Command::Sync { cursors, roster } => self.subscriptions.sync(&caller, cursors, roster).await,
+            Command::Event(event) => self.events.send(&caller, event).await,
             Command::Typing { conversation, active } => {
                 Ok(self.typing.set_typing(&caller, &conversation, active).await)
             }

@@ -40,7 +40,7 @@ use ack_waits::AckWait;
 use activity::Activity;
 use delivery::Delivery;
 use resequencer::Resequencer;
-use shard::{Listener, Op, Shard, Worker};
+use shard::{Listener, Load, Op, Shard, Worker};
 use track::{OpenGap, StuckGap, Track};
 
 /// Locks over which logs are spread.
@@ -133,6 +133,7 @@ impl Hub {
                 listeners_by_dialect: [0; Dialect::COUNT],
                 pair: None,
                 backfilling: false,
+                early: Vec::new(),
                 activity: 0,
             }
         });
@@ -223,7 +224,8 @@ impl Hub {
 
     /// Accepts events of this node and of others, in any order and any number of times.
     pub fn apply(self: &Arc<Self>, events: Vec<Event>) {
-        let congested = self.shards.iter().any(|shard| shard.congested());
+        let load = self.shards.iter().map(|shard| shard.load()).max().unwrap_or_default();
+        let congested = load == Load::Congested;
         let now = self.clock.now();
         for group in events.chunk_by(|one, next| one.log() == next.log()) {
             let log = group[0].log();
@@ -237,10 +239,14 @@ impl Hub {
                         self.metrics.delivery_seconds.observe(now.since(entry.at).as_secs_f64());
                         track.resequencer.offer(entry.seq, event.clone(), &mut ready);
                     }
-                    Event::Ephemeral { .. } if congested => self.metrics.ephemeral_dropped.inc(),
+                    Event::Ephemeral { .. } if congested || load == Load::High && event.is_custom() => {
+                        self.metrics.ephemeral_dropped.inc();
+                    }
+                    Event::Ephemeral { .. } if track.is_early(event) => self.hold(track, event),
                     Event::Ephemeral { .. } => ready.push(event.clone()),
                 }
             }
+            track.release_early(&mut ready);
             self.deliver(log, track, ready);
             self.backfill_if_needed(log, track);
         }
@@ -360,6 +366,13 @@ impl Hub {
         self.partition(log).get(log).map_or(0, |track| track.activity)
     }
 
+    /// Keeps an event of a client until the listeners have the entries that its sender's node had.
+    fn hold(&self, track: &mut Track, event: &Event) {
+        if !track.hold(event) {
+            self.metrics.ephemeral_dropped.inc();
+        }
+    }
+
     fn deliver(&self, log: &LogId, track: &mut Track, ready: Vec<Event>) {
         if ready.is_empty() {
             return;
@@ -414,6 +427,7 @@ impl Hub {
     fn drop_unstored(&self, log: &LogId, known: Seq) {
         if let Some(track) = self.partition(log).get_mut(log) {
             track.resequencer.drop_unstored(known);
+            track.early.clear();
         }
     }
 

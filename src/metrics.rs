@@ -124,8 +124,10 @@ metrics! {
     delivery_seconds: Latency("delivery_seconds");
     /// Operations waiting for delivery shards.
     delivery_queue: IntGauge("delivery_queue");
-    /// Ephemeral events (typing, presence) dropped because the queue of delivery shards was full.
+    /// Ephemeral events (typing, presence, events of clients) dropped because the queue of delivery shards was full.
     ephemeral_dropped: IntCounter("ephemeral_dropped_total");
+    /// Events of clients refused because too many went to one conversation or user (MAX_EVENTS_PER_RECEIVER).
+    events_refused: IntCounter("events_refused_total");
     /// Roster updates dropped because too many were waiting.
     audiences_dropped: IntCounter("audiences_dropped_total");
     /// Users shown as present to this node's listeners, counted for each conversation.

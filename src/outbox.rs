@@ -7,8 +7,9 @@
 //! - After that, bytes leave in the order in which frames were pushed, except that a ping leaves before frames that
 //!   wait: its pong then confirms what left before the ping, however much waits.
 //! - A frame whose first byte was written is always finished.
-//! - At most the limit waits. Beyond it, typing and hints are dropped first, then all but the last frame of each state,
-//!   and then the connection is closed with a code that tells the client to resume.
+//! - At most the limit waits. Beyond it, events of clients, typing and hints are dropped first, then all but the last frame
+//!   of each state, and then the connection is closed with a code that tells the client to resume.
+//! - At most a share of the limit waits in events of clients; further ones are dropped.
 //! - A client for which frames wait must take bytes. If it takes none for [`OutboxLimits::stalled_after`], or if all
 //!   outboxes together hold too much ([`OutboxBudget`]), the connection is closed with the same code.
 
@@ -47,6 +48,9 @@ use state::{Flushed, State};
 /// Bytes that the kernel holds unsent for one socket. A larger buffer delays pings on a slow link, and hides for how long
 /// its client has taken nothing.
 const UNSENT_MAX: u32 = 128 * 1_024;
+
+/// The share of the limit that events of clients may take: one part of this many.
+const EVENT_SHARE: usize = 8;
 
 /// Why [`Outbox::next_event`] returned.
 #[derive(Debug, PartialEq, Eq)]
@@ -180,10 +184,14 @@ impl Outbox {
             if matches!(frame.class, Class::Pong | Class::Hint(_)) {
                 state.queue_for(frame.class).drop_unstarted(|waiting| waiting.class == frame.class);
             }
+            if frame.class == Class::Event && !self.has_share(&mut state, frame.len()) {
+                self.count_dropped(frame.class, 1);
+                continue;
+            }
             let exhausted = !idle && self.budget.is_exhausted();
             let fits = state.bytes() + frame.len() <= self.limits.bytes;
             if exhausted || !fits && !self.make_room(&mut state, frame.len()) {
-                if matches!(frame.class, Class::Typing | Class::Hint(_)) {
+                if matches!(frame.class, Class::Event | Class::Typing | Class::Hint(_)) {
                     self.count_dropped(frame.class, 1);
                     continue;
                 }
@@ -379,9 +387,15 @@ impl Outbox {
         self.budget.metrics().outbox_drops.with_label_values(&[class.label()]).inc_by(frames);
     }
 
+    /// True if an event of this length fits into the share of the limit that events may take.
+    fn has_share(&self, state: &mut State, needed: usize) -> bool {
+        state.queue_for(Class::Event).bytes_of(Class::Event) + needed <= self.limits.bytes / EVENT_SHARE
+    }
+
     /// Drops frames that may be dropped; true if `needed` bytes then fit.
     fn make_room(&self, state: &mut State, needed: usize) -> bool {
         let queue = state.queue_for(Class::Durable);
+        self.count_dropped(Class::Event, queue.drop_unstarted(|frame| frame.class == Class::Event));
         self.count_dropped(Class::Typing, queue.drop_unstarted(|frame| frame.class == Class::Typing));
         self.count_dropped(Class::Hint(0), queue.drop_unstarted(|frame| matches!(frame.class, Class::Hint(_))));
         if state.bytes() + needed > self.limits.bytes {

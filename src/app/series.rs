@@ -38,7 +38,7 @@ pub(super) fn create(metrics: &Metrics) {
     for result in ["ok", "failed"] {
         metrics.key_fetches.with_label_values(&[result]);
     }
-    for class in [Class::Durable, Class::Typing, Class::State(0)] {
+    for class in [Class::Durable, Class::Typing, Class::Event, Class::State(0)] {
         metrics.outbox_drops.with_label_values(&[class.label()]);
     }
     for place in RefusedPlace::ALL {

@@ -36,6 +36,7 @@ pub(super) fn window(budget: Budget, user: &UserId) -> String {
         Budget::Send => format!("rate_limit:message:{user}"),
         Budget::Write => format!("rate_limit:write:{user}"),
         Budget::Read => format!("rate_limit:read:{user}"),
+        Budget::Event => format!("rate_limit:event:{user}"),
     }
 }
 

@@ -44,7 +44,7 @@ impl Division {
     fn of(budget: Budget, limit: u32) -> Self {
         let share = match budget {
             Budget::Send => 1,
-            Budget::Write | Budget::Read => (limit / SHARES).max(1),
+            Budget::Write | Budget::Read | Budget::Event => (limit / SHARES).max(1),
         };
         Self { share, shares: limit / share }
     }

@@ -33,6 +33,8 @@ use crate::{
 
 /// Maximum number of event batches that wait for the task.
 const QUEUE: usize = 8_192;
+/// Places in the queue that events of clients leave to others.
+const KEPT_FOR_OTHERS: usize = QUEUE / 4 * 3;
 /// Maximum number of event batches in one pipeline.
 const PER_PIPELINE: usize = 256;
 /// Interval between two tries, and the number of tries, while Redis does not answer but is not yet known to be down.
@@ -75,6 +77,10 @@ impl Publisher {
     /// Queues events for publishing. Never blocks.
     pub(super) fn publish(&self, events: Vec<Event>) {
         if self.link.client().is_none() || events.is_empty() {
+            return;
+        }
+        if self.queue.capacity() <= KEPT_FOR_OTHERS && events.iter().all(Event::is_custom) {
+            self.metrics.bus_out_dropped.inc_by(events.len() as u64);
             return;
         }
         if let Err(mpsc::error::TrySendError::Full(events) | mpsc::error::TrySendError::Closed(events)) =

@@ -21,6 +21,7 @@ impl Chat {
             true => self.store.block(user, other, self.blocks_per_user).await,
             false => self.store.unblock(user, other).await.map(|()| true),
         };
+        self.events.forget_rights();
         match stands.map_err(|error| unavailable(&error))? {
             true => Ok(Reply::Done.into()),
             false => Err(Reject::Conflict("You block the maximum number of users")),

@@ -59,6 +59,7 @@ impl Budgets {
             Budget::Send => &self.limits.message_rate,
             Budget::Write => &self.limits.write_rate,
             Budget::Read => &self.limits.read_rate,
+            Budget::Event => &self.limits.event_rate,
         };
         rate.of(identity.tier.as_ref())
     }

@@ -1,11 +1,14 @@
-//! The maximum lengths of the JSON beside texts, which are settings.
+//! The maximum lengths of JSON from clients.
 
 use crate::{
     config::Limits,
     model::{Command, Data, DataEdit, Reject},
 };
 
-/// Maximum lengths of data, in bytes.
+/// Maximum length of the data of an event, in bytes.
+const EVENT_BYTES: usize = 4 * 1_024;
+
+/// Maximum lengths of data that are settings, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DataLimits {
     /// Of a message.
@@ -22,6 +25,7 @@ impl DataLimits {
         match command {
             Command::Send(message) => check_length(message.data.as_ref(), self.message),
             Command::Edit { data: DataEdit::Replace(data), .. } => check_length(Some(data), self.message),
+            Command::Event(event) => check_length(event.data.as_ref(), EVENT_BYTES),
             _ => Ok(()),
         }
     }

@@ -20,9 +20,13 @@ impl Chat {
                 self.members.require_member(&caller.identity, conversation, heavy).await
             }
             // The command itself checks these rights.
-            Right::Anyone | Right::Admin | Right::Joiner | Right::Sender | Right::Author | Right::AuthorOrAdmin => {
-                Ok(())
-            }
+            Right::Anyone
+            | Right::Admin
+            | Right::Joiner
+            | Right::Sender
+            | Right::Acquaintance(_)
+            | Right::Author
+            | Right::AuthorOrAdmin => Ok(()),
         }
     }
 }

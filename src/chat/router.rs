@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    hints::grown::Grown, notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges,
-    search_index::GrownLogs, shown::Shown, typists::Typists,
+    events::Speakers, hints::grown::Grown, notifications::unread::Unread, relay::growth::Growth,
+    rosters::changes::RosterChanges, search_index::GrownLogs, shown::Shown, typists::Typists,
 };
 use crate::{
     backplane::Backplane,
@@ -54,6 +54,8 @@ pub(super) struct Observers {
     pub(super) grown_logs: Arc<GrownLogs>,
     /// Queues conversations with new messages for hints.
     pub(super) grown: Arc<Grown>,
+    /// Forgets removed members who could send events.
+    pub(super) speakers: Arc<Speakers>,
 }
 
 /// Routes events to the listeners on all nodes.
@@ -112,7 +114,7 @@ impl Router {
 
     /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
-        let Observers { unread, rosters, growth, shown, typists, grown_logs, grown } = &self.observers;
+        let Observers { unread, rosters, growth, shown, typists, grown_logs, grown, speakers } = &self.observers;
         match origin {
             Origin::Committed => {
                 unread.observe(events);
@@ -120,6 +122,7 @@ impl Router {
                 growth.observe(events);
                 grown_logs.observe(events);
                 grown.observe(events);
+                speakers.observe(events);
             }
             Origin::Local => {
                 shown.observe(events);
@@ -130,6 +133,7 @@ impl Router {
                 shown.observe(events);
                 typists.observe(events, true);
                 rosters.observe(events);
+                speakers.observe(events);
             }
             Origin::ElsewhereOnly | Origin::HereOnly => {}
         }
@@ -227,6 +231,7 @@ mod tests {
             typists: Arc::new(Typists::new(Duration::from_secs(5)).0),
             grown_logs: Arc::default(),
             grown: Arc::new(Grown::new(metrics.clone())),
+            speakers: Arc::default(),
         };
         let router = Router::new(hub.clone(), backplane, clock, observers, supervisor.clone());
         let cases = [

@@ -115,6 +115,7 @@ impl Shown {
                 | Ephemeral::Typing { .. }
                 | Ephemeral::Audience { .. }
                 | Ephemeral::Probe { .. }
+                | Ephemeral::Custom { .. }
                 | Ephemeral::Receipt { .. } => {}
             }
         }

@@ -13,6 +13,7 @@ use super::{
     budgets::Budgets,
     connections::Connections,
     data_limits::DataLimits,
+    events::{Events, Rates, Speakers},
     follows::Follows,
     heavy_reads::HeavyReads,
     hints::{Hints, grown::Grown},
@@ -85,11 +86,12 @@ impl Chat {
         let (shown, followed) = Shown::new(metrics.clone());
         let (typists, typing_changes) = Typists::new(config.timing.typing_timeout);
         let (shown, typists, grown_logs) = (Arc::new(shown), Arc::new(typists), Arc::<GrownLogs>::default());
-        let grown = Arc::new(Grown::new(metrics.clone()));
+        let (grown, speakers) = (Arc::new(Grown::new(metrics.clone())), Arc::<Speakers>::default());
+        let rights = speakers.clone();
         let hints = Arc::new(ground.hints(grown.clone()));
         let (u, g, s, t, l) = (unread.clone(), growth.clone(), shown.clone(), typists.clone(), grown_logs.clone());
-        let router =
-            ground.router(Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l, grown });
+        let given = Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l, grown, speakers };
+        let router = ground.router(given);
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
         let writer = ground.writer(router.clone(), retell.clone());
 
@@ -123,6 +125,7 @@ impl Chat {
         ground.keep_search_index(grown_logs);
         let (reader, reads) =
             (ground.follow_restrictions(restrictions, pulses), HeavyReads::new(config, metrics.clone()));
+        let events = ground.events(router.clone(), rights);
         let Ground { config, store, degrade, metrics, hub, .. } = ground;
         let chat = Self {
             acks: Arc::new(Acks { hub, metrics: metrics.clone() }),
@@ -140,6 +143,7 @@ impl Chat {
             subscriptions,
             presence,
             typing,
+            events,
             personas,
             unconfirmed,
             blocks_per_user: config.limits.blocks_per_user,
@@ -322,6 +326,18 @@ impl Ground {
 
     fn typing(&self, typists: Arc<Typists>, router: Arc<Router>, statuses: Arc<Statuses>) -> Typing {
         Typing { typists, router, statuses, clock: self.clock.clone() }
+    }
+
+    fn events(&self, router: Arc<Router>, speakers: Arc<Speakers>) -> Events {
+        Events {
+            store: self.store.clone(),
+            hub: self.hub.clone(),
+            router,
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            speakers,
+            rates: Rates::new(self.config.limits.events_per_receiver),
+        }
     }
 
     /// Starts the tasks that tell listeners of rosters, and members of conversations that they don't listen to.

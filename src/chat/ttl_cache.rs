@@ -1,4 +1,4 @@
-//! A small bounded cache whose entries expire: memberships, users, statuses, and the conversations of pairs.
+//! A small bounded cache whose entries expire: rights, users, statuses, and the conversations of pairs.
 
 use std::{
     collections::HashMap,
@@ -35,6 +35,14 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
             entries.clear();
         }
         entries.insert(key, (value, Instant::now()));
+    }
+
+    pub(super) fn remove(&self, key: &K) {
+        self.lock().remove(key);
+    }
+
+    pub(super) fn clear(&self) {
+        self.lock().clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, (V, Instant)>> {

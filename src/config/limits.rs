@@ -48,6 +48,8 @@ pub(super) fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, othe
         message_rate: read_rate(reader, &set::MESSAGE_RATE_LIMIT, &set::MESSAGE_RATE_LIMITS),
         write_rate: read_rate(reader, &set::WRITE_RATE_LIMIT, &set::WRITE_RATE_LIMITS),
         read_rate: read_rate(reader, &set::READ_RATE_LIMIT, &set::READ_RATE_LIMITS),
+        event_rate: read_rate(reader, &set::EVENT_RATE_LIMIT, &set::EVENT_RATE_LIMITS),
+        events_per_receiver: reader.number(&set::MAX_EVENTS_PER_RECEIVER),
     }
 }
 

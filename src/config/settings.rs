@@ -249,9 +249,15 @@ settings! {
     WRITE_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
         "WRITE_RATE_LIMIT for users whose token has a tier (pro=600,bot=6000); 0: no limit.";
     READ_RATE_LIMIT = Limits, Kind::Count("units a minute", 0, 1_000_000), "6000",
-        "Budget of a user per minute for reads and ephemeral commands: 1 for each conversation joined and each user whose presence is asked, 5 for a page of a list or a read mark, 10 for a typing indicator, 20 for a search; 0: no limit.";
+        "Budget of a user per minute for reads and typing: 1 for each conversation joined and each user whose presence is asked, 5 for a page of a list or a read mark, 10 for a typing indicator, 20 for a search; 0: no limit.";
     READ_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
         "READ_RATE_LIMIT for users whose token has a tier (pro=12000,bot=60000); 0: no limit.";
+    EVENT_RATE_LIMIT = Limits, Kind::Count("units a minute", 0, 1_000_000), "600",
+        "Budget of a user per minute for events: 1 for each, or 1 for each started KiB of its data; 0: no limit.";
+    EVENT_RATE_LIMITS = Limits, Kind::Text("tier=number"), "",
+        "EVENT_RATE_LIMIT for users whose token has a tier (pro=1800,bot=6000); 0: no limit.";
+    MAX_EVENTS_PER_RECEIVER = Limits, Kind::Count("events a second", 0, 1_000_000), "500",
+        "Maximum number of events per second that this node accepts from all users for one conversation, or for one user. Further ones are refused with rate_limited; 0: no limit.";
     MAX_CONNECTIONS = Limits, Kind::Count("sockets", 1, 10_000_000), "100000",
         "Maximum number of sockets of this node that showed a valid token, including HTTP ones. Lowered at start to what the limit of open files allows.";
     MAX_UNAUTHENTICATED = Limits, Kind::Count("sockets", 1, 10_000_000), "5000",

@@ -62,6 +62,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((limits.frame_bytes, limits.outbox_bytes, limits.conversations_per_connection), (65_536, 1 << 20, 500));
     assert_eq!((limits.message_rate.per_minute, limits.resume_max, limits.fragments), (10, 10_000, 64));
     assert_eq!((limits.write_rate.per_minute, limits.read_rate.per_minute), (300, 6_000));
+    assert_eq!((limits.event_rate.per_minute, limits.events_per_receiver), (600, 500));
     let timing = &config.timing;
     let seconds = [timing.auth_timeout, timing.ping_interval, timing.pong_timeout, timing.typing_timeout]
         .map(|duration| duration.as_secs());

@@ -274,6 +274,10 @@ pub struct Limits {
     pub write_rate: RateLimit,
     /// Weight of reads and ephemeral commands per minute per user (6,000).
     pub read_rate: RateLimit,
+    /// Weight of events per minute per user (600).
+    pub event_rate: RateLimit,
+    /// Events per second to one conversation or user that this node accepts (500); 0: no limit.
+    pub events_per_receiver: u32,
 }
 
 /// A budget of each user per minute.

@@ -64,6 +64,7 @@ pub(super) fn class_of(ephemeral: &EphemeralEvent) -> Class {
     std::mem::discriminant(&ephemeral.what).hash(&mut kind);
     match &ephemeral.what {
         Ephemeral::Typing { .. } | Ephemeral::Probe { .. } => return Class::Typing,
+        Ephemeral::Custom { .. } => return Class::Event,
         Ephemeral::Listening { user, .. }
         | Ephemeral::Audience { user, .. }
         | Ephemeral::Presence { user, .. }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        CloseReason, Command, ConversationId, Data, DataEdit, Emoji, EntrySeq, Event, Listed, LogId, NewMessage, Page,
-        Pair, Reject, Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread,
+        CloseReason, Command, ConversationId, Data, DataEdit, Emoji, EntrySeq, Event, EventName, Listed, LogId,
+        NewEvent, NewMessage, Page, Pair, Reject, Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -62,11 +62,7 @@ fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
             Command::Sync { cursors: Listed::given("conversations", cursors.collect::<Result<_, _>>()?)?, roster }
         }
         In::Send { conversation_id, recipient_id, content: text, data: _, client_id, reply_to, persona_id } => {
-            let to = match (conversation_id, recipient_id) {
-                (Some(conversation), None) => Target::Conversation(conversation),
-                (None, Some(user)) => Target::User(user),
-                _ => return Err(Reject::Invalid("send needs conversation_id or recipient_id, and not both".into())),
-            };
+            let to = target("send", conversation_id, recipient_id)?;
             let (data, reply_to) = (Data::given(given)?, EntrySeq::given("reply_to", reply_to)?);
             let content = content(&text, data.as_ref())?;
             Command::Send(NewMessage { to, content, data, client_id, reply_to, persona: persona_id })
@@ -82,6 +78,10 @@ fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
         In::React { conversation_id: conversation, seq, emoji, active, client_id } => {
             let (target, emoji) = (EntrySeq::of_message(seq)?, Emoji::parse(&emoji)?);
             Command::React { conversation, target, emoji, active, client_id }
+        }
+        In::Event { conversation_id, recipient_id, name, data: _ } => {
+            let to = target("event", conversation_id, recipient_id)?;
+            Command::Event(NewEvent { to, name: EventName::parse(&name)?, data: Data::given(given)? })
         }
         In::Typing { conversation_id: conversation, active } => Command::Typing { conversation, active },
         In::Read { conversation_id: conversation, seq, delivered_seq } => {
@@ -109,6 +109,15 @@ fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
         In::Archive { conversation_id: conversation, archived } => Command::Archive { conversation, archived },
         In::Ping {} => Command::Ping,
     }))
+}
+
+/// The destination of a message or an event.
+fn target(kind: &str, conversation: Option<ConversationId>, user: Option<UserId>) -> Result<Target, Reject> {
+    match (conversation, user) {
+        (Some(conversation), None) => Ok(Target::Conversation(conversation)),
+        (None, Some(user)) => Ok(Target::User(user)),
+        _ => Err(Reject::Invalid(format!("{kind} needs conversation_id or recipient_id, and not both"))),
+    }
 }
 
 impl Codec for Native {

@@ -299,6 +299,7 @@ fn ephemeral_frame(ephemeral: &EphemeralEvent) -> Option<Frame> {
         Ephemeral::Listening { .. }
         | Ephemeral::Audience { .. }
         | Ephemeral::Receipt { .. }
+        | Ephemeral::Custom { .. }
         | Ephemeral::Probe { .. } => return None,
     };
     Some(Frame::json(&out, class_of(ephemeral)))

@@ -218,6 +218,7 @@ impl Codec for Rooms {
                     Ephemeral::Audience { .. }
                     | Ephemeral::Presence { .. }
                     | Ephemeral::Receipt { .. }
+                    | Ephemeral::Custom { .. }
                     | Ephemeral::Probe { .. } => return None,
                 };
                 Some(Frame::json(&out, class_of(ephemeral)))

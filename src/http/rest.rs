@@ -24,6 +24,7 @@ mod audit;
 mod blocks;
 mod call;
 mod conversations;
+mod events;
 mod members;
 mod messages;
 mod notifications;
@@ -53,6 +54,10 @@ pub(super) enum Action {
     MarkRead,
     /// Start or stop the caller's typing indicator.
     Typing,
+    /// Pass an event on to the listeners of a conversation.
+    ConversationEvent,
+    /// Pass an event on to a user's sockets.
+    UserEvent,
     /// List the caller's own connections.
     Connections,
     /// Show the connections and users of all nodes.
@@ -209,6 +214,8 @@ async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResu
         Action::SetStatus => call.set_status(body).await,
         Action::MarkRead => call.mark_read(body).await,
         Action::Typing => call.typing(body).await,
+        Action::ConversationEvent => call.conversation_event(body).await,
+        Action::UserEvent => call.user_event(body).await,
         Action::Connections => call.connections().await,
         Action::Stats => call.stats().await,
         Action::CreateConversation => call.create(body).await,

@@ -100,6 +100,8 @@ const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::POST, "/api/user/status", Rest(SetStatus), On::Clients),
     (M::POST, "/api/messages/read", Rest(MarkRead), On::Clients),
     (M::POST, "/api/conversations/{conversation}/typing", Rest(Typing), On::Clients),
+    (M::POST, "/api/conversations/{conversation}/events", Rest(ConversationEvent), On::Clients),
+    (M::POST, "/api/users/{user}/events", Rest(UserEvent), On::Clients),
     (M::GET, "/api/connections/info", Rest(Connections), On::Clients),
     (M::GET, "/api/connections/stats", Rest(Stats), On::Clients),
     (M::GET, "/api/notifications", Rest(Notifications), On::Clients),

@@ -28,6 +28,19 @@ use crate::{
 const SLICE: usize = 256;
 /// Operations that may wait. Beyond this, entries are left to a backfill, and ephemeral events are dropped.
 const QUEUE_MAX: usize = 16_384;
+/// Operations beyond which events of clients are dropped, so that they never take the place of others.
+const CUSTOM_MAX: usize = QUEUE_MAX / 4;
+
+/// The load of a shard's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Load {
+    #[default]
+    Normal,
+    /// Events of clients are dropped.
+    High,
+    /// Nothing is queued.
+    Congested,
+}
 
 /// A socket that listens to a log.
 #[derive(Debug)]
@@ -114,9 +127,13 @@ impl Shard {
         self.lock().len()
     }
 
-    /// True if the queue is at its limit.
-    pub(super) fn congested(&self) -> bool {
-        self.queued() >= QUEUE_MAX
+    /// The load of the queue.
+    pub(super) fn load(&self) -> Load {
+        match self.queued() {
+            QUEUE_MAX.. => Load::Congested,
+            CUSTOM_MAX.. => Load::High,
+            _ => Load::Normal,
+        }
     }
 
     pub(super) fn wake(&self) {

@@ -409,3 +409,35 @@ async fn an_ack_waits_for_a_replay() {
         assert_eq!(next_seq(&mut client).await, expected);
     }
 }
+
+#[tokio::test]
+async fn an_event_waits_for_the_entries_that_its_senders_node_had() {
+    let fixture = Fixture::new(3);
+    let (_outbox, mut client) = fixture.listen(3).await;
+    let custom = |name: &str, after: Seq| {
+        let what = Ephemeral::Custom {
+            user: UserId::parse("alice").unwrap(),
+            name: crate::model::EventName::parse(name).unwrap(),
+            data: None,
+            after,
+        };
+        let ephemeral = EphemeralEvent { log: fixture.log.clone(), at: Clock::system().now(), what };
+        Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
+    };
+    // The store has the entries, and no publication of them comes.
+    fixture.stored.0.store(5, Ordering::SeqCst);
+    fixture.hub.apply(vec![custom("first", 5), custom("second", 5), custom("now", 3)]);
+    assert_eq!(next_frame(&mut client).await["name"], "now");
+    assert_eq!((next_seq(&mut client).await, next_seq(&mut client).await), (4, 5));
+    assert_eq!(next_frame(&mut client).await["name"], "first");
+    assert_eq!(next_frame(&mut client).await["name"], "second");
+    // The number of those that wait is bounded.
+    fixture.stored.0.store(-1, Ordering::SeqCst);
+    fixture.hub.apply((0..1_000).map(|_| custom("early", 6)).collect());
+    assert_eq!(fixture.metrics.ephemeral_dropped.get(), 1_000 - 256);
+    fixture.hub.apply(vec![event(&fixture.log, 6)]);
+    assert_eq!(next_seq(&mut client).await, 6);
+    for _ in 0..256 {
+        assert_eq!(next_frame(&mut client).await["name"], "early");
+    }
+}

@@ -8,8 +8,11 @@ use super::resequencer::Resequencer;
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{Event, Pair, Seq},
+    model::{Ephemeral, Event, Pair, Seq},
 };
+
+/// Events of clients that may wait for the entries before them. Further ones are dropped.
+const EARLY_MAX: usize = 256;
 
 /// Set once the log is opened, that is, its base is known. The first follower opens it for all.
 pub type Opened = Arc<OnceCell<()>>;
@@ -29,6 +32,8 @@ pub(super) struct Track {
     /// The members of a direct conversation, if a dialect needs them.
     pub(super) pair: Option<Arc<Pair>>,
     pub(super) backfilling: bool,
+    /// Events of clients whose senders' nodes had entries that this one lacks.
+    pub(super) early: Vec<Event>,
     /// Number of the delivery of its newest entry among the entries of all logs; 0 before the first one.
     pub(super) activity: u64,
 }
@@ -66,6 +71,28 @@ impl Drop for StuckGap {
 }
 
 impl Track {
+    /// True if the listeners must get entries before this event.
+    pub(super) fn is_early(&self, event: &Event) -> bool {
+        self.has_base && entry_before(event) > self.resequencer.last()
+    }
+
+    /// Keeps an early event until [`Track::release_early`]; false if too many wait. The entries that it waits for are
+    /// backfilled if they don't come by themselves.
+    pub(super) fn hold(&mut self, event: &Event) -> bool {
+        self.record_seq(entry_before(event));
+        let fits = self.early.len() < EARLY_MAX;
+        if fits {
+            self.early.push(event.clone());
+        }
+        fits
+    }
+
+    /// Appends the events that are early no longer, in the order in which they came.
+    pub(super) fn release_early(&mut self, ready: &mut Vec<Event>) {
+        let last = self.resequencer.last();
+        ready.extend(self.early.extract_if(.., |event| entry_before(event) <= last));
+    }
+
     /// Records that the log reaches to `seq`, without the entry.
     pub(super) fn record_seq(&mut self, seq: Seq) {
         if self.has_base {
@@ -73,5 +100,16 @@ impl Track {
         } else if seq > self.resequencer.last() {
             self.resequencer = Resequencer::after(seq);
         }
+    }
+}
+
+/// The entry before which nobody may get this event; 0 if there is none.
+fn entry_before(event: &Event) -> Seq {
+    match event {
+        Event::Ephemeral { ephemeral, .. } => match &ephemeral.what {
+            Ephemeral::Custom { after, .. } => *after,
+            _ => 0,
+        },
+        Event::Entry { .. } => 0,
     }
 }

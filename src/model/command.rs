@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, Listed, Page, PageLimit,
+    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, EventName, Listed, Page, PageLimit,
     RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
 };
 
@@ -46,6 +46,17 @@ impl NewMessage {
             deleted: false,
         }
     }
+}
+
+/// An event to pass on without storing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The conversation whose listeners get it, or the user whose sockets get it.
+    pub to: Target,
+    /// The name by which clients know it.
+    pub name: EventName,
+    /// Its JSON.
+    pub data: Option<Data>,
 }
 
 /// A conversation to create.
@@ -128,6 +139,8 @@ pub enum Command {
         /// Idempotency id: a repeated reaction with it stores nothing new.
         client_id: Option<ClientId>,
     },
+    /// Pass an event on, without storing it.
+    Event(NewEvent),
     /// Report that the user types, or stopped typing.
     Typing {
         /// The conversation.
@@ -327,6 +340,7 @@ labels! {
     Command::Edit { .. } => "edit",
     Command::Delete { .. } => "delete",
     Command::React { .. } => "react",
+    Command::Event(_) => "event",
     Command::Typing { .. } => "typing",
     Command::Read { .. } => "read",
     Command::Presence { .. } => "presence",

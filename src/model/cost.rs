@@ -1,6 +1,6 @@
 //! The cost of a command: the budget of its user that it counts against, and its weight there.
 
-use super::Command;
+use super::{Command, Data};
 
 /// A budget that each user has. Commands of one budget never use up another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -9,13 +9,15 @@ pub enum Budget {
     Send,
     /// Other changes: edits, deletions, reactions, conversations, members, statuses.
     Write,
-    /// Reads, joins, ephemeral commands, and the user's own marks, which follow what others send.
+    /// Reads, joins, typing, and the user's own marks, which follow what others send.
     Read,
+    /// Events of clients.
+    Event,
 }
 
 impl Budget {
     /// Every budget, in index order.
-    pub const ALL: [Self; 3] = [Self::Send, Self::Write, Self::Read];
+    pub const ALL: [Self; 4] = [Self::Send, Self::Write, Self::Read, Self::Event];
 
     /// The position in [`Budget::ALL`].
     pub const fn index(self) -> usize {
@@ -28,6 +30,7 @@ impl Budget {
             Self::Send => "send",
             Self::Write => "write",
             Self::Read => "read",
+            Self::Event => "event",
         }
     }
 }
@@ -49,6 +52,8 @@ const TYPING: u32 = 10;
 const STATUS: u32 = 10;
 /// Weight of a search, which may read many conversations.
 const SEARCH: u32 = 20;
+/// Length of data for which an event costs one unit, in bytes.
+const EVENT_UNIT: usize = 1_024;
 
 impl Cost {
     /// The cost of a message.
@@ -95,6 +100,10 @@ impl Command {
             Self::Join { .. } | Self::Show { .. } | Self::ShowBlock { .. } | Self::Connections => Cost::LOOKUP,
             Self::Sync { cursors, .. } => Cost::read_each(cursors.len()),
             Self::Presence { users } => Cost::read_each(users.len()),
+            Self::Event(event) => {
+                let units = event.data.as_ref().map_or(0, Data::bytes).div_ceil(EVENT_UNIT);
+                Cost { budget: Budget::Event, weight: weight_of(units) }
+            }
             Self::Typing { .. } => Cost::read(TYPING),
             Self::Read { .. } | Self::ReadNotifications { .. } => Cost::read(PAGE),
             Self::History { .. }

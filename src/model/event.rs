@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientId, ConnectionId, ConversationId, Data, DataEdit, EntryId, LogId, PendingAck, Seq, Status, Timestamp, UserId,
+    ClientId, ConnectionId, ConversationId, Data, DataEdit, EntryId, EventName, LogId, PendingAck, Seq, Status,
+    Timestamp, UserId,
     data::{read_from_text, write_as_text},
 };
 
@@ -220,6 +221,28 @@ pub enum Ephemeral {
         /// The member read every entry up to this seq.
         read_seq: Seq,
     },
+    /// An event of a client, which the broker passes on without reading it.
+    Custom {
+        /// The sender.
+        user: UserId,
+        /// The name that the sender gave it.
+        name: EventName,
+        /// Its JSON.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(serialize_with = "write_as_text", deserialize_with = "read_from_text")]
+        data: Option<Data>,
+        /// The newest entry of the log that the sender's node had. Nobody gets the event before that entry, so a member
+        /// whose removal the sender knew does not get it.
+        #[serde(default)]
+        after: Seq,
+    },
+}
+
+impl Ephemeral {
+    /// True for an event of a client. It never takes the place that other events need.
+    pub fn is_custom(&self) -> bool {
+        matches!(self, Self::Custom { .. })
+    }
 }
 
 /// An ephemeral event for the listeners of a log.
@@ -259,6 +282,11 @@ impl Event {
             Self::Entry { entry, .. } => &entry.log,
             Self::Ephemeral { ephemeral, .. } => &ephemeral.log,
         }
+    }
+
+    /// True for an event of a client.
+    pub fn is_custom(&self) -> bool {
+        matches!(self, Self::Ephemeral { ephemeral, .. } if ephemeral.what.is_custom())
     }
 
     /// The socket that caused it.

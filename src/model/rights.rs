@@ -1,6 +1,6 @@
 //! The one table of rights. Every command needs a valid token; this table holds the other conditions.
 
-use super::{Command, ConversationId, Target};
+use super::{Command, ConversationId, Target, UserId};
 
 /// The condition that a user must meet for a command.
 ///
@@ -19,8 +19,12 @@ pub enum Right<'a> {
     /// A member, an admin, or any user who was not removed if the conversation is open. The join checks this for each
     /// conversation.
     Joiner,
-    /// A member, whom the other member of a direct conversation does not block. The appending transaction checks this.
+    /// A member, whom the other member of a direct conversation does not block. The appending transaction checks this; of an
+    /// event, the command.
     Sender,
+    /// The user, or one who shares a conversation with the user and neither blocks them nor is blocked by them. The command
+    /// checks this; the refusal does not tell the reasons apart.
+    Acquaintance(&'a UserId),
     /// A member who may add each of the users: they don't block the member, and did not leave. The creator may also add
     /// users who left or were removed; an admin may add all. Membership is checked first, the rest by the appending
     /// transaction.
@@ -41,6 +45,10 @@ impl Command {
             Self::Send(message) => match message.to {
                 Target::Conversation(_) => Right::Sender,
                 Target::User(_) => Right::Anyone,
+            },
+            Self::Event(event) => match &event.to {
+                Target::Conversation(_) => Right::Sender,
+                Target::User(user) => Right::Acquaintance(user),
             },
             Self::React { .. } => Right::Sender,
             Self::Edit { .. } => Right::Author,

@@ -17,8 +17,10 @@ const CONTROL_PAYLOAD_MAX: usize = 125;
 pub enum Class {
     /// Never dropped while the connection lives: entries, replies.
     Durable,
-    /// Typing: dropped first.
+    /// Typing: dropped after events.
     Typing,
+    /// An event of a client: dropped first, and never more of them wait than their share of the outbox.
+    Event,
     /// A state: when frames must be dropped, only the last one of each kind is kept. The number is the kind.
     State(u64),
     /// A hint that a conversation has new messages: only the newest one of each conversation waits, and it is dropped if
@@ -43,6 +45,7 @@ impl Class {
         match self {
             Self::Durable => "durable",
             Self::Typing => "typing",
+            Self::Event => "event",
             Self::State(_) => "state",
             Self::Hint(_) => "hint",
             Self::Pong => "pong",

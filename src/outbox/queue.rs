@@ -34,6 +34,11 @@ impl Queue {
         self.bytes
     }
 
+    /// Length of the frames of one class.
+    pub(super) fn bytes_of(&self, class: Class) -> usize {
+        self.frames.iter().filter(|frame| frame.class == class).map(Frame::len).sum()
+    }
+
     /// Bytes that are not written yet.
     pub(super) fn unwritten(&self) -> usize {
         self.bytes - self.started

@@ -84,6 +84,22 @@ async fn one_hint_of_each_conversation_waits_and_hints_close_nobody() {
     assert_eq!(bytes, wanted);
 }
 
+#[tokio::test]
+async fn events_take_their_share_of_the_outbox_and_are_dropped_first() {
+    let (outbox, client) = outbox().await;
+    let event = |content: &str| Frame { class: Class::Event, ..text(content) };
+    let typing = || Frame { class: Class::Typing, ..text("t") };
+    let long = "x".repeat(LIMIT / EVENT_SHARE / 2);
+    outbox.send([event(&long), typing(), event(&long), event(&long), event("1"), text("d")]);
+    let dropped = |class: &str| outbox.budget.metrics().outbox_drops.with_label_values(&[class]).get();
+    assert_eq!((dropped("event"), dropped("typing")), (2, 0), "one long event and the typing fit beside a short one");
+    outbox.send([text(&"y".repeat(LIMIT - 30))]);
+    assert_eq!((dropped("event"), dropped("typing")), (4, 1), "they make room for a message");
+    outbox.greet([]);
+    let bytes = received(outbox, client).await;
+    assert!(bytes.starts_with(b"\x81\x01d\x81\x7e") && bytes.len() == 3 + 4 + LIMIT - 30, "{}", bytes.len());
+}
+
 fn conversation(id: &str) -> ConversationId {
     ConversationId::parse(id).unwrap()
 }

@@ -142,6 +142,11 @@ pub trait Members: Send + Sync + 'static {
     async fn access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
     /// As [`access`](Self::access), before a heavy read: waits in the pool of such reads, and not in that of joins.
     async fn reader_access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError>;
+    /// Returns the head of a conversation in which the user may speak now: a member, whom the other member of a direct
+    /// conversation does not block. `None` otherwise.
+    async fn speaks(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Seq>, StoreError>;
+    /// True if two users share a conversation and neither blocks the other.
+    async fn acquainted(&self, one: &UserId, other: &UserId) -> Result<bool, StoreError>;
     /// Returns members of a conversation in pages by id: those whose id sorts after `after`.
     async fn members(
         &self,

@@ -27,6 +27,7 @@ mod cursors;
 mod dashboards;
 mod data;
 mod dev;
+mod events;
 mod examples;
 mod first_minutes;
 mod generated_clients;

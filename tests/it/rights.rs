@@ -70,6 +70,9 @@ const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
     (GET, "/api/chat/conversations/{conversation}/messages/{message}", "", MEMBERS),
     (GET, "/api/chat/conversations/{conversation}/messages/{message}/replies", "", MEMBERS),
     (POST, "/api/conversations/{conversation}/typing", "{}", [401, 401, 403, 200, 200, 200]),
+    (POST, "/api/conversations/{conversation}/events", EVENT_BODY, [401, 401, 403, 204, 204, 403]),
+    // Member and author share conversations; the member may reach themselves.
+    (POST, "/api/users/{user}/events", EVENT_BODY, [401, 401, 403, 204, 204, 403]),
     // An admin may read, but has neither marks nor an archive in a conversation without membership, and can't send
     // there.
     (POST, "/api/messages/read", READ_BODY, [401, 401, 403, 200, 200, 403]),
@@ -83,6 +86,7 @@ const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
 ];
 const REACTION: &str = "/api/chat/conversations/{conversation}/messages/{message}/reactions/{emoji}";
 const MESSAGE_BODY: &str = r#"{"content": "hello"}"#;
+const EVENT_BODY: &str = r#"{"name": "x"}"#;
 const READ_BODY: &str = r#"{"conversation_id": "{conversation}", "up_to_seq": 1}"#;
 
 /// Ways to a command: its endpoints, and its native frame with the reply types or error codes for a stranger, a member,
@@ -156,6 +160,16 @@ const COMMANDS: &[(&str, Ways)] = &[
         (
             &[(POST, "/api/conversations/{conversation}/typing")],
             Some((r#"{"type":"typing","conversation_id":"{conversation}"}"#, [NOT_MEMBER, "ok", "ok", "ok"])),
+        ),
+    ),
+    (
+        "event",
+        (
+            &[(POST, "/api/conversations/{conversation}/events"), (POST, "/api/users/{user}/events")],
+            Some((
+                r#"{"type":"event","conversation_id":"{conversation}","name":"x"}"#,
+                [NOT_MEMBER, "ok", "ok", NOT_MEMBER],
+            )),
         ),
     ),
     (
@@ -299,6 +313,7 @@ async fn every_endpoint_answers_each_kind_of_user_as_the_table_says() {
                 (401, _) => "token_expired",
                 // The row before left the member blocked by the admin.
                 (403, "member") if code == "blocked" => "blocked",
+                (403, "stranger") if path.starts_with("/api/users/") => "forbidden",
                 (403, "stranger") if !is_for_admins(&path) => "not_member",
                 _ => code,
             };

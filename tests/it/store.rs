@@ -41,7 +41,8 @@ use restrictions::{
 };
 use rights::{
     a_message_keeps_the_persona_that_it_asks, a_removed_members_repeat_is_refused_unless_the_writer_retries,
-    blocked_users_reach_nobody_who_blocks_them, who_left_or_was_removed_is_not_added_by_everybody,
+    blocked_users_reach_nobody_who_blocks_them, those_who_may_send_events_are_known,
+    who_left_or_was_removed_is_not_added_by_everybody,
 };
 use search::indexed_messages_are_found_like_others;
 use switchboard::{
@@ -160,6 +161,7 @@ contract! {
     an_id_of_another_command_is_refused
     who_left_or_was_removed_is_not_added_by_everybody
     blocked_users_reach_nobody_who_blocks_them
+    those_who_may_send_events_are_known
     own_messages_are_read
     deleted_messages_are_not_unread
     notifications_count_what_is_unread

@@ -47,6 +47,7 @@ transcripts! {
     direct_refusing
     direct_resync
     direct_speaking
+    events
     native_asking
     native_coming_in
     native_limits

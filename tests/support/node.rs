@@ -35,6 +35,7 @@ impl NodeBuilder {
             .set("MESSAGE_RATE_LIMIT", 0)
             .set("WRITE_RATE_LIMIT", 0)
             .set("READ_RATE_LIMIT", 0)
+            .set("EVENT_RATE_LIMIT", 0)
             .set("OPEN_CONVERSATIONS", true)
             .set("SHUTDOWN_DELAY", "0s")
             .set("DRAIN_WINDOW", "0s")

@@ -81,6 +81,17 @@ pub(super) enum In<'a> {
         #[serde(default)]
         client_id: Option<ClientId>,
     },
+    Event {
+        #[serde(default)]
+        conversation_id: Option<ConversationId>,
+        #[serde(default)]
+        recipient_id: Option<UserId>,
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+        #[serde(default)]
+        #[expect(dead_code, reason = "the envelope reads it")]
+        data: IgnoredAny,
+    },
     Typing {
         conversation_id: ConversationId,
         #[serde(default = "default_true")]
@@ -149,6 +160,7 @@ impl In<'_> {
         "edit",
         "delete",
         "react",
+        "event",
         "typing",
         "read",
         "presence",

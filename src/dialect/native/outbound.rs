@@ -7,8 +7,8 @@ use super::shapes::{Change, ConversationSummary, EntryHeader, Message, MessageVi
 use crate::{
     dialect::codec::{Greeting, RequestMeta},
     model::{
-        Body, ClientId, ConnectionId, ConversationId, Data, Entry, EntryId, Ephemeral, EphemeralEvent, LogId, Reject,
-        Seq, Status, Timestamp, UserId,
+        Body, ClientId, ConnectionId, ConversationId, Data, Entry, EntryId, Ephemeral, EphemeralEvent, EventName,
+        LogId, Reject, Seq, Status, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -162,6 +162,16 @@ pub(super) enum Out<'a> {
         head: Seq,
         unread: i64,
     },
+    Event {
+        /// Not shown if the event is for the user and not for a conversation.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        conversation_id: Option<ConversationId>,
+        user_id: &'a UserId,
+        name: &'a EventName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a Data>,
+        timestamp: Timestamp,
+    },
     Typing {
         conversation_id: &'a LogId,
         user_id: &'a UserId,
@@ -268,6 +278,13 @@ impl<'a> Out<'a> {
         let conversation_id = &ephemeral.log;
         Some(match &ephemeral.what {
             Ephemeral::Audience { .. } | Ephemeral::Probe { .. } => return None,
+            Ephemeral::Custom { user, name, data, after: _ } => Self::Event {
+                conversation_id: ephemeral.log.conversation(),
+                user_id: user,
+                name,
+                data: data.as_ref(),
+                timestamp: ephemeral.at,
+            },
             Ephemeral::Typing { user, name, active } => {
                 Self::Typing { conversation_id, user_id: user, name, active: *active }
             }

@@ -18,6 +18,13 @@ const ACQUAINTANCES: &str = "SELECT DISTINCT o.user_id FROM members m CROSS JOIN
          SELECT user_id FROM members WHERE conversation = m.conversation AND user_id <> $1 LIMIT $2 \
      ) o WHERE m.user_id = $1 LIMIT $2";
 
+const SPEAKS: &str = "SELECT h.seq FROM members m JOIN heads h ON h.log = m.conversation \
+     WHERE m.conversation = $1 AND m.user_id = $2 AND NOT is_blocked_in_direct($1, $2)";
+const ACQUAINTED: &str = "SELECT EXISTS ( \
+         SELECT FROM members m JOIN members o ON o.conversation = m.conversation AND o.user_id = $2 WHERE m.user_id = $1 \
+     ) AND NOT EXISTS ( \
+         SELECT FROM blocks WHERE user_id = $1 AND blocked = $2 OR user_id = $2 AND blocked = $1 \
+     )";
 const MEMBERS_OF: &str = "SELECT c.id, m.user_id FROM unnest($1::text[], $2::text[]) AS c (id, after) \
      CROSS JOIN LATERAL ( \
          SELECT user_id FROM members WHERE conversation = c.id AND user_id > c.after ORDER BY user_id LIMIT $3 \
@@ -59,6 +66,16 @@ impl Members for Postgres {
 
     async fn reader_access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
         self.read_access(Operation::List, conversation, user).await
+    }
+
+    async fn speaks(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Seq>, StoreError> {
+        let rows = self.query(Operation::Read, SPEAKS, &[&conversation.as_str(), &user.as_str()]).await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    async fn acquainted(&self, one: &UserId, other: &UserId) -> Result<bool, StoreError> {
+        let rows = self.query(Operation::Read, ACQUAINTED, &[&one.as_str(), &other.as_str()]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
     async fn members(

@@ -11,6 +11,7 @@ use super::{
     Sqlite,
     logs::head,
     now,
+    rights::is_blocked_in_direct,
     rows::{self, id},
 };
 use crate::model::{ConversationId, LogId, Seq, Unread, UserId};
@@ -25,6 +26,16 @@ impl Members for Sqlite {
     async fn reader_access(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>, StoreError> {
         let (id, user) = (conversation.clone(), user.clone());
         self.read(Operation::List, move |db| access(db, &id, &user)).await
+    }
+
+    async fn speaks(&self, conversation: &ConversationId, user: &UserId) -> Result<Option<Seq>, StoreError> {
+        let (log, user) = (LogId::from(conversation), user.clone());
+        self.read(Operation::Read, move |db| speaks(db, &log, &user)).await
+    }
+
+    async fn acquainted(&self, one: &UserId, other: &UserId) -> Result<bool, StoreError> {
+        let (one, other) = (one.clone(), other.clone());
+        self.read(Operation::Read, move |db| acquainted(db, &one, &other)).await
     }
 
     async fn members(
@@ -103,6 +114,22 @@ fn unread(db: &Connection, of: Vec<(ConversationId, UserId)>) -> Result<Vec<Unre
         }
     }
     Ok(found)
+}
+
+fn speaks(db: &Connection, log: &LogId, user: &UserId) -> Result<Option<Seq>> {
+    let sql = "SELECT 1 FROM members WHERE conversation = ?1 AND user_id = ?2";
+    let member = db.prepare_cached(sql)?.exists((log.as_str(), user.as_str()))?;
+    match member && !is_blocked_in_direct(db, log, user)? {
+        true => Ok(head(db, log)?.map(|head| head.seq)),
+        false => Ok(None),
+    }
+}
+
+fn acquainted(db: &Connection, one: &UserId, other: &UserId) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM members m JOIN members o ON o.conversation = m.conversation \
+             AND o.user_id = ?2 WHERE m.user_id = ?1) \
+         AND NOT EXISTS (SELECT 1 FROM blocks WHERE user_id = ?1 AND blocked = ?2 OR user_id = ?2 AND blocked = ?1)";
+    db.prepare_cached(sql)?.query_row((one.as_str(), other.as_str()), |row| row.get(0))
 }
 
 fn acquaintances(db: &Connection, user: &UserId, limit: u32) -> Result<Vec<UserId>> {

@@ -201,6 +201,12 @@ fn successful_steps() -> Vec<(&'static str, &'static str, Option<Value>)> {
         ("DELETE", "/api/blocks/eve", none.clone()),
         ("POST", "/api/conversations/{conversation}/typing", Some(json!({"is_typing": true}))),
         ("POST", "/api/conversations/{conversation}/typing", none.clone()),
+        (
+            "POST",
+            "/api/conversations/{conversation}/events",
+            Some(json!({"name": "recording", "data": {"active": true}})),
+        ),
+        ("POST", "/api/users/bob/events", Some(json!({"name": "call.offer"}))),
         ("POST", "/api/user/status", Some(json!({"status": "do_not_disturb"}))),
         ("GET", "/api/websocket/users/online?cursor=0&limit=10", none.clone()),
         ("GET", "/api/websocket/users/bob/online", none.clone()),

@@ -109,3 +109,26 @@ pub(super) async fn blocked_users_reach_nobody_who_blocks_them(store: Arc<dyn St
     assert_eq!(store.blocked(&bob).await.unwrap(), [user("other")]);
     append(&store, new(&direct, "mallory", "6", text("hello again"))).await.unwrap();
 }
+
+pub(super) async fn those_who_may_send_events_are_known(store: Arc<dyn Store>) {
+    let (alice, bob, carol) = (user("alice"), user("bob"), user("carol"));
+    let (room, _) = group(&store, "room", "alice", &["bob"]).await;
+    append(&store, new(&room, "alice", "1", text("hi"))).await.unwrap();
+    let direct = store.direct(&alice, &bob).await.unwrap().conversation;
+    assert_eq!(store.speaks(&room, &bob).await.unwrap(), Some(1));
+    assert_eq!(store.speaks(&room, &carol).await.unwrap(), None, "no member");
+    assert_eq!(store.speaks(&self::room("nowhere"), &alice).await.unwrap(), None);
+    assert!(store.acquainted(&alice, &bob).await.unwrap() && store.acquainted(&bob, &alice).await.unwrap());
+    assert!(
+        !store.acquainted(&alice, &carol).await.unwrap() && !store.acquainted(&carol, &user("dave")).await.unwrap()
+    );
+    assert!(store.speaks(&direct, &alice).await.unwrap().is_some());
+    assert!(store.block(&bob, &alice, 10).await.unwrap());
+    assert!(!store.acquainted(&alice, &bob).await.unwrap() && !store.acquainted(&bob, &alice).await.unwrap());
+    assert_eq!(store.speaks(&direct, &alice).await.unwrap(), None, "blocked");
+    assert!(
+        store.speaks(&direct, &bob).await.unwrap().is_some() && store.speaks(&room, &alice).await.unwrap().is_some()
+    );
+    append(&store, new(&room, "alice", "2", removed("bob"))).await.unwrap();
+    assert_eq!(store.speaks(&room, &bob).await.unwrap(), None, "removed");
+}

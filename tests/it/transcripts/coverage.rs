@@ -191,6 +191,12 @@ fn check_page_frame(document: &Document, channel: Channel, direction: Direction,
 fn every_frame_in_the_pages_matches_the_document() {
     let document = Document::get();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol");
+    let shown_elsewhere = docs.join("building.md");
+    for (line, frame) in frames_of(&fs::read_to_string(&shown_elsewhere).unwrap()) {
+        let ways = [Direction::FromClient, Direction::ToClient]
+            .map(|direction| check_page_frame(document, Channel::Native, direction, &frame));
+        assert!(ways.iter().any(Result::is_ok), "building.md, line {line}: {frame}\n{ways:?}");
+    }
     for channel in Channel::ALL {
         let page = docs.join(format!("{}.md", channel.name()));
         let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));

@@ -1,0 +1,117 @@
+//! Events of clients: passed on to a conversation's listeners or to a user's sockets, and never stored.
+//!
+//! The sender's right is read in the store, one statement each time, and remembered for a few seconds where this node
+//! learns of what ends it: of a user whom it names at all times, of a conversation while this node follows its log.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    command::{BARRED, Caller, CommandReply, require_feature, unavailable},
+    router::Router,
+    ttl_cache::TtlCache,
+};
+use crate::{
+    degrade::{Degrade, Feature},
+    hub::Hub,
+    metrics::Metrics,
+    model::{Body, ConversationId, Ephemeral, Event, LogId, NewEvent, Reject, Reply, Seq, Target, UserId},
+    store::Store,
+};
+
+mod rates;
+
+pub(super) use rates::Rates;
+
+/// Maximum age of a remembered right.
+const RIGHT_TTL: Duration = Duration::from_secs(5);
+/// Maximum number of remembered rights.
+const RIGHTS_MAX: usize = 50_000;
+
+/// The users who may send events, each with a log to which they may send.
+pub(super) struct Speakers(TtlCache<(UserId, LogId), ()>);
+
+impl Default for Speakers {
+    fn default() -> Self {
+        Self(TtlCache::new(RIGHT_TTL, RIGHTS_MAX))
+    }
+}
+
+impl Speakers {
+    /// Forgets the members who were removed.
+    pub(super) fn observe(&self, events: &[Event]) {
+        for event in events {
+            let Event::Entry { entry, .. } = event else { continue };
+            if let Body::MemberRemoved { user } = &entry.body {
+                self.0.remove(&(user.clone(), entry.log.clone()));
+            }
+        }
+    }
+
+    /// Forgets all rights, because a block may end any right of two users.
+    pub(super) fn forget_all(&self) {
+        self.0.clear();
+    }
+}
+
+/// Passes events on.
+pub(super) struct Events {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) router: Arc<Router>,
+    pub(super) degrade: Arc<Degrade>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) speakers: Arc<Speakers>,
+    pub(super) rates: Rates,
+}
+
+impl Events {
+    /// Passes an event on to all nodes, if its sender may send it.
+    pub(super) async fn send(&self, caller: &Caller, event: NewEvent) -> Result<CommandReply, Reject> {
+        let user = &caller.identity.user;
+        let (log, after) = match &event.to {
+            Target::Conversation(conversation) => self.require_speaker(user, conversation).await?,
+            Target::User(other) => self.require_acquaintance(user, other).await?,
+        };
+        self.rates.admit(&log).inspect_err(|_| self.metrics.events_refused.inc())?;
+        let NewEvent { name, data, to: _ } = event;
+        let what = Ephemeral::Custom { user: user.clone(), name, data, after };
+        self.router.send_ephemeral(&log, caller.connection.as_ref().map(|connection| connection.id()), [what]);
+        Ok(Reply::Done.into())
+    }
+
+    /// Forgets who may send, because a block changed that.
+    pub(super) fn forget_rights(&self) {
+        self.speakers.forget_all();
+    }
+
+    /// The log of a conversation to which the user may send, and the newest entry that this node knows there.
+    async fn require_speaker(&self, user: &UserId, conversation: &ConversationId) -> Result<(LogId, Seq), Reject> {
+        let log = LogId::from(conversation);
+        let right = (user.clone(), log);
+        // Without the log, nothing tells this node that a member was removed.
+        let followed = self.hub.last(&right.1);
+        if let (Some(last), Some(())) = (followed, self.speakers.0.get(&right)) {
+            return Ok((right.1, last));
+        }
+        require_feature(&self.degrade, Feature::History)?;
+        let head = self.store.speaks(conversation, user).await.map_err(|error| unavailable(&error))?;
+        let head = head.ok_or(Reject::NotMember)?;
+        if followed.is_some() {
+            self.speakers.0.insert(right.clone(), ());
+        }
+        Ok((right.1, self.hub.last(&LogId::from(conversation)).unwrap_or(0).max(head)))
+    }
+
+    /// The inbox of a user whom the sender may reach.
+    async fn require_acquaintance(&self, user: &UserId, other: &UserId) -> Result<(LogId, Seq), Reject> {
+        let right = (user.clone(), LogId::inbox(other));
+        if user != other && self.speakers.0.get(&right).is_none() {
+            require_feature(&self.degrade, Feature::History)?;
+            if !self.store.acquainted(user, other).await.map_err(|error| unavailable(&error))? {
+                return Err(BARRED);
+            }
+            self.speakers.0.insert(right.clone(), ());
+        }
+        Ok((right.1, 0))
+    }
+}
