@@ -18,6 +18,7 @@ mod reply;
 mod restriction;
 mod rights;
 mod search_terms;
+mod search_text;
 mod surrogates;
 mod time;
 mod user;
@@ -42,6 +43,7 @@ pub use reply::{
 pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
 pub use rights::Right;
 pub use search_terms::{InvalidSearch, SearchTerms};
+pub use search_text::{QueryToken, search_tokens};
 pub use surrogates::{HALF_A_CHARACTER, without_lone_surrogates};
 pub use time::{Clock, Timestamp};
 pub use user::{Identity, Pair, Status};

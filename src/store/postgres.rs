@@ -38,6 +38,7 @@ mod restrictions;
 mod rows;
 mod running;
 mod search;
+mod segments;
 mod sessions;
 mod settings;
 mod users;

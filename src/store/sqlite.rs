@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, functions::FunctionFlags};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::{StoreConfig, make_private_folder, open_private_file},
     metrics::Metrics,
+    model::search_tokens,
     supervise::{TaskName, catch_panic},
 };
 
@@ -85,6 +86,7 @@ impl Sqlite {
             let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;";
             connection.execute_batch(settings).map_err(|error| unusable(&error))?;
             connection.set_prepared_statement_cache_capacity(64);
+            add_search_tokens(&connection).map_err(|error| unusable(&error))?;
             Ok(connection)
         };
         let writer = spawn_worker(connect()?, None, metrics.clone())?;
@@ -172,6 +174,15 @@ impl Sqlite {
     ) -> Result<T, StoreError> {
         self.call(operation, move |connection| work(connection)).await
     }
+}
+
+/// Adds the function by which the triggers of the tables index messages.
+fn add_search_tokens(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    connection.create_scalar_function("search_tokens", 1, flags, |arguments| {
+        let text: Option<String> = arguments.get(0)?;
+        Ok(search_tokens(&text.unwrap_or_default()).join(" "))
+    })
 }
 
 fn turns(pool: Pool, config: &StoreConfig, metrics: &Metrics) -> Turns {

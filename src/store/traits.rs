@@ -93,6 +93,7 @@ pub trait Messages: Send + Sync + 'static {
     /// Finds messages that contain all `terms` (the last term may be the beginning of a word), newest first. Deleted
     /// messages are not found, edited ones by their new text. PostgreSQL searches the user's 1,000 most recently active
     /// conversations, and of each what the search index covers and the newest 10,000 entries.
+    /// [`SearchTerms::find`] alone decides; the index only leaves out messages without a token of [`SearchTerms::tokens`].
     async fn search(&self, scope: &SearchScope, terms: &SearchTerms, page: Page) -> Result<Vec<Entry>, StoreError>;
     /// Adds a log's full segments of messages to the search index, and those that a changed message has emptied; a few
     /// per call. Returns the number of segments added; 0 if there is nothing to add now.

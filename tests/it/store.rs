@@ -44,7 +44,7 @@ use rights::{
     blocked_users_reach_nobody_who_blocks_them, those_who_may_send_events_are_known,
     who_left_or_was_removed_is_not_added_by_everybody,
 };
-use search::indexed_messages_are_found_like_others;
+use search::{indexed_messages_are_found_like_others, texts_of_all_scripts_are_found};
 use switchboard::{
     config::{Secret, StoreBackend, StoreConfig},
     degrade::{Degrade, LinkState},
@@ -146,6 +146,7 @@ contract! {
     stored_entries_are_found_by_their_ids
     search_finds_words_only_in_the_users_own_conversations
     indexed_messages_are_found_like_others
+    texts_of_all_scripts_are_found
     archived_conversations_are_listed_separately
     direct_conversations_and_contacts_are_listed
     a_run_counts_the_unread_messages

@@ -1,30 +1,28 @@
-//! Search, and the search index: segments with the words of runs of entries, which are built after the commit.
+//! Search: the store lists candidates, the newest first, and this node compares their texts, so that every store finds
+//! the same messages.
 
-use std::{collections::HashSet, time::SystemTime};
+use std::{
+    cmp::Reverse,
+    time::{Instant, SystemTime},
+};
 
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     super::{Operation, SearchScope, StoreError, row::entry_columns},
     Postgres,
-    rows::{entry, limit_and_offset, log},
+    rows::entry,
 };
-use crate::model::{Entry, LogId, Page, SearchTerms, Seq};
+use crate::model::{Entry, Page, SearchTerms, Seq};
 
-const SEARCH: &str = concat!("SELECT ", entry_columns!(), " FROM search_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)");
-/// The entries after the last segment of a log.
-const NEXT: &str = "SELECT seq, created_at, CASE kind WHEN 0 THEN content END, CASE kind WHEN 0 THEN hashtext(content) END \
-     FROM log WHERE log = $1 AND seq > (SELECT coalesce(max(last), 0) FROM segments WHERE log = $1) ORDER BY seq LIMIT $2";
-/// The entries of a segment whose words were removed because a message changed.
-const OUTDATED: &str = "SELECT l.seq, l.created_at, CASE l.kind WHEN 0 THEN l.content END, \
-         CASE l.kind WHEN 0 THEN hashtext(l.content) END \
-     FROM (SELECT first, last FROM segments WHERE log = $1 AND words IS NULL ORDER BY last DESC LIMIT 1) s \
-     JOIN log l ON l.log = $1 AND l.seq BETWEEN s.first AND s.last ORDER BY l.seq";
-const ADD: &str = "SELECT add_segment($1, $2, $3, $4, $5, $6)";
-const UNINDEXED: &str = "SELECT h.log, \
-         h.seq - (SELECT coalesce(max(s.last), 0) FROM segments s WHERE s.log = h.log) >= $3 \
-             OR EXISTS (SELECT FROM segments s WHERE s.log = h.log AND s.words IS NULL) \
-     FROM (SELECT log, seq FROM heads WHERE log > $1 AND log < '~' ORDER BY log LIMIT $2) h ORDER BY h.log";
+const HEADS: &str = "SELECT o_log, o_head, o_updated_at, o_indexed FROM search_heads($1, $2, $3, $4)";
+const CANDIDATES: &str = "SELECT o_log, o_seq, o_at, o_content FROM search_candidates($1, $2, $3, $4, $5, $6)";
+const FOUND: &str = concat!(
+    "SELECT ",
+    entry_columns!("l."),
+    " FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS f (log, seq, place) \
+     JOIN log l ON l.log = f.log AND l.seq = f.seq WHERE NOT l.deleted ORDER BY f.place"
+);
 
 /// Number of newest entries of a conversation that a search reads if they are not in the index yet; more if the scope
 /// names the conversation.
@@ -32,19 +30,11 @@ const UNINDEXED_DEPTH: i64 = 10_000;
 const UNINDEXED_DEPTH_OF_NAMED: i64 = 100_000;
 /// Number of most recently active conversations that a search reads.
 const SEARCH_CONVERSATIONS: i64 = 1_000;
-
-/// A segment is full with this many entries or bytes of text.
-const SEGMENT_ENTRIES: usize = 256;
-const SEGMENT_BYTES: usize = 128 * 1_024;
-/// Number of entries that one call of `index` reads.
-const INDEX_ENTRIES: i64 = 512;
-/// Conversations that one call of `unindexed` looks at.
-const SWEEP_PAGE: i64 = 1_000;
-/// Number of unindexed entries from which a log is listed. Fewer, long ones may fill a segment too; they wait until the
-/// log grows.
-const SWEEP_ENTRIES: i64 = SEGMENT_ENTRIES as i64;
-/// Words are cut to this many characters, in the index and in its queries.
-const WORD_CHARS: usize = 64;
+/// Number of candidates in the first call, and the maximum in later ones, which double it.
+const FIRST_CANDIDATES: i64 = 128;
+const MAX_CANDIDATES: i64 = 512;
+/// Number of candidates that are compared before other tasks of the thread get their turn.
+const COMPARED_AT_ONCE: usize = 32;
 
 impl Postgres {
     pub(super) async fn search_messages(
@@ -53,102 +43,127 @@ impl Postgres {
         terms: &SearchTerms,
         page: Page,
     ) -> Result<Vec<Entry>, StoreError> {
-        let words = terms.words();
-        if words.is_empty() {
+        if terms.is_empty() {
             return Ok(Vec::new());
         }
-        let query = format!("'{}':*", words.join("' & '"));
-        let filter = filter(words);
-        // Only ASCII words become patterns: for other characters, Rust's lower case may differ from the database's.
-        let ascii = words.iter().filter(|word| word.is_ascii());
-        let patterns: Vec<String> = ascii.map(|word| format!("%{}%", word.to_ascii_lowercase())).collect();
+        // The pool's limit holds for each call; together they may take as long.
+        let deadline = Instant::now() + self.config.heavy_read_timeout;
         let (user, of) = scope.parts();
         let depth = if of.is_some() { UNINDEXED_DEPTH_OF_NAMED } else { UNINDEXED_DEPTH };
-        let (limit, offset) = limit_and_offset(page);
-        let parameters: [&(dyn ToSql + Sync); 9] =
-            [&user, &of, &query, &filter, &patterns, &limit, &offset, &depth, &SEARCH_CONVERSATIONS];
-        self.query(Operation::Search, SEARCH, &parameters).await?.iter().map(entry).collect()
-    }
-
-    /// Adds the full segments among the next entries of a log, and the words of one segment that has lost them.
-    pub(super) async fn add_segments(&self, of: &LogId) -> Result<u32, StoreError> {
-        let (limit, mut added) = (INDEX_ENTRIES, 0);
-        let next = self.query(Operation::Index, NEXT, &[&of.as_str(), &limit]).await?;
-        let mut rest = &next[..];
-        while let Some(length) = full_segment(rest.iter().map(|row| text(row).len())) {
-            let (segment, after) = rest.split_at(length);
-            added += u32::from(self.add_segment(of, segment).await?);
-            rest = after;
+        let heads = self.query(Operation::Search, HEADS, &[&user, &of, &depth, &SEARCH_CONVERSATIONS]).await?;
+        let mut run = SearchRun::new(&heads, page);
+        let (filter, mut limit) = (filter(terms), FIRST_CANDIDATES);
+        while !run.logs.is_empty() {
+            if Instant::now() >= deadline {
+                return Err(StoreError::TooSlow);
+            }
+            let (logs, indexed, upto) = run.position();
+            let parameters: [&(dyn ToSql + Sync); 6] = [&logs, &indexed, &upto, &filter, &run.cutoff, &limit];
+            let candidates = self.query(Operation::Search, CANDIDATES, &parameters).await?;
+            let complete = i64::try_from(candidates.len()).unwrap_or(i64::MAX) < limit;
+            for some in candidates.chunks(COMPARED_AT_ONCE) {
+                run.take(some, terms);
+                tokio::task::yield_now().await;
+            }
+            if complete {
+                break;
+            }
+            limit = (limit * 2).min(MAX_CANDIDATES);
         }
-        let outdated = self.query(Operation::Index, OUTDATED, &[&of.as_str()]).await?;
-        Ok(added + u32::from(self.add_segment(of, &outdated).await?))
-    }
-
-    /// Adds a segment of these entries. Returns false if there are none, or if one of them has changed meanwhile: the log
-    /// is then queued again.
-    async fn add_segment(&self, of: &LogId, entries: &[Row]) -> Result<bool, StoreError> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(false) };
-        let (first, last, newest): (Seq, Seq, SystemTime) = (first.get(0), last.get(0), last.get(1));
-        let texts: i64 = entries.iter().filter_map(|row| row.get::<_, Option<i32>>(3)).map(i64::from).sum();
-        let words: HashSet<String> = entries.iter().flat_map(|row| index_words(text(row))).collect();
-        let words: Vec<String> = words.into_iter().collect();
-        let parameters: [&(dyn ToSql + Sync); 6] = [&of.as_str(), &first, &last, &newest, &texts, &words];
-        let rows = self.query(Operation::Index, ADD, &parameters).await?;
-        Ok(rows.first().is_some_and(|row| row.get(0)))
-    }
-
-    pub(super) async fn unindexed_logs(
-        &self,
-        after: Option<&LogId>,
-    ) -> Result<(Vec<LogId>, Option<LogId>), StoreError> {
-        let after = after.map_or("", LogId::as_str);
-        let rows = self.query(Operation::Index, UNINDEXED, &[&after, &SWEEP_PAGE, &SWEEP_ENTRIES]).await?;
-        let unindexed = rows.iter().filter(|row| row.get(1)).map(|row| log(row.get(0))).collect::<Result<_, _>>()?;
-        let last = rows.last().map(|row| log(row.get(0))).transpose()?;
-        Ok((unindexed, last))
+        let (logs, seqs) = run.page(page);
+        let found = self.query(Operation::Search, FOUND, &[&logs, &seqs]).await?;
+        found.iter().map(entry).collect()
     }
 }
 
-/// The text of a row of [`NEXT`] or [`OUTDATED`]: that of a message, or none.
-fn text(row: &Row) -> &str {
-    row.get::<_, Option<&str>>(2).unwrap_or_default()
+/// A log that is searched.
+struct Searched {
+    log: String,
+    updated_at: SystemTime,
+    /// The newest entry in a segment, and the newest one that was not read yet.
+    indexed: Seq,
+    upto: Seq,
+    /// Number of messages found.
+    found: usize,
 }
 
-/// The number of entries in the first full segment of entries with these sizes of text; `None` if they don't fill one.
-fn full_segment(sizes: impl Iterator<Item = usize>) -> Option<usize> {
-    let (mut entries, mut bytes) = (0, 0);
-    for size in sizes {
-        entries += 1;
-        bytes += size;
-        if entries >= SEGMENT_ENTRIES || bytes >= SEGMENT_BYTES {
-            return Some(entries);
+/// A search under way.
+struct SearchRun {
+    /// The logs that are not done, the most recently active one first.
+    logs: Vec<Searched>,
+    found: Vec<(Reverse<SystemTime>, String, Reverse<Seq>)>,
+    /// Number of messages to be found.
+    wanted: usize,
+    /// Older messages are not among the wanted ones.
+    cutoff: SystemTime,
+}
+
+impl SearchRun {
+    fn new(heads: &[Row], page: Page) -> Self {
+        let head = |row: &Row| Searched {
+            log: row.get(0),
+            upto: row.get(1),
+            updated_at: row.get(2),
+            indexed: row.get(3),
+            found: 0,
+        };
+        let wanted = number(page.limit.get()).saturating_add(number(page.offset.get()));
+        let logs = heads.iter().map(head).collect();
+        Self { logs, found: Vec::new(), wanted, cutoff: SystemTime::UNIX_EPOCH }
+    }
+
+    /// Where the next call begins: the logs, and for each its newest indexed entry and its newest unread one.
+    fn position(&self) -> (Vec<&str>, Vec<Seq>, Vec<Seq>) {
+        let logs = self.logs.iter();
+        (
+            logs.clone().map(|one| one.log.as_str()).collect(),
+            logs.clone().map(|one| one.indexed).collect(),
+            logs.map(|one| one.upto).collect(),
+        )
+    }
+
+    /// Compares candidates, and goes on behind the last one.
+    fn take(&mut self, candidates: &[Row], terms: &SearchTerms) {
+        let mut at = 0;
+        for row in candidates {
+            let (log, seq): (&str, Seq) = (row.get(0), row.get(1));
+            // A log that is done is gone from the list, but there may be further candidates of it.
+            let Some(skipped) = self.logs[at..].iter().position(|one| one.log == log) else { continue };
+            at += skipped;
+            let searched = &mut self.logs[at];
+            searched.upto = seq - 1;
+            if searched.found < self.wanted && terms.find(row.get(3)) {
+                searched.found += 1;
+                self.found.push((Reverse(row.get(2)), log.to_owned(), Reverse(seq)));
+            }
         }
+        self.logs.drain(..at);
+        if self.found.len() >= self.wanted {
+            self.found.sort_unstable();
+            self.found.truncate(self.wanted);
+            self.cutoff = self.found.last().map_or(self.cutoff, |(Reverse(at), ..)| *at);
+        }
+        let (cutoff, wanted) = (self.cutoff, self.wanted);
+        self.logs.retain(|one| one.updated_at >= cutoff && one.found < wanted && one.upto > 0);
     }
-    None
+
+    /// The found messages of a page.
+    fn page(mut self, page: Page) -> (Vec<String>, Vec<Seq>) {
+        self.found.sort_unstable();
+        let (skipped, wanted) = (number(page.offset.get()), number(page.limit.get()));
+        self.found.into_iter().skip(skipped).take(wanted).map(|(_, log, Reverse(seq))| (log, seq)).unzip()
+    }
 }
 
-/// The words of a text for the index: runs of letters and digits; and the letters and the digits of a mixed run, because
-/// PostgreSQL may split there. The index must hold every word by which PostgreSQL finds the text; it may hold more.
-fn index_words(text: &str) -> impl Iterator<Item = String> {
-    let runs = text.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty());
-    runs.flat_map(|run| {
-        let digit = |c: char| c.is_numeric();
-        let mixed = run.contains(digit) && !run.chars().all(digit);
-        let parts = run.split(digit).chain(run.split(move |c: char| !digit(c)));
-        let parts = parts.filter(move |part| mixed && !part.is_empty());
-        std::iter::once(run).chain(parts).map(index_word)
-    })
+fn number(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// A word as the index holds it: in lower case, character by character, and cut.
-fn index_word(word: &str) -> String {
-    word.chars().flat_map(char::to_lowercase).take(WORD_CHARS).collect()
-}
-
-/// The query of the index for the words of a search. Words consist of letters and digits, so they need no escapes.
-fn filter(words: &[String]) -> String {
-    let words: Vec<String> = words.iter().map(|word| index_word(word)).collect();
-    format!("'{}':*", words.join("' & '"))
+/// The query of the index. Tokens have no quotes and no backslashes, so they need no escapes.
+fn filter(terms: &SearchTerms) -> String {
+    let token = |prefix: bool| if prefix { "':*" } else { "'" };
+    let tokens = terms.tokens().into_iter().map(|one| format!("'{}{}", one.text, token(one.prefix)));
+    tokens.collect::<Vec<_>>().join(" & ")
 }
 
 #[cfg(test)]
@@ -156,20 +171,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_index_holds_runs_and_their_parts() {
-        let words = |text| index_words(text).collect::<HashSet<_>>();
-        let set = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<HashSet<_>>();
-        assert_eq!(words("Die Grüße, \u{201c}NEU\u{201d}!"), set(&["die", "grüße", "neu"]));
-        assert_eq!(words("a1b22 7"), set(&["a1b22", "a", "1", "b", "22", "7"]));
-        assert_eq!(words("我家在上海东边"), set(&["我家在上海东边"]));
-        assert_eq!(words(&"x".repeat(100)), set(&["x".repeat(64).as_str()]));
-        assert_eq!(filter(&["Two".into(), "Wor".into()]), "'two' & 'wor':*");
-    }
-
-    #[test]
-    fn a_segment_is_full_by_entries_or_by_bytes() {
-        assert_eq!(full_segment(std::iter::repeat_n(2, SEGMENT_ENTRIES - 1)), None);
-        assert_eq!(full_segment(std::iter::repeat_n(0, SEGMENT_ENTRIES + 1)), Some(SEGMENT_ENTRIES));
-        assert_eq!(full_segment(std::iter::repeat_n(SEGMENT_BYTES / 4, 100)), Some(4));
+    fn the_last_word_may_go_on_in_the_filter() {
+        let filter = |text| filter(&SearchTerms::given("q", text).unwrap());
+        assert_eq!(filter("Two Wor"), "'two' & 'wor':*");
+        assert_eq!(filter("C++ 上海 海"), "'c' & '上海' & '海':*");
     }
 }

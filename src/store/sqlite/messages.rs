@@ -31,7 +31,7 @@ const SEARCH: &str = concat!(
      FROM words f CROSS JOIN worded w ON w.id = f.rowid CROSS JOIN log l ON l.log = w.log AND l.seq = w.seq \
      WHERE f.content MATCH ?2 AND NOT l.deleted \
      AND (l.log = ?3 OR l.log IN (SELECT conversation FROM members WHERE user_id = ?1)) \
-     ORDER BY f.rowid DESC LIMIT ?4 OFFSET ?5"
+     ORDER BY f.rowid DESC"
 );
 
 #[async_trait]
@@ -117,12 +117,20 @@ fn with_reactions(db: &Connection, reader: &UserId, entry: Entry) -> Result<Mess
 }
 
 fn search(db: &Connection, scope: &SearchScope, terms: &SearchTerms, page: Page) -> Result<Vec<Entry>> {
-    let words = terms.words();
-    if words.is_empty() {
+    if terms.is_empty() {
         return Ok(Vec::new());
     }
-    let query = format!("\"{}\"*", words.join("\" \""));
     let (user, of) = scope.parts();
-    let parameters = params![user, query, of, page.limit.get(), page.offset.get()];
-    db.prepare_cached(SEARCH)?.query_map(parameters, entry)?.collect()
+    let mut statement = db.prepare_cached(SEARCH)?;
+    let candidates = statement.query_map(params![user, matching(terms), of], entry)?;
+    let found = |entry: &Result<Entry>| entry.as_ref().map_or(true, |entry| terms.find(entry.body.payload().0));
+    let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let (skipped, wanted) = (number(page.offset.get()), number(page.limit.get()));
+    candidates.filter(found).skip(skipped).take(wanted).collect()
+}
+
+/// The query of the index. Tokens have no quotes, so they need no escapes.
+fn matching(terms: &SearchTerms) -> String {
+    let tokens = terms.tokens().into_iter().map(|one| format!("\"{}\"{}", one.text, if one.prefix { "*" } else { "" }));
+    tokens.collect::<Vec<_>>().join(" ")
 }
