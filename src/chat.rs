@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod acks;
+mod answer_limits;
 mod automatic;
 mod backplane_events;
 mod batch_loader;
@@ -70,6 +71,7 @@ pub use parts::Parts;
 pub use replay::Replay;
 
 use acks::Acks;
+use answer_limits::AnswerLimits;
 use budgets::Budgets;
 use connections::Connections;
 use data_limits::DataLimits;
@@ -111,6 +113,7 @@ pub struct Chat {
     /// Maximum number of users that a user may block.
     blocks_per_user: u32,
     data_limits: DataLimits,
+    answer_limits: AnswerLimits,
     restriction_reader: RestrictionReader,
 }
 
@@ -313,9 +316,9 @@ impl Chat {
             }
             Command::Presence { users } => self.presence.query(users.into()).await,
             Command::SetStatus { status } => self.presence.set_status(&caller, status).await,
-            Command::History { conversation, before, thread, page } => {
-                let (before, thread) = (before.map(EntrySeq::get), thread.map(EntrySeq::get));
-                self.history(&caller, conversation, MessagesPage { before, thread, page }).await
+            Command::History { conversation, range, thread, page } => {
+                let thread = thread.map(EntrySeq::get);
+                self.history(&caller, conversation, MessagesPage { range, thread, page }).await
             }
             Command::Show { conversation, target } => self.show(&caller, &conversation, target.get()).await,
             Command::Search { terms, conversation, page } => self.search(&caller, &terms, conversation, page).await,

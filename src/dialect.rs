@@ -139,6 +139,12 @@ impl Dialect {
         self.codec().reply(meta, reply)
     }
 
+    /// The parts in which a reply is sent, each of about `most` bytes: only dialects whose frames say that more follow have
+    /// several.
+    pub fn parts(self, reply: Reply, most: usize) -> Vec<Reply> {
+        self.codec().parts(reply, most)
+    }
+
     /// Encodes the new expiry of the connection after a refresh.
     pub fn refreshed(self, meta: RequestMeta, until: Timestamp) -> Option<Frame> {
         self.codec().refreshed(meta, until)

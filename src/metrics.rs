@@ -142,6 +142,8 @@ metrics! {
     outbox_limit: IntGauge("outbox_limit_bytes");
     /// Slow readers closed because all outboxes together held too much.
     outbox_shed: IntCounter("outbox_shed_total");
+    /// Sockets with answers that wait for room in their outbox.
+    answers_waiting: IntGauge("answers_waiting");
     /// Frames dropped for slow readers, by class.
     outbox_drops: IntCounterVec("outbox_drops_total", &["class"]);
     /// Commands refused because a budget of their user was used up, by budget; typing indicators that were dropped for

@@ -2,6 +2,7 @@
 //! format.
 
 mod ack;
+mod answer_size;
 mod bounds;
 mod command;
 mod content;
@@ -10,6 +11,7 @@ mod culprit;
 mod data;
 mod event;
 mod event_name;
+mod history;
 mod ids;
 mod invisible;
 mod node_keys;
@@ -24,6 +26,7 @@ mod time;
 mod user;
 
 pub use ack::{PendingAck, TakenAck};
+pub use answer_size::{ids_within, json_length};
 pub use bounds::{EntrySeq, GivenNumber, Listed, Offset, OutOfBounds, Page, PageLimit, SinceSeq};
 pub use command::{Command, NewConversation, NewEvent, NewMessage, Target};
 pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHARS};
@@ -32,13 +35,14 @@ pub use culprit::{explain_json, in_plain_words, printable_name};
 pub use data::{Data, DataEdit, InvalidData, MAX_JSON_DEPTH, given_or_null};
 pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
 pub use event_name::{EventName, InvalidEventName};
+pub use history::{FoundMessages, HistoryRange, Message, MessagePage, Reactions};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use invisible::{is_blank, is_invisible};
 pub use node_keys::{NodeKey, NodeKeys};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
-    ConnectionInfo, Conversation, ConversationKind, ConversationList, Joined, Member, Message, MessagePage, NodeStats,
-    Notification, Presence, Reactions, Reply, Resumed, Sent, Stats, Unread,
+    ConnectionInfo, Conversation, ConversationKind, ConversationList, Joined, Member, NodeStats, Notification,
+    Presence, Reply, Resumed, Sent, Stats, Unread,
 };
 pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
 pub use rights::Right;

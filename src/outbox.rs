@@ -31,6 +31,7 @@ mod budget;
 mod frame;
 mod limits;
 mod queue;
+mod room;
 mod signals;
 mod state;
 #[cfg(test)]
@@ -312,24 +313,6 @@ impl Outbox {
         }
     }
 
-    /// Waits until less than half of the limit is used, so that a replay never overflows; false once closed.
-    pub async fn has_room(&self) -> bool {
-        loop {
-            let room = self.room.notified();
-            {
-                let mut state = self.lock();
-                if state.closed || state.broken {
-                    return false;
-                }
-                if state.bytes() < self.limits.bytes / 2 {
-                    return true;
-                }
-                state.awaited = true;
-            }
-            room.await;
-        }
-    }
-
     /// True if the outbox accepts no more frames.
     pub fn is_closed(&self) -> bool {
         let state = self.lock();
@@ -347,10 +330,7 @@ impl Outbox {
             (state.blocked, state.progress_at) = (blocked, Some(Instant::now()));
         }
         self.update_gauge(state);
-        if state.awaited && (state.bytes() < self.limits.bytes / 2 || state.broken) {
-            state.awaited = false;
-            self.room.notify_waiters();
-        }
+        self.wake_for_room(state, before);
         flushed
     }
 

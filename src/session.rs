@@ -18,6 +18,7 @@ use crate::{
     supervise::TaskName,
 };
 
+mod answers;
 mod arrivals;
 mod beat;
 mod context;

@@ -7,6 +7,7 @@
 
 mod codes;
 mod fingerprint;
+mod message_pages;
 mod migrations;
 mod pools;
 mod postgres;
@@ -20,6 +21,7 @@ mod watch;
 mod writer;
 
 pub use fingerprint::StoredCommand;
+pub use message_pages::{MessagesPage, ReadMessages};
 pub use pools::Pool;
 pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;
@@ -28,9 +30,9 @@ pub use traits::{
 };
 pub(crate) use values::Operation;
 pub use values::{
-    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices,
-    NotificationPost, Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started,
-    StoreError, Waiting, WaitingPosts,
+    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
+    Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError,
+    Waiting, WaitingPosts,
 };
 pub use watch::watch;
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

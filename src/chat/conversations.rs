@@ -66,11 +66,14 @@ impl Chat {
     ) -> Result<CommandReply, Reject> {
         self.require_feature(Feature::History)?;
         let listed = self.store.conversations(&caller.identity.user, archived, page).await;
-        let (conversations, total) = listed.map_err(|error| unavailable(&error))?;
+        let (listed, total) = listed.map_err(|error| unavailable(&error))?;
+        let most = self.answer_limits.of(caller);
+        let (conversations, next_offset) = ConversationList::within(listed, total, page.offset, most);
         let users = shown_users(&conversations);
         let presence = self.presence.of(users).await?.into_iter().map(|one| (one.user.clone(), one)).collect();
         let status = self.presence.status_of(&caller.identity.user).await;
-        Ok(Reply::Conversations(ConversationList { conversations, total, presence, status }).into())
+        let list = ConversationList { conversations, total, next_offset, presence, status };
+        Ok(Reply::Conversations(list).into())
     }
 
     pub(super) async fn archive(

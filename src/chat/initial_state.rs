@@ -14,7 +14,7 @@ use super::{
 use crate::{
     degrade::Feature,
     dialect::{AutoJoin, RosterPolicy},
-    model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId},
+    model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId, ids_within},
 };
 
 /// Direct conversations that are joined concurrently.
@@ -70,6 +70,7 @@ impl Subscriptions {
             (RosterPolicy::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
             (RosterPolicy::Listeners, None) | (RosterPolicy::Nobody, _) => Vec::new(),
         };
+        let present = ids_within(present, self.limits.roster_bytes());
         Ok(InitialState { head, resyncs, present, replays })
     }
 

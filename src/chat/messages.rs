@@ -11,8 +11,8 @@ use crate::{
     degrade::Feature,
     dialect::AutoJoin,
     model::{
-        Body, ClientId, Content, ConversationId, DataEdit, Emoji, Entry, LogId, MessagePage, NewMessage, Page, Pair,
-        Reject, Reply, SearchTerms, Seq, Target, UserId,
+        Body, ClientId, Content, ConversationId, DataEdit, Emoji, Entry, FoundMessages, LogId, Message, MessagePage,
+        NewMessage, Page, Pair, Reject, Reply, SearchTerms, Seq, Target, UserId,
     },
     store::{Authority, FoundDirect, MessagesPage, SearchScope},
 };
@@ -151,8 +151,19 @@ impl Chat {
     ) -> Result<CommandReply, Reject> {
         self.require_feature(Feature::History)?;
         let read = self.store.messages(&conversation, &caller.identity.user, page).await;
-        let (messages, total) = read.map_err(|error| unavailable(&error))?;
-        Ok(Reply::History(MessagePage { conversation, messages, total, page: page.page }).into())
+        let read = read.map_err(|error| unavailable(&error))?;
+        let seq_of = |message: Option<&Message>| message.map(|message| message.entry.seq);
+        let mut shown = MessagePage {
+            conversation,
+            next_before: seq_of(read.messages.last()).filter(|_| read.more_older),
+            next_after: seq_of(read.messages.first()).filter(|_| read.more_newer),
+            messages: read.messages,
+            total: read.total,
+            as_of: read.head,
+            page: page.page,
+        };
+        shown.limit_bytes(read.newer, self.answer_limits.of(caller));
+        Ok(Reply::History(shown).into())
     }
 
     pub(super) async fn show(
@@ -176,7 +187,9 @@ impl Chat {
     ) -> Result<CommandReply, Reject> {
         self.require_feature(Feature::History)?;
         let scope = conversation.map_or_else(|| SearchScope::Own(caller.identity.user.clone()), SearchScope::One);
-        let found = self.store.search(&scope, terms, page).await;
-        Ok(Reply::Found(found.map_err(|error| unavailable(&error))?).into())
+        let found = self.store.search(&scope, terms, page).await.map_err(|error| unavailable(&error))?;
+        let full = found.len() >= page.limit.get() as usize;
+        let found = FoundMessages::within(found, page.offset, full, self.answer_limits.of(caller));
+        Ok(Reply::Found(found).into())
     }
 }

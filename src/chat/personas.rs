@@ -18,8 +18,8 @@ use super::{
 use crate::{
     metrics::Metrics,
     model::{
-        Body, ClientId, Content, ConversationId, Data, Entry, EntryId, Ephemeral, InvalidContent, InvalidData, LogId,
-        NewMessage, Page, PageLimit, Reject, Reply, Sent, Seq, Timestamp, UserId,
+        Body, ClientId, Content, ConversationId, Data, Entry, EntryId, Ephemeral, HistoryRange, InvalidContent,
+        InvalidData, LogId, NewMessage, Page, PageLimit, Reject, Reply, Sent, Seq, Timestamp, UserId,
     },
     outbox::Signal,
     store::{AppendError, Authority, MessagesPage, NewEntry, Store, StoreError, Writer},
@@ -244,8 +244,8 @@ impl Personas {
                 _ => return Ok(()),
             },
         };
-        let page = MessagesPage { before: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
-        let (mut before, _) = self.store.messages(&conversation, persona, page).await?;
+        let page = MessagesPage { range: HistoryRange::before(sent.seq), page: Page::first(HISTORY), thread: None };
+        let mut before = self.store.messages(&conversation, persona, page).await?.messages;
         before.reverse();
         let identity = &question.caller.identity;
         let request = Request {
@@ -288,7 +288,7 @@ impl Personas {
         sent: &Sent,
     ) -> Result<bool, StoreError> {
         let page = MessagesPage { thread: Some(sent.seq), page: Page::first(HISTORY), ..MessagesPage::default() };
-        let (replies, _) = self.store.messages(conversation, persona, page).await?;
+        let replies = self.store.messages(conversation, persona, page).await?.messages;
         let answers = |entry: &Entry| {
             entry.sender == *persona
                 && matches!(entry.body, Body::Message { reply_to: Some(seq), is_ai: true, .. } if seq == sent.seq)

@@ -64,7 +64,7 @@ impl Presence {
     }
 
     pub(super) async fn query(&self, users: Vec<UserId>) -> Result<CommandReply, Reject> {
-        Ok(Reply::Presence(self.of(users).await?).into())
+        Ok(Reply::Presence { users: self.of(users).await?, more: false }.into())
     }
 
     /// A user's own status.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     backplane::Backplane,
-    model::{Ephemeral, EphemeralEvent, Event},
+    model::{Ephemeral, EphemeralEvent, Event, ids_within},
     supervise::{TaskName, checkpoint},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Rosters {
     pub(super) backplane: Arc<Backplane>,
     pub(super) statuses: Arc<Statuses>,
     pub(super) router: Arc<Router>,
+    /// Maximum length of a roster as JSON, in bytes.
+    pub(super) most: usize,
 }
 
 impl Rosters {
@@ -35,7 +37,8 @@ impl Rosters {
                 continue;
             };
             let Some(conversation) = log.conversation() else { continue };
-            let present = self.statuses.visible(self.backplane.audience(&conversation).await).await.into();
+            let present = self.statuses.visible(self.backplane.audience(&conversation).await).await;
+            let present = ids_within(present, self.most).into();
             let what = Ephemeral::Audience { user: user.clone(), name: name.clone(), active: *active, present };
             let ephemeral = Arc::new(EphemeralEvent { log: log.clone(), at: *at, what });
             self.router.dispatch(vec![Event::Ephemeral { ephemeral, origin }], Origin::HereOnly);

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::{
     Chat,
     acks::Acks,
+    answer_limits::AnswerLimits,
     backplane_events::BackplaneEvents,
     batch_loader::{BatchLoader, Batches},
     budgets::Budgets,
@@ -148,6 +149,7 @@ impl Chat {
             unconfirmed,
             blocks_per_user: config.limits.blocks_per_user,
             data_limits: DataLimits::new(&config.limits),
+            answer_limits: AnswerLimits::new(&config.limits),
             restriction_reader: reader,
         };
         Arc::new(chat)
@@ -347,7 +349,8 @@ impl Ground {
         changes: mpsc::Receiver<RosterChange>,
         hints: Arc<Hints>,
     ) {
-        let state = (Rosters { backplane: self.backplane.clone(), statuses, router }, changes);
+        let most = self.config.limits.roster_bytes();
+        let state = (Rosters { backplane: self.backplane.clone(), statuses, router, most }, changes);
         let spawn = &self.supervisor;
         spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
         spawn.spawn_until_stop(TaskName::Hints, hints, |hints| hints.clone().run().boxed());

@@ -35,7 +35,8 @@ impl Subscriptions {
             let some = cursors.by_ref().take(places.clamp(1, JOINS_AT_ONCE)).map(join);
             let some = join_all(some).await;
             if some.is_empty() {
-                return Ok(CommandReply { replays, ..CommandReply::from(Reply::Synced(each)) });
+                let reply = Reply::Synced { conversations: each, more: false };
+                return Ok(CommandReply { replays, ..CommandReply::from(reply) });
             }
             for (conversation, entered) in some {
                 let outcome = entered.map(|(joined, replay)| {

@@ -37,6 +37,7 @@ pub(super) fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, othe
         fragments: reader.number(&set::MAX_FRAGMENTS),
         data_bytes: reader.number(&set::MAX_DATA_BYTES),
         outbox_bytes: reader.number(&set::OUTBOX_BYTES),
+        page_bytes: reader.number(&set::MAX_PAGE_BYTES),
         outbox_total_bytes: reader.number(&set::OUTBOX_TOTAL_BYTES),
         blocks_per_user: reader.number(&set::MAX_BLOCKS_PER_USER),
         restrictions: reader.number(&set::MAX_REVOCATIONS),

@@ -281,7 +281,9 @@ settings! {
     MAX_DATA_BYTES = Limits, Kind::Size(0, 32 * 1_024), "8KiB",
         "Maximum length of the data of a message, without the blanks between its tokens; 0: messages have none.";
     OUTBOX_BYTES = Limits, Kind::Size(64 * 1_024, 1_024 * MIB), "1MiB",
-        "Maximum number of bytes that wait for one slow client. Beyond it the socket is closed, and the client may resume.";
+        "Maximum number of bytes that wait for one slow client. Beyond it the socket is closed, and the client may resume. An answer waits for room, and has at most a quarter of it: a longer page ends early, and says how to go on.";
+    MAX_PAGE_BYTES = Limits, Kind::Size(64 * 1_024, 64 * MIB), "4MiB",
+        "Maximum length of a list over REST. A longer page ends early, and says how to go on.";
     OUTBOX_TOTAL_BYTES = Limits, Kind::Size(MIB, 1_024 * 1_024 * MIB), "256MiB",
         "Maximum number of bytes that wait for all clients of this node together. Beyond it, the sockets for which most waits, for longest without taking any, are closed, and their clients may resume.";
     MAX_CONVERSATIONS_PER_CONNECTION = Limits, Kind::Count("conversations", 1, 100_000), "500",

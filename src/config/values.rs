@@ -252,6 +252,8 @@ pub struct Limits {
     pub data_bytes: usize,
     /// Maximum number of bytes waiting for one socket (1 MiB).
     pub outbox_bytes: usize,
+    /// Maximum length of a page over REST, in bytes (4 MiB).
+    pub page_bytes: usize,
     /// Maximum number of bytes waiting for all sockets together (256 MiB).
     pub outbox_total_bytes: usize,
     /// Conversations that one socket may join by command, and conversations that it joins by itself (500).
@@ -278,6 +280,18 @@ pub struct Limits {
     pub event_rate: RateLimit,
     /// Events per second to one conversation or user that this node accepts (500); 0: no limit.
     pub events_per_receiver: u32,
+}
+
+impl Limits {
+    /// Maximum length of an answer over a socket, in bytes. Beside it, events still fit into the outbox.
+    pub fn answer_bytes(&self) -> usize {
+        self.outbox_bytes / 4
+    }
+
+    /// Maximum length of the list of present users in one frame, in bytes.
+    pub fn roster_bytes(&self) -> usize {
+        self.outbox_bytes / 8
+    }
 }
 
 /// A budget of each user per minute.

@@ -140,6 +140,9 @@ pub(super) trait Codec: Sync {
         None
     }
     fn reply(&self, meta: RequestMeta, reply: &Reply) -> Option<Frame>;
+    fn parts(&self, reply: Reply, _most: usize) -> Vec<Reply> {
+        vec![reply]
+    }
     fn refreshed(&self, meta: RequestMeta, until: Timestamp) -> Option<Frame>;
     fn reject(&self, meta: RequestMeta, reject: &Reject) -> Frame;
     fn resync(&self, log: &LogId, first: Seq, head: Seq) -> Option<Frame>;

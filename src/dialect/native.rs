@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        CloseReason, Command, ConversationId, Data, DataEdit, Emoji, EntrySeq, Event, EventName, Listed, LogId,
+        CloseReason, Command, ConversationId, Data, DataEdit, Emoji, EntrySeq, Event, EventName, HistoryRange, Listed, LogId,
         NewEvent, NewMessage, Page, Pair, Reject, Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread, UserId,
     },
     outbox::{Class, Frame},
@@ -93,12 +93,12 @@ fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
         }
         In::Presence { user_ids } => Command::Presence { users: Listed::given("user_ids", user_ids)? },
         In::Status { status } => Command::SetStatus { status },
-        In::History { conversation_id: conversation, before_seq, thread_seq, limit, offset } => Command::History {
-            conversation,
-            before: EntrySeq::given("before_seq", before_seq)?,
-            thread: thread_seq.map(EntrySeq::of_message).transpose()?,
-            page: Page::given(limit, offset)?,
-        },
+        In::History { conversation_id, before_seq, after_seq, around_seq, thread_seq, limit, offset } => {
+            let page = Page::given(limit, offset)?;
+            let range = HistoryRange::given(before_seq, after_seq, around_seq, page)?;
+            let thread = thread_seq.map(EntrySeq::of_message).transpose()?;
+            Command::History { conversation: conversation_id, range, thread, page }
+        }
         In::Search { words, conversation_id: conversation, limit, offset } => {
             let (terms, page) = (SearchTerms::given("words", &words)?, Page::given(limit, offset)?);
             Command::Search { terms, conversation, page }
@@ -162,6 +162,10 @@ impl Codec for Native {
         // A reply without content is sent only if the client gave a `ref`.
         let silent = matches!(reply, Reply::Done) && meta.reference.is_none();
         (!silent).then(|| replies::reply(meta.reference.as_deref(), reply))
+    }
+
+    fn parts(&self, reply: Reply, most: usize) -> Vec<Reply> {
+        reply.into_parts(most)
     }
 
     fn refreshed(&self, meta: RequestMeta, expires_at: Timestamp) -> Option<Frame> {

@@ -226,7 +226,7 @@ impl Codec for Personas {
                 }
                 Resumed::Resync { first } => self.resync(&LogId::from(conversation), first, joined.head)?,
             },
-            Reply::Presence(users) => {
+            Reply::Presence { users, .. } => {
                 let users = users.iter().filter(|one| one.online).map(|one| &one.user).collect();
                 frame(&Out::OnlineUsers { users, timestamp, reference: meta.reference.as_deref() })
             }

@@ -164,7 +164,7 @@ impl Action {
         match self {
             Self::Online => &["cursor", "limit"],
             Self::Conversations => &["archived", "limit", "offset"],
-            Self::Messages | Self::Replies => &["before_seq", "limit", "offset"],
+            Self::Messages | Self::Replies => &["before_seq", "after_seq", "around_seq", "limit", "offset"],
             Self::Search => &["q", "conversation_id", "limit", "offset"],
             Self::Notifications | Self::BlockedUsers => &["limit", "offset"],
             _ => &[],

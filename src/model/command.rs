@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, EventName, Listed, Page, PageLimit,
+    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, EventName, HistoryRange, Listed, Page, PageLimit,
     RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
 };
 
@@ -171,8 +171,8 @@ pub enum Command {
     History {
         /// The conversation.
         conversation: ConversationId,
-        /// Only messages before this seq.
-        before: Option<EntrySeq>,
+        /// The position of the page.
+        range: HistoryRange,
         /// Only replies to this message: its thread.
         thread: Option<EntrySeq>,
         /// The limit and the offset.

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientId, ConnectionId, ConversationId, Entry, EntryId, LogId, NodeId, Page, Reject, RestrictionChange, Seq,
-    Status, Timestamp, UserId,
+    ClientId, ConnectionId, ConversationId, Entry, EntryId, FoundMessages, LogId, Message, MessagePage, NodeId, Reject,
+    RestrictionChange, Seq, Status, Timestamp, UserId,
 };
 
 /// The kind of a conversation.
@@ -70,6 +70,8 @@ pub struct ConversationList {
     pub conversations: Vec<Conversation>,
     /// Total number of the user's conversations.
     pub total: i64,
+    /// Offset of the next page; none after the last page.
+    pub next_offset: Option<u32>,
     /// The presence of members, as the user sees it: of at most 1,000 users of a page.
     pub presence: HashMap<UserId, Presence>,
     /// The user's own status.
@@ -111,41 +113,6 @@ impl Sent {
     pub fn id(&self) -> EntryId {
         EntryId::of(&self.log, self.seq)
     }
-}
-
-/// The reactions to a message with one emoji.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reactions {
-    /// The emoji.
-    pub emoji: Arc<str>,
-    /// Number of users who reacted.
-    pub count: i64,
-    /// True if the reader is one of them.
-    pub own: bool,
-}
-
-/// A message in its current state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// The message's entry, with later edits and deletion applied.
-    pub entry: Entry,
-    /// The current reactions, most frequent first.
-    pub reactions: Vec<Reactions>,
-    /// Number of replies.
-    pub replies: i64,
-}
-
-/// A page of messages, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessagePage {
-    /// The conversation.
-    pub conversation: ConversationId,
-    /// The messages.
-    pub messages: Vec<Message>,
-    /// Total number of messages in the conversation.
-    pub total: i64,
-    /// The limit and the offset of this page.
-    pub page: Page,
 }
 
 /// One of a user's connections, on any node.
@@ -250,13 +217,23 @@ pub enum Reply {
         conversation: ConversationId,
     },
     /// The result for each conversation of a `Sync`: joined or refused.
-    Synced(Vec<(ConversationId, Result<Joined, Reject>)>),
+    Synced {
+        /// The conversations, in the order of the command.
+        conversations: Vec<(ConversationId, Result<Joined, Reject>)>,
+        /// True if another part of the reply follows.
+        more: bool,
+    },
     /// The message or change is stored.
     Sent(Sent),
     /// A page of messages.
     History(MessagePage),
     /// The presence of the requested users.
-    Presence(Vec<Presence>),
+    Presence {
+        /// The users, in the order of the command.
+        users: Vec<Presence>,
+        /// True if another part of the reply follows.
+        more: bool,
+    },
     /// The answer to a ping.
     Pong,
     /// The created conversation.
@@ -267,8 +244,8 @@ pub enum Reply {
     Conversation(Conversation),
     /// One message.
     Message(Box<Message>),
-    /// Messages that a search found, newest first, in any of the user's conversations.
-    Found(Vec<Entry>),
+    /// Messages that a search found, in any of the user's conversations.
+    Found(FoundMessages),
     /// The user's notifications.
     Notifications(Vec<Notification>),
     /// A page of the users who are online.

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) blocked_since: Option<Instant>,
     /// A task waits in [`Outbox::has_room`](super::Outbox::has_room).
     pub(super) awaited: bool,
+    /// A task waits in [`Outbox::answer`](super::Outbox::answer).
+    pub(super) answer_waits: bool,
     pub(super) signals: Signals,
 }
 

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
+    answers::Answers,
     arrivals::Arrivals,
     context::{CLOSE_TIMEOUT, Context},
     heartbeat::Heartbeat,
@@ -19,7 +20,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta, RosterPolicy},
-    model::{CloseReason, Command, ConversationId, Event, Identity, PendingAck, Reject, Reply, Seq},
+    model::{CloseReason, Command, ConversationId, Identity, PendingAck, Reject, Seq},
     outbox::{Frame, OutboxEvent, Signal},
     restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
@@ -39,13 +40,15 @@ pub(super) struct Open {
     beginning: Option<BoxFuture<'static, (RequestMeta, Begun)>>,
     /// Commands that wait for the store, in order of arrival; their replies keep this order.
     pending: FuturesOrdered<BoxFuture<'static, Answered>>,
+    /// Answers that wait for room; the next command waits for them.
+    pub(super) answers: Answers,
     /// Joins and leaves that the hub's signals require.
     signalled: Signalled,
     /// The online users whom the client is shown, if its dialect shows any.
-    roster: Option<Roster>,
+    pub(super) roster: Option<Roster>,
     pub(super) life: Life,
     /// True if frames in the outbox wait for a flush.
-    unwritten: bool,
+    pub(super) unwritten: bool,
     /// True if frames were read in the last round of the loop.
     read_before: bool,
     opened_at: Instant,
@@ -72,6 +75,7 @@ impl Open {
             connection,
             beginning: None,
             pending: FuturesOrdered::new(),
+            answers: Answers::new(context.metrics.clone()),
             signalled: Signalled::default(),
             roster: None,
             unwritten: false,
@@ -100,8 +104,11 @@ impl Open {
         if connection.dialect.greets_with() == RosterPolicy::Acquaintances {
             self.roster = Some(Roster::new(initial.present.clone()));
         }
-        connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(resyncs));
-        self.context.spawn(TaskName::Replay, self.context.chat.clone().replay(connection.clone(), initial.replays));
+        connection.outbox.greet(connection.dialect.greet(&greeting));
+        let (resyncs, replays) = (resyncs.collect::<Vec<_>>(), initial.replays);
+        self.send_all(resyncs);
+        let replay = self.context.chat.clone().replay(self.connection.clone(), replays);
+        self.context.spawn(TaskName::Replay, replay);
         Ok(())
     }
 
@@ -164,6 +171,8 @@ impl Open {
             self.reply(request, answer);
         }
         self.connection.outbox.flush();
+        self.finish_answers(deadline).await;
+        self.connection.outbox.flush();
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, CloseReason> {
@@ -191,6 +200,7 @@ impl Open {
                     self.handle_begun(begun);
                 }
                 Some((request, answer)) = self.pending.next(), if self.may_answer() => self.reply(request, answer),
+                sent = self.answers.sent(&outbox) => self.record_sent(sent),
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
                 () = &mut timer => self.tick().await?,
                 () = Roster::finish_read(&mut self.roster) => {}
@@ -217,7 +227,7 @@ impl Open {
     }
 
     /// Puts frames into the outbox; the loop flushes it before it waits again.
-    fn push_frames(&mut self, frames: impl IntoIterator<Item = Frame>) {
+    pub(super) fn push_frames(&mut self, frames: impl IntoIterator<Item = Frame>) {
         self.unwritten |= self.connection.outbox.push(frames);
     }
 
@@ -229,7 +239,9 @@ impl Open {
 
     /// True if the next command may begin.
     fn accepts_commands(&self) -> bool {
-        self.beginning.is_none() && self.pending.len() < self.context.config.limits.commands_in_flight
+        self.beginning.is_none()
+            && self.answers.is_empty()
+            && self.pending.len() < self.context.config.limits.commands_in_flight
     }
 
     /// True if frames of the client are read now.
@@ -412,27 +424,6 @@ impl Open {
             Begun::Dropped(reject) if request.reference.is_some() => self.reject(request, reject),
             Begun::Dropped(_) => {}
         }
-    }
-
-    fn reply(&mut self, request: RequestMeta, answer: Result<CommandReply, Reject>) {
-        match answer {
-            Ok(CommandReply { reply, replays, echo, acked }) => {
-                self.roster.iter_mut().filter(|_| matches!(reply, Reply::Joined(..))).for_each(Roster::outdate);
-                let dialect = self.connection.dialect;
-                let echo = echo.and_then(|entry| dialect.event(&Event::Entry { entry, origin: None }, None));
-                let answer = if acked { None } else { dialect.reply(request, &reply) };
-                self.push_frames(answer.into_iter().chain(echo));
-                if !replays.is_empty() {
-                    let replay = self.context.chat.clone().replay(self.connection.clone(), replays);
-                    self.context.spawn(TaskName::Replay, replay);
-                }
-            }
-            Err(reject) => self.reject(request, reject),
-        }
-    }
-
-    fn reject(&mut self, request: RequestMeta, reject: Reject) {
-        self.push_frames([self.connection.dialect.reject(request, &reject)]);
     }
 
     pub(super) fn caller(&self) -> Caller {

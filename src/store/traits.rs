@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::{
     Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, NotificationPost, Notified, NotifyOptions,
-    Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError, StoredCommand, Waiting,
-    WaitingPosts,
+    Outcome, Pulse, ReadMessages, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError, StoredCommand,
+    Waiting, WaitingPosts,
 };
 use crate::model::{
     ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, NodeKeys, Notification,
@@ -75,14 +75,14 @@ pub trait Logs: Send + Sync + 'static {
 /// Messages in their current state: with edits, deletion, reactions and replies.
 #[async_trait]
 pub trait Messages: Send + Sync + 'static {
-    /// Returns a conversation's messages, newest first, as `reader` sees them, and their total number. Deleted messages
-    /// stay in the list with empty content.
+    /// Returns a page of a conversation's messages as `reader` sees them, read in one snapshot. Deleted messages stay in
+    /// the list with empty content.
     async fn messages(
         &self,
         conversation: &ConversationId,
         reader: &UserId,
         page: MessagesPage,
-    ) -> Result<(Vec<Message>, i64), StoreError>;
+    ) -> Result<ReadMessages, StoreError>;
     /// Returns one message as `reader` sees it; `None` if no message has that seq.
     async fn message(
         &self,

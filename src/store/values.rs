@@ -7,8 +7,8 @@ use std::{
 
 use super::pools::Pool;
 use crate::model::{
-    Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Page, Pair, RestrictionChange, RestrictionMark, Seq,
-    Timestamp, UserId,
+    Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Pair, RestrictionChange, RestrictionMark, Seq, Timestamp,
+    UserId,
 };
 
 /// The right under which an entry is appended.
@@ -195,17 +195,6 @@ pub struct Access {
     pub delivered: Seq,
     /// The ends of its log.
     pub ends: Ends,
-}
-
-/// The part of a conversation's messages to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MessagesPage {
-    /// Only messages before this seq.
-    pub before: Option<Seq>,
-    /// Only replies to the message with this seq.
-    pub thread: Option<Seq>,
-    /// The limit and the offset.
-    pub page: Page,
 }
 
 /// A user's direct conversation.

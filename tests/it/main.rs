@@ -16,6 +16,7 @@
 mod support;
 
 mod acl;
+mod answers;
 mod backplane;
 mod budgets;
 mod chat;

@@ -78,6 +78,8 @@ pub(super) struct Frame {
     pub(super) retry_after_ms: Option<u64>,
     #[serde(default)]
     pub(super) messages: Vec<Self>,
+    /// Position of the next page of older messages, if there are more.
+    pub(super) next_before_seq: Option<Seq>,
     #[serde(default)]
     pub(super) conversations: Vec<ConversationSummary>,
     #[serde(default)]

@@ -261,11 +261,12 @@ impl Room {
         }
         let Some(mut reading) = self.reading.take() else { return Vec::new() };
         reading.pages += 1;
-        let full = frame.messages.len() as u64 >= u64::from(PAGE);
+        // A server of an earlier version does not say whether there are more.
+        let more = frame.next_before_seq.is_some() || frame.messages.len() as u64 >= u64::from(PAGE);
         let oldest = frame.messages.last().and_then(|message| message.seq);
         reading.found.extend(frame.messages);
         match oldest {
-            Some(oldest) if reading.newest.is_none() && full && oldest > reading.after + 1 => {
+            Some(oldest) if reading.newest.is_none() && more && oldest > reading.after + 1 => {
                 if reading.pages < MAX_PAGES {
                     self.reading = Some(reading);
                     return vec![self.page(oldest, None)];

@@ -114,6 +114,10 @@ pub(super) enum In<'a> {
         conversation_id: ConversationId,
         #[serde(default)]
         before_seq: Option<GivenNumber>,
+        #[serde(default)]
+        after_seq: Option<GivenNumber>,
+        #[serde(default)]
+        around_seq: Option<GivenNumber>,
         /// Only replies to this message.
         #[serde(default)]
         thread_seq: Option<GivenNumber>,

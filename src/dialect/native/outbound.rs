@@ -53,6 +53,8 @@ pub(super) enum Out<'a> {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
         conversations: Vec<SyncedOne<'a>>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
     },
     Ack {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
@@ -96,22 +98,33 @@ pub(super) enum Out<'a> {
         conversation_id: &'a ConversationId,
         messages: Vec<MessageView<'a>>,
         total: i64,
+        as_of: Seq,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_before_seq: Option<Seq>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_after_seq: Option<Seq>,
     },
     Found {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
         messages: Vec<Message<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_offset: Option<u32>,
     },
     PresenceList {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
         users: Vec<PresentUser<'a>>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
     },
     Conversations {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Ref<'a>,
         conversations: Vec<ConversationSummary<'a>>,
         total: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_offset: Option<u32>,
         status: Status,
     },
     Message(Message<'a>),

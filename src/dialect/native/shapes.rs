@@ -124,6 +124,8 @@ pub(super) struct MessageView<'a> {
     pub(super) message: Message<'a>,
     #[serde(skip_serializing_if = "<[Reactions]>::is_empty")]
     pub(super) reactions: &'a [Reactions],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) more_reactions: bool,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) replies: i64,
 }

@@ -167,6 +167,8 @@ struct Conversations<'a> {
     status: Status,
     limit: PageLimit,
     offset: Offset,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_offset: Option<u32>,
 }
 
 impl Call<'_> {
@@ -182,10 +184,11 @@ impl Call<'_> {
         let page = self.page()?;
         let archived = self.flag("archived")?;
         match self.execute(Command::Conversations { archived, page }).await? {
-            Reply::Conversations(ConversationList { conversations, total, presence, status }) => {
+            Reply::Conversations(ConversationList { conversations, total, next_offset, presence, status }) => {
                 let conversations =
                     conversations.iter().map(|one| Conversation::with_presence(one, &presence)).collect();
-                ok(&Conversations { conversations, total, status, limit: page.limit, offset: page.offset })
+                let (limit, offset) = (page.limit, page.offset);
+                ok(&Conversations { conversations, total, status, limit, offset, next_offset })
             }
             other => Err(unexpected(&other)),
         }

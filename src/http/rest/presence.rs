@@ -67,8 +67,8 @@ impl Call<'_> {
     pub(super) async fn user_online(&self) -> HttpResult {
         let users = Listed::given("user", vec![self.user_of_path("User")?])?;
         match self.execute(Command::Presence { users }).await? {
-            Reply::Presence(seen) => {
-                let seen = seen.first().ok_or_else(Problem::internal)?;
+            Reply::Presence { users, .. } => {
+                let seen = users.first().ok_or_else(Problem::internal)?;
                 let (online, status, last_seen) = (seen.online, seen.status, seen.last_seen);
                 ok(&UserOnline { user_id: &seen.user, online, status, last_seen })
             }

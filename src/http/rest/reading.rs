@@ -10,8 +10,8 @@ use super::{
 use crate::{
     http::{HttpResult, body::RequestBody, problem::Problem},
     model::{
-        self, Body, ClientId, Command, ConversationId, Data, Entry, EntryId, EntrySeq, GivenNumber, Listed,
-        MessagePage, Offset, PageLimit, Reactions, Reject, Reply, SearchTerms, Seq, Timestamp, UserId,
+        self, Body, ClientId, Command, ConversationId, Data, Entry, EntryId, EntrySeq, GivenNumber, HistoryRange,
+        Listed, MessagePage, Offset, PageLimit, Reactions, Reject, Reply, SearchTerms, Seq, Timestamp, UserId,
     },
 };
 
@@ -69,6 +69,8 @@ struct Message<'a> {
     #[serde(flatten)]
     text: MessageText<'a>,
     reactions: &'a [Reactions],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more_reactions: bool,
     reply_count: i64,
 }
 
@@ -77,6 +79,7 @@ impl<'a> Message<'a> {
         Some(Self {
             text: MessageText::of(&message.entry)?,
             reactions: &message.reactions,
+            more_reactions: message.more_reactions,
             reply_count: message.replies,
         })
     }
@@ -86,14 +89,27 @@ impl<'a> Message<'a> {
 struct Messages<'a> {
     messages: Vec<Message<'a>>,
     total: i64,
+    as_of: Seq,
     limit: PageLimit,
     offset: Offset,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_before_seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_after_seq: Option<Seq>,
 }
 
 impl<'a> Messages<'a> {
     fn of(page: &'a MessagePage) -> Self {
         let messages = page.messages.iter().filter_map(Message::of).collect();
-        Self { messages, total: page.total, limit: page.page.limit, offset: page.page.offset }
+        Self {
+            messages,
+            total: page.total,
+            as_of: page.as_of,
+            limit: page.page.limit,
+            offset: page.page.offset,
+            next_before_seq: page.next_before,
+            next_after_seq: page.next_after,
+        }
     }
 }
 
@@ -103,6 +119,8 @@ struct SearchResult<'a> {
     messages: Vec<MessageText<'a>>,
     limit: PageLimit,
     offset: Offset,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_offset: Option<u32>,
 }
 
 /// Body of a request that sets marks.
@@ -153,8 +171,9 @@ impl Call<'_> {
 
     async fn history(&self, conversation: ConversationId, thread: Option<EntrySeq>) -> HttpResult {
         let page = self.page()?;
-        let before = EntrySeq::given("before_seq", self.number("before_seq"))?;
-        match self.execute(Command::History { conversation, before, thread, page }).await? {
+        let (before, after, around) = (self.number("before_seq"), self.number("after_seq"), self.number("around_seq"));
+        let range = HistoryRange::given(before, after, around, page)?;
+        match self.execute(Command::History { conversation, range, thread, page }).await? {
             Reply::History(page) => ok(&Messages::of(&page)),
             other => Err(unexpected(&other)),
         }
@@ -176,8 +195,9 @@ impl Call<'_> {
         let conversation = conversation.map_err(|error| Problem::invalid(format!("conversation_id: {error}")))?;
         match self.execute(Command::Search { terms, conversation, page }).await? {
             Reply::Found(found) => {
-                let messages = found.iter().filter_map(MessageText::of).collect();
-                ok(&SearchResult { messages, limit: page.limit, offset: page.offset })
+                let messages = found.messages.iter().filter_map(MessageText::of).collect();
+                let next_offset = found.next_offset;
+                ok(&SearchResult { messages, limit: page.limit, offset: page.offset, next_offset })
             }
             other => Err(unexpected(&other)),
         }

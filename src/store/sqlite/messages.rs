@@ -4,24 +4,34 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
-    super::{Messages, MessagesPage, Operation, SearchScope, StoreError, row::entry_columns},
+    super::{
+        Messages, MessagesPage, Operation, ReadMessages, SearchScope, StoreError, message_pages::Side,
+        row::entry_columns,
+    },
     Sqlite,
     rows::entry,
 };
 use crate::model::{ConversationId, Entry, LogId, Message, Page, Reactions, SearchTerms, Seq, UserId};
 
-const MESSAGES: &str = concat!(
-    "SELECT ",
-    entry_columns!(),
-    " FROM log WHERE log = ?1 AND seq < ?2 AND kind = 0 \
-     ORDER BY seq DESC LIMIT ?3 OFFSET ?4"
-);
-const THREAD: &str = concat!(
-    "SELECT ",
-    entry_columns!(),
-    " FROM log WHERE log = ?1 AND target = ?5 AND seq < ?2 AND kind = 0 \
-     ORDER BY seq DESC LIMIT ?3 OFFSET ?4"
-);
+/// One side of a page: the messages before or after a seq.
+macro_rules! side {
+    ($which:literal, $order:literal) => {
+        concat!(
+            "SELECT ",
+            entry_columns!(),
+            " FROM log WHERE log = ?1 AND kind = 0 AND ",
+            $which,
+            " ORDER BY seq ",
+            $order,
+            " LIMIT ?3 OFFSET ?4"
+        )
+    };
+}
+
+const OLDER: &str = side!("seq < ?2", "DESC");
+const NEWER: &str = side!("seq > ?2", "");
+const OLDER_IN_THREAD: &str = side!("seq < ?2 AND target = ?5", "DESC");
+const NEWER_IN_THREAD: &str = side!("seq > ?2 AND target = ?5", "");
 const MESSAGE: &str = concat!("SELECT ", entry_columns!(), " FROM log WHERE log = ?1 AND seq = ?2 AND kind = 0");
 /// The rows of words are in the order of time, and are read from the newest one back.
 const SEARCH: &str = concat!(
@@ -41,7 +51,7 @@ impl Messages for Sqlite {
         conversation: &ConversationId,
         reader: &UserId,
         page: MessagesPage,
-    ) -> Result<(Vec<Message>, i64), StoreError> {
+    ) -> Result<ReadMessages, StoreError> {
         let (id, reader) = (conversation.clone(), reader.clone());
         self.read(Operation::List, move |db| messages(db, &id, &reader, page)).await
     }
@@ -71,30 +81,38 @@ impl Messages for Sqlite {
     }
 }
 
-fn messages(
-    db: &Connection,
-    of: &ConversationId,
-    reader: &UserId,
-    MessagesPage { before, thread, page }: MessagesPage,
-) -> Result<(Vec<Message>, i64)> {
-    let (before, limit, offset) = (before.unwrap_or(Seq::MAX), page.limit.get(), page.offset.get());
-    let (entries, total) = match thread {
-        None => {
-            let total = "SELECT message_no FROM heads WHERE log = ?1";
-            let parameters = params![of.as_str(), before, limit, offset];
-            let entries: Vec<Entry> =
-                db.prepare_cached(MESSAGES)?.query_map(parameters, entry)?.collect::<Result<_>>()?;
-            (entries, db.prepare_cached(total)?.query_row([of.as_str()], |row| row.get(0)).optional()?)
-        }
-        Some(root) => {
-            let total = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0";
-            let parameters = params![of.as_str(), before, limit, offset, root];
-            let entries = db.prepare_cached(THREAD)?.query_map(parameters, entry)?.collect::<Result<_>>()?;
-            (entries, db.prepare_cached(total)?.query_row(params![of.as_str(), root], |row| row.get(0)).optional()?)
-        }
+fn messages(db: &Connection, of: &ConversationId, reader: &UserId, page: MessagesPage) -> Result<ReadMessages> {
+    // A transaction reads one snapshot.
+    let db = db.unchecked_transaction()?;
+    let (older, newer) = page.sides();
+    let (older_sql, newer_sql) = match page.thread {
+        None => (OLDER, NEWER),
+        Some(_) => (OLDER_IN_THREAD, NEWER_IN_THREAD),
     };
-    let messages = entries.into_iter().map(|entry| with_reactions(db, reader, entry)).collect::<Result<_>>()?;
-    Ok((messages, total.unwrap_or(0)))
+    let (older, newer) =
+        (side(&db, older_sql, of, (older, page.thread))?, side(&db, newer_sql, of, (newer, page.thread))?);
+    let shown = |entries: Vec<Entry>| {
+        entries.into_iter().map(|entry| with_reactions(&db, reader, entry)).collect::<Result<Vec<_>>>()
+    };
+    let read = ReadMessages::of(page, shown(older)?, shown(newer)?);
+    let ends = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let head = "SELECT seq, message_no FROM heads WHERE log = ?1";
+    let (head, mut total) = db.prepare_cached(head)?.query_row([of.as_str()], ends).optional()?.unwrap_or_default();
+    if let Some(root) = page.thread {
+        let sql = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0";
+        total = db.prepare_cached(sql)?.query_row(params![of.as_str(), root], |row| row.get(0))?;
+    }
+    Ok(ReadMessages { head, total, ..read })
+}
+
+fn side(db: &Connection, sql: &str, of: &ConversationId, (side, thread): (Side, Option<Seq>)) -> Result<Vec<Entry>> {
+    let mut statement = db.prepare_cached(sql)?;
+    match thread {
+        None => statement.query_map(params![of.as_str(), side.beyond, side.rows(), side.offset], entry)?.collect(),
+        Some(root) => {
+            statement.query_map(params![of.as_str(), side.beyond, side.rows(), side.offset, root], entry)?.collect()
+        }
+    }
 }
 
 fn message(db: &Connection, of: &ConversationId, seq: Seq, reader: &UserId) -> Result<Option<Message>> {
@@ -106,14 +124,16 @@ fn message(db: &Connection, of: &ConversationId, seq: Seq, reader: &UserId) -> R
 /// fast enough.
 fn with_reactions(db: &Connection, reader: &UserId, entry: Entry) -> Result<Message> {
     let sql = "SELECT emoji, count(*), max(user_id = ?3) FROM reactions WHERE log = ?1 AND seq = ?2 \
-         GROUP BY emoji ORDER BY count(*) DESC, emoji";
+         GROUP BY emoji ORDER BY count(*) DESC, emoji LIMIT 51";
     let read =
         |row: &Row<'_>| Ok(Reactions { emoji: row.get::<_, String>(0)?.into(), count: row.get(1)?, own: row.get(2)? });
     let parameters = params![entry.log.as_str(), entry.seq, reader.as_str()];
-    let reactions = db.prepare_cached(sql)?.query_map(parameters, read)?.collect::<Result<_>>()?;
+    let mut reactions: Vec<Reactions> = db.prepare_cached(sql)?.query_map(parameters, read)?.collect::<Result<_>>()?;
+    let more_reactions = reactions.len() > Message::REACTIONS;
+    reactions.truncate(Message::REACTIONS);
     let sql = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0";
     let replies = db.prepare_cached(sql)?.query_row(params![entry.log.as_str(), entry.seq], |row| row.get(0))?;
-    Ok(Message { entry, reactions, replies })
+    Ok(Message { entry, reactions, more_reactions, replies })
 }
 
 fn search(db: &Connection, scope: &SearchScope, terms: &SearchTerms, page: Page) -> Result<Vec<Entry>> {

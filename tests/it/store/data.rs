@@ -34,7 +34,7 @@ pub(super) async fn data_is_stored_as_sent_and_not_searched(store: Arc<dyn Store
     let stored: Vec<Body> = store.entries(&log, 0, 10).await.unwrap().into_iter().map(|entry| entry.body).collect();
     assert_eq!(stored, bodies);
     assert_eq!(store.read_back(&[(log, seqs[0])]).await.unwrap()[0].body, bodies[0]);
-    let (page, _) = store.messages(&room, &user("bob"), MessagesPage::default()).await.unwrap();
+    let page = store.messages(&room, &user("bob"), MessagesPage::default()).await.unwrap().messages;
     assert_eq!(page[2].entry.body, bodies[0]);
     let found = store.search(&SearchScope::Own(user("bob")), &terms("needle"), part(10, 0)).await.unwrap();
     assert_eq!(found.iter().map(|entry| entry.seq).collect::<Vec<_>>(), seqs[2..], "data is not searched");

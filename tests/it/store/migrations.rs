@@ -119,8 +119,8 @@ async fn assert_migrated(store: Arc<dyn Store>) {
     };
     let reply = append(&store, new(&room, "alice", "reply", reply)).await.unwrap().seq;
     assert_eq!((unread(&alice).await, unread(&bob).await), (0, 250));
-    let page = MessagesPage { before: None, thread: Some(1), page: part(1, 0) };
-    let (thread, total) = store.messages(&room, &alice, page).await.unwrap();
+    let page = MessagesPage { thread: Some(1), page: part(1, 0), ..MessagesPage::default() };
+    let ReadMessages { messages: thread, total, .. } = store.messages(&room, &alice, page).await.unwrap();
     assert_eq!((thread[0].entry.seq, total), (reply, 11));
 
     let reacted = store.message(&room, 9, &alice).await.unwrap().unwrap().reactions;

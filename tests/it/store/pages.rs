@@ -4,14 +4,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use proptest::prelude::*;
 use switchboard::{
-    model::{Body, ConversationId, Entry, Pair, SearchTerms, Seq},
-    store::{AppendRefused, MessagesPage, SearchScope, Store},
+    model::{Body, ConversationId, Entry, EntrySeq, HistoryRange, Pair, SearchTerms, Seq, SinceSeq},
+    store::{AppendRefused, MessagesPage, ReadMessages, SearchScope, Store},
 };
 
 use super::{append, group, new, part, room, terms, text, user, with_postgres, with_sqlite};
 
 fn page(thread: Option<Seq>) -> MessagesPage {
-    MessagesPage { before: None, thread, page: part(10, 0) }
+    MessagesPage { range: HistoryRange::Newest, thread, page: part(10, 0) }
 }
 
 fn reply(content: &str, to: Seq) -> Body {
@@ -46,21 +46,22 @@ pub(super) async fn messages_show_their_reactions_and_threads(store: Arc<dyn Sto
     let shown = store.message(&room, root, &alice).await.unwrap().unwrap();
     let reactions: Vec<_> = shown.reactions.iter().map(|one| (&*one.emoji, one.count, one.own)).collect();
     assert_eq!((reactions, shown.replies), (vec![("🎉", 2, true), ("👍", 1, false)], 2));
-    let (listed, total) = store.messages(&room, &alice, page(None)).await.unwrap();
+    let ReadMessages { messages: listed, total, head, .. } = store.messages(&room, &alice, page(None)).await.unwrap();
+    assert_eq!(head, second + 3);
     assert_eq!((listed.len(), total), (3, 3));
     assert_eq!(listed[2], shown);
-    let (thread, total) = store.messages(&room, &alice, page(Some(root))).await.unwrap();
+    let ReadMessages { messages: thread, total, .. } = store.messages(&room, &alice, page(Some(root))).await.unwrap();
     let seqs: Vec<_> = thread.iter().map(|one| one.entry.seq).collect();
     assert_eq!((seqs, total), (vec![second, first], 2));
-    let older = MessagesPage { before: Some(second), ..page(Some(root)) };
-    assert_eq!(store.messages(&room, &alice, older).await.unwrap().0.len(), 1);
+    let older = MessagesPage { range: HistoryRange::before(second), ..page(Some(root)) };
+    assert_eq!(store.messages(&room, &alice, older).await.unwrap().messages.len(), 1);
     append_seq(&store, &room, "bob", "d", Body::Deleted { target: first }).await;
     assert_eq!(
         store.message(&room, root, &alice).await.unwrap().unwrap().replies,
         2,
         "a deleted reply keeps its place"
     );
-    let (thread, total) = store.messages(&room, &alice, page(Some(root))).await.unwrap();
+    let ReadMessages { messages: thread, total, .. } = store.messages(&room, &alice, page(Some(root))).await.unwrap();
     assert_eq!((thread.len(), total), (2, 2), "the count too");
     assert_eq!(store.message(&room, second + 1, &alice).await.unwrap(), None, "a reaction is no message");
     append_seq(&store, &room, "alice", "e", Body::Deleted { target: root }).await;
@@ -95,6 +96,72 @@ pub(super) async fn reactions_to_one_message_are_bounded(store: Arc<dyn Store>) 
     append_seq(&store, &room, "carol", "gone", removed).await;
     react("dave", target, "new".into()).await.unwrap();
     assert_eq!(store.message(&room, target, &user("dave")).await.unwrap().unwrap().reactions.len(), 50);
+}
+
+fn seqs(read: &ReadMessages) -> Vec<Seq> {
+    read.messages.iter().map(|message| message.entry.seq).collect()
+}
+
+/// Pages in both directions and around each message, in a log that has other entries between the messages.
+pub(super) async fn pages_in_both_directions_have_each_message_once(store: Arc<dyn Store>) {
+    let (room, _) = group(&store, "room", "alice", &["bob"]).await;
+    let root = append_seq(&store, &room, "alice", "root", text("root")).await;
+    let (mut all, mut thread) = (vec![root], Vec::new());
+    for at in 0..23 {
+        let in_thread = at % 3 == 0;
+        let body = if in_thread { reply("in the thread", root) } else { text("beside it") };
+        let seq = append_seq(&store, &room, "alice", &format!("m{at}"), body).await;
+        all.push(seq);
+        thread.extend(in_thread.then_some(seq));
+        append_seq(&store, &room, "bob", &format!("r{at}"), reaction(seq, "👍")).await;
+    }
+    let head = *all.last().unwrap() + 1;
+    let alice = user("alice");
+    for (of, expected) in [(None, &all), (Some(root), &thread)] {
+        for limit in [1, 2, 5, 100] {
+            let read = async |range| {
+                let page = MessagesPage { range, thread: of, page: part(limit, 0) };
+                let read = store.messages(&room, &alice, page).await.unwrap();
+                assert_eq!((read.head, read.total), (head, expected.len() as i64));
+                assert!(seqs(&read).windows(2).all(|two| two[0] > two[1]), "newest first");
+                read
+            };
+            let (mut back, mut range) = (Vec::new(), HistoryRange::Newest);
+            loop {
+                let page = read(range).await;
+                back.extend(seqs(&page));
+                assert!(!page.more_newer && page.newer == 0);
+                if !page.more_older {
+                    break;
+                }
+                range = HistoryRange::before(*back.last().unwrap());
+            }
+            back.reverse();
+            assert_eq!(&back, expected, "back, {limit} at a time");
+            let (mut forth, mut since) = (Vec::new(), SinceSeq::START);
+            loop {
+                let page = read(HistoryRange::After(since)).await;
+                forth.extend(seqs(&page).into_iter().rev());
+                assert!(!page.more_older && page.newer == page.messages.len());
+                if !page.more_newer {
+                    break;
+                }
+                since = SinceSeq::known(*forth.last().unwrap());
+            }
+            assert_eq!(&forth, expected, "forth, {limit} at a time");
+            for (at, seq) in expected.iter().enumerate() {
+                let page = read(HistoryRange::Around(EntrySeq::new(*seq).unwrap())).await;
+                let (newer, older) = (limit as usize / 2, limit as usize - limit as usize / 2);
+                let (first, end) = ((at + 1).saturating_sub(older), (at + 1 + newer).min(expected.len()));
+                let nearest: Vec<Seq> = expected[first..end].iter().rev().copied().collect();
+                assert_eq!(seqs(&page), nearest, "around {seq}, {limit} at a time");
+                assert_eq!((page.more_older, page.more_newer), (first > 0, end < expected.len()));
+                assert_eq!(page.newer, end - at - 1);
+            }
+        }
+    }
+    let none = store.messages(&self::room("nowhere"), &alice, page(None)).await.unwrap();
+    assert_eq!(none, ReadMessages::default());
 }
 
 fn contents(found: &[Entry]) -> Vec<&str> {
