@@ -104,9 +104,17 @@ impl Open {
         if connection.dialect.greets_with() == RosterPolicy::Acquaintances {
             self.roster = Some(Roster::new(initial.present.clone()));
         }
-        connection.outbox.greet(connection.dialect.greet(&greeting));
-        let (resyncs, replays) = (resyncs.collect::<Vec<_>>(), initial.replays);
-        self.send_all(resyncs);
+        let (mut resyncs, replays): (Vec<Frame>, _) = (resyncs.collect(), initial.replays);
+        // The greeting is as long as an answer may be; what does not fit waits for room.
+        let most = self.context.config.limits.answer_bytes();
+        let mut bytes = 0;
+        let fitting = resyncs.iter().take_while(|frame| {
+            bytes += frame.len();
+            bytes <= most
+        });
+        let rest = resyncs.split_off(fitting.count());
+        connection.outbox.greet(connection.dialect.greet(&greeting).into_iter().chain(resyncs));
+        self.send_all(rest);
         let replay = self.context.chat.clone().replay(self.connection.clone(), replays);
         self.context.spawn(TaskName::Replay, replay);
         Ok(())

@@ -49,6 +49,13 @@ def map_case(context, case):
     mode = getattr(getattr(case, "meta", None), "generation", None)
     if mode is not None and not mode.mode.is_positive:
         return case
+    # One position at most, and no offset with the last one.
+    query = case.query if isinstance(case.query, dict) else {}
+    positions = [name for name in ("before_seq", "after_seq", "around_seq") if name in query]
+    for name in positions[1:]:
+        query.pop(name)
+    if "around_seq" in query:
+        query.pop("offset", None)
     body = case.body
     if isinstance(body, dict):
         body = whole(body)

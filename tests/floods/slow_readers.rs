@@ -150,16 +150,18 @@ async fn ephemeral_frames_are_dropped_first_then_the_reader_is_closed_and_resume
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_commands_and_never_reads_is_closed() {
-    let node = Node::dev().set("OUTBOX_BYTES", "64KiB").start().await;
+    let node = Node::dev().set("OUTBOX_BYTES", "64KiB").set("SLOW_READER_TIMEOUT", "5s").start().await;
     let mut bob = Client::native(&node, "bob").await;
     bob.join("team").await;
     for _ in 0..20 {
         bob.send_text("team", &"x".repeat(4_000)).await;
     }
-    let mut greedy = raw(&node, "bob").await;
+    let mut greedy = narrow_listener(&node, "bob", "team").await;
     let ask = RawClient::encode(true, opcode::TEXT, br#"{"type":"history","conversation_id":"team","limit":20}"#);
-    // An answer has 80 KB: a few fill the kernel's buffers, one more fills the outbox.
-    greedy.write(&ask.repeat(20)).await;
+    // An answer has 16 KB: some fill the kernel's buffers, the next ones the outbox, and one waits for room.
+    greedy.write(&ask.repeat(300)).await;
+    node.metric("switchboard_answers_waiting", |sockets| sockets == 1.0).await;
+    assert!(count(&node, WAITING).await <= 65_536.0);
     let cut = || async { (count(&node, TOO_SLOW).await == 1.0).then_some(()) };
     eventually("the greedy client to be closed", cut).await;
     crate::assert_served(&mut bob).await;

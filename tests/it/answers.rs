@@ -1,5 +1,6 @@
 //! No answer makes its client a slow reader: answers are bounded in bytes, say how to go on, and wait for room.
 
+mod as_of;
 mod kinds;
 
 use std::collections::HashSet;

@@ -345,7 +345,7 @@ async fn requests_at_a_time_and_in_the_queue_are_bounded_and_the_rest_is_refused
     for at in 0..3 {
         send_to_persona(&mut alice, "team", &format!("waiting-{at}")).await;
     }
-    assert_eq!(node.metrics().await.get("switchboard_webhook_queue{hook=\"persona\"}"), Some(3.0));
+    node.metric("switchboard_webhook_queue{hook=\"persona\"}", |queued| queued == 3.0).await;
     alice.send(&message_to_persona("team", "too-much")).await;
     // The ack and the error for too many requests may come in either order.
     let mut seen = BTreeSet::new();

@@ -69,6 +69,10 @@ const LIMIT: Result<(), (&str, &str)> = Err(("invalid", "limit must be a whole n
 const OFFSET: Result<(), (&str, &str)> = Err(("invalid", "offset must be a whole number from 0 to 100000"));
 const BEFORE: Result<(), (&str, &str)> =
     Err(("invalid", "before_seq must be a whole number from 1 to 9223372036854775807"));
+const AROUND: Result<(), (&str, &str)> =
+    Err(("invalid", "around_seq must be a whole number from 1 to 9223372036854775807"));
+const TWO: Result<(), (&str, &str)> = Err(("invalid", "only one of before_seq, after_seq and around_seq can be given"));
+const AROUND_OFFSET: Result<(), (&str, &str)> = Err(("invalid", "around_seq and offset do not go together"));
 const NO_MESSAGE: Result<(), (&str, &str)> = Err(("not_found", "Message not found"));
 
 #[tokio::test]
@@ -133,6 +137,7 @@ async fn seq_bounds_are_the_same_over_native_and_rest() {
         let mark = |text: &'static str| Err(("invalid", text));
         cases.extend([
             case(history("before_seq"), get(format!("{messages}?before_seq={seq}")), BEFORE),
+            case(history("around_seq"), get(format!("{messages}?around_seq={seq}")), AROUND),
             case(history("thread_seq"), get(format!("{message}/replies")), NO_MESSAGE),
             case(with("edit", "content"), (Method::PATCH, message.clone(), body("x")), NO_MESSAGE),
             case(of("delete"), (Method::DELETE, message.clone(), None), NO_MESSAGE),
@@ -150,6 +155,19 @@ async fn seq_bounds_are_the_same_over_native_and_rest() {
         (Method::GET, format!("{messages}?before_seq=1"), None),
         Ok(()),
     ));
+    for (first, second, expected) in [
+        ("before_seq", "after_seq", TWO),
+        ("after_seq", "around_seq", TWO),
+        ("around_seq", "before_seq", TWO),
+        ("around_seq", "offset", AROUND_OFFSET),
+        ("after_seq", "offset", Ok(())),
+        ("around_seq", "limit", Ok(())),
+    ] {
+        let mut frame = json!({"type": "history", "conversation_id": room});
+        (frame[first], frame[second]) = (json!(1), json!(1));
+        let path = format!("{messages}?{first}=1&{second}=1");
+        cases.push(case(frame, (Method::GET, path, None), expected));
+    }
     check(cases, &alice, &mut client).await;
 
     // REST also accepts a message's id, so its text differs; the code is the same.
