@@ -26,6 +26,7 @@ mod heartbeat;
 mod life;
 mod meter;
 mod open;
+mod replies;
 mod roster;
 mod signalled;
 mod socket;

@@ -14,8 +14,9 @@ use super::{
 use crate::{
     config::Secret,
     model::{
-        CloseReason, Command, ConversationId, Data, DataEdit, Emoji, EntrySeq, Event, EventName, HistoryRange, Listed, LogId,
-        NewEvent, NewMessage, Page, Pair, Reject, Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread, UserId,
+        CloseReason, Command, ConversationId, Data, DataEdit, Emoji, EntrySeq, Event, EventName, HistoryRange, Listed,
+        LogId, NewEvent, NewMessage, Page, Pair, Reject, Reply, SearchTerms, Seq, SinceSeq, Target, Timestamp, Unread,
+        UserId,
     },
     outbox::{Class, Frame},
 };

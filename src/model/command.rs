@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, EventName, HistoryRange, Listed, Page, PageLimit,
-    RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
+    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, EventName, HistoryRange, Listed, Page,
+    PageLimit, RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
 };
 
 /// The destination of a message.

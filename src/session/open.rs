@@ -20,7 +20,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta, RosterPolicy},
-    model::{CloseReason, Command, ConversationId, Identity, PendingAck, Reject, Seq},
+    model::{CloseReason, Command, ConversationId, Identity, PendingAck, Reject, Seq, ids_within},
     outbox::{Frame, OutboxEvent, Signal},
     restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
@@ -278,6 +278,7 @@ impl Open {
         let (chat, user) = (self.context.chat.clone(), self.identity.user.clone());
         let read = || async move { chat.acquaintances_online(&user).await }.boxed();
         if let Some(users) = self.roster.as_mut().and_then(|roster| roster.take_due(now, read)) {
+            let users = ids_within(users, self.context.config.limits.roster_bytes());
             self.push_frames(self.connection.dialect.roster(&users, self.context.clock.now()));
         }
     }
