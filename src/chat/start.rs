@@ -117,8 +117,7 @@ impl Chat {
         let unconfirmed = Arc::new(Unconfirmed::new(config.timing.presence_grace, metrics.clone()));
         let waiting = (unread, unconfirmed.clone());
         ground.start_notifications((router.clone(), retell.clone()), waiting, webhooks.notification);
-        let relay = ground.relay(growth, reconciler.clone(), hints.clone());
-        supervisor.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
+        ground.start_relay(growth, reconciler.clone(), hints.clone());
         let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
         let (r, p, supervisor) = (router.clone(), presence.clone(), supervisor.clone());
         let passing = BackplaneEvents { router: r, reconciler, presence: p, hints, check_presence, supervisor };
@@ -424,8 +423,9 @@ impl Ground {
         asked
     }
 
-    fn relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>, hints: Arc<Hints>) -> Relay {
-        Relay {
+    /// Starts the delivery through the store, for times without Redis.
+    fn start_relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>, hints: Arc<Hints>) {
+        let relay = Relay {
             node: self.config.node.clone(),
             store: self.store.clone(),
             backplane: self.backplane.clone(),
@@ -435,6 +435,7 @@ impl Ground {
             growth,
             reconciler,
             hints,
-        }
+        };
+        self.supervisor.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
     }
 }

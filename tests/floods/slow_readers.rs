@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, sync::mpsc};
 
 use crate::{
-    count, narrow_listener, raw, raw_listener,
+    count, narrow_listener, raw_listener,
     support::{Client, Node, RawClient, eventually, opcode, within},
 };
 
