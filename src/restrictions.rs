@@ -23,20 +23,23 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
-use rules::Rules;
+use rules::{Rules, TokenClaims};
 use sessions::Sessions;
+
+/// A revocation is kept for this much longer than a token is valid, because the clocks of nodes, store and issuer differ.
+const CLOCKS: Duration = Duration::from_secs(3_600);
 
 /// The restrictions that this node knows.
 #[derive(Debug)]
 pub struct Restrictions {
     state: RwLock<State>,
-    /// Time after which no token that a revocation concerns is valid.
-    longest_validity: Duration,
+    /// Time for which a revocation is kept.
+    revocations_kept: Duration,
     /// Number of standing restrictions.
     count: IntGauge,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Every change up to this one was applied; `None` until the store was read.
     read_to: Option<RestrictionMark>,
@@ -48,20 +51,20 @@ struct State {
 
 impl Restrictions {
     /// Restrictions that were not read yet, so no token is accepted. No token is valid for longer than `longest_validity`
-    /// after its issue; a revocation is forgotten after that.
+    /// after its issue.
     pub fn unread(longest_validity: Duration, metrics: &Metrics) -> Arc<Self> {
         let count = metrics.restrictions.clone();
-        Arc::new(Self { state: RwLock::default(), longest_validity, count })
+        let state = RwLock::new(State::new(None, longest_validity));
+        Arc::new(Self { state, revocations_kept: longest_validity.saturating_add(CLOCKS), count })
     }
 
     /// No restrictions, for programs that are no node.
     pub fn none() -> Arc<Self> {
-        let read_to = Some(RestrictionMark::default());
-        let state = RwLock::new(State { read_to, ..State::default() });
+        let state = RwLock::new(State::new(Some(RestrictionMark::default()), Duration::MAX));
         // The metric is not registered anywhere. Its name is valid, so it can be made.
         #[expect(clippy::unwrap_used, reason = "the name is constant and valid")]
         let count = IntGauge::new("restrictions", "restrictions").unwrap();
-        Arc::new(Self { state, longest_validity: Duration::MAX, count })
+        Arc::new(Self { state, revocations_kept: Duration::MAX, count })
     }
 
     /// Checks that no restriction concerns the token of this identity.
@@ -104,7 +107,7 @@ impl Restrictions {
         own_before: &[RestrictionMark],
     ) {
         let mut state = self.write();
-        state.rules = Rules::default();
+        state.rules.clear();
         for change in standing.iter().chain(later) {
             state.rules.apply(change);
         }
@@ -114,7 +117,7 @@ impl Restrictions {
         state.advance(read_to);
         state.end_disconnected(later);
         let State { rules, sessions, .. } = &mut *state;
-        sessions.end_all(|user, issued_at, token| rules.check(user, issued_at, token).err());
+        sessions.end_all(|user, token| rules.check(user, token).err());
         self.count.set(state.rules.count());
     }
 
@@ -158,13 +161,13 @@ impl Restrictions {
     /// Forgets revocations that concern no valid token any more.
     pub fn forget_expired(&self, now: Timestamp) {
         let mut state = self.write();
-        state.rules.forget_before(self.expired_before(now));
+        state.rules.forget_made_before(self.kept_from(now));
         self.count.set(state.rules.count());
     }
 
-    /// A token that was issued before this time is not valid now.
-    pub fn expired_before(&self, now: Timestamp) -> Timestamp {
-        let span = i64::try_from(self.longest_validity.as_micros()).unwrap_or(i64::MAX);
+    /// A revocation that was made before this time concerns no token that is valid now.
+    pub fn kept_from(&self, now: Timestamp) -> Timestamp {
+        let span = i64::try_from(self.revocations_kept.as_micros()).unwrap_or(i64::MAX);
         Timestamp::from_micros(now.micros().saturating_sub(span))
     }
 
@@ -190,11 +193,16 @@ impl Restrictions {
 }
 
 impl State {
+    fn new(read_to: Option<RestrictionMark>, longest_validity: Duration) -> Self {
+        let (rules, sessions) = (Rules::new(longest_validity), Sessions::default());
+        Self { read_to, rules, sessions, own: BTreeMap::new() }
+    }
+
     fn check(&self, identity: &Identity) -> Result<(), Reject> {
         if self.read_to.is_none() {
             return Err(Reject::Unavailable);
         }
-        self.rules.check(&identity.user, identity.issued_at, identity.token_id.as_ref())
+        self.rules.check(&identity.user, &TokenClaims::from(identity))
     }
 
     /// Records that the changes up to `read_to` were applied, and applies this node's own later ones again.
@@ -211,8 +219,8 @@ impl State {
         let Self { rules, sessions, .. } = self;
         let disconnected = changes.iter().filter(|change| change.restriction == Restriction::Disconnected);
         for user in disconnected.map(|change| &change.user).collect::<HashSet<_>>() {
-            sessions.end(user, |issued_at, token| {
-                let forbidden = rules.check(user, issued_at, token).err().map(CloseReason::Refused);
+            sessions.end(user, |token| {
+                let forbidden = rules.check(user, token).err().map(CloseReason::Refused);
                 Some(forbidden.unwrap_or(CloseReason::Disconnected))
             });
         }
@@ -222,7 +230,7 @@ impl State {
     fn end_forbidden(&mut self, changes: &[RestrictionChange]) {
         let Self { rules, sessions, .. } = self;
         for user in changes.iter().map(|change| &change.user).collect::<HashSet<_>>() {
-            sessions.end(user, |issued_at, token| rules.check(user, issued_at, token).err().map(CloseReason::Refused));
+            sessions.end(user, |token| rules.check(user, token).err().map(CloseReason::Refused));
         }
     }
 }

@@ -164,7 +164,7 @@ impl RestrictionReader {
 
     async fn prune(&self, now: Timestamp) {
         let over = Timestamp::from_micros(now.micros().saturating_sub(micros(OVER_KEPT)));
-        match self.store.prune_restrictions(over, self.restrictions.expired_before(now)).await {
+        match self.store.prune_restrictions(over, self.restrictions.kept_from(now)).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "changes of restrictions that are over were removed"),
             Err(error) => tracing::debug!(%error, "changes of restrictions were not removed; retrying later"),

@@ -15,7 +15,7 @@ fn identity(user: &str, issued_at: Option<i64>, token: Option<&str>) -> Identity
         name: user.into(),
         admin: false,
         tier: None,
-        expires_at: Timestamp::from_seconds(10_000),
+        expires_at: Timestamp::from_seconds(1_000),
         issued_at: issued_at.map(Timestamp::from_seconds),
         token_id: token.map(|token| TokenId::parse(token).unwrap()),
     }
@@ -65,6 +65,27 @@ fn a_revocation_concerns_tokens_up_to_its_second_and_those_without_a_time() {
     }
     let fraction = Identity { issued_at: Some(Timestamp::from_micros(50_999_999)), ..bob(0) };
     assert_eq!(restrictions.check(&fraction), Err(Reject::TokenRevoked), "the second counts");
+}
+
+#[test]
+fn a_token_without_a_time_is_revoked_by_the_time_of_the_change_until_it_expires() {
+    let restrictions = restrictions();
+    // It names a second that is long past, and was made at 101.
+    apply(&restrictions, &[change(1, revoked(5))]);
+    let without_time = |expires_at: Timestamp| Identity { expires_at, ..identity("bob", None, None) };
+    let last = Timestamp::from_seconds(101).plus(HOUR);
+    let concerned = [Timestamp::from_seconds(200), last].map(without_time);
+    for now in [Timestamp::from_seconds(101), last.plus(CLOCKS)] {
+        restrictions.forget_expired(now);
+        for identity in &concerned {
+            assert_eq!(restrictions.check(identity), Err(Reject::TokenRevoked), "{identity:?} at {now}");
+        }
+        // No node accepted this one when the change was made.
+        assert_eq!(restrictions.check(&without_time(last.plus(Duration::from_secs(1)))), Ok(()));
+    }
+    apply(&restrictions, &[change(2, revoked(5))]);
+    let repeated = restrictions.check(&without_time(last.plus(Duration::from_secs(1))));
+    assert_eq!(repeated, Err(Reject::TokenRevoked), "a change that was recorded anew counts from its own time");
 }
 
 #[test]
@@ -171,9 +192,9 @@ fn revocations_are_forgotten_once_their_tokens_have_expired() {
     let all = [change(1, revoked(101)), change(2, token), change(3, Restriction::Blocked)];
     restrictions.replace(&all, &[], all[2].mark(), &[]);
     assert_eq!(metrics.restrictions.get(), 3);
-    restrictions.forget_expired(Timestamp::from_seconds(101).plus(HOUR));
-    assert_eq!(metrics.restrictions.get(), 3, "a token of that second may still be valid");
-    restrictions.forget_expired(Timestamp::from_seconds(103).plus(HOUR));
+    restrictions.forget_expired(Timestamp::from_seconds(101).plus(HOUR + CLOCKS));
+    assert_eq!(metrics.restrictions.get(), 3, "a token that it concerns may still be valid");
+    restrictions.forget_expired(Timestamp::from_seconds(103).plus(HOUR + CLOCKS));
     assert_eq!(metrics.restrictions.get(), 1);
     assert_eq!(restrictions.check(&bob(1)), Err(Reject::Blocked), "a block has no end");
 }

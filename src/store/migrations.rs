@@ -22,7 +22,7 @@ pub(super) const POSTGRES: &[Embedded] = embedded!(
     "V5__names_of_codes", "V6__search_index", "V7__bounds_of_reactions", "V8__blocks_and_former_members", "V9__fingerprints",
     "V10__node_keys",
     "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
-    "V15__emoji_without_selectors", "V16__search_tokens",
+    "V15__emoji_without_selectors", "V16__search_tokens", "V17__revocations_by_their_time",
 );
 
 /// The migrations of SQLite.

@@ -225,9 +225,9 @@ pub trait Restrictions: Send + Sync + 'static {
     async fn block_of(&self, user: &UserId) -> Result<Option<RestrictionChange>, StoreError>;
     /// Returns the blocks by admins, by user id, and their total number.
     async fn blocked_users(&self, page: Page) -> Result<(Vec<RestrictionChange>, i64), StoreError>;
-    /// Removes changes that were over before `over`, and revocations of tokens issued before `expired`. The newest change
+    /// Removes changes that were over before `over`, and revocations that were made before `made_before`. The newest change
     /// stays. Returns the number of changes removed.
-    async fn prune_restrictions(&self, over: Timestamp, expired: Timestamp) -> Result<u64, StoreError>;
+    async fn prune_restrictions(&self, over: Timestamp, made_before: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// Notifications: messages wait for users who are away.

@@ -240,6 +240,33 @@ async fn revoked_tokens_are_refused_everywhere_and_newer_ones_accepted() {
     assert_eq!((refused.status.as_u16(), refused.json["code"].as_str()), (400, Some("invalid")), "{}", refused.text);
 }
 
+/// A token without `iat` is revoked by the time of the revocation, so that time must be the one of the last.
+#[tokio::test]
+async fn a_revocation_is_recorded_anew_after_half_an_hour() {
+    let cluster = Cluster::new().await;
+    let without_time = token_with(BOB, json!({"iat": null}));
+    let name = cluster.database.rsplit('/').next().unwrap();
+    let database = Postgres::shared().await.connect(name).await;
+    for body in [json!({"issued_until": "2020-01-01T00:00:00Z"}), json!({"jti": "t-1"})] {
+        let first = revoke(&cluster.one, body.clone()).await.json;
+        assert_eq!(revoke(&cluster.two, body.clone()).await.json, first, "a repeat changes nothing");
+        database
+            .execute("UPDATE restriction_changes SET made_at = made_at - interval '31 minutes' WHERE standing", &[])
+            .await
+            .unwrap();
+        let again = revoke(&cluster.two, body).await.json;
+        assert!(again["at"].as_str() > first["at"].as_str(), "{again} {first}");
+        assert_eq!(
+            (&again["issued_until"], &again["jti"], &again["user_id"]),
+            (&first["issued_until"], &first["jti"], &first["user_id"])
+        );
+    }
+    for node in cluster.nodes() {
+        until_code(node, &without_time, Some("token_revoked")).await;
+        node.metric("switchboard_restrictions", |count| count == 2.0).await;
+    }
+}
+
 #[tokio::test]
 async fn one_token_is_revoked_by_its_id() {
     let cluster = Cluster::new().await;

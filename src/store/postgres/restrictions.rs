@@ -82,9 +82,9 @@ impl Restrictions for Postgres {
         Ok((users, total.first().map_or(0, |row| row.get(0))))
     }
 
-    async fn prune_restrictions(&self, over: Timestamp, expired: Timestamp) -> Result<u64, StoreError> {
+    async fn prune_restrictions(&self, over: Timestamp, made_before: Timestamp) -> Result<u64, StoreError> {
         let sql = "SELECT prune_restrictions($1, $2)";
-        let rows = self.query(Operation::Write, sql, &[&system_time(over), &system_time(expired)]).await?;
+        let rows = self.query(Operation::Write, sql, &[&system_time(over), &system_time(made_before)]).await?;
         Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()))
     }
 }

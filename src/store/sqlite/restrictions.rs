@@ -14,6 +14,10 @@ use super::{
 };
 use crate::model::{Page, Restriction, RestrictionChange, RestrictionRequest, Timestamp, UserId};
 
+/// A revocation that repeats one this recent changes nothing. A later one is recorded anew: revocations count, and are
+/// removed, by the time at which they were made.
+const REPEATED_WITHIN_MICROS: i64 = 1_800_000_000;
+
 #[async_trait]
 impl Restrictions for Sqlite {
     async fn restrict(
@@ -64,12 +68,11 @@ impl Restrictions for Sqlite {
         .await
     }
 
-    async fn prune_restrictions(&self, over: Timestamp, expired: Timestamp) -> Result<u64, StoreError> {
+    async fn prune_restrictions(&self, over: Timestamp, made_before: Timestamp) -> Result<u64, StoreError> {
         self.write(Operation::Write, move |db| {
             let sql = "DELETE FROM restriction_changes WHERE id < (SELECT max(id) FROM restriction_changes) AND CASE \
-                 WHEN NOT standing THEN made_at < ?1 WHEN kind = 1 THEN issued_until < ?3 \
-                 WHEN kind = 2 THEN made_at < ?2 ELSE 0 END";
-            let removed = db.execute(sql, params![over.micros(), expired.micros(), expired.seconds()])?;
+                 WHEN NOT standing THEN made_at < ?1 WHEN kind IN (1, 2) THEN made_at < ?2 ELSE 0 END";
+            let removed = db.execute(sql, params![over.micros(), made_before.micros()])?;
             Ok(removed as u64)
         })
         .await
@@ -85,17 +88,20 @@ fn restrict(
 ) -> Result<RestrictOutcome> {
     let at = now();
     let (kind, token, until) = parts(request);
-    let until = (kind == RestrictionCode::Revoked).then(|| until.unwrap_or(at.div_euclid(1_000_000)));
+    let mut until = (kind == RestrictionCode::Revoked).then(|| until.unwrap_or(at.div_euclid(1_000_000)));
     let replaced = if kind == RestrictionCode::Unblocked { RestrictionCode::Blocked } else { kind };
     let old = standing(db, user, replaced, token)?;
-    let unchanged = match (kind, &old) {
-        (RestrictionCode::Disconnected, _) => false,
-        (
-            RestrictionCode::Revoked,
-            Some(RestrictionChange { restriction: Restriction::Revoked { issued_until }, .. }),
-        ) => Some(issued_until.seconds()) >= until,
-        (RestrictionCode::Unblocked, old) => old.is_none(),
-        (_, old) => old.is_some(),
+    let repeated = old.as_ref().is_some_and(|old| old.at.micros() > at.saturating_sub(REPEATED_WITHIN_MICROS));
+    let before = old.as_ref().and_then(|old| match old.restriction {
+        Restriction::Revoked { issued_until } => Some(issued_until.seconds()),
+        _ => None,
+    });
+    let unchanged = match kind {
+        RestrictionCode::Disconnected => false,
+        RestrictionCode::Revoked => before >= until && repeated,
+        RestrictionCode::TokenRevoked => repeated,
+        RestrictionCode::Blocked => old.is_some(),
+        RestrictionCode::Unblocked => old.is_none(),
     };
     if unchanged {
         return Ok(RestrictOutcome::Unchanged(old));
@@ -108,6 +114,7 @@ fn restrict(
             return Ok(RestrictOutcome::TooMany);
         }
     }
+    until = until.max(before);
     if let Some(old) = old {
         db.execute("UPDATE restriction_changes SET standing = 0 WHERE id = ?1", [old.id])?;
     }
