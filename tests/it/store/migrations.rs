@@ -23,7 +23,7 @@ const FILL_POSTGRES: &str = "
     INSERT INTO reactions (log, seq, user_id, emoji)
     VALUES ('room', 9, 'alice', '❤'), ('room', 9, 'alice', '❤\u{FE0F}'), ('room', 9, 'bob', '❤\u{FE0F}');
 ";
-/// The same by the functions of version 9.
+/// The same by the functions of version 9, and a segment of the search index.
 const FILL_POSTGRES_9: &str = "
     SELECT create_conversation('room', 0::smallint, 'Old', NULL, false, NULL, 'alice', ARRAY['alice', 'bob']);
     SELECT append_messages(array_agg('room'::text), array_agg('alice'::text), array_agg('Alice'::text),
@@ -35,6 +35,8 @@ const FILL_POSTGRES_9: &str = "
     SELECT notify_users('room', 250, 250, ARRAY['bob']);
     INSERT INTO reactions (log, seq, user_id, emoji)
     VALUES ('room', 9, 'alice', '❤'), ('room', 9, 'alice', '❤\u{FE0F}'), ('room', 9, 'bob', '❤\u{FE0F}');
+    -- A segment whose words are those of that version's parser.
+    INSERT INTO segments (log, first, last, newest, words) VALUES ('room', 1, 250, now(), array_to_tsvector(ARRAY['old']));
 ";
 const FILL_SQLITE: &str = "
     INSERT INTO conversations VALUES ('room', 0, 'Old', NULL, 0, NULL, 'alice', 1);
