@@ -1,5 +1,7 @@
 //! Each kind of answer whose length grows with what is stored or asked for, with small outboxes and ids of full length.
 
+use std::collections::HashSet;
+
 use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
@@ -183,6 +185,29 @@ async fn rosters_fit_into_an_eighth_of_the_outbox() {
     let mut answer = personas.until("online_users").await;
     while answer["users"].as_array().unwrap().len() < 80 {
         answer = personas.until("online_users").await;
+    }
+    assert_not_slow(&node).await;
+}
+
+/// A client of the direct dialect that missed too much of many conversations is told so of each, however small its outbox.
+#[tokio::test]
+async fn a_greeting_with_many_resyncs_fits() {
+    let node = unlimited(Node::dev()).set("OUTBOX_BYTES", OUTBOX).set("RESUME_MAX", 1).start().await;
+    let ids: Vec<String> = (0..150).map(|at| format!("{at:04}{}", "x".repeat(100))).collect();
+    let bob = json!({"participant_ids": ["bob"]});
+    for id in &ids {
+        let made = node.post(CONVERSATIONS, &token(id), &bob).await.json["id"].as_str().unwrap().to_owned();
+        for content in ["one", "two", "three"] {
+            let path = format!("{CONVERSATIONS}/{made}/messages");
+            assert_eq!(node.post(&path, &token(id), &json!({"content": content})).await.status, StatusCode::CREATED);
+        }
+    }
+    let mut socket = Client::connect(&format!("{}/ws?token={}", node.ws(), token("bob"))).await;
+    socket.expect("authenticated").await;
+    let mut told = HashSet::new();
+    while told.len() < ids.len() {
+        let resync = socket.until("resync").await;
+        assert!(told.insert(resync.to_string()), "each once: {resync}");
     }
     assert_not_slow(&node).await;
 }
