@@ -15,6 +15,7 @@ declare -rA PACKAGES=(
     [unshare]=util-linux
     [redis-server]=redis-server
     [initdb]=postgresql
+    [pgbouncer]=pgbouncer
     [nginx]=nginx-light
     [prometheus]=prometheus
     [python3]=python3

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 packages=()
 faults=()
 
-for need in cc make certificates openssl curl kill ip unshare redis-server initdb nginx prometheus python3 venv node npm; do
+for need in cc make certificates openssl curl kill ip unshare redis-server initdb pgbouncer nginx prometheus python3 venv node npm; do
     # shellcheck disable=SC2206 # a need may be met by two packages
     has "$need" || packages+=(${PACKAGES[$need]})
 done

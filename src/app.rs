@@ -17,7 +17,7 @@ use crate::{
     broker::{Broker, Drain},
     chat::{Chat, Parts},
     config::{Config, StoreBackend, StoreConfig},
-    degrade::{Degrade, LinkState, Part},
+    degrade::{Degrade, LinkState},
     listener::{Kind, Listener},
     metrics::Metrics,
     model::Clock,
@@ -28,6 +28,7 @@ use crate::{
     webhook::Webhooks,
 };
 
+mod faults;
 mod node_keys;
 mod series;
 mod starting;
@@ -99,9 +100,9 @@ impl Node {
         let (pulses, pulse) = watch::channel(None);
         let store = open_store(&config.store, metrics.clone())?;
         series::create(&metrics);
-        let state = (degrade.clone(), metrics.clone(), [None, None]);
-        supervisor.spawn_until_stop(TaskName::DegradeWatch, state, |(degrade, metrics, before)| {
-            watch_degrade(degrade, metrics, before).boxed()
+        let state = (degrade.clone(), metrics.clone(), faults::Shown::default());
+        supervisor.spawn_until_stop(TaskName::DegradeWatch, state, |(degrade, metrics, shown)| {
+            faults::watch(degrade, metrics, shown).boxed()
         });
         let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
@@ -326,22 +327,4 @@ pub fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn
         StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, config, metrics)?),
         StoreBackend::Postgres { .. } => Arc::new(Postgres::new(config, metrics)?),
     })
-}
-
-/// Updates the metrics of degraded mode, and logs each change of its parts.
-async fn watch_degrade(degrade: &Degrade, metrics: &Metrics, before: &mut [Option<LinkState>; 2]) {
-    let mut changes = degrade.changes();
-    loop {
-        for (part, before) in [Part::Redis, Part::Store].into_iter().zip(&mut *before) {
-            let link = degrade.state(part).link;
-            if before.replace(link) != Some(link) {
-                metrics.degraded.with_label_values(&[part.label()]).set(i64::from(link == LinkState::Down));
-                metrics.degraded_transitions.with_label_values(&[part.label()]).inc();
-                tracing::info!(part = part.label(), state = ?link, "part changed");
-            }
-        }
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }

@@ -29,6 +29,8 @@ use crate::{
 mod departures;
 mod diagnose;
 mod era;
+mod fault;
+mod hearing;
 mod hints;
 mod incarnation;
 mod incoming;
@@ -39,6 +41,7 @@ mod line;
 mod link;
 mod local;
 mod mac;
+mod needs;
 mod ops;
 mod presence_query;
 mod publisher;
@@ -155,7 +158,8 @@ impl Backplane {
         let (l, m, ttl) = (link.clone(), metrics.clone(), settings.cache_ttl);
         let recent = Arc::new(recent::Recent::new(l, m, ttl, macs.clone(), refusals.clone()));
         let (l, m, p) = (link.clone(), metrics.clone(), process.clone());
-        let (publisher, publish_task) = publisher::Publisher::new(l, m, recent.clone(), p, macs.clone());
+        let (publisher, publish_task) =
+            publisher::Publisher::new(l, m, recent.clone(), p, macs.clone(), degrade.clone());
         let incoming = incoming::Incoming {
             hints_channel: keys::hints(process.node()),
             macs: macs.clone(),
@@ -165,8 +169,8 @@ impl Backplane {
             supervisor: supervisor.clone(),
             events: events.clone(),
         };
-        let subscriber = subscriber::Subscriber::new(link.clone(), metrics.clone(), process.clone(), incoming);
-        let subscriber = Arc::new(subscriber);
+        let (l, m, p, d) = (link.clone(), metrics.clone(), process.clone(), degrade.clone());
+        let subscriber = Arc::new(subscriber::Subscriber::new(l, m, p, incoming, d));
 
         let (eras, era) = watch::channel(era::Era::default());
         let sweeps = departures::Sweeps::new(&departures);

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -14,44 +14,16 @@ use std::{
 use tokio::sync::watch;
 
 mod fault;
+mod part;
 mod reason;
+mod work;
 
 pub use fault::{Diagnosis, Fault, Finding};
+use part::Watched;
+pub use part::{LinkState, Part, PartState};
 pub use reason::Reason;
-
-/// Number of failed checks in a row after which a part counts as down, and of good ones after which it counts as up.
-const FAILURES_TO_GO_DOWN: u32 = 2;
-const SUCCESSES_TO_COME_UP: u32 = 2;
-
-/// An external part that the broker depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// Redis, through the backplane.
-    Redis,
-    /// PostgreSQL or SQLite.
-    Store,
-}
-
-impl Part {
-    /// The label in metrics, logs and health.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Redis => "redis",
-            Self::Store => "store",
-        }
-    }
-}
-
-/// The state of a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkState {
-    /// Not configured: the node runs without this part.
-    Off,
-    /// The part works.
-    Up,
-    /// The part is configured and does not work now.
-    Down,
-}
+use work::Partial;
+pub use work::Work;
 
 /// A feature that depends on Redis or the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,56 +95,6 @@ fn table(feature: Feature, redis: LinkState, store: LinkState) -> Mode {
     }
 }
 
-/// The state of one part, for the health report.
-#[derive(Debug, Clone, Copy)]
-pub struct PartState {
-    /// Off, up or down.
-    pub link: LinkState,
-    /// Time of the last change of `link`.
-    pub since: Instant,
-    /// Duration of the last successful check.
-    pub latency: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    state: PartState,
-    failures: u32,
-    successes: u32,
-}
-
-impl Watched {
-    fn new(link: LinkState) -> Self {
-        let state = PartState { link, since: Instant::now(), latency: None };
-        Self { state, failures: 0, successes: 0 }
-    }
-
-    /// Records a check's result; true if the state changed.
-    fn record(&mut self, result: Result<Duration, ()>) -> bool {
-        let next = match result {
-            Ok(latency) => {
-                self.state.latency = Some(latency);
-                (self.failures, self.successes) = (0, self.successes.saturating_add(1));
-                (self.successes >= SUCCESSES_TO_COME_UP).then_some(LinkState::Up)
-            }
-            Err(()) => {
-                (self.failures, self.successes) = (self.failures.saturating_add(1), 0);
-                (self.failures >= FAILURES_TO_GO_DOWN).then_some(LinkState::Down)
-            }
-        };
-        self.set_link(next.unwrap_or(self.state.link))
-    }
-
-    fn set_link(&mut self, link: LinkState) -> bool {
-        let changed = self.state.link != link && self.state.link != LinkState::Off;
-        if changed {
-            self.state.link = link;
-            self.state.since = Instant::now();
-        }
-        changed
-    }
-}
-
 /// The overall state of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -196,6 +118,8 @@ pub struct Degrade {
     /// Why the store was never reached since the start; `None` once it was.
     awaited_store: Mutex<Option<String>>,
     slow_reads: AtomicBool,
+    /// Faults of one kind of work, while the part's other work goes on.
+    partial: Mutex<[Option<Partial>; Work::ALL.len()]>,
     changes: watch::Sender<u64>,
 }
 
@@ -210,37 +134,48 @@ impl Degrade {
             redis_late: AtomicBool::new(false),
             awaited_store: Mutex::default(),
             slow_reads: AtomicBool::new(false),
+            partial: Mutex::default(),
             changes: watch::Sender::new(0),
         }
     }
 
     /// Records the result of a check or a call: its duration, or a failure. True if the part's state changed.
-    pub fn report(&self, part: Part, result: Result<Duration, ()>) -> bool {
+    pub fn report(&self, part: Part, result: Result<Duration, Finding>) -> bool {
         let changed = self.part(part).record(result);
         self.notify_if_changed(changed)
     }
 
-    /// Sets a part's state at once, for certain evidence such as a refused connection. True if the state changed.
-    pub fn set(&self, part: Part, link: LinkState) -> bool {
-        let changed = {
-            let mut watched = self.part(part);
-            (watched.failures, watched.successes) = (0, 0);
-            watched.set_link(link)
-        };
+    /// Records certain evidence that a part works. True if its state changed.
+    pub fn set_up(&self, part: Part) -> bool {
+        let changed = self.part(part).set(None);
         self.notify_if_changed(changed)
     }
 
-    /// Records that the store was not reached since the start, and why. It counts as down until
+    /// Records certain evidence that a part does not work, such as a refused connection. True if its state changed, or the
+    /// name of its fault.
+    pub fn set_down(&self, part: Part, fault: Finding) -> bool {
+        let changed = self.part(part).set(Some(fault));
+        self.notify_if_changed(changed)
+    }
+
+    /// Records that the store has not started yet; `fault` is the newest reason, if a try has failed. It counts as down until
     /// [`Degrade::store_started`].
-    pub fn await_store(&self, why: String) {
+    pub fn await_store(&self, fault: Option<Finding>) {
+        let why = fault.as_ref().map_or_else(|| "connecting, and applying migrations".into(), |one| one.detail.clone());
         *self.awaited_store.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-        self.set(Part::Store, LinkState::Down);
+        match fault {
+            Some(fault) => self.set_down(Part::Store, fault),
+            None => {
+                let changed = self.part(Part::Store).begin();
+                self.notify_if_changed(changed)
+            }
+        };
     }
 
     /// Records that the store was reached for the first time.
     pub fn store_started(&self) {
         *self.awaited_store.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.set(Part::Store, LinkState::Up);
+        self.set_up(Part::Store);
     }
 
     /// Why the store was never reached since the start; `None` once it was.
@@ -250,12 +185,16 @@ impl Degrade {
 
     /// The state of a part.
     pub fn state(&self, part: Part) -> PartState {
-        self.part(part).state
+        self.part(part).state.clone()
     }
 
     /// The current mode of a feature.
     pub fn mode(&self, feature: Feature) -> Mode {
-        match table(feature, self.state(Part::Redis).link, self.state(Part::Store).link) {
+        let redis = match self.state(Part::Redis).link {
+            LinkState::Up if feature == Feature::Fanout && self.is_deaf() => LinkState::Down,
+            link => link,
+        };
+        match table(feature, redis, self.state(Part::Store).link) {
             Mode::Shared if feature == Feature::History && self.slow_reads() => Mode::Limited,
             mode => mode,
         }
@@ -271,6 +210,49 @@ impl Degrade {
         self.slow_reads.load(Ordering::Acquire)
     }
 
+    /// Records that one kind of work of a part fails although the part answers, or works again.
+    pub fn note_work(&self, work: Work, fault: Option<Finding>) {
+        let changed = {
+            let slot = &mut self.lock_partial()[work as usize];
+            let name = |partial: &Option<Partial>| partial.as_ref().map(|partial| partial.finding.fault);
+            let before = name(slot);
+            *slot = fault.map(|finding| Partial { finding: Arc::new(finding), at: Instant::now() });
+            before != name(slot)
+        };
+        self.notify_if_changed(changed);
+    }
+
+    /// True while some kind of work fails. It is cheap enough for every append.
+    pub fn works(&self, work: Work) -> bool {
+        self.partial_fault(work).is_none()
+    }
+
+    fn is_deaf(&self) -> bool {
+        Work::FANOUT.into_iter().any(|work| !self.works(work))
+    }
+
+    fn partial_fault(&self, work: Work) -> Option<Arc<Finding>> {
+        let partial = &self.lock_partial()[work as usize];
+        partial.as_ref().filter(|partial| partial.at.elapsed() < work.remembered()).map(|one| one.finding.clone())
+    }
+
+    fn lock_partial(&self) -> MutexGuard<'_, [Option<Partial>; Work::ALL.len()]> {
+        self.partial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every fault that stands now, with the part that has it.
+    pub fn faults(&self) -> Vec<(Part, Arc<Finding>)> {
+        let parts = [Part::Redis, Part::Store].map(|part| (part, self.state(part).fault));
+        let works = Work::ALL.map(|work| (work.part(), self.partial_fault(work)));
+        let found = parts.into_iter().chain(works).filter_map(|(part, fault)| Some((part, fault?)));
+        found.fold(Vec::new(), |mut all: Vec<(Part, Arc<Finding>)>, (part, fault)| {
+            if all.iter().all(|(_, known)| known.fault != fault.fault) {
+                all.push((part, fault));
+            }
+            all
+        })
+    }
+
     /// Every reason why the node is not healthy.
     pub fn reasons(&self) -> impl Iterator<Item = Reason> {
         let down = |part| self.state(part).link == LinkState::Down;
@@ -279,6 +261,8 @@ impl Degrade {
             (down(Part::Redis), Reason::RedisDown),
             (down(Part::Store), Reason::StoreDown),
             (self.mode(Feature::History) == Mode::Limited, Reason::SlowReads),
+            (self.is_deaf(), Reason::RedisDeaf),
+            (!self.works(Work::Append), Reason::AppendsFail),
         ];
         reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason))
     }
@@ -326,6 +310,7 @@ impl Degrade {
             (LinkState::Down, LinkState::Down) => Verdict::Unhealthy,
             (LinkState::Down, _) | (_, LinkState::Down) => Verdict::Degraded,
             _ if self.mode(Feature::History) == Mode::Limited => Verdict::Degraded,
+            _ if Work::ALL.iter().any(|work| !self.works(*work)) => Verdict::Degraded,
             _ => Verdict::Healthy,
         }
     }

@@ -232,8 +232,12 @@ metrics! {
     resyncs: IntCounter("resyncs_total");
     /// 1 while degraded, by part.
     degraded: IntGaugeVec("degraded", &["part"]);
+    /// Times that the subscription to Redis broke or its canary did not arrive.
+    subscriptions_broken: IntCounter("redis_subscriptions_broken_total");
     /// Changes between healthy and degraded, by part.
     degraded_transitions: IntCounterVec("degraded_transitions_total", &["part"]);
+    /// 1 while a fault of Redis or the store stands, by its name in `docs/operations/failure-modes.md`.
+    faults: IntGaugeVec("fault", &["fault"]);
     /// Successful renewals of this node's lease.
     lease_renewals: IntCounter("lease_renewals_total");
     /// Times that this node found its lease lost and acquired a new one.

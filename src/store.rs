@@ -30,7 +30,7 @@ pub use traits::{
 };
 pub(crate) use values::Operation;
 pub use values::{
-    Access, AppendRefused, Appended, Authority, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
+    Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
     Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError,
     Waiting, WaitingPosts,
 };

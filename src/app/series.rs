@@ -4,10 +4,12 @@
 use crate::{
     admission::Refusal,
     backplane::RefusedPlace,
+    degrade::Fault,
     dialect::Dialect,
     metrics::Metrics,
     model::{CloseReason, Reject, TokenFlaw},
     outbox::Class,
+    store::Operation,
     supervise::TaskName,
     webhook::Hook,
 };
@@ -43,6 +45,12 @@ pub(super) fn create(metrics: &Metrics) {
     }
     for place in RefusedPlace::ALL {
         metrics.redis_refused.with_label_values(&[place.label()]);
+    }
+    for fault in Fault::ALL {
+        metrics.faults.with_label_values(&[fault.name()]);
+    }
+    for operation in Operation::ALL {
+        metrics.store_errors.with_label_values(&[operation.label()]);
     }
     for task in TaskName::ALL {
         metrics.task_panics.with_label_values(&[task.label()]);

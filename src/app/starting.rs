@@ -47,7 +47,7 @@ pub(super) async fn start_store(
     degrade: &Degrade,
 ) -> Result<(), NotStarted> {
     let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
-    degrade.await_store("connecting, and applying migrations".to_owned());
+    degrade.await_store(None);
     loop {
         let started = start_once(store, (backplane, chat), config.migrate).await;
         let error = match started {
@@ -57,24 +57,24 @@ pub(super) async fn start_store(
                 return Ok(());
             }
             Err(StoreError::Failed(why)) => return Err(NotStarted::Fault(StoreError::Failed(why))),
-            Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => why,
-            Err(busy @ (StoreError::Busy { .. } | StoreError::TooSlow)) => busy.to_string(),
+            Err(error) => error.finding(),
         };
         // One line is enough: readiness shows the newest reason.
         if tries == 0 {
             tracing::warn!(
-                error,
+                error = error.detail,
+                fault = error.fault.name(),
                 timeout_seconds = config.start_timeout.as_secs(),
                 "the store is away; this node waits for it and is not ready"
             );
         } else {
-            tracing::debug!(error, tries, "the store is still away");
+            tracing::debug!(error = error.detail, tries, "the store is still away");
         }
         tries += 1;
         if began.elapsed() + pause >= config.start_timeout {
-            return Err(NotStarted::Away { waited: config.start_timeout, why: error });
+            return Err(NotStarted::Away { waited: config.start_timeout, why: error.detail });
         }
-        degrade.await_store(error);
+        degrade.await_store(Some(error));
         sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
         pause = (pause * 2).min(PAUSE.1);
     }

@@ -7,7 +7,11 @@ use redis::{Client, RedisError, aio::MultiplexedConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{incarnation::Incarnation, keys, link};
+use super::{
+    fault::{self, ServerMode},
+    incarnation::Incarnation,
+    keys, link, needs,
+};
 use crate::{
     config::RedisConfig,
     degrade::{Diagnosis, Fault, Finding},
@@ -32,6 +36,9 @@ pub async fn diagnose(config: &RedisConfig, clock: &Clock) -> Diagnosis {
         Ok(connection) => connection,
         Err(finding) => return finding.into(),
     };
+    if let Some(mode) = ServerMode::unfit(&mut connection).await {
+        return mode.finding().into();
+    }
     let mut findings = Vec::new();
     let mut record = |found: Checked<Option<Finding>>| findings.extend(found.unwrap_or_else(Some));
     record(check_writes(&mut connection).await.map(|()| None));
@@ -48,26 +55,15 @@ pub async fn diagnose(config: &RedisConfig, clock: &Clock) -> Diagnosis {
 /// Awaits a command's reply for at most [`REPLY_TIMEOUT`] and turns an error or a timeout into a finding.
 async fn await_reply<T>(command: impl Future<Output = Result<T, RedisError>>) -> Checked<T> {
     match timeout(REPLY_TIMEOUT, command).await {
-        Ok(answer) => answer.map_err(|error| finding_for(&error)),
+        Ok(answer) => answer.map_err(|error| fault::finding(&error)),
         Err(_) => Err(Finding::new(Fault::RedisSilent, format!("no reply within {} s", REPLY_TIMEOUT.as_secs()))),
     }
 }
 
-fn finding_for(error: &RedisError) -> Finding {
-    let fault = match error.code() {
-        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Fault::RedisDeniesAccess,
-        Some("OOM") => Fault::RedisFull,
-        Some(_) => Fault::RedisRefusesWrites,
-        None if error.kind() == redis::ErrorKind::AuthenticationFailed => Fault::RedisDeniesAccess,
-        None if error.is_timeout() => Fault::RedisSilent,
-        None => Fault::RedisUnreachable,
-    };
-    Finding::new(fault, error.to_string())
-}
-
 /// Writes a key through a script and through plain commands, as a node does.
 async fn check_writes(connection: &mut MultiplexedConnection) -> Checked<()> {
-    let key = keys::check(&Uuid::new_v4().simple().to_string());
+    needs::check(connection).await.map_err(|error| fault::link_finding(&error))?;
+    let [key, ..] = keys::checks(&Uuid::new_v4().simple().to_string());
     let mut load = redis::cmd("SCRIPT");
     load.arg("LOAD").arg("return redis.call('SET', KEYS[1], '1')");
     let script: String = await_reply(load.query_async(connection)).await?;

@@ -76,9 +76,9 @@ pub(super) fn leaving_user(member: &str) -> Option<UserId> {
     UserId::parse(member.split_once('/')?.0).ok()
 }
 
-/// STRING: test value that `switchboard check` writes.
-pub(super) fn check(id: &str) -> String {
-    format!("ws:check:{id}")
+/// Keys that a node and `switchboard check` write to learn whether they may; one for each prefix.
+pub(super) fn checks(id: &str) -> [String; 3] {
+    ["ws", "rate_limit", "room_messages"].map(|prefix| format!("{prefix}:check:{id}"))
 }
 
 /// The channel of a log.

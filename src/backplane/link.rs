@@ -4,6 +4,7 @@
 //! call timed out, calls fail at once, so that callers do not wait for the timeout one after another.
 
 use std::{
+    fmt,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
@@ -22,6 +23,7 @@ use redis::{
 use tokio::sync::Notify;
 
 use super::{
+    fault::ServerMode,
     ops::{Op, Ops},
     scripts::SCRIPTS,
     types::StartError,
@@ -54,20 +56,58 @@ pub(super) enum LinkError {
     Broken(String),
     /// Redis replied with an error.
     #[error("Redis refused the command: {0}")]
-    Refused(String),
+    Refused(Refusal),
     /// The reply has an unexpected type or form.
     #[error("unexpected reply")]
     Unexpected,
+    /// The server is not of a kind that a node can use.
+    #[error("the server runs in an unfit mode: {0:?}")]
+    Unfit(ServerMode),
 }
 
-impl From<redis::RedisError> for LinkError {
-    fn from(error: redis::RedisError) -> Self {
+/// An error reply of Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Its first word, such as `READONLY`.
+    pub(super) code: String,
+    /// The whole reply, as an operator reads it.
+    pub(super) words: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl From<&redis::ServerError> for Refusal {
+    fn from(error: &redis::ServerError) -> Self {
+        let code = error.code().to_owned();
+        let words = error.details().map_or_else(|| code.clone(), |details| format!("{code} {details}"));
+        Self { code, words }
+    }
+}
+
+impl From<&redis::RedisError> for LinkError {
+    fn from(error: &redis::RedisError) -> Self {
         match error.kind() {
             _ if error.is_timeout() => Self::Timeout,
             ErrorKind::Io => Self::Broken(error.to_string()),
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Self::Unexpected,
-            _ => Self::Refused(error.code().unwrap_or(error.category()).to_owned()),
+            _ => {
+                let words = match (error.code(), error.detail()) {
+                    (Some(code), Some(detail)) => format!("{code} {detail}"),
+                    _ => error.to_string(),
+                };
+                Self::Refused(Refusal { code: error.code().unwrap_or(error.category()).to_owned(), words })
+            }
         }
+    }
+}
+
+impl From<redis::RedisError> for LinkError {
+    fn from(error: redis::RedisError) -> Self {
+        Self::from(&error)
     }
 }
 
@@ -79,7 +119,7 @@ impl Replies {
     /// Takes the reply to command `index`.
     pub(super) fn take<T: FromRedisValue>(&mut self, index: usize) -> Result<T, LinkError> {
         match self.0.get_mut(index).map(std::mem::take) {
-            Some(Value::ServerError(error)) => Err(LinkError::Refused(error.code().to_owned())),
+            Some(Value::ServerError(error)) => Err(LinkError::Refused(Refusal::from(&error))),
             Some(value) => redis::from_redis_value(value).map_err(|_| LinkError::Unexpected),
             None => Err(LinkError::Unexpected),
         }
@@ -241,7 +281,8 @@ impl Link {
     }
 }
 
-async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Replies, LinkError> {
+/// Sends a pipeline; error replies stay in [`Replies`].
+pub(super) async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Replies, LinkError> {
     Ok(Replies(connection.send_packed_commands(pipeline, 0, pipeline.len()).await?))
 }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::Pipeline;
@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     era::Era,
+    hearing::Hearing,
     keys,
     link::{Link, LinkError},
     mac::Macs,
@@ -26,6 +27,7 @@ use super::{
     wire::{EVENTS_PER_PAYLOAD, Process},
 };
 use crate::{
+    degrade::{Degrade, Work},
     metrics::Metrics,
     model::{Entry, Event, LogId, Seq},
     supervise::{Supervisor, TaskName, checkpoint},
@@ -40,6 +42,8 @@ const PER_PIPELINE: usize = 256;
 /// Interval between two tries, and the number of tries, while Redis does not answer but is not yet known to be down.
 const RETRY_EVERY: Duration = Duration::from_millis(50);
 const TRIES: usize = 40;
+/// Interval between two tries to publish what was kept, while Redis answers and refuses publications.
+const REPEAT_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of logs whose newest entry is kept for publishing later.
 const UNPUBLISHED_MAX: usize = 65_536;
 
@@ -58,6 +62,7 @@ pub(super) struct PublishTask {
     process: Process,
     macs: Arc<Macs>,
     queue: mpsc::Receiver<Vec<Event>>,
+    hearing: Hearing,
 }
 
 impl Publisher {
@@ -68,10 +73,12 @@ impl Publisher {
         recent: Arc<Recent>,
         process: Process,
         macs: Arc<Macs>,
+        degrade: Arc<Degrade>,
     ) -> (Arc<Self>, PublishTask) {
+        let hearing = Hearing::new(degrade, Work::Publish);
         let (sender, queue) = mpsc::channel(QUEUE);
         let publisher = Arc::new(Self { link, metrics, queue: sender, unpublished: Mutex::default() });
-        (publisher.clone(), PublishTask { publisher, recent, process, macs, queue })
+        (publisher.clone(), PublishTask { publisher, recent, process, macs, queue, hearing })
     }
 
     /// Queues events for publishing. Never blocks.
@@ -138,29 +145,43 @@ impl PublishTask {
                 _ = self.queue.recv_many(&mut batches, PER_PIPELINE) => {}
                 () = stop.cancelled() => return,
                 _ = eras.changed() => {}
+                () = sleep(REPEAT_EVERY), if self.hearing.is_dead() => {}
             }
             self.publisher.update_queue_gauge();
             let events: Vec<Event> = batches.drain(..).flatten().collect();
+            let began = Instant::now();
             let sent = supervisor.guard(TaskName::Publisher, self.send(&events, eras, false)).await;
-            if !matches!(sent, Some(Ok(()))) {
-                self.publisher.keep_newest(&events);
-            } else if eras.borrow().up {
-                self.publish_kept(eras).await;
+            let sent = match sent {
+                Some(Ok(())) if eras.borrow().up => self.publish_kept(eras).await,
+                Some(Ok(())) => continue,
+                Some(Err(error)) => {
+                    self.publisher.keep_newest(&events);
+                    Err(error)
+                }
+                None => {
+                    self.publisher.keep_newest(&events);
+                    continue;
+                }
+            };
+            match sent {
+                Ok(()) => self.hearing.succeeded(),
+                Err(error) if eras.borrow().up => self.hearing.failed(&error, began),
+                Err(_) => self.hearing.succeeded(),
             }
         }
     }
 
     /// Publishes the kept entries. Only the newest entry of each log was kept, so the log's cache is dropped first: an edit
     /// or a deletion before that entry may have changed a cached message.
-    async fn publish_kept(&self, eras: &watch::Receiver<Era>) {
+    async fn publish_kept(&self, eras: &watch::Receiver<Era>) -> Result<(), LinkError> {
         loop {
             let events = self.publisher.take_unpublished();
             if events.is_empty() {
-                return;
+                return Ok(());
             }
-            if self.send(&events, eras, true).await.is_err() {
+            if let Err(error) = self.send(&events, eras, true).await {
                 self.publisher.keep_newest(&events);
-                return;
+                return Err(error);
             }
         }
     }

@@ -19,13 +19,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     era::Era,
+    hearing::Hearing,
     incoming::{Incoming, Payload},
     keys,
     link::{CONNECT_TIMEOUT, Link, LinkError},
     ops::Op,
     wire::Process,
 };
-use crate::{metrics::Metrics, model::LogId};
+use crate::{
+    degrade::{Degrade, Work},
+    metrics::Metrics,
+    model::LogId,
+};
 
 /// Maximum number of payloads that wait to be parsed. Beyond it payloads are dropped and a gap is marked.
 const QUEUE: usize = 8_192;
@@ -66,6 +71,7 @@ pub(super) struct Subscriber {
     incoming: Incoming,
     topics: Mutex<Topics>,
     change: Notify,
+    hearing: Hearing,
 }
 
 /// Signals from one connection's push handler.
@@ -89,8 +95,15 @@ impl PushSignals {
 
 impl Subscriber {
     /// A subscriber without subscriptions.
-    pub(super) fn new(link: Arc<Link>, metrics: Arc<Metrics>, process: Process, incoming: Incoming) -> Self {
-        Self { link, metrics, process, incoming, topics: Mutex::default(), change: Notify::new() }
+    pub(super) fn new(
+        link: Arc<Link>,
+        metrics: Arc<Metrics>,
+        process: Process,
+        incoming: Incoming,
+        degrade: Arc<Degrade>,
+    ) -> Self {
+        let hearing = Hearing::new(degrade, Work::Subscribe);
+        Self { link, metrics, process, incoming, topics: Mutex::default(), change: Notify::new(), hearing }
     }
 
     /// Subscribes to a log and waits for the confirmation. Without Redis it returns at once; the subscription is made
@@ -141,6 +154,7 @@ impl Subscriber {
             let mut changed = eras.clone();
             if !era.up {
                 self.mark_disconnected();
+                self.hearing.succeeded();
                 if eras.changed().await.is_err() {
                     return;
                 }
@@ -153,7 +167,10 @@ impl Subscriber {
             };
             self.mark_disconnected();
             if let Err(error) = ended {
-                tracing::warn!(%error, "the subscription to Redis broke; subscribing anew");
+                // The fault that lasts is logged once, with its name.
+                tracing::debug!(%error, "the subscription to Redis broke; subscribing anew");
+                self.metrics.subscriptions_broken.inc();
+                self.hearing.failed(&error, self.hearing.last_success());
                 sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
                 pause = (pause * 2).min(BACKOFF.1);
             }
@@ -310,9 +327,11 @@ impl Subscriber {
             signals.canary_sent.store(number, Ordering::Release);
             let mut pipeline = Pipeline::new();
             pipeline.cmd("PUBLISH").arg(keys::canary(self.process.name())).arg(number);
-            // A failed PUBLISH is a fault of the command link, which the watchdog handles.
-            if self.link.run(Op::Canary, self.process.name(), &pipeline).await.is_ok() {
+            // A call that failed is a fault of the command link, which the watchdog handles; an error reply is not.
+            if let Ok(mut replies) = self.link.run(Op::Canary, self.process.name(), &pipeline).await {
+                replies.take::<i64>(0)?;
                 timeout(CANARY_TIMEOUT, signals.canary.notified()).await.map_err(|_| LinkError::Timeout)?;
+                self.hearing.succeeded();
             }
         }
     }

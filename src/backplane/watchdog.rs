@@ -11,10 +11,12 @@ use tokio::{
 
 use super::{
     era::Era,
+    fault::{self, ServerMode},
     keys,
     lease::Lease,
     link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT},
     local::Local,
+    needs,
     ops::Op,
 };
 use crate::{
@@ -60,13 +62,13 @@ impl Watchdog {
             match self.start_era().await {
                 Ok(connections) => {
                     pause = BACKOFF.0;
-                    self.watch(connections).await;
-                    tracing::warn!("Redis is down; this node goes on with its local state");
-                    self.mark_down();
+                    let error = self.watch(connections).await;
+                    tracing::warn!(%error, "Redis is down; this node goes on with its local state");
+                    self.mark_down(&error);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "could not connect to Redis");
-                    self.degrade.set(Part::Redis, degrade::LinkState::Down);
+                    self.degrade.set_down(Part::Redis, fault::link_finding(&error));
                     self.eras.send_if_modified(|era| !std::mem::replace(&mut era.tried, true));
                     sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
                     pause = (pause * 2).min(BACKOFF.1);
@@ -79,9 +81,14 @@ impl Watchdog {
     async fn start_era(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
+        // One shard of a cluster may refuse nothing by chance.
+        if let Some(mode) = ServerMode::unfit(first).await {
+            return Err(LinkError::Unfit(mode));
+        }
+        needs::check(first).await?;
         self.new_era(first).await?;
         self.link.open(connections.clone());
-        self.degrade.set(Part::Redis, degrade::LinkState::Up);
+        self.degrade.set_up(Part::Redis);
         self.degrade.note_late_redis(false);
         self.eras.send_modify(|era| (era.up, era.tried) = (true, true));
         tracing::info!(incarnation = %self.lease.me(), "Redis is up");
@@ -105,17 +112,28 @@ impl Watchdog {
         Ok(())
     }
 
-    fn mark_down(&self) {
+    /// Connects again after a connection broke. The same address may lead to another server, or to one that lost its latest
+    /// writes, so this node registers everything anew.
+    async fn reconnect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
+        let mut connections = self.connect().await?;
+        let first = connections.first_mut().ok_or(LinkError::Down)?;
+        self.new_era(first).await?;
+        self.link.open(connections.clone());
+        tracing::info!(incarnation = %self.lease.me(), "a connection to Redis broke; registering anew");
+        Ok(connections)
+    }
+
+    fn mark_down(&self, error: &LinkError) {
         self.link.close();
-        self.degrade.set(Part::Redis, degrade::LinkState::Down);
+        self.degrade.set_down(Part::Redis, fault::link_finding(error));
         self.eras.send_modify(|era| {
             era.up = false;
             era.lost_at = Some(self.clock.now());
         });
     }
 
-    /// Probes the connections and renews the lease until Redis is lost.
-    async fn watch(&self, mut connections: Vec<MultiplexedConnection>) {
+    /// Probes the connections and renews the lease until Redis is lost. Returns the reason.
+    async fn watch(&self, mut connections: Vec<MultiplexedConnection>) -> LinkError {
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renew_at = Instant::now() + self.lease.interval();
@@ -139,21 +157,20 @@ impl Watchdog {
                     self.degrade.note_late_redis(false);
                     self.degrade.report(Part::Redis, Ok(started.elapsed()));
                 }
-                Err(LinkError::Broken(_)) => match self.connect().await {
+                Err(LinkError::Broken(_)) => match self.reconnect().await {
                     Ok(fresh) => {
                         connections = fresh;
-                        self.link.open(connections.clone());
                         self.link.check_now.notify_one();
                     }
-                    Err(_) => return,
+                    Err(error) => return error,
                 },
                 Err(error) => {
                     tracing::debug!(%error, "Redis failed a check");
                     // Repeat the check that failed at the next tick, not a cheaper one in its place.
                     renew_at = renew_at.min(started);
-                    self.degrade.report(Part::Redis, Err(()));
+                    self.degrade.report(Part::Redis, Err(fault::link_finding(&error)));
                     if self.degrade.state(Part::Redis).link == degrade::LinkState::Down {
-                        return;
+                        return error;
                     }
                 }
             }

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::outcome::{Failure, Outcome, block_on, print};
 use crate::{
     config::{self, Sources, StoreBackend, StoreConfig},
+    degrade::Fault,
     metrics::Metrics,
     model::{Clock, GivenNumber, Page, RestrictionChange, RestrictionRequest, Timestamp, TokenId, UserId},
     store::{RestrictOutcome, Store, StoreError},
@@ -207,7 +208,11 @@ fn described(user: &UserId, request: &RestrictionRequest, outcome: &RestrictOutc
 /// The failure of a call to the store, with the remedy.
 fn failed(error: StoreError) -> Failure {
     let remedy = match &error {
-        StoreError::Unavailable(why) if why.contains("switchboard migrate") => "",
+        StoreError::Unavailable(cause)
+            if matches!(cause.fault, Some(Fault::StoreLacksPart | Fault::StoreNotMigrated)) =>
+        {
+            ""
+        }
         StoreError::Unavailable(_) | StoreError::Busy { .. } | StoreError::TooSlow => {
             ". Check DATABASE_URL and that the database runs, and try again; nothing was changed"
         }

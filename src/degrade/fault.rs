@@ -17,6 +17,18 @@ pub enum Fault {
     RedisEvicts,
     /// Redis does not deliver published messages.
     RedisDeaf,
+    /// Redis does not know a command that a node needs, or it was renamed.
+    RedisLacksCommand,
+    /// Redis, or a proxy before it, does not speak RESP3 (`HELLO 3`), which Redis has since version 6.
+    RedisTooOld,
+    /// Redis has no database with the number in the URL.
+    RedisWrongDatabase,
+    /// Redis has reached its `maxclients`.
+    RedisTooManyClients,
+    /// The address is a node of a Redis Cluster.
+    RedisIsCluster,
+    /// The address is a Sentinel, which holds no data.
+    RedisIsSentinel,
     /// PostgreSQL accepts no connections.
     StoreUnreachable,
     /// PostgreSQL accepts connections and does not answer.
@@ -25,8 +37,16 @@ pub enum Fault {
     StoreDeniesAccess,
     /// PostgreSQL is a standby, or read-only.
     StoreRefusesWrites,
+    /// PostgreSQL has no disk space or memory left.
+    StoreFull,
     /// Migrations are pending.
     StoreNotMigrated,
+    /// A table, column or function of the schema is missing, though no migration is pending.
+    StoreLacksPart,
+    /// The database's encoding is not UTF8.
+    StoreWrongEncoding,
+    /// A pooler gives the transactions of one session to different server connections.
+    StorePooled,
     /// A node's lease has expired, and its users are still registered.
     NodeDead,
     /// Nodes state that they reach each other through the store only.
@@ -37,7 +57,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 25] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -45,11 +65,21 @@ impl Fault {
         Self::RedisFull,
         Self::RedisEvicts,
         Self::RedisDeaf,
+        Self::RedisLacksCommand,
+        Self::RedisTooOld,
+        Self::RedisWrongDatabase,
+        Self::RedisTooManyClients,
+        Self::RedisIsCluster,
+        Self::RedisIsSentinel,
         Self::StoreUnreachable,
         Self::StoreSilent,
         Self::StoreDeniesAccess,
         Self::StoreRefusesWrites,
+        Self::StoreFull,
         Self::StoreNotMigrated,
+        Self::StoreLacksPart,
+        Self::StoreWrongEncoding,
+        Self::StorePooled,
         Self::NodeDead,
         Self::NodesRelay,
         Self::ClocksDiffer,
@@ -65,11 +95,21 @@ impl Fault {
             Self::RedisFull => "redis-full",
             Self::RedisEvicts => "redis-evicts",
             Self::RedisDeaf => "redis-deaf",
+            Self::RedisLacksCommand => "redis-lacks-command",
+            Self::RedisTooOld => "redis-too-old",
+            Self::RedisWrongDatabase => "redis-wrong-database",
+            Self::RedisTooManyClients => "redis-too-many-clients",
+            Self::RedisIsCluster => "redis-is-cluster",
+            Self::RedisIsSentinel => "redis-is-sentinel",
             Self::StoreUnreachable => "store-unreachable",
             Self::StoreSilent => "store-silent",
             Self::StoreDeniesAccess => "store-denies-access",
             Self::StoreRefusesWrites => "store-refuses-writes",
+            Self::StoreFull => "store-full",
             Self::StoreNotMigrated => "store-not-migrated",
+            Self::StoreLacksPart => "store-lacks-part",
+            Self::StoreWrongEncoding => "store-wrong-encoding",
+            Self::StorePooled => "store-pooled",
             Self::NodeDead => "node-dead",
             Self::NodesRelay => "nodes-relay",
             Self::ClocksDiffer => "clocks-differ",

@@ -11,6 +11,10 @@ pub enum Reason {
     StoreDown,
     /// The store works, and more history, searches and lists are asked for than it can read; some are refused.
     SlowReads,
+    /// Redis answers, and this node does not reach other nodes through it.
+    RedisDeaf,
+    /// The store answers, and refuses to store messages.
+    AppendsFail,
 }
 
 impl Reason {
@@ -21,6 +25,8 @@ impl Reason {
             Self::RedisDown => "redis_down",
             Self::StoreDown => "store_down",
             Self::SlowReads => "slow_reads",
+            Self::RedisDeaf => "redis_deaf",
+            Self::AppendsFail => "appends_fail",
         }
     }
 }

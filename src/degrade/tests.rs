@@ -2,14 +2,18 @@
 
 use super::*;
 
+fn fault() -> Finding {
+    Finding::new(Fault::RedisSilent, "no reply")
+}
+
 #[test]
 fn one_failed_check_does_not_change_the_state() {
     let degrade = Degrade::new(LinkState::Up);
-    assert!(!degrade.report(Part::Redis, Err(())));
+    assert!(!degrade.report(Part::Redis, Err(fault())));
     assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
-    assert!(!degrade.report(Part::Redis, Err(())));
+    assert!(!degrade.report(Part::Redis, Err(fault())));
     assert_eq!(degrade.verdict(), Verdict::Healthy);
-    assert!(degrade.report(Part::Redis, Err(())));
+    assert!(degrade.report(Part::Redis, Err(fault())));
     assert_eq!(degrade.verdict(), Verdict::Degraded);
     assert_eq!(degrade.mode(Feature::Limits), Mode::Local);
     assert!(!degrade.report(Part::Redis, Ok(Duration::ZERO)));
@@ -21,20 +25,20 @@ fn one_failed_check_does_not_change_the_state() {
 fn nodes_reach_each_other_through_the_store() {
     let degrade = Degrade::new(LinkState::Up);
     assert!(!degrade.relays());
-    degrade.set(Part::Redis, LinkState::Down);
+    degrade.set_down(Part::Redis, fault());
     assert_eq!(degrade.mode(Feature::Fanout), Mode::Relayed);
     assert!(degrade.relays());
-    degrade.set(Part::Store, LinkState::Down);
+    degrade.set_down(Part::Store, fault());
     assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
     assert!(!degrade.relays());
-    degrade.set(Part::Redis, LinkState::Up);
-    degrade.set(Part::Store, LinkState::Up);
+    degrade.set_up(Part::Redis);
+    degrade.set_up(Part::Store);
     degrade.note_relay(true);
     assert!(degrade.relays(), "another node's Redis is away");
     assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
-    degrade.set(Part::Store, LinkState::Down);
+    degrade.set_down(Part::Store, fault());
     assert!(!degrade.relays(), "there is no way through it now");
-    degrade.set(Part::Store, LinkState::Up);
+    degrade.set_up(Part::Store);
     degrade.note_relay(false);
     assert!(!degrade.relays());
     degrade.note_late_redis(true);
@@ -47,7 +51,7 @@ fn nodes_reach_each_other_through_the_store() {
 #[test]
 fn a_part_that_is_off_never_goes_down() {
     let degrade = Degrade::new(LinkState::Off);
-    degrade.set(Part::Redis, LinkState::Down);
+    degrade.set_down(Part::Redis, fault());
     assert_eq!(degrade.state(Part::Redis).link, LinkState::Off);
     assert_eq!(degrade.verdict(), Verdict::Healthy);
     assert_eq!(degrade.mode(Feature::Fanout), Mode::Local);
@@ -62,10 +66,10 @@ fn slow_reads_are_another_reason_than_a_store_that_is_down() {
     assert_eq!(degrade.verdict(), Verdict::Degraded);
     assert_eq!(degrade.mode(Feature::History), Mode::Limited);
     assert_eq!(degrade.mode(Feature::Append), Mode::Shared);
-    degrade.set(Part::Store, LinkState::Down);
+    degrade.set_down(Part::Store, fault());
     assert_eq!(degrade.reasons().collect::<Vec<_>>(), [Reason::StoreDown]);
     assert_eq!(degrade.mode(Feature::History), Mode::Refused);
-    degrade.set(Part::Store, LinkState::Up);
+    degrade.set_up(Part::Store);
     degrade.note_slow_reads(false);
     assert_eq!(degrade.verdict(), Verdict::Healthy);
 }
@@ -73,14 +77,14 @@ fn slow_reads_are_another_reason_than_a_store_that_is_down() {
 #[test]
 fn unhealthy_means_draining_or_both_parts_down() {
     let degrade = Degrade::new(LinkState::Up);
-    degrade.set(Part::Store, LinkState::Down);
+    degrade.set_down(Part::Store, fault());
     assert_eq!(degrade.verdict(), Verdict::Degraded);
     assert_eq!(degrade.mode(Feature::Append), Mode::Refused);
     assert_eq!(degrade.mode(Feature::Fanout), Mode::Shared);
-    degrade.set(Part::Redis, LinkState::Down);
+    degrade.set_down(Part::Redis, fault());
     assert_eq!(degrade.verdict(), Verdict::Unhealthy);
-    degrade.set(Part::Redis, LinkState::Up);
-    degrade.set(Part::Store, LinkState::Up);
+    degrade.set_up(Part::Redis);
+    degrade.set_up(Part::Store);
     assert_eq!(degrade.verdict(), Verdict::Healthy);
     degrade.drain();
     assert_eq!(degrade.verdict(), Verdict::Unhealthy);
@@ -89,9 +93,38 @@ fn unhealthy_means_draining_or_both_parts_down() {
 #[test]
 fn a_store_that_was_never_reached_is_down_and_the_node_unhealthy() {
     let degrade = Degrade::new(LinkState::Up);
-    degrade.await_store("connection refused".into());
+    degrade.await_store(Some(Finding::new(Fault::StoreUnreachable, "connection refused")));
     assert_eq!(degrade.awaited_store().as_deref(), Some("connection refused"));
     assert_eq!((degrade.verdict(), degrade.mode(Feature::Append)), (Verdict::Unhealthy, Mode::Refused));
     degrade.store_started();
     assert_eq!((degrade.verdict(), degrade.awaited_store()), (Verdict::Healthy, None));
+}
+
+#[test]
+fn a_part_names_the_newest_fault_that_keeps_it_down() {
+    let degrade = Degrade::new(LinkState::Up);
+    assert_eq!(degrade.faults(), []);
+    assert!(degrade.set_down(Part::Redis, fault()));
+    assert!(!degrade.set_down(Part::Redis, Finding::new(Fault::RedisSilent, "no reply again")), "the same fault");
+    assert!(degrade.set_down(Part::Redis, Finding::new(Fault::RedisUnreachable, "refused")));
+    let (part, finding) = degrade.faults().remove(0);
+    assert_eq!((part, finding.fault), (Part::Redis, Fault::RedisUnreachable));
+    assert!(degrade.set_up(Part::Redis));
+    assert_eq!(degrade.faults(), []);
+}
+
+#[test]
+fn a_node_that_hears_nothing_of_the_others_relays_through_the_store() {
+    let degrade = Degrade::new(LinkState::Up);
+    degrade.note_work(Work::Subscribe, Some(Finding::new(Fault::RedisDeaf, "no canary")));
+    assert_eq!(degrade.mode(Feature::Fanout), Mode::Relayed);
+    assert_eq!(degrade.mode(Feature::Presence), Mode::Shared);
+    assert_eq!(degrade.verdict(), Verdict::Degraded);
+    assert!(degrade.may_be_alone() && degrade.reasons().eq([Reason::RedisDeaf]));
+    degrade.note_work(Work::Subscribe, None);
+    assert_eq!((degrade.mode(Feature::Fanout), degrade.verdict()), (Mode::Shared, Verdict::Healthy));
+    degrade.note_work(Work::Append, Some(Finding::new(Fault::StoreDeniesAccess, "permission denied")));
+    assert_eq!(degrade.mode(Feature::Append), Mode::Shared, "appends are tried");
+    assert!(degrade.reasons().eq([Reason::AppendsFail]));
+    assert_eq!(degrade.faults()[0].0, Part::Store);
 }

@@ -1,6 +1,6 @@
 //! Health and metrics. They read memory only, so that probes are cheap and still answer while Redis or the store hangs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hyper::{
     HeaderMap, Response, StatusCode,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     broker::Broker,
     config::HealthDetails,
-    degrade::{Feature, LinkState, Part, Reason, Verdict},
+    degrade::{Feature, Finding, LinkState, Part, Reason, Verdict},
     metrics::Latency,
     model::Timestamp,
     supervise::TaskName,
@@ -55,6 +55,10 @@ pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -
         }
         Probe::Health => {
             let mut health = Health::of(broker);
+            let (details, admin) = details(service, headers);
+            if admin {
+                health.faults = Some(broker.degrade.faults().into_iter().map(StandingFault::from).collect());
+            }
             if service.kind() == Kind::Admin {
                 health.failing_tasks = Some(broker.supervisor.failing().into_iter().map(TaskName::label).collect());
             }
@@ -65,7 +69,7 @@ pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -
             let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
             let kind = if accept.contains("application/health+json") { HEALTH_JSON } else { JSON };
             // Text and numbers can always be written as JSON.
-            let body = match details(service, headers) {
+            let body = match details {
                 HealthDetails::All => serde_json::to_vec(&health),
                 HealthDetails::Components => serde_json::to_vec(&health.reduced(true)),
                 HealthDetails::Status => serde_json::to_vec(&health.reduced(false)),
@@ -80,18 +84,15 @@ pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -
     response
 }
 
-/// The details that this caller of `/api/health` may see. A bad token is treated as none, so that the endpoint stays open.
-fn details(service: &HttpService, headers: &HeaderMap) -> HealthDetails {
-    let is_admin = || {
+/// The details that this caller of `/api/health` may see, and whether it is an admin. A bad token is treated as none, so
+/// that the endpoint stays open.
+fn details(service: &HttpService, headers: &HeaderMap) -> (HealthDetails, bool) {
+    let has_token = || {
         client::bearer(headers)
             .is_some_and(|token| service.broker().auth.verify(token).is_ok_and(|caller| caller.admin))
     };
-    match service.broker().config.health_details {
-        _ if service.kind() == Kind::Admin => HealthDetails::All,
-        HealthDetails::All => HealthDetails::All,
-        _ if is_admin() => HealthDetails::All,
-        configured => configured,
-    }
+    let admin = service.kind() == Kind::Admin || has_token();
+    (if admin { HealthDetails::All } else { service.broker().config.health_details }, admin)
 }
 
 /// The reason why the node is not ready for new clients; `None` if it is ready.
@@ -131,6 +132,9 @@ pub(super) struct Health<'a> {
     connections_total: Option<u64>,
     pub(super) components: Components,
     latency: Latencies,
+    /// Faults of Redis and the store that stand now; only for admins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faults: Option<Vec<StandingFault>>,
     /// Tasks that panic again and again; only for admins.
     #[serde(skip_serializing_if = "Option::is_none")]
     failing_tasks: Option<Vec<&'static str>>,
@@ -180,6 +184,21 @@ impl Percentiles {
     }
 }
 
+/// A fault, as `docs/operations/failure-modes.md` names it.
+#[derive(Serialize)]
+struct StandingFault {
+    part: &'static str,
+    name: &'static str,
+    /// The server's own words.
+    reason: String,
+}
+
+impl From<(Part, Arc<Finding>)> for StandingFault {
+    fn from((part, finding): (Part, Arc<Finding>)) -> Self {
+        Self { part: part.label(), name: finding.fault.name(), reason: finding.detail.clone() }
+    }
+}
+
 /// State of one part.
 #[derive(Serialize)]
 pub(super) struct Component {
@@ -225,6 +244,7 @@ impl<'a> Health<'a> {
                 send_ack_ms: Percentiles::of(&broker.metrics.send_seconds),
                 delivery_ms: Percentiles::of(&broker.metrics.delivery_seconds),
             },
+            faults: None,
             failing_tasks: None,
             works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.mode(feature).label())).into(),
         }

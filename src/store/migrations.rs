@@ -39,7 +39,7 @@ pub(super) const SQLITE: &[Embedded] = embedded!(
 /// A name is not a valid migration name, which a test rules out.
 pub(super) fn runner(migrations: &[Embedded]) -> Result<Runner, StoreError> {
     let migrations: Result<Vec<_>, _> = migrations.iter().map(|(name, sql)| Migration::unapplied(name, sql)).collect();
-    migrations.map(|migrations| Runner::new(&migrations)).map_err(|error| StoreError::Failed(error.to_string()))
+    migrations.map(|migrations| Runner::new(&migrations)).map_err(|error| StoreError::Failed(error.to_string().into()))
 }
 
 #[cfg(test)]

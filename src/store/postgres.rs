@@ -9,19 +9,19 @@ use std::{
 };
 
 use bb8::{PooledConnection, QueueStrategy};
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 use self::{
-    errors::{prepare_error, query_error},
+    errors::{is_unfit, prepare_error, query_error},
     liveness::Liveness,
     running::Running,
-    sessions::{LogSink, Sessions},
+    sessions::{LogSink, Session, Sessions},
 };
 use super::{
-    Operation, Pool, StoreError,
+    Cause, Operation, Pool, StoreError,
     turns::{Bounds, Turns},
 };
-use crate::{config::StoreConfig, metrics::Metrics};
+use crate::{config::StoreConfig, degrade::Fault, metrics::Metrics};
 
 mod blocks;
 mod conversations;
@@ -33,10 +33,12 @@ mod logs;
 mod members;
 mod messages;
 mod notifications;
+mod pooler;
 mod relay;
 mod restrictions;
 mod rows;
 mod running;
+mod schema;
 mod search;
 mod segments;
 mod sessions;
@@ -99,6 +101,12 @@ impl Connections {
         }
     }
 
+    /// No connection came in time: the newest refusal since `started` tells why.
+    fn timed_out(&self, started: Instant) -> StoreError {
+        let silent = || Cause::named(Fault::StoreSilent, "no connection came in time");
+        StoreError::Unavailable(self.sessions.refused_since(started).unwrap_or_else(silent))
+    }
+
     /// Takes a connection, or opens one. Gives up early if the server refuses connections.
     async fn checkout(&self) -> Result<PooledConnection<'_, Sessions>, StoreError> {
         let started = Instant::now();
@@ -111,7 +119,10 @@ impl Connections {
             }
         };
         tokio::select! {
-            taken = self.connections.get() => taken.map_err(|error| StoreError::Unavailable(error.to_string())),
+            taken = self.connections.get() => taken.map_err(|error| match error {
+                bb8::RunError::User(error) => error,
+                bb8::RunError::TimedOut => self.timed_out(started),
+            }),
             reason = refused => Err(StoreError::Unavailable(reason)),
         }
     }
@@ -167,6 +178,16 @@ impl Postgres {
         result
     }
 
+    /// Discards the session if the server says that it is of no use, and every open one if it takes no writes.
+    fn drop_unfit(&self, session: &Session, error: &tokio_postgres::Error) {
+        if is_unfit(error) {
+            session.discard();
+        }
+        if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+            self.liveness.reject_open_sessions();
+        }
+    }
+
     async fn run_statement(
         &self,
         pool: Pool,
@@ -180,8 +201,10 @@ impl Postgres {
         let running = Running::new(&session, pool.is_heavy().then_some(&self.sessions), turn);
         let began = running.began();
         let call = async {
-            let statement = session.statement(sql).await.map_err(|error| prepare_error(&error))?;
-            session.client.query(&statement, parameters).await.map_err(|error| query_error(pool, &error))
+            let unfit = |error: &tokio_postgres::Error| self.drop_unfit(&session, error);
+            let statement = session.statement(sql).await.inspect_err(unfit).map_err(|error| prepare_error(&error))?;
+            let rows = session.client.query(&statement, parameters).await;
+            rows.inspect_err(unfit).map_err(|error| query_error(pool, &error))
         };
         let why = tokio::select! {
             result = call => {

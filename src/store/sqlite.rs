@@ -67,7 +67,8 @@ impl Sqlite {
     /// # Errors
     /// The file can't be used.
     pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        let unusable = |error: &dyn std::fmt::Display| StoreError::Failed(format!("{}: {error}", path.display()));
+        let unusable =
+            |error: &dyn std::fmt::Display| StoreError::Failed(format!("{}: {error}", path.display()).into());
         if let Some(folder) = path.parent() {
             make_private_folder(folder).map_err(|error| unusable(&error))?;
         }
@@ -196,7 +197,7 @@ fn spawn_worker(
     timeout: Option<Duration>,
     metrics: Arc<Metrics>,
 ) -> Result<mpsc::Sender<Job>, StoreError> {
-    let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
+    let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string().into());
     let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
     let began = Arc::new(Mutex::new(Instant::now()));
     if let Some(timeout) = timeout {
@@ -219,8 +220,8 @@ fn store_error(error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OperationInterrupted, ReadOnly};
     match error.sqlite_error_code() {
         Some(OperationInterrupted) => StoreError::TooSlow,
-        Some(DatabaseBusy | DatabaseLocked | DiskFull | ReadOnly) => StoreError::Unavailable(error.to_string()),
-        _ => StoreError::Failed(error.to_string()),
+        Some(DatabaseBusy | DatabaseLocked | DiskFull | ReadOnly) => StoreError::Unavailable(error.to_string().into()),
+        _ => StoreError::Failed(error.to_string().into()),
     }
 }
 

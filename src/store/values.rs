@@ -1,11 +1,13 @@
 //! Values that go in and out of the store.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::pools::Pool;
+use crate::degrade::{Fault, Finding};
 use crate::model::{
     Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Pair, RestrictionChange, RestrictionMark, Seq, Timestamp,
     UserId,
@@ -98,13 +100,13 @@ pub enum AppendRefused {
 pub enum StoreError {
     /// The store can't be reached; nothing was written.
     #[error("store unavailable: {0}")]
-    Unavailable(String),
+    Unavailable(Cause),
     /// The connection broke before the answer arrived; the call may or may not have been written.
     #[error("store outcome unknown: {0}")]
     Unknown(String),
     /// The store refused the call (a lock timeout, a full disk, an error in the query); nothing was written.
     #[error("store failed: {0}")]
-    Failed(String),
+    Failed(Cause),
     /// Too many calls of this class wait, or wait too long; nothing was written. The store itself may be well.
     #[error("too many calls wait for the pool \"{}\"", pool.label())]
     Busy {
@@ -116,7 +118,52 @@ pub enum StoreError {
     TooSlow,
 }
 
+/// The reason of a failed call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The fault of the server, if it is one that `docs/operations/failure-modes.md` names.
+    pub fault: Option<Fault>,
+    /// The reason in words; never a secret.
+    pub detail: String,
+}
+
+impl Cause {
+    /// A named fault.
+    pub(super) fn named(fault: Fault, detail: impl Into<String>) -> Self {
+        Self { fault: Some(fault), detail: detail.into() }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cause {
+    fn from(detail: T) -> Self {
+        Self { fault: None, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
 impl StoreError {
+    /// The fault of the store that the error shows. An error without a name counts as a store that can't be reached.
+    pub fn finding(&self) -> Finding {
+        let (fault, detail) = match self {
+            Self::Unavailable(cause) | Self::Failed(cause) => (cause.fault, cause.detail.clone()),
+            Self::Unknown(why) => (Some(Fault::StoreSilent), why.clone()),
+            Self::Busy { .. } | Self::TooSlow => (Some(Fault::StoreSilent), self.to_string()),
+        };
+        Finding::new(fault.unwrap_or(Fault::StoreUnreachable), detail)
+    }
+
+    /// The fault that an append met, if it lasts until an operator acts and a health check does not see it.
+    pub fn lasting_fault(&self) -> Option<Finding> {
+        let (Self::Unavailable(cause) | Self::Failed(cause)) = self else { return None };
+        let lasting = [Fault::StoreFull, Fault::StoreDeniesAccess, Fault::StoreLacksPart];
+        cause.fault.filter(|fault| lasting.contains(fault)).map(|_| self.finding())
+    }
+
     /// The table of node keys is empty.
     pub(super) fn no_node_keys() -> Self {
         Self::Failed("the table node_keys is empty; add a key: INSERT INTO node_keys DEFAULT VALUES".into())
@@ -319,13 +366,27 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
+    /// Every operation.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Append,
+        Self::Ping,
+        Self::Relay,
+        Self::Read,
+        Self::List,
+        Self::Search,
+        Self::Write,
+        Self::Create,
+        Self::CreateLarge,
+        Self::Index,
+    ];
+
     /// The creation of a conversation with `members`. Only large ones wait for each other, because each takes a second.
     pub(super) fn creation(members: usize) -> Self {
         const FEW: usize = 20;
         if members <= FEW { Self::Create } else { Self::CreateLarge }
     }
 
-    pub(super) fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Append => "append",
             Self::Ping => "ping",

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{Lifecycle, Pulse};
 use crate::{
-    degrade::{Degrade, LinkState, Part},
+    degrade::{Degrade, Fault, Finding, LinkState, Part},
     metrics::Metrics,
     supervise::{TaskName, checkpoint},
 };
@@ -37,13 +37,15 @@ pub async fn watch(
                 pulses.send_replace(Some(pulse));
                 Ok(started.elapsed())
             }
-            Ok(Err(_)) | Err(_) => Err(()),
+            Ok(Err(error)) => Err(error.finding()),
+            Err(_) => Err(Finding::new(Fault::StoreSilent, "no answer to the health check within 1.2 s")),
         };
+        let failed = result.is_err();
         degrade.report(Part::Store, result);
         let slow_reads = store.refused_heavy_reads(SLOW_READS_SPAN);
         metrics.slow_reads.set(slow_reads.into());
         degrade.note_slow_reads(slow_reads);
-        let doubted = result.is_err() && degrade.state(Part::Store).link == LinkState::Up;
+        let doubted = failed && degrade.state(Part::Store).link == LinkState::Up;
         sleep(if doubted { REPEAT_AFTER } else { PING_PERIOD }).await;
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{AppendRefused, Appended, Logs, NewEntry, Outcome, StoreError};
 use crate::{
-    degrade::{Degrade, Part},
+    degrade::{Degrade, Part, Work},
     metrics::Metrics,
     model::{Body, Entry, LogId, PendingAck},
     supervise::{Supervisor, TaskName, checkpoint},
@@ -279,6 +279,9 @@ impl Lane {
             let error = match self.store.append(entries, *maybe_stored).await {
                 Ok(outcomes) => {
                     self.metrics.batch_entries.observe(entries.len() as f64);
+                    if !self.degrade.works(Work::Append) {
+                        self.degrade.note_work(Work::Append, None);
+                    }
                     return Ok(outcomes);
                 }
                 Err(error) => error,
@@ -287,7 +290,10 @@ impl Lane {
             // One broken connection is no outage; the retry over another one tells.
             let tells = !lost || wait > BACKOFF_MIN;
             if tells && !matches!(error, StoreError::Failed(_) | StoreError::Busy { .. }) {
-                self.degrade.report(Part::Store, Err(()));
+                self.degrade.report(Part::Store, Err(error.finding()));
+            }
+            if let Some(fault) = error.lasting_fault() {
+                self.degrade.note_work(Work::Append, Some(fault));
             }
             *maybe_stored |= lost;
             match error {

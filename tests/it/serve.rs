@@ -44,7 +44,7 @@ mod tests {
         let node = Node::serve(&redis.url(), &database).set("MIGRATE", false).start_without_store().await;
         let why = eventually("the reason", || async {
             let readiness = node.admin_get("/readyz").await;
-            (readiness.status == 503 && readiness.text.contains("node_keys")).then_some(readiness.text)
+            (readiness.status == 503 && readiness.text.contains("lacks column")).then_some(readiness.text)
         });
         assert!(why.await.contains("run switchboard migrate"));
         let url = format!("{}/ws/room?token={}", node.ws(), crate::support::token("alice"));

@@ -9,6 +9,7 @@
 //! | Redis | [`RedisServer::start`] |
 //! | a fresh PostgreSQL database | `Postgres::shared().await.database().await` |
 //! | a PostgreSQL to kill or freeze | [`Postgres::start`] |
+//! | PgBouncer before a database | [`PgBouncer::before`] |
 //! | a link that breaks | [`Proxy::to`] in front of either |
 //! | a node | [`Node::serve`], [`Node::dev`] |
 //! | nginx in front of nodes | [`Nginx::tls`], [`Nginx::plain`] |
@@ -23,6 +24,7 @@ mod client;
 mod guard;
 mod nginx;
 mod node;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod prometheus;
@@ -38,6 +40,7 @@ pub use self::{
     client::Client,
     nginx::{NAME, Nginx, NginxBuilder, SourceProxy},
     node::{Answer, Metrics, Node, NodeBuilder},
+    pgbouncer::PgBouncer,
     postgres::{Postgres, connect as connect_to_postgres},
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
     prometheus::Prometheus,

@@ -168,7 +168,7 @@ fn initdb(folder: &Path, locale: &[&str]) -> Result<(), String> {
 }
 
 /// Makes a folder that only the server's user may read.
-fn private_folder() -> TempDir {
+pub(super) fn private_folder() -> TempDir {
     let folder = guard::folder("switchboard-postgres-");
     if let Some((user, group)) = other_user() {
         chown(folder.path(), Some(user), Some(group)).expect("root may give folders away");
@@ -192,7 +192,7 @@ fn server_program(name: &str, folder: &Path) -> Command {
 }
 
 /// User and group id of `postgres` if this process runs as root.
-fn other_user() -> Option<(u32, u32)> {
+pub(super) fn other_user() -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt;
     let root = std::fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0;
     root.then(|| {

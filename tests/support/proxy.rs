@@ -62,6 +62,7 @@ struct Trap {
 pub struct Proxy {
     address: SocketAddr,
     link: watch::Sender<Link>,
+    server: Arc<Mutex<String>>,
     trap: Arc<Mutex<Option<Trap>>>,
     /// Each change closes the connections that exist.
     dropped: watch::Sender<()>,
@@ -73,19 +74,20 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port and forwards to `server` (`127.0.0.1:5432`).
     pub async fn to(server: impl Into<String>) -> Self {
-        let server = server.into();
+        let server = Arc::new(Mutex::new(server.into()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let (link, trap) = (watch::Sender::new(Link::Open), Arc::new(Mutex::new(None)));
         let (dropped, stranded) = (watch::Sender::new(()), watch::Sender::new(()));
         let accepting = tokio::spawn({
-            let (link, trap) = (link.clone(), trap.clone());
+            let (link, trap, server) = (link.clone(), trap.clone(), server.clone());
             let (dropped, stranded) = (dropped.clone(), stranded.clone());
             async move {
                 loop {
                     let Ok((client, _)) = listener.accept().await else { continue };
                     let (mut dropped, mut stranded) = (dropped.subscribe(), stranded.subscribe());
-                    let serving = serve(client, server.clone(), link.clone(), trap.clone());
+                    let server = server.lock().unwrap().clone();
+                    let serving = serve(client, server, link.clone(), trap.clone());
                     tokio::spawn(async move {
                         let mut serving = pin!(serving);
                         tokio::select! {
@@ -100,7 +102,7 @@ impl Proxy {
                 }
             }
         });
-        Self { address, link, trap, dropped, stranded, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { address, link, server, trap, dropped, stranded, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
     /// Address on which it listens.
@@ -114,6 +116,11 @@ impl Proxy {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let user = authority.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
         format!("{scheme}://{user}{}/{path}", self.address)
+    }
+
+    /// New connections lead to another server; those that are open stay as they are.
+    pub fn lead_to(&self, server: impl Into<String>) {
+        *self.server.lock().unwrap() = server.into();
     }
 
     /// Makes the open connections pass nothing any more, like a firewall that forgot them. New connections are not affected.

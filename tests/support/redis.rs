@@ -12,6 +12,7 @@ use super::{Process, Signal, free_port, guard, within};
 pub struct RedisServer {
     port: u16,
     args: Vec<String>,
+    sentinel: bool,
     // Declared before the folder: the process must end before its folder is removed.
     process: Option<Process>,
     folder: TempDir,
@@ -25,8 +26,17 @@ impl RedisServer {
 
     /// Starts a Redis with more arguments, for example `["--maxmemory", "2mb"]`.
     pub async fn with(args: &[&str]) -> Self {
+        Self::start_as(args, false).await
+    }
+
+    /// Starts a Sentinel that watches no primary.
+    pub async fn sentinel() -> Self {
+        Self::start_as(&[], true).await
+    }
+
+    async fn start_as(args: &[&str], sentinel: bool) -> Self {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut server = Self { port: 0, args, folder: guard::folder("switchboard-redis-"), process: None };
+        let mut server = Self { port: 0, args, sentinel, folder: guard::folder("switchboard-redis-"), process: None };
         let mut failure = String::new();
         // Another process may take the port between its choice and the start.
         for _ in 0..3 {
@@ -41,10 +51,19 @@ impl RedisServer {
 
     async fn launch(&mut self) -> Result<(), String> {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.args(["--loglevel", "notice", "--dir"]).arg(self.folder.path()).args(&self.args);
+        let ready = if self.sentinel {
+            let file = self.folder.path().join("sentinel.conf");
+            std::fs::write(&file, format!("port {}\nbind 127.0.0.1\n", self.port))
+                .map_err(|error| error.to_string())?;
+            command.arg(file).arg("--sentinel");
+            "Sentinel ID is"
+        } else {
+            command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command.args(["--loglevel", "notice", "--dir"]).arg(self.folder.path()).args(&self.args);
+            "Ready to accept connections"
+        };
         let process = Process::spawn(format!("redis-server :{}", self.port), &mut command, Signal::Kill);
-        process.line("its ready line", |line| line.contains("Ready to accept connections").then_some(())).await?;
+        process.line("its ready line", |line| line.contains(ready).then_some(())).await?;
         self.process = Some(process);
         Ok(())
     }

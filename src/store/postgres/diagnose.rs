@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bb8::ManageConnection;
 use tokio::time::timeout;
-use tokio_postgres::{Row, error::SqlState};
+use tokio_postgres::Row;
 
 use super::{
     super::{Pool, migrations},
-    errors::describe,
+    errors::{code_fault, describe},
+    pooler, schema,
     sessions::{Session, Sessions},
 };
 use crate::{
@@ -38,22 +39,17 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<Diagnosis> {
     let connecting = timeout(QUERY_TIMEOUT, sessions.config.connect(sessions.tls.clone())).await;
     let connected = connecting.map_err(|_| timed_out())?.map_err(|error| finding(&error))?;
     drop(connected);
-    let mut session = sessions.connect().await.map_err(|error| Finding::new(Fault::StoreSilent, error.to_string()))?;
+    let mut session = sessions.connect().await.map_err(|error| error.finding())?;
+    pooler::refuse(&sessions).await.map_err(|error| error.finding())?;
     let query = fetch(
         &session,
-        "SELECT current_setting('server_version'), pg_is_in_recovery(), \
-         current_setting('default_transaction_read_only'), extract(epoch FROM clock_timestamp())::float8, \
+        "SELECT current_setting('server_version'), extract(epoch FROM clock_timestamp())::float8, \
          current_setting('max_connections')",
     );
     let rows = query.await?;
     let mut findings = Vec::new();
     let Some(server) = rows.first() else { return Err(timed_out()) };
-    let (standby, read_only): (bool, &str) = (server.get(1), server.get(2));
-    if standby || read_only == "on" {
-        let reason = if standby { "it is a standby" } else { "default_transaction_read_only is on" };
-        findings.push(Finding::new(Fault::StoreRefusesWrites, reason));
-    }
-    let difference = (server.get::<_, f64>(3) - clock.now().micros() as f64 / 1e6).abs();
+    let difference = (server.get::<_, f64>(1) - clock.now().micros() as f64 / 1e6).abs();
     if difference > MAX_CLOCK_DIFFERENCE {
         findings.push(Finding::new(
             Fault::ClocksDiffer,
@@ -65,6 +61,8 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<Diagnosis> {
         findings.push(Finding::new(Fault::StoreNotMigrated, format!("{pending} migrations are pending")));
     } else {
         findings.extend(relaying_nodes(&session).await.unwrap_or_else(Some));
+        let checked = timeout(QUERY_TIMEOUT, schema::check(&session.client)).await.map_err(|_| timed_out())?;
+        findings.extend(checked.err().map(|error| error.finding()));
         findings.extend(try_write(&session).await.err());
         findings.dedup_by_key(|finding| finding.fault);
     }
@@ -72,7 +70,7 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<Diagnosis> {
     let state = format!(
         "answers, {}; a node takes at most {connections} of its {} connections",
         server.get::<_, &str>(0),
-        server.get::<_, &str>(4)
+        server.get::<_, &str>(2)
     );
     Ok(Diagnosis { state, findings })
 }
@@ -82,13 +80,7 @@ fn timed_out() -> Finding {
 }
 
 fn finding(error: &tokio_postgres::Error) -> Finding {
-    let denied =
-        [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION, SqlState::INSUFFICIENT_PRIVILEGE];
-    let fault = match error.code() {
-        Some(code) if denied.contains(code) => Fault::StoreDeniesAccess,
-        Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Fault::StoreRefusesWrites,
-        _ => Fault::StoreUnreachable,
-    };
+    let fault = error.code().and_then(code_fault).unwrap_or(Fault::StoreUnreachable);
     Finding::new(fault, describe(error))
 }
 

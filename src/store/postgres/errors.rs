@@ -5,7 +5,8 @@ use std::{error::Error, io, iter::successors};
 use refinery_core::error::Kind;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::super::{Pool, StoreError};
+use super::super::{Cause, Pool, StoreError};
+use crate::degrade::Fault;
 
 /// Errors of a statement that pass by themselves: the same call may succeed later.
 const TRANSIENT: [SqlState; 12] = [
@@ -29,26 +30,63 @@ const DENIED: [SqlState; 4] = [
     SqlState::INVALID_CATALOG_NAME,
     SqlState::INSUFFICIENT_PRIVILEGE,
 ];
+/// The statement names a part of the schema that does not exist.
+const LACKS: [SqlState; 3] = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_FUNCTION, SqlState::UNDEFINED_COLUMN];
+/// See [`is_unfit`].
+const UNFIT: [SqlState; 4] = [
+    SqlState::READ_ONLY_SQL_TRANSACTION,
+    SqlState::ADMIN_SHUTDOWN,
+    SqlState::CRASH_SHUTDOWN,
+    SqlState::CANNOT_CONNECT_NOW,
+];
 /// The driver's text if `sslmode` needs TLS and the server has none.
 const NO_TLS: &str = "server does not support TLS";
+
+/// The fault that an error of the server names, if `docs/operations/failure-modes.md` has it.
+fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
+    code_fault(error.code()?)
+}
+
+/// The fault that a code names.
+pub(super) fn code_fault(code: &SqlState) -> Option<Fault> {
+    Some(match code {
+        code if DENIED.contains(code) && *code != SqlState::INVALID_CATALOG_NAME => Fault::StoreDeniesAccess,
+        code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Fault::StoreRefusesWrites,
+        code if *code == SqlState::DISK_FULL || *code == SqlState::OUT_OF_MEMORY => Fault::StoreFull,
+        code if *code == SqlState::UNTRANSLATABLE_CHARACTER => Fault::StoreWrongEncoding,
+        code if LACKS.contains(code) => Fault::StoreLacksPart,
+        _ => return None,
+    })
+}
+
+/// True if the server says that it is no primary any more, or is ending: its sessions are of no use, whatever they answer
+/// later. A session that outlived a failover may belong to a standby and stay read-only.
+pub(super) fn is_unfit(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| UNFIT.contains(code))
+}
+
+fn cause(error: &tokio_postgres::Error) -> Cause {
+    Cause { fault: fault(error), detail: describe(error) }
+}
 
 /// Maps an error of a new connection: `Failed` if the server or its certificate states a fault that only an operator can
 /// end, `Unavailable` if the server is away.
 pub(super) fn connect_error(error: &tokio_postgres::Error) -> StoreError {
     let denied = error.code().is_some_and(|code| DENIED.contains(code));
     let distrusted = causes(error).any(|cause| cause.is::<rustls::Error>() || cause.to_string() == NO_TLS);
-    if denied || distrusted { StoreError::Failed(describe(error)) } else { StoreError::Unavailable(describe(error)) }
+    if denied || distrusted { StoreError::Failed(cause(error)) } else { StoreError::Unavailable(cause(error)) }
 }
 
 /// Maps an error of `prepare`: no statement ran, so nothing was written.
 pub(super) fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
     match error.code() {
-        Some(code) if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::UNDEFINED_FUNCTION => {
-            StoreError::Unavailable(format!("{}. A migration is missing: run switchboard migrate", describe(error)))
+        Some(code) if LACKS.contains(code) => {
+            let detail = format!("{}. A migration is missing: run switchboard migrate", describe(error));
+            StoreError::Unavailable(Cause::named(Fault::StoreLacksPart, detail))
         }
-        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error)),
-        Some(_) => StoreError::Failed(describe(error)),
-        None => StoreError::Unavailable(describe(error)),
+        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(cause(error)),
+        Some(_) => StoreError::Failed(cause(error)),
+        None => StoreError::Unavailable(cause(error)),
     }
 }
 
@@ -56,8 +94,8 @@ pub(super) fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
 pub(super) fn query_error(pool: Pool, error: &tokio_postgres::Error) -> StoreError {
     match error.code() {
         Some(code) if *code == SqlState::QUERY_CANCELED && pool.is_heavy() => StoreError::TooSlow,
-        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error)),
-        Some(_) => StoreError::Failed(describe(error)),
+        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(cause(error)),
+        Some(_) => StoreError::Failed(cause(error)),
         None => StoreError::Unknown(describe(error)),
     }
 }
@@ -66,16 +104,17 @@ pub(super) fn query_error(pool: Pool, error: &tokio_postgres::Error) -> StoreErr
 /// back.
 pub(super) fn migration_error(error: &(dyn Error + 'static)) -> StoreError {
     if let Some(Kind::MissingVersion(migration)) = error.downcast_ref().map(refinery_core::Error::kind) {
-        return StoreError::Failed(format!(
+        let detail = format!(
             "the database has migration {migration}, which this program does not know: a newer version made it"
-        ));
+        );
+        return StoreError::Failed(detail.into());
     }
     let code = causes(error).find_map(|cause| cause.downcast_ref::<DbError>()).map(DbError::code);
     let lost = causes(error).any(|cause| cause.is::<tokio_postgres::Error>());
     match code {
-        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error)),
-        None if lost => StoreError::Unavailable(describe(error)),
-        _ => StoreError::Failed(describe(error)),
+        Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(describe(error).into()),
+        None if lost => StoreError::Unavailable(describe(error).into()),
+        _ => StoreError::Failed(describe(error).into()),
     }
 }
 

@@ -6,13 +6,18 @@ use async_trait::async_trait;
 use tokio_postgres::Row;
 
 use super::{
-    super::{Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
+    super::{Cause, Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
     Postgres,
     errors::{migration_error, prepare_error},
+    pooler,
     rows::time,
+    schema,
     sessions::Session,
 };
-use crate::model::{NodeKey, NodeKeys, RestrictionMark};
+use crate::{
+    degrade::Fault,
+    model::{NodeKey, NodeKeys, RestrictionMark},
+};
 
 /// The advisory lock that lets one node at a time migrate. The number is arbitrary, but only this program uses it.
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
@@ -31,14 +36,43 @@ fn node_keys(rows: &[Row]) -> Result<NodeKeys, StoreError> {
 }
 
 impl Postgres {
+    /// The server answers and takes no writes. Sessions that are open may be of the same server, so none is used again.
+    fn refuses_writes(&self, standby: bool) -> StoreError {
+        self.liveness.reject_open_sessions();
+        let why = if standby { "the server became a standby" } else { "the server's transactions became read-only" };
+        StoreError::Unavailable(Cause::named(Fault::StoreRefusesWrites, why))
+    }
+
+    /// Refuses a database that lacks a part or a right. Without `migrated`, a part may come with a migration that another
+    /// node or an operator applies: until then the store counts as away.
+    async fn check_schema(&self, session: &Session, migrated: bool) -> Result<(), StoreError> {
+        let late = |_| StoreError::Unavailable(Cause::named(Fault::StoreSilent, "no answer within 5 s"));
+        let checked = tokio::time::timeout(READ_TIMEOUT, schema::check(&session.client)).await.map_err(late)?;
+        match checked {
+            Err(StoreError::Failed(cause))
+                if !migrated
+                    && cause.fault == Some(Fault::StoreLacksPart)
+                    && schema::is_pending(&session.client).await =>
+            {
+                let detail = format!("{}. A migration is missing: run switchboard migrate", cause.detail);
+                Err(StoreError::Unavailable(Cause::named(Fault::StoreNotMigrated, detail)))
+            }
+            checked => checked,
+        }
+    }
+
     async fn migrate_on(&self, session: &mut Session) -> Result<usize, StoreError> {
         let migrating = tokio::time::timeout(MIGRATION_TIMEOUT, async {
-            // The lock ends with the session, which the caller drops soon.
+            // The lock ends with its transaction, so that no pooler can keep it after this session.
+            let locking = self.sessions.open().await.map_err(|error| migration_error(&error))?;
             let lock = format!(
-                "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-                 SELECT pg_advisory_lock({MIGRATION_LOCK})"
+                "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+                 SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
             );
-            session.client.batch_execute(&lock).await.map_err(|error| migration_error(&error))?;
+            locking.batch_execute(&lock).await.map_err(|error| migration_error(&error))?;
+            let unlimited =
+                "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+            session.client.batch_execute(unlimited).await.map_err(|error| migration_error(&error))?;
             let report = migrations::runner(migrations::POSTGRES)?.run_async(&mut session.client).await;
             report.map(|report| report.applied_migrations().len()).map_err(|error| migration_error(&error))
         });
@@ -50,8 +84,10 @@ impl Postgres {
 #[async_trait]
 impl Lifecycle for Postgres {
     async fn start(&self, migrate: bool) -> Result<Started, StoreError> {
+        pooler::refuse(&self.sessions).await?;
         let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
         let migrations = if migrate { self.migrate_on(&mut session).await? } else { 0 };
+        self.check_schema(&session, migrate).await?;
         // Over this session, because a busy server may take long to open one for a pool.
         let read = tokio::time::timeout(READ_TIMEOUT, session.client.query(NODE_KEYS, &[])).await;
         let keys = match read {
@@ -63,6 +99,7 @@ impl Lifecycle for Postgres {
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {
+        pooler::refuse(&self.sessions).await?;
         let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
         let applied = self.migrate_on(&mut session).await?;
         self.open_pools();
@@ -70,7 +107,8 @@ impl Lifecycle for Postgres {
     }
 
     async fn ping(&self) -> Result<Pulse, StoreError> {
-        let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp()), clock_timestamp(), r.id, r.made_at \
+        let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp()), clock_timestamp(), r.id, r.made_at, \
+             pg_is_in_recovery(), current_setting('transaction_read_only') = 'on' \
              FROM (SELECT) one \
              LEFT JOIN LATERAL (SELECT id, made_at FROM restriction_changes ORDER BY id DESC LIMIT 1) r ON true";
         let rows = match self.query(Operation::Ping, sql, &[]).await {
@@ -79,6 +117,9 @@ impl Lifecycle for Postgres {
             result => result?,
         };
         let row = rows.first().ok_or_else(|| StoreError::Failed("the health check returned no row".into()))?;
+        if row.get(4) || row.get(5) {
+            return Err(self.refuses_writes(row.get(4)));
+        }
         let restrictions = match (row.get(2), row.get(3)) {
             (Some(id), Some(at)) => RestrictionMark { id, at: time(at) },
             _ => RestrictionMark::default(),

@@ -37,11 +37,18 @@ pub(super) struct Liveness {
     working: tokio::sync::Mutex<Option<(Instant, Option<Working>)>>,
     /// Sessions without an answer since then are not used again.
     distrusted_since: Mutex<Option<Instant>>,
+    /// Sessions opened before then are not used again, because the server took no writes.
+    unfit_until: Mutex<Option<Instant>>,
 }
 
 impl Liveness {
     pub(super) fn new(sessions: Sessions) -> Self {
-        Self { sessions, working: tokio::sync::Mutex::default(), distrusted_since: Mutex::default() }
+        Self {
+            sessions,
+            working: tokio::sync::Mutex::default(),
+            distrusted_since: Mutex::default(),
+            unfit_until: Mutex::default(),
+        }
     }
 
     /// Returns once the session, whose call began at `began`, is known to be dead.
@@ -62,8 +69,18 @@ impl Liveness {
         *since = Some(since.map_or(began, |known| known.max(began)));
     }
 
+    /// Declares every session that is open now unfit: the server that one of them reached takes no writes. After a failover
+    /// a pool is full of sessions of the former primary, which would serve old data.
+    pub(super) fn reject_open_sessions(&self) {
+        *self.unfit_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// True if a call may use the session.
     pub(super) fn trusts(&self, session: &Session) -> bool {
+        let unfit = *self.unfit_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if unfit.is_some_and(|until| session.opened <= until) {
+            return false;
+        }
         let since = *self.distrusted_since.lock().unwrap_or_else(PoisonError::into_inner);
         !session.client.is_closed() && since.is_none_or(|since| session.last_answer() > since)
     }

@@ -36,7 +36,7 @@ pub(super) fn system_time(at: Timestamp) -> SystemTime {
 
 /// The error for a row that can't be read because another program wrote to the store.
 pub(super) fn unreadable(error: &impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(error.to_string())
+    StoreError::Failed(error.to_string().into())
 }
 
 pub(super) fn entry(row: &Row) -> Result<Entry, StoreError> {

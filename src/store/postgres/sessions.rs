@@ -14,11 +14,14 @@ use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    super::StoreError,
+    super::{Cause, StoreError},
     errors::{connect_error, describe},
     settings::{self, CONNECT_TIMEOUT},
 };
-use crate::config::{StoreBackend, StoreConfig};
+use crate::{
+    config::{StoreBackend, StoreConfig},
+    degrade::Fault,
+};
 
 /// Settings of each new session. The timeouts are shorter than [`CALL_TIMEOUT`](super::CALL_TIMEOUT), so that a frozen node
 /// doesn't hold a conversation's locks.
@@ -76,7 +79,7 @@ pub(super) struct Sessions {
     /// Maximum duration of a heavy read's statement; `None` for other calls.
     heavy: Option<Duration>,
     /// Time and reason of the last refusal of a connection, through any pool.
-    refused: Arc<Mutex<Option<(Instant, String)>>>,
+    refused: Arc<Mutex<Option<(Instant, Cause)>>>,
 }
 
 impl Sessions {
@@ -98,15 +101,15 @@ impl Sessions {
     }
 
     /// Why the server refused a connection since `since`; `None` if it refused none.
-    pub(super) fn refused_since(&self, since: Instant) -> Option<String> {
+    pub(super) fn refused_since(&self, since: Instant) -> Option<Cause> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         refused.as_ref().filter(|(at, _)| *at >= since).map(|(_, reason)| reason.clone())
     }
 
     fn note_refusal(&self, error: &StoreError) {
         let reason = match error {
-            StoreError::Unavailable(reason) => reason.clone(),
-            other => other.to_string(),
+            StoreError::Unavailable(cause) | StoreError::Failed(cause) => cause.clone(),
+            other => other.to_string().into(),
         };
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), reason));
     }
@@ -120,11 +123,7 @@ impl Sessions {
         });
         let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
         let (client, answers) = connected.map_err(|error| connect_error(&error))?;
-        let pid = answers.iter().find_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        });
-        let pid = pid.ok_or_else(|| StoreError::Unavailable("the server did not tell its process id".into()))?;
+        let pid = fit(&answers)?;
         let now = Instant::now();
         let (prepared, answered, broken) = (Mutex::default(), Mutex::new(now), AtomicBool::new(false));
         Ok(Session { client, pid, opened: now, prepared, answered, broken })
@@ -139,7 +138,10 @@ impl Sessions {
                 timeout.as_millis()
             )
         });
-        format!("{SETTINGS}{heavy}; SELECT pg_backend_pid()")
+        format!(
+            "{SETTINGS}{heavy}; SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only'), \
+             current_setting('server_encoding')"
+        )
     }
 
     /// Opens a connection outside the pools.
@@ -155,6 +157,28 @@ impl Sessions {
     }
 }
 
+/// Checks the answers to [`Sessions::begin`]: the server must take writes. Returns the process that serves the session.
+fn fit(answers: &[SimpleQueryMessage]) -> Result<i32, StoreError> {
+    let row = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let column = |index| row.and_then(|row| row.try_get(index).ok().flatten()).unwrap_or_default();
+    let refuses = |why: &str| Err(StoreError::Unavailable(Cause::named(Fault::StoreRefusesWrites, why)));
+    match (column(0).parse(), column(1), column(2), column(3)) {
+        (Err(_), ..) => Err(StoreError::Unavailable("the server did not tell its process id".into())),
+        (Ok(_), "t", ..) => refuses("the server is a standby (pg_is_in_recovery)"),
+        (Ok(_), _, "on", _) => refuses("the server's transactions are read-only (default_transaction_read_only)"),
+        (Ok(pid), _, _, "UTF8") => Ok(pid),
+        (Ok(_), _, _, encoding) => Err(StoreError::Failed(Cause::named(
+            Fault::StoreWrongEncoding,
+            format!(
+                "the database's encoding is {encoding}; it must be UTF8: create it with ENCODING 'UTF8' TEMPLATE template0"
+            ),
+        ))),
+    }
+}
+
 impl ManageConnection for Sessions {
     type Connection = Session;
     type Error = StoreError;
@@ -164,7 +188,7 @@ impl ManageConnection for Sessions {
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), StoreError> {
-        session.client.check_connection().await.map_err(|error| StoreError::Unavailable(describe(&error)))
+        session.client.check_connection().await.map_err(|error| StoreError::Unavailable(describe(&error).into()))
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {

@@ -52,5 +52,5 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {
 }
 
 fn invalid(reason: impl Into<String>) -> StoreError {
-    StoreError::Failed(reason.into())
+    StoreError::Failed(reason.into().into())
 }

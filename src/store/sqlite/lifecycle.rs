@@ -27,7 +27,7 @@ impl Lifecycle for Sqlite {
     async fn migrate(&self) -> Result<usize, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection: &mut Connection| {
-            let failed = |error: refinery_core::Error| StoreError::Failed(error.to_string());
+            let failed = |error: refinery_core::Error| StoreError::Failed(error.to_string().into());
             let report = migrations::runner(migrations::SQLITE).and_then(|all| all.run(connection).map_err(failed));
             let _gone = answer.send(report.map(|report| report.applied_migrations().len()));
         });

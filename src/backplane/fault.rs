@@ -1,0 +1,116 @@
+//! Names what Redis answers, or doesn't, as `docs/operations/failure-modes.md` does.
+
+use redis::{ErrorKind, RedisError, aio::MultiplexedConnection};
+use tokio::time::timeout;
+
+use super::link::{LinkError, RESPONSE_TIMEOUT, Refusal};
+use crate::degrade::{Fault, Finding};
+
+/// How Redis runs, as its reply to HELLO says, if a node can't use such a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerMode {
+    /// A node of a Redis Cluster.
+    Cluster,
+    /// A Sentinel.
+    Sentinel,
+}
+
+impl ServerMode {
+    /// Asks the server; `None` if it is fit or does not tell.
+    pub(super) async fn unfit(connection: &mut MultiplexedConnection) -> Option<Self> {
+        let mut hello = redis::cmd("HELLO");
+        let reply = timeout(RESPONSE_TIMEOUT, hello.arg(3).query_async::<redis::Value>(connection)).await.ok()?.ok()?;
+        let said = reply.as_map_iter()?.find_map(|(name, value)| {
+            let name: String = redis::from_redis_value_ref(name).ok()?;
+            (name == "mode").then(|| redis::from_redis_value_ref::<String>(value).ok())?
+        })?;
+        match said.as_str() {
+            "cluster" => Some(Self::Cluster),
+            "sentinel" => Some(Self::Sentinel),
+            _ => None,
+        }
+    }
+
+    /// Why a node can't use such a server.
+    pub(super) fn finding(self) -> Finding {
+        let (fault, why) = match self {
+            Self::Cluster => {
+                (Fault::RedisIsCluster, "the server runs in cluster mode; a node needs a Redis that is not a cluster")
+            }
+            Self::Sentinel => {
+                (Fault::RedisIsSentinel, "the server is a Sentinel; REDIS_URL must be the address of the primary")
+            }
+        };
+        Finding::new(fault, why)
+    }
+}
+
+/// The fault of a failed call.
+pub(super) fn finding(error: &RedisError) -> Finding {
+    match LinkError::from(error) {
+        LinkError::Refused(refusal) => refused(&refusal),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => {
+            Finding::new(Fault::RedisDeniesAccess, error.to_string())
+        }
+        LinkError::Timeout => Finding::new(Fault::RedisSilent, error.to_string()),
+        _ => Finding::new(Fault::RedisUnreachable, error.to_string()),
+    }
+}
+
+/// The fault of a failed call through the link.
+pub(super) fn link_finding(error: &LinkError) -> Finding {
+    match error {
+        LinkError::Refused(refusal) => refused(refusal),
+        LinkError::Timeout => Finding::new(Fault::RedisSilent, error.to_string()),
+        LinkError::Down | LinkError::Broken(_) => Finding::new(Fault::RedisUnreachable, error.to_string()),
+        LinkError::Unexpected => Finding::new(Fault::RedisRefusesWrites, "a reply has an unexpected type or form"),
+        LinkError::Unfit(mode) => mode.finding(),
+    }
+}
+
+/// The fault behind an error reply. Most errors have the code ERR, so the words decide.
+fn refused(Refusal { code, words }: &Refusal) -> Finding {
+    let lower = words.to_lowercase();
+    let says = |part: &str| lower.contains(part);
+    let fault = match code.as_str() {
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => Fault::RedisDeniesAccess,
+        "OOM" => Fault::RedisFull,
+        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => Fault::RedisIsCluster,
+        "NOPROTO" => Fault::RedisTooOld,
+        _ if says("max number of clients") => Fault::RedisTooManyClients,
+        _ if says("not allowed in cluster mode") => Fault::RedisIsCluster,
+        _ if says("db index") || says("refused to switch database") => Fault::RedisWrongDatabase,
+        _ if says("unknown command") && says("hello") || says("resp3") => Fault::RedisTooOld,
+        _ if says("unknown command") => Fault::RedisLacksCommand,
+        _ if says("without any password configured") || says("authentication") => Fault::RedisDeniesAccess,
+        _ => Fault::RedisRefusesWrites,
+    };
+    Finding::new(fault, words.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_have_the_names_of_their_faults() {
+        let cases = [
+            ("WRONGPASS", "WRONGPASS: invalid username-password pair or user is disabled.", Fault::RedisDeniesAccess),
+            ("NOPERM", "NOPERM: this user has no permissions to run the 'publish' command", Fault::RedisDeniesAccess),
+            ("ERR", "ERR: max number of clients reached", Fault::RedisTooManyClients),
+            ("ERR", "ERR: unknown command 'evalsha', with args beginning with: 'x'", Fault::RedisLacksCommand),
+            ("ERR", "ERR: unknown command `HELLO`, with args beginning with: `3`, ", Fault::RedisTooOld),
+            (
+                "ERR",
+                "ERR: Redis server refused to switch database: DB index is out of range",
+                Fault::RedisWrongDatabase,
+            ),
+            ("ERR", "ERR: SELECT is not allowed in cluster mode", Fault::RedisIsCluster),
+            ("MOVED", "MOVED: 866 127.0.0.1:7001", Fault::RedisIsCluster),
+            ("READONLY", "READONLY: You can't write against a read only replica.", Fault::RedisRefusesWrites),
+        ];
+        for (code, words, fault) in cases {
+            assert_eq!(refused(&Refusal { code: code.into(), words: words.into() }).fault, fault, "{words}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Tries every command that a node sends, so that a missing right is known before it is needed: some commands run only when
+//! a node dies or a user departs.
+
+use redis::{Pipeline, aio::MultiplexedConnection};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{
+    keys,
+    link::{self, LinkError, RESPONSE_TIMEOUT},
+};
+
+/// Each group leaves its key empty for the next type. `KEY`, `OTHER`, `THIRD` and `CHANNEL` stand for names of ours. Scripts
+/// call these commands too.
+const COMMANDS: [&str; 33] = [
+    "TIME",
+    "HSET KEY f v",
+    "HGET KEY f",
+    "HEXISTS KEY f",
+    "HKEYS KEY",
+    "HGETALL KEY",
+    "HDEL KEY f",
+    "LPUSH KEY v",
+    "LINDEX KEY 0",
+    "LRANGE KEY 0 0",
+    "LTRIM KEY 1 0",
+    "SADD KEY v",
+    "SCARD KEY",
+    "SSCAN KEY 0",
+    "SRANDMEMBER KEY",
+    "SREM KEY v",
+    "ZADD KEY 1 v",
+    "ZSCORE KEY v",
+    "ZRANGE KEY 0 0",
+    "ZRANGEBYSCORE KEY 0 0",
+    "ZREM KEY v",
+    "SET KEY v EX 10",
+    "GET KEY",
+    "EXISTS KEY",
+    "EXPIRE KEY 10",
+    "PEXPIRE KEY 10000",
+    "DEL KEY",
+    "SCAN 0 COUNT 1",
+    "PUBLISH CHANNEL v",
+    "SET OTHER v EX 10",
+    "DEL OTHER",
+    "SET THIRD v EX 10",
+    "DEL THIRD",
+];
+
+/// Sends every command. Nothing of it stays.
+///
+/// # Errors
+/// The first command that Redis refuses, or a broken connection.
+pub(super) async fn check(on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    let id = Uuid::new_v4().simple().to_string();
+    let ([key, other, third], channel) = (keys::checks(&id), keys::canary(&id));
+    let mut pipeline = Pipeline::new();
+    for command in COMMANDS {
+        let mut words = command.split(' ').map(|word| match word {
+            "KEY" => &key,
+            "OTHER" => &other,
+            "THIRD" => &third,
+            "CHANNEL" => &channel,
+            word => word,
+        });
+        if let Some(name) = words.next() {
+            let command = pipeline.cmd(name);
+            words.for_each(|word| {
+                command.arg(word);
+            });
+        }
+    }
+    let mut replies = timeout(RESPONSE_TIMEOUT, link::send(on, &pipeline)).await.unwrap_or(Err(LinkError::Timeout))?;
+    (0..COMMANDS.len()).try_for_each(|index| replies.take::<redis::Value>(index).map(|_| ()))
+}

@@ -1,0 +1,49 @@
+//! Finds a pooler that lends its server connections by the transaction, such as PgBouncer in transaction mode. Statements
+//! prepared on one connection and the settings of a session are then lost, and an advisory lock outlives its owner.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::{
+    super::{Cause, StoreError},
+    errors::connect_error,
+    sessions::Sessions,
+};
+use crate::degrade::Fault;
+
+/// Maximum time for each question.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Opens two connections and asks which process of the server serves each. With a server connection of its own, a session
+/// keeps its process, and no other session gets it while a transaction runs.
+///
+/// # Errors
+/// `Failed` if the connections are lent by the transaction.
+pub(super) async fn refuse(sessions: &Sessions) -> Result<(), StoreError> {
+    let open = || async { answered(sessions.open()).await };
+    let (one, other) = (open().await?, open().await?);
+    let first = process(&one, "SELECT pg_backend_pid()").await?;
+    let second = process(&other, "BEGIN; SELECT pg_backend_pid()").await?;
+    if first != second && process(&one, "SELECT pg_backend_pid()").await? == first {
+        return Ok(());
+    }
+    let detail = "a pooler lends server connections by the transaction; use its session mode \
+                  (PgBouncer: pool_mode = session), or connect to PostgreSQL directly";
+    Err(StoreError::Failed(Cause::named(Fault::StorePooled, detail)))
+}
+
+async fn answered<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
+    let silent = |_| StoreError::Unavailable(Cause::named(Fault::StoreSilent, "no answer within 3 s"));
+    timeout(TIMEOUT, call).await.map_err(silent)?.map_err(|error| connect_error(&error))
+}
+
+async fn process(client: &Client, sql: &str) -> Result<i32, StoreError> {
+    let answers = answered(client.simple_query(sql)).await?;
+    let pid = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    pid.ok_or_else(|| StoreError::Unavailable("the server did not tell its process id".into()))
+}

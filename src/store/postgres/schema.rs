@@ -1,0 +1,88 @@
+//! Checks that the database has what the statements need, before a node takes a client: a missing function or right would
+//! else refuse sends for ever, with an answer that says "try again".
+
+use tokio_postgres::Client;
+
+use super::{
+    super::{Cause, StoreError, migrations},
+    errors::prepare_error,
+};
+use crate::degrade::Fault;
+
+/// Every column and function of the newest migration, one a line. A test compares the file with a migrated database.
+const EXPECTED: &str = include_str!("schema.txt");
+/// Maximum number of missing parts that an error names.
+const NAMED: usize = 5;
+
+/// The columns and functions of the schema of this session.
+const PRESENT: &str = "
+    SELECT 'column ' || c.relname || '.' || a.attname AS part
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'function ' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')'
+    FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace
+    ORDER BY part";
+/// Tables and functions that this session's role may not use. Nodes only read `node_keys`, and never the history of the
+/// migrations.
+const DENIED: &str = "
+    SELECT 'table ' || c.relname AS part
+    FROM pg_class c
+    WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1)
+        AND NOT (has_table_privilege(c.oid, 'SELECT') AND (c.relname = 'node_keys' OR has_table_privilege(c.oid, 'INSERT')
+            AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')))
+    UNION ALL
+    SELECT 'function ' || p.proname
+    FROM pg_proc p
+    WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = ANY ($2)
+        AND NOT has_function_privilege(p.oid, 'EXECUTE')
+    ORDER BY part";
+
+/// Reads the schema and the rights of the session's role.
+///
+/// # Errors
+/// `Failed` if a part is missing or a right is: both last until an operator acts.
+pub(super) async fn check(client: &Client) -> Result<(), StoreError> {
+    let failed = |error: tokio_postgres::Error| prepare_error(&error);
+    let present: Vec<String> = client.query(PRESENT, &[]).await.map_err(failed)?.iter().map(|row| row.get(0)).collect();
+    let missing: Vec<&str> = EXPECTED.lines().filter(|part| !present.iter().any(|known| known == part)).collect();
+    if !missing.is_empty() {
+        let detail = format!("the database lacks {}", list(&missing));
+        return Err(StoreError::Failed(Cause::named(Fault::StoreLacksPart, detail)));
+    }
+    let rows = client.query(DENIED, &[&tables(), &functions()]).await.map_err(failed)?;
+    let denied: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    if denied.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("the role may not use {}; security.md has the grants", list(&denied));
+    Err(StoreError::Failed(Cause::named(Fault::StoreDeniesAccess, detail)))
+}
+
+/// True if a migration that this program knows is not applied, or the role can't tell.
+pub(super) async fn is_pending(client: &Client) -> bool {
+    let applied = client.query_one("SELECT count(*) FROM refinery_schema_history", &[]).await;
+    let applied = applied.map_or(0, |row| row.get::<_, i64>(0));
+    usize::try_from(applied).is_ok_and(|applied| applied < migrations::POSTGRES.len())
+}
+
+fn tables() -> Vec<&'static str> {
+    let columns = EXPECTED.lines().filter_map(|part| part.strip_prefix("column "));
+    let mut tables: Vec<_> = columns.filter_map(|column| column.split('.').next()).collect();
+    tables.dedup();
+    tables
+}
+
+fn functions() -> Vec<&'static str> {
+    let functions = EXPECTED.lines().filter_map(|part| part.strip_prefix("function "));
+    functions.filter_map(|function| function.split('(').next()).collect()
+}
+
+/// The first parts in words, and how many there are beyond them.
+fn list(parts: &[&str]) -> String {
+    let named = parts.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    match parts.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}

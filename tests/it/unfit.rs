@@ -1,0 +1,50 @@
+//! Servers that answer and are unfit: `check`, the log, health and the metrics give the fault its name, nothing is promised
+//! that can't be kept, and a node recovers by itself where the fault passes.
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::{Node, NodeBuilder, SECRET, within};
+
+mod databases;
+mod deaf;
+mod lost_writes;
+mod modes;
+mod poolers;
+mod read_only;
+
+/// What `switchboard check` prints.
+async fn check(redis: Option<&str>, database: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.arg("check").env_clear().env("JWT_SECRET", SECRET).env("DATABASE_URL", database);
+    redis.map(|url| command.env("REDIS_URL", url));
+    let done = within("the check", command.output()).await.unwrap();
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// The log of a node that exits with 1 instead of serving.
+async fn refused_at_start(builder: NodeBuilder) -> String {
+    match builder.try_start().await {
+        Ok(node) => {
+            assert_eq!(node.exit_code().await, 1, "{:?}", node.log());
+            node.log().join("\n")
+        }
+        Err((status, log)) => {
+            assert_eq!(status.code(), Some(1), "{log}");
+            log
+        }
+    }
+}
+
+/// The faults in the health report for admins, by name, with the reason.
+async fn faults(node: &Node) -> Vec<(String, String)> {
+    let health = node.admin_get("/api/health").await.json;
+    let text = |fault: &Value, field: &str| fault[field].as_str().unwrap().to_owned();
+    health["faults"].as_array().unwrap().iter().map(|fault| (text(fault, "name"), text(fault, "reason"))).collect()
+}
+
+/// The warnings about a fault that the node has logged.
+fn warnings(node: &Node, fault: &str) -> Vec<Value> {
+    let lines = node.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    lines.filter(|line| line["level"] == "WARN" && line["fault"] == fault).collect()
+}

@@ -1,0 +1,125 @@
+//! A database that can't serve: the wrong encoding, or a part or a right that is missing.
+
+use super::*;
+use crate::support::{Postgres, RedisServer, eventually, token};
+
+/// Set this variable to write the file anew after a migration.
+const UPDATE: &str = "UPDATE_SCHEMA";
+
+/// A node whose role changes no table.
+fn limited_node(redis: &RedisServer, database: &str) -> NodeBuilder {
+    Node::serve(&redis.url(), database).set("MIGRATE", false)
+}
+
+#[tokio::test]
+async fn the_expected_schema_is_that_of_a_migrated_database() {
+    let database = Postgres::shared().await.database().await;
+    let mut migrate = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    let migrated = migrate.arg("migrate").env_clear().env("DATABASE_URL", &database).output();
+    assert!(within("the migrations", migrated).await.unwrap().status.success());
+    let client = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
+    let parts = "
+        SELECT part FROM (
+        SELECT 'column ' || table_name || '.' || column_name AS part FROM information_schema.columns
+            JOIN information_schema.tables t USING (table_schema, table_name)
+        WHERE table_schema = 'public' AND t.table_type = 'BASE TABLE' AND table_name <> 'refinery_schema_history'
+        UNION SELECT 'function ' || proname || '(' || pg_get_function_identity_arguments(oid) || ')'
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        ) parts ORDER BY part COLLATE \"C\"";
+    let parts: Vec<String> = client.query(parts, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let (path, present) = ("src/store/postgres/schema.txt", parts.join("\n") + "\n");
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::write(path, &present).unwrap();
+    }
+    let expected = std::fs::read_to_string(path).unwrap();
+    assert!(expected == present, "{path} is not the schema: run this test with {UPDATE}=1\n{present}");
+}
+
+#[tokio::test]
+async fn a_database_without_utf8_is_refused_at_the_start() {
+    let redis = RedisServer::start().await;
+    let admin = Postgres::shared().await.connect("postgres").await;
+    for (name, encoding) in [("latin", "LATIN1"), ("ascii", "SQL_ASCII")] {
+        let make =
+            format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0");
+        admin.batch_execute(&make).await.unwrap();
+        let database = Postgres::shared().await.url(name);
+        let printed = check(Some(&redis.url()), &database).await;
+        assert!(printed.contains("store-wrong-encoding") && printed.contains(encoding), "{printed}");
+        let log = refused_at_start(Node::serve(&redis.url(), &database)).await;
+        assert!(log.contains(encoding) && log.contains("UTF8"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_part_or_right_is_named_before_a_client_meets_it() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    Node::serve(&redis.url(), &database).start().await.terminate().await;
+    let name = database.rsplit('/').next().unwrap();
+    let admin = Postgres::shared().await.connect(name).await;
+    let role = format!(
+        "CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}"
+    );
+    admin.batch_execute(&role).await.unwrap();
+    let limited = database.replacen("postgres@", &format!("{name}@"), 1);
+    let healthy = check(Some(&redis.url()), &limited).await;
+    assert!(healthy.contains("ok    PostgreSQL"), "{healthy}");
+    for (harm, fault, named, mend) in [
+        (
+            "ALTER FUNCTION add_segment RENAME TO gone",
+            "store-lacks-part",
+            "add_segment",
+            "ALTER FUNCTION gone RENAME TO add_segment",
+        ),
+        (
+            "ALTER TABLE log RENAME COLUMN data TO gone",
+            "store-lacks-part",
+            "log.data",
+            "ALTER TABLE log RENAME COLUMN gone TO data",
+        ),
+        ("REVOKE INSERT ON log FROM {}", "store-denies-access", "table log", "GRANT INSERT ON log TO {}"),
+        (
+            "REVOKE EXECUTE ON FUNCTION restrict_user FROM PUBLIC",
+            "store-denies-access",
+            "restrict_user",
+            "GRANT EXECUTE ON FUNCTION restrict_user TO PUBLIC",
+        ),
+    ] {
+        admin.batch_execute(&harm.replace("{}", name)).await.unwrap();
+        let printed = check(Some(&redis.url()), &limited).await;
+        assert!(printed.contains(fault) && printed.contains(named), "{harm}: {printed}");
+        let log = refused_at_start(limited_node(&redis, &limited)).await;
+        assert!(log.contains(named), "{harm}: {log}");
+        admin.batch_execute(&mend.replace("{}", name)).await.unwrap();
+    }
+    limited_node(&redis, &limited).start().await.terminate().await;
+}
+
+#[tokio::test]
+async fn a_right_that_a_running_node_loses_shows_in_its_health() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    Node::serve(&redis.url(), &database).start().await.terminate().await;
+    let name = database.rsplit('/').next().unwrap();
+    let admin = Postgres::shared().await.connect(name).await;
+    let role = format!(
+        "CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}"
+    );
+    admin.batch_execute(&role).await.unwrap();
+    let node = limited_node(&redis, &database.replacen("postgres@", &format!("{name}@"), 1)).start().await;
+    let alice = token("alice");
+    let room = node.conversation(&alice, &[]).await;
+    let path = format!("/api/chat/conversations/{room}/messages");
+    let send = async || node.post(&path, &alice, &serde_json::json!({"content": "hello"})).await.status.as_u16();
+    assert_eq!(send().await, 201);
+    admin.batch_execute(&format!("REVOKE INSERT ON log FROM {name}")).await.unwrap();
+    assert_eq!(send().await, 503);
+    let health = node.admin_get("/api/health").await.json;
+    assert_eq!((&health["status"], &health["reasons"]), (&"degraded".into(), &serde_json::json!(["appends_fail"])));
+    assert_eq!(faults(&node).await[0].0, "store-denies-access");
+    assert_eq!(warnings(&node, "store-denies-access").len(), 1);
+    admin.batch_execute(&format!("GRANT INSERT ON log TO {name}")).await.unwrap();
+    eventually("a send to be stored", async || (send().await == 201).then_some(())).await;
+    assert_eq!(node.admin_get("/api/health").await.json["status"], "healthy");
+}

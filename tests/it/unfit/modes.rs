@@ -1,0 +1,82 @@
+//! Redis servers that answer and can't serve a node: each has its name in `check`, in the log and in health.
+
+use super::*;
+use crate::support::{Postgres, RedisServer, eventually};
+
+/// Expects that a node on this Redis starts degraded, and gives the fault this name everywhere, with the server's words.
+async fn expect_named(url: &str, fault: &str, words: &str) {
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(url, &database).start().await;
+    let printed = check(Some(url), &database).await;
+    assert!(printed.contains(&format!("FAIL  Redis: {fault}: ")) && printed.contains(words), "{fault}: {printed}");
+    let named = async || faults(&node).await.into_iter().find(|(name, _)| name == fault);
+    let (_, reason) = eventually(fault, named).await;
+    assert!(reason.contains(words), "{fault}: {reason}");
+    let warned = warnings(&node, fault);
+    assert_eq!(warned.len(), 1, "{fault}: {warned:?}");
+    assert!(warned[0]["reason"].as_str().unwrap().contains(words), "{warned:?}");
+    node.metric(&format!(r#"switchboard_fault{{fault="{fault}"}}"#), |value| value == 1.0).await;
+    assert_eq!(node.admin_get("/api/health").await.json["status"], "degraded");
+}
+
+#[tokio::test]
+async fn a_cluster_and_a_sentinel_are_named() {
+    let cluster = RedisServer::with(&["--cluster-enabled", "yes"]).await;
+    expect_named(&cluster.url(), "redis-is-cluster", "cluster mode").await;
+    // The slots of all keys, as on the only shard of a cluster: nothing that a node writes is refused.
+    let _: String = cluster.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    expect_named(&cluster.url(), "redis-is-cluster", "cluster mode").await;
+    let sentinel = RedisServer::sentinel().await;
+    expect_named(&sentinel.url(), "redis-is-sentinel", "Sentinel").await;
+}
+
+#[tokio::test]
+async fn a_database_number_that_does_not_exist_is_named() {
+    let redis = RedisServer::with(&["--databases", "2"]).await;
+    expect_named(&format!("{}7", redis.url()), "redis-wrong-database", "out of range").await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_missing_one_are_named() {
+    let redis = RedisServer::with(&["--requirepass", "right"]).await;
+    expect_named(&redis.url().replace("redis://", "redis://:planted@"), "redis-denies-access", "WRONGPASS").await;
+    expect_named(&redis.url(), "redis-denies-access", "NOAUTH").await;
+}
+
+#[tokio::test]
+async fn commands_that_are_missing_are_named() {
+    let renamed = RedisServer::with(&["--rename-command", "EVALSHA", ""]).await;
+    expect_named(&renamed.url(), "redis-lacks-command", "EVALSHA").await;
+    let old = RedisServer::with(&["--rename-command", "HELLO", ""]).await;
+    expect_named(&old.url(), "redis-too-old", "HELLO").await;
+}
+
+#[tokio::test]
+async fn a_redis_without_room_for_clients_is_named() {
+    let redis = RedisServer::start().await;
+    let mut held = redis.connection().await;
+    let _: String = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).query_async(&mut held).await.unwrap();
+    expect_named(&redis.url(), "redis-too-many-clients", "max number of clients").await;
+}
+
+#[tokio::test]
+async fn each_command_and_key_that_the_user_lacks_is_named_by_the_check() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    Node::serve(&redis.url(), &database).start().await.terminate().await;
+    let line = include_str!("../../../docs/operations/redis.md").lines().find(|line| line.starts_with("ACL SETUSER "));
+    let words: Vec<&str> = line.unwrap().split(' ').collect();
+    let url = redis.url().replace("redis://", "redis://switchboard:secret@");
+    let _: String = redis.command(&words).await;
+    let printed = check(Some(&url), &database).await;
+    assert!(printed.contains("ok    Redis"), "{printed}");
+    // A node and the check can't connect without these, or use them only for a number that the URL does not have.
+    let spared = ["+hello", "+auth", "+select", "+ping", "+unsubscribe"];
+    let rights = words.iter().filter(|word| word.starts_with(['+', '~']) && !spared.contains(word));
+    for right in rights {
+        let fewer: Vec<&str> = words.iter().filter(|word| *word != right).copied().collect();
+        let _: String = redis.command(&[&["ACL", "SETUSER", "switchboard", "reset"], &fewer[3..]].concat()).await;
+        let printed = check(Some(&url), &database).await;
+        assert!(printed.contains("FAIL  Redis: redis-denies-access"), "without {right}: {printed}");
+    }
+}

@@ -1,0 +1,70 @@
+//! A server that takes no writes: a standby, or a primary whose transactions are read-only.
+
+use serde_json::json;
+
+use super::*;
+use crate::support::{Client, Postgres, RedisServer, eventually, token};
+
+#[tokio::test]
+async fn a_server_that_became_read_only_is_named_and_its_sessions_are_dropped() {
+    let redis = RedisServer::start().await;
+    let server = Postgres::start(&[("fsync", "off")]).await;
+    let database = server.database().await;
+    let node = Node::serve(&redis.url(), &database).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    alice.send_text("team", "before").await;
+    let admin = server.connect("postgres").await;
+    // As after a failover: the sessions that the pools open now are read-only for as long as they live.
+    let away = "ALTER ROLE postgres SET default_transaction_read_only = on; \
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'switchboard'";
+    admin.batch_execute(away).await.unwrap();
+    let down = async || {
+        let health = node.admin_get("/api/health").await.json;
+        (health["components"]["store"]["status"] == "down").then_some(health)
+    };
+    let health = eventually("the store to be down", down).await;
+    assert_eq!((&health["status"], &health["works"]["append"]), (&json!("degraded"), &json!("refused")));
+    let named = async || faults(&node).await.into_iter().find(|(name, _)| name == "store-refuses-writes");
+    let (_, reason) = eventually("the fault to be named", named).await;
+    assert!(reason.contains("read-only"), "{reason}");
+    let room = node.get("/api/chat/conversations", &token("alice")).await;
+    assert_eq!(room.status, 503, "{}", room.text);
+    assert_eq!(node.metrics().await.get(r#"switchboard_fault{fault="store-refuses-writes"}"#), Some(1.0));
+    admin.batch_execute("ALTER ROLE postgres RESET default_transaction_read_only").await.unwrap();
+    let up = async || (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(());
+    eventually("the node to recover", up).await;
+    alice.send_text("team", "after").await;
+    assert_eq!(warnings(&node, "store-refuses-writes").len(), 1, "told once");
+    assert_eq!(faults(&node).await, []);
+}
+
+#[tokio::test]
+async fn sessions_of_a_former_primary_are_not_used_after_a_failover() {
+    let redis = RedisServer::start().await;
+    let server = Postgres::start(&[("fsync", "off")]).await;
+    let database = server.database().await;
+    let node = Node::serve(&redis.url(), &database).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    alice.send_text("team", "before").await;
+    let admin = server.connect("postgres").await;
+    // The open sessions become read-only, and stay open.
+    admin.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on; ").await.unwrap();
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    alice.send(&json!({"type": "send", "conversation_id": "team", "client_id": "c1", "content": "during"})).await;
+    let refused = alice.until("error").await;
+    assert_eq!((&refused["code"], &refused["retryable"]), (&json!("unavailable"), &json!(true)), "{refused}");
+    let down = async || {
+        let health = node.admin_get("/api/health").await.json;
+        (health["components"]["store"]["status"] == "down").then_some(())
+    };
+    eventually("the store to be down", down).await;
+    admin.batch_execute("SET default_transaction_read_only = off").await.unwrap();
+    admin.batch_execute("ALTER SYSTEM RESET default_transaction_read_only").await.unwrap();
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let up = async || (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(());
+    eventually("the node to recover", up).await;
+    alice.send(&json!({"type": "send", "conversation_id": "team", "client_id": "c1", "content": "during"})).await;
+    alice.until("ack").await;
+}
