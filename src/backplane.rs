@@ -50,6 +50,7 @@ mod refusals;
 mod registry;
 mod scripts;
 mod scrub;
+mod server_mode;
 mod subscriber;
 mod types;
 mod watchdog;

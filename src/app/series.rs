@@ -1,6 +1,8 @@
 //! Metric series that must exist before their first event. Prometheus' `rate` misses the event with which a counter
 //! first appears, and a ratio over absent series yields no value instead of 0.
 
+use std::time::Duration;
+
 use crate::{
     admission::Refusal,
     backplane::RefusedPlace,
@@ -23,7 +25,9 @@ pub(super) fn create(metrics: &Metrics) {
     }
     let ended = [CloseReason::ClientLeft, CloseReason::Silent, CloseReason::TooSlow, CloseReason::TokenExpired];
     let by_admins = [Reject::TokenRevoked, Reject::Blocked].map(CloseReason::Refused);
-    for reason in ended.into_iter().chain([CloseReason::Disconnected]).chain(by_admins) {
+    for reason in
+        ended.into_iter().chain([CloseReason::Disconnected, CloseReason::Restart(Duration::ZERO)]).chain(by_admins)
+    {
         metrics.closes.with_label_values(&[reason.label()]);
     }
     let places = [Refusal::Full, Refusal::Crowded, Refusal::Displaced, Refusal::Silent];
@@ -51,6 +55,7 @@ pub(super) fn create(metrics: &Metrics) {
     }
     for operation in Operation::ALL {
         metrics.store_errors.with_label_values(&[operation.label()]);
+        metrics.store_seconds.with_label_values(&[operation.label()]);
     }
     for task in TaskName::ALL {
         metrics.task_panics.with_label_values(&[task.label()]);

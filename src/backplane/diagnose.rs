@@ -7,11 +7,7 @@ use redis::{Client, RedisError, aio::MultiplexedConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{
-    fault::{self, ServerMode},
-    incarnation::Incarnation,
-    keys, link, needs,
-};
+use super::{fault, incarnation::Incarnation, keys, link, needs, server_mode::ServerMode};
 use crate::{
     config::RedisConfig,
     degrade::{Diagnosis, Fault, Finding},
@@ -36,7 +32,7 @@ pub async fn diagnose(config: &RedisConfig, clock: &Clock) -> Diagnosis {
         Ok(connection) => connection,
         Err(finding) => return finding.into(),
     };
-    if let Some(mode) = ServerMode::unfit(&mut connection).await {
+    if let Some(mode) = timeout(REPLY_TIMEOUT, ServerMode::unfit(&mut connection)).await.unwrap_or_default() {
         return mode.finding().into();
     }
     let mut findings = Vec::new();

@@ -23,9 +23,9 @@ use redis::{
 use tokio::sync::Notify;
 
 use super::{
-    fault::ServerMode,
     ops::{Op, Ops},
     scripts::SCRIPTS,
+    server_mode::ServerMode,
     types::StartError,
 };
 use crate::config::RedisConfig;

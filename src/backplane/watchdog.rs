@@ -11,13 +11,13 @@ use tokio::{
 
 use super::{
     era::Era,
-    fault::{self, ServerMode},
-    keys,
+    fault, keys,
     lease::Lease,
     link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT},
     local::Local,
     needs,
     ops::Op,
+    server_mode::ServerMode,
 };
 use crate::{
     degrade::{self, Degrade, Part},
@@ -82,7 +82,7 @@ impl Watchdog {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
         // One shard of a cluster may refuse nothing by chance.
-        if let Some(mode) = ServerMode::unfit(first).await {
+        if let Some(mode) = timeout(RESPONSE_TIMEOUT, ServerMode::unfit(first)).await.unwrap_or_default() {
             return Err(LinkError::Unfit(mode));
         }
         needs::check(first).await?;

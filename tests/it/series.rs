@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs};
 use crate::support::{Node, Postgres, RedisServer};
 
 /// Files with queries.
-const FILES: [&str; 3] = ["dashboards/on-call.json", "dashboards/capacity.json", "alerts/switchboard.yaml"];
+const FILES: [&str; 3] = ["dashboards/on-call.json", "dashboards/capacity.json", "alerts/rules.yaml"];
 
 /// A series in a query: its name, and the labels that must equal a value.
 type Asked = (String, Vec<(String, String)>);
@@ -47,7 +47,8 @@ async fn every_series_of_dashboards_and_alerts_exists_from_the_start() {
     let node = Node::serve(&redis.url(), &database)
         .set("PERSONA_WEBHOOK_URL", hooks)
         .set("NOTIFICATION_WEBHOOK_URL", hooks)
-        .set("WEBHOOK_SECRET", "a secret of webhooks with 32 characters")
+        .set("PERSONA_WEBHOOK_SECRET", "a secret of webhooks with 32 characters")
+        .set("NOTIFICATION_WEBHOOK_SECRET", "a secret of webhooks with 32 characters")
         .set("PERSONA_IDS", "guide")
         .start()
         .await;

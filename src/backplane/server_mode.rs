@@ -1,0 +1,44 @@
+//! Redis servers that answer a node's commands in part, and are of another kind than a node needs.
+
+use redis::aio::MultiplexedConnection;
+
+use crate::degrade::{Fault, Finding};
+
+/// How Redis runs, as its reply to HELLO says, if a node can't use such a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerMode {
+    /// A node of a Redis Cluster.
+    Cluster,
+    /// A Sentinel.
+    Sentinel,
+}
+
+impl ServerMode {
+    /// Asks the server; `None` if it is fit or does not tell.
+    pub(super) async fn unfit(connection: &mut MultiplexedConnection) -> Option<Self> {
+        let mut hello = redis::cmd("HELLO");
+        let reply = hello.arg(3).query_async::<redis::Value>(connection).await.ok()?;
+        let said = reply.as_map_iter()?.find_map(|(name, value)| {
+            let name: String = redis::from_redis_value_ref(name).ok()?;
+            (name == "mode").then(|| redis::from_redis_value_ref::<String>(value).ok())?
+        })?;
+        match said.as_str() {
+            "cluster" => Some(Self::Cluster),
+            "sentinel" => Some(Self::Sentinel),
+            _ => None,
+        }
+    }
+
+    /// Why a node can't use such a server.
+    pub(super) fn finding(self) -> Finding {
+        let (fault, why) = match self {
+            Self::Cluster => {
+                (Fault::RedisIsCluster, "the server runs in cluster mode; a node needs a Redis that is not a cluster")
+            }
+            Self::Sentinel => {
+                (Fault::RedisIsSentinel, "the server is a Sentinel; REDIS_URL must be the address of the primary")
+            }
+        };
+        Finding::new(fault, why)
+    }
+}
