@@ -55,6 +55,7 @@ mod router;
 mod search_index;
 mod shown;
 mod source;
+mod speakers;
 mod start;
 mod statuses;
 mod subscriptions;

@@ -242,7 +242,10 @@ impl Hub {
                     Event::Ephemeral { .. } if congested || load == Load::High && event.is_custom() => {
                         self.metrics.ephemeral_dropped.inc();
                     }
-                    Event::Ephemeral { .. } if track.is_early(event) => self.hold(track, event),
+                    Event::Ephemeral { .. } if track.is_early(event) => {
+                        // The listeners get it after the entries that its sender's node had.
+                        self.metrics.ephemeral_dropped.inc_by(u64::from(!track.hold(event)));
+                    }
                     Event::Ephemeral { .. } => ready.push(event.clone()),
                 }
             }
@@ -364,13 +367,6 @@ impl Hub {
     /// Number of the newest delivery of an entry of `log`; 0 if there was none since the log is followed.
     pub fn activity_of(&self, log: &LogId) -> u64 {
         self.partition(log).get(log).map_or(0, |track| track.activity)
-    }
-
-    /// Keeps an event of a client until the listeners have the entries that its sender's node had.
-    fn hold(&self, track: &mut Track, event: &Event) {
-        if !track.hold(event) {
-            self.metrics.ephemeral_dropped.inc();
-        }
     }
 
     fn deliver(&self, log: &LogId, track: &mut Track, ready: Vec<Event>) {

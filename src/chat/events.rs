@@ -3,55 +3,24 @@
 //! The sender's right is read in the store, one statement each time, and remembered for a few seconds where this node
 //! learns of what ends it: of a user whom it names at all times, of a conversation while this node follows its log.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     command::{BARRED, Caller, CommandReply, require_feature, unavailable},
     router::Router,
-    ttl_cache::TtlCache,
+    speakers::Speakers,
 };
 use crate::{
     degrade::{Degrade, Feature},
     hub::Hub,
     metrics::Metrics,
-    model::{Body, ConversationId, Ephemeral, Event, LogId, NewEvent, Reject, Reply, Seq, Target, UserId},
+    model::{ConversationId, Ephemeral, LogId, NewEvent, Reject, Reply, Seq, Target, UserId},
     store::Store,
 };
 
 mod rates;
 
 pub(super) use rates::Rates;
-
-/// Maximum age of a remembered right.
-const RIGHT_TTL: Duration = Duration::from_secs(5);
-/// Maximum number of remembered rights.
-const RIGHTS_MAX: usize = 50_000;
-
-/// The users who may send events, each with a log to which they may send.
-pub(super) struct Speakers(TtlCache<(UserId, LogId), ()>);
-
-impl Default for Speakers {
-    fn default() -> Self {
-        Self(TtlCache::new(RIGHT_TTL, RIGHTS_MAX))
-    }
-}
-
-impl Speakers {
-    /// Forgets the members who were removed.
-    pub(super) fn observe(&self, events: &[Event]) {
-        for event in events {
-            let Event::Entry { entry, .. } = event else { continue };
-            if let Body::MemberRemoved { user } = &entry.body {
-                self.0.remove(&(user.clone(), entry.log.clone()));
-            }
-        }
-    }
-
-    /// Forgets all rights, because a block may end any right of two users.
-    pub(super) fn forget_all(&self) {
-        self.0.clear();
-    }
-}
 
 /// Passes events on.
 pub(super) struct Events {
@@ -90,14 +59,16 @@ impl Events {
         let right = (user.clone(), log);
         // Without the log, nothing tells this node that a member was removed.
         let followed = self.hub.last(&right.1);
-        if let (Some(last), Some(())) = (followed, self.speakers.0.get(&right)) {
+        if let Some(last) = followed
+            && self.speakers.knows(&right)
+        {
             return Ok((right.1, last));
         }
         require_feature(&self.degrade, Feature::History)?;
         let head = self.store.speaks(conversation, user).await.map_err(|error| unavailable(&error))?;
         let head = head.ok_or(Reject::NotMember)?;
         if followed.is_some() {
-            self.speakers.0.insert(right.clone(), ());
+            self.speakers.remember(right.clone());
         }
         Ok((right.1, self.hub.last(&LogId::from(conversation)).unwrap_or(0).max(head)))
     }
@@ -105,12 +76,12 @@ impl Events {
     /// The inbox of a user whom the sender may reach.
     async fn require_acquaintance(&self, user: &UserId, other: &UserId) -> Result<(LogId, Seq), Reject> {
         let right = (user.clone(), LogId::inbox(other));
-        if user != other && self.speakers.0.get(&right).is_none() {
+        if user != other && !self.speakers.knows(&right) {
             require_feature(&self.degrade, Feature::History)?;
             if !self.store.acquainted(user, other).await.map_err(|error| unavailable(&error))? {
                 return Err(BARRED);
             }
-            self.speakers.0.insert(right.clone(), ());
+            self.speakers.remember(right.clone());
         }
         Ok((right.1, 0))
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    events::Speakers, hints::grown::Grown, notifications::unread::Unread, relay::growth::Growth,
-    rosters::changes::RosterChanges, search_index::GrownLogs, shown::Shown, typists::Typists,
+    hints::grown::Grown, notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges,
+    search_index::GrownLogs, shown::Shown, speakers::Speakers, typists::Typists,
 };
 use crate::{
     backplane::Backplane,
