@@ -243,7 +243,6 @@ impl Hub {
                         self.metrics.ephemeral_dropped.inc();
                     }
                     Event::Ephemeral { .. } if track.is_early(event) => {
-                        // The listeners get it after the entries that its sender's node had.
                         self.metrics.ephemeral_dropped.inc_by(u64::from(!track.hold(event)));
                     }
                     Event::Ephemeral { .. } => ready.push(event.clone()),
