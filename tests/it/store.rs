@@ -22,6 +22,7 @@ use data::{
     a_deletion_removes_all_data, an_edit_keeps_removes_or_replaces_data, data_is_stored_as_sent_and_not_searched,
 };
 use futures_util::future::join_all;
+pub(crate) use migrations::up_to;
 use notifications::{
     a_run_accepts_reports_in_any_order, a_run_counts_the_unread_messages,
     concurrent_marks_and_notifications_leave_no_run_open, only_their_user_marks_notifications_read,

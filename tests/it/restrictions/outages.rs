@@ -28,16 +28,15 @@ async fn a_node_that_has_not_read_the_restrictions_accepts_no_token() {
     until_code(&node, &token(BOB), Some("blocked")).await;
 }
 
+/// The last version of the schema without restrictions.
+const BEFORE_RESTRICTIONS: i32 = 13;
+
 #[tokio::test]
 async fn an_unmigrated_database_keeps_the_node_waiting_with_the_remedy() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
-    node(&redis, &database).await.kill().await;
-    let client = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
-    let before = "DROP TABLE restriction_changes; DROP FUNCTION restrict_user, prune_restrictions; \
-         DELETE FROM refinery_schema_history \
-         WHERE version >= (SELECT version FROM refinery_schema_history WHERE name = 'restrictions')";
-    client.batch_execute(before).await.unwrap();
+    let mut client = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
+    crate::store::up_to(BEFORE_RESTRICTIONS, "migrations/postgres").run_async(&mut client).await.unwrap();
     let node = Node::serve(&redis.url(), &database).set("MIGRATE", false).start_without_store().await;
     let readiness = node.admin_get("/readyz").await;
     assert_eq!(readiness.status, 503);

@@ -80,7 +80,7 @@ async fn older_versions_migrate_on_sqlite() {
 }
 
 /// Applies the migrations in a folder up to a version.
-fn up_to(version: i32, folder: &str) -> Runner {
+pub(crate) fn up_to(version: i32, folder: &str) -> Runner {
     Runner::new(&load_sql_migrations(folder).unwrap()).set_target(Target::Version(version))
 }
 
