@@ -69,10 +69,10 @@ async fn a_missing_part_or_right_is_named_before_a_client_meets_it() {
     assert!(healthy.contains("ok    PostgreSQL"), "{healthy}");
     for (harm, fault, named, mend) in [
         (
-            "ALTER FUNCTION add_segment RENAME TO gone",
+            "ALTER FUNCTION create_conversation RENAME TO gone",
             "store-lacks-part",
-            "add_segment",
-            "ALTER FUNCTION gone RENAME TO add_segment",
+            "create_conversation",
+            "ALTER FUNCTION gone RENAME TO create_conversation",
         ),
         (
             "ALTER TABLE log RENAME COLUMN data TO gone",
