@@ -126,6 +126,8 @@ metrics! {
     delivery_queue: IntGauge("delivery_queue");
     /// Ephemeral events (typing, presence, events of clients) dropped because the queue of delivery shards was full.
     ephemeral_dropped: IntCounter("ephemeral_dropped_total");
+    /// Dead nodes whose unfinished notifications and questions this node took over.
+    watches_taken: IntCounter("watches_taken_total");
     /// Events of clients refused because too many went to one conversation or user (MAX_EVENTS_PER_RECEIVER).
     events_refused: IntCounter("events_refused_total");
     /// Roster updates dropped because too many were waiting.

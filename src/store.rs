@@ -27,12 +27,13 @@ pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;
 pub use traits::{
     Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Restrictions, Store, Users,
+    Watches,
 };
 pub(crate) use values::Operation;
 pub use values::{
     Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
     Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError,
-    Waiting, WaitingPosts,
+    TakenWatch, Waiting, WaitingPosts,
 };
 pub use watch::watch;
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

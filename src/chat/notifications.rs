@@ -1,7 +1,7 @@
 //! Notifications for members who are away: a row in the store, an entry in the member's inbox, and a request to the webhook.
 //!
 //! They run after the commit, grouped by conversation: however many messages arrive, each round reads a conversation's
-//! members once. The requests wait in the store ([`posts`]).
+//! members once. The requests wait in the store ([`posts`]). What a dead node left is found by another one ([`watch`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,6 +25,7 @@ mod payload;
 pub(super) mod posts;
 pub(super) mod unconfirmed;
 pub(super) mod unread;
+pub(super) mod watch;
 
 use unconfirmed::Unconfirmed;
 use unread::Unread;
@@ -105,7 +106,8 @@ impl Notifications {
         loop {
             let new_messages = self.unread.next_round(&mut rounds).await;
             let notify = async |(conversation, waiting)| {
-                let notified = self.notify_away(conversation, waiting);
+                let options = NotifyOptions { undelivered_only: false, post_queue: self.post_queue };
+                let notified = self.notify_away(conversation, waiting, options);
                 if self.supervisor.guard(TaskName::Notifications, notified).await.is_none() {
                     self.metrics.notifications_dropped.inc();
                 }
@@ -116,11 +118,11 @@ impl Notifications {
     }
 
     /// Notifies the away members of one conversation, page by page, and retries while the store is unavailable.
-    async fn notify_away(&self, conversation: ConversationId, waiting: Waiting) {
+    async fn notify_away(&self, conversation: ConversationId, waiting: Waiting, options: NotifyOptions) {
         let (begun, mut backoff) = (Instant::now(), Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1));
         let mut last_notified = None;
         loop {
-            match self.notify_page(&conversation, waiting, last_notified.as_ref()).await {
+            match self.notify_page(&conversation, waiting, options, last_notified.as_ref()).await {
                 Ok(None) => break,
                 Ok(last) => last_notified = last,
                 Err(error) if begun.elapsed() >= GIVE_UP_AFTER => {
@@ -141,6 +143,7 @@ impl Notifications {
         &self,
         conversation: &ConversationId,
         waiting: Waiting,
+        options: NotifyOptions,
         after: Option<&UserId>,
     ) -> Result<Option<UserId>, StoreError> {
         let members = self.store.members(conversation, after, PAGE).await?;
@@ -148,7 +151,6 @@ impl Notifications {
         let connected = self.backplane.connected(&members).await;
         let away = members.into_iter().zip(connected).filter_map(|(user, connected)| (!connected).then_some(user));
         let away: Vec<UserId> = away.collect();
-        let options = NotifyOptions { undelivered_only: false, post_queue: self.post_queue };
         for away in away.chunks(NOTIFIED_AT_ONCE) {
             let notified = self.store.notify(conversation, waiting, away, options).await;
             // The next try finds the notifications open and returns no entries of them.
@@ -156,6 +158,12 @@ impl Notifications {
             self.pass_on(notified);
         }
         Ok(last)
+    }
+
+    /// Notifies the away members of a conversation of messages that a dead node may have left, unless they received them.
+    async fn notify_left(&self, conversation: ConversationId, waiting: Waiting) {
+        let options = NotifyOptions { undelivered_only: true, post_queue: self.post_queue };
+        self.notify_away(conversation, waiting, options).await;
     }
 
     /// Tells the inboxes of notifications that were opened, and the task that posts.

@@ -2,17 +2,26 @@
 //!
 //! Which personas exist is configured. The message is stored and acked like any other, without waiting for the answer;
 //! the persona is stored with it. A persona is asked only what is stored: if the sender repeats the message, its text as
-//! it is stored now is asked, and nothing is asked if the answer is stored. Pending questions are lost if the node dies.
+//! it is stored now is asked, and nothing is asked if the answer is stored. If the node dies, another one
+//! asks the pending questions again ([`watch`](super::notifications::watch)).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 
 use super::{
     command::{Begun, Caller, CommandReply},
+    connection::Connection,
     router::Router,
 };
 use crate::{
@@ -32,14 +41,18 @@ const HISTORY: PageLimit = PageLimit::at_most(20);
 /// Maximum number of tries to store an answer, and the first and the longest pause between them.
 const STORE_TRIES: u32 = 6;
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Pause until a question that a dead node left is tried again, if the queue is full.
+const QUEUE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A stored message that waits for a persona's answer.
 pub(super) struct Question {
     /// None for a repeated send: the stored message says what is asked.
     asked: Option<Asked>,
     sent: Sent,
-    /// The sender of the message, who is informed if there is no answer.
-    caller: Caller,
+    sender: UserId,
+    sender_name: Arc<str>,
+    /// The socket that is informed if there is no answer.
+    connection: Option<Arc<Connection>>,
 }
 
 /// The part of a message that its persona gets, and the persona.
@@ -169,6 +182,8 @@ impl Answer {
 pub(super) struct Personas {
     webhook: Webhook,
     questions: Queue<Question>,
+    /// The messages whose questions wait or are asked, each with the time since when. The queue bounds their number.
+    pending: Mutex<HashMap<(LogId, Seq), Instant>>,
     store: Arc<dyn Store>,
     writer: Arc<Writer>,
     router: Arc<Router>,
@@ -190,7 +205,10 @@ impl Personas {
         supervisor: Supervisor,
     ) -> (Arc<Self>, QueueReceiver<Question>) {
         let (questions, queued) = webhook.queue(&supervisor);
-        (Arc::new(Self { webhook, questions, store, writer, router, metrics, supervisor, ids, data_bytes }), queued)
+        let pending = Mutex::default();
+        let personas =
+            Self { webhook, questions, pending, store, writer, router, metrics, supervisor, ids, data_bytes };
+        (Arc::new(personas), queued)
     }
 
     /// True if the id is one of the configured personas.
@@ -208,23 +226,55 @@ impl Personas {
             let answer = answer.await;
             if let Ok(CommandReply { reply: Reply::Sent(sent), .. }) = &answer {
                 let asked = if sent.duplicate { None } else { Some(asked) };
-                personas.enqueue(Question { asked, sent: sent.clone(), caller });
+                let identity = &caller.identity;
+                let (sender, sender_name) = (identity.user.clone(), identity.name.clone());
+                let connection = caller.connection.clone();
+                let question = Question { asked, sent: sent.clone(), sender, sender_name, connection };
+                personas.enqueue(question, Instant::now());
             }
             let _gone = stored.send(answer);
         });
         Begun::Pending(async move { result.await.unwrap_or(Err(Reject::Unknown)) }.boxed())
     }
 
-    fn enqueue(&self, question: Question) {
+    fn enqueue(&self, question: Question, since: Instant) {
+        self.pending().entry(key(&question)).or_insert(since);
         if let Err(question) = self.questions.push(question) {
+            self.pending().remove(&key(&question));
             self.report_failure(&question, &NoAnswer::QueueFull);
         }
+    }
+
+    /// Asks what a stored message asks, unless its answer is stored or this node asks it already. Waits while the queue is
+    /// full. The message was stored after `since`.
+    pub(super) async fn ask_again(&self, entry: &Entry, since: Instant) {
+        let Body::Message { persona: Some(persona), deleted: false, .. } = &entry.body else { return };
+        if !self.has(persona) || self.pending().contains_key(&(entry.log.clone(), entry.seq)) {
+            return;
+        }
+        while !self.questions.has_room() {
+            sleep(QUEUE_PAUSE).await;
+        }
+        let (log, seq, at, client_id) = (entry.log.clone(), entry.seq, entry.at, entry.client_id.clone());
+        let sent = Sent { log, recipient: None, seq, at, client_id, duplicate: true };
+        let (sender, sender_name) = (entry.sender.clone(), entry.sender_name.clone());
+        self.enqueue(Question { asked: None, sent, sender, sender_name, connection: None }, since);
+    }
+
+    /// The time since when the oldest question waits.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.pending().values().min().copied()
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<(LogId, Seq), Instant>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers queued questions, several concurrently, until its task is stopped.
     pub(super) async fn run(&self, questions: &mut QueueReceiver<Question>) {
         let answer = async |question: Question| {
             let answered = self.supervisor.guard(TaskName::Personas, self.answer(&question)).await;
+            self.pending().remove(&key(&question));
             match answered.unwrap_or(Err(NoAnswer::Panicked)) {
                 Ok(()) => self.metrics.persona_messages.with_label_values(&[ANSWERED]).inc(),
                 Err(why) => self.report_failure(&question, &why),
@@ -247,7 +297,6 @@ impl Personas {
         let page = MessagesPage { range: HistoryRange::before(sent.seq), page: Page::first(HISTORY), thread: None };
         let mut before = self.store.messages(&conversation, persona, page).await?.messages;
         before.reverse();
-        let identity = &question.caller.identity;
         let request = Request {
             persona_id: persona,
             conversation_id: &conversation,
@@ -255,8 +304,8 @@ impl Personas {
             data: data.as_ref(),
             message_id: sent.id(),
             seq: sent.seq,
-            sender_id: &identity.user,
-            sender_name: &identity.name,
+            sender_id: &question.sender,
+            sender_name: &question.sender_name,
             created_at: sent.at,
             history: before.iter().filter_map(|message| HistoryMessage::of(&message.entry)).collect(),
         };
@@ -268,11 +317,11 @@ impl Personas {
     }
 
     /// The question in the stored message of a repeated send; none if the message names no persona, or was deleted.
-    async fn stored_question(&self, Question { sent, caller, .. }: &Question) -> Result<Option<Asked>, StoreError> {
+    async fn stored_question(&self, Question { sent, sender, .. }: &Question) -> Result<Option<Asked>, StoreError> {
         let stored = self.store.entries(&sent.log, sent.seq - 1, 1).await?;
         Ok(stored.into_iter().next().and_then(|entry| match entry.body {
             Body::Message { content, data, persona: Some(persona), deleted: false, .. }
-                if entry.seq == sent.seq && entry.sender == caller.identity.user && self.has(&persona) =>
+                if entry.seq == sent.seq && entry.sender == *sender && self.has(&persona) =>
             {
                 Some(Asked { persona, content, data })
             }
@@ -329,15 +378,19 @@ impl Personas {
     }
 
     /// Logs and counts a missing answer, and signals it to the sender's socket.
-    fn report_failure(&self, Question { asked, sent, caller }: &Question, why: &NoAnswer) {
+    fn report_failure(&self, Question { asked, sent, connection, .. }: &Question, why: &NoAnswer) {
         self.metrics.persona_messages.with_label_values(&[why.label()]).inc();
         let persona = asked.as_ref().map(|asked| asked.persona.as_str());
         tracing::warn!(persona, log = %sent.log, seq = sent.seq, error = %why, "a persona did not answer");
-        if let Some(connection) = &caller.connection {
+        if let Some(connection) = connection {
             let client_id = sent.client_id.clone();
             connection.outbox.signal(Signal::Failed { client_id, reject: Reject::PersonaFailed });
         }
     }
+}
+
+fn key(question: &Question) -> (LogId, Seq) {
+    (question.sent.log.clone(), question.sent.seq)
 }
 
 /// The `dedupe` id of the answer to a message.

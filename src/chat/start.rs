@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
+use uuid::Uuid;
 
 use super::{
     Chat,
@@ -20,7 +21,7 @@ use super::{
     hints::{Hints, grown::Grown},
     journal::Journal,
     members::{CACHED_MAX, Members, PAIR_TTL},
-    notifications::{Notifications, posts::Posts, unconfirmed::Unconfirmed, unread::Unread},
+    notifications::{Notifications, posts::Posts, unconfirmed::Unconfirmed, unread::Unread, watch::Watch},
     parts::Parts,
     personas::Personas,
     places::Places,
@@ -117,7 +118,7 @@ impl Chat {
         ground.start_rosters((router.clone(), statuses.clone()), roster_changes, hints.clone());
         let unconfirmed = Arc::new(Unconfirmed::new(config.timing.presence_grace, metrics.clone()));
         let waiting = (unread, unconfirmed.clone());
-        ground.start_notifications((router.clone(), retell.clone()), waiting, webhooks.notification);
+        ground.start_notifications((router.clone(), retell.clone()), waiting, webhooks.notification, personas.clone());
         ground.start_relay(growth, reconciler.clone(), hints.clone());
         let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
         let (r, p, supervisor) = (router.clone(), presence.clone(), supervisor.clone());
@@ -369,9 +370,10 @@ impl Ground {
         (router, retell): (Arc<Router>, Arc<Retell>),
         (unread, unconfirmed): (Arc<Unread>, Arc<Unconfirmed>),
         webhook: Option<Webhook>,
+        personas: Option<Arc<Personas>>,
     ) {
         let (settings, queued) = (&self.config.notifications, Arc::new(Notify::new()));
-        let notifications = Notifications {
+        let notifications = Arc::new(Notifications {
             unread,
             unconfirmed,
             store: self.store.clone(),
@@ -382,7 +384,11 @@ impl Ground {
             post_queue: webhook.as_ref().map_or(0, |_| settings.queue),
             queued: queued.clone(),
             supervisor: self.supervisor.clone(),
-        };
+        });
+        let (process, timing) =
+            (format!("{}#{}", self.config.node, Uuid::new_v4().simple()), (&self.config.timing).into());
+        let watch = Watch { process, timing, notifications: notifications.clone(), personas };
+        self.supervisor.spawn(TaskName::NotificationWatch, watch, |watch| watch.run().boxed());
         self.supervisor
             .spawn_until_stop(TaskName::Notifications, notifications, |notifications| notifications.run().boxed());
         if let Some(webhook) = webhook {

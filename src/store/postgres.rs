@@ -44,6 +44,7 @@ mod segments;
 mod sessions;
 mod settings;
 mod users;
+mod watches;
 
 /// Maximum time to open a connection for a call whose turn has come. A busy server may take seconds to start a process.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -38,6 +38,7 @@ mod restrictions;
 mod rights;
 mod rows;
 mod users;
+mod watches;
 
 /// Maximum number of jobs in the queue of a thread: as many as have a turn.
 const QUEUE: usize = 1_024;

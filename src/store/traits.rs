@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::{
     Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, NotificationPost, Notified, NotifyOptions,
     Outcome, Pulse, ReadMessages, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError, StoredCommand,
-    Waiting, WaitingPosts,
+    TakenWatch, Waiting, WaitingPosts,
 };
 use crate::model::{
     ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, NodeKeys, Notification,
@@ -19,12 +19,22 @@ use crate::model::{
 
 /// Everything that a node needs from its store.
 pub trait Store:
-    Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Restrictions + Notifications + Relay
+    Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Restrictions + Notifications + Watches + Relay
 {
 }
 
 impl<S> Store for S where
-    S: Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Restrictions + Notifications + Relay
+    S: Lifecycle
+        + Logs
+        + Messages
+        + Conversations
+        + Members
+        + Users
+        + Blocks
+        + Restrictions
+        + Notifications
+        + Watches
+        + Relay
 {
 }
 
@@ -263,6 +273,26 @@ pub trait Notifications: Send + Sync + 'static {
     async fn notifications(&self, user: &UserId, page: Page) -> Result<Vec<Notification>, StoreError>;
     /// Marks a user's notifications read: those in `ids`, or all. Returns the number of notifications marked.
     async fn read_notifications(&self, user: &UserId, ids: Option<&[i64]>) -> Result<u64, StoreError>;
+}
+
+/// The signs of life of processes, by which others find what one left undone.
+#[async_trait]
+pub trait Watches: Send + Sync + 'static {
+    /// Stores a sign of life of a process; everything that was stored longer than `behind` ago is done.
+    async fn sign_watch(&self, process: &str, behind: Duration) -> Result<(), StoreError>;
+    /// Removes the row of a process that left nothing undone.
+    async fn end_watch(&self, process: &str) -> Result<(), StoreError>;
+    /// Takes the row of another process than `by` that gave no sign for the duration `lapse`. Others can't take it for the
+    /// duration `claim`.
+    async fn take_watch(&self, by: &str, lapse: Duration, claim: Duration) -> Result<Option<TakenWatch>, StoreError>;
+    /// Returns conversations with messages that were stored within the last `span`, and these messages, in order of the names
+    /// of at most `limit` conversations after `after`; and the last name that it looked at, `None` after the last one.
+    async fn grown_within(
+        &self,
+        span: Duration,
+        after: Option<&LogId>,
+        limit: u32,
+    ) -> Result<(Vec<(ConversationId, Waiting)>, Option<LogId>), StoreError>;
 }
 
 /// Notices through which nodes relay new entries while Redis is away.

@@ -344,6 +344,15 @@ pub struct WaitingPosts {
     pub oldest: Duration,
 }
 
+/// A row of a process that gave no sign of life any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenWatch {
+    /// The process.
+    pub process: String,
+    /// Time before now up to which everything that was stored is done.
+    pub behind: Duration,
+}
+
 /// The kind of a store call: its label in metrics, and its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {

@@ -77,6 +77,8 @@ names! {
     Typing = "typing";
     /// Compares logs with the store.
     Reconciler = "reconciler";
+    /// Takes over what dead nodes left undone.
+    NotificationWatch = "notification_watch";
     /// Sends the newest entries of doubtful logs again.
     Retell = "retell";
     /// Compares what listeners were told of presence with the registry.

@@ -39,6 +39,11 @@ pub(super) fn queue<J>(
 }
 
 impl<J> Queue<J> {
+    /// True if another job fits.
+    pub fn has_room(&self) -> bool {
+        self.jobs.capacity() > 0
+    }
+
     /// Adds a job at the end.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use crate::support::{
 };
 
 mod dying_sockets;
+mod killed_nodes;
 mod posts;
 
 const WEBHOOK_SECRET: &str = "planted-webhook-secret";

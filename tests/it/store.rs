@@ -9,6 +9,7 @@ mod restrictions;
 mod rights;
 mod search;
 mod unread;
+mod watches;
 mod writers;
 
 use std::{
@@ -65,6 +66,7 @@ use unread::{
     concurrent_messages_marks_and_notifications_agree, deleted_messages_are_not_unread,
     notifications_count_what_is_unread, own_messages_are_read,
 };
+use watches::{conversations_with_recent_messages_are_found_in_pages, the_row_of_a_silent_process_is_taken_once};
 
 use crate::support::Postgres as Server;
 
@@ -165,6 +167,8 @@ contract! {
     who_left_or_was_removed_is_not_added_by_everybody
     blocked_users_reach_nobody_who_blocks_them
     those_who_may_send_events_are_known
+    the_row_of_a_silent_process_is_taken_once
+    conversations_with_recent_messages_are_found_in_pages
     own_messages_are_read
     deleted_messages_are_not_unread
     notifications_count_what_is_unread

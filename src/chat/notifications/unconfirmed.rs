@@ -14,7 +14,7 @@ use crate::{metrics::Metrics, model::UserId};
 /// Maximum number of users.
 const USERS_MAX: usize = 100_000;
 /// Time from the commit of a message until it is handed to sockets, on any node.
-const DELIVERY_MARGIN: Duration = Duration::from_secs(2);
+pub(super) const DELIVERY_MARGIN: Duration = Duration::from_secs(2);
 
 /// A user whose socket ended.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,11 @@ impl Unconfirmed {
             .filter_map(|user| users.remove_entry(&user))
             .map(|(user, unsure)| (user, unsure.since))
             .collect()
+    }
+
+    /// The oldest time since when messages may not have arrived.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.lock().values().map(|unsure| unsure.since).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UserId, Unsure>> {

@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{sync::Notify, time::Interval};
+use tokio::{
+    sync::Notify,
+    time::{Instant, Interval},
+};
 
 use crate::{
     metrics::Metrics,
@@ -17,16 +20,25 @@ use crate::{
 /// New messages whose away members are not notified yet, by conversation.
 #[derive(Debug)]
 pub(in crate::chat) struct Unread {
-    conversations: Mutex<HashMap<ConversationId, Waiting>>,
+    queued: Mutex<Queued>,
     capacity: usize,
     wake: Notify,
     metrics: Arc<Metrics>,
 }
 
+/// The queue, and the age of its oldest message.
+#[derive(Debug, Default)]
+struct Queued {
+    conversations: HashMap<ConversationId, Waiting>,
+    since: Option<Instant>,
+    /// The same of the round under way.
+    working_since: Option<Instant>,
+}
+
 impl Unread {
     /// Creates a queue for at most `capacity` conversations.
     pub(in crate::chat) fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self { conversations: Mutex::default(), capacity, wake: Notify::new(), metrics }
+        Self { queued: Mutex::default(), capacity, wake: Notify::new(), metrics }
     }
 
     /// Adds the messages among committed events.
@@ -35,7 +47,7 @@ impl Unread {
             Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.seq)),
             Event::Entry { .. } | Event::Ephemeral { .. } => None,
         });
-        let mut conversations = self.lock();
+        let Queued { conversations, since, .. } = &mut *self.lock();
         for (conversation, seq) in messages {
             let full = conversations.len() >= self.capacity;
             match conversations.entry(conversation) {
@@ -46,6 +58,7 @@ impl Unread {
                 hash_map::Entry::Vacant(_) if full => self.metrics.notifications_dropped.inc(),
                 hash_map::Entry::Vacant(place) => {
                     place.insert(Waiting { first: seq, last: seq });
+                    since.get_or_insert_with(Instant::now);
                     self.metrics.notification_queue.inc();
                     self.wake.notify_one();
                 }
@@ -55,15 +68,24 @@ impl Unread {
 
     /// Waits for new messages and for the next round, then takes all that are queued.
     pub(super) async fn next_round(&self, rounds: &mut Interval) -> HashMap<ConversationId, Waiting> {
-        while self.lock().is_empty() {
+        self.lock().working_since = None;
+        while self.lock().conversations.is_empty() {
             self.wake.notified().await;
         }
         rounds.tick().await;
-        mem::take(&mut *self.lock())
+        let mut queued = self.lock();
+        queued.working_since = queued.since.take();
+        mem::take(&mut queued.conversations)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Waiting>> {
-        self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The time of the oldest message that is queued, or in the round under way.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        let queued = self.lock();
+        queued.working_since.or(queued.since)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queued> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,6 +144,11 @@ mod tests {
         let (taken, ()) = tokio::join!(unread.next_round(&mut rounds), later);
         assert_eq!(taken.into_values().next().unwrap(), Waiting { first: 9, last: 10 });
         assert!(begun.elapsed() >= ROUND, "messages of the meantime go into the next round");
+        // The round counts until the next one is asked for.
+        assert_eq!(unread.oldest(), Some(begun));
+        let next = unread.next_round(&mut rounds);
+        assert!(tokio::time::timeout(ROUND, next).await.is_err());
+        assert_eq!(unread.oldest(), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     Sqlite,
     logs::{append_to_inbox, new_inbox_entry},
     now,
-    rows::{entry, id, time},
+    rows::{entry, id, micros, time},
 };
 use crate::model::{Body, ConversationId, Entry, Notification, Page, Seq, Timestamp, UserId};
 
@@ -98,10 +98,6 @@ fn notification(row: &Row<'_>) -> Result<Notification> {
         created_at: time(row, 4)?,
         read_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_micros),
     })
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Opens a notification of unread messages for each user, or widens the open one. Skips users who are not members,

@@ -1,6 +1,6 @@
 //! Conversions between SQLite rows and the model.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rusqlite::{Connection, Result, Row, params, types::Type};
 
@@ -20,6 +20,11 @@ const MEMBERS: &str = concat!(
 /// The error for a row that this version can't read.
 pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
+}
+
+/// A duration in microseconds.
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn id<T>(parsed: std::result::Result<T, InvalidId>) -> Result<T> {
