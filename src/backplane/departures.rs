@@ -22,7 +22,6 @@ use super::{
     local::Local,
     ops::Op,
     registry::{Registry, Synced, add_listener, schedule_check, sync_call},
-    scripts::CLAIM,
     scrub::Scrub,
     types::{BackplaneEvent, Departure},
 };
@@ -180,8 +179,13 @@ impl Departures {
         loop {
             let now = self.lease.redis_micros();
             let mut pipeline = Pipeline::new();
+            // What is due later than it can be is left from before Redis' clock was set back.
+            let stranded = format!("({}", now.saturating_add(self.registry.latest_due()));
             pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
-            let members: Vec<String> = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?.take(0)?;
+            pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(BATCH);
+            let mut found = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+            let mut members: Vec<String> = found.take(0)?;
+            members.extend(found.take::<Vec<String>>(1)?);
             if members.is_empty() {
                 return Ok(());
             }
@@ -189,7 +193,7 @@ impl Departures {
             let users: Vec<_> = users.into_iter().collect();
             let mut pipeline = Pipeline::new();
             for user in &users {
-                CLAIM.call(&mut pipeline, &keys::entry(user));
+                self.registry.claim(&mut pipeline, user);
             }
             pipeline.cmd("ZREM").arg(keys::LEAVING).arg(&members);
             let replies = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
@@ -301,7 +305,7 @@ impl Departures {
         let mut pipeline = Pipeline::new();
         for user in &users {
             sync_call(&mut pipeline, user, (node, None), None, Duration::ZERO);
-            CLAIM.call(&mut pipeline, &keys::entry(user));
+            self.registry.claim(&mut pipeline, user);
         }
         let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;
         let synced = (0..users.len()).filter_map(|n| Synced::read(&mut replies, 2 * n).ok());

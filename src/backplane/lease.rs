@@ -55,8 +55,8 @@ struct View {
     expired: HashSet<Incarnation>,
     /// Number of connections that the other nodes held when they last renewed.
     connections_elsewhere: u64,
-    /// Redis' clock minus this node's, in microseconds.
-    offset: i64,
+    /// Redis' time in microseconds at a moment of this node. A jump of this node's clock changes nothing of it.
+    redis_time: Option<(Instant, i64)>,
 }
 
 /// The result of [`Lease::acquire`].
@@ -89,7 +89,7 @@ impl Lease {
             ended: false,
             expired: HashSet::new(),
             connections_elsewhere: 0,
-            offset: 0,
+            redis_time: None,
         };
         Self { node, length, clock, view: Mutex::new(view), retired: AtomicBool::new(false) }
     }
@@ -127,7 +127,10 @@ impl Lease {
 
     /// Estimate of Redis' current time, in microseconds.
     pub(super) fn redis_micros(&self) -> i64 {
-        self.clock.now().micros().saturating_add(self.view().offset)
+        match self.view().redis_time {
+            Some((at, micros)) => micros.saturating_add(i64::try_from(at.elapsed().as_micros()).unwrap_or(i64::MAX)),
+            None => self.clock.now().micros(),
+        }
     }
 
     /// Nodes that missed a renewal or whose lease has expired; usually none.
@@ -212,9 +215,9 @@ impl Lease {
                 pipeline.cmd("ZADD").arg(keys::NODES).arg("NX").arg(self.redis_micros() / 1_000).arg(former.as_str());
             }
         }
-        let asked_at = self.clock.now().micros();
+        let asked_at = Instant::now();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
-        let (now, answered_at) = (Instant::now(), self.clock.now().micros());
+        let now = Instant::now();
         let (held, micros, epoch, leases): (bool, i64, String, Vec<(String, i64)>) = replies.take(0)?;
         let counts: HashMap<String, u64> = replies.take(2)?;
         let alive = leases.iter().filter(|(other, left)| other != incarnation.as_str() && *left > 0);
@@ -234,7 +237,7 @@ impl Lease {
         view.others = others;
         view.connections_elsewhere = connections_elsewhere;
         view.epoch = epoch;
-        view.offset = micros.saturating_sub(asked_at.midpoint(answered_at));
+        view.redis_time = Some((asked_at + now.duration_since(asked_at) / 2, micros));
         Ok(held || acquire)
     }
 

@@ -47,6 +47,8 @@ const DIRTY_MAX: usize = 100_000;
 /// Delay of the check of a departure after its due time, in microseconds. It covers the difference between this node's
 /// estimate of Redis' clock and the clock that the script reads.
 const CHECK_DELAY_MICROS: i64 = 200_000;
+/// Part of [`Registry::latest_due`].
+const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// The JSON value of `ws:user:{id}`.
 #[derive(Serialize)]
@@ -304,7 +306,7 @@ impl Registry {
             let index = pipeline.len();
             sync_call(&mut pipeline, user, (&me, former.as_ref()), share.as_ref(), grace);
             if *announced {
-                CLAIM.call(&mut pipeline, &keys::entry(user));
+                self.claim(&mut pipeline, user);
             }
             if let Some(share) = &share {
                 pipeline.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
@@ -329,6 +331,16 @@ impl Registry {
             self.link.run(Op::Sync, me.as_str(), &summaries).await?;
         }
         Ok(here)
+    }
+
+    /// Claims a user's departures that are due.
+    pub(super) fn claim(&self, pipeline: &mut Pipeline, user: &UserId) {
+        CLAIM.call(pipeline, &keys::entry(user)).arg(self.latest_due());
+    }
+
+    /// The longest time until a departure is due, in microseconds; generous, because another node may have another grace.
+    pub(super) fn latest_due(&self) -> i64 {
+        micros(self.grace * 2 + CLOCK_MARGIN)
     }
 
     /// Schedules a check of a user's departure for the end of the grace that begins now.

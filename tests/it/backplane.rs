@@ -1,6 +1,7 @@
 //! The backplane against real Redis servers; each test has its own.
 
 mod bus;
+mod clocks;
 mod faults;
 mod limit;
 mod node;

@@ -5,6 +5,17 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+-- Times that are later than now are left from before Redis' clock was set back. They count as taken now: a window is never
+-- longer than its length.
+local newest = redis.call('LINDEX', KEYS[1], 0)
+if newest and tonumber(newest) > now then
+  local times = redis.call('LRANGE', KEYS[1], 0, limit - 1)
+  redis.call('DEL', KEYS[1])
+  for n = #times, 1, -1 do
+    redis.call('LPUSH', KEYS[1], string.format('%.0f', math.min(tonumber(times[n]), now)))
+  end
+  redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000) + 1)
+end
 local nth = redis.call('LINDEX', KEYS[1], limit - 1)
 if nth and nth + window > now then
   return math.min(nth + window - now, window)

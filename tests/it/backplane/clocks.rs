@@ -1,0 +1,53 @@
+//! Redis' clock was set back: times that were written before then lie in the future. They delay nothing for longer than a
+//! window or a grace lasts.
+
+use std::time::Duration;
+
+use switchboard::{
+    backplane::RateDecision,
+    model::{Cost, Timestamp},
+};
+
+use super::{
+    node::{Node, settings, user},
+    redis_server::Server,
+};
+
+const BACK: Duration = Duration::from_secs(600);
+
+async fn in_the_future(redis: &Server) -> i64 {
+    let (seconds, micros): (i64, i64) = redis.query(&["TIME"]).await;
+    Timestamp::from_micros(seconds * 1_000_000 + micros).micros() + BACK.as_micros() as i64
+}
+
+#[tokio::test]
+async fn a_window_is_never_longer_than_its_length() {
+    let redis = Server::start();
+    let mut short = settings("one", Some(&redis.url()));
+    short.window = Duration::from_millis(700);
+    let node = Node::with(short).await;
+    let later = in_the_future(&redis).await.to_string();
+    let _: i64 = redis.query(&["LPUSH", "rate_limit:message:alice", &later, &later, &later]).await;
+    let RateDecision::Refused { retry_after, .. } = node.backplane.admit(&user("alice"), Cost::MESSAGE, 3).await else {
+        panic!("the window is full")
+    };
+    assert!(retry_after <= Duration::from_millis(700), "{retry_after:?}");
+    tokio::time::sleep(retry_after).await;
+    assert_eq!(node.backplane.admit(&user("alice"), Cost::MESSAGE, 3).await, RateDecision::Admitted);
+}
+
+#[tokio::test]
+async fn a_departure_that_is_due_too_late_is_due_now() {
+    let redis = Server::start();
+    let mut node = Node::start("one", Some(&redis.url())).await;
+    let later = in_the_future(&redis).await.to_string();
+    let _: i64 = redis.query(&["SADD", "ws:online_users", "alice"]).await;
+    let _: i64 =
+        redis.query(&["HSET", "ws:conns:alice", "n", "Alice", "d", &later, "r/team", &format!("!{later}")]).await;
+    let _: i64 = redis.query(&["ZADD", "ws:leaving", &later, &format!("alice/{later}")]).await;
+    let departure = node.departure().await;
+    assert_eq!((departure.user.as_str(), departure.offline), ("alice", true));
+    assert!(!node.online("alice").await);
+    let left: i64 = redis.query(&["ZCARD", "ws:leaving"]).await;
+    assert_eq!(left, 0);
+}
