@@ -3,7 +3,7 @@
 
 use super::{
     Chat,
-    command::{BARRED, Caller, CommandReply, unavailable},
+    command::{BARRED, Caller, CommandReply, unavailable, unwritten},
 };
 use crate::{
     degrade::Feature,
@@ -22,7 +22,7 @@ impl Chat {
             false => self.store.unblock(user, other).await.map(|()| true),
         };
         self.events.forget_rights();
-        match stands.map_err(|error| unavailable(&error))? {
+        match stands.map_err(|error| unwritten(&error))? {
             true => Ok(Reply::Done.into()),
             false => Err(Reject::Conflict("You block the maximum number of users")),
         }

@@ -69,7 +69,19 @@ pub(super) fn require_feature(degrade: &Degrade, feature: Feature) -> Result<(),
     }
 }
 
-/// Logs the error of the store and returns the reject for the client.
+/// Logs the error of a command's own write and returns the reject for the client.
+pub(super) fn unwritten(error: &StoreError) -> Reject {
+    match error {
+        StoreError::Unknown(_) => {
+            tracing::warn!(%error, "a write may or may not be stored");
+            Reject::Unknown
+        }
+        error => unavailable(error),
+    }
+}
+
+/// Logs the error of a read, or of a write without which nothing of the command is done, and returns the reject for the
+/// client.
 pub(super) fn unavailable(error: &StoreError) -> Reject {
     match error {
         // These are frequent under load, and counted.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Chat,
-    command::{Caller, CommandReply, unavailable},
+    command::{Caller, CommandReply, unavailable, unwritten},
 };
 use crate::{
     degrade::Feature,
@@ -29,7 +29,7 @@ impl Chat {
         let id = new.id.clone().unwrap_or_else(ConversationId::fresh);
         let made = self.store.create(&new, &id, creator).await.map_err(|error| {
             self.retell.doubt_inboxes(&error, new.members.iter().chain([creator]));
-            unavailable(&error)
+            unwritten(&error)
         })?;
         let Some((conversation, inbox_entries)) = made else { return self.created_before(&id, &new, creator).await };
         self.router.send_entries(inbox_entries);
@@ -83,7 +83,7 @@ impl Chat {
         archived: bool,
     ) -> Result<CommandReply, Reject> {
         self.require_feature(Feature::Append)?;
-        match self.store.archive(id, &caller.identity.user, archived).await.map_err(|error| unavailable(&error))? {
+        match self.store.archive(id, &caller.identity.user, archived).await.map_err(|error| unwritten(&error))? {
             true => Ok(Reply::Done.into()),
             false => Err(Reject::NotMember),
         }

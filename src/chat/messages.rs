@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Chat,
-    command::{Begun, Caller, CommandReply, unavailable},
+    command::{Begun, Caller, CommandReply, unavailable, unwritten},
     personas::Asked,
 };
 use crate::{
@@ -67,7 +67,12 @@ impl Chat {
             return Ok(known);
         }
         self.require_unblocked(one, std::slice::from_ref(other)).await?;
-        let FoundDirect { conversation, head, inbox_entries } = self.find_direct(one, other).await?;
+        let found = self.find_direct(one, other).await.map_err(|reject| match reject {
+            // The conversation may be there, but the message is not stored.
+            Reject::Unknown => Reject::Unavailable,
+            reject => reject,
+        });
+        let FoundDirect { conversation, head, inbox_entries } = found?;
         // A conversation without entries may be this user's own, created by a try whose answer was lost.
         let new = head == 0;
         let mut listened = Ok(());
@@ -93,7 +98,7 @@ impl Chat {
     pub(super) async fn find_direct(&self, one: &UserId, other: &UserId) -> Result<FoundDirect, Reject> {
         self.store.direct(one, other).await.map_err(|error| {
             self.retell.doubt_inboxes(&error, [one, other]);
-            unavailable(&error)
+            unwritten(&error)
         })
     }
 

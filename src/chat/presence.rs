@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    command::{Caller, CommandReply, require_feature, unavailable},
+    command::{Caller, CommandReply, require_feature, unavailable, unwritten},
     router::Router,
     statuses::Statuses,
     user_upserts::UserUpserts,
@@ -96,9 +96,9 @@ impl Presence {
         let before = self.statuses.of(user).await;
         if status == Status::Invisible && before != Status::Invisible {
             // To others the user leaves now. What follows must not move the time.
-            self.store.seen(std::slice::from_ref(user), self.clock.now()).await.map_err(|error| unavailable(&error))?;
+            self.store.seen(std::slice::from_ref(user), self.clock.now()).await.map_err(|error| unwritten(&error))?;
         }
-        self.store.set_status(user, status).await.map_err(|error| unavailable(&error))?;
+        self.store.set_status(user, status).await.map_err(|error| unwritten(&error))?;
         self.statuses.cache(user.clone(), status);
         let events = match (before, status) {
             (Status::Invisible, Status::Invisible) => Vec::new(),

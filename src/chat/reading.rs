@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Chat,
-    command::{Caller, CommandReply, unavailable},
+    command::{Caller, CommandReply, unavailable, unwritten},
 };
 use crate::{
     degrade::Feature,
@@ -32,7 +32,7 @@ impl Chat {
     ) -> Result<(), Reject> {
         let user = &caller.identity.user;
         let marked = self.store.mark(conversation, user, delivered.max(read), read).await;
-        if let Some((delivered_seq, read_seq)) = marked.map_err(|error| unavailable(&error))? {
+        if let Some((delivered_seq, read_seq)) = marked.map_err(|error| unwritten(&error))? {
             let origin = caller.connection.as_ref().map(|connection| connection.id());
             let what = Ephemeral::Receipt { user: user.clone(), delivered_seq, read_seq };
             self.router.send_ephemeral(&LogId::from(conversation), origin, [what]);
@@ -63,7 +63,7 @@ impl Chat {
     ) -> Result<CommandReply, Reject> {
         self.require_feature(Feature::Append)?;
         let read = self.store.read_notifications(&caller.identity.user, ids.as_deref()).await;
-        read.map_err(|error| unavailable(&error))?;
+        read.map_err(|error| unwritten(&error))?;
         Ok(Reply::Done.into())
     }
 }

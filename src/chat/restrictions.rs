@@ -2,7 +2,7 @@
 
 use super::{
     Chat,
-    command::{Caller, CommandReply, unavailable},
+    command::{Caller, CommandReply, unavailable, unwritten},
 };
 use crate::{
     degrade::Feature,
@@ -38,7 +38,7 @@ impl Chat {
         };
         let by = caller.identity.user.as_str();
         let outcome = self.store.restrict(user, &request, by, self.restriction_reader.max).await;
-        match outcome.map_err(|error| unavailable(&error))? {
+        match outcome.map_err(|error| unwritten(&error))? {
             RestrictOutcome::Changed(change) => {
                 self.restriction_reader.restrictions.apply_own(change.clone());
                 Ok(Reply::Restricted(change).into())

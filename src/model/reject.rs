@@ -204,8 +204,8 @@ pub enum Reject {
     /// The store is unavailable; nothing was stored.
     #[error("Temporarily unavailable, try again")]
     Unavailable,
-    /// The entry may or may not be stored; a retry with the same `client_id` finds out.
-    #[error("Outcome unknown, try again with the same client_id")]
+    /// The change may or may not be stored; a repeat finds out. With the same `client_id`, no entry is stored twice.
+    #[error("Outcome unknown, try again (with the same client_id, if it has one)")]
     Unknown,
     /// This deployment does not support the command.
     #[error("{0}")]

@@ -4,7 +4,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::CLOSED;
-use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, connect_to_postgres, eventually, token};
+use crate::support::{
+    Client, Link, Node, Postgres, Proxy, RedisServer, connect_to_postgres, eventually, token, token_with,
+};
 
 /// Two nodes; the first one reaches PostgreSQL through the link.
 struct Nodes {
@@ -155,4 +157,33 @@ async fn who_is_written_to_hears_the_creator_of_an_untold_conversation() {
     assert_eq!(nodes.lose_answer(("alice bob", 2), committed, create).await["type"], json!("error"));
     let ack = send_until_acked(&mut bob, &first_message("alice")).await;
     alice.until_where(|frame| frame["type"] == "message" && frame["id"] == ack["id"]).await;
+}
+
+/// The change may be stored, so an answer that says the opposite would be wrong.
+#[tokio::test]
+async fn a_change_whose_outcome_is_unknown_is_answered_so() {
+    let nodes = Nodes::start().await;
+    let (alice, root) = (token("alice"), token_with("root", json!({"role": "admin"})));
+    let restricted = |user: &str| format!("SELECT FROM restriction_changes WHERE user_id = '{user}'");
+    let create = json!({"name": "the team of the year", "participant_ids": ["carol"]});
+    let created = "SELECT FROM conversations WHERE name = 'the team of the year'".to_owned();
+    let (put, post) = (Method::PUT, Method::POST);
+    for (method, path, by, body, pattern, committed) in [
+        (&put, "/api/admin/users/eve-1/block".to_owned(), &root, None, "eve-1", restricted("eve-1")),
+        (&post, "/api/admin/users/eve-2/revoke".to_owned(), &root, None, "eve-2", restricted("eve-2")),
+        (&post, "/api/admin/users/eve-3/disconnect".to_owned(), &root, None, "eve-3", restricted("eve-3")),
+        (&post, "/api/blocks/eve-4".to_owned(), &alice, None, "eve-4", "SELECT FROM blocks".to_owned()),
+        (&post, CONVERSATIONS.to_owned(), &alice, Some(&create), "the team of the year", created),
+    ] {
+        eventually("the store to be up", async || {
+            let health = nodes.one.request(Method::GET, "/api/health", None, None).await;
+            (health.json["components"]["store"]["status"] == "up").then_some(())
+        })
+        .await;
+        let call = nodes.one.request(method.clone(), &path, Some(by), body);
+        let answer = nodes.lose_answer((pattern, 1), &committed, call).await;
+        assert_eq!((answer.status.as_u16(), &answer.json["code"]), (503, &json!("unknown")), "{path}: {answer:?}");
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    nodes.one.logged(r#""outcome":"unknown""#).await;
 }
