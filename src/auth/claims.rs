@@ -73,7 +73,7 @@ impl Claims {
             tier: tier.map(Arc::from),
             expires_at: Timestamp::from_seconds(exp),
             issued_at: issued_at.map(Timestamp::from_seconds),
-            token_id: token_id(&self.jti),
+            token_id: token_id(&self.jti)?,
             user,
         })
     }
@@ -94,6 +94,7 @@ impl Claims {
             check_not_before(claims.get("nbf"), now, leeway).err(),
             issued_at.err(),
             lifetime.err(),
+            token_id(claims.get("jti").unwrap_or(&Value::Null)).err(),
         ];
         found.into_iter().flatten().collect()
     }
@@ -144,13 +145,15 @@ pub(super) fn check_lifetime(
     if too_long { Err(TokenFlaw::TooLongLived) } else { Ok(()) }
 }
 
-/// The id of the token. One that is no text or too long can't be revoked by it.
-fn token_id(jti: &Value) -> Option<TokenId> {
-    match jti {
+/// The id of the token, if it has one. Admins must be able to name it.
+fn token_id(jti: &Value) -> Result<Option<TokenId>, TokenFlaw> {
+    let parsed = match jti {
+        Value::Null => return Ok(None),
         Value::String(text) => TokenId::parse(text).ok(),
-        Value::Number(number) => TokenId::parse(&number.to_string()).ok(),
+        Value::Number(number) if !number.is_f64() => TokenId::parse(&number.to_string()).ok(),
         _ => None,
-    }
+    };
+    parsed.map(Some).ok_or(TokenFlaw::TokenId)
 }
 
 /// The flaw of a claim that must be `wanted`, or a list that contains it.

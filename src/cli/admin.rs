@@ -66,7 +66,8 @@ pub(super) fn command() -> Command {
                     .value_name("ID")
                     .help("Revoke only the token with this jti")
                     .conflicts_with("issued-until")
-                    .value_parser(|text: &str| TokenId::parse(text).map_err(|error| error.to_string())),
+                    // The parser's own errors repeat the value, which may be a token by mistake.
+                    .value_parser(|text: &str| Ok::<_, String>(TokenId::parse(text))),
             ]),
             named("block", "Block a user: no token of theirs is accepted until unblock"),
             named("unblock", "End the block of a user"),

@@ -165,6 +165,7 @@ fn remedy(flaw: TokenFlaw) -> &'static str {
         F::IssuedAt => "Write iat as a number: seconds since 1970",
         F::IssuedAtInMilliseconds => "Divide iat by 1,000",
         F::IssuedLater => "Compare the clocks of its issuer and of this machine (JWT_LEEWAY)",
+        F::TokenId => "Write jti as a text of 1 to 256 characters, or leave it out",
         F::NoAudience | F::Audience => "Ask the issuer for a token for JWT_AUDIENCE, or correct JWT_AUDIENCE",
         F::NoIssuer | F::Issuer => {
             "Use a token of JWT_ISSUER, or correct JWT_ISSUER: it must match to the last character, also a slash"

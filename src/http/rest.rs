@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hyper::{
-    HeaderMap, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     header::{self, HeaderValue},
 };
 use matchit::Params;
@@ -34,8 +34,8 @@ mod stats;
 mod token;
 
 use audit::AuditLine;
-use call::Call;
 pub(super) use call::conversation_id;
+use call::{Call, read_nothing};
 
 /// An action over REST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +159,25 @@ impl Action {
 }
 
 impl Action {
+    /// True if the action reads the request's body. Of other actions that change something, a body must be empty: an admin
+    /// who blocks a user until a time must not believe in the time.
+    fn takes_body(self) -> bool {
+        matches!(
+            self,
+            Self::SetStatus
+                | Self::MarkRead
+                | Self::Typing
+                | Self::ConversationEvent
+                | Self::UserEvent
+                | Self::CreateConversation
+                | Self::AddMembers
+                | Self::SendMessage
+                | Self::EditMessage
+                | Self::ReadNotifications
+                | Self::Revoke
+        )
+    }
+
     /// The query parameters that the action takes.
     fn parameters(self) -> &'static [&'static str] {
         match self {
@@ -193,7 +212,8 @@ pub(super) async fn answer(
         return Err(Problem::compressed());
     }
     let query = head.uri.query();
-    let call = Call { service, peer, identity: &identity, params, query, headers: &head.headers };
+    let (method, headers) = (&head.method, &head.headers);
+    let call = Call { service, peer, identity: &identity, params, method, query, headers };
     let audited = action.is_audited(identity.admin);
     let line = audited.then(|| AuditLine::begin(format!("{action:?}"), &call, head.uri.path()));
     let result = perform(action, &call, body).await;
@@ -206,6 +226,10 @@ pub(super) async fn answer(
 /// Performs the action.
 async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResult {
     call.check_parameters(action.parameters())?;
+    let body = match action.takes_body() || call.method == Method::GET || call.method == Method::HEAD {
+        true => body,
+        false => read_nothing(body).await?,
+    };
     match action {
         Action::Token => call.token(),
         Action::Status => call.status().await,

@@ -84,6 +84,9 @@ pub enum TokenFlaw {
     /// `iat` is in the future.
     #[error("iat is in the future; are the clocks right?")]
     IssuedLater,
+    /// `jti` names no token: an admin could not revoke it.
+    #[error("jti is neither a text of 1 to 256 characters without control characters nor a whole number")]
+    TokenId,
     /// `aud` is missing.
     #[error("it has no aud, and JWT_AUDIENCE requires one")]
     NoAudience,
@@ -111,6 +114,7 @@ impl TokenFlaw {
             Self::Expired | Self::NoExpiry | Self::Expiry | Self::ExpiryInMilliseconds | Self::TooLongLived => "exp",
             Self::IssuedAt | Self::IssuedAtInMilliseconds | Self::IssuedLater => "iat",
             Self::NotBefore | Self::NotBeforeInMilliseconds | Self::Early => "nbf",
+            Self::TokenId => "jti",
             Self::NoAudience | Self::Audience => "aud",
             Self::NoIssuer | Self::Issuer => "iss",
         }

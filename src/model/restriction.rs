@@ -3,6 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Serialize;
 
 use super::{Timestamp, UserId};
@@ -12,8 +13,14 @@ const MAX_TOKEN_ID_CHARS: usize = 256;
 
 /// The text is not a valid id of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a jti has 1 to 256 characters and no control characters")]
-pub struct InvalidTokenId;
+pub enum InvalidTokenId {
+    /// It is empty, too long, or has control characters.
+    #[error("a jti has 1 to 256 characters and no control characters")]
+    Form,
+    /// It is a token itself, which is a secret and names nothing.
+    #[error("this is a token, not its id: take the jti claim of the token (switchboard token --inspect shows it)")]
+    Token,
+}
 
 /// The id of a token: its `jti`.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
@@ -24,11 +31,14 @@ impl TokenId {
     /// Checks `text` and makes it an id.
     ///
     /// # Errors
-    /// It is empty, too long, or has control characters.
+    /// It is empty, too long, or has control characters; or it is a whole token.
     pub fn parse(text: &str) -> Result<Self, InvalidTokenId> {
+        if is_token(text) {
+            return Err(InvalidTokenId::Token);
+        }
         let length = text.chars().take(MAX_TOKEN_ID_CHARS + 1).count();
         let valid = (1..=MAX_TOKEN_ID_CHARS).contains(&length) && !text.chars().any(char::is_control);
-        if valid { Ok(Self(text.into())) } else { Err(InvalidTokenId) }
+        if valid { Ok(Self(text.into())) } else { Err(InvalidTokenId::Form) }
     }
 
     /// The id as text.
@@ -41,6 +51,17 @@ impl fmt::Debug for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// True for the form of a JWT: three parts in base64url, the first of which is a JSON object.
+fn is_token(text: &str) -> bool {
+    let text = text.split_whitespace().next_back().unwrap_or_default();
+    let Some((header, rest)) = text.split_once('.') else { return false };
+    let is_base64 = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte));
+    let Some((claims, signature)) = rest.split_once('.') else { return false };
+    let header = BASE64_URL_SAFE_NO_PAD.decode(header.trim_end_matches('=')).unwrap_or_default();
+    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&header);
+    object.is_ok() && is_base64(claims) && is_base64(signature)
 }
 
 /// A change that an admin asks for.
@@ -137,7 +158,19 @@ mod tests {
             assert!(TokenId::parse(good).is_ok(), "{good}");
         }
         for bad in ["", "a\nb", "\u{0}", &"x".repeat(257)] {
-            assert!(TokenId::parse(bad).is_err(), "{bad:?}");
+            assert_eq!(TokenId::parse(bad), Err(InvalidTokenId::Form), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_no_id() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
+        let long = format!("{token}{}", "x".repeat(500));
+        for token in [token, &long, &format!("Bearer {token}"), &format!("{token}\n"), "eyJhbGciOiJub25lIn0.e30."] {
+            assert_eq!(TokenId::parse(token), Err(InvalidTokenId::Token), "{token}");
+        }
+        for id in ["a.b.c", "eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJIUzI1NiJ9.x", "https://id.example.com/t/1.2.3"] {
+            assert!(TokenId::parse(id).is_ok(), "{id}");
         }
     }
 }

@@ -64,8 +64,17 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
-        let at: jiff::Timestamp = text.parse().map_err(de::Error::custom)?;
-        Ok(Self(at.as_microsecond()))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(at) => Ok(Self(at.as_microsecond())),
+            // The last two days of the year 9999 are valid times, but beyond what the library holds.
+            Err(_)
+                if jiff::fmt::temporal::Pieces::parse(&*text)
+                    .is_ok_and(|pieces| pieces.date().year() == 9999 && pieces.to_numeric_offset().is_some()) =>
+            {
+                Ok(Self(jiff::Timestamp::MAX.as_microsecond()))
+            }
+            Err(error) => Err(de::Error::custom(error)),
+        }
     }
 }
 
@@ -105,6 +114,11 @@ mod tests {
         let at = Timestamp::from_micros(1_736_937_000_123_456);
         assert_eq!(at.to_string(), "2025-01-15T10:30:00.123456Z");
         assert_eq!(serde_json::from_str::<Timestamp>("\"2025-01-15T10:30:00.123456Z\"").unwrap(), at);
+        let last = serde_json::from_str::<Timestamp>("\"9999-12-31T23:59:59Z\"").unwrap();
+        assert!(last > at, "later than the library holds");
+        for bad in ["9999-12-31", "9999-13-31T23:59:59Z", "10000-01-01T00:00:00Z", "9999"] {
+            assert!(serde_json::from_str::<Timestamp>(&format!("\"{bad}\"")).is_err(), "{bad}");
+        }
         assert_eq!(Timestamp::from_seconds(1_736_937_000).to_string(), "2025-01-15T10:30:00.000000Z");
     }
 }

@@ -1,6 +1,6 @@
 //! Users: identity from the token, pairs and status.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,15 @@ pub struct Identity {
     pub issued_at: Option<Timestamp>,
     /// The token's id (`jti`), if it has one.
     pub token_id: Option<TokenId>,
+}
+
+impl Identity {
+    /// True if this token takes the place of `other` on a socket: it was issued later, or in the same second and does not
+    /// expire sooner. If one of them does not say when it was issued, the expiry decides.
+    pub fn replaces(&self, other: &Self) -> bool {
+        let issued = self.issued_at.zip(other.issued_at).map(|(new, old)| new.seconds().cmp(&old.seconds()));
+        issued.unwrap_or(Ordering::Equal).then(self.expires_at.cmp(&other.expires_at)).is_ge()
+    }
 }
 
 /// The two members of a direct conversation, unordered; both may be the same user.

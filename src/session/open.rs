@@ -396,15 +396,16 @@ impl Open {
         match self.context.auth.verify(token.reveal()) {
             Ok(identity) if identity.user == self.identity.user => {
                 // An older token never shortens the stay.
-                if identity.expires_at > self.identity.expires_at {
-                    // The new token may have been revoked since its verification.
-                    if let Err(reject) = self.ticket.renew(&identity) {
-                        return self.reject(request, reject);
-                    }
-                    self.expires_at = self.context.expiry(&identity);
-                    self.identity = Arc::new(identity);
+                if !identity.replaces(&self.identity) {
+                    return self.reject(request, Reject::Conflict("The token in use was issued later, and counts on"));
                 }
-                let until = self.identity.expires_at;
+                // The new token may have been revoked since its verification.
+                if let Err(reject) = self.ticket.renew(&identity) {
+                    return self.reject(request, reject);
+                }
+                self.expires_at = self.context.expiry(&identity);
+                let until = identity.expires_at;
+                self.identity = Arc::new(identity);
                 self.push_frames(self.connection.dialect.refreshed(request, until));
             }
             Ok(_) => self.reject(request, Reject::Forbidden("The token is another user's")),

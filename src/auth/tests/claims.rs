@@ -106,15 +106,16 @@ fn the_lifetime_is_bounded_from_the_issue_or_from_now() {
 
 #[test]
 fn ids_of_tokens_may_be_text_or_numbers() {
-    for (jti, id) in [
-        (json!("t-1"), Some("t-1")),
-        (json!(42), Some("42")),
-        (json!(""), None),
-        (json!(["t"]), None),
-        (json!("x".repeat(257)), None),
-    ] {
+    for (jti, id) in
+        [(json!("t-1"), Some("t-1")), (json!(42), Some("42")), (json!(-7), Some("-7")), (json!(null), None)]
+    {
         let found = verify(json!({"jti": jti})).unwrap().token_id;
         assert_eq!(found.as_ref().map(TokenId::as_str), id, "{jti}");
+    }
+    let token = "eyJhbGciOiJub25lIn0.e30.";
+    for bad in [json!(""), json!(["t"]), json!("x".repeat(257)), json!("a\nb"), json!(true), json!(5.0), json!(token)] {
+        let flaw = verify(json!({"jti": bad})).err().and_then(|reject| reject.token_flaw());
+        assert_eq!(flaw, Some(TokenFlaw::TokenId), "{bad}: no admin could revoke it");
     }
 }
 

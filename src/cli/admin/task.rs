@@ -4,7 +4,7 @@ use clap::ArgMatches;
 
 use crate::{
     cli::outcome::Failure,
-    model::{RestrictionRequest, TokenId, UserId},
+    model::{InvalidTokenId, RestrictionRequest, TokenId, UserId},
 };
 
 /// Number of users on a page of `blocked`.
@@ -28,8 +28,9 @@ impl Task {
         let user = matches.get_one::<UserId>("user").cloned();
         let request = match name {
             "disconnect" => RestrictionRequest::Disconnect,
-            "revoke" => match matches.get_one::<TokenId>("jti") {
-                Some(token) => RestrictionRequest::RevokeToken(token.clone()),
+            "revoke" => match matches.get_one::<Result<TokenId, InvalidTokenId>>("jti") {
+                Some(Ok(token)) => RestrictionRequest::RevokeToken(token.clone()),
+                Some(Err(error)) => return Err(Failure::Runtime(format!("--jti: {error}"))),
                 None => RestrictionRequest::RevokeIssued(matches.get_one("issued-until").copied()),
             },
             "block" => RestrictionRequest::Block,

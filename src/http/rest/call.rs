@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::{HeaderMap, body::Body};
+use hyper::{HeaderMap, Method, body::Body};
 use matchit::Params;
 use percent_encoding::percent_decode_str;
 use serde::{
@@ -35,6 +35,7 @@ pub(super) struct Call<'a> {
     pub(super) peer: &'a Peer,
     pub(super) identity: &'a Arc<Identity>,
     pub(super) params: &'a Params<'a, 'a>,
+    pub(super) method: &'a Method,
     pub(super) query: Option<&'a str>,
     pub(super) headers: &'a HeaderMap,
 }
@@ -160,16 +161,28 @@ fn seq_of(text: &str, conversation: &ConversationId) -> Option<EntrySeq> {
 
 /// Reads a JSON body. The content type is ignored.
 pub(super) async fn read_json<T: DeserializeOwned>(body: RequestBody) -> Result<T, Problem> {
-    parse(&read_bytes(body).await?)
+    parse(&read_bytes(&mut { body }).await?)
+}
+
+/// Reads the body of an action that takes none. It may be an empty object.
+pub(super) async fn read_nothing(mut body: RequestBody) -> Result<RequestBody, Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    let bytes = read_bytes(&mut body).await?;
+    if !bytes.trim_ascii().is_empty() {
+        let Nothing {} = parse(&bytes)?;
+    }
+    Ok(body)
 }
 
 /// Reads a JSON body that may be missing.
 pub(super) async fn read_optional_json<T: DeserializeOwned>(body: RequestBody) -> Result<Option<T>, Problem> {
-    let bytes = read_bytes(body).await?;
+    let bytes = read_bytes(&mut { body }).await?;
     if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Some) }
 }
 
-async fn read_bytes(body: RequestBody) -> Result<Bytes, Problem> {
+async fn read_bytes(body: &mut RequestBody) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(Problem::too_large(MAX_BODY));
     }

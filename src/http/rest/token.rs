@@ -21,6 +21,8 @@ impl Call<'_> {
     pub(super) fn token(&self) -> HttpResult {
         let broker = self.service.broker();
         let auth = &broker.auth;
+        // The token may have been revoked while the body came.
+        auth.check_again(self.identity)?;
         let ttl = broker.config.auth.token_ttl;
         let minted = auth.mint(Grant::from(&**self.identity), ttl, Some(self.identity))?;
         let websocket_url = match &broker.config.public_url {

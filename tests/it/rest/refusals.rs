@@ -10,6 +10,44 @@ async fn raw(user: &User<'_>, method: &Method, path: &str, body: &str) -> crate:
     user.node.send_raw(method.clone(), path, &user.token, body).await
 }
 
+/// Whoever blocks a user "until" a time must not believe in the time.
+#[tokio::test]
+async fn bodies_of_requests_that_take_none_are_refused() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node().start().await;
+    let alice = User::of(&node, "alice");
+    let root = crate::support::token_with("root", json!({"role": "admin"}));
+    let messages = alice.group(&["bob"]).await;
+    let conversation = format!("{CONVERSATIONS}/{}", conversation_of(&messages));
+    let sent = alice.send_text(&messages, "unchanged").await;
+    let message = format!("{messages}/{}", sent["seq"]);
+    for (method, path, token) in [
+        (Method::PUT, "/api/admin/users/bx/block", &root),
+        (Method::DELETE, "/api/admin/users/bx/block", &root),
+        (Method::POST, "/api/admin/users/bx/disconnect", &root),
+        (Method::POST, "/api/blocks/bx", &alice.token),
+        (Method::DELETE, "/api/blocks/bx", &alice.token),
+        (Method::POST, "/api/websocket/token", &alice.token),
+        (Method::POST, &format!("{conversation}/archive"), &alice.token),
+        (Method::DELETE, &format!("{conversation}/archive"), &alice.token),
+        (Method::DELETE, &format!("{conversation}/members/bob"), &alice.token),
+        (Method::PUT, &format!("{message}/reactions/x"), &alice.token),
+        (Method::DELETE, &format!("{message}/reactions/x"), &alice.token),
+        (Method::DELETE, &message, &alice.token),
+    ] {
+        for (body, named) in
+            [(r#"{"until":1}"#, "until"), ("[1", "JSON object"), ("{", ""), ("null", ""), ("{} {}", "")]
+        {
+            let answer = node.send_raw(method.clone(), path, token, body).await;
+            assert_problem(&answer, 400, "invalid");
+            assert!(answer.json["detail"].as_str().unwrap().contains(named), "{path} {}", answer.text);
+        }
+        let answer = node.send_raw(method.clone(), path, token, " {} ").await;
+        assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
+    }
+    assert_eq!(node.send_raw(Method::GET, "/api/blocks", &alice.token, "[1").await.status, 200);
+}
+
 #[tokio::test]
 async fn bad_bodies_are_refused_and_change_nothing() {
     let cluster = Cluster::new().await;

@@ -13,22 +13,50 @@ async fn a_refresh_does_not_save_a_revoked_token() {
     let cluster = Cluster::new().await;
     let expiring = |iat: i64, seconds: i64| token_with(BOB, json!({"iat": now() + iat, "exp": now() + seconds}));
     let mut stays = open(&cluster.two, "/v1/ws", &expiring(-100, 600)).await;
-    let mut keeps_old = open(&cluster.two, "/v1/ws", &expiring(-100, 600)).await;
-    for (socket, newer) in [(&mut stays, expiring(4, 1_200)), (&mut keeps_old, expiring(4, 300))] {
+    let mut shortened = open(&cluster.two, "/v1/ws", &expiring(-100, 600)).await;
+    for (socket, newer) in [(&mut stays, expiring(4, 1_200)), (&mut shortened, expiring(4, 300))] {
         socket.expect("authenticated").await;
         socket.send(&json!({"type": "refresh", "token": newer, "ref": 1})).await;
         socket.until("refreshed").await;
     }
     let until = jiff::Timestamp::from_second(now() - 1).unwrap().to_string();
     revoke(&cluster.one, json!({"issued_until": until})).await;
-    // A newer token that expires sooner did not replace the socket's own one.
-    let close = keeps_old.expect_close().await;
-    assert_eq!(close, (4401, "Token revoked".to_owned()));
+    until_code(&cluster.two, &expiring(-100, 600), Some("token_revoked")).await;
+    // A newer token counts, also if it expires sooner.
+    shortened.drain().await;
     stays.send(&json!({"type": "refresh", "token": expiring(-50, 2_400), "ref": 2})).await;
     assert_eq!(stays.until("error").await["code"], "token_revoked");
     stays.drain().await;
     block(&cluster.one).await;
     assert_eq!(stays.expect_close().await, (4403, "Blocked by an administrator".to_owned()));
+}
+
+/// The token that was issued last counts: its id, its role, and its expiry.
+#[tokio::test]
+async fn a_refreshed_socket_has_the_token_that_was_issued_last() {
+    let cluster = Cluster::new().await;
+    let exp = now() + 600;
+    let token = |iat: i64, jti: &str, exp: i64| token_with(BOB, json!({"iat": now() + iat, "jti": jti, "exp": exp}));
+    for path in ["/v1/ws", "/ws/auth"] {
+        for (at, later_exp) in [exp, exp - 60].into_iter().enumerate() {
+            let [old, new, other] = ["old", "new", "other"].map(|name| format!("{name}-{at}{}", path.len()));
+            let mut socket = open(&cluster.one, path, &token(-10, &old, exp)).await;
+            socket.recv().await;
+            socket.send(&json!({"type": "refresh", "token": token(-5, &new, later_exp)})).await;
+            let until: jiff::Timestamp =
+                socket.until("refreshed").await["expires_at"].as_str().unwrap().parse().unwrap();
+            assert_eq!(until.as_second(), later_exp, "the stay is that of the token");
+            socket.send(&json!({"type": "refresh", "token": token(-7, &other, exp + 60)})).await;
+            assert_eq!(socket.until("error").await["code"], "conflict");
+            for jti in [&old, &other] {
+                revoke(&cluster.one, json!({"jti": jti})).await;
+            }
+            socket.drain().await;
+            revoke(&cluster.one, json!({"jti": new})).await;
+            let code = if path == "/v1/ws" { 4401 } else { 1008 };
+            assert_eq!(socket.expect_close().await, (code, "Token revoked".to_owned()));
+        }
+    }
 }
 
 /// Refreshes race the revocation: whichever comes first, the socket ends, because no newer token was issued.
@@ -166,9 +194,18 @@ async fn only_admins_and_valid_bodies_restrict() {
         json!({"issued_until": "yesterday"}),
         json!({"issued_until": 1_700_000_000}),
         json!([]),
+        json!({"jti": bob}),
+        json!({"issued_until": "9999-12-31T23:59:59Z"}),
     ] {
         let refused = cluster.one.post(&path, &admin(), &body).await;
         assert_eq!((refused.status.as_u16(), &refused.json["code"]), (400, &json!("invalid")), "{body}");
+        let hint = match &body {
+            body if body["jti"] == bob => "take the jti claim",
+            body if body["issued_until"] == "9999-12-31T23:59:59Z" => "must not be in the future",
+            _ => "",
+        };
+        assert!(refused.json["detail"].as_str().unwrap().contains(hint), "{}", refused.text);
+        assert!(!refused.text.contains(&bob), "the token is not repeated");
     }
     until_code(&cluster.one, &bob, None).await;
     // An admin's own token can be revoked, and a blocked admin restricts nobody.

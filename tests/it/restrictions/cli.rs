@@ -135,6 +135,11 @@ async fn errors_name_their_remedy() {
     let empty = Postgres::shared().await.database().await;
     fails(folder, &["block", "bob"], &[("DATABASE_URL", &empty)], &["switchboard migrate"]).await;
     fails(folder, &["revoke", "bob", "--issued-until", "2999-01-01T00:00:00Z"], &away, &["future", "block"]).await;
+    let token = issued(0);
+    let whole = ["revoke", "bob", "--jti", &token];
+    fails(folder, &whole, &away, &["take the jti claim"]).await;
+    assert!(!run(folder, &whole, &away).await.2.contains(&token), "a token is a secret");
+    fails(folder, &["revoke", "bob", "--jti", ""], &away, &["1 to 256 characters"]).await;
     for wrong in [
         &["block"][..],
         &["block", "a b"],
