@@ -161,9 +161,10 @@ impl Node {
     fn listen(&self) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), RunError> {
         let broker = &self.broker;
         let (mut clients, mut admins) = (Vec::new(), Vec::new());
+        let all: Vec<SocketAddr> = listen_on(&broker.config).map(|(_, address)| address).collect();
         for (kind, address) in listen_on(&broker.config) {
             let refused = |error| RunError::Listen { kind, address, error };
-            let listener = Listener::bind(address).map_err(refused)?;
+            let listener = Listener::bind(address, &all).map_err(refused)?;
             let bound = listener.local_addr().map_err(refused)?;
             match kind {
                 Kind::Clients => clients.push(bound),

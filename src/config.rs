@@ -5,6 +5,7 @@
 
 mod dev;
 mod document;
+mod dotenv;
 mod limits;
 mod load;
 mod origins;
@@ -14,6 +15,7 @@ pub mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod urls;
 mod values;
 mod webhooks;
 
@@ -22,9 +24,10 @@ pub use dev::{data_folder, make_private_folder, open_private_file};
 pub use document::{flag_help, markdown, summary};
 pub use load::{health_address, max_revocations};
 pub use origins::{AllowedOrigins, is_same_host, is_this_machine};
-pub use parse::{flag_of, read_postgres_url};
+pub use parse::flag_of;
 pub use secret::Secret;
 pub use source::{ConfigFault, ConfigFaults, Lookup, Sources, duration_within};
+pub use urls::{is_tls_optional, read_postgres_url};
 pub use values::{
     AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit, RedisConfig,
     StoreBackend, StoreConfig, Timing,

@@ -40,11 +40,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds an address and listens. Must be called within a Tokio runtime.
+    /// Binds an address and listens. `beside` holds the other addresses that this program listens on: an IPv6 one takes no
+    /// IPv4 connections if one of them is an IPv4 address with the same port. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// The address can't be bound: it is in use, not of this machine, or not allowed.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, beside: &[SocketAddr]) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         // Accepted sockets inherit these options, which saves two or three system calls for each.
@@ -53,6 +54,10 @@ impl Listener {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_nonblocking(true)?;
+        let shares_port = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+        if address.is_ipv6() && address.port() != 0 && beside.iter().any(shares_port) {
+            socket.set_only_v6(true)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self { inner: TcpListener::from_std(socket.into())? })
@@ -124,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn accepted_sockets_inherit_the_options() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &[]).unwrap();
         let (client, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.inner.accept());
         let (_client, (stream, _)) = (client.unwrap(), accepted.unwrap());
@@ -137,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_can_be_bound_only_once() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        assert!(Listener::bind(listener.local_addr().unwrap()).is_err());
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &[]).unwrap();
+        assert!(Listener::bind(listener.local_addr().unwrap(), &[]).is_err());
     }
 }

@@ -16,6 +16,7 @@ use super::{
     secret::{Secret, check_secret_length},
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
+    urls,
     values::{
         AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, LogConfig, LogFormat, RedisConfig, StoreBackend,
         StoreConfig, Timing,
@@ -26,10 +27,6 @@ use crate::model::NodeId;
 
 /// Number of files that a node opens besides client sockets, PostgreSQL and webhooks: Redis, listeners, logs, the runtime.
 const OTHER_FILES: usize = 64;
-/// Fault message for a URL that the PostgreSQL driver rejects.
-const NOT_POSTGRES: &str =
-    "has a part that is not understood (sslmode must be disable, prefer, require, verify-ca or verify-full)";
-
 impl Config {
     /// Reads all settings: for `serve`, or for `switchboard dev` if `dev` is true.
     ///
@@ -188,7 +185,7 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
         note_ignored(reader, &set::REDIS_URL, notes);
         return None;
     }
-    let url = reader.read(&set::REDIS_URL, |text| parse::url(text, &["redis", "rediss"]).map(Secret::new));
+    let url = reader.read(&set::REDIS_URL, |text| urls::check_redis_url(text).map(|()| Secret::new(text)));
     if !reader.given(&set::REDIS_URL) {
         reader.missing(&set::REDIS_URL);
     }
@@ -211,11 +208,7 @@ fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
 }
 
 fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
-    let url = reader.read(&set::DATABASE_URL, |text| {
-        let url = parse::url(text, &["postgres", "postgresql"])?;
-        parse::read_postgres_url(&url).map_err(|_| NOT_POSTGRES.to_owned())?;
-        Ok(Secret::new(url))
-    });
+    let url = reader.read(&set::DATABASE_URL, |text| urls::read_postgres_url(text).map(|_| Secret::new(text)));
     if !reader.given(&set::DATABASE_URL) {
         reader.missing(&set::DATABASE_URL);
     }

@@ -162,7 +162,7 @@ const MANY: u64 = u32::MAX as u64;
 
 settings! {
     LISTEN = Network, Kind::Text("addresses"), "0.0.0.0:8000",
-        "Addresses for clients, separated by commas. Under dev they must be loopback addresses.",
+        "Addresses for clients, separated by commas: 0.0.0.0:8000,[::]:8000 for IPv4 and IPv6 ([::]:8000 alone takes both). Under dev they must be loopback addresses.",
         dev("127.0.0.1:8000");
     ADMIN_LISTEN = Network, Kind::Text("address or off"), "127.0.0.1:8001",
         "Address for /metrics, /livez and /readyz, or \"off\".";
@@ -180,7 +180,7 @@ settings! {
         "Joining a conversation that doesn't exist creates it, open to everyone.", dev("true");
 
     REDIS_URL = Redis, Kind::Text("URL"), "",
-        "URL of Redis: redis:// or rediss:// (TLS), with user and password if needed. Required by serve, not used by dev.", secret();
+        "URL of Redis: redis://user:password@host:port/database, or rediss:// for TLS; all but the host may be left out. In a password, write # as %23, / as %2F and @ as %40. It takes one host and no parameters. Required by serve, not used by dev.", secret();
     REDIS_CA_FILE = Redis, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for Redis instead of the system's.";
     CACHE_TTL = Redis, Kind::Duration(SECOND, 7 * DAY), "600s",
@@ -189,9 +189,9 @@ settings! {
         "A node that does not renew its lease for this long counts as dead, and its users go offline.";
 
     DATABASE_URL = Store, Kind::Text("URL"), "",
-        "URL of PostgreSQL: postgres://user:password@host/database. Required by serve, not used by dev.", secret();
+        "URL of PostgreSQL, as psql takes it: postgres://user:password@host:port/database?sslmode=verify-full. Several hosts are separated by commas (the first that takes writes is used); ?host=/folder names a Unix socket. In a password, write @ as %40 and % as %25. Required by serve, not used by dev.", secret();
     DATABASE_CA_FILE = Store, Kind::Text("file"), "",
-        "File with certificates (PEM) to trust for PostgreSQL instead of the system's.";
+        "File with certificates (PEM) to trust for PostgreSQL instead of the system's. With it, TLS is required, unless DATABASE_URL has sslmode=disable.";
     DATABASE_POOL_SIZE = Store, Kind::Count("connections", 7, 1_000), "11",
         "Number of PostgreSQL connections of this node; each writer lane has one more. They are shared out to pools (docs/operations/scaling.md), so that no class of calls takes the connections of another.";
     DATABASE_START_TIMEOUT = Store, Kind::Duration(SECOND, 7 * DAY), "10m",

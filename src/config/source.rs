@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::Path, time::Duration};
 
 use super::{
-    parse,
+    dotenv, parse,
     settings::{Kind, Setting},
 };
 
@@ -32,27 +32,15 @@ impl Sources {
     /// # Errors
     /// The `.env` file can't be read or parsed.
     pub fn of_process(flags: BTreeMap<String, String>) -> Result<Self, ConfigFaults> {
+        let fault = |message| ConfigFaults(vec![ConfigFault { variable: ".env".into(), message }]);
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
         let environment: Lookup = Box::new(|name| std::env::var_os(name));
-        Ok(Self { flags, environment, dotenv: read_dotenv(Path::new(".env"))?, open_files: open_files() })
-    }
-}
-
-/// Reads a `.env` file without changing the process's environment. A missing file is empty.
-fn read_dotenv(path: &Path) -> Result<BTreeMap<String, String>, ConfigFaults> {
-    match dotenvy::from_path_iter(path) {
-        Ok(pairs) => pairs.collect::<Result<_, _>>().map_err(|error| {
-            // The error's own text repeats the line, which may hold a secret.
-            let message = match error {
-                dotenvy::Error::LineParse(_, at) => {
-                    format!("has a line that is not NAME=value (at its character {at})")
-                }
-                _ => "can't be read".to_owned(),
-            };
-            ConfigFaults(vec![ConfigFault { variable: ".env".into(), message }])
-        }),
-        Err(error) if error.not_found() => Ok(BTreeMap::new()),
-        Err(_) => Err(ConfigFaults(vec![ConfigFault { variable: ".env".into(), message: "can't be read".into() }])),
+        Ok(Self {
+            flags,
+            environment,
+            dotenv: dotenv::read(Path::new(".env")).map_err(fault)?,
+            open_files: open_files(),
+        })
     }
 }
 
@@ -279,11 +267,11 @@ mod tests {
     fn a_bad_dotenv_is_named_and_not_repeated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".env");
-        assert!(read_dotenv(&path).unwrap().is_empty());
+        assert!(dotenv::read(&path).unwrap().is_empty());
         fs::write(&path, "A=1\n# note\nB='two words'\n").unwrap();
-        assert_eq!(read_dotenv(&path).unwrap()["B"], "two words");
+        assert_eq!(dotenv::read(&path).unwrap()["B"], "two words");
         fs::write(&path, "A=1\nplanted secret without a sign\n").unwrap();
-        let faults = read_dotenv(&path).unwrap_err().to_string();
-        assert!(faults.contains(".env") && !faults.contains("planted"), "{faults}");
+        let faults = dotenv::read(&path).unwrap_err().to_string();
+        assert!(faults.contains("NAME=value") && !faults.contains("planted"), "{faults}");
     }
 }

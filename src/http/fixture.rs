@@ -97,7 +97,7 @@ impl Node {
             stop_accepting: CancellationToken::new(),
         });
         let listen = |kind, until: &CancellationToken| {
-            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &[]).unwrap();
             let address = listener.local_addr().unwrap();
             let (broker, until) = (broker.clone(), until.clone());
             tokio::spawn(async move { listener.serve(broker, kind, until).await });

@@ -12,6 +12,7 @@ mod lost_writes;
 mod modes;
 mod poolers;
 mod read_only;
+mod urls;
 
 /// What `switchboard check` prints.
 async fn check(redis: Option<&str>, database: &str) -> String {

@@ -7,15 +7,18 @@ use tokio_postgres::{Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::StoreError;
-use crate::config::{Secret, read_postgres_url};
+use crate::config::{Secret, is_tls_optional, read_postgres_url};
 
 /// Maximum time to open a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns the settings of the server and of TLS.
 pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
-    // The driver's error text may repeat a part of the URL, so it is not used.
-    let mut config = read_postgres_url(url.reveal()).map_err(|_| invalid("DATABASE_URL is not a PostgreSQL URL"))?;
+    let mut config = read_postgres_url(url.reveal()).map_err(|why| invalid(format!("DATABASE_URL {why}")))?;
+    // Who names a CA wants TLS, also where a server doesn't offer it.
+    if ca_file.is_some() && is_tls_optional(&config) {
+        config.ssl_mode(SslMode::Require);
+    }
     config
         .application_name("switchboard")
         .connect_timeout(CONNECT_TIMEOUT)

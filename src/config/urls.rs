@@ -1,0 +1,185 @@
+//! The URLs of PostgreSQL and Redis, read as `psql` and `redis-cli` read them. What can't be read is refused with a sentence
+//! that names the part and the remedy. Messages never repeat a value, as it may be a secret.
+
+use tokio_postgres::{Config, config::SslMode};
+
+/// Parameters of a PostgreSQL URL that the driver knows.
+const PARAMETERS: [&str; 18] = [
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "application_name",
+    "sslmode",
+    "sslnegotiation",
+    "host",
+    "hostaddr",
+    "port",
+    "connect_timeout",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "target_session_attrs",
+    "channel_binding",
+];
+
+/// Reads a PostgreSQL URL: `postgres://user:password@host:port,other/database?sslmode=…`. `sslmode` may also be `verify-ca`
+/// or `verify-full`, which the driver doesn't know: this program always checks the certificate of a TLS connection.
+///
+/// # Errors
+/// The part of the URL that is at fault, in words that follow the setting's name.
+pub fn read_postgres_url(text: &str) -> Result<Config, String> {
+    let schemes = ["postgres://", "postgresql://"];
+    let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
+    let rest = rest.ok_or("must be a URL that begins with postgres:// or postgresql://")?;
+    // As in libpq, the first @ ends the password; a host has none.
+    let (credentials, place) = rest.split_once('@').map_or(("", rest), |(credentials, place)| (credentials, place));
+    let (authority, query) = place.split_once('?').unwrap_or((place, ""));
+    if authority.contains('@') {
+        return Err("has an @ in the user or the password: write it as %40".to_owned());
+    }
+    let mut has_host = !authority.split('/').next().unwrap_or_default().is_empty();
+    let mut parameters = Vec::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').ok_or("has a parameter without a value after the ?")?;
+        check_parameter(name)?;
+        has_host |= matches!(name, "host" | "hostaddr") && !value.is_empty();
+        parameters.push(match (name, value) {
+            ("sslmode", "verify-ca" | "verify-full") => "sslmode=require".to_owned(),
+            ("sslmode", "disable" | "prefer" | "require") => parameter.to_owned(),
+            ("sslmode", _) => {
+                return Err("has an sslmode that is none of disable, prefer, require, verify-ca and verify-full".into());
+            }
+            _ => parameter.to_owned(),
+        });
+    }
+    if !has_host {
+        return Err(
+            "must have a host: postgres://user:password@host/database, or ?host=/folder for a Unix socket".into()
+        );
+    }
+    let at = if credentials.is_empty() && !rest.contains('@') { "" } else { "@" };
+    let mark = if parameters.is_empty() { "" } else { "?" };
+    let known = format!("postgres://{credentials}{at}{authority}{mark}{}", parameters.join("&"));
+    known.parse().map_err(|error: tokio_postgres::Error| {
+        // The driver names the option, and never the value.
+        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        format!("can't be read as a PostgreSQL URL: {why}")
+    })
+}
+
+/// True if TLS is optional, so that a server without it would be used without a word.
+pub fn is_tls_optional(config: &Config) -> bool {
+    config.get_ssl_mode() == SslMode::Prefer
+}
+
+fn check_parameter(name: &str) -> Result<(), String> {
+    match name {
+        name if PARAMETERS.contains(&name) => Ok(()),
+        "sslrootcert" => Err("has the parameter sslrootcert: set DATABASE_CA_FILE instead".to_owned()),
+        "sslcert" | "sslkey" => Err(format!("has the parameter {name}: client certificates are not supported")),
+        name if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
+            Err(format!("has the parameter {name}, which is not supported: remove it"))
+        }
+        _ => Err("has a parameter whose name is not a word: write a ? in the password as %3F".to_owned()),
+    }
+}
+
+/// Checks a Redis URL: `redis://user:password@host:port/database`, or `rediss://` for TLS.
+///
+/// # Errors
+/// The part of the URL that is at fault, in words that follow the setting's name.
+pub(super) fn check_redis_url(text: &str) -> Result<(), String> {
+    let schemes = ["redis://", "rediss://"];
+    let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
+    let rest = rest.ok_or("must be a URL that begins with redis:// or rediss://")?;
+    if rest.contains('#') {
+        return Err("has a #: in the password, write it as %23".to_owned());
+    }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if path.contains('@') || authority.matches('@').count() > 1 {
+        return Err("has a / or an @ in the user or the password: write them as %2F and %40".to_owned());
+    }
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    if host.contains(',') {
+        return Err("has several hosts: it takes one, the address of the primary".to_owned());
+    }
+    let (database, query) = path.split_once('?').unwrap_or((path, ""));
+    if !query.is_empty() || authority.contains('?') {
+        return Err(
+            "has parameters after a ?: none is supported, and a database is the path: redis://host:6379/1".to_owned()
+        );
+    }
+    if !database.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err("has a path that is not the number of a database: redis://host:6379/1".to_owned());
+    }
+    let url = reqwest::Url::parse(text).map_err(|error| format!("can't be read as a URL: {error}"))?;
+    if url.host_str().is_none_or(str::is_empty) { Err("must be a URL with a host".into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_postgres::config::Host;
+
+    use super::*;
+
+    #[test]
+    fn postgres_urls_are_read_as_psql_reads_them() {
+        let password = |text: &str| read_postgres_url(text).unwrap().get_password().unwrap().to_vec();
+        for (written, meant) in
+            [("p#1", "p#1"), ("a/b", "a/b"), ("a%40b", "a@b"), ("a?b", "a?b"), ("a$b", "a$b"), ("a:b", "a:b")]
+        {
+            assert_eq!(password(&format!("postgres://bob:{written}@db/chat")), meant.as_bytes(), "{written}");
+        }
+        let several = read_postgres_url("postgres://bob@one,two:5433/chat?target_session_attrs=read-write").unwrap();
+        assert_eq!(several.get_hosts(), [Host::Tcp("one".into()), Host::Tcp("two".into())]);
+        let socket = read_postgres_url("postgresql:///chat?host=/run/postgresql&user=bob").unwrap();
+        assert_eq!(socket.get_hosts(), [Host::Unix("/run/postgresql".into())]);
+        assert_eq!((socket.get_user(), socket.get_dbname()), (Some("bob"), Some("chat")));
+        for mode in ["require", "verify-ca", "verify-full"] {
+            let config = read_postgres_url(&format!("postgres://db/chat?sslmode={mode}")).unwrap();
+            assert_eq!(config.get_ssl_mode(), SslMode::Require);
+        }
+        assert_eq!(password("postgres://bob:sslmode=verify-full@db/chat"), b"sslmode=verify-full");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_postgres_url_is_said() {
+        for (text, says) in [
+            ("mysql://db/chat", "begins with postgres://"),
+            ("postgres:///chat", "must have a host"),
+            ("postgres://bob:secret@x@db/chat", "%40"),
+            ("postgres://db/chat?sslrootcert=/ca.pem", "DATABASE_CA_FILE"),
+            ("postgres://db/chat?pgbouncer=true", "pgbouncer"),
+            ("postgres://db/chat?sslmode=allow", "sslmode"),
+            ("postgres://db:secret/chat", "port"),
+            ("postgres://db/chat?sslmode", "without a value"),
+        ] {
+            let why = read_postgres_url(text).unwrap_err();
+            assert!(why.contains(says) && !why.contains("secret"), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_redis_url_is_said() {
+        for text in ["redis://h", "redis://h:6379/", "rediss://bob:a%23b@h:6379/1", "redis://:p@[::1]:6379/0"] {
+            assert_eq!(check_redis_url(text), Ok(()), "{text}");
+        }
+        for (text, says) in [
+            ("http://h", "redis://"),
+            ("redis://", "host"),
+            ("redis://h?db=1", "the path"),
+            ("redis://h/0?db=1", "the path"),
+            ("redis://h/chat", "number of a database"),
+            ("redis://:sec#ret@h", "%23"),
+            ("redis://:secret/x@h", "%2F"),
+            ("redis://:secret@x@h", "%40"),
+            ("redis://one,two", "several hosts"),
+        ] {
+            let why = check_redis_url(text).unwrap_err();
+            assert!(why.contains(says) && !why.contains("secret"), "{text}: {why}");
+        }
+    }
+}
