@@ -41,6 +41,7 @@ mod line;
 mod link;
 mod local;
 mod mac;
+mod names;
 mod needs;
 mod ops;
 mod presence_query;
@@ -143,19 +144,22 @@ impl Backplane {
         let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };
         let grace = settings.presence_grace;
         let local = Arc::new(local::Local::new(caps, grace));
+        let macs = Arc::<mac::Macs>::default();
+        let refusals = Arc::new(refusals::Refusals::new(metrics.clone()));
+        let names = Arc::new(names::Names { macs: macs.clone(), refusals: refusals.clone() });
         let (l, c, m) = (local.clone(), clock.clone(), metrics.clone());
-        let registry = Arc::new(registry::Registry::new(link.clone(), lease.clone(), l, caps, grace, c, m));
+        let registry =
+            Arc::new(registry::Registry::new(link.clone(), lease.clone(), l, names.clone(), (caps, grace), (c, m)));
         let departures = departures::Departures {
             link: link.clone(),
             lease: lease.clone(),
             local: local.clone(),
             registry: registry.clone(),
+            names,
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             events: events.clone(),
         };
-        let macs = Arc::<mac::Macs>::default();
-        let refusals = Arc::new(refusals::Refusals::new(metrics.clone()));
         let (l, m, ttl) = (link.clone(), metrics.clone(), settings.cache_ttl);
         let recent = Arc::new(recent::Recent::new(l, m, ttl, macs.clone(), refusals.clone()));
         let (l, m, p) = (link.clone(), metrics.clone(), process.clone());

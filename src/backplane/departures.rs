@@ -20,6 +20,7 @@ use super::{
     lease::{Doubt, Lease},
     link::{Link, LinkError, Replies},
     local::Local,
+    names::Names,
     ops::Op,
     registry::{Registry, Synced, add_listener, schedule_check, sync_call},
     scrub::Scrub,
@@ -45,6 +46,10 @@ const UNANNOUNCED_MAX: usize = 100_000;
 /// Departures that were announced to this node's listeners only, because Redis was down.
 type Unannounced = HashMap<UserId, Departure>;
 
+/// The reply of `claim.lua`: true if the user is offline, the signed name, the time of the next departure, and the
+/// conversations left. Redis holds what anybody wrote, so names need not be text.
+type Claimed = (bool, Vec<u8>, String, Vec<Vec<u8>>);
+
 /// The state of [`Departures::run`]. It outlives a panic.
 pub(super) struct Sweeps {
     reap_at: Instant,
@@ -66,6 +71,7 @@ pub(super) struct Departures {
     pub(super) lease: Arc<Lease>,
     pub(super) local: Arc<Local>,
     pub(super) registry: Arc<Registry>,
+    pub(super) names: Arc<Names>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: mpsc::Sender<BackplaneEvent>,
@@ -212,14 +218,16 @@ impl Departures {
     ) -> Result<(), LinkError> {
         let (mut departures, mut checks) = (Vec::new(), Pipeline::new());
         for (index, user) in users {
-            let claimed: Result<(bool, String, String, Vec<String>), _> = replies.take(index);
-            let Ok((offline, name, next_due, left)) = claimed else { continue };
-            let left: Vec<_> = left.iter().filter_map(|id| ConversationId::parse(id).ok()).collect();
+            let Ok(claimed) = replies.take::<Claimed>(index) else { continue };
+            let (offline, name, next_due, left) = claimed;
+            let left = left.iter().filter_map(|id| ConversationId::parse(std::str::from_utf8(id).ok()?).ok());
+            let left: Vec<_> = left.collect();
             if let Ok(due) = next_due.parse::<i64>() {
                 schedule_check(&mut checks, &user, due);
             }
             if offline || !left.is_empty() {
-                departures.push(Departure { user, name: name.into(), left, offline, announced_here: false });
+                let name = self.names.verified(&user, &name);
+                departures.push(Departure { user, name, left, offline, announced_here: false });
             }
         }
         let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
@@ -304,7 +312,7 @@ impl Departures {
         }
         let mut pipeline = Pipeline::new();
         for user in &users {
-            sync_call(&mut pipeline, user, (node, None), None, Duration::ZERO);
+            sync_call(&mut pipeline, (user, ""), (node, None), None, Duration::ZERO);
             self.registry.claim(&mut pipeline, user);
         }
         let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;

@@ -26,6 +26,20 @@ pub enum Kind {
     Publication,
     /// An element of a list of recent messages.
     Cached,
+    /// A display name in a registry entry.
+    Name,
+}
+
+/// What a tag says about its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A node of this deployment made it with a key that counts.
+    Genuine,
+    /// It names a key that is older than all that count. Data that lasts may have been signed with a key that was removed
+    /// since; anybody may write such a number, so it proves nothing.
+    Retired,
+    /// No node of this deployment made it.
+    Forged,
 }
 
 impl Kind {
@@ -33,6 +47,7 @@ impl Kind {
         match self {
             Self::Publication => "publication",
             Self::Cached => "cached",
+            Self::Name => "name",
         }
     }
 }
@@ -86,6 +101,19 @@ impl Macs {
             return false;
         };
         verify_slices_are_equal(&code(key, kind, name, data), &given).is_ok()
+    }
+}
+
+impl Macs {
+    /// What the tag says about this data under this name.
+    pub(super) fn standing(&self, kind: Kind, name: &[u8], data: &[&[u8]], tag: &[u8]) -> Standing {
+        if self.verify(kind, name, data, tag) {
+            return Standing::Genuine;
+        }
+        let keys = self.keys.load();
+        let oldest = keys.as_ref().and_then(|keys| keys.iter().map(|key| key.id).min());
+        let retired = oldest.zip(parse(tag)).is_some_and(|(oldest, (id, _))| (0..oldest).contains(&id));
+        if retired { Standing::Retired } else { Standing::Forged }
     }
 }
 
@@ -158,8 +186,15 @@ pub(super) mod tests {
         node.set_keys(&keys(&[2, 1]));
         assert!(verify());
         assert!(node.tag(Kind::Cached, "room", &[]).unwrap().starts_with("2."));
+        assert_eq!(node.standing(Kind::Cached, b"room", &[b"data"], tag.as_bytes()), Standing::Genuine);
         node.set_keys(&keys(&[2]));
         assert!(!verify());
+        let standing = |tag: &str| node.standing(Kind::Cached, b"room", &[b"data"], tag.as_bytes());
+        assert_eq!(standing(&tag), Standing::Retired);
+        assert_eq!(
+            [standing(&tag.replacen('1', "2", 1)), standing(&tag.replacen('1', "3", 1)), standing("")],
+            [Standing::Forged; 3]
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     keys,
     link::Link,
-    mac::{Kind, Macs, TAG_MAX},
+    mac::{Kind, Macs, Standing, TAG_MAX},
     ops::Op,
     refusals::{Refusals, RefusedPlace},
 };
@@ -96,14 +96,28 @@ fn signed(cached: &Cached, key: &str, macs: &Macs) -> Option<String> {
     Some([open, BEFORE_TAG, &tag, AFTER_TAG].concat())
 }
 
-/// Reads an element of the list under this key. `None` if it was not signed for it.
-fn verified(element: &[u8], key: &str, macs: &Macs) -> Option<Entry> {
+/// Reads an element of the list under this key.
+///
+/// # Errors
+/// It was not signed for this key, or with a key that was removed.
+fn verified(element: &[u8], key: &str, macs: &Macs) -> Result<Entry, Standing> {
+    let (open, tag) = parts(element).ok_or(Standing::Forged)?;
+    match macs.standing(Kind::Cached, key.as_bytes(), &[open], tag) {
+        Standing::Genuine => {
+            let cached = serde_json::from_slice::<Cached>(element).map_err(|_| Standing::Forged)?;
+            Ok(cached.into_entry())
+        }
+        refused => Err(refused),
+    }
+}
+
+/// The signed part of an element, and its tag.
+fn parts(element: &[u8]) -> Option<(&[u8], &[u8])> {
     let body = element.strip_suffix(AFTER_TAG.as_bytes())?;
     let end = &body[body.len().saturating_sub(BEFORE_TAG.len() + TAG_MAX)..];
     let at = end.windows(BEFORE_TAG.len()).rposition(|part| part == BEFORE_TAG.as_bytes())?;
     let (open, rest) = body.split_at(body.len() - end.len() + at);
-    let genuine = macs.verify(Kind::Cached, key.as_bytes(), &[open], &rest[BEFORE_TAG.len()..]);
-    genuine.then(|| serde_json::from_slice::<Cached>(element).ok()).flatten().map(Cached::into_entry)
+    Some((open, &rest[BEFORE_TAG.len()..]))
 }
 
 /// The cache.
@@ -161,14 +175,26 @@ impl Recent {
             return None;
         }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("LRANGE").arg(&key).arg(0).arg(-1);
+        // A longer list is not read to its end, whoever wrote it.
+        pipeline.cmd("LRANGE").arg(&key).arg(0).arg(CACHED_MAX - 1);
         let mut replies = self.link.run(Op::Recent, log.as_str(), &pipeline).await.ok()?;
         let elements: Vec<Vec<u8>> = replies.take(0).ok()?;
-        let entries: Vec<_> = elements.iter().filter_map(|element| verified(element, &key, &self.macs)).collect();
+        let (mut entries, mut forged, mut retired) = (Vec::with_capacity(elements.len()), 0, 0);
+        for element in &elements {
+            match verified(element, &key, &self.macs) {
+                Ok(entry) => entries.push(entry),
+                Err(Standing::Retired) => retired += 1,
+                Err(_) => forged += 1,
+            }
+        }
         if entries.len() == elements.len() {
             return Some(entries);
         }
-        self.refusals.note(RefusedPlace::Cache, &key, elements.len() - entries.len());
+        for (place, count) in [(RefusedPlace::Cache, forged), (RefusedPlace::Retired, retired)] {
+            if count > 0 {
+                self.refusals.note(place, &key, count);
+            }
+        }
         let mut pipeline = Pipeline::new();
         pipeline.cmd("DEL").arg(&key);
         // If this fails, the list is refused again.
@@ -233,7 +259,7 @@ mod tests {
     fn a_cached_message_is_read_only_under_the_key_that_it_was_signed_for() {
         let (macs, entry) = (macs(1), message(2));
         let element = signed(&Cached::of(&entry).unwrap(), "room_messages:room", &macs).unwrap();
-        let read = |element: &str, key| verified(element.as_bytes(), key, &macs);
+        let read = |element: &str, key| verified(element.as_bytes(), key, &macs).ok();
         assert_eq!(read(&element, "room_messages:room"), Some(entry));
         assert_eq!(read(&element, "room_messages:other"), None);
         let json: serde_json::Value = serde_json::from_str(&element).unwrap();

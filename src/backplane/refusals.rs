@@ -19,11 +19,15 @@ pub enum RefusedPlace {
     Cache,
     /// An ephemeral event that a node signed long ago.
     Late,
+    /// A display name in a registry entry.
+    Name,
+    /// A cached message or a name under a key that was removed: expected after a change of keys.
+    Retired,
 }
 
 impl RefusedPlace {
     /// Every place.
-    pub const ALL: [Self; 3] = [Self::Publication, Self::Cache, Self::Late];
+    pub const ALL: [Self; 5] = [Self::Publication, Self::Cache, Self::Late, Self::Name, Self::Retired];
 
     /// The label.
     pub fn label(self) -> &'static str {
@@ -31,13 +35,16 @@ impl RefusedPlace {
             Self::Publication => "publication",
             Self::Cache => "cache",
             Self::Late => "late",
+            Self::Name => "name",
+            Self::Retired => "retired",
         }
     }
 
     fn meaning(self) -> &'static str {
         match self {
-            Self::Publication | Self::Cache => "no node of this deployment signed it",
+            Self::Publication | Self::Cache | Self::Name => "no node of this deployment signed it",
             Self::Late => "it was signed too long ago: it was repeated, or clocks differ",
+            Self::Retired => "it names a key that was removed since",
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     line::{Line, parse_lines},
     link::{Link, LinkError, Replies},
     local::{Caps, Held, Local, Registered, Share},
+    names::Names,
     ops::Op,
     scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT, SYNC},
     types::{BackplaneEvent, Listening, Registration, Return, Scope, TooMany},
@@ -72,6 +73,7 @@ pub(super) struct Registry {
     link: Arc<Link>,
     lease: Arc<Lease>,
     local: Arc<Local>,
+    names: Arc<Names>,
     caps: Caps,
     grace: Duration,
     clock: Clock,
@@ -86,12 +88,11 @@ impl Registry {
         link: Arc<Link>,
         lease: Arc<Lease>,
         local: Arc<Local>,
-        caps: Caps,
-        grace: Duration,
-        clock: Clock,
-        metrics: Arc<Metrics>,
+        names: Arc<Names>,
+        (caps, grace): (Caps, Duration),
+        (clock, metrics): (Clock, Arc<Metrics>),
     ) -> Self {
-        Self { link, lease, local, caps, grace, clock, metrics, dirty: Mutex::default() }
+        Self { link, lease, local, names, caps, grace, clock, metrics, dirty: Mutex::default() }
     }
 
     /// Adds a connection; true if its user came online by it. At a cap, silent connections give way to it.
@@ -102,7 +103,8 @@ impl Registry {
         pipeline.cmd("SADD").arg(keys::node_users(&me)).arg(user.as_str());
         let id = new.connection.to_string();
         let call = REGISTER.call(&mut pipeline, &keys::entry(user));
-        call.arg(id).arg(me.as_str()).arg(new.connected_at.micros()).arg(scope(&new.scope)).arg(&*new.name);
+        call.arg(id).arg(me.as_str()).arg(new.connected_at.micros()).arg(scope(&new.scope));
+        call.arg(self.names.signed(user, &new.name));
         call.arg(self.caps.connections).arg(self.caps.sockets).arg(ENTRY_TTL).arg(join_ids(&gave_way));
         for (node, doubt) in self.lease.doubtful() {
             call.arg(node.as_str()).arg(doubt.as_str());
@@ -304,7 +306,8 @@ impl Registry {
                 self.schedule_check_after_grace(&mut pipeline, user);
             }
             let index = pipeline.len();
-            sync_call(&mut pipeline, user, (&me, former.as_ref()), share.as_ref(), grace);
+            let name = share.as_ref().map_or_else(String::new, |share| self.names.signed(user, &share.name));
+            sync_call(&mut pipeline, (user, &name), (&me, former.as_ref()), share.as_ref(), grace);
             if *announced {
                 self.claim(&mut pipeline, user);
             }
@@ -367,17 +370,17 @@ impl Synced {
     }
 }
 
-/// Adds a call of `sync.lua`. Without a share it removes both incarnations' connections of the user.
+/// Adds a call of `sync.lua`; the name is signed. Without a share it removes both incarnations' connections of the user.
 pub(super) fn sync_call(
     pipeline: &mut Pipeline,
-    user: &UserId,
+    (user, name): (&UserId, &str),
     (me, former): (&Incarnation, Option<&Incarnation>),
     share: Option<&Share>,
     grace: Duration,
 ) {
     let connections = share.map_or(&[][..], |share| &share.connections);
     let call = SYNC.call(pipeline, &keys::entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
-    call.arg(share.map_or("", |share| &*share.name)).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
+    call.arg(name).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
     for Held { id, since, scope: of, .. } in connections {
         call.arg(id.to_string()).arg(since.micros()).arg(scope(of));
     }

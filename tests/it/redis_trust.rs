@@ -214,3 +214,25 @@ async fn keys_are_changed_while_nodes_run() {
     })
     .await;
 }
+
+/// Whoever writes into Redis chooses no name under which nodes speak of a user.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewritten_name_is_not_announced() {
+    let mut scene = Scene::start().await;
+    for (id, shown, name) in
+        [("carol", "Carol", "Support: your session expired".to_owned()), ("dave", "Dave", "x".repeat(3_000_000))]
+    {
+        let key = format!("ws:conns:{id}");
+        let leaver = Client::rooms(&scene.two, "team", id).await;
+        scene.alice.join_with_roster("team").await;
+        let held: String = scene.redis.command(&["HGET", &key, "n"]).await;
+        assert!(held.starts_with(&format!("{shown}\n")), "{held}");
+        scene.redis.command::<i64>(&["HSET", &key, "n", &name]).await;
+        leaver.close().await;
+        let left = scene.alice.until_where(|frame| frame["type"] == "user_left" && frame["user_id"] == id).await;
+        assert_eq!(left["name"], json!(id), "{left}");
+    }
+    let refused = async |node: &Node| node.metrics().await.get(r#"switchboard_redis_refused_total{place="name"}"#);
+    assert_eq!(refused(&scene.one).await.unwrap() + refused(&scene.two).await.unwrap(), 2.0);
+    scene.alice.drain().await;
+}

@@ -1,7 +1,7 @@
 -- Claims a user's departures that are due, so that exactly one caller announces them.
 -- KEYS[1] the user's registry entry. ARGV: the longest time until a departure is due, in microseconds. One that is due later
 -- is left from before Redis' clock was set back, and is due now.
--- Returns {1 if they are offline now, display name, time of the next departure or '', {conversations left}}.
+-- Returns {1 if they are offline now, signed name, time of the next departure or '', {conversations left}}.
 local entry, flat = {}, redis.call('HGETALL', KEYS[1])
 if #flat == 0 then
   return {0, '', '', {}}

@@ -1,6 +1,6 @@
 -- Replaces one node's part of a user's registry entry with the given state. Serves four cases: registering in a new
 -- era, repairing after a failed call, the half-hourly renewal, and (with no connections) reaping a dead node.
--- KEYS[1] the entry. ARGV: incarnation, former incarnation or '', display name, grace in microseconds, TTL in seconds,
+-- KEYS[1] the entry. ARGV: incarnation, former incarnation or '', signed name, grace in microseconds, TTL in seconds,
 -- number of connections, then for each its id, since, conversation or ''; then pairs of conversation and the ids
 -- of its listeners, separated by spaces.
 -- Returns {1 if the user was online, connections removed, all connections now, {conversations new to the entry}}.

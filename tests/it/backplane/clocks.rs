@@ -47,6 +47,7 @@ async fn a_departure_that_is_due_too_late_is_due_now() {
     let _: i64 = redis.query(&["ZADD", "ws:leaving", &later, &format!("alice/{later}")]).await;
     let departure = node.departure().await;
     assert_eq!((departure.user.as_str(), departure.offline), ("alice", true));
+    assert_eq!(&*departure.name, "alice", "nobody signed the name");
     assert!(!node.online("alice").await);
     let left: i64 = redis.query(&["ZCARD", "ws:leaving"]).await;
     assert_eq!(left, 0);

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use redis::aio::PubSubStream;
 use switchboard::{
-    backplane::RefusedPlace::{Cache, Late, Publication},
+    backplane::RefusedPlace::{Cache, Late, Publication, Retired},
     model::{Body, Clock, Timestamp},
 };
 
@@ -138,6 +138,29 @@ async fn a_cache_that_somebody_wrote_is_refused_and_dropped() {
     redis.query::<()>(&["RENAME", "room_messages:room", "room_messages:other"]).await;
     assert_eq!(node.backplane.recent(&log("other"), 0).await, None);
     assert_eq!(node.refused(Cache), 8);
+    // Of a list that is longer than a node makes it, only the beginning is read.
+    let many: Vec<String> = (0..5_000).map(|n| format!("forged {n}")).collect();
+    let push: Vec<&str> = ["RPUSH", "room_messages:room"].into_iter().chain(many.iter().map(String::as_str)).collect();
+    redis.query::<i64>(&push).await;
+    assert_eq!(node.backplane.recent(&log("room"), 0).await, None);
+    assert_eq!(node.refused(Cache), 58);
+    assert_eq!(redis.query::<i64>(&["EXISTS", "room_messages:room"]).await, 0);
+}
+
+/// A cached message stays as long as its conversation is active, and so outlives the key that signed it.
+#[tokio::test]
+async fn what_a_removed_key_signed_is_dropped_and_is_no_forgery() {
+    let redis = Server::start();
+    let node = Node::start("one", Some(&redis.url())).await;
+    node.backplane.set_keys(&keys(&[1]));
+    node.backplane.publish(vec![message("room", 1)]);
+    node.until("cached", || async { node.backplane.recent(&log("room"), 0).await.is_some() }).await;
+    node.backplane.set_keys(&keys(&[2]));
+    assert_eq!(node.backplane.recent(&log("room"), 0).await, None);
+    assert_eq!((node.refused(Cache), node.refused(Retired)), (0, 1));
+    assert_eq!(redis.query::<i64>(&["EXISTS", "room_messages:room"]).await, 0);
+    node.backplane.publish(vec![message("room", 2)]);
+    node.until("cached again", || async { node.backplane.recent(&log("room"), 1).await.is_some() }).await;
 }
 
 #[tokio::test]
