@@ -20,6 +20,7 @@ use super::{
     lease::{Doubt, Lease},
     link::{Link, LinkError, Replies},
     local::Local,
+    lossy::Lossy,
     names::Names,
     ops::Op,
     registry::{Registry, Synced, add_listener, schedule_check, sync_call},
@@ -190,12 +191,17 @@ impl Departures {
             pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
             pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(BATCH);
             let mut found = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
-            let mut members: Vec<String> = found.take(0)?;
-            members.extend(found.take::<Vec<String>>(1)?);
+            let due = found.take::<Vec<Vec<u8>>>(0);
+            if matches!(&due, Err(LinkError::Refused(refusal)) if refusal.code == "WRONGTYPE") {
+                return self.drop_foreign_schedule().await;
+            }
+            let mut members = due?;
+            members.extend(found.take::<Vec<Vec<u8>>>(1)?);
             if members.is_empty() {
                 return Ok(());
             }
-            let users: HashSet<_> = members.iter().filter_map(|member| keys::leaving_user(member)).collect();
+            let users: HashSet<_> =
+                members.iter().filter_map(|member| keys::leaving_user(std::str::from_utf8(member).ok()?)).collect();
             let users: Vec<_> = users.into_iter().collect();
             let mut pipeline = Pipeline::new();
             for user in &users {
@@ -289,8 +295,8 @@ impl Departures {
         loop {
             let mut pipeline = Pipeline::new();
             pipeline.cmd("SSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH);
-            let (next, users): (u64, Vec<String>) = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)?;
-            let users: Vec<_> = users.iter().filter_map(|user| UserId::parse(user).ok()).collect();
+            let (next, users): (u64, Vec<Lossy>) = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)?;
+            let users: Vec<_> = users.iter().filter_map(|user| UserId::parse(&user.0).ok()).collect();
             removed += self.reap_users(node, users).await?;
             cursor = next;
             if cursor == 0 {
@@ -325,6 +331,14 @@ impl Departures {
     async fn announce(&self, departure: Departure) {
         // A send fails only when the node has ended.
         let _ = self.events.send(BackplaneEvent::Departed(departure)).await;
+    }
+
+    /// Deletes what another program stored in the place of the schedule.
+    async fn drop_foreign_schedule(&self) -> Result<(), LinkError> {
+        tracing::warn!(key = keys::LEAVING, "another program stored a value of another type; it is deleted");
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("DEL").arg(keys::LEAVING);
+        self.write(&pipeline).await
     }
 
     async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {

@@ -16,6 +16,8 @@ use super::{
     incarnation::Incarnation,
     keys,
     link::{Link, LinkError},
+    lossy::Lossy,
+    node_counts::NodeCounts,
     ops::Op,
     scripts::RENEW,
 };
@@ -23,6 +25,10 @@ use crate::model::{Clock, NodeId};
 
 /// Longest remaining lease of another node that is believed; NODE_LEASE is at most 10 minutes.
 const LEASE_MAX: Duration = Duration::from_secs(3_600);
+
+/// The reply of `renew.lua`: true if the lease was held, Redis' time in microseconds, the epoch, and the leases with the
+/// milliseconds left.
+type Leases = (bool, i64, Lossy, Vec<(Lossy, i64)>);
 
 /// Why a node's entries in the registry may be out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,8 @@ impl Doubt {
 struct View {
     me: Incarnation,
     former: Option<Incarnation>,
+    /// The name under which the next lease is acquired.
+    next: Option<Incarnation>,
     epoch: String,
     others: Vec<(Incarnation, Instant)>,
     /// True if a lease of another node ended since [`Lease::take_ended`] was called.
@@ -74,6 +82,7 @@ pub(super) struct Lease {
     length: Duration,
     clock: Clock,
     view: Mutex<View>,
+    counts: NodeCounts,
     retired: AtomicBool,
 }
 
@@ -84,6 +93,7 @@ impl Lease {
         let view = View {
             me,
             former: None,
+            next: None,
             epoch: String::new(),
             others: Vec::new(),
             ended: false,
@@ -91,7 +101,14 @@ impl Lease {
             connections_elsewhere: 0,
             redis_time: None,
         };
-        Self { node, length, clock, view: Mutex::new(view), retired: AtomicBool::new(false) }
+        Self {
+            node,
+            length,
+            clock,
+            view: Mutex::new(view),
+            counts: NodeCounts::default(),
+            retired: AtomicBool::new(false),
+        }
     }
 
     /// Stops renewing and acquiring the lease, because the node is leaving.
@@ -168,10 +185,12 @@ impl Lease {
         on: &mut MultiplexedConnection,
         connections: usize,
     ) -> Result<Acquired, LinkError> {
-        let incarnation = Incarnation::fresh(&self.node);
+        // A try that failed may have stored a lease under this name, so the next one takes the same.
+        let incarnation = self.view().next.get_or_insert_with(|| Incarnation::fresh(&self.node)).clone();
         let epoch = self.view().epoch.clone();
         self.call_renew(link, on, &incarnation, Some(self.me()), connections).await?;
         let mut view = self.view();
+        view.next = None;
         let former = std::mem::replace(&mut view.me, incarnation);
         let wiped = !epoch.is_empty() && epoch != view.epoch;
         let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(other, _)| *other != former);
@@ -218,11 +237,14 @@ impl Lease {
         let asked_at = Instant::now();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
         let now = Instant::now();
-        let (held, micros, epoch, leases): (bool, i64, String, Vec<(String, i64)>) = replies.take(0)?;
-        let counts: HashMap<String, u64> = replies.take(2)?;
+        let leases = replies.take::<Leases>(0);
+        self.drop_foreign(link, on, keys::NODES, &leases).await?;
+        let counts = replies.take::<HashMap<Lossy, Lossy>>(2);
+        self.drop_foreign(link, on, keys::CONNECTIONS, &counts).await?;
+        let ((held, micros, Lossy(epoch), leases), counts) = (leases?, counts.unwrap_or_default());
+        let leases: Vec<_> = leases.into_iter().map(|(Lossy(other), left)| (other, left)).collect();
         let alive = leases.iter().filter(|(other, left)| other != incarnation.as_str() && *left > 0);
-        let connections_elsewhere =
-            alive.filter_map(|(other, _)| counts.get(other)).fold(0, |sum: u64, count| sum.saturating_add(*count));
+        let connections_elsewhere = self.counts.sum(&counts, alive.map(|(other, _)| other.as_str()));
         let others = leases.iter().filter(|(other, _)| other != incarnation.as_str()).filter_map(|(other, left)| {
             // Redis holds what others wrote; no lease is longer than this.
             let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0)).min(LEASE_MAX);
@@ -239,6 +261,23 @@ impl Lease {
         view.epoch = epoch;
         view.redis_time = Some((asked_at + now.duration_since(asked_at) / 2, micros));
         Ok(held || acquire)
+    }
+
+    /// Deletes a key of the nodes alone under which another program stored a value of another type.
+    async fn drop_foreign<T>(
+        &self,
+        link: &Link,
+        on: &mut MultiplexedConnection,
+        key: &str,
+        reply: &Result<T, LinkError>,
+    ) -> Result<(), LinkError> {
+        if !matches!(reply, Err(LinkError::Refused(refusal)) if refusal.code == "WRONGTYPE") {
+            return Ok(());
+        }
+        self.counts.tell(&format!("{key} has a value of another type; it is deleted"));
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("DEL").arg(key);
+        link.run_on(Op::Lease, on, &pipeline).await.map(drop)
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

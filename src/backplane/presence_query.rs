@@ -11,6 +11,7 @@ use super::{
     line::parse_lines,
     link::{Link, LinkError, Replies},
     local::Local,
+    lossy::Lossy,
     ops::Op,
     types::NodeInfo,
 };
@@ -52,8 +53,8 @@ impl PresenceQuery {
             }
             let mut replies = self.query_all(&pipeline).await;
             for (index, user) in batch.iter().enumerate() {
-                let lines = replies.as_mut().ok().and_then(|replies| replies.take::<Option<String>>(index).ok());
-                let lines = parse_lines(&lines.flatten().unwrap_or_default());
+                let lines = replies.as_mut().ok().and_then(|replies| replies.take::<Option<Lossy>>(index).ok());
+                let lines = parse_lines(&lines.flatten().unwrap_or_default().0);
                 let mut held: Vec<NodeId> = lines.iter().filter_map(|line| line.holder.node()).collect();
                 held.extend(self.local.is_connected(user).then(|| self.node.clone()));
                 held.sort_unstable();
@@ -94,7 +95,7 @@ impl PresenceQuery {
     pub(super) async fn online_page(&self, cursor: u64, limit: u32) -> (Vec<UserId>, u64) {
         let mut scan = redis::cmd("SSCAN");
         scan.arg(keys::ONLINE).arg(cursor).arg("COUNT").arg(limit.max(1));
-        match self.query::<(u64, Vec<String>)>(scan).await {
+        match self.query::<(u64, Vec<Lossy>)>(scan).await {
             Ok((next, users)) => (parse_users(&users), next),
             Err(_) => self.local.online_page(cursor, limit.max(1)),
         }
@@ -111,7 +112,7 @@ impl PresenceQuery {
     pub(super) async fn audience(&self, conversation: &ConversationId) -> Vec<UserId> {
         let mut some = redis::cmd("SRANDMEMBER");
         some.arg(keys::audience(conversation)).arg(AUDIENCE_MAX);
-        match self.query::<Vec<String>>(some).await {
+        match self.query::<Vec<Lossy>>(some).await {
             Ok(users) => parse_users(&users),
             Err(_) => self.local.audience(conversation, AUDIENCE_MAX),
         }
@@ -138,9 +139,9 @@ impl PresenceQuery {
     pub(super) async fn joined(&self, user: &UserId) -> Vec<ConversationId> {
         let mut fields = redis::cmd("HKEYS");
         fields.arg(keys::entry(user));
-        match self.query::<Vec<String>>(fields).await {
+        match self.query::<Vec<Lossy>>(fields).await {
             Ok(fields) => {
-                fields.iter().filter_map(|field| ConversationId::parse(field.strip_prefix("r/")?).ok()).collect()
+                fields.iter().filter_map(|field| ConversationId::parse(field.0.strip_prefix("r/")?).ok()).collect()
             }
             Err(_) => self.local.joined(user),
         }
@@ -150,9 +151,9 @@ impl PresenceQuery {
     pub(super) async fn connections_of(&self, user: &UserId) -> Vec<ConnectionInfo> {
         let mut lines = redis::cmd("HGET");
         lines.arg(keys::entry(user)).arg("c");
-        match self.query::<Option<String>>(lines).await {
+        match self.query::<Option<Lossy>>(lines).await {
             Ok(lines) => {
-                let lines = parse_lines(&lines.unwrap_or_default()).into_iter();
+                let lines = parse_lines(&lines.unwrap_or_default().0).into_iter();
                 let info = lines.map(|line| {
                     Some(ConnectionInfo { connection: line.id, node: line.holder.node()?, since: line.since })
                 });
@@ -170,8 +171,9 @@ impl PresenceQuery {
     pub(super) async fn nodes(&self) -> Result<Vec<NodeInfo>, LinkError> {
         let mut leases = redis::cmd("ZRANGE");
         leases.arg(keys::NODES).arg(0).arg(-1).arg("WITHSCORES");
-        let leases: Vec<(String, f64)> = self.query(leases).await?;
-        let leases = leases.iter().filter_map(|(incarnation, until)| Some((Incarnation::parse(incarnation)?, *until)));
+        let leases: Vec<(Lossy, f64)> = self.query(leases).await?;
+        let leases =
+            leases.iter().filter_map(|(incarnation, until)| Some((Incarnation::parse(&incarnation.0)?, *until)));
         let leases: Vec<_> = leases.collect();
         let mut pipeline = Pipeline::new();
         for (incarnation, _) in &leases {
@@ -190,8 +192,10 @@ impl PresenceQuery {
         let info = leases.into_iter().enumerate().map(|(index, (incarnation, until))| {
             let lease_left = Duration::try_from_secs_f64((until - now) / 1_000.0).unwrap_or_default();
             let node = incarnation.node().ok_or(LinkError::Unexpected)?;
-            let connections: Option<u64> = replies.take(2 * index + 1)?;
-            Ok(NodeInfo { node, lease_left, users: replies.take(2 * index)?, connections: connections.unwrap_or(0) })
+            // What another program wrote counts as none.
+            let connections = replies.take::<Option<u64>>(2 * index + 1).unwrap_or_default().unwrap_or(0);
+            let users = replies.take(2 * index).unwrap_or_default();
+            Ok(NodeInfo { node, lease_left, users, connections })
         });
         info.collect()
     }
@@ -207,6 +211,6 @@ impl PresenceQuery {
     }
 }
 
-fn parse_users(ids: &[String]) -> Vec<UserId> {
-    ids.iter().filter_map(|id| UserId::parse(id).ok()).collect()
+fn parse_users(ids: &[Lossy]) -> Vec<UserId> {
+    ids.iter().filter_map(|id| UserId::parse(&id.0).ok()).collect()
 }

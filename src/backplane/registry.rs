@@ -23,6 +23,7 @@ use super::{
     line::{Line, parse_lines},
     link::{Link, LinkError, Replies},
     local::{Caps, Held, Local, Registered, Share},
+    lossy::Lossy,
     names::Names,
     ops::Op,
     scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT, SYNC},
@@ -364,9 +365,9 @@ impl Registry {
 impl Synced {
     /// Reads a reply of `sync.lua`.
     pub(super) fn read(replies: &mut Replies, index: usize) -> Result<Self, LinkError> {
-        let (was_online, removed, lines, begun): (bool, u64, String, Vec<String>) = replies.take(index)?;
-        let begun = begun.iter().filter_map(|id| ConversationId::parse(id).ok()).collect();
-        Ok(Self { was_online, removed, lines: parse_lines(&lines), begun })
+        let (was_online, removed, lines, begun): (bool, u64, Lossy, Vec<Lossy>) = replies.take(index)?;
+        let begun = begun.iter().filter_map(|id| ConversationId::parse(&id.0).ok()).collect();
+        Ok(Self { was_online, removed, lines: parse_lines(&lines.0), begun })
     }
 }
 

@@ -8,7 +8,7 @@ use switchboard::{
 };
 
 use super::{
-    node::{Node, entry, keys, log, message, seqs, typing, typing_at},
+    node::{Node, entry, keys, log, message, seqs, typing, typing_at, user},
     redis_server::Server,
 };
 
@@ -176,4 +176,43 @@ async fn without_keys_a_node_publishes_and_caches_nothing() {
     other.backplane.publish(vec![message("elsewhere", 1)]);
     assert_eq!(seqs(&one.events().await), [1], "it is published once the keys are known");
     assert_eq!(one.refused(Publication), 0);
+}
+
+/// Values of another type or of no meaning, in every place that all nodes read.
+#[tokio::test]
+async fn foreign_values_in_shared_keys_do_not_take_redis_down() {
+    let redis = Server::start();
+    let (one, two) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
+    one.connect("alice").await;
+    for value in ["abc", "-5", "1.5", "", "99999999999999999999"] {
+        redis.query::<i64>(&["HSET", "ws:node_connections", &format!("q{}#1", value.len()), value]).await;
+    }
+    redis.query::<i64>(&["SADD", "ws:online_users", "no user"]).await;
+    let not_text: i64 = {
+        let client = redis::Client::open(redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SADD").arg("ws:online_users").arg(&b"\xff\xfe"[..]).ignore();
+        pipeline.cmd("ZADD").arg("ws:nodes").arg(1).arg(&b"\xff#1"[..]).ignore();
+        pipeline.cmd("ZADD").arg("ws:leaving").arg(1).arg(&b"\xff/1"[..]);
+        let (added,) = pipeline.query_async::<(i64,)>(&mut connection).await.unwrap();
+        added
+    };
+    assert_eq!(not_text, 1);
+    two.until("alice elsewhere", || async { two.backplane.connections_elsewhere() == 1 }).await;
+    assert_eq!(two.backplane.online_page(0, 100).await.0, [user("alice")]);
+    one.until("the schedule without it", || async { redis.query::<i64>(&["ZCARD", "ws:leaving"]).await == 0 }).await;
+    for key in ["ws:node_connections", "ws:leaving"] {
+        redis.query::<()>(&["DEL", key]).await;
+        redis.query::<()>(&["SET", key, "foreign"]).await;
+        let healed = || async { redis.query::<String>(&["TYPE", key]).await.trim() != "string" };
+        one.until("the foreign value to be gone", healed).await;
+    }
+    let leases: i64 = redis.query(&["ZCARD", "ws:nodes"]).await;
+    assert!(leases <= 4, "two nodes, the epoch, and perhaps the foreign name: {leases}");
+    two.until("alice elsewhere again", || async { two.backplane.connections_elsewhere() == 1 }).await;
+    let lease: String = redis.query::<Vec<String>>(&["ZRANGEBYSCORE", "ws:nodes", "2", "9999999999999"]).await.concat();
+    redis.query::<()>(&["SET", "ws:nodes", "foreign"]).await;
+    one.until("leases again", || async { redis.query::<String>(&["TYPE", "ws:nodes"]).await.trim() == "zset" }).await;
+    assert!(lease.contains("one#") && lease.contains("two#"), "no try was needed before: {lease}");
 }
