@@ -3,8 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    hints::grown::Grown, notifications::unread::Unread, relay::growth::Growth, rosters::changes::RosterChanges,
-    search_index::GrownLogs, shown::Shown, speakers::Speakers, typists::Typists,
+    hints::grown::Grown,
+    notifications::unread::Unread,
+    relay::growth::Growth,
+    rosters::changes::RosterChanges,
+    search_index::GrownLogs,
+    shown::Shown,
+    speakers::Speakers,
+    typists::{Change, Typists},
 };
 use crate::{
     backplane::Backplane,
@@ -31,6 +37,12 @@ pub(super) enum Origin {
 impl Origin {
     fn goes_here(self) -> bool {
         self != Self::ElsewhereOnly
+    }
+
+    /// True for messages, which end their senders' typing, and for what other nodes tell. This node's own typing is
+    /// recorded before its events are sent.
+    fn changes_typing(self) -> bool {
+        matches!(self, Self::Committed | Self::Remote)
     }
 
     fn goes_elsewhere(self) -> bool {
@@ -87,7 +99,14 @@ impl Router {
         let step = |work: &mut dyn FnMut()| {
             let _panicked = self.supervisor.catch(TaskName::Router, work);
         };
+        let typists = &self.observers.typists;
+        // Held to the end, so that listeners are told about typing in the order in which it changed.
+        let turn = origin.changes_typing().then(|| typists.turns(&events)).flatten();
+        let mut changes = Vec::new();
         step(&mut || self.observe(&events, origin));
+        if let Some(turn) = &turn {
+            step(&mut || changes = typists.observe(turn, &events));
+        }
         let elsewhere = origin.goes_elsewhere().then(|| events.clone());
         if origin.goes_here() {
             let mut events = Some(events);
@@ -98,6 +117,20 @@ impl Router {
         }
         if let Some(mut events) = elsewhere {
             step(&mut || self.backplane.publish(std::mem::take(&mut events)));
+        }
+        changes.into_iter().for_each(|change| self.tell_typing(change));
+    }
+
+    fn tell_typing(&self, change: Change) {
+        match change {
+            Change::Stopped((conversation, user), name, source) => {
+                let what = Ephemeral::Typing { user, name, active: false };
+                self.send_ephemeral_here(&LogId::from(&conversation), source, [what]);
+            }
+            Change::StillTypes((conversation, user), name, source) => {
+                let what = Ephemeral::Typing { user, name, active: true };
+                self.send_ephemeral(&LogId::from(&conversation), source, [what]);
+            }
         }
     }
 
@@ -114,11 +147,10 @@ impl Router {
 
     /// Passes events to the observers of this origin, before any listener receives them.
     fn observe(&self, events: &[Event], origin: Origin) {
-        let Observers { unread, rosters, growth, shown, typists, grown_logs, grown, speakers } = &self.observers;
+        let Observers { unread, rosters, growth, shown, typists: _, grown_logs, grown, speakers } = &self.observers;
         match origin {
             Origin::Committed => {
                 unread.observe(events);
-                typists.observe(events, false);
                 growth.observe(events);
                 grown_logs.observe(events);
                 grown.observe(events);
@@ -131,7 +163,6 @@ impl Router {
             }
             Origin::Remote => {
                 shown.observe(events);
-                typists.observe(events, true);
                 rosters.observe(events);
                 speakers.observe(events);
             }
@@ -147,6 +178,16 @@ impl Router {
         what: impl IntoIterator<Item = Ephemeral>,
     ) {
         self.dispatch(self.ephemeral_events(log, by, what), Origin::Local);
+    }
+
+    /// Sends ephemeral events to the listeners of a log on this node only, because every node creates them itself.
+    pub(super) fn send_ephemeral_here(
+        &self,
+        log: &LogId,
+        by: Option<ConnectionId>,
+        what: impl IntoIterator<Item = Ephemeral>,
+    ) {
+        self.dispatch(self.ephemeral_events(log, by, what), Origin::HereOnly);
     }
 
     /// Sends ephemeral events to the listeners of a log on other nodes only.
@@ -228,7 +269,7 @@ mod tests {
             rosters,
             growth: Arc::new(Growth::new(degrade)),
             shown: Arc::new(Shown::new(metrics.clone()).0),
-            typists: Arc::new(Typists::new(Duration::from_secs(5)).0),
+            typists: Arc::new(Typists::new(Duration::from_secs(5))),
             grown_logs: Arc::default(),
             grown: Arc::new(Grown::new(metrics.clone())),
             speakers: Arc::default(),

@@ -45,7 +45,7 @@ use super::{
     subscriptions::Subscriptions,
     ttl_cache::TtlCache,
     typing::Typing,
-    typists::{Change, Typists},
+    typists::Typists,
     user_upserts::{PendingUsers, UserUpserts},
 };
 use crate::{
@@ -87,8 +87,8 @@ impl Chat {
         let growth = Arc::new(Growth::new(degrade.clone()));
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let (shown, followed) = Shown::new(metrics.clone());
-        let (typists, typing_changes) = Typists::new(config.timing.typing_timeout);
-        let (shown, typists, grown_logs) = (Arc::new(shown), Arc::new(typists), Arc::<GrownLogs>::default());
+        let typists = Arc::new(Typists::new(config.timing.typing_timeout));
+        let (shown, grown_logs) = (Arc::new(shown), Arc::<GrownLogs>::default());
         let (grown, speakers) = (Arc::new(Grown::new(metrics.clone())), Arc::<Speakers>::default());
         let rights = speakers.clone();
         let hints = Arc::new(ground.hints(grown.clone()));
@@ -113,7 +113,7 @@ impl Chat {
         let ids = config.auth.persona_ids.clone();
         let personas = webhooks.persona.map(|webhook| ground.personas((ids, webhook), writer, router.clone()));
 
-        spawn_updates(supervisor, batches, (users.clone(), pending_users), (typing.clone(), typing_changes));
+        spawn_updates(supervisor, batches, (users.clone(), pending_users), typing.clone());
         spawn_comparisons(supervisor, reconciler.clone(), retell.clone());
         ground.start_rosters((router.clone(), statuses.clone()), roster_changes, hints.clone());
         let unconfirmed = Arc::new(Unconfirmed::new(config.timing.presence_grace, metrics.clone()));
@@ -180,11 +180,11 @@ fn spawn_updates(
     supervisor: &Supervisor,
     batches: Batches,
     users: (Arc<UserUpserts>, PendingUsers),
-    typing: (Arc<Typing>, mpsc::Receiver<Change>),
+    typing: Arc<Typing>,
 ) {
     supervisor.spawn_until_stop(TaskName::BatchLoader, batches, |batches| batches.run().boxed());
     supervisor.spawn_until_stop(TaskName::UserUpserts, users, |(users, pending)| users.run(pending).boxed());
-    supervisor.spawn_until_stop(TaskName::Typing, typing, |(typing, changes)| typing.run(changes).boxed());
+    supervisor.spawn_until_stop(TaskName::Typing, typing, |typing| typing.run().boxed());
 }
 
 impl Ground {
@@ -328,7 +328,7 @@ impl Ground {
     }
 
     fn typing(&self, typists: Arc<Typists>, router: Arc<Router>, statuses: Arc<Statuses>) -> Typing {
-        Typing { typists, router, statuses, clock: self.clock.clone() }
+        Typing { typists, router, statuses }
     }
 
     fn events(&self, router: Arc<Router>, speakers: Arc<Speakers>) -> Events {

@@ -3,16 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
-
 use super::{
     command::{Caller, CommandReply},
-    router::{Origin, Router},
+    router::Router,
     statuses::Statuses,
-    typists::{Change, Expired, Place, Typists},
+    typists::{Expired, Place, Typists},
 };
 use crate::{
-    model::{Clock, ConnectionId, ConversationId, Ephemeral, EphemeralEvent, Event, Identity, LogId, Reply, Status},
+    model::{ConnectionId, ConversationId, Ephemeral, Identity, LogId, Reply, Status},
     supervise::{TaskName, checkpoint},
 };
 
@@ -24,7 +22,6 @@ pub(super) struct Typing {
     pub(super) typists: Arc<Typists>,
     pub(super) router: Arc<Router>,
     pub(super) statuses: Arc<Statuses>,
-    pub(super) clock: Clock,
 }
 
 impl Typing {
@@ -44,6 +41,7 @@ impl Typing {
             false => self.stop(identity, conversation, source),
             true => {
                 let place = (conversation.clone(), identity.user.clone());
+                let _turn = self.typists.turn(conversation);
                 if self.typists.start(&place, &identity.name, source) {
                     self.publish(place, identity.name.clone(), true, source);
                 }
@@ -55,30 +53,28 @@ impl Typing {
     /// Ends a user's typing at one source, and publishes it if no other source is left.
     pub(super) fn stop(&self, identity: &Identity, conversation: &ConversationId, source: Option<ConnectionId>) {
         let place = (conversation.clone(), identity.user.clone());
+        let _turn = self.typists.turn(conversation);
         if self.typists.stop(&place, source) {
             self.publish(place, identity.name.clone(), false, source);
         }
     }
 
-    /// Publishes changes and expired indicators until its task is stopped.
-    pub(super) async fn run(&self, changes: &mut mpsc::Receiver<Change>) {
+    /// Ends typing that expired, until its task is stopped.
+    pub(super) async fn run(&self) {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             checkpoint(TaskName::Typing, || "");
-            tokio::select! {
-                _ = sweep.tick() => self.typists.expired().into_iter().for_each(|expired| self.tell_expired(expired)),
-                Some(change) = changes.recv() => match change {
-                    Change::Stopped(place, name, source) => self.tell_here(place, name, source),
-                    Change::StillTypes(place, name, source) => self.publish(place, name, true, source),
-                },
-            }
+            sweep.tick().await;
+            self.typists.expiring().iter().for_each(|place| self.expire(place));
         }
     }
 
-    fn tell_expired(&self, Expired { place, name, here }: Expired) {
+    fn expire(&self, place: &Place) {
+        let _turn = self.typists.turn(&place.0);
+        let Some(Expired { name, here }) = self.typists.expire(place) else { return };
         match here {
-            Some(source) => self.publish(place, name, false, source),
-            None => self.tell_here(place, name, None),
+            Some(source) => self.publish(place.clone(), name, false, source),
+            None => self.tell_here(place.clone(), name),
         }
     }
 
@@ -89,10 +85,8 @@ impl Typing {
     }
 
     /// Tells the listeners on this node that a user stopped; the other nodes know it.
-    fn tell_here(&self, (conversation, user): Place, name: Arc<str>, source: Option<ConnectionId>) {
-        let (log, at) = (LogId::from(&conversation), self.clock.now());
+    fn tell_here(&self, (conversation, user): Place, name: Arc<str>) {
         let what = Ephemeral::Typing { user, name, active: false };
-        let ephemeral = Arc::new(EphemeralEvent { log, at, what });
-        self.router.dispatch(vec![Event::Ephemeral { ephemeral, origin: source }], Origin::HereOnly);
+        self.router.send_ephemeral_here(&LogId::from(&conversation), None, [what]);
     }
 }

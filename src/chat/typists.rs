@@ -1,12 +1,13 @@
 //! The users who type: on this node's sockets, and on other nodes according to their events.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use crate::model::{Body, ConnectionId, ConversationId, Ephemeral, Event, UserId};
 
@@ -16,13 +17,21 @@ pub(super) const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 const ELSEWHERE_SLACK: Duration = Duration::from_secs(1);
 /// Maximum number of users, counted for each conversation, whose typing is kept. Beyond it nobody is shown as typing.
 const TYPISTS_MAX: usize = 100_000;
-/// Maximum number of changes that wait to be told.
-const CHANGES_MAX: usize = 10_000;
+/// Number of locks that the turns of all conversations share.
+const TURNS: usize = 64;
 
 /// A user in a conversation.
 pub(super) type Place = (ConversationId, UserId);
 
-/// A change that an event of another part caused, and that listeners must be told.
+/// The right to change who types in some conversations. It is held until listeners were told of the change: they are
+/// then told in the order of the changes. Nothing is awaited meanwhile.
+#[must_use]
+pub(super) struct Turn<'a> {
+    turns: BTreeSet<usize>,
+    _held: Vec<MutexGuard<'a, ()>>,
+}
+
+/// A change that an event of another part caused, and that listeners must be told after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     /// The user stopped. Every node tells its own listeners, except the source on this node.
@@ -45,25 +54,60 @@ struct Typist {
 /// A user whose typing expired.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expired {
-    pub(super) place: Place,
     pub(super) name: Arc<str>,
     /// The last source, if the user typed here; other nodes must be told then.
     pub(super) here: Option<Option<ConnectionId>>,
 }
 
-/// The users who type.
+/// The users who type. Who changes them or passes events to them has the turn of the conversation.
 #[derive(Debug)]
 pub(super) struct Typists {
     timeout: Duration,
     typing: Mutex<HashMap<Place, Typist>>,
-    changes: mpsc::Sender<Change>,
+    turns: [Mutex<()>; TURNS],
+    hasher: RandomState,
 }
 
 impl Typists {
     /// A source without a new indicator for `timeout` counts as stopped.
-    pub(super) fn new(timeout: Duration) -> (Self, mpsc::Receiver<Change>) {
-        let (changes, changed) = mpsc::channel(CHANGES_MAX);
-        (Self { timeout, typing: Mutex::default(), changes }, changed)
+    pub(super) fn new(timeout: Duration) -> Self {
+        let turns = std::array::from_fn(|_| Mutex::default());
+        Self { timeout, typing: Mutex::default(), turns, hasher: RandomState::new() }
+    }
+
+    /// Waits for the turn of a conversation.
+    pub(super) fn turn(&self, conversation: &ConversationId) -> Turn<'_> {
+        self.take(BTreeSet::from([self.turn_of(conversation)]))
+    }
+
+    /// Waits for the turns of all conversations in which these events may change who types; `None` if there are none.
+    pub(super) fn turns(&self, events: &[Event]) -> Option<Turn<'_>> {
+        let turns: BTreeSet<_> = events.iter().filter_map(|event| self.concerned(event)).collect();
+        (!turns.is_empty()).then(|| self.take(turns))
+    }
+
+    fn concerned(&self, event: &Event) -> Option<usize> {
+        let conversation = event.log().conversation()?;
+        let concerned = match event {
+            Event::Entry { entry, .. } => {
+                matches!(entry.body, Body::Message { .. })
+                    && self.lock().contains_key(&(conversation.clone(), entry.sender.clone()))
+            }
+            Event::Ephemeral { ephemeral, .. } => matches!(ephemeral.what, Ephemeral::Typing { .. }),
+        };
+        concerned.then(|| self.turn_of(&conversation))
+    }
+
+    fn turn_of(&self, conversation: &ConversationId) -> usize {
+        // A remainder below the small number of turns.
+        usize::try_from(self.hasher.hash_one(conversation) % TURNS as u64).unwrap_or_default()
+    }
+
+    /// Takes turns in ascending order, so that two that need the same ones never wait for each other.
+    fn take(&self, turns: BTreeSet<usize>) -> Turn<'_> {
+        let locks = turns.iter().filter_map(|turn| self.turns.get(*turn));
+        let held = locks.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+        Turn { turns, _held: held }
     }
 
     /// Records that a user types at a source. Returns true if listeners must be told.
@@ -96,24 +140,25 @@ impl Typists {
         stopped
     }
 
-    /// Records messages, which end their senders' typing, and what other nodes tell if the events are `remote`.
-    pub(super) fn observe(&self, events: &[Event], remote: bool) {
-        for event in events {
-            let Some(conversation) = event.log().conversation() else { continue };
-            let change = match event {
-                Event::Entry { entry, .. } if matches!(entry.body, Body::Message { .. }) => {
-                    self.sent((conversation, entry.sender.clone()))
-                }
-                Event::Ephemeral { ephemeral, .. } if remote => match &ephemeral.what {
-                    Ephemeral::Typing { user, name, active } => self.heard((conversation, user.clone()), name, *active),
-                    _ => None,
-                },
-                _ => None,
-            };
-            if let Some(change) = change {
-                // If too many wait, the typing expires.
-                let _full = self.changes.try_send(change);
+    /// Records messages, which end their senders' typing, and what other nodes tell. Returns what must be told after
+    /// the events.
+    pub(super) fn observe(&self, turn: &Turn<'_>, events: &[Event]) -> Vec<Change> {
+        events.iter().filter_map(|event| self.observe_one(turn, event)).collect()
+    }
+
+    fn observe_one(&self, turn: &Turn<'_>, event: &Event) -> Option<Change> {
+        let conversation = event.log().conversation()?;
+        match event {
+            // Its sender began to type after the turns were taken.
+            _ if !turn.turns.contains(&self.turn_of(&conversation)) => None,
+            Event::Entry { entry, .. } if matches!(entry.body, Body::Message { .. }) => {
+                self.sent((conversation, entry.sender.clone()))
             }
+            Event::Entry { .. } => None,
+            Event::Ephemeral { ephemeral, .. } => match &ephemeral.what {
+                Ephemeral::Typing { user, name, active } => self.heard((conversation, user.clone()), name, *active),
+                _ => None,
+            },
         }
     }
 
@@ -144,27 +189,25 @@ impl Typists {
         Some(Change::StillTypes(place, typist.name.clone(), source))
     }
 
-    /// Removes and returns the users whose typing expired.
-    pub(super) fn expired(&self) -> Vec<Expired> {
+    /// Users of whose typing something expired.
+    pub(super) fn expiring(&self) -> Vec<Place> {
         let now = Instant::now();
-        let mut expired = Vec::new();
-        self.lock().retain(|place, typist| {
-            let mut last = None;
-            typist.here.retain(|source, until| {
-                let types = *until > now;
-                if !types {
-                    last = Some(*source);
-                }
-                types
-            });
-            typist.elsewhere = typist.elsewhere.filter(|until| *until > now);
-            let ended = typist.ended();
-            if ended {
-                expired.push(Expired { place: place.clone(), name: typist.name.clone(), here: last });
-            }
-            !ended
-        });
-        expired
+        let typing = self.lock();
+        typing.iter().filter(|(_, typist)| typist.expires(now)).map(|(place, _)| place.clone()).collect()
+    }
+
+    /// Removes what expired of a user's typing. Returns it if nothing is left.
+    pub(super) fn expire(&self, place: &Place) -> Option<Expired> {
+        let now = Instant::now();
+        let mut typing = self.lock();
+        let typist = typing.get_mut(place)?;
+        let here = typist.here.iter().find(|(_, until)| **until <= now).map(|(source, _)| *source);
+        typist.here.retain(|_, until| *until > now);
+        typist.elsewhere = typist.elsewhere.filter(|until| *until > now);
+        if !typist.ended() {
+            return None;
+        }
+        typing.remove(place).map(|typist| Expired { name: typist.name, here })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Typist>> {
@@ -182,6 +225,10 @@ impl Typist {
         self.here.keys().next().copied().flatten()
     }
 
+    fn expires(&self, now: Instant) -> bool {
+        self.here.values().chain(&self.elsewhere).any(|until| *until <= now)
+    }
+
     fn ended(&self) -> bool {
         self.here.is_empty() && self.elsewhere.is_none()
     }
@@ -196,8 +243,17 @@ mod tests {
         (ConversationId::parse("team").unwrap(), UserId::parse(user).unwrap())
     }
 
-    fn typists(seconds: u64) -> (Typists, mpsc::Receiver<Change>) {
+    fn typists(seconds: u64) -> Typists {
         Typists::new(Duration::from_secs(seconds))
+    }
+
+    fn observe(typists: &Typists, active: bool) -> Vec<Change> {
+        let events = typing(active);
+        typists.observe(&typists.turns(&events).unwrap(), &events)
+    }
+
+    fn expired(typists: &Typists) -> Vec<Expired> {
+        typists.expiring().iter().filter_map(|place| typists.expire(place)).collect()
     }
 
     fn typing(active: bool) -> [Event; 1] {
@@ -209,7 +265,7 @@ mod tests {
 
     #[test]
     fn typing_is_told_once_and_ends_with_its_last_source() {
-        let (typists, _) = typists(60);
+        let typists = typists(60);
         let (phone, laptop) = (Some(ConnectionId::fresh()), Some(ConnectionId::fresh()));
         let start = |source| typists.start(&place("alice"), &"A".into(), source);
         assert_eq!((start(phone), start(phone), start(laptop)), (true, false, false));
@@ -221,29 +277,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn typing_expires_here_and_elsewhere() {
-        let (typists, _) = typists(5);
+        let typists = typists(5);
         typists.start(&place("alice"), &"A".into(), None);
-        typists.observe(&typing(true), true);
+        assert_eq!(observe(&typists, true), []);
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(typists.expired(), [], "another node may still tell");
+        assert_eq!(expired(&typists), [], "another node may still tell");
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(typists.expired(), [Expired { place: place("alice"), name: "A".into(), here: None }]);
+        assert_eq!(expired(&typists), [Expired { name: "A".into(), here: None }]);
         typists.start(&place("alice"), &"A".into(), None);
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(typists.expired()[0].here, Some(None));
-        assert_eq!(typists.expired(), []);
+        assert_eq!(expired(&typists)[0].here, Some(None));
+        assert_eq!(expired(&typists), []);
     }
 
     #[test]
     fn a_stop_elsewhere_does_not_end_typing_here() {
-        let (typists, mut changes) = typists(60);
-        typists.observe(&typing(true), true);
+        let typists = typists(60);
+        assert_eq!(observe(&typists, true), []);
         let source = Some(ConnectionId::fresh());
         typists.start(&place("alice"), &"A".into(), source);
-        typists.observe(&typing(false), true);
-        assert_eq!(changes.try_recv().unwrap(), Change::StillTypes(place("alice"), "A".into(), source));
+        assert_eq!(observe(&typists, false), [Change::StillTypes(place("alice"), "A".into(), source)]);
         assert!(typists.stop(&place("alice"), source));
-        typists.observe(&typing(false), true);
-        assert!(changes.try_recv().is_err());
+        assert_eq!(observe(&typists, false), []);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Node, Postgres, RedisServer};
+use crate::support::{Client, Node, NodeBuilder, Postgres, RedisServer};
 
 async fn member(node: &Node, user: &str) -> Client {
     let mut client = Client::native(node, user).await;
@@ -81,4 +81,48 @@ async fn the_end_of_one_tab_does_not_stop_another() {
         frame["content"] == "marker"
     })
     .await;
+}
+
+/// Types and stops some times at once, and at last stops.
+async fn hesitate(tab: &mut Client) {
+    for _ in 0..5 {
+        type_on(tab, true).await;
+        type_on(tab, false).await;
+    }
+    // What comes behind this event was told after the last stop.
+    tab.send(&json!({"type": "event", "conversation_id": "team", "name": "end"})).await;
+}
+
+/// Receives frames until this number of tabs ended. Returns the number of frames about typing, and the last one.
+async fn last_told(listener: &mut Client, tabs: usize) -> (usize, Value) {
+    let (mut ended, mut told, mut last) = (0, 0, Value::Null);
+    while ended < tabs {
+        let frame = listener.recv().await;
+        ended += usize::from(frame["type"] == "event");
+        if frame["type"] == "typing" {
+            (told, last) = (told + 1, frame);
+        }
+    }
+    (told, last)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stopped_on_two_nodes_at_once_is_not_shown_typing() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let unbounded = |node: NodeBuilder| node.set("MAX_EVENTS_PER_RECEIVER", 0).set("MAX_FRAMES_PER_SECOND", 100_000);
+    let node = || unbounded(Node::serve(&redis.url(), &database).set("TYPING_TIMEOUT", "60s")).start();
+    let (one, two) = (node().await, node().await);
+    let mut listeners = [member(&one, "near").await, member(&two, "far").await];
+    let (mut left, mut right) = (member(&one, "alice").await, member(&two, "alice").await);
+    for round in 0..200 {
+        tokio::join!(hesitate(&mut left), hesitate(&mut right));
+        for listener in &mut listeners {
+            let (told, last) = last_told(listener, 2).await;
+            assert!(told >= 2 && last["active"] == false, "round {round}: told {told} times, at last {last}");
+        }
+        // A tab hears the other one.
+        last_told(&mut left, 1).await;
+        last_told(&mut right, 1).await;
+    }
 }
