@@ -30,6 +30,7 @@ mod departures;
 mod diagnose;
 mod era;
 mod fault;
+mod foreign;
 mod hearing;
 mod hints;
 mod incarnation;

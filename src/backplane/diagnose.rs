@@ -39,6 +39,7 @@ pub async fn diagnose(config: &RedisConfig, clock: &Clock) -> Diagnosis {
     let mut record = |found: Checked<Option<Finding>>| findings.extend(found.unwrap_or_else(Some));
     record(check_writes(&mut connection).await.map(|()| None));
     record(check_pubsub(&client, &mut connection).await.map(|()| None));
+    record(check_types(&mut connection).await);
     record(check_clocks(&mut connection, clock).await);
     let info = Info::fetch(&mut connection).await;
     record(Ok(info.eviction()));
@@ -81,6 +82,26 @@ async fn check_pubsub(client: &Client, connection: &mut MultiplexedConnection) -
         return Ok(());
     }
     Err(Finding::new(Fault::RedisDeaf, "a published message did not arrive within 2 s"))
+}
+
+/// Reads each key that all nodes share, with a command of its type.
+async fn check_types(connection: &mut MultiplexedConnection) -> Checked<Option<Finding>> {
+    let mut pipeline = redis::pipe();
+    pipeline
+        .cmd("SCARD")
+        .arg(keys::ONLINE)
+        .cmd("ZSCORE")
+        .arg(keys::NODES)
+        .arg("-")
+        .cmd("ZSCORE")
+        .arg(keys::LEAVING)
+        .arg("-");
+    pipeline.cmd("HEXISTS").arg(keys::CONNECTIONS).arg("-");
+    let replies = timeout(REPLY_TIMEOUT, link::send(connection, &pipeline)).await;
+    let Ok(Ok(replies)) = replies else { return Ok(None) };
+    let foreign = replies.keys_of_another_type(&pipeline);
+    let detail = || format!("values of another type under {}; a node deletes them", foreign.join(", "));
+    Ok((!foreign.is_empty()).then(|| Finding::new(Fault::RedisForeignValues, detail())))
 }
 
 async fn check_clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Option<Finding>> {

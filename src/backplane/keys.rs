@@ -76,6 +76,16 @@ pub(super) fn leaving_user(member: &str) -> Option<UserId> {
     UserId::parse(member.split_once('/')?.0).ok()
 }
 
+/// True if the key has a name that only nodes use.
+pub(super) fn is_ours(key: &str) -> bool {
+    ["ws:", "rate_limit:", "room_messages:"].iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// True if the key holds many users, whom each node adds when it registers anew.
+pub(super) fn is_view(key: &str) -> bool {
+    key == ONLINE || conversation_of_audience(key).is_some() || node_of_users(key).is_some()
+}
+
 /// Keys that a node and `switchboard check` write to learn whether they may; one for each prefix.
 pub(super) fn checks(id: &str) -> [String; 3] {
     ["ws", "rate_limit", "room_messages"].map(|prefix| format!("{prefix}:check:{id}"))

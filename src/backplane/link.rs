@@ -23,6 +23,7 @@ use redis::{
 use tokio::sync::Notify;
 
 use super::{
+    foreign,
     ops::{Op, Ops},
     scripts::SCRIPTS,
     server_mode::ServerMode,
@@ -123,6 +124,11 @@ impl Replies {
             Some(value) => redis::from_redis_value(value).map_err(|_| LinkError::Unexpected),
             None => Err(LinkError::Unexpected),
         }
+    }
+
+    /// The keys of the commands that found a value of another type.
+    pub(super) fn keys_of_another_type(&self, pipeline: &Pipeline) -> Vec<String> {
+        foreign::keys_of_another_type(pipeline, &self.0)
     }
 
     fn errors(&self) -> impl Iterator<Item = &str> {
@@ -257,6 +263,16 @@ impl Link {
         }
         self.ops.observe(op, started.elapsed());
         self.record_result(op, &result);
+        if let Ok(replies) = &result {
+            let foreign = replies.keys_of_another_type(pipeline);
+            if !foreign.is_empty() {
+                tracing::warn!(
+                    keys = foreign.join(" "),
+                    "another program stored values of another type; they are deleted"
+                );
+                send(connection, &foreign::deletion(&foreign)).await?;
+            }
+        }
         result
     }
 

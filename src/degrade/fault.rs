@@ -29,6 +29,8 @@ pub enum Fault {
     RedisIsCluster,
     /// The address is a Sentinel, which holds no data.
     RedisIsSentinel,
+    /// Keys of nodes hold values of another type.
+    RedisForeignValues,
     /// PostgreSQL accepts no connections.
     StoreUnreachable,
     /// PostgreSQL accepts connections and does not answer.
@@ -57,7 +59,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -71,6 +73,7 @@ impl Fault {
         Self::RedisTooManyClients,
         Self::RedisIsCluster,
         Self::RedisIsSentinel,
+        Self::RedisForeignValues,
         Self::StoreUnreachable,
         Self::StoreSilent,
         Self::StoreDeniesAccess,
@@ -101,6 +104,7 @@ impl Fault {
             Self::RedisTooManyClients => "redis-too-many-clients",
             Self::RedisIsCluster => "redis-is-cluster",
             Self::RedisIsSentinel => "redis-is-sentinel",
+            Self::RedisForeignValues => "redis-foreign-values",
             Self::StoreUnreachable => "store-unreachable",
             Self::StoreSilent => "store-silent",
             Self::StoreDeniesAccess => "store-denies-access",
@@ -120,7 +124,12 @@ impl Fault {
     pub fn is_critical(self) -> bool {
         !matches!(
             self,
-            Self::RedisEvicts | Self::StoreNotMigrated | Self::NodeDead | Self::NodesRelay | Self::ClocksDiffer
+            Self::RedisEvicts
+                | Self::RedisForeignValues
+                | Self::StoreNotMigrated
+                | Self::NodeDead
+                | Self::NodesRelay
+                | Self::ClocksDiffer
         )
     }
 }

@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use redis::aio::PubSubStream;
 use switchboard::{
     backplane::RefusedPlace::{Cache, Late, Publication, Retired},
-    model::{Body, Clock, Timestamp},
+    model::{Body, Clock, Cost, Timestamp},
 };
 
 use super::{
@@ -215,4 +215,33 @@ async fn foreign_values_in_shared_keys_do_not_take_redis_down() {
     redis.query::<()>(&["SET", "ws:nodes", "foreign"]).await;
     one.until("leases again", || async { redis.query::<String>(&["TYPE", "ws:nodes"]).await.trim() == "zset" }).await;
     assert!(lease.contains("one#") && lease.contains("two#"), "no try was needed before: {lease}");
+}
+
+/// Keys of one user or one conversation, and the views that nodes fill.
+#[tokio::test]
+async fn a_value_of_another_type_is_deleted_wherever_a_node_meets_it() {
+    let redis = Server::start();
+    let (one, two) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
+    for key in
+        ["ws:conns:alice", "rate_limit:message:alice", "room_messages:team", "ws:online_users", "ws:room_users:team"]
+    {
+        redis.query::<()>(&["SET", key, "foreign"]).await;
+    }
+    let (connection, _) = one.connect("alice").await;
+    two.connect("bob").await;
+    one.backplane.listen(connection, &super::node::room("team")).await;
+    one.backplane.admit(&user("alice"), Cost::MESSAGE, 3).await;
+    one.backplane.recent(&super::node::log("team"), 0).await;
+    for (key, kind) in [("ws:conns:alice", "hash"), ("ws:online_users", "set"), ("ws:room_users:team", "set")] {
+        let healed = || async { redis.query::<String>(&["TYPE", key]).await.trim() == kind };
+        one.until("the own value to be back", healed).await;
+    }
+    for key in ["rate_limit:message:alice", "room_messages:team"] {
+        assert_eq!(redis.query::<String>(&["TYPE", key]).await.trim(), "none", "{key}");
+    }
+    for name in ["alice", "bob"] {
+        two.until("both to be online", || async { two.online(name).await }).await;
+        let listed = || async { redis.query::<i64>(&["SISMEMBER", "ws:online_users", name]).await == 1 };
+        two.until("both to be listed", listed).await;
+    }
 }
