@@ -56,6 +56,8 @@ async fn a_redis_that_restarts_empty_gets_the_whole_registry() {
     let back = one.returned().await;
     assert_eq!((back.user, back.online, back.joined), (super::node::user("carol"), true, vec![room("room")]));
     other.until("bob is online", || async { other.backplane.audience(&room("room")).await.len() == 2 }).await;
+    // Other channels than this one may be subscribed before it.
+    one.backplane.subscribe(&log("later")).await;
     other.backplane.publish(vec![message("later", 7)]);
     loop {
         if seqs(&one.events().await) == [7] {
