@@ -104,13 +104,15 @@ async fn a_direct_client_on_a_slow_link_makes_progress_with_each_connection() {
     }
     let proxy = Proxy::to(node.address().to_string()).await;
     proxy.set(Link::Throttled(LINK));
-    let (mut all, mut first, mut rounds) = (HashSet::new(), HashSet::new(), 0);
+    let (mut all, mut first, mut rounds, mut repeated) = (HashSet::new(), HashSet::new(), 0, 0);
     while all.len() < SENDERS * EACH {
         rounds += 1;
         let before = all.len();
         let read = read(&proxy, 30, |ids| before + ids.len() >= SENDERS * EACH).await;
         assert!(read.confirmed, "a ping comes before the messages that wait");
-        assert!(first.insert(read.ids[0].clone()), "round {rounds} begins where an earlier one began");
+        // A busy node may learn that the connection ended before it reads its last pong.
+        repeated = if first.insert(read.ids[0].clone()) { 0 } else { repeated + 1 };
+        assert!(repeated <= 1, "round {rounds} and the one before it begin where an earlier one began");
         all.extend(read.ids);
         assert!(rounds <= 20, "{} of {} after {rounds} connections", all.len(), SENDERS * EACH);
     }
