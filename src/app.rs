@@ -17,7 +17,7 @@ use crate::{
     broker::{Broker, Drain},
     chat::{Chat, Parts},
     config::{Config, StoreBackend, StoreConfig},
-    degrade::{Degrade, LinkState},
+    degrade::{Degrade, LinkState, Part},
     listener::{Kind, Listener},
     metrics::Metrics,
     model::Clock,
@@ -38,9 +38,11 @@ pub use starting::NotStarted;
 /// Maximum time that tasks have to end after the stop signal.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time that a start waits for the store before the node listens. A store that is there is started by then, so a node
-/// that listens is ready.
+/// Time that a start waits for a store that is away before the node listens, not ready, and its health tells the reason.
 const LISTEN_AFTER: Duration = Duration::from_secs(1);
+/// Time that a start waits for a store that no try found away before the node listens: a busy one takes longer to
+/// migrate. A node that listens is ready then.
+const LISTEN_AT_LAST: Duration = Duration::from_secs(10);
 
 /// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +159,15 @@ impl Node {
         Ok(())
     }
 
+    /// Waits until the node must listen although its store has not started.
+    async fn waited_enough(&self) {
+        tokio::time::sleep(LISTEN_AFTER).await;
+        let degrade = &self.broker.degrade;
+        let mut changes = degrade.changes();
+        let away = async { while degrade.state(Part::Store).fault.is_none() && changes.changed().await.is_ok() {} };
+        let _busy = timeout(LISTEN_AT_LAST - LISTEN_AFTER, away).await;
+    }
+
     /// Binds every address and accepts sockets. Returns the addresses for clients and those for admins.
     fn listen(&self) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), RunError> {
         let broker = &self.broker;
@@ -271,7 +282,7 @@ async fn serve(
     let mut started = false;
     tokio::select! {
         result = &mut store => { result?; started = true; }
-        () = tokio::time::sleep(LISTEN_AFTER) => {}
+        () = node.waited_enough() => {}
         () = signals.recv() => return Ok(Stage::Starting),
     }
     let broker = &node.broker;
