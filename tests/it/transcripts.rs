@@ -31,7 +31,8 @@ macro_rules! transcripts {
 
         mod transcript {
             $(
-                #[tokio::test]
+                // The proxy to the store goes on while the test's thread is busy, for example with its first HTTP client.
+                #[tokio::test(flavor = "multi_thread")]
                 async fn $name() {
                     super::stage::play(&super::read(stringify!($name))).await;
                 }
