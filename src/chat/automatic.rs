@@ -16,7 +16,24 @@ use crate::{
 };
 
 /// Maximum number of entries of a direct conversation that are replayed to a client that can't name its last seq.
-pub(super) const MISSED_MAX: Seq = 100;
+const MISSED_MAX: Seq = 100;
+
+/// The entries of a direct conversation that its client is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Undelivered {
+    /// Those after this seq.
+    pub(super) after: Seq,
+    /// True if the client missed more than that.
+    pub(super) cut: bool,
+}
+
+impl Undelivered {
+    /// The newest of the entries after `delivered`.
+    pub(super) fn of(delivered: Seq, head: Seq) -> Self {
+        let oldest = head - MISSED_MAX;
+        Self { after: delivered.max(oldest), cut: delivered < oldest }
+    }
+}
 
 impl Subscriptions {
     /// Joins a conversation without a command of the client: the user was added, or a hint says that something was said
@@ -37,18 +54,22 @@ impl Subscriptions {
             AutoJoin::Nothing | AutoJoin::Added => None,
         };
         let from = since.or_else(|| connection.dropped_at(conversation));
-        let since = match (from, &pair) {
+        let (since, cut) = match (from, &pair) {
             (None, Some(pair)) => match self.undelivered_from(conversation, &caller.identity, pair).await? {
-                Some(since) => Some(since),
+                Some(Undelivered { after, cut }) => (Some(after), cut),
                 None => return Ok(Reply::Done.into()),
             },
-            (from, _) => from,
+            (from, _) => (from, false),
         };
         let joining = Joining::by_itself(pair, self.hub.activity());
         match self.listen(&caller.identity, connection, conversation, since, joining).await {
             Ok((mut joined, replay)) => {
-                if since.is_none() {
-                    // Nothing says where the client stands, so it reads the conversation anew.
+                if let Resumed::From(after) = joined.resumed {
+                    // The client named no seq, so the head tells what follows.
+                    joined.head = after;
+                }
+                if cut || since.is_none() {
+                    // More was missed than is sent, or nothing says where the client stands: it reads the conversation anew.
                     joined.resumed = Resumed::Resync { first: 1 };
                 }
                 let reply = Reply::Joined(conversation.clone(), joined);
@@ -62,19 +83,19 @@ impl Subscriptions {
         }
     }
 
-    /// The seq from which a direct conversation is sent to a client that can't name its last seq; none if the user is not
-    /// one of its members.
+    /// What of a direct conversation is sent to a client that can't name its last seq; none if the user is not one of its
+    /// members.
     async fn undelivered_from(
         &self,
         conversation: &ConversationId,
         identity: &Identity,
         pair: &Pair,
-    ) -> Result<Option<Seq>, Reject> {
+    ) -> Result<Option<Undelivered>, Reject> {
         if !pair.users().contains(&&identity.user) {
             return Ok(None);
         }
         let access = self.store.access(conversation, &identity.user).await.map_err(|error| unavailable(&error))?;
-        Ok(access.map(|access| access.delivered.max(access.ends.head - MISSED_MAX)))
+        Ok(access.map(|access| Undelivered::of(access.delivered, access.ends.head)))
     }
 
     /// The members of a direct conversation; none if it is another kind. Neither ever changes.

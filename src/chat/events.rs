@@ -66,11 +66,20 @@ impl Events {
         }
         require_feature(&self.degrade, Feature::History)?;
         let head = self.store.speaks(conversation, user).await.map_err(|error| unavailable(&error))?;
-        let head = head.ok_or(Reject::NotMember)?;
+        let Some(head) = head else { return Err(self.why_not(user, conversation).await) };
         if followed.is_some() {
             self.speakers.remember(right.clone());
         }
         Ok((right.1, self.hub.last(&LogId::from(conversation)).unwrap_or(0).max(head)))
+    }
+
+    /// Why a user may not speak in a conversation: no member, or a block in a direct conversation.
+    async fn why_not(&self, user: &UserId, conversation: &ConversationId) -> Reject {
+        match self.store.access(conversation, user).await {
+            Ok(Some(access)) if access.member => BARRED,
+            Ok(_) => Reject::NotMember,
+            Err(error) => unavailable(&error),
+        }
     }
 
     /// The inbox of a user whom the sender may reach.

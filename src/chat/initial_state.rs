@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    automatic::MISSED_MAX,
+    automatic::Undelivered,
     command::{require_feature, unavailable},
     connection::{Connection, Joining},
     replay::Replay,
@@ -92,12 +92,16 @@ impl Subscriptions {
         }
         let newest = self.hub.activity();
         let enter = |(at, direct): (usize, crate::store::Direct)| async move {
-            let since = direct.delivered.max(direct.head - MISSED_MAX);
+            let Undelivered { after, cut } = Undelivered::of(direct.delivered, direct.head);
             let joining = Joining::by_itself(Some(Arc::new(direct.pair)), newest.saturating_sub(at as u64));
-            let listening = self.listen(identity, connection, &direct.conversation, Some(since), joining).await;
+            let listening = self.listen(identity, connection, &direct.conversation, Some(after), joining).await;
             // The hub may not have heard of the newest entries yet.
             self.hub.record_head(&LogId::from(&direct.conversation), direct.head);
-            listening
+            listening.map(|(joined, replay)| match joined.resumed {
+                // What follows on the socket begins after this head.
+                Resumed::From(after) if cut => (Joined { head: after, resumed: Resumed::Resync { first: 1 } }, replay),
+                _ => (joined, replay),
+            })
         };
         stream::iter(directs.into_iter().enumerate().map(enter)).buffered(JOINS_AT_ONCE).try_collect().await
     }

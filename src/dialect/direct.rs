@@ -14,7 +14,7 @@ use crate::{
     config::Secret,
     model::{
         Body, ClientId, CloseReason, Command, ConversationId, Data, Entry, EntryId, EntrySeq, Event, GivenNumber,
-        LogId, NewMessage, Pair, Reject, Reply, Seq, Target, Timestamp, UserId,
+        Joined, LogId, NewMessage, Pair, Reject, Reply, Resumed, Seq, Target, Timestamp, UserId,
     },
     outbox::{Class, Frame},
 };
@@ -184,6 +184,9 @@ impl Codec for Direct {
     }
 
     fn reply(&self, _: RequestMeta, reply: &Reply) -> Option<Frame> {
+        if let Reply::Joined(conversation, Joined { head, resumed: Resumed::Resync { first } }) = reply {
+            return self.resync(&LogId::from(conversation), *first, *head);
+        }
         let Reply::Sent(sent) = reply else { return None };
         let data = Sent {
             id: sent.id(),

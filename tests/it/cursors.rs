@@ -1,6 +1,8 @@
 //! The highest seq that a socket received since it joined is a right `since_seq`: acks come in the order of their log, and
 //! no ack overtakes an entry.
 
+mod automatic;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use reqwest::Method;
