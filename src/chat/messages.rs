@@ -28,7 +28,7 @@ impl Chat {
         match self.address(&caller, message).await {
             Ok(log) => {
                 let begun = self.journal.append(&caller, (log, recipient), body, client_id, Authority::Member);
-                let begun = self.echo_unheard(&caller, begun);
+                let begun = self.echo_repeat(&caller, begun);
                 self.ask_persona(&caller, asked, begun)
             }
             Err(reject) => Begun::Done(Err(reject)),

@@ -89,16 +89,17 @@ impl Chat {
         // The node that stored the entry may have died before it published it.
         self.router.dispatch(vec![Event::Entry { entry: Arc::new(entry), origin: None }], Origin::Committed);
         let answer = Ok(CommandReply::from(Reply::Sent(sent)));
-        let begun = self.echo_unheard(caller, Begun::Pending(std::future::ready(answer).boxed()));
+        let begun = self.echo_repeat(caller, Begun::Pending(std::future::ready(answer).boxed()));
         Some(match command {
             Command::Send(message) => self.ask_persona(caller, Asked::of(message), begun),
             _ => begun,
         })
     }
 
-    /// Adds the stored entry to the answer, for a socket whose dialect has no acks and which does not listen to the conversation,
-    /// or repeats a send and listens only to later entries: nothing else would tell it that its message is stored.
-    pub(super) fn echo_unheard(&self, caller: &Caller, begun: Begun) -> Begun {
+    /// Adds the stored entry to the answer to a repeat, for a socket whose dialect has no acks and which listens only to
+    /// later entries: nothing else would tell it that its message is stored. A socket that does not listen gets none, because a
+    /// client takes the highest seq that it was shown for all that it has.
+    pub(super) fn echo_repeat(&self, caller: &Caller, begun: Begun) -> Begun {
         let Some(connection) = caller.connection.clone().filter(|connection| !connection.dialect.acks()) else {
             return begun;
         };
@@ -107,10 +108,8 @@ impl Chat {
         Begun::Pending(
             async move {
                 let mut answer = answer.await?;
-                if let Reply::Sent(Sent { log, seq, duplicate, .. }) = &answer.reply
-                    && log.conversation().is_some_and(|id| {
-                        !connection.listens_to(&id) || *duplicate && connection.listens_only_after(&id, *seq)
-                    })
+                if let Reply::Sent(Sent { log, seq, duplicate: true, .. }) = &answer.reply
+                    && log.conversation().is_some_and(|id| connection.listens_only_after(&id, *seq))
                 {
                     let read = store.entries(log, seq - 1, 1).await.unwrap_or_default();
                     answer.echo = read.into_iter().next().map(Arc::new);
