@@ -34,11 +34,16 @@ const HEAVY_HISTORY: &str = "/api/chat/conversations/wall/messages?limit=100";
 
 /// Makes a conversation of `members` with 1,000 messages of 5,000 characters.
 async fn fill_wall(node: &Node, database: &str, members: &[String]) {
+    fill_wall_with(node, database, members, 5).await;
+}
+
+/// Makes a conversation of `members` with this many times 200 messages of 5,000 characters.
+async fn fill_wall_with(node: &Node, database: &str, members: &[String], batches: usize) {
     let body = json!({"id": "wall", "name": "wall", "is_group": true, "participant_ids": members});
     let made = node.post("/api/chat/conversations", &token("mallory"), &body).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     let client = connect_to_postgres(database).await;
-    for batch in 0..5 {
+    for batch in 0..batches {
         let fill = format!(
             "SELECT count(append_messages) FROM (SELECT append_messages(array_agg('wall'::text), array_agg('mallory'::text), \
                 array_agg('Mallory'::text), array_agg('{batch}-' || i), array_agg(true), array_agg(true), \
@@ -262,7 +267,7 @@ async fn the_limit_on_a_users_reads_holds_over_sockets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_that_takes_too_long_is_refused_clearly() {
     let (_redis, database, node) = node(|node| node.set("HEAVY_READ_TIMEOUT", "100ms")).await;
-    fill_wall(&node, &database, &[]).await;
+    fill_wall_with(&node, &database, &[], 40).await;
     let answer = node.get(HEAVY_SEARCH, &token("mallory")).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
     assert_eq!(answer.json["code"], "too_slow", "{}", answer.text);

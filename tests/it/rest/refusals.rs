@@ -35,14 +35,12 @@ async fn bodies_of_requests_that_take_none_are_refused() {
         (Method::DELETE, &format!("{message}/reactions/x"), &alice.token),
         (Method::DELETE, &message, &alice.token),
     ] {
-        for (body, named) in
-            [(r#"{"until":1}"#, "until"), ("[1", "JSON object"), ("{", ""), ("null", ""), ("{} {}", "")]
-        {
+        for (body, named) in [(r#"{"until":1}"#, "until"), ("[1", "JSON object"), ("{", ""), ("{} {}", "")] {
             let answer = node.send_raw(method.clone(), path, token, body).await;
             assert_problem(&answer, 400, "invalid");
             assert!(answer.json["detail"].as_str().unwrap().contains(named), "{path} {}", answer.text);
         }
-        let answer = node.send_raw(method.clone(), path, token, " {} ").await;
+        let answer = node.send_raw(method.clone(), path, token, if *path == *message { "null" } else { " {} " }).await;
         assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
     }
     assert_eq!(node.send_raw(Method::GET, "/api/blocks", &alice.token, "[1").await.status, 200);
