@@ -162,7 +162,7 @@ const MANY: u64 = u32::MAX as u64;
 
 settings! {
     LISTEN = Network, Kind::Text("addresses"), "0.0.0.0:8000",
-        "Addresses for clients, separated by commas: 0.0.0.0:8000,[::]:8000 for IPv4 and IPv6 ([::]:8000 alone takes both). Under dev they must be loopback addresses.",
+        "Addresses for clients, separated by commas: `0.0.0.0:8000,[::]:8000` for IPv4 and IPv6 (`[::]:8000` alone takes both). Under dev they must be loopback addresses.",
         dev("127.0.0.1:8000");
     ADMIN_LISTEN = Network, Kind::Text("address or off"), "127.0.0.1:8001",
         "Address for /metrics, /livez and /readyz, or \"off\".";

@@ -1,5 +1,6 @@
 """nginx accepts the configuration, and gixy finds no fault in it."""
 
+import os
 import re
 import shutil
 import socket
@@ -41,6 +42,11 @@ def configure(folder, server, port):
         if not has_ipv6():
             text = re.sub(r"listen \[::\].*;", "", text)
         text = re.sub(r"listen (\[::\]:)?(80|443) ", rf"listen \g<1>{port} ", text)
+        if os.geteuid() != 0:
+            # The folders that nginx was built with belong to root.
+            kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+            text = text.replace("http {", "http { " + paths, 1)
         file.write_text(text)
     return folder
 
