@@ -1,6 +1,6 @@
 //! The initial state of a socket: the joins that its route and its dialect require, and the users who are present.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     degrade::Feature,
     dialect::{AutoJoin, RosterPolicy},
-    model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId, ids_within},
+    model::{ConversationId, Identity, Joined, LogId, Reject, Resumed, Seq, UserId, ids_within},
 };
 
 /// Direct conversations that are joined concurrently.
@@ -65,13 +65,25 @@ impl Subscriptions {
         let replays = entered.into_iter().map(|(_, replay)| replay).collect();
         let present = match (connection.dialect.greets_with(), &connection.bound) {
             (RosterPolicy::Listeners, Some(conversation)) => {
-                self.statuses.visible(self.backplane.audience(conversation).await).await
+                self.statuses.visible(self.present_in(conversation).await).await
             }
             (RosterPolicy::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
             (RosterPolicy::Listeners, None) | (RosterPolicy::Nobody, _) => Vec::new(),
         };
         let present = ids_within(present, self.limits.roster_bytes());
         Ok(InitialState { head, resyncs, present, replays })
+    }
+
+    /// The listeners of a conversation on all nodes. While the registry may lack some, those whom this node's other listeners
+    /// were shown count too: a comparison with the complete registry corrects all listeners alike.
+    async fn present_in(&self, conversation: &ConversationId) -> Vec<UserId> {
+        let mut present = self.backplane.audience(conversation).await;
+        if !self.backplane.registry_is_complete() {
+            let known: HashSet<UserId> = present.iter().cloned().collect();
+            let shown = self.follows.shown.present(conversation);
+            present.extend(shown.into_iter().filter(|user| !known.contains(user)));
+        }
+        present
     }
 
     /// Joins the user's direct conversations, each from its last delivered entry. If there are more than the limit of a

@@ -69,6 +69,11 @@ impl Shown {
         }
     }
 
+    /// The users whom the listeners of a conversation were shown as present.
+    pub(super) fn present(&self, conversation: &ConversationId) -> Vec<UserId> {
+        self.rooms().get(conversation).map(|room| room.users.keys().cloned().collect()).unwrap_or_default()
+    }
+
     /// Records users whose departure a comparison is about to tell.
     pub(super) fn departed(&self, conversation: &ConversationId, users: impl Iterator<Item = UserId>) {
         let now = Instant::now();
