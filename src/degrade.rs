@@ -222,7 +222,7 @@ impl Degrade {
         self.notify_if_changed(changed);
     }
 
-    /// True while some kind of work fails. It is cheap enough for every append.
+    /// True unless this kind of work fails although its part answers. It is cheap enough for every append.
     pub fn works(&self, work: Work) -> bool {
         self.partial_fault(work).is_none()
     }

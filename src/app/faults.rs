@@ -6,7 +6,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// What was shown last.
+/// The states and faults that were shown last.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     links: [Option<LinkState>; 2],

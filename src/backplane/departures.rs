@@ -186,7 +186,7 @@ impl Departures {
         loop {
             let now = self.lease.redis_micros();
             let mut pipeline = Pipeline::new();
-            // What is due later than it can be is left from before Redis' clock was set back.
+            // A check that is due later than any can be was written before Redis' clock was set back.
             let stranded = format!("({}", now.saturating_add(self.registry.latest_due()));
             pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
             pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(BATCH);

@@ -55,7 +55,7 @@ impl Hearing {
         }
         self.dead.store(true, Ordering::Release);
         let finding = fault::link_finding(error);
-        // What the server says names the fault; a canary that does not arrive, or a connection that ends, does not.
+        // An error reply names the fault; a canary that does not arrive, or a connection that ends, does not.
         let named = matches!(error, LinkError::Refused(_)) && finding.fault != Fault::RedisRefusesWrites;
         let what = match self.work {
             Work::Publish => "publications fail",

@@ -75,6 +75,14 @@ pub(super) struct Refusal {
     pub(super) words: String,
 }
 
+impl Refusal {
+    /// Redis repeats the arguments of an unknown command, and those of HELLO hold the password.
+    fn new(code: &str, words: &str) -> Self {
+        let words = words.split(", with args").next().unwrap_or_default();
+        Self { code: code.to_owned(), words: words.to_owned() }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)
@@ -83,9 +91,9 @@ impl fmt::Display for Refusal {
 
 impl From<&redis::ServerError> for Refusal {
     fn from(error: &redis::ServerError) -> Self {
-        let code = error.code().to_owned();
-        let words = error.details().map_or_else(|| code.clone(), |details| format!("{code} {details}"));
-        Self { code, words }
+        let code = error.code();
+        let words = error.details().map_or_else(|| code.to_owned(), |details| format!("{code} {details}"));
+        Self::new(code, &words)
     }
 }
 
@@ -100,7 +108,7 @@ impl From<&redis::RedisError> for LinkError {
                     (Some(code), Some(detail)) => format!("{code} {detail}"),
                     _ => error.to_string(),
                 };
-                Self::Refused(Refusal { code: error.code().unwrap_or(error.category()).to_owned(), words })
+                Self::Refused(Refusal::new(error.code().unwrap_or(error.category()), &words))
             }
         }
     }
@@ -270,7 +278,8 @@ impl Link {
                     keys = foreign.join(" "),
                     "another program stored values of another type; they are deleted"
                 );
-                send(connection, &foreign::deletion(&foreign)).await?;
+                // If this fails, the next call that meets one deletes it; this call has its replies.
+                let _ = send(connection, &foreign::deletion(&foreign)).await;
             }
         }
         result

@@ -4,7 +4,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::degrade::{Fault, Finding};
 
-/// How Redis runs, as its reply to HELLO says, if a node can't use such a server.
+/// The mode of a Redis that a node can't use, as the reply to HELLO names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerMode {
     /// A node of a Redis Cluster.

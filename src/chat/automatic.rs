@@ -83,8 +83,8 @@ impl Subscriptions {
         }
     }
 
-    /// What of a direct conversation is sent to a client that can't name its last seq; none if the user is not one of its
-    /// members.
+    /// The entries of a direct conversation to send to a client that can't name its last seq; none if the user is not one
+    /// of its members.
     async fn undelivered_from(
         &self,
         conversation: &ConversationId,

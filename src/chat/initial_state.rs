@@ -110,7 +110,7 @@ impl Subscriptions {
             // The hub may not have heard of the newest entries yet.
             self.hub.record_head(&LogId::from(&direct.conversation), direct.head);
             listening.map(|(joined, replay)| match joined.resumed {
-                // What follows on the socket begins after this head.
+                // The entries that the socket gets begin after this head.
                 Resumed::From(after) if cut => (Joined { head: after, resumed: Resumed::Resync { first: 1 } }, replay),
                 _ => (joined, replay),
             })

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 /// Reads a `.env` file without changing the process's environment. A missing file is empty.
 ///
 /// # Errors
-/// What is wrong with it, in words that follow its name.
+/// The fault of the file, in words that follow its name.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
     if let Some((number, name)) = fs::read_to_string(path).ok().as_deref().and_then(ambiguous_line) {
         return Err(format!(

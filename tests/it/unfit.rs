@@ -14,7 +14,7 @@ mod poolers;
 mod read_only;
 mod urls;
 
-/// What `switchboard check` prints.
+/// Runs `switchboard check` and returns its output.
 async fn check(redis: Option<&str>, database: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.arg("check").env_clear().env("JWT_SECRET", SECRET).env("DATABASE_URL", database);

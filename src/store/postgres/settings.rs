@@ -15,7 +15,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Returns the settings of the server and of TLS.
 pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
     let mut config = read_postgres_url(url.reveal()).map_err(|why| invalid(format!("DATABASE_URL {why}")))?;
-    // Who names a CA wants TLS, also where a server doesn't offer it.
+    // An operator who names a CA wants TLS; without it, a server that offers none would be used in plain text.
     if ca_file.is_some() && is_tls_optional(&config) {
         config.ssl_mode(SslMode::Require);
     }

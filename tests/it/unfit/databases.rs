@@ -6,6 +6,20 @@ use crate::support::{Postgres, RedisServer, eventually, token};
 /// Set this variable to write the file anew after a migration.
 const UPDATE: &str = "UPDATE_SCHEMA";
 
+/// A migrated database: a superuser's connection to it, its URL for a role with the documented rights, and the role's name.
+async fn limited_role(redis: &RedisServer) -> (tokio_postgres::Client, String, String) {
+    let database = Postgres::shared().await.database().await;
+    Node::serve(&redis.url(), &database).start().await.terminate().await;
+    let name = database.rsplit('/').next().unwrap().to_owned();
+    let admin = Postgres::shared().await.connect(&name).await;
+    let role = format!(
+        "CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}"
+    );
+    admin.batch_execute(&role).await.unwrap();
+    let limited = database.replacen("postgres@", &format!("{name}@"), 1);
+    (admin, limited, name)
+}
+
 /// A node whose role changes no table.
 fn limited_node(redis: &RedisServer, database: &str) -> NodeBuilder {
     Node::serve(&redis.url(), database).set("MIGRATE", false)
@@ -56,15 +70,8 @@ async fn a_database_without_utf8_is_refused_at_the_start() {
 #[tokio::test]
 async fn a_missing_part_or_right_is_named_before_a_client_meets_it() {
     let redis = RedisServer::start().await;
-    let database = Postgres::shared().await.database().await;
-    Node::serve(&redis.url(), &database).start().await.terminate().await;
-    let name = database.rsplit('/').next().unwrap();
-    let admin = Postgres::shared().await.connect(name).await;
-    let role = format!(
-        "CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}"
-    );
-    admin.batch_execute(&role).await.unwrap();
-    let limited = database.replacen("postgres@", &format!("{name}@"), 1);
+    let (admin, limited, name) = limited_role(&redis).await;
+    let name = name.as_str();
     let healthy = check(Some(&redis.url()), &limited).await;
     assert!(healthy.contains("ok    PostgreSQL"), "{healthy}");
     for (harm, fault, named, mend) in [
@@ -101,15 +108,9 @@ async fn a_missing_part_or_right_is_named_before_a_client_meets_it() {
 #[tokio::test]
 async fn a_right_that_a_running_node_loses_shows_in_its_health() {
     let redis = RedisServer::start().await;
-    let database = Postgres::shared().await.database().await;
-    Node::serve(&redis.url(), &database).start().await.terminate().await;
-    let name = database.rsplit('/').next().unwrap();
-    let admin = Postgres::shared().await.connect(name).await;
-    let role = format!(
-        "CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}"
-    );
-    admin.batch_execute(&role).await.unwrap();
-    let node = limited_node(&redis, &database.replacen("postgres@", &format!("{name}@"), 1)).start().await;
+    let (admin, limited, name) = limited_role(&redis).await;
+    let name = name.as_str();
+    let node = limited_node(&redis, &limited).start().await;
     let alice = token("alice");
     let room = node.conversation(&alice, &[]).await;
     let path = format!("/api/chat/conversations/{room}/messages");

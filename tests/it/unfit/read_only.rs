@@ -5,15 +5,20 @@ use serde_json::json;
 use super::*;
 use crate::support::{Client, Postgres, RedisServer, eventually, token};
 
-#[tokio::test]
-async fn a_server_that_became_read_only_is_named_and_its_sessions_are_dropped() {
+/// A node on servers of its own, and a member of `team` who has sent a message.
+async fn stage() -> (RedisServer, Postgres, Node, Client) {
     let redis = RedisServer::start().await;
     let server = Postgres::start(&[("fsync", "off")]).await;
-    let database = server.database().await;
-    let node = Node::serve(&redis.url(), &database).start().await;
+    let node = Node::serve(&redis.url(), &server.database().await).start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     alice.send_text("team", "before").await;
+    (redis, server, node, alice)
+}
+
+#[tokio::test]
+async fn a_server_that_became_read_only_is_named_and_its_sessions_are_dropped() {
+    let (_redis, server, node, mut alice) = stage().await;
     let admin = server.connect("postgres").await;
     // As after a failover: the sessions that the pools open now are read-only for as long as they live.
     let away = "ALTER ROLE postgres SET default_transaction_read_only = on; \
@@ -41,13 +46,7 @@ async fn a_server_that_became_read_only_is_named_and_its_sessions_are_dropped() 
 
 #[tokio::test]
 async fn sessions_of_a_former_primary_are_not_used_after_a_failover() {
-    let redis = RedisServer::start().await;
-    let server = Postgres::start(&[("fsync", "off")]).await;
-    let database = server.database().await;
-    let node = Node::serve(&redis.url(), &database).start().await;
-    let mut alice = Client::native(&node, "alice").await;
-    alice.join("team").await;
-    alice.send_text("team", "before").await;
+    let (_redis, server, node, mut alice) = stage().await;
     let admin = server.connect("postgres").await;
     // The open sessions become read-only, and stay open.
     admin.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on; ").await.unwrap();
