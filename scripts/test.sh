@@ -24,7 +24,7 @@ declare -A needs=(
 
 logs=target/test-logs
 rm -rf "$logs" && mkdir -p "$logs" || exit 1
-summary=()
+summary=() messages=()
 passed=0 failed=0 skipped=0
 trap 'exit 130' INT
 # The tests open many sockets; the usual soft limit of 1,024 open files is too low.
@@ -62,6 +62,19 @@ failures() { # <log>
     sed -nE -e 's/^test (.*) \.\.\. FAILED$/failed: \1/p' -e 's/^(FAILED|ERROR) ([^ ]+).*/failed: \2/p' "$1" | sort -u
 }
 
+# Prints the first lines of what each failed test of a log said: cargo's "---- name stdout ----", pytest's lines with E,
+# and, of tests whose output is not captured, each panic.
+told() { # <log>
+    awk '
+        /^---- .* stdout ----$/ { left = 9 }
+        /^failures:$/ || /^test result: / { left = 0 }
+        /^thread .* panicked at / && left == 0 { left = 8 }
+        /^E  / && left == 0 { if (said++ < 8) print; next }
+        /^_+ .* _+$/ { said = 0; print; next }
+        left > 0 { left--; print }
+    ' "$1" | cut -c1-600 | head -60
+}
+
 note() { # <part> <outcome> <seconds> <what more>
     summary+=("$(printf '  %-12s %-8s %5ss  %s' "$1" "$2" "$3" "$4")")
 }
@@ -89,6 +102,7 @@ run() { # <part>
         ran_passed=1
     fi
     passed=$((passed + ran_passed)) failed=$((failed + ran_failed)) skipped=$((skipped + ran_skipped))
+    [ "$outcome" = passed ] || messages+=("── $part ──" "$(told "$log")")
     note "$part" "$outcome" $((SECONDS - start)) "$ran_passed passed, $ran_failed failed, $ran_skipped skipped"
     while read -r line; do summary+=("                 $line"); done < <(failures "$log"; reasons "$log")
 }
@@ -99,6 +113,10 @@ for part in "${parts[@]}"; do
     if [ "$part" = tests ] && [ -n "$(lacking tests)" ]; then run unit; fi
 done
 
+if [ ${#messages[@]} -gt 0 ]; then
+    printf '\nWhat failed tests said:\n'
+    printf '%s\n' "${messages[@]}"
+fi
 printf '\nSummary (logs: %s):\n' "$logs"
 printf '%s\n' "${summary[@]}"
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"

@@ -85,7 +85,9 @@ impl Sqlite {
         }
         let connect = || -> Result<Connection, StoreError> {
             let connection = Connection::open(path).map_err(|error| unusable(&error))?;
-            let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;";
+            // Temporary tables stay in memory: the image's root is read-only, and has no folder for files of theirs.
+            let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000; \
+                            PRAGMA temp_store = MEMORY;";
             connection.execute_batch(settings).map_err(|error| unusable(&error))?;
             connection.set_prepared_statement_cache_capacity(64);
             add_search_tokens(&connection).map_err(|error| unusable(&error))?;
