@@ -13,8 +13,9 @@ use super::{
     TakenWatch, Waiting, WaitingPosts,
 };
 use crate::model::{
-    ClientId, Conversation, ConversationId, Entry, LogId, Message, NewConversation, NodeId, NodeKeys, Notification,
-    Page, Pair, RestrictionChange, RestrictionRequest, SearchTerms, Seq, Status, Timestamp, Unread, UserId,
+    ClientId, Conversation, ConversationId, Deployment, Entry, LogId, Message, NewConversation, NodeId, NodeKeys,
+    Notification, Page, Pair, RestrictionChange, RestrictionRequest, SearchTerms, Seq, Status, Timestamp, Unread,
+    UserId,
 };
 
 /// Everything that a node needs from its store.
@@ -41,7 +42,7 @@ impl<S> Store for S where
 /// Start, migrations and health checks.
 #[async_trait]
 pub trait Lifecycle: Send + Sync + 'static {
-    /// Connects, applies pending migrations if `migrate` is true, and reads the keys of the nodes. Until it has succeeded
+    /// Connects, applies pending migrations if `migrate` is true, and reads the deployment and the keys of the nodes. Until it has succeeded
     /// once, other calls may be refused as unavailable. A fault that only an operator can end is [`StoreError::Failed`];
     /// after another error, a later try may succeed.
     async fn start(&self, migrate: bool) -> Result<Started, StoreError>;
@@ -51,6 +52,8 @@ pub trait Lifecycle: Send + Sync + 'static {
     async fn ping(&self) -> Result<Pulse, StoreError>;
     /// Returns the keys with which nodes sign what they write into Redis. The migrations make the first one.
     async fn node_keys(&self) -> Result<NodeKeys, StoreError>;
+    /// Returns the identity of this deployment, which the migrations make.
+    async fn deployment(&self) -> Result<Deployment, StoreError>;
     /// True if a heavy read was refused within the last `span` because too many waited.
     fn refused_heavy_reads(&self, span: Duration) -> bool;
 }

@@ -9,8 +9,8 @@ use std::{
 use super::pools::Pool;
 use crate::degrade::{Fault, Finding};
 use crate::model::{
-    Body, ClientId, ConversationId, Entry, LogId, NodeKeys, Pair, RestrictionChange, RestrictionMark, Seq, Timestamp,
-    UserId,
+    Body, ClientId, ConversationId, Deployment, Entry, LogId, NodeKeys, Pair, RestrictionChange, RestrictionMark, Seq,
+    Timestamp, UserId,
 };
 
 /// The right under which an entry is appended.
@@ -168,6 +168,12 @@ impl StoreError {
     pub(super) fn no_node_keys() -> Self {
         Self::Failed("the table node_keys is empty; add a key: INSERT INTO node_keys DEFAULT VALUES".into())
     }
+
+    /// The table of the deployment is empty, or its id is none.
+    pub(super) fn no_deployment() -> Self {
+        let remedy = "make a new one: DELETE FROM deployment; INSERT INTO deployment DEFAULT VALUES";
+        Self::Failed(format!("the table deployment has no valid id; {remedy}").into())
+    }
 }
 
 /// A store that has started.
@@ -175,6 +181,8 @@ impl StoreError {
 pub struct Started {
     /// Number of migrations applied.
     pub migrations: usize,
+    /// The deployment of this store.
+    pub deployment: Deployment,
     /// The keys of the nodes. Only a node with Redis needs them.
     pub keys: Result<NodeKeys, StoreError>,
 }

@@ -1,6 +1,7 @@
 //! The store's contract, tested on both stores, and writers of several nodes on one PostgreSQL.
 
 mod data;
+mod deployment;
 mod migrations;
 mod notifications;
 mod pages;
@@ -22,6 +23,7 @@ use std::{
 use data::{
     a_deletion_removes_all_data, an_edit_keeps_removes_or_replaces_data, data_is_stored_as_sent_and_not_searched,
 };
+use deployment::the_deployment_keeps_its_id;
 use futures_util::future::join_all;
 pub(crate) use migrations::up_to;
 use notifications::{
@@ -136,6 +138,7 @@ macro_rules! contract {
 
 contract! {
     migrations_run_once
+    the_deployment_keeps_its_id
     appends_are_gapless_idempotent_and_only_for_members
     one_bad_entry_does_not_fail_its_neighbours
     edits_deletions_and_reactions_change_their_targets

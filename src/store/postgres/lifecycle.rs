@@ -16,23 +16,38 @@ use super::{
 };
 use crate::{
     degrade::Fault,
-    model::{NodeKey, NodeKeys, RestrictionMark},
+    model::{Deployment, DeploymentId, NodeKey, NodeKeys, RestrictionMark},
 };
 
 /// The advisory lock that lets one node at a time migrate. The number is arbitrary, but only this program uses it.
 const MIGRATION_LOCK: i64 = 0x5157_4249_4F41_5244;
 /// Maximum time for the migrations, including the wait for another node's.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(300);
-/// Maximum time to read the keys at the start.
+/// Maximum time to read the deployment and the keys at the start.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The keys of nodes, newest first. One that is younger than a minute is not yet read by every node.
 const NODE_KEYS: &str =
     "SELECT id, secret, created_at <= now() - interval '60 seconds' FROM node_keys ORDER BY id DESC LIMIT 8";
 
+const DEPLOYMENT: &str = "SELECT id::text, epoch FROM deployment";
+
+fn deployment(rows: &[Row]) -> Result<Deployment, StoreError> {
+    let read = |row: &Row| Some(Deployment { id: DeploymentId::parse(row.get(0)).ok()?, epoch: row.get(1) });
+    rows.first().and_then(read).ok_or_else(StoreError::no_deployment)
+}
+
 fn node_keys(rows: &[Row]) -> Result<NodeKeys, StoreError> {
     let keys = rows.iter().filter_map(|row| Some((NodeKey::new(row.get(0), row.get(1))?, row.get(2))));
     NodeKeys::new(keys).ok_or_else(StoreError::no_node_keys)
+}
+
+/// A read at the start. The outer error says that the server is silent, the inner one that it refused.
+async fn read_first(session: &Session, sql: &str) -> Result<Result<Vec<Row>, StoreError>, StoreError> {
+    match tokio::time::timeout(READ_TIMEOUT, session.client.query(sql, &[])).await {
+        Ok(rows) => Ok(rows.map_err(|error| prepare_error(&error))),
+        Err(_) => Err(StoreError::Unavailable("no answer within 5 s".into())),
+    }
 }
 
 impl Postgres {
@@ -89,13 +104,10 @@ impl Lifecycle for Postgres {
         let migrations = if migrate { self.migrate_on(&mut session).await? } else { 0 };
         self.check_schema(&session, migrate).await?;
         // Over this session, because a busy server may take long to open one for a pool.
-        let read = tokio::time::timeout(READ_TIMEOUT, session.client.query(NODE_KEYS, &[])).await;
-        let keys = match read {
-            Ok(rows) => rows.map_err(|error| prepare_error(&error)).and_then(|rows| node_keys(&rows)),
-            Err(_) => return Err(StoreError::Unavailable("no answer within 5 s".into())),
-        };
+        let keys = read_first(&session, NODE_KEYS).await?.and_then(|rows| node_keys(&rows));
+        let deployment = read_first(&session, DEPLOYMENT).await?.and_then(|rows| deployment(&rows))?;
         self.open_pools();
-        Ok(Started { migrations, keys })
+        Ok(Started { migrations, deployment, keys })
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {
@@ -129,6 +141,10 @@ impl Lifecycle for Postgres {
 
     async fn node_keys(&self) -> Result<NodeKeys, StoreError> {
         node_keys(&self.query(Operation::Read, NODE_KEYS, &[]).await?)
+    }
+
+    async fn deployment(&self) -> Result<Deployment, StoreError> {
+        deployment(&self.query(Operation::Read, DEPLOYMENT, &[]).await?)
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

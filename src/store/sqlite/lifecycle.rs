@@ -11,7 +11,7 @@ use super::{
     Job, Sqlite, now,
     rows::time,
 };
-use crate::model::{NodeKey, NodeKeys, RestrictionMark, Timestamp};
+use crate::model::{Deployment, DeploymentId, NodeKey, NodeKeys, RestrictionMark, Timestamp};
 
 /// As on PostgreSQL.
 const NODE_KEYS: &str =
@@ -21,7 +21,7 @@ const NODE_KEYS: &str =
 impl Lifecycle for Sqlite {
     async fn start(&self, migrate: bool) -> Result<Started, StoreError> {
         let migrations = if migrate { self.migrate().await? } else { 0 };
-        Ok(Started { migrations, keys: self.node_keys().await })
+        Ok(Started { migrations, deployment: self.deployment().await?, keys: self.node_keys().await })
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {
@@ -57,6 +57,16 @@ impl Lifecycle for Sqlite {
         };
         let keys = self.read(Operation::Read, read).await?;
         NodeKeys::new(keys.into_iter().flatten()).ok_or_else(StoreError::no_node_keys)
+    }
+
+    async fn deployment(&self) -> Result<Deployment, StoreError> {
+        let read = |connection: &Connection| {
+            let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+            connection.query_row("SELECT id, epoch FROM deployment", [], read).optional()
+        };
+        let row = self.read(Operation::Read, read).await?;
+        row.and_then(|(id, epoch)| Some(Deployment { id: DeploymentId::parse(&id).ok()?, epoch }))
+            .ok_or_else(StoreError::no_deployment)
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

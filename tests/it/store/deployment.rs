@@ -1,0 +1,35 @@
+//! The identity that a database gets with its migrations.
+
+use super::*;
+
+pub(super) async fn the_deployment_keeps_its_id(store: Arc<dyn Store>) {
+    let deployment = store.deployment().await.unwrap();
+    assert_eq!(deployment.epoch, 1);
+    assert_eq!(store.start(true).await.unwrap().deployment, deployment);
+    assert_eq!(store.deployment().await.unwrap(), deployment);
+}
+
+#[tokio::test]
+async fn databases_have_different_ids() {
+    let mut ids = HashSet::new();
+    for _ in 0..2 {
+        let url = Server::shared().await.database().await;
+        assert!(ids.insert(postgres(&url).await.deployment().await.unwrap().id));
+        let folder = tempfile::tempdir().unwrap();
+        let store = sqlite(&folder.path().join("test.db"));
+        store.migrate().await.unwrap();
+        assert!(ids.insert(store.deployment().await.unwrap().id));
+    }
+}
+
+#[tokio::test]
+async fn a_database_whose_id_was_removed_does_not_start() {
+    let url = Server::shared().await.database().await;
+    let store = postgres(&url).await;
+    let client = Server::shared().await.connect(url.rsplit('/').next().unwrap()).await;
+    client.batch_execute("DELETE FROM deployment").await.unwrap();
+    let error = store.start(true).await.unwrap_err().to_string();
+    let (_, remedy) = error.split_once("make a new one: ").expect(&error);
+    client.batch_execute(remedy).await.unwrap();
+    assert!(store.start(true).await.is_ok());
+}
