@@ -5,7 +5,7 @@
 //! decisions or accesses a socket.
 
 use crate::{
-    model::{CloseReason, ConversationId, Event, LogId, Pair, Reject, Reply, Seq, Timestamp, Unread, UserId},
+    model::{CloseReason, ConversationId, Event, Joined, LogId, Pair, Reject, Reply, Seq, Timestamp, Unread, UserId},
     outbox::Frame,
 };
 
@@ -137,6 +137,11 @@ impl Dialect {
     /// Encodes a reply; `None` if this dialect has no frame for it.
     pub fn reply(self, meta: RequestMeta, reply: &Reply) -> Option<Frame> {
         self.codec().reply(meta, reply)
+    }
+
+    /// Encodes that the socket joined a conversation without a command; `None` if this dialect has no frame for it.
+    pub fn joined(self, conversation: &ConversationId, joined: Joined, at: Timestamp) -> Option<Frame> {
+        self.reply(RequestMeta::at(at), &Reply::Joined(conversation.clone(), joined))
     }
 
     /// The parts in which a reply is sent, each of about `most` bytes: only dialects whose frames say that more follow have

@@ -12,14 +12,13 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{Clock, ConnectionId, Entry, Event, LogId, Pair, Seq},
+    model::{Clock, ConnectionId, Entry, Event, LogId, Pair, PendingAck, Sent, Seq},
     outbox::Outbox,
     supervise::{Supervisor, TaskName, checkpoint},
 };
@@ -27,20 +26,25 @@ use crate::{
 mod ack_waits;
 mod activity;
 mod delivery;
+mod listener;
 mod resequencer;
 mod shard;
+mod source;
 #[cfg(test)]
 mod tests;
 mod told;
 mod track;
 
+pub use listener::Terms;
+pub use source::{Source, SourceFailed};
 pub use track::Opened;
 
 use ack_waits::AckWait;
 use activity::Activity;
 use delivery::Delivery;
+use listener::Listener;
 use resequencer::Resequencer;
-use shard::{Listener, Load, Op, Shard, Worker};
+use shard::{Load, Op, Shard, Worker};
 use track::{OpenGap, StuckGap, Track};
 
 /// Locks over which logs are spread.
@@ -51,32 +55,6 @@ const BACKFILLS: usize = 16;
 const BACKFILL_DELAY: Duration = Duration::from_millis(10);
 /// Maximum pause between two tries to backfill.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
-/// The source of entries for backfills and replays.
-#[async_trait]
-pub trait Source: Send + Sync + 'static {
-    /// Entries of `log` after `after`, oldest first, possibly not all; empty if there are none.
-    ///
-    /// # Errors
-    /// The entries can't be read now.
-    async fn after(&self, log: &LogId, after: Seq, head: Seq) -> Result<Vec<Entry>, SourceFailed>;
-}
-
-/// A source can't be read now; retry later.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("entries can't be read now")]
-pub struct SourceFailed;
-
-/// The terms on which a socket listens to a log.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Terms<'a> {
-    /// The members of a direct conversation, for a dialect that names them.
-    pub pair: Option<&'a Arc<Pair>>,
-    /// The log's head when the user's access was read: a removal up to there was undone and does not end the listening.
-    pub admitted_at: Seq,
-    /// True if the socket is told who begins and stops to listen.
-    pub roster: bool,
-}
 
 /// Delivers events to the listeners of one node.
 pub struct Hub {
@@ -234,10 +212,15 @@ impl Hub {
             let mut ready = Vec::with_capacity(group.len());
             for event in group {
                 match event {
-                    Event::Entry { entry, .. } if congested || !track.has_base => track.record_seq(entry.seq),
+                    Event::Entry { entry, .. } if congested || !track.has_base => {
+                        track.record_seq(entry.seq);
+                        self.keep_ack(event);
+                    }
                     Event::Entry { entry, .. } => {
                         self.metrics.delivery_seconds.observe(now.since(entry.at).as_secs_f64());
-                        track.resequencer.offer(entry.seq, event.clone(), &mut ready);
+                        if !track.resequencer.offer(entry.seq, event.clone(), &mut ready) {
+                            self.keep_ack(event);
+                        }
                     }
                     Event::Ephemeral { .. } if congested || load == Load::High && event.is_custom() => {
                         self.metrics.ephemeral_dropped.inc();
@@ -255,24 +238,35 @@ impl Hub {
         self.shards.iter().for_each(|shard| shard.wake_if_queued());
     }
 
-    /// Waits until a listener of this node has every entry of `log` up to `seq`, which is stored. Resolves with false at
-    /// once if the connection does not listen, or when it ceases to.
-    pub fn reached(
+    /// Sends a listener of this node the ack of a stored command once it has every entry before it, unless the ack is sent
+    /// already. Resolves with true then; with false at once if the connection does not listen, or when it ceases to.
+    pub fn place_ack(
         self: &Arc<Self>,
-        log: &LogId,
-        connection: ConnectionId,
-        seq: Seq,
+        ack: &Arc<PendingAck>,
+        sent: &Sent,
     ) -> impl Future<Output = bool> + Send + use<> {
         let (reached, wait) = oneshot::channel();
+        let log = &sent.log;
         if let Some(track) = self.partition(log).get_mut(log) {
             // The hub may have dropped the entry; then it is backfilled.
-            track.record_seq(seq);
+            track.record_seq(sent.seq);
             self.backfill_if_needed(log, track);
-            let shard = &self.shards[self.shard_of(connection)];
-            shard.queue(log, Op::Wait(AckWait { connection, seq, reached }));
-            shard.wake();
+            self.queue_wait(AckWait { ack: ack.clone(), sent: sent.clone(), reached: Some(reached) });
         }
         async move { wait.await.is_ok() }
+    }
+
+    /// Lets the ack of an entry wait that the hub does not deliver now, at its place among the log's operations.
+    fn keep_ack(&self, event: &Event) {
+        if let Some(wait) = AckWait::of(event) {
+            self.queue_wait(wait);
+        }
+    }
+
+    fn queue_wait(&self, wait: AckWait) {
+        let shard = &self.shards[self.shard_of(wait.connection())];
+        shard.queue(&wait.sent.log.clone(), Op::Wait(wait));
+        shard.wake();
     }
 
     /// Entries of `log` after `after`, for a listener that catches up.

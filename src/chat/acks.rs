@@ -1,8 +1,8 @@
 //! The order of acks: a socket that listens to a conversation gets the ack of its entry after every entry before it. The
 //! highest seq that it received is then always a right `since_seq`.
 //!
-//! The hub puts most acks into their places while it delivers. This part sends the others: at once if the socket does not
-//! listen, else when it has every earlier entry.
+//! The hub puts acks into their places: most while it delivers, the others when their sockets have every earlier entry.
+//! This part asks for the latter, and sends the acks of sockets that don't listen at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -53,7 +53,7 @@ impl Acks {
     async fn settle(
         &self,
         connection: &Connection,
-        ack: &PendingAck,
+        ack: &Arc<PendingAck>,
         mut answer: CommandReply,
     ) -> Result<CommandReply, Reject> {
         let Reply::Sent(sent) = &answer.reply else { return Ok(answer) };
@@ -66,7 +66,7 @@ impl Acks {
     }
 
     /// Waits until the ack may be sent. Returns false if the socket received nothing of the conversation for too long.
-    async fn wait(&self, connection: &Connection, ack: &PendingAck, sent: &Sent) -> bool {
+    async fn wait(&self, connection: &Connection, ack: &Arc<PendingAck>, sent: &Sent) -> bool {
         let Some(conversation) = sent.log.conversation() else { return true };
         let mut reached = connection.received(&conversation);
         while timeout(STALLED_AFTER, self.ready(connection, &conversation, ack, sent)).await.is_err() {
@@ -80,10 +80,10 @@ impl Acks {
     }
 
     /// Waits until the socket has every entry before the ack, or does not listen.
-    async fn ready(&self, connection: &Connection, conversation: &ConversationId, ack: &PendingAck, sent: &Sent) {
+    async fn ready(&self, connection: &Connection, conversation: &ConversationId, ack: &Arc<PendingAck>, sent: &Sent) {
         while !ack.is_settled() {
             if connection.listens_to(conversation) {
-                if self.hub.reached(&sent.log, connection.id(), sent.seq).await {
+                if self.hub.place_ack(ack, sent).await {
                     return;
                 }
             } else if connection.dialect.joins() == AutoJoin::Added && connection.lacks(conversation) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Chat,
     command::{Begun, Caller, CommandReply, unavailable, unwritten},
+    connection::Connection,
     personas::Asked,
 };
 use crate::{
@@ -76,7 +77,9 @@ impl Chat {
         // A conversation without entries may be this user's own, created by a try whose answer was lost.
         let new = head == 0;
         let mut listened = Ok(());
-        if let (Some(connection), true) = (&caller.connection, new) {
+        // One that listens already lacks nothing, and a second join from the start would repeat what it has.
+        let listens = |connection: &Arc<Connection>| connection.listens_to(&conversation);
+        if let (Some(connection), true) = (caller.connection.as_ref().filter(|one| !listens(one)), new) {
             let said = match connection.dialect.joins() {
                 AutoJoin::Nothing => None,
                 AutoJoin::Added => Some(None),

@@ -265,6 +265,7 @@ impl Ground {
             typing,
             hints,
             pairs: TtlCache::new(PAIR_TTL, CACHED_MAX),
+            clock: self.clock.clone(),
             limits: self.config.limits.clone(),
             open_conversations: self.config.open_conversations,
         }

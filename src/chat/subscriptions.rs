@@ -23,7 +23,7 @@ use crate::{
     degrade::{Degrade, Feature},
     hub::{Hub, Terms},
     metrics::Metrics,
-    model::{Body, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
+    model::{Body, Clock, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
     store::{Access, Authority, Ends, Store},
 };
 
@@ -49,6 +49,7 @@ pub(super) struct Subscriptions {
     pub(super) hints: Arc<Hints>,
     /// The members of direct conversations; none for another kind.
     pub(super) pairs: TtlCache<ConversationId, Option<Arc<Pair>>>,
+    pub(super) clock: Clock,
     pub(super) limits: Limits,
     /// If true, a join creates a missing conversation, open to all users.
     pub(super) open_conversations: bool,
@@ -69,7 +70,7 @@ impl Subscriptions {
         Ok(CommandReply { replays: vec![replay], ..CommandReply::from(reply) })
     }
 
-    /// Starts listening to a new conversation from its first entry, without a reply to the client. Returns once the entries
+    /// Starts listening to a new conversation from its first entry, and tells the client so. Returns once the entries
     /// that others sent meanwhile are handed over: the connection's own message comes after them. If the store does not
     /// provide them in time, the connection gets them later, and the caller's command is refused as unavailable.
     pub(super) async fn listen_from_start(
@@ -83,7 +84,13 @@ impl Subscriptions {
         #[cfg(feature = "faults")]
         let since = since.filter(|_| !crate::faults::has(crate::faults::Fault::DirectFromHead));
         let joining = Joining::by_itself(pair, self.hub.activity());
-        let (_, replay) = self.listen(identity, connection, conversation, since, joining).await?;
+        let (mut joined, replay) = self.listen(identity, connection, conversation, since, joining).await?;
+        if let Resumed::From(after) = joined.resumed {
+            // The client named no seq, so the head tells what follows.
+            joined.head = after;
+        }
+        // Before the entries, and also if the command is refused after all: the connection listens.
+        connection.outbox.send(connection.dialect.joined(conversation, joined, self.clock.now()));
         let replayed = self.replayer.replay_within(connection, replay, HAND_OVER_TIMEOUT).await;
         if replayed { Ok(()) } else { Err(Reject::Unavailable) }
     }

@@ -45,7 +45,8 @@ impl Delivery {
         let Some(ack) = self.own_ack(connection) else { return [copy(), None] };
         let taken = if dialect.acks() { ack.take() } else { TakenAck::Before };
         let shown = dialect.echoes() || taken == TakenAck::Never;
-        [shown.then(copy).flatten(), (taken == TakenAck::Now).then(|| self.ack_frame(dialect, ack)).flatten()]
+        let frame = || ack_frame(dialect, ack, sent_of(self.entry()?, ack));
+        [shown.then(copy).flatten(), (taken == TakenAck::Now).then(frame).flatten()]
     }
 
     /// The ack of the entry, if this socket sent it.
@@ -54,14 +55,6 @@ impl Delivery {
             Event::Entry { origin: Some(ack), .. } if ack.connection() == connection => Some(ack),
             Event::Entry { .. } | Event::Ephemeral { .. } => None,
         }
-    }
-
-    fn ack_frame(&self, dialect: Dialect, ack: &PendingAck) -> Option<Frame> {
-        let Entry { log, seq, client_id, at, .. } = self.entry()?;
-        let reference = ack.reference().map(ToOwned::to_owned);
-        let meta = RequestMeta { reference, client_id: client_id.clone(), at: *at };
-        let (log, recipient, client_id) = (log.clone(), ack.recipient().cloned(), client_id.clone());
-        dialect.reply(meta, &Reply::Sent(Sent { log, recipient, seq: *seq, at: *at, client_id, duplicate: false }))
     }
 
     /// True if the event has a frame in this dialect.
@@ -144,6 +137,18 @@ impl Delivery {
             Event::Entry { .. } => None,
         }
     }
+}
+
+/// The content of the ack of an entry.
+pub(super) fn sent_of(Entry { log, seq, client_id, at, .. }: &Entry, ack: &PendingAck) -> Sent {
+    let (log, recipient, client_id) = (log.clone(), ack.recipient().cloned(), client_id.clone());
+    Sent { log, recipient, seq: *seq, at: *at, client_id, duplicate: false }
+}
+
+/// The frame of an ack.
+pub(super) fn ack_frame(dialect: Dialect, ack: &PendingAck, sent: Sent) -> Option<Frame> {
+    let reference = ack.reference().map(ToOwned::to_owned);
+    dialect.reply(RequestMeta { reference, client_id: sent.client_id.clone(), at: sent.at }, &Reply::Sent(sent))
 }
 
 /// The result of a hand-over.

@@ -51,17 +51,19 @@ impl<T> Resequencer<T> {
         }
     }
 
-    /// Accepts an entry, and appends to `ready` the entries that it releases, in order.
-    pub(super) fn offer(&mut self, seq: Seq, entry: T, ready: &mut Vec<T>) {
+    /// Accepts an entry, and appends to `ready` the entries that it releases, in order. Returns false if it keeps nothing
+    /// of this one, because it was released before, or because too many wait.
+    pub(super) fn offer(&mut self, seq: Seq, entry: T, ready: &mut Vec<T>) -> bool {
         self.record_seq(seq);
         if seq <= self.last {
-            return;
+            return false;
         }
         if seq > self.last + 1 {
-            if self.held.len() < HELD_MAX {
+            let has_room = self.held.len() < HELD_MAX;
+            if has_room {
                 self.held.insert(seq, entry);
             }
-            return;
+            return has_room;
         }
         self.last = seq;
         ready.push(entry);
@@ -75,6 +77,7 @@ impl<T> Resequencer<T> {
                 _ => break,
             }
         }
+        true
     }
 }
 

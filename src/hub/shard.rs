@@ -14,12 +14,13 @@ use tokio::sync::{Notify, oneshot};
 use super::{
     ack_waits::{AckWait, AckWaits},
     delivery::{Delivery, hand_over, signal_removed},
+    listener::Listener,
     told::Told,
 };
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{ConnectionId, Ephemeral, Event, LogId, Seq, UserId},
+    model::{ConnectionId, Event, LogId, Seq, UserId},
     outbox::{Frame, Outbox},
     supervise::{Supervisor, TaskName, checkpoint},
 };
@@ -42,54 +43,6 @@ pub(super) enum Load {
     Congested,
 }
 
-/// A socket that listens to a log.
-#[derive(Debug)]
-pub(super) struct Listener {
-    pub(super) connection: ConnectionId,
-    pub(super) dialect: Dialect,
-    /// The listener gets entries after this seq; none while a replay sends it missed entries.
-    pub(super) live_after: Option<Seq>,
-    /// The log's head when the user's access was read. A removal up to there was undone since.
-    pub(super) admitted_at: Seq,
-    /// True if the listener is told who begins and stops to listen.
-    pub(super) roster: bool,
-    pub(super) outbox: Arc<Outbox>,
-}
-
-impl Listener {
-    /// True if the listener gets this event: an entry, or an ephemeral event that its own socket did not cause.
-    fn wants(&self, delivery: &Delivery) -> bool {
-        match &delivery.event {
-            Event::Entry { entry, .. } => self.live_after.is_some_and(|has| entry.seq > has),
-            Event::Ephemeral { ephemeral, origin } => {
-                let own = *origin == Some(self.connection);
-                !own && (self.roster || !matches!(ephemeral.what, Ephemeral::Listening { .. }))
-            }
-        }
-    }
-
-    /// True if the listener gets this event and was not told the same of its user, in another conversation.
-    fn lacks(&self, delivery: &Delivery, told: &mut Told) -> bool {
-        let wants = self.wants(delivery);
-        let Event::Ephemeral { ephemeral, .. } = &delivery.event else { return wants };
-        match &ephemeral.what {
-            Ephemeral::Listening { user, active: false, .. } => {
-                told.left(self.connection, user);
-                wants
-            }
-            Ephemeral::Presence { user, online, status } if wants && delivery.is_shown_in(self.dialect) => {
-                told.tell(self.connection, user, (*online, *status))
-            }
-            _ => wants,
-        }
-    }
-
-    /// True if the entry ends the membership that lets this listener listen.
-    fn is_removed_by(&self, delivery: &Delivery) -> bool {
-        delivery.removes(&self.outbox, self.admitted_at)
-    }
-}
-
 /// An operation of a shard on one log.
 #[derive(Debug)]
 pub(super) enum Op {
@@ -99,7 +52,7 @@ pub(super) enum Op {
     /// Removes the listener, then sends its last seq, or none if it was not live.
     Detach(ConnectionId, oneshot::Sender<Option<Seq>>),
     Deliver(Arc<[Delivery]>),
-    /// An ack waits until its socket has the entries before it.
+    /// An ack waits until its socket has the entries before it, and is sent then.
     Wait(AckWait),
     /// The store was restored to this head: listeners must resync.
     Resync(Seq, Arc<[Option<Frame>; Dialect::COUNT]>),
@@ -259,20 +212,23 @@ impl LogListeners {
                     if let Some(listener) = self.listeners.iter_mut().find(|l| l.connection == connection) {
                         listener.live_after = Some(has);
                     }
-                    self.settle_waits();
+                    self.settle_waits(common);
                 }
                 Op::Detach(connection, gone) => {
                     common.told.forget(connection);
                     let at = self.listeners.iter().position(|l| l.connection == connection);
                     let left = at.and_then(|at| self.listeners.swap_remove(at).live_after);
                     let _nobody_asked = gone.send(left.map(|has| has.max(self.delivered)));
-                    self.settle_waits();
+                    self.settle_waits(common);
                 }
                 Op::Wait(wait) => {
-                    self.ack_waits.push(wait);
-                    self.settle_waits();
+                    self.ack_waits.extend([wait]);
+                    self.settle_waits(common);
                 }
                 Op::Deliver(deliveries) => {
+                    if self.reached == 0 {
+                        self.keep_acks(&deliveries, common);
+                    }
                     let end = self.listeners.len().min(self.reached + budget);
                     frames += deliver_to(&self.listeners[self.reached..end], &deliveries, common);
                     budget -= end - self.reached;
@@ -284,7 +240,7 @@ impl LogListeners {
                     self.reached = 0;
                     self.delivered = deliveries.iter().filter_map(Delivery::seq).next_back().unwrap_or(self.delivered);
                     self.remove_members(&deliveries);
-                    self.settle_waits();
+                    self.settle_waits(common);
                 }
                 Op::Resync(head, notes) => {
                     self.delivered = head;
@@ -301,12 +257,20 @@ impl LogListeners {
         frames
     }
 
-    fn settle_waits(&mut self) {
-        let (listeners, delivered) = (&self.listeners, self.delivered);
-        self.ack_waits.settle(|connection| {
-            let listener = listeners.iter().find(|listener| listener.connection == connection)?;
-            Some(listener.live_after.map_or(0, |has| has.max(delivered)))
-        });
+    fn settle_waits(&mut self, common: &mut Common<'_>) {
+        self.ack_waits.settle(&self.listeners, self.delivered, common.unflushed);
+    }
+
+    /// Lets the acks of entries wait that their own sockets don't get from this delivery, because a replay brings them.
+    fn keep_acks(&mut self, deliveries: &[Delivery], common: &mut Common<'_>) {
+        for delivery in deliveries {
+            let Event::Entry { origin: Some(ack), .. } = &delivery.event else { continue };
+            let own = self.listeners.iter().find(|listener| listener.connection == ack.connection());
+            if own.is_some_and(|listener| !listener.wants(delivery)) {
+                self.ack_waits.extend(AckWait::of(&delivery.event));
+            }
+        }
+        self.settle_waits(common);
     }
 
     /// Removes listeners whose membership ended, and signals to their sessions.

@@ -3,12 +3,13 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use async_trait::async_trait;
 use proptest::prelude::*;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::*;
 use crate::{
-    model::{Body, Ephemeral, EphemeralEvent, PendingAck, TakenAck, Timestamp, UserId},
+    model::{Body, Ephemeral, EphemeralEvent, PendingAck, Sent, TakenAck, Timestamp, UserId},
     outbox::{Frame, OutboxBudget, OutboxEvent, OutboxLimits, Signal},
 };
 
@@ -377,20 +378,33 @@ async fn a_socket_whose_ack_was_given_up_gets_its_entry() {
     assert_eq!(next_frame(&mut client).await["type"], "message");
 }
 
+/// Asks for the ack of the entry `seq`, which this socket sent.
+fn place(fixture: &Fixture, seq: Seq, outbox: &Outbox) -> impl Future<Output = bool> + Send + use<> {
+    let ack = Arc::new(PendingAck::new(outbox.connection(), None, None));
+    let Entry { log, at, .. } = entry(&fixture.log, seq);
+    let sent = Sent { log, recipient: None, seq, at, client_id: None, duplicate: true };
+    fixture.hub.place_ack(&ack, &sent)
+}
+
+/// The type and the seq of the next frame.
+async fn next_place(client: &mut TcpStream) -> (String, i64) {
+    let frame = next_frame(client).await;
+    (frame["type"].as_str().unwrap().into(), frame["seq"].as_i64().unwrap())
+}
+
 #[tokio::test]
 async fn an_ack_waits_for_every_earlier_entry() {
     let fixture = Fixture::new(0);
     let (listener, mut client) = fixture.listen(0).await;
     let (stranger, _theirs) = fixture.reader().await;
-    assert!(!fixture.hub.reached(&fixture.log, stranger.connection(), 3).await, "it does not listen");
+    assert!(!place(&fixture, 3, &stranger).await, "it does not listen");
     // The hub never hears of the entries, so it has to backfill them.
     fixture.stored.0.store(3, Ordering::SeqCst);
-    assert!(fixture.hub.reached(&fixture.log, listener.connection(), 3).await);
-    listener.send([Frame::text(r#"{"seq":99}"#)]);
-    for expected in [1, 2, 3, 99] {
-        assert_eq!(next_seq(&mut client).await, expected);
+    assert!(place(&fixture, 3, &listener).await);
+    for expected in [("message", 1), ("message", 2), ("message", 3), ("ack", 3)] {
+        assert_eq!(next_place(&mut client).await, (expected.0.into(), expected.1));
     }
-    let waits = fixture.hub.reached(&fixture.log, listener.connection(), 4);
+    let waits = place(&fixture, 4, &listener);
     let _left = fixture.hub.detach(&fixture.log, Dialect::Native, listener.connection()).await;
     assert!(!waits.await, "it listens no longer");
 }
@@ -400,13 +414,45 @@ async fn an_ack_waits_for_a_replay() {
     let fixture = Fixture::new(9);
     let (outbox, mut client) = fixture.reader().await;
     fixture.hub.attach(&fixture.log, Dialect::Native, &outbox, Terms::default()).unwrap();
-    let wait = tokio::spawn(fixture.hub.reached(&fixture.log, outbox.connection(), 5));
+    let wait = tokio::spawn(place(&fixture, 5, &outbox));
     tokio::task::yield_now().await;
     assert!(!wait.is_finished());
     fixture.catch_up(&outbox, 3).await;
     assert!(wait.await.unwrap());
     for expected in 4..=9 {
-        assert_eq!(next_seq(&mut client).await, expected);
+        assert_eq!(next_place(&mut client).await, ("message".into(), expected));
+    }
+    assert_eq!(next_place(&mut client).await, ("ack".into(), 5));
+}
+
+#[tokio::test]
+async fn acks_of_entries_that_a_replay_brings_are_not_overtaken() {
+    let fixture = Fixture::new(1);
+    let (sender, mut client) = fixture.reader().await;
+    fixture.hub.attach(&fixture.log, Dialect::Native, &sender, Terms::default()).unwrap();
+    // The entry goes out while the replay is under way, which brings it.
+    let (replayed, _ack) = own_event(&fixture.log, 2, &sender);
+    fixture.hub.apply(vec![replayed]);
+    fixture.stored.0.store(2, Ordering::SeqCst);
+    fixture.catch_up(&sender, 1).await;
+    let (live, _ack) = own_event(&fixture.log, 3, &sender);
+    fixture.hub.apply(vec![live]);
+    for expected in [("message", 2), ("ack", 2), ("ack", 3)] {
+        assert_eq!(next_place(&mut client).await, (expected.0.into(), expected.1));
+    }
+}
+
+#[tokio::test]
+async fn acks_of_entries_that_a_backfill_brings_are_not_overtaken() {
+    let fixture = Fixture::new(0);
+    let (sender, mut client) = fixture.listen(0).await;
+    // Another node tells of the entry before this node has the answer of the store.
+    let (own, _ack) = own_event(&fixture.log, 1, &sender);
+    fixture.hub.apply(vec![event(&fixture.log, 1)]);
+    let (next, _next_ack) = own_event(&fixture.log, 2, &sender);
+    fixture.hub.apply(vec![own, next]);
+    for expected in [("message", 1), ("ack", 1), ("ack", 2)] {
+        assert_eq!(next_place(&mut client).await, (expected.0.into(), expected.1));
     }
 }
 

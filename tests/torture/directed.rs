@@ -213,8 +213,8 @@ async fn first_contact_from_both_sides(stage: &Stage) {
         }
     };
     // Nobody wrote yet, so the sockets of both listen from the first entry.
-    lea.listens_to_new_direct(&direct);
-    max.listens_to_new_direct(&direct);
+    lea.awaits_new_direct(&direct);
+    max.awaits_new_direct(&direct);
     // Lea's node reads the head of the new conversation after max's message.
     stage.cluster.store_links[0].set(Link::Frozen);
     max.begin(To::User("lea".into())).await;

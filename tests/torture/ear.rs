@@ -161,7 +161,7 @@ impl Ear {
                 self.shown.iter_mut().for_each(|(_, present)| *present = false);
                 users.iter().for_each(|user| self.show(&place, user, true));
             }
-            Heard::Acked { conversation, seq, duplicate, .. } => self.acked(conversation, *seq, *duplicate),
+            Heard::Acked { conversation, seq, .. } => self.acked(conversation, *seq),
             Heard::Unchanged { .. } | Heard::Refused { .. } => {}
         }
     }
@@ -181,6 +181,8 @@ impl Ear {
         let join = if by_itself { None } else { self.answered(conversation) };
         let (since, asked) = match join {
             Some(Join { since, asked }) => (since, asked),
+            // It goes on where it is.
+            None if by_itself && self.listening.contains(conversation) => (self.has(conversation), self.opened),
             // The socket joins from the head at which its user was added. A bound socket that is told to resync after
             // its greeting asked when it connected.
             None if by_itself => {
@@ -210,18 +212,12 @@ impl Ear {
         self.record(What::Resume { conversation: conversation.clone(), since, from, head, resync, asked });
     }
 
-    /// The socket that sends the first message of a direct conversation listens from its start, without a frame. Its ack
-    /// has the first seq, or follows the entries of others.
-    pub fn listens_to_new_direct(&mut self, conversation: &Name) {
-        if self.dialect == Dialect::Native && !self.listening.contains(conversation) {
-            self.listens(conversation, Some(0), 0, None, false, self.recorder.now());
-        }
+    /// Notes that the socket must get every entry of a new direct conversation, because it writes there first.
+    pub fn awaits_new_direct(&mut self, conversation: &Name) {
+        self.listens(conversation, Some(0), 0, None, false, self.recorder.now());
     }
 
-    fn acked(&mut self, conversation: &Name, seq: i64, duplicate: bool) {
-        if seq == 1 && !duplicate {
-            self.listens_to_new_direct(conversation);
-        }
+    fn acked(&mut self, conversation: &Name, seq: i64) {
         // The ack of a socket that does not listen says nothing about what the client has. No frame tells that a socket of
         // the direct dialect listens.
         if self.listening.contains(conversation) || self.dialect == Dialect::Direct {
@@ -239,9 +235,6 @@ impl Ear {
         let repeated = entry.id.as_ref().is_some_and(|id| self.repeated.contains(id));
         if self.dialect.echoes() && repeated && self.has(conversation).is_some_and(|has| entry.seq <= has) {
             return;
-        }
-        if !self.progress.contains_key(conversation) {
-            self.listens_to_new_direct(conversation);
         }
         // The first entry tells from which addition the socket listens.
         let (before, heads) = (entry.seq - 1, self.undecided.remove(conversation).unwrap_or_default());

@@ -208,9 +208,9 @@ impl Puppet {
         self.ear.lock().unwrap().listening.contains(conversation)
     }
 
-    /// Notes that the socket listens to a new direct conversation, which no frame says.
-    pub fn listens_to_new_direct(&self, conversation: &Name) {
-        self.ear.lock().unwrap().listens_to_new_direct(conversation);
+    /// Notes that the socket must get every entry of a new direct conversation, because it writes there first.
+    pub fn awaits_new_direct(&self, conversation: &Name) {
+        self.ear.lock().unwrap().awaits_new_direct(conversation);
     }
 
     /// The conversations to which it listens.

@@ -111,3 +111,29 @@ async fn the_answer_to_a_join_never_lies_below_what_the_client_has() {
     let message = bob.until("message").await;
     assert_eq!((&message["seq"], &message["content"]), (&next["seq"], &json!("5")), "{message}");
 }
+
+#[tokio::test]
+async fn who_creates_a_direct_conversation_joins_it_once_whatever_becomes_of_the_message() {
+    let nodes = Nodes::start().await;
+    let mut alice = Client::native(&nodes.one, "alice").await;
+    // The message is refused when its conversation is there already.
+    let mut first = json!({"type": "send", "recipient_id": "bob", "content": "1", "reply_to": 40, "ref": 1});
+    alice.send(&first).await;
+    let joined = alice.until("joined").await;
+    let refused = alice.until_where(|frame| frame["ref"] == 1).await;
+    assert_eq!((&joined["head"], &refused["code"]), (&json!(0), &json!("not_found")), "{joined} {refused}");
+    let direct = joined["conversation_id"].clone();
+    let mut bob = Client::native(&nodes.two, "bob").await;
+    let ack = bob.send_text(direct.as_str().unwrap(), "2").await;
+    alice.until_where(|frame| frame["type"] == "message" && frame["id"] == ack["id"]).await;
+    // The conversation is no longer new, and the socket has its first message.
+    first.as_object_mut().unwrap().remove("reply_to");
+    first["ref"] = json!(2);
+    alice.send(&first).await;
+    let unexpected = ["message", "joined", "resync"];
+    let ack = alice.until_where(|frame| {
+        assert!(!unexpected.iter().any(|kind| frame["type"] == *kind), "{frame}");
+        frame["ref"] == 2
+    });
+    assert_eq!(ack.await["seq"], 2);
+}
