@@ -167,6 +167,7 @@ impl Ear {
     }
 
     fn show(&mut self, place: &str, user: &Name, present: bool) {
+        self.record(What::Shown { place: place.to_owned(), user: user.clone(), present });
         self.shown.insert((place.to_owned(), user.clone()), present);
     }
 

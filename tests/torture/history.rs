@@ -136,6 +136,8 @@ pub enum What {
     Unknown { id: Name },
     /// An entry arrived.
     Deliver { conversation: Name, entry: Delivered },
+    /// A frame showed a user as present or absent: in a conversation, or `online`.
+    Shown { place: String, user: Name, present: bool },
     /// A user read the newest messages over REST, or was refused. `shown` are the messages that have a text.
     Read { user: Name, conversation: Name, node: usize, asked: Duration, allowed: bool, shown: Vec<i64> },
     /// The client stopped or resumed reading.
@@ -184,6 +186,9 @@ impl fmt::Display for Record {
             What::Deliver { conversation, entry: Delivered { seq, kind, sender, id, about, .. } } => {
                 let id = id.as_deref().unwrap_or("-");
                 write!(f, "deliver  {conversation} seq {seq} {kind:?} of {sender} {id} {about:?}")
+            }
+            What::Shown { place, user, present } => {
+                write!(f, "shown    {user} {} {place}", if *present { "in" } else { "not in" })
             }
             What::Read { user, conversation, node, asked, allowed, shown } => {
                 let (may, asked) = (if *allowed { "reads" } else { "may not read" }, asked.as_secs_f64());

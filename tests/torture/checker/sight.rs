@@ -8,7 +8,7 @@ use std::{
 use super::{index::Index, violation};
 use crate::{
     evidence::{Rule, Shown, Violation},
-    history::{About, Delivered, Dialect, Kind, Name, Session, What},
+    history::{About, Delivered, Dialect, Kind, Name, Record, Session, What},
 };
 
 /// A text is not shown to anybody who asks after its deletion was acked: to a socket that joins, or over REST. A socket
@@ -94,7 +94,11 @@ pub(super) fn shown_is_true_at_the_end(index: &Index<'_>) -> Vec<Violation> {
         let dialect = index.dialect(shown.session);
         let what =
             format!("{:?} {dialect:?} in {}: ghosts {ghosts:?}, missing {missing:?}", shown.session, shown.place);
-        violation(Rule::ShownIsTrue, what, [])
+        let wrong: BTreeSet<_> = ghosts.into_iter().chain(missing).collect();
+        let is_about = |(_, Record { session, what, .. }): &(usize, &Record)| matches!(what, What::Shown { user, .. } if *session == Some(shown.session) && wrong.contains(user));
+        // The last words about them.
+        let said = index.evidence.history.iter().enumerate().rev().filter(is_about);
+        violation(Rule::ShownIsTrue, what, said.take(wrong.len()).map(|(line, _)| line))
     };
     wrong.map(violation).collect()
 }
