@@ -23,6 +23,8 @@ const MISSED_MAX: Seq = 100;
 pub(super) struct Undelivered {
     /// Those after this seq.
     pub(super) after: Seq,
+    /// The newest one.
+    pub(super) head: Seq,
     /// True if the client missed more than that.
     pub(super) cut: bool,
 }
@@ -31,7 +33,7 @@ impl Undelivered {
     /// The newest of the entries after `delivered`.
     pub(super) fn of(delivered: Seq, head: Seq) -> Self {
         let oldest = head - MISSED_MAX;
-        Self { after: delivered.max(oldest), cut: delivered < oldest }
+        Self { after: delivered.max(oldest), head, cut: delivered < oldest }
     }
 }
 
@@ -54,14 +56,14 @@ impl Subscriptions {
             AutoJoin::Nothing | AutoJoin::Added => None,
         };
         let from = since.or_else(|| connection.dropped_at(conversation));
-        let (since, cut) = match (from, &pair) {
+        let (since, head, cut) = match (from, &pair) {
             (None, Some(pair)) => match self.undelivered_from(conversation, &caller.identity, pair).await? {
-                Some(Undelivered { after, cut }) => (Some(after), cut),
+                Some(Undelivered { after, head, cut }) => (Some(after), head, cut),
                 None => return Ok(Reply::Done.into()),
             },
-            (from, _) => (from, false),
+            (from, _) => (from, 0, false),
         };
-        let joining = Joining::by_itself(pair, self.hub.activity());
+        let joining = Joining::by_itself(pair, self.hub.activity()).knowing_head(head);
         match self.listen(&caller.identity, connection, conversation, since, joining).await {
             Ok((mut joined, replay)) => {
                 if let Resumed::From(after) = joined.resumed {

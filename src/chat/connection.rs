@@ -76,17 +76,24 @@ pub(super) struct Joining {
     pub(super) by: JoinedBy,
     /// True if the client wants to be told who begins and stops to listen.
     pub(super) roster: bool,
+    /// The head of a direct conversation as its caller read it: the hub may not have heard of the newest entries yet.
+    pub(super) known_head: Seq,
 }
 
 impl Joining {
     /// A join that the client asked for.
     pub(super) fn asked_for(roster: bool) -> Self {
-        Self { pair: None, by: JoinedBy::Client, roster }
+        Self { pair: None, by: JoinedBy::Client, roster, known_head: 0 }
     }
 
     /// A join by the connection itself. `activity` is the hub's number of the last activity.
     pub(super) fn by_itself(pair: Option<Arc<Pair>>, activity: u64) -> Self {
-        Self { pair, by: JoinedBy::Itself { activity }, roster: false }
+        Self { pair, by: JoinedBy::Itself { activity }, roster: false, known_head: 0 }
+    }
+
+    /// The same join of a direct conversation whose head is known to be `head` or higher.
+    pub(super) fn knowing_head(self, head: Seq) -> Self {
+        Self { known_head: head, ..self }
     }
 }
 

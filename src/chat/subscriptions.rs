@@ -104,7 +104,7 @@ impl Subscriptions {
         connection: &Arc<Connection>,
         conversation: &ConversationId,
         since: Option<Seq>,
-        Joining { pair, by, roster }: Joining,
+        Joining { pair, by, roster, known_head }: Joining,
     ) -> Result<(Joined, Replay), Reject> {
         let (log, limit) = (LogId::from(conversation), self.limits.conversations_per_connection);
         match by {
@@ -115,7 +115,10 @@ impl Subscriptions {
         // A refusal changes nothing: a connection that already listens keeps its join.
         let following = self.follows.follow(&log);
         let ends = match pair {
-            Some(_) => self.follows.open_unchecked(&following).await.map(|head| Ends { first: 1, head }),
+            Some(_) => {
+                let opened = self.follows.open_unchecked(&following).await;
+                opened.map(|head| Ends { first: 1, head: head.max(known_head) })
+            }
             None => self.admit_listener(identity, conversation, &following).await,
         }?;
         // The store may have entries that no node published; the hub backfills them.

@@ -40,10 +40,22 @@ impl Listener {
         match &delivery.event {
             Event::Entry { entry, .. } => self.live_after.is_some_and(|has| entry.seq > has),
             Event::Ephemeral { ephemeral, origin } => {
-                let own = *origin == Some(self.connection);
+                let own = *origin == Some(self.connection) || self.is_told_to_be_gone(&ephemeral.what);
                 !own && (self.roster || !matches!(ephemeral.what, Ephemeral::Listening { .. }))
             }
         }
+    }
+
+    /// True if the event says that the listener's own user is gone. The departure of an earlier socket may come late, and
+    /// the user's arrival is not sent to the socket that caused it.
+    fn is_told_to_be_gone(&self, what: &Ephemeral) -> bool {
+        let gone = match what {
+            Ephemeral::Listening { user, active: false, .. }
+            | Ephemeral::Audience { user, active: false, .. }
+            | Ephemeral::Presence { user, online: false, .. } => user,
+            _ => return false,
+        };
+        self.outbox.user() == Some(gone)
     }
 
     /// True if the listener gets this event and was not told the same of its user, in another conversation.

@@ -457,6 +457,28 @@ async fn acks_of_entries_that_a_backfill_brings_are_not_overtaken() {
 }
 
 #[tokio::test]
+async fn no_socket_is_told_that_its_own_user_is_gone() {
+    let fixture = Fixture::new(0);
+    let (bobs, mut bob) = fixture.listen(0).await;
+    bobs.belongs_to(UserId::parse("bob").unwrap());
+    let at = Timestamp::from_micros(0);
+    let told = |what| Event::Ephemeral {
+        ephemeral: Arc::new(EphemeralEvent { log: fixture.log.clone(), at, what }),
+        origin: None,
+    };
+    let gone = |user: &str| {
+        let presence = Ephemeral::Presence {
+            user: UserId::parse(user).unwrap(),
+            online: false,
+            status: crate::model::Status::Online,
+        };
+        told(presence)
+    };
+    fixture.hub.apply(vec![gone("bob"), gone("alice")]);
+    assert_eq!(next_frame(&mut bob).await["user_id"], "alice");
+}
+
+#[tokio::test]
 async fn an_event_waits_for_the_entries_that_its_senders_node_had() {
     let fixture = Fixture::new(3);
     let (_outbox, mut client) = fixture.listen(3).await;

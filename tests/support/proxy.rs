@@ -1,19 +1,26 @@
 //! A TCP proxy between a node and a server that can break the link.
+//!
+//! Proxies have a thread of their own: a test whose thread is busy must not slow the link down.
 
 use std::{
     io,
     net::SocketAddr,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
+    runtime::{Builder, Runtime},
     sync::watch,
 };
 use tokio_util::task::AbortOnDropHandle;
+
+/// The thread of all proxies.
+static PROXIES: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
 
 /// State of a link. Held bytes are passed on in order once the state allows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +82,11 @@ impl Proxy {
     /// Listens on a free port and forwards to `server` (`127.0.0.1:5432`).
     pub async fn to(server: impl Into<String>) -> Self {
         let server = Arc::new(Mutex::new(server.into()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = PROXIES.spawn(TcpListener::bind("127.0.0.1:0")).await.expect("it ends").expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let (link, trap) = (watch::Sender::new(Link::Open), Arc::new(Mutex::new(None)));
         let (dropped, stranded) = (watch::Sender::new(()), watch::Sender::new(()));
-        let accepting = tokio::spawn({
+        let accepting = PROXIES.spawn({
             let (link, trap, server) = (link.clone(), trap.clone(), server.clone());
             let (dropped, stranded) = (dropped.clone(), stranded.clone());
             async move {
