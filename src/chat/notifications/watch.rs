@@ -50,6 +50,13 @@ impl From<&Timing> for WatchTiming {
     }
 }
 
+/// A row that this node took and has not finished.
+struct Held {
+    watch: TakenWatch,
+    /// When it was taken.
+    at: Instant,
+}
+
 /// Keeps this node's row, and takes those of dead nodes.
 pub(in crate::chat) struct Watch {
     /// The process: another one of the same node has a row of its own.
@@ -68,7 +75,7 @@ impl Watch {
         let every = SIGN_EVERY.min(self.timing.lapse / 4);
         let mut signs = interval(every);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut has_signed = false;
+        let (mut has_signed, mut held) = (false, None);
         // Users of a dead node need time to come back after a restart.
         let mut look_at = Instant::now() + self.timing.lapse;
         loop {
@@ -88,7 +95,7 @@ impl Watch {
             }
             has_signed = true;
             if look_at <= Instant::now() {
-                let taken = stop.run_until_cancelled(self.take_over()).await;
+                let taken = stop.run_until_cancelled(self.take_over(&mut held)).await;
                 if let Some(Err(error)) = taken {
                     tracing::debug!(%error, "what a dead node left can't be read; retrying");
                 }
@@ -121,19 +128,28 @@ impl Watch {
         }
     }
 
-    /// Takes the rows of dead nodes, one after the other.
-    async fn take_over(&self) -> Result<(), StoreError> {
+    /// Takes the rows of dead nodes, one after the other. One that can't be finished now stays `held` for the next try.
+    async fn take_over(&self, held: &mut Option<Held>) -> Result<(), StoreError> {
         let store = &self.notifications.store;
-        while let Some(TakenWatch { process, behind }) =
-            store.take_watch(&self.process, self.timing.lapse, CLAIM).await?
-        {
+        loop {
+            let own = held.take().filter(|held| held.at.elapsed() < CLAIM);
+            let watch = match own {
+                Some(held) => held,
+                None => match store.take_watch(&self.process, self.timing.lapse, CLAIM).await? {
+                    Some(watch) => Held { watch, at: Instant::now() },
+                    None => return Ok(()),
+                },
+            };
+            let Held { watch: TakenWatch { process, behind }, at } = held.insert(watch);
+            let behind = *behind + at.elapsed();
             let since = Instant::now().checked_sub(behind).unwrap_or_else(Instant::now);
             let conversations = self.finish_for(behind, since).await?;
-            store.end_watch(&process).await?;
+            store.end_watch(process).await?;
             self.notifications.metrics.watches_taken.inc();
-            tracing::info!(%process, conversations, behind_seconds = behind.as_secs(), "did what a dead node left undone");
+            let behind_seconds = behind.as_secs();
+            tracing::info!(%process, conversations, behind_seconds, "did what a dead node left undone");
+            *held = None;
         }
-        Ok(())
     }
 
     /// Notifies of what was stored since then, and asks the questions to personas again. Returns the number of conversations.
