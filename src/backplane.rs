@@ -5,7 +5,7 @@
 //! `docs/operations/redis.md` describes the contents of Redis for operators.
 //!
 //! Read in this order: `types` (inputs and outputs), `keys` (every name), `link` (calls), `lease`, `incarnation`, `era`
-//! and `watchdog` (whether Redis is up, and this node's identity in it), `local`, `line` and `registry` (connections),
+//! and `watchdog` (whether Redis is up, and this node's identity in it), `sharing` and `takeover` (other deployments), `local`, `line` and `registry` (connections),
 //! `departures`, `scrub`, `presence_query`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
 
@@ -13,15 +13,18 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use redis::Pipeline;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use crate::{
     config::{Config, RedisConfig},
     degrade::Degrade,
     metrics::Metrics,
     model::{
-        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, Entry, Event, LogId, NodeId, NodeKeys, Seq,
-        UserId,
+        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, DeploymentId, Entry, Event, LogId, NodeId,
+        NodeKeys, Seq, UserId,
     },
     supervise::{Supervisor, TaskName},
 };
@@ -45,6 +48,7 @@ mod lossy;
 mod mac;
 mod names;
 mod needs;
+mod neighbours;
 mod node_counts;
 mod ops;
 mod presence_query;
@@ -55,7 +59,9 @@ mod registry;
 mod scripts;
 mod scrub;
 mod server_mode;
+mod sharing;
 mod subscriber;
+mod takeover;
 mod types;
 mod watchdog;
 mod wire;
@@ -72,6 +78,9 @@ pub use types::{
 const EVENTS: usize = 1_024;
 /// Window in which commands are counted.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// Maximum wait for the first try to use Redis.
+const FIRST_TRY: Duration = Duration::from_secs(3);
 
 /// Time in which every node registers its connections again after all of them lost a Redis that kept its data.
 const REGISTER_AGAIN: Duration = Duration::from_secs(3);
@@ -129,7 +138,8 @@ pub struct Backplane {
 }
 
 impl Backplane {
-    /// Starts the backplane, also while Redis is down. Its tasks end with the supervisor's stop.
+    /// Starts the backplane, also while Redis is down. It uses Redis after [`Backplane::set_deployment`]. Its tasks end with the
+    /// supervisor's stop.
     ///
     /// # Errors
     /// The URL or the CA file of Redis is bad. A Redis that is down is not an error.
@@ -149,7 +159,8 @@ impl Backplane {
         let local = Arc::new(local::Local::new(caps, grace));
         let macs = Arc::<mac::Macs>::default();
         let refusals = Arc::new(refusals::Refusals::new(metrics.clone()));
-        let names = Arc::new(names::Names { macs: macs.clone(), refusals: refusals.clone() });
+        let names =
+            Arc::new(names::Names { keys: link.keys().clone(), macs: macs.clone(), refusals: refusals.clone() });
         let (l, c, m) = (local.clone(), clock.clone(), metrics.clone());
         let registry =
             Arc::new(registry::Registry::new(link.clone(), lease.clone(), l, names.clone(), (caps, grace), (c, m)));
@@ -169,9 +180,9 @@ impl Backplane {
         let (publisher, publish_task) =
             publisher::Publisher::new(l, m, recent.clone(), p, macs.clone(), degrade.clone());
         let incoming = incoming::Incoming {
-            hints_channel: keys::hints(process.node()),
+            node: process.node().clone(),
             macs: macs.clone(),
-            refusals,
+            refusals: refusals.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
             supervisor: supervisor.clone(),
@@ -197,8 +208,8 @@ impl Backplane {
             supervisor
                 .spawn_until_stop(TaskName::Subscriber, state, |(subscriber, era)| subscriber.run(era.clone()).boxed());
             let (link, lease, local) = (link.clone(), lease.clone(), local.clone());
-            let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, eras };
-            watchdog.start(era.clone(), supervisor).await;
+            let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, refusals, eras };
+            supervisor.spawn_until_stop(TaskName::Watchdog, watchdog, |watchdog| watchdog.run().boxed());
         }
         let limiter = limit::Limiter::new(link.clone(), settings.window);
         let presence = presence_query::PresenceQuery {
@@ -217,6 +228,16 @@ impl Backplane {
     /// everything from Redis is refused.
     pub fn set_keys(&self, keys: &NodeKeys) {
         self.macs.set_keys(keys);
+    }
+
+    /// Sets the deployment of this node, and waits until Redis is up or a try to use it failed. Until then nothing in Redis
+    /// is read or written, because channels and keys are the deployment's.
+    pub async fn set_deployment(&self, deployment: &DeploymentId) {
+        self.link.keys().set_deployment(deployment.tag());
+        if self.link.client().is_some() {
+            // An error means that the watchdog has ended. To remove what another deployment left may take longer.
+            let _ = timeout(FIRST_TRY, self.era.clone().wait_for(|era| era.tried)).await;
+        }
     }
 
     /// True if there is another node to share keys with, that is, if Redis is configured.
@@ -381,8 +402,9 @@ impl Backplane {
         }
         let me = self.lease.me();
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("DEL").arg(keys::node_users(&me)).cmd("ZREM").arg(keys::NODES).arg(me.as_str());
-        pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(me.as_str());
+        let keys = self.link.keys();
+        pipeline.cmd("DEL").arg(keys.node_users(&me)).cmd("ZREM").arg(keys.nodes()).arg(me.as_str());
+        pipeline.cmd("HDEL").arg(keys.connections()).arg(me.as_str());
         self.lease.retire();
         // If this fails, the lease expires by itself.
         let _ = self.link.run(ops::Op::Lease, me.as_str(), &pipeline).await;

@@ -115,6 +115,8 @@ pub struct Degrade {
     others_relay: AtomicBool,
     /// True while a check of Redis is late. Redis does not count as down yet.
     redis_late: AtomicBool,
+    /// True while nodes of an earlier version run, which have other channels.
+    older_nodes: AtomicBool,
     /// Why the store was never reached since the start; `None` once it was.
     awaited_store: Mutex<Option<String>>,
     slow_reads: AtomicBool,
@@ -132,6 +134,7 @@ impl Degrade {
             draining: AtomicBool::new(false),
             others_relay: AtomicBool::new(false),
             redis_late: AtomicBool::new(false),
+            older_nodes: AtomicBool::new(false),
             awaited_store: Mutex::default(),
             slow_reads: AtomicBool::new(false),
             partial: Mutex::default(),
@@ -280,10 +283,16 @@ impl Degrade {
         self.notify_if_changed(before != late);
     }
 
+    /// Records whether nodes of an earlier version run, which hear nothing of this node's channels.
+    pub fn note_older_nodes(&self, any: bool) {
+        let before = self.older_nodes.swap(any, Ordering::AcqRel);
+        self.notify_if_changed(before != any);
+    }
+
     /// True if this node may not reach others through Redis, so that it must sign in the store.
     pub fn may_be_alone(&self) -> bool {
-        let late = self.redis_late.load(Ordering::Acquire) && self.mode(Feature::Append) != Mode::Refused;
-        late || self.mode(Feature::Fanout) == Mode::Relayed
+        let unheard = self.redis_late.load(Ordering::Acquire) || self.older_nodes.load(Ordering::Acquire);
+        unheard && self.mode(Feature::Append) != Mode::Refused || self.mode(Feature::Fanout) == Mode::Relayed
     }
 
     /// True if this node or another one may reach other nodes through the store only, so that entries must be relayed.

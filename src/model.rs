@@ -34,7 +34,7 @@ pub use content::{Content, Emoji, InvalidContent, InvalidEmoji, MAX_CONTENT_CHAR
 pub use cost::{Budget, Cost};
 pub use culprit::{explain_json, in_plain_words, printable_name};
 pub use data::{Data, DataEdit, InvalidData, MAX_JSON_DEPTH, given_or_null};
-pub use deployment::{Deployment, DeploymentId};
+pub use deployment::{Deployment, DeploymentId, DeploymentTag};
 pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
 pub use event_name::{EventName, InvalidEventName};
 pub use history::{FoundMessages, HistoryRange, Message, MessagePage, Reactions};

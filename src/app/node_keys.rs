@@ -1,4 +1,4 @@
-//! Gives the backplane the keys of the nodes, again and again.
+//! Gives the backplane the keys of the nodes and their deployment, again and again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,10 +24,16 @@ pub(super) async fn refresh(store: Arc<dyn Lifecycle>, backplane: Arc<Backplane>
         // After the interval the keys are read in any case.
         let _elapsed = timeout(REFRESH, backplane.wants_keys()).await;
         checkpoint(TaskName::NodeKeys, || "");
-        match store.node_keys().await {
-            Ok(keys) => backplane.set_keys(&keys),
-            Err(error @ StoreError::Failed(_)) => tracing::warn!(%error, "the keys of the nodes can't be read"),
-            Err(error) => tracing::debug!(%error, "the keys of the nodes can't be read"),
+        let read = async { Ok((store.node_keys().await?, store.deployment().await?)) };
+        match read.await {
+            Ok((keys, deployment)) => {
+                backplane.set_keys(&keys);
+                backplane.set_deployment(&deployment.id).await;
+            }
+            Err(error @ StoreError::Failed(_)) => {
+                tracing::warn!(%error, "the keys of the nodes, or their deployment, can't be read")
+            }
+            Err(error) => tracing::debug!(%error, "the keys of the nodes, or their deployment, can't be read"),
         }
     }
 }

@@ -89,6 +89,7 @@ async fn start_once(
     let started = store.start(migrate).await?;
     if backplane.needs_keys() {
         backplane.set_keys(&started.keys?);
+        backplane.set_deployment(&started.deployment.id).await;
     }
     chat.read_restrictions().await?;
     // Opens the connection of the health check, which may take a busy server longer than a check.

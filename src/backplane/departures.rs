@@ -16,13 +16,14 @@ use tokio::{
 use super::{
     era::Era,
     incarnation::Incarnation,
-    keys,
+    keys::{Channels, departing_user},
     lease::{Doubt, Lease},
     link::{Link, LinkError, Replies},
     local::Local,
     lossy::Lossy,
     names::Names,
     ops::Op,
+    refusals::RefusedPlace,
     registry::{Registry, Synced, add_listener, schedule_check, sync_call},
     scrub::Scrub,
     types::{BackplaneEvent, Departure},
@@ -152,16 +153,17 @@ impl Departures {
     /// back: every node has then registered its connections again, so a user with an entry in Redis is online, or has a
     /// later departure that the sweep announces.
     async fn announce_to_others(&self, unannounced: &mut Unannounced) -> Result<(), LinkError> {
+        let keys = self.link.keys();
         while !unannounced.is_empty() {
             let some: Vec<_> = unannounced.values().take(BATCH).cloned().collect();
             let mut pipeline = Pipeline::new();
             for Departure { user, left, .. } in &some {
-                pipeline.cmd("EXISTS").arg(keys::entry(user));
+                pipeline.cmd("EXISTS").arg(keys.entry(user));
                 for room in left {
-                    pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(format!("r/{room}"));
+                    pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{room}"));
                 }
             }
-            let mut replies = self.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+            let mut replies = self.link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
             let mut index = 0..;
             let mut gone = || index.next().is_some_and(|index| replies.take(index) == Ok(false));
             let still = some.into_iter().map(|mut departure| {
@@ -182,15 +184,15 @@ impl Departures {
 
     /// Claims departures whose grace is over.
     async fn sweep(&self) -> Result<(), LinkError> {
-        let link = &self.link;
+        let (link, keys) = (&self.link, self.link.keys());
         loop {
             let now = self.lease.redis_micros();
             let mut pipeline = Pipeline::new();
             // A check that is due later than any can be was written before Redis' clock was set back.
             let stranded = format!("({}", now.saturating_add(self.registry.latest_due()));
-            pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
-            pipeline.cmd("ZRANGEBYSCORE").arg(keys::LEAVING).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(BATCH);
-            let mut found = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+            pipeline.cmd("ZRANGEBYSCORE").arg(keys.leaving()).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
+            pipeline.cmd("ZRANGEBYSCORE").arg(keys.leaving()).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(BATCH);
+            let mut found = link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
             let due = found.take::<Vec<Vec<u8>>>(0);
             if matches!(&due, Err(LinkError::Refused(refusal)) if refusal.code == "WRONGTYPE") {
                 return self.drop_foreign_schedule().await;
@@ -201,26 +203,28 @@ impl Departures {
                 return Ok(());
             }
             let users: HashSet<_> =
-                members.iter().filter_map(|member| keys::leaving_user(std::str::from_utf8(member).ok()?)).collect();
+                members.iter().filter_map(|member| departing_user(std::str::from_utf8(member).ok()?)).collect();
             let users: Vec<_> = users.into_iter().collect();
             let mut pipeline = Pipeline::new();
             for user in &users {
                 self.registry.claim(&mut pipeline, user);
             }
-            pipeline.cmd("ZREM").arg(keys::LEAVING).arg(&members);
-            let replies = link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
-            self.handle_claims(users.into_iter().enumerate(), replies).await?;
+            pipeline.cmd("ZREM").arg(keys.leaving()).arg(&members);
+            let replies = link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
+            self.handle_claims(users.into_iter().enumerate(), replies, false).await?;
             if members.len() < BATCH {
                 return Ok(());
             }
         }
     }
 
-    /// Reads replies of `claim.lua`, updates the views and announces the claimed departures.
+    /// Reads replies of `claim.lua`, updates the views and announces the claimed departures. `foreign`: they are departures
+    /// of another deployment's users, who are nobody's business here.
     async fn handle_claims(
         &self,
         users: impl Iterator<Item = (usize, UserId)>,
         mut replies: Replies,
+        foreign: bool,
     ) -> Result<(), LinkError> {
         let (mut departures, mut checks) = (Vec::new(), Pipeline::new());
         for (index, user) in users {
@@ -229,15 +233,19 @@ impl Departures {
             let left = left.iter().filter_map(|id| ConversationId::parse(std::str::from_utf8(id).ok()?).ok());
             let left: Vec<_> = left.collect();
             if let Ok(due) = next_due.parse::<i64>() {
-                schedule_check(&mut checks, &user, due);
+                schedule_check(&mut checks, self.link.keys(), &user, due);
             }
             if offline || !left.is_empty() {
-                let name = self.names.verified(&user, &name);
+                let name = if foreign { user.as_str().into() } else { self.names.verified(&user, &name) };
                 departures.push(Departure { user, name, left, offline, announced_here: false });
             }
         }
         let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
         let updated = self.update_views(&departures).await;
+        if foreign {
+            self.names.refusals.note(RefusedPlace::Foreign, self.link.keys().leaving(), departures.len());
+            return scheduled.and(updated);
+        }
         for departure in departures {
             self.announce(departure).await;
         }
@@ -246,34 +254,34 @@ impl Departures {
 
     /// Removes departed users from the views, and adds those again who came back meanwhile.
     async fn update_views(&self, departures: &[Departure]) -> Result<(), LinkError> {
-        let mut pipeline = Pipeline::new();
+        let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
         for Departure { user, left, offline, .. } in departures {
             if *offline {
-                pipeline.cmd("SREM").arg(keys::ONLINE).arg(user.as_str()).cmd("DEL").arg(keys::summary(user));
+                pipeline.cmd("SREM").arg(keys.online()).arg(user.as_str()).cmd("DEL").arg(keys.summary(user));
             }
             for room in left {
-                pipeline.cmd("SREM").arg(keys::audience(room)).arg(user.as_str());
+                pipeline.cmd("SREM").arg(keys.audience(room)).arg(user.as_str());
             }
         }
         let first_check = pipeline.len();
         for Departure { user, left, .. } in departures {
-            pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg("c");
+            pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg("c");
             for room in left {
-                pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(format!("r/{room}"));
+                pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{room}"));
             }
         }
         if first_check == 0 {
             return Ok(());
         }
-        let mut replies = self.link.run(Op::Sweep, keys::LEAVING, &pipeline).await?;
+        let mut replies = self.link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
         let (mut returned, mut index) = (Pipeline::new(), first_check..);
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
         for Departure { user, left, .. } in departures {
             if came_back() {
-                returned.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
+                returned.cmd("SADD").arg(keys.online()).arg(user.as_str());
             }
             for room in left.iter().filter(|_| came_back()) {
-                add_listener(&mut returned, room, user);
+                add_listener(&mut returned, keys, room, user);
             }
         }
         if returned.is_empty() { Ok(()) } else { self.write(&returned).await }
@@ -281,9 +289,9 @@ impl Departures {
 
     /// Removes a dead node's connections. Its users depart at once; the claim lets exactly one node announce each.
     async fn reap(&self, node: &Incarnation) -> Result<(), LinkError> {
-        let link = &self.link;
+        let (link, keys) = (&self.link, self.link.keys());
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("ZSCORE").arg(keys::NODES).arg(node.as_str());
+        pipeline.cmd("ZSCORE").arg(keys.nodes()).arg(node.as_str());
         // The lease may have been renewed since this node last read the leases.
         let Some(expires_at): Option<f64> = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)? else {
             return Ok(());
@@ -291,7 +299,7 @@ impl Departures {
         if (expires_at as i64).saturating_add(REAP_MARGIN_MILLIS) > self.lease.redis_micros() / 1_000 {
             return Ok(());
         }
-        let (key, mut cursor, mut removed) = (keys::node_users(node), 0_u64, 0);
+        let (key, mut cursor, mut removed) = (keys.node_users(node), 0_u64, 0);
         loop {
             let mut pipeline = Pipeline::new();
             pipeline.cmd("SSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH);
@@ -304,8 +312,8 @@ impl Departures {
             }
         }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("DEL").arg(&key).cmd("ZREM").arg(keys::NODES).arg(node.as_str());
-        pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(node.as_str());
+        pipeline.cmd("DEL").arg(&key).cmd("ZREM").arg(keys.nodes()).arg(node.as_str());
+        pipeline.cmd("HDEL").arg(keys.connections()).arg(node.as_str());
         self.write(&pipeline).await?;
         self.metrics.reaped.inc_by(removed);
         tracing::info!(%node, removed, "removed what a dead node left behind");
@@ -318,13 +326,16 @@ impl Departures {
         }
         let mut pipeline = Pipeline::new();
         for user in &users {
-            sync_call(&mut pipeline, (user, ""), (node, None), None, Duration::ZERO);
+            sync_call(&mut pipeline, self.link.keys(), (user, ""), (node, None), None, Duration::ZERO);
             self.registry.claim(&mut pipeline, user);
         }
         let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;
         let synced = (0..users.len()).filter_map(|n| Synced::read(&mut replies, 2 * n).ok());
         let removed = synced.map(|synced| synced.removed).sum();
-        self.handle_claims(users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user)), replies).await?;
+        // A node of another deployment may have written late, after this one took its keys.
+        let foreign = node.deployment().is_some_and(|of| self.link.keys().channels() != Some(Channels(of)));
+        let users = users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user));
+        self.handle_claims(users, replies, foreign).await?;
         Ok(removed)
     }
 
@@ -335,13 +346,14 @@ impl Departures {
 
     /// Deletes what another program stored in the place of the schedule.
     async fn drop_foreign_schedule(&self) -> Result<(), LinkError> {
-        tracing::warn!(key = keys::LEAVING, "another program stored a value of another type; it is deleted");
+        let key = self.link.keys().leaving();
+        tracing::warn!(key, "another program stored a value of another type; it is deleted");
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("DEL").arg(keys::LEAVING);
+        pipeline.cmd("DEL").arg(key);
         self.write(&pipeline).await
     }
 
     async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
-        self.link.run(Op::Sweep, keys::LEAVING, pipeline).await.map(|_| ())
+        self.link.run(Op::Sweep, self.link.keys().leaving(), pipeline).await.map(|_| ())
     }
 }

@@ -1,17 +1,27 @@
 //! Diagnoses a Redis server for `switchboard check`: runs the operations that a node needs and reports those that fail.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::StreamExt;
 use redis::{Client, RedisError, aio::MultiplexedConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{fault, incarnation::Incarnation, keys, link, needs, server_mode::ServerMode};
+use super::{
+    fault,
+    incarnation::Incarnation,
+    keys::{Channels, Keys},
+    link,
+    lossy::Lossy,
+    needs,
+    neighbours::Listening,
+    server_mode::ServerMode,
+    sharing::{self, Neighbours, Sharing},
+};
 use crate::{
     config::RedisConfig,
     degrade::{Diagnosis, Fault, Finding},
-    model::{Clock, Timestamp},
+    model::{Clock, DeploymentId, DeploymentTag, NodeId, Timestamp},
 };
 
 /// Maximum time for one command.
@@ -22,8 +32,10 @@ const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(1);
 /// The result of one check: a value, or the finding that explains the failure.
 type Checked<T> = Result<T, Finding>;
 
-/// Runs every check on the Redis of `config` and returns its version and the findings.
-pub async fn diagnose(config: &RedisConfig, clock: &Clock) -> Diagnosis {
+/// Runs every check on the Redis of `config` and returns its version, who else uses it, and the findings. Without a
+/// `deployment`, because the store does not tell it, nothing is said of others.
+pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, clock: &Clock) -> Diagnosis {
+    let (keys, own) = (Keys::new(&config.prefix), deployment.map(|id| id.tag()));
     let client = match link::client(config) {
         Ok(client) => client,
         Err(error) => return Finding::new(Fault::RedisUnreachable, error.to_string()).into(),
@@ -37,16 +49,25 @@ pub async fn diagnose(config: &RedisConfig, clock: &Clock) -> Diagnosis {
     }
     let mut findings = Vec::new();
     let mut record = |found: Checked<Option<Finding>>| findings.extend(found.unwrap_or_else(Some));
-    record(check_writes(&mut connection).await.map(|()| None));
-    record(check_pubsub(&client, &mut connection).await.map(|()| None));
-    record(check_types(&mut connection).await);
+    // Any deployment will do, unless the Redis user may use only the channels of one.
+    let channels = Channels(own.unwrap_or_default());
+    record(check_writes(&keys, channels, &mut connection).await.map(|()| None));
+    record(check_pubsub(channels, &client, &mut connection).await.map(|()| None));
+    record(check_types(&keys, &mut connection).await);
     record(check_clocks(&mut connection, clock).await);
     let info = Info::fetch(&mut connection).await;
     record(Ok(info.eviction()));
-    record(check_leases(&mut connection, clock).await);
+    let leases = LeasesFound::read(&keys, &mut connection, clock).await;
+    record(leases.as_ref().map(|leases| leases.sharing(own)).map_err(Clone::clone));
+    record(leases.as_ref().map(|leases| leases.expired(own)).map_err(Clone::clone));
+    let mut state = info.version();
+    if let Some(own) = own {
+        let listening = Listening::on(&mut connection, own).await.unwrap_or_default();
+        state += &format!("{listening}{}", leases.map(|leases| leases.elsewhere(&listening)).unwrap_or_default());
+    }
     // Several checks can fail for one cause; report it once.
     findings.dedup_by_key(|finding| finding.fault);
-    Diagnosis { state: info.version(), findings }
+    Diagnosis { state, findings }
 }
 
 /// Awaits a command's reply for at most [`REPLY_TIMEOUT`] and turns an error or a timeout into a finding.
@@ -58,9 +79,9 @@ async fn await_reply<T>(command: impl Future<Output = Result<T, RedisError>>) ->
 }
 
 /// Writes a key through a script and through plain commands, as a node does.
-async fn check_writes(connection: &mut MultiplexedConnection) -> Checked<()> {
-    needs::check(connection).await.map_err(|error| fault::link_finding(&error))?;
-    let [key, ..] = keys::checks(&Uuid::new_v4().simple().to_string());
+async fn check_writes(keys: &Keys, channels: Channels, connection: &mut MultiplexedConnection) -> Checked<()> {
+    needs::check(keys, channels, connection).await.map_err(|error| fault::link_finding(&error))?;
+    let [key, ..] = keys.checks(&Uuid::new_v4().simple().to_string());
     let mut load = redis::cmd("SCRIPT");
     load.arg("LOAD").arg("return redis.call('SET', KEYS[1], '1')");
     let script: String = await_reply(load.query_async(connection)).await?;
@@ -70,9 +91,9 @@ async fn check_writes(connection: &mut MultiplexedConnection) -> Checked<()> {
 }
 
 /// Publishes a message on a canary channel and waits until it arrives there.
-async fn check_pubsub(client: &Client, connection: &mut MultiplexedConnection) -> Checked<()> {
+async fn check_pubsub(channels: Channels, client: &Client, connection: &mut MultiplexedConnection) -> Checked<()> {
     let token = Uuid::new_v4().simple().to_string();
-    let channel = keys::canary(&format!("check#{token}"));
+    let channel = channels.canary(&format!("check/{token}"));
     let mut subscription = await_reply(client.get_async_pubsub()).await?;
     await_reply(subscription.subscribe(&channel)).await?;
     await_reply(redis::cmd("PUBLISH").arg(&channel).arg(&token).query_async::<()>(connection)).await?;
@@ -85,21 +106,21 @@ async fn check_pubsub(client: &Client, connection: &mut MultiplexedConnection) -
 }
 
 /// Reads each key that all nodes share, with a command of its type.
-async fn check_types(connection: &mut MultiplexedConnection) -> Checked<Option<Finding>> {
+async fn check_types(keys: &Keys, connection: &mut MultiplexedConnection) -> Checked<Option<Finding>> {
     let mut pipeline = redis::pipe();
     pipeline
         .cmd("SCARD")
-        .arg(keys::ONLINE)
+        .arg(keys.online())
         .cmd("ZSCORE")
-        .arg(keys::NODES)
+        .arg(keys.nodes())
         .arg("-")
         .cmd("ZSCORE")
-        .arg(keys::LEAVING)
+        .arg(keys.leaving())
         .arg("-");
-    pipeline.cmd("HEXISTS").arg(keys::CONNECTIONS).arg("-");
+    pipeline.cmd("HEXISTS").arg(keys.connections()).arg("-");
     let replies = timeout(REPLY_TIMEOUT, link::send(connection, &pipeline)).await;
     let Ok(Ok(replies)) = replies else { return Ok(None) };
-    let foreign = replies.keys_of_another_type(&pipeline);
+    let foreign = replies.keys_of_another_type(keys, &pipeline);
     let detail = || format!("values of another type under {}; a node deletes them", foreign.join(", "));
     Ok((!foreign.is_empty()).then(|| Finding::new(Fault::RedisForeignValues, detail())))
 }
@@ -114,13 +135,54 @@ async fn check_clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> 
     Ok((apart > MAX_CLOCK_DIFFERENCE).then(differ))
 }
 
-/// Finds nodes with an expired lease. Their users go offline only when another node reaps them.
-async fn check_leases(connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Option<Finding>> {
-    let range = redis::cmd("ZRANGEBYSCORE").arg(keys::NODES).arg("-inf").arg(clock.now().micros() / 1_000).to_owned();
-    let out: Vec<String> = await_reply(range.query_async(connection)).await?;
-    let dead: Vec<_> =
-        out.iter().filter_map(|member| Incarnation::parse(member)?.node()).map(|n| n.to_string()).collect();
-    Ok((!dead.is_empty()).then(|| Finding::new(Fault::NodeDead, format!("expired leases: {}", dead.join(", ")))))
+/// The leases under the keys of this configuration.
+struct LeasesFound {
+    /// The deployment to which the keys belong; `None` if Redis is empty, or for one of an earlier version.
+    owner: Option<DeploymentTag>,
+    held: Vec<Incarnation>,
+    expired: Vec<Incarnation>,
+}
+
+impl LeasesFound {
+    async fn read(keys: &Keys, connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Self> {
+        let range = redis::cmd("ZRANGE").arg(keys.nodes()).arg(0).arg(-1).arg("WITHSCORES").take();
+        let members: Vec<(Lossy, f64)> = await_reply(range.query_async(connection)).await?;
+        let now = clock.now().micros() as f64 / 1_000.0;
+        let mut found = Self { owner: None, held: Vec::new(), expired: Vec::new() };
+        for (Lossy(member), until) in members {
+            found.owner = sharing::owner(&member).or(found.owner);
+            if let Some(lease) = Incarnation::parse(&member) {
+                if until > now { &mut found.held } else { &mut found.expired }.push(lease);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Tells if another deployment uses the keys now.
+    fn sharing(&self, own: Option<DeploymentTag>) -> Option<Finding> {
+        let owner = self.owner.filter(|owner| own.is_some_and(|own| own != *owner))?;
+        let in_use = Sharing::InUse(Neighbours::holding(Some(owner), self.held.iter()));
+        (!self.held.is_empty()).then(|| Finding::new(Fault::RedisShared, in_use.to_string()))
+    }
+
+    /// Names nodes with an expired lease. Their users go offline only when another node reaps them.
+    fn expired(&self, own: Option<DeploymentTag>) -> Option<Finding> {
+        let ours = |lease: &&Incarnation| lease.deployment().is_none_or(|of| own.is_none_or(|own| own == of));
+        let nodes: Vec<_> = self.expired.iter().filter(ours).filter_map(Incarnation::node).collect();
+        let list = || nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        (!nodes.is_empty()).then(|| Finding::new(Fault::NodeDead, format!("expired leases: {}", list())))
+    }
+
+    /// Names nodes of this deployment that listen, and have no lease under these keys.
+    fn elsewhere(&self, listening: &Listening) -> String {
+        let here = |node: &NodeId| self.held.iter().any(|lease| lease.node().as_ref() == Some(node));
+        let elsewhere: BTreeSet<_> = listening.own.iter().filter(|node| !here(node)).collect();
+        if elsewhere.is_empty() {
+            return String::new();
+        }
+        let nodes = sharing::named(&elsewhere);
+        format!("; nodes of this deployment with another database number or REDIS_PREFIX: {nodes}")
+    }
 }
 
 /// The output of INFO; empty where the ACL forbids the command, since no node needs it.

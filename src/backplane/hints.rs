@@ -6,7 +6,7 @@ use std::{collections::HashMap, mem, sync::Arc};
 
 use redis::Pipeline;
 
-use super::{keys, link::Link, mac::Macs, ops::Op, types::Hint, wire::Process};
+use super::{link::Link, mac::Macs, ops::Op, types::Hint, wire::Process};
 use crate::model::NodeId;
 
 /// Maximum number of users in one payload.
@@ -25,9 +25,10 @@ impl Hints {
     pub(super) async fn send(&self, hints: Vec<Hint>, nodes: Vec<Vec<NodeId>>) -> Vec<Hint> {
         let mut by_node = by_node(hints, nodes);
         let here = by_node.remove(self.process.node()).unwrap_or_default();
+        let Some(channels) = self.link.keys().channels() else { return here };
         let mut pipeline = Pipeline::new();
         for (node, hints) in by_node {
-            let channel = keys::hints(&node);
+            let channel = channels.hints(&node);
             for payload in
                 payloads(hints).iter().filter_map(|hints| self.process.encode_hints(hints, &channel, &self.macs))
             {

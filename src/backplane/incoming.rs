@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    keys,
+    keys::Channels,
     mac::Macs,
     refusals::{Refusals, RefusedPlace},
     types::{BackplaneEvent, Hint},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    model::{Clock, Event, LogId},
+    model::{Clock, Event, LogId, NodeId},
     supervise::{Supervisor, TaskName, checkpoint},
 };
 
@@ -43,8 +43,7 @@ pub(super) type Payload = (Vec<u8>, Vec<u8>);
 
 /// Works on received payloads.
 pub(super) struct Incoming {
-    /// The channel of hints for this node.
-    pub(super) hints_channel: String,
+    pub(super) node: NodeId,
     pub(super) macs: Arc<Macs>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) metrics: Arc<Metrics>,
@@ -54,8 +53,10 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Passes the events of received payloads on to the node, and reports `gap`, until the queue is closed.
-    pub(super) async fn forward(&self, mut payloads: mpsc::Receiver<Payload>, gap: &AtomicBool) {
+    /// Passes the events of payloads that were received on these channels on to the node, and reports `gap`, until the queue
+    /// is closed.
+    pub(super) async fn forward(&self, channels: Channels, mut payloads: mpsc::Receiver<Payload>, gap: &AtomicBool) {
+        let hints_channel = channels.hints(&self.node);
         let mut batch = Vec::with_capacity(PER_WAKE_UP);
         let (mut doubtful, mut report_at) = (HashSet::new(), Instant::now());
         loop {
@@ -65,13 +66,13 @@ impl Incoming {
             }
             self.metrics.bus_in_queue.set(i64::try_from(payloads.len()).unwrap_or(i64::MAX));
             let (hinted, published): (Vec<_>, Vec<_>) =
-                batch.drain(..).partition(|(channel, _)| *channel == self.hints_channel.as_bytes());
+                batch.drain(..).partition(|(channel, _)| *channel == hints_channel.as_bytes());
             for (channel, payload) in hinted {
                 if let Some(hints) = self.read_hints(&payload, &channel) {
                     let _ = self.events.send(BackplaneEvent::Hints(hints)).await;
                 }
             }
-            for events in self.by_channel(published.into_iter(), &mut doubtful) {
+            for events in self.by_channel(channels, published.into_iter(), &mut doubtful) {
                 // A send fails only when the node has ended.
                 let _ = self.events.send(BackplaneEvent::Events(events)).await;
             }
@@ -92,13 +93,18 @@ impl Incoming {
     }
 
     /// The events of genuine payloads, grouped by channel. Adds the logs of the others to `doubtful`.
-    fn by_channel(&self, payloads: impl Iterator<Item = Payload>, doubtful: &mut HashSet<LogId>) -> Vec<Vec<Event>> {
+    fn by_channel(
+        &self,
+        channels: Channels,
+        payloads: impl Iterator<Item = Payload>,
+        doubtful: &mut HashSet<LogId>,
+    ) -> Vec<Vec<Event>> {
         let (mut groups, mut index) = (Vec::<Vec<Event>>::new(), HashMap::new());
         for (channel, payload) in payloads {
             if !wire::is_genuine(&payload, &channel, &self.macs) {
                 let channel = String::from_utf8_lossy(&channel);
                 self.refusals.note(RefusedPlace::Publication, &channel, 1);
-                doubtful.extend(keys::log_of_channel(&channel));
+                doubtful.extend(channels.log_of(&channel));
                 continue;
             }
             let Some(events) = self.read(&payload, &channel) else {
@@ -117,7 +123,7 @@ impl Incoming {
     /// The hints of a payload; `None` if no node of this deployment made it, or if it can't be parsed.
     fn read_hints(&self, payload: &[u8], channel: &[u8]) -> Option<Vec<Hint>> {
         if !wire::is_genuine(payload, channel, &self.macs) {
-            self.refusals.note(RefusedPlace::Publication, &self.hints_channel, 1);
+            self.refusals.note(RefusedPlace::Publication, &String::from_utf8_lossy(channel), 1);
             return None;
         }
         let hints = self.supervisor.catch(TaskName::Subscriber, || wire::decode_hints(payload).ok()).flatten();

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -14,21 +14,43 @@ use uuid::Uuid;
 
 use super::{
     incarnation::Incarnation,
-    keys,
     link::{Link, LinkError},
     lossy::Lossy,
     node_counts::NodeCounts,
     ops::Op,
     scripts::RENEW,
+    sharing::{Neighbours, Sharing, owner},
 };
 use crate::model::{Clock, NodeId};
 
 /// Longest remaining lease of another node that is believed; NODE_LEASE is at most 10 minutes.
 const LEASE_MAX: Duration = Duration::from_secs(3_600);
 
-/// The reply of `renew.lua`: true if the lease was held, Redis' time in microseconds, the epoch, and the leases with the
-/// milliseconds left.
-type Leases = (bool, i64, Lossy, Vec<(Lossy, i64)>);
+/// The reply of `renew.lua`: its state, Redis' time in microseconds, the epoch, and leases with the milliseconds left.
+type Reply = (u8, i64, Lossy, Vec<(Lossy, i64)>);
+
+/// A mode of `renew.lua`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Renew,
+    Acquire,
+    /// Acquire, if the keys are this deployment's: another one was there a moment ago, and its restart, or a Redis that was
+    /// emptied, must not give them away.
+    Follow,
+    /// Acquire, after what another deployment left was removed.
+    Replace,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Renew => "renew",
+            Self::Acquire => "acquire",
+            Self::Follow => "follow",
+            Self::Replace => "replace",
+        }
+    }
+}
 
 /// Why a node's entries in the registry may be out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +87,22 @@ struct View {
     connections_elsewhere: u64,
     /// Redis' time in microseconds at a moment of this node. A jump of this node's clock changes nothing of it.
     redis_time: Option<(Instant, i64)>,
+    /// The other deployment that was last seen to use these keys.
+    other: Option<(Instant, Arc<Sharing>)>,
 }
 
-/// The result of [`Lease::acquire`].
+/// The result of a try to acquire a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Acquired {
+pub(super) enum Acquired {
+    /// The lease is held.
+    Held(Beginning),
+    /// Another deployment used these keys, and nobody does now. What it left must be removed, then [`Lease::replace`] called.
+    Leftovers,
+}
+
+/// How an era begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Beginning {
     /// Redis was wiped since this node last held a lease.
     pub(super) wiped: bool,
     /// Other nodes counted the former incarnation as dead, and announced the departure of its users.
@@ -89,7 +122,7 @@ pub(super) struct Lease {
 impl Lease {
     /// A lease that is not acquired yet.
     pub(super) fn new(node: NodeId, length: Duration, clock: Clock) -> Self {
-        let me = Incarnation::fresh(&node);
+        let me = Incarnation::fresh(&node, None);
         let view = View {
             me,
             former: None,
@@ -100,6 +133,7 @@ impl Lease {
             expired: HashSet::new(),
             connections_elsewhere: 0,
             redis_time: None,
+            other: None,
         };
         Self {
             node,
@@ -178,24 +212,87 @@ impl Lease {
         self.view().connections_elsewhere
     }
 
-    /// Acquires a lease under a new incarnation and stores the node's number of connections.
+    /// True if a node of an earlier version has a lease. It has other channels than this one.
+    pub(super) fn sees_older_nodes(&self) -> bool {
+        let now = Instant::now();
+        self.view().others.iter().any(|(other, until)| *until > now && other.deployment().is_none())
+    }
+
+    /// Tries to acquire a lease under a new incarnation, and stores the node's number of connections.
+    ///
+    /// # Errors
+    /// Among others [`LinkError::Shared`]: another deployment uses these keys.
     pub(super) async fn acquire(
         &self,
         link: &Link,
         on: &mut MultiplexedConnection,
         connections: usize,
     ) -> Result<Acquired, LinkError> {
+        let follows = self.view().other.as_ref().is_some_and(|(seen, _)| seen.elapsed() < self.length);
+        self.acquire_in(if follows { Mode::Follow } else { Mode::Acquire }, link, on, connections).await
+    }
+
+    /// Acquires a lease after what another deployment left was removed.
+    ///
+    /// # Errors
+    /// As [`Lease::acquire`].
+    pub(super) async fn replace(
+        &self,
+        link: &Link,
+        on: &mut MultiplexedConnection,
+        connections: usize,
+    ) -> Result<Acquired, LinkError> {
+        self.acquire_in(Mode::Replace, link, on, connections).await
+    }
+
+    async fn acquire_in(
+        &self,
+        mode: Mode,
+        link: &Link,
+        on: &mut MultiplexedConnection,
+        connections: usize,
+    ) -> Result<Acquired, LinkError> {
+        let deployment = *link.keys().deployment().borrow();
         // A try that failed may have stored a lease under this name, so the next one takes the same.
-        let incarnation = self.view().next.get_or_insert_with(|| Incarnation::fresh(&self.node)).clone();
-        let epoch = self.view().epoch.clone();
-        self.call_renew(link, on, &incarnation, Some(self.me()), connections).await?;
+        let incarnation = {
+            let view = &mut *self.view();
+            view.next = view.next.take().filter(|next| next.deployment() == deployment);
+            view.next.get_or_insert_with(|| Incarnation::fresh(&self.node, deployment)).clone()
+        };
+        let (former, epoch) = (self.me(), self.view().epoch.clone());
+        let mut pipeline = Pipeline::new();
+        self.call(&mut pipeline, link, &incarnation, mode)?;
+        let asked_at = Instant::now();
+        let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
+        let reply = replies.take::<Reply>(0);
+        self.drop_foreign(link, on, link.keys().nodes(), &reply).await?;
+        let reply = reply?;
+        match reply.0 {
+            0 | 1 => {}
+            3 => return Ok(Acquired::Leftovers),
+            state => return Err(LinkError::Shared(self.note_other(state, &reply))),
+        }
+        // Written only now, because the keys were another deployment's until here.
+        let mut pipeline = Pipeline::new();
+        store_connections(&mut pipeline, link, &incarnation, connections);
+        pipeline.cmd("HDEL").arg(link.keys().connections()).arg(former.as_str());
+        // Add the former incarnation even if its lease was already removed: a late command may still write in its name, and
+        // other nodes clean up only incarnations in this set.
+        if !epoch.is_empty() && former.deployment() == deployment {
+            let now = self.redis_micros() / 1_000;
+            pipeline.cmd("ZADD").arg(link.keys().nodes()).arg("NX").arg(now).arg(former.as_str());
+        }
+        let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
+        let counts = replies.take::<HashMap<Lossy, Lossy>>(1);
+        self.drop_foreign(link, on, link.keys().connections(), &counts).await?;
+        self.note_leases(&incarnation, reply, asked_at, &counts.unwrap_or_default());
         let mut view = self.view();
-        view.next = None;
+        (view.next, view.other) = (None, None);
         let former = std::mem::replace(&mut view.me, incarnation);
         let wiped = !epoch.is_empty() && epoch != view.epoch;
         let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(other, _)| *other != former);
         view.former = Some(former);
-        Ok(Acquired { wiped, reaped })
+        Ok(Acquired::Held(Beginning { wiped, reaped }))
     }
 
     /// Renews the lease and stores the node's number of connections; false if the lease was lost.
@@ -206,46 +303,79 @@ impl Lease {
         connections: usize,
     ) -> Result<bool, LinkError> {
         let me = self.me();
-        self.call_renew(link, on, &me, None, connections).await
-    }
-
-    /// Calls `renew.lua`. With a former incarnation it acquires a lease for `incarnation`; without one it renews
-    /// `incarnation`'s lease.
-    async fn call_renew(
-        &self,
-        link: &Link,
-        on: &mut MultiplexedConnection,
-        incarnation: &Incarnation,
-        former: Option<Incarnation>,
-        connections: usize,
-    ) -> Result<bool, LinkError> {
-        let acquire = former.is_some();
         let mut pipeline = Pipeline::new();
-        let epoch = format!("/{}", Uuid::new_v4().simple());
-        let length = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
-        RENEW.call(&mut pipeline, keys::NODES).arg(incarnation.as_str()).arg(length).arg(u8::from(acquire)).arg(epoch);
-        pipeline.cmd("HSET").arg(keys::CONNECTIONS).arg(incarnation.as_str()).arg(connections);
-        pipeline.cmd("HGETALL").arg(keys::CONNECTIONS);
-        if let Some(former) = former {
-            pipeline.cmd("HDEL").arg(keys::CONNECTIONS).arg(former.as_str());
-            // Add the former incarnation even if its lease was already removed: a late command may still write in its
-            // name, and other nodes clean up only incarnations in this set.
-            if !self.view().epoch.is_empty() {
-                pipeline.cmd("ZADD").arg(keys::NODES).arg("NX").arg(self.redis_micros() / 1_000).arg(former.as_str());
-            }
-        }
+        self.call(&mut pipeline, link, &me, Mode::Renew)?;
+        store_connections(&mut pipeline, link, &me, connections);
         let asked_at = Instant::now();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
-        let now = Instant::now();
-        let leases = replies.take::<Leases>(0);
-        self.drop_foreign(link, on, keys::NODES, &leases).await?;
+        let reply = replies.take::<Reply>(0);
+        self.drop_foreign(link, on, link.keys().nodes(), &reply).await?;
         let counts = replies.take::<HashMap<Lossy, Lossy>>(2);
-        self.drop_foreign(link, on, keys::CONNECTIONS, &counts).await?;
-        let ((held, micros, Lossy(epoch), leases), counts) = (leases?, counts.unwrap_or_default());
+        self.drop_foreign(link, on, link.keys().connections(), &counts).await?;
+        let reply = reply?;
+        let held = reply.0 == 1;
+        self.note_leases(&me, reply, asked_at, &counts.unwrap_or_default());
+        Ok(held)
+    }
+
+    /// Says of a lease that is being acquired that its node still removes what another deployment left.
+    pub(super) async fn keep_removing(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+        let Some(incarnation) = self.view().next.clone() else { return Ok(()) };
+        let mut pipeline = Pipeline::new();
+        self.call(&mut pipeline, link, &incarnation, Mode::Acquire)?;
+        let reply = link.run_on(Op::Lease, on, &pipeline).await?.take::<Reply>(0)?;
+        if reply.0 == 3 { Ok(()) } else { Err(LinkError::Shared(self.note_other(reply.0, &reply))) }
+    }
+
+    /// Removes the lease, because the node gets another deployment.
+    pub(super) async fn release(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+        let (me, keys) = (self.me(), link.keys());
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("ZREM").arg(keys.nodes()).arg(me.as_str()).cmd("HDEL").arg(keys.connections()).arg(me.as_str());
+        link.run_on(Op::Lease, on, &pipeline).await.map(drop)
+    }
+
+    /// Adds a call of `renew.lua`.
+    fn call(
+        &self,
+        pipeline: &mut Pipeline,
+        link: &Link,
+        incarnation: &Incarnation,
+        mode: Mode,
+    ) -> Result<(), LinkError> {
+        let deployment = link.keys().deployment().borrow().ok_or(LinkError::Down)?;
+        let epoch = format!("/{deployment}.{}", Uuid::new_v4().simple());
+        let length = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
+        let call = RENEW.call(pipeline, link.keys().nodes()).arg(incarnation.as_str()).arg(length);
+        call.arg(mode.as_str()).arg(epoch).arg(deployment.to_string());
+        Ok(())
+    }
+
+    /// Remembers which deployment uses these keys. If no lease is named, it is the last one that was seen.
+    fn note_other(&self, state: u8, reply: &Reply) -> Arc<Sharing> {
+        let leases: Vec<_> = reply.3.iter().filter_map(|(Lossy(lease), _)| Incarnation::parse(lease)).collect();
+        let live = reply.3.iter().any(|(_, left)| *left > 0);
+        let mut view = self.view();
+        match (state, &view.other) {
+            (4, _) => Arc::new(Sharing::Removing),
+            (_, Some((_, known))) if leases.is_empty() => known.clone(),
+            _ => {
+                let found = Arc::new(Sharing::InUse(Neighbours::holding(owner(&reply.2.0), leases.iter())));
+                if live {
+                    view.other = Some((Instant::now(), found.clone()));
+                }
+                found
+            }
+        }
+    }
+
+    /// Takes over the leases that `renew.lua` returned when it was called for `me` at `asked_at`.
+    fn note_leases(&self, me: &Incarnation, reply: Reply, asked_at: Instant, counts: &HashMap<Lossy, Lossy>) {
+        let ((_, micros, Lossy(epoch), leases), now) = (reply, Instant::now());
         let leases: Vec<_> = leases.into_iter().map(|(Lossy(other), left)| (other, left)).collect();
-        let alive = leases.iter().filter(|(other, left)| other != incarnation.as_str() && *left > 0);
-        let connections_elsewhere = self.counts.sum(&counts, alive.map(|(other, _)| other.as_str()));
-        let others = leases.iter().filter(|(other, _)| other != incarnation.as_str()).filter_map(|(other, left)| {
+        let alive = leases.iter().filter(|(other, left)| other != me.as_str() && *left > 0);
+        let connections_elsewhere = self.counts.sum(counts, alive.map(|(other, _)| other.as_str()));
+        let others = leases.iter().filter(|(other, _)| other != me.as_str()).filter_map(|(other, left)| {
             // Redis holds what others wrote; no lease is longer than this.
             let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0)).min(LEASE_MAX);
             Some((Incarnation::parse(other)?, now + left))
@@ -260,7 +390,6 @@ impl Lease {
         view.connections_elsewhere = connections_elsewhere;
         view.epoch = epoch;
         view.redis_time = Some((asked_at + now.duration_since(asked_at) / 2, micros));
-        Ok(held || acquire)
     }
 
     /// Deletes a key of the nodes alone under which another program stored a value of another type.
@@ -283,4 +412,10 @@ impl Lease {
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds commands that store the node's number of connections and read that of all nodes.
+fn store_connections(pipeline: &mut Pipeline, link: &Link, me: &Incarnation, connections: usize) {
+    let key = link.keys().connections();
+    pipeline.cmd("HSET").arg(key).arg(me.as_str()).arg(connections).cmd("HGETALL").arg(key);
 }

@@ -15,7 +15,6 @@ use redis::Pipeline;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    keys,
     link::{Link, LinkError},
     ops::Op,
     scripts::LIMIT,
@@ -140,7 +139,7 @@ impl Limiter {
         let op = if cost.budget == Budget::Send { Op::Admit } else { Op::Budget };
         let mut pipeline = Pipeline::new();
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
-        LIMIT.call(&mut pipeline, &keys::window(cost.budget, user)).arg(division.shares).arg(window);
+        LIMIT.call(&mut pipeline, &self.link.keys().window(cost.budget, user)).arg(division.shares).arg(window);
         if count > 1 {
             pipeline.arg(count);
         }
@@ -178,7 +177,7 @@ impl Limiter {
         }
         let mut pipeline = Pipeline::new();
         // Removes the newest share. It need not be the command's own: only the number of shares counts.
-        pipeline.cmd("LTRIM").arg(keys::window(budget, user)).arg(1).arg(-1);
+        pipeline.cmd("LTRIM").arg(self.link.keys().window(budget, user)).arg(1).arg(-1);
         // Without Redis, the local count alone is right.
         let _ = self.link.run(Op::Refund, user.as_str(), &pipeline).await;
     }

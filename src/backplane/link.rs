@@ -24,9 +24,11 @@ use tokio::sync::Notify;
 
 use super::{
     foreign,
+    keys::Keys,
     ops::{Op, Ops},
     scripts::SCRIPTS,
     server_mode::ServerMode,
+    sharing::Sharing,
     types::StartError,
 };
 use crate::config::RedisConfig;
@@ -64,6 +66,9 @@ pub(super) enum LinkError {
     /// The server is not of a kind that a node can use.
     #[error("the server runs in an unfit mode: {0:?}")]
     Unfit(ServerMode),
+    /// Another deployment uses the keys of this node.
+    #[error("{0}")]
+    Shared(Arc<Sharing>),
 }
 
 /// An error reply of Redis.
@@ -135,8 +140,8 @@ impl Replies {
     }
 
     /// The keys of the commands that found a value of another type.
-    pub(super) fn keys_of_another_type(&self, pipeline: &Pipeline) -> Vec<String> {
-        foreign::keys_of_another_type(pipeline, &self.0)
+    pub(super) fn keys_of_another_type(&self, keys: &Keys, pipeline: &Pipeline) -> Vec<String> {
+        foreign::keys_of_another_type(keys, pipeline, &self.0)
     }
 
     fn errors(&self) -> impl Iterator<Item = &str> {
@@ -150,6 +155,7 @@ impl Replies {
 /// The link. Without a client (no Redis configured) it stays closed.
 pub(super) struct Link {
     client: Option<Client>,
+    keys: Arc<Keys>,
     /// Connections for queries with long replies, which would delay the other commands.
     query_pool: Option<Pool<Client>>,
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
@@ -170,7 +176,9 @@ impl Link {
             let pool = Pool::builder().max_size(QUERY_CONNECTIONS).connection_timeout(RESPONSE_TIMEOUT);
             pool.build_unchecked(client)
         };
+        let prefix = config.map(|config| config.prefix.clone()).unwrap_or_default();
         Ok(Self {
+            keys: Arc::new(Keys::new(&prefix)),
             query_pool: client.clone().map(pool),
             client,
             open: ArcSwapOption::empty(),
@@ -179,6 +187,11 @@ impl Link {
             check_now: Notify::new(),
             ops,
         })
+    }
+
+    /// The keys and channels of this node.
+    pub(super) fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
     /// The client, from which subscribers connect; `None` without Redis.
@@ -272,14 +285,14 @@ impl Link {
         self.ops.observe(op, started.elapsed());
         self.record_result(op, &result);
         if let Ok(replies) = &result {
-            let foreign = replies.keys_of_another_type(pipeline);
+            let foreign = replies.keys_of_another_type(&self.keys, pipeline);
             if !foreign.is_empty() {
                 tracing::warn!(
                     keys = foreign.join(" "),
                     "another program stored values of another type; they are deleted"
                 );
                 // If this fails, the next call that meets one deletes it; this call has its replies.
-                let _ = send(connection, &foreign::deletion(&foreign)).await;
+                let _ = send(connection, &foreign::deletion(&self.keys, &foreign)).await;
             }
         }
         result
@@ -337,10 +350,13 @@ pub(super) fn client(config: &RedisConfig) -> Result<Client, StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Secret, metrics::Metrics};
+    use crate::{
+        config::{RedisPrefix, Secret},
+        metrics::Metrics,
+    };
 
     fn link(url: &str, ca: Option<&str>) -> Result<Link, StartError> {
-        let config = RedisConfig { url: Secret::new(url), ca_file: ca.map(Into::into) };
+        let config = RedisConfig { url: Secret::new(url), ca_file: ca.map(Into::into), prefix: RedisPrefix::default() };
         Link::new(Some(&config), Ops::new(&Metrics::new().unwrap()))
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    keys,
+    keys::Keys,
     mac::{Kind, Macs, Standing, TAG_MAX},
     refusals::{Refusals, RefusedPlace},
 };
@@ -15,6 +15,7 @@ const SIGNED_MAX: usize = 4 * 128 + 1 + TAG_MAX;
 
 /// Signs and verifies display names.
 pub(super) struct Names {
+    pub(super) keys: Arc<Keys>,
     pub(super) macs: Arc<Macs>,
     pub(super) refusals: Arc<Refusals>,
 }
@@ -22,13 +23,13 @@ pub(super) struct Names {
 impl Names {
     /// The name as an entry holds it: the name, a line end, and the tag. Empty until the keys are known.
     pub(super) fn signed(&self, user: &UserId, name: &str) -> String {
-        let tag = self.macs.tag(Kind::Name, &keys::entry(user), &[name.as_bytes()]);
+        let tag = self.macs.tag(Kind::Name, &self.keys.entry(user), &[name.as_bytes()]);
         tag.map_or_else(String::new, |tag| format!("{name}\n{tag}"))
     }
 
     /// The name in an entry. A user whose name nobody signed is shown by the id, as without a name.
     pub(super) fn verified(&self, user: &UserId, held: &[u8]) -> Arc<str> {
-        let key = keys::entry(user);
+        let key = self.keys.entry(user);
         let parts =
             std::str::from_utf8(&held[..held.len().min(SIGNED_MAX)]).ok().and_then(|held| held.rsplit_once('\n'));
         let standing = match parts {
@@ -48,12 +49,12 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::{super::mac::tests::macs, *};
-    use crate::metrics::Metrics;
+    use crate::{config::RedisPrefix, metrics::Metrics};
 
     #[test]
     fn a_name_that_no_node_signed_for_this_user_is_not_shown() {
         let refusals = Arc::new(Refusals::new(Arc::new(Metrics::new().unwrap())));
-        let names = Names { macs: macs(1), refusals };
+        let names = Names { keys: Arc::new(Keys::new(&RedisPrefix::default())), macs: macs(1), refusals };
         let user = |id: &str| UserId::parse(id).unwrap();
         let longest = "\u{1f600}".repeat(128);
         for name in ["Bob", "Bob Ä", &longest] {

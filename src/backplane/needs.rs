@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    keys,
+    keys::{Channels, Keys},
     link::{self, LinkError, RESPONSE_TIMEOUT},
 };
 
@@ -52,9 +52,9 @@ const COMMANDS: [&str; 33] = [
 ///
 /// # Errors
 /// The first command that Redis refuses, or a broken connection.
-pub(super) async fn check(on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
     let id = Uuid::new_v4().simple().to_string();
-    let ([key, other, third], channel) = (keys::checks(&id), keys::canary(&id));
+    let ([key, other, third], channel) = (keys.checks(&id), channels.canary(&id));
     let mut pipeline = Pipeline::new();
     for command in COMMANDS {
         let mut words = command.split(' ').map(|word| match word {

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use super::{keys, lossy::Lossy};
+use super::lossy::Lossy;
 
 /// Largest number of connections of one node that is believed.
 const CONNECTIONS_MAX: u64 = 100_000_000;
@@ -21,7 +21,7 @@ impl NodeCounts {
     pub(super) fn sum<'a>(&self, held: &HashMap<Lossy, Lossy>, nodes: impl Iterator<Item = &'a str>) -> u64 {
         let count = |text: &Lossy| text.0.parse().ok().filter(|count| *count <= CONNECTIONS_MAX);
         if let Some((node, _)) = held.iter().find(|(_, text)| count(text).is_none()) {
-            self.tell(&format!("the number of {:?} is no number of connections; it counts as 0", node.0));
+            self.tell(&format!("the number of connections of {:?} is no number; it counts as 0", node.0));
         }
         let counts = nodes.filter_map(|node| count(held.get(&Lossy(node.to_owned()))?));
         counts.fold(0, u64::saturating_add)
@@ -30,7 +30,7 @@ impl NodeCounts {
     /// Logs what is wrong with the key, the first time.
     pub(super) fn tell(&self, what: &str) {
         if !self.told.swap(true, Ordering::AcqRel) {
-            tracing::warn!(key = keys::CONNECTIONS, what, "another program wrote into Redis");
+            tracing::warn!(what, "another program wrote into Redis");
         }
     }
 }

@@ -6,7 +6,6 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 
 use super::{
     incarnation::Incarnation,
-    keys,
     lease::Lease,
     line::parse_lines,
     link::{Link, LinkError, Replies},
@@ -33,13 +32,13 @@ pub(super) struct PresenceQuery {
 impl PresenceQuery {
     /// For each user, true if online; during the grace a user still is.
     pub(super) async fn online(&self, users: &[UserId]) -> Vec<bool> {
-        let command = |user: &UserId| redis::cmd("EXISTS").arg(keys::entry(user)).take();
+        let command = |user: &UserId| redis::cmd("EXISTS").arg(self.link.keys().entry(user)).take();
         self.check_each(users, command, |user| self.local.online(user)).await
     }
 
     /// For each user, true if there is a connection right now.
     pub(super) async fn connected(&self, users: &[UserId]) -> Vec<bool> {
-        let command = |user: &UserId| redis::cmd("HEXISTS").arg(keys::entry(user)).arg("c").take();
+        let command = |user: &UserId| redis::cmd("HEXISTS").arg(self.link.keys().entry(user)).arg("c").take();
         self.check_each(users, command, |user| self.local.is_connected(user)).await
     }
 
@@ -49,7 +48,7 @@ impl PresenceQuery {
         for batch in users.chunks(BATCH) {
             let mut pipeline = Pipeline::new();
             for user in batch {
-                pipeline.cmd("HGET").arg(keys::entry(user)).arg("c");
+                pipeline.cmd("HGET").arg(self.link.keys().entry(user)).arg("c");
             }
             let mut replies = self.query_all(&pipeline).await;
             for (index, user) in batch.iter().enumerate() {
@@ -94,7 +93,7 @@ impl PresenceQuery {
     /// A page of all online users.
     pub(super) async fn online_page(&self, cursor: u64, limit: u32) -> (Vec<UserId>, u64) {
         let mut scan = redis::cmd("SSCAN");
-        scan.arg(keys::ONLINE).arg(cursor).arg("COUNT").arg(limit.max(1));
+        scan.arg(self.link.keys().online()).arg(cursor).arg("COUNT").arg(limit.max(1));
         match self.query::<(u64, Vec<Lossy>)>(scan).await {
             Ok((next, users)) => (parse_users(&users), next),
             Err(_) => self.local.online_page(cursor, limit.max(1)),
@@ -104,14 +103,14 @@ impl PresenceQuery {
     /// Number of online users.
     pub(super) async fn online_count(&self) -> u64 {
         let mut count = redis::cmd("SCARD");
-        count.arg(keys::ONLINE);
+        count.arg(self.link.keys().online());
         self.query(count).await.unwrap_or_else(|_| self.local.online_count())
     }
 
     /// Users who listen to a conversation.
     pub(super) async fn audience(&self, conversation: &ConversationId) -> Vec<UserId> {
         let mut some = redis::cmd("SRANDMEMBER");
-        some.arg(keys::audience(conversation)).arg(AUDIENCE_MAX);
+        some.arg(self.link.keys().audience(conversation)).arg(AUDIENCE_MAX);
         match self.query::<Vec<Lossy>>(some).await {
             Ok(users) => parse_users(&users),
             Err(_) => self.local.audience(conversation, AUDIENCE_MAX),
@@ -125,7 +124,7 @@ impl PresenceQuery {
         for batch in users.chunks(BATCH) {
             let mut pipeline = Pipeline::new();
             for user in batch {
-                pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(&field);
+                pipeline.cmd("HEXISTS").arg(self.link.keys().entry(user)).arg(&field);
             }
             let mut replies = self.query_all(&pipeline).await.ok()?;
             for index in 0..batch.len() {
@@ -138,7 +137,7 @@ impl PresenceQuery {
     /// Conversations that a user listens to.
     pub(super) async fn joined(&self, user: &UserId) -> Vec<ConversationId> {
         let mut fields = redis::cmd("HKEYS");
-        fields.arg(keys::entry(user));
+        fields.arg(self.link.keys().entry(user));
         match self.query::<Vec<Lossy>>(fields).await {
             Ok(fields) => {
                 fields.iter().filter_map(|field| ConversationId::parse(field.0.strip_prefix("r/")?).ok()).collect()
@@ -150,7 +149,7 @@ impl PresenceQuery {
     /// A user's connections.
     pub(super) async fn connections_of(&self, user: &UserId) -> Vec<ConnectionInfo> {
         let mut lines = redis::cmd("HGET");
-        lines.arg(keys::entry(user)).arg("c");
+        lines.arg(self.link.keys().entry(user)).arg("c");
         match self.query::<Option<Lossy>>(lines).await {
             Ok(lines) => {
                 let lines = parse_lines(&lines.unwrap_or_default().0).into_iter();
@@ -170,7 +169,7 @@ impl PresenceQuery {
     /// The nodes that have a lease.
     pub(super) async fn nodes(&self) -> Result<Vec<NodeInfo>, LinkError> {
         let mut leases = redis::cmd("ZRANGE");
-        leases.arg(keys::NODES).arg(0).arg(-1).arg("WITHSCORES");
+        leases.arg(self.link.keys().nodes()).arg(0).arg(-1).arg("WITHSCORES");
         let leases: Vec<(Lossy, f64)> = self.query(leases).await?;
         let leases =
             leases.iter().filter_map(|(incarnation, until)| Some((Incarnation::parse(&incarnation.0)?, *until)));
@@ -179,9 +178,9 @@ impl PresenceQuery {
         for (incarnation, _) in &leases {
             pipeline
                 .cmd("SCARD")
-                .arg(keys::node_users(incarnation))
+                .arg(self.link.keys().node_users(incarnation))
                 .cmd("HGET")
-                .arg(keys::CONNECTIONS)
+                .arg(self.link.keys().connections())
                 .arg(incarnation.as_str());
         }
         if leases.is_empty() {

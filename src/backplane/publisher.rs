@@ -19,7 +19,6 @@ use tokio::{
 use super::{
     era::Era,
     hearing::Hearing,
-    keys,
     link::{Link, LinkError},
     mac::Macs,
     ops::Op,
@@ -210,6 +209,7 @@ impl PublishTask {
         checkpoint(TaskName::Publisher, || format!("{events:?}"));
         let mut pipeline = Pipeline::new();
         let mut publications = Vec::new();
+        let channels = self.publisher.link.keys().channels().ok_or(LinkError::Down)?;
         for (log, events) in by_log(events) {
             let entries = events.iter().filter_map(|event| match event {
                 Event::Entry { entry, .. } => Some(&**entry),
@@ -217,7 +217,7 @@ impl PublishTask {
             });
             self.recent.update(&mut pipeline, log, &entries.collect::<Vec<_>>(), repeat);
             for events in events.chunks(EVENTS_PER_PAYLOAD) {
-                let channel = keys::channel(log);
+                let channel = channels.log(log);
                 // The keys are known before the first client can send.
                 let payload = self.process.encode(events, &channel, &self.macs).ok_or(LinkError::Down)?;
                 publications.push(pipeline.len());

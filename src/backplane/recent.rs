@@ -7,7 +7,6 @@ use redis::Pipeline;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    keys,
     link::Link,
     mac::{Kind, Macs, Standing, TAG_MAX},
     ops::Op,
@@ -145,7 +144,7 @@ impl Recent {
     /// have been added already.
     pub(super) fn update(&self, pipeline: &mut Pipeline, log: &LogId, entries: &[&Entry], repeat: bool) {
         let LogOf::Conversation(conversation) = log.of() else { return };
-        let key = keys::recent(&conversation);
+        let key = self.link.keys().recent(&conversation);
         let changes = |entry: &&Entry| matches!(entry.body, Body::Edited { .. } | Body::Deleted { .. });
         let changed = entries.iter().rposition(changes);
         if repeat || changed.is_some() {
@@ -169,7 +168,7 @@ impl Recent {
     }
 
     async fn read(&self, log: &LogId) -> Option<Vec<Entry>> {
-        let key = keys::recent(&log.conversation()?);
+        let key = self.link.keys().recent(&log.conversation()?);
         // The store answers instead.
         if self.link.is_late() {
             return None;
@@ -191,9 +190,7 @@ impl Recent {
             return Some(entries);
         }
         for (place, count) in [(RefusedPlace::Cache, forged), (RefusedPlace::Retired, retired)] {
-            if count > 0 {
-                self.refusals.note(place, &key, count);
-            }
+            self.refusals.note(place, &key, count);
         }
         let mut pipeline = Pipeline::new();
         pipeline.cmd("DEL").arg(&key);

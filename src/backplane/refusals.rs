@@ -23,11 +23,13 @@ pub enum RefusedPlace {
     Name,
     /// A cached message or a name under a key that was removed: expected after a change of keys.
     Retired,
+    /// A key that another deployment left, or a departure of one of its users.
+    Foreign,
 }
 
 impl RefusedPlace {
     /// Every place.
-    pub const ALL: [Self; 5] = [Self::Publication, Self::Cache, Self::Late, Self::Name, Self::Retired];
+    pub const ALL: [Self; 6] = [Self::Publication, Self::Cache, Self::Late, Self::Name, Self::Retired, Self::Foreign];
 
     /// The label.
     pub fn label(self) -> &'static str {
@@ -37,6 +39,7 @@ impl RefusedPlace {
             Self::Late => "late",
             Self::Name => "name",
             Self::Retired => "retired",
+            Self::Foreign => "foreign",
         }
     }
 
@@ -45,6 +48,7 @@ impl RefusedPlace {
             Self::Publication | Self::Cache | Self::Name => "no node of this deployment signed it",
             Self::Late => "it was signed too long ago: it was repeated, or clocks differ",
             Self::Retired => "it names a key that was removed since",
+            Self::Foreign => "another deployment left it",
         }
     }
 }
@@ -63,6 +67,9 @@ impl Refusals {
 
     /// Counts refusals. `name` is the key or the channel.
     pub(super) fn note(&self, place: RefusedPlace, name: &str, count: usize) {
+        if count == 0 {
+            return;
+        }
         self.metrics.redis_refused.with_label_values(&[place.label()]).inc_by(count as u64);
         if self.begins_burst(place, Instant::now()) {
             tracing::warn!(
@@ -72,6 +79,12 @@ impl Refusals {
                 "data in Redis was refused; the store is read instead"
             );
         }
+    }
+
+    /// Counts the keys that were removed because another deployment had left them.
+    pub(super) fn note_left_keys(&self, count: u64) {
+        self.metrics.redis_refused.with_label_values(&[RefusedPlace::Foreign.label()]).inc_by(count);
+        tracing::warn!(count, "removed the keys that another deployment had left");
     }
 
     fn begins_burst(&self, place: RefusedPlace, now: Instant) -> bool {

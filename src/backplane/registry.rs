@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     era::Era,
     incarnation::Incarnation,
-    keys,
+    keys::{Keys, departure},
     lease::Lease,
     line::{Line, parse_lines},
     link::{Link, LinkError, Replies},
@@ -99,11 +99,11 @@ impl Registry {
     /// Adds a connection; true if its user came online by it. At a cap, silent connections give way to it.
     pub(super) async fn register(&self, new: &Registration) -> Result<bool, TooMany> {
         let Registered { first: first_here, gave_way } = self.local.register(new)?;
-        let (user, me) = (&new.user, self.lease.me());
+        let (user, me, keys) = (&new.user, self.lease.me(), self.link.keys());
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("SADD").arg(keys::node_users(&me)).arg(user.as_str());
+        pipeline.cmd("SADD").arg(keys.node_users(&me)).arg(user.as_str());
         let id = new.connection.to_string();
-        let call = REGISTER.call(&mut pipeline, &keys::entry(user));
+        let call = REGISTER.call(&mut pipeline, &keys.entry(user));
         call.arg(id).arg(me.as_str()).arg(new.connected_at.micros()).arg(scope(&new.scope));
         call.arg(self.names.signed(user, &new.name));
         call.arg(self.caps.connections).arg(self.caps.sockets).arg(ENTRY_TTL).arg(join_ids(&gave_way));
@@ -112,7 +112,7 @@ impl Registry {
         }
         let newest = Line { id: new.connection, holder: me.clone(), since: new.connected_at };
         self.summarize(&mut pipeline, user, &[newest]);
-        pipeline.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
+        pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str());
 
         let result = self.link.run(Op::Register, user.as_str(), &pipeline).await;
         match result.and_then(|mut replies| replies.take::<(bool, bool, String)>(1)) {
@@ -145,7 +145,7 @@ impl Registry {
     pub(super) async fn set_silent(&self, connection: ConnectionId, silent: bool) -> bool {
         let Some(user) = self.local.set_silent(connection, silent) else { return false };
         let mut pipeline = Pipeline::new();
-        SILENT.call(&mut pipeline, &keys::entry(&user)).arg(connection.to_string()).arg(u8::from(silent));
+        SILENT.call(&mut pipeline, &self.link.keys().entry(&user)).arg(connection.to_string()).arg(u8::from(silent));
         let result = self.link.run(Op::Silence, user.as_str(), &pipeline).await;
         // Without an answer the local state counts.
         result.and_then(|mut replies| replies.take(0)).unwrap_or(true)
@@ -154,16 +154,16 @@ impl Registry {
     /// Removes a connection with all its listening.
     pub(super) async fn unregister(&self, connection: ConnectionId) {
         let Some(gone) = self.local.unregister(connection) else { return };
-        let (user, me) = (&gone.user, self.lease.me());
+        let (user, me, keys) = (&gone.user, self.lease.me(), self.link.keys());
         let mut pipeline = Pipeline::new();
         self.schedule_check_after_grace(&mut pipeline, user);
-        let call = PART.call(&mut pipeline, &keys::entry(user)).arg(connection.to_string()).arg(1);
+        let call = PART.call(&mut pipeline, &keys.entry(user)).arg(connection.to_string()).arg(1);
         call.arg(micros(self.grace));
         for room in &gone.rooms {
             call.arg(room.as_str());
         }
         if gone.last {
-            pipeline.cmd("SREM").arg(keys::node_users(&me)).arg(user.as_str());
+            pipeline.cmd("SREM").arg(keys.node_users(&me)).arg(user.as_str());
         }
         let result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
         match result.and_then(|mut replies| replies.take::<String>(1)) {
@@ -189,8 +189,9 @@ impl Registry {
             return Listening { first: false };
         };
         let mut pipeline = Pipeline::new();
-        LISTEN.call(&mut pipeline, &keys::entry(&user)).arg(connection.to_string()).arg(conversation.as_str());
-        add_listener(&mut pipeline, conversation, &user);
+        let keys = self.link.keys();
+        LISTEN.call(&mut pipeline, &keys.entry(&user)).arg(connection.to_string()).arg(conversation.as_str());
+        add_listener(&mut pipeline, keys, conversation, &user);
         let result = self.link.run(Op::Listen, user.as_str(), &pipeline).await;
         let first = match result.and_then(|mut replies| replies.take::<i64>(0)) {
             Ok(answer @ (0 | 1)) => answer == 1,
@@ -207,7 +208,8 @@ impl Registry {
         let Some(user) = self.local.unlisten(connection, conversation) else { return };
         let mut pipeline = Pipeline::new();
         self.schedule_check_after_grace(&mut pipeline, &user);
-        let call = PART.call(&mut pipeline, &keys::entry(&user)).arg(connection.to_string()).arg(0);
+        let entry = self.link.keys().entry(&user);
+        let call = PART.call(&mut pipeline, &entry).arg(connection.to_string()).arg(0);
         call.arg(micros(self.grace)).arg(conversation.as_str());
         let result = self.link.run(Op::Unlisten, user.as_str(), &pipeline).await;
         self.mark_dirty_if(&user, result.and_then(|mut replies| replies.take::<String>(1)).is_err());
@@ -296,31 +298,31 @@ impl Registry {
 
     /// Writes this node's state of these users to Redis. Returns those who have connections here.
     async fn sync(&self, users: &[(UserId, bool)]) -> Result<Vec<(Share, Synced)>, LinkError> {
-        let (me, former) = self.lease.incarnations();
+        let ((me, former), keys) = (self.lease.incarnations(), self.link.keys());
         let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
         for (user, announced) in users {
             let share = self.local.share(user);
             let change = if share.is_some() { "SADD" } else { "SREM" };
-            pipeline.cmd(change).arg(keys::node_users(&me)).arg(user.as_str());
+            pipeline.cmd(change).arg(keys.node_users(&me)).arg(user.as_str());
             let grace = if *announced { Duration::ZERO } else { self.grace };
             if share.is_none() && !announced {
                 self.schedule_check_after_grace(&mut pipeline, user);
             }
             let index = pipeline.len();
             let name = share.as_ref().map_or_else(String::new, |share| self.names.signed(user, &share.name));
-            sync_call(&mut pipeline, (user, &name), (&me, former.as_ref()), share.as_ref(), grace);
+            sync_call(&mut pipeline, keys, (user, &name), (&me, former.as_ref()), share.as_ref(), grace);
             if *announced {
                 self.claim(&mut pipeline, user);
             }
             if let Some(share) = &share {
-                pipeline.cmd("SADD").arg(keys::ONLINE).arg(user.as_str());
+                pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str());
                 for (room, _) in &share.rooms {
-                    add_listener(&mut pipeline, room, user);
+                    add_listener(&mut pipeline, keys, room, user);
                 }
             }
             shares.push((user, share, index));
         }
-        pipeline.cmd("EXPIRE").arg(keys::node_users(&me)).arg(2 * ENTRY_TTL);
+        pipeline.cmd("EXPIRE").arg(keys.node_users(&me)).arg(2 * ENTRY_TTL);
         let mut replies = self.link.run(Op::Sync, me.as_str(), &pipeline).await?;
 
         let (mut here, mut summaries) = (Vec::new(), Pipeline::new());
@@ -339,7 +341,7 @@ impl Registry {
 
     /// Claims a user's departures that are due.
     pub(super) fn claim(&self, pipeline: &mut Pipeline, user: &UserId) {
-        CLAIM.call(pipeline, &keys::entry(user)).arg(self.latest_due());
+        CLAIM.call(pipeline, &self.link.keys().entry(user)).arg(self.latest_due());
     }
 
     /// The longest time until a departure is due, in microseconds; generous, because another node may have another grace.
@@ -350,7 +352,7 @@ impl Registry {
     /// Schedules a check of a user's departure for the end of the grace that begins now.
     fn schedule_check_after_grace(&self, pipeline: &mut Pipeline, user: &UserId) {
         let due = self.lease.redis_micros().saturating_add(micros(self.grace)).saturating_add(CHECK_DELAY_MICROS);
-        schedule_check(pipeline, user, due);
+        schedule_check(pipeline, self.link.keys(), user, due);
     }
 
     fn summarize(&self, pipeline: &mut Pipeline, user: &UserId, lines: &[Line]) {
@@ -358,7 +360,7 @@ impl Registry {
         let Some(server_id) = newest.holder.node() else { return };
         let summary = Summary { connected_at: newest.since, last_seen: self.clock.now(), server_id: &server_id };
         let json = serde_json::to_string(&summary).unwrap_or_default();
-        pipeline.cmd("SET").arg(keys::summary(user)).arg(json).arg("EX").arg(ENTRY_TTL);
+        pipeline.cmd("SET").arg(self.link.keys().summary(user)).arg(json).arg("EX").arg(ENTRY_TTL);
     }
 }
 
@@ -374,13 +376,14 @@ impl Synced {
 /// Adds a call of `sync.lua`; the name is signed. Without a share it removes both incarnations' connections of the user.
 pub(super) fn sync_call(
     pipeline: &mut Pipeline,
+    keys: &Keys,
     (user, name): (&UserId, &str),
     (me, former): (&Incarnation, Option<&Incarnation>),
     share: Option<&Share>,
     grace: Duration,
 ) {
     let connections = share.map_or(&[][..], |share| &share.connections);
-    let call = SYNC.call(pipeline, &keys::entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
+    let call = SYNC.call(pipeline, &keys.entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
     call.arg(name).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
     for Held { id, since, scope: of, .. } in connections {
         call.arg(id.to_string()).arg(since.micros()).arg(scope(of));
@@ -391,13 +394,13 @@ pub(super) fn sync_call(
 }
 
 /// Schedules a check of a user's departures at `due`, in microseconds of Redis' clock. Any node may run it.
-pub(super) fn schedule_check(pipeline: &mut Pipeline, user: &UserId, due: i64) {
-    pipeline.cmd("ZADD").arg(keys::LEAVING).arg(due).arg(keys::leaving(user, due));
+pub(super) fn schedule_check(pipeline: &mut Pipeline, keys: &Keys, user: &UserId, due: i64) {
+    pipeline.cmd("ZADD").arg(keys.leaving()).arg(due).arg(departure(user, due));
 }
 
 /// Adds a user to the view of a conversation's listeners.
-pub(super) fn add_listener(pipeline: &mut Pipeline, conversation: &ConversationId, user: &UserId) {
-    let key = keys::audience(conversation);
+pub(super) fn add_listener(pipeline: &mut Pipeline, keys: &Keys, conversation: &ConversationId, user: &UserId) {
+    let key = keys.audience(conversation);
     pipeline.cmd("SADD").arg(&key).arg(user.as_str()).cmd("EXPIRE").arg(&key).arg(2 * ENTRY_TTL);
 }
 

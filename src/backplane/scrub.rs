@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     incarnation::Incarnation,
-    keys,
+    keys::Keys,
     link::{Link, LinkError, Replies},
     ops::Op,
     registry::add_listener,
@@ -31,17 +31,17 @@ enum View {
 }
 
 impl View {
-    fn of(key: &str) -> Option<Self> {
-        if key == keys::ONLINE {
+    fn of(keys: &Keys, key: &str) -> Option<Self> {
+        if key == keys.online() {
             return Some(Self::Online);
         }
-        keys::conversation_of_audience(key).map(Self::Audience)
+        keys.conversation_of_audience(key).map(Self::Audience)
     }
 
-    fn key(&self) -> String {
+    fn key(&self, keys: &Keys) -> String {
         match self {
-            Self::Online => keys::ONLINE.to_owned(),
-            Self::Audience(conversation) => keys::audience(conversation),
+            Self::Online => keys.online().to_owned(),
+            Self::Audience(conversation) => keys.audience(conversation),
         }
     }
 }
@@ -68,14 +68,15 @@ impl Scrub {
             return Ok(());
         }
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("SCAN").arg(self.cursor).arg("MATCH").arg("ws:*").arg("COUNT").arg(KEYS);
+        pipeline.cmd("SCAN").arg(self.cursor).arg("MATCH").arg(&self.link.keys().patterns()[0]).arg("COUNT").arg(KEYS);
         let (next, found): (u64, Vec<String>) = self.run(&pipeline).await?.take(0)?;
         self.cursor = next;
         if next == 0 {
             self.next_round = Instant::now() + self.pause;
         }
-        self.find_nodes(found.iter().filter_map(|key| keys::node_of_users(key)).collect()).await?;
-        for view in found.iter().filter_map(|key| View::of(key)) {
+        let keys = self.link.keys();
+        self.find_nodes(found.iter().filter_map(|key| keys.node_of_users(key)).collect()).await?;
+        for view in found.iter().filter_map(|key| View::of(keys, key)) {
             self.check(&view).await?;
         }
         Ok(())
@@ -86,9 +87,9 @@ impl Scrub {
         if nodes.is_empty() {
             return Ok(());
         }
-        let mut pipeline = Pipeline::new();
+        let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
         for node in &nodes {
-            pipeline.cmd("ZADD").arg(keys::NODES).arg("NX").arg(0).arg(node.as_str());
+            pipeline.cmd("ZADD").arg(keys.nodes()).arg("NX").arg(0).arg(node.as_str());
         }
         self.run(&pipeline).await.map(drop)
     }
@@ -96,8 +97,8 @@ impl Scrub {
     /// Removes users from a view whose entries don't confirm it, and adds those again who came meanwhile. A step checks a
     /// random part of a large view.
     async fn check(&self, view: &View) -> Result<(), LinkError> {
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("SRANDMEMBER").arg(view.key()).arg(USERS);
+        let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
+        pipeline.cmd("SRANDMEMBER").arg(view.key(keys)).arg(USERS);
         let users: Vec<String> = self.run(&pipeline).await?.take(0)?;
         let users: Vec<UserId> = users.iter().filter_map(|user| UserId::parse(user).ok()).collect();
         let confirmed = self.confirmed(view, &users).await?;
@@ -107,14 +108,14 @@ impl Scrub {
         }
         let mut pipeline = Pipeline::new();
         for user in &gone {
-            pipeline.cmd("SREM").arg(view.key()).arg(user.as_str());
+            pipeline.cmd("SREM").arg(view.key(keys)).arg(user.as_str());
         }
         self.run(&pipeline).await?;
         let mut pipeline = Pipeline::new();
         for user in self.confirmed(view, &gone).await? {
             match view {
-                View::Online => drop(pipeline.cmd("SADD").arg(keys::ONLINE).arg(user.as_str())),
-                View::Audience(conversation) => add_listener(&mut pipeline, conversation, &user),
+                View::Online => drop(pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str())),
+                View::Audience(conversation) => add_listener(&mut pipeline, keys, conversation, &user),
             }
         }
         if pipeline.is_empty() { Ok(()) } else { self.run(&pipeline).await.map(drop) }
@@ -122,12 +123,12 @@ impl Scrub {
 
     /// Those of `users` whose entries confirm that they belong to the view.
     async fn confirmed(&self, view: &View, users: &[UserId]) -> Result<HashSet<UserId>, LinkError> {
-        let mut pipeline = Pipeline::new();
+        let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
         for user in users {
             match view {
-                View::Online => pipeline.cmd("EXISTS").arg(keys::entry(user)),
+                View::Online => pipeline.cmd("EXISTS").arg(keys.entry(user)),
                 View::Audience(conversation) => {
-                    pipeline.cmd("HEXISTS").arg(keys::entry(user)).arg(format!("r/{conversation}"))
+                    pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{conversation}"))
                 }
             };
         }

@@ -21,7 +21,7 @@ use super::{
     era::Era,
     hearing::Hearing,
     incoming::{Incoming, Payload},
-    keys,
+    keys::Channels,
     link::{CONNECT_TIMEOUT, Link, LinkError},
     ops::Op,
     wire::Process,
@@ -181,11 +181,12 @@ impl Subscriber {
     async fn run_connection(&self, first: &mut bool, pause: &mut Duration) -> Result<(), LinkError> {
         let (sender, payloads) = mpsc::channel(QUEUE);
         let signals = Arc::new(PushSignals::default());
-        let connect = self.connect(sender, signals.clone());
+        let channels = self.link.keys().channels().ok_or(LinkError::Down)?;
+        let connect = self.connect(channels, sender, signals.clone());
         let mut connection = timeout(CONNECT_TIMEOUT * 2, connect).await.unwrap_or(Err(LinkError::Timeout))?;
         let wanted = self.mark_connected();
         for logs in wanted.chunks(PER_SUBSCRIBE) {
-            self.sync_subscriptions(&mut connection, logs).await?;
+            self.sync_subscriptions(channels, &mut connection, logs).await?;
         }
         // On the first connection nothing can have been missed, unless logs are already followed.
         if !std::mem::take(first) || !wanted.is_empty() {
@@ -193,20 +194,21 @@ impl Subscriber {
         }
         *pause = BACKOFF.0;
         tokio::select! {
-            ended = self.apply_changes(connection) => ended,
-            ended = self.run_canary(&signals) => ended,
-            () = self.incoming.forward(payloads, &signals.gap) => Ok(()),
+            ended = self.apply_changes(channels, connection) => ended,
+            ended = self.run_canary(channels, &signals) => ended,
+            () = self.incoming.forward(channels, payloads, &signals.gap) => Ok(()),
             () = signals.broken.cancelled() => Err(LinkError::Broken("closed by Redis".to_owned())),
         }
     }
 
     async fn connect(
         &self,
+        channels: Channels,
         payloads: mpsc::Sender<Payload>,
         signals: Arc<PushSignals>,
     ) -> Result<MultiplexedConnection, LinkError> {
         let client = self.link.client().ok_or(LinkError::Down)?;
-        let canary = keys::canary(self.process.name());
+        let canary = channels.canary(self.process.name());
         let (process, metrics, listening) = (self.process.clone(), self.metrics.clone(), canary.clone());
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
             match info.kind {
@@ -235,7 +237,7 @@ impl Subscriber {
             .set_response_timeout(Some(CONFIRM_TIMEOUT))
             .set_push_sender(push);
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        connection.subscribe(&[canary, keys::hints(self.process.node())]).await?;
+        connection.subscribe(&[canary, channels.hints(self.process.node())]).await?;
         Ok(connection)
     }
 
@@ -260,7 +262,7 @@ impl Subscriber {
     }
 
     /// Applies changes of `wanted` to the connection.
-    async fn apply_changes(&self, mut connection: MultiplexedConnection) -> Result<(), LinkError> {
+    async fn apply_changes(&self, channels: Channels, mut connection: MultiplexedConnection) -> Result<(), LinkError> {
         loop {
             let changed = {
                 let topics = &mut *self.topics();
@@ -270,13 +272,14 @@ impl Subscriber {
             if changed.is_empty() {
                 self.change.notified().await;
             } else {
-                self.sync_subscriptions(&mut connection, &changed).await?;
+                self.sync_subscriptions(channels, &mut connection, &changed).await?;
             }
         }
     }
 
     async fn sync_subscriptions(
         &self,
+        channels: Channels,
         connection: &mut MultiplexedConnection,
         logs: &[LogId],
     ) -> Result<(), LinkError> {
@@ -296,10 +299,10 @@ impl Subscriber {
             }
         }
         if !to_subscribe.is_empty() {
-            connection.subscribe(channels(&to_subscribe)).await?;
+            connection.subscribe(names(channels, &to_subscribe)).await?;
         }
         if !to_unsubscribe.is_empty() {
-            connection.unsubscribe(channels(&to_unsubscribe)).await?;
+            connection.unsubscribe(names(channels, &to_unsubscribe)).await?;
         }
         let topics = &mut *self.topics();
         for log in to_subscribe {
@@ -320,13 +323,13 @@ impl Subscriber {
     }
 
     /// Publishes a canary at each interval and waits until it arrives.
-    async fn run_canary(&self, signals: &PushSignals) -> Result<(), LinkError> {
+    async fn run_canary(&self, channels: Channels, signals: &PushSignals) -> Result<(), LinkError> {
         loop {
             sleep(CANARY_EVERY).await;
             let number = rand::random();
             signals.canary_sent.store(number, Ordering::Release);
             let mut pipeline = Pipeline::new();
-            pipeline.cmd("PUBLISH").arg(keys::canary(self.process.name())).arg(number);
+            pipeline.cmd("PUBLISH").arg(channels.canary(self.process.name())).arg(number);
             // A call that failed is a fault of the command link, which the watchdog handles; an error reply is not.
             if let Ok(mut replies) = self.link.run(Op::Canary, self.process.name(), &pipeline).await {
                 replies.take::<i64>(0)?;
@@ -341,6 +344,6 @@ impl Subscriber {
     }
 }
 
-fn channels(logs: &[&LogId]) -> Vec<String> {
-    logs.iter().map(|log| keys::channel(log)).collect()
+fn names(channels: Channels, logs: &[&LogId]) -> Vec<String> {
+    logs.iter().map(|log| channels.log(log)).collect()
 }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use redis::{Pipeline, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
@@ -11,19 +10,23 @@ use tokio::{
 
 use super::{
     era::Era,
-    fault, keys,
-    lease::Lease,
+    fault,
+    keys::Channels,
+    lease::{Acquired, Beginning, Lease},
     link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT},
     local::Local,
     needs,
     ops::Op,
+    refusals::Refusals,
     server_mode::ServerMode,
+    sharing::Sharing,
+    takeover,
 };
 use crate::{
     degrade::{self, Degrade, Part},
     metrics::Metrics,
-    model::Clock,
-    supervise::{Supervisor, TaskName, checkpoint},
+    model::{Clock, DeploymentTag},
+    supervise::{TaskName, checkpoint},
 };
 
 /// Interval between two probes. With [`RESPONSE_TIMEOUT`] and two failures in a row, a Redis that stopped answering is
@@ -44,22 +47,16 @@ pub(super) struct Watchdog {
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) eras: watch::Sender<Era>,
 }
 
 impl Watchdog {
-    /// Starts the watchdog, and waits until Redis is up or the first attempt to connect failed.
-    pub(super) async fn start(self, mut era: watch::Receiver<Era>, supervisor: &Supervisor) {
-        supervisor.spawn_until_stop(TaskName::Watchdog, self, |watchdog| watchdog.run().boxed());
-        // An error means that the watchdog has ended.
-        let _ = era.wait_for(|era| era.tried).await;
-    }
-
     /// Connects and watches until its task is stopped.
-    async fn run(&self) {
-        let mut pause = BACKOFF.0;
+    pub(super) async fn run(&self) {
+        let (mut pause, mut deployment) = (BACKOFF.0, self.link.keys().deployment());
         loop {
-            match self.start_era().await {
+            match self.start_era(&mut deployment).await {
                 Ok(connections) => {
                     pause = BACKOFF.0;
                     let error = self.watch(connections).await;
@@ -69,7 +66,9 @@ impl Watchdog {
                 Err(error) => {
                     tracing::debug!(%error, "could not connect to Redis");
                     self.degrade.set_down(Part::Redis, fault::link_finding(&error));
-                    self.eras.send_if_modified(|era| !std::mem::replace(&mut era.tried, true));
+                    if deployment.borrow().is_some() {
+                        self.eras.send_if_modified(|era| !std::mem::replace(&mut era.tried, true));
+                    }
                     sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }
@@ -77,15 +76,20 @@ impl Watchdog {
         }
     }
 
-    /// Connects and acquires a lease, which proves that Redis accepts writes.
-    async fn start_era(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
+    /// Connects and acquires a lease, which proves that Redis accepts writes. Before the store told which deployment this is,
+    /// nothing can be written.
+    async fn start_era(
+        &self,
+        deployment: &mut watch::Receiver<Option<DeploymentTag>>,
+    ) -> Result<Vec<MultiplexedConnection>, LinkError> {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
         // One shard of a cluster may refuse nothing by chance.
         if let Some(mode) = timeout(RESPONSE_TIMEOUT, ServerMode::unfit(first)).await.unwrap_or_default() {
             return Err(LinkError::Unfit(mode));
         }
-        needs::check(first).await?;
+        let channels = self.await_deployment(first, deployment).await?;
+        needs::check(self.link.keys(), channels, first).await?;
         self.new_era(first).await?;
         self.link.open(connections.clone());
         self.degrade.set_up(Part::Redis);
@@ -100,8 +104,31 @@ impl Watchdog {
         timeout(CONNECT_TIMEOUT * 2, self.link.connect()).await.unwrap_or(Err(LinkError::Timeout))
     }
 
+    /// Waits for the deployment; Redis counts as up while it answers.
+    async fn await_deployment(
+        &self,
+        on: &mut MultiplexedConnection,
+        deployment: &mut watch::Receiver<Option<DeploymentTag>>,
+    ) -> Result<Channels, LinkError> {
+        loop {
+            if let Some(tag) = *deployment.borrow_and_update() {
+                return Ok(Channels(tag));
+            }
+            self.degrade.set_up(Part::Redis);
+            tokio::select! {
+                _ = deployment.changed() => {}
+                () = sleep(PROBE_EVERY) => {
+                    let mut ping = Pipeline::new();
+                    ping.cmd("PING");
+                    let ping = timeout(RESPONSE_TIMEOUT, self.link.run_on(Op::Probe, on, &ping));
+                    ping.await.unwrap_or(Err(LinkError::Timeout))?;
+                }
+            }
+        }
+    }
+
     async fn new_era(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
-        let acquired = self.lease.acquire(&self.link, on, self.local.connections()).await?;
+        let acquired = self.acquire(on).await?;
         self.eras.send_modify(|era| {
             era.number += 1;
             era.since = Instant::now();
@@ -110,6 +137,22 @@ impl Watchdog {
             era.lost_at = era.lost_at.filter(|_| !era.up);
         });
         Ok(())
+    }
+
+    /// Acquires a lease. If another deployment had these keys, they are emptied first.
+    async fn acquire(&self, on: &mut MultiplexedConnection) -> Result<Beginning, LinkError> {
+        let (lease, link) = (&self.lease, &self.link);
+        let mut acquired = lease.acquire(link, on, self.local.connections()).await?;
+        if acquired == Acquired::Leftovers {
+            let removed = takeover::remove_leftovers(lease, link, on).await?;
+            self.refusals.note_left_keys(removed);
+            acquired = lease.replace(link, on, self.local.connections()).await?;
+        }
+        self.degrade.note_older_nodes(lease.sees_older_nodes());
+        match acquired {
+            Acquired::Held(beginning) => Ok(beginning),
+            Acquired::Leftovers => Err(LinkError::Shared(Arc::new(Sharing::Removing))),
+        }
     }
 
     /// Connects again after a connection broke. The same address may lead to another server, or to one that lost its latest
@@ -125,6 +168,7 @@ impl Watchdog {
 
     fn mark_down(&self, error: &LinkError) {
         self.link.close();
+        self.degrade.note_older_nodes(false);
         self.degrade.set_down(Part::Redis, fault::link_finding(error));
         self.eras.send_modify(|era| {
             era.up = false;
@@ -143,6 +187,15 @@ impl Watchdog {
                 _ = ticks.tick() => false,
                 () = self.link.check_now.notified() => true,
             };
+            if self.lease.me().deployment() != *self.link.keys().deployment().borrow() {
+                // What this node holds must not keep its own new lease off.
+                let released = self.lease.release(&self.link, &mut connections[0]).await;
+                match released.and(self.reconnect().await) {
+                    Ok(fresh) => connections = fresh,
+                    Err(error) => return error,
+                }
+                continue;
+            }
             checkpoint(TaskName::Watchdog, || "");
             let started = Instant::now();
             let renews = all || started >= renew_at;
@@ -164,6 +217,7 @@ impl Watchdog {
                     }
                     Err(error) => return error,
                 },
+                Err(error @ LinkError::Shared(_)) => return error,
                 Err(error) => {
                     tracing::debug!(%error, "Redis failed a check");
                     // Repeat the check that failed at the next tick, not a cheaper one in its place.
@@ -201,6 +255,7 @@ impl Watchdog {
         let (first, rest) = connections.split_first_mut().ok_or(LinkError::Down)?;
         if self.lease.renew(&self.link, first, self.local.connections()).await? {
             self.metrics.lease_renewals.inc();
+            self.degrade.note_older_nodes(self.lease.sees_older_nodes());
         } else {
             self.reacquire_lease(first).await?;
         }
@@ -213,7 +268,7 @@ impl Watchdog {
     /// Reads this node's lease: a ping that also notices at once that Redis was wiped.
     async fn probe(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("ZSCORE").arg(keys::NODES).arg(self.lease.me().as_str());
+        pipeline.cmd("ZSCORE").arg(self.link.keys().nodes()).arg(self.lease.me().as_str());
         let result = timeout(RESPONSE_TIMEOUT, self.link.run_on(Op::Probe, connection, &pipeline));
         let lease: Option<f64> = result.await.unwrap_or(Err(LinkError::Timeout))?.take(0)?;
         if lease.is_none() { self.reacquire_lease(connection).await } else { Ok(()) }

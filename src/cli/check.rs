@@ -29,11 +29,12 @@ pub(super) fn run(sources: &Sources) -> Result<Outcome, Failure> {
     let all_well = block_on(async {
         let clock = Clock::system();
         let keys = report_keys(timeout(TIMEOUT, check_keys(&config)).await.unwrap_or_else(|_| Err(timeout_message())))?;
+        let (found, deployment) = store::diagnose(&config.store, &clock).await;
         let redis = match &config.redis {
-            Some(redis) => report("Redis", &backplane::diagnose(redis, &clock).await)?,
+            Some(redis) => report("Redis", &backplane::diagnose(redis, deployment, &clock).await)?,
             None => true,
         };
-        let store = report("PostgreSQL", &store::diagnose(&config.store, &clock).await)?;
+        let store = report("PostgreSQL", &found)?;
         Ok::<_, Failure>(keys && redis && store)
     })??;
     Ok(if all_well { Outcome::Done } else { Outcome::Failed })

@@ -13,6 +13,7 @@ use super::{
     limits::read_limits,
     origins::AllowedOrigins,
     parse,
+    redis_prefix::RedisPrefix,
     secret::{Secret, check_secret_length},
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
@@ -190,7 +191,8 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
         reader.missing(&set::REDIS_URL);
     }
     let ca_file = read_ca(reader, &set::REDIS_CA_FILE);
-    url.map(|url| RedisConfig { url, ca_file })
+    let prefix = reader.read(&set::REDIS_PREFIX, RedisPrefix::parse).unwrap_or_default();
+    url.map(|url| RedisConfig { url, ca_file, prefix })
 }
 
 fn note_ignored(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {

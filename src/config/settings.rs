@@ -183,6 +183,8 @@ settings! {
         "URL of Redis: redis://user:password@host:port/database, or rediss:// for TLS; all but the host may be left out. In a password, write # as %23, / as %2F and @ as %40. It takes one host and no parameters. Required by serve, not used by dev.", secret();
     REDIS_CA_FILE = Redis, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for Redis instead of the system's.";
+    REDIS_PREFIX = Redis, Kind::Text("name"), "",
+        "A name before every key in Redis: with staging, ws:nodes is staging:ws:nodes. Deployments with databases of their own need different ones if they share a database number of one Redis; nodes of one deployment need the same one.";
     CACHE_TTL = Redis, Kind::Duration(SECOND, 7 * DAY), "600s",
         "Lifetime of the cache of a conversation's recent messages.";
     NODE_LEASE = Redis, Kind::Duration(3 * SECOND, 600 * SECOND), "15s",

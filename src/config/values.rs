@@ -7,6 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::{
     origins::AllowedOrigins,
+    redis_prefix::RedisPrefix,
     secret::Secret,
     webhooks::{NotificationConfig, PersonaConfig},
 };
@@ -93,6 +94,8 @@ pub struct RedisConfig {
     pub url: Secret,
     /// Certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// What stands before every key.
+    pub prefix: RedisPrefix,
 }
 
 /// Settings of the store.

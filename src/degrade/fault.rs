@@ -31,6 +31,8 @@ pub enum Fault {
     RedisIsSentinel,
     /// Keys of nodes hold values of another type.
     RedisForeignValues,
+    /// Another deployment, with a database of its own, uses the same keys.
+    RedisShared,
     /// PostgreSQL accepts no connections.
     StoreUnreachable,
     /// PostgreSQL accepts connections and does not answer.
@@ -59,7 +61,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -74,6 +76,7 @@ impl Fault {
         Self::RedisIsCluster,
         Self::RedisIsSentinel,
         Self::RedisForeignValues,
+        Self::RedisShared,
         Self::StoreUnreachable,
         Self::StoreSilent,
         Self::StoreDeniesAccess,
@@ -105,6 +108,7 @@ impl Fault {
             Self::RedisIsCluster => "redis-is-cluster",
             Self::RedisIsSentinel => "redis-is-sentinel",
             Self::RedisForeignValues => "redis-foreign-values",
+            Self::RedisShared => "redis-shared",
             Self::StoreUnreachable => "store-unreachable",
             Self::StoreSilent => "store-silent",
             Self::StoreDeniesAccess => "store-denies-access",

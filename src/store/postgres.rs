@@ -25,6 +25,7 @@ use crate::{config::StoreConfig, degrade::Fault, metrics::Metrics};
 
 mod blocks;
 mod conversations;
+mod deployment;
 pub(super) mod diagnose;
 mod errors;
 mod lifecycle;

@@ -172,7 +172,7 @@ impl StoreError {
     /// The table of the deployment is empty, or its id is none.
     pub(super) fn no_deployment() -> Self {
         let remedy = "make a new one: DELETE FROM deployment; INSERT INTO deployment DEFAULT VALUES";
-        Self::Failed(format!("the table deployment has no valid id; {remedy}").into())
+        Self::Failed(Cause::named(Fault::StoreLacksPart, format!("the table deployment has no valid id; {remedy}")))
     }
 }
 

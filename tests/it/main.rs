@@ -27,6 +27,7 @@ mod console;
 mod cursors;
 mod dashboards;
 mod data;
+mod deployments;
 mod dev;
 mod events;
 mod examples;

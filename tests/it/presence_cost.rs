@@ -91,7 +91,7 @@ impl Stage {
     /// Number of `online` and `joined` events published to conversations since the last call.
     async fn presence_events(&mut self) -> usize {
         // Everything published before this mark arrives before it.
-        let mark = "{s00}:c:the-end-of-the-events";
+        let mark = "{s00}:0123456789ab:c:the-end-of-the-events";
         self.redis.command::<i64>(&["PUBLISH", mark, "{}"]).await;
         let mut presence_events = 0;
         while let Some((channel, news)) = self.presence_events.recv().await {

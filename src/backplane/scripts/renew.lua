@@ -1,28 +1,70 @@
 -- Renews or acquires a node's lease, and returns all leases.
--- KEYS[1] the leases. ARGV: incarnation, lease in milliseconds, '1' to acquire, a new name for the epoch.
--- An expired lease is never renewed, since other nodes may be reaping it. The epoch is a member that only a wipe
--- removes.
--- Returns {1 if the lease was held, Redis' time in microseconds, epoch,
--- {incarnation, milliseconds left, …}}.
+-- KEYS[1] the leases. ARGV: incarnation, lease in milliseconds, mode, a new name for the epoch, deployment.
+-- Modes: 'renew'. 'acquire'. 'follow': acquire, if the keys are this deployment's. 'replace': acquire, after the caller removed
+-- what another deployment had left.
+-- An expired lease is never renewed, since other nodes may be reaping it. The epoch, '/deployment.random', is a member that
+-- only a wipe or another deployment removes; one of an earlier version names no deployment and counts as ours. A member
+-- '!incarnation' says until when that node removes what another deployment had left.
+-- Returns {state, Redis' time in microseconds, epoch, {incarnation, milliseconds left, …}}. The state is 0 if the lease was not
+-- held; 1 if it was, or is now; 2 if another deployment uses these keys, with its leases only, or did ('follow');
+-- 3 if the caller must remove what another deployment left, and then call with 'replace'; 4 if another node removes it.
+local me, length, mode, mine = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
+local longest_lease = 3600000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local held = score and tonumber(score) > now
-if held or ARGV[3] == '1' then
-  redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-end
-local epoch, leases = nil, {}
+local micros = string.format('%.0f', time[1] * 1000000 + time[2])
+local held, epoch, remover, leases = false, nil, nil, {}
 local flat = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 1, #flat, 2 do
-  if string.sub(flat[i], 1, 1) == '/' then
-    epoch = flat[i]
+  local member, left = flat[i], tonumber(flat[i + 1]) - now
+  local first = string.sub(member, 1, 1)
+  if first == '/' then
+    epoch = member
+  elseif first == '!' then
+    if left > 0 and member ~= '!' .. me then remover = member end
   else
-    leases[#leases + 1] = flat[i]
-    leases[#leases + 1] = tonumber(flat[i + 1]) - now
+    held = held or (member == me and left > 0)
+    leases[#leases + 1] = member
+    leases[#leases + 1] = left
   end
+end
+local owner = epoch and string.match(epoch, '^/(%x+)%.')
+if mode == 'follow' and not epoch then
+  return {2, micros, '', {}}
+end
+if mode ~= 'renew' and owner and owner ~= mine then
+  local others = {}
+  for i = 1, #leases, 2 do
+    local of, left = string.match(leases[i], '#(%x+)%.') or owner, leases[i + 1]
+    -- Redis may have been frozen, so a lease counts for another length of it.
+    if of ~= mine and left > -length and left <= longest_lease then
+      others[#others + 1] = leases[i]
+      others[#others + 1] = left
+    end
+  end
+  if #others > 0 then
+    return {2, micros, epoch, others}
+  elseif mode == 'follow' then
+    return {2, micros, epoch, {}}
+  elseif remover then
+    return {4, micros, epoch, {}}
+  elseif mode ~= 'replace' then
+    redis.call('ZADD', KEYS[1], string.format('%.0f', now + length), '!' .. me)
+    return {3, micros, epoch, {}}
+  end
+  redis.call('DEL', KEYS[1])
+  epoch, leases = nil, {}
+end
+if epoch and not owner and mode ~= 'renew' then
+  redis.call('ZREM', KEYS[1], epoch)
+  epoch = nil
 end
 if not epoch then
   epoch = ARGV[4]
   redis.call('ZADD', KEYS[1], '+inf', epoch)
 end
-return {held and 1 or 0, string.format('%.0f', time[1] * 1000000 + time[2]), epoch, leases}
+if held or mode ~= 'renew' then
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now + length), me)
+  held = true
+end
+return {held and 1 or 0, micros, epoch, leases}

@@ -7,7 +7,8 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::{
-    super::{Pool, migrations},
+    super::{Cause, Pool, StoreError, migrations},
+    deployment,
     errors::{code_fault, describe},
     pooler, schema,
     sessions::{Session, Sessions},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     config::StoreConfig,
     degrade::{Diagnosis, Fault, Finding},
-    model::Clock,
+    model::{Clock, DeploymentId},
 };
 
 /// Maximum time for each query.
@@ -25,15 +26,12 @@ const MAX_CLOCK_DIFFERENCE: f64 = 1.0;
 
 type Checked<T> = Result<T, Finding>;
 
-/// Examines the PostgreSQL server of `config`.
-pub async fn diagnose(config: &StoreConfig, clock: &Clock) -> Diagnosis {
-    match run_checks(config, clock).await {
-        Ok(diagnosis) => diagnosis,
-        Err(finding) => finding.into(),
-    }
+/// Examines the PostgreSQL server of `config`. Also returns the deployment, if the database tells it.
+pub async fn diagnose(config: &StoreConfig, clock: &Clock) -> (Diagnosis, Option<DeploymentId>) {
+    run_checks(config, clock).await.unwrap_or_else(|finding| (finding.into(), None))
 }
 
-async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<Diagnosis> {
+async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, Option<DeploymentId>)> {
     let sessions = Sessions::of(config);
     let sessions = sessions.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
     let connecting = timeout(QUERY_TIMEOUT, sessions.config.connect(sessions.tls.clone())).await;
@@ -56,6 +54,7 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<Diagnosis> {
             format!("this machine's clock and PostgreSQL's differ by {difference:.1} s"),
         ));
     }
+    let mut deployment = None;
     let pending = pending_migrations(&mut session).await?;
     if pending > 0 {
         findings.push(Finding::new(Fault::StoreNotMigrated, format!("{pending} migrations are pending")));
@@ -63,16 +62,22 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<Diagnosis> {
         findings.extend(relaying_nodes(&session).await.unwrap_or_else(Some));
         let checked = timeout(QUERY_TIMEOUT, schema::check(&session.client)).await.map_err(|_| timed_out())?;
         findings.extend(checked.err().map(|error| error.finding()));
+        let failed = |found: Finding| StoreError::Failed(Cause::named(found.fault, found.detail));
+        let stored = fetch(&session, deployment::STORED).await.map_err(failed);
+        let read = deployment::of(stored, fetch(&session, deployment::CLUSTER).await.map_err(failed));
+        deployment = read.as_ref().ok().map(|deployment| deployment.id);
+        findings.extend(read.err().map(|error| error.finding()));
         findings.extend(try_write(&session).await.err());
         findings.dedup_by_key(|finding| finding.fault);
     }
     let connections: usize = Pool::ALL.iter().map(|pool| pool.size(config)).sum();
     let state = format!(
-        "answers, {}; a node takes at most {connections} of its {} connections",
+        "answers, {}; a node takes at most {connections} of its {} connections{}",
         server.get::<_, &str>(0),
-        server.get::<_, &str>(2)
+        server.get::<_, &str>(2),
+        deployment.map_or_else(String::new, |id| format!("; this is deployment {}", id.tag()))
     );
-    Ok(Diagnosis { state, findings })
+    Ok((Diagnosis { state, findings }, deployment))
 }
 
 fn timed_out() -> Finding {

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::{
     super::{Cause, Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
-    Postgres,
+    Postgres, deployment,
     errors::{migration_error, prepare_error},
     pooler,
     rows::time,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     degrade::Fault,
-    model::{Deployment, DeploymentId, NodeKey, NodeKeys, RestrictionMark},
+    model::{Deployment, NodeKey, NodeKeys, RestrictionMark},
 };
 
 /// The advisory lock that lets one node at a time migrate. The number is arbitrary, but only this program uses it.
@@ -29,13 +29,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// The keys of nodes, newest first. One that is younger than a minute is not yet read by every node.
 const NODE_KEYS: &str =
     "SELECT id, secret, created_at <= now() - interval '60 seconds' FROM node_keys ORDER BY id DESC LIMIT 8";
-
-const DEPLOYMENT: &str = "SELECT id::text, epoch FROM deployment";
-
-fn deployment(rows: &[Row]) -> Result<Deployment, StoreError> {
-    let read = |row: &Row| Some(Deployment { id: DeploymentId::parse(row.get(0)).ok()?, epoch: row.get(1) });
-    rows.first().and_then(read).ok_or_else(StoreError::no_deployment)
-}
 
 fn node_keys(rows: &[Row]) -> Result<NodeKeys, StoreError> {
     let keys = rows.iter().filter_map(|row| Some((NodeKey::new(row.get(0), row.get(1))?, row.get(2))));
@@ -105,7 +98,10 @@ impl Lifecycle for Postgres {
         self.check_schema(&session, migrate).await?;
         // Over this session, because a busy server may take long to open one for a pool.
         let keys = read_first(&session, NODE_KEYS).await?.and_then(|rows| node_keys(&rows));
-        let deployment = read_first(&session, DEPLOYMENT).await?.and_then(|rows| deployment(&rows))?;
+        let deployment = deployment::of(
+            read_first(&session, deployment::STORED).await?,
+            read_first(&session, deployment::CLUSTER).await?,
+        )?;
         self.open_pools();
         Ok(Started { migrations, deployment, keys })
     }
@@ -144,7 +140,8 @@ impl Lifecycle for Postgres {
     }
 
     async fn deployment(&self) -> Result<Deployment, StoreError> {
-        deployment(&self.query(Operation::Read, DEPLOYMENT, &[]).await?)
+        let stored = self.query(Operation::Read, deployment::STORED, &[]).await;
+        deployment::of(stored, self.query(Operation::Read, deployment::CLUSTER, &[]).await)
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

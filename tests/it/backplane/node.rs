@@ -4,12 +4,12 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use switchboard::{
     backplane::{Backplane, BackplaneEvent, Departure, RefusedPlace, Registration, Return, Scope, Settings},
-    config::{RedisConfig, Secret},
+    config::{RedisConfig, RedisPrefix, Secret},
     degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
     model::{
-        Body, Clock, ConnectionId, ConversationId, Entry, Ephemeral, EphemeralEvent, Event, LogId, NodeId, NodeKey,
-        NodeKeys, Timestamp, UserId,
+        Body, Clock, ConnectionId, ConversationId, DeploymentId, Entry, Ephemeral, EphemeralEvent, Event, LogId,
+        NodeId, NodeKey, NodeKeys, Timestamp, UserId,
     },
     supervise::Supervisor,
 };
@@ -35,7 +35,7 @@ pub(crate) struct Node {
 /// Settings with short times.
 pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
     Settings {
-        redis: url.map(|url| RedisConfig { url: Secret::new(url), ca_file: None }),
+        redis: url.map(|url| RedisConfig { url: Secret::new(url), ca_file: None, prefix: RedisPrefix::default() }),
         node: NodeId::parse(name).unwrap(),
         lease: Duration::from_millis(2_000),
         presence_grace: Duration::from_millis(600),
@@ -50,6 +50,11 @@ pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
 pub(crate) fn keys(ids: &[u8]) -> NodeKeys {
     let key = |id: &u8| (NodeKey::new((*id).into(), &[*id; 32]).unwrap(), true);
     NodeKeys::new(ids.iter().map(key)).unwrap()
+}
+
+/// The deployment with this number.
+pub(crate) fn deployment(number: u64) -> DeploymentId {
+    DeploymentId::parse(&format!("{number:032x}")).unwrap()
 }
 
 impl Node {
@@ -71,6 +76,21 @@ impl Node {
     }
 
     async fn with_no_keys(settings: Settings) -> Self {
+        let node = Self::without_deployment(settings).await;
+        node.backplane.set_deployment(&deployment(1)).await;
+        node
+    }
+
+    /// Starts a backplane of another deployment than the other functions.
+    pub(crate) async fn of(number: u64, settings: Settings) -> Self {
+        let node = Self::without_deployment(settings).await;
+        node.backplane.set_keys(&keys(&[number as u8]));
+        node.backplane.set_deployment(&deployment(number)).await;
+        node
+    }
+
+    /// Starts a backplane that does not know its deployment.
+    pub(crate) async fn without_deployment(settings: Settings) -> Self {
         let degrade = Arc::new(Degrade::new(if settings.redis.is_some() { LinkState::Down } else { LinkState::Off }));
         let metrics = Arc::new(Metrics::new().unwrap());
         let supervisor = Supervisor::new(metrics.clone());
@@ -119,6 +139,11 @@ impl Node {
             if let BackplaneEvent::Doubtful(logs) = event { Some(logs.clone()) } else { None }
         };
         self.find("doubtful logs", logs).await
+    }
+
+    /// The hints that came before the last event that was awaited.
+    pub(crate) fn hints_so_far(&self) -> Vec<&BackplaneEvent> {
+        self.passed.iter().filter(|event| matches!(event, BackplaneEvent::Hints(_))).collect()
     }
 
     /// The number of refusals in a place so far.

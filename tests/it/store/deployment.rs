@@ -33,3 +33,28 @@ async fn a_database_whose_id_was_removed_does_not_start() {
     client.batch_execute(remedy).await.unwrap();
     assert!(store.start(true).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_copy_of_a_database_is_another_deployment() {
+    let server = Server::shared().await;
+    let url = server.database().await;
+    let name = url.rsplit('/').next().unwrap();
+    let (admin, original) = (server.connect("postgres").await, postgres(&url).await.deployment().await.unwrap());
+    admin.batch_execute(&format!("CREATE DATABASE {name}_copy TEMPLATE {name}")).await.unwrap();
+    let copy = postgres(&server.url(&format!("{name}_copy"))).await.deployment().await.unwrap();
+    assert_ne!(original.id, copy.id);
+    // It is the same one under another name.
+    admin.batch_execute(&format!("ALTER DATABASE {name} RENAME TO {name}_moved")).await.unwrap();
+    let moved = server.url(&format!("{name}_moved"));
+    assert_eq!(postgres(&moved).await.deployment().await.unwrap(), original);
+    // A server that does not name its cluster.
+    let deny = format!(
+        "CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}; \
+         REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
+    );
+    server.connect(&format!("{name}_moved")).await.batch_execute(&deny).await.unwrap();
+    let denied = unmigrated(&moved.replacen("postgres@", &format!("{name}@"), 1)).await;
+    let id = denied.start(false).await.unwrap().deployment.id;
+    assert_eq!(denied.deployment().await.unwrap().id, id);
+    assert_ne!(id, original.id);
+}

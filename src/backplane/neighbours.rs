@@ -1,0 +1,102 @@
+//! Finds who else uses a Redis server, with other keys than this deployment: each process of every deployment listens on a
+//! channel that names both, and channels have no database number. This is information only, so nothing depends on it, and a
+//! Redis user without the rights for it (`INFO`, `PUBSUB CHANNELS`) is told nothing.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use redis::{FromRedisValue, aio::MultiplexedConnection};
+use tokio::time::timeout;
+
+use super::{keys, sharing::Neighbours};
+use crate::model::{DeploymentTag, NodeId};
+
+/// Maximum time for one command.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Number of channels up to which Redis is asked to look through all of them, which takes it some 0.1 µs for each.
+const CHANNELS_MAX: u64 = 200_000;
+
+/// Those who listen on the same server.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Listening {
+    /// Nodes of this deployment.
+    pub(super) own: BTreeSet<NodeId>,
+    /// Other deployments and their nodes.
+    pub(super) others: Neighbours,
+    /// Nodes of an earlier version, whose channels name no deployment.
+    pub(super) older: BTreeSet<NodeId>,
+}
+
+impl Listening {
+    /// Asks the server; `None` if it does not tell, or has very many channels.
+    pub(super) async fn on(connection: &mut MultiplexedConnection, own: DeploymentTag) -> Option<Self> {
+        let info: String = answer(connection, redis::cmd("INFO").arg("stats")).await?;
+        let count =
+            info.lines().find_map(|line| line.trim_end().strip_prefix("pubsub_channels:")?.parse::<u64>().ok())?;
+        if count > CHANNELS_MAX {
+            return None;
+        }
+        let list = redis::cmd("PUBSUB").arg("CHANNELS").arg(keys::CANARIES).take();
+        let channels: Vec<String> = answer(connection, &list).await?;
+        Some(Self::of(&channels, own))
+    }
+
+    fn of(channels: &[String], own: DeploymentTag) -> Self {
+        let mut found = Self::default();
+        for (deployment, process) in channels.iter().filter_map(|channel| keys::process_of_canary(channel)) {
+            // `switchboard check` has a process without a node.
+            let Some(node) = process.split_once('#').and_then(|(node, _)| NodeId::parse(node).ok()) else { continue };
+            match deployment {
+                Some(deployment) if deployment == own => found.own.insert(node),
+                Some(deployment) => {
+                    found.others.deployments.insert(deployment);
+                    found.others.nodes.insert(node)
+                }
+                None => found.older.insert(node),
+            };
+        }
+        found
+    }
+}
+
+/// Who else listens, for people; empty if nobody does.
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.others.deployments.is_empty() {
+            write!(f, "; also used by {}", self.others)?;
+        }
+        if self.older.is_empty() {
+            return Ok(());
+        }
+        write!(f, "; nodes of an earlier version: {}", super::sharing::named(&self.older))
+    }
+}
+
+async fn answer<T: FromRedisValue>(connection: &mut MultiplexedConnection, command: &redis::Cmd) -> Option<T> {
+    timeout(REPLY_TIMEOUT, command.query_async(connection)).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_tell_who_listens() {
+        let own = DeploymentTag::parse("0123456789ab").unwrap();
+        let channels = [
+            "{s01}:0123456789ab:n:here#00",
+            "{s02}:ba9876543210:n:there#00",
+            "{s02}:ba9876543210:n:there:n:2#00",
+            "{s03}:n:old#00",
+            "{s03}:c:n:room",
+            "{s03}:ba9876543210:c:n:room",
+            "{s03}:ba9876543210:n:check",
+        ];
+        let found = Listening::of(&channels.map(String::from), own);
+        assert_eq!(found.own.iter().map(NodeId::as_str).collect::<Vec<_>>(), ["here"]);
+        assert_eq!(
+            found.to_string(),
+            "; also used by deployment ba9876543210 (nodes there, there:n:2); nodes of an earlier version: old"
+        );
+        assert_eq!(Listening::of(&[], own).to_string(), "");
+    }
+}
