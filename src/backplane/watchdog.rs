@@ -69,7 +69,10 @@ impl Watchdog {
                     if deployment.borrow().is_some() {
                         self.eras.send_if_modified(|era| !std::mem::replace(&mut era.tried, true));
                     }
-                    sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+                    // Each try costs the Redis of another deployment some commands and connections.
+                    let kept_off = matches!(&error, LinkError::Shared(why) if matches!(**why, Sharing::InUse(_)));
+                    let now = if kept_off { pause.max(self.lease.interval()) } else { pause };
+                    sleep(now.mul_f64(rand::random_range(0.8..1.2))).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }
             }
