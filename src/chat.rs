@@ -23,10 +23,12 @@ mod batch_loader;
 mod blocks;
 mod budgets;
 mod command;
+mod comparison;
 mod connection;
 mod connections;
 mod conversations;
 mod data_limits;
+mod derived;
 mod events;
 mod follows;
 mod heavy_reads;
@@ -83,6 +85,7 @@ use members::Members;
 use notifications::unconfirmed::Unconfirmed;
 use personas::Personas;
 use presence::Presence;
+use reconciler::Reconciler;
 use restriction_reader::RestrictionReader;
 use retell::Retell;
 use router::Router;
@@ -116,9 +119,15 @@ pub struct Chat {
     data_limits: DataLimits,
     answer_limits: AnswerLimits,
     restriction_reader: RestrictionReader,
+    reconciler: Arc<Reconciler>,
 }
 
 impl Chat {
+    /// Sets the epoch with which the store has started.
+    pub fn begin_epoch(&self, epoch: i64) {
+        self.reconciler.begin(epoch);
+    }
+
     /// Executes a command to its end.
     ///
     /// # Errors

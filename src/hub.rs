@@ -8,7 +8,10 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,16 +21,20 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{Clock, ConnectionId, Entry, Event, LogId, Pair, PendingAck, Sent, Seq},
+    model::{Clock, ConnectionId, Entry, EntryStamp, Event, LogId, Pair, PendingAck, Sent, Seq},
     outbox::Outbox,
-    supervise::{Supervisor, TaskName, checkpoint},
+    supervise::{Supervisor, TaskName},
 };
 
 mod ack_waits;
 mod activity;
+mod backfill;
+mod compare;
+mod delivered;
 mod delivery;
 mod listener;
 mod resequencer;
+mod set_back;
 mod shard;
 mod source;
 #[cfg(test)]
@@ -35,17 +42,21 @@ mod tests;
 mod told;
 mod track;
 
-pub use listener::Terms;
-pub use source::{Source, SourceFailed};
+pub use delivered::Given;
+pub use listener::{Attached, Terms};
+pub use set_back::{SetBack, Stored};
+pub use source::{Source, SourceFailed, Wanted};
 pub use track::Opened;
 
 use ack_waits::AckWait;
 use activity::Activity;
-use delivery::Delivery;
+use delivered::Delivered;
+use delivery::{Delivery, resync_notes};
 use listener::Listener;
 use resequencer::Resequencer;
+use set_back::Doubts;
 use shard::{Load, Op, Shard, Worker};
-use track::{OpenGap, StuckGap, Track};
+use track::Track;
 
 /// Locks over which logs are spread.
 const PARTITIONS: usize = 64;
@@ -64,6 +75,9 @@ pub struct Hub {
     activity: Activity,
     source: Arc<dyn Source>,
     backfills: Semaphore,
+    doubts: Doubts,
+    /// Number of times that the store became another one than before.
+    past: AtomicU64,
     metrics: Arc<Metrics>,
     clock: Clock,
     supervisor: Supervisor,
@@ -90,6 +104,8 @@ impl Hub {
             activity: Activity::new(),
             source,
             backfills: Semaphore::new(BACKFILLS),
+            doubts: Doubts::default(),
+            past: AtomicU64::new(0),
             metrics,
             clock,
             supervisor,
@@ -106,6 +122,8 @@ impl Hub {
                 followers: 0,
                 opened: Opened::default(),
                 resequencer: Resequencer::after(0),
+                delivered: Delivered::default(),
+                first: 1,
                 has_base: false,
                 listeners_by_shard: vec![0; self.shards.len()].into(),
                 listeners_by_dialect: [0; Dialect::COUNT],
@@ -132,21 +150,23 @@ impl Hub {
         }
     }
 
-    /// Sets the base of `log`: delivery begins after `head`. Entries that were announced before are backfilled.
-    pub fn set_base(self: &Arc<Self>, log: &LogId, head: Seq) {
+    /// Sets the base of `log`: delivery begins after `head`, which is the entry `newest`. Entries that were announced before
+    /// are backfilled.
+    pub fn set_base(self: &Arc<Self>, log: &LogId, head: Seq, newest: Option<EntryStamp>) {
         let mut tracks = self.partition(log);
         let Some(track) = tracks.get_mut(log) else { return };
         if !track.has_base {
             let mut resequencer = Resequencer::after(head);
             resequencer.record_seq(track.resequencer.last());
             (track.resequencer, track.has_base) = (resequencer, true);
+            newest.into_iter().for_each(|newest| track.delivered.push(newest));
             self.backfill_if_needed(log, track);
         }
     }
 
     /// Attaches a socket as a listener of a followed log. It gets ephemeral events at once, and entries after
-    /// [`Hub::splice`]. Returns the seq of the last entry that went out.
-    pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>, terms: Terms<'_>) -> Option<Seq> {
+    /// [`Hub::splice`].
+    pub fn attach(&self, log: &LogId, dialect: Dialect, outbox: &Arc<Outbox>, terms: Terms<'_>) -> Option<Attached> {
         let Terms { pair, admitted_at, roster } = terms;
         let connection = outbox.connection();
         let mut tracks = self.partition(log);
@@ -160,25 +180,32 @@ impl Hub {
         let listener = Listener { connection, dialect, live_after: None, admitted_at, roster, outbox: outbox.clone() };
         self.shards[shard].queue(log, Op::Attach(listener));
         self.shards[shard].wake();
-        Some(track.resequencer.last())
+        Some(Attached { last: track.resequencer.last(), restarts: track.delivered.restarts() })
     }
 
-    /// Makes a listener live that has every entry up to `has`, if the hub delivered no entry beyond `has`.
+    /// Makes a listener live that has every entry up to `has`, if the hub delivered no entry beyond `has`. If the log was
+    /// restarted since it was attached, it resyncs, because what it has may be lost. `restarts` is that of [`Hub::attach`].
     ///
     /// # Errors
     /// The hub delivered more; the error is the seq of the last entry that went out.
-    pub fn splice(&self, log: &LogId, connection: ConnectionId, has: Seq) -> Result<(), Seq> {
+    pub fn splice(&self, log: &LogId, connection: ConnectionId, has: Seq, restarts: u64) -> Result<(), Seq> {
         let tracks = self.partition(log);
         let Some(track) = tracks.get(log) else { return Ok(()) };
-        match track.resequencer.last() {
-            last if has < last => Err(last),
-            _ => {
-                let shard = &self.shards[self.shard_of(connection)];
-                shard.queue(log, Op::GoLive(connection, has));
-                shard.wake();
-                Ok(())
-            }
+        let (restarted, last) = (track.delivered.restarts() != restarts, track.resequencer.last());
+        if !restarted && has < last {
+            return Err(last);
         }
+        let shard = &self.shards[self.shard_of(connection)];
+        let notes = restarted.then(|| resync_notes(log, track.first, last));
+        shard.queue(
+            log,
+            match notes {
+                Some(notes) => Op::Resync { head: last, notes, only: Some(connection) },
+                None => Op::GoLive(connection, has),
+            },
+        );
+        shard.wake();
+        Ok(())
     }
 
     /// Detaches a listener. The returned future resolves once nothing more of the log goes to that socket. It yields
@@ -212,8 +239,13 @@ impl Hub {
             let mut ready = Vec::with_capacity(group.len());
             for event in group {
                 match event {
-                    Event::Entry { entry, .. } if congested || !track.has_base => {
+                    Event::Entry { entry, .. } if congested || !track.takes_entries() => {
                         track.record_seq(entry.seq);
+                        self.keep_ack(event);
+                    }
+                    // The store was set back, or the entry is not stored any more.
+                    Event::Entry { entry, .. } if track.delivered.is_contradicted_by(entry.stamp()) => {
+                        self.doubt(log, track);
                         self.keep_ack(event);
                     }
                     Event::Entry { entry, .. } => {
@@ -274,8 +306,8 @@ impl Hub {
     /// # Errors
     /// The entries can't be read now.
     pub async fn fetch(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
-        let known = self.partition(log).get(log).map_or(0, |track| track.resequencer.known());
-        self.source.after(log, after, known).await
+        let proof = self.partition(log).get(log).filter(|track| track.takes_entries()).and_then(Track::proof);
+        self.source.after(Wanted { log, after, proof }).await
     }
 
     /// Hands a listener the entries that it missed before it goes live, with the frames and signals of live delivery.
@@ -311,29 +343,6 @@ impl Hub {
         logs
     }
 
-    /// Compares a log with the store: backfills missing entries. If the hub is ahead of a store that was restored to an
-    /// earlier state, it tells all listeners to resync.
-    pub fn compare(self: &Arc<Self>, log: &LogId, first: Seq, head: Seq, head_before: Option<Seq>) {
-        let mut tracks = self.partition(log);
-        let Some(track) = tracks.get_mut(log) else { return };
-        if !track.has_base {
-            return track.record_seq(head);
-        }
-        // Entries that this node delivered after the read of the store are no sign of a restored store.
-        if head_before.is_some_and(|before| before > head && track.resequencer.last() == before) {
-            track.resequencer = Resequencer::after(head);
-            self.metrics.resyncs.inc();
-            let notes = Arc::new(Dialect::ALL.map(|dialect| dialect.resync(log, first, head)));
-            for shard in &self.shards {
-                shard.queue(log, Op::Resync(head, notes.clone()));
-                shard.wake();
-            }
-            return;
-        }
-        track.resequencer.record_seq(head);
-        self.backfill_if_needed(log, track);
-    }
-
     /// Records that a log reaches to `seq`, and backfills missing entries. Ignores a log that is not followed.
     pub fn record_head(self: &Arc<Self>, log: &LogId, seq: Seq) {
         let mut tracks = self.partition(log);
@@ -352,6 +361,17 @@ impl Hub {
         self.partition(log).get(log).filter(|track| track.has_base).map(|track| track.resequencer.last())
     }
 
+    /// Number of times that the store became another one than before. What a socket received before counts no more: its seqs
+    /// may be assigned again.
+    pub fn past(&self) -> u64 {
+        self.past.load(Ordering::Acquire)
+    }
+
+    /// Records that the store became another one than before.
+    pub fn begin_new_past(&self) {
+        self.past.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Number of the newest delivery of an entry, over all logs. It orders logs by their activity.
     pub fn activity(&self) -> u64 {
         self.activity.newest()
@@ -366,71 +386,16 @@ impl Hub {
         if ready.is_empty() {
             return;
         }
-        if ready.iter().any(|event| matches!(event, Event::Entry { .. })) {
+        let mut entries = ready.iter().filter_map(Event::entry).peekable();
+        if entries.peek().is_some() {
             track.activity = self.activity.next();
         }
+        entries.for_each(|entry| track.delivered.push(entry.stamp()));
         let delivery = |event| Delivery::new(event, track.pair.clone(), self.supervisor.clone());
         let deliveries: Arc<[Delivery]> = ready.into_iter().map(delivery).collect();
         for (shard, _) in self.shards.iter().zip(&track.listeners_by_shard).filter(|(_, listeners)| **listeners > 0) {
             shard.queue(log, Op::Deliver(deliveries.clone()));
         }
-    }
-
-    fn backfill_if_needed(self: &Arc<Self>, log: &LogId, track: &mut Track) {
-        #[cfg(feature = "faults")]
-        if crate::faults::has(crate::faults::Fault::NoBackfill) {
-            return;
-        }
-        if track.has_base && track.resequencer.has_gap() && !std::mem::replace(&mut track.backfilling, true) {
-            self.metrics.gaps_found.inc();
-            let state = (self.clone(), log.clone(), OpenGap::new(self.metrics.clone()));
-            self.supervisor.spawn_until_stop(TaskName::Backfill, state, |(hub, log, _open)| hub.backfill(log).boxed());
-        }
-    }
-
-    /// Fetches the missing entries of a log until it has no gap.
-    async fn backfill(self: &Arc<Self>, log: &LogId) {
-        let (mut wait, mut stuck) = (BACKFILL_DELAY, None);
-        loop {
-            tokio::time::sleep(wait).await;
-            let Some((last, known)) = self.find_gap(log) else { return };
-            checkpoint(TaskName::Backfill, || "");
-            let fetched = {
-                let _turn = self.backfills.acquire().await;
-                self.source.after(log, last, known).await
-            };
-            if let Ok(fetched) = fetched {
-                if fetched.is_empty() {
-                    self.drop_unstored(log, known);
-                }
-                let events = fetched.into_iter().map(|entry| Event::Entry { entry: Arc::new(entry), origin: None });
-                self.apply(events.collect());
-            }
-            let moved = self.last(log).is_some_and(|now| now > last);
-            wait = if moved { Duration::ZERO } else { (wait * 2).clamp(BACKFILL_DELAY, BACKOFF_MAX) };
-            stuck = (wait == BACKOFF_MAX).then(|| stuck.take().unwrap_or_else(|| StuckGap::new(self.metrics.clone())));
-        }
-    }
-
-    /// Drops announced seqs that the store does not have, unless a higher seq than `known` was announced meanwhile.
-    fn drop_unstored(&self, log: &LogId, known: Seq) {
-        if let Some(track) = self.partition(log).get_mut(log) {
-            track.resequencer.drop_unstored(known);
-            track.early.clear();
-        }
-    }
-
-    /// The last entry before the gap of a log, and the highest announced seq. Without a gap, it returns `None` and ends
-    /// the backfill.
-    fn find_gap(&self, log: &LogId) -> Option<(Seq, Seq)> {
-        let mut tracks = self.partition(log);
-        let track = tracks.get_mut(log)?;
-        if track.resequencer.has_gap() {
-            return Some((track.resequencer.last(), track.resequencer.known()));
-        }
-        track.backfilling = false;
-        self.metrics.gaps_healed.inc();
-        None
     }
 
     fn partition(&self, log: &LogId) -> MutexGuard<'_, HashMap<LogId, Track>> {

@@ -230,6 +230,8 @@ metrics! {
     acks_given_up: IntCounter("acks_given_up_total");
     /// Logs whose newest entry was not sent again after an append with a lost answer, because too many waited.
     doubtful_logs_dropped: IntCounter("doubtful_logs_dropped_total");
+    /// Times that this node found the store set back to an earlier state.
+    store_set_backs: IntCounter("store_set_backs_total");
     /// Clients told to resync.
     resyncs: IntCounter("resyncs_total");
     /// 1 while degraded, by part.

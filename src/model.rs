@@ -35,7 +35,7 @@ pub use cost::{Budget, Cost};
 pub use culprit::{explain_json, in_plain_words, printable_name};
 pub use data::{Data, DataEdit, InvalidData, MAX_JSON_DEPTH, given_or_null};
 pub use deployment::{Deployment, DeploymentId, DeploymentTag};
-pub use event::{Body, Entry, Ephemeral, EphemeralEvent, Event};
+pub use event::{Body, Entry, EntryStamp, Ephemeral, EphemeralEvent, Event};
 pub use event_name::{EventName, InvalidEventName};
 pub use history::{FoundMessages, HistoryRange, Message, MessagePage, Reactions};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};

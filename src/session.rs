@@ -28,6 +28,7 @@ mod meter;
 mod open;
 mod replies;
 mod roster;
+mod signal_handler;
 mod signalled;
 mod socket;
 

@@ -9,6 +9,7 @@ mod codes;
 mod fingerprint;
 mod message_pages;
 mod migrations;
+mod operation;
 mod pools;
 mod postgres;
 mod restriction_row;
@@ -22,6 +23,7 @@ mod writer;
 
 pub use fingerprint::StoredCommand;
 pub use message_pages::{MessagesPage, ReadMessages};
+pub(crate) use operation::Operation;
 pub use pools::Pool;
 pub use postgres::{Postgres, diagnose::diagnose};
 pub use sqlite::Sqlite;
@@ -29,7 +31,6 @@ pub use traits::{
     Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Restrictions, Store, Users,
     Watches,
 };
-pub(crate) use values::Operation;
 pub use values::{
     Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
     Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError,

@@ -91,6 +91,7 @@ async fn start_once(
         backplane.set_keys(&started.keys?);
         backplane.set_deployment(&started.deployment.id).await;
     }
+    chat.begin_epoch(started.deployment.epoch);
     chat.read_restrictions().await?;
     // Opens the connection of the health check, which may take a busy server longer than a check.
     store.ping().await?;

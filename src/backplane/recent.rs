@@ -201,13 +201,22 @@ impl Recent {
 }
 
 /// The entries after `after`. Nodes may have pushed seq 8 before 7, or one seq twice; this sorts and dedups before it
-/// looks for gaps.
+/// looks for gaps. Entries that can't all be of one log, because the store was set back since some were pushed, count as none.
 fn continuation(mut entries: Vec<Entry>, after: Seq) -> Option<Vec<Entry>> {
-    entries.retain(|entry| entry.seq > after);
     entries.sort_by_key(|entry| entry.seq);
-    entries.dedup_by_key(|entry| entry.seq);
+    entries.dedup_by_key(|entry| entry.stamp());
+    if !entries.windows(2).all(|pair| may_follow(&pair[0], &pair[1])) {
+        return None;
+    }
+    entries.retain(|entry| entry.seq > after);
     let gapless = entries.iter().zip(after.saturating_add(1)..).all(|(entry, seq)| entry.seq == seq);
     (gapless && !entries.is_empty()).then_some(entries)
+}
+
+/// True if two messages may be of one log: times and numbers of messages rise, the latter at most as fast as the seqs.
+fn may_follow(one: &Entry, next: &Entry) -> bool {
+    let (seqs, messages) = (next.seq - one.seq, next.message_no - one.message_no);
+    seqs > 0 && one.at <= next.at && (1..=seqs).contains(&messages)
 }
 
 #[cfg(test)]
@@ -280,6 +289,26 @@ mod tests {
         let mut entry = message(2);
         entry.log = LogId::inbox(&entry.sender);
         assert!(Cached::of(&entry).is_none());
+    }
+
+    #[test]
+    fn entries_of_two_states_of_a_log_are_no_continuation() {
+        let later = |seq: Seq, number: i64| {
+            let at = Timestamp::from_seconds(1_736_937_100);
+            Entry { message_no: number, at, ..message(seq) }
+        };
+        let kept = || (1..=6).map(message);
+        assert!(continuation(kept().chain([later(7, 7), later(8, 8)]).collect(), 4).is_some());
+        for (lost, new) in [
+            (7..=8, vec![later(8, 8)]),
+            (7..=10, vec![later(8, 8)]),
+            // The new entry 7 is no message.
+            (7..=7, vec![later(8, 7)]),
+            (7..=9, vec![later(8, 7)]),
+        ] {
+            let entries = kept().chain(lost.map(message)).chain(new).collect();
+            assert_eq!(continuation(entries, 4), None);
+        }
     }
 
     proptest! {

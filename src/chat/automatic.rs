@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use super::{
-    command::{Caller, CommandReply, require_feature, unavailable},
+    command::{Caller, CommandReply, unavailable},
     connection::{Connection, Joining},
     hints::hint,
     subscriptions::Subscriptions,
 };
 use crate::{
-    degrade::Feature,
     dialect::AutoJoin,
     model::{ConversationId, Identity, LogId, Pair, Reject, Reply, Resumed, Seq},
 };
@@ -48,14 +47,14 @@ impl Subscriptions {
     ) -> Result<CommandReply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Joining needs a WebSocket"))?;
         let pair = match connection.dialect.joins() {
-            AutoJoin::Directs => match self.pair_of(conversation).await? {
+            AutoJoin::Directs => match self.members.pair_of(conversation).await? {
                 Some(pair) => Some(pair),
                 // The dialect does not listen to other conversations.
                 None => return Ok(Reply::Done.into()),
             },
             AutoJoin::Nothing | AutoJoin::Added => None,
         };
-        let from = since.or_else(|| connection.dropped_at(conversation));
+        let from = since.or_else(|| connection.dropped_at(conversation, self.hub.past()));
         let (since, head, cut) = match (from, &pair) {
             (None, Some(pair)) => match self.undelivered_from(conversation, &caller.identity, pair).await? {
                 Some(Undelivered { after, head, cut }) => (Some(after), head, cut),
@@ -100,17 +99,6 @@ impl Subscriptions {
         Ok(access.map(|access| Undelivered::of(access.delivered, access.ends.head)))
     }
 
-    /// The members of a direct conversation; none if it is another kind. Neither ever changes.
-    async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
-        if let Some(known) = self.pairs.get(conversation) {
-            return Ok(known);
-        }
-        require_feature(&self.degrade, Feature::History)?;
-        let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?.map(Arc::new);
-        self.pairs.insert(conversation.clone(), pair.clone());
-        Ok(pair)
-    }
-
     /// Gives up automatic joins of a connection until there is room for one of `conversation`.
     pub(super) async fn make_room(
         &self,
@@ -131,17 +119,17 @@ impl Subscriptions {
     async fn drop_join(&self, identity: &Identity, connection: &Connection, conversation: &ConversationId) {
         let limit = self.limits.conversations_per_connection;
         let Some(before) = connection.drop_join(conversation, limit) else { return };
-        let log = LogId::from(conversation);
+        let (log, past) = (LogId::from(conversation), self.hub.past());
         let has = self.end_earlier_join(connection, &log, before).await;
-        connection.record_dropped(conversation, has);
+        connection.record_dropped(conversation, has.map(|has| (has, past)));
         self.follows.release(&log);
         self.metrics.joins_dropped.inc();
         self.backplane.unlisten(connection.id(), conversation).await;
         self.typing.stop(identity, conversation, Some(connection.id()));
         // A message whose hints went out before the join ended, and that was still on its way. If the store can't be read
         // now, the next comparison finds it.
-        if let Ok(head) = self.follows.loader.head(&log).await
-            && head > has
+        if let Ok(ends) = self.follows.loader.ends(&log).await
+            && has.is_none_or(|has| ends.head > has)
         {
             hint(connection, conversation);
         }
@@ -149,7 +137,7 @@ impl Subscriptions {
 
     /// Leaves an automatic join to a hint, because too many are under way.
     pub(super) fn defer_join(&self, connection: &Arc<Connection>, conversation: &ConversationId, since: Seq) {
-        connection.record_missed(conversation, since, self.limits.conversations_per_connection);
+        connection.record_missed(conversation, (since, self.hub.past()), self.limits.conversations_per_connection);
         self.hints.add(connection);
         self.hints.check_soon();
     }

@@ -6,8 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::command::unavailable;
 use crate::{
-    model::{LogId, Reject, Seq, Status, UserId},
-    store::Store,
+    model::{LogId, Reject, Status, UserId},
+    store::{Ends, Store},
     supervise::{TaskName, checkpoint},
 };
 
@@ -19,8 +19,8 @@ const BATCH: usize = 500;
 /// A lookup, and the channel for its result.
 #[derive(Debug)]
 enum Lookup {
-    /// The newest seq of a log.
-    Head(LogId, oneshot::Sender<Result<Seq, Reject>>),
+    /// The ends of a log.
+    Ends(LogId, oneshot::Sender<Result<Ends, Reject>>),
     /// A user's status. The sender is dropped if the store can't be read.
     Status(UserId, oneshot::Sender<Status>),
 }
@@ -44,10 +44,10 @@ impl BatchLoader {
         (Self { lookups }, Batches { store, lookups: asked })
     }
 
-    /// The newest seq of a log; 0 if the log does not exist.
-    pub(super) async fn head(&self, log: &LogId) -> Result<Seq, Reject> {
+    /// The ends of a log.
+    pub(super) async fn ends(&self, log: &LogId) -> Result<Ends, Reject> {
         let (answer, answered) = oneshot::channel();
-        self.lookups.try_send(Lookup::Head(log.clone(), answer)).map_err(|_| Reject::Unavailable)?;
+        self.lookups.try_send(Lookup::Ends(log.clone(), answer)).map_err(|_| Reject::Unavailable)?;
         answered.await.unwrap_or(Err(Reject::Unavailable))
     }
 
@@ -65,27 +65,27 @@ impl Batches {
         let mut batch = Vec::with_capacity(BATCH);
         while self.lookups.recv_many(&mut batch, BATCH).await > 0 {
             checkpoint(TaskName::BatchLoader, || "");
-            let (mut heads, mut statuses) = (Vec::new(), Vec::new());
+            let (mut logs, mut statuses) = (Vec::new(), Vec::new());
             for lookup in batch.drain(..) {
                 match lookup {
-                    Lookup::Head(log, reply_to) => heads.push((log, reply_to)),
+                    Lookup::Ends(log, reply_to) => logs.push((log, reply_to)),
                     Lookup::Status(user, reply_to) => statuses.push((user, reply_to)),
                 }
             }
-            tokio::join!(self.answer_heads(heads), self.answer_statuses(statuses));
+            tokio::join!(self.answer_ends(logs), self.answer_statuses(statuses));
         }
     }
 
-    async fn answer_heads(&self, asked: Vec<(LogId, oneshot::Sender<Result<Seq, Reject>>)>) {
+    async fn answer_ends(&self, asked: Vec<(LogId, oneshot::Sender<Result<Ends, Reject>>)>) {
         if asked.is_empty() {
             return;
         }
         let logs: Vec<LogId> = asked.iter().map(|(log, _)| log.clone()).collect();
         let ends = self.store.ends(&logs).await.map_err(|error| unavailable(&error));
-        let heads = ends.map(|ends| ends.into_iter().map(|(log, ends)| (log, ends.head)).collect::<HashMap<_, _>>());
+        let ends = ends.map(|ends| ends.into_iter().collect::<HashMap<_, _>>());
         for (log, reply_to) in asked {
-            let head = heads.as_ref().map(|heads| heads.get(&log).copied().unwrap_or(0));
-            let _gone = reply_to.send(head.map_err(Clone::clone));
+            let of_log = ends.as_ref().map(|ends| ends.get(&log).copied().unwrap_or_default());
+            let _gone = reply_to.send(of_log.map_err(Clone::clone));
         }
     }
 

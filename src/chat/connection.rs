@@ -48,11 +48,21 @@ impl Drop for Replaying<'_> {
 struct Joined {
     joins: u64,
     current: HashMap<ConversationId, Join>,
-    /// Automatic joins that were given up for room, each with the seq of the last entry that the connection received, and
-    /// the number of the join that was the newest then.
-    dropped: HashMap<ConversationId, (Seq, u64)>,
+    /// Automatic joins that were given up for room.
+    dropped: HashMap<ConversationId, Dropped>,
     /// True if more were given up than are remembered.
     forgot: bool,
+}
+
+/// An automatic join that was given up.
+#[derive(Debug)]
+struct Dropped {
+    /// The seq of the last entry that the connection received.
+    has: Seq,
+    /// The hub's past at that time; in another one, the seq says nothing.
+    past: u64,
+    /// Number of the join that was the newest then.
+    at: u64,
 }
 
 /// The cause of a join.
@@ -117,6 +127,8 @@ pub(super) struct JoinProgress {
     pub(super) attached: bool,
     /// The seq of the last entry that the connection received before it went live.
     pub(super) has: Seq,
+    /// The hub's past when it was attached; in another one, the seq says nothing.
+    pub(super) past: u64,
 }
 
 impl Connection {
@@ -186,33 +198,40 @@ impl Connection {
     pub(super) fn drop_join(&self, conversation: &ConversationId, limit: usize) -> Option<JoinProgress> {
         let joined = &mut *self.lock();
         let dropped = joined.current.remove(conversation)?;
-        joined.remember(conversation, dropped.progress.has, limit);
+        joined.remember(conversation, (dropped.progress.has, dropped.progress.past), limit);
         Some(dropped.progress)
     }
 
-    /// Records the seq of the last entry that the connection received of a join that was given up.
-    pub(super) fn record_dropped(&self, conversation: &ConversationId, has: Seq) {
-        if let Some((known, _)) = self.lock().dropped.get_mut(conversation) {
-            *known = has;
+    /// Records the seq of the last entry that the connection received of a join that was given up, and the hub's past; none
+    /// if that is not known, so that the client must read the conversation anew.
+    pub(super) fn record_dropped(&self, conversation: &ConversationId, has: Option<(Seq, u64)>) {
+        let joined = &mut *self.lock();
+        match has {
+            Some(has) => {
+                if let Some(dropped) = joined.dropped.get_mut(conversation) {
+                    (dropped.has, dropped.past) = has;
+                }
+            }
+            None => joined.forgot |= joined.dropped.remove(conversation).is_some(),
         }
     }
 
-    /// Records an automatic join that was never made: the client has every entry up to `since`.
-    pub(super) fn record_missed(&self, conversation: &ConversationId, since: Seq, limit: usize) {
+    /// Records an automatic join that was never made: the client has every entry up to this seq, in this past of the hub.
+    pub(super) fn record_missed(&self, conversation: &ConversationId, since: (Seq, u64), limit: usize) {
         let joined = &mut *self.lock();
         if !joined.current.contains_key(conversation) && !joined.dropped.contains_key(conversation) {
             joined.remember(conversation, since, limit);
         }
     }
 
-    /// The seq of the last entry that the connection received of a join that was given up.
-    pub(super) fn dropped_at(&self, conversation: &ConversationId) -> Option<Seq> {
-        self.lock().dropped.get(conversation).map(|(has, _)| *has)
+    /// The seq of the last entry that the connection received of a join that was given up in this past of the hub.
+    pub(super) fn dropped_at(&self, conversation: &ConversationId, past: u64) -> Option<Seq> {
+        self.lock().dropped.get(conversation).filter(|dropped| dropped.past == past).map(|dropped| dropped.has)
     }
 
     /// All joins that were given up, each with the seq of the last entry that the connection received.
     pub(super) fn dropped(&self) -> Vec<(ConversationId, Seq)> {
-        self.lock().dropped.iter().map(|(id, (has, _))| (id.clone(), *has)).collect()
+        self.lock().dropped.iter().map(|(id, dropped)| (id.clone(), dropped.has)).collect()
     }
 
     /// Forgets a join that was given up, since the user left.
@@ -256,7 +275,7 @@ impl Connection {
         // A conversation that the client joined stays its own.
         let by =
             joined.current.get(conversation).filter(|before| before.by == JoinedBy::Client).map_or(by, |own| own.by);
-        let progress = JoinProgress { attached: false, has: 0 };
+        let progress = JoinProgress { attached: false, has: 0, past: 0 };
         let current_join = Join { join: joined.joins, by, progress, after: None, pair };
         let before = joined.current.insert(conversation.clone(), current_join);
         self.outbox.drop_hint(conversation);
@@ -278,11 +297,11 @@ impl Connection {
         Some(has)
     }
 
-    /// Records that the hub has the listener, which has every entry up to `has`.
-    pub(super) fn record_attached(&self, conversation: &ConversationId, has: Seq) {
+    /// Records that the hub has the listener, which has every entry up to `has` in this past of the hub.
+    pub(super) fn record_attached(&self, conversation: &ConversationId, has: Seq, past: u64) {
         let joined = &mut *self.lock();
         if let Some(current_join) = joined.current.get_mut(conversation) {
-            current_join.progress = JoinProgress { attached: true, has };
+            current_join.progress = JoinProgress { attached: true, has, past };
             current_join.after = Some(has);
             joined.dropped.remove(conversation);
         }
@@ -326,14 +345,14 @@ impl Connection {
 
 impl Joined {
     /// Remembers a join that was given up. At the limit, the one that was given up first is forgotten.
-    fn remember(&mut self, conversation: &ConversationId, has: Seq, limit: usize) {
+    fn remember(&mut self, conversation: &ConversationId, (has, past): (Seq, u64), limit: usize) {
         if self.dropped.len() >= limit
-            && let Some(first) = self.dropped.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| id.clone())
+            && let Some(first) = self.dropped.iter().min_by_key(|(_, dropped)| dropped.at).map(|(id, _)| id.clone())
         {
             self.dropped.remove(&first);
             self.forgot = true;
         }
         // Joins given up between the same two joins have the same number; any of them may be forgotten first.
-        self.dropped.insert(conversation.clone(), (has, self.joins));
+        self.dropped.insert(conversation.clone(), Dropped { has, past, at: self.joins });
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     degrade::{Degrade, Feature},
     hub::{Hub, Opened},
     model::{LogId, Reject, Seq},
+    store::Ends,
 };
 
 /// Follows and unfollows logs.
@@ -62,13 +63,14 @@ impl Follows {
     pub(super) async fn open(
         &self,
         following: &Following,
-        head: impl Future<Output = Result<Seq, Reject>>,
+        ends: impl Future<Output = Result<Ends, Reject>>,
     ) -> Result<(), Reject> {
         let log = &following.log;
         let opened = following.opened.get_or_try_init(|| async {
             self.backplane.subscribe(log).await;
             self.shown.follow(log);
-            self.hub.set_base(log, head.await?);
+            let ends = ends.await?;
+            self.hub.set_base(log, ends.head, ends.newest());
             Ok::<_, Reject>(())
         });
         opened.await.map(drop)
@@ -77,7 +79,7 @@ impl Follows {
     /// Opens a followed log whose access needs no check, such as the user's own inbox. Returns its head.
     pub(super) async fn open_unchecked(&self, following: &Following) -> Result<Seq, Reject> {
         require_feature(&self.degrade, Feature::History)?;
-        self.open(following, self.loader.head(&following.log)).await?;
+        self.open(following, self.loader.ends(&following.log)).await?;
         Ok(self.hub.last(&following.log).unwrap_or(0))
     }
 }

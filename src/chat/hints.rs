@@ -108,6 +108,11 @@ impl Hints {
         self.grown.relayed(heads);
     }
 
+    /// Forgets the announced heads, whose seqs the store assigns again.
+    pub(super) fn forget_announced(&self) {
+        self.grown.forget_announced();
+    }
+
     /// Sends, tells and compares until its task is stopped.
     pub(super) async fn run(self: Arc<Self>) {
         tokio::join!(self.send_rounds(), self.tell_rounds(), self.compare_rounds());
@@ -223,7 +228,8 @@ impl Hints {
         let logs: Vec<LogId> = dropped.keys().cloned().collect();
         for page in logs.chunks(LOGS_PER_READ) {
             for (log, ends) in self.store.ends(page).await? {
-                if let Some((conversation, _)) = dropped.get(&log).filter(|(_, has)| ends.head > *has) {
+                // A lower head is that of a store that was set back: the join then makes the client resync.
+                if let Some((conversation, _)) = dropped.get(&log).filter(|(_, has)| ends.head != *has) {
                     hint(connection, conversation);
                 }
             }

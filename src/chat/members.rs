@@ -12,21 +12,24 @@ use crate::{
     store::Store,
 };
 
-/// Maximum age of a cached pair. The conversation of a pair never changes.
-pub(super) const PAIR_TTL: Duration = Duration::from_secs(3_600);
+/// Maximum age of a cached pair. The conversation of a pair changes only if the store is set back.
+const PAIR_TTL: Duration = Duration::from_secs(3_600);
 /// Maximum number of cached pairs.
-pub(super) const CACHED_MAX: usize = 50_000;
+const CACHED_MAX: usize = 50_000;
 
 /// Checks memberships in the store. They are not cached: a removed member stops reading at once, on every node.
 pub(super) struct Members {
     store: Arc<dyn Store>,
     degrade: Arc<Degrade>,
     directs: TtlCache<Pair, ConversationId>,
+    /// The members of direct conversations; none for another kind.
+    pairs: TtlCache<ConversationId, Option<Arc<Pair>>>,
 }
 
 impl Members {
     pub(super) fn new(store: Arc<dyn Store>, degrade: Arc<Degrade>) -> Self {
-        Self { store, degrade, directs: TtlCache::new(PAIR_TTL, CACHED_MAX) }
+        let (directs, pairs) = (TtlCache::new(PAIR_TTL, CACHED_MAX), TtlCache::new(PAIR_TTL, CACHED_MAX));
+        Self { store, degrade, directs, pairs }
     }
 
     /// Rejects a user who is not a member. Admins pass if the conversation exists. For others a missing conversation is
@@ -62,6 +65,23 @@ impl Members {
     /// The cached direct conversation of a pair.
     pub(super) fn cached_direct(&self, pair: &Pair) -> Option<ConversationId> {
         self.directs.get(pair)
+    }
+
+    /// The members of a direct conversation; none if it is another kind. Neither ever changes.
+    pub(super) async fn pair_of(&self, conversation: &ConversationId) -> Result<Option<Arc<Pair>>, Reject> {
+        if let Some(known) = self.pairs.get(conversation) {
+            return Ok(known);
+        }
+        require_feature(&self.degrade, Feature::History)?;
+        let pair = self.store.pair(conversation).await.map_err(|error| unavailable(&error))?.map(Arc::new);
+        self.pairs.insert(conversation.clone(), pair.clone());
+        Ok(pair)
+    }
+
+    /// Forgets which conversations are those of pairs.
+    pub(super) fn forget_pairs(&self) {
+        self.directs.clear();
+        self.pairs.clear();
     }
 
     /// Caches the direct conversation of a pair.

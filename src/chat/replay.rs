@@ -24,6 +24,8 @@ pub struct Replay {
     pub(super) log: LogId,
     /// The seq up to which the connection has every entry.
     pub(super) has: Seq,
+    /// Number of restarts of the log when the connection was attached.
+    pub(super) restarts: u64,
     /// The log's head when the user's access was read; a removal up to there was undone.
     pub(super) admitted_at: Seq,
     /// The conversation and the number of the join that this belongs to; none for an inbox, which is attached once.
@@ -73,7 +75,8 @@ impl Replayer {
         }
     }
 
-    async fn replay_one(&self, connection: &Connection, Replay { log, mut has, admitted_at, join }: Replay) {
+    async fn replay_one(&self, connection: &Connection, replay: Replay) {
+        let Replay { log, mut has, restarts, admitted_at, join } = replay;
         checkpoint(TaskName::Replay, || log.to_string());
         // Progress is recorded under the connection's lock, so that a later join knows where this one ended.
         let current = |act: &mut dyn FnMut() -> Option<Seq>| match &join {
@@ -82,7 +85,7 @@ impl Replayer {
         };
         let outbox = &connection.outbox;
         loop {
-            let mut behind = || self.hub.splice(&log, connection.id(), has).err().map(|_| has);
+            let mut behind = || self.hub.splice(&log, connection.id(), has, restarts).err().map(|_| has);
             if current(&mut behind).is_none() || !outbox.has_room().await {
                 return;
             }
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
     use crate::{
         dialect::Dialect,
-        hub::{Source, SourceFailed, Terms},
+        hub::{Source, SourceFailed, Terms, Wanted},
         metrics::Metrics,
         model::{Body, Clock, ConnectionId, Timestamp, UserId},
         outbox::{Frame, Outbox, OutboxBudget, OutboxLimits},
@@ -143,7 +146,7 @@ mod tests {
 
     #[async_trait]
     impl Source for Away {
-        async fn after(&self, log: &LogId, after: Seq, _: Seq) -> Result<Vec<Entry>, SourceFailed> {
+        async fn after(&self, Wanted { log, after, .. }: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed> {
             if self.0.load(Ordering::SeqCst) {
                 return Err(SourceFailed);
             }
@@ -164,7 +167,7 @@ mod tests {
         let replayer = Arc::new(replayer);
         let log = LogId::parse("room").unwrap();
         let _opened = hub.follow(&log);
-        hub.set_base(&log, 1);
+        hub.set_base(&log, 1, None);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, server) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
@@ -176,7 +179,7 @@ mod tests {
         outbox.greet([]);
         let connection = Arc::new(Connection::new(outbox, UserId::parse("alice").unwrap(), Dialect::Native, None));
         hub.attach(&log, Dialect::Native, &connection.outbox, Terms::default());
-        let replay = || Replay { log: log.clone(), has: 0, admitted_at: 0, join: None };
+        let replay = || Replay { log: log.clone(), has: 0, restarts: 0, admitted_at: 0, join: None };
         assert!(!replayer.replay_within(&connection, replay(), Duration::from_millis(50)).await, "the store is away");
         source.0.store(false, Ordering::SeqCst);
         let mut frame = [0; 1_024];

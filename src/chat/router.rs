@@ -223,7 +223,7 @@ mod tests {
     use crate::{
         backplane::Settings,
         degrade::{Degrade, LinkState},
-        hub::{Source, SourceFailed},
+        hub::{Source, SourceFailed, Wanted},
         metrics::Metrics,
         model::{Body, NodeId, Seq, Timestamp, UserId},
     };
@@ -232,7 +232,7 @@ mod tests {
 
     #[async_trait]
     impl Source for Nothing {
-        async fn after(&self, _: &LogId, _: Seq, _: Seq) -> Result<Vec<Entry>, SourceFailed> {
+        async fn after(&self, _: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed> {
             Ok(Vec::new())
         }
     }
@@ -285,7 +285,7 @@ mod tests {
         for (origin, here, notified) in cases {
             let log = LogId::parse(&format!("{origin:?}")).unwrap();
             let _opened = hub.follow(&log);
-            hub.set_base(&log, 0);
+            hub.set_base(&log, 0, None);
             let before = metrics.notification_queue.get();
             router.dispatch(vec![message(&log, 1)], origin);
             assert_eq!(hub.last(&log), Some(Seq::from(here)), "{origin:?}");

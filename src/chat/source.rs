@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use crate::{
     backplane::Backplane,
-    hub::{Source, SourceFailed},
-    model::{Entry, LogId, Seq},
+    hub::{Source, SourceFailed, Wanted},
+    model::{Entry, EntryStamp},
     store::Store,
 };
 
@@ -23,13 +23,10 @@ pub(super) struct Entries {
 
 #[async_trait]
 impl Source for Entries {
-    async fn after(&self, log: &LogId, after: Seq, head: Seq) -> Result<Vec<Entry>, SourceFailed> {
-        // The cache holds messages alone. If it reaches the head without a gap, there is no edit and no deletion in the
-        // range, so each cached entry is as the store has it.
-        #[cfg(feature = "faults")]
-        let head = if crate::faults::has(crate::faults::Fault::StaleCache) { 0 } else { head };
-        if let Some(entries) = self.backplane.recent(log, after).await
-            && entries.last().is_some_and(|newest| newest.seq >= head)
+    async fn after(&self, Wanted { log, after, proof }: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed> {
+        if let Some(proof) = proof
+            && let Some(entries) = self.backplane.recent(log, after).await
+            && let Some(entries) = up_to(proof, entries)
         {
             return Ok(entries);
         }
@@ -38,4 +35,17 @@ impl Source for Entries {
             SourceFailed
         })
     }
+}
+
+/// Cached entries up to `proof`; `None` if that is not among them. The cache holds messages alone. If they reach the newest
+/// entry of the store without a gap, there is no edit and no deletion in the range, and none of them is lost: each is as the
+/// store has it.
+fn up_to(proof: EntryStamp, mut entries: Vec<Entry>) -> Option<Vec<Entry>> {
+    #[cfg(feature = "faults")]
+    if crate::faults::has(crate::faults::Fault::StaleCache) {
+        return Some(entries);
+    }
+    let at = entries.iter().position(|entry| entry.stamp() == proof)?;
+    entries.truncate(at + 1);
+    Some(entries)
 }

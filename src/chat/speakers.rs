@@ -40,7 +40,7 @@ impl Speakers {
         }
     }
 
-    /// Forgets all rights, because a block may end any right of two users.
+    /// Forgets all rights, because a block, or a state of the store that was lost, may end any of them.
     pub(super) fn forget_all(&self) {
         self.0.clear();
     }

@@ -3,39 +3,35 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, mpsc, watch};
-use uuid::Uuid;
+use tokio::sync::{Notify, watch};
 
 use super::{
     Chat,
     acks::Acks,
     answer_limits::AnswerLimits,
-    backplane_events::BackplaneEvents,
     batch_loader::{BatchLoader, Batches},
     budgets::Budgets,
+    comparison::Comparison,
     connections::Connections,
     data_limits::DataLimits,
+    derived::Derived,
     events::{Events, Rates},
     follows::Follows,
     heavy_reads::HeavyReads,
     hints::{Hints, grown::Grown},
     journal::Journal,
-    members::{CACHED_MAX, Members, PAIR_TTL},
-    notifications::{Notifications, posts::Posts, unconfirmed::Unconfirmed, unread::Unread, watch::Watch},
+    members::Members,
+    notifications::{unconfirmed::Unconfirmed, unread::Unread},
     parts::Parts,
-    personas::Personas,
     places::Places,
     presence::Presence,
     presence_check::PresenceCheck,
     reconciler::Reconciler,
-    relay::{Relay, growth::Growth},
+    relay::growth::Growth,
     replay::Replayer,
     restriction_reader::RestrictionReader,
     retell::Retell,
-    rosters::{
-        Rosters,
-        changes::{RosterChange, RosterChanges},
-    },
+    rosters::changes::RosterChanges,
     router::{Observers, Origin, Router},
     search_index::{GrownLogs, SearchIndex},
     shown::Shown,
@@ -43,23 +39,23 @@ use super::{
     speakers::Speakers,
     statuses::Statuses,
     subscriptions::Subscriptions,
-    ttl_cache::TtlCache,
     typing::Typing,
     typists::Typists,
     user_upserts::{PendingUsers, UserUpserts},
 };
 use crate::{
-    backplane::{Backplane, BackplaneEvent},
+    backplane::Backplane,
     config::Config,
     degrade::Degrade,
     hub::Hub,
     metrics::Metrics,
-    model::{Clock, ConversationId, Event, UserId},
+    model::{Clock, Event},
     restrictions::Restrictions,
     store::{Committed, Outcomes, Pulse, Store, Writer, WriterSettings},
     supervise::{Supervisor, TaskName},
-    webhook::Webhook,
 };
+
+mod tasks;
 
 /// The dependencies that the parts share.
 struct Ground {
@@ -89,10 +85,10 @@ impl Chat {
         let (shown, followed) = Shown::new(metrics.clone());
         let typists = Arc::new(Typists::new(config.timing.typing_timeout));
         let (shown, grown_logs) = (Arc::new(shown), Arc::<GrownLogs>::default());
-        let (grown, speakers) = (Arc::new(Grown::new(metrics.clone())), Arc::<Speakers>::default());
-        let rights = speakers.clone();
+        let (grown, rights) = (Arc::new(Grown::new(metrics.clone())), Arc::<Speakers>::default());
         let hints = Arc::new(ground.hints(grown.clone()));
         let (u, g, s, t, l) = (unread.clone(), growth.clone(), shown.clone(), typists.clone(), grown_logs.clone());
+        let speakers = rights.clone();
         let given = Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l, grown, speakers };
         let router = ground.router(given);
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
@@ -102,16 +98,17 @@ impl Chat {
         let (users, pending_users) = UserUpserts::new(store.clone());
         let statuses = Arc::new(Statuses::new(store.clone(), loader.clone()));
         let typing = Arc::new(ground.typing(typists, router.clone(), statuses.clone()));
-        let reconciler = Arc::new(Reconciler::new(store.clone(), hub.clone(), degrade.clone(), supervisor));
+        let caches = (statuses.clone(), rights.clone(), hints.clone());
+        let reconciler = Arc::new(ground.reconciler(members.clone(), users.clone(), caches, pulses.clone()));
         let budgets = Arc::new(ground.budgets());
         let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
         let (accounts, given) = ((j, budgets.clone()), (loader, shown.clone(), hints.clone()));
-        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given));
+        let present = (members.clone(), reconciler.clone());
+        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given, present));
         let connections = ground.connections(router.clone(), subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
-        let ids = config.auth.persona_ids.clone();
-        let personas = webhooks.persona.map(|webhook| ground.personas((ids, webhook), writer, router.clone()));
+        let personas = webhooks.persona.map(|webhook| ground.personas(webhook, writer, router.clone()));
 
         spawn_updates(supervisor, batches, (users.clone(), pending_users), typing.clone());
         spawn_comparisons(supervisor, reconciler.clone(), retell.clone());
@@ -121,15 +118,14 @@ impl Chat {
         ground.start_notifications((router.clone(), retell.clone()), waiting, webhooks.notification, personas.clone());
         ground.start_relay(growth, reconciler.clone(), hints.clone());
         let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
-        let (r, p, supervisor) = (router.clone(), presence.clone(), supervisor.clone());
-        let passing = BackplaneEvents { router: r, reconciler, presence: p, hints, check_presence, supervisor };
-        ground.start_backplane_events(passing, events);
+        let (r, p) = ((router.clone(), reconciler.clone()), presence.clone());
+        ground.start_backplane_events(r, (p, hints, check_presence), events);
         ground.keep_search_index(grown_logs);
-        let (reader, reads) =
-            (ground.follow_restrictions(restrictions, pulses), HeavyReads::new(config, metrics.clone()));
+        let restriction_reader = ground.follow_restrictions(restrictions, pulses);
+        let heavy_reads = HeavyReads::new(config, metrics.clone());
         let events = ground.events(router.clone(), rights);
         let Ground { config, store, degrade, metrics, hub, .. } = ground;
-        let chat = Self {
+        Arc::new(Self {
             acks: Arc::new(Acks { hub, metrics: metrics.clone() }),
             store,
             degrade,
@@ -139,7 +135,7 @@ impl Chat {
             budgets,
             journal,
             members,
-            heavy_reads: reads,
+            heavy_reads,
             users,
             connections,
             subscriptions,
@@ -151,9 +147,9 @@ impl Chat {
             blocks_per_user: config.limits.blocks_per_user,
             data_limits: DataLimits::new(&config.limits),
             answer_limits: AnswerLimits::new(&config.limits),
-            restriction_reader: reader,
-        };
-        Arc::new(chat)
+            restriction_reader,
+            reconciler,
+        })
     }
 }
 
@@ -231,6 +227,19 @@ impl Ground {
         reader
     }
 
+    fn reconciler(
+        &self,
+        members: Arc<Members>,
+        users: Arc<UserUpserts>,
+        (statuses, speakers, hints): (Arc<Statuses>, Arc<Speakers>, Arc<Hints>),
+        pulses: watch::Receiver<Option<Pulse>>,
+    ) -> Reconciler {
+        let derived = Derived { members, users, statuses, speakers, hints };
+        let comparison = Comparison::new(self.store.clone(), self.hub.clone(), self.metrics.clone(), derived);
+        let parts = (&*self.store, self.hub.clone());
+        Reconciler::new(comparison, parts, self.degrade.clone(), pulses, &self.supervisor)
+    }
+
     fn budgets(&self) -> Budgets {
         Budgets::new(self.backplane.clone(), &self.metrics, self.config.limits.clone())
     }
@@ -246,6 +255,7 @@ impl Ground {
         typing: Arc<Typing>,
         (journal, budgets): (Arc<Journal>, Arc<Budgets>),
         (loader, shown, hints): (BatchLoader, Arc<Shown>, Arc<Hints>),
+        (members, reconciler): (Arc<Members>, Arc<Reconciler>),
     ) -> Subscriptions {
         let (hub, backplane, degrade) = (self.hub.clone(), self.backplane.clone(), self.degrade.clone());
         let outbox_bytes = self.config.limits.outbox_bytes;
@@ -264,7 +274,8 @@ impl Ground {
             statuses,
             typing,
             hints,
-            pairs: TtlCache::new(PAIR_TTL, CACHED_MAX),
+            members,
+            reconciler,
             clock: self.clock.clone(),
             limits: self.config.limits.clone(),
             open_conversations: self.config.open_conversations,
@@ -342,108 +353,5 @@ impl Ground {
             speakers,
             rates: Rates::new(self.config.limits.events_per_receiver),
         }
-    }
-
-    /// Starts the tasks that tell listeners of rosters, and members of conversations that they don't listen to.
-    fn start_rosters(
-        &self,
-        (router, statuses): (Arc<Router>, Arc<Statuses>),
-        changes: mpsc::Receiver<RosterChange>,
-        hints: Arc<Hints>,
-    ) {
-        let most = self.config.limits.roster_bytes();
-        let state = (Rosters { backplane: self.backplane.clone(), statuses, router, most }, changes);
-        let spawn = &self.supervisor;
-        spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
-        spawn.spawn_until_stop(TaskName::Hints, hints, |hints| hints.clone().run().boxed());
-    }
-
-    /// Starts the task that passes on what the backplane receives.
-    fn start_backplane_events(&self, passing: BackplaneEvents, events: mpsc::Receiver<BackplaneEvent>) {
-        self.supervisor.spawn_until_stop(TaskName::BackplaneEvents, (passing, events), |(passing, events)| {
-            passing.run(events).boxed()
-        });
-    }
-
-    /// Starts the tasks that notify members who are away, and post to the webhook.
-    fn start_notifications(
-        &self,
-        (router, retell): (Arc<Router>, Arc<Retell>),
-        (unread, unconfirmed): (Arc<Unread>, Arc<Unconfirmed>),
-        webhook: Option<Webhook>,
-        personas: Option<Arc<Personas>>,
-    ) {
-        let (settings, queued) = (&self.config.notifications, Arc::new(Notify::new()));
-        let notifications = Arc::new(Notifications {
-            unread,
-            unconfirmed,
-            store: self.store.clone(),
-            backplane: self.backplane.clone(),
-            router,
-            retell,
-            metrics: self.metrics.clone(),
-            post_queue: webhook.as_ref().map_or(0, |_| settings.queue),
-            queued: queued.clone(),
-            supervisor: self.supervisor.clone(),
-        });
-        let (process, timing) =
-            (format!("{}#{}", self.config.node, Uuid::new_v4().simple()), (&self.config.timing).into());
-        let watch = Watch { process, timing, notifications: notifications.clone(), personas };
-        self.supervisor.spawn(TaskName::NotificationWatch, watch, |watch| watch.run().boxed());
-        self.supervisor
-            .spawn_until_stop(TaskName::Notifications, notifications, |notifications| notifications.run().boxed());
-        if let Some(webhook) = webhook {
-            let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
-            let posts = Posts { store, webhook, max_age: settings.max_age, metrics, supervisor, queued };
-            self.supervisor.spawn(TaskName::NotificationPosts, posts, |posts| posts.run().boxed());
-        }
-    }
-
-    /// Starts the task that answers for personas.
-    fn personas(
-        &self,
-        (ids, webhook): (Arc<[UserId]>, Webhook),
-        writer: Arc<Writer>,
-        router: Arc<Router>,
-    ) -> Arc<Personas> {
-        let webhook = (ids, webhook, DataLimits::new(&self.config.limits).message);
-        let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
-        let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, supervisor);
-        let state = (personas.clone(), questions);
-        self.supervisor
-            .spawn_until_stop(TaskName::Personas, state, |(personas, questions)| personas.run(questions).boxed());
-        personas
-    }
-
-    /// Starts the task that compares presence; the returned value asks for a comparison.
-    fn start_presence_check(
-        &self,
-        shown: Arc<Shown>,
-        statuses: Arc<Statuses>,
-        router: Arc<Router>,
-        followed: mpsc::Receiver<ConversationId>,
-    ) -> Arc<Notify> {
-        let asked = Arc::new(Notify::new());
-        let check = self.presence_check(shown, statuses, router, asked.clone());
-        self.supervisor.spawn_until_stop(TaskName::PresenceCheck, (check, followed), |(check, followed)| {
-            check.run(followed).boxed()
-        });
-        asked
-    }
-
-    /// Starts the delivery through the store, for times without Redis.
-    fn start_relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>, hints: Arc<Hints>) {
-        let relay = Relay {
-            node: self.config.node.clone(),
-            store: self.store.clone(),
-            backplane: self.backplane.clone(),
-            hub: self.hub.clone(),
-            degrade: self.degrade.clone(),
-            metrics: self.metrics.clone(),
-            growth,
-            reconciler,
-            hints,
-        };
-        self.supervisor.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
     }
 }

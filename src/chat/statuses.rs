@@ -44,6 +44,11 @@ impl Statuses {
         self.recent.insert(user, status);
     }
 
+    /// Forgets the cached statuses.
+    pub(super) fn forget(&self) {
+        self.recent.clear();
+    }
+
     /// Removes the invisible users from `users`.
     pub(super) async fn visible(&self, mut users: Vec<UserId>) -> Vec<UserId> {
         if let Ok(statuses) = self.store.statuses(&users).await {

@@ -9,19 +9,20 @@ use super::{
     follows::{Following, Follows},
     hints::Hints,
     journal::Journal,
+    members::Members,
     presence::arrival_events,
+    reconciler::Reconciler,
     replay::{Replay, Replayer},
     retell::Retell,
     router::Router,
     statuses::Statuses,
-    ttl_cache::TtlCache,
     typing::Typing,
 };
 use crate::{
     backplane::Backplane,
     config::Limits,
     degrade::{Degrade, Feature},
-    hub::{Hub, Terms},
+    hub::{Attached, Hub, Terms},
     metrics::Metrics,
     model::{Body, Clock, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
     store::{Access, Authority, Ends, Store},
@@ -47,8 +48,8 @@ pub(super) struct Subscriptions {
     pub(super) statuses: Arc<Statuses>,
     pub(super) typing: Arc<Typing>,
     pub(super) hints: Arc<Hints>,
-    /// The members of direct conversations; none for another kind.
-    pub(super) pairs: TtlCache<ConversationId, Option<Arc<Pair>>>,
+    pub(super) reconciler: Arc<Reconciler>,
+    pub(super) members: Arc<Members>,
     pub(super) clock: Clock,
     pub(super) limits: Limits,
     /// If true, a join creates a missing conversation, open to all users.
@@ -111,16 +112,22 @@ impl Subscriptions {
             JoinedBy::Client => connection.check_join_limit(conversation, limit)?,
             JoinedBy::Itself { .. } => self.make_room(identity, connection, conversation).await,
         }
-        let since = since.or_else(|| connection.dropped_at(conversation));
+        let since = since.or_else(|| connection.dropped_at(conversation, self.hub.past()));
         // A refusal changes nothing: a connection that already listens keeps its join.
         let following = self.follows.follow(&log);
+        let given = self.hub.given(&log);
         let ends = match pair {
             Some(_) => {
                 let opened = self.follows.open_unchecked(&following).await;
-                opened.map(|head| Ends { first: 1, head: head.max(known_head) })
+                opened.map(|head| Ends { head: head.max(known_head), ..Ends::default() })
             }
             None => self.admit_listener(identity, conversation, &following).await,
         }?;
+        if pair.is_none() && given.is_some_and(|given| given.is_contradicted_by(ends.head, ends.newest())) {
+            // The store was set back, and a comparison has not found it yet.
+            self.reconciler.compare_now(&log).await?;
+        }
+        let past = self.hub.past();
         // The store may have entries that no node published; the hub backfills them.
         let stored = ends.head;
         #[cfg(feature = "faults")]
@@ -136,7 +143,7 @@ impl Subscriptions {
         let roster = roster || connection.bound.is_some();
         let terms = Terms { pair: pair.as_ref(), admitted_at, roster };
         let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, terms);
-        let Some(head) = attached else {
+        let Some(Attached { last: head, restarts }) = attached else {
             connection.remove_join(conversation);
             if before.is_some() {
                 self.follows.release(&log);
@@ -145,7 +152,12 @@ impl Subscriptions {
         };
         let (joined, has) = match (since, reached) {
             // `reached` may exceed the hub's head: a replay reads entries of other nodes as soon as they are stored.
-            (None, Some(reached)) => (Joined { head: reached, resumed: Resumed::From(reached) }, reached),
+            (None, Some(Some(reached))) if self.hub.past() == past => {
+                (Joined { head: reached, resumed: Resumed::From(reached) }, reached)
+            }
+            // What the connection has may be lost: the store was set back since the earlier join, or in this moment.
+            (None, Some(_)) => self.resync(ends, head),
+            (Some(_), _) if self.hub.past() != past => self.resync(ends, head),
             (since, _) => {
                 let (resumed, has) = self.resume_point(since, ends, head);
                 // The response never contradicts the client: the store may be ahead of the hub, and `since` with it.
@@ -155,7 +167,7 @@ impl Subscriptions {
                 (Joined { head: newest, resumed }, has)
             }
         };
-        connection.record_attached(conversation, has);
+        connection.record_attached(conversation, has, past);
         // A connection counts as one follower of a log, however often it joins.
         if before.is_none() {
             following.keep();
@@ -176,7 +188,7 @@ impl Subscriptions {
                 arrival_events(identity.user.clone(), identity.name.clone(), status),
             );
         }
-        Ok((joined, Replay { log, has, admitted_at, join: Some((conversation.clone(), join)) }))
+        Ok((joined, Replay { log, has, restarts, admitted_at, join: Some((conversation.clone(), join)) }))
     }
 
     /// Reads the membership again for a connection that is attached, and detaches it if the membership ended.
@@ -196,13 +208,21 @@ impl Subscriptions {
     }
 
     /// Detaches the listener of an earlier join of the same connection. Returns the seq of the last entry that it
-    /// received.
-    pub(super) async fn end_earlier_join(&self, connection: &Connection, log: &LogId, before: JoinProgress) -> Seq {
+    /// received; none if it was not live, and the store was set back since it was attached.
+    pub(super) async fn end_earlier_join(
+        &self,
+        connection: &Connection,
+        log: &LogId,
+        before: JoinProgress,
+    ) -> Option<Seq> {
         let live = match before.attached {
             true => self.hub.detach(log, connection.dialect, connection.id()).await,
             false => None,
         };
-        before.has.max(live.unwrap_or(0))
+        match before.past == self.hub.past() || !before.attached {
+            true => Some(before.has.max(live.unwrap_or(0))),
+            false => live,
+        }
     }
 
     /// Decides where a client that has every entry up to `since` continues: there, or at the head after a resync.
@@ -211,11 +231,17 @@ impl Subscriptions {
         match since {
             None => (Resumed::From(head), head),
             Some(since) if since > newest || since < ends.first - 1 || newest - since > self.limits.resume_max => {
-                self.metrics.resyncs.inc();
-                (Resumed::Resync { first: ends.first }, head)
+                let (joined, has) = self.resync(ends, head);
+                (joined.resumed, has)
             }
             Some(since) => (Resumed::From(since), since),
         }
+    }
+
+    /// A join whose client must read the conversation anew, and gets the entries after `head`.
+    fn resync(&self, ends: Ends, head: Seq) -> (Joined, Seq) {
+        self.metrics.resyncs.inc();
+        (Joined { head, resumed: Resumed::Resync { first: ends.first } }, head)
     }
 
     /// Opens a followed log for a user who may listen to it.
@@ -228,11 +254,11 @@ impl Subscriptions {
         require_feature(&self.degrade, Feature::History)?;
         let mut access = None;
         // The read of the head also reads the user's access.
-        let head = async {
+        let ends = async {
             access = self.access_or_open(identity, conversation).await?;
-            Ok(access.as_ref().map_or(0, |access| access.ends.head))
+            Ok(access.as_ref().map(|access| access.ends).unwrap_or_default())
         };
-        self.follows.open(following, head).await?;
+        self.follows.open(following, ends).await?;
         self.admit_member(identity, conversation, access).await
     }
 
@@ -291,11 +317,11 @@ impl Subscriptions {
         let following = self.follows.follow(&log);
         self.follows.open_unchecked(&following).await?;
         let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, Terms::default());
-        let head = attached.ok_or(Reject::Unavailable)?;
+        let Attached { last: head, restarts } = attached.ok_or(Reject::Unavailable)?;
         following.keep();
         // Usually no entry went out since the head was read, and the connection is live at once.
-        if self.hub.splice(&log, connection.id(), head).is_err() {
-            self.replayer.begin(connection, vec![Replay { log, has: head, admitted_at: 0, join: None }]);
+        if self.hub.splice(&log, connection.id(), head, restarts).is_err() {
+            self.replayer.begin(connection, vec![Replay { log, has: head, restarts, admitted_at: 0, join: None }]);
         }
         Ok(())
     }

@@ -60,6 +60,11 @@ impl UserUpserts {
         Ok(())
     }
 
+    /// Forgets which users are stored.
+    pub(super) fn forget(&self) {
+        self.cache.clear();
+    }
+
     fn is_cached(&self, identity: &Identity) -> bool {
         self.cache.get(&identity.user).is_some_and(|name| name == identity.name)
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use crate::{
     dialect::{AutoJoin, Dialect, RequestMeta, RosterPolicy},
     model::{
-        Body, ConnectionId, ConversationId, Entry, Ephemeral, Event, Pair, PendingAck, Reply, Sent, Seq, TakenAck,
-        UserId,
+        Body, ConnectionId, ConversationId, Entry, Ephemeral, Event, LogId, Pair, PendingAck, Reply, Sent, Seq,
+        TakenAck, UserId,
     },
     outbox::{Frame, Outbox, Signal},
     supervise::{Supervisor, TaskName, checkpoint},
@@ -69,10 +69,7 @@ impl Delivery {
     }
 
     fn entry(&self) -> Option<&Entry> {
-        match &self.event {
-            Event::Entry { entry, .. } => Some(entry),
-            Event::Ephemeral { .. } => None,
-        }
+        self.event.entry()
     }
 
     /// The seq of the entry; none for an ephemeral event.
@@ -195,6 +192,19 @@ pub(super) fn hand_over<'a>(
 pub(super) fn signal_removed(outbox: &Outbox, delivery: &Delivery) {
     if let (Some(conversation), Some(seq)) = (delivery.event.log().conversation(), delivery.seq()) {
         outbox.signal(Signal::Removed { conversation, seq });
+    }
+}
+
+/// The frame that tells a listener to resync, for each dialect. Clients don't read inboxes as logs, so there is none for them.
+pub(super) fn resync_notes(log: &LogId, first: Seq, head: Seq) -> Arc<[Option<Frame>; Dialect::COUNT]> {
+    let is_conversation = log.conversation().is_some();
+    Arc::new(Dialect::ALL.map(|dialect| dialect.resync(log, first, head).filter(|_| is_conversation)))
+}
+
+/// Signals to the session of a listener that can't acknowledge entries that its log was restarted.
+pub(super) fn signal_resync(outbox: &Outbox, dialect: Dialect, log: &LogId) {
+    if let (AutoJoin::Directs, Some(conversation)) = (dialect.joins(), log.conversation()) {
+        outbox.signal(Signal::Restarted(conversation));
     }
 }
 

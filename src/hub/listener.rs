@@ -20,6 +20,15 @@ pub struct Terms<'a> {
     pub roster: bool,
 }
 
+/// The state of a log when a listener was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attached {
+    /// The seq of the last entry that went out.
+    pub last: Seq,
+    /// Number of restarts of the log.
+    pub restarts: u64,
+}
+
 /// A socket that listens to a log.
 #[derive(Debug)]
 pub(super) struct Listener {

@@ -42,6 +42,11 @@ impl<T> Resequencer<T> {
         self.known
     }
 
+    /// The entry of this seq, if it waits for an earlier one.
+    pub(super) fn held(&self, seq: Seq) -> Option<&T> {
+        self.held.get(&seq)
+    }
+
     /// Drops seqs that the store does not have. The caller read the log when `known` was the highest seq, and found no
     /// more entries. A higher seq since then keeps the gap open.
     pub(super) fn drop_unstored(&mut self, known: Seq) {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     ack_waits::{AckWait, AckWaits},
-    delivery::{Delivery, hand_over, signal_removed},
+    delivery::{Delivery, hand_over, signal_removed, signal_resync},
     listener::Listener,
     told::Told,
 };
@@ -54,8 +54,15 @@ pub(super) enum Op {
     Deliver(Arc<[Delivery]>),
     /// An ack waits until its socket has the entries before it, and is sent then.
     Wait(AckWait),
-    /// The store was restored to this head: listeners must resync.
-    Resync(Seq, Arc<[Option<Frame>; Dialect::COUNT]>),
+    /// The store was set back: listeners must resync, and get the entries after `head`.
+    Resync {
+        head: Seq,
+        notes: Arc<[Option<Frame>; Dialect::COUNT]>,
+        /// The only listener to tell, whose replay has ended; without one, all that are live.
+        only: Option<ConnectionId>,
+    },
+    /// Sends the outboxes of all listeners.
+    List(oneshot::Sender<Vec<Arc<Outbox>>>),
 }
 
 /// A shard: a queue, and a task that empties it.
@@ -145,6 +152,7 @@ pub(super) struct Worker {
 
 /// The parts of a shard that the listeners of one log share.
 struct Common<'a> {
+    log: &'a LogId,
     unflushed: &'a mut Vec<Arc<Outbox>>,
     told: &'a mut Told,
     supervisor: &'a Supervisor,
@@ -178,7 +186,7 @@ impl Worker {
             let Some(log) = self.ready.pop_front() else { break };
             let Some(listeners) = self.logs.get_mut(&log) else { continue };
             let (unflushed, told) = (&mut self.unflushed, &mut self.told);
-            let frames = listeners.run_turn(&mut Common { unflushed, told, supervisor: &self.supervisor });
+            let frames = listeners.run_turn(&mut Common { log: &log, unflushed, told, supervisor: &self.supervisor });
             self.metrics.deliveries.inc_by(frames);
             if !listeners.ops.is_empty() {
                 self.ready.push_back(log);
@@ -242,19 +250,40 @@ impl LogListeners {
                     self.remove_members(&deliveries);
                     self.settle_waits(common);
                 }
-                Op::Resync(head, notes) => {
-                    self.delivered = head;
-                    // Entries that the restored store lacks never come, so no ack may wait for them.
-                    self.ack_waits.clear();
-                    for listener in self.listeners.iter_mut().filter(|listener| listener.live_after.is_some()) {
-                        listener.outbox.send(notes[listener.dialect.index()].clone());
-                        // The restored store assigns seqs again that the listener already has.
-                        listener.live_after = Some(0);
-                    }
+                Op::Resync { head, notes, only } => self.resync(head, &notes, only, common),
+                Op::List(answer) => {
+                    let outboxes = self.listeners.iter().map(|listener| listener.outbox.clone()).collect();
+                    let _nobody_asked = answer.send(outboxes);
                 }
             }
         }
         frames
+    }
+
+    /// Tells the live listeners, or the only one, to resync.
+    fn resync(
+        &mut self,
+        head: Seq,
+        notes: &[Option<Frame>; Dialect::COUNT],
+        only: Option<ConnectionId>,
+        common: &mut Common<'_>,
+    ) {
+        if only.is_none() {
+            self.delivered = head;
+            // Entries that the store has lost never come, so no ack may wait for them.
+            self.ack_waits.clear();
+        }
+        let tells = |listener: &&mut Listener| match only {
+            Some(connection) => listener.connection == connection,
+            None => listener.live_after.is_some(),
+        };
+        for listener in self.listeners.iter_mut().filter(tells) {
+            listener.outbox.send(notes[listener.dialect.index()].clone());
+            signal_resync(&listener.outbox, listener.dialect, common.log);
+            // The store assigns seqs again that the listener already has.
+            listener.live_after = Some(0);
+        }
+        self.settle_waits(common);
     }
 
     fn settle_waits(&mut self, common: &mut Common<'_>) {
@@ -294,7 +323,7 @@ impl LogListeners {
 /// membership, even if one batch holds both. A listener whose hand-over panics may have missed an entry, so its socket is
 /// closed; the others get theirs.
 fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], common: &mut Common<'_>) -> u64 {
-    let Common { unflushed, told, supervisor } = common;
+    let Common { unflushed, told, supervisor, .. } = common;
     let tells_presence = deliveries.iter().any(Delivery::tells_presence);
     let removals: Vec<(usize, &Delivery)> =
         deliveries.iter().enumerate().filter(|(_, delivery)| delivery.removed_user().is_some()).collect();

@@ -2,16 +2,28 @@
 
 use async_trait::async_trait;
 
-use crate::model::{Entry, LogId, Seq};
+use crate::model::{Entry, EntryStamp, LogId, Seq};
 
 /// The source of entries for backfills and replays.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Entries of `log` after `after`, oldest first, possibly not all; empty if there are none.
+    /// Entries of a log, oldest first, possibly not all; empty if there are none.
     ///
     /// # Errors
     /// The entries can't be read now.
-    async fn after(&self, log: &LogId, after: Seq, head: Seq) -> Result<Vec<Entry>, SourceFailed>;
+    async fn after(&self, wanted: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed>;
+}
+
+/// The entries that a source is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Their log.
+    pub log: &'a LogId,
+    /// They come after this seq.
+    pub after: Seq,
+    /// The newest entry that the store is known to have. Copies of entries count only if they lead to it without a gap: others
+    /// may be of a state that the store has lost, or lack a later edit or deletion.
+    pub proof: Option<EntryStamp>,
 }
 
 /// A source can't be read now; retry later.

@@ -13,19 +13,40 @@ use crate::{
     outbox::{Frame, OutboxBudget, OutboxEvent, OutboxLimits, Signal},
 };
 
+mod set_back;
+
 /// A store with the entries 1 to `head` of a log. A negative head makes reads fail.
-struct TestStore(AtomicI64);
+struct TestStore {
+    head: AtomicI64,
+    /// The store was set back to this seq: later entries are [other ones](other_entry).
+    kept: AtomicI64,
+}
+
+impl TestStore {
+    fn set(&self, head: Seq) {
+        self.head.store(head, Ordering::SeqCst);
+    }
+
+    fn entry(&self, log: &LogId, seq: Seq) -> Entry {
+        if seq > self.kept.load(Ordering::SeqCst) { other_entry(log, seq) } else { entry(log, seq) }
+    }
+}
 
 #[async_trait]
 impl Source for TestStore {
-    async fn after(&self, log: &LogId, after: Seq, _: Seq) -> Result<Vec<Entry>, SourceFailed> {
-        let head = self.0.load(Ordering::SeqCst);
+    async fn after(&self, Wanted { log, after, .. }: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed> {
+        let head = self.head.load(Ordering::SeqCst);
         let end = head.min(after + 7);
         if head < 0 {
             return Err(SourceFailed);
         }
-        Ok((after + 1..=end).map(|seq| entry(log, seq)).collect())
+        Ok((after + 1..=end).map(|seq| self.entry(log, seq)).collect())
     }
+}
+
+/// An entry that was stored after the store was set back.
+fn other_entry(log: &LogId, seq: Seq) -> Entry {
+    Entry { at: Timestamp::from_micros(1_000 + seq), body: Body::message(format!("new {seq}")), ..entry(log, seq) }
 }
 
 fn entry(log: &LogId, seq: Seq) -> Entry {
@@ -36,7 +57,7 @@ fn entry(log: &LogId, seq: Seq) -> Entry {
         sender: UserId::parse("alice").unwrap(),
         sender_name: "Alice".into(),
         client_id: None,
-        at: Timestamp::from_micros(0),
+        at: Timestamp::from_micros(seq),
         body: Body::message(format!("m{seq}")),
     }
 }
@@ -63,11 +84,11 @@ impl Fixture {
     fn new(head: Seq) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let supervisor = Supervisor::new(metrics.clone());
-        let stored = Arc::new(TestStore(AtomicI64::new(head)));
+        let stored = Arc::new(TestStore { head: AtomicI64::new(head), kept: AtomicI64::new(Seq::MAX) });
         let hub = Hub::start(2, stored.clone(), metrics.clone(), Clock::system(), supervisor.clone());
         let log = LogId::parse("room").unwrap();
         let _opened = hub.follow(&log);
-        hub.set_base(&log, head);
+        hub.set_base(&log, head, (head > 0).then(|| entry(&log, head).stamp()));
         Self { hub, stored, log, supervisor, metrics }
     }
 
@@ -93,8 +114,22 @@ impl Fixture {
         (outbox, client)
     }
 
+    /// Compares the log with the store, as the reconciler does.
+    fn compare(&self) -> Option<SetBack> {
+        let given = self.hub.given(&self.log);
+        self.compare_with(given.as_ref())
+    }
+
+    fn compare_with(&self, given: Option<&Given>) -> Option<SetBack> {
+        let head = self.stored.head.load(Ordering::SeqCst);
+        let seqs = given.into_iter().flat_map(Given::seqs).filter(|seq| *seq <= head);
+        let stamps: Vec<EntryStamp> = seqs.map(|seq| self.stored.entry(&self.log, seq).stamp()).collect();
+        let newest = (head > 0).then(|| self.stored.entry(&self.log, head).stamp());
+        self.hub.compare(&self.log, Stored { first: 1, head, newest, stamps: &stamps }, given)
+    }
+
     async fn catch_up(&self, outbox: &Outbox, mut has: Seq) {
-        while self.hub.splice(&self.log, outbox.connection(), has).is_err() {
+        while self.hub.splice(&self.log, outbox.connection(), has, 0).is_err() {
             let missed = self.hub.fetch(&self.log, has).await.unwrap();
             has = self.hub.hand_over_missed(outbox, Dialect::Native, None, 0, missed).unwrap_or(has);
         }
@@ -145,7 +180,7 @@ proptest! {
             let fixture = Fixture::new(before);
             let head = before + fates.len() as Seq;
             let (_live, mut live_client) = fixture.listen(before).await;
-            fixture.stored.0.store(head, Ordering::SeqCst);
+            fixture.stored.set(head);
 
             let mut published: Vec<(u16, Seq)> = Vec::new();
             for (at, (fate, jitter)) in fates.iter().enumerate() {
@@ -164,7 +199,7 @@ proptest! {
                 fixture.hub.apply(vec![event(&fixture.log, *seq)]);
             }
             // A comparison finds losses at the end, as after an outage.
-            fixture.hub.compare(&fixture.log, 1, head, fixture.hub.last(&fixture.log));
+            assert_eq!(fixture.compare(), None);
 
             for expected in before + 1..=head {
                 assert_eq!(next_seq(&mut live_client).await, expected);
@@ -183,7 +218,7 @@ async fn entries_beyond_the_buffer_are_backfilled() {
     let fixture = Fixture::new(0);
     let (_outbox, mut client) = fixture.listen(0).await;
     let head = resequencer::HELD_MAX as Seq * 3;
-    fixture.stored.0.store(head, Ordering::SeqCst);
+    fixture.stored.set(head);
     for seq in 2..=head {
         fixture.hub.apply(vec![event(&fixture.log, seq)]);
     }
@@ -200,7 +235,7 @@ async fn seqs_missing_from_the_store_are_dropped() {
     while fixture.metrics.gaps_healed.get() == 0 {
         tokio::task::yield_now().await;
     }
-    fixture.stored.0.store(4, Ordering::SeqCst);
+    fixture.stored.set(4);
     fixture.hub.apply(vec![event(&fixture.log, 4)]);
     assert_eq!(next_seq(&mut client).await, 4);
 }
@@ -209,13 +244,13 @@ async fn seqs_missing_from_the_store_are_dropped() {
 async fn a_gap_that_stays_open_counts_as_stuck() {
     let fixture = Fixture::new(0);
     let counts = || (fixture.metrics.gaps_stuck.get(), fixture.metrics.gaps_healed.get());
-    fixture.stored.0.store(-1, Ordering::SeqCst);
+    fixture.stored.set(-1);
     fixture.hub.apply(vec![event(&fixture.log, 2)]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(counts(), (0, 0), "a new gap does not count as stuck");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(counts(), (1, 0));
-    fixture.stored.0.store(2, Ordering::SeqCst);
+    fixture.stored.set(2);
     tokio::time::sleep(BACKOFF_MAX).await;
     assert_eq!(counts(), (0, 1));
 }
@@ -233,18 +268,6 @@ async fn ephemeral_events_are_dropped_and_counted_under_congestion() {
     let waiting = fixture.hub.queued();
     fixture.hub.apply(vec![Event::Ephemeral { ephemeral, origin: None }]);
     assert_eq!((fixture.metrics.ephemeral_dropped.get(), fixture.hub.queued()), (2, waiting));
-}
-
-#[tokio::test]
-async fn a_restored_store_makes_listeners_resync() {
-    let fixture = Fixture::new(9);
-    let (_outbox, mut client) = fixture.listen(9).await;
-    fixture.stored.0.store(5, Ordering::SeqCst);
-    fixture.hub.compare(&fixture.log, 1, 5, Some(9));
-    let note = next_frame(&mut client).await;
-    assert_eq!((&note["type"], &note["head"]), (&"resync".into(), &5.into()));
-    fixture.hub.apply(vec![event(&fixture.log, 6)]);
-    assert_eq!(next_seq(&mut client).await, 6, "the restored store assigned this seq again");
 }
 
 #[tokio::test]
@@ -305,7 +328,7 @@ async fn a_removal_before_the_admission_ends_nothing() {
     let (live, mut live_client) = fixture.reader().await;
     live.belongs_to(user.clone());
     fixture.hub.attach(log, Dialect::Native, &live, Terms { admitted_at: 3, ..Terms::default() }).unwrap();
-    fixture.hub.splice(log, live.connection(), 0).unwrap();
+    fixture.hub.splice(log, live.connection(), 0, 0).unwrap();
     let removed = Event::Entry { entry: Arc::new(removal()), origin: None };
     fixture.hub.apply(vec![event(log, 1), removed, event(log, 3)]);
 
@@ -399,7 +422,7 @@ async fn an_ack_waits_for_every_earlier_entry() {
     let (stranger, _theirs) = fixture.reader().await;
     assert!(!place(&fixture, 3, &stranger).await, "it does not listen");
     // The hub never hears of the entries, so it has to backfill them.
-    fixture.stored.0.store(3, Ordering::SeqCst);
+    fixture.stored.set(3);
     assert!(place(&fixture, 3, &listener).await);
     for expected in [("message", 1), ("message", 2), ("message", 3), ("ack", 3)] {
         assert_eq!(next_place(&mut client).await, (expected.0.into(), expected.1));
@@ -433,7 +456,7 @@ async fn acks_of_entries_that_a_replay_brings_are_not_overtaken() {
     // The entry goes out while the replay is under way, which brings it.
     let (replayed, _ack) = own_event(&fixture.log, 2, &sender);
     fixture.hub.apply(vec![replayed]);
-    fixture.stored.0.store(2, Ordering::SeqCst);
+    fixture.stored.set(2);
     fixture.catch_up(&sender, 1).await;
     let (live, _ack) = own_event(&fixture.log, 3, &sender);
     fixture.hub.apply(vec![live]);
@@ -493,14 +516,14 @@ async fn an_event_waits_for_the_entries_that_its_senders_node_had() {
         Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
     };
     // The store has the entries, and no publication of them comes.
-    fixture.stored.0.store(5, Ordering::SeqCst);
+    fixture.stored.set(5);
     fixture.hub.apply(vec![custom("first", 5), custom("second", 5), custom("now", 3)]);
     assert_eq!(next_frame(&mut client).await["name"], "now");
     assert_eq!((next_seq(&mut client).await, next_seq(&mut client).await), (4, 5));
     assert_eq!(next_frame(&mut client).await["name"], "first");
     assert_eq!(next_frame(&mut client).await["name"], "second");
     // The number of those that wait is bounded.
-    fixture.stored.0.store(-1, Ordering::SeqCst);
+    fixture.stored.set(-1);
     fixture.hub.apply((0..1_000).map(|_| custom("early", 6)).collect());
     assert_eq!(fixture.metrics.ephemeral_dropped.get(), 1_000 - 256);
     fixture.hub.apply(vec![event(&fixture.log, 6)]);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use super::resequencer::Resequencer;
+use super::{delivered::Delivered, resequencer::Resequencer};
 use crate::{
     dialect::Dialect,
     metrics::Metrics,
-    model::{Ephemeral, Event, Pair, Seq},
+    model::{Entry, EntryStamp, Ephemeral, Event, Pair, Seq},
 };
 
 /// Events of clients that may wait for the entries before them. Further ones are dropped.
@@ -23,6 +23,9 @@ pub(super) struct Track {
     pub(super) followers: usize,
     pub(super) opened: Opened,
     pub(super) resequencer: Resequencer<Event>,
+    pub(super) delivered: Delivered,
+    /// The first seq that was still stored when the log was restarted.
+    pub(super) first: Seq,
     /// False until the base is known; until then only the seqs of entries are recorded.
     pub(super) has_base: bool,
     /// Listeners per shard.
@@ -71,6 +74,24 @@ impl Drop for StuckGap {
 }
 
 impl Track {
+    /// True if entries may go out; else only their seqs are recorded.
+    pub(super) fn takes_entries(&self) -> bool {
+        self.has_base && !self.delivered.is_doubted()
+    }
+
+    /// The last entry that went out, if its time is known.
+    pub(super) fn newest(&self) -> Option<EntryStamp> {
+        self.delivered.newest().filter(|newest| newest.seq == self.resequencer.last())
+    }
+
+    /// The entry with the highest announced seq, if it is known: copies that lead to it lack no later edit or deletion.
+    pub(super) fn proof(&self) -> Option<EntryStamp> {
+        match self.resequencer.known() {
+            known if known == self.resequencer.last() => self.newest(),
+            known => self.resequencer.held(known).and_then(Event::entry).map(Entry::stamp),
+        }
+    }
+
     /// True if the listeners must get entries before this event.
     pub(super) fn is_early(&self, event: &Event) -> bool {
         self.has_base && entry_before(event) > self.resequencer.last()

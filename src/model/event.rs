@@ -38,6 +38,22 @@ impl Entry {
     pub fn id(&self) -> EntryId {
         EntryId::of(&self.log, self.seq)
     }
+
+    /// The entry's identity within its log.
+    pub fn stamp(&self) -> EntryStamp {
+        EntryStamp { seq: self.seq, at: self.at }
+    }
+}
+
+/// The identity of an entry within its log. A store that was set back to an earlier state assigns seqs again; the time then
+/// tells the new entry from the lost one. Entries never change place or time, so two states of a log that have one entry in
+/// common have all entries up to it in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryStamp {
+    /// The entry's seq.
+    pub seq: Seq,
+    /// Time at which the store accepted the entry.
+    pub at: Timestamp,
 }
 
 /// The content of an entry.
@@ -281,6 +297,14 @@ impl Event {
         match self {
             Self::Entry { entry, .. } => &entry.log,
             Self::Ephemeral { ephemeral, .. } => &ephemeral.log,
+        }
+    }
+
+    /// The entry, if it is a durable event.
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Entry { entry, .. } => Some(entry),
+            Self::Ephemeral { .. } => None,
         }
     }
 

@@ -24,6 +24,16 @@ pub enum Signal {
         /// The seq of the entry that ended the membership.
         seq: Seq,
     },
+    /// The user is no member of a conversation any more, because the store was set back to a state in which it was none.
+    NoMember {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The newest seq of that state.
+        seq: Seq,
+    },
+    /// The store was set back: entries of this conversation that were delivered before are lost, and their seqs are assigned
+    /// again.
+    Restarted(ConversationId),
     /// A conversation of the user has a new message. The session joins it if it gave up an automatic join of it.
     Hint(ConversationId),
     /// Users came online (true) or went offline, for a client that is shown a list of online users.

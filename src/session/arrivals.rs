@@ -71,6 +71,11 @@ impl Arrivals {
         self.handed.push_back(Handed { conversation, seq, position });
     }
 
+    /// Forgets what was handed over of a conversation whose entries were lost.
+    pub(super) fn forget(&mut self, conversation: &ConversationId) {
+        self.handed.retain(|handed| handed.conversation != *conversation);
+    }
+
     /// The number of the next ping.
     pub(super) fn next_ping(&mut self) -> u32 {
         self.newest_ping = self.newest_ping.wrapping_add(1);

@@ -19,9 +19,9 @@ use super::{
 use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
-    dialect::{AutoJoin, Dialect, Greeting, Intent, Request, RequestMeta, RosterPolicy},
-    model::{CloseReason, Command, ConversationId, Identity, PendingAck, Reject, Seq, ids_within},
-    outbox::{Frame, OutboxEvent, Signal},
+    dialect::{Dialect, Greeting, Intent, Request, RequestMeta, RosterPolicy},
+    model::{CloseReason, Command, Identity, PendingAck, Reject, Seq, ids_within},
+    outbox::{Frame, OutboxEvent},
     restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
 };
@@ -32,7 +32,7 @@ type Answered = (RequestMeta, Result<CommandReply, Reject>);
 /// An open connection.
 pub(super) struct Open {
     socket: Socket,
-    identity: Arc<Identity>,
+    pub(super) identity: Arc<Identity>,
     ticket: SessionTicket,
     pub(super) connection: Arc<Connection>,
     pub(super) context: Arc<Context>,
@@ -43,7 +43,7 @@ pub(super) struct Open {
     /// Answers that wait for room; the next command waits for them.
     pub(super) answers: Answers,
     /// Joins and leaves that the hub's signals require.
-    signalled: Signalled,
+    pub(super) signalled: Signalled,
     /// The online users whom the client is shown, if its dialect shows any.
     pub(super) roster: Option<Roster>,
     pub(super) life: Life,
@@ -288,67 +288,8 @@ impl Open {
             OutboxEvent::Overflowed => Err(CloseReason::TooSlow),
             OutboxEvent::Failed => Err(CloseReason::Internal),
             OutboxEvent::Broken => Err(CloseReason::ClientLeft),
-            OutboxEvent::Signal(Signal::Presence(changes)) => {
-                self.roster.iter_mut().for_each(|roster| roster.apply(&changes));
-                Ok(())
-            }
-            OutboxEvent::Signal(Signal::Added { conversation, since }) => {
-                self.roster.iter_mut().for_each(Roster::outdate);
-                // The inbox signals a new conversation to every socket of the user; some dialects join it by
-                // themselves.
-                let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
-                if joins {
-                    self.join_or_defer(conversation, since);
-                }
-                Ok(())
-            }
-            OutboxEvent::Signal(Signal::Hint(conversation)) => {
-                // A hint for which there is no room now is found later.
-                if self.has_room_for_joins()
-                    && self.connection.lacks(&conversation)
-                    && !self.signalled.joins(&conversation)
-                {
-                    self.signalled.join(conversation, None);
-                }
-                Ok(())
-            }
-            OutboxEvent::Signal(Signal::Removed { conversation, seq }) => {
-                self.roster.iter_mut().for_each(Roster::outdate);
-                if self.connection.bound.as_ref() == Some(&conversation) {
-                    return Err(CloseReason::Refused(Reject::NotMember));
-                }
-                self.signalled.removed(conversation, seq);
-                Ok(())
-            }
-            OutboxEvent::Signal(Signal::Delivered { conversation, seq, position }) => {
-                self.life.arrivals.record(conversation, seq, position);
-                self.life.heartbeat.ping_soon();
-                Ok(())
-            }
-            OutboxEvent::Signal(Signal::Probe) => {
-                self.life.heartbeat.ping_now();
-                Ok(())
-            }
-            OutboxEvent::Signal(Signal::Failed { client_id, reject }) => {
-                let request = RequestMeta { client_id, ..RequestMeta::at(self.context.clock.now()) };
-                self.reject(request, reject);
-                Ok(())
-            }
+            OutboxEvent::Signal(signal) => self.handle_signal(signal),
         }
-    }
-
-    /// True if another join that a signal requires may wait.
-    fn has_room_for_joins(&self) -> bool {
-        self.signalled.count() < self.context.config.limits.conversations_per_connection
-    }
-
-    fn join_or_defer(&mut self, conversation: ConversationId, since: Seq) {
-        let (limit, listens) =
-            (self.context.config.limits.conversations_per_connection, self.connection.listens_to(&conversation));
-        if listens || self.has_room_for_joins() {
-            return self.signalled.added(conversation, since, listens, limit);
-        }
-        self.context.chat.defer_join(&self.connection, &conversation, since);
     }
 
     async fn handle_incoming(&mut self, incoming: Incoming) -> Result<(), CloseReason> {

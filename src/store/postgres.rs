@@ -93,10 +93,12 @@ impl Connections {
 
     /// Takes a connection, or opens one, and discards dead ones.
     async fn session(&self, liveness: &Liveness) -> Result<PooledConnection<'_, Sessions>, StoreError> {
+        let began = Instant::now();
         loop {
             let session = self.checkout().await?;
             // The loop ends: a new session is trusted, and the pool has a bounded number of old ones.
-            if liveness.trusts(&session) {
+            let is_current = session.opened >= began || self.sessions.is_current(&session);
+            if is_current && liveness.trusts(&session) {
                 return Ok(session);
             }
             session.discard();

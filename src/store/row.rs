@@ -28,6 +28,9 @@ pub(super) use entry_columns;
 /// The number of those columns: the position of a further one in the same row.
 pub(super) const ENTRY_COLUMNS: usize = 16;
 
+/// The number of a log's newest entries among which `Logs::ends_at` looks.
+pub(super) const ENDS_AT_SPAN: Seq = 1_000;
+
 /// The number of messages of a log with the head `h` after the read marks of a member, without deleted ones.
 macro_rules! unread_count {
     ($log:literal, $read_no:literal, $read_seq:literal) => {

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::{
     Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, NotificationPost, Notified, NotifyOptions,
@@ -13,9 +14,9 @@ use super::{
     TakenWatch, Waiting, WaitingPosts,
 };
 use crate::model::{
-    ClientId, Conversation, ConversationId, Deployment, Entry, LogId, Message, NewConversation, NodeId, NodeKeys,
-    Notification, Page, Pair, RestrictionChange, RestrictionRequest, SearchTerms, Seq, Status, Timestamp, Unread,
-    UserId,
+    ClientId, Conversation, ConversationId, Deployment, Entry, EntryStamp, LogId, Message, NewConversation, NodeId,
+    NodeKeys, Notification, Page, Pair, RestrictionChange, RestrictionRequest, SearchTerms, Seq, Status, Timestamp,
+    Unread, UserId,
 };
 
 /// Everything that a node needs from its store.
@@ -54,6 +55,12 @@ pub trait Lifecycle: Send + Sync + 'static {
     async fn node_keys(&self) -> Result<NodeKeys, StoreError>;
     /// Returns the identity of this deployment, which the migrations make.
     async fn deployment(&self) -> Result<Deployment, StoreError>;
+    /// Gives the deployment a new epoch, unless it has one after `known` already. Returns its epoch, which no state of the
+    /// store had before if it is new.
+    async fn next_epoch(&self, known: i64) -> Result<i64, StoreError>;
+    /// Changes whenever the store may have been replaced by an earlier state of itself: after the loss of a connection, and
+    /// if a new one leads to another server.
+    fn reconnects(&self) -> watch::Receiver<u64>;
     /// True if a heavy read was refused within the last `span` because too many waited.
     fn refused_heavy_reads(&self, span: Duration) -> bool;
 }
@@ -69,6 +76,11 @@ pub trait Logs: Send + Sync + 'static {
     async fn append(&self, batch: &[NewEntry], retried: bool) -> Result<Vec<Outcome>, StoreError>;
     /// Returns the ends of those logs that exist.
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError>;
+    /// Returns the identities of those entries that exist.
+    async fn stamps(&self, entries: &[(LogId, Seq)]) -> Result<Vec<(LogId, EntryStamp)>, StoreError>;
+    /// Returns for each of those logs that exist the newest of its last 1,000 entries that was stored at this time or
+    /// before; the head if all of them are newer and there are more.
+    async fn ends_at(&self, logs: &[(LogId, Timestamp)]) -> Result<Vec<(LogId, Seq)>, StoreError>;
     /// Returns the newest entry of each of those logs that have one.
     async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError>;
     /// Returns what a command with this sender and `client_id` stored; `None` if there is none.
@@ -175,6 +187,9 @@ pub trait Members: Send + Sync + 'static {
         conversations: &[(ConversationId, Option<UserId>)],
         limit: u32,
     ) -> Result<Vec<(ConversationId, UserId)>, StoreError>;
+    /// Returns those of these users who are members of that conversation.
+    async fn members_among(&self, of: &[(ConversationId, UserId)])
+    -> Result<Vec<(ConversationId, UserId)>, StoreError>;
     /// Returns what waits for each of these users in that conversation; nothing for one who is no member.
     async fn unread(&self, of: &[(ConversationId, UserId)]) -> Result<Vec<Unread>, StoreError>;
     /// Returns users who share a conversation with `user`, without `user`, at most `limit`.

@@ -9,8 +9,8 @@ use std::{
 use super::pools::Pool;
 use crate::degrade::{Fault, Finding};
 use crate::model::{
-    Body, ClientId, ConversationId, Deployment, Entry, LogId, NodeKeys, Pair, RestrictionChange, RestrictionMark, Seq,
-    Timestamp, UserId,
+    Body, ClientId, ConversationId, Deployment, Entry, EntryStamp, LogId, NodeKeys, Pair, RestrictionChange,
+    RestrictionMark, Seq, Timestamp, UserId,
 };
 
 /// The right under which an entry is appended.
@@ -196,6 +196,8 @@ pub struct Pulse {
     pub restrictions: RestrictionMark,
     /// The store's time.
     pub at: Timestamp,
+    /// The epoch of the deployment.
+    pub epoch: i64,
 }
 
 /// A stored change of restrictions as a node reads it.
@@ -231,12 +233,33 @@ pub struct Notices {
 pub type Outcome = Result<Appended, AppendRefused>;
 
 /// The first and the newest seq of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
     /// The first seq still stored; 1 unless retention removed entries.
     pub first: Seq,
     /// The newest seq; 0 if the log is empty.
     pub head: Seq,
+    /// Time of the newest entry; none if the log is empty.
+    pub head_at: Option<Timestamp>,
+}
+
+impl Ends {
+    /// The ends of a log with this newest entry, which was stored at this time.
+    pub(super) fn of(head: Seq, at: Timestamp) -> Self {
+        Self { first: 1, head, head_at: (head > 0).then_some(at) }
+    }
+
+    /// The newest entry; none if the log is empty.
+    pub fn newest(&self) -> Option<EntryStamp> {
+        self.head_at.map(|at| EntryStamp { seq: self.head, at })
+    }
+}
+
+/// A log that does not exist.
+impl Default for Ends {
+    fn default() -> Self {
+        Self { first: 1, head: 0, head_at: None }
+    }
 }
 
 /// A user's access to a conversation, and the ends of its log: everything that a join needs, in one query.
@@ -359,75 +382,4 @@ pub struct TakenWatch {
     pub process: String,
     /// Time before now up to which everything that was stored is done.
     pub behind: Duration,
-}
-
-/// The kind of a store call: its label in metrics, and its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Append,
-    /// The health check.
-    Ping,
-    /// A notice between nodes.
-    Relay,
-    Read,
-    /// A page of history, or a list.
-    List,
-    Search,
-    Write,
-    /// The creation of a conversation with few members.
-    Create,
-    /// The creation of a conversation with many members.
-    CreateLarge,
-    /// An addition to the search index.
-    Index,
-}
-
-impl Operation {
-    /// Every operation.
-    pub(crate) const ALL: [Self; 10] = [
-        Self::Append,
-        Self::Ping,
-        Self::Relay,
-        Self::Read,
-        Self::List,
-        Self::Search,
-        Self::Write,
-        Self::Create,
-        Self::CreateLarge,
-        Self::Index,
-    ];
-
-    /// The creation of a conversation with `members`. Only large ones wait for each other, because each takes a second.
-    pub(super) fn creation(members: usize) -> Self {
-        const FEW: usize = 20;
-        if members <= FEW { Self::Create } else { Self::CreateLarge }
-    }
-
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Append => "append",
-            Self::Ping => "ping",
-            Self::Relay => "relay",
-            Self::Read => "read",
-            Self::List => "list",
-            Self::Search => "search",
-            Self::Write => "write",
-            Self::Create => "create",
-            Self::CreateLarge => "create_large",
-            Self::Index => "index",
-        }
-    }
-
-    pub(super) fn pool(self) -> Pool {
-        match self {
-            Self::Append => Pool::Append,
-            Self::Ping => Pool::Ping,
-            Self::Relay => Pool::Relay,
-            Self::Read => Pool::Read,
-            Self::List => Pool::List,
-            Self::Search => Pool::Search,
-            Self::Write | Self::Create => Pool::Write,
-            Self::CreateLarge | Self::Index => Pool::Bulk,
-        }
-    }
 }

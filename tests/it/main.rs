@@ -59,6 +59,7 @@ mod rights;
 mod rooms;
 mod series;
 mod serve;
+mod set_back;
 mod silent_sockets;
 mod start;
 mod store;

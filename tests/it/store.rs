@@ -9,6 +9,7 @@ mod repeats;
 mod restrictions;
 mod rights;
 mod search;
+mod set_back;
 mod unread;
 mod watches;
 mod writers;
@@ -49,6 +50,10 @@ use rights::{
     who_left_or_was_removed_is_not_added_by_everybody,
 };
 use search::{indexed_messages_are_found_like_others, texts_of_all_scripts_are_found};
+use set_back::{
+    an_epoch_ends_once, members_are_told_from_others, the_newest_entries_are_identified_by_seq_and_time,
+    the_newest_entry_before_a_time_is_found,
+};
 use switchboard::{
     config::{Secret, StoreBackend, StoreConfig},
     degrade::{Degrade, LinkState},
@@ -139,6 +144,10 @@ macro_rules! contract {
 contract! {
     migrations_run_once
     the_deployment_keeps_its_id
+    the_newest_entries_are_identified_by_seq_and_time
+    the_newest_entry_before_a_time_is_found
+    an_epoch_ends_once
+    members_are_told_from_others
     appends_are_gapless_idempotent_and_only_for_members
     one_bad_entry_does_not_fail_its_neighbours
     edits_deletions_and_reactions_change_their_targets

@@ -72,6 +72,10 @@ impl Grown {
         self.add(new.filter_map(|(log, _)| log.conversation()), false);
     }
 
+    pub(super) fn forget_announced(&self) {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn add(&self, conversations: impl Iterator<Item = ConversationId>, elsewhere: bool) {
         let mut waiting = self.lock();
         for conversation in conversations {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio_postgres::Row;
 
 use super::{
@@ -29,6 +30,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// The keys of nodes, newest first. One that is younger than a minute is not yet read by every node.
 const NODE_KEYS: &str =
     "SELECT id, secret, created_at <= now() - interval '60 seconds' FROM node_keys ORDER BY id DESC LIMIT 8";
+
+/// The time makes it an epoch that no earlier state of this database had, also if a later epoch than that of a restored
+/// backup was lost with what came after the backup.
+const NEXT_EPOCH: &str = "UPDATE deployment SET epoch = greatest(epoch + 1, $1 + 1, extract(epoch FROM clock_timestamp())::bigint) \
+     WHERE epoch <= $1 RETURNING epoch";
 
 fn node_keys(rows: &[Row]) -> Result<NodeKeys, StoreError> {
     let keys = rows.iter().filter_map(|row| Some((NodeKey::new(row.get(0), row.get(1))?, row.get(2))));
@@ -116,15 +122,15 @@ impl Lifecycle for Postgres {
 
     async fn ping(&self) -> Result<Pulse, StoreError> {
         let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp()), clock_timestamp(), r.id, r.made_at, \
-             pg_is_in_recovery(), current_setting('transaction_read_only') = 'on' \
-             FROM (SELECT) one \
+             pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', d.epoch \
+             FROM deployment d \
              LEFT JOIN LATERAL (SELECT id, made_at FROM restriction_changes ORDER BY id DESC LIMIT 1) r ON true";
         let rows = match self.query(Operation::Ping, sql, &[]).await {
             // A connection that broke is no outage: a new one tells.
             Err(StoreError::Unknown(_)) => self.query(Operation::Ping, sql, &[]).await?,
             result => result?,
         };
-        let row = rows.first().ok_or_else(|| StoreError::Failed("the health check returned no row".into()))?;
+        let row = rows.first().ok_or_else(StoreError::no_deployment)?;
         if row.get(4) || row.get(5) {
             return Err(self.refuses_writes(row.get(4)));
         }
@@ -132,7 +138,7 @@ impl Lifecycle for Postgres {
             (Some(id), Some(at)) => RestrictionMark { id, at: time(at) },
             _ => RestrictionMark::default(),
         };
-        Ok(Pulse { relays: row.get(0), restrictions, at: time(row.get(1)) })
+        Ok(Pulse { relays: row.get(0), restrictions, at: time(row.get(1)), epoch: row.get(6) })
     }
 
     async fn node_keys(&self) -> Result<NodeKeys, StoreError> {
@@ -142,6 +148,18 @@ impl Lifecycle for Postgres {
     async fn deployment(&self) -> Result<Deployment, StoreError> {
         let stored = self.query(Operation::Read, deployment::STORED, &[]).await;
         deployment::of(stored, self.query(Operation::Read, deployment::CLUSTER, &[]).await)
+    }
+
+    async fn next_epoch(&self, known: i64) -> Result<i64, StoreError> {
+        let rows = self.query(Operation::Write, NEXT_EPOCH, &[&known]).await?;
+        match rows.first() {
+            Some(row) => Ok(row.get(0)),
+            None => Ok(self.deployment().await?.epoch),
+        }
+    }
+
+    fn reconnects(&self) -> watch::Receiver<u64> {
+        self.sessions.reconnects()
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

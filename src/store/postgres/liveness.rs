@@ -67,12 +67,15 @@ impl Liveness {
     pub(super) fn distrust(&self, began: Instant) {
         let mut since = self.distrusted_since.lock().unwrap_or_else(PoisonError::into_inner);
         *since = Some(since.map_or(began, |known| known.max(began)));
+        drop(since);
+        self.sessions.note_loss();
     }
 
     /// Declares every session that is open now unfit: the server that one of them reached takes no writes. After a failover
     /// a pool is full of sessions of the former primary, which would serve old data.
     pub(super) fn reject_open_sessions(&self) {
         *self.unfit_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.sessions.note_loss();
     }
 
     /// True if a call may use the session.

@@ -2,6 +2,8 @@
 //!
 //! An append is one call of `append_messages` or `append_change` (in `migrations/postgres`), which is one transaction.
 
+use std::time::SystemTime;
+
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::ToSql};
 
@@ -10,12 +12,12 @@ use super::{
         AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError, StoredCommand,
         codes::{AppendCode, AuthorityCode},
         fingerprint::Fingerprint,
-        row::{Columns, ENTRY_COLUMNS, entry_columns, inbox_entry},
+        row::{Columns, ENDS_AT_SPAN, ENTRY_COLUMNS, entry_columns, inbox_entry},
     },
     Postgres,
-    rows::{entry, log, time},
+    rows::{entry, log, system_time, time},
 };
-use crate::model::{ClientId, Entry, LogId, Seq, UserId};
+use crate::model::{ClientId, Entry, EntryStamp, LogId, Seq, Timestamp, UserId};
 
 /// The columns that [`outcome`] reads.
 macro_rules! outcome_columns {
@@ -45,6 +47,13 @@ const READ_BACK: &str = concat!(
     " FROM unnest($1::text[], $2::bigint[]) AS s (log, seq) JOIN log l ON l.log = s.log AND l.seq = s.seq \
      ORDER BY l.log, l.seq"
 );
+const STAMPS: &str = "SELECT s.log, s.seq, l.created_at FROM unnest($1::text[], $2::bigint[]) AS s (log, seq) \
+     JOIN log l ON l.log = s.log AND l.seq = s.seq";
+const ENDS_AT: &str = "SELECT h.log, coalesce( \
+         (SELECT l.seq FROM log l WHERE l.log = h.log AND l.seq > h.seq - $3 AND l.created_at <= s.at \
+             ORDER BY l.seq DESC LIMIT 1), \
+         CASE WHEN h.seq > $3 THEN h.seq ELSE 0 END) \
+     FROM unnest($1::text[], $2::timestamptz[]) AS s (log, at) JOIN heads h ON h.log = s.log";
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3");
 const STORED: &str =
@@ -164,8 +173,23 @@ impl Logs for Postgres {
 
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
         let names: Vec<&str> = logs.iter().map(LogId::as_str).collect();
-        let rows = self.query(Operation::Read, "SELECT log, seq FROM heads WHERE log = ANY ($1)", &[&names]).await?;
-        rows.iter().map(|row| Ok((log(row.get(0))?, Ends { first: 1, head: row.get(1) }))).collect()
+        let sql = "SELECT log, seq, updated_at FROM heads WHERE log = ANY ($1)";
+        let rows = self.query(Operation::Read, sql, &[&names]).await?;
+        rows.iter().map(|row| Ok((log(row.get(0))?, Ends::of(row.get(1), time(row.get(2)))))).collect()
+    }
+
+    async fn stamps(&self, entries: &[(LogId, Seq)]) -> Result<Vec<(LogId, EntryStamp)>, StoreError> {
+        let (logs, seqs): (Vec<&str>, Vec<Seq>) = entries.iter().map(|(log, seq)| (log.as_str(), *seq)).unzip();
+        let rows = self.query(Operation::Read, STAMPS, &[&logs, &seqs]).await?;
+        let stamp = |row: &Row| EntryStamp { seq: row.get(1), at: time(row.get(2)) };
+        rows.iter().map(|row| Ok((log(row.get(0))?, stamp(row)))).collect()
+    }
+
+    async fn ends_at(&self, logs: &[(LogId, Timestamp)]) -> Result<Vec<(LogId, Seq)>, StoreError> {
+        let (names, times): (Vec<&str>, Vec<SystemTime>) =
+            logs.iter().map(|(log, at)| (log.as_str(), system_time(*at))).unzip();
+        let rows = self.query(Operation::Read, ENDS_AT, &[&names, &times, &ENDS_AT_SPAN]).await?;
+        rows.iter().map(|row| Ok((log(row.get(0))?, row.get(1)))).collect()
     }
 
     async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError> {

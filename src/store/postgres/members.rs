@@ -9,7 +9,7 @@ use super::{
         row::{deletions, unread_count},
     },
     Postgres,
-    rows::{MEMBERS, conversation_id, user},
+    rows::{MEMBERS, conversation_id, time, user},
 };
 use crate::model::{ConversationId, Seq, Unread, UserId};
 
@@ -29,6 +29,8 @@ const MEMBERS_OF: &str = "SELECT c.id, m.user_id FROM unnest($1::text[], $2::tex
      CROSS JOIN LATERAL ( \
          SELECT user_id FROM members WHERE conversation = c.id AND user_id > c.after ORDER BY user_id LIMIT $3 \
      ) m ORDER BY c.id, m.user_id";
+const MEMBERS_AMONG: &str = "SELECT m.conversation, m.user_id FROM unnest($1::text[], $2::text[]) AS a (conversation, user_id) \
+     JOIN members m ON m.conversation = a.conversation AND m.user_id = a.user_id";
 const UNREAD: &str = concat!(
     "SELECT m.conversation, m.user_id, h.seq, ",
     unread_count!("m.conversation", "m.read_no", "m.read_seq"),
@@ -45,13 +47,13 @@ impl Postgres {
         conversation: &ConversationId,
         user: &UserId,
     ) -> Result<Option<Access>, StoreError> {
-        let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0) \
+        let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0), h.updated_at \
              FROM conversations c JOIN heads h ON h.log = c.id \
              LEFT JOIN members m ON m.conversation = c.id AND m.user_id = $2 WHERE c.id = $1";
         let rows = self.query(operation, sql, &[&conversation.as_str(), &user.as_str()]).await?;
         Ok(rows.first().map(|row| Access {
             open: row.get(0),
-            ends: Ends { first: 1, head: row.get(1) },
+            ends: Ends::of(row.get(1), time(row.get(4))),
             member: row.get(2),
             delivered: row.get(3),
         }))
@@ -98,6 +100,15 @@ impl Members for Postgres {
         let after = conversations.iter().map(|(_, after)| after.as_ref().map_or("", UserId::as_str));
         let after: Vec<&str> = after.collect();
         let rows = self.query(Operation::List, MEMBERS_OF, &[&ids, &after, &i64::from(limit)]).await?;
+        rows.iter().map(|row| Ok((conversation_id(row.get(0))?, user(row.get(1))?))).collect()
+    }
+
+    async fn members_among(
+        &self,
+        of: &[(ConversationId, UserId)],
+    ) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+        let (ids, users): (Vec<&str>, Vec<&str>) = of.iter().map(|(id, user)| (id.as_str(), user.as_str())).unzip();
+        let rows = self.query(Operation::Read, MEMBERS_AMONG, &[&ids, &users]).await?;
         rows.iter().map(|row| Ok((conversation_id(row.get(0))?, user(row.get(1))?))).collect()
     }
 

@@ -23,14 +23,15 @@ const PRESENT: &str = "
     SELECT 'function ' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')'
     FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace
     ORDER BY part";
-/// Tables and functions that this session's role may not use. Nodes only read `deployment` and `node_keys`, and never the
-/// history of the migrations.
+/// Tables and functions that this session's role may not use. Nodes only read `node_keys`, read and update `deployment`, and
+/// never read the history of the migrations.
 const DENIED: &str = "
     SELECT 'table ' || c.relname AS part
     FROM pg_class c
     WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1)
-        AND NOT (has_table_privilege(c.oid, 'SELECT') AND (c.relname IN ('deployment', 'node_keys') OR has_table_privilege(c.oid, 'INSERT')
-            AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')))
+        AND NOT (has_table_privilege(c.oid, 'SELECT') AND (c.relname = 'node_keys' OR has_table_privilege(c.oid, 'UPDATE')
+            AND (c.relname = 'deployment'
+                OR has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'))))
     UNION ALL
     SELECT 'function ' || p.proname
     FROM pg_proc p

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bb8::ManageConnection;
+use tokio::sync::watch;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -34,6 +35,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     /// The process that serves it on the server.
     pub(super) pid: i32,
+    server: Server,
     /// Time at which it was open. The server has not crashed since then, because a crash ends every session.
     pub(super) opened: Instant,
     prepared: Mutex<HashMap<&'static str, Statement>>,
@@ -71,6 +73,41 @@ impl Session {
     }
 }
 
+/// The identity of a server process and its database: when it started, and the number of the database. The server after a
+/// failover has another one, and so has a copy of a database beside the original.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Server {
+    started: String,
+    database: String,
+}
+
+/// What all sessions together know of the server.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The server of the newest session. Older ones of another server are not used again.
+    current: Mutex<Option<Server>>,
+    /// Number of times that a session was lost, or a new one led to another server.
+    reconnects: watch::Sender<u64>,
+}
+
+impl Seen {
+    fn note_reconnect(&self) {
+        self.reconnects.send_modify(|count| *count += 1);
+    }
+
+    /// Records the server of a new session.
+    fn note_server(&self, server: &Server) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref() == Some(server) {
+            return;
+        }
+        if let Some(former) = current.replace(server.clone()) {
+            tracing::warn!(?former, ?server, "new connections to PostgreSQL lead to another server or database");
+            self.note_reconnect();
+        }
+    }
+}
+
 /// Opens connections to the server.
 #[derive(Clone)]
 pub(super) struct Sessions {
@@ -80,6 +117,7 @@ pub(super) struct Sessions {
     heavy: Option<Duration>,
     /// Time and reason of the last refusal of a connection, through any pool.
     refused: Arc<Mutex<Option<(Instant, Cause)>>>,
+    seen: Arc<Seen>,
 }
 
 impl Sessions {
@@ -92,12 +130,27 @@ impl Sessions {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
         let (config, tls) = settings::read(url, ca_file.as_deref())?;
-        Ok(Self { config: Arc::new(config), tls, heavy: None, refused: Arc::default() })
+        Ok(Self { config: Arc::new(config), tls, heavy: None, refused: Arc::default(), seen: Arc::default() })
     }
 
     /// The same server, with sessions for heavy reads if there is a timeout.
     pub(super) fn with_timeout(&self, heavy: Option<Duration>) -> Self {
         Self { heavy, ..self.clone() }
+    }
+
+    /// Changes whenever a session was lost, or a new one led to another server.
+    pub(super) fn reconnects(&self) -> watch::Receiver<u64> {
+        self.seen.reconnects.subscribe()
+    }
+
+    /// Records that sessions were given up, because the server did not answer or takes no writes.
+    pub(super) fn note_loss(&self) {
+        self.seen.note_reconnect();
+    }
+
+    /// True if the session is one of the server to which new sessions lead.
+    pub(super) fn is_current(&self, session: &Session) -> bool {
+        self.seen.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&session.server)
     }
 
     /// Why the server refused a connection since `since`; `None` if it refused none.
@@ -123,10 +176,12 @@ impl Sessions {
         });
         let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
         let (client, answers) = connected.map_err(|error| connect_error(&error))?;
-        let pid = fit(&answers)?;
+        let (pid, server) = fit(&answers)?;
+        // Before the first call over the session, so that what it reads or writes counts as of another server.
+        self.seen.note_server(&server);
         let now = Instant::now();
         let (prepared, answered, broken) = (Mutex::default(), Mutex::new(now), AtomicBool::new(false));
-        Ok(Session { client, pid, opened: now, prepared, answered, broken })
+        Ok(Session { client, pid, server, opened: now, prepared, answered, broken })
     }
 
     /// The first statements of a session: its settings, and the question for its process id.
@@ -140,16 +195,19 @@ impl Sessions {
         });
         format!(
             "{SETTINGS}{heavy}; SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only'), \
-             current_setting('server_encoding')"
+             current_setting('server_encoding'), extract(epoch FROM pg_postmaster_start_time()), \
+             (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
     }
 
     /// Opens a connection outside the pools.
     pub(super) async fn open(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        let seen = self.seen.clone();
         // This task ends when the client is dropped, because that closes the connection.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
+                seen.note_reconnect();
                 tracing::warn!(error = describe(&error), "a connection to PostgreSQL ended");
             }
         });
@@ -157,8 +215,9 @@ impl Sessions {
     }
 }
 
-/// Checks the answers to [`Sessions::begin`]: the server must take writes. Returns the process that serves the session.
-fn fit(answers: &[SimpleQueryMessage]) -> Result<i32, StoreError> {
+/// Checks the answers to [`Sessions::begin`]: the server must take writes. Returns the process that serves the session, and
+/// the server.
+fn fit(answers: &[SimpleQueryMessage]) -> Result<(i32, Server), StoreError> {
     let row = answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -169,7 +228,7 @@ fn fit(answers: &[SimpleQueryMessage]) -> Result<i32, StoreError> {
         (Err(_), ..) => Err(StoreError::Unavailable("the server did not tell its process id".into())),
         (Ok(_), "t", ..) => refuses("the server is a standby (pg_is_in_recovery)"),
         (Ok(_), _, "on", _) => refuses("the server's transactions are read-only (default_transaction_read_only)"),
-        (Ok(pid), _, _, "UTF8") => Ok(pid),
+        (Ok(pid), _, _, "UTF8") => Ok((pid, Server { started: column(4).to_owned(), database: column(5).to_owned() })),
         (Ok(_), _, _, encoding) => Err(StoreError::Failed(Cause::named(
             Fault::StoreWrongEncoding,
             format!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     super::{Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
@@ -16,6 +16,9 @@ use crate::model::{Deployment, DeploymentId, NodeKey, NodeKeys, RestrictionMark,
 /// As on PostgreSQL.
 const NODE_KEYS: &str =
     "SELECT id, secret, created_at <= (unixepoch('subsec') - 60) * 1000000 FROM node_keys ORDER BY id DESC LIMIT 8";
+
+/// As on PostgreSQL.
+const NEXT_EPOCH: &str = "UPDATE deployment SET epoch = max(epoch + 1, ?1 + 1, unixepoch()) WHERE epoch <= ?1";
 
 #[async_trait]
 impl Lifecycle for Sqlite {
@@ -40,8 +43,9 @@ impl Lifecycle for Sqlite {
         self.read(Operation::Ping, |connection| {
             let sql = "SELECT id, made_at FROM restriction_changes ORDER BY id DESC LIMIT 1";
             let read = |row: &Row<'_>| Ok(RestrictionMark { id: row.get(0)?, at: time(row, 1)? });
-            let newest = connection.prepare_cached(sql)?.query_row([], read).optional()?;
-            Ok(Pulse { relays: false, restrictions: newest.unwrap_or_default(), at: Timestamp::from_micros(now()) })
+            let restrictions = connection.prepare_cached(sql)?.query_row([], read).optional()?.unwrap_or_default();
+            let epoch = connection.prepare_cached("SELECT epoch FROM deployment")?.query_row([], |row| row.get(0))?;
+            Ok(Pulse { relays: false, restrictions, at: Timestamp::from_micros(now()), epoch })
         })
         .await
     }
@@ -67,6 +71,19 @@ impl Lifecycle for Sqlite {
         let row = self.read(Operation::Read, read).await?;
         row.and_then(|(id, epoch)| Some(Deployment { id: DeploymentId::parse(&id).ok()?, epoch }))
             .ok_or_else(StoreError::no_deployment)
+    }
+
+    async fn next_epoch(&self, known: i64) -> Result<i64, StoreError> {
+        self.write(Operation::Write, move |db| {
+            db.prepare_cached(NEXT_EPOCH)?.execute([known])?;
+            db.query_row("SELECT epoch FROM deployment", [], |row| row.get(0))
+        })
+        .await
+    }
+
+    fn reconnects(&self) -> watch::Receiver<u64> {
+        // The file stays open.
+        watch::channel(0).1
     }
 
     fn refused_heavy_reads(&self, span: Duration) -> bool {

@@ -9,14 +9,14 @@ use super::{
         AppendRefused, Appended, Authority, Ends, Logs, NewEntry, Operation, Outcome, StoreError, StoredCommand,
         codes::EntryKind,
         fingerprint::Fingerprint,
-        row::{Columns, ENTRY_COLUMNS, entry_columns, inbox_entry},
+        row::{Columns, ENDS_AT_SPAN, ENTRY_COLUMNS, entry_columns, inbox_entry},
         values::{REACTIONS_DIFFERENT, REACTIONS_IN_ALL, REACTIONS_OF_USER},
     },
     Sqlite, now,
     rights::{is_blocked_in_direct, may_add, record_former_member},
-    rows::entry,
+    rows::{entry, time},
 };
-use crate::model::{Body, ClientId, Data, Entry, LogId, Seq, Timestamp, UserId};
+use crate::model::{Body, ClientId, Data, Entry, EntryStamp, LogId, Seq, Timestamp, UserId};
 
 const NEWEST: &str = concat!(
     "SELECT ",
@@ -38,6 +38,16 @@ impl Logs for Sqlite {
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
         let logs = logs.to_vec();
         self.read(Operation::Read, move |db| ends(db, logs)).await
+    }
+
+    async fn stamps(&self, entries: &[(LogId, Seq)]) -> Result<Vec<(LogId, EntryStamp)>, StoreError> {
+        let entries = entries.to_vec();
+        self.read(Operation::Read, move |db| stamps(db, entries)).await
+    }
+
+    async fn ends_at(&self, logs: &[(LogId, Timestamp)]) -> Result<Vec<(LogId, Seq)>, StoreError> {
+        let logs = logs.to_vec();
+        self.read(Operation::Read, move |db| ends_at(db, logs)).await
     }
 
     async fn newest(&self, logs: &[LogId]) -> Result<Vec<Entry>, StoreError> {
@@ -337,12 +347,35 @@ pub(super) fn add_user(db: &Connection, user: &UserId) -> Result<()> {
 }
 
 fn ends(db: &Connection, logs: Vec<LogId>) -> Result<Vec<(LogId, Ends)>> {
-    let mut statement = db.prepare_cached("SELECT seq FROM heads WHERE log = ?1")?;
+    let mut statement = db.prepare_cached("SELECT seq, updated_at FROM heads WHERE log = ?1")?;
     let mut found = Vec::with_capacity(logs.len());
     for log in logs {
-        if let Some(head) = statement.query_row([log.as_str()], |row| row.get(0)).optional()? {
-            found.push((log, Ends { first: 1, head }));
-        }
+        let read = |row: &rusqlite::Row<'_>| Ok(Ends::of(row.get(0)?, time(row, 1)?));
+        found.extend(statement.query_row([log.as_str()], read).optional()?.map(|ends| (log, ends)));
+    }
+    Ok(found)
+}
+
+fn stamps(db: &Connection, entries: Vec<(LogId, Seq)>) -> Result<Vec<(LogId, EntryStamp)>> {
+    let mut statement = db.prepare_cached("SELECT created_at FROM log WHERE log = ?1 AND seq = ?2")?;
+    let mut found = Vec::with_capacity(entries.len());
+    for (log, seq) in entries {
+        let at = statement.query_row((log.as_str(), seq), |row| time(row, 0)).optional()?;
+        found.extend(at.map(|at| (log, EntryStamp { seq, at })));
+    }
+    Ok(found)
+}
+
+fn ends_at(db: &Connection, logs: Vec<(LogId, Timestamp)>) -> Result<Vec<(LogId, Seq)>> {
+    let mut newest = db.prepare_cached(
+        "SELECT seq FROM log WHERE log = ?1 AND seq > ?2 AND created_at <= ?3 ORDER BY seq DESC LIMIT 1",
+    )?;
+    let mut found = Vec::with_capacity(logs.len());
+    for (log, at) in logs {
+        let Some(Head { seq: head, .. }) = head(db, &log)? else { continue };
+        let parameters = params![log.as_str(), head - ENDS_AT_SPAN, at.micros()];
+        let before = newest.query_row(parameters, |row| row.get(0)).optional()?;
+        found.push((log, before.unwrap_or(if head > ENDS_AT_SPAN { head } else { 0 })));
     }
     Ok(found)
 }

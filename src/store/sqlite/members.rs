@@ -68,6 +68,24 @@ impl Members for Sqlite {
         .await
     }
 
+    async fn members_among(
+        &self,
+        of: &[(ConversationId, UserId)],
+    ) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+        let of = of.to_vec();
+        self.read(Operation::Read, move |db| {
+            let mut statement = db.prepare_cached("SELECT 1 FROM members WHERE conversation = ?1 AND user_id = ?2")?;
+            let mut found = Vec::new();
+            for (conversation, user) in of {
+                if statement.exists((conversation.as_str(), user.as_str()))? {
+                    found.push((conversation, user));
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     async fn unread(&self, of: &[(ConversationId, UserId)]) -> Result<Vec<Unread>, StoreError> {
         let of = of.to_vec();
         self.read(Operation::List, move |db| unread(db, of)).await
@@ -91,10 +109,11 @@ impl Members for Sqlite {
 }
 
 fn access(db: &Connection, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>> {
-    let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0) FROM conversations c JOIN heads h ON h.log = c.id \
+    let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0), h.updated_at \
+         FROM conversations c JOIN heads h ON h.log = c.id \
          LEFT JOIN members m ON m.conversation = c.id AND m.user_id = ?2 WHERE c.id = ?1";
     let read = |row: &Row<'_>| {
-        let ends = Ends { first: 1, head: row.get(1)? };
+        let ends = Ends::of(row.get(1)?, rows::time(row, 4)?);
         Ok(Access { open: row.get(0)?, ends, member: row.get(2)?, delivered: row.get(3)? })
     };
     db.prepare_cached(sql)?.query_row((conversation.as_str(), user.as_str()), read).optional()

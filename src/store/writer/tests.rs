@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::{
     degrade::LinkState,
-    model::{Body, ClientId, ConversationId, Seq, Timestamp, UserId},
+    model::{Body, ClientId, ConversationId, EntryStamp, Seq, Timestamp, UserId},
     store::{Authority, Ends, StoredCommand},
 };
 
@@ -26,6 +26,14 @@ impl Logs for Scripted {
     }
 
     async fn ends(&self, _: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn stamps(&self, _: &[(LogId, Seq)]) -> Result<Vec<(LogId, EntryStamp)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn ends_at(&self, _: &[(LogId, Timestamp)]) -> Result<Vec<(LogId, Seq)>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -1,0 +1,134 @@
+//! The tasks that run beside commands, and the parts that only they use.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::sync::{Notify, mpsc};
+use uuid::Uuid;
+
+use super::{
+    super::{
+        backplane_events::BackplaneEvents,
+        data_limits::DataLimits,
+        hints::Hints,
+        notifications::{Notifications, posts::Posts, unconfirmed::Unconfirmed, unread::Unread, watch::Watch},
+        personas::Personas,
+        presence::Presence,
+        reconciler::Reconciler,
+        relay::{Relay, growth::Growth},
+        retell::Retell,
+        rosters::{Rosters, changes::RosterChange},
+        router::Router,
+        shown::Shown,
+        statuses::Statuses,
+    },
+    Ground,
+};
+use crate::{backplane::BackplaneEvent, model::ConversationId, store::Writer, supervise::TaskName, webhook::Webhook};
+
+impl Ground {
+    /// Starts the tasks that tell listeners of rosters, and members of conversations that they don't listen to.
+    pub(super) fn start_rosters(
+        &self,
+        (router, statuses): (Arc<Router>, Arc<Statuses>),
+        changes: mpsc::Receiver<RosterChange>,
+        hints: Arc<Hints>,
+    ) {
+        let most = self.config.limits.roster_bytes();
+        let state = (Rosters { backplane: self.backplane.clone(), statuses, router, most }, changes);
+        let spawn = &self.supervisor;
+        spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
+        spawn.spawn_until_stop(TaskName::Hints, hints, |hints| hints.clone().run().boxed());
+    }
+
+    /// Starts the task that passes on what the backplane receives.
+    pub(super) fn start_backplane_events(
+        &self,
+        (router, reconciler): (Arc<Router>, Arc<Reconciler>),
+        (presence, hints, check_presence): (Arc<Presence>, Arc<Hints>, Arc<Notify>),
+        events: mpsc::Receiver<BackplaneEvent>,
+    ) {
+        let supervisor = self.supervisor.clone();
+        let passing = BackplaneEvents { router, reconciler, presence, hints, check_presence, supervisor };
+        self.supervisor.spawn_until_stop(TaskName::BackplaneEvents, (passing, events), |(passing, events)| {
+            passing.run(events).boxed()
+        });
+    }
+
+    /// Starts the tasks that notify members who are away, and post to the webhook.
+    pub(super) fn start_notifications(
+        &self,
+        (router, retell): (Arc<Router>, Arc<Retell>),
+        (unread, unconfirmed): (Arc<Unread>, Arc<Unconfirmed>),
+        webhook: Option<Webhook>,
+        personas: Option<Arc<Personas>>,
+    ) {
+        let (settings, queued) = (&self.config.notifications, Arc::new(Notify::new()));
+        let notifications = Arc::new(Notifications {
+            unread,
+            unconfirmed,
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            router,
+            retell,
+            metrics: self.metrics.clone(),
+            post_queue: webhook.as_ref().map_or(0, |_| settings.queue),
+            queued: queued.clone(),
+            supervisor: self.supervisor.clone(),
+        });
+        let (process, timing) =
+            (format!("{}#{}", self.config.node, Uuid::new_v4().simple()), (&self.config.timing).into());
+        let watch = Watch { process, timing, notifications: notifications.clone(), personas };
+        self.supervisor.spawn(TaskName::NotificationWatch, watch, |watch| watch.run().boxed());
+        self.supervisor
+            .spawn_until_stop(TaskName::Notifications, notifications, |notifications| notifications.run().boxed());
+        if let Some(webhook) = webhook {
+            let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
+            let posts = Posts { store, webhook, max_age: settings.max_age, metrics, supervisor, queued };
+            self.supervisor.spawn(TaskName::NotificationPosts, posts, |posts| posts.run().boxed());
+        }
+    }
+
+    /// Starts the task that answers for personas.
+    pub(super) fn personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
+        let webhook = (self.config.auth.persona_ids.clone(), webhook, DataLimits::new(&self.config.limits).message);
+        let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
+        let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, supervisor);
+        let state = (personas.clone(), questions);
+        self.supervisor
+            .spawn_until_stop(TaskName::Personas, state, |(personas, questions)| personas.run(questions).boxed());
+        personas
+    }
+
+    /// Starts the task that compares presence; the returned value asks for a comparison.
+    pub(super) fn start_presence_check(
+        &self,
+        shown: Arc<Shown>,
+        statuses: Arc<Statuses>,
+        router: Arc<Router>,
+        followed: mpsc::Receiver<ConversationId>,
+    ) -> Arc<Notify> {
+        let asked = Arc::new(Notify::new());
+        let check = self.presence_check(shown, statuses, router, asked.clone());
+        self.supervisor.spawn_until_stop(TaskName::PresenceCheck, (check, followed), |(check, followed)| {
+            check.run(followed).boxed()
+        });
+        asked
+    }
+
+    /// Starts the delivery through the store, for times without Redis.
+    pub(super) fn start_relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>, hints: Arc<Hints>) {
+        let relay = Relay {
+            node: self.config.node.clone(),
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            hub: self.hub.clone(),
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            growth,
+            reconciler,
+            hints,
+        };
+        self.supervisor.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
+    }
+}

@@ -1,0 +1,74 @@
+//! The kinds of store calls.
+
+use super::pools::Pool;
+
+/// The kind of a store call: its label in metrics, and its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Append,
+    /// The health check.
+    Ping,
+    /// A notice between nodes.
+    Relay,
+    Read,
+    /// A page of history, or a list.
+    List,
+    Search,
+    Write,
+    /// The creation of a conversation with few members.
+    Create,
+    /// The creation of a conversation with many members.
+    CreateLarge,
+    /// An addition to the search index.
+    Index,
+}
+
+impl Operation {
+    /// Every operation.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Append,
+        Self::Ping,
+        Self::Relay,
+        Self::Read,
+        Self::List,
+        Self::Search,
+        Self::Write,
+        Self::Create,
+        Self::CreateLarge,
+        Self::Index,
+    ];
+
+    /// The creation of a conversation with `members`. Only large ones wait for each other, because each takes a second.
+    pub(super) fn creation(members: usize) -> Self {
+        const FEW: usize = 20;
+        if members <= FEW { Self::Create } else { Self::CreateLarge }
+    }
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Ping => "ping",
+            Self::Relay => "relay",
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Search => "search",
+            Self::Write => "write",
+            Self::Create => "create",
+            Self::CreateLarge => "create_large",
+            Self::Index => "index",
+        }
+    }
+
+    pub(super) fn pool(self) -> Pool {
+        match self {
+            Self::Append => Pool::Append,
+            Self::Ping => Pool::Ping,
+            Self::Relay => Pool::Relay,
+            Self::Read => Pool::Read,
+            Self::List => Pool::List,
+            Self::Search => Pool::Search,
+            Self::Write | Self::Create => Pool::Write,
+            Self::CreateLarge | Self::Index => Pool::Bulk,
+        }
+    }
+}
