@@ -363,9 +363,7 @@ impl Backplane {
     /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
     /// then offline. False while Redis is off or down.
     pub fn registry_is_complete(&self) -> bool {
-        let era = self.era.borrow();
-        let wait = if era.wiped { self.lease.length() } else { REGISTER_AGAIN.min(self.lease.length()) };
-        era.up && era.since.elapsed() >= wait
+        self.era.borrow().is_settled(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.

@@ -1,5 +1,7 @@
 //! Eras: the watchdog starts and ends them, and the other tasks of the backplane watch them.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::model::Timestamp;
@@ -14,19 +16,76 @@ pub(super) struct Era {
     pub(super) up: bool,
     /// Start of the era.
     pub(super) since: Instant,
-    /// Redis was wiped since the era before. Then no node counted this one as dead.
-    pub(super) wiped: bool,
+    /// Age of Redis' data at the start of the era: the time since Redis was wiped, by whichever node that was noticed.
+    pub(super) data_age: Duration,
     /// Other nodes counted this node as dead in the era before.
     pub(super) reaped: bool,
     /// True after the first attempt to connect.
     pub(super) tried: bool,
-    /// Time at which Redis was last lost; other nodes don't know of connections made after it.
+    /// Time at which Redis was last lost; other nodes don't know of connections made after it. Before the first era they
+    /// know of none.
     pub(super) lost_at: Option<Timestamp>,
+}
+
+impl Era {
+    /// True if every node has had the time to write its connections to Redis. `lease` is the time after which a node that has
+    /// not done so counts as dead, and `again` the time that nodes need after they lost a Redis that kept its data.
+    pub(super) fn is_settled(&self, lease: Duration, again: Duration) -> bool {
+        self.up && self.since.elapsed() >= again.min(lease).max(lease.saturating_sub(self.data_age))
+    }
+
+    /// True if no node told yet that users without an entry departed: Redis was wiped, and the time in which nodes write
+    /// their connections again is not over. It ends early here, because writing takes time.
+    pub(super) fn is_fresh(&self, lease: Duration) -> bool {
+        !self.reaped && self.data_age < lease.mul_f64(0.75)
+    }
 }
 
 impl Default for Era {
     /// The state before the first one.
     fn default() -> Self {
-        Self { number: 0, up: false, since: Instant::now(), wiped: false, reaped: false, tried: false, lost_at: None }
+        Self {
+            number: 0,
+            up: false,
+            since: Instant::now(),
+            data_age: Duration::MAX,
+            reaped: false,
+            tried: false,
+            lost_at: Some(Timestamp::from_micros(0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(15);
+    const AGAIN: Duration = Duration::from_secs(3);
+
+    fn settled_after(data_age: Duration) -> impl Fn(Duration) -> bool {
+        let era = Era { up: true, data_age, ..Era::default() };
+        move |time| Era { since: Instant::now() - time, ..era }.is_settled(LEASE, AGAIN)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_wipe_nodes_have_one_lease_to_register_again() {
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // The second one stands for a node that reached Redis again 10 s after the wipe, for the second time perhaps.
+        for (age, last) in [(0, 15), (10, 5), (13, 3), (15, 3), (3_600, 3)] {
+            let settled = settled_after(Duration::from_secs(age));
+            let last = Duration::from_secs(last);
+            assert!(!settled(last - Duration::from_millis(1)) && settled(last), "{age} s");
+        }
+        assert!(settled_after(Duration::MAX)(AGAIN), "no wipe is known");
+        assert!(!Era { data_age: Duration::MAX, ..Era::default() }.is_settled(LEASE, Duration::ZERO), "it is down");
+    }
+
+    #[test]
+    fn a_node_that_is_back_late_was_counted_as_gone() {
+        let fresh = |data_age| Era { data_age, ..Era::default() }.is_fresh(LEASE);
+        assert!(fresh(Duration::ZERO) && fresh(Duration::from_secs(11)));
+        assert!(!fresh(Duration::from_secs(12)) && !fresh(Duration::MAX));
+        assert!(!Era { data_age: Duration::ZERO, reaped: true, ..Era::default() }.is_fresh(LEASE));
     }
 }

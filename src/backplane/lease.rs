@@ -77,6 +77,7 @@ struct View {
     former: Option<Incarnation>,
     /// The name under which the next lease is acquired.
     next: Option<Incarnation>,
+    /// The epoch in which this node acquired its lease.
     epoch: String,
     others: Vec<(Incarnation, Instant)>,
     /// True if a lease of another node ended since [`Lease::take_ended`] was called.
@@ -103,8 +104,8 @@ pub(super) enum Acquired {
 /// How an era begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Beginning {
-    /// Redis was wiped since this node last held a lease.
-    pub(super) wiped: bool,
+    /// Time since Redis was wiped, long if no node of today's version noticed a wipe.
+    pub(super) data_age: Duration,
     /// Other nodes counted the former incarnation as dead, and announced the departure of its users.
     pub(super) reaped: bool,
 }
@@ -292,7 +293,13 @@ impl Lease {
         let wiped = !epoch.is_empty() && epoch != view.epoch;
         let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(other, _)| *other != former);
         view.former = Some(former);
-        Ok(Acquired::Held(Beginning { wiped, reaped }))
+        let (began, now) = (epoch_began(&view.epoch), view.redis_time.map_or(0, |(_, micros)| micros / 1_000));
+        let data_age = match began {
+            Some(began) => Duration::from_millis(u64::try_from(now.saturating_sub(began)).unwrap_or(0)),
+            None if wiped => Duration::ZERO,
+            None => Duration::MAX,
+        };
+        Ok(Acquired::Held(Beginning { data_age, reaped }))
     }
 
     /// Renews the lease and stores the node's number of connections; false if the lease was lost.
@@ -371,7 +378,7 @@ impl Lease {
 
     /// Takes over the leases that `renew.lua` returned when it was called for `me` at `asked_at`.
     fn note_leases(&self, me: &Incarnation, reply: Reply, asked_at: Instant, counts: &HashMap<Lossy, Lossy>) {
-        let ((_, micros, Lossy(epoch), leases), now) = (reply, Instant::now());
+        let ((state, micros, Lossy(epoch), leases), now) = (reply, Instant::now());
         let leases: Vec<_> = leases.into_iter().map(|(Lossy(other), left)| (other, left)).collect();
         let alive = leases.iter().filter(|(other, left)| other != me.as_str() && *left > 0);
         let connections_elsewhere = self.counts.sum(counts, alive.map(|(other, _)| other.as_str()));
@@ -388,7 +395,10 @@ impl Lease {
         view.expired.retain(stands);
         view.others = others;
         view.connections_elsewhere = connections_elsewhere;
-        view.epoch = epoch;
+        // A renewal that finds no lease may be the first to see a new epoch; the acquisition that follows compares it.
+        if state == 1 {
+            view.epoch = epoch;
+        }
         view.redis_time = Some((asked_at + now.duration_since(asked_at) / 2, micros));
     }
 
@@ -418,4 +428,9 @@ impl Lease {
 fn store_connections(pipeline: &mut Pipeline, link: &Link, me: &Incarnation, connections: usize) {
     let key = link.keys().connections();
     pipeline.cmd("HSET").arg(key).arg(me.as_str()).arg(connections).cmd("HGETALL").arg(key);
+}
+
+/// The time at which an epoch began, in milliseconds of Redis' clock; `None` if a node of an earlier version named it.
+fn epoch_began(epoch: &str) -> Option<i64> {
+    epoch.rsplit_once('@')?.1.parse().ok()
 }

@@ -262,13 +262,13 @@ impl Registry {
     /// Writes all of this node's users to Redis. In a new era, sends [`BackplaneEvent::Returned`] for those whom other
     /// nodes believe to be offline.
     async fn sync_all(&self, era: Option<Era>, events: &mpsc::Sender<BackplaneEvent>) -> Result<(), LinkError> {
-        let mut last: Option<UserId> = None;
+        let (mut last, lease): (Option<UserId>, _) = (None, self.lease.length());
         loop {
             let users = self.local.users_after(last.as_ref(), BATCH);
             let Some(end) = users.last().cloned() else { return self.repair().await };
             let batch: Vec<_> = users.into_iter().map(|user| (user, false)).collect();
             for (share, synced) in self.sync(&batch).await? {
-                if let Some(back) = era.and_then(|era| return_to_announce(&era, share, synced)) {
+                if let Some(back) = era.and_then(|era| return_to_announce(&era, era.is_fresh(lease), share, synced)) {
                     // A send fails only when the node has ended.
                     let _ = events.send(BackplaneEvent::Returned(back)).await;
                 }
@@ -406,10 +406,10 @@ pub(super) fn add_listener(pipeline: &mut Pipeline, keys: &Keys, conversation: &
 
 /// The [`Return`] to announce: other nodes were told that the user departed, or never that they came online. `None`
 /// if other nodes believe the user to be online.
-fn return_to_announce(era: &Era, share: Share, synced: Synced) -> Option<Return> {
+fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: Synced) -> Option<Return> {
     let unseen = era.lost_at.is_some_and(|lost| share.connections.iter().all(|held| held.since >= lost));
-    // After a wipe nobody was told that the user departed.
-    if era.wiped && !unseen {
+    // After a wipe nobody was told that the user departed, unless this node comes back late.
+    if fresh && !unseen {
         return None;
     }
     let online = !synced.was_online;

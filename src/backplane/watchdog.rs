@@ -135,7 +135,7 @@ impl Watchdog {
         self.eras.send_modify(|era| {
             era.number += 1;
             era.since = Instant::now();
-            (era.wiped, era.reaped) = (acquired.wiped, acquired.reaped);
+            (era.data_age, era.reaped) = (acquired.data_age, acquired.reaped);
             // If the lease was lost while Redis was up, every connection was registered.
             era.lost_at = era.lost_at.filter(|_| !era.up);
         });

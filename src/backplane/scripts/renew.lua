@@ -2,8 +2,9 @@
 -- KEYS[1] the leases. ARGV: incarnation, lease in milliseconds, mode, a new name for the epoch, deployment.
 -- Modes: 'renew'. 'acquire'. 'follow': acquire, if the keys are this deployment's. 'replace': acquire, after the caller removed
 -- what another deployment had left.
--- An expired lease is never renewed, since other nodes may be reaping it. The epoch, '/deployment.random', is a member that
--- only a wipe or another deployment removes; one of an earlier version names no deployment and counts as ours. A member
+-- An expired lease is never renewed, since other nodes may be reaping it. The epoch, '/deployment.random@milliseconds' with the
+-- time at which it began, is a member that only a wipe or another deployment removes; one of an earlier version names no
+-- deployment and counts as ours. A member
 -- '!incarnation' says until when that node removes what another deployment had left.
 -- Returns {state, Redis' time in microseconds, epoch, {incarnation, milliseconds left, …}}. The state is 0 if the lease was not
 -- held; 1 if it was, or is now; 2 if another deployment uses these keys, with its leases only, or did ('follow');
@@ -60,7 +61,7 @@ if epoch and not owner and mode ~= 'renew' then
   epoch = nil
 end
 if not epoch then
-  epoch = ARGV[4]
+  epoch = ARGV[4] .. '@' .. string.format('%.0f', now)
   redis.call('ZADD', KEYS[1], '+inf', epoch)
 end
 if held or mode ~= 'renew' then

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use switchboard::{backplane::Listening, degrade::LinkState, model::Cost};
+use switchboard::{
+    backplane::{Listening, Settings},
+    degrade::LinkState,
+    model::Cost,
+};
 use tokio::time::Instant;
 
 use super::{
     node::{Node, departures_until, log, message, room, seqs, settings},
     redis_server::Server,
 };
+use crate::support::{Link, Proxy};
 
 /// Maximum time to recover, as the design promises.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(5);
@@ -126,6 +131,62 @@ async fn a_flushed_redis_gets_the_whole_registry() {
     one.backplane.unregister(bob).await;
     let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
     assert_eq!(told.len(), 1);
+}
+
+#[tokio::test]
+async fn a_wipe_that_a_renewal_notices_is_no_return() {
+    let redis = Server::start();
+    // Every check of this node is a renewal.
+    let mut one =
+        Node::with(Settings { lease: Duration::from_millis(600), ..settings("one", Some(&redis.url())) }).await;
+    let mut other = Node::start("two", Some(&redis.url())).await;
+    one.backplane.subscribe(&log("room")).await;
+    let (bob, _) = one.connect("bob").await;
+    one.backplane.listen(bob, &room("room")).await;
+    for wipe in 1..=3 {
+        redis.query::<()>(&["FLUSHALL"]).await;
+        one.missed().await;
+        assert_works(&mut one, &mut other, wipe).await;
+    }
+    one.backplane.unregister(bob).await;
+    let told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(3)).await;
+    assert_eq!(told.len(), 1);
+    assert_eq!(one.returns(), [], "nobody was told that bob had left");
+}
+
+#[tokio::test]
+async fn a_node_that_is_back_late_after_a_wipe_announces_its_users() {
+    let redis = Server::start();
+    let url = redis.url();
+    let link = Proxy::to(url.trim_start_matches("redis://").trim_end_matches('/')).await;
+    let mut one = Node::start("one", Some(&link.url(&url))).await;
+    let other = Node::start("two", Some(&url)).await;
+    let (bob, _) = one.connect("bob").await;
+    one.backplane.listen(bob, &room("room")).await;
+    link.set(Link::Cut);
+    one.redis_is(LinkState::Down).await;
+    redis.query::<()>(&["FLUSHALL"]).await;
+    other.until("the wipe is noticed", || async { !other.backplane.registry_is_complete() }).await;
+    let noticed = Instant::now();
+    // The other node now tells its listeners that bob left.
+    other.until("the time to register is over", || async { other.backplane.registry_is_complete() }).await;
+    assert!(noticed.elapsed() > Duration::from_secs(1), "one lease after the wipe: {:?}", noticed.elapsed());
+    link.set(Link::Open);
+    let back = one.returned().await;
+    assert_eq!((back.user, back.online, back.joined), (super::node::user("bob"), true, vec![room("room")]));
+}
+
+#[tokio::test]
+async fn a_node_that_starts_after_a_wipe_waits_for_the_others() {
+    let redis = Server::start();
+    let lease = Duration::from_secs(8);
+    let _one = Node::with(Settings { lease, ..settings("one", Some(&redis.url())) }).await;
+    redis.query::<()>(&["FLUSHALL"]).await;
+    let wiped = Instant::now();
+    let other = Node::with(Settings { lease, ..settings("two", Some(&redis.url())) }).await;
+    other.redis_is(LinkState::Up).await;
+    other.until("settled", || async { other.backplane.registry_is_complete() }).await;
+    assert!(wiped.elapsed() > lease - Duration::from_millis(500), "{:?}", wiped.elapsed());
 }
 
 #[tokio::test]

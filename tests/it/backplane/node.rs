@@ -179,6 +179,18 @@ impl Node {
         self.find("return", back).await
     }
 
+    /// The users whose return was reported so far and not taken.
+    pub(crate) fn returns(&mut self) -> Vec<UserId> {
+        while let Ok(event) = self.events.try_recv() {
+            self.passed.push_back(event);
+        }
+        let back = |event: &BackplaneEvent| match event {
+            BackplaneEvent::Returned(back) => Some(back.user.clone()),
+            _ => None,
+        };
+        self.passed.iter().filter_map(back).collect()
+    }
+
     /// Returns all departures until `deadline`.
     async fn departures_until(&mut self, deadline: Instant) -> Vec<Departure> {
         while let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await {
