@@ -70,8 +70,8 @@ pub use diagnose::diagnose;
 pub use mac::{Kind as SignedKind, Macs};
 pub use refusals::RefusedPlace;
 pub use types::{
-    BackplaneEvent, Departure, Hint, Listening, NodeInfo, RateDecision, Registration, Return, Scope, StartError,
-    TooMany,
+    BackplaneEvent, Departure, Hint, Listeners, Listening, NodeInfo, RateDecision, Registration, Return, Scope,
+    StartError, TooMany,
 };
 
 /// Maximum number of events that wait until the node takes them.
@@ -349,8 +349,8 @@ impl Backplane {
         self.presence.online_count().await
     }
 
-    /// Users who listen to a conversation now, over all nodes; at most 1,000.
-    pub async fn audience(&self, conversation: &ConversationId) -> Vec<UserId> {
+    /// Users who listen to a conversation now.
+    pub async fn audience(&self, conversation: &ConversationId) -> Listeners {
         self.presence.audience(conversation).await
     }
 
@@ -364,6 +364,18 @@ impl Backplane {
     /// then offline. False while Redis is off or down.
     pub fn registry_is_complete(&self) -> bool {
         self.era.borrow().is_settled(self.lease.length(), REGISTER_AGAIN)
+    }
+
+    /// A number that changes whenever Redis may have lost users; `None` while the registry
+    /// [may lack users](Self::registry_may_lack_users).
+    pub fn registry_version(&self) -> Option<u64> {
+        (!self.registry_may_lack_users()).then(|| self.era.borrow().number)
+    }
+
+    /// True if another node may have users whom the registry lacks: Redis is configured, and the registry is not
+    /// [complete](Self::registry_is_complete).
+    pub fn registry_may_lack_users(&self) -> bool {
+        self.link.client().is_some() && !self.registry_is_complete()
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.

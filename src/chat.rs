@@ -43,6 +43,7 @@ mod personas;
 mod places;
 mod presence;
 mod presence_check;
+mod present;
 mod reading;
 mod reconciler;
 mod relay;
@@ -201,6 +202,11 @@ impl Chat {
     /// The store is unavailable.
     pub async fn acquaintances_online(&self, user: &UserId) -> Result<Vec<UserId>, Reject> {
         self.subscriptions.acquaintances_online(user).await
+    }
+
+    /// A number that changes whenever Redis may have lost users; `None` while the registry may lack some.
+    pub fn registry_version(&self) -> Option<u64> {
+        self.subscriptions.backplane.registry_version()
     }
 
     /// Sends a connection the entries that it missed of each log, one log after the other, at the speed at which the

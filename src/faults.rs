@@ -45,11 +45,13 @@ pub enum Fault {
     FramesBeforeGreeting,
     /// An ack does not wait for the entries before its own.
     AcksAtOnce,
+    /// Lists of the users in a conversation come from the registry, which may lack users.
+    RosterFromRegistry,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoBackfill,
         Self::NoCompareOnUnregister,
         Self::BatchAfterRemoval,
@@ -66,6 +68,7 @@ impl Fault {
         Self::LowHead,
         Self::FramesBeforeGreeting,
         Self::AcksAtOnce,
+        Self::RosterFromRegistry,
     ];
 }
 

@@ -130,7 +130,7 @@ metrics! {
     watches_taken: IntCounter("watches_taken_total");
     /// Events of clients refused because too many went to one conversation or user (MAX_EVENTS_PER_RECEIVER).
     events_refused: IntCounter("events_refused_total");
-    /// Roster updates dropped because too many were waiting.
+    /// Roster updates for which there was no room in the queue: only the newest one of each conversation is sent.
     audiences_dropped: IntCounter("audiences_dropped_total");
     /// Users shown as present to this node's listeners, counted for each conversation.
     presence_shown: IntGauge("presence_shown");

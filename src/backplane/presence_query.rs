@@ -12,7 +12,7 @@ use super::{
     local::Local,
     lossy::Lossy,
     ops::Op,
-    types::NodeInfo,
+    types::{Listeners, NodeInfo},
 };
 use crate::model::{ConnectionInfo, ConversationId, NodeId, UserId};
 
@@ -108,12 +108,15 @@ impl PresenceQuery {
     }
 
     /// Users who listen to a conversation.
-    pub(super) async fn audience(&self, conversation: &ConversationId) -> Vec<UserId> {
+    pub(super) async fn audience(&self, conversation: &ConversationId) -> Listeners {
         let mut some = redis::cmd("SRANDMEMBER");
         some.arg(self.link.keys().audience(conversation)).arg(AUDIENCE_MAX);
         match self.query::<Vec<Lossy>>(some).await {
-            Ok(users) => parse_users(&users),
-            Err(_) => self.local.audience(conversation, AUDIENCE_MAX),
+            Ok(users) => Listeners { users: parse_users(&users), of_all_nodes: true },
+            Err(_) => {
+                let users = self.local.audience(conversation, AUDIENCE_MAX);
+                Listeners { users, of_all_nodes: self.link.client().is_none() }
+            }
         }
     }
 

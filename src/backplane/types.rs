@@ -53,6 +53,15 @@ pub struct TooMany {
     pub retry_may_succeed: bool,
 }
 
+/// The users who listen to a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listeners {
+    /// The users, at most 1,000.
+    pub users: Vec<UserId>,
+    /// False if Redis did not answer, so that these are this node's users.
+    pub of_all_nodes: bool,
+}
+
 /// The decision on one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RateDecision {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     hints::Hints,
     presence::Presence,
+    present::PresentUsers,
     reconciler::Reconciler,
     router::{Origin, Router},
 };
@@ -21,8 +22,7 @@ pub(super) struct BackplaneEvents {
     pub(super) reconciler: Arc<Reconciler>,
     pub(super) presence: Arc<Presence>,
     pub(super) hints: Arc<Hints>,
-    /// Asks for a comparison of the presence that listeners were told.
-    pub(super) check_presence: Arc<Notify>,
+    pub(super) present: Arc<PresentUsers>,
     pub(super) supervisor: Supervisor,
 }
 
@@ -42,7 +42,7 @@ impl BackplaneEvents {
             BackplaneEvent::Missed => {
                 self.reconciler.compare_soon();
                 self.hints.check_soon();
-                self.check_presence.notify_one();
+                self.present.compare_soon();
             }
             BackplaneEvent::Doubtful(logs) => self.reconciler.compare_logs_soon(logs),
             BackplaneEvent::Departed(departure) => self.presence.departed(departure).await,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{batch_loader::BatchLoader, command::require_feature, shown::Shown};
+use super::{batch_loader::BatchLoader, command::require_feature, present::PresentUsers};
 use crate::{
     backplane::Backplane,
     degrade::{Degrade, Feature},
@@ -17,7 +17,7 @@ pub(super) struct Follows {
     pub(super) backplane: Arc<Backplane>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) loader: BatchLoader,
-    pub(super) shown: Arc<Shown>,
+    pub(super) present: Arc<PresentUsers>,
 }
 
 /// One follow of a log. If it is dropped before [`Following::keep`], for example because its join is refused or
@@ -54,7 +54,7 @@ impl Follows {
     pub(super) fn release(&self, log: &LogId) {
         self.hub.unfollow(log, || {
             self.backplane.unsubscribe(log);
-            self.shown.unfollow(log);
+            self.present.shown.unfollow(log);
         });
     }
 
@@ -68,7 +68,7 @@ impl Follows {
         let log = &following.log;
         let opened = following.opened.get_or_try_init(|| async {
             self.backplane.subscribe(log).await;
-            self.shown.follow(log);
+            self.present.shown.follow(log);
             let ends = ends.await?;
             self.hub.set_base(log, ends.head, ends.newest());
             Ok::<_, Reject>(())

@@ -1,6 +1,6 @@
 //! The initial state of a socket: the joins that its route and its dialect require, and the users who are present.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     degrade::Feature,
     dialect::{AutoJoin, RosterPolicy},
-    model::{ConversationId, Identity, Joined, LogId, Reject, Resumed, Seq, UserId, ids_within},
+    model::{Identity, Joined, LogId, Reject, Resumed, Seq, UserId, ids_within},
 };
 
 /// Direct conversations that are joined concurrently.
@@ -64,26 +64,12 @@ impl Subscriptions {
         let resyncs = entered.iter().filter_map(too_much).collect();
         let replays = entered.into_iter().map(|(_, replay)| replay).collect();
         let present = match (connection.dialect.greets_with(), &connection.bound) {
-            (RosterPolicy::Listeners, Some(conversation)) => {
-                self.statuses.visible(self.present_in(conversation).await).await
-            }
+            (RosterPolicy::Listeners, Some(conversation)) => self.follows.present.of(conversation).await,
             (RosterPolicy::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
             (RosterPolicy::Listeners, None) | (RosterPolicy::Nobody, _) => Vec::new(),
         };
         let present = ids_within(present, self.limits.roster_bytes());
         Ok(InitialState { head, resyncs, present, replays })
-    }
-
-    /// The listeners of a conversation on all nodes. While the registry may lack some, those whom this node's other listeners
-    /// were shown count too: a comparison with the complete registry corrects all listeners alike.
-    async fn present_in(&self, conversation: &ConversationId) -> Vec<UserId> {
-        let mut present = self.backplane.audience(conversation).await;
-        if !self.backplane.registry_is_complete() {
-            let known: HashSet<UserId> = present.iter().cloned().collect();
-            let shown = self.follows.shown.present(conversation);
-            present.extend(shown.into_iter().filter(|user| !known.contains(user)));
-        }
-        present
     }
 
     /// Joins the user's direct conversations, each from its last delivered entry. If there are more than the limit of a
@@ -122,7 +108,7 @@ impl Subscriptions {
         require_feature(&self.degrade, Feature::History)?;
         let mut known = self.store.acquaintances(user, ACQUAINTANCES_MAX).await.map_err(|error| unavailable(&error))?;
         known.insert(0, user.clone());
-        let online = self.backplane.online(&known).await;
+        let online = self.follows.present.online(&known).await;
         let present = known.into_iter().zip(online).filter_map(|(user, online)| online.then_some(user));
         let mut present = self.statuses.visible(present.collect()).await;
         present.truncate(PRESENT_MAX);

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     command::{Caller, CommandReply, require_feature, unavailable, unwritten},
+    present::PresentUsers,
     router::Router,
     statuses::Statuses,
     user_upserts::UserUpserts,
@@ -22,6 +23,7 @@ pub(super) struct Presence {
     pub(super) router: Arc<Router>,
     pub(super) degrade: Arc<Degrade>,
     pub(super) statuses: Arc<Statuses>,
+    pub(super) present: Arc<PresentUsers>,
     pub(super) users: Arc<UserUpserts>,
     pub(super) clock: Clock,
 }
@@ -74,7 +76,7 @@ impl Presence {
 
     /// The presence of users as others see it.
     pub(super) async fn of(&self, users: Vec<UserId>) -> Result<Vec<UserPresence>, Reject> {
-        let online = self.backplane.online(&users).await;
+        let online = self.present.online(&users).await;
         let known = match require_feature(&self.degrade, Feature::History) {
             Ok(()) => self.store.statuses(&users).await.map_err(|error| unavailable(&error))?,
             Err(_) => Vec::new(),

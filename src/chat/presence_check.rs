@@ -11,18 +11,19 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 
 use super::{
     presence::arrival_events,
+    present::PresentUsers,
     router::{Origin, Router},
     shown::Shown,
-    statuses::Statuses,
 };
 use crate::{
     backplane::Backplane,
+    degrade::{Degrade, Feature, Mode},
     metrics::Metrics,
     model::{Clock, ConversationId, Ephemeral, EphemeralEvent, Event, LogId, Status, UserId},
     store::Store,
@@ -32,21 +33,22 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 /// Time for which a difference must last until it is told. An event on its way arrives before.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Pause between two looks whether every node has registered its users again.
+/// Pause between two looks whether every node has registered its users again, and whether the store is back.
 const WAIT: Duration = Duration::from_millis(250);
+/// Pause before a comparison that failed in part is repeated.
+const RETRY: Duration = Duration::from_secs(1);
 /// Conversations that are read concurrently.
 const AT_ONCE: usize = 8;
 
 /// Compares the shown presence with the registry.
 pub(super) struct PresenceCheck {
-    pub(super) shown: Arc<Shown>,
+    pub(super) present: Arc<PresentUsers>,
     pub(super) backplane: Arc<Backplane>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) visible: Arc<Statuses>,
     pub(super) router: Arc<Router>,
+    pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
-    pub(super) asked: Arc<Notify>,
 }
 
 /// The possible differences in one conversation.
@@ -66,86 +68,97 @@ impl PresenceCheck {
         tokio::join!(self.read_added(added), self.compare_when_asked());
     }
 
-    /// Reads who is present in conversations that this node began to follow: its listeners are told, in greetings and
-    /// answers, of users who came before.
+    /// Reads who is present in conversations that this node began to follow, unless a greeting did.
     async fn read_added(&self, added: &mut mpsc::Receiver<ConversationId>) {
         let added = stream::poll_fn(|context| added.poll_recv(context));
-        let read = async |conversation: ConversationId| {
-            let present = self.backplane.audience(&conversation).await;
-            let present = self.shown.without_event(&conversation, present);
-            let present = if present.is_empty() { present } else { self.visible.visible(present).await };
-            self.shown.add_present(&conversation, present);
-        };
+        let read = async |conversation: ConversationId| self.present.read_first(&conversation).await;
         added.for_each_concurrent(AT_ONCE, read).await;
+    }
+
+    fn shown(&self) -> &Shown {
+        &self.present.shown
     }
 
     async fn compare_when_asked(&self) {
         loop {
             // Nothing is asked for in an ordinary minute.
-            let _elapsed = timeout(EVERY, self.asked.notified()).await;
+            let _elapsed = timeout(EVERY, self.present.comparison_asked()).await;
             loop {
                 let complete = self.backplane.registry_is_complete();
-                self.compare_all(complete).await;
-                if complete {
+                let compared = self.compare_all(complete).await;
+                if complete && compared {
                     break;
                 }
-                while !self.backplane.registry_is_complete() {
+                if complete {
+                    sleep(RETRY).await;
+                }
+                while !self.backplane.registry_is_complete() || self.lacks_store() {
                     sleep(WAIT).await;
                 }
             }
         }
     }
 
-    /// Compares every conversation. Departures are told only if the registry is `complete`.
-    async fn compare_all(&self, complete: bool) {
+    fn lacks_store(&self) -> bool {
+        self.degrade.mode(Feature::History) == Mode::Refused
+    }
+
+    /// Compares every conversation. Departures are told only if the registry is `complete`. Returns false if a difference
+    /// could not be settled, for want of Redis or of the store.
+    async fn compare_all(&self, complete: bool) -> bool {
         #[cfg(feature = "faults")]
         if crate::faults::has(crate::faults::Fault::PresenceNotCompared) {
-            return;
+            return true;
         }
-        let conversations = stream::iter(self.shown.conversations());
+        if self.lacks_store() {
+            return false;
+        }
+        let conversations = stream::iter(self.shown().conversations());
         let doubts = conversations.map(|conversation| self.doubt(conversation, complete)).buffer_unordered(AT_ONCE);
         let doubts: Vec<Doubt> = doubts.filter_map(std::future::ready).collect().await;
         if doubts.is_empty() {
-            return;
+            return true;
         }
         sleep(SETTLE).await;
-        stream::iter(doubts).for_each_concurrent(AT_ONCE, |doubt| self.settle(doubt, complete)).await;
+        let settled = stream::iter(doubts).map(|doubt| self.settle(doubt, complete)).buffer_unordered(AT_ONCE);
+        settled.fold(true, async |all, settled| all && settled).await
     }
 
     /// Looks for a possible difference in one conversation. If there is one, it must be [settled](Self::settle).
     async fn doubt(&self, conversation: ConversationId, complete: bool) -> Option<Doubt> {
-        let shown = self.shown.begin_read(&conversation)?;
-        let present: HashSet<UserId> = self.backplane.audience(&conversation).await.into_iter().collect();
+        let shown = self.shown().begin_read(&conversation)?;
+        let present: HashSet<UserId> = self.backplane.audience(&conversation).await.users.into_iter().collect();
         let lacks = complete && shown.keys().any(|user| !present.contains(user));
         let mut unseen: Vec<_> = present.into_iter().filter(|user| !shown.contains_key(user)).collect();
-        if !self.shown.has_room(shown.len()) {
+        if !self.shown().has_room(shown.len()) {
             // Users who can't be kept would be told again in each comparison.
             unseen.clear();
         }
         let doubt = Doubt { conversation, shown, unseen, lacks };
-        if doubt.lacks || !doubt.unseen.is_empty() || self.has_other_status(&doubt.shown).await {
+        if doubt.lacks || !doubt.unseen.is_empty() || self.may_have_other_status(&doubt.shown).await {
             return Some(doubt);
         }
-        self.shown.end_read(&doubt.conversation);
+        self.shown().end_read(&doubt.conversation);
         None
     }
 
-    /// True if a user's status differs from the one that was shown.
-    async fn has_other_status(&self, shown: &HashMap<UserId, Option<Status>>) -> bool {
+    /// True if a user's status differs from the one that was shown, or can't be read.
+    async fn may_have_other_status(&self, shown: &HashMap<UserId, Option<Status>>) -> bool {
         let users: Vec<UserId> = shown.keys().cloned().collect();
-        let statuses = self.statuses(&users).await;
-        users.iter().any(|user| statuses.as_ref().is_some_and(|known| differs(shown[user], status_of(known, user))))
+        let Some(statuses) = self.statuses(&users).await else { return true };
+        users.iter().any(|user| differs(shown[user], status_of(&statuses, user)))
     }
 
-    /// Reads the truth about one conversation, and tells the difference to this node's listeners.
-    async fn settle(&self, doubt: Doubt, complete: bool) {
+    /// Reads the truth about one conversation, and tells the difference to this node's listeners. Returns false if it can't
+    /// be read.
+    async fn settle(&self, doubt: Doubt, complete: bool) -> bool {
         let Doubt { conversation, shown, unseen, .. } = doubt;
         let users: Vec<UserId> = shown.keys().cloned().chain(unseen).collect();
         let listening = self.backplane.listening(&conversation, &users).await;
         let (online, statuses) = (self.backplane.online(&users).await, self.statuses(&users).await);
         let names = self.names(&users).await;
-        let touched = self.shown.end_read(&conversation);
-        let (Some(listening), Some(statuses)) = (listening, statuses) else { return };
+        let touched = self.shown().end_read(&conversation);
+        let (Some(listening), Some(statuses)) = (listening, statuses) else { return false };
         let (mut events, mut departed) = (Vec::new(), Vec::new());
         for ((user, listening), online) in users.into_iter().zip(listening).zip(online) {
             if touched.contains(&user) {
@@ -170,7 +183,8 @@ impl PresenceCheck {
             }
         }
         self.tell(&conversation, events);
-        self.shown.departed(&conversation, departed.into_iter());
+        self.shown().departed(&conversation, departed.into_iter());
+        true
     }
 
     /// Tells listeners on this node, as if another node had told it.

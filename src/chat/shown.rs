@@ -1,4 +1,6 @@
-//! The presence of other users as this node's listeners were told it, for each conversation that the node follows.
+//! The presence of other users as this node's listeners are told it, for each conversation that the node follows. Every
+//! list, event and answer about a conversation's listeners comes from here, so all listeners on a node are told the same.
+//!
 //! Events of presence are ephemeral: one that is lost is never sent again. The
 //! [comparison](super::presence_check::PresenceCheck) of this state with the registry finds what the listeners lack.
 
@@ -29,55 +31,126 @@ const TOLD_FOR: Duration = Duration::from_secs(60);
 /// The presence of one conversation's listeners.
 #[derive(Debug, Default)]
 struct Room {
+    /// Tells this follow of the conversation from earlier ones.
+    number: u64,
     /// Users shown as present, with the status that was shown; `None` if it is not known.
     users: HashMap<UserId, Option<Status>>,
+    /// Users whose sockets on this node are about to listen, with the number of these sockets.
+    arriving: HashMap<UserId, usize>,
     /// Users with an event since [`Shown::begin_read`]; `None` while nothing is read.
     touched: Option<HashSet<UserId>>,
+    /// True until the users who were present when this node began to follow the conversation are added.
+    unread: bool,
+    /// True if users are missing for want of room.
+    partial: bool,
     /// Users whose departure a comparison told, with the time until which it is not told again.
     told: HashMap<UserId, Instant>,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    rooms: HashMap<ConversationId, Room>,
+    /// For each user who is shown as present, the number of conversations.
+    places: HashMap<UserId, usize>,
+    /// Number of follows so far.
+    follows: u64,
+}
+
 /// The shown presence of all conversations.
 pub(super) struct Shown {
-    rooms: Mutex<HashMap<ConversationId, Room>>,
+    state: Mutex<State>,
     metrics: Arc<Metrics>,
     new: mpsc::Sender<ConversationId>,
+}
+
+/// The users whom a conversation's listeners are shown as present.
+pub(super) struct Present {
+    pub(super) users: Vec<UserId>,
+    /// True if users are missing for want of room.
+    pub(super) partial: bool,
+}
+
+/// A user whose socket is about to listen: until this is dropped, lists name the user.
+pub(super) struct Arriving {
+    shown: Arc<Shown>,
+    conversation: ConversationId,
+    user: UserId,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut state = self.shown.state();
+        let Some(room) = state.rooms.get_mut(&self.conversation) else { return };
+        if let Some(sockets) = room.arriving.get_mut(&self.user) {
+            *sockets -= 1;
+            if *sockets == 0 {
+                room.arriving.remove(&self.user);
+            }
+        }
+    }
 }
 
 impl Shown {
     /// The receiver gets each conversation whose listeners must be read from the registry.
     pub(super) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<ConversationId>) {
         let (new, added) = mpsc::channel(NEW_MAX);
-        (Self { rooms: Mutex::default(), metrics, new }, added)
+        (Self { state: Mutex::default(), metrics, new }, added)
     }
 
     /// Begins to keep the presence of a conversation that this node follows from now on.
     pub(super) fn follow(&self, log: &LogId) {
         let Some(conversation) = log.conversation() else { return };
-        self.rooms().insert(conversation.clone(), Room { touched: Some(HashSet::new()), ..Room::default() });
+        let mut state = self.state();
+        state.follows += 1;
+        let mut room = Room { number: state.follows, touched: Some(HashSet::new()), unread: true, ..Room::default() };
         if self.new.try_send(conversation.clone()).is_err() {
-            // Differences are then found for those users only whose events pass by.
-            self.end_read(&conversation);
+            // The next comparison adds the users who are present.
+            (room.touched, room.unread, room.partial) = (None, false, true);
         }
+        self.replace(&mut state, &conversation, Some(room));
     }
 
     /// Forgets a conversation that this node no longer follows.
     pub(super) fn unfollow(&self, log: &LogId) {
         let Some(conversation) = log.conversation() else { return };
-        if let Some(room) = self.rooms().remove(&conversation) {
-            self.count(room.users.len(), 0);
-        }
+        self.replace(&mut self.state(), &conversation, None);
     }
 
-    /// The users whom the listeners of a conversation were shown as present.
-    pub(super) fn present(&self, conversation: &ConversationId) -> Vec<UserId> {
-        self.rooms().get(conversation).map(|room| room.users.keys().cloned().collect()).unwrap_or_default()
+    fn replace(&self, state: &mut State, conversation: &ConversationId, room: Option<Room>) {
+        let before = match room {
+            Some(room) => state.rooms.insert(conversation.clone(), room),
+            None => state.rooms.remove(conversation),
+        };
+        let users = before.map(|room| room.users).unwrap_or_default();
+        users.keys().for_each(|user| self.count_gone(&mut state.places, user));
+    }
+
+    /// The users whom the listeners of a conversation are shown as present.
+    pub(super) fn present(&self, conversation: &ConversationId) -> Present {
+        let state = self.state();
+        let Some(room) = state.rooms.get(conversation) else { return Present { users: Vec::new(), partial: false } };
+        let arriving = room.arriving.keys().filter(|user| !room.users.contains_key(user));
+        Present { users: room.users.keys().chain(arriving).cloned().collect(), partial: room.partial }
+    }
+
+    /// True if a user is shown as present in any conversation that this node follows.
+    pub(super) fn is_shown(&self, user: &UserId) -> bool {
+        self.state().places.contains_key(user)
+    }
+
+    /// Lets lists name a user whose socket is about to listen: one that is made before the user's arrival is told, and
+    /// that the socket gets after its greeting, would lack its own user.
+    pub(super) fn expect(self: &Arc<Self>, conversation: &ConversationId, user: &UserId) -> Arriving {
+        if let Some(room) = self.state().rooms.get_mut(conversation) {
+            *room.arriving.entry(user.clone()).or_default() += 1;
+        }
+        Arriving { shown: self.clone(), conversation: conversation.clone(), user: user.clone() }
     }
 
     /// Records users whose departure a comparison is about to tell.
     pub(super) fn departed(&self, conversation: &ConversationId, users: impl Iterator<Item = UserId>) {
         let now = Instant::now();
-        if let Some(room) = self.rooms().get_mut(conversation) {
+        if let Some(room) = self.state().rooms.get_mut(conversation) {
             room.told.retain(|_, until| *until > now);
             room.told.extend(users.map(|user| (user, now + TOLD_FOR)));
         }
@@ -91,8 +164,8 @@ impl Shown {
             _ => return false,
         };
         let Some(conversation) = ephemeral.log.conversation() else { return false };
-        let rooms = self.rooms();
-        let until = rooms.get(&conversation).and_then(|room| room.told.get(user));
+        let state = self.state();
+        let until = state.rooms.get(&conversation).and_then(|room| room.told.get(user));
         until.is_some_and(|until| *until > Instant::now())
     }
 
@@ -103,19 +176,10 @@ impl Shown {
             Event::Entry { .. } => None,
         });
         for event in presence {
+            let Some(conversation) = event.log.conversation() else { continue };
             match &event.what {
-                Ephemeral::Listening { user, active, .. } => self.record(&event.log, user, |room| match active {
-                    true => {
-                        room.told.remove(user);
-                        room.users.entry(user.clone()).or_default();
-                    }
-                    false => {
-                        room.users.remove(user);
-                    }
-                }),
-                Ephemeral::Presence { user, online: true, status } => self.record(&event.log, user, |room| {
-                    room.users.entry(user.clone()).and_modify(|shown| *shown = Some(*status));
-                }),
+                Ephemeral::Listening { user, active, .. } => self.record(&conversation, user, *active),
+                Ephemeral::Presence { user, online: true, status } => self.record_status(&conversation, user, *status),
                 Ephemeral::Presence { online: false, .. }
                 | Ephemeral::Typing { .. }
                 | Ephemeral::Audience { .. }
@@ -126,66 +190,70 @@ impl Shown {
         }
     }
 
-    fn record(&self, log: &LogId, user: &UserId, change: impl FnOnce(&mut Room)) {
-        let Some(conversation) = log.conversation() else { return };
-        let mut rooms = self.rooms();
-        let Some(room) = rooms.get_mut(&conversation) else { return };
-        if let Some(touched) = &mut room.touched {
-            touched.insert(user.clone());
+    fn record(&self, conversation: &ConversationId, user: &UserId, active: bool) {
+        let State { rooms, places, .. } = &mut *self.state();
+        let Some(room) = rooms.get_mut(conversation) else { return };
+        room.touch(user);
+        if active {
+            room.told.remove(user);
+            self.add(room, places, user.clone());
+        } else if room.users.remove(user).is_some() {
+            self.count_gone(places, user);
         }
-        let before = room.users.len();
-        let known = room.users.contains_key(user);
-        if known || self.has_room(before) {
-            change(room);
-        }
-        let after = room.users.len();
-        drop(rooms);
-        self.count(before, after);
+    }
+
+    fn record_status(&self, conversation: &ConversationId, user: &UserId, status: Status) {
+        let mut state = self.state();
+        let Some(room) = state.rooms.get_mut(conversation) else { return };
+        room.touch(user);
+        room.users.entry(user.clone()).and_modify(|shown| *shown = Some(status));
     }
 
     /// All conversations whose presence is kept.
     pub(super) fn conversations(&self) -> Vec<ConversationId> {
-        self.rooms().keys().cloned().collect()
+        self.state().rooms.keys().cloned().collect()
     }
 
     /// Begins to compare a conversation: returns the users shown as present, and marks from now on who has an event. `None`
     /// if the conversation is no longer followed, or is read already.
     pub(super) fn begin_read(&self, conversation: &ConversationId) -> Option<HashMap<UserId, Option<Status>>> {
-        let mut rooms = self.rooms();
-        let room = rooms.get_mut(conversation).filter(|room| room.touched.is_none())?;
+        let mut state = self.state();
+        let room = state.rooms.get_mut(conversation).filter(|room| room.touched.is_none())?;
         room.touched = Some(HashSet::new());
         Some(room.users.clone())
     }
 
-    /// Ends what [`Self::begin_read`] or [`Self::follow`] began. Returns the users who had an event meanwhile: what was
-    /// read about them may be older than the event.
+    /// Ends what [`Self::begin_read`] began. Returns the users who had an event meanwhile: what was read about them may be
+    /// older than the event.
     pub(super) fn end_read(&self, conversation: &ConversationId) -> HashSet<UserId> {
-        let touched = self.rooms().get_mut(conversation).and_then(|room| room.touched.take());
+        let touched = self.state().rooms.get_mut(conversation).and_then(|room| room.touched.take());
         touched.unwrap_or_default()
+    }
+
+    /// The number of a conversation's follow, if the users who were present at its beginning are not added yet.
+    pub(super) fn unread(&self, conversation: &ConversationId) -> Option<u64> {
+        self.state().rooms.get(conversation).filter(|room| room.unread).map(|room| room.number)
     }
 
     /// Those of `users` who had no event since the read of the conversation began.
     pub(super) fn without_event(&self, conversation: &ConversationId, mut users: Vec<UserId>) -> Vec<UserId> {
-        if let Some(touched) = self.rooms().get(conversation).and_then(|room| room.touched.as_ref()) {
+        if let Some(touched) = self.state().rooms.get(conversation).and_then(|room| room.touched.as_ref()) {
             users.retain(|user| !touched.contains(user));
         }
         users
     }
 
-    /// Adds the users who were present when this node began to follow the conversation.
-    pub(super) fn add_present(&self, conversation: &ConversationId, present: Vec<UserId>) {
-        let touched = self.end_read(conversation);
-        let mut rooms = self.rooms();
-        let Some(room) = rooms.get_mut(conversation) else { return };
-        let before = room.users.len();
+    /// Adds the users who were present at the beginning of a follow, unless that was done.
+    pub(super) fn add_present(&self, conversation: &ConversationId, follow: u64, present: Vec<UserId>) {
+        let State { rooms, places, .. } = &mut *self.state();
+        let Some(room) = rooms.get_mut(conversation).filter(|room| room.unread && room.number == follow) else {
+            return;
+        };
+        room.unread = false;
+        let touched = room.touched.take().unwrap_or_default();
         for user in present.into_iter().filter(|user| !touched.contains(user)) {
-            if self.has_room(room.users.len()) {
-                room.users.entry(user).or_default();
-            }
+            self.add(room, places, user);
         }
-        let after = room.users.len();
-        drop(rooms);
-        self.count(before, after);
     }
 
     /// True if one more user can be kept for a conversation for which `users` are kept.
@@ -193,14 +261,131 @@ impl Shown {
         users < USERS_MAX && usize::try_from(self.metrics.presence_shown.get()).unwrap_or(0) < TOTAL_MAX
     }
 
-    fn count(&self, before: usize, after: usize) {
-        let change = i64::try_from(after).unwrap_or(0) - i64::try_from(before).unwrap_or(0);
-        if change != 0 {
-            self.metrics.presence_shown.add(change);
+    fn add(&self, room: &mut Room, places: &mut HashMap<UserId, usize>, user: UserId) {
+        if room.users.contains_key(&user) {
+            return;
+        }
+        if !self.has_room(room.users.len()) {
+            room.partial = true;
+            return;
+        }
+        *places.entry(user.clone()).or_default() += 1;
+        room.users.insert(user, None);
+        self.metrics.presence_shown.inc();
+    }
+
+    /// Counts a user who was removed from a conversation.
+    fn count_gone(&self, places: &mut HashMap<UserId, usize>, user: &UserId) {
+        self.metrics.presence_shown.dec();
+        if let Some(count) = places.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                places.remove(user);
+            }
         }
     }
 
-    fn rooms(&self) -> MutexGuard<'_, HashMap<ConversationId, Room>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room {
+    /// Marks a user who has an event while the room is read.
+    fn touch(&mut self, user: &UserId) {
+        if let Some(touched) = &mut self.touched {
+            touched.insert(user.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{EphemeralEvent, Timestamp};
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    fn team() -> ConversationId {
+        ConversationId::parse("team").unwrap()
+    }
+
+    fn shown() -> (Arc<Shown>, mpsc::Receiver<ConversationId>) {
+        let (shown, added) = Shown::new(Arc::new(Metrics::new().unwrap()));
+        shown.follow(&LogId::from(&team()));
+        (Arc::new(shown), added)
+    }
+
+    fn event(id: &str, active: bool) -> Event {
+        let what = Ephemeral::Listening { user: user(id), name: id.into(), active };
+        let ephemeral = EphemeralEvent { log: LogId::from(&team()), at: Timestamp::from_seconds(1), what };
+        Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
+    }
+
+    fn present(shown: &Shown) -> Vec<String> {
+        let mut users: Vec<_> = shown.present(&team()).users.iter().map(|user| user.as_str().to_owned()).collect();
+        users.sort();
+        users
+    }
+
+    #[test]
+    fn what_was_read_is_older_than_events_and_belongs_to_its_follow() {
+        let (shown, _added) = shown();
+        let first = shown.unread(&team()).unwrap();
+        shown.observe(&[event("bob", true), event("carol", false)]);
+        shown.add_present(&team(), first, vec![user("alice"), user("carol")]);
+        assert_eq!(present(&shown), ["alice", "bob"]);
+        shown.add_present(&team(), first, vec![user("carol")]);
+        assert_eq!((present(&shown).len(), shown.unread(&team())), (2, None), "it was added before");
+
+        shown.unfollow(&LogId::from(&team()));
+        assert!(!shown.is_shown(&user("bob")) && shown.metrics.presence_shown.get() == 0);
+        shown.follow(&LogId::from(&team()));
+        shown.add_present(&team(), first, vec![user("alice")]);
+        assert_eq!(present(&shown), [""; 0], "alice was there during the first follow");
+        assert!(shown.unread(&team()).is_some());
+    }
+
+    #[test]
+    fn lists_name_a_user_whose_socket_is_about_to_listen() {
+        let (shown, _added) = shown();
+        let sockets = [shown.expect(&team(), &user("alice")), shown.expect(&team(), &user("alice"))];
+        assert_eq!(present(&shown), ["alice"]);
+        assert!(!shown.is_shown(&user("alice")), "nobody was told yet");
+        shown.observe(&[event("alice", true)]);
+        assert_eq!(present(&shown), ["alice"]);
+        let [one, other] = sockets;
+        drop(one);
+        shown.observe(&[event("alice", false)]);
+        assert_eq!(present(&shown), ["alice"]);
+        drop(other);
+        assert_eq!(present(&shown), [""; 0]);
+    }
+
+    #[test]
+    fn a_conversation_with_more_users_than_are_kept_says_so() {
+        let (shown, _added) = shown();
+        let mut all: Vec<_> = (0..=USERS_MAX).map(|at| user(&format!("u{at}"))).collect();
+        let one_more = all.pop().unwrap();
+        shown.add_present(&team(), shown.unread(&team()).unwrap(), all);
+        assert!(!shown.present(&team()).partial);
+        shown.observe(&[event(one_more.as_str(), true)]);
+        let Present { users, partial } = shown.present(&team());
+        assert!(partial && users.len() == USERS_MAX && !shown.is_shown(&one_more));
+    }
+
+    #[test]
+    fn a_user_is_shown_as_long_as_one_conversation_shows_it() {
+        let (shown, _added) = shown();
+        let den = LogId::parse("den").unwrap();
+        shown.follow(&den);
+        let follow = shown.unread(&ConversationId::parse("den").unwrap()).unwrap();
+        shown.add_present(&ConversationId::parse("den").unwrap(), follow, vec![user("bob")]);
+        shown.observe(&[event("bob", true), event("bob", true), event("bob", false), event("bob", false)]);
+        assert!(shown.is_shown(&user("bob")));
+        shown.unfollow(&den);
+        assert!(!shown.is_shown(&user("bob")));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::{
     Chat,
@@ -25,7 +25,7 @@ use super::{
     parts::Parts,
     places::Places,
     presence::Presence,
-    presence_check::PresenceCheck,
+    present::PresentUsers,
     reconciler::Reconciler,
     relay::growth::Growth,
     replay::Replayer,
@@ -86,9 +86,8 @@ impl Chat {
         let typists = Arc::new(Typists::new(config.timing.typing_timeout));
         let (shown, grown_logs) = (Arc::new(shown), Arc::<GrownLogs>::default());
         let (grown, rights) = (Arc::new(Grown::new(metrics.clone())), Arc::<Speakers>::default());
-        let hints = Arc::new(ground.hints(grown.clone()));
+        let (speakers, hints) = (rights.clone(), Arc::new(ground.hints(grown.clone())));
         let (u, g, s, t, l) = (unread.clone(), growth.clone(), shown.clone(), typists.clone(), grown_logs.clone());
-        let speakers = rights.clone();
         let given = Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l, grown, speakers };
         let router = ground.router(given);
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
@@ -97,29 +96,30 @@ impl Chat {
         let (loader, batches) = BatchLoader::new(store.clone());
         let (users, pending_users) = UserUpserts::new(store.clone());
         let statuses = Arc::new(Statuses::new(store.clone(), loader.clone()));
+        let present = Arc::new(PresentUsers::new(shown, ground.backplane.clone(), statuses.clone()));
         let typing = Arc::new(ground.typing(typists, router.clone(), statuses.clone()));
         let caches = (statuses.clone(), rights.clone(), hints.clone());
         let reconciler = Arc::new(ground.reconciler(members.clone(), users.clone(), caches, pulses.clone()));
         let budgets = Arc::new(ground.budgets());
         let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
         let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
-        let (accounts, given) = ((j, budgets.clone()), (loader, shown.clone(), hints.clone()));
-        let present = (members.clone(), reconciler.clone());
-        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given, present));
+        let (accounts, given) = ((j, budgets.clone()), (loader, present.clone(), hints.clone()));
+        let checks = (members.clone(), reconciler.clone());
+        let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given, checks));
         let connections = ground.connections(router.clone(), subscriptions.clone(), typing.clone(), users.clone());
-        let presence = Arc::new(ground.presence(router.clone(), statuses.clone(), users.clone()));
+        let presence = Arc::new(ground.presence(router.clone(), (statuses, present.clone()), users.clone()));
         let personas = webhooks.persona.map(|webhook| ground.personas(webhook, writer, router.clone()));
 
         spawn_updates(supervisor, batches, (users.clone(), pending_users), typing.clone());
         spawn_comparisons(supervisor, reconciler.clone(), retell.clone());
-        ground.start_rosters((router.clone(), statuses.clone()), roster_changes, hints.clone());
+        ground.start_rosters((router.clone(), present.clone()), roster_changes, hints.clone());
         let unconfirmed = Arc::new(Unconfirmed::new(config.timing.presence_grace, metrics.clone()));
         let waiting = (unread, unconfirmed.clone());
         ground.start_notifications((router.clone(), retell.clone()), waiting, webhooks.notification, personas.clone());
         ground.start_relay(growth, reconciler.clone(), hints.clone());
-        let check_presence = ground.start_presence_check(shown, statuses, router.clone(), followed);
+        ground.start_presence_check(present.clone(), router.clone(), followed);
         let (r, p) = ((router.clone(), reconciler.clone()), presence.clone());
-        ground.start_backplane_events(r, (p, hints, check_presence), events);
+        ground.start_backplane_events(r, (p, hints, present), events);
         ground.keep_search_index(grown_logs);
         let restriction_reader = ground.follow_restrictions(restrictions, pulses);
         let heavy_reads = HeavyReads::new(config, metrics.clone());
@@ -254,7 +254,7 @@ impl Ground {
         statuses: Arc<Statuses>,
         typing: Arc<Typing>,
         (journal, budgets): (Arc<Journal>, Arc<Budgets>),
-        (loader, shown, hints): (BatchLoader, Arc<Shown>, Arc<Hints>),
+        (loader, present, hints): (BatchLoader, Arc<PresentUsers>, Arc<Hints>),
         (members, reconciler): (Arc<Members>, Arc<Reconciler>),
     ) -> Subscriptions {
         let (hub, backplane, degrade) = (self.hub.clone(), self.backplane.clone(), self.degrade.clone());
@@ -267,7 +267,7 @@ impl Ground {
             retell,
             degrade: self.degrade.clone(),
             metrics: self.metrics.clone(),
-            follows: Arc::new(Follows { hub, backplane, degrade, loader, shown }),
+            follows: Arc::new(Follows { hub, backplane, degrade, loader, present }),
             budgets,
             replayer: Arc::new(Replayer { hub: self.hub.clone(), supervisor: self.supervisor.clone(), outbox_bytes }),
             journal,
@@ -308,34 +308,21 @@ impl Ground {
         }
     }
 
-    fn presence(&self, router: Arc<Router>, statuses: Arc<Statuses>, users: Arc<UserUpserts>) -> Presence {
+    fn presence(
+        &self,
+        router: Arc<Router>,
+        (statuses, present): (Arc<Statuses>, Arc<PresentUsers>),
+        users: Arc<UserUpserts>,
+    ) -> Presence {
         Presence {
             store: self.store.clone(),
             backplane: self.backplane.clone(),
             router,
             degrade: self.degrade.clone(),
             statuses,
+            present,
             users,
             clock: self.clock.clone(),
-        }
-    }
-
-    fn presence_check(
-        &self,
-        shown: Arc<Shown>,
-        visible: Arc<Statuses>,
-        router: Arc<Router>,
-        asked: Arc<Notify>,
-    ) -> PresenceCheck {
-        PresenceCheck {
-            shown,
-            backplane: self.backplane.clone(),
-            store: self.store.clone(),
-            visible,
-            router,
-            metrics: self.metrics.clone(),
-            clock: self.clock.clone(),
-            asked,
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     replay::{Replay, Replayer},
     retell::Retell,
     router::Router,
+    shown::Arriving,
     statuses::Statuses,
     typing::Typing,
 };
@@ -22,9 +23,13 @@ use crate::{
     backplane::Backplane,
     config::Limits,
     degrade::{Degrade, Feature},
+    dialect::RosterPolicy,
     hub::{Attached, Hub, Terms},
     metrics::Metrics,
-    model::{Body, Clock, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq},
+    model::{
+        Body, Clock, ConversationId, Identity, Joined, LogId, NewConversation, Pair, Reject, Reply, Resumed, Seq,
+        Status,
+    },
     store::{Access, Authority, Ends, Store},
 };
 
@@ -133,6 +138,7 @@ impl Subscriptions {
         #[cfg(feature = "faults")]
         let stored = if crate::faults::has(crate::faults::Fault::LowHead) { 0 } else { stored };
         self.hub.record_head(&log, stored);
+        let _arriving = self.expect_in_rosters(identity, connection, conversation).await;
         let (join, before) = connection.record_join(conversation, pair.clone(), by);
         let reached = match before {
             Some(before) => Some(self.end_earlier_join(connection, &log, before).await),
@@ -189,6 +195,18 @@ impl Subscriptions {
             );
         }
         Ok((joined, Replay { log, has, restarts, admitted_at, join: Some((conversation.clone(), join)) }))
+    }
+
+    /// Lets rosters name the user of a socket that gets rosters, from before it is attached until its arrival is told.
+    async fn expect_in_rosters(
+        &self,
+        identity: &Identity,
+        connection: &Connection,
+        conversation: &ConversationId,
+    ) -> Option<Arriving> {
+        let gets_rosters = connection.dialect.greets_with() == RosterPolicy::Listeners;
+        let is_visible = gets_rosters && self.statuses.of(&identity.user).await != Status::Invisible;
+        is_visible.then(|| self.follows.present.shown.expect(conversation, &identity.user))
     }
 
     /// Reads the membership again for a connection that is attached, and detaches it if the membership ended.

@@ -1,16 +1,32 @@
-//! The signs of life of a client: pings, and the end of a connection without an answer.
+//! What a session does at its timer: pings, the end of a connection without an answer, and the list of online users.
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{life::Life, open::Open};
-use crate::{model::CloseReason, outbox::Progress, supervise::TaskName};
+use crate::{
+    model::{CloseReason, ids_within},
+    outbox::Progress,
+    supervise::TaskName,
+};
 
 /// Time for which what was written may still be under way to a client whose frame arrives.
 const UNDER_WAY: Duration = Duration::from_secs(5);
 
 impl Open {
+    /// Reads or sends the list of online users, if it is due.
+    pub(super) fn send_roster(&mut self, now: Instant) {
+        let (chat, user, registry) =
+            (self.context.chat.clone(), self.identity.user.clone(), self.context.chat.registry_version());
+        let read = || async move { chat.acquaintances_online(&user).await }.boxed();
+        if let Some(users) = self.roster.as_mut().and_then(|roster| roster.take_due(now, registry, read)) {
+            let users = ids_within(users, self.context.config.limits.roster_bytes());
+            self.push_frames(self.connection.dialect.roster(&users, self.context.clock.now()));
+        }
+    }
+
     /// Handles the timer of the heartbeat: finds out whether the client lives, and sends a ping that is due.
     pub(super) async fn beat(&mut self, now: Instant) -> Result<(), CloseReason> {
         if self.life.heartbeat.is_late(now) {

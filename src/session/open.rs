@@ -20,7 +20,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{Dialect, Greeting, Intent, Request, RequestMeta, RosterPolicy},
-    model::{CloseReason, Command, Identity, PendingAck, Reject, Seq, ids_within},
+    model::{CloseReason, Command, Identity, PendingAck, Reject, Seq},
     outbox::{Frame, OutboxEvent},
     restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
@@ -90,7 +90,7 @@ impl Open {
 
     /// Starts the joins that route and dialect require, and sends the greeting.
     pub(super) async fn start(&mut self, since: Option<Seq>) -> Result<(), CloseReason> {
-        let connection = &self.connection;
+        let (connection, registry) = (&self.connection, self.context.chat.registry_version());
         let listening = self.context.chat.begin_listening(&self.identity, connection, since);
         let initial = listening.await.map_err(CloseReason::Refused)?;
         if let Some(reason) = self.ticket.ended_now() {
@@ -102,7 +102,7 @@ impl Open {
         let (identity, at, present) = (&*self.identity, self.context.clock.now(), &initial.present[..]);
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
         if connection.dialect.greets_with() == RosterPolicy::Acquaintances {
-            self.roster = Some(Roster::new(initial.present.clone()));
+            self.roster = Some(Roster::new(initial.present.clone(), registry));
         }
         let (mut resyncs, replays): (Vec<Frame>, _) = (resyncs.collect(), initial.replays);
         // The greeting is as long as an answer may be; what does not fit waits for room.
@@ -271,16 +271,6 @@ impl Open {
         self.signalled.queue_due(now);
         self.send_roster(now);
         self.beat(now).await
-    }
-
-    /// Reads or sends the list of online users, if it is due.
-    fn send_roster(&mut self, now: Instant) {
-        let (chat, user) = (self.context.chat.clone(), self.identity.user.clone());
-        let read = || async move { chat.acquaintances_online(&user).await }.boxed();
-        if let Some(users) = self.roster.as_mut().and_then(|roster| roster.take_due(now, read)) {
-            let users = ids_within(users, self.context.config.limits.roster_bytes());
-            self.push_frames(self.connection.dialect.roster(&users, self.context.clock.now()));
-        }
     }
 
     fn handle_wake(&mut self, woken: OutboxEvent) -> Result<(), CloseReason> {

@@ -16,6 +16,8 @@ const PAUSE_PER_USER: Duration = Duration::from_millis(10);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Maximum number of users that are kept, as in the greeting.
 const USERS_MAX: usize = 1_000;
+/// Time after a read at which it is confirmed: by then this node knows of a Redis that had lost users before the read.
+const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 /// The online users whom the client is shown.
 pub(super) struct Roster {
@@ -30,11 +32,15 @@ pub(super) struct Roster {
     outdated: bool,
     /// Time of the last list or read.
     last: Instant,
+    /// The version of the registry at the last read; `None` if it might lack users.
+    read_in: Option<u64>,
+    /// Time at which the last read is confirmed, or repeated because the registry might lack users.
+    confirm_at: Option<Instant>,
 }
 
 impl Roster {
-    /// Creates the list that the greeting tells.
-    pub(super) fn new(present: Vec<UserId>) -> Self {
+    /// Creates the list that the greeting tells. It was read in or after this version of the registry.
+    pub(super) fn new(present: Vec<UserId>, registry: Option<u64>) -> Self {
         Self {
             users: present.into_iter().collect(),
             reading: None,
@@ -42,6 +48,8 @@ impl Roster {
             changed: false,
             outdated: false,
             last: Instant::now(),
+            read_in: registry,
+            confirm_at: Some(Instant::now() + CONFIRM_AFTER),
         }
     }
 
@@ -64,26 +72,45 @@ impl Roster {
         self.outdated = true;
     }
 
-    /// The time at which the list must be read or sent.
+    /// The time at which [`Self::take_due`] must be called.
     pub(super) fn next_due(&self) -> Option<Instant> {
+        let confirm_at = self.confirm_at.filter(|_| self.reading.is_none());
+        self.list_due().into_iter().chain(confirm_at).min()
+    }
+
+    /// The time at which the list must be read or sent.
+    fn list_due(&self) -> Option<Instant> {
         let waits = (self.changed || self.outdated) && self.reading.is_none();
         waits.then(|| self.last + PAUSE + PAUSE_PER_USER * u32::try_from(self.users.len()).unwrap_or(u32::MAX))
     }
 
-    /// Begins the read that is due, or returns the list that must be sent now.
+    /// Begins the read that is due, or returns the list that must be sent now. `registry` is the present version of the
+    /// registry.
     pub(super) fn take_due(
         &mut self,
         now: Instant,
+        registry: Option<u64>,
         read: impl FnOnce() -> BoxFuture<'static, Result<Vec<UserId>, Reject>>,
     ) -> Option<Vec<UserId>> {
-        self.next_due().filter(|due| *due <= now)?;
+        if self.confirm_at.is_some_and(|at| at <= now) {
+            self.confirm(now, registry);
+        }
+        self.list_due().filter(|due| *due <= now)?;
         if std::mem::take(&mut self.outdated) {
             self.since_read.clear();
+            (self.read_in, self.confirm_at) = (registry, Some(now + CONFIRM_AFTER));
             self.reading = Some(read());
             return None;
         }
         (self.changed, self.last) = (false, now);
         Some(self.users.iter().cloned().collect())
+    }
+
+    /// Confirms the last read, or lets it be repeated once the registry lacks nobody: of users whom it lacked, no event
+    /// tells in conversations that nobody on this node listens to.
+    fn confirm(&mut self, now: Instant, registry: Option<u64>) {
+        self.confirm_at = registry.is_none().then(|| now + CONFIRM_AFTER);
+        self.outdated |= registry.is_some() && registry != self.read_in;
     }
 
     /// Waits for the read of a list that is under way, and takes its result; without one, never returns. Cancel-safe.
@@ -131,6 +158,8 @@ mod tests {
 
     use super::*;
 
+    const WHOLE: Option<u64> = Some(1);
+
     fn user(id: &str) -> UserId {
         UserId::parse(id).unwrap()
     }
@@ -150,45 +179,74 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn changes_are_sent_together_after_a_pause() {
-        let mut roster = Roster::new(users(&["alice"]));
-        assert_eq!(roster.next_due(), None);
+        let mut roster = Roster::new(users(&["alice"]), WHOLE);
+        assert_eq!(roster.list_due(), None);
         roster.apply(&[(user("alice"), true)]);
-        assert_eq!(roster.next_due(), None, "nothing has changed");
+        assert_eq!(roster.list_due(), None, "nothing has changed");
         roster.apply(&[(user("bob"), true), (user("carol"), true)]);
         roster.apply(&[(user("carol"), false)]);
-        let due = roster.next_due().unwrap();
-        assert!(due > Instant::now() && roster.take_due(Instant::now(), no_read).is_none());
+        let due = roster.list_due().unwrap();
+        assert!(due > Instant::now() && roster.take_due(Instant::now(), WHOLE, no_read).is_none());
         tokio::time::advance(due - Instant::now()).await;
-        assert_eq!(roster.take_due(Instant::now(), no_read), Some(users(&["alice", "bob"])));
-        assert_eq!(roster.next_due(), None);
+        assert_eq!(roster.take_due(Instant::now(), WHOLE, no_read), Some(users(&["alice", "bob"])));
+        assert_eq!(roster.list_due(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_read_replaces_the_list_except_for_later_changes() {
-        let mut roster = Roster::new(users(&["alice", "gone"]));
+        let mut roster = Roster::new(users(&["alice", "gone"]), WHOLE);
         roster.outdate();
         tokio::time::advance(Duration::from_secs(1)).await;
         let read = || async { Ok(users(&["alice", "bob", "carol"])) }.boxed();
-        assert_eq!(roster.take_due(Instant::now(), read), None);
+        assert_eq!(roster.take_due(Instant::now(), WHOLE, read), None);
         roster.apply(&[(user("carol"), false), (user("dave"), true)]);
-        assert_eq!(roster.next_due(), None, "the read comes first");
+        assert_eq!(roster.list_due(), None, "the read comes first");
         finish(&mut roster).await;
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(roster.take_due(Instant::now(), no_read), Some(users(&["alice", "bob", "dave"])));
+        assert_eq!(roster.take_due(Instant::now(), WHOLE, no_read), Some(users(&["alice", "bob", "dave"])));
 
         roster.outdate();
         tokio::time::advance(Duration::from_secs(1)).await;
-        roster.take_due(Instant::now(), || async { Err(Reject::Unavailable) }.boxed());
+        roster.take_due(Instant::now(), WHOLE, || async { Err(Reject::Unavailable) }.boxed());
         finish(&mut roster).await;
-        assert!(roster.next_due().unwrap() > Instant::now() + PAUSE_AFTER_FAILURE, "it is read again");
+        assert!(roster.list_due().unwrap() > Instant::now() + PAUSE_AFTER_FAILURE, "it is read again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_may_lack_users_is_read_again_once_the_registry_has_all() {
+        let read = || async { Ok(users(&["alice", "bob"])) }.boxed();
+        // Nodes register their users until version 2; of the last list it is unknown that Redis had lost users already.
+        for (greeted, versions, reads) in [
+            (None, [None, Some(2), Some(2)], 1),
+            (Some(1), [Some(1), Some(1), Some(1)], 0),
+            (Some(1), [None, None, Some(2)], 1),
+        ] {
+            let (mut roster, mut read_again) = (Roster::new(users(&["alice"]), greeted), 0);
+            for version in versions {
+                tokio::time::advance(CONFIRM_AFTER).await;
+                assert_eq!(roster.take_due(Instant::now(), version, read), None);
+                if roster.reading.is_some() {
+                    assert_eq!(roster.next_due(), None);
+                    finish(&mut roster).await;
+                    read_again += 1;
+                    tokio::time::advance(Duration::from_secs(1)).await;
+                    let list = roster.take_due(Instant::now(), version, no_read);
+                    assert_eq!(list, Some(users(&["alice", "bob"])));
+                }
+            }
+            assert_eq!(read_again, reads, "{greeted:?} {versions:?}");
+            tokio::time::advance(CONFIRM_AFTER).await;
+            roster.take_due(Instant::now(), Some(2).filter(|_| reads > 0).or(greeted), no_read);
+            assert_eq!(roster.next_due(), None, "it is confirmed");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn long_lists_are_sent_rarely_and_are_bounded() {
-        let mut roster = Roster::new(Vec::new());
+        let mut roster = Roster::new(Vec::new(), WHOLE);
         let many: Vec<_> = (0..2_000).map(|at| (user(&format!("u{at}")), true)).collect();
         roster.apply(&many);
         assert_eq!(roster.users.len(), USERS_MAX);
-        assert!(roster.next_due().unwrap() - Instant::now() > Duration::from_secs(10));
+        assert!(roster.list_due().unwrap() - Instant::now() > Duration::from_secs(10));
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventually, token};
 
+mod incomplete_registry;
 mod live_presence;
 mod lost_answers;
 mod races;

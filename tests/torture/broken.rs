@@ -144,6 +144,8 @@ mod faulty {
             NotRetold breaks MembersListen in_scenario Scenario::AdditionWithoutAnswer;
         a_presence_that_is_not_compared_is_caught:
             PresenceNotCompared breaks ShownIsTrue in_scenario Scenario::PresenceWithoutRedis;
+        a_roster_from_an_incomplete_registry_is_caught:
+            RosterFromRegistry breaks ShownIsTrue in_scenario Scenario::ArrivalBeforeRegistration;
         a_removal_that_was_undone_and_still_ends_a_listening_is_caught:
             UndoneRemovalEnds breaks MembersListen in_scenario Scenario::ResumeAcrossARemoval;
         an_addition_that_overtakes_a_removal_is_caught:

@@ -44,11 +44,13 @@ pub enum Scenario {
     AdditionWithoutAnswer,
     /// Users come and go while a node has no Redis.
     PresenceWithoutRedis,
+    /// A user comes after Redis lost everything, and before another node registers its users again.
+    ArrivalBeforeRegistration,
 }
 
 impl Scenario {
     /// All scenarios; the last one ends a node.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::RemovalInABatch,
         Self::RemovalDuringAJoin,
         Self::RemovalOnAnotherNode,
@@ -62,6 +64,7 @@ impl Scenario {
         Self::TypingDuringAnOpening,
         Self::AdditionWithoutAnswer,
         Self::PresenceWithoutRedis,
+        Self::ArrivalBeforeRegistration,
         Self::DeathBeforePublication,
     ];
 
@@ -82,6 +85,7 @@ impl Scenario {
             Self::TypingDuringAnOpening => typing_during_an_opening(stage).await,
             Self::AdditionWithoutAnswer => addition_without_answer(stage).await,
             Self::PresenceWithoutRedis => presence_without_redis(stage).await,
+            Self::ArrivalBeforeRegistration => arrival_before_registration(stage).await,
         }
     }
 }
@@ -364,4 +368,27 @@ async fn presence_without_redis(stage: &Stage) {
     stage.until(|| zoe.is_shown(&room, "cal") == Some(true) && zoe.is_shown(&room, "abe") == Some(false)).await;
     stage.shown(&zoe, &room, &["zoe", "cal"], &["abe"]);
     stage.keep([zoe, cal]);
+}
+
+async fn arrival_before_registration(stage: &Stage) {
+    let room = stage.group(&["gia", "hod", "ike"]).await;
+    let gia = stage.open("gia", Dialect::Conversation, 0, Some(&room)).await.expect("the node greets");
+    let hod = stage.native("hod", 1).await;
+    hod.join(&room, None).await;
+    assert!(stage.until(|| gia.is_shown(&room, "hod") == Some(true)).await);
+    // Node 1 notices nothing until its link is open again, which is soon: it does not count as dead.
+    stage.cluster.redis_links[1].set(Link::Frozen);
+    let _flushed: Option<String> = stage.cluster.redis(&["FLUSHALL"]).await;
+    let is_back = async || {
+        let leases: Option<Vec<String>> = stage.cluster.redis(&["ZRANGE", "ws:nodes", "0", "-1"]).await;
+        leases.is_some_and(|leases| leases.iter().any(|lease| lease.starts_with("node-0#")))
+    };
+    assert!(crate::run::until(STEP, is_back).await);
+    let ike = stage.native("ike", 0).await;
+    ike.join(&room, None).await;
+    assert!(stage.until(|| gia.is_shown(&room, "ike") == Some(true)).await);
+    stage.cluster.redis_links[1].set(Link::Open);
+    stage.until(|| gia.is_shown(&room, "hod") == Some(true)).await;
+    stage.shown(&gia, &room, &["gia", "hod", "ike"], &[]);
+    stage.keep([gia, hod, ike]);
 }

@@ -14,13 +14,13 @@ use super::{
         notifications::{Notifications, posts::Posts, unconfirmed::Unconfirmed, unread::Unread, watch::Watch},
         personas::Personas,
         presence::Presence,
+        presence_check::PresenceCheck,
+        present::PresentUsers,
         reconciler::Reconciler,
         relay::{Relay, growth::Growth},
         retell::Retell,
-        rosters::{Rosters, changes::RosterChange},
+        rosters::{Rosters, changes::RosterQueue},
         router::Router,
-        shown::Shown,
-        statuses::Statuses,
     },
     Ground,
 };
@@ -30,12 +30,12 @@ impl Ground {
     /// Starts the tasks that tell listeners of rosters, and members of conversations that they don't listen to.
     pub(super) fn start_rosters(
         &self,
-        (router, statuses): (Arc<Router>, Arc<Statuses>),
-        changes: mpsc::Receiver<RosterChange>,
+        (router, present): (Arc<Router>, Arc<PresentUsers>),
+        changes: RosterQueue,
         hints: Arc<Hints>,
     ) {
         let most = self.config.limits.roster_bytes();
-        let state = (Rosters { backplane: self.backplane.clone(), statuses, router, most }, changes);
+        let state = (Rosters { present, router, most }, changes);
         let spawn = &self.supervisor;
         spawn.spawn_until_stop(TaskName::Rosters, state, |(rosters, changes)| rosters.run(changes).boxed());
         spawn.spawn_until_stop(TaskName::Hints, hints, |hints| hints.clone().run().boxed());
@@ -45,11 +45,11 @@ impl Ground {
     pub(super) fn start_backplane_events(
         &self,
         (router, reconciler): (Arc<Router>, Arc<Reconciler>),
-        (presence, hints, check_presence): (Arc<Presence>, Arc<Hints>, Arc<Notify>),
+        (presence, hints, present): (Arc<Presence>, Arc<Hints>, Arc<PresentUsers>),
         events: mpsc::Receiver<BackplaneEvent>,
     ) {
         let supervisor = self.supervisor.clone();
-        let passing = BackplaneEvents { router, reconciler, presence, hints, check_presence, supervisor };
+        let passing = BackplaneEvents { router, reconciler, presence, hints, present, supervisor };
         self.supervisor.spawn_until_stop(TaskName::BackplaneEvents, (passing, events), |(passing, events)| {
             passing.run(events).boxed()
         });
@@ -100,20 +100,25 @@ impl Ground {
         personas
     }
 
-    /// Starts the task that compares presence; the returned value asks for a comparison.
+    /// Starts the task that compares presence.
     pub(super) fn start_presence_check(
         &self,
-        shown: Arc<Shown>,
-        statuses: Arc<Statuses>,
+        present: Arc<PresentUsers>,
         router: Arc<Router>,
         followed: mpsc::Receiver<ConversationId>,
-    ) -> Arc<Notify> {
-        let asked = Arc::new(Notify::new());
-        let check = self.presence_check(shown, statuses, router, asked.clone());
+    ) {
+        let check = PresenceCheck {
+            present,
+            backplane: self.backplane.clone(),
+            store: self.store.clone(),
+            router,
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        };
         self.supervisor.spawn_until_stop(TaskName::PresenceCheck, (check, followed), |(check, followed)| {
             check.run(followed).boxed()
         });
-        asked
     }
 
     /// Starts the delivery through the store, for times without Redis.

@@ -74,7 +74,7 @@ async fn deployments_on_other_keys_share_nothing() {
     for at in [2, 4, 6] {
         let other = &nodes[at];
         assert!(!other.online("alice").await);
-        assert_eq!(other.backplane.audience(&room("room")).await, []);
+        assert_eq!(other.backplane.audience(&room("room")).await.users, []);
         assert_eq!(other.backplane.online_count().await, 0);
         assert_eq!(other.backplane.nodes().await.len(), 2);
         assert_eq!(other.backplane.recent(&log("room"), 3).await, None);
@@ -276,7 +276,7 @@ async fn a_deployment_with_a_new_id_goes_on_without_a_restart() {
     one.redis_is(LinkState::Up).await;
     two.redis_is(LinkState::Up).await;
     one.until("registered again", || async { one.online("alice").await }).await;
-    one.until("listening again", || async { one.backplane.audience(&room("room")).await.len() == 1 }).await;
+    one.until("listening again", || async { one.backplane.audience(&room("room")).await.users.len() == 1 }).await;
     two.until("both", || async { two.backplane.nodes().await.len() == 2 }).await;
     one.missed().await;
     one.backplane.subscribe(&log("room")).await;

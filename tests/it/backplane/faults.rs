@@ -30,7 +30,7 @@ async fn pair(redis: &Server) -> (Node, Node, switchboard::model::ConnectionId) 
 /// Checks publishing and presence between the two nodes.
 async fn assert_works(one: &mut Node, other: &mut Node, seq: i64) {
     other.until("bob is registered again", || async { other.online("bob").await }).await;
-    other.until("bob listens again", || async { other.backplane.audience(&room("room")).await.len() == 1 }).await;
+    other.until("bob listens again", || async { other.backplane.audience(&room("room")).await.users.len() == 1 }).await;
     assert_eq!(other.backplane.connections_of(&super::node::user("bob")).await.len(), 1);
     other.backplane.publish(vec![message("room", seq)]);
     assert_eq!(seqs(&one.events().await), [seq]);
@@ -60,7 +60,7 @@ async fn a_redis_that_restarts_empty_gets_the_whole_registry() {
     other.until("settled", || async { other.backplane.unpublished().is_empty() }).await;
     let back = one.returned().await;
     assert_eq!((back.user, back.online, back.joined), (super::node::user("carol"), true, vec![room("room")]));
-    other.until("bob is online", || async { other.backplane.audience(&room("room")).await.len() == 2 }).await;
+    other.until("bob is online", || async { other.backplane.audience(&room("room")).await.users.len() == 2 }).await;
     // Other channels than this one may be subscribed before it.
     one.backplane.subscribe(&log("later")).await;
     other.backplane.publish(vec![message("later", 7)]);

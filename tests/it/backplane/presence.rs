@@ -36,7 +36,7 @@ async fn the_first_connection_makes_online_and_the_last_departs_once() {
         assert_eq!(one.backplane.listen(a, &room("r")).await, Listening { first: true });
         assert_eq!(one.backplane.listen(a, &room("r")).await, Listening { first: false });
         assert_eq!(second.backplane.listen(b, &room("r")).await, Listening { first: false });
-        assert_eq!(second.backplane.audience(&room("r")).await, [user("alice")]);
+        assert_eq!(second.backplane.audience(&room("r")).await.users, [user("alice")]);
         assert_eq!(second.backplane.joined(&user("alice")).await, [room("r")]);
         one.backplane.unregister(a).await;
         assert!(second.online("alice").await);
@@ -46,7 +46,7 @@ async fn the_first_connection_makes_online_and_the_last_departs_once() {
         let told = departures_until(&mut [&mut one, &mut other], Instant::now() + AFTER_GRACE).await;
         assert_eq!(told, [offline("alice", &["r"])]);
         assert!(!one.online("alice").await);
-        assert!(one.backplane.audience(&room("r")).await.is_empty());
+        assert!(one.backplane.audience(&room("r")).await.users.is_empty());
         assert_eq!(one.backplane.online_count().await, 0);
     }
     assert_eq!(redis.query::<Vec<String>>(&["KEYS", "ws:*alice*"]).await, Vec::<String>::new());
@@ -202,7 +202,7 @@ async fn a_dead_nodes_users_depart_once_unless_connected_to_another_node() {
     assert_eq!((told.len(), users.len()), (150, 150));
     assert!(told.iter().all(|departure| departure.offline && departure.left == [room("r")]));
     assert!(!users.contains(&user("both")) && one.online("both").await && !one.online("user-3").await);
-    assert!(one.backplane.audience(&room("r")).await.is_empty());
+    assert!(one.backplane.audience(&room("r")).await.users.is_empty());
     assert_eq!(one.metrics.reaped.get() + other.metrics.reaped.get(), 151);
     assert_eq!(redis.query::<Vec<String>>(&["KEYS", "ws:node_users:one*"]).await, Vec::<String>::new());
     assert_eq!(one.backplane.nodes().await.len(), 2);

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use crate::support::{Client, Link, Node, NodeBuilder, Postgres, Proxy, RedisServer, eventually, token};
 
 /// Two nodes; the second one reaches Redis through the link.
-struct Nodes {
-    redis: RedisServer,
-    link: Proxy,
-    one: Node,
-    two: Node,
+pub(super) struct Nodes {
+    pub(super) redis: RedisServer,
+    pub(super) link: Proxy,
+    pub(super) one: Node,
+    pub(super) two: Node,
 }
 
 impl Nodes {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let link = Proxy::to(redis.url().split("://").nth(1).unwrap().trim_end_matches('/')).await;
@@ -23,19 +23,21 @@ impl Nodes {
         Self { redis, link, one, two }
     }
 
-    async fn cut(&self) {
+    /// Takes Redis from the second node.
+    pub(super) async fn cut(&self) {
         self.link.set(Link::Cut);
         self.two.metric("switchboard_degraded{part=\"redis\"}", |value| value == 1.0).await;
     }
 }
 
-async fn member(node: &Node, user: &str) -> Client {
+/// Opens a native socket that gets rosters.
+pub(super) async fn member(node: &Node, user: &str) -> Client {
     let mut client = Client::native(node, user).await;
     client.join_with_roster("team").await;
     client
 }
 
-fn is_presence(frame: &Value, user: &str, online: bool) -> bool {
+pub(super) fn is_presence(frame: &Value, user: &str, online: bool) -> bool {
     frame["type"] == "presence" && frame["user_id"] == user && frame["online"] == online
 }
 
