@@ -172,9 +172,9 @@ impl Departures {
                 departure.left.retain(|_| gone());
                 departure
             });
-            let still: Vec<_> = still.filter(|departure| departure.offline || !departure.left.is_empty()).collect();
+            let mut still: Vec<_> = still.filter(says_something).collect();
             // If this fails, the half-hourly renewal corrects the views.
-            let _ = self.update_views(&still).await;
+            let _ = self.update_views(&mut still).await;
             for departure in still {
                 self.announce(departure).await;
             }
@@ -241,7 +241,7 @@ impl Departures {
             }
         }
         let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
-        let updated = self.update_views(&departures).await;
+        let updated = self.update_views(&mut departures).await;
         if foreign {
             self.names.refusals.note(RefusedPlace::Foreign, self.link.keys().leaving(), departures.len());
             return scheduled.and(updated);
@@ -252,10 +252,11 @@ impl Departures {
         scheduled.and(updated)
     }
 
-    /// Removes departed users from the views, and adds those again who came back meanwhile.
-    async fn update_views(&self, departures: &[Departure]) -> Result<(), LinkError> {
+    /// Removes departed users from the views, and adds those again who came back meanwhile. Removes these from the departures
+    /// too: their arrival was announced, and a later announcement of the departure would contradict it.
+    async fn update_views(&self, departures: &mut Vec<Departure>) -> Result<(), LinkError> {
         let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
-        for Departure { user, left, offline, .. } in departures {
+        for Departure { user, left, offline, .. } in &*departures {
             if *offline {
                 pipeline.cmd("SREM").arg(keys.online()).arg(user.as_str()).cmd("DEL").arg(keys.summary(user));
             }
@@ -264,7 +265,7 @@ impl Departures {
             }
         }
         let first_check = pipeline.len();
-        for Departure { user, left, .. } in departures {
+        for Departure { user, left, .. } in &*departures {
             pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg("c");
             for room in left {
                 pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{room}"));
@@ -276,14 +277,20 @@ impl Departures {
         let mut replies = self.link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
         let (mut returned, mut index) = (Pipeline::new(), first_check..);
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
-        for Departure { user, left, .. } in departures {
+        for Departure { user, left, offline, .. } in &mut *departures {
             if came_back() {
                 returned.cmd("SADD").arg(keys.online()).arg(user.as_str());
+                *offline = false;
             }
-            for room in left.iter().filter(|_| came_back()) {
-                add_listener(&mut returned, keys, room, user);
-            }
+            left.retain(|room| {
+                let back = came_back();
+                if back {
+                    add_listener(&mut returned, keys, room, user);
+                }
+                !back
+            });
         }
+        departures.retain(says_something);
         if returned.is_empty() { Ok(()) } else { self.write(&returned).await }
     }
 
@@ -356,4 +363,9 @@ impl Departures {
     async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
         self.link.run(Op::Sweep, self.link.keys().leaving(), pipeline).await.map(|_| ())
     }
+}
+
+/// True unless the user came back everywhere.
+fn says_something(departure: &Departure) -> bool {
+    departure.offline || !departure.left.is_empty()
 }

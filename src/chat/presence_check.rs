@@ -12,7 +12,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -80,21 +80,35 @@ impl PresenceCheck {
     }
 
     async fn compare_when_asked(&self) {
+        let mut next_at = Instant::now() + EVERY;
         loop {
-            // Nothing is asked for in an ordinary minute.
-            let _elapsed = timeout(EVERY, self.present.comparison_asked()).await;
-            loop {
-                let complete = self.backplane.registry_is_complete();
-                let compared = self.compare_all(complete).await;
-                if complete && compared {
-                    break;
+            tokio::select! {
+                // Nothing is asked for in an ordinary minute.
+                () = sleep_until(next_at) => self.compare_until_done().await,
+                () = self.present.comparison_asked() => self.compare_until_done().await,
+                doubtful = self.shown().doubtful() => {
+                    // What can't be compared now is compared with all the rest.
+                    let _compared = self.compare(doubtful, self.backplane.registry_is_complete()).await;
+                    continue;
                 }
-                if complete {
-                    sleep(RETRY).await;
-                }
-                while !self.backplane.registry_is_complete() || self.lacks_store() {
-                    sleep(WAIT).await;
-                }
+            }
+            next_at = Instant::now() + EVERY;
+        }
+    }
+
+    /// Compares every conversation, and again until the registry is complete and nothing lacked.
+    async fn compare_until_done(&self) {
+        loop {
+            let complete = self.backplane.registry_is_complete();
+            let compared = self.compare(self.shown().conversations(), complete).await;
+            if complete && compared {
+                break;
+            }
+            if complete {
+                sleep(RETRY).await;
+            }
+            while !self.backplane.registry_is_complete() || self.lacks_store() {
+                sleep(WAIT).await;
             }
         }
     }
@@ -103,9 +117,9 @@ impl PresenceCheck {
         self.degrade.mode(Feature::History) == Mode::Refused
     }
 
-    /// Compares every conversation. Departures are told only if the registry is `complete`. Returns false if a difference
-    /// could not be settled, for want of Redis or of the store.
-    async fn compare_all(&self, complete: bool) -> bool {
+    /// Compares conversations. Departures are told only if the registry is `complete`. Returns false if a difference could
+    /// not be settled, for want of Redis or of the store.
+    async fn compare(&self, conversations: Vec<ConversationId>, complete: bool) -> bool {
         #[cfg(feature = "faults")]
         if crate::faults::has(crate::faults::Fault::PresenceNotCompared) {
             return true;
@@ -113,8 +127,9 @@ impl PresenceCheck {
         if self.lacks_store() {
             return false;
         }
-        let conversations = stream::iter(self.shown().conversations());
-        let doubts = conversations.map(|conversation| self.doubt(conversation, complete)).buffer_unordered(AT_ONCE);
+        let doubts = stream::iter(conversations)
+            .map(|conversation| self.doubt(conversation, complete))
+            .buffer_unordered(AT_ONCE);
         let doubts: Vec<Doubt> = doubts.filter_map(std::future::ready).collect().await;
         if doubts.is_empty() {
             return true;

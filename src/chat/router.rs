@@ -268,7 +268,7 @@ mod tests {
             unread: Arc::new(Unread::new(10, metrics.clone())),
             rosters,
             growth: Arc::new(Growth::new(degrade)),
-            shown: Arc::new(Shown::new(metrics.clone()).0),
+            shown: Arc::new(Shown::new(Duration::ZERO, metrics.clone()).0),
             typists: Arc::new(Typists::new(Duration::from_secs(5))),
             grown_logs: Arc::default(),
             grown: Arc::new(Grown::new(metrics.clone())),

@@ -10,12 +10,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 use crate::{
     metrics::Metrics,
     model::{ConversationId, Ephemeral, Event, LogId, Status, UserId},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Maximum number of users that are kept for one conversation. No client can show more, and a roster names at most as many.
 const USERS_MAX: usize = 1_000;
@@ -23,18 +29,28 @@ const USERS_MAX: usize = 1_000;
 const TOTAL_MAX: usize = 1_000_000;
 /// Maximum number of conversations that wait to be read for the first time.
 const NEW_MAX: usize = 10_000;
+/// Maximum number of conversations that wait to be compared because of a doubt. Others are compared with all the rest.
+const DOUBTFUL_MAX: usize = 1_000;
 
 /// Time for which a departure that a comparison told is not told again. Another node may tell it as well: at the latest
 /// one lease after it reached Redis again.
 const TOLD_FOR: Duration = Duration::from_secs(60);
+
+/// A user who is shown as present.
+#[derive(Debug)]
+struct ShownUser {
+    /// The status that was shown; `None` if it is not known.
+    status: Option<Status>,
+    since: Instant,
+}
 
 /// The presence of one conversation's listeners.
 #[derive(Debug, Default)]
 struct Room {
     /// Tells this follow of the conversation from earlier ones.
     number: u64,
-    /// Users shown as present, with the status that was shown; `None` if it is not known.
-    users: HashMap<UserId, Option<Status>>,
+    /// Users shown as present.
+    users: HashMap<UserId, ShownUser>,
     /// Users whose sockets on this node are about to listen, with the number of these sockets.
     arriving: HashMap<UserId, usize>,
     /// Users with an event since [`Shown::begin_read`]; `None` while nothing is read.
@@ -54,6 +70,8 @@ struct State {
     places: HashMap<UserId, usize>,
     /// Number of follows so far.
     follows: u64,
+    /// Conversations to compare with the registry.
+    doubtful: HashSet<ConversationId>,
 }
 
 /// The shown presence of all conversations.
@@ -61,6 +79,9 @@ pub(super) struct Shown {
     state: Mutex<State>,
     metrics: Arc<Metrics>,
     new: mpsc::Sender<ConversationId>,
+    /// Time from the end of a user's listening until it is told.
+    grace: Duration,
+    doubted: Notify,
 }
 
 /// The users whom a conversation's listeners are shown as present.
@@ -91,10 +112,11 @@ impl Drop for Arriving {
 }
 
 impl Shown {
-    /// The receiver gets each conversation whose listeners must be read from the registry.
-    pub(super) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<ConversationId>) {
+    /// The receiver gets each conversation whose listeners must be read from the registry. `grace` is the time from the end
+    /// of a user's listening until it is told.
+    pub(super) fn new(grace: Duration, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<ConversationId>) {
         let (new, added) = mpsc::channel(NEW_MAX);
-        (Self { state: Mutex::default(), metrics, new }, added)
+        (Self { state: Mutex::default(), metrics, new, grace, doubted: Notify::new() }, added)
     }
 
     /// Begins to keep the presence of a conversation that this node follows from now on.
@@ -191,14 +213,31 @@ impl Shown {
     }
 
     fn record(&self, conversation: &ConversationId, user: &UserId, active: bool) {
-        let State { rooms, places, .. } = &mut *self.state();
+        let State { rooms, places, doubtful, .. } = &mut *self.state();
         let Some(room) = rooms.get_mut(conversation) else { return };
         room.touch(user);
         if active {
             room.told.remove(user);
             self.add(room, places, user.clone());
-        } else if room.users.remove(user).is_some() {
+        } else if let Some(gone) = room.users.remove(user) {
             self.count_gone(places, user);
+            // Who came so lately can't have left for as long as the grace. The departure is older than the arrival.
+            if gone.since.elapsed() < self.grace && doubtful.len() < DOUBTFUL_MAX {
+                doubtful.insert(conversation.clone());
+                self.doubted.notify_one();
+            }
+        }
+    }
+
+    /// Waits for conversations to compare with the registry, because events may have come in another order than they
+    /// happened, and returns them. Cancel-safe.
+    pub(super) async fn doubtful(&self) -> Vec<ConversationId> {
+        loop {
+            let doubtful = std::mem::take(&mut self.state().doubtful);
+            if !doubtful.is_empty() {
+                return doubtful.into_iter().collect();
+            }
+            self.doubted.notified().await;
         }
     }
 
@@ -206,7 +245,9 @@ impl Shown {
         let mut state = self.state();
         let Some(room) = state.rooms.get_mut(conversation) else { return };
         room.touch(user);
-        room.users.entry(user.clone()).and_modify(|shown| *shown = Some(status));
+        if let Some(shown) = room.users.get_mut(user) {
+            shown.status = Some(status);
+        }
     }
 
     /// All conversations whose presence is kept.
@@ -220,7 +261,7 @@ impl Shown {
         let mut state = self.state();
         let room = state.rooms.get_mut(conversation).filter(|room| room.touched.is_none())?;
         room.touched = Some(HashSet::new());
-        Some(room.users.clone())
+        Some(room.users.iter().map(|(user, shown)| (user.clone(), shown.status)).collect())
     }
 
     /// Ends what [`Self::begin_read`] began. Returns the users who had an event meanwhile: what was read about them may be
@@ -270,7 +311,7 @@ impl Shown {
             return;
         }
         *places.entry(user.clone()).or_default() += 1;
-        room.users.insert(user, None);
+        room.users.insert(user, ShownUser { status: None, since: Instant::now() });
         self.metrics.presence_shown.inc();
     }
 
@@ -296,96 +337,5 @@ impl Room {
         if let Some(touched) = &mut self.touched {
             touched.insert(user.clone());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{EphemeralEvent, Timestamp};
-
-    fn user(id: &str) -> UserId {
-        UserId::parse(id).unwrap()
-    }
-
-    fn team() -> ConversationId {
-        ConversationId::parse("team").unwrap()
-    }
-
-    fn shown() -> (Arc<Shown>, mpsc::Receiver<ConversationId>) {
-        let (shown, added) = Shown::new(Arc::new(Metrics::new().unwrap()));
-        shown.follow(&LogId::from(&team()));
-        (Arc::new(shown), added)
-    }
-
-    fn event(id: &str, active: bool) -> Event {
-        let what = Ephemeral::Listening { user: user(id), name: id.into(), active };
-        let ephemeral = EphemeralEvent { log: LogId::from(&team()), at: Timestamp::from_seconds(1), what };
-        Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
-    }
-
-    fn present(shown: &Shown) -> Vec<String> {
-        let mut users: Vec<_> = shown.present(&team()).users.iter().map(|user| user.as_str().to_owned()).collect();
-        users.sort();
-        users
-    }
-
-    #[test]
-    fn what_was_read_is_older_than_events_and_belongs_to_its_follow() {
-        let (shown, _added) = shown();
-        let first = shown.unread(&team()).unwrap();
-        shown.observe(&[event("bob", true), event("carol", false)]);
-        shown.add_present(&team(), first, vec![user("alice"), user("carol")]);
-        assert_eq!(present(&shown), ["alice", "bob"]);
-        shown.add_present(&team(), first, vec![user("carol")]);
-        assert_eq!((present(&shown).len(), shown.unread(&team())), (2, None), "it was added before");
-
-        shown.unfollow(&LogId::from(&team()));
-        assert!(!shown.is_shown(&user("bob")) && shown.metrics.presence_shown.get() == 0);
-        shown.follow(&LogId::from(&team()));
-        shown.add_present(&team(), first, vec![user("alice")]);
-        assert_eq!(present(&shown), [""; 0], "alice was there during the first follow");
-        assert!(shown.unread(&team()).is_some());
-    }
-
-    #[test]
-    fn lists_name_a_user_whose_socket_is_about_to_listen() {
-        let (shown, _added) = shown();
-        let sockets = [shown.expect(&team(), &user("alice")), shown.expect(&team(), &user("alice"))];
-        assert_eq!(present(&shown), ["alice"]);
-        assert!(!shown.is_shown(&user("alice")), "nobody was told yet");
-        shown.observe(&[event("alice", true)]);
-        assert_eq!(present(&shown), ["alice"]);
-        let [one, other] = sockets;
-        drop(one);
-        shown.observe(&[event("alice", false)]);
-        assert_eq!(present(&shown), ["alice"]);
-        drop(other);
-        assert_eq!(present(&shown), [""; 0]);
-    }
-
-    #[test]
-    fn a_conversation_with_more_users_than_are_kept_says_so() {
-        let (shown, _added) = shown();
-        let mut all: Vec<_> = (0..=USERS_MAX).map(|at| user(&format!("u{at}"))).collect();
-        let one_more = all.pop().unwrap();
-        shown.add_present(&team(), shown.unread(&team()).unwrap(), all);
-        assert!(!shown.present(&team()).partial);
-        shown.observe(&[event(one_more.as_str(), true)]);
-        let Present { users, partial } = shown.present(&team());
-        assert!(partial && users.len() == USERS_MAX && !shown.is_shown(&one_more));
-    }
-
-    #[test]
-    fn a_user_is_shown_as_long_as_one_conversation_shows_it() {
-        let (shown, _added) = shown();
-        let den = LogId::parse("den").unwrap();
-        shown.follow(&den);
-        let follow = shown.unread(&ConversationId::parse("den").unwrap()).unwrap();
-        shown.add_present(&ConversationId::parse("den").unwrap(), follow, vec![user("bob")]);
-        shown.observe(&[event("bob", true), event("bob", true), event("bob", false), event("bob", false)]);
-        assert!(shown.is_shown(&user("bob")));
-        shown.unfollow(&den);
-        assert!(!shown.is_shown(&user("bob")));
     }
 }

@@ -82,7 +82,7 @@ impl Chat {
         let unread = Arc::new(Unread::new(config.notifications.queue, metrics.clone()));
         let growth = Arc::new(Growth::new(degrade.clone()));
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
-        let (shown, followed) = Shown::new(metrics.clone());
+        let (shown, followed) = Shown::new(config.timing.presence_grace, metrics.clone());
         let typists = Arc::new(Typists::new(config.timing.typing_timeout));
         let (shown, grown_logs) = (Arc::new(shown), Arc::<GrownLogs>::default());
         let (grown, rights) = (Arc::new(Grown::new(metrics.clone())), Arc::<Speakers>::default());

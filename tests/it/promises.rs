@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, eventually, token};
 
 mod incomplete_registry;
+mod late_departures;
 mod live_presence;
 mod lost_answers;
 mod races;

@@ -14,10 +14,14 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub(super) async fn start() -> Self {
+        Self::with_grace("1s").await
+    }
+
+    pub(super) async fn with_grace(grace: &str) -> Self {
         let redis = RedisServer::start().await;
         let database = Postgres::shared().await.database().await;
         let link = Proxy::to(redis.url().split("://").nth(1).unwrap().trim_end_matches('/')).await;
-        let short = |node: NodeBuilder| node.set("PRESENCE_GRACE", "1s").set("NODE_LEASE", "6s");
+        let short = |node: NodeBuilder| node.set("PRESENCE_GRACE", grace).set("NODE_LEASE", "6s");
         let one = short(Node::serve(&redis.url(), &database)).start().await;
         let two = short(Node::serve(&link.url(&redis.url()), &database)).start().await;
         Self { redis, link, one, two }

@@ -1,0 +1,101 @@
+use super::*;
+use crate::model::{EphemeralEvent, Timestamp};
+
+const GRACE: Duration = Duration::from_secs(5);
+
+fn user(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+fn team() -> ConversationId {
+    ConversationId::parse("team").unwrap()
+}
+
+fn shown() -> (Arc<Shown>, mpsc::Receiver<ConversationId>) {
+    let (shown, added) = Shown::new(GRACE, Arc::new(Metrics::new().unwrap()));
+    shown.follow(&LogId::from(&team()));
+    (Arc::new(shown), added)
+}
+
+fn event(id: &str, active: bool) -> Event {
+    let what = Ephemeral::Listening { user: user(id), name: id.into(), active };
+    let ephemeral = EphemeralEvent { log: LogId::from(&team()), at: Timestamp::from_seconds(1), what };
+    Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
+}
+
+fn present(shown: &Shown) -> Vec<String> {
+    let mut users: Vec<_> = shown.present(&team()).users.iter().map(|user| user.as_str().to_owned()).collect();
+    users.sort();
+    users
+}
+
+#[test]
+fn what_was_read_is_older_than_events_and_belongs_to_its_follow() {
+    let (shown, _added) = shown();
+    let first = shown.unread(&team()).unwrap();
+    shown.observe(&[event("bob", true), event("carol", false)]);
+    shown.add_present(&team(), first, vec![user("alice"), user("carol")]);
+    assert_eq!(present(&shown), ["alice", "bob"]);
+    shown.add_present(&team(), first, vec![user("carol")]);
+    assert_eq!((present(&shown).len(), shown.unread(&team())), (2, None), "it was added before");
+
+    shown.unfollow(&LogId::from(&team()));
+    assert!(!shown.is_shown(&user("bob")) && shown.metrics.presence_shown.get() == 0);
+    shown.follow(&LogId::from(&team()));
+    shown.add_present(&team(), first, vec![user("alice")]);
+    assert_eq!(present(&shown), [""; 0], "alice was there during the first follow");
+    assert!(shown.unread(&team()).is_some());
+}
+
+#[test]
+fn lists_name_a_user_whose_socket_is_about_to_listen() {
+    let (shown, _added) = shown();
+    let sockets = [shown.expect(&team(), &user("alice")), shown.expect(&team(), &user("alice"))];
+    assert_eq!(present(&shown), ["alice"]);
+    assert!(!shown.is_shown(&user("alice")), "nobody was told yet");
+    shown.observe(&[event("alice", true)]);
+    assert_eq!(present(&shown), ["alice"]);
+    let [one, other] = sockets;
+    drop(one);
+    shown.observe(&[event("alice", false)]);
+    assert_eq!(present(&shown), ["alice"]);
+    drop(other);
+    assert_eq!(present(&shown), [""; 0]);
+}
+
+#[test]
+fn a_conversation_with_more_users_than_are_kept_says_so() {
+    let (shown, _added) = shown();
+    let mut all: Vec<_> = (0..=USERS_MAX).map(|at| user(&format!("u{at}"))).collect();
+    let one_more = all.pop().unwrap();
+    shown.add_present(&team(), shown.unread(&team()).unwrap(), all);
+    assert!(!shown.present(&team()).partial);
+    shown.observe(&[event(one_more.as_str(), true)]);
+    let Present { users, partial } = shown.present(&team());
+    assert!(partial && users.len() == USERS_MAX && !shown.is_shown(&one_more));
+}
+
+#[test]
+fn a_user_is_shown_as_long_as_one_conversation_shows_it() {
+    let (shown, _added) = shown();
+    let den = LogId::parse("den").unwrap();
+    shown.follow(&den);
+    let follow = shown.unread(&ConversationId::parse("den").unwrap()).unwrap();
+    shown.add_present(&ConversationId::parse("den").unwrap(), follow, vec![user("bob")]);
+    shown.observe(&[event("bob", true), event("bob", true), event("bob", false), event("bob", false)]);
+    assert!(shown.is_shown(&user("bob")));
+    shown.unfollow(&den);
+    assert!(!shown.is_shown(&user("bob")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_departure_sooner_than_the_grace_is_doubted() {
+    let (shown, _added) = shown();
+    for (stays, doubted) in [(GRACE, false), (GRACE - Duration::from_millis(1), true), (GRACE, false)] {
+        shown.observe(&[event("bob", true)]);
+        tokio::time::advance(stays).await;
+        shown.observe(&[event("bob", false), event("bob", false)]);
+        let found = tokio::time::timeout(Duration::from_secs(1), shown.doubtful()).await;
+        assert_eq!(found.ok(), doubted.then(|| vec![team()]), "{stays:?}");
+    }
+}
