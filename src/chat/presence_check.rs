@@ -186,8 +186,9 @@ impl PresenceCheck {
                 None if present => events.extend(arrival_events(user, name, status)),
                 Some(_) if !present && (complete || listening) => {
                     events.push(Ephemeral::Listening { user: user.clone(), name, active: false });
-                    departed.push(user.clone());
-                    if !online || status == Status::Invisible {
+                    let offline = !online || status == Status::Invisible;
+                    departed.push((user.clone(), offline));
+                    if offline {
                         events.push(Ephemeral::Presence { user, online: false, status: Status::Online });
                     }
                 }

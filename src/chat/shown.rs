@@ -44,6 +44,15 @@ struct ShownUser {
     since: Instant,
 }
 
+/// A departure that a comparison told.
+#[derive(Debug, Clone, Copy)]
+struct ToldGone {
+    /// True if the user was told to be offline, not only to listen no longer.
+    offline: bool,
+    /// Time until which it is not told again.
+    until: Instant,
+}
+
 /// The presence of one conversation's listeners.
 #[derive(Debug, Default)]
 struct Room {
@@ -59,8 +68,8 @@ struct Room {
     unread: bool,
     /// True if users are missing for want of room.
     partial: bool,
-    /// Users whose departure a comparison told, with the time until which it is not told again.
-    told: HashMap<UserId, Instant>,
+    /// Users whose departure a comparison told.
+    told: HashMap<UserId, ToldGone>,
 }
 
 #[derive(Debug, Default)]
@@ -169,26 +178,27 @@ impl Shown {
         Arriving { shown: self.clone(), conversation: conversation.clone(), user: user.clone() }
     }
 
-    /// Records users whose departure a comparison is about to tell.
-    pub(super) fn departed(&self, conversation: &ConversationId, users: impl Iterator<Item = UserId>) {
+    /// Records users whose departure a comparison is about to tell, each with true if the user is told to be offline too.
+    pub(super) fn departed(&self, conversation: &ConversationId, users: impl Iterator<Item = (UserId, bool)>) {
         let now = Instant::now();
         if let Some(room) = self.state().rooms.get_mut(conversation) {
-            room.told.retain(|_, until| *until > now);
-            room.told.extend(users.map(|user| (user, now + TOLD_FOR)));
+            room.told.retain(|_, told| told.until > now);
+            room.told.extend(users.map(|(user, offline)| (user, ToldGone { offline, until: now + TOLD_FOR })));
         }
     }
 
     /// True for an event that tells a departure which a comparison told before.
     pub(super) fn is_told(&self, event: &Event) -> bool {
         let Event::Ephemeral { ephemeral, .. } = event else { return false };
-        let user = match &ephemeral.what {
-            Ephemeral::Listening { user, active: false, .. } | Ephemeral::Presence { user, online: false, .. } => user,
+        let (user, tells_offline) = match &ephemeral.what {
+            Ephemeral::Listening { user, active: false, .. } => (user, false),
+            Ephemeral::Presence { user, online: false, .. } => (user, true),
             _ => return false,
         };
         let Some(conversation) = ephemeral.log.conversation() else { return false };
         let state = self.state();
-        let until = state.rooms.get(&conversation).and_then(|room| room.told.get(user));
-        until.is_some_and(|until| *until > Instant::now())
+        let told = state.rooms.get(&conversation).and_then(|room| room.told.get(user));
+        told.is_some_and(|told| told.until > Instant::now() && (told.offline || !tells_offline))
     }
 
     /// Records events before listeners receive them.

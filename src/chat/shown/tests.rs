@@ -99,3 +99,19 @@ async fn a_departure_sooner_than_the_grace_is_doubted() {
         assert_eq!(found.ok(), doubted.then(|| vec![team()]), "{stays:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_departure_that_a_comparison_told_is_told_once_and_going_offline_after_it_too() {
+    let (shown, _added) = shown();
+    let offline = |id: &str| {
+        let what = Ephemeral::Presence { user: user(id), online: false, status: Status::Online };
+        let ephemeral = EphemeralEvent { log: LogId::from(&team()), at: Timestamp::from_seconds(1), what };
+        Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
+    };
+    shown.departed(&team(), [(user("alice"), true), (user("bob"), false)].into_iter());
+    assert!(shown.is_told(&event("alice", false)) && shown.is_told(&offline("alice")));
+    assert!(shown.is_told(&event("bob", false)) && !shown.is_told(&offline("bob")), "bob was online then");
+    assert!(!shown.is_told(&event("carol", false)) && !shown.is_told(&event("alice", true)));
+    tokio::time::advance(TOLD_FOR + Duration::from_secs(1)).await;
+    assert!(!shown.is_told(&event("alice", false)));
+}
