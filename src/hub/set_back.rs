@@ -25,11 +25,11 @@ pub struct Stored<'a> {
     pub head: Seq,
     /// The newest entry.
     pub newest: Option<EntryStamp>,
-    /// Those of the entries of [`Given::seqs`] that it has.
+    /// Those of the entries of `Given::seqs` that it has.
     pub stamps: &'a [EntryStamp],
 }
 
-/// A log whose store was set back: entries that went out are lost. Nothing goes out until [`Hub::restart`].
+/// A log whose store was set back: entries that went out are lost. Nothing goes out until `Hub::restart`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetBack {
     /// The log.
