@@ -16,13 +16,21 @@ const REFRESH: Duration = Duration::from_secs(20);
 /// Shortest pause between two reads, however often an unknown key is seen.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads the keys at each interval, and when something was signed with an unknown key, until its task is stopped. While
-/// they can't be read, the last ones stay in use.
+/// Reads the keys at each interval, when something was signed with an unknown key, and when a connection to the store was lost,
+/// since the next one may lead to another database, until its task is stopped. While they can't be read, the last ones stay in
+/// use.
 pub(super) async fn refresh(store: Arc<dyn Lifecycle>, backplane: Arc<Backplane>) {
+    let mut reconnects = store.reconnects();
     loop {
         sleep(PAUSE).await;
+        let wanted = async {
+            tokio::select! {
+                () = backplane.wants_keys() => {}
+                Ok(()) = reconnects.changed() => {}
+            }
+        };
         // After the interval the keys are read in any case.
-        let _elapsed = timeout(REFRESH, backplane.wants_keys()).await;
+        let _elapsed = timeout(REFRESH, wanted).await;
         checkpoint(TaskName::NodeKeys, || "");
         let read = async { Ok((store.node_keys().await?, store.deployment().await?)) };
         match read.await {

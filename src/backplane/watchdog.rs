@@ -165,7 +165,7 @@ impl Watchdog {
         let first = connections.first_mut().ok_or(LinkError::Down)?;
         self.new_era(first).await?;
         self.link.open(connections.clone());
-        tracing::info!(incarnation = %self.lease.me(), "a connection to Redis broke; registering anew");
+        tracing::info!(incarnation = %self.lease.me(), "registered anew over new connections to Redis");
         Ok(connections)
     }
 
@@ -191,6 +191,7 @@ impl Watchdog {
                 () = self.link.check_now.notified() => true,
             };
             if self.lease.me().deployment() != *self.link.keys().deployment().borrow() {
+                tracing::info!("the store has the identity of another deployment; registering anew");
                 // What this node holds must not keep its own new lease off.
                 let released = self.lease.release(&self.link, &mut connections[0]).await;
                 match released.and(self.reconnect().await) {

@@ -5,7 +5,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::support::{Client, Node, NodeBuilder, Postgres, RedisServer, SECRET, eventually, token, token_with, within};
+use crate::support::{
+    Client, Link, Node, NodeBuilder, Postgres, Proxy, RedisServer, SECRET, eventually, token, token_with, within,
+};
 
 /// The routes of all dialects, the native one first.
 const ROUTES: [&str; 5] = ["/v1/ws", "/ws", "/ws/auth", "/ws/team", "/api/chat/ws/team"];
@@ -306,4 +308,45 @@ async fn check_names_nodes_of_the_deployment_with_other_keys() {
     let _astray = astray.node("astray-1").await;
     let (printed, code) = place.check().await;
     assert!(code == 0 && printed.contains("another database number or REDIS_PREFIX: astray-1"), "{printed}");
+}
+
+/// An operator puts a restored copy into the place of the database: it is another deployment, under the eyes of the nodes.
+#[tokio::test]
+async fn nodes_go_on_as_another_deployment_when_their_database_is_replaced() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let (server, name) = database.split_once('@').unwrap().1.split_once('/').unwrap();
+    let proxy = Proxy::to(server).await;
+    let place = Place { url: redis.url(), prefix: "", database: proxy.url(&database) };
+    let (one, two) = (place.node("one").await, place.node("two").await);
+    let (mut alice, mut bob) = (Client::native(&one, "alice").await, Client::native(&two, "bob").await);
+    alice.join("team").await;
+    bob.join("team").await;
+    let before = place.tag().await;
+
+    proxy.set(Link::Cut);
+    let admin = Postgres::shared().await.connect("postgres").await;
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    eventually("no connection to the database", async || {
+        admin.query(&end, &[]).await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    admin.batch_execute(&format!("CREATE DATABASE {name}_copy TEMPLATE {name}")).await.unwrap();
+    admin.batch_execute(&format!("ALTER DATABASE {name} RENAME TO {name}_old")).await.unwrap();
+    admin.batch_execute(&format!("ALTER DATABASE {name}_copy RENAME TO {name}")).await.unwrap();
+    proxy.set(Link::Open);
+
+    let after = eventually("another tag", async || Some(place.tag().await).filter(|tag| *tag != before)).await;
+    eventually("both nodes with the new tag", async || {
+        let leases: Vec<String> = redis.command(&["ZRANGE", "ws:nodes", "0", "-1"]).await;
+        let new = leases.iter().filter(|lease| lease.contains(&format!("#{after}."))).count();
+        (new == 2 && leases.len() == 3).then_some(())
+    })
+    .await;
+    for node in [&one, &two] {
+        node.metric(r#"switchboard_degraded{part="redis"}"#, |down| down == 0.0).await;
+    }
+    eventually("both users online", async || (online(&one).await == ["alice", "bob"]).then_some(())).await;
+    alice.send_text("team", "hello").await;
+    assert_eq!(bob.until("message").await["content"], "hello");
 }
