@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     metrics::Metrics,
-    model::{ConversationId, Ephemeral, Event, LogId, Status, UserId},
+    model::{ConversationId, Ephemeral, Event, LogId, Status, Timestamp, UserId},
 };
 
 #[cfg(test)]
@@ -41,7 +41,18 @@ const TOLD_FOR: Duration = Duration::from_secs(60);
 struct ShownUser {
     /// The status that was shown; `None` if it is not known.
     status: Option<Status>,
+    /// Time at which this node was last told that the user arrived, or found the user to be there.
     since: Instant,
+    /// Time of that arrival by the clock of the node that told it; `None` if the user was there before.
+    at: Option<Timestamp>,
+}
+
+impl ShownUser {
+    /// True if a departure that is told now can't be the user's next one: between an arrival and a departure lies at least the
+    /// grace. The departure may have waited for Redis, so the clocks of the nodes that told the two count as well.
+    fn came_after(&self, departure: Timestamp, grace: Duration) -> bool {
+        self.since.elapsed() < grace || self.at.is_some_and(|at| departure.since(at) < grace)
+    }
 }
 
 /// A departure that a comparison told.
@@ -210,7 +221,7 @@ impl Shown {
         for event in presence {
             let Some(conversation) = event.log.conversation() else { continue };
             match &event.what {
-                Ephemeral::Listening { user, active, .. } => self.record(&conversation, user, *active),
+                Ephemeral::Listening { user, active, .. } => self.record(&conversation, user, *active, event.at),
                 Ephemeral::Presence { user, online: true, status } => self.record_status(&conversation, user, *status),
                 Ephemeral::Presence { online: false, .. }
                 | Ephemeral::Typing { .. }
@@ -222,17 +233,20 @@ impl Shown {
         }
     }
 
-    fn record(&self, conversation: &ConversationId, user: &UserId, active: bool) {
+    fn record(&self, conversation: &ConversationId, user: &UserId, active: bool, at: Timestamp) {
         let State { rooms, places, doubtful, .. } = &mut *self.state();
         let Some(room) = rooms.get_mut(conversation) else { return };
         room.touch(user);
         if active {
             room.told.remove(user);
             self.add(room, places, user.clone());
+            if let Some(shown) = room.users.get_mut(user) {
+                // The user may have left without a word of it so far.
+                (shown.since, shown.at) = (Instant::now(), Some(at));
+            }
         } else if let Some(gone) = room.users.remove(user) {
             self.count_gone(places, user);
-            // Who came so lately can't have left for as long as the grace. The departure is older than the arrival.
-            if gone.since.elapsed() < self.grace && doubtful.len() < DOUBTFUL_MAX {
+            if gone.came_after(at, self.grace) && doubtful.len() < DOUBTFUL_MAX {
                 doubtful.insert(conversation.clone());
                 self.doubted.notify_one();
             }
@@ -321,7 +335,7 @@ impl Shown {
             return;
         }
         *places.entry(user.clone()).or_default() += 1;
-        room.users.insert(user, ShownUser { status: None, since: Instant::now() });
+        room.users.insert(user, ShownUser { status: None, since: Instant::now(), at: None });
         self.metrics.presence_shown.inc();
     }
 

@@ -18,8 +18,12 @@ fn shown() -> (Arc<Shown>, mpsc::Receiver<ConversationId>) {
 }
 
 fn event(id: &str, active: bool) -> Event {
+    event_at(id, active, Timestamp::from_seconds(1))
+}
+
+fn event_at(id: &str, active: bool, at: Timestamp) -> Event {
     let what = Ephemeral::Listening { user: user(id), name: id.into(), active };
-    let ephemeral = EphemeralEvent { log: LogId::from(&team()), at: Timestamp::from_seconds(1), what };
+    let ephemeral = EphemeralEvent { log: LogId::from(&team()), at, what };
     Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
 }
 
@@ -89,14 +93,22 @@ fn a_user_is_shown_as_long_as_one_conversation_shows_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_departure_sooner_than_the_grace_is_doubted() {
-    let (shown, _added) = shown();
-    for (stays, doubted) in [(GRACE, false), (GRACE - Duration::from_millis(1), true), (GRACE, false)] {
-        shown.observe(&[event("bob", true)]);
-        tokio::time::advance(stays).await;
-        shown.observe(&[event("bob", false), event("bob", false)]);
+async fn a_departure_that_must_be_older_than_the_arrival_is_doubted() {
+    let short = GRACE - Duration::from_millis(1);
+    // Time from the last arrival to the departure: on this node, and by the clocks of the nodes that told them.
+    for (here, there, doubted) in
+        [(GRACE, GRACE, false), (short, GRACE, true), (2 * GRACE, short, true), (GRACE, Duration::ZERO, true)]
+    {
+        let ((shown, _added), first) = (shown(), Timestamp::from_seconds(1_000));
+        shown.observe(&[event_at("bob", true, first)]);
+        tokio::time::advance(GRACE).await;
+        // Bob left and is back, and only the latter was told.
+        let again = first.plus(GRACE);
+        shown.observe(&[event_at("bob", true, again)]);
+        tokio::time::advance(here).await;
+        shown.observe(&[event_at("bob", false, again.plus(there)), event_at("bob", false, again)]);
         let found = tokio::time::timeout(Duration::from_secs(1), shown.doubtful()).await;
-        assert_eq!(found.ok(), doubted.then(|| vec![team()]), "{stays:?}");
+        assert_eq!(found.ok(), doubted.then(|| vec![team()]), "{here:?} {there:?}");
     }
 }
 
