@@ -124,6 +124,10 @@ impl Comparison {
                 restarted += 1;
             }
         }
+        // What was stored after the read above and before the restart went out to nobody.
+        for (log, Ends { head, .. }) in self.store.ends(&logs).await? {
+            self.hub.record_head(&log, head);
+        }
         if restarted == 0 {
             return Ok(());
         }

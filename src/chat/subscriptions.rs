@@ -126,7 +126,7 @@ impl Subscriptions {
                 let opened = self.follows.open_unchecked(&following).await;
                 opened.map(|head| Ends { head: head.max(known_head), ..Ends::default() })
             }
-            None => self.admit_listener(identity, conversation, &following).await,
+            None => self.admit_listener(identity, conversation, &following, by).await,
         }?;
         if pair.is_none() && given.is_some_and(|given| given.is_contradicted_by(ends.head, ends.newest())) {
             // The store was set back, and a comparison has not found it yet.
@@ -262,22 +262,24 @@ impl Subscriptions {
         (Joined { head, resumed: Resumed::Resync { first: ends.first } }, head)
     }
 
-    /// Opens a followed log for a user who may listen to it.
+    /// Opens a followed log for a user who may listen to it. Only a join by the client creates a missing conversation or
+    /// makes the user a member: one by the connection itself follows a membership, which may have ended meanwhile.
     async fn admit_listener(
         &self,
         identity: &Identity,
         conversation: &ConversationId,
         following: &Following,
+        by: JoinedBy,
     ) -> Result<Ends, Reject> {
         require_feature(&self.degrade, Feature::History)?;
         let mut access = None;
         // The read of the head also reads the user's access.
         let ends = async {
-            access = self.access_or_open(identity, conversation).await?;
+            access = self.access_for(identity, conversation, by).await?;
             Ok(access.as_ref().map(|access| access.ends).unwrap_or_default())
         };
         self.follows.open(following, ends).await?;
-        self.admit_member(identity, conversation, access).await
+        self.admit_member(identity, conversation, access, by).await
     }
 
     async fn admit_member(
@@ -285,16 +287,17 @@ impl Subscriptions {
         identity: &Identity,
         conversation: &ConversationId,
         access: Option<Access>,
+        by: JoinedBy,
     ) -> Result<Ends, Reject> {
         let access = match access {
             Some(access) => Some(access),
-            None => self.access_or_open(identity, conversation).await?,
+            None => self.access_for(identity, conversation, by).await?,
         };
         // A missing conversation is rejected like one that the user is no member of; otherwise clients could probe for
         // ids.
         let access = access.ok_or(Reject::NotMember)?;
         if !access.member && !identity.admin {
-            if !access.open {
+            if !access.open || by != JoinedBy::Client {
                 return Err(Reject::NotMember);
             }
             self.budgets.charge_change(identity).await?;
@@ -306,15 +309,17 @@ impl Subscriptions {
         Ok(access.ends)
     }
 
-    /// The user's access to a conversation. Creates a missing one if open conversations are configured.
-    async fn access_or_open(
+    /// The user's access to a conversation. Creates a missing one for a join by the client if open conversations are
+    /// configured.
+    async fn access_for(
         &self,
         identity: &Identity,
         conversation: &ConversationId,
+        by: JoinedBy,
     ) -> Result<Option<Access>, Reject> {
         let user = &identity.user;
         let access = self.store.access(conversation, user).await.map_err(|error| unavailable(&error))?;
-        if access.is_some() || !self.open_conversations {
+        if access.is_some() || !self.open_conversations || by != JoinedBy::Client {
             return Ok(access);
         }
         self.budgets.charge_change(identity).await?;

@@ -35,7 +35,9 @@ impl Scene {
     /// Another node of the deployment.
     pub fn node(&self) -> NodeBuilder {
         let url = format!("postgres://postgres@{}/{}", self.proxy.address(), self.name);
-        Node::serve(&self.redis.url(), &url)
+        // Calls are repeated while the store is away.
+        let node = Node::serve(&self.redis.url(), &url);
+        node.set("MESSAGE_RATE_LIMIT", 0).set("WRITE_RATE_LIMIT", 0).set("READ_RATE_LIMIT", 0)
     }
 
     /// The node with this number, counted from the last one.
@@ -61,6 +63,14 @@ impl Scene {
         self.backups += 1;
         let backup = format!("{}_backup_{}", self.name, self.backups);
         let client = self.cut_off().await;
+        // A node that did not notice would use sessions that have ended.
+        for node in &self.nodes {
+            eventually("a node without its store", async || {
+                let health = node.request(Method::GET, "/api/health", None, None).await;
+                (health.json["status"] != "healthy").then_some(())
+            })
+            .await;
+        }
         client.batch_execute(&format!("CREATE DATABASE {backup} TEMPLATE {}", self.name)).await.unwrap();
         self.proxy.set(Link::Open);
         self.settled().await;
@@ -173,6 +183,12 @@ pub struct Ear {
 impl Ear {
     /// Connects a user, and joins the conversation after `since` if that is given.
     pub async fn open(node: &Node, speech: Speech, user: &str, conversation: &str, since: Option<i64>) -> Self {
+        let open = async || Self::try_open(node, speech, user, conversation, since).await;
+        eventually("a socket that listens", open).await
+    }
+
+    /// None while the store is away.
+    async fn try_open(node: &Node, speech: Speech, user: &str, conversation: &str, since: Option<i64>) -> Option<Self> {
         let token = token(user);
         let query = since.map_or_else(String::new, |since| format!("&since_seq={since}"));
         let url = match speech {
@@ -187,11 +203,11 @@ impl Ear {
         let mut ear =
             Self { speech, user: user.into(), client, conversation: conversation.into(), has, heard, resyncs };
         match speech {
-            Speech::Rooms => drop(ear.client.expect("connected").await),
-            Speech::Conversation => drop(ear.client.until("system").await),
+            Speech::Rooms => ear.greeted("connected").await?,
+            Speech::Conversation => ear.greeted("system").await?,
             Speech::Direct => {
                 ear.client.send(&json!({"type": "authenticate", "token": token})).await;
-                ear.client.until("authenticated").await;
+                ear.greeted("authenticated").await?;
             }
             Speech::Native | Speech::Personas => {
                 let kind = if speech == Speech::Native { "join" } else { "join_conversation" };
@@ -201,8 +217,11 @@ impl Ear {
                 }
                 ear.client.send(&join).await;
                 loop {
-                    let frame = ear.client.recv().await;
-                    assert_ne!(frame["type"], "error", "{frame}");
+                    let frame = ear.client.recv_or_close().await.ok()?;
+                    if frame["type"] == "error" {
+                        assert_eq!(frame["code"], "unavailable", "{frame}");
+                        return None;
+                    }
                     ear.take(&frame);
                     if ["joined", "conversation_joined", "resync"].contains(&frame["type"].as_str().unwrap()) {
                         break;
@@ -210,7 +229,16 @@ impl Ear {
                 }
             }
         }
-        ear
+        Some(ear)
+    }
+
+    /// Reads to the greeting; none if the socket is closed, as it is while the store is away.
+    async fn greeted(&mut self, kind: &str) -> Option<()> {
+        loop {
+            if self.client.recv_or_close().await.ok()?["type"] == kind {
+                return Some(());
+            }
+        }
     }
 
     /// Takes a frame of the conversation.
