@@ -70,6 +70,8 @@ impl Scenario {
 
     /// Plays the scenario. Its users have names of their own. Links are open again at its end.
     pub async fn play(self, stage: &Stage) {
+        // Nodes may still recover from the scenario before, and refuse sockets.
+        crate::run::until(STEP, async || stage.cluster.is_healthy().await).await;
         match self {
             Self::RemovalInABatch => removal_in_a_batch(stage).await,
             Self::RemovalDuringAJoin => removal_during_a_join(stage).await,
