@@ -188,7 +188,8 @@ impl Ear {
             // its greeting asked when it connected.
             None if by_itself => {
                 let heads = self.added.remove(conversation).unwrap_or_default();
-                let newest = heads.last().copied();
+                // Additions after this head are joined later, or were joined with it.
+                let newest = heads.iter().copied().filter(|added| *added <= head).max();
                 self.undecided.insert(conversation.clone(), heads);
                 // Nobody asked, and the node may have checked the membership at any time of the session.
                 (newest, self.opened)
