@@ -1,7 +1,7 @@
 //! A connection as commands use it: its user, its outbox, and the conversations that it listens to.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -52,6 +52,8 @@ struct Joined {
     dropped: HashMap<ConversationId, Dropped>,
     /// True if more were given up than are remembered.
     forgot: bool,
+    /// Conversations younger than the connection that its client left.
+    left: HashSet<ConversationId>,
 }
 
 /// An automatic join that was given up.
@@ -316,6 +318,30 @@ impl Connection {
     /// The seq of the last entry that a replay is known to have given to the connection since it joined.
     pub(super) fn received(&self, conversation: &ConversationId) -> Option<Seq> {
         self.lock().current.get(conversation).map(|current_join| current_join.progress.has)
+    }
+
+    /// Records that the client left a conversation. At most `limit` of those that are [young](Self::is_to_join) are remembered.
+    pub(super) fn record_left(&self, conversation: &ConversationId, limit: usize) {
+        let left = &mut self.lock().left;
+        if left.len() < limit && self.is_older_than(conversation) {
+            left.insert(conversation.clone());
+        }
+    }
+
+    /// True if the connection's inbox tells it, or has told it, of this direct conversation, which its dialect joins then, and
+    /// the connection neither listens there, nor gave the join up, nor left: the join is on its way.
+    pub(super) fn is_to_join(&self, conversation: &ConversationId) -> bool {
+        let joined = self.lock();
+        let gave_up = joined.forgot || joined.dropped.contains_key(conversation);
+        let is_absent = !gave_up && !joined.current.contains_key(conversation) && !joined.left.contains(conversation);
+        is_absent && self.dialect.joins() != AutoJoin::Nothing && self.is_older_than(conversation)
+    }
+
+    /// True if the conversation was created after the connection was opened.
+    fn is_older_than(&self, conversation: &ConversationId) -> bool {
+        conversation
+            .generated_at()
+            .is_some_and(|created| self.id().generated_at().is_some_and(|opened| created >= opened))
     }
 
     /// Removes the record of a join. Returns true if the hub has the listener, and none if there was no join.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{
     Chat,
     command::{Begun, Caller, CommandReply, unavailable, unwritten},
-    connection::Connection,
     personas::Asked,
 };
 use crate::{
@@ -59,12 +58,12 @@ impl Chat {
         Ok(LogId::from(&conversation))
     }
 
-    /// The direct conversation with another user, created if needed. A socket that creates it attaches before the inbox
-    /// entries go out; otherwise it would join through its inbox and receive its own message.
+    /// The direct conversation with another user, created if needed.
     async fn direct(&self, caller: &Caller, other: &UserId) -> Result<ConversationId, Reject> {
         let one = &caller.identity.user;
         let pair = Pair::of(one, other);
         if let Some(known) = self.members.cached_direct(&pair) {
+            self.listen_first(caller, &known, &pair, false).await?;
             return Ok(known);
         }
         self.require_unblocked(one, std::slice::from_ref(other)).await?;
@@ -76,25 +75,35 @@ impl Chat {
         let FoundDirect { conversation, head, inbox_entries } = found?;
         // A conversation without entries may be this user's own, created by a try whose answer was lost.
         let new = head == 0;
-        let mut listened = Ok(());
-        // One that listens already lacks nothing, and a second join from the start would repeat what it has.
-        let listens = |connection: &Arc<Connection>| connection.listens_to(&conversation);
-        if let (Some(connection), true) = (caller.connection.as_ref().filter(|one| !listens(one)), new) {
-            let said = match connection.dialect.joins() {
-                AutoJoin::Nothing => None,
-                AutoJoin::Added => Some(None),
-                AutoJoin::Directs => Some(Some(Arc::new(pair.clone()))),
-            };
-            if let Some(said) = said {
-                let listening = self.subscriptions.listen_from_start(&caller.identity, connection, &conversation, said);
-                listened = listening.await;
-            }
-        }
+        let listened = self.listen_first(caller, &conversation, &pair, new).await;
         // The conversation exists also if this connection can't listen to it now.
         self.tell_members(&pair, new, inbox_entries).await;
         listened?;
         self.members.cache_direct(pair, conversation.clone());
         Ok(conversation)
+    }
+
+    /// Lets a socket listen to a direct conversation before its own message goes there, if the conversation is `new`, or
+    /// younger than the socket. Its inbox would let the socket join it, but maybe after the ack: the client would receive its
+    /// own message, and the other user's earlier ones after the ack.
+    async fn listen_first(
+        &self,
+        caller: &Caller,
+        conversation: &ConversationId,
+        pair: &Pair,
+        new: bool,
+    ) -> Result<(), Reject> {
+        let Some(connection) = &caller.connection else { return Ok(()) };
+        // One that listens already lacks nothing, and a second join from the start would repeat what it has.
+        if connection.listens_to(conversation) || !new && !connection.is_to_join(conversation) {
+            return Ok(());
+        }
+        let said = match connection.dialect.joins() {
+            AutoJoin::Nothing => return Ok(()),
+            AutoJoin::Added => None,
+            AutoJoin::Directs => Some(Arc::new(pair.clone())),
+        };
+        self.subscriptions.listen_from_start(&caller.identity, connection, conversation, said).await
     }
 
     /// The direct conversation of two users in the store.

@@ -358,6 +358,7 @@ impl Subscriptions {
 
     pub(super) async fn leave(&self, caller: &Caller, conversation: &ConversationId) -> Result<Reply, Reject> {
         let connection = caller.connection.as_ref().ok_or(Reject::Unsupported("Leaving needs a WebSocket"))?;
+        connection.record_left(conversation, self.limits.conversations_per_connection);
         self.stop_listening(&caller.identity, connection, conversation).await;
         Ok(Reply::Left { conversation: conversation.clone() })
     }

@@ -113,6 +113,23 @@ impl ConversationId {
     pub fn fresh() -> Self {
         Self(Uuid::now_v7().to_string().into())
     }
+
+    /// The time at which the id was generated, as [`ConversationId::fresh`] and [`ConnectionId::fresh`] write it into their
+    /// ids (RFC 9562, version 7); none for an id that a client chose.
+    pub fn generated_at(&self) -> Option<GeneratedAt> {
+        Uuid::parse_str(&self.0).ok().and_then(|id| GeneratedAt::of(&id))
+    }
+}
+
+/// The time in a generated id, by the clock of the node that generated it. Milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GeneratedAt(u64);
+
+impl GeneratedAt {
+    fn of(id: &Uuid) -> Option<Self> {
+        let (seconds, nanoseconds) = id.get_timestamp()?.to_unix();
+        Some(Self(seconds * 1_000 + u64::from(nanoseconds) / 1_000_000))
+    }
 }
 
 impl ClientId {
@@ -138,6 +155,11 @@ impl ConnectionId {
     /// Generates a new id.
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The time at which the id was generated.
+    pub fn generated_at(&self) -> Option<GeneratedAt> {
+        GeneratedAt::of(&self.0)
     }
 
     /// Parses the output of `Display`.

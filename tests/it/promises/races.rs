@@ -137,3 +137,65 @@ async fn who_creates_a_direct_conversation_joins_it_once_whatever_becomes_of_the
     });
     assert_eq!(ack.await["seq"], 2);
 }
+
+/// Writes to `other`, and asserts that the socket joins the conversation once, first, and receives its entries and its ack in
+/// their order.
+async fn make_contact(mut client: Client, other: String) {
+    let message = json!({"type": "send", "recipient_id": other, "content": "hi", "ref": "own"});
+    client.send(&message).await;
+    let (mut frames, mut seq) = (Vec::new(), 0);
+    while seq < 2 {
+        let frame = client.until_where(|frame| {
+            frame["ref"] == "own" || ["joined", "message", "resync"].iter().any(|kind| frame["type"] == *kind)
+        });
+        let frame = frame.await;
+        frames.push(frame.clone());
+        match frame["type"].as_str() {
+            Some("joined") => assert_eq!((&frame["head"], frames.len()), (&json!(0), 1), "{frames:#?}"),
+            Some("message" | "ack") => {
+                seq += 1;
+                let first = &frames[0]["type"];
+                assert_eq!((first, &frame["seq"]), (&json!("joined"), &json!(seq)), "{frames:#?}");
+            }
+            _ => panic!("{frames:#?}"),
+        }
+    }
+    client.send(&json!({"type": "ping", "ref": "end"})).await;
+    client
+        .until_where(|frame| {
+            assert!(frame["type"] != "joined" && frame["type"] != "message", "{frame}");
+            frame["ref"] == "end"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn two_users_who_write_to_each_other_first_at_once_join_once_and_miss_nothing() {
+    let nodes = Nodes::start().await;
+    for round in 0..60 {
+        let (one, other) = (format!("one-{round}"), format!("other-{round}"));
+        let second = if round % 2 == 0 { &nodes.one } else { &nodes.two };
+        let (left, right) = tokio::join!(Client::native(&nodes.one, &one), Client::native(second, &other));
+        tokio::join!(make_contact(left, other), make_contact(right, one));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_left_a_direct_conversation_does_not_join_it_by_writing_there() {
+    let nodes = Nodes::start().await;
+    let mut alice = Client::native(&nodes.one, "alice").await;
+    let hi = json!({"type": "send", "recipient_id": "bob", "content": "hi", "ref": "hi"});
+    alice.send(&hi).await;
+    let direct = alice.until("joined").await["conversation_id"].clone();
+    alice.until_where(|frame| frame["ref"] == "hi").await;
+    alice.send(&json!({"type": "leave", "conversation_id": direct})).await;
+    alice.until("left").await;
+    let mut bob = Client::native(&nodes.one, "bob").await;
+    bob.send_text(direct.as_str().unwrap(), "unheard").await;
+    alice.send(&hi).await;
+    let ack = alice.until_where(|frame| {
+        assert!(frame["type"] != "joined" && frame["type"] != "message", "{frame}");
+        frame["ref"] == "hi"
+    });
+    assert_eq!(ack.await["seq"], 3);
+}
