@@ -65,7 +65,7 @@ struct Doubt {
 impl PresenceCheck {
     /// Compares until its task is stopped. `added` has the conversations that this node began to follow.
     pub(super) async fn run(&self, added: &mut mpsc::Receiver<ConversationId>) {
-        tokio::join!(self.read_added(added), self.compare_when_asked());
+        tokio::join!(self.read_added(added), self.compare_when_asked(), self.shown().doubt_told_offline(SETTLE));
     }
 
     /// Reads who is present in conversations that this node began to follow, unless a greeting did.

@@ -22,6 +22,9 @@ use crate::{
 
 #[cfg(test)]
 mod tests;
+mod told_offline;
+
+use told_offline::ToldOffline;
 
 /// Maximum number of users that are kept for one conversation. No client can show more, and a roster names at most as many.
 const USERS_MAX: usize = 1_000;
@@ -92,6 +95,7 @@ struct State {
     follows: u64,
     /// Conversations to compare with the registry.
     doubtful: HashSet<ConversationId>,
+    told_offline: ToldOffline,
 }
 
 /// The shown presence of all conversations.
@@ -102,6 +106,7 @@ pub(super) struct Shown {
     /// Time from the end of a user's listening until it is told.
     grace: Duration,
     doubted: Notify,
+    offline_told: Notify,
 }
 
 /// The users whom a conversation's listeners are shown as present.
@@ -136,7 +141,10 @@ impl Shown {
     /// of a user's listening until it is told.
     pub(super) fn new(grace: Duration, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<ConversationId>) {
         let (new, added) = mpsc::channel(NEW_MAX);
-        (Self { state: Mutex::default(), metrics, new, grace, doubted: Notify::new() }, added)
+        (
+            Self { state: Mutex::default(), metrics, new, grace, doubted: Notify::new(), offline_told: Notify::new() },
+            added,
+        )
     }
 
     /// Begins to keep the presence of a conversation that this node follows from now on.
@@ -223,8 +231,8 @@ impl Shown {
             match &event.what {
                 Ephemeral::Listening { user, active, .. } => self.record(&conversation, user, *active, event.at),
                 Ephemeral::Presence { user, online: true, status } => self.record_status(&conversation, user, *status),
-                Ephemeral::Presence { online: false, .. }
-                | Ephemeral::Typing { .. }
+                Ephemeral::Presence { user, online: false, .. } => self.record_offline(user),
+                Ephemeral::Typing { .. }
                 | Ephemeral::Audience { .. }
                 | Ephemeral::Probe { .. }
                 | Ephemeral::Custom { .. }
@@ -271,6 +279,27 @@ impl Shown {
         room.touch(user);
         if let Some(shown) = room.users.get_mut(user) {
             shown.status = Some(status);
+        }
+    }
+
+    fn record_offline(&self, user: &UserId) {
+        let State { places, told_offline, .. } = &mut *self.state();
+        if places.contains_key(user) {
+            told_offline.add(user, &self.offline_told);
+        }
+    }
+
+    /// Looks for users who were told to be offline in one conversation and are still shown as present in another, each time
+    /// after `settle`, and asks for a comparison. Runs until its task is stopped.
+    pub(super) async fn doubt_told_offline(&self, settle: Duration) {
+        loop {
+            if self.state().told_offline.is_empty() {
+                self.offline_told.notified().await;
+            }
+            tokio::time::sleep(settle).await;
+            if self.state().doubt_told_offline() {
+                self.doubted.notify_one();
+            }
         }
     }
 
@@ -352,6 +381,31 @@ impl Shown {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Looks at the users who were told before the last look. Where one is still shown as present, its shown status becomes
+    /// [`Status::Invisible`], which listeners can't tell from being offline: the comparison of the conversation, which this
+    /// asks for, then tells that the user is online. Returns true if it asks for one.
+    fn doubt_told_offline(&mut self) -> bool {
+        let mut users = self.told_offline.next();
+        users.retain(|user| self.places.contains_key(user));
+        if users.is_empty() {
+            return false;
+        }
+        let mut doubts = false;
+        for (conversation, room) in &mut self.rooms {
+            for (user, shown) in &mut room.users {
+                if users.contains(user) {
+                    shown.status = Some(Status::Invisible);
+                    if self.doubtful.len() < DOUBTFUL_MAX {
+                        doubts |= self.doubtful.insert(conversation.clone());
+                    }
+                }
+            }
+        }
+        doubts
     }
 }
 

@@ -27,6 +27,12 @@ fn event_at(id: &str, active: bool, at: Timestamp) -> Event {
     Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
 }
 
+fn offline(id: &str) -> Event {
+    let what = Ephemeral::Presence { user: user(id), online: false, status: Status::Online };
+    let ephemeral = EphemeralEvent { log: LogId::from(&team()), at: Timestamp::from_seconds(1), what };
+    Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
+}
+
 fn present(shown: &Shown) -> Vec<String> {
     let mut users: Vec<_> = shown.present(&team()).users.iter().map(|user| user.as_str().to_owned()).collect();
     users.sort();
@@ -115,15 +121,45 @@ async fn a_departure_that_must_be_older_than_the_arrival_is_doubted() {
 #[tokio::test(start_paused = true)]
 async fn a_departure_that_a_comparison_told_is_told_once_and_going_offline_after_it_too() {
     let (shown, _added) = shown();
-    let offline = |id: &str| {
-        let what = Ephemeral::Presence { user: user(id), online: false, status: Status::Online };
-        let ephemeral = EphemeralEvent { log: LogId::from(&team()), at: Timestamp::from_seconds(1), what };
-        Event::Ephemeral { ephemeral: Arc::new(ephemeral), origin: None }
-    };
     shown.departed(&team(), [(user("alice"), true), (user("bob"), false)].into_iter());
     assert!(shown.is_told(&event("alice", false)) && shown.is_told(&offline("alice")));
     assert!(shown.is_told(&event("bob", false)) && !shown.is_told(&offline("bob")), "bob was online then");
     assert!(!shown.is_told(&event("carol", false)) && !shown.is_told(&event("alice", true)));
     tokio::time::advance(TOLD_FOR + Duration::from_secs(1)).await;
     assert!(!shown.is_told(&event("alice", false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_was_told_offline_and_stays_in_another_conversation_is_shown_online_again() {
+    const SETTLE: Duration = Duration::from_secs(1);
+    let (shown, _added) = shown();
+    let den = ConversationId::parse("den").unwrap();
+    shown.follow(&LogId::from(&den));
+    let follow = shown.unread(&den).unwrap();
+    shown.add_present(&den, follow, vec![user("alice"), user("bob")]);
+    tokio::time::advance(GRACE).await;
+    // Bob leaves the other conversation as well, a moment later.
+    shown.observe(&[offline("alice"), offline("bob"), offline("carol")]);
+    assert!(!shown.state().told_offline.is_empty());
+    let looks = tokio::spawn({
+        let shown = shown.clone();
+        async move { shown.doubt_told_offline(SETTLE).await }
+    });
+    let gone = Ephemeral::Listening { user: user("bob"), name: "bob".into(), active: false };
+    let gone = EphemeralEvent { log: LogId::from(&den), at: Timestamp::from_seconds(1), what: gone };
+    shown.observe(&[Event::Ephemeral { ephemeral: Arc::new(gone), origin: None }]);
+
+    let began = Instant::now();
+    let doubtful = tokio::time::timeout(Duration::from_secs(60), shown.doubtful()).await;
+    assert_eq!(doubtful, Ok(vec![den.clone()]));
+    assert!(began.elapsed() >= SETTLE, "the other departures may be on their way");
+    shown.end_read(&den);
+    let read = shown.begin_read(&den).unwrap();
+    assert_eq!(
+        read,
+        HashMap::from([(user("alice"), Some(Status::Invisible))]),
+        "a comparison tells that she is online"
+    );
+    assert!(shown.state().told_offline.is_empty());
+    looks.abort();
 }
