@@ -230,6 +230,12 @@ impl Backplane {
         self.macs.set_keys(keys);
     }
 
+    /// Sets the epoch of the store. Of entries that were published or cached in another one, none is delivered before it was
+    /// compared with the store.
+    pub fn set_epoch(&self, epoch: i64) {
+        self.macs.set_epoch(epoch);
+    }
+
     /// Sets the deployment of this node, and waits until Redis is up or a try to use it failed. Until then nothing in Redis
     /// is read or written, because channels and keys are the deployment's.
     pub async fn set_deployment(&self, deployment: &DeploymentId) {

@@ -107,10 +107,15 @@ impl Incoming {
                 doubtful.extend(channels.log_of(&channel));
                 continue;
             }
-            let Some(events) = self.read(&payload, &channel) else {
+            let Some((epoch, mut events)) = self.read(&payload, &channel) else {
                 self.metrics.bus_in_unreadable.inc();
                 continue;
             };
+            if epoch.is_some_and(|epoch| epoch != self.macs.epoch()) {
+                // The store was set back, and one of the two nodes does not know it yet: only the store tells what is stored.
+                let entries = events.extract_if(.., |event| event.entry().is_some());
+                doubtful.extend(entries.map(|event| event.log().clone()));
+            }
             let at = *index.entry(channel).or_insert_with(|| {
                 groups.push(Vec::new());
                 groups.len() - 1
@@ -133,14 +138,14 @@ impl Incoming {
         hints
     }
 
-    /// The events of a genuine payload; `None` if a node of another version made it, or if it panics.
-    fn read(&self, payload: &[u8], channel: &[u8]) -> Option<Vec<Event>> {
+    /// The epoch and the events of a genuine payload; `None` if a node of another version made it, or if it panics.
+    fn read(&self, payload: &[u8], channel: &[u8]) -> Option<(Option<i64>, Vec<Event>)> {
         let decoded = self.supervisor.catch(TaskName::Subscriber, || {
             checkpoint(TaskName::Subscriber, || String::from_utf8_lossy(payload).into_owned());
             wire::decode(payload)
         })?;
         let logged = decoded.inspect_err(|error| tracing::debug!(%error, "a payload could not be parsed as events"));
-        let (mut events, now) = (logged.ok()?, self.clock.now());
+        let ((epoch, mut events), now) = (logged.ok()?, self.clock.now());
         let received = events.len();
         events.retain(|event| match event {
             Event::Entry { .. } => true,
@@ -149,6 +154,6 @@ impl Incoming {
         if events.len() < received {
             self.refusals.note(RefusedPlace::Late, &String::from_utf8_lossy(channel), received - events.len());
         }
-        Some(events)
+        Some((epoch, events))
     }
 }

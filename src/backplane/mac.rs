@@ -5,7 +5,13 @@
 //! The code is HMAC-SHA256, cut to 128 bits, with a key that only the store holds. Until the keys are known, nothing can
 //! be signed, and nothing is accepted.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
@@ -65,6 +71,9 @@ pub struct Macs {
     keys: ArcSwapOption<Vec<Prepared>>,
     /// Asks for the keys to be read again, because a tag names an unknown one.
     wanted: Notify,
+    /// The epoch of the store. Entries of another one may be lost: a new one begins when the store was set back to an earlier
+    /// state.
+    epoch: AtomicI64,
 }
 
 impl Macs {
@@ -72,6 +81,16 @@ impl Macs {
     pub fn set_keys(&self, keys: &NodeKeys) {
         let prepare = |key: &NodeKey| Prepared { id: key.id(), key: hmac::Key::new(hmac::HMAC_SHA256, key.reveal()) };
         self.keys.store(Some(Arc::new(keys.accepted().map(prepare).collect())));
+    }
+
+    /// Sets the epoch of the store.
+    pub(super) fn set_epoch(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The epoch of the store, as this node knows it. What is published and cached names the epoch in which it was stored.
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// True once the keys are known.

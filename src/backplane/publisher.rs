@@ -46,12 +46,21 @@ const REPEAT_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of logs whose newest entry is kept for publishing later.
 const UNPUBLISHED_MAX: usize = 65_536;
 
+/// An event, and the epoch of the store in which it happened.
+#[derive(Debug)]
+struct Dated {
+    epoch: i64,
+    event: Event,
+}
+
 /// Accepts events for the [`PublishTask`].
 pub(super) struct Publisher {
     link: Arc<Link>,
     metrics: Arc<Metrics>,
-    queue: mpsc::Sender<Vec<Event>>,
-    unpublished: Mutex<HashMap<LogId, Arc<Entry>>>,
+    queue: mpsc::Sender<Vec<Dated>>,
+    macs: Arc<Macs>,
+    /// Each with its epoch.
+    unpublished: Mutex<HashMap<LogId, (i64, Arc<Entry>)>>,
 }
 
 /// The task that publishes.
@@ -60,7 +69,7 @@ pub(super) struct PublishTask {
     recent: Arc<Recent>,
     process: Process,
     macs: Arc<Macs>,
-    queue: mpsc::Receiver<Vec<Event>>,
+    queue: mpsc::Receiver<Vec<Dated>>,
     hearing: Hearing,
 }
 
@@ -76,7 +85,8 @@ impl Publisher {
     ) -> (Arc<Self>, PublishTask) {
         let hearing = Hearing::new(degrade, Work::Publish);
         let (sender, queue) = mpsc::channel(QUEUE);
-        let publisher = Arc::new(Self { link, metrics, queue: sender, unpublished: Mutex::default() });
+        let publisher =
+            Arc::new(Self { link, metrics, queue: sender, macs: macs.clone(), unpublished: Mutex::default() });
         (publisher.clone(), PublishTask { publisher, recent, process, macs, queue, hearing })
     }
 
@@ -89,8 +99,10 @@ impl Publisher {
             self.metrics.bus_out_dropped.inc_by(events.len() as u64);
             return;
         }
+        let epoch = self.macs.epoch();
+        let dated = events.into_iter().map(|event| Dated { epoch, event }).collect();
         if let Err(mpsc::error::TrySendError::Full(events) | mpsc::error::TrySendError::Closed(events)) =
-            self.queue.try_send(events)
+            self.queue.try_send(dated)
         {
             self.keep_newest(&events);
         }
@@ -99,30 +111,31 @@ impl Publisher {
 
     /// Logs whose newest entry is not published yet, with its seq.
     pub(super) fn unpublished(&self) -> Vec<(LogId, Seq)> {
-        self.lock_unpublished().iter().map(|(log, entry)| (log.clone(), entry.seq)).collect()
+        self.lock_unpublished().iter().map(|(log, (_, entry))| (log.clone(), entry.seq)).collect()
     }
 
-    fn keep_newest(&self, events: &[Event]) {
+    fn keep_newest(&self, events: &[Dated]) {
         self.metrics.bus_out_dropped.inc_by(events.len() as u64);
         let mut unpublished = self.lock_unpublished();
-        for event in events {
+        for Dated { epoch, event } in events {
             let Event::Entry { entry, .. } = event else { continue };
-            let known = unpublished.get(&entry.log).map(|newest| newest.seq);
-            if known.is_some_and(|newest| newest < entry.seq) || known.is_none() && unpublished.len() < UNPUBLISHED_MAX
+            let known = unpublished.get(&entry.log).map(|(epoch, newest)| (*epoch, newest.seq));
+            if known.is_some_and(|newest| newest < (*epoch, entry.seq))
+                || known.is_none() && unpublished.len() < UNPUBLISHED_MAX
             {
-                unpublished.insert(entry.log.clone(), entry.clone());
+                unpublished.insert(entry.log.clone(), (*epoch, entry.clone()));
             }
         }
     }
 
-    fn take_unpublished(&self) -> Vec<Event> {
+    fn take_unpublished(&self) -> Vec<Dated> {
         let mut unpublished = self.lock_unpublished();
         let some: Vec<_> = unpublished.keys().take(PER_PIPELINE).cloned().collect();
         let entries = some.iter().filter_map(|log| unpublished.remove(log));
-        entries.map(|entry| Event::Entry { entry, origin: None }).collect()
+        entries.map(|(epoch, entry)| Dated { epoch, event: Event::Entry { entry, origin: None } }).collect()
     }
 
-    fn lock_unpublished(&self) -> MutexGuard<'_, HashMap<LogId, Arc<Entry>>> {
+    fn lock_unpublished(&self) -> MutexGuard<'_, HashMap<LogId, (i64, Arc<Entry>)>> {
         self.unpublished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -147,7 +160,7 @@ impl PublishTask {
                 () = sleep(REPEAT_EVERY), if self.hearing.is_dead() => {}
             }
             self.publisher.update_queue_gauge();
-            let events: Vec<Event> = batches.drain(..).flatten().collect();
+            let events: Vec<Dated> = batches.drain(..).flatten().collect();
             let began = Instant::now();
             let sent = supervisor.guard(TaskName::Publisher, self.send(&events, eras, false)).await;
             let sent = match sent {
@@ -187,7 +200,7 @@ impl PublishTask {
 
     /// Publishes events, and tries again while Redis is not known to be down. `incomplete`: earlier entries of these logs
     /// did not reach the caches.
-    async fn send(&self, events: &[Event], eras: &watch::Receiver<Era>, incomplete: bool) -> Result<(), LinkError> {
+    async fn send(&self, events: &[Dated], eras: &watch::Receiver<Era>, incomplete: bool) -> Result<(), LinkError> {
         let mut result = Ok(());
         for attempt in 0..TRIES {
             if events.is_empty() {
@@ -205,21 +218,18 @@ impl PublishTask {
         result
     }
 
-    async fn try_send(&self, events: &[Event], repeat: bool) -> Result<(), LinkError> {
+    async fn try_send(&self, events: &[Dated], repeat: bool) -> Result<(), LinkError> {
         checkpoint(TaskName::Publisher, || format!("{events:?}"));
         let mut pipeline = Pipeline::new();
         let mut publications = Vec::new();
         let channels = self.publisher.link.keys().channels().ok_or(LinkError::Down)?;
-        for (log, events) in by_log(events) {
-            let entries = events.iter().filter_map(|event| match event {
-                Event::Entry { entry, .. } => Some(&**entry),
-                Event::Ephemeral { .. } => None,
-            });
-            self.recent.update(&mut pipeline, log, &entries.collect::<Vec<_>>(), repeat);
+        for (log, epoch, events) in by_log(events) {
+            let entries: Vec<&Entry> = events.iter().filter_map(|event| event.entry()).collect();
+            self.recent.update(&mut pipeline, log, (&entries, epoch), repeat);
             for events in events.chunks(EVENTS_PER_PAYLOAD) {
                 let channel = channels.log(log);
                 // The keys are known before the first client can send.
-                let payload = self.process.encode(events, &channel, &self.macs).ok_or(LinkError::Down)?;
+                let payload = self.process.encode(epoch, events, &channel, &self.macs).ok_or(LinkError::Down)?;
                 publications.push(pipeline.len());
                 pipeline.cmd("PUBLISH").arg(channel).arg(payload);
             }
@@ -230,15 +240,15 @@ impl PublishTask {
     }
 }
 
-/// Groups events by log, each group in order.
-fn by_log(events: &[Event]) -> Vec<(&LogId, Vec<&Event>)> {
-    let (mut groups, mut index) = (Vec::<(&LogId, Vec<&Event>)>::new(), HashMap::new());
-    for event in events {
-        let at = *index.entry(event.log()).or_insert_with(|| {
-            groups.push((event.log(), Vec::new()));
+/// Groups events by log and epoch, each group in order.
+fn by_log(events: &[Dated]) -> Vec<(&LogId, i64, Vec<&Event>)> {
+    let (mut groups, mut index) = (Vec::<(&LogId, i64, Vec<&Event>)>::new(), HashMap::new());
+    for Dated { epoch, event } in events {
+        let at = *index.entry((event.log(), *epoch)).or_insert_with(|| {
+            groups.push((event.log(), *epoch, Vec::new()));
             groups.len() - 1
         });
-        groups[at].1.push(event);
+        groups[at].2.push(event);
     }
     groups
 }

@@ -46,10 +46,13 @@ struct Cached {
     is_ai: bool,
     reply_to: Option<Seq>,
     client_id: Option<ClientId>,
+    /// The epoch of the store in which it was stored. An earlier version wrote none.
+    #[serde(default)]
+    epoch: i64,
 }
 
 impl Cached {
-    fn of(entry: &Entry) -> Option<Self> {
+    fn of(entry: &Entry, epoch: i64) -> Option<Self> {
         let conversation_id = entry.log.conversation()?;
         let Body::Message { content, data, reply_to, is_ai, edited_at, deleted, .. } = &entry.body else { return None };
         Some(Self {
@@ -68,6 +71,7 @@ impl Cached {
             is_ai: *is_ai,
             reply_to: *reply_to,
             client_id: entry.client_id.clone(),
+            epoch,
         })
     }
 
@@ -95,18 +99,30 @@ fn signed(cached: &Cached, key: &str, macs: &Macs) -> Option<String> {
     Some([open, BEFORE_TAG, &tag, AFTER_TAG].concat())
 }
 
+/// The reason for which an element is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    /// No node of this deployment signed it for this key.
+    Forged,
+    /// It was signed with a key that was removed.
+    Retired,
+    /// It was stored in another epoch of the store, and may be lost.
+    OtherEpoch,
+}
+
 /// Reads an element of the list under this key.
 ///
 /// # Errors
-/// It was not signed for this key, or with a key that was removed.
-fn verified(element: &[u8], key: &str, macs: &Macs) -> Result<Entry, Standing> {
-    let (open, tag) = parts(element).ok_or(Standing::Forged)?;
+/// It may not be what the store has.
+fn verified(element: &[u8], key: &str, macs: &Macs, epoch: i64) -> Result<Entry, Unread> {
+    let (open, tag) = parts(element).ok_or(Unread::Forged)?;
     match macs.standing(Kind::Cached, key.as_bytes(), &[open], tag) {
         Standing::Genuine => {
-            let cached = serde_json::from_slice::<Cached>(element).map_err(|_| Standing::Forged)?;
-            Ok(cached.into_entry())
+            let cached = serde_json::from_slice::<Cached>(element).map_err(|_| Unread::Forged)?;
+            if cached.epoch == epoch { Ok(cached.into_entry()) } else { Err(Unread::OtherEpoch) }
         }
-        refused => Err(refused),
+        Standing::Retired => Err(Unread::Retired),
+        Standing::Forged => Err(Unread::Forged),
     }
 }
 
@@ -139,19 +155,25 @@ impl Recent {
         Self { link, metrics, ttl, macs, refusals }
     }
 
-    /// Adds to `pipeline` the cache commands for one log's new entries. Messages are added. The cache is emptied first
-    /// if there is an edit or a deletion, which may concern a cached message, or if `repeat` says that the messages may
-    /// have been added already.
-    pub(super) fn update(&self, pipeline: &mut Pipeline, log: &LogId, entries: &[&Entry], repeat: bool) {
+    /// Adds to `pipeline` the cache commands for one log's new entries, which were stored in this epoch. Messages are added.
+    /// The cache is emptied first if there is an edit or a deletion, which may concern a cached message, or if `repeat` says
+    /// that the messages may have been added already; and only emptied if the epoch is over.
+    pub(super) fn update(
+        &self,
+        pipeline: &mut Pipeline,
+        log: &LogId,
+        (entries, epoch): (&[&Entry], i64),
+        repeat: bool,
+    ) {
         let LogOf::Conversation(conversation) = log.of() else { return };
         let key = self.link.keys().recent(&conversation);
         let changes = |entry: &&Entry| matches!(entry.body, Body::Edited { .. } | Body::Deleted { .. });
-        let changed = entries.iter().rposition(changes);
-        if repeat || changed.is_some() {
+        let (changed, over) = (entries.iter().rposition(changes), epoch != self.macs.epoch());
+        if repeat || changed.is_some() || over && !entries.is_empty() {
             pipeline.cmd("DEL").arg(&key);
         }
-        let fresh = entries.iter().skip(changed.map_or(0, |index| index + 1));
-        let messages = fresh.filter_map(|entry| signed(&Cached::of(entry)?, &key, &self.macs));
+        let fresh = entries.iter().skip(changed.map_or(0, |index| index + 1)).filter(|_| !over);
+        let messages = fresh.filter_map(|entry| signed(&Cached::of(entry, epoch)?, &key, &self.macs));
         let messages: Vec<String> = messages.collect();
         if !messages.is_empty() && !self.ttl.is_zero() {
             pipeline.cmd("LPUSH").arg(&key).arg(messages);
@@ -167,6 +189,7 @@ impl Recent {
         found
     }
 
+    /// The cached entries of a log, by seq. If not all of them can be what the store has, the list is deleted.
     async fn read(&self, log: &LogId) -> Option<Vec<Entry>> {
         let key = self.link.keys().recent(&log.conversation()?);
         // The store answers instead.
@@ -180,13 +203,16 @@ impl Recent {
         let elements: Vec<Vec<u8>> = replies.take(0).ok()?;
         let (mut entries, mut forged, mut retired) = (Vec::with_capacity(elements.len()), 0, 0);
         for element in &elements {
-            match verified(element, &key, &self.macs) {
+            match verified(element, &key, &self.macs, self.macs.epoch()) {
                 Ok(entry) => entries.push(entry),
-                Err(Standing::Retired) => retired += 1,
-                Err(_) => forged += 1,
+                Err(Unread::Retired) => retired += 1,
+                Err(Unread::Forged) => forged += 1,
+                // Expected after the store was set back.
+                Err(Unread::OtherEpoch) => {}
             }
         }
-        if entries.len() == elements.len() {
+        let whole = entries.len() == elements.len();
+        if let Some(entries) = of_one_log(entries).filter(|_| whole) {
             return Some(entries);
         }
         for (place, count) in [(RefusedPlace::Cache, forged), (RefusedPlace::Retired, retired)] {
@@ -200,23 +226,25 @@ impl Recent {
     }
 }
 
-/// The entries after `after`. Nodes may have pushed seq 8 before 7, or one seq twice; this sorts and dedups before it
-/// looks for gaps. Entries that can't all be of one log, because the store was set back since some were pushed, count as none.
-fn continuation(mut entries: Vec<Entry>, after: Seq) -> Option<Vec<Entry>> {
+/// The entries by seq, each once: nodes may have pushed seq 8 before 7, or one seq twice. `None` if they can't all be of one
+/// log, because the store was set back since some were pushed.
+fn of_one_log(mut entries: Vec<Entry>) -> Option<Vec<Entry>> {
     entries.sort_by_key(|entry| entry.seq);
     entries.dedup_by_key(|entry| entry.stamp());
-    if !entries.windows(2).all(|pair| may_follow(&pair[0], &pair[1])) {
-        return None;
-    }
-    entries.retain(|entry| entry.seq > after);
-    let gapless = entries.iter().zip(after.saturating_add(1)..).all(|(entry, seq)| entry.seq == seq);
-    (gapless && !entries.is_empty()).then_some(entries)
+    entries.windows(2).all(|pair| may_follow(&pair[0], &pair[1])).then_some(entries)
 }
 
 /// True if two messages may be of one log: times and numbers of messages rise, the latter at most as fast as the seqs.
 fn may_follow(one: &Entry, next: &Entry) -> bool {
     let (seqs, messages) = (next.seq - one.seq, next.message_no - one.message_no);
     seqs > 0 && one.at <= next.at && (1..=seqs).contains(&messages)
+}
+
+/// Of entries by seq, those after `after`, if they follow it without a gap.
+fn continuation(mut entries: Vec<Entry>, after: Seq) -> Option<Vec<Entry>> {
+    entries.retain(|entry| entry.seq > after);
+    let gapless = entries.iter().zip(after.saturating_add(1)..).all(|(entry, seq)| entry.seq == seq);
+    (gapless && !entries.is_empty()).then_some(entries)
 }
 
 #[cfg(test)]
@@ -247,15 +275,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cached_is_what_rest_returns() {
+    fn what_is_cached_is_what_rest_returns_and_the_epoch() {
         let entry = message(2);
-        let cached = serde_json::to_value(Cached::of(&entry).unwrap()).unwrap();
+        let cached = serde_json::to_value(Cached::of(&entry, 3).unwrap()).unwrap();
         let id = entry.id().to_string();
         let expected = serde_json::json!({
             "id": id, "conversation_id": "room", "seq": 2, "message_no": 2, "sender_id": "alice",
             "sender_username": "Alice", "content": "hi", "data": {"n": 1.0}, "created_at": "2025-01-15T10:30:00.000000Z",
             "updated_at": "2025-01-15T10:30:00.000000Z", "is_edited": false, "is_deleted": false, "is_ai": false,
-            "client_id": "c-1", "reply_to": 1,
+            "client_id": "c-1", "reply_to": 1, "epoch": 3,
         });
         assert_eq!(cached, expected);
         assert_eq!(serde_json::from_value::<Cached>(cached).unwrap().into_entry(), entry);
@@ -264,10 +292,11 @@ mod tests {
     #[test]
     fn a_cached_message_is_read_only_under_the_key_that_it_was_signed_for() {
         let (macs, entry) = (macs(1), message(2));
-        let element = signed(&Cached::of(&entry).unwrap(), "room_messages:room", &macs).unwrap();
-        let read = |element: &str, key| verified(element.as_bytes(), key, &macs).ok();
+        let element = signed(&Cached::of(&entry, 3).unwrap(), "room_messages:room", &macs).unwrap();
+        let read = |element: &str, key| verified(element.as_bytes(), key, &macs, 3).ok();
         assert_eq!(read(&element, "room_messages:room"), Some(entry));
         assert_eq!(read(&element, "room_messages:other"), None);
+        assert_eq!(verified(element.as_bytes(), "room_messages:room", &macs, 4), Err(Unread::OtherEpoch));
         let json: serde_json::Value = serde_json::from_str(&element).unwrap();
         assert!(json["mac"].as_str().is_some_and(|tag| tag.starts_with("1.")), "{json}");
         for (from, to) in
@@ -275,7 +304,7 @@ mod tests {
         {
             assert_eq!(read(&element.replace(from, to), "room_messages:room"), None, "{from} {to}");
         }
-        let unsigned = serde_json::to_string(&Cached::of(&message(2)).unwrap()).unwrap();
+        let unsigned = serde_json::to_string(&Cached::of(&message(2), 3).unwrap()).unwrap();
         for element in ["", "{}", "\"}", ",\"mac\":\"\"}", &unsigned] {
             assert_eq!(read(element, "room_messages:room"), None, "{element}");
         }
@@ -285,20 +314,21 @@ mod tests {
     fn inboxes_and_other_kinds_are_not_cached() {
         let mut entry = message(2);
         entry.body = Body::Deleted { target: 1 };
-        assert!(Cached::of(&entry).is_none());
+        assert!(Cached::of(&entry, 3).is_none());
         let mut entry = message(2);
         entry.log = LogId::inbox(&entry.sender);
-        assert!(Cached::of(&entry).is_none());
+        assert!(Cached::of(&entry, 3).is_none());
     }
 
     #[test]
-    fn entries_of_two_states_of_a_log_are_no_continuation() {
+    fn entries_of_two_states_of_a_log_are_told_from_those_of_one() {
         let later = |seq: Seq, number: i64| {
             let at = Timestamp::from_seconds(1_736_937_100);
             Entry { message_no: number, at, ..message(seq) }
         };
         let kept = || (1..=6).map(message);
-        assert!(continuation(kept().chain([later(7, 7), later(8, 8)]).collect(), 4).is_some());
+        assert!(of_one_log(kept().chain([later(7, 7), later(8, 8)]).collect()).is_some());
+        assert!(of_one_log(kept().chain([later(9, 7), later(12, 8)]).collect()).is_some(), "others are no messages");
         for (lost, new) in [
             (7..=8, vec![later(8, 8)]),
             (7..=10, vec![later(8, 8)]),
@@ -307,14 +337,15 @@ mod tests {
             (7..=9, vec![later(8, 7)]),
         ] {
             let entries = kept().chain(lost.map(message)).chain(new).collect();
-            assert_eq!(continuation(entries, 4), None);
+            assert_eq!(of_one_log(entries), None);
         }
     }
 
     proptest! {
         #[test]
         fn a_continuation_has_no_gap(seqs in prop::collection::vec(1_i64..20, 0..30), after in 0_i64..20) {
-            let found = continuation(seqs.iter().map(|seq| message(*seq)).collect(), after);
+            let entries = of_one_log(seqs.iter().map(|seq| message(*seq)).collect()).unwrap();
+            let found = continuation(entries, after);
             let newest = seqs.iter().copied().max().unwrap_or(0);
             let whole = newest > after && (after + 1..=newest).all(|seq| seqs.contains(&seq));
             let expected = whole.then(|| (after + 1..=newest).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! The payload that nodes publish: `{"node":"<process>","mac":"<tag>","events":[…]}` on the channel of a log, and with
-//! `hints` instead of `events` on that of a node. The sender comes first, so that a node skips its own payloads without
+//! The payload that nodes publish: `{"node":"<process>","mac":"<tag>","epoch":<epoch>,"events":[…]}` on the channel of a log,
+//! and with `hints` instead of `epoch` and `events` on that of a node. The sender comes first, so that a node skips its own payloads without
 //! parsing them. The tag signs the channel's name, the sender and all that follows the tag, byte by byte; so a payload is
 //! verified once, before it is parsed.
 
@@ -24,6 +24,7 @@ const AFTER_TAG: &str = "\",";
 
 #[derive(Serialize)]
 struct Out<'a> {
+    epoch: i64,
     events: Vec<OutEvent<'a>>,
 }
 
@@ -47,6 +48,8 @@ struct InHints {
 
 #[derive(Deserialize)]
 struct In {
+    #[serde(default)]
+    epoch: Option<i64>,
     events: Vec<InEvent>,
 }
 
@@ -88,14 +91,15 @@ impl Process {
         payload.starts_with(&self.prefix)
     }
 
-    /// Encodes and signs events of one log as a payload for its channel. `None` until the keys are known.
-    pub(super) fn encode(&self, events: &[&Event], channel: &str, macs: &Macs) -> Option<String> {
+    /// Encodes and signs events of one log, which happened in this epoch of the store, as a payload for its channel. `None`
+    /// until the keys are known.
+    pub(super) fn encode(&self, epoch: i64, events: &[&Event], channel: &str, macs: &Macs) -> Option<String> {
         let events = events.iter().map(|event| match event {
             Event::Entry { entry, .. } => OutEvent::Entry(entry),
             Event::Ephemeral { ephemeral, .. } => OutEvent::Ephemeral(ephemeral),
         });
         // Ids, texts and numbers always have a JSON form, so this can't fail.
-        let out = serde_json::to_string(&Out { events: events.collect() }).unwrap_or_default();
+        let out = serde_json::to_string(&Out { epoch, events: events.collect() }).unwrap_or_default();
         self.sign(&out, channel, macs)
     }
 
@@ -135,13 +139,14 @@ fn split<'a>(bytes: &'a [u8], between: &str) -> Option<(&'a [u8], &'a [u8])> {
     Some((&bytes[..end], bytes[end..].strip_prefix(between.as_bytes())?))
 }
 
-/// Decodes a payload of another node.
-pub(super) fn decode(payload: &[u8]) -> Result<Vec<Event>, serde_json::Error> {
-    let events = serde_json::from_slice::<In>(payload)?.events.into_iter().map(|event| match event {
+/// Decodes a payload of another node. Returns the epoch of the store, which an earlier version did not name, and the events.
+pub(super) fn decode(payload: &[u8]) -> Result<(Option<i64>, Vec<Event>), serde_json::Error> {
+    let In { epoch, events } = serde_json::from_slice(payload)?;
+    let events = events.into_iter().map(|event| match event {
         InEvent::Entry(entry) => Event::Entry { entry, origin: None },
         InEvent::Ephemeral(ephemeral) => Event::Ephemeral { ephemeral, origin: None },
     });
-    Ok(events.collect())
+    Ok((epoch, events.collect()))
 }
 
 #[cfg(test)]
@@ -174,9 +179,9 @@ mod tests {
     fn encoded_events_decode_unchanged() {
         let (process, macs) = (Process::new(&NodeId::parse("node-1").unwrap()), macs(1));
         let events = events();
-        let payload = process.encode(&events.iter().collect::<Vec<_>>(), "channel", &macs).unwrap();
+        let payload = process.encode(3, &events.iter().collect::<Vec<_>>(), "channel", &macs).unwrap();
         assert!(is_genuine(payload.as_bytes(), b"channel", &macs));
-        assert_eq!(decode(payload.as_bytes()).unwrap(), events);
+        assert_eq!(decode(payload.as_bytes()).unwrap(), (Some(3), events));
         assert!(process.is_own(payload.as_bytes()));
         assert!(!Process::new(&NodeId::parse("node-1").unwrap()).is_own(payload.as_bytes()));
     }
@@ -197,15 +202,15 @@ mod tests {
         let Some(Event::Entry { entry, .. }) = events().into_iter().next() else { unreachable!() };
         let origin = Some(Arc::new(PendingAck::new(ConnectionId::fresh(), None, None)));
         let event = Event::Entry { entry, origin };
-        let payload = Process::new(&NodeId::parse("n").unwrap()).encode(&[&event], "channel", &macs(1)).unwrap();
-        assert_eq!(decode(payload.as_bytes()).unwrap()[0].origin(), None);
+        let payload = Process::new(&NodeId::parse("n").unwrap()).encode(3, &[&event], "channel", &macs(1)).unwrap();
+        assert_eq!(decode(payload.as_bytes()).unwrap().1[0].origin(), None);
     }
 
     #[test]
     fn a_payload_that_was_changed_or_moved_is_not_genuine() {
         let (process, macs) = (Process::new(&NodeId::parse("node-1").unwrap()), macs(1));
         let events = events();
-        let payload = process.encode(&events.iter().collect::<Vec<_>>(), "channel", &macs).unwrap();
+        let payload = process.encode(3, &events.iter().collect::<Vec<_>>(), "channel", &macs).unwrap();
         assert!(!is_genuine(payload.as_bytes(), b"other", &macs));
         for (from, to) in [("hi", "ho"), ("node-1", "node-2"), ("\"seq\":1", "\"seq\":2"), ("]}", "] }")] {
             let changed = payload.replacen(from, to, 1);

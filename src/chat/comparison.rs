@@ -15,6 +15,7 @@ use std::{
 
 use super::derived::Derived;
 use crate::{
+    backplane::Backplane,
     hub::{Given, Hub, SetBack, Stored},
     metrics::Metrics,
     model::{ConversationId, EntryStamp, LogId, Seq, UserId},
@@ -30,6 +31,7 @@ const ROWS: usize = 5_000;
 /// Compares logs with the store, and keeps the epoch of the store.
 pub(super) struct Comparison {
     store: Arc<dyn Store>,
+    backplane: Arc<Backplane>,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     derived: Derived,
@@ -44,10 +46,16 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn new(store: Arc<dyn Store>, hub: Arc<Hub>, metrics: Arc<Metrics>, derived: Derived) -> Self {
+    pub(super) fn new(
+        (store, backplane): (Arc<dyn Store>, Arc<Backplane>),
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+        derived: Derived,
+    ) -> Self {
         let (epoch, compared) = (AtomicI64::new(0), AtomicI64::new(0));
         Self {
             store,
+            backplane,
             hub,
             metrics,
             derived,
@@ -60,6 +68,7 @@ impl Comparison {
 
     /// Sets the epoch with which the store has started.
     pub(super) fn begin(&self, epoch: i64) {
+        self.backplane.set_epoch(epoch);
         self.epoch.store(epoch, Ordering::Release);
         self.compared.store(epoch, Ordering::Release);
     }
@@ -181,6 +190,7 @@ impl Comparison {
     /// Begins an epoch: what this node remembers of the store is of an earlier one.
     fn adopt(&self, epoch: i64) {
         let before = self.epoch.swap(epoch, Ordering::AcqRel);
+        self.backplane.set_epoch(epoch);
         self.hub.begin_new_past();
         self.derived.forget();
         if before != epoch {

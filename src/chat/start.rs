@@ -235,7 +235,12 @@ impl Ground {
         pulses: watch::Receiver<Option<Pulse>>,
     ) -> Reconciler {
         let derived = Derived { members, users, statuses, speakers, hints };
-        let comparison = Comparison::new(self.store.clone(), self.hub.clone(), self.metrics.clone(), derived);
+        let comparison = Comparison::new(
+            (self.store.clone(), self.backplane.clone()),
+            self.hub.clone(),
+            self.metrics.clone(),
+            derived,
+        );
         let parts = (&*self.store, self.hub.clone());
         Reconciler::new(comparison, parts, self.degrade.clone(), pulses, &self.supervisor)
     }

@@ -3,6 +3,7 @@
 //! what is stored then once and in order.
 
 mod scene;
+mod servers;
 
 use serde_json::{Value, json};
 

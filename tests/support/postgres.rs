@@ -49,6 +49,45 @@ impl Postgres {
         let template = template().await.join("data");
         let copied = Command::new("cp").arg("-a").args([&template, &folder.path().join("data")]).status();
         assert!(copied.expect("cp runs").success(), "the data folder can't be copied");
+        Self::start_in(folder, settings).await
+    }
+
+    /// Starts a server with a copy of this one's data as it is now, like one that was restored from a snapshot of the disk.
+    pub async fn snapshot(&self) -> Self {
+        self.base_backup(&format!("127.0.0.1:{}", self.port), &[]).await
+    }
+
+    /// Starts a standby that follows this server through `link`, the address of a proxy.
+    pub async fn standby(&self, link: &str) -> Self {
+        self.base_backup(link, &["--write-recovery-conf"]).await
+    }
+
+    async fn base_backup(&self, address: &str, options: &[&str]) -> Self {
+        let folder = private_folder();
+        let (host, port) = address.rsplit_once(':').expect("an address with a port");
+        let mut command = server_program("pg_basebackup", folder.path());
+        command.args(["--host", host, "--port", port, "--username", "postgres", "--checkpoint", "fast", "--no-sync"]);
+        command.args(options).arg("--pgdata").arg(folder.path().join("data"));
+        let copied = tokio::task::spawn_blocking(move || command.output()).await.expect("it does not panic");
+        let copied = copied.expect("pg_basebackup runs");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        Self::start_in(folder, self.settings.clone()).await
+    }
+
+    /// Makes a standby a primary.
+    pub async fn promote(&self) {
+        let client = self.connect("postgres").await;
+        let promoted = within("a promotion", client.query_one("SELECT pg_promote()", &[])).await;
+        assert!(promoted.expect("the standby answers").get::<_, bool>(0), "the standby was not promoted");
+    }
+
+    /// Its address: `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts an instance on the data in a folder.
+    async fn start_in(folder: TempDir, settings: Vec<(String, String)>) -> Self {
         let mut server = Self { port: 0, settings, folder, databases: AtomicU32::new(0), process: None };
         let mut failure = String::new();
         // Another process may take the port between its choice and the start.
@@ -69,7 +108,8 @@ impl Postgres {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         let process = Process::spawn(format!("postgres :{}", self.port), &mut command, Signal::Quit);
-        let ready = |line: &str| line.contains("database system is ready to accept connections").then_some(());
+        // A standby is ready to accept read-only connections.
+        let ready = |line: &str| line.contains("database system is ready to accept").then_some(());
         process.line("its ready line", ready).await?;
         self.process = Some(process);
         Ok(())

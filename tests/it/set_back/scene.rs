@@ -15,17 +15,31 @@ pub struct Scene {
     /// Name of the database.
     pub name: String,
     pub nodes: Vec<Node>,
+    /// The server, if it is not the shared one.
+    pub server: Option<Postgres>,
     backups: usize,
 }
 
 impl Scene {
-    /// Starts this many nodes.
+    /// Starts this many nodes with a database on the shared server.
     pub async fn new(nodes: usize) -> Self {
+        Self::on(None, nodes).await
+    }
+
+    /// Starts this many nodes with a database on a server of their own.
+    pub async fn alone(nodes: usize) -> Self {
+        Self::on(Some(Postgres::start(&[("fsync", "off")]).await), nodes).await
+    }
+
+    async fn on(server: Option<Postgres>, nodes: usize) -> Self {
         let redis = RedisServer::start().await;
-        let database = Postgres::shared().await.database().await;
+        let database = match &server {
+            Some(server) => server.database().await,
+            None => Postgres::shared().await.database().await,
+        };
         let proxy = Proxy::to(database.split('@').next_back().unwrap().split('/').next().unwrap()).await;
         let name = database.rsplit('/').next().unwrap().to_owned();
-        let mut scene = Self { redis, proxy, name, nodes: Vec::new(), backups: 0 };
+        let mut scene = Self { redis, proxy, name, nodes: Vec::new(), server, backups: 0 };
         for _ in 0..nodes {
             scene.nodes.push(scene.node().start().await);
         }
@@ -91,6 +105,13 @@ impl Scene {
         self.proxy.set(Link::Open);
     }
 
+    /// Replaces the server by another one, to which new connections lead from now on; those that are open end.
+    pub fn replace(&mut self, server: Postgres) {
+        self.proxy.lead_to(server.address());
+        self.proxy.drop_connections();
+        self.server = Some(server);
+    }
+
     /// Waits until every node works with the store.
     pub async fn settled(&self) {
         for node in &self.nodes {
@@ -104,7 +125,10 @@ impl Scene {
 
     /// A connection to the database that does not count as one of the nodes.
     pub async fn sql(&self) -> tokio_postgres::Client {
-        Postgres::shared().await.connect(&self.name).await
+        match &self.server {
+            Some(server) => server.connect(&self.name).await,
+            None => Postgres::shared().await.connect(&self.name).await,
+        }
     }
 
     /// Alice says something over REST, on the node with this number. Repeats the call while the store is away.
@@ -282,12 +306,16 @@ impl Ear {
         }
     }
 
-    /// After a resync, a client reads over REST what it lacks.
+    /// After a resync, a client reads over REST what it lacks. It repeats the call while the store is away.
     pub async fn read_anew(&mut self, node: &Node) {
         let path = format!("/api/chat/conversations/{}/messages?limit=100", self.conversation);
-        let answer = node.get(&path, &token(&self.user)).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        for message in answer.json["messages"].as_array().unwrap() {
+        let read = eventually("the messages of the conversation", async || {
+            let answer = node.get(&path, &token(&self.user)).await;
+            assert!(answer.status == 200 || answer.status == 503, "{}", answer.text);
+            (answer.status == 200).then_some(answer.json)
+        })
+        .await;
+        for message in read["messages"].as_array().unwrap() {
             let content = message["content"].as_str().unwrap().to_owned();
             self.has.insert(message["seq"].as_i64().unwrap(), content);
         }
