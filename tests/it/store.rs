@@ -29,9 +29,10 @@ use futures_util::future::join_all;
 pub(crate) use migrations::up_to;
 use notifications::{
     a_run_accepts_reports_in_any_order, a_run_counts_the_unread_messages,
-    concurrent_marks_and_notifications_leave_no_run_open, only_their_user_marks_notifications_read,
-    own_deleted_and_delivered_messages_open_nothing, posts_are_bounded_and_tell_what_waits,
-    posts_are_taken_once_and_again_after_their_claim, users_without_unread_messages_get_no_notification,
+    concurrent_marks_and_notifications_leave_no_run_open, lost_messages_do_not_count_as_notified,
+    only_their_user_marks_notifications_read, own_deleted_and_delivered_messages_open_nothing,
+    posts_are_bounded_and_tell_what_waits, posts_are_taken_once_and_again_after_their_claim,
+    users_without_unread_messages_get_no_notification,
 };
 use pages::{
     archived_conversations_are_listed_separately, direct_conversations_and_contacts_are_listed,
@@ -167,6 +168,7 @@ contract! {
     direct_conversations_and_contacts_are_listed
     a_run_counts_the_unread_messages
     a_run_accepts_reports_in_any_order
+    lost_messages_do_not_count_as_notified
     users_without_unread_messages_get_no_notification
     only_their_user_marks_notifications_read
     own_deleted_and_delivered_messages_open_nothing

@@ -22,8 +22,12 @@ const NOTIFICATIONS: &str = concat!(
      WHERE n.user_id = $1 ORDER BY n.id DESC LIMIT $2 OFFSET $3"
 );
 
-const NOTIFY: &str =
-    concat!("SELECT ", inbox_columns!(), ", o_from, o_queued FROM notify_users($1, $2, $3, $4, $5, $6)");
+/// What is lost since the caller read it, because the database was set back, does not count as notified.
+const NOTIFY: &str = concat!(
+    "SELECT ",
+    inbox_columns!(),
+    ", o_from, o_queued FROM notify_users($1, $2, least($3, (SELECT seq FROM heads WHERE log = $1)), $4, $5, $6)"
+);
 const CLAIM: &str = concat!(
     "SELECT ",
     entry_columns!("l."),

@@ -11,11 +11,11 @@ use super::{
         row::{deletions, entry_columns, messages_between, notification_columns},
     },
     Sqlite,
-    logs::{append_to_inbox, new_inbox_entry},
+    logs::{append_to_inbox, head, new_inbox_entry},
     now,
     rows::{entry, id, micros, time},
 };
-use crate::model::{Body, ConversationId, Entry, Notification, Page, Seq, Timestamp, UserId};
+use crate::model::{Body, ConversationId, Entry, LogId, Notification, Page, Seq, Timestamp, UserId};
 
 const NOTIFICATIONS: &str = concat!(
     "SELECT ",
@@ -110,6 +110,8 @@ fn notify(
     NotifyOptions { undelivered_only, post_queue }: NotifyOptions,
 ) -> Result<Notified> {
     let (at, mut entries, mut queued) = (now(), Vec::new(), 0);
+    let head = head(db, &LogId::from(id))?.map_or(0, |head| head.seq);
+    let waiting = Waiting { last: waiting.last.min(head), ..waiting };
     for user in users {
         let sql = "SELECT l.seq, m.read_seq FROM members m, log l \
              WHERE m.conversation = ?1 AND m.user_id = ?2 AND l.log = ?1 \

@@ -54,6 +54,18 @@ pub(super) async fn a_run_counts_the_unread_messages(store: Arc<dyn Store>) {
     assert_eq!(newest(&store, &bob[0]).await, Some((9, 2, true)), "the next run begins after the read mark");
 }
 
+/// A node reports messages that are lost since, because the store was set back.
+pub(super) async fn lost_messages_do_not_count_as_notified(store: Arc<dyn Store>) {
+    let room = busy_room(&store, &["bob"]).await;
+    let bob = [user("bob")];
+    assert_eq!(tell(&store, &room, waiting(9, 15), &bob).await.unwrap().len(), 1);
+    assert_eq!(newest(&store, &bob[0]).await, Some((9, 2, true)));
+    store.read_notifications(&bob[0], None).await.unwrap();
+    append(&store, new(&room, "alice", "11", text("x"))).await.unwrap();
+    assert_eq!(tell(&store, &room, waiting(11, 11), &bob).await.unwrap().len(), 1);
+    assert_eq!(newest(&store, &bob[0]).await, Some((11, 1, true)));
+}
+
 /// Each node reports the messages that it stored: their seqs interleave, and a node repeats a report after a failure.
 pub(super) async fn a_run_accepts_reports_in_any_order(store: Arc<dyn Store>) {
     let room = busy_room(&store, &["bob", "carol"]).await;
