@@ -129,6 +129,11 @@ impl Chat {
         self.reconciler.begin(epoch);
     }
 
+    /// The epoch of the store: seqs of another one may have been assigned again.
+    pub fn epoch(&self) -> i64 {
+        self.reconciler.epoch()
+    }
+
     /// Executes a command to its end.
     ///
     /// # Errors

@@ -73,9 +73,14 @@ impl Comparison {
         self.compared.store(epoch, Ordering::Release);
     }
 
+    /// The newest known epoch.
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
     /// Compares every followed log. Returns true if the store was set back.
     pub(super) async fn compare_all(&self) -> Result<bool, StoreError> {
-        let (epoch, mut set_back) = (self.epoch.load(Ordering::Acquire), false);
+        let (epoch, mut set_back) = (self.epoch(), false);
         for logs in self.hub.logs().chunks(PAGE) {
             set_back |= self.compare(logs).await?;
         }
@@ -143,7 +148,7 @@ impl Comparison {
         self.metrics.store_set_backs.inc();
         tracing::warn!(
             logs = restarted,
-            epoch = self.epoch.load(Ordering::Acquire),
+            epoch = self.epoch(),
             "the store was set back to an earlier state: entries that were delivered are lost, and listeners resync"
         );
         Ok(())
@@ -152,13 +157,13 @@ impl Comparison {
     /// Records the epoch that the store says. Returns true if the logs must be compared: another node found a set-back, or
     /// the store was set back to an earlier epoch.
     pub(super) async fn note_epoch(&self, epoch: i64) -> Result<bool, StoreError> {
-        let known = self.epoch.load(Ordering::Acquire);
+        let known = self.epoch();
         if epoch == known || known == 0 {
             return Ok(false);
         }
         let _turn = self.handling.lock().await;
         // The node may have begun a new epoch since the store was asked.
-        let (known, epoch) = (self.epoch.load(Ordering::Acquire), self.store.deployment().await?.epoch);
+        let (known, epoch) = (self.epoch(), self.store.deployment().await?.epoch);
         match epoch {
             same if same == known => return Ok(false),
             later if later > known => self.adopt(later),
@@ -169,7 +174,7 @@ impl Comparison {
 
     /// Ends an epoch, unless another node did so already.
     async fn end_epoch(&self, ended: i64) -> Result<(), StoreError> {
-        let known = self.epoch.load(Ordering::Acquire);
+        let known = self.epoch();
         let begun = match self.store.next_epoch(ended).await {
             // The store was set back again, to an epoch that was over before.
             Ok(epoch) if epoch < known => self.store.next_epoch(known).await,

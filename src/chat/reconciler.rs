@@ -65,6 +65,11 @@ impl Reconciler {
         self.comparison.begin(epoch);
     }
 
+    /// The epoch of the store.
+    pub(super) fn epoch(&self) -> i64 {
+        self.comparison.epoch()
+    }
+
     /// Requests a comparison of every followed log with the store.
     pub(super) fn compare_soon(&self) {
         self.asked.notify_one();

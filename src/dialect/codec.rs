@@ -124,6 +124,8 @@ pub struct Greeting<'a> {
     pub present: &'a [UserId],
     /// The current time.
     pub at: Timestamp,
+    /// The epoch of the store.
+    pub epoch: i64,
 }
 
 /// The interface of a dialect. [`Dialect`](super::Dialect) documents most methods.

@@ -100,7 +100,8 @@ impl Open {
         let resyncs =
             initial.resyncs.iter().filter_map(|(log, first, head)| connection.dialect.resync(log, *first, *head));
         let (identity, at, present) = (&*self.identity, self.context.clock.now(), &initial.present[..]);
-        let greeting = Greeting { identity, connection: connection.id(), bound, present, at };
+        let epoch = self.context.chat.epoch();
+        let greeting = Greeting { identity, connection: connection.id(), bound, present, at, epoch };
         if connection.dialect.greets_with() == RosterPolicy::Acquaintances {
             self.roster = Some(Roster::new(initial.present.clone(), registry));
         }

@@ -53,6 +53,7 @@ mod refusals;
 mod refused_values;
 mod relay;
 mod rest;
+mod restore;
 mod restrictions;
 mod reused_ids;
 mod rights;

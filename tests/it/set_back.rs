@@ -2,7 +2,7 @@
 //! lacked the newest commits was promoted. Clients are never given what the store does not have, are told to resync, and get
 //! what is stored then once and in order.
 
-mod scene;
+pub mod scene;
 mod servers;
 
 use serde_json::{Value, json};

@@ -76,6 +76,7 @@ pub(super) struct Frame {
     #[serde(default)]
     pub(super) retryable: bool,
     pub(super) retry_after_ms: Option<u64>,
+    pub(super) epoch: Option<i64>,
     #[serde(default)]
     pub(super) messages: Vec<Self>,
     /// Position of the next page of older messages, if there are more.

@@ -21,6 +21,7 @@ use crate::model::{ConversationId, Seq, UserId};
 
 /// Maximum number of messages in one page of history.
 const PAGE: u32 = 100;
+const SET_BACK: &str = "the server's log was set back: messages may be gone. /history shows it";
 /// Maximum number of pages that are read after a resync.
 const MAX_PAGES: u32 = 100;
 /// Maximum number of entries that wait for an earlier one. The server sends entries in order, so only acks can be
@@ -80,6 +81,8 @@ pub(super) struct Room {
     claimed: Option<UserId>,
     /// Seq of the last entry shown; `None` before the first join.
     cursor: Option<Seq>,
+    /// The server's epoch. In another one, the cursor says nothing.
+    epoch: Option<i64>,
     /// Lines of entries that wait for an earlier entry; `None` for an entry that is not shown.
     waiting: BTreeMap<Seq, Option<String>>,
     reading: Option<Reading>,
@@ -104,6 +107,7 @@ impl Room {
             my_name: String::new(),
             claimed,
             cursor: None,
+            epoch: None,
             waiting: BTreeMap::new(),
             reading: None,
             who_members: Vec::new(),
@@ -195,9 +199,17 @@ impl Room {
         }
         self.my_name = lines::clean(frame.name.as_deref().unwrap_or_default());
         self.me = frame.user_id;
-        vec![Send(
+        let mut effects = Vec::new();
+        if self.cursor.is_some() && self.epoch != frame.epoch {
+            (self.cursor, self.reading) = (None, None);
+            self.waiting.clear();
+            effects.push(Note(SET_BACK.to_owned()));
+        }
+        self.epoch = frame.epoch;
+        effects.push(Send(
             Request::Join { conversation_id: &self.id, since_seq: self.cursor, roster: true, tag: Tag::Join }.text(),
-        )]
+        ));
+        effects
     }
 
     fn joined(&mut self, head: Seq, now: Instant) -> Vec<Effect> {
@@ -226,7 +238,7 @@ impl Room {
             Some(_) => {
                 self.waiting.clear();
                 self.cursor = Some(head);
-                effects.push(Note("the server's log was set back: messages may be gone. /history shows it".to_owned()));
+                effects.push(Note(SET_BACK.to_owned()));
             }
             None => self.cursor = Some(head),
         }

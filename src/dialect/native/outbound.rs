@@ -25,6 +25,7 @@ pub(super) enum Out<'a> {
         name: &'a str,
         connection_id: ConnectionId,
         expires_at: Timestamp,
+        epoch: i64,
     },
     Refreshed {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
@@ -225,6 +226,7 @@ impl<'a> Out<'a> {
             name: &greeting.identity.name,
             connection_id: greeting.connection,
             expires_at: greeting.identity.expires_at,
+            epoch: greeting.epoch,
         }
     }
 

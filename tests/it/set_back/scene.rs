@@ -14,6 +14,8 @@ pub struct Scene {
     pub proxy: Proxy,
     /// Name of the database.
     pub name: String,
+    /// The role of the nodes.
+    role: &'static str,
     pub nodes: Vec<Node>,
     /// The server, if it is not the shared one.
     pub server: Option<Postgres>,
@@ -31,15 +33,28 @@ impl Scene {
         Self::on(Some(Postgres::start(&[("fsync", "off")]).await), nodes).await
     }
 
+    /// Starts this many nodes with a database of this server, as this role.
+    pub async fn of(server: Postgres, name: &str, role: &'static str, nodes: usize) -> Self {
+        Self::start(server.address(), (name.to_owned(), role), Some(server), nodes).await
+    }
+
     async fn on(server: Option<Postgres>, nodes: usize) -> Self {
-        let redis = RedisServer::start().await;
         let database = match &server {
             Some(server) => server.database().await,
             None => Postgres::shared().await.database().await,
         };
-        let proxy = Proxy::to(database.split('@').next_back().unwrap().split('/').next().unwrap()).await;
-        let name = database.rsplit('/').next().unwrap().to_owned();
-        let mut scene = Self { redis, proxy, name, nodes: Vec::new(), server, backups: 0 };
+        let (address, name) = database.split('@').next_back().unwrap().split_once('/').unwrap();
+        Self::start(address.to_owned(), (name.to_owned(), "postgres"), server, nodes).await
+    }
+
+    async fn start(
+        address: String,
+        (name, role): (String, &'static str),
+        server: Option<Postgres>,
+        nodes: usize,
+    ) -> Self {
+        let (redis, proxy) = (RedisServer::start().await, Proxy::to(address).await);
+        let mut scene = Self { redis, proxy, name, role, nodes: Vec::new(), server, backups: 0 };
         for _ in 0..nodes {
             scene.nodes.push(scene.node().start().await);
         }
@@ -48,7 +63,7 @@ impl Scene {
 
     /// Another node of the deployment.
     pub fn node(&self) -> NodeBuilder {
-        let url = format!("postgres://postgres@{}/{}", self.proxy.address(), self.name);
+        let url = format!("postgres://{}@{}/{}", self.role, self.proxy.address(), self.name);
         // Calls are repeated while the store is away.
         let node = Node::serve(&self.redis.url(), &url);
         node.set("MESSAGE_RATE_LIMIT", 0).set("WRITE_RATE_LIMIT", 0).set("READ_RATE_LIMIT", 0)
@@ -296,6 +311,13 @@ impl Ear {
         while self.resyncs.len() == before {
             let frame = self.client.recv().await;
             self.take(&frame);
+        }
+    }
+
+    /// As [`Self::until_resync`], if none came yet.
+    pub async fn until_resync_or_now(&mut self) {
+        if self.resyncs.is_empty() {
+            self.until_resync().await;
         }
     }
 

@@ -236,6 +236,21 @@ fn it_continues_at_the_head_of_a_log_that_was_set_back() {
 }
 
 #[test]
+fn it_joins_at_the_head_in_another_epoch() {
+    let mut scene = Scene::joined(true, 40);
+    let authenticated =
+        |epoch: i64| json!({"type": "authenticated", "user_id": "alice", "name": "Alice", "epoch": epoch});
+    for (epoch, since, noted) in [(1, Value::Null, true), (1, json!(41), false), (2, Value::Null, true)] {
+        scene.room.connection_lost();
+        let effects = scene.receive(authenticated(epoch));
+        assert_eq!(frames(&effects)[0]["since_seq"], since);
+        assert_eq!(matches!(&effects[0], Note(why) if why.contains("set back")), noted);
+        scene.receive(json!({"type": "joined", "ref": "join", "conversation_id": "lobby", "head": 40}));
+        scene.bob(41);
+    }
+}
+
+#[test]
 fn who_shows_the_presence_of_members() {
     let mut scene = Scene::joined(true, 0);
     assert_eq!(frames(&[scene.room.request_members()])[0]["type"], "conversations");
