@@ -241,12 +241,13 @@ impl Hub {
                 match event {
                     Event::Entry { entry, .. } if congested || !track.takes_entries() => {
                         track.record_seq(entry.seq);
-                        self.keep_ack(event);
+                        if !track.delivered.is_doubted() {
+                            self.keep_ack(event);
+                        }
                     }
                     // The store was set back, or the entry is not stored any more.
                     Event::Entry { entry, .. } if track.delivered.is_contradicted_by(entry.stamp()) => {
                         self.doubt(log, track);
-                        self.keep_ack(event);
                     }
                     Event::Entry { entry, .. } => {
                         self.metrics.delivery_seconds.observe(now.since(entry.at).as_secs_f64());
@@ -271,7 +272,8 @@ impl Hub {
     }
 
     /// Sends a listener of this node the ack of a stored command once it has every entry before it, unless the ack is sent
-    /// already. Resolves with true then; with false at once if the connection does not listen, or when it ceases to.
+    /// already. Resolves with true then; with false at once if the connection does not listen or the log is doubted, or when it
+    /// ceases to listen.
     pub fn place_ack(
         self: &Arc<Self>,
         ack: &Arc<PendingAck>,
@@ -283,7 +285,13 @@ impl Hub {
             // The hub may have dropped the entry; then it is backfilled.
             track.record_seq(sent.seq);
             self.backfill_if_needed(log, track);
-            self.queue_wait(AckWait { ack: ack.clone(), sent: sent.clone(), reached: Some(reached) });
+            if track.delivered.is_contradicted_by(EntryStamp { seq: sent.seq, at: sent.at }) {
+                self.doubt(log, track);
+            }
+            // What the listeners of a doubted log have may be lost; the ack then comes after they were told to resync.
+            if !track.delivered.is_doubted() {
+                self.queue_wait(AckWait { ack: ack.clone(), sent: sent.clone(), reached: Some(reached) });
+            }
         }
         async move { wait.await.is_ok() }
     }

@@ -39,6 +39,8 @@ pub(super) struct Comparison {
     epoch: AtomicI64,
     /// The epoch of the last comparison of all logs.
     compared: AtomicI64,
+    /// The epoch that began with the last set-back that this node found.
+    found: AtomicI64,
     /// Only one set-back is handled at a time.
     handling: tokio::sync::Mutex<()>,
     /// Restarted logs, the memberships of whose listeners are not checked yet, each with the seq after which it began.
@@ -52,7 +54,7 @@ impl Comparison {
         metrics: Arc<Metrics>,
         derived: Derived,
     ) -> Self {
-        let (epoch, compared) = (AtomicI64::new(0), AtomicI64::new(0));
+        let (epoch, compared, found) = (AtomicI64::new(0), AtomicI64::new(0), AtomicI64::new(0));
         Self {
             store,
             backplane,
@@ -61,6 +63,7 @@ impl Comparison {
             derived,
             epoch,
             compared,
+            found,
             handling: Default::default(),
             unchecked: Mutex::default(),
         }
@@ -145,10 +148,13 @@ impl Comparison {
         if restarted == 0 {
             return Ok(());
         }
-        self.metrics.store_set_backs.inc();
+        let epoch = self.epoch();
+        if self.found.swap(epoch, Ordering::AcqRel) != epoch {
+            self.metrics.store_set_backs.inc();
+        }
         tracing::warn!(
             logs = restarted,
-            epoch = self.epoch(),
+            epoch,
             "the store was set back to an earlier state: entries that were delivered are lost, and listeners resync"
         );
         Ok(())

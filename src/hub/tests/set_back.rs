@@ -181,6 +181,29 @@ async fn an_ack_of_a_lost_entry_waits_no_longer() {
     assert!(!wait.await.unwrap());
 }
 
+/// The ack of a message whose seq went out before, with another entry, comes after the resync, in its place.
+#[tokio::test]
+async fn an_ack_under_a_seq_that_went_out_waits_for_the_resync() {
+    let fixture = Fixture::new(5);
+    let (outbox, mut client) = fixture.listener_at_ten().await;
+    fixture.set_back(8, 9);
+    let sent = |entry: Entry| {
+        let Entry { log, seq, at, .. } = entry;
+        Sent { log, recipient: None, seq, at, client_id: None, duplicate: false }
+    };
+    let ack = Arc::new(PendingAck::new(outbox.connection(), None, None));
+    let stored = other_entry(&fixture.log, 9);
+    assert!(!fixture.hub.place_ack(&ack, &sent(stored.clone())).await, "the log is doubted");
+    let event = Event::Entry { entry: Arc::new(stored.clone()), origin: Some(ack.clone()) };
+    fixture.hub.apply(vec![event]);
+    fixture.compare_and_restart();
+    let placed = fixture.hub.place_ack(&ack, &sent(stored));
+    expect_resync(&mut client, 8).await;
+    expect_new(&mut client, 9..=9).await;
+    assert_eq!(next_place(&mut client).await, ("ack".into(), 9));
+    assert!(placed.await);
+}
+
 #[tokio::test]
 async fn the_listeners_of_a_log_are_listed() {
     let fixture = Fixture::new(0);
