@@ -2,14 +2,15 @@
 //!
 //! Usually the shard that delivers an entry puts the ack where the socket's own copy would stand. It can't if a replay or
 //! a backfill brings the socket the entry, or if the command repeated a stored one. The shard sends these acks too: it
-//! sends all acks of a log, so they can't overtake each other.
+//! sends all acks of a log, so they can't overtake each other. One that waits when its entry is delivered without it takes
+//! the place of the socket's own copy.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::{
-    delivery::{ack_frame, sent_of},
+    delivery::{Delivery, ack_frame, sent_of},
     listener::Listener,
 };
 use crate::{
@@ -66,6 +67,19 @@ impl AckWaits {
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// The deliveries, in which entries without an ack have the one that waits for them.
+    pub(super) fn place(&self, deliveries: Arc<[Delivery]>) -> Arc<[Delivery]> {
+        let ack_of = |delivery: &Delivery| {
+            let seq = delivery.seq().filter(|_| delivery.event.origin().is_none())?;
+            let wait = self.0.iter().find(|wait| wait.sent.seq == seq && !wait.ack.is_settled())?;
+            Some((wait.ack.clone(), wait.sent.clone()))
+        };
+        if self.0.is_empty() || !deliveries.iter().any(|delivery| ack_of(delivery).is_some()) {
+            return deliveries;
+        }
+        deliveries.iter().map(|delivery| delivery.with_ack(ack_of(delivery))).collect()
     }
 
     /// Ends the waits of sockets that no longer listen, and of those that have their entries, in the order of the log.

@@ -19,13 +19,26 @@ pub(super) struct Delivery {
     pub(super) event: Event,
     /// The members of a direct conversation, if a dialect needs them.
     pair: Option<Arc<Pair>>,
+    /// The content of the entry's ack, if that waited for the delivery; else it is that of a new entry.
+    waited: Option<Box<Sent>>,
     frames: [OnceLock<Option<Frame>>; Dialect::COUNT],
     supervisor: Supervisor,
 }
 
 impl Delivery {
     pub(super) fn new(event: Event, pair: Option<Arc<Pair>>, supervisor: Supervisor) -> Self {
-        Self { event, pair, frames: std::array::from_fn(|_| OnceLock::new()), supervisor }
+        Self { event, pair, waited: None, frames: std::array::from_fn(|_| OnceLock::new()), supervisor }
+    }
+
+    /// The same delivery; its entry has the given ack with this content, unless there is none.
+    pub(super) fn with_ack(&self, waiting: Option<(Arc<PendingAck>, Sent)>) -> Self {
+        let (event, waited) = match (&self.event, waiting) {
+            (Event::Entry { entry, .. }, Some((ack, sent))) => {
+                (Event::Entry { entry: entry.clone(), origin: Some(ack) }, Some(Box::new(sent)))
+            }
+            (event, _) => (event.clone(), self.waited.clone()),
+        };
+        Self { waited, ..Self::new(event, self.pair.clone(), self.supervisor.clone()) }
     }
 
     /// The frame in this dialect, if it has one. An event that can't be encoded because that panics has none: it would
@@ -45,7 +58,10 @@ impl Delivery {
         let Some(ack) = self.own_ack(connection) else { return [copy(), None] };
         let taken = if dialect.acks() { ack.take() } else { TakenAck::Before };
         let shown = dialect.echoes() || taken == TakenAck::Never;
-        let frame = || ack_frame(dialect, ack, sent_of(self.entry()?, ack));
+        let frame = || {
+            let sent = self.waited.as_deref().cloned();
+            ack_frame(dialect, ack, sent.or_else(|| Some(sent_of(self.entry()?, ack)))?)
+        };
         [shown.then(copy).flatten(), (taken == TakenAck::Now).then(frame).flatten()]
     }
 

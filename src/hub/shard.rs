@@ -233,8 +233,9 @@ impl LogListeners {
                     self.ack_waits.extend([wait]);
                     self.settle_waits(common);
                 }
-                Op::Deliver(deliveries) => {
+                Op::Deliver(mut deliveries) => {
                     if self.reached == 0 {
+                        deliveries = self.ack_waits.place(deliveries);
                         self.keep_acks(&deliveries, common);
                     }
                     let end = self.listeners.len().min(self.reached + budget);

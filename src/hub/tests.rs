@@ -424,7 +424,7 @@ async fn an_ack_waits_for_every_earlier_entry() {
     // The hub never hears of the entries, so it has to backfill them.
     fixture.stored.set(3);
     assert!(place(&fixture, 3, &listener).await);
-    for expected in [("message", 1), ("message", 2), ("message", 3), ("ack", 3)] {
+    for expected in [("message", 1), ("message", 2), ("ack", 3)] {
         assert_eq!(next_place(&mut client).await, (expected.0.into(), expected.1));
     }
     let waits = place(&fixture, 4, &listener);
@@ -476,6 +476,26 @@ async fn acks_of_entries_that_a_backfill_brings_are_not_overtaken() {
     fixture.hub.apply(vec![own, next]);
     for expected in [("message", 1), ("ack", 1), ("ack", 2)] {
         assert_eq!(next_place(&mut client).await, (expected.0.into(), expected.1));
+    }
+}
+
+#[tokio::test]
+async fn an_ack_that_waits_takes_the_place_of_the_entry_whoever_brings_it() {
+    let fixture = Fixture::new(0);
+    let (sender, mut client) = fixture.listen(0).await;
+    let (_other, mut other) = fixture.listen(0).await;
+    let wait = place(&fixture, 2, &sender);
+    let (next, _ack) = own_event(&fixture.log, 3, &sender);
+    fixture.hub.apply(vec![next]);
+    // The first two come from the store, which does not know which socket sent them.
+    fixture.stored.set(2);
+    assert!(wait.await);
+    let frames = [next_frame(&mut client).await, next_frame(&mut client).await, next_frame(&mut client).await];
+    let places = frames.each_ref().map(|frame| (frame["type"].as_str().unwrap(), frame["seq"].as_i64().unwrap()));
+    assert_eq!(places, [("message", 1), ("ack", 2), ("ack", 3)]);
+    assert_eq!(frames[1]["duplicate"], true, "{:?}", frames[1]);
+    for expected in 1..=3 {
+        assert_eq!(next_place(&mut other).await, ("message".into(), expected));
     }
 }
 

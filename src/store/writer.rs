@@ -217,7 +217,9 @@ impl Lane {
             }
             match self.append(&entries, &mut maybe_stored).await {
                 Ok(outcomes) => {
-                    self.republish_duplicates(&entries, &outcomes).await;
+                    // Only this lane's own earlier try may stand for a command of the batch; others are repeated commands.
+                    let origins = if maybe_stored { origins(&batch, &indices) } else { HashMap::new() };
+                    self.republish_duplicates(&entries, &outcomes, origins).await;
                     self.publish_and_answer(batch, &indices, &outcomes);
                 }
                 Err(StoreError::Failed(error)) if batch.len() > 1 => {
@@ -246,23 +248,34 @@ impl Lane {
     }
 
     /// Reads back the entries that an earlier try stored, and passes them to `committed`: the node that stored them may
-    /// have died before it published them. The inboxes to which that try appended are doubted, so that the lane does not
-    /// wait for the reads of others. If the read fails, all of these logs are doubted.
-    async fn republish_duplicates(&self, entries: &[NewEntry], outcomes: &[Outcome]) {
-        let (mut duplicates, mut inboxes) = (Vec::new(), Vec::new());
-        for (new, outcome) in entries.iter().zip(outcomes) {
+    /// have died before it published them. An entry that an earlier try of this lane may have stored takes its ack of `origins`,
+    /// by its index, into its place before those of later entries. The inboxes to which that try appended are doubted, so that
+    /// the lane does not wait for the reads of others. If the read fails, all of these logs are doubted.
+    async fn republish_duplicates(
+        &self,
+        entries: &[NewEntry],
+        outcomes: &[Outcome],
+        mut origins: HashMap<usize, Arc<PendingAck>>,
+    ) {
+        let (mut duplicates, mut inboxes, mut acks) = (Vec::new(), Vec::new(), HashMap::new());
+        for (at, (new, outcome)) in entries.iter().zip(outcomes).enumerate() {
             if let Ok(Appended { seq, duplicate: true, .. }) = outcome {
                 duplicates.push((new.log.clone(), *seq));
                 inboxes.extend(inbox_of(new));
+                acks.extend(origins.remove(&at).map(|ack| ((new.log.clone(), *seq), ack)));
             }
         }
         if duplicates.is_empty() {
             return;
         }
         match self.store.read_back(&duplicates).await {
-            Ok(entries) => (self.outcomes.committed)(
-                entries.into_iter().map(|entry| Committed { entry: Arc::new(entry), origin: None }).collect(),
-            ),
+            Ok(entries) => {
+                let mut committed = |entry: Entry| {
+                    let origin = acks.remove(&(entry.log.clone(), entry.seq));
+                    Committed { entry: Arc::new(entry), origin }
+                };
+                (self.outcomes.committed)(entries.into_iter().map(&mut committed).collect());
+            }
             Err(_) => (self.outcomes.doubted)(duplicates.into_iter().map(|(log, _)| log).collect()),
         }
         #[cfg(feature = "faults")]
@@ -382,6 +395,17 @@ fn dedupe(batch: &mut Vec<Queued>) -> (Vec<NewEntry>, Vec<usize>, Vec<Queued>) {
     drop(index_of);
     let rest = batch.split_off(indices.len());
     (entries, indices, rest)
+}
+
+/// The acks that wait for entries of a batch, each under the index of its entry. The first command of an entry has it.
+fn origins(batch: &[Queued], indices: &[usize]) -> HashMap<usize, Arc<PendingAck>> {
+    let mut origins = HashMap::new();
+    for (queued, index) in batch.iter().zip(indices) {
+        if let Some(ack) = &queued.origin {
+            origins.entry(*index).or_insert_with(|| ack.clone());
+        }
+    }
+    origins
 }
 
 /// The logs to which an append of `new` writes.

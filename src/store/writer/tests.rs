@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::{
     degrade::LinkState,
-    model::{Body, ClientId, ConversationId, EntryStamp, Seq, Timestamp, UserId},
+    model::{Body, ClientId, ConnectionId, ConversationId, EntryStamp, Seq, Timestamp, UserId},
     store::{Authority, Ends, StoredCommand},
 };
 
@@ -70,13 +70,13 @@ fn stored(seq: Seq, duplicate: bool) -> Appended {
     Appended { seq, message_no: seq, at: Timestamp::from_micros(0), duplicate, also: Vec::new() }
 }
 
-/// Starts a writer over the fake; returns it and the seqs that it passes to `committed`.
-fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedReceiver<Seq>) {
+/// Starts a writer over the fake; returns it and what it passes to `committed`.
+fn writer(script: Script, stored: Option<Entry>) -> (Writer, mpsc::UnboundedReceiver<Committed>) {
     let store = Arc::new(Scripted { script: Mutex::new(script), stored });
     let settings = WriterSettings { lanes: 1, ..WriterSettings::default() };
     let (metrics, degrade) = (Arc::new(Metrics::new().unwrap()), Arc::new(Degrade::new(LinkState::Off)));
     let (sender, committed) = mpsc::unbounded_channel();
-    let forward = move |batch: Vec<Committed>| batch.iter().for_each(|one| sender.send(one.entry.seq).unwrap());
+    let forward = move |batch: Vec<Committed>| batch.into_iter().for_each(|one| sender.send(one).unwrap());
     let outcomes = Outcomes { committed: Box::new(forward), doubted: Box::new(drop) };
     (Writer::start(store, settings, metrics.clone(), degrade, outcomes, &Supervisor::new(metrics)), committed)
 }
@@ -114,9 +114,12 @@ async fn an_unknown_outcome_is_retried_and_published() {
         if tries < 3 { Err(StoreError::Unknown("the link broke".into())) } else { Ok(vec![Ok(stored(7, true))]) }
     };
     let (writer, mut committed) = writer(Box::new(script), Some(found));
-    let appended = writer.append(new, None).await.unwrap();
+    let ack = Arc::new(PendingAck::new(ConnectionId::fresh(), None, None));
+    let appended = writer.append(new, Some(ack.clone())).await.unwrap();
     assert_eq!((appended.seq, appended.duplicate), (7, true));
-    assert_eq!(committed.recv().await, Some(7), "the node that stored it may not have published it");
+    let Committed { entry, origin } =
+        committed.recv().await.expect("the node that stored it may not have published it");
+    assert_eq!((entry.seq, origin), (7, Some(ack)), "its ack goes before those of later entries");
 }
 
 #[tokio::test]
@@ -127,7 +130,7 @@ async fn settled_waits_for_the_entries_queued_before() {
     let (writer, mut committed) = writer(Box::new(script), None);
     let _answer = writer.append(new, None);
     writer.settled(&log).await;
-    assert_eq!(committed.try_recv(), Ok(1));
+    assert_eq!(committed.try_recv().map(|one| one.entry.seq), Ok(1));
 }
 
 /// A store that keeps one command for each id.
