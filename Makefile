@@ -59,5 +59,5 @@ image: ## Build the image as the Dockerfile says, from this machine's Rust, and 
 	scripts/tools.sh
 	IMAGE_TEST=1 target/tools/python/bin/pytest -q -rfEs -s tests/deploy/test_image.py
 
-bench: ## Print figures: CPU per delivery, durable sends, memory, Redis commands (BENCH="--help" for options)
+bench: ## Print figures: deliveries, sends, single requests, memory (BENCH=ordinary, BENCH=requests; BENCH="--help")
 	$(CARGO) bench --locked --bench load -- $(BENCH)

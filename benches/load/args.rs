@@ -16,10 +16,14 @@ pub struct Args {
     pub conversations: usize,
     pub depth: usize,
     pub connections: usize,
+    pub sends: u64,
+    pub repetitions: usize,
+    /// Settings of the node, beside those of the benchmark.
+    pub settings: Vec<(String, String)>,
 }
 
 /// All parts. `floor` runs only on request, because `deliveries` includes it.
-const PARTS: [&str; 5] = ["macs", "idle", "deliveries", "sends", "floor"];
+const PARTS: [&str; 7] = ["macs", "idle", "deliveries", "ordinary", "sends", "requests", "floor"];
 
 impl Args {
     /// Parses the command line.
@@ -29,7 +33,8 @@ impl Args {
         };
         let command = Command::new("load")
             .about("Starts Redis, PostgreSQL and a node, puts load on them and prints the cost")
-            .arg(Arg::new("only").long("only").value_delimiter(',').value_parser(PARTS).help("Parts to run"))
+            .arg(Arg::new("parts").num_args(0..).value_parser(PARTS).help("Parts to run, all but floor by default"))
+            .arg(Arg::new("only").long("only").value_delimiter(',').value_parser(PARTS).help("The same, with commas"))
             .arg(count("seconds", "10", "Length of each measurement").value_parser(value_parser!(u64)))
             .arg(
                 Arg::new("rates")
@@ -41,6 +46,18 @@ impl Args {
             )
             .arg(count("sockets", "1000", "Deliveries: number of sockets"))
             .arg(count("rooms", "10", "Deliveries: number of rooms that share the sockets"))
+            .arg(
+                count("rate", "1000", "Ordinary rate: sends per second in 100 rooms of 10")
+                    .value_parser(value_parser!(u64).range(1..)),
+            )
+            .arg(count("repetitions", "200", "Requests: number of each kind, one at a time"))
+            .arg(
+                Arg::new("set")
+                    .long("set")
+                    .action(ArgAction::Append)
+                    .value_parser(setting)
+                    .help("A setting of the node, NAME=VALUE"),
+            )
             .arg(count("senders", "200", "Sends: senders"))
             .arg(count("conversations", "100", "Sends: number of conversations"))
             .arg(count("depth", "16", "Sends: unacked messages per conversation"))
@@ -49,9 +66,11 @@ impl Args {
             .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true));
         let found = command.get_matches();
         let number = |name: &str| found.get_one::<usize>(name).copied().unwrap_or_default().max(1);
-        let only: Vec<String> = found.get_many("only").into_iter().flatten().cloned().collect();
+        let named = |name: &str| found.get_many::<String>(name).into_iter().flatten().cloned();
+        let only: Vec<String> = named("only").chain(named("parts")).collect();
+        let usual = PARTS.iter().filter(|&&part| part != "floor").map(|&part| part.to_owned());
         Self {
-            only: if only.is_empty() { PARTS[..4].iter().map(|&part| part.to_owned()).collect() } else { only },
+            only: if only.is_empty() { usual.collect() } else { only },
             seconds: found.get_one("seconds").copied().unwrap_or(10),
             rates: found.get_many("rates").into_iter().flatten().copied().collect(),
             sockets: number("sockets"),
@@ -60,6 +79,9 @@ impl Args {
             conversations: number("conversations"),
             depth: number("depth"),
             connections: number("connections"),
+            sends: found.get_one("rate").copied().unwrap_or(1_000),
+            repetitions: number("repetitions"),
+            settings: found.get_many("set").into_iter().flatten().cloned().collect(),
         }
     }
 
@@ -67,4 +89,10 @@ impl Args {
     pub fn wants(&self, part: &str) -> bool {
         self.only.iter().any(|wanted| wanted == part)
     }
+}
+
+/// Splits `NAME=VALUE`.
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }

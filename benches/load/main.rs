@@ -1,4 +1,4 @@
-//! `make bench`: the cost of a delivery, a durable send, a connect and an idle connection.
+//! `make bench`: the cost of a delivery, a durable send, a connect, an idle connection, and of single requests.
 //!
 //! Starts Redis, PostgreSQL (with fsync) and one node. Each part puts load on them from its own process, so that the
 //! CPU time of load and node can be told apart. Prints figures and fails on none of them, because they depend on the
@@ -9,12 +9,15 @@
 #![allow(unreachable_pub, reason = "as in the library")]
 
 mod args;
+mod bare_writes;
 mod deliveries;
 mod floor;
 mod idle;
 mod macs;
 mod measure;
+mod ordinary;
 mod report;
+mod requests;
 mod sends;
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -40,7 +43,10 @@ enum Task {
     Idle(Args, World),
     Deliveries(Args, World, u64),
     Floor(Args, u64, String),
+    Ordinary(Args, World),
+    BareWrites(Args, World),
     Sends(Args, World),
+    Requests(Args, World),
 }
 
 /// First argument of such a process.
@@ -63,6 +69,9 @@ fn perform(task: Task) -> BenchResult<()> {
             Task::Idle(args, world) => serde_json::to_string(&idle::run(args, world).await?)?,
             Task::Deliveries(args, world, rate) => serde_json::to_string(&deliveries::run(args, world, *rate).await?)?,
             Task::Sends(args, world) => serde_json::to_string(&sends::run(args, world).await?)?,
+            Task::Ordinary(args, world) => serde_json::to_string(&ordinary::run(args, world).await?)?,
+            Task::BareWrites(args, world) => serde_json::to_string(&bare_writes::run(args, world).await?)?,
+            Task::Requests(args, world) => serde_json::to_string(&requests::run(args, world).await?)?,
             Task::Floor(args, rate, sample) => {
                 floor::serve(args, *rate, sample)?;
                 String::new()
@@ -103,20 +112,36 @@ async fn run_parts(args: &Args) -> BenchResult<()> {
         }
     }
     if args.wants("idle") {
-        let stack = Stack::start().await;
+        let stack = Stack::start(args).await;
         report::idle(&figures(&Task::Idle(args.clone(), stack.world()))?);
     }
     if args.wants("deliveries") {
         for &rate in &args.rates {
-            let stack = Stack::start().await;
+            let stack = Stack::start(args).await;
             let own: deliveries::Figures = figures(&Task::Deliveries(args.clone(), stack.world(), rate))?;
             drop(stack);
             report::deliveries(rate, &own, &bare_write_loop(args, rate, &own.sample).await?);
         }
     }
+    if args.wants("ordinary") {
+        let stack = Stack::start(args).await;
+        let own: ordinary::Figures = figures(&Task::Ordinary(args.clone(), stack.world()))?;
+        let world = stack.world();
+        let Stack { node, postgres, .. } = stack;
+        drop(node);
+        let floor = match bare_writes::with_pgbench(args, &world, &postgres).await? {
+            Some(figures) => figures,
+            None => figures(&Task::BareWrites(args.clone(), world))?,
+        };
+        report::ordinary(args.sends, &own, &floor);
+    }
     if args.wants("sends") {
-        let stack = Stack::start().await;
+        let stack = Stack::start(args).await;
         report::sends(&figures(&Task::Sends(args.clone(), stack.world()))?);
+    }
+    if args.wants("requests") {
+        let stack = Stack::start(args).await;
+        report::requests(&figures::<Vec<requests::Figures>>(&Task::Requests(args.clone(), stack.world()))?);
     }
     Ok(())
 }
@@ -131,13 +156,17 @@ struct Stack {
 
 impl Stack {
     /// Starts everything. PostgreSQL has full durability.
-    async fn start() -> Self {
+    async fn start(args: &Args) -> Self {
         let redis = RedisServer::start().await;
         let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
         let database = postgres.database().await;
         let node = Node::serve(&redis.url(), &database);
         // The rate limit is on, but never reached.
-        let node = node.set("MESSAGE_RATE_LIMIT", 1_000_000).start().await;
+        let node = args
+            .settings
+            .iter()
+            .fold(node.set("MESSAGE_RATE_LIMIT", 1_000_000), |node, (name, value)| node.set(name, value));
+        let node = node.start().await;
         Self { redis, postgres, database, node }
     }
 

@@ -54,6 +54,12 @@ impl Cpu {
         }
     }
 
+    /// The same, `factor` times.
+    pub fn times(self, factor: f64) -> Self {
+        let Self { node, redis, postgres, load } = self;
+        Self { node: node * factor, redis: redis * factor, postgres: postgres * factor, load: load * factor }
+    }
+
     /// Microseconds of each part per unit of work.
     pub fn micros_per(self, units: u64) -> Self {
         let each = |seconds: f64| seconds * 1e6 / units.max(1) as f64;
@@ -157,6 +163,11 @@ impl Latencies {
     /// Adds a duration, in ns.
     pub fn add(&mut self, nanos: u64) {
         self.0.saturating_record(nanos.max(1_000));
+    }
+
+    /// Number of durations.
+    pub fn count(&self) -> u64 {
+        self.0.len()
     }
 
     /// Returns the quantiles.

@@ -1,9 +1,9 @@
 //! Prints the figures.
 
 use crate::{
-    deliveries, idle, macs,
+    bare_writes, deliveries, idle, macs,
     measure::{Cpu, Kept, Latency},
-    sends,
+    ordinary, requests, sends,
 };
 
 /// Prints the cost of codes.
@@ -74,6 +74,49 @@ pub fn sends(figures: &sends::Figures) {
     println!("  stored per message: PostgreSQL {postgres:.0} bytes (and {wal:.0} of WAL), Redis {redis:.1}");
     if !figures.errors.is_empty() {
         println!("  errors: {:?}", figures.errors);
+    }
+}
+
+/// Prints the figures of sends at an ordinary rate, beside those of bare writes to the same server.
+pub fn ordinary(rate: u64, node: &ordinary::Figures, floor: &bare_writes::Figures) {
+    println!("\nDurable sends, {rate}/s in {} rooms (latency in ms, CPU in µs per message; fsync on)", ordinary::ROOMS);
+    println!("                          p50     p99 | node  Redis  PostgreSQL");
+    let (own, bare) = (node.cpu.micros_per(node.sent), floor.cpu.micros_per(floor.writes));
+    let Latency { p50, p99, .. } = floor.latency;
+    println!("  bare write         {p50:>8.1} {p99:>7.1} |  {:>16} {:>6.0}   by {}", "", bare.postgres, floor.by);
+    let Latency { p50, p99, .. } = node.latency;
+    println!(
+        "  send until its ack {p50:>8.1} {p99:>7.1} | {:>4.0} {:>6.0} {:>11.0}   load generator {:.0}",
+        own.node, own.redis, own.postgres, own.load
+    );
+    println!(
+        "  send / bare write  {:>8.2} {:>7.2} | {:>23.2}",
+        p50 / floor.latency.p50,
+        p99 / floor.latency.p99,
+        own.postgres / bare.postgres
+    );
+    println!(
+        "  {:.0} sends/s, {} of {} acked, {} errors; Redis commands per message, including those in scripts: {}",
+        node.sent as f64 / node.seconds,
+        node.acked,
+        node.sent,
+        node.errors,
+        node.commands.top(node.sent as f64)
+    );
+}
+
+/// Prints the figures of single requests.
+pub fn requests(figures: &[requests::Figures]) {
+    println!("\nOne request at a time on an idle deployment (latency in ms, CPU in µs each; fsync on)");
+    println!("                                     p50     p99 |   node  Redis  PostgreSQL    all");
+    for requests::Figures { what, count, cpu, latency } in figures {
+        let Cpu { node, redis, postgres, .. } = cpu.micros_per(*count);
+        println!(
+            "  {what:<30} {:>7.1} {:>7.1} | {node:>6.0} {redis:>6.0} {postgres:>11.0} {:>6.0}",
+            latency.p50,
+            latency.p99,
+            node + redis + postgres
+        );
     }
 }
 

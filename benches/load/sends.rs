@@ -119,7 +119,8 @@ async fn send(
                 if !ack && !error {
                     return;
                 }
-                let Some(sent) = number(&text, r#""ref":"#).and_then(|answered| under_way.remove(&answered)) else {
+                let Some(sent) = wire::number(&text, r#""ref":"#).and_then(|answered| under_way.remove(&answered))
+                else {
                     return;
                 };
                 let mut progress = progress.borrow_mut();
@@ -133,11 +134,4 @@ async fn send(
             })
             .await?;
     }
-}
-
-/// Number behind `key`.
-fn number(text: &str, key: &str) -> Option<u64> {
-    let (_, rest) = text.split_once(key)?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse().ok()
 }

@@ -210,3 +210,10 @@ fn header(opcode: u8, length: usize, mask: u8) -> Vec<u8> {
     }
     header
 }
+
+/// Number behind `key` in a frame.
+pub fn number(text: &str, key: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(key)?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}

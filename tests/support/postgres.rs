@@ -162,6 +162,21 @@ impl Postgres {
         self.launch().await.unwrap_or_else(|why| panic!("{why}"));
     }
 
+    /// Command for one of the clients that come with the server, which works in a folder that it may write to.
+    pub fn client_program(&self, name: &str) -> Command {
+        server_program(name, self.folder.path())
+    }
+
+    /// The folder in which [`Self::client_program`] works.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Freezes all of its processes: connections stay open, nothing answers.
     pub fn pause(&self) {
         self.process().signal(Signal::Stop);
