@@ -48,6 +48,12 @@ impl Pool {
         matches!(self, Self::List | Self::Search)
     }
 
+    /// True if one plan of a statement is right for all of its values. The plan of a search, and of what fills its index, may
+    /// depend on the words and on the lengths of the logs, and to make it costs little beside running it.
+    pub(super) fn plans_once(self) -> bool {
+        !matches!(self, Self::Search | Self::Bulk)
+    }
+
     /// True for calls that nearly every command or every second makes.
     pub(super) fn is_frequent(self) -> bool {
         matches!(self, Self::Append | Self::Ping | Self::Relay | Self::Read | Self::Write)

@@ -86,7 +86,7 @@ impl Connections {
             // The most recently used connection already has the frequent statements prepared.
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(LogSink))
-            .build_unchecked(sessions.with_timeout(statement_timeout));
+            .build_unchecked(sessions.of_pool(pool, statement_timeout));
         let turns = Turns::new(pool, Bounds::of(pool, size, config), metrics);
         Self { turns, connections, sessions: sessions.clone() }
     }

@@ -5,6 +5,7 @@ mod deployment;
 mod migrations;
 mod notifications;
 mod pages;
+mod plans;
 mod repeats;
 mod restrictions;
 mod rights;
@@ -39,6 +40,7 @@ use pages::{
     messages_show_their_reactions_and_threads, pages_in_both_directions_have_each_message_once,
     reactions_to_one_message_are_bounded, search_finds_words_only_in_the_users_own_conversations,
 };
+use plans::few_and_many_messages_are_judged_alike;
 use proptest::prelude::*;
 use repeats::an_id_of_another_command_is_refused;
 use restrictions::{
@@ -150,6 +152,7 @@ contract! {
     an_epoch_ends_once
     members_are_told_from_others
     appends_are_gapless_idempotent_and_only_for_members
+    few_and_many_messages_are_judged_alike
     one_bad_entry_does_not_fail_its_neighbours
     edits_deletions_and_reactions_change_their_targets
     added_and_removed_members_get_an_inbox_entry

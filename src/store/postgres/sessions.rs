@@ -15,7 +15,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    super::{Cause, StoreError},
+    super::{Cause, Pool, StoreError},
     errors::{connect_error, describe},
     settings::{self, CONNECT_TIMEOUT},
 };
@@ -29,6 +29,14 @@ use crate::{
 const SETTINGS: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
      SET client_min_messages = 'warning'";
+
+/// Settings of the sessions of the pools, which make the plan of a statement once for each session. The planner would
+/// otherwise plan a statement with an array anew at each call, because it takes a plan for one value to be cheaper than the
+/// plan for any number of values; that costs more than to run it. A plan may be made while tables are empty and used once they
+/// are large: therefore no plan reads a whole table where there is an index, nor joins other than through an index. The
+/// planner takes a scan without an index to be so expensive that it would compile it.
+const PLANNED_ONCE: &str = "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
 
 /// One connection, and the statements prepared on it.
 pub(super) struct Session {
@@ -115,6 +123,8 @@ pub(super) struct Sessions {
     pub(super) tls: MakeRustlsConnect,
     /// Maximum duration of a heavy read's statement; `None` for other calls.
     heavy: Option<Duration>,
+    /// True if each session makes a plan of each statement once.
+    planned_once: bool,
     /// Time and reason of the last refusal of a connection, through any pool.
     refused: Arc<Mutex<Option<(Instant, Cause)>>>,
     seen: Arc<Seen>,
@@ -130,12 +140,13 @@ impl Sessions {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
         let (config, tls) = settings::read(url, ca_file.as_deref())?;
-        Ok(Self { config: Arc::new(config), tls, heavy: None, refused: Arc::default(), seen: Arc::default() })
+        let (refused, seen) = Default::default();
+        Ok(Self { config: Arc::new(config), tls, heavy: None, planned_once: false, refused, seen })
     }
 
-    /// The same server, with sessions for heavy reads if there is a timeout.
-    pub(super) fn with_timeout(&self, heavy: Option<Duration>) -> Self {
-        Self { heavy, ..self.clone() }
+    /// The same server, with sessions for a pool: for heavy reads if there is a timeout.
+    pub(super) fn of_pool(&self, pool: Pool, heavy: Option<Duration>) -> Self {
+        Self { heavy, planned_once: pool.plans_once(), ..self.clone() }
     }
 
     /// Changes whenever a session was lost, or a new one led to another server.
@@ -193,8 +204,9 @@ impl Sessions {
                 timeout.as_millis()
             )
         });
+        let plans = if self.planned_once { PLANNED_ONCE } else { "" };
         format!(
-            "{SETTINGS}{heavy}; SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only'), \
+            "{SETTINGS}{heavy}{plans}; SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only'), \
              current_setting('server_encoding'), extract(epoch FROM pg_postmaster_start_time()), \
              (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
