@@ -1,4 +1,4 @@
-//! The command line: dev, chat, serve, migrate, token, admin, check, healthcheck.
+//! The command line: dev, chat, serve, migrate, token, admin, check, load, healthcheck.
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 success, 1 failure, 2 wrong usage,
 //! 78 bad configuration.
@@ -12,10 +12,12 @@ mod chat;
 mod check;
 mod dev;
 mod inspect;
+mod load;
 mod outcome;
 mod page;
 mod probe;
 mod running;
+mod server_url;
 mod token;
 
 use outcome::{Failure, Outcome, block_on, output_failure, print, print_error, start_logging};
@@ -94,6 +96,7 @@ fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
         "token" => token::run(matches, &sources(matches)?),
         "admin" => admin::run(matches, &sources(matches)?),
         "check" => check::run(&sources(matches)?),
+        "load" => load::run(matches, &sources(matches)?),
         // "healthcheck": clap accepts no other name.
         _ => probe::run(matches.get_flag("dev"), &sources(matches)?),
     }
@@ -164,6 +167,7 @@ fn command() -> Command {
                 false,
                 every,
             ),
+            with_settings(load::command(), false, tokens),
             with_settings(probe::command(), false, addresses),
             Command::new("config-docs").about("Print docs/operations/configuration.md").hide(true),
         ])

@@ -39,6 +39,7 @@ mod http;
 mod http_connections;
 mod limits;
 mod list;
+mod load;
 mod nginx;
 mod notifications;
 mod page;
