@@ -109,8 +109,6 @@ pub enum Admission {
 pub struct Permit {
     place: Mutex<Counted>,
     known: Arc<Known>,
-    /// Cancelled when the place is given to another socket.
-    leave: CancellationToken,
     _address: Option<AddressPermit>,
 }
 
@@ -137,8 +135,8 @@ impl Permit {
     /// The node is at its cap of sockets, or the stranger's place was given to another socket.
     pub fn promote(&self) -> Result<(), Refusal> {
         let mut place = lock(&self.place);
-        if let Counted::Stranger(_) = &*place {
-            if self.leave.is_cancelled() {
+        if let Counted::Stranger(stranger) = &*place {
+            if stranger.leave().is_cancelled() {
                 return Err(Refusal::Displaced);
             }
             *place = Counted::Known { _place: self.known.take().ok_or(Refusal::Full)? };
@@ -172,9 +170,14 @@ impl Permit {
         }
     }
 
-    /// Resolves when the place was given to another socket; this one must close.
+    /// Resolves when the place was given to another socket; this one must close. The place of a known socket is not given
+    /// away.
     pub async fn displaced(&self) {
-        self.leave.cancelled().await;
+        let leave = match &*lock(&self.place) {
+            Counted::Stranger(place) | Counted::Refused(place) | Counted::Admin(place) => place.leave().clone(),
+            Counted::Known { .. } => CancellationToken::new(),
+        };
+        leave.cancelled().await;
     }
 }
 
@@ -283,8 +286,7 @@ impl ConnectionAdmission {
     }
 
     fn permit(&self, place: Place, kind: fn(Place) -> Counted, address: Option<AddressPermit>) -> Permit {
-        let (known, leave) = (Arc::clone(&self.known), place.leave().clone());
-        Permit { place: Mutex::new(kind(place)), known, leave, _address: address }
+        Permit { place: Mutex::new(kind(place)), known: Arc::clone(&self.known), _address: address }
     }
 
     fn refuse(&self, refusal: Refusal) -> Admission {

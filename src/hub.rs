@@ -69,7 +69,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Delivers events to the listeners of one node.
 pub struct Hub {
-    partitions: Vec<Mutex<HashMap<LogId, Track>>>,
+    /// Boxed, because a table has more places than entries.
+    partitions: Vec<Mutex<HashMap<LogId, Box<Track>>>>,
     hasher: RandomState,
     shards: Vec<Arc<Shard>>,
     activity: Activity,
@@ -118,7 +119,7 @@ impl Hub {
         let mut tracks = self.partition(log);
         let track = tracks.entry(log.clone()).or_insert_with(|| {
             self.metrics.followed.inc();
-            Track {
+            Box::new(Track {
                 followers: 0,
                 opened: Opened::default(),
                 resequencer: Resequencer::after(0),
@@ -131,7 +132,7 @@ impl Hub {
                 backfilling: false,
                 early: Vec::new(),
                 activity: 0,
-            }
+            })
         });
         track.followers += 1;
         track.opened.clone()
@@ -314,7 +315,7 @@ impl Hub {
     /// # Errors
     /// The entries can't be read now.
     pub async fn fetch(&self, log: &LogId, after: Seq) -> Result<Vec<Entry>, SourceFailed> {
-        let proof = self.partition(log).get(log).filter(|track| track.takes_entries()).and_then(Track::proof);
+        let proof = self.partition(log).get(log).filter(|track| track.takes_entries()).and_then(|track| track.proof());
         self.source.after(Wanted { log, after, proof }).await
     }
 
@@ -406,7 +407,7 @@ impl Hub {
         }
     }
 
-    fn partition(&self, log: &LogId) -> MutexGuard<'_, HashMap<LogId, Track>> {
+    fn partition(&self, log: &LogId) -> MutexGuard<'_, HashMap<LogId, Box<Track>>> {
         let at = self.hasher.hash_one(log) as usize % PARTITIONS;
         self.partitions[at].lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -280,12 +280,22 @@ impl Outbox {
             match flushed {
                 Flushed::Broken => return OutboxEvent::Broken,
                 Flushed::All => self.wake.notified().await,
-                Flushed::Blocked => tokio::select! {
-                    ready = self.socket.writable() => if ready.is_err() { return OutboxEvent::Broken },
-                    () = self.wake.notified() => {}
-                    () = sleep_until(stalled_at) => {}
-                },
+                // Boxed, because few sockets are blocked, and each task would keep room for it.
+                Flushed::Blocked => {
+                    if Box::pin(self.blocked_until(stalled_at)).await.is_err() {
+                        return OutboxEvent::Broken;
+                    }
+                }
             }
+        }
+    }
+
+    /// Waits until a blocked socket accepts bytes, for news, or until `stalled_at`.
+    async fn blocked_until(&self, stalled_at: Instant) -> io::Result<()> {
+        tokio::select! {
+            ready = self.socket.writable() => ready,
+            () = self.wake.notified() => Ok(()),
+            () = sleep_until(stalled_at) => Ok(()),
         }
     }
 

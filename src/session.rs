@@ -26,6 +26,7 @@ mod heartbeat;
 mod life;
 mod meter;
 mod open;
+mod pending;
 mod replies;
 mod roster;
 mod signal_handler;
@@ -80,7 +81,7 @@ pub struct Opening {
 }
 
 /// Serves a WebSocket until it closes. `read_ahead` holds the bytes after the upgrade request.
-pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, context: Arc<Context>) {
+pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Box<Opening>, context: Arc<Context>) {
     let limits = &context.config.limits;
     let (reader, writer) = stream.into_split();
     // The first write requires a socket that was reported writable.
@@ -97,9 +98,11 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
         frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
     };
     let (mut dialect, address) = (opening.route.dialect(), opening.address);
-    let socket = Socket::new(reader, read_ahead, outbox.clone(), socket_limits).await;
-    // Boxed, so that the task of an open connection does not keep the memory of the opening.
-    let (socket, reason, ended) = match Box::pin(opening.open(socket, outbox.clone(), &context)).await {
+    // Boxed, because the phases of the session pass it on, and the task would keep room for it in each.
+    let socket = Box::new(Socket::new(reader, read_ahead, outbox.clone(), socket_limits));
+    // Boxed, and dropped before the connection is served, so that an open connection does not keep the memory of the opening.
+    let opened = Box::pin(opening.open(socket, outbox.clone(), &context)).await;
+    let (socket, reason, ended) = match opened {
         Ok(open) => {
             dialect = open.dialect();
             let (socket, reason, ended) = open.run().await;
@@ -136,7 +139,7 @@ pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Opening, con
 /// Sends the closing frames, writes the queued frames, and waits for the client's own close up to a timeout. Returns true if
 /// the client sent its close.
 async fn close_socket(
-    mut socket: Socket,
+    mut socket: Box<Socket>,
     outbox: &Arc<Outbox>,
     (farewell, close): (Option<Frame>, Option<Frame>),
     reason: &CloseReason,
@@ -161,11 +164,16 @@ async fn close_socket(
 }
 
 /// A socket without an open connection, and the reason to send over it.
-type Refused = (Socket, CloseReason);
+type Refused = (Box<Socket>, CloseReason);
 
 impl Opening {
     /// Authenticates the client and registers the connection.
-    async fn open(self, mut socket: Socket, outbox: Arc<Outbox>, context: &Arc<Context>) -> Result<Box<Open>, Refused> {
+    async fn open(
+        self: Box<Self>,
+        mut socket: Box<Socket>,
+        outbox: Arc<Outbox>,
+        context: &Arc<Context>,
+    ) -> Result<Box<Open>, Refused> {
         // A panic ends this socket only, in each step with the cleanup that the step requires.
         let supervisor = &context.supervisor;
         let authenticated = supervisor.guard(TaskName::Session, self.authenticate(&mut socket, context)).await;

@@ -16,6 +16,7 @@ pub struct Args {
     pub conversations: usize,
     pub depth: usize,
     pub connections: usize,
+    pub connects: usize,
     pub sends: u64,
     pub repetitions: usize,
     /// Settings of the node, beside those of the benchmark.
@@ -23,7 +24,7 @@ pub struct Args {
 }
 
 /// All parts. `floor` runs only on request, because `deliveries` includes it.
-const PARTS: [&str; 7] = ["macs", "idle", "deliveries", "ordinary", "sends", "requests", "floor"];
+const PARTS: [&str; 8] = ["macs", "idle", "connects", "deliveries", "ordinary", "sends", "requests", "floor"];
 
 impl Args {
     /// Parses the command line.
@@ -62,6 +63,7 @@ impl Args {
             .arg(count("conversations", "100", "Sends: number of conversations"))
             .arg(count("depth", "16", "Sends: unacked messages per conversation"))
             .arg(count("connections", "10000", "Idle: connections"))
+            .arg(count("connects", "3000", "Connects: number of sockets in each dialect"))
             // `cargo bench` passes this flag to every benchmark.
             .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true));
         let found = command.get_matches();
@@ -79,6 +81,7 @@ impl Args {
             conversations: number("conversations"),
             depth: number("depth"),
             connections: number("connections"),
+            connects: number("connects"),
             sends: found.get_one("rate").copied().unwrap_or(1_000),
             repetitions: number("repetitions"),
             settings: found.get_many("set").into_iter().flatten().cloned().collect(),

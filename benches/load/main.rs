@@ -10,6 +10,7 @@
 
 mod args;
 mod bare_writes;
+mod connects;
 mod deliveries;
 mod floor;
 mod idle;
@@ -30,6 +31,7 @@ use tokio::task::LocalSet;
 
 use self::{
     args::Args,
+    connects::Target,
     measure::World,
     support::{Node, Postgres, Process, RedisServer, Signal},
 };
@@ -41,6 +43,8 @@ pub type BenchResult<T> = Result<T, Box<dyn Error>>;
 #[derive(Debug, Serialize, Deserialize)]
 enum Task {
     Idle(Args, World),
+    Connects(Args, World, Target),
+    Handshakes,
     Deliveries(Args, World, u64),
     Floor(Args, u64, String),
     Ordinary(Args, World),
@@ -67,6 +71,11 @@ fn perform(task: Task) -> BenchResult<()> {
     let run = async {
         Ok(match &task {
             Task::Idle(args, world) => serde_json::to_string(&idle::run(args, world).await?)?,
+            Task::Connects(args, world, target) => serde_json::to_string(&connects::run(args, world, *target).await?)?,
+            Task::Handshakes => {
+                connects::serve_bare()?;
+                String::new()
+            }
             Task::Deliveries(args, world, rate) => serde_json::to_string(&deliveries::run(args, world, *rate).await?)?,
             Task::Sends(args, world) => serde_json::to_string(&sends::run(args, world).await?)?,
             Task::Ordinary(args, world) => serde_json::to_string(&ordinary::run(args, world).await?)?,
@@ -114,6 +123,12 @@ async fn run_parts(args: &Args) -> BenchResult<()> {
     if args.wants("idle") {
         let stack = Stack::start(args).await;
         report::idle(&figures(&Task::Idle(args.clone(), stack.world()))?);
+    }
+    if args.wants("connects") {
+        let bare: connects::Figures = bare_handshake_loop(args).await?;
+        let stack = Stack::start(args).await;
+        let dialects = Target::DIALECTS.map(|target| figures(&Task::Connects(args.clone(), stack.world(), target)));
+        report::connects(&bare, &dialects.into_iter().collect::<BenchResult<Vec<_>>>()?);
     }
     if args.wants("deliveries") {
         for &rate in &args.rates {
@@ -182,19 +197,28 @@ impl Stack {
     }
 }
 
+/// Runs the same connects against the bare handshake loop.
+async fn bare_handshake_loop(args: &Args) -> BenchResult<connects::Figures> {
+    let server = Process::spawn("bare handshake loop", &mut command(&Task::Handshakes)?, Signal::Kill);
+    figures(&Task::Connects(args.clone(), bare_world(&server).await?, Target::Bare))
+}
+
 /// Runs the same load against the bare write loop.
 async fn bare_write_loop(args: &Args, rate: u64, sample: &str) -> BenchResult<deliveries::Figures> {
     let mut command = command(&Task::Floor(args.clone(), rate, sample.into()))?;
     let server = Process::spawn("bare write loop", &mut command, Signal::Kill);
+    figures(&Task::Deliveries(args.clone(), bare_world(&server).await?, rate))
+}
+
+/// A world without Redis and PostgreSQL, once the server listens.
+async fn bare_world(server: &Process) -> BenchResult<World> {
     let listening = |line: &str| line.strip_prefix("listening on ")?.parse().ok();
-    let address = server.line("its address", listening).await?;
-    let world = World {
-        address,
+    Ok(World {
+        address: server.line("its address", listening).await?,
         node: server.pid(),
         redis: None,
         postgres: None,
         redis_url: String::new(),
         database_url: String::new(),
-    };
-    figures(&Task::Deliveries(args.clone(), world, rate))
+    })
 }

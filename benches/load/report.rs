@@ -1,7 +1,7 @@
 //! Prints the figures.
 
 use crate::{
-    bare_writes, deliveries, idle, macs,
+    bare_writes, connects, deliveries, idle, macs,
     measure::{Cpu, Kept, Latency},
     ordinary, requests, sends,
 };
@@ -146,6 +146,22 @@ pub fn idle(figures: &idle::Figures) {
     );
     if figures.lost > 0 {
         println!("  {} connections were lost", figures.lost);
+    }
+}
+
+/// Prints the figures of connects: each dialect beside the bare handshake loop.
+pub fn connects(bare: &connects::Figures, dialects: &[connects::Figures]) {
+    println!("\nConnects of known users (CPU µs each)");
+    let own = |figures: &connects::Figures| figures.cpu.micros_per(figures.connects);
+    println!("  {:<20} {:>6.1}", bare.target.label(), own(bare).node);
+    for figures in dialects {
+        println!(
+            "  {:<20} {:>6.0}/s, {}; node / bare handshake loop {:.1}",
+            figures.target.label(),
+            figures.connects as f64 / figures.seconds,
+            parts(own(figures)),
+            own(figures).node / own(bare).node
+        );
     }
 }
 

@@ -257,7 +257,7 @@ impl Subscriber {
         topics.topics.retain(|_, topic| topic.wanted);
         for topic in topics.topics.values_mut() {
             topic.confirmed = false;
-            topic.waiting.clear();
+            topic.waiting = Vec::new();
         }
     }
 
@@ -308,7 +308,7 @@ impl Subscriber {
         for log in to_subscribe {
             if let Some(topic) = topics.topics.get_mut(log) {
                 topic.confirmed = true;
-                for waiting in topic.waiting.drain(..) {
+                for waiting in std::mem::take(&mut topic.waiting) {
                     // A send fails only when the caller no longer waits.
                     let _ = waiting.send(());
                 }

@@ -50,7 +50,9 @@ impl Drain {
         let retry_after = self.begun().await;
         if let Some(Plan { connections, from, window }) = self.plan.get() {
             let place = self.next.fetch_add(1, Ordering::Relaxed).min(*connections);
-            tokio::time::sleep_until(*from + window.mul_f64(place as f64 / *connections as f64)).await;
+            // Boxed, because each open connection has a future of this function, and the drain comes once.
+            let turn = *from + window.mul_f64(place as f64 / *connections as f64);
+            Box::pin(tokio::time::sleep_until(turn)).await;
         }
         retry_after
     }

@@ -12,9 +12,10 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Body,
     header::{self, HeaderName, HeaderValue},
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
@@ -58,17 +59,25 @@ pub(super) fn answer(
     let opening = Opening { route, conversation, since, verified, address, permit: permit.clone() };
     let context = Arc::clone(service.sessions());
     let open = service.broker().admission.opened();
+    // Boxed, and without the request, because the task of an idle connection keeps room for all that it captures.
+    let (opening, upgrade) = (Box::new(opening), hyper::upgrade::on(request));
     service.broker().tasks.spawn(async move {
         // Keep the permits until the WebSocket ends; dropping them frees the places.
         let _counted = (permit, address_permit, open);
-        let Ok(Ok(upgraded)) = timeout(UPGRADE_TIMEOUT, hyper::upgrade::on(request)).await else { return };
-        // `Server::serve` wraps transports only, so the downcast never fails.
-        let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else { return };
+        let Some((stream, read_ahead)) = Box::pin(upgraded(upgrade)).await else { return };
         let supervisor = context.supervisor.clone();
-        let (stream, read_ahead) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
-        let _panicked = supervisor.guard(TaskName::Session, session::serve(stream, read_ahead, opening, context)).await;
+        let session = session::serve(stream, read_ahead, opening, context);
+        let _panicked = supervisor.guard(TaskName::Session, session).await;
     });
     Ok(switching(&accept, protocol))
+}
+
+/// The socket and the bytes after the request, once the answer is written. Drops the buffer of the request.
+async fn upgraded(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+    let upgraded = timeout(UPGRADE_TIMEOUT, upgrade).await.ok()?.ok()?;
+    // `Server::serve` wraps transports only, so the downcast never fails.
+    let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf.to_vec()))
 }
 
 fn switching(accept: &str, protocol: Option<HeaderValue>) -> Response<Payload> {

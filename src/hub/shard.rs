@@ -140,7 +140,8 @@ struct LogListeners {
 
 /// The state of a shard's task. It outlives a panic of the task.
 pub(super) struct Worker {
-    logs: HashMap<LogId, LogListeners>,
+    /// Boxed, because a table has more places than entries.
+    logs: HashMap<LogId, Box<LogListeners>>,
     /// Logs with waiting operations, each once.
     ready: VecDeque<LogId>,
     /// Outboxes that received frames in this round and need a flush.
@@ -192,6 +193,9 @@ impl Worker {
                 self.ready.push_back(log);
             } else if listeners.listeners.is_empty() {
                 self.logs.remove(&log);
+            } else {
+                // Free the memory of the queue: most logs are idle most of the time.
+                listeners.ops = VecDeque::new();
             }
             if self.unflushed.len() >= SLICE {
                 self.flush();
@@ -215,7 +219,13 @@ impl LogListeners {
         while budget > 0 {
             let Some(op) = self.ops.pop_front() else { break };
             match op {
-                Op::Attach(listener) => self.listeners.push(listener),
+                Op::Attach(listener) => {
+                    if self.listeners.is_empty() {
+                        // An inbox has one listener as a rule.
+                        self.listeners.reserve_exact(1);
+                    }
+                    self.listeners.push(listener);
+                }
                 Op::GoLive(connection, has) => {
                     if let Some(listener) = self.listeners.iter_mut().find(|l| l.connection == connection) {
                         listener.live_after = Some(has);

@@ -47,6 +47,10 @@ impl Queue {
     pub(super) fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
         self.pushed += u64::from(frame.class == Class::Durable);
+        if self.frames.capacity() == 0 {
+            // A connection with little traffic has one frame at a time.
+            self.frames.reserve_exact(1);
+        }
         self.frames.push_back(frame);
     }
 
@@ -106,8 +110,8 @@ impl Queue {
             self.started = 0;
             self.frames.pop_front();
         }
-        // Free the memory of a long queue once it is empty.
-        if self.frames.capacity() > FRAMES_PER_WRITE {
+        // An idle connection keeps room for one frame.
+        if self.frames.capacity() > 1 {
             self.frames = VecDeque::new();
         }
     }

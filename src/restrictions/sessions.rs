@@ -29,7 +29,8 @@ impl Sessions {
         self.last_key += 1;
         let (end, ended) = oneshot::channel();
         let session = Session { key: self.last_key, token: identity.into(), end };
-        self.users.entry(identity.user.clone()).or_default().push(session);
+        // A user has one socket as a rule.
+        self.users.entry(identity.user.clone()).or_insert_with(|| Vec::with_capacity(1)).push(session);
         (self.last_key, ended)
     }
 

@@ -158,17 +158,17 @@ impl Meter {
 #[derive(Debug, Clone, Default)]
 struct Utf8 {
     begun: [u8; 4],
-    begun_len: usize,
+    begun_len: u8,
 }
 
 impl Utf8 {
     fn feed(&mut self, mut bytes: &[u8]) -> Result<(), FrameFault> {
         while self.begun_len > 0 {
             let Some((first, rest)) = bytes.split_first() else { return Ok(()) };
-            self.begun[self.begun_len] = *first;
+            self.begun[usize::from(self.begun_len)] = *first;
             self.begun_len += 1;
             bytes = rest;
-            match std::str::from_utf8(&self.begun[..self.begun_len]) {
+            match std::str::from_utf8(&self.begun[..usize::from(self.begun_len)]) {
                 Ok(_) => self.begun_len = 0,
                 Err(error) if error.error_len().is_some() => return Err(FrameFault::Utf8),
                 Err(_) => {}
@@ -180,7 +180,7 @@ impl Utf8 {
             Err(error) => {
                 let cut = &bytes[error.valid_up_to()..];
                 self.begun[..cut.len()].copy_from_slice(cut);
-                self.begun_len = cut.len();
+                self.begun_len = cut.len() as u8;
                 Ok(())
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc};
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -12,6 +12,7 @@ use super::{
     context::{CLOSE_TIMEOUT, Context},
     heartbeat::Heartbeat,
     life::{Ended, Life},
+    pending::Pending,
     roster::Roster,
     signalled::Signalled,
     socket::{Incoming, Socket},
@@ -31,21 +32,21 @@ type Answered = (RequestMeta, Result<CommandReply, Reject>);
 
 /// An open connection.
 pub(super) struct Open {
-    socket: Socket,
+    socket: Box<Socket>,
     pub(super) identity: Arc<Identity>,
     ticket: SessionTicket,
     pub(super) connection: Arc<Connection>,
     pub(super) context: Arc<Context>,
     /// The command that is beginning; the next one waits for it.
     beginning: Option<BoxFuture<'static, (RequestMeta, Begun)>>,
-    /// Commands that wait for the store, in order of arrival; their replies keep this order.
-    pending: FuturesOrdered<BoxFuture<'static, Answered>>,
+    /// Commands that wait for the store; their replies keep the order of arrival.
+    pending: Pending<Answered>,
     /// Answers that wait for room; the next command waits for them.
     pub(super) answers: Answers,
     /// Joins and leaves that the hub's signals require.
     pub(super) signalled: Signalled,
     /// The online users whom the client is shown, if its dialect shows any.
-    pub(super) roster: Option<Roster>,
+    pub(super) roster: Option<Box<Roster>>,
     pub(super) life: Life,
     /// True if frames in the outbox wait for a flush.
     pub(super) unwritten: bool,
@@ -57,7 +58,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(
-        socket: Socket,
+        socket: Box<Socket>,
         (identity, ticket): (Arc<Identity>, SessionTicket),
         connection: Arc<Connection>,
         context: Arc<Context>,
@@ -74,7 +75,7 @@ impl Open {
             },
             connection,
             beginning: None,
-            pending: FuturesOrdered::new(),
+            pending: Pending::default(),
             answers: Answers::new(context.metrics.clone()),
             signalled: Signalled::default(),
             roster: None,
@@ -103,7 +104,7 @@ impl Open {
         let epoch = self.context.chat.epoch();
         let greeting = Greeting { identity, connection: connection.id(), bound, present, at, epoch };
         if connection.dialect.greets_with() == RosterPolicy::Acquaintances {
-            self.roster = Some(Roster::new(initial.present.clone(), registry));
+            self.roster = Some(Box::new(Roster::new(initial.present.clone(), registry)));
         }
         let (mut resyncs, replays): (Vec<Frame>, _) = (resyncs.collect(), initial.replays);
         // The greeting is as long as an answer may be; what does not fit waits for room.
@@ -127,12 +128,12 @@ impl Open {
     }
 
     /// Ends a connection whose start was refused.
-    pub(super) async fn abandon(self: Box<Self>) -> Socket {
+    pub(super) async fn abandon(self: Box<Self>) -> Box<Socket> {
         self.end().await
     }
 
     /// Serves until the connection ends.
-    pub(super) async fn run(mut self: Box<Self>) -> (Socket, CloseReason, Ended) {
+    pub(super) async fn run(mut self: Box<Self>) -> (Box<Socket>, CloseReason, Ended) {
         let context = self.context.clone();
         let reason = match context.supervisor.guard(TaskName::Session, self.serve()).await {
             Some(Ok(never)) => match never {},
@@ -145,14 +146,14 @@ impl Open {
         let ended = Ended { user: self.identity.user.clone(), confirmed_at: self.life.arrivals.confirmed_at() };
         if reason == CloseReason::Internal {
             // Futures that panicked must not be polled again.
-            (self.beginning, self.pending, self.roster) = (None, FuturesOrdered::new(), None);
+            (self.beginning, self.pending, self.roster) = (None, Pending::default(), None);
         } else if reason != CloseReason::ClientLeft && !reason.is_exclusion() {
             Box::pin(self.finish_pending()).await;
         }
         (Box::pin(self.end()).await, reason, ended)
     }
 
-    async fn end(self: Box<Self>) -> Socket {
+    async fn end(self: Box<Self>) -> Box<Socket> {
         let Self { socket, identity, connection, context, beginning, opened_at, .. } = *self;
         context.metrics.connections.with_label_values(&[connection.dialect.label()]).dec();
         context.metrics.connection_duration.observe(opened_at.elapsed().as_secs_f64());
@@ -260,7 +261,7 @@ impl Open {
 
     fn next_deadline(&self) -> Instant {
         let check = self.life.heartbeat.next_check().min(self.expires_at);
-        let roster = self.roster.as_ref().and_then(Roster::next_due);
+        let roster = self.roster.as_deref().and_then(Roster::next_due);
         self.signalled.next_retry().into_iter().chain(roster).fold(check, Instant::min)
     }
 
@@ -361,7 +362,7 @@ impl Open {
             // The client did not ask for a join that a signal required, so it is repeated, not reported.
             Begun::Done(answer) if self.signalled.ended(answer.as_ref().is_err_and(Reject::retryable)) => drop(answer),
             Begun::Done(answer) => self.reply(request, answer),
-            Begun::Pending(answer) => self.pending.push_back(answer.map(move |answer| (request, answer)).boxed()),
+            Begun::Pending(answer) => self.pending.push(answer.map(move |answer| (request, answer))),
             // A client that marked the frame waits for its answer.
             Begun::Dropped(reject) if request.reference.is_some() => self.reject(request, reject),
             Begun::Dropped(_) => {}

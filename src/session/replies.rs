@@ -3,7 +3,7 @@
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{open::Open, roster::Roster};
+use super::open::Open;
 use crate::{
     chat::{CommandReply, Replay},
     dialect::RequestMeta,
@@ -25,7 +25,7 @@ impl Open {
             Ok(answer) => answer,
             Err(reject) => return self.reject(request, reject),
         };
-        self.roster.iter_mut().filter(|_| matches!(reply, Reply::Joined(..))).for_each(Roster::outdate);
+        self.roster.iter_mut().filter(|_| matches!(reply, Reply::Joined(..))).for_each(|roster| roster.outdate());
         let dialect = self.connection.dialect;
         if is_in_order(&reply) {
             let echo = echo.and_then(|entry| dialect.event(&Event::Entry { entry, origin: None }, None));

@@ -114,7 +114,7 @@ impl Roster {
     }
 
     /// Waits for the read of a list that is under way, and takes its result; without one, never returns. Cancel-safe.
-    pub(super) async fn finish_read(roster: &mut Option<Self>) {
+    pub(super) async fn finish_read(roster: &mut Option<Box<Self>>) {
         if let Some(roster) = roster
             && let Some(reading) = &mut roster.reading
         {

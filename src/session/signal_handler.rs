@@ -1,6 +1,6 @@
 //! What a session does with the signals of the hub and of commands.
 
-use super::{open::Open, roster::Roster};
+use super::open::Open;
 use crate::{
     dialect::{AutoJoin, RequestMeta},
     model::{CloseReason, ConversationId, Reject, Seq},
@@ -16,7 +16,7 @@ impl Open {
                 Ok(())
             }
             Signal::Added { conversation, since } => {
-                self.roster.iter_mut().for_each(Roster::outdate);
+                self.roster.iter_mut().for_each(|roster| roster.outdate());
                 // The inbox signals a new conversation to every socket of the user; some dialects join it by
                 // themselves.
                 let joins = self.connection.dialect.joins() != AutoJoin::Nothing;
@@ -63,7 +63,7 @@ impl Open {
 
     /// Stops listening to a conversation of which the user is no member any more since the entry `seq`.
     fn lose_membership(&mut self, conversation: ConversationId, seq: Seq) -> Result<(), CloseReason> {
-        self.roster.iter_mut().for_each(Roster::outdate);
+        self.roster.iter_mut().for_each(|roster| roster.outdate());
         if self.connection.bound.as_ref() == Some(&conversation) {
             return Err(CloseReason::Refused(Reject::NotMember));
         }

@@ -1,24 +1,21 @@
 //! The reading half of a WebSocket: tungstenite reads and checks frames, and the outbox writes them.
 
 use std::{
-    io,
+    future::poll_fn,
+    io::{self, Read, Write},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use futures_util::StreamExt;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
     net::tcp::OwnedReadHalf,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Message, Utf8Bytes,
-        error::{CapacityError, Error},
-        protocol::{Role, WebSocketConfig},
-    },
+use tokio_tungstenite::tungstenite::{
+    Message, Utf8Bytes,
+    error::{CapacityError, Error},
+    protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
 use super::meter::{FrameFault, FrameLimits, Meter};
@@ -27,8 +24,12 @@ use crate::{
     outbox::{Class, Frame, Outbox},
 };
 
-/// Bytes per read: most frames fit, and an idle connection holds no more.
-const READ_BUFFER: usize = 1_024;
+/// Bytes per read: most frames fit, and an idle connection holds no more. A longer frame gets room for its length.
+const READ_BUFFER: usize = 256;
+/// Maximum bytes that wait to be written by tungstenite, which writes control frames only.
+const WRITE_BUFFER: usize = 1_024;
+/// Bytes per read of input that is discarded.
+const DISCARDED: usize = 1_024;
 
 /// Limits on the input of a socket.
 #[derive(Debug, Clone, Copy)]
@@ -55,25 +56,28 @@ pub enum Incoming {
 /// The reading half of a WebSocket.
 #[derive(Debug)]
 pub struct Socket {
-    stream: WebSocketStream<Transport>,
+    protocol: WebSocketContext,
+    transport: Transport,
+    /// The protocol has ended: nothing more is read.
+    ended: bool,
     /// The client sent a close frame.
     closed_by_peer: bool,
 }
 
 impl Socket {
     /// Reads `read_ahead` (the bytes after the handshake), then `reader`. Pongs and close replies go to `outbox`.
-    pub async fn new(reader: OwnedReadHalf, read_ahead: Vec<u8>, outbox: Arc<Outbox>, limits: SocketLimits) -> Self {
+    pub fn new(reader: OwnedReadHalf, read_ahead: Vec<u8>, outbox: Arc<Outbox>, limits: SocketLimits) -> Self {
         let mut transport = Transport { reader, outbox, meter: Meter::new(limits.frames), fault: None };
         // A fault in these bytes is reported by the first read.
         let _found = transport.feed_meter(&read_ahead);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_write_buffer_size(READ_BUFFER)
+            .max_write_buffer_size(WRITE_BUFFER)
             .max_message_size(Some(limits.message_bytes))
             .max_frame_size(Some(limits.message_bytes));
-        let stream = WebSocketStream::from_partially_read(transport, read_ahead, Role::Server, Some(config)).await;
-        Self { stream, closed_by_peer: false }
+        let protocol = WebSocketContext::from_partially_read(read_ahead, Role::Server, Some(config));
+        Self { protocol, transport, ended: false, closed_by_peer: false }
     }
 
     /// True if the client sent a close frame.
@@ -87,25 +91,35 @@ impl Socket {
     /// The connection ended, or its input requires a close.
     pub async fn next(&mut self) -> Result<Incoming, CloseReason> {
         loop {
-            if let Some(fault) = self.stream.get_ref().fault {
+            if let Some(fault) = self.transport.fault {
                 return Err(fault.into());
             }
-            return match self.stream.next().await {
-                Some(Ok(Message::Text(text))) => Ok(Incoming::Text(text)),
-                Some(Ok(Message::Binary(bytes))) => Ok(Incoming::Binary(bytes)),
-                Some(Ok(Message::Ping(_))) => Ok(Incoming::Ping),
-                Some(Ok(Message::Pong(payload))) => {
-                    Ok(Incoming::Pong(payload[..].try_into().ok().map(u32::from_be_bytes)))
-                }
-                // The close reply is in the outbox; the next read returns the end.
-                Some(Ok(Message::Close(_))) => {
+            return match poll_fn(|context| self.poll_message(context)).await {
+                Ok(Message::Text(text)) => Ok(Incoming::Text(text)),
+                Ok(Message::Binary(bytes)) => Ok(Incoming::Binary(bytes)),
+                Ok(Message::Ping(_)) => Ok(Incoming::Ping),
+                Ok(Message::Pong(payload)) => Ok(Incoming::Pong(payload[..].try_into().ok().map(u32::from_be_bytes))),
+                // The close reply leaves with the next read, which returns the end.
+                Ok(Message::Close(_)) => {
                     self.closed_by_peer = true;
                     continue;
                 }
-                Some(Ok(Message::Frame(_))) => continue,
-                Some(Err(error)) => Err(self.reason(&error)),
-                None => Err(CloseReason::ClientLeft),
+                Ok(Message::Frame(_)) => continue,
+                Err(error) => {
+                    self.ended = true;
+                    Err(self.reason(&error))
+                }
             };
+        }
+    }
+
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+        if self.ended {
+            return Poll::Ready(Err(Error::AlreadyClosed));
+        }
+        match self.protocol.read(&mut PolledTransport { transport: &mut self.transport, context }) {
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            read => Poll::Ready(read),
         }
     }
 
@@ -124,13 +138,14 @@ impl Socket {
             while self.next().await.is_ok() {}
             return;
         }
-        let reader = &mut self.stream.get_mut().reader;
-        let mut discarded = [0; READ_BUFFER];
+        let reader = &mut self.transport.reader;
+        // Boxed, so that its task has no room for it.
+        let mut discarded = vec![0; DISCARDED];
         while reader.read(&mut discarded).await.is_ok_and(|bytes| bytes > 0) {}
     }
 
     fn reason(&self, error: &Error) -> CloseReason {
-        match (self.stream.get_ref().fault, error) {
+        match (self.transport.fault, error) {
             (Some(fault), _) => fault.into(),
             (_, Error::Utf8(_)) => CloseReason::NotUtf8,
             (_, Error::Capacity(CapacityError::MessageTooLong { .. })) => CloseReason::TooLarge,
@@ -156,7 +171,7 @@ impl From<FrameFault> for CloseReason {
     }
 }
 
-/// The transport of tungstenite: it reads and checks bytes from the socket, and writes bytes to the outbox.
+/// The connection below the protocol: its input, checked, and the outbox for its output.
 #[derive(Debug)]
 struct Transport {
     reader: OwnedReadHalf,
@@ -174,39 +189,40 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Transport {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.reader).poll_read(context, buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(self.feed_meter(&buffer.filled()[before..])),
-            other => other,
+/// The transport during one poll of the session's task: a read without input registers the task and would block.
+struct PolledTransport<'a, 'b> {
+    transport: &'a mut Transport,
+    context: &'a mut Context<'b>,
+}
+
+impl Read for PolledTransport<'_, '_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(bytes);
+        match Pin::new(&mut self.transport.reader).poll_read(self.context, &mut buffer) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
         }
+        self.transport.feed_meter(buffer.filled())?;
+        Ok(buffer.filled().len())
     }
 }
 
-impl AsyncWrite for Transport {
+impl Write for PolledTransport<'_, '_> {
     /// Expects complete frames: tungstenite writes only control frames, each in one call.
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         const OPCODE: u8 = 0x0F;
         const CLOSE: u8 = 0x08;
-        let frame = Frame { bytes: bytes::Bytes::copy_from_slice(bytes), class: Class::Pong };
+        let (outbox, frame) =
+            (&self.transport.outbox, Frame { bytes: bytes::Bytes::copy_from_slice(bytes), class: Class::Pong });
         if bytes.first().is_some_and(|first| first & OPCODE == CLOSE) {
-            self.outbox.close(Some(Frame { class: Class::Durable, ..frame }));
+            outbox.close(Some(Frame { class: Class::Durable, ..frame }));
         } else {
-            self.outbox.send([frame]);
+            outbox.send([frame]);
         }
-        Poll::Ready(Ok(bytes.len()))
+        Ok(bytes.len())
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -52,7 +52,7 @@ async fn echo(mut stream: TcpStream, metrics: Arc<Metrics>) -> std::io::Result<(
     let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, too_slow, budget);
     // An echo has no greeting, and the outbox holds frames back until it was given one.
     outbox.greet([]);
-    let mut socket = Socket::new(reader, read_ahead, outbox.clone(), LIMITS).await;
+    let mut socket = Socket::new(reader, read_ahead, outbox.clone(), LIMITS);
     let reason = loop {
         tokio::select! {
             _ = outbox.next_event() => break CloseReason::TooSlow,

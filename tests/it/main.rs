@@ -37,6 +37,7 @@ mod hearing;
 mod hints;
 mod http;
 mod http_connections;
+mod idle_memory;
 mod limits;
 mod list;
 mod load;

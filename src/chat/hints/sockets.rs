@@ -25,7 +25,8 @@ impl HintedSockets {
     /// Adds a socket, unless it was added before.
     pub(super) fn add(&self, connection: &Arc<Connection>) {
         let mut users = self.lock();
-        let sockets = users.entry(connection.user.clone()).or_default();
+        // A user has one socket as a rule.
+        let sockets = users.entry(connection.user.clone()).or_insert_with(|| Vec::with_capacity(1));
         if !sockets.iter().any(|known| known.id() == connection.id()) {
             sockets.push(connection.clone());
             self.metrics.hinted_sockets.inc();
