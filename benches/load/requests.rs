@@ -1,11 +1,13 @@
 //! One request at a time on an idle deployment: what each kind costs and takes when it shares nothing with others.
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::oneshot,
+    task::spawn_local,
     time::Instant,
 };
 
@@ -39,13 +41,18 @@ pub struct Figures {
     pub latency: Latency,
 }
 
+/// The `ref` of the request whose answer is awaited, and its receiver.
+type Awaited = Rc<RefCell<Option<(u64, oneshot::Sender<String>)>>>;
+
 /// The client of all requests: a listening socket, and a connection for REST.
 struct Requests<'a> {
     world: &'a World,
     repetitions: usize,
     /// CPU per second of the idle deployment.
     idle: Cpu,
-    socket: Socket,
+    socket: Rc<Socket>,
+    /// The socket is read all the time, because it also hears of others.
+    awaited: Awaited,
     token: String,
     next: usize,
     sockets: usize,
@@ -56,8 +63,10 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Vec<Figures>> {
     let token = token("asker");
     let socket = Socket::open(world.address, &format!("/v1/ws?token={token}")).await?;
     socket.expect(r#""authenticated""#).await?;
-    let idle = Cpu::default();
-    let mut asked = Requests { world, repetitions: args.repetitions, idle, socket, token, next: 1, sockets: 0 };
+    let (socket, awaited, idle) = (Rc::new(socket), Rc::default(), Cpu::default());
+    spawn_local(receive(Rc::clone(&socket), Rc::clone(&awaited)));
+    let repetitions = args.repetitions;
+    let mut asked = Requests { world, repetitions, idle, socket, awaited, token, next: 1, sockets: 0 };
     for room in 0..CONVERSATIONS {
         asked.ask(&format!(r#""type":"join","conversation_id":"requests-{room}""#)).await?;
     }
@@ -71,9 +80,23 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Vec<Figures>> {
 
     let mut figures = Vec::new();
     for kind in Kind::ALL {
+        eprintln!("  measuring: {}", kind.label());
         figures.push(asked.measure(kind).await?);
     }
     Ok(figures)
+}
+
+/// Reads the socket and passes on the answer that is awaited.
+async fn receive(socket: Rc<Socket>, awaited: Awaited) {
+    let take = |payload: &[u8]| {
+        let text = String::from_utf8_lossy(payload);
+        let mut awaited = awaited.borrow_mut();
+        if let Some((_, answer)) = awaited.take_if(|(number, _)| wire::number(&text, r#""ref":"#) == Some(*number)) {
+            // Nobody awaits the answer to a request that took too long.
+            let _late = answer.send(text.into_owned());
+        }
+    };
+    while socket.read(take).await.is_ok() {}
 }
 
 /// A kind of request.
@@ -125,7 +148,7 @@ impl Requests<'_> {
         let (start, before) = (Instant::now(), Cpu::so_far(self.world));
         for _ in 0..self.repetitions {
             let began = wire::now();
-            self.make(kind).await?;
+            self.make(kind).await.map_err(|error| format!("{}: {error}", kind.label()))?;
             latencies.add(wire::now() - began);
             tokio::time::sleep(PAUSE).await;
         }
@@ -166,21 +189,11 @@ impl Requests<'_> {
     async fn ask(&mut self, fields: &str) -> BenchResult<()> {
         let number = self.next as u64;
         self.next += 1;
+        let (answer, answered) = oneshot::channel();
+        self.awaited.replace(Some((number, answer)));
         self.socket.write(&wire::text(&format!(r#"{{{fields},"ref":{number}}}"#))).await?;
-        let mut answer = None;
-        while answer.is_none() {
-            let take = |payload: &[u8]| {
-                let text = String::from_utf8_lossy(payload);
-                if wire::number(&text, r#""ref":"#) == Some(number) {
-                    answer = Some(text.into_owned());
-                }
-            };
-            self.socket.read(take).await?;
-        }
-        match answer {
-            Some(answer) if answer.contains(r#""type":"error""#) => Err(answer.into()),
-            _ => Ok(()),
-        }
+        let answer = tokio::time::timeout(Duration::from_secs(10), answered).await??;
+        if answer.contains(r#""type":"error""#) { Err(answer.into()) } else { Ok(()) }
     }
 
     /// A request over a connection of its own.
