@@ -24,9 +24,11 @@ pub(super) fn create(metrics: &Metrics) {
         metrics.opens.with_label_values(&label);
     }
     let ended = [CloseReason::ClientLeft, CloseReason::Silent, CloseReason::TooSlow, CloseReason::TokenExpired];
-    let by_admins = [Reject::TokenRevoked, Reject::Blocked].map(CloseReason::Refused);
+    let refused =
+        [Reject::TokenRevoked, Reject::Blocked, Reject::InvalidToken(TokenFlaw::Missing), Reject::AuthTimeout]
+            .map(CloseReason::Refused);
     for reason in
-        ended.into_iter().chain([CloseReason::Disconnected, CloseReason::Restart(Duration::ZERO)]).chain(by_admins)
+        ended.into_iter().chain([CloseReason::Disconnected, CloseReason::Restart(Duration::ZERO)]).chain(refused)
     {
         metrics.closes.with_label_values(&[reason.label()]);
     }

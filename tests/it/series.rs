@@ -8,7 +8,8 @@ use crate::support::{Node, Postgres, RedisServer};
 /// Files with queries.
 const FILES: [&str; 3] = ["dashboards/on-call.json", "dashboards/capacity.json", "alerts/rules.yaml"];
 
-/// A series in a query: its name, and the labels that must equal a value.
+/// A series in a query: its name, and the labels that must equal a value. A query that names alternatives of a label asks for a
+/// series with each of them.
 type Asked = (String, Vec<(String, String)>);
 
 /// The series that a text of queries asks for.
@@ -24,17 +25,38 @@ fn asked(text: &str) -> BTreeSet<Asked> {
         let (name, rest) = rest.split_at(end);
         let selector =
             rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(selector, _)| selector);
-        let label = |part: &str| {
-            let (label, value) = part.trim().split_once('=')?;
-            let value = value.trim_matches(['"', '\\']);
-            let plain = !label.ends_with('!') && !value.starts_with(['~', '$']);
-            // Prometheus adds these itself.
-            (plain && !["job", "instance", "cluster", "namespace"].contains(&label))
-                .then(|| (label.to_owned(), value.to_owned()))
-        };
-        found.insert((name.to_owned(), selector.split(',').filter_map(label).collect()));
+        let mut series = vec![Vec::new()];
+        for (label, values) in selector.split(',').filter_map(label) {
+            let with = |labels: &Vec<_>| {
+                let each = values.split('|').map(|value| (label.to_owned(), value.to_owned()));
+                each.map(|one| labels.iter().cloned().chain([one]).collect()).collect::<Vec<_>>()
+            };
+            series = series.iter().flat_map(with).collect();
+        }
+        found.extend(series.into_iter().map(|labels| (name.to_owned(), labels)));
     }
     found
+}
+
+/// A label of a selector, and its values with `|` between them; `None` if the selector excludes values, leaves them open, or
+/// names a label that Prometheus adds.
+fn label(part: &str) -> Option<(&str, &str)> {
+    let (label, value) = part.trim().split_once('=')?;
+    let value = value.trim_start_matches('~').trim_matches(['"', '\\']);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let named = !label.ends_with('!') && value.split('|').all(|value| !value.is_empty() && value.chars().all(is_word));
+    (named && !["job", "instance", "cluster", "namespace"].contains(&label)).then_some((label, value))
+}
+
+#[test]
+fn alternatives_of_a_label_are_series_of_their_own() {
+    let series = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
+        ("switchboard_a_total".to_owned(), labels.collect())
+    };
+    let text = r#"rate(switchboard_a_total{kind="x", reason=~"b|c_d", job=~"$job", other!~"e|f", open=~".+"}[5m])"#;
+    let both = [series(&[("kind", "x"), ("reason", "b")]), series(&[("kind", "x"), ("reason", "c_d")])];
+    assert_eq!(asked(text), both.into());
 }
 
 #[tokio::test]
