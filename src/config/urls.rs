@@ -3,6 +3,8 @@
 
 use tokio_postgres::{Config, config::SslMode};
 
+/// Largest number of a database that Redis can be given.
+const DATABASE_MAX: u32 = 2_147_483_647;
 /// Parameters of a PostgreSQL URL that the driver knows.
 const PARAMETERS: [&str; 18] = [
     "user",
@@ -115,6 +117,12 @@ pub(super) fn check_redis_url(text: &str) -> Result<(), String> {
     if !database.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err("has a path that is not the number of a database: redis://host:6379/1".to_owned());
     }
+    if !database.is_empty() && database.parse::<u32>().ok().is_none_or(|number| number > DATABASE_MAX) {
+        return Err(format!(
+            "has a path that is too large for the number of a database: write one from 0 to databases - 1 of redis.conf, \
+             15 by default, and at most {DATABASE_MAX}: redis://host:6379/1"
+        ));
+    }
     let url = reqwest::Url::parse(text).map_err(|error| format!("can't be read as a URL: {error}"))?;
     if url.host_str().is_none_or(str::is_empty) { Err("must be a URL with a host".into()) } else { Ok(()) }
 }
@@ -173,6 +181,8 @@ mod tests {
             ("redis://h?db=1", "the path"),
             ("redis://h/0?db=1", "the path"),
             ("redis://h/chat", "number of a database"),
+            ("redis://h/2147483648", "too large for the number of a database"),
+            ("redis://h/99999999999999999999", "too large for the number of a database"),
             ("redis://:sec#ret@h", "%23"),
             ("redis://:secret/x@h", "%2F"),
             ("redis://:secret@x@h", "%40"),
