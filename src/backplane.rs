@@ -51,9 +51,11 @@ mod needs;
 mod neighbours;
 mod node_counts;
 mod ops;
+mod plain_text;
 mod presence_query;
 mod publisher;
 mod recent;
+mod redis_clock;
 mod refusals;
 mod registry;
 mod scripts;
@@ -211,7 +213,7 @@ impl Backplane {
             let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, refusals, eras };
             supervisor.spawn_until_stop(TaskName::Watchdog, watchdog, |watchdog| watchdog.run().boxed());
         }
-        let limiter = limit::Limiter::new(link.clone(), settings.window);
+        let limiter = limit::Limiter::new(link.clone(), lease.clone(), settings.window);
         let presence = presence_query::PresenceQuery {
             link: link.clone(),
             lease: lease.clone(),

@@ -18,7 +18,7 @@ use super::{
     incarnation::Incarnation,
     keys::{Channels, departing_user},
     lease::{Doubt, Lease},
-    link::{Link, LinkError, Replies},
+    link::{Link, LinkError, Replies, is_wrong_type},
     local::Local,
     lossy::Lossy,
     names::Names,
@@ -194,8 +194,9 @@ impl Departures {
             pipeline.cmd("ZRANGEBYSCORE").arg(keys.leaving()).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(BATCH);
             let mut found = link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
             let due = found.take::<Vec<Vec<u8>>>(0);
-            if matches!(&due, Err(LinkError::Refused(refusal)) if refusal.code == "WRONGTYPE") {
-                return self.drop_foreign_schedule().await;
+            if is_wrong_type(&due) {
+                // The link has deleted what another program stored in the place of the schedule.
+                return Ok(());
             }
             let mut members = due?;
             members.extend(found.take::<Vec<Vec<u8>>>(1)?);
@@ -349,15 +350,6 @@ impl Departures {
     async fn announce(&self, departure: Departure) {
         // A send fails only when the node has ended.
         let _ = self.events.send(BackplaneEvent::Departed(departure)).await;
-    }
-
-    /// Deletes what another program stored in the place of the schedule.
-    async fn drop_foreign_schedule(&self) -> Result<(), LinkError> {
-        let key = self.link.keys().leaving();
-        tracing::warn!(key, "another program stored a value of another type; it is deleted");
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("DEL").arg(key);
-        self.write(&pipeline).await
     }
 
     async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {

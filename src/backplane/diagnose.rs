@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::StreamExt;
-use redis::{Client, RedisError, aio::MultiplexedConnection};
+use redis::{Client, Pipeline, RedisError, aio::MultiplexedConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::{
     fault,
     incarnation::Incarnation,
     keys::{Channels, Keys},
-    link,
+    link::{self, LinkError},
     lossy::Lossy,
     needs,
     neighbours::Listening,
@@ -29,6 +29,12 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum difference between two clocks before it is reported.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(1);
 
+/// Number of SCAN commands that look for values of another type, and of keys that each one looks at.
+const SCANS: usize = 10;
+const KEYS_PER_SCAN: usize = 1_000;
+/// Maximum number of such keys that a finding names.
+const KEYS_NAMED: usize = 10;
+
 /// The result of one check: a value, or the finding that explains the failure.
 type Checked<T> = Result<T, Finding>;
 
@@ -40,10 +46,12 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
         Ok(client) => client,
         Err(error) => return Finding::new(Fault::RedisUnreachable, error.to_string()).into(),
     };
-    let mut connection = match await_reply(client.get_multiplexed_async_connection()).await {
-        Ok(connection) => connection,
-        Err(finding) => return finding.into(),
-    };
+    let connected = timeout(REPLY_TIMEOUT, client.get_multiplexed_async_connection()).await;
+    let mut connection =
+        match connected.map_err(|_| LinkError::Timeout).and_then(|tried| tried.map_err(LinkError::from)) {
+            Ok(connection) => connection,
+            Err(error) => return fault::link_finding(&link::explain(&client, error).await).into(),
+        };
     if let Some(mode) = timeout(REPLY_TIMEOUT, ServerMode::unfit(&mut connection)).await.unwrap_or_default() {
         return mode.finding().into();
     }
@@ -90,22 +98,24 @@ async fn check_writes(keys: &Keys, channels: Channels, connection: &mut Multiple
     await_reply(redis::cmd("DEL").arg(&key).query_async::<()>(connection)).await
 }
 
-/// Publishes a message on a canary channel and waits until it arrives there.
+/// Publishes a message on a channel of each kind and waits until it arrives there.
 async fn check_pubsub(channels: Channels, client: &Client, connection: &mut MultiplexedConnection) -> Checked<()> {
     let token = Uuid::new_v4().simple().to_string();
-    let channel = channels.canary(&format!("check/{token}"));
     let mut subscription = await_reply(client.get_async_pubsub()).await?;
-    await_reply(subscription.subscribe(&channel)).await?;
-    await_reply(redis::cmd("PUBLISH").arg(&channel).arg(&token).query_async::<()>(connection)).await?;
-    let received = timeout(REPLY_TIMEOUT, subscription.on_message().next()).await;
-    let received = received.ok().flatten().and_then(|message| message.get_payload::<String>().ok());
-    if received.as_ref() == Some(&token) {
-        return Ok(());
+    for channel in channels.checks(&token) {
+        await_reply(subscription.subscribe(&channel)).await?;
+        await_reply(redis::cmd("PUBLISH").arg(&channel).arg(&token).query_async::<()>(connection)).await?;
+        let received = timeout(REPLY_TIMEOUT, subscription.on_message().next()).await;
+        let received = received.ok().flatten().and_then(|message| message.get_payload::<String>().ok());
+        if received.as_ref() != Some(&token) {
+            return Err(Finding::new(Fault::RedisDeaf, "a published message did not arrive within 2 s"));
+        }
     }
-    Err(Finding::new(Fault::RedisDeaf, "a published message did not arrive within 2 s"))
+    Ok(())
 }
 
-/// Reads each key that all nodes share, with a command of its type.
+/// Reads each key that all nodes share, and the first ones that are named after users, conversations and nodes, with a command
+/// of its type.
 async fn check_types(keys: &Keys, connection: &mut MultiplexedConnection) -> Checked<Option<Finding>> {
     let mut pipeline = redis::pipe();
     pipeline
@@ -118,11 +128,39 @@ async fn check_types(keys: &Keys, connection: &mut MultiplexedConnection) -> Che
         .arg(keys.leaving())
         .arg("-");
     pipeline.cmd("HEXISTS").arg(keys.connections()).arg("-");
-    let replies = timeout(REPLY_TIMEOUT, link::send(connection, &pipeline)).await;
-    let Ok(Ok(replies)) = replies else { return Ok(None) };
-    let foreign = replies.keys_of_another_type(keys, &pipeline);
-    let detail = || format!("values of another type under {}; a node deletes them", foreign.join(", "));
+    let (mut foreign, mut cursor) = (keys_of_another_type(keys, &pipeline, connection).await?, 0_u64);
+    for _ in 0..SCANS {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("COUNT").arg(KEYS_PER_SCAN);
+        let (next, found): (u64, Vec<Lossy>) = await_reply(scan.query_async(connection)).await?;
+        let mut pipeline = redis::pipe();
+        for read in found.iter().filter_map(|key| keys.typed_read(&key.0)) {
+            pipeline.add_command(read);
+        }
+        foreign.extend(keys_of_another_type(keys, &pipeline, connection).await?);
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    let more = foreign.len().saturating_sub(KEYS_NAMED);
+    foreign.truncate(KEYS_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let detail =
+        || format!("values of another type under {}{more}; a node that meets one deletes it", foreign.join(", "));
     Ok((!foreign.is_empty()).then(|| Finding::new(Fault::RedisForeignValues, detail())))
+}
+
+async fn keys_of_another_type(
+    keys: &Keys,
+    pipeline: &Pipeline,
+    connection: &mut MultiplexedConnection,
+) -> Checked<Vec<String>> {
+    if pipeline.is_empty() {
+        return Ok(Vec::new());
+    }
+    let replies = timeout(REPLY_TIMEOUT, link::send(connection, pipeline)).await.unwrap_or(Err(LinkError::Timeout));
+    Ok(replies.map_err(|error| fault::link_finding(&error))?.keys_of_another_type(keys, pipeline))
 }
 
 async fn check_clocks(connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Option<Finding>> {
@@ -146,7 +184,12 @@ struct LeasesFound {
 impl LeasesFound {
     async fn read(keys: &Keys, connection: &mut MultiplexedConnection, clock: &Clock) -> Checked<Self> {
         let range = redis::cmd("ZRANGE").arg(keys.nodes()).arg(0).arg(-1).arg("WITHSCORES").take();
-        let members: Vec<(Lossy, f64)> = await_reply(range.query_async(connection)).await?;
+        let members: Checked<Vec<(Lossy, f64)>> = await_reply(range.query_async(connection)).await;
+        // [`check_types`] reports a value of another type.
+        let members = members.or_else(|finding| match finding.fault {
+            Fault::RedisForeignValues => Ok(Vec::new()),
+            _ => Err(finding),
+        })?;
         let now = clock.now().micros() as f64 / 1_000.0;
         let mut found = Self { owner: None, held: Vec::new(), expired: Vec::new() };
         for (Lossy(member), until) in members {

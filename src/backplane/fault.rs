@@ -38,6 +38,8 @@ fn refused(Refusal { code, words }: &Refusal) -> Finding {
         "OOM" => Fault::RedisFull,
         "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => Fault::RedisIsCluster,
         "NOPROTO" => Fault::RedisTooOld,
+        // Before version 7 the error of a script has another code.
+        _ if says("wrongtype") => Fault::RedisForeignValues,
         _ if says("max number of clients") => Fault::RedisTooManyClients,
         _ if says("not allowed in cluster mode") => Fault::RedisIsCluster,
         _ if says("db index") || says("refused to switch database") => Fault::RedisWrongDatabase,
@@ -67,6 +69,7 @@ mod tests {
                 Fault::RedisWrongDatabase,
             ),
             ("ERR", "ERR: SELECT is not allowed in cluster mode", Fault::RedisIsCluster),
+            ("ERR", "ERR Error running script: @user_script:9: WRONGTYPE Operation", Fault::RedisForeignValues),
             ("MOVED", "MOVED: 866 127.0.0.1:7001", Fault::RedisIsCluster),
             ("READONLY", "READONLY: You can't write against a read only replica.", Fault::RedisRefusesWrites),
         ];

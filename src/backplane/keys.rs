@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use redis::Cmd;
 use tokio::sync::watch;
 
 use super::incarnation::Incarnation;
@@ -20,6 +21,19 @@ use crate::{
 const SHARDS: u64 = 64;
 /// The beginnings of all keys, after the prefix. REDIS_PREFIX can be none of them.
 const FAMILIES: [&str; 3] = ["ws:", "rate_limit:", "room_messages:"];
+
+/// Commands that read a key of a family, without the key.
+const TYPED_READS: [(&str, &str); 9] = [
+    ("ws:user:", "GET"),
+    ("ws:conns:", "HEXISTS -"),
+    ("ws:room_users:", "SCARD"),
+    ("ws:node_users:", "SCARD"),
+    ("rate_limit:message:", "LINDEX 0"),
+    ("rate_limit:write:", "LINDEX 0"),
+    ("rate_limit:read:", "LINDEX 0"),
+    ("rate_limit:event:", "LINDEX 0"),
+    ("room_messages:", "LINDEX 0"),
+];
 
 /// The keys and channels of this node.
 #[derive(Debug)]
@@ -146,6 +160,20 @@ impl Keys {
         FAMILIES.map(|family| format!("{}{family}check:{id}", self.prefix))
     }
 
+    /// A command that reads a key that is named after a user, a conversation or a node, and fails if the key has another type than
+    /// its name promises; `None` for other keys.
+    pub(super) fn typed_read(&self, key: &str) -> Option<Cmd> {
+        let key_of = |family: &&str| self.bare(key).is_some_and(|key| key.starts_with(family));
+        let (_, command) = TYPED_READS.iter().find(|(family, _)| key_of(family))?;
+        let mut words = command.split(' ');
+        let mut read = redis::cmd(words.next()?);
+        read.arg(key);
+        words.for_each(|word| {
+            read.arg(word);
+        });
+        Some(read)
+    }
+
     /// Patterns of all keys; the first one has those of the registry. The prefix contains no character that a pattern
     /// gives a meaning.
     pub(super) fn patterns(&self) -> [String; 3] {
@@ -190,6 +218,12 @@ impl Channels {
     /// The channel of a log.
     pub(super) fn log(self, log: &LogId) -> String {
         self.name('c', log.as_str())
+    }
+
+    /// One channel of each kind, to try whether a Redis user may use it: of a canary, of hints and of a log.
+    pub(super) fn checks(self, id: &str) -> [String; 3] {
+        let id = format!("check/{id}");
+        ['n', 'h', 'c'].map(|kind| self.name(kind, &id))
     }
 
     /// The log of a channel of [`log`](Self::log).

@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::{
     incarnation::Incarnation,
-    link::{Link, LinkError},
+    link::{Link, LinkError, is_wrong_type},
     lossy::Lossy,
     node_counts::NodeCounts,
     ops::Op,
+    redis_clock::RedisClock,
     scripts::RENEW,
     sharing::{Neighbours, Sharing, owner},
 };
@@ -86,8 +87,6 @@ struct View {
     expired: HashSet<Incarnation>,
     /// Number of connections that the other nodes held when they last renewed.
     connections_elsewhere: u64,
-    /// Redis' time in microseconds at a moment of this node. A jump of this node's clock changes nothing of it.
-    redis_time: Option<(Instant, i64)>,
     /// The other deployment that was last seen to use these keys.
     other: Option<(Instant, Arc<Sharing>)>,
 }
@@ -116,6 +115,7 @@ pub(super) struct Lease {
     length: Duration,
     clock: Clock,
     view: Mutex<View>,
+    redis_clock: RedisClock,
     counts: NodeCounts,
     retired: AtomicBool,
 }
@@ -133,7 +133,6 @@ impl Lease {
             ended: false,
             expired: HashSet::new(),
             connections_elsewhere: 0,
-            redis_time: None,
             other: None,
         };
         Self {
@@ -141,6 +140,7 @@ impl Lease {
             length,
             clock,
             view: Mutex::new(view),
+            redis_clock: RedisClock::default(),
             counts: NodeCounts::default(),
             retired: AtomicBool::new(false),
         }
@@ -179,10 +179,12 @@ impl Lease {
 
     /// Estimate of Redis' current time, in microseconds.
     pub(super) fn redis_micros(&self) -> i64 {
-        match self.view().redis_time {
-            Some((at, micros)) => micros.saturating_add(i64::try_from(at.elapsed().as_micros()).unwrap_or(i64::MAX)),
-            None => self.clock.now().micros(),
-        }
+        self.redis_clock.micros().unwrap_or_else(|| self.clock.now().micros())
+    }
+
+    /// Redis' clock.
+    pub(super) fn redis_clock(&self) -> &RedisClock {
+        &self.redis_clock
     }
 
     /// Nodes that missed a renewal or whose lease has expired; usually none.
@@ -264,9 +266,11 @@ impl Lease {
         let mut pipeline = Pipeline::new();
         self.call(&mut pipeline, link, &incarnation, mode)?;
         let asked_at = Instant::now();
-        let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
-        let reply = replies.take::<Reply>(0);
-        self.drop_foreign(link, on, link.keys().nodes(), &reply).await?;
+        let mut reply = link.run_on(Op::Lease, on, &pipeline).await?.take::<Reply>(0);
+        if is_wrong_type(&reply) {
+            // The link has deleted what another program stored in the place of the leases.
+            reply = link.run_on(Op::Lease, on, &pipeline).await?.take::<Reply>(0);
+        }
         let reply = reply?;
         match reply.0 {
             0 | 1 => {}
@@ -285,7 +289,6 @@ impl Lease {
         }
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
         let counts = replies.take::<HashMap<Lossy, Lossy>>(1);
-        self.drop_foreign(link, on, link.keys().connections(), &counts).await?;
         self.note_leases(&incarnation, reply, asked_at, &counts.unwrap_or_default());
         let mut view = self.view();
         (view.next, view.other) = (None, None);
@@ -293,7 +296,7 @@ impl Lease {
         let wiped = !epoch.is_empty() && epoch != view.epoch;
         let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(other, _)| *other != former);
         view.former = Some(former);
-        let (began, now) = (epoch_began(&view.epoch), view.redis_time.map_or(0, |(_, micros)| micros / 1_000));
+        let (began, now) = (epoch_began(&view.epoch), self.redis_clock.last_micros().unwrap_or(0) / 1_000);
         let data_age = match began {
             Some(began) => Duration::from_millis(u64::try_from(now.saturating_sub(began)).unwrap_or(0)),
             None if wiped => Duration::ZERO,
@@ -316,10 +319,10 @@ impl Lease {
         let asked_at = Instant::now();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
         let reply = replies.take::<Reply>(0);
-        self.drop_foreign(link, on, link.keys().nodes(), &reply).await?;
-        let counts = replies.take::<HashMap<Lossy, Lossy>>(2);
-        self.drop_foreign(link, on, link.keys().connections(), &counts).await?;
-        let reply = reply?;
+        if is_wrong_type(&reply) {
+            return Ok(false);
+        }
+        let (reply, counts) = (reply?, replies.take::<HashMap<Lossy, Lossy>>(2));
         let held = reply.0 == 1;
         self.note_leases(&me, reply, asked_at, &counts.unwrap_or_default());
         Ok(held)
@@ -399,24 +402,7 @@ impl Lease {
         if state == 1 {
             view.epoch = epoch;
         }
-        view.redis_time = Some((asked_at + now.duration_since(asked_at) / 2, micros));
-    }
-
-    /// Deletes a key of the nodes alone under which another program stored a value of another type.
-    async fn drop_foreign<T>(
-        &self,
-        link: &Link,
-        on: &mut MultiplexedConnection,
-        key: &str,
-        reply: &Result<T, LinkError>,
-    ) -> Result<(), LinkError> {
-        if !matches!(reply, Err(LinkError::Refused(refusal)) if refusal.code == "WRONGTYPE") {
-            return Ok(());
-        }
-        self.counts.tell(&format!("{key} has a value of another type; it is deleted"));
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("DEL").arg(key);
-        link.run_on(Op::Lease, on, &pipeline).await.map(drop)
+        self.redis_clock.read(asked_at, micros);
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

@@ -15,6 +15,7 @@ use redis::Pipeline;
 use tokio::time::{Instant, timeout};
 
 use super::{
+    lease::Lease,
     link::{Link, LinkError},
     ops::Op,
     scripts::LIMIT,
@@ -115,13 +116,14 @@ enum Here {
 /// Redis command until a share is free, and the count continues when Redis goes down.
 pub(super) struct Limiter {
     link: Arc<Link>,
+    lease: Arc<Lease>,
     window: Duration,
     windows: [Mutex<Windows>; Budget::ALL.len()],
 }
 
 impl Limiter {
-    pub(super) fn new(link: Arc<Link>, window: Duration) -> Self {
-        Self { link, window, windows: Default::default() }
+    pub(super) fn new(link: Arc<Link>, lease: Arc<Lease>, window: Duration) -> Self {
+        Self { link, lease, window, windows: Default::default() }
     }
 
     /// Decides on one command, with `limit` as the budget per window. An admitted command is counted; a refused one is
@@ -139,9 +141,11 @@ impl Limiter {
         let op = if cost.budget == Budget::Send { Op::Admit } else { Op::Budget };
         let mut pipeline = Pipeline::new();
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
-        LIMIT.call(&mut pipeline, &self.link.keys().window(cost.budget, user)).arg(division.shares).arg(window);
-        if count > 1 {
-            pipeline.arg(count);
+        let key = self.link.keys().window(cost.budget, user);
+        LIMIT.call(&mut pipeline, &key).arg(division.shares).arg(window).arg(count);
+        if let Some(set_back) = self.lease.redis_clock().set_back() {
+            let since = u64::try_from(set_back.age().as_micros()).unwrap_or(u64::MAX);
+            pipeline.arg(since).arg(u8::from(set_back.confuses(self.window)));
         }
         let result = timeout(WAIT, self.link.run(op, user.as_str(), &pipeline)).await;
         let result = result.unwrap_or_else(|_| {
@@ -244,13 +248,18 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backplane::ops::Ops, metrics::Metrics};
+    use crate::{
+        backplane::ops::Ops,
+        metrics::Metrics,
+        model::{Clock, NodeId},
+    };
 
     const WINDOW: Duration = Duration::from_secs(60);
 
     fn limiter() -> Limiter {
         let link = Link::new(None, Ops::new(&Metrics::new().unwrap())).unwrap();
-        Limiter::new(Arc::new(link), WINDOW)
+        let lease = Lease::new(NodeId::parse("one").unwrap(), WINDOW, Clock::system());
+        Limiter::new(Arc::new(link), Arc::new(lease), WINDOW)
     }
 
     fn read(weight: u32) -> Cost {

@@ -26,6 +26,7 @@ use super::{
     foreign,
     keys::Keys,
     ops::{Op, Ops},
+    plain_text,
     scripts::SCRIPTS,
     server_mode::ServerMode,
     sharing::Sharing,
@@ -44,6 +45,10 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
+
+/// What is wrong with an address that asks for TLS, where the server has none.
+const NO_TLS: &str =
+    "TLS failed: the server answers without TLS; REDIS_URL must begin with redis://, or lead to its tls-port";
 
 /// Why a call to Redis failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +131,7 @@ impl From<redis::RedisError> for LinkError {
 }
 
 /// The replies to a pipeline; each can be taken once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Replies(Vec<Value>);
 
 impl Replies {
@@ -207,7 +212,10 @@ impl Link {
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_pipeline_buffer_size(WRITE_QUEUE);
         let all = (0..CONNECTIONS).map(|_| client.get_multiplexed_async_connection_with_config(&config));
-        Ok(futures_util::future::try_join_all(all).await?)
+        match futures_util::future::try_join_all(all).await {
+            Ok(connections) => Ok(connections),
+            Err(error) => Err(explain(client, error.into()).await),
+        }
     }
 
     /// Opens the link: calls use these connections.
@@ -287,12 +295,16 @@ impl Link {
         if let Ok(replies) = &result {
             let foreign = replies.keys_of_another_type(&self.keys, pipeline);
             if !foreign.is_empty() {
-                tracing::warn!(
-                    keys = foreign.join(" "),
-                    "another program stored values of another type; they are deleted"
-                );
                 // If this fails, the next call that meets one deletes it; this call has its replies.
-                let _ = send(connection, &foreign::deletion(&self.keys, &foreign)).await;
+                let deleted = send(connection, &foreign::deletion(&self.keys, &foreign)).await;
+                let mut deleted = deleted.unwrap_or_default();
+                // Several calls may meet a key at the same time; the one that deleted it names it.
+                let keys = (0..).zip(foreign).filter(|(index, _)| deleted.take::<i64>(*index) == Ok(1));
+                let keys: Vec<_> = keys.map(|(_, key)| key).collect();
+                if !keys.is_empty() {
+                    let keys = keys.join(" ");
+                    tracing::warn!(keys, "another program stored values of another type; they are deleted");
+                }
             }
         }
         result
@@ -317,6 +329,20 @@ impl Link {
             }
         }
     }
+}
+
+/// The reason of a failed try to connect. A timeout gets a reason of its own if the server has no TLS and the URL asks for it.
+pub(super) async fn explain(client: &Client, error: LinkError) -> LinkError {
+    if error == LinkError::Timeout && plain_text::instead_of_tls(client).await {
+        return LinkError::Broken(NO_TLS.to_owned());
+    }
+    error
+}
+
+/// True if a key had a value of another type. [`Link::run_on`] has deleted it then.
+pub(super) fn is_wrong_type<T>(reply: &Result<T, LinkError>) -> bool {
+    // Before version 7 the error of a script has another code.
+    matches!(reply, Err(LinkError::Refused(refusal)) if refusal.words.contains("WRONGTYPE"))
 }
 
 /// Sends a pipeline; error replies stay in [`Replies`].

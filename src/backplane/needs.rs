@@ -10,9 +10,10 @@ use super::{
     link::{self, LinkError, RESPONSE_TIMEOUT},
 };
 
-/// Each group leaves its key empty for the next type. `KEY`, `OTHER`, `THIRD` and `CHANNEL` stand for names of ours. Scripts
+/// Each group leaves its key empty for the next type. `KEY`, `OTHER`, `THIRD`, and `CHANNEL`, `HINTS` and `LOG` stand for names
+/// of ours. Scripts
 /// call these commands too.
-const COMMANDS: [&str; 33] = [
+const COMMANDS: [&str; 35] = [
     "TIME",
     "HSET KEY f v",
     "HGET KEY f",
@@ -42,6 +43,8 @@ const COMMANDS: [&str; 33] = [
     "DEL KEY",
     "SCAN 0 COUNT 1",
     "PUBLISH CHANNEL v",
+    "PUBLISH HINTS v",
+    "PUBLISH LOG v",
     "SET OTHER v EX 10",
     "DEL OTHER",
     "SET THIRD v EX 10",
@@ -54,7 +57,7 @@ const COMMANDS: [&str; 33] = [
 /// The first command that Redis refuses, or a broken connection.
 pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
     let id = Uuid::new_v4().simple().to_string();
-    let ([key, other, third], channel) = (keys.checks(&id), channels.canary(&id));
+    let ([key, other, third], [channel, hints, log]) = (keys.checks(&id), channels.checks(&id));
     let mut pipeline = Pipeline::new();
     for command in COMMANDS {
         let mut words = command.split(' ').map(|word| match word {
@@ -62,6 +65,8 @@ pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut MultiplexedC
             "OTHER" => &other,
             "THIRD" => &third,
             "CHANNEL" => &channel,
+            "HINTS" => &hints,
+            "LOG" => &log,
             word => word,
         });
         if let Some(name) = words.next() {

@@ -21,16 +21,18 @@ impl NodeCounts {
     pub(super) fn sum<'a>(&self, held: &HashMap<Lossy, Lossy>, nodes: impl Iterator<Item = &'a str>) -> u64 {
         let count = |text: &Lossy| text.0.parse().ok().filter(|count| *count <= CONNECTIONS_MAX);
         if let Some((node, _)) = held.iter().find(|(_, text)| count(text).is_none()) {
-            self.tell(&format!("the number of connections of {:?} is no number; it counts as 0", node.0));
+            self.tell(&node.0);
         }
         let counts = nodes.filter_map(|node| count(held.get(&Lossy(node.to_owned()))?));
         counts.fold(0, u64::saturating_add)
     }
 
-    /// Logs what is wrong with the key, the first time.
-    pub(super) fn tell(&self, what: &str) {
+    fn tell(&self, node: &str) {
         if !self.told.swap(true, Ordering::AcqRel) {
-            tracing::warn!(what, "another program wrote into Redis");
+            tracing::warn!(
+                node,
+                "another program wrote into Redis: this number of connections is none; it counts as 0"
+            );
         }
     }
 }

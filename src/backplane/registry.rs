@@ -51,6 +51,8 @@ const DIRTY_MAX: usize = 100_000;
 const CHECK_DELAY_MICROS: i64 = 200_000;
 /// Part of [`Registry::latest_due`].
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+/// The same after Redis' clock was set back: the doubt about that clock.
+const CLOCK_DOUBT: Duration = Duration::from_secs(1);
 
 /// The JSON value of `ws:user:{id}`.
 #[derive(Serialize)]
@@ -344,9 +346,12 @@ impl Registry {
         CLAIM.call(pipeline, &self.link.keys().entry(user)).arg(self.latest_due());
     }
 
-    /// The longest time until a departure is due, in microseconds; generous, because another node may have another grace.
+    /// The longest time until a departure is due, in microseconds. Usually generous, because another node may have
+    /// another grace; exact after Redis' clock was set back, because departures from before then seem to be due later.
     pub(super) fn latest_due(&self) -> i64 {
-        micros(self.grace * 2 + CLOCK_MARGIN)
+        let usual = self.grace * 2 + CLOCK_MARGIN;
+        let set_back = self.lease.redis_clock().set_back().is_some_and(|step| step.age() <= usual);
+        micros(if set_back { self.grace + CLOCK_DOUBT } else { usual })
     }
 
     /// Schedules a check of a user's departure for the end of the grace that begins now.

@@ -13,7 +13,7 @@ use super::{
     fault,
     keys::Channels,
     lease::{Acquired, Beginning, Lease},
-    link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT},
+    link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT, is_wrong_type},
     local::Local,
     needs,
     ops::Op,
@@ -269,12 +269,17 @@ impl Watchdog {
         Ok(())
     }
 
-    /// Reads this node's lease: a ping that also notices at once that Redis was wiped.
+    /// Reads this node's lease and Redis' clock: a ping that also notices at once that Redis was wiped, or its clock set back.
     async fn probe(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("ZSCORE").arg(self.link.keys().nodes()).arg(self.lease.me().as_str());
+        pipeline.cmd("ZSCORE").arg(self.link.keys().nodes()).arg(self.lease.me().as_str()).cmd("TIME");
+        let asked_at = std::time::Instant::now();
         let result = timeout(RESPONSE_TIMEOUT, self.link.run_on(Op::Probe, connection, &pipeline));
-        let lease: Option<f64> = result.await.unwrap_or(Err(LinkError::Timeout))?.take(0)?;
+        let mut replies = result.await.unwrap_or(Err(LinkError::Timeout))?;
+        let (seconds, micros): (i64, i64) = replies.take(1)?;
+        self.lease.redis_clock().read(asked_at, seconds.saturating_mul(1_000_000).saturating_add(micros));
+        let lease = replies.take::<Option<f64>>(0);
+        let lease = if is_wrong_type(&lease) { None } else { lease? };
         if lease.is_none() { self.reacquire_lease(connection).await } else { Ok(()) }
     }
 

@@ -74,6 +74,71 @@ async fn faults_of_redis_are_named() {
     expect_faults(&url, &database, &[Fault::RedisUnreachable]).await;
 }
 
+/// Values of another type are named once, with their keys, and are no reason to fail.
+#[tokio::test]
+async fn values_of_another_type_are_named() {
+    let redis = RedisServer::start().await;
+    let (url, database) = (redis.url(), Postgres::shared().await.database().await);
+    Node::serve(&url, &database).start().await.terminate().await;
+    for key in [
+        "ws:nodes",
+        "ws:node_connections",
+        "ws:leaving",
+        "ws:online_users",
+        "ws:conns:alice",
+        "ws:room_users:team",
+        "rate_limit:message:alice",
+        "room_messages:team",
+    ] {
+        let _: i64 = redis.command(&["DEL", key]).await;
+        let _: String = redis.command(&["SET", key, "foreign"]).await;
+        expect_faults(&url, &database, &[Fault::RedisForeignValues]).await;
+        let (output, _) = check(&url, &database).await;
+        assert_eq!(output.matches(key).count(), 1, "{output}");
+        let _: i64 = redis.command(&["DEL", key]).await;
+    }
+    let _: i64 = redis.command(&["RPUSH", "ws:user:alice", "foreign"]).await;
+    expect_faults(&url, &database, &[Fault::RedisForeignValues]).await;
+}
+
+/// Each kind of channel that a node uses is tried.
+#[tokio::test]
+async fn a_user_without_some_channels_is_named() {
+    let redis = RedisServer::start().await;
+    let (url, database) = (redis.url(), Postgres::shared().await.database().await);
+    Node::serve(&url, &database).start().await.terminate().await;
+    let kinds = ["n", "h", "c"];
+    for lacking in kinds {
+        let mut words = vec!["ACL".to_owned(), "SETUSER".to_owned(), lacking.to_owned()];
+        words.extend(["on", ">word", "~*", "+@all", "resetchannels"].map(str::to_owned));
+        words.extend(kinds.iter().filter(|kind| **kind != lacking).map(|kind| format!("&{{s*}}:*:{kind}:*")));
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let _: String = redis.command(&words).await;
+        let limited = url.replace("redis://", &format!("redis://{lacking}:word@"));
+        expect_faults(&limited, &database, &[Fault::RedisDeniesAccess]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_without_tls_is_unreachable_with_tls() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    Node::serve(&redis.url(), &database).start().await.terminate().await;
+    let url = redis.url().replace("redis://", "rediss://");
+    expect_faults(&url, &database, &[Fault::RedisUnreachable]).await;
+    let (output, _) = check(&url, &database).await;
+    assert!(output.contains("without TLS"), "{output}");
+    let proxy = Proxy::to(address(&redis.url())).await;
+    proxy.set(Link::Frozen);
+    expect_faults(&proxy.url(&url), &database, &[Fault::RedisSilent]).await;
+    let node = Node::serve(&url, &database).start().await;
+    let named = async || {
+        let series = node.metrics().await.get(r#"switchboard_fault{fault="redis-unreachable"}"#);
+        (series == Some(1.0)).then_some(())
+    };
+    crate::support::eventually("the fault's name", named).await;
+}
+
 fn in_a_moment() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     now.as_millis().to_string()

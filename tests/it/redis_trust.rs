@@ -236,3 +236,26 @@ async fn a_rewritten_name_is_not_announced() {
     assert_eq!(refused(&scene.one).await.unwrap() + refused(&scene.two).await.unwrap(), 2.0);
     scene.alice.drain().await;
 }
+
+/// A node deletes the value of another program, says so once for each key, and stays healthy.
+#[tokio::test]
+async fn a_value_of_another_type_is_logged_once_and_is_no_outage() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&redis.url(), &database).set("NODE_LEASE", "3s").start().await;
+    for key in ["ws:nodes", "ws:node_connections", "ws:leaving"] {
+        let _: i64 = redis.command(&["DEL", key]).await;
+        let _: String = redis.command(&["SET", key, "foreign"]).await;
+        let gone = async || (redis.command::<String>(&["TYPE", key]).await != "string").then_some(());
+        eventually("the foreign value to be gone", gone).await;
+        node.logged(key).await;
+    }
+    let alive = async || (redis.command::<i64>(&["ZCARD", "ws:nodes"]).await == 2).then_some(());
+    eventually("the lease and the epoch", alive).await;
+    let log = node.log();
+    for key in ["ws:nodes", "ws:node_connections", "ws:leaving"] {
+        assert_eq!(log.iter().filter(|line| line.contains(key)).count(), 1, "{key}: {log:#?}");
+    }
+    let outage = |line: &&String| line.contains("redis-") || line.contains("Redis is down");
+    assert_eq!(log.iter().find(outage), None);
+}

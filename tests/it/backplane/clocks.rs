@@ -8,6 +8,8 @@ use switchboard::{
     model::{Cost, Timestamp},
 };
 
+use tokio::time::Instant;
+
 use super::{
     node::{Node, settings, user},
     redis_server::Server,
@@ -51,4 +53,55 @@ async fn a_departure_that_is_due_too_late_is_due_now() {
     assert!(!node.online("alice").await);
     let left: i64 = redis.query(&["ZCARD", "ws:leaving"]).await;
     assert_eq!(left, 0);
+}
+
+/// Steps back, shorter and longer than the window. A sender who used up the budget waits for one window from the step at
+/// most, on the node that took the budget and on another one, and gets no more than one budget in it.
+#[tokio::test]
+async fn a_step_back_of_redis_clock_refuses_for_one_window_at_most() {
+    const WINDOW: Duration = Duration::from_secs(6);
+    let tries = [-4, -8, -3_600].map(|step| async move {
+        let redis = Server::with_own_clock();
+        let start = async |name: &str| {
+            let mut short = settings(name, Some(&redis.url()));
+            short.window = WINDOW;
+            Node::with(short).await
+        };
+        let (one, two) = (start("one").await, start("two").await);
+        let admit = async |node: &Node| node.backplane.admit(&user("alice"), Cost::MESSAGE, 3).await;
+        for _ in 0..3 {
+            assert_eq!(admit(&one).await, RateDecision::Admitted);
+        }
+        let taken = Instant::now();
+        redis.shift_clock(step);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for (node, name) in [(&two, "two"), (&one, "one")] {
+            let RateDecision::Refused { retry_after, .. } = admit(node).await else { panic!("{step}: {name} admits") };
+            assert!(retry_after <= WINDOW, "{step}: {retry_after:?}");
+        }
+        // Two seconds more, because a node on a busy machine may notice the step late.
+        tokio::time::sleep_until(taken + WINDOW + Duration::from_secs(2)).await;
+        for (node, at) in [(&two, 0), (&one, 1), (&two, 2)] {
+            assert_eq!(admit(node).await, RateDecision::Admitted, "{step}: {at}");
+        }
+        for node in [&one, &two] {
+            assert!(matches!(admit(node).await, RateDecision::Refused { .. }), "{step}: a second budget");
+        }
+    });
+    futures_util::future::join_all(tries).await;
+}
+
+#[tokio::test]
+async fn a_step_back_of_redis_clock_delays_no_departure() {
+    let tries = [-2, -20, -45, -600].map(|step| async move {
+        let redis = Server::with_own_clock();
+        let mut node = Node::start("one", Some(&redis.url())).await;
+        let (connection, _) = node.connect("alice").await;
+        node.backplane.unregister(connection).await;
+        redis.shift_clock(step);
+        let left = Instant::now();
+        node.departure().await;
+        assert!(left.elapsed() < Duration::from_secs(10), "{step}: {:?}", left.elapsed());
+    });
+    futures_util::future::join_all(tries).await;
 }

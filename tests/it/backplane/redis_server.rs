@@ -26,6 +26,26 @@ impl Server {
         }
     }
 
+    /// Starts a server whose clock [`Server::shift_clock`] sets.
+    pub(crate) fn with_own_clock() -> Self {
+        let mut server = Self::start();
+        server.kill();
+        let library = server.folder.path().join("clock.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/backplane/shifted_clock.c");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status().unwrap();
+        assert!(built.success());
+        server.shift_clock(0);
+        server.restart();
+        server
+    }
+
+    /// Sets the clock of [`Server::with_own_clock`] forward by these seconds, or back.
+    pub(crate) fn shift_clock(&self, seconds: i64) {
+        let (new, file) = (self.folder.path().join("shift.new"), self.folder.path().join("shift"));
+        std::fs::write(&new, seconds.to_string()).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
     /// Starts a server that also speaks TLS, with a certificate for `localhost`. Returns the TLS port and the file of
     /// the CA.
     pub(crate) fn with_tls() -> (Self, u16, std::path::PathBuf) {
@@ -136,7 +156,12 @@ fn free_port() -> u16 {
 }
 
 fn spawn(port: u16, folder: &tempfile::TempDir) -> Child {
-    Command::new("redis-server")
+    let mut command = Command::new("redis-server");
+    let clock = folder.path().join("clock.so");
+    if clock.exists() {
+        command.env("LD_PRELOAD", clock).env("SHIFT_FILE", folder.path().join("shift"));
+    }
+    command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(folder.path())
