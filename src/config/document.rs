@@ -30,8 +30,8 @@ Every setting is an environment variable and a flag: `MAX_CONNECTIONS=5000` is `
 the environment, the environment overrides a `.env` file in the working directory, and that overrides the defaults. An
 empty value counts as not set. Secrets can be read from a file instead: `JWT_SECRET_FILE=/run/secrets/jwt`. If a value
 is bad, the node does not start: it lists all faults at once and exits with code 78. For an unknown flag the code is 2.
-In `.env`, a value with `$`, `#`, `\\` or a quote is written in single quotes; without them it would be altered, so such a
-line is refused. Durations are written `500ms`, `10s`, `30m`, `1h`, `7d`, or as plain seconds; sizes `64KiB`, `1MiB`, or as plain bytes.
+In `.env`, UTF-8 text, a value with a blank, `$`, `#`, `\\` or a quote is written in single quotes; without them it would be
+altered, so such a line is refused. Durations are written `500ms`, `10s`, `30m`, `1h`, `7d`, or as plain seconds; sizes `64KiB`, `1MiB`, or as plain bytes.
 ";
 
 fn row(setting: &Setting) -> [String; 4] {

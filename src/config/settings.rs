@@ -191,7 +191,7 @@ settings! {
         "A node that does not renew its lease for this long counts as dead, and its users go offline.";
 
     DATABASE_URL = Store, Kind::Text("URL"), "",
-        "URL of PostgreSQL, as psql takes it: postgres://user:password@host:port/database?sslmode=verify-full. Several hosts are separated by commas (the first that takes writes is used); ?host=/folder names a Unix socket. In a password, write @ as %40 and % as %25. Required by serve, not used by dev.", secret();
+        "URL of PostgreSQL, as psql takes it: postgres://user:password@host:port/database?sslmode=verify-full. Several hosts are separated by commas, each with its port (host:port,host:port, or ?host=one,two&port=5432,5433): the first that takes writes is used, also after a failover, because target_session_attrs is then read-write unless the URL says any. ?host=/folder names a Unix socket. In a password, write @ as %40 and % as %25. Required by serve, not used by dev.", secret();
     DATABASE_CA_FILE = Store, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for PostgreSQL instead of the system's. With it, TLS is required, unless DATABASE_URL has sslmode=disable.";
     DATABASE_POOL_SIZE = Store, Kind::Count("connections", 7, 1_000), "11",
