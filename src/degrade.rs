@@ -265,7 +265,7 @@ impl Degrade {
             (down(Part::Store), Reason::StoreDown),
             (self.mode(Feature::History) == Mode::Limited, Reason::SlowReads),
             (self.is_deaf(), Reason::RedisDeaf),
-            (!self.works(Work::Append), Reason::AppendsFail),
+            (Work::APPENDS.into_iter().any(|work| !self.works(work)), Reason::AppendsFail),
         ];
         reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason))
     }

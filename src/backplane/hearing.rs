@@ -59,7 +59,7 @@ impl Hearing {
         let named = matches!(error, LinkError::Refused(_)) && finding.fault != Fault::RedisRefusesWrites;
         let what = match self.work {
             Work::Publish => "publications fail",
-            Work::Subscribe | Work::Append => "the subscription fails",
+            Work::Subscribe | Work::Append | Work::Change => "the subscription fails",
         };
         let deaf = Finding::new(Fault::RedisDeaf, format!("{what} while commands work: {}", finding.detail));
         self.degrade.note_work(self.work, Some(if named { finding } else { deaf }));

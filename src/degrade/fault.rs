@@ -51,6 +51,8 @@ pub enum Fault {
     StoreWrongEncoding,
     /// A pooler gives the transactions of one session to different server connections.
     StorePooled,
+    /// PostgreSQL answers, and refuses to store messages for a reason that has no name here.
+    StoreAppendsFail,
     /// A node's lease has expired, and its users are still registered.
     NodeDead,
     /// Nodes state that they reach each other through the store only.
@@ -61,7 +63,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -86,6 +88,7 @@ impl Fault {
         Self::StoreLacksPart,
         Self::StoreWrongEncoding,
         Self::StorePooled,
+        Self::StoreAppendsFail,
         Self::NodeDead,
         Self::NodesRelay,
         Self::ClocksDiffer,
@@ -118,6 +121,7 @@ impl Fault {
             Self::StoreLacksPart => "store-lacks-part",
             Self::StoreWrongEncoding => "store-wrong-encoding",
             Self::StorePooled => "store-pooled",
+            Self::StoreAppendsFail => "store-appends-fail",
             Self::NodeDead => "node-dead",
             Self::NodesRelay => "nodes-relay",
             Self::ClocksDiffer => "clocks-differ",

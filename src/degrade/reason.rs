@@ -13,7 +13,7 @@ pub enum Reason {
     SlowReads,
     /// Redis answers, and this node does not reach other nodes through it.
     RedisDeaf,
-    /// The store answers, and refuses to store messages.
+    /// The store answers, and refuses to store messages or other entries.
     AppendsFail,
 }
 

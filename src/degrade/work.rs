@@ -16,19 +16,24 @@ pub enum Work {
     Publish,
     /// Storing messages.
     Append,
+    /// Storing the other entries of a log: edits, deletions, reactions, changes of members.
+    Change,
 }
 
 impl Work {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Subscribe, Self::Publish, Self::Append];
+    pub const ALL: [Self; 4] = [Self::Subscribe, Self::Publish, Self::Append, Self::Change];
     /// Without these, nodes don't reach each other through Redis.
     pub(super) const FANOUT: [Self; 2] = [Self::Subscribe, Self::Publish];
+
+    /// Each of these succeeds while the other one fails, if what one of them needs is missing.
+    pub(super) const APPENDS: [Self; 2] = [Self::Append, Self::Change];
 
     /// The part that does the work.
     pub fn part(self) -> Part {
         match self {
             Self::Subscribe | Self::Publish => Part::Redis,
-            Self::Append => Part::Store,
+            Self::Append | Self::Change => Part::Store,
         }
     }
 
@@ -37,7 +42,7 @@ impl Work {
     pub(super) fn remembered(self) -> Duration {
         match self {
             Self::Subscribe | Self::Publish => Duration::MAX,
-            Self::Append => Duration::from_secs(60),
+            Self::Append | Self::Change => Duration::from_secs(60),
         }
     }
 }

@@ -9,17 +9,17 @@ use std::{
 };
 
 use bb8::{PooledConnection, QueueStrategy};
-use tokio_postgres::{Row, error::SqlState, types::ToSql};
+use tokio_postgres::{Row, types::ToSql};
 
 use self::{
-    errors::{is_unfit, prepare_error, query_error},
+    errors::{fault, is_unfit, prepare_error, query_error},
     liveness::Liveness,
     running::Running,
     sessions::{LogSink, Session, Sessions},
 };
 use super::{
     Cause, Operation, Pool, StoreError,
-    turns::{Bounds, Turns},
+    turns::{self, Bounds, Turns},
 };
 use crate::{config::StoreConfig, degrade::Fault, metrics::Metrics};
 
@@ -140,6 +140,7 @@ impl Postgres {
     /// The URL or the certificates are invalid.
     pub fn new(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let sessions = Sessions::of(config)?;
+        Pool::ALL.into_iter().for_each(|pool| turns::show(pool, pool.size(config), &metrics));
         let liveness = Liveness::new(sessions.clone());
         Ok(Self { config: config.clone(), sessions, pools: OnceLock::new(), liveness, metrics })
     }
@@ -182,13 +183,19 @@ impl Postgres {
         result
     }
 
-    /// Discards the session if the server says that it is of no use, and every open one if it takes no writes.
+    /// Discards the session if the server says that it is of no use, and every open one if it takes no writes or a pooler lends
+    /// them: a statement could else run as another one of the same name.
     fn drop_unfit(&self, session: &Session, error: &tokio_postgres::Error) {
         if is_unfit(error) {
             session.discard();
         }
-        if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
-            self.liveness.reject_open_sessions();
+        match fault(error) {
+            Some(Fault::StoreRefusesWrites) => self.liveness.reject_open_sessions(),
+            Some(Fault::StorePooled) => {
+                self.sessions.suspect_pooler();
+                self.liveness.reject_open_sessions();
+            }
+            _ => {}
         }
     }
 

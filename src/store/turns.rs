@@ -64,6 +64,24 @@ struct PoolMetrics {
     wait: Histogram,
 }
 
+impl PoolMetrics {
+    fn of(pool: Pool, size: usize, metrics: &Metrics) -> Self {
+        let label = [pool.label()];
+        metrics.store_pool_size.with_label_values(&label).set(i64::try_from(size).unwrap_or(i64::MAX));
+        Self {
+            in_use: metrics.store_pool_in_use.with_label_values(&label),
+            waiting: metrics.store_pool_waiting.with_label_values(&label),
+            refused: metrics.store_pool_refused.with_label_values(&label),
+            wait: metrics.store_pool_wait.with_label_values(&label),
+        }
+    }
+}
+
+/// Creates the metrics of a pool that is not open yet: dashboards ask for them while a node waits for its store.
+pub(super) fn show(pool: Pool, size: usize, metrics: &Metrics) {
+    PoolMetrics::of(pool, size, metrics);
+}
+
 /// The right to run one call; dropping it lets the next call run.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -90,14 +108,7 @@ impl Drop for Waiting<'_> {
 impl Turns {
     /// The turns of a pool, all free.
     pub(super) fn new(pool: Pool, bounds: Bounds, metrics: &Metrics) -> Self {
-        let label = [pool.label()];
-        metrics.store_pool_size.with_label_values(&label).set(i64::try_from(bounds.size).unwrap_or(i64::MAX));
-        let metrics = PoolMetrics {
-            in_use: metrics.store_pool_in_use.with_label_values(&label),
-            waiting: metrics.store_pool_waiting.with_label_values(&label),
-            refused: metrics.store_pool_refused.with_label_values(&label),
-            wait: metrics.store_pool_wait.with_label_values(&label),
-        };
+        let metrics = PoolMetrics::of(pool, bounds.size, metrics);
         let free = Arc::new(Semaphore::new(bounds.size));
         Self { pool, bounds, free, waiting: AtomicUsize::new(0), refused_at: Mutex::default(), metrics }
     }

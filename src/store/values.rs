@@ -164,6 +164,12 @@ impl StoreError {
         cause.fault.filter(|fault| lasting.contains(fault)).map(|_| self.finding())
     }
 
+    /// The fault that the append of a message met, if the store answered with an error that has no name of its own.
+    pub(super) fn nameless_refusal(&self) -> Option<Finding> {
+        let Self::Failed(Cause { fault: None, detail }) = self else { return None };
+        Some(Finding::new(Fault::StoreAppendsFail, detail.clone()))
+    }
+
     /// The table of node keys is empty.
     pub(super) fn no_node_keys() -> Self {
         Self::Failed("the table node_keys is empty; add a key: INSERT INTO node_keys DEFAULT VALUES".into())

@@ -18,9 +18,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use self::refusals::{lasting_fault, work_of};
 use super::{AppendRefused, Appended, Logs, NewEntry, Outcome, StoreError};
 use crate::{
-    degrade::{Degrade, Part, Work},
+    degrade::{Degrade, Part},
     metrics::Metrics,
     model::{Body, Entry, LogId, PendingAck},
     supervise::{Supervisor, TaskName, checkpoint},
@@ -288,12 +289,15 @@ impl Lane {
     /// Appends a batch, and retries while an earlier try may have stored it.
     async fn append(&self, entries: &[NewEntry], maybe_stored: &mut bool) -> Result<Vec<Outcome>, StoreError> {
         let (started, mut wait) = (Instant::now(), BACKOFF_MIN);
+        let work = work_of(entries);
         loop {
             let error = match self.store.append(entries, *maybe_stored).await {
                 Ok(outcomes) => {
                     self.metrics.batch_entries.observe(entries.len() as f64);
-                    if !self.degrade.works(Work::Append) {
-                        self.degrade.note_work(Work::Append, None);
+                    // A repeat is answered without a write, and so is a refusal.
+                    let wrote = || outcomes.iter().flatten().any(|appended| !appended.duplicate);
+                    if !self.degrade.works(work) && wrote() {
+                        self.degrade.note_work(work, None);
                     }
                     return Ok(outcomes);
                 }
@@ -302,11 +306,10 @@ impl Lane {
             let lost = matches!(error, StoreError::Unknown(_));
             // One broken connection is no outage; the retry over another one tells.
             let tells = !lost || wait > BACKOFF_MIN;
-            if tells && !matches!(error, StoreError::Failed(_) | StoreError::Busy { .. }) {
+            if let Some(fault) = lasting_fault(&error, entries) {
+                self.degrade.note_work(work, Some(fault));
+            } else if tells && !matches!(error, StoreError::Failed(_) | StoreError::Busy { .. }) {
                 self.degrade.report(Part::Store, Err(error.finding()));
-            }
-            if let Some(fault) = error.lasting_fault() {
-                self.degrade.note_work(Work::Append, Some(fault));
             }
             *maybe_stored |= lost;
             match error {
@@ -434,5 +437,6 @@ fn entry(new: NewEntry, appended: &Appended) -> Entry {
     }
 }
 
+mod refusals;
 #[cfg(test)]
 mod tests;

@@ -74,6 +74,27 @@ async fn every_series_of_dashboards_and_alerts_exists_from_the_start() {
         .set("PERSONA_IDS", "guide")
         .start()
         .await;
+    let absent = absent(&node, &asked).await;
+    assert!(absent.is_empty(), "{absent:#?}");
+}
+
+#[tokio::test]
+async fn they_also_exist_while_a_node_waits_for_its_store() {
+    let redis = RedisServer::start().await;
+    let node = Node::serve(&redis.url(), "postgres://postgres@127.0.0.1:1/none").start_without_store().await;
+    let files = FILES.iter().map(|file| fs::read_to_string(file).unwrap());
+    let asked: BTreeSet<Asked> = files.flat_map(|text| asked(&text)).filter(|(name, _)| is_of_store(name)).collect();
+    assert!(asked.iter().any(|(name, _)| name == "switchboard_store_pool_wait_seconds_bucket"), "{asked:?}");
+    let absent = absent(&node, &asked).await;
+    assert!(absent.is_empty(), "{absent:#?}");
+}
+
+fn is_of_store(name: &str) -> bool {
+    name.starts_with("switchboard_store_")
+}
+
+/// Those of the series that a node does not have.
+async fn absent<'a>(node: &Node, asked: &'a BTreeSet<Asked>) -> Vec<&'a Asked> {
     let text = node.admin_get("/metrics").await.text;
     let shown = |(name, labels): &&Asked| {
         text.lines().any(|line| {
@@ -81,6 +102,5 @@ async fn every_series_of_dashboards_and_alerts_exists_from_the_start() {
             series == name && labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")))
         })
     };
-    let absent: Vec<_> = asked.iter().filter(|one| !shown(one)).collect();
-    assert!(absent.is_empty(), "{absent:#?}");
+    asked.iter().filter(|one| !shown(one)).collect()
 }

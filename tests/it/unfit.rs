@@ -6,6 +6,7 @@ use tokio::process::Command;
 
 use crate::support::{Node, NodeBuilder, SECRET, within};
 
+mod appends;
 mod databases;
 mod deaf;
 mod lost_writes;

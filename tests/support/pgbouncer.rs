@@ -16,8 +16,10 @@ const DEBIAN: &str = "/usr/sbin/pgbouncer";
 #[derive(Debug)]
 pub struct PgBouncer {
     port: u16,
-    _process: Process,
-    _folder: TempDir,
+    /// `host:port` of the server.
+    server: String,
+    process: Option<Process>,
+    folder: TempDir,
 }
 
 impl PgBouncer {
@@ -25,8 +27,20 @@ impl PgBouncer {
     pub async fn before(database: &str, pool_mode: &str) -> Self {
         let folder = private_folder();
         let port = free_port();
-        let (host, server_port) =
-            database.split('@').nth(1).unwrap().split('/').next().unwrap().split_once(':').unwrap();
+        let server = database.split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
+        let mut pooler = Self { port, server, process: None, folder };
+        pooler.restart_as(pool_mode).await;
+        pooler
+    }
+
+    /// Ends it, and starts it again on the same port in another mode.
+    pub async fn restart_as(&mut self, pool_mode: &str) {
+        if let Some(running) = self.process.take() {
+            running.signal(Signal::Kill);
+            running.ended().await;
+        }
+        let (host, server_port) = self.server.split_once(':').unwrap();
+        let port = self.port;
         let mut settings = String::from("[databases]\n");
         writeln!(settings, "* = host={host} port={server_port} user=postgres").unwrap();
         writeln!(
@@ -35,7 +49,7 @@ impl PgBouncer {
              pool_mode = {pool_mode}\nmax_client_conn = 200\ndefault_pool_size = 50\nignore_startup_parameters = extra_float_digits"
         )
         .unwrap();
-        let path = folder.path().join("pgbouncer.ini");
+        let path = self.folder.path().join("pgbouncer.ini");
         fs::write(&path, settings).unwrap();
         // It refuses to run as root, like PostgreSQL.
         let mut command = Command::new(if Path::new(DEBIAN).exists() { DEBIAN } else { "pgbouncer" });
@@ -44,7 +58,7 @@ impl PgBouncer {
         }
         let process = Process::spawn(format!("pgbouncer :{port}"), command.arg(&path), Signal::Kill);
         process.line("its ready line", |line| line.contains("process up").then_some(())).await.unwrap();
-        Self { port, _process: process, _folder: folder }
+        self.process = Some(process);
     }
 
     /// URL of a database through it.

@@ -9,8 +9,8 @@ use tokio_postgres::Row;
 use super::{
     super::{Cause, Pool, StoreError, migrations},
     deployment,
-    errors::{code_fault, describe},
-    pooler, schema,
+    errors::{POOLED_REMEDY, describe, fault},
+    schema,
     sessions::{Session, Sessions},
 };
 use crate::{
@@ -38,7 +38,7 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
     let connected = connecting.map_err(|_| timed_out())?.map_err(|error| finding(&error))?;
     drop(connected);
     let mut session = sessions.connect().await.map_err(|error| error.finding())?;
-    pooler::refuse(&sessions).await.map_err(|error| error.finding())?;
+    sessions.refuse_pooler().await.map_err(|error| error.finding())?;
     let query = fetch(
         &session,
         "SELECT current_setting('server_version'), extract(epoch FROM clock_timestamp())::float8, \
@@ -85,8 +85,10 @@ fn timed_out() -> Finding {
 }
 
 fn finding(error: &tokio_postgres::Error) -> Finding {
-    let fault = error.code().and_then(code_fault).unwrap_or(Fault::StoreUnreachable);
-    Finding::new(fault, describe(error))
+    match fault(error) {
+        Some(Fault::StorePooled) => Finding::new(Fault::StorePooled, format!("{}: {POOLED_REMEDY}", describe(error))),
+        known => Finding::new(known.unwrap_or(Fault::StoreUnreachable), describe(error)),
+    }
 }
 
 async fn fetch(session: &Session, sql: &str) -> Checked<Vec<Row>> {
@@ -105,11 +107,23 @@ async fn pending_migrations(session: &mut Session) -> Checked<usize> {
     Ok(migrations::POSTGRES.len().saturating_sub(usize::try_from(applied).unwrap_or(0)))
 }
 
-/// Reads and writes as a node does. The transaction is never committed.
+/// Stores a message as a node does, in a log that no client can name. The transaction is never committed.
+const TRIAL: [&str; 4] = [
+    "BEGIN",
+    "SELECT FROM log LIMIT 1",
+    "INSERT INTO heads (log) VALUES ('switchboard check ' || pg_backend_pid())",
+    "SELECT FROM append_messages(ARRAY['switchboard check ' || pg_backend_pid()], '{check}', \
+     '{check}', '{check}', '{false}', '{false}', '{trial}', '{NULL}', '{false}', '{NULL}', '{NULL}', false, '{NULL}')",
+];
+
+/// Reads and writes as a node does.
 async fn try_write(session: &Session) -> Checked<()> {
-    for sql in ["BEGIN", "SELECT FROM log LIMIT 1", "UPDATE heads SET updated_at = now() WHERE log = ''"] {
+    for sql in TRIAL {
         let done = timeout(QUERY_TIMEOUT, session.client.batch_execute(sql)).await.map_err(|_| timed_out())?;
-        done.map_err(|error| finding(&error))?;
+        done.map_err(|error| match fault(&error) {
+            None if error.code().is_some() => Finding::new(Fault::StoreAppendsFail, describe(&error)),
+            _ => finding(&error),
+        })?;
     }
     Ok(())
 }

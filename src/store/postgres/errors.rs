@@ -33,23 +33,36 @@ const DENIED: [SqlState; 4] = [
 /// The statement names a part of the schema that does not exist.
 const LACKS: [SqlState; 3] = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_FUNCTION, SqlState::UNDEFINED_COLUMN];
 /// See [`is_unfit`].
-const UNFIT: [SqlState; 4] = [
+const UNFIT: [SqlState; 6] = [
     SqlState::READ_ONLY_SQL_TRANSACTION,
     SqlState::ADMIN_SHUTDOWN,
     SqlState::CRASH_SHUTDOWN,
     SqlState::CANNOT_CONNECT_NOW,
+    SqlState::INVALID_SQL_STATEMENT_NAME,
+    SqlState::DUPLICATE_PSTATEMENT,
 ];
+/// Statements that a session prepared belong to another session: a pooler lends the connections.
+const POOLED: [SqlState; 2] = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
+/// PgBouncer's words, after which it closes the connection, if it lends connections by the statement.
+const POOLED_BY_STATEMENT: &str = "pooling mode";
+/// What ends [`Fault::StorePooled`].
+pub(super) const POOLED_REMEDY: &str = "a pooler lends server connections by the transaction or the statement; use its \
+     session mode (PgBouncer: pool_mode = session), or connect to PostgreSQL directly";
+/// The driver's text if a host takes no writes, and several are given.
+const NO_WRITES: &str = "database does not allow writes";
 /// The driver's text if `sslmode` needs TLS and the server has none.
 const NO_TLS: &str = "server does not support TLS";
 
 /// The fault that an error of the server names, if `docs/operations/failure-modes.md` has it.
-fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
-    code_fault(error.code()?)
-}
-
-/// The fault that a code names.
-pub(super) fn code_fault(code: &SqlState) -> Option<Fault> {
-    Some(match code {
+pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
+    let Some(stated) = error.as_db_error() else {
+        return causes(error).any(|cause| cause.to_string() == NO_WRITES).then_some(Fault::StoreRefusesWrites);
+    };
+    Some(match stated.code() {
+        code if POOLED.contains(code) => Fault::StorePooled,
+        code if *code == SqlState::PROTOCOL_VIOLATION && stated.message().contains(POOLED_BY_STATEMENT) => {
+            Fault::StorePooled
+        }
         code if DENIED.contains(code) && *code != SqlState::INVALID_CATALOG_NAME => Fault::StoreDeniesAccess,
         code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Fault::StoreRefusesWrites,
         code if *code == SqlState::DISK_FULL || *code == SqlState::OUT_OF_MEMORY => Fault::StoreFull,
@@ -59,20 +72,22 @@ pub(super) fn code_fault(code: &SqlState) -> Option<Fault> {
     })
 }
 
-/// True if the server says that it is no primary any more, or is ending: its sessions are of no use, whatever they answer
-/// later. A session that outlived a failover may belong to a standby and stay read-only.
+/// True if the server says that it is no primary any more, or is ending, or that a session lost its statements: such sessions
+/// are of no use, whatever they answer later. A session that outlived a failover may belong to a standby and stay read-only.
 pub(super) fn is_unfit(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| UNFIT.contains(code))
 }
 
 fn cause(error: &tokio_postgres::Error) -> Cause {
-    Cause { fault: fault(error), detail: describe(error) }
+    let fault = fault(error);
+    let remedy = if fault == Some(Fault::StorePooled) { format!(". Probably {POOLED_REMEDY}") } else { String::new() };
+    Cause { fault, detail: format!("{}{remedy}", describe(error)) }
 }
 
 /// Maps an error of a new connection: `Failed` if the server or its certificate states a fault that only an operator can
 /// end, `Unavailable` if the server is away.
 pub(super) fn connect_error(error: &tokio_postgres::Error) -> StoreError {
-    let denied = error.code().is_some_and(|code| DENIED.contains(code));
+    let denied = error.code().is_some_and(|code| DENIED.contains(code)) || fault(error) == Some(Fault::StorePooled);
     let distrusted = causes(error).any(|cause| cause.is::<rustls::Error>() || cause.to_string() == NO_TLS);
     if denied || distrusted { StoreError::Failed(cause(error)) } else { StoreError::Unavailable(cause(error)) }
 }

@@ -10,7 +10,6 @@ use super::{
     super::{Cause, Lifecycle, Operation, Pool, Pulse, Started, StoreError, migrations},
     Postgres, deployment,
     errors::{migration_error, prepare_error},
-    pooler,
     rows::time,
     schema,
     sessions::Session,
@@ -98,7 +97,7 @@ impl Postgres {
 #[async_trait]
 impl Lifecycle for Postgres {
     async fn start(&self, migrate: bool) -> Result<Started, StoreError> {
-        pooler::refuse(&self.sessions).await?;
+        self.sessions.refuse_pooler().await?;
         let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
         let migrations = if migrate { self.migrate_on(&mut session).await? } else { 0 };
         self.check_schema(&session, migrate).await?;
@@ -113,7 +112,7 @@ impl Lifecycle for Postgres {
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {
-        pooler::refuse(&self.sessions).await?;
+        self.sessions.refuse_pooler().await?;
         let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
         let applied = self.migrate_on(&mut session).await?;
         self.open_pools();

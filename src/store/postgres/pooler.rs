@@ -1,4 +1,5 @@
-//! Finds a pooler that lends its server connections by the transaction, such as PgBouncer in transaction mode. Statements
+//! Finds a pooler that lends its server connections by the transaction or by the statement, such as PgBouncer in another mode
+//! than that for sessions. Statements
 //! prepared on one connection and the settings of a session are then lost, and an advisory lock outlives its owner.
 
 use std::time::Duration;
@@ -8,30 +9,31 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{
     super::{Cause, StoreError},
-    errors::connect_error,
-    sessions::Sessions,
+    errors::{POOLED_REMEDY, connect_error},
 };
 use crate::degrade::Fault;
 
 /// Maximum time for each question.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A connection that opens.
+pub(super) trait Opening: Future<Output = Result<Client, tokio_postgres::Error>> {}
+
+impl<F: Future<Output = Result<Client, tokio_postgres::Error>>> Opening for F {}
+
 /// Opens two connections and asks which process of the server serves each. With a server connection of its own, a session
 /// keeps its process, and no other session gets it while a transaction runs.
 ///
 /// # Errors
-/// `Failed` if the connections are lent by the transaction.
-pub(super) async fn refuse(sessions: &Sessions) -> Result<(), StoreError> {
-    let open = || async { answered(sessions.open()).await };
-    let (one, other) = (open().await?, open().await?);
+/// `Failed` if the connections are lent by the transaction or by the statement.
+pub(super) async fn refuse(one: impl Opening, other: impl Opening) -> Result<(), StoreError> {
+    let (one, other) = (answered(one).await?, answered(other).await?);
     let first = process(&one, "SELECT pg_backend_pid()").await?;
     let second = process(&other, "BEGIN; SELECT pg_backend_pid()").await?;
     if first != second && process(&one, "SELECT pg_backend_pid()").await? == first {
         return Ok(());
     }
-    let detail = "a pooler lends server connections by the transaction; use its session mode \
-                  (PgBouncer: pool_mode = session), or connect to PostgreSQL directly";
-    Err(StoreError::Failed(Cause::named(Fault::StorePooled, detail)))
+    Err(StoreError::Failed(Cause::named(Fault::StorePooled, POOLED_REMEDY)))
 }
 
 async fn answered<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {

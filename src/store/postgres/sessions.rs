@@ -17,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     super::{Cause, Pool, StoreError},
     errors::{connect_error, describe},
+    pooler,
     settings::{self, CONNECT_TIMEOUT},
 };
 use crate::{
@@ -128,6 +129,8 @@ pub(super) struct Sessions {
     /// Time and reason of the last refusal of a connection, through any pool.
     refused: Arc<Mutex<Option<(Instant, Cause)>>>,
     seen: Arc<Seen>,
+    /// True after a session lost its statements: a pooler that lends connections is looked for before a new one is used.
+    suspects_pooler: Arc<AtomicBool>,
 }
 
 impl Sessions {
@@ -140,8 +143,8 @@ impl Sessions {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
         let (config, tls) = settings::read(url, ca_file.as_deref())?;
-        let (refused, seen) = Default::default();
-        Ok(Self { config: Arc::new(config), tls, heavy: None, planned_once: false, refused, seen })
+        let (refused, seen, suspects_pooler) = Default::default();
+        Ok(Self { config: Arc::new(config), tls, heavy: None, planned_once: false, refused, seen, suspects_pooler })
     }
 
     /// The same server, with sessions for a pool: for heavy reads if there is a timeout.
@@ -157,6 +160,19 @@ impl Sessions {
     /// Records that sessions were given up, because the server did not answer or takes no writes.
     pub(super) fn note_loss(&self) {
         self.seen.note_reconnect();
+    }
+
+    /// Finds a pooler that lends connections.
+    ///
+    /// # Errors
+    /// As [`pooler::refuse`].
+    pub(super) async fn refuse_pooler(&self) -> Result<(), StoreError> {
+        pooler::refuse(self.open(), self.open()).await
+    }
+
+    /// Records that a session lost its statements.
+    pub(super) fn suspect_pooler(&self) {
+        self.suspects_pooler.store(true, Ordering::Release);
     }
 
     /// True if the session is one of the server to which new sessions lead.
@@ -180,6 +196,10 @@ impl Sessions {
 
     /// Opens a connection and makes its first statements.
     async fn open_session(&self) -> Result<Session, StoreError> {
+        if self.suspects_pooler.load(Ordering::Acquire) {
+            self.refuse_pooler().await?;
+            self.suspects_pooler.store(false, Ordering::Release);
+        }
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let client = self.open().await?;
             let answers = client.simple_query(&self.begin()).await?;

@@ -19,9 +19,10 @@ pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, Make
     if ca_file.is_some() && is_tls_optional(&config) {
         config.ssl_mode(SslMode::Require);
     }
+    let each = host_timeout(config.get_hosts().len().max(config.get_hostaddrs().len()));
     config
         .application_name("switchboard")
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(each)
         .keepalives(true)
         .keepalives_idle(Duration::from_secs(15))
         .keepalives_interval(Duration::from_secs(5))
@@ -35,6 +36,15 @@ pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, Make
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok((config, MakeRustlsConnect::new(tls)))
+}
+
+/// Maximum time until one of several hosts accepts. If the machine of one is gone, no packet says so, and the others must be
+/// reached within the time for the whole connection.
+fn host_timeout(hosts: usize) -> Duration {
+    match u32::try_from(hosts) {
+        Ok(several @ 2..) => CONNECT_TIMEOUT / (2 * several),
+        _ => CONNECT_TIMEOUT,
+    }
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {

@@ -77,3 +77,54 @@ async fn sessions_of_a_former_primary_are_not_used_after_a_failover() {
     alice.send(&message).await;
     alice.until_where(|frame| frame["type"] == "ack" && frame["client_id"] == message["client_id"]).await;
 }
+
+#[tokio::test]
+async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failover() {
+    let redis = RedisServer::start().await;
+    let mut first = Postgres::start(&[("fsync", "off")]).await;
+    let database = first.database().await;
+    let name = database.rsplit('/').next().unwrap();
+    let second = first.standby(&first.address()).await;
+    let url = |hosts: [&Postgres; 2]| {
+        let ports = hosts.map(|host| host.port().to_string()).join(",");
+        let [one, other] = hosts.map(Postgres::address);
+        [
+            format!("postgres://postgres@{one},{other}/{name}"),
+            format!("postgres:///{name}?user=postgres&host=127.0.0.1,127.0.0.1&port={ports}"),
+        ]
+    };
+    let node = Node::serve(&redis.url(), &url([&first, &second])[0]).start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    alice.send_text("team", "before").await;
+    // The standby comes first.
+    for url in url([&second, &first]) {
+        let printed = check(Some(&redis.url()), &url).await;
+        assert!(printed.contains("ok    PostgreSQL"), "{url}: {printed}");
+    }
+    let either = url([&second, &first])[0].clone() + "?target_session_attrs=any";
+    let printed = check(Some(&redis.url()), &either).await;
+    assert!(printed.contains("store-refuses-writes"), "{printed}");
+
+    first.kill().await;
+    second.promote().await;
+    // The former primary comes back as a standby, and is still the first host of the node.
+    std::fs::write(first.folder().join("data/standby.signal"), "").unwrap();
+    first.restart().await;
+    let admin = second.connect("postgres").await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'switchboard'";
+    for ends in 1..=2 {
+        let up = async || (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(());
+        eventually("the node to recover", up).await;
+        let message = json!({"content": "after", "client_id": format!("c{ends}")});
+        let path = "/api/chat/conversations/team/messages";
+        let stored = async || (node.post(path, &token("alice"), &message).await.status == 201).then_some(());
+        eventually("a message to be stored", stored).await;
+        admin.batch_execute(end).await.unwrap();
+    }
+    // Neither takes writes.
+    admin.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let printed = check(Some(&redis.url()), &url([&first, &second])[0]).await;
+    assert!(printed.contains("store-refuses-writes"), "{printed}");
+}
