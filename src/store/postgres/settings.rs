@@ -67,3 +67,19 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {
 fn invalid(reason: impl Into<String>) -> StoreError {
     StoreError::Failed(reason.into().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_never_answer_leave_time_for_the_last_one() {
+        let timeout = |url: &str| *read(&Secret::new(url), None).unwrap().0.get_connect_timeout().unwrap();
+        assert_eq!(timeout("postgres://one/chat"), CONNECT_TIMEOUT);
+        for hosts in 2..5 {
+            let url = format!("postgres://{}/chat", vec!["host"; hosts].join(","));
+            let others = u32::try_from(hosts - 1).unwrap();
+            assert!(timeout(&url) * others + Duration::from_secs(1) <= CONNECT_TIMEOUT, "{url}");
+        }
+    }
+}
