@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio::time::Instant;
@@ -25,6 +25,8 @@ pub struct Connection {
     /// The conversation in its route, if the route has one.
     pub bound: Option<ConversationId>,
     joined: Mutex<Joined>,
+    /// The hub's past when the connection was registered. The seqs that its client has may be lost in another one.
+    past: OnceLock<u64>,
     /// Number of replays under way, and since when there is one.
     replays: Mutex<(usize, Option<Instant>)>,
 }
@@ -137,12 +139,32 @@ impl Connection {
     /// Creates a connection without joins.
     pub fn new(outbox: Arc<Outbox>, user: UserId, dialect: Dialect, bound: Option<ConversationId>) -> Self {
         outbox.belongs_to(user.clone());
-        Self { outbox, user, dialect, bound, joined: Mutex::default(), replays: Mutex::default() }
+        Self {
+            outbox,
+            user,
+            dialect,
+            bound,
+            joined: Mutex::default(),
+            past: OnceLock::new(),
+            replays: Mutex::default(),
+        }
     }
 
     /// The id of the connection.
     pub fn id(&self) -> ConnectionId {
         self.outbox.connection()
+    }
+
+    /// Records the hub's past at the time at which the connection is registered.
+    pub(super) fn begin_in(&self, past: u64) {
+        self.past.get_or_init(|| past);
+    }
+
+    /// True if the store was set back since the connection was registered: a seq that its client names may be that of a lost
+    /// entry. A later join of the same conversation, in this past of the hub, told the client where it stands.
+    pub(super) fn may_name_lost(&self, conversation: &ConversationId, past: u64) -> bool {
+        let told = |joined: &Joined| joined.current.get(conversation).is_some_and(|join| join.progress.past == past);
+        self.past.get().is_some_and(|begun| *begun != past) && !told(&self.lock())
     }
 
     /// Records a replay until the returned value is dropped.

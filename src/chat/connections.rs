@@ -42,6 +42,7 @@ impl Connections {
 
     /// Registers a connection: counts it against its user's caps on all nodes, and attaches it to the user's inbox.
     pub(super) async fn connect(&self, identity: &Identity, connection: &Arc<Connection>) -> Result<(), Reject> {
+        connection.begin_in(self.subscriptions.hub.past());
         let registration = Registration {
             connection: connection.id(),
             user: identity.user.clone(),

@@ -117,6 +117,8 @@ impl Subscriptions {
             JoinedBy::Client => connection.check_join_limit(conversation, limit)?,
             JoinedBy::Itself { .. } => self.make_room(identity, connection, conversation).await,
         }
+        let may_be_lost = since.is_some_and(|since| since > 0);
+        let may_be_lost = may_be_lost && connection.may_name_lost(conversation, self.hub.past());
         let since = since.or_else(|| connection.dropped_at(conversation, self.hub.past()));
         // A refusal changes nothing: a connection that already listens keeps its join.
         let following = self.follows.follow(&log);
@@ -163,7 +165,7 @@ impl Subscriptions {
             }
             // What the connection has may be lost: the store was set back since the earlier join, or in this moment.
             (None, Some(_)) => self.resync(ends, head),
-            (Some(_), _) if self.hub.past() != past => self.resync(ends, head),
+            (Some(_), _) if may_be_lost || self.hub.past() != past => self.resync(ends, head),
             (since, _) => {
                 let (resumed, has) = self.resume_point(since, ends, head);
                 // The response never contradicts the client: the store may be ahead of the hub, and `since` with it.

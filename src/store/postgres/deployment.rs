@@ -7,9 +7,8 @@ use tokio_postgres::Row;
 use super::super::StoreError;
 use crate::model::{Deployment, DeploymentId};
 
-/// The stored id, the epoch, and the number of the database in its cluster.
-pub(super) const STORED: &str =
-    "SELECT id::text, epoch, (SELECT oid::text FROM pg_database WHERE datname = current_database()) FROM deployment";
+/// The stored id, the epoch, which is a new one if the server has another timeline than before, and the number of the database in its cluster.
+pub(super) const STORED: &str = "SELECT id::text, present_epoch(), (SELECT oid::text FROM pg_database WHERE datname = current_database()) FROM deployment";
 /// The number that a cluster of PostgreSQL gets when it is made; its standbys share it. Every role may ask, if nobody changed
 /// that.
 pub(super) const CLUSTER: &str = "SELECT system_identifier::text FROM pg_control_system()";

@@ -121,8 +121,8 @@ impl Lifecycle for Postgres {
 
     async fn ping(&self) -> Result<Pulse, StoreError> {
         let sql = "SELECT EXISTS (SELECT FROM alone WHERE until > clock_timestamp()), clock_timestamp(), r.id, r.made_at, \
-             pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', d.epoch \
-             FROM deployment d \
+             pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', present_epoch() \
+             FROM deployment \
              LEFT JOIN LATERAL (SELECT id, made_at FROM restriction_changes ORDER BY id DESC LIMIT 1) r ON true";
         let rows = match self.query(Operation::Ping, sql, &[]).await {
             // A connection that broke is no outage: a new one tells.

@@ -4,7 +4,9 @@ use super::{
     LISTENERS,
     scene::{Ear, GROUPS, Scene, Speech},
 };
-use crate::support::{Link, Postgres, Proxy, eventually, token};
+use serde_json::json;
+
+use crate::support::{Client, Link, Postgres, Proxy, eventually, token};
 
 /// Starts listeners of every dialect of groups.
 async fn listeners(scene: &Scene) -> (String, Vec<Ear>) {
@@ -113,15 +115,12 @@ async fn after_a_snapshot_was_restored_with_all_nodes_stopped_nothing_lost_comes
     }
 }
 
-/// A standby that follows asynchronously lacks the newest commits when it is promoted.
-#[tokio::test]
-async fn a_promoted_standby_that_lacked_acked_messages_makes_listeners_resync() {
-    let mut scene = Scene::alone(2).await;
-    let (team, mut ears) = listeners(&scene).await;
+/// A standby that follows asynchronously, and lacks `lost`, takes the place of the primary.
+async fn fail_over(scene: &mut Scene, team: &str, ears: &mut [Ear], lost: &[&str]) {
     let primary = scene.server.take().unwrap();
     let link = Proxy::to(primary.address()).await;
     let standby = primary.standby(&link.address().to_string()).await;
-    say_all(&scene, &team, &["kept 1", "kept 2"]).await;
+    say_all(scene, team, &["kept 1", "kept 2"]).await;
     eventually("a standby that has the messages", async || {
         let count = standby
             .connect(&scene.name)
@@ -132,16 +131,67 @@ async fn a_promoted_standby_that_lacked_acked_messages_makes_listeners_resync() 
     })
     .await;
     link.set(Link::Cut);
-    say_all(&scene, &team, &["lost 3", "lost 4"]).await;
-    for ear in &mut ears {
-        ear.until("lost 4").await;
+    say_all(scene, team, lost).await;
+    for ear in ears {
+        ear.until(lost.last().unwrap()).await;
     }
-    // The primary dies, and the standby takes its place.
     let mut primary: Postgres = primary;
     primary.kill().await;
     standby.promote().await;
     scene.replace(standby);
+}
+
+#[tokio::test]
+async fn a_promoted_standby_that_lacked_acked_messages_makes_listeners_resync() {
+    let mut scene = Scene::alone(2).await;
+    let (team, mut ears) = listeners(&scene).await;
+    fail_over(&mut scene, &team, &mut ears, &["lost 3", "lost 4"]).await;
     let new = ["new 3", "new 4", "new 5"];
     say_all(&scene, &team, &new).await;
     expect(&scene, &team, &mut ears, &new).await;
+}
+
+/// Nobody listens, so no node has anything to compare: the client that comes back finds another epoch.
+#[tokio::test]
+async fn a_promoted_standby_begins_an_epoch_also_if_nobody_listens() {
+    for stopped in [false, true] {
+        let mut scene = Scene::alone(1).await;
+        let team = scene.at(0).conversation(&token("alice"), &LISTENERS).await;
+        let epoch = async |scene: &Scene| {
+            let url = format!("{}/v1/ws?token={}", scene.at(0).ws(), token("bob"));
+            Client::connect(&url).await.until("authenticated").await["epoch"].as_i64().unwrap()
+        };
+        let before = epoch(&scene).await;
+        fail_over(&mut scene, &team, &mut [], &["lost 3", "lost 4"]).await;
+        if stopped {
+            for node in scene.nodes.drain(..) {
+                node.kill().await;
+            }
+            scene.nodes.push(scene.node().start().await);
+        }
+        say_all(&scene, &team, &["new 3", "new 4", "new 5"]).await;
+        eventually("another epoch", async || (epoch(&scene).await > before).then_some(())).await;
+    }
+}
+
+/// A client that listened before, and left, names the seq of a lost entry on the same socket: the log has reached it again.
+#[tokio::test]
+async fn a_seq_that_a_socket_has_from_before_a_set_back_is_not_taken_for_a_new_one() {
+    let mut scene = Scene::alone(1).await;
+    let (team, mut ears) = listeners(&scene).await;
+    let mut bob = Client::native(scene.at(0), "bob").await;
+    fail_over(&mut scene, &team, &mut ears, &["lost 3", "lost 4"]).await;
+    let new = ["new 3", "new 4", "new 5"];
+    say_all(&scene, &team, &new).await;
+    expect(&scene, &team, &mut ears, &new).await;
+    let mut join = json!({"type": "join", "conversation_id": team, "since_seq": 4, "ref": "old"});
+    bob.send(&join).await;
+    let answer = bob.until_where(|frame| frame["ref"] == "old").await;
+    assert_eq!((&answer["type"], &answer["head"]), (&json!("resync"), &json!(5)), "{answer}");
+    // It knows where it stands now, so the next join continues there.
+    join["ref"] = "new".into();
+    bob.send(&join).await;
+    let answer = bob.until_where(|frame| frame["ref"] == "new").await;
+    assert_eq!((&answer["type"], &answer["head"]), (&json!("joined"), &json!(5)), "{answer}");
+    bob.until_where(|frame| frame["type"] == "message" && frame["content"] == "new 5").await;
 }
