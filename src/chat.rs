@@ -83,7 +83,7 @@ use events::Events;
 use heavy_reads::HeavyReads;
 use journal::Journal;
 use members::Members;
-use notifications::unconfirmed::Unconfirmed;
+use notifications::{unconfirmed::Unconfirmed, watch::Watch};
 use personas::Personas;
 use presence::Presence;
 use reconciler::Reconciler;
@@ -115,6 +115,7 @@ pub struct Chat {
     /// None if no persona is configured.
     personas: Option<Arc<Personas>>,
     unconfirmed: Arc<Unconfirmed>,
+    watch: Arc<Watch>,
     /// Maximum number of users that a user may block.
     blocks_per_user: u32,
     data_limits: DataLimits,
@@ -132,6 +133,14 @@ impl Chat {
     /// The epoch of the store: seqs of another one may have been assigned again.
     pub fn epoch(&self) -> i64 {
         self.reconciler.epoch()
+    }
+
+    /// Gives this node's first sign of life: what it acks from then on is notified also if it dies at once.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn begin_watch(&self) -> Result<(), crate::store::StoreError> {
+        self.watch.sign().await
     }
 
     /// Executes a command to its end.

@@ -93,6 +93,7 @@ async fn start_once(
     }
     chat.begin_epoch(started.deployment.epoch);
     chat.read_restrictions().await?;
+    chat.begin_watch().await?;
     // Opens the connection of the health check, which may take a busy server longer than a check.
     store.ping().await?;
     Ok(started.migrations)

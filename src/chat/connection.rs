@@ -160,9 +160,12 @@ impl Connection {
         self.past.get_or_init(|| past);
     }
 
-    /// True if the store was set back since the connection was registered: a seq that its client names may be that of a lost
-    /// entry. A later join of the same conversation, in this past of the hub, told the client where it stands.
-    pub(super) fn may_name_lost(&self, conversation: &ConversationId, past: u64) -> bool {
+    /// True if a seq that the client names may be that of a lost entry, because the store was set back since the connection
+    /// was registered. A later join of the same conversation, in this past of the hub, told the client where it stands.
+    pub(super) fn may_name_lost(&self, conversation: &ConversationId, since: Option<Seq>, past: u64) -> bool {
+        if since.is_none_or(|since| since == 0) {
+            return false;
+        }
         let told = |joined: &Joined| joined.current.get(conversation).is_some_and(|join| join.progress.past == past);
         self.past.get().is_some_and(|begun| *begun != past) && !told(&self.lock())
     }

@@ -115,15 +115,14 @@ impl Chat {
         ground.start_rosters((router.clone(), present.clone()), roster_changes, hints.clone());
         let unconfirmed = Arc::new(Unconfirmed::new(config.timing.presence_grace, metrics.clone()));
         let waiting = (unread, unconfirmed.clone());
-        ground.start_notifications((router.clone(), retell.clone()), waiting, webhooks.notification, personas.clone());
+        let (r, w) = ((router.clone(), retell.clone()), webhooks.notification);
+        let watch = ground.start_notifications(r, waiting, w, personas.clone());
         ground.start_relay(growth, reconciler.clone(), hints.clone());
         ground.start_presence_check(present.clone(), router.clone(), followed);
-        let (r, p) = ((router.clone(), reconciler.clone()), presence.clone());
-        ground.start_backplane_events(r, (p, hints, present), events);
+        ground.start_backplane_events((router.clone(), reconciler.clone()), (presence.clone(), hints, present), events);
         ground.keep_search_index(grown_logs);
         let restriction_reader = ground.follow_restrictions(restrictions, pulses);
-        let heavy_reads = HeavyReads::new(config, metrics.clone());
-        let events = ground.events(router.clone(), rights);
+        let (heavy_reads, events) = (HeavyReads::new(config, metrics.clone()), ground.events(router.clone(), rights));
         let Ground { config, store, degrade, metrics, hub, .. } = ground;
         Arc::new(Self {
             acks: Arc::new(Acks { hub, metrics: metrics.clone() }),
@@ -144,6 +143,7 @@ impl Chat {
             events,
             personas,
             unconfirmed,
+            watch,
             blocks_per_user: config.limits.blocks_per_user,
             data_limits: DataLimits::new(&config.limits),
             answer_limits: AnswerLimits::new(&config.limits),

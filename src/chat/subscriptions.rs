@@ -117,8 +117,7 @@ impl Subscriptions {
             JoinedBy::Client => connection.check_join_limit(conversation, limit)?,
             JoinedBy::Itself { .. } => self.make_room(identity, connection, conversation).await,
         }
-        let may_be_lost = since.is_some_and(|since| since > 0);
-        let may_be_lost = may_be_lost && connection.may_name_lost(conversation, self.hub.past());
+        let may_be_lost = connection.may_name_lost(conversation, since, self.hub.past());
         let since = since.or_else(|| connection.dropped_at(conversation, self.hub.past()));
         // A refusal changes nothing: a connection that already listens keeps its join.
         let following = self.follows.follow(&log);
@@ -146,9 +145,8 @@ impl Subscriptions {
             Some(before) => Some(self.end_earlier_join(connection, &log, before).await),
             None => None,
         };
-        let admitted_at = ends.head;
         // Clients of a dialect with one conversation per socket always get the roster.
-        let roster = roster || connection.bound.is_some();
+        let (admitted_at, roster) = (ends.head, roster || connection.bound.is_some());
         let terms = Terms { pair: pair.as_ref(), admitted_at, roster };
         let attached = self.hub.attach(&log, connection.dialect, &connection.outbox, terms);
         let Some(Attached { last: head, restarts }) = attached else {

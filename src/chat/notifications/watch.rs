@@ -105,7 +105,7 @@ impl Watch {
     }
 
     /// Gives a sign of life.
-    async fn sign(&self) -> Result<(), StoreError> {
+    pub(in crate::chat) async fn sign(&self) -> Result<(), StoreError> {
         let undone = self.undone_since().map_or(Duration::ZERO, |since| since.elapsed());
         self.notifications.store.sign_watch(&self.process, undone + self.timing.unconfirmed).await
     }

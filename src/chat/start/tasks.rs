@@ -62,7 +62,7 @@ impl Ground {
         (unread, unconfirmed): (Arc<Unread>, Arc<Unconfirmed>),
         webhook: Option<Webhook>,
         personas: Option<Arc<Personas>>,
-    ) {
+    ) -> Arc<Watch> {
         let (settings, queued) = (&self.config.notifications, Arc::new(Notify::new()));
         let notifications = Arc::new(Notifications {
             unread,
@@ -78,8 +78,8 @@ impl Ground {
         });
         let (process, timing) =
             (format!("{}#{}", self.config.node, Uuid::new_v4().simple()), (&self.config.timing).into());
-        let watch = Watch { process, timing, notifications: notifications.clone(), personas };
-        self.supervisor.spawn(TaskName::NotificationWatch, watch, |watch| watch.run().boxed());
+        let watch = Arc::new(Watch { process, timing, notifications: notifications.clone(), personas });
+        self.supervisor.spawn(TaskName::NotificationWatch, watch.clone(), |watch| watch.run().boxed());
         self.supervisor
             .spawn_until_stop(TaskName::Notifications, notifications, |notifications| notifications.run().boxed());
         if let Some(webhook) = webhook {
@@ -87,6 +87,7 @@ impl Ground {
             let posts = Posts { store, webhook, max_age: settings.max_age, metrics, supervisor, queued };
             self.supervisor.spawn(TaskName::NotificationPosts, posts, |posts| posts.run().boxed());
         }
+        watch
     }
 
     /// Starts the task that answers for personas.
