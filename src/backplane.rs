@@ -45,7 +45,6 @@ mod line;
 mod link;
 mod local;
 mod lossy;
-mod lost_views;
 mod mac;
 mod names;
 mod needs;

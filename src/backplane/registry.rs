@@ -24,7 +24,6 @@ use super::{
     link::{Link, LinkError, Replies},
     local::{Caps, Held, Local, Registered, Share},
     lossy::Lossy,
-    lost_views::LostViews,
     names::Names,
     ops::Op,
     scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT, SYNC},
@@ -238,10 +237,8 @@ impl Registry {
 
     /// Keeps Redis equal to this node's state until `stop` is cancelled.
     pub(super) async fn run(&self, mut eras: watch::Receiver<Era>, events: mpsc::Sender<BackplaneEvent>) {
-        let mut views = LostViews::new(self.link.clone(), self.lease.clone(), self.local.clone());
         let mut ticks = interval(REPAIR_EVERY);
-        let (mut synced_era, mut renew_at, mut look_at) =
-            (0, Instant::now() + RENEW_EVERY, Instant::now() + self.lease.interval());
+        let (mut synced_era, mut renew_at) = (0, Instant::now() + RENEW_EVERY);
         loop {
             tokio::select! {
                 _ = eras.changed() => {}
@@ -253,12 +250,7 @@ impl Registry {
                 continue;
             }
             let new_era = era.number != synced_era;
-            let looks = !new_era && Instant::now() >= look_at;
-            if looks {
-                look_at = Instant::now() + self.lease.interval();
-            }
-            let lost = looks && views.look().await;
-            let synced = if new_era || lost || Instant::now() >= renew_at {
+            let synced = if new_era || Instant::now() >= renew_at {
                 self.sync_all(new_era.then_some(era), &events).await
             } else {
                 self.repair().await

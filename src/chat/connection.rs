@@ -13,6 +13,9 @@ use crate::{
     outbox::Outbox,
 };
 
+/// Maximum number of conversations of which a connection remembers that it joined them after the store was set back.
+const JOINED_ANEW_MAX: usize = 1_000;
+
 /// An open connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -56,6 +59,8 @@ struct Joined {
     forgot: bool,
     /// Conversations younger than the connection that its client left.
     left: HashSet<ConversationId>,
+    /// Conversations that the connection joined after the store was set back, and the hub's past at that time.
+    joined_anew: (u64, HashSet<ConversationId>),
 }
 
 /// An automatic join that was given up.
@@ -166,7 +171,7 @@ impl Connection {
         if since.is_none_or(|since| since == 0) {
             return false;
         }
-        let told = |joined: &Joined| joined.current.get(conversation).is_some_and(|join| join.progress.past == past);
+        let told = |joined: &Joined| joined.joined_anew.0 == past && joined.joined_anew.1.contains(conversation);
         self.past.get().is_some_and(|begun| *begun != past) && !told(&self.lock())
     }
 
@@ -327,6 +332,9 @@ impl Connection {
     /// Records that the hub has the listener, which has every entry up to `has` in this past of the hub.
     pub(super) fn record_attached(&self, conversation: &ConversationId, has: Seq, past: u64) {
         let joined = &mut *self.lock();
+        if self.past.get().is_some_and(|begun| *begun != past) {
+            joined.join_anew(conversation, past);
+        }
         if let Some(current_join) = joined.current.get_mut(conversation) {
             current_join.progress = JoinProgress { attached: true, has, past };
             current_join.after = Some(has);
@@ -395,6 +403,18 @@ impl Connection {
 }
 
 impl Joined {
+    /// Records a join in another past of the hub than that of the connection's begin. Beyond the maximum, a later join of the
+    /// same conversation is a resync again.
+    fn join_anew(&mut self, conversation: &ConversationId, past: u64) {
+        let (of, conversations) = &mut self.joined_anew;
+        if *of != past {
+            (*of, *conversations) = (past, HashSet::new());
+        }
+        if conversations.len() < JOINED_ANEW_MAX {
+            conversations.insert(conversation.clone());
+        }
+    }
+
     /// Remembers a join that was given up. At the limit, the one that was given up first is forgotten.
     fn remember(&mut self, conversation: &ConversationId, (has, past): (Seq, u64), limit: usize) {
         if self.dropped.len() >= limit

@@ -229,7 +229,11 @@ impl Lane {
                     todo.extend([(rest, maybe_stored), (batch, maybe_stored)]);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, entries = batch.len(), "entries were not stored");
+                    // The fault that stands is logged once, with its name.
+                    match self.degrade.works(work_of(&entries)) {
+                        true => tracing::warn!(%error, entries = batch.len(), "entries were not stored"),
+                        false => tracing::debug!(%error, entries = batch.len(), "entries were not stored"),
+                    }
                     let answer = match error {
                         StoreError::Unknown(_) => {
                             (self.outcomes.doubted)(entries.iter().flat_map(written_logs).collect());

@@ -1,6 +1,6 @@
 //! Keys of a connected user are renewed before their hour is over.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use switchboard::degrade::LinkState;
 
@@ -43,40 +43,4 @@ async fn a_connected_users_keys_are_renewed_every_half_hour() {
     }
     assert_ne!(seen().await, first, "`last_seen` is renewed");
     assert_eq!(lease().await, life, "and the node did not register again");
-}
-
-/// A list of users that is lost while the leases stay is written again by each node, without a new registration.
-#[tokio::test]
-async fn a_lost_list_of_users_comes_back_within_a_lease() {
-    let redis = Server::start();
-    let (one, two) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
-    one.connect("alice").await;
-    two.connect("bob").await;
-    let leases = || async { redis.query::<BTreeSet<String>>(&["HKEYS", "ws:node_connections"]).await };
-    let before = leases().await;
-    let own: Vec<String> = redis.query(&["KEYS", "ws:node_users:one#*"]).await;
-    for (key, members) in [("ws:online_users", vec!["alice", "bob"]), (own[0].as_str(), vec!["alice"])] {
-        assert_eq!(redis.query::<i64>(&["DEL", key]).await, 1);
-        let members: BTreeSet<_> = members.into_iter().map(str::to_owned).collect();
-        let back = || async { redis.query::<BTreeSet<String>>(&["SMEMBERS", key]).await == members };
-        one.until(key, back).await;
-    }
-    assert_eq!(leases().await, before);
-}
-
-/// What else is lost comes back as soon as an operator deletes the leases.
-#[tokio::test]
-async fn deleting_the_leases_brings_everything_back() {
-    let redis = Server::start();
-    let node = Node::start("one", Some(&redis.url())).await;
-    let (alice, _) = node.connect("alice").await;
-    node.backplane.listen(alice, &room("room")).await;
-    let keys = ["ws:conns:alice", "ws:user:alice", "ws:room_users:room", "ws:online_users"];
-    for key in keys.iter().chain(&["ws:nodes"]) {
-        assert_eq!(redis.query::<i64>(&["DEL", key]).await, 1, "{key}");
-    }
-    for key in keys {
-        node.until(key, || async { redis.query::<i64>(&["EXISTS", key]).await == 1 }).await;
-    }
-    assert!(node.online("alice").await);
 }

@@ -194,4 +194,10 @@ async fn a_seq_that_a_socket_has_from_before_a_set_back_is_not_taken_for_a_new_o
     let answer = bob.until_where(|frame| frame["ref"] == "new").await;
     assert_eq!((&answer["type"], &answer["head"]), (&json!("joined"), &json!(5)), "{answer}");
     bob.until_where(|frame| frame["type"] == "message" && frame["content"] == "new 5").await;
+    bob.send(&json!({"type": "leave", "conversation_id": team})).await;
+    bob.until("left").await;
+    (join["ref"], join["since_seq"]) = ("again".into(), 5.into());
+    bob.send(&join).await;
+    let answer = bob.until_where(|frame| frame["ref"] == "again").await;
+    assert_eq!(answer["type"], "joined", "{answer}");
 }
