@@ -12,7 +12,7 @@ use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
     model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq, UserId},
-    store::{MessagesPage, Store},
+    store::{MessagesPage, Store, StoreError},
 };
 
 mod acks;
@@ -139,7 +139,7 @@ impl Chat {
     ///
     /// # Errors
     /// The store did not take it.
-    pub async fn begin_watch(&self) -> Result<(), crate::store::StoreError> {
+    pub async fn begin_watch(&self) -> Result<(), StoreError> {
         self.watch.sign().await
     }
 

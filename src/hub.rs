@@ -289,7 +289,7 @@ impl Hub {
             if track.delivered.is_contradicted_by(EntryStamp { seq: sent.seq, at: sent.at }) {
                 self.doubt(log, track);
             }
-            // What the listeners of a doubted log have may be lost; the ack then comes after they were told to resync.
+            // The listeners of a doubted log may have entries that are lost. The ack waits until they were told to resync.
             if !track.delivered.is_doubted() {
                 self.queue_wait(AckWait { ack: ack.clone(), sent: sent.clone(), reached: Some(reached) });
             }

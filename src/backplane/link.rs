@@ -46,7 +46,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
 
-/// What is wrong with an address that asks for TLS, where the server has none.
+/// The reason for which a TLS connection fails that a server without TLS answered.
 const NO_TLS: &str =
     "TLS failed: the server answers without TLS; REDIS_URL must begin with redis://, or lead to its tls-port";
 

@@ -78,7 +78,7 @@ impl RedisClock {
     }
 }
 
-/// What a clock shows at `now` that showed `micros` at `at`.
+/// The time that a clock shows at `now`, if it showed `micros` at `at`.
 fn advanced((at, micros): (Instant, i64), now: Instant) -> i64 {
     let passed = i64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or(i64::MAX);
     micros.saturating_add(passed)

@@ -1,7 +1,7 @@
 //! The payload that nodes publish: `{"node":"<process>","mac":"<tag>","epoch":<epoch>,"events":[…]}` on the channel of a log,
-//! and with `hints` instead of `epoch` and `events` on that of a node. The sender comes first, so that a node skips its own payloads without
-//! parsing them. The tag signs the channel's name, the sender and all that follows the tag, byte by byte; so a payload is
-//! verified once, before it is parsed.
+//! and with `hints` instead of `epoch` and `events` on that of a node. The sender comes first, so that a node skips its own
+//! payloads without parsing them. The tag signs the channel's name, the sender and all that follows the tag, byte by byte; so
+//! a payload is verified once, before it is parsed.
 
 use std::sync::Arc;
 

@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
     })
 }
 
-/// What is wrong with a line.
+/// The fault of a line.
 #[derive(Debug, PartialEq, Eq)]
 enum Flaw<'a> {
     /// It is not `NAME=value`.

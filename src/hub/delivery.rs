@@ -59,8 +59,11 @@ impl Delivery {
         let taken = if dialect.acks() { ack.take() } else { TakenAck::Before };
         let shown = dialect.echoes() || taken == TakenAck::Never;
         let frame = || {
-            let sent = self.waited.as_deref().cloned();
-            ack_frame(dialect, ack, sent.or_else(|| Some(sent_of(self.entry()?, ack)))?)
+            let sent = match self.waited.as_deref() {
+                Some(sent) => sent.clone(),
+                None => sent_of(self.entry()?, ack),
+            };
+            ack_frame(dialect, ack, sent)
         };
         [shown.then(copy).flatten(), (taken == TakenAck::Now).then(frame).flatten()]
     }

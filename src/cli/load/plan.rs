@@ -1,4 +1,4 @@
-//! What a run of the load does: its target, its connections, and the times of its messages.
+//! [`Plan`]: the target of a run, its connections, and the times of its messages.
 
 use std::time::Duration;
 

@@ -17,8 +17,9 @@ const AT_ONCE: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Tries of one creation.
 const TRIES: u32 = 5;
-/// Pause before another try, unless the server names one.
+/// Pause before another try, unless the server names one; the longest that is waited for.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The part of a refusal (RFC 9457) that matters here.
 #[derive(Deserialize)]
@@ -84,7 +85,7 @@ async fn create_one(
         if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
             break;
         }
-        sleep(pause).await;
+        sleep(pause.min(PAUSE_MAX)).await;
     }
     Err(why)
 }

@@ -35,18 +35,11 @@ pub(super) enum Heard<'a> {
     Other,
 }
 
-/// The fields of frames, of all dialects together.
+/// A frame of any dialect: its type, and the parts that may hold its fields.
 #[derive(Deserialize)]
 struct Frame<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
-    #[serde(borrow)]
-    client_id: Option<Cow<'a, str>>,
-    seq: Option<Seq>,
-    #[serde(borrow)]
-    content: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    code: Option<Cow<'a, str>>,
     /// The content of a frame of the rooms dialect.
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -55,9 +48,9 @@ struct Frame<'a> {
     message: Option<&'a RawValue>,
 }
 
-/// The fields of a message, a refusal or an ack inside a frame.
+/// The fields of a message, a refusal or an ack: of the frame itself, or of a part of it.
 #[derive(Deserialize, Default)]
-struct Inner<'a> {
+struct Fields<'a> {
     #[serde(borrow)]
     client_id: Option<Cow<'a, str>>,
     seq: Option<Seq>,
@@ -128,16 +121,14 @@ impl Speech {
 
     /// What a frame of the server tells.
     pub(super) fn hear(self, frame: &str) -> Heard<'_> {
-        let Ok(Frame { kind, client_id, seq, content, code, data, message }) = serde_json::from_str(frame) else {
-            return Heard::Other;
+        let Ok(Frame { kind, data, message }) = serde_json::from_str(frame) else { return Heard::Other };
+        let part = match self {
+            Self::Rooms => data,
+            Self::Personas if kind == "new_message" => message,
+            Self::Native | Self::Personas => None,
         };
-        let inner = match self {
-            Self::Native => Inner { client_id, seq, content, code },
-            Self::Rooms => inner(data),
-            Self::Personas if kind == "new_message" => inner(message),
-            Self::Personas => Inner { client_id, code, ..Inner::default() },
-        };
-        let Inner { client_id, seq, content, code } = inner;
+        let Fields { client_id, seq, content, code } =
+            serde_json::from_str(part.map_or(frame, RawValue::get)).unwrap_or_default();
         match (self, &*kind) {
             (Self::Native, "authenticated") | (Self::Personas, "online_users") => Heard::Greeting,
             (Self::Native, "joined") | (Self::Rooms, "connected") | (Self::Personas, "conversation_joined") => {
@@ -154,10 +145,6 @@ impl Speech {
             _ => Heard::Other,
         }
     }
-}
-
-fn inner(part: Option<&RawValue>) -> Inner<'_> {
-    part.and_then(|part| serde_json::from_str(part.get()).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

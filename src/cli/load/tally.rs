@@ -1,4 +1,4 @@
-//! What the users of a run met, counted together.
+//! [`Tally`]: the connections, messages and latencies of all users of a run, counted together.
 
 use std::{
     collections::BTreeMap,

@@ -30,7 +30,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// What all users of a run share.
+/// The state that all users of a run share.
 pub(super) struct Run {
     pub(super) plan: Arc<Plan>,
     /// Tells the messages of this run from those of others.
@@ -41,7 +41,7 @@ pub(super) struct Run {
     pub(super) began: OnceLock<Instant>,
 }
 
-/// What a user of a run has received at its end.
+/// The messages that a user has received and stored by the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Listener {
     pub(super) room: u32,

@@ -45,7 +45,7 @@ const UNFIT: [SqlState; 6] = [
 const POOLED: [SqlState; 2] = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
 /// PgBouncer's words, after which it closes the connection, if it lends connections by the statement.
 const POOLED_BY_STATEMENT: &str = "pooling mode";
-/// What ends [`Fault::StorePooled`].
+/// The remedy for [`Fault::StorePooled`].
 pub(super) const POOLED_REMEDY: &str = "a pooler lends server connections by the transaction or the statement; use its \
      session mode (PgBouncer: pool_mode = session), or connect to PostgreSQL directly";
 /// The driver's text if a host takes no writes, and several are given.

@@ -22,7 +22,7 @@ const NOTIFICATIONS: &str = concat!(
      WHERE n.user_id = $1 ORDER BY n.id DESC LIMIT $2 OFFSET $3"
 );
 
-/// What is lost since the caller read it, because the database was set back, does not count as notified.
+/// Messages that the database has lost since the caller read them, because it was set back, don't count as notified.
 const NOTIFY: &str = concat!(
     "SELECT ",
     inbox_columns!(),

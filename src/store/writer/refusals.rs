@@ -1,4 +1,4 @@
-//! What a refused batch says about the store.
+//! The fault of the store that a refused batch shows.
 
 use super::super::{NewEntry, StoreError};
 use crate::degrade::{Finding, Work};

@@ -199,3 +199,30 @@ async fn a_client_that_left_a_direct_conversation_does_not_join_it_by_writing_th
     });
     assert_eq!(ack.await["seq"], 3);
 }
+
+/// As [`make_contact`] in the direct dialect, whose clients are not told of joins.
+async fn make_direct_contact(node: &Node, user: String, other: String) {
+    let mut client = Client::connect(&format!("{}/ws?token={}", node.ws(), token(&user))).await;
+    client.until("authenticated").await;
+    client.send(&json!({"type": "send_message", "recipient_id": other, "content": "hi"})).await;
+    let mut seqs = Vec::new();
+    while seqs.len() < 2 {
+        let frame = client.until_where(|frame| frame["type"] == "message_sent" || frame["type"] == "new_message").await;
+        assert_eq!(frame["type"] == "message_sent", frame["data"]["sender_id"] != json!(other), "{frame}");
+        seqs.push(frame["data"]["seq"].clone());
+    }
+    assert_eq!(seqs, [1, 2]);
+}
+
+#[tokio::test]
+async fn two_users_of_the_direct_dialect_who_write_to_each_other_first_at_once_miss_nothing() {
+    let nodes = Nodes::start().await;
+    for round in 0..60 {
+        let (one, other) = (format!("one-{round}"), format!("other-{round}"));
+        let second = if round % 2 == 0 { &nodes.one } else { &nodes.two };
+        tokio::join!(
+            make_direct_contact(&nodes.one, one.clone(), other.clone()),
+            make_direct_contact(second, other, one)
+        );
+    }
+}
