@@ -19,13 +19,13 @@ use crate::{
 
 /// Runs a cluster with this defect through the faults, one after the other. Returns the number of violations of each
 /// rule.
-async fn broken_rules(defects: Defects, faults: &[Fault], quiet: Duration) -> BTreeMap<Rule, usize> {
+async fn broken_rules(seed: u64, defects: Defects, faults: &[Fault], quiet: Duration) -> BTreeMap<Rule, usize> {
     const APART: Duration = Duration::from_millis(1_500);
     let step =
         |(at, fault): (u32, &Fault)| Step { at: APART * (at + 1), lasts: Duration::from_millis(300), fault: *fault };
     let plan = Plan((0..).zip(faults).map(step).collect());
     let time = APART * (faults.len() as u32 + 2);
-    let (evidence, _cluster) = run(&Run { seed: 7, plan, time, defects, quiet }).await;
+    let (evidence, _cluster) = run(&Run { seed, plan, time, defects, quiet }).await;
     let broken = counts(&evidence);
     eprintln!("{defects:?}: {broken:?}\n{}", report::figures(&evidence));
     broken
@@ -39,10 +39,19 @@ fn counts(evidence: &Evidence) -> BTreeMap<Rule, usize> {
     broken
 }
 
+/// Seeds of the runs that must catch a defect; one of them must. A random run meets the moment that shows the defect
+/// with high probability, not with certainty.
+const SEEDS: [u64; 3] = [7, 8, 9];
+
 async fn assert_caught(defects: Defects, rule: Rule, faults: &[Fault]) {
-    // A broken cluster may never be quiet.
-    let broken = broken_rules(defects, faults, Duration::from_secs(6)).await;
-    assert!(broken.contains_key(&rule), "{defects:?} did not break {rule:?}, but {broken:?}");
+    for seed in SEEDS {
+        // A broken cluster may never be quiet.
+        let broken = broken_rules(seed, defects, faults, Duration::from_secs(6)).await;
+        if broken.contains_key(&rule) {
+            return;
+        }
+    }
+    panic!("{defects:?} did not break {rule:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,7 +75,7 @@ async fn a_store_that_does_not_dedupe_is_caught() {
 #[ignore = "takes minutes: make torture"]
 async fn nothing_is_caught_on_a_sound_cluster() {
     let kinds = [Fault::StoreKilled, Fault::StoreAnswersLost(1), Fault::RedisSubscribersKilled, Fault::ClientsMoved];
-    let broken = broken_rules(Defects::default(), &[kinds, kinds].concat(), Duration::from_secs(30)).await;
+    let broken = broken_rules(SEEDS[0], Defects::default(), &[kinds, kinds].concat(), Duration::from_secs(30)).await;
     assert_eq!(broken, BTreeMap::new());
 }
 
@@ -130,7 +139,7 @@ mod faulty {
 
     caught! {
         a_hub_that_does_not_backfill_is_caught:
-            NoBackfill breaks DeliveredByOne during [Fault::RedisSubscribersKilled; 4];
+            NoBackfill breaks DeliveredByOne in_scenario Scenario::MessagesWithoutRedis;
         an_unregister_that_does_not_compare_the_connection_is_caught:
             NoCompareOnUnregister breaks PresenceIsTrue during [Fault::ClientsMoved; 4];
         a_batch_after_a_removal_is_caught:

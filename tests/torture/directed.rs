@@ -16,6 +16,8 @@ use crate::{
 /// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
+    /// Messages are sent while a node has no Redis.
+    MessagesWithoutRedis,
     /// A node that was without Redis backfills a removal and what follows it in one batch.
     RemovalInABatch,
     /// A member is removed between the answer to the join's question and the attachment.
@@ -50,7 +52,8 @@ pub enum Scenario {
 
 impl Scenario {
     /// All scenarios; the last one ends a node.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
+        Self::MessagesWithoutRedis,
         Self::RemovalInABatch,
         Self::RemovalDuringAJoin,
         Self::RemovalOnAnotherNode,
@@ -73,6 +76,7 @@ impl Scenario {
         // Nodes may still recover from the scenario before, and refuse sockets.
         crate::run::until(STEP, async || stage.cluster.is_healthy().await).await;
         match self {
+            Self::MessagesWithoutRedis => messages_without_redis(stage).await,
             Self::RemovalInABatch => removal_in_a_batch(stage).await,
             Self::RemovalDuringAJoin => removal_during_a_join(stage).await,
             Self::RemovalOnAnotherNode => removal_on_another_node(stage).await,
@@ -98,6 +102,23 @@ fn user(name: &str) -> About {
 
 fn to(conversation: &Name) -> To {
     To::Conversation(conversation.clone())
+}
+
+async fn messages_without_redis(stage: &Stage) {
+    let room = stage.group(&["ann", "bob"]).await;
+    let (mut ann, bob) = (stage.native("ann", 0).await, stage.native("bob", 1).await);
+    ann.join(&room, None).await;
+    bob.join(&room, None).await;
+    assert!(stage.until(|| ann.listens(&room) && bob.listens(&room)).await);
+    stage.cluster.redis_links[1].set(Link::Cut);
+    for seq in 1..4 {
+        ann.begin(to(&room)).await;
+        assert!(stage.until(|| ann.has(&room) == seq).await);
+    }
+    stage.cluster.redis_links[1].set(Link::Open);
+    ann.begin(to(&room)).await;
+    stage.until(|| ann.has(&room) == 4 && bob.has(&room) == 4).await;
+    stage.keep([ann, bob]);
 }
 
 async fn removal_in_a_batch(stage: &Stage) {
