@@ -286,6 +286,11 @@ impl Degrade {
     /// Records whether nodes of an earlier version run, which hear nothing of this node's channels.
     pub fn note_older_nodes(&self, any: bool) {
         let before = self.older_nodes.swap(any, Ordering::AcqRel);
+        if any && !before {
+            tracing::info!(
+                "nodes of an earlier version run; until they end, this node reaches them through PostgreSQL"
+            );
+        }
         self.notify_if_changed(before != any);
     }
 

@@ -1,6 +1,6 @@
 //! Diagnoses a Redis server for `switchboard check`: runs the operations that a node needs and reports those that fail.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::{Client, Pipeline, RedisError, aio::MultiplexedConnection};
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::RedisConfig,
     degrade::{Diagnosis, Fault, Finding},
-    model::{Clock, DeploymentId, DeploymentTag, NodeId, Timestamp},
+    model::{Clock, DeploymentId, DeploymentTag, Timestamp},
 };
 
 /// Maximum time for one command.
@@ -71,7 +71,7 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
     let mut state = info.version();
     if let Some(own) = own {
         let listening = Listening::on(&mut connection, own).await.unwrap_or_default();
-        state += &format!("{listening}{}", leases.map(|leases| leases.elsewhere(&listening)).unwrap_or_default());
+        state += &format!("{listening}{}", leases.map(|leases| listening.elsewhere(&leases.held)).unwrap_or_default());
     }
     // Several checks can fail for one cause; report it once.
     findings.dedup_by_key(|finding| finding.fault);
@@ -214,17 +214,6 @@ impl LeasesFound {
         let nodes: Vec<_> = self.expired.iter().filter(ours).filter_map(Incarnation::node).collect();
         let list = || nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         (!nodes.is_empty()).then(|| Finding::new(Fault::NodeDead, format!("expired leases: {}", list())))
-    }
-
-    /// Names nodes of this deployment that listen, and have no lease under these keys.
-    fn elsewhere(&self, listening: &Listening) -> String {
-        let here = |node: &NodeId| self.held.iter().any(|lease| lease.node().as_ref() == Some(node));
-        let elsewhere: BTreeSet<_> = listening.own.iter().filter(|node| !here(node)).collect();
-        if elsewhere.is_empty() {
-            return String::new();
-        }
-        let nodes = sharing::named(&elsewhere);
-        format!("; nodes of this deployment with another database number or REDIS_PREFIX: {nodes}")
     }
 }
 

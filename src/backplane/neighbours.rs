@@ -1,17 +1,24 @@
 //! Finds who else uses a Redis server, with other keys than this deployment: each process of every deployment listens on a
-//! channel that names both, and channels have no database number. This is information only, so nothing depends on it, and a
-//! Redis user without the rights for it (`INFO`, `PUBSUB CHANNELS`) is told nothing.
+//! channel that names both, and channels have no database number. `switchboard check` and a node that starts tell it. Nothing
+//! depends on it, and a Redis user without the rights for it (`INFO`, `PUBSUB CHANNELS`) is told nothing.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use redis::{FromRedisValue, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::{keys, sharing::Neighbours};
+use super::{
+    incarnation::Incarnation,
+    keys::{self, Keys},
+    lossy::Lossy,
+    sharing::{self, Neighbours},
+};
 use crate::model::{DeploymentTag, NodeId};
 
 /// Maximum time for one command.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum time that a node takes to ask at its start.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of channels up to which Redis is asked to look through all of them, which takes it some 0.1 µs for each.
 const CHANNELS_MAX: u64 = 200_000;
 
@@ -38,6 +45,17 @@ impl Listening {
         let list = redis::cmd("PUBSUB").arg("CHANNELS").arg(keys::CANARIES).take();
         let channels: Vec<String> = answer(connection, &list).await?;
         Some(Self::of(&channels, own))
+    }
+
+    /// Names nodes of this deployment that listen, and have no lease under its keys; empty if there are none.
+    pub(super) fn elsewhere(&self, leases: &[Incarnation]) -> String {
+        let here = |node: &NodeId| leases.iter().any(|lease| lease.node().as_ref() == Some(node));
+        let elsewhere: BTreeSet<_> = self.own.iter().filter(|node| !here(node)).collect();
+        if elsewhere.is_empty() {
+            return String::new();
+        }
+        let nodes = sharing::named(&elsewhere);
+        format!("; nodes of this deployment with another database number or REDIS_PREFIX: {nodes}")
     }
 
     fn of(channels: &[String], own: DeploymentTag) -> Self {
@@ -68,6 +86,20 @@ impl fmt::Display for Listening {
             return Ok(());
         }
         write!(f, "; nodes of an earlier version: {}", super::sharing::named(&self.older))
+    }
+}
+
+/// Logs who else uses the server, when a node starts.
+pub(super) async fn log_at_start(connection: &mut MultiplexedConnection, keys: &Keys, own: DeploymentTag) {
+    let ask = async {
+        let listening = Listening::on(connection, own).await?;
+        let members: Vec<Lossy> = answer(connection, redis::cmd("ZRANGE").arg(keys.nodes()).arg(0).arg(-1)).await?;
+        let leases: Vec<_> = members.iter().filter_map(|Lossy(member)| Incarnation::parse(member)).collect();
+        Some(format!("{listening}{}", listening.elsewhere(&leases)))
+    };
+    let told = timeout(START_TIMEOUT, ask).await.ok().flatten().unwrap_or_default();
+    if !told.is_empty() {
+        tracing::info!("on this Redis server, this is deployment {own}{told}");
     }
 }
 

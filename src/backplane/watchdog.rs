@@ -15,7 +15,7 @@ use super::{
     lease::{Acquired, Beginning, Lease},
     link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT, is_wrong_type},
     local::Local,
-    needs,
+    needs, neighbours,
     ops::Op,
     refusals::Refusals,
     server_mode::ServerMode,
@@ -54,11 +54,14 @@ pub(super) struct Watchdog {
 impl Watchdog {
     /// Connects and watches until its task is stopped.
     pub(super) async fn run(&self) {
-        let (mut pause, mut deployment) = (BACKOFF.0, self.link.keys().deployment());
+        let (mut pause, mut deployment, mut asked) = (BACKOFF.0, self.link.keys().deployment(), false);
         loop {
             match self.start_era(&mut deployment).await {
-                Ok(connections) => {
+                Ok(mut connections) => {
                     pause = BACKOFF.0;
+                    if !std::mem::replace(&mut asked, true) {
+                        self.name_neighbours(&mut connections).await;
+                    }
                     let error = self.watch(connections).await;
                     tracing::warn!(%error, "Redis is down; this node goes on with its local state");
                     self.mark_down(&error);
@@ -100,6 +103,14 @@ impl Watchdog {
         self.eras.send_modify(|era| (era.up, era.tried) = (true, true));
         tracing::info!(incarnation = %self.lease.me(), "Redis is up");
         Ok(connections)
+    }
+
+    /// Tells in the log who else is on this server.
+    async fn name_neighbours(&self, connections: &mut [MultiplexedConnection]) {
+        let deployment = *self.link.keys().deployment().borrow();
+        if let (Some(first), Some(own)) = (connections.first_mut(), deployment) {
+            neighbours::log_at_start(first, self.link.keys(), own).await;
+        }
     }
 
     async fn connect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {

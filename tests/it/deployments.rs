@@ -171,7 +171,9 @@ async fn they_share_nothing(redis: &RedisServer, production: &Place, staging: &P
         assert_eq!(health["status"], "healthy", "{health}");
         assert_eq!(refused(node).await, 0.0, "{:?}", node.log());
     }
-    // The check of each names the other one, and no fault.
+    // A node that starts names those that were there; the check of each names the other one, and no fault.
+    let named = format!("also used by deployment {} (nodes one, two)", production.tag().await);
+    staged.logged(&named).await;
     for (place, other) in [(production, staging), (staging, production)] {
         let (printed, code) = place.check().await;
         let named = format!("also used by deployment {} (nodes one, two)", other.tag().await);
