@@ -30,6 +30,9 @@ const PARAMETERS: [&str; 18] = [
     "channel_binding",
 ];
 
+/// Remedy for a port that can't be.
+const PORTS: &str = "a port is a number from 1 to 65535";
+
 /// Parameters that count as not given if they are empty.
 const PLACES: [&str; 3] = ["host", "hostaddr", "port"];
 
@@ -78,7 +81,8 @@ pub fn read_postgres_url(text: &str) -> Result<Config, String> {
     let config = known.parse().map_err(|error: tokio_postgres::Error| {
         // The driver names the option, and never the value.
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        format!("can't be read as a PostgreSQL URL: {why}")
+        let remedy = if why.contains("`port`") { format!("; {PORTS}") } else { String::new() };
+        format!("can't be read as a PostgreSQL URL: {why}{remedy}")
     })?;
     let chosen = query.split('&').any(|parameter| parameter.starts_with("target_session_attrs="));
     with_places(config, chosen)
@@ -90,6 +94,9 @@ fn with_places(mut config: Config, chosen: bool) -> Result<Config, String> {
     let hosts = names.max(addresses);
     if names > 0 && addresses > 0 && names != addresses {
         return Err(format!("has {names} hosts and {addresses} addresses in hostaddr: give one address for each host"));
+    }
+    if config.get_ports().contains(&0) {
+        return Err(format!("has the port 0: {PORTS}"));
     }
     if ports > 1 && ports != hosts {
         return Err(format!("has {ports} ports for {hosts} hosts: give one port for each host, or one for all"));
@@ -172,6 +179,10 @@ pub(super) fn check_redis_url(text: &str) -> Result<(), String> {
              15 by default, and at most {DATABASE_MAX}: redis://host:6379/1"
         ));
     }
+    let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().is_err() || port.parse() == Ok(0_u16)) {
+        return Err(format!("has a port that can't be: {PORTS}"));
+    }
     let url = reqwest::Url::parse(text).map_err(|error| format!("can't be read as a URL: {error}"))?;
     if url.host_str().is_none_or(str::is_empty) { Err("must be a URL with a host".into()) } else { Ok(()) }
 }
@@ -225,7 +236,10 @@ mod tests {
             ("postgres://db/chat?sslrootcert=/ca.pem", "DATABASE_CA_FILE"),
             ("postgres://db/chat?pgbouncer=true", "pgbouncer"),
             ("postgres://db/chat?sslmode=allow", "sslmode"),
-            ("postgres://db:secret/chat", "port"),
+            ("postgres://db:secret/chat", "from 1 to 65535"),
+            ("postgres://db:65536/chat", "from 1 to 65535"),
+            ("postgres://db:0/chat", "from 1 to 65535"),
+            ("postgres:///chat?host=one,two&port=1,b", "from 1 to 65535"),
             ("postgres://db/chat?sslmode", "without a value"),
             ("postgres://db/chat?target_session_attrs=primary", "read-write"),
             ("postgres:///chat?host=one,two,three&port=1,2", "2 ports for 3 hosts"),
@@ -255,6 +269,9 @@ mod tests {
             ("redis://:secret/x@h", "%2F"),
             ("redis://:secret@x@h", "%40"),
             ("redis://one,two", "several hosts"),
+            ("redis://h:65536", "from 1 to 65535"),
+            ("redis://h:0", "from 1 to 65535"),
+            ("redis://h:secret", "from 1 to 65535"),
         ] {
             let why = check_redis_url(text).unwrap_err();
             assert!(why.contains(says) && !why.contains("secret"), "{text}: {why}");

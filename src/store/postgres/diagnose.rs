@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bb8::ManageConnection;
+use futures_util::future::join_all;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
@@ -12,6 +13,7 @@ use super::{
     errors::{POOLED_REMEDY, describe, fault},
     schema,
     sessions::{Session, Sessions},
+    settings,
 };
 use crate::{
     config::StoreConfig,
@@ -35,8 +37,10 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
     let sessions = Sessions::of(config);
     let sessions = sessions.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
     let connecting = timeout(QUERY_TIMEOUT, sessions.config.connect(sessions.tls.clone())).await;
-    let connected = connecting.map_err(|_| timed_out())?.map_err(|error| finding(&error))?;
-    drop(connected);
+    match connecting.map_err(|_| timed_out())? {
+        Ok(connected) => drop(connected),
+        Err(error) => return Err(explain_each_host(&sessions, &error).await),
+    }
     let mut session = sessions.connect().await.map_err(|error| error.finding())?;
     sessions.refuse_pooler().await.map_err(|error| error.finding())?;
     let query = fetch(
@@ -78,6 +82,23 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
         deployment.map_or_else(String::new, |id| format!("; this is deployment {}", id.tag()))
     );
     Ok((Diagnosis { state, findings }, deployment))
+}
+
+/// The finding for a server that can't be reached. The driver's error is that of the last host; of several, each has its own.
+async fn explain_each_host(sessions: &Sessions, error: &tokio_postgres::Error) -> Finding {
+    let hosts = settings::each_host(&sessions.config);
+    if hosts.len() < 2 {
+        return finding(error);
+    }
+    let asked = hosts.into_iter().map(async |(name, host)| {
+        let why = match timeout(QUERY_TIMEOUT, host.connect(sessions.tls.clone())).await {
+            Ok(Ok(_connected)) => return format!("{name}: answers now"),
+            Ok(Err(error)) => describe(&error),
+            Err(_) => format!("no answer within {} s", QUERY_TIMEOUT.as_secs()),
+        };
+        format!("{name}: {why}")
+    });
+    Finding { detail: join_all(asked).await.join("; "), ..finding(error) }
 }
 
 fn timed_out() -> Finding {

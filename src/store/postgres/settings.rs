@@ -3,7 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
-use tokio_postgres::{Config, config::SslMode};
+use tokio_postgres::{
+    Config,
+    config::{Host, SslMode},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::StoreError;
@@ -36,6 +39,41 @@ pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, Make
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok((config, MakeRustlsConnect::new(tls)))
+}
+
+/// The settings for each host alone, with its name for people.
+pub(super) fn each_host(config: &Config) -> Vec<(String, Config)> {
+    let (names, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let alone = |at: usize| {
+        let mut one = Config::new();
+        let port = *ports.get(at).or(ports.first()).unwrap_or(&5432);
+        one.port(port).ssl_mode(config.get_ssl_mode()).target_session_attrs(config.get_target_session_attrs());
+        one.ssl_negotiation(config.get_ssl_negotiation()).channel_binding(config.get_channel_binding());
+        let mut name = String::new();
+        match names.get(at) {
+            Some(Host::Tcp(host)) => {
+                one.host(host);
+                name = format!("{host}:{port}");
+            }
+            #[cfg(unix)]
+            Some(Host::Unix(folder)) => {
+                one.host_path(folder);
+                name = format!("{}:{port}", folder.display());
+            }
+            None => {}
+        }
+        if let Some(&address) = addresses.get(at) {
+            one.hostaddr(address);
+            name = if name.is_empty() { format!("{address}:{port}") } else { name };
+        }
+        config.get_user().map(|user| one.user(user));
+        config.get_password().map(|password| one.password(password));
+        config.get_dbname().map(|database| one.dbname(database));
+        config.get_options().map(|options| one.options(options));
+        config.get_connect_timeout().map(|timeout| one.connect_timeout(*timeout));
+        (name, one)
+    };
+    (0..names.len().max(addresses.len())).map(alone).collect()
 }
 
 /// Maximum time until one of several hosts accepts. If the machine of one is gone, no packet says so, and the others must be

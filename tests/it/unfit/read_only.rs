@@ -107,6 +107,11 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failove
     assert!(printed.contains("store-refuses-writes"), "{printed}");
 
     first.kill().await;
+    // Each host has its own reason.
+    let printed = check(Some(&redis.url()), &url([&second, &first])[0]).await;
+    let [live, gone] = [&second, &first].map(Postgres::address);
+    let read_only = printed.contains(&format!("{live}: ")) && printed.contains("does not allow writes");
+    assert!(read_only && printed.contains(&format!("{gone}: ")) && printed.contains("refused"), "{printed}");
     second.promote().await;
     // The former primary comes back as a standby, and is still the first host of the node.
     std::fs::write(first.folder().join("data/standby.signal"), "").unwrap();
