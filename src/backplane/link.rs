@@ -235,6 +235,11 @@ impl Link {
         self.open.load().is_some()
     }
 
+    /// True after a call timed out, until a probe succeeds.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
+    }
+
     /// Records that a probe is late.
     pub(super) fn note_late(&self) {
         self.late.store(true, Ordering::Release);

@@ -269,7 +269,12 @@ impl Registry {
             let users = self.local.users_after(last.as_ref(), BATCH);
             let Some(end) = users.last().cloned() else { return self.repair().await };
             let batch: Vec<_> = users.into_iter().map(|user| (user, false)).collect();
-            for (share, synced) in self.sync(&batch).await? {
+            let synced = self.sync(&batch).await;
+            if synced.is_err() {
+                // Redis may still execute it, after the end of a user's last connection here.
+                batch.into_iter().for_each(|(user, announced)| self.mark_dirty(&user, announced));
+            }
+            for (share, synced) in synced? {
                 if let Some(back) = era.and_then(|era| return_to_announce(&era, era.is_fresh(lease), share, synced)) {
                     // A send fails only when the node has ended.
                     let _ = events.send(BackplaneEvent::Returned(back)).await;

@@ -64,6 +64,17 @@ struct Trap {
     then: Link,
 }
 
+/// Whether one connection is stalled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stall {
+    /// None is.
+    No,
+    /// The next one will be that sends a request with these bytes.
+    At(Vec<u8>),
+    /// One is.
+    Stalled,
+}
+
 /// A proxy in front of one server; dropping it closes the port.
 #[derive(Debug)]
 pub struct Proxy {
@@ -71,6 +82,7 @@ pub struct Proxy {
     link: watch::Sender<Link>,
     server: Arc<Mutex<String>>,
     trap: Arc<Mutex<Option<Trap>>>,
+    stall: watch::Sender<Stall>,
     /// Each change closes the connections that exist.
     dropped: watch::Sender<()>,
     /// Each change strands the connections that exist.
@@ -86,15 +98,16 @@ impl Proxy {
         let address = listener.local_addr().expect("it listens");
         let (link, trap) = (watch::Sender::new(Link::Open), Arc::new(Mutex::new(None)));
         let (dropped, stranded) = (watch::Sender::new(()), watch::Sender::new(()));
+        let stall = watch::Sender::new(Stall::No);
         let accepting = PROXIES.spawn({
             let (link, trap, server) = (link.clone(), trap.clone(), server.clone());
-            let (dropped, stranded) = (dropped.clone(), stranded.clone());
+            let (dropped, stranded, stall) = (dropped.clone(), stranded.clone(), stall.clone());
             async move {
                 loop {
                     let Ok((client, _)) = listener.accept().await else { continue };
                     let (mut dropped, mut stranded) = (dropped.subscribe(), stranded.subscribe());
                     let server = server.lock().unwrap().clone();
-                    let serving = serve(client, server, link.clone(), trap.clone());
+                    let serving = serve(client, server, link.clone(), trap.clone(), stall.clone());
                     tokio::spawn(async move {
                         let mut serving = pin!(serving);
                         tokio::select! {
@@ -109,7 +122,7 @@ impl Proxy {
                 }
             }
         });
-        Self { address, link, server, trap, dropped, stranded, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { address, link, server, trap, stall, dropped, stranded, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
     /// Address on which it listens.
@@ -146,6 +159,18 @@ impl Proxy {
         *self.trap.lock().unwrap() = Some(Trap { pattern: pattern.into(), left: nth, then });
     }
 
+    /// Stalls the next connection that sends a request with these bytes: it passes no request, and the others go on. Returns
+    /// once one is stalled.
+    pub async fn stall_at(&self, pattern: &str) {
+        self.stall.send_replace(Stall::At(pattern.into()));
+        let _ = self.stall.subscribe().wait_for(|stall| *stall == Stall::Stalled).await;
+    }
+
+    /// Lets the stalled connection go on.
+    pub fn unstall(&self) {
+        self.stall.send_replace(Stall::No);
+    }
+
     /// Closes every connection and discards held bytes. New connections get the current state of the link.
     pub fn drop_connections(&self) {
         self.dropped.send_replace(());
@@ -162,6 +187,7 @@ async fn serve(
     server: String,
     link: watch::Sender<Link>,
     trap: Arc<Mutex<Option<Trap>>>,
+    stall: watch::Sender<Stall>,
 ) -> io::Result<()> {
     let state = link.subscribe();
     if *state.borrow() == Link::Cut {
@@ -178,6 +204,16 @@ async fn serve(
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client, server) = (client.into_split(), server.into_split());
+    let contains = |bytes: &[u8], pattern: &[u8]| bytes.windows(pattern.len()).any(|window| window == pattern);
+    let stalls = |bytes: &[u8]| {
+        stall.send_if_modified(|stall| {
+            let hit = matches!(stall, Stall::At(pattern) if contains(bytes, pattern));
+            if hit {
+                *stall = Stall::Stalled;
+            }
+            hit
+        })
+    };
     let spring = |bytes: &[u8]| {
         let mut set = trap.lock().unwrap();
         let Some(trap) = &mut *set else { return };
@@ -188,19 +224,23 @@ async fn serve(
             *set = None;
         }
     };
-    let requests = pass(client.0, server.1, state.clone(), spring, Link::passes_requests, false);
-    let answers = pass(server.0, client.1, state, |_| {}, Link::passes_answers, true);
+    let see = |bytes: &[u8]| {
+        spring(bytes);
+        stalls(bytes)
+    };
+    let requests = pass(client.0, server.1, (state.clone(), stall.subscribe()), see, Link::passes_requests, false);
+    let answers = pass(server.0, client.1, (state, stall.subscribe()), |_| false, Link::passes_answers, true);
     // The end of either direction ends both; no client of the tests half-closes.
     tokio::select! { ended = requests => ended, ended = answers => ended }
 }
 
-/// Shows bytes to `see` and passes them on while `may` allows it, until the stream ends or the link is cut. `throttled`: at
+/// Shows bytes to `see`, which says whether this connection is stalled, and passes them on while `may` allows it, until the stream ends or the link is cut. `throttled`: at
 /// the speed of [`Link::Throttled`].
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut state: watch::Receiver<Link>,
-    see: impl Fn(&[u8]),
+    (mut state, mut stall): (watch::Receiver<Link>, watch::Receiver<Stall>),
+    see: impl Fn(&[u8]) -> bool,
     may: impl Fn(Link) -> bool,
     throttled: bool,
 ) -> io::Result<()> {
@@ -209,7 +249,9 @@ async fn pass(
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let read = from.read(&mut buffer).await?;
-            see(&buffer[..read]);
+            if see(&buffer[..read]) {
+                let _ = stall.wait_for(|stall| *stall != Stall::Stalled).await;
+            }
             if read == 0 {
                 return Ok(());
             }

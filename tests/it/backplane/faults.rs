@@ -331,3 +331,32 @@ async fn a_connect_and_a_disconnect_while_calls_fail_are_repaired() {
         .await;
     node.until("alice is gone", || async { redis.query::<i64>(&["EXISTS", "ws:conns:alice"]).await == 0 }).await;
 }
+
+/// A call that writes many users at once times out and is executed later, after users had left.
+#[tokio::test]
+async fn users_who_leave_while_a_write_of_all_users_is_under_way_stay_away() {
+    let redis = Server::start();
+    let proxy = Proxy::to(redis.url().trim_start_matches("redis://").trim_end_matches('/')).await;
+    let mut settings = settings("one", Some(&proxy.url(&redis.url())));
+    settings.lease = Duration::from_secs(15);
+    let node = Node::with(settings).await;
+    let mut connections = Vec::new();
+    // Their calls take different connections to Redis.
+    for user in 0..12 {
+        connections.push(node.connect(&format!("user-{user}")).await.0);
+    }
+    let entries = async || redis.query::<Vec<String>>(&["KEYS", "ws:conns:*"]).await.len();
+    assert_eq!(entries().await, 12);
+    let lease = redis.query::<Vec<String>>(&["ZRANGE", "ws:nodes", "0", "0"]).await.remove(0);
+    let writing = async {
+        proxy.stall_at("EXPIRE").await;
+        futures_util::future::join_all(connections.iter().map(|one| node.backplane.unregister(*one))).await;
+        let failures = node.metrics.redis_errors.with_label_values(&["sync"]);
+        node.until("the write to fail", || async { failures.get() > 0 }).await;
+        proxy.unstall();
+    };
+    // Without its lease, the node writes all of its users.
+    let command = ["ZREM", "ws:nodes", &lease];
+    tokio::join!(writing, redis.query::<i64>(&command));
+    node.until("nobody is registered", || async { entries().await == 0 }).await;
+}
