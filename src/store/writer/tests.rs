@@ -4,11 +4,13 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::*;
+use tokio::sync::mpsc;
+
+use super::{batch::entry, *};
 use crate::{
     degrade::LinkState,
-    model::{Body, ClientId, ConnectionId, ConversationId, EntryStamp, Seq, Timestamp, UserId},
-    store::{Authority, Ends, StoredCommand},
+    model::{Body, ClientId, ConnectionId, ConversationId, Entry, EntryStamp, Seq, Timestamp, UserId},
+    store::{AppendRefused, Appended, Authority, Ends, Outcome, StoreError, StoredCommand},
 };
 
 type Script = Box<dyn FnMut(&[NewEntry], bool) -> Result<Vec<Outcome>, StoreError> + Send>;
@@ -178,4 +180,102 @@ async fn commands_of_one_batch_that_share_an_id_are_told_apart() {
     ];
     assert_eq!(answers, expected);
     assert_eq!(*sizes.lock().unwrap(), [2, 2, 1], "cut before the entry that reuses an id");
+}
+
+fn queued(log: &str, body: Body) -> Queued {
+    let log = LogId::from(&ConversationId::parse(log).unwrap());
+    let (answer, _) = oneshot::channel();
+    Queued { entry: NewEntry { log, body, ..message("") }, origin: None, answer }
+}
+
+fn filled(entries: &[(&str, &str)]) -> Queue {
+    let queue = Queue::new(entries.len());
+    for (log, text) in entries {
+        let body = if *text == "a change" { Body::Deleted { target: 1 } } else { Body::message(*text) };
+        assert!(queue.push(queued(log, body)));
+    }
+    assert!(!queue.push(queued("one-too-many", Body::message(""))));
+    queue
+}
+
+/// What the next lane gets; nothing if it would wait.
+async fn next<'a>(queue: &'a Queue, max: usize) -> Option<(queue::Taken<'a>, Vec<String>)> {
+    let taken = tokio::select! {
+        biased;
+        taken = queue.take(max) => taken,
+        () = std::future::ready(()) => None,
+    };
+    let mut taken = taken?;
+    let text = |queued: &Queued| match &queued.entry.body {
+        Body::Message { content, .. } => format!("{} {content}", queued.entry.log),
+        _ => format!("{} changed", queued.entry.log),
+    };
+    let texts = taken.entries().iter().map(text).collect();
+    Some((taken, texts))
+}
+
+#[tokio::test]
+async fn a_log_is_in_the_hands_of_one_lane_and_keeps_its_order() {
+    let queue = filled(&[("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("a", "3")]);
+    let (first, texts) = next(&queue, 2).await.unwrap();
+    assert_eq!(texts, ["a 1", "a 2"]);
+    let (second, texts) = next(&queue, 9).await.unwrap();
+    assert_eq!(texts, ["b 1", "c 1"], "logs that no lane has");
+    assert!(next(&queue, 9).await.is_none(), "the rest of a waits for the first lane");
+    drop(second);
+    assert!(next(&queue, 9).await.is_none());
+    drop(first);
+    assert_eq!(next(&queue, 9).await.unwrap().1, ["a 3"]);
+}
+
+#[tokio::test]
+async fn a_change_is_alone_and_keeps_its_place_in_its_log() {
+    let queue = filled(&[("a", "1"), ("b", "a change"), ("b", "1"), ("a", "a change"), ("a", "2"), ("c", "1")]);
+    let (first, texts) = next(&queue, 9).await.unwrap();
+    assert_eq!(texts, ["a 1", "c 1"]);
+    let (second, texts) = next(&queue, 9).await.unwrap();
+    assert_eq!(texts, ["b changed"]);
+    assert!(next(&queue, 9).await.is_none());
+    drop((first, second));
+    let (_third, texts) = next(&queue, 9).await.unwrap();
+    assert_eq!(texts, ["a changed"]);
+    assert_eq!(next(&queue, 9).await.unwrap().1, ["b 1"]);
+}
+
+#[tokio::test]
+async fn a_log_with_many_entries_delays_others_by_one_batch() {
+    let mut entries = vec![("busy", "x"); 10];
+    entries.push(("quiet", "1"));
+    let queue = filled(&entries);
+    assert_eq!(next(&queue, 4).await.unwrap().1, ["busy x"; 4]);
+    assert_eq!(next(&queue, 4).await.unwrap().1, ["quiet 1", "busy x", "busy x", "busy x"]);
+}
+
+#[tokio::test]
+async fn a_barrier_passes_after_the_entries_before_it_and_not_with_later_ones() {
+    let queue = Queue::new(3);
+    assert!(queue.push(queued("a", Body::message("1"))));
+    queue.settled(&LogId::from(&ConversationId::parse("idle").unwrap())).await;
+    let log = LogId::from(&ConversationId::parse("a").unwrap());
+    let mut settled = std::pin::pin!(queue.settled(&log));
+    assert!(futures_util::poll!(&mut settled).is_pending());
+    for text in ["2", "3"] {
+        assert!(queue.push(queued("a", Body::message(text))), "a barrier takes no place");
+    }
+    let (first, texts) = next(&queue, 9).await.unwrap();
+    assert_eq!(texts, ["a 1"], "entries after a barrier wait for the next batch");
+    assert!(futures_util::poll!(&mut settled).is_pending());
+    drop(first);
+    assert!(futures_util::poll!(&mut settled).is_ready());
+}
+
+#[tokio::test]
+async fn a_closed_queue_gives_what_waits_and_then_nothing() {
+    let queue = filled(&[("a", "1")]);
+    queue.close();
+    assert!(!queue.push(queued("b", Body::message("1"))));
+    let (taken, _) = next(&queue, 9).await.unwrap();
+    assert!(queue.take(9).await.is_none(), "what is left belongs to the lane that has its log");
+    drop(taken);
+    assert!(queue.take(9).await.is_none());
 }
