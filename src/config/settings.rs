@@ -199,7 +199,7 @@ settings! {
     DATABASE_START_TIMEOUT = Store, Kind::Duration(SECOND, 7 * DAY), "10m",
         "Maximum time that serve waits at start, not ready, until PostgreSQL can be reached and migrations are applied. After it the program exits with 1. A fault that only an operator can end (a wrong password, a missing database, a schema newer than the program) ends it at once. Not used by dev.";
     WRITER_LANES = Store, Kind::Count("lanes", 1, 64), "2",
-        "Number of group commits that run in parallel; a few are faster than many.";
+        "Maximum number of commits at a time. Messages begin a second one only if they fill it (400), or if the first takes longer than 20 ms.";
     STORE_QUEUE = Store, Kind::Count("calls", 1, 100_000), "1000",
         "Maximum number of calls that wait for a connection of one pool. Further ones are refused.";
     HEAVY_READ_WAIT = Store, Kind::Duration(100, 60 * SECOND), "2s",

@@ -48,7 +48,7 @@ impl Writer {
         outcomes: Outcomes,
         supervisor: &Supervisor,
     ) -> Self {
-        let (queue, outcomes) = (Arc::new(Queue::new(settings.queue)), Arc::new(outcomes));
+        let (queue, outcomes) = (Arc::new(Queue::new(settings.queue, settings.max_batch)), Arc::new(outcomes));
         for _ in 0..settings.lanes.max(1) {
             let (store, metrics, degrade) = (store.clone(), metrics.clone(), degrade.clone());
             let (outcomes, supervisor) = (outcomes.clone(), supervisor.clone());

@@ -39,7 +39,7 @@ impl Lane {
         let (stop, mut stopping) = (self.supervisor.stop(), false);
         loop {
             let taken = tokio::select! {
-                taken = queue.take(self.settings.max_batch) => taken,
+                taken = queue.take() => taken,
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     queue.close();

@@ -2,16 +2,26 @@
 //!
 //! Invariants: the entries of a log leave in the order in which they came; those of one log are in the hands of one lane at a
 //! time; logs take turns, so that a log with many entries delays another one by one batch at most.
+//!
+//! A commit costs PostgreSQL about as much as a message, so messages are gathered: while a lane commits some, the others wait
+//! for the end of that commit, unless they fill a batch of their own or the commit takes longer than [`PATIENCE`].
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Duration, Instant, sleep_until},
+};
 
 use super::types::Queued;
 use crate::model::LogId;
+
+/// Time for which messages wait for the end of another lane's commit. A healthy one is several times quicker; one that waits
+/// for a lock, or is retried, must not hold up other conversations.
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What waits in the queue of a log.
 enum Item {
@@ -28,28 +38,50 @@ struct OfLog {
     taken: bool,
 }
 
-#[derive(Default)]
 struct Waiting {
     logs: HashMap<LogId, OfLog>,
-    /// The logs with items that no lane has taken, in turn.
-    ready: VecDeque<LogId>,
-    /// Number of entries that wait.
+    /// The logs with items that no lane has taken, in turn: those that begin with a message, and those that begin with a
+    /// change, which is stored alone.
+    messages: VecDeque<LogId>,
+    changes: VecDeque<LogId>,
+    /// The next batch is a change, if there is one.
+    change_next: bool,
+    /// Number of entries that wait, and of those that fill a batch.
     entries: usize,
+    batch: usize,
+    /// Number of batches of messages in the hands of lanes, and the time at which the newest was taken.
+    under_way: usize,
+    newest: Instant,
+    /// A lane looks again once [`PATIENCE`] is over.
+    watched: bool,
     closed: bool,
 }
 
 /// The queue of all lanes.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// Maximum number of entries that wait.
+    /// Maximum number of entries that wait, and of those in a batch.
     limit: usize,
+    batch: usize,
     /// Wakes a lane that waits for entries.
     came: Notify,
 }
 
 impl Queue {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { waiting: Mutex::default(), limit, came: Notify::new() }
+    pub(super) fn new(limit: usize, batch: usize) -> Self {
+        let waiting = Waiting {
+            logs: HashMap::new(),
+            messages: VecDeque::new(),
+            changes: VecDeque::new(),
+            change_next: false,
+            entries: 0,
+            batch,
+            under_way: 0,
+            newest: Instant::now(),
+            watched: false,
+            closed: false,
+        };
+        Self { waiting: Mutex::new(waiting), limit, batch, came: Notify::new() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -63,10 +95,13 @@ impl Queue {
             return false;
         }
         waiting.entries += 1;
-        let log = queued.entry.log.clone();
+        let (log, is_change) = (queued.entry.log.clone(), !queued.entry.body.is_message());
         waiting.add(log, Item::Append(Box::new(queued)));
+        let wakes = is_change || waiting.lets_messages() || !std::mem::replace(&mut waiting.watched, true);
         drop(waiting);
-        self.came.notify_one();
+        if wakes {
+            self.came.notify_one();
+        }
         true
     }
 
@@ -90,27 +125,32 @@ impl Queue {
         self.came.notify_waiters();
     }
 
-    /// Takes the next batch of at most `max` messages, or one change; waits until there is one. `None` if the queue is closed
-    /// and nothing waits that this lane could store.
-    pub(super) async fn take(&self, max: usize) -> Option<Taken<'_>> {
+    /// Takes the next batch of messages, or one change; waits until there is one. `None` if the queue is closed and nothing waits
+    /// that this lane could store.
+    pub(super) async fn take(&self) -> Option<Taken<'_>> {
         loop {
             let mut came = std::pin::pin!(self.came.notified());
             came.as_mut().enable();
-            {
+            let look_again = {
                 let mut waiting = self.waiting();
-                let (batch, logs) = waiting.take(max);
-                if !batch.is_empty() {
-                    // One call wakes one lane only, and more may wait than this one takes.
-                    if !waiting.ready.is_empty() {
+                if let Some((batch, logs)) = waiting.take(self.batch) {
+                    // One push wakes one lane, and more may wait than this one takes.
+                    if waiting.has_more() {
                         self.came.notify_one();
                     }
-                    return Some(Taken { queue: self, batch, logs });
+                    let of_messages = batch.first().is_some_and(|first| first.entry.body.is_message());
+                    return Some(Taken { queue: self, batch, logs, of_messages });
                 }
                 if waiting.closed {
                     return None;
                 }
+                waiting.watched = !waiting.messages.is_empty();
+                waiting.watched.then(|| waiting.newest + PATIENCE)
+            };
+            match look_again {
+                Some(at) => tokio::select! { () = came => {}, () = sleep_until(at) => {} },
+                None => came.await,
             }
-            came.await;
         }
     }
 }
@@ -120,33 +160,52 @@ impl Waiting {
         let of_log = self.logs.entry(log.clone()).or_default();
         of_log.items.push_back(item);
         if !of_log.taken && of_log.items.len() == 1 {
-            self.ready.push_back(log);
+            self.make_ready(log);
         }
     }
 
+    /// Puts a log whose first item is an entry into its row.
+    fn make_ready(&mut self, log: LogId) {
+        let begins_with_change = self.logs.get(&log).is_some_and(OfLog::begins_with_change);
+        if begins_with_change { &mut self.changes } else { &mut self.messages }.push_back(log);
+    }
+
+    /// True if a lane may take messages now.
+    fn lets_messages(&self) -> bool {
+        let waited = || self.newest.elapsed() >= PATIENCE;
+        self.under_way == 0 || self.closed || self.entries >= self.batch || waited()
+    }
+
+    fn has_more(&self) -> bool {
+        !self.changes.is_empty() || !self.messages.is_empty() && self.lets_messages()
+    }
+
     /// The next batch, and the logs of which it has entries.
-    fn take(&mut self, max: usize) -> (Vec<Queued>, Vec<LogId>) {
-        let (mut batch, mut logs, mut later) = (Vec::new(), Vec::new(), Vec::new());
-        while batch.len() < max {
-            let Some(log) = self.ready.pop_front() else { break };
-            let Some(of_log) = self.logs.get_mut(&log) else { continue };
-            let before = batch.len();
-            let is_change = of_log.take(max, &mut batch);
-            let took = batch.len() - before;
-            self.entries -= took;
-            of_log.taken = took > 0;
-            match took {
-                0 if of_log.items.is_empty() => drop(self.logs.remove(&log)),
-                0 => later.push(log),
-                _ => logs.push(log),
-            }
-            if is_change {
-                break;
-            }
+    fn take(&mut self, max: usize) -> Option<(Vec<Queued>, Vec<LogId>)> {
+        let has_messages = !self.messages.is_empty() && self.lets_messages();
+        let change = !has_messages || self.change_next;
+        self.change_next = !change;
+        self.watched = false;
+        if change && let Some(log) = self.changes.pop_front() {
+            let batch = self.logs.get_mut(&log).map_or_else(Vec::new, OfLog::take_change);
+            self.entries -= batch.len();
+            return Some((batch, vec![log]));
         }
-        // A change is stored alone, so it waits until this batch of messages is complete.
-        later.into_iter().rev().for_each(|log| self.ready.push_front(log));
-        (batch, logs)
+        if !has_messages {
+            return None;
+        }
+        let (mut batch, mut logs) = (Vec::new(), Vec::new());
+        while batch.len() < max
+            && let Some(log) = self.messages.pop_front()
+        {
+            let Some(of_log) = self.logs.get_mut(&log) else { continue };
+            of_log.take_messages(max, &mut batch);
+            logs.push(log);
+        }
+        self.entries -= batch.len();
+        self.under_way += 1;
+        self.newest = Instant::now();
+        Some((batch, logs))
     }
 
     /// Ends the stay of these logs with a lane. True if one of them has more entries.
@@ -159,7 +218,7 @@ impl Waiting {
             if of_log.items.is_empty() {
                 self.logs.remove(log);
             } else {
-                self.ready.push_back(log.clone());
+                self.make_ready(log.clone());
                 more = true;
             }
         }
@@ -168,26 +227,30 @@ impl Waiting {
 }
 
 impl OfLog {
-    /// Moves the messages at the front of the queue to the batch. A change is taken only into an empty batch, and alone: then
-    /// returns true.
-    fn take(&mut self, max: usize, batch: &mut Vec<Queued>) -> bool {
-        self.pass_barriers();
-        while batch.len() < max {
-            let is_message = match self.items.front() {
-                Some(Item::Append(queued)) => queued.entry.body.is_message(),
-                _ => return false,
-            };
-            if !is_message && !batch.is_empty() {
-                return false;
-            }
-            if let Some(Item::Append(queued)) = self.items.pop_front() {
-                batch.push(*queued);
-            }
-            if !is_message {
-                return true;
+    fn begins_with_change(&self) -> bool {
+        matches!(self.items.front(), Some(Item::Append(queued)) if !queued.entry.body.is_message())
+    }
+
+    /// Moves the messages at the front to the batch.
+    fn take_messages(&mut self, max: usize, batch: &mut Vec<Queued>) {
+        self.taken = true;
+        while batch.len() < max && !self.begins_with_change() {
+            match self.items.pop_front() {
+                Some(Item::Append(queued)) => batch.push(*queued),
+                // It is answered once the entries before it have their outcomes.
+                Some(barrier @ Item::Barrier(_)) => return self.items.push_front(barrier),
+                None => return,
             }
         }
-        false
+    }
+
+    /// Takes the change at the front.
+    fn take_change(&mut self) -> Vec<Queued> {
+        self.taken = true;
+        match self.items.pop_front() {
+            Some(Item::Append(queued)) => vec![*queued],
+            _ => Vec::new(),
+        }
     }
 
     /// Answers the barriers at the front: no lane has the log, so all entries before them have their outcomes.
@@ -205,6 +268,7 @@ pub(super) struct Taken<'a> {
     queue: &'a Queue,
     batch: Vec<Queued>,
     logs: Vec<LogId>,
+    of_messages: bool,
 }
 
 impl Taken<'_> {
@@ -216,7 +280,9 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        if self.queue.waiting().give_back(&self.logs) {
+        let mut waiting = self.queue.waiting();
+        waiting.under_way -= usize::from(self.of_messages);
+        if waiting.give_back(&self.logs) || waiting.has_more() {
             self.queue.came.notify_one();
         }
     }

@@ -188,8 +188,8 @@ fn queued(log: &str, body: Body) -> Queued {
     Queued { entry: NewEntry { log, body, ..message("") }, origin: None, answer }
 }
 
-fn filled(entries: &[(&str, &str)]) -> Queue {
-    let queue = Queue::new(entries.len());
+fn filled(batch: usize, entries: &[(&str, &str)]) -> Queue {
+    let queue = Queue::new(entries.len(), batch);
     for (log, text) in entries {
         let body = if *text == "a change" { Body::Deleted { target: 1 } } else { Body::message(*text) };
         assert!(queue.push(queued(log, body)));
@@ -199,10 +199,10 @@ fn filled(entries: &[(&str, &str)]) -> Queue {
 }
 
 /// What the next lane gets; nothing if it would wait.
-async fn next<'a>(queue: &'a Queue, max: usize) -> Option<(queue::Taken<'a>, Vec<String>)> {
+async fn next(queue: &Queue) -> Option<(queue::Taken<'_>, Vec<String>)> {
     let taken = tokio::select! {
         biased;
-        taken = queue.take(max) => taken,
+        taken = queue.take() => taken,
         () = std::future::ready(()) => None,
     };
     let mut taken = taken?;
@@ -214,46 +214,75 @@ async fn next<'a>(queue: &'a Queue, max: usize) -> Option<(queue::Taken<'a>, Vec
     Some((taken, texts))
 }
 
-#[tokio::test]
+/// Lets the time pass after which other lanes take messages too.
+async fn pass_patience() {
+    tokio::time::advance(queue::PATIENCE).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_is_in_the_hands_of_one_lane_and_keeps_its_order() {
-    let queue = filled(&[("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("a", "3")]);
-    let (first, texts) = next(&queue, 2).await.unwrap();
+    let queue = filled(2, &[("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("a", "3")]);
+    let (first, texts) = next(&queue).await.unwrap();
     assert_eq!(texts, ["a 1", "a 2"]);
-    let (second, texts) = next(&queue, 9).await.unwrap();
-    assert_eq!(texts, ["b 1", "c 1"], "logs that no lane has");
-    assert!(next(&queue, 9).await.is_none(), "the rest of a waits for the first lane");
+    let (second, texts) = next(&queue).await.unwrap();
+    assert_eq!(texts, ["b 1", "c 1"], "logs that no lane has, which fill a batch");
+    pass_patience().await;
+    assert!(next(&queue).await.is_none(), "the rest of a waits for the first lane");
     drop(second);
-    assert!(next(&queue, 9).await.is_none());
+    assert!(next(&queue).await.is_none());
     drop(first);
-    assert_eq!(next(&queue, 9).await.unwrap().1, ["a 3"]);
+    assert_eq!(next(&queue).await.unwrap().1, ["a 3"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn messages_wait_for_the_commit_under_way_but_not_for_long() {
+    let queue = Queue::new(9, 9);
+    let push = |log| assert!(queue.push(queued(log, Body::message("1"))));
+    push("a");
+    let (first, _) = next(&queue).await.unwrap();
+    push("b");
+    push("c");
+    assert!(next(&queue).await.is_none());
+    drop(first);
+    let (second, texts) = next(&queue).await.unwrap();
+    assert_eq!(texts, ["b 1", "c 1"]);
+    // The commit is slow: a lane that waits looks again by itself.
+    push("d");
+    let (_third, d) = (queue.take().await.unwrap(), tokio::time::Instant::now());
+    push("e");
+    assert!(next(&queue).await.is_none());
+    drop(queue.take().await.unwrap());
+    assert_eq!(d.elapsed(), queue::PATIENCE);
+    drop(second);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_is_alone_and_keeps_its_place_in_its_log() {
-    let queue = filled(&[("a", "1"), ("b", "a change"), ("b", "1"), ("a", "a change"), ("a", "2"), ("c", "1")]);
-    let (first, texts) = next(&queue, 9).await.unwrap();
+    let queue = filled(9, &[("a", "1"), ("b", "a change"), ("b", "1"), ("a", "a change"), ("a", "2"), ("c", "1")]);
+    let (first, texts) = next(&queue).await.unwrap();
     assert_eq!(texts, ["a 1", "c 1"]);
-    let (second, texts) = next(&queue, 9).await.unwrap();
-    assert_eq!(texts, ["b changed"]);
-    assert!(next(&queue, 9).await.is_none());
+    let (second, texts) = next(&queue).await.unwrap();
+    assert_eq!(texts, ["b changed"], "a change waits for nobody");
+    pass_patience().await;
+    assert!(next(&queue).await.is_none());
     drop((first, second));
-    let (_third, texts) = next(&queue, 9).await.unwrap();
-    assert_eq!(texts, ["a changed"]);
-    assert_eq!(next(&queue, 9).await.unwrap().1, ["b 1"]);
+    let (_third, texts) = next(&queue).await.unwrap();
+    assert_eq!(texts, ["b 1"]);
+    assert_eq!(next(&queue).await.unwrap().1, ["a changed"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_log_with_many_entries_delays_others_by_one_batch() {
     let mut entries = vec![("busy", "x"); 10];
     entries.push(("quiet", "1"));
-    let queue = filled(&entries);
-    assert_eq!(next(&queue, 4).await.unwrap().1, ["busy x"; 4]);
-    assert_eq!(next(&queue, 4).await.unwrap().1, ["quiet 1", "busy x", "busy x", "busy x"]);
+    let queue = filled(4, &entries);
+    assert_eq!(next(&queue).await.unwrap().1, ["busy x"; 4]);
+    assert_eq!(next(&queue).await.unwrap().1, ["quiet 1", "busy x", "busy x", "busy x"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_barrier_passes_after_the_entries_before_it_and_not_with_later_ones() {
-    let queue = Queue::new(3);
+    let queue = Queue::new(3, 9);
     assert!(queue.push(queued("a", Body::message("1"))));
     queue.settled(&LogId::from(&ConversationId::parse("idle").unwrap())).await;
     let log = LogId::from(&ConversationId::parse("a").unwrap());
@@ -262,20 +291,22 @@ async fn a_barrier_passes_after_the_entries_before_it_and_not_with_later_ones() 
     for text in ["2", "3"] {
         assert!(queue.push(queued("a", Body::message(text))), "a barrier takes no place");
     }
-    let (first, texts) = next(&queue, 9).await.unwrap();
+    let (first, texts) = next(&queue).await.unwrap();
     assert_eq!(texts, ["a 1"], "entries after a barrier wait for the next batch");
     assert!(futures_util::poll!(&mut settled).is_pending());
     drop(first);
     assert!(futures_util::poll!(&mut settled).is_ready());
+    assert_eq!(next(&queue).await.unwrap().1, ["a 2", "a 3"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_closed_queue_gives_what_waits_and_then_nothing() {
-    let queue = filled(&[("a", "1")]);
+    let queue = filled(1, &[("a", "1"), ("a", "2")]);
     queue.close();
     assert!(!queue.push(queued("b", Body::message("1"))));
-    let (taken, _) = next(&queue, 9).await.unwrap();
-    assert!(queue.take(9).await.is_none(), "what is left belongs to the lane that has its log");
+    let (taken, _) = next(&queue).await.unwrap();
+    assert!(queue.take().await.is_none(), "what is left belongs to the lane that has its log");
     drop(taken);
-    assert!(queue.take(9).await.is_none());
+    drop(queue.take().await.unwrap());
+    assert!(queue.take().await.is_none());
 }
