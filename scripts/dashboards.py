@@ -311,6 +311,7 @@ ON_CALL = dashboard(
                 graph("Memory", "Resident memory, by node.", "bytes", (metric("process_resident_memory_bytes"), "{{instance}}")),
                 graph("Open files", "Share of the open files that a node may have.", "percentunit", (f"{metric('process_open_fds')} / {metric('process_max_fds')}", "{{instance}}"), limit=0.85),
                 graph("Queues", "Queued events: for delivery, to be published, received; and sockets whose answers wait until the client has read more.", "short", (f"sum({metric('answers_waiting')})", "sockets with answers"), (f"sum({metric('delivery_queue')})", "delivery"), (f"sum({metric('bus_publish_queue')})", "publish"), (f"sum({metric('bus_receive_queue')})", "receive")),
+                graph("Tasks", "Tasks of the runtime, by node; they follow the connections.", "short", (metric("tasks"), "{{instance}}")),
                 graph("Panics", "Panics per second by task, and tasks that fail again and again.", "short", (total("task_panics_total", by="task"), "{{task}}"), (f"sum({metric('tasks_failing')})", "failing")),
                 graph("Outboxes", "Bytes that wait for slow readers, their bound, and slow readers per second that were closed because of it.", "bytes", (f"sum({metric('outbox_bytes')})", "waiting"), (f"sum({metric('outbox_limit_bytes')})", "bound"), (total("outbox_shed_total"), "closed/s")),
                 graph("Without a token", "Sockets that showed no valid token so far.", "short", (metric("unauthenticated_sockets"), "{{instance}}")),

@@ -276,6 +276,8 @@ metrics! {
     restrictions: IntGauge("restrictions");
     /// Maximum number of blocks and revocations by admins.
     restrictions_limit: IntGauge("restrictions_limit");
+    /// Tasks that the node runs now: several for each connection and request, and those of the node itself.
+    tasks: IntGauge("tasks");
     /// Panics of tasks, by task. The task is started again, or only what it worked on is lost.
     task_panics: IntCounterVec("task_panics_total", &["task"]);
     /// Tasks that panic again and again.

@@ -116,6 +116,7 @@ fn set_gauges(broker: &Broker) {
     metrics.unauthenticated.set(broker.admission.strangers() as i64);
     metrics.delivery_queue.set(broker.chat.undelivered() as i64);
     metrics.users_online.set(broker.backplane.users_here() as i64);
+    metrics.tasks.set(tokio::runtime::Handle::current().metrics().num_alive_tasks() as i64);
 }
 
 /// The body of `/api/health`.

@@ -174,3 +174,21 @@ async fn health_probes_and_metrics_need_no_token() {
     assert_eq!(node.metrics().await.get(r#"switchboard_connections{dialect="native"}"#), Some(1.0));
     assert!(node.metrics().await.0.contains("switchboard_build_info{"));
 }
+
+#[tokio::test]
+async fn tasks_are_counted_and_end_with_their_connections() {
+    const CLIENTS: usize = 20;
+    let node = Node::dev().start().await;
+    let idle = node.metric("switchboard_tasks", |tasks| tasks > 0.0).await;
+    let mut clients = Vec::new();
+    for at in 0..CLIENTS {
+        clients.push(Client::native(&node, &format!("user-{at}")).await);
+    }
+    let busy = node.metrics().await.get("switchboard_tasks").unwrap();
+    assert!(busy >= idle + CLIENTS as f64, "{idle} tasks before, and {busy} with {CLIENTS} clients");
+    for client in clients {
+        client.close().await;
+    }
+    // The request for the metrics is one, and a task of the node's own may run beside it.
+    node.metric("switchboard_tasks", |tasks| tasks <= idle + 3.0).await;
+}
