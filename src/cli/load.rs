@@ -22,7 +22,7 @@ mod tally;
 mod tokens;
 mod user;
 
-use plan::Plan;
+use plan::{Arrivals, Plan};
 use speech::Speech;
 use tokens::Tokens;
 
@@ -51,6 +51,11 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(u32).range(0..=3_600)),
             number("connects", "200", "Connects per second").value_parser(value_parser!(u32).range(1..=100_000)),
             number("bytes", "100", "Length of a message's text").value_parser(value_parser!(u32).range(40..=5_000)),
+            Arg::new("arrivals")
+                .long("arrivals")
+                .default_value("even")
+                .value_parser(PossibleValuesParser::new(Arrivals::NAMES))
+                .help("Times of the messages: at even intervals, or each at a random time, as people write"),
             Arg::new("dialect")
                 .long("dialect")
                 .default_value("native")
@@ -90,6 +95,7 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
         warm_up: number("warm-up"),
         connects: number("connects"),
         bytes: number("bytes"),
+        arrivals: Arrivals::of(text("arrivals"), number("rate")),
     };
     plan.check(tokens.limit()).map_err(Failure::Runtime)?;
     let result = block_on(generator::run(Arc::new(plan), tokens))?.map_err(Failure::Runtime)?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand::RngExt;
+
 use super::{super::server_url::ServerUrl, speech::Speech};
 
 /// Maximum number of users of one room. One request of REST names at most as many.
@@ -24,6 +26,32 @@ pub(super) struct Plan {
     pub(super) connects: u32,
     /// Length of a message's text, in bytes.
     pub(super) bytes: u32,
+    pub(super) arrivals: Arrivals,
+}
+
+/// The times within a second at which messages are due.
+#[derive(Debug)]
+pub(super) enum Arrivals {
+    /// With the same pause between any two.
+    Even,
+    /// Each at a random time, as senders who don't know of each other write. The times, in order, are those of every second.
+    Random(Vec<Duration>),
+}
+
+impl Arrivals {
+    /// The names of all.
+    pub(super) const NAMES: [&'static str; 2] = ["even", "random"];
+
+    /// The arrivals of this name, of `rate` messages a second.
+    pub(super) fn of(name: &str, rate: u32) -> Self {
+        if name != Self::NAMES[1] {
+            return Self::Even;
+        }
+        let mut random = rand::rng();
+        let mut times: Vec<_> = (0..rate).map(|_| Duration::from_secs_f64(random.random_range(0.0..1.0))).collect();
+        times.sort_unstable();
+        Self::Random(times)
+    }
 }
 
 impl Plan {
@@ -72,7 +100,14 @@ impl Plan {
 
     /// Time from the begin of the load until a message is due.
     pub(super) fn due(&self, message: u64) -> Duration {
-        Duration::from_secs_f64(message as f64 / f64::from(self.rate.max(1)))
+        let rate = u64::from(self.rate.max(1));
+        match &self.arrivals {
+            Arrivals::Even => Duration::from_secs_f64(message as f64 / rate as f64),
+            Arrivals::Random(times) => {
+                let within = times.get((message % rate) as usize).copied().unwrap_or_default();
+                Duration::from_secs(message / rate) + within
+            }
+        }
     }
 
     /// The sender of a message: the rooms take turns, and the users in each.
@@ -91,7 +126,8 @@ mod tests {
     fn plan(users: u32, rooms: u32) -> Plan {
         let target = ServerUrl::parse("ws://localhost:1").unwrap();
         let speech = Speech::of("native").unwrap();
-        Plan { target, speech, users, rooms, rate: 10, seconds: 3, warm_up: 2, connects: 1, bytes: 100 }
+        let arrivals = Arrivals::of("even", 10);
+        Plan { target, speech, users, rooms, rate: 10, seconds: 3, warm_up: 2, connects: 1, bytes: 100, arrivals }
     }
 
     #[test]
@@ -112,6 +148,18 @@ mod tests {
         let plan = plan(1, 1);
         assert_eq!((plan.messages(), plan.due(20)), (50, Duration::from_secs(2)));
         assert!(!plan.is_measured(19) && plan.is_measured(20));
+    }
+
+    #[test]
+    fn random_arrivals_come_in_order_and_as_many_in_each_second() {
+        let plan = Plan { arrivals: Arrivals::of("random", 10), ..plan(1, 1) };
+        let due: Vec<_> = (0..plan.messages()).map(|message| plan.due(message)).collect();
+        assert!(due.is_sorted());
+        for second in 0..5 {
+            assert_eq!(due.iter().filter(|due| due.as_secs() == second).count(), 10);
+        }
+        let pauses: std::collections::BTreeSet<_> = due.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.len() > 5, "{pauses:?}");
     }
 
     #[test]
