@@ -3,6 +3,7 @@
 export CARGO_TERM_COLOR ?= auto
 CARGO := cargo
 BENCH ?=
+COMPARE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run release setup check fmt lint doc unit test tests conformance torture deploy deny image bench
@@ -59,5 +60,5 @@ image: ## Build the image as the Dockerfile says, from this machine's Rust, and 
 	scripts/tools.sh
 	IMAGE_TEST=1 target/tools/python/bin/pytest -q -rfEs -s tests/deploy/test_image.py
 
-bench: ## Print figures: deliveries, sends, single requests, memory (BENCH=ordinary, BENCH=requests; BENCH="--help")
-	$(CARGO) bench --locked --bench load -- $(BENCH)
+bench: ## Print figures of all parts, or of some (BENCH="ordinary requests"; BENCH=--help), beside an earlier run's (COMPARE=target/bench/….json)
+	$(CARGO) bench --locked --bench load -- $(BENCH) $(if $(COMPARE),--compare "$(COMPARE)")

@@ -1,6 +1,6 @@
 //! Command line of the benchmark.
 
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Arg, ArgAction, Command, builder::PossibleValue, value_parser};
 use serde::{Deserialize, Serialize};
 
 /// Settings of a run. The defaults are the load behind the figures in the documentation.
@@ -21,57 +21,37 @@ pub struct Args {
     pub repetitions: usize,
     /// Settings of the node, beside those of the benchmark.
     pub settings: Vec<(String, String)>,
+    /// File of an earlier run.
+    #[serde(skip)]
+    pub compare: Option<String>,
 }
 
-/// All parts. `floor` runs only on request, because `deliveries` includes it.
-const PARTS: [&str; 8] = ["macs", "idle", "connects", "deliveries", "ordinary", "sends", "requests", "floor"];
+/// A part that may be named.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// True if it runs without being named.
+    pub usual: bool,
+}
 
 impl Args {
-    /// Parses the command line.
-    pub fn read() -> Self {
-        let count = |name: &'static str, default: &'static str, help: &'static str| {
-            Arg::new(name).long(name).default_value(default).help(help).value_parser(value_parser!(usize))
-        };
-        let command = Command::new("load")
-            .about("Starts Redis, PostgreSQL and a node, puts load on them and prints the cost")
-            .arg(Arg::new("parts").num_args(0..).value_parser(PARTS).help("Parts to run, all but floor by default"))
-            .arg(Arg::new("only").long("only").value_delimiter(',').value_parser(PARTS).help("The same, with commas"))
-            .arg(count("seconds", "10", "Length of each measurement").value_parser(value_parser!(u64)))
-            .arg(
-                Arg::new("rates")
-                    .long("rates")
-                    .default_value("20000,100000")
-                    .value_delimiter(',')
-                    .value_parser(value_parser!(u64).range(1..))
-                    .help("Deliveries per second"),
-            )
-            .arg(count("sockets", "1000", "Deliveries: number of sockets"))
-            .arg(count("rooms", "10", "Deliveries: number of rooms that share the sockets"))
-            .arg(
-                count("rate", "1000", "Ordinary rate: sends per second in 100 rooms of 10")
-                    .value_parser(value_parser!(u64).range(1..)),
-            )
-            .arg(count("repetitions", "200", "Requests: number of each kind, one at a time"))
-            .arg(
-                Arg::new("set")
-                    .long("set")
-                    .action(ArgAction::Append)
-                    .value_parser(setting)
-                    .help("A setting of the node, NAME=VALUE"),
-            )
-            .arg(count("senders", "200", "Sends: senders"))
-            .arg(count("conversations", "100", "Sends: number of conversations"))
-            .arg(count("depth", "16", "Sends: unacked messages per conversation"))
-            .arg(count("connections", "10000", "Idle: connections"))
-            .arg(count("connects", "3000", "Connects: number of sockets in each dialect"))
-            // `cargo bench` passes this flag to every benchmark.
-            .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true));
-        let found = command.get_matches();
+    /// Parses the command line of this process; a mistake ends it with a message.
+    pub fn read(parts: &[Choice]) -> Self {
+        Self::parse(parts, std::env::args()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Parses a command line, the program's name included.
+    ///
+    /// # Errors
+    /// The message for the user.
+    pub fn parse(parts: &[Choice], words: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let found = command(parts).try_get_matches_from(words)?;
         let number = |name: &str| found.get_one::<usize>(name).copied().unwrap_or_default().max(1);
         let named = |name: &str| found.get_many::<String>(name).into_iter().flatten().cloned();
         let only: Vec<String> = named("only").chain(named("parts")).collect();
-        let usual = PARTS.iter().filter(|&&part| part != "floor").map(|&part| part.to_owned());
-        Self {
+        let usual = parts.iter().filter(|part| part.usual).map(|part| part.name.to_owned());
+        Ok(Self {
             only: if only.is_empty() { usual.collect() } else { only },
             seconds: found.get_one("seconds").copied().unwrap_or(10),
             rates: found.get_many("rates").into_iter().flatten().copied().collect(),
@@ -85,13 +65,64 @@ impl Args {
             sends: found.get_one("rate").copied().unwrap_or(1_000),
             repetitions: number("repetitions"),
             settings: found.get_many("set").into_iter().flatten().cloned().collect(),
-        }
+            compare: found.get_one("compare").cloned(),
+        })
     }
 
     /// True if a part is to run.
     pub fn wants(&self, part: &str) -> bool {
         self.only.iter().any(|wanted| wanted == part)
     }
+}
+
+fn command(parts: &[Choice]) -> Command {
+    let count = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name).long(name).default_value(default).help(help).value_parser(value_parser!(usize))
+    };
+    let choices: Vec<PossibleValue> = parts.iter().map(|part| PossibleValue::new(part.name).help(part.about)).collect();
+    let named: Vec<_> = parts.iter().filter(|part| !part.usual).map(|part| part.name).collect();
+    let parts =
+        |name: &'static str, help: String| Arg::new(name).value_delimiter(',').value_parser(choices.clone()).help(help);
+    Command::new("load")
+        .about("Starts Redis, PostgreSQL and a node, puts load on them, prints the cost and keeps it in a file")
+        .arg(parts("parts", format!("Parts to run; by default all but {}", named.join(", "))).num_args(0..))
+        .arg(parts("only", "The same".to_owned()).long("only"))
+        .arg(count("seconds", "10", "Length of each measurement").value_parser(value_parser!(u64)))
+        .arg(
+            Arg::new("rates")
+                .long("rates")
+                .default_value("20000,100000")
+                .value_delimiter(',')
+                .value_parser(value_parser!(u64).range(1..))
+                .help("Deliveries per second"),
+        )
+        .arg(count("sockets", "1000", "Deliveries: number of sockets"))
+        .arg(count("rooms", "10", "Deliveries: number of rooms that share the sockets"))
+        .arg(
+            count("rate", "1000", "Ordinary rate: sends per second in 100 rooms of 10")
+                .value_parser(value_parser!(u64).range(1..)),
+        )
+        .arg(count("repetitions", "200", "Requests: number of each kind, one at a time"))
+        .arg(
+            Arg::new("set")
+                .long("set")
+                .action(ArgAction::Append)
+                .value_parser(setting)
+                .help("A setting of the node, NAME=VALUE"),
+        )
+        .arg(count("senders", "200", "Sends: senders"))
+        .arg(count("conversations", "100", "Sends: number of conversations"))
+        .arg(count("depth", "16", "Sends: unacked messages per conversation"))
+        .arg(count("connections", "10000", "Idle: connections"))
+        .arg(count("connects", "3000", "Connects: number of sockets in each dialect"))
+        .arg(
+            Arg::new("compare")
+                .long("compare")
+                .value_name("FILE")
+                .help("The file of an earlier run: prints each figure of both, and the ratio"),
+        )
+        // `cargo bench` passes this flag to every benchmark.
+        .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true))
 }
 
 /// Splits `NAME=VALUE`.

@@ -17,6 +17,7 @@ use crate::{
     BenchResult,
     args::Args,
     measure::{Cpu, World},
+    record::Record,
     support::token,
     wire::{self, Socket, server_text},
 };
@@ -95,6 +96,20 @@ pub struct Figures {
     pub connects: u64,
     pub seconds: f64,
     pub cpu: Cpu,
+}
+
+/// What is kept of the connects to all targets.
+pub fn record(bare: &Figures, dialects: &[Figures]) -> Record {
+    let mut record = Record::of("connects");
+    for figures in dialects {
+        let Figures { target, connects, seconds, cpu } = figures;
+        let label = target.label();
+        cpu.add_to(&mut record, label, *connects);
+        record.rate(format!("{label}: connects"), *connects as f64 / seconds);
+        let (own, floor) = (cpu.micros_per(*connects), bare.cpu.micros_per(bare.connects));
+        record.cpu_ratio(format!("{label}: node / bare handshake loop"), own.node, floor.node);
+    }
+    record
 }
 
 /// Measures the connects of users whom the node knows: they connected before, and their rooms exist.

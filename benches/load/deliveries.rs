@@ -10,6 +10,7 @@ use crate::{
     BenchResult,
     args::Args,
     measure::{Commands, Cpu, Latencies, Latency, World},
+    record::Record,
     support::token,
     wire::{self, Socket},
 };
@@ -41,6 +42,30 @@ pub struct Figures {
     pub spread: Latency,
     /// A delivered frame.
     pub sample: String,
+}
+
+impl Figures {
+    /// Adds what is kept of them.
+    pub fn add_to(&self, record: &mut Record, rate: &str) {
+        let Self { seconds, messages, deliveries, missing, cpu, commands, latency, spread, .. } = self;
+        cpu.add_to(record, &format!("{rate}: a delivery"), *deliveries);
+        record.rate(format!("{rate}: delivered"), *deliveries as f64 / seconds);
+        record.latency(&format!("{rate}: delivery"), latency.p50, latency.p99);
+        record.latency(&format!("{rate}: spread"), spread.p50, spread.p99);
+        record.faults(format!("{rate}: missing"), *missing);
+        if commands.sum() > 0 {
+            let each = commands.sum() as f64 / *messages as f64;
+            record.commands(format!("{rate}: Redis commands per message"), each);
+        }
+    }
+
+    /// Adds what is kept of the node's figures, and their ratios to those of the bare write loop.
+    pub fn add_beside(&self, floor: &Self, record: &mut Record, rate: &str) {
+        self.add_to(record, rate);
+        let (own, bare) = (self.cpu.micros_per(self.deliveries), floor.cpu.micros_per(floor.deliveries));
+        record.cpu_ratio(format!("{rate}: CPU, node / bare write loop"), own.node, bare.node);
+        record.tail_ratio(format!("{rate}: spread p99, node / bare write loop"), self.spread.p99, floor.spread.p99);
+    }
 }
 
 /// Received deliveries.

@@ -9,6 +9,7 @@ use crate::{
     BenchResult,
     args::Args,
     measure::{Commands, Cpu, Kept, World},
+    record::Record,
     support::{resident_bytes, token},
     wire::Socket,
 };
@@ -34,6 +35,27 @@ pub struct Figures {
     pub idle_commands: Commands,
     /// Connections lost while idle.
     pub lost: u64,
+}
+
+impl Figures {
+    /// What is kept of them.
+    pub fn record(&self) -> Record {
+        let mut record = Record::of("idle");
+        let (each, seconds) = (self.connections, self.idle_seconds);
+        record.bytes("memory of the node per connection", self.bytes_each);
+        record.bytes("Redis per connection", self.kept_each.redis);
+        self.connect_cpu.add_to(&mut record, "a connect", each);
+        record.rate("connects", each as f64 / self.connect_seconds);
+        record.commands("Redis commands per connect", self.connect_commands.sum() as f64 / each.max(1) as f64);
+        let commands = self.idle_commands.sum() as f64 / seconds;
+        record.add("Redis commands while idle", commands, "per second", commands * 0.2);
+        for (name, used) in [("node", self.idle_cpu.node), ("Redis", self.idle_cpu.redis)] {
+            let percent = 100.0 * used / seconds;
+            record.add(format!("idle: {name}"), percent, "% of a core", percent * 0.5);
+        }
+        record.faults("connections lost", self.lost);
+        record
+    }
 }
 
 /// Runs the load.

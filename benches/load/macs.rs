@@ -7,11 +7,15 @@ use switchboard::{
     model::{NodeKey, NodeKeys},
 };
 
+use crate::record::Record;
+
 /// Size of a short message in a payload, and in the cache.
 const PUBLISHED_BYTES: usize = 240;
 const CACHED_BYTES: usize = 330;
 /// Bytes that each measurement signs.
 const BYTES: usize = 50_000_000;
+/// Part of a value by which two runs differ.
+const NOISE: f64 = 0.1;
 
 /// Figures of one size.
 pub struct Figures {
@@ -36,6 +40,16 @@ pub fn measure() -> Vec<Figures> {
         ("a cached message", CACHED_BYTES, SignedKind::Cached),
     ];
     sizes.into_iter().map(|(what, bytes, kind)| measure_size(&macs, what, bytes, kind)).collect()
+}
+
+/// What is kept of them.
+pub fn record(figures: &[Figures]) -> Record {
+    let mut record = Record::of("macs");
+    for Figures { what, sign, verify, .. } in figures {
+        record.add(format!("{what}: sign"), *sign, "ns", sign * NOISE);
+        record.add(format!("{what}: verify"), *verify, "ns", verify * NOISE);
+    }
+    record
 }
 
 fn measure_size(macs: &Macs, what: &'static str, bytes: usize, kind: SignedKind) -> Figures {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     BenchResult,
+    record::Record,
     support::{connect_to_postgres, cpu_seconds},
 };
 
@@ -58,6 +59,16 @@ impl Cpu {
     pub fn times(self, factor: f64) -> Self {
         let Self { node, redis, postgres, load } = self;
         Self { node: node * factor, redis: redis * factor, postgres: postgres * factor, load: load * factor }
+    }
+
+    /// Adds the cost of `units` of work to what is kept: that of the node, and of the servers where it has some.
+    pub fn add_to(self, record: &mut Record, what: &str, units: u64) {
+        record.cpu(format!("{what}: node"), self.node, units);
+        for (name, seconds) in [("Redis", self.redis), ("PostgreSQL", self.postgres)] {
+            if seconds != 0.0 {
+                record.cpu(format!("{what}: {name}"), seconds, units);
+            }
+        }
     }
 
     /// Microseconds of each part per unit of work.

@@ -9,7 +9,9 @@ use tokio::{task::spawn_local, time::Instant};
 use crate::{
     BenchResult,
     args::Args,
+    bare_writes,
     measure::{Commands, Cpu, Latencies, Latency, World},
+    record::Record,
     support::token,
     wire::{self, Socket},
 };
@@ -33,6 +35,24 @@ pub struct Figures {
     pub commands: Commands,
     /// Time from a send to its ack.
     pub latency: Latency,
+}
+
+impl Figures {
+    /// What is kept of them, beside those of bare writes.
+    pub fn record(&self, floor: &bare_writes::Figures) -> Record {
+        let mut record = Record::of("ordinary");
+        self.cpu.add_to(&mut record, "a send", self.sent);
+        record.latency("ack", self.latency.p50, self.latency.p99);
+        record.commands("Redis commands per send", self.commands.sum() as f64 / self.sent.max(1) as f64);
+        record.faults("sends without an ack", self.sent.saturating_sub(self.acked));
+        record.cpu("bare write: PostgreSQL", floor.cpu.postgres, floor.writes);
+        record.latency("bare write", floor.latency.p50, floor.latency.p99);
+        let (own, bare) = (self.cpu.micros_per(self.sent), floor.cpu.micros_per(floor.writes));
+        record.cpu_ratio("PostgreSQL, send / bare write", own.postgres, bare.postgres);
+        record.tail_ratio("p50, ack / bare write", self.latency.p50, floor.latency.p50);
+        record.tail_ratio("p99, ack / bare write", self.latency.p99, floor.latency.p99);
+        record
+    }
 }
 
 #[derive(Default)]

@@ -15,6 +15,7 @@ use crate::{
     BenchResult,
     args::Args,
     measure::{Cpu, Latencies, Latency, World},
+    record::Record,
     support::token,
     wire::{self, Socket},
 };
@@ -39,6 +40,16 @@ pub struct Figures {
     /// CPU of all requests, without that of an idle deployment.
     pub cpu: Cpu,
     pub latency: Latency,
+}
+
+/// What is kept of all kinds.
+pub fn record(figures: &[Figures]) -> Record {
+    let mut record = Record::of("requests");
+    for Figures { what, count, cpu, latency } in figures {
+        cpu.add_to(&mut record, what, *count);
+        record.latency(what, latency.p50, latency.p99);
+    }
+    record
 }
 
 /// The `ref` of the request whose answer is awaited, and its receiver.

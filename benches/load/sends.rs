@@ -9,6 +9,7 @@ use crate::{
     BenchResult,
     args::Args,
     measure::{Commands, Cpu, Kept, Latencies, Latency, World},
+    record::Record,
     support::token,
     wire::{self, Socket},
 };
@@ -29,6 +30,21 @@ pub struct Figures {
     pub latency: Latency,
     /// Errors by code, warm-up included.
     pub errors: HashMap<String, u64>,
+}
+
+impl Figures {
+    /// What is kept of them.
+    pub fn record(&self) -> Record {
+        let mut record = Record::of("sends");
+        record.rate("acked", self.acked as f64 / self.seconds);
+        self.cpu.add_to(&mut record, "a send", self.acked);
+        record.latency("ack", self.latency.p50, self.latency.p99);
+        record.commands("Redis commands per send", self.commands.sum() as f64 / self.acked.max(1) as f64);
+        record.bytes("PostgreSQL per send", self.kept_each.postgres);
+        record.bytes("WAL per send", self.kept_each.wal);
+        record.faults("errors", self.errors.values().sum());
+        record
+    }
 }
 
 struct Progress {

@@ -1,0 +1,75 @@
+//! What a part measures: a node and its servers, or the bare loops beside which it is shown.
+
+use crate::{
+    BenchResult,
+    args::Args,
+    connects,
+    connects::Target,
+    deliveries,
+    measure::World,
+    support::{Node, Postgres, Process, RedisServer, Signal},
+    tasks::{Task, command, figures},
+};
+
+/// A node and its servers; new for every measurement, so that none is affected by the one before.
+pub struct Stack {
+    pub redis: RedisServer,
+    pub postgres: Postgres,
+    pub database: String,
+    pub node: Node,
+}
+
+impl Stack {
+    /// Starts everything. PostgreSQL has full durability.
+    pub async fn start(args: &Args) -> Self {
+        let redis = RedisServer::start().await;
+        let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
+        let database = postgres.database().await;
+        let node = Node::serve(&redis.url(), &database);
+        // The rate limit is on, but never reached.
+        let node = args
+            .settings
+            .iter()
+            .fold(node.set("MESSAGE_RATE_LIMIT", 1_000_000), |node, (name, value)| node.set(name, value));
+        let node = node.start().await;
+        Self { redis, postgres, database, node }
+    }
+
+    /// What the load generators need to know.
+    pub fn world(&self) -> World {
+        World {
+            address: self.node.address(),
+            node: self.node.pid(),
+            redis: Some(self.redis.pid()),
+            postgres: Some(self.postgres.pid()),
+            redis_url: self.redis.url(),
+            database_url: self.database.clone(),
+        }
+    }
+}
+
+/// Runs the same connects against the bare handshake loop.
+pub async fn bare_handshake_loop(args: &Args) -> BenchResult<connects::Figures> {
+    let server = Process::spawn("bare handshake loop", &mut command(&Task::Handshakes)?, Signal::Kill);
+    figures(&Task::Connects(args.clone(), bare_world(&server).await?, Target::Bare))
+}
+
+/// Runs the same load against the bare write loop.
+pub async fn bare_write_loop(args: &Args, rate: u64, sample: &str) -> BenchResult<deliveries::Figures> {
+    let mut command = command(&Task::Floor(args.clone(), rate, sample.into()))?;
+    let server = Process::spawn("bare write loop", &mut command, Signal::Kill);
+    figures(&Task::Deliveries(args.clone(), bare_world(&server).await?, rate))
+}
+
+/// A world without Redis and PostgreSQL, once the server listens.
+async fn bare_world(server: &Process) -> BenchResult<World> {
+    let listening = |line: &str| line.strip_prefix("listening on ")?.parse().ok();
+    Ok(World {
+        address: server.line("its address", listening).await?,
+        node: server.pid(),
+        redis: None,
+        postgres: None,
+        redis_url: String::new(),
+        database_url: String::new(),
+    })
+}
