@@ -8,10 +8,14 @@
 mod args;
 #[path = "../benches/load/compare.rs"]
 mod compare;
+#[path = "../benches/load/soak/ledger.rs"]
+mod ledger;
 #[path = "../benches/load/record.rs"]
 mod record;
 #[path = "../benches/load/run_file.rs"]
 mod run_file;
+#[path = "../benches/load/soak/trend.rs"]
+mod trend;
 
 use std::path::Path;
 
@@ -20,8 +24,10 @@ use serde_json::{Map, Value, json};
 use self::{
     args::{Args, Choice},
     compare::{Change, pairs, table},
+    ledger::{Audience, Ledger, RECIPIENTS},
     record::Record,
     run_file::Run,
+    trend::{Trend, sparkline},
 };
 
 fn parse(words: &[&str]) -> Result<Args, String> {
@@ -166,4 +172,59 @@ fn a_figure_that_could_not_be_measured_is_left_out() {
     record.cpu_ratio("node / floor", 1.0, 0.0);
     record.rate("connects", f64::NAN);
     assert!(record.figures.is_empty());
+}
+
+#[test]
+fn the_soak_has_a_length_of_its_own() {
+    let seconds = |words: &[&str]| parse(words).map(|args| (args.seconds, args.soak_seconds)).unwrap();
+    assert_eq!(seconds(&["soak"]), (10, 180));
+    assert_eq!(seconds(&["soak", "--seconds", "1800"]), (1_800, 1_800));
+}
+
+/// Samples each 3 s over two minutes.
+fn samples(value: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
+    (0..40).map(|at| f64::from(at) * 3.0).map(|at| (at, value(at))).collect()
+}
+
+#[test]
+fn a_series_that_grows_is_told_from_one_that_scatters() {
+    let growing = Trend::of(&samples(|at| 100.0 + at / 10.0)).unwrap();
+    assert!((growing.per_hour - 360.0).abs() < 1e-6 && growing.error < 1e-6, "{growing:?}");
+    assert!((growing.part_per_hour().unwrap() - 360.0 / growing.mean).abs() < 1e-9);
+    assert!(growing.grows(120.0));
+    let scattered = Trend::of(&samples(|at| 100.0 + (at * 7.0) % 11.0)).unwrap();
+    assert!(!scattered.grows(120.0), "{scattered:?}");
+    let shrinking = Trend::of(&samples(|at| 100.0 - at / 10.0)).unwrap();
+    assert!(!shrinking.grows(120.0) && shrinking.per_hour < 0.0);
+    let steady = Trend::of(&samples(|_| 0.0)).unwrap();
+    assert!(!steady.grows(120.0) && steady.part_per_hour().is_none());
+    // A growth of 1 % is certain here, and too small to matter.
+    assert!(!Trend::of(&samples(|at| 100.0 + at / 120.0)).unwrap().grows(120.0));
+    assert_eq!(Trend::of(&[(0.0, 1.0), (3.0, 2.0)]), None, "two points are always a line");
+}
+
+#[test]
+fn a_series_is_drawn_from_its_least_to_its_greatest_value() {
+    assert_eq!(sparkline(&[0.0, 4.0, 8.0], 30), "▁▅█");
+    assert_eq!(sparkline(&[5.0, 5.0], 30), "▁▁");
+    assert_eq!(sparkline(&[0.0, 0.0, 8.0, 8.0], 2), "▁█");
+    assert_eq!(sparkline(&[], 30), "");
+}
+
+#[test]
+fn an_acked_message_must_reach_all_of_its_witnesses() {
+    let mut ledger = Ledger::new(2);
+    ledger.ack(1, Audience::Room);
+    ledger.ack(2, Audience::User);
+    // One without an ack may be lost.
+    ledger.receive(1, 3);
+    assert_eq!(Vec::from_iter(ledger.lost()), [1, 2]);
+    ledger.receive(0, 1);
+    ledger.receive(RECIPIENTS, 2);
+    assert_eq!(Vec::from_iter(ledger.lost()), [1], "the other witness lacks it");
+    ledger.receive(1, 1);
+    assert!(ledger.lost().is_empty());
+    ledger.receive(0, 1);
+    ledger.receive(RECIPIENTS, 2);
+    assert_eq!((ledger.repeated(), ledger.repeated_direct()), (1, 1));
 }

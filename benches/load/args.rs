@@ -1,6 +1,6 @@
 //! Command line of the benchmark.
 
-use clap::{Arg, ArgAction, Command, builder::PossibleValue, value_parser};
+use clap::{Arg, ArgAction, Command, builder::PossibleValue, parser::ValueSource, value_parser};
 use serde::{Deserialize, Serialize};
 
 /// Settings of a run. The defaults are the load behind the figures in the documentation.
@@ -9,6 +9,8 @@ pub struct Args {
     /// Parts to run.
     pub only: Vec<String>,
     pub seconds: u64,
+    /// Length of the soak.
+    pub soak_seconds: u64,
     pub rates: Vec<u64>,
     pub sockets: usize,
     pub rooms: usize,
@@ -25,6 +27,9 @@ pub struct Args {
     #[serde(skip)]
     pub compare: Option<String>,
 }
+
+/// Length of the soak, unless `--seconds` is given.
+const SOAK_SECONDS: u64 = 180;
 
 /// A part that may be named.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +55,13 @@ impl Args {
         let number = |name: &str| found.get_one::<usize>(name).copied().unwrap_or_default().max(1);
         let named = |name: &str| found.get_many::<String>(name).into_iter().flatten().cloned();
         let only: Vec<String> = named("only").chain(named("parts")).collect();
+        let seconds = found.get_one("seconds").copied().unwrap_or(10);
+        let given = found.value_source("seconds") == Some(ValueSource::CommandLine);
         let usual = parts.iter().filter(|part| part.usual).map(|part| part.name.to_owned());
         Ok(Self {
             only: if only.is_empty() { usual.collect() } else { only },
-            seconds: found.get_one("seconds").copied().unwrap_or(10),
+            seconds,
+            soak_seconds: if given { seconds } else { SOAK_SECONDS },
             rates: found.get_many("rates").into_iter().flatten().copied().collect(),
             sockets: number("sockets"),
             rooms: number("rooms"),
@@ -87,7 +95,10 @@ fn command(parts: &[Choice]) -> Command {
         .about("Starts Redis, PostgreSQL and a node, puts load on them, prints the cost and keeps it in a file")
         .arg(parts("parts", format!("Parts to run; by default all but {}", named.join(", "))).num_args(0..))
         .arg(parts("only", "The same".to_owned()).long("only"))
-        .arg(count("seconds", "10", "Length of each measurement").value_parser(value_parser!(u64)))
+        .arg(
+            count("seconds", "10", "Length of each measurement; of the soak, 180 unless this is given")
+                .value_parser(value_parser!(u64)),
+        )
         .arg(
             Arg::new("rates")
                 .long("rates")

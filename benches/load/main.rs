@@ -24,6 +24,7 @@ mod report;
 mod requests;
 mod run_file;
 mod sends;
+mod soak;
 mod stack;
 #[path = "../../tests/support/mod.rs"]
 mod support;

@@ -15,7 +15,7 @@ use crate::{
     record::Record,
     report, requests,
     run_file::Run,
-    sends,
+    sends, soak,
     stack::{Stack, bare_handshake_loop, bare_write_loop},
     tasks::{Task, figures},
 };
@@ -33,7 +33,7 @@ pub struct Part {
 type Measuring<'a> = Pin<Box<dyn Future<Output = BenchResult<Record>> + 'a>>;
 
 /// All parts, in the order in which they run.
-pub const ALL: [Part; 8] = [
+pub const ALL: [Part; 9] = [
     Part { name: "macs", about: "Codes that sign what goes into Redis", usual: true, measure: |_| Box::pin(macs()) },
     Part {
         name: "floor",
@@ -61,6 +61,12 @@ pub const ALL: [Part; 8] = [
         about: "Single requests on an idle deployment",
         usual: true,
         measure: |args| Box::pin(requests(args)),
+    },
+    Part {
+        name: "soak",
+        about: "A long run with faults: what must be flat",
+        usual: false,
+        measure: |args| Box::pin(soak::measure(args)),
     },
 ];
 

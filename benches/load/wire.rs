@@ -188,6 +188,12 @@ pub fn text(payload: &str) -> Vec<u8> {
     frame(TEXT, payload.as_bytes())
 }
 
+/// Encodes a client's close frame.
+pub fn close() -> Vec<u8> {
+    const NORMAL: u16 = 1000;
+    frame(CLOSE, &NORMAL.to_be_bytes())
+}
+
 /// Encodes a server's text frame.
 pub fn server_text(payload: &str) -> Vec<u8> {
     let mut frame = header(TEXT, payload.len(), 0);
