@@ -15,7 +15,7 @@ use crate::{
     BenchResult,
     args::Args,
     measure::{Cpu, Latencies, Latency, World},
-    ordinary::{CONTENT, ROOMS, WARM_UP, gap},
+    ordinary::{CONTENT, ROOMS, WARM_UP},
     support::{Postgres, connect_to_postgres},
     wire::now,
 };
@@ -146,6 +146,12 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
         cpu,
         latency: latencies.1.summary(),
     })
+}
+
+/// A random pause before the next write, so that writes come independently of each other.
+fn gap(rate: u64) -> Duration {
+    let chance: f64 = rand::rng().random_range(f64::EPSILON..1.0);
+    Duration::from_secs_f64(-chance.ln() / rate as f64)
 }
 
 type Waiting = std::rc::Rc<tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<i64>>>;

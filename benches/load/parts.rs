@@ -154,7 +154,7 @@ async fn deliveries(args: &Args) -> BenchResult<Record> {
 
 async fn ordinary(args: &Args) -> BenchResult<Record> {
     let stack = Stack::start(args).await;
-    let own: ordinary::Figures = figures(&Task::Ordinary(args.clone(), stack.world()))?;
+    let own = ordinary::run(args, &stack.world()).await?;
     let world = stack.world();
     let Stack { node, postgres, .. } = stack;
     drop(node);

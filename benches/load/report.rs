@@ -3,7 +3,8 @@
 use crate::{
     bare_writes, connects, deliveries, idle, macs,
     measure::{Cpu, Kept, Latency},
-    ordinary, requests, sends,
+    ordinary::{self, Told},
+    requests, sends,
 };
 
 /// Prints the cost of codes.
@@ -84,23 +85,26 @@ pub fn ordinary(rate: u64, node: &ordinary::Figures, floor: &bare_writes::Figure
     let (own, bare) = (node.cpu.micros_per(node.sent), floor.cpu.micros_per(floor.writes));
     let Latency { p50, p99, .. } = floor.latency;
     println!("  bare write         {p50:>8.1} {p99:>7.1} |  {:>16} {:>6.0}   by {}", "", bare.postgres, floor.by);
-    let Latency { p50, p99, .. } = node.latency;
+    let Told { sends, deliveries } = &node.told;
     println!(
-        "  send until its ack {p50:>8.1} {p99:>7.1} | {:>4.0} {:>6.0} {:>11.0}   load generator {:.0}",
-        own.node, own.redis, own.postgres, own.load
+        "  send until its ack {:>8.1} {:>7.1} | {:>4.0} {:>6.0} {:>11.0}   switchboard load {:.0}",
+        sends.ack_ms.p50, sends.ack_ms.p99, own.node, own.redis, own.postgres, own.load
     );
+    println!("  until its delivery {:>8.1} {:>7.1} |", deliveries.ms.p50, deliveries.ms.p99);
     println!(
-        "  send / bare write  {:>8.2} {:>7.2} | {:>23.2}",
-        p50 / floor.latency.p50,
-        p99 / floor.latency.p99,
+        "  ack / bare write   {:>8.2} {:>7.2} | {:>23.2}",
+        sends.ack_ms.p50 / floor.latency.p50,
+        sends.ack_ms.p99 / floor.latency.p99,
         own.postgres / bare.postgres
     );
     println!(
-        "  {:.0} sends/s, {} of {} acked, {} errors; Redis commands per message, including those in scripts: {}",
+        "  {:.0} sends/s, {} of {} acked, {} deliveries missing, {} repeated; Redis commands per message, including those in \
+         scripts: {}",
         node.sent as f64 / node.seconds,
-        node.acked,
-        node.sent,
-        node.errors,
+        sends.stored,
+        sends.due,
+        deliveries.missing,
+        deliveries.repeated,
         node.commands.top(node.sent as f64)
     );
 }

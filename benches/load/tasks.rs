@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use crate::{
     BenchResult, args::Args, bare_writes, connects, connects::Target, deliveries, floor, idle, measure::World,
-    ordinary, requests, sends,
+    requests, sends,
 };
 
 /// Task of a separate process; passed as JSON in its second argument.
@@ -18,7 +18,6 @@ pub enum Task {
     Handshakes,
     Deliveries(Args, World, u64),
     Floor(Args, u64, String),
-    Ordinary(Args, World),
     BareWrites(Args, World),
     Sends(Args, World),
     Requests(Args, World),
@@ -40,7 +39,6 @@ pub fn perform(task: Task) -> BenchResult<()> {
             }
             Task::Deliveries(args, world, rate) => serde_json::to_string(&deliveries::run(args, world, *rate).await?)?,
             Task::Sends(args, world) => serde_json::to_string(&sends::run(args, world).await?)?,
-            Task::Ordinary(args, world) => serde_json::to_string(&ordinary::run(args, world).await?)?,
             Task::BareWrites(args, world) => serde_json::to_string(&bare_writes::run(args, world).await?)?,
             Task::Requests(args, world) => serde_json::to_string(&requests::run(args, world).await?)?,
             Task::Floor(args, rate, sample) => {
