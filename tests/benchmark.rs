@@ -27,7 +27,7 @@ use self::{
     ledger::{Audience, Ledger, RECIPIENTS},
     record::Record,
     run_file::Run,
-    trend::{Trend, sparkline},
+    trend::{Trend, averaged, sparkline},
 };
 
 fn parse(words: &[&str]) -> Result<Args, String> {
@@ -201,6 +201,17 @@ fn a_series_that_grows_is_told_from_one_that_scatters() {
     // A growth of 1 % is certain here, and too small to matter.
     assert!(!Trend::of(&samples(|at| 100.0 + at / 120.0)).unwrap().grows(120.0));
     assert_eq!(Trend::of(&[(0.0, 1.0), (3.0, 2.0)]), None, "two points are always a line");
+}
+
+#[test]
+fn what_comes_and_goes_within_a_span_is_no_trend() {
+    let saw = |at: f64| 20.0 + at % 30.0;
+    let means = averaged(&samples(saw), 30.0, 30.0);
+    assert_eq!(means, [(45.0, 33.5), (75.0, 33.5), (105.0, 33.5)]);
+    assert!(!Trend::of(&means).unwrap().grows(90.0));
+    let means = averaged(&samples(|at| saw(at) + at / 10.0), 30.0, 30.0);
+    assert!(Trend::of(&means).unwrap().grows(90.0), "{means:?}");
+    assert!(averaged(&[], 30.0, 30.0).is_empty());
 }
 
 #[test]

@@ -21,7 +21,7 @@ use self::{
     frames::Dialect,
     ledger::Ledger,
     samples::{Samples, Series},
-    trend::{Trend, sparkline},
+    trend::{Trend, averaged, sparkline},
 };
 use crate::{
     BenchResult,
@@ -50,8 +50,8 @@ const VISITORS: usize = 20;
 const SAMPLING: Duration = Duration::from_secs(3);
 /// Interval between the begins of two faults.
 const FAULTS: Duration = Duration::from_secs(10);
-/// Time at the end of the load without faults.
-const CALM: Duration = Duration::from_secs(15);
+/// Time at the end of the load without faults: the longest fault ends within it.
+const CALM: Duration = Duration::from_secs(5);
 /// Part of the run that is warm-up, and the longest one.
 const WARM_UP: (f64, f64) = (1.0 / 3.0, 300.0);
 /// Maximum time until all messages have their answers and deliveries at the end.
@@ -209,12 +209,17 @@ async fn settle(shared: &Shared) {
 
 /// Prints each series and its trend after the warm-up, and keeps them.
 fn print_series(all: &[Series], warm_up: f64, record: &mut Record) {
-    println!("  after {warm_up:.0} s of warm-up      {:<WIDTH$}      mean       per hour    of the mean", "");
+    let after = format!("after {warm_up:.0} s of warm-up");
+    println!(
+        "  {after:<26} {:<WIDTH$} {:>9} {:>9} {:<8} {:>7}",
+        "from begin to end", "mean", "per hour", "", "of mean"
+    );
     for Series { name, unit, points } in all {
-        let warm: Vec<_> = points.iter().copied().filter(|(at, _)| *at >= warm_up).collect();
+        // Each fault opens and closes what belongs to it: only whole rounds of them are like each other.
+        let rounds = averaged(points, warm_up, FAULTS.as_secs_f64() * Fault::ALL.len() as f64);
         let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
         let bars = sparkline(&values, WIDTH);
-        let (Some(trend), Some((last, _))) = (Trend::of(&warm), warm.last()) else {
+        let (Some(trend), Some((last, _))) = (Trend::of(&rounds), points.last()) else {
             println!("  {name:<26} {bars}  too few samples");
             continue;
         };

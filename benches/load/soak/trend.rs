@@ -42,6 +42,19 @@ impl Trend {
     }
 }
 
+/// The mean of each whole `span` of seconds, at its middle, from `from` on. What comes and goes within a span is no trend.
+pub fn averaged(points: &[(f64, f64)], from: f64, span: f64) -> Vec<(f64, f64)> {
+    let last = points.last().map_or(from, |(at, _)| *at);
+    let spans = ((last - from) / span).round() as usize;
+    let mean = |number: usize| {
+        let begin = from + number as f64 * span;
+        let within = points.iter().filter(|(at, _)| (begin..begin + span).contains(at)).map(|(_, value)| *value);
+        let (sum, count) = within.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+        (count > 0.0).then(|| (begin + span / 2.0, sum / count))
+    };
+    (0..spans).filter_map(mean).collect()
+}
+
 /// The values as a line of bars, from the least to the greatest; runs of values share a bar if there are more than `width`.
 pub fn sparkline(values: &[f64], width: usize) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
