@@ -8,7 +8,7 @@
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
 # Build the dependencies first, with an empty program: this layer is rebuilt only when they change.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 RUN mkdir -p src benches/load \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \

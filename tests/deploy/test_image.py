@@ -44,6 +44,13 @@ def test_the_build_context_has_only_sources():
     assert kept[0] == "*" and {line.lstrip("!") for line in kept[1:]} == {"Cargo.toml", "Cargo.lock", "build.rs", "migrations", "src"}
 
 
+def test_the_build_copies_its_whole_context():
+    """Also build.rs, which Cargo.toml names: without it, cargo refuses to build."""
+    kept = {line.lstrip("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE)
+    assert {name for names in copied for name in names.split()} == kept
+
+
 def test_rust_is_new_enough():
     wanted = re.search(r'^rust-version = "1\.(\d+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
     assert int(re.search(r"rust:1\.(\d+)-", BASES[0])[1]) >= int(wanted)
