@@ -98,7 +98,7 @@ fn run(matches: &ArgMatches) -> Result<Outcome, Failure> {
         "check" => check::run(&sources(matches)?),
         "load" => load::run(matches, &sources(matches)?),
         // "healthcheck": clap accepts no other name.
-        _ => probe::run(matches.get_flag("dev"), &sources(matches)?),
+        _ => probe::run(matches, &sources(matches)?),
     }
 }
 

@@ -107,6 +107,9 @@ fn healthcheck_and_check_name_a_server_that_does_not_answer() {
     let folder = folder();
     let silent = run(&folder, &["healthcheck"], &[("ADMIN_LISTEN", "127.0.0.1:1")]);
     assert!(code(&silent) == 1 && stderr(&silent).contains("127.0.0.1:1"), "{}", stderr(&silent));
+    let elsewhere = run(&folder, &["healthcheck", "--url", "http://localhost:1/"], &[("LISTEN", "not read")]);
+    let said = stderr(&elsewhere);
+    assert!(code(&elsewhere) == 1 && said.contains("http://localhost:1/livez: check the name"), "{said}");
     let nowhere = [
         ("JWT_SECRET", SECRET),
         ("REDIS_URL", "redis://:planted@127.0.0.1:1"),
