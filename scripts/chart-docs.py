@@ -1,7 +1,9 @@
-"""Generates the documentation of the chart's values from its sources: `scripts/chart-docs.py`, or `--check` to compare.
+"""Generates parts of the chart from their sources: `scripts/chart-docs.py`, or `--check` to compare.
 
 - helm/switchboard/README.md, below the mark: a table of the values, from the comments of values.yaml;
-- helm/switchboard/values.schema.json, `config`: the settings, from docs/operations/configuration.md.
+- helm/switchboard/values.schema.json, `config`: the settings, from docs/operations/configuration.md;
+- helm/switchboard/files: copies of alerts/rules.yaml and dashboards/*.json. They are no links, because some tools that carry
+  charts drop links without a word.
 
 Needs PyYAML (target/tools/python has it).
 """
@@ -82,8 +84,11 @@ def schema():
     return path, json.dumps(written, indent=2, ensure_ascii=False) + "\n"
 
 
+GROUP = object()
+
+
 def values(node, lines, path=""):
-    """Walks values.yaml: (path, default, comment) of each value; the default of a group is None."""
+    """Walks values.yaml: (path, default, comment) of each value; the default of a group is GROUP."""
     for key, value in node.value:
         comment = comment_above(key.start_mark.line, lines)
         name = f"{path}{key.value}"
@@ -92,7 +97,7 @@ def values(node, lines, path=""):
         )
         if not comment:
             sys.exit(f"values.yaml: {name} has no comment")
-        yield name, None if is_group else yaml.safe_load(yaml.serialize(value)), comment
+        yield name, GROUP if is_group else yaml.safe_load(yaml.serialize(value)), comment
         if is_group:
             yield from values(value, lines, f"{name}.")
 
@@ -113,8 +118,8 @@ def readme():
     text = (CHART / "values.yaml").read_text(encoding="utf-8")
     rows = ["", "## Values", "", "| value | default | meaning |", "| --- | --- | --- |"]
     for name, default, comment in values(yaml.compose(text), text.splitlines()):
-        shown = "" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
-        name = f"**`{name}`**" if default is None else f"`{name}`"
+        shown = "" if default is GROUP else f"`{json.dumps(default, ensure_ascii=False)}`"
+        name = f"**`{name}`**" if default is GROUP else f"`{name}`"
         rows.append(f"| {name} | {shown} | {escape(comment)} |")
     rows += ["", "## Settings with their own values", "", "| setting | value |", "| --- | --- |"]
     rows += [f"| `{name}` | {value} |" for name, value in ELSEWHERE.items()]
@@ -126,13 +131,26 @@ def escape(text):
     return re.sub(r"<(\w+)>", r"`<\1>`", text.replace("|", "\\|"))
 
 
+def copies():
+    """The chart's copies of the alerts and dashboards, and the copies without a source, which are to go (None)."""
+    files = CHART / "files"
+    wanted = {files / "alerts.yaml": ROOT / "alerts" / "rules.yaml"}
+    wanted |= {files / "dashboards" / path.name: path for path in sorted((ROOT / "dashboards").glob("*.json"))}
+    yield from ((path, source.read_text(encoding="utf-8")) for path, source in wanted.items())
+    yield from ((path, None) for path in files.rglob("*") if path.is_file() and path not in wanted)
+
+
 def main(check):
     stale = []
-    for path, text in (schema(), readme()):
-        if path.read_text(encoding="utf-8") != text:
+    for path, text in (schema(), readme(), *copies()):
+        held = path.read_text(encoding="utf-8") if path.is_file() and not path.is_symlink() else None
+        if held != text:
             stale.append(path.relative_to(ROOT))
             if not check:
-                path.write_text(text, encoding="utf-8")
+                path.unlink(missing_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if text is not None:
+                    path.write_text(text, encoding="utf-8")
     if check and stale:
         sys.exit(f"run scripts/chart-docs.py: {', '.join(map(str, stale))} is outdated")
 

@@ -33,8 +33,7 @@ def files_of(spec):
 def test_pods_are_restricted(name):
     for document, _, spec in pods(name):
         assert spec["automountServiceAccountToken"] is False
-        # The test's pod finds the Service through these variables.
-        assert spec["enableServiceLinks"] is (document["kind"] == "Pod")
+        assert spec["enableServiceLinks"] is False
         context = spec["securityContext"]
         assert context["runAsNonRoot"] is True
         assert context["runAsUser"] == context["fsGroup"] == 65532
@@ -51,7 +50,7 @@ def test_pods_are_restricted(name):
 @every_set
 def test_secrets_are_files_and_never_variables(name):
     for _, _, spec in pods(name):
-        files = files_of(spec)
+        files = files_of(spec) if spec.get("volumes") else {}
         for container in spec["containers"]:
             for variable, value in environment(container).items():
                 assert not re.search(r"(REDIS|DATABASE|WEBHOOK)_URL$|SECRET$|PUBLIC_KEY$", variable), variable
@@ -65,6 +64,7 @@ def test_secrets_are_files_and_never_variables(name):
 @every_set
 def test_selectors_match_their_pods(name):
     labels = {document["kind"]: labels for document, labels, _ in pods(name)}
+    chosen_by_job = {"app.kubernetes.io/component": "migration"}
     others = [found for kind, found in labels.items() if kind != "Deployment"]
     deployment = one(name, "Deployment")
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
@@ -76,7 +76,10 @@ def test_selectors_match_their_pods(name):
         assert selects(selector, labels["Deployment"])
         assert not any(selects(selector, found) for found in others)
     for policy in of_kind(name, "NetworkPolicy"):
-        assert all(selects(policy["spec"]["podSelector"]["matchLabels"], found) for found in labels.values())
+        wanted = policy["spec"]["podSelector"]["matchLabels"]
+        of_job = selects(chosen_by_job, wanted)
+        assert all(selects(wanted, found) for kind, found in labels.items() if kind == "Job" or not of_job)
+        assert not (of_job and any(selects(wanted, found) for kind, found in labels.items() if kind != "Job"))
     # The selector of an existing release must not change in an upgrade.
     assert selectors[0].keys() == {f"app.kubernetes.io/{part}" for part in ("name", "instance", "component")}
 
@@ -114,11 +117,11 @@ def test_probes_use_the_admin_port(name):
 @every_set
 def test_no_client_reaches_the_admin_port(name):
     clients, metrics = sorted(of_kind(name, "Service"), key=lambda service: len(service["metadata"]["name"]))
-    assert [port["targetPort"] for port in clients["spec"]["ports"]] == ["http"]
+    assert "admin" not in [port["targetPort"] for port in clients["spec"]["ports"]]
+    assert 8001 not in [port["targetPort"] for port in clients["spec"]["ports"]]
     assert metrics["spec"]["clusterIP"] == "None" and "type" not in metrics["spec"]
     for ingress in of_kind(name, "Ingress"):
-        for rule in ingress["spec"]["rules"]:
-            (path,) = rule["http"]["paths"]
+        for path in (path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]):
             backend = path["backend"]["service"]
             assert backend == {"name": clients["metadata"]["name"], "port": {"name": "http"}}
     for route in of_kind(name, "HTTPRoute"):
@@ -126,9 +129,9 @@ def test_no_client_reaches_the_admin_port(name):
         assert backend == {"name": clients["metadata"]["name"], "port": clients["spec"]["ports"][0]["port"]}
 
 
-def test_nodes_are_replaced_one_at_a_time():
+def test_new_nodes_start_before_old_ones_end():
     spec = one("minimal", "Deployment")["spec"]
-    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}
     assert (spec["minReadySeconds"], spec["progressDeadlineSeconds"]) == (30, 1800)
     assert environment(node("minimal"))["NODE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 
@@ -143,7 +146,7 @@ def test_either_a_job_or_the_nodes_migrate(name):
         annotations = job["metadata"].get("annotations", {})
         spec = job["spec"]["template"]["spec"]
         if name == "everything":
-            assert annotations == {"argocd.argoproj.io/hook": "PreSync"}
+            assert annotations == {"argocd.argoproj.io/hook": "PreSync", "example.com/owner": "chat"}
         else:
             assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
             assert spec["serviceAccountName"] == "default"
@@ -216,7 +219,7 @@ def test_autoscaling():
 
 
 def test_network_policy():
-    policy = one("network-policy", "NetworkPolicy")["spec"]
+    policy = resources("network-policy")["NetworkPolicy", "chat-switchboard"]["spec"]
     clients, admin = policy["ingress"]
     assert [port["port"] for port in clients["ports"]] == [8000]
     ours = {"podSelector": policy["podSelector"]}
@@ -225,21 +228,21 @@ def test_network_policy():
     monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert admin["from"] == [{"podSelector": {}}, monitoring]
     out = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
-    assert out == [[53, 53], [6380], [5432], [443, 8443], [8000], [4317]]
+    assert out == [[53, 53], [6380], [5432], [4317], [443, 8443], [8000]]
     assert policy["egress"][2]["to"] == [{"ipBlock": {"cidr": "10.20.0.0/24"}}]
     # This set has no published keys or webhooks that nodes would have to reach.
-    out = [[port["port"] for port in rule["ports"]] for rule in one("ha", "NetworkPolicy")["spec"]["egress"]]
+    out = [[port["port"] for port in rule["ports"]] for rule in resources("ha")["NetworkPolicy", "chat-switchboard"]["spec"]["egress"]]
     assert out == [[53, 53], [6379], [5432], [8000]]
 
 
 def test_the_network_policy_is_on_by_default():
-    policy = one("minimal", "NetworkPolicy")["spec"]
+    policy = resources("minimal")["NetworkPolicy", "chat-switchboard"]["spec"]
     clients, admin = policy["ingress"]
     assert clients == {"ports": [{"port": 8000}]}, "clients come from anywhere"
     assert [port["port"] for port in admin["ports"]] == [8001] and admin["from"]
     assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[53, 53], [6379], [5432], [8000]]
     assert not any("to" in rule for rule in policy["egress"][:3]), "Redis, PostgreSQL and name servers may be anywhere"
-    out = [[port["port"] for port in rule["ports"]] for rule in one("webhooks", "NetworkPolicy")["spec"]["egress"]]
+    out = [[port["port"] for port in rule["ports"]] for rule in resources("webhooks")["NetworkPolicy", "chat-switchboard"]["spec"]["egress"]]
     assert out == [[53, 53], [6379], [5432], [443], [8000]], "webhooks are reached"
     assert not [kind for kind, _ in resources("everything") if kind == "NetworkPolicy"], "this set turns it off"
 
@@ -247,10 +250,9 @@ def test_the_network_policy_is_on_by_default():
 def test_ha_values_give_each_node_its_own_machine():
     wanted = "HorizontalPodAutoscaler PodDisruptionBudget NetworkPolicy ServiceMonitor PrometheusRule ConfigMap"
     assert set(wanted.split()) <= {kind for kind, _ in resources("ha")}
-    affinity = one("ha", "Deployment")["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
-    (rule,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
-    (_, labels, _) = next(pod for pod in pods("ha") if pod[0]["kind"] == "Deployment")
-    assert rule["topologyKey"] == "kubernetes.io/hostname" and selects(rule["labelSelector"]["matchLabels"], labels)
+    spec = one("ha", "Deployment")["spec"]["template"]["spec"]
+    (rule,) = (r for r in spec["topologySpreadConstraints"] if r["topologyKey"] == "kubernetes.io/hostname")
+    assert (rule["whenUnsatisfiable"], rule["maxSkew"], rule["minDomains"]) == ("DoNotSchedule", 1, 5000)
     assert one("ha", "HorizontalPodAutoscaler")["spec"]["minReplicas"] >= 3
     affinity = one("everything", "Deployment")["spec"]["template"]["spec"]["affinity"]
     assert affinity.keys() == {"nodeAffinity", "podAntiAffinity"}

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from chart.render import CHART, HELMS, parse, refusal, with_values
+from chart.render import CHART, HELMS, IMAGE, parse, refusal, with_values
 
 GOOD = {"existingSecret": "switchboard"}
 SECRET = "a-secret-of-more-than-32-bytes-for-tests"
@@ -21,10 +21,28 @@ SCHEMA = {
     "short secret": ({**GOOD, "auth": {"secret": "short"}}, "secret"),
     "wrong kind of URL": ({**GOOD, "redis": {"url": "http://redis"}}, "url"),
     "unknown mode": ({**GOOD, "migration": {"mode": "sometimes"}}, "mode"),
+    "tag in the image's name": ({**GOOD, "image": {"repository": "images.example.com/switchboard:1"}}, "repository"),
+    "misspelt path": ({**GOOD, "ingress": {"hosts": [{"host": "a", "path": "/"}]}}, "hosts"),
+    "misspelt key of the Job": ({**GOOD, "migration": {"podAnotations": {}}}, "podAnotations"),
+    "misspelt key of the test": ({**GOOD, "test": {"podAnnotations": {}}}, "podAnnotations"),
+    "registry of the wrong type": ({**GOOD, "global": {"imageRegistry": ["a"]}}, "imageRegistry"),
     "misspelt probe timer": ({**GOOD, "probes": {"liveness": {"period": 5}}}, "period"),
 }
 
 TEMPLATES = {
+    "no image": ({**GOOD, "image": {"repository": ""}}, "docker build -t images.example.com/switchboard:"),
+    "Secret of a Job that doesn't run": (
+        {**GOOD, "migration": {"mode": "start", "existingSecret": "owner"}},
+        "migration.existingSecret is set, but migration.mode is start",
+    ),
+    "two monitors": (
+        {**GOOD, "serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}},
+        "serviceMonitor and podMonitor are both enabled",
+    ),
+    "no way to replace a node": (
+        {**GOOD, "rollout": {"maxSurge": "0%", "maxUnavailable": 0}},
+        "rollout.maxSurge and rollout.maxUnavailable are both 0",
+    ),
     "no Redis": ({"database": GOOD, "auth": GOOD}, "Redis has no URL"),
     "no PostgreSQL": ({"redis": GOOD, "auth": GOOD}, "PostgreSQL has no URL"),
     "no key": ({"redis": GOOD, "database": GOOD}, "no key to verify tokens with"),
@@ -61,6 +79,10 @@ TEMPLATES = {
     "port that the network policy closes": (
         {**GOOD, "redis": {"url": "rediss://:password@redis.example.com:6380/0"}},
         "redis.url names port 6380, but networkPolicy.egress.redis.port is 6379",
+    ),
+    "port behind an IPv6 address": (
+        {**GOOD, "redis": {"url": "redis://[fd00::6379]:6380/0"}},
+        "redis.url names port 6380",
     ),
     "port of keys that the network policy closes": (
         {**GOOD, "auth": {"method": "jwks", "jwksUrl": "https://id.example.com:8443/keys"}},
@@ -99,4 +121,5 @@ def test_null_removes_a_default(helm):
 def test_every_default_may_be_set_explicitly():
     """A copy of values.yaml with the required values is accepted."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
+    values["image"]["repository"] = yaml.safe_load(IMAGE[1].read_text())["image"]["repository"]
     assert parse(with_values("helm4", values | GOOD).stdout) == parse(with_values("helm4", GOOD).stdout)

@@ -1,19 +1,32 @@
 {{/* Checks that values.schema.json can't express: refuse values that can't work, with an error that names the remedy. */}}
 
 {{- define "switchboard.checks" -}}
+{{- include "switchboard.checkImage" . }}
 {{- include "switchboard.checkSecrets" . }}
 {{- include "switchboard.checkAuth" . }}
 {{- include "switchboard.checkNumbers" . }}
 {{- include "switchboard.checkEnv" . }}
 {{- include "switchboard.checkEgress" . }}
-{{- if and .Values.database.url (eq .Values.migration.mode "job") }}
+{{- if and .Values.database.url (eq .Values.migration.mode "job") (not .Values.migration.existingSecret) }}
 {{- fail "migration.mode is job, but database.url is kept in the chart's own Secret, which doesn't exist yet when the Job runs. Put the URL into a Secret of yours and name it in database.existingSecret, or set migration.mode to start." }}
+{{- end }}
+{{- if and .Values.migration.existingSecret (ne (include "switchboard.migration" .) "job") }}
+{{- fail (printf "migration.existingSecret is set, but migration.mode is %s, so there is no Job that would use it: set migration.mode to job, or remove migration.existingSecret." .Values.migration.mode) }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
+{{- fail "serviceMonitor and podMonitor are both enabled: Prometheus would scrape each node twice. Disable one of them." }}
 {{- end }}
 {{- if and .Values.webhooks.persona.enabled (not (dig "PERSONA_IDS" "" .Values.config)) }}
 {{- fail "webhooks.persona is enabled, but no persona is named: list their ids in config.PERSONA_IDS." }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute is enabled, but has no gateway: name one in httpRoute.parentRefs." }}
+{{- end }}
+{{- end }}
+
+{{- define "switchboard.checkImage" -}}
+{{- if not .Values.image.repository }}
+{{- fail (printf "image.repository is empty, and this chart has no published image. In the repository, run `docker build -t images.example.com/switchboard:%s .` with your registry's name and `docker push` with the same, then set image.repository to images.example.com/switchboard. For a trial with kind, build switchboard:%s, run `kind load docker-image switchboard:%s`, and set image.repository to switchboard." .Chart.AppVersion .Chart.AppVersion .Chart.AppVersion) }}
 {{- end }}
 {{- end }}
 
@@ -88,11 +101,18 @@
 {{- end }}
 
 {{- define "switchboard.checkNumbers" -}}
+{{- $moves := false }}
 {{- with .Values.drain }}
 {{- $needed := add .shutdownDelay .window 15 }}
 {{- if and (not (kindIs "invalid" .gracePeriod)) (lt (int64 .gracePeriod) $needed) }}
 {{- fail (printf "drain.gracePeriod is %d s, but the shutdown takes drain.shutdownDelay + drain.window + 15 = %d s: Kubernetes would kill nodes that still hold connections. Leave it null, or shorten the other two." (int64 .gracePeriod) $needed) }}
 {{- end }}
+{{- end }}
+{{- range list "maxSurge" "maxUnavailable" }}
+{{- if not (regexMatch "^0%?$" (toString (get $.Values.rollout .))) }}{{ $moves = true }}{{ end }}
+{{- end }}
+{{- if not $moves }}
+{{- fail "rollout.maxSurge and rollout.maxUnavailable are both 0: no node could be replaced. Set rollout.maxSurge to 25%." }}
 {{- end }}
 {{- with .Values.autoscaling }}
 {{- if .enabled }}

@@ -21,9 +21,25 @@
 {{- .Values.serviceAccount.name | default $ours }}
 {{- end }}
 
+{{/* The image; `global.imageRegistry` takes the place of the registry in its name. */}}
 {{- define "switchboard.image" -}}
+{{- $repository := .Values.image.repository }}
+{{- with dig "imageRegistry" "" .Values.global }}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "") }}
+{{- end }}
 {{- with .Values.image -}}
-{{- .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- $repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Secrets for pulling the image, as a list of their names; umbrella charts give names or `{name: …}`. */}}
+{{- define "switchboard.pullSecrets" -}}
+{{- $names := list }}
+{{- range concat (dig "imagePullSecrets" list .Values.global) .Values.imagePullSecrets }}
+{{- $names = append $names (kindIs "string" . | ternary . (get (kindIs "map" . | ternary . dict) "name")) }}
+{{- end }}
+{{- range uniq $names }}
+- name: {{ . }}
 {{- end }}
 {{- end }}
 
@@ -58,9 +74,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* Metadata of a resource: (dict "root" $ "suffix" … "component" … "namespace" … "labels" … "annotations" …). */}}
+{{/* Metadata of a resource: (dict "root" $ "name" … "suffix" … "component" … "namespace" … "labels" … "annotations" …). */}}
 {{- define "switchboard.metadata" -}}
-name: {{ include "switchboard.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}
+name: {{ .name | default (include "switchboard.fullname" .root) }}{{ with .suffix }}-{{ . }}{{ end }}
 namespace: {{ .namespace | default .root.Release.Namespace }}
 labels:
   {{- include "switchboard.labels" .root | nindent 2 }}
@@ -70,7 +86,7 @@ labels:
   {{- with .labels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with .annotations }}
+{{- with mergeOverwrite (deepCopy .root.Values.commonAnnotations) (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

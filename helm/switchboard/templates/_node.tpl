@@ -8,7 +8,9 @@
 {{/* The migration mode with auto resolved: job, start or none. */}}
 {{- define "switchboard.migration" -}}
 {{- if ne .Values.migration.mode "auto" }}{{ .Values.migration.mode }}
-{{- else }}{{ ternary "start" "job" (ne .Values.database.url "") }}{{ end }}
+{{- else if or .Values.migration.existingSecret (not .Values.database.url) }}job
+{{- else }}start
+{{- end }}
 {{- end }}
 
 {{- define "switchboard.gracePeriod" -}}
@@ -27,12 +29,17 @@
 {{- end }}
 {{- end }}
 
+{{/* The address that nodes listen on; an IPv6 address in brackets, as a port follows. */}}
+{{- define "switchboard.listenAddress" -}}
+{{- with .Values.listenAddress }}{{ if and (contains ":" .) (not (hasPrefix "[" .)) }}[{{ . }}]{{ else }}{{ . }}{{ end }}{{ end }}
+{{- end }}
+
 {{/* The variables that the chart sets itself. */}}
 {{- define "switchboard.env" -}}
 - name: LISTEN
-  value: "{{ .Values.listenAddress }}:8000"
+  value: "{{ include "switchboard.listenAddress" . }}:8000"
 - name: ADMIN_LISTEN
-  value: "{{ .Values.listenAddress }}:8001"
+  value: "{{ include "switchboard.listenAddress" . }}:8001"
 - name: NODE_ID
   valueFrom:
     fieldRef:
@@ -51,45 +58,15 @@
 {{- include "switchboard.configEnv" (dict "root" .) }}
 {{- end }}
 
-{{/* The environment of a container, with the user's additions. */}}
+{{/* The environment of a node, with the user's additions; (dict "root" $ "more" …) adds those of `helm test`. */}}
 {{- define "switchboard.containerEnv" -}}
 env:
-  {{- include "switchboard.env" . | nindent 2 }}
-  {{- with .Values.extraEnv }}
+  {{- include "switchboard.env" .root | nindent 2 }}
+  {{- with concat .root.Values.extraEnv (dig "extraEnv" list .more) }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with .Values.extraEnvFrom }}
+{{- with concat .root.Values.extraEnvFrom (dig "extraEnvFrom" list .more) }}
 envFrom:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end }}
-
-{{/* The common part of every pod of this chart. */}}
-{{- define "switchboard.podDefaults" -}}
-automountServiceAccountToken: false
-{{- with .Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .Values.podSecurityContext }}
-securityContext:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .Values.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .Values.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end }}
-
-{{- define "switchboard.containerDefaults" -}}
-image: {{ include "switchboard.image" . | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
-{{- with .Values.securityContext }}
-securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}

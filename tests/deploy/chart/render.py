@@ -14,8 +14,12 @@ SETS = {path.stem: [path] for path in sorted((Path(__file__).parent / "sets").gl
 SETS["ha"] = [CHART / "values-ha.yaml", *SETS["minimal"]]
 
 
+# Every installation names its image.
+IMAGE = ["--values", Path(__file__).parent / "image.yaml"]
+
+
 def template(helm, *arguments, chart=CHART, check=True):
-    return run(tool(helm), "template", "chat", chart, "--namespace", "talk", *arguments, check=check)
+    return run(tool(helm), "template", "chat", chart, "--namespace", "talk", *IMAGE, *arguments, check=check)
 
 
 @functools.cache
@@ -68,7 +72,8 @@ def environment(container):
 
 def node(name):
     """The container of the nodes."""
-    (container,) = one(name, "Deployment")["spec"]["template"]["spec"]["containers"]
+    containers = one(name, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (container,) = (container for container in containers if container["name"] == "switchboard")
     return container
 
 
