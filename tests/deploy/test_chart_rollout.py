@@ -128,7 +128,8 @@ def test_requests_and_limits_follow_from_the_measured_memory_of_a_connection():
     row = re.search(r"^\| an idle connection \|([^|]*)\|", (ROOT / "docs/operations/scaling.md").read_text(), re.MULTILINE)[1]
     measured = sum(float(number) for number in re.findall(r"([\d.]+) KiB", row))
     figure = int(re.search(r"connectionKiB\" }}(\d+)", (CHART / "templates/_rollout.tpl").read_text())[1])
-    assert abs(measured - figure) <= 0.1 * figure, f"scaling.md says {measured} KiB, the chart {figure}"
+    # In a pod, more was measured than on a machine without limits: the chart's figure may be above, hardly below.
+    assert 0.75 * figure <= measured <= 1.05 * figure, f"scaling.md says {measured} KiB, the chart {figure}"
     for path in ("values.yaml", "README.md"):
         text = (CHART / path).read_text().replace("\n# ", " ")
         assert re.findall(r"A connection takes about (\d+) KiB", text) == [str(figure)]
