@@ -246,7 +246,7 @@ impl LogListeners {
                 Op::Deliver(mut deliveries) => {
                     if self.reached == 0 {
                         deliveries = self.ack_waits.place(deliveries);
-                        self.keep_acks(&deliveries, common);
+                        self.begin_acks(&deliveries, common);
                     }
                     let end = self.listeners.len().min(self.reached + budget);
                     frames += deliver_to(&self.listeners[self.reached..end], &deliveries, common);
@@ -301,13 +301,19 @@ impl LogListeners {
         self.ack_waits.settle(&self.listeners, self.delivered, common.unflushed);
     }
 
-    /// Lets the acks of entries wait that their own sockets don't get from this delivery, because a replay brings them.
-    fn keep_acks(&mut self, deliveries: &[Delivery], common: &mut Common<'_>) {
+    /// Moves the sockets that get an ack from this delivery to the front, so that no ack waits until thousands of others
+    /// have the entry. Lets the acks wait that their own sockets don't get from it, because a replay brings them.
+    fn begin_acks(&mut self, deliveries: &[Delivery], common: &mut Common<'_>) {
+        let mut front = 0;
         for delivery in deliveries {
             let Event::Entry { origin: Some(ack), .. } = &delivery.event else { continue };
-            let own = self.listeners.iter().find(|listener| listener.connection == ack.connection());
-            if own.is_some_and(|listener| !listener.wants(delivery)) {
+            let own = self.listeners.iter().position(|listener| listener.connection == ack.connection());
+            let Some(at) = own else { continue };
+            if !self.listeners[at].wants(delivery) {
                 self.ack_waits.extend(AckWait::of(&delivery.event));
+            } else if at >= front {
+                self.listeners.swap(at, front);
+                front += 1;
             }
         }
         self.settle_waits(common);
@@ -363,4 +369,74 @@ fn deliver_to(listeners: &[Listener], deliveries: &[Delivery], common: &mut Comm
         }
     }
     frames
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::{
+        model::{Body, Entry, PendingAck, Timestamp},
+        outbox::{OutboxBudget, OutboxLimits},
+    };
+
+    /// A live listener, and its client.
+    async fn listener(server: &TcpListener, metrics: &Arc<Metrics>) -> (Listener, TcpStream) {
+        let (client, accepted) =
+            tokio::join!(TcpStream::connect(server.local_addr().unwrap()), async { server.accept().await });
+        let (_, writer) = accepted.unwrap().0.into_split();
+        writer.writable().await.unwrap();
+        let limits = OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30) };
+        let budget = OutboxBudget::new(1 << 30, metrics.clone());
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, Frame::close(1008, ""), budget);
+        outbox.greet([]);
+        let (connection, dialect) = (outbox.connection(), Dialect::Native);
+        let listener = Listener { connection, dialect, live_after: Some(0), admitted_at: 0, roster: false, outbox };
+        (listener, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_sender_gets_the_ack_before_the_many_others_are_served() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let supervisor = Supervisor::new(metrics.clone());
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (log, mut worker) = (LogId::parse("room").unwrap(), Worker::new(metrics.clone(), supervisor.clone()));
+        let (mut clients, mut ops) = (Vec::new(), VecDeque::new());
+        for _ in 0..SLICE + 2 {
+            let (listener, client) = listener(&server, &metrics).await;
+            clients.push((listener.connection, client));
+            ops.push_back((log.clone(), Op::Attach(listener)));
+        }
+        worker.enqueue(ops);
+        while worker.run_round() {}
+        let (sender, client) = clients.pop().unwrap();
+        let entry = Entry {
+            log: log.clone(),
+            seq: 1,
+            message_no: 1,
+            sender: UserId::parse("alice").unwrap(),
+            sender_name: "Alice".into(),
+            client_id: None,
+            at: Timestamp::from_micros(1),
+            body: Body::message("Hello"),
+        };
+        let origin = Some(Arc::new(PendingAck::new(sender, None, None)));
+        let delivery = Delivery::new(Event::Entry { entry: Arc::new(entry), origin }, None, supervisor);
+        worker.enqueue([(log, Op::Deliver([delivery].into()))].into());
+        assert!(worker.run_round(), "the first turn serves a part of the listeners");
+        let readable = tokio::time::timeout(Duration::from_secs(10), client.readable()).await;
+        readable.expect("the ack comes with the first turn").unwrap();
+        let (mut frame, mut served) = ([0; 256], 0);
+        let read = client.try_read(&mut frame).unwrap();
+        assert!(String::from_utf8_lossy(&frame[..read]).contains(r#""type":"ack""#));
+        assert!(!worker.run_round(), "the second turn serves the others");
+        for (_, client) in clients {
+            client.readable().await.unwrap();
+            served += usize::from(client.try_read(&mut frame).unwrap() > 0);
+        }
+        assert_eq!(served, SLICE + 1);
+    }
 }
