@@ -8,6 +8,8 @@
 mod args;
 #[path = "../benches/load/compare.rs"]
 mod compare;
+#[path = "../benches/load/growth/curve.rs"]
+mod curve;
 #[path = "../benches/load/soak/ledger.rs"]
 mod ledger;
 #[path = "../benches/load/record.rs"]
@@ -24,6 +26,7 @@ use serde_json::{Map, Value, json};
 use self::{
     args::{Args, Choice},
     compare::{Change, pairs, table},
+    curve::{Cost, Curve, Work},
     ledger::{Audience, Ledger, RECIPIENTS},
     record::Record,
     run_file::Run,
@@ -238,4 +241,26 @@ fn an_acked_message_must_reach_all_of_its_witnesses() {
     ledger.receive(0, 1);
     ledger.receive(RECIPIENTS, 2);
     assert_eq!((ledger.repeated(), ledger.repeated_direct()), (1, 1));
+}
+
+#[test]
+fn a_curve_states_by_which_exponents_costs_grow() {
+    let mut curve = Curve::new("members", "members of a room");
+    for size in [10, 100, 1_000] {
+        let (constant, linear) = (Work::Constant, Work::Linear);
+        curve.add(
+            size,
+            vec![
+                Cost::cpu("deliveries", linear, 7.0 * size as f64),
+                Cost::cpu("squares", linear, (size * size) as f64),
+                Cost::latency("ack", constant, 3.0),
+                Cost::bytes("too small", constant, 0.0),
+            ],
+        );
+    }
+    let exponents = curve.lines.iter().map(|line| line.exponent.map(|at| (at * 100.0).round() / 100.0));
+    assert_eq!(exponents.collect::<Vec<_>>(), [Some(1.0), Some(2.0), Some(0.0), None]);
+    let shown = curve.table();
+    let fast: Vec<&str> = shown.lines().filter(|line| line.ends_with("faster than its work")).collect();
+    assert!(matches!(fast[..], [line] if line.contains("squares")), "{shown}");
 }

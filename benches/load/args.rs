@@ -1,7 +1,12 @@
 //! Command line of the benchmark.
 
+use std::path::PathBuf;
+
 use clap::{Arg, ArgAction, Command, builder::PossibleValue, parser::ValueSource, value_parser};
 use serde::{Deserialize, Serialize};
+
+/// The curves of `growth`.
+pub const CURVES: [&str; 6] = ["members", "followed", "connections", "nodes", "log", "users"];
 
 /// Settings of a run. The defaults are the load behind the figures in the documentation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +26,11 @@ pub struct Args {
     pub connects: usize,
     pub sends: u64,
     pub repetitions: usize,
+    /// Growth: the curves, smaller sizes, the largest log, and the file of the curves.
+    pub curves: Vec<String>,
+    pub quick: bool,
+    pub log_entries: u64,
+    pub curves_file: PathBuf,
     /// Settings of the node, beside those of the benchmark.
     pub settings: Vec<(String, String)>,
     /// File of an earlier run.
@@ -72,6 +82,10 @@ impl Args {
             connects: number("connects"),
             sends: found.get_one("rate").copied().unwrap_or(1_000),
             repetitions: number("repetitions"),
+            curves: named("curves").collect(),
+            quick: found.get_flag("quick"),
+            log_entries: found.get_one("log-entries").copied().unwrap_or(10_000_000),
+            curves_file: found.get_one("curves-file").cloned().unwrap_or_default(),
             settings: found.get_many("set").into_iter().flatten().cloned().collect(),
             compare: found.get_one("compare").cloned(),
         })
@@ -132,8 +146,25 @@ fn command(parts: &[Choice]) -> Command {
                 .value_name("FILE")
                 .help("The file of an earlier run: prints each figure of both, and the ratio"),
         )
+        .args(growth())
         // `cargo bench` passes this flag to every benchmark.
         .arg(Arg::new("bench").long("bench").action(ArgAction::SetTrue).hide(true))
+}
+
+/// The arguments of `growth`.
+fn growth() -> [Arg; 4] {
+    let curves = Arg::new("curves").long("curves").value_delimiter(',').value_parser(CURVES);
+    let quick = Arg::new("quick").long("quick").action(ArgAction::SetTrue);
+    let entries = Arg::new("log-entries").long("log-entries").default_value("10000000");
+    let file = Arg::new("curves-file").long("curves-file").default_value("target/curves.json");
+    [
+        curves.help("Growth: curves to measure, all by default"),
+        quick.help("Growth: smaller sizes and shorter measurements, to check that it works"),
+        entries
+            .value_parser(value_parser!(u64).range(10_000..))
+            .help("Growth: entries of the largest log; 10 million take 3 GB of disk, and up to 8 GB of WAL"),
+        file.value_parser(value_parser!(PathBuf)).help("Growth: file for the curves, which scripts/curves.py draws"),
+    ]
 }
 
 /// Splits `NAME=VALUE`.

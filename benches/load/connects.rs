@@ -55,10 +55,15 @@ impl Target {
         }
     }
 
-    /// A client's opening.
-    fn opening(self, index: usize) -> Opening {
+    /// The opening of a client of its own, whose group has some other clients.
+    fn numbered_opening(self, index: usize) -> Opening {
         let user = format!("{self:?}-{index}").to_lowercase();
-        let (token, group) = (token(&user), format!("{self:?}-group-{}", index / MEMBERS).to_lowercase());
+        self.opening(&user, &format!("{self:?}-group-{}", index / MEMBERS).to_lowercase())
+    }
+
+    /// A client's opening; the dialects with one conversation open `group`.
+    pub fn opening(self, user: &str, group: &str) -> Opening {
+        let token = token(user);
         let (path, greeting) = match self {
             Self::Bare | Self::Native => (format!("/v1/ws?token={token}"), r#""authenticated""#),
             Self::Direct => ("/ws".to_owned(), r#""authenticated""#),
@@ -72,14 +77,15 @@ impl Target {
 }
 
 /// The bytes with which a client connects, and the frame that it awaits.
-struct Opening {
+pub struct Opening {
     path: String,
     first: Option<String>,
     greeting: &'static str,
 }
 
 impl Opening {
-    async fn open(&self, address: SocketAddr) -> std::io::Result<Socket> {
+    /// Connects and waits for the greeting.
+    pub async fn open(&self, address: SocketAddr) -> std::io::Result<Socket> {
         let socket = Socket::open(address, &self.path).await?;
         if let Some(first) = &self.first {
             socket.write(&wire::text(first)).await?;
@@ -114,7 +120,7 @@ pub fn record(bare: &Figures, dialects: &[Figures]) -> Record {
 
 /// Measures the connects of users whom the node knows: they connected before, and their rooms exist.
 pub async fn run(args: &Args, world: &World, target: Target) -> BenchResult<Figures> {
-    let openings: Rc<Vec<Opening>> = Rc::new((0..args.connects).map(|index| target.opening(index)).collect());
+    let openings: Rc<Vec<Opening>> = Rc::new((0..args.connects).map(|index| target.numbered_opening(index)).collect());
     if target != Target::Bare {
         drop(open_all(&openings, world.address).await?);
         tokio::time::sleep(SETTLE).await;

@@ -127,7 +127,7 @@ async fn open(paths: Vec<String>, world: &World) -> BenchResult<Rc<Cell<u64>>> {
 }
 
 /// Limit of open files of this process; a node started by it has the same limit.
-fn file_limit() -> usize {
+pub fn file_limit() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(1024)

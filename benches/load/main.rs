@@ -14,6 +14,7 @@ mod compare;
 mod connects;
 mod deliveries;
 mod floor;
+mod growth;
 mod idle;
 mod macs;
 mod measure;

@@ -7,11 +7,12 @@ use std::{
 
 use serde_json::Value;
 use switchboard::metrics::COMMIT;
+use tokio::task::LocalSet;
 
 use crate::{
     BenchResult,
     args::{Args, Choice},
-    bare_writes, compare, connects, deliveries, idle, macs, ordinary,
+    bare_writes, compare, connects, deliveries, growth, idle, macs, ordinary,
     record::Record,
     report, requests,
     run_file::Run,
@@ -33,7 +34,7 @@ pub struct Part {
 type Measuring<'a> = Pin<Box<dyn Future<Output = BenchResult<Record>> + 'a>>;
 
 /// All parts, in the order in which they run.
-pub const ALL: [Part; 9] = [
+pub const ALL: [Part; 10] = [
     Part { name: "macs", about: "Codes that sign what goes into Redis", usual: true, measure: |_| Box::pin(macs()) },
     Part {
         name: "floor",
@@ -67,6 +68,12 @@ pub const ALL: [Part; 9] = [
         about: "A long run with faults: what must be flat",
         usual: false,
         measure: |args| Box::pin(soak::measure(args)),
+    },
+    Part {
+        name: "growth",
+        about: "Costs over sizes, as curves with their exponents: half an hour, or some minutes with --quick",
+        usual: false,
+        measure: |args| Box::pin(growth(args)),
     },
 ];
 
@@ -120,6 +127,10 @@ async fn floor(args: &Args) -> BenchResult<Record> {
         figures.add_to(&mut record, &format!("{rate}/s"));
     }
     Ok(record)
+}
+
+async fn growth(args: &Args) -> BenchResult<Record> {
+    LocalSet::new().run_until(growth::run(args)).await
 }
 
 async fn idle(args: &Args) -> BenchResult<Record> {

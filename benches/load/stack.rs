@@ -7,7 +7,7 @@ use crate::{
     connects::Target,
     deliveries,
     measure::World,
-    support::{Node, Postgres, Process, RedisServer, Signal},
+    support::{Node, NodeBuilder, Postgres, Process, RedisServer, Signal},
     tasks::{Task, command, figures},
 };
 
@@ -25,13 +25,7 @@ impl Stack {
         let redis = RedisServer::start().await;
         let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
         let database = postgres.database().await;
-        let node = Node::serve(&redis.url(), &database);
-        // The rate limit is on, but never reached.
-        let node = args
-            .settings
-            .iter()
-            .fold(node.set("MESSAGE_RATE_LIMIT", 1_000_000), |node, (name, value)| node.set(name, value));
-        let node = node.start().await;
+        let node = node_builder(args, &redis.url(), &database).start().await;
         Self { redis, postgres, database, node }
     }
 
@@ -46,6 +40,13 @@ impl Stack {
             database_url: self.database.clone(),
         }
     }
+}
+
+/// Builds a node with the settings of the benchmark and of its arguments.
+pub fn node_builder(args: &Args, redis_url: &str, database_url: &str) -> NodeBuilder {
+    // The rate limit is on, but never reached.
+    let node = Node::serve(redis_url, database_url).set("MESSAGE_RATE_LIMIT", 1_000_000);
+    args.settings.iter().fold(node, |node, (name, value)| node.set(name, value))
 }
 
 /// Runs the same connects against the bare handshake loop.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::task::LocalSet;
 
 use crate::{
-    BenchResult, args::Args, bare_writes, connects, connects::Target, deliveries, floor, idle, measure::World,
+    BenchResult, args::Args, bare_writes, connects, connects::Target, deliveries, floor, growth, idle, measure::World,
     requests, sends,
 };
 
@@ -21,6 +21,7 @@ pub enum Task {
     BareWrites(Args, World),
     Sends(Args, World),
     Requests(Args, World),
+    Hold(growth::Share),
 }
 
 /// First argument of such a process.
@@ -41,6 +42,10 @@ pub fn perform(task: Task) -> BenchResult<()> {
             Task::Sends(args, world) => serde_json::to_string(&sends::run(args, world).await?)?,
             Task::BareWrites(args, world) => serde_json::to_string(&bare_writes::run(args, world).await?)?,
             Task::Requests(args, world) => serde_json::to_string(&requests::run(args, world).await?)?,
+            Task::Hold(share) => {
+                growth::hold(share).await?;
+                String::new()
+            }
             Task::Floor(args, rate, sample) => {
                 floor::serve(args, *rate, sample)?;
                 String::new()

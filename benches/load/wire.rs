@@ -43,7 +43,10 @@ pub struct Socket {
 impl Socket {
     /// Connects without an upgrade.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        Self::new(TcpStream::connect(address).await?)
+    }
+
+    fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
         Ok(Self { reader: RefCell::new(reader), writer, rest: RefCell::default() })
@@ -51,7 +54,13 @@ impl Socket {
 
     /// Connects and upgrades.
     pub async fn open(address: SocketAddr, path: &str) -> io::Result<Self> {
-        let socket = Self::connect(address).await?;
+        Self::upgrade(TcpStream::connect(address).await?, path).await
+    }
+
+    /// Upgrades a connection.
+    pub async fn upgrade(stream: TcpStream, path: &str) -> io::Result<Self> {
+        let address = stream.peer_addr()?;
+        let socket = Self::new(stream)?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
