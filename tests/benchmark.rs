@@ -88,7 +88,7 @@ fn the_file_of_a_run_has_the_documented_shape_and_is_read_again() {
         "format": 1, "started_at": "2026-11-30T08:15:00Z", "version": "0.1.0", "commit": "0123456789ab", "cores": 2,
         "arguments": {"seconds": 10, "only": ["sends"]},
         "figures": [
-            {"part": "sends", "name": "ack p50", "value": 2.0, "unit": "ms", "lower_is_better": true, "noise": 0.6},
+            {"part": "sends", "name": "ack p50", "value": 2.0, "unit": "ms", "lower_is_better": true, "noise": 0.8},
             {"part": "sends", "name": "ack p99", "value": 10.0, "unit": "ms", "lower_is_better": true, "noise": 6.0},
             {"part": "sends", "name": "acked", "value": 900.0, "unit": "per second", "lower_is_better": false, "noise": 135.0},
             {"part": "sends", "name": "errors", "value": 0.0, "unit": "count", "lower_is_better": true, "noise": 0.0},
@@ -146,7 +146,7 @@ fn the_table_shows_old_new_and_ratio() {
     let told = table(&old, &new);
     let row =
         |name: &str| told.lines().find(|line| line.contains(name)).unwrap().split_whitespace().collect::<Vec<_>>();
-    assert_eq!(row("ack p50"), ["ack", "p50", "(ms)", "2.00", "5.00", "2.50", "±1.50", "WORSE"]);
+    assert_eq!(row("ack p50"), ["ack", "p50", "(ms)", "2.00", "5.00", "2.50", "±2.00", "WORSE"]);
     assert_eq!(row("acked"), ["acked", "(per", "second)", "900", "909", "1.01", "±136"]);
     assert_eq!(row("errors"), ["errors", "(count)", "0", "3.00", "–", "±0", "WORSE"]);
     assert!(
@@ -158,15 +158,31 @@ fn the_table_shows_old_new_and_ratio() {
 }
 
 #[test]
+fn a_value_of_nothing_has_no_ratio() {
+    let ratio = |old: f64, new: f64| {
+        let cost = |micros: f64| {
+            let mut record = Record::of("requests");
+            record.cpu("edit: Redis", micros / 1e6, 1);
+            run([record])
+        };
+        pairs(&cost(old), &cost(new))[0].ratio()
+    };
+    assert_eq!(ratio(20.0, 10.0), Some(0.5));
+    assert_eq!(ratio(20.0, 0.0), Some(0.0));
+    // Of both runs more was subtracted for the idle deployment than was measured.
+    assert_eq!((ratio(-20.0, -10.0), ratio(20.0, -10.0), ratio(0.0, 10.0)), (None, None, None));
+}
+
+#[test]
 fn the_noise_of_cpu_covers_the_ticks_in_which_it_is_counted() {
     let noise = |seconds, units| {
         let mut record = Record::of("requests");
         record.cpu("send: node", seconds, units);
         (record.figures[0].value, record.figures[0].noise)
     };
-    assert_eq!(noise(10.0, 1_000_000), (10.0, 1.5), "15 %");
+    assert_eq!(noise(10.0, 1_000_000), (10.0, 2.0), "20 %");
     let (value, noise) = noise(0.02, 200);
-    assert!((value - 100.0).abs() < 1e-6 && (noise - 150.0).abs() < 1e-6, "three ticks: {value} ± {noise}");
+    assert!((value - 100.0).abs() < 1e-6 && (noise - 250.0).abs() < 1e-6, "five ticks: {value} ± {noise}");
 }
 
 #[test]

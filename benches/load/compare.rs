@@ -26,9 +26,9 @@ impl Pair<'_> {
         self.old.noise.max(self.new.noise)
     }
 
-    /// The new value as a multiple of the old one; none of 0.
+    /// The new value as a multiple of the old one; none of 0, nor of a cost below that of an idle deployment.
     pub fn ratio(&self) -> Option<f64> {
-        Some(self.new.value / self.old.value).filter(|ratio| ratio.is_finite())
+        (self.old.value > 0.0 && self.new.value >= 0.0).then(|| self.new.value / self.old.value)
     }
 
     pub fn change(&self) -> Change {

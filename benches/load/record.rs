@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Part of a value by which two runs of the same program differ on one machine, by kind of figure.
 mod noise {
-    pub const CPU: f64 = 0.15;
-    pub const MEDIAN: f64 = 0.3;
+    pub const CPU: f64 = 0.2;
+    pub const MEDIAN: f64 = 0.4;
     pub const TAIL: f64 = 0.6;
     pub const RATE: f64 = 0.15;
     pub const BYTES: f64 = 0.05;
@@ -13,7 +13,7 @@ mod noise {
 }
 
 /// CPU seconds that a measurement may be off: Linux counts in ticks of 10 ms, at its begin and at its end, for each process.
-const TICKS: f64 = 0.03;
+const TICKS: f64 = 0.05;
 
 /// A figure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
