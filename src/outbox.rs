@@ -46,10 +46,6 @@ use budget::Waiting;
 use queue::FRAMES_PER_WRITE;
 use state::{Flushed, State};
 
-/// Bytes that the kernel holds unsent for one socket. A larger buffer delays pings on a slow link, and hides for how long
-/// its client has taken nothing.
-const UNSENT_MAX: u32 = 128 * 1_024;
-
 /// The share of the limit that events of clients may take: one part of this many.
 const EVENT_SHARE: usize = 8;
 
@@ -92,8 +88,6 @@ impl Outbox {
         too_slow: Frame,
         budget: Arc<OutboxBudget>,
     ) -> Arc<Self> {
-        // Without it, a slow client is noticed later.
-        let _unsupported = socket2::SockRef::from(socket.as_ref()).set_tcp_notsent_lowat(UNSENT_MAX);
         Arc::new_cyclic(|this| Self {
             connection,
             user: OnceLock::new(),
