@@ -237,7 +237,8 @@ impl Server {
                 let conversation = params.get("conversation");
                 upgrade::answer(&self.service, peer, route, conversation, request)
             }
-            Endpoint::Rest(action) => rest::answer(action, &self.service, peer, &params, request).await,
+            // Boxed, because the future of every request is copied several times, and would have room for that of each action.
+            Endpoint::Rest(action) => Box::pin(rest::answer(action, &self.service, peer, &params, request)).await,
         }
     }
 }

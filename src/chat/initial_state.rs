@@ -49,10 +49,12 @@ impl Subscriptions {
     ) -> Result<InitialState, Reject> {
         let entered = match &connection.bound {
             Some(conversation) => {
-                vec![self.listen(identity, connection, conversation, since, Joining::asked_for(false)).await?]
+                let joining = Joining::asked_for(false);
+                // Boxed here and below, because sockets of most dialects need none of it, and each opening has room for it.
+                vec![Box::pin(self.listen(identity, connection, conversation, since, joining)).await?]
             }
             None if connection.dialect.joins() == AutoJoin::Directs => {
-                self.listen_to_directs(identity, connection).await?
+                Box::pin(self.listen_to_directs(identity, connection)).await?
             }
             None => Vec::new(),
         };
@@ -64,8 +66,8 @@ impl Subscriptions {
         let resyncs = entered.iter().filter_map(too_much).collect();
         let replays = entered.into_iter().map(|(_, replay)| replay).collect();
         let present = match (connection.dialect.greets_with(), &connection.bound) {
-            (RosterPolicy::Listeners, Some(conversation)) => self.follows.present.of(conversation).await,
-            (RosterPolicy::Acquaintances, _) => self.acquaintances_online(&identity.user).await?,
+            (RosterPolicy::Listeners, Some(conversation)) => Box::pin(self.follows.present.of(conversation)).await,
+            (RosterPolicy::Acquaintances, _) => Box::pin(self.acquaintances_online(&identity.user)).await?,
             (RosterPolicy::Listeners, None) | (RosterPolicy::Nobody, _) => Vec::new(),
         };
         let present = ids_within(present, self.limits.roster_bytes());
