@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OnceCell, Semaphore, oneshot};
 
 use crate::{
     dialect::Dialect,
@@ -72,6 +72,8 @@ pub struct Hub {
     /// Boxed, because a table has more places than entries.
     partitions: Vec<Mutex<HashMap<LogId, Box<Track>>>>,
     hasher: RandomState,
+    /// The cell of every log that is open.
+    opened: Opened,
     shards: Vec<Arc<Shard>>,
     activity: Activity,
     source: Arc<dyn Source>,
@@ -101,6 +103,7 @@ impl Hub {
         Arc::new(Self {
             partitions: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            opened: Arc::new(OnceCell::new_with(Some(()))),
             shards,
             activity: Activity::new(),
             source,
@@ -160,6 +163,8 @@ impl Hub {
             let mut resequencer = Resequencer::after(head);
             resequencer.record_seq(track.resequencer.last());
             (track.resequencer, track.has_base) = (resequencer, true);
+            // The last step of the opening: later followers need no cell of their own.
+            track.opened = self.opened.clone();
             newest.into_iter().for_each(|newest| track.delivered.push(newest));
             self.backfill_if_needed(log, track);
         }

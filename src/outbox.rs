@@ -68,9 +68,7 @@ pub struct Outbox {
     connection: ConnectionId,
     user: OnceLock<UserId>,
     socket: OwnedWriteHalf,
-    limits: OutboxLimits,
-    /// The close frame for a client that reads too slowly.
-    too_slow: Frame,
+    limits: Arc<OutboxLimits>,
     budget: Arc<OutboxBudget>,
     /// This outbox, as the budget knows it.
     this: Weak<dyn Waiting>,
@@ -80,12 +78,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An outbox that closes the connection with `too_slow` beyond its limits. It writes no text frame before the greeting.
+    /// An outbox that closes the connection beyond its limits. It writes no text frame before the greeting.
     pub fn new(
         connection: ConnectionId,
         socket: OwnedWriteHalf,
-        limits: OutboxLimits,
-        too_slow: Frame,
+        limits: Arc<OutboxLimits>,
         budget: Arc<OutboxBudget>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
@@ -93,7 +90,6 @@ impl Outbox {
             user: OnceLock::new(),
             socket,
             limits,
-            too_slow,
             budget,
             this: this.clone() as Weak<dyn Waiting>,
             state: Mutex::new(State { held: Some(Box::default()), ..State::default() }),
@@ -395,7 +391,7 @@ impl Outbox {
         let held = state.held.take().map_or(0, |mut held| held.drop_unstarted(|_| true));
         self.count_dropped(Class::Durable, held + state.queue.drop_unstarted(|_| true));
         state.overflowed = true;
-        self.finish(state, Some(self.too_slow.clone()));
+        self.finish(state, Some(self.limits.too_slow.clone()));
         self.wake.notify_one();
     }
 

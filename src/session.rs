@@ -14,7 +14,7 @@ use crate::{
     chat::Connection,
     dialect::{Dialect, Intent, Request},
     model::{CloseReason, ConnectionId, ConversationId, Identity, Reject, Seq, TokenFlaw, UserId},
-    outbox::{Frame, Outbox, OutboxLimits},
+    outbox::{Frame, Outbox},
     supervise::TaskName,
 };
 
@@ -33,7 +33,7 @@ mod signal_handler;
 mod signalled;
 mod socket;
 
-pub use context::Context;
+pub use context::{Context, Shared};
 pub use meter::FrameLimits;
 pub use socket::{Incoming, Socket, SocketLimits};
 
@@ -80,28 +80,23 @@ pub struct Opening {
     pub permit: Arc<Permit>,
 }
 
-/// Serves a WebSocket until it closes. `read_ahead` holds the bytes after the upgrade request.
-pub async fn serve(stream: TcpStream, read_ahead: Vec<u8>, opening: Box<Opening>, context: Arc<Context>) {
-    let limits = &context.config.limits;
-    let (reader, writer) = stream.into_split();
-    // The first write requires a socket that was reported writable.
-    if writer.writable().await.is_err() {
-        return;
-    }
-    let connection = ConnectionId::fresh();
-    let too_slow = opening.route.dialect().too_slow();
-    let stalled_after = context.config.timing.slow_reader_timeout;
-    let outbox_limits = OutboxLimits { bytes: limits.outbox_bytes, stalled_after };
-    let outbox = Outbox::new(connection, writer, outbox_limits, too_slow, context.outboxes.clone());
-    let socket_limits = SocketLimits {
-        message_bytes: limits.frame_bytes,
-        frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
-    };
-    let (mut dialect, address) = (opening.route.dialect(), opening.address);
-    // Boxed, because the phases of the session pass it on, and the task would keep room for it in each.
-    let socket = Box::new(Socket::new(reader, read_ahead, outbox.clone(), socket_limits));
+/// A socket whose upgrade was answered.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The socket.
+    pub stream: TcpStream,
+    /// The bytes after the upgrade request.
+    pub read_ahead: Vec<u8>,
+    /// The facts about the connection.
+    pub opening: Box<Opening>,
+}
+
+/// Serves a WebSocket until it closes. The socket is boxed, because the task keeps room for it.
+pub async fn serve(upgraded: Box<Upgraded>, context: Arc<Context>) {
+    let (mut dialect, address) = (upgraded.opening.route.dialect(), upgraded.opening.address);
     // Boxed, and dropped before the connection is served, so that an open connection does not keep the memory of the opening.
-    let opened = Box::pin(opening.open(socket, outbox.clone(), &context)).await;
+    let Some((outbox, opened)) = Box::pin(upgraded.open(&context)).await else { return };
+    let connection = outbox.connection();
     let (socket, reason, ended) = match opened {
         Ok(open) => {
             dialect = open.dialect();
@@ -165,6 +160,27 @@ async fn close_socket(
 
 /// A socket without an open connection, and the reason to send over it.
 type Refused = (Box<Socket>, CloseReason);
+
+impl Upgraded {
+    /// Opens the connection; `None` if the socket is gone.
+    async fn open(self: Box<Self>, context: &Arc<Context>) -> Option<(Arc<Outbox>, Result<Box<Open>, Refused>)> {
+        let Self { stream, read_ahead, opening } = *self;
+        let limits = &context.config.limits;
+        let (reader, writer) = stream.into_split();
+        // The first write requires a socket that was reported writable.
+        writer.writable().await.ok()?;
+        let outbox_limits = context.shared.outbox_limits(opening.route.dialect());
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, outbox_limits, context.outboxes.clone());
+        let socket_limits = SocketLimits {
+            message_bytes: limits.frame_bytes,
+            frames: FrameLimits { per_second: limits.frames_per_second, fragments: limits.fragments },
+        };
+        // Boxed, because the phases of the session pass it on, and the task would keep room for it in each.
+        let socket = Box::new(Socket::new(reader, read_ahead, outbox.clone(), socket_limits));
+        let opened = opening.open(socket, outbox.clone(), context).await;
+        Some((outbox, opened))
+    }
+}
 
 impl Opening {
     /// Authenticates the client and registers the connection.

@@ -47,7 +47,11 @@ struct Room {
 struct LocalUser {
     name: Arc<str>,
     connections: Vec<Held>,
-    rooms: HashMap<ConversationId, Room>,
+    #[expect(
+        clippy::box_collection,
+        reason = "most users listen to their inboxes only; a map in place takes 48 bytes"
+    )]
+    rooms: Option<Box<HashMap<ConversationId, Room>>>,
     /// End of the grace after the last connection ended; set while there is no connection.
     due: Option<Instant>,
     /// Value of [`State::version`] at this user's last change.
@@ -113,7 +117,7 @@ impl Local {
         let person = state.users.entry(new.user.clone()).or_insert_with(|| LocalUser {
             name: new.name.clone(),
             connections: Vec::with_capacity(1),
-            rooms: HashMap::new(),
+            rooms: None,
             due: None,
             version: 0,
         });
@@ -158,7 +162,8 @@ impl Local {
         let user = state.owners.remove(&connection)?;
         let person = state.users.get_mut(&user)?;
         person.connections.retain(|one| one.id != connection);
-        let rooms = person.rooms.iter().filter(|(_, room)| room.listeners.contains(&connection));
+        let rooms =
+            person.rooms.iter().flat_map(|rooms| rooms.iter()).filter(|(_, room)| room.listeners.contains(&connection));
         let rooms: Vec<_> = rooms.map(|(id, _)| id.clone()).collect();
         for id in &rooms {
             person.remove_listener(id, connection, due);
@@ -175,7 +180,7 @@ impl Local {
     pub(super) fn listen(&self, connection: ConnectionId, conversation: &ConversationId) -> Option<(UserId, bool)> {
         let state = &mut *self.state();
         let user = state.owners.get(&connection)?.clone();
-        let room = state.users.get_mut(&user)?.rooms.entry(conversation.clone()).or_default();
+        let room = state.users.get_mut(&user)?.rooms.get_or_insert_default().entry(conversation.clone()).or_default();
         let first = room.listeners.is_empty() && room.due.take().is_none();
         if !room.listeners.contains(&connection) {
             room.listeners.push(connection);
@@ -206,8 +211,10 @@ impl Local {
             let Some((_, user)) = state.due.pop_front() else { break };
             let Some(person) = state.users.get_mut(&user) else { continue };
             let offline = person.due.is_some_and(|due| due <= now);
-            let left = person.rooms.extract_if(|_, room| offline || room.due.is_some_and(|due| due <= now));
+            let is_over = |room: &Room| offline || room.due.is_some_and(|due| due <= now);
+            let left = person.rooms.iter_mut().flat_map(|rooms| rooms.extract_if(|_, room| is_over(room)));
             let left: Vec<_> = left.map(|(id, _)| id).collect();
+            person.rooms.take_if(|rooms| rooms.is_empty());
             let name = person.name.clone();
             if offline {
                 state.users.remove(&user);
@@ -230,7 +237,8 @@ impl Local {
         if connections.is_empty() {
             return None;
         }
-        let listened = person.rooms.iter().filter(|(_, room)| !room.listeners.is_empty());
+        let listened =
+            person.rooms.iter().flat_map(|rooms| rooms.iter()).filter(|(_, room)| !room.listeners.is_empty());
         Some(Share {
             user: user.clone(),
             name: person.name.clone(),
@@ -293,7 +301,8 @@ impl Local {
 
     /// Conversations that a user listens to here.
     pub(super) fn joined(&self, user: &UserId) -> Vec<ConversationId> {
-        self.state().users.get(user).map_or_else(Vec::new, |person| person.rooms.keys().cloned().collect())
+        let rooms = |person: &LocalUser| Some(person.rooms.as_ref()?.keys().cloned().collect());
+        self.state().users.get(user).and_then(rooms).unwrap_or_default()
     }
 
     /// Number of connections that this node holds.
@@ -335,7 +344,7 @@ fn make_room(held: &mut [Held], new: &Registration, caps: Caps) -> Option<Vec<Co
 
 impl LocalUser {
     fn remove_listener(&mut self, conversation: &ConversationId, connection: ConnectionId, due: Instant) -> bool {
-        let Some(room) = self.rooms.get_mut(conversation) else { return false };
+        let Some(room) = self.rooms.as_mut().and_then(|rooms| rooms.get_mut(conversation)) else { return false };
         let before = room.listeners.len();
         room.listeners.retain(|one| *one != connection);
         let removed = room.listeners.len() < before;

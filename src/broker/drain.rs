@@ -41,13 +41,14 @@ impl Drain {
     /// open yet uses this instead of [`Drain::turn`].
     pub async fn begun(&self) -> Duration {
         self.begun.cancelled().await;
-        RETRY_AFTER.mul_f64(rand::random_range(1.0..2.0))
+        retry_after()
     }
 
     /// Resolves when the caller's connection must close, with the delay after which the client should reconnect. A
     /// connection that opened after the count closes at the end of the window.
     pub async fn turn(&self) -> Duration {
-        let retry_after = self.begun().await;
+        self.begun.cancelled().await;
+        let retry_after = retry_after();
         if let Some(Plan { connections, from, window }) = self.plan.get() {
             let place = self.next.fetch_add(1, Ordering::Relaxed).min(*connections);
             // Boxed, because each open connection has a future of this function, and the drain comes once.
@@ -56,6 +57,11 @@ impl Drain {
         }
         retry_after
     }
+}
+
+/// A random delay after which a client should reconnect.
+fn retry_after() -> Duration {
+    RETRY_AFTER.mul_f64(rand::random_range(1.0..2.0))
 }
 
 #[cfg(test)]

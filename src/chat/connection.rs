@@ -1,7 +1,7 @@
 //! A connection as commands use it: its user, its outbox, and the conversations that it listens to.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -13,8 +13,9 @@ use crate::{
     outbox::Outbox,
 };
 
-/// Maximum number of conversations of which a connection remembers that it joined them after the store was set back.
-const JOINED_ANEW_MAX: usize = 1_000;
+mod former;
+
+use former::Former;
 
 /// An open connection.
 #[derive(Debug)]
@@ -53,25 +54,7 @@ impl Drop for Replaying<'_> {
 struct Joined {
     joins: u64,
     current: HashMap<ConversationId, Join>,
-    /// Automatic joins that were given up for room.
-    dropped: HashMap<ConversationId, Dropped>,
-    /// True if more were given up than are remembered.
-    forgot: bool,
-    /// Conversations younger than the connection that its client left.
-    left: HashSet<ConversationId>,
-    /// Conversations that the connection joined after the store was set back, and the hub's past at that time.
-    joined_anew: (u64, HashSet<ConversationId>),
-}
-
-/// An automatic join that was given up.
-#[derive(Debug)]
-struct Dropped {
-    /// The seq of the last entry that the connection received.
-    has: Seq,
-    /// The hub's past at that time; in another one, the seq says nothing.
-    past: u64,
-    /// Number of the join that was the newest then.
-    at: u64,
+    former: Former,
 }
 
 /// The cause of a join.
@@ -171,8 +154,7 @@ impl Connection {
         if since.is_none_or(|since| since == 0) {
             return false;
         }
-        let told = |joined: &Joined| joined.joined_anew.0 == past && joined.joined_anew.1.contains(conversation);
-        self.past.get().is_some_and(|begun| *begun != past) && !told(&self.lock())
+        self.past.get().is_some_and(|begun| *begun != past) && !self.lock().former.has_joined_anew(conversation, past)
     }
 
     /// Records a replay until the returned value is dropped.
@@ -230,45 +212,45 @@ impl Connection {
     pub(super) fn drop_join(&self, conversation: &ConversationId, limit: usize) -> Option<JoinProgress> {
         let joined = &mut *self.lock();
         let dropped = joined.current.remove(conversation)?;
-        joined.remember(conversation, (dropped.progress.has, dropped.progress.past), limit);
+        joined.former.remember(conversation, (dropped.progress.has, dropped.progress.past), joined.joins, limit);
         Some(dropped.progress)
     }
 
     /// Records the seq of the last entry that the connection received of a join that was given up, and the hub's past; none
     /// if that is not known, so that the client must read the conversation anew.
     pub(super) fn record_dropped(&self, conversation: &ConversationId, has: Option<(Seq, u64)>) {
-        let joined = &mut *self.lock();
+        let former = &mut self.lock().former;
         match has {
             Some(has) => {
-                if let Some(dropped) = joined.dropped.get_mut(conversation) {
+                if let Some(dropped) = former.dropped_mut(conversation) {
                     (dropped.has, dropped.past) = has;
                 }
             }
-            None => joined.forgot |= joined.dropped.remove(conversation).is_some(),
+            None => former.forgot |= former.forget_dropped(conversation),
         }
     }
 
     /// Records an automatic join that was never made: the client has every entry up to this seq, in this past of the hub.
     pub(super) fn record_missed(&self, conversation: &ConversationId, since: (Seq, u64), limit: usize) {
         let joined = &mut *self.lock();
-        if !joined.current.contains_key(conversation) && !joined.dropped.contains_key(conversation) {
-            joined.remember(conversation, since, limit);
+        if !joined.current.contains_key(conversation) && joined.former.dropped(conversation).is_none() {
+            joined.former.remember(conversation, since, joined.joins, limit);
         }
     }
 
     /// The seq of the last entry that the connection received of a join that was given up in this past of the hub.
     pub(super) fn dropped_at(&self, conversation: &ConversationId, past: u64) -> Option<Seq> {
-        self.lock().dropped.get(conversation).filter(|dropped| dropped.past == past).map(|dropped| dropped.has)
+        self.lock().former.dropped(conversation).filter(|dropped| dropped.past == past).map(|dropped| dropped.has)
     }
 
     /// All joins that were given up, each with the seq of the last entry that the connection received.
     pub(super) fn dropped(&self) -> Vec<(ConversationId, Seq)> {
-        self.lock().dropped.iter().map(|(id, dropped)| (id.clone(), dropped.has)).collect()
+        self.lock().former.all_dropped().map(|(id, dropped)| (id.clone(), dropped.has)).collect()
     }
 
     /// Forgets a join that was given up, since the user left.
     pub(super) fn forget_dropped(&self, conversation: &ConversationId) {
-        self.lock().dropped.remove(conversation);
+        self.lock().former.forget_dropped(conversation);
     }
 
     /// True if the connection must join the conversation when it hears of a message there: it gave up an automatic join of
@@ -277,7 +259,7 @@ impl Connection {
         let joined = self.lock();
         let lacks = match self.dialect.joins() {
             AutoJoin::Nothing => false,
-            AutoJoin::Added => joined.forgot || joined.dropped.contains_key(conversation),
+            AutoJoin::Added => joined.former.forgot || joined.former.dropped(conversation).is_some(),
             AutoJoin::Directs => true,
         };
         lacks && !joined.current.contains_key(conversation)
@@ -333,12 +315,12 @@ impl Connection {
     pub(super) fn record_attached(&self, conversation: &ConversationId, has: Seq, past: u64) {
         let joined = &mut *self.lock();
         if self.past.get().is_some_and(|begun| *begun != past) {
-            joined.join_anew(conversation, past);
+            joined.former.join_anew(conversation, past);
         }
         if let Some(current_join) = joined.current.get_mut(conversation) {
             current_join.progress = JoinProgress { attached: true, has, past };
             current_join.after = Some(has);
-            joined.dropped.remove(conversation);
+            joined.former.forget_dropped(conversation);
         }
     }
 
@@ -355,9 +337,8 @@ impl Connection {
 
     /// Records that the client left a conversation. At most `limit` of those that are [young](Self::is_to_join) are remembered.
     pub(super) fn record_left(&self, conversation: &ConversationId, limit: usize) {
-        let left = &mut self.lock().left;
-        if left.len() < limit && self.is_older_than(conversation) {
-            left.insert(conversation.clone());
+        if self.is_older_than(conversation) {
+            self.lock().former.leave(conversation, limit);
         }
     }
 
@@ -365,8 +346,9 @@ impl Connection {
     /// the connection neither listens there, nor gave the join up, nor left: the join is on its way.
     pub(super) fn is_to_join(&self, conversation: &ConversationId) -> bool {
         let joined = self.lock();
-        let gave_up = joined.forgot || joined.dropped.contains_key(conversation);
-        let is_absent = !gave_up && !joined.current.contains_key(conversation) && !joined.left.contains(conversation);
+        let Joined { former, current, .. } = &*joined;
+        let gave_up = former.forgot || former.dropped(conversation).is_some();
+        let is_absent = !gave_up && !current.contains_key(conversation) && !former.has_left(conversation);
         is_absent && self.dialect.joins() != AutoJoin::Nothing && self.is_older_than(conversation)
     }
 
@@ -399,31 +381,5 @@ impl Connection {
 
     fn lock(&self) -> MutexGuard<'_, Joined> {
         self.joined.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Joined {
-    /// Records a join in another past of the hub than that of the connection's begin. Beyond the maximum, a later join of the
-    /// same conversation is a resync again.
-    fn join_anew(&mut self, conversation: &ConversationId, past: u64) {
-        let (of, conversations) = &mut self.joined_anew;
-        if *of != past {
-            (*of, *conversations) = (past, HashSet::new());
-        }
-        if conversations.len() < JOINED_ANEW_MAX {
-            conversations.insert(conversation.clone());
-        }
-    }
-
-    /// Remembers a join that was given up. At the limit, the one that was given up first is forgotten.
-    fn remember(&mut self, conversation: &ConversationId, (has, past): (Seq, u64), limit: usize) {
-        if self.dropped.len() >= limit
-            && let Some(first) = self.dropped.iter().min_by_key(|(_, dropped)| dropped.at).map(|(id, _)| id.clone())
-        {
-            self.dropped.remove(&first);
-            self.forgot = true;
-        }
-        // Joins given up between the same two joins have the same number; any of them may be forgotten first.
-        self.dropped.insert(conversation.clone(), Dropped { has, past, at: self.joins });
     }
 }

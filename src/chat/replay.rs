@@ -173,9 +173,10 @@ mod tests {
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
         let (mut client, (_reader, writer)) = (client.unwrap(), server.unwrap().0.into_split());
         writer.writable().await.unwrap();
-        let limits = OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30) };
+        let too_slow = Frame::close(1008, "");
+        let limits = Arc::new(OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30), too_slow });
         let budget = OutboxBudget::new(1 << 30, metrics);
-        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, Frame::close(1008, ""), budget);
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, budget);
         outbox.greet([]);
         let connection = Arc::new(Connection::new(outbox, UserId::parse("alice").unwrap(), Dialect::Native, None));
         hub.attach(&log, Dialect::Native, &connection.outbox, Terms::default());

@@ -50,6 +50,7 @@ impl HttpService {
             drain: broker.drain.clone(),
             supervisor: broker.supervisor.clone(),
             tasks: broker.tasks.clone(),
+            shared: session::Shared::new(&broker.config),
         });
         Self { broker, kind, sessions }
     }

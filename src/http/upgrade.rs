@@ -28,7 +28,7 @@ use super::{
 use crate::{
     admission::{AddressPermit, Refusal},
     model::{ConversationId, GivenNumber, Identity, Reject, Seq, SinceSeq},
-    session::{self, Opening, SocketRoute},
+    session::{self, Opening, SocketRoute, Upgraded},
     supervise::TaskName,
 };
 
@@ -66,7 +66,7 @@ pub(super) fn answer(
         let _counted = (permit, address_permit, open);
         let Some((stream, read_ahead)) = Box::pin(upgraded(upgrade)).await else { return };
         let supervisor = context.supervisor.clone();
-        let session = session::serve(stream, read_ahead, opening, context);
+        let session = session::serve(Box::new(Upgraded { stream, read_ahead, opening }), context);
         let _panicked = supervisor.guard(TaskName::Session, session).await;
     });
     Ok(switching(&accept, protocol))

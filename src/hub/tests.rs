@@ -98,10 +98,10 @@ impl Fixture {
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
         let (_, writer) = server.unwrap().0.into_split();
         writer.writable().await.unwrap();
-        let close = Frame::close(1008, "");
-        let limits = OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30) };
+        let too_slow = Frame::close(1008, "");
+        let limits = Arc::new(OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30), too_slow });
         let budget = OutboxBudget::new(1 << 30, self.metrics.clone());
-        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, close, budget);
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, budget);
         outbox.greet([]);
         (outbox, client.unwrap())
     }

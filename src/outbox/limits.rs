@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The limits of one outbox.
-#[derive(Debug, Clone, Copy)]
+use super::frame::Frame;
+
+/// The limits of an outbox. Outboxes of one dialect share them.
+#[derive(Debug)]
 pub struct OutboxLimits {
     /// Maximum number of bytes that wait.
     pub bytes: usize,
     /// Maximum time for which bytes wait and the client takes none.
     pub stalled_after: Duration,
+    /// The close frame for a client that reads too slowly.
+    pub too_slow: Frame,
 }
 
 /// The progress of the client in taking bytes.

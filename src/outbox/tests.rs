@@ -16,9 +16,10 @@ async fn outbox() -> (Arc<Outbox>, TcpStream) {
     let (_, writer) = server.unwrap().0.into_split();
     writer.writable().await.unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let limits = OutboxLimits { bytes: LIMIT, stalled_after: Duration::from_secs(30) };
+    let too_slow = Frame::close(1008, "slow");
+    let limits = Arc::new(OutboxLimits { bytes: LIMIT, stalled_after: Duration::from_secs(30), too_slow });
     let budget = OutboxBudget::new(1 << 30, metrics);
-    let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, Frame::close(1008, "slow"), budget);
+    let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, budget);
     (outbox, client.unwrap())
 }
 

@@ -53,7 +53,8 @@ impl Answers {
     /// the answer. Never resolves if no answer waits. Cancel-safe.
     pub(super) async fn sent(&mut self, outbox: &Outbox) -> (bool, Vec<Replay>) {
         let unwritten = match self.waiting.front() {
-            Some(Answer { frame: Some(frame), .. }) => outbox.answer(frame).await,
+            // Boxed, because answers seldom wait, and each task would keep room for it.
+            Some(Answer { frame: Some(frame), .. }) => Box::pin(outbox.answer(frame)).await,
             Some(_) => false,
             None => std::future::pending().await,
         };

@@ -87,6 +87,10 @@ impl Arrivals {
         if self.pings.len() >= PINGS_MAX {
             self.pings.pop_front();
         }
+        // As a rule one ping waits.
+        if self.pings.is_empty() {
+            self.pings.reserve_exact(1);
+        }
         self.pings.push_back(Ping { number, position, complete_until });
     }
 
@@ -100,6 +104,10 @@ impl Arrivals {
     pub(super) fn confirm(&mut self, number: u32) -> HashMap<ConversationId, Seq> {
         let Some(at) = self.pings.iter().position(|ping| ping.number == number) else { return HashMap::new() };
         let Some(ping) = self.pings.drain(..=at).next_back() else { return HashMap::new() };
+        // An idle connection keeps no room for pings.
+        if self.pings.is_empty() {
+            self.pings = VecDeque::new();
+        }
         self.confirm_until(ping.complete_until);
         let position = ping.position;
         let arrived = self.handed.partition_point(|handed| handed.position <= position);
@@ -140,6 +148,7 @@ mod tests {
         assert_eq!(arrivals.confirm(first), [(conversation("a"), 3), (conversation("b"), 2)].into());
         assert_eq!(arrivals.confirm(first), [].into());
         assert_eq!(arrivals.confirm(second), [(conversation("a"), 4)].into());
+        assert_eq!(arrivals.pings.capacity(), 0, "an idle connection keeps no room for pings");
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::heartbeat::Pace;
 use crate::{
     auth::Auth,
     broker::Drain,
     chat::{Chat, Connection},
     config::Config,
+    dialect::Dialect,
     metrics::Metrics,
     model::{Clock, Identity},
-    outbox::OutboxBudget,
+    outbox::{OutboxBudget, OutboxLimits},
     supervise::{Supervisor, TaskName},
 };
 
@@ -45,6 +47,36 @@ pub struct Context {
     pub supervisor: Supervisor,
     /// The tracker of tasks that may outlive a session.
     pub tasks: TaskTracker,
+    /// The settings that sockets share.
+    pub shared: Shared,
+}
+
+/// Settings that all sockets of a node share, so that none has a copy.
+pub struct Shared {
+    pub(super) pace: Arc<Pace>,
+    outbox_limits: [Arc<OutboxLimits>; Dialect::COUNT],
+}
+
+impl Shared {
+    /// The settings in `config`.
+    pub fn new(config: &Config) -> Self {
+        let (limits, timing) = (&config.limits, &config.timing);
+        let (interval, pong_timeout) = (timing.ping_interval, timing.pong_timeout);
+        let outbox_limits = |dialect: Dialect| OutboxLimits {
+            bytes: limits.outbox_bytes,
+            stalled_after: timing.slow_reader_timeout,
+            too_slow: dialect.too_slow(),
+        };
+        Self {
+            pace: Arc::new(Pace { interval, pong_timeout, silent_after: timing.silent_after() }),
+            outbox_limits: Dialect::ALL.map(outbox_limits).map(Arc::new),
+        }
+    }
+
+    /// The limits of the outboxes of a dialect.
+    pub(super) fn outbox_limits(&self, dialect: Dialect) -> Arc<OutboxLimits> {
+        self.outbox_limits[dialect.index()].clone()
+    }
 }
 
 impl Context {

@@ -1,17 +1,27 @@
 //! The time of pings and of their pongs: they detect a dead peer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 /// Delay after which a ping checks that an entry arrived, for clients that can't acknowledge entries.
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
+/// The intervals of pings and of the waits for their pongs.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Interval between two pings.
+    pub(super) interval: Duration,
+    /// Time after which a pong is overdue.
+    pub(super) pong_timeout: Duration,
+    /// Time after which the peer counts as silent, if it gave no sign of life for longer than an interval. It is not closed
+    /// yet, but gives way to a new socket of its user.
+    pub(super) silent_after: Duration,
+}
+
 /// The time of the next ping, and the wait for a pong.
 pub(super) struct Heartbeat {
-    interval: Duration,
-    pong_timeout: Duration,
-    silent_after: Duration,
+    pace: Arc<Pace>,
     next_ping: Instant,
     /// The time of the first ping without an answer, or of a sign of life after it.
     waits_since: Option<Instant>,
@@ -21,13 +31,11 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A peer counts as silent if it gave no sign of life for longer than `interval`, and left a ping unanswered for
-    /// `silent_after`. It is not closed yet, but gives way to a new socket of its user.
-    pub(super) fn new(interval: Duration, pong_timeout: Duration, silent_after: Duration) -> Self {
+    pub(super) fn new(pace: Arc<Pace>) -> Self {
         let now = Instant::now();
         // The first ping is jittered, so that connections that opened together do not ping together.
-        let next_ping = now + interval.mul_f64(rand::random_range(0.5..1.0));
-        Self { interval, pong_timeout, silent_after, next_ping, waits_since: None, lived_at: now, silent: false }
+        let next_ping = now + pace.interval.mul_f64(rand::random_range(0.5..1.0));
+        Self { pace, next_ping, waits_since: None, lived_at: now, silent: false }
     }
 
     /// Records that the peer sent something.
@@ -52,13 +60,13 @@ impl Heartbeat {
 
     /// True if the pong is overdue.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.waits_since.is_some_and(|since| since + self.pong_timeout <= now)
+        self.waits_since.is_some_and(|since| since + self.pace.pong_timeout <= now)
     }
 
     fn late_at(&self) -> Option<Instant> {
         let since = self.waits_since?;
-        let silent_at = (since + self.silent_after).max(self.lived_at + self.interval);
-        let overdue_at = since + self.pong_timeout;
+        let silent_at = (since + self.pace.silent_after).max(self.lived_at + self.pace.interval);
+        let overdue_at = since + self.pace.pong_timeout;
         Some(if self.silent { overdue_at } else { silent_at.min(overdue_at) })
     }
 
@@ -69,7 +77,7 @@ impl Heartbeat {
 
     /// True if this time is so short ago that a pong could still come.
     pub(super) fn is_recent(&self, at: Instant, now: Instant) -> bool {
-        at + self.pong_timeout > now
+        at + self.pace.pong_timeout > now
     }
 
     /// Records that the peer took bytes at this time, which extends the deadline of the pong.
@@ -88,7 +96,7 @@ impl Heartbeat {
     pub(super) fn take_due_ping(&mut self, now: Instant) -> bool {
         let due = self.next_ping <= now;
         if due {
-            self.next_ping = now + self.interval;
+            self.next_ping = now + self.pace.interval;
             self.waits_since.get_or_insert(now);
         }
         due
@@ -115,9 +123,13 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
     const SILENT: Duration = Duration::from_secs(3);
 
+    fn heartbeat() -> Heartbeat {
+        Heartbeat::new(Arc::new(Pace { interval: INTERVAL, pong_timeout: TIMEOUT, silent_after: SILENT }))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_is_silent_after_an_interval_without_life_and_gone_when_its_pong_is_overdue() {
-        let mut heartbeat = Heartbeat::new(INTERVAL, TIMEOUT, SILENT);
+        let mut heartbeat = heartbeat();
         let began = Instant::now();
         assert!(heartbeat.next_check() >= began + INTERVAL / 2);
         heartbeat.record_activity(began);
@@ -136,7 +148,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_early_ping_makes_nobody_silent_but_is_overdue_in_time() {
-        let mut heartbeat = Heartbeat::new(INTERVAL, TIMEOUT, SILENT);
+        let mut heartbeat = heartbeat();
         let began = Instant::now();
         heartbeat.ping_now();
         assert!(heartbeat.take_due_ping(began));

@@ -30,6 +30,13 @@ use crate::{
 /// The result of a command, with the metadata of its request.
 type Answered = (RequestMeta, Result<CommandReply, Reject>);
 
+/// What the loop does after it waited.
+enum Due {
+    Nothing,
+    Tick,
+    Incoming(Incoming),
+}
+
 /// An open connection.
 pub(super) struct Open {
     socket: Box<Socket>,
@@ -66,13 +73,9 @@ impl Open {
         let dialect = connection.dialect.label();
         context.metrics.connections.with_label_values(&[dialect]).inc();
         context.metrics.opens.with_label_values(&[dialect]).inc();
-        let timing = &context.config.timing;
         Self {
             socket,
-            life: Life {
-                heartbeat: Heartbeat::new(timing.ping_interval, timing.pong_timeout, timing.silent_after()),
-                arrivals: Arrivals::new(),
-            },
+            life: Life { heartbeat: Heartbeat::new(context.shared.pace.clone()), arrivals: Arrivals::new() },
             connection,
             beginning: None,
             pending: Pending::default(),
@@ -134,12 +137,18 @@ impl Open {
 
     /// Serves until the connection ends.
     pub(super) async fn run(mut self: Box<Self>) -> (Box<Socket>, CloseReason, Ended) {
-        let context = self.context.clone();
-        let reason = match context.supervisor.guard(TaskName::Session, self.serve()).await {
+        let supervisor = self.context.supervisor.clone();
+        let reason = match supervisor.guard(TaskName::Session, self.serve()).await {
             Some(Ok(never)) => match never {},
             Some(Err(reason)) => reason,
             None => CloseReason::Internal,
         };
+        // Boxed, so that the task of an open connection has no room for its end.
+        Box::pin(self.finish(reason)).await
+    }
+
+    /// Ends the connection: answers what can be answered, and unregisters it.
+    async fn finish(mut self: Box<Self>, reason: CloseReason) -> (Box<Socket>, CloseReason, Ended) {
         if self.socket.closed_by_peer() {
             self.confirm_by_frame(Instant::now());
         }
@@ -148,9 +157,9 @@ impl Open {
             // Futures that panicked must not be polled again.
             (self.beginning, self.pending, self.roster) = (None, Pending::default(), None);
         } else if reason != CloseReason::ClientLeft && !reason.is_exclusion() {
-            Box::pin(self.finish_pending()).await;
+            self.finish_pending().await;
         }
-        (Box::pin(self.end()).await, reason, ended)
+        (self.end().await, reason, ended)
     }
 
     async fn end(self: Box<Self>) -> Box<Socket> {
@@ -200,21 +209,36 @@ impl Open {
             }
             self.read_before = reads_frames;
             // The order matters: signals that the hub sent before a frame take effect before the client's reaction to
-            // that frame.
-            tokio::select! {
+            // that frame. What awaits does so after the selection, so that a waiting task has no room for its results.
+            let due = tokio::select! {
                 biased;
                 reason = self.ticket.ended() => return Err(reason),
-                woken = outbox.next_event() => self.handle_wake(woken)?,
+                woken = outbox.next_event() => {
+                    self.handle_wake(woken)?;
+                    Due::Nothing
+                }
                 begun = current(&mut self.beginning) => {
                     self.beginning = None;
                     self.handle_begun(begun);
+                    Due::Nothing
                 }
-                Some((request, answer)) = self.pending.next(), if self.may_answer() => self.reply(request, answer),
-                sent = self.answers.sent(&outbox) => self.record_sent(sent),
+                Some((request, answer)) = self.pending.next(), if self.may_answer() => {
+                    self.reply(request, answer);
+                    Due::Nothing
+                }
+                sent = self.answers.sent(&outbox) => {
+                    self.record_sent(sent);
+                    Due::Nothing
+                }
                 retry_after = &mut leave => return Err(CloseReason::Restart(retry_after)),
-                () = &mut timer => self.tick().await?,
-                () = Roster::finish_read(&mut self.roster) => {}
-                incoming = self.socket.next(), if reads_frames => self.handle_incoming(incoming?).await?,
+                () = &mut timer => Due::Tick,
+                () = Roster::finish_read(&mut self.roster) => Due::Nothing,
+                incoming = self.socket.next(), if reads_frames => Due::Incoming(incoming?),
+            };
+            match due {
+                Due::Nothing => {}
+                Due::Tick => self.tick().await?,
+                Due::Incoming(incoming) => self.handle_incoming(incoming).await?,
             }
             // Replies that are ready already share the write.
             while self.may_answer()

@@ -23,9 +23,13 @@ struct FailedJoin {
     pause: Duration,
 }
 
-/// The commands that signals require.
+/// The commands that signals require. A session without any has no memory for them.
 #[derive(Debug, Default)]
-pub(super) struct Signalled {
+pub(super) struct Signalled(Option<Box<Commands>>);
+
+/// The commands of a session that has some.
+#[derive(Debug, Default)]
+struct Commands {
     queue: VecDeque<Command>,
     /// The join that is under way, and the pause before its next try.
     current: Option<(ConversationId, Option<SinceSeq>, Duration)>,
@@ -40,17 +44,82 @@ pub(super) struct Signalled {
 impl Signalled {
     /// True if no command waits for its turn now.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        self.0.as_ref().is_none_or(|commands| commands.queue.is_empty())
     }
 
     /// Number of joins and leaves that wait, failed joins included.
     pub(super) fn count(&self) -> usize {
-        self.queue.len() + self.failed.len()
+        self.0.as_ref().map_or(0, |commands| commands.queue.len() + commands.failed.len())
     }
 
     /// Queues the join of a conversation to which the user was added when its head was `since`. If the connection listens
     /// already, the join is needed only after a removal that came before; at most `limit` such additions are remembered.
     pub(super) fn added(&mut self, conversation: ConversationId, since: Seq, listens: bool, limit: usize) {
+        self.0.get_or_insert_default().added(conversation, since, listens, limit);
+        self.free();
+    }
+
+    /// Queues the join of a conversation. Without `since`, the connection continues after the last entry that it received.
+    pub(super) fn join(&mut self, conversation: ConversationId, since: Option<Seq>) {
+        self.0.get_or_insert_default().join(conversation, since);
+    }
+
+    /// True while the connection leaves a conversation from which its user was removed.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.0.as_ref().is_some_and(|commands| commands.leaving.is_some())
+    }
+
+    /// True if a join of the conversation waits, for its turn or for a repetition, or is under way.
+    pub(super) fn joins(&self, id: &ConversationId) -> bool {
+        self.0.as_ref().is_some_and(|commands| commands.joins(id))
+    }
+
+    /// Queues the leave of a conversation from which the entry `seq` removed the user, and a join if the user was added
+    /// again after it. A failed join from before is no longer needed.
+    pub(super) fn removed(&mut self, conversation: ConversationId, seq: Seq) {
+        self.0.get_or_insert_default().removed(conversation, seq);
+    }
+
+    /// The next command whose turn it is. Skips joins of conversations that the connection listens to already.
+    pub(super) fn next(&mut self, listens_to: impl Fn(&ConversationId) -> bool) -> Option<Command> {
+        let next = self.0.as_mut()?.next(listens_to);
+        self.free();
+        next
+    }
+
+    /// Records that the command from [`Signalled::next`] has ended. Returns true if it was a join that failed for a
+    /// temporary reason, and will be repeated.
+    pub(super) fn ended(&mut self, failed_temporarily: bool) -> bool {
+        let repeated = self.0.as_mut().is_some_and(|commands| commands.ended(failed_temporarily));
+        self.free();
+        repeated
+    }
+
+    /// When the next failed join must be repeated.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        self.0.as_ref()?.next_retry()
+    }
+
+    /// Queues the failed joins that are due.
+    pub(super) fn queue_due(&mut self, now: Instant) {
+        if let Some(commands) = &mut self.0 {
+            commands.queue_due(now);
+        }
+    }
+
+    /// Frees the memory if nothing is left.
+    fn free(&mut self) {
+        self.0.take_if(|commands| commands.is_empty());
+    }
+}
+
+impl Commands {
+    fn is_empty(&self) -> bool {
+        let Self { queue, current, leaving, failed, added_again } = self;
+        queue.is_empty() && current.is_none() && leaving.is_none() && failed.is_empty() && added_again.is_empty()
+    }
+
+    fn added(&mut self, conversation: ConversationId, since: Seq, listens: bool, limit: usize) {
         // A leave that waits or is under way ends the listening.
         let leaves = self.leaving.as_ref() == Some(&conversation)
             || self.queue.iter().any(|command| is_leave_of(command, &conversation));
@@ -61,26 +130,17 @@ impl Signalled {
         }
     }
 
-    /// Queues the join of a conversation. Without `since`, the connection continues after the last entry that it received.
-    pub(super) fn join(&mut self, conversation: ConversationId, since: Option<Seq>) {
+    fn join(&mut self, conversation: ConversationId, since: Option<Seq>) {
         self.queue.push_back(join(conversation, since.map(SinceSeq::known)));
     }
 
-    /// True while the connection leaves a conversation from which its user was removed.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.is_some()
-    }
-
-    /// True if a join of the conversation waits, for its turn or for a repetition, or is under way.
-    pub(super) fn joins(&self, id: &ConversationId) -> bool {
+    fn joins(&self, id: &ConversationId) -> bool {
         self.queue.iter().any(|command| is_join_of(command, id))
             || self.failed.iter().any(|failed| failed.conversation == *id)
             || self.current.as_ref().is_some_and(|(current, ..)| current == id)
     }
 
-    /// Queues the leave of a conversation from which the entry `seq` removed the user, and a join if the user was added
-    /// again after it. A failed join from before is no longer needed.
-    pub(super) fn removed(&mut self, conversation: ConversationId, seq: Seq) {
+    fn removed(&mut self, conversation: ConversationId, seq: Seq) {
         self.failed.retain(|failed| failed.conversation != conversation);
         self.queue.push_back(Command::Leave { conversation: conversation.clone() });
         let added_again = self.added_again.remove(&conversation).filter(|since| *since >= seq);
@@ -91,8 +151,7 @@ impl Signalled {
         }
     }
 
-    /// The next command whose turn it is. Skips joins of conversations that the connection listens to already.
-    pub(super) fn next(&mut self, listens_to: impl Fn(&ConversationId) -> bool) -> Option<Command> {
+    fn next(&mut self, listens_to: impl Fn(&ConversationId) -> bool) -> Option<Command> {
         while let Some(command) = self.queue.pop_front() {
             match &command {
                 Command::Join { conversation, .. } if listens_to(conversation) => {
@@ -114,9 +173,7 @@ impl Signalled {
         None
     }
 
-    /// Records that the command from [`Signalled::next`] has ended. Returns true if it was a join that failed for a
-    /// temporary reason, and will be repeated.
-    pub(super) fn ended(&mut self, failed_temporarily: bool) -> bool {
+    fn ended(&mut self, failed_temporarily: bool) -> bool {
         self.leaving = None;
         let Some((conversation, since, pause)) = self.current.take() else { return false };
         #[cfg(feature = "faults")]
@@ -129,15 +186,13 @@ impl Signalled {
         failed_temporarily
     }
 
-    /// When the next failed join must be repeated.
-    pub(super) fn next_retry(&self) -> Option<Instant> {
+    fn next_retry(&self) -> Option<Instant> {
         // One that is queued again waits for its turn, not for the clock.
         let queued = |failed: &FailedJoin| self.queue.iter().any(|command| is_join_of(command, &failed.conversation));
         self.failed.iter().filter(|failed| !queued(failed)).map(|failed| failed.due).min()
     }
 
-    /// Queues the failed joins that are due.
-    pub(super) fn queue_due(&mut self, now: Instant) {
+    fn queue_due(&mut self, now: Instant) {
         let Self { queue, failed, .. } = self;
         for join in failed.iter().filter(|join| join.due <= now) {
             if !queue.iter().any(|command| is_join_of(command, &join.conversation)) {
@@ -205,6 +260,7 @@ mod tests {
         signalled.next(|_| false).unwrap();
         assert!(!signalled.ended(false));
         assert!(signalled.next_retry().is_none() && signalled.count() == 0);
+        assert!(signalled.0.is_none(), "a session without commands has no memory for them");
     }
 
     #[tokio::test(start_paused = true)]

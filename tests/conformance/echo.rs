@@ -47,9 +47,10 @@ async fn echo(mut stream: TcpStream, metrics: Arc<Metrics>) -> std::io::Result<(
     let (reader, writer) = stream.into_split();
     writer.writable().await?;
     let too_slow = Dialect::Native.too_slow();
-    let limits = OutboxLimits { bytes: LIMITS.message_bytes * 4, stalled_after: Duration::from_secs(60) };
+    let (bytes, stalled_after) = (LIMITS.message_bytes * 4, Duration::from_secs(60));
+    let limits = Arc::new(OutboxLimits { bytes, stalled_after, too_slow });
     let budget = OutboxBudget::new(1 << 40, metrics);
-    let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, too_slow, budget);
+    let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, budget);
     // An echo has no greeting, and the outbox holds frames back until it was given one.
     outbox.greet([]);
     let mut socket = Socket::new(reader, read_ahead, outbox.clone(), LIMITS);
