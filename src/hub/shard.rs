@@ -389,9 +389,10 @@ mod tests {
             tokio::join!(TcpStream::connect(server.local_addr().unwrap()), async { server.accept().await });
         let (_, writer) = accepted.unwrap().0.into_split();
         writer.writable().await.unwrap();
-        let limits = OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30) };
+        let too_slow = Frame::close(1008, "");
+        let limits = Arc::new(OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30), too_slow });
         let budget = OutboxBudget::new(1 << 30, metrics.clone());
-        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, Frame::close(1008, ""), budget);
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, budget);
         outbox.greet([]);
         let (connection, dialect) = (outbox.connection(), Dialect::Native);
         let listener = Listener { connection, dialect, live_after: Some(0), admitted_at: 0, roster: false, outbox };

@@ -9,8 +9,8 @@ const CONNECTIONS: usize = 1_500;
 const WARM_UP: usize = 500;
 /// Connects at a time.
 const CONCURRENT: usize = 32;
-/// Maximum resident bytes of a connection. A build without optimisation needs 8.1 KiB; the rest is for the allocator.
-const MOST_BYTES: u64 = 11 * 1_024;
+/// Maximum resident bytes of a connection. A build without optimisation needs 4.9 KiB; the rest is for the allocator.
+const MOST_BYTES: u64 = 6 * 1_024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_takes_little_memory() {
