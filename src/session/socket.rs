@@ -24,9 +24,9 @@ use crate::{
     outbox::{Class, Frame, Outbox},
 };
 
-/// Bytes per read: all frames but those of most messages fit, and an idle connection holds no more. A longer frame gets room
-/// for its length.
-const READ_BUFFER: usize = 128;
+/// Bytes per read: most frames fit, those of ordinary messages too, and an idle connection holds no more. A longer frame gets
+/// room for its length, and needs a second read.
+const READ_BUFFER: usize = 256;
 /// Maximum bytes that wait to be written by tungstenite, which writes control frames only.
 const WRITE_BUFFER: usize = 1_024;
 /// Bytes per read of input that is discarded.
