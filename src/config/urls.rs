@@ -161,6 +161,14 @@ pub(super) fn check_redis_url(text: &str) -> Result<(), String> {
         return Err("has a / or an @ in the user or the password: write them as %2F and %40".to_owned());
     }
     let host = authority.rsplit('@').next().unwrap_or_default();
+    if authority.strip_suffix(host).is_some_and(|login| !login.is_empty() && !login.contains(':')) {
+        // The client library would log in as nobody, and the user would have the rights of the default one.
+        return Err(
+            "has a user without a password: write redis://user:password@host, or redis://:password@host for a \
+                    password alone"
+                .to_owned(),
+        );
+    }
     if host.contains(',') {
         return Err("has several hosts: it takes one, the address of the primary".to_owned());
     }
@@ -269,6 +277,8 @@ mod tests {
             ("redis://:secret/x@h", "%2F"),
             ("redis://:secret@x@h", "%40"),
             ("redis://one,two", "several hosts"),
+            ("redis://secret@h", "redis://:password@host"),
+            ("redis://user@h/1", "redis://user:password@host"),
             ("redis://h:65536", "from 1 to 65535"),
             ("redis://h:0", "from 1 to 65535"),
             ("redis://h:secret", "from 1 to 65535"),

@@ -22,7 +22,8 @@ for i = 1, #flat, 2 do
   if first == '/' then
     epoch = member
   elseif first == '!' then
-    if left > 0 and member ~= '!' .. me then remover = member end
+    -- No node removes for longer than a lease lasts; what another program wrote may never end.
+    if left > 0 and left <= longest_lease and member ~= '!' .. me then remover = member end
   else
     held = held or (member == me and left > 0)
     leases[#leases + 1] = member

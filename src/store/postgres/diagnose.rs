@@ -36,10 +36,10 @@ pub async fn diagnose(config: &StoreConfig, clock: &Clock) -> (Diagnosis, Option
 async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, Option<DeploymentId>)> {
     let sessions = Sessions::of(config);
     let sessions = sessions.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
-    let connecting = timeout(QUERY_TIMEOUT, sessions.config.connect(sessions.tls.clone())).await;
-    match connecting.map_err(|_| timed_out())? {
-        Ok(connected) => drop(connected),
-        Err(error) => return Err(explain_each_host(&sessions, &error).await),
+    match timeout(QUERY_TIMEOUT, sessions.open()).await {
+        Ok(Ok(connected)) => drop(connected),
+        Ok(Err(error)) => return Err(explain_each_host(&sessions, finding(&error)).await),
+        Err(_) => return Err(explain_each_host(&sessions, timed_out()).await),
     }
     let mut session = sessions.connect().await.map_err(|error| error.finding())?;
     sessions.refuse_pooler().await.map_err(|error| error.finding())?;
@@ -85,10 +85,10 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
 }
 
 /// The finding for a server that can't be reached. The driver's error is that of the last host; of several, each has its own.
-async fn explain_each_host(sessions: &Sessions, error: &tokio_postgres::Error) -> Finding {
+async fn explain_each_host(sessions: &Sessions, found: Finding) -> Finding {
     let hosts = settings::each_host(&sessions.config);
     if hosts.len() < 2 {
-        return finding(error);
+        return found;
     }
     let asked = hosts.into_iter().map(async |(name, host)| {
         let why = match timeout(QUERY_TIMEOUT, host.connect(sessions.tls.clone())).await {
@@ -98,7 +98,7 @@ async fn explain_each_host(sessions: &Sessions, error: &tokio_postgres::Error) -
         };
         format!("{name}: {why}")
     });
-    Finding { detail: join_all(asked).await.join("; "), ..finding(error) }
+    Finding { detail: join_all(asked).await.join("; "), ..found }
 }
 
 fn timed_out() -> Finding {

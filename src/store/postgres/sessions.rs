@@ -4,14 +4,16 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bb8::ManageConnection;
 use tokio::sync::watch;
-use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+use tokio_postgres::{
+    Client, Config, Connection, SimpleQueryMessage, Socket, Statement, config::TargetSessionAttrs, tls::MakeTlsConnect,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -117,11 +119,17 @@ impl Seen {
     }
 }
 
+/// A client, and what reads and writes for it.
+type Connected = (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
+
 /// Opens connections to the server.
 #[derive(Clone)]
 pub(super) struct Sessions {
-    pub(super) config: Arc<tokio_postgres::Config>,
+    pub(super) config: Arc<Config>,
     pub(super) tls: MakeRustlsConnect,
+    /// The settings for each host alone, and the place of the one that was used last.
+    hosts: Arc<[Config]>,
+    last_used: Arc<AtomicUsize>,
     /// Maximum duration of a heavy read's statement; `None` for other calls.
     heavy: Option<Duration>,
     /// True if each session makes a plan of each statement once.
@@ -143,8 +151,10 @@ impl Sessions {
             return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
         };
         let (config, tls) = settings::read(url, ca_file.as_deref())?;
-        let (refused, seen, suspects_pooler) = Default::default();
-        Ok(Self { config: Arc::new(config), tls, heavy: None, planned_once: false, refused, seen, suspects_pooler })
+        let (refused, seen, suspects_pooler, last_used) = Default::default();
+        let hosts = settings::each_host(&config).into_iter().map(|(_, host)| host).collect();
+        let (config, heavy, planned_once) = (Arc::new(config), None, false);
+        Ok(Self { config, tls, hosts, last_used, heavy, planned_once, refused, seen, suspects_pooler })
     }
 
     /// The same server, with sessions for a pool: for heavy reads if there is a timeout.
@@ -232,9 +242,38 @@ impl Sessions {
         )
     }
 
+    /// Connects to the first of the hosts that lets this user in and is as the URL demands. A host that accepts and then says
+    /// nothing, because it is frozen, has its share of the time and no more.
+    async fn connect_to_a_host(&self) -> Result<Connected, tokio_postgres::Error> {
+        let (count, each) = (self.hosts.len(), settings::host_timeout(self.hosts.len()));
+        if count < 2 {
+            return self.config.connect(self.tls.clone()).await;
+        }
+        // Only one host takes writes, so the order is of no importance then.
+        let writable = self.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
+        let first = if writable { self.last_used.load(Ordering::Acquire) } else { 0 };
+        let mut refused = None;
+        for at in (0..count).map(|place| (first + place) % count) {
+            let connecting = self.hosts[at].connect(self.tls.clone());
+            match tokio::time::timeout(each, connecting).await {
+                Ok(Ok(connected)) => {
+                    self.last_used.store(at, Ordering::Release);
+                    return Ok(connected);
+                }
+                Ok(Err(error)) => refused = Some(error),
+                Err(_silent) => {}
+            }
+        }
+        match refused {
+            Some(error) => Err(error),
+            // All are silent. The caller's time ends this, unless one of them answers late.
+            None => self.config.connect(self.tls.clone()).await,
+        }
+    }
+
     /// Opens a connection outside the pools.
     pub(super) async fn open(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        let (client, connection) = self.connect_to_a_host().await?;
         let seen = self.seen.clone();
         // This task ends when the client is dropped, because that closes the connection.
         tokio::spawn(async move {

@@ -23,14 +23,7 @@ pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, Make
         config.ssl_mode(SslMode::Require);
     }
     let each = host_timeout(config.get_hosts().len().max(config.get_hostaddrs().len()));
-    config
-        .application_name("switchboard")
-        .connect_timeout(each)
-        .keepalives(true)
-        .keepalives_idle(Duration::from_secs(15))
-        .keepalives_interval(Duration::from_secs(5))
-        .keepalives_retries(3)
-        .tcp_user_timeout(Duration::from_secs(15));
+    watch_connection(&mut config, each);
     let roots = if config.get_ssl_mode() == SslMode::Disable { RootCertStore::empty() } else { roots(ca_file)? };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
@@ -39,6 +32,18 @@ pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, Make
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok((config, MakeRustlsConnect::new(tls)))
+}
+
+/// Bounds the time until the host accepts, and the time until the loss of a connection is noticed.
+fn watch_connection(config: &mut Config, accepts_within: Duration) {
+    config
+        .application_name("switchboard")
+        .connect_timeout(accepts_within)
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(15))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(15));
 }
 
 /// The settings for each host alone, with its name for people.
@@ -70,15 +75,15 @@ pub(super) fn each_host(config: &Config) -> Vec<(String, Config)> {
         config.get_password().map(|password| one.password(password));
         config.get_dbname().map(|database| one.dbname(database));
         config.get_options().map(|options| one.options(options));
-        config.get_connect_timeout().map(|timeout| one.connect_timeout(*timeout));
+        watch_connection(&mut one, *config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT));
         (name, one)
     };
     (0..names.len().max(addresses.len())).map(alone).collect()
 }
 
-/// Maximum time until one of several hosts accepts. If the machine of one is gone, no packet says so, and the others must be
+/// Maximum time until one of several hosts accepts, and until it has let the user in. If the machine of one is gone, no packet says so, and the others must be
 /// reached within the time for the whole connection.
-fn host_timeout(hosts: usize) -> Duration {
+pub(super) fn host_timeout(hosts: usize) -> Duration {
     match u32::try_from(hosts) {
         Ok(several @ 2..) => CONNECT_TIMEOUT / (2 * several),
         _ => CONNECT_TIMEOUT,

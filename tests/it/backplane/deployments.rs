@@ -203,6 +203,18 @@ async fn a_lease_that_just_ended_keeps_another_deployment_off() {
     other.redis_is(LinkState::Up).await;
 }
 
+#[tokio::test]
+async fn what_no_node_wrote_keeps_nobody_off() {
+    let redis = Server::start();
+    Node::of(1, on(&redis, "one", 0, "")).await.die().await;
+    let lease: Vec<String> = redis.query(&["ZRANGE", "ws:nodes", "0", "0"]).await;
+    redis.query::<i64>(&["ZADD", "ws:nodes", "XX", "CH", &(millis() - 60_000).to_string(), &lease[0]]).await;
+    for member in ["!", "!somebody", "stray", "node#stray"] {
+        redis.query::<i64>(&["ZADD", "ws:nodes", "99999999999999", member]).await;
+    }
+    Node::of(2, on(&redis, "two", 0, "")).await.redis_is(LinkState::Up).await;
+}
+
 fn millis() -> i64 {
     switchboard::model::Clock::system().now().micros() / 1_000
 }

@@ -121,6 +121,7 @@ async fn a_right_that_a_running_node_loses_shows_in_its_health() {
     let health = node.admin_get("/api/health").await.json;
     assert_eq!((&health["status"], &health["reasons"]), (&"degraded".into(), &serde_json::json!(["appends_fail"])));
     assert_eq!(faults(&node).await[0].0, "store-denies-access");
+    node.logged("store-denies-access").await;
     assert_eq!(warnings(&node, "store-denies-access").len(), 1);
     admin.batch_execute(&format!("GRANT INSERT ON log TO {name}")).await.unwrap();
     eventually("a send to be stored", async || (send().await == 201).then_some(())).await;

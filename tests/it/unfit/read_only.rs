@@ -127,6 +127,21 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_after_a_failove
         eventually("a message to be stored", stored).await;
         admin.batch_execute(end).await.unwrap();
     }
+    // A frozen server accepts connections and says nothing. Those that follow it in the list are used all the same.
+    first.pause();
+    let printed = check(Some(&redis.url()), &url([&first, &second])[0]).await;
+    assert!(printed.contains("ok    PostgreSQL"), "{printed}");
+    let other = Node::serve(&redis.url(), &url([&first, &second])[0]).start().await;
+    let up = async || (other.admin_get("/api/health").await.json["status"] == "healthy").then_some(());
+    eventually("a node to start", up).await;
+    admin.batch_execute(end).await.unwrap();
+    for node in [&node, &other] {
+        let path = "/api/chat/conversations/team/messages";
+        let message = json!({"content": "beside a frozen server", "client_id": format!("frozen-{}", node.address())});
+        let stored = async || (node.post(path, &token("alice"), &message).await.status == 201).then_some(());
+        eventually("a message to be stored", stored).await;
+    }
+    first.resume();
     // Neither takes writes.
     admin.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
