@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{record::Figure, run_file::Run};
 
-/// How a figure changed.
+/// The direction in which a figure changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// By less than the noise of either run.
@@ -95,7 +95,7 @@ pub fn table(old: &Run, new: &Run) -> String {
     lines.join("\n")
 }
 
-/// What makes a comparison doubtful: other cores, other arguments, figures of one run alone in parts of both.
+/// The differences between two runs that make their comparison doubtful: other cores, other arguments, and figures that only one run has.
 fn differences(old: &Run, new: &Run) -> Vec<String> {
     let mut notes = Vec::new();
     if old.cores != new.cores {

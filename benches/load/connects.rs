@@ -104,7 +104,7 @@ pub struct Figures {
     pub cpu: Cpu,
 }
 
-/// What is kept of the connects to all targets.
+/// The figures of all targets for the run's file.
 pub fn record(bare: &Figures, dialects: &[Figures]) -> Record {
     let mut record = Record::of("connects");
     for figures in dialects {

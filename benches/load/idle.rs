@@ -38,7 +38,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// What is kept of them.
+    /// The figures for the run's file.
     pub fn record(&self) -> Record {
         let mut record = Record::of("idle");
         let (each, seconds) = (self.connections, self.idle_seconds);

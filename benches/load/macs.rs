@@ -42,7 +42,7 @@ pub fn measure() -> Vec<Figures> {
     sizes.into_iter().map(|(what, bytes, kind)| measure_size(&macs, what, bytes, kind)).collect()
 }
 
-/// What is kept of them.
+/// The figures for the run's file.
 pub fn record(figures: &[Figures]) -> Record {
     let mut record = Record::of("macs");
     for Figures { what, sign, verify, .. } in figures {

@@ -68,7 +68,7 @@ pub struct Quantiles {
 }
 
 impl Figures {
-    /// What is kept of them, beside those of bare writes.
+    /// The figures for the run's file, beside those of bare writes.
     pub fn record(&self, floor: &bare_writes::Figures) -> Record {
         let mut record = Record::of("ordinary");
         let Told { sends, deliveries } = &self.told;

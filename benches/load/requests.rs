@@ -42,7 +42,7 @@ pub struct Figures {
     pub latency: Latency,
 }
 
-/// What is kept of all kinds.
+/// The figures of all kinds for the run's file.
 pub fn record(figures: &[Figures]) -> Record {
     let mut record = Record::of("requests");
     for Figures { what, count, cpu, latency } in figures {

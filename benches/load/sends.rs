@@ -33,7 +33,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// What is kept of them.
+    /// The figures for the run's file.
     pub fn record(&self) -> Record {
         let mut record = Record::of("sends");
         record.rate("acked", self.acked as f64 / self.seconds);

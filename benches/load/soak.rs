@@ -74,7 +74,7 @@ impl Cluster {
         let database = postgres.database().await;
         let mut nodes = Vec::new();
         for _ in 0..NODES {
-            // What expires reaches its plateau within the warm-up.
+            // Short lifetimes, so that the number of keys reaches its plateau within the warm-up.
             let node = Node::serve(&redis.url(), &database).set("CACHE_TTL", "20s").set("PRESENCE_GRACE", "2s");
             let node = node.set("MESSAGE_RATE_LIMIT", 1_000_000);
             let node = args.settings.iter().fold(node, |node, (name, value)| node.set(name, value));

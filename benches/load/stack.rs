@@ -1,4 +1,4 @@
-//! What a part measures: a node and its servers, or the bare loops beside which it is shown.
+//! The servers that a part measures: a node with Redis and PostgreSQL, or the bare loops beside which it is shown.
 
 use crate::{
     BenchResult,
@@ -29,7 +29,7 @@ impl Stack {
         Self { redis, postgres, database, node }
     }
 
-    /// What the load generators need to know.
+    /// The addresses and process ids that the load generators need.
     pub fn world(&self) -> World {
         World {
             address: self.node.address(),

@@ -164,7 +164,7 @@ pub(super) struct Link {
     /// Connections for queries with long replies, which would delay the other commands.
     query_pool: Option<Pool<Client>>,
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
-    /// A call timed out since the last successful probe. Other calls then fail at once.
+    /// A call timed out, and not all connections have answered a probe since. Other calls then fail at once.
     silent: AtomicBool,
     /// A probe is late. Calls that can do without Redis then do.
     late: AtomicBool,
@@ -235,7 +235,7 @@ impl Link {
         self.open.load().is_some()
     }
 
-    /// True after a call timed out, until a probe succeeds.
+    /// True after a call timed out, until all connections have answered a probe.
     pub(super) fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Acquire)
     }
@@ -250,10 +250,13 @@ impl Link {
         self.late.load(Ordering::Acquire)
     }
 
-    /// Records a successful probe: calls are tried again after a timeout.
-    pub(super) fn probe_succeeded(&self) {
+    /// Records a successful probe. If it was one of all connections that began while the link was `silent`, calls are tried
+    /// again: no command of an earlier call waits in a connection any more.
+    pub(super) fn probe_succeeded(&self, silent: bool) {
         self.late.store(false, Ordering::Release);
-        self.silent.store(false, Ordering::Release);
+        if silent {
+            self.silent.store(false, Ordering::Release);
+        }
     }
 
     /// Sends a pipeline. Calls with the same `route` (a user, a log) reach Redis in the order in which they were made.

@@ -197,11 +197,13 @@ impl Watchdog {
         let mut renew_at = Instant::now() + self.lease.interval();
         let mut turn = 0_usize;
         loop {
-            let all = tokio::select! {
-                // Calls may wait in any of the connections. None is trusted before all have answered.
-                _ = ticks.tick() => self.link.is_silent(),
+            let asked = tokio::select! {
+                _ = ticks.tick() => false,
                 () = self.link.check_now.notified() => true,
             };
+            // Calls that timed out may wait in any of the connections. None is used before all have answered.
+            let silent = self.link.is_silent();
+            let all = asked || silent;
             if self.lease.me().deployment() != *self.link.keys().deployment().borrow() {
                 tracing::info!("the store has the identity of another deployment; registering anew");
                 // What this node holds must not keep its own new lease off.
@@ -222,7 +224,7 @@ impl Watchdog {
                     if renews {
                         renew_at = started + self.lease.interval();
                     }
-                    self.link.probe_succeeded();
+                    self.link.probe_succeeded(silent);
                     self.degrade.note_late_redis(false);
                     self.degrade.report(Part::Redis, Ok(started.elapsed()));
                 }

@@ -180,7 +180,7 @@ settings! {
         "Joining a conversation that doesn't exist creates it, open to everyone.", dev("true");
 
     REDIS_URL = Redis, Kind::Text("URL"), "",
-        "URL of Redis: redis://user:password@host:port/database, or rediss:// for TLS; all but the host may be left out. In a password, write # as %23, / as %2F and @ as %40. It takes one host and no parameters. Required by serve, not used by dev.", secret();
+        "URL of Redis: redis://user:password@host:port/database, or rediss:// for TLS; all but the host may be left out, but a user needs a password. In a password, write # as %23, / as %2F and @ as %40. It takes one host and no parameters. Required by serve, not used by dev.", secret();
     REDIS_CA_FILE = Redis, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for Redis instead of the system's.";
     REDIS_PREFIX = Redis, Kind::Text("name"), "",

@@ -30,7 +30,7 @@ use crate::{
 /// The result of a command, with the metadata of its request.
 type Answered = (RequestMeta, Result<CommandReply, Reject>);
 
-/// What the loop does after it waited.
+/// The next step of the loop after a wait.
 enum Due {
     Nothing,
     Tick,

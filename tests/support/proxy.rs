@@ -64,7 +64,7 @@ struct Trap {
     then: Link,
 }
 
-/// Whether one connection is stalled.
+/// The stall of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stall {
     /// None is.

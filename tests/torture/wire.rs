@@ -10,7 +10,7 @@ use crate::{
     support::token,
 };
 
-/// What a frame says.
+/// The meaning of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// The socket listens to a conversation; `head` is its newest entry.

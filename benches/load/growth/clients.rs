@@ -77,7 +77,7 @@ pub struct Send {
     pub receivers: u64,
 }
 
-/// What sends cost.
+/// The cost of sends.
 pub struct Sends {
     /// CPU of each in µs, without that of an idle deployment.
     pub cpu: Cpu,

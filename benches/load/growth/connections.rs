@@ -29,7 +29,7 @@ const PER_CLIENT: u64 = 15_000;
 const CONCURRENT: u64 = 32;
 /// A client process reports each time that it has opened this many.
 const REPORT: u64 = 500;
-/// What it reports of a connection that ends.
+/// The error that `switchboard load` reports for a connection that ends.
 const LOST: &str = "a connection was lost";
 /// Time for work that follows the greetings.
 const SETTLE: Duration = Duration::from_secs(3);

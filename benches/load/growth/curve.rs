@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 /// By how much a fitted exponent may exceed that of the work before the table marks it. Less is noise on a busy machine.
 const TOLERANCE: f64 = 0.15;
 
-/// Whether the work itself grows with the size.
+/// The growth of the work itself with the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// What is asked for is the same at every size: an exponent of 0.
+    /// The work is the same at every size: an exponent of 0.
     Constant,
-    /// What is asked for grows with the size, such as deliveries to each member: an exponent of 1.
+    /// The work grows with the size, such as deliveries to each member: an exponent of 1.
     Linear,
 }
 
@@ -28,10 +28,10 @@ impl Work {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Curve {
     pub name: String,
-    /// What grows.
+    /// Name of the size, with its unit.
     pub size: String,
     pub lines: Vec<Line>,
-    /// What a reader of the figures must know.
+    /// Remarks for the reader of the figures.
     pub notes: Vec<String>,
 }
 

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{
     clients::{Phase, Shared, pause},
     connection::Connection,
-    frames::Dialect,
+    frames::{Client, Dialect},
 };
 use crate::support::token;
 

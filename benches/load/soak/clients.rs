@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     connection::Connection,
-    frames::{Dialect, Heard, hear},
+    frames::{Client as _, Dialect, Heard, hear},
     ledger::{Audience, Ledger, Number, RECIPIENTS},
 };
 
@@ -35,7 +35,7 @@ pub enum Phase {
     End,
 }
 
-/// What all clients share.
+/// The state that all clients share.
 pub struct Shared {
     pub addresses: Vec<SocketAddr>,
     pub ledger: RefCell<Ledger>,
@@ -115,7 +115,7 @@ impl Talker {
         if let Some(join) = self.dialect.join(&self.to, None) {
             connection.send(&join).await?;
         }
-        // What had no answer on the connection before is sent again.
+        // Messages without an answer on the connection before are sent again.
         self.under_way.values_mut().for_each(|again| *again = Instant::now());
         let mut look = interval(AGAIN);
         loop {

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::frames::Dialect;
+use super::frames::{Client, Dialect};
 use crate::wire::{self, Socket};
 
 /// Maximum time until a connection is greeted.

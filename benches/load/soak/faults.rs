@@ -43,7 +43,7 @@ impl Fault {
             Self::StoreSessionsEnded => {
                 let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                      WHERE pid <> pg_backend_pid() AND datname = current_database()";
-                // What can't be ended ends by itself.
+                // If the statement fails, the sessions end by themselves.
                 let _failed = connect_to_postgres(database).await.batch_execute(all).await;
             }
             Self::RedisStopped => {

@@ -1,21 +1,12 @@
 //! The frames of all dialects that the clients of the soak use.
 
 use serde_json::{Value, json};
+pub use switchboard::dialect::Dialect;
 
 use super::ledger::Number;
 use crate::support::token;
 
-/// A dialect of the clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    Native,
-    Direct,
-    Rooms,
-    Conversation,
-    Personas,
-}
-
-/// What a frame says.
+/// The meaning of a frame.
 #[derive(Debug, PartialEq)]
 pub enum Heard {
     /// A message with this number is in its log.
@@ -41,11 +32,20 @@ pub enum Heard {
     Other,
 }
 
-impl Dialect {
-    pub const ALL: [Self; 5] = [Self::Native, Self::Direct, Self::Rooms, Self::Conversation, Self::Personas];
-
+/// The client's side of a dialect.
+pub trait Client {
     /// The path of a user's socket, with a token.
-    pub fn path(self, user: &str, room: &str) -> String {
+    fn path(self, user: &str, room: &str) -> String;
+    /// The type of the first frame.
+    fn greeting(self) -> &'static str;
+    /// The frame that joins a room, in dialects whose path names none.
+    fn join(self, room: &str, since: Option<i64>) -> Option<String>;
+    /// The frame that sends a message to a room, or in the direct dialect to a user.
+    fn send(self, to: &str, number: Number) -> String;
+}
+
+impl Client for Dialect {
+    fn path(self, user: &str, room: &str) -> String {
         let path = match self {
             Self::Native => "/v1/ws".to_owned(),
             Self::Direct => "/ws".to_owned(),
@@ -56,8 +56,7 @@ impl Dialect {
         format!("{path}?token={}", token(user))
     }
 
-    /// The type of the first frame.
-    pub fn greeting(self) -> &'static str {
+    fn greeting(self) -> &'static str {
         match self {
             Self::Native | Self::Direct => "authenticated",
             Self::Rooms => "connected",
@@ -66,8 +65,7 @@ impl Dialect {
         }
     }
 
-    /// The frame that joins a room, in dialects whose path names none.
-    pub fn join(self, room: &str, since: Option<i64>) -> Option<String> {
+    fn join(self, room: &str, since: Option<i64>) -> Option<String> {
         let mut frame = match self {
             Self::Native => json!({"type": "join", "conversation_id": room, "ref": "join"}),
             Self::Personas => json!({"type": "join_conversation", "conversation_id": room}),
@@ -79,8 +77,7 @@ impl Dialect {
         Some(frame.to_string())
     }
 
-    /// The frame that sends a message to a room, or in the direct dialect to a user.
-    pub fn send(self, to: &str, number: Number) -> String {
+    fn send(self, to: &str, number: Number) -> String {
         let (text, id) =
             (format!("soak {number} of the usual length, about as long as people write"), format!("soak-{number}"));
         match self {

@@ -17,7 +17,7 @@ pub enum Audience {
     User,
 }
 
-/// What a witness received.
+/// The messages that a witness received.
 #[derive(Debug, Default)]
 struct Received {
     messages: HashSet<Number>,

@@ -1,4 +1,4 @@
-//! What a connection remembers of former joins. Most connections have nothing to remember, and no memory for it.
+//! The former joins that a connection remembers. Most connections have none, and no memory for them.
 
 use std::collections::{HashMap, HashSet};
 

@@ -23,7 +23,7 @@ use crate::model::LogId;
 /// for a lock, or is retried, must not hold up other conversations.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
-/// What waits in the queue of a log.
+/// An item in the queue of a log.
 enum Item {
     Append(Box<Queued>),
     /// Answered once every entry of the log that was queued before it has its outcome.
@@ -60,9 +60,8 @@ struct Waiting {
 /// The queue of all lanes.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// Maximum number of entries that wait, and of those in a batch.
+    /// Maximum number of entries that wait.
     limit: usize,
-    batch: usize,
     /// Wakes a lane that waits for entries.
     came: Notify,
 }
@@ -81,7 +80,7 @@ impl Queue {
             watched: false,
             closed: false,
         };
-        Self { waiting: Mutex::new(waiting), limit, batch, came: Notify::new() }
+        Self { waiting: Mutex::new(waiting), limit, came: Notify::new() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -133,7 +132,7 @@ impl Queue {
             came.as_mut().enable();
             let look_again = {
                 let mut waiting = self.waiting();
-                if let Some((batch, logs)) = waiting.take(self.batch) {
+                if let Some((batch, logs)) = waiting.take() {
                     // One push wakes one lane, and more may wait than this one takes.
                     if waiting.has_more() {
                         self.came.notify_one();
@@ -181,7 +180,7 @@ impl Waiting {
     }
 
     /// The next batch, and the logs of which it has entries.
-    fn take(&mut self, max: usize) -> Option<(Vec<Queued>, Vec<LogId>)> {
+    fn take(&mut self) -> Option<(Vec<Queued>, Vec<LogId>)> {
         let has_messages = !self.messages.is_empty() && self.lets_messages();
         let change = !has_messages || self.change_next;
         self.change_next = !change;
@@ -195,11 +194,11 @@ impl Waiting {
             return None;
         }
         let (mut batch, mut logs) = (Vec::new(), Vec::new());
-        while batch.len() < max
+        while batch.len() < self.batch
             && let Some(log) = self.messages.pop_front()
         {
             let Some(of_log) = self.logs.get_mut(&log) else { continue };
-            of_log.take_messages(max, &mut batch);
+            of_log.take_messages(self.batch, &mut batch);
             logs.push(log);
         }
         self.entries -= batch.len();

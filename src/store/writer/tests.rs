@@ -198,7 +198,7 @@ fn filled(batch: usize, entries: &[(&str, &str)]) -> Queue {
     queue
 }
 
-/// What the next lane gets; nothing if it would wait.
+/// Takes the next batch as a lane does, and returns its texts; `None` if the lane would wait.
 async fn next(queue: &Queue) -> Option<(queue::Taken<'_>, Vec<String>)> {
     let taken = tokio::select! {
         biased;
