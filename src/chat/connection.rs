@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     dialect::{AutoJoin, Dialect},
@@ -110,6 +110,16 @@ struct Join {
     after: Option<Seq>,
     /// The members of a direct conversation, for a dialect that names them.
     pair: Option<Arc<Pair>>,
+    live: Liveness,
+}
+
+/// Whether a replay may still bring the connection entries of a join.
+#[derive(Debug)]
+enum Liveness {
+    /// It may. Those who wait for its end learn it by their senders, which a later join and a leave drop.
+    Replaying(Vec<oneshot::Sender<()>>),
+    /// The hub delivers everything that follows.
+    Live,
 }
 
 /// The progress of a join.
@@ -290,7 +300,8 @@ impl Connection {
         let by =
             joined.current.get(conversation).filter(|before| before.by == JoinedBy::Client).map_or(by, |own| own.by);
         let progress = JoinProgress { attached: false, has: 0, past: 0 };
-        let current_join = Join { join: joined.joins, by, progress, after: None, pair };
+        let current_join =
+            Join { join: joined.joins, by, progress, after: None, pair, live: Liveness::Replaying(Vec::new()) };
         let before = joined.current.insert(conversation.clone(), current_join);
         self.outbox.drop_hint(conversation);
         (joined.joins, before.map(|before| before.progress))
@@ -309,6 +320,34 @@ impl Connection {
         let has = act()?;
         current_join.progress.has = has;
         Some(has)
+    }
+
+    /// Records that a join's replay ended, and that the hub delivers what follows.
+    pub(super) fn record_live(&self, conversation: &ConversationId, join: u64) {
+        if let Some(current_join) = self.lock().current.get_mut(conversation).filter(|one| one.join == join) {
+            current_join.live = Liveness::Live;
+        }
+    }
+
+    /// Waits until no replay brings the connection entries of this conversation any more. Returns at once without a join.
+    pub(super) async fn live(&self, conversation: &ConversationId) {
+        while let Some(end) = self.end_of_replay(conversation) {
+            // The sender was dropped: the replay ended, or another join replaced this one.
+            let _ended = end.await;
+        }
+    }
+
+    /// The end of the replay of the current join, if one is under way.
+    fn end_of_replay(&self, conversation: &ConversationId) -> Option<oneshot::Receiver<()>> {
+        match &mut self.lock().current.get_mut(conversation)?.live {
+            Liveness::Replaying(waiting) => {
+                let (end, ended) = oneshot::channel();
+                waiting.retain(|one| !one.is_closed());
+                waiting.push(end);
+                Some(ended)
+            }
+            Liveness::Live => None,
+        }
     }
 
     /// Records that the hub has the listener, which has every entry up to `has` in this past of the hub.
@@ -353,7 +392,7 @@ impl Connection {
     }
 
     /// True if the conversation was created after the connection was opened.
-    fn is_older_than(&self, conversation: &ConversationId) -> bool {
+    pub(super) fn is_older_than(&self, conversation: &ConversationId) -> bool {
         conversation
             .generated_at()
             .is_some_and(|created| self.id().generated_at().is_some_and(|opened| created >= opened))

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
 use super::{
     Chat,
     command::{Begun, Caller, CommandReply, unavailable, unwritten},
     personas::Asked,
+    subscriptions::HAND_OVER_TIMEOUT,
 };
 use crate::{
     degrade::Feature,
@@ -94,16 +97,21 @@ impl Chat {
         new: bool,
     ) -> Result<(), Reject> {
         let Some(connection) = &caller.connection else { return Ok(()) };
-        // One that listens already lacks nothing, and a second join from the start would repeat what it has.
-        if connection.listens_to(conversation) || !new && !connection.is_to_join(conversation) {
-            return Ok(());
-        }
         let said = match connection.dialect.joins() {
             AutoJoin::Nothing => return Ok(()),
             AutoJoin::Added => None,
             AutoJoin::Directs => Some(Arc::new(pair.clone())),
         };
-        self.subscriptions.listen_from_start(&caller.identity, connection, conversation, said).await
+        // One that listens already lacks nothing, and a second join from the start would repeat what it has.
+        if !connection.listens_to(conversation) && (new || connection.is_to_join(conversation)) {
+            self.subscriptions.listen_from_start(&caller.identity, connection, conversation, said).await?;
+        }
+        // Another join of this conversation, through the inbox, may be under way: its replay would bring the socket its own
+        // message too. A slow client must not keep its message from the other user for long.
+        if connection.is_older_than(conversation) {
+            let _slow = timeout(HAND_OVER_TIMEOUT, connection.live(conversation)).await;
+        }
+        Ok(())
     }
 
     /// The direct conversation of two users in the store.

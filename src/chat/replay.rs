@@ -85,8 +85,17 @@ impl Replayer {
         };
         let outbox = &connection.outbox;
         loop {
-            let mut behind = || self.hub.splice(&log, connection.id(), has, restarts).err().map(|_| has);
-            if current(&mut behind).is_none() || !outbox.has_room().await {
+            let mut spliced = false;
+            let mut behind = || {
+                let splice = self.hub.splice(&log, connection.id(), has, restarts);
+                spliced = splice.is_ok();
+                splice.err().map(|_| has)
+            };
+            let is_behind = current(&mut behind).is_some();
+            if let (true, Some((conversation, join))) = (spliced, &join) {
+                connection.record_live(conversation, *join);
+            }
+            if !is_behind || !outbox.has_room().await {
                 return;
             }
             match self.hub.fetch(&log, has).await {
