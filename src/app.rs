@@ -100,7 +100,7 @@ impl Node {
         let restrictions = Restrictions::unread(config.auth.longest_validity(), &metrics);
         let auth = Arc::new(Auth::new(&config.auth, clock.clone(), restrictions.clone())?);
         let (pulses, pulse) = watch::channel(None);
-        let store = open_store(&config.store, metrics.clone())?;
+        let store = open_store(&config.store, metrics.clone(), degrade.clone())?;
         series::create(&metrics);
         let state = (degrade.clone(), metrics.clone(), faults::Shown::default());
         supervisor.spawn_until_stop(TaskName::DegradeWatch, state, |(degrade, metrics, shown)| {
@@ -334,9 +334,13 @@ fn listen_on(config: &Config) -> impl Iterator<Item = (Kind, SocketAddr)> + '_ {
 ///
 /// # Errors
 /// The store is unusable as configured.
-pub fn open_store(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<dyn Store>, StoreError> {
+pub fn open_store(
+    config: &StoreConfig,
+    metrics: Arc<Metrics>,
+    degrade: Arc<Degrade>,
+) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match &config.backend {
         StoreBackend::Sqlite { path } => Arc::new(Sqlite::open(path, config, metrics)?),
-        StoreBackend::Postgres { .. } => Arc::new(Postgres::new(config, metrics)?),
+        StoreBackend::Postgres { .. } => Arc::new(Postgres::new(config, metrics, degrade)?),
     })
 }

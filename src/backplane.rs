@@ -38,11 +38,13 @@ mod hearing;
 mod hints;
 mod incarnation;
 mod incoming;
+mod info;
 mod keys;
 mod lease;
 mod limit;
 mod line;
 mod link;
+mod link_error;
 mod local;
 mod lossy;
 mod mac;
@@ -58,6 +60,7 @@ mod recent;
 mod redis_clock;
 mod refusals;
 mod registry;
+mod registry_calls;
 mod scripts;
 mod scrub;
 mod server_mode;
@@ -153,7 +156,7 @@ impl Backplane {
         supervisor: &Supervisor,
     ) -> Result<(Arc<Self>, mpsc::Receiver<BackplaneEvent>), StartError> {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let link = Arc::new(link::Link::new(settings.redis.as_ref(), ops::Ops::new(&metrics))?);
+        let link = Arc::new(link::Link::new(settings.redis.as_ref(), ops::Ops::new(&metrics), degrade.clone())?);
         let lease = Arc::new(lease::Lease::new(settings.node.clone(), settings.lease, clock.clone()));
         let process = wire::Process::new(&settings.node);
         let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };

@@ -28,8 +28,8 @@ use crate::{
         self, Config, ConfigFaults, LogConfig, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
-    metrics::COMMIT,
-    metrics::Metrics,
+    degrade::Degrade,
+    metrics::{COMMIT, Metrics},
 };
 
 /// The exit code of bad configuration (`EX_CONFIG` of sysexits.h).
@@ -117,7 +117,7 @@ fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let store = StoreConfig::load(false, &sources)?;
     start_logging(&LogConfig::load(&sources)?);
     let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
-    let applied = block_on(async { app::open_store(&store, metrics)?.migrate().await })?;
+    let applied = block_on(async { app::open_store(&store, metrics, Degrade::unwatched())?.migrate().await })?;
     let count = applied.map_err(Failure::runtime)?;
     print(&format!("{count} migrations applied\n"))?;
     Ok(Outcome::Done)

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -14,75 +14,18 @@ use std::{
 use tokio::sync::watch;
 
 mod fault;
+mod feature;
 mod part;
 mod reason;
 mod work;
 
 pub use fault::{Diagnosis, Fault, Finding};
+pub use feature::{Feature, Mode};
 use part::Watched;
 pub use part::{LinkState, Part, PartState};
 pub use reason::Reason;
-use work::Partial;
 pub use work::Work;
-
-/// A feature that depends on Redis or the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feature {
-    /// Delivery to members on other nodes.
-    Fanout,
-    /// Limits on sends and connections.
-    Limits,
-    /// Online state of users.
-    Presence,
-    /// Storing messages.
-    Append,
-    /// Reading stored entries.
-    History,
-}
-
-impl Feature {
-    /// Every feature.
-    pub const ALL: [Self; 5] = [Self::Fanout, Self::Limits, Self::Presence, Self::Append, Self::History];
-
-    /// The name in the health report.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Fanout => "fanout",
-            Self::Limits => "limits",
-            Self::Presence => "presence",
-            Self::Append => "append",
-            Self::History => "history",
-        }
-    }
-}
-
-impl Mode {
-    /// The name in the health report.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Shared => "shared",
-            Self::Relayed => "relayed",
-            Self::Local => "local",
-            Self::Limited => "limited",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// The current mode of a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Works over all nodes.
-    Shared,
-    /// Works over all nodes through the store, with a delay of up to a second.
-    Relayed,
-    /// Works with this node's state alone.
-    Local,
-    /// Works, but this node refuses some calls because too many wait.
-    Limited,
-    /// Does not work now.
-    Refused,
-}
+use work::{Partial, RefusedCalls};
 
 /// The table: the mode of each feature for each state of Redis and the store.
 fn table(feature: Feature, redis: LinkState, store: LinkState) -> Mode {
@@ -122,6 +65,11 @@ pub struct Degrade {
     slow_reads: AtomicBool,
     /// Faults of one kind of work, while the part's other work goes on.
     partial: Mutex<[Option<Partial>; Work::ALL.len()]>,
+    /// The calls that are refused, by their work, and their number.
+    refused_calls: Mutex<[RefusedCalls; Work::ALL.len()]>,
+    refused_count: AtomicUsize,
+    /// What operators should change although nothing fails.
+    warnings: Mutex<Vec<(Part, Arc<Finding>)>>,
     changes: watch::Sender<u64>,
 }
 
@@ -138,8 +86,16 @@ impl Degrade {
             awaited_store: Mutex::default(),
             slow_reads: AtomicBool::new(false),
             partial: Mutex::default(),
+            refused_calls: Mutex::default(),
+            refused_count: AtomicUsize::new(0),
+            warnings: Mutex::default(),
             changes: watch::Sender::new(0),
         }
+    }
+
+    /// The state for a command that only uses the store, of which nobody is told.
+    pub fn unwatched() -> Arc<Self> {
+        Arc::new(Self::new(LinkState::Off))
     }
 
     /// Records the result of a check or a call: its duration, or a failure. True if the part's state changed.
@@ -203,6 +159,16 @@ impl Degrade {
         }
     }
 
+    /// How a feature works for clients and operators: as [`Degrade::mode`], and with what fails although its part answers.
+    /// Nothing is refused because of the latter: only a new try can tell that it works again.
+    pub fn shown_mode(&self, feature: Feature) -> Mode {
+        let failing = |work: &Work| work.shown_as().filter(|(of, _)| *of == feature && !self.works(*work));
+        match self.mode(feature) {
+            Mode::Shared => Work::ALL.iter().find_map(failing).map_or(Mode::Shared, |(_, mode)| mode),
+            mode => mode,
+        }
+    }
+
     /// Records whether this node refuses heavy reads because too many wait.
     pub fn note_slow_reads(&self, slow: bool) {
         let before = self.slow_reads.swap(slow, Ordering::AcqRel);
@@ -230,6 +196,44 @@ impl Degrade {
         self.partial_fault(work).is_none()
     }
 
+    /// Records that a call of this kind of work was refused for a reason that lasts until an operator acts. `call` is a
+    /// constant that tells what was called.
+    pub fn call_refused(&self, work: Work, call: &'static str, fault: Finding) {
+        self.change_refused_calls(|refused| refused[work as usize].add(call));
+        self.note_work(work, Some(fault));
+    }
+
+    /// Records that a call succeeded. The work works again once no call of it is known to be refused. It is cheap enough for
+    /// every call.
+    pub fn call_succeeded(&self, work: Work, call: &'static str) {
+        if self.refused_count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        if self.change_refused_calls(|refused| refused[work as usize].remove(call, work.remembered())) {
+            self.note_work(work, None);
+        }
+    }
+
+    fn change_refused_calls<T>(&self, change: impl FnOnce(&mut [RefusedCalls; Work::ALL.len()]) -> T) -> T {
+        let refused = &mut *self.refused_calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(refused);
+        self.refused_count.store(refused.iter().map(RefusedCalls::len).sum(), Ordering::Release);
+        result
+    }
+
+    /// Records what operators should change although nothing fails, or that it was changed. The node stays healthy.
+    pub fn note_warning(&self, part: Part, fault: Fault, finding: Option<Finding>) {
+        let changed = {
+            let warnings = &mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = warnings.iter().any(|(_, known)| known.fault == fault);
+            warnings.retain(|(_, known)| known.fault != fault);
+            let stands = finding.is_some();
+            warnings.extend(finding.map(|finding| (part, Arc::new(finding))));
+            before != stands
+        };
+        self.notify_if_changed(changed);
+    }
+
     fn is_deaf(&self) -> bool {
         Work::FANOUT.into_iter().any(|work| !self.works(work))
     }
@@ -247,7 +251,8 @@ impl Degrade {
     pub fn faults(&self) -> Vec<(Part, Arc<Finding>)> {
         let parts = [Part::Redis, Part::Store].map(|part| (part, self.state(part).fault));
         let works = Work::ALL.map(|work| (work.part(), self.partial_fault(work)));
-        let found = parts.into_iter().chain(works).filter_map(|(part, fault)| Some((part, fault?)));
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = parts.into_iter().chain(works).filter_map(|(part, fault)| Some((part, fault?))).chain(warnings);
         found.fold(Vec::new(), |mut all: Vec<(Part, Arc<Finding>)>, (part, fault)| {
             if all.iter().all(|(_, known)| known.fault != fault.fault) {
                 all.push((part, fault));
@@ -259,13 +264,17 @@ impl Degrade {
     /// Every reason why the node is not healthy.
     pub fn reasons(&self) -> impl Iterator<Item = Reason> {
         let down = |part| self.state(part).link == LinkState::Down;
+        let fails = |kinds: &[Work]| kinds.iter().any(|work| !self.works(*work));
         let reasons = [
             (self.draining(), Reason::Draining),
             (down(Part::Redis), Reason::RedisDown),
             (down(Part::Store), Reason::StoreDown),
             (self.mode(Feature::History) == Mode::Limited, Reason::SlowReads),
             (self.is_deaf(), Reason::RedisDeaf),
-            (Work::APPENDS.into_iter().any(|work| !self.works(work)), Reason::AppendsFail),
+            (fails(&[Work::Limit, Work::Register]), Reason::RedisRefuses),
+            (fails(&[Work::Append, Work::Change]), Reason::AppendsFail),
+            (fails(&[Work::Read]), Reason::ReadsFail),
+            (fails(&[Work::Write]), Reason::WritesFail),
         ];
         reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason))
     }

@@ -1,10 +1,15 @@
 //! Shows the faults of Redis and the store: in the metrics, and in the log with the name in
 //! `docs/operations/failure-modes.md` and the server's own words.
 
+use std::time::Duration;
+
 use crate::{
     degrade::{Degrade, Fault, LinkState, Part},
     metrics::Metrics,
 };
+
+/// Longest time after which a fault that ended is no longer shown.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The states and faults that were shown last.
 #[derive(Debug, Default)]
@@ -29,7 +34,8 @@ pub(super) async fn watch(degrade: &Degrade, metrics: &Metrics, shown: &mut Show
                 "a fault began; failure-modes.md explains it"
             );
         }
-        if changes.changed().await.is_err() {
+        // A fault without new evidence ends by time alone.
+        if tokio::time::timeout(LOOK_EVERY, changes.changed()).await.is_ok_and(|changed| changed.is_err()) {
             return;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::try_join_all};
 use redis::{Client, Pipeline, RedisError, aio::MultiplexedConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -10,8 +10,10 @@ use uuid::Uuid;
 use super::{
     fault,
     incarnation::Incarnation,
+    info::Info,
     keys::{Channels, Keys},
-    link::{self, LinkError},
+    link::{self, NODE_CONNECTIONS},
+    link_error::LinkError,
     lossy::Lossy,
     needs,
     neighbours::Listening,
@@ -21,7 +23,7 @@ use super::{
 use crate::{
     config::RedisConfig,
     degrade::{Diagnosis, Fault, Finding},
-    model::{Clock, DeploymentId, DeploymentTag, Timestamp},
+    model::{Clock, DeploymentId, DeploymentTag, NodeId, Timestamp},
 };
 
 /// Maximum time for one command.
@@ -63,12 +65,13 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
     record(check_pubsub(channels, &client, &mut connection).await.map(|()| None));
     record(check_types(&keys, &mut connection).await);
     record(check_clocks(&mut connection, clock).await);
-    let info = Info::fetch(&mut connection).await;
-    record(Ok(info.eviction()));
+    record(check_room(&client).await.map(|()| None));
+    let info = Info::fetch(&mut connection, REPLY_TIMEOUT).await.ok();
+    record(Ok(info.as_ref().and_then(Info::eviction)));
     let leases = LeasesFound::read(&keys, &mut connection, clock).await;
     record(leases.as_ref().map(|leases| leases.sharing(own)).map_err(Clone::clone));
     record(leases.as_ref().map(|leases| leases.expired(own)).map_err(Clone::clone));
-    let mut state = info.version();
+    let mut state = info.as_ref().map_or_else(|| "answers".to_owned(), Info::version);
     if let Some(own) = own {
         let listening = Listening::on(&mut connection, own).await.unwrap_or_default();
         state += &format!("{listening}{}", leases.map(|leases| listening.elsewhere(&leases.held)).unwrap_or_default());
@@ -112,6 +115,15 @@ async fn check_pubsub(channels: Channels, client: &Client, connection: &mut Mult
         }
     }
     Ok(())
+}
+
+/// Opens as many connections at the same time as a node may need, beside the one of the check.
+async fn check_room(client: &Client) -> Checked<()> {
+    let all = (0..NODE_CONNECTIONS).map(|_| client.get_multiplexed_async_connection());
+    await_reply(try_join_all(all)).await.map(drop).map_err(|finding| Finding {
+        detail: format!("{}; a node needs up to {NODE_CONNECTIONS} connections", finding.detail),
+        ..finding
+    })
 }
 
 /// Reads each key that all nodes share, and the first ones that are named after users, conversations and nodes, with a command
@@ -211,47 +223,11 @@ impl LeasesFound {
     /// Names nodes with an expired lease. Their users go offline only when another node reaps them.
     fn expired(&self, own: Option<DeploymentTag>) -> Option<Finding> {
         let ours = |lease: &&Incarnation| lease.deployment().is_none_or(|of| own.is_none_or(|own| own == of));
-        let nodes: Vec<_> = self.expired.iter().filter(ours).filter_map(Incarnation::node).collect();
+        // A node that lost its lease holds another one.
+        let lives = |node: &NodeId| self.held.iter().any(|lease| lease.node().as_ref() == Some(node));
+        let nodes = self.expired.iter().filter(ours).filter_map(Incarnation::node).filter(|node| !lives(node));
+        let nodes: Vec<_> = nodes.collect();
         let list = || nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         (!nodes.is_empty()).then(|| Finding::new(Fault::NodeDead, format!("expired leases: {}", list())))
-    }
-}
-
-/// The output of INFO; empty where the ACL forbids the command, since no node needs it.
-struct Info(String);
-
-impl Info {
-    async fn fetch(connection: &mut MultiplexedConnection) -> Self {
-        let reply = timeout(REPLY_TIMEOUT, redis::cmd("INFO").query_async(connection)).await;
-        Self(reply.ok().and_then(Result::ok).unwrap_or_default())
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
-    }
-
-    fn version(&self) -> String {
-        self.get("redis_version").map_or_else(|| "answers".to_owned(), |version| format!("answers, {version}"))
-    }
-
-    fn eviction(&self) -> Option<Finding> {
-        let limited = self.get("maxmemory").is_some_and(|bytes| bytes != "0");
-        let policy = self.get("maxmemory_policy").filter(|policy| limited && *policy != "noeviction")?;
-        Some(Finding::new(Fault::RedisEvicts, format!("maxmemory-policy is {policy}; it should be noeviction")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_redis_with_a_limit_evicts() {
-        let info = |text: &str| Info(text.to_owned());
-        assert_eq!(info("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n").eviction(), None);
-        assert_eq!(info("maxmemory:9\r\nmaxmemory_policy:noeviction\r\n").eviction(), None);
-        let evicts = info("redis_version:7.2\r\nmaxmemory:9\r\nmaxmemory_policy:allkeys-lru\r\n");
-        assert_eq!(evicts.eviction().unwrap().fault, Fault::RedisEvicts);
-        assert_eq!((evicts.version(), info("").version()), ("answers, 7.2".to_owned(), "answers".to_owned()));
     }
 }

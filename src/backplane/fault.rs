@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind, RedisError};
 
-use super::link::{LinkError, Refusal};
+use super::link_error::{LinkError, Refusal};
 use crate::degrade::{Fault, Finding};
 
 /// The fault of a failed call.
@@ -30,11 +30,13 @@ pub(super) fn link_finding(error: &LinkError) -> Finding {
 }
 
 /// The fault behind an error reply. Most errors have the code ERR, so the words decide.
-fn refused(Refusal { code, words }: &Refusal) -> Finding {
+pub(super) fn refused(Refusal { code, words }: &Refusal) -> Finding {
     let lower = words.to_lowercase();
     let says = |part: &str| lower.contains(part);
     let fault = match code.as_str() {
         "NOAUTH" | "WRONGPASS" | "NOPERM" => Fault::RedisDeniesAccess,
+        // Before version 7 a script that may not call a command has another code.
+        _ if says("script can't run this command") => Fault::RedisDeniesAccess,
         "OOM" => Fault::RedisFull,
         "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => Fault::RedisIsCluster,
         "NOPROTO" => Fault::RedisTooOld,

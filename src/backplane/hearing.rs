@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{fault, link::LinkError};
+use super::{fault, link_error::LinkError};
 use crate::degrade::{Degrade, Fault, Finding, Work};
 
 /// Time without a success after which one direction of the fan-out counts as dead; nodes then reach each other through the
@@ -59,7 +59,7 @@ impl Hearing {
         let named = matches!(error, LinkError::Refused(_)) && finding.fault != Fault::RedisRefusesWrites;
         let what = match self.work {
             Work::Publish => "publications fail",
-            Work::Subscribe | Work::Append | Work::Change => "the subscription fails",
+            _ => "the subscription fails",
         };
         let deaf = Finding::new(Fault::RedisDeaf, format!("{what} while commands work: {}", finding.detail));
         self.degrade.note_work(self.work, Some(if named { finding } else { deaf }));

@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use super::{
     incarnation::Incarnation,
-    link::{Link, LinkError, is_wrong_type},
+    link::Link,
+    link_error::{LinkError, is_wrong_type},
     lossy::Lossy,
     node_counts::NodeCounts,
     ops::Op,

@@ -14,13 +14,7 @@ use std::{
 use redis::Pipeline;
 use tokio::time::{Instant, timeout};
 
-use super::{
-    lease::Lease,
-    link::{Link, LinkError},
-    ops::Op,
-    scripts::LIMIT,
-    types::RateDecision,
-};
+use super::{lease::Lease, link::Link, link_error::LinkError, ops::Op, scripts::LIMIT, types::RateDecision};
 use crate::model::{Budget, Cost, UserId};
 
 /// Maximum time that a command waits for Redis. After it, the local count decides.
@@ -250,6 +244,7 @@ mod tests {
     use super::*;
     use crate::{
         backplane::ops::Ops,
+        degrade::Degrade,
         metrics::Metrics,
         model::{Clock, NodeId},
     };
@@ -257,7 +252,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(60);
 
     fn limiter() -> Limiter {
-        let link = Link::new(None, Ops::new(&Metrics::new().unwrap())).unwrap();
+        let link = Link::new(None, Ops::new(&Metrics::new().unwrap()), Degrade::unwatched()).unwrap();
         let lease = Lease::new(NodeId::parse("one").unwrap(), WINDOW, Clock::system());
         Limiter::new(Arc::new(link), Arc::new(lease), WINDOW)
     }

@@ -4,7 +4,6 @@
 //! call timed out, calls fail at once, so that callers do not wait for the timeout one after another.
 
 use std::{
-    fmt,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
@@ -16,29 +15,33 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bb8::Pool;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, FromRedisValue, Pipeline, ProtocolVersion, ServerError, TlsCertificates, Value,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use tokio::sync::Notify;
 
 use super::{
-    foreign,
+    fault, foreign,
     keys::Keys,
+    link_error::{LinkError, Refusal},
     ops::{Op, Ops},
     plain_text,
     scripts::SCRIPTS,
-    server_mode::ServerMode,
-    sharing::Sharing,
     types::StartError,
 };
-use crate::config::RedisConfig;
+use crate::{
+    config::RedisConfig,
+    degrade::{Degrade, Fault, Finding},
+};
 
 /// Number of connections for commands. A connection is limited by what one core can encode and decode; more than a few
 /// connections make the batches smaller.
 const CONNECTIONS: usize = 4;
 /// Number of connections for queries that may return long replies.
 const QUERY_CONNECTIONS: u32 = 4;
+/// Maximum number of connections of a node: those of the link, and that of the subscription.
+pub(super) const NODE_CONNECTIONS: usize = CONNECTIONS + QUERY_CONNECTIONS as usize + 1;
 /// Maximum wait for a reply.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum wait for a connection.
@@ -49,86 +52,6 @@ const WRITE_QUEUE: usize = 1_024;
 /// The reason for which a TLS connection fails that a server without TLS answered.
 const NO_TLS: &str =
     "TLS failed: the server answers without TLS; REDIS_URL must begin with redis://, or lead to its tls-port";
-
-/// Why a call to Redis failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum LinkError {
-    /// The link is closed: Redis is not configured, down, or a call has just timed out.
-    #[error("the link to Redis is closed")]
-    Down,
-    /// No reply in time; Redis may still execute the command.
-    #[error("no reply in time")]
-    Timeout,
-    /// The connection broke; Redis may have executed the command.
-    #[error("connection broken: {0}")]
-    Broken(String),
-    /// Redis replied with an error.
-    #[error("Redis refused the command: {0}")]
-    Refused(Refusal),
-    /// The reply has an unexpected type or form.
-    #[error("unexpected reply")]
-    Unexpected,
-    /// The server is not of a kind that a node can use.
-    #[error("the server runs in an unfit mode: {0:?}")]
-    Unfit(ServerMode),
-    /// Another deployment uses the keys of this node.
-    #[error("{0}")]
-    Shared(Arc<Sharing>),
-}
-
-/// An error reply of Redis.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// Its first word, such as `READONLY`.
-    pub(super) code: String,
-    /// The whole reply, as an operator reads it.
-    pub(super) words: String,
-}
-
-impl Refusal {
-    /// Redis repeats the arguments of an unknown command, and those of HELLO hold the password.
-    fn new(code: &str, words: &str) -> Self {
-        let words = words.split(", with args").next().unwrap_or_default();
-        Self { code: code.to_owned(), words: words.to_owned() }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
-    }
-}
-
-impl From<&redis::ServerError> for Refusal {
-    fn from(error: &redis::ServerError) -> Self {
-        let code = error.code();
-        let words = error.details().map_or_else(|| code.to_owned(), |details| format!("{code} {details}"));
-        Self::new(code, &words)
-    }
-}
-
-impl From<&redis::RedisError> for LinkError {
-    fn from(error: &redis::RedisError) -> Self {
-        match error.kind() {
-            _ if error.is_timeout() => Self::Timeout,
-            ErrorKind::Io => Self::Broken(error.to_string()),
-            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Self::Unexpected,
-            _ => {
-                let words = match (error.code(), error.detail()) {
-                    (Some(code), Some(detail)) => format!("{code} {detail}"),
-                    _ => error.to_string(),
-                };
-                Self::Refused(Refusal::new(error.code().unwrap_or(error.category()), &words))
-            }
-        }
-    }
-}
-
-impl From<redis::RedisError> for LinkError {
-    fn from(error: redis::RedisError) -> Self {
-        Self::from(&error)
-    }
-}
 
 /// The replies to a pipeline; each can be taken once.
 #[derive(Debug, Default)]
@@ -149,9 +72,14 @@ impl Replies {
         foreign::keys_of_another_type(keys, pipeline, &self.0)
     }
 
-    fn errors(&self) -> impl Iterator<Item = &str> {
+    /// The first command that Redis refused, if there is one.
+    pub(super) fn refusal(&self) -> Option<LinkError> {
+        self.errors().next().map(|error| LinkError::Refused(Refusal::from(error)))
+    }
+
+    fn errors(&self) -> impl Iterator<Item = &ServerError> {
         self.0.iter().filter_map(|value| match value {
-            Value::ServerError(error) => Some(error.code()),
+            Value::ServerError(error) => Some(error),
             _ => None,
         })
     }
@@ -171,11 +99,12 @@ pub(super) struct Link {
     /// Wakes the watchdog to check Redis now, because a call failed.
     pub(super) check_now: Notify,
     ops: Ops,
+    degrade: Arc<Degrade>,
 }
 
 impl Link {
     /// A closed link to the Redis of `config`. Makes no connection.
-    pub(super) fn new(config: Option<&RedisConfig>, ops: Ops) -> Result<Self, StartError> {
+    pub(super) fn new(config: Option<&RedisConfig>, ops: Ops, degrade: Arc<Degrade>) -> Result<Self, StartError> {
         let client = config.map(client).transpose()?;
         let pool = |client| {
             let pool = Pool::builder().max_size(QUERY_CONNECTIONS).connection_timeout(RESPONSE_TIMEOUT);
@@ -191,6 +120,7 @@ impl Link {
             late: AtomicBool::new(false),
             check_now: Notify::new(),
             ops,
+            degrade,
         })
     }
 
@@ -290,7 +220,7 @@ impl Link {
     ) -> Result<Replies, LinkError> {
         let started = Instant::now();
         let mut result = send(connection, pipeline).await;
-        if result.as_ref().is_ok_and(|replies| replies.errors().any(|code| code == "NOSCRIPT")) {
+        if result.as_ref().is_ok_and(|replies| replies.errors().any(|error| error.code() == "NOSCRIPT")) {
             let mut load = redis::pipe();
             for script in SCRIPTS {
                 load.cmd("SCRIPT").arg("LOAD").arg(script.source());
@@ -318,16 +248,30 @@ impl Link {
         result
     }
 
+    /// Tells [`Degrade`] whether Redis refuses this operation for a reason that only an operator can end: the check at the
+    /// start of an era found no fault, and the probes send other commands.
+    fn judge(&self, op: Op, replies: &Replies) {
+        let Some(work) = op.work() else { return };
+        let findings = replies.errors().map(|error| fault::refused(&Refusal::from(error)));
+        let lasting = |finding: &Finding| matches!(finding.fault, Fault::RedisDeniesAccess | Fault::RedisLacksCommand);
+        match findings.into_iter().find(lasting) {
+            Some(finding) => self.degrade.call_refused(work, op.label(), finding),
+            None => self.degrade.call_succeeded(work, op.label()),
+        }
+    }
+
     fn record_result(&self, op: Op, result: &Result<Replies, LinkError>) {
         match result {
             Ok(replies) => {
-                for code in replies.errors() {
+                for error in replies.errors() {
+                    let code = error.code();
                     self.ops.count_failure(op);
                     tracing::debug!(?op, code, "Redis refused a command");
                     if matches!(code, "READONLY" | "OOM" | "MISCONF" | "LOADING" | "MASTERDOWN") {
                         self.check_now.notify_one();
                     }
                 }
+                self.judge(op, replies);
             }
             Err(error) => {
                 self.ops.count_failure(op);
@@ -345,12 +289,6 @@ pub(super) async fn explain(client: &Client, error: LinkError) -> LinkError {
         return LinkError::Broken(NO_TLS.to_owned());
     }
     error
-}
-
-/// True if a key had a value of another type. [`Link::run_on`] has deleted it then.
-pub(super) fn is_wrong_type<T>(reply: &Result<T, LinkError>) -> bool {
-    // Before version 7 the error of a script has another code.
-    matches!(reply, Err(LinkError::Refused(refusal)) if refusal.words.contains("WRONGTYPE"))
 }
 
 /// Sends a pipeline; error replies stay in [`Replies`].
@@ -391,7 +329,7 @@ mod tests {
 
     fn link(url: &str, ca: Option<&str>) -> Result<Link, StartError> {
         let config = RedisConfig { url: Secret::new(url), ca_file: ca.map(Into::into), prefix: RedisPrefix::default() };
-        Link::new(Some(&config), Ops::new(&Metrics::new().unwrap()))
+        Link::new(Some(&config), Ops::new(&Metrics::new().unwrap()), Degrade::unwatched())
     }
 
     #[tokio::test]
@@ -413,7 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_redis_calls_fail_at_once() {
-        let link = Link::new(None, Ops::new(&Metrics::new().unwrap())).unwrap();
+        let link = Link::new(None, Ops::new(&Metrics::new().unwrap()), Degrade::unwatched()).unwrap();
         let mut ping = redis::pipe();
         ping.cmd("PING");
         assert_eq!(link.run(Op::Admit, "x", &ping).await.err(), Some(LinkError::Down));

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::{
     keys::{Channels, Keys},
-    link::{self, LinkError, RESPONSE_TIMEOUT},
+    link::{self, RESPONSE_TIMEOUT},
+    link_error::LinkError,
 };
 
 /// Each group leaves its key empty for the next type. `KEY`, `OTHER`, `THIRD`, and `CHANNEL`, `HINTS` and `LOG` stand for names

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter};
 
-use crate::metrics::Metrics;
+use crate::{degrade::Work, metrics::Metrics};
 
 macro_rules! ops {
     ($($(#[doc = $doc:literal])+ $op:ident = $label:literal,)*) => {
@@ -55,6 +55,31 @@ ops! {
     Reap = "reap",
     /// Writing this node's connections again: after a new era, for dirty users, and each half hour.
     Sync = "sync",
+}
+
+impl Op {
+    /// The work of which the operation is a part; `None` if others judge it: those who publish and hear, and the watchdog.
+    pub(super) fn work(self) -> Option<Work> {
+        match self {
+            Self::Publish | Self::Hints | Self::Canary | Self::Lease | Self::Probe => None,
+            Self::Admit | Self::Budget | Self::Refund => Some(Work::Limit),
+            Self::Recent
+            | Self::Register
+            | Self::Unregister
+            | Self::Listen
+            | Self::Unlisten
+            | Self::Silence
+            | Self::Presence
+            | Self::Sweep
+            | Self::Reap
+            | Self::Sync => Some(Work::Register),
+        }
+    }
+
+    /// The label in metrics.
+    pub(super) fn label(self) -> &'static str {
+        LABELS[self as usize]
+    }
 }
 
 /// Cached metric handles of every operation.

@@ -19,7 +19,8 @@ use tokio::{
 use super::{
     era::Era,
     hearing::Hearing,
-    link::{Link, LinkError},
+    link::Link,
+    link_error::LinkError,
     mac::Macs,
     ops::Op,
     recent::Recent,

@@ -17,17 +17,17 @@ use tokio::{
 
 use super::{
     era::Era,
-    incarnation::Incarnation,
-    keys::{Keys, departure},
     lease::Lease,
     line::{Line, parse_lines},
-    link::{Link, LinkError, Replies},
-    local::{Caps, Held, Local, Registered, Share},
+    link::{Link, Replies},
+    link_error::LinkError,
+    local::{Caps, Local, Registered, Share},
     lossy::Lossy,
     names::Names,
     ops::Op,
-    scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT, SYNC},
-    types::{BackplaneEvent, Listening, Registration, Return, Scope, TooMany},
+    registry_calls::{ENTRY_TTL, add_listener, join_ids, micros, schedule_check, scope, sync_call},
+    scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT},
+    types::{BackplaneEvent, Listening, Registration, Return, TooMany},
 };
 use crate::{
     metrics::Metrics,
@@ -35,8 +35,6 @@ use crate::{
     supervise::{TaskName, checkpoint},
 };
 
-/// Lifetime of a user's registry entry after its last renewal, in seconds.
-pub(super) const ENTRY_TTL: u64 = 3_600;
 /// Interval between two renewals of all entries.
 const RENEW_EVERY: Duration = Duration::from_secs(1_800);
 /// Interval between two repairs of dirty users.
@@ -117,6 +115,7 @@ impl Registry {
         pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str());
 
         let result = self.link.run(Op::Register, user.as_str(), &pipeline).await;
+        self.mark_dirty_if(user, is_partly_refused(&result));
         match result.and_then(|mut replies| replies.take::<(bool, bool, String)>(1)) {
             Ok((true, first, given)) => {
                 let given: Vec<_> = given.split(' ').filter_map(|id| ConnectionId::parse(id).ok()).collect();
@@ -168,6 +167,7 @@ impl Registry {
             pipeline.cmd("SREM").arg(keys.node_users(&me)).arg(user.as_str());
         }
         let result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
+        self.mark_dirty_if(user, is_partly_refused(&result));
         match result.and_then(|mut replies| replies.take::<String>(1)) {
             Ok(lines) => {
                 // If the user came back meanwhile, the SREM may have reached Redis after the new SADD.
@@ -195,6 +195,7 @@ impl Registry {
         LISTEN.call(&mut pipeline, &keys.entry(&user)).arg(connection.to_string()).arg(conversation.as_str());
         add_listener(&mut pipeline, keys, conversation, &user);
         let result = self.link.run(Op::Listen, user.as_str(), &pipeline).await;
+        self.mark_dirty_if(&user, is_partly_refused(&result));
         let first = match result.and_then(|mut replies| replies.take::<i64>(0)) {
             Ok(answer @ (0 | 1)) => answer == 1,
             Ok(_) | Err(_) => {
@@ -214,6 +215,7 @@ impl Registry {
         let call = PART.call(&mut pipeline, &entry).arg(connection.to_string()).arg(0);
         call.arg(micros(self.grace)).arg(conversation.as_str());
         let result = self.link.run(Op::Unlisten, user.as_str(), &pipeline).await;
+        self.mark_dirty_if(&user, is_partly_refused(&result));
         self.mark_dirty_if(&user, result.and_then(|mut replies| replies.take::<String>(1)).is_err());
     }
 
@@ -331,7 +333,9 @@ impl Registry {
         }
         pipeline.cmd("EXPIRE").arg(keys.node_users(&me)).arg(2 * ENTRY_TTL);
         let mut replies = self.link.run(Op::Sync, me.as_str(), &pipeline).await?;
-
+        if let Some(refusal) = replies.refusal() {
+            return Err(refusal);
+        }
         let (mut here, mut summaries) = (Vec::new(), Pipeline::new());
         for (user, share, index) in shares {
             let synced = Synced::read(&mut replies, index)?;
@@ -383,35 +387,9 @@ impl Synced {
     }
 }
 
-/// Adds a call of `sync.lua`; the name is signed. Without a share it removes both incarnations' connections of the user.
-pub(super) fn sync_call(
-    pipeline: &mut Pipeline,
-    keys: &Keys,
-    (user, name): (&UserId, &str),
-    (me, former): (&Incarnation, Option<&Incarnation>),
-    share: Option<&Share>,
-    grace: Duration,
-) {
-    let connections = share.map_or(&[][..], |share| &share.connections);
-    let call = SYNC.call(pipeline, &keys.entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
-    call.arg(name).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
-    for Held { id, since, scope: of, .. } in connections {
-        call.arg(id.to_string()).arg(since.micros()).arg(scope(of));
-    }
-    for (room, listeners) in share.map_or(&[][..], |share| &share.rooms) {
-        call.arg(room.as_str()).arg(join_ids(listeners));
-    }
-}
-
-/// Schedules a check of a user's departures at `due`, in microseconds of Redis' clock. Any node may run it.
-pub(super) fn schedule_check(pipeline: &mut Pipeline, keys: &Keys, user: &UserId, due: i64) {
-    pipeline.cmd("ZADD").arg(keys.leaving()).arg(due).arg(departure(user, due));
-}
-
-/// Adds a user to the view of a conversation's listeners.
-pub(super) fn add_listener(pipeline: &mut Pipeline, keys: &Keys, conversation: &ConversationId, user: &UserId) {
-    let key = keys.audience(conversation);
-    pipeline.cmd("SADD").arg(&key).arg(user.as_str()).cmd("EXPIRE").arg(&key).arg(2 * ENTRY_TTL);
+/// True if Redis refused a command of a call. What the others wrote is then not the whole.
+fn is_partly_refused(result: &Result<Replies, LinkError>) -> bool {
+    result.as_ref().is_ok_and(|replies| replies.refusal().is_some())
 }
 
 /// The [`Return`] to announce: other nodes were told that the user departed, or never that they came online. `None`
@@ -425,19 +403,4 @@ fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: Synced) -> O
     let online = !synced.was_online;
     let joined = synced.begun;
     (online || !joined.is_empty()).then_some(Return { user: share.user, name: share.name, joined, online })
-}
-
-fn join_ids(ids: &[ConnectionId]) -> String {
-    ids.iter().map(ConnectionId::to_string).collect::<Vec<_>>().join(" ")
-}
-
-fn scope(scope: &Scope) -> &str {
-    match scope {
-        Scope::User => "",
-        Scope::Conversation(id) => id.as_str(),
-    }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

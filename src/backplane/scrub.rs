@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use super::{
     incarnation::Incarnation,
     keys::Keys,
-    link::{Link, LinkError, Replies},
+    link::{Link, Replies},
+    link_error::LinkError,
     ops::Op,
-    registry::add_listener,
+    registry_calls::add_listener,
 };
 use crate::model::{ConversationId, UserId};
 

@@ -22,7 +22,8 @@ use super::{
     hearing::Hearing,
     incoming::{Incoming, Payload},
     keys::Channels,
-    link::{CONNECT_TIMEOUT, Link, LinkError},
+    link::{CONNECT_TIMEOUT, Link},
+    link_error::LinkError,
     ops::Op,
     wire::Process,
 };

@@ -4,11 +4,7 @@ use std::time::Instant;
 
 use redis::{Pipeline, aio::MultiplexedConnection};
 
-use super::{
-    lease::Lease,
-    link::{Link, LinkError},
-    ops::Op,
-};
+use super::{lease::Lease, link::Link, link_error::LinkError, ops::Op};
 
 /// Keys per step.
 const KEYS: usize = 500;

@@ -2,18 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use redis::{Pipeline, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{
     era::Era,
     fault,
+    info::Info,
     keys::Channels,
     lease::{Acquired, Beginning, Lease},
-    link::{CONNECT_TIMEOUT, Link, LinkError, RESPONSE_TIMEOUT, is_wrong_type},
+    link::{CONNECT_TIMEOUT, Link, RESPONSE_TIMEOUT},
+    link_error::{LinkError, is_wrong_type},
     local::Local,
     needs, neighbours,
     ops::Op,
@@ -23,7 +26,7 @@ use super::{
     takeover,
 };
 use crate::{
-    degrade::{self, Degrade, Part},
+    degrade::{self, Degrade, Fault, Part},
     metrics::Metrics,
     model::{Clock, DeploymentTag},
     supervise::{TaskName, checkpoint},
@@ -36,6 +39,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// alarm costs some reads of the store and changes nothing else. With [`PROBE_EVERY`], a silent Redis is late within
 /// 0.45 s.
 const LATE_AFTER: Duration = Duration::from_millis(200);
+/// Interval between two looks at the settings of Redis.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// First and longest pause between two tries to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -103,6 +108,19 @@ impl Watchdog {
         self.eras.send_modify(|era| (era.up, era.tried) = (true, true));
         tracing::info!(incarnation = %self.lease.me(), "Redis is up");
         Ok(connections)
+    }
+
+    /// Tells [`Degrade`] at `at` whether Redis evicts keys. Resolves with false if this Redis user may not look.
+    fn look_at_settings(&self, mut on: MultiplexedConnection, at: Instant) -> BoxFuture<'_, bool> {
+        let look = async move {
+            sleep_until(at).await;
+            let info = Info::fetch(&mut on, RESPONSE_TIMEOUT).await;
+            if let Ok(info) = &info {
+                self.degrade.note_warning(Part::Redis, Fault::RedisEvicts, info.eviction());
+            }
+            !matches!(info, Err(LinkError::Refused(_)))
+        };
+        look.boxed()
     }
 
     /// Tells in the log who else is on this server.
@@ -196,10 +214,16 @@ impl Watchdog {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renew_at = Instant::now() + self.lease.interval();
         let mut turn = 0_usize;
+        let (mut look, mut may_look) = (self.look_at_settings(connections[0].clone(), Instant::now()), true);
         loop {
             let asked = tokio::select! {
                 _ = ticks.tick() => false,
                 () = self.link.check_now.notified() => true,
+                may = &mut look, if may_look => {
+                    may_look = may;
+                    look = self.look_at_settings(connections[0].clone(), Instant::now() + LOOK_EVERY);
+                    continue;
+                }
             };
             // Calls that timed out may wait in any of the connections. None is used before all have answered.
             let silent = self.link.is_silent();
@@ -231,6 +255,7 @@ impl Watchdog {
                 Err(LinkError::Broken(_)) => match self.reconnect().await {
                     Ok(fresh) => {
                         connections = fresh;
+                        look = self.look_at_settings(connections[0].clone(), started);
                         self.link.check_now.notify_one();
                     }
                     Err(error) => return error,

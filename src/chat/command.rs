@@ -93,6 +93,11 @@ pub(super) fn unavailable(error: &StoreError) -> Reject {
             tracing::debug!(%error, "a read was cancelled");
             Reject::ReadTooSlow { retry_after: BUSY_RETRY }
         }
+        // The fault that stands is logged once, with its name.
+        error if error.refused_call().is_some() => {
+            tracing::debug!(%error, "the store refuses a call");
+            Reject::Unavailable
+        }
         StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Failed(_) => {
             tracing::warn!(%error, "the store is unavailable");
             Reject::Unavailable

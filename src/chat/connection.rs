@@ -392,7 +392,7 @@ impl Connection {
     }
 
     /// True if the conversation was created after the connection was opened.
-    pub(super) fn is_older_than(&self, conversation: &ConversationId) -> bool {
+    fn is_older_than(&self, conversation: &ConversationId) -> bool {
         conversation
             .generated_at()
             .is_some_and(|created| self.id().generated_at().is_some_and(|opened| created >= opened))

@@ -1,6 +1,6 @@
 //! Commands that send, edit, delete and react to messages, and those that read them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -8,7 +8,6 @@ use super::{
     Chat,
     command::{Begun, Caller, CommandReply, unavailable, unwritten},
     personas::Asked,
-    subscriptions::HAND_OVER_TIMEOUT,
 };
 use crate::{
     degrade::Feature,
@@ -19,6 +18,10 @@ use crate::{
     },
     store::{Authority, FoundDirect, MessagesPage, SearchScope},
 };
+
+/// Maximum time that a message waits for the end of a replay of its conversation to its own socket: a slow client must not
+/// keep its message from others for long.
+const REPLAY_WAIT: Duration = Duration::from_secs(1);
 
 impl Chat {
     /// Sends a message. The ack waits for the commit and for nothing after it.
@@ -58,6 +61,10 @@ impl Chat {
             Target::Conversation(conversation) => conversation,
             Target::User(user) => self.direct(caller, &user).await?,
         };
+        if let Some(connection) = &caller.connection {
+            // A replay under way would bring the socket its own message, beside the ack.
+            let _slow = timeout(REPLAY_WAIT, connection.live(&conversation)).await;
+        }
         Ok(LogId::from(&conversation))
     }
 
@@ -97,21 +104,16 @@ impl Chat {
         new: bool,
     ) -> Result<(), Reject> {
         let Some(connection) = &caller.connection else { return Ok(()) };
+        // One that listens already lacks nothing, and a second join from the start would repeat what it has.
+        if connection.listens_to(conversation) || !new && !connection.is_to_join(conversation) {
+            return Ok(());
+        }
         let said = match connection.dialect.joins() {
             AutoJoin::Nothing => return Ok(()),
             AutoJoin::Added => None,
             AutoJoin::Directs => Some(Arc::new(pair.clone())),
         };
-        // One that listens already lacks nothing, and a second join from the start would repeat what it has.
-        if !connection.listens_to(conversation) && (new || connection.is_to_join(conversation)) {
-            self.subscriptions.listen_from_start(&caller.identity, connection, conversation, said).await?;
-        }
-        // Another join of this conversation, through the inbox, may be under way: its replay would bring the socket its own
-        // message too. A slow client must not keep its message from the other user for long.
-        if connection.is_older_than(conversation) {
-            let _slow = timeout(HAND_OVER_TIMEOUT, connection.live(conversation)).await;
-        }
-        Ok(())
+        self.subscriptions.listen_from_start(&caller.identity, connection, conversation, said).await
     }
 
     /// The direct conversation of two users in the store.

@@ -1,24 +1,45 @@
 //! The source of entries for the hub and for replays: the recent-message cache if it covers the range, or else the
 //! store.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use tokio::time::timeout;
 
 use crate::{
     backplane::Backplane,
     hub::{Source, SourceFailed, Wanted},
-    model::{Entry, EntryStamp},
-    store::Store,
+    model::{Entry, EntryStamp, LogId},
+    store::{Store, Writer},
 };
 
 /// Entries per read.
 pub(super) const PAGE: u32 = 200;
 
+/// Maximum time that a backfill waits for this node's own appends.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
+
 /// Reads entries through the cache.
 pub(super) struct Entries {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) backplane: Arc<Backplane>,
+    store: Arc<dyn Store>,
+    backplane: Arc<Backplane>,
+    /// Set once; weak, because the writer passes what it stores to the hub, which owns this.
+    writer: OnceLock<Weak<Writer>>,
+}
+
+impl Entries {
+    /// Entries of this store. Until [`Self::set_writer`], nothing is appended.
+    pub(super) fn new(store: Arc<dyn Store>, backplane: Arc<Backplane>) -> Arc<Self> {
+        Arc::new(Self { store, backplane, writer: OnceLock::new() })
+    }
+
+    /// Names the writer of this node.
+    pub(super) fn set_writer(&self, writer: &Arc<Writer>) {
+        self.writer.get_or_init(|| Arc::downgrade(writer));
+    }
 }
 
 #[async_trait]
@@ -34,6 +55,12 @@ impl Source for Entries {
             tracing::warn!(%log, %error, "entries can't be read from the store");
             SourceFailed
         })
+    }
+
+    async fn settled(&self, log: &LogId) {
+        if let Some(writer) = self.writer.get().and_then(Weak::upgrade) {
+            let _slow = timeout(SETTLE_WAIT, writer.settled(log)).await;
+        }
     }
 }
 

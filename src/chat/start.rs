@@ -67,6 +67,7 @@ struct Ground {
     clock: Clock,
     supervisor: Supervisor,
     hub: Arc<Hub>,
+    entries: Arc<Entries>,
 }
 
 impl Chat {
@@ -74,8 +75,9 @@ impl Chat {
     pub fn start(parts: Parts) -> Arc<Self> {
         let Parts { config, store, backplane, webhooks, degrade, metrics, restrictions, clock, supervisor } = parts;
         let ((backplane, events), (restrictions, pulses)) = (backplane, restrictions);
-        let hub = start_hub(store.clone(), backplane.clone(), metrics.clone(), clock.clone(), &supervisor);
-        let ground = Ground { config, store, backplane, degrade, metrics, clock, supervisor, hub };
+        let entries = Entries::new(store.clone(), backplane.clone());
+        let hub = start_hub(entries.clone(), metrics.clone(), clock.clone(), &supervisor);
+        let ground = Ground { config, store, backplane, degrade, metrics, clock, supervisor, hub, entries };
         let Ground { config, store, degrade, metrics, supervisor, hub, .. } = &ground;
 
         let members = Arc::new(Members::new(store.clone(), degrade.clone()));
@@ -83,13 +85,13 @@ impl Chat {
         let growth = Arc::new(Growth::new(degrade.clone()));
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let (shown, followed) = Shown::new(config.timing.presence_grace, metrics.clone());
-        let typists = Arc::new(Typists::new(config.timing.typing_timeout));
-        let (shown, grown_logs) = (Arc::new(shown), Arc::<GrownLogs>::default());
-        let (grown, rights) = (Arc::new(Grown::new(metrics.clone())), Arc::<Speakers>::default());
-        let (speakers, hints) = (rights.clone(), Arc::new(ground.hints(grown.clone())));
-        let (u, g, s, t, l) = (unread.clone(), growth.clone(), shown.clone(), typists.clone(), grown_logs.clone());
-        let given = Observers { unread: u, rosters, growth: g, shown: s, typists: t, grown_logs: l, grown, speakers };
-        let router = ground.router(given);
+        let (shown, grown_logs, rights) = (Arc::new(shown), Arc::<GrownLogs>::default(), Arc::<Speakers>::default());
+        let (typists, grown) = (Typists::new(config.timing.typing_timeout), Grown::new(metrics.clone()));
+        let (typists, grown) = (Arc::new(typists), Arc::new(grown));
+        let (s, hints) = (rights.clone(), Arc::new(ground.hints(grown.clone())));
+        let (u, g, h, t, l) = (unread.clone(), growth.clone(), shown.clone(), typists.clone(), grown_logs.clone());
+        let all = Observers { unread: u, rosters, growth: g, shown: h, typists: t, grown_logs: l, grown, speakers: s };
+        let router = ground.router(all);
         let retell = Arc::new(Retell::new(store.clone(), router.clone(), metrics.clone()));
         let writer = ground.writer(router.clone(), retell.clone());
 
@@ -114,9 +116,8 @@ impl Chat {
         spawn_comparisons(supervisor, reconciler.clone(), retell.clone());
         ground.start_rosters((router.clone(), present.clone()), roster_changes, hints.clone());
         let unconfirmed = Arc::new(Unconfirmed::new(config.timing.presence_grace, metrics.clone()));
-        let waiting = (unread, unconfirmed.clone());
         let (r, w) = ((router.clone(), retell.clone()), webhooks.notification);
-        let watch = ground.start_notifications(r, waiting, w, personas.clone());
+        let watch = ground.start_notifications(r, (unread, unconfirmed.clone()), w, personas.clone());
         ground.start_relay(growth, reconciler.clone(), hints.clone());
         ground.start_presence_check(present.clone(), router.clone(), followed);
         ground.start_backplane_events((router.clone(), reconciler.clone()), (presence.clone(), hints, present), events);
@@ -153,14 +154,7 @@ impl Chat {
     }
 }
 
-fn start_hub(
-    store: Arc<dyn Store>,
-    backplane: Arc<Backplane>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
-    supervisor: &Supervisor,
-) -> Arc<Hub> {
-    let source = Arc::new(Entries { store, backplane });
+fn start_hub(source: Arc<Entries>, metrics: Arc<Metrics>, clock: Clock, supervisor: &Supervisor) -> Arc<Hub> {
     let shards = std::thread::available_parallelism().map_or(1, usize::from);
     Hub::start(shards, source, metrics, clock, supervisor.clone())
 }
@@ -202,7 +196,9 @@ impl Ground {
         let outcomes = Outcomes { committed: Box::new(committed), doubted: Box::new(move |logs| retell.doubt(logs)) };
         let settings = WriterSettings { lanes: self.config.store.lanes, ..WriterSettings::default() };
         let (store, metrics, degrade) = (self.store.clone(), self.metrics.clone(), self.degrade.clone());
-        Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, &self.supervisor))
+        let writer = Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, &self.supervisor));
+        self.entries.set_writer(&writer);
+        writer
     }
 
     /// Starts to keep the search index up to date, unless it is switched off.

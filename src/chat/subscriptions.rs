@@ -35,7 +35,7 @@ use crate::{
 
 /// Maximum time that a command waits until the entries before its own are handed over. It is as long as a call of the
 /// store may take.
-pub(super) const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts and ends the listening of connections.
 pub(super) struct Subscriptions {

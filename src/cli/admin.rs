@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::outcome::{Failure, Outcome, block_on, print};
 use crate::{
     config::{self, Sources, StoreBackend, StoreConfig},
-    degrade::Fault,
+    degrade::{Degrade, Fault},
     metrics::Metrics,
     model::{Clock, GivenNumber, Page, RestrictionChange, RestrictionRequest, Timestamp, TokenId, UserId},
     store::{RestrictOutcome, Store, StoreError},
@@ -135,7 +135,7 @@ fn open(dev: bool, sources: &Sources) -> Result<Arc<dyn Store>, Failure> {
         )));
     }
     let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
-    crate::app::open_store(&config, metrics).map_err(Failure::runtime)
+    crate::app::open_store(&config, metrics, Degrade::unwatched()).map_err(Failure::runtime)
 }
 
 fn is_no_database(fault: &config::ConfigFault) -> bool {

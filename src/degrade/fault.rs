@@ -43,6 +43,8 @@ pub enum Fault {
     StoreRefusesWrites,
     /// PostgreSQL has no disk space or memory left.
     StoreFull,
+    /// PostgreSQL has no database with the name in the URL.
+    StoreWrongDatabase,
     /// Migrations are pending.
     StoreNotMigrated,
     /// A table, column or function of the schema is missing, though no migration is pending.
@@ -53,6 +55,8 @@ pub enum Fault {
     StorePooled,
     /// PostgreSQL answers, and refuses to store messages for a reason that has no name here.
     StoreAppendsFail,
+    /// PostgreSQL answers, and refuses reads or other writes for a reason that has no name here.
+    StoreCallsFail,
     /// A node's lease has expired, and its users are still registered.
     NodeDead,
     /// Nodes state that they reach each other through the store only.
@@ -63,7 +67,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -84,11 +88,13 @@ impl Fault {
         Self::StoreDeniesAccess,
         Self::StoreRefusesWrites,
         Self::StoreFull,
+        Self::StoreWrongDatabase,
         Self::StoreNotMigrated,
         Self::StoreLacksPart,
         Self::StoreWrongEncoding,
         Self::StorePooled,
         Self::StoreAppendsFail,
+        Self::StoreCallsFail,
         Self::NodeDead,
         Self::NodesRelay,
         Self::ClocksDiffer,
@@ -117,11 +123,13 @@ impl Fault {
             Self::StoreDeniesAccess => "store-denies-access",
             Self::StoreRefusesWrites => "store-refuses-writes",
             Self::StoreFull => "store-full",
+            Self::StoreWrongDatabase => "store-wrong-database",
             Self::StoreNotMigrated => "store-not-migrated",
             Self::StoreLacksPart => "store-lacks-part",
             Self::StoreWrongEncoding => "store-wrong-encoding",
             Self::StorePooled => "store-pooled",
             Self::StoreAppendsFail => "store-appends-fail",
+            Self::StoreCallsFail => "store-calls-fail",
             Self::NodeDead => "node-dead",
             Self::NodesRelay => "nodes-relay",
             Self::ClocksDiffer => "clocks-differ",

@@ -13,8 +13,14 @@ pub enum Reason {
     SlowReads,
     /// Redis answers, and this node does not reach other nodes through it.
     RedisDeaf,
+    /// Redis answers, and refuses some commands of this node.
+    RedisRefuses,
     /// The store answers, and refuses to store messages or other entries.
     AppendsFail,
+    /// The store answers, and refuses some reads.
+    ReadsFail,
+    /// The store answers, and refuses to store other things than entries.
+    WritesFail,
 }
 
 impl Reason {
@@ -26,7 +32,10 @@ impl Reason {
             Self::StoreDown => "store_down",
             Self::SlowReads => "slow_reads",
             Self::RedisDeaf => "redis_deaf",
+            Self::RedisRefuses => "redis_refuses",
             Self::AppendsFail => "appends_fail",
+            Self::ReadsFail => "reads_fail",
+            Self::WritesFail => "writes_fail",
         }
     }
 }

@@ -247,7 +247,7 @@ impl<'a> Health<'a> {
             },
             faults: None,
             failing_tasks: None,
-            works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.mode(feature).label())).into(),
+            works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.shown_mode(feature).label())).into(),
         }
     }
 }

@@ -61,6 +61,8 @@ impl Hub {
             let _turn = self.backfills.acquire().await;
             self.source.after(Wanted { log, after, proof: gap.proof }).await?
         };
+        // An entry of this node may be stored, and not here yet. From the store it would come without its ack.
+        self.source.settled(log).await;
         let mut fetched = fetched.into_iter();
         if let Some(expected) = gap.stamp
             && fetched.next().is_none_or(|first| first.stamp() != expected)

@@ -12,6 +12,10 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The entries can't be read now.
     async fn after(&self, wanted: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed>;
+
+    /// Waits a moment for the outcome of the entries of a log that this node appends now: those that are stored were then
+    /// passed to the hub, with the acks that their senders await. Returns at once where nothing is appended.
+    async fn settled(&self, _log: &LogId) {}
 }
 
 /// The entries that a source is asked for.

@@ -20,6 +20,8 @@ struct TestStore {
     head: AtomicI64,
     /// The store was set back to this seq: later entries are [other ones](other_entry).
     kept: AtomicI64,
+    /// Set while this node appends: backfills wait for the outcome.
+    appending: std::sync::Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl TestStore {
@@ -41,6 +43,13 @@ impl Source for TestStore {
             return Err(SourceFailed);
         }
         Ok((after + 1..=end).map(|seq| self.entry(log, seq)).collect())
+    }
+
+    async fn settled(&self, _log: &LogId) {
+        let appending = self.appending.lock().unwrap().take();
+        if let Some(outcome) = appending {
+            outcome.await.unwrap();
+        }
     }
 }
 
@@ -84,7 +93,11 @@ impl Fixture {
     fn new(head: Seq) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let supervisor = Supervisor::new(metrics.clone());
-        let stored = Arc::new(TestStore { head: AtomicI64::new(head), kept: AtomicI64::new(Seq::MAX) });
+        let stored = Arc::new(TestStore {
+            head: AtomicI64::new(head),
+            kept: AtomicI64::new(Seq::MAX),
+            appending: std::sync::Mutex::default(),
+        });
         let hub = Hub::start(2, stored.clone(), metrics.clone(), Clock::system(), supervisor.clone());
         let log = LogId::parse("room").unwrap();
         let _opened = hub.follow(&log);
@@ -388,6 +401,26 @@ async fn an_ack_stands_where_the_entry_of_its_socket_would() {
     assert_eq!(ack.take(), TakenAck::Before);
     for expected in 1..=5 {
         assert_eq!(next_seq(&mut other).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_backfill_waits_for_the_acks_of_what_this_node_appends() {
+    let fixture = Fixture::new(0);
+    let (sender, mut client) = fixture.listen(0).await;
+    let (appended, appending) = oneshot::channel();
+    *fixture.stored.appending.lock().unwrap() = Some(appending);
+    // Both are stored; the publication of another node is quicker than the answer to this node's own append.
+    fixture.stored.set(2);
+    fixture.hub.apply(vec![event(&fixture.log, 2)]);
+    while fixture.stored.appending.lock().unwrap().is_some() {
+        tokio::task::yield_now().await;
+    }
+    let (own, _ack) = own_event(&fixture.log, 1, &sender);
+    fixture.hub.apply(vec![own]);
+    appended.send(()).unwrap();
+    for expected in [("ack", 1), ("message", 2)] {
+        assert_eq!(next_place(&mut client).await, (expected.0.into(), expected.1));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The kinds of store calls.
 
 use super::pools::Pool;
+use crate::degrade::Work;
 
 /// The kind of a store call: its label in metrics, and its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,15 @@ impl Operation {
             Self::Create => "create",
             Self::CreateLarge => "create_large",
             Self::Index => "index",
+        }
+    }
+
+    /// The work of which the call is a part; `None` if others judge it: the writer, and the watch of the store.
+    pub(super) fn work(self) -> Option<Work> {
+        match self {
+            Self::Append | Self::Ping => None,
+            Self::Read | Self::List | Self::Search => Some(Work::Read),
+            Self::Relay | Self::Write | Self::Create | Self::CreateLarge | Self::Index => Some(Work::Write),
         }
     }
 

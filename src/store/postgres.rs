@@ -21,7 +21,11 @@ use super::{
     Cause, Operation, Pool, StoreError,
     turns::{self, Bounds, Turns},
 };
-use crate::{config::StoreConfig, degrade::Fault, metrics::Metrics};
+use crate::{
+    config::StoreConfig,
+    degrade::{Degrade, Fault},
+    metrics::Metrics,
+};
 
 mod blocks;
 mod conversations;
@@ -64,6 +68,7 @@ pub struct Postgres {
     /// It opens connections of its own, so that no call can keep it from asking the server.
     liveness: Liveness,
     metrics: Arc<Metrics>,
+    degrade: Arc<Degrade>,
 }
 
 /// The connections of one pool, and the turns of the calls that use them.
@@ -74,7 +79,7 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(pool: Pool, sessions: &Sessions, config: &StoreConfig, metrics: &Metrics) -> Self {
+    fn new(pool: Pool, sessions: &Sessions, sink: &LogSink, (config, metrics): (&StoreConfig, &Metrics)) -> Self {
         let size = pool.size(config);
         let statement_timeout = pool.is_heavy().then_some(config.heavy_read_timeout);
         let connections = bb8::Pool::builder()
@@ -85,7 +90,7 @@ impl Connections {
             .test_on_check_out(false)
             // The most recently used connection already has the frequent statements prepared.
             .queue_strategy(QueueStrategy::Lifo)
-            .error_sink(Box::new(LogSink))
+            .error_sink(Box::new(sink.clone()))
             .build_unchecked(sessions.of_pool(pool, statement_timeout));
         let turns = Turns::new(pool, Bounds::of(pool, size, config), metrics);
         Self { turns, connections, sessions: sessions.clone() }
@@ -134,21 +139,22 @@ impl Connections {
 
 impl Postgres {
     /// Reads the address of the configured server without opening a connection. Calls are refused as unavailable until
-    /// [`Lifecycle::start`](super::Lifecycle::start) or [`Lifecycle::migrate`](super::Lifecycle::migrate) succeeds.
+    /// [`Lifecycle::start`](super::Lifecycle::start) or [`Lifecycle::migrate`](super::Lifecycle::migrate) succeeds. Calls that
+    /// the server refuses although it answers are told to `degrade`.
     ///
     /// # Errors
     /// The URL or the certificates are invalid.
-    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    pub fn new(config: &StoreConfig, metrics: Arc<Metrics>, degrade: Arc<Degrade>) -> Result<Self, StoreError> {
         let sessions = Sessions::of(config)?;
         Pool::ALL.into_iter().for_each(|pool| turns::show(pool, pool.size(config), &metrics));
         let liveness = Liveness::new(sessions.clone());
-        Ok(Self { config: config.clone(), sessions, pools: OnceLock::new(), liveness, metrics })
+        Ok(Self { config: config.clone(), sessions, pools: OnceLock::new(), liveness, metrics, degrade })
     }
 
     /// Opens the pools: the server was reached and has the right tables.
     fn open_pools(&self) {
-        self.pools
-            .get_or_init(|| Pool::ALL.map(|pool| Connections::new(pool, &self.sessions, &self.config, &self.metrics)));
+        let (sink, settings) = (LogSink::default(), (&self.config, &*self.metrics));
+        self.pools.get_or_init(|| Pool::ALL.map(|pool| Connections::new(pool, &self.sessions, &sink, settings)));
     }
 
     /// A pool; `None` before the start.
@@ -179,6 +185,16 @@ impl Postgres {
         self.metrics.store_seconds.with_label_values(&label).observe(started.elapsed().as_secs_f64());
         if result.is_err() {
             self.metrics.store_errors.with_label_values(&label).inc();
+        }
+        if let Some(work) = operation.work() {
+            match &result {
+                Ok(_) => self.degrade.call_succeeded(work, sql),
+                Err(error) => {
+                    if let Some(fault) = error.refused_call() {
+                        self.degrade.call_refused(work, sql, fault);
+                    }
+                }
+            }
         }
         result
     }

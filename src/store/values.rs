@@ -164,9 +164,18 @@ impl StoreError {
         cause.fault.filter(|fault| lasting.contains(fault)).map(|_| self.finding())
     }
 
+    /// The fault that another call than an append met, if it lasts until an operator acts.
+    pub fn refused_call(&self) -> Option<Finding> {
+        let nameless = || match self {
+            Self::Failed(Cause { fault: Some(Fault::StoreCallsFail), .. }) => Some(self.finding()),
+            _ => None,
+        };
+        self.lasting_fault().or_else(nameless)
+    }
+
     /// The fault that the append of a message met, if the store answered with an error that has no name of its own.
     pub(super) fn nameless_refusal(&self) -> Option<Finding> {
-        let Self::Failed(Cause { fault: None, detail }) = self else { return None };
+        let Self::Failed(Cause { fault: None | Some(Fault::StoreCallsFail), detail }) = self else { return None };
         Some(Finding::new(Fault::StoreAppendsFail, detail.clone()))
     }
 

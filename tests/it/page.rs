@@ -34,7 +34,9 @@ impl Dev {
             .start()
             .await;
         node.logged("This page again").await;
-        let page = node.log().join("\n");
+        // Standard output and the log are read side by side.
+        let printed = node.log().into_iter().filter(|line| !line.starts_with(r#"{"timestamp""#));
+        let page = printed.collect::<Vec<_>>().join("\n");
         Self { node, page, _folder: folder, elsewhere: tempfile::tempdir().unwrap() }
     }
 

@@ -95,6 +95,19 @@ async fn a_store_that_stays_away_ends_the_start_with_the_settings_name() {
     assert!(log.contains("Connection refused"), "{log}");
 }
 
+/// A server that asks one role for a password, and a URL for that role that has none.
+async fn guarded_by_password() -> (Postgres, String) {
+    let mut server = Postgres::start(&[("fsync", "off")]).await;
+    let admin = server.connect("postgres").await;
+    admin.batch_execute("CREATE ROLE guarded LOGIN PASSWORD 'planted'").await.unwrap();
+    let rules = server.folder().join("data/pg_hba.conf");
+    let rest = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("host all guarded 127.0.0.1/32 scram-sha-256\n{rest}")).unwrap();
+    server.restart().await;
+    let url = server.url("postgres").replace("postgres@", "guarded@");
+    (server, url)
+}
+
 #[tokio::test]
 async fn a_fault_that_an_operator_must_end_ends_the_start_at_once() {
     let redis = RedisServer::start().await;
@@ -109,6 +122,8 @@ async fn a_fault_that_an_operator_must_end_ends_the_start_at_once() {
     let database = server.database().await;
     let name = database.rsplit('/').next().unwrap();
     refused(&server.url("nowhere"), &["3D000", "database \"nowhere\" does not exist"]).await;
+    let (_server, no_password) = guarded_by_password().await;
+    refused(&no_password, &["password missing"]).await;
     refused(&database.replace("postgres@", "nobody@"), &["28000", "role \"nobody\" does not exist"]).await;
 
     // A role that may not create tables: `migrate` prints every cause.

@@ -116,7 +116,8 @@ async fn postgres(url: &str) -> Postgres {
 
 async fn unmigrated(url: &str) -> Postgres {
     let backend = StoreBackend::Postgres { url: Secret::new(url), ca_file: None };
-    Postgres::new(&StoreConfig::with_defaults(backend), Arc::new(Metrics::new().unwrap())).unwrap()
+    let metrics = Arc::new(Metrics::new().unwrap());
+    Postgres::new(&StoreConfig::with_defaults(backend), metrics, Degrade::unwatched()).unwrap()
 }
 
 fn sqlite(path: &Path) -> Sqlite {

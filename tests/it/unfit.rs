@@ -9,6 +9,7 @@ use crate::support::{Node, NodeBuilder, SECRET, within};
 mod appends;
 mod databases;
 mod deaf;
+mod lost_rights;
 mod lost_writes;
 mod modes;
 mod poolers;

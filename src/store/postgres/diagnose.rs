@@ -142,7 +142,9 @@ async fn try_write(session: &Session) -> Checked<()> {
     for sql in TRIAL {
         let done = timeout(QUERY_TIMEOUT, session.client.batch_execute(sql)).await.map_err(|_| timed_out())?;
         done.map_err(|error| match fault(&error) {
-            None if error.code().is_some() => Finding::new(Fault::StoreAppendsFail, describe(&error)),
+            None | Some(Fault::StoreCallsFail) if error.code().is_some() => {
+                Finding::new(Fault::StoreAppendsFail, describe(&error))
+            }
             _ => finding(&error),
         })?;
     }

@@ -32,6 +32,11 @@ const DENIED: [SqlState; 4] = [
 ];
 /// The statement names a part of the schema that does not exist.
 const LACKS: [SqlState; 3] = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_FUNCTION, SqlState::UNDEFINED_COLUMN];
+/// Beginnings of codes of errors that no value of a call can cause: of the server itself, of the schema, of what an operator
+/// added to it.
+const OF_THE_SERVER: [&str; 5] = ["42", "55", "58", "P0", "XX"];
+/// The driver's text if the server asks for a password, and DATABASE_URL has none.
+const NO_PASSWORD: &str = "password missing";
 /// See [`is_unfit`].
 const UNFIT: [SqlState; 6] = [
     SqlState::READ_ONLY_SQL_TRANSACTION,
@@ -56,18 +61,26 @@ const NO_TLS: &str = "server does not support TLS";
 /// The fault that an error of the server names, if `docs/operations/failure-modes.md` has it.
 pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
     let Some(stated) = error.as_db_error() else {
-        return causes(error).any(|cause| cause.to_string() == NO_WRITES).then_some(Fault::StoreRefusesWrites);
+        let says = |words: &str| causes(error).any(|cause| cause.to_string().ends_with(words));
+        return match () {
+            () if says(NO_WRITES) => Some(Fault::StoreRefusesWrites),
+            () if says(NO_PASSWORD) => Some(Fault::StoreDeniesAccess),
+            () => None,
+        };
     };
     Some(match stated.code() {
         code if POOLED.contains(code) => Fault::StorePooled,
         code if *code == SqlState::PROTOCOL_VIOLATION && stated.message().contains(POOLED_BY_STATEMENT) => {
             Fault::StorePooled
         }
-        code if DENIED.contains(code) && *code != SqlState::INVALID_CATALOG_NAME => Fault::StoreDeniesAccess,
+        code if *code == SqlState::INVALID_CATALOG_NAME => Fault::StoreWrongDatabase,
+        code if DENIED.contains(code) => Fault::StoreDeniesAccess,
         code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Fault::StoreRefusesWrites,
         code if *code == SqlState::DISK_FULL || *code == SqlState::OUT_OF_MEMORY => Fault::StoreFull,
         code if *code == SqlState::UNTRANSLATABLE_CHARACTER => Fault::StoreWrongEncoding,
         code if LACKS.contains(code) => Fault::StoreLacksPart,
+        code if TRANSIENT.contains(code) => return None,
+        code if OF_THE_SERVER.iter().any(|class| code.code().starts_with(class)) => Fault::StoreCallsFail,
         _ => return None,
     })
 }
@@ -87,7 +100,8 @@ fn cause(error: &tokio_postgres::Error) -> Cause {
 /// Maps an error of a new connection: `Failed` if the server or its certificate states a fault that only an operator can
 /// end, `Unavailable` if the server is away.
 pub(super) fn connect_error(error: &tokio_postgres::Error) -> StoreError {
-    let denied = error.code().is_some_and(|code| DENIED.contains(code)) || fault(error) == Some(Fault::StorePooled);
+    let denied = error.code().is_some_and(|code| DENIED.contains(code))
+        || matches!(fault(error), Some(Fault::StorePooled | Fault::StoreDeniesAccess));
     let distrusted = causes(error).any(|cause| cause.is::<rustls::Error>() || cause.to_string() == NO_TLS);
     if denied || distrusted { StoreError::Failed(cause(error)) } else { StoreError::Unavailable(cause(error)) }
 }

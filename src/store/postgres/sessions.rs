@@ -326,16 +326,30 @@ impl ManageConnection for Sessions {
     }
 }
 
-/// Logs the pools' own errors.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LogSink;
+/// Logs the pools' own errors: each reason once, until it was absent for [`QUIET`]. Pools retry several times a second.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LogSink(Arc<Mutex<Option<(String, Instant)>>>);
+
+/// Time without a reason after which it is logged again.
+const QUIET: Duration = Duration::from_secs(60);
+
+impl LogSink {
+    /// True if this reason was not logged within [`QUIET`].
+    fn is_new(&self, reason: String) -> bool {
+        let now = Instant::now();
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace((reason.clone(), now));
+        before.is_none_or(|(known, at)| known != reason || now.duration_since(at) > QUIET)
+    }
+}
 
 impl bb8::ErrorSink<StoreError> for LogSink {
     fn sink(&self, error: StoreError) {
-        tracing::warn!(%error, "a pooled connection to PostgreSQL failed");
+        if self.is_new(error.to_string()) {
+            tracing::warn!(%error, "a pooled connection to PostgreSQL failed");
+        }
     }
 
     fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<StoreError>> {
-        Box::new(*self)
+        Box::new(self.clone())
     }
 }

@@ -7,7 +7,7 @@ use crate::support::{Postgres, RedisServer, eventually, token};
 const UPDATE: &str = "UPDATE_SCHEMA";
 
 /// A migrated database: a superuser's connection to it, its URL for a role with the documented rights, and the role's name.
-async fn limited_role(redis: &RedisServer) -> (tokio_postgres::Client, String, String) {
+pub(super) async fn limited_role(redis: &RedisServer) -> (tokio_postgres::Client, String, String) {
     let database = Postgres::shared().await.database().await;
     Node::serve(&redis.url(), &database).start().await.terminate().await;
     let name = database.rsplit('/').next().unwrap().to_owned();
@@ -21,7 +21,7 @@ async fn limited_role(redis: &RedisServer) -> (tokio_postgres::Client, String, S
 }
 
 /// A node whose role changes no table.
-fn limited_node(redis: &RedisServer, database: &str) -> NodeBuilder {
+pub(super) fn limited_node(redis: &RedisServer, database: &str) -> NodeBuilder {
     Node::serve(&redis.url(), database).set("MIGRATE", false)
 }
 

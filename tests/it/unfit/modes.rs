@@ -62,6 +62,15 @@ async fn a_redis_without_room_for_clients_is_named() {
     let mut held = redis.connection().await;
     let _: String = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).query_async(&mut held).await.unwrap();
     expect_named(&redis.url(), "redis-too-many-clients", "max number of clients").await;
+    // Room for the check, and not for a node.
+    let database = Postgres::shared().await.database().await;
+    for (room, fits) in [(9, false), (14, true)] {
+        let mut set = redis::cmd("CONFIG");
+        let _: String = set.arg("SET").arg("maxclients").arg(room).query_async(&mut held).await.unwrap();
+        let printed = check(Some(&redis.url()), &database).await;
+        assert_eq!(printed.contains("ok    Redis"), fits, "{room}: {printed}");
+        assert_eq!(printed.contains("a node needs up to 9 connections"), !fits, "{room}: {printed}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,177 @@
+//! A node that runs loses a right or a part that only some of its calls need: health says what clients meet, and which
+//! reason the server gives, until the same calls succeed again.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::*;
+use crate::support::{Client, Postgres, RedisServer, eventually, token};
+
+/// A request of a client.
+type Request = (Method, &'static str, Option<Value>);
+
+/// What is done to the database, the fault and the server's words, the reason in the health report, and the mode of a
+/// feature there.
+struct Loss {
+    harm: &'static str,
+    mend: &'static str,
+    request: Request,
+    named: (&'static str, &'static str),
+    reason: &'static str,
+    works: (&'static str, &'static str),
+}
+
+fn losses() -> [Loss; 5] {
+    let history = || (Method::GET, "/messages", None);
+    let archive = || (Method::POST, "/archive", None);
+    [
+        Loss {
+            harm: "REVOKE SELECT ON reactions FROM ROLE",
+            mend: "GRANT SELECT ON reactions TO ROLE",
+            request: history(),
+            named: ("store-denies-access", "permission denied for table reactions"),
+            reason: "reads_fail",
+            works: ("history", "limited"),
+        },
+        Loss {
+            harm: "ALTER TABLE reactions RENAME TO gone",
+            mend: "ALTER TABLE gone RENAME TO reactions",
+            request: history(),
+            named: ("store-lacks-part", "reactions"),
+            reason: "reads_fail",
+            works: ("history", "limited"),
+        },
+        Loss {
+            harm: "REVOKE SELECT ON log FROM ROLE",
+            mend: "GRANT SELECT ON log TO ROLE",
+            request: history(),
+            named: ("store-denies-access", "permission denied for table log"),
+            reason: "reads_fail",
+            works: ("history", "limited"),
+        },
+        Loss {
+            harm: "REVOKE UPDATE ON members FROM ROLE",
+            mend: "GRANT UPDATE ON members TO ROLE",
+            request: archive(),
+            named: ("store-denies-access", "permission denied for table members"),
+            reason: "writes_fail",
+            works: ("append", "shared"),
+        },
+        Loss {
+            harm: "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no more changes'; END $$;
+                   CREATE TRIGGER refuse BEFORE UPDATE ON members FOR EACH ROW EXECUTE FUNCTION refuse()",
+            mend: "DROP TRIGGER refuse ON members; DROP FUNCTION refuse",
+            request: archive(),
+            named: ("store-calls-fail", "P0001: no more changes"),
+            reason: "writes_fail",
+            works: ("append", "shared"),
+        },
+    ]
+}
+
+#[tokio::test]
+async fn calls_that_the_store_refuses_show_in_health_until_the_same_calls_succeed() {
+    let redis = RedisServer::start().await;
+    let (admin, limited, name) = databases::limited_role(&redis).await;
+    let node = databases::limited_node(&redis, &limited).start().await;
+    let alice = token("alice");
+    let room = node.conversation(&alice, &["bob"]).await;
+    let base = format!("/api/chat/conversations/{room}");
+    let of_room = async |(method, path, body): &Request| {
+        node.request(method.clone(), &format!("{base}{path}"), Some(&alice), body.as_ref()).await.status.as_u16()
+    };
+    for Loss { harm, mend, request, named: (fault, words), reason, works: (feature, mode) } in losses() {
+        assert!(of_room(&request).await < 300, "{harm}");
+        let before = warnings(&node, fault).len();
+        admin.batch_execute(&harm.replace("ROLE", &name)).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(of_room(&request).await, 503, "{harm}");
+            // Other calls of the same kind go on, and prove nothing.
+            assert_eq!(node.request(Method::GET, "/api/blocks", Some(&alice), None).await.status, 200);
+            let health = node.admin_get("/api/health").await.json;
+            assert_eq!(health["status"], "degraded", "{harm}");
+            assert!(health["reasons"].as_array().unwrap().contains(&json!(reason)), "{harm}: {health}");
+            assert_eq!(health["works"][feature], mode, "{harm}: {health}");
+            let found = faults(&node).await;
+            assert!(found.iter().any(|(name, why)| name == fault && why.contains(words)), "{harm}: {found:?}");
+        }
+        let told = async || Some(warnings(&node, fault).len() - before).filter(|told| *told > 0);
+        assert_eq!(eventually("a warning", told).await, 1, "{harm}: told once");
+        node.metric(&format!(r#"switchboard_fault{{fault="{fault}"}}"#), |value| value == 1.0).await;
+        admin.batch_execute(&mend.replace("ROLE", &name)).await.unwrap();
+        let healthy = async || {
+            assert!(of_room(&request).await < 300, "{mend}");
+            (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
+        };
+        eventually("the health to recover", healthy).await;
+        assert_eq!(faults(&node).await, [], "{harm}");
+    }
+}
+
+#[tokio::test]
+async fn commands_that_the_redis_user_loses_show_in_health_and_nobody_stays_missing() {
+    let redis = RedisServer::start().await;
+    let grant = async |without: &[&str]| {
+        let words = ["ACL", "SETUSER", "limited", "reset", "on", ">word", "~*", "&*", "+@all"];
+        let _: String = redis.command(&[&words[..], without].concat()).await;
+    };
+    grant(&[]).await;
+    let url = redis.url().replace("redis://", "redis://limited:word@");
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&url, &database).start().await;
+    let _alice = Client::native(&node, "alice").await;
+    let cases: [(&[&str], &str); 3] =
+        [(&["-sadd"], "sadd"), (&["-hget", "-hset"], "script can't run this command"), (&["-evalsha"], "evalsha")];
+    for (case, (without, words)) in cases.into_iter().enumerate() {
+        let before = warnings(&node, "redis-denies-access").len();
+        grant(without).await;
+        let user = format!("bob-{case}");
+        let _bob = Client::native(&node, &user).await;
+        let named = async || faults(&node).await.into_iter().find(|(name, _)| name == "redis-denies-access");
+        let (_, reason) = eventually("the fault", named).await;
+        assert!(reason.contains(words), "{without:?}: {reason}");
+        let health = node.admin_get("/api/health").await.json;
+        assert_eq!(health["status"], "degraded", "{without:?}");
+        assert_eq!((&health["reasons"], &health["works"]["presence"]), (&json!(["redis_refuses"]), &json!("local")));
+        assert_eq!(warnings(&node, "redis-denies-access").len() - before, 1, "{without:?}: told once");
+        grant(&[]).await;
+        let online = async || {
+            let both: Vec<bool> = redis.command(&["SMISMEMBER", "ws:online_users", "alice", &user]).await;
+            let lines: i64 = redis.command(&["HLEN", &format!("ws:conns:{user}")]).await;
+            (both == [true, true] && lines > 0).then_some(())
+        };
+        eventually("the user in the registry", online).await;
+        let healthy = async || {
+            let visitor = Client::native(&node, "visitor").await;
+            visitor.close().await;
+            (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
+        };
+        eventually("the health to recover", healthy).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_evicts_is_named_and_changes_nothing_else() {
+    let redis = RedisServer::start().await;
+    let set = async |name, value| {
+        let _: String = redis.command(&["CONFIG", "SET", name, value]).await;
+    };
+    set("maxmemory", "100mb").await;
+    set("maxmemory-policy", "allkeys-lru").await;
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&redis.url(), &database).start().await;
+    let named = async |stands: bool| {
+        let found =
+            async || (faults(&node).await.iter().any(|(name, _)| name == "redis-evicts") == stands).then_some(());
+        eventually("the fault", found).await;
+        let value = if stands { 1.0 } else { 0.0 };
+        node.metric(r#"switchboard_fault{fault="redis-evicts"}"#, |shown| shown == value).await;
+    };
+    named(true).await;
+    assert_eq!(node.admin_get("/api/health").await.json["status"], "healthy");
+    assert_eq!(warnings(&node, "redis-evicts").len(), 1);
+    set("maxmemory-policy", "noeviction").await;
+    // A new connection, as any other look at the settings.
+    let _: i64 = redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    named(false).await;
+}
