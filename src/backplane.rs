@@ -362,7 +362,12 @@ impl Backplane {
 
     /// Users who listen to a conversation now.
     pub async fn audience(&self, conversation: &ConversationId) -> Listeners {
-        self.presence.audience(conversation).await
+        self.audiences(std::slice::from_ref(conversation)).await.pop().unwrap_or_default()
+    }
+
+    /// Users who listen to each of these conversations now, in order. Asks Redis once.
+    pub async fn audiences(&self, conversations: &[ConversationId]) -> Vec<Listeners> {
+        self.presence.audiences(conversations).await
     }
 
     /// For each user, in order, true if the user listens to a conversation on any node; during the grace a user still does.

@@ -108,17 +108,27 @@ impl PresenceQuery {
         self.query(count).await.unwrap_or_else(|_| self.local.online_count())
     }
 
-    /// Users who listen to a conversation.
-    pub(super) async fn audience(&self, conversation: &ConversationId) -> Listeners {
-        let mut some = redis::cmd("SRANDMEMBER");
-        some.arg(self.link.keys().audience(conversation)).arg(AUDIENCE_MAX);
-        match self.query::<Vec<Lossy>>(some).await {
-            Ok(users) => Listeners { users: parse_users(&users), of_all_nodes: true },
-            Err(_) => {
+    /// The users who listen to each of these conversations.
+    pub(super) async fn audiences(&self, conversations: &[ConversationId]) -> Vec<Listeners> {
+        if conversations.is_empty() {
+            return Vec::new();
+        }
+        let mut pipeline = Pipeline::new();
+        for conversation in conversations {
+            pipeline.cmd("SRANDMEMBER").arg(self.link.keys().audience(conversation)).arg(AUDIENCE_MAX);
+        }
+        let mut replies = self.query_all(&pipeline).await;
+        let mut listeners = |(index, conversation): (usize, &ConversationId)| match replies
+            .as_mut()
+            .map(|replies| replies.take::<Vec<Lossy>>(index))
+        {
+            Ok(Ok(users)) => Listeners { users: parse_users(&users), of_all_nodes: true },
+            Ok(Err(_)) | Err(_) => {
                 let users = self.local.audience(conversation, AUDIENCE_MAX);
                 Listeners { users, of_all_nodes: self.link.client().is_none() }
             }
-        }
+        };
+        conversations.iter().enumerate().map(&mut listeners).collect()
     }
 
     /// For each user, true if the user's entry has the conversation; `None` while Redis is unavailable.

@@ -54,7 +54,7 @@ pub struct TooMany {
 }
 
 /// The users who listen to a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listeners {
     /// The users, at most 1,000.
     pub users: Vec<UserId>,

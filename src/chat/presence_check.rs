@@ -22,7 +22,7 @@ use super::{
     shown::Shown,
 };
 use crate::{
-    backplane::Backplane,
+    backplane::{Backplane, Listeners},
     degrade::{Degrade, Feature, Mode},
     metrics::Metrics,
     model::{Clock, ConversationId, Ephemeral, EphemeralEvent, Event, LogId, Status, UserId},
@@ -37,8 +37,13 @@ const SETTLE: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_millis(250);
 /// Pause before a comparison that failed in part is repeated.
 const RETRY: Duration = Duration::from_secs(1);
-/// Conversations that are read concurrently.
+/// Conversations that are read alone, concurrently.
 const AT_ONCE: usize = 8;
+/// Conversations whose listeners are read together, and such groups that are read concurrently.
+const GROUP: usize = 32;
+const GROUPS_AT_ONCE: usize = 2;
+/// Users whose statuses are read together.
+const STATUSES: usize = 2_000;
 
 /// Compares the shown presence with the registry.
 pub(super) struct PresenceCheck {
@@ -60,6 +65,18 @@ struct Doubt {
     unseen: Vec<UserId>,
     /// True if the list lacks users who are shown.
     lacks: bool,
+}
+
+impl Doubt {
+    /// True if other users may be present than those who are shown.
+    fn is_of_users(&self) -> bool {
+        self.lacks || !self.unseen.is_empty()
+    }
+
+    /// True if a user's status differs from the one that was shown.
+    fn is_of_status(&self, statuses: &HashMap<UserId, Status>) -> bool {
+        self.shown.iter().any(|(user, shown)| differs(*shown, status_of(statuses, user)))
+    }
 }
 
 impl PresenceCheck {
@@ -127,10 +144,9 @@ impl PresenceCheck {
         if self.lacks_store() {
             return false;
         }
-        let doubts = stream::iter(conversations)
-            .map(|conversation| self.doubt(conversation, complete))
-            .buffer_unordered(AT_ONCE);
-        let doubts: Vec<Doubt> = doubts.filter_map(std::future::ready).collect().await;
+        let groups: Vec<_> = conversations.chunks(GROUP).map(<[_]>::to_vec).collect();
+        let doubts = stream::iter(groups).map(|group| self.doubts(group, complete)).buffer_unordered(GROUPS_AT_ONCE);
+        let doubts: Vec<Doubt> = doubts.concat().await;
         if doubts.is_empty() {
             return true;
         }
@@ -139,29 +155,38 @@ impl PresenceCheck {
         settled.fold(true, async |all, settled| all && settled).await
     }
 
-    /// Looks for a possible difference in one conversation. If there is one, it must be [settled](Self::settle).
-    async fn doubt(&self, conversation: ConversationId, complete: bool) -> Option<Doubt> {
-        let shown = self.shown().begin_read(&conversation)?;
-        let present: HashSet<UserId> = self.backplane.audience(&conversation).await.users.into_iter().collect();
-        let lacks = complete && shown.keys().any(|user| !present.contains(user));
-        let mut unseen: Vec<_> = present.into_iter().filter(|user| !shown.contains_key(user)).collect();
-        if !self.shown().has_room(shown.len()) {
-            // Users who can't be kept would be told again in each comparison.
-            unseen.clear();
+    /// Looks for possible differences in a group of conversations. Those that are returned must be
+    /// [settled](Self::settle).
+    async fn doubts(&self, group: Vec<ConversationId>, complete: bool) -> Vec<Doubt> {
+        let begin = |conversation: ConversationId| {
+            let shown = self.shown().begin_read(&conversation)?;
+            Some((conversation, shown))
+        };
+        let (conversations, shown): (Vec<_>, Vec<_>) = group.into_iter().filter_map(begin).unzip();
+        let listeners = self.backplane.audiences(&conversations).await;
+        let mut found: Vec<Doubt> = Vec::with_capacity(conversations.len());
+        for ((conversation, shown), Listeners { users, .. }) in conversations.into_iter().zip(shown).zip(listeners) {
+            let present: HashSet<UserId> = users.into_iter().collect();
+            let lacks = complete && shown.keys().any(|user| !present.contains(user));
+            let mut unseen: Vec<_> = present.into_iter().filter(|user| !shown.contains_key(user)).collect();
+            if !self.shown().has_room(shown.len()) {
+                // Users who can't be kept would be told again in each comparison.
+                unseen.clear();
+            }
+            found.push(Doubt { conversation, shown, unseen, lacks });
         }
-        let doubt = Doubt { conversation, shown, unseen, lacks };
-        if doubt.lacks || !doubt.unseen.is_empty() || self.may_have_other_status(&doubt.shown).await {
-            return Some(doubt);
-        }
-        self.shown().end_read(&doubt.conversation);
-        None
-    }
-
-    /// True if a user's status differs from the one that was shown, or can't be read.
-    async fn may_have_other_status(&self, shown: &HashMap<UserId, Option<Status>>) -> bool {
-        let users: Vec<UserId> = shown.keys().cloned().collect();
-        let Some(statuses) = self.statuses(&users).await else { return true };
-        users.iter().any(|user| differs(shown[user], status_of(&statuses, user)))
+        // The statuses of the others are read when they are settled.
+        let of_same_users = found.iter().filter(|doubt| !doubt.is_of_users());
+        let users: HashSet<UserId> = of_same_users.flat_map(|doubt| doubt.shown.keys().cloned()).collect();
+        let statuses = self.statuses(&users.into_iter().collect::<Vec<_>>()).await;
+        found.retain(|doubt| {
+            let stays = doubt.is_of_users() || statuses.as_ref().is_none_or(|statuses| doubt.is_of_status(statuses));
+            if !stays {
+                self.shown().end_read(&doubt.conversation);
+            }
+            stays
+        });
+        found
     }
 
     /// Reads the truth about one conversation, and tells the difference to this node's listeners. Returns false if it can't
@@ -216,8 +241,12 @@ impl PresenceCheck {
 
     /// The statuses of users who have one; `None` if the store is unavailable.
     async fn statuses(&self, users: &[UserId]) -> Option<HashMap<UserId, Status>> {
-        let statuses = self.store.statuses(users).await.ok()?;
-        Some(statuses.into_iter().map(|(user, status, _)| (user, status)).collect())
+        let mut all = HashMap::with_capacity(users.len());
+        for some in users.chunks(STATUSES) {
+            let statuses = self.store.statuses(some).await.ok()?;
+            all.extend(statuses.into_iter().map(|(user, status, _)| (user, status)));
+        }
+        Some(all)
     }
 
     async fn names(&self, users: &[UserId]) -> HashMap<UserId, Arc<str>> {

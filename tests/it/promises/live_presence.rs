@@ -1,5 +1,7 @@
 //! Presence on a node that lost Redis for a while: its listeners are told what they missed.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::support::{Client, Link, Node, NodeBuilder, Postgres, Proxy, RedisServer, eventually, token};
@@ -116,6 +118,34 @@ async fn only_differences_are_told() {
     bob.until_where(|frame| is_presence(frame, "carol", true)).await;
     let told = nodes.two.metrics().await.get("switchboard_presence_corrected_total");
     assert_eq!(told, Some(2.0), "carol's arrival and presence, and nothing about dave");
+}
+
+#[tokio::test]
+async fn differences_in_more_conversations_than_are_read_at_once_are_told_once_each() {
+    const ROOMS: usize = 40;
+    let nodes = Nodes::start().await;
+    let rooms: Vec<String> = (0..ROOMS).map(|number| format!("room-{number}")).collect();
+    let (mut bob, mut dave) = (Client::native(&nodes.two, "bob").await, Client::native(&nodes.one, "dave").await);
+    for room in &rooms {
+        bob.join_with_roster(room).await;
+        dave.join_with_roster(room).await;
+        bob.until_where(|frame| frame["type"] == "user_joined" && frame["conversation_id"] == **room).await;
+    }
+    nodes.cut().await;
+    // In every other conversation somebody comes.
+    let mut carol = Client::native(&nodes.one, "carol").await;
+    let mut expected: HashSet<&str> = rooms.iter().step_by(2).map(String::as_str).collect();
+    for room in &expected {
+        carol.join_with_roster(room).await;
+    }
+    nodes.link.set(Link::Open);
+    while !expected.is_empty() {
+        let told = bob.until("user_joined").await;
+        let room = told["conversation_id"].as_str().unwrap();
+        assert!(told["user_id"] == "carol" && expected.remove(room), "{told}");
+    }
+    let told = nodes.two.metrics().await.get("switchboard_presence_corrected_total");
+    assert_eq!(told, Some(ROOMS as f64), "an arrival and a presence in every other conversation");
 }
 
 #[tokio::test]
