@@ -7,7 +7,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -70,6 +70,8 @@ pub enum Refusal {
     HeadTooLarge,
     /// No complete request arrived before the deadline.
     Slow,
+    /// A trusted proxy sent no valid PROXY header.
+    ProxyHeader,
 }
 
 impl Refusal {
@@ -89,6 +91,7 @@ impl Refusal {
             Self::Handshake => "bad_handshake",
             Self::HeadTooLarge => "head_too_large",
             Self::Slow => "slow_handshake",
+            Self::ProxyHeader => "proxy_header",
         }
     }
 }
@@ -109,7 +112,8 @@ pub enum Admission {
 pub struct Permit {
     place: Mutex<Counted>,
     known: Arc<Known>,
-    _address: Option<AddressPermit>,
+    /// The place among the sockets of the client's address, if that has a cap.
+    address: OnceLock<AddressPermit>,
 }
 
 /// The kind of a counted place.
@@ -157,6 +161,12 @@ impl Permit {
             Counted::Admin(place) => place.renew(),
             Counted::Known { .. } => {}
         }
+    }
+
+    /// Keeps the place among the sockets of the client's address for the lifetime of the socket.
+    pub fn keep_address(&self, address: AddressPermit) {
+        // A socket has one client, so that none is kept yet.
+        let _first = self.address.set(address);
     }
 
     /// Counts a stranger behind a trusted proxy by its own address.
@@ -286,7 +296,8 @@ impl ConnectionAdmission {
     }
 
     fn permit(&self, place: Place, kind: fn(Place) -> Counted, address: Option<AddressPermit>) -> Permit {
-        Permit { place: Mutex::new(kind(place)), known: Arc::clone(&self.known), _address: address }
+        let address = address.map(OnceLock::from).unwrap_or_default();
+        Permit { place: Mutex::new(kind(place)), known: Arc::clone(&self.known), address }
     }
 
     fn refuse(&self, refusal: Refusal) -> Admission {

@@ -33,6 +33,7 @@ mod compression;
 mod cors;
 mod health;
 mod problem;
+mod proxy_header;
 mod rest;
 mod routes;
 mod service;
@@ -50,12 +51,13 @@ pub use service::Kind;
 use body::RequestBody;
 use compression::Encoding;
 use problem::{HttpResult, Payload, Problem};
+use proxy_header::HeaderFault;
 use routes::{Endpoint, Found, Routes};
 use service::{HttpService, Peer};
 use transport::Transport;
 
 use crate::{
-    admission::{Admission, Refusal},
+    admission::{Admission, Permit, Refusal},
     broker::Broker,
     supervise::{TaskName, checkpoint},
 };
@@ -123,11 +125,19 @@ impl Server {
     }
 
     /// Serves a socket until it closes or becomes a WebSocket.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream, peer: IpAddr, admission: Admission) {
-        let (refusal, permit) = match admission {
+    pub async fn serve(self: Arc<Self>, mut stream: TcpStream, peer: IpAddr, admission: Admission) {
+        let (mut refusal, permit) = match admission {
             Admission::Admitted(permit) => (None, permit),
             Admission::Refused(refusal, permit) => (Some(refusal), permit),
             Admission::Dropped => return,
+        };
+        let peer = match self.named_by_proxy(&mut stream, peer, &permit).await {
+            Ok(Some(client)) => {
+                refusal = refusal.or_else(|| self.service.count_client(&permit, client).err());
+                client
+            }
+            Ok(None) => peer,
+            Err(counted) => return counted.map_or((), |refusal| self.refused(refusal)),
         };
         let unread = Arc::new(AtomicBool::new(false));
         let transport = Transport::new(stream, unread.clone());
@@ -164,6 +174,36 @@ impl Server {
                     None if stopping => return,
                     None => return self.refused(Refusal::Slow),
                 },
+            }
+        }
+    }
+
+    /// The client's address as the PROXY header of a trusted proxy has it; none if there need not be one, or it names none.
+    ///
+    /// # Errors
+    /// The socket must close, and is counted under this refusal, if there is one.
+    async fn named_by_proxy(
+        &self,
+        stream: &mut TcpStream,
+        peer: IpAddr,
+        permit: &Permit,
+    ) -> Result<Option<IpAddr>, Option<Refusal>> {
+        if !self.service.expects_proxy_header(peer) {
+            return Ok(None);
+        }
+        let limit = self.broker().config.timing.unauthenticated_timeout;
+        let read = tokio::select! {
+            read = timeout(limit, proxy_header::read(stream)) => read.map_err(|_| Some(Refusal::Slow))?,
+            () = permit.displaced() => return Err(Some(Refusal::Silent)),
+            () = self.stop.cancelled() => return Err(Some(Refusal::Draining)),
+        };
+        match read {
+            Ok(client) => Ok(client.map(|address| address.to_canonical())),
+            Err(HeaderFault::Ended(_)) => Err(None),
+            Err(fault @ HeaderFault::Invalid(_)) => {
+                self.service.log_bad_proxy_header(peer, &fault);
+                proxy_header::refuse(stream).await;
+                Err(Some(Refusal::ProxyHeader))
             }
         }
     }

@@ -105,6 +105,10 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let public_url =
         reader.read(&set::PUBLIC_URL, |text| parse::url(text.trim_end_matches('/'), &["https", "http", "wss", "ws"]));
     let trusted_proxies = reader.read(&set::TRUSTED_PROXIES, parse::networks).unwrap_or_default();
+    let proxy_protocol = reader.switch(&set::PROXY_PROTOCOL);
+    if proxy_protocol && trusted_proxies.is_empty() {
+        reader.fault(set::PROXY_PROTOCOL.name, "needs TRUSTED_PROXIES: PROXY headers count only from there");
+    }
     let allowed_origins = reader.read(&set::ALLOWED_ORIGINS, AllowedOrigins::parse);
     if reader.dev && allowed_origins == Some(AllowedOrigins::Any) {
         notes
@@ -142,6 +146,7 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
         admin_listen,
         public_url,
         trusted_proxies,
+        proxy_protocol,
         health_details: health_details?,
         allowed_origins: allowed_origins.unwrap_or(AllowedOrigins::Unset),
         redis,

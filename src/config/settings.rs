@@ -170,6 +170,8 @@ settings! {
         "The URL under which clients reach this deployment (wss://chat.example.com); by default it is taken from each request.";
     TRUSTED_PROXIES = Network, Kind::Text("networks"), "",
         "Networks of proxies (CIDR, separated by commas) whose X-Forwarded-For and X-Forwarded-Proto are trusted; by default none.";
+    PROXY_PROTOCOL = Network, Kind::Switch, "false",
+        "Every socket of TRUSTED_PROXIES on LISTEN begins with a PROXY header (version 1 or 2), which names the client, as TCP load balancers send it. Sockets of other addresses have none.";
     ALLOWED_ORIGINS = Network, Kind::Text("origins"), "",
         "Origins whose pages may open WebSockets and use REST (CORS), separated by commas: https://app.example.com, https://*.example.com (subdomains), http://localhost:* (any port), null, or * for all. Requests without an Origin, and those whose Origin is the host that they are sent to, always pass. By default pages of any origin may open WebSockets, and only pages of the server's own origin may use REST. Under dev, pages from this machine may do both, and other pages only if they are listed.";
     HEALTH_DETAILS = Network, Kind::Text("status, components or all"), "components",

@@ -177,6 +177,8 @@ fn serve_reports_every_fault_at_once() {
     let bad = [
         ("LISTEN", "nowhere"),
         ("TRUSTED_PROXIES", "10.0.0.0/99"),
+        // There is no TRUSTED_PROXIES.
+        ("PROXY_PROTOCOL", "true"),
         ("JWT_SECRET", "short"),
         ("JWT_LEEWAY", "soon"),
         ("MAX_FRAME_BYTES", "1"),

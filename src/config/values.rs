@@ -30,6 +30,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// If true, sockets of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
     /// What `/api/health` shows to callers without an admin's token.
     pub health_details: HealthDetails,
     /// Origins whose pages may use the node.

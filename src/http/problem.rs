@@ -219,6 +219,8 @@ impl From<Refusal> for Problem {
             Refusal::HeadTooLarge => {
                 of(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "This request's head is too large")
             }
+            // Its socket was closed with an answer of its own.
+            Refusal::ProxyHeader => of(StatusCode::BAD_REQUEST, "A PROXY header must come first"),
             Refusal::Slow | Refusal::Silent => of(StatusCode::REQUEST_TIMEOUT, "The request did not come in time"),
         }
     }

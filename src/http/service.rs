@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{client, cors::PageRules};
+use super::{client, cors::PageRules, proxy_header::HeaderFault};
 use crate::{
     admission::{Admission, Permit, Refusal},
     broker::Broker,
@@ -20,6 +20,9 @@ use crate::{
 
 /// Time that a socket lives after its last request. It bounds sockets whose client doesn't read the response.
 const MAX_AFTER_REQUEST: Duration = Duration::from_secs(120);
+
+/// Minimum time between two log lines about PROXY headers.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Kind of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(super) struct HttpService {
     kind: Kind,
     /// Context of the WebSocket sessions that this service opens.
     sessions: Arc<session::Context>,
+    /// Time of the last log line about a PROXY header.
+    bad_header_logged: Mutex<Option<Instant>>,
 }
 
 impl HttpService {
@@ -52,7 +57,7 @@ impl HttpService {
             tasks: broker.tasks.clone(),
             shared: session::Shared::new(&broker.config),
         });
-        Self { broker, kind, sessions }
+        Self { broker, kind, sessions, bad_header_logged: Mutex::default() }
     }
 
     /// Kind of the listener.
@@ -78,6 +83,38 @@ impl HttpService {
             // Behind a proxy the socket's address is the proxy's; the handshake names the client's.
             Kind::Clients if self.trusts(peer) => admission.admit(None),
             Kind::Clients => admission.admit(Some(peer)),
+        }
+    }
+
+    /// True if a socket from this address must begin with a PROXY header.
+    pub(super) fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        self.kind == Kind::Clients && self.broker.config.proxy_protocol && self.trusts(peer)
+    }
+
+    /// Counts an admitted socket of a trusted proxy by the client's address, as if the client had connected directly.
+    ///
+    /// # Errors
+    /// The address has as many sockets as it may have.
+    pub(super) fn count_client(&self, permit: &Permit, client: IpAddr) -> Result<(), Refusal> {
+        if self.trusts(client) {
+            return Ok(());
+        }
+        if let Some(counted) = self.broker.admission.address(client)? {
+            permit.keep_address(counted);
+        }
+        permit.set_address(client)
+    }
+
+    /// Logs once a minute that a trusted proxy sends no valid PROXY header.
+    pub(super) fn log_bad_proxy_header(&self, proxy: IpAddr, fault: &HeaderFault) {
+        let mut logged = self.bad_header_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            tracing::warn!(
+                %proxy,
+                reason = %fault,
+                "a socket of a trusted proxy was refused: let the proxy send PROXY headers, or set PROXY_PROTOCOL to false"
+            );
         }
     }
 

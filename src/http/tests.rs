@@ -333,6 +333,70 @@ async fn behind_a_proxy_the_limit_counts_the_clients_address() {
     assert_eq!(refusals(&node, "address_full"), 1);
 }
 
+/// A PROXY header of version 1 that names this client.
+fn proxy_header(client: &str) -> String {
+    format!("PROXY TCP4 {client} 192.0.2.1 4711 443\r\n")
+}
+
+#[tokio::test]
+async fn with_a_proxy_header_the_limits_count_the_clients_address() {
+    let proxied = [("PROXY_PROTOCOL", "true"), ("TRUSTED_PROXIES", "127.0.0.0/8,10.0.0.0/8")];
+    let node = Node::start(&[&proxied[..], &[("MAX_CONNECTIONS_PER_IP", "1")]].concat()).await;
+    let connect = async |header: &str, request: &str| {
+        let mut socket = Raw::connect(node.clients).await;
+        socket.send(format!("{header}{request}")).await;
+        let answer = socket.answer().await;
+        (socket, answer)
+    };
+    // What a client writes about itself does not count, as on a direct connection.
+    let handshake = Node::handshake("/v1/ws", "X-Forwarded-For: 198.51.100.9\r\n");
+    let (first, answer) = connect(&proxy_header("203.0.113.1"), &handshake).await;
+    assert_eq!(answer.status, 101);
+    let (_, answer) = connect(&proxy_header("203.0.113.1"), &handshake).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (429, Some("address_full")));
+    assert_eq!(connect(&proxy_header("203.0.113.2"), &handshake).await.1.status, 101);
+    // A proxy in front of the balancer: its header names the client.
+    for (client, status) in [("198.51.100.1", 101), ("198.51.100.2", 101)] {
+        let handshake = Node::handshake("/v1/ws", &format!("X-Forwarded-For: {client}\r\n"));
+        assert_eq!(connect(&proxy_header("10.0.0.7"), &handshake).await.1.status, status);
+    }
+    // Checks of the balancer name nobody.
+    for _ in 0..3 {
+        assert_eq!(connect("PROXY UNKNOWN\r\n", &get("/api/health", "")).await.1.status, 200);
+    }
+    drop(first);
+    let free = async || (connect(&proxy_header("203.0.113.1"), &handshake).await.1.status == 101).then_some(());
+    let freed = async {
+        while free().await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, freed).await.expect("the place of a closed socket is free");
+}
+
+#[tokio::test]
+async fn a_socket_of_a_proxy_without_its_header_is_refused_and_counted() {
+    let node = Node::start(&[("PROXY_PROTOCOL", "true"), ("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    let answer = node.request(&get("/livez", "")).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("PROXY_PROTOCOL"), "{}", answer.body);
+    assert_eq!(refusals(&node, "proxy_header"), 1);
+    // A balancer that only looks whether the port is open.
+    drop(TcpStream::connect(node.clients).await.unwrap());
+    let mut admin = Raw::connect(node.admin).await;
+    admin.send(get("/livez", "")).await;
+    assert_eq!(admin.answer().await.status, 200, "probes on the admin address have no header");
+    assert_eq!(refusals(&node, "proxy_header"), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_header_from_an_address_that_is_no_proxy_is_no_request() {
+    let node = Node::start(&[("PROXY_PROTOCOL", "true"), ("TRUSTED_PROXIES", "10.0.0.0/8")]).await;
+    assert_eq!(node.request(&get("/livez", "")).await.status, 200);
+    let forged = format!("{}{}", proxy_header("203.0.113.1"), get("/livez", ""));
+    assert_eq!(node.request(&forged).await.status, 400);
+}
+
 #[tokio::test]
 async fn the_rate_of_handshakes_is_limited() {
     let node = Node::start(&[("HANDSHAKES_PER_SECOND", "1")]).await;
@@ -352,6 +416,18 @@ mod slow {
     async fn a_socket_without_a_request_is_closed() {
         let node = Node::start(&[]).await;
         for sent in ["", "GET /livez HTTP/1.1\r\nHos"] {
+            let mut socket = Raw::connect(node.clients).await;
+            socket.send(sent).await;
+            let began = Instant::now();
+            while socket.read_more().await {}
+            assert!((9..=12).contains(&began.elapsed().as_secs()), "{:?} after {sent:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_of_a_proxy_without_a_whole_header_is_closed() {
+        let node = Node::start(&[("PROXY_PROTOCOL", "true"), ("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+        for sent in ["", "PROXY TCP4 203.0.113.1 127"] {
             let mut socket = Raw::connect(node.clients).await;
             socket.send(sent).await;
             let began = Instant::now();
