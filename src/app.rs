@@ -97,6 +97,7 @@ impl Node {
         let (clock, metrics) = (Clock::system(), Arc::new(Metrics::new()?));
         let supervisor = Supervisor::new(metrics.clone());
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { LinkState::Down } else { LinkState::Off }));
+        degrade.await_store(None);
         let restrictions = Restrictions::unread(config.auth.longest_validity(), &metrics);
         let auth = Arc::new(Auth::new(&config.auth, clock.clone(), restrictions.clone())?);
         let (pulses, pulse) = watch::channel(None);

@@ -36,7 +36,7 @@ pub enum NotStarted {
 }
 
 /// Starts the store, gives the backplane the keys of the nodes, reads the restrictions, and tries again while the store is
-/// away, at most for the configured time.
+/// away, at most for the configured time. `degrade` awaits the store already.
 ///
 /// # Errors
 /// The store has a fault that only an operator can end, or it was away for too long.
@@ -47,7 +47,6 @@ pub(super) async fn start_store(
     degrade: &Degrade,
 ) -> Result<(), NotStarted> {
     let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
-    degrade.await_store(None);
     loop {
         let started = start_once(store, (backplane, chat), config.migrate).await;
         let error = match started {
