@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use part::Watched;
 pub use part::{LinkState, Part, PartState};
 pub use reason::Reason;
 pub use work::Work;
-use work::{Partial, RefusedCalls};
+use work::{RefusedCalls, Tested};
 
 /// The table: the mode of each feature for each state of Redis and the store.
 fn table(feature: Feature, redis: LinkState, store: LinkState) -> Mode {
@@ -63,8 +63,8 @@ pub struct Degrade {
     /// Why the store was never reached since the start; `None` once it was.
     awaited_store: Mutex<Option<String>>,
     slow_reads: AtomicBool,
-    /// Faults of one kind of work, while the part's other work goes on.
-    partial: Mutex<[Option<Partial>; Work::ALL.len()]>,
+    /// Faults of the kinds of work that have a test of their own.
+    tested: Mutex<[Tested; Work::ALL.len()]>,
     /// The calls that are refused, by their work, and their number.
     refused_calls: Mutex<[RefusedCalls; Work::ALL.len()]>,
     refused_count: AtomicUsize,
@@ -85,7 +85,7 @@ impl Degrade {
             older_nodes: AtomicBool::new(false),
             awaited_store: Mutex::default(),
             slow_reads: AtomicBool::new(false),
-            partial: Mutex::default(),
+            tested: Mutex::default(),
             refused_calls: Mutex::default(),
             refused_count: AtomicUsize::new(0),
             warnings: Mutex::default(),
@@ -101,13 +101,25 @@ impl Degrade {
     /// Records the result of a check or a call: its duration, or a failure. True if the part's state changed.
     pub fn report(&self, part: Part, result: Result<Duration, Finding>) -> bool {
         let changed = self.part(part).record(result);
+        self.forget_passing(part, changed);
         self.notify_if_changed(changed)
     }
 
     /// Records certain evidence that a part works. True if its state changed.
     pub fn set_up(&self, part: Part) -> bool {
         let changed = self.part(part).set(None);
+        self.forget_passing(part, changed);
         self.notify_if_changed(changed)
+    }
+
+    /// Forgets the calls that failed while a part that came up was away.
+    fn forget_passing(&self, part: Part, changed: bool) {
+        if changed && self.state(part).link == LinkState::Up {
+            self.change_refused_calls(|all| {
+                let works = Work::ALL.into_iter().filter(|work| work.part() == part);
+                works.for_each(|work| all[work as usize].forget_passing());
+            });
+        }
     }
 
     /// Records certain evidence that a part does not work, such as a refused connection. True if its state changed, or the
@@ -162,11 +174,9 @@ impl Degrade {
     /// How a feature works for clients and operators: as [`Degrade::mode`], and with what fails although its part answers.
     /// Nothing is refused because of the latter: only a new try can tell that it works again.
     pub fn shown_mode(&self, feature: Feature) -> Mode {
-        let failing = |work: &Work| work.shown_as().filter(|(of, _)| *of == feature && !self.works(*work));
-        match self.mode(feature) {
-            Mode::Shared => Work::ALL.iter().find_map(failing).map_or(Mode::Shared, |(_, mode)| mode),
-            mode => mode,
-        }
+        let usual = self.mode(feature);
+        let failing = |work: &Work| work.shown_as().filter(|(of, _)| *of == (feature, usual) && !self.works(*work));
+        Work::ALL.iter().find_map(failing).map_or(usual, |(_, mode)| mode)
     }
 
     /// Records whether this node refuses heavy reads because too many wait.
@@ -179,13 +189,13 @@ impl Degrade {
         self.slow_reads.load(Ordering::Acquire)
     }
 
-    /// Records that one kind of work of a part fails although the part answers, or works again.
+    /// Records the result of the test of a kind of work: it fails although its part answers, or works again.
     pub fn note_work(&self, work: Work, fault: Option<Finding>) {
         let changed = {
-            let slot = &mut self.lock_partial()[work as usize];
-            let name = |partial: &Option<Partial>| partial.as_ref().map(|partial| partial.finding.fault);
+            let slot = &mut self.tested.lock().unwrap_or_else(PoisonError::into_inner)[work as usize];
+            let name = |tested: &Tested| tested.as_ref().map(|finding| finding.fault);
             let before = name(slot);
-            *slot = fault.map(|finding| Partial { finding: Arc::new(finding), at: Instant::now() });
+            *slot = fault.map(Arc::new);
             before != name(slot)
         };
         self.notify_if_changed(changed);
@@ -193,14 +203,33 @@ impl Degrade {
 
     /// True unless this kind of work fails although its part answers. It is cheap enough for every append.
     pub fn works(&self, work: Work) -> bool {
-        self.partial_fault(work).is_none()
+        self.fault_of(work).is_none()
     }
 
     /// Records that a call of this kind of work was refused for a reason that lasts until an operator acts. `call` is a
     /// constant that tells what was called.
     pub fn call_refused(&self, work: Work, call: &'static str, fault: Finding) {
-        self.change_refused_calls(|refused| refused[work as usize].add(call));
-        self.note_work(work, Some(fault));
+        self.add_refusal(work, call, fault, true);
+    }
+
+    /// Records that a call failed for a reason that may pass by itself: a lock, no free connection. It counts as a fault if
+    /// the same call fails for some seconds.
+    pub fn call_failed(&self, work: Work, call: &'static str, fault: Finding) {
+        // Else the whole part is away, which says more.
+        if self.state(work.part()).link == LinkState::Up {
+            self.add_refusal(work, call, fault, false);
+        }
+    }
+
+    fn add_refusal(&self, work: Work, call: &'static str, fault: Finding, lasting: bool) {
+        let name = |refused: &RefusedCalls| refused.fault().map(|finding| finding.fault);
+        let changed = self.change_refused_calls(|all| {
+            let refused = &mut all[work as usize];
+            let before = name(refused);
+            refused.add(call, fault, lasting);
+            before != name(refused)
+        });
+        self.notify_if_changed(changed);
     }
 
     /// Records that a call succeeded. The work works again once no call of it is known to be refused. It is cheap enough for
@@ -209,9 +238,13 @@ impl Degrade {
         if self.refused_count.load(Ordering::Acquire) == 0 {
             return;
         }
-        if self.change_refused_calls(|refused| refused[work as usize].remove(call, work.remembered())) {
-            self.note_work(work, None);
-        }
+        let changed = self.change_refused_calls(|all| {
+            let refused = &mut all[work as usize];
+            let before = refused.fault().is_some();
+            refused.succeeded(call);
+            before != refused.fault().is_some()
+        });
+        self.notify_if_changed(changed);
     }
 
     fn change_refused_calls<T>(&self, change: impl FnOnce(&mut [RefusedCalls; Work::ALL.len()]) -> T) -> T {
@@ -219,6 +252,15 @@ impl Degrade {
         let result = change(refused);
         self.refused_count.store(refused.iter().map(RefusedCalls::len).sum(), Ordering::Release);
         result
+    }
+
+    fn fault_of(&self, work: Work) -> Option<Arc<Finding>> {
+        let tested = self.tested.lock().unwrap_or_else(PoisonError::into_inner)[work as usize].clone();
+        let refused = || match self.refused_count.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.refused_calls.lock().unwrap_or_else(PoisonError::into_inner)[work as usize].fault(),
+        };
+        tested.or_else(refused)
     }
 
     /// Records what operators should change although nothing fails, or that it was changed. The node stays healthy.
@@ -238,19 +280,10 @@ impl Degrade {
         Work::FANOUT.into_iter().any(|work| !self.works(work))
     }
 
-    fn partial_fault(&self, work: Work) -> Option<Arc<Finding>> {
-        let partial = &self.lock_partial()[work as usize];
-        partial.as_ref().filter(|partial| partial.at.elapsed() < work.remembered()).map(|one| one.finding.clone())
-    }
-
-    fn lock_partial(&self) -> MutexGuard<'_, [Option<Partial>; Work::ALL.len()]> {
-        self.partial.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Every fault that stands now, with the part that has it.
     pub fn faults(&self) -> Vec<(Part, Arc<Finding>)> {
         let parts = [Part::Redis, Part::Store].map(|part| (part, self.state(part).fault));
-        let works = Work::ALL.map(|work| (work.part(), self.partial_fault(work)));
+        let works = Work::ALL.map(|work| (work.part(), self.fault_of(work)));
         let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found = parts.into_iter().chain(works).filter_map(|(part, fault)| Some((part, fault?))).chain(warnings);
         found.fold(Vec::new(), |mut all: Vec<(Part, Arc<Finding>)>, (part, fault)| {
@@ -274,7 +307,7 @@ impl Degrade {
             (fails(&[Work::Limit, Work::Register]), Reason::RedisRefuses),
             (fails(&[Work::Append, Work::Change]), Reason::AppendsFail),
             (fails(&[Work::Read]), Reason::ReadsFail),
-            (fails(&[Work::Write]), Reason::WritesFail),
+            (fails(&[Work::Write, Work::Relay]), Reason::WritesFail),
         ];
         reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason))
     }

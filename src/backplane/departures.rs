@@ -231,7 +231,11 @@ impl Departures {
     ) -> Result<(), LinkError> {
         let (mut departures, mut checks) = (Vec::new(), Pipeline::new());
         for (index, user) in users {
-            let Ok(claimed) = replies.take::<Claimed>(index) else { continue };
+            let Ok(claimed) = replies.take::<Claimed>(index) else {
+                // Its check is removed from the schedule; the repair schedules another one.
+                self.registry.mark_dirty(&user, false);
+                continue;
+            };
             let (offline, name, next_due, left) = claimed;
             let left = left.iter().filter_map(|id| ConversationId::parse(std::str::from_utf8(id).ok()?).ok());
             let left: Vec<_> = left.collect();
@@ -340,6 +344,10 @@ impl Departures {
             self.registry.claim(&mut pipeline, user);
         }
         let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;
+        if let Some(refusal) = replies.refusal() {
+            // All of it is done again later, before the node is forgotten.
+            return Err(refusal);
+        }
         let synced = (0..users.len()).filter_map(|n| Synced::read(&mut replies, 2 * n).ok());
         let removed = synced.map(|synced| synced.removed).sum();
         // A node of another deployment may have written late, after this one took its keys.

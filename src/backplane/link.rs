@@ -6,7 +6,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -90,7 +90,7 @@ pub(super) struct Link {
     client: Option<Client>,
     keys: Arc<Keys>,
     /// Connections for queries with long replies, which would delay the other commands.
-    query_pool: Option<Pool<Client>>,
+    query_pool: Option<(Pool<Client>, LastError)>,
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
     /// A call timed out, and not all connections have answered a probe since. Other calls then fail at once.
     silent: AtomicBool,
@@ -107,8 +107,9 @@ impl Link {
     pub(super) fn new(config: Option<&RedisConfig>, ops: Ops, degrade: Arc<Degrade>) -> Result<Self, StartError> {
         let client = config.map(client).transpose()?;
         let pool = |client| {
+            let last_error = LastError::default();
             let pool = Pool::builder().max_size(QUERY_CONNECTIONS).connection_timeout(RESPONSE_TIMEOUT);
-            pool.build_unchecked(client)
+            (pool.error_sink(Box::new(last_error.clone())).build_unchecked(client), last_error)
         };
         let prefix = config.map(|config| config.prefix.clone()).unwrap_or_default();
         Ok(Self {
@@ -206,9 +207,15 @@ impl Link {
     /// Sends a pipeline of queries with long replies over a connection of the query pool.
     pub(super) async fn query(&self, op: Op, pipeline: &Pipeline) -> Result<Replies, LinkError> {
         let closed = !self.is_open() || self.silent.load(Ordering::Acquire);
-        let pool = self.query_pool.as_ref().filter(|_| !closed).ok_or(LinkError::Down)?;
-        let mut connection = pool.get().await.map_err(|error| LinkError::Broken(error.to_string()))?;
-        self.run_on(op, &mut connection, pipeline).await
+        let (pool, last_error) = self.query_pool.as_ref().filter(|_| !closed).ok_or(LinkError::Down)?;
+        match pool.get().await {
+            Ok(mut connection) => self.run_on(op, &mut connection, pipeline).await,
+            Err(error) => {
+                let result = Err(last_error.behind(&error));
+                self.record_result(op, &result);
+                result
+            }
+        }
     }
 
     /// Sends a pipeline over `connection`, which need not belong to the open link.
@@ -250,12 +257,14 @@ impl Link {
 
     /// Tells [`Degrade`] whether Redis refuses this operation for a reason that only an operator can end: the check at the
     /// start of an era found no fault, and the probes send other commands.
-    fn judge(&self, op: Op, replies: &Replies) {
+    fn judge(&self, op: Op, refusals: impl Iterator<Item = Refusal>) {
         let Some(work) = op.work() else { return };
-        let findings = replies.errors().map(|error| fault::refused(&Refusal::from(error)));
         let lasting = |finding: &Finding| matches!(finding.fault, Fault::RedisDeniesAccess | Fault::RedisLacksCommand);
-        match findings.into_iter().find(lasting) {
-            Some(finding) => self.degrade.call_refused(work, op.label(), finding),
+        match refusals.map(|refusal| fault::refused(&refusal)).find(lasting) {
+            // What Redis says of a script does not name the command.
+            Some(Finding { fault, detail }) => {
+                self.degrade.call_refused(work, op.label(), Finding::new(fault, format!("{detail} ({})", op.label())));
+            }
             None => self.degrade.call_succeeded(work, op.label()),
         }
     }
@@ -271,15 +280,45 @@ impl Link {
                         self.check_now.notify_one();
                     }
                 }
-                self.judge(op, replies);
+                self.judge(op, replies.errors().map(Refusal::from));
             }
             Err(error) => {
                 self.ops.count_failure(op);
                 tracing::debug!(?op, %error, "a call to Redis failed");
                 self.silent.fetch_or(*error == LinkError::Timeout, Ordering::AcqRel);
                 self.check_now.notify_one();
+                if let LinkError::Refused(refusal) = error {
+                    self.judge(op, std::iter::once(refusal.clone()));
+                }
             }
         }
+    }
+}
+
+/// The newest error of a pool. It tries again until its time is up, and tells no reason then.
+#[derive(Debug, Clone, Default)]
+struct LastError(Arc<Mutex<Option<LinkError>>>);
+
+impl LastError {
+    /// The reason why the pool lent no connection.
+    fn behind(&self, error: &bb8::RunError<redis::RedisError>) -> LinkError {
+        match error {
+            bb8::RunError::User(error) => LinkError::from(error),
+            bb8::RunError::TimedOut => {
+                let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+                last.unwrap_or_else(|| LinkError::Broken("no connection came in time".to_owned()))
+            }
+        }
+    }
+}
+
+impl bb8::ErrorSink<redis::RedisError> for LastError {
+    fn sink(&self, error: redis::RedisError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(LinkError::from(&error));
+    }
+
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<redis::RedisError>> {
+        Box::new(self.clone())
     }
 }
 

@@ -14,7 +14,8 @@ use super::{
 /// Each group leaves its key empty for the next type. `KEY`, `OTHER`, `THIRD`, and `CHANNEL`, `HINTS` and `LOG` stand for names
 /// of ours. Scripts
 /// call these commands too.
-const COMMANDS: [&str; 35] = [
+const COMMANDS: [&str; 36] = [
+    "PING",
     "TIME",
     "HSET KEY f v",
     "HGET KEY f",

@@ -230,7 +230,8 @@ impl Registry {
         }
     }
 
-    fn mark_dirty(&self, user: &UserId, announced: bool) {
+    /// Records that a user's entry in Redis may differ from this node's state.
+    pub(super) fn mark_dirty(&self, user: &UserId, announced: bool) {
         let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         if self.link.client().is_some() && dirty.len() < DIRTY_MAX {
             *dirty.entry(user.clone()).or_default() |= announced;

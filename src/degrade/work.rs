@@ -31,11 +31,13 @@ pub enum Work {
     Read,
     /// Storing what is no entry: conversations, read marks, statuses, notifications, restrictions.
     Write,
+    /// Telling other nodes through the store what grew.
+    Relay,
 }
 
 impl Work {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Subscribe,
         Self::Publish,
         Self::Limit,
@@ -44,6 +46,7 @@ impl Work {
         Self::Change,
         Self::Read,
         Self::Write,
+        Self::Relay,
     ];
     /// Without these, nodes don't reach each other through Redis.
     pub(super) const FANOUT: [Self; 2] = [Self::Subscribe, Self::Publish];
@@ -52,62 +55,157 @@ impl Work {
     pub fn part(self) -> Part {
         match self {
             Self::Subscribe | Self::Publish | Self::Limit | Self::Register => Part::Redis,
-            Self::Append | Self::Change | Self::Read | Self::Write => Part::Store,
+            Self::Append | Self::Change | Self::Read | Self::Write | Self::Relay => Part::Store,
         }
     }
 
-    /// How the feature works that needs this work, while the work fails and all else goes on; `None` if the table of
+    /// The feature that needs this work and works in this mode, and its mode while the work fails; `None` if the table of
     /// features says it already.
-    pub(super) fn shown_as(self) -> Option<(Feature, Mode)> {
+    pub(super) fn shown_as(self) -> Option<((Feature, Mode), Mode)> {
         match self {
             Self::Subscribe | Self::Publish | Self::Write => None,
-            Self::Limit => Some((Feature::Limits, Mode::Local)),
-            Self::Register => Some((Feature::Presence, Mode::Local)),
-            Self::Append => Some((Feature::Append, Mode::Refused)),
-            Self::Change => Some((Feature::Append, Mode::Limited)),
-            Self::Read => Some((Feature::History, Mode::Limited)),
-        }
-    }
-
-    /// Time for which a fault is believed without new evidence. A canary tests the fan-out all the time; the other work is
-    /// tested only by what clients do.
-    pub(super) fn remembered(self) -> Duration {
-        match self {
-            Self::Subscribe | Self::Publish => Duration::MAX,
-            Self::Limit | Self::Register | Self::Append | Self::Change | Self::Read | Self::Write => {
-                Duration::from_secs(60)
-            }
+            Self::Limit => Some(((Feature::Limits, Mode::Shared), Mode::Local)),
+            Self::Register => Some(((Feature::Presence, Mode::Shared), Mode::Local)),
+            Self::Append => Some(((Feature::Append, Mode::Shared), Mode::Refused)),
+            Self::Change => Some(((Feature::Append, Mode::Shared), Mode::Limited)),
+            Self::Read => Some(((Feature::History, Mode::Shared), Mode::Limited)),
+            Self::Relay => Some(((Feature::Fanout, Mode::Relayed), Mode::Local)),
         }
     }
 }
 
-/// The fault of a kind of work, and when it was last seen.
-#[derive(Debug)]
-pub(super) struct Partial {
-    pub(super) finding: Arc<Finding>,
-    pub(super) at: Instant,
-}
+/// The fault of a kind of work that a test of its own finds and ends, such as the canary of the fan-out.
+pub(super) type Tested = Option<Arc<Finding>>;
 
-/// The calls that are refused for a reason that lasts until an operator acts, of one kind of work. Different calls need
-/// different tables, rights or commands: one that succeeds says nothing of another.
+/// Time for which the refusal of a call is believed without new evidence, since only what clients do tests it: for a reason
+/// that lasts until an operator acts, and for one that may pass by itself.
+const REMEMBERED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
+/// Time after the last refusal in which a success of the same call ends nothing. A call may succeed and be refused in turn, by
+/// what it finds to do.
+const QUIET: Duration = Duration::from_secs(5);
+/// Time for which a call fails for a reason that may pass by itself, until that counts as a fault.
+const PASSES: Duration = Duration::from_secs(2);
+
+/// The calls of one kind of work that are refused, each with the newest refusal. Different calls need different tables,
+/// rights or commands: one that succeeds says nothing of another.
 #[derive(Debug, Default)]
-pub(super) struct RefusedCalls(HashMap<&'static str, Instant>);
+pub(super) struct RefusedCalls(HashMap<&'static str, RefusedCall>);
+
+#[derive(Debug)]
+struct RefusedCall {
+    finding: Arc<Finding>,
+    /// First refusal since the last success.
+    since: Instant,
+    last: Instant,
+    /// True if the reason lasts until an operator acts.
+    lasting: bool,
+    succeeded: bool,
+}
+
+impl RefusedCall {
+    fn is_over(&self, now: Instant) -> bool {
+        let ago = now.duration_since(self.last);
+        let remembered = if self.lasting { REMEMBERED.0 } else { REMEMBERED.1 };
+        ago >= remembered || self.succeeded && (!self.lasting || ago >= QUIET)
+    }
+
+    fn is_fault(&self) -> bool {
+        self.lasting || self.last.duration_since(self.since) >= PASSES
+    }
+}
 
 impl RefusedCalls {
-    /// Records that a call was refused.
-    pub(super) fn add(&mut self, call: &'static str) {
-        self.0.insert(call, Instant::now());
+    /// Records that a call was refused. `lasting` is true if the reason lasts until an operator acts.
+    pub(super) fn add(&mut self, call: &'static str, finding: Finding, lasting: bool) {
+        let now = Instant::now();
+        let before = self.0.get(call).filter(|before| !before.is_over(now));
+        let since = before.filter(|before| !before.succeeded).map_or(now, |before| before.since);
+        let lasting = lasting || before.is_some_and(|before| before.lasting);
+        self.0.insert(call, RefusedCall { finding: Arc::new(finding), since, last: now, lasting, succeeded: false });
     }
 
-    /// Records that a call succeeded. True if it was refused before, and no other one was within the duration `remembered`.
-    pub(super) fn remove(&mut self, call: &'static str, remembered: Duration) -> bool {
-        let was_refused = self.0.remove(call).is_some();
-        self.0.retain(|_, at| at.elapsed() < remembered);
-        was_refused && self.0.is_empty()
+    /// Records that a call succeeded.
+    pub(super) fn succeeded(&mut self, call: &'static str) {
+        if let Some(refused) = self.0.get_mut(call) {
+            refused.succeeded = true;
+        }
+        let now = Instant::now();
+        self.0.retain(|_, refused| !refused.is_over(now));
     }
 
-    /// The number of calls, of which some may be too old to count.
+    /// Forgets what may have passed by itself.
+    pub(super) fn forget_passing(&mut self) {
+        self.0.retain(|_, refused| refused.lasting);
+    }
+
+    /// The newest fault that stands.
+    pub(super) fn fault(&self) -> Option<Arc<Finding>> {
+        let now = Instant::now();
+        let standing = self.0.values().filter(|refused| !refused.is_over(now) && refused.is_fault());
+        standing.max_by_key(|refused| refused.last).map(|refused| refused.finding.clone())
+    }
+
+    /// The number of calls that are kept.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::degrade::Fault;
+
+    fn finding() -> Finding {
+        Finding::new(Fault::StoreSilent, "canceling statement due to lock timeout")
+    }
+
+    /// Lets time pass for all calls.
+    fn pass(calls: &mut RefusedCalls, time: Duration) {
+        for call in calls.0.values_mut() {
+            call.since -= time;
+            call.last -= time;
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_lasts_stands_until_the_same_call_succeeds_and_is_refused_no_more() {
+        let mut calls = RefusedCalls::default();
+        calls.add("history", finding(), true);
+        calls.succeeded("list");
+        assert!(calls.fault().is_some());
+        for _ in 0..3 {
+            // What the call finds to do decides whether it is refused.
+            calls.succeeded("history");
+            assert!(calls.fault().is_some());
+            calls.add("history", finding(), true);
+            pass(&mut calls, QUIET / 2);
+        }
+        pass(&mut calls, QUIET);
+        assert!(calls.fault().is_some(), "nothing succeeded since");
+        calls.succeeded("history");
+        assert!(calls.fault().is_none() && calls.len() == 0);
+        calls.add("history", finding(), true);
+        pass(&mut calls, REMEMBERED.0);
+        assert!(calls.fault().is_none());
+    }
+
+    #[test]
+    fn a_failure_that_may_pass_is_a_fault_once_the_same_call_failed_for_a_while() {
+        let mut calls = RefusedCalls::default();
+        calls.add("history", finding(), false);
+        assert!(calls.fault().is_none());
+        pass(&mut calls, PASSES);
+        calls.add("history", finding(), false);
+        assert!(calls.fault().is_some());
+        calls.succeeded("history");
+        assert!(calls.fault().is_none());
+        calls.add("history", finding(), false);
+        assert!(calls.fault().is_none(), "it begins anew");
+        pass(&mut calls, PASSES);
+        calls.add("history", finding(), false);
+        calls.add("list", finding(), true);
+        calls.forget_passing();
+        assert_eq!((calls.len(), calls.fault().is_some()), (1, true));
     }
 }

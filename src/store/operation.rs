@@ -65,7 +65,8 @@ impl Operation {
         match self {
             Self::Append | Self::Ping => None,
             Self::Read | Self::List | Self::Search => Some(Work::Read),
-            Self::Relay | Self::Write | Self::Create | Self::CreateLarge | Self::Index => Some(Work::Write),
+            Self::Relay => Some(Work::Relay),
+            Self::Write | Self::Create | Self::CreateLarge | Self::Index => Some(Work::Write),
         }
     }
 

@@ -189,11 +189,13 @@ impl Postgres {
         if let Some(work) = operation.work() {
             match &result {
                 Ok(_) => self.degrade.call_succeeded(work, sql),
-                Err(error) => {
-                    if let Some(fault) = error.refused_call() {
-                        self.degrade.call_refused(work, sql, fault);
+                Err(error) => match error.refused_call() {
+                    Some(fault) => self.degrade.call_refused(work, sql, fault),
+                    None if matches!(error, StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
+                        self.degrade.call_failed(work, sql, error.finding());
                     }
-                }
+                    None => {}
+                },
             }
         }
         result

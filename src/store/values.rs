@@ -181,7 +181,8 @@ impl StoreError {
 
     /// The table of node keys is empty.
     pub(super) fn no_node_keys() -> Self {
-        Self::Failed("the table node_keys is empty; add a key: INSERT INTO node_keys DEFAULT VALUES".into())
+        let detail = "the table node_keys is empty; add a key: INSERT INTO node_keys DEFAULT VALUES";
+        Self::Failed(Cause::named(Fault::StoreLacksPart, detail))
     }
 
     /// The table of the deployment is empty, or its id is none.

@@ -32,7 +32,8 @@ end
 if kept ~= '' then
   redis.call('HSET', KEYS[1], 'c', kept)
 else
-  redis.call('HDEL', KEYS[1], 'c')
+  -- The departure first: if one of the two commands is refused, nobody is left without either.
   redis.call('HSET', KEYS[1], 'd', due)
+  redis.call('HDEL', KEYS[1], 'c')
 end
 return kept

@@ -12,6 +12,8 @@ local entry, flat = {}, redis.call('HGETALL', KEYS[1])
 for i = 1, #flat, 2 do entry[flat[i]] = flat[i + 1] end
 local was_online = entry['c'] or entry['d']
 if count == 0 and not was_online then
+  -- What a refused command left of a departure departs now.
+  if #flat > 0 then redis.call('HSET', KEYS[1], 'd', due) end
   return {0, 0, '', {}}
 end
 
@@ -54,8 +56,8 @@ if lines ~= '' then
   redis.call('HDEL', KEYS[1], 'd')
   if count > 0 then redis.call('HSET', KEYS[1], 'n', name) end
 elseif entry['c'] then
-  redis.call('HDEL', KEYS[1], 'c')
   redis.call('HSET', KEYS[1], 'd', due)
+  redis.call('HDEL', KEYS[1], 'c')
 end
 redis.call('EXPIRE', KEYS[1], ttl)
 return {was_online and 1 or 0, removed, lines, begun}

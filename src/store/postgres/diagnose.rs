@@ -58,19 +58,20 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
             format!("this machine's clock and PostgreSQL's differ by {difference:.1} s"),
         ));
     }
-    let mut deployment = None;
-    let pending = pending_migrations(&mut session).await?;
+    let (pending, mut deployment) = (pending_migrations(&mut session).await?, None);
+    let place = schema::check_place(&session.client, pending > 0 && config.migrate);
+    timeout(QUERY_TIMEOUT, place).await.map_err(|_| timed_out())?.map_err(|error| error.finding())?;
     if pending > 0 {
         findings.push(Finding::new(Fault::StoreNotMigrated, format!("{pending} migrations are pending")));
-    } else {
-        findings.extend(relaying_nodes(&session).await.unwrap_or_else(Some));
+    }
+    if pending == 0 || !config.migrate {
+        // A node that does not migrate waits for what it lacks.
         let checked = timeout(QUERY_TIMEOUT, schema::check(&session.client)).await.map_err(|_| timed_out())?;
         findings.extend(checked.err().map(|error| error.finding()));
-        let failed = |found: Finding| StoreError::Failed(Cause::named(found.fault, found.detail));
-        let stored = fetch(&session, deployment::STORED).await.map_err(failed);
-        let read = deployment::of(stored, fetch(&session, deployment::CLUSTER).await.map_err(failed));
-        deployment = read.as_ref().ok().map(|deployment| deployment.id);
-        findings.extend(read.err().map(|error| error.finding()));
+    }
+    if pending == 0 {
+        deployment = check_rows(&session, &mut findings).await;
+        findings.extend(relaying_nodes(&session).await.unwrap_or_else(Some));
         findings.extend(try_write(&session).await.err());
         findings.dedup_by_key(|finding| finding.fault);
     }
@@ -82,6 +83,20 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
         deployment.map_or_else(String::new, |id| format!("; this is deployment {}", id.tag()))
     );
     Ok((Diagnosis { state, findings }, deployment))
+}
+
+/// Reads the rows that a node needs at its start. Returns the deployment, if they tell it.
+async fn check_rows(session: &Session, findings: &mut Vec<Finding>) -> Option<DeploymentId> {
+    let failed = |found: Finding| StoreError::Failed(Cause::named(found.fault, found.detail));
+    let stored = fetch(session, deployment::STORED).await.map_err(failed);
+    let read = deployment::of(stored, fetch(session, deployment::CLUSTER).await.map_err(failed));
+    let deployment = read.as_ref().ok().map(|deployment| deployment.id);
+    findings.extend(read.err().map(|error| error.finding()));
+    match fetch(session, "SELECT FROM node_keys LIMIT 1").await {
+        Ok(keys) => findings.extend(keys.is_empty().then(|| StoreError::no_node_keys().finding())),
+        Err(found) => findings.push(found),
+    }
+    deployment
 }
 
 /// The finding for a server that can't be reached. The driver's error is that of the last host; of several, each has its own.

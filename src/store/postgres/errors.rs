@@ -79,6 +79,7 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
         code if *code == SqlState::DISK_FULL || *code == SqlState::OUT_OF_MEMORY => Fault::StoreFull,
         code if *code == SqlState::UNTRANSLATABLE_CHARACTER => Fault::StoreWrongEncoding,
         code if LACKS.contains(code) => Fault::StoreLacksPart,
+        code if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::QUERY_CANCELED => Fault::StoreSilent,
         code if TRANSIENT.contains(code) => return None,
         code if OF_THE_SERVER.iter().any(|class| code.code().starts_with(class)) => Fault::StoreCallsFail,
         _ => return None,

@@ -60,6 +60,7 @@ impl Postgres {
     /// node or an operator applies: until then the store counts as away.
     async fn check_schema(&self, session: &Session, migrated: bool) -> Result<(), StoreError> {
         let late = |_| StoreError::Unavailable(Cause::named(Fault::StoreSilent, "no answer within 5 s"));
+        tokio::time::timeout(READ_TIMEOUT, schema::check_place(&session.client, false)).await.map_err(late)??;
         let checked = tokio::time::timeout(READ_TIMEOUT, schema::check(&session.client)).await.map_err(late)?;
         match checked {
             Err(StoreError::Failed(cause))

@@ -39,6 +39,32 @@ const DENIED: &str = "
         AND NOT has_function_privilege(p.oid, 'EXECUTE')
     ORDER BY part";
 
+/// The schema of this session, whether its role may make tables there, and where it looks for a schema.
+const PLACE: &str = "SELECT current_schema()::text, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false), \
+     current_setting('search_path'), current_user::text";
+
+/// Checks that the session has a schema to work in. If it `creates`, it must be able to make tables there.
+///
+/// # Errors
+/// `Failed` if it has none, or lacks the right.
+pub(super) async fn check_place(client: &Client, creates: bool) -> Result<(), StoreError> {
+    let row = client.query_one(PLACE, &[]).await.map_err(|error| prepare_error(&error))?;
+    let (schema, may_create, path, role): (Option<&str>, bool, &str, &str) =
+        (row.get(0), row.get(1), row.get(2), row.get(3));
+    let denied = |detail: String| Err(StoreError::Failed(Cause::named(Fault::StoreDeniesAccess, detail)));
+    match schema.filter(|schema| *schema != "pg_catalog") {
+        None => denied(format!(
+            "the role {role} may use no schema of its search_path ({path}): GRANT USAGE ON SCHEMA public TO {role}, or \
+             correct the search_path"
+        )),
+        Some(schema) if creates && !may_create => denied(format!(
+            "migrations are pending, and the role {role} may not make tables in the schema {schema}: run switchboard \
+             migrate with a role that may, and set MIGRATE=false for nodes"
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
 /// Reads the schema and the rights of the session's role.
 ///
 /// # Errors

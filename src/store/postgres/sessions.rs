@@ -113,7 +113,14 @@ impl Seen {
             return;
         }
         if let Some(former) = current.replace(server.clone()) {
-            tracing::warn!(?former, ?server, "new connections to PostgreSQL lead to another server or database");
+            let (started, database) = (&server.started, &server.database);
+            let before = format!("started {}, database {}", former.started, former.database);
+            tracing::warn!(
+                started,
+                database,
+                before,
+                "new connections to PostgreSQL lead to a server that started anew, or to another one or another database"
+            );
             self.note_reconnect();
         }
     }

@@ -8,7 +8,7 @@ use super::{
     super::{Appended, Logs, NewEntry, Outcome, StoreError},
     batch::{contents, dedupe, entry, inbox_of, origins, written_logs},
     queue::Queue,
-    refusals::{lasting_fault, work_of},
+    refusals::{call_of, lasting_fault, work_of},
     types::{AppendError, Committed, Outcomes, Queued, WriterSettings},
 };
 use crate::{
@@ -143,15 +143,15 @@ impl Lane {
     /// Appends a batch, and retries while an earlier try may have stored it.
     async fn append(&self, entries: &[NewEntry], maybe_stored: &mut bool) -> Result<Vec<Outcome>, StoreError> {
         let (started, mut wait) = (Instant::now(), BACKOFF_MIN);
-        let work = work_of(entries);
+        let (work, call) = (work_of(entries), call_of(entries));
         loop {
             let error = match self.store.append(entries, *maybe_stored).await {
                 Ok(outcomes) => {
                     self.metrics.batch_entries.observe(entries.len() as f64);
                     // A repeat is answered without a write, and so is a refusal.
                     let wrote = || outcomes.iter().flatten().any(|appended| !appended.duplicate);
-                    if !self.degrade.works(work) && wrote() {
-                        self.degrade.note_work(work, None);
+                    if wrote() {
+                        self.degrade.call_succeeded(work, call);
                     }
                     return Ok(outcomes);
                 }
@@ -161,9 +161,10 @@ impl Lane {
             // One broken connection is no outage; the retry over another one tells.
             let tells = !lost || wait > BACKOFF_MIN;
             if let Some(fault) = lasting_fault(&error, entries) {
-                self.degrade.note_work(work, Some(fault));
+                self.degrade.call_refused(work, call, fault);
             } else if tells && !matches!(error, StoreError::Failed(_) | StoreError::Busy { .. }) {
                 self.degrade.report(Part::Store, Err(error.finding()));
+                self.degrade.call_failed(work, call, error.finding());
             }
             *maybe_stored |= lost;
             match error {

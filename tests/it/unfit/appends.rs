@@ -63,6 +63,7 @@ async fn a_store_that_refuses_messages_alone_shows_in_health_until_it_stores_one
             assert_eq!(answer(&mut alice, reacted).await["type"], "ack", "{harm}");
             let health = node.admin_get("/api/health").await.json;
             assert_eq!((&health["status"], &health["reasons"]), (&json!("degraded"), &json!(["appends_fail"])), "{harm}");
+            assert_eq!((&health["works"]["append"], &health["works"]["history"]), (&json!("refused"), &json!("shared")));
             let (name, reason) = faults(&node).await.remove(0);
             assert!(name == fault && reason.contains(words), "{harm}: {name}: {reason}");
         }
@@ -75,7 +76,9 @@ async fn a_store_that_refuses_messages_alone_shows_in_health_until_it_stores_one
         assert_eq!(answer(&mut alice, message("first")).await["type"], "ack", "{harm}");
         assert_eq!(node.admin_get("/api/health").await.json["status"], "degraded", "{harm}");
         assert_eq!(answer(&mut alice, message(&format!("{case}-after"))).await["type"], "ack", "{harm}");
-        assert_eq!(node.admin_get("/api/health").await.json["status"], "healthy", "{harm}");
+        let healthy = async || (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(());
+        eventually("the health to recover", healthy).await;
+        node.metric(&format!(r#"switchboard_fault{{fault="{fault}"}}"#), |value| value == 0.0).await;
         assert_eq!(faults(&node).await, [], "{harm}");
     }
     let printed = check(Some(&redis.url()), &database).await;

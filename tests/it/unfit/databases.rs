@@ -94,10 +94,23 @@ async fn a_missing_part_or_right_is_named_before_a_client_meets_it() {
             "restrict_user",
             "GRANT EXECUTE ON FUNCTION restrict_user TO PUBLIC",
         ),
+        (
+            "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+            "store-denies-access",
+            "may use no schema of its search_path",
+            "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        ),
+        (
+            "DELETE FROM node_keys",
+            "store-lacks-part",
+            "the table node_keys is empty",
+            "INSERT INTO node_keys DEFAULT VALUES",
+        ),
     ] {
         admin.batch_execute(&harm.replace("{}", name)).await.unwrap();
         let printed = check(Some(&redis.url()), &limited).await;
-        assert!(printed.contains(fault) && printed.contains(named), "{harm}: {printed}");
+        assert!(printed.contains(&format!("FAIL  PostgreSQL: {fault}: ")), "{harm}: {printed}");
+        assert!(printed.contains(named), "{harm}: {printed}");
         let log = refused_at_start(limited_node(&redis, &limited)).await;
         assert!(log.contains(named), "{harm}: {log}");
         admin.batch_execute(&mend.replace("{}", name)).await.unwrap();
@@ -124,6 +137,35 @@ async fn a_right_that_a_running_node_loses_shows_in_its_health() {
     node.logged("store-denies-access").await;
     assert_eq!(warnings(&node, "store-denies-access").len(), 1);
     admin.batch_execute(&format!("GRANT INSERT ON log TO {name}")).await.unwrap();
-    eventually("a send to be stored", async || (send().await == 201).then_some(())).await;
-    assert_eq!(node.admin_get("/api/health").await.json["status"], "healthy");
+    let healthy = async || {
+        assert_eq!(send().await, 201);
+        (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
+    };
+    eventually("the health to recover", healthy).await;
+}
+
+#[tokio::test]
+async fn the_check_of_an_empty_database_fails_where_nodes_could_not_fill_it() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let name = database.rsplit('/').next().unwrap();
+    let admin = Postgres::shared().await.connect(name).await;
+    let weak = format!("weak_{name}");
+    admin
+        .batch_execute(&format!("CREATE ROLE {weak} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+        .await
+        .unwrap();
+    let check = async |url: &str, migrate: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.arg("check").env_clear().env("JWT_SECRET", SECRET).env("DATABASE_URL", url);
+        command.env("REDIS_URL", redis.url());
+        let done = within("the check", command.env("MIGRATE", migrate.to_string()).output()).await.unwrap();
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (code, printed) = check(&database, true).await;
+    assert!(code == Some(0) && printed.contains("note  PostgreSQL: store-not-migrated"), "{printed}");
+    let (code, printed) = check(&database, false).await;
+    assert!(code == Some(1) && printed.contains("FAIL  PostgreSQL: store-lacks-part"), "{printed}");
+    let (code, printed) = check(&database.replacen("postgres@", &format!("{weak}@"), 1), true).await;
+    assert!(code == Some(1) && printed.contains("may not make tables in the schema public"), "{printed}");
 }

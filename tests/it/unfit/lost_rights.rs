@@ -1,6 +1,8 @@
 //! A node that runs loses a right or a part that only some of its calls need: health says what clients meet, and which
 //! reason the server gives, until the same calls succeed again.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::json;
 
@@ -105,7 +107,82 @@ async fn calls_that_the_store_refuses_show_in_health_until_the_same_calls_succee
         };
         eventually("the health to recover", healthy).await;
         assert_eq!(faults(&node).await, [], "{harm}");
+        node.metric(&format!(r#"switchboard_fault{{fault="{fault}"}}"#), |value| value == 0.0).await;
     }
+}
+
+#[tokio::test]
+async fn a_fault_stands_while_the_call_is_refused_whatever_else_succeeds() {
+    let redis = RedisServer::start().await;
+    let (admin, limited, name) = databases::limited_role(&redis).await;
+    let node = databases::limited_node(&redis, &limited).start().await;
+    let alice = token("alice");
+    let room = node.conversation(&alice, &[]).await;
+    let messages = format!("/api/chat/conversations/{room}/messages");
+    let sent = node.post(&messages, &alice, &json!({"content": "hello"})).await.json;
+    let message = format!("{messages}/{}", sent["id"].as_str().unwrap());
+    let react = async |emoji: &str| {
+        let path = format!("{message}/reactions/{emoji}");
+        node.request(Method::PUT, &path, Some(&alice), None).await.status.as_u16()
+    };
+    let edit = async |text: String| {
+        let body = json!({"content": text});
+        node.request(Method::PATCH, &message, Some(&alice), Some(&body)).await.status.as_u16()
+    };
+    let trigger =
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'none here'; END $$;
+                   CREATE TRIGGER refuse BEFORE INSERT ON reactions FOR EACH ROW EXECUTE FUNCTION refuse()";
+    for (case, (harm, fault)) in
+        [("REVOKE INSERT ON reactions FROM ROLE", "store-denies-access"), (trigger, "store-appends-fail")]
+            .into_iter()
+            .enumerate()
+    {
+        admin.batch_execute(&harm.replace("ROLE", &name)).await.unwrap();
+        for round in 0..5 {
+            assert_eq!(react(["a", "b"][case]).await, 503, "{harm}");
+            assert_eq!(edit(format!("{case} {round}")).await, 200, "{harm}");
+            let health = node.admin_get("/api/health").await.json;
+            assert_eq!((&health["reasons"], &health["works"]["append"]), (&json!(["appends_fail"]), &json!("limited")));
+            assert_eq!(faults(&node).await[0].0, fault, "{harm}");
+        }
+        let told = async || Some(warnings(&node, fault).len()).filter(|told| *told > 0);
+        assert_eq!(eventually("a warning", told).await, 1, "{harm}: told once");
+        admin.batch_execute(&format!("GRANT INSERT ON reactions TO {name}")).await.unwrap();
+        admin.batch_execute("DROP TRIGGER IF EXISTS refuse ON reactions").await.unwrap();
+        let healthy = async || {
+            assert_eq!(react("z").await, 204);
+            node.request(Method::DELETE, &format!("{message}/reactions/z"), Some(&alice), None).await;
+            (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
+        };
+        eventually("the health to recover", healthy).await;
+    }
+}
+
+#[tokio::test]
+async fn reads_that_wait_for_a_lock_until_they_fail_show_in_health_while_it_is_held() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&redis.url(), &database).start().await;
+    let alice = token("alice");
+    let messages = format!("/api/chat/conversations/{}/messages", node.conversation(&alice, &[]).await);
+    let read = async || node.get(&messages, &alice).await.status.as_u16();
+    let locker = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
+    locker.batch_execute("BEGIN; LOCK TABLE reactions IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let named = async || {
+        assert_eq!(read().await, 503);
+        let health = node.admin_get("/api/health").await.json;
+        (health["reasons"] == json!(["reads_fail"])).then_some(health)
+    };
+    let health = eventually("the fault", named).await;
+    assert_eq!((&health["status"], &health["works"]["history"]), (&json!("degraded"), &json!("limited")));
+    let (name, reason) = faults(&node).await.remove(0);
+    assert!(name == "store-silent" && reason.contains("canceling statement"), "{name}: {reason}");
+    locker.batch_execute("COMMIT").await.unwrap();
+    let healthy = async || {
+        assert_eq!(read().await, 200);
+        (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
+    };
+    eventually("the health to recover", healthy).await;
 }
 
 #[tokio::test]
@@ -148,6 +225,86 @@ async fn commands_that_the_redis_user_loses_show_in_health_and_nobody_stays_miss
         };
         eventually("the health to recover", healthy).await;
     }
+}
+
+#[tokio::test]
+async fn nobody_stays_online_whose_departure_was_refused() {
+    let redis = RedisServer::start().await;
+    let grant = async |without: &[&str]| {
+        let words = ["ACL", "SETUSER", "limited", "reset", "on", ">word", "~*", "&*", "+@all"];
+        let _: String = redis.command(&[&words[..], without].concat()).await;
+    };
+    grant(&[]).await;
+    let url = redis.url().replace("redis://", "redis://limited:word@");
+    let database = Postgres::shared().await.database().await;
+    let node = Node::serve(&url, &database).set("PRESENCE_GRACE", "1s").start().await;
+    for command in ["del", "hgetall", "hset", "hdel", "srem"] {
+        let bob = Client::native(&node, &format!("bob-{command}")).await;
+        grant(&[&format!("-{command}")]).await;
+        bob.close().await;
+        let named = async || faults(&node).await.into_iter().find(|(name, _)| name == "redis-denies-access");
+        eventually("the fault", named).await;
+        // The sweep has met the departure, too.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        grant(&[]).await;
+        let gone = async || {
+            let online: bool = redis.command(&["SISMEMBER", "ws:online_users", &format!("bob-{command}")]).await;
+            let entry: bool = redis.command(&["EXISTS", &format!("ws:conns:bob-{command}")]).await;
+            (!online && !entry).then_some(())
+        };
+        eventually(&format!("the departure without {command}"), gone).await;
+        let healthy = async || {
+            Client::native(&node, "visitor").await.close().await;
+            (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
+        };
+        eventually("the health to recover", healthy).await;
+    }
+}
+
+#[tokio::test]
+async fn presence_that_is_that_of_one_node_alone_shows_in_health() {
+    let redis = RedisServer::start().await;
+    let grant = async |without: &[&str]| {
+        let words = ["ACL", "SETUSER", "limited", "reset", "on", ">word", "~*", "&*", "+@all"];
+        let _: String = redis.command(&[&words[..], without].concat()).await;
+    };
+    grant(&[]).await;
+    let url = redis.url().replace("redis://", "redis://limited:word@");
+    let database = Postgres::shared().await.database().await;
+    let (one, two) = (Node::serve(&url, &database).start().await, Node::serve(&url, &database).start().await);
+    let _bob = Client::native(&two, "bob").await;
+    let online = async || one.get("/api/websocket/users/bob/online", &token("bob")).await.json["online"] == json!(true);
+    assert!(online().await);
+    for command in ["-ping", "-exists"] {
+        grant(&[command]).await;
+        assert!(!online().await, "{command}");
+        let health = one.admin_get("/api/health").await.json;
+        assert_eq!((&health["reasons"], &health["works"]["presence"]), (&json!(["redis_refuses"]), &json!("local")));
+        grant(&[]).await;
+        let healthy = async || {
+            assert!(online().await);
+            (one.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
+        };
+        eventually("the health to recover", healthy).await;
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_postgresql_refuses_is_no_relay() {
+    let redis = RedisServer::start().await;
+    let (admin, limited, name) = databases::limited_role(&redis).await;
+    let node = databases::limited_node(&redis, &limited).start().await;
+    admin.batch_execute(&format!("REVOKE ALL ON notices FROM {name}")).await.unwrap();
+    redis.pause();
+    let shown = async |fanout: &'static str| {
+        let health = async || node.admin_get("/api/health").await.json;
+        eventually(fanout, async || Some(health().await).filter(|health| health["works"]["fanout"] == fanout)).await
+    };
+    let health = shown("local").await;
+    assert!(health["reasons"].as_array().unwrap().contains(&json!("writes_fail")), "{health}");
+    admin.batch_execute(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON notices TO {name}")).await.unwrap();
+    shown("relayed").await;
+    redis.resume();
 }
 
 #[tokio::test]
