@@ -5,8 +5,8 @@ A transcript is what `load.py` writes: for each conversation
 
 - `sent`: client_id → {"user", "number", "content"}, a user's numbers in the order of sending;
 - `acks`: [client_id, seq] in the order of their arrival;
-- `streams`: listener → [seq, kind, client_id, content] as they arrived, from the first entry on; the kind "ack" stands
-  for the listener's own message, which brings no copy;
+- `streams`: listener → [seq, kind, client_id, content] as they arrived, from the first entry on; the kind "ack"
+  stands for the listener's own message, which brings no copy;
 - `audits`: what was read at the end: {"where", "after", "resumed": [seq, kind, client_id, content],
   "history": [seq, client_id, content]}, the resume from `after` on and the history as a whole.
 

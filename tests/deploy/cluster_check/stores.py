@@ -21,8 +21,8 @@ SECRET = "a-secret-of-more-than-32-bytes-for-tests"
 
 def program():
     """The program to test: SWITCHBOARD names it, else it is what cargo built, else the one on the path."""
-    named = os.environ.get("SWITCHBOARD") or shutil.which("switchboard")
-    for path in (os.environ.get("SWITCHBOARD"), ROOT / "target/release/switchboard", ROOT / "target/debug/switchboard", named):
+    built = [ROOT / "target" / build / "switchboard" for build in ("release", "debug")]
+    for path in (os.environ.get("SWITCHBOARD"), *built, shutil.which("switchboard")):
         if path and Path(path).exists():
             return str(path)
     pytest.skip("switchboard is not built, and SWITCHBOARD names no program")
@@ -110,7 +110,7 @@ class Deployment:
         self.postgres = Postgres(f"{stores}")
         self.redis_port = free_port()
         redis = [tool("redis-server"), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        self.redis = subprocess.Popen([str(word) for word in redis], stdout=subprocess.DEVNULL)
+        self.redis = subprocess.Popen(redis, stdout=subprocess.DEVNULL)
         url = f"redis://127.0.0.1:{self.redis_port}"
         self.nodes = [Node(folder, f"node-{n}", url, self.postgres.url) for n in range(2)]
 
