@@ -20,7 +20,7 @@
 # shellcheck disable=SC2329 # steps and conditions are called by their names
 set -euo pipefail
 
-usage() { sed -n '/^#   KUBECONFIG/,/^set/p' "$0" | grep '^#' | cut -c3- >&2; exit 64; }
+usage() { sed -n '/^#   KUBECONFIG/,/^# shellcheck/p' "$0" | sed '$d' | cut -c3- >&2; exit 64; }
 fail() { echo "cluster-check: $*" >&2; exit 1; }
 
 image=${IMAGE:-} namespace=${NAMESPACE:-switchboard-check} users=30 away=30 keep='' values=()
@@ -159,8 +159,7 @@ install() {
     # The line is not printed: it may have passwords of yours.
     bash -euo pipefail -c "$secret"
     # One label on everything of the release finds it, whatever else is called chat.
-    given=(--set replicaCount=3 --set-string config.MESSAGE_RATE_LIMIT=0)
-    given+=(--set-string "commonLabels.cluster-check=$namespace")
+    given=(--set replicaCount=3 --set config.MESSAGE_RATE_LIMIT=0 --set-string "commonLabels.cluster-check=$namespace")
     case $name in
         *@*) given+=(--set-string "image.digest=${image##*@}") ;;
         *:*) given+=(--set-string "image.tag=${name##*:}") ;;
@@ -380,8 +379,7 @@ exists=$(kubectl get namespace "$namespace" --ignore-not-found -o name) || fail 
 [ -z "$exists" ] || fail "the namespace $namespace exists: the check needs one of its own, which it removes"
 [ "$(machines | wc -l)" -ge 2 ] || fail "the cluster has fewer than two machines that take pods: nothing can be drained"
 class=$(storage_class)
-[ -n "${DATABASE_URL:-}" ] || [ -n "$class" ] ||
-    fail "the cluster has no default storage class for PostgreSQL's data: name one in STORAGE_CLASS"
+[ -n "${DATABASE_URL:-}$class" ] || fail "the cluster has no default storage class: name one in STORAGE_CLASS"
 
 must prepare "make the namespace, Redis and PostgreSQL"
 must install "install by the README's lines"

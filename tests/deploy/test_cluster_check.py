@@ -1,5 +1,5 @@
-"""scripts/cluster-check.sh against stand-ins of kubectl and helm: its order, what it refuses, what fails it, and that it cleans up.
-test_cluster_check_load.py has the tests of its load."""
+"""scripts/cluster-check.sh against stand-ins of kubectl and helm: its order, what it refuses, what fails it, and that
+it cleans up. test_cluster_check_load.py has the tests of its load."""
 
 import json
 import os
@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chart.render import HELMS
+from chart.render import HELMS, parse, template
 from conftest import ROOT, run, tool
 
 SCRIPT = ROOT / "scripts" / "cluster-check.sh"
 STEPS = [
     "make the namespace, Redis and PostgreSQL", "install by the README's lines", "helm test", "30 users chat",
     "replace the nodes", "Redis goes and comes back", "PostgreSQL goes and comes back", "drain a machine",
-    "nothing acked is lost, doubled or out of order", "no pod has restarted", "uninstall, and nothing is left", "clean up",
+    "nothing acked is lost, doubled or out of order", "no pod has restarted", "uninstall, and nothing is left",
+    "clean up",
 ]  # fmt: skip
 
 
@@ -88,13 +89,16 @@ def test_everything_passes_in_order(check):
     assert check.cleaned() and not list(check.folder.glob("cluster-check.*"))
     assert check.config.read_text() == "{}", "the user's configuration is not changed"
     order = [
-        "create namespace switchboard-check", "create secret generic switchboard --from-literal=REDIS_URL=redis://redis:6379 "
-        "--from-literal=DATABASE_URL=postgres://switchboard:change-me@postgres/switchboard --from-literal=JWT_SECRET=",
+        "create namespace switchboard-check",
+        "create secret generic switchboard --from-literal=REDIS_URL=redis://redis:6379 "
+        "--from-literal=DATABASE_URL=postgres://switchboard:change-me@postgres/switchboard "
+        "--from-literal=JWT_SECRET=",
         "helm install chat helm/switchboard --wait --set image.repository=images.example.com:5000/chat/switchboard "
-        "--set existingSecret=switchboard --timeout 10m --set replicaCount=3 --set-string config.MESSAGE_RATE_LIMIT=0 "
+        "--set existingSecret=switchboard --timeout 10m --set replicaCount=3 --set config.MESSAGE_RATE_LIMIT=0 "
         "--set-string commonLabels.cluster-check=switchboard-check --set-string image.tag=0.1.0",
         "helm test chat --logs", "create configmap load",
-        "helm upgrade chat helm/switchboard -n switchboard-check --reset-then-reuse-values --set-string secretRevision=",
+        "helm upgrade chat helm/switchboard -n switchboard-check --reset-then-reuse-values "
+        "--set-string secretRevision=",
         "scale deployment/redis --replicas=0", "scale deployment/redis --replicas=1",
         "scale statefulset/postgres --replicas=0", "scale statefulset/postgres --replicas=1",
         "drain two --pod-selector=cluster-check=switchboard-check,app.kubernetes.io/component=node", "uncordon two",
@@ -231,9 +235,27 @@ def test_the_real_clients_know_the_flags(check):
             assert re.search(rf"{flag}\b", helps[key]), f"{program} {' '.join(verb)} does not know {flag}"
 
 
-def test_the_script_has_no_faults_that_a_linter_finds():
-    run("bash", "-n", SCRIPT)
+def test_shellcheck_finds_nothing():
     run(tool("shellcheck"), SCRIPT)
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_chart_puts_the_label_on_everything(helm):
+    """The check finds by it what is left, and what restarts."""
+    flags = re.findall(r"--set(?:-string)? [\w.]+=[\w.-]+", SCRIPT.read_text())
+    label = ["--set-string", "commonLabels.cluster-check=trial"]
+    given = [word for flag in flags for word in flag.split()]
+    assert len(flags) == 2 and "commonLabels.cluster-check=$namespace" in SCRIPT.read_text()
+    found = parse(template(helm, *given, *label, "--set", "existingSecret=switchboard").stdout)
+    for document in found.values():
+        assert document["metadata"]["labels"]["cluster-check"] == "trial", document
+        if pod := document.get("spec", {}).get("template"):
+            assert pod["metadata"]["labels"]["cluster-check"] == "trial", document
+    service = found["Service", "chat-switchboard"]
+    ports = [port["port"] for port in service["spec"]["ports"]]
+    text = (SCRIPT.parent / "cluster-check" / "load.yaml").read_text()
+    assert [f"ws://chat-switchboard:{port}" for port in ports] == re.findall(r"ws://[\w:-]+", text)
+    assert found["Deployment", "chat-switchboard"]["spec"]["replicas"] == 3
 
 
 @pytest.mark.parametrize("name", ["redis", "postgres", "load"])

@@ -1,5 +1,5 @@
-"""The load of scripts/cluster-check.sh over two real nodes that are disturbed, and its checks over a stand-in and over transcripts
-in which something is wrong."""
+"""The load of scripts/cluster-check.sh over two real nodes that are disturbed, and its checks over a stand-in and over
+transcripts in which something is wrong."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ class Load:
         return int(found[-1]) if found else -1
 
     def progress(self, what):
-        """Waits until every user got two more acks: the second one belongs to a message that was sent after this call."""
+        """Waits until every user got two more acks: the second one is of a message that was sent after this call."""
         wanted = max(self.least(), 0) + 2
         eventually(f"acks after {what}", lambda: self.least() >= wanted, 45)
 
@@ -96,7 +96,8 @@ def test_what_a_server_does_wrong_is_named(fault, tmp_path):
 
 def right():
     """A transcript without a fault: two users, three messages, the second one is an entry of another kind."""
-    sent = {f"{user}-{n}": {"user": user, "number": n, "content": f"{user}-{n} said"} for user, n in (("a", 1), ("b", 1), ("a", 2))}
+    messages = (("a", 1), ("b", 1), ("a", 2))
+    sent = {f"{user}-{n}": {"user": user, "number": n, "content": f"{user}-{n} said"} for user, n in messages}
     said = {seq: [seq, "message", name, sent[name]["content"]] for seq, name in ((1, "a-1"), (3, "b-1"), (4, "a-2"))}
     other = [2, "member_added", None, None]
     acks = [["a-1", 1], ["b-1", 3], ["a-2", 4]]
@@ -136,9 +137,18 @@ def renumber(room):
 
 
 DOCTORED = {
-    "lost from the history": (lambda room: room["audits"][0]["history"].pop(), ("lost", "a-2", "acked as seq 4, not in the history (one)")),
-    "lost by the resume": (lambda room: room["audits"][0]["resumed"].pop(), ("lost", "a-2", "seq 4 never came to the resume from 0 (one)")),
-    "lost to a listener": (lambda room: room["streams"]["b"].pop(0), ("lost", "a-1", "seq 1 never came to listener b")),
+    "lost from the history": (
+        lambda room: room["audits"][0]["history"].pop(),
+        ("lost", "a-2", "acked as seq 4, not in the history (one)"),
+    ),
+    "lost by the resume": (
+        lambda room: room["audits"][0]["resumed"].pop(),
+        ("lost", "a-2", "seq 4 never came to the resume from 0 (one)"),
+    ),
+    "lost to a listener": (
+        lambda room: room["streams"]["b"].pop(0),
+        ("lost", "a-1", "seq 1 never came to listener b"),
+    ),
     "doubled in the history": (
         lambda room: room["audits"][0]["history"].append([5, "b-1", "b-1 said"]),
         ("doubled", "b-1", "2 times in the history (one): seqs [3, 5]"),
@@ -152,7 +162,10 @@ DOCTORED = {
         ("doubled", "b-1", "seq 3 came to listener a again"),
     ),
     "two acks": (lambda room: room["acks"].append(["a-1", 5]), ("doubled", "a-1", "acked as seq 1 and again as seq 5")),
-    "one ack for two": (lambda room: room["acks"].append(["a-3", 4]), ("moved", "a-3", "acked as seq 4, which is also the ack of a-2")),
+    "one ack for two": (
+        lambda room: room["acks"].append(["a-3", 4]),
+        ("moved", "a-3", "acked as seq 4, which is also the ack of a-2"),
+    ),
     "swapped for a listener": (
         lambda room: swap(room["streams"]["a"], 2, 3),
         ("order", "b-1", "seq 3 came to listener a after seq 4"),
@@ -162,13 +175,22 @@ DOCTORED = {
         ("order", "a-1", "seq 1 came to the resume from 0 (one) after seq 2"),
     ),
     "swapped in the log": (renumber, ("order", "a-1", "after a-2 in the history (one), though sent before it")),
-    "a gap": (lambda room: room["audits"][0]["history"].append([6, "b-1", "b-1 said"]), ("gap", None, "seq 5 of 1 to 6 is not in the history (one)")),
+    "a gap": (
+        lambda room: room["audits"][0]["history"].append([6, "b-1", "b-1 said"]),
+        ("gap", None, "seq 5 of 1 to 6 is not in the history (one)"),
+    ),
     "another text": (
         lambda room: room["streams"]["b"][0].__setitem__(3, "hm"),
         ("changed", "a-1", "has another text in listener b: 'hm'"),
     ),
-    "never acked": (lambda room: room["acks"].pop(), ("unanswered", "a-2", "never acked, though repeated until the end")),
-    "never sent": (lambda room: room["sent"].pop("b-1"), ("strange", "b-1", "in the history (one), but nobody sent it")),
+    "never acked": (
+        lambda room: room["acks"].pop(),
+        ("unanswered", "a-2", "never acked, though repeated until the end"),
+    ),
+    "never sent": (
+        lambda room: room["sent"].pop("b-1"),
+        ("strange", "b-1", "in the history (one), but nobody sent it"),
+    ),
 }
 
 
@@ -192,6 +214,7 @@ def test_an_ack_may_follow_a_copy_of_its_message(tmp_path):
 
 def test_refusals_problems_and_silence_fail(tmp_path):
     transcript = right() | {"refused": ["a-9: not_member"], "problems": ["the epoch changed"]}
-    assert judged(transcript, tmp_path) == {("refused", None, "a-9: not_member"), ("problems", None, "the epoch changed")}
+    expected = {("refused", None, "a-9: not_member"), ("problems", None, "the epoch changed")}
+    assert judged(transcript, tmp_path) == expected
     nothing = {"conversations": {}, "refused": [], "problems": []}
     assert judged(nothing, tmp_path) == {("problems", None, "no message was acked, so nothing was checked")}

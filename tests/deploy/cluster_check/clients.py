@@ -1,5 +1,5 @@
-"""Stands in for kubectl and helm under scripts/cluster-check.sh: keeps the objects of a cluster in a file, records each call, and
-refuses arguments that it does not know. FAULT names what goes wrong in the cluster.
+"""Stands in for kubectl and helm under scripts/cluster-check.sh: keeps the objects of a cluster in a file, records each
+call, and refuses arguments that it does not know. FAULT names what goes wrong in the cluster.
 
 Run as `clients.py NAME ARGUMENT…`, with the folder of the state in CLUSTER.
 """
@@ -94,7 +94,8 @@ class Cluster:
         """Replaces the nodes of the release by new ones, on machines that take pods."""
         for name in self.chosen(["pod"], "app.kubernetes.io/component=node"):
             del self.objects[name]
-        free = ["three"] if FAULT == "crowded" else [each for each in MACHINES[1:] if each not in self.state["cordoned"]]
+        free = [each for each in MACHINES[1:] if each not in self.state["cordoned"]]
+        free = ["three"] if FAULT == "crowded" else free
         self.state["made"] += 1
         for number in range(3):
             restarts = int(FAULT == "restart" and self.state["made"] == 2 and number == 1)

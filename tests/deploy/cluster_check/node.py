@@ -1,5 +1,5 @@
-"""Stands in for a node: enough of the native dialect and of REST for the load, with a fault of choice at the fifth message of a
-conversation, which a real node has not. `victim` is that message's client_id.
+"""Stands in for a node: enough of the native dialect and of REST for the load, with a fault of choice at the fifth
+message of a conversation, which a real node has not. `victim` is that message's client_id.
 """
 
 import asyncio

@@ -109,8 +109,8 @@ class Deployment:
     def __init__(self, folder, stores):
         self.postgres = Postgres(f"{stores}")
         self.redis_port = free_port()
-        redis = [tool("redis-server"), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        self.redis = subprocess.Popen(redis, stdout=subprocess.DEVNULL)
+        settings = ["--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        self.redis = subprocess.Popen([tool("redis-server"), *settings], stdout=subprocess.DEVNULL)
         url = f"redis://127.0.0.1:{self.redis_port}"
         self.nodes = [Node(folder, f"node-{n}", url, self.postgres.url) for n in range(2)]
 
