@@ -240,7 +240,7 @@ uncordon() {
 load_ended() { [[ $(kubectl get pod load -o 'jsonpath={.status.phase}') =~ ^(Succeeded|Failed)$ ]]; }
 
 verdict() {
-    kubectl exec load -- touch /tmp/stop
+    load_ended || kubectl exec load -- touch /tmp/stop
     eventually 420 "the verdict of the load" load_ended
     kubectl logs load --tail=1 | tee "$logs/verdict.json"
     if ! grep -q '"verdict": "ok"' "$logs/verdict.json"; then
@@ -329,6 +329,7 @@ look() { # <step>
     {
         kubectl get pods -o wide
         kubectl get events --sort-by=.lastTimestamp
+        kubectl logs load --tail=20
         kubectl logs -l "$SELECTOR" --tail=200 --prefix
     } >"$logs/$1.state" 2>&1 || true
 }
@@ -369,8 +370,7 @@ finish() {
     exit "$status"
 }
 trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+trap 'exit 130' INT; trap 'exit 143' TERM HUP
 
 # A copy of the configuration with the namespace in it: the README's lines run as they stand, and yours is not changed.
 (cd "$from" && kubectl config view --raw --flatten --minify) >"$work/kubeconfig" || fail "kubectl can't read $KUBECONFIG"

@@ -108,7 +108,7 @@ class User:
                 if self.pending:
                     await self.transmit(self.pending)
             case "resync" if mine:
-                await self.resync(frame["head"])
+                self.resync(frame["head"])
             case "ack" if mine:
                 self.ack(frame)
             case "error":
@@ -129,15 +129,10 @@ class User:
             self.acked += 1
             self.answered.set()
 
-    async def resync(self, head):
-        """The server has more than a resume brings, which the history fills; or less than it had, which is a loss."""
-        if head < self.cursor:
-            log = self.conversation.name
-            self.load.problems.append(f"{self.name}: the log of {log} ends at {head}, after {self.cursor} was received")
-            return
-        for seq, client_id, content in await self.load.history(self.load.urls[0], self.conversation, self.cursor):
-            if seq <= head:
-                self.stream.append([seq, "message", client_id, content])
+    def resync(self, head):
+        """The load never misses more than a resume brings: the log was set back, or the server lost count."""
+        name = self.conversation.name
+        self.load.problems.append(f"{self.name}: the join of {name} from {self.cursor} was answered with resync to {head}")
         self.cursor = head
         self.joined.set()
 
@@ -237,9 +232,9 @@ class Load:
                     raise RuntimeError(f"{url}{path}: {error} {told}") from error
                 await asyncio.sleep(0.5)
 
-    async def history(self, url, conversation, after=0):
-        """[seq, client_id, content] of every message after a seq, in pages, each sorted by seq."""
-        entries = []
+    async def history(self, url, conversation):
+        """[seq, client_id, content] of every message, in pages, each sorted by seq."""
+        entries, after = [], 0
         while after is not None:
             path = f"/api/chat/conversations/{conversation.name}/messages?limit=100&after_seq={after}"
             page = await self.rest(url, conversation.users[0], path)
@@ -292,7 +287,9 @@ class Load:
         while True:
             counts = [user.acked for user in self.users]
             connected = sum(user.joined.is_set() for user in self.users)
-            print(f"progress acked={sum(counts)} least={min(counts)} connected={connected}/{len(counts)}", flush=True)
+            closes = ",".join(f"{code}:{times}" for code, times in self.closes.items())
+            state = f"acked={sum(counts)} least={min(counts)} connected={connected}/{len(counts)} closes={closes}"
+            print(f"progress {state}", flush=True)
             if (end and time.monotonic() > end) or (self.stop_file and self.stop_file.exists()):
                 self.stopping.set()
             await asyncio.sleep(1)

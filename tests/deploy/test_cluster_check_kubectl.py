@@ -1,5 +1,5 @@
-"""What scripts/cluster-check.sh asks the cluster, with the real kubectl in front of an API that only lists objects: stand-ins can't
-tell whether kubectl reads the script's templates and flags as the script means them."""
+"""What scripts/cluster-check.sh asks the cluster, with the real kubectl in front of an API that only lists objects:
+stand-ins can't tell whether kubectl reads the script's templates and flags as the script means them."""
 
 import json
 import re
@@ -32,7 +32,8 @@ OBJECTS = {
     "v1": {
         "Node": (False, [
             thing("control", spec={"taints": [{"effect": "NoSchedule"}]}), thing("one"),
-            thing("two", spec={"unschedulable": True}), thing("three", spec={"taints": [{"effect": "PreferNoSchedule"}]}),
+            thing("two", spec={"unschedulable": True}),
+            thing("three", spec={"taints": [{"effect": "PreferNoSchedule"}]}),
         ]),
         "Pod": (True, [pod("a", "one", 0, 2), pod("b", "three", 0), pod("c", "one", phase="Failed")]),
         "Secret": (True, [thing("switchboard")]),
