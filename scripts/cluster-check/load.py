@@ -131,8 +131,8 @@ class User:
 
     def resync(self, head):
         """The load never misses more than a resume brings: the log was set back, or the server lost count."""
-        name = self.conversation.name
-        self.load.problems.append(f"{self.name}: the join of {name} from {self.cursor} was answered with resync to {head}")
+        join = f"the join of {self.conversation.name} from {self.cursor}"
+        self.load.problems.append(f"{self.name}: {join} was answered with resync to {head}")
         self.cursor = head
         self.joined.set()
 
