@@ -23,12 +23,14 @@ def shell(request, tmp_path):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     (bin_folder / "helm").symlink_to(tool(request.param))
-    for name in ("kubectl", "docker", "websocat"):
-        script = f'#!/bin/sh\nexec {sys.executable} {Path(__file__).parent / "chart/clients.py"} {name} "$@"\n'
-        (bin_folder / name).write_text(script)
-        (bin_folder / name).chmod(0o755)
     folder = tmp_path / "repository"
-    folder.mkdir()
+    (folder / "scripts").mkdir(parents=True)
+    (folder / "scripts/cluster-check").symlink_to(ROOT / "scripts/cluster-check")
+    places = {name: bin_folder / name for name in ("kubectl", "docker", "kind", "k3d", "websocat")}
+    for name, path in (places | {"cluster-check": folder / "scripts/cluster-check.sh"}).items():
+        script = f'#!/bin/sh\nexec {sys.executable} {Path(__file__).parent / "chart/clients.py"} {name} "$@"\n'
+        path.write_text(script)
+        path.chmod(0o755)
     for name in ("helm", "Dockerfile", "compose.yaml"):
         (folder / name).symlink_to(ROOT / name)
     with cluster(tmp_path) as state:

@@ -1,4 +1,4 @@
-"""Stands in for the clients that documents and notes name: kubectl, docker, kind, websocat. It accepts what the real ones accept of
+"""Stands in for the clients that documents and notes name: kubectl, docker, kind, k3d, websocat, cluster-check. It accepts what the real ones accept of
 the commands there, works on the API of `cluster.py`, and refuses what real clients, kubelets and images refuse.
 
 Run as `clients.py NAME ARGUMENT…`.
@@ -14,6 +14,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import yaml
+
 KINDS = {
     "deployment": "apis/apps/v1", "deploy": "apis/apps/v1", "service": "api/v1", "svc": "api/v1", "secret": "api/v1",
     "pod": "api/v1", "namespace": "api/v1", "job": "apis/batch/v1", "networkpolicy": "apis/networking.k8s.io/v1",
@@ -22,6 +24,8 @@ LONG = {"deploy": "deployment", "svc": "service"}
 PLURAL = {"networkpolicy": "networkpolicies"}
 # A user may not listen on lower ports.
 LOWEST_PORT = 1024
+# A drain leaves room for the nodes of the drained machine.
+FEWEST_MACHINES = 3
 
 
 def refuse(message):
@@ -178,5 +182,55 @@ def websocat(words):
         refuse(f"{words[-1]}: no URL of a WebSocket with a token")
 
 
+def options(words, *positional, **flags):
+    """The values of flags and positional words; any other flag is an error."""
+    parser = argparse.ArgumentParser(sys.argv[1], allow_abbrev=False)
+    for word in positional:
+        parser.add_argument(word)
+    for flag, needed in flags.items():
+        parser.add_argument(f"--{flag.replace('_', '-')}", required=needed)
+    return parser.parse_args(words)
+
+
+def kind(words):
+    """Its clusters have one machine unless a file names more."""
+    match words:
+        case ["create", "cluster", *rest]:
+            given = options(rest, name=True, config=True, kubeconfig=True)
+            roles = [node["role"] for node in yaml.safe_load(Path(given.config).read_text(encoding="utf-8"))["nodes"]]
+            if roles.count("control-plane") != 1 or roles.count("worker") < FEWEST_MACHINES:
+                refuse(f"{given.config}: {roles}")
+            Path(given.kubeconfig).write_text("{}", encoding="utf-8")
+        case ["load", "docker-image", *rest]:
+            options(rest, "image", name=True)
+        case ["delete", "cluster", *rest]:
+            Path(options(rest, name=True, kubeconfig=True).kubeconfig).unlink()
+        case _:
+            refuse(f'unknown command "{" ".join(words)}" for "kind"')
+
+
+def k3d(words):
+    match words:
+        case ["cluster", "create", *rest]:
+            if int(options(rest, "name", agents=True, kubeconfig_update_default=False).agents) < FEWEST_MACHINES:
+                refuse("too few agents")
+        case ["kubeconfig", "get", name]:
+            print(json.dumps({"current-context": f"k3d-{name}"}))
+        case ["image", "import", *rest]:
+            options(rest, "image", cluster=True)
+        case ["cluster", "delete", name]:
+            assert name
+        case _:
+            refuse(f'unknown command "{" ".join(words)}" for "k3d"')
+
+
+def cluster_check(words):
+    """scripts/cluster-check.sh itself has tests of its own."""
+    if not Path(os.environ["KUBECONFIG"]).exists():
+        refuse(f"{os.environ['KUBECONFIG']}: no such file")
+    options(words, image=True)
+
+
 if __name__ == "__main__":
-    {"kubectl": Kubectl, "docker": docker, "websocat": websocat}[sys.argv[1]](sys.argv[2:])
+    programs = {"kubectl": Kubectl, "docker": docker, "kind": kind, "k3d": k3d, "websocat": websocat}
+    (programs | {"cluster-check": cluster_check})[sys.argv[1]](sys.argv[2:])
