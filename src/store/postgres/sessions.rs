@@ -119,7 +119,7 @@ impl Seen {
                 started,
                 database,
                 before,
-                "new connections to PostgreSQL lead to a server that started anew, or to another one or another database"
+                "new connections to PostgreSQL lead to another server or database, or the server was started again"
             );
             self.note_reconnect();
         }

@@ -75,7 +75,7 @@ async fn a_connection_to_another_server_ends_the_use_of_the_former_one() {
     let end = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
          WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY backend_start LIMIT 1) one";
     assert_eq!(sql.query_one(end, &[]).await.unwrap().get::<_, i64>(0), 1);
-    scene.at(0).logged("lead to another server").await;
+    scene.at(0).logged("new connections to PostgreSQL lead to").await;
     let new = ["new 2", "new 3", "new 4"];
     say_all(&scene, &team, &new).await;
     expect(&scene, &team, &mut ears, &new).await;

@@ -224,6 +224,7 @@ async fn commands_that_the_redis_user_loses_show_in_health_and_nobody_stays_miss
             (node.admin_get("/api/health").await.json["status"] == "healthy").then_some(())
         };
         eventually("the health to recover", healthy).await;
+        node.metric(r#"switchboard_fault{fault="redis-denies-access"}"#, |value| value == 0.0).await;
     }
 }
 
