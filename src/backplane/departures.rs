@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -47,6 +47,9 @@ const REAP_MARGIN_MILLIS: i64 = 100;
 /// departure; presence queries still answer correctly.
 const UNANNOUNCED_MAX: usize = 100_000;
 
+/// Maximum number of departures whose change of the views is repeated.
+const UNWRITTEN_MAX: usize = 10_000;
+
 /// Departures that were announced to this node's listeners only, because Redis was down.
 type Unannounced = HashMap<UserId, Departure>;
 
@@ -79,6 +82,9 @@ pub(super) struct Departures {
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: mpsc::Sender<BackplaneEvent>,
+    /// Departures that are announced, and whose change of the views Redis refused; at most [`UNWRITTEN_MAX`]. The scrub
+    /// finds the others, but later.
+    pub(super) unwritten: Mutex<Vec<Departure>>,
 }
 
 impl Departures {
@@ -184,8 +190,24 @@ impl Departures {
         Ok(())
     }
 
+    /// Changes the views again that Redis refused to change.
+    async fn update_unwritten(&self) -> Result<(), LinkError> {
+        let mut unwritten = std::mem::take(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner));
+        while !unwritten.is_empty() {
+            let mut some = unwritten.split_off(unwritten.len().saturating_sub(BATCH));
+            let updated = self.update_views(&mut some.clone()).await;
+            if updated.is_err() {
+                unwritten.append(&mut some);
+                self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).append(&mut unwritten);
+                return updated;
+            }
+        }
+        Ok(())
+    }
+
     /// Claims departures whose grace is over.
     async fn sweep(&self) -> Result<(), LinkError> {
+        self.update_unwritten().await?;
         let (link, keys) = (&self.link, self.link.keys());
         loop {
             let now = self.lease.redis_micros();
@@ -282,6 +304,11 @@ impl Departures {
             return Ok(());
         }
         let mut replies = self.link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
+        if replies.refusal().is_some() {
+            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
+            unwritten.extend(departures.iter().take(room).cloned());
+        }
         let (mut returned, mut index) = (Pipeline::new(), first_check..);
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
         for Departure { user, left, offline, .. } in &mut *departures {
