@@ -1,21 +1,22 @@
 //! Shows the faults of Redis and the store: in the metrics, and in the log with the name in
 //! `docs/operations/failure-modes.md` and the server's own words.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     degrade::{Degrade, Fault, LinkState, Part},
     metrics::Metrics,
 };
 
-/// Longest time after which a fault that ended is no longer shown.
+/// Interval between two looks without a change, and time without a fault after which it is shown no more.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The states and faults that were shown last.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     links: [Option<LinkState>; 2],
-    faults: Vec<Fault>,
+    /// Each with the time since which it stands no more.
+    faults: Vec<(Fault, Option<Instant>)>,
 }
 
 /// Updates the metrics and logs each change of a part's state, and each fault that begins or ends.
@@ -51,19 +52,29 @@ fn show_link(degrade: &Degrade, metrics: &Metrics, part: Part, before: &mut Opti
     tracing::info!(part = part.label(), state = ?link, "part changed");
 }
 
-/// Returns the faults that stand and were not shown before.
-fn show_faults(degrade: &Degrade, metrics: &Metrics, shown: &mut Vec<Fault>) -> Vec<(Part, Fault, String)> {
-    let faults = degrade.faults();
+/// Returns the faults that stand and were not shown before. One ends once it has not stood for [`LOOK_EVERY`]: a server that
+/// fails in two ways in turn has two faults, and each is told once.
+fn show_faults(
+    degrade: &Degrade,
+    metrics: &Metrics,
+    shown: &mut Vec<(Fault, Option<Instant>)>,
+) -> Vec<(Part, Fault, String)> {
+    let (faults, now) = (degrade.faults(), Instant::now());
     let stands = |fault: Fault| faults.iter().any(|(_, finding)| finding.fault == fault);
-    for ended in shown.iter().filter(|fault| !stands(**fault)) {
+    for (fault, absent) in &mut *shown {
+        *absent = if stands(*fault) { None } else { absent.or(Some(now)) };
+    }
+    let is_over = |absent: &Option<Instant>| absent.is_some_and(|since| now.duration_since(since) >= LOOK_EVERY);
+    for (ended, _) in shown.extract_if(.., |(_, absent)| is_over(absent)) {
         metrics.faults.with_label_values(&[ended.name()]).set(0);
         tracing::info!(fault = ended.name(), "a fault ended");
     }
-    let new = faults.iter().filter(|(_, finding)| !shown.contains(&finding.fault));
+    let is_new = |fault: Fault| shown.iter().all(|(known, _)| *known != fault);
+    let new = faults.iter().filter(|(_, finding)| is_new(finding.fault));
     let new: Vec<_> = new.map(|(part, finding)| (*part, finding.fault, finding.detail.clone())).collect();
     for (_, fault, _) in &new {
         metrics.faults.with_label_values(&[fault.name()]).set(1);
+        shown.push((*fault, None));
     }
-    *shown = faults.iter().map(|(_, finding)| finding.fault).collect();
     new
 }

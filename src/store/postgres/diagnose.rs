@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bb8::ManageConnection;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
@@ -76,6 +76,7 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
         findings.dedup_by_key(|finding| finding.fault);
     }
     let connections: usize = Pool::ALL.iter().map(|pool| pool.size(config)).sum();
+    findings.extend(check_room(&sessions, connections).await.err());
     let state = format!(
         "answers, {}; a node takes at most {connections} of its {} connections{}",
         server.get::<_, &str>(0),
@@ -83,6 +84,19 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
         deployment.map_or_else(String::new, |id| format!("; this is deployment {}", id.tag()))
     );
     Ok((Diagnosis { state, findings }, deployment))
+}
+
+/// Opens as many connections at the same time as a node may need, beside the one of the check.
+async fn check_room(sessions: &Sessions, connections: usize) -> Checked<()> {
+    let all = (0..connections).map(|_| sessions.open());
+    match timeout(QUERY_TIMEOUT, try_join_all(all)).await {
+        // A slow server is no fault of its limits.
+        Ok(Ok(_)) | Err(_) => Ok(()),
+        Ok(Err(error)) => {
+            let Finding { fault, detail } = finding(&error);
+            Err(Finding::new(fault, format!("{detail}; a node needs up to {connections} connections")))
+        }
+    }
 }
 
 /// Reads the rows that a node needs at its start. Returns the deployment, if they tell it.

@@ -100,7 +100,10 @@ impl Lifecycle for Postgres {
     async fn start(&self, migrate: bool) -> Result<Started, StoreError> {
         self.sessions.refuse_pooler().await?;
         let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
-        let migrations = if migrate { self.migrate_on(&mut session).await? } else { 0 };
+        let migrations = match migrate && !schema::need_not_migrate(&session.client).await {
+            true => self.migrate_on(&mut session).await?,
+            false => 0,
+        };
         self.check_schema(&session, migrate).await?;
         // Over this session, because a busy server may take long to open one for a pool.
         let keys = read_first(&session, NODE_KEYS).await?.and_then(|rows| node_keys(&rows));

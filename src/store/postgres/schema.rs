@@ -88,9 +88,18 @@ pub(super) async fn check(client: &Client) -> Result<(), StoreError> {
 
 /// True if a migration that this program knows is not applied, or the role can't tell.
 pub(super) async fn is_pending(client: &Client) -> bool {
+    applied(client).await < migrations::POSTGRES.len()
+}
+
+/// True if there is nothing to migrate, and the role could not: it may not even ask for the table of the migrations.
+pub(super) async fn need_not_migrate(client: &Client) -> bool {
+    applied(client).await == migrations::POSTGRES.len() && check_place(client, true).await.is_err()
+}
+
+/// Number of migrations that are applied; 0 if the role can't tell.
+async fn applied(client: &Client) -> usize {
     let applied = client.query_one("SELECT count(*) FROM refinery_schema_history", &[]).await;
-    let applied = applied.map_or(0, |row| row.get::<_, i64>(0));
-    usize::try_from(applied).is_ok_and(|applied| applied < migrations::POSTGRES.len())
+    applied.map_or(0, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
 fn tables() -> Vec<&'static str> {

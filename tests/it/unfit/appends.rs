@@ -27,7 +27,8 @@ fn of_each_append_messages(change: &str) -> String {
 async fn a_store_that_refuses_messages_alone_shows_in_health_until_it_stores_one() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
-    let node = Node::serve(&redis.url(), &database).start().await;
+    // The client waits for health for longer than it may leave pings without an answer.
+    let node = Node::serve(&redis.url(), &database).set("PING_INTERVAL", "10m").start().await;
     let admin = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;

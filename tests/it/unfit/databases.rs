@@ -145,6 +145,19 @@ async fn a_right_that_a_running_node_loses_shows_in_its_health() {
 }
 
 #[tokio::test]
+async fn a_role_that_may_make_no_tables_suffices_when_nothing_is_to_migrate_but_not_one_with_few_connections() {
+    let redis = RedisServer::start().await;
+    let (admin, limited, name) = limited_role(&redis).await;
+    Node::serve(&redis.url(), &limited).start().await.terminate().await;
+    let printed = check(Some(&redis.url()), &limited).await;
+    assert!(printed.contains("ok    PostgreSQL"), "{printed}");
+    admin.batch_execute(&format!("ALTER ROLE {name} CONNECTION LIMIT 5")).await.unwrap();
+    let printed = check(Some(&redis.url()), &limited).await;
+    assert!(printed.contains("FAIL  PostgreSQL: store-unreachable: 53300"), "{printed}");
+    assert!(printed.contains("a node needs up to"), "{printed}");
+}
+
+#[tokio::test]
 async fn the_check_of_an_empty_database_fails_where_nodes_could_not_fill_it() {
     let redis = RedisServer::start().await;
     let database = Postgres::shared().await.database().await;
