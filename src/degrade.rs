@@ -68,7 +68,7 @@ pub struct Degrade {
     /// The calls that are refused, by their work, and their number.
     refused_calls: Mutex<[RefusedCalls; Work::ALL.len()]>,
     refused_count: AtomicUsize,
-    /// What operators should change although nothing fails.
+    /// Settings of Redis or PostgreSQL that operators should change although nothing fails.
     warnings: Mutex<Vec<(Part, Arc<Finding>)>>,
     changes: watch::Sender<u64>,
 }
@@ -263,7 +263,8 @@ impl Degrade {
         tested.or_else(refused)
     }
 
-    /// Records what operators should change although nothing fails, or that it was changed. The node stays healthy.
+    /// Records a setting of a part that operators should change although nothing fails, or that it was changed. The node stays
+    /// healthy.
     pub fn note_warning(&self, part: Part, fault: Fault, finding: Option<Finding>) {
         let changed = {
             let warnings = &mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -371,17 +371,15 @@ impl Departures {
             self.registry.claim(&mut pipeline, user);
         }
         let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;
-        if let Some(refusal) = replies.refusal() {
-            // All of it is done again later, before the node is forgotten.
-            return Err(refusal);
-        }
+        let refusal = replies.refusal();
         let synced = (0..users.len()).filter_map(|n| Synced::read(&mut replies, 2 * n).ok());
         let removed = synced.map(|synced| synced.removed).sum();
         // A node of another deployment may have written late, after this one took its keys.
         let foreign = node.deployment().is_some_and(|of| self.link.keys().channels() != Some(Channels(of)));
         let users = users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user));
         self.handle_claims(users, replies, foreign).await?;
-        Ok(removed)
+        // The others are reaped; the node is forgotten only once a later round had no refusal.
+        refusal.map_or(Ok(removed), Err)
     }
 
     async fn announce(&self, departure: Departure) {

@@ -238,6 +238,10 @@ impl Registry {
         }
     }
 
+    fn mark_all_dirty(&self, users: &[(UserId, bool)]) {
+        users.iter().for_each(|(user, announced)| self.mark_dirty(user, *announced));
+    }
+
     /// Keeps Redis equal to this node's state until `stop` is cancelled.
     pub(super) async fn run(&self, mut eras: watch::Receiver<Era>, events: mpsc::Sender<BackplaneEvent>) {
         let mut ticks = interval(REPAIR_EVERY);
@@ -275,9 +279,13 @@ impl Registry {
             let synced = self.sync(&batch).await;
             if synced.is_err() {
                 // Redis may still execute it, after the end of a user's last connection here.
-                batch.into_iter().for_each(|(user, announced)| self.mark_dirty(&user, announced));
+                self.mark_all_dirty(&batch);
             }
-            for (share, synced) in synced? {
+            let (here, refusal) = synced?;
+            if refusal.is_some() {
+                self.mark_all_dirty(&batch);
+            }
+            for (share, synced) in here {
                 if let Some(back) = era.and_then(|era| return_to_announce(&era, era.is_fresh(lease), share, synced)) {
                     // A send fails only when the node has ended.
                     let _ = events.send(BackplaneEvent::Returned(back)).await;
@@ -298,16 +306,17 @@ impl Registry {
             if batch.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.sync(&batch).await {
-                batch.iter().for_each(|(user, announced)| self.mark_dirty(user, *announced));
+            if let Err(error) = self.sync(&batch).await.and_then(|(_, refusal)| refusal.map_or(Ok(()), Err)) {
+                self.mark_all_dirty(&batch);
                 return Err(error);
             }
             sleep(BATCH_PAUSE).await;
         }
     }
 
-    /// Writes this node's state of these users to Redis. Returns those who have connections here.
-    async fn sync(&self, users: &[(UserId, bool)]) -> Result<Vec<(Share, Synced)>, LinkError> {
+    /// Writes this node's state of these users to Redis. Returns those who have connections here, and the first command that
+    /// Redis refused: not all is written then.
+    async fn sync(&self, users: &[(UserId, bool)]) -> Result<(Vec<(Share, Synced)>, Option<LinkError>), LinkError> {
         let ((me, former), keys) = (self.lease.incarnations(), self.link.keys());
         let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
         for (user, announced) in users {
@@ -334,9 +343,7 @@ impl Registry {
         }
         pipeline.cmd("EXPIRE").arg(keys.node_users(&me)).arg(2 * ENTRY_TTL);
         let mut replies = self.link.run(Op::Sync, me.as_str(), &pipeline).await?;
-        if let Some(refusal) = replies.refusal() {
-            return Err(refusal);
-        }
+        let refusal = replies.refusal();
         let (mut here, mut summaries) = (Vec::new(), Pipeline::new());
         for (user, share, index) in shares {
             let synced = Synced::read(&mut replies, index)?;
@@ -348,7 +355,7 @@ impl Registry {
         if !summaries.is_empty() {
             self.link.run(Op::Sync, me.as_str(), &summaries).await?;
         }
-        Ok(here)
+        Ok((here, refusal))
     }
 
     /// Claims a user's departures that are due.

@@ -113,10 +113,11 @@ struct Join {
     live: Liveness,
 }
 
-/// Whether a replay may still bring the connection entries of a join.
+/// The state of a join's replay.
 #[derive(Debug)]
 enum Liveness {
-    /// It may. Those who wait for its end learn it by their senders, which a later join and a leave drop.
+    /// The replay may still bring entries. Each waiter holds a receiver; its sender is dropped when the replay ends, and by a
+    /// later join or a leave.
     Replaying(Vec<oneshot::Sender<()>>),
     /// The hub delivers everything that follows.
     Live,

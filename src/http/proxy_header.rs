@@ -32,7 +32,7 @@ pub(super) enum HeaderFault {
     /// The connection ended or broke before the end of the header. Checks of balancers connect and close.
     #[error("the connection ended: {0}")]
     Ended(#[from] io::Error),
-    /// What came is no header.
+    /// The first bytes of the connection are no PROXY header.
     #[error("{0}")]
     Invalid(String),
 }
@@ -41,7 +41,7 @@ pub(super) enum HeaderFault {
 /// connected by itself, or does not know.
 ///
 /// # Errors
-/// The connection ended, or what came is no header.
+/// The connection ended, or its first bytes are no PROXY header.
 pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<IpAddr>, HeaderFault> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;

@@ -348,7 +348,7 @@ async fn with_a_proxy_header_the_limits_count_the_clients_address() {
         let answer = socket.answer().await;
         (socket, answer)
     };
-    // What a client writes about itself does not count, as on a direct connection.
+    // The client's own X-Forwarded-For does not count, as on a direct connection.
     let handshake = Node::handshake("/v1/ws", "X-Forwarded-For: 198.51.100.9\r\n");
     let (first, answer) = connect(&proxy_header("203.0.113.1"), &handshake).await;
     assert_eq!(answer.status, 101);

@@ -12,7 +12,7 @@ local entry, flat = {}, redis.call('HGETALL', KEYS[1])
 for i = 1, #flat, 2 do entry[flat[i]] = flat[i + 1] end
 local was_online = entry['c'] or entry['d']
 if count == 0 and not was_online then
-  -- What a refused command left of a departure departs now.
+  -- An entry without connections and without a departure: a command of an earlier script was refused. The user departs now.
   if #flat > 0 then redis.call('HSET', KEYS[1], 'd', due) end
   return {0, 0, '', {}}
 end

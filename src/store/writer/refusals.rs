@@ -11,7 +11,7 @@ pub(super) fn work_of(entries: &[NewEntry]) -> Work {
     if entries.iter().all(|entry| entry.body.is_message()) { Work::Append } else { Work::Change }
 }
 
-/// What is done to the store to append these entries. Each of these needs tables and rights that the others don't.
+/// The name of the call that appends these entries. Each call needs tables and rights that the others don't need.
 pub(super) fn call_of(entries: &[NewEntry]) -> &'static str {
     match entries.first().map(|entry| &entry.body) {
         None | Some(Body::Message { .. }) => "message",

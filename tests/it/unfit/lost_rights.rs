@@ -23,6 +23,12 @@ struct Loss {
     works: (&'static str, &'static str),
 }
 
+/// Gives the Redis user `limited` every right but those that `without` takes away.
+async fn grant_all(redis: &RedisServer, without: &[&str]) {
+    let words = ["ACL", "SETUSER", "limited", "reset", "on", ">word", "~*", "&*", "+@all"];
+    let _: String = redis.command(&[&words[..], without].concat()).await;
+}
+
 fn losses() -> [Loss; 5] {
     let history = || (Method::GET, "/messages", None);
     let archive = || (Method::POST, "/archive", None);
@@ -188,10 +194,7 @@ async fn reads_that_wait_for_a_lock_until_they_fail_show_in_health_while_it_is_h
 #[tokio::test]
 async fn commands_that_the_redis_user_loses_show_in_health_and_nobody_stays_missing() {
     let redis = RedisServer::start().await;
-    let grant = async |without: &[&str]| {
-        let words = ["ACL", "SETUSER", "limited", "reset", "on", ">word", "~*", "&*", "+@all"];
-        let _: String = redis.command(&[&words[..], without].concat()).await;
-    };
+    let grant = async |without: &[&str]| grant_all(&redis, without).await;
     grant(&[]).await;
     let url = redis.url().replace("redis://", "redis://limited:word@");
     let database = Postgres::shared().await.database().await;
@@ -231,10 +234,7 @@ async fn commands_that_the_redis_user_loses_show_in_health_and_nobody_stays_miss
 #[tokio::test]
 async fn nobody_stays_online_whose_departure_was_refused() {
     let redis = RedisServer::start().await;
-    let grant = async |without: &[&str]| {
-        let words = ["ACL", "SETUSER", "limited", "reset", "on", ">word", "~*", "&*", "+@all"];
-        let _: String = redis.command(&[&words[..], without].concat()).await;
-    };
+    let grant = async |without: &[&str]| grant_all(&redis, without).await;
     grant(&[]).await;
     let url = redis.url().replace("redis://", "redis://limited:word@");
     let database = Postgres::shared().await.database().await;
@@ -265,10 +265,7 @@ async fn nobody_stays_online_whose_departure_was_refused() {
 #[tokio::test]
 async fn presence_that_is_that_of_one_node_alone_shows_in_health() {
     let redis = RedisServer::start().await;
-    let grant = async |without: &[&str]| {
-        let words = ["ACL", "SETUSER", "limited", "reset", "on", ">word", "~*", "&*", "+@all"];
-        let _: String = redis.command(&[&words[..], without].concat()).await;
-    };
+    let grant = async |without: &[&str]| grant_all(&redis, without).await;
     grant(&[]).await;
     let url = redis.url().replace("redis://", "redis://limited:word@");
     let database = Postgres::shared().await.database().await;
