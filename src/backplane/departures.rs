@@ -25,8 +25,8 @@ use super::{
     names::Names,
     ops::Op,
     refusals::RefusedPlace,
-    registry::{Registry, Synced},
-    registry_calls::{add_listener, schedule_check, sync_call},
+    registry::Registry,
+    registry_calls::{Synced, add_listener, schedule_check, sync_call},
     scrub::Scrub,
     types::{BackplaneEvent, Departure},
 };

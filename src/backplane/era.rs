@@ -37,7 +37,7 @@ impl Era {
     /// True if no node told yet that users without an entry departed: Redis was wiped, and the time in which nodes write
     /// their connections again is not over. It ends early here, because writing takes time.
     pub(super) fn is_fresh(&self, lease: Duration) -> bool {
-        !self.reaped && self.data_age < lease.mul_f64(0.75)
+        !self.reaped && self.data_age.saturating_add(self.since.elapsed()) < lease.mul_f64(0.75)
     }
 }
 

@@ -22,10 +22,9 @@ use super::{
     link::{Link, Replies},
     link_error::LinkError,
     local::{Caps, Local, Registered, Share},
-    lossy::Lossy,
     names::Names,
     ops::Op,
-    registry_calls::{ENTRY_TTL, add_listener, join_ids, micros, schedule_check, scope, sync_call},
+    registry_calls::{ENTRY_TTL, Synced, add_listener, join_ids, micros, schedule_check, scope, sync_call},
     scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT},
     types::{BackplaneEvent, Listening, Registration, Return, TooMany},
 };
@@ -60,15 +59,6 @@ struct Summary<'a> {
     server_id: &'a NodeId,
 }
 
-/// The reply of `sync.lua` for one user.
-#[derive(Debug)]
-pub(super) struct Synced {
-    pub(super) was_online: bool,
-    pub(super) removed: u64,
-    lines: Vec<Line>,
-    begun: Vec<ConversationId>,
-}
-
 /// The registry.
 pub(super) struct Registry {
     link: Arc<Link>,
@@ -79,8 +69,17 @@ pub(super) struct Registry {
     grace: Duration,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Users whose entry in Redis may differ from this node's state; true if their departure was announced meanwhile.
-    dirty: Mutex<HashMap<UserId, bool>>,
+    /// Users whose entry in Redis may differ from this node's state.
+    dirty: Mutex<HashMap<UserId, Unwritten>>,
+}
+
+/// What the next write of a user's state has to do besides.
+#[derive(Debug, Default, Clone, Copy)]
+struct Unwritten {
+    /// The user's departure was announced already.
+    announced: bool,
+    /// Redis refused the user in the first write of this era: a return is still to be announced.
+    era: Option<Era>,
 }
 
 impl Registry {
@@ -232,14 +231,16 @@ impl Registry {
 
     /// Records that a user's entry in Redis may differ from this node's state.
     pub(super) fn mark_dirty(&self, user: &UserId, announced: bool) {
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.link.client().is_some() && dirty.len() < DIRTY_MAX {
-            *dirty.entry(user.clone()).or_default() |= announced;
-        }
+        self.mark_unwritten(user, Unwritten { announced, era: None });
     }
 
-    fn mark_all_dirty(&self, users: &[(UserId, bool)]) {
-        users.iter().for_each(|(user, announced)| self.mark_dirty(user, *announced));
+    fn mark_unwritten(&self, user: &UserId, unwritten: Unwritten) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.link.client().is_some() && dirty.len() < DIRTY_MAX {
+            let known = dirty.entry(user.clone()).or_default();
+            known.announced |= unwritten.announced;
+            known.era = unwritten.era.or(known.era);
+        }
     }
 
     /// Keeps Redis equal to this node's state until `stop` is cancelled.
@@ -260,7 +261,7 @@ impl Registry {
             let synced = if new_era || Instant::now() >= renew_at {
                 self.sync_all(new_era.then_some(era), &events).await
             } else {
-                self.repair().await
+                self.repair(&events).await
             };
             if synced.is_ok() && (new_era || Instant::now() >= renew_at) {
                 (synced_era, renew_at) = (era.number, Instant::now() + RENEW_EVERY);
@@ -271,34 +272,25 @@ impl Registry {
     /// Writes all of this node's users to Redis. In a new era, sends [`BackplaneEvent::Returned`] for those whom other
     /// nodes believe to be offline.
     async fn sync_all(&self, era: Option<Era>, events: &mpsc::Sender<BackplaneEvent>) -> Result<(), LinkError> {
-        let (mut last, lease): (Option<UserId>, _) = (None, self.lease.length());
+        let mut last: Option<UserId> = None;
         loop {
             let users = self.local.users_after(last.as_ref(), BATCH);
-            let Some(end) = users.last().cloned() else { return self.repair().await };
-            let batch: Vec<_> = users.into_iter().map(|user| (user, false)).collect();
-            let synced = self.sync(&batch).await;
-            if synced.is_err() {
-                // Redis may still execute it, after the end of a user's last connection here.
-                self.mark_all_dirty(&batch);
-            }
-            let (here, refusal) = synced?;
-            if refusal.is_some() {
-                self.mark_all_dirty(&batch);
-            }
-            for (share, synced) in here {
-                if let Some(back) = era.and_then(|era| return_to_announce(&era, era.is_fresh(lease), share, synced)) {
-                    // A send fails only when the node has ended.
-                    let _ = events.send(BackplaneEvent::Returned(back)).await;
-                }
-            }
+            let Some(end) = users.last().cloned() else { break };
+            let batch = users.into_iter().map(|user| (user, Unwritten { announced: false, era })).collect();
+            // The repair writes those again whom Redis refused.
+            let _refusal = self.write(batch, events).await?;
             last = Some(end);
             sleep(BATCH_PAUSE).await;
         }
+        // The era is written: what is refused now is repaired by itself.
+        let _repaired = self.repair(events).await;
+        Ok(())
     }
 
-    async fn repair(&self) -> Result<(), LinkError> {
+    /// Writes the dirty users to Redis.
+    async fn repair(&self, events: &mpsc::Sender<BackplaneEvent>) -> Result<(), LinkError> {
         loop {
-            let batch: Vec<(UserId, bool)> = {
+            let batch: Vec<(UserId, Unwritten)> = {
                 let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
                 let some: Vec<_> = dirty.keys().take(BATCH).cloned().collect();
                 some.into_iter().filter_map(|user| dirty.remove_entry(&user)).collect()
@@ -306,31 +298,61 @@ impl Registry {
             if batch.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.sync(&batch).await.and_then(|(_, refusal)| refusal.map_or(Ok(()), Err)) {
-                self.mark_all_dirty(&batch);
-                return Err(error);
+            if let Some(refusal) = self.write(batch, events).await? {
+                return Err(refusal);
             }
             sleep(BATCH_PAUSE).await;
         }
     }
 
-    /// Writes this node's state of these users to Redis. Returns those who have connections here, and the first command that
-    /// Redis refused: not all is written then.
-    async fn sync(&self, users: &[(UserId, bool)]) -> Result<(Vec<(Share, Synced)>, Option<LinkError>), LinkError> {
+    /// Writes these users to Redis, and announces who is back. Who was not written is dirty afterwards. Returns the first
+    /// refusal of a command.
+    async fn write(
+        &self,
+        batch: Vec<(UserId, Unwritten)>,
+        events: &mpsc::Sender<BackplaneEvent>,
+    ) -> Result<Option<LinkError>, LinkError> {
+        let (here, refusal) = match self.sync(&batch).await {
+            Ok(synced) => synced,
+            Err(error) => {
+                // Redis may still execute it, after the end of a user's last connection here.
+                batch.iter().for_each(|(user, unwritten)| self.mark_unwritten(user, *unwritten));
+                return Err(error);
+            }
+        };
+        if refusal.is_some() {
+            batch.iter().for_each(|(user, unwritten)| self.mark_dirty(user, unwritten.announced));
+        }
+        let lease = self.lease.length();
+        for (era, share, synced) in here {
+            if let Some(back) = era.and_then(|era| return_to_announce(&era, era.is_fresh(lease), share, synced)) {
+                // A send fails only when the node has ended.
+                let _ = events.send(BackplaneEvent::Returned(back)).await;
+            }
+        }
+        Ok(refusal)
+    }
+
+    /// Writes this node's state of these users to Redis. Returns those who have connections here and were written, and the
+    /// first refusal of a command: not all is written then.
+    async fn sync(
+        &self,
+        users: &[(UserId, Unwritten)],
+    ) -> Result<(Vec<(Option<Era>, Share, Synced)>, Option<LinkError>), LinkError> {
         let ((me, former), keys) = (self.lease.incarnations(), self.link.keys());
         let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
-        for (user, announced) in users {
-            let share = self.local.share(user);
+        for (user, unwritten) in users {
+            let (share, announced) = (self.local.share(user), unwritten.announced);
             let change = if share.is_some() { "SADD" } else { "SREM" };
             pipeline.cmd(change).arg(keys.node_users(&me)).arg(user.as_str());
-            let grace = if *announced { Duration::ZERO } else { self.grace };
+            let grace = if announced { Duration::ZERO } else { self.grace };
             if share.is_none() && !announced {
                 self.schedule_check_after_grace(&mut pipeline, user);
             }
             let index = pipeline.len();
             let name = share.as_ref().map_or_else(String::new, |share| self.names.signed(user, &share.name));
             sync_call(&mut pipeline, keys, (user, &name), (&me, former.as_ref()), share.as_ref(), grace);
-            if *announced {
+            if announced {
                 self.claim(&mut pipeline, user);
             }
             if let Some(share) = &share {
@@ -339,18 +361,25 @@ impl Registry {
                     add_listener(&mut pipeline, keys, room, user);
                 }
             }
-            shares.push((user, share, index));
+            shares.push((user, *unwritten, share, index));
         }
         pipeline.cmd("EXPIRE").arg(keys.node_users(&me)).arg(2 * ENTRY_TTL);
         let mut replies = self.link.run(Op::Sync, me.as_str(), &pipeline).await?;
-        let refusal = replies.refusal();
+        let mut refusal = replies.refusal();
         let (mut here, mut summaries) = (Vec::new(), Pipeline::new());
-        for (user, share, index) in shares {
-            let synced = Synced::read(&mut replies, index)?;
+        for (user, unwritten, share, index) in shares {
+            let synced = match Synced::read(&mut replies, index) {
+                Ok(synced) => synced,
+                Err(error) => {
+                    self.mark_unwritten(user, unwritten);
+                    refusal.get_or_insert(error);
+                    continue;
+                }
+            };
             self.summarize(&mut summaries, user, &synced.lines);
             // A change during the call may have reached Redis before this pipeline, which then overwrote it.
             self.mark_dirty_if(user, self.local.version(user) != share.as_ref().map(|share| share.version));
-            here.extend(share.map(|share| (share, synced)));
+            here.extend(share.map(|share| (unwritten.era, share, synced)));
         }
         if !summaries.is_empty() {
             self.link.run(Op::Sync, me.as_str(), &summaries).await?;
@@ -383,15 +412,6 @@ impl Registry {
         let summary = Summary { connected_at: newest.since, last_seen: self.clock.now(), server_id: &server_id };
         let json = serde_json::to_string(&summary).unwrap_or_default();
         pipeline.cmd("SET").arg(self.link.keys().summary(user)).arg(json).arg("EX").arg(ENTRY_TTL);
-    }
-}
-
-impl Synced {
-    /// Reads a reply of `sync.lua`.
-    pub(super) fn read(replies: &mut Replies, index: usize) -> Result<Self, LinkError> {
-        let (was_online, removed, lines, begun): (bool, u64, Lossy, Vec<Lossy>) = replies.take(index)?;
-        let begun = begun.iter().filter_map(|id| ConversationId::parse(&id.0).ok()).collect();
-        Ok(Self { was_online, removed, lines: parse_lines(&lines.0), begun })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The commands that several files send to the registry's keys.
+//! The commands that several files send to the registry's keys, and the replies.
 
 use std::time::Duration;
 
@@ -7,7 +7,11 @@ use redis::Pipeline;
 use super::{
     incarnation::Incarnation,
     keys::{Keys, departure},
+    line::{Line, parse_lines},
+    link::Replies,
+    link_error::LinkError,
     local::{Held, Share},
+    lossy::Lossy,
     scripts::SYNC,
     types::Scope,
 };
@@ -15,6 +19,24 @@ use crate::model::{ConnectionId, ConversationId, UserId};
 
 /// Lifetime of a user's registry entry after its last renewal, in seconds.
 pub(super) const ENTRY_TTL: u64 = 3_600;
+
+/// The reply of `sync.lua` for one user.
+#[derive(Debug)]
+pub(super) struct Synced {
+    pub(super) was_online: bool,
+    pub(super) removed: u64,
+    pub(super) lines: Vec<Line>,
+    pub(super) begun: Vec<ConversationId>,
+}
+
+impl Synced {
+    /// Reads a reply of `sync.lua`.
+    pub(super) fn read(replies: &mut Replies, index: usize) -> Result<Self, LinkError> {
+        let (was_online, removed, lines, begun): (bool, u64, Lossy, Vec<Lossy>) = replies.take(index)?;
+        let begun = begun.iter().filter_map(|id| ConversationId::parse(&id.0).ok()).collect();
+        Ok(Self { was_online, removed, lines: parse_lines(&lines.0), begun })
+    }
+}
 
 /// Adds a call of `sync.lua`; the name is signed. Without a share it removes both incarnations' connections of the user.
 pub(super) fn sync_call(

@@ -49,6 +49,8 @@ pub enum Fault {
     StoreNotMigrated,
     /// A table, column or function of the schema is missing, though no migration is pending.
     StoreLacksPart,
+    /// Triggers, rules or row level security were added to the tables.
+    StoreAltered,
     /// The database's encoding is not UTF8.
     StoreWrongEncoding,
     /// A pooler gives the transactions of one session to different server connections.
@@ -67,7 +69,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -91,6 +93,7 @@ impl Fault {
         Self::StoreWrongDatabase,
         Self::StoreNotMigrated,
         Self::StoreLacksPart,
+        Self::StoreAltered,
         Self::StoreWrongEncoding,
         Self::StorePooled,
         Self::StoreAppendsFail,
@@ -126,6 +129,7 @@ impl Fault {
             Self::StoreWrongDatabase => "store-wrong-database",
             Self::StoreNotMigrated => "store-not-migrated",
             Self::StoreLacksPart => "store-lacks-part",
+            Self::StoreAltered => "store-altered",
             Self::StoreWrongEncoding => "store-wrong-encoding",
             Self::StorePooled => "store-pooled",
             Self::StoreAppendsFail => "store-appends-fail",
@@ -143,6 +147,7 @@ impl Fault {
             Self::RedisEvicts
                 | Self::RedisForeignValues
                 | Self::StoreNotMigrated
+                | Self::StoreAltered
                 | Self::NodeDead
                 | Self::NodesRelay
                 | Self::ClocksDiffer

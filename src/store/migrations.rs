@@ -23,7 +23,7 @@ pub(super) const POSTGRES: &[Embedded] = embedded!(
     "V10__node_keys",
     "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
     "V15__emoji_without_selectors", "V16__search_tokens", "V17__revocations_by_their_time", "V18__watches",
-    "V19__deployment", "V20__planned_once", "V21__timeline",
+    "V19__deployment", "V20__planned_once", "V21__timeline", "V22__lost_rows",
 );
 
 /// The migrations of SQLite.

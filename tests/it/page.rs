@@ -6,7 +6,8 @@ use std::{
     process::{ChildStdin, Command, Stdio},
 };
 
-use crate::support::{Client, Node, Process, Signal};
+use crate::support::{Client, Node, Process, Signal, eventually};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -133,20 +134,42 @@ async fn the_browser_line_sends_a_message() {
     let mut carol = connect_listener(&dev).await;
     carol.until("connected").await;
     let line = &dev.commands("Browser")[0];
-    let _browser = if Path::new(CHROMIUM).exists() { in_chromium(&dev, line) } else { in_node(line) };
+    let _browser = if Path::new(CHROMIUM).exists() { in_chromium(&dev, line).await } else { in_node(line) };
     receives(&mut carol, "hello from a browser").await;
 }
 
-/// Runs a console line in a page in Chromium.
-fn in_chromium(dev: &Dev, line: &str) -> Process {
-    let page = dev.elsewhere.path().join("page.html");
-    std::fs::write(&page, format!("<!doctype html><script>{line}</script>")).unwrap();
-    let profile = format!("--user-data-dir={}", dev.elsewhere.path().join("profile").display());
+/// Opens the page that the text names in Chromium, and pastes a line into its console. Pages from a file won't do: Chromium
+/// keeps them from reaching this machine.
+async fn in_chromium(dev: &Dev, line: &str) -> Process {
+    let profile = dev.elsewhere.path().join("profile");
     let mut command = Command::new(CHROMIUM);
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", &profile]);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
     command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    command.args(["--remote-debugging-port=0", &format!("file://{}", page.display())]);
-    Process::spawn("chromium", &mut command, Signal::Kill)
+    command.args(["--remote-debugging-port=0", &format!("--user-data-dir={}", profile.display())]);
+    command.arg(format!("{}/api/health", dev.node.http()));
+    let chromium = Process::spawn("chromium", &mut command, Signal::Kill);
+    let listens = |line: &str| line.strip_prefix("DevTools listening on ws://").map(str::to_owned);
+    let address = chromium.line("the address of the developer tools", listens).await.unwrap();
+    let targets = format!("http://{}/json/list", address.split('/').next().unwrap());
+    let opened = async || {
+        let targets: Value = reqwest::get(&targets).await.ok()?.json().await.ok()?;
+        let is_page = |target: &&Value| target["url"].as_str().is_some_and(|url| url.ends_with("/api/health"));
+        let page = targets.as_array()?.iter().find(is_page)?;
+        page["webSocketDebuggerUrl"].as_str().map(str::to_owned)
+    };
+    let mut console = Client::connect(&eventually("the page in Chromium", opened).await).await;
+    // The address shows before the page is there.
+    while run_in(&mut console, "document.readyState + location.pathname").await["value"] != "complete/api/health" {}
+    run_in(&mut console, line).await;
+    chromium
+}
+
+/// Runs a line in the console of a page.
+async fn run_in(console: &mut Client, line: &str) -> Value {
+    console.send(&json!({"id": 1, "method": "Runtime.evaluate", "params": {"expression": line}})).await;
+    let answer = console.recv().await;
+    assert!(answer["result"]["exceptionDetails"].is_null(), "{answer}");
+    answer["result"]["result"].clone()
 }
 
 /// Runs a console line in Node.js with a stand-in for the browser's WebSocket.

@@ -4,12 +4,13 @@
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{Node, NodeBuilder, SECRET, within};
+use crate::support::{Node, NodeBuilder, SECRET, eventually, within};
 
 mod appends;
 mod databases;
 mod deaf;
 mod lost_rights;
+mod lost_rows;
 mod lost_writes;
 mod modes;
 mod poolers;
@@ -50,4 +51,13 @@ async fn faults(node: &Node) -> Vec<(String, String)> {
 fn warnings(node: &Node, fault: &str) -> Vec<Value> {
     let lines = node.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
     lines.filter(|line| line["level"] == "WARN" && line["fault"] == fault).collect()
+}
+
+/// Waits until the node has warned of a fault again after `before` warnings, and returns the warning. The log follows the
+/// health report after a moment.
+async fn told_once(node: &Node, fault: &str, before: usize) -> Value {
+    let told = async || Some(warnings(node, fault).split_off(before)).filter(|told| !told.is_empty());
+    let mut told = eventually("a warning", told).await;
+    assert_eq!(told.len(), 1, "{fault}: told once: {told:?}");
+    told.remove(0)
 }

@@ -72,6 +72,9 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
     if pending == 0 {
         deployment = check_rows(&session, &mut findings).await;
         findings.extend(relaying_nodes(&session).await.unwrap_or_else(Some));
+        let additions = timeout(QUERY_TIMEOUT, schema::find_additions(&session.client)).await;
+        findings.extend(additions.map_err(|_| timed_out())?.unwrap_or_else(|error| Some(error.finding())));
+        // Last, because a failure leaves the session in an aborted transaction.
         findings.extend(try_write(&session).await.err());
         findings.dedup_by_key(|finding| finding.fault);
     }

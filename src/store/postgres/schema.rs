@@ -7,7 +7,7 @@ use super::{
     super::{Cause, StoreError, migrations},
     errors::prepare_error,
 };
-use crate::degrade::Fault;
+use crate::degrade::{Fault, Finding};
 
 /// Every column and function of the newest migration, one a line. A test compares the file with a migrated database.
 const EXPECTED: &str = include_str!("schema.txt");
@@ -37,6 +37,22 @@ const DENIED: &str = "
     FROM pg_proc p
     WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = ANY ($2)
         AND NOT has_function_privilege(p.oid, 'EXECUTE')
+    ORDER BY part";
+
+/// Triggers and rules of Switchboard's tables that no migration made, and tables whose rows this role may be kept from seeing.
+const ADDED: &str = "
+    SELECT 'the trigger ' || t.tgname || ' of ' || c.relname AS part
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1) AND NOT t.tgisinternal
+        AND t.tgenabled <> 'D' AND NOT (p.pronamespace = c.relnamespace AND p.proname = ANY ($2))
+    UNION ALL
+    SELECT 'the rule ' || r.rulename || ' of ' || c.relname
+    FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1) AND r.ev_enabled <> 'D'
+    UNION ALL
+    SELECT 'row level security of ' || c.relname
+    FROM pg_class c
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1) AND row_security_active(c.oid)
     ORDER BY part";
 
 /// The schema of this session, whether its role may make tables there, and where it looks for a schema.
@@ -84,6 +100,17 @@ pub(super) async fn check(client: &Client) -> Result<(), StoreError> {
     }
     let detail = format!("the role may not use {}; security.md has the grants", list(&denied));
     Err(StoreError::Failed(Cause::named(Fault::StoreDeniesAccess, detail)))
+}
+
+/// Finds what was added to the tables and may refuse, change or hide rows.
+///
+/// # Errors
+/// The session ended, or the role may not read the catalogue.
+pub(super) async fn find_additions(client: &Client) -> Result<Option<Finding>, StoreError> {
+    let rows = client.query(ADDED, &[&tables(), &functions()]).await.map_err(|error| prepare_error(&error))?;
+    let added: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let detail = || format!("no migration of Switchboard made {}", list(&added));
+    Ok((!added.is_empty()).then(|| Finding::new(Fault::StoreAltered, detail())))
 }
 
 /// True if a migration that this program knows is not applied, or the role can't tell.

@@ -74,7 +74,7 @@ impl Lane {
                     self.publish_and_answer(batch, &indices, &outcomes);
                 }
                 Err(StoreError::Failed(error)) if batch.len() > 1 => {
-                    tracing::warn!(%error, entries = batch.len(), "a batch failed and is retried in halves");
+                    tracing::debug!(%error, entries = batch.len(), "a batch failed and is retried in halves");
                     let rest = batch.split_off(batch.len() / 2);
                     todo.extend([(rest, maybe_stored), (batch, maybe_stored)]);
                 }

@@ -360,3 +360,61 @@ async fn users_who_leave_while_a_write_of_all_users_is_under_way_stay_away() {
     tokio::join!(writing, redis.query::<i64>(&command));
     node.until("nobody is registered", || async { entries().await == 0 }).await;
 }
+
+/// Other programs may store what they like under a user's key. It must concern that user alone.
+#[tokio::test]
+async fn a_user_whom_redis_refuses_hides_no_departure_of_a_dead_nodes_other_users() {
+    let redis = Server::start();
+    let mut one = Node::start("one", Some(&redis.url())).await;
+    let other = Node::start("two", Some(&redis.url())).await;
+    for user in ["bob", "carol", "dave"] {
+        other.connect(user).await;
+    }
+    let harm = || async { redis.query::<()>(&["SET", "ws:conns:carol", "foreign"]).await };
+    harm().await;
+    other.die().await;
+    // A command that meets the value removes it: it comes back until the others have departed.
+    let mut gone = Vec::new();
+    while gone.len() < 2 {
+        harm().await;
+        let departures = one.departures_until(Instant::now() + Duration::from_millis(200)).await;
+        gone.extend(departures.into_iter().filter(|departure| departure.offline).map(|departure| departure.user));
+    }
+    gone.sort();
+    assert_eq!(gone, ["bob", "dave"].map(super::node::user));
+    redis.query::<()>(&["DEL", "ws:conns:carol"]).await;
+    let leases = || async { redis.query::<i64>(&["ZCARD", "ws:nodes"]).await };
+    one.until("the dead node is forgotten", || async { leases().await == 2 }).await;
+    let told = departures_until(&mut [&mut one], Instant::now() + Duration::from_secs(2)).await;
+    assert!(told.iter().all(|departure| departure.user == super::node::user("carol")), "told twice: {told:?}");
+}
+
+#[tokio::test]
+async fn a_user_whom_redis_refuses_in_a_new_era_hides_no_return_and_returns_too() {
+    let redis = Server::start();
+    let url = redis.url();
+    let link = Proxy::to(url.trim_start_matches("redis://").trim_end_matches('/')).await;
+    let mut one = Node::start("one", Some(&link.url(&url))).await;
+    let other = Node::start("two", Some(&url)).await;
+    for user in ["bob", "carol", "dave"] {
+        one.connect(user).await;
+    }
+    link.set(Link::Cut);
+    one.redis_is(LinkState::Down).await;
+    other.until("they were told as gone", || async { !other.online("bob").await && !other.online("dave").await }).await;
+    let entries = || async { redis.query::<Vec<String>>(&["KEYS", "ws:conns:*"]).await };
+    other.until("nothing is left of them", || async { entries().await.is_empty() }).await;
+    redis.query::<()>(&["SET", "ws:conns:carol", "foreign"]).await;
+    link.set(Link::Open);
+    let mut back = Vec::new();
+    for _ in 0..3 {
+        let returned = one.returned().await;
+        assert!(returned.online);
+        back.push(returned.user);
+    }
+    back.sort();
+    assert_eq!(back, ["bob", "carol", "dave"].map(super::node::user));
+    other.until("they are online", || async { other.online("carol").await && other.online("dave").await }).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(one.returns(), [], "each returned once");
+}

@@ -192,7 +192,7 @@ impl Node {
     }
 
     /// Returns all departures until `deadline`.
-    async fn departures_until(&mut self, deadline: Instant) -> Vec<Departure> {
+    pub(crate) async fn departures_until(&mut self, deadline: Instant) -> Vec<Departure> {
         while let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await {
             self.passed.push_back(event);
         }

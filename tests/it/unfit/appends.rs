@@ -70,8 +70,7 @@ async fn a_store_that_refuses_messages_alone_shows_in_health_until_it_stores_one
         }
         let printed = check(Some(&redis.url()), &database).await;
         assert!(printed.contains(&format!("FAIL  PostgreSQL: {fault}: ")), "{harm}: {printed}");
-        let told = async || Some(warnings(&node, fault).len() - before).filter(|told| *told > 0);
-        assert_eq!(eventually("a warning", told).await, 1, "{harm}: told once");
+        told_once(&node, fault, before).await;
         admin.batch_execute(mend).await.unwrap();
         // A repeat of what is stored proves nothing.
         assert_eq!(answer(&mut alice, message("first")).await["type"], "ack", "{harm}");

@@ -103,8 +103,7 @@ async fn calls_that_the_store_refuses_show_in_health_until_the_same_calls_succee
             let found = faults(&node).await;
             assert!(found.iter().any(|(name, why)| name == fault && why.contains(words)), "{harm}: {found:?}");
         }
-        let told = async || Some(warnings(&node, fault).len() - before).filter(|told| *told > 0);
-        assert_eq!(eventually("a warning", told).await, 1, "{harm}: told once");
+        told_once(&node, fault, before).await;
         node.metric(&format!(r#"switchboard_fault{{fault="{fault}"}}"#), |value| value == 1.0).await;
         admin.batch_execute(&mend.replace("ROLE", &name)).await.unwrap();
         let healthy = async || {
@@ -151,8 +150,7 @@ async fn a_fault_stands_while_the_call_is_refused_whatever_else_succeeds() {
             assert_eq!((&health["reasons"], &health["works"]["append"]), (&json!(["appends_fail"]), &json!("limited")));
             assert_eq!(faults(&node).await[0].0, fault, "{harm}");
         }
-        let told = async || Some(warnings(&node, fault).len()).filter(|told| *told > 0);
-        assert_eq!(eventually("a warning", told).await, 1, "{harm}: told once");
+        told_once(&node, fault, 0).await;
         admin.batch_execute(&format!("GRANT INSERT ON reactions TO {name}")).await.unwrap();
         admin.batch_execute("DROP TRIGGER IF EXISTS refuse ON reactions").await.unwrap();
         let healthy = async || {
@@ -213,7 +211,7 @@ async fn commands_that_the_redis_user_loses_show_in_health_and_nobody_stays_miss
         let health = node.admin_get("/api/health").await.json;
         assert_eq!(health["status"], "degraded", "{without:?}");
         assert_eq!((&health["reasons"], &health["works"]["presence"]), (&json!(["redis_refuses"]), &json!("local")));
-        assert_eq!(warnings(&node, "redis-denies-access").len() - before, 1, "{without:?}: told once");
+        told_once(&node, "redis-denies-access", before).await;
         grant(&[]).await;
         let online = async || {
             let both: Vec<bool> = redis.command(&["SMISMEMBER", "ws:online_users", "alice", &user]).await;
@@ -324,7 +322,7 @@ async fn a_redis_that_evicts_is_named_and_changes_nothing_else() {
     };
     named(true).await;
     assert_eq!(node.admin_get("/api/health").await.json["status"], "healthy");
-    assert_eq!(warnings(&node, "redis-evicts").len(), 1);
+    told_once(&node, "redis-evicts", 0).await;
     set("maxmemory-policy", "noeviction").await;
     // A new connection, as any other look at the settings.
     let _: i64 = redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
