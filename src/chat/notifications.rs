@@ -1,7 +1,7 @@
 //! Notifications for members who are away: a row in the store, an entry in the member's inbox, and a request to the webhook.
 //!
 //! They run after the commit, grouped by conversation: however many messages arrive, each round reads a conversation's
-//! members once. The requests wait in the store ([`posts`]). What a dead node left is found by another one ([`watch`]).
+//! members once, and the rounds of a large conversation are further apart. The requests wait in the store ([`posts`]). What a dead node left is found by another one ([`watch`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub(super) mod watch;
 use unconfirmed::Unconfirmed;
 use unread::Unread;
 
-/// Minimum interval between the starts of two rounds.
+/// Minimum interval between the starts of two rounds, and of two rounds of one conversation for each page of its members.
 const ROUND: Duration = Duration::from_millis(500);
 /// Conversations processed concurrently.
 const CONVERSATIONS_AT_ONCE: usize = 4;
@@ -107,9 +107,11 @@ impl Notifications {
             let new_messages = self.unread.next_round(&mut rounds).await;
             let notify = async |(conversation, waiting)| {
                 let options = NotifyOptions { undelivered_only: false, post_queue: self.post_queue };
-                let notified = self.notify_away(conversation, waiting, options);
-                if self.supervisor.guard(TaskName::Notifications, notified).await.is_none() {
-                    self.metrics.notifications_dropped.inc();
+                let (begun, notified) = (Instant::now(), self.notify_away(&conversation, waiting, options));
+                match self.supervisor.guard(TaskName::Notifications, notified).await {
+                    Some(pages) if pages > 1 => self.unread.rest(conversation, begun + ROUND * pages),
+                    Some(_) => {}
+                    None => self.metrics.notifications_dropped.inc(),
                 }
                 self.metrics.notification_queue.dec();
             };
@@ -117,18 +119,19 @@ impl Notifications {
         }
     }
 
-    /// Notifies the away members of one conversation, page by page, and retries while the store is unavailable.
-    async fn notify_away(&self, conversation: ConversationId, waiting: Waiting, options: NotifyOptions) {
+    /// Notifies the away members of one conversation, page by page, and retries while the store is unavailable. Returns the
+    /// number of pages.
+    async fn notify_away(&self, conversation: &ConversationId, waiting: Waiting, options: NotifyOptions) -> u32 {
         let (begun, mut backoff) = (Instant::now(), Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1));
-        let mut last_notified = None;
+        let (mut last_notified, mut pages) = (None, 1);
         loop {
-            match self.notify_page(&conversation, waiting, options, last_notified.as_ref()).await {
-                Ok(None) => break,
-                Ok(last) => last_notified = last,
+            match self.notify_page(conversation, waiting, options, last_notified.as_ref()).await {
+                Ok(None) => return pages,
+                Ok(last) => (last_notified, pages) = (last, pages + 1),
                 Err(error) if begun.elapsed() >= GIVE_UP_AFTER => {
                     tracing::warn!(%conversation, %error, "members who are away were not notified; given up");
                     self.metrics.notifications_dropped.inc();
-                    break;
+                    return pages;
                 }
                 Err(error) => {
                     tracing::debug!(%conversation, %error, "members who are away were not notified; retrying");
@@ -163,7 +166,7 @@ impl Notifications {
     /// Notifies the away members of a conversation of messages that a dead node may have left, unless they received them.
     async fn notify_left(&self, conversation: ConversationId, waiting: Waiting) {
         let options = NotifyOptions { undelivered_only: true, post_queue: self.post_queue };
-        self.notify_away(conversation, waiting, options).await;
+        self.notify_away(&conversation, waiting, options).await;
     }
 
     /// Tells the inboxes of notifications that were opened, and the task that posts.

@@ -1,14 +1,14 @@
-//! New messages, grouped by conversation until the next round of notifications.
+//! New messages, grouped by conversation until the next round of notifications. A round reads all members of a conversation,
+//! so the rounds of large conversations are further apart: each costs the same in a second.
 
 use std::{
     collections::{HashMap, hash_map},
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{
     sync::Notify,
-    time::{Instant, Interval},
+    time::{Instant, Interval, timeout_at},
 };
 
 use crate::{
@@ -29,10 +29,37 @@ pub(in crate::chat) struct Unread {
 /// The queue, and the age of its oldest message.
 #[derive(Debug, Default)]
 struct Queued {
-    conversations: HashMap<ConversationId, Waiting>,
-    since: Option<Instant>,
-    /// The same of the round under way.
+    conversations: HashMap<ConversationId, New>,
+    /// Large conversations that had a round lately, with the earliest time of the next one.
+    resting: HashMap<ConversationId, Instant>,
+    /// The time of the oldest message in the round under way.
     working_since: Option<Instant>,
+}
+
+/// The new messages of a conversation, and the time of the oldest one.
+#[derive(Debug)]
+struct New {
+    waiting: Waiting,
+    since: Instant,
+}
+
+impl Queued {
+    /// Takes the conversations whose next round may begin now.
+    fn take_due(&mut self, now: Instant) -> HashMap<ConversationId, Waiting> {
+        let Self { conversations, resting, working_since } = self;
+        resting.retain(|_, until| *until > now);
+        let due = conversations.extract_if(|conversation, _| !resting.contains_key(conversation));
+        let taken = due.map(|(conversation, New { waiting, since })| {
+            *working_since = Some(working_since.map_or(since, |oldest: Instant| oldest.min(since)));
+            (conversation, waiting)
+        });
+        taken.collect()
+    }
+
+    /// The earliest time at which the next round of a queued conversation may begin; `None` if there is none.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.conversations.keys().map(|conversation| self.resting.get(conversation).copied().unwrap_or(now)).min()
+    }
 }
 
 impl Unread {
@@ -47,18 +74,17 @@ impl Unread {
             Event::Entry { entry, .. } if entry.body.is_message() => Some((entry.log.conversation()?, entry.seq)),
             Event::Entry { .. } | Event::Ephemeral { .. } => None,
         });
-        let Queued { conversations, since, .. } = &mut *self.lock();
+        let conversations = &mut self.lock().conversations;
         for (conversation, seq) in messages {
             let full = conversations.len() >= self.capacity;
             match conversations.entry(conversation) {
                 hash_map::Entry::Occupied(mut known) => {
-                    let Waiting { first, last } = known.get_mut();
+                    let Waiting { first, last } = &mut known.get_mut().waiting;
                     (*first, *last) = ((*first).min(seq), (*last).max(seq));
                 }
                 hash_map::Entry::Vacant(_) if full => self.metrics.notifications_dropped.inc(),
                 hash_map::Entry::Vacant(place) => {
-                    place.insert(Waiting { first: seq, last: seq });
-                    since.get_or_insert_with(Instant::now);
+                    place.insert(New { waiting: Waiting { first: seq, last: seq }, since: Instant::now() });
                     self.metrics.notification_queue.inc();
                     self.wake.notify_one();
                 }
@@ -66,22 +92,39 @@ impl Unread {
         }
     }
 
-    /// Waits for new messages and for the next round, then takes all that are queued.
+    /// Waits for new messages and for the next round, then takes all whose conversations don't rest.
     pub(super) async fn next_round(&self, rounds: &mut Interval) -> HashMap<ConversationId, Waiting> {
         self.lock().working_since = None;
-        while self.lock().conversations.is_empty() {
-            self.wake.notified().await;
+        loop {
+            let due = self.lock().next_due(Instant::now());
+            match due {
+                None => self.wake.notified().await,
+                Some(due) => {
+                    // A conversation that comes meanwhile may be due earlier.
+                    let _earlier = timeout_at(due, self.wake.notified()).await;
+                    let now = rounds.tick().await.max(Instant::now());
+                    let taken = self.lock().take_due(now);
+                    if !taken.is_empty() {
+                        return taken;
+                    }
+                }
+            }
         }
-        rounds.tick().await;
+    }
+
+    /// Lets a conversation rest until then: its next round begins no sooner.
+    pub(super) fn rest(&self, conversation: ConversationId, until: Instant) {
         let mut queued = self.lock();
-        queued.working_since = queued.since.take();
-        mem::take(&mut queued.conversations)
+        if queued.resting.len() < self.capacity {
+            queued.resting.insert(conversation, until);
+        }
     }
 
     /// The time of the oldest message that is queued, or in the round under way.
     pub(super) fn oldest(&self) -> Option<Instant> {
         let queued = self.lock();
-        queued.working_since.or(queued.since)
+        let waiting = queued.conversations.values().map(|new| new.since);
+        queued.working_since.into_iter().chain(waiting).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queued> {
@@ -149,6 +192,32 @@ mod tests {
         let next = unread.next_round(&mut rounds);
         assert!(tokio::time::timeout(ROUND, next).await.is_err());
         assert_eq!(unread.oldest(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conversation_that_rests_keeps_no_other_waiting_and_counts_as_queued() {
+        let mut rounds = interval(ROUND);
+        let unread = Unread::new(10, Arc::new(Metrics::new().unwrap()));
+        let names =
+            |taken: HashMap<ConversationId, Waiting>| taken.into_keys().map(|id| id.to_string()).collect::<Vec<_>>();
+        let begun = Instant::now();
+        unread.observe(&stored([message("large", 1, "a", "x")]));
+        assert_eq!(names(unread.next_round(&mut rounds).await), ["large"]);
+        unread.rest(ConversationId::parse("large").unwrap(), begun + 6 * ROUND);
+        unread.observe(&stored([message("large", 2, "a", "x")]));
+        let queued = Instant::now();
+        let small = async {
+            sleep(2 * ROUND).await;
+            unread.observe(&stored([message("small", 1, "a", "x")]));
+        };
+        let (taken, ()) = tokio::join!(unread.next_round(&mut rounds), small);
+        assert_eq!(names(taken), ["small"]);
+        assert!(begun.elapsed() <= 4 * ROUND, "{:?}", begun.elapsed());
+        assert_eq!(unread.oldest(), Some(queued), "what rests is not done");
+        unread.observe(&stored([message("large", 3, "a", "x")]));
+        let taken = unread.next_round(&mut rounds).await;
+        assert!((6 * ROUND..=7 * ROUND).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert_eq!(taken.into_values().next().unwrap(), Waiting { first: 2, last: 3 });
     }
 
     #[test]
