@@ -160,6 +160,15 @@ impl Keys {
         FAMILIES.map(|family| format!("{}{family}check:{id}", self.prefix))
     }
 
+    /// Keys with the names of all that a node uses, for what has the id. Some exist, so that they may only be read.
+    pub(super) fn samples(&self, id: &str) -> Vec<String> {
+        let shared = [&self.online, &self.nodes, &self.connections, &self.leaving];
+        let named = ["ws:user:", "ws:conns:", "ws:room_users:", "ws:node_users:", "room_messages:"].into_iter();
+        let windows = ["message", "write", "read", "event"].map(|family| format!("rate_limit:{family}:"));
+        let named = named.map(str::to_owned).chain(windows).map(|family| format!("{}{family}check:{id}", self.prefix));
+        shared.into_iter().cloned().chain(named).collect()
+    }
+
     /// A command that reads a key that is named after a user, a conversation or a node, and fails if the key has another type than
     /// its name promises; `None` for other keys.
     pub(super) fn typed_read(&self, key: &str) -> Option<Cmd> {

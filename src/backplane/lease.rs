@@ -82,6 +82,8 @@ struct View {
     /// The epoch in which this node acquired its lease.
     epoch: String,
     others: Vec<(Incarnation, Instant)>,
+    /// The time until which Redis keeps the own lease, as of the last renewal.
+    held_until: Option<Instant>,
     /// True if a lease of another node ended since [`Lease::take_ended`] was called.
     ended: bool,
     /// Other nodes' leases that expired and were counted in `ended`.
@@ -131,6 +133,7 @@ impl Lease {
             next: None,
             epoch: String::new(),
             others: Vec::new(),
+            held_until: None,
             ended: false,
             expired: HashSet::new(),
             connections_elsewhere: 0,
@@ -209,6 +212,11 @@ impl Lease {
             view.ended |= view.expired.insert(other.clone());
         }
         std::mem::take(&mut view.ended)
+    }
+
+    /// True if no other node can count this one as dead.
+    pub(super) fn is_held(&self) -> bool {
+        self.view().held_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Number of connections on all other live nodes, as of the last renewal.
@@ -392,6 +400,8 @@ impl Lease {
             Some((Incarnation::parse(other)?, now + left))
         });
         let mut view = self.view();
+        // A lease that is acquired was not held before.
+        view.held_until = (state == 1 || *me != view.me).then(|| asked_at + self.length);
         let others: Vec<_> = others.collect();
         let stands = |incarnation: &Incarnation| others.iter().any(|(other, _)| other == incarnation);
         let removed = view.others.iter().any(|(other, _)| !stands(other) && !view.expired.contains(other));

@@ -53,7 +53,7 @@ const COMMANDS: [&str; 36] = [
     "DEL THIRD",
 ];
 
-/// Sends every command. Nothing of it stays.
+/// Sends every command, and reads a key of each name. Nothing of it stays.
 ///
 /// # Errors
 /// The first command that Redis refuses, or a broken connection.
@@ -78,6 +78,9 @@ pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut MultiplexedC
             });
         }
     }
+    for key in keys.samples(&id) {
+        pipeline.cmd("EXISTS").arg(key);
+    }
     let mut replies = timeout(RESPONSE_TIMEOUT, link::send(on, &pipeline)).await.unwrap_or(Err(LinkError::Timeout))?;
-    (0..COMMANDS.len()).try_for_each(|index| replies.take::<redis::Value>(index).map(|_| ()))
+    (0..pipeline.len()).try_for_each(|index| replies.take::<redis::Value>(index).map(|_| ()))
 }

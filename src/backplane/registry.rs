@@ -17,15 +17,16 @@ use tokio::{
 
 use super::{
     era::Era,
+    incarnation::Incarnation,
     lease::Lease,
     line::{Line, parse_lines},
     link::{Link, Replies},
-    link_error::LinkError,
-    local::{Caps, Local, Registered, Share},
+    link_error::{LinkError, is_wrong_type},
+    local::{Caps, Local, Registered, Removed, Share},
     names::Names,
     ops::Op,
     registry_calls::{ENTRY_TTL, Synced, add_listener, join_ids, micros, schedule_check, scope, sync_call},
-    scripts::{CLAIM, LISTEN, PART, REGISTER, SILENT},
+    scripts::{CLAIM, DEPART, LISTEN, PART, REGISTER, SILENT},
     types::{BackplaneEvent, Listening, Registration, Return, TooMany},
 };
 use crate::{
@@ -46,6 +47,8 @@ const DIRTY_MAX: usize = 100_000;
 /// Delay of the check of a departure after its due time, in microseconds. It covers the difference between this node's
 /// estimate of Redis' clock and the clock that the script reads.
 const CHECK_DELAY_MICROS: i64 = 200_000;
+/// The reply of `part.lua` if there is no entry.
+const MISSING: &str = "?";
 /// Part of [`Registry::latest_due`].
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 /// The same after Redis' clock was set back: the doubt about that clock.
@@ -165,10 +168,17 @@ impl Registry {
         if gone.last {
             pipeline.cmd("SREM").arg(keys.node_users(&me)).arg(user.as_str());
         }
-        let result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
+        let mut result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
+        let refusal = result.as_ref().ok().and_then(Replies::refusal);
+        if is_wrong_type(&refusal.map_or(Ok(()), Err)) {
+            // The link has deleted what another program stored in the place of the entry.
+            result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
+        }
         self.mark_dirty_if(user, is_partly_refused(&result));
         match result.and_then(|mut replies| replies.take::<String>(1)) {
+            Ok(lines) if lines == MISSING && gone.last => self.depart_without_entry(&gone, me).await,
             Ok(lines) => {
+                self.mark_dirty_if(user, lines == MISSING);
                 // If the user came back meanwhile, the SREM may have reached Redis after the new SADD.
                 let back = gone.last && self.local.version(user).is_some();
                 self.mark_dirty_if(user, back || me != self.lease.me());
@@ -182,6 +192,22 @@ impl Registry {
             }
             Err(_) => self.mark_dirty(user, false),
         }
+    }
+
+    /// Writes the departure of a user whose entry somebody deleted, or Redis evicted: the others still show the user. While the
+    /// lease is held, no other node has announced the departure.
+    async fn depart_without_entry(&self, gone: &Removed, me: Incarnation) {
+        if !self.lease.is_held() || me != self.lease.me() {
+            return self.mark_dirty(&gone.user, false);
+        }
+        let mut pipeline = Pipeline::new();
+        let call =
+            DEPART.call(&mut pipeline, &self.link.keys().entry(&gone.user)).arg(micros(self.grace)).arg(ENTRY_TTL);
+        for room in &gone.rooms {
+            call.arg(room.as_str());
+        }
+        let result = self.link.run(Op::Unregister, gone.user.as_str(), &pipeline).await;
+        self.mark_dirty_if(&gone.user, result.is_err() || is_partly_refused(&result));
     }
 
     /// Records that a connection listens to a conversation.

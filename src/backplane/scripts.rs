@@ -18,6 +18,8 @@ pub(super) static REGISTER: Script = Script::new(include_str!("scripts/register.
 pub(super) static LISTEN: Script = Script::new(include_str!("scripts/listen.lua"));
 /// Ends a connection's listening, or removes the connection.
 pub(super) static PART: Script = Script::new(include_str!("scripts/part.lua"));
+/// Stores the departure of a user without an entry.
+pub(super) static DEPART: Script = Script::new(include_str!("scripts/depart.lua"));
 /// Replaces one node's part of a user's registry entry.
 pub(super) static SYNC: Script = Script::new(include_str!("scripts/sync.lua"));
 /// Claims departures that are due.
@@ -29,7 +31,7 @@ pub(super) static RENEW: Script = Script::new(include_str!("scripts/renew.lua"))
 pub(super) static SILENT: Script = Script::new(include_str!("scripts/silent.lua"));
 
 /// Every script.
-pub(super) static SCRIPTS: [&Script; 8] = [&LIMIT, &REGISTER, &LISTEN, &PART, &SYNC, &CLAIM, &RENEW, &SILENT];
+pub(super) static SCRIPTS: [&Script; 9] = [&LIMIT, &REGISTER, &LISTEN, &PART, &DEPART, &SYNC, &CLAIM, &RENEW, &SILENT];
 
 impl Script {
     const fn new(source: &'static str) -> Self {

@@ -1,5 +1,5 @@
 //! Removes what a node left in Redis that ended between two steps: users in the view of a conversation to which they don't
-//! listen, and connections that a frozen node wrote after it was reaped. It reads all keys round by round, a few at a time.
+//! listen, departures whose check was lost, and connections that a frozen node wrote after it was reaped. It reads all keys round by round, a few at a time.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
     link::{Link, Replies},
     link_error::LinkError,
     ops::Op,
-    registry_calls::add_listener,
+    registry_calls::{add_listener, schedule_check},
 };
 use crate::model::{ConversationId, UserId};
 
@@ -103,6 +103,9 @@ impl Scrub {
         let users: Vec<String> = self.run(&pipeline).await?.take(0)?;
         let users: Vec<UserId> = users.iter().filter_map(|user| UserId::parse(user).ok()).collect();
         let confirmed = self.confirmed(view, &users).await?;
+        if matches!(view, View::Online) {
+            self.schedule_departures(&confirmed).await?;
+        }
         let gone: Vec<UserId> = users.into_iter().filter(|user| !confirmed.contains(user)).collect();
         if gone.is_empty() {
             return Ok(());
@@ -120,6 +123,25 @@ impl Scrub {
             }
         }
         if pipeline.is_empty() { Ok(()) } else { self.run(&pipeline).await.map(drop) }
+    }
+
+    /// Schedules a check of the users who have no connection: the schedule of their departures may have been deleted.
+    async fn schedule_departures(&self, users: &HashSet<UserId>) -> Result<(), LinkError> {
+        let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
+        for user in users {
+            pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg("c");
+        }
+        if users.is_empty() {
+            return Ok(());
+        }
+        let (mut replies, mut checks) = (self.run(&pipeline).await?, Pipeline::new());
+        for (index, user) in users.iter().enumerate() {
+            if !replies.take::<bool>(index)? {
+                // The check finds when the departure is due.
+                schedule_check(&mut checks, keys, user, 0);
+            }
+        }
+        if checks.is_empty() { Ok(()) } else { self.run(&checks).await.map(drop) }
     }
 
     /// Those of `users` whose entries confirm that they belong to the view.

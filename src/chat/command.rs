@@ -98,8 +98,9 @@ pub(super) fn unavailable(error: &StoreError) -> Reject {
             tracing::debug!(%error, "the store refuses a call");
             Reject::Unavailable
         }
+        // The part's state and the fault are logged when they change.
         StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Failed(_) => {
-            tracing::warn!(%error, "the store is unavailable");
+            tracing::debug!(%error, "the store is unavailable");
             Reject::Unavailable
         }
     }

@@ -59,7 +59,7 @@ fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
                 Ok(since) => Ok((conversation, since.unwrap_or(SinceSeq::START))),
                 Err(error) => Err(Reject::from(error)),
             };
-            let cursors = Listed::given("conversations", conversations.0)?.into_iter().map(cursor);
+            let cursors = conversations.0.into_iter().map(cursor);
             Command::Sync { cursors: Listed::given("conversations", cursors.collect::<Result<_, _>>()?)?, roster }
         }
         In::Send { conversation_id, recipient_id, content: text, data: _, client_id, reply_to, persona_id } => {

@@ -1,7 +1,7 @@
 //! Numbers and lists from clients. They are checked only here, so that every dialect and REST refuse the same values
 //! with the same text.
 
-use std::{fmt, ops::Deref};
+use std::{collections::HashSet, fmt, hash::Hash, ops::Deref};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -231,7 +231,7 @@ impl EntrySeq {
 }
 
 /// The last seq that a client has of a conversation: at least 0, which is before the first entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SinceSeq(Seq);
 
 impl SinceSeq {
@@ -257,7 +257,7 @@ impl SinceSeq {
     }
 }
 
-/// A list in a client's request, with at most 1,000 items.
+/// A list in a client's request, with at most 1,000 items, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<T>(Vec<T>);
 
@@ -265,12 +265,20 @@ impl<T> Listed<T> {
     /// Maximum number of items.
     pub const MAX: usize = 1_000;
 
-    /// Checks the client's list in `field`.
+    /// Checks the client's list in `field`, and removes repeated items: each would cost as much as the first one.
     ///
     /// # Errors
     /// The list is too long.
-    pub fn given(field: &'static str, list: Vec<T>) -> Result<Self, OutOfBounds> {
-        if list.len() > Self::MAX { Err(OutOfBounds::List { field, most: Self::MAX }) } else { Ok(Self(list)) }
+    pub fn given(field: &'static str, mut list: Vec<T>) -> Result<Self, OutOfBounds>
+    where
+        T: Clone + Eq + Hash,
+    {
+        if list.len() > Self::MAX {
+            return Err(OutOfBounds::List { field, most: Self::MAX });
+        }
+        let mut known = HashSet::with_capacity(list.len());
+        list.retain(|item| known.insert(item.clone()));
+        Ok(Self(list))
     }
 }
 
@@ -345,7 +353,8 @@ mod tests {
 
     #[test]
     fn lists_have_a_maximum_length() {
-        assert_eq!(Listed::given("ids", vec![0; 1_000]).unwrap().len(), 1_000);
+        assert_eq!(Listed::given("ids", (0..1_000).collect()).unwrap().len(), 1_000);
+        assert_eq!(*Listed::given("ids", vec![2, 1, 2, 3, 1]).unwrap(), [2, 1, 3]);
         assert_eq!(Listed::given("ids", vec![0; 1_001]).unwrap_err().to_string(), "ids has at most 1000 ids");
     }
 }

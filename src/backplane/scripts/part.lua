@@ -2,7 +2,8 @@
 -- listener or last connection ends, it stores the time at which that may be announced. It changes no other connection's
 -- data.
 -- KEYS[1] the user's registry entry. ARGV: connection, '1' to remove it, grace in microseconds, conversations…
--- Returns the user's remaining connections.
+-- Returns the user's remaining connections, or '?' if there is no entry.
+if redis.call('EXISTS', KEYS[1]) == 0 then return '?' end
 local time = redis.call('TIME')
 local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[3])
 for i = 4, #ARGV do

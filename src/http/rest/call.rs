@@ -106,6 +106,7 @@ pub(in crate::http) fn conversation_id(segment: &str) -> Result<ConversationId, 
 }
 
 /// A message reference: its seq or its id.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum MessageRef {
     Seq(Seq),
     Text(String),

@@ -34,7 +34,11 @@ const DENIED: [SqlState; 4] = [
 const LACKS: [SqlState; 3] = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_FUNCTION, SqlState::UNDEFINED_COLUMN];
 /// Beginnings of codes of errors that no value of a call can cause: of the server itself, of the schema, of what an operator
 /// added to it.
-const OF_THE_SERVER: [&str; 5] = ["42", "55", "58", "P0", "XX"];
+const OF_THE_SERVER: [&str; 6] = ["0A", "42", "55", "58", "P0", "XX"];
+/// The beginning of the codes of errors about a value.
+const DATA_EXCEPTION: &str = "22";
+/// PostgreSQL's words (55000) if the database lets nobody in.
+const CLOSED: &str = "not currently accepting connections";
 /// The driver's text if the server asks for a password, and DATABASE_URL has none.
 const NO_PASSWORD: &str = "password missing";
 /// See [`is_unfit`].
@@ -74,6 +78,7 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
             Fault::StorePooled
         }
         code if *code == SqlState::INVALID_CATALOG_NAME => Fault::StoreWrongDatabase,
+        _ if stated.message().contains(CLOSED) => Fault::StoreUnreachable,
         code if DENIED.contains(code) => Fault::StoreDeniesAccess,
         code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Fault::StoreRefusesWrites,
         code if *code == SqlState::DISK_FULL || *code == SqlState::OUT_OF_MEMORY => Fault::StoreFull,
@@ -154,7 +159,7 @@ pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for cause in causes(error) {
         let words = match cause.downcast_ref::<DbError>() {
-            Some(stated) => format!("{}: {}", stated.code().code(), stated.message()),
+            Some(stated) => format!("{}: {}", stated.code().code(), words(stated)),
             // Its cause has the code and the message.
             None if cause.source().is_some_and(<dyn Error>::is::<DbError>) && cause.is::<tokio_postgres::Error>() => {
                 continue;
@@ -171,6 +176,12 @@ pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
         }
     }
     text
+}
+
+/// The server's words. Those about a value repeat it, and it may be the text of a message.
+fn words(stated: &DbError) -> &str {
+    let about_a_value = stated.code().code().starts_with(DATA_EXCEPTION);
+    if about_a_value { "a value was refused (PostgreSQL's log has its words)" } else { stated.message() }
 }
 
 /// The error, its cause, the cause of that, and so on.

@@ -9,16 +9,24 @@ use super::{
 };
 use crate::degrade::{Fault, Finding};
 
-/// Every column and function of the newest migration, one a line. A test compares the file with a migrated database.
+/// Every column, unique index, trigger and function of the newest migration, one a line. A test compares the file with a migrated database.
 const EXPECTED: &str = include_str!("schema.txt");
 /// Maximum number of missing parts that an error names.
 const NAMED: usize = 5;
 
-/// The columns and functions of the schema of this session.
+/// The columns with their types, unique indexes, triggers that are not disabled, and functions of the schema of this session.
 const PRESENT: &str = "
-    SELECT 'column ' || c.relname || '.' || a.attname AS part
+    SELECT 'column ' || c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) AS part
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'unique index ' || c.relname
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE c.relnamespace = current_schema()::regnamespace AND i.indisunique AND i.indisvalid
+    UNION ALL
+    SELECT 'trigger ' || t.tgname
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
     UNION ALL
     SELECT 'function ' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')'
     FROM pg_proc p WHERE p.pronamespace = current_schema()::regnamespace
@@ -39,7 +47,8 @@ const DENIED: &str = "
         AND NOT has_function_privilege(p.oid, 'EXECUTE')
     ORDER BY part";
 
-/// Triggers and rules of Switchboard's tables that no migration made, and tables whose rows this role may be kept from seeing.
+/// Triggers and rules of Switchboard's tables that no migration made, tables whose rows this role may be kept from seeing, and
+/// tables that a crash empties; what the relay between nodes writes need not outlive one.
 const ADDED: &str = "
     SELECT 'the trigger ' || t.tgname || ' of ' || c.relname AS part
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
@@ -53,6 +62,11 @@ const ADDED: &str = "
     SELECT 'row level security of ' || c.relname
     FROM pg_class c
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1) AND row_security_active(c.oid)
+    UNION ALL
+    SELECT 'UNLOGGED for ' || c.relname || ' (its rows are gone after a crash)'
+    FROM pg_class c
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1) AND c.relpersistence = 'u'
+        AND c.relname NOT IN ('alone', 'notices')
     ORDER BY part";
 
 /// The schema of this session, whether its role may make tables there, and where it looks for a schema.

@@ -31,7 +31,8 @@ use crate::{
 /// doesn't hold a conversation's locks.
 const SETTINGS: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
-     SET client_min_messages = 'warning'";
+     SET client_min_messages = 'warning'; \
+     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// Settings of the sessions of the pools, which make the plan of a statement once for each session. The planner would
 /// otherwise plan a statement with an array anew at each call, because it takes a plan for one value to be cheaper than the
@@ -298,7 +299,7 @@ impl Sessions {
 /// Checks the answers to [`Sessions::begin`]: the server must take writes. Returns the process that serves the session, and
 /// the server.
 fn fit(answers: &[SimpleQueryMessage]) -> Result<(i32, Server), StoreError> {
-    let row = answers.iter().find_map(|answer| match answer {
+    let row = answers.iter().rev().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });

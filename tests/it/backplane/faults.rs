@@ -418,3 +418,38 @@ async fn a_user_whom_redis_refuses_in_a_new_era_hides_no_return_and_returns_too(
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(one.returns(), [], "each returned once");
 }
+
+/// Redis evicts keys if its policy says so, and other programs delete them. Departures are told in spite of it.
+#[tokio::test]
+async fn a_departure_is_told_once_although_its_keys_were_deleted() {
+    let redis = Server::start();
+    let lease = Duration::from_millis(600);
+    let mut one = Node::with(Settings { lease, ..settings("one", Some(&redis.url())) }).await;
+    let mut other = Node::with(Settings { lease, ..settings("two", Some(&redis.url())) }).await;
+    let harms: [(&[&str], bool); 4] = [
+        (&["DEL", "ws:conns:bob"], false),
+        (&["SET", "ws:conns:bob", "foreign"], false),
+        (&["DEL", "ws:leaving"], true),
+        (&["SET", "ws:leaving", "foreign"], true),
+    ];
+    for (harm, after) in harms {
+        let (bob, _) = one.connect("bob").await;
+        one.backplane.listen(bob, &room("room")).await;
+        if !after {
+            redis.query::<redis::Value>(harm).await;
+        }
+        one.backplane.unregister(bob).await;
+        if after {
+            redis.query::<redis::Value>(harm).await;
+        }
+        let mut told = Vec::new();
+        let deadline = Instant::now() + crate::support::DEADLINE;
+        while told.is_empty() && Instant::now() < deadline {
+            told = departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_millis(200)).await;
+        }
+        told.extend(departures_until(&mut [&mut one, &mut other], Instant::now() + Duration::from_secs(2)).await);
+        assert_eq!(told.len(), 1, "{harm:?}: {told:?}");
+        assert!(told[0].offline && told[0].left == [room("room")], "{harm:?}: {told:?}");
+        one.until("nobody is online", || async { one.backplane.online_page(0, 10).await.0.is_empty() }).await;
+    }
+}

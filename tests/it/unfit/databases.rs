@@ -34,9 +34,14 @@ async fn the_expected_schema_is_that_of_a_migrated_database() {
     let client = Postgres::shared().await.connect(database.rsplit('/').next().unwrap()).await;
     let parts = "
         SELECT part FROM (
-        SELECT 'column ' || table_name || '.' || column_name AS part FROM information_schema.columns
+        SELECT 'column ' || table_name || '.' || column_name || ' ' || format_type(a.atttypid, a.atttypmod) AS part
+        FROM information_schema.columns
             JOIN information_schema.tables t USING (table_schema, table_name)
+            JOIN pg_attribute a ON a.attrelid = table_name::regclass AND a.attname = column_name
         WHERE table_schema = 'public' AND t.table_type = 'BASE TABLE' AND table_name <> 'refinery_schema_history'
+        UNION SELECT 'unique index ' || indexname FROM pg_indexes
+        WHERE schemaname = 'public' AND indexdef LIKE 'CREATE UNIQUE %' AND tablename <> 'refinery_schema_history'
+        UNION SELECT 'trigger ' || trigger_name FROM information_schema.triggers WHERE trigger_schema = 'public'
         UNION SELECT 'function ' || proname || '(' || pg_get_function_identity_arguments(oid) || ')'
         FROM pg_proc WHERE pronamespace = 'public'::regnamespace
         ) parts ORDER BY part COLLATE \"C\"";
@@ -86,6 +91,24 @@ async fn a_missing_part_or_right_is_named_before_a_client_meets_it() {
             "store-lacks-part",
             "log.data",
             "ALTER TABLE log RENAME COLUMN gone TO data",
+        ),
+        (
+            "ALTER TABLE log DISABLE TRIGGER message_deleted",
+            "store-lacks-part",
+            "trigger message_deleted",
+            "ALTER TABLE log ENABLE TRIGGER message_deleted",
+        ),
+        (
+            "ALTER TABLE blocks ALTER COLUMN blocked TYPE varchar(200)",
+            "store-lacks-part",
+            "column blocks.blocked text",
+            "ALTER TABLE blocks ALTER COLUMN blocked TYPE text",
+        ),
+        (
+            "ALTER TABLE log DROP CONSTRAINT log_log_sender_dedupe_key",
+            "store-lacks-part",
+            "unique index log_log_sender_dedupe_key",
+            "ALTER TABLE log ADD CONSTRAINT log_log_sender_dedupe_key UNIQUE (log, sender, dedupe)",
         ),
         ("REVOKE INSERT ON log FROM {}", "store-denies-access", "table log", "GRANT INSERT ON log TO {}"),
         (
@@ -181,4 +204,45 @@ async fn the_check_of_an_empty_database_fails_where_nodes_could_not_fill_it() {
     assert!(code == Some(1) && printed.contains("FAIL  PostgreSQL: store-lacks-part"), "{printed}");
     let (code, printed) = check(&database.replacen("postgres@", &format!("{weak}@"), 1), true).await;
     assert!(code == Some(1) && printed.contains("may not make tables in the schema public"), "{printed}");
+}
+
+#[tokio::test]
+async fn acked_messages_are_on_disk_although_the_role_does_not_wait_for_it() {
+    let redis = RedisServer::start().await;
+    let (admin, limited, name) = limited_role(&redis).await;
+    let record = "CREATE TABLE seen (setting text);
+                  CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+                      BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+                  CREATE TRIGGER see AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION see()";
+    admin.batch_execute(record).await.unwrap();
+    let alice = token("alice");
+    for (set, kept) in [("off", "on"), ("remote_write", "remote_write"), ("on", "on")] {
+        admin
+            .batch_execute(&format!("DELETE FROM seen; ALTER ROLE {name} SET synchronous_commit = {set}"))
+            .await
+            .unwrap();
+        let node = limited_node(&redis, &limited).start().await;
+        let room = node.conversation(&alice, &[]).await;
+        let path = format!("/api/chat/conversations/{room}/messages");
+        assert_eq!(node.post(&path, &alice, &serde_json::json!({"content": "hello"})).await.status, 201);
+        let seen = admin.query("SELECT DISTINCT setting FROM seen", &[]).await.unwrap();
+        assert_eq!(seen.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>(), [kept], "{set}");
+    }
+    admin.batch_execute("DROP TRIGGER see ON log; ALTER TABLE reactions SET UNLOGGED").await.unwrap();
+    let printed = check(Some(&redis.url()), &limited).await;
+    assert!(
+        printed.contains("note  PostgreSQL: store-altered") && printed.contains("UNLOGGED for reactions"),
+        "{printed}"
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_lets_nobody_in_is_unreachable() {
+    let redis = RedisServer::start().await;
+    let (admin, limited, name) = limited_role(&redis).await;
+    drop(admin);
+    let other = Postgres::shared().await.connect("postgres").await;
+    other.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
+    let printed = check(Some(&redis.url()), &limited).await;
+    assert!(printed.contains("FAIL  PostgreSQL: store-unreachable: 55000"), "{printed}");
 }

@@ -328,3 +328,63 @@ async fn a_redis_that_evicts_is_named_and_changes_nothing_else() {
     let _: i64 = redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     named(false).await;
 }
+
+/// An operator's trigger may fail because of a text. PostgreSQL's words then have the text.
+#[tokio::test]
+async fn a_text_that_a_trigger_refuses_reaches_no_log_and_a_thousand_refusals_fill_none() {
+    let redis = RedisServer::start().await;
+    let (admin, limited, name) = databases::limited_role(&redis).await;
+    let node = databases::limited_node(&redis, &limited).set("LOG", "trace").start().await;
+    let alice = token("alice");
+    let room = node.conversation(&alice, &[]).await;
+    let messages = format!("/api/chat/conversations/{room}/messages");
+    let casts = "CREATE FUNCTION casts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM NEW.content::int; RETURN NEW; END $$;
+                 CREATE TRIGGER casts BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION casts()";
+    admin.batch_execute(casts).await.unwrap();
+    for _ in 0..3 {
+        let text = json!({"content": "a-very-private-text"});
+        assert_eq!(node.post(&messages, &alice, &text).await.status, 503);
+    }
+    let health = node.admin_get("/api/health").await;
+    assert!(!health.text.contains("a-very-private-text"), "{}", health.text);
+    node.assert_never_logged(&["a-very-private-text"]);
+    admin.batch_execute("DROP TRIGGER casts ON log").await.unwrap();
+    let warned = |node: &Node| node.log().iter().filter(|line| line.contains(r#""level":"WARN""#)).count();
+    let before = warned(&node);
+    admin.batch_execute(&format!("ALTER ROLE {name} CONNECTION LIMIT 0")).await.unwrap();
+    admin.batch_execute("ALTER TABLE members RENAME TO gone").await.unwrap();
+    for _ in 0..100 {
+        assert_eq!(node.get(&messages, &alice).await.status, 503);
+    }
+    assert!(warned(&node) - before < 10, "{:?}", node.log());
+}
+
+#[tokio::test]
+async fn the_check_names_a_key_that_the_redis_user_may_not_use() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    Node::serve(&redis.url(), &database).start().await.terminate().await;
+    let url = redis.url().replace("redis://", "redis://few:word@");
+    let families = [
+        "ws:check:*",
+        "ws:conns:*",
+        "ws:leaving",
+        "ws:online_users",
+        "ws:node_users:*",
+        "ws:nodes",
+        "ws:node_connections",
+        "ws:user:*",
+        "ws:room_users:*",
+        "room_messages:*",
+        "rate_limit:*",
+    ];
+    for lacking in std::iter::once(None).chain(families.iter().skip(1).map(Some)) {
+        let mut words = vec!["ACL".to_owned(), "SETUSER".to_owned(), "few".to_owned(), "reset".to_owned()];
+        words.extend(["on", ">word", "&*", "+@all"].map(str::to_owned));
+        words.extend(families.iter().filter(|family| Some(*family) != lacking).map(|family| format!("~{family}")));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let _: String = redis.command(&words).await;
+        let printed = check(Some(&url), &database).await;
+        assert_eq!(printed.contains("redis-denies-access"), lacking.is_some(), "{lacking:?}: {printed}");
+    }
+}
