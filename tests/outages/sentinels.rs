@@ -295,9 +295,14 @@ async fn measure_changes_of_the_primary() {
                 node.metric(r#"switchboard_degraded{part="redis"}"#, |degraded| degraded == 0.0).await;
                 struck.elapsed()
             };
+            let client = redis::Client::open(pair.set.servers[1].url()).unwrap();
             let subscribed = async {
                 eventually("both subscriptions", async || {
-                    let channels: Vec<String> = pair.set.servers[1].command(&["PUBSUB", "CHANNELS", "*:n:*"]).await;
+                    // A server that is promoted closes its connections.
+                    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+                    let mut ask = redis::cmd("PUBSUB");
+                    ask.arg("CHANNELS").arg("*:n:*");
+                    let channels: Vec<String> = ask.query_async(&mut connection).await.ok()?;
                     (channels.len() == 2).then_some(())
                 })
                 .await;
