@@ -94,6 +94,9 @@ struct Node {
 impl Node {
     async fn build(config: Config) -> Result<Self, RunError> {
         let config = Arc::new(config);
+        if let Some(redis) = &config.redis {
+            backplane::check_form(redis).await?;
+        }
         let (clock, metrics) = (Clock::system(), Arc::new(Metrics::new()?));
         let supervisor = Supervisor::new(metrics.clone());
         let degrade = Arc::new(Degrade::new(if config.redis.is_some() { LinkState::Down } else { LinkState::Off }));

@@ -4,7 +4,8 @@
 //! (`local.rs`) serves every call. The backplane imports `model`, `config`, `metrics` and `degrade`, never the store or the hub.
 //! `docs/operations/redis.md` describes the contents of Redis for operators.
 //!
-//! Read in this order: `types` (inputs and outputs), `keys` (every name), `link` (calls), `lease`, `incarnation`, `era`
+//! Read in this order: `types` (inputs and outputs), `keys` (every name), `target` (where the server is; `connector`, `route`,
+//! `sentinels`, `sentinel` and `belief` serve it), `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `sharing` and `takeover` (other deployments), `local`, `line` and `registry` (connections),
 //! `departures`, `scrub`, `presence_query`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
@@ -19,21 +20,23 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, RedisConfig},
     degrade::Degrade,
     metrics::Metrics,
     model::{
-        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, DeploymentId, Entry, Event, LogId, NodeId,
-        NodeKeys, Seq, UserId,
+        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, DeploymentId, Entry, Event, LogId, NodeKeys,
+        Seq, UserId,
     },
     supervise::{Supervisor, TaskName},
 };
 
+mod belief;
+mod connector;
 mod departures;
 mod diagnose;
 mod era;
 mod fault;
 mod foreign;
+mod form;
 mod hearing;
 mod hints;
 mod incarnation;
@@ -56,75 +59,44 @@ mod ops;
 mod plain_text;
 mod presence_query;
 mod publisher;
+mod query_pool;
 mod recent;
 mod redis_clock;
 mod refusals;
 mod registry;
 mod registry_calls;
+mod route;
 mod scripts;
 mod scrub;
+mod sentinel;
+mod sentinels;
 mod server_mode;
+mod settings;
 mod sharing;
 mod subscriber;
 mod takeover;
+mod target;
 mod types;
 mod watchdog;
 mod wire;
 
 pub use diagnose::diagnose;
+pub use form::check_form;
 pub use mac::{Kind as SignedKind, Macs};
 pub use refusals::RefusedPlace;
+pub use settings::Settings;
 pub use types::{
-    BackplaneEvent, Departure, Hint, Listeners, Listening, NodeInfo, RateDecision, Registration, Return, Scope,
-    StartError, TooMany,
+    BackplaneEvent, Departure, Hint, Listeners, Listening, NodeInfo, RateDecision, RedisStatus, Registration, Return,
+    Scope, StartError, TooMany,
 };
 
 /// Maximum number of events that wait until the node takes them.
 const EVENTS: usize = 1_024;
-/// Window in which commands are counted.
-const WINDOW: Duration = Duration::from_secs(60);
-
 /// Maximum wait for the first try to use Redis.
 const FIRST_TRY: Duration = Duration::from_secs(3);
 
 /// Time in which every node registers its connections again after all of them lost a Redis that kept its data.
 const REGISTER_AGAIN: Duration = Duration::from_secs(3);
-
-/// Settings of the backplane.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Redis; `None`: the node runs alone.
-    pub redis: Option<RedisConfig>,
-    /// This node's id.
-    pub node: NodeId,
-    /// Duration of the node's lease: other nodes count the node as dead this long after its last renewal.
-    pub lease: Duration,
-    /// Time from the end of a user's last socket until the user has departed.
-    pub presence_grace: Duration,
-    /// Lifetime of the recent-message caches; zero: nothing is cached.
-    pub cache_ttl: Duration,
-    /// Window in which commands are counted (60 s).
-    pub window: Duration,
-    /// User-scoped sockets per user over all nodes, and conversation-scoped ones per user and conversation.
-    pub connections_per_user: u32,
-    /// All sockets of a user over all nodes.
-    pub sockets_per_user: u32,
-}
-
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Self {
-        Self {
-            redis: config.redis.clone(),
-            node: config.node.clone(),
-            lease: config.timing.lease,
-            presence_grace: config.timing.presence_grace,
-            cache_ttl: config.timing.cache_ttl,
-            window: WINDOW,
-            connections_per_user: config.limits.connections_per_user,
-            sockets_per_user: config.limits.sockets_per_user,
-        }
-    }
-}
 
 /// The state that nodes share. Every method may be called at any time, and waits for Redis for at most about a second.
 pub struct Backplane {
@@ -156,7 +128,7 @@ impl Backplane {
         supervisor: &Supervisor,
     ) -> Result<(Arc<Self>, mpsc::Receiver<BackplaneEvent>), StartError> {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let link = Arc::new(link::Link::new(settings.redis.as_ref(), ops::Ops::new(&metrics), degrade.clone())?);
+        let link = Arc::new(link::Link::of(settings.redis.as_ref(), ops::Ops::new(&metrics), degrade.clone())?);
         let lease = Arc::new(lease::Lease::new(settings.node.clone(), settings.lease, clock.clone()));
         let process = wire::Process::new(&settings.node);
         let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };
@@ -203,7 +175,8 @@ impl Backplane {
         supervisor.spawn_until_stop(TaskName::Departures, state, |(departures, sweeps, era)| {
             departures.run(sweeps, era).boxed()
         });
-        if link.client().is_some() {
+        if let Some(target) = link.target().cloned() {
+            target::spawn(target, (degrade.clone(), metrics.clone()), supervisor);
             let state = (registry.clone(), era.clone(), events);
             supervisor.spawn_until_stop(TaskName::Registry, state, |(registry, era, events)| {
                 registry.run(era.clone(), events.clone()).boxed()
@@ -218,12 +191,8 @@ impl Backplane {
             supervisor.spawn_until_stop(TaskName::Watchdog, watchdog, |watchdog| watchdog.run().boxed());
         }
         let limiter = limit::Limiter::new(link.clone(), lease.clone(), settings.window);
-        let presence = presence_query::PresenceQuery {
-            link: link.clone(),
-            lease: lease.clone(),
-            local: local.clone(),
-            node: settings.node,
-        };
+        let (l, e, o, node) = (link.clone(), lease.clone(), local.clone(), settings.node);
+        let presence = presence_query::PresenceQuery { link: l, lease: e, local: o, node };
         let hints = hints::Hints { link: link.clone(), process, macs: macs.clone() };
         let backplane =
             Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, era };
@@ -246,7 +215,7 @@ impl Backplane {
     /// is read or written, because channels and keys are the deployment's.
     pub async fn set_deployment(&self, deployment: &DeploymentId) {
         self.link.keys().set_deployment(deployment.tag());
-        if self.link.client().is_some() {
+        if self.link.target().is_some() {
             // An error means that the watchdog has ended. To remove what another deployment left may take longer.
             let _ = timeout(FIRST_TRY, self.era.clone().wait_for(|era| era.tried)).await;
         }
@@ -254,7 +223,12 @@ impl Backplane {
 
     /// True if there is another node to share keys with, that is, if Redis is configured.
     pub fn needs_keys(&self) -> bool {
-        self.link.client().is_some()
+        self.link.target().is_some()
+    }
+
+    /// Where Redis is now; `None` if it is off. Read from memory.
+    pub fn redis_status(&self) -> Option<RedisStatus> {
+        self.link.target().map(|target| target.status())
     }
 
     /// Returns when something in Redis was signed with a key that this node does not know.
@@ -392,7 +366,7 @@ impl Backplane {
     /// True if another node may have users whom the registry lacks: Redis is configured, and the registry is not
     /// [complete](Self::registry_is_complete).
     pub fn registry_may_lack_users(&self) -> bool {
-        self.link.client().is_some() && !self.registry_is_complete()
+        self.link.target().is_some() && !self.registry_is_complete()
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.

@@ -23,9 +23,10 @@ mod token;
 use outcome::{Failure, Outcome, block_on, output_failure, print, print_error, start_logging};
 
 use crate::{
-    app,
+    app::{self, RunError},
+    backplane::StartError,
     config::{
-        self, Config, ConfigFaults, LogConfig, Sources, StoreConfig,
+        self, Config, ConfigFault, ConfigFaults, LogConfig, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
     degrade::Degrade,
@@ -108,8 +109,20 @@ fn serve(sources: &Sources) -> Result<Outcome, Failure> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    block_on(app::run(config, |_, _, _| {}))?.map_err(Failure::runtime)?;
+    block_on(app::run(config, |_, _, _| {}))?.map_err(start_failure)?;
     Ok(Outcome::Done)
+}
+
+/// The failure of a node that did not start, or ended.
+fn start_failure(error: RunError) -> Failure {
+    match error {
+        RunError::Backplane(StartError::WrongForm(why)) => {
+            let fault =
+                ConfigFault { variable: settings::REDIS_URL.name.to_owned(), message: format!("does not fit: {why}") };
+            Failure::Configuration(ConfigFaults(vec![fault]))
+        }
+        error => Failure::runtime(error),
+    }
 }
 
 fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -58,6 +58,8 @@ pub struct Degrade {
     others_relay: AtomicBool,
     /// True while a check of Redis is late. Redis does not count as down yet.
     redis_late: AtomicBool,
+    /// Until when other nodes may still use the server that Redis moved away from.
+    redis_moves_until: Mutex<Option<Instant>>,
     /// True while nodes of an earlier version run, which have other channels.
     older_nodes: AtomicBool,
     /// Why the store was never reached since the start; `None` once it was.
@@ -82,6 +84,7 @@ impl Degrade {
             draining: AtomicBool::new(false),
             others_relay: AtomicBool::new(false),
             redis_late: AtomicBool::new(false),
+            redis_moves_until: Mutex::default(),
             older_nodes: AtomicBool::new(false),
             awaited_store: Mutex::default(),
             slow_reads: AtomicBool::new(false),
@@ -326,6 +329,18 @@ impl Degrade {
         self.notify_if_changed(before != late);
     }
 
+    /// Records that Redis moved to another server. For `settle`, other nodes may still use the former one, which may take
+    /// writes; until then this node also reaches the others through the store.
+    pub fn note_moved_redis(&self, settle: Duration) {
+        *self.redis_moves_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + settle);
+        self.notify_if_changed(true);
+    }
+
+    fn redis_moves(&self) -> bool {
+        let until = *self.redis_moves_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Records whether nodes of an earlier version run, which hear nothing of this node's channels.
     pub fn note_older_nodes(&self, any: bool) {
         let before = self.older_nodes.swap(any, Ordering::AcqRel);
@@ -339,7 +354,8 @@ impl Degrade {
 
     /// True if this node may not reach others through Redis, so that it must sign in the store.
     pub fn may_be_alone(&self) -> bool {
-        let unheard = self.redis_late.load(Ordering::Acquire) || self.older_nodes.load(Ordering::Acquire);
+        let unheard =
+            self.redis_late.load(Ordering::Acquire) || self.older_nodes.load(Ordering::Acquire) || self.redis_moves();
         unheard && self.mode(Feature::Append) != Mode::Refused || self.mode(Feature::Fanout) == Mode::Relayed
     }
 

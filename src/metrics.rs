@@ -1,4 +1,5 @@
-//! Every metric, as a typed field. Label values come from enums of the program, never from free text.
+//! Every metric, as a typed field. Label values come from enums of the program, never from free text; only the address of the
+//! primary of Redis is one, in a single series.
 
 mod latency;
 
@@ -169,6 +170,14 @@ metrics! {
     cache_hits: IntCounter("recent_cache_hits_total");
     /// Resumes that had to read from the store.
     cache_misses: IntCounter("recent_cache_misses_total");
+    /// 1 for the address that the sentinels name as the primary of Redis; the series of a former one ends.
+    redis_primary: IntGaugeVec("redis_primary", &["address"]);
+    /// Times that the address of the primary of Redis changed.
+    redis_primary_changes: IntCounter("redis_primary_changes_total");
+    /// Sentinels in REDIS_URL.
+    redis_sentinels: IntGauge("redis_sentinels");
+    /// Sentinels that answer and know the primary.
+    redis_sentinels_answering: IntGauge("redis_sentinels_answering");
     /// Duration of Redis calls in seconds, by operation.
     redis_seconds: HistogramVec("redis_call_seconds", LATENCY, &["operation"]);
     /// Redis calls that failed, by operation.

@@ -100,6 +100,7 @@ const ALLOWED: &[(&str, May)] = &[
         Only(&[
             "admission",
             "auth",
+            "backplane::RedisStatus",
             "broker",
             "chat",
             "config",

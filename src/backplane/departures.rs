@@ -144,7 +144,7 @@ impl Departures {
     /// Records a departure that other nodes have not heard of. Does nothing without Redis, as there are no other nodes.
     fn remember_unannounced(&self, unannounced: &mut Unannounced, departure: &Departure) {
         let user = &departure.user;
-        if self.link.client().is_none() || unannounced.len() >= UNANNOUNCED_MAX && !unannounced.contains_key(user) {
+        if self.link.target().is_none() || unannounced.len() >= UNANNOUNCED_MAX && !unannounced.contains_key(user) {
             return;
         }
         let known = unannounced.entry(user.clone()).or_insert_with(|| Departure {

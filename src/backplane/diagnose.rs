@@ -17,8 +17,10 @@ use super::{
     lossy::Lossy,
     needs,
     neighbours::Listening,
+    plain_text,
     server_mode::ServerMode,
     sharing::{self, Neighbours, Sharing},
+    target::Target,
 };
 use crate::{
     config::RedisConfig,
@@ -44,20 +46,34 @@ type Checked<T> = Result<T, Finding>;
 /// `deployment`, because the store does not tell it, nothing is said of others.
 pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, clock: &Clock) -> Diagnosis {
     let (keys, own) = (Keys::new(&config.prefix), deployment.map(|id| id.tag()));
-    let client = match link::client(config) {
-        Ok(client) => client,
+    let target = match Target::new(config) {
+        Ok(target) => target,
         Err(error) => return Finding::new(Fault::RedisUnreachable, error.to_string()).into(),
+    };
+    target.look_once(false).await;
+    if let Some(misfit) = target.misfit() {
+        return misfit.into();
+    }
+    let client = match target.client().await {
+        Ok((client, _)) => client,
+        Err(error) => {
+            let findings = std::iter::once(fault::link_finding(&error)).chain(target.warning()).collect();
+            return Diagnosis { state: String::new(), findings };
+        }
     };
     let connected = timeout(REPLY_TIMEOUT, client.get_multiplexed_async_connection()).await;
     let mut connection =
         match connected.map_err(|_| LinkError::Timeout).and_then(|tried| tried.map_err(LinkError::from)) {
             Ok(connection) => connection,
-            Err(error) => return fault::link_finding(&link::explain(&client, error).await).into(),
+            Err(error) => return fault::link_finding(&plain_text::explain(&client, error).await).into(),
         };
     if let Some(mode) = timeout(REPLY_TIMEOUT, ServerMode::unfit(&mut connection)).await.unwrap_or_default() {
         return mode.finding().into();
     }
-    let mut findings = Vec::new();
+    if let Err(error) = target.check_role(&mut connection).await {
+        return fault::link_finding(&error).into();
+    }
+    let mut findings = Vec::from_iter(target.warning());
     let mut record = |found: Checked<Option<Finding>>| findings.extend(found.unwrap_or_else(Some));
     // Any deployment will do, unless the Redis user may use only the channels of one.
     let channels = Channels(own.unwrap_or_default());
@@ -71,7 +87,7 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
     let leases = LeasesFound::read(&keys, &mut connection, clock).await;
     record(leases.as_ref().map(|leases| leases.sharing(own)).map_err(Clone::clone));
     record(leases.as_ref().map(|leases| leases.expired(own)).map_err(Clone::clone));
-    let mut state = info.as_ref().map_or_else(|| "answers".to_owned(), Info::version);
+    let mut state = info.as_ref().map_or_else(|| "answers".to_owned(), Info::version) + &target.in_words();
     if let Some(own) = own {
         let listening = Listening::on(&mut connection, own).await.unwrap_or_default();
         state += &format!("{listening}{}", leases.map(|leases| listening.elsewhere(&leases.held)).unwrap_or_default());

@@ -25,6 +25,7 @@ pub(super) fn link_finding(error: &LinkError) -> Finding {
         LinkError::Down | LinkError::Broken(_) => Finding::new(Fault::RedisUnreachable, error.to_string()),
         LinkError::Unexpected => Finding::new(Fault::RedisRefusesWrites, "a reply has an unexpected type or form"),
         LinkError::Unfit(mode) => mode.finding(),
+        LinkError::NoPrimary(finding) => Finding::clone(finding),
         LinkError::Shared(sharing) => Finding::new(Fault::RedisShared, sharing.to_string()),
     }
 }

@@ -244,6 +244,7 @@ mod tests {
     use super::*;
     use crate::{
         backplane::ops::Ops,
+        config::RedisPrefix,
         degrade::Degrade,
         metrics::Metrics,
         model::{Clock, NodeId},
@@ -252,7 +253,8 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(60);
 
     fn limiter() -> Limiter {
-        let link = Link::new(None, Ops::new(&Metrics::new().unwrap()), Degrade::unwatched()).unwrap();
+        let ops = Ops::new(&Metrics::new().unwrap());
+        let link = Link::new(None, &RedisPrefix::default(), ops, Degrade::unwatched());
         let lease = Lease::new(NodeId::parse("one").unwrap(), WINDOW, Clock::system());
         Limiter::new(Arc::new(link), Arc::new(lease), WINDOW)
     }

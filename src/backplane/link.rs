@@ -6,19 +6,14 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
-use bb8::Pool;
-use redis::{
-    AsyncConnectionConfig, Client, FromRedisValue, Pipeline, ProtocolVersion, ServerError, TlsCertificates, Value,
-    aio::MultiplexedConnection,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
-};
+use redis::{AsyncConnectionConfig, FromRedisValue, Pipeline, ServerError, Value, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 
 use super::{
@@ -27,11 +22,13 @@ use super::{
     link_error::{LinkError, Refusal},
     ops::{Op, Ops},
     plain_text,
+    query_pool::QueryPool,
     scripts::SCRIPTS,
+    target::Target,
     types::StartError,
 };
 use crate::{
-    config::RedisConfig,
+    config::{RedisConfig, RedisPrefix},
     degrade::{Degrade, Fault, Finding},
 };
 
@@ -48,10 +45,6 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
-
-/// The reason for which a TLS connection fails that a server without TLS answered.
-const NO_TLS: &str =
-    "TLS failed: the server answers without TLS; REDIS_URL must begin with redis://, or lead to its tls-port";
 
 /// The replies to a pipeline; each can be taken once.
 #[derive(Debug, Default)]
@@ -85,12 +78,11 @@ impl Replies {
     }
 }
 
-/// The link. Without a client (no Redis configured) it stays closed.
+/// The link. Without a target (no Redis configured) it stays closed.
 pub(super) struct Link {
-    client: Option<Client>,
+    target: Option<Arc<Target>>,
     keys: Arc<Keys>,
-    /// Connections for queries with long replies, which would delay the other commands.
-    query_pool: Option<(Pool<Client>, LastError)>,
+    query_pool: Option<QueryPool>,
     open: ArcSwapOption<Vec<MultiplexedConnection>>,
     /// A call timed out, and not all connections have answered a probe since. Other calls then fail at once.
     silent: AtomicBool,
@@ -104,25 +96,29 @@ pub(super) struct Link {
 
 impl Link {
     /// A closed link to the Redis of `config`. Makes no connection.
-    pub(super) fn new(config: Option<&RedisConfig>, ops: Ops, degrade: Arc<Degrade>) -> Result<Self, StartError> {
-        let client = config.map(client).transpose()?;
-        let pool = |client| {
-            let last_error = LastError::default();
-            let pool = Pool::builder().max_size(QUERY_CONNECTIONS).connection_timeout(RESPONSE_TIMEOUT);
-            (pool.error_sink(Box::new(last_error.clone())).build_unchecked(client), last_error)
-        };
+    ///
+    /// # Errors
+    /// As [`Target::new`].
+    pub(super) fn of(config: Option<&RedisConfig>, ops: Ops, degrade: Arc<Degrade>) -> Result<Self, StartError> {
+        let target = config.map(Target::new).transpose()?;
         let prefix = config.map(|config| config.prefix.clone()).unwrap_or_default();
-        Ok(Self {
-            keys: Arc::new(Keys::new(&prefix)),
-            query_pool: client.clone().map(pool),
-            client,
+        Ok(Self::new(target, &prefix, ops, degrade))
+    }
+
+    /// A closed link to this target. Makes no connection.
+    pub(super) fn new(target: Option<Arc<Target>>, prefix: &RedisPrefix, ops: Ops, degrade: Arc<Degrade>) -> Self {
+        let pool = |target| QueryPool::new(target, QUERY_CONNECTIONS, RESPONSE_TIMEOUT);
+        Self {
+            keys: Arc::new(Keys::new(prefix)),
+            query_pool: target.clone().map(pool),
+            target,
             open: ArcSwapOption::empty(),
             silent: AtomicBool::new(false),
             late: AtomicBool::new(false),
             check_now: Notify::new(),
             ops,
             degrade,
-        })
+        }
     }
 
     /// The keys and channels of this node.
@@ -130,22 +126,27 @@ impl Link {
         &self.keys
     }
 
-    /// The client, from which subscribers connect; `None` without Redis.
-    pub(super) fn client(&self) -> Option<&Client> {
-        self.client.as_ref()
+    /// The server, to which subscribers connect; `None` without Redis.
+    pub(super) fn target(&self) -> Option<&Arc<Target>> {
+        self.target.as_ref()
     }
 
     /// Connects; calls use the connections only after [`Link::open`].
     pub(super) async fn connect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
-        let client = self.client.as_ref().ok_or(LinkError::Down)?;
+        let target = self.target.as_ref().ok_or(LinkError::Down)?;
+        let (client, _) = target.client().await?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_pipeline_buffer_size(WRITE_QUEUE);
         let all = (0..CONNECTIONS).map(|_| client.get_multiplexed_async_connection_with_config(&config));
         match futures_util::future::try_join_all(all).await {
-            Ok(connections) => Ok(connections),
-            Err(error) => Err(explain(client, error.into()).await),
+            Ok(mut connections) => {
+                // All of them lead to the same server.
+                target.check_role(connections.first_mut().ok_or(LinkError::Down)?).await?;
+                Ok(connections)
+            }
+            Err(error) => Err(plain_text::explain(&client, error.into()).await),
         }
     }
 
@@ -207,11 +208,11 @@ impl Link {
     /// Sends a pipeline of queries with long replies over a connection of the query pool.
     pub(super) async fn query(&self, op: Op, pipeline: &Pipeline) -> Result<Replies, LinkError> {
         let closed = !self.is_open() || self.silent.load(Ordering::Acquire);
-        let (pool, last_error) = self.query_pool.as_ref().filter(|_| !closed).ok_or(LinkError::Down)?;
+        let pool = self.query_pool.as_ref().filter(|_| !closed).ok_or(LinkError::Down)?;
         match pool.get().await {
-            Ok(mut connection) => self.run_on(op, &mut connection, pipeline).await,
+            Ok(mut lent) => self.run_on(op, &mut lent.connection, pipeline).await,
             Err(error) => {
-                let result = Err(last_error.behind(&error));
+                let result = Err(error);
                 self.record_result(op, &result);
                 result
             }
@@ -295,102 +296,20 @@ impl Link {
     }
 }
 
-/// The newest error of a pool. It tries again until its time is up, and tells no reason then.
-#[derive(Debug, Clone, Default)]
-struct LastError(Arc<Mutex<Option<LinkError>>>);
-
-impl LastError {
-    /// The reason why the pool lent no connection.
-    fn behind(&self, error: &bb8::RunError<redis::RedisError>) -> LinkError {
-        match error {
-            bb8::RunError::User(error) => LinkError::from(error),
-            bb8::RunError::TimedOut => {
-                let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-                last.unwrap_or_else(|| LinkError::Broken("no connection came in time".to_owned()))
-            }
-        }
-    }
-}
-
-impl bb8::ErrorSink<redis::RedisError> for LastError {
-    fn sink(&self, error: redis::RedisError) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(LinkError::from(&error));
-    }
-
-    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<redis::RedisError>> {
-        Box::new(self.clone())
-    }
-}
-
-/// The reason of a failed try to connect. A timeout gets a reason of its own if the server has no TLS and the URL asks for it.
-pub(super) async fn explain(client: &Client, error: LinkError) -> LinkError {
-    if error == LinkError::Timeout && plain_text::instead_of_tls(client).await {
-        return LinkError::Broken(NO_TLS.to_owned());
-    }
-    error
-}
-
 /// Sends a pipeline; error replies stay in [`Replies`].
 pub(super) async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Replies, LinkError> {
     Ok(Replies(connection.send_packed_commands(pipeline, 0, pipeline.len()).await?))
 }
 
-/// A Redis client with RESP3 (for push messages), TCP_NODELAY, and detection of half-open connections.
-pub(super) fn client(config: &RedisConfig) -> Result<Client, StartError> {
-    // The library's message may repeat the URL, which may hold the password.
-    let parsed = Client::open(config.url.reveal()).map_err(|_| StartError::BadUrl)?;
-    let info = parsed.get_connection_info().clone();
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(Duration::from_secs(10));
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-    let info = info.set_tcp_settings(tcp).set_redis_settings(settings);
-    let Some(path) = &config.ca_file else {
-        return Client::open(info).map_err(|_| StartError::BadUrl);
-    };
-    let bad = |reason: String| StartError::BadCa { path: path.clone(), reason };
-    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-    if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {
-        return Err(bad("no certificate in it".to_owned()));
-    }
-    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })
-        .map_err(|error| bad(error.category().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{RedisPrefix, Secret},
-        metrics::Metrics,
-    };
-
-    fn link(url: &str, ca: Option<&str>) -> Result<Link, StartError> {
-        let config = RedisConfig { url: Secret::new(url), ca_file: ca.map(Into::into), prefix: RedisPrefix::default() };
-        Link::new(Some(&config), Ops::new(&Metrics::new().unwrap()), Degrade::unwatched())
-    }
-
-    #[tokio::test]
-    async fn a_bad_url_is_refused_without_showing_it() {
-        let error = link("nonsense://user:secret@host", None).err().unwrap();
-        assert_eq!(error, StartError::BadUrl);
-        assert!(!error.to_string().contains("secret"));
-        assert!(link("redis://localhost:6379/2", None).is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_bad_ca_file_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "no pem").unwrap();
-        for path in ["/nowhere/ca.pem", file.path().to_str().unwrap()] {
-            assert!(matches!(link("rediss://localhost", Some(path)), Err(StartError::BadCa { .. })));
-        }
-    }
+    use crate::metrics::Metrics;
 
     #[tokio::test]
     async fn without_redis_calls_fail_at_once() {
-        let link = Link::new(None, Ops::new(&Metrics::new().unwrap()), Degrade::unwatched()).unwrap();
+        let ops = Ops::new(&Metrics::new().unwrap());
+        let link = Link::new(None, &RedisPrefix::default(), ops, Degrade::unwatched());
         let mut ping = redis::pipe();
         ping.cmd("PING");
         assert_eq!(link.run(Op::Admit, "x", &ping).await.err(), Some(LinkError::Down));

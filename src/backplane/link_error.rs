@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use redis::ErrorKind;
 
 use super::{server_mode::ServerMode, sharing::Sharing};
+use crate::degrade::Finding;
 
 /// Why a call to Redis failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,9 @@ pub(super) enum LinkError {
     /// The server is not of a kind that a node can use.
     #[error("the server runs in an unfit mode: {0:?}")]
     Unfit(ServerMode),
+    /// No primary is known, or what is named as one is none.
+    #[error("{}", .0.detail)]
+    NoPrimary(Arc<Finding>),
     /// Another deployment uses the keys of this node.
     #[error("{0}")]
     Shared(Arc<Sharing>),

@@ -10,11 +10,24 @@ use tokio::{
     time::timeout,
 };
 
+use super::link_error::LinkError;
+
+/// The reason for which a TLS connection fails that a server without TLS answered.
+const NO_TLS: &str =
+    "TLS failed: the server answers without TLS; REDIS_URL must begin with redis://, or lead to its tls-port";
 /// Maximum wait for an answer.
 const WAIT: Duration = Duration::from_millis(500);
 
+/// The reason of a failed try to connect. A timeout gets a reason of its own if the server has no TLS and the URL asks for it.
+pub(super) async fn explain(client: &Client, error: LinkError) -> LinkError {
+    if error == LinkError::Timeout && instead_of_tls(client).await {
+        return LinkError::Broken(NO_TLS.to_owned());
+    }
+    error
+}
+
 /// True if the URL asks for TLS, and the server answers without it.
-pub(super) async fn instead_of_tls(client: &Client) -> bool {
+async fn instead_of_tls(client: &Client) -> bool {
     match client.get_connection_info().addr() {
         ConnectionAddr::TcpTls { host, port, .. } => timeout(WAIT, answers(host, *port)).await.unwrap_or(false),
         _ => false,

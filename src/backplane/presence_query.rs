@@ -125,7 +125,7 @@ impl PresenceQuery {
             Ok(Ok(users)) => Listeners { users: parse_users(&users), of_all_nodes: true },
             Ok(Err(_)) | Err(_) => {
                 let users = self.local.audience(conversation, AUDIENCE_MAX);
-                Listeners { users, of_all_nodes: self.link.client().is_none() }
+                Listeners { users, of_all_nodes: self.link.target().is_none() }
             }
         };
         conversations.iter().enumerate().map(&mut listeners).collect()

@@ -93,7 +93,7 @@ impl Publisher {
 
     /// Queues events for publishing. Never blocks.
     pub(super) fn publish(&self, events: Vec<Event>) {
-        if self.link.client().is_none() || events.is_empty() {
+        if self.link.target().is_none() || events.is_empty() {
             return;
         }
         if self.queue.capacity() <= KEPT_FOR_OTHERS && events.iter().all(Event::is_custom) {

@@ -262,7 +262,7 @@ impl Registry {
 
     fn mark_unwritten(&self, user: &UserId, unwritten: Unwritten) {
         let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.link.client().is_some() && dirty.len() < DIRTY_MAX {
+        if self.link.target().is_some() && dirty.len() < DIRTY_MAX {
             let known = dirty.entry(user.clone()).or_default();
             known.announced |= unwritten.announced;
             known.era = unwritten.era.or(known.era);

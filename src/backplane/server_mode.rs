@@ -33,11 +33,15 @@ impl ServerMode {
     pub(super) fn finding(self) -> Finding {
         let (fault, why) = match self {
             Self::Cluster => {
-                (Fault::RedisIsCluster, "the server runs in cluster mode; a node needs a Redis that is not a cluster")
+                let why = "the server runs in cluster mode: its form is redis+cluster://, and Redis Cluster is not supported yet; \
+                           use a Redis that is not a cluster";
+                (Fault::RedisIsCluster, why)
             }
-            Self::Sentinel => {
-                (Fault::RedisIsSentinel, "the server is a Sentinel; REDIS_URL must be the address of the primary")
-            }
+            Self::Sentinel => (
+                Fault::RedisIsSentinel,
+                "the server is a Sentinel, which holds no data: write redis+sentinel://host:port?sentinel_master_name=NAME, \
+                 or the address of the primary",
+            ),
         };
         Finding::new(fault, why)
     }

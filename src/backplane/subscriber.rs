@@ -208,7 +208,7 @@ impl Subscriber {
         payloads: mpsc::Sender<Payload>,
         signals: Arc<PushSignals>,
     ) -> Result<MultiplexedConnection, LinkError> {
-        let client = self.link.client().ok_or(LinkError::Down)?;
+        let (client, _) = self.link.target().ok_or(LinkError::Down)?.client().await?;
         let canary = channels.canary(self.process.name());
         let (process, metrics, listening) = (self.process.clone(), self.metrics.clone(), canary.clone());
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {

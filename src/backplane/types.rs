@@ -1,6 +1,10 @@
 //! Inputs and outputs of the backplane: values without behaviour, on which its other files build.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +13,12 @@ use crate::model::{ConnectionId, ConversationId, Event, LogId, NodeId, NodeStats
 /// Why the backplane can't start: a fault of the configuration. A Redis that is down is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// REDIS_URL is not a URL of Redis. The message does not show it, since it may hold a password.
-    #[error("REDIS_URL is not a redis:// or rediss:// URL")]
+    /// REDIS_URL has a form that is not supported. The message does not show it, since it may hold a password.
+    #[error("REDIS_URL has a form that is not supported")]
     BadUrl,
+    /// REDIS_URL has another form than the servers need.
+    #[error("{0}")]
+    WrongForm(String),
     /// The file with certificates can't be used.
     #[error("the CA file {} for Redis can't be used: {reason}", path.display())]
     BadCa {
@@ -20,6 +27,19 @@ pub enum StartError {
         /// The reason.
         reason: String,
     },
+}
+
+/// Where Redis is, for the health report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisStatus {
+    /// The address of the server; `None` while none is known.
+    pub primary: Option<String>,
+    /// Time since which it is that.
+    pub since: Option<Instant>,
+    /// Number of changes of the address since the start of the node.
+    pub changes: u64,
+    /// Number of sentinels that answer, and of those in REDIS_URL; `None` without sentinels.
+    pub sentinels: Option<(usize, usize)>,
 }
 
 /// The scope of a socket, which decides the connection limits that it counts against.

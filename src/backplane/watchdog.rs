@@ -21,6 +21,7 @@ use super::{
     needs, neighbours,
     ops::Op,
     refusals::Refusals,
+    route::Route,
     server_mode::ServerMode,
     sharing::Sharing,
     takeover,
@@ -41,6 +42,11 @@ const PROBE_EVERY: Duration = Duration::from_millis(250);
 const LATE_AFTER: Duration = Duration::from_millis(200);
 /// Interval between two looks at the settings of Redis.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Time after a change of the primary in which nodes may still use the former one. Sentinel makes it a replica at most 10 s
+/// after a failover by hand, or after a frozen one works again.
+const SETTLE: Duration = Duration::from_secs(12);
+/// Pause before another try to move to a primary that was not usable.
+const MOVE_AGAIN: Duration = Duration::from_secs(1);
 /// First and longest pause between two tries to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -60,14 +66,21 @@ impl Watchdog {
     /// Connects and watches until its task is stopped.
     pub(super) async fn run(&self) {
         let (mut pause, mut deployment, mut asked) = (BACKOFF.0, self.link.keys().deployment(), false);
+        let Some(mut routes) = self.link.target().map(|target| target.routes()) else { return };
         loop {
-            match self.start_era(&mut deployment).await {
+            routes.mark_unchanged();
+            let started = tokio::select! {
+                started = self.start_era(&mut deployment) => started,
+                // Whoever waits for a former address waits in vain.
+                _ = routes.changed() => continue,
+            };
+            match started {
                 Ok(mut connections) => {
                     pause = BACKOFF.0;
                     if !std::mem::replace(&mut asked, true) {
                         self.name_neighbours(&mut connections).await;
                     }
-                    let error = self.watch(connections).await;
+                    let error = self.watch(connections, &mut routes).await;
                     tracing::warn!(%error, "Redis is down; this node goes on with its local state");
                     self.mark_down(&error);
                 }
@@ -80,7 +93,8 @@ impl Watchdog {
                     // Each try costs the Redis of another deployment some commands and connections.
                     let kept_off = matches!(&error, LinkError::Shared(why) if matches!(**why, Sharing::InUse(_)));
                     let now = if kept_off { pause.max(self.lease.interval()) } else { pause };
-                    sleep(now.mul_f64(rand::random_range(0.8..1.2))).await;
+                    // The sender lives as long as the link.
+                    let _another_route = timeout(now.mul_f64(rand::random_range(0.8..1.2)), routes.changed()).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }
             }
@@ -103,6 +117,7 @@ impl Watchdog {
         needs::check(self.link.keys(), channels, first).await?;
         self.new_era(first).await?;
         self.link.open(connections.clone());
+        self.note_move();
         self.degrade.set_up(Part::Redis);
         self.degrade.note_late_redis(false);
         self.eras.send_modify(|era| (era.up, era.tried) = (true, true));
@@ -194,8 +209,16 @@ impl Watchdog {
         let first = connections.first_mut().ok_or(LinkError::Down)?;
         self.new_era(first).await?;
         self.link.open(connections.clone());
+        self.note_move();
         tracing::info!(incarnation = %self.lease.me(), "registered anew over new connections to Redis");
         Ok(connections)
+    }
+
+    /// Tells [`Degrade`] if the link leads to another server than before.
+    fn note_move(&self) {
+        if self.link.target().is_some_and(|target| target.note_used()) {
+            self.degrade.note_moved_redis(SETTLE);
+        }
     }
 
     fn mark_down(&self, error: &LinkError) {
@@ -209,16 +232,22 @@ impl Watchdog {
     }
 
     /// Probes the connections and renews the lease until Redis is lost. Returns the reason.
-    async fn watch(&self, mut connections: Vec<MultiplexedConnection>) -> LinkError {
+    async fn watch(
+        &self,
+        mut connections: Vec<MultiplexedConnection>,
+        routes: &mut watch::Receiver<Route>,
+    ) -> LinkError {
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renew_at = Instant::now() + self.lease.interval();
-        let mut turn = 0_usize;
+        let (mut turn, mut move_at) = (0_usize, None);
         let (mut look, mut may_look) = (self.look_at_settings(connections[0].clone(), Instant::now()), true);
         loop {
             let asked = tokio::select! {
                 _ = ticks.tick() => false,
                 () = self.link.check_now.notified() => true,
+                // The sender lives as long as the link.
+                _ = routes.changed() => { move_at = Some(Instant::now()); false }
                 may = &mut look, if may_look => {
                     may_look = may;
                     look = self.look_at_settings(connections[0].clone(), Instant::now() + LOOK_EVERY);
@@ -229,10 +258,7 @@ impl Watchdog {
             let silent = self.link.is_silent();
             let all = asked || silent;
             if self.lease.me().deployment() != *self.link.keys().deployment().borrow() {
-                tracing::info!("the store has the identity of another deployment; registering anew");
-                // What this node holds must not keep its own new lease off.
-                let released = self.lease.release(&self.link, &mut connections[0]).await;
-                match released.and(self.reconnect().await) {
+                match self.change_deployment(&mut connections[0]).await {
                     Ok(fresh) => connections = fresh,
                     Err(error) => return error,
                 }
@@ -242,21 +268,27 @@ impl Watchdog {
             let started = Instant::now();
             let renews = all || started >= renew_at;
             turn = (turn + 1) % connections.len();
-            let checked = self.check(&mut connections, turn, renews, all).await;
+            let checked = match move_at.filter(|at| *at <= started) {
+                Some(_) => Err(LinkError::Broken("the primary changed".to_owned())),
+                None => self.check(&mut connections, turn, renews, all).await,
+            };
             match checked {
                 Ok(()) => {
                     if renews {
                         renew_at = started + self.lease.interval();
                     }
-                    self.link.probe_succeeded(silent);
-                    self.degrade.note_late_redis(false);
-                    self.degrade.report(Part::Redis, Ok(started.elapsed()));
+                    self.note_success(started, silent);
                 }
                 Err(LinkError::Broken(_)) => match self.reconnect().await {
                     Ok(fresh) => {
-                        connections = fresh;
+                        (connections, move_at) = (fresh, None);
                         look = self.look_at_settings(connections[0].clone(), started);
                         self.link.check_now.notify_one();
+                    }
+                    // What is named as the primary is not usable. The former one is, as long as its connections work.
+                    Err(error) if move_at.is_some_and(|at| at <= started) && !matches!(error, LinkError::Shared(_)) => {
+                        tracing::debug!(%error, "could not move to the primary; trying again");
+                        move_at = Some(started + MOVE_AGAIN);
                     }
                     Err(error) => return error,
                 },
@@ -272,6 +304,21 @@ impl Watchdog {
                 }
             }
         }
+    }
+
+    /// Registers anew under the identity of another deployment.
+    async fn change_deployment(&self, on: &mut MultiplexedConnection) -> Result<Vec<MultiplexedConnection>, LinkError> {
+        tracing::info!("the store has the identity of another deployment; registering anew");
+        // What this node holds must not keep its own new lease off.
+        let released = self.lease.release(&self.link, on).await;
+        released.and(self.reconnect().await)
+    }
+
+    /// Records that a check that began at `started` succeeded. The link was `silent` then.
+    fn note_success(&self, started: Instant, silent: bool) {
+        self.link.probe_succeeded(silent);
+        self.degrade.note_late_redis(false);
+        self.degrade.report(Part::Redis, Ok(started.elapsed()));
     }
 
     /// Checks connection `turn`, or renews the lease. Reports a check that is late before it has a result.

@@ -14,6 +14,7 @@ use super::{
     origins::AllowedOrigins,
     parse,
     redis_prefix::RedisPrefix,
+    redis_url::{RedisForm, RedisPasswords, RedisServers},
     secret::{Secret, check_secret_length},
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
@@ -191,13 +192,27 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
         note_ignored(reader, &set::REDIS_URL, notes);
         return None;
     }
-    let url = reader.read(&set::REDIS_URL, |text| urls::check_redis_url(text).map(|()| Secret::new(text)));
+    let mut password = |setting| reader.text(setting).map(Secret::new);
+    let passwords =
+        RedisPasswords { server: password(&set::REDIS_PASSWORD), sentinel: password(&set::REDIS_SENTINEL_PASSWORD) };
+    let servers = reader.read(&set::REDIS_URL, |text| {
+        let servers = RedisServers::parse(text, &passwords)?;
+        match &servers.form {
+            RedisForm::Cluster(_) => {
+                Err("names a Redis Cluster, which is not supported yet: use a Redis that is not a cluster \
+                                          (redis://), or one with sentinels (redis+sentinel://)"
+                    .to_owned())
+            }
+            RedisForm::Server(_) | RedisForm::Socket(_) | RedisForm::Sentinel(_) => Ok(servers),
+        }
+    });
     if !reader.given(&set::REDIS_URL) {
         reader.missing(&set::REDIS_URL);
     }
     let ca_file = read_ca(reader, &set::REDIS_CA_FILE);
+    let sentinel_ca_file = read_ca(reader, &set::REDIS_SENTINEL_CA_FILE).or_else(|| ca_file.clone());
     let prefix = reader.read(&set::REDIS_PREFIX, RedisPrefix::parse).unwrap_or_default();
-    url.map(|url| RedisConfig { url, ca_file, prefix })
+    servers.map(|servers| RedisConfig { servers, ca_file, sentinel_ca_file, prefix })
 }
 
 fn note_ignored(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {

@@ -182,9 +182,15 @@ settings! {
         "Joining a conversation that doesn't exist creates it, open to everyone.", dev("true");
 
     REDIS_URL = Redis, Kind::Text("URL"), "",
-        "URL of Redis: redis://user:password@host:port/database, or rediss:// for TLS; all but the host may be left out, but a user needs a password. In a password, write # as %23, / as %2F and @ as %40. It takes one host and no parameters. Required by serve, not used by dev.", secret();
+        "URL of Redis, in one of three forms. One server: redis://user:password@host:port/database; all but the host may be left out, but a user needs a password. Sentinels: redis+sentinel://user:password@host:port/database?addr=host:port&addr=host:port&sentinel_master_name=NAME, where host and each addr are sentinels, user and password those of the servers; with sentinel_user=…&sentinel_password=… the sentinels have a login too, and sentinel_tls=true or false makes their TLS differ. A socket on this machine: unix:///path?db=1&user=…&pass=…. rediss:// and rediss+sentinel:// use TLS. IPv6 addresses stand in brackets. In a password, write # as %23, / as %2F, ? as %3F, & as %26, @ as %40 and % as %25. Required by serve, not used by dev. If what answers there needs another form, serve ends with code 78 and names that form.", secret();
+    REDIS_PASSWORD = Redis, Kind::Text("password"), "",
+        "Password for the Redis servers, if REDIS_URL has none; as it is, without % codes.", secret();
+    REDIS_SENTINEL_PASSWORD = Redis, Kind::Text("password"), "",
+        "Password for the sentinels, if REDIS_URL has none; as it is, without % codes.", secret();
     REDIS_CA_FILE = Redis, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for Redis instead of the system's.";
+    REDIS_SENTINEL_CA_FILE = Redis, Kind::Text("file"), "",
+        "File with certificates (PEM) to trust for the sentinels; by default REDIS_CA_FILE.";
     REDIS_PREFIX = Redis, Kind::Text("name"), "",
         "A name before every key in Redis: with staging, ws:nodes is staging:ws:nodes. Deployments with databases of their own need different ones if they share a database number of one Redis; nodes of one deployment need the same one.";
     CACHE_TTL = Redis, Kind::Duration(SECOND, 7 * DAY), "600s",

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use crate::{auth::fixture::Pair, model::UserId};
 
 use super::{
-    AuthConfig, AuthKey, Config, ConfigFaults, PersonaConfig, Sources, StoreBackend, health_address, parse, settings,
+    AuthConfig, AuthKey, Config, ConfigFaults, PersonaConfig, RedisForm, Secret, Sources, StoreBackend, health_address,
+    parse, settings,
 };
 
 const SECRET: &str = "planted-secret-of-more-than-32-bytes";
@@ -208,6 +209,32 @@ fn no_output_shows_a_secret() {
     ]);
     let shown = faults.unwrap_err().to_string();
     assert!(shown.contains("JWT_SECRET") && shown.contains("DATABASE_URL") && !shown.contains("planted"), "{shown}");
+}
+
+#[test]
+fn redis_has_three_forms_and_a_cluster_is_refused() {
+    let sentinel = "rediss+sentinel://one?addr=two&sentinel_master_name=m&sentinel_user=watcher";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "planted@/%\n").unwrap();
+    let files =
+        [("REDIS_PASSWORD_FILE", file.to_str().unwrap()), ("REDIS_SENTINEL_PASSWORD_FILE", file.to_str().unwrap())];
+    let without_url = [("DATABASE_URL", POSTGRES), ("JWT_SECRET", SECRET), ("JWT_AUDIENCE", "chat")];
+    let with = |url: &str, more: &[(&str, &str)]| {
+        let url = [("REDIS_URL", url)];
+        Config::load(false, &sources(&[&without_url[..], &url[..], more].concat()))
+    };
+    let redis = with(sentinel, &files).unwrap().redis.unwrap();
+    let RedisForm::Sentinel(sentinels) = &redis.servers.form else { panic!("{redis:?}") };
+    for login in [&redis.servers.login, &sentinels.login] {
+        assert_eq!(login.password.as_ref().map(Secret::reveal), Some("planted@/%"));
+    }
+    assert!(!format!("{redis:?}").contains("planted"));
+    assert!(matches!(with("unix:///run/redis.sock", &[]).unwrap().redis.unwrap().servers.form, RedisForm::Socket(_)));
+    let refused = with("redis+cluster://:planted@h", &[]).unwrap_err().to_string();
+    assert!(refused.contains("REDIS_URL") && refused.contains("not supported yet"), "{refused}");
+    assert!(!refused.contains("planted"), "{refused}");
+    assert_eq!(faults(with("redis://:planted@h", &files[..1])), ["REDIS_URL"]);
 }
 
 #[test]

@@ -1,13 +1,11 @@
-//! The URLs of PostgreSQL and Redis, read as `psql` and `redis-cli` read them. What can't be read is refused with a sentence
-//! that names the part and the remedy. Messages never repeat a value, as it may be a secret.
+//! The URL of PostgreSQL, read as `psql` reads it. What can't be read is refused with a sentence that names the part and the
+//! remedy. Messages never repeat a value, as it may be a secret.
 
 use tokio_postgres::{
     Config,
     config::{SslMode, TargetSessionAttrs},
 };
 
-/// Largest number of a database that Redis can be given.
-const DATABASE_MAX: u32 = 2_147_483_647;
 /// Parameters of a PostgreSQL URL that the driver knows.
 const PARAMETERS: [&str; 18] = [
     "user",
@@ -31,7 +29,7 @@ const PARAMETERS: [&str; 18] = [
 ];
 
 /// Remedy for a port that can't be.
-const PORTS: &str = "a port is a number from 1 to 65535";
+pub(super) const PORTS: &str = "a port is a number from 1 to 65535";
 
 /// Parameters that count as not given if they are empty.
 const PLACES: [&str; 3] = ["host", "hostaddr", "port"];
@@ -145,56 +143,6 @@ fn check_parameter(name: &str) -> Result<(), String> {
     }
 }
 
-/// Checks a Redis URL: `redis://user:password@host:port/database`, or `rediss://` for TLS.
-///
-/// # Errors
-/// The part of the URL that is at fault, in words that follow the setting's name.
-pub(super) fn check_redis_url(text: &str) -> Result<(), String> {
-    let schemes = ["redis://", "rediss://"];
-    let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
-    let rest = rest.ok_or("must be a URL that begins with redis:// or rediss://")?;
-    if rest.contains('#') {
-        return Err("has a #: in the password, write it as %23".to_owned());
-    }
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if path.contains('@') || authority.matches('@').count() > 1 {
-        return Err("has a / or an @ in the user or the password: write them as %2F and %40".to_owned());
-    }
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    if authority.strip_suffix(host).is_some_and(|login| !login.is_empty() && !login.contains(':')) {
-        // The client library would log in as nobody, and the user would have the rights of the default one.
-        return Err(
-            "has a user without a password: write redis://user:password@host, or redis://:password@host for a \
-                    password alone"
-                .to_owned(),
-        );
-    }
-    if host.contains(',') {
-        return Err("has several hosts: it takes one, the address of the primary".to_owned());
-    }
-    let (database, query) = path.split_once('?').unwrap_or((path, ""));
-    if !query.is_empty() || authority.contains('?') {
-        return Err(
-            "has parameters after a ?: none is supported, and a database is the path: redis://host:6379/1".to_owned()
-        );
-    }
-    if !database.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err("has a path that is not the number of a database: redis://host:6379/1".to_owned());
-    }
-    if !database.is_empty() && database.parse::<u32>().ok().is_none_or(|number| number > DATABASE_MAX) {
-        return Err(format!(
-            "has a path that is too large for the number of a database: write one from 0 to databases - 1 of redis.conf, \
-             15 by default, and at most {DATABASE_MAX}: redis://host:6379/1"
-        ));
-    }
-    let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map(|(_, port)| port);
-    if port.is_some_and(|port| port.parse::<u16>().is_err() || port.parse() == Ok(0_u16)) {
-        return Err(format!("has a port that can't be: {PORTS}"));
-    }
-    let url = reqwest::Url::parse(text).map_err(|error| format!("can't be read as a URL: {error}"))?;
-    if url.host_str().is_none_or(str::is_empty) { Err("must be a URL with a host".into()) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio_postgres::config::Host;
@@ -256,34 +204,6 @@ mod tests {
             ("postgres://:5433/chat?host=one", "host:port,host:port"),
         ] {
             let why = read_postgres_url(text).unwrap_err();
-            assert!(why.contains(says) && !why.contains("secret"), "{text}: {why}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_redis_url_is_said() {
-        for text in ["redis://h", "redis://h:6379/", "rediss://bob:a%23b@h:6379/1", "redis://:p@[::1]:6379/0"] {
-            assert_eq!(check_redis_url(text), Ok(()), "{text}");
-        }
-        for (text, says) in [
-            ("http://h", "redis://"),
-            ("redis://", "host"),
-            ("redis://h?db=1", "the path"),
-            ("redis://h/0?db=1", "the path"),
-            ("redis://h/chat", "number of a database"),
-            ("redis://h/2147483648", "too large for the number of a database"),
-            ("redis://h/99999999999999999999", "too large for the number of a database"),
-            ("redis://:sec#ret@h", "%23"),
-            ("redis://:secret/x@h", "%2F"),
-            ("redis://:secret@x@h", "%40"),
-            ("redis://one,two", "several hosts"),
-            ("redis://secret@h", "redis://:password@host"),
-            ("redis://user@h/1", "redis://user:password@host"),
-            ("redis://h:65536", "from 1 to 65535"),
-            ("redis://h:0", "from 1 to 65535"),
-            ("redis://h:secret", "from 1 to 65535"),
-        ] {
-            let why = check_redis_url(text).unwrap_err();
             assert!(why.contains(says) && !why.contains("secret"), "{text}: {why}");
         }
     }

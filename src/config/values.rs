@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use super::{
     origins::AllowedOrigins,
     redis_prefix::RedisPrefix,
+    redis_url::RedisServers,
     secret::Secret,
     webhooks::{NotificationConfig, PersonaConfig},
 };
@@ -92,10 +93,12 @@ pub enum LogFormat {
 /// Settings of Redis.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// `redis://` or `rediss://`, with user and password if needed.
-    pub url: Secret,
+    /// The servers, with user and password if needed.
+    pub servers: RedisServers,
     /// Certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The same for sentinels.
+    pub sentinel_ca_file: Option<PathBuf>,
     /// What stands before every key.
     pub prefix: RedisPrefix,
 }

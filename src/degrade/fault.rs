@@ -29,6 +29,12 @@ pub enum Fault {
     RedisIsCluster,
     /// The address is a Sentinel, which holds no data.
     RedisIsSentinel,
+    /// The URL names sentinels, and a server that is none answers.
+    RedisIsNoSentinel,
+    /// The sentinels don't know the name of the primary.
+    RedisUnknownPrimary,
+    /// Too few sentinels answer to agree on another primary.
+    RedisSentinelsAway,
     /// Keys of nodes hold values of another type.
     RedisForeignValues,
     /// Another deployment, with a database of its own, uses the same keys.
@@ -69,7 +75,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -83,6 +89,9 @@ impl Fault {
         Self::RedisTooManyClients,
         Self::RedisIsCluster,
         Self::RedisIsSentinel,
+        Self::RedisIsNoSentinel,
+        Self::RedisUnknownPrimary,
+        Self::RedisSentinelsAway,
         Self::RedisForeignValues,
         Self::RedisShared,
         Self::StoreUnreachable,
@@ -119,6 +128,9 @@ impl Fault {
             Self::RedisTooManyClients => "redis-too-many-clients",
             Self::RedisIsCluster => "redis-is-cluster",
             Self::RedisIsSentinel => "redis-is-sentinel",
+            Self::RedisIsNoSentinel => "redis-is-no-sentinel",
+            Self::RedisUnknownPrimary => "redis-unknown-primary",
+            Self::RedisSentinelsAway => "redis-sentinels-away",
             Self::RedisForeignValues => "redis-foreign-values",
             Self::RedisShared => "redis-shared",
             Self::StoreUnreachable => "store-unreachable",
@@ -145,6 +157,7 @@ impl Fault {
         !matches!(
             self,
             Self::RedisEvicts
+                | Self::RedisSentinelsAway
                 | Self::RedisForeignValues
                 | Self::StoreNotMigrated
                 | Self::StoreAltered

@@ -128,3 +128,16 @@ fn a_node_that_hears_nothing_of_the_others_relays_through_the_store() {
     assert!(degrade.reasons().eq([Reason::AppendsFail]));
     assert_eq!(degrade.faults()[0].0, Part::Store);
 }
+
+#[test]
+fn after_a_move_of_redis_nodes_also_reach_each_other_through_the_store() {
+    let degrade = Degrade::new(LinkState::Down);
+    degrade.set_up(Part::Redis);
+    assert!(!degrade.may_be_alone() && !degrade.relays());
+    let changes = degrade.changes();
+    degrade.note_moved_redis(Duration::from_secs(3_600));
+    assert!(changes.has_changed().unwrap() && degrade.may_be_alone() && degrade.relays());
+    assert_eq!((degrade.mode(Feature::Fanout), degrade.verdict()), (Mode::Shared, Verdict::Healthy));
+    degrade.note_moved_redis(Duration::ZERO);
+    assert!(!degrade.may_be_alone() && !degrade.relays());
+}

@@ -1,6 +1,6 @@
 //! Health and metrics. They read memory only, so that probes are cheap and still answer while Redis or the store hangs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use hyper::{
     HeaderMap, Response, StatusCode,
@@ -14,6 +14,7 @@ use super::{
     service::{HttpService, Kind},
 };
 use crate::{
+    backplane::RedisStatus,
     broker::Broker,
     config::HealthDetails,
     degrade::{Feature, Finding, LinkState, Part, Reason, Verdict},
@@ -57,6 +58,7 @@ pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -
             let mut health = Health::of(broker);
             let (details, admin) = details(service, headers);
             if admin {
+                health.redis = broker.backplane.redis_status().map(|status| RedisPlace::of(status, broker.clock.now()));
                 health.faults = Some(broker.degrade.faults().into_iter().map(StandingFault::from).collect());
             }
             if service.kind() == Kind::Admin {
@@ -133,6 +135,9 @@ pub(super) struct Health<'a> {
     connections_total: Option<u64>,
     pub(super) components: Components,
     latency: Latencies,
+    /// Where Redis is; only for admins, and only if it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<RedisPlace>,
     /// Faults of Redis and the store that stand now; only for admins.
     #[serde(skip_serializing_if = "Option::is_none")]
     faults: Option<Vec<StandingFault>>,
@@ -200,6 +205,39 @@ impl From<(Part, Arc<Finding>)> for StandingFault {
     }
 }
 
+/// Where Redis is.
+#[derive(Serialize)]
+struct RedisPlace {
+    /// The address of the server that is used; none while sentinels name none.
+    primary: Option<String>,
+    since: Option<Timestamp>,
+    /// Number of changes of the address since the start of the node.
+    changes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentinels: Option<SentinelCount>,
+}
+
+/// Numbers of sentinels.
+#[derive(Serialize)]
+struct SentinelCount {
+    answering: usize,
+    listed: usize,
+}
+
+impl RedisPlace {
+    fn of(status: RedisStatus, now: Timestamp) -> Self {
+        let RedisStatus { primary, since, changes, sentinels } = status;
+        let sentinels = sentinels.map(|(answering, listed)| SentinelCount { answering, listed });
+        Self { primary, since: since.map(|since| time_of(since, now)), changes, sentinels }
+    }
+}
+
+/// The time of day of an instant in the past.
+fn time_of(instant: Instant, now: Timestamp) -> Timestamp {
+    let ago = i64::try_from(instant.elapsed().as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(now.micros().saturating_sub(ago))
+}
+
 /// State of one part.
 #[derive(Serialize)]
 pub(super) struct Component {
@@ -245,6 +283,7 @@ impl<'a> Health<'a> {
                 send_ack_ms: Percentiles::of(&broker.metrics.send_seconds),
                 delivery_ms: Percentiles::of(&broker.metrics.delivery_seconds),
             },
+            redis: None,
             faults: None,
             failing_tasks: None,
             works: Feature::ALL.map(|feature| (feature.label(), broker.degrade.shown_mode(feature).label())).into(),
@@ -270,8 +309,7 @@ impl Component {
             LinkState::Up => "up",
             LinkState::Down => "down",
         };
-        let ago = i64::try_from(state.since.elapsed().as_micros()).unwrap_or(i64::MAX);
-        let since = Timestamp::from_micros(now.micros().saturating_sub(ago));
+        let since = time_of(state.since, now);
         // Rounded to microseconds: finer digits are noise.
         let latency_ms = state.latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3);
         Self { status, latency_ms: latency_ms.filter(|_| state.link == LinkState::Up), since }

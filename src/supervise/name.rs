@@ -47,6 +47,8 @@ names! {
     Publisher = "publisher";
     /// Receives events of other nodes.
     Subscriber = "subscriber";
+    /// Asks where the primary of Redis is.
+    Target = "target";
     /// Watches Redis.
     Watchdog = "watchdog";
     /// Passes events of the backplane on.

@@ -177,6 +177,19 @@ def test_secrets_of_the_user():
     assert "NOTIFICATION_WEBHOOK_SECRET" not in files
 
 
+def test_sentinels_have_a_password_and_certificates_of_their_own():
+    files = files_of(one("sentinels", "Deployment")["spec"]["template"]["spec"])
+    assert {name: file for name, file in files.items() if name.startswith("REDIS")} == {
+        "REDIS_URL": ("secret", "redis-credentials", "REDIS_URL"),
+        "REDIS_PASSWORD": ("secret", "redis-credentials", "password"),
+        "REDIS_SENTINEL_PASSWORD": ("secret", "redis-credentials", "sentinel-password"),
+        "REDIS_CA_FILE": ("configMap", "redis-ca", "ca.crt"),
+        "REDIS_SENTINEL_CA_FILE": ("secret", "sentinel-ca", "root.pem"),
+    }
+    policy = resources("sentinels")["NetworkPolicy", "chat-switchboard"]["spec"]
+    assert [port["port"] for port in policy["egress"][1]["ports"]] == [6379, 26379]
+
+
 def test_inline_secrets_are_only_in_the_charts_secret():
     secret = one("inline", "Secret")
     planted = set(re.findall(r"planted-[a-z]+", "\n".join(path.read_text() for path in SETS["inline"])))

@@ -47,6 +47,22 @@ TEMPLATES = {
     "no PostgreSQL": ({"redis": GOOD, "auth": GOOD}, "PostgreSQL has no URL"),
     "no key": ({"redis": GOOD, "database": GOOD}, "no key to verify tokens with"),
     "two places": ({**GOOD, "redis": {"url": "redis://redis", **GOOD}}, "redis.url and redis.existingSecret"),
+    "two authorities of sentinels": (
+        {**GOOD, "redis": {"sentinelCa": {"existingSecret": "a", "existingConfigMap": "b"}}},
+        "redis.sentinelCa.existingSecret and redis.sentinelCa.existingConfigMap",
+    ),
+    "key of a password without a Secret": (
+        {"redis": {"url": "redis://redis", "passwordKey": "word"}, "database": GOOD, "auth": GOOD},
+        "redis.passwordKey or redis.sentinelPasswordKey is set",
+    ),
+    "port of the sentinels": (
+        {**GOOD, "redis": {"url": "redis+sentinel://s:26380?addr=t:26380&sentinel_master_name=m"}},
+        "redis.url names port 26380, but networkPolicy.egress.redis.sentinelPort is not set",
+    ),
+    "usual port of the sentinels": (
+        {**GOOD, "redis": {"url": "rediss+sentinel://s/1?sentinel_master_name=m"}},
+        "redis.url names port 26379, but networkPolicy.egress.redis.sentinelPort is not set",
+    ),
     "two authorities": (
         {**GOOD, "database": {"ca": {"existingSecret": "a", "existingConfigMap": "b"}}},
         "database.ca.existingSecret and database.ca.existingConfigMap",

@@ -9,12 +9,14 @@ use crate::support::{Node, NodeBuilder, SECRET, eventually, within};
 mod appends;
 mod databases;
 mod deaf;
+mod forms;
 mod lost_rights;
 mod lost_rows;
 mod lost_writes;
 mod modes;
 mod poolers;
 mod read_only;
+mod sentinels;
 mod urls;
 
 /// Runs `switchboard check` and returns its output.

@@ -22,3 +22,4 @@ mod nodes;
 mod postgres_faults;
 mod redis_faults;
 mod scene;
+mod sentinels;

@@ -7,6 +7,7 @@
 //! | need | use |
 //! | --- | --- |
 //! | Redis | [`RedisServer::start`] |
+//! | a primary with a replica and sentinels | [`Replicated::start`] |
 //! | a fresh PostgreSQL database | `Postgres::shared().await.database().await` |
 //! | a PostgreSQL to kill or freeze | [`Postgres::start`] |
 //! | PgBouncer before a database | [`PgBouncer::before`] |
@@ -32,6 +33,7 @@ mod proxy;
 mod raw;
 mod receiver;
 mod redis;
+mod replicated;
 mod token;
 
 use std::{future::Future, net::TcpListener, time::Duration};
@@ -48,6 +50,7 @@ pub use self::{
     raw::{Frame, RawClient, opcode},
     receiver::{HookResponse, ReceivedRequest, Receiver, sign},
     redis::RedisServer,
+    replicated::Replicated,
     token::{SECRET, token, token_with},
 };
 

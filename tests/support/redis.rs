@@ -12,7 +12,8 @@ use super::{Process, Signal, free_port, guard, within};
 pub struct RedisServer {
     port: u16,
     args: Vec<String>,
-    sentinel: bool,
+    /// Lines of its configuration, if it is a sentinel.
+    sentinel: Option<Vec<String>>,
     // Declared before the folder: the process must end before its folder is removed.
     process: Option<Process>,
     folder: TempDir,
@@ -26,15 +27,20 @@ impl RedisServer {
 
     /// Starts a Redis with more arguments, for example `["--maxmemory", "2mb"]`.
     pub async fn with(args: &[&str]) -> Self {
-        Self::start_as(args, false).await
+        Self::start_as(args, None).await
     }
 
     /// Starts a Sentinel that watches no primary.
     pub async fn sentinel() -> Self {
-        Self::start_as(&[], true).await
+        Self::sentinel_with(&[]).await
     }
 
-    async fn start_as(args: &[&str], sentinel: bool) -> Self {
+    /// Starts a Sentinel with more lines of its configuration.
+    pub async fn sentinel_with(lines: &[&str]) -> Self {
+        Self::start_as(&[], Some(lines.iter().map(|&line| line.to_owned()).collect())).await
+    }
+
+    async fn start_as(args: &[&str], sentinel: Option<Vec<String>>) -> Self {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let mut server = Self { port: 0, args, sentinel, folder: guard::folder("switchboard-redis-"), process: None };
         let mut failure = String::new();
@@ -51,9 +57,9 @@ impl RedisServer {
 
     async fn launch(&mut self) -> Result<(), String> {
         let mut command = Command::new("redis-server");
-        let ready = if self.sentinel {
+        let ready = if let Some(lines) = &self.sentinel {
             let file = self.folder.path().join("sentinel.conf");
-            std::fs::write(&file, format!("port {}\nbind 127.0.0.1\n", self.port))
+            std::fs::write(&file, format!("port {}\nbind 127.0.0.1\n{}\n", self.port, lines.join("\n")))
                 .map_err(|error| error.to_string())?;
             command.arg(file).arg("--sentinel");
             "Sentinel ID is"
@@ -116,6 +122,12 @@ impl RedisServer {
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL is well formed");
         within("a connection to Redis", client.get_multiplexed_async_connection()).await.expect("Redis accepts")
+    }
+
+    /// Waits for a line of its log; lines already logged count.
+    pub async fn logged(&self, text: &str) {
+        let line = self.process().line(text, |line| line.contains(text).then_some(()));
+        line.await.unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// Runs one command over its own connection, for example `["CLIENT", "KILL", "TYPE", "pubsub"]`.

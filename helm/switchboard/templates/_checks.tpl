@@ -42,6 +42,14 @@
 {{- fail (printf "%s.ca.existingSecret and %s.ca.existingConfigMap are both set: remove one of them." $name $name) }}
 {{- end }}
 {{- end }}
+{{- with .Values.redis }}
+{{- if and .sentinelCa.existingSecret .sentinelCa.existingConfigMap }}
+{{- fail "redis.sentinelCa.existingSecret and redis.sentinelCa.existingConfigMap are both set: remove one of them." }}
+{{- end }}
+{{- if and (or .passwordKey .sentinelPasswordKey) (not (or .existingSecret $.Values.existingSecret)) }}
+{{- fail "redis.passwordKey or redis.sentinelPasswordKey is set, but there is no Secret of yours that has it: set redis.existingSecret." }}
+{{- end }}
+{{- end }}
 {{- range $name, $hook := .Values.webhooks }}
 {{- if and $hook.enabled (not (or $hook.url $hook.existingSecret $.Values.existingSecret)) }}
 {{- fail (printf "webhooks.%s is enabled, but has no URL: name a Secret that holds it in webhooks.%s.existingSecret, or set webhooks.%s.url." $name $name $name) }}
@@ -54,7 +62,7 @@
 
 {{- /* The port in a URL of the values; empty if it names none. */ -}}
 {{- define "switchboard.portOf" -}}
-{{- regexFind ":[0-9]+$" (regexReplaceAll "[/?#].*$" (regexReplaceAll "^[a-z]+://" . "") "") | trimPrefix ":" }}
+{{- regexFind ":[0-9]+$" (regexReplaceAll "[/?#].*$" (regexReplaceAll "^[a-z+]+://" . "") "") | trimPrefix ":" }}
 {{- end }}
 
 {{- define "switchboard.checkEgress" -}}
@@ -62,9 +70,14 @@
 {{- if and .Values.networkPolicy.enabled $egress.enabled }}
 {{- range $name, $from := dict "redis" .Values.redis "database" .Values.database }}
 {{- $port := include "switchboard.portOf" $from.url }}
-{{- $allowed := toString (int64 (get $egress $name).port) }}
+{{- $which := "port" }}
+{{- if contains "+sentinel://" $from.url }}
+{{- $which = "sentinelPort" }}
+{{- $port = $port | default "26379" }}
+{{- end }}
+{{- $allowed := get (get $egress $name) $which | default 0 | int64 | toString }}
 {{- if and $port (ne $port $allowed) }}
-{{- fail (printf "%s.url names port %s, but networkPolicy.egress.%s.port is %s: nodes could not reach it. Set networkPolicy.egress.%s.port to %s." $name $port $name $allowed $name $port) }}
+{{- fail (printf "%s.url names port %s, but networkPolicy.egress.%s.%s is %s: nodes could not reach it. Set networkPolicy.egress.%s.%s to %s." $name $port $name $which (ternary "not set" $allowed (eq $allowed "0")) $name $which $port) }}
 {{- end }}
 {{- end }}
 {{- with include "switchboard.portOf" .Values.auth.jwksUrl }}

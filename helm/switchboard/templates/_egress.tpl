@@ -16,6 +16,9 @@
 {{- with get $egress . }}
 - ports:
     - port: {{ .port }}
+    {{- with .sentinelPort }}
+    - port: {{ . }}
+    {{- end }}
   {{- with .to }}
   to:
     {{- toYaml . | nindent 4 }}

@@ -32,6 +32,9 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- range $name, $from := dict "REDIS_URL" .Values.redis "DATABASE_URL" .Values.database }}
 {{- $needed = append $needed (dict "name" $name "from" $from "key" $from.key) }}
 {{- end }}
+{{- range $name, $key := dict "REDIS_PASSWORD" .Values.redis.passwordKey "REDIS_SENTINEL_PASSWORD" .Values.redis.sentinelPasswordKey }}
+{{- if $key }}{{ $needed = append $needed (dict "name" $name "from" $.Values.redis "key" $key) }}{{ end }}
+{{- end }}
 {{- with .Values.auth }}
 {{- if ne .method "jwks" }}
 {{- $name := ternary "JWT_SECRET" "JWT_PUBLIC_KEY" (eq .method "secret") }}
@@ -64,12 +67,12 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- $rows = append $rows (merge $row (dict "from" $theirs "key" .key)) }}
 {{- end }}
 {{- end }}
-{{- range $name, $server := dict "REDIS_CA_FILE" .Values.redis "DATABASE_CA_FILE" .Values.database }}
-{{- $row := dict "name" $name "env" $name "key" $server.ca.key }}
-{{- with $server.ca.existingSecret }}
+{{- range $name, $ca := dict "REDIS_CA_FILE" .Values.redis.ca "REDIS_SENTINEL_CA_FILE" .Values.redis.sentinelCa "DATABASE_CA_FILE" .Values.database.ca }}
+{{- $row := dict "name" $name "env" $name "key" $ca.key }}
+{{- with $ca.existingSecret }}
 {{- $rows = append $rows (merge $row (dict "kind" "secret" "from" .)) }}
 {{- end }}
-{{- with $server.ca.existingConfigMap }}
+{{- with $ca.existingConfigMap }}
 {{- $rows = append $rows (merge $row (dict "kind" "configMap" "from" .)) }}
 {{- end }}
 {{- end }}

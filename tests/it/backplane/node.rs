@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use switchboard::{
     backplane::{Backplane, BackplaneEvent, Departure, RefusedPlace, Registration, Return, Scope, Settings},
-    config::{RedisConfig, RedisPrefix, Secret},
+    config::{RedisConfig, RedisPasswords, RedisPrefix, RedisServers},
     degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
     model::{
@@ -32,10 +32,16 @@ pub(crate) struct Node {
     supervisor: Supervisor,
 }
 
+/// The Redis at this URL.
+fn redis_config(url: &str) -> RedisConfig {
+    let servers = RedisServers::parse(url, &RedisPasswords::default()).unwrap();
+    RedisConfig { servers, ca_file: None, sentinel_ca_file: None, prefix: RedisPrefix::default() }
+}
+
 /// Settings with short times.
 pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
     Settings {
-        redis: url.map(|url| RedisConfig { url: Secret::new(url), ca_file: None, prefix: RedisPrefix::default() }),
+        redis: url.map(redis_config),
         node: NodeId::parse(name).unwrap(),
         lease: Duration::from_millis(2_000),
         presence_grace: Duration::from_millis(600),

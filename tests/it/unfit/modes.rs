@@ -21,17 +21,6 @@ async fn expect_named(url: &str, fault: &str, words: &str) {
 }
 
 #[tokio::test]
-async fn a_cluster_and_a_sentinel_are_named() {
-    let cluster = RedisServer::with(&["--cluster-enabled", "yes"]).await;
-    expect_named(&cluster.url(), "redis-is-cluster", "cluster mode").await;
-    // The slots of all keys, as on the only shard of a cluster: nothing that a node writes is refused.
-    let _: String = cluster.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    expect_named(&cluster.url(), "redis-is-cluster", "cluster mode").await;
-    let sentinel = RedisServer::sentinel().await;
-    expect_named(&sentinel.url(), "redis-is-sentinel", "Sentinel").await;
-}
-
-#[tokio::test]
 async fn a_database_number_that_does_not_exist_is_named() {
     let redis = RedisServer::with(&["--databases", "2"]).await;
     expect_named(&format!("{}7", redis.url()), "redis-wrong-database", "out of range").await;

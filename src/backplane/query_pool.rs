@@ -1,0 +1,82 @@
+//! The pool of connections for queries with long replies, which would delay the other commands.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bb8::{ManageConnection, Pool, PooledConnection, RunError};
+use redis::{Client, aio::MultiplexedConnection};
+
+use super::{link_error::LinkError, target::Target};
+
+/// Lends connections to the current server.
+pub(super) struct QueryPool {
+    pool: Pool<Queries>,
+    last_error: LastError,
+}
+
+impl QueryPool {
+    /// A pool of at most `size` connections. Borrowers wait for one for at most `wait`.
+    pub(super) fn new(target: Arc<Target>, size: u32, wait: Duration) -> Self {
+        let last_error = LastError::default();
+        let pool = Pool::builder().max_size(size).connection_timeout(wait).error_sink(Box::new(last_error.clone()));
+        Self { pool: pool.build_unchecked(Queries(target)), last_error }
+    }
+
+    /// Lends a connection.
+    pub(super) async fn get(&self) -> Result<PooledConnection<'_, Queries>, LinkError> {
+        self.pool.get().await.map_err(|error| match error {
+            RunError::User(error) => error,
+            RunError::TimedOut => {
+                let last = self.last_error.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+                last.unwrap_or_else(|| LinkError::Broken("no connection came in time".to_owned()))
+            }
+        })
+    }
+}
+
+/// A connection, and the number of the [route](super::route::Route) to its server.
+pub(super) struct QueryConnection {
+    /// The connection.
+    pub(super) connection: MultiplexedConnection,
+    route: u64,
+}
+
+/// Makes the connections of the pool. One to a former server is not lent again.
+pub(super) struct Queries(Arc<Target>);
+
+impl ManageConnection for Queries {
+    type Connection = QueryConnection;
+    type Error = LinkError;
+
+    async fn connect(&self) -> Result<QueryConnection, LinkError> {
+        let (client, route): (Client, u64) = self.0.client().await?;
+        Ok(QueryConnection { connection: client.get_multiplexed_async_connection().await?, route })
+    }
+
+    async fn is_valid(&self, lent: &mut QueryConnection) -> Result<(), LinkError> {
+        if self.has_broken(lent) {
+            return Err(LinkError::Broken("it leads to a former server".to_owned()));
+        }
+        Ok(redis::cmd("PING").query_async(&mut lent.connection).await?)
+    }
+
+    fn has_broken(&self, lent: &mut QueryConnection) -> bool {
+        lent.route != self.0.route().number
+    }
+}
+
+/// The newest error of a pool. It tries again until its time is up, and tells no reason then.
+#[derive(Debug, Clone, Default)]
+struct LastError(Arc<Mutex<Option<LinkError>>>);
+
+impl bb8::ErrorSink<LinkError> for LastError {
+    fn sink(&self, error: LinkError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<LinkError>> {
+        Box::new(self.clone())
+    }
+}
