@@ -13,6 +13,29 @@ export function newId(): string {
   return Array.from(words, (word) => word.toString(36)).join("-");
 }
 
+type Run = (frame: CommandFrame, target?: string) => void;
+
+/** The methods that make commands for a conversation: an id, or "/" and a user. */
+export function commandsOf(key: string, run: Run): Pick<Conversation, "send" | "edit" | "delete" | "react"> {
+  const to = key[0] === "/" ? { recipient_id: key.slice(1) } : { conversation_id: key };
+  const command = (frame: Omit<CommandFrame, "client_id">, target?: string) => {
+    const client_id = newId();
+    run({ ...frame, ...to, client_id }, target);
+    return client_id;
+  };
+  const change = (frame: Omit<CommandFrame, "client_id">, ref: MessageRef) => {
+    const { seq, clientId } = typeof ref === "object" ? ref : typeof ref === "number" ? { seq: ref } : { clientId: ref };
+    command({ ...frame, seq }, clientId);
+  };
+  return {
+    send: (content, { data, replyTo, personaId } = {}) =>
+      command({ type: "send", content, data, reply_to: replyTo, persona_id: personaId }),
+    edit: (ref, content, options) => change({ type: "edit", content, data: options?.data }, ref),
+    delete: (ref) => change({ type: "delete" }, ref),
+    react: (ref, emoji, active = true) => change({ type: "react", emoji, active }, ref),
+  };
+}
+
 export function createChat(options: ChatOptions): Chat {
   const stores = new Map<string, Store<any> & { key: string; refresh(): void }>();
   const listeners = new Set<(event: NativeEvent) => void>();
@@ -62,24 +85,14 @@ export function createChat(options: ChatOptions): Chat {
   }
 
   function conversation(key: string): Conversation {
-    const to = key[0] === "/" ? { recipient_id: key.slice(1) } : { conversation_id: key };
-    const command = (frame: Omit<CommandFrame, "client_id">, target?: string) => {
-      const client_id = newId();
-      dispatch("command", { ...frame, ...to, client_id }, target);
+    const run = (frame: CommandFrame, target?: string) => {
+      dispatch("command", frame, target);
       use();
-      return client_id;
     };
-    const change = (frame: Omit<CommandFrame, "client_id">, ref: MessageRef) => {
-      const { seq, clientId } = typeof ref === "object" ? ref : typeof ref === "number" ? { seq: ref } : { clientId: ref };
-      command({ ...frame, seq }, clientId);
-    };
-    return storeOf<ConversationSnapshot, Omit<Conversation, keyof Store<unknown>>>(key, key, (state) => conversationView(state, key),
+    return storeOf<ConversationSnapshot, Omit<Conversation, keyof Store<unknown>> & { run: Run }>(key, key, (state) => conversationView(state, key),
       (by) => dispatch(by > 0 ? "open" : "shut", key), {
-        send: (content, { data, replyTo, personaId } = {}) =>
-          command({ type: "send", content, data, reply_to: replyTo, persona_id: personaId }),
-        edit: (ref, content, options) => change({ type: "edit", content, data: options?.data }, ref),
-        delete: (ref) => change({ type: "delete" }, ref),
-        react: (ref, emoji, active = true) => change({ type: "react", emoji, active }, ref),
+        ...commandsOf(key, run),
+        run,
         retry: (clientId) => dispatch("retry", clientId),
         discard: (clientId) => dispatch("discard", clientId),
         loadOlder: () => dispatch("loadOlder", key),

@@ -1,3 +1,3 @@
-export { createChat, newId } from "./chat.js";
+export { commandsOf, createChat, newId } from "./chat.js";
 export { decode } from "./runtime.js";
 export type * from "./types.js";

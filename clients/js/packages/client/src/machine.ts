@@ -107,8 +107,10 @@ function restore(state: State, { user, epoch, commands, logs }: Restored): void 
   state.epoch ??= epoch;
   commands.sort((a, b) => a.order - b.order);
   state.order += Math.max(0, ...commands.map((one) => one.order));
-  for (const one of state.outbox) one.order = ++state.order;
-  state.outbox = [...commands.map((one) => ({ ...one, tries: 0 })), ...state.outbox];
+  const known = new Set(commands.map((one) => one.frame.client_id));
+  const since = state.outbox.filter((one) => !known.has(one.frame.client_id));
+  for (const one of since) one.order = ++state.order;
+  state.outbox = [...commands.map((one) => ({ ...one, tries: 0 })), ...since];
   for (const [id, log] of Object.entries(logs)) {
     Object.assign(conversationOf(state, id).log, log, { head: log.cursor, loaded: true });
     changed(state, id);

@@ -15,6 +15,7 @@ export const findCommand = (state: State, clientId: string | undefined) => state
 export const isMine = (state: State, command: Command) => command.user === state.user;
 
 export function addCommand(state: State, frame: CommandFrame, target?: string): void {
+  if (findCommand(state, frame.client_id)) return;
   const command = { frame, target, user: state.user, createdAt: new Date(state.now).toISOString(), order: ++state.order };
   emit(state, "save", command);
   state.outbox.push({ ...command, tries: 0 });
