@@ -233,6 +233,22 @@ test("what was written before the first connect belongs to the user who then sig
   assert.equal(driver.saved.get("c1").user, "alice");
 });
 
+test("what was written before the storage answered comes after what it kept", () => {
+  const driver = new Driver();
+  const command = (client_id) => ({ type: "send", conversation_id: "team", content: client_id, client_id });
+  driver.act("command", command("c2"));
+  driver.act("command", command("c3"));
+  const kept = (client_id, order) => ({ frame: command(client_id), user: "alice", createdAt: "", order });
+  driver.act("restore", { user: "alice", commands: [kept("c2", 8), kept("c1", 7)], logs: {} });
+  assert.deepEqual(driver.conversation("team").messages.map((one) => one.content), ["c1", "c2", "c3"]);
+  driver.online();
+  for (const seq of [1, 2, 3]) {
+    const [{ client_id }] = driver.takeOf("send");
+    assert.equal(client_id, `c${seq}`);
+    driver.receive({ type: "ack", client_id, conversation_id: "team", seq, id: `m${seq}`, created_at: "" });
+  }
+});
+
 test("a frame that is too large does not close every socket", () => {
   const driver = new Driver();
   driver.online();

@@ -138,7 +138,7 @@ function onAuthenticated(state: State, frame: NativeAuthenticated): void {
   // Of another user nothing may show; of another epoch the seqs may have been assigned again.
   const other = user !== undefined && user !== frame.user_id;
   session.onAuthenticated(state, frame);
-  if (user === undefined) for (const one of state.outbox) outbox.claim(state, one);
+  for (const one of state.outbox) outbox.claim(state, one);
   if (other) forget(state);
   if (other || (epoch !== undefined && epoch !== frame.epoch)) {
     emit(state, "wipe");

@@ -12,7 +12,7 @@ export const keyOf = ({ frame }: Command) => frame.conversation_id ?? `/${frame.
 
 export const findCommand = (state: State, clientId: string | undefined) => state.outbox.find((one) => one.frame.client_id === clientId);
 
-export const isMine = (state: State, command: Command) => command.user === state.user;
+export const isMine = ({ user }: State, command: Command) => !command.user || command.user === user;
 
 export function addCommand(state: State, frame: CommandFrame, target?: string): void {
   if (findCommand(state, frame.client_id)) return;
@@ -26,9 +26,9 @@ export function addCommand(state: State, frame: CommandFrame, target?: string): 
 /** Stores a command anew, without what belongs to the socket. */
 const save = (state: State, { sent, waiting, tries, ...command }: Pending) => emit(state, "save", command);
 
-/** A command that was made before the first connect belongs to the user who then signed in. */
+/** A command that was made before its user was known belongs to the one who signed in. */
 export function claim(state: State, command: Pending): void {
-  if (command.user !== undefined) return;
+  if (command.user) return;
   command.user = state.user;
   save(state, command);
 }

@@ -1,7 +1,7 @@
 // What stores show: snapshots of the state, with what is still in the outbox laid over the stored messages.
 import { change, toMessage } from "./log.js";
 import { entryOf, isMine, keyOf } from "./outbox.js";
-import type { Conversation, State } from "./state.js";
+import { conversationOf, type Conversation, type State } from "./state.js";
 import type { ConnectionSnapshot, ConversationSnapshot, ConversationsSnapshot, Message, MessageStatus, Presence, StoredMessage } from "./types.js";
 
 /** Views of stored messages, so that what did not change stays the same object. */
@@ -27,10 +27,8 @@ function furthest({ marks, log }: Conversation, user: string | undefined): [deli
 }
 
 export function conversationView(state: State, key: string): ConversationSnapshot {
-  const id = state.aliases.get(key) ?? key;
-  const conversation = state.conversations.get(id);
-  if (!conversation) return NO_CONVERSATION;
-  const { log, marks } = conversation;
+  const conversation = conversationOf(state, key);
+  const { id, log, marks } = conversation;
   const [delivered, read] = furthest(conversation, state.user);
   const ownRead = Math.max(marks[state.user!]?.read ?? 0, conversation.wanted.read);
   const messages = log.messages.map((one) => {
@@ -65,10 +63,6 @@ export function conversationView(state: State, key: string): ConversationSnapsho
     error: conversation.error,
   };
 }
-
-export const NO_CONVERSATION: ConversationSnapshot = {
-  messages: [], loaded: false, hasOlder: false, loadingOlder: false, typing: [], marks: {},
-};
 
 export function connectionView({ phase, user, name, error }: State): ConnectionSnapshot {
   return { state: phase === "opening" ? "connecting" : phase, userId: user, name, error };
