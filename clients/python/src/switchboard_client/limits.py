@@ -38,6 +38,8 @@ GAP_TRIES = 2
 PAUSE_MIN_MS = 1_000
 PAUSE_MAX_MS = 30_000
 """Bounds of the pause after a failure. It doubles each time and has a jitter of up to a half."""
+COMMAND_TIMEOUT_MS = 60_000
+"""How long a command waits for its answer before it is sent again. The server answers within about 20 s."""
 TOKEN_TIMEOUT_MS = 20_000
 OPEN_TIMEOUT_MS = 20_000
 """How long a token, and then the answer to `authenticate`, may take."""

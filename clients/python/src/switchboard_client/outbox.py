@@ -99,6 +99,7 @@ class Outbox:
                 continue
             command.sent = True
             self._core.send(self._frame_of(command))
+            self._core.timer("command", command.client_id, limits.COMMAND_TIMEOUT_MS)
 
     def _frame_of(self, command: Command) -> Frame:
         frame = dict(command.frame)
@@ -153,6 +154,7 @@ class Outbox:
         message = None
         if command.frame["type"] == "send":
             command.failed, command.sent = error, False
+            self._core.timer("command", command.client_id)
             self._core.emit(Save(command))
             message = self.shown(command)
         else:
@@ -161,9 +163,9 @@ class Outbox:
         self._core.emit(Notify(Change("failed", conversation, message, {"code": error.code, "message": error.message})))
 
     def resume(self, client_id: str) -> None:
-        """The pause after a refusal is over."""
+        """The pause after a refusal is over, or a command had no answer for long: it is sent again."""
         if command := self.get(client_id):
-            command.waiting = False
+            command.sent = command.waiting = False
         self.send_all()
 
     def retry(self, client_id: str) -> None:

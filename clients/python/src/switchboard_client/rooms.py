@@ -318,6 +318,10 @@ class Rooms:
                 self.listen([room])
         self._watch(room)
 
+    def load_older(self, key: str, token: int) -> None:
+        """Reads the next older page, and settles the token with the number of its messages."""
+        self.pages.read_older(self.open(key), token)
+
     # Read marks
 
     def mark_read(self, key: str, seq: int | None) -> None:
