@@ -162,9 +162,15 @@ class Machine:
         self.outbox.add(frame, now.isoformat(timespec="milliseconds").replace("+00:00", "Z"), target)
 
     def request(self, frame: Frame, token: int, lost: Lost = Lost.REPEAT) -> None:
-        """A request of the application; its answer settles the token."""
+        """A request of the application; its answer settles the token. A long answer may come in several frames."""
+        parts: list[Frame] = []
 
         def done(answer: Frame) -> None:
+            parts.append(answer)
+            if answer.get("more"):
+                return
+            for key in [key for key, value in answer.items() if isinstance(value, list)]:
+                answer[key] = [one for part in parts for one in part.get(key, ())]
             self.core.emit(Settled(token, error_of(answer) if answer["type"] == "error" else answer))
 
         self.requests.add(frame, done, lost)

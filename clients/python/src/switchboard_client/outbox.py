@@ -50,6 +50,10 @@ class Outbox:
         """This user's commands for a conversation."""
         return [one for one in self._commands.values() if self._resolve(one.key) == conversation and self._is_mine(one)]
 
+    def waiting(self) -> list[Command]:
+        """This user's commands that were not refused."""
+        return [one for one in self._commands.values() if one.failed is None and self._is_mine(one)]
+
     def _is_mine(self, command: Command) -> bool:
         return command.user is None or command.user == self._core.user
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from . import limits
 from .core import Core
-from .model import Frame
+from .model import Frame, OutboxFull
 
 Done: TypeAlias = Callable[[Frame], None]
 HEAVY = ("history", "search", "conversations")
@@ -52,6 +52,8 @@ class Requests:
 
     def add(self, frame: Frame, done: Done, lost: Lost = Lost.FORGET) -> None:
         """Sends a request as soon as the client is online. Retryable errors are tried again before `done` gets one."""
+        if len(self._requests) >= limits.MAX_REQUESTS and lost is not Lost.FORGET:
+            raise OutboxFull(f"{limits.MAX_REQUESTS} requests wait for the server")
         self._last += 1
         self._requests[self._last] = Request(self._last, frame, done, lost)
         self.send_all()

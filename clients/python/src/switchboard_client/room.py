@@ -18,6 +18,8 @@ class Room:
     opened: bool = False
     followed: bool = False
     """Opened because the server joined it, not by the application."""
+    epoch: int | None = None
+    """The epoch to which the cursor belongs, if the application gave it before the client knew that of the server."""
     joined: Literal["no", "asked", "yes"] = "no"
     error: ErrorInfo | None = None
     """Why the server refused the last join."""

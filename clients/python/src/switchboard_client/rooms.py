@@ -71,8 +71,9 @@ class Rooms:
             self._make_place()
             room.opened = True
             room.log.keep = limits.KEEP_MESSAGES
-            if room.log.cursor is None and since is not None and epoch in (None, self._core.epoch):
+            if room.log.cursor is None and since is not None and (epoch is None or self._core.epoch in (None, epoch)):
                 room.log.start(since, self._core.user)
+                room.epoch = epoch
             self.listen([room])
         return room
 
@@ -127,6 +128,9 @@ class Rooms:
         """A socket is ready: listens to what is open."""
         for room in self._rooms.values():
             room.gap_at = None
+            if room.epoch not in (None, self._core.epoch):
+                room.log.forget()
+            room.epoch = None
         self.listen(list(self._rooms.values()))
         for room in list(self._rooms.values()):
             self._send_mark(room)
