@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
@@ -178,9 +178,14 @@ class Chat:
         """Messages with these words, newest first."""
         return list((await self.request({"type": "search", "words": words, **fields}))["messages"])
 
-    async def conversations(self, **fields: Any) -> list[Frame]:
-        """A page of the user's conversations, most recently active first."""
-        return list((await self.request({"type": "conversations", **fields}))["conversations"])
+    async def conversations(self, **fields: Any) -> AsyncIterator[Frame]:
+        """The user's conversations, most recently active first, with unread counts and members: `async for`."""
+        offset: int | None = 0
+        while offset is not None:
+            page = await self.request({"type": "conversations", "limit": 100, **fields, "offset": offset})
+            for one in page["conversations"]:
+                yield one
+            offset = page.get("next_offset")
 
     async def presence(self, user_ids: list[str]) -> list[Frame]:
         """Who of these users is online."""
