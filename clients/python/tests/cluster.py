@@ -72,10 +72,21 @@ class Cluster:
         """Starts a node and returns its port."""
         port = free_port()
         env = {
-            "PATH": os.environ["PATH"], "LISTEN": f"127.0.0.1:{port}", "ADMIN_LISTEN": "off", "JWT_SECRET": SECRET,
-            "NODE_ID": f"node-{port}", "OPEN_CONVERSATIONS": "true", "MESSAGE_RATE_LIMIT": "0", "WRITE_RATE_LIMIT": "0",
-            "READ_RATE_LIMIT": "0", "MAX_CONNECTIONS_PER_USER": "50", "MAX_SOCKETS_PER_USER": "50", "SHUTDOWN_DELAY": "0s",
-            "DRAIN_WINDOW": "1s", "NODE_LEASE": "5s", **self._urls,
+            "PATH": os.environ["PATH"],
+            "LISTEN": f"127.0.0.1:{port}",
+            "ADMIN_LISTEN": "off",
+            "JWT_SECRET": SECRET,
+            "NODE_ID": f"node-{port}",
+            "OPEN_CONVERSATIONS": "true",
+            "MESSAGE_RATE_LIMIT": "0",
+            "WRITE_RATE_LIMIT": "0",
+            "READ_RATE_LIMIT": "0",
+            "MAX_CONNECTIONS_PER_USER": "50",
+            "MAX_SOCKETS_PER_USER": "50",
+            "SHUTDOWN_DELAY": "0s",
+            "DRAIN_WINDOW": "1s",
+            "NODE_LEASE": "5s",
+            **self._urls,
         }
         self.nodes[port] = await start(binary(), "serve", ready='"message":"listening"', env=env, cwd=self.home)
         self.proxy.targets.append(port)
@@ -93,7 +104,9 @@ class Cluster:
         """Calls a node directly, until one answers: first the newest, while the proxy prefers the oldest."""
 
         def call(port: int) -> Any:
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/api{path}", headers={"Authorization": f"Bearer {mint(user)}"})
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/api{path}", headers={"Authorization": f"Bearer {mint(user)}"}
+            )
             if body is not None:
                 request.data = json.dumps(body).encode()
             with urllib.request.urlopen(request, timeout=30) as response:
@@ -113,12 +126,18 @@ class Cluster:
     async def conversation(self, *members: str) -> str:
         """Makes a group and returns its id."""
         name = f"room-{uuid.uuid4()}"
-        await self.rest(members[0], "/chat/conversations", {"id": name, "name": name, "is_group": True, "participant_ids": list(members[1:])})
+        await self.rest(
+            members[0],
+            "/chat/conversations",
+            {"id": name, "name": name, "is_group": True, "participant_ids": list(members[1:])},
+        )
         return name
 
     async def say(self, user: str, conversation: str, content: str) -> None:
         """Sends over REST until the message is stored. The client_id keeps it one message."""
-        await self.rest(user, f"/chat/conversations/{conversation}/messages", {"content": content, "client_id": str(uuid.uuid4())})
+        await self.rest(
+            user, f"/chat/conversations/{conversation}/messages", {"content": content, "client_id": str(uuid.uuid4())}
+        )
 
     async def history(self, user: str, conversation: str) -> list[dict[str, Any]]:
         """All messages of a conversation, oldest first, as the server has them."""

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime
 from random import Random
+from typing import Any
 
 from switchboard_client.core import (
-    AskToken, CloseSocket, Command, Config, Drop, Effect, Notify, OpenSocket, Save, SendFrame, SetTimer, Settled, TimerKey,
+    AskToken,
+    CloseSocket,
+    Command,
+    Config,
+    Drop,
+    Effect,
+    Notify,
+    OpenSocket,
+    Save,
+    SendFrame,
+    SetTimer,
+    Settled,
+    TimerKey,
 )
 from switchboard_client.machine import Machine
 from switchboard_client.model import Change, ErrorInfo, Frame
@@ -17,7 +31,7 @@ WALL_MS = 1_767_225_600_000
 class Driver:
     """A machine without a network. Its user is `alice`."""
 
-    def __init__(self, seed: int = 0, **config: object) -> None:
+    def __init__(self, seed: int = 0, **config: Any) -> None:
         self.now = 0
         self.sent: list[Frame] = []
         self.stored: dict[str, Command] = {}
@@ -27,7 +41,8 @@ class Driver:
         self.socket: int | None = None
         self.asking = False
         self.tokens_asked = 0
-        self.machine = Machine(Config(random=Random(seed), clock_ms=lambda: self.now, wall_ms=lambda: WALL_MS + self.now, **config))  # type: ignore[arg-type]
+        clocks: dict[str, Any] = {"clock_ms": lambda: self.now, "wall_ms": lambda: WALL_MS + self.now}
+        self.machine = Machine(Config(random=Random(seed), **clocks, **config))
 
     def run(self) -> None:
         """Carries out the effects of the last steps."""
@@ -62,7 +77,9 @@ class Driver:
     def advance(self, ms: int) -> None:
         """Lets time pass. Timers fire at their times, in their order."""
         end = self.now + ms
-        while due := min((key for key in self.timers if self.timers[key] <= end), key=lambda key: self.timers[key], default=None):
+        while due := min(
+            (key for key in self.timers if self.timers[key] <= end), key=lambda key: self.timers[key], default=None
+        ):
             self.now = max(self.now, self.timers.pop(due))
             self.machine.timer(due)
             self.run()
@@ -95,10 +112,16 @@ class Driver:
         assert authenticate == {"type": "authenticate", "token": "token"}
         self.sent.clear()
         expires_at = WALL_MS + self.now + expires_in_ms
-        self.receive({
-            "type": "authenticated", "user_id": user, "name": user.title(), "connection_id": "0", "epoch": epoch,
-            "expires_at": rfc3339(expires_at),
-        })
+        self.receive(
+            {
+                "type": "authenticated",
+                "user_id": user,
+                "name": user.title(),
+                "connection_id": "0",
+                "epoch": epoch,
+                "expires_at": rfc3339(expires_at),
+            }
+        )
 
     def close(self, code: int = 1006, reason: str = "") -> None:
         """The socket ends."""
@@ -114,6 +137,4 @@ class Driver:
 
 def rfc3339(ms: int) -> str:
     """A time as the server writes it."""
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -39,7 +39,13 @@ class ModelLog:
         seq = self.head + 1
         entry: Frame = {"conversation_id": "team", "seq": seq, "sender_id": user, "created_at": created_at(seq)}
         if command["type"] == "send":
-            entry |= {"type": "message", "id": f"m{seq}", "sender_name": user.title(), "content": command["content"], "client_id": client_id}
+            entry |= {
+                "type": "message",
+                "id": f"m{seq}",
+                "sender_name": user.title(),
+                "content": command["content"],
+                "client_id": client_id,
+            }
             if "reply_to" in command:
                 entry["reply_to"] = command["reply_to"]
         else:
@@ -56,7 +62,14 @@ class ModelLog:
             else:
                 entry |= {"type": "message_deleted"}
         self.entries.append(entry)
-        return {"type": "ack", "client_id": client_id, "conversation_id": "team", "seq": seq, "id": f"m{seq}", "created_at": entry["created_at"]}
+        return {
+            "type": "ack",
+            "client_id": client_id,
+            "conversation_id": "team",
+            "seq": seq,
+            "id": f"m{seq}",
+            "created_at": entry["created_at"],
+        }
 
     def reacted(self, user: str, seq: int, emoji: str) -> bool:
         """Whether a reaction of the user stands."""
@@ -64,7 +77,11 @@ class ModelLog:
         for entry in self.entries:
             if entry.get("target_seq") == seq and entry["type"] == "message_deleted":
                 stands = False
-            if entry.get("target_seq") == seq and entry["type"] == "reaction" and (entry["sender_id"], entry["emoji"]) == (user, emoji):
+            if (
+                entry.get("target_seq") == seq
+                and entry["type"] == "reaction"
+                and (entry["sender_id"], entry["emoji"]) == (user, emoji)
+            ):
                 stands = entry["active"]
         return stands
 
@@ -93,7 +110,9 @@ class ModelLog:
                 givers = users[target["seq"]].setdefault(entry["emoji"], [])
                 (givers.append if entry["active"] else givers.remove)(entry["sender_id"])
         for seq, message in messages.items():
-            if given := [{"emoji": emoji, "count": len(one), "own": user in one} for emoji, one in users[seq].items() if one]:
+            if given := [
+                {"emoji": emoji, "count": len(one), "own": user in one} for emoji, one in users[seq].items() if one
+            ]:
                 message["reactions"] = given
         return list(messages.values())
 
@@ -102,7 +121,13 @@ class ModelLog:
         messages = self.shown(user)[::-1]
         if "before_seq" in request:
             messages = [one for one in messages if one["seq"] < request["before_seq"]]
-        page: Frame = {"type": "history", "ref": request["ref"], "conversation_id": "team", "total": len(messages), "as_of": self.head}
+        page: Frame = {
+            "type": "history",
+            "ref": request["ref"],
+            "conversation_id": "team",
+            "total": len(messages),
+            "as_of": self.head,
+        }
         page["messages"] = copy.deepcopy(messages[: request["limit"]])
         if len(messages) > request["limit"]:
             page["next_before_seq"] = page["messages"][-1]["seq"]

@@ -87,12 +87,38 @@ async def start_postgres(home: Path) -> tuple[Process, str]:
         os.chown(home, user.pw_uid, user.pw_gid)
         options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     data = str(home / "data")
-    initdb = [_postgres_program("initdb"), "-D", data, "-U", "postgres", "--auth=trust", "--no-sync", "--no-locale", "-E", "UTF8"]
+    initdb = [
+        _postgres_program("initdb"),
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "--auth=trust",
+        "--no-sync",
+        "--no-locale",
+        "-E",
+        "UTF8",
+    ]
     await asyncio.to_thread(lambda: subprocess.run(initdb, check=True, capture_output=True, **options))
     port = free_port()
-    settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "full_page_writes=off", "synchronous_commit=off")
+    settings = (
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "fsync=off",
+        "full_page_writes=off",
+        "synchronous_commit=off",
+    )
     flags = [word for one in settings for word in ("-c", one)]
-    process = await start(_postgres_program("postgres"), "-D", data, "-p", str(port), *flags, ready="ready to accept connections", **options)
+    process = await start(
+        _postgres_program("postgres"),
+        "-D",
+        data,
+        "-p",
+        str(port),
+        *flags,
+        ready="ready to accept connections",
+        **options,
+    )
     return process, f"postgres://postgres@127.0.0.1:{port}/postgres"
 
 

@@ -17,7 +17,12 @@ ENTRIES = ("message", "edited", "deleted", "reaction", "member_added", "member_r
 
 def new_chat(cluster: Cluster, user: str, **options: Any) -> Chat:
     """A client behind the proxy. It notices a dead network early, so that tests are short."""
-    settings: dict[str, Any] = {"ping_interval": 1, "pong_timeout": 5, "max_pause": 2, "token": lambda: mint(user)} | options
+    settings: dict[str, Any] = {
+        "ping_interval": 1,
+        "pong_timeout": 5,
+        "max_pause": 2,
+        "token": lambda: mint(user),
+    } | options
     return Chat(cluster.proxy.url, **settings)
 
 
@@ -89,7 +94,8 @@ async def until(room: Conversation, wanted: Callable[[], bool], about: object) -
                 await anext(changes)
                 await asyncio.sleep(0)
     except TimeoutError:
-        raise AssertionError(f"{[(one.seq, one.content, one.status) for one in room.messages]} is not {about}") from None
+        shown = [(one.seq, one.content, one.status) for one in room.messages]
+        raise AssertionError(f"{shown} is not {about}") from None
 
 
 @asynccontextmanager

@@ -150,7 +150,7 @@ async def test_the_end_of_a_chat(cluster: Cluster) -> None:
         await asyncio.sleep(0)
         waiting.cancel()
         await chat.flush()
-        assert [one.content for one in room.messages] == ["before the end"], "a cancelled wait does not take the message back"
+        assert [one.content for one in room.messages] == ["before the end"], "it is stored all the same"
     assert chat.state.phase == "closed"
     assert [one.kind async for one in changes if one.kind == "message"] == ["message"]
     with pytest.raises(ChatClosed):

@@ -160,7 +160,9 @@ async def test_process_restart_with_a_stored_outbox(cluster: Cluster, tmp_path: 
     name = await cluster.conversation("alice", "bob")
     script = Path(__file__).with_name("post_and_wait.py")
     # The first process stores one message at the server, and is killed with two that the server never got.
-    process = await start(sys.executable, str(script), cluster.proxy.url, mint("alice"), name, str(outbox), ready="posted")
+    process = await start(
+        sys.executable, str(script), cluster.proxy.url, mint("alice"), name, str(outbox), ready="posted"
+    )
     await process.end(SIGKILL)
     async with new_chat(cluster, "alice", outbox=outbox) as chat:
         room = chat.conversation(name)

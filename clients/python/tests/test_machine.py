@@ -14,8 +14,14 @@ from .driver import Driver
 def message(seq: int, conversation: str = "team", sender: str = "bob") -> Frame:
     """An entry."""
     return {
-        "type": "message", "conversation_id": conversation, "seq": seq, "id": f"m{seq}", "sender_id": sender,
-        "sender_name": sender.title(), "content": f"text {seq}", "created_at": "2026-01-01T00:00:00Z",
+        "type": "message",
+        "conversation_id": conversation,
+        "seq": seq,
+        "id": f"m{seq}",
+        "sender_id": sender,
+        "sender_name": sender.title(),
+        "content": f"text {seq}",
+        "created_at": "2026-01-01T00:00:00Z",
     }
 
 
@@ -28,7 +34,16 @@ def online_in(conversation: str, head: int = 0) -> Driver:
     [join] = driver.take_sent("join")
     driver.receive({"type": "joined", "ref": join["ref"], "conversation_id": conversation, "head": head})
     [history] = driver.take_sent("history")
-    driver.receive({"type": "history", "ref": history["ref"], "conversation_id": conversation, "messages": [], "total": 0, "as_of": head})
+    driver.receive(
+        {
+            "type": "history",
+            "ref": history["ref"],
+            "conversation_id": conversation,
+            "messages": [],
+            "total": 0,
+            "as_of": head,
+        }
+    )
     return driver
 
 
@@ -75,10 +90,11 @@ def test_the_advice_of_a_refused_handshake() -> None:
     assert driver.socket is not None
     driver.machine.closed(driver.socket, 1006, "HTTP 503", 7_000)
     driver.run()
-    driver.advance(6_999)
-    assert driver.machine.core.phase == "waiting"
-    driver.advance(1)
-    assert driver.machine.core.phase == "connecting"
+    phases = []
+    for ms in (6_999, 1):
+        driver.advance(ms)
+        phases.append(driver.machine.core.phase)
+    assert phases == ["waiting", "connecting"]
 
 
 def test_a_second_invalid_token_ends_the_session() -> None:
@@ -136,6 +152,37 @@ def test_a_cursor_of_another_epoch_is_not_used() -> None:
     assert [one["type"] for one in driver.take_sent("sync", "join")] == ["join"]
 
 
+def test_a_user_who_is_removed_and_added_again() -> None:
+    """What was said meanwhile is read from the cursor."""
+    driver = online_in("team")
+    driver.receive(message(1))
+    driver.receive({"type": "left", "conversation_id": "team"})
+    assert [one.kind for one in driver.changes] == ["reset", "message", "left"]
+    error = driver.machine.error("team")
+    assert error is not None and error.code == "not_member"
+    driver.receive({"type": "joined", "conversation_id": "team", "head": 4})
+    [sync] = driver.take_sent("sync")
+    assert sync["conversations"] == {"team": 1}
+    driver.receive({"type": "synced", "ref": sync["ref"], "conversations": [{"conversation_id": "team", "head": 4}]})
+    assert driver.machine.error("team") is None
+
+
+def test_a_refused_conversation_is_tried_again_on_the_next_socket() -> None:
+    """But the application is told once, and other conversations are not concerned."""
+    driver = Driver()
+    driver.machine.rooms.open("team", since=1)
+    driver.machine.rooms.open("secret", since=1)
+    for _ in range(2):
+        driver.online()
+        [sync] = driver.take_sent("sync")
+        assert sync["conversations"] == {"team": 1, "secret": 1}
+        refusal = {"code": "not_member", "message": "Not a member", "retryable": False}
+        answers = [{"conversation_id": "team", "head": 1}, {"conversation_id": "secret", "error": refusal}]
+        driver.receive({"type": "synced", "ref": sync["ref"], "conversations": answers})
+        driver.close()
+    assert [one.conversation_id for one in driver.changes if one.kind == "left"] == ["secret"]
+
+
 def test_heavy_reads_wait_for_their_turn() -> None:
     """The server refuses a user who asks for too many at a time."""
     driver = Driver()
@@ -174,7 +221,9 @@ def test_a_gap_that_no_sync_closes() -> None:
         driver.advance(limits.GAP_MS)
         [sync] = driver.take_sent("sync", "join")
         assert sync["conversations"] == {"team": 0}
-        driver.receive({"type": "synced", "ref": sync["ref"], "conversations": [{"conversation_id": "team", "head": 2}]})
+        driver.receive(
+            {"type": "synced", "ref": sync["ref"], "conversations": [{"conversation_id": "team", "head": 2}]}
+        )
     driver.advance(limits.GAP_MS)
     [join] = driver.take_sent("sync", "join")
     driver.receive({"type": "joined", "ref": join["ref"], "conversation_id": "team", "head": 2})
@@ -206,7 +255,13 @@ def test_entries_behind_a_gap_are_bounded() -> None:
     assert len(log.held) == limits.MAX_HELD and log.cursor == 0
     driver.advance(limits.GAP_MS)
     [sync] = driver.take_sent("sync")
-    driver.receive({"type": "synced", "ref": sync["ref"], "conversations": [{"conversation_id": "team", "head": 3 * limits.MAX_HELD - 1}]})
+    driver.receive(
+        {
+            "type": "synced",
+            "ref": sync["ref"],
+            "conversations": [{"conversation_id": "team", "head": 3 * limits.MAX_HELD - 1}],
+        }
+    )
     for seq in range(1, 3 * limits.MAX_HELD):
         driver.receive(message(seq))
     assert log.cursor == 3 * limits.MAX_HELD - 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from switchboard_client.model import Frame, Message
 
@@ -135,16 +135,23 @@ class World:
 def view(message: Message) -> dict[str, Any]:
     """What must be the same on both sides."""
     return {
-        "seq": message.seq, "content": message.content, "deleted": message.deleted, "replies": message.replies,
-        "reactions": {(one.emoji, one.count, one.own) for one in message.reactions}, "edited_at": message.edited_at,
+        "seq": message.seq,
+        "content": message.content,
+        "deleted": message.deleted,
+        "replies": message.replies,
+        "reactions": {(one.emoji, one.count, one.own) for one in message.reactions},
+        "edited_at": message.edited_at,
     }
 
 
 def server_view(message: dict[str, Any]) -> dict[str, Any]:
     """The same of a message of the server."""
     return {
-        "seq": message["seq"], "content": message["content"], "deleted": message.get("deleted", False),
-        "replies": message.get("replies", 0), "edited_at": message.get("edited_at"),
+        "seq": message["seq"],
+        "content": message["content"],
+        "deleted": message.get("deleted", False),
+        "replies": message.get("replies", 0),
+        "edited_at": message.get("edited_at"),
         "reactions": {(one["emoji"], one["count"], one["own"]) for one in message.get("reactions", [])},
     }
 
@@ -196,7 +203,11 @@ def run_step(world: World, step: tuple[Any, ...]) -> None:
         case "other_send":
             world.other("bob", {"type": "send", "content": f"other {world.count}", **reply})
         case "other_edit" | "other_delete" | "other_react" if seq is not None:
-            other: Frame = {"content": f"changed {world.count}", "emoji": EMOJI[world.count % 2], "active": world.count % 3 != 0}
+            other: Frame = {
+                "content": f"changed {world.count}",
+                "emoji": EMOJI[world.count % 2],
+                "active": world.count % 3 != 0,
+            }
             world.other("carol", {"type": kind.removeprefix("other_"), "seq": seq, **other})
         case "older":
             world.driver.machine.rooms.load_older("team", 1_000 + len(world.driver.settled))
@@ -214,7 +225,17 @@ def check_always(world: World) -> None:
     assert len(own) == len(set(own)), "an own message is shown twice"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+# The same examples in each run, unless EXAMPLES asks for so many random ones.
+EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
+
+
+@settings(
+    max_examples=EXAMPLES or 200,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(st.lists(STEPS, max_size=60))
 def test_the_client_ends_with_what_the_server_has(steps: list[tuple[Any, ...]]) -> None:
     """Any order, losses, repeats and reconnects."""
@@ -230,7 +251,9 @@ def test_the_client_ends_with_what_the_server_has(steps: list[tuple[Any, ...]]) 
     # The list has no holes: it is the newest part of the history.
     assert [one.seq for one in shown] == sorted(expected)[len(expected) - len(shown) :]
     # Every change was told once, in order.
-    seqs = [one.frame["seq"] for one in world.driver.changes if one.frame and "seq" in one.frame and one.kind != "failed"]
+    seqs = [
+        one.frame["seq"] for one in world.driver.changes if one.frame and "seq" in one.frame and one.kind != "failed"
+    ]
     assert seqs == sorted(set(seqs))
     # Every send was stored, in the order in which it was made.
     mine = [one["client_id"] for one in world.log.entries if one["sender_id"] == "alice" and one["type"] == "message"]

@@ -102,6 +102,21 @@ def test_urls() -> None:
         socket_url("localhost:8000")
 
 
+async def test_what_no_server_could_read_is_refused_at_once() -> None:
+    """The outbox would send it again and again."""
+    async with Chat("ws://127.0.0.1:9", "token") as chat:
+        for name in ("", "a b", "/", "x" * 129):
+            with pytest.raises(ValueError, match="is not an id"):
+                chat.conversation(name)
+        room = chat.conversation("team")
+        for content, data in (("\ud800", None), ("x", float("nan")), ("x", "\udfff")):
+            with pytest.raises(ValueError, match=r".+"):
+                room.post(content, data=data)
+        with pytest.raises(TypeError):
+            room.post("x", data={1, 2})
+        assert room.messages == []
+
+
 async def test_a_refused_handshake_says_when_to_come_back() -> None:
     """`Retry-After` of HTTP counts as the server's advice."""
 

@@ -1,4 +1,4 @@
-"""An asyncio client for Switchboard: it reconnects, resumes without loss, and sends every message until it is stored."""
+"""An asyncio client for Switchboard: it reconnects, resumes without loss, and sends messages until they are stored."""
 
 from .changes import Changes
 from .chat import Chat
@@ -17,7 +17,18 @@ from .model import (
 )
 
 __all__ = [
-    "Change", "Changes", "Chat", "ChatClosed", "ChatError", "ConnectionState", "Conversation", "ErrorInfo", "Message",
-    "OutboxFull", "Reaction", "Refused", "TooManyConversations",
+    "Change",
+    "Changes",
+    "Chat",
+    "ChatClosed",
+    "ChatError",
+    "ConnectionState",
+    "Conversation",
+    "ErrorInfo",
+    "Message",
+    "OutboxFull",
+    "Reaction",
+    "Refused",
+    "TooManyConversations",
 ]
 __version__ = "0.1.0"

@@ -15,8 +15,9 @@ T = TypeVar("T")
 
 
 class Changes(Generic[T]):
-    """What happens from its creation on. It ends when the user closes the chat, and raises ChatClosed if the server ends it.
+    """What happens from its creation on.
 
+    It ends when the application closes the chat, and raises ChatClosed if the server ends it.
     At most `limits.MAX_QUEUE` items wait. If the reader is slower, they are replaced by one item that says so.
     """
 

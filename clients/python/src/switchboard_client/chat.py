@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import os
+import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
@@ -46,18 +48,37 @@ def socket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path if parts.path.strip("/") else "/v1/ws", parts.query, ""))
 
 
+def check_id(value: str) -> None:
+    """Refuses what no id can be. In one frame with other ids, the server would refuse all of them."""
+    if not re.fullmatch(r"/?[A-Za-z0-9_.:@+=|-]{1,128}", value):
+        raise ValueError(f"{value!r} is not an id")
+
+
+def check_frame(frame: Frame) -> None:
+    """Raises ValueError or TypeError for what is not JSON. The server could not say which command it refuses."""
+    json.dumps(frame, ensure_ascii=False, allow_nan=False).encode()
+
+
 class Chat:
     """A user's connection to Switchboard, which comes back until it is closed.
 
-    `token` is a text, or a function that returns one (also a coroutine), or None if the user signed out. It is called at
-    every connect and before the token expires. `outbox` is the path of a file that keeps unsent messages. With `follow`,
-    conversations to which others add the user are opened too. `websocket` holds further arguments for
+    `token` is a text, or a function that returns one (also a coroutine), or None if the user signed out. It is called
+    at every connect and before the token expires. `outbox` is the path of a file that keeps unsent messages. With
+    `follow`, conversations to which others add the user are opened too. `websocket` holds further arguments for
     `websockets.asyncio.client.connect`, such as `ssl` or `proxy`. Times are in seconds.
     """
 
     def __init__(
-        self, url: str, token: Token, *, outbox: str | os.PathLike[str] | None = None, follow: bool = False,
-        ping_interval: float = 25, pong_timeout: float = 10, max_pause: float = 30, websocket: dict[str, Any] | None = None,
+        self,
+        url: str,
+        token: Token,
+        *,
+        outbox: str | os.PathLike[str] | None = None,
+        follow: bool = False,
+        ping_interval: float = 25,
+        pong_timeout: float = 10,
+        max_pause: float = 30,
+        websocket: dict[str, Any] | None = None,
     ) -> None:
         self._url = socket_url(url)
         self._token = token
@@ -65,10 +86,15 @@ class Chat:
         self._file: OutboxFile | None = None
         self._websocket = websocket or {}
         longest = max(1, round(max_pause * 1_000))
-        self.machine = Machine(Config(
-            ping_ms=round(ping_interval * 1_000), pong_ms=round(pong_timeout * 1_000), follow=follow,
-            pause_max_ms=longest, pause_min_ms=min(1_000, longest),
-        ))
+        self.machine = Machine(
+            Config(
+                ping_ms=round(ping_interval * 1_000),
+                pong_ms=round(pong_timeout * 1_000),
+                follow=follow,
+                pause_max_ms=longest,
+                pause_min_ms=min(1_000, longest),
+            )
+        )
         self._socket: Socket | None = None
         self._timers: dict[TimerKey, asyncio.TimerHandle] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -157,7 +183,13 @@ class Chat:
     def conversation(
         self, conversation_id: str, *, listen: bool = True, since: int | None = None, epoch: int | None = None
     ) -> Conversation:
-        """A conversation of the user. Without `listen`, only to send. `since` continues after a `cursor` of an earlier process."""
+        """A conversation of the user. Without `listen`, only to send.
+
+        `since` (with its `epoch`) continues after a `cursor` that an earlier process kept.
+        """
+        check_id(conversation_id)
+        if since is not None and since < 0:
+            raise ValueError("since is a seq, or 0 for the beginning")
         if listen:
             self.step(lambda: self.machine.rooms.open(conversation_id, since, epoch))
         return Conversation(self, conversation_id)
@@ -172,6 +204,7 @@ class Chat:
 
     async def request(self, frame: Frame, lost: Lost = Lost.REPEAT) -> Frame:
         """Sends any frame of the native dialect that has an answer, such as `search`, and returns the answer."""
+        check_frame(frame)
         return await self.settle(lambda token: self.machine.request(frame, token, lost))
 
     async def search(self, words: str, **fields: Any) -> list[Frame]:
@@ -207,6 +240,7 @@ class Chat:
 
     def submit(self, frame: Frame, target: str | None) -> asyncio.Future[Frame]:
         """Puts a command into the outbox. The future has the server's answer."""
+        check_frame(frame)
         future = self._future(str(frame["client_id"]))
         self.step(lambda: self.machine.command(frame, target))
         return future
@@ -254,19 +288,14 @@ class Chat:
             for effect in self.machine.take():
                 self._carry_out(effect)
 
-    def _carry_out(self, effect: Effect) -> None:  # noqa: C901, PLR0912 (one line for each effect)
+    def _carry_out(self, effect: Effect) -> None:
         match effect:
             case SendFrame(frame):
-                if self._socket is not None and not self._socket.send(frame):
-                    asyncio.get_running_loop().call_soon(self.step, self.machine.session.silence)
+                self._send(frame)
             case SetTimer(key, ms):
                 self._set_timer(key, ms)
-            case Save(command):
-                if self._file is not None:
-                    self._file.save(command)
-            case Drop(client_id):
-                if self._file is not None:
-                    self._file.drop(client_id)
+            case Save() | Drop():
+                self._store(effect)
             case Settled(key, answer):
                 self._settle(key, answer)
             case Notify(change):
@@ -280,11 +309,27 @@ class Chat:
                     self._socket.close()
                     self._socket = None
             case AskToken(ask):
-                if self._asking is not None:
-                    self._asking.cancel()
-                self._asking = asyncio.create_task(self._ask_token()) if ask else None
+                self._ask(ask)
             case StateChanged(state):
                 self._state_changed(state)
+
+    def _send(self, frame: Frame) -> None:
+        if self._socket is not None and not self._socket.send(frame):
+            # Too many frames wait: the network takes nothing any more.
+            asyncio.get_running_loop().call_soon(self.step, self.machine.session.silence)
+
+    def _store(self, effect: Save | Drop) -> None:
+        if self._file is None:
+            return
+        if isinstance(effect, Save):
+            self._file.save(effect.command)
+        else:
+            self._file.drop(effect.client_id)
+
+    def _ask(self, ask: bool) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        self._asking = asyncio.create_task(self._ask_token()) if ask else None
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)

@@ -74,7 +74,12 @@ class Conversation:
         return int(answer["count"])
 
     def post(
-        self, content: str = "", *, data: Any = None, reply_to: int | None = None, persona_id: str | None = None,
+        self,
+        content: str = "",
+        *,
+        data: Any = None,
+        reply_to: int | None = None,
+        persona_id: str | None = None,
         client_id: str | None = None,
     ) -> str:
         """Puts a message into the outbox and returns its client_id. It is sent until the server has it."""
@@ -83,10 +88,15 @@ class Conversation:
         return str(frame["client_id"])
 
     async def send(
-        self, content: str = "", *, data: Any = None, reply_to: int | None = None, persona_id: str | None = None,
+        self,
+        content: str = "",
+        *,
+        data: Any = None,
+        reply_to: int | None = None,
+        persona_id: str | None = None,
         client_id: str | None = None,
     ) -> Message:
-        """Like `post`, and waits until the message is stored. If the wait is cancelled, the message is sent all the same."""
+        """Like `post`, and waits until the message is stored. A cancelled wait does not take the message back."""
         self._chat.check_open()
         answer = await asyncio.shield(self._submit(_message(content, data, reply_to, persona_id, client_id)))
         return message_of(answer, answer["seq"])
@@ -138,7 +148,7 @@ class Conversation:
         self._chat.step(lambda: self._chat.machine.typing(self._key, active))
 
     async def event(self, name: str, data: Any = None) -> None:
-        """Passes something on to those who listen now. It is not stored, so it is not repeated if the connection ends."""
+        """Passes something on to those who listen now. It is not stored, and not repeated if the connection ends."""
         to = {"conversation_id": self.id} if self.id is not None else {"recipient_id": self._key[1:]}
         extra = {} if data is None else {"data": data}
         await self._chat.request({"type": "event", "name": name, **to, **extra}, Lost.FAIL)

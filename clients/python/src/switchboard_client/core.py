@@ -43,7 +43,8 @@ class Command:
     @property
     def key(self) -> str:
         """Where the command goes: the id of a conversation, or "/" and a user."""
-        return str(self.frame["conversation_id"]) if "conversation_id" in self.frame else f"/{self.frame['recipient_id']}"
+        conversation = self.frame.get("conversation_id")
+        return f"/{self.frame['recipient_id']}" if conversation is None else str(conversation)
 
 
 @dataclass(frozen=True, slots=True)

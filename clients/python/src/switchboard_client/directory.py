@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from .core import Core
-from .requests import Requests
 from .model import Frame
+from .requests import Requests
 
 
 class Directory:

@@ -16,13 +16,23 @@ from .model import Frame, Message, Reaction
 def message_of(frame: Frame, as_of: int) -> Message:
     """The message that a `message` frame or an item of a page describes, with all entries up to `as_of`."""
     return Message(
-        conversation_id=frame.get("conversation_id"), sender_id=frame["sender_id"],
-        sender_name=frame.get("sender_name", ""), content=frame.get("content", ""), created_at=frame["created_at"],
-        seq=frame["seq"], id=frame.get("id"), client_id=frame.get("client_id"), reply_to=frame.get("reply_to"),
-        data=frame.get("data"), is_ai=frame.get("is_ai", False), edited_at=frame.get("edited_at"),
-        deleted=frame.get("deleted", False), replies=frame.get("replies", 0),
+        conversation_id=frame.get("conversation_id"),
+        sender_id=frame["sender_id"],
+        sender_name=frame.get("sender_name", ""),
+        content=frame.get("content", ""),
+        created_at=frame["created_at"],
+        seq=frame["seq"],
+        id=frame.get("id"),
+        client_id=frame.get("client_id"),
+        reply_to=frame.get("reply_to"),
+        data=frame.get("data"),
+        is_ai=frame.get("is_ai", False),
+        edited_at=frame.get("edited_at"),
+        deleted=frame.get("deleted", False),
+        replies=frame.get("replies", 0),
         reactions=tuple(Reaction(one["emoji"], one["count"], one["own"]) for one in frame.get("reactions", ())),
-        more_reactions=frame.get("more_reactions", False), as_of=as_of,
+        more_reactions=frame.get("more_reactions", False),
+        as_of=as_of,
     )
 
 
@@ -94,7 +104,8 @@ class Log:
 
     def find_own(self, client_id: str, user: str | None) -> Message | None:
         """The newest message that this user sent with this client_id."""
-        return next((one for one in reversed(self.messages) if one.client_id == client_id and one.sender_id == user), None)
+        own = (one for one in reversed(self.messages) if one.client_id == client_id and one.sender_id == user)
+        return next(own, None)
 
     def _position(self, seq: int) -> int:
         return bisect_left(self.messages, seq, key=lambda one: one.seq or 0)

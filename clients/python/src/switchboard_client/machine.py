@@ -9,11 +9,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from .core import Command, Config, Core, Effect, Notify, Settled, TimerKey, error_of
+from .model import Change, ChangeKind, ErrorInfo, Frame, Message
 from .outbox import entry_of
 from .requests import Lost, Requests
 from .rooms import Rooms
 from .session import Session
-from .model import Change, ChangeKind, ErrorInfo, Frame, Message
 
 EPHEMERAL: dict[str, ChangeKind] = {"typing": "typing", "receipt": "receipt", "event": "event", "presence": "presence"}
 

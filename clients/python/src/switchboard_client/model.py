@@ -11,8 +11,21 @@ Frame: TypeAlias = dict[str, Any]
 Status: TypeAlias = Literal["sending", "sent", "delivered", "read", "failed"]
 Phase: TypeAlias = Literal["idle", "connecting", "online", "waiting", "closed"]
 ChangeKind: TypeAlias = Literal[
-    "message", "edited", "deleted", "reaction", "member_added", "member_removed", "entry",
-    "reset", "failed", "error", "typing", "receipt", "event", "presence", "left",
+    "message",
+    "edited",
+    "deleted",
+    "reaction",
+    "member_added",
+    "member_removed",
+    "entry",
+    "reset",
+    "failed",
+    "error",
+    "typing",
+    "receipt",
+    "event",
+    "presence",
+    "left",
 ]
 
 

@@ -20,8 +20,11 @@ KINDS = {"send": "message", "edit": "message_edited", "delete": "message_deleted
 def entry_of(command: Command, core: Core, ack: Frame | None = None) -> Frame:
     """The entry that a command becomes; before its ack, what it will look like. Its own socket gets no copy."""
     frame: Frame = {
-        "content": "", "created_at": command.created_at, **command.frame,
-        "sender_id": core.user or "", "sender_name": core.name,
+        "content": "",
+        "created_at": command.created_at,
+        **command.frame,
+        "sender_id": core.user or "",
+        "sender_name": core.name,
     }
     frame["target_seq"] = frame.pop("seq", None)
     if ack is not None:
@@ -93,7 +96,7 @@ class Outbox:
                 continue
             if "seq" not in command.frame and command.frame["type"] != "send":
                 target = self.get(command.target)
-                if target is None:
+                if target is None or target.frame["type"] != "send":
                     self._refuse(command, ErrorInfo("not_found", "The message was not sent"))
                 # Otherwise its message comes first, or failed: then the user decides.
                 continue
@@ -130,7 +133,7 @@ class Outbox:
         self._core.emit(Drop(command.client_id))
 
     def stored(self, entry: Frame) -> None:
-        """An entry or a page shows a message: if this user's outbox has it, it is stored, whether or not its ack comes."""
+        """An entry or a page shows a message: if the outbox has it, it is stored, whether or not its ack comes."""
         command = self.get(entry.get("client_id"))
         if command is not None and entry.get("sender_id") == self._core.user:
             self.confirm(command, entry)
@@ -203,9 +206,15 @@ class Outbox:
         """The message of a send that is not stored yet."""
         frame: dict[str, Any] = command.frame
         return Message(
-            conversation_id=frame.get("conversation_id"), sender_id=self._core.user or "", sender_name=self._core.name,
-            content=frame.get("content", ""), created_at=command.created_at, client_id=command.client_id,
-            reply_to=frame.get("reply_to"), data=frame.get("data"), error=command.failed,
+            conversation_id=frame.get("conversation_id"),
+            sender_id=self._core.user or "",
+            sender_name=self._core.name,
+            content=frame.get("content", ""),
+            created_at=command.created_at,
+            client_id=command.client_id,
+            reply_to=frame.get("reply_to"),
+            data=frame.get("data"),
+            error=command.failed,
             status="failed" if command.failed else "sending",
         )
 

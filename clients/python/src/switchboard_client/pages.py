@@ -6,10 +6,10 @@ from functools import partial
 
 from . import limits
 from .core import Core, Notify, Settled, error_of
+from .model import Change, ErrorInfo, Frame
 from .outbox import Outbox
 from .requests import Requests
 from .room import Room
-from .model import Change, ErrorInfo, Frame
 
 
 class Pages:

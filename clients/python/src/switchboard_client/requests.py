@@ -110,4 +110,4 @@ class Requests:
                 continue
             del self._requests[request.ref]
             if request.lost is Lost.FAIL:
-                request.done({"type": "error", "code": "connection_lost", "message": "The connection ended before the answer"})
+                request.done({"type": "error", "code": "connection_lost", "message": "The connection ended"})

@@ -11,9 +11,10 @@ from .model import ErrorInfo, Message
 
 @dataclass(slots=True)
 class Room:
-    """What the client knows of one conversation. The id of a direct one is "/" and the user, until the server names it."""
+    """What the client knows of one conversation."""
 
     id: str
+    """"/" and the user for a direct conversation that the server has not named."""
     log: Log = field(default_factory=Log)
     opened: bool = False
     followed: bool = False
@@ -23,6 +24,10 @@ class Room:
     joined: Literal["no", "asked", "yes"] = "no"
     error: ErrorInfo | None = None
     """Why the server refused the last join."""
+    refused: bool = False
+    """No join is tried on this socket."""
+    tries: int = 0
+    """Joins in a row that the server refused as retryable."""
     gap_at: int | None = None
     """The cursor at which the gap is that a timer watches."""
     gap_tries: int = 0

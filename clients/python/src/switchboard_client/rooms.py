@@ -9,15 +9,19 @@ from . import limits
 from .core import Core, Notify, error_of
 from .directory import Directory
 from .log import changed, target_of
+from .model import Change, ChangeKind, Frame, Message, TooManyConversations
 from .outbox import Outbox
 from .pages import Pages
 from .requests import Lost, Requests
 from .room import Room
-from .model import Change, ChangeKind, Frame, Message, TooManyConversations
 
 CHANGES: dict[str, ChangeKind] = {
-    "message": "message", "message_edited": "edited", "message_deleted": "deleted", "reaction": "reaction",
-    "member_added": "member_added", "member_removed": "member_removed",
+    "message": "message",
+    "message_edited": "edited",
+    "message_deleted": "deleted",
+    "reaction": "reaction",
+    "member_added": "member_added",
+    "member_removed": "member_removed",
 }
 
 
@@ -64,7 +68,7 @@ class Rooms:
             self._names = {key: name for key, name in self._names.items() if name != room.id}
 
     def open(self, key: str, since: int | None = None, epoch: int | None = None) -> Room:
-        """Listens to a conversation: from now on, or from a seq that the application kept, if the epoch is still the same."""
+        """Listens to a conversation: from now on, or from a seq that the application kept, if it is of this epoch."""
         room = self.get(key)
         room.followed = False
         if not room.opened:
@@ -74,6 +78,10 @@ class Rooms:
             if room.log.cursor is None and since is not None and (epoch is None or self._core.epoch in (None, epoch)):
                 room.log.start(since, self._core.user)
                 room.epoch = epoch
+            self.listen([room])
+        elif room.refused:
+            # The application asks again.
+            room.refused = False
             self.listen([room])
         return room
 
@@ -88,6 +96,7 @@ class Rooms:
 
     def _close(self, room: Room) -> None:
         room.opened, room.joined = False, "no"
+        room.error, room.refused = None, False
         room.log.forget()
         room.log.keep = limits.KEEP_MESSAGES_IDLE
         self.pages.give_up(room)
@@ -131,6 +140,8 @@ class Rooms:
             if room.epoch not in (None, self._core.epoch):
                 room.log.forget()
             room.epoch = None
+            # A user who was removed may be a member again by now.
+            room.refused = False
         self.listen(list(self._rooms.values()))
         for room in list(self._rooms.values()):
             self._send_mark(room)
@@ -151,12 +162,12 @@ class Rooms:
         self.directory.reset()
 
     def listen(self, rooms: Iterable[Room]) -> None:
-        """Joins conversations from their cursors; without one, from now on. Joined again, a conversation is replayed."""
+        """Joins conversations from their cursors, also again: then they are replayed. Without a cursor, from now on."""
         if not self._core.online:
             return
         since: list[Room] = []
         for room in rooms:
-            if not room.opened or room.joined == "asked":
+            if not room.opened or room.refused or room.joined == "asked":
                 continue
             if room.unnamed:
                 self.directory.look_up()
@@ -191,15 +202,18 @@ class Rooms:
     def _refused(self, room: Room, error: Frame) -> None:
         room.joined = "no"
         if error.get("retryable"):
-            self._core.timer("rejoin", room.id, self._core.pause(0, error))
+            self._core.timer("rejoin", room.id, self._core.pause(room.tries, error))
+            room.tries += 1
             return
         self._lost(room, error)
 
     def _lost(self, room: Room, error: Frame) -> None:
-        room.error = error_of(error)
-        room.opened, room.joined = False, "no"
-        self.pages.give_up(room)
-        self._core.emit(Notify(Change("left", room.id, None, error)))
+        """The client may not listen. If the user becomes a member again, the server joins by itself."""
+        known, room.error = room.error, error_of(error)
+        room.joined, room.refused = "no", True
+        self.pages.give_up(room, room.error)
+        if known != room.error:
+            self._core.emit(Notify(Change("left", room.id, None, error)))
 
     def rejoin(self, conversation: str) -> None:
         """The pause after a refused join is over."""
@@ -208,7 +222,7 @@ class Rooms:
 
     def _joined(self, room: Room, head: int, resync: bool) -> None:
         room.joined = "yes"
-        room.error = None
+        room.error, room.refused, room.tries = None, False, 0
         log = room.log
         if resync:
             log.set_back(head)
@@ -233,6 +247,7 @@ class Rooms:
             room = self._follow(frame["conversation_id"], None)
         if room is None:
             return
+        room.refused = False
         if frame["type"] == "resync" or room.log.cursor is None or frame["head"] <= room.log.cursor:
             self._joined(room, frame["head"], frame["type"] == "resync")
             if frame["type"] == "resync":
@@ -292,7 +307,9 @@ class Rooms:
                 self.on_mark(room, entry["sender_id"], entry["seq"], entry["seq"])
             target = entry["seq"] if kind == "message" else target_of(entry)
             message = room.log.find(target) if target is not None else None
-            self._core.emit(Notify(Change(kind, room.id, message and room.with_status(message, self._core.user), entry)))
+            if message is not None:
+                message = room.with_status(message, self._core.user)
+            self._core.emit(Notify(Change(kind, room.id, message, entry)))
 
     def on_mark(self, room: Room, user: str, delivered: int, read: int) -> None:
         """How far another user's mark is. Who answers has read what came before."""
@@ -331,7 +348,9 @@ class Rooms:
     def mark_read(self, key: str, seq: int | None) -> None:
         """Moves the user's read mark. It only moves forward, and is repeated until the server has it."""
         room = self.get(key)
-        newest = next((one.seq for one in reversed(room.log.messages)), None)
+        # A message beyond a gap would mark those as read that are missing.
+        seqs = (one.seq or 0 for one in reversed(room.log.messages))
+        newest = next((one for one in seqs if one <= (room.log.cursor or 0)), None)
         room.mark = max(room.mark, seq if seq is not None else newest or 0)
         self._send_mark(room)
 

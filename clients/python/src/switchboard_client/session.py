@@ -10,8 +10,8 @@ from datetime import datetime
 
 from . import limits
 from .core import AskToken, CloseSocket, Core, OpenSocket
-from .requests import Requests
 from .model import ErrorInfo, Frame
+from .requests import Requests
 
 
 class Session:
@@ -175,7 +175,8 @@ class Session:
             self._core.emit(AskToken(False))
             self._asked()
         if code == 4401 and reason != "Authentication timeout":
-            # The first refusal asks for another token at once. A second one ends the session, unless the token was just old.
+            # The first refusal asks for another token at once.
+            # A second one ends the session, unless the token was just old.
             self._refusals += 1
             if self._refusals > 1 and reason != "Token expired":
                 return self.stop(error)

@@ -37,8 +37,11 @@ class Socket:
         self._url = url
         # The machine sends pings of its own, so those of the library would only double them.
         self._options: dict[str, Any] = {
-            "ping_interval": None, "open_timeout": limits.OPEN_TIMEOUT_MS / 1_000, "close_timeout": 1,
-            "max_size": limits.MAX_FRAME_BYTES, **options,
+            "ping_interval": None,
+            "open_timeout": limits.OPEN_TIMEOUT_MS / 1_000,
+            "close_timeout": 1,
+            "max_size": limits.MAX_FRAME_BYTES,
+            **options,
         }
         self._owner = owner
         self._frames: asyncio.Queue[str] = asyncio.Queue()

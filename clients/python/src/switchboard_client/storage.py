@@ -34,7 +34,11 @@ def from_json(stored: Frame) -> Command:
     """The opposite of `to_json`."""
     failed = stored.get("failed")
     return Command(
-        stored["frame"], stored["created_at"], stored.get("target"), stored.get("user"), stored.get("epoch"),
+        stored["frame"],
+        stored["created_at"],
+        stored.get("target"),
+        stored.get("user"),
+        stored.get("epoch"),
         None if failed is None else ErrorInfo(*failed),
     )
 
@@ -42,8 +46,8 @@ def from_json(stored: Frame) -> Command:
 class OutboxFile:
     """Appends a line for each command that is stored or dropped.
 
-    A line is with the operating system before its command is sent: it survives the end of the process, though not always
-    a power failure. One process at a time may use the file.
+    A line is with the operating system before its command is sent: it survives the end of the process, though not
+    always a power failure. One process at a time may use the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -55,7 +59,7 @@ class OutboxFile:
         self._file: IO[bytes] = self._rewrite()
 
     def _acquire(self) -> IO[bytes]:
-        lock = open(f"{self._path}.lock", "ab")  # noqa: SIM115
+        lock = open(f"{self._path}.lock", "ab")
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
