@@ -157,6 +157,10 @@ def server_view(message: dict[str, Any]) -> dict[str, Any]:
 
 
 STEPS = st.one_of(
+    # Without many of these, few frames would ever arrive.
+    st.tuples(st.just("flow"), st.lists(st.integers(0, 5), min_size=1, max_size=6)),
+    st.tuples(st.just("flow"), st.lists(st.integers(0, 5), min_size=1, max_size=6)),
+    st.tuples(st.just("flow"), st.just([0] * 10)),
     st.tuples(st.just("serve")),
     st.tuples(st.just("deliver"), st.integers(0, 5)),
     st.tuples(st.just("drop"), st.integers(0, 5)),
@@ -181,6 +185,10 @@ def run_step(world: World, step: tuple[Any, ...]) -> None:
     seq = shown[at % len(shown)]["seq"] if shown and isinstance(at, int) else None
     reply = {} if seq is None else {"reply_to": seq}
     match kind:
+        case "flow":
+            for one in arguments[0]:
+                world.serve()
+                world.deliver(one)
         case "serve" | "connect" | "close" | "deliver" | "advance":
             getattr(world, kind)(*arguments)
         case "drop":
@@ -236,7 +244,7 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-@given(st.lists(STEPS, max_size=60))
+@given(st.lists(STEPS, min_size=10, max_size=60))
 def test_the_client_ends_with_what_the_server_has(steps: list[tuple[Any, ...]]) -> None:
     """Any order, losses, repeats and reconnects."""
     world = World()
