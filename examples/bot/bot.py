@@ -46,9 +46,14 @@ class Bot:
         await self.read_conversations(listen=True)
         print("ready", flush=True)
         async for change in changes:
-            if change.kind != "message" or change.message is None:
+            if change.message is None:
                 continue
             room = self.chat.conversation(change.conversation_id)
+            if change.kind == "failed" and change.message.client_id is not None:
+                # Such as an answer to a user who blocks the bot. Kept, it would take a place in the outbox.
+                room.discard(change.message.client_id)
+            if change.kind != "message":
+                continue
             text = await self.addressed(change.message, change.conversation_id)
             if text:
                 # The client_id names the question, so a restarted bot that answers again stores no second answer.

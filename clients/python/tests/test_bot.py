@@ -1,4 +1,4 @@
-"""Runs examples/bot/bot.py unchanged."""
+"""Runs examples/bot/bot.py unchanged, and the first program of the README."""
 
 from __future__ import annotations
 
@@ -52,3 +52,17 @@ async def test_the_bot_answers_each_message_once(cluster: Cluster, tmp_path: Pat
             await bot.end(SIGKILL)
         history = await cluster.history("alice", early.id or "")
         assert [one["content"] for one in history] == answers
+
+
+async def test_the_program_of_the_readme(cluster: Cluster, tmp_path: Path) -> None:
+    """It prints what is said."""
+    text = (ROOT / "clients" / "python" / "README.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    script = tmp_path / "hello.py"
+    script.write_text(program.replace("ws://127.0.0.1:8000", cluster.proxy.url))
+    env = {**os.environ, "TOKEN": mint("bob"), "PYTHONUNBUFFERED": "1"}
+    process = await start(sys.executable, str(script), ready="Bob: hello from Python", env=env)
+    async with new_chat(cluster, "alice") as alice, asyncio.timeout(DEADLINE):
+        await alice.conversation("lobby").send("hi Bob")
+        await process.line("Alice: hi Bob")
+    await process.end(SIGKILL)
