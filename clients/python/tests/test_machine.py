@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchboard_client import OutboxFull, TooManyConversations, limits
+from switchboard_client.core import Drop, Save
 from switchboard_client.model import ErrorInfo, Frame
 from switchboard_client.requests import Lost
 
@@ -308,6 +309,21 @@ def test_edits_of_another_epoch_are_refused() -> None:
     driver.online(epoch=2)
     assert driver.take_sent("delete") == []
     assert isinstance(driver.settled["c1"], ErrorInfo) and not driver.stored
+
+
+def test_an_edit_is_stored_with_its_seq_before_its_message_is_dropped() -> None:
+    """A process that ends in between could not say which message the edit is about."""
+    driver = Driver()
+    driver.online()
+    driver.machine.command({"type": "send", "conversation_id": "team", "content": "x", "client_id": "c1"})
+    driver.machine.command({"type": "edit", "conversation_id": "team", "content": "y", "client_id": "c2"}, "c1")
+    driver.run()
+    assert driver.socket is not None
+    ack = {"type": "ack", "client_id": "c1", "conversation_id": "team", "seq": 7, "id": "m7", "created_at": "…"}
+    driver.machine.frame(driver.socket, ack)
+    stores = [one for one in driver.machine.take() if isinstance(one, Save | Drop)]
+    assert isinstance(stores[0], Save) and stores[0].command.frame["seq"] == 7
+    assert stores[1] == Drop("c1")
 
 
 def test_commands_belong_to_their_user() -> None:

@@ -117,13 +117,14 @@ class Outbox:
 
     def confirm(self, command: Command, answer: Frame) -> None:
         """The command is stored, or (a reaction) changed nothing."""
-        self._remove(command)
         seq = answer.get("seq")
+        # Edits of this message are stored with its seq first: without it, a process that ends here could not send them.
         for one in list(self._commands.values()):
             if one.target == command.client_id and "seq" not in one.frame and seq is not None:
                 one.frame = {**one.frame, "seq": seq}
                 one.epoch = self._core.epoch
                 self._core.emit(Save(one))
+        self._remove(command)
         self._core.emit(Settled(command.client_id, answer))
         self.send_all()
 
