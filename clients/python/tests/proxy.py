@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(eq=False)
@@ -14,7 +14,6 @@ class Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     black_hole: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Proxy:
@@ -22,7 +21,7 @@ class Proxy:
 
     def __init__(self) -> None:
         self.targets: list[int] = []
-        self.links: set[Link] = set()
+        self.links: list[Link] = []
         self.port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +43,7 @@ class Proxy:
             except OSError:
                 continue
             link = Link(port, writer, server)
-            self.links.add(link)
+            self.links.append(link)
             for source, target in ((reader, server), (upstream, writer)):
                 task = asyncio.create_task(self._pump(link, source, target))
                 self._tasks.add(task)
@@ -65,10 +64,10 @@ class Proxy:
 
     def cut(self, link: Link) -> None:
         """Ends a connection without a word."""
-        self.links.discard(link)
+        if link in self.links:
+            self.links.remove(link)
         link.client.transport.abort()
         link.server.transport.abort()
-        link.ended.set()
 
     def swallow(self) -> None:
         """From now on nothing comes through on the connections that are open, and nobody is told."""

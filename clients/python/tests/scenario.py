@@ -59,15 +59,14 @@ class Alice:
         """Waits until the connection was in a state."""
         states = self.chat.states()
         async with asyncio.timeout(DEADLINE):
-            while not any(map(wanted, self.states)):
-                await anext(states)
-                await asyncio.sleep(0)
+            while not any(map(wanted, self.states)) and not wanted(await anext(states)):
+                pass
 
     async def port(self) -> int:
         """The node to which Alice is connected."""
         async with asyncio.timeout(DEADLINE):
             await self.chat.online()
-        return max((link.port for link in self.cluster.proxy.links), default=0)
+        return self.cluster.proxy.links[-1].port
 
     async def check(self, first: int) -> None:
         """The list and the changes have what the server has: nothing is lost, doubled or out of order."""
