@@ -48,7 +48,7 @@ class Bot:
         async for change in changes:
             if change.message is None:
                 continue
-            room = self.chat.conversation(change.conversation_id)
+            room = self.chat.conversation(change.conversation_id, listen=False)  # it is open
             if change.kind == "failed" and change.message.client_id is not None:
                 # Such as an answer to a user who blocks the bot. Kept, it would take a place in the outbox.
                 room.discard(change.message.client_id)

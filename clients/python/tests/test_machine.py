@@ -299,6 +299,31 @@ def test_followed_conversations_give_up_their_places_without_loss() -> None:
     assert sync["conversations"] == {"c0": 6}
 
 
+def test_a_conversation_that_is_left_and_opened_again() -> None:
+    """The answer to `leave` comes after the new join was sent. It is no removal."""
+    driver = online_in("team")
+    driver.machine.rooms.leave("team")
+    driver.machine.rooms.open("team")
+    driver.run()
+    leave, join = (one for one in driver.sent if one["type"] in ("leave", "join"))
+    driver.receive({"type": "left", "ref": leave["ref"], "conversation_id": "team"})
+    driver.receive({"type": "joined", "ref": join["ref"], "conversation_id": "team", "head": 3})
+    assert driver.machine.error("team") is None
+    assert driver.machine.rooms.get("team").log.cursor == 3
+
+
+def test_a_conversation_that_is_not_open_shows_only_own_messages() -> None:
+    """The server may have joined it by itself."""
+    driver = Driver()
+    driver.online()
+    driver.machine.command({"type": "send", "conversation_id": "team", "content": "x", "client_id": "c1"})
+    driver.run()
+    driver.receive(message(1))
+    ack = {"type": "ack", "client_id": "c1", "conversation_id": "team", "seq": 2, "id": "m2", "created_at": "…"}
+    driver.receive(ack)
+    assert [one.seq for one in driver.machine.messages("team")] == [2]
+
+
 def test_edits_of_another_epoch_are_refused() -> None:
     """Their seqs may belong to other messages now."""
     driver = Driver()

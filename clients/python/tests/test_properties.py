@@ -19,7 +19,7 @@ class World:
     """One client, a server, and the frames between them, which may be late, lost, repeated and out of order."""
 
     def __init__(self) -> None:
-        self.driver = Driver(follow=False)
+        self.driver = Driver()
         self.log = ModelLog()
         self.to_client: list[Frame] = []
         self.to_server: list[Frame] = []

@@ -135,7 +135,7 @@ class Config:
     pong_ms: int = limits.PONG_MS
     pause_min_ms: int = limits.PAUSE_MIN_MS
     pause_max_ms: int = limits.PAUSE_MAX_MS
-    follow: bool = True
+    follow: bool = False
     """Open the conversations that the server joins by itself."""
     random: Random = field(default_factory=Random)
     clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000

@@ -17,8 +17,6 @@ class Room:
     """"/" and the user for a direct conversation that the server has not named."""
     log: Log = field(default_factory=Log)
     opened: bool = False
-    followed: bool = False
-    """Opened because the server joined it, not by the application."""
     epoch: int | None = None
     """The epoch to which the cursor belongs, if the application gave it before the client knew that of the server."""
     joined: Literal["no", "asked", "yes"] = "no"

@@ -70,7 +70,6 @@ class Rooms:
     def open(self, key: str, since: int | None = None, epoch: int | None = None) -> Room:
         """Listens to a conversation: from now on, or from a seq that the application kept, if it is of this epoch."""
         room = self.get(key)
-        room.followed = False
         if not room.opened:
             self._make_place()
             room.opened = True
@@ -91,7 +90,8 @@ class Rooms:
         if room is None or not room.opened:
             return
         if self._core.online and room.joined != "no":
-            self._core.send({"type": "leave", "conversation_id": room.id})
+            # The answer has the ref. A `left` without one is a removal.
+            self._requests.add({"type": "leave", "conversation_id": room.id}, lambda _: None)
         self._close(room)
 
     def _close(self, room: Room) -> None:
@@ -102,17 +102,19 @@ class Rooms:
         self.pages.give_up(room)
 
     def _make_place(self) -> None:
-        """Ends following the conversation that was active least recently, if all places are taken."""
+        """If all places are taken, closes the conversation that was active least recently.
+
+        Only with `follow`: then the next entry or hint opens it again, at its cursor.
+        """
         opened = [one for one in self._rooms.values() if one.opened]
         if len(opened) < limits.MAX_OPEN:
             return
-        room = next((one for one in opened if one.followed), None)
-        if room is None:
+        room = next((one for one in opened if one.log.cursor is not None), None)
+        if room is None or room.log.cursor is None or not self._core.config.follow:
             raise TooManyConversations(f"{limits.MAX_OPEN} conversations are open")
-        if room.log.cursor is not None:
-            self._places[room.id] = room.log.cursor
-            if len(self._places) > limits.MAX_PLACES:
-                del self._places[next(iter(self._places))]
+        self._places[room.id] = room.log.cursor
+        if len(self._places) > limits.MAX_PLACES:
+            del self._places[next(iter(self._places))]
         self._close(room)
 
     def _follow(self, conversation: str, cursor: int | None) -> Room | None:
@@ -124,7 +126,7 @@ class Rooms:
             self._make_place()
         except TooManyConversations:
             return None
-        room.opened = room.followed = True
+        room.opened = True
         room.log.keep = limits.KEEP_MESSAGES
         cursor = self._places.pop(conversation, cursor)
         if room.log.cursor is None and cursor is not None:
@@ -288,7 +290,7 @@ class Rooms:
             room = self._follow(conversation, entry["seq"] - 1)
             if room is not None and room.joined == "no":
                 self._joined(room, entry["seq"] - 1, False)
-        if room is not None:
+        if room is not None and room.opened:
             self.take(room, entry)
             # The order of the rooms is that of their activity.
             self._rooms[room.id] = self._rooms.pop(room.id)
