@@ -56,6 +56,7 @@ def test_a_closed_chat_stays_closed() -> None:
     driver.run()
     assert socket is not None
     driver.machine.closed(socket, 1006, "")
+    driver.machine.session.silence()
     driver.run()
     driver.advance(10 * 60_000)
     assert driver.machine.core.phase == "closed" and not driver.asking

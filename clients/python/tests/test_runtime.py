@@ -39,6 +39,7 @@ def test_the_file_keeps_commands_in_their_order(tmp_path: Path) -> None:
     file = OutboxFile(path)
     assert file.commands() == [failed, command(2)]
     file.close()
+    assert path.stat().st_mode & 0o077 == 0, "other users can't read the messages"
 
 
 def test_a_line_that_was_cut_off(tmp_path: Path) -> None:

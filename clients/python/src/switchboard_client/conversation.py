@@ -101,7 +101,7 @@ class Conversation:
         answer = await asyncio.shield(self._submit(_message(content, data, reply_to, persona_id, client_id)))
         return message_of(answer, answer["seq"])
 
-    async def edit(self, message: Message | int, content: str = "", *, data: Any = UNSET) -> None:
+    async def edit(self, message: Message | int, content: str, *, data: Any = UNSET) -> None:
         """Replaces the text of an own message, and its data if they are given (None removes them)."""
         frame: Frame = {"type": "edit", "content": content}
         if data is not UNSET:

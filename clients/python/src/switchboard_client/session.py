@@ -134,7 +134,8 @@ class Session:
 
     def silence(self) -> None:
         """The server did not answer: the network may have ended without a sign."""
-        self.closed(1006, "No answer")
+        if self._core.phase in ("connecting", "online"):
+            self.closed(1006, "No answer")
 
     def restart(self, frame: Frame) -> None:
         """The node restarts, and says when to come back."""
