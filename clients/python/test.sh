@@ -21,7 +21,8 @@ VENV=${VENV:-.venv}
 # Installed as users have it, so that a file that is missing in the package is missed by the tests.
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 
-"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" check --no-cache . ../../examples/bot
+"$VENV/bin/ruff" format --no-cache --quiet --check . ../../examples/bot
 "$VENV/bin/mypy" src tests ../../examples/bot/bot.py
 "$VENV/bin/python" -m pytest -q "$@"
 rm -rf dist

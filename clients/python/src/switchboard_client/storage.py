@@ -85,7 +85,7 @@ class OutboxFile:
         """Writes only what waits, to a new file that then takes the place of the old one."""
         temporary = Path(f"{self._path}.new")
         temporary.unlink(missing_ok=True)
-        # Messages are nobody else's business.
+        # Other users must not be able to read the messages.
         temporary.touch(mode=0o600)
         temporary.write_bytes(b"".join(map(_line, self._commands.values())))
         temporary.replace(self._path)
