@@ -1,0 +1,31 @@
+// Prints what each entry adds to a page, minified and gzipped, and fails if one is over its limit.
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+
+const root = new URL("../", import.meta.url).pathname;
+const LIMITS = {
+  "packages/client/dist/index.js": 8192,
+  "packages/client/dist/worker.js": 2048,
+  "packages/client/dist/storage.js": 1024,
+  "packages/react/dist/index.js": 2048,
+};
+
+export async function sizes() {
+  const found = [];
+  for (const [entry, limit] of Object.entries(LIMITS)) {
+    const external = ["react", "@switchboard/client", ...(entry.endsWith("client/dist/index.js") ? [] : ["./index.js"])];
+    const { outputFiles } = await build({ entryPoints: [root + entry], bundle: true, minify: true, format: "esm", target: "es2022", external, write: false });
+    const code = outputFiles[0].contents;
+    found.push({ entry, bytes: code.length, gzip: gzipSync(code, { level: 9 }).length, limit });
+  }
+  return found;
+}
+
+if (process.argv[1] === new URL(import.meta.url).pathname) {
+  let over = false;
+  for (const { entry, bytes, gzip, limit } of await sizes()) {
+    console.log(`${entry}: ${gzip} bytes of ${limit} (${bytes} before gzip)`);
+    over ||= gzip > limit;
+  }
+  process.exit(over ? 1 : 0);
+}
