@@ -5,13 +5,8 @@ import { CONNECTION, LIST, PRESENCE, type CommandFrame, type State } from "./sta
 import type { Chat, ChatOptions, Conversation, ConversationSnapshot, MessageRef, Store } from "./types.js";
 import { connectionView, conversationView, listView, presenceView } from "./view.js";
 
-/** A random id, also where pages have no crypto.randomUUID (without TLS) or no crypto at all. */
-export function newId(): string {
-  const words = new Uint32Array(4);
-  if (globalThis.crypto) crypto.getRandomValues(words);
-  else for (const at of words.keys()) words[at] = Math.random() * 2 ** 32;
-  return Array.from(words, (word) => word.toString(36)).join("-");
-}
+/** A new id. It has to be unique and need not be secret, so pages without crypto (no TLS, React Native) do as well. */
+export const newId = () => [Date.now(), Math.random(), Math.random()].map((one) => one.toString(36).replace("0.", "")).join("-");
 
 type Run = (frame: CommandFrame, target?: string) => void;
 
@@ -93,7 +88,7 @@ export function createChat(options: ChatOptions): Chat {
       (by) => dispatch(by > 0 ? "open" : "shut", key), {
         ...commandsOf(key, run),
         run,
-        retry: (clientId) => dispatch("retry", clientId),
+        retry: (clientId) => dispatch("discard", clientId, true),
         discard: (clientId) => dispatch("discard", clientId),
         loadOlder: () => dispatch("loadOlder", key),
         setTyping: (active) => dispatch("setTyping", key, active),

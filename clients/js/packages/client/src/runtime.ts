@@ -4,14 +4,15 @@ import { newState, step, type Action } from "./machine.js";
 import type { Effect, State } from "./state.js";
 import type { ChatOptions, SocketLike } from "./types.js";
 
+const TOKEN_TIMEOUT_MS = 20_000;
 /** These timers keep a Node.js process alive; the others end with it. */
-const VITAL = /^(connect|tokenTimeout|noAnswer)$/;
+const VITAL = /^(connect|silent)$/;
 
 /** The frame in a text, or undefined if it is none. */
 export function decode(text: unknown): ServerFrame | undefined {
   try {
     const frame = JSON.parse(text as string);
-    return typeof frame?.type === "string" ? frame : undefined;
+    return frame?.type ? frame : undefined;
   } catch {
     return undefined;
   }
@@ -27,7 +28,6 @@ export function createRuntime(options: ChatOptions, outside: Outside) {
   const queue: Action[] = [];
   let running = false;
   let socket: SocketLike | undefined;
-  let abort: AbortController | undefined;
   let restored: Promise<void> | undefined;
   let listening = false;
 
@@ -49,51 +49,48 @@ export function createRuntime(options: ChatOptions, outside: Outside) {
   const effects: Handlers = {
     ...outside,
     send: (frame) => socket?.send(JSON.stringify(frame)),
-    timer(key, ms, jitter) {
+    timer(key, ms) {
       clearTimeout(timers.get(key));
       if (ms === undefined) return;
-      const id: any = setTimeout(() => dispatch(...(key.split(" ") as any as Action)), jitter ? ms * (0.5 + Math.random() / 2) : ms);
+      const id: any = setTimeout(() => dispatch(...(key.split(" ") as any as Action)), ms < 0 ? -ms * (0.5 + Math.random() / 2) : ms);
       if (!VITAL.test(key)) id.unref?.();
       timers.set(key, id);
     },
     async askToken() {
-      const mine = (abort = new AbortController());
+      const controller = new AbortController();
+      const { signal } = controller;
+      const late = setTimeout(() => controller.abort(), TOKEN_TIMEOUT_MS);
       let action: Action;
       try {
-        action = ["token", await getToken({ signal: mine.signal })];
+        // A call that hangs is given up, and a late answer is ignored.
+        const aborted = new Promise<never>((_, reject) => signal.addEventListener("abort", reject));
+        action = ["token", await Promise.race([getToken({ signal }), aborted])];
       } catch (error) {
         action = ["tokenError", String(error)];
       }
-      // After a timeout the machine no longer waits for this answer.
-      if (abort === mine) dispatch(...action);
+      clearTimeout(late);
+      dispatch(...action);
     },
-    abortToken() {
-      abort?.abort();
-      abort = undefined;
-    },
-    openSocket(id) {
-      const closed = (code: number, reason: string) => dispatch("closed", id, code, reason);
+    dial() {
       try {
         socket = new WebSocket(`${url.replace(/^http/, "ws").replace(/\/+$/, "")}/v1/ws`);
-        socket.onopen = () => dispatch("opened", id);
+        socket.onopen = () => dispatch("opened");
         socket.onmessage = ({ data }) => {
           const frame = decode(data);
-          if (frame) dispatch("frame", id, frame);
+          if (frame) dispatch("frame", frame);
         };
-        socket.onclose = ({ code, reason }) => closed(code, reason);
+        socket.onclose = ({ code, reason }) => dispatch("closed", code, reason);
         socket.onerror = () => {};
       } catch (error) {
-        closed(1006, String(error));
+        dispatch("closed", 1006, String(error));
       }
     },
-    closeSocket() {
-      const old = socket;
+    hangUp() {
+      if (!socket) return;
+      // What an old socket still says is not for the machine.
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
       socket = undefined;
-      try {
-        old?.close();
-      } catch {
-        // Some implementations refuse to end a socket that is still connecting.
-      }
     },
     save: (command) => storage?.save(command),
     drop: (clientId) => storage?.drop(clientId),
