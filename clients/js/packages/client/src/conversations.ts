@@ -180,8 +180,8 @@ export function resetConversations(state: State): void {
     one.joined = "no";
     one.refused = false;
     one.typedAt = undefined;
-    if (one.typing.size) changed(state, one.id);
     one.typing.clear();
+    changed(state, one.id);
   }
 }
 

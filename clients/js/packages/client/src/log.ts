@@ -130,7 +130,6 @@ export function restart(log: Log, head: number, user: string | undefined, keep?:
     log.held.clear();
     log.head = head;
   }
-  log.head = Math.max(log.head, head);
   drain(log, user);
 }
 

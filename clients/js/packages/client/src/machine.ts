@@ -7,7 +7,7 @@ import { receive, restart, type Log, type LogEntry } from "./log.js";
 import * as outbox from "./outbox.js";
 import { answerRequest, request, resetRequests, askAgain, sendRequests } from "./requests.js";
 import * as session from "./session.js";
-import { changed, CONNECTION, conversationOf, emit, type Command, type Effect, type State } from "./state.js";
+import { changed, CONNECTION, conversationOf, emit, failure, type Command, type Effect, type State } from "./state.js";
 
 /** What a storage kept. */
 export interface Restored {
@@ -44,7 +44,7 @@ export const actions = {
   opened: session.onOpened,
   frame: onFrame,
   closed: onClosed,
-  silent: (state: State) => onClosed(state, 1006, "No answer"),
+  silent: (state: State) => onClosed(state, 1006, "Silence"),
   refresh: session.refresh,
   probe: session.probe,
 
@@ -211,6 +211,6 @@ function onReceipt(state: State, { conversation_id, user_id, delivered_seq, read
 
 /** An error that answers nothing: of a frame without a ref, or of a persona after the ack. */
 function onError(state: State, frame: NativeError): void {
-  state.error = { code: frame.code, message: frame.message };
+  state.error = failure(frame);
   changed(state, CONNECTION);
 }

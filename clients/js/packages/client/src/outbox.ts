@@ -29,7 +29,7 @@ export function addCommand(state: State, frame: CommandFrame, target?: string): 
 }
 
 /** Stores a command anew, without what belongs to the socket. */
-const save = (state: State, { sent, ...command }: Pending) => emit(state, "save", command);
+const save = (state: State, command: Pending) => emit(state, "save", { ...command, sent: undefined });
 
 /** A command that was made before its user was known belongs to the one who signed in. */
 export function claim(state: State, command: Pending): void {
@@ -46,8 +46,9 @@ export function dropCommand(state: State, command: Pending): void {
 }
 
 /** The entry that a command becomes; before its ack, what it will look like. The socket that sent it gets no copy. */
-export function entryOf(state: State, { frame, target, createdAt }: Command, ack?: NativeAck): LogEntry {
-  const { log } = conversationOf(state, frame.conversation_id ?? `/${frame.recipient_id}`);
+export function entryOf(state: State, command: Command, ack?: NativeAck): LogEntry {
+  const { frame, target, createdAt } = command;
+  const { log } = conversationOf(state, keyOf(command));
   const target_seq = frame.seq ?? log.messages.find((one) => one.clientId === target && one.senderId === state.user)?.seq;
   return {
     content: "", created_at: createdAt, ...frame, sender_id: state.user ?? "", sender_name: state.name ?? "", target_seq,

@@ -130,7 +130,7 @@ export type Effect =
   | ["send", frame: ClientFrame]
   /** Act by the key after `ms`, instead of an earlier timer with this key. Without `ms`: never. Below 0: after half to all of it. */
   | ["timer", key: string, ms?: number]
-  | ["save", command: Command]
+  | ["save", command: Command & { sent?: undefined }]
   | ["drop", clientId: string]
   | ["event", event: NativeEvent]
   | ["answer", id: number, frame: ServerFrame];
