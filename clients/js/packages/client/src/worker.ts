@@ -220,7 +220,7 @@ export function createSharedChat(options: SharedChatOptions): Chat {
       return post;
     }, getToken, bye);
   }
-  return globalThis.navigator?.locks && globalThis.BroadcastChannel ? createElected(options, `switchboard ${name}`) : createChat(options);
+  return globalThis.document && navigator.locks && globalThis.BroadcastChannel ? createElected(options, `switchboard ${name}`) : createChat(options);
 }
 
 /** The tab with the lock is the hub; the others reach it over a BroadcastChannel. */
