@@ -278,6 +278,7 @@ function createElected(options: ChatOptions, name: string): Chat {
         chat?.close();
         chat = local = undefined;
         channel.onmessage = follow;
+        ready();
         lead({});
       });
     };
