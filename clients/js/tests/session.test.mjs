@@ -89,6 +89,7 @@ test("what the user closed stays closed", () => {
   driver.advance(3_600_000);
   assert.equal(driver.connection.state, "closed");
   assert.equal(driver.dials, 0);
+  assert.equal(tokensAsked(driver), 1);
 });
 
 test("no token means that the user signed out", () => {
