@@ -143,15 +143,16 @@ export function watchGap(state: State, conversation: Conversation): void {
 
 export function gap(state: State, id: string): void {
   const conversation = conversationOf(state, id);
-  const stuck = conversation.joined === "yes" && conversation.watching === conversation.log.cursor;
+  const { log, joined, watching, repaired } = conversation;
+  const { cursor } = log;
   conversation.watching = undefined;
-  if (!stuck || !hasGap(conversation.log)) return watchGap(state, conversation);
+  if (joined !== "yes" || watching !== cursor || !hasGap(log)) return watchGap(state, conversation);
   // The same gap once more: its entries will not come.
-  if (conversation.repaired === conversation.log.cursor) {
-    restart(conversation.log, conversation.log.head, state.user, true);
+  if (repaired === cursor) {
+    restart(log, log.head, state.user, true);
     return readPage(state, conversation);
   }
-  conversation.repaired = conversation.log.cursor;
+  conversation.repaired = cursor;
   join(state, id);
 }
 

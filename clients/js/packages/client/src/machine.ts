@@ -44,7 +44,7 @@ export const actions = {
   opened: session.onOpened,
   frame: onFrame,
   closed: onClosed,
-  silent: (state: State) => onClosed(state, 1006, "Silence"),
+  silent: (state: State) => onClosed(state, 1006, "Silent"),
   refresh: session.refresh,
   probe: session.probe,
 

@@ -105,13 +105,14 @@ export function onStored(state: State, sender: string, clientId: string | undefi
 }
 
 function refuse(state: State, command: Pending, error: ChatError): void {
+  const why = failure(error);
   if (command.frame.type === "send") {
-    command.failed = failure(error);
+    command.failed = why;
     command.sent = false;
     save(state, command);
     changed(state, keyOf(command));
   } else {
-    conversationOf(state, keyOf(command)).error = failure(error);
+    conversationOf(state, keyOf(command)).error = why;
     dropCommand(state, command);
   }
 }

@@ -5,8 +5,6 @@ import type { Effect, State } from "./state.js";
 import type { ChatOptions, SocketLike } from "./types.js";
 
 const TOKEN_TIMEOUT_MS = 20_000;
-/** These timers keep a Node.js process alive; the others end with it. */
-const VITAL = /^(connect|silent)$/;
 
 /** The frame in a text, or undefined if it is none. */
 export function decode(text: unknown): ServerFrame | undefined {
@@ -21,10 +19,37 @@ export function decode(text: unknown): ServerFrame | undefined {
 type Handlers = { [E in Effect as E[0]]: (...args: E extends [any, ...infer Rest] ? Rest : []) => void };
 type Outside = Pick<Handlers, "event" | "answer"> & { changed(keys: Set<string>): void };
 
+/** Calls getToken, and gives up a call that hangs: its late answer is ignored. */
+async function askToken(getToken: ChatOptions["getToken"]): Promise<Action> {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const late = setTimeout(() => controller.abort(), TOKEN_TIMEOUT_MS);
+  try {
+    const aborted = new Promise<never>((_, reject) => signal.addEventListener("abort", reject));
+    return ["token", await Promise.race([getToken({ signal }), aborted])];
+  } catch (error) {
+    return ["tokenError", String(error)];
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+/** Timers by key: a new one takes the place of the old one. */
+function createTimers(act: (key: string) => void): Handlers["timer"] {
+  const timers = new Map<string, ReturnType<typeof setTimeout>>();
+  return (key, ms) => {
+    clearTimeout(timers.get(key));
+    if (ms === undefined) return;
+    const id: any = setTimeout(act, ms < 0 ? -ms * (0.5 + Math.random() / 2) : ms, key);
+    // A Node.js process lives for its sockets and for the next connect, and not for the other timers.
+    if (key !== "connect") id.unref?.();
+    timers.set(key, id);
+  };
+}
+
 export function createRuntime(options: ChatOptions, outside: Outside) {
   const { storage, url, getToken, WebSocket = globalThis.WebSocket as unknown as NonNullable<ChatOptions["WebSocket"]> } = options;
   const state: State = newState(options as Partial<State["config"]>);
-  const timers = new Map<string, ReturnType<typeof setTimeout>>();
   const queue: Action[] = [];
   let running = false;
   let socket: SocketLike | undefined;
@@ -49,28 +74,8 @@ export function createRuntime(options: ChatOptions, outside: Outside) {
   const effects: Handlers = {
     ...outside,
     send: (frame) => socket?.send(JSON.stringify(frame)),
-    timer(key, ms) {
-      clearTimeout(timers.get(key));
-      if (ms === undefined) return;
-      const id: any = setTimeout(() => dispatch(...(key.split(" ") as any as Action)), ms < 0 ? -ms * (0.5 + Math.random() / 2) : ms);
-      if (!VITAL.test(key)) id.unref?.();
-      timers.set(key, id);
-    },
-    async askToken() {
-      const controller = new AbortController();
-      const { signal } = controller;
-      const late = setTimeout(() => controller.abort(), TOKEN_TIMEOUT_MS);
-      let action: Action;
-      try {
-        // A call that hangs is given up, and a late answer is ignored.
-        const aborted = new Promise<never>((_, reject) => signal.addEventListener("abort", reject));
-        action = ["token", await Promise.race([getToken({ signal }), aborted])];
-      } catch (error) {
-        action = ["tokenError", String(error)];
-      }
-      clearTimeout(late);
-      dispatch(...action);
-    },
+    timer: createTimers((key) => dispatch(...(key.split(" ") as any as Action))),
+    askToken: () => void askToken(getToken).then((action) => dispatch(...action)),
     dial() {
       try {
         socket = new WebSocket(`${url.replace(/^http/, "ws").replace(/\/+$/, "")}/v1/ws`);

@@ -97,7 +97,7 @@ export function onSignOfLife(state: State): void {
 
 /** The network or the page came back: don't wait for a timer. */
 export function wake(state: State): void {
-  if (state.phase === "waiting" && !state.advised) connect(state);
+  if (!state.advised && state.phase === "waiting") connect(state);
   else probe(state);
 }
 
