@@ -1,5 +1,5 @@
 // The list of conversations and the presence of users: read after each connect, kept up to date by what comes in.
-import type { NativeConversation, NativeConversationRemoved, NativeHint, NativePresence, NativePresent } from "./frames.js";
+import type { NativeConversation, NativeConversationRemoved, NativeHint } from "./frames.js";
 import { joinAll, setMarks } from "./conversations.js";
 import { camel, type LogEntry } from "./log.js";
 import { request } from "./requests.js";
@@ -60,7 +60,7 @@ function toItem(state: State, one: NativeConversation): ConversationItem {
   const conversation = conversationOf(state, one.conversation_id);
   for (const member of one.members) {
     setMarks(state, conversation, member.user_id, member.delivered_seq, member.read_seq);
-    if (member.status) onPresence(state, member as NativePresent);
+    if (member.status) onPresence(state, member);
   }
   learnDirect(state, one);
   return { ...camel(one), id: one.conversation_id };
@@ -134,8 +134,8 @@ export function onRead(state: State, id: string, seq: number): void {
   else readListSoon(state);
 }
 
-export function onPresence(state: State, { user_id, online, status, last_seen }: Omit<NativePresence, "type"> & { last_seen?: string }): void {
-  state.presence.set(user_id, { online, status, lastSeen: last_seen });
+export function onPresence(state: State, one: { user_id: string }): void {
+  state.presence.set(one.user_id, camel(one));
   changed(state, PRESENCE);
 }
 
