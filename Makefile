@@ -6,7 +6,7 @@ BENCH ?=
 COMPARE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run release setup check fmt lint doc unit test tests conformance torture deploy deny image bench
+.PHONY: help run release setup check fmt lint doc unit test tests clients conformance torture deploy deny image bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,11 +35,14 @@ doc:
 unit:
 	$(CARGO) test --locked --lib
 
-test: ## Everything that CI runs: setup, format, lints, documentation, every test, conformance, torture, deployment
+test: ## Everything that CI runs: setup, format, lints, documentation, every test, client SDKs, conformance, torture, deployment
 	@scripts/test.sh
 
 tests:
 	$(CARGO) test --locked --no-fail-fast
+
+clients: ## Test the client SDKs (clients/), in Chromium over two nodes too
+	scripts/clients.sh
 
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh

@@ -22,6 +22,7 @@ declare -rA PACKAGES=(
     [venv]=python3-venv
     [node]=nodejs
     [npm]=npm
+    [chromium]=chromium
     [buildah]=buildah
     [podman]=podman
     [runc]=runc

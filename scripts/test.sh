@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 . scripts/needs.sh
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(setup fmt lint doc tests conformance torture deploy)
+[ $# -gt 0 ] || parts=(setup fmt lint doc tests clients conformance torture deploy)
 
 # What a part can't do without. Tests of the deployment skip themselves where a program is missing, and say so.
 servers="cc openssl curl kill redis-server initdb nginx prometheus python3 node clients"
@@ -17,6 +17,7 @@ declare -A needs=(
     [doc]="cargo cc"
     [unit]="cargo cc"
     [tests]="cargo $servers"
+    [clients]="cargo cc node npm"
     [conformance]="cargo cc python3 clients"
     [torture]="cargo $servers"
     [deploy]="venv npm"

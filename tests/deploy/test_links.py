@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 PAGES = [path.relative_to(ROOT) for path in sorted(ROOT.rglob("*.md"))]
-PAGES = [page for page in PAGES if page.parts[0] not in ("target", ".git")]
+PAGES = [page for page in PAGES if page.parts[0] not in ("target", ".git") and "node_modules" not in page.parts]
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)|(?:src|href)=\"([^\"]+)\"|^\[[^\]]+\]: (\S+)", re.MULTILINE)
 

@@ -9,8 +9,17 @@ const COUNTED = ["join", "sync", "history", "send", "edit", "delete", "react", "
 
 class Runner {
   variables = new Map();
-  driver = new Driver();
-  unsent = [];
+  refs = new Map();
+  driver = this.newDriver();
+
+  newDriver() {
+    const driver = new Driver();
+    driver.onSend = (frame) => {
+      driver.sent.push(frame);
+      if (frame.client_id) this.refs.set(frame.client_id, frame);
+    };
+    return driver;
+  }
 
   /** Compares with variables: the first use of one takes the value. */
   match(actual, expected, at) {
@@ -30,6 +39,13 @@ class Runner {
     return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, this.fill(one)]));
   }
 
+  /** An answer to a command has the ref that the client gave the command, as from the server. */
+  refOf({ type, client_id }) {
+    if (!["ack", "ok", "error"].includes(type) || !client_id) return {};
+    const { ref } = this.refs.get(client_id) ?? {};
+    return ref === undefined ? {} : { ref };
+  }
+
   connect({ epoch, expires_in_ms: expiresIn }) {
     const { driver } = this;
     if (driver.connection.state === "waiting") driver.advance(driver.timers.get("connect") - driver.now);
@@ -43,13 +59,17 @@ class Runner {
 
   reload() {
     const saved = [...this.driver.saved.values()];
-    this.driver = new Driver();
+    this.driver = this.newDriver();
     for (const one of saved) this.driver.saved.set(one.frame.client_id, one);
     this.driver.act("restore", { user: "alice", commands: structuredClone(saved), logs: {} });
   }
 
   sent(expected, of = COUNTED) {
-    const frames = this.driver.takeOf(...of);
+    const frames = this.driver.takeOf(...of).map((frame) => {
+      if (!frame.client_id) return frame;
+      const { ref, ...rest } = frame;
+      return rest;
+    });
     assert.deepEqual(frames.map((one) => one.type), expected.map((one) => one.type), "types of frames");
     frames.forEach((frame, at) => this.match(frame, expected[at], `sent[${at}]`));
   }
@@ -76,9 +96,9 @@ class Runner {
     if (step.connect) return this.connect(step.connect);
     if (step.open) return driver.act("open", step.open);
     for (const type of ["send", "edit", "delete", "react"]) if (step[type]) return this.command(type, step[type]);
-    if (step.retry) return driver.act("retry", step.retry);
+    if (step.retry) return driver.act("discard", step.retry, true);
     if (step.discard) return driver.act("discard", step.discard);
-    if (step.receive) return driver.receive(this.fill(step.receive));
+    if (step.receive) return driver.receive({ ...this.fill(step.receive), ...this.refOf(step.receive) });
     if (step.sent) return this.sent(step.sent, step.of);
     if (step.close) return driver.closed(step.close.code, step.close.reason);
     if ("advance_ms" in step) return this.advance(step.advance_ms);
@@ -90,7 +110,7 @@ class Runner {
   /** Lets time pass; an application answers getToken at once while the client is online. */
   advance(ms) {
     this.driver.advance(ms);
-    if (this.driver.state.askingToken && this.driver.connection.state === "online") this.driver.act("token", "token");
+    if (this.driver.state.asking && this.driver.connection.state === "online") this.driver.act("token", "token");
   }
 }
 

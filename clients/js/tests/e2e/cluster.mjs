@@ -1,7 +1,21 @@
 // Two nodes on one Redis and one PostgreSQL, behind the proxy; and what the server itself says over REST.
 import { createHmac, randomUUID } from "node:crypto";
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { end, folder, freePort, start, startPostgres, startRedis } from "./processes.mjs";
 import { Proxy } from "./proxy.mjs";
+
+export const binary = process.env.SWITCHBOARD ?? new URL("../../../../target/debug/switchboard", import.meta.url).pathname;
+
+/** What tests lack that need servers, and a browser if it is given; as a reason for skipping them. */
+export function lacksOf(browser) {
+  const lacks = [
+    [existsSync(binary), `the program ${binary}`], [browser, "chromium"],
+    [spawnSync("redis-server", ["--version"]).status === 0, "redis-server"],
+    [existsSync("/usr/lib/postgresql") || spawnSync("initdb", ["--version"]).status === 0, "PostgreSQL"],
+  ].filter(([there]) => !there).map(([, name]) => name);
+  return lacks.length ? `missing: ${lacks.join(", ")}` : undefined;
+}
 
 const SECRET = "a secret that is at least 32 bytes long";
 const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
@@ -29,7 +43,7 @@ export class Cluster {
     const env = {
       PATH: process.env.PATH, LISTEN: `127.0.0.1:${port}`, ADMIN_LISTEN: "off", REDIS_URL: this.redis.url, DATABASE_URL: this.postgres.url,
       JWT_SECRET: SECRET, NODE_ID: `node-${at}-${port}`, OPEN_CONVERSATIONS: "true", MESSAGE_RATE_LIMIT: "0", WRITE_RATE_LIMIT: "0", READ_RATE_LIMIT: "0",
-      MAX_CONNECTIONS_PER_USER: "50", MAX_SOCKETS_PER_USER: "50", SHUTDOWN_DELAY: "0s", DRAIN_WINDOW: "1s", NODE_LEASE: "5s",
+      MAX_CONNECTIONS_PER_USER: "50", MAX_SOCKETS_PER_USER: "50", SHUTDOWN_DELAY: "0s", DRAIN_WINDOW: "1s", NODE_LEASE: "5s", RESUME_MAX: "60",
     };
     const child = await start(this.binary, ["serve"], { env, cwd: folder(), ready: '"message":"listening"' });
     this.nodes[at] = { child, port };

@@ -1,23 +1,17 @@
 // The client in Chromium over two nodes, under faults. After each fault the list of the page equals the server's history.
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { Cluster } from "./cluster.mjs";
+import { binary, Cluster, lacksOf } from "./cluster.mjs";
 import { chromiumPath, DEADLINE_MS, offline, online, Pages, send, shown, shows } from "./pages.mjs";
 
-const binary = process.env.SWITCHBOARD ?? new URL("../../../../target/debug/switchboard", import.meta.url).pathname;
-const lacks = [
-  [existsSync(binary), `the program ${binary}`], [chromiumPath, "chromium"],
-  [spawnSync("redis-server", ["--version"]).status === 0, "redis-server"], [existsSync("/usr/lib/postgresql") || spawnSync("initdb", ["--version"]).status === 0, "PostgreSQL"],
-].filter(([there]) => !there).map(([, name]) => name);
-const options = { timeout: 2 * DEADLINE_MS, ...(lacks.length && { skip: `missing: ${lacks.join(", ")}` }) };
+const lacks = lacksOf(chromiumPath);
+const options = { timeout: 2 * DEADLINE_MS, ...(lacks && { skip: lacks }) };
 
 const cluster = new Cluster();
 const pages = new Pages();
 
 before(async () => {
-  if (!lacks.length) await Promise.all([cluster.start(binary), pages.start()]);
+  if (!lacks) await Promise.all([cluster.start(binary), pages.start()]);
 }, { timeout: 2 * DEADLINE_MS });
 
 after(async () => {
@@ -30,6 +24,8 @@ let count = 0;
 
 /** A room of alice and bob, and a page of alice that shows it. */
 async function scene(parameters = {}) {
+  // An earlier test may have failed in the middle of its fault.
+  cluster.proxy.forward();
   const room = await cluster.conversation("alice", "bob");
   await cluster.say("bob", room, "hello");
   const context = await pages.profile();
@@ -64,6 +60,20 @@ async function scene(parameters = {}) {
       await context.close();
     },
   };
+}
+
+/** Waits until a storage holds certain keys. */
+async function stores(page, name, fits) {
+  for (;;) {
+    const keys = await page.evaluate((name) => new Promise((resolve) => {
+      const request = indexedDB.open(name);
+      request.onsuccess = () => {
+        const keys = request.result.transaction("values").objectStore("values").getAllKeys();
+        keys.onsuccess = () => resolve(keys.result);
+      };
+    }), name);
+    if (fits(keys)) return;
+  }
 }
 
 test("React under StrictMode: one socket, and the page shows what the server has", options, async () => {
@@ -135,17 +145,12 @@ test("offline", options, async () => {
 
 test("a reload while offline keeps the outbox and the list", options, async () => {
   const s = await scene({ storage: "kept" });
-  // The cache is written a moment after a change.
-  await s.page.waitForFunction(() => new Promise((resolve) => {
-    const request = indexedDB.open("kept");
-    request.onsuccess = () => {
-      const keys = request.result.transaction("values").objectStore("values").getAllKeys();
-      keys.onsuccess = () => resolve(keys.result.some((key) => key.startsWith("c:room-")) && keys.result.includes("meta"));
-    };
-  }));
+  // The storage writes a moment after a change.
+  await stores(s.page, "kept", (keys) => keys.includes("meta") && keys.some((key) => key.startsWith("c:room-")));
   cluster.proxy.refuse();
   await offline(s.page);
   for (let i = 0; i < 3; i++) await s.send();
+  await stores(s.page, "kept", (keys) => keys.filter((key) => key.startsWith("o:")).length === 3);
   await s.page.reload();
   await s.page.waitForFunction((room) => window.chat?.conversation(room).getSnapshot().messages.length === 4, s.room);
   assert.deepEqual((await shown(s.page, s.room)).map((one) => one.status), ["delivered", "sending", "sending", "sending"]);
@@ -184,8 +189,8 @@ test("Redis frozen", options, async () => {
 
 test("tokens that expire are refreshed on the same socket", options, async () => {
   const before = cluster.proxy.connections;
-  const s = await scene({ seconds: 12 });
-  await s.page.waitForFunction(() => window.tokens >= 4);
+  const s = await scene({ seconds: 16 });
+  await s.page.waitForFunction(() => window.tokens >= 3);
   await s.send();
   await s.say();
   assert.equal(cluster.proxy.connections - before, 1, "no reconnect");
@@ -195,16 +200,13 @@ test("tokens that expire are refreshed on the same socket", options, async () =>
 
 test("a renderer that is stopped past its token comes back", options, async () => {
   const s = await scene({ seconds: 10 });
-  const browser = await pages.browser.newBrowserCDPSession();
-  const { processInfo } = await browser.send("SystemInfo.getProcessInfo");
-  const renderers = processInfo.filter((one) => one.type === "renderer").map((one) => one.id);
+  const renderers = await pages.renderers();
   const before = await s.page.evaluate(() => window.tokens);
   for (const id of renderers) process.kill(id, "SIGSTOP");
   try {
     await s.say();
     // The server ends the socket when the token expires.
-    const closed = Date.now() + 13_000;
-    while (Date.now() < closed) await new Promise((resolve) => setTimeout(resolve, 500));
+    await cluster.proxy.idle();
   } finally {
     for (const id of renderers) process.kill(id, "SIGCONT");
   }
@@ -282,6 +284,40 @@ test("the tab that owns the socket closes, and another takes over", options, asy
   cluster.proxy.forward();
   await s.send(second);
   await s.check(second);
+});
+
+test("the tab that owns the socket freezes, and another takes over", options, async (t) => {
+  const s = await scene({ mode: "elected", storage: "frozen" });
+  const second = await pages.open(s.context, { user: "alice", url: url(), room: s.room, mode: "elected", storage: "frozen" });
+  await shows(second, s.room, s.said);
+  const owner = await pages.rendererOf(s.page);
+  if (owner === await pages.rendererOf(second)) return t.skip("both tabs have one process");
+  process.kill(owner, "SIGSTOP");
+  try {
+    await s.send(second);
+    await s.say();
+    await shows(second, s.room, s.said);
+  } finally {
+    process.kill(owner, "SIGCONT");
+  }
+  await s.send();
+  await s.check(s.page, second);
+});
+
+test("more was missed than a resume brings", options, async () => {
+  const s = await scene();
+  cluster.proxy.refuse();
+  await offline(s.page);
+  await s.send();
+  for (let i = 0; i < 70; i++) await s.say();
+  cluster.proxy.forward();
+  await shows(s.page, s.room, s.said.slice(-40));
+  // The newest page came in place of the list; older ones follow.
+  while (await s.page.evaluate((room) => window.chat.conversation(room).getSnapshot().hasOlder, s.room)) {
+    await s.page.evaluate((room) => window.chat.conversation(room).loadOlder(), s.room);
+    await s.page.waitForFunction((room) => !window.chat.conversation(room).getSnapshot().loadingOlder, s.room);
+  }
+  await s.check();
 });
 
 test("two tabs of their own show the same", options, async () => {

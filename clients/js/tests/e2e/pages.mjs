@@ -1,5 +1,5 @@
 // Chromium and the page: serves the page and tokens, opens tabs, and waits for what they show.
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { once } from "node:events";
 import { build } from "esbuild";
@@ -63,6 +63,28 @@ export class Pages {
     await page.goto(`http://127.0.0.1:${this.server.address().port}/?${new URLSearchParams(parameters)}`);
     await page.waitForFunction(() => window.chat);
     return page;
+  }
+
+  /** The processes that run pages. */
+  async renderers() {
+    const devtools = await this.browser.newBrowserCDPSession();
+    const { processInfo } = await devtools.send("SystemInfo.getProcessInfo");
+    await devtools.detach();
+    return processInfo.filter((one) => one.type === "renderer").map((one) => one.id);
+  }
+
+  /** The process of a page: the one that uses the processor while the page counts. */
+  async rendererOf(page) {
+    const used = (id) => {
+      const fields = readFileSync(`/proc/${id}/stat`, "utf8").split(") ")[1].split(" ");
+      return Number(fields[11]) + Number(fields[12]);
+    };
+    const before = new Map((await this.renderers()).map((id) => [id, used(id)]));
+    await page.evaluate(() => {
+      const end = performance.now() + 500;
+      while (performance.now() < end);
+    });
+    return [...before].map(([id, was]) => [id, used(id) - was]).sort((a, b) => b[1] - a[1])[0][0];
   }
 
   async stop() {

@@ -70,6 +70,11 @@ export class Proxy {
     for (const { client } of this.#pairs) client.resetAndDestroy();
   }
 
+  /** Waits until no connection is left. */
+  async idle() {
+    while (this.#pairs.size) await Promise.all([...this.#pairs].map(({ client }) => once(client, "close")));
+  }
+
   close() {
     this.cut();
     this.#server.close();

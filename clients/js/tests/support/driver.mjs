@@ -10,7 +10,7 @@ export class Driver {
     this.sent = [];
     this.saved = new Map();
     this.effects = [];
-    this.socket = undefined;
+    this.dials = 0;
     this.answers = new Map();
     this.onSend = (frame) => this.sent.push(frame);
   }
@@ -25,13 +25,12 @@ export class Driver {
       case "timer": {
         const [key, ms] = args;
         if (ms === undefined) this.timers.delete(key);
-        else this.timers.set(key, this.now + ms);
+        else this.timers.set(key, this.now + Math.abs(ms));
         return;
       }
       // What is sent goes over JSON, as on a socket.
       case "send": return this.onSend(JSON.parse(JSON.stringify(args[0])));
-      case "openSocket": this.socket = args[0]; return;
-      case "closeSocket": this.socket = undefined; return;
+      case "dial": this.dials++; return;
       case "save": this.saved.set(args[0].frame.client_id, JSON.parse(JSON.stringify(args[0]))); return;
       case "drop": this.saved.delete(args[0]); return;
       case "answer": this.answers.set(args[0], args[1]); return;
@@ -52,14 +51,14 @@ export class Driver {
   }
 
   receive(frame) {
-    this.act("frame", this.state.socket, frame);
+    this.act("frame", frame);
   }
 
   /** Connects up to the answer to `authenticate`. */
   online({ user = "alice", epoch = 1, expiresIn = 3_600_000 } = {}) {
     this.act("connect");
     this.act("token", "token");
-    this.act("opened", this.state.socket);
+    this.act("opened");
     this.receive({
       type: "authenticated", user_id: user, name: user, connection_id: "0", epoch,
       expires_at: new Date(this.now + expiresIn).toISOString(),
@@ -67,7 +66,7 @@ export class Driver {
   }
 
   closed(code = 1006, reason = "") {
-    this.act("closed", this.state.socket, code, reason);
+    this.act("closed", code, reason);
   }
 
   take() {

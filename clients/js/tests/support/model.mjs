@@ -124,11 +124,11 @@ export class Model {
   }
 
   #command(frame) {
-    const { client_id } = frame;
-    const error = (code, more) => this.#send({ type: "error", code, message: code, retryable: true, client_id, ...more });
+    const { client_id, ref } = frame;
+    const error = (code, more) => this.#send({ type: "error", ref, code, message: code, retryable: true, client_id, ...more });
     const known = this.stored.get(client_id);
     const ack = (entry, more) => this.#send({
-      type: "ack", client_id, conversation_id: this.id, seq: entry.seq, id: entry.id ?? `e${entry.seq}`, created_at: entry.created_at, ...more,
+      type: "ack", ref, client_id, conversation_id: this.id, seq: entry.seq, id: entry.id ?? `e${entry.seq}`, created_at: entry.created_at, ...more,
     });
     if (known) return ack(known, { duplicate: true });
     const refusal = this.refusals.shift();
@@ -144,7 +144,7 @@ export class Model {
     } else if (target.deleted || (frame.type !== "react" && target.sender_id !== "alice")) return error("forbidden", { retryable: false });
     else if (frame.type === "edit") entry = { type: "message_edited", ...named, content: frame.content };
     else if (frame.type === "delete") entry = { type: "message_deleted", ...named };
-    else if (this.reaction(frame.seq, frame.emoji, "alice") === frame.active) return this.#send({ type: "ok", client_id });
+    else if (this.reaction(frame.seq, frame.emoji, "alice") === frame.active) return this.#send({ type: "ok", ref, client_id });
     else entry = { type: "reaction", ...named, emoji: frame.emoji, active: frame.active };
     const stored = this.#store(entry);
     this.stored.set(client_id, stored);

@@ -5,13 +5,8 @@ import { CONNECTION, LIST, PRESENCE, type CommandFrame, type State } from "./sta
 import type { Chat, ChatOptions, Conversation, ConversationSnapshot, MessageRef, Store } from "./types.js";
 import { connectionView, conversationView, listView, presenceView } from "./view.js";
 
-/** A random id, also where pages have no crypto.randomUUID (without TLS) or no crypto at all. */
-export function newId(): string {
-  const words = new Uint32Array(4);
-  if (globalThis.crypto) crypto.getRandomValues(words);
-  else for (const at of words.keys()) words[at] = Math.random() * 2 ** 32;
-  return Array.from(words, (word) => word.toString(36)).join("-");
-}
+/** A new id. It has to be unique and need not be secret, so pages without crypto (no TLS, React Native) do as well. */
+export const newId = () => [Date.now(), Math.random(), Math.random()].map((one) => one.toString(36).replace("0.", "")).join("-");
 
 type Run = (frame: CommandFrame, target?: string) => void;
 
@@ -33,6 +28,28 @@ export function commandsOf(key: string, run: Run): Pick<Conversation, "send" | "
     edit: (ref, content, options) => change({ type: "edit", content, data: options?.data }, ref),
     delete: (ref) => change({ type: "delete" }, ref),
     react: (ref, emoji, active = true) => change({ type: "react", emoji, active }, ref),
+  };
+}
+
+/** A store whose snapshot is made when somebody asks for it. `watch` is called with the first subscriber and after the last one. */
+function createStore<T>(view: () => T, watch: (by: 1 | -1) => void, use: () => void) {
+  const subscribers = new Set<() => void>();
+  let snapshot: T | undefined;
+  return {
+    subscribe(listener: () => void) {
+      // Each subscription counts, also two of the same function.
+      const mine = () => listener();
+      if (subscribers.add(mine).size === 1) watch(1);
+      use();
+      return () => {
+        if (subscribers.delete(mine) && !subscribers.size) watch(-1);
+      };
+    },
+    getSnapshot: () => (snapshot ??= view()),
+    refresh() {
+      snapshot = undefined;
+      subscribers.forEach((one) => one());
+    },
   };
 }
 
@@ -59,27 +76,8 @@ export function createChat(options: ChatOptions): Chat {
   };
 
   /** The store of a name, made once, so that it keeps its snapshot. `key` is what its changes are called. */
-  function storeOf<T, M = {}>(name: string, key: string, view: (state: State) => T, watch: (by: 1 | -1) => void, methods?: M): Store<T> & M {
-    const subscribers = new Set<() => void>();
-    let snapshot: T | undefined;
-    const store = stores.get(name) ?? {
-      key,
-      subscribe(listener: () => void) {
-        // Each subscription counts, also two of the same function.
-        const mine = () => listener();
-        if (subscribers.add(mine).size === 1) watch(1);
-        use();
-        return () => {
-          if (subscribers.delete(mine) && !subscribers.size) watch(-1);
-        };
-      },
-      getSnapshot: () => (snapshot ??= view(state)),
-      refresh() {
-        snapshot = undefined;
-        subscribers.forEach((one) => one());
-      },
-      ...methods,
-    };
+  function storeOf<T, M = {}>(name: string, view: (state: State) => T, watch: (by: 1 | -1) => void, methods?: M, key = name): Store<T> & M {
+    const store = stores.get(name) ?? { key, ...createStore(() => view(state), watch, use), ...methods };
     stores.set(name, store);
     return store as any;
   }
@@ -89,11 +87,11 @@ export function createChat(options: ChatOptions): Chat {
       dispatch("command", frame, target);
       use();
     };
-    return storeOf<ConversationSnapshot, Omit<Conversation, keyof Store<unknown>> & { run: Run }>(key, key, (state) => conversationView(state, key),
+    return storeOf<ConversationSnapshot, Omit<Conversation, keyof Store<unknown>> & { run: Run }>(key, (state) => conversationView(state, key),
       (by) => dispatch(by > 0 ? "open" : "shut", key), {
         ...commandsOf(key, run),
         run,
-        retry: (clientId) => dispatch("retry", clientId),
+        retry: (clientId) => dispatch("discard", clientId, true),
         discard: (clientId) => dispatch("discard", clientId),
         loadOlder: () => dispatch("loadOlder", key),
         setTyping: (active) => dispatch("setTyping", key, active),
@@ -103,11 +101,11 @@ export function createChat(options: ChatOptions): Chat {
   }
 
   return {
-    connection: storeOf(CONNECTION, CONNECTION, connectionView, () => {}),
+    connection: storeOf(CONNECTION, connectionView, () => {}),
     conversation,
     dm: (userId) => conversation(`/${userId}`),
-    conversations: () => storeOf(LIST, LIST, listView, (by) => dispatch("watchList", by), { loadMore: () => dispatch("loadMore") }),
-    presence: (users) => storeOf([PRESENCE, ...users].join(" "), PRESENCE, (state) => presenceView(state, users), (by) => dispatch("watch", users, by)),
+    conversations: () => storeOf(LIST, listView, (by) => dispatch("watchList", by), { loadMore: () => dispatch("loadMore") }),
+    presence: (users) => storeOf([PRESENCE, ...users].join(" "), (state) => presenceView(state, users), (by) => dispatch("watch", users, by), {}, PRESENCE),
     request: (frame) => new Promise((resolve, reject) => {
       const id = Math.random();
       answers.set(id, (answer) => (answer.type === "error" ? reject : resolve)(answer as any));
@@ -118,7 +116,7 @@ export function createChat(options: ChatOptions): Chat {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    connect: () => void start(),
+    connect: start,
     wake: () => dispatch("wake"),
     close: stop,
   };

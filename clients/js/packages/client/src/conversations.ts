@@ -7,9 +7,8 @@ import { onStored, sendCommands } from "./outbox.js";
 
 /** A frame has at most 64 KiB and an id at most 128 characters, so this many always fit. */
 const SYNC_CHUNK = 400;
-/** How long a gap may last before the entries are asked for again, and how often, before the page is read anew. */
+/** How long a gap may last before the entries are asked for again. */
 const GAP_MS = 5_000;
-const MAX_REPAIRS = 2;
 const TYPING_REPEAT_MS = 3_000;
 const TYPING_END_MS = 6_000;
 const MARKS_DELAY_MS = 300;
@@ -22,7 +21,7 @@ export function joinAll(state: State): void {
   listen(state, [...state.conversations.values()].filter((one) => one.opens && one.joined === "no" && !one.refused));
 }
 
-export const rejoin = (state: State, id: string) => listen(state, [conversationOf(state, id)]);
+export const join = (state: State, id: string) => listen(state, [conversationOf(state, id)]);
 
 /** Listens to each from its cursor, also again: then the entries after it come once more. Without a cursor, from now on. */
 function listen(state: State, conversations: Conversation[]): void {
@@ -32,7 +31,7 @@ function listen(state: State, conversations: Conversation[]): void {
     const { id, log: { cursor }, joined } = one;
     if (joined === "asked" || isUser(id)) continue;
     one.joined = "asked";
-    if (cursor !== undefined) since.push([id, cursor]);
+    if (cursor >= 0) since.push([id, cursor]);
     else ask(state, { type: "join", conversation_id: id }, [id]);
   }
   for (; since.length; since = since.slice(SYNC_CHUNK)) {
@@ -52,7 +51,7 @@ function onAnswer(state: State, { conversation_id, head, resync, error }: Native
   const conversation = conversationOf(state, conversation_id);
   if (!error) return onJoined(state, conversation, head!, !!resync);
   conversation.joined = "no";
-  if (error.retryable) timer(state, `rejoin ${conversation_id}`, GAP_MS, true);
+  if (error.retryable) timer(state, `join ${conversation_id}`, -GAP_MS);
   else onRefused(state, conversation, error);
 }
 
@@ -70,7 +69,7 @@ export function onJoined(state: State, conversation: Conversation, head: number,
   conversation.joined = "yes";
   conversation.refused = false;
   conversation.error = undefined;
-  if (anew || log.cursor === undefined) restart(log, head, state.user, head >= (log.cursor ?? 0));
+  if (anew || log.cursor < 0) restart(log, head, state.user, head >= log.cursor);
   log.head = Math.max(log.head, head);
   if (!log.loaded && conversation.reading !== log.generation) readPage(state, conversation);
   if (!conversation.opens) timer(state, `leave ${conversation.id}`, CLOSE_DELAY_MS);
@@ -82,22 +81,21 @@ export function onJoined(state: State, conversation: Conversation, head: number,
 
 /** The server joined by itself (the user was added), or had its store set back. */
 export function onUnasked(state: State, frame: NativeJoined | NativeResync): void {
-  const conversation = state.conversations.get(frame.conversation_id);
-  if (!conversation?.opens) return;
+  const conversation = conversationOf(state, frame.conversation_id);
+  if (!conversation.opens) return;
   const { log } = conversation;
   if (frame.type === "resync") {
     restart(log, frame.head, state.user);
     onJoined(state, conversation, frame.head, false);
-  } else if (log.cursor === undefined || frame.head <= log.cursor) onJoined(state, conversation, frame.head, false);
+  } else if (log.cursor < 0 || frame.head <= log.cursor) onJoined(state, conversation, frame.head, false);
   else {
     conversation.joined = "yes";
-    rejoin(state, conversation.id);
+    join(state, conversation.id);
   }
 }
 
 export function onLeft(state: State, { conversation_id }: NativeLeft): void {
-  const conversation = state.conversations.get(conversation_id);
-  if (conversation) onRefused(state, conversation, { code: "not_member", message: "Not a member of this conversation" });
+  onRefused(state, conversationOf(state, conversation_id), { code: "not_member", message: "Not a member" });
 }
 
 /** Reads the newest page, or the next older one. */
@@ -135,32 +133,33 @@ function onPage(state: State, conversation: Conversation, page: NativeHistory, o
   sendCommands(state);
 }
 
-/** Sees to it that a gap does not last: the entries are asked for again, and in the end the page. */
+/** Sees to it that a gap does not last. The server sends entries in their order, so one that is missed for long was lost. */
 export function watchGap(state: State, conversation: Conversation): void {
-  if (conversation.watching || !conversation.opens || !hasGap(conversation.log)) return;
-  conversation.watching = true;
-  conversation.watchedFrom = conversation.log.cursor;
-  timer(state, `gap ${conversation.id}`, GAP_MS);
+  const { log, opens, watching, id } = conversation;
+  if (watching !== undefined || !opens || !hasGap(log)) return;
+  conversation.watching = log.cursor;
+  timer(state, `gap ${id}`, GAP_MS);
 }
 
 export function gap(state: State, id: string): void {
   const conversation = conversationOf(state, id);
-  const { log } = conversation;
-  conversation.watching = false;
-  if (conversation.joined !== "yes" || !hasGap(log) || conversation.watchedFrom !== log.cursor) {
-    conversation.repairs = 0;
-    return watchGap(state, conversation);
+  const { log, joined, watching, repaired } = conversation;
+  const { cursor } = log;
+  conversation.watching = undefined;
+  if (joined !== "yes" || watching !== cursor || !hasGap(log)) return watchGap(state, conversation);
+  // The same gap once more: its entries will not come.
+  if (repaired === cursor) {
+    restart(log, log.head, state.user, true);
+    return readPage(state, conversation);
   }
-  if (conversation.repairs++ < MAX_REPAIRS) return rejoin(state, id);
-  conversation.repairs = 0;
-  restart(log, log.head, state.user, true);
-  readPage(state, conversation);
+  conversation.repaired = cursor;
+  join(state, id);
 }
 
 export function open(state: State, key: string): void {
   const conversation = conversationOf(state, key);
   if (conversation.opens++ === 0) conversation.refused = false;
-  if (conversation.joined === "no") rejoin(state, conversation.id);
+  if (conversation.joined === "no") join(state, conversation.id);
 }
 
 /** Leaves after a while, since pages often show a conversation again at once. */
@@ -181,29 +180,28 @@ export function resetConversations(state: State): void {
   for (const one of state.conversations.values()) {
     one.joined = "no";
     one.refused = false;
-    one.typedAt = 0;
-    if (one.typing.size) changed(state, one.id);
+    one.typedAt = undefined;
     one.typing.clear();
+    changed(state, one.id);
   }
 }
 
 export function setTyping(state: State, key: string, active: boolean | string): void {
   const conversation = conversationOf(state, key);
   if (state.phase !== "online" || conversation.joined !== "yes") return;
-  if (active ? state.now - conversation.typedAt < TYPING_REPEAT_MS : !conversation.typedAt) return;
-  conversation.typedAt = active ? state.now : 0;
+  if (active ? state.now - conversation.typedAt! < TYPING_REPEAT_MS : !conversation.typedAt) return;
+  conversation.typedAt = active ? state.now : undefined;
   sendFrame(state, { type: "typing", conversation_id: conversation.id, active: !!active });
 }
 
-export const endTyping = (state: State, conversation_id: string, user_id: string) => onTyping(state, { conversation_id, user_id, name: "", active: false });
+export const typed = (state: State, conversation_id: string, user_id: string) => onTyping(state, { conversation_id, user_id, name: "", active: false });
 
 export function onTyping(state: State, { conversation_id, user_id, name, active }: Omit<NativeTyping, "type">): void {
-  const conversation = state.conversations.get(conversation_id);
-  if (!conversation || user_id === state.user || (!active && !conversation.typing.has(user_id))) return;
-  if (active) conversation.typing.set(user_id, name);
-  else conversation.typing.delete(user_id);
+  const { typing } = conversationOf(state, conversation_id);
+  if (user_id === state.user || (!active && !typing.delete(user_id))) return;
+  if (active) typing.set(user_id, name);
   // The end may be lost: these frames are not stored.
-  timer(state, `endTyping ${conversation_id} ${user_id}`, active ? TYPING_END_MS : undefined);
+  timer(state, `typed ${conversation_id} ${user_id}`, active ? TYPING_END_MS : undefined);
   changed(state, conversation_id);
 }
 
@@ -228,13 +226,13 @@ export function arrived(state: State, conversation: Conversation, seq = 0): void
 export function mark(state: State, conversation: Conversation): void {
   const { wanted, marks, id } = conversation;
   const own = marks[state.user!];
-  if (conversation.marking || isUser(id)) return;
+  if (conversation.marking) return;
   if (wanted.read <= (own?.read ?? 0) && wanted.delivered <= (own?.delivered ?? 0)) return;
   conversation.marking = true;
-  timer(state, `sendMarks ${id}`, MARKS_DELAY_MS);
+  timer(state, `tellMarks ${id}`, MARKS_DELAY_MS);
 }
 
-export function sendMarks(state: State, id: string): void {
+export function tellMarks(state: State, id: string): void {
   const conversation = conversationOf(state, id);
   const { read, delivered } = conversation.wanted;
   const frame = { type: "read" as const, conversation_id: id, ...(read && { seq: read }), ...(delivered > read && { delivered_seq: delivered }) };

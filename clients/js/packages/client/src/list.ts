@@ -1,5 +1,5 @@
 // The list of conversations and the presence of users: read after each connect, kept up to date by what comes in.
-import type { NativeConversation, NativeConversationRemoved, NativeHint, NativePresence, NativePresent } from "./frames.js";
+import type { NativeConversation, NativeConversationRemoved, NativeHint } from "./frames.js";
 import { joinAll, setMarks } from "./conversations.js";
 import { camel, type LogEntry } from "./log.js";
 import { request } from "./requests.js";
@@ -21,6 +21,7 @@ export function readListSoon(state: State): void {
 export function readList(state: State): void {
   const { list } = state;
   list.soon = false;
+  timer(state, "readList");
   if (!list.opens && ![...state.conversations.values()].some((one) => one.opens)) return;
   if (list.building) return readListSoon(state);
   list.building = new Map();
@@ -39,9 +40,9 @@ function readListPage(state: State, offset: number): void {
         building.set(item.id, old && old.head > item.head ? old : item);
       }
       const next = answer.next_offset;
-      if (next && building.size < list.items.size) return readListPage(state, next);
+      if (next && (building.size < list.items.size || unresolved(state).length)) return readListPage(state, next);
       Object.assign(list, { items: building, next, loaded: true });
-      findDirect(state, false, next);
+      findDirect(state);
     }
     list.building = undefined;
     changed(state, LIST);
@@ -59,7 +60,7 @@ function toItem(state: State, one: NativeConversation): ConversationItem {
   const conversation = conversationOf(state, one.conversation_id);
   for (const member of one.members) {
     setMarks(state, conversation, member.user_id, member.delivered_seq, member.read_seq);
-    if (member.status) onPresence(state, member as NativePresent);
+    if (member.status) onPresence(state, member);
   }
   learnDirect(state, one);
   return { ...camel(one), id: one.conversation_id };
@@ -85,22 +86,17 @@ export function resolveDirect(state: State, key: string, id: string): void {
   joinAll(state);
 }
 
-/** Looks through the rest of the list, then through the archived conversations, for the direct conversations that are open. */
-function findDirect(state: State, archived: boolean, offset: number | undefined): void {
-  const users = unresolved(state);
-  if (!users.length) return;
-  if (offset === undefined && archived) {
-    for (const one of users) {
+/** Looks for direct conversations among the archived ones. Those that are nowhere don't exist yet. */
+function findDirect(state: State, offset = 0): void {
+  if (!unresolved(state).length) return;
+  request(state, { type: "conversations", archived: true, limit: 100, offset }, (answer) => {
+    if (answer.type !== "conversations") return;
+    for (const one of answer.conversations) learnDirect(state, one);
+    if (answer.next_offset) return findDirect(state, answer.next_offset);
+    for (const one of unresolved(state)) {
       one.log.loaded = true;
       changed(state, one.id);
     }
-    return;
-  }
-  if (offset === undefined) archived = true;
-  request(state, { type: "conversations", archived, limit: 100, offset: offset ?? 0 }, (answer) => {
-    if (answer.type !== "conversations") return;
-    for (const one of answer.conversations) learnDirect(state, one);
-    findDirect(state, archived, answer.next_offset);
   });
 }
 
@@ -110,24 +106,12 @@ function update(state: State, item: ConversationItem, change: Partial<Conversati
 }
 
 export function onListEntry(state: State, entry: LogEntry): void {
-  const item = state.list.items.get(entry.conversation_id);
-  if (!item || entry.type.startsWith("member")) {
-    if (state.list.opens) readListSoon(state);
-    return;
-  }
-  const head = entry.seq;
-  if (head <= item.head) return;
-  const last = item.lastMessage;
-  if (entry.type === "message") {
-    const unread = entry.sender_id === state.user ? 0 : item.unread + 1;
-    return update(state, item, { head, unread, lastMessage: camel(entry), updatedAt: entry.created_at });
-  }
-  const shown = last && "target_seq" in entry && entry.target_seq === last.seq;
-  const deleted = entry.type === "message_deleted";
-  const content = entry.type === "message_edited" ? entry.content : deleted ? "" : last?.content;
-  update(state, item, { head, ...(shown && { lastMessage: { ...last, content: content!, ...(deleted && { deleted }) } }) });
-  // Deleted messages don't count as unread.
-  if (deleted && item.unread) readListSoon(state);
+  const { seq: head, type, conversation_id, sender_id } = entry;
+  const item = state.list.items.get(conversation_id);
+  if (item && head <= item.head) return;
+  if (item && type === "message") {
+    update(state, item, { head, unread: sender_id === state.user ? 0 : item.unread + 1, lastMessage: camel(entry), updatedAt: entry.created_at });
+  } else if (state.list.opens && type !== "reaction") readListSoon(state);
 }
 
 export function onHint(state: State, { conversation_id, head, unread }: NativeHint): void {
@@ -150,22 +134,20 @@ export function onRead(state: State, id: string, seq: number): void {
   else readListSoon(state);
 }
 
-export function onPresence(state: State, { user_id, online, status, last_seen }: Omit<NativePresence, "type"> & { last_seen?: string }): void {
-  const old = state.presence.get(user_id);
-  if (old?.online === online && old.status === status && old.lastSeen === last_seen) return;
-  state.presence.set(user_id, { online, status, lastSeen: last_seen });
+export function onPresence(state: State, one: { user_id: string }): void {
+  state.presence.set(one.user_id, camel(one));
   changed(state, PRESENCE);
 }
 
 /** Asks for the presence of watched users. The server tells changes only of those who share an open conversation. */
-export function readPresence(state: State, users: readonly string[] = [...state.watched.keys()]): void {
+export function askPresence(state: State, users: readonly string[] = [...state.watched.keys()]): void {
   if (state.phase !== "online" || !users.length) return;
   for (let at = 0; at < users.length; at += MAX_USERS) {
     request(state, { type: "presence", user_ids: users.slice(at, at + MAX_USERS) }, (answer) => {
       if (answer.type === "presence_list") for (const one of answer.users) onPresence(state, one);
     }, true);
   }
-  timer(state, "readPresence", POLL_MS);
+  timer(state, "askPresence", POLL_MS);
 }
 
 /** Begins or ends to watch users. */
@@ -175,5 +157,5 @@ export function watch(state: State, users: readonly string[], by: number): void 
     if (count > 0) state.watched.set(user, count);
     else state.watched.delete(user);
   }
-  if (by > 0) readPresence(state, users);
+  if (by > 0) askPresence(state, users);
 }

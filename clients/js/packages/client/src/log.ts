@@ -8,8 +8,8 @@ import type { Reaction, StoredMessage } from "./types.js";
 export type LogEntry = NativeMessage | NativeMessageEdited | NativeMessageDeleted | NativeReaction | NativeMemberAdded | NativeMemberRemoved;
 
 export interface Log {
-  /** Every entry up to this seq was applied. Never an ack's own seq, unless nothing before it is missing. Undefined: unknown. */
-  cursor?: number;
+  /** Every entry up to this seq was applied. Never an ack's own seq, unless nothing before it is missing. -1: unknown. */
+  cursor: number;
   /** The newest seq that is known to exist. */
   head: number;
   messages: StoredMessage[];
@@ -25,10 +25,10 @@ export interface Log {
   generation: number;
 }
 
-export const newLog = (): Log => ({ head: 0, messages: [], held: new Map(), loaded: false, generation: 0 });
+export const newLog = (): Log => ({ cursor: -1, head: -1, messages: [], held: new Map(), loaded: false, generation: 0 });
 
 /** True if entries are missing that exist. */
-export const hasGap = (log: Log) => log.cursor !== undefined && log.cursor < log.head;
+export const hasGap = (log: Log) => log.cursor >= 0 && log.cursor < log.head;
 
 /** A frame with its fields in camel case, but for what is the application's own. */
 export function camel(value: any): any {
@@ -98,10 +98,10 @@ function apply(log: Log, entry: LogEntry, user: string | undefined): void {
 
 /** Applies what is held, as far as no entry is missing. */
 function drain(log: Log, user: string | undefined): void {
-  for (const seq of log.held.keys()) if (seq <= log.cursor!) log.held.delete(seq);
-  for (let entry; (entry = log.held.get(log.cursor! + 1));) {
+  for (const seq of log.held.keys()) if (seq <= log.cursor) log.held.delete(seq);
+  for (let entry; (entry = log.held.get(log.cursor + 1));) {
     log.held.delete(entry.seq);
-    log.cursor!++;
+    log.cursor++;
     log.recent?.push(entry);
     apply(log, entry, user);
   }
@@ -109,35 +109,27 @@ function drain(log: Log, user: string | undefined): void {
 
 /** Takes an entry in. A message shows at once; other entries wait until those before them were applied. */
 export function receive(log: Log, entry: LogEntry, user: string | undefined): void {
-  if (entry.seq > log.head) log.head = entry.seq;
-  if (log.cursor !== undefined && entry.seq <= log.cursor) return;
+  log.head = Math.max(log.head, entry.seq);
+  if (entry.seq <= log.cursor) return;
   if (entry.type === "message") insert(log, entry);
   log.held.set(entry.seq, entry);
-  if (log.cursor !== undefined) drain(log, user);
+  drain(log, user);
 }
 
 /**
- * Begins anew at `head`: entries up to there come with the newest page, which replaces the messages. Without a head the log
- * forgets everything. `keep` is false if the log was set back, so that what is beyond the head is lost.
+ * Begins anew at `head`: entries up to there come with the newest page, which replaces the messages. Unless it may `keep` what
+ * it has, the log was set back and forgets what is beyond the head; beyond -1 is everything.
  */
-export function restart(log: Log, head: number | undefined, user: string | undefined, keep?: boolean): void {
+export function restart(log: Log, head: number, user: string | undefined, keep?: boolean): void {
   log.cursor = head;
   log.loaded = false;
-  log.before = undefined;
-  log.recent = undefined;
+  log.before = log.recent = undefined;
   log.generation++;
-  if (head === undefined) {
-    log.messages = [];
-    log.held.clear();
-    log.head = 0;
-    return;
-  }
   if (!keep) {
     log.messages = log.messages.filter((one) => one.seq! <= head);
     log.held.clear();
     log.head = head;
   }
-  log.head = Math.max(log.head, head);
   drain(log, user);
 }
 

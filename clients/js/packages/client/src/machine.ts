@@ -1,13 +1,13 @@
 // The machine: one function takes the state, an action and the time, changes the state, and returns effects.
 // The same state, action and time give the same result, so tests and vectors can replay anything.
 import * as conversations from "./conversations.js";
-import type { NativeAck, NativeAuthenticated, NativeError, NativeReceipt, ServerFrame } from "./frames.js";
+import type { NativeAuthenticated, NativeError, NativeReceipt, ServerFrame } from "./frames.js";
 import * as list from "./list.js";
 import { receive, restart, type Log, type LogEntry } from "./log.js";
 import * as outbox from "./outbox.js";
-import { answerRequest, request, resetRequests, resumeRequest, sendRequests } from "./requests.js";
+import { answerRequest, request, resetRequests, askAgain, sendRequests } from "./requests.js";
 import * as session from "./session.js";
-import { changed, CONNECTION, conversationOf, emit, type Command, type Effect, type State } from "./state.js";
+import { changed, CONNECTION, conversationOf, emit, failure, type Command, type Effect, type State } from "./state.js";
 
 /** What a storage kept. */
 export interface Restored {
@@ -19,7 +19,7 @@ export interface Restored {
 
 export function newState(config: Partial<State["config"]> = {}): State {
   return {
-    phase: "idle", socket: 0, attempt: 0, refusals: 0, onlineAt: 0, expiresAt: 0, askingToken: false, token: "", ref: 0, order: 0,
+    phase: "idle", attempt: 0, refusals: 0, ref: 0, order: 0,
     requests: new Map(), outbox: [], conversations: new Map(), aliases: new Map(),
     list: { opens: 0, items: new Map(), loaded: false }, presence: new Map(), watched: new Map(),
     config: { pageSize: 50, pingInterval: 25_000, pongTimeout: 10_000, ...config }, effects: [], changed: new Set(), now: 0,
@@ -32,17 +32,19 @@ export const actions = {
   wake: session.wake,
   close: (state: State) => end(state, () => session.stop(state)),
   restore,
-  token: (state: State, token: string | null | undefined) =>
-    token ? session.onToken(state, token) : end(state, () => session.signOut(state)),
-  tokenError: session.onTokenError,
-  tokenTimeout(state: State) {
-    emit(state, "abortToken");
-    session.onTokenError(state, "getToken took too long");
+  token(state: State, token: string | null | undefined) {
+    state.asking = false;
+    if (token) session.onToken(state, token);
+    else end(state, () => session.stop(state, { code: "signed_out", message: "No token" }));
   },
-  opened: (state: State, socket: number) => socket === state.socket && session.onOpened(state),
-  frame: (state: State, socket: number, frame: ServerFrame) => socket === state.socket && onFrame(state, frame),
-  closed: (state: State, socket: number, code: number, reason: string) => socket === state.socket && onClosed(state, code, reason),
-  noAnswer: (state: State) => onClosed(state, 1006, "No answer"),
+  tokenError(state: State, message: string) {
+    state.asking = false;
+    session.onTokenError(state, message);
+  },
+  opened: session.onOpened,
+  frame: onFrame,
+  closed: onClosed,
+  silent: (state: State) => onClosed(state, 1006, "Silent"),
   refresh: session.refresh,
   probe: session.probe,
 
@@ -53,17 +55,15 @@ export const actions = {
   shut: conversations.shut,
   loadOlder: conversations.loadOlder,
   setTyping: conversations.setTyping,
-  endTyping: conversations.endTyping,
+  typed: conversations.typed,
   markRead,
-  rejoin: conversations.rejoin,
+  join: conversations.join,
   gap: conversations.gap,
   leave: conversations.leave,
-  sendMarks: conversations.sendMarks,
+  tellMarks: conversations.tellMarks,
 
   command: outbox.addCommand,
-  retry: outbox.retryCommand,
   discard: outbox.discardCommand,
-  resumeCommand: outbox.resumeCommand,
 
   watchList(state: State, by: number) {
     state.list.opens += by;
@@ -72,10 +72,10 @@ export const actions = {
   loadMore: list.loadMore,
   readList: list.readList,
   watch: list.watch,
-  readPresence: list.readPresence,
+  askPresence: list.askPresence,
 
   request: (state: State, id: number, frame: any) => request(state, frame, (answer) => emit(state, "answer", id, answer)),
-  resumeRequest,
+  askAgain,
 };
 
 type Actions = typeof actions;
@@ -110,7 +110,7 @@ function restore(state: State, { user, epoch, commands, logs }: Restored): void 
   const known = new Set(commands.map((one) => one.frame.client_id));
   const since = state.outbox.filter((one) => !known.has(one.frame.client_id));
   for (const one of since) one.order = ++state.order;
-  state.outbox = [...commands.map((one) => ({ ...one, tries: 0 })), ...since];
+  state.outbox = [...commands, ...since];
   for (const [id, log] of Object.entries(logs)) {
     Object.assign(conversationOf(state, id).log, log, { head: log.cursor, loaded: true });
     changed(state, id);
@@ -120,7 +120,7 @@ function restore(state: State, { user, epoch, commands, logs }: Restored): void 
 
 function onClosed(state: State, code: number, reason: string): void {
   end(state, () => {
-    if (code === 1009) outbox.refuseLongest(state);
+    if (code === 1009) outbox.refuseLarge(state);
     session.onClosed(state, code, reason);
   });
 }
@@ -143,7 +143,7 @@ function onAuthenticated(state: State, frame: NativeAuthenticated): void {
   if (other || (epoch !== undefined && epoch !== frame.epoch)) {
     emit(state, "wipe");
     for (const one of state.conversations.values()) {
-      restart(one.log, undefined, state.user);
+      restart(one.log, -1, state.user);
       Object.assign(one, { marks: {}, wanted: { delivered: 0, read: 0 }, marking: false, loadingOlder: false });
       changed(state, one.id);
     }
@@ -152,7 +152,7 @@ function onAuthenticated(state: State, frame: NativeAuthenticated): void {
   outbox.sendCommands(state);
   sendRequests(state);
   list.readList(state);
-  list.readPresence(state);
+  list.askPresence(state);
 }
 
 /** Another user signed in. Commands of the one before stay in the storage for their return. */
@@ -166,8 +166,6 @@ function forget(state: State): void {
 const handlers: { [T in ServerFrame["type"]]?: (state: State, frame: any) => void } = {
   authenticated: onAuthenticated,
   error: onError,
-  ack: onAck,
-  ok: outbox.onOk,
   joined: conversations.onUnasked,
   resync: conversations.onUnasked,
   left: conversations.onLeft,
@@ -184,20 +182,20 @@ const handlers: { [T in ServerFrame["type"]]?: (state: State, frame: any) => voi
 function onFrame(state: State, frame: ServerFrame): void {
   session.onSignOfLife(state);
   const handler = handlers[frame.type];
-  if (frame.type !== "error" && "ref" in frame && answerRequest(state, frame)) return;
+  if (answerRequest(state, frame)) return;
   if (handler) handler(state, frame);
   // Whatever else has a seq is an entry, also of a kind that this version does not know.
-  else if ("seq" in frame) onEntry(state, frame as LogEntry);
+  else if ("seq" in frame && frame.type !== "ack") onEntry(state, frame as LogEntry);
 }
 
 function onEntry(state: State, entry: LogEntry): void {
-  const conversation = state.conversations.get(entry.conversation_id);
-  if (conversation && (conversation.opens || conversation.log.cursor !== undefined)) {
+  const conversation = conversationOf(state, entry.conversation_id);
+  if (conversation.opens || conversation.log.cursor >= 0) {
     receive(conversation.log, entry, state.user);
     changed(state, conversation.id);
     conversations.watchGap(state, conversation);
     if (entry.type === "message" && entry.sender_id !== state.user) {
-      conversations.endTyping(state, conversation.id, entry.sender_id);
+      conversations.typed(state, conversation.id, entry.sender_id);
       conversations.arrived(state, conversation, entry.seq);
     }
   }
@@ -206,25 +204,13 @@ function onEntry(state: State, entry: LogEntry): void {
   outbox.sendCommands(state);
 }
 
-function onAck(state: State, frame: NativeAck): void {
-  const command = outbox.findCommand(state, frame.client_id);
-  if (!command) return;
-  if (command.frame.recipient_id) list.resolveDirect(state, outbox.keyOf(command), frame.conversation_id);
-  const entry = outbox.onAck(state, command, frame);
-  conversations.watchGap(state, conversationOf(state, frame.conversation_id));
-  list.onListEntry(state, entry);
-  outbox.sendCommands(state);
-}
-
 function onReceipt(state: State, { conversation_id, user_id, delivered_seq, read_seq }: NativeReceipt): void {
-  const conversation = state.conversations.get(conversation_id);
-  if (conversation) conversations.setMarks(state, conversation, user_id, delivered_seq, read_seq);
+  conversations.setMarks(state, conversationOf(state, conversation_id), user_id, delivered_seq, read_seq);
   if (user_id === state.user) list.onRead(state, conversation_id, read_seq);
 }
 
+/** An error that answers nothing: of a frame without a ref, or of a persona after the ack. */
 function onError(state: State, frame: NativeError): void {
-  if (outbox.onCommandError(state, frame)) return outbox.sendCommands(state);
-  if (answerRequest(state, frame)) return;
-  state.error = { code: frame.code, message: frame.message };
+  state.error = failure(frame);
   changed(state, CONNECTION);
 }

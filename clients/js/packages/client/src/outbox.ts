@@ -1,10 +1,15 @@
 // The outbox: commands in their order, each repeated with the same client_id until the server confirms or refuses it.
 // One command of a conversation is on its way at a time, so a refusal of one can't let a later one overtake it.
-import type { ClientFrame, NativeAck, NativeError, NativeOk } from "./frames.js";
+import { watchGap } from "./conversations.js";
+import type { ClientFrame, NativeAck, ServerFrame } from "./frames.js";
+import { onListEntry, resolveDirect } from "./list.js";
 import { receive, type LogEntry } from "./log.js";
-import { changed, conversationOf, emit, failure, pause, sendFrame, timer, type Command, type CommandFrame, type Pending, type State } from "./state.js";
+import { request } from "./requests.js";
+import { changed, conversationOf, emit, failure, type Command, type CommandFrame, type Pending, type State } from "./state.js";
 import type { ChatError } from "./types.js";
 
+/** Shorter frames fit into the smallest MAX_FRAME_BYTES that is of use. */
+const LARGE = 16_000;
 const ENTRIES = { send: "message", edit: "message_edited", delete: "message_deleted", react: "reaction" };
 
 /** Where a command goes: a conversation's id, or "/" and a user. */
@@ -18,13 +23,13 @@ export function addCommand(state: State, frame: CommandFrame, target?: string): 
   if (findCommand(state, frame.client_id)) return;
   const command = { frame, target, user: state.user, createdAt: new Date(state.now).toISOString(), order: ++state.order };
   emit(state, "save", command);
-  state.outbox.push({ ...command, tries: 0 });
+  state.outbox.push(command);
   changed(state, keyOf(command));
   sendCommands(state);
 }
 
 /** Stores a command anew, without what belongs to the socket. */
-const save = (state: State, { sent, waiting, tries, ...command }: Pending) => emit(state, "save", command);
+const save = (state: State, command: Pending) => emit(state, "save", { ...command, sent: undefined });
 
 /** A command that was made before its user was known belongs to the one who signed in. */
 export function claim(state: State, command: Pending): void {
@@ -41,8 +46,9 @@ export function dropCommand(state: State, command: Pending): void {
 }
 
 /** The entry that a command becomes; before its ack, what it will look like. The socket that sent it gets no copy. */
-export function entryOf(state: State, { frame, target, createdAt }: Command, ack?: NativeAck): LogEntry {
-  const { log } = conversationOf(state, frame.conversation_id ?? `/${frame.recipient_id}`);
+export function entryOf(state: State, command: Command, ack?: NativeAck): LogEntry {
+  const { frame, target, createdAt } = command;
+  const { log } = conversationOf(state, keyOf(command));
   const target_seq = frame.seq ?? log.messages.find((one) => one.clientId === target && one.senderId === state.user)?.seq;
   return {
     content: "", created_at: createdAt, ...frame, sender_id: state.user ?? "", sender_name: state.name ?? "", target_seq,
@@ -60,28 +66,36 @@ export function sendCommands(state: State): void {
     if (busy.has(id)) continue;
     busy.add(id);
     // Before the answer to a join, acks would overtake the entries that the join brings.
-    if (command.sent || command.waiting || joined === "asked") continue;
-    const { frame } = command;
-    if (frame.type === "send") sendFrame(state, frame as ClientFrame);
-    else {
-      const seq = (entryOf(state, command) as { target_seq?: number }).target_seq;
-      // Without a seq its message was refused or discarded, or is no longer here.
-      if (!seq) {
-        if (!findCommand(state, command.target)) refuse(state, command, { code: "not_found", message: "Message not found" });
-        continue;
-      }
-      sendFrame(state, { ...frame, conversation_id: id, recipient_id: undefined, seq } as ClientFrame);
+    if (command.sent || joined === "asked") continue;
+    const { type, ...rest } = command.frame;
+    const seq = (entryOf(state, command) as { target_seq?: number }).target_seq;
+    if (type !== "send" && !seq) {
+      // Its message was refused or discarded, or is no longer here.
+      if (!findCommand(state, command.target)) refuse(state, command, { code: "not_found", message: "Not found" });
+      continue;
     }
     command.sent = true;
+    const named = type === "send" ? command.frame : { type, ...rest, recipient_id: undefined, conversation_id: id, seq };
+    request(state, named as ClientFrame, (answer) => onAnswer(state, command, answer), true);
   }
 }
 
-/** The command is stored. Returns the entry that it became. */
-export function onAck(state: State, command: Pending, ack: NativeAck): LogEntry {
-  const entry = entryOf(state, command, ack);
-  receive(conversationOf(state, ack.conversation_id).log, entry, state.user);
-  dropCommand(state, command);
-  return entry;
+/** The server confirmed a command, or refused it for good. Of one that was dropped meanwhile nothing is to do. */
+function onAnswer(state: State, command: Pending, answer: ServerFrame): void {
+  const { type } = answer;
+  if (type === "ack") {
+    const id = answer.conversation_id;
+    if (command.frame.recipient_id) resolveDirect(state, keyOf(command), id);
+    const entry = entryOf(state, command, answer);
+    const conversation = conversationOf(state, id);
+    receive(conversation.log, entry, state.user);
+    watchGap(state, conversation);
+    onListEntry(state, entry);
+  }
+  if (type === "error") refuse(state, command, answer);
+  // Without an ack: a reaction that changes nothing.
+  else dropCommand(state, command);
+  sendCommands(state);
 }
 
 /** A message of this user came as a copy: if it is in the outbox, it is stored, whether or not its ack comes. */
@@ -90,70 +104,34 @@ export function onStored(state: State, sender: string, clientId: string | undefi
   if (command) dropCommand(state, command);
 }
 
-/** A reaction that changes nothing is confirmed without an entry. */
-export function onOk(state: State, frame: NativeOk): void {
-  const command = findCommand(state, frame.client_id);
-  if (command) dropCommand(state, command);
-  sendCommands(state);
-}
-
 function refuse(state: State, command: Pending, error: ChatError): void {
-  const conversation = conversationOf(state, keyOf(command));
+  const why = failure(error);
   if (command.frame.type === "send") {
-    command.failed = error;
+    command.failed = why;
     command.sent = false;
     save(state, command);
-    changed(state, conversation.id);
+    changed(state, keyOf(command));
   } else {
-    conversation.error = error;
+    conversationOf(state, keyOf(command)).error = why;
     dropCommand(state, command);
   }
 }
 
-export function onCommandError(state: State, frame: NativeError): boolean {
-  const command = findCommand(state, frame.client_id);
-  if (!command) return false;
-  if (frame.code === "persona_failed") {
-    // The message itself is stored; its ack comes separately.
-    conversationOf(state, keyOf(command)).error = failure(frame);
-  } else if (frame.retryable) {
-    command.sent = false;
-    command.waiting = true;
-    timer(state, `resumeCommand ${frame.client_id}`, pause(command.tries++, frame), !frame.retry_after_ms);
-  } else refuse(state, command, failure(frame));
-  return true;
-}
-
-/** The time of a repetition came. */
-export function resumeCommand(state: State, clientId: string): void {
-  const command = findCommand(state, clientId);
-  if (command) command.waiting = false;
-  sendCommands(state);
-}
-
-/** The user asks to send a failed message again. */
-export function retryCommand(state: State, clientId: string): void {
+/** The user drops a failed message, or sends it again after all others. */
+export function discardCommand(state: State, clientId: string, again?: boolean): void {
   const command = findCommand(state, clientId);
   if (!command?.failed) return;
-  command.failed = undefined;
-  save(state, command);
-  changed(state, keyOf(command));
-  sendCommands(state);
-}
-
-export function discardCommand(state: State, clientId: string): void {
-  const command = findCommand(state, clientId);
-  if (command?.failed) dropCommand(state, command);
+  dropCommand(state, command);
+  if (again) addCommand(state, command.frame);
 }
 
 /** The socket ended: what was not confirmed is sent again on the next one. */
 export function resetCommands(state: State): void {
-  for (const one of state.outbox) one.sent = one.waiting = false;
+  for (const one of state.outbox) one.sent = false;
 }
 
-/** A frame was too large for the server: the longest on its way must be it. Sent again, it would close each socket. */
-export function refuseLongest(state: State): void {
-  const size = (one: Pending) => JSON.stringify(one).length;
-  const longest = state.outbox.filter((one) => one.sent).sort((a, b) => size(b) - size(a))[0];
-  if (longest) refuse(state, longest, { code: "too_large", message: "Message too large" });
+/** A frame was too large for the server. Sent again, it would close each socket. */
+export function refuseLarge(state: State): void {
+  const found = state.outbox.find((one) => one.sent && JSON.stringify(one).length > LARGE);
+  if (found) refuse(state, found, { code: "too_large", message: "Too large" });
 }

@@ -1,6 +1,6 @@
 // Requests: questions with a ref, asked again after retryable errors and reconnects. The server runs two heavy reads of a user at
 // a time and queues few, so the others wait here.
-import type { ClientFrame, NativeError, ServerFrame } from "./frames.js";
+import type { ClientFrame, NativeError, NativeSynced, ServerFrame } from "./frames.js";
 import { pause, sendFrame, timer, type Request, type State } from "./state.js";
 
 const HEAVY = /^(history|search|conversations)$/;
@@ -15,10 +15,8 @@ export function request(state: State, frame: ClientFrame, done: Request["done"],
 export function sendRequests(state: State): void {
   if (state.phase !== "online") return;
   let heavy = 0;
-  for (const one of state.requests.values()) if (one.sent && HEAVY.test(one.frame.type)) heavy++;
   for (const [ref, one] of state.requests) {
-    if (one.sent || one.waiting) continue;
-    if (HEAVY.test(one.frame.type) && ++heavy > HEAVY_AT_A_TIME) continue;
+    if (one.waiting || (HEAVY.test(one.frame.type) && ++heavy > HEAVY_AT_A_TIME) || one.sent) continue;
     one.sent = true;
     sendFrame(state, { ...one.frame, ref });
   }
@@ -29,19 +27,21 @@ export function answerRequest(state: State, frame: ServerFrame): boolean {
   const ref = (frame as NativeError).ref as number;
   const one = state.requests.get(ref);
   if (!one?.sent) return false;
+  // The message is stored, and its ack comes separately.
+  if (frame.type === "error" && frame.code === "persona_failed") return false;
   if (frame.type === "error" && frame.retryable) {
     one.sent = false;
     one.waiting = true;
-    timer(state, `resumeRequest ${ref}`, pause(one.tries++, frame), !frame.retry_after_ms);
+    timer(state, `askAgain ${ref}`, pause(one.tries++, frame));
   } else {
-    if (!("more" in frame && frame.more)) state.requests.delete(ref);
+    if (!(frame as NativeSynced).more) state.requests.delete(ref);
     one.done(frame);
   }
   sendRequests(state);
   return true;
 }
 
-export function resumeRequest(state: State, ref: string): void {
+export function askAgain(state: State, ref: string): void {
   const one = state.requests.get(+ref);
   if (one) one.waiting = false;
   sendRequests(state);

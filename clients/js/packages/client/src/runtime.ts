@@ -4,14 +4,13 @@ import { newState, step, type Action } from "./machine.js";
 import type { Effect, State } from "./state.js";
 import type { ChatOptions, SocketLike } from "./types.js";
 
-/** These timers keep a Node.js process alive; the others end with it. */
-const VITAL = /^(connect|tokenTimeout|noAnswer)$/;
+const TOKEN_TIMEOUT_MS = 20_000;
 
 /** The frame in a text, or undefined if it is none. */
 export function decode(text: unknown): ServerFrame | undefined {
   try {
     const frame = JSON.parse(text as string);
-    return typeof frame?.type === "string" ? frame : undefined;
+    return frame?.type ? frame : undefined;
   } catch {
     return undefined;
   }
@@ -20,14 +19,40 @@ export function decode(text: unknown): ServerFrame | undefined {
 type Handlers = { [E in Effect as E[0]]: (...args: E extends [any, ...infer Rest] ? Rest : []) => void };
 type Outside = Pick<Handlers, "event" | "answer"> & { changed(keys: Set<string>): void };
 
+/** Calls getToken, and gives up a call that hangs: its late answer is ignored. */
+async function askToken(getToken: ChatOptions["getToken"]): Promise<Action> {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const late = setTimeout(() => controller.abort(), TOKEN_TIMEOUT_MS);
+  try {
+    const aborted = new Promise<never>((_, reject) => signal.addEventListener("abort", reject));
+    return ["token", await Promise.race([getToken({ signal }), aborted])];
+  } catch (error) {
+    return ["tokenError", String(error)];
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+/** Timers by key: a new one takes the place of the old one. */
+function createTimers(act: (key: string) => void): Handlers["timer"] {
+  const timers = new Map<string, ReturnType<typeof setTimeout>>();
+  return (key, ms) => {
+    clearTimeout(timers.get(key));
+    if (ms === undefined) return;
+    const id: any = setTimeout(act, ms < 0 ? -ms * (0.5 + Math.random() / 2) : ms, key);
+    // A Node.js process lives for its sockets and for the next connect, and not for the other timers.
+    if (key !== "connect") id.unref?.();
+    timers.set(key, id);
+  };
+}
+
 export function createRuntime(options: ChatOptions, outside: Outside) {
   const { storage, url, getToken, WebSocket = globalThis.WebSocket as unknown as NonNullable<ChatOptions["WebSocket"]> } = options;
   const state: State = newState(options as Partial<State["config"]>);
-  const timers = new Map<string, ReturnType<typeof setTimeout>>();
   const queue: Action[] = [];
   let running = false;
   let socket: SocketLike | undefined;
-  let abort: AbortController | undefined;
   let restored: Promise<void> | undefined;
   let listening = false;
 
@@ -49,51 +74,28 @@ export function createRuntime(options: ChatOptions, outside: Outside) {
   const effects: Handlers = {
     ...outside,
     send: (frame) => socket?.send(JSON.stringify(frame)),
-    timer(key, ms, jitter) {
-      clearTimeout(timers.get(key));
-      if (ms === undefined) return;
-      const id: any = setTimeout(() => dispatch(...(key.split(" ") as any as Action)), jitter ? ms * (0.5 + Math.random() / 2) : ms);
-      if (!VITAL.test(key)) id.unref?.();
-      timers.set(key, id);
-    },
-    async askToken() {
-      const mine = (abort = new AbortController());
-      let action: Action;
-      try {
-        action = ["token", await getToken({ signal: mine.signal })];
-      } catch (error) {
-        action = ["tokenError", String(error)];
-      }
-      // After a timeout the machine no longer waits for this answer.
-      if (abort === mine) dispatch(...action);
-    },
-    abortToken() {
-      abort?.abort();
-      abort = undefined;
-    },
-    openSocket(id) {
-      const closed = (code: number, reason: string) => dispatch("closed", id, code, reason);
+    timer: createTimers((key) => dispatch(...(key.split(" ") as any as Action))),
+    askToken: () => void askToken(getToken).then((action) => dispatch(...action)),
+    dial() {
       try {
         socket = new WebSocket(`${url.replace(/^http/, "ws").replace(/\/+$/, "")}/v1/ws`);
-        socket.onopen = () => dispatch("opened", id);
+        socket.onopen = () => dispatch("opened");
         socket.onmessage = ({ data }) => {
           const frame = decode(data);
-          if (frame) dispatch("frame", id, frame);
+          if (frame) dispatch("frame", frame);
         };
-        socket.onclose = ({ code, reason }) => closed(code, reason);
+        socket.onclose = ({ code, reason }) => dispatch("closed", code, reason);
         socket.onerror = () => {};
       } catch (error) {
-        closed(1006, String(error));
+        dispatch("closed", 1006, String(error));
       }
     },
-    closeSocket() {
-      const old = socket;
+    hangUp() {
+      if (!socket) return;
+      // What an old socket still says is not for the machine.
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
       socket = undefined;
-      try {
-        old?.close();
-      } catch {
-        // Some implementations refuse to end a socket that is still connecting.
-      }
     },
     save: (command) => storage?.save(command),
     drop: (clientId) => storage?.drop(clientId),

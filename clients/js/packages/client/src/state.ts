@@ -34,11 +34,8 @@ export interface CommandFrame {
 
 /** A command on its way. */
 export interface Pending extends Command {
-  /** Sent on this socket. */
+  /** Asked on this socket. */
   sent?: boolean;
-  /** Waits before it is sent again. */
-  waiting?: boolean;
-  tries: number;
 }
 
 /** A question to the server, asked again until it is answered. */
@@ -59,7 +56,7 @@ export interface Conversation {
   /** Whether this socket listens to it. */
   joined: "no" | "asked" | "yes";
   log: Log;
-  loadingOlder: boolean;
+  loadingOlder?: boolean;
   /** The generation of the log for which the newest page was asked. */
   reading?: number;
   error?: ChatError;
@@ -71,29 +68,28 @@ export interface Conversation {
   marking?: boolean;
   typing: Map<string, string>;
   /** When `typing` was sent last. */
-  typedAt: number;
-  /** A timer watches a gap, which was there at this cursor; and the repairs so far. */
-  watching?: boolean;
-  watchedFrom?: number;
-  repairs: number;
+  typedAt?: number;
+  /** A timer watches a gap, which was there at this cursor. */
+  watching?: number;
+  /** The cursor from which a gap was asked for. */
+  repaired?: number;
 }
 
 export interface State {
   phase: ConnectionSnapshot["state"] | "opening";
   error?: ChatError;
-  /** Counts sockets: what an earlier one says is ignored. */
-  socket: number;
   /** Failed connects in a row. */
   attempt: number;
   /** Refused tokens in a row; and refusals for too many connections. */
   refusals: number;
-  onlineAt: number;
+  /** When this socket was let in. */
+  onlineAt?: number;
   /** When the token expires, by the server's clock. */
-  expiresAt: number;
-  askingToken: boolean;
-  token: string;
+  expiresAt?: number;
+  asking?: boolean;
+  token?: string;
   /** The server said when to come back. */
-  advisedMs?: number;
+  advice?: number;
   advised?: boolean;
   pinged?: boolean;
   user?: string;
@@ -130,12 +126,11 @@ export interface ListState {
 
 /** What the caller has to do: the name and its arguments. */
 export type Effect =
-  | ["askToken" | "abortToken" | "closeSocket" | "wipe"]
-  | ["openSocket", socket: number]
+  | ["askToken" | "dial" | "hangUp" | "wipe"]
   | ["send", frame: ClientFrame]
-  /** Act by the key after `ms`, instead of an earlier timer with this key. Without `ms`: never. With `jitter`: between half of it and all. */
-  | ["timer", key: string, ms?: number, jitter?: boolean]
-  | ["save", command: Command]
+  /** Act by the key after `ms`, instead of an earlier timer with this key. Without `ms`: never. Below 0: after half to all of it. */
+  | ["timer", key: string, ms?: number]
+  | ["save", command: Command & { sent?: undefined }]
   | ["drop", clientId: string]
   | ["event", event: NativeEvent]
   | ["answer", id: number, frame: ServerFrame];
@@ -154,20 +149,20 @@ export const changed = (state: State, key: string) => state.changed.add(key);
 export const sendFrame = (state: State, frame: ClientFrame) => emit(state, "send", frame);
 
 /** The key of a timer is the action that it causes, with its arguments. */
-export const timer = (state: State, key: string, ms?: number, jitter?: boolean) => emit(state, "timer", key, ms, jitter);
+export const timer = (state: State, key: string, ms?: number) => emit(state, "timer", key, ms);
 
 export const failure = ({ code, message }: ChatError): ChatError => ({ code, message });
 
-/** How long to wait before the n-th repetition: what the server says, else from a second to half a minute. */
-export const pause = (tries: number, error?: Partial<NativeError>) => error?.retry_after_ms ?? Math.min(1000 * 2 ** tries, 30_000);
+/** How long to wait before the n-th repetition: what the server says, else from a second to half a minute, with jitter. */
+export const pause = (tries: number, error?: Partial<NativeError>) => error?.retry_after_ms ?? -Math.min(1000 * 2 ** tries, 30_000);
 
 export function conversationOf(state: State, key: string): Conversation {
   const id = state.aliases.get(key) ?? key;
   let conversation = state.conversations.get(id);
   if (!conversation) {
     conversation = {
-      id, opens: 0, joined: "no", log: newLog(), loadingOlder: false, marks: {}, wanted: { delivered: 0, read: 0 },
-      typing: new Map(), typedAt: 0, repairs: 0,
+      id, opens: 0, joined: "no", log: newLog(), marks: {}, wanted: { delivered: 0, read: 0 },
+      typing: new Map(),
     };
     state.conversations.set(id, conversation);
   }

@@ -31,7 +31,7 @@ export function chatStorage(store: KeyValueStore, { messages: keepMessages = tru
   function flush(state: State): void {
     for (const key of dirty) {
       const log = state.conversations.get(key)?.log;
-      if (!log?.loaded || log.cursor === undefined) continue;
+      if (!log?.loaded || log.cursor < 0) continue;
       const messages = log.messages.slice(-KEPT_MESSAGES);
       const before = messages.length < log.messages.length ? messages[0]!.seq : log.before;
       keep(key, { cursor: log.cursor, messages, before });

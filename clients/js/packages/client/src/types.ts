@@ -107,7 +107,7 @@ export interface Conversation extends Store<ConversationSnapshot> {
   delete(message: MessageRef): void;
   /** Adds a reaction, or takes it back with `active` false. */
   react(message: MessageRef, emoji: string, active?: boolean): void;
-  /** Sends a failed message again, at its place in the queue. */
+  /** Sends a failed message again, after all others. */
   retry(clientId: string): void;
   /** Drops a failed message. */
   discard(clientId: string): void;

@@ -57,7 +57,7 @@ export function conversationView(state: State, key: string): ConversationSnapsho
     messages,
     loaded: log.loaded,
     hasOlder: log.before !== undefined,
-    loadingOlder: conversation.loadingOlder,
+    loadingOlder: !!conversation.loadingOlder,
     typing: [...conversation.typing].map(([userId, name]) => ({ userId, name })),
     marks,
     error: conversation.error,
@@ -71,10 +71,10 @@ export function connectionView({ phase, user, name, error }: State): ConnectionS
 export function listView({ list, presence }: State): ConversationsSnapshot {
   const conversations = [...list.items.values()]
     .map((item) => ({ ...item, members: item.members.map((one) => ({ ...one, ...presence.get(one.userId) })) }))
-    .sort((a, b) => (a.updatedAt < b.updatedAt ? 1 : a.updatedAt > b.updatedAt ? -1 : 0));
+    .sort((a, b) => b.updatedAt.localeCompare(a.updatedAt));
   return { conversations, loaded: list.loaded, hasMore: list.next !== undefined };
 }
 
 export function presenceView({ presence }: State, users: readonly string[]): Readonly<Record<string, Presence>> {
-  return Object.fromEntries(users.flatMap((user) => (presence.has(user) ? [[user, presence.get(user)!]] : [])));
+  return Object.fromEntries([...presence].filter(([user]) => users.includes(user)));
 }

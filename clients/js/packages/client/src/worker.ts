@@ -62,6 +62,27 @@ function createHub(chat: Chat) {
   };
 }
 
+/** A store that shows what the hub sends. */
+function createMirrorStore(path: Path, snapshot: any, post: Post, unconfirmed: Map<string, any[]>) {
+  const listeners = new Set<() => void>();
+  return {
+    used: () => listeners.size,
+    set(value: any) {
+      snapshot = value.messages ? { ...value, messages: value.messages.map((one: any) => (one >= 0 ? snapshot.messages[one] : one)) } : value;
+      for (const one of snapshot.messages ?? []) if (one.seq || one.error) unconfirmed.delete(one.clientId);
+      listeners.forEach((listener) => listener());
+    },
+    subscribe(listener: () => void) {
+      const mine = () => listener();
+      if (listeners.add(mine).size === 1) post(["open", path]);
+      return () => {
+        if (listeners.delete(mine) && !listeners.size) post(["shut", path]);
+      };
+    },
+    getSnapshot: () => snapshot,
+  };
+}
+
 /** The chat of a tab, which mirrors a hub. `reach` connects to it and calls `ready` whenever there is a new one. */
 function createMirror(reach: (receive: Receive, ready: () => void) => Post, getToken: ChatOptions["getToken"], leave: () => void): Chat {
   const stores = new Map<string, Store<any> & { path: Path; set(value: any): void; used(): number }>();
@@ -96,26 +117,7 @@ function createMirror(reach: (receive: Receive, ready: () => void) => Post, getT
 
   function mirror<M>(path: Path, initial: any, methods?: M): Store<any> & M {
     const key = JSON.stringify(path);
-    const listeners = new Set<() => void>();
-    let snapshot = initial;
-    const store = stores.get(key) ?? {
-      path,
-      used: () => listeners.size,
-      set(value: any) {
-        snapshot = value.messages ? { ...value, messages: value.messages.map((one: any) => (one >= 0 ? snapshot.messages[one] : one)) } : value;
-        for (const one of snapshot.messages ?? []) if (one.seq || one.error) unconfirmed.delete(one.clientId);
-        listeners.forEach((listener) => listener());
-      },
-      subscribe(listener: () => void) {
-        const mine = () => listener();
-        if (listeners.add(mine).size === 1) post(["open", path]);
-        return () => {
-          if (listeners.delete(mine) && !listeners.size) post(["shut", path]);
-        };
-      },
-      getSnapshot: () => snapshot,
-      ...methods,
-    };
+    const store = stores.get(key) ?? { path, ...createMirrorStore(path, initial, (message) => post(message), unconfirmed), ...methods };
     stores.set(key, store);
     return store as any;
   }
@@ -220,7 +222,7 @@ export function createSharedChat(options: SharedChatOptions): Chat {
       return post;
     }, getToken, bye);
   }
-  return globalThis.navigator?.locks && globalThis.BroadcastChannel ? createElected(options, `switchboard ${name}`) : createChat(options);
+  return globalThis.document && navigator.locks && globalThis.BroadcastChannel ? createElected(options, `switchboard ${name}`) : createChat(options);
 }
 
 /** The tab with the lock is the hub; the others reach it over a BroadcastChannel. */
@@ -278,6 +280,7 @@ function createElected(options: ChatOptions, name: string): Chat {
         chat?.close();
         chat = local = undefined;
         channel.onmessage = follow;
+        ready();
         lead({});
       });
     };
