@@ -10,4 +10,7 @@ if [ "$(id -u)" = 0 ] && ! has chromium && ! install_packages "${PACKAGES[chromi
     echo "clients: could not install ${PACKAGES[chromium]}; the tests in a browser will be skipped" >&2
 fi
 [ -n "${SWITCHBOARD:-}" ] || cargo build --locked
-clients/js/test.sh
+status=0
+clients/js/test.sh || status=1
+clients/python/test.sh || status=1
+exit $status
