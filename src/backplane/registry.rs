@@ -25,9 +25,11 @@ use super::{
     local::{Caps, Local, Registered, Removed, Share},
     names::Names,
     ops::Op,
-    registry_calls::{ENTRY_TTL, Synced, add_listener, join_ids, micros, schedule_check, scope, sync_call},
+    registry_calls::{
+        ENTRY_TTL, Synced, add_listener, join_ids, micros, return_to_announce, schedule_check, scope, sync_call,
+    },
     scripts::{CLAIM, DEPART, LISTEN, PART, REGISTER, SILENT},
-    types::{BackplaneEvent, Listening, Registration, Return, TooMany},
+    types::{BackplaneEvent, Listening, Registration, TooMany},
 };
 use crate::{
     metrics::Metrics,
@@ -444,17 +446,4 @@ impl Registry {
 /// True if Redis refused a command of a call. What the others wrote is then not the whole.
 fn is_partly_refused(result: &Result<Replies, LinkError>) -> bool {
     result.as_ref().is_ok_and(|replies| replies.refusal().is_some())
-}
-
-/// The [`Return`] to announce: other nodes were told that the user departed, or never that they came online. `None`
-/// if other nodes believe the user to be online.
-fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: Synced) -> Option<Return> {
-    let unseen = era.lost_at.is_some_and(|lost| share.connections.iter().all(|held| held.since >= lost));
-    // After a wipe nobody was told that the user departed, unless this node comes back late.
-    if fresh && !unseen {
-        return None;
-    }
-    let online = !synced.was_online;
-    let joined = synced.begun;
-    (online || !joined.is_empty()).then_some(Return { user: share.user, name: share.name, joined, online })
 }

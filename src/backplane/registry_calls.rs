@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::Pipeline;
 
 use super::{
+    era::Era,
     incarnation::Incarnation,
     keys::{Keys, departure},
     line::{Line, parse_lines},
@@ -13,7 +14,7 @@ use super::{
     local::{Held, Share},
     lossy::Lossy,
     scripts::SYNC,
-    types::Scope,
+    types::{Return, Scope},
 };
 use crate::model::{ConnectionId, ConversationId, UserId};
 
@@ -85,4 +86,17 @@ pub(super) fn scope(scope: &Scope) -> &str {
 /// A duration as an argument of a script.
 pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The [`Return`] to announce: other nodes were told that the user departed, or never that they came online. `None`
+/// if other nodes believe the user to be online.
+pub(super) fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: Synced) -> Option<Return> {
+    let unseen = era.lost_at.is_some_and(|lost| share.connections.iter().all(|held| held.since >= lost));
+    // After a wipe nobody was told that the user departed, unless this node comes back late.
+    if fresh && !unseen {
+        return None;
+    }
+    let online = !synced.was_online;
+    let joined = synced.begun;
+    (online || !joined.is_empty()).then_some(Return { user: share.user, name: share.name, joined, online })
 }

@@ -135,7 +135,10 @@ mod tests {
 
     #[test]
     fn lists_weigh_as_much_as_their_items() {
-        let users = |count: usize| Listed::given("user_ids", vec![UserId::parse("bob").unwrap(); count]).unwrap();
+        let users = |count: usize| {
+            let users = (0..count).map(|at| UserId::parse(&format!("user{at}")).unwrap()).collect();
+            Listed::given("user_ids", users).unwrap()
+        };
         let conversation = ConversationId::parse("team").unwrap();
         let add = Command::AddMembers { conversation, users: users(47) };
         assert_eq!(add.cost(), Some(Cost { budget: Budget::Write, weight: 47 }));

@@ -3,7 +3,8 @@
 -- data.
 -- KEYS[1] the user's registry entry. ARGV: connection, '1' to remove it, grace in microseconds, conversations…
 -- Returns the user's remaining connections, or '?' if there is no entry.
-if redis.call('EXISTS', KEYS[1]) == 0 then return '?' end
+local lines = redis.call('HGET', KEYS[1], 'c')
+if not lines and redis.call('EXISTS', KEYS[1]) == 0 then return '?' end
 local time = redis.call('TIME')
 local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[3])
 for i = 4, #ARGV do
@@ -17,7 +18,7 @@ for i = 4, #ARGV do
     redis.call('HSET', KEYS[1], field, #rest > 0 and table.concat(rest, ' ') or '!' .. due)
   end
 end
-local lines = redis.call('HGET', KEYS[1], 'c') or ''
+lines = lines or ''
 if ARGV[2] ~= '1' or lines == '' then
   return lines
 end

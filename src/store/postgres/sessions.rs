@@ -31,8 +31,11 @@ use crate::{
 /// doesn't hold a conversation's locks.
 const SETTINGS: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
      SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
-     SET client_min_messages = 'warning'; \
-     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+     SET client_min_messages = 'warning'";
+
+/// Makes an ack wait for the disk, although the role or the database does not: a message that is acked is stored.
+const DURABLE: &str = "CASE current_setting('synchronous_commit') WHEN 'off' \
+     THEN set_config('synchronous_commit', 'on', false) END";
 
 /// Settings of the sessions of the pools, which make the plan of a statement once for each session. The planner would
 /// otherwise plan a statement with an array anew at each call, because it takes a plan for one value to be cheaper than the
@@ -248,7 +251,7 @@ impl Sessions {
         format!(
             "{SETTINGS}{heavy}{plans}; SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only'), \
              current_setting('server_encoding'), extract(epoch FROM pg_postmaster_start_time()), \
-             (SELECT oid FROM pg_database WHERE datname = current_database())"
+             (SELECT oid FROM pg_database WHERE datname = current_database()), {DURABLE}"
         )
     }
 
@@ -299,7 +302,7 @@ impl Sessions {
 /// Checks the answers to [`Sessions::begin`]: the server must take writes. Returns the process that serves the session, and
 /// the server.
 fn fit(answers: &[SimpleQueryMessage]) -> Result<(i32, Server), StoreError> {
-    let row = answers.iter().rev().find_map(|answer| match answer {
+    let row = answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });

@@ -221,6 +221,7 @@ async fn strangers_see_as_much_of_health_as_configured() {
         }
         let mut with_faults = all.to_vec();
         with_faults.insert(3, "faults");
+        with_faults.insert(7, "redis");
         assert_eq!(fields(&node.get("/api/health", &admin).await.json), with_faults);
         let mut with_tasks = with_faults.clone();
         with_tasks.insert(3, "failing_tasks");
