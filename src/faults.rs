@@ -45,13 +45,15 @@ pub enum Fault {
     FramesBeforeGreeting,
     /// An ack does not wait for the entries before its own.
     AcksAtOnce,
+    /// Sessions leave it to the server's settings whether an ack waits for the disk.
+    AckBeforeCommit,
     /// Lists of the users in a conversation come from the registry, which may lack users.
     RosterFromRegistry,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoBackfill,
         Self::NoCompareOnUnregister,
         Self::BatchAfterRemoval,
@@ -68,6 +70,7 @@ impl Fault {
         Self::LowHead,
         Self::FramesBeforeGreeting,
         Self::AcksAtOnce,
+        Self::AckBeforeCommit,
         Self::RosterFromRegistry,
     ];
 }

@@ -1,8 +1,7 @@
 //! Proof of the checker: it must catch nodes and stores that are broken on purpose.
 //!
-//! Some defects can be made from outside: a PostgreSQL that acks before it writes, an append that doesn't look for
-//! stored duplicates. The others need a node built with the feature `faults`. Those that a random run seldom meets are
-//! caught in a scenario of `directed`.
+//! One defect can be made from outside: an append that doesn't look for stored duplicates. The others need a node built with the
+//! feature `faults`. Those that a random run seldom meets are caught in a scenario of `directed`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -56,14 +55,6 @@ async fn assert_caught(defects: Defects, rule: Rule, faults: &[Fault]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make torture"]
-async fn an_ack_before_the_commit_is_caught() {
-    let store = &[("synchronous_commit", "off"), ("wal_writer_delay", "1000")];
-    let defects = Defects { store, ..Defects::default() };
-    assert_caught(defects, Rule::AckedIsStored, &[Fault::StoreKilled; 7]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: make torture"]
 async fn a_store_that_does_not_dedupe_is_caught() {
     let faults: Vec<_> = (0..6).map(|turn| Fault::StoreAnswersLost(turn % 3)).collect();
     let defects = Defects { no_dedupe: true, ..Defects::default() };
@@ -100,6 +91,14 @@ mod faulty {
 
     fn broken(fault: Broken) -> Defects {
         Defects { broken: Some(format!("{fault:?}").leak()), ..Defects::default() }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "takes minutes: make torture"]
+    async fn an_ack_before_the_commit_is_caught() {
+        let store = &[("synchronous_commit", "off"), ("wal_writer_delay", "1000")];
+        let defects = Defects { store, ..broken(Broken::AckBeforeCommit) };
+        assert_caught(defects, Rule::AckedIsStored, &[Fault::StoreKilled; 7]).await;
     }
 
     /// Times that a scenario is played at most until its fault is caught. In some of them the order of two events is left to

@@ -248,10 +248,14 @@ impl Sessions {
             )
         });
         let plans = if self.planned_once { PLANNED_ONCE } else { "" };
+        #[cfg(not(feature = "faults"))]
+        let durable = DURABLE;
+        #[cfg(feature = "faults")]
+        let durable = if crate::faults::has(crate::faults::Fault::AckBeforeCommit) { "NULL" } else { DURABLE };
         format!(
             "{SETTINGS}{heavy}{plans}; SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only'), \
              current_setting('server_encoding'), extract(epoch FROM pg_postmaster_start_time()), \
-             (SELECT oid FROM pg_database WHERE datname = current_database()), {DURABLE}"
+             (SELECT oid FROM pg_database WHERE datname = current_database()), {durable}"
         )
     }
 
