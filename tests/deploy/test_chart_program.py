@@ -1,6 +1,7 @@
 """The program accepts the arguments, environment and files of a rendered container; checked with the real program."""
 
 import os
+import shutil
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +13,8 @@ from conftest import ROOT, run, tool
 
 PLANTED = {
     "REDIS_URL": "redis://127.0.0.1:1",
+    "REDIS_PASSWORD": "a-password-of-redis",
+    "REDIS_SENTINEL_PASSWORD": "a-password-of-the-sentinels",
     "DATABASE_URL": "postgres://switchboard@127.0.0.1:1/switchboard",
     "JWT_SECRET": "a-secret-of-more-than-32-bytes-for-tests",
     "JWT_PREVIOUS_SECRET": "another-secret-of-more-than-32-bytes",
@@ -30,7 +33,8 @@ def secrets(tmp_path_factory):
     made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=authority -keyout"
     run(tool("openssl"), *made.split(), folder / "key", "-out", folder / "REDIS_CA_FILE")
     run(tool("openssl"), "pkey", "-in", folder / "key", "-pubout", "-out", folder / "JWT_PUBLIC_KEY")
-    (folder / "DATABASE_CA_FILE").write_bytes((folder / "REDIS_CA_FILE").read_bytes())
+    for name in ("DATABASE_CA_FILE", "REDIS_SENTINEL_CA_FILE"):
+        (folder / name).write_bytes((folder / "REDIS_CA_FILE").read_bytes())
     return folder
 
 
@@ -51,7 +55,10 @@ def start(container, secrets, *arguments, **more):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_program_accepts_a_nodes_environment(name, secrets):
+def test_the_program_accepts_a_nodes_environment(name, secrets, tmp_path):
+    if name == "sentinels":
+        secrets = shutil.copytree(secrets, tmp_path / "secrets")
+        (secrets / "REDIS_URL").write_text("rediss+sentinel://127.0.0.1:1?sentinel_master_name=main")
     nowhere = {"JWT_JWKS_URL": "http://127.0.0.1:1/"} if name in ("jwks", "network-policy") else {}
     said = start(node(name), secrets, "check", **nowhere)
     assert "ok    configuration" in said.stdout, said.stderr
