@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, DEADLINE, Link, Node, NodeBuilder, Postgres, Proxy, RedisServer, eventually, token};
+use crate::support::{
+    Client, DEADLINE, Link, Node, NodeBuilder, Postgres, Proxy, RedisServer, eventually, token, within,
+};
 
 const GAVE_WAY: &str = "switchboard_connections_gave_way_total";
 
@@ -112,7 +114,7 @@ async fn a_socket_that_answers_never_gives_way() {
     assert!(alive.iter().all(|client| !client.is_finished()));
     // It comes back, and finds its place taken.
     proxy.set(Link::Open);
-    let (code, reason) = read(dead).await.unwrap();
+    let (code, reason) = within("the close of the socket", read(dead)).await.unwrap();
     assert_eq!((code, reason.as_str()), (1008, "No answer to ping"));
     assert!(alive.iter().all(|client| !client.is_finished()));
 }
