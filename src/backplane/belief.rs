@@ -12,7 +12,7 @@ use crate::config::HostPort;
 /// failover from the others within some seconds.
 const LOWER_AFTER: Duration = Duration::from_secs(15);
 
-/// What one sentinel said last.
+/// The last answer of one sentinel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Vote {
     /// It was not heard yet.

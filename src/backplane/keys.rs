@@ -163,9 +163,7 @@ impl Keys {
     /// Keys with the names of all that a node uses, for what has the id. Some exist, so that they may only be read.
     pub(super) fn samples(&self, id: &str) -> Vec<String> {
         let shared = [&self.online, &self.nodes, &self.connections, &self.leaving];
-        let named = ["ws:user:", "ws:conns:", "ws:room_users:", "ws:node_users:", "room_messages:"].into_iter();
-        let windows = ["message", "write", "read", "event"].map(|family| format!("rate_limit:{family}:"));
-        let named = named.map(str::to_owned).chain(windows).map(|family| format!("{}{family}check:{id}", self.prefix));
+        let named = TYPED_READS.iter().map(|(family, _)| format!("{}{family}check:{id}", self.prefix));
         shared.into_iter().cloned().chain(named).collect()
     }
 

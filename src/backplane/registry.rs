@@ -78,7 +78,7 @@ pub(super) struct Registry {
     dirty: Mutex<HashMap<UserId, Unwritten>>,
 }
 
-/// What the next write of a user's state has to do besides.
+/// Further tasks of the next write of a user's state.
 #[derive(Debug, Default, Clone, Copy)]
 struct Unwritten {
     /// The user's departure was announced already.

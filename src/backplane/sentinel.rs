@@ -28,7 +28,7 @@ const CHANGED: &str = "+switch-master";
 const NAMES: usize = 10;
 const NAME_CHARS: usize = 64;
 
-/// What a sentinel answers.
+/// The answer of one sentinel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The address of the primary, and the epoch of the failover by which it became that.

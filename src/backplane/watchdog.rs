@@ -285,7 +285,7 @@ impl Watchdog {
                         look = self.look_at_settings(connections[0].clone(), started);
                         self.link.check_now.notify_one();
                     }
-                    // What is named as the primary is not usable. The former one is, as long as its connections work.
+                    // The sentinels name a server that takes no writes. The former primary is used as long as its connections work.
                     Err(error) if move_at.is_some_and(|at| at <= started) && !matches!(error, LinkError::Shared(_)) => {
                         tracing::debug!(%error, "could not move to the primary; trying again");
                         move_at = Some(started + MOVE_AGAIN);
@@ -309,7 +309,7 @@ impl Watchdog {
     /// Registers anew under the identity of another deployment.
     async fn change_deployment(&self, on: &mut MultiplexedConnection) -> Result<Vec<MultiplexedConnection>, LinkError> {
         tracing::info!("the store has the identity of another deployment; registering anew");
-        // What this node holds must not keep its own new lease off.
+        // The lease that this node holds already must not prevent it from acquiring the new one.
         let released = self.lease.release(&self.link, on).await;
         released.and(self.reconnect().await)
     }

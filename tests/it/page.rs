@@ -6,7 +6,7 @@ use std::{
     process::{ChildStdin, Command, Stdio},
 };
 
-use crate::support::{Client, Node, Process, Signal, eventually};
+use crate::support::{Client, Node, Process, Signal, eventually, within};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -159,7 +159,10 @@ async fn in_chromium(dev: &Dev, line: &str) -> Process {
     };
     let mut console = Client::connect(&eventually("the page in Chromium", opened).await).await;
     // The address shows before the page is there.
-    while run_in(&mut console, "document.readyState + location.pathname").await["value"] != "complete/api/health" {}
+    let complete = async {
+        while run_in(&mut console, "document.readyState + location.pathname").await["value"] != "complete/api/health" {}
+    };
+    within("the page", complete).await;
     run_in(&mut console, line).await;
     chromium
 }

@@ -21,7 +21,7 @@ const RIGHT_WITHIN: Duration = Duration::from_secs(15);
 /// Maximum time of a send.
 const SLOWEST: Duration = Duration::from_secs(2);
 
-/// What happens to the primary.
+/// The change that the primary goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     /// It is killed.
