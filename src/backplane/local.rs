@@ -147,6 +147,9 @@ impl Local {
 
     /// Records that connections gave way to another one on any node, or that they did not.
     pub(super) fn set_gave_way(&self, user: &UserId, connections: &[ConnectionId], gave_way: bool) {
+        if connections.is_empty() {
+            return;
+        }
         let state = &mut *self.state();
         if let Some(person) = state.users.get_mut(user) {
             let affected = person.connections.iter_mut().filter(|one| connections.contains(&one.id));

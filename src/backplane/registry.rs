@@ -26,7 +26,8 @@ use super::{
     names::Names,
     ops::Op,
     registry_calls::{
-        ENTRY_TTL, Synced, add_listener, join_ids, micros, return_to_announce, schedule_check, scope, sync_call,
+        ENTRY_TTL, Synced, add_listener, is_partly_refused, join_ids, micros, parse_ids, return_to_announce,
+        schedule_check, scope, sync_call,
     },
     scripts::{CLAIM, DEPART, LISTEN, PART, REGISTER, SILENT},
     types::{BackplaneEvent, Listening, Registration, TooMany},
@@ -122,7 +123,7 @@ impl Registry {
         self.mark_dirty_if(user, is_partly_refused(&result));
         match result.and_then(|mut replies| replies.take::<(bool, bool, String)>(1)) {
             Ok((true, first, given)) => {
-                let given: Vec<_> = given.split(' ').filter_map(|id| ConnectionId::parse(id).ok()).collect();
+                let given = parse_ids(&given);
                 self.local.set_gave_way(user, &given, true);
                 self.count_given(gave_way.len() + given.len());
                 self.mark_dirty_if(user, me != self.lease.me());
@@ -405,6 +406,7 @@ impl Registry {
                 }
             };
             self.summarize(&mut summaries, user, &synced.lines);
+            self.local.set_gave_way(user, &synced.gave_way, true);
             // A change during the call may have reached Redis before this pipeline, which then overwrote it.
             self.mark_dirty_if(user, self.local.version(user) != share.as_ref().map(|share| share.version));
             here.extend(share.map(|share| (unwritten.era, share, synced)));
@@ -441,9 +443,4 @@ impl Registry {
         let json = serde_json::to_string(&summary).unwrap_or_default();
         pipeline.cmd("SET").arg(self.link.keys().summary(user)).arg(json).arg("EX").arg(ENTRY_TTL);
     }
-}
-
-/// True if Redis refused a command of a call. What the others wrote is then not the whole.
-fn is_partly_refused(result: &Result<Replies, LinkError>) -> bool {
-    result.as_ref().is_ok_and(|replies| replies.refusal().is_some())
 }

@@ -28,14 +28,17 @@ pub(super) struct Synced {
     pub(super) removed: u64,
     pub(super) lines: Vec<Line>,
     pub(super) begun: Vec<ConversationId>,
+    /// Connections of the caller that gave way to others on other nodes; they are not among `lines`.
+    pub(super) gave_way: Vec<ConnectionId>,
 }
 
 impl Synced {
     /// Reads a reply of `sync.lua`.
     pub(super) fn read(replies: &mut Replies, index: usize) -> Result<Self, LinkError> {
-        let (was_online, removed, lines, begun): (bool, u64, Lossy, Vec<Lossy>) = replies.take(index)?;
+        let (was_online, removed, lines, begun, gave_way): (bool, u64, Lossy, Vec<Lossy>, Lossy) =
+            replies.take(index)?;
         let begun = begun.iter().filter_map(|id| ConversationId::parse(&id.0).ok()).collect();
-        Ok(Self { was_online, removed, lines: parse_lines(&lines.0), begun })
+        Ok(Self { was_online, removed, lines: parse_lines(&lines.0), begun, gave_way: parse_ids(&gave_way.0) })
     }
 }
 
@@ -75,6 +78,11 @@ pub(super) fn join_ids(ids: &[ConnectionId]) -> String {
     ids.iter().map(ConnectionId::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// The ids of connections in a reply of a script.
+pub(super) fn parse_ids(text: &str) -> Vec<ConnectionId> {
+    text.split_ascii_whitespace().filter_map(|id| ConnectionId::parse(id).ok()).collect()
+}
+
 /// A scope as an argument of a script.
 pub(super) fn scope(scope: &Scope) -> &str {
     match scope {
@@ -99,4 +107,9 @@ pub(super) fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: S
     let online = !synced.was_online;
     let joined = synced.begun;
     (online || !joined.is_empty()).then_some(Return { user: share.user, name: share.name, joined, online })
+}
+
+/// True if Redis refused a command of a call. What the others wrote is then not the whole.
+pub(super) fn is_partly_refused(result: &Result<Replies, LinkError>) -> bool {
+    result.as_ref().is_ok_and(|replies| replies.refusal().is_some())
 }

@@ -22,6 +22,14 @@ lines = lines or ''
 if ARGV[2] ~= '1' or lines == '' then
   return lines
 end
+if not string.find(lines, ARGV[1] .. ' ', 1, true) then
+  local gave_way = redis.call('HGET', KEYS[1], 'g')
+  if gave_way then
+    local rest = string.gsub(gave_way, ARGV[1] .. ' [^\n]*\n', '', 1)
+    if rest ~= '' then redis.call('HSET', KEYS[1], 'g', rest) else redis.call('HDEL', KEYS[1], 'g') end
+  end
+  return lines
+end
 local silent = redis.call('HGET', KEYS[1], 's')
 if silent and string.find(silent, ARGV[1], 1, true) then
   local rest = string.gsub(silent, ARGV[1] .. ' ', '', 1)

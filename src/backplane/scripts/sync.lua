@@ -3,7 +3,9 @@
 -- KEYS[1] the entry. ARGV: incarnation, former incarnation or '', signed name, grace in microseconds, TTL in seconds,
 -- number of connections, then for each its id, since, conversation or ''; then pairs of conversation and the ids
 -- of its listeners, separated by spaces.
--- Returns {1 if the user was online, connections removed, all connections now, {conversations new to the entry}}.
+-- Connections that gave way to others meanwhile (field g) are not written.
+-- Returns {1 if the user was online, connections removed, all connections now, {conversations new to the entry},
+-- connections that gave way (ids, each followed by a space)}.
 local me, former, name, ttl, count = ARGV[1], ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
 local time = redis.call('TIME')
 local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[4])
@@ -14,7 +16,7 @@ local was_online = entry['c'] or entry['d']
 if count == 0 and not was_online then
   -- An entry without connections and without a departure: a command of an earlier script was refused. The user departs now.
   if #flat > 0 then redis.call('HSET', KEYS[1], 'd', due) end
-  return {0, 0, '', {}}
+  return {0, 0, '', {}, ''}
 end
 
 local mine, others, lines, removed = {}, {}, '', 0
@@ -29,8 +31,23 @@ for line, id, holder in string.gmatch(entry['c'] or '', '((%S+) (%S+) [^\n]*\n)'
     end
   end
 end
+local gave_way, given, held = {}, '', ''
+for line, id, holder in string.gmatch(entry['g'] or '', '((%S+) (%S+)\n)') do
+  if mine[id] then
+    gave_way[id], given, held = true, given .. id .. ' ', held .. id .. ' ' .. me .. '\n'
+  elseif holder ~= me and holder ~= former then
+    held = held .. line
+  end
+end
+if held ~= '' then
+  redis.call('HSET', KEYS[1], 'g', held)
+elseif entry['g'] then
+  redis.call('HDEL', KEYS[1], 'g')
+end
 for i = 7, 6 + 3 * count, 3 do
-  lines = lines .. ARGV[i] .. ' ' .. me .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2] .. '\n'
+  if not gave_way[ARGV[i]] then
+    lines = lines .. ARGV[i] .. ' ' .. me .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2] .. '\n'
+  end
 end
 
 local rooms, begun = {}, {}
@@ -60,4 +77,4 @@ elseif entry['c'] then
   redis.call('HDEL', KEYS[1], 'c')
 end
 redis.call('EXPIRE', KEYS[1], ttl)
-return {was_online and 1 or 0, removed, lines, begun}
+return {was_online and 1 or 0, removed, lines, begun, given}

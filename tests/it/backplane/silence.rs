@@ -101,3 +101,33 @@ async fn a_connection_that_gave_way_does_not_come_back_with_a_new_redis() {
     redis.query::<()>(&["FLUSHALL"]).await;
     node.until("the connections to be written again", || async { held(&node, "dave").await == sorted([b, c]) }).await;
 }
+
+/// A node that writes its connections again does not know yet which of them gave way on other nodes.
+#[tokio::test]
+async fn a_connection_that_gave_way_is_not_written_again_by_its_node() {
+    let redis = Server::start();
+    let (one, other) = (Node::start("one", Some(&redis.url())).await, Node::start("two", Some(&redis.url())).await);
+    let (dead, _) = one.connect("erin").await;
+    let (alive, _) = one.connect("erin").await;
+    one.backplane.set_silent(dead, true).await;
+    let (new, _) = other.connect("erin").await;
+    for _ in 0..2 {
+        redis.query::<i64>(&["HDEL", "ws:conns:erin", "n"]).await;
+        let leases: Vec<String> = redis.query(&["ZRANGE", "ws:nodes", "0", "-1"]).await;
+        for lease in leases.iter().filter(|lease| lease.starts_with("one#")) {
+            redis.query::<i64>(&["ZREM", "ws:nodes", lease]).await;
+        }
+        one.until("the node to write its connections again", || async {
+            redis.query::<i64>(&["HEXISTS", "ws:conns:erin", "n"]).await == 1
+        })
+        .await;
+        assert_eq!(held(&other, "erin").await, sorted([alive, new]));
+        assert!(!one.backplane.set_silent(dead, false).await, "it has no place any more");
+    }
+    one.backplane.unregister(dead).await;
+    assert_eq!(held(&one, "erin").await, sorted([alive, new]));
+    one.until("nothing to be left of it", || async {
+        redis.query::<i64>(&["HEXISTS", "ws:conns:erin", "g"]).await == 0
+    })
+    .await;
+}
