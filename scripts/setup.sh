@@ -9,7 +9,10 @@ cd "$(dirname "$0")/.."
 packages=()
 faults=()
 
-for need in cc make certificates openssl curl kill ip unshare redis-server initdb pgbouncer nginx prometheus python3 venv node npm; do
+needs=(cc make certificates openssl curl kill ip unshare redis-server initdb pgbouncer nginx prometheus python3 venv node npm)
+# Elsewhere, the package of this name may not contain the browser; without one, its tests are skipped.
+! grep -qs '^ID=debian$' /etc/os-release || needs+=(chromium)
+for need in "${needs[@]}"; do
     # shellcheck disable=SC2206 # a need may be met by two packages
     has "$need" || packages+=(${PACKAGES[$need]})
 done
@@ -51,6 +54,11 @@ if [ ${#faults[@]} -eq 0 ] && ! has clients; then
             npm ci --silent --no-audit --no-fund --ignore-scripts --prefix "$clients/generators" &&
             touch "$CLIENTS_DONE"
     } || faults+=("the packages of the test clients, from PyPI and npm: their registries could not be reached")
+fi
+
+# The JavaScript client's tests need a newer Node.js than Debian 12 has.
+if [ ${#faults[@]} -eq 0 ] && ! scripts/node.sh >/dev/null; then
+    faults+=("Node.js 20 or later with npm, for the tests of the JavaScript client")
 fi
 
 if [ ${#faults[@]} -gt 0 ]; then
