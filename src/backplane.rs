@@ -369,6 +369,13 @@ impl Backplane {
         self.link.target().is_some() && !self.registry_is_complete()
     }
 
+    /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
+    /// server with older data, and nodes had no time yet to remove what is no longer true.
+    pub fn registry_may_be_old(&self) -> bool {
+        let era = *self.era.borrow();
+        era.data_age >= self.lease.length() && self.registry_may_lack_users()
+    }
+
     /// A user's connections on all nodes; while Redis is down, those on this node.
     pub async fn connections_of(&self, user: &UserId) -> Vec<ConnectionInfo> {
         self.presence.connections_of(user).await

@@ -62,13 +62,15 @@ pub(super) struct Sweeps {
     reap_at: Instant,
     unannounced: Unannounced,
     scrub: Scrub,
+    /// The era in which what the former incarnation left was removed last.
+    cleaned_era: u64,
 }
 
 impl Sweeps {
     /// No sweep yet.
     pub(super) fn new(departures: &Departures) -> Self {
         let scrub = Scrub::new(departures.link.clone(), departures.lease.length());
-        Self { reap_at: Instant::now(), unannounced: Unannounced::new(), scrub }
+        Self { reap_at: Instant::now(), unannounced: Unannounced::new(), scrub, cleaned_era: 0 }
     }
 }
 
@@ -91,7 +93,7 @@ impl Departures {
     /// Sweeps and reaps until its task is stopped.
     pub(super) async fn run(&self, sweeps: &mut Sweeps, eras: &watch::Receiver<Era>) {
         let lease = &self.lease;
-        let Sweeps { reap_at, unannounced, scrub } = sweeps;
+        let Sweeps { reap_at, unannounced, scrub, cleaned_era } = sweeps;
         loop {
             sleep(SWEEP_EVERY.min(lease.interval()).mul_f64(rand::random_range(0.9..1.1))).await;
             checkpoint(TaskName::Departures, || "");
@@ -112,6 +114,10 @@ impl Departures {
                 let _stopping = self.events.send(BackplaneEvent::Missed).await;
             }
             let swept = self.sweep().await;
+            let written = era.number == self.registry.written_era();
+            if swept.is_ok() && written && *cleaned_era != era.number && self.remove_former().await.is_ok() {
+                *cleaned_era = era.number;
+            }
             if swept.is_ok() && era.since.elapsed() >= lease.length() {
                 // A failure is retried in the next round.
                 let _ = scrub.step().await;
@@ -340,25 +346,42 @@ impl Departures {
         if (expires_at as i64).saturating_add(REAP_MARGIN_MILLIS) > self.lease.redis_micros() / 1_000 {
             return Ok(());
         }
-        let (key, mut cursor, mut removed) = (keys.node_users(node), 0_u64, 0);
-        loop {
-            let mut pipeline = Pipeline::new();
-            pipeline.cmd("SSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH);
-            let (next, users): (u64, Vec<Lossy>) = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)?;
-            let users: Vec<_> = users.iter().filter_map(|user| UserId::parse(&user.0).ok()).collect();
-            removed += self.reap_users(node, users).await?;
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
+        let removed = self.remove_users(node, |_| true).await?;
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("DEL").arg(&key).cmd("ZREM").arg(keys.nodes()).arg(node.as_str());
+        pipeline.cmd("DEL").arg(keys.node_users(node)).cmd("ZREM").arg(keys.nodes()).arg(node.as_str());
         pipeline.cmd("HDEL").arg(keys.connections()).arg(node.as_str());
         self.write(&pipeline).await?;
         self.metrics.reaped.inc_by(removed);
         tracing::info!(%node, removed, "removed what a dead node left behind");
         Ok(())
+    }
+
+    /// Removes what this node's former incarnation left of users who are not connected here. A Redis that was set back to older
+    /// data names users who left since; else only late commands leave something. The lease of the former incarnation
+    /// stays, so that later ones are found when it ends.
+    async fn remove_former(&self) -> Result<(), LinkError> {
+        let (_, Some(former)) = self.lease.incarnations() else { return Ok(()) };
+        let removed = self.remove_users(&former, |user| !self.local.is_connected(user)).await?;
+        if removed > 0 {
+            tracing::info!(removed, "removed connections that ended, and that Redis named again");
+        }
+        Ok(())
+    }
+
+    /// Removes the connections of an incarnation, of `which` users. Returns their number.
+    async fn remove_users(&self, of: &Incarnation, which: impl Fn(&UserId) -> bool) -> Result<u64, LinkError> {
+        let (key, mut cursor, mut removed) = (self.link.keys().node_users(of), 0_u64, 0);
+        loop {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("SSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH);
+            let (next, users): (u64, Vec<Lossy>) = self.link.run(Op::Reap, of.as_str(), &pipeline).await?.take(0)?;
+            let users = users.iter().filter_map(|user| UserId::parse(&user.0).ok()).filter(&which).collect();
+            removed += self.reap_users(of, users).await?;
+            cursor = next;
+            if cursor == 0 {
+                return Ok(removed);
+            }
+        }
     }
 
     async fn reap_users(&self, node: &Incarnation, users: Vec<UserId>) -> Result<u64, LinkError> {

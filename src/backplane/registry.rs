@@ -4,12 +4,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use redis::Pipeline;
-use serde::Serialize;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, interval, sleep},
@@ -26,15 +28,15 @@ use super::{
     names::Names,
     ops::Op,
     registry_calls::{
-        ENTRY_TTL, Synced, add_listener, is_partly_refused, join_ids, micros, parse_ids, return_to_announce,
-        schedule_check, scope, sync_call,
+        ENTRY_TTL, Synced, Unwritten, add_listener, is_partly_refused, join_ids, micros, parse_ids, return_to_announce,
+        schedule_check, scope, summarize, sync_call,
     },
     scripts::{CLAIM, DEPART, LISTEN, PART, REGISTER, SILENT},
     types::{BackplaneEvent, Listening, Registration, TooMany},
 };
 use crate::{
     metrics::Metrics,
-    model::{Clock, ConnectionId, ConversationId, NodeId, Timestamp, UserId},
+    model::{Clock, ConnectionId, ConversationId, UserId},
     supervise::{TaskName, checkpoint},
 };
 
@@ -57,14 +59,6 @@ const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 /// The same after Redis' clock was set back: the doubt about that clock.
 const CLOCK_DOUBT: Duration = Duration::from_secs(1);
 
-/// The JSON value of `ws:user:{id}`.
-#[derive(Serialize)]
-struct Summary<'a> {
-    connected_at: Timestamp,
-    last_seen: Timestamp,
-    server_id: &'a NodeId,
-}
-
 /// The registry.
 pub(super) struct Registry {
     link: Arc<Link>,
@@ -75,17 +69,10 @@ pub(super) struct Registry {
     grace: Duration,
     clock: Clock,
     metrics: Arc<Metrics>,
+    /// The era in which all users of this node were written last.
+    written_era: AtomicU64,
     /// Users whose entry in Redis may differ from this node's state.
     dirty: Mutex<HashMap<UserId, Unwritten>>,
-}
-
-/// Further tasks of the next write of a user's state.
-#[derive(Debug, Default, Clone, Copy)]
-struct Unwritten {
-    /// The user's departure was announced already.
-    announced: bool,
-    /// Redis refused the user in the first write of this era: a return is still to be announced.
-    era: Option<Era>,
 }
 
 impl Registry {
@@ -98,7 +85,18 @@ impl Registry {
         (caps, grace): (Caps, Duration),
         (clock, metrics): (Clock, Arc<Metrics>),
     ) -> Self {
-        Self { link, lease, local, names, caps, grace, clock, metrics, dirty: Mutex::default() }
+        Self {
+            link,
+            lease,
+            local,
+            names,
+            caps,
+            grace,
+            clock,
+            metrics,
+            written_era: AtomicU64::new(0),
+            dirty: Mutex::default(),
+        }
     }
 
     /// Adds a connection; true if its user came online by it. At a cap, silent connections give way to it.
@@ -275,7 +273,7 @@ impl Registry {
     /// Keeps Redis equal to this node's state until `stop` is cancelled.
     pub(super) async fn run(&self, mut eras: watch::Receiver<Era>, events: mpsc::Sender<BackplaneEvent>) {
         let mut ticks = interval(REPAIR_EVERY);
-        let (mut synced_era, mut renew_at) = (0, Instant::now() + RENEW_EVERY);
+        let mut renew_at = Instant::now() + RENEW_EVERY;
         loop {
             tokio::select! {
                 _ = eras.changed() => {}
@@ -286,16 +284,22 @@ impl Registry {
             if !era.up {
                 continue;
             }
-            let new_era = era.number != synced_era;
+            let new_era = era.number != self.written_era();
             let synced = if new_era || Instant::now() >= renew_at {
                 self.sync_all(new_era.then_some(era), &events).await
             } else {
                 self.repair(&events).await
             };
             if synced.is_ok() && (new_era || Instant::now() >= renew_at) {
-                (synced_era, renew_at) = (era.number, Instant::now() + RENEW_EVERY);
+                self.written_era.store(era.number, Ordering::Release);
+                renew_at = Instant::now() + RENEW_EVERY;
             }
         }
+    }
+
+    /// The number of the era in which all of this node's users were written last.
+    pub(super) fn written_era(&self) -> u64 {
+        self.written_era.load(Ordering::Acquire)
     }
 
     /// Writes all of this node's users to Redis. In a new era, sends [`BackplaneEvent::Returned`] for those whom other
@@ -437,10 +441,6 @@ impl Registry {
     }
 
     fn summarize(&self, pipeline: &mut Pipeline, user: &UserId, lines: &[Line]) {
-        let Some(newest) = lines.iter().max_by_key(|line| line.since) else { return };
-        let Some(server_id) = newest.holder.node() else { return };
-        let summary = Summary { connected_at: newest.since, last_seen: self.clock.now(), server_id: &server_id };
-        let json = serde_json::to_string(&summary).unwrap_or_default();
-        pipeline.cmd("SET").arg(self.link.keys().summary(user)).arg(json).arg("EX").arg(ENTRY_TTL);
+        summarize(pipeline, self.link.keys(), user, lines, self.clock.now());
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::Pipeline;
+use serde::Serialize;
 
 use super::{
     era::Era,
@@ -16,10 +17,27 @@ use super::{
     scripts::SYNC,
     types::{Return, Scope},
 };
-use crate::model::{ConnectionId, ConversationId, UserId};
+use crate::model::{ConnectionId, ConversationId, NodeId, Timestamp, UserId};
 
 /// Lifetime of a user's registry entry after its last renewal, in seconds.
 pub(super) const ENTRY_TTL: u64 = 3_600;
+
+/// Further tasks of the next write of a user's state.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Unwritten {
+    /// The user's departure was announced already.
+    pub(super) announced: bool,
+    /// Redis refused the user in the first write of this era: a return is still to be announced.
+    pub(super) era: Option<Era>,
+}
+
+/// The JSON value of `ws:user:{id}`.
+#[derive(Serialize)]
+struct Summary<'a> {
+    connected_at: Timestamp,
+    last_seen: Timestamp,
+    server_id: &'a NodeId,
+}
 
 /// The reply of `sync.lua` for one user.
 #[derive(Debug)]
@@ -71,6 +89,15 @@ pub(super) fn schedule_check(pipeline: &mut Pipeline, keys: &Keys, user: &UserId
 pub(super) fn add_listener(pipeline: &mut Pipeline, keys: &Keys, conversation: &ConversationId, user: &UserId) {
     let key = keys.audience(conversation);
     pipeline.cmd("SADD").arg(&key).arg(user.as_str()).cmd("EXPIRE").arg(&key).arg(2 * ENTRY_TTL);
+}
+
+/// Stores the view of a user's newest connection; nothing if there is none.
+pub(super) fn summarize(pipeline: &mut Pipeline, keys: &Keys, user: &UserId, lines: &[Line], now: Timestamp) {
+    let Some(newest) = lines.iter().max_by_key(|line| line.since) else { return };
+    let Some(server_id) = newest.holder.node() else { return };
+    let summary = Summary { connected_at: newest.since, last_seen: now, server_id: &server_id };
+    let json = serde_json::to_string(&summary).unwrap_or_default();
+    pipeline.cmd("SET").arg(keys.summary(user)).arg(json).arg("EX").arg(ENTRY_TTL);
 }
 
 /// Ids in one argument of a script.

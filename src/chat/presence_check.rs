@@ -134,7 +134,8 @@ impl PresenceCheck {
         self.degrade.mode(Feature::History) == Mode::Refused
     }
 
-    /// Compares conversations. Departures are told only if the registry is `complete`. Returns false if a difference could
+    /// Compares conversations. Departures are told only if the registry is `complete`, and arrivals unless it may name users who
+    /// left. Returns false if a difference could
     /// not be settled, for want of Redis or of the store.
     async fn compare(&self, conversations: Vec<ConversationId>, complete: bool) -> bool {
         #[cfg(feature = "faults")]
@@ -169,7 +170,7 @@ impl PresenceCheck {
             let present: HashSet<UserId> = users.into_iter().collect();
             let lacks = complete && shown.keys().any(|user| !present.contains(user));
             let mut unseen: Vec<_> = present.into_iter().filter(|user| !shown.contains_key(user)).collect();
-            if !self.shown().has_room(shown.len()) {
+            if !self.shown().has_room(shown.len()) || self.backplane.registry_may_be_old() {
                 // Users who can't be kept would be told again in each comparison.
                 unseen.clear();
             }
@@ -199,7 +200,7 @@ impl PresenceCheck {
         let names = self.names(&users).await;
         let touched = self.shown().end_read(&conversation);
         let (Some(listening), Some(statuses)) = (listening, statuses) else { return false };
-        let (mut events, mut departed) = (Vec::new(), Vec::new());
+        let mut events = Vec::new();
         for ((user, listening), online) in users.into_iter().zip(listening).zip(online) {
             if touched.contains(&user) {
                 continue;
@@ -211,9 +212,7 @@ impl PresenceCheck {
                 None if present => events.extend(arrival_events(user, name, status)),
                 Some(_) if !present && (complete || listening) => {
                     events.push(Ephemeral::Listening { user: user.clone(), name, active: false });
-                    let offline = !online || status == Status::Invisible;
-                    departed.push((user.clone(), offline));
-                    if offline {
+                    if !online || status == Status::Invisible {
                         events.push(Ephemeral::Presence { user, online: false, status: Status::Online });
                     }
                 }
@@ -224,7 +223,6 @@ impl PresenceCheck {
             }
         }
         self.tell(&conversation, events);
-        self.shown().departed(&conversation, departed.into_iter());
         true
     }
 

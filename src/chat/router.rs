@@ -136,7 +136,7 @@ impl Router {
 
     /// Delivers events to this node's listeners, without departures that they were told before.
     fn deliver(&self, mut events: Vec<Event>) {
-        events.retain(|event| !self.observers.shown.is_told(event));
+        events.retain(|event| self.observers.shown.tells(event));
         self.hub.apply(events);
     }
 

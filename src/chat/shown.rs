@@ -35,8 +35,11 @@ const NEW_MAX: usize = 10_000;
 /// Maximum number of conversations that wait to be compared because of a doubt. Others are compared with all the rest.
 const DOUBTFUL_MAX: usize = 1_000;
 
-/// Time for which a departure that a comparison told is not told again. Another node may tell it as well: at the latest
-/// one lease after it reached Redis again.
+/// Maximum number of departures that are remembered for one conversation, so that they are told once.
+const TOLD_MAX: usize = 1_000;
+
+/// Time for which a departure that was told is not told again. Another node may tell it as well: after a comparison at the
+/// latest one lease after that node reached Redis again, or anew after Redis was set back to data from before the departure.
 const TOLD_FOR: Duration = Duration::from_secs(60);
 
 /// A user who is shown as present.
@@ -58,7 +61,7 @@ impl ShownUser {
     }
 }
 
-/// A departure that a comparison told.
+/// A departure that listeners were told.
 #[derive(Debug, Clone, Copy)]
 struct ToldGone {
     /// True if the user was told to be offline, not only to listen no longer.
@@ -82,7 +85,7 @@ struct Room {
     unread: bool,
     /// True if users are missing for want of room.
     partial: bool,
-    /// Users whose departure a comparison told.
+    /// Users whose departure was told and who did not arrive since; at most [`TOLD_MAX`].
     told: HashMap<UserId, ToldGone>,
 }
 
@@ -197,27 +200,26 @@ impl Shown {
         Arriving { shown: self.clone(), conversation: conversation.clone(), user: user.clone() }
     }
 
-    /// Records users whose departure a comparison is about to tell, each with true if the user is told to be offline too.
-    pub(super) fn departed(&self, conversation: &ConversationId, users: impl Iterator<Item = (UserId, bool)>) {
-        let now = Instant::now();
-        if let Some(room) = self.state().rooms.get_mut(conversation) {
-            room.told.retain(|_, told| told.until > now);
-            room.told.extend(users.map(|(user, offline)| (user, ToldGone { offline, until: now + TOLD_FOR })));
-        }
-    }
-
-    /// True for an event that tells a departure which a comparison told before.
-    pub(super) fn is_told(&self, event: &Event) -> bool {
-        let Event::Ephemeral { ephemeral, .. } = event else { return false };
-        let (user, tells_offline) = match &ephemeral.what {
-            Ephemeral::Listening { user, active: false, .. } => (user, false),
-            Ephemeral::Presence { user, online: false, .. } => (user, true),
-            _ => return false,
+    /// Decides whether listeners are told an event: not if it is a departure that they were told, and the user did not arrive
+    /// since. Each event is asked about once, in the order of its delivery.
+    pub(super) fn tells(&self, event: &Event) -> bool {
+        let Event::Ephemeral { ephemeral, .. } = event else { return true };
+        let (user, change) = match &ephemeral.what {
+            Ephemeral::Listening { user, active: true, .. } => (user, None),
+            Ephemeral::Listening { user, active: false, .. } => (user, Some(false)),
+            Ephemeral::Presence { user, online: false, .. } => (user, Some(true)),
+            _ => return true,
         };
-        let Some(conversation) = ephemeral.log.conversation() else { return false };
-        let state = self.state();
-        let told = state.rooms.get(&conversation).and_then(|room| room.told.get(user));
-        told.is_some_and(|told| told.until > Instant::now() && (told.offline || !tells_offline))
+        let Some(conversation) = ephemeral.log.conversation() else { return true };
+        let mut state = self.state();
+        let Some(room) = state.rooms.get_mut(&conversation) else { return true };
+        match change {
+            None => {
+                room.told.remove(user);
+                true
+            }
+            Some(offline) => room.tells_gone(user, offline),
+        }
     }
 
     /// Records events before listeners receive them.
@@ -246,7 +248,6 @@ impl Shown {
         let Some(room) = rooms.get_mut(conversation) else { return };
         room.touch(user);
         if active {
-            room.told.remove(user);
             self.add(room, places, user.clone());
             if let Some(shown) = room.users.get_mut(user) {
                 // The user may have left without a word of it so far.
@@ -314,6 +315,7 @@ impl Shown {
         let mut state = self.state();
         let room = state.rooms.get_mut(conversation).filter(|room| room.touched.is_none())?;
         room.touched = Some(HashSet::new());
+        room.forget_told();
         Some(room.users.iter().map(|(user, shown)| (user.clone(), shown.status)).collect())
     }
 
@@ -410,6 +412,27 @@ impl State {
 }
 
 impl Room {
+    /// Records that a user left, or is `offline`; false if that was told before.
+    fn tells_gone(&mut self, user: &UserId, offline: bool) -> bool {
+        let now = Instant::now();
+        let known = self.told.get(user).filter(|told| told.until > now).map(|told| told.offline);
+        if known.is_some_and(|known| known || !offline) {
+            return false;
+        }
+        if self.told.len() >= TOLD_MAX {
+            self.forget_told();
+        }
+        if self.told.len() < TOLD_MAX || known.is_some() {
+            self.told.insert(user.clone(), ToldGone { offline, until: now + TOLD_FOR });
+        }
+        true
+    }
+
+    fn forget_told(&mut self) {
+        let now = Instant::now();
+        self.told.retain(|_, told| told.until > now);
+    }
+
     /// Marks a user who has an event while the room is read.
     fn touch(&mut self, user: &UserId) {
         if let Some(touched) = &mut self.touched {

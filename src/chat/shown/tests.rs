@@ -119,14 +119,31 @@ async fn a_departure_that_must_be_older_than_the_arrival_is_doubted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_departure_that_a_comparison_told_is_told_once_and_going_offline_after_it_too() {
+async fn a_departure_is_told_once_and_going_offline_after_it_too() {
     let (shown, _added) = shown();
-    shown.departed(&team(), [(user("alice"), true), (user("bob"), false)].into_iter());
-    assert!(shown.is_told(&event("alice", false)) && shown.is_told(&offline("alice")));
-    assert!(shown.is_told(&event("bob", false)) && !shown.is_told(&offline("bob")), "bob was online then");
-    assert!(!shown.is_told(&event("carol", false)) && !shown.is_told(&event("alice", true)));
+    for id in ["alice", "bob"] {
+        assert!(shown.tells(&event(id, false)) && !shown.tells(&event(id, false)), "{id}");
+    }
+    assert!(shown.tells(&offline("alice")) && !shown.tells(&offline("alice")) && !shown.tells(&event("alice", false)));
+    assert!(shown.tells(&event("bob", true)) && shown.tells(&event("bob", true)), "an arrival is never withheld");
+    assert!(shown.tells(&event("bob", false)) && shown.tells(&offline("bob")), "he was back meanwhile");
     tokio::time::advance(TOLD_FOR + Duration::from_secs(1)).await;
-    assert!(!shown.is_told(&event("alice", false)));
+    assert!(shown.tells(&event("alice", false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_departures_that_are_remembered_have_a_limit() {
+    let (shown, _added) = shown();
+    let told = |shown: &Shown| shown.state().rooms[&team()].told.len();
+    (0..=TOLD_MAX).for_each(|at| assert!(shown.tells(&event(&format!("u{at}"), false))));
+    assert!(
+        told(&shown) == TOLD_MAX && shown.tells(&event(&format!("u{TOLD_MAX}"), false)),
+        "told rather twice than never"
+    );
+    shown.end_read(&team());
+    tokio::time::advance(TOLD_FOR + Duration::from_secs(1)).await;
+    shown.begin_read(&team());
+    assert_eq!(told(&shown), 0);
 }
 
 #[tokio::test(start_paused = true)]
