@@ -39,8 +39,7 @@ if same >= cap or all >= sum then
   local certain = sure_same >= cap or sure_all >= sum
   return {0, certain and 0 or 1, ''}
 end
-local kept = ''
-local gave_way = redis.call('HGET', KEYS[1], 'g') or ''
+local kept, gave_way = '', ''
 for line, other, holder in string.gmatch(lines, '((%S+) (%S+) [^\n]*\n)') do
   if gone[other] then
     gave_way = gave_way .. other .. ' ' .. holder .. '\n'
@@ -49,8 +48,11 @@ for line, other, holder in string.gmatch(lines, '((%S+) (%S+) [^\n]*\n)') do
   end
 end
 if given ~= '' then redis.call('HSET', KEYS[1], 's', silent) end
--- Their nodes don't know it yet, and must not write them again. 4,000 bytes hold at least 20 of them.
-if gave_way ~= '' then redis.call('HSET', KEYS[1], 'g', string.sub(gave_way, -4000)) end
+if gave_way ~= '' then
+  -- Their nodes don't know it yet, and must not write them again. 4,000 bytes hold at least 20 of them.
+  gave_way = (redis.call('HGET', KEYS[1], 'g') or '') .. gave_way
+  redis.call('HSET', KEYS[1], 'g', string.sub(gave_way, -4000))
+end
 local first = lines == '' and redis.call('HDEL', KEYS[1], 'd') == 0
 redis.call('HSET', KEYS[1], 'n', ARGV[5], 'c',
   kept .. id .. ' ' .. ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. conversation .. '\n')
