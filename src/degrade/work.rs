@@ -83,8 +83,9 @@ const REMEMBERED: (Duration, Duration) = (Duration::from_secs(60), Duration::fro
 /// Time after the last refusal in which a success of the same call ends nothing. A call may succeed and be refused in turn, by
 /// what it finds to do.
 const QUIET: Duration = Duration::from_secs(5);
-/// Time for which a call fails for a reason that may pass by itself, until that counts as a fault.
-const PASSES: Duration = Duration::from_secs(2);
+/// Time for which a call fails for a reason that may pass by itself, until that counts as a fault: if it never succeeds, and if
+/// it succeeds in between, because only what it finds in one conversation makes it fail.
+const PASSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
 /// The calls of one kind of work that are refused, each with the newest refusal. Different calls need different tables,
 /// rights or commands: one that succeeds says nothing of another.
@@ -94,23 +95,31 @@ pub(super) struct RefusedCalls(HashMap<&'static str, RefusedCall>);
 #[derive(Debug)]
 struct RefusedCall {
     finding: Arc<Finding>,
-    /// First refusal since the last success.
+    /// First refusal of a row of them.
     since: Instant,
     last: Instant,
     /// True if the reason lasts until an operator acts.
     lasting: bool,
+    /// It succeeded since the last refusal.
     succeeded: bool,
+    /// It succeeded between two refusals.
+    in_turn: bool,
 }
 
 impl RefusedCall {
     fn is_over(&self, now: Instant) -> bool {
         let ago = now.duration_since(self.last);
         let remembered = if self.lasting { REMEMBERED.0 } else { REMEMBERED.1 };
-        ago >= remembered || self.succeeded && (!self.lasting || ago >= QUIET)
+        ago >= remembered || self.succeeded && ago >= QUIET
     }
 
     fn is_fault(&self) -> bool {
-        self.lasting || self.last.duration_since(self.since) >= PASSES
+        let lasted = self.last.duration_since(self.since);
+        match self.in_turn {
+            _ if self.lasting => true,
+            true => lasted >= PASSES.1,
+            false => lasted >= PASSES.0 && !self.succeeded,
+        }
     }
 }
 
@@ -119,9 +128,11 @@ impl RefusedCalls {
     pub(super) fn add(&mut self, call: &'static str, finding: Finding, lasting: bool) {
         let now = Instant::now();
         let before = self.0.get(call).filter(|before| !before.is_over(now));
-        let since = before.filter(|before| !before.succeeded).map_or(now, |before| before.since);
+        let since = before.map_or(now, |before| before.since);
         let lasting = lasting || before.is_some_and(|before| before.lasting);
-        self.0.insert(call, RefusedCall { finding: Arc::new(finding), since, last: now, lasting, succeeded: false });
+        let in_turn = before.is_some_and(|before| before.in_turn || before.succeeded);
+        let refused = RefusedCall { finding: Arc::new(finding), since, last: now, lasting, succeeded: false, in_turn };
+        self.0.insert(call, refused);
     }
 
     /// Records that a call succeeded.
@@ -195,17 +206,36 @@ mod tests {
         let mut calls = RefusedCalls::default();
         calls.add("history", finding(), false);
         assert!(calls.fault().is_none());
-        pass(&mut calls, PASSES);
+        pass(&mut calls, PASSES.0);
         calls.add("history", finding(), false);
         assert!(calls.fault().is_some());
         calls.succeeded("history");
         assert!(calls.fault().is_none());
+        pass(&mut calls, QUIET);
         calls.add("history", finding(), false);
         assert!(calls.fault().is_none(), "it begins anew");
-        pass(&mut calls, PASSES);
+        pass(&mut calls, PASSES.0);
         calls.add("history", finding(), false);
         calls.add("list", finding(), true);
         calls.forget_passing();
         assert_eq!((calls.len(), calls.fault().is_some()), (1, true));
+    }
+
+    #[test]
+    fn a_call_that_fails_again_and_again_for_one_conversation_is_a_fault_although_it_succeeds_for_others() {
+        let mut calls = RefusedCalls::default();
+        for _ in 0..3 {
+            calls.add("history", finding(), false);
+            assert!(calls.fault().is_none());
+            calls.succeeded("history");
+            pass(&mut calls, PASSES.1 / 3);
+        }
+        calls.add("history", finding(), false);
+        assert!(calls.fault().is_some());
+        calls.succeeded("history");
+        assert!(calls.fault().is_some(), "another conversation's success");
+        pass(&mut calls, QUIET);
+        calls.succeeded("history");
+        assert!(calls.fault().is_none() && calls.len() == 0);
     }
 }

@@ -125,18 +125,21 @@ pub struct Cause {
     pub fault: Option<Fault>,
     /// The reason in words; never a secret.
     pub detail: String,
+    /// True if the server refused this statement alone, for a reason that may pass by itself: a lock, a conflict. It answers
+    /// others.
+    pub conflict: bool,
 }
 
 impl Cause {
     /// A named fault.
     pub(super) fn named(fault: Fault, detail: impl Into<String>) -> Self {
-        Self { fault: Some(fault), detail: detail.into() }
+        Self { fault: Some(fault), detail: detail.into(), conflict: false }
     }
 }
 
 impl<T: Into<String>> From<T> for Cause {
     fn from(detail: T) -> Self {
-        Self { fault: None, detail: detail.into() }
+        Self { fault: None, detail: detail.into(), conflict: false }
     }
 }
 
@@ -157,6 +160,20 @@ impl StoreError {
         Finding::new(fault.unwrap_or(Fault::StoreUnreachable), detail)
     }
 
+    /// True if the server refused this statement alone, for a reason that may pass by itself.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Unavailable(Cause { conflict: true, .. }))
+    }
+
+    /// True if a part of the call may succeed where the whole did not, and is worth a try at once: the server answered without
+    /// waiting.
+    pub(super) fn may_be_of_a_part(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed(_) | Self::Unavailable(Cause { conflict: true, fault: Some(Fault::StoreCallsFail), .. })
+        )
+    }
+
     /// The fault that an append met, if it lasts until an operator acts and a health check does not see it.
     pub fn lasting_fault(&self) -> Option<Finding> {
         let (Self::Unavailable(cause) | Self::Failed(cause)) = self else { return None };
@@ -175,7 +192,7 @@ impl StoreError {
 
     /// The fault that the append of a message met, if the store answered with an error that has no name of its own.
     pub(super) fn nameless_refusal(&self) -> Option<Finding> {
-        let Self::Failed(Cause { fault: None | Some(Fault::StoreCallsFail), detail }) = self else { return None };
+        let Self::Failed(Cause { fault: None | Some(Fault::StoreCallsFail), detail, .. }) = self else { return None };
         Some(Finding::new(Fault::StoreAppendsFail, detail.clone()))
     }
 

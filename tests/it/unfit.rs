@@ -14,6 +14,7 @@ mod lost_rights;
 mod lost_rows;
 mod lost_writes;
 mod modes;
+mod one_conversation;
 mod poolers;
 mod read_only;
 mod sentinels;

@@ -23,6 +23,13 @@ const TRANSIENT: [SqlState; 12] = [
     SqlState::DISK_FULL,
     SqlState::OUT_OF_MEMORY,
 ];
+/// Those of [`TRANSIENT`] that concern one statement: the server answers others.
+const CONFLICTS: [SqlState; 4] = [
+    SqlState::LOCK_NOT_AVAILABLE,
+    SqlState::QUERY_CANCELED,
+    SqlState::T_R_DEADLOCK_DETECTED,
+    SqlState::T_R_SERIALIZATION_FAILURE,
+];
 /// Refusals of a connection that only an operator can end.
 const DENIED: [SqlState; 4] = [
     SqlState::INVALID_PASSWORD,
@@ -85,6 +92,7 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
         code if *code == SqlState::UNTRANSLATABLE_CHARACTER => Fault::StoreWrongEncoding,
         code if LACKS.contains(code) => Fault::StoreLacksPart,
         code if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::QUERY_CANCELED => Fault::StoreSilent,
+        code if CONFLICTS.contains(code) => Fault::StoreCallsFail,
         code if TRANSIENT.contains(code) => return None,
         code if OF_THE_SERVER.iter().any(|class| code.code().starts_with(class)) => Fault::StoreCallsFail,
         _ => return None,
@@ -100,7 +108,8 @@ pub(super) fn is_unfit(error: &tokio_postgres::Error) -> bool {
 fn cause(error: &tokio_postgres::Error) -> Cause {
     let fault = fault(error);
     let remedy = if fault == Some(Fault::StorePooled) { format!(". Probably {POOLED_REMEDY}") } else { String::new() };
-    Cause { fault, detail: format!("{}{remedy}", describe(error)) }
+    let conflict = error.code().is_some_and(|code| CONFLICTS.contains(code));
+    Cause { fault, detail: format!("{}{remedy}", describe(error)), conflict }
 }
 
 /// Maps an error of a new connection: `Failed` if the server or its certificate states a fault that only an operator can

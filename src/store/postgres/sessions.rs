@@ -103,11 +103,23 @@ struct Seen {
     current: Mutex<Option<Server>>,
     /// Number of times that a session was lost, or a new one led to another server.
     reconnects: watch::Sender<u64>,
+    /// Reasons of lost sessions: a server that ends, ends all of them.
+    lost: LogSink,
 }
 
 impl Seen {
     fn note_reconnect(&self) {
         self.reconnects.send_modify(|count| *count += 1);
+    }
+
+    /// Records that a session was lost.
+    fn note_lost(&self, reason: String) {
+        self.note_reconnect();
+        if self.lost.is_new(reason.clone()) {
+            tracing::warn!(error = reason, "a connection to PostgreSQL ended");
+        } else {
+            tracing::debug!(error = reason, "a connection to PostgreSQL ended");
+        }
     }
 
     /// Records the server of a new session.
@@ -295,8 +307,7 @@ impl Sessions {
         // This task ends when the client is dropped, because that closes the connection.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                seen.note_reconnect();
-                tracing::warn!(error = describe(&error), "a connection to PostgreSQL ended");
+                seen.note_lost(describe(&error));
             }
         });
         Ok(client)
@@ -343,7 +354,8 @@ impl ManageConnection for Sessions {
     }
 }
 
-/// Logs the pools' own errors: each reason once, until it was absent for [`QUIET`]. Pools retry several times a second.
+/// Logs errors of connections: each reason once, until it was absent for [`QUIET`]. Pools retry several times a second, and a
+/// server that ends has many connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LogSink(Arc<Mutex<Option<(String, Instant)>>>);
 

@@ -73,7 +73,7 @@ impl Lane {
                     self.republish_duplicates(&entries, &outcomes, origins).await;
                     self.publish_and_answer(batch, &indices, &outcomes);
                 }
-                Err(StoreError::Failed(error)) if batch.len() > 1 => {
+                Err(error) if batch.len() > 1 && error.may_be_of_a_part() => {
                     tracing::debug!(%error, entries = batch.len(), "a batch failed and is retried in halves");
                     let rest = batch.split_off(batch.len() / 2);
                     todo.extend([(rest, maybe_stored), (batch, maybe_stored)]);
@@ -163,7 +163,9 @@ impl Lane {
             if let Some(fault) = lasting_fault(&error, entries) {
                 self.degrade.call_refused(work, call, fault);
             } else if tells && !matches!(error, StoreError::Failed(_) | StoreError::Busy { .. }) {
-                self.degrade.report(Part::Store, Err(error.finding()));
+                if !error.is_conflict() {
+                    self.degrade.report(Part::Store, Err(error.finding()));
+                }
                 self.degrade.call_failed(work, call, error.finding());
             }
             *maybe_stored |= lost;
