@@ -25,6 +25,8 @@ pub(super) enum Out<'a> {
         name: &'a str,
         connection_id: ConnectionId,
         expires_at: Timestamp,
+        /// The server's clock, by which `expires_at` counts.
+        server_time: Timestamp,
         epoch: i64,
     },
     Refreshed {
@@ -226,6 +228,7 @@ impl<'a> Out<'a> {
             name: &greeting.identity.name,
             connection_id: greeting.connection,
             expires_at: greeting.identity.expires_at,
+            server_time: greeting.at,
             epoch: greeting.epoch,
         }
     }

@@ -337,6 +337,7 @@ export interface NativeAuthenticated {
   name: Name;
   connection_id: Uuid;
   expires_at: Time;
+  server_time?: Time;
   /** Changes if the store was set back to an earlier state: seqs of another epoch may have been assigned again. */
   epoch: number;
 }
