@@ -1,14 +1,19 @@
-//! Tells the program which commit it is built from, as `SWITCHBOARD_COMMIT`.
+//! Compresses the files of the demo's page, and tells the program which commit it is built from, as `SWITCHBOARD_COMMIT`.
 //!
 //! `GIT_COMMIT` has precedence (the Dockerfile sets it); otherwise the commit comes from git; without git it is
 //! `unknown`.
 
 #![allow(clippy::print_stdout, reason = "a build script passes its instructions to cargo over standard output")]
+#![allow(clippy::panic, reason = "a build without the page must fail")]
 
 use std::{
+    fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
+
+use flate2::{Compression, write::GzEncoder};
 
 /// Option for git that shortens the commit to 12 digits.
 const DIGITS: &str = "--short=12";
@@ -20,6 +25,22 @@ fn main() {
     let given = std::env::var("GIT_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = given.or_else(checked_out).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=SWITCHBOARD_COMMIT={commit}");
+    for file in ["index.html", "demo.js", "demo.css", "client.js"] {
+        compress(Path::new("src/http/demo"), file);
+    }
+}
+
+/// Compresses a file of the demo's page, for `src/http/demo.rs`.
+fn compress(folder: &Path, file: &str) {
+    let source = folder.join(file);
+    println!("cargo::rerun-if-changed={}", source.display());
+    let plain = fs::read(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+    #[expect(clippy::disallowed_methods, reason = "this is the build's environment, not the program's configuration")]
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let written = encoder.write_all(&plain).and_then(|()| encoder.finish());
+    let stored = written.and_then(|bytes| fs::write(out.join(format!("{file}.gz")), bytes));
+    stored.unwrap_or_else(|error| panic!("{file}: {error}"));
 }
 
 /// The checked-out commit, if this folder is the top of a git checkout. Sources that are unpacked inside another

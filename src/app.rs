@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::ConnectionAdmission,
+    advice::Advice,
     auth::{Auth, AuthError, KeyReport},
     backplane::{self, Backplane, StartError},
     broker::{Broker, Drain},
@@ -136,6 +137,7 @@ impl Node {
             started_at: clock.now(),
             clock,
             admission: Arc::new(ConnectionAdmission::new(&config.limits)),
+            advice: Arc::new(Advice::new(config.dev)),
             config,
             outboxes,
             drain: Arc::new(Drain::default()),

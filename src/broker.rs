@@ -6,6 +6,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission::ConnectionAdmission,
+    advice::Advice,
     auth::Auth,
     backplane::Backplane,
     chat::Chat,
@@ -41,6 +42,8 @@ pub struct Broker {
     pub started_at: Timestamp,
     /// The caps on sockets and handshakes.
     pub admission: Arc<ConnectionAdmission>,
+    /// Tells operators and developers which setting a refusal is about.
+    pub advice: Arc<Advice>,
     /// The bound on the sum of all outboxes.
     pub outboxes: Arc<OutboxBudget>,
     /// The schedule on which connections close during a drain.

@@ -36,4 +36,4 @@ pub use values::{
     AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit, RedisConfig,
     StoreBackend, StoreConfig, Timing,
 };
-pub use webhooks::{NotificationConfig, PersonaConfig, WebhookConfig};
+pub use webhooks::{NotificationConfig, PersonaConfig, WebhookConfig, WebhookTarget};

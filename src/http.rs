@@ -28,9 +28,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 mod body;
+mod check;
 mod client;
 mod compression;
 mod cors;
+mod demo;
 mod health;
 mod problem;
 mod proxy_header;
@@ -50,6 +52,7 @@ pub use service::Kind;
 
 use body::RequestBody;
 use compression::Encoding;
+use health::Probe;
 use problem::{HttpResult, Payload, Problem};
 use proxy_header::HeaderFault;
 use routes::{Endpoint, Found, Routes};
@@ -256,23 +259,22 @@ impl Server {
         if let (Some(refusal), false) =
             (self.service.refusal(peer), matches!(found, Found::Endpoint(Endpoint::Probe(_), _)))
         {
-            self.refused(refusal);
-            return Err(refusal.into());
+            return Err(self.service.refuse(refusal, request.headers()));
         }
-        if let Some(refusal) = self.service.pages().refusal(request.headers()) {
-            self.refused(refusal);
-            return Err(refusal.into());
+        let is_check = matches!(found, Found::Endpoint(Endpoint::Probe(Probe::Check), _));
+        if let (Some(refusal), false) = (self.service.pages().refusal(request.headers()), is_check) {
+            return Err(self.service.refuse(refusal, request.headers()));
         }
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
             Found::OtherMethods(allow) => {
                 let preflight = cors::preflight(request.method(), request.headers(), self.service.pages(), &allow);
-                return preflight.ok_or_else(|| Problem::other_methods(&allow));
+                return preflight.ok_or_else(|| self.service.refuse_preflight(&request, &allow));
             }
-            Found::Nothing => return Err(Problem::not_found()),
+            Found::Nothing => return demo::answer(&self.service, peer, request).await,
         };
         match endpoint {
-            Endpoint::Probe(probe) => Ok(health::answer(probe, &self.service, request.headers())),
+            Endpoint::Probe(probe) => Ok(health::answer(probe, &self.service, peer, request.headers())),
             Endpoint::Socket(route) => {
                 let conversation = params.get("conversation");
                 upgrade::answer(&self.service, peer, route, conversation, request)

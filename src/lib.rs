@@ -10,6 +10,7 @@
 //! every queue is bounded. `ARCHITECTURE.md` has the code map, all invariants, and three walks.
 
 pub mod admission;
+pub mod advice;
 pub mod app;
 pub mod auth;
 pub mod backplane;

@@ -108,6 +108,7 @@ pub async fn serve(upgraded: Box<Upgraded>, context: Arc<Context>) {
             (socket, reason, None)
         }
     };
+    context.advice.tell_close(&reason);
     context.metrics.closes.with_label_values(&[reason.label()]).inc();
     tracing::info!(
         %connection,

@@ -16,12 +16,13 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    config::{Config, WebhookConfig},
+    config::{Config, WebhookConfig, WebhookTarget},
     metrics::Metrics,
     supervise::Supervisor,
 };
 
 mod backoff;
+mod echo;
 mod hook;
 mod queue;
 
@@ -151,7 +152,7 @@ impl Webhook {
             .redirect(Policy::none())
             .user_agent(concat!("switchboard/", env!("CARGO_PKG_VERSION")))
             .pool_max_idle_per_host(settings.concurrency);
-        if settings.url.reveal().starts_with("http:") {
+        if matches!(&settings.target, WebhookTarget::Url(url) if url.reveal().starts_with("http:")) {
             // http is allowed only where no third party is on the way (see `webhook_url`); a proxy would be one.
             client = client.no_proxy();
         }
@@ -214,7 +215,11 @@ impl Webhook {
     async fn try_once(&self, body: Bytes) -> Result<Bytes, WebhookError> {
         let unreachable = |error: reqwest::Error| WebhookError::Unreachable(error_chain(error));
         let _timer = self.metrics.webhook_seconds.with_label_values(&[self.hook.label()]).start_timer();
-        let mut request = self.client.post(self.settings.url.reveal()).header(CONTENT_TYPE, "application/json");
+        let url = match &self.settings.target {
+            WebhookTarget::Url(url) => url,
+            WebhookTarget::Echo => return Ok(echo::answer(&body).await),
+        };
+        let mut request = self.client.post(url.reveal()).header(CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
             request = request.header(SIGNATURE, signature(key, jiff::Timestamp::now().as_second(), &body));
         }
@@ -282,7 +287,7 @@ mod tests {
         // No one listens on this port after the listener is dropped.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings = WebhookConfig {
-            url: Secret::new(format!("http://user:planted@{address}/planted")),
+            target: WebhookTarget::Url(Secret::new(format!("http://user:planted@{address}/planted"))),
             secret: None,
             timeout: Duration::from_secs(30),
             retries: 1,

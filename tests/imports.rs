@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, May)] = &[
     ("backplane", Only(&["config", "degrade", "faults", "metrics", "model", "supervise"])),
     ("hub", Only(&["dialect", "faults", "metrics", "model", "outbox", "supervise"])),
     ("outbox", Only(&["faults", "metrics", "model", "supervise"])),
-    ("webhook", Only(&["config", "metrics", "supervise"])),
+    ("webhook", Only(&["config", "metrics", "model::Content", "supervise"])),
     ("dialect", Only(&["config::Secret", "model", "outbox::Class", "outbox::Frame"])),
     (
         "chat",
@@ -61,11 +61,13 @@ const ALLOWED: &[(&str, May)] = &[
         ]),
     ),
     ("admission", Only(&["config::Limits"])),
+    ("advice", Only(&["admission::Refusal", "model"])),
     // What sockets and requests ask of a running node; `app` builds it.
     (
         "broker",
         Only(&[
             "admission",
+            "advice",
             "auth",
             "backplane",
             "chat",
@@ -81,6 +83,7 @@ const ALLOWED: &[(&str, May)] = &[
         "session",
         Only(&[
             "admission::Permit",
+            "advice",
             "auth",
             "broker::Drain",
             "chat",
@@ -99,6 +102,7 @@ const ALLOWED: &[(&str, May)] = &[
         "http",
         Only(&[
             "admission",
+            "advice",
             "auth",
             "backplane::RedisStatus",
             "broker",

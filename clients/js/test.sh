@@ -25,5 +25,7 @@ fi
 node scripts/build.mjs
 node scripts/frames.mjs --check
 node_modules/.bin/tsc -p tests
+node_modules/.bin/tsc -p demo
+node scripts/demo.mjs --check
 node scripts/sizes.mjs
 exec node --test --test-concurrency=2 --test-reporter=./scripts/reporter.mjs tests/*.test.mjs tests/e2e/*.test.mjs

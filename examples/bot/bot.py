@@ -1,7 +1,7 @@
 """An echo bot: answers every direct message, and messages of groups that begin with @ and its id.
 
     pip install ./clients/python
-    TOKEN=$(switchboard token --dev --user echo) python examples/bot/bot.py
+    TOKEN=$(switchboard token --dev --user helper) python examples/bot/bot.py
 
 SWITCHBOARD_URL names another server than ws://127.0.0.1:8000. With OUTBOX, the path of a file, answers that could not
 be sent are sent after a restart.

@@ -31,7 +31,9 @@ impl Budgets {
         let limit = self.limit(identity, cost.budget);
         match self.backplane.admit(&identity.user, cost, limit).await {
             RateDecision::Admitted => Ok(()),
-            RateDecision::Refused { sent, retry_after } => Err(Reject::RateLimited { sent, limit, retry_after }),
+            RateDecision::Refused { sent, retry_after } => {
+                Err(Reject::RateLimited { sent, limit, setting: cost.budget.setting(), retry_after })
+            }
         }
     }
 

@@ -52,7 +52,7 @@ impl Chat {
     /// The log that a message goes to.
     async fn address(&self, caller: &Caller, message: NewMessage) -> Result<LogId, Reject> {
         if let Some(persona) = &message.persona {
-            let personas = self.personas.as_ref().ok_or(Reject::Unsupported("No persona is configured"))?;
+            let personas = self.personas.as_ref().ok_or(Reject::NoPersonas)?;
             if !personas.has(persona) {
                 return Err(Reject::NotFound("Persona"));
             }

@@ -57,7 +57,7 @@ impl Page {
     fn addresses(&self) -> String {
         let Self { config, clients, admin } = self;
         let mut text = format!(
-            "\n  WebSocket  ws://{clients}/v1/ws\n  REST       http://{clients}/api/…\n  Health     http://{clients}/api/health\n"
+            "\n  Open       http://{clients}/  (Alice and Bob side by side, in a browser on this machine)\n\n  WebSocket  ws://{clients}/v1/ws\n  REST       http://{clients}/api/…\n  Health     http://{clients}/api/health\n"
         );
         if let Some(admin) = admin {
             let _ = writeln!(text, "  Metrics    http://{admin}/metrics");

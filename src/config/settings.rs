@@ -336,7 +336,8 @@ settings! {
     PERSONA_WEBHOOK_SECRET = Webhooks, Kind::Text("secret"), "",
         "Secret that signs the requests to PERSONA_WEBHOOK_URL.", secret();
     PERSONA_IDS = Webhooks, Kind::Text("ids"), "",
-        "Ids of the personas, separated by commas; required with PERSONA_WEBHOOK_URL. Messages to other ids are refused, and so are tokens whose sub is one of these.";
+        "Ids of the personas, separated by commas; required with PERSONA_WEBHOOK_URL. Messages to other ids are refused, and so are tokens whose sub is one of these. Under dev, the persona echo answers with what it is told.",
+        dev("echo");
     PERSONA_TIMEOUT = Webhooks, Kind::Duration(SECOND, 600 * SECOND), "30s",
         "Maximum time until a persona answers, including retries.";
     PERSONA_CONCURRENCY = Webhooks, Kind::Count("requests", 1, 10_000), "16",

@@ -10,11 +10,20 @@ use super::{
 };
 use crate::model::UserId;
 
+/// The receiver of a webhook's requests.
+#[derive(Debug, Clone)]
+pub enum WebhookTarget {
+    /// A program of the operator's, at this URL, which may hold credentials.
+    Url(Secret),
+    /// The persona of `switchboard dev`, inside this program, which answers with what it was told.
+    Echo,
+}
+
 /// Settings of one webhook.
 #[derive(Debug, Clone)]
 pub struct WebhookConfig {
-    /// The URL of requests; may hold credentials.
-    pub url: Secret,
+    /// The receiver of requests.
+    pub target: WebhookTarget,
     /// The secret that signs requests; `None`: they are not signed.
     pub secret: Option<Secret>,
     /// Maximum time for one request, including retries.
@@ -82,8 +91,10 @@ pub(super) fn read_webhooks(
     if reader.given(PERSONA.url) && ids.is_empty() {
         reader.fault(set::PERSONA_IDS.name, "is required with PERSONA_WEBHOOK_URL: the ids of the personas");
     }
-    let personas = read_webhook(reader, &PERSONA, notes).map(|webhook| PersonaConfig { ids, webhook });
-    let webhook = read_webhook(reader, &NOTIFICATION, notes);
+    let has_echo = reader.dev && !reader.given(&set::PERSONA_IDS);
+    let echo = has_echo.then_some(WebhookTarget::Echo);
+    let personas = read_webhook(reader, &PERSONA, echo, notes).map(|webhook| PersonaConfig { ids, webhook });
+    let webhook = read_webhook(reader, &NOTIFICATION, None, notes);
     let (queue, max_age) = (reader.number(&set::NOTIFICATION_QUEUE), reader.duration(&set::NOTIFICATION_MAX_AGE));
     (personas, NotificationConfig { webhook, queue, max_age })
 }
@@ -97,7 +108,13 @@ fn persona_ids(text: &str) -> Result<Vec<UserId>, String> {
     parse::items(text).map(|id| UserId::parse(id).map_err(|error| error.to_string())).collect()
 }
 
-fn read_webhook(reader: &mut Reader<'_>, settings: &WebhookSettings, notes: &mut Vec<String>) -> Option<WebhookConfig> {
+/// Reads the settings of a webhook. Without a URL it has the receiver `otherwise`, if there is one.
+fn read_webhook(
+    reader: &mut Reader<'_>,
+    settings: &WebhookSettings,
+    otherwise: Option<WebhookTarget>,
+    notes: &mut Vec<String>,
+) -> Option<WebhookConfig> {
     let url = reader.read(settings.url, webhook_url);
     let secret = reader.text(settings.secret).map(Secret::new);
     // Read all settings even without a URL, so that bad values are reported.
@@ -105,13 +122,13 @@ fn read_webhook(reader: &mut Reader<'_>, settings: &WebhookSettings, notes: &mut
     let retries = reader.number(&set::WEBHOOK_RETRIES);
     let concurrency = reader.number(settings.concurrency);
     let queue = reader.number(settings.queue);
-    let url = url?;
-    if secret.is_none() {
+    let target = url.map(WebhookTarget::Url).or(otherwise)?;
+    if secret.is_none() && matches!(target, WebhookTarget::Url(_)) {
         let (url, secret) = (settings.url.name, settings.secret.name);
         notes
             .push(format!("{url} is set without {secret}: requests are not signed, so the receiver can't verify them"));
     }
-    Some(WebhookConfig { url, secret, timeout, retries, concurrency, queue })
+    Some(WebhookConfig { target, secret, timeout, retries, concurrency, queue })
 }
 
 /// Parses a URL to which messages may be sent: https, or http where no third party is on the way.

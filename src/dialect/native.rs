@@ -222,6 +222,7 @@ fn refusal_code(reject: &Reject) -> u16 {
         | Reject::Conflict(_)
         | Reject::TooManyReactions
         | Reject::Unsupported(_)
+        | Reject::NoPersonas
         | Reject::PersonaFailed => code::POLICY,
     }
 }

@@ -248,7 +248,7 @@ impl Codec for Rooms {
         let (error, code) = (reject.to_string(), reject.code());
         let client_id = meta.client_id.as_ref();
         let out = match reject {
-            Reject::RateLimited { sent, limit, retry_after } => Out::RateLimitExceeded {
+            Reject::RateLimited { sent, limit, retry_after, .. } => Out::RateLimitExceeded {
                 error,
                 rate_limit_info: RateLimitInfo {
                     messages_sent: *sent,

@@ -54,7 +54,8 @@ impl Encoding {
 
     /// Compresses a response, if it is long enough to gain by it.
     pub(super) async fn apply(self, mut response: Response<Payload>) -> Response<Payload> {
-        if response.extensions_mut().remove::<HoldsSecret>().is_some() {
+        let holds_secret = response.extensions_mut().remove::<HoldsSecret>().is_some();
+        if holds_secret || response.headers().contains_key(header::CONTENT_ENCODING) {
             return response;
         }
         let (mut head, body) = response.into_parts();

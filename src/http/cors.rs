@@ -19,7 +19,7 @@ const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static("authorization, co
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 /// Every origin may read the response. Requests carry their token in a header, never in cookies.
-const ANY: HeaderValue = HeaderValue::from_static("*");
+pub(super) const ANY: HeaderValue = HeaderValue::from_static("*");
 
 /// The rules of a listener for requests from pages in a browser.
 #[derive(Clone, Copy)]
@@ -63,6 +63,12 @@ impl<'a> PageRules<'a> {
             AllowedOrigins::Unset if !self.dev => true,
             allowed => allowed.names(origin) || is_same_host(origin, host) || self.dev && is_this_machine(origin),
         }
+    }
+
+    /// The refusal of a WebSocket from this request's page, with the rules of [`PageRules::refusal`] and
+    /// [`PageRules::may_open_socket`].
+    pub(super) fn refusal_of_socket(self, headers: &HeaderMap) -> Option<Refusal> {
+        self.refusal(headers).or_else(|| (!self.may_open_socket(headers)).then_some(Refusal::Origin))
     }
 
     /// The value of `Access-Control-Allow-Origin`; `None` if the origin may not use REST from another site.
@@ -112,6 +118,11 @@ impl CorsHeaders {
     }
 }
 
+/// True if a browser asks whether a page of another origin may send a request.
+pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
 /// The response to a preflight for a path with these methods; `None` if the request is no preflight or its origin is
 /// not listed.
 pub(super) fn preflight(
@@ -120,8 +131,7 @@ pub(super) fn preflight(
     pages: PageRules<'_>,
     methods: &str,
 ) -> Option<Response<Payload>> {
-    let is_preflight = method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !is_preflight || pages.readable_by(headers).is_none() {
+    if !is_preflight(method, headers) || pages.readable_by(headers).is_none() {
         return None;
     }
     let mut response = Response::new(Payload::default());

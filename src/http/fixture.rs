@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Kind;
 use crate::{
     admission::ConnectionAdmission,
+    advice::Advice,
     auth::{Auth, Grant},
     backplane::{Backplane, Settings},
     broker::{Broker, Drain},
@@ -89,6 +90,7 @@ impl Node {
             started_at: clock.now(),
             clock,
             admission: Arc::new(ConnectionAdmission::new(&config.limits)),
+            advice: Arc::new(Advice::new(config.dev)),
             config,
             outboxes,
             drain: Arc::new(Drain::default()),

@@ -9,9 +9,9 @@ use hyper::{
 use serde::Serialize;
 
 use super::{
-    client,
+    check, client,
     problem::Payload,
-    service::{HttpService, Kind},
+    service::{HttpService, Kind, Peer},
 };
 use crate::{
     backplane::RedisStatus,
@@ -32,6 +32,8 @@ pub(super) enum Probe {
     Live,
     /// Readiness: the node accepts new clients.
     Ready,
+    /// Whether a page may open a WebSocket here, and which setting decides it.
+    Check,
     /// Metrics in the Prometheus text format.
     Metrics,
 }
@@ -42,7 +44,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HEALTH_JSON: HeaderValue = HeaderValue::from_static("application/health+json");
 
 /// Answers a probe.
-pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -> Response<Payload> {
+pub(super) fn answer(probe: Probe, service: &HttpService, peer: &Peer, headers: &HeaderMap) -> Response<Payload> {
     let broker = &**service.broker();
     let (status, kind, body) = match probe {
         Probe::Live => (StatusCode::OK, TEXT, "ok\n".into()),
@@ -50,6 +52,7 @@ pub(super) fn answer(probe: Probe, service: &HttpService, headers: &HeaderMap) -
             None => (StatusCode::OK, TEXT, "ready\n".into()),
             Some(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n").into()),
         },
+        Probe::Check => return check::answer(service, peer, headers),
         Probe::Metrics => {
             set_gauges(broker);
             (StatusCode::OK, PROMETHEUS, broker.metrics.render().into())

@@ -5,13 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Response, StatusCode,
+    HeaderMap, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
 use serde::Serialize;
 
 use crate::{
     admission::Refusal,
+    advice,
     model::{OutOfBounds, Reject},
 };
 
@@ -90,6 +91,11 @@ impl Problem {
         self.code
     }
 
+    /// The text for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
@@ -160,7 +166,7 @@ impl From<Reject> for Problem {
             | Reject::ReadTooSlow { .. }
             | Reject::Unavailable
             | Reject::Unknown => StatusCode::SERVICE_UNAVAILABLE,
-            Reject::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Reject::Unsupported(_) | Reject::NoPersonas => StatusCode::NOT_IMPLEMENTED,
             Reject::PersonaFailed => StatusCode::BAD_GATEWAY,
         };
         let problem = Self::new(status, reject.code(), reject.to_string());
@@ -190,40 +196,39 @@ impl From<OutOfBounds> for Problem {
     }
 }
 
-/// Maps each refusal of a connection to its HTTP status.
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let of = |status, detail: &str| Self::new(status, refusal.label(), detail);
-        match refusal {
-            Refusal::Full | Refusal::Dropped => {
-                of(StatusCode::SERVICE_UNAVAILABLE, "This node has as many connections as it takes").after(RETRY_LATER)
+impl Problem {
+    /// The answer to a refused request: its HTTP status, and the sentence of [`advice`] if a setting decides the refusal.
+    pub(super) fn refused(refusal: Refusal, headers: &HeaderMap) -> Self {
+        let (status, wait) = match refusal {
+            Refusal::Full | Refusal::Dropped => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_LATER)),
+            Refusal::AddressFull => (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_LATER)),
+            Refusal::Crowded | Refusal::Displaced | Refusal::HandshakeRate | Refusal::Draining => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SOON))
             }
-            Refusal::Crowded | Refusal::Displaced => {
-                of(StatusCode::SERVICE_UNAVAILABLE, "Too many connections without a token just now").after(RETRY_SOON)
-            }
-            Refusal::AddressFull => {
-                of(StatusCode::TOO_MANY_REQUESTS, "Too many connections from this address").after(RETRY_LATER)
-            }
-            Refusal::HandshakeRate => {
-                of(StatusCode::SERVICE_UNAVAILABLE, "Too many new connections just now").after(RETRY_SOON)
-            }
-            Refusal::Draining => of(StatusCode::SERVICE_UNAVAILABLE, "This node is going away").after(RETRY_SOON),
-            Refusal::Origin => {
-                of(StatusCode::FORBIDDEN, "This origin may not connect; ALLOWED_ORIGINS lists those that may")
-            }
-            Refusal::Host => of(
-                StatusCode::FORBIDDEN,
-                "switchboard dev serves this machine only: call it localhost or 127.0.0.1, or list the host in ALLOWED_ORIGINS",
-            ),
-            Refusal::Handshake => of(StatusCode::BAD_REQUEST, "This is not a WebSocket handshake"),
-            Refusal::HeadTooLarge => {
-                of(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "This request's head is too large")
-            }
-            // Its socket was closed with an answer of its own.
-            Refusal::ProxyHeader => of(StatusCode::BAD_REQUEST, "A PROXY header must come first"),
-            Refusal::Slow | Refusal::Silent => of(StatusCode::REQUEST_TIMEOUT, "The request did not come in time"),
-        }
+            Refusal::Origin | Refusal::Host => (StatusCode::FORBIDDEN, None),
+            Refusal::Handshake | Refusal::ProxyHeader => (StatusCode::BAD_REQUEST, None),
+            Refusal::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
+            Refusal::Slow | Refusal::Silent => (StatusCode::REQUEST_TIMEOUT, None),
+        };
+        let sentence = refusal_sentence(refusal, headers).unwrap_or_else(|| {
+            let text = match refusal {
+                Refusal::Draining => "This node is going away",
+                Refusal::HeadTooLarge => "This request's head is too large",
+                // Its socket was closed with an answer of its own.
+                Refusal::ProxyHeader => "A PROXY header must come first",
+                Refusal::Slow | Refusal::Silent => "The request did not come in time",
+                _ => "This is not a WebSocket handshake",
+            };
+            text.to_owned()
+        });
+        Self { retry_after: wait, ..Self::new(status, refusal.label(), sentence) }
     }
+}
+
+/// What the refusal of a request with these headers means, if a setting decides it.
+pub(super) fn refusal_sentence(refusal: Refusal, headers: &HeaderMap) -> Option<String> {
+    let name = if refusal == Refusal::Host { header::HOST } else { header::ORIGIN };
+    advice::of_refusal(refusal, headers.get(name).and_then(|value| value.to_str().ok()))
 }
 
 #[cfg(test)]
@@ -239,7 +244,12 @@ mod tests {
 
     #[test]
     fn refusals_have_their_status_and_retry_delay() {
-        let limited = Reject::RateLimited { sent: 10, limit: 10, retry_after: Duration::from_millis(1_200) };
+        let limited = Reject::RateLimited {
+            sent: 10,
+            limit: 10,
+            setting: "MESSAGE_RATE_LIMIT",
+            retry_after: Duration::from_millis(1_200),
+        };
         for (reject, status, wait) in [
             (Reject::Invalid("x".into()), 400, None),
             (Reject::InvalidToken(TokenFlaw::Missing), 401, None),
@@ -257,7 +267,7 @@ mod tests {
             assert_eq!((found, retry.as_deref()), (status, wait), "{reject:?}");
         }
         for (refusal, status) in [(Refusal::Full, 503), (Refusal::AddressFull, 429), (Refusal::Origin, 403)] {
-            assert_eq!(answer(refusal).0, status);
+            assert_eq!(answer(Problem::refused(refusal, &HeaderMap::new())).0, status);
         }
     }
 

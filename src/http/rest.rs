@@ -35,6 +35,7 @@ mod token;
 
 use audit::AuditLine;
 pub(super) use call::conversation_id;
+pub(super) use call::read_json;
 use call::{Call, read_nothing};
 
 /// An action over REST.
@@ -204,10 +205,11 @@ pub(super) async fn answer(
     let verified = service.broker().auth.verify(token).inspect_err(|reject| {
         let address = client::address(peer.address, &head.headers, &service.broker().config.trusted_proxies);
         let detail = reject.token_flaw().map(tracing::field::display);
+        service.broker().advice.tell_reject(reject);
         tracing::info!(%address, path = head.uri.path(), reason = reject.code(), detail, "refused");
     });
     let identity = Arc::new(verified?);
-    peer.permit.promote().inspect_err(|refusal| service.refused(*refusal))?;
+    peer.permit.promote().map_err(|refusal| service.refuse(refusal, &head.headers))?;
     if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(Problem::compressed());
     }

@@ -132,6 +132,7 @@ const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::PUT, "/api/admin/users/{user}/block", Rest(BlockAccess), On::Clients),
     (M::DELETE, "/api/admin/users/{user}/block", Rest(UnblockAccess), On::Clients),
     (M::GET, "/api/admin/blocks", Rest(BlockedUsers), On::Clients),
+    (M::GET, "/api/websocket/check", Answers(Probe::Check), On::Clients),
     (M::GET, "/api/health", Answers(Probe::Health), On::Both),
     (M::GET, "/livez", Answers(Probe::Live), On::Both),
     (M::GET, "/readyz", Answers(Probe::Ready), On::Both),

@@ -9,9 +9,16 @@ use std::{
     time::Duration,
 };
 
+use hyper::{HeaderMap, Request};
 use tokio::time::Instant;
 
-use super::{client, cors::PageRules, proxy_header::HeaderFault};
+use super::{
+    body::RequestBody,
+    client,
+    cors::{self, PageRules},
+    problem::{Problem, refusal_sentence},
+    proxy_header::HeaderFault,
+};
 use crate::{
     admission::{Admission, Permit, Refusal},
     broker::Broker,
@@ -49,6 +56,7 @@ impl HttpService {
             config: broker.config.clone(),
             metrics: broker.metrics.clone(),
             auth: broker.auth.clone(),
+            advice: broker.advice.clone(),
             chat: broker.chat.clone(),
             clock: broker.clock.clone(),
             outboxes: broker.outboxes.clone(),
@@ -127,6 +135,23 @@ impl HttpService {
     /// Counts a refusal.
     pub(super) fn refused(&self, refusal: Refusal) {
         self.broker.metrics.refusals.with_label_values(&[refusal.label()]).inc();
+    }
+
+    /// Counts a refusal of a request and tells what it means. Returns the answer.
+    pub(super) fn refuse(&self, refusal: Refusal, headers: &HeaderMap) -> Problem {
+        self.refused(refusal);
+        if let Some(sentence) = refusal_sentence(refusal, headers) {
+            self.broker.advice.tell(&sentence);
+        }
+        Problem::refused(refusal, headers)
+    }
+
+    /// The answer to a request whose path has these other methods only. A preflight, whose page may not use REST, is told.
+    pub(super) fn refuse_preflight(&self, request: &Request<RequestBody>, methods: &str) -> Problem {
+        if self.kind == Kind::Clients && cors::is_preflight(request.method(), request.headers()) {
+            self.broker.advice.tell(&refusal_sentence(Refusal::Origin, request.headers()).unwrap_or_default());
+        }
+        Problem::other_methods(methods)
     }
 
     /// True if this address is a trusted proxy, whose forwarding headers count.

@@ -48,13 +48,8 @@ pub(super) fn answer(
     request: Request<RequestBody>,
 ) -> HttpResult {
     let checked = check_handshake(service, peer, conversation, &request);
-    let checked = checked.inspect_err(|refused| {
-        if let Some(refusal) = refused.refusal {
-            service.refused(refusal);
-        }
-    });
-    let ValidHandshake { accept, protocol, verified, conversation, since, address, address_permit } =
-        checked.map_err(|refused| refused.problem)?;
+    let checked = checked.map_err(|refused| refused.answer(service, request.headers()));
+    let ValidHandshake { accept, protocol, verified, conversation, since, address, address_permit } = checked?;
     let permit = Arc::clone(&peer.permit);
     let opening = Opening { route, conversation, since, verified, address, permit: permit.clone() };
     let context = Arc::clone(service.sessions());
@@ -106,20 +101,34 @@ struct ValidHandshake {
     address_permit: Option<AddressPermit>,
 }
 
-/// A refused handshake: its response, and the refusal to count, if any.
-struct Refused {
-    refusal: Option<Refusal>,
-    problem: Problem,
+/// A refused handshake.
+enum Refused {
+    /// It is counted, and answered by its kind.
+    Counted(Refusal),
+    /// It is no valid handshake, for this reason.
+    Invalid(Problem),
+    /// It has no destination.
+    NotFound,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal: Some(refusal), problem: refusal.into() }
+        Self::Counted(refusal)
     }
 }
 
-fn bad_handshake(problem: Problem) -> Refused {
-    Refused { refusal: Some(Refusal::Handshake), problem }
+impl Refused {
+    /// Counts the refusal and makes its answer.
+    fn answer(self, service: &HttpService, headers: &HeaderMap) -> Problem {
+        match self {
+            Self::Counted(refusal) => service.refuse(refusal, headers),
+            Self::Invalid(problem) => {
+                service.refused(Refusal::Handshake);
+                problem
+            }
+            Self::NotFound => Problem::not_found(),
+        }
+    }
 }
 
 fn check_handshake(
@@ -130,10 +139,9 @@ fn check_handshake(
 ) -> Result<ValidHandshake, Refused> {
     let broker = service.broker();
     let (config, headers) = (&broker.config, request.headers());
-    let not_found = |_| Refused { refusal: None, problem: Problem::not_found() };
-    let conversation = conversation.map(super::rest::conversation_id).transpose().map_err(not_found)?;
-    let accept = accept_key(request).map_err(bad_handshake)?;
-    let since = since(request.uri().query()).map_err(bad_handshake)?;
+    let conversation = conversation.map(super::rest::conversation_id).transpose().map_err(|_| Refused::NotFound)?;
+    let accept = accept_key(request).map_err(Refused::Invalid)?;
+    let since = since(request.uri().query()).map_err(Refused::Invalid)?;
     if !service.pages().may_open_socket(headers) {
         return Err(Refusal::Origin.into());
     }
@@ -145,7 +153,7 @@ fn check_handshake(
     // Without a trusted proxy, the client's address was counted when the socket was admitted.
     let address_permit = if peer.trusted { broker.admission.address(address)? } else { None };
     let offered = Offered::of(headers);
-    let protocol = offered.chosen().map_err(bad_handshake)?;
+    let protocol = offered.chosen().map_err(Refused::Invalid)?;
     let token = client::bearer(headers)
         .map(str::to_owned)
         .or_else(|| offered.token().map(str::to_owned))

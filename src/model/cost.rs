@@ -33,6 +33,16 @@ impl Budget {
             Self::Event => "event",
         }
     }
+
+    /// The setting that has its limit.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Send => "MESSAGE_RATE_LIMIT",
+            Self::Write => "WRITE_RATE_LIMIT",
+            Self::Read => "READ_RATE_LIMIT",
+            Self::Event => "EVENT_RATE_LIMIT",
+        }
+    }
 }
 
 /// The cost of a command.

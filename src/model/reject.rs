@@ -172,6 +172,8 @@ pub enum Reject {
         sent: u32,
         /// Maximum weight within the window.
         limit: u32,
+        /// The setting that has the maximum.
+        setting: &'static str,
         /// Time until the next command is accepted.
         retry_after: Duration,
     },
@@ -211,6 +213,9 @@ pub enum Reject {
     /// The change may or may not be stored; a repeat finds out. With the same `client_id`, no entry is stored twice.
     #[error("Outcome unknown, try again (with the same client_id, if it has one)")]
     Unknown,
+    /// The message names a persona, and there are none.
+    #[error("No persona is configured: set PERSONA_WEBHOOK_URL and PERSONA_IDS")]
+    NoPersonas,
     /// This deployment does not support the command.
     #[error("{0}")]
     Unsupported(&'static str),
@@ -243,7 +248,7 @@ impl Reject {
             Self::TooManyConversations => "too_many_conversations",
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown",
-            Self::Unsupported(_) => "unsupported",
+            Self::Unsupported(_) | Self::NoPersonas => "unsupported",
             Self::PersonaFailed => "persona_failed",
         }
     }

@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use super::heartbeat::Pace;
 use crate::{
+    advice::Advice,
     auth::Auth,
     broker::Drain,
     chat::{Chat, Connection},
@@ -35,6 +36,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Verifies tokens.
     pub auth: Arc<Auth>,
+    /// Tells which setting a refusal is about.
+    pub advice: Arc<Advice>,
     /// Executes commands.
     pub chat: Arc<Chat>,
     /// The clock.

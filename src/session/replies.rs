@@ -45,6 +45,7 @@ impl Open {
 
     /// Refuses a command.
     pub(super) fn reject(&mut self, request: RequestMeta, reject: Reject) {
+        self.context.advice.tell_reject(&reject);
         let frame = self.connection.dialect.reject(request, &reject);
         self.answers.push(Some(frame), Vec::new());
         self.send_answers();

@@ -205,3 +205,49 @@ async fn the_persona_answers_signed_requests_only() {
         assert_eq!(post(signature.clone()).await, StatusCode::UNAUTHORIZED, "{signature:?}");
     }
 }
+
+#[tokio::test]
+async fn the_webhook_receiver_answers_and_notifies_for_signed_requests_only() {
+    let secret = "planted-webhook-secret";
+    let mut command = Command::new("node");
+    command.arg("examples/webhooks/receiver.js").env("WEBHOOK_SECRET", secret).env("PORT", "0");
+    let receiver = Example::start(&mut command);
+    let address = |line: &str| line.strip_prefix("listening on ").map(str::to_owned);
+    let url = receiver.process.line("its address", address).await.unwrap_or_else(|why| panic!("{why}"));
+    let node = Node::dev()
+        .set("PERSONA_WEBHOOK_URL", format!("{url}/persona"))
+        .set("PERSONA_WEBHOOK_SECRET", secret)
+        .set("PERSONA_IDS", "helper")
+        .set("NOTIFICATION_WEBHOOK_URL", format!("{url}/notification"))
+        .set("NOTIFICATION_WEBHOOK_SECRET", secret)
+        .start()
+        .await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("lobby").await;
+    let question = json!({"type": "send", "conversation_id": "lobby", "content": "hello", "persona_id": "helper", "client_id": "q"});
+    alice.send(&question).await;
+    let answer = alice.until("message").await;
+    assert_eq!((&answer["sender_id"], &answer["content"]), (&json!("helper"), &json!("Alice, you asked: hello")));
+    // Dave has no socket.
+    alice.send(&json!({"type": "send", "recipient_id": "dave", "content": "are you there?", "client_id": "d"})).await;
+    receiver.prints(&["notify dave: Alice: are you there?"]).await;
+
+    let body = json!({"notification_id": 7, "user_id": "eve", "message": {"sender_name": "Mallory", "content": "x"}})
+        .to_string();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let post = async |path: &str, signature: Option<String>| {
+        let request = reqwest::Client::new().post(format!("{url}{path}")).body(body.clone());
+        let request = signature.iter().fold(request, |r, signature| r.header("x-switchboard-signature", signature));
+        crate::support::within("an answer", request.send()).await.unwrap().status()
+    };
+    let signed = |at: u64, secret: &str| Some(sign(secret, &at.to_string(), body.as_bytes()));
+    for signature in [None, Some("t=,v1=".into()), signed(now, "another secret"), signed(now - 3_600, secret)] {
+        assert_eq!(post("/notification", signature.clone()).await, StatusCode::UNAUTHORIZED, "{signature:?}");
+    }
+    assert_eq!(post("/nothing", signed(now, secret)).await, StatusCode::NOT_FOUND);
+    for _ in 0..2 {
+        assert_eq!(post("/notification", signed(now, secret)).await, StatusCode::OK);
+    }
+    receiver.prints(&["notify eve: Mallory: x"]).await;
+    assert_eq!(receiver.printed("notify eve: Mallory: x"), 1, "a repeated request notifies once");
+}

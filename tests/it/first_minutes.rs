@@ -289,7 +289,7 @@ async fn a_bad_tokens_flaw_is_logged_and_only_dev_reports_it_to_clients() {
         node.logged("its signature does not match").await;
         node.kill().await;
         let reasons = node.log().iter().filter(|line| line.contains("its signature does not match")).count();
-        assert_eq!(reasons, 2, "one line for the socket, one for the request: {:?}", node.log());
+        assert_eq!(reasons, 3, "one line for the socket, one for the request, one sentence for both: {:?}", node.log());
         node.assert_never_logged(&[forged]);
     }
 }

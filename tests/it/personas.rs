@@ -366,13 +366,35 @@ async fn requests_at_a_time_and_in_the_queue_are_bounded_and_the_rest_is_refused
 
 #[tokio::test]
 async fn without_a_webhook_messages_to_personas_are_refused() {
-    let node = Node::dev().start().await;
+    let node = Node::dev().set("PERSONA_IDS", "ada").start().await;
     let mut alice = Client::native(&node, "alice").await;
     alice.join("team").await;
     alice.send(&message_to_persona("team", "anyone?")).await;
     let error = alice.until("error").await;
     assert_eq!((&error["code"], &error["ref"]), (&json!("unsupported"), &json!("anyone?")));
+    assert!(error["message"].as_str().unwrap().contains("PERSONA_WEBHOOK_URL"), "the remedy is named: {error}");
     assert_eq!(total(&node, "team").await, 0, "nothing was stored");
+}
+
+#[tokio::test]
+async fn under_dev_the_persona_echo_answers_without_a_setting() {
+    let node = Node::dev().start().await;
+    let mut alice = Client::native(&node, "alice").await;
+    alice.join("team").await;
+    let question =
+        json!({"type": "send", "conversation_id": "team", "content": "hello", "persona_id": "echo", "client_id": "q"});
+    alice.send(&question).await;
+    let answer = alice.until("message").await;
+    assert_eq!((&answer["sender_id"], &answer["content"]), (&json!("echo"), &json!("Alice said: hello")));
+    assert_eq!((&answer["is_ai"], &answer["reply_to"]), (&json!(true), &json!(seq_of(&answer) - 1)));
+    // No user speaks under its name.
+    let mut echo = Client::connect(&format!("{}/v1/ws?token={}", node.ws(), token("echo"))).await;
+    assert_eq!(echo.expect_close().await.0, 4401);
+}
+
+/// The seq of an entry.
+fn seq_of(entry: &Value) -> i64 {
+    entry["seq"].as_i64().unwrap()
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ const MEMBERS: [u16; 6] = [401, 401, 403, 200, 200, 200];
 /// Every endpoint except the sockets: method, path, body, and the status for each of [`USERS`]. Each request gets a new
 /// conversation with one message; `{user}` is the member.
 const ENDPOINTS: &[(Method, &str, &str, [u16; 6])] = &[
+    (GET, "/api/websocket/check", "", OPEN),
     (GET, "/api/health", "", OPEN),
     (GET, "/livez", "", OPEN),
     (GET, "/readyz", "", OPEN),

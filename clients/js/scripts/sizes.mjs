@@ -9,6 +9,7 @@ const LIMITS = {
   "packages/client/dist/index.js": 8192,
   "packages/client/dist/worker.js": 2048,
   "packages/client/dist/storage.js": 1024,
+  "packages/client/dist/explain.js": 512,
   "packages/react/dist/index.js": 2048,
 };
 

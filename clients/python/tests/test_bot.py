@@ -1,4 +1,4 @@
-"""Runs examples/bot/bot.py unchanged, and the first program of the README."""
+"""Runs examples/bot/bot.py unchanged, and the first programs of the README and of docs/quickstart.md."""
 
 from __future__ import annotations
 
@@ -62,6 +62,24 @@ async def test_the_program_of_the_readme(cluster: Cluster, tmp_path: Path) -> No
     script.write_text(program.replace("ws://127.0.0.1:8000", cluster.proxy.url))
     env = {**os.environ, "TOKEN": mint("bob"), "PYTHONUNBUFFERED": "1"}
     process = await start(sys.executable, str(script), ready="Bob: hello from Python", env=env)
+    async with new_chat(cluster, "alice") as alice, asyncio.timeout(DEADLINE):
+        await alice.conversation("lobby").send("hi Bob")
+        await process.line("Alice: hi Bob")
+    await process.end(SIGKILL)
+
+
+async def test_the_program_of_the_quickstart(cluster: Cluster, tmp_path: Path) -> None:
+    """As it stands there: it sends, and prints what is said, with short-lived tokens that it gets for its own."""
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    script = tmp_path / "chat.py"
+    script.write_text(text.split("```python\n")[1].split("```")[0])
+    env = {
+        **os.environ,
+        "SWITCHBOARD_URL": cluster.proxy.url.replace("ws", "http", 1),
+        "TOKEN": mint("bob"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = await start(sys.executable, str(script), ready="Bob: Hello from Python", env=env)
     async with new_chat(cluster, "alice") as alice, asyncio.timeout(DEADLINE):
         await alice.conversation("lobby").send("hi Bob")
         await process.line("Alice: hi Bob")

@@ -41,7 +41,8 @@ impl Rates {
         let count = if full { self.limit } else { *counts.entry(log.clone()).or_default() };
         if count >= self.limit {
             let retry_after = INTERVAL.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
-            return Err(Reject::RateLimited { sent: count, limit: self.limit, retry_after });
+            let (limit, setting) = (self.limit, "MAX_EVENTS_PER_RECEIVER");
+            return Err(Reject::RateLimited { sent: count, limit, setting, retry_after });
         }
         counts.insert(log.clone(), count + 1);
         Ok(())

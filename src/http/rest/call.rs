@@ -161,7 +161,7 @@ fn seq_of(text: &str, conversation: &ConversationId) -> Option<EntrySeq> {
 }
 
 /// Reads a JSON body. The content type is ignored.
-pub(super) async fn read_json<T: DeserializeOwned>(body: RequestBody) -> Result<T, Problem> {
+pub(in crate::http) async fn read_json<T: DeserializeOwned>(body: RequestBody) -> Result<T, Problem> {
     parse(&read_bytes(&mut { body }).await?)
 }
 

@@ -221,6 +221,7 @@ fn successful_steps() -> Vec<(&'static str, &'static str, Option<Value>)> {
         ("POST", "/api/websocket/token", none.clone()),
         ("GET", "/api/websocket/status", none.clone()),
         ("GET", "/api/connections/info", none.clone()),
+        ("GET", "/api/websocket/check", none.clone()),
         ("GET", "/api/health", none.clone()),
         ("GET", "/livez", none.clone()),
         ("GET", "/readyz", none.clone()),
