@@ -39,6 +39,8 @@ pub struct Told {
 #[derive(Debug)]
 pub struct Advice {
     interval: Duration,
+    /// True if a user who is no member may miss OPEN_CONVERSATIONS: under `dev` without it.
+    closed: bool,
     state: Mutex<State>,
 }
 
@@ -51,9 +53,10 @@ struct State {
 }
 
 impl Advice {
-    /// Tells each sentence once a minute; under `dev`, more often.
-    pub fn new(dev: bool) -> Self {
-        Self { interval: if dev { DEV_INTERVAL } else { INTERVAL }, state: Mutex::default() }
+    /// Tells each sentence once a minute; under `dev`, more often. `open` is OPEN_CONVERSATIONS, which dev has by default.
+    pub fn new(dev: bool, open: bool) -> Self {
+        let interval = if dev { DEV_INTERVAL } else { INTERVAL };
+        Self { interval, closed: dev && !open, state: Mutex::default() }
     }
 
     /// Logs a sentence and keeps it for the demo, unless it was told a moment ago.
@@ -67,12 +70,16 @@ impl Advice {
     pub fn tell_reject(&self, reject: &Reject) {
         if let Some(sentence) = of_reject(reject) {
             self.tell(&sentence);
+        } else if self.closed && matches!(reject, Reject::NotMember | Reject::NotFound("Conversation")) {
+            self.tell("Not a member of this conversation: with OPEN_CONVERSATIONS=true, joining creates it, and lets everyone in");
         }
     }
 
     /// Tells what a close means, if a setting decides it.
     pub fn tell_close(&self, reason: &CloseReason) {
-        if let Some(sentence) = of_close(reason) {
+        if let CloseReason::Refused(reject) = reason {
+            self.tell_reject(reject);
+        } else if let Some(sentence) = of_close(reason) {
             self.tell(&sentence);
         }
     }
@@ -155,6 +162,7 @@ pub fn of_reject(reject: &Reject) -> Option<String> {
         Reject::Overloaded { .. } => format!("{reject}: STORE_QUEUE is full, because the store is too slow"),
         Reject::PersonaFailed => format!("{reject}: see the log before this line, and PERSONA_WEBHOOK_URL"),
         Reject::NoPersonas => reject.to_string(),
+        Reject::NotFound("Persona") => format!("{reject}: PERSONA_IDS lists them"),
         Reject::Invalid(_)
         | Reject::UnknownType(_)
         | Reject::TokenExpired
@@ -181,14 +189,15 @@ fn per(setting: &str) -> &'static str {
 /// What a close means; `None` if no setting decides it.
 pub fn of_close(reason: &CloseReason) -> Option<String> {
     let sentence = match reason {
-        CloseReason::Refused(reject) => return of_reject(reject),
         CloseReason::TooLarge => "Message too large: MAX_FRAME_BYTES limits it",
         CloseReason::TooManyFragments => "Too many fragments: MAX_FRAGMENTS limits them",
         CloseReason::Flood => "Too many frames: MAX_FRAMES_PER_SECOND limits them",
         CloseReason::TooSlow => {
             "A client read too slowly: OUTBOX_BYTES limits what waits for it, and SLOW_READER_TIMEOUT how long it may take none"
         }
-        CloseReason::ClientLeft
+        // `of_reject` has them.
+        CloseReason::Refused(_)
+        | CloseReason::ClientLeft
         | CloseReason::TokenExpired
         | CloseReason::Disconnected
         | CloseReason::Silent
@@ -213,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_sentence_is_told_once_per_interval() {
-        let (advice, now) = (Advice::new(false), Instant::now());
+        let (advice, now) = (Advice::new(false, false), Instant::now());
         assert!(advice.record("one", now));
         assert!(!advice.record("one", now + INTERVAL / 2));
         assert!(advice.record("two", now + INTERVAL / 2));
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn clients_can_neither_fill_the_memory_nor_the_log() {
-        let (advice, now) = (Advice::new(true), Instant::now());
+        let (advice, now) = (Advice::new(true, true), Instant::now());
         let told = (0..10 * MAX_SENTENCES).filter(|n| advice.record(&n.to_string(), now)).count();
         assert_eq!((told, advice.since(0).len()), (MAX_SENTENCES, KEPT));
         assert!(advice.record("later", now + DEV_INTERVAL), "the others are forgotten");
@@ -246,6 +255,7 @@ mod tests {
             Reject::Overloaded { retry_after: Duration::ZERO },
             Reject::PersonaFailed,
             Reject::NoPersonas,
+            Reject::NotFound("Persona"),
         ];
         let closes = [CloseReason::TooLarge, CloseReason::TooManyFragments, CloseReason::Flood, CloseReason::TooSlow];
         let refusals = [

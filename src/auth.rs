@@ -237,11 +237,6 @@ impl Auth {
         if self.persona_ids.contains(user) { Err(self.refusal(TokenFlaw::Persona)) } else { Ok(()) }
     }
 
-    /// True if tokens can be minted: false if they are verified with public keys.
-    pub fn can_mint(&self) -> bool {
-        matches!(&self.keys, Keys::Static { signing_key: Some(_), .. })
-    }
-
     /// Mints a token that expires after `ttl`. One that is derived from another token does not outlive that `parent`, and
     /// has its time of issue and its id, so that a revocation of the parent concerns both.
     ///

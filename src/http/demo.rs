@@ -68,8 +68,6 @@ const ASSETS: [Asset; 4] = [
 struct State<'a> {
     /// A persona that answers, if there is one.
     persona: Option<&'a UserId>,
-    /// True if tokens can be minted here.
-    mints: bool,
     /// Sentences about refusals since the last poll.
     told: Vec<Sentence>,
 }
@@ -205,7 +203,7 @@ fn state(service: &HttpService, query: Option<&str>, headers: &HeaderMap) -> Htt
     let told =
         told.map(|Told { number, sentence, at }| Sentence { number, sentence, seconds_ago: at.elapsed().as_secs() });
     let told = told.collect();
-    json(&State { persona, mints: broker.auth.can_mint(), told })
+    json(&State { persona, told })
 }
 
 /// Mints a token. It is in no log: only the page gets it.
@@ -219,6 +217,7 @@ fn mint(service: &HttpService, peer: &Peer, wish: Wish) -> HttpResult {
     let grant = Grant { user: &user, name: Some(&name), role: None, tier: None };
     let minted = service.broker().auth.mint(grant, ttl, None).inspect_err(|reject| {
         tracing::info!(address = %peer.address, reason = reject.code(), "the demo gets no token");
+        service.broker().advice.tell_reject(reject);
         if let Reject::Unsupported(text) = reject {
             service.broker().advice.tell(text);
         }

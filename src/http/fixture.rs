@@ -90,7 +90,7 @@ impl Node {
             started_at: clock.now(),
             clock,
             admission: Arc::new(ConnectionAdmission::new(&config.limits)),
-            advice: Arc::new(Advice::new(config.dev)),
+            advice: Arc::new(Advice::new(config.dev, config.open_conversations)),
             config,
             outboxes,
             drain: Arc::new(Drain::default()),

@@ -11,7 +11,6 @@ const boxes = new Map<string, HTMLElement>();
 
 /** Shows a sentence in the red box and in the browser's console, once until it is dismissed. */
 export function alertOf(sentence: string): void {
-  console.error(sentence);
   const shown = boxes.get(sentence);
   if (shown) {
     // Inserted anew, it moves once more, and screen readers say it again.
@@ -19,6 +18,7 @@ export function alertOf(sentence: string): void {
     byId("alerts").append(shown);
     return;
   }
+  console.error(sentence);
   // Names of settings stand out.
   const parts = sentence.split(/\b([A-Z]{2,}(?:_[A-Z]+)+)\b/).map((part, at) => (at % 2 ? el("code", {}, part) : part));
   const box = el("p", { className: "alert" }, el("span", {}, ...parts));
@@ -52,9 +52,12 @@ export async function poll(first?: (state: ServerState) => void): Promise<void> 
       after = Math.max(after, number);
     }
     first?.(state);
-  } catch {
-    if (!boxes.has(GONE)) alertOf(GONE);
-    after = 0;
+  } catch (error) {
+    // A server that refuses says why; one that is gone says nothing.
+    const refused = error instanceof Error && !(error instanceof TypeError);
+    const sentence = refused ? error.message : GONE;
+    if (!boxes.has(sentence)) alertOf(sentence);
+    if (!refused) after = 0;
   }
   polling = false;
   if (document.visibilityState === "visible") timer = setTimeout(() => void poll(), INTERVAL_MS);

@@ -1,24 +1,17 @@
 // The page of `switchboard dev`: two users side by side, what goes over the wire, and buttons that break it.
-import { alertOf, poll } from "./alerts.js";
+import { poll } from "./alerts.js";
 import { byId } from "./dom.js";
 import { Pane } from "./pane.js";
 import { showWire } from "./wire.js";
 
 const ROOM = "lobby";
 
-const panes: Pane[] = [];
-const otherThan = (at: number) => () => panes[1 - at]!.user;
-const changed = () => {};
-panes.push(new Pane("alice", ROOM, otherThan(0), changed), new Pane("bob", ROOM, otherThan(1), changed));
-const [left, right] = panes as [Pane, Pane];
+const [left, right] = [new Pane("alice", ROOM), new Pane("bob", ROOM)];
 byId("panes").append(left.element, right.element);
 byId("where").textContent = `${location.host}, room ${ROOM}: what you see is two clients of this server, in one page.`;
 showWire(ROOM, () => left.user);
 
-void poll(({ persona, mints }) => {
-  left.persona = right.persona = persona;
-  if (!mints) alertOf("Tokens can't be made here: this deployment only checks them. Leave out JWT_PUBLIC_KEY and JWT_JWKS_URL, or set JWT_SECRET");
-});
+void poll(({ persona }) => (left.persona = right.persona = persona));
 
 /** In an empty room, the two say a first word, so that there is something to see. */
 const greet = left.conversation.subscribe(() => {

@@ -2,11 +2,10 @@
 import { createChat, type Chat, type Conversation, type Message } from "@switchboard/client";
 import { alertOf, poll } from "./alerts.js";
 import { button, el } from "./dom.js";
-import { base, mint } from "./server.js";
+import { base, mint, USERS } from "./server.js";
 import { Network } from "./tap.js";
 import { showFrame } from "./wire.js";
 
-export const USERS = ["alice", "bob", "carol", "dave"];
 const OTHER = "other…";
 const RESTART_MS = 3_000;
 /** The server takes an expired token for JWT_LEEWAY longer, by default 5 s. */
@@ -37,7 +36,7 @@ export class Pane {
     () => void this.#expireToken());
   #persona: string | undefined;
 
-  constructor(user: string, readonly room: string, readonly other: () => string, readonly changed: () => void) {
+  constructor(user: string, readonly room: string) {
     this.user = user;
     this.#input.addEventListener("input", () => this.#conversation.setTyping(this.#input.value));
     const form = el("form", { className: "composer", on: { submit: (event: Event) => { event.preventDefault(); this.#send(); } } },
@@ -87,7 +86,6 @@ export class Pane {
     this.#stop();
     this.user = user;
     this.#start();
-    this.changed();
   }
 
   #start(): void {
@@ -98,6 +96,7 @@ export class Pane {
     this.#input.placeholder = `Message as ${name}`;
     this.#input.setAttribute("aria-label", `Message as ${name}`);
     this.#network = new Network(user, showFrame);
+    this.#hadToken = this.#useExpired = false;
     this.#expired = { token: mint(user, 1), at: Date.now() };
     this.#expired.token.catch(() => {});
     this.#setOffline(false);
@@ -195,9 +194,10 @@ export class Pane {
   }
 
   #showMessages(): void {
-    const { messages, typing, error } = this.#conversation.getSnapshot();
+    const { messages, typing, error, loaded } = this.#conversation.getSnapshot();
     const atEnd = this.#messages.scrollHeight - this.#messages.scrollTop - this.#messages.clientHeight < 60;
-    this.#messages.replaceChildren(...messages.map((one) => this.#item(one)));
+    const empty = error?.message ?? (loaded ? "No message yet: write one" : "…");
+    this.#messages.replaceChildren(...messages.length ? messages.map((one) => this.#item(one)) : [el("li", { className: "empty" }, empty)]);
     if (atEnd) this.#messages.scrollTop = this.#messages.scrollHeight;
     const names = typing.map((one) => one.name);
     this.#typing.textContent = names.length ? `${names.join(", ")} ${names.length > 1 ? "are" : "is"} typing…` : "\u00a0";

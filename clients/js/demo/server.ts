@@ -1,6 +1,9 @@
 // The demo's own requests: tokens, and what the server tells about refusals.
 export const base = `ws://${location.host}`;
 
+/** The users that the page offers. */
+export const USERS: readonly string[] = ["alice", "bob", "carol", "dave"];
+
 /** A token of a user, which only this page gets. */
 export async function mint(user: string, ttlSeconds?: number, signal?: AbortSignal): Promise<string> {
   const answer = await fetch("/demo/token", {
@@ -17,8 +20,6 @@ export async function mint(user: string, ttlSeconds?: number, signal?: AbortSign
 export interface ServerState {
   /** The persona that answers, or null. */
   persona: string | null;
-  /** False if this server only verifies tokens. */
-  mints: boolean;
   told: readonly { number: number; sentence: string; seconds_ago: number }[];
 }
 

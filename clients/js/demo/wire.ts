@@ -1,6 +1,6 @@
 // The live log of frames, and commands to copy.
 import { button, byId, el } from "./dom.js";
-import { mint } from "./server.js";
+import { mint, USERS } from "./server.js";
 import { redacted, type Frame } from "./tap.js";
 
 const KEPT = 300;
@@ -9,9 +9,9 @@ const DAY_S = 86_400;
 const list = el("ol", { className: "frames", tabIndex: 0, role: "log", aria: { label: "Frames, newest last: arrows move, Enter opens", live: "off" } });
 const paused = el("input", { type: "checkbox", id: "paused" });
 const pings = el("input", { type: "checkbox", id: "pings" });
-const users: string[] = [];
+const users = [...USERS];
 
-/** Panes have colours in the order in which their users appear in the log. */
+/** Users have colours in the order in which they appear in the log. */
 const colour = (user: string) => (users.includes(user) ? users : (users.push(user), users)).indexOf(user) % 4;
 
 const ARROWS = { out: "↑", in: "↓", note: "•" };

@@ -256,3 +256,24 @@ test("limits and refused tokens: the red box says what the log says", options, a
   await logged(closed.reason);
   await page.getByRole("button", { name: "Dismiss" }).first().click();
 });
+
+test("a missing setting: who may not join, and a persona that nobody configured", options, async () => {
+  await end(dev);
+  await startDev({ OPEN_CONVERSATIONS: "false", PERSONA_IDS: "ada" });
+  const page = await open();
+  const closed = "Not a member of this conversation: with OPEN_CONVERSATIONS=true, joining creates it, and lets everyone in";
+  await page.locator(".alert", { hasText: closed }).waitFor();
+  await logged(closed);
+  await end(dev);
+  await startDev({ PERSONA_IDS: "ada" });
+  const asked = await open();
+  await says(asked, 0, "Hi Alice!");
+  await pane(asked, 0).locator(".composer input").fill("hello?");
+  await press(asked, 0, "Ask a persona");
+  const missing = "No persona is configured: set PERSONA_WEBHOOK_URL and PERSONA_IDS";
+  await asked.locator(".alert", { hasText: missing }).waitFor();
+  await logged(missing);
+  assert.ok(asked.said.includes(missing), asked.said.join("\n"));
+  await end(dev);
+  await asked.locator(".alert", { hasText: "does switchboard dev still run" }).waitFor();
+});
