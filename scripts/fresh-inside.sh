@@ -63,9 +63,9 @@ http() { # <port> <method> <path> <token> <body>
     exec 3>&-
 }
 
-# Runs `make run` until it listens; then checks its health, sends a message and reads it back over REST, and ends it.
+# Runs `make run` until it listens; then checks its health and its page, sends a message and reads it back over REST, and ends it.
 try_it() {
-    local clients admin token health sent read_back pid deadline=$((SECONDS + 3600))
+    local clients admin token health page sent read_back pid deadline=$((SECONDS + 3600))
     clients=$(port) admin=$(port)
     as "$user" "LISTEN=127.0.0.1:$clients ADMIN_LISTEN=127.0.0.1:$admin exec make run" >/tmp/run.log 2>&1 &
     pid=$!
@@ -74,6 +74,7 @@ try_it() {
         sleep 0.5
     done
     health=$(http "$clients" GET /api/health "" "")
+    page=$(http "$clients" GET / "" "")
     # The lines of the README: a chat without a terminal sends its input and ends once it is stored.
     token=$(as "$user" "target/quick/switchboard token --dev --user alice")
     sent=$(as "$user" "echo hello | target/quick/switchboard chat --user alice --room lobby") || return 1
@@ -81,6 +82,7 @@ try_it() {
     printf '%s\n\n%s\n\n%s\n' "$health" "$sent" "$read_back"
     terminate switchboard
     wait "$pid" || { echo "make run exited with $?"; return 1; }
+    grep -q '^HTTP/1.1 200' <<<"$page" && grep -q '<!doctype html>' <<<"$page" || { echo "the page of dev: $page"; return 1; }
     grep -q '^HTTP/1.1 200' <<<"$health" && grep -q '^HTTP/1.1 200' <<<"$read_back" && grep -q hello <<<"$read_back"
 }
 

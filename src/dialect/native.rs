@@ -107,6 +107,7 @@ fn intent(text: &str, given: Option<&RawValue>) -> Result<Intent, Reject> {
         In::Conversations { archived, limit, offset } => {
             Command::Conversations { archived, page: Page::given(limit, offset)? }
         }
+        In::Members { conversation_id: conversation } => Command::Describe { conversation },
         In::Archive { conversation_id: conversation, archived } => Command::Archive { conversation, archived },
         In::Ping {} => Command::Ping,
     }))
@@ -166,6 +167,13 @@ impl Codec for Native {
     }
 
     fn parts(&self, reply: Reply, most: usize) -> Vec<Reply> {
+        let reply = match reply {
+            // Clients ask for the members only; they have the rest from the list.
+            Reply::Conversation(described) => {
+                Reply::Members { conversation: described.id, members: described.members, more: false }
+            }
+            other => other,
+        };
         reply.into_parts(most)
     }
 

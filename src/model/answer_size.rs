@@ -3,8 +3,8 @@
 //! Every size is an upper bound for all wire formats: texts are counted exactly, names of fields and numbers generously.
 
 use super::{
-    Body, Conversation, ConversationList, Data, Entry, FoundMessages, LogId, Message, MessagePage, Offset, Presence,
-    Reply, UserId,
+    Body, Conversation, ConversationList, Data, Entry, FoundMessages, LogId, Member, Message, MessagePage, Offset,
+    Presence, Reply, UserId,
 };
 
 /// Names, numbers and times of a message.
@@ -80,22 +80,23 @@ impl Message {
     }
 }
 
+/// Length of a member as JSON. One without a name is shown with the id in its place.
+fn member_size(member: &Member) -> usize {
+    let user = member.user.as_str().len();
+    MEMBER_FIELDS + user + member.name.as_deref().map_or(user + 2, json_length)
+}
+
 impl Conversation {
     /// Length of the conversation as JSON.
     pub fn answer_size(&self) -> usize {
         let text = |text: &Option<std::sync::Arc<str>>| text.as_deref().map_or(4, json_length);
-        // A member without a name is shown with the id in its place.
-        let member = |member: &super::Member| {
-            let user = member.user.as_str().len();
-            MEMBER_FIELDS + user + member.name.as_deref().map_or(user + 2, json_length)
-        };
         CONVERSATION_FIELDS
             + self.id.as_str().len()
             + self.created_by.as_str().len()
             + text(&self.name)
             + text(&self.description)
             + self.last_message.as_deref().map_or(0, Entry::answer_size)
-            + self.members.iter().map(member).sum::<usize>()
+            + self.members.iter().map(member_size).sum::<usize>()
     }
 }
 
@@ -168,6 +169,9 @@ impl Reply {
                 let size = |one: &Presence| PRESENCE_FIELDS + one.user.as_str().len();
                 parts(users, size, most, |users, more| Self::Presence { users, more })
             }
+            Self::Members { conversation, members, .. } => parts(members, member_size, most, |members, more| {
+                Self::Members { conversation: conversation.clone(), members, more }
+            }),
             Self::Synced { conversations, .. } => {
                 let size = |(id, _): &(super::ConversationId, _)| OUTCOME_FIELDS + id.as_str().len();
                 parts(conversations, size, most, |conversations, more| Self::Synced { conversations, more })

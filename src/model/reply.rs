@@ -242,6 +242,15 @@ pub enum Reply {
     Conversations(ConversationList),
     /// One conversation.
     Conversation(Conversation),
+    /// The members of one conversation, at most the first 1,000 by id.
+    Members {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The members.
+        members: Vec<Member>,
+        /// True if another part of the reply follows.
+        more: bool,
+    },
     /// One message.
     Message(Box<Message>),
     /// Messages that a search found, in any of the user's conversations.

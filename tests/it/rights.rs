@@ -203,7 +203,16 @@ const COMMANDS: &[(&str, Ways)] = &[
     ("search", (&[(GET, "/api/chat/search")], None)),
     ("create", (&[(POST, CONVERSATIONS)], None)),
     ("conversations", (&[(GET, CONVERSATIONS)], None)),
-    ("describe", (&[(GET, "/api/chat/conversations/{conversation}"), (GET, ALL_MEMBERS)], None)),
+    (
+        "describe",
+        (
+            &[(GET, "/api/chat/conversations/{conversation}"), (GET, ALL_MEMBERS)],
+            Some((
+                r#"{"type":"members","conversation_id":"{conversation}"}"#,
+                [NOT_MEMBER, "members", "members", "members"],
+            )),
+        ),
+    ),
     ("archive", (&[(POST, ARCHIVE), (DELETE, ARCHIVE)], None)),
     ("add_members", (&[(POST, ALL_MEMBERS)], None)),
     ("remove_member", (&[(DELETE, "/api/chat/conversations/{conversation}/members/{user}")], None)),

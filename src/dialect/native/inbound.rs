@@ -144,6 +144,9 @@ pub(super) enum In<'a> {
         #[serde(default)]
         offset: Option<GivenNumber>,
     },
+    Members {
+        conversation_id: ConversationId,
+    },
     Archive {
         conversation_id: ConversationId,
         #[serde(default = "default_true")]
@@ -172,6 +175,7 @@ impl In<'_> {
         "history",
         "search",
         "conversations",
+        "members",
         "archive",
         "ping",
     ];

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::shapes::{Change, ConversationSummary, EntryHeader, Message, MessageView, PresentUser, SyncedOne};
+use super::shapes::{Change, ConversationSummary, EntryHeader, MemberOf, Message, MessageView, PresentUser, SyncedOne};
 use crate::{
     dialect::codec::{Greeting, RequestMeta},
     model::{
@@ -129,6 +129,14 @@ pub(super) enum Out<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         next_offset: Option<u32>,
         status: Status,
+    },
+    Members {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Ref<'a>,
+        conversation_id: &'a ConversationId,
+        members: Vec<MemberOf<'a>>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
     },
     Message(Message<'a>),
     MessageEdited {

@@ -55,6 +55,12 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
             next_offset: list.next_offset,
             status: list.status,
         },
+        Reply::Members { conversation, members, more } => Out::Members {
+            reference,
+            conversation_id: conversation,
+            members: members.iter().map(member_of).collect(),
+            more: *more,
+        },
         Reply::Unchanged(client_id) => Out::Ok { reference, client_id: client_id.as_ref() },
         // These commands come only over REST.
         Reply::Done
@@ -123,6 +129,12 @@ fn present(presence: &Presence) -> PresentUser<'_> {
     }
 }
 
+/// A member with its marks.
+fn member_of(member: &Member) -> MemberOf<'_> {
+    let (delivered_seq, read_seq) = (member.delivered_seq, member.read_seq);
+    MemberOf { user_id: &member.user, name: member.name.as_deref(), delivered_seq, read_seq, presence: None }
+}
+
 fn summary<'a>(of: &'a Conversation, presence: &HashMap<UserId, Presence>) -> ConversationSummary<'a> {
     let member = |member: &'a Member| {
         let shown = presence.get(&member.user).map(|presence| MemberPresence {
@@ -130,13 +142,7 @@ fn summary<'a>(of: &'a Conversation, presence: &HashMap<UserId, Presence>) -> Co
             status: presence.status,
             last_seen: presence.last_seen,
         });
-        MemberOf {
-            user_id: &member.user,
-            name: member.name.as_deref(),
-            delivered_seq: member.delivered_seq,
-            read_seq: member.read_seq,
-            presence: shown,
-        }
+        MemberOf { presence: shown, ..member_of(member) }
     };
     ConversationSummary {
         conversation_id: &of.id,

@@ -46,15 +46,17 @@ export type NativeConversation = {
   head: number;
   unread: Count;
   archived: boolean;
-  members: {
-    user_id: Id;
-    name?: Name;
-    delivered_seq: number;
-    read_seq: number;
-    online?: boolean;
-    status?: Status;
-    last_seen?: Time;
-  }[];
+  members: NativeConversationMember[];
+};
+
+export type NativeConversationMember = {
+  user_id: Id;
+  name?: Name;
+  delivered_seq: number;
+  read_seq: number;
+  online?: boolean;
+  status?: Status;
+  last_seen?: Time;
 };
 
 export type NativeFoundMessage = {
@@ -313,6 +315,13 @@ export interface NativeConversationsFromClient {
   archived?: boolean;
   limit?: number;
   offset?: number;
+  ref?: Ref;
+}
+
+/** Who is a member of this conversation, and how far did each read? At most the first 1,000. */
+export interface NativeMembersFromClient {
+  type: "members";
+  conversation_id: AnyId;
   ref?: Ref;
 }
 
@@ -588,6 +597,16 @@ export interface NativeConversations {
   next_offset?: Count;
 }
 
+/** The answer to members, without presence. */
+export interface NativeMembers {
+  type: "members";
+  ref?: Ref;
+  conversation_id: Id;
+  members: NativeConversationMember[];
+  /** True if another part of the answer follows. */
+  more?: boolean;
+}
+
 /** The answer to presence. */
 export interface NativePresenceList {
   type: "presence_list";
@@ -646,6 +665,7 @@ export type ClientFrame =
   | NativeHistoryFromClient
   | NativeSearchFromClient
   | NativeConversationsFromClient
+  | NativeMembersFromClient
   | NativeArchiveFromClient
   | NativePingFromClient;
 
@@ -677,6 +697,7 @@ export type ServerFrame =
   | NativeHistory
   | NativeFound
   | NativeConversations
+  | NativeMembers
   | NativePresenceList
   | NativeOk
   | NativePong
