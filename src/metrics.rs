@@ -235,6 +235,8 @@ metrics! {
     gaps_open: IntGauge("gaps_open");
     /// Gaps that are still open after several tries to backfill them.
     gaps_stuck: IntGauge("gaps_stuck");
+    /// Holes of logs that listeners passed over, because the store lacks entries between two others.
+    log_holes: IntCounter("log_holes_total");
     /// Acks whose outcome was told as unknown, because earlier entries did not reach the socket in time.
     acks_given_up: IntCounter("acks_given_up_total");
     /// Logs whose newest entry was not sent again after an append with a lost answer, because too many waited.
