@@ -72,6 +72,9 @@ pub enum RunError {
     /// The HTTP client for webhooks can't be built.
     #[error("webhooks: {0}")]
     Webhooks(#[source] reqwest::Error),
+    /// A signal ended the program before the migrations were applied.
+    #[error("a signal ended the program before all migrations were applied: run it again")]
+    Interrupted,
     /// The process can't receive signals.
     #[error("signals: {0}")]
     Signal(std::io::Error),
@@ -266,6 +269,20 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
         () = signals.recv() => {}
     }
     served.map(drop)
+}
+
+/// Applies pending migrations, waiting for a store that is away as a node does. Returns their number.
+///
+/// # Errors
+/// The store has a fault that only an operator can end, was away for too long, or a signal came.
+pub async fn migrate(config: &StoreConfig) -> Result<usize, RunError> {
+    let mut signals = Signals::new()?;
+    let store = open_store(config, Arc::new(Metrics::new()?), Degrade::unwatched())?;
+    tokio::select! {
+        applied = starting::migrate_store(&*store, config) => Ok(applied?),
+        // The connection breaks, and PostgreSQL takes the unfinished migration back.
+        () = signals.recv() => Err(RunError::Interrupted),
+    }
 }
 
 /// The progress of a node at the time of a signal.

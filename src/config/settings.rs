@@ -205,7 +205,7 @@ settings! {
     DATABASE_POOL_SIZE = Store, Kind::Count("connections", 7, 1_000), "11",
         "Number of PostgreSQL connections of this node; each writer lane has one more. They are shared out to pools (docs/operations/scaling.md), so that no class of calls takes the connections of another.";
     DATABASE_START_TIMEOUT = Store, Kind::Duration(SECOND, 7 * DAY), "10m",
-        "Maximum time that serve waits at start, not ready, until PostgreSQL can be reached and migrations are applied. After it the program exits with 1. A fault that only an operator can end (a wrong password, a missing database, a schema newer than the program) ends it at once. Not used by dev.";
+        "Maximum time that serve, not ready, and migrate wait at start until PostgreSQL can be reached and migrations are applied. After it the program exits with 1. A fault that only an operator can end (a wrong password, a missing database, a schema newer than the program) ends it at once. Not used by dev.";
     WRITER_LANES = Store, Kind::Count("lanes", 1, 64), "2",
         "Maximum number of commits at a time. Messages begin a second one only if they fill it (400), or if the first takes longer than 20 ms.";
     STORE_QUEUE = Store, Kind::Count("calls", 1, 100_000), "1000",

@@ -110,7 +110,7 @@ pub struct StoreConfig {
     pub backend: StoreBackend,
     /// True if pending migrations are applied at start.
     pub migrate: bool,
-    /// Maximum time that `serve` waits at start for the store.
+    /// Maximum time that `serve` and `migrate` wait at start for the store.
     pub start_timeout: Duration,
     /// Number of PostgreSQL connections, without those of the writer lanes; at least 7.
     pub pool_size: u32,
