@@ -74,6 +74,18 @@ impl Kind {
             Self::Switch => "true or false",
         }
     }
+
+    /// The smallest and the largest value, as shown in the documentation.
+    pub fn range(self) -> Option<String> {
+        let text: fn(u64) -> String = match self {
+            Self::Text(_) | Self::Switch => return None,
+            Self::Count(..) => |number| number.to_string(),
+            Self::Duration(..) => parse::duration_text,
+            Self::Size(..) => parse::size_text,
+        };
+        let (Self::Count(_, low, high) | Self::Duration(low, high) | Self::Size(low, high)) = self else { return None };
+        Some(format!("{} to {}", text(low), text(high)))
+    }
 }
 
 /// Another environment variable from which a setting is read.

@@ -102,7 +102,7 @@ TEMPLATES = {
     ),
     "port of keys that the network policy closes": (
         {**GOOD, "auth": {"method": "jwks", "jwksUrl": "https://id.example.com:8443/keys"}},
-        "networkPolicy.egress.web.ports has only 443",
+        "networkPolicy.egress.web.ports is 443",
     ),
     "route without a gateway": ({**GOOD, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
     "minimum above maximum": (

@@ -48,7 +48,9 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- if $hook.enabled }}
 {{- $prefix := printf "%s_WEBHOOK" (upper $name) }}
 {{- $needed = append $needed (dict "name" (printf "%s_URL" $prefix) "from" $hook "key" $hook.urlKey) }}
-{{- $needed = append $needed (dict "name" (printf "%s_SECRET" $prefix) "from" $hook "key" $hook.secretKey) }}
+{{- /* Beside a URL among the values, a chart-wide Secret need not have the signing secret: a missing key stops every pod. */}}
+{{- $signed := or (not $hook.url) $hook.secret $hook.existingSecret }}
+{{- $needed = append $needed (dict "name" (printf "%s_SECRET" $prefix) "from" $hook "key" (ternary $hook.secretKey "" (not (empty $signed)))) }}
 {{- end }}
 {{- end }}
 {{- toJson $needed }}
@@ -95,9 +97,9 @@ the container sees its mounted file; a variable is also seen by tools that list 
     sources:
       {{- range . }}
       - {{ .kind }}:
-          name: {{ .from }}
+          name: {{ .from | quote }}
           items:
-            - key: {{ .key }}
+            - key: {{ .key | quote }}
               path: {{ .name }}
       {{- end }}
 {{- end }}
@@ -106,4 +108,14 @@ the container sees its mounted file; a variable is also seen by tools that list 
 - name: secrets
   mountPath: {{ include "switchboard.secretsFolder" . }}
   readOnly: true
+{{- end }}
+
+{{/* Annotations that replace the nodes when their secrets change. */}}
+{{- define "switchboard.revisions" -}}
+{{- with include "switchboard.ownSecrets" . | fromJson }}
+checksum/secret: {{ toJson . | sha256sum | quote }}
+{{- end }}
+{{- with .Values.secretRevision }}
+switchboard/secret-revision: {{ include "switchboard.text" . }}
+{{- end }}
 {{- end }}
