@@ -58,7 +58,7 @@ FACTORS = {
     "duration": {"ms": 1, "": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000},
     "bytes": {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30},
 }
-PATTERNS = {"duration": "^[0-9]{1,12} *(ms|s|m|h|d)?$", "bytes": "^[0-9]{1,12} *(B|KiB|MiB|GiB)?$"}
+PATTERNS = {"duration": "^[0-9]{1,15} *(ms|s|m|h|d)?$", "bytes": "^[0-9]{1,15} *(B|KiB|MiB|GiB)?$"}
 
 
 class Setting:

@@ -20,7 +20,7 @@
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- fail "serviceMonitor and podMonitor are both enabled: Prometheus would scrape each node twice. Disable one of them." }}
 {{- end }}
-{{- if and .Values.webhooks.persona.enabled (not (dig "PERSONA_IDS" "" (.Values.config | default dict))) }}
+{{- if and .Values.webhooks.persona.enabled (not (.Values.config | default dict).PERSONA_IDS) }}
 {{- fail "webhooks.persona is enabled, but no persona is named: list their ids in config.PERSONA_IDS." }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
@@ -96,7 +96,7 @@
 {{- if and $auth.previousKey (or (ne $auth.method "secret") (not (or $auth.existingSecret .Values.existingSecret))) }}
 {{- fail "auth.previousKey is set, but there is no Secret of yours with shared secrets: set auth.method to secret and auth.existingSecret, or remove it." }}
 {{- end }}
-{{- if and (eq $auth.method "publicKey") (not (dig "JWT_ALGORITHM" "" (.Values.config | default dict))) }}
+{{- if and (eq $auth.method "publicKey") (not (.Values.config | default dict).JWT_ALGORITHM) }}
 {{- fail "auth.method is publicKey, but config.JWT_ALGORITHM is empty: set it to the algorithm of the key (RS256, ES256, EdDSA, …)." }}
 {{- end }}
 {{- end }}
@@ -109,7 +109,7 @@
 {{- $hook := include "switchboard.preStopSeconds" $ | int64 }}
 {{- fail (printf "drain.gracePeriod is %d s, but the shutdown takes drain.shutdownDelay + drain.window + 15%s = %d s: Kubernetes would kill nodes that still hold connections. Leave it null, or shorten the others." (int64 .gracePeriod) (ternary (printf " + %d of lifecycle.preStop" $hook) "" (gt $hook 0)) $needed) }}
 {{- end }}
-{{- $stop := dig "preStop" dict ($.Values.lifecycle | default dict) }}
+{{- $stop := ($.Values.lifecycle | default dict).preStop | default dict }}
 {{- if and (kindIs "invalid" .gracePeriod) $stop (not (hasKey $stop "sleep")) }}
 {{- fail (printf "lifecycle.preStop runs before a node is told to end, and the chart does not know how long it takes: set drain.gracePeriod to that time and %d s more, or use lifecycle.preStop.sleep." $needed) }}
 {{- end }}
@@ -130,7 +130,7 @@
 {{- if gt (int64 .minReplicas) (int64 .maxReplicas) }}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas: lower the former or raise the latter." }}
 {{- end }}
-{{- $limit := int64 (dig "MAX_CONNECTIONS" nil ($.Values.config | default dict) | default 100000) }}
+{{- $limit := int64 (($.Values.config | default dict).MAX_CONNECTIONS | default 100000) }}
 {{- if ge (int64 .connectionsPerPod) $limit }}
 {{- fail (printf "autoscaling.connectionsPerPod is %d, but a node accepts at most config.MAX_CONNECTIONS = %d: nodes would be full before new ones start. Lower connectionsPerPod." (int64 .connectionsPerPod) $limit) }}
 {{- end }}

@@ -72,7 +72,7 @@
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and (eq (toString .Values.dnsPolicy) "None") (not (dig "nameservers" "" (.Values.dnsConfig | default dict))) }}
+{{- if and (eq (toString .Values.dnsPolicy) "None") (not (.Values.dnsConfig | default dict).nameservers) }}
 {{- fail "dnsPolicy is None, but no name server is named: list them in dnsConfig.nameservers." }}
 {{- end }}
 {{- end }}

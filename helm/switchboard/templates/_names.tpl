@@ -22,7 +22,7 @@ a release's may have.
 {{/* The image; `global.imageRegistry` takes the place of the registry in its name. */}}
 {{- define "switchboard.image" -}}
 {{- $repository := .Values.image.repository }}
-{{- with dig "imageRegistry" "" .Values.global }}
+{{- with (.Values.global | default dict).imageRegistry }}
 {{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "") }}
 {{- end }}
 {{- with .Values.image -}}
@@ -33,7 +33,7 @@ a release's may have.
 {{/* Secrets for pulling the image, as a list of their names; umbrella charts give names or `{name: …}`. */}}
 {{- define "switchboard.pullSecrets" -}}
 {{- $names := list }}
-{{- range concat (dig "imagePullSecrets" list .Values.global | default list) (.Values.imagePullSecrets | default list) }}
+{{- range concat ((.Values.global | default dict).imagePullSecrets | default list) (.Values.imagePullSecrets | default list) }}
 {{- $names = append $names (kindIs "string" . | ternary . (get (kindIs "map" . | ternary . dict) "name")) }}
 {{- end }}
 {{- range uniq $names }}

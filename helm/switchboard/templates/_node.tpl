@@ -15,7 +15,8 @@
 
 {{/* Seconds that the container's preStop hook takes before the node is told to end; those of a request are not known. */}}
 {{- define "switchboard.preStopSeconds" -}}
-{{- dig "preStop" "sleep" "seconds" 0 (.Values.lifecycle | default dict) | int64 }}
+{{- $stop := (.Values.lifecycle | default dict).preStop | default dict }}
+{{- ($stop.sleep | default dict).seconds | default 0 | int64 }}
 {{- end }}
 
 {{/* Seconds that a shutdown takes: the hook, both parts of the drain, and the end of the tasks. */}}
@@ -41,7 +42,7 @@
 
 {{/* "true" if nodes expect PROXY headers, as far as the values tell. */}}
 {{- define "switchboard.proxyProtocol" -}}
-{{- $set := dig "PROXY_PROTOCOL" "" (.Values.config | default dict) | toString }}
+{{- $set := (.Values.config | default dict).PROXY_PROTOCOL | toString }}
 {{- range .Values.extraEnv }}{{ if eq .name "PROXY_PROTOCOL" }}{{ $set = .value | toString }}{{ end }}{{ end }}
 {{- has (lower $set) (list "true" "1" "yes" "on") }}
 {{- end }}

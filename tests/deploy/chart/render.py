@@ -1,6 +1,7 @@
 """Renders the chart: each set of values once per Helm, for all tests."""
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def refusal(helm, values):
 
 def with_values(helm, values, check=True, **where):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(values, file)
+        # JSON keeps texts apart from numbers for every reader.
+        json.dump(values, file)
         file.flush()
         return template(helm, "--values", file.name, check=check, **where)
 
