@@ -81,19 +81,19 @@ class Setting:
             yield int(number) * factors[unit]
 
     def schema(self):
-        """JSON schema of its value. Texts are what --set-string makes of numbers and booleans."""
+        """JSON schema of its value; null: as if not given. Texts are what --set-string makes of numbers and booleans."""
         if self.unit == "true or false":
-            kind = {"enum": [True, False, "true", "false"]}
+            kind = {"enum": [True, False, "true", "false", None]}
         elif self.name in CHOICES:
-            kind = {"enum": ["", *CHOICES[self.name]]}
+            kind = {"enum": ["", *CHOICES[self.name], None]}
         elif not self.range:
-            kind = {"type": "string"}
+            kind = {"type": ["string", "null"]}
         else:
             least, most = self.bounds()
             if self.unit == "duration":
                 least, most = -(-least // 1_000), most // 1_000
             pattern = PATTERNS.get(self.unit, "^(0|[1-9][0-9]{0,11})$")
-            kind = {"type": ["integer", "string"], "pattern": pattern, "minimum": least, "maximum": most}
+            kind = {"type": ["integer", "string", "null"], "pattern": pattern, "minimum": least, "maximum": most}
         shown = f"{self.unit}, {self.range}" if self.range else self.unit
         return {"description": f"{self.meaning} ({shown}; default: {self.default})"} | kind
 

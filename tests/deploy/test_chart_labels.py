@@ -149,6 +149,7 @@ def test_the_name_of_a_service_begins_with_a_letter_and_has_no_dot(helm):
     said = with_values(helm, {"existingSecret": "s"}, release="2024", check=False).stderr
     assert '"2024-switchboard", which can\'t be the name of a Service: set fullnameOverride' in said, said
     assert ("Service", "my-chat-switchboard") in rendered({}, helm, release="my.chat")
+    assert ("Service", "a" * 48) in rendered({"fullnameOverride": "a" * 48 + "--b"}, helm)
     assert ("Service", "b-2024") in rendered({"fullnameOverride": "b-2024"}, helm, release="2024")
 
 

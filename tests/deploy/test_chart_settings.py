@@ -142,8 +142,21 @@ KUBERNETES_REFUSES = [
     ({"serviceMonitor": {"interval": "15 s"}}, "interval"),
     ({"httpRoute": {"timeouts": {"request": "1.5s"}}}, "request"),
     ({"podDisruptionBudget": {"unhealthyPodEvictionPolicy": "Never"}}, "unhealthyPodEvictionPolicy"),
+    ({"lifecycle": {"preStop": ["sleep"]}}, "preStop"),
+    ({"lifecycle": {"preStop": {"sleep": {"seconds": "20"}}}}, "seconds"),
+    ({"listenAddress": "0.0.0.0:8000"}, "listenAddress"),
+    ({"listenAddress": "0.0.0.0,[::]"}, "listenAddress"),
+    ({"ingress": {"enabled": True, "hosts": ["*"]}}, "hosts"),
+    ({"autoscaling": {"maxReplicas": 1000000}}, "maxReplicas"),
     ({"networkPolicy": {"egress": {"redis": {"morePorts": [70000]}}}}, "morePorts"),
 ]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_a_setting_that_is_null_is_not_given(helm):
+    config = {"PING_INTERVAL": None, "OPEN_CONVERSATIONS": None, "LOG": None, "LOG_FORMAT": None, "WRITER_LANES": None}
+    (container,) = rendered({"config": config}, helm)["Deployment", "chat-switchboard"]["spec"]["template"]["spec"]["containers"]
+    assert not config.keys() & environment(container).keys()
 
 
 @pytest.mark.parametrize("helm", HELMS)

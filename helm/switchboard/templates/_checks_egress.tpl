@@ -49,12 +49,15 @@
 {{- $port | default (ternary "443" "80" (hasPrefix "https:" (lower .))) }}
 {{- end }}
 
-{{/* Ports that rules of the user's own allow besides, as texts in JSON; "any" if a rule allows all or a range. */}}
+{{/* Ports that rules of the user's own allow besides, as texts in JSON; "any" if a rule allows all, a range or a name. */}}
 {{- define "switchboard.extraPorts" -}}
 {{- $ports := list }}
 {{- range .Values.networkPolicy.egress.extra }}
 {{- if not .ports }}{{ $ports = append $ports "any" }}{{ end }}
-{{- range .ports }}{{ $ports = append $ports (ternary "any" (toString .port) (or (hasKey . "endPort") (not (hasKey . "port")))) }}{{ end }}
+{{- range .ports }}
+{{- $open := or (hasKey . "endPort") (not (hasKey . "port")) (kindIs "string" .port) }}
+{{- $ports = append $ports (ternary "any" (toString .port) $open) }}
+{{- end }}
 {{- end }}
 {{- toJson $ports }}
 {{- end }}

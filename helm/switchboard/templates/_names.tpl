@@ -1,7 +1,7 @@
 {{/* Names and labels. */}}
 
 {{- define "switchboard.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- regexReplaceAll "[-_.]+$" (.Values.nameOverride | default .Chart.Name | trunc 50) "" }}
 {{- end }}
 
 {{/*
@@ -11,7 +11,7 @@ a release's may have.
 {{- define "switchboard.fullname" -}}
 {{- $name := include "switchboard.name" . }}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
-{{- .Values.fullnameOverride | default $full | replace "." "-" | trunc 50 | trimSuffix "-" }}
+{{- regexReplaceAll "-+$" (.Values.fullnameOverride | default $full | replace "." "-" | trunc 50) "" }}
 {{- end }}
 
 {{- define "switchboard.serviceAccountName" -}}
