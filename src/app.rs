@@ -25,7 +25,8 @@ use crate::{
     restrictions::Restrictions,
     store::{self, Postgres, Pulse, Sqlite, Store, StoreError},
     supervise::{Supervisor, TaskName},
-    webhook::Webhooks,
+    tail::Tail,
+    webhook::{Deliveries, Webhooks},
 };
 
 mod faults;
@@ -113,7 +114,10 @@ impl Node {
         supervisor.spawn_until_stop(TaskName::DegradeWatch, state, |(degrade, metrics, shown)| {
             faults::watch(degrade, metrics, shown).boxed()
         });
-        let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
+        let console = config.console.as_ref();
+        let tail = Tail::new(console, metrics.clone());
+        let deliveries = Deliveries::new(console.map_or(0, |console| console.deliveries), metrics.clone());
+        let webhooks = Webhooks::new(&config, &metrics, &deliveries).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
         let (d, m) = (degrade.clone(), metrics.clone());
         let (backplane, events) = Backplane::start(settings, d, m, clock.clone(), &supervisor).await?;
@@ -121,7 +125,7 @@ impl Node {
             config: config.clone(),
             store: store.clone(),
             backplane: (backplane.clone(), events),
-            webhooks,
+            webhooks: webhooks.clone(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             restrictions: (restrictions, pulse),
@@ -142,6 +146,9 @@ impl Node {
             config,
             outboxes,
             drain: Arc::new(Drain::default()),
+            tail,
+            webhooks,
+            deliveries,
             supervisor: supervisor.clone(),
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),

@@ -150,7 +150,14 @@ fn command() -> Command {
     let tokens = |s: &Setting| s.group == Group::Tokens || *s == settings::DATA_DIR;
     let store = move |s: &Setting| (s.group == Group::Store && *s != settings::DATA_DIR) || logs(s);
     let database = |s: &Setting| {
-        let named = [settings::DATABASE_URL, settings::DATABASE_CA_FILE, settings::DATA_DIR, settings::MAX_REVOCATIONS];
+        let named = [
+            settings::DATABASE_URL,
+            settings::DATABASE_CA_FILE,
+            settings::DATA_DIR,
+            settings::MAX_REVOCATIONS,
+            settings::ADMIN_LISTEN,
+            settings::ADMIN_TOKEN,
+        ];
         named.contains(s)
     };
     let addresses = |s: &Setting| *s == settings::LISTEN || *s == settings::ADMIN_LISTEN;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use hyper::{
-    Request, Response, StatusCode,
+    HeaderMap, Request, Response, StatusCode,
     body::Incoming,
     header::{self, HeaderValue},
     server::conn::http1,
@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 mod body;
 mod client;
 mod compression;
+mod console;
 mod cors;
 mod health;
 mod problem;
@@ -250,18 +251,23 @@ impl Server {
         response
     }
 
+    /// Counts the refusal of a request.
+    fn refuse(&self, refusal: Refusal, peer: &Peer, headers: &HeaderMap) -> Problem {
+        let address = client::address(peer.address, headers, &self.broker().config.trusted_proxies);
+        self.service.refused_client(refusal, Some(address), self.service.client(headers));
+        refusal.into()
+    }
+
     async fn route(&self, peer: &Arc<Peer>, request: Request<RequestBody>) -> HttpResult {
         let path = request.uri().path().to_owned();
         let found = self.routes.find(request.method(), &path);
         if let (Some(refusal), false) =
             (self.service.refusal(peer), matches!(found, Found::Endpoint(Endpoint::Probe(_), _)))
         {
-            self.refused(refusal);
-            return Err(refusal.into());
+            return Err(self.refuse(refusal, peer, request.headers()));
         }
         if let Some(refusal) = self.service.pages().refusal(request.headers()) {
-            self.refused(refusal);
-            return Err(refusal.into());
+            return Err(self.refuse(refusal, peer, request.headers()));
         }
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
@@ -272,6 +278,10 @@ impl Server {
             Found::Nothing => return Err(Problem::not_found()),
         };
         match endpoint {
+            Endpoint::Console(action) => Box::pin(console::answer(action, &self.service, peer, &params, request)).await,
+            Endpoint::Page(asset) => {
+                console::asset(asset, self.service.console().map(|console| &console.gate), request.headers())
+            }
             Endpoint::Probe(probe) => Ok(health::answer(probe, &self.service, request.headers())),
             Endpoint::Socket(route) => {
                 let conversation = params.get("conversation");

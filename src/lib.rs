@@ -31,4 +31,5 @@ pub mod restrictions;
 pub mod session;
 pub mod store;
 pub mod supervise;
+pub mod tail;
 pub mod webhook;

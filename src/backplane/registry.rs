@@ -21,7 +21,7 @@ use super::{
     era::Era,
     incarnation::Incarnation,
     lease::Lease,
-    line::{Line, parse_lines},
+    line::{Line, opened, parse_lines},
     link::{Link, Replies},
     link_error::{LinkError, is_wrong_type},
     local::{Caps, Local, Registered, Removed, Share},
@@ -107,13 +107,14 @@ impl Registry {
         pipeline.cmd("SADD").arg(keys.node_users(&me)).arg(user.as_str());
         let id = new.connection.to_string();
         let call = REGISTER.call(&mut pipeline, &keys.entry(user));
-        call.arg(id).arg(me.as_str()).arg(new.connected_at.micros()).arg(scope(&new.scope));
+        call.arg(id).arg(me.as_str()).arg(opened(new.connected_at, new.dialect)).arg(scope(&new.scope));
         call.arg(self.names.signed(user, &new.name));
         call.arg(self.caps.connections).arg(self.caps.sockets).arg(ENTRY_TTL).arg(join_ids(&gave_way));
         for (node, doubt) in self.lease.doubtful() {
             call.arg(node.as_str()).arg(doubt.as_str());
         }
-        let newest = Line { id: new.connection, holder: me.clone(), since: new.connected_at };
+        let (id, since) = (new.connection, new.connected_at);
+        let newest = Line { id, holder: me.clone(), since, dialect: None };
         self.summarize(&mut pipeline, user, &[newest]);
         pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str());
 

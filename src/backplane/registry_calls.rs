@@ -9,7 +9,7 @@ use super::{
     era::Era,
     incarnation::Incarnation,
     keys::{Keys, departure},
-    line::{Line, parse_lines},
+    line::{Line, opened, parse_lines},
     link::Replies,
     link_error::LinkError,
     local::{Held, Share},
@@ -74,8 +74,8 @@ pub(super) fn sync_call(
     let connections = share.map_or(&[][..], |share| &share.connections);
     let call = SYNC.call(pipeline, &keys.entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
     call.arg(name).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
-    for Held { id, since, scope: of, .. } in connections {
-        call.arg(id.to_string()).arg(since.micros()).arg(scope(of));
+    for Held { id, since, dialect, scope: of, .. } in connections {
+        call.arg(id.to_string()).arg(opened(*since, dialect)).arg(scope(of));
     }
     for (room, listeners) in share.map_or(&[][..], |share| &share.rooms) {
         call.arg(room.as_str()).arg(join_ids(listeners));

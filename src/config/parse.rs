@@ -114,6 +114,15 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
         .collect()
 }
 
+/// Parses a list of host names without ports, in lower case.
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let is_name = |item: &str| item.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    let host = |item: &str| is_name(item).then(|| item.to_ascii_lowercase());
+    items(text)
+        .map(|item| host(item).ok_or_else(|| "must list host names without ports: console.example.com".to_owned()))
+        .collect()
+}
+
 /// Parses limits by tier: `pro=60,bot=600`.
 pub(super) fn tiers(text: &str) -> Result<Vec<(Arc<str>, u32)>, String> {
     let parse = |item: &str| {

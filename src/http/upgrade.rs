@@ -48,15 +48,18 @@ pub(super) fn answer(
     request: Request<RequestBody>,
 ) -> HttpResult {
     let checked = check_handshake(service, peer, conversation, &request);
+    let client = service.client(request.headers());
     let checked = checked.inspect_err(|refused| {
         if let Some(refusal) = refused.refusal {
-            service.refused(refusal);
+            let proxies = &service.broker().config.trusted_proxies;
+            let address = client::address(peer.address, request.headers(), proxies);
+            service.refused_client(refusal, Some(address), client.clone());
         }
     });
     let ValidHandshake { accept, protocol, verified, conversation, since, address, address_permit } =
         checked.map_err(|refused| refused.problem)?;
     let permit = Arc::clone(&peer.permit);
-    let opening = Opening { route, conversation, since, verified, address, permit: permit.clone() };
+    let opening = Opening { route, conversation, since, verified, address, client, permit: permit.clone() };
     let context = Arc::clone(service.sessions());
     let open = service.broker().admission.opened();
     // Boxed, and without the request, because the task of an idle connection keeps room for all that it captures.
