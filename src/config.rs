@@ -26,7 +26,7 @@ mod webhooks;
 
 pub use addresses::health_address;
 pub use console::admin_access;
-pub(crate) use dev::SECRET_FILE as DEV_SECRET_FILE;
+pub(crate) use dev::{ADMIN_TOKEN_FILE as DEV_ADMIN_TOKEN_FILE, SECRET_FILE as DEV_SECRET_FILE};
 pub use dev::{data_folder, make_private_folder, open_private_file};
 pub use document::{flag_help, markdown, summary};
 pub use in_force::{SettingInForce, SettingSource};

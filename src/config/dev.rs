@@ -18,7 +18,7 @@ use super::{
 /// The file with the secret of dev, within DATA_DIR.
 pub(crate) const SECRET_FILE: &str = "secret";
 /// The file with the token of dev's console, within DATA_DIR.
-const ADMIN_TOKEN_FILE: &str = "admin-token";
+pub(crate) const ADMIN_TOKEN_FILE: &str = "admin-token";
 /// The database file of dev, within DATA_DIR.
 pub(super) const DATABASE_FILE: &str = "switchboard.db";
 /// Beginnings of the names of all entries that dev makes in DATA_DIR; `python` is the environment of its page.

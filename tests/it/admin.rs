@@ -14,8 +14,10 @@ use crate::{
 };
 
 mod attacks;
+mod browser;
 mod cli;
 mod outages;
+mod page;
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
