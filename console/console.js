@@ -141,9 +141,10 @@ async function overview(_id, signal) {
   main.replaceChildren(el("h1", {}, "Overview"), place);
   const show = async () => {
     const seen = await api("overview", { signal });
-    const ms = (latency) => (latency ? `${latency.p50} / ${latency.p99} ms` : "none");
+    const short = (ms) => (ms < 10 ? ms.toFixed(1) : Math.round(ms));
+    const ms = (latency) => (latency ? `${short(latency.p50)} / ${short(latency.p99)} ms` : "none");
     document.getElementById("node").textContent = `${seen.node} ${seen.version}`;
-    const part = (name, of) => card(`${name}, since ${of.since.replace("T", " ").slice(0, 19)}`, of.status, of.status === "down" ? "bad" : "good");
+    const part = (name, of) => card(`${name}, since ${of.since.replace("T", " ").slice(0, 19)}`, of.status, { down: "bad", up: "good" }[of.status]);
     place.replaceChildren(
       el("div", { class: "cards" },
         card("this node", seen.status, seen.status === "healthy" ? "good" : "bad"),
@@ -428,7 +429,10 @@ async function route() {
     try { decoded = decodeURIComponent(decoded); } catch { /* as it is */ }
     await VIEWS[view](decoded, stop.signal);
     document.title = `${main.querySelector("h1")?.textContent ?? "Console"} · Switchboard console`;
-    if (!stop.signal.aborted) main.focus();
+    if (!stop.signal.aborted) {
+      main.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
   } catch (error) {
     if (stop.signal.aborted) return;
     if (error.status !== 401) main.replaceChildren(el("h1", {}, "This can't be shown"), el("p", { class: "bad" }, error.message), button("Try again", route));

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "JWT_PUBLIC_KEY": "`auth.publicKey`, `auth.existingSecret`",
     "JWT_PREVIOUS_SECRET": "`auth.previousKey`",
     "JWT_JWKS_URL": "`auth.jwksUrl`",
+    "ADMIN_TOKEN": "`console`",
     "SHUTDOWN_DELAY": "`drain.shutdownDelay`",
     "DRAIN_WINDOW": "`drain.window`",
     "PERSONA_WEBHOOK_URL": "`webhooks.persona`",

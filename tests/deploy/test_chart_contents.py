@@ -249,6 +249,17 @@ def test_network_policy():
     assert out == [[53, 53], [6379], [5432], [8000]]
 
 
+def test_the_console_is_off_unless_it_has_a_token_in_a_secret_and_only_operators_reach_it():
+    for name in ("minimal", "everything", "ha"):
+        assert "ADMIN_TOKEN" not in files_of(one(name, "Deployment")["spec"]["template"]["spec"])
+    files = files_of(one("console", "Deployment")["spec"]["template"]["spec"])
+    assert files["ADMIN_TOKEN"] == ("secret", "operators", "console-token")
+    assert files["REDIS_URL"] == ("secret", "switchboard", "REDIS_URL")
+    _, admin = resources("console")["NetworkPolicy", "chat-switchboard"]["spec"]["ingress"]
+    assert [port["port"] for port in admin["ports"]] == [8001]
+    assert {"ipBlock": {"cidr": "10.9.0.0/24"}} in admin["from"] and {"podSelector": {}} in admin["from"]
+
+
 def test_the_network_policy_is_on_by_default():
     policy = resources("minimal")["NetworkPolicy", "chat-switchboard"]["spec"]
     clients, admin = policy["ingress"]

@@ -76,6 +76,17 @@
 {{- fail (printf "webhooks.%s has values, but is not enabled: set webhooks.%s.enabled to true, or remove them." $name $name) }}
 {{- end }}
 {{- end }}
+{{- with .Values.console }}
+{{- if and .enabled (not (or .token (and .tokenKey (or .existingSecret $.Values.existingSecret)))) }}
+{{- fail "console.enabled is true, but there is no token: name a Secret that holds it in console.existingSecret (or one for all in existingSecret), or, for trials, set console.token." }}
+{{- end }}
+{{- if and .token .existingSecret }}
+{{- fail "console.token and console.existingSecret are both set: remove one of them." }}
+{{- end }}
+{{- if and (not .enabled) (or .token .existingSecret $.Values.networkPolicy.console) }}
+{{- fail "console.token, console.existingSecret or networkPolicy.console is set, but the console is off: set console.enabled to true, or remove them." }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "switchboard.checkAuth" -}}

@@ -20,6 +20,7 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- $_ := set $own (printf "%s_WEBHOOK_SECRET" (upper $name)) $hook.secret }}
 {{- end }}
 {{- end }}
+{{- if .Values.console.enabled }}{{ $_ := set $own "ADMIN_TOKEN" .Values.console.token }}{{ end }}
 {{- range $name, $value := $own }}
 {{- if not $value }}{{ $_ := unset $own $name }}{{ end }}
 {{- end }}
@@ -52,6 +53,9 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- $signed := or (not $hook.url) $hook.secret $hook.existingSecret }}
 {{- $needed = append $needed (dict "name" (printf "%s_SECRET" $prefix) "from" $hook "key" (ternary $hook.secretKey "" (not (empty $signed)))) }}
 {{- end }}
+{{- end }}
+{{- with .Values.console }}
+{{- if .enabled }}{{ $needed = append $needed (dict "name" "ADMIN_TOKEN" "from" . "key" .tokenKey) }}{{ end }}
 {{- end }}
 {{- toJson $needed }}
 {{- end }}
