@@ -4,7 +4,7 @@
 //! they missed.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -25,6 +25,8 @@ use crate::{
 const ORIGINS_MAX: usize = 256;
 /// Maximum length of an origin and of a user agent that is kept, in characters. Clients choose both.
 const TEXT_CHARS: usize = 200;
+/// Time in which further events are awaited after the first: a busy node must not answer for each.
+const GATHER: Duration = Duration::from_millis(250);
 /// Shown instead of an origin beyond [`ORIGINS_MAX`].
 const OTHER: &str = "(others)";
 
@@ -111,11 +113,42 @@ pub struct Group {
     pub last: Timestamp,
 }
 
+/// What the events of a group have in common.
+type GroupKey = (Kind, &'static str, Option<Origin>);
+
 #[derive(Debug, Default)]
 struct Ring {
     events: VecDeque<Event>,
     /// Number of events ever recorded: the number of the newest one.
     recorded: u64,
+    /// The number of the kept events of each group, and the time of the newest. Counted as they come, because readers must
+    /// not hold up the sockets that write.
+    groups: HashMap<GroupKey, (u64, Timestamp)>,
+}
+
+impl Ring {
+    fn push(&mut self, event: Event, kept: usize) {
+        if self.events.len() >= kept
+            && let Some(oldest) = self.events.pop_front()
+        {
+            let key = key_of(&oldest);
+            let left = self.groups.get_mut(&key).map(|(count, _)| {
+                *count -= 1;
+                *count
+            });
+            if left == Some(0) {
+                self.groups.remove(&key);
+            }
+        }
+        let (count, last) = self.groups.entry(key_of(&event)).or_insert((0, event.at));
+        (*count, *last) = (*count + 1, event.at.max(*last));
+        self.events.push_back(event);
+        self.recorded += 1;
+    }
+}
+
+fn key_of(event: &Event) -> GroupKey {
+    (event.kind, event.reason, event.client.origin.clone())
 }
 
 /// The tail of a node.
@@ -179,11 +212,7 @@ impl Tail {
         let event = event();
         let (recorded, kept) = {
             let ring = &mut *self.ring();
-            if ring.events.len() >= self.kept {
-                ring.events.pop_front();
-            }
-            ring.events.push_back(event);
-            ring.recorded += 1;
+            ring.push(event, self.kept);
             (ring.recorded, ring.events.len())
         };
         self.metrics.console_events.set(i64::try_from(kept).unwrap_or(i64::MAX));
@@ -204,31 +233,25 @@ impl Tail {
         Page { events, next, lost: after.map_or(0, |after| from - after - 1) }
     }
 
-    /// The same, but waits up to `most` until there is an event.
+    /// The same, but waits up to `most` until there is an event, and then a moment for more.
     ///
     /// # Errors
     /// As many requests wait as may.
     pub async fn wait(&self, after: u64, limit: usize, most: Duration) -> Result<Page, TooManyWatchers> {
-        let page = self.page(Some(after), limit);
-        if !page.events.is_empty() || page.next != after {
-            return Ok(page);
-        }
         let _watcher = self.watchers.try_acquire().map_err(|_| TooManyWatchers)?;
         self.metrics.console_watchers.inc();
         let _counted = Counted(&self.metrics);
         let mut recorded = self.recorded.subscribe();
-        let _none = timeout(most, recorded.wait_for(|recorded| *recorded != after)).await;
+        if timeout(most, recorded.wait_for(|recorded| *recorded != after)).await.is_ok() {
+            let full = after.saturating_add(limit as u64);
+            let _gathered = timeout(GATHER.min(most), recorded.wait_for(|recorded| *recorded >= full)).await;
+        }
         Ok(self.page(Some(after), limit))
     }
 
     /// The kept events by kind, reason and origin, the most frequent first, at most `limit` groups.
     pub fn groups(&self, limit: usize) -> Vec<Group> {
-        let mut groups = std::collections::HashMap::<(Kind, &'static str, Option<Origin>), (u64, Timestamp)>::new();
-        for event in &self.ring().events {
-            let key = (event.kind, event.reason, event.client.origin.clone());
-            let group = groups.entry(key).or_insert((0, event.at));
-            *group = (group.0 + 1, group.1.max(event.at));
-        }
+        let groups: Vec<_> = self.ring().groups.iter().map(|(key, counted)| (key.clone(), *counted)).collect();
         let group = |((kind, reason, origin), (count, last))| Group { kind, reason, origin, count, last };
         let mut groups: Vec<Group> = groups.into_iter().map(group).collect();
         groups.sort_by(|one, other| {
@@ -335,6 +358,12 @@ mod tests {
         assert_eq!(groups.len(), ORIGINS_MAX + 2);
         assert_eq!((groups[0].count, groups[0].origin.as_deref()), (50, Some(OTHER)));
         assert_eq!(tail.groups(3).len(), 3);
+        let small = super::tests::tail(2, 1);
+        for origin in ["https://a.example", "https://b.example", "https://b.example"] {
+            record(&small, Kind::Refusal, Some(origin));
+        }
+        assert_eq!(small.groups(9).len(), 1, "what the ring forgot is not counted");
+        assert_eq!(small.groups(9)[0].count, 2);
         let long = tail.client(None, Some(&"é".repeat(5_000))).agent.unwrap();
         assert_eq!(long.chars().count(), TEXT_CHARS);
     }

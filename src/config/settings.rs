@@ -389,7 +389,7 @@ settings! {
         "Host names under which browsers reach the console, separated by commas. IP addresses, localhost, names without a dot and those of services in a cluster (.svc, .svc.cluster.local) need not be listed. Others are refused, so that no page of the internet can reach the console under a name of its own.";
     ADMIN_TOKEN_GUESSES = Console, Kind::Count("tries a minute", 1, 1_000), "10",
         "Wrong tokens per minute from one address; beyond it, its requests to the console are refused for the rest of the minute.";
-    ADMIN_TAIL_EVENTS = Console, Kind::Count("events", 1, 100_000), "1000",
+    ADMIN_TAIL_EVENTS = Console, Kind::Count("events", 1, 10_000), "1000",
         "Number of the newest connects, refusals and closes that a node keeps in memory for the console.";
     ADMIN_WATCHERS = Console, Kind::Count("requests", 1, 1_000), "8",
         "Maximum number of requests that wait on this node for the next connect, refusal or close. Further ones are refused.";
