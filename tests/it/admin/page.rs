@@ -104,7 +104,7 @@ async fn what_clients_choose_is_shown_as_text() {
     let mut request = tungstenite_request(&format!("{}/v1/ws", node.ws()));
     request.headers_mut().insert("origin", "https://<img src=x onerror=window.pwned=1>".parse().unwrap());
     request.headers_mut().insert("user-agent", "<script>window.pwned=1</script>".parse().unwrap());
-    Client::try_connect(request).await.err().expect("a refusal");
+    Client::try_connect(request).await.expect_err("a refusal");
     browser.shows("<script>window.pwned=1</script>").await;
     browser.shows("https://<img src=x onerror=window.pwned=1>").await;
     let mut alice = Client::native(&node, "alice").await;
