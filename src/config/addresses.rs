@@ -10,7 +10,7 @@ use super::{
 /// The address at which a node with these settings on this machine answers `/livez`.
 ///
 /// # Errors
-/// As [`Config::load`].
+/// As [`Config::load`](super::Config::load).
 pub fn health_address(dev: bool, sources: &Sources) -> Result<SocketAddr, ConfigFaults> {
     let mut reader = Reader::new(sources, dev);
     let (listen, admin) = read_addresses(&mut reader);

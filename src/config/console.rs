@@ -14,7 +14,7 @@ use super::{
 /// The address of the console of a node with these settings on this machine, and its token, if they are known.
 ///
 /// # Errors
-/// As [`Config::load`].
+/// As [`Config::load`](super::Config::load).
 pub fn admin_access(dev: bool, sources: &Sources) -> Result<(Option<SocketAddr>, Option<Secret>), ConfigFaults> {
     let mut reader = Reader::new(sources, dev);
     let (_, admin) = read_addresses(&mut reader);
