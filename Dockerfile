@@ -16,6 +16,8 @@ RUN mkdir -p src benches/load \
     && cargo build --release --locked
 COPY migrations migrations
 COPY src src
+COPY console console
+COPY docs/operations/failure-modes.md docs/operations/failure-modes.md
 ARG GIT_COMMIT=unknown
 # The sources' times may be older than those of the empty program.
 RUN touch src/lib.rs src/main.rs \

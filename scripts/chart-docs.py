@@ -1,7 +1,9 @@
 """Generates parts of the chart from their sources: `scripts/chart-docs.py`, or `--check` to compare.
 
 - helm/switchboard/README.md, below the mark: a table of the values, from the comments of values.yaml;
-- helm/switchboard/values.schema.json, `config`: the settings, from docs/operations/configuration.md;
+- helm/switchboard/values.schema.json: `config`, the settings, from docs/operations/configuration.md, and what no values file may set
+  to null, from values.yaml;
+- helm/switchboard/templates/_settings.tpl: ranges, other names and values of the settings, for the chart's checks;
 - helm/switchboard/files: copies of alerts/rules.yaml and dashboards/*.json. They are no links, because some tools that carry
   charts drop links without a word.
 
@@ -36,6 +38,7 @@ ELSEWHERE = {
     "JWT_PUBLIC_KEY": "`auth.publicKey`, `auth.existingSecret`",
     "JWT_PREVIOUS_SECRET": "`auth.previousKey`",
     "JWT_JWKS_URL": "`auth.jwksUrl`",
+    "ADMIN_TOKEN": "`console`",
     "SHUTDOWN_DELAY": "`drain.shutdownDelay`",
     "DRAIN_WINDOW": "`drain.window`",
     "PERSONA_WEBHOOK_URL": "`webhooks.persona`",
@@ -45,46 +48,113 @@ ELSEWHERE = {
 }
 
 
+# Values of settings with a choice. tests/deploy/test_chart_settings.py compares them with the program.
+CHOICES = {
+    "HEALTH_DETAILS": ["status", "components", "all"],
+    "LOG_FORMAT": ["auto", "json", "pretty"],
+    "JWT_ALGORITHM": "HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA".split(),
+}
+
+FACTORS = {
+    "duration": {"ms": 1, "": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000},
+    "bytes": {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30},
+}
+PATTERNS = {"duration": "^[0-9]{1,15} *(ms|s|m|h|d)?$", "bytes": "^[0-9]{1,15} *(B|KiB|MiB|GiB)?$"}
+
+
+class Setting:
+    """A setting that `serve` uses, as a row of docs/operations/configuration.md has it."""
+
+    def __init__(self, row):
+        names, default, unit, self.meaning = (cell.strip() for cell in row.strip("|").split(" | "))
+        self.name, self.default = names.split("`")[1], default.split(";")[0].strip("`")
+        self.secret = "_FILE`" in names
+        self.unit, _, self.range = unit.partition(", ")
+        if " to " not in self.range:
+            self.unit, self.range = unit, ""
+        self.aliases = re.findall(r"Also read as ([A-Z_]+)", self.meaning)
+
+    def bounds(self):
+        """Smallest and largest value: numbers, milliseconds or bytes."""
+        factors = FACTORS.get(self.unit, {"": 1})
+        for text in self.range.split(" to "):
+            number, unit = re.fullmatch(r"(\d+)(\w*)", text).groups()
+            yield int(number) * factors[unit]
+
+    def schema(self):
+        """JSON schema of its value; null: as if not given. Texts are what --set-string makes of numbers and booleans."""
+        if self.unit == "true or false":
+            kind = {"enum": [True, False, "true", "false", None]}
+        elif self.name in CHOICES:
+            kind = {"enum": ["", *CHOICES[self.name], None]}
+        elif not self.range:
+            kind = {"type": ["string", "null"]}
+        else:
+            least, most = self.bounds()
+            if self.unit == "duration":
+                least, most = -(-least // 1_000), most // 1_000
+            pattern = PATTERNS.get(self.unit, "^(0|[1-9][0-9]{0,11})$")
+            kind = {"type": ["integer", "string", "null"], "pattern": pattern, "minimum": least, "maximum": most}
+        shown = f"{self.unit}, {self.range}" if self.range else self.unit
+        return {"description": f"{self.meaning} ({shown}; default: {self.default})"} | kind
+
+
 def settings():
-    """Every setting that `serve` uses: name, default, unit, meaning, and true for a secret."""
     for line in (ROOT / "docs" / "operations" / "configuration.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("| `"):
-            names, default, unit, meaning = (cell.strip() for cell in line.strip("|").split(" | "))
-            if "Not used by serve" not in meaning:
-                yield names.split("`")[1], default.split(";")[0].strip("`"), unit, meaning, "_FILE`" in names
-
-
-def schema_of(default, unit, meaning):
-    """JSON schema of a setting's value."""
-    if unit == "true or false":
-        kind = {"type": "boolean"}
-    elif unit == "duration":
-        kind = {"type": ["string", "integer"], "pattern": "^[0-9]+ *(ms|s|m|h|d)?$", "minimum": 0}
-    elif unit == "bytes":
-        kind = {"type": ["string", "integer"], "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)?$", "minimum": 0}
-    elif default.isdigit():
-        kind = {"type": "integer", "minimum": 0}
-    else:
-        kind = {"type": "string"}
-    return {"description": f"{meaning} ({unit}; default: {default})"} | kind
+        if line.startswith("| `") and "Not used by serve" not in line:
+            yield Setting(line)
 
 
 def config_schema():
     properties = {}
-    for name, default, unit, meaning, secret in settings():
-        if name in ELSEWHERE:
+    for setting in settings():
+        if setting.name in ELSEWHERE:
             continue
-        if secret:
-            sys.exit(f"{name} is a secret: give it its own value in the chart and list it in ELSEWHERE")
-        properties[name] = schema_of(default, unit, meaning)
+        if setting.secret:
+            sys.exit(f"{setting.name} is a secret: give it its own value in the chart and list it in ELSEWHERE")
+        properties[setting.name] = setting.schema()
     return properties
+
+
+def settings_template():
+    """What the checks of the chart know of the settings."""
+    known = {"ranges": {}, "aliases": {}, "elsewhere": {name: text.replace("`", "") for name, text in ELSEWHERE.items()}}
+    for setting in settings():
+        known["aliases"] |= {alias: setting.name for alias in setting.aliases}
+        if setting.range and setting.name not in ELSEWHERE:
+            least, most = setting.bounds()
+            unit = setting.unit if setting.unit in FACTORS else "number"
+            known["ranges"][setting.name] = {"unit": unit, "least": least, "most": most, "text": setting.range}
+    head = "{{/* Generated by scripts/chart-docs.py from docs/operations/configuration.md. */}}\n"
+    text = json.dumps(known, indent=1, ensure_ascii=False)
+    return CHART / "templates" / "_settings.tpl", f'{head}{{{{- define "switchboard.settings" -}}}}\n{text}\n{{{{- end }}}}\n'
 
 
 def schema():
     path = CHART / "values.schema.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     written["properties"]["config"]["properties"] = config_schema()
+    require(written, written, yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")))
     return path, json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+
+
+def require(root, node, defaults):
+    """Lists what a values file may not remove with null: sections, numbers, switches and choices. Without lists, maps and optional
+    texts a template works."""
+    sections = {"config", "global"}
+    if "$ref" in node:
+        node = root["definitions"][node["$ref"].rpartition("/")[2]]
+    needed = []
+    for key, inner in node.get("properties", {}).items():
+        default = defaults.get(key)
+        target = root["definitions"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+        if isinstance(default, dict) and "properties" in target and key not in sections:
+            require(root, inner, default)
+            needed.append(key)
+        elif default not in (None, "") and not isinstance(default, dict | list) and "null" not in target.get("type", ""):
+            needed.append(key)
+    if needed:
+        node["required"] = needed
 
 
 GROUP = object()
@@ -145,7 +215,7 @@ def copies():
 
 def main(check):
     stale = []
-    for path, text in (schema(), readme(), *copies()):
+    for path, text in (schema(), settings_template(), readme(), *copies()):
         held = path.read_text(encoding="utf-8") if path.is_file() and not path.is_symlink() else None
         if held != text:
             stale.append(path.relative_to(ROOT))

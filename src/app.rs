@@ -26,7 +26,8 @@ use crate::{
     restrictions::Restrictions,
     store::{self, Postgres, Pulse, Sqlite, Store, StoreError},
     supervise::{Supervisor, TaskName},
-    webhook::Webhooks,
+    tail::Tail,
+    webhook::{Deliveries, Webhooks},
 };
 
 mod faults;
@@ -73,6 +74,9 @@ pub enum RunError {
     /// The HTTP client for webhooks can't be built.
     #[error("webhooks: {0}")]
     Webhooks(#[source] reqwest::Error),
+    /// A signal ended the program before the migrations were applied.
+    #[error("a signal ended the program before all migrations were applied: run it again")]
+    Interrupted,
     /// The process can't receive signals.
     #[error("signals: {0}")]
     Signal(std::io::Error),
@@ -111,7 +115,10 @@ impl Node {
         supervisor.spawn_until_stop(TaskName::DegradeWatch, state, |(degrade, metrics, shown)| {
             faults::watch(degrade, metrics, shown).boxed()
         });
-        let webhooks = Webhooks::new(&config, &metrics).map_err(RunError::Webhooks)?;
+        let console = config.console.as_ref();
+        let tail = Tail::new(console, metrics.clone());
+        let deliveries = Deliveries::new(console.map_or(0, |console| console.deliveries), metrics.clone());
+        let webhooks = Webhooks::new(&config, &metrics, &deliveries).map_err(RunError::Webhooks)?;
         let settings = backplane::Settings::from(&*config);
         let (d, m) = (degrade.clone(), metrics.clone());
         let (backplane, events) = Backplane::start(settings, d, m, clock.clone(), &supervisor).await?;
@@ -119,7 +126,7 @@ impl Node {
             config: config.clone(),
             store: store.clone(),
             backplane: (backplane.clone(), events),
-            webhooks,
+            webhooks: webhooks.clone(),
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             restrictions: (restrictions, pulse),
@@ -141,6 +148,9 @@ impl Node {
             config,
             outboxes,
             drain: Arc::new(Drain::default()),
+            tail,
+            webhooks,
+            deliveries,
             supervisor: supervisor.clone(),
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
@@ -268,6 +278,20 @@ pub async fn run(config: Config, ready: impl FnOnce(&Broker, &[SocketAddr], &[So
         () = signals.recv() => {}
     }
     served.map(drop)
+}
+
+/// Applies pending migrations, waiting for a store that is away as a node does. Returns their number.
+///
+/// # Errors
+/// The store has a fault that only an operator can end, was away for too long, or a signal came.
+pub async fn migrate(config: &StoreConfig) -> Result<usize, RunError> {
+    let mut signals = Signals::new()?;
+    let store = open_store(config, Arc::new(Metrics::new()?), Degrade::unwatched())?;
+    tokio::select! {
+        applied = starting::migrate_store(&*store, config) => Ok(applied?),
+        // The connection breaks, and PostgreSQL takes the unfinished migration back.
+        () = signals.recv() => Err(RunError::Interrupted),
+    }
 }
 
 /// The progress of a node at the time of a signal.

@@ -13,14 +13,16 @@ mod claims;
 mod flaws;
 mod inspect;
 mod jwks;
+mod remedy;
 
 use checks::Checks;
 use claims::{Claims, Rules};
 use flaws::MAX_TOKEN_BYTES;
 use jwks::{Found, Jwks};
 
-pub use inspect::{Inspection, SignatureCheck};
+pub use inspect::{Inspection, SHOWN_CLAIMS, SignatureCheck};
 pub use jwks::KeyReport;
+pub use remedy::remedy;
 
 use crate::{
     config::{AuthConfig, AuthKey, Secret},

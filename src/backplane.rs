@@ -284,6 +284,14 @@ impl Backplane {
         self.registry.register(registration).await
     }
 
+    /// Records that listeners were told a user's departure. If the user is connected here, Redis has lost that, and a
+    /// [`BackplaneEvent::Returned`] follows.
+    pub fn note_told_gone(&self, user: &UserId) {
+        if self.local.is_connected(user) {
+            self.registry.mark_unwritten(user, registry_calls::Unwritten { told_gone: true, ..Default::default() });
+        }
+    }
+
     /// Records that a connection does not answer, or does again. A silent connection gives way to a new one of its user that
     /// would exceed a cap. Returns false if it did so.
     pub async fn set_silent(&self, connection: ConnectionId, silent: bool) -> bool {

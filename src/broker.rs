@@ -16,6 +16,8 @@ use crate::{
     model::{Clock, Timestamp},
     outbox::OutboxBudget,
     supervise::Supervisor,
+    tail::Tail,
+    webhook::{Deliveries, Webhooks},
 };
 
 mod drain;
@@ -48,6 +50,12 @@ pub struct Broker {
     pub outboxes: Arc<OutboxBudget>,
     /// The schedule on which connections close during a drain.
     pub drain: Arc<Drain>,
+    /// The newest connects, refusals and closes, for the console.
+    pub tail: Arc<Tail>,
+    /// The webhooks, whose requests the console may repeat.
+    pub webhooks: Webhooks,
+    /// The newest finished webhook requests, for the console.
+    pub deliveries: Arc<Deliveries>,
     /// Supervises the tasks of the node.
     pub supervisor: Supervisor,
     /// The tasks of the connections.

@@ -364,7 +364,12 @@ impl Chat {
             Command::Notifications { page } => self.notifications(&caller, page).await,
             Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
             Command::Online { cursor, limit } => Ok(self.presence.online(cursor, limit).await),
-            Command::Connections => Ok(self.connections.connections_of(&caller).await),
+            Command::Connections => Ok(self.connections.connections_of(&caller.identity.user).await),
+            Command::ConnectionsOf { user } => Ok(self.connections.connections_of(&user).await),
+            Command::ConversationsOf { user, archived, page } => {
+                self.conversations_of(&caller, &user, archived, page).await
+            }
+            Command::Entries { conversation, range, limit } => self.entries(&conversation, range, limit).await,
             Command::Stats => Ok(self.connections.stats().await),
             Command::Restrict { user, request } => self.restrict(&caller, &user, request).await,
             Command::ShowBlock { user } => self.show_block(&user).await,

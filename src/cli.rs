@@ -3,7 +3,7 @@
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 success, 1 failure, 2 wrong usage,
 //! 78 bad configuration.
 
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -29,8 +29,7 @@ use crate::{
         self, Config, ConfigFault, ConfigFaults, LogConfig, Sources, StoreConfig,
         settings::{self, Group, Setting},
     },
-    degrade::Degrade,
-    metrics::{COMMIT, Metrics},
+    metrics::COMMIT,
 };
 
 /// The exit code of bad configuration (`EX_CONFIG` of sysexits.h).
@@ -129,9 +128,7 @@ fn migrate(matches: &ArgMatches) -> Result<Outcome, Failure> {
     let sources = sources(matches)?;
     let store = StoreConfig::load(false, &sources)?;
     start_logging(&LogConfig::load(&sources)?);
-    let metrics = Arc::new(Metrics::new().map_err(Failure::runtime)?);
-    let applied = block_on(async { app::open_store(&store, metrics, Degrade::unwatched())?.migrate().await })?;
-    let count = applied.map_err(Failure::runtime)?;
+    let count = block_on(app::migrate(&store))?.map_err(Failure::runtime)?;
     print(&format!("{count} migrations applied\n"))?;
     Ok(Outcome::Done)
 }
@@ -151,11 +148,16 @@ fn command() -> Command {
     let every = |_: &Setting| true;
     let logs = |setting: &Setting| setting.group == Group::Logs;
     let tokens = |s: &Setting| s.group == Group::Tokens || *s == settings::DATA_DIR;
-    let store = move |s: &Setting| {
-        (s.group == Group::Store && *s != settings::DATA_DIR && *s != settings::DATABASE_START_TIMEOUT) || logs(s)
-    };
+    let store = move |s: &Setting| (s.group == Group::Store && *s != settings::DATA_DIR) || logs(s);
     let database = |s: &Setting| {
-        let named = [settings::DATABASE_URL, settings::DATABASE_CA_FILE, settings::DATA_DIR, settings::MAX_REVOCATIONS];
+        let named = [
+            settings::DATABASE_URL,
+            settings::DATABASE_CA_FILE,
+            settings::DATA_DIR,
+            settings::MAX_REVOCATIONS,
+            settings::ADMIN_LISTEN,
+            settings::ADMIN_TOKEN,
+        ];
         named.contains(s)
     };
     let addresses = |s: &Setting| *s == settings::LISTEN || *s == settings::ADMIN_LISTEN;
@@ -171,7 +173,11 @@ fn command() -> Command {
             with_settings(dev::command(), true, every),
             with_settings(chat::command(), true, tokens),
             with_settings(Command::new("serve").about("Run a node"), false, every),
-            with_settings(Command::new("migrate").about("Apply pending migrations to PostgreSQL"), false, store),
+            with_settings(
+                Command::new("migrate").about("Apply pending migrations to PostgreSQL; waits while it is away"),
+                false,
+                store,
+            ),
             with_settings(token::command(), false, tokens),
             with_settings(admin::command(), false, database).mut_args(|arg| arg.global(true)),
             with_settings(

@@ -3,9 +3,12 @@
 //!
 //! [`settings`] is the table of all settings; the structs of `values` hold them for the rest of the program.
 
+mod addresses;
+mod console;
 mod dev;
 mod document;
 mod dotenv;
+mod in_force;
 mod limits;
 mod load;
 mod origins;
@@ -21,10 +24,13 @@ mod urls;
 mod values;
 mod webhooks;
 
-pub(crate) use dev::SECRET_FILE as DEV_SECRET_FILE;
+pub use addresses::health_address;
+pub use console::admin_access;
+pub(crate) use dev::{ADMIN_TOKEN_FILE as DEV_ADMIN_TOKEN_FILE, SECRET_FILE as DEV_SECRET_FILE};
 pub use dev::{data_folder, make_private_folder, open_private_file};
 pub use document::{flag_help, markdown, summary};
-pub use load::{health_address, max_revocations};
+pub use in_force::{SettingInForce, SettingSource};
+pub use load::max_revocations;
 pub use origins::{AllowedOrigins, is_same_host, is_this_machine};
 pub use parse::flag_of;
 pub use redis_prefix::RedisPrefix;
@@ -33,7 +39,7 @@ pub use secret::Secret;
 pub use source::{ConfigFault, ConfigFaults, Lookup, Sources, duration_within};
 pub use urls::{is_tls_optional, read_postgres_url};
 pub use values::{
-    AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit, RedisConfig,
-    StoreBackend, StoreConfig, Timing,
+    AuthConfig, AuthKey, Config, ConsoleConfig, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit,
+    RedisConfig, StoreBackend, StoreConfig, Timing,
 };
 pub use webhooks::{NotificationConfig, PersonaConfig, WebhookConfig, WebhookTarget};

@@ -17,6 +17,7 @@ mod fault;
 mod feature;
 mod part;
 mod reason;
+mod standing;
 mod work;
 
 pub use fault::{Diagnosis, Fault, Finding};
@@ -24,6 +25,7 @@ pub use feature::{Feature, Mode};
 use part::Watched;
 pub use part::{LinkState, Part, PartState};
 pub use reason::Reason;
+use standing::Standing;
 pub use work::Work;
 use work::{RefusedCalls, Tested};
 
@@ -72,6 +74,8 @@ pub struct Degrade {
     refused_count: AtomicUsize,
     /// Settings of Redis or PostgreSQL that operators should change although nothing fails.
     warnings: Mutex<Vec<(Part, Arc<Finding>)>>,
+    /// Since when faults and reasons stand.
+    standing: Standing,
     changes: watch::Sender<u64>,
 }
 
@@ -92,6 +96,7 @@ impl Degrade {
             refused_calls: Mutex::default(),
             refused_count: AtomicUsize::new(0),
             warnings: Mutex::default(),
+            standing: Standing::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -296,6 +301,20 @@ impl Degrade {
             }
             all
         })
+    }
+
+    /// The same, each with the time since which it stands: that of the first of these looks that found it.
+    pub fn standing_faults(&self) -> Vec<(Part, Arc<Finding>, Instant)> {
+        let faults = self.faults();
+        let since = self.standing.look(faults.iter().map(|(_, finding)| finding.fault.name()), Instant::now());
+        faults.into_iter().zip(since).map(|((part, finding), since)| (part, finding, since)).collect()
+    }
+
+    /// Every reason why the node is not healthy, likewise.
+    pub fn standing_reasons(&self) -> Vec<(Reason, Instant)> {
+        let reasons: Vec<Reason> = self.reasons().collect();
+        let since = self.standing.look(reasons.iter().map(|reason| reason.label()), Instant::now());
+        reasons.into_iter().zip(since).collect()
     }
 
     /// Every reason why the node is not healthy.

@@ -31,6 +31,7 @@ mod body;
 mod check;
 mod client;
 mod compression;
+mod console;
 mod cors;
 mod demo;
 mod health;
@@ -259,11 +260,11 @@ impl Server {
         if let (Some(refusal), false) =
             (self.service.refusal(peer), matches!(found, Found::Endpoint(Endpoint::Probe(_), _)))
         {
-            return Err(self.service.refuse(refusal, request.headers()));
+            return Err(self.service.refuse(refusal, peer, request.headers()));
         }
         let is_check = matches!(found, Found::Endpoint(Endpoint::Probe(Probe::Check), _));
         if let (Some(refusal), false) = (self.service.pages().refusal(request.headers()), is_check) {
-            return Err(self.service.refuse(refusal, request.headers()));
+            return Err(self.service.refuse(refusal, peer, request.headers()));
         }
         let (endpoint, params) = match found {
             Found::Endpoint(endpoint, params) => (endpoint, params),
@@ -274,6 +275,10 @@ impl Server {
             Found::Nothing => return demo::answer(&self.service, peer, request).await,
         };
         match endpoint {
+            Endpoint::Console(action) => Box::pin(console::answer(action, &self.service, peer, &params, request)).await,
+            Endpoint::Page(asset) => {
+                console::asset(asset, self.service.console().map(|console| &console.gate), request.headers())
+            }
             Endpoint::Probe(probe) => Ok(health::answer(probe, &self.service, peer, request.headers())),
             Endpoint::Socket(route) => {
                 let conversation = params.get("conversation");

@@ -32,4 +32,5 @@ pub mod restrictions;
 pub mod session;
 pub mod store;
 pub mod supervise;
+pub mod tail;
 pub mod webhook;

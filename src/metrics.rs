@@ -235,6 +235,8 @@ metrics! {
     gaps_open: IntGauge("gaps_open");
     /// Gaps that are still open after several tries to backfill them.
     gaps_stuck: IntGauge("gaps_stuck");
+    /// Holes of logs that listeners passed over, because the store lacks entries between two others.
+    log_holes: IntCounter("log_holes_total");
     /// Acks whose outcome was told as unknown, because earlier entries did not reach the socket in time.
     acks_given_up: IntCounter("acks_given_up_total");
     /// Logs whose newest entry was not sent again after an append with a lost answer, because too many waited.
@@ -285,6 +287,14 @@ metrics! {
     restrictions: IntGauge("restrictions");
     /// Maximum number of blocks and revocations by admins.
     restrictions_limit: IntGauge("restrictions_limit");
+    /// Requests to the admin console's API, by action and result ("ok" or the code of the refusal).
+    console_requests: IntCounterVec("console_requests_total", &["action", "result"]);
+    /// Requests to the console that wait for the next connect, refusal or close.
+    console_watchers: IntGauge("console_watchers");
+    /// Connects, refusals and closes that are kept for the console.
+    console_events: IntGauge("console_events");
+    /// Finished webhook requests that are kept for the console.
+    console_deliveries: IntGauge("console_deliveries");
     /// Tasks that the node runs now: several for each connection and request, and those of the node itself.
     tasks: IntGauge("tasks");
     /// Panics of tasks, by task. The task is started again, or only what it worked on is lost.

@@ -37,7 +37,7 @@ pub use data::{Data, DataEdit, InvalidData, MAX_JSON_DEPTH, given_or_null};
 pub use deployment::{Deployment, DeploymentId, DeploymentTag};
 pub use event::{Body, Entry, EntryStamp, Ephemeral, EphemeralEvent, Event};
 pub use event_name::{EventName, InvalidEventName};
-pub use history::{FoundMessages, HistoryRange, Message, MessagePage, Reactions};
+pub use history::{EntryPage, EntryRange, FoundMessages, HistoryRange, Message, MessagePage, Reactions};
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use invisible::{is_blank, is_invisible};
 pub use node_keys::{NodeKey, NodeKeys};

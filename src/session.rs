@@ -16,6 +16,7 @@ use crate::{
     model::{CloseReason, ConnectionId, ConversationId, Identity, Reject, Seq, TokenFlaw, UserId},
     outbox::{Frame, Outbox},
     supervise::TaskName,
+    tail::{self, ClientInfo},
 };
 
 mod answers;
@@ -76,6 +77,8 @@ pub struct Opening {
     pub verified: Option<Result<Identity, Reject>>,
     /// The client's address, as trusted proxies report it.
     pub address: IpAddr,
+    /// What the client says of itself, for the console.
+    pub client: ClientInfo,
     /// The socket's place. A valid token moves it to the places of the known.
     pub permit: Arc<Permit>,
 }
@@ -94,12 +97,16 @@ pub struct Upgraded {
 /// Serves a WebSocket until it closes. The socket is boxed, because the task keeps room for it.
 pub async fn serve(upgraded: Box<Upgraded>, context: Arc<Context>) {
     let (mut dialect, address) = (upgraded.opening.route.dialect(), upgraded.opening.address);
+    let mut client = upgraded.opening.client.clone();
     // Boxed, and dropped before the connection is served, so that an open connection does not keep the memory of the opening.
     let Some((outbox, opened)) = Box::pin(upgraded.open(&context)).await else { return };
     let connection = outbox.connection();
     let (socket, reason, ended) = match opened {
         Ok(open) => {
             dialect = open.dialect();
+            let user = Some(open.user().clone());
+            let told = ClientInfo { agent: client.agent.take(), ..client.clone() };
+            record(&context, tail::Kind::Connect, "open", None, (told, address, dialect, user, connection));
             let (socket, reason, ended) = open.run().await;
             (socket, reason, Some(ended))
         }
@@ -110,6 +117,9 @@ pub async fn serve(upgraded: Box<Upgraded>, context: Arc<Context>) {
     };
     context.advice.tell_close(&reason);
     context.metrics.closes.with_label_values(&[reason.label()]).inc();
+    let kind = if ended.is_some() { tail::Kind::Close } else { tail::Kind::Refusal };
+    let user = ended.as_ref().map(|ended| ended.user.clone());
+    record(&context, kind, reason.label(), reason.token_flaw(), (client, address, dialect, user, connection));
     tracing::info!(
         %connection,
         user = ended.as_ref().map(|ended| ended.user.as_str()),
@@ -130,6 +140,27 @@ pub async fn serve(upgraded: Box<Upgraded>, context: Arc<Context>) {
     if let (Some(Ended { user, confirmed_at }), false) = (ended, confirmed) {
         context.chat.record_unconfirmed(user, confirmed_at);
     }
+}
+
+/// Keeps an event for the console.
+fn record(
+    context: &Context,
+    kind: tail::Kind,
+    reason: &'static str,
+    flaw: Option<TokenFlaw>,
+    (client, address, dialect, user, connection): (ClientInfo, IpAddr, Dialect, Option<UserId>, ConnectionId),
+) {
+    context.tail.record(|| tail::Event {
+        kind,
+        reason,
+        flaw,
+        client,
+        address: Some(address),
+        dialect: Some(dialect.label()),
+        user,
+        connection: Some(connection),
+        at: context.clock.now(),
+    });
 }
 
 /// Sends the closing frames, writes the queued frames, and waits for the client's own close up to a timeout. Returns true if

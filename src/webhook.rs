@@ -22,11 +22,13 @@ use crate::{
 };
 
 mod backoff;
+mod deliveries;
 mod echo;
 mod hook;
 mod queue;
 
 pub use backoff::Backoff;
+pub use deliveries::{Deliveries, Delivery};
 pub use hook::Hook;
 pub use queue::{Queue, QueueReceiver};
 
@@ -108,12 +110,12 @@ fn is_transient(status: StatusCode) -> bool {
 }
 
 /// The webhooks of a node.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Webhooks {
     /// The webhook for personas.
-    pub persona: Option<Webhook>,
+    pub persona: Option<Arc<Webhook>>,
     /// The webhook for notifications.
-    pub notification: Option<Webhook>,
+    pub notification: Option<Arc<Webhook>>,
 }
 
 impl Webhooks {
@@ -121,14 +123,25 @@ impl Webhooks {
     ///
     /// # Errors
     /// TLS can't be set up.
-    pub fn new(config: &Config, metrics: &Arc<Metrics>) -> reqwest::Result<Self> {
+    pub fn new(config: &Config, metrics: &Arc<Metrics>, deliveries: &Arc<Deliveries>) -> reqwest::Result<Self> {
         let webhook = |hook, settings: Option<&WebhookConfig>| {
-            settings.map(|settings| Webhook::new(hook, settings.clone(), metrics.clone())).transpose()
+            let make = |settings: &WebhookConfig| {
+                Webhook::new(hook, settings.clone(), (metrics.clone(), deliveries.clone())).map(Arc::new)
+            };
+            settings.map(make).transpose()
         };
         Ok(Self {
             persona: webhook(Hook::Persona, config.personas.as_ref().map(|personas| &personas.webhook))?,
             notification: webhook(Hook::Notification, config.notifications.webhook.as_ref())?,
         })
+    }
+
+    /// The webhook of this purpose, if it is configured.
+    pub fn of(&self, hook: Hook) -> Option<&Arc<Webhook>> {
+        match hook {
+            Hook::Persona => self.persona.as_ref(),
+            Hook::Notification => self.notification.as_ref(),
+        }
     }
 }
 
@@ -139,6 +152,7 @@ pub struct Webhook {
     key: Option<hmac::Key>,
     client: reqwest::Client,
     metrics: Arc<Metrics>,
+    deliveries: Arc<Deliveries>,
 }
 
 impl Webhook {
@@ -146,7 +160,11 @@ impl Webhook {
     ///
     /// # Errors
     /// TLS can't be set up.
-    pub fn new(hook: Hook, settings: WebhookConfig, metrics: Arc<Metrics>) -> reqwest::Result<Self> {
+    pub fn new(
+        hook: Hook,
+        settings: WebhookConfig,
+        (metrics, deliveries): (Arc<Metrics>, Arc<Deliveries>),
+    ) -> reqwest::Result<Self> {
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(Policy::none())
@@ -157,7 +175,7 @@ impl Webhook {
             client = client.no_proxy();
         }
         let key = settings.secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes()));
-        Ok(Self { hook, settings, key, client: client.build()?, metrics })
+        Ok(Self { hook, settings, key, client: client.build()?, metrics, deliveries })
     }
 
     /// The settings of this webhook.
@@ -177,19 +195,45 @@ impl Webhook {
     /// No try succeeded in time.
     pub async fn post(&self, payload: &impl Serialize) -> Result<Bytes, WebhookError> {
         let body = Bytes::from(serde_json::to_vec(payload).map_err(WebhookError::Unwritable)?);
-        let Ok(answer) = timeout(self.settings.timeout, self.post_with_retries(body)).await else {
+        let (started, mut tries) = (Instant::now(), 0);
+        let answer = timeout(self.settings.timeout, self.post_with_retries(body.clone(), &mut tries)).await;
+        let answer = answer.unwrap_or_else(|_| {
             self.count(WebhookError::Timeout.label());
-            return Err(WebhookError::Timeout);
-        };
+            Err(WebhookError::Timeout)
+        });
+        self.record(&answer, (started, tries), None, body);
         answer
     }
 
-    /// Tries until there is an answer, no retry is left, or the next try would be too late.
-    async fn post_with_retries(&self, body: Bytes) -> Result<Bytes, WebhookError> {
+    /// Posts the body of an earlier request again, once, within `most`. Returns the number of the new request, and its
+    /// outcome; nobody acts on the answer.
+    pub async fn repeat(&self, number: u64, body: Bytes, most: Duration) -> (u64, Result<Bytes, WebhookError>) {
+        let started = Instant::now();
+        let answer = timeout(most.min(self.settings.timeout), self.try_once(body.clone())).await;
+        let answer = answer.unwrap_or(Err(WebhookError::Timeout));
+        self.count(answer.as_ref().map_or_else(WebhookError::label, |_| "ok"));
+        (self.record(&answer, (started, 1), Some(number), body), answer)
+    }
+
+    fn record(
+        &self,
+        answer: &Result<Bytes, WebhookError>,
+        (started, tries): (Instant, u32),
+        repeats: Option<u64>,
+        body: Bytes,
+    ) -> u64 {
+        let failure = answer.as_ref().err().map(|error| (error.label(), error.to_string()));
+        let (hook, took) = (self.hook, started.elapsed());
+        self.deliveries.record(deliveries::Ended { hook, failure, tries, took, repeats, body })
+    }
+
+    /// Tries until there is an answer, no retry is left, or the next try would be too late. Counts the tries.
+    async fn post_with_retries(&self, body: Bytes, tries: &mut u32) -> Result<Bytes, WebhookError> {
         let started = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut retries = self.settings.retries;
         loop {
+            *tries += 1;
             let failure = match self.try_once(body.clone()).await {
                 Ok(answer) => {
                     self.count("ok");
@@ -295,10 +339,16 @@ mod tests {
             queue: 1,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
-        let webhook = Webhook::new(Hook::Persona, settings, metrics.clone()).unwrap();
+        let deliveries = Deliveries::new(5, metrics.clone());
+        let webhook = Webhook::new(Hook::Persona, settings, (metrics.clone(), deliveries.clone())).unwrap();
         let failure = webhook.post(&"hello").await.unwrap_err().to_string();
         assert!(failure.contains("refused") && !failure.contains("planted"), "{failure}");
         assert_eq!(metrics.webhook_requests.with_label_values(&["persona", "unreachable"]).get(), 2);
+        let kept = deliveries.get(1).unwrap();
+        assert_eq!((kept.result, kept.tries, kept.body.as_deref()), ("unreachable", 2, Some(&b"\"hello\""[..])));
+        let (again, answer) = webhook.repeat(1, kept.body.unwrap(), Duration::from_secs(30)).await;
+        assert!(answer.is_err() && deliveries.get(again).unwrap().repeats == Some(1));
+        assert!(!format!("{deliveries:?}").contains("planted"));
     }
 
     #[test]

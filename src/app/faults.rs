@@ -59,8 +59,10 @@ fn show_faults(
     metrics: &Metrics,
     shown: &mut Vec<(Fault, Option<Instant>)>,
 ) -> Vec<(Part, Fault, String)> {
-    let (faults, now) = (degrade.faults(), Instant::now());
-    let stands = |fault: Fault| faults.iter().any(|(_, finding)| finding.fault == fault);
+    // This look and the next also tell since when a reason stands.
+    let _reasons = degrade.standing_reasons();
+    let (faults, now) = (degrade.standing_faults(), Instant::now());
+    let stands = |fault: Fault| faults.iter().any(|(_, finding, _)| finding.fault == fault);
     for (fault, absent) in &mut *shown {
         *absent = if stands(*fault) { None } else { absent.or(Some(now)) };
     }
@@ -70,8 +72,8 @@ fn show_faults(
         tracing::info!(fault = ended.name(), "a fault ended");
     }
     let is_new = |fault: Fault| shown.iter().all(|(known, _)| *known != fault);
-    let new = faults.iter().filter(|(_, finding)| is_new(finding.fault));
-    let new: Vec<_> = new.map(|(part, finding)| (*part, finding.fault, finding.detail.clone())).collect();
+    let new = faults.iter().filter(|(_, finding, _)| is_new(finding.fault));
+    let new: Vec<_> = new.map(|(part, finding, _)| (*part, finding.fault, finding.detail.clone())).collect();
     for (_, fault, _) in &new {
         metrics.faults.with_label_values(&[fault.name()]).set(1);
         shown.push((*fault, None));

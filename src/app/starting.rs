@@ -1,4 +1,4 @@
-//! Start of the store. While PostgreSQL is away, the node waits, not ready.
+//! Start of the store. While PostgreSQL is away, a node waits, not ready, and so does `switchboard migrate`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{
     backplane::Backplane,
     chat::Chat,
     config::StoreConfig,
-    degrade::Degrade,
+    degrade::{Degrade, Finding},
     store::{Store, StoreError},
 };
 
@@ -46,34 +46,65 @@ pub(super) async fn start_store(
     config: &StoreConfig,
     degrade: &Degrade,
 ) -> Result<(), NotStarted> {
-    let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
-    loop {
-        let started = start_once(store, (backplane, chat), config.migrate).await;
-        let error = match started {
-            Ok(applied) => {
-                degrade.store_started();
-                tracing::info!(applied, waited_ms = began.elapsed().as_millis(), "the store has started");
-                return Ok(());
-            }
-            Err(StoreError::Failed(why)) => return Err(NotStarted::Fault(StoreError::Failed(why))),
-            Err(error) => error.finding(),
-        };
+    let began = Instant::now();
+    let away = |finding: Finding, tries: u32| {
         // One line is enough: readiness shows the newest reason.
         if tries == 0 {
             tracing::warn!(
-                error = error.detail,
-                fault = error.fault.name(),
+                error = finding.detail,
+                fault = finding.fault.name(),
                 timeout_seconds = config.start_timeout.as_secs(),
                 "the store is away; this node waits for it and is not ready"
             );
-        } else {
-            tracing::debug!(error = error.detail, tries, "the store is still away");
         }
+        degrade.await_store(Some(finding));
+    };
+    let start = async || start_once(store, (backplane, chat), config.migrate).await;
+    let applied = wait_for_store(config.start_timeout, start, away).await?;
+    degrade.store_started();
+    tracing::info!(applied, waited_ms = began.elapsed().as_millis(), "the store has started");
+    Ok(())
+}
+
+/// Applies pending migrations, and tries again while the store is away, at most for the configured time. Returns their
+/// number.
+///
+/// # Errors
+/// The store has a fault that only an operator can end, or it was away for too long.
+pub(super) async fn migrate_store(store: &dyn Store, config: &StoreConfig) -> Result<usize, NotStarted> {
+    let away = |finding: Finding, tries: u32| {
+        if tries == 0 {
+            tracing::warn!(
+                error = finding.detail,
+                fault = finding.fault.name(),
+                timeout_seconds = config.start_timeout.as_secs(),
+                "the store is away; the migrations wait for it"
+            );
+        }
+    };
+    wait_for_store(config.start_timeout, async || store.migrate().await, away).await
+}
+
+/// Tries until the store answers, at most for `longest`. `away` gets the reason of each failed try and the number of those
+/// before it.
+async fn wait_for_store<T>(
+    longest: Duration,
+    mut tried: impl AsyncFnMut() -> Result<T, StoreError>,
+    mut away: impl FnMut(Finding, u32),
+) -> Result<T, NotStarted> {
+    let (began, mut pause, mut tries) = (Instant::now(), PAUSE.0, 0_u32);
+    loop {
+        let finding = match tried().await {
+            Ok(done) => return Ok(done),
+            Err(StoreError::Failed(why)) => return Err(NotStarted::Fault(StoreError::Failed(why))),
+            Err(error) => error.finding(),
+        };
+        tracing::debug!(error = finding.detail, tries, "the store is away");
+        if began.elapsed() + pause >= longest {
+            return Err(NotStarted::Away { waited: longest, why: finding.detail });
+        }
+        away(finding, tries);
         tries += 1;
-        if began.elapsed() + pause >= config.start_timeout {
-            return Err(NotStarted::Away { waited: config.start_timeout, why: error.detail });
-        }
-        degrade.await_store(Some(error));
         sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
         pause = (pause * 2).min(PAUSE.1);
     }

@@ -8,6 +8,10 @@ use super::{
 };
 use crate::model::{Identity, Reject, Timestamp, TokenFlaw};
 
+/// The claims whose values are shown to operators. Others may hold personal data, so only their names are.
+pub const SHOWN_CLAIMS: [&str; 12] =
+    ["sub", "username", "name", "role", "roles", "tier", "aud", "iss", "iat", "nbf", "exp", "jti"];
+
 /// The parts of a token that are not secret, and its flaws.
 #[derive(Debug)]
 pub struct Inspection {
@@ -19,6 +23,8 @@ pub struct Inspection {
     pub signature: SignatureCheck,
     /// Every flaw that was found; the first is the one for which a node refuses the token.
     pub flaws: Vec<TokenFlaw>,
+    /// The refusal of a sound token by an admin: it was revoked, or its user is blocked.
+    pub kept_out: Option<Reject>,
 }
 
 /// Result of the check of a token's signature.
@@ -47,7 +53,12 @@ pub(super) fn explain(
         Err(_) if token.len() > MAX_TOKEN_BYTES => Some(TokenFlaw::TooLong),
         Err(_) => (header.is_none() || claims.is_none()).then_some(TokenFlaw::Malformed),
     };
+    let kept_out = match &verified {
+        Ok(Err(reject @ (Reject::TokenRevoked | Reject::Blocked))) => Some(reject.clone()),
+        _ => None,
+    };
     let signature = match (verified, first) {
+        _ if kept_out.is_some() => SignatureCheck::Matches,
         (Err(why), _) => SignatureCheck::NotChecked(why),
         (Ok(Ok(_)), _) => SignatureCheck::Matches,
         (_, Some(TokenFlaw::Signature)) => SignatureCheck::Wrong,
@@ -63,5 +74,5 @@ pub(super) fn explain(
         let new: Vec<TokenFlaw> = found.into_iter().filter(|flaw| !flaws.contains(flaw)).collect();
         flaws.extend(new);
     }
-    Inspection { header: header.unwrap_or_default(), claims: claims.unwrap_or_default(), signature, flaws }
+    Inspection { header: header.unwrap_or_default(), claims: claims.unwrap_or_default(), signature, flaws, kept_out }
 }

@@ -30,6 +30,8 @@ pub(super) struct Held {
     pub(super) id: ConnectionId,
     pub(super) scope: Scope,
     pub(super) since: Timestamp,
+    /// The label of its dialect.
+    pub(super) dialect: &'static str,
     /// Time at which it fell silent; `None` while its client gives signs of life.
     silent_since: Option<Instant>,
     /// It was silent when a newer socket needed room, and counts against no cap any more. It ends soon.
@@ -128,6 +130,7 @@ impl Local {
             id: new.connection,
             scope: new.scope.clone(),
             since: new.connected_at,
+            dialect: new.dialect,
             silent_since: None,
             gave_way: false,
         });

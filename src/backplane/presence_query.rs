@@ -7,10 +7,10 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 use super::{
     incarnation::Incarnation,
     lease::Lease,
-    line::parse_lines,
+    line::{Line, parse_lines},
     link::{Link, Replies},
     link_error::LinkError,
-    local::Local,
+    local::{Held, Local},
     lossy::Lossy,
     ops::Op,
     types::{Listeners, NodeInfo},
@@ -168,14 +168,20 @@ impl PresenceQuery {
             Ok(lines) => {
                 let lines = parse_lines(&lines.unwrap_or_default().0).into_iter();
                 let info = lines.map(|line| {
-                    Some(ConnectionInfo { connection: line.id, node: line.holder.node()?, since: line.since })
+                    let Line { id, since, dialect, .. } = &line;
+                    let (node, dialect) = (line.holder.node()?, dialect.clone());
+                    Some(ConnectionInfo { connection: *id, node, since: *since, dialect })
                 });
                 info.flatten().collect()
             }
             Err(_) => {
                 let held = self.local.connections_of(user).into_iter();
                 let node = || self.node.clone();
-                held.map(|one| ConnectionInfo { connection: one.id, node: node(), since: one.since }).collect()
+                let info = |one: Held| {
+                    let dialect = Some(one.dialect.into());
+                    ConnectionInfo { connection: one.id, node: node(), since: one.since, dialect }
+                };
+                held.map(info).collect()
             }
         }
     }

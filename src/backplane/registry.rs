@@ -21,14 +21,14 @@ use super::{
     era::Era,
     incarnation::Incarnation,
     lease::Lease,
-    line::{Line, parse_lines},
+    line::{Line, opened, parse_lines},
     link::{Link, Replies},
     link_error::{LinkError, is_wrong_type},
     local::{Caps, Local, Registered, Removed, Share},
     names::Names,
     ops::Op,
     registry_calls::{
-        ENTRY_TTL, Synced, Unwritten, add_listener, is_partly_refused, join_ids, micros, parse_ids, return_to_announce,
+        ENTRY_TTL, Synced, Unwritten, add_listener, is_partly_refused, join_ids, micros, parse_ids, return_after,
         schedule_check, scope, summarize, sync_call,
     },
     scripts::{CLAIM, DEPART, LISTEN, PART, REGISTER, SILENT},
@@ -107,13 +107,14 @@ impl Registry {
         pipeline.cmd("SADD").arg(keys.node_users(&me)).arg(user.as_str());
         let id = new.connection.to_string();
         let call = REGISTER.call(&mut pipeline, &keys.entry(user));
-        call.arg(id).arg(me.as_str()).arg(new.connected_at.micros()).arg(scope(&new.scope));
+        call.arg(id).arg(me.as_str()).arg(opened(new.connected_at, new.dialect)).arg(scope(&new.scope));
         call.arg(self.names.signed(user, &new.name));
         call.arg(self.caps.connections).arg(self.caps.sockets).arg(ENTRY_TTL).arg(join_ids(&gave_way));
         for (node, doubt) in self.lease.doubtful() {
             call.arg(node.as_str()).arg(doubt.as_str());
         }
-        let newest = Line { id: new.connection, holder: me.clone(), since: new.connected_at };
+        let (id, since) = (new.connection, new.connected_at);
+        let newest = Line { id, holder: me.clone(), since, dialect: None };
         self.summarize(&mut pipeline, user, &[newest]);
         pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str());
 
@@ -258,14 +259,15 @@ impl Registry {
 
     /// Records that a user's entry in Redis may differ from this node's state.
     pub(super) fn mark_dirty(&self, user: &UserId, announced: bool) {
-        self.mark_unwritten(user, Unwritten { announced, era: None });
+        self.mark_unwritten(user, Unwritten { announced, ..Unwritten::default() });
     }
 
-    fn mark_unwritten(&self, user: &UserId, unwritten: Unwritten) {
+    pub(super) fn mark_unwritten(&self, user: &UserId, unwritten: Unwritten) {
         let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         if self.link.target().is_some() && dirty.len() < DIRTY_MAX {
             let known = dirty.entry(user.clone()).or_default();
             known.announced |= unwritten.announced;
+            known.told_gone |= unwritten.told_gone;
             known.era = unwritten.era.or(known.era);
         }
     }
@@ -309,7 +311,7 @@ impl Registry {
         loop {
             let users = self.local.users_after(last.as_ref(), BATCH);
             let Some(end) = users.last().cloned() else { break };
-            let batch = users.into_iter().map(|user| (user, Unwritten { announced: false, era })).collect();
+            let batch = users.into_iter().map(|user| (user, Unwritten { era, ..Unwritten::default() })).collect();
             // The repair writes those again whom Redis refused.
             let _refusal = self.write(batch, events).await?;
             last = Some(end);
@@ -356,9 +358,8 @@ impl Registry {
         if refusal.is_some() {
             batch.iter().for_each(|(user, unwritten)| self.mark_dirty(user, unwritten.announced));
         }
-        let lease = self.lease.length();
-        for (era, share, synced) in here {
-            if let Some(back) = era.and_then(|era| return_to_announce(&era, era.is_fresh(lease), share, synced)) {
+        for (unwritten, share, synced) in here {
+            if let Some(back) = return_after(unwritten, self.lease.length(), share, synced) {
                 // A send fails only when the node has ended.
                 let _ = events.send(BackplaneEvent::Returned(back)).await;
             }
@@ -371,7 +372,7 @@ impl Registry {
     async fn sync(
         &self,
         users: &[(UserId, Unwritten)],
-    ) -> Result<(Vec<(Option<Era>, Share, Synced)>, Option<LinkError>), LinkError> {
+    ) -> Result<(Vec<(Unwritten, Share, Synced)>, Option<LinkError>), LinkError> {
         let ((me, former), keys) = (self.lease.incarnations(), self.link.keys());
         let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
         for (user, unwritten) in users {
@@ -413,7 +414,7 @@ impl Registry {
             self.local.set_gave_way(user, &synced.gave_way, true);
             // A change during the call may have reached Redis before this pipeline, which then overwrote it.
             self.mark_dirty_if(user, self.local.version(user) != share.as_ref().map(|share| share.version));
-            here.extend(share.map(|share| (unwritten.era, share, synced)));
+            here.extend(share.map(|share| (unwritten, share, synced)));
         }
         if !summaries.is_empty() {
             self.link.run(Op::Sync, me.as_str(), &summaries).await?;

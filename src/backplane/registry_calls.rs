@@ -9,7 +9,7 @@ use super::{
     era::Era,
     incarnation::Incarnation,
     keys::{Keys, departure},
-    line::{Line, parse_lines},
+    line::{Line, opened, parse_lines},
     link::Replies,
     link_error::LinkError,
     local::{Held, Share},
@@ -29,6 +29,8 @@ pub(super) struct Unwritten {
     pub(super) announced: bool,
     /// Redis refused the user in the first write of this era: a return is still to be announced.
     pub(super) era: Option<Era>,
+    /// Nodes were told that the user departed, who is connected here: a return is to be announced if the entry lacks the user.
+    pub(super) told_gone: bool,
 }
 
 /// The JSON value of `ws:user:{id}`.
@@ -72,8 +74,8 @@ pub(super) fn sync_call(
     let connections = share.map_or(&[][..], |share| &share.connections);
     let call = SYNC.call(pipeline, &keys.entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
     call.arg(name).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
-    for Held { id, since, scope: of, .. } in connections {
-        call.arg(id.to_string()).arg(since.micros()).arg(scope(of));
+    for Held { id, since, dialect, scope: of, .. } in connections {
+        call.arg(id.to_string()).arg(opened(*since, dialect)).arg(scope(of));
     }
     for (room, listeners) in share.map_or(&[][..], |share| &share.rooms) {
         call.arg(room.as_str()).arg(join_ids(listeners));
@@ -123,16 +125,28 @@ pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The [`Return`] to announce after a write of a user's state, if there is one.
+pub(super) fn return_after(unwritten: Unwritten, lease: Duration, share: Share, synced: Synced) -> Option<Return> {
+    match unwritten.era {
+        Some(era) if !unwritten.told_gone => return_to_announce(&era, era.is_fresh(lease), share, synced),
+        None if !unwritten.told_gone => None,
+        _ => return_of(share, synced),
+    }
+}
+
 /// The [`Return`] to announce: other nodes were told that the user departed, or never that they came online. `None`
 /// if other nodes believe the user to be online.
-pub(super) fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: Synced) -> Option<Return> {
+fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: Synced) -> Option<Return> {
     let unseen = era.lost_at.is_some_and(|lost| share.connections.iter().all(|held| held.since >= lost));
     // After a wipe nobody was told that the user departed, unless this node comes back late.
     if fresh && !unseen {
         return None;
     }
-    let online = !synced.was_online;
-    let joined = synced.begun;
+    return_of(share, synced)
+}
+
+fn return_of(share: Share, synced: Synced) -> Option<Return> {
+    let (online, joined) = (!synced.was_online, synced.begun);
     (online || !joined.is_empty()).then_some(Return { user: share.user, name: share.name, joined, online })
 }
 

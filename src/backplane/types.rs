@@ -64,6 +64,8 @@ pub struct Registration {
     pub scope: Scope,
     /// Time at which it connected.
     pub connected_at: Timestamp,
+    /// The label of its dialect.
+    pub dialect: &'static str,
 }
 
 /// A connection was not registered, because its user has reached a connection limit.

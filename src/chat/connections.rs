@@ -7,17 +7,13 @@ use std::sync::{
 };
 
 use super::{
-    command::{Caller, CommandReply},
-    connection::Connection,
-    places::Places,
-    subscriptions::Subscriptions,
-    typing::Typing,
+    command::CommandReply, connection::Connection, places::Places, subscriptions::Subscriptions, typing::Typing,
     user_upserts::UserUpserts,
 };
 use crate::{
     backplane::{Backplane, Registration, Scope, TooMany},
     metrics::Metrics,
-    model::{Clock, Identity, NodeId, NodeStats, Reject, Reply, Stats},
+    model::{Clock, Identity, NodeId, NodeStats, Reject, Reply, Stats, UserId},
 };
 
 /// The connections of this node, and access to the registry of all nodes.
@@ -49,6 +45,7 @@ impl Connections {
             name: identity.name.clone(),
             scope: connection.bound.clone().map_or(Scope::User, Scope::Conversation),
             connected_at: self.clock.now(),
+            dialect: connection.dialect.label(),
         };
         match self.places.register(&registration).await {
             Ok(()) => {}
@@ -94,8 +91,8 @@ impl Connections {
         self.backplane.unregister(connection.id()).await;
     }
 
-    pub(super) async fn connections_of(&self, caller: &Caller) -> CommandReply {
-        Reply::Connections(self.backplane.connections_of(&caller.identity.user).await).into()
+    pub(super) async fn connections_of(&self, user: &UserId) -> CommandReply {
+        Reply::Connections(self.backplane.connections_of(user).await).into()
     }
 
     pub(super) async fn stats(&self) -> CommandReply {

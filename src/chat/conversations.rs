@@ -64,14 +64,25 @@ impl Chat {
         archived: bool,
         page: Page,
     ) -> Result<CommandReply, Reject> {
+        self.conversations_of(caller, &caller.identity.user, archived, page).await
+    }
+
+    /// The conversations of a user, who need not be the caller.
+    pub(super) async fn conversations_of(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        archived: bool,
+        page: Page,
+    ) -> Result<CommandReply, Reject> {
         self.require_feature(Feature::History)?;
-        let listed = self.store.conversations(&caller.identity.user, archived, page).await;
+        let listed = self.store.conversations(user, archived, page).await;
         let (listed, total) = listed.map_err(|error| unavailable(&error))?;
         let most = self.answer_limits.of(caller);
         let (conversations, next_offset) = ConversationList::within(listed, total, page.offset, most);
         let users = shown_users(&conversations);
         let presence = self.presence.of(users).await?.into_iter().map(|one| (one.user.clone(), one)).collect();
-        let status = self.presence.status_of(&caller.identity.user).await;
+        let status = self.presence.status_of(user).await;
         let list = ConversationList { conversations, total, next_offset, presence, status };
         Ok(Reply::Conversations(list).into())
     }

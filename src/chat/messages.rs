@@ -13,10 +13,10 @@ use crate::{
     degrade::Feature,
     dialect::AutoJoin,
     model::{
-        Body, ClientId, Content, ConversationId, DataEdit, Emoji, Entry, FoundMessages, LogId, Message, MessagePage,
-        NewMessage, Page, Pair, Reject, Reply, SearchTerms, Seq, Target, UserId,
+        Body, ClientId, Content, ConversationId, DataEdit, Emoji, Entry, EntryPage, EntryRange, FoundMessages, LogId,
+        Message, MessagePage, NewMessage, Page, PageLimit, Pair, Reject, Reply, SearchTerms, Seq, Target, UserId,
     },
-    store::{Authority, FoundDirect, MessagesPage, SearchScope},
+    store::{Authority, Ends, FoundDirect, MessagesPage, SearchScope},
 };
 
 /// Maximum time that a message waits for the end of a replay of its conversation to its own socket: a slow client must not
@@ -191,6 +191,28 @@ impl Chat {
         };
         shown.limit_bytes(read.newer, self.answer_limits.of(caller));
         Ok(Reply::History(shown).into())
+    }
+
+    pub(super) async fn entries(
+        &self,
+        conversation: &ConversationId,
+        range: EntryRange,
+        limit: PageLimit,
+    ) -> Result<CommandReply, Reject> {
+        self.require_feature(Feature::History)?;
+        let log = LogId::from(conversation);
+        let found = self.store.ends(std::slice::from_ref(&log)).await.map_err(|error| unavailable(&error))?;
+        let (_, Ends { first, head, .. }) = found.into_iter().next().ok_or(Reject::NotFound("Conversation"))?;
+        // Seqs have no gaps.
+        let page = Seq::from(limit.get());
+        let (after, until) = match range {
+            EntryRange::Newest => ((head - page).max(0), head),
+            EntryRange::Before(seq) => ((seq.get() - 1 - page).max(0), seq.get() - 1),
+            EntryRange::After(seq) => (seq.get(), head),
+        };
+        let read = self.store.entries(&log, after, limit.get()).await.map_err(|error| unavailable(&error))?;
+        let entries = read.into_iter().filter(|entry| entry.seq <= until).collect();
+        Ok(Reply::Entries(EntryPage { entries, first, head }).into())
     }
 
     pub(super) async fn show(

@@ -180,7 +180,7 @@ impl Answer {
 
 /// Posts questions to the persona webhook, and stores the answers.
 pub(super) struct Personas {
-    webhook: Webhook,
+    webhook: Arc<Webhook>,
     questions: Queue<Question>,
     /// The messages whose questions wait or are asked, each with the time since when. The queue bounds their number.
     pending: Mutex<HashMap<(LogId, Seq), Instant>>,
@@ -197,7 +197,7 @@ pub(super) struct Personas {
 impl Personas {
     /// Creates the queue. Questions are answered only while [`Personas::run`] runs with it.
     pub(super) fn new(
-        (ids, webhook, data_bytes): (Arc<[UserId]>, Webhook, usize),
+        (ids, webhook, data_bytes): (Arc<[UserId]>, Arc<Webhook>, usize),
         store: Arc<dyn Store>,
         writer: Arc<Writer>,
         router: Arc<Router>,

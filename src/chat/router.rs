@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backplane::Backplane,
     hub::Hub,
-    model::{Clock, ConnectionId, Entry, Ephemeral, EphemeralEvent, Event, LogId},
+    model::{Clock, ConnectionId, Entry, Ephemeral, EphemeralEvent, Event, LogId, UserId},
     supervise::{Supervisor, TaskName, checkpoint},
 };
 
@@ -43,6 +43,11 @@ impl Origin {
     /// recorded before its events are sent.
     fn changes_typing(self) -> bool {
         matches!(self, Self::Committed | Self::Remote)
+    }
+
+    /// True for what is told about users, who may be connected here.
+    fn tells_of_users(self) -> bool {
+        matches!(self, Self::Local | Self::Remote)
     }
 
     fn goes_elsewhere(self) -> bool {
@@ -99,6 +104,7 @@ impl Router {
         let step = |work: &mut dyn FnMut()| {
             let _panicked = self.supervisor.catch(TaskName::Router, work);
         };
+        let told_gone = origin.tells_of_users().then(|| told_gone(&events)).unwrap_or_default();
         let typists = &self.observers.typists;
         // Held to the end, so that listeners are told about typing in the order in which it changed.
         let turn = origin.changes_typing().then(|| typists.turns(&events)).flatten();
@@ -119,6 +125,7 @@ impl Router {
             step(&mut || self.backplane.publish(std::mem::take(&mut events)));
         }
         changes.into_iter().for_each(|change| self.tell_typing(change));
+        told_gone.iter().for_each(|user| self.backplane.note_told_gone(user));
     }
 
     fn tell_typing(&self, change: Change) {
@@ -211,6 +218,18 @@ impl Router {
         let ephemeral = |what| Arc::new(EphemeralEvent { log: log.clone(), at, what });
         what.into_iter().map(|what| Event::Ephemeral { ephemeral: ephemeral(what), origin: by }).collect()
     }
+}
+
+/// The users who are told to be offline.
+fn told_gone(events: &[Event]) -> Vec<UserId> {
+    let gone = events.iter().filter_map(|event| match event {
+        Event::Ephemeral { ephemeral, .. } => match &ephemeral.what {
+            Ephemeral::Presence { user, online: false, .. } => Some(user.clone()),
+            _ => None,
+        },
+        Event::Entry { .. } => None,
+    });
+    gone.collect()
 }
 
 #[cfg(test)]

@@ -1,86 +1,46 @@
 //! `switchboard admin`: disconnects, revokes, blocks and unblocks users, and lists who is blocked. It writes to the store
-//! of the configuration, so that it works without any node; with `--url` it asks a node.
+//! of the configuration, so that it works without any node; with `--url` it asks a node's REST, with `--console` a node's
+//! admin console. What only a console knows, it asks the console.
 
 use std::sync::Arc;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::ArgMatches;
+use serde_json::{Value, json};
 
 use super::outcome::{Failure, Outcome, block_on, print};
 use crate::{
     config::{self, Sources, StoreBackend, StoreConfig},
     degrade::{Degrade, Fault},
     metrics::Metrics,
-    model::{Clock, GivenNumber, Page, RestrictionChange, RestrictionRequest, Timestamp, TokenId, UserId},
+    model::{Clock, GivenNumber, Page, Restriction, RestrictionChange, RestrictionRequest, UserId},
     store::{RestrictOutcome, Store, StoreError},
 };
 
+mod console;
+mod flags;
 mod node;
+mod shown;
 mod task;
 
+use console::ConsoleClient;
 use node::NodeClient;
-use task::{PAGE, Task};
+use task::{Answer, PAGE, Task};
 
 /// Environment variable that holds the admin's token if `--token` is not given.
 const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
 /// The author that the store records for a change from the command line. No user id has a `~`.
 const BY: &str = "~cli";
 
-/// Defines the command and its subcommands.
-pub(super) fn command() -> Command {
-    let user = || {
-        Arg::new("user")
-            .value_name("USER")
-            .help("The user's id, the sub of their tokens")
-            .value_parser(|text: &str| UserId::parse(text).map_err(|error| error.to_string()))
-    };
-    let named = |name: &'static str, about: &'static str| Command::new(name).about(about).arg(user().required(true));
-    let text = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value).global(true);
-    Command::new("admin")
-        .about("Disconnect, revoke, block or unblock a user: in the nodes' database, or through a node (--url)")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .args([
-            Arg::new("dev")
-                .long("dev")
-                .action(ArgAction::SetTrue)
-                .global(true)
-                .help("Use the data folder of switchboard dev"),
-            text("by", "NAME")
-                .help("Your name, for the record in the store")
-                .value_parser(|text: &str| UserId::parse(text).map_err(|error| error.to_string())),
-            text("url", "URL")
-                .help("Ask this node instead, http://HOST:PORT or https://HOST; needs an admin's token")
-                .conflicts_with_all(["dev", "by"]),
-            text("token", "TOKEN").help("The admin's token for --url [env SWITCHBOARD_TOKEN]").requires("url"),
-        ])
-        .subcommands([
-            named("disconnect", "End a user's sockets on all nodes; the user may come back"),
-            named("revoke", "Revoke a user's tokens, or one of them").args([
-                Arg::new("issued-until")
-                    .long("issued-until")
-                    .value_name("TIME")
-                    .help("Revoke the tokens issued up to this time (2026-11-21T09:31:07Z); default: now")
-                    .value_parser(time),
-                Arg::new("jti")
-                    .long("jti")
-                    .value_name("ID")
-                    .help("Revoke only the token with this jti")
-                    .conflicts_with("issued-until")
-                    // The parser's own errors repeat the value, which may be a token by mistake.
-                    .value_parser(|text: &str| Ok::<_, String>(TokenId::parse(text))),
-            ]),
-            named("block", "Block a user: no token of theirs is accepted until unblock"),
-            named("unblock", "End the block of a user"),
-            Command::new("blocked").about("List the blocked users, or show whether one is blocked").arg(user()),
-        ])
-}
-
-fn time(text: &str) -> Result<Timestamp, String> {
-    serde_json::from_value(text.into()).map_err(|_| "must be a time such as 2026-11-21T09:31:07Z".to_owned())
-}
+pub(super) use flags::command;
 
 /// Runs a subcommand, through a node or on the store.
 pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Failure> {
+    let as_json = matches.get_flag("json");
+    if let Some(question) = flags::question(matches)? {
+        let console = ConsoleClient::new(matches, sources)?;
+        block_on(console.ask(&question, as_json, print))??;
+        return Ok(Outcome::Done);
+    }
     let task = Task::of(matches)?;
     if let Task::Change(_, RestrictionRequest::RevokeIssued(Some(until))) = &task
         && *until > Clock::system().now()
@@ -89,11 +49,9 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
             "--issued-until is in the future; to refuse tokens to come, block the user".to_owned(),
         ));
     }
-    let text = match matches.get_one::<String>("url") {
-        Some(url) => {
-            let node = NodeClient::new(url, token(matches, sources)?)?;
-            block_on(node.run(&task))??
-        }
+    let answer = match matches.get_one::<String>("url") {
+        _ if matches.contains_id("console") => block_on(ConsoleClient::new(matches, sources)?.node().answer(&task))??,
+        Some(url) => block_on(NodeClient::new(url, token(matches, sources)?)?.answer(&task))??,
         None => {
             let by = matches.get_one::<UserId>("by").map_or_else(|| BY.to_owned(), |by| format!("{BY}:{by}"));
             let limit = config::max_revocations(sources)?;
@@ -101,6 +59,7 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
             block_on(on_store(&*store, &task, &by, limit))??
         }
     };
+    let text = if as_json { format!("{}\n", answer.json) } else { answer.text };
     print(&text)?;
     Ok(Outcome::Done)
 }
@@ -142,33 +101,57 @@ fn is_no_database(fault: &config::ConfigFault) -> bool {
     fault.variable == config::settings::DATABASE_URL.name && fault.message == "is required"
 }
 
-async fn on_store(store: &dyn Store, task: &Task, by: &str, limit: u32) -> Result<String, Failure> {
+async fn on_store(store: &dyn Store, task: &Task, by: &str, limit: u32) -> Result<Answer, Failure> {
     store.start(false).await.map_err(failed)?;
     match task {
         Task::Change(user, request) => {
             let outcome = store.restrict(user, request, by, limit).await.map_err(failed)?;
-            described(user, request, &outcome)
+            let json = match &outcome {
+                RestrictOutcome::Changed(change) | RestrictOutcome::Unchanged(Some(change)) => json_of(change),
+                RestrictOutcome::Unchanged(None) | RestrictOutcome::TooMany => Value::Null,
+            };
+            Ok(Answer { text: described(user, request, &outcome)?, json })
         }
         Task::Show(user) => {
             let block = store.block_of(user).await.map_err(failed)?;
-            Ok(block.map_or_else(|| format!("{user} is not blocked\n"), |block| line(&block)))
+            let mut json = json!({"user_id": user, "blocked": block.is_some()});
+            if let Some(block) = &block {
+                (json["at"], json["by"]) = (json!(block.at), json!(block.by));
+            }
+            let text = block.map_or_else(|| format!("{user} is not blocked\n"), |block| line(&block));
+            Ok(Answer { text, json })
         }
         Task::List => {
-            let mut text = String::new();
+            let mut all = Vec::new();
+            let mut ends = "";
             loop {
-                let offset = i64::try_from(text.lines().count()).unwrap_or(i64::MAX);
-                let page = Page::given(Some(number(PAGE)), Some(number(offset)));
-                let Ok(page) = page else {
-                    return Ok(text + "… more are blocked: query the table restriction_changes\n");
+                let offset = i64::try_from(all.len()).unwrap_or(i64::MAX);
+                let Ok(page) = Page::given(Some(number(PAGE)), Some(number(offset))) else {
+                    ends = "… more are blocked: query the table restriction_changes\n";
+                    break;
                 };
                 let (blocks, total) = store.blocked_users(page).await.map_err(failed)?;
-                blocks.iter().for_each(|block| text.push_str(&line(block)));
-                if blocks.is_empty() || i64::try_from(text.lines().count()).is_ok_and(|shown| shown >= total) {
-                    return Ok(text);
+                let last = blocks.is_empty();
+                all.extend(blocks);
+                if last || i64::try_from(all.len()).is_ok_and(|shown| shown >= total) {
+                    break;
                 }
             }
+            let text = all.iter().map(line).collect::<String>() + ends;
+            Ok(Answer { text, json: json!({"blocks": all.iter().map(json_of).collect::<Vec<_>>()}) })
         }
     }
+}
+
+/// A change as REST has it.
+fn json_of(change: &RestrictionChange) -> Value {
+    let mut json = json!({"user_id": change.user, "at": change.at, "by": change.by});
+    match &change.restriction {
+        Restriction::Revoked { issued_until } => json["issued_until"] = json!(issued_until),
+        Restriction::TokenRevoked(token) => json["jti"] = json!(token),
+        Restriction::Disconnected | Restriction::Blocked | Restriction::Unblocked => {}
+    }
+    json
 }
 
 fn number(number: i64) -> GivenNumber {
@@ -195,7 +178,7 @@ fn described(user: &UserId, request: &RestrictionRequest, outcome: &RestrictOutc
         }
     };
     let done = match (request, &change.restriction) {
-        (_, crate::model::Restriction::Revoked { issued_until }) => {
+        (_, Restriction::Revoked { issued_until }) => {
             format!("the tokens issued until {issued_until} are{again} revoked")
         }
         (RestrictionRequest::RevokeToken(token), _) => format!("the token {} is{again} revoked", token.as_str()),

@@ -8,9 +8,9 @@ use tokio::time::timeout;
 
 use super::outcome::{Failure, Outcome, block_on, print};
 use crate::{
-    auth::{Auth, Inspection, SignatureCheck, inspect},
+    auth::{Auth, Inspection, SHOWN_CLAIMS, SignatureCheck, inspect, remedy},
     config::{AuthConfig, Sources},
-    model::{Clock, Timestamp, TokenFlaw},
+    model::{Clock, Timestamp},
     restrictions::Restrictions,
 };
 
@@ -20,10 +20,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_SHOWN_CHARS: usize = 200;
 /// Maximum length of a token that is read from standard input, in bytes.
 const MAX_INPUT_BYTES: u64 = 64 * 1_024;
-/// The claims whose values are shown. Others may hold personal data, so only their names are.
-const SHOWN: [&str; 12] =
-    ["sub", "username", "name", "role", "roles", "tier", "aud", "iss", "iat", "nbf", "exp", "jti"];
-
 /// The result for a token without a flaw. This program does not ask the store for revocations.
 const ACCEPTED: &str =
     "ok    a node with this configuration accepts the token, unless an admin revoked it or blocked its user\n";
@@ -66,7 +62,7 @@ fn text_of(found: &Inspection, clock: &Clock) -> String {
             let _ = writeln!(text, "header {name:<9} {}", shown(value));
         }
     }
-    for name in SHOWN {
+    for name in SHOWN_CLAIMS {
         if let Some(value) = found.claims.get(name) {
             let _ = writeln!(text, "claim  {name:<9} {}{}", shown(value), time(name, value, clock));
         }
@@ -119,58 +115,11 @@ fn time(name: &str, value: &Value, clock: &Clock) -> String {
 fn others(claims: &Map<String, Value>) -> Option<String> {
     let names: Vec<String> = claims
         .keys()
-        .filter(|name| !SHOWN.contains(&name.as_str()))
+        .filter(|name| !SHOWN_CLAIMS.contains(&name.as_str()))
         .map(|name| name.escape_default().to_string())
         .collect();
     let text = names.join(", ");
     (!text.is_empty()).then(|| text.chars().take(MAX_SHOWN_CHARS).collect())
-}
-
-/// The remedy for a flaw.
-fn remedy(flaw: TokenFlaw) -> &'static str {
-    use TokenFlaw as F;
-    match flaw {
-        F::Missing | F::NotInFirstFrame => "Send a token",
-        F::TooLong => "A token has at most 8 KiB: leave out claims that chat does not need",
-        F::Malformed => {
-            "Pass the whole token, without quotes or line breaks; an opaque access token can't be used, ask the issuer for a JWT"
-        }
-        F::Header | F::NoAlgorithm => {
-            "Sign it with one of the algorithms in docs/operations/configuration.md (JWT_ALGORITHM)"
-        }
-        F::Unsigned => "Sign it: alg none is never accepted",
-        F::Critical => "Sign it without crit",
-        F::Algorithm => {
-            "Sign it with the algorithm of JWT_ALGORITHM (HS256 unless it is set), or set JWT_ALGORITHM to the token's alg"
-        }
-        F::Signature => {
-            "Sign it with the key that the nodes have, and check that JWT_SECRET is the same text there, without base64 and quotes"
-        }
-        F::UnknownKey => {
-            "Sign it with a key that JWT_JWKS_URL publishes, or wait until the new key is published; check that the URL is that of the issuer"
-        }
-        F::NoKeyId => "Sign it with a kid in the header",
-        F::NoSubject | F::Subject => "Put the user's id into sub; docs/protocol/native.md lists the characters",
-        F::Persona => "Give the user another id, or take the id out of PERSONA_IDS",
-        F::Expired => "Get a new token; if it is new, compare the clocks of its issuer and of this machine",
-        F::NoExpiry => "Add exp: seconds since 1970",
-        F::Expiry => "Write exp as a number: seconds since 1970",
-        F::ExpiryInMilliseconds => "Divide exp by 1,000",
-        F::NotBefore => "Write nbf as a number: seconds since 1970",
-        F::NotBeforeInMilliseconds => "Divide nbf by 1,000",
-        F::Early => "Wait, or compare the clocks of its issuer and of this machine (JWT_LEEWAY)",
-        F::TooLongLived => {
-            "Let it expire earlier, or set a longer TOKEN_LIFETIME_MAX; without iat, its validity counts from now"
-        }
-        F::IssuedAt => "Write iat as a number: seconds since 1970",
-        F::IssuedAtInMilliseconds => "Divide iat by 1,000",
-        F::IssuedLater => "Compare the clocks of its issuer and of this machine (JWT_LEEWAY)",
-        F::TokenId => "Write jti as a text of 1 to 256 characters, or leave it out",
-        F::NoAudience | F::Audience => "Ask the issuer for a token for JWT_AUDIENCE, or correct JWT_AUDIENCE",
-        F::NoIssuer | F::Issuer => {
-            "Use a token of JWT_ISSUER, or correct JWT_ISSUER: it must match to the last character, also a slash"
-        }
-    }
 }
 
 #[cfg(test)]
@@ -178,6 +127,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::TokenFlaw;
 
     #[test]
     fn values_are_shown_on_one_line() {
@@ -198,6 +148,7 @@ mod tests {
             claims: claims.as_object().cloned().unwrap_or_default(),
             signature: SignatureCheck::NotChecked("no key".into()),
             flaws: vec![TokenFlaw::Expired],
+            kept_out: None,
         };
         let text = text_of(&found, &Clock::system());
         assert!(text.contains("other claims: email") && !text.contains("alice@example.com"), "{text}");

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     auth::{Auth, Grant},
-    config::{AuthKey, Config, DEV_SECRET_FILE, StoreBackend},
+    config::{AuthKey, Config, DEV_ADMIN_TOKEN_FILE, DEV_SECRET_FILE, StoreBackend},
     model::{Clock, Reject, UserId},
     restrictions::Restrictions,
 };
@@ -61,6 +61,9 @@ impl Page {
         );
         if let Some(admin) = admin {
             let _ = writeln!(text, "  Metrics    http://{admin}/metrics");
+            if let Some(token) = own_admin_token(config) {
+                let _ = writeln!(text, "  Console    http://{admin}/admin/ (token {token})");
+            }
         }
         let _ = writeln!(text, "  Data       {} (delete it to start over)", self.folder().display());
         if let Some(secret) = own_secret(config) {
@@ -131,6 +134,13 @@ fn own_secret(config: &Config) -> Option<&str> {
     };
     let own = std::fs::read_to_string(path.with_file_name(DEV_SECRET_FILE)).ok()?;
     (own.trim() == secret.reveal()).then(|| secret.reveal())
+}
+
+/// The console's token if dev generated it.
+fn own_admin_token(config: &Config) -> Option<&str> {
+    let (StoreBackend::Sqlite { path }, Some(console)) = (&config.store.backend, &config.console) else { return None };
+    let own = std::fs::read_to_string(path.with_file_name(DEV_ADMIN_TOKEN_FILE)).ok()?;
+    (own.trim() == console.token.reveal()).then(|| console.token.reveal())
 }
 
 /// An absolute path of this program, which works from any folder.

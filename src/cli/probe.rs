@@ -6,12 +6,31 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use reqwest::Url;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use super::outcome::{Failure, Outcome, block_on};
 use crate::config::{self, Sources};
 
 /// Maximum time to wait for the response.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// A PROXY header of version 1 that names no client, as the checks of load balancers send it.
+const PROXY_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
+/// Maximum length of an answer that is searched for its reason.
+const REASON_MAX: usize = 4_096;
+
+/// Reason why there is no healthy node.
+enum NotHealthy {
+    /// The URL can't be used for this request.
+    BadUrl(&'static str),
+    /// Nothing answers, or something that is no healthy node.
+    NoAnswer,
+    /// The node takes this machine for a proxy, and expects a PROXY header.
+    WantsProxyHeader,
+}
 
 /// Defines the command's own flags; `with_settings` adds those of settings.
 pub(super) fn command() -> Command {
@@ -20,6 +39,10 @@ pub(super) fn command() -> Command {
         .arg(Arg::new("dev").long("dev").action(ArgAction::SetTrue).help("Check the node of switchboard dev"))
         .arg(Arg::new("url").long("url").value_name("URL").conflicts_with("dev").help(
             "Check the node or the service at this URL instead, http://chat.example.com:8000; LISTEN and ADMIN_LISTEN are not used",
+        ))
+        .arg(Arg::new("proxy-protocol").long("proxy-protocol").requires("url").action(ArgAction::SetTrue).help(
+            "The nodes at --url have PROXY_PROTOCOL: begin with a PROXY header that names no client, and without one if \
+             that is refused, because this machine is not in TRUSTED_PROXIES",
         ))
 }
 
@@ -32,16 +55,70 @@ pub(super) fn run(matches: &ArgMatches, sources: &Sources) -> Result<Outcome, Fa
             (format!("http://{address}"), "check that it runs and uses the same LISTEN and ADMIN_LISTEN")
         }
     };
-    let no_answer = |error: reqwest::Error| {
-        let cause = if error.is_builder() { "not a URL of the form http://host:port" } else { remedy };
+    let failure = |reason: NotHealthy| {
+        let cause = match reason {
+            NotHealthy::BadUrl(why) => why,
+            NotHealthy::NoAnswer => remedy,
+            NotHealthy::WantsProxyHeader => {
+                "it has PROXY_PROTOCOL, and this machine is in its TRUSTED_PROXIES: add --proxy-protocol"
+            }
+        };
         Failure::Runtime(format!("no healthy node answers at {base}/livez: {cause}"))
     };
-    block_on(request_livez(&base))?.map(|()| Outcome::Done).map_err(no_answer)
+    let proxied = matches.get_flag("proxy-protocol");
+    block_on(async {
+        if proxied {
+            match request_as_proxy(&base).await {
+                Err(NotHealthy::NoAnswer) => {}
+                done => return done,
+            }
+        }
+        request_livez(&base).await
+    })?
+    .map(|()| Outcome::Done)
+    .map_err(failure)
 }
 
-async fn request_livez(base: &str) -> reqwest::Result<()> {
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-    client.get(format!("{base}/livez")).send().await?.error_for_status().map(drop)
+async fn request_livez(base: &str) -> Result<(), NotHealthy> {
+    let no_answer = |error: reqwest::Error| match error.is_builder() {
+        true => NotHealthy::BadUrl("not a URL of the form http://host:port"),
+        false => NotHealthy::NoAnswer,
+    };
+    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().map_err(no_answer)?;
+    let answer = client.get(format!("{base}/livez")).send().await.map_err(no_answer)?;
+    match answer.status() {
+        status if status.is_success() => Ok(()),
+        StatusCode::BAD_REQUEST => {
+            let body = Limited::new(reqwest::Body::from(answer), REASON_MAX).collect().await;
+            let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+            Err(if text.contains("PROXY_PROTOCOL") { NotHealthy::WantsProxyHeader } else { NotHealthy::NoAnswer })
+        }
+        _ => Err(NotHealthy::NoAnswer),
+    }
+}
+
+/// Requests `/livez` behind a PROXY header. Nodes speak plain HTTP, and whoever ends TLS before them sends the header itself.
+async fn request_as_proxy(base: &str) -> Result<(), NotHealthy> {
+    const FORM: &str = "not a URL of the form http://host:port, which --proxy-protocol needs";
+    let url = Url::parse(&format!("{base}/livez")).map_err(|_| NotHealthy::BadUrl(FORM))?;
+    let (Some(host), Some(port), "http") = (url.host_str(), url.port_or_known_default(), url.scheme()) else {
+        return Err(NotHealthy::BadUrl(FORM));
+    };
+    let request = Request::get(url.path()).header(HOST, host).body(Empty::<Bytes>::new());
+    let request = request.map_err(|_| NotHealthy::BadUrl(FORM))?;
+    let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
+    let status = timeout(TIMEOUT, async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        stream.write_all(PROXY_HEADER).await.ok()?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        // Ends with the socket, at the latest with this process.
+        tokio::spawn(connection);
+        sender.send_request(request).await.ok().map(|answer| answer.status())
+    });
+    match status.await {
+        Ok(Some(status)) if status.is_success() => Ok(()),
+        _ => Err(NotHealthy::NoAnswer),
+    }
 }
 
 /// Replaces an unspecified address by loopback: a node that listens on all interfaces answers there.

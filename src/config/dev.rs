@@ -17,10 +17,12 @@ use super::{
 
 /// The file with the secret of dev, within DATA_DIR.
 pub(crate) const SECRET_FILE: &str = "secret";
+/// The file with the token of dev's console, within DATA_DIR.
+pub(crate) const ADMIN_TOKEN_FILE: &str = "admin-token";
 /// The database file of dev, within DATA_DIR.
 pub(super) const DATABASE_FILE: &str = "switchboard.db";
 /// Beginnings of the names of all entries that dev makes in DATA_DIR; `python` is the environment of its page.
-const OWN_ENTRIES: [&str; 5] = [SECRET_FILE, DATABASE_FILE, "running.json", "lock", "python"];
+const OWN_ENTRIES: [&str; 6] = [SECRET_FILE, ADMIN_TOKEN_FILE, DATABASE_FILE, "running.json", "lock", "python"];
 /// Permissions of the data folder: only its owner may enter it.
 const FOLDER_MODE: u32 = 0o700;
 /// Permissions of the files in it: only their owner may read them.
@@ -44,8 +46,17 @@ fn folder(reader: &mut Reader<'_>) -> Option<PathBuf> {
 /// The secret of dev. `switchboard dev` creates it in DATA_DIR at its first start; for other commands a missing secret
 /// is a fault that names the folder.
 pub(super) fn secret(reader: &mut Reader<'_>) -> Option<String> {
+    secret_in(reader, SECRET_FILE)
+}
+
+/// The token of dev's console, likewise.
+pub(super) fn admin_token(reader: &mut Reader<'_>) -> Option<String> {
+    secret_in(reader, ADMIN_TOKEN_FILE)
+}
+
+fn secret_in(reader: &mut Reader<'_>, file: &str) -> Option<String> {
     let folder = folder(reader)?;
-    let found = if reader.creates_secret { read_or_create(&folder) } else { read(&folder) };
+    let found = if reader.creates_secret { read_or_create(&folder, file) } else { read(&folder, file) };
     let message = match found {
         Ok(secret) => return Some(secret),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !reader.creates_secret => format!(
@@ -61,15 +72,16 @@ pub(super) fn secret(reader: &mut Reader<'_>) -> Option<String> {
     None
 }
 
-fn read(folder: &Path) -> io::Result<String> {
-    let path = folder.join(SECRET_FILE);
+fn read(folder: &Path, file: &str) -> io::Result<String> {
+    let path = folder.join(file);
     let secret = fs::read_to_string(&path)?.trim().to_owned();
     check_secret_length(&secret).map_err(|message| io::Error::other(format!("{} {message}", path.display())))
 }
 
-fn read_or_create(folder: &Path) -> io::Result<String> {
+fn read_or_create(folder: &Path, name: &str) -> io::Result<String> {
     make_private_folder(folder)?;
-    match fs::OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(folder.join(SECRET_FILE)) {
+    let path = folder.join(name);
+    match fs::OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path) {
         Ok(mut file) => {
             let mut bytes = [0_u8; MIN_SECRET_BYTES];
             rand::rng().fill_bytes(&mut bytes);
@@ -77,8 +89,8 @@ fn read_or_create(folder: &Path) -> io::Result<String> {
             file.write_all(secret.as_bytes()).map(|()| secret)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            restrict(&folder.join(SECRET_FILE), FILE_MODE)?;
-            read(folder)
+            restrict(&path, FILE_MODE)?;
+            read(folder, name)
         }
         Err(error) => Err(error),
     }

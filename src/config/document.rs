@@ -44,7 +44,9 @@ fn row(setting: &Setting) -> [String; 4] {
     if let Some(dev) = setting.dev_default {
         let _ = write!(default, "; dev: {}", shown(dev));
     }
-    [name, default, setting.kind.unit().to_owned(), description(setting)]
+    let unit = setting.kind.unit();
+    let unit = setting.kind.range().map_or_else(|| unit.to_owned(), |range| format!("{unit}, {range}"));
+    [name, default, unit, description(setting)]
 }
 
 /// The help of a setting, with its aliases.

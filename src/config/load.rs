@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::{
-    dev,
+    addresses::read_addresses,
+    console::read_console,
+    dev, in_force,
     limits::read_limits,
     origins::AllowedOrigins,
     parse,
@@ -89,17 +90,6 @@ impl LogConfig {
     }
 }
 
-/// The address at which a node with these settings on this machine answers `/livez`.
-///
-/// # Errors
-/// As [`Config::load`].
-pub fn health_address(dev: bool, sources: &Sources) -> Result<SocketAddr, ConfigFaults> {
-    let mut reader = Reader::new(sources, dev);
-    let (listen, admin) = read_addresses(&mut reader);
-    let address = admin.or_else(|| listen.first().copied());
-    reader.finish(address)
-}
-
 fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
     let mut notes = Vec::new();
     let (listen, admin_listen) = read_addresses(reader);
@@ -140,6 +130,7 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
         .sum::<usize>();
     let limits = read_limits(reader, &mut notes, OTHER_FILES + store_files + webhook_files);
     let log = read_log(reader);
+    let console = read_console(reader, admin_listen, &mut notes);
     Some(Config {
         dev: reader.dev,
         node: node.unwrap_or_else(NodeId::fresh),
@@ -159,32 +150,10 @@ fn read_config(reader: &mut Reader<'_>) -> Option<Config> {
         personas,
         notifications,
         log: log?,
+        console,
+        in_force: in_force::of(reader),
         notes,
     })
-}
-
-fn read_addresses(reader: &mut Reader<'_>) -> (Vec<SocketAddr>, Option<SocketAddr>) {
-    let listen = reader.read(&set::LISTEN, parse::addresses).unwrap_or_default();
-    let admin = reader.read(&set::ADMIN_LISTEN, |text| match text {
-        "off" => Ok(None),
-        text => parse::address(text).map(Some),
-    });
-    let admin = admin.flatten();
-    if reader.dev {
-        let is_remote = |address: &SocketAddr| !address.ip().is_loopback();
-        let message =
-            "must be a loopback address under dev, which prints its tokens; use serve to listen on other addresses";
-        if listen.iter().any(is_remote) {
-            reader.fault(set::LISTEN.name, message);
-        }
-        if admin.iter().any(is_remote) {
-            reader.fault(set::ADMIN_LISTEN.name, message);
-        }
-    }
-    if admin.is_some_and(|admin| admin.port() != 0 && listen.contains(&admin)) {
-        reader.fault(set::ADMIN_LISTEN.name, "is the same address as LISTEN");
-    }
-    (listen, admin)
 }
 
 fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisConfig> {

@@ -55,6 +55,14 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(bytes).ok_or_else(|| "is too large".into())
 }
 
+/// Formats bytes in the largest unit that needs no fraction.
+pub(super) fn size_text(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit)).filter(|_| bytes > 0);
+    let (unit, name) = unit.unwrap_or((1, ""));
+    format!("{}{name}", bytes / unit)
+}
+
 /// Splits a number from the text that follows it.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -103,6 +111,15 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     let network = |item: &str| item.parse::<IpNet>().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from));
     items(text)
         .map(|item| network(item).ok_or_else(|| "must list networks in CIDR form: 10.0.0.0/8".to_owned()))
+        .collect()
+}
+
+/// Parses a list of host names without ports, in lower case.
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let is_name = |item: &str| item.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    let host = |item: &str| is_name(item).then(|| item.to_ascii_lowercase());
+    items(text)
+        .map(|item| host(item).ok_or_else(|| "must list host names without ports: console.example.com".to_owned()))
         .collect()
 }
 
@@ -160,6 +177,13 @@ mod tests {
         for text in ["0s", "1ms", "1500ms", "1s", "90s", "10m", "1h", "36h", "365d"] {
             let millis = duration(text).unwrap().as_millis().try_into().unwrap();
             assert_eq!(duration_text(millis), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_formatted_in_the_largest_unit() {
+        for text in ["0", "1000", "1KiB", "1023KiB", "16MiB", "1024GiB"] {
+            assert_eq!(size_text(size(text).unwrap()), text);
         }
     }
 

@@ -25,14 +25,25 @@ pub enum Group {
     Timing,
     /// Personas and notifications.
     Webhooks,
+    /// The admin console.
+    Console,
     /// Logs.
     Logs,
 }
 
 impl Group {
     /// All groups, in the order of the documentation.
-    pub const ALL: [Self; 8] =
-        [Self::Network, Self::Redis, Self::Store, Self::Tokens, Self::Limits, Self::Timing, Self::Webhooks, Self::Logs];
+    pub const ALL: [Self; 9] = [
+        Self::Network,
+        Self::Redis,
+        Self::Store,
+        Self::Tokens,
+        Self::Limits,
+        Self::Timing,
+        Self::Webhooks,
+        Self::Console,
+        Self::Logs,
+    ];
 
     /// The group's heading.
     pub fn title(self) -> &'static str {
@@ -44,6 +55,7 @@ impl Group {
             Self::Limits => "Limits",
             Self::Timing => "Timing",
             Self::Webhooks => "Webhooks",
+            Self::Console => "Admin console",
             Self::Logs => "Logs",
         }
     }
@@ -73,6 +85,18 @@ impl Kind {
             Self::Size(..) => "bytes",
             Self::Switch => "true or false",
         }
+    }
+
+    /// The smallest and the largest value, as shown in the documentation.
+    pub fn range(self) -> Option<String> {
+        let text: fn(u64) -> String = match self {
+            Self::Text(_) | Self::Switch => return None,
+            Self::Count(..) => |number| number.to_string(),
+            Self::Duration(..) => parse::duration_text,
+            Self::Size(..) => parse::size_text,
+        };
+        let (Self::Count(_, low, high) | Self::Duration(low, high) | Self::Size(low, high)) = self else { return None };
+        Some(format!("{} to {}", text(low), text(high)))
     }
 }
 
@@ -165,7 +189,7 @@ settings! {
         "Addresses for clients, separated by commas: `0.0.0.0:8000,[::]:8000` for IPv4 and IPv6 (`[::]:8000` alone takes both). Under dev they must be loopback addresses.",
         dev("127.0.0.1:8000");
     ADMIN_LISTEN = Network, Kind::Text("address or off"), "127.0.0.1:8001",
-        "Address for /metrics, /livez and /readyz, or \"off\".";
+        "Address for /metrics, /livez and /readyz, and with ADMIN_TOKEN for the admin console; or \"off\".";
     PUBLIC_URL = Network, Kind::Text("URL"), "",
         "The URL under which clients reach this deployment (wss://chat.example.com); by default it is taken from each request.";
     TRUSTED_PROXIES = Network, Kind::Text("networks"), "",
@@ -205,7 +229,7 @@ settings! {
     DATABASE_POOL_SIZE = Store, Kind::Count("connections", 7, 1_000), "11",
         "Number of PostgreSQL connections of this node; each writer lane has one more. They are shared out to pools (docs/operations/scaling.md), so that no class of calls takes the connections of another.";
     DATABASE_START_TIMEOUT = Store, Kind::Duration(SECOND, 7 * DAY), "10m",
-        "Maximum time that serve waits at start, not ready, until PostgreSQL can be reached and migrations are applied. After it the program exits with 1. A fault that only an operator can end (a wrong password, a missing database, a schema newer than the program) ends it at once. Not used by dev.";
+        "Maximum time that serve, not ready, and migrate wait at start until PostgreSQL can be reached and migrations are applied. After it the program exits with 1. A fault that only an operator can end (a wrong password, a missing database, a schema newer than the program) ends it at once. Not used by dev.";
     WRITER_LANES = Store, Kind::Count("lanes", 1, 64), "2",
         "Maximum number of commits at a time. Messages begin a second one only if they fill it (400), or if the first takes longer than 20 ms.";
     STORE_QUEUE = Store, Kind::Count("calls", 1, 100_000), "1000",
@@ -359,6 +383,19 @@ settings! {
         "Maximum number of notification requests that wait, over all nodes; for further notifications none is sent. Also the maximum number of conversations of this node with new messages whose away members are not yet determined.";
     WEBHOOK_RETRIES = Webhooks, Kind::Count("retries", 0, 10), "3",
         "Number of retries of a webhook request that could not be sent, or was answered with 429 or 5xx.";
+
+    ADMIN_TOKEN = Console, Kind::Text("secret"), "",
+        "The token for the admin console and its API on ADMIN_LISTEN (docs/operations/console.md), at least 32 bytes; without one they are off. Whoever has it reads and moderates everything. dev creates one if none is given.", secret();
+    ADMIN_HOSTS = Console, Kind::Text("hosts"), "",
+        "Host names under which browsers reach the console, separated by commas. IP addresses, localhost, names without a dot and those of services in a cluster (.svc, .svc.cluster.local) need not be listed. Others are refused, so that no page of the internet can reach the console under a name of its own.";
+    ADMIN_TOKEN_GUESSES = Console, Kind::Count("tries a minute", 1, 1_000), "10",
+        "Wrong tokens per minute from one address; beyond it, its requests to the console are refused for the rest of the minute.";
+    ADMIN_TAIL_EVENTS = Console, Kind::Count("events", 1, 10_000), "1000",
+        "Number of the newest connects, refusals and closes that a node keeps in memory for the console.";
+    ADMIN_WATCHERS = Console, Kind::Count("requests", 1, 1_000), "8",
+        "Maximum number of requests that wait on this node for the next connect, refusal or close. Further ones are refused.";
+    ADMIN_DELIVERIES = Console, Kind::Count("requests", 1, 10_000), "200",
+        "Number of the newest finished webhook requests that a node keeps in memory for the console, to show and repeat them; their bodies together have at most 16 MiB.";
 
     LOG = Logs, Kind::Text("filter"), "info",
         "Log filter: a level (error, warn, info, debug, trace), or levels by module (info,switchboard::http=debug).";

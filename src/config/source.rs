@@ -76,10 +76,19 @@ impl std::error::Error for ConfigFaults {}
 /// One source, by which a value is looked up.
 type Source<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// A value, and the variable that it came from.
-struct Found {
-    name: String,
-    value: String,
+/// A place where values are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Flag,
+    Environment,
+    DotEnv,
+}
+
+/// A value, the variable that it came from, and where that was given.
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) place: Place,
 }
 
 /// Reads settings and collects their faults.
@@ -196,15 +205,16 @@ impl<'a> Reader<'a> {
     }
 
     /// The value from the first source that has one. An empty value counts as not set.
-    fn find(&mut self, setting: &Setting) -> Option<Found> {
+    pub(super) fn find(&mut self, setting: &Setting) -> Option<Found> {
         let sources = self.sources;
         let flags = |name: &str| sources.flags.get(name).map(OsString::from);
         let dotenv = |name: &str| sources.dotenv.get(name).map(OsString::from);
-        let all_sources: [Source<'_>; 3] = [&flags, &*sources.environment, &dotenv];
-        all_sources.into_iter().find_map(|source| self.find_in(source, setting))
+        let all_sources: [(Source<'_>, Place); 3] =
+            [(&flags, Place::Flag), (&*sources.environment, Place::Environment), (&dotenv, Place::DotEnv)];
+        all_sources.into_iter().find_map(|(source, place)| self.find_in(source, place, setting))
     }
 
-    fn find_in(&mut self, source: Source<'_>, setting: &Setting) -> Option<Found> {
+    fn find_in(&mut self, source: Source<'_>, place: Place, setting: &Setting) -> Option<Found> {
         let direct = self.value(source, setting.name);
         let file = setting.file_name().and_then(|name| self.value(source, &name).map(|path| (name, path)));
         match (direct, file) {
@@ -212,9 +222,9 @@ impl<'a> Reader<'a> {
                 self.fault(name, format!("and {} are both given; give only one", setting.name));
                 None
             }
-            (Some(value), None) => Some(Found { name: setting.name.to_owned(), value }),
+            (Some(value), None) => Some(Found { name: setting.name.to_owned(), value, place }),
             (None, Some((name, path))) => match read_secret(Path::new(&path)) {
-                Ok(value) => Some(Found { name, value }),
+                Ok(value) => Some(Found { name, value, place }),
                 Err(message) => {
                     self.fault(name, message);
                     None
@@ -224,7 +234,7 @@ impl<'a> Reader<'a> {
                 let value = self.value(source, alias.name)?;
                 let plain = value.bytes().all(|b| b.is_ascii_digit());
                 let unit = if plain { alias.plain_unit } else { "" };
-                Some(Found { name: alias.name.to_owned(), value: value + unit })
+                Some(Found { name: alias.name.to_owned(), value: value + unit, place })
             }),
         }
     }

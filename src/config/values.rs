@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::{
+    in_force::SettingInForce,
     origins::AllowedOrigins,
     redis_prefix::RedisPrefix,
     redis_url::RedisServers,
@@ -55,8 +56,29 @@ pub struct Config {
     pub notifications: NotificationConfig,
     /// Settings of logs.
     pub log: LogConfig,
+    /// The admin console; `None`: it is off.
+    pub console: Option<ConsoleConfig>,
+    /// Every setting with its value and source, for the console; secrets are left out.
+    pub in_force: Arc<[SettingInForce]>,
     /// Notes for the operator about surprising settings; logged at start.
     pub notes: Vec<String>,
+}
+
+/// Settings of the admin console.
+#[derive(Debug, Clone)]
+pub struct ConsoleConfig {
+    /// The token of admins.
+    pub token: Secret,
+    /// Host names under which it is reached, in lower case, beside those that need not be listed.
+    pub hosts: Vec<String>,
+    /// Maximum number of wrong tokens per minute from one address.
+    pub guesses: u32,
+    /// Number of connects, refusals and closes that are kept.
+    pub tail_events: usize,
+    /// Maximum number of requests that wait for the next of them.
+    pub watchers: usize,
+    /// Number of finished webhook requests that are kept.
+    pub deliveries: usize,
 }
 
 /// How much `/api/health` shows.
@@ -110,7 +132,7 @@ pub struct StoreConfig {
     pub backend: StoreBackend,
     /// True if pending migrations are applied at start.
     pub migrate: bool,
-    /// Maximum time that `serve` waits at start for the store.
+    /// Maximum time that `serve` and `migrate` wait at start for the store.
     pub start_timeout: Duration,
     /// Number of PostgreSQL connections, without those of the writer lanes; at least 7.
     pub pool_size: u32,

@@ -80,6 +80,8 @@ impl Node {
             clock: clock.clone(),
             supervisor: supervisor.clone(),
         });
+        let tail = crate::tail::Tail::new(config.console.as_ref(), metrics.clone());
+        let deliveries = crate::webhook::Deliveries::new(5, metrics.clone());
         let outboxes = OutboxBudget::new(config.limits.outbox_total_bytes, metrics.clone());
         let broker = Arc::new(Broker {
             metrics,
@@ -94,6 +96,9 @@ impl Node {
             config,
             outboxes,
             drain: Arc::new(Drain::default()),
+            tail,
+            webhooks: crate::webhook::Webhooks::default(),
+            deliveries,
             supervisor,
             tasks: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),

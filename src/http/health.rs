@@ -236,7 +236,7 @@ impl RedisPlace {
 }
 
 /// The time of day of an instant in the past.
-fn time_of(instant: Instant, now: Timestamp) -> Timestamp {
+pub(super) fn time_of(instant: Instant, now: Timestamp) -> Timestamp {
     let ago = i64::try_from(instant.elapsed().as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_micros(now.micros().saturating_sub(ago))
 }

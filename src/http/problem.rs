@@ -101,7 +101,7 @@ impl Problem {
         self
     }
 
-    fn after(mut self, wait: Duration) -> Self {
+    pub(super) fn after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }

@@ -34,9 +34,7 @@ mod stats;
 mod token;
 
 use audit::AuditLine;
-pub(super) use call::conversation_id;
-pub(super) use call::read_json;
-use call::{Call, read_nothing};
+pub(super) use call::{Call, conversation_id, read_json, read_nothing};
 
 /// An action over REST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,13 +207,13 @@ pub(super) async fn answer(
         tracing::info!(%address, path = head.uri.path(), reason = reject.code(), detail, "refused");
     });
     let identity = Arc::new(verified?);
-    peer.permit.promote().map_err(|refusal| service.refuse(refusal, &head.headers))?;
+    peer.permit.promote().map_err(|refusal| service.refuse(refusal, peer, &head.headers))?;
     if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(Problem::compressed());
     }
     let query = head.uri.query();
     let (method, headers) = (&head.method, &head.headers);
-    let call = Call { service, peer, identity: &identity, params, method, query, headers };
+    let call = Call { service, peer, identity: &identity, params, method, query, headers, revocable: true };
     let audited = action.is_audited(identity.admin);
     let line = audited.then(|| AuditLine::begin(format!("{action:?}"), &call, head.uri.path()));
     let result = perform(action, &call, body).await;
@@ -295,19 +293,19 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> HttpResult {
     Ok(response)
 }
 
-fn ok<T: Serialize>(value: &T) -> HttpResult {
+pub(super) fn ok<T: Serialize>(value: &T) -> HttpResult {
     json(StatusCode::OK, value)
 }
 
 /// Success without a body.
-fn no_content() -> HttpResult {
+pub(super) fn no_content() -> HttpResult {
     let mut response = Response::new(Payload::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
 }
 
 /// The response to a command whose only reply is `Reply::Done`.
-fn done(reply: &Reply) -> HttpResult {
+pub(super) fn done(reply: &Reply) -> HttpResult {
     match reply {
         Reply::Done => no_content(),
         other => Err(unexpected(other)),
@@ -315,7 +313,7 @@ fn done(reply: &Reply) -> HttpResult {
 }
 
 /// A command's reply has a kind that the command never returns: a defect of this program.
-fn unexpected(reply: &Reply) -> Problem {
+pub(super) fn unexpected(reply: &Reply) -> Problem {
     tracing::error!(reply = ?std::mem::discriminant(reply), "a command returned a reply of the wrong kind");
     Problem::internal()
 }

@@ -3,7 +3,12 @@
 use hyper::Method;
 use matchit::{Params, Router};
 
-use super::{health::Probe, rest::Action, service::Kind};
+use super::{
+    console::{self, Asset},
+    health::Probe,
+    rest::Action,
+    service::Kind,
+};
 use crate::{dialect::Dialect, session::SocketRoute};
 
 /// Endpoint that answers a request.
@@ -15,6 +20,10 @@ pub(super) enum Endpoint {
     Probe(Probe),
     /// REST; a token is needed.
     Rest(Action),
+    /// The API of the admin console; its own token is needed.
+    Console(console::Action),
+    /// A file of the admin console; no token is needed.
+    Page(Asset),
 }
 
 /// Access that an endpoint requires.
@@ -24,6 +33,10 @@ pub enum Access {
     Open,
     /// A valid token in the `Authorization` header. Each command then checks the user's permissions itself.
     Token,
+    /// The token of the admin console.
+    Console,
+    /// A file of the admin console, which holds no data: no token.
+    Page,
     /// A WebSocket: every client is upgraded; without a valid token the session closes it with a code.
     Socket,
 }
@@ -34,6 +47,8 @@ impl Endpoint {
             Self::Probe(_) => Access::Open,
             Self::Rest(_) => Access::Token,
             Self::Socket(_) => Access::Socket,
+            Self::Console(_) => Access::Console,
+            Self::Page(_) => Access::Page,
         }
     }
 }
@@ -79,11 +94,14 @@ impl On {
 pub(super) const TOKEN_SOCKET: &str = "/ws";
 
 use Action::*;
-use Endpoint::{Probe as Answers, Rest, Socket};
+use Endpoint::{Console, Page, Probe as Answers, Rest, Socket};
 use Method as M;
+use console::Action as Admin;
 
 const MESSAGE: &str = "/api/chat/conversations/{conversation}/messages/{message}";
 const REACTION: &str = "/api/chat/conversations/{conversation}/messages/{message}/reactions/{emoji}";
+
+const ADMIN_MESSAGE: &str = "/admin/api/conversations/{conversation}/messages/{message}";
 
 const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::GET, "/v1/ws", Socket(SocketRoute::To(Dialect::Native)), On::Clients),
@@ -137,6 +155,32 @@ const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::GET, "/livez", Answers(Probe::Live), On::Both),
     (M::GET, "/readyz", Answers(Probe::Ready), On::Both),
     (M::GET, "/metrics", Answers(Probe::Metrics), On::Admin),
+    (M::GET, "/admin", Page(Asset::Redirect), On::Admin),
+    (M::GET, "/admin/", Page(Asset::Page), On::Admin),
+    (M::GET, "/admin/console.css", Page(Asset::Style), On::Admin),
+    (M::GET, "/admin/console.js", Page(Asset::Script), On::Admin),
+    (M::GET, "/admin/api/overview", Console(Admin::Overview), On::Admin),
+    (M::GET, "/admin/api/faults/{fault}", Console(Admin::Fault), On::Admin),
+    (M::GET, "/admin/api/users", Console(Admin::Users), On::Admin),
+    (M::GET, "/admin/api/users/{user}", Console(Admin::User), On::Admin),
+    (M::GET, "/admin/api/users/{user}/conversations", Console(Admin::UserConversations), On::Admin),
+    (M::POST, "/admin/api/users/{user}/disconnect", Console(Admin::Disconnect), On::Admin),
+    (M::POST, "/admin/api/users/{user}/revoke", Console(Admin::Revoke), On::Admin),
+    (M::GET, "/admin/api/users/{user}/block", Console(Admin::BlockState), On::Admin),
+    (M::PUT, "/admin/api/users/{user}/block", Console(Admin::Block), On::Admin),
+    (M::DELETE, "/admin/api/users/{user}/block", Console(Admin::Unblock), On::Admin),
+    (M::GET, "/admin/api/blocks", Console(Admin::Blocks), On::Admin),
+    (M::GET, "/admin/api/conversations/{conversation}", Console(Admin::Conversation), On::Admin),
+    (M::GET, "/admin/api/conversations/{conversation}/members", Console(Admin::Members), On::Admin),
+    (M::GET, "/admin/api/conversations/{conversation}/entries", Console(Admin::Entries), On::Admin),
+    (M::GET, "/admin/api/conversations/{conversation}/search", Console(Admin::Search), On::Admin),
+    (M::DELETE, ADMIN_MESSAGE, Console(Admin::DeleteMessage), On::Admin),
+    (M::GET, "/admin/api/tail", Console(Admin::Tail), On::Admin),
+    (M::POST, "/admin/api/token", Console(Admin::Token), On::Admin),
+    (M::GET, "/admin/api/deliveries", Console(Admin::Deliveries), On::Admin),
+    (M::GET, "/admin/api/deliveries/{delivery}", Console(Admin::Delivery), On::Admin),
+    (M::POST, "/admin/api/deliveries/{delivery}/replay", Console(Admin::Replay), On::Admin),
+    (M::GET, "/admin/api/settings", Console(Admin::Settings), On::Admin),
 ];
 
 /// Result of a lookup.

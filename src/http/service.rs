@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, header};
 use tokio::time::Instant;
 
 use super::{
     body::RequestBody,
     client,
+    console::Console,
     cors::{self, PageRules},
     problem::{Problem, refusal_sentence},
     proxy_header::HeaderFault,
@@ -23,6 +24,7 @@ use crate::{
     admission::{Admission, Permit, Refusal},
     broker::Broker,
     session,
+    tail::{self, ClientInfo},
 };
 
 /// Time that a socket lives after its last request. It bounds sockets whose client doesn't read the response.
@@ -46,6 +48,8 @@ pub(super) struct HttpService {
     kind: Kind,
     /// Context of the WebSocket sessions that this service opens.
     sessions: Arc<session::Context>,
+    /// The admin console, if this is the admin listener and the console is on.
+    console: Option<Console>,
     /// Time of the last log line about a PROXY header.
     bad_header_logged: Mutex<Option<Instant>>,
 }
@@ -61,16 +65,23 @@ impl HttpService {
             clock: broker.clock.clone(),
             outboxes: broker.outboxes.clone(),
             drain: broker.drain.clone(),
+            tail: broker.tail.clone(),
             supervisor: broker.supervisor.clone(),
             tasks: broker.tasks.clone(),
             shared: session::Shared::new(&broker.config),
         });
-        Self { broker, kind, sessions, bad_header_logged: Mutex::default() }
+        let console = broker.config.console.as_ref().filter(|_| kind == Kind::Admin).map(Console::new);
+        Self { broker, kind, sessions, console, bad_header_logged: Mutex::default() }
     }
 
     /// Kind of the listener.
     pub(super) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The admin console, if it is on.
+    pub(super) fn console(&self) -> Option<&Console> {
+        self.console.as_ref()
     }
 
     /// The broker that serves the requests.
@@ -132,14 +143,45 @@ impl HttpService {
         peer.refusal.or_else(full)
     }
 
-    /// Counts a refusal.
+    /// Counts a refusal of a client of which nothing is known.
     pub(super) fn refused(&self, refusal: Refusal) {
-        self.broker.metrics.refusals.with_label_values(&[refusal.label()]).inc();
+        self.refused_client(refusal, None, ClientInfo::default());
     }
 
-    /// Counts a refusal of a request and tells what it means. Returns the answer.
-    pub(super) fn refuse(&self, refusal: Refusal, headers: &HeaderMap) -> Problem {
-        self.refused(refusal);
+    /// Counts a refusal, and keeps it for the console.
+    pub(super) fn refused_client(&self, refusal: Refusal, address: Option<IpAddr>, client: ClientInfo) {
+        self.broker.metrics.refusals.with_label_values(&[refusal.label()]).inc();
+        if self.kind == Kind::Admin {
+            return;
+        }
+        self.broker.tail.record(|| tail::Event {
+            kind: tail::Kind::Refusal,
+            reason: refusal.label(),
+            flaw: None,
+            client,
+            address,
+            dialect: None,
+            user: None,
+            connection: None,
+            at: self.broker.clock.now(),
+        });
+    }
+
+    /// What a client says of itself, for the console.
+    pub(super) fn client(&self, headers: &HeaderMap) -> ClientInfo {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        self.broker.tail.client(text(header::ORIGIN), text(header::USER_AGENT))
+    }
+
+    /// Counts a refusal of a request, and keeps it for the console.
+    pub(super) fn refused_request(&self, refusal: Refusal, peer: &Peer, headers: &HeaderMap) {
+        let address = client::address(peer.address, headers, &self.broker.config.trusted_proxies);
+        self.refused_client(refusal, Some(address), self.client(headers));
+    }
+
+    /// Counts a refusal of a request, keeps it for the console, and tells what it means. Returns the answer.
+    pub(super) fn refuse(&self, refusal: Refusal, peer: &Peer, headers: &HeaderMap) -> Problem {
+        self.refused_request(refusal, peer, headers);
         if let Some(sentence) = refusal_sentence(refusal, headers) {
             self.broker.advice.tell(&sentence);
         }

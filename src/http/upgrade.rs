@@ -48,10 +48,11 @@ pub(super) fn answer(
     request: Request<RequestBody>,
 ) -> HttpResult {
     let checked = check_handshake(service, peer, conversation, &request);
-    let checked = checked.map_err(|refused| refused.answer(service, request.headers()));
+    let checked = checked.map_err(|refused| refused.answer(service, peer, request.headers()));
+    let client = service.client(request.headers());
     let ValidHandshake { accept, protocol, verified, conversation, since, address, address_permit } = checked?;
     let permit = Arc::clone(&peer.permit);
-    let opening = Opening { route, conversation, since, verified, address, permit: permit.clone() };
+    let opening = Opening { route, conversation, since, verified, address, client, permit: permit.clone() };
     let context = Arc::clone(service.sessions());
     let open = service.broker().admission.opened();
     // Boxed, and without the request, because the task of an idle connection keeps room for all that it captures.
@@ -119,11 +120,11 @@ impl From<Refusal> for Refused {
 
 impl Refused {
     /// Counts the refusal and makes its answer.
-    fn answer(self, service: &HttpService, headers: &HeaderMap) -> Problem {
+    fn answer(self, service: &HttpService, peer: &Peer, headers: &HeaderMap) -> Problem {
         match self {
-            Self::Counted(refusal) => service.refuse(refusal, headers),
+            Self::Counted(refusal) => service.refuse(refusal, peer, headers),
             Self::Invalid(problem) => {
-                service.refused(Refusal::Handshake);
+                service.refused_request(Refusal::Handshake, peer, headers);
                 problem
             }
             Self::NotFound => Problem::not_found(),

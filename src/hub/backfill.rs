@@ -9,9 +9,14 @@ use super::{
     track::{OpenGap, StuckGap, Track},
 };
 use crate::{
-    model::{EntryStamp, Event, LogId, Seq},
+    model::{Entry, EntryStamp, Event, LogId, Seq},
     supervise::{TaskName, checkpoint},
 };
+
+/// True if entries that come after this seq are not the next ones, without a gap.
+fn has_hole(after: Seq, entries: &[Entry]) -> bool {
+    entries.iter().zip(after + 1..).any(|(entry, expected)| entry.seq != expected)
+}
 
 /// A gap of a log.
 struct Gap {
@@ -59,7 +64,12 @@ impl Hub {
         let after = if gap.stamp.is_some() { gap.last - 1 } else { gap.last };
         let fetched = {
             let _turn = self.backfills.acquire().await;
-            self.source.after(Wanted { log, after, proof: gap.proof }).await?
+            let fetched = self.source.after(Wanted { log, after, proof: gap.proof }).await?;
+            match has_hole(after, &fetched) && gap.proof.is_some() {
+                // Copies may lack what the store has.
+                true => self.source.after(Wanted { log, after, proof: None }).await?,
+                false => fetched,
+            }
         };
         // An entry of this node may be stored, and not here yet. From the store it would come without its ack.
         self.source.settled(log).await;
@@ -72,11 +82,24 @@ impl Hub {
             }
             return Ok(());
         }
-        if fetched.len() == 0 {
-            self.drop_unstored(log, gap.known);
+        match fetched.as_slice().first() {
+            None => self.drop_unstored(log, gap.known),
+            Some(first) if first.seq > gap.last + 1 => self.skip_hole(log, gap.last, first.seq),
+            Some(_) => {}
         }
         self.apply(fetched.map(|entry| Event::Entry { entry: Arc::new(entry), origin: None }).collect());
         Ok(())
+    }
+
+    /// Goes on at `next`, because the store has no entry between `last` and it. A seq is given out only after the one before is
+    /// committed, so these entries were removed, or the head of the log was changed by hand.
+    fn skip_hole(&self, log: &LogId, last: Seq, next: Seq) {
+        if let Some(track) = self.partition(log).get_mut(log)
+            && track.resequencer.skip(last, next)
+        {
+            self.metrics.log_holes.inc();
+            tracing::warn!(%log, after = last, before = next, "the store lacks entries of a log; listeners go on after them");
+        }
     }
 
     /// Drops announced seqs that the store does not have, unless a higher seq than `known` was announced meanwhile.

@@ -56,6 +56,16 @@ impl<T> Resequencer<T> {
         }
     }
 
+    /// Passes over the seqs between `last` and `next`, of which the store has none. Returns false if entries were released since
+    /// `last` was the last one.
+    pub(super) fn skip(&mut self, last: Seq, next: Seq) -> bool {
+        let unchanged = self.last == last;
+        if unchanged {
+            self.last = next - 1;
+        }
+        unchanged
+    }
+
     /// Accepts an entry, and appends to `ready` the entries that it releases, in order. Returns false if it keeps nothing
     /// of this one, because it was released before, or because too many wait.
     pub(super) fn offer(&mut self, seq: Seq, entry: T, ready: &mut Vec<T>) -> bool {

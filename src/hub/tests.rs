@@ -20,6 +20,8 @@ struct TestStore {
     head: AtomicI64,
     /// The store was set back to this seq: later entries are [other ones](other_entry).
     kept: AtomicI64,
+    /// Entries that somebody removed.
+    removed: std::sync::Mutex<Vec<Seq>>,
     /// Set while this node appends: backfills wait for the outcome.
     appending: std::sync::Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -42,7 +44,8 @@ impl Source for TestStore {
         if head < 0 {
             return Err(SourceFailed);
         }
-        Ok((after + 1..=end).map(|seq| self.entry(log, seq)).collect())
+        let removed = self.removed.lock().unwrap();
+        Ok((after + 1..=end).filter(|seq| !removed.contains(seq)).map(|seq| self.entry(log, seq)).collect())
     }
 
     async fn settled(&self, _log: &LogId) {
@@ -96,6 +99,7 @@ impl Fixture {
         let stored = Arc::new(TestStore {
             head: AtomicI64::new(head),
             kept: AtomicI64::new(Seq::MAX),
+            removed: std::sync::Mutex::default(),
             appending: std::sync::Mutex::default(),
         });
         let hub = Hub::start(2, stored.clone(), metrics.clone(), Clock::system(), supervisor.clone());
@@ -251,6 +255,19 @@ async fn seqs_missing_from_the_store_are_dropped() {
     fixture.stored.set(4);
     fixture.hub.apply(vec![event(&fixture.log, 4)]);
     assert_eq!(next_seq(&mut client).await, 4);
+}
+
+#[tokio::test]
+async fn entries_that_the_store_lacks_between_others_are_passed_over() {
+    let fixture = Fixture::new(3);
+    let (_outbox, mut client) = fixture.listen(3).await;
+    fixture.stored.removed.lock().unwrap().extend([4, 6, 7]);
+    fixture.stored.set(9);
+    fixture.hub.apply(vec![event(&fixture.log, 9)]);
+    for expected in [5, 8, 9] {
+        assert_eq!(next_seq(&mut client).await, expected);
+    }
+    assert_eq!((fixture.metrics.log_holes.get(), fixture.metrics.gaps_stuck.get()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

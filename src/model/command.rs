@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntrySeq, EventName, HistoryRange, Listed, Page,
-    PageLimit, RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
+    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntryRange, EntrySeq, EventName, HistoryRange,
+    Listed, Page, PageLimit, RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
 };
 
 /// The destination of a message.
@@ -259,6 +259,29 @@ pub enum Command {
     },
     /// List the user's own connections on all nodes.
     Connections,
+    /// List a user's connections on all nodes. Admins only.
+    ConnectionsOf {
+        /// The user.
+        user: UserId,
+    },
+    /// List a user's conversations with the user's marks. Admins only.
+    ConversationsOf {
+        /// The user.
+        user: UserId,
+        /// True to list the archived conversations instead of the others.
+        archived: bool,
+        /// The limit and the offset.
+        page: Page,
+    },
+    /// Read the entries of a conversation's log, of every kind, oldest first. Admins only.
+    Entries {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The position of the page.
+        range: EntryRange,
+        /// Maximum number of entries.
+        limit: PageLimit,
+    },
     /// Show the connections of all nodes. Admins only.
     Stats,
     /// Disconnect, revoke, block or unblock a user. Admins only.
@@ -293,6 +316,8 @@ impl Command {
                 | Self::Conversations { .. }
                 | Self::Describe { .. }
                 | Self::Notifications { .. }
+                | Self::ConversationsOf { .. }
+                | Self::Entries { .. }
         )
     }
 
@@ -361,6 +386,9 @@ labels! {
     Command::ReadNotifications { .. } => "read_notifications",
     Command::Online { .. } => "online",
     Command::Connections => "connections",
+    Command::ConnectionsOf { .. } => "connections_of",
+    Command::ConversationsOf { .. } => "conversations_of",
+    Command::Entries { .. } => "entries",
     Command::Stats => "stats",
     Command::Restrict { request: RestrictionRequest::Disconnect, .. } => "disconnect_user",
     Command::Restrict { request: RestrictionRequest::RevokeIssued(_) | RestrictionRequest::RevokeToken(_), .. } =>

@@ -107,7 +107,11 @@ impl Command {
             Self::Create(new) => Cost::write(weight_of(new.members.len() + 1)),
             Self::AddMembers { users, .. } => Cost::write(weight_of(users.len())),
             Self::SetStatus { .. } => Cost::write(STATUS),
-            Self::Join { .. } | Self::Show { .. } | Self::ShowBlock { .. } | Self::Connections => Cost::LOOKUP,
+            Self::Join { .. }
+            | Self::Show { .. }
+            | Self::ShowBlock { .. }
+            | Self::Connections
+            | Self::ConnectionsOf { .. } => Cost::LOOKUP,
             Self::Sync { cursors, .. } => Cost::read_each(cursors.len()),
             Self::Presence { users } => Cost::read_each(users.len()),
             Self::Event(event) => {
@@ -123,6 +127,8 @@ impl Command {
             | Self::Blocks
             | Self::Online { .. }
             | Self::BlockedUsers { .. }
+            | Self::ConversationsOf { .. }
+            | Self::Entries { .. }
             | Self::Stats => Cost::read(PAGE),
             Self::Search { .. } => Cost::read(SEARCH),
             // A ping does no work. Each leave needs a join, which has its cost.

@@ -99,6 +99,44 @@ pub struct MessagePage {
     pub next_after: Option<Seq>,
 }
 
+/// The position of a page of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EntryRange {
+    /// The newest entries.
+    #[default]
+    Newest,
+    /// The newest entries before this seq.
+    Before(EntrySeq),
+    /// The oldest entries after this seq.
+    After(SinceSeq),
+}
+
+impl EntryRange {
+    /// Checks `before_seq` and `after_seq`, of which at most one is given.
+    ///
+    /// # Errors
+    /// A number is outside its bounds, or there are two.
+    pub fn given(before: Option<GivenNumber>, after: Option<GivenNumber>) -> Result<Self, Reject> {
+        match (EntrySeq::given("before_seq", before)?, SinceSeq::given("after_seq", after)?) {
+            (None, None) => Ok(Self::Newest),
+            (Some(seq), None) => Ok(Self::Before(seq)),
+            (None, Some(seq)) => Ok(Self::After(seq)),
+            (Some(_), Some(_)) => Err(Reject::Invalid("only one of before_seq and after_seq can be given".into())),
+        }
+    }
+}
+
+/// A page of the entries of a log, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryPage {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The first seq that is still stored.
+    pub first: Seq,
+    /// The newest seq.
+    pub head: Seq,
+}
+
 /// A page of messages that a search found, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundMessages {

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientId, ConnectionId, ConversationId, Entry, EntryId, FoundMessages, LogId, Message, MessagePage, NodeId, Reject,
-    RestrictionChange, Seq, Status, Timestamp, UserId,
+    ClientId, ConnectionId, ConversationId, Entry, EntryId, EntryPage, FoundMessages, LogId, Message, MessagePage,
+    NodeId, Reject, RestrictionChange, Seq, Status, Timestamp, UserId,
 };
 
 /// The kind of a conversation.
@@ -124,6 +124,8 @@ pub struct ConnectionInfo {
     pub node: NodeId,
     /// Time at which it was opened.
     pub since: Timestamp,
+    /// The label of its dialect, if the registry has it.
+    pub dialect: Option<Arc<str>>,
 }
 
 /// Users and connections of one node.
@@ -270,6 +272,8 @@ pub enum Reply {
     Blocks(Vec<UserId>),
     /// The user's connections.
     Connections(Vec<ConnectionInfo>),
+    /// A page of the entries of a log.
+    Entries(EntryPage),
     /// Users and connections of all nodes.
     Stats(Stats),
     /// The change of restrictions that was stored, or the earlier one that has the same effect.

@@ -76,6 +76,7 @@ impl Command {
             | Self::ReadNotifications { .. }
             | Self::Online { .. }
             | Self::Connections => Right::Anyone,
+            Self::ConnectionsOf { .. } | Self::ConversationsOf { .. } | Self::Entries { .. } => Right::Admin,
             Self::Stats | Self::Restrict { .. } | Self::ShowBlock { .. } | Self::BlockedUsers { .. } => Right::Admin,
         }
     }

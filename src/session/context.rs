@@ -17,6 +17,7 @@ use crate::{
     model::{Clock, Identity},
     outbox::{OutboxBudget, OutboxLimits},
     supervise::{Supervisor, TaskName},
+    tail::Tail,
 };
 
 /// Maximum duration of a close, in which queued frames are written and the client's close is awaited.
@@ -46,6 +47,8 @@ pub struct Context {
     pub outboxes: Arc<OutboxBudget>,
     /// The schedule on which connections close during a drain.
     pub drain: Arc<Drain>,
+    /// The newest connects, refusals and closes, for the console.
+    pub tail: Arc<Tail>,
     /// Catches panics.
     pub supervisor: Supervisor,
     /// The tracker of tasks that may outlive a session.

@@ -21,7 +21,7 @@ use crate::{
     chat::{Begun, Caller, CommandReply, Connection},
     config::Secret,
     dialect::{Dialect, Greeting, Intent, Request, RequestMeta, RosterPolicy},
-    model::{CloseReason, Command, Identity, PendingAck, Reject, Seq},
+    model::{CloseReason, Command, Identity, PendingAck, Reject, Seq, UserId},
     outbox::{Frame, OutboxEvent},
     restrictions::SessionTicket,
     supervise::{TaskName, checkpoint},
@@ -123,6 +123,11 @@ impl Open {
         let replay = self.context.chat.clone().replay(self.connection.clone(), replays);
         self.context.spawn(TaskName::Replay, replay);
         Ok(())
+    }
+
+    /// The user.
+    pub(super) fn user(&self) -> &UserId {
+        &self.identity.user
     }
 
     /// The dialect of the connection.

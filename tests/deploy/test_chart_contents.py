@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
 
-from chart.render import SETS, environment, node, of_kind, one, parse, pods, resources, text, with_values
+from chart.render import CHART, HELMS, SETS, environment, node, of_kind, one, parse, pods, rendered, resources, text, with_values
 from conftest import ROOT
 
 SECRETS_FOLDER = "/run/secrets/switchboard/"
@@ -100,7 +101,7 @@ def test_a_node_has_enough_time_to_drain(name):
     variables = environment(node(name))
     seconds = [int(variables[each].removesuffix("s")) for each in ("SHUTDOWN_DELAY", "DRAIN_WINDOW")]
     grace = one(name, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    expected = 300 if name == "at-start" else sum(seconds) + 15
+    expected = {"at-start": 300, "everything": 100}.get(name, sum(seconds) + 15)
     assert grace == expected >= sum(seconds) + 15
 
 
@@ -248,6 +249,17 @@ def test_network_policy():
     assert out == [[53, 53], [6379], [5432], [8000]]
 
 
+def test_the_console_is_off_unless_it_has_a_token_in_a_secret_and_only_operators_reach_it():
+    for name in ("minimal", "everything", "ha"):
+        assert "ADMIN_TOKEN" not in files_of(one(name, "Deployment")["spec"]["template"]["spec"])
+    files = files_of(one("console", "Deployment")["spec"]["template"]["spec"])
+    assert files["ADMIN_TOKEN"] == ("secret", "operators", "console-token")
+    assert files["REDIS_URL"] == ("secret", "switchboard", "REDIS_URL")
+    _, admin = resources("console")["NetworkPolicy", "chat-switchboard"]["spec"]["ingress"]
+    assert [port["port"] for port in admin["ports"]] == [8001]
+    assert {"ipBlock": {"cidr": "10.9.0.0/24"}} in admin["from"] and {"podSelector": {}} in admin["from"]
+
+
 def test_the_network_policy_is_on_by_default():
     policy = resources("minimal")["NetworkPolicy", "chat-switchboard"]["spec"]
     clients, admin = policy["ingress"]
@@ -294,15 +306,60 @@ def test_alerts_and_dashboards_equal_the_repositorys():
         assert board["metadata"]["annotations"] == {"grafana_folder": "Chat"}
         boards |= board["data"]
     paths = list((ROOT / "dashboards").glob("*.json"))
-    assert paths and boards == {f"switchboard-{path.name}": path.read_text() for path in paths}
+    assert paths and boards.keys() == {f"talk-chat-switchboard-{path.name}" for path in paths}
+    for path in paths:
+        ours, board = json.loads(path.read_text()), json.loads(boards[f"talk-chat-switchboard-{path.name}"])
+        assert board.keys() == ours.keys()
+        changed = {key for key in ours if board[key] != ours[key]}
+        assert changed == {"uid", "title"} and board["title"] == f"{ours['title']} (talk/chat-switchboard)"
+        assert re.fullmatch(f"{ours['uid']}-[0-9a-f]{{8}}", board["uid"]) and len(board["uid"]) <= 40
+
+
+def test_two_releases_share_no_dashboard():
+    values = {"dashboards": {"enabled": True, "namespace": "monitoring"}}
+    seen = set()
+    for where in ({}, {"release": "talk"}, {"namespace": "other"}):
+        found = [d for (kind, _), d in rendered(values, **where).items() if kind == "ConfigMap"]
+        for board in found:
+            ((key, text),) = board["data"].items()
+            names = {board["metadata"]["name"], key, json.loads(text)["uid"], json.loads(text)["title"]}
+            assert len(names) == 4 and not names & seen
+            seen |= names
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_alerts_link_to_the_runbook(helm, tmp_path):
+    def links(values, chart=CHART):
+        rule = rendered({"prometheusRule": {"enabled": True} | values}, helm, chart=chart)["PrometheusRule", "chat-switchboard"]
+        found = [r["annotations"] for group in rule["spec"]["groups"] for r in group["rules"] if "alert" in r]
+        assert found and all(each.keys() == found[0].keys() for each in found)
+        return found[0]
+
+    assert links({})["runbook"] == "docs/operations/runbook.md#switchboardnonodes"
+    ours = links({"runbookUrl": "https://wiki.example.com/chat"})
+    assert ours["runbook_url"] == "https://wiki.example.com/chat#switchboardnonodes" and "runbook" not in ours
+    # A published chart knows its address.
+    copy = shutil.copytree(CHART, tmp_path / "switchboard")
+    with (copy / "Chart.yaml").open("a") as file:
+        file.write("\nhome: https://git.example.com/chat\n")
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    expected = f"https://git.example.com/chat/blob/v{version}/docs/operations/runbook.md#switchboardnonodes"
+    assert links({}, copy)["runbook_url"] == expected
+
+
+def test_full_nodes_are_not_evicted_at_once():
+    """A full node is not ready. AlwaysAllow would let a drain of several machines evict all full nodes together."""
+    assert one("minimal", "PodDisruptionBudget")["spec"]["unhealthyPodEvictionPolicy"] == "IfHealthyBudget"
+    chosen = rendered({"podDisruptionBudget": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}})
+    assert chosen["PodDisruptionBudget", "chat-switchboard"]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_alerts_can_be_disabled_and_labelled():
     rules = yaml.safe_load((ROOT / "alerts" / "rules.yaml").read_text())
     first, *others = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
     wanted = {"enabled": True, "disabled": [first], "alertLabels": {"team": "chat"}}
-    rendered = parse(with_values("helm3", {"existingSecret": "switchboard", "prometheusRule": wanted}).stdout)
-    groups = rendered["PrometheusRule", "chat-switchboard"]["spec"]["groups"]
+    found = parse(with_values("helm3", {"existingSecret": "switchboard", "prometheusRule": wanted}).stdout)
+    groups = found["PrometheusRule", "chat-switchboard"]["spec"]["groups"]
     found = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
     assert list(found) == others
     assert {rule["labels"]["team"] for rule in found.values()} == {"chat"}

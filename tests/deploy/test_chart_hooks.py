@@ -2,7 +2,7 @@
 
 import pytest
 
-from chart.render import SETS, environment, one, parse, pods, resources, with_values
+from chart.render import SETS, environment, one, parse, pods, rendered, resources, with_values
 from test_chart_contents import files_of
 
 every_set = pytest.mark.parametrize("name", SETS)
@@ -47,12 +47,24 @@ def test_the_jobs_own_database_role():
         "DATABASE_URL_FILE": "/run/secrets/switchboard/DATABASE_URL",
         "DATABASE_CA_FILE": "/run/secrets/switchboard/DATABASE_CA_FILE",
         "DATABASE_POOL_SIZE": "20",
+        "DATABASE_START_TIMEOUT": "210s",
     }
     nodes = one("roles", "Deployment")["spec"]["template"]["spec"]
     assert files_of(nodes)["DATABASE_URL"] == ("secret", "chat-switchboard", "DATABASE_URL")
     assert environment(nodes["containers"][0])["MIGRATE"] == "false"
     assert "switchboard-migrator" not in str(nodes)
     assert files_of(job("everything")["spec"])["DATABASE_URL"] == ("secret", "owner-of-the-tables", "url")
+
+
+def test_the_job_waits_for_postgresql_and_says_why_before_kubernetes_ends_it():
+    """Kubernetes removes the pods of a Job whose deadline has passed, with their logs."""
+    for deadline, wait in [(240, "210s"), (20, "1s")]:
+        found = rendered({"migration": {"activeDeadlineSeconds": deadline}})["Job", "chat-switchboard-migrate"]["spec"]
+        (container,) = found["template"]["spec"]["containers"]
+        assert environment(container)["DATABASE_START_TIMEOUT"] == wait
+    found = rendered({"config": {"DATABASE_START_TIMEOUT": "90s"}})["Job", "chat-switchboard-migrate"]["spec"]
+    (container,) = found["template"]["spec"]["containers"]
+    assert environment(container)["DATABASE_START_TIMEOUT"] == "90s"
 
 
 def test_placement_is_that_of_the_nodes_unless_the_values_say_otherwise():

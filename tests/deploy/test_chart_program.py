@@ -3,12 +3,13 @@
 import os
 import shutil
 import socket
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from chart.render import SETS, environment, node, one, resources
+from chart.render import HELMS, SETS, environment, node, one, rendered, resources
 from conftest import ROOT, run, tool
 
 PLANTED = {
@@ -66,7 +67,7 @@ def test_the_program_accepts_a_nodes_environment(name, secrets, tmp_path):
 
 def test_the_job_reaches_the_database_connection(secrets):
     (container,) = one("minimal", "Job")["spec"]["template"]["spec"]["containers"]
-    said = start(container, secrets)
+    said = start(container, secrets, DATABASE_START_TIMEOUT="1s")
     assert said.returncode == 1
     assert "refused" in said.stderr, said.stderr
 
@@ -107,3 +108,34 @@ def test_helm_test_reaches_a_node_through_the_service(family, host, secrets):
         said = start(service, secrets, "healthcheck", "--url", url)
         server.shutdown()
     assert (said.returncode, asked) == (0, ["/livez"]), said.stderr
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_helm_test_reaches_nodes_that_expect_proxy_headers(trusted, helm, secrets):
+    """The pod's address may be among TRUSTED_PROXIES, or not: the chart can't know."""
+    config = {"PROXY_PROTOCOL": True, "TRUSTED_PROXIES": "10.0.0.0/8"}
+    for values in ({"config": config}, {"extraEnv": [{"name": "PROXY_PROTOCOL", "value": "true"}]}):
+        (service,) = rendered(values, helm)["Pod", "chat-switchboard-test-service"]["spec"]["containers"]
+        assert service["args"][-1] == "--proxy-protocol"
+    (service,) = rendered({"config": {"PROXY_PROTOCOL": "false"}}, helm)["Pod", "chat-switchboard-test-service"]["spec"]["containers"]
+    assert "--proxy-protocol" not in service["args"]
+    seen = []
+
+    class Node(socketserver.StreamRequestHandler):
+        def handle(self):
+            first = self.rfile.readline()
+            seen.append(first)
+            proxied = first.startswith(b"PROXY ")
+            while (line := self.rfile.readline()) not in (b"\r\n", b""):
+                seen.append(line)
+            status = b"200 OK" if proxied == trusted else b"400 Bad Request"
+            self.wfile.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Node) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        said = run(program(), "healthcheck", "--url", url, "--proxy-protocol", check=False, cwd=secrets)
+        server.shutdown()
+    assert said.returncode == 0, said.stderr
+    assert seen[0] == b"PROXY UNKNOWN\r\n" and any(line.startswith(b"GET /livez") for line in seen)

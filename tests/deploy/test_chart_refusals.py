@@ -19,6 +19,7 @@ SCHEMA = {
     "setting that the chart sets": ({**GOOD, "config": {"SHUTDOWN_DELAY": "60s"}}, "SHUTDOWN_DELAY"),
     "secret as a setting": ({**GOOD, "config": {"JWT_SECRET": SECRET}}, "JWT_SECRET"),
     "short secret": ({**GOOD, "auth": {"secret": "short"}}, "secret"),
+    "short token of the console": ({**GOOD, "console": {"enabled": True, "token": "short"}}, "token"),
     "wrong kind of URL": ({**GOOD, "redis": {"url": "http://redis"}}, "url"),
     "unknown mode": ({**GOOD, "migration": {"mode": "sometimes"}}, "mode"),
     "tag in the image's name": ({**GOOD, "image": {"repository": "images.example.com/switchboard:1"}}, "repository"),
@@ -88,6 +89,19 @@ TEMPLATES = {
         {**GOOD, "webhooks": {"notification": {"url": "https://example.com"}}},
         "webhooks.notification.enabled to true",
     ),
+    "console without a token": (
+        {"redis": GOOD, "database": GOOD, "auth": GOOD, "console": {"enabled": True}},
+        "console.enabled is true, but there is no token",
+    ),
+    "two tokens of the console": (
+        {**GOOD, "console": {"enabled": True, "token": SECRET, **GOOD}},
+        "console.token and console.existingSecret",
+    ),
+    "console not enabled": ({**GOOD, "console": {"token": SECRET}}, "set console.enabled to true"),
+    "way to no console": (
+        {**GOOD, "networkPolicy": {"console": [{"podSelector": {}}]}},
+        "set console.enabled to true",
+    ),
     "variable that the chart sets": (
         {**GOOD, "extraEnv": [{"name": "DRAIN_WINDOW", "value": "1s"}]},
         "extraEnv has DRAIN_WINDOW",
@@ -102,7 +116,7 @@ TEMPLATES = {
     ),
     "port of keys that the network policy closes": (
         {**GOOD, "auth": {"method": "jwks", "jwksUrl": "https://id.example.com:8443/keys"}},
-        "networkPolicy.egress.web.ports has only 443",
+        "networkPolicy.egress.web.ports is 443",
     ),
     "route without a gateway": ({**GOOD, "httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
     "minimum above maximum": (

@@ -95,7 +95,7 @@ def test_a_pod_monitor_finds_the_nodes():
 def test_extra_rules_and_extra_manifests():
     rules = resources("pod-monitor")["NetworkPolicy", "chat-switchboard"]["spec"]["ingress"]
     assert rules[-1] == {"ports": [{"port": 4317}]}
-    assert resources("everything")["ConfigMap", "more"]["data"] == {"RELEASE": "chat"}
+    assert resources("everything")["ConfigMap", "more"]["data"] == {"alert": "{{ $labels.job }}"}, "objects are no templates"
     name = "a-name-that-is-far-too-long-for-services-and-has-t-notes"
     assert resources("everything")["ConfigMap", name]["data"] == {"region": "none"}
 

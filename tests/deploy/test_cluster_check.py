@@ -18,8 +18,9 @@ from conftest import ROOT, run, tool
 
 SCRIPT = ROOT / "scripts" / "cluster-check.sh"
 STEPS = [
-    "make the namespace, Redis and PostgreSQL", "install by the README's lines", "helm test", "30 users chat",
-    "replace the nodes", "Redis goes and comes back", "PostgreSQL goes and comes back", "drain a machine",
+    "make the namespace, Redis and PostgreSQL", "install by the README's lines", "helm test",
+    "the network policy closes what it should", "30 users chat", "replace the nodes", "a migration that fails is taken back",
+    "kill a node", "the placement of values-ha.yaml", "Redis goes and comes back", "PostgreSQL goes and comes back", "drain a machine",
     "nothing acked is lost, doubled or out of order", "no pod has restarted", "uninstall, and nothing is left",
     "clean up",
 ]  # fmt: skip
@@ -96,9 +97,12 @@ def test_everything_passes_in_order(check):
         "helm install chat helm/switchboard --wait --set image.repository=images.example.com:5000/chat/switchboard "
         "--set existingSecret=switchboard --timeout 10m --set replicaCount=3 --set config.MESSAGE_RATE_LIMIT=0 "
         "--set-string commonLabels.cluster-check=switchboard-check --set-string image.tag=0.1.0",
-        "helm test chat --logs", "create configmap load",
+        "helm test chat --logs", "exec insider -- python3 -c", "delete --wait -f -", "create configmap load",
         "helm upgrade chat helm/switchboard -n switchboard-check --reset-then-reuse-values "
         "--set-string secretRevision=",
+        "--atomic --timeout 5m --set migration.mode=job,migration.backoffLimit=0 --set migration.existingSecret=chat-nowhere",
+        "delete secret chat-nowhere", "--grace-period=0 --force",
+        "--values helm/switchboard/values-ha.yaml --set replicaCount=3,autoscaling.enabled=false",
         "scale deployment/redis --replicas=0", "scale deployment/redis --replicas=1",
         "scale statefulset/postgres --replicas=0", "scale statefulset/postgres --replicas=1",
         "drain two --pod-selector=cluster-check=switchboard-check,app.kubernetes.io/component=node", "uncordon two",
@@ -161,6 +165,8 @@ FAILURES = {
     "test": ("helm test", "timed out waiting for the condition"),
     "upgrade": ("replace the nodes", "timed out waiting for the condition"),
     "load": ("replace the nodes", "the load has ended"),
+    "shut": ("the network policy closes what it should", "keeps the release's pods from Redis"),
+    "lenient": ("a migration that fails is taken back", "an upgrade succeeded although its migration can't"),
     "drain": ("drain a machine", "unable to drain node two"),
     "crowded": ("drain a machine", "there is no machine to drain"),
     "lost": ("nothing acked is lost, doubled or out of order", "acked as seq 7, not in the history"),
@@ -185,12 +191,44 @@ def test_a_failure_is_named_and_cleaned_up(fault, check):
         assert check.outcomes()["uninstall, and nothing is left"][0] == "passed", "the steps after it still run"
 
 
-def test_what_is_left_is_named(check):
-    """The script waits three minutes for it to go; its clock runs faster here."""
-    fast = check.folder / "fast.sh"
-    text = SCRIPT.read_text().replace("eventually 180 ", "eventually 3 ")
-    fast.write_text(text.replace('cd "$(dirname "$0")/.."', f"cd {ROOT}"))
-    fast.chmod(0o755)
+def test_pods_that_wait_for_a_machine_are_on_none(check):
+    """The machine that is drained is one that most nodes are on, and pods without one are many here."""
+    assert check.run("--image", "switchboard:1", "--away", "0", FAULT="pending") == 0, check.said
+    (drained,) = check.calls("kubectl drain")
+    assert drained.startswith("kubectl drain two ")
+
+
+def test_nodes_on_one_machine_are_not_highly_available(check):
+    assert check.run("--image", "switchboard:1", "--away", "0", FAULT="crowded") == 1, check.said
+    outcome, why = check.outcomes()["the placement of values-ha.yaml"]
+    assert outcome == "failed" and "several nodes are on three" in why, check.said
+
+
+@pytest.fixture
+def fast(check):
+    """The script with a faster clock: it waits for minutes until something goes."""
+    path = check.folder / "fast.sh"
+    text = SCRIPT.read_text().replace("eventually 180 ", "eventually 3 ").replace("eventually 30 ", "eventually 1 ")
+    path.write_text(text.replace('cd "$(dirname "$0")/.."', f"cd {ROOT}"))
+    path.chmod(0o755)
+    return path
+
+
+def test_a_policy_that_closes_nothing_is_found(check, fast):
+    assert check.run("--image", "switchboard:1", "--away", "0", script=fast, FAULT="open") == 1, check.said
+    outcome, why = check.outcomes()["the network policy closes what it should"]
+    assert outcome == "failed" and "lets the release's pods reach kubernetes.default.svc:443" in why, check.said
+    assert check.cleaned()
+
+
+def test_a_cluster_without_policies_is_no_failure(check, fast):
+    assert check.run("--image", "switchboard:1", "--away", "0", script=fast, FAULT="unenforced") == 0, check.said
+    outcome, why = check.outcomes()["the network policy closes what it should"]
+    assert (outcome, why) == ("skipped", "the network plugin enforces no policies"), check.said
+    assert check.outcomes()["30 users chat"][0] == "passed"
+
+
+def test_what_is_left_is_named(check, fast):
     assert check.run("--image", "switchboard:1", "--away", "0", script=fast, FAULT="left") == 1, check.said
     outcome, why = check.outcomes()["uninstall, and nothing is left"]
     assert outcome == "failed" and "configmap/chat-switchboard-dashboard" in why, check.said
@@ -232,6 +270,8 @@ def test_the_real_clients_know_the_flags(check):
             path = tool(program) if client == "helm" else program
             key = (path, *verb)
             helps[key] = helps.get(key) or run(path, *verb, "--help").stdout
+            # Helm 4 takes the old name and shows the new one.
+            flag = "--rollback-on-failure" if (program, flag) == ("helm4", "--atomic") else flag
             assert re.search(rf"{flag}\b", helps[key]), f"{program} {' '.join(verb)} does not know {flag}"
 
 
@@ -242,7 +282,8 @@ def test_shellcheck_finds_nothing():
 @pytest.mark.parametrize("helm", HELMS)
 def test_the_chart_puts_the_label_on_everything(helm):
     """The check finds by it what is left, and what restarts."""
-    flags = re.findall(r"--set(?:-string)? [\w.]+=[\w.-]+", SCRIPT.read_text())
+    install = SCRIPT.read_text().partition("\ninstall() {")[2].partition("\n}")[0]
+    flags = re.findall(r"--set(?:-string)? [\w.]+=[\w.-]+", install)
     label = ["--set-string", "commonLabels.cluster-check=trial"]
     given = [word for flag in flags for word in flag.split()]
     assert len(flags) == 2 and "commonLabels.cluster-check=$namespace" in SCRIPT.read_text()
@@ -258,7 +299,7 @@ def test_the_chart_puts_the_label_on_everything(helm):
     assert found["Deployment", "chat-switchboard"]["spec"]["replicas"] == 3
 
 
-@pytest.mark.parametrize("name", ["redis", "postgres", "load"])
+@pytest.mark.parametrize("name", ["redis", "postgres", "load", "probe"])
 def test_kubernetes_accepts_the_manifests(name, tmp_path):
     text = (SCRIPT.parent / "cluster-check" / f"{name}.yaml").read_text()
     file = tmp_path / "manifests.yaml"
@@ -266,7 +307,7 @@ def test_kubernetes_accepts_the_manifests(name, tmp_path):
     run(tool("kubernetes-validate"), "--strict", file)
     for document in yaml.safe_load_all(text):
         pod = document["spec"] if document["kind"] == "Pod" else document["spec"].get("template", {}).get("spec")
-        if pod:
+        if pod and name != "probe":
             (term,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
             meta = document["metadata"] if document["kind"] == "Pod" else document["spec"]["template"]["metadata"]
             wanted = term["labelSelector"]["matchLabels"]

@@ -41,7 +41,17 @@ def test_the_last_stage_has_only_the_program():
 
 def test_the_build_context_has_only_sources():
     kept = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    assert kept[0] == "*" and {line.lstrip("!") for line in kept[1:]} == {"Cargo.toml", "Cargo.lock", "build.rs", "migrations", "src"}
+    # The program contains the console's page, and the page on faults that the console shows.
+    contained = {"console", "docs/operations/failure-modes.md"}
+    sources = {"Cargo.toml", "Cargo.lock", "build.rs", "migrations", "src"} | contained
+    assert kept[0] == "*" and {line.lstrip("!") for line in kept[1:]} == sources
+
+
+def test_the_build_has_every_file_that_the_console_contains():
+    for path in (ROOT / "src" / "http" / "console").glob("*.rs"):
+        for name in re.findall(r'include_str!\("(.*?)"\)', path.read_text()):
+            found = (path.parent / name).resolve().relative_to(ROOT).as_posix()
+            assert any(f"COPY {copied} {copied}\n" in DOCKERFILE for copied in (found, found.split("/")[0])), found
 
 
 def test_the_build_copies_its_whole_context():

@@ -4,6 +4,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::support::{Node, Postgres, RedisServer};
+
 const SECRET: &str = "planted-secret-of-more-than-32-bytes";
 
 /// Runs the program in its own folder, without the tests' environment.
@@ -121,6 +123,36 @@ fn healthcheck_and_check_name_a_server_that_does_not_answer() {
     assert!(text.contains("ok    configuration") && text.contains("ok    keys"), "{text}");
     assert!(text.contains("FAIL  Redis") && text.contains("FAIL  PostgreSQL"), "{text}");
     assert!(!text.contains("planted") && !stderr(&check).contains("planted"), "{text}");
+}
+
+#[tokio::test]
+async fn healthcheck_speaks_to_nodes_that_expect_a_proxy_header_and_to_those_that_do_not() {
+    let folder = folder();
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let node = async |trusted| {
+        let node = Node::serve(&redis.url(), &database).set("PROXY_PROTOCOL", "true").set("TRUSTED_PROXIES", trusted);
+        node.start().await
+    };
+    let (inside, outside) = (node("127.0.0.0/8").await, node("192.0.2.0/24").await);
+    let check = |node: &Node, flags: &[&str]| {
+        let url = node.http();
+        run(&folder, &[&["healthcheck", "--url", &url][..], flags].concat(), &[])
+    };
+    for node in [&inside, &outside] {
+        let output = check(node, &["--proxy-protocol"]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+    }
+    assert_eq!(code(&check(&outside, &[])), 0);
+    let refused = check(&inside, &[]);
+    assert!(code(&refused) == 1 && stderr(&refused).contains("add --proxy-protocol"), "{}", stderr(&refused));
+
+    // It is for nodes, whose sockets are plain, and says so.
+    for url in ["https://127.0.0.1:1", "nowhere"] {
+        let output = run(&folder, &["healthcheck", "--proxy-protocol", "--url", url], &[]);
+        assert!(stderr(&output).contains("http://host:port, which --proxy-protocol needs"), "{}", stderr(&output));
+    }
+    assert_eq!(code(&run(&folder, &["healthcheck", "--proxy-protocol"], &[])), 2);
 }
 
 #[test]

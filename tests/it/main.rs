@@ -16,6 +16,7 @@
 mod support;
 
 mod acl;
+mod admin;
 mod answers;
 mod backplane;
 mod budgets;

@@ -3,7 +3,7 @@
 mod blocks;
 mod conversations;
 mod cors;
-mod document;
+pub mod document;
 mod faces;
 mod generated;
 mod generators;

@@ -1,11 +1,13 @@
 //! The start of `serve` while PostgreSQL is away, and the words of faults that an operator must end.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use reqwest::StatusCode;
-use tokio::process::Command;
 
-use crate::support::{Client, Link, Node, Postgres, Proxy, RedisServer, Signal, allowed, eventually, within};
+use crate::support::{Client, Link, Node, Postgres, Process, Proxy, RedisServer, Signal, allowed, eventually};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -95,6 +97,56 @@ async fn a_store_that_stays_away_ends_the_start_with_the_settings_name() {
     assert!(log.contains("Connection refused"), "{log}");
 }
 
+/// Starts `switchboard migrate`.
+fn migrate(url: &str, timeout: &str) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.arg("migrate").env_clear().env("DATABASE_URL", url).env("DATABASE_START_TIMEOUT", timeout);
+    Process::spawn("migrate", &mut command, Signal::Kill)
+}
+
+/// Runs it to its end: its exit code and what it printed.
+async fn migrated(url: &str, timeout: &str) -> (i32, String) {
+    let process = migrate(url, timeout);
+    (process.exit_code().await, process.log().join("\n"))
+}
+
+/// Waits until it says that the store is away.
+async fn says_why(process: &Process) -> String {
+    let waits = |line: &str| line.contains("the migrations wait for it").then(|| line.to_owned());
+    process.line("why it waits", waits).await.unwrap()
+}
+
+#[tokio::test]
+async fn migrate_waits_for_postgres_and_says_why() {
+    let mut postgres = Postgres::start(&[("fsync", "off")]).await;
+    let database = postgres.database().await;
+    postgres.kill().await;
+    let process = migrate(&database, "10m");
+    let line = says_why(&process).await;
+    assert!(line.contains("Connection refused") && line.contains("\"timeout_seconds\":600"), "{line}");
+    postgres.restart().await;
+    assert_eq!(process.exit_code().await, 0, "{:?}", process.log());
+    let applied = process.log().pop().unwrap();
+    let count = applied.strip_suffix(" migrations applied").unwrap_or_else(|| panic!("{applied}"));
+    assert!(count.parse::<u32>().unwrap() > 0, "{applied}");
+}
+
+#[tokio::test]
+async fn migrate_waits_no_longer_than_it_may_and_ends_at_a_signal() {
+    let away = "postgres://postgres@127.0.0.1:1/none";
+    let (code, printed) = migrated(away, "1s").await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("PostgreSQL was not usable within DATABASE_START_TIMEOUT (1 s)"), "{printed}");
+    assert!(printed.contains("Connection refused"), "{printed}");
+
+    let process = migrate(away, "7d");
+    says_why(&process).await;
+    process.signal(Signal::Terminate);
+    assert_eq!(process.exit_code().await, 1, "{:?}", process.log());
+    let printed = process.log().join("\n");
+    assert!(printed.contains("a signal ended the program before all migrations were applied"), "{printed}");
+}
+
 /// A server that asks one role for a password, and a URL for that role that has none.
 async fn guarded_by_password() -> (Postgres, String) {
     let mut server = Postgres::start(&[("fsync", "off")]).await;
@@ -115,8 +167,11 @@ async fn a_fault_that_an_operator_must_end_ends_the_start_at_once() {
     let refused = async |url: &str, words: &[&str]| {
         let (status, log) = Node::serve(&redis.url(), url).try_start().await.expect_err("the start fails");
         assert_eq!(status.code(), Some(1), "{log}");
+        // The migration Job doesn't wait for what will not pass, either.
+        let (code, printed) = migrated(url, "7d").await;
+        assert_eq!(code, 1, "{printed}");
         for words in words {
-            assert!(log.contains(words), "{words}: {log}");
+            assert!(log.contains(words) && printed.contains(words), "{words}: {log}{printed}");
         }
     };
     let database = server.database().await;
@@ -136,10 +191,8 @@ async fn a_fault_that_an_operator_must_end_ends_the_start_at_once() {
     let weak = database.replace("postgres@", &format!("{role}@"));
     let why = "42501: permission denied for schema public";
     refused(&weak, &[why]).await;
-    let mut migrate = Command::new(env!("CARGO_BIN_EXE_switchboard"));
-    let done = within("migrate", migrate.arg("migrate").env_clear().env("DATABASE_URL", &weak).output()).await.unwrap();
-    let printed = String::from_utf8(done.stderr).unwrap();
-    assert!(printed.contains(why) && !printed.contains("db error"), "{printed}");
+    let (_, printed) = migrated(&weak, "7d").await;
+    assert!(!printed.contains("db error"), "{printed}");
 
     let newer = Node::serve(&redis.url(), &database).start().await;
     newer.kill().await;

@@ -18,6 +18,7 @@ mod one_conversation;
 mod poolers;
 mod read_only;
 mod sentinels;
+mod trial;
 mod urls;
 
 /// Runs `switchboard check` and returns its output.

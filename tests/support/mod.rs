@@ -51,7 +51,7 @@ pub use self::{
     receiver::{HookResponse, ReceivedRequest, Receiver, sign},
     redis::RedisServer,
     replicated::Replicated,
-    token::{SECRET, token, token_with},
+    token::{ADMIN_TOKEN, SECRET, token, token_with},
 };
 
 /// Maximum time for anything that a test awaits; generous because the machine may be busy.

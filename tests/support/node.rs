@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Process, SECRET, Signal, eventually, guard, within};
+use super::{ADMIN_TOKEN, Process, SECRET, Signal, eventually, guard, within};
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_switchboard");
@@ -46,6 +46,12 @@ impl NodeBuilder {
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.insert(name.into(), value.to_string());
         self
+    }
+
+    /// Switches the admin console on.
+    #[must_use]
+    pub fn with_console(self) -> Self {
+        self.set("ADMIN_TOKEN", ADMIN_TOKEN)
     }
 
     /// Removes a setting, so that the program's default applies.
@@ -236,6 +242,13 @@ impl Node {
     /// Sends a `GET` to the admin listener, for example `/readyz`.
     pub async fn admin_get(&self, path: &str) -> Answer {
         Answer::read(path, self.http.get(format!("{}{path}", self.admin()))).await
+    }
+
+    /// Sends a request to the admin console with its token.
+    pub async fn console(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let request = self.http.request(method, format!("{}/admin/api{path}", self.admin()));
+        let request = request.bearer_auth(ADMIN_TOKEN);
+        Answer::read(path, body.iter().fold(request, |request, body| request.json(body))).await
     }
 
     /// Fetches all metrics.

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 /// Secret with which every test node verifies tokens.
 pub const SECRET: &str = "only-for-tests-and-long-enough-for-HS256";
 
+/// Token of the admin console of test nodes.
+pub const ADMIN_TOKEN: &str = "only-for-tests-the-admin-token-of-the-console";
+
 /// Mints a token for `user` that is valid for an hour. The display name is the id with a capital: `alice` is Alice.
 pub fn token(user: &str) -> String {
     token_with(user, json!({}))

@@ -2,11 +2,15 @@
 
 {{- define "switchboard.checks" -}}
 {{- include "switchboard.checkImage" . }}
+{{- include "switchboard.checkNames" . }}
 {{- include "switchboard.checkSecrets" . }}
 {{- include "switchboard.checkAuth" . }}
 {{- include "switchboard.checkNumbers" . }}
+{{- include "switchboard.checkSettings" . }}
 {{- include "switchboard.checkEnv" . }}
+{{- include "switchboard.checkWebhooks" . }}
 {{- include "switchboard.checkEgress" . }}
+{{- include "switchboard.checkService" . }}
 {{- if and .Values.database.url (eq .Values.migration.mode "job") (not .Values.migration.existingSecret) }}
 {{- fail "migration.mode is job, but database.url is kept in the chart's own Secret, which doesn't exist yet when the Job runs. Put the URL into a Secret of yours and name it in database.existingSecret, or set migration.mode to start." }}
 {{- end }}
@@ -16,7 +20,7 @@
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- fail "serviceMonitor and podMonitor are both enabled: Prometheus would scrape each node twice. Disable one of them." }}
 {{- end }}
-{{- if and .Values.webhooks.persona.enabled (not (dig "PERSONA_IDS" "" .Values.config)) }}
+{{- if and .Values.webhooks.persona.enabled (not (.Values.config | default dict).PERSONA_IDS) }}
 {{- fail "webhooks.persona is enabled, but no persona is named: list their ids in config.PERSONA_IDS." }}
 {{- end }}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
@@ -31,6 +35,20 @@
 {{- end }}
 
 {{- define "switchboard.checkSecrets" -}}
+{{- if include "switchboard.ownSecrets" . | fromJson }}
+{{- $ours := include "switchboard.fullname" . }}
+{{- with .Values }}
+{{- $theirs := dict "existingSecret" .existingSecret "redis.existingSecret" .redis.existingSecret "database.existingSecret" .database.existingSecret
+  "redis.ca.existingSecret" .redis.ca.existingSecret "redis.sentinelCa.existingSecret" .redis.sentinelCa.existingSecret
+  "database.ca.existingSecret" .database.ca.existingSecret "auth.existingSecret" .auth.existingSecret "migration.existingSecret" .migration.existingSecret
+  "webhooks.persona.existingSecret" .webhooks.persona.existingSecret "webhooks.notification.existingSecret" .webhooks.notification.existingSecret }}
+{{- range $value, $name := $theirs }}
+{{- if eq (toString $name) $ours }}
+{{- fail (printf "%s is %s, which is also the name of the chart's own Secret, with the secrets among the values: name yours otherwise, or put those secrets into it." $value $ours) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name, $from := dict "redis" .Values.redis "database" .Values.database }}
 {{- if and $from.url $from.existingSecret }}
 {{- fail (printf "%s.url and %s.existingSecret are both set: remove one of them." $name $name) }}
@@ -58,34 +76,15 @@
 {{- fail (printf "webhooks.%s has values, but is not enabled: set webhooks.%s.enabled to true, or remove them." $name $name) }}
 {{- end }}
 {{- end }}
+{{- with .Values.console }}
+{{- if and .enabled (not (or .token (and .tokenKey (or .existingSecret $.Values.existingSecret)))) }}
+{{- fail "console.enabled is true, but there is no token: name a Secret that holds it in console.existingSecret (or one for all in existingSecret), or, for trials, set console.token." }}
 {{- end }}
-
-{{- /* The port in a URL of the values; empty if it names none. */ -}}
-{{- define "switchboard.portOf" -}}
-{{- regexFind ":[0-9]+$" (regexReplaceAll "[/?#].*$" (regexReplaceAll "^[a-z+]+://" . "") "") | trimPrefix ":" }}
+{{- if and .token .existingSecret }}
+{{- fail "console.token and console.existingSecret are both set: remove one of them." }}
 {{- end }}
-
-{{- define "switchboard.checkEgress" -}}
-{{- $egress := .Values.networkPolicy.egress }}
-{{- if and .Values.networkPolicy.enabled $egress.enabled }}
-{{- range $name, $from := dict "redis" .Values.redis "database" .Values.database }}
-{{- $port := include "switchboard.portOf" $from.url }}
-{{- $which := "port" }}
-{{- if contains "+sentinel://" $from.url }}
-{{- $which = "sentinelPort" }}
-{{- $port = $port | default "26379" }}
-{{- end }}
-{{- $allowed := get (get $egress $name) $which | default 0 | int64 | toString }}
-{{- if and $port (ne $port $allowed) }}
-{{- fail (printf "%s.url names port %s, but networkPolicy.egress.%s.%s is %s: nodes could not reach it. Set networkPolicy.egress.%s.%s to %s." $name $port $name $which (ternary "not set" $allowed (eq $allowed "0")) $name $which $port) }}
-{{- end }}
-{{- end }}
-{{- with include "switchboard.portOf" .Values.auth.jwksUrl }}
-{{- $ports := list }}
-{{- range $egress.web.ports }}{{ $ports = append $ports (toString (int64 .)) }}{{ end }}
-{{- if not (has . $ports) }}
-{{- fail (printf "auth.jwksUrl names port %s, but networkPolicy.egress.web.ports has only %s: nodes could not fetch the keys. Add the port." . (join ", " $ports)) }}
-{{- end }}
+{{- if and (not .enabled) (or .token .existingSecret $.Values.networkPolicy.console) }}
+{{- fail "console.token, console.existingSecret or networkPolicy.console is set, but the console is off: set console.enabled to true, or remove them." }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -108,7 +107,7 @@
 {{- if and $auth.previousKey (or (ne $auth.method "secret") (not (or $auth.existingSecret .Values.existingSecret))) }}
 {{- fail "auth.previousKey is set, but there is no Secret of yours with shared secrets: set auth.method to secret and auth.existingSecret, or remove it." }}
 {{- end }}
-{{- if and (eq $auth.method "publicKey") (not .Values.config.JWT_ALGORITHM) }}
+{{- if and (eq $auth.method "publicKey") (not (.Values.config | default dict).JWT_ALGORITHM) }}
 {{- fail "auth.method is publicKey, but config.JWT_ALGORITHM is empty: set it to the algorithm of the key (RS256, ES256, EdDSA, …)." }}
 {{- end }}
 {{- end }}
@@ -116,9 +115,19 @@
 {{- define "switchboard.checkNumbers" -}}
 {{- $moves := false }}
 {{- with .Values.drain }}
-{{- $needed := add .shutdownDelay .window 15 }}
+{{- $needed := include "switchboard.shutdownSeconds" $ | int64 }}
 {{- if and (not (kindIs "invalid" .gracePeriod)) (lt (int64 .gracePeriod) $needed) }}
-{{- fail (printf "drain.gracePeriod is %d s, but the shutdown takes drain.shutdownDelay + drain.window + 15 = %d s: Kubernetes would kill nodes that still hold connections. Leave it null, or shorten the other two." (int64 .gracePeriod) $needed) }}
+{{- $hook := include "switchboard.preStopSeconds" $ | int64 }}
+{{- fail (printf "drain.gracePeriod is %d s, but the shutdown takes drain.shutdownDelay + drain.window + 15%s = %d s: Kubernetes would kill nodes that still hold connections. Leave it null, or shorten the others." (int64 .gracePeriod) (ternary (printf " + %d of lifecycle.preStop" $hook) "" (gt $hook 0)) $needed) }}
+{{- end }}
+{{- $stop := ($.Values.lifecycle | default dict).preStop | default dict }}
+{{- if and (kindIs "invalid" .gracePeriod) $stop (not (hasKey $stop "sleep")) }}
+{{- fail (printf "lifecycle.preStop runs before a node is told to end, and the chart does not know how long it takes: set drain.gracePeriod to that time and %d s more, or use lifecycle.preStop.sleep." $needed) }}
+{{- end }}
+{{- end }}
+{{- with .Values.rollout }}
+{{- if le (int64 .progressDeadlineSeconds) (int64 .minReadySeconds) }}
+{{- fail (printf "rollout.progressDeadlineSeconds is %d, but new nodes must be ready for rollout.minReadySeconds = %d before a rollout has made progress: raise the former." (int64 .progressDeadlineSeconds) (int64 .minReadySeconds)) }}
 {{- end }}
 {{- end }}
 {{- range list "maxSurge" "maxUnavailable" }}
@@ -132,20 +141,10 @@
 {{- if gt (int64 .minReplicas) (int64 .maxReplicas) }}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas: lower the former or raise the latter." }}
 {{- end }}
-{{- $limit := int64 ($.Values.config.MAX_CONNECTIONS | default 100000) }}
+{{- $limit := int64 (($.Values.config | default dict).MAX_CONNECTIONS | default 100000) }}
 {{- if ge (int64 .connectionsPerPod) $limit }}
 {{- fail (printf "autoscaling.connectionsPerPod is %d, but a node accepts at most config.MAX_CONNECTIONS = %d: nodes would be full before new ones start. Lower connectionsPerPod." (int64 .connectionsPerPod) $limit) }}
 {{- end }}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{- define "switchboard.checkEnv" -}}
-{{- $taken := list }}
-{{- range include "switchboard.env" . | fromYamlArray }}{{ $taken = append $taken .name }}{{ end }}
-{{- range .Values.extraEnv }}
-{{- if has .name $taken }}
-{{- fail (printf "extraEnv has %s, which the chart sets itself: use the chart's value for it instead (see the chart's README)." .name) }}
 {{- end }}
 {{- end }}
 {{- end }}

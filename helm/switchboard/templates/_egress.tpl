@@ -19,6 +19,9 @@
     {{- with .sentinelPort }}
     - port: {{ . }}
     {{- end }}
+    {{- range .morePorts }}
+    - port: {{ . }}
+    {{- end }}
   {{- with .to }}
   to:
     {{- toYaml . | nindent 4 }}

@@ -1,19 +1,17 @@
 {{/* Names and labels. */}}
 
 {{- define "switchboard.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- regexReplaceAll "[-_.]+$" (.Values.nameOverride | default .Chart.Name | trunc 50) "" }}
 {{- end }}
 
-{{/* At most 50 characters: suffixes follow, and names of Services and labels have a limit of 63. */}}
+{{/*
+At most 50 characters: suffixes follow, and names of Services and labels have a limit of 63. A Service's name has no dots, which
+a release's may have.
+*/}}
 {{- define "switchboard.fullname" -}}
 {{- $name := include "switchboard.name" . }}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
-{{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
-{{- end }}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- regexReplaceAll "-+$" (.Values.fullnameOverride | default $full | replace "." "-" | trunc 50) "" }}
 {{- end }}
 
 {{- define "switchboard.serviceAccountName" -}}
@@ -24,7 +22,7 @@
 {{/* The image; `global.imageRegistry` takes the place of the registry in its name. */}}
 {{- define "switchboard.image" -}}
 {{- $repository := .Values.image.repository }}
-{{- with dig "imageRegistry" "" .Values.global }}
+{{- with (.Values.global | default dict).imageRegistry }}
 {{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "") }}
 {{- end }}
 {{- with .Values.image -}}
@@ -35,18 +33,29 @@
 {{/* Secrets for pulling the image, as a list of their names; umbrella charts give names or `{name: …}`. */}}
 {{- define "switchboard.pullSecrets" -}}
 {{- $names := list }}
-{{- range concat (dig "imagePullSecrets" list .Values.global) .Values.imagePullSecrets }}
+{{- range concat ((.Values.global | default dict).imagePullSecrets | default list) (.Values.imagePullSecrets | default list) }}
 {{- $names = append $names (kindIs "string" . | ternary . (get (kindIs "map" . | ternary . dict) "name")) }}
 {{- end }}
 {{- range uniq $names }}
-- name: {{ . }}
+- name: {{ . | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Maps as one, in JSON: of equal keys the last counts, and null removes a key. */}}
+{{- define "switchboard.merged" -}}
+{{- $all := dict }}
+{{- range . }}
+{{- range $key, $value := . }}
+{{- if kindIs "invalid" $value }}{{ $_ := unset $all $key }}{{ else }}{{ $_ := set $all $key $value }}{{ end }}
+{{- end }}
+{{- end }}
+{{- toJson $all }}
 {{- end }}
 
 {{/* Labels that select every pod of this release. */}}
 {{- define "switchboard.selector" -}}
-app.kubernetes.io/name: {{ include "switchboard.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "switchboard.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels that select only the nodes, not the pods of the Job and the test. */}}
@@ -55,38 +64,42 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: node
 {{- end }}
 
-{{/* Labels of a pod: (dict "root" $ "component" "node"). Without the chart's version, which would replace the nodes. */}}
+{{/*
+Labels of a pod: (dict "root" $ "component" "node" "labels" …). Without the chart's version, which would replace the nodes. The
+labels that select pods win over the user's.
+*/}}
 {{- define "switchboard.podLabels" -}}
-{{ include "switchboard.selector" .root }}
-app.kubernetes.io/component: {{ .component }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{- $ours := include "switchboard.selector" .root | fromYaml }}
+{{- $all := list .root.Values.commonLabels .labels $ours (dict "app.kubernetes.io/component" .component) }}
+{{- include "switchboard.merged" $all | fromJson | toYaml }}
+{{- end }}
+
+{{/* Labels of a resource: (dict "root" $ "labels" …). Those by which Kubernetes and Helm find it win over the user's. */}}
+{{- define "switchboard.labelsWith" -}}
+{{- with .root }}
+{{- $chart := printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $version := dict "helm.sh/chart" $chart "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $ours := include "switchboard.selector" . | fromYaml }}
+{{- $_ := set $ours "app.kubernetes.io/managed-by" .Release.Service }}
+{{- include "switchboard.merged" (list $version .Values.commonLabels $.labels $ours) | fromJson | toYaml }}
 {{- end }}
 {{- end }}
 
+{{/* The same without labels of its own, for templates in extraManifests. */}}
 {{- define "switchboard.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "switchboard.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "switchboard.labelsWith" (dict "root" .) }}
 {{- end }}
 
 {{/* Metadata of a resource: (dict "root" $ "name" … "suffix" … "component" … "namespace" … "labels" … "annotations" …). */}}
 {{- define "switchboard.metadata" -}}
-name: {{ .name | default (include "switchboard.fullname" .root) }}{{ with .suffix }}-{{ . }}{{ end }}
-namespace: {{ .namespace | default .root.Release.Namespace }}
+{{- $name := .name | default (include "switchboard.fullname" .root) }}
+{{- $labels := include "switchboard.labelsWith" . | fromYaml }}
+{{- with .component }}{{ $_ := set $labels "app.kubernetes.io/component" . }}{{ end -}}
+name: {{ printf "%s%s" $name (ternary (printf "-%s" .suffix) "" (not (empty .suffix))) | quote }}
+namespace: {{ .namespace | default .root.Release.Namespace | quote }}
 labels:
-  {{- include "switchboard.labels" .root | nindent 2 }}
-  {{- with .component }}
-  app.kubernetes.io/component: {{ . }}
-  {{- end }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- with mergeOverwrite (deepCopy .root.Values.commonAnnotations) (.annotations | default dict) }}
+  {{- toYaml $labels | nindent 2 }}
+{{- with include "switchboard.merged" (list .root.Values.commonAnnotations .annotations) | fromJson }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

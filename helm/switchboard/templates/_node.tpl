@@ -13,9 +13,20 @@
 {{- end }}
 {{- end }}
 
+{{/* Seconds that the container's preStop hook takes before the node is told to end; those of a request are not known. */}}
+{{- define "switchboard.preStopSeconds" -}}
+{{- $stop := (.Values.lifecycle | default dict).preStop | default dict }}
+{{- ($stop.sleep | default dict).seconds | default 0 | int64 }}
+{{- end }}
+
+{{/* Seconds that a shutdown takes: the hook, both parts of the drain, and the end of the tasks. */}}
+{{- define "switchboard.shutdownSeconds" -}}
+{{- add .Values.drain.shutdownDelay .Values.drain.window (include "switchboard.preStopSeconds" . | int64) 15 }}
+{{- end }}
+
 {{- define "switchboard.gracePeriod" -}}
 {{- with .Values.drain }}
-{{- if kindIs "invalid" .gracePeriod }}{{ add .shutdownDelay .window 15 }}{{ else }}{{ int64 .gracePeriod }}{{ end }}
+{{- if kindIs "invalid" .gracePeriod }}{{ include "switchboard.shutdownSeconds" $ }}{{ else }}{{ int64 .gracePeriod }}{{ end }}
 {{- end }}
 {{- end }}
 
@@ -27,6 +38,13 @@
   value: {{ include "switchboard.text" $value }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* "true" if nodes expect PROXY headers, as far as the values tell. */}}
+{{- define "switchboard.proxyProtocol" -}}
+{{- $set := (.Values.config | default dict).PROXY_PROTOCOL | toString }}
+{{- range .Values.extraEnv }}{{ if eq .name "PROXY_PROTOCOL" }}{{ $set = .value | toString }}{{ end }}{{ end }}
+{{- has (lower $set) (list "true" "1" "yes" "on") }}
 {{- end }}
 
 {{/* The address that nodes listen on; an IPv6 address in brackets, as a port follows. */}}
@@ -62,11 +80,38 @@
 {{- define "switchboard.containerEnv" -}}
 env:
   {{- include "switchboard.env" .root | nindent 2 }}
-  {{- with concat .root.Values.extraEnv (dig "extraEnv" list .more) }}
+  {{- with concat (.root.Values.extraEnv | default list) (.more.extraEnv | default list) }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with concat .root.Values.extraEnvFrom (dig "extraEnvFrom" list .more) }}
+{{- with concat (.root.Values.extraEnvFrom | default list) (.more.extraEnvFrom | default list) }}
 envFrom:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The files of the migration Job: those of the database, with its own URL if it has one. */}}
+{{- define "switchboard.jobFiles" -}}
+{{- $rows := list }}
+{{- $job := .Values.migration }}
+{{- range include "switchboard.secretFiles" . | fromJsonArray }}
+{{- if and (eq .name "DATABASE_URL") $job.existingSecret }}
+{{- $rows = append $rows (mergeOverwrite . (dict "from" $job.existingSecret "key" $job.key)) }}
+{{- else if hasPrefix "DATABASE_" .name }}
+{{- $rows = append $rows . }}
+{{- end }}
+{{- end }}
+{{- toJson $rows }}
+{{- end }}
+
+{{/*
+The variables of the migration Job. It gives up waiting for PostgreSQL half a minute before Kubernetes ends it, since Kubernetes
+then removes the pod that could say why.
+*/}}
+{{- define "switchboard.jobEnv" -}}
+{{- include "switchboard.secretEnv" (include "switchboard.jobFiles" . | fromJsonArray) }}
+{{- include "switchboard.configEnv" (dict "root" . "only" "^(DATABASE_|LOG)") }}
+{{- if not (get (.Values.config | default dict) "DATABASE_START_TIMEOUT") }}
+- name: DATABASE_START_TIMEOUT
+  value: "{{ max 1 (sub .Values.migration.activeDeadlineSeconds 30) }}s"
 {{- end }}
 {{- end }}

@@ -29,7 +29,7 @@ would do both: it counts pods until they are gone, and those of the old revision
 {{- end }}
 
 {{- define "switchboard.affinity" -}}
-{{- $affinity := deepCopy .Values.affinity }}
+{{- $affinity := deepCopy (.Values.affinity | default dict) }}
 {{- if and (eq .Values.podAntiAffinity "soft") (not (hasKey $affinity "podAntiAffinity")) }}
 {{- $labels := include "switchboard.nodeSelector" . | fromYaml }}
 {{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) }}

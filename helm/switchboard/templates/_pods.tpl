@@ -27,7 +27,7 @@ imagePullSecrets:
 {{- range $field, $value := dict "priorityClassName" $chosen.priorityClassName "dnsPolicy" $values.dnsPolicy
   "runtimeClassName" $values.runtimeClassName }}
 {{- with $value }}
-{{ $field }}: {{ . }}
+{{ $field }}: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -37,7 +37,7 @@ imagePullSecrets:
 restartPolicy: Never
 {{ include "switchboard.podDefaults" . | trim }}
 {{- $affinity := .pod.affinity }}
-{{- if kindIs "invalid" $affinity }}{{ $affinity = pick .root.Values.affinity "nodeAffinity" }}{{ end }}
+{{- if kindIs "invalid" $affinity }}{{ $affinity = pick (.root.Values.affinity | default dict) "nodeAffinity" }}{{ end }}
 {{- with $affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
@@ -51,13 +51,4 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- end }}
-
-{{/* Annotations without those that are null. */}}
-{{- define "switchboard.annotations" -}}
-{{- $kept := dict }}
-{{- range $name, $value := . }}
-{{- if not (kindIs "invalid" $value) }}{{ $_ := set $kept $name $value }}{{ end }}
-{{- end }}
-{{- toJson $kept }}
 {{- end }}

@@ -62,7 +62,38 @@ time of its own. Helm's default of 5 minutes is the minimum.
 
 {{/* MiB that a node with all its connections may take: its own, the connections, and what slow readers leave unread. */}}
 {{- define "switchboard.neededMiB" -}}
-{{- $connections := .Values.config.MAX_CONNECTIONS | default 100000 | int64 }}
-{{- $outboxes := include "switchboard.mebibytes" (.Values.config.OUTBOX_TOTAL_BYTES | default "256MiB") | int64 }}
+{{- $config := .Values.config | default dict }}
+{{- $connections := $config.MAX_CONNECTIONS | default 100000 | int64 }}
+{{- $outboxes := include "switchboard.mebibytes" ($config.OUTBOX_TOTAL_BYTES | default "256MiB") | int64 }}
 {{- add 64 (div (mul $connections (include "switchboard.connectionKiB" .)) 1024) $outboxes }}
+{{- end }}
+
+{{/*
+The number of nodes that a release with autoscaling must set, in JSON; none if it need not. The autoscaler owns the number. But if
+the release had a fixed one, Helm would take it back, which Kubernetes reads as 1: such a release keeps the current number, in the
+upgrade that turns autoscaling on and, as an annotation tells, in those after it. With server-side apply (Helm 4) that ends once the
+autoscaler has changed the number: taking it back then changes nothing, while a number that is set would be in the way of a rollback.
+*/}}
+{{- define "switchboard.keptReplicas" -}}
+{{- $name := include "switchboard.fullname" . }}
+{{- $kept := dict }}
+{{- with lookup "apps/v1" "Deployment" .Release.Namespace $name }}
+{{- $applied := not (hasPrefix "v3." $.Capabilities.HelmVersion.Version) }}
+{{- $scaled := false }}
+{{- range dig "metadata" "managedFields" list . }}
+{{- $fields := dig "fieldsV1" "f:spec" dict . }}
+{{- if eq (.subresource | default "") "scale" }}
+{{- $scaled = or $scaled (hasKey $fields "f:replicas") }}
+{{- else if and (not .subresource) (ne .operation "Apply") $fields }}
+{{- /* Somebody updates it from the client's side, maybe an older Helm: taking the number back might be read as 1. */}}
+{{- $applied = false }}
+{{- end }}
+{{- end }}
+{{- $marked := dig "metadata" "annotations" "switchboard/keeps-replicas" "" . }}
+{{- $fixed := not (lookup "autoscaling/v2" "HorizontalPodAutoscaler" $.Release.Namespace $name) }}
+{{- if and (or $marked $fixed) (not (and $applied $scaled)) }}
+{{- $_ := set $kept "replicas" (toString .spec.replicas) }}
+{{- end }}
+{{- end }}
+{{- toJson $kept }}
 {{- end }}

@@ -20,6 +20,7 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- $_ := set $own (printf "%s_WEBHOOK_SECRET" (upper $name)) $hook.secret }}
 {{- end }}
 {{- end }}
+{{- if .Values.console.enabled }}{{ $_ := set $own "ADMIN_TOKEN" .Values.console.token }}{{ end }}
 {{- range $name, $value := $own }}
 {{- if not $value }}{{ $_ := unset $own $name }}{{ end }}
 {{- end }}
@@ -48,8 +49,13 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- if $hook.enabled }}
 {{- $prefix := printf "%s_WEBHOOK" (upper $name) }}
 {{- $needed = append $needed (dict "name" (printf "%s_URL" $prefix) "from" $hook "key" $hook.urlKey) }}
-{{- $needed = append $needed (dict "name" (printf "%s_SECRET" $prefix) "from" $hook "key" $hook.secretKey) }}
+{{- /* Beside a URL among the values, a chart-wide Secret need not have the signing secret: a missing key stops every pod. */}}
+{{- $signed := or (not $hook.url) $hook.secret $hook.existingSecret }}
+{{- $needed = append $needed (dict "name" (printf "%s_SECRET" $prefix) "from" $hook "key" (ternary $hook.secretKey "" (not (empty $signed)))) }}
 {{- end }}
+{{- end }}
+{{- with .Values.console }}
+{{- if .enabled }}{{ $needed = append $needed (dict "name" "ADMIN_TOKEN" "from" . "key" .tokenKey) }}{{ end }}
 {{- end }}
 {{- toJson $needed }}
 {{- end }}
@@ -95,9 +101,9 @@ the container sees its mounted file; a variable is also seen by tools that list 
     sources:
       {{- range . }}
       - {{ .kind }}:
-          name: {{ .from }}
+          name: {{ .from | quote }}
           items:
-            - key: {{ .key }}
+            - key: {{ .key | quote }}
               path: {{ .name }}
       {{- end }}
 {{- end }}
@@ -106,4 +112,14 @@ the container sees its mounted file; a variable is also seen by tools that list 
 - name: secrets
   mountPath: {{ include "switchboard.secretsFolder" . }}
   readOnly: true
+{{- end }}
+
+{{/* Annotations that replace the nodes when their secrets change. */}}
+{{- define "switchboard.revisions" -}}
+{{- with include "switchboard.ownSecrets" . | fromJson }}
+checksum/secret: {{ toJson . | sha256sum | quote }}
+{{- end }}
+{{- with .Values.secretRevision }}
+switchboard/secret-revision: {{ include "switchboard.text" . }}
+{{- end }}
 {{- end }}

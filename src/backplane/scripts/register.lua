@@ -1,6 +1,6 @@
 -- Adds a connection to a user's registry entry, unless the user has reached a cap. At a cap, silent connections give way,
 -- the one first that has been silent for longest.
--- KEYS[1] the entry. ARGV: connection, incarnation, since, conversation ('' if user-scoped), signed name,
+-- KEYS[1] the entry. ARGV: connection, incarnation, time of its opening and dialect, conversation ('' if user-scoped), signed name,
 -- cap of its scope, cap of all sockets, TTL in seconds, connections that gave way already (ids, separated by spaces),
 -- then pairs of incarnation and 'dead' or 'stale'.
 -- Returns {1, first, connections that gave way} or {0, retry_may_succeed, ''}: retry_may_succeed is 1 if the cap would not

@@ -1,7 +1,7 @@
 -- Replaces one node's part of a user's registry entry with the given state. Serves four cases: registering in a new
 -- era, repairing after a failed call, the half-hourly renewal, and (with no connections) reaping a dead node.
 -- KEYS[1] the entry. ARGV: incarnation, former incarnation or '', signed name, grace in microseconds, TTL in seconds,
--- number of connections, then for each its id, since, conversation or ''; then pairs of conversation and the ids
+-- number of connections, then for each its id, time of its opening and dialect, conversation or ''; then pairs of conversation and the ids
 -- of its listeners, separated by spaces.
 -- Connections that gave way to others meanwhile (field g) are not written.
 -- Returns {1 if the user was online, connections removed, all connections now, {conversations new to the entry},

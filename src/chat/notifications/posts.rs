@@ -32,7 +32,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// Makes the requests.
 pub(in crate::chat) struct Posts {
     pub(in crate::chat) store: Arc<dyn Store>,
-    pub(in crate::chat) webhook: Webhook,
+    pub(in crate::chat) webhook: Arc<Webhook>,
     /// Time after which a request that never succeeded is given up.
     pub(in crate::chat) max_age: Duration,
     pub(in crate::chat) metrics: Arc<Metrics>,

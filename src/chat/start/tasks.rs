@@ -60,7 +60,7 @@ impl Ground {
         &self,
         (router, retell): (Arc<Router>, Arc<Retell>),
         (unread, unconfirmed): (Arc<Unread>, Arc<Unconfirmed>),
-        webhook: Option<Webhook>,
+        webhook: Option<Arc<Webhook>>,
         personas: Option<Arc<Personas>>,
     ) -> Arc<Watch> {
         let (settings, queued) = (&self.config.notifications, Arc::new(Notify::new()));
@@ -91,7 +91,7 @@ impl Ground {
     }
 
     /// Starts the task that answers for personas.
-    pub(super) fn personas(&self, webhook: Webhook, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
+    pub(super) fn personas(&self, webhook: Arc<Webhook>, writer: Arc<Writer>, router: Arc<Router>) -> Arc<Personas> {
         let webhook = (self.config.auth.persona_ids.clone(), webhook, DataLimits::new(&self.config.limits).message);
         let (store, metrics, supervisor) = (self.store.clone(), self.metrics.clone(), self.supervisor.clone());
         let (personas, questions) = Personas::new(webhook, store, writer, router, metrics, supervisor);

@@ -1,12 +1,15 @@
-//! [`NodeClient`]: the same tasks through the REST of a node.
+//! [`NodeClient`]: the same tasks through the REST of a node, or through its console.
 
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::task::{PAGE, Task};
+use super::{
+    shown::clean,
+    task::{Answer, PAGE, Task},
+};
 use crate::{
     cli::outcome::{Failure, with_causes},
     model::{RestrictionRequest, UserId},
@@ -15,14 +18,19 @@ use crate::{
 /// Maximum time for one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A node, and an admin's token for it.
+/// A node, and a token for it.
 pub(super) struct NodeClient {
     http: reqwest::Client,
     base: String,
+    /// What stands before the paths of tasks.
+    api: &'static str,
     token: String,
+    /// The operator's name, for a console.
+    by: Option<String>,
 }
 
 impl NodeClient {
+    /// A node's REST, with an admin's token.
     pub(super) fn new(url: &str, token: String) -> Result<Self, Failure> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(Failure::Runtime(format!("--url must be http://HOST:PORT or https://HOST, not {url:?}")));
@@ -30,37 +38,42 @@ impl NodeClient {
         // A redirect could lead the token elsewhere.
         let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
         let base = url.trim_end_matches('/').to_owned();
-        Ok(Self { http: http.build().map_err(Failure::runtime)?, base, token })
+        Ok(Self { http: http.build().map_err(Failure::runtime)?, base, api: "/api/admin", token, by: None })
     }
 
-    /// Performs a task and returns the text to print.
-    pub(super) async fn run(&self, task: &Task) -> Result<String, Failure> {
+    /// A node's console, with its token.
+    pub(super) fn console(http: reqwest::Client, base: String, token: String, by: Option<String>) -> Self {
+        Self { http, base, api: CONSOLE_API, token, by }
+    }
+
+    /// Performs a task.
+    pub(super) async fn answer(&self, task: &Task) -> Result<Answer, Failure> {
         match task {
             Task::Change(user, request) => self.change(user, request).await,
             Task::Show(user) => {
-                let state = self.send(self.request(Method::GET, &of_user(user, "block"))).await?;
-                Ok(match state["blocked"] == true {
-                    true => line(&state),
-                    false => format!("{user} is not blocked\n"),
-                })
+                let json = self.get(&of_user(user, "block")).await?;
+                let text = if json["blocked"] == true { line(&json) } else { format!("{user} is not blocked\n") };
+                Ok(Answer { text, json })
             }
             Task::List => {
-                let (mut text, mut offset) = (String::new(), 0);
+                let mut all = Vec::new();
                 loop {
-                    let path = format!("/api/admin/blocks?limit={PAGE}&offset={offset}");
-                    let page = self.send(self.request(Method::GET, &path)).await?;
+                    let offset = all.len();
+                    let page = self.get(&format!("/blocks?limit={PAGE}&offset={offset}")).await?;
                     let blocks = page["blocks"].as_array().cloned().unwrap_or_default();
-                    blocks.iter().for_each(|block| text.push_str(&line(block)));
-                    offset += PAGE;
-                    if blocks.is_empty() || page["total"].as_i64().is_none_or(|total| offset >= total) {
-                        return Ok(text);
+                    let last = blocks.is_empty();
+                    all.extend(blocks);
+                    let shown = i64::try_from(all.len()).unwrap_or(i64::MAX);
+                    if last || page["total"].as_i64().is_none_or(|total| shown >= total) {
+                        let text = all.iter().map(line).collect();
+                        return Ok(Answer { text, json: json!({"blocks": all}) });
                     }
                 }
             }
         }
     }
 
-    async fn change(&self, user: &UserId, request: &RestrictionRequest) -> Result<String, Failure> {
+    async fn change(&self, user: &UserId, request: &RestrictionRequest) -> Result<Answer, Failure> {
         let (method, action, body) = match request {
             RestrictionRequest::Disconnect => (Method::POST, "disconnect", None),
             RestrictionRequest::RevokeIssued(until) => (Method::POST, "revoke", Some(json!({"issued_until": until}))),
@@ -68,10 +81,9 @@ impl NodeClient {
             RestrictionRequest::Block => (Method::PUT, "block", None),
             RestrictionRequest::Unblock => (Method::DELETE, "block", None),
         };
-        let asked = self.request(method, &of_user(user, action));
-        let change = self.send(body.iter().fold(asked, |asked, body| asked.json(body))).await?;
+        let change = self.send(method, &of_user(user, action), body.as_ref()).await?;
         if change.is_null() {
-            return Ok(format!("{user} is not blocked\n"));
+            return Ok(Answer { text: format!("{user} is not blocked\n"), json: change });
         }
         let what = match (&change["issued_until"], &change["jti"]) {
             (Value::String(until), _) => format!("the tokens issued until {until} are revoked"),
@@ -81,21 +93,27 @@ impl NodeClient {
         };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (at, by) = (text(&change["at"]), text(&change["by"]));
-        Ok(format!("{user}: {what} (at {at} by {by}). Nodes apply it within about a second.\n"))
+        let text = format!("{user}: {what} (at {at} by {by}). Nodes apply it within about a second.\n");
+        Ok(Answer { text, json: change })
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.send(Method::GET, path, None).await
     }
 
     /// Sends a request. The answer without a body is null.
-    async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
-        let url = &self.base;
+    pub(super) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let (url, is_console) = (&self.base, self.api == CONSOLE_API);
+        let request = self.http.request(method, format!("{url}{}{path}", self.api)).bearer_auth(&self.token);
+        let request = self.by.iter().fold(request, |request, by| request.header("x-admin-name", by));
+        let request = body.iter().fold(request, |request, body| request.json(body));
+        let elsewhere = match is_console {
+            true => "Name a node's admin address: --console http://HOST:8001",
+            false => "Check --url, or leave it out to write to the database (DATABASE_URL)",
+        };
         let unreached = |error: reqwest::Error| {
             let why = with_causes(&error.without_url());
-            Failure::Runtime(format!(
-                "no answer from {url}: {why}. Check --url, or leave it out to write to the database (DATABASE_URL)"
-            ))
+            Failure::Runtime(format!("no answer from {url}: {why}. {elsewhere}"))
         };
         let response = request.send().await.map_err(unreached)?;
         let status = response.status();
@@ -104,8 +122,11 @@ impl NodeClient {
         if status.is_success() {
             return Ok(json);
         }
-        let detail = json["detail"].as_str().unwrap_or("not an answer of Switchboard");
+        let detail = json["detail"].as_str().map_or_else(|| "not an answer of Switchboard".to_owned(), clean);
         let remedy = match status {
+            StatusCode::UNAUTHORIZED if is_console => ". Give the token of these nodes: ADMIN_TOKEN",
+            _ if is_console && json["detail"].is_null() => ". Name a node's admin address: --console http://HOST:8001",
+            _ if is_console => "",
             StatusCode::UNAUTHORIZED => ". Give a valid token of an admin: --token",
             StatusCode::FORBIDDEN => ". The token must be that of an admin (role admin)",
             StatusCode::NOT_FOUND => ". Check --url: it is the nodes' address for clients",
@@ -116,8 +137,11 @@ impl NodeClient {
     }
 }
 
+/// What stands before the paths of a console.
+const CONSOLE_API: &str = "/admin/api";
+
 fn of_user(user: &UserId, action: &str) -> String {
-    format!("/api/admin/users/{}/{action}", utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC))
+    format!("/users/{}/{action}", utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC))
 }
 
 fn line(block: &Value) -> String {

@@ -10,6 +10,14 @@ use crate::{
 /// Number of users on a page of `blocked`.
 pub(super) const PAGE: i64 = 100;
 
+/// The answer to a task.
+pub(super) struct Answer {
+    /// For people.
+    pub(super) text: String,
+    /// As REST has it; null if nothing was to be done.
+    pub(super) json: serde_json::Value,
+}
+
 /// The task of a subcommand.
 pub(super) enum Task {
     /// Change the restrictions of a user.

@@ -71,6 +71,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         | Reply::Notifications(_)
         | Reply::Online { .. }
         | Reply::Connections(_)
+        | Reply::Entries(_)
         | Reply::Stats(_)
         | Reply::Restricted(_)
         | Reply::BlockOf(_)

@@ -74,21 +74,21 @@ struct Blocks<'a> {
 }
 
 impl Call<'_> {
-    pub(super) async fn disconnect(&self) -> HttpResult {
+    pub(in crate::http) async fn disconnect(&self) -> HttpResult {
         self.restrict(RestrictionRequest::Disconnect).await
     }
 
-    pub(super) async fn revoke(&self, body: RequestBody) -> HttpResult {
+    pub(in crate::http) async fn revoke(&self, body: RequestBody) -> HttpResult {
         let revocation = read_optional_json::<Revocation>(body).await?;
         let request = revocation.map_or(Ok(RestrictionRequest::RevokeIssued(None)), Revocation::into_request)?;
         self.restrict(request).await
     }
 
-    pub(super) async fn block_access(&self) -> HttpResult {
+    pub(in crate::http) async fn block_access(&self) -> HttpResult {
         self.restrict(RestrictionRequest::Block).await
     }
 
-    pub(super) async fn unblock_access(&self) -> HttpResult {
+    pub(in crate::http) async fn unblock_access(&self) -> HttpResult {
         let user = self.user_of_path("User")?;
         match self.execute(Command::Restrict { user, request: RestrictionRequest::Unblock }).await? {
             Reply::Restricted(_) | Reply::Done => no_content(),
@@ -96,7 +96,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn block_state(&self) -> HttpResult {
+    pub(in crate::http) async fn block_state(&self) -> HttpResult {
         let user = self.user_of_path("User")?;
         match self.execute(Command::ShowBlock { user: user.clone() }).await? {
             Reply::BlockOf(block) => {
@@ -107,7 +107,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn blocked_users(&self) -> HttpResult {
+    pub(in crate::http) async fn blocked_users(&self) -> HttpResult {
         let page: Page = self.page()?;
         match self.execute(Command::BlockedUsers { page }).await? {
             Reply::BlockedUsers(blocks, total) => {

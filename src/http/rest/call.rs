@@ -30,67 +30,71 @@ use crate::{
 const MAX_BODY: usize = 256 * 1_024;
 
 /// An authenticated request.
-pub(super) struct Call<'a> {
-    pub(super) service: &'a HttpService,
-    pub(super) peer: &'a Peer,
-    pub(super) identity: &'a Arc<Identity>,
-    pub(super) params: &'a Params<'a, 'a>,
-    pub(super) method: &'a Method,
-    pub(super) query: Option<&'a str>,
-    pub(super) headers: &'a HeaderMap,
+pub(in crate::http) struct Call<'a> {
+    pub(in crate::http) service: &'a HttpService,
+    pub(in crate::http) peer: &'a Peer,
+    pub(in crate::http) identity: &'a Arc<Identity>,
+    pub(in crate::http) params: &'a Params<'a, 'a>,
+    pub(in crate::http) method: &'a Method,
+    pub(in crate::http) query: Option<&'a str>,
+    pub(in crate::http) headers: &'a HeaderMap,
+    /// True if the token of the request may be revoked meanwhile; false for that of the console.
+    pub(in crate::http) revocable: bool,
 }
 
 impl Call<'_> {
     /// Executes a command. The client chose how long the body took, so the token may have been revoked meanwhile.
-    pub(super) async fn execute(&self, command: Command) -> Result<Reply, Reject> {
-        self.service.broker().auth.check_again(self.identity)?;
+    pub(in crate::http) async fn execute(&self, command: Command) -> Result<Reply, Reject> {
+        if self.revocable {
+            self.service.broker().auth.check_again(self.identity)?;
+        }
         let caller = Caller { identity: Arc::clone(self.identity), connection: None, ack: None };
         self.service.broker().chat.execute(caller, command).await
     }
 
     /// A decoded segment of the path; `None` if it is not UTF-8.
-    pub(super) fn segment(&self, name: &str) -> Option<Cow<'_, str>> {
+    pub(in crate::http) fn segment(&self, name: &str) -> Option<Cow<'_, str>> {
         percent_decode_str(self.params.get(name).unwrap_or_default()).decode_utf8().ok()
     }
 
-    pub(super) fn conversation_of_path(&self) -> Result<ConversationId, Problem> {
+    pub(in crate::http) fn conversation_of_path(&self) -> Result<ConversationId, Problem> {
         conversation_id(self.params.get("conversation").unwrap_or_default())
     }
 
     /// The user id in the path. An invalid id is reported as `what` not found.
-    pub(super) fn user_of_path(&self, what: &'static str) -> Result<UserId, Reject> {
+    pub(in crate::http) fn user_of_path(&self, what: &'static str) -> Result<UserId, Reject> {
         self.segment("user").and_then(|text| UserId::parse(&text).ok()).ok_or(Reject::NotFound(what))
     }
 
     /// The message that the path names by its seq or its id.
-    pub(super) fn message_of_path(&self) -> Result<(ConversationId, EntrySeq), Problem> {
+    pub(in crate::http) fn message_of_path(&self) -> Result<(ConversationId, EntrySeq), Problem> {
         let conversation = self.conversation_of_path()?;
         let seq = self.segment("message").and_then(|text| seq_of(&text, &conversation));
         Ok((conversation, seq.ok_or(Reject::NotFound("Message"))?))
     }
 
     /// Refuses a query with a parameter that is not among `known`.
-    pub(super) fn check_parameters(&self, known: &[&str]) -> Result<(), Problem> {
+    pub(in crate::http) fn check_parameters(&self, known: &[&str]) -> Result<(), Problem> {
         let unknown = client::parameter_names(self.query).find(|name| !known.contains(&&**name));
         unknown.map_or(Ok(()), |name| Err(Problem::invalid(format!("{}: unknown parameter", printable_name(&name)))))
     }
 
-    pub(super) fn parameter(&self, name: &str) -> Option<String> {
+    pub(in crate::http) fn parameter(&self, name: &str) -> Option<String> {
         client::parameter(self.query, name)
     }
 
     /// `limit` and `offset` of the query.
-    pub(super) fn page(&self) -> Result<Page, Problem> {
+    pub(in crate::http) fn page(&self) -> Result<Page, Problem> {
         Ok(Page::given(self.number("limit"), self.number("offset"))?)
     }
 
     /// A number of the query. The type that is built from it checks its bounds.
-    pub(super) fn number(&self, name: &str) -> Option<GivenNumber> {
+    pub(in crate::http) fn number(&self, name: &str) -> Option<GivenNumber> {
         self.parameter(name).map(|text| GivenNumber::parse(&text))
     }
 
     /// A boolean of the query; false if it is missing.
-    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+    pub(in crate::http) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.parameter(name).as_deref() {
             Some("true") => Ok(true),
             None | Some("false") => Ok(false),
@@ -166,7 +170,7 @@ pub(in crate::http) async fn read_json<T: DeserializeOwned>(body: RequestBody) -
 }
 
 /// Reads the body of an action that takes none. It may be an empty object.
-pub(super) async fn read_nothing(mut body: RequestBody) -> Result<RequestBody, Problem> {
+pub(in crate::http) async fn read_nothing(mut body: RequestBody) -> Result<RequestBody, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Nothing {}

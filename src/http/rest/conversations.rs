@@ -194,12 +194,12 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn conversation(&self) -> HttpResult {
+    pub(in crate::http) async fn conversation(&self) -> HttpResult {
         ok(&Conversation::of(&self.describe(self.conversation_of_path()?).await?))
     }
 
     /// A conversation with its members.
-    pub(super) async fn describe(&self, conversation: ConversationId) -> Result<model::Conversation, Problem> {
+    pub(in crate::http) async fn describe(&self, conversation: ConversationId) -> Result<model::Conversation, Problem> {
         match self.execute(Command::Describe { conversation }).await? {
             Reply::Conversation(found) => Ok(found),
             other => Err(unexpected(&other)),

@@ -109,7 +109,7 @@ impl Call<'_> {
         }
     }
 
-    pub(super) async fn delete(&self) -> HttpResult {
+    pub(in crate::http) async fn delete(&self) -> HttpResult {
         let (conversation, target) = self.message_of_path()?;
         stored(&self.execute(Command::Delete { conversation, target, client_id: None }).await?)
     }

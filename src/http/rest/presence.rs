@@ -53,7 +53,7 @@ struct TypingState {
 }
 
 impl Call<'_> {
-    pub(super) async fn online(&self) -> HttpResult {
+    pub(in crate::http) async fn online(&self) -> HttpResult {
         let cursor = self.parameter("cursor").map(|text| text.parse()).transpose();
         let cursor =
             cursor.map_err(|_| Problem::invalid(format!("cursor must be a whole number from 0 to {}", u64::MAX)))?;

@@ -188,11 +188,16 @@ impl Call<'_> {
     }
 
     pub(super) async fn search(&self) -> HttpResult {
-        let page = self.page()?;
-        let terms = SearchTerms::given("q", &self.parameter("q").unwrap_or_default()).map_err(Reject::from)?;
         let conversation = self.parameter("conversation_id").map(|id| ConversationId::parse(&id));
         let conversation = conversation.transpose();
         let conversation = conversation.map_err(|error| Problem::invalid(format!("conversation_id: {error}")))?;
+        self.search_in(conversation).await
+    }
+
+    /// Searches one conversation, or those of the caller.
+    pub(in crate::http) async fn search_in(&self, conversation: Option<ConversationId>) -> HttpResult {
+        let page = self.page()?;
+        let terms = SearchTerms::given("q", &self.parameter("q").unwrap_or_default()).map_err(Reject::from)?;
         match self.execute(Command::Search { terms, conversation, page }).await? {
             Reply::Found(found) => {
                 let messages = found.messages.iter().filter_map(MessageText::of).collect();

@@ -76,6 +76,7 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
         findings.extend(additions.map_err(|_| timed_out())?.unwrap_or_else(|error| Some(error.finding())));
         // Last, because a failure leaves the session in an aborted transaction.
         findings.extend(try_write(&session).await.err());
+        findings.extend(try_commit(&sessions, &session).await.err());
         findings.dedup_by_key(|finding| finding.fault);
     }
     let connections: usize = Pool::ALL.iter().map(|pool| pool.size(config)).sum();
@@ -160,13 +161,23 @@ async fn pending_migrations(session: &mut Session) -> Checked<usize> {
     Ok(migrations::POSTGRES.len().saturating_sub(usize::try_from(applied).unwrap_or(0)))
 }
 
-/// Stores a message as a node does, in a log that no client can name. The transaction is never committed.
-const TRIAL: [&str; 4] = [
+/// Makes a conversation, stores a message in it and marks it as read, as a node does, under names that no client can use. The
+/// transaction is never committed; the last statement checks what a commit would check.
+const TRIAL: [&str; 9] = [
     "BEGIN",
     "SELECT FROM log LIMIT 1",
-    "INSERT INTO heads (log) VALUES ('switchboard check ' || pg_backend_pid())",
-    "SELECT FROM append_messages(ARRAY['switchboard check ' || pg_backend_pid()], '{check}', \
-     '{check}', '{check}', '{false}', '{false}', '{trial}', '{NULL}', '{false}', '{NULL}', '{NULL}', false, '{NULL}')",
+    "SELECT FROM create_conversation('switchboard check ' || pg_backend_pid(), 0::smallint, '', '', false, NULL, 'check', \
+     ARRAY['switchboard check ' || pg_backend_pid()])",
+    "SELECT CASE WHEN count(*) < 1 THEN refuse_lost_row('members') END FROM members \
+     WHERE conversation = 'switchboard check ' || pg_backend_pid()",
+    "SELECT FROM append_messages(ARRAY['switchboard check ' || pg_backend_pid()], ARRAY['switchboard check ' || pg_backend_pid()], \
+     '{check}', '{check}', '{false}', '{true}', '{trial}', '{NULL}', '{false}', '{NULL}', '{NULL}', false, '{NULL}')",
+    "SELECT CASE WHEN count(*) < 1 THEN refuse_lost_row('heads') END FROM heads \
+     WHERE log = 'switchboard check ' || pg_backend_pid() AND seq = 1",
+    "UPDATE members SET read_no = 7 WHERE conversation = 'switchboard check ' || pg_backend_pid()",
+    "SELECT CASE WHEN count(*) < 1 THEN refuse_lost_row('members') END FROM members \
+     WHERE conversation = 'switchboard check ' || pg_backend_pid() AND read_no = 7",
+    "SET CONSTRAINTS ALL IMMEDIATE",
 ];
 
 /// Reads and writes as a node does.
@@ -181,6 +192,28 @@ async fn try_write(session: &Session) -> Checked<()> {
         })?;
     }
     Ok(())
+}
+
+/// Ends the trial, and commits an entry of the server's log that stands for nothing.
+const COMMIT: &str = "ROLLBACK; SELECT pg_logical_emit_message(true, 'switchboard check', '')";
+
+/// Checks that the server commits. It says nothing while it waits for a standby that is not there.
+async fn try_commit(sessions: &Sessions, session: &Session) -> Checked<()> {
+    match timeout(QUERY_TIMEOUT, session.client.batch_execute(COMMIT)).await {
+        // A role that may not do this proves nothing.
+        Ok(_) => Ok(()),
+        Err(_) => {
+            // The server goes on waiting otherwise. It ends the wait with a warning.
+            let _ = timeout(QUERY_TIMEOUT, session.client.cancel_token().cancel_query(sessions.tls.clone())).await;
+            let named = fetch(session, "SELECT current_setting('synchronous_standby_names')").await.unwrap_or_default();
+            let names = named.first().map(|row| row.get::<_, String>(0)).filter(|names| !names.is_empty());
+            let reason = names.map_or_else(String::new, |names| {
+                format!(": it waits for a standby that is not connected (synchronous_standby_names is {names})")
+            });
+            let detail = format!("no commit within {} s{reason}", QUERY_TIMEOUT.as_secs());
+            Err(Finding::new(Fault::StoreSilent, detail))
+        }
+    }
 }
 
 /// Finds nodes that reach each other only through the store.

@@ -3,7 +3,7 @@
 use std::{error::Error, io, iter::successors};
 
 use refinery_core::error::Kind;
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use super::super::{Cause, Pool, StoreError};
 use crate::degrade::Fault;
@@ -30,6 +30,20 @@ const CONFLICTS: [SqlState; 4] = [
     SqlState::T_R_DEADLOCK_DETECTED,
     SqlState::T_R_SERIALIZATION_FAILURE,
 ];
+/// Codes that the server itself gives only when it ends a session or refuses one (FATAL).
+const OF_SESSIONS: [SqlState; 8] = [
+    SqlState::ADMIN_SHUTDOWN,
+    SqlState::CRASH_SHUTDOWN,
+    SqlState::CANNOT_CONNECT_NOW,
+    SqlState::TOO_MANY_CONNECTIONS,
+    SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    SqlState::INVALID_PASSWORD,
+    SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+    SqlState::INVALID_CATALOG_NAME,
+];
+/// Functions of PostgreSQL that report errors with a code of somebody else's choice: RAISE in a function, and the server behind
+/// a foreign table or a link.
+const REPORTERS: [&str; 4] = ["exec_stmt_raise", "pgfdw_report_error", "dblink_res_error", "PLy_elog_impl"];
 /// Refusals of a connection that only an operator can end.
 const DENIED: [SqlState; 4] = [
     SqlState::INVALID_PASSWORD,
@@ -80,6 +94,7 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
         };
     };
     Some(match stated.code() {
+        _ if is_reported(stated) => Fault::StoreCallsFail,
         code if POOLED.contains(code) => Fault::StorePooled,
         code if *code == SqlState::PROTOCOL_VIOLATION && stated.message().contains(POOLED_BY_STATEMENT) => {
             Fault::StorePooled
@@ -102,13 +117,25 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
 /// True if the server says that it is no primary any more, or is ending, or that a session lost its statements: such sessions
 /// are of no use, whatever they answer later. A session that outlived a failover may belong to a standby and stay read-only.
 pub(super) fn is_unfit(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| UNFIT.contains(code))
+    stated_code(error).is_some_and(|code| UNFIT.contains(code))
+}
+
+/// True if the code says nothing about this server or session: a trigger raised it, or another server gave it.
+fn is_reported(stated: &DbError) -> bool {
+    let of_a_session = OF_SESSIONS.contains(stated.code());
+    let session_lives = matches!(stated.parsed_severity(), Some(Severity::Error));
+    of_a_session && session_lives || stated.routine().is_some_and(|routine| REPORTERS.contains(&routine))
+}
+
+/// The code by which the server tells its own state; `None` if it [tells nothing of it](is_reported).
+fn stated_code(error: &tokio_postgres::Error) -> Option<&SqlState> {
+    error.as_db_error().filter(|stated| !is_reported(stated)).map(DbError::code)
 }
 
 fn cause(error: &tokio_postgres::Error) -> Cause {
     let fault = fault(error);
     let remedy = if fault == Some(Fault::StorePooled) { format!(". Probably {POOLED_REMEDY}") } else { String::new() };
-    let conflict = error.code().is_some_and(|code| CONFLICTS.contains(code));
+    let conflict = stated_code(error).is_some_and(|code| CONFLICTS.contains(code));
     Cause { fault, detail: format!("{}{remedy}", describe(error)), conflict }
 }
 
@@ -123,24 +150,24 @@ pub(super) fn connect_error(error: &tokio_postgres::Error) -> StoreError {
 
 /// Maps an error of `prepare`: no statement ran, so nothing was written.
 pub(super) fn prepare_error(error: &tokio_postgres::Error) -> StoreError {
-    match error.code() {
+    match stated_code(error) {
         Some(code) if LACKS.contains(code) => {
             let detail = format!("{}. A migration is missing: run switchboard migrate", describe(error));
             StoreError::Unavailable(Cause::named(Fault::StoreLacksPart, detail))
         }
         Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(cause(error)),
-        Some(_) => StoreError::Failed(cause(error)),
-        None => StoreError::Unavailable(cause(error)),
+        None if error.as_db_error().is_none() => StoreError::Unavailable(cause(error)),
+        _ => StoreError::Failed(cause(error)),
     }
 }
 
 /// Maps an error of an executed statement by what may have been written.
 pub(super) fn query_error(pool: Pool, error: &tokio_postgres::Error) -> StoreError {
-    match error.code() {
+    match stated_code(error) {
         Some(code) if *code == SqlState::QUERY_CANCELED && pool.is_heavy() => StoreError::TooSlow,
         Some(code) if TRANSIENT.contains(code) => StoreError::Unavailable(cause(error)),
-        Some(_) => StoreError::Failed(cause(error)),
-        None => StoreError::Unknown(describe(error)),
+        None if error.as_db_error().is_none() => StoreError::Unknown(describe(error)),
+        _ => StoreError::Failed(cause(error)),
     }
 }
 

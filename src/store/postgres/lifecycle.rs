@@ -76,6 +76,9 @@ impl Postgres {
     }
 
     async fn migrate_on(&self, session: &mut Session) -> Result<usize, StoreError> {
+        if schema::is_pending(&session.client).await {
+            schema::check_place(&session.client, true).await?;
+        }
         let migrating = tokio::time::timeout(MIGRATION_TIMEOUT, async {
             // The lock ends with its transaction, so that no pooler can keep it after this session.
             let locking = self.sessions.open().await.map_err(|error| migration_error(&error))?;

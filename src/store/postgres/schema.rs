@@ -69,20 +69,33 @@ const ADDED: &str = "
         AND c.relname NOT IN ('alone', 'notices')
     ORDER BY part";
 
-/// The schema of this session, whether its role may make tables there, and where it looks for a schema.
+/// The schema of this session, whether its role may make tables there, where it looks for a schema, and another schema that has
+/// Switchboard's tables, unless this one has some or the client chose it.
 const PLACE: &str = "SELECT current_schema()::text, coalesce(has_schema_privilege(current_schema(), 'CREATE'), false), \
-     current_setting('search_path'), current_user::text";
+     current_setting('search_path'), current_user::text, \
+     (SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+      WHERE c.relname = 'refinery_schema_history' AND c.relkind = 'r' AND to_regclass('refinery_schema_history') IS NULL \
+          AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') \
+          AND (SELECT source <> 'client' FROM pg_settings WHERE name = 'search_path') \
+      ORDER BY n.nspname LIMIT 1)";
 
 /// Checks that the session has a schema to work in. If it `creates`, it must be able to make tables there.
 ///
 /// # Errors
-/// `Failed` if it has none, or lacks the right.
+/// `Failed` if it has none, lacks the right, or would make tables beside those of another schema.
 pub(super) async fn check_place(client: &Client, creates: bool) -> Result<(), StoreError> {
     let row = client.query_one(PLACE, &[]).await.map_err(|error| prepare_error(&error))?;
     let (schema, may_create, path, role): (Option<&str>, bool, &str, &str) =
         (row.get(0), row.get(1), row.get(2), row.get(3));
+    if let Some(other) = row.get::<_, Option<&str>>(4).filter(|_| creates) {
+        let detail = format!(
+            "Switchboard's tables are in the schema {other}, which the search_path of the role {role} ({path}) lacks: correct \
+             that, or say in DATABASE_URL which schema is meant (options=-csearch_path=name)"
+        );
+        return Err(StoreError::Failed(Cause::named(Fault::StoreLacksPart, detail)));
+    }
     let denied = |detail: String| Err(StoreError::Failed(Cause::named(Fault::StoreDeniesAccess, detail)));
-    match schema.filter(|schema| *schema != "pg_catalog") {
+    match schema.filter(|schema| !schema.starts_with("pg_")) {
         None => denied(format!(
             "the role {role} may use no schema of its search_path ({path}): GRANT USAGE ON SCHEMA public TO {role}, or \
              correct the search_path"

@@ -155,6 +155,19 @@ class Cluster:
             self.changed.notify_all()
             return obj
 
+    def scale(self, name, nodes):
+        """What an autoscaler does to a Deployment: it changes the number, and owns it alone."""
+        with self.changed:
+            (key,) = [key for key in self.objects if (key[1], key[3]) == ("Deployment", name)]
+            obj = json.loads(json.dumps(self.objects[key]))
+            obj["spec"]["replicas"] = nodes
+            for each in obj["metadata"].setdefault("managedFields", [entry("helm", "Update", ["replicas", "template"])]):
+                each["fieldsV1"]["f:spec"].pop("f:replicas", None)
+            others = [each for each in obj["metadata"]["managedFields"] if each.get("subresource") != "scale"]
+            scaled = entry("kube-controller-manager", "Update", ["replicas"], subresource="scale")
+            obj["metadata"]["managedFields"] = [*others, scaled]
+            self.put("scale", key, obj)
+
     def delete(self, key):
         with self.changed:
             obj = self.objects.pop(key)
@@ -228,6 +241,28 @@ def parse_path(path):
                 rest = [*parts[1:], None, None][:2]
                 return Request(version, kind, namespace, *rest)
     return None
+
+
+def entry(manager, operation, fields, **more):
+    """An item of managedFields for fields of a spec."""
+    owned = {"f:spec": {f"f:{field}": {} for field in fields}}
+    return {"manager": manager, "operation": operation, "apiVersion": "apps/v1", "fieldsType": "FieldsV1", "fieldsV1": owned} | more
+
+
+def ownership(spec, old, force):
+    """Who owns a Deployment's fields after an apply of this spec by Helm, which gets the number of nodes that it then has."""
+    fields = (old or {"metadata": {}})["metadata"].get("managedFields", [])
+    scaled = [each for each in fields if each.get("subresource") == "scale"]
+    applied = any(each["operation"] == "Apply" and "f:replicas" in each["fieldsV1"]["f:spec"] for each in fields)
+    if old and "replicas" in spec and scaled and spec["replicas"] != old["spec"]["replicas"]:
+        if not force:
+            message = 'Apply failed with 1 conflict: conflict with "kube-controller-manager" with subresource "scale": .spec.replicas'
+            raise Refusal(409, "Conflict", message)
+        scaled = []
+    ours = [entry("helm", "Apply", [field for field in ("replicas", "template") if field in spec])]
+    if old and "replicas" not in spec and (scaled or not applied):
+        spec["replicas"] = old["spec"]["replicas"]
+    return ours + scaled
 
 
 def handler(cluster):
@@ -341,14 +376,13 @@ def handler(cluster):
             return self.answer(200, cluster.put("patch", key, merged(old, patch)))
 
         def apply(self, key, given, old):
-            """Server-side apply with one manager: what it gave before and gives no more goes, as in `replicas` to its default."""
+            """Server-side apply. Of a Deployment it knows who owns `replicas`: what Helm gave before and gives no more goes to its
+            default, unless somebody else owns it; a number that somebody else has changed is a conflict."""
+            force = self.query.get("force") == "true"
             if old:
                 given["metadata"]["generation"] = old["metadata"]["generation"]
-                owned = old["metadata"].get("annotations", {}).get("test/replicas")
-                if key[1] == "Deployment" and "replicas" not in given["spec"] and not owned:
-                    given["spec"]["replicas"] = old["spec"]["replicas"]
-            if key[1] == "Deployment" and "replicas" in given["spec"] and not old:
-                given["metadata"].setdefault("annotations", {})["test/replicas"] = "given"
+            if key[1] == "Deployment":
+                given["metadata"]["managedFields"] = ownership(given["spec"], old, force)
             self.answer(200, given if "dryRun" in self.query else cluster.put("patch" if old else "create", key, given))
 
         def handle_delete(self, wanted, key):

@@ -1,6 +1,7 @@
 """Renders the chart: each set of values once per Helm, for all tests."""
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -18,8 +19,8 @@ SETS["ha"] = [CHART / "values-ha.yaml", *SETS["minimal"]]
 IMAGE = ["--values", Path(__file__).parent / "image.yaml"]
 
 
-def template(helm, *arguments, chart=CHART, check=True):
-    return run(tool(helm), "template", "chat", chart, "--namespace", "talk", *IMAGE, *arguments, check=check)
+def template(helm, *arguments, chart=CHART, release="chat", namespace="talk", check=True):
+    return run(tool(helm), "template", release, chart, "--namespace", namespace, *IMAGE, *arguments, check=check)
 
 
 @functools.cache
@@ -34,9 +35,18 @@ def resources(name, helm="helm3"):
     return parse(text(name, helm))
 
 
+class Strict(yaml.SafeLoader):
+    """Refuses a key that a map has twice, as Kubernetes does."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key is there twice: {keys} {node.start_mark}"
+        return super().construct_mapping(node, deep)
+
+
 def parse(manifest):
     found = {}
-    for document in yaml.safe_load_all(manifest):
+    for document in yaml.load_all(manifest, Strict):  # noqa: S506
         if document:
             key = (document["kind"], document["metadata"]["name"])
             assert key not in found, f"{key} is rendered twice"
@@ -84,8 +94,14 @@ def refusal(helm, values):
     return done.stderr
 
 
-def with_values(helm, values, check=True):
+def with_values(helm, values, check=True, **where):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(values, file)
+        # JSON keeps texts apart from numbers for every reader.
+        json.dump(values, file)
         file.flush()
-        return template(helm, "--values", file.name, check=check)
+        return template(helm, "--values", file.name, check=check, **where)
+
+
+def rendered(values, helm="helm4", **where):
+    """The resources for these values, by kind and name."""
+    return parse(with_values(helm, {"existingSecret": "switchboard"} | values, **where).stdout)

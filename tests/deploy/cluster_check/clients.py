@@ -59,7 +59,7 @@ def jsonpath(template, value):
 class Cluster:
     def __init__(self):
         # Before the lock: what writes there may call another client.
-        self.input = sys.stdin.read() if "apply" in sys.argv else ""
+        self.input = sys.stdin.read() if "-f" in sys.argv else ""
         self.lock = (FOLDER / "lock").open("w")
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         path = FOLDER / "state.json"
@@ -100,7 +100,10 @@ class Cluster:
         for number in range(3):
             restarts = int(FAULT == "restart" and self.state["made"] == 2 and number == 1)
             labels = labels | {"app.kubernetes.io/component": "node"}
-            self.pod(f"chat-switchboard-{self.state['made']}-{number}", labels, free[number % len(free)], restarts)
+            machine = free[number % len(free)]
+            if FAULT == "pending":
+                machine = ["", "", "two"][number]
+            self.pod(f"chat-switchboard-{self.state['made']}-{number}", labels, machine, restarts)
 
     def labels(self):
         return next(iter(self.chosen(["pod"], "app.kubernetes.io/component=node").values()))["metadata"]["labels"]
@@ -209,9 +212,24 @@ class Kubectl(Cluster):
         print(self.acks() if given.name == "load" else "a log")
 
     def do_exec(self, words):
+        if words[1:4] == ["--", "python3", "-c"]:
+            return self.connect(words[0], *re.search(r"\('([^']+)', (\d+)\)", words[4]).groups())
         assert words == ["load", "--", "touch", "/tmp/stop"]
         self.state["stopped"] = True
         self.objects["pod/load"]["status"]["phase"] = "Failed" if FAULT == "lost" else "Succeeded"
+
+    def connect(self, pod, host, port):
+        """What the network policies leave of the network: the chart's, and that for pods with a label of the check."""
+        labels = self.objects[f"pod/{pod}"]["metadata"]["labels"]
+        ours = "app.kubernetes.io/name" in labels and (host, port) != ("redis", "6379") and FAULT != "open"
+        closed = "cluster-check-closed" in labels or ours or FAULT == "shut" and pod == "insider"
+        if closed and FAULT != "unenforced":
+            refuse("TimeoutError: timed out")
+
+    def do_label(self, words):
+        given = self.read(words, "kind", "name", "pair")
+        name, value = given.pair.split("=")
+        self.objects[f"{given.kind}/{given.name}"]["metadata"]["labels"][name] = value
 
     def do_scale(self, words):
         given = self.read(words, "target", replicas=int)
@@ -234,7 +252,20 @@ class Kubectl(Cluster):
         self.state["cordoned"].remove(self.read(words, "machine").machine)
 
     def do_delete(self, words):
-        given = self.read(words, "kind", "name", l=str, wait=bool, timeout=str, ignore_not_found=bool)
+        if "-f" in words:
+            import yaml
+
+            self.read(words, f=str, wait=bool)
+            for document in yaml.safe_load_all(self.input):
+                del self.objects[f"{document['kind'].lower()}/{document['metadata']['name']}"]
+            return
+        flags = {"l": str, "wait": bool, "timeout": str, "ignore_not_found": bool, "force": bool, "grace_period": int}
+        given = self.read(words, "kind", "name", **flags)
+        if given.name and given.kind != "namespace":
+            old = self.objects.pop(f"{given.kind}/{given.name}", None) or refuse(f'"{given.name}" not found')
+            if given.kind == "pod" and given.force:
+                self.pod(f"{given.name}-again", old["metadata"]["labels"], old["spec"]["nodeName"])
+            return
         if given.kind == "namespace":
             if FAULT == "stays":
                 refuse("timed out waiting for the condition")
@@ -254,7 +285,7 @@ class Helm(Cluster):
         parser.add_argument("verb", choices=["install", "upgrade", "test", "uninstall"])
         parser.add_argument("release")
         parser.add_argument("chart", nargs="?")
-        for flag in ("--wait", "--logs", "--reset-then-reuse-values"):
+        for flag in ("--wait", "--logs", "--reset-then-reuse-values", "--atomic"):
             parser.add_argument(flag, action="store_true")
         for flag in ("-n", "--timeout"):
             parser.add_argument(flag)
@@ -269,6 +300,9 @@ class Helm(Cluster):
             self.nodes(labels)
             self.put("secret", f"sh.helm.release.v1.{given.release}.v1")
         elif given.verb == "upgrade":
+            if "migration.existingSecret=chat-nowhere" in given.set and FAULT != "lenient":
+                assert given.atomic and "secret/chat-nowhere" in self.objects
+                refuse("pre-upgrade hooks failed: job chat-switchboard-migrate failed: BackoffLimitExceeded")
             self.nodes(self.labels())
         elif given.verb == "test":
             labels = {"app.kubernetes.io/instance": given.release}

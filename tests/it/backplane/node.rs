@@ -269,7 +269,14 @@ pub(crate) fn log(id: &str) -> LogId {
 pub(crate) fn registration(user: &str, scope: Scope) -> Registration {
     let name = user.to_uppercase().into();
     let connected_at = Clock::system().now();
-    Registration { connection: ConnectionId::fresh(), user: self::user(user), name, scope, connected_at }
+    Registration {
+        connection: ConnectionId::fresh(),
+        user: self::user(user),
+        name,
+        scope,
+        connected_at,
+        dialect: "native",
+    }
 }
 
 pub(crate) fn entry(log: &str, seq: i64, body: Body) -> Event {

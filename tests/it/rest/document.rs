@@ -4,6 +4,8 @@ use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
 const YAML: &str = include_str!("../../../docs/protocol/openapi.yaml");
+/// The API of the admin console.
+const ADMIN_YAML: &str = include_str!("../../../docs/protocol/admin-openapi.yaml");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// Extension of a string's schema: bounds of the integers that the server takes there as well. Generators for many
@@ -67,6 +69,13 @@ impl Document {
     /// Reads the document, with schemas that say all that it says.
     pub fn read() -> Self {
         let mut document = Self::published();
+        complete(&mut document);
+        Self(document)
+    }
+
+    /// Reads the document of the admin console likewise.
+    pub fn admin() -> Self {
+        let mut document = serde_saphyr::from_str(ADMIN_YAML).expect("docs/protocol/admin-openapi.yaml is YAML");
         complete(&mut document);
         Self(document)
     }

@@ -50,6 +50,6 @@ async fn generated_requests_are_answered_as_documented() {
     let ran = ran.unwrap_or_else(|error| panic!("{SCHEMATHESIS}: {error}; scripts/setup.sh installs it"));
     let printed = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(ran.status.success(), "{printed}");
-    let operations = endpoints().filter(|route| route.access != Access::Socket).count() - 1;
+    let operations = endpoints().filter(|route| matches!(route.access, Access::Open | Access::Token)).count() - 1;
     assert!(printed.contains(&format!("Tested: {operations}")), "{operations} operations are tried: {printed}");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::http::{Access, endpoints};
+use switchboard::http::{Access, Route, endpoints};
 
 use super::{
     document::{Document, Operation},
@@ -15,13 +15,14 @@ use crate::support::{Answer, Client, Node, Signal, eventually, token, token_with
 #[test]
 fn the_document_has_the_endpoints_of_the_route_table() {
     let document = Document::read();
-    // The AsyncAPI document describes sockets.
-    let routes = endpoints().filter(|route| route.access != Access::Socket);
+    // The AsyncAPI document describes sockets, the document of the console its API.
+    let is_rest = |route: &Route| matches!(route.access, Access::Open | Access::Token);
+    let routes = endpoints().filter(is_rest);
     let routes: BTreeSet<_> = routes.map(|route| (route.method.to_string(), route.path.to_owned())).collect();
     let operations = document.operations();
     let documented = operations.iter().map(|operation| (operation.method.clone(), operation.path.clone()));
     assert_eq!(documented.collect::<BTreeSet<_>>(), routes);
-    for route in endpoints().filter(|route| route.access != Access::Socket) {
+    for route in endpoints().filter(is_rest) {
         let operation = document.operation(route.method.as_str(), route.path).unwrap();
         let open = operation.body.get("security") == Some(&json!([]));
         assert_eq!(
@@ -34,8 +35,22 @@ fn the_document_has_the_endpoints_of_the_route_table() {
 }
 
 #[test]
-fn the_document_is_consistent() {
-    let document = Document::read();
+fn the_document_of_the_console_has_its_endpoints() {
+    let routes = endpoints().filter(|route| route.access == Access::Console);
+    let routes: BTreeSet<_> = routes.map(|route| (route.method.to_string(), route.path.to_owned())).collect();
+    let operations = Document::admin().operations();
+    let documented = operations.into_iter().map(|operation| (operation.method, operation.path));
+    assert_eq!(documented.collect::<BTreeSet<_>>(), routes);
+}
+
+#[test]
+fn the_documents_are_consistent() {
+    for document in [Document::read(), Document::admin()] {
+        assert_consistent(&document);
+    }
+}
+
+fn assert_consistent(document: &Document) {
     let mut faults = Vec::new();
     for (place, schema, example) in document.examples() {
         faults.extend(document.faults(&schema, &example).into_iter().map(|fault| format!("{place}: {fault}")));

@@ -99,3 +99,24 @@ async fn who_had_left_is_not_shown_again_by_a_redis_that_knows_nothing_of_it() {
         assert!(told.is_empty(), "{told:?}");
     }
 }
+
+/// The end of one socket is the user's departure if Redis knows no other one. The node with the other one corrects that.
+#[tokio::test]
+async fn a_user_whose_entry_was_deleted_is_shown_again_by_the_node_that_has_the_socket() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let serve = || Node::serve(&redis.url(), &database).set("PRESENCE_GRACE", "0s");
+    let (one, two) = (serve().start().await, serve().start().await);
+    let mut anna = Client::native(&one, "anna").await;
+    anna.join_with_roster("team").await;
+    let mut bob = Client::native(&two, "bob").await;
+    bob.join("team").await;
+    anna.until_where(|frame| frame["user_id"] == "bob" && frame["online"] == true).await;
+    assert_eq!(redis.command::<i64>(&["DEL", "ws:conns:bob"]).await, 1);
+    let mut other = Client::native(&one, "bob").await;
+    other.join("team").await;
+    other.close().await;
+    anna.until_where(|frame| frame["user_id"] == "bob" && frame["online"] == false).await;
+    anna.until_where(|frame| frame["user_id"] == "bob" && frame["online"] == true).await;
+    assert_eq!(online(&redis).await, ["anna", "bob"]);
+}

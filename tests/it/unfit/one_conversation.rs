@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::support::{Postgres, RedisServer, token};
+use crate::support::{Client, Postgres, RedisServer, token};
 
 /// A node, its database, and two conversations of alice.
 struct Scene {
@@ -12,7 +12,7 @@ struct Scene {
     database: String,
     bad: String,
     good: String,
-    _redis: RedisServer,
+    redis: RedisServer,
 }
 
 impl Scene {
@@ -23,7 +23,7 @@ impl Scene {
         let node = node.start().await;
         let (bad, good) =
             (node.conversation(&token("alice"), &["bob"]).await, node.conversation(&token("alice"), &["carol"]).await);
-        Self { node, database, bad, good, _redis: redis }
+        Self { node, database, bad, good, redis }
     }
 
     async fn sql(&self) -> tokio_postgres::Client {
@@ -85,7 +85,59 @@ async fn a_conflict_in_one_conversation_shows_in_health_and_fails_nobody_elses_e
     for (bad, status) in futures_util::future::join_all(sends).await {
         assert_eq!(status, if bad { 503 } else { 201 });
     }
-    scene.until_named("store-calls-fail", "40001: try again").await;
+    scene.until_named("store-appends-fail", "40001: try again").await;
     admin.batch_execute("DROP TRIGGER conflict ON log").await.unwrap();
     scene.until_healthy().await;
+}
+
+#[tokio::test]
+async fn entries_that_the_store_lacks_keep_nobody_from_later_ones() {
+    let scene = Scene::new().await;
+    let other = Node::serve(&scene.redis.url(), &scene.database).start().await;
+    let mut listeners = [Client::native(&scene.node, "alice").await, Client::native(&other, "bob").await];
+    for listener in &mut listeners {
+        listener.join(&scene.bad).await;
+    }
+    for hole in [1, 5] {
+        let change = format!("UPDATE heads SET seq = seq + {hole} WHERE log = '{}'", scene.bad);
+        scene.sql().await.batch_execute(&change).await.unwrap();
+        let path = format!("/api/chat/conversations/{}/messages", scene.bad);
+        let content = format!("after {hole}");
+        let sent = scene.node.post(&path, &token("alice"), &json!({"content": content})).await;
+        assert_eq!(sent.status, 201, "acked as ever: {}", sent.text);
+        for listener in &mut listeners {
+            listener.until_where(|frame| frame["content"] == content.as_str()).await;
+        }
+    }
+    for node in [&scene.node, &other] {
+        node.metric("switchboard_log_holes_total", |holes| holes == 2.0).await;
+        node.logged("the store lacks entries of a log").await;
+        assert_eq!(node.metrics().await.get("switchboard_gaps_stuck"), Some(0.0));
+    }
+}
+
+/// A trigger's error may have the code of a lost connection: that of a server to which it connects.
+#[tokio::test]
+async fn a_code_that_a_trigger_gives_says_nothing_of_this_server() {
+    let scene = Scene::new().await;
+    let admin = scene.sql().await;
+    for code in ["3D000", "26000", "57P01", "53300", "57P03", "25006", "57P02", "28000", "57014", "55P03"] {
+        let trigger = format!(
+            "CREATE FUNCTION remote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 RAISE EXCEPTION 'remote said no' USING ERRCODE = '{code}'; END $$;
+             CREATE TRIGGER remote BEFORE INSERT ON log FOR EACH ROW WHEN (NEW.log = '{}') EXECUTE FUNCTION remote()",
+            scene.bad
+        );
+        admin.batch_execute(&trigger).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!((scene.send(&scene.bad).await, scene.send(&scene.good).await), (503, 201), "{code}");
+            let health = scene.node.admin_get("/api/health").await.json;
+            assert_eq!(health["reasons"], json!(["appends_fail"]), "{code}: {health}");
+            let found = faults(&scene.node).await;
+            assert!(found.len() == 1 && found[0].0 == "store-appends-fail", "{code}: {found:?}");
+            assert!(found[0].1.contains(&format!("{code}: remote said no")), "{found:?}");
+        }
+        admin.batch_execute("DROP TRIGGER remote ON log; DROP FUNCTION remote").await.unwrap();
+        scene.until_healthy().await;
+    }
 }
