@@ -104,7 +104,7 @@ impl Router {
         let step = |work: &mut dyn FnMut()| {
             let _panicked = self.supervisor.catch(TaskName::Router, work);
         };
-        let told_gone = origin.tells_of_users().then(|| told_gone(&events)).unwrap_or_default();
+        let told_gone = if origin.tells_of_users() { told_gone(&events) } else { Vec::new() };
         let typists = &self.observers.typists;
         // Held to the end, so that listeners are told about typing in the order in which it changed.
         let turn = origin.changes_typing().then(|| typists.turns(&events)).flatten();
