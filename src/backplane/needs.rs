@@ -18,9 +18,10 @@ use super::{
 /// of ours. Scripts
 /// call these commands too.
 const COMMANDS: [&str; 36] = [
+    "HSET KEY f v",
+    // Without a key, they go to the server of the key before.
     "PING",
     "TIME",
-    "HSET KEY f v",
     "HGET KEY f",
     "HEXISTS KEY f",
     "HKEYS KEY",
