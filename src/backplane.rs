@@ -4,10 +4,10 @@
 //! (`local.rs`) serves every call. The backplane imports `model`, `config`, `metrics` and `degrade`, never the store or the hub.
 //! `docs/operations/redis.md` describes the contents of Redis for operators.
 //!
-//! Read in this order: `types` (inputs and outputs), `keys` (every name), `target` (where the server is; `connector`, `route`,
-//! `sentinels`, `sentinel` and `belief` serve it), `link` (calls), `lease`, `incarnation`, `era`
+//! Read in this order: `types` (inputs and outputs), `shards`, `keys` and `channels` (every name), `target` (where the server is;
+//! `connector`, `route`, `sentinels`, `sentinel`, `belief` and `cluster` serve it), `connection` and `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `sharing` and `takeover` (other deployments), `local`, `line` and `registry` (connections),
-//! `departures`, `scrub`, `presence_query`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
+//! `departures`, `reaping`, `scrub`, `presence_query`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
@@ -30,9 +30,14 @@ use crate::{
 };
 
 mod belief;
+mod channels;
+mod checks;
+mod cluster;
+mod connection;
 mod connector;
 mod departures;
 mod diagnose;
+mod diagnose_cluster;
 mod era;
 mod fault;
 mod foreign;
@@ -44,6 +49,7 @@ mod incoming;
 mod info;
 mod keys;
 mod lease;
+mod lease_calls;
 mod limit;
 mod line;
 mod link;
@@ -60,20 +66,25 @@ mod plain_text;
 mod presence_query;
 mod publisher;
 mod query_pool;
+mod reaping;
 mod recent;
 mod redis_clock;
 mod refusals;
 mod registry;
 mod registry_calls;
+mod replies;
 mod route;
+mod scan;
 mod scripts;
 mod scrub;
 mod sentinel;
 mod sentinels;
 mod server_mode;
 mod settings;
+mod shards;
 mod sharing;
 mod subscriber;
+mod subscription;
 mod takeover;
 mod target;
 mod types;
@@ -86,8 +97,8 @@ pub use mac::{Kind as SignedKind, Macs};
 pub use refusals::RefusedPlace;
 pub use settings::Settings;
 pub use types::{
-    BackplaneEvent, Departure, Hint, Listeners, Listening, NodeInfo, RateDecision, RedisStatus, Registration, Return,
-    Scope, StartError, TooMany,
+    BackplaneEvent, ClusterStatus, Departure, Hint, Listeners, Listening, NodeInfo, RateDecision, RedisStatus,
+    Registration, Return, Scope, StartError, TooMany,
 };
 
 /// Maximum number of events that wait until the node takes them.
@@ -419,7 +430,9 @@ impl Backplane {
         let me = self.lease.me();
         let mut pipeline = Pipeline::new();
         let keys = self.link.keys();
-        pipeline.cmd("DEL").arg(keys.node_users(&me)).cmd("ZREM").arg(keys.nodes()).arg(me.as_str());
+        for shard in keys.shards() {
+            pipeline.cmd("DEL").arg(keys.node_users(shard, &me)).cmd("ZREM").arg(keys.nodes(shard)).arg(me.as_str());
+        }
         pipeline.cmd("HDEL").arg(keys.connections()).arg(me.as_str());
         self.lease.retire();
         // If this fails, the lease expires by itself.

@@ -172,8 +172,14 @@ metrics! {
     cache_misses: IntCounter("recent_cache_misses_total");
     /// 1 for the address that the sentinels name as the primary of Redis; the series of a former one ends.
     redis_primary: IntGaugeVec("redis_primary", &["address"]);
-    /// Times that the address of the primary of Redis changed.
+    /// Times that the address of the primary of Redis changed, or the masters of a Redis Cluster.
     redis_primary_changes: IntCounter("redis_primary_changes_total");
+    /// 1 for a master of a Redis Cluster that answers this node, 0 for one that does not; the series of a former one ends.
+    redis_master_up: IntGaugeVec("redis_master_up", &["address"]);
+    /// Shards of a Redis Cluster, of 64, whose master does not answer this node, or that have none.
+    redis_shards_down: IntGauge("redis_shards_down");
+    /// Times that a shard of a Redis Cluster, of 64, got another master.
+    redis_shard_moves: IntCounter("redis_shard_moves_total");
     /// Sentinels in REDIS_URL.
     redis_sentinels: IntGauge("redis_sentinels");
     /// Sentinels that answer and know the primary.

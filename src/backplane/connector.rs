@@ -15,6 +15,11 @@ use redis::{
 use super::types::StartError;
 use crate::config::{HostPort, RedisLogin};
 
+/// Maximum wait for a reply.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum wait for a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The place at which a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
@@ -34,6 +39,7 @@ impl fmt::Display for Place {
 }
 
 /// Makes clients with RESP3 (for push messages), TCP_NODELAY, and detection of half-open connections.
+#[derive(Clone)]
 pub(super) struct Connector {
     /// All but the host and the port.
     template: ConnectionInfo,

@@ -15,19 +15,20 @@ use tokio::{
 
 use super::{
     era::Era,
-    incarnation::Incarnation,
-    keys::{Channels, departing_user},
-    lease::{Doubt, Lease},
-    link::{Link, Replies},
+    keys::departing_user,
+    lease::Lease,
+    lease_calls::Doubt,
+    link::Link,
     link_error::{LinkError, is_wrong_type},
     local::Local,
-    lossy::Lossy,
     names::Names,
     ops::Op,
     refusals::RefusedPlace,
     registry::Registry,
-    registry_calls::{Synced, add_listener, schedule_check, sync_call},
+    registry_calls::{add_listener, schedule_check},
+    replies::Replies,
     scrub::Scrub,
+    shards::Shard,
     types::{BackplaneEvent, Departure},
 };
 use crate::{
@@ -40,13 +41,15 @@ use crate::{
 /// Interval between two sweeps, varied by up to 10 %.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Number of departures per round of a sweep, and of users per round of reaping.
-const BATCH: usize = 100;
-/// Time after the end of a lease before its users are reaped, for differences between clocks and for round trips.
-const REAP_MARGIN_MILLIS: i64 = 100;
+pub(super) const BATCH: usize = 100;
+/// Number of departures of each shard per round of a sweep, at least.
+const BATCH_OF_SHARD: usize = 10;
 /// Maximum number of users whose departure is still to be announced to other nodes. Beyond it no node announces the
 /// departure; presence queries still answer correctly.
 const UNANNOUNCED_MAX: usize = 100_000;
 
+/// One route for all calls of sweeps, so that they reach Redis in the order in which they were made.
+const ROUTE: &str = "departures";
 /// Maximum number of departures whose change of the views is repeated.
 const UNWRITTEN_MAX: usize = 10_000;
 
@@ -177,7 +180,7 @@ impl Departures {
                     pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{room}"));
                 }
             }
-            let mut replies = self.link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
+            let mut replies = self.link.run(Op::Sweep, ROUTE, &pipeline).await?;
             let mut index = 0..;
             let mut gone = || index.next().is_some_and(|index| replies.take(index) == Ok(false));
             let still = some.into_iter().map(|mut departure| {
@@ -214,44 +217,60 @@ impl Departures {
     /// Claims departures whose grace is over.
     async fn sweep(&self) -> Result<(), LinkError> {
         self.update_unwritten().await?;
-        let (link, keys) = (&self.link, self.link.keys());
-        loop {
-            let now = self.lease.redis_micros();
-            let mut pipeline = Pipeline::new();
+        let mut shards: Vec<Shard> = self.link.keys().shards().collect();
+        while !shards.is_empty() {
+            shards = self.sweep_shards(&shards).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims some departures of each of these shards. Returns those that may have more.
+    async fn sweep_shards(&self, shards: &[Shard]) -> Result<Vec<Shard>, LinkError> {
+        let (link, keys, mut pipeline) = (&self.link, self.link.keys(), Pipeline::new());
+        let batch = (BATCH / shards.len()).max(BATCH_OF_SHARD);
+        for shard in shards {
+            let (key, now) = (keys.leaving(*shard), self.lease.redis_micros(*shard));
             // A check that is due later than any can be was written before Redis' clock was set back.
             let stranded = format!("({}", now.saturating_add(self.registry.latest_due()));
-            pipeline.cmd("ZRANGEBYSCORE").arg(keys.leaving()).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(BATCH);
-            pipeline.cmd("ZRANGEBYSCORE").arg(keys.leaving()).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(BATCH);
-            let mut found = link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
-            let due = found.take::<Vec<Vec<u8>>>(0);
+            pipeline.cmd("ZRANGEBYSCORE").arg(key).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(batch);
+            pipeline.cmd("ZRANGEBYSCORE").arg(key).arg(stranded).arg("+inf").arg("LIMIT").arg(0).arg(batch);
+        }
+        let mut found = link.run(Op::Sweep, ROUTE, &pipeline).await?;
+        let (mut claims, mut removals, mut more) = (HashSet::new(), Vec::new(), Vec::new());
+        for (index, shard) in shards.iter().enumerate() {
+            let due = found.take::<Vec<Vec<u8>>>(2 * index);
             if is_wrong_type(&due) {
                 // The link has deleted what another program stored in the place of the schedule.
-                return Ok(());
+                continue;
             }
             let mut members = due?;
-            members.extend(found.take::<Vec<Vec<u8>>>(1)?);
-            if members.is_empty() {
-                return Ok(());
+            members.extend(found.take::<Vec<Vec<u8>>>(2 * index + 1)?);
+            claims.extend(members.iter().filter_map(|member| departing_user(std::str::from_utf8(member).ok()?)));
+            if members.len() >= batch {
+                more.push(*shard);
             }
-            let users: HashSet<_> =
-                members.iter().filter_map(|member| departing_user(std::str::from_utf8(member).ok()?)).collect();
-            let users: Vec<_> = users.into_iter().collect();
-            let mut pipeline = Pipeline::new();
-            for user in &users {
-                self.registry.claim(&mut pipeline, user);
-            }
-            pipeline.cmd("ZREM").arg(keys.leaving()).arg(&members);
-            let replies = link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
-            self.handle_claims(users.into_iter().enumerate(), replies, false).await?;
-            if members.len() < BATCH {
-                return Ok(());
+            if !members.is_empty() {
+                removals.push((*shard, members));
             }
         }
+        if removals.is_empty() {
+            return Ok(more);
+        }
+        let (users, mut pipeline) = (Vec::from_iter(claims), Pipeline::new());
+        for user in &users {
+            self.registry.claim(&mut pipeline, user);
+        }
+        for (shard, members) in &removals {
+            pipeline.cmd("ZREM").arg(keys.leaving(*shard)).arg(members);
+        }
+        let replies = link.run(Op::Sweep, ROUTE, &pipeline).await?;
+        self.handle_claims(users.into_iter().enumerate(), replies, false).await?;
+        Ok(more)
     }
 
     /// Reads replies of `claim.lua`, updates the views and announces the claimed departures. `foreign`: they are departures
     /// of another deployment's users, who are nobody's business here.
-    async fn handle_claims(
+    pub(super) async fn handle_claims(
         &self,
         users: impl Iterator<Item = (usize, UserId)>,
         mut replies: Replies,
@@ -278,7 +297,7 @@ impl Departures {
         let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
         let updated = self.update_views(&mut departures).await;
         if foreign {
-            self.names.refusals.note(RefusedPlace::Foreign, self.link.keys().leaving(), departures.len());
+            self.names.refusals.note(RefusedPlace::Foreign, self.link.keys().leaving(Shard::HOME), departures.len());
             return scheduled.and(updated);
         }
         for departure in departures {
@@ -293,7 +312,8 @@ impl Departures {
         let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
         for Departure { user, left, offline, .. } in &*departures {
             if *offline {
-                pipeline.cmd("SREM").arg(keys.online()).arg(user.as_str()).cmd("DEL").arg(keys.summary(user));
+                let online = keys.online(keys.shard_of(user));
+                pipeline.cmd("SREM").arg(online).arg(user.as_str()).cmd("DEL").arg(keys.summary(user));
             }
             for room in left {
                 pipeline.cmd("SREM").arg(keys.audience(room)).arg(user.as_str());
@@ -309,7 +329,8 @@ impl Departures {
         if first_check == 0 {
             return Ok(());
         }
-        let mut replies = self.link.run(Op::Sweep, keys.leaving(), &pipeline).await?;
+        // Who comes back writes the entry first, and then the views.
+        let mut replies = self.link.run_in_order(Op::Sweep, ROUTE, &pipeline, first_check).await?;
         if replies.refusal().is_some() {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
             let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
@@ -319,7 +340,7 @@ impl Departures {
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
         for Departure { user, left, offline, .. } in &mut *departures {
             if came_back() {
-                returned.cmd("SADD").arg(keys.online()).arg(user.as_str());
+                returned.cmd("SADD").arg(keys.online(keys.shard_of(user))).arg(user.as_str());
                 *offline = false;
             }
             left.retain(|room| {
@@ -334,84 +355,13 @@ impl Departures {
         if returned.is_empty() { Ok(()) } else { self.write(&returned).await }
     }
 
-    /// Removes a dead node's connections. Its users depart at once; the claim lets exactly one node announce each.
-    async fn reap(&self, node: &Incarnation) -> Result<(), LinkError> {
-        let (link, keys) = (&self.link, self.link.keys());
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("ZSCORE").arg(keys.nodes()).arg(node.as_str());
-        // The lease may have been renewed since this node last read the leases.
-        let Some(expires_at): Option<f64> = link.run(Op::Reap, node.as_str(), &pipeline).await?.take(0)? else {
-            return Ok(());
-        };
-        if (expires_at as i64).saturating_add(REAP_MARGIN_MILLIS) > self.lease.redis_micros() / 1_000 {
-            return Ok(());
-        }
-        let removed = self.remove_users(node, |_| true).await?;
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("DEL").arg(keys.node_users(node)).cmd("ZREM").arg(keys.nodes()).arg(node.as_str());
-        pipeline.cmd("HDEL").arg(keys.connections()).arg(node.as_str());
-        self.write(&pipeline).await?;
-        self.metrics.reaped.inc_by(removed);
-        tracing::info!(%node, removed, "removed what a dead node left behind");
-        Ok(())
-    }
-
-    /// Removes what this node's former incarnation left of users who are not connected here. A Redis that was set back to older
-    /// data names users who left since; else only late commands leave something. The lease of the former incarnation
-    /// stays, so that later ones are found when it ends.
-    async fn remove_former(&self) -> Result<(), LinkError> {
-        let (_, Some(former)) = self.lease.incarnations() else { return Ok(()) };
-        let removed = self.remove_users(&former, |user| !self.local.is_connected(user)).await?;
-        if removed > 0 {
-            tracing::info!(removed, "removed connections that ended, and that Redis named again");
-        }
-        Ok(())
-    }
-
-    /// Removes the connections of an incarnation, of `which` users. Returns their number.
-    async fn remove_users(&self, of: &Incarnation, which: impl Fn(&UserId) -> bool) -> Result<u64, LinkError> {
-        let (key, mut cursor, mut removed) = (self.link.keys().node_users(of), 0_u64, 0);
-        loop {
-            let mut pipeline = Pipeline::new();
-            pipeline.cmd("SSCAN").arg(&key).arg(cursor).arg("COUNT").arg(BATCH);
-            let (next, users): (u64, Vec<Lossy>) = self.link.run(Op::Reap, of.as_str(), &pipeline).await?.take(0)?;
-            let users = users.iter().filter_map(|user| UserId::parse(&user.0).ok()).filter(&which).collect();
-            removed += self.reap_users(of, users).await?;
-            cursor = next;
-            if cursor == 0 {
-                return Ok(removed);
-            }
-        }
-    }
-
-    async fn reap_users(&self, node: &Incarnation, users: Vec<UserId>) -> Result<u64, LinkError> {
-        if users.is_empty() {
-            return Ok(0);
-        }
-        let mut pipeline = Pipeline::new();
-        for user in &users {
-            sync_call(&mut pipeline, self.link.keys(), (user, ""), (node, None), None, Duration::ZERO);
-            self.registry.claim(&mut pipeline, user);
-        }
-        let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;
-        let refusal = replies.refusal();
-        let synced = (0..users.len()).filter_map(|n| Synced::read(&mut replies, 2 * n).ok());
-        let removed = synced.map(|synced| synced.removed).sum();
-        // A node of another deployment may have written late, after this one took its keys.
-        let foreign = node.deployment().is_some_and(|of| self.link.keys().channels() != Some(Channels(of)));
-        let users = users.into_iter().enumerate().map(|(n, user)| (2 * n + 1, user));
-        self.handle_claims(users, replies, foreign).await?;
-        // The others are reaped; the node is forgotten only once a later round had no refusal.
-        refusal.map_or(Ok(removed), Err)
-    }
-
     async fn announce(&self, departure: Departure) {
         // A send fails only when the node has ended.
         let _ = self.events.send(BackplaneEvent::Departed(departure)).await;
     }
 
-    async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
-        self.link.run(Op::Sweep, self.link.keys().leaving(), pipeline).await.map(|_| ())
+    pub(super) async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
+        self.link.run(Op::Sweep, ROUTE, pipeline).await.map(|_| ())
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) fn refused(Refusal { code, words }: &Refusal) -> Finding {
         // Before version 7 a script that may not call a command has another code.
         _ if says("script can't run this command") => Fault::RedisDeniesAccess,
         "OOM" => Fault::RedisFull,
-        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => Fault::RedisIsCluster,
+        "CLUSTERDOWN" | "TRYAGAIN" => Fault::RedisClusterDown,
+        "MOVED" | "ASK" | "CROSSSLOT" => Fault::RedisIsCluster,
         "NOPROTO" => Fault::RedisTooOld,
         // Before version 7 the error of a script has another code.
         _ if says("wrongtype") => Fault::RedisForeignValues,

@@ -3,7 +3,7 @@
 
 use redis::{Arg, Pipeline, Value};
 
-use super::keys::Keys;
+use super::{keys::Keys, shards::Shard};
 
 /// The keys of the commands that Redis answered with WRONGTYPE, each once.
 pub(super) fn keys_of_another_type(keys: &Keys, pipeline: &Pipeline, replies: &[Value]) -> Vec<String> {
@@ -39,7 +39,8 @@ pub(super) fn deletion(keys: &Keys, found: &[String]) -> Pipeline {
         pipeline.cmd("DEL").arg(key);
     }
     if found.iter().any(|key| keys.is_view(key)) {
-        pipeline.cmd("DEL").arg(keys.nodes());
+        // On a cluster the loss of one shard's leases is enough.
+        pipeline.cmd("DEL").arg(keys.nodes(Shard::HOME));
     }
     pipeline
 }

@@ -22,6 +22,9 @@ pub async fn check_form(config: &RedisConfig) -> Result<(), StartError> {
         if let Some(misfit) = target.misfit() {
             return Some(misfit);
         }
+        if target.cluster().is_some() {
+            return None;
+        }
         let (client, _) = target.client().await.ok()?;
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         ServerMode::unfit(&mut connection).await.map(ServerMode::finding)

@@ -32,7 +32,7 @@ impl Hints {
             for payload in
                 payloads(hints).iter().filter_map(|hints| self.process.encode_hints(hints, &channel, &self.macs))
             {
-                pipeline.cmd("PUBLISH").arg(&channel).arg(payload);
+                channels.publish(&mut pipeline, &channel).arg(payload);
             }
         }
         if !pipeline.is_empty() {

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    keys::Channels,
+    channels::Channels,
     mac::Macs,
     refusals::{Refusals, RefusedPlace},
     types::{BackplaneEvent, Hint},

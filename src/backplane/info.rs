@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
-use super::link_error::LinkError;
+use super::{connection::Connection, link_error::LinkError};
 use crate::degrade::{Fault, Finding};
 
 /// The output of INFO.
@@ -16,8 +15,8 @@ impl Info {
     ///
     /// # Errors
     /// It did not answer within `limit`, or the connection broke, or its ACL forbids the command: no node depends on it.
-    pub(super) async fn fetch(connection: &mut MultiplexedConnection, limit: Duration) -> Result<Self, LinkError> {
-        let reply = timeout(limit, redis::cmd("INFO").query_async(connection)).await;
+    pub(super) async fn fetch(connection: &mut Connection, limit: Duration) -> Result<Self, LinkError> {
+        let reply = timeout(limit, connection.ask(redis::cmd("INFO"))).await;
         Ok(Self(reply.map_err(|_| LinkError::Timeout)??))
     }
 

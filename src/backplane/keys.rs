@@ -1,24 +1,25 @@
-//! Every key and channel in Redis, named in one place. `docs/operations/redis.md` describes their contents.
+//! Every key in Redis, named in one place; [`super::channels`] has the channels. `docs/operations/redis.md` describes their
+//! contents.
 //!
-//! [`Keys`] puts the prefix of REDIS_PREFIX before every key. [`Channels`] puts the deployment into every channel, because
-//! channels have no database number: nodes of other deployments on the same server would hear them.
+//! [`Keys`] puts the prefix of REDIS_PREFIX before every key. On a cluster, what belongs to the state of one user has the hash tag
+//! of the user's [`Shard`]; a single Redis has no tags.
 //!
 //! No id can produce another family's key: ids contain none of `{ } # / ~` and no white space, and no family's prefix
-//! is the beginning of another's. Each key is hashed as a whole, so a script that touches one key touches one slot.
-
-use std::fmt;
+//! is the beginning of another's. A script touches one key, and so one slot.
 
 use redis::Cmd;
 use tokio::sync::watch;
 
-use super::incarnation::Incarnation;
+use super::{
+    channels::Channels,
+    incarnation::Incarnation,
+    shards::{Layout, Shard},
+};
 use crate::{
     config::RedisPrefix,
-    model::{Budget, ConversationId, DeploymentTag, LogId, NodeId, UserId},
+    model::{Budget, ConversationId, DeploymentTag, UserId},
 };
 
-/// Number of shards for channels. Part of every channel's name, and so of the protocol between nodes.
-const SHARDS: u64 = 64;
 /// The beginnings of all keys, after the prefix. REDIS_PREFIX can be none of them.
 const FAMILIES: [&str; 3] = ["ws:", "rate_limit:", "room_messages:"];
 
@@ -40,26 +41,56 @@ const TYPED_READS: [(&str, &str); 9] = [
 pub(super) struct Keys {
     /// Empty, or a name and a colon.
     prefix: String,
-    online: String,
-    nodes: String,
-    connections: String,
-    leaving: String,
+    layout: Layout,
+    /// By [`Shard::index`].
+    shards: Vec<ShardKeys>,
     /// The deployment of this node; `None` until the store told it.
     deployment: watch::Sender<Option<DeploymentTag>>,
 }
 
+/// The keys of a shard that are named after nothing else.
+#[derive(Debug)]
+struct ShardKeys {
+    online: String,
+    nodes: String,
+    connections: String,
+    leaving: String,
+}
+
 impl Keys {
     /// Keys that begin with this prefix, of a deployment that is not known yet.
-    pub(super) fn new(prefix: &RedisPrefix) -> Self {
+    pub(super) fn new(prefix: &RedisPrefix, layout: Layout) -> Self {
         let prefix = prefix.before_keys();
-        let key = |name| format!("{prefix}{name}");
-        Self {
-            online: key("ws:online_users"),
-            nodes: key("ws:nodes"),
-            connections: key("ws:node_connections"),
-            leaving: key("ws:leaving"),
-            deployment: watch::Sender::new(None),
-            prefix,
+        let shard = |shard: Shard| {
+            let key = |name| match layout {
+                Layout::Single => format!("{prefix}{name}"),
+                Layout::Cluster => format!("{prefix}{name}:{{{}}}", shard.tag()),
+            };
+            ShardKeys {
+                online: key("ws:online_users"),
+                nodes: key("ws:nodes"),
+                connections: key("ws:node_connections"),
+                leaving: key("ws:leaving"),
+            }
+        };
+        Self { layout, shards: Shard::all(layout).map(shard).collect(), deployment: watch::Sender::new(None), prefix }
+    }
+
+    /// The kind of Redis over which the keys are spread.
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Every shard.
+    pub(super) fn shards(&self) -> impl DoubleEndedIterator<Item = Shard> + ExactSizeIterator + Clone + use<> {
+        Shard::all(self.layout)
+    }
+
+    /// The shard of a user.
+    pub(super) fn shard_of(&self, user: &UserId) -> Shard {
+        match self.layout {
+            Layout::Single => Shard::HOME,
+            Layout::Cluster => Shard::of(user.as_str()),
         }
     }
 
@@ -75,27 +106,42 @@ impl Keys {
 
     /// The channels of this deployment; `None` until the store told which it is.
     pub(super) fn channels(&self) -> Option<Channels> {
-        self.deployment.borrow().map(Channels)
+        self.deployment.borrow().map(|deployment| self.channels_of(deployment))
+    }
+
+    /// The channels of a deployment.
+    pub(super) fn channels_of(&self, deployment: DeploymentTag) -> Channels {
+        Channels { deployment, layout: self.layout }
     }
 
     /// SET of the ids of online users.
-    pub(super) fn online(&self) -> &str {
-        &self.online
+    pub(super) fn online(&self, shard: Shard) -> &str {
+        &self.of(shard).online
     }
 
     /// ZSET of incarnations, scored by the time at which their lease expires; and the member that names the epoch.
-    pub(super) fn nodes(&self) -> &str {
-        &self.nodes
+    pub(super) fn nodes(&self, shard: Shard) -> &str {
+        &self.of(shard).nodes
     }
 
-    /// HASH: number of connections per incarnation.
+    /// HASH: number of connections per incarnation. On a cluster only one shard has it.
     pub(super) fn connections(&self) -> &str {
-        &self.connections
+        &self.of(Shard::HOME).connections
     }
 
     /// ZSET of [`departure`] members, scored by the time at which their departure is checked.
-    pub(super) fn leaving(&self) -> &str {
-        &self.leaving
+    pub(super) fn leaving(&self, shard: Shard) -> &str {
+        &self.of(shard).leaving
+    }
+
+    /// The shard of a key of [`online`](Self::online).
+    pub(super) fn shard_of_online(&self, key: &str) -> Option<Shard> {
+        self.shards().find(|shard| self.online(*shard) == key)
+    }
+
+    fn of(&self, shard: Shard) -> &ShardKeys {
+        // A single Redis has only one.
+        &self.shards[shard.index().min(self.shards.len() - 1)]
     }
 
     /// STRING: JSON summary of a user's newest connection.
@@ -106,7 +152,10 @@ impl Keys {
     /// HASH: a user's registry entry: connections, and the conversations they listen to. Every decision about a user is
     /// made on this key.
     pub(super) fn entry(&self, user: &UserId) -> String {
-        format!("{}ws:conns:{user}", self.prefix)
+        match self.layout {
+            Layout::Single => format!("{}ws:conns:{user}", self.prefix),
+            Layout::Cluster => format!("{}ws:conns:{{{}}}:{user}", self.prefix, Shard::of(user.as_str()).tag()),
+        }
     }
 
     /// LIST: times at which a user's latest shares of a budget were taken.
@@ -130,9 +179,12 @@ impl Keys {
         format!("{}ws:room_users:{conversation}", self.prefix)
     }
 
-    /// SET: users with a connection on a node. Other nodes read it to clean up after the node's death.
-    pub(super) fn node_users(&self, incarnation: &Incarnation) -> String {
-        format!("{}ws:node_users:{incarnation}", self.prefix)
+    /// SET: users of a shard with a connection on a node. Other nodes read it to clean up after the node's death.
+    pub(super) fn node_users(&self, shard: Shard, incarnation: &Incarnation) -> String {
+        match self.layout {
+            Layout::Single => format!("{}ws:node_users:{incarnation}", self.prefix),
+            Layout::Cluster => format!("{}ws:node_users:{{{}}}:{incarnation}", self.prefix, shard.tag()),
+        }
     }
 
     /// The conversation of an [`audience`](Self::audience) key.
@@ -140,9 +192,16 @@ impl Keys {
         ConversationId::parse(self.bare(key)?.strip_prefix("ws:room_users:")?).ok()
     }
 
-    /// The incarnation of a [`node_users`](Self::node_users) key.
-    pub(super) fn node_of_users(&self, key: &str) -> Option<Incarnation> {
-        Incarnation::parse(self.bare(key)?.strip_prefix("ws:node_users:")?)
+    /// The shard and the incarnation of a [`node_users`](Self::node_users) key.
+    pub(super) fn node_of_users(&self, key: &str) -> Option<(Shard, Incarnation)> {
+        let rest = self.bare(key)?.strip_prefix("ws:node_users:")?;
+        match self.layout {
+            Layout::Single => Some((Shard::HOME, Incarnation::parse(rest)?)),
+            Layout::Cluster => {
+                let (tag, incarnation) = rest.strip_prefix('{')?.split_once("}:")?;
+                Some((Shard::with_tag(tag)?, Incarnation::parse(incarnation)?))
+            }
+        }
     }
 
     /// True if the key has a name that only nodes use.
@@ -152,17 +211,24 @@ impl Keys {
 
     /// True if the key holds many users, whom each node adds when it registers anew.
     pub(super) fn is_view(&self, key: &str) -> bool {
-        key == self.online || self.conversation_of_audience(key).is_some() || self.node_of_users(key).is_some()
+        self.shard_of_online(key).is_some()
+            || self.conversation_of_audience(key).is_some()
+            || self.node_of_users(key).is_some()
     }
 
-    /// Keys that a node and `switchboard check` write to learn whether they may; one for each family.
-    pub(super) fn checks(&self, id: &str) -> [String; 3] {
-        FAMILIES.map(|family| format!("{}{family}check:{id}", self.prefix))
+    /// Keys that a node and `switchboard check` write to learn whether they may; one for each family. On a cluster they are in
+    /// this shard.
+    pub(super) fn checks(&self, shard: Shard, id: &str) -> [String; 3] {
+        FAMILIES.map(|family| match self.layout {
+            Layout::Single => format!("{}{family}check:{id}", self.prefix),
+            Layout::Cluster => format!("{}{family}check:{{{}}}:{id}", self.prefix, shard.tag()),
+        })
     }
 
     /// Keys with the names of all that a node uses, for what has the id. Some exist, so that they may only be read.
-    pub(super) fn samples(&self, id: &str) -> Vec<String> {
-        let shared = [&self.online, &self.nodes, &self.connections, &self.leaving];
+    pub(super) fn samples(&self, shard: Shard, id: &str) -> Vec<String> {
+        let ShardKeys { online, nodes, connections, leaving } = self.of(shard);
+        let shared = [online, nodes, connections, leaving];
         let named = TYPED_READS.iter().map(|(family, _)| format!("{}{family}check:{id}", self.prefix));
         shared.into_iter().cloned().chain(named).collect()
     }
@@ -204,97 +270,26 @@ pub(super) fn departing_user(member: &str) -> Option<UserId> {
     UserId::parse(member.split_once('/')?.0).ok()
 }
 
-/// Pattern of the channels of canaries, those of all deployments and of earlier versions.
-pub(super) const CANARIES: &str = "{s*:n:*";
-
-/// The deployment and the process of a canary's channel; no deployment for a process of an earlier version.
-pub(super) fn process_of_canary(channel: &str) -> Option<(Option<DeploymentTag>, &str)> {
-    let (_, rest) = channel.strip_prefix("{s")?.split_once("}:")?;
-    if let Some(process) = rest.strip_prefix("n:") {
-        return Some((None, process));
-    }
-    let (deployment, rest) = rest.split_once(':')?;
-    Some((Some(DeploymentTag::parse(deployment).ok()?), rest.strip_prefix("n:")?))
-}
-
-/// The channels of a deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Channels(pub(super) DeploymentTag);
-
-impl Channels {
-    /// The channel of a log.
-    pub(super) fn log(self, log: &LogId) -> String {
-        self.name('c', log.as_str())
-    }
-
-    /// One channel of each kind, to try whether a Redis user may use it: of a canary, of hints and of a log.
-    pub(super) fn checks(self, id: &str) -> [String; 3] {
-        let id = format!("check/{id}");
-        ['n', 'h', 'c'].map(|kind| self.name(kind, &id))
-    }
-
-    /// The log of a channel of [`log`](Self::log).
-    pub(super) fn log_of(self, channel: &str) -> Option<LogId> {
-        let rest = channel.split_once("}:")?.1.strip_prefix(&format!("{}:c:", self.0))?;
-        LogId::parse(rest).ok()
-    }
-
-    /// The channel on which a process receives its own canary messages.
-    pub(super) fn canary(self, process: &str) -> String {
-        self.name('n', process)
-    }
-
-    /// The channel on which a node receives hints.
-    pub(super) fn hints(self, node: &NodeId) -> String {
-        self.name('h', node.as_str())
-    }
-
-    fn name(self, kind: char, of: &str) -> String {
-        format!("{}:{}:{kind}:{of}", Shard::of(of), self.0)
-    }
-}
-
-/// The shard of a channel; its `Display` form is a hash tag.
-struct Shard(u64);
-
-impl Shard {
-    /// FNV-1a hash of the name, modulo [`SHARDS`]. It must never change, since all nodes must agree on it.
-    fn of(name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        Self(hash % SHARDS)
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{{s{:02}}}", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::cluster::slot, *};
+    use crate::model::{LogId, NodeId};
 
     const TAG: &str = "0123456789ab";
 
-    fn keys(prefix: &str) -> Keys {
-        Keys::new(&RedisPrefix::parse(prefix).unwrap())
-    }
+    const LAYOUTS: [Layout; 2] = [Layout::Single, Layout::Cluster];
 
-    fn channels() -> Channels {
-        Channels(DeploymentTag::parse(TAG).unwrap())
+    fn keys(prefix: &str, layout: Layout) -> Keys {
+        Keys::new(&RedisPrefix::parse(prefix).unwrap(), layout)
     }
 
     fn families(keys: &Keys, id: &str) -> Vec<String> {
         let (user, room) = (UserId::parse(id).unwrap(), ConversationId::parse(id).unwrap());
         let (log, inbox) = (LogId::from(&room), LogId::inbox(&user));
         let incarnation = Incarnation::parse(&format!("{id}#00")).unwrap();
+        let channels = keys.channels_of(DeploymentTag::parse(TAG).unwrap());
         vec![
             keys.summary(&user),
             keys.entry(&user),
@@ -303,16 +298,16 @@ mod tests {
             keys.window(Budget::Read, &user),
             keys.recent(&room),
             keys.audience(&room),
-            keys.node_users(&incarnation),
-            channels().log(&log),
-            channels().log(&inbox),
-            channels().canary(incarnation.as_str()),
-            channels().hints(&NodeId::parse(id).unwrap()),
+            keys.node_users(Shard::HOME, &incarnation),
+            channels.log(&log),
+            channels.log(&inbox),
+            channels.canary(Shard::HOME, incarnation.as_str()),
+            channels.hints(&NodeId::parse(id).unwrap()),
         ]
     }
 
     fn fixed(keys: &Keys) -> [&str; 4] {
-        [keys.online(), keys.nodes(), keys.connections(), keys.leaving()]
+        [keys.online(Shard::HOME), keys.nodes(Shard::HOME), keys.connections(), keys.leaving(Shard::HOME)]
     }
 
     proptest! {
@@ -321,12 +316,13 @@ mod tests {
             one in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
             other in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
         ) {
-            let keys = keys("");
+            for keys in LAYOUTS.map(|layout| keys("", layout)) {
             for (a, mine) in families(&keys, &one).into_iter().enumerate() {
                 prop_assert!(!fixed(&keys).contains(&mine.as_str()));
                 for (b, theirs) in families(&keys, &other).into_iter().enumerate() {
                     prop_assert_eq!(mine == theirs, a == b && one == other);
                 }
+            }
             }
         }
 
@@ -336,18 +332,20 @@ mod tests {
             id in "(ws:|user:|a:ws:)?[A-Za-z0-9._:@+=|-]{1,20}",
         ) {
             let (Ok(one), Ok(other)) = (RedisPrefix::parse(&one), RedisPrefix::parse(&other)) else { return Ok(()) };
-            let (mine, theirs) = (Keys::new(&one), Keys::new(&other));
-            let all = families(&mine, &id).into_iter().take(8).chain(fixed(&mine).map(String::from));
-            for key in all.chain(mine.checks(&id)) {
-                prop_assert!(mine.is_ours(&key));
-                prop_assert_eq!(theirs.is_ours(&key), one == other, "{}", key);
+            for layout in LAYOUTS {
+                let (mine, theirs) = (Keys::new(&one, layout), Keys::new(&other, layout));
+                let all = families(&mine, &id).into_iter().take(8).chain(fixed(&mine).map(String::from));
+                for key in all.chain(mine.checks(Shard::HOME, &id)) {
+                    prop_assert!(mine.is_ours(&key));
+                    prop_assert_eq!(theirs.is_ours(&key), one == other, "{}", key);
+                }
             }
         }
     }
 
     #[test]
     fn no_family_begins_another() {
-        let keys = keys("");
+        let keys = keys("", Layout::Single);
         let families: Vec<_> = families(&keys, "0").into_iter().map(|key| key.replace(['0', '#'], "")).collect();
         for (a, one) in families.iter().enumerate().take(8) {
             for (b, other) in families.iter().enumerate().take(8) {
@@ -361,31 +359,39 @@ mod tests {
     fn keys_have_their_documented_names() {
         let (user, room) = (UserId::parse("123").unwrap(), ConversationId::parse("r").unwrap());
         for (prefix, before) in [("", ""), ("staging", "staging:")] {
-            let keys = keys(prefix);
+            let keys = keys(prefix, Layout::Single);
             assert_eq!(keys.summary(&user), format!("{before}ws:user:123"));
             assert_eq!(keys.window(Budget::Send, &user), format!("{before}rate_limit:message:123"));
             assert_eq!(keys.recent(&room), format!("{before}room_messages:r"));
             assert_eq!(keys.conversation_of_audience(&keys.audience(&room)).as_ref(), Some(&room));
             let incarnation = Incarnation::parse("n#00").unwrap();
-            assert_eq!(keys.node_of_users(&keys.node_users(&incarnation)), Some(incarnation));
-            assert!(keys.is_view(keys.online()) && !keys.is_view(&keys.summary(&user)));
+            let users = keys.node_users(Shard::HOME, &incarnation);
+            assert_eq!(users, format!("{before}ws:node_users:n#00"));
+            assert_eq!(keys.node_of_users(&users), Some((Shard::HOME, incarnation)));
+            assert_eq!(keys.entry(&user), format!("{before}ws:conns:123"));
+            assert!(keys.is_view(keys.online(Shard::HOME)) && !keys.is_view(&keys.summary(&user)));
         }
         for id in ["123", "auth0|abc", "bob+test@example.com", "a=|+b"] {
             let user = UserId::parse(id).unwrap();
             assert_eq!(departing_user(&departure(&user, 7)), Some(user));
         }
     }
-
     #[test]
-    fn channels_spread_over_the_shards() {
-        let shards: HashSet<_> = (0..2_000).map(|n| Shard::of(&format!("room-{n}")).to_string()).collect();
-        assert_eq!(shards.len(), 64);
-        assert_eq!(channels().log(&LogId::parse("room").unwrap()), format!("{{s26}}:{TAG}:c:room"));
-        let others = Channels(DeploymentTag::parse("ffffffffffff").unwrap());
-        for log in ["room", "~alice", "a:c:b"] {
-            let log = LogId::parse(log).unwrap();
-            assert_eq!(channels().log_of(&channels().log(&log)).as_ref(), Some(&log));
-            assert_eq!(others.log_of(&channels().log(&log)), None);
+    fn on_a_cluster_the_state_of_a_user_is_in_one_slot() {
+        let keys = keys("staging", Layout::Cluster);
+        let (user, incarnation) = (UserId::parse("123").unwrap(), Incarnation::parse("n#00").unwrap());
+        let shard = keys.shard_of(&user);
+        let users = keys.node_users(shard, &incarnation);
+        assert_eq!(keys.node_of_users(&users), Some((shard, incarnation)));
+        assert!(keys.is_view(&users) && keys.is_view(keys.online(shard)));
+        let [one, ..] = keys.checks(shard, "id");
+        let all = [&keys.entry(&user), &users, keys.online(shard), keys.nodes(shard), keys.leaving(shard), &one];
+        for key in all {
+            assert!(key.contains(&format!("{{{}}}", shard.tag())), "{key}");
+            assert_eq!(slot(key.as_bytes()), slot(shard.tag().as_bytes()), "{key}");
         }
+        assert_eq!(keys.entry(&user), "staging:ws:conns:{sdk}:123");
+        assert_eq!(keys.nodes(Shard::HOME), "staging:ws:nodes:{sd3}");
+        assert_eq!(keys.window(Budget::Send, &user), "staging:rate_limit:message:123");
     }
 }

@@ -9,69 +9,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Pipeline, aio::MultiplexedConnection};
-use uuid::Uuid;
+use redis::Pipeline;
 
 use super::{
+    connection::Connection,
     incarnation::Incarnation,
+    lease_calls::{self, Doubt, Mode, Reply, epoch_began, store_connections},
     link::Link,
-    link_error::{LinkError, is_wrong_type},
+    link_error::LinkError,
     lossy::Lossy,
     node_counts::NodeCounts,
     ops::Op,
-    redis_clock::RedisClock,
-    scripts::RENEW,
+    redis_clock::{RedisClock, SetBack},
+    shards::{SHARDS, Shard},
     sharing::{Neighbours, Sharing, owner},
 };
-use crate::model::{Clock, NodeId};
+use crate::model::{Clock, DeploymentTag, NodeId};
 
 /// Longest remaining lease of another node that is believed; NODE_LEASE is at most 10 minutes.
 const LEASE_MAX: Duration = Duration::from_secs(3_600);
-
-/// The reply of `renew.lua`: its state, Redis' time in microseconds, the epoch, and leases with the milliseconds left.
-type Reply = (u8, i64, Lossy, Vec<(Lossy, i64)>);
-
-/// A mode of `renew.lua`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Renew,
-    Acquire,
-    /// Acquire, if the keys are this deployment's: another one was there a moment ago, and its restart, or a Redis that was
-    /// emptied, must not give them away.
-    Follow,
-    /// Acquire, after what another deployment left was removed.
-    Replace,
-}
-
-impl Mode {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Renew => "renew",
-            Self::Acquire => "acquire",
-            Self::Follow => "follow",
-            Self::Replace => "replace",
-        }
-    }
-}
-
-/// Why a node's entries in the registry may be out of date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doubt {
-    /// The node missed a renewal.
-    Stale,
-    /// The node's lease has expired.
-    Dead,
-}
-
-impl Doubt {
-    /// The form that `register.lua` takes.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Stale => "stale",
-            Self::Dead => "dead",
-        }
-    }
-}
 
 #[derive(Debug)]
 struct View {
@@ -80,7 +36,8 @@ struct View {
     /// The name under which the next lease is acquired.
     next: Option<Incarnation>,
     /// The epoch in which this node acquired its lease.
-    epoch: String,
+    /// The epoch of each shard; empty before it was read.
+    epochs: Vec<String>,
     others: Vec<(Incarnation, Instant)>,
     /// The time until which Redis keeps the own lease, as of the last renewal.
     held_until: Option<Instant>,
@@ -118,7 +75,8 @@ pub(super) struct Lease {
     length: Duration,
     clock: Clock,
     view: Mutex<View>,
-    redis_clock: RedisClock,
+    /// The clock of each shard's server.
+    clocks: Vec<RedisClock>,
     counts: NodeCounts,
     retired: AtomicBool,
 }
@@ -131,7 +89,7 @@ impl Lease {
             me,
             former: None,
             next: None,
-            epoch: String::new(),
+            epochs: vec![String::new(); SHARDS],
             others: Vec::new(),
             held_until: None,
             ended: false,
@@ -144,7 +102,7 @@ impl Lease {
             length,
             clock,
             view: Mutex::new(view),
-            redis_clock: RedisClock::default(),
+            clocks: (0..SHARDS).map(|_| RedisClock::default()).collect(),
             counts: NodeCounts::default(),
             retired: AtomicBool::new(false),
         }
@@ -181,14 +139,19 @@ impl Lease {
         (view.me.clone(), view.former.clone())
     }
 
-    /// Estimate of Redis' current time, in microseconds.
-    pub(super) fn redis_micros(&self) -> i64 {
-        self.redis_clock.micros().unwrap_or_else(|| self.clock.now().micros())
+    /// Estimate of the current time of a shard's server, in microseconds.
+    pub(super) fn redis_micros(&self, shard: Shard) -> i64 {
+        self.clocks[shard.index()].micros().unwrap_or_else(|| self.clock.now().micros())
     }
 
-    /// Redis' clock.
-    pub(super) fn redis_clock(&self) -> &RedisClock {
-        &self.redis_clock
+    /// Records that the clock of a shard's server showed `micros` between `asked_at` and now.
+    pub(super) fn read_clock(&self, shard: Shard, asked_at: Instant, micros: i64) {
+        self.clocks[shard.index()].read(asked_at, micros);
+    }
+
+    /// The last step back of a server's clock that this node noticed.
+    pub(super) fn set_back(&self) -> Option<SetBack> {
+        self.clocks.iter().filter_map(RedisClock::set_back).min_by_key(|step| step.age())
     }
 
     /// Nodes that missed a renewal or whose lease has expired; usually none.
@@ -237,7 +200,7 @@ impl Lease {
     pub(super) async fn acquire(
         &self,
         link: &Link,
-        on: &mut MultiplexedConnection,
+        on: &mut Connection,
         connections: usize,
     ) -> Result<Acquired, LinkError> {
         let follows = self.view().other.as_ref().is_some_and(|(seen, _)| seen.elapsed() < self.length);
@@ -251,7 +214,7 @@ impl Lease {
     pub(super) async fn replace(
         &self,
         link: &Link,
-        on: &mut MultiplexedConnection,
+        on: &mut Connection,
         connections: usize,
     ) -> Result<Acquired, LinkError> {
         self.acquire_in(Mode::Replace, link, on, connections).await
@@ -261,7 +224,7 @@ impl Lease {
         &self,
         mode: Mode,
         link: &Link,
-        on: &mut MultiplexedConnection,
+        on: &mut Connection,
         connections: usize,
     ) -> Result<Acquired, LinkError> {
         let deployment = *link.keys().deployment().borrow();
@@ -271,103 +234,128 @@ impl Lease {
             view.next = view.next.take().filter(|next| next.deployment() == deployment);
             view.next.get_or_insert_with(|| Incarnation::fresh(&self.node, deployment)).clone()
         };
-        let (former, epoch) = (self.me(), self.view().epoch.clone());
+        let (asked_at, former, keys) = (Instant::now(), self.me(), link.keys());
+        // Who has the first shard may take the others.
+        let mut leases = self.acquire_shards(mode, link, on, (&incarnation, keys.shards().take(1))).await?;
+        if keys.shards().len() > 1 && is_held(&leases)? {
+            let mode = if mode == Mode::Follow { Mode::Acquire } else { mode };
+            leases.extend(self.acquire_shards(mode, link, on, (&incarnation, keys.shards().skip(1))).await?);
+        }
+        if let Some((_, reply)) = leases.iter().find(|(_, reply)| matches!(reply.0, 2 | 4)) {
+            return Err(LinkError::Shared(self.note_other(reply.0, reply)));
+        }
+        if !is_held(&leases)? {
+            return Ok(Acquired::Leftovers);
+        }
+        self.begin(link, on, (incarnation, former, deployment), (leases, asked_at), connections).await
+    }
+
+    /// Calls `renew.lua` for some shards, twice if another program stored something else in the place of leases.
+    async fn acquire_shards(
+        &self,
+        mode: Mode,
+        link: &Link,
+        on: &mut Connection,
+        (incarnation, shards): (&Incarnation, impl Iterator<Item = Shard> + Clone),
+    ) -> Result<Vec<(Shard, Reply)>, LinkError> {
         let mut pipeline = Pipeline::new();
-        self.call(&mut pipeline, link, &incarnation, mode)?;
+        for shard in shards.clone() {
+            lease_calls::renew(&mut pipeline, link.keys(), shard, (incarnation, self.length), mode)?;
+        }
         let asked_at = Instant::now();
-        let mut reply = link.run_on(Op::Lease, on, &pipeline).await?.take::<Reply>(0);
-        if is_wrong_type(&reply) {
-            // The link has deleted what another program stored in the place of the leases.
-            reply = link.run_on(Op::Lease, on, &pipeline).await?.take::<Reply>(0);
+        let mut taken = lease_calls::take(&mut link.run_on(Op::Lease, on, &pipeline).await?, shards.clone())?;
+        if taken.is_none() {
+            // The link has deleted it.
+            taken = lease_calls::take(&mut link.run_on(Op::Lease, on, &pipeline).await?, shards)?;
         }
-        let reply = reply?;
-        match reply.0 {
-            0 | 1 => {}
-            3 => return Ok(Acquired::Leftovers),
-            state => return Err(LinkError::Shared(self.note_other(state, &reply))),
-        }
+        let taken = taken.ok_or(LinkError::Unexpected)?;
+        taken.iter().for_each(|(shard, reply)| self.read_clock(*shard, asked_at, reply.1));
+        Ok(taken)
+    }
+
+    /// Takes over leases that were acquired at `asked_at`.
+    async fn begin(
+        &self,
+        link: &Link,
+        on: &mut Connection,
+        (incarnation, former, deployment): (Incarnation, Incarnation, Option<DeploymentTag>),
+        (leases, asked_at): (Vec<(Shard, Reply)>, Instant),
+        connections: usize,
+    ) -> Result<Acquired, LinkError> {
+        let epochs = self.view().epochs.clone();
         // Written only now, because the keys were another deployment's until here.
         let mut pipeline = Pipeline::new();
-        store_connections(&mut pipeline, link, &incarnation, connections);
+        store_connections(&mut pipeline, link.keys(), &incarnation, connections);
         pipeline.cmd("HDEL").arg(link.keys().connections()).arg(former.as_str());
         // Add the former incarnation even if its lease was already removed: a late command may still write in its name, and
         // other nodes clean up only incarnations in this set.
-        if !epoch.is_empty() && former.deployment() == deployment {
-            let now = self.redis_micros() / 1_000;
-            pipeline.cmd("ZADD").arg(link.keys().nodes()).arg("NX").arg(now).arg(former.as_str());
+        for (shard, _) in leases.iter().filter(|_| former.deployment() == deployment) {
+            if !epochs[shard.index()].is_empty() {
+                let now = self.redis_micros(*shard) / 1_000;
+                pipeline.cmd("ZADD").arg(link.keys().nodes(*shard)).arg("NX").arg(now).arg(former.as_str());
+            }
         }
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
         let counts = replies.take::<HashMap<Lossy, Lossy>>(1);
-        self.note_leases(&incarnation, reply, asked_at, &counts.unwrap_or_default());
+        let (mut data_age, mut reaped) = (Duration::MAX, false);
+        for (shard, (_, micros, Lossy(epoch), held)) in &leases {
+            let before = &epochs[shard.index()];
+            let wiped = !before.is_empty() && before != epoch;
+            reaped |= !before.is_empty() && !wiped && held.iter().all(|(other, _)| other.0 != former.as_str());
+            let age = match epoch_began(epoch) {
+                Some(began) => {
+                    Duration::from_millis(u64::try_from((micros / 1_000).saturating_sub(began)).unwrap_or(0))
+                }
+                None if wiped => Duration::ZERO,
+                None => Duration::MAX,
+            };
+            data_age = data_age.min(age);
+        }
+        self.note_leases(&incarnation, leases, asked_at, &counts.unwrap_or_default());
         let mut view = self.view();
         (view.next, view.other) = (None, None);
-        let former = std::mem::replace(&mut view.me, incarnation);
-        let wiped = !epoch.is_empty() && epoch != view.epoch;
-        let reaped = !epoch.is_empty() && !wiped && view.others.iter().all(|(other, _)| *other != former);
-        view.former = Some(former);
-        let (began, now) = (epoch_began(&view.epoch), self.redis_clock.last_micros().unwrap_or(0) / 1_000);
-        let data_age = match began {
-            Some(began) => Duration::from_millis(u64::try_from(now.saturating_sub(began)).unwrap_or(0)),
-            None if wiped => Duration::ZERO,
-            None => Duration::MAX,
-        };
+        view.former = Some(std::mem::replace(&mut view.me, incarnation));
         Ok(Acquired::Held(Beginning { data_age, reaped }))
     }
 
     /// Renews the lease and stores the node's number of connections; false if the lease was lost.
-    pub(super) async fn renew(
-        &self,
-        link: &Link,
-        on: &mut MultiplexedConnection,
-        connections: usize,
-    ) -> Result<bool, LinkError> {
-        let me = self.me();
-        let mut pipeline = Pipeline::new();
-        self.call(&mut pipeline, link, &me, Mode::Renew)?;
-        store_connections(&mut pipeline, link, &me, connections);
+    pub(super) async fn renew(&self, link: &Link, on: &mut Connection, connections: usize) -> Result<bool, LinkError> {
+        let (me, keys, mut pipeline) = (self.me(), link.keys(), Pipeline::new());
+        for shard in keys.shards() {
+            lease_calls::renew(&mut pipeline, keys, shard, (&me, self.length), Mode::Renew)?;
+        }
+        store_connections(&mut pipeline, keys, &me, connections);
         let asked_at = Instant::now();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
-        let reply = replies.take::<Reply>(0);
-        if is_wrong_type(&reply) {
-            return Ok(false);
-        }
-        let (reply, counts) = (reply?, replies.take::<HashMap<Lossy, Lossy>>(2));
-        let held = reply.0 == 1;
-        self.note_leases(&me, reply, asked_at, &counts.unwrap_or_default());
+        let Some(leases) = lease_calls::take(&mut replies, keys.shards())? else { return Ok(false) };
+        let counts = replies.take::<HashMap<Lossy, Lossy>>(leases.len() + 1);
+        let held = leases.iter().all(|(_, reply)| reply.0 == 1);
+        leases.iter().for_each(|(shard, reply)| self.read_clock(*shard, asked_at, reply.1));
+        self.note_leases(&me, leases, asked_at, &counts.unwrap_or_default());
         Ok(held)
     }
 
     /// Says of a lease that is being acquired that its node still removes what another deployment left.
-    pub(super) async fn keep_removing(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    pub(super) async fn keep_removing(&self, link: &Link, on: &mut Connection) -> Result<(), LinkError> {
         let Some(incarnation) = self.view().next.clone() else { return Ok(()) };
-        let mut pipeline = Pipeline::new();
-        self.call(&mut pipeline, link, &incarnation, Mode::Acquire)?;
-        let reply = link.run_on(Op::Lease, on, &pipeline).await?.take::<Reply>(0)?;
-        if reply.0 == 3 { Ok(()) } else { Err(LinkError::Shared(self.note_other(reply.0, &reply))) }
+        let leases = self.acquire_shards(Mode::Acquire, link, on, (&incarnation, link.keys().shards())).await?;
+        match leases.iter().find(|(_, reply)| matches!(reply.0, 2 | 4)) {
+            Some((_, reply)) => Err(LinkError::Shared(self.note_other(reply.0, reply))),
+            None if leases.iter().any(|(_, reply)| reply.0 == 3) => Ok(()),
+            // Another node has removed it.
+            None => Err(LinkError::Shared(Arc::new(Sharing::Removing))),
+        }
     }
 
     /// Removes the lease, because the node gets another deployment.
-    pub(super) async fn release(&self, link: &Link, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    pub(super) async fn release(&self, link: &Link, on: &mut Connection) -> Result<(), LinkError> {
         let (me, keys) = (self.me(), link.keys());
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("ZREM").arg(keys.nodes()).arg(me.as_str()).cmd("HDEL").arg(keys.connections()).arg(me.as_str());
+        for shard in keys.shards() {
+            pipeline.cmd("ZREM").arg(keys.nodes(shard)).arg(me.as_str());
+        }
+        pipeline.cmd("HDEL").arg(keys.connections()).arg(me.as_str());
         link.run_on(Op::Lease, on, &pipeline).await.map(drop)
-    }
-
-    /// Adds a call of `renew.lua`.
-    fn call(
-        &self,
-        pipeline: &mut Pipeline,
-        link: &Link,
-        incarnation: &Incarnation,
-        mode: Mode,
-    ) -> Result<(), LinkError> {
-        let deployment = link.keys().deployment().borrow().ok_or(LinkError::Down)?;
-        let epoch = format!("/{deployment}.{}", Uuid::new_v4().simple());
-        let length = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
-        let call = RENEW.call(pipeline, link.keys().nodes()).arg(incarnation.as_str()).arg(length);
-        call.arg(mode.as_str()).arg(epoch).arg(deployment.to_string());
-        Ok(())
     }
 
     /// Remembers which deployment uses these keys. If no lease is named, it is the last one that was seen.
@@ -388,32 +376,47 @@ impl Lease {
         }
     }
 
-    /// Takes over the leases that `renew.lua` returned when it was called for `me` at `asked_at`.
-    fn note_leases(&self, me: &Incarnation, reply: Reply, asked_at: Instant, counts: &HashMap<Lossy, Lossy>) {
-        let ((state, micros, Lossy(epoch), leases), now) = (reply, Instant::now());
-        let leases: Vec<_> = leases.into_iter().map(|(Lossy(other), left)| (other, left)).collect();
-        let alive = leases.iter().filter(|(other, left)| other != me.as_str() && *left > 0);
+    /// Takes over the leases that `renew.lua` returned when it was called for `me` at `asked_at`. Of a node with several, the one
+    /// that ends last counts.
+    fn note_leases(
+        &self,
+        me: &Incarnation,
+        replies: Vec<(Shard, Reply)>,
+        asked_at: Instant,
+        counts: &HashMap<Lossy, Lossy>,
+    ) {
+        let (now, mut ends, mut held) = (Instant::now(), HashMap::<String, i64>::new(), true);
+        let mut epochs = Vec::with_capacity(replies.len());
+        for (shard, (state, _, Lossy(epoch), leases)) in replies {
+            held &= state == 1;
+            // A renewal that finds no lease may be the first to see a new epoch; the acquisition that follows compares it.
+            if state == 1 {
+                epochs.push((shard, epoch));
+            }
+            for (Lossy(other), left) in leases.into_iter().filter(|(Lossy(other), _)| other != me.as_str()) {
+                ends.entry(other).and_modify(|known| *known = left.max(*known)).or_insert(left);
+            }
+        }
+        let alive = ends.iter().filter(|(_, left)| **left > 0);
         let connections_elsewhere = self.counts.sum(counts, alive.map(|(other, _)| other.as_str()));
-        let others = leases.iter().filter(|(other, _)| other != me.as_str()).filter_map(|(other, left)| {
+        let others = ends.iter().filter_map(|(other, left)| {
             // Redis holds what others wrote; no lease is longer than this.
             let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0)).min(LEASE_MAX);
             Some((Incarnation::parse(other)?, now + left))
         });
+        let others: Vec<_> = others.collect();
         let mut view = self.view();
         // A lease that is acquired was not held before.
-        view.held_until = (state == 1 || *me != view.me).then(|| asked_at + self.length);
-        let others: Vec<_> = others.collect();
+        view.held_until = (held || *me != view.me).then(|| asked_at + self.length);
         let stands = |incarnation: &Incarnation| others.iter().any(|(other, _)| other == incarnation);
         let removed = view.others.iter().any(|(other, _)| !stands(other) && !view.expired.contains(other));
         view.ended |= removed;
         view.expired.retain(stands);
         view.others = others;
         view.connections_elsewhere = connections_elsewhere;
-        // A renewal that finds no lease may be the first to see a new epoch; the acquisition that follows compares it.
-        if state == 1 {
-            view.epoch = epoch;
+        for (shard, epoch) in epochs {
+            view.epochs[shard.index()] = epoch;
         }
-        self.redis_clock.read(asked_at, micros);
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
@@ -421,13 +424,14 @@ impl Lease {
     }
 }
 
-/// Adds commands that store the node's number of connections and read that of all nodes.
-fn store_connections(pipeline: &mut Pipeline, link: &Link, me: &Incarnation, connections: usize) {
-    let key = link.keys().connections();
-    pipeline.cmd("HSET").arg(key).arg(me.as_str()).arg(connections).cmd("HGETALL").arg(key);
-}
-
-/// The time at which an epoch began, in milliseconds of Redis' clock; `None` if a node of an earlier version named it.
-fn epoch_began(epoch: &str) -> Option<i64> {
-    epoch.rsplit_once('@')?.1.parse().ok()
+/// True if all leases are held; false if what another deployment left must be removed first.
+///
+/// # Errors
+/// A reply has an unexpected form.
+fn is_held(leases: &[(Shard, Reply)]) -> Result<bool, LinkError> {
+    match leases.iter().map(|(_, reply)| reply.0).max() {
+        Some(0 | 1) => Ok(true),
+        Some(2..=4) => Ok(false),
+        _ => Err(LinkError::Unexpected),
+    }
 }

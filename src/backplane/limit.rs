@@ -137,7 +137,7 @@ impl Limiter {
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
         let key = self.link.keys().window(cost.budget, user);
         LIMIT.call(&mut pipeline, &key).arg(division.shares).arg(window).arg(count);
-        if let Some(set_back) = self.lease.redis_clock().set_back() {
+        if let Some(set_back) = self.lease.set_back() {
             let since = u64::try_from(set_back.age().as_micros()).unwrap_or(u64::MAX);
             pipeline.arg(since).arg(u8::from(set_back.confuses(self.window)));
         }

@@ -9,21 +9,27 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use arc_swap::ArcSwapOption;
-use redis::{AsyncConnectionConfig, FromRedisValue, Pipeline, ServerError, Value, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Pipeline};
 use tokio::sync::Notify;
 
 use super::{
+    cluster::Router,
+    connection::Connection,
+    connector::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT},
     fault, foreign,
     keys::Keys,
     link_error::{LinkError, Refusal},
     ops::{Op, Ops},
     plain_text,
     query_pool::QueryPool,
+    replies::Replies,
+    scan::ScanCursor,
     scripts::SCRIPTS,
+    shards::Layout,
     target::Target,
     types::StartError,
 };
@@ -39,51 +45,17 @@ const CONNECTIONS: usize = 4;
 const QUERY_CONNECTIONS: u32 = 4;
 /// Maximum number of connections of a node: those of the link, and that of the subscription.
 pub(super) const NODE_CONNECTIONS: usize = CONNECTIONS + QUERY_CONNECTIONS as usize + 1;
-/// Maximum wait for a reply.
-pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Maximum wait for a connection.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same for each master of a cluster: for commands, for queries, for the subscription, and for questions about the masters.
+pub(super) const NODE_CONNECTIONS_PER_MASTER: usize = 4;
 /// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
-
-/// The replies to a pipeline; each can be taken once.
-#[derive(Debug, Default)]
-pub(super) struct Replies(Vec<Value>);
-
-impl Replies {
-    /// Takes the reply to command `index`.
-    pub(super) fn take<T: FromRedisValue>(&mut self, index: usize) -> Result<T, LinkError> {
-        match self.0.get_mut(index).map(std::mem::take) {
-            Some(Value::ServerError(error)) => Err(LinkError::Refused(Refusal::from(&error))),
-            Some(value) => redis::from_redis_value(value).map_err(|_| LinkError::Unexpected),
-            None => Err(LinkError::Unexpected),
-        }
-    }
-
-    /// The keys of the commands that found a value of another type.
-    pub(super) fn keys_of_another_type(&self, keys: &Keys, pipeline: &Pipeline) -> Vec<String> {
-        foreign::keys_of_another_type(keys, pipeline, &self.0)
-    }
-
-    /// The first command that Redis refused, if there is one.
-    pub(super) fn refusal(&self) -> Option<LinkError> {
-        self.errors().next().map(|error| LinkError::Refused(Refusal::from(error)))
-    }
-
-    fn errors(&self) -> impl Iterator<Item = &ServerError> {
-        self.0.iter().filter_map(|value| match value {
-            Value::ServerError(error) => Some(error),
-            _ => None,
-        })
-    }
-}
 
 /// The link. Without a target (no Redis configured) it stays closed.
 pub(super) struct Link {
     target: Option<Arc<Target>>,
     keys: Arc<Keys>,
     query_pool: Option<QueryPool>,
-    open: ArcSwapOption<Vec<MultiplexedConnection>>,
+    open: ArcSwapOption<Vec<Connection>>,
     /// A call timed out, and not all connections have answered a probe since. Other calls then fail at once.
     silent: AtomicBool,
     /// A probe is late. Calls that can do without Redis then do.
@@ -108,9 +80,11 @@ impl Link {
     /// A closed link to this target. Makes no connection.
     pub(super) fn new(target: Option<Arc<Target>>, prefix: &RedisPrefix, ops: Ops, degrade: Arc<Degrade>) -> Self {
         let pool = |target| QueryPool::new(target, QUERY_CONNECTIONS, RESPONSE_TIMEOUT);
+        let cluster = target.as_ref().is_some_and(|target| target.cluster().is_some());
+        let layout = if cluster { Layout::Cluster } else { Layout::Single };
         Self {
-            keys: Arc::new(Keys::new(prefix)),
-            query_pool: target.clone().map(pool),
+            keys: Arc::new(Keys::new(prefix, layout)),
+            query_pool: target.clone().filter(|_| !cluster).map(pool),
             target,
             open: ArcSwapOption::empty(),
             silent: AtomicBool::new(false),
@@ -132,26 +106,33 @@ impl Link {
     }
 
     /// Connects; calls use the connections only after [`Link::open`].
-    pub(super) async fn connect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
+    pub(super) async fn connect(&self) -> Result<Vec<Connection>, LinkError> {
         let target = self.target.as_ref().ok_or(LinkError::Down)?;
-        let (client, _) = target.client().await?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_pipeline_buffer_size(WRITE_QUEUE);
+        if let Some(cluster) = target.cluster() {
+            target.found().await;
+            // The second one is for queries.
+            let all = [(); 2].map(|()| Box::pin(Router::open(cluster, config.clone())));
+            let all = futures_util::future::try_join_all(all).await?;
+            return Ok(all.into_iter().map(Connection::Cluster).collect());
+        }
+        let (client, _) = target.client().await?;
         let all = (0..CONNECTIONS).map(|_| client.get_multiplexed_async_connection_with_config(&config));
         match futures_util::future::try_join_all(all).await {
             Ok(mut connections) => {
                 // All of them lead to the same server.
                 target.check_role(connections.first_mut().ok_or(LinkError::Down)?).await?;
-                Ok(connections)
+                Ok(connections.into_iter().map(Connection::Single).collect())
             }
             Err(error) => Err(plain_text::explain(&client, error.into()).await),
         }
     }
 
     /// Opens the link: calls use these connections.
-    pub(super) fn open(&self, connections: Vec<MultiplexedConnection>) {
+    pub(super) fn open(&self, connections: Vec<Connection>) {
         self.silent.store(false, Ordering::Release);
         self.late.store(false, Ordering::Release);
         self.open.store(Some(Arc::new(connections)));
@@ -197,18 +178,51 @@ impl Link {
     pub(super) async fn run(&self, op: Op, route: &str, pipeline: &Pipeline) -> Result<Replies, LinkError> {
         let open = self.open.load();
         let connections = open.as_ref().filter(|_| !self.silent.load(Ordering::Acquire)).ok_or(LinkError::Down)?;
-        let mut hasher = DefaultHasher::new();
-        route.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % CONNECTIONS as u64).unwrap_or(0) % connections.len();
-        let mut connection = connections[index].clone();
+        let mut connection = match self.keys.layout() {
+            Layout::Single => {
+                let mut hasher = DefaultHasher::new();
+                route.hash(&mut hasher);
+                let index = usize::try_from(hasher.finish() % CONNECTIONS as u64).unwrap_or(0) % connections.len();
+                connections[index].clone()
+            }
+            Layout::Cluster => connections.first().ok_or(LinkError::Down)?.clone(),
+        };
         drop(open);
         self.run_on(op, &mut connection, pipeline).await
     }
 
+    /// Sends a pipeline whose commands from `second` on must reach Redis after those before it, also if they have other keys.
+    pub(super) async fn run_in_order(
+        &self,
+        op: Op,
+        route: &str,
+        pipeline: &Pipeline,
+        second: usize,
+    ) -> Result<Replies, LinkError> {
+        // One server executes all in order.
+        if self.keys.layout() == Layout::Single || second == 0 || second >= pipeline.len() {
+            return self.run(op, route, pipeline).await;
+        }
+        let mut parts = [Pipeline::with_capacity(second), Pipeline::with_capacity(pipeline.len() - second)];
+        for (index, command) in pipeline.cmd_iter().enumerate() {
+            parts[usize::from(index >= second)].add_command(command.clone());
+        }
+        let [one, other] = parts;
+        let mut replies = self.run(op, route, &one).await?;
+        replies.append(self.run(op, route, &other).await?);
+        Ok(replies)
+    }
+
     /// Sends a pipeline of queries with long replies over a connection of the query pool.
     pub(super) async fn query(&self, op: Op, pipeline: &Pipeline) -> Result<Replies, LinkError> {
+        let Some(pool) = &self.query_pool else {
+            let mut connection = self.query_connection()?;
+            return self.run_on(op, &mut connection, pipeline).await;
+        };
         let closed = !self.is_open() || self.silent.load(Ordering::Acquire);
-        let pool = self.query_pool.as_ref().filter(|_| !closed).ok_or(LinkError::Down)?;
+        if closed {
+            return Err(LinkError::Down);
+        }
         match pool.get().await {
             Ok(mut lent) => self.run_on(op, &mut lent.connection, pipeline).await,
             Err(error) => {
@@ -219,22 +233,45 @@ impl Link {
         }
     }
 
+    /// Reads the next keys with a name of the registry, of all servers in turn.
+    pub(super) async fn scan(&self, op: Op, cursor: &mut ScanCursor, count: usize) -> Result<Vec<String>, LinkError> {
+        let [pattern, ..] = self.keys.patterns();
+        let scan = cursor.command(&pattern, count);
+        let mut replies = match &self.query_pool {
+            Some(_) => self.query(op, &scan).await?,
+            None => match self.query_connection()?.servers().into_iter().nth(cursor.server()) {
+                Some(mut server) => self.run_on(op, &mut server, &scan).await?,
+                None => return Ok(cursor.end()),
+            },
+        };
+        let (next, found) = replies.take(0)?;
+        cursor.advance(next, self.query_pool.is_some());
+        Ok(found)
+    }
+
+    /// The connection for queries, without a pool.
+    fn query_connection(&self) -> Result<Connection, LinkError> {
+        let open = self.open.load();
+        let connections = open.as_ref().filter(|_| !self.silent.load(Ordering::Acquire)).ok_or(LinkError::Down)?;
+        connections.last().cloned().ok_or(LinkError::Down)
+    }
+
     /// Sends a pipeline over `connection`, which need not belong to the open link.
     pub(super) async fn run_on(
         &self,
         op: Op,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         pipeline: &Pipeline,
     ) -> Result<Replies, LinkError> {
         let started = Instant::now();
-        let mut result = send(connection, pipeline).await;
+        let mut result = connection.send(pipeline).await;
         if result.as_ref().is_ok_and(|replies| replies.errors().any(|error| error.code() == "NOSCRIPT")) {
             let mut load = redis::pipe();
             for script in SCRIPTS {
                 load.cmd("SCRIPT").arg("LOAD").arg(script.source());
             }
-            send(connection, &load).await?;
-            result = send(connection, pipeline).await;
+            connection.send(&load).await?;
+            result = connection.send(pipeline).await;
         }
         self.ops.observe(op, started.elapsed());
         self.record_result(op, &result);
@@ -242,7 +279,7 @@ impl Link {
             let foreign = replies.keys_of_another_type(&self.keys, pipeline);
             if !foreign.is_empty() {
                 // If this fails, the next call that meets one deletes it; this call has its replies.
-                let deleted = send(connection, &foreign::deletion(&self.keys, &foreign)).await;
+                let deleted = connection.send(&foreign::deletion(&self.keys, &foreign)).await;
                 let mut deleted = deleted.unwrap_or_default();
                 // Several calls may meet a key at the same time; the one that deleted it names it.
                 let keys = (0..).zip(foreign).filter(|(index, _)| deleted.take::<i64>(*index) == Ok(1));
@@ -277,7 +314,7 @@ impl Link {
                     let code = error.code();
                     self.ops.count_failure(op);
                     tracing::debug!(?op, code, "Redis refused a command");
-                    if matches!(code, "READONLY" | "OOM" | "MISCONF" | "LOADING" | "MASTERDOWN") {
+                    if matches!(code, "READONLY" | "OOM" | "MISCONF" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN") {
                         self.check_now.notify_one();
                     }
                 }
@@ -294,11 +331,6 @@ impl Link {
             }
         }
     }
-}
-
-/// Sends a pipeline; error replies stay in [`Replies`].
-pub(super) async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Replies, LinkError> {
-    Ok(Replies(connection.send_packed_commands(pipeline, 0, pipeline.len()).await?))
 }
 
 #[cfg(test)]

@@ -48,13 +48,17 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::mac::tests::macs, *};
+    use super::{
+        super::{mac::tests::macs, shards::Layout},
+        *,
+    };
     use crate::{config::RedisPrefix, metrics::Metrics};
 
     #[test]
     fn a_name_that_no_node_signed_for_this_user_is_not_shown() {
         let refusals = Arc::new(Refusals::new(Arc::new(Metrics::new().unwrap())));
-        let names = Names { keys: Arc::new(Keys::new(&RedisPrefix::default())), macs: macs(1), refusals };
+        let names =
+            Names { keys: Arc::new(Keys::new(&RedisPrefix::default(), Layout::Single)), macs: macs(1), refusals };
         let user = |id: &str| UserId::parse(id).unwrap();
         let longest = "\u{1f600}".repeat(128);
         for name in ["Bob", "Bob Ä", &longest] {

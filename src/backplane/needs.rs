@@ -1,23 +1,27 @@
 //! Tries every command that a node sends, so that a missing right is known before it is needed: some commands run only when
 //! a node dies or a user departs.
 
-use redis::{Pipeline, aio::MultiplexedConnection};
+use redis::Pipeline;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    keys::{Channels, Keys},
-    link::{self, RESPONSE_TIMEOUT},
+    channels::Channels,
+    connection::Connection,
+    connector::RESPONSE_TIMEOUT,
+    keys::Keys,
     link_error::LinkError,
+    shards::{Layout, Shard},
 };
 
 /// Each group leaves its key empty for the next type. `KEY`, `OTHER`, `THIRD`, and `CHANNEL`, `HINTS` and `LOG` stand for names
 /// of ours. Scripts
 /// call these commands too.
 const COMMANDS: [&str; 36] = [
+    "HSET KEY f v",
+    // Without a key, they go to the server of the key before.
     "PING",
     "TIME",
-    "HSET KEY f v",
     "HGET KEY f",
     "HEXISTS KEY f",
     "HKEYS KEY",
@@ -53,13 +57,24 @@ const COMMANDS: [&str; 36] = [
     "DEL THIRD",
 ];
 
-/// Sends every command, and reads a key of each name. Nothing of it stays.
+/// Sends every command to each server, and reads a key of each name. Nothing of it stays.
 ///
 /// # Errors
 /// The first command that Redis refuses, or a broken connection.
-pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut Connection) -> Result<(), LinkError> {
+    let (shards, _) = on.represent(0);
+    for shard in shards {
+        let pipeline = commands(keys, channels, shard);
+        let mut replies = timeout(RESPONSE_TIMEOUT, on.send(&pipeline)).await.unwrap_or(Err(LinkError::Timeout))?;
+        (0..pipeline.len()).try_for_each(|index| replies.take::<redis::Value>(index).map(|_| ()))?;
+    }
+    Ok(())
+}
+
+/// Every command, on keys and channels of a shard.
+fn commands(keys: &Keys, channels: Channels, shard: Shard) -> Pipeline {
     let id = Uuid::new_v4().simple().to_string();
-    let ([key, other, third], [channel, hints, log]) = (keys.checks(&id), channels.checks(&id));
+    let ([key, other, third], [channel, hints, log]) = (keys.checks(shard, &id), channels.checks(shard, &id));
     let mut pipeline = Pipeline::new();
     for command in COMMANDS {
         let mut words = command.split(' ').map(|word| match word {
@@ -69,6 +84,7 @@ pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut MultiplexedC
             "CHANNEL" => &channel,
             "HINTS" => &hints,
             "LOG" => &log,
+            "PUBLISH" if keys.layout() == Layout::Cluster => "SPUBLISH",
             word => word,
         });
         if let Some(name) = words.next() {
@@ -78,9 +94,11 @@ pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut MultiplexedC
             });
         }
     }
-    for key in keys.samples(&id) {
+    if keys.layout() == Layout::Cluster {
+        pipeline.cmd("ASKING");
+    }
+    for key in keys.samples(shard, &id) {
         pipeline.cmd("EXISTS").arg(key);
     }
-    let mut replies = timeout(RESPONSE_TIMEOUT, link::send(on, &pipeline)).await.unwrap_or(Err(LinkError::Timeout))?;
-    (0..pipeline.len()).try_for_each(|index| replies.take::<redis::Value>(index).map(|_| ()))
+    pipeline
 }

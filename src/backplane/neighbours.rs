@@ -4,13 +4,16 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use redis::{FromRedisValue, aio::MultiplexedConnection};
+use redis::{Cmd, FromRedisValue};
 use tokio::time::timeout;
 
 use super::{
+    channels,
+    connection::Connection,
     incarnation::Incarnation,
-    keys::{self, Keys},
+    keys::Keys,
     lossy::Lossy,
+    shards::{Layout, Shard},
     sharing::{self, Neighbours},
 };
 use crate::model::{DeploymentTag, NodeId};
@@ -34,16 +37,21 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Asks the server; `None` if it does not tell, or has very many channels.
-    pub(super) async fn on(connection: &mut MultiplexedConnection, own: DeploymentTag) -> Option<Self> {
-        let info: String = answer(connection, redis::cmd("INFO").arg("stats")).await?;
-        let count =
-            info.lines().find_map(|line| line.trim_end().strip_prefix("pubsub_channels:")?.parse::<u64>().ok())?;
-        if count > CHANNELS_MAX {
-            return None;
+    /// Asks the servers; `None` if one does not tell, or has very many channels.
+    pub(super) async fn on(connection: &mut Connection, layout: Layout, own: DeploymentTag) -> Option<Self> {
+        let counted = match layout {
+            Layout::Single => "pubsub_channels:",
+            Layout::Cluster => "pubsubshard_channels:",
+        };
+        let mut channels: Vec<String> = Vec::new();
+        for mut server in connection.servers() {
+            let info: String = answer(&mut server, redis::cmd("INFO").arg("stats").take()).await?;
+            let count = info.lines().find_map(|line| line.trim_end().strip_prefix(counted)?.parse::<u64>().ok())?;
+            if count > CHANNELS_MAX {
+                return None;
+            }
+            channels.extend(answer::<Vec<String>>(&mut server, channels::list_canaries(layout)).await?);
         }
-        let list = redis::cmd("PUBSUB").arg("CHANNELS").arg(keys::CANARIES).take();
-        let channels: Vec<String> = answer(connection, &list).await?;
         Some(Self::of(&channels, own))
     }
 
@@ -60,7 +68,7 @@ impl Listening {
 
     fn of(channels: &[String], own: DeploymentTag) -> Self {
         let mut found = Self::default();
-        for (deployment, process) in channels.iter().filter_map(|channel| keys::process_of_canary(channel)) {
+        for (deployment, process) in channels.iter().filter_map(|channel| channels::process_of_canary(channel)) {
             // `switchboard check` has a process without a node.
             let Some(node) = process.split_once('#').and_then(|(node, _)| NodeId::parse(node).ok()) else { continue };
             match deployment {
@@ -90,10 +98,11 @@ impl fmt::Display for Listening {
 }
 
 /// Logs who else uses the server, when a node starts.
-pub(super) async fn log_at_start(connection: &mut MultiplexedConnection, keys: &Keys, own: DeploymentTag) {
+pub(super) async fn log_at_start(connection: &mut Connection, keys: &Keys, own: DeploymentTag) {
     let ask = async {
-        let listening = Listening::on(connection, own).await?;
-        let members: Vec<Lossy> = answer(connection, redis::cmd("ZRANGE").arg(keys.nodes()).arg(0).arg(-1)).await?;
+        let listening = Listening::on(connection, keys.layout(), own).await?;
+        let range = redis::cmd("ZRANGE").arg(keys.nodes(Shard::HOME)).arg(0).arg(-1).take();
+        let members: Vec<Lossy> = answer(connection, range).await?;
         let leases: Vec<_> = members.iter().filter_map(|Lossy(member)| Incarnation::parse(member)).collect();
         Some(format!("{listening}{}", listening.elsewhere(&leases)))
     };
@@ -103,8 +112,8 @@ pub(super) async fn log_at_start(connection: &mut MultiplexedConnection, keys: &
     }
 }
 
-async fn answer<T: FromRedisValue>(connection: &mut MultiplexedConnection, command: &redis::Cmd) -> Option<T> {
-    timeout(REPLY_TIMEOUT, command.query_async(connection)).await.ok()?.ok()
+async fn answer<T: FromRedisValue>(connection: &mut Connection, command: Cmd) -> Option<T> {
+    timeout(REPLY_TIMEOUT, connection.ask(command)).await.ok()?.ok()
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use super::{
     incarnation::Incarnation,
     lease::Lease,
     line::{Line, parse_lines},
-    link::{Link, Replies},
+    link::Link,
     link_error::LinkError,
     local::{Held, Local},
     lossy::Lossy,
     ops::Op,
+    replies::Replies,
+    shards::Shard,
     types::{Listeners, NodeInfo},
 };
 use crate::model::{ConnectionInfo, ConversationId, NodeId, UserId};
@@ -91,21 +93,76 @@ impl PresenceQuery {
         answers
     }
 
-    /// A page of all online users.
+    /// A page of all online users: one shard after the other. The cursor is that of Redis within a shard, and the shard.
     pub(super) async fn online_page(&self, cursor: u64, limit: u32) -> (Vec<UserId>, u64) {
-        let mut scan = redis::cmd("SSCAN");
-        scan.arg(self.link.keys().online()).arg(cursor).arg("COUNT").arg(limit.max(1));
-        match self.query::<(u64, Vec<Lossy>)>(scan).await {
-            Ok((next, users)) => (parse_users(&users), next),
-            Err(_) => self.local.online_page(cursor, limit.max(1)),
+        let limit = limit.max(1);
+        match self.online_page_of(cursor, limit).await {
+            Ok(page) => page,
+            Err(_) => self.local.online_page(cursor, limit),
         }
+    }
+
+    async fn online_page_of(&self, cursor: u64, limit: u32) -> Result<(Vec<UserId>, u64), LinkError> {
+        let keys = self.link.keys();
+        let shards: Vec<Shard> = keys.shards().collect();
+        let count = shards.len() as u64;
+        let (first, within) = (usize::try_from(cursor % count).unwrap_or_default(), cursor / count);
+        // Several small shards fit one page.
+        if count > 1 && within == 0 {
+            let whole = self.shards_that_fit(&shards[first..], limit).await?;
+            if whole > 0 {
+                let mut pipeline = Pipeline::new();
+                for shard in &shards[first..first + whole] {
+                    pipeline.cmd("SRANDMEMBER").arg(keys.online(*shard)).arg(limit);
+                }
+                let (mut replies, mut users) = (self.query_all(&pipeline).await?, Vec::new());
+                for index in 0..whole {
+                    users.extend(parse_users(&replies.take::<Vec<Lossy>>(index)?));
+                }
+                let next = (first + whole) as u64;
+                return Ok((users, if next < count { next } else { 0 }));
+            }
+        }
+        let mut scan = redis::cmd("SSCAN");
+        scan.arg(keys.online(shards[first])).arg(within).arg("COUNT").arg(limit);
+        let (next, users) = self.query::<(u64, Vec<Lossy>)>(scan).await?;
+        let next = match (next, first as u64 + 1) {
+            (0, shard) if shard < count => shard,
+            (0, _) => 0,
+            (next, shard) => next.saturating_mul(count).saturating_add(shard - 1),
+        };
+        Ok((parse_users(&users), next))
+    }
+
+    /// The number of shards, from the first one, that have at most `limit` users together.
+    async fn shards_that_fit(&self, shards: &[Shard], limit: u32) -> Result<usize, LinkError> {
+        let (mut room, mut fit) = (u64::from(limit), 0);
+        for size in self.online_sizes(shards).await? {
+            match room.checked_sub(size) {
+                Some(left) => (room, fit) = (left, fit + 1),
+                None => break,
+            }
+        }
+        Ok(fit)
+    }
+
+    /// Number of online users of each of these shards.
+    async fn online_sizes(&self, shards: &[Shard]) -> Result<Vec<u64>, LinkError> {
+        let mut pipeline = Pipeline::new();
+        for shard in shards {
+            pipeline.cmd("SCARD").arg(self.link.keys().online(*shard));
+        }
+        let mut replies = self.query_all(&pipeline).await?;
+        (0..shards.len()).map(|index| replies.take(index)).collect()
     }
 
     /// Number of online users.
     pub(super) async fn online_count(&self) -> u64 {
-        let mut count = redis::cmd("SCARD");
-        count.arg(self.link.keys().online());
-        self.query(count).await.unwrap_or_else(|_| self.local.online_count())
+        let shards: Vec<Shard> = self.link.keys().shards().collect();
+        match self.online_sizes(&shards).await {
+            Ok(sizes) => sizes.into_iter().fold(0, u64::saturating_add),
+            Err(_) => self.local.online_count(),
+        }
     }
 
     /// The users who listen to each of these conversations.
@@ -188,32 +245,32 @@ impl PresenceQuery {
 
     /// The nodes that have a lease.
     pub(super) async fn nodes(&self) -> Result<Vec<NodeInfo>, LinkError> {
-        let mut leases = redis::cmd("ZRANGE");
-        leases.arg(self.link.keys().nodes()).arg(0).arg(-1).arg("WITHSCORES");
+        let (keys, mut leases) = (self.link.keys(), redis::cmd("ZRANGE"));
+        leases.arg(keys.nodes(Shard::HOME)).arg(0).arg(-1).arg("WITHSCORES");
         let leases: Vec<(Lossy, f64)> = self.query(leases).await?;
         let leases =
             leases.iter().filter_map(|(incarnation, until)| Some((Incarnation::parse(&incarnation.0)?, *until)));
         let leases: Vec<_> = leases.collect();
         let mut pipeline = Pipeline::new();
         for (incarnation, _) in &leases {
-            pipeline
-                .cmd("SCARD")
-                .arg(self.link.keys().node_users(incarnation))
-                .cmd("HGET")
-                .arg(self.link.keys().connections())
-                .arg(incarnation.as_str());
+            pipeline.cmd("HGET").arg(keys.connections()).arg(incarnation.as_str());
+            for shard in keys.shards() {
+                pipeline.cmd("SCARD").arg(keys.node_users(shard, incarnation));
+            }
         }
         if leases.is_empty() {
             return Ok(Vec::new());
         }
         let mut replies = self.query_all(&pipeline).await?;
-        let now = self.lease.redis_micros() as f64 / 1_000.0;
+        let (now, per_node) = (self.lease.redis_micros(Shard::HOME) as f64 / 1_000.0, 1 + keys.shards().len());
         let info = leases.into_iter().enumerate().map(|(index, (incarnation, until))| {
             let lease_left = Duration::try_from_secs_f64((until - now) / 1_000.0).unwrap_or_default();
             let node = incarnation.node().ok_or(LinkError::Unexpected)?;
+            let first = per_node * index;
             // What another program wrote counts as none.
-            let connections = replies.take::<Option<u64>>(2 * index + 1).unwrap_or_default().unwrap_or(0);
-            let users = replies.take(2 * index).unwrap_or_default();
+            let connections = replies.take::<Option<u64>>(first).unwrap_or_default().unwrap_or(0);
+            let sizes = (first + 1..first + per_node).map(|index| replies.take::<u64>(index).unwrap_or_default());
+            let users = sizes.fold(0, u64::saturating_add);
             Ok(NodeInfo { node, lease_left, users, connections })
         });
         info.collect()

@@ -232,7 +232,7 @@ impl PublishTask {
                 // The keys are known before the first client can send.
                 let payload = self.process.encode(epoch, events, &channel, &self.macs).ok_or(LinkError::Down)?;
                 publications.push(pipeline.len());
-                pipeline.cmd("PUBLISH").arg(channel).arg(payload);
+                channels.publish(&mut pipeline, &channel).arg(payload);
             }
         }
         // One route for all: a node's events must reach Redis in the order in which they were queued.

@@ -6,9 +6,9 @@ use std::{
 };
 
 use bb8::{ManageConnection, Pool, PooledConnection, RunError};
-use redis::{Client, aio::MultiplexedConnection};
+use redis::Client;
 
-use super::{link_error::LinkError, target::Target};
+use super::{connection::Connection, link_error::LinkError, target::Target};
 
 /// Lends connections to the current server.
 pub(super) struct QueryPool {
@@ -39,7 +39,7 @@ impl QueryPool {
 /// A connection, and the number of the [route](super::route::Route) to its server.
 pub(super) struct QueryConnection {
     /// The connection.
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Connection,
     route: u64,
 }
 
@@ -52,14 +52,14 @@ impl ManageConnection for Queries {
 
     async fn connect(&self) -> Result<QueryConnection, LinkError> {
         let (client, route): (Client, u64) = self.0.client().await?;
-        Ok(QueryConnection { connection: client.get_multiplexed_async_connection().await?, route })
+        Ok(QueryConnection { connection: client.get_multiplexed_async_connection().await?.into(), route })
     }
 
     async fn is_valid(&self, lent: &mut QueryConnection) -> Result<(), LinkError> {
         if self.has_broken(lent) {
             return Err(LinkError::Broken("it leads to a former server".to_owned()));
         }
-        Ok(redis::cmd("PING").query_async(&mut lent.connection).await?)
+        lent.connection.ask(redis::cmd("PING")).await
     }
 
     fn has_broken(&self, lent: &mut QueryConnection) -> bool {

@@ -58,11 +58,6 @@ impl RedisClock {
         readings.last = Some((at, micros));
     }
 
-    /// The last reading, in microseconds.
-    pub(super) fn last_micros(&self) -> Option<i64> {
-        self.lock().last.map(|(_, micros)| micros)
-    }
-
     /// Estimate of Redis' current time, in microseconds.
     pub(super) fn micros(&self) -> Option<i64> {
         self.lock().last.map(|last| advanced(last, Instant::now()))

@@ -3,7 +3,7 @@
 //! first; a change that could not be written to Redis is written later.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,15 +22,16 @@ use super::{
     incarnation::Incarnation,
     lease::Lease,
     line::{Line, opened, parse_lines},
-    link::{Link, Replies},
+    link::Link,
     link_error::{LinkError, is_wrong_type},
     local::{Caps, Local, Registered, Removed, Share},
     names::Names,
     ops::Op,
     registry_calls::{
-        ENTRY_TTL, Synced, Unwritten, add_listener, is_partly_refused, join_ids, micros, parse_ids, return_after,
+        self, ENTRY_TTL, Synced, Unwritten, add_listener, is_partly_refused, join_ids, micros, parse_ids, return_after,
         schedule_check, scope, summarize, sync_call,
     },
+    replies::Replies,
     scripts::{CLAIM, DEPART, LISTEN, PART, REGISTER, SILENT},
     types::{BackplaneEvent, Listening, Registration, TooMany},
 };
@@ -54,11 +55,6 @@ const DIRTY_MAX: usize = 100_000;
 const CHECK_DELAY_MICROS: i64 = 200_000;
 /// The reply of `part.lua` if there is no entry.
 const MISSING: &str = "?";
-/// Part of [`Registry::latest_due`].
-const CLOCK_MARGIN: Duration = Duration::from_secs(60);
-/// The same after Redis' clock was set back: the doubt about that clock.
-const CLOCK_DOUBT: Duration = Duration::from_secs(1);
-
 /// The registry.
 pub(super) struct Registry {
     link: Arc<Link>,
@@ -103,8 +99,8 @@ impl Registry {
     pub(super) async fn register(&self, new: &Registration) -> Result<bool, TooMany> {
         let Registered { first: first_here, gave_way } = self.local.register(new)?;
         let (user, me, keys) = (&new.user, self.lease.me(), self.link.keys());
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("SADD").arg(keys.node_users(&me)).arg(user.as_str());
+        let (mut pipeline, shard) = (Pipeline::new(), keys.shard_of(user));
+        pipeline.cmd("SADD").arg(keys.node_users(shard, &me)).arg(user.as_str());
         let id = new.connection.to_string();
         let call = REGISTER.call(&mut pipeline, &keys.entry(user));
         call.arg(id).arg(me.as_str()).arg(opened(new.connected_at, new.dialect)).arg(scope(&new.scope));
@@ -116,7 +112,7 @@ impl Registry {
         let (id, since) = (new.connection, new.connected_at);
         let newest = Line { id, holder: me.clone(), since, dialect: None };
         self.summarize(&mut pipeline, user, &[newest]);
-        pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str());
+        pipeline.cmd("SADD").arg(keys.online(shard)).arg(user.as_str());
 
         let result = self.link.run(Op::Register, user.as_str(), &pipeline).await;
         self.mark_dirty_if(user, is_partly_refused(&result));
@@ -168,7 +164,7 @@ impl Registry {
             call.arg(room.as_str());
         }
         if gone.last {
-            pipeline.cmd("SREM").arg(keys.node_users(&me)).arg(user.as_str());
+            pipeline.cmd("SREM").arg(keys.node_users(keys.shard_of(user), &me)).arg(user.as_str());
         }
         let mut result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
         let refusal = result.as_ref().ok().and_then(Replies::refusal);
@@ -221,7 +217,8 @@ impl Registry {
         let keys = self.link.keys();
         LISTEN.call(&mut pipeline, &keys.entry(&user)).arg(connection.to_string()).arg(conversation.as_str());
         add_listener(&mut pipeline, keys, conversation, &user);
-        let result = self.link.run(Op::Listen, user.as_str(), &pipeline).await;
+        // Who removes a user from the view looks at the entry afterwards.
+        let result = self.link.run_in_order(Op::Listen, user.as_str(), &pipeline, 1).await;
         self.mark_dirty_if(&user, is_partly_refused(&result));
         let first = match result.and_then(|mut replies| replies.take::<i64>(0)) {
             Ok(answer @ (0 | 1)) => answer == 1,
@@ -374,11 +371,12 @@ impl Registry {
         users: &[(UserId, Unwritten)],
     ) -> Result<(Vec<(Unwritten, Share, Synced)>, Option<LinkError>), LinkError> {
         let ((me, former), keys) = (self.lease.incarnations(), self.link.keys());
-        let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
+        let (mut pipeline, mut shares, mut shards) = (Pipeline::new(), Vec::with_capacity(users.len()), HashSet::new());
         for (user, unwritten) in users {
-            let (share, announced) = (self.local.share(user), unwritten.announced);
+            let (share, announced, shard) = (self.local.share(user), unwritten.announced, keys.shard_of(user));
             let change = if share.is_some() { "SADD" } else { "SREM" };
-            pipeline.cmd(change).arg(keys.node_users(&me)).arg(user.as_str());
+            pipeline.cmd(change).arg(keys.node_users(shard, &me)).arg(user.as_str());
+            shards.insert(shard);
             let grace = if announced { Duration::ZERO } else { self.grace };
             if share.is_none() && !announced {
                 self.schedule_check_after_grace(&mut pipeline, user);
@@ -389,17 +387,23 @@ impl Registry {
             if announced {
                 self.claim(&mut pipeline, user);
             }
-            if let Some(share) = &share {
-                pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str());
-                for (room, _) in &share.rooms {
-                    add_listener(&mut pipeline, keys, room, user);
-                }
+            if share.is_some() {
+                pipeline.cmd("SADD").arg(keys.online(shard)).arg(user.as_str());
             }
             shares.push((user, *unwritten, share, index));
         }
-        pipeline.cmd("EXPIRE").arg(keys.node_users(&me)).arg(2 * ENTRY_TTL);
-        let mut replies = self.link.run(Op::Sync, me.as_str(), &pipeline).await?;
-        let mut refusal = replies.refusal();
+        for shard in shards {
+            pipeline.cmd("EXPIRE").arg(keys.node_users(shard, &me)).arg(2 * ENTRY_TTL);
+        }
+        // Who removes a user from a view looks at the entry afterwards.
+        let views = pipeline.len();
+        for (user, _, share, _) in &shares {
+            for (room, _) in share.iter().flat_map(|share| &share.rooms) {
+                add_listener(&mut pipeline, keys, room, user);
+            }
+        }
+        let mut replies = self.link.run_in_order(Op::Sync, me.as_str(), &pipeline, views).await?;
+        let (mut refusal, overtaken) = (replies.refusal(), replies.may_be_overtaken());
         let (mut here, mut summaries) = (Vec::new(), Pipeline::new());
         for (user, unwritten, share, index) in shares {
             let synced = match Synced::read(&mut replies, index) {
@@ -413,7 +417,8 @@ impl Registry {
             self.summarize(&mut summaries, user, &synced.lines);
             self.local.set_gave_way(user, &synced.gave_way, true);
             // A change during the call may have reached Redis before this pipeline, which then overwrote it.
-            self.mark_dirty_if(user, self.local.version(user) != share.as_ref().map(|share| share.version));
+            let changed = self.local.version(user) != share.as_ref().map(|share| share.version);
+            self.mark_dirty_if(user, changed || overtaken);
             here.extend(share.map(|share| (unwritten, share, synced)));
         }
         if !summaries.is_empty() {
@@ -427,17 +432,15 @@ impl Registry {
         CLAIM.call(pipeline, &self.link.keys().entry(user)).arg(self.latest_due());
     }
 
-    /// The longest time until a departure is due, in microseconds. Usually generous, because another node may have
-    /// another grace; exact after Redis' clock was set back, because departures from before then seem to be due later.
+    /// The longest time until a departure is due, in microseconds.
     pub(super) fn latest_due(&self) -> i64 {
-        let usual = self.grace * 2 + CLOCK_MARGIN;
-        let set_back = self.lease.redis_clock().set_back().is_some_and(|step| step.age() <= usual);
-        micros(if set_back { self.grace + CLOCK_DOUBT } else { usual })
+        registry_calls::latest_due(self.grace, self.lease.set_back())
     }
 
     /// Schedules a check of a user's departure for the end of the grace that begins now.
     fn schedule_check_after_grace(&self, pipeline: &mut Pipeline, user: &UserId) {
-        let due = self.lease.redis_micros().saturating_add(micros(self.grace)).saturating_add(CHECK_DELAY_MICROS);
+        let now = self.lease.redis_micros(self.link.keys().shard_of(user));
+        let due = now.saturating_add(micros(self.grace)).saturating_add(CHECK_DELAY_MICROS);
         schedule_check(pipeline, self.link.keys(), user, due);
     }
 

@@ -10,10 +10,11 @@ use super::{
     incarnation::Incarnation,
     keys::{Keys, departure},
     line::{Line, opened, parse_lines},
-    link::Replies,
     link_error::LinkError,
     local::{Held, Share},
     lossy::Lossy,
+    redis_clock::SetBack,
+    replies::Replies,
     scripts::SYNC,
     types::{Return, Scope},
 };
@@ -21,6 +22,11 @@ use crate::model::{ConnectionId, ConversationId, NodeId, Timestamp, UserId};
 
 /// Lifetime of a user's registry entry after its last renewal, in seconds.
 pub(super) const ENTRY_TTL: u64 = 3_600;
+
+/// Part of [`latest_due`].
+const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+/// The same after Redis' clock was set back: the doubt about that clock.
+const CLOCK_DOUBT: Duration = Duration::from_secs(1);
 
 /// Further tasks of the next write of a user's state.
 #[derive(Debug, Default, Clone, Copy)]
@@ -84,7 +90,7 @@ pub(super) fn sync_call(
 
 /// Schedules a check of a user's departures at `due`, in microseconds of Redis' clock. Any node may run it.
 pub(super) fn schedule_check(pipeline: &mut Pipeline, keys: &Keys, user: &UserId, due: i64) {
-    pipeline.cmd("ZADD").arg(keys.leaving()).arg(due).arg(departure(user, due));
+    pipeline.cmd("ZADD").arg(keys.leaving(keys.shard_of(user))).arg(due).arg(departure(user, due));
 }
 
 /// Adds a user to the view of a conversation's listeners.
@@ -134,6 +140,14 @@ pub(super) fn return_after(unwritten: Unwritten, lease: Duration, share: Share, 
     }
 }
 
+/// The longest time until a departure is due, in microseconds. Usually generous, because another node may have another grace;
+/// exact after Redis' clock was set back, because departures from before then seem to be due later.
+pub(super) fn latest_due(grace: Duration, set_back: Option<SetBack>) -> i64 {
+    let usual = grace * 2 + CLOCK_MARGIN;
+    let set_back = set_back.is_some_and(|step| step.age() <= usual);
+    micros(if set_back { grace + CLOCK_DOUBT } else { usual })
+}
+
 /// The [`Return`] to announce: other nodes were told that the user departed, or never that they came online. `None`
 /// if other nodes believe the user to be online.
 fn return_to_announce(era: &Era, fresh: bool, share: Share, synced: Synced) -> Option<Return> {
@@ -150,7 +164,8 @@ fn return_of(share: Share, synced: Synced) -> Option<Return> {
     (online || !joined.is_empty()).then_some(Return { user: share.user, name: share.name, joined, online })
 }
 
-/// True if Redis refused a command of a call. What the others wrote is then not the whole.
+/// True if Redis refused a command of a call, so that what the others wrote is not the whole; or if a later call may have reached
+/// Redis before a command.
 pub(super) fn is_partly_refused(result: &Result<Replies, LinkError>) -> bool {
-    result.as_ref().is_ok_and(|replies| replies.refusal().is_some())
+    result.as_ref().is_ok_and(|replies| replies.refusal().is_some() || replies.may_be_overtaken())
 }

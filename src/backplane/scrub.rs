@@ -9,10 +9,13 @@ use tokio::time::Instant;
 use super::{
     incarnation::Incarnation,
     keys::Keys,
-    link::{Link, Replies},
+    link::Link,
     link_error::LinkError,
     ops::Op,
     registry_calls::{add_listener, schedule_check},
+    replies::Replies,
+    scan::ScanCursor,
+    shards::Shard,
 };
 use crate::model::{ConversationId, UserId};
 
@@ -25,23 +28,23 @@ const USERS: usize = 200;
 
 /// A set of users that other nodes and operators read.
 enum View {
-    /// Users who are online.
-    Online,
+    /// Users of a shard who are online.
+    Online(Shard),
     /// Users who listen to a conversation.
     Audience(ConversationId),
 }
 
 impl View {
     fn of(keys: &Keys, key: &str) -> Option<Self> {
-        if key == keys.online() {
-            return Some(Self::Online);
+        if let Some(shard) = keys.shard_of_online(key) {
+            return Some(Self::Online(shard));
         }
         keys.conversation_of_audience(key).map(Self::Audience)
     }
 
     fn key(&self, keys: &Keys) -> String {
         match self {
-            Self::Online => keys.online().to_owned(),
+            Self::Online(shard) => keys.online(*shard).to_owned(),
             Self::Audience(conversation) => keys.audience(conversation),
         }
     }
@@ -50,8 +53,7 @@ impl View {
 /// The reader of all keys.
 pub(super) struct Scrub {
     pub(super) link: Arc<Link>,
-    /// Redis' cursor; 0 at the beginning of a round.
-    cursor: u64,
+    cursor: ScanCursor,
     pause: Duration,
     next_round: Instant,
 }
@@ -60,19 +62,16 @@ impl Scrub {
     /// A reader for a node with leases of this length.
     pub(super) fn new(link: Arc<Link>, lease: Duration) -> Self {
         let pause = lease * PAUSE_LEASES;
-        Self { link, cursor: 0, pause, next_round: Instant::now() + pause }
+        Self { link, cursor: ScanCursor::default(), pause, next_round: Instant::now() + pause }
     }
 
     /// Checks the next keys, unless the round is over and the next one is not due.
     pub(super) async fn step(&mut self) -> Result<(), LinkError> {
-        if self.cursor == 0 && Instant::now() < self.next_round {
+        if self.cursor.is_at_start() && Instant::now() < self.next_round {
             return Ok(());
         }
-        let mut pipeline = Pipeline::new();
-        pipeline.cmd("SCAN").arg(self.cursor).arg("MATCH").arg(&self.link.keys().patterns()[0]).arg("COUNT").arg(KEYS);
-        let (next, found): (u64, Vec<String>) = self.run(&pipeline).await?.take(0)?;
-        self.cursor = next;
-        if next == 0 {
+        let found = self.link.scan(Op::Sweep, &mut self.cursor, KEYS).await?;
+        if self.cursor.is_at_start() {
             self.next_round = Instant::now() + self.pause;
         }
         let keys = self.link.keys();
@@ -84,13 +83,13 @@ impl Scrub {
     }
 
     /// Enters nodes that have users and no lease as expired, so that they are reaped.
-    async fn find_nodes(&self, nodes: Vec<Incarnation>) -> Result<(), LinkError> {
+    async fn find_nodes(&self, nodes: Vec<(Shard, Incarnation)>) -> Result<(), LinkError> {
         if nodes.is_empty() {
             return Ok(());
         }
         let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
-        for node in &nodes {
-            pipeline.cmd("ZADD").arg(keys.nodes()).arg("NX").arg(0).arg(node.as_str());
+        for (shard, node) in &nodes {
+            pipeline.cmd("ZADD").arg(keys.nodes(*shard)).arg("NX").arg(0).arg(node.as_str());
         }
         self.run(&pipeline).await.map(drop)
     }
@@ -103,7 +102,7 @@ impl Scrub {
         let users: Vec<String> = self.run(&pipeline).await?.take(0)?;
         let users: Vec<UserId> = users.iter().filter_map(|user| UserId::parse(user).ok()).collect();
         let confirmed = self.confirmed(view, &users).await?;
-        if matches!(view, View::Online) {
+        if matches!(view, View::Online(_)) {
             self.schedule_departures(&confirmed).await?;
         }
         let gone: Vec<UserId> = users.into_iter().filter(|user| !confirmed.contains(user)).collect();
@@ -118,7 +117,7 @@ impl Scrub {
         let mut pipeline = Pipeline::new();
         for user in self.confirmed(view, &gone).await? {
             match view {
-                View::Online => drop(pipeline.cmd("SADD").arg(keys.online()).arg(user.as_str())),
+                View::Online(shard) => drop(pipeline.cmd("SADD").arg(keys.online(*shard)).arg(user.as_str())),
                 View::Audience(conversation) => add_listener(&mut pipeline, keys, conversation, &user),
             }
         }
@@ -149,7 +148,7 @@ impl Scrub {
         let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
         for user in users {
             match view {
-                View::Online => pipeline.cmd("EXISTS").arg(keys.entry(user)),
+                View::Online(_) => pipeline.cmd("EXISTS").arg(keys.entry(user)),
                 View::Audience(conversation) => {
                     pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{conversation}"))
                 }

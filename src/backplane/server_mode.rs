@@ -33,8 +33,8 @@ impl ServerMode {
     pub(super) fn finding(self) -> Finding {
         let (fault, why) = match self {
             Self::Cluster => {
-                let why = "the server runs in cluster mode: its form is redis+cluster://, and Redis Cluster is not supported yet; \
-                           use a Redis that is not a cluster";
+                let why = "the server runs in cluster mode: write redis+cluster://host:port, or the address of a Redis that is not \
+                           a cluster";
                 (Fault::RedisIsCluster, why)
             }
             Self::Sentinel => (

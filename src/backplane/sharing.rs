@@ -69,8 +69,8 @@ impl fmt::Display for Sharing {
         match self {
             Self::InUse(others) => write!(
                 f,
-                "{others} {} these keys, or did a moment ago. Give this deployment another database number in REDIS_URL, \
-                 a REDIS_PREFIX, or a Redis of its own",
+                "{others} {} these keys, or did a moment ago. Give this deployment another database number in REDIS_URL, which \
+                 a cluster has not, another REDIS_PREFIX, or a Redis of its own",
                 if others.deployments.len() > 1 { "use" } else { "uses" }
             ),
             Self::Removing => write!(f, "another node removes what another deployment left under these keys"),

@@ -2,15 +2,15 @@
 //! proves that the subscription still delivers. `incoming` works on the queue.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Pipeline, PushInfo, PushKind, Value, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Pipeline, PushInfo, PushKind, Value};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{sleep, timeout},
@@ -18,13 +18,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    channels::Channels,
+    connector::CONNECT_TIMEOUT,
     era::Era,
     hearing::Hearing,
     incoming::{Incoming, Payload},
-    keys::Channels,
-    link::{CONNECT_TIMEOUT, Link},
+    link::Link,
     link_error::LinkError,
     ops::Op,
+    shards::Shard,
+    subscription::Subscription,
     wire::Process,
 };
 use crate::{
@@ -75,22 +78,46 @@ pub(super) struct Subscriber {
     hearing: Hearing,
 }
 
-/// Signals from one connection's push handler.
+/// Signals from the push handler of one subscription.
 #[derive(Default)]
 struct PushSignals {
     gap: AtomicBool,
-    /// Number of the last canary that was published. Another number is a forgery.
-    canary_sent: AtomicU64,
+    canaries: Mutex<Canaries>,
     canary: Notify,
     broken: CancellationToken,
 }
 
+/// The canaries that were published last and did not arrive yet.
+#[derive(Default)]
+struct Canaries {
+    /// Their number. Another one is a forgery.
+    number: u64,
+    /// The channels on which they are awaited.
+    awaited: HashSet<String>,
+}
+
 impl PushSignals {
-    fn note_canary(&self, payload: &[u8]) {
-        let sent = self.canary_sent.load(Ordering::Acquire).to_string();
-        if payload == sent.as_bytes() {
-            self.canary.notify_one();
+    /// The canaries of the next round.
+    fn await_canaries(&self, awaited: HashSet<String>) -> u64 {
+        let number = rand::random();
+        *self.canaries() = Canaries { number, awaited };
+        number
+    }
+
+    fn note_canary(&self, channel: &[u8], payload: &[u8]) {
+        let mut canaries = self.canaries();
+        if payload == canaries.number.to_string().as_bytes() {
+            if let Ok(channel) = std::str::from_utf8(channel) {
+                canaries.awaited.remove(channel);
+            }
+            if canaries.awaited.is_empty() {
+                self.canary.notify_one();
+            }
         }
+    }
+
+    fn canaries(&self) -> MutexGuard<'_, Canaries> {
+        self.canaries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,10 +211,10 @@ impl Subscriber {
         let signals = Arc::new(PushSignals::default());
         let channels = self.link.keys().channels().ok_or(LinkError::Down)?;
         let connect = self.connect(channels, sender, signals.clone());
-        let mut connection = timeout(CONNECT_TIMEOUT * 2, connect).await.unwrap_or(Err(LinkError::Timeout))?;
+        let mut subscription = timeout(CONNECT_TIMEOUT * 2, connect).await.unwrap_or(Err(LinkError::Timeout))?;
         let wanted = self.mark_connected();
         for logs in wanted.chunks(PER_SUBSCRIBE) {
-            self.sync_subscriptions(channels, &mut connection, logs).await?;
+            self.sync_subscriptions(channels, &mut subscription, logs).await?;
         }
         // On the first connection nothing can have been missed, unless logs are already followed.
         if !std::mem::take(first) || !wanted.is_empty() {
@@ -195,8 +222,8 @@ impl Subscriber {
         }
         *pause = BACKOFF.0;
         tokio::select! {
-            ended = self.apply_changes(channels, connection) => ended,
-            ended = self.run_canary(channels, &signals) => ended,
+            ended = self.apply_changes(channels, subscription.clone()) => ended,
+            ended = self.run_canary(channels, &subscription, &signals) => ended,
             () = self.incoming.forward(channels, payloads, &signals.gap) => Ok(()),
             () = signals.broken.cancelled() => Err(LinkError::Broken("closed by Redis".to_owned())),
         }
@@ -207,22 +234,25 @@ impl Subscriber {
         channels: Channels,
         payloads: mpsc::Sender<Payload>,
         signals: Arc<PushSignals>,
-    ) -> Result<MultiplexedConnection, LinkError> {
-        let (client, _) = self.link.target().ok_or(LinkError::Down)?.client().await?;
-        let canary = channels.canary(self.process.name());
-        let (process, metrics, listening) = (self.process.clone(), self.metrics.clone(), canary.clone());
+    ) -> Result<Subscription, LinkError> {
+        let canaries: HashSet<String> =
+            self.link.keys().shards().map(|shard| channels.canary(shard, self.process.name())).collect();
+        let mut first: Vec<String> = canaries.iter().cloned().collect();
+        first.push(channels.hints(self.process.node()));
+        let (process, metrics) = (self.process.clone(), self.metrics.clone());
         let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
             match info.kind {
                 PushKind::Disconnection => signals.broken.cancel(),
-                PushKind::Message => {
+                PushKind::Message | PushKind::SMessage => {
                     let mut data = info.data.into_iter();
                     let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
                         (data.next(), data.next())
                     else {
                         return Ok(());
                     };
-                    if channel == listening.as_bytes() {
-                        signals.note_canary(&payload);
+                    let ours = |channel: &[u8]| std::str::from_utf8(channel).is_ok_and(|name| canaries.contains(name));
+                    if channel.ends_with(process.name().as_bytes()) && ours(&channel) {
+                        signals.note_canary(&channel, &payload);
                     } else if !process.is_own(&payload) {
                         signals.gap.fetch_or(payloads.try_send((channel, payload)).is_err(), Ordering::AcqRel);
                         let waiting = payloads.max_capacity() - payloads.capacity();
@@ -235,11 +265,11 @@ impl Subscriber {
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(CONFIRM_TIMEOUT))
-            .set_push_sender(push);
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        connection.subscribe(&[canary, channels.hints(self.process.node())]).await?;
-        Ok(connection)
+            .set_response_timeout(Some(CONFIRM_TIMEOUT));
+        let target = self.link.target().ok_or(LinkError::Down)?;
+        let mut subscription = Subscription::open(target, config, push).await?;
+        subscription.subscribe(first).await?;
+        Ok(subscription)
     }
 
     /// Records that a connection exists, which applies changes. Returns the logs to subscribe to first.
@@ -263,7 +293,7 @@ impl Subscriber {
     }
 
     /// Applies changes of `wanted` to the connection.
-    async fn apply_changes(&self, channels: Channels, mut connection: MultiplexedConnection) -> Result<(), LinkError> {
+    async fn apply_changes(&self, channels: Channels, mut subscription: Subscription) -> Result<(), LinkError> {
         loop {
             let changed = {
                 let topics = &mut *self.topics();
@@ -273,7 +303,7 @@ impl Subscriber {
             if changed.is_empty() {
                 self.change.notified().await;
             } else {
-                self.sync_subscriptions(channels, &mut connection, &changed).await?;
+                self.sync_subscriptions(channels, &mut subscription, &changed).await?;
             }
         }
     }
@@ -281,7 +311,7 @@ impl Subscriber {
     async fn sync_subscriptions(
         &self,
         channels: Channels,
-        connection: &mut MultiplexedConnection,
+        subscription: &mut Subscription,
         logs: &[LogId],
     ) -> Result<(), LinkError> {
         let (mut to_subscribe, mut to_unsubscribe) = (Vec::new(), Vec::new());
@@ -300,10 +330,10 @@ impl Subscriber {
             }
         }
         if !to_subscribe.is_empty() {
-            connection.subscribe(names(channels, &to_subscribe)).await?;
+            subscription.subscribe(names(channels, &to_subscribe)).await?;
         }
         if !to_unsubscribe.is_empty() {
-            connection.unsubscribe(names(channels, &to_unsubscribe)).await?;
+            subscription.unsubscribe(names(channels, &to_unsubscribe)).await?;
         }
         let topics = &mut *self.topics();
         for log in to_subscribe {
@@ -323,21 +353,30 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Publishes a canary at each interval and waits until it arrives.
-    async fn run_canary(&self, channels: Channels, signals: &PushSignals) -> Result<(), LinkError> {
-        loop {
+    /// Publishes a canary at each interval and waits until it arrives; of a cluster, one over each master.
+    async fn run_canary(
+        &self,
+        channels: Channels,
+        subscription: &Subscription,
+        signals: &PushSignals,
+    ) -> Result<(), LinkError> {
+        for turn in 0.. {
             sleep(CANARY_EVERY).await;
-            let number = rand::random();
-            signals.canary_sent.store(number, Ordering::Release);
+            let shards: Vec<Shard> = subscription.represent(turn);
+            let names: Vec<String> = shards.iter().map(|shard| channels.canary(*shard, self.process.name())).collect();
+            let number = signals.await_canaries(names.iter().cloned().collect());
             let mut pipeline = Pipeline::new();
-            pipeline.cmd("PUBLISH").arg(channels.canary(self.process.name())).arg(number);
+            for name in &names {
+                channels.publish(&mut pipeline, name).arg(number);
+            }
             // A call that failed is a fault of the command link, which the watchdog handles; an error reply is not.
             if let Ok(mut replies) = self.link.run(Op::Canary, self.process.name(), &pipeline).await {
-                replies.take::<i64>(0)?;
+                (0..names.len()).try_for_each(|index| replies.take::<i64>(index).map(drop))?;
                 timeout(CANARY_TIMEOUT, signals.canary.notified()).await.map_err(|_| LinkError::Timeout)?;
                 self.hearing.succeeded();
             }
         }
+        Ok(())
     }
 
     fn topics(&self) -> MutexGuard<'_, Topics> {

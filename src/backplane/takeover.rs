@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use redis::{Pipeline, aio::MultiplexedConnection};
+use redis::Pipeline;
 
-use super::{lease::Lease, link::Link, link_error::LinkError, ops::Op};
+use super::{connection::Connection, lease::Lease, link::Link, link_error::LinkError, ops::Op};
 
 /// Keys per step.
 const KEYS: usize = 500;
@@ -13,31 +13,36 @@ const KEYS: usize = 500;
 ///
 /// # Errors
 /// Redis failed, or another deployment took the keys meanwhile.
-pub(super) async fn remove_leftovers(
-    lease: &Lease,
-    link: &Link,
-    on: &mut MultiplexedConnection,
-) -> Result<u64, LinkError> {
+pub(super) async fn remove_leftovers(lease: &Lease, link: &Link, on: &mut Connection) -> Result<u64, LinkError> {
     let (mut removed, mut kept_at) = (0, Instant::now());
-    for pattern in link.keys().patterns() {
-        let mut cursor = 0_u64;
-        loop {
-            let mut pipeline = Pipeline::new();
-            pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(KEYS);
-            let (next, mut found): (u64, Vec<Vec<u8>>) = link.run_on(Op::Sweep, on, &pipeline).await?.take(0)?;
-            found.retain(|key| key != link.keys().nodes().as_bytes());
-            if !found.is_empty() {
+    for mut server in on.servers() {
+        for pattern in link.keys().patterns() {
+            let mut cursor = 0_u64;
+            loop {
                 let mut pipeline = Pipeline::new();
-                pipeline.cmd("DEL").arg(found);
-                removed += link.run_on(Op::Sweep, on, &pipeline).await?.take::<u64>(0)?;
-            }
-            if kept_at.elapsed() > lease.interval() {
-                lease.keep_removing(link, on).await?;
-                kept_at = Instant::now();
-            }
-            cursor = next;
-            if cursor == 0 {
-                break;
+                pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(KEYS);
+                let scanned = link.run_on(Op::Sweep, &mut server, &pipeline).await?.take(0)?;
+                let (next, found): (u64, Vec<Vec<u8>>) = scanned;
+                let is_lease =
+                    |key: &[u8]| link.keys().shards().any(|shard| link.keys().nodes(shard).as_bytes() == key);
+                let mut pipeline = Pipeline::new();
+                for key in found.into_iter().filter(|key| !is_lease(key)) {
+                    pipeline.cmd("DEL").arg(key);
+                }
+                if !pipeline.is_empty() {
+                    let mut replies = link.run_on(Op::Sweep, &mut server, &pipeline).await?;
+                    for index in 0..pipeline.len() {
+                        removed += replies.take::<u64>(index)?;
+                    }
+                }
+                if kept_at.elapsed() > lease.interval() {
+                    lease.keep_removing(link, on).await?;
+                    kept_at = Instant::now();
+                }
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
             }
         }
     }

@@ -14,11 +14,13 @@ use redis::{Client, Value, aio::MultiplexedConnection};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
+    cluster::Cluster,
     connector::{Connector, Place},
     link_error::LinkError,
     route::Route,
     sentinels::{Reports, Sentinels},
-    types::{RedisStatus, StartError},
+    shards::SHARDS,
+    types::{ClusterStatus, RedisStatus, StartError},
 };
 use crate::{
     config::{RedisConfig, RedisForm},
@@ -38,6 +40,8 @@ pub(super) struct Target {
     route: watch::Sender<Route>,
     /// Those who name the server; `None` if its address is fixed.
     sentinels: Option<Sentinels>,
+    /// The cluster; `None` for one server.
+    cluster: Option<Arc<Cluster>>,
     /// Number of the route by which the server was used last; 0 before the first one.
     used: AtomicU64,
 }
@@ -46,7 +50,7 @@ impl Target {
     /// The target of `config`. Makes no connection.
     ///
     /// # Errors
-    /// A CA file is bad, or the form is not supported.
+    /// A CA file is bad.
     pub(super) fn new(config: &RedisConfig) -> Result<Arc<Self>, StartError> {
         let servers = &config.servers;
         let tls_at_sentinels = matches!(&servers.form, RedisForm::Sentinel(sentinels) if sentinels.tls);
@@ -54,6 +58,7 @@ impl Target {
             return Err(StartError::BadCa { path: path.clone(), reason: "REDIS_URL asks for no TLS".to_owned() });
         }
         let connector = Connector::new(&servers.login, servers.database, servers.tls, config.ca_file.as_deref())?;
+        let mut cluster = None;
         let (route, sentinels) = match &servers.form {
             RedisForm::Server(address) => (Route::to(Place::Host(address.clone())), None),
             RedisForm::Socket(path) => (Route::to(Place::Socket(path.clone())), None),
@@ -62,27 +67,39 @@ impl Target {
                 let connector = Connector::new(&sentinels.login, 0, sentinels.tls, ca_file)?;
                 (Route::default(), Some(Sentinels::new(sentinels, connector)))
             }
-            RedisForm::Cluster(_) => return Err(StartError::BadUrl),
+            RedisForm::Cluster(seeds) => {
+                cluster = Some(Arc::new(Cluster::new(seeds.clone(), connector.clone(), servers.tls)));
+                (Route::default(), None)
+            }
         };
-        Ok(Arc::new(Self { connector, route: watch::Sender::new(route), sentinels, used: AtomicU64::new(0) }))
+        Ok(Arc::new(Self { connector, route: watch::Sender::new(route), sentinels, cluster, used: AtomicU64::new(0) }))
     }
 
     /// Keeps the route up to date until its task is stopped.
     pub(super) async fn run(&self, degrade: &Degrade, metrics: &Metrics) {
-        match &self.sentinels {
-            Some(sentinels) => sentinels.run(&Reports { route: &self.route, degrade, metrics }).await,
-            None => std::future::pending().await,
+        match (&self.sentinels, &self.cluster) {
+            (Some(sentinels), _) => sentinels.run(&Reports { route: &self.route, degrade, metrics }).await,
+            (None, Some(cluster)) => cluster.run(&self.route, metrics).await,
+            (None, None) => std::future::pending().await,
         }
     }
 
     /// Looks for the server once, for a program that doesn't [run](Self::run) the target. With `hurry`, no sentinel is awaited
     /// once an address is believed.
     pub(super) async fn look_once(&self, hurry: bool) {
+        if let Some(cluster) = &self.cluster {
+            cluster.ask_once(&self.route).await;
+        }
         if let Some(sentinels) = &self.sentinels
             && let Some(address) = sentinels.ask_once(hurry).await
         {
             self.route.send_modify(|route| route.change(Place::Host(address)));
         }
+    }
+
+    /// The cluster; `None` for one server.
+    pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
     }
 
     /// The current route.
@@ -95,11 +112,16 @@ impl Target {
         self.route.subscribe()
     }
 
-    /// A client of the server, and the number of the route to it. Waits a moment for a first address.
-    pub(super) async fn client(&self) -> Result<(Client, u64), LinkError> {
+    /// Waits a moment for a first address.
+    pub(super) async fn found(&self) {
         let mut routes = self.route.subscribe();
         // The sender lives as long as this target.
         let _known = timeout(FIRST_ADDRESS, routes.wait_for(|route| route.place.is_some())).await;
+    }
+
+    /// A client of the server, and the number of the route to it. Waits a moment for a first address.
+    pub(super) async fn client(&self) -> Result<(Client, u64), LinkError> {
+        self.found().await;
         let route = self.route();
         match route.place {
             Some(place) => Ok((self.connector.client(&place)?, route.number)),
@@ -145,7 +167,10 @@ impl Target {
 
     /// The finding if the addresses lead to servers of another kind than the form of REDIS_URL needs.
     pub(super) fn misfit(&self) -> Option<Finding> {
-        self.sentinels.as_ref()?.misfit()
+        match &self.cluster {
+            Some(cluster) => cluster.misfit(),
+            None => self.sentinels.as_ref()?.misfit(),
+        }
     }
 
     /// The warning if too few sentinels answer.
@@ -153,8 +178,11 @@ impl Target {
         self.sentinels.as_ref()?.away()
     }
 
-    /// The sentinels in words, for an operator; empty if the address is fixed.
+    /// The sentinels or the cluster in words, for an operator; empty if the address is fixed.
     pub(super) fn in_words(&self) -> String {
+        if let Some(cluster) = &self.cluster {
+            return format!("; {}", cluster.in_words());
+        }
         let place = || self.route().place.map_or_else(String::new, |place| place.to_string());
         self.sentinels.as_ref().map_or_else(String::new, |found| format!("; {} is {}", place(), found.in_words()))
     }
@@ -163,10 +191,15 @@ impl Target {
     pub(super) fn status(&self) -> RedisStatus {
         let route = self.route();
         RedisStatus {
-            primary: route.place.map(|place| place.to_string()),
+            primary: route.place.filter(|_| self.cluster.is_none()).map(|place| place.to_string()),
             since: route.since,
             changes: route.number.saturating_sub(1),
             sentinels: self.sentinels.as_ref().map(Sentinels::count),
+            cluster: self.cluster.as_ref().map(|cluster| ClusterStatus {
+                masters: cluster.states().into_iter().map(|(master, up)| (master.to_string(), up)).collect(),
+                shards: SHARDS,
+                shards_down: cluster.shards_down(),
+            }),
         }
     }
 }

@@ -40,6 +40,19 @@ pub struct RedisStatus {
     pub changes: u64,
     /// Number of sentinels that answer, and of those in REDIS_URL; `None` without sentinels.
     pub sentinels: Option<(usize, usize)>,
+    /// The masters and shards of a Redis Cluster; `None` for one server.
+    pub cluster: Option<ClusterStatus>,
+}
+
+/// The masters and shards of a Redis Cluster, for the health report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// The addresses of the masters, and whether each answered when it was used last.
+    pub masters: Vec<(String, bool)>,
+    /// Number of shards.
+    pub shards: usize,
+    /// Number of shards whose master does not answer, or that have none.
+    pub shards_down: usize,
 }
 
 /// The scope of a socket, which decides the connection limits that it counts against.

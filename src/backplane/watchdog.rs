@@ -3,19 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use redis::{Pipeline, aio::MultiplexedConnection};
+use redis::Pipeline;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{
+    channels::Channels,
+    connection::Connection,
+    connector::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT},
     era::Era,
     fault,
     info::Info,
-    keys::Channels,
     lease::{Acquired, Beginning, Lease},
-    link::{CONNECT_TIMEOUT, Link, RESPONSE_TIMEOUT},
+    link::Link,
     link_error::{LinkError, is_wrong_type},
     local::Local,
     needs, neighbours,
@@ -106,11 +108,13 @@ impl Watchdog {
     async fn start_era(
         &self,
         deployment: &mut watch::Receiver<Option<DeploymentTag>>,
-    ) -> Result<Vec<MultiplexedConnection>, LinkError> {
+    ) -> Result<Vec<Connection>, LinkError> {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
         // One shard of a cluster may refuse nothing by chance.
-        if let Some(mode) = timeout(RESPONSE_TIMEOUT, ServerMode::unfit(first)).await.unwrap_or_default() {
+        if let Connection::Single(server) = first
+            && let Some(mode) = timeout(RESPONSE_TIMEOUT, ServerMode::unfit(server)).await.unwrap_or_default()
+        {
             return Err(LinkError::Unfit(mode));
         }
         let channels = self.await_deployment(first, deployment).await?;
@@ -126,27 +130,32 @@ impl Watchdog {
     }
 
     /// Tells [`Degrade`] at `at` whether Redis evicts keys. Resolves with false if this Redis user may not look.
-    fn look_at_settings(&self, mut on: MultiplexedConnection, at: Instant) -> BoxFuture<'_, bool> {
+    fn look_at_settings(&self, on: Connection, at: Instant) -> BoxFuture<'_, bool> {
         let look = async move {
             sleep_until(at).await;
-            let info = Info::fetch(&mut on, RESPONSE_TIMEOUT).await;
-            if let Ok(info) = &info {
-                self.degrade.note_warning(Part::Redis, Fault::RedisEvicts, info.eviction());
+            let mut eviction = None;
+            for mut server in on.servers() {
+                match Info::fetch(&mut server, RESPONSE_TIMEOUT).await {
+                    Ok(info) => eviction = eviction.or(info.eviction()),
+                    Err(LinkError::Refused(_)) => return false,
+                    Err(_) => return true,
+                }
             }
-            !matches!(info, Err(LinkError::Refused(_)))
+            self.degrade.note_warning(Part::Redis, Fault::RedisEvicts, eviction);
+            true
         };
         look.boxed()
     }
 
     /// Tells in the log who else is on this server.
-    async fn name_neighbours(&self, connections: &mut [MultiplexedConnection]) {
+    async fn name_neighbours(&self, connections: &mut [Connection]) {
         let deployment = *self.link.keys().deployment().borrow();
         if let (Some(first), Some(own)) = (connections.first_mut(), deployment) {
             neighbours::log_at_start(first, self.link.keys(), own).await;
         }
     }
 
-    async fn connect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
+    async fn connect(&self) -> Result<Vec<Connection>, LinkError> {
         // The library bounds the connection attempt, but not the name resolution before it.
         timeout(CONNECT_TIMEOUT * 2, self.link.connect()).await.unwrap_or(Err(LinkError::Timeout))
     }
@@ -154,12 +163,12 @@ impl Watchdog {
     /// Waits for the deployment; Redis counts as up while it answers.
     async fn await_deployment(
         &self,
-        on: &mut MultiplexedConnection,
+        on: &mut Connection,
         deployment: &mut watch::Receiver<Option<DeploymentTag>>,
     ) -> Result<Channels, LinkError> {
         loop {
             if let Some(tag) = *deployment.borrow_and_update() {
-                return Ok(Channels(tag));
+                return Ok(self.link.keys().channels_of(tag));
             }
             self.degrade.set_up(Part::Redis);
             tokio::select! {
@@ -174,7 +183,7 @@ impl Watchdog {
         }
     }
 
-    async fn new_era(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    async fn new_era(&self, on: &mut Connection) -> Result<(), LinkError> {
         let acquired = self.acquire(on).await?;
         self.eras.send_modify(|era| {
             era.number += 1;
@@ -187,7 +196,7 @@ impl Watchdog {
     }
 
     /// Acquires a lease. If another deployment had these keys, they are emptied first.
-    async fn acquire(&self, on: &mut MultiplexedConnection) -> Result<Beginning, LinkError> {
+    async fn acquire(&self, on: &mut Connection) -> Result<Beginning, LinkError> {
         let (lease, link) = (&self.lease, &self.link);
         let mut acquired = lease.acquire(link, on, self.local.connections()).await?;
         if acquired == Acquired::Leftovers {
@@ -204,7 +213,7 @@ impl Watchdog {
 
     /// Connects again after a connection broke. The same address may lead to another server, or to one that lost its latest
     /// writes, so this node registers everything anew.
-    async fn reconnect(&self) -> Result<Vec<MultiplexedConnection>, LinkError> {
+    async fn reconnect(&self) -> Result<Vec<Connection>, LinkError> {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
         self.new_era(first).await?;
@@ -232,11 +241,7 @@ impl Watchdog {
     }
 
     /// Probes the connections and renews the lease until Redis is lost. Returns the reason.
-    async fn watch(
-        &self,
-        mut connections: Vec<MultiplexedConnection>,
-        routes: &mut watch::Receiver<Route>,
-    ) -> LinkError {
+    async fn watch(&self, mut connections: Vec<Connection>, routes: &mut watch::Receiver<Route>) -> LinkError {
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renew_at = Instant::now() + self.lease.interval();
@@ -267,7 +272,7 @@ impl Watchdog {
             checkpoint(TaskName::Watchdog, || "");
             let started = Instant::now();
             let renews = all || started >= renew_at;
-            turn = (turn + 1) % connections.len();
+            turn = turn.wrapping_add(1);
             let checked = match move_at.filter(|at| *at <= started) {
                 Some(_) => Err(LinkError::Broken("the primary changed".to_owned())),
                 None => self.check(&mut connections, turn, renews, all).await,
@@ -307,7 +312,7 @@ impl Watchdog {
     }
 
     /// Registers anew under the identity of another deployment.
-    async fn change_deployment(&self, on: &mut MultiplexedConnection) -> Result<Vec<MultiplexedConnection>, LinkError> {
+    async fn change_deployment(&self, on: &mut Connection) -> Result<Vec<Connection>, LinkError> {
         tracing::info!("the store has the identity of another deployment; registering anew");
         // The lease that this node holds already must not prevent it from acquiring the new one.
         let released = self.lease.release(&self.link, on).await;
@@ -324,13 +329,18 @@ impl Watchdog {
     /// Checks connection `turn`, or renews the lease. Reports a check that is late before it has a result.
     async fn check(
         &self,
-        connections: &mut [MultiplexedConnection],
+        connections: &mut [Connection],
         turn: usize,
         renews: bool,
         all: bool,
     ) -> Result<(), LinkError> {
         let mut check = std::pin::pin!(async {
-            if renews { self.renew_and_probe(connections, all).await } else { self.probe(&mut connections[turn]).await }
+            if renews {
+                self.renew_and_probe(connections, all, turn).await
+            } else {
+                let next = turn % connections.len();
+                self.probe(&mut connections[next], turn).await
+            }
         });
         if let Ok(checked) = timeout(LATE_AFTER, &mut check).await {
             return checked;
@@ -341,7 +351,7 @@ impl Watchdog {
         check.await
     }
 
-    async fn renew_and_probe(&self, connections: &mut [MultiplexedConnection], all: bool) -> Result<(), LinkError> {
+    async fn renew_and_probe(&self, connections: &mut [Connection], all: bool, turn: usize) -> Result<(), LinkError> {
         let (first, rest) = connections.split_first_mut().ok_or(LinkError::Down)?;
         if self.lease.renew(&self.link, first, self.local.connections()).await? {
             self.metrics.lease_renewals.inc();
@@ -350,26 +360,38 @@ impl Watchdog {
             self.reacquire_lease(first).await?;
         }
         for connection in rest.iter_mut().filter(|_| all) {
-            self.probe(connection).await?;
+            self.probe(connection, turn).await?;
         }
         Ok(())
     }
 
-    /// Reads this node's lease and Redis' clock: a ping that also notices at once that Redis was wiped, or its clock set back.
-    async fn probe(&self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    /// Reads this node's lease and Redis' clock: a ping that also notices at once that Redis was wiped, or its clock set back. Of
+    /// a cluster, it asks every master, each for the lease of another shard in each `turn`.
+    async fn probe(&self, connection: &mut Connection, turn: usize) -> Result<(), LinkError> {
+        let (keys, me) = (self.link.keys(), self.lease.me());
+        let (shards, without) = connection.represent(turn);
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("ZSCORE").arg(self.link.keys().nodes()).arg(self.lease.me().as_str()).cmd("TIME");
+        for shard in &shards {
+            pipeline.cmd("ZSCORE").arg(keys.nodes(*shard)).arg(me.as_str()).cmd("TIME");
+        }
         let asked_at = std::time::Instant::now();
         let result = timeout(RESPONSE_TIMEOUT, self.link.run_on(Op::Probe, connection, &pipeline));
         let mut replies = result.await.unwrap_or(Err(LinkError::Timeout))?;
-        let (seconds, micros): (i64, i64) = replies.take(1)?;
-        self.lease.redis_clock().read(asked_at, seconds.saturating_mul(1_000_000).saturating_add(micros));
-        let lease = replies.take::<Option<f64>>(0);
-        let lease = if is_wrong_type(&lease) { None } else { lease? };
-        if lease.is_none() { self.reacquire_lease(connection).await } else { Ok(()) }
+        let mut held = true;
+        for (index, shard) in shards.iter().enumerate() {
+            let (seconds, micros): (i64, i64) = replies.take(2 * index + 1)?;
+            self.lease.read_clock(*shard, asked_at, seconds.saturating_mul(1_000_000).saturating_add(micros));
+            let lease = replies.take::<Option<f64>>(2 * index);
+            held &= if is_wrong_type(&lease) { false } else { lease?.is_some() };
+        }
+        for mut server in without {
+            let ping = server.ask::<String>(redis::cmd("PING"));
+            timeout(RESPONSE_TIMEOUT, ping).await.unwrap_or(Err(LinkError::Timeout))?;
+        }
+        if held { Ok(()) } else { self.reacquire_lease(connection).await }
     }
 
-    async fn reacquire_lease(&self, on: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    async fn reacquire_lease(&self, on: &mut Connection) -> Result<(), LinkError> {
         if self.lease.retired() {
             return Ok(());
         }

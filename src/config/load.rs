@@ -15,7 +15,7 @@ use super::{
     origins::AllowedOrigins,
     parse,
     redis_prefix::RedisPrefix,
-    redis_url::{RedisForm, RedisPasswords, RedisServers},
+    redis_url::{RedisPasswords, RedisServers},
     secret::{Secret, check_secret_length},
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
@@ -164,17 +164,7 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
     let mut password = |setting| reader.text(setting).map(Secret::new);
     let passwords =
         RedisPasswords { server: password(&set::REDIS_PASSWORD), sentinel: password(&set::REDIS_SENTINEL_PASSWORD) };
-    let servers = reader.read(&set::REDIS_URL, |text| {
-        let servers = RedisServers::parse(text, &passwords)?;
-        match &servers.form {
-            RedisForm::Cluster(_) => {
-                Err("names a Redis Cluster, which is not supported yet: use a Redis that is not a cluster \
-                                          (redis://), or one with sentinels (redis+sentinel://)"
-                    .to_owned())
-            }
-            RedisForm::Server(_) | RedisForm::Socket(_) | RedisForm::Sentinel(_) => Ok(servers),
-        }
-    });
+    let servers = reader.read(&set::REDIS_URL, |text| RedisServers::parse(text, &passwords));
     if !reader.given(&set::REDIS_URL) {
         reader.missing(&set::REDIS_URL);
     }

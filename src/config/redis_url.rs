@@ -68,7 +68,7 @@ pub struct RedisLogin {
 }
 
 /// The address of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     /// A name, or an IP address without brackets.
     pub host: String,

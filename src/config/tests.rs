@@ -231,9 +231,9 @@ fn redis_has_three_forms_and_a_cluster_is_refused() {
     }
     assert!(!format!("{redis:?}").contains("planted"));
     assert!(matches!(with("unix:///run/redis.sock", &[]).unwrap().redis.unwrap().servers.form, RedisForm::Socket(_)));
-    let refused = with("redis+cluster://:planted@h", &[]).unwrap_err().to_string();
-    assert!(refused.contains("REDIS_URL") && refused.contains("not supported yet"), "{refused}");
-    assert!(!refused.contains("planted"), "{refused}");
+    let cluster = with("rediss+cluster://h1?addr=h2:7", &files[..1]).unwrap().redis.unwrap().servers;
+    assert!(cluster.tls && matches!(&cluster.form, RedisForm::Cluster(nodes) if nodes.len() == 2), "{cluster:?}");
+    assert_eq!(cluster.login.password.as_ref().map(Secret::reveal), Some("planted@/%"));
     assert_eq!(faults(with("redis://:planted@h", &files[..1])), ["REDIS_URL"]);
 }
 

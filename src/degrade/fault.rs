@@ -27,6 +27,12 @@ pub enum Fault {
     RedisTooManyClients,
     /// The address is a node of a Redis Cluster.
     RedisIsCluster,
+    /// The URL names a Redis Cluster, and a server that belongs to none answers.
+    RedisIsNoCluster,
+    /// Slots of a Redis Cluster have no master, or a master does not serve them.
+    RedisClusterDown,
+    /// A Redis Cluster refuses everything while one of its masters is down.
+    RedisFullCoverage,
     /// The address is a Sentinel, which holds no data.
     RedisIsSentinel,
     /// The URL names sentinels, and a server that is none answers.
@@ -75,7 +81,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 37] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -88,6 +94,9 @@ impl Fault {
         Self::RedisWrongDatabase,
         Self::RedisTooManyClients,
         Self::RedisIsCluster,
+        Self::RedisIsNoCluster,
+        Self::RedisClusterDown,
+        Self::RedisFullCoverage,
         Self::RedisIsSentinel,
         Self::RedisIsNoSentinel,
         Self::RedisUnknownPrimary,
@@ -127,6 +136,9 @@ impl Fault {
             Self::RedisWrongDatabase => "redis-wrong-database",
             Self::RedisTooManyClients => "redis-too-many-clients",
             Self::RedisIsCluster => "redis-is-cluster",
+            Self::RedisIsNoCluster => "redis-is-no-cluster",
+            Self::RedisClusterDown => "redis-cluster-down",
+            Self::RedisFullCoverage => "redis-full-coverage",
             Self::RedisIsSentinel => "redis-is-sentinel",
             Self::RedisIsNoSentinel => "redis-is-no-sentinel",
             Self::RedisUnknownPrimary => "redis-unknown-primary",
@@ -157,6 +169,7 @@ impl Fault {
         !matches!(
             self,
             Self::RedisEvicts
+                | Self::RedisFullCoverage
                 | Self::RedisSentinelsAway
                 | Self::RedisForeignValues
                 | Self::StoreNotMigrated

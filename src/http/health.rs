@@ -218,6 +218,24 @@ struct RedisPlace {
     changes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     sentinels: Option<SentinelCount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    masters: Option<Vec<RedisMaster>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shards: Option<ShardCount>,
+}
+
+/// A master of a Redis Cluster.
+#[derive(Serialize)]
+struct RedisMaster {
+    address: String,
+    up: bool,
+}
+
+/// Numbers of shards of a Redis Cluster.
+#[derive(Serialize)]
+struct ShardCount {
+    total: usize,
+    down: usize,
 }
 
 /// Numbers of sentinels.
@@ -229,9 +247,12 @@ struct SentinelCount {
 
 impl RedisPlace {
     fn of(status: RedisStatus, now: Timestamp) -> Self {
-        let RedisStatus { primary, since, changes, sentinels } = status;
+        let RedisStatus { primary, since, changes, sentinels, cluster } = status;
         let sentinels = sentinels.map(|(answering, listed)| SentinelCount { answering, listed });
-        Self { primary, since: since.map(|since| time_of(since, now)), changes, sentinels }
+        let shards = cluster.as_ref().map(|of| ShardCount { total: of.shards, down: of.shards_down });
+        let masters =
+            cluster.map(|of| of.masters.into_iter().map(|(address, up)| RedisMaster { address, up }).collect());
+        Self { primary, since: since.map(|since| time_of(since, now)), changes, sentinels, masters, shards }
     }
 }
 

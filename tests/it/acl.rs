@@ -1,16 +1,25 @@
 //! The least privileges in the documentation: a Redis user and a PostgreSQL role that may do what nodes need, and no
 //! more.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
-use crate::support::{Client, Node, Postgres, RedisServer, eventually, token, token_with};
+use crate::support::{
+    Client, Node, Postgres, RedisCluster, RedisServer, SECRET, eventually, token, token_with, within,
+};
 
 /// The `ACL SETUSER` command of `docs/operations/redis.md`, as words.
 fn documented_user() -> Vec<&'static str> {
-    let line = include_str!("../../docs/operations/redis.md").lines().find(|line| line.starts_with("ACL SETUSER "));
+    documented_user_with("+subscribe")
+}
+
+/// The one that has this right.
+fn documented_user_with(right: &str) -> Vec<&'static str> {
+    let lines = include_str!("../../docs/operations/redis.md").lines();
+    let line = lines.filter(|line| line.starts_with("ACL SETUSER ")).find(|line| line.contains(right));
     line.expect("docs/operations/redis.md has an ACL SETUSER line").split(' ').collect()
 }
 
@@ -74,6 +83,59 @@ async fn use_every_feature(one: &Node, two: &Node) {
     let mut again = Client::native(two, "bob").await;
     again.send(&json!({"type": "join", "conversation_id": "team", "since_seq": 0})).await;
     again.until_where(|frame| frame["seq"] == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_user_of_a_cluster_can_do_what_nodes_do() {
+    let cluster = RedisCluster::start(Duration::from_secs(5)).await;
+    for server in &cluster.servers {
+        let () = server.command(&documented_user_with("+ssubscribe")).await;
+    }
+    let (url, database) = (cluster.url_with("switchboard:secret@"), Postgres::shared().await.database().await);
+    let node = || {
+        let node = Node::serve(&url, &database).set("MESSAGE_RATE_LIMIT", 1_000).set("PRESENCE_GRACE", "1s");
+        node.set("NODE_LEASE", "3s")
+    };
+    let (one, two) = (node().start().await, node().start().await);
+    use_every_feature(&one, &two).await;
+    let _cut_off = Client::native(&two, "dave").await;
+    two.kill().await;
+    one.metric("switchboard_reaped_connections_total", |reaped| reaped >= 1.0).await;
+    let health = one.request(Method::GET, "/api/health", None, None).await;
+    assert_eq!(health.json["status"], "healthy", "{}", health.text);
+    let printed = check(&url, &database).await;
+    assert!(printed.contains("cluster with 3 masters: ") && !printed.contains("FAIL"), "{printed}");
+    for server in &cluster.servers {
+        // The check asks for a setting, and says nothing of it without the right.
+        let refused: Vec<_> = refused(server).await.into_iter().filter(|what| !what.contains("config|get")).collect();
+        assert_eq!(refused, Vec::<String>::new());
+    }
+    let printed = check(&cluster.url(), &database).await;
+    assert!(printed.contains("note  Redis: redis-full-coverage: cluster-require-full-coverage is yes"), "{printed}");
+    for missing in ["-spublish", "-ssubscribe", "-asking", "-cluster|slots", "-evalsha"] {
+        // A right of one master is missed too.
+        let server = &cluster.servers[if missing.starts_with("-cluster") { 0 } else { 2 }];
+        let everywhere =
+            if missing.starts_with("-cluster") { &cluster.servers[..] } else { std::slice::from_ref(server) };
+        for server in everywhere {
+            let () = server.command(&["ACL", "SETUSER", "switchboard", missing]).await;
+        }
+        let printed = check(&url, &database).await;
+        assert!(printed.contains("FAIL  Redis: redis-denies-access: "), "{missing}: {printed}");
+        assert!(printed.contains(missing.trim_start_matches('-').split('|').next().unwrap()), "{missing}: {printed}");
+        for server in everywhere {
+            let given = missing.replace('-', "+");
+            let () = server.command(&["ACL", "SETUSER", "switchboard", &given]).await;
+        }
+    }
+}
+
+/// What `switchboard check` prints.
+async fn check(url: &str, database: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.arg("check").env_clear().env("JWT_SECRET", SECRET).env("DATABASE_URL", database).env("REDIS_URL", url);
+    let done = within("the check", command.output()).await.unwrap();
+    String::from_utf8([done.stdout, done.stderr].concat()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod bus;
 mod clocks;
+mod cluster;
 mod deployments;
 mod faults;
 mod limit;

@@ -15,6 +15,7 @@
 mod support;
 
 mod answer_blocker;
+mod clusters;
 mod deploys;
 mod embedded;
 mod load;

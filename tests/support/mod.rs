@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | Redis | [`RedisServer::start`] |
 //! | a primary with a replica and sentinels | [`Replicated::start`] |
+//! | a Redis Cluster | [`RedisCluster::start`] |
 //! | a fresh PostgreSQL database | `Postgres::shared().await.database().await` |
 //! | a PostgreSQL to kill or freeze | [`Postgres::start`] |
 //! | PgBouncer before a database | [`PgBouncer::before`] |
@@ -33,6 +34,7 @@ mod proxy;
 mod raw;
 mod receiver;
 mod redis;
+mod redis_cluster;
 mod replicated;
 mod token;
 
@@ -50,6 +52,7 @@ pub use self::{
     raw::{Frame, RawClient, opcode},
     receiver::{HookResponse, ReceivedRequest, Receiver, sign},
     redis::RedisServer,
+    redis_cluster::RedisCluster,
     replicated::Replicated,
     token::{ADMIN_TOKEN, SECRET, token, token_with},
 };

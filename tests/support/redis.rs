@@ -14,6 +14,8 @@ pub struct RedisServer {
     args: Vec<String>,
     /// Lines of its configuration, if it is a sentinel.
     sentinel: Option<Vec<String>>,
+    /// The port for the other nodes of its cluster, if it belongs to one.
+    bus: Option<u16>,
     // Declared before the folder: the process must end before its folder is removed.
     process: Option<Process>,
     folder: TempDir,
@@ -40,13 +42,32 @@ impl RedisServer {
         Self::start_as(&[], Some(lines.iter().map(|&line| line.to_owned()).collect())).await
     }
 
-    async fn start_as(args: &[&str], sentinel: Option<Vec<String>>) -> Self {
+    /// Starts a Redis that can become a node of a cluster.
+    pub async fn cluster_node(args: &[&str]) -> Self {
+        Self::launch_new(Self::new(args, None), true).await
+    }
+
+    /// The port for the other nodes of its cluster.
+    pub fn bus_port(&self) -> u16 {
+        self.bus.expect("the server belongs to a cluster")
+    }
+
+    fn new(args: &[&str], sentinel: Option<Vec<String>>) -> Self {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut server = Self { port: 0, args, sentinel, folder: guard::folder("switchboard-redis-"), process: None };
+        let folder = guard::folder("switchboard-redis-");
+        Self { port: 0, args, sentinel, bus: None, folder, process: None }
+    }
+
+    async fn start_as(args: &[&str], sentinel: Option<Vec<String>>) -> Self {
+        Self::launch_new(Self::new(args, sentinel), false).await
+    }
+
+    async fn launch_new(mut server: Self, of_cluster: bool) -> Self {
         let mut failure = String::new();
         // Another process may take the port between its choice and the start.
         for _ in 0..3 {
             server.port = free_port();
+            server.bus = of_cluster.then(free_port);
             match server.launch().await {
                 Ok(()) => return server,
                 Err(why) => failure = why,
@@ -66,6 +87,9 @@ impl RedisServer {
         } else {
             command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
             command.args(["--loglevel", "notice", "--dir"]).arg(self.folder.path()).args(&self.args);
+            if let Some(bus) = self.bus {
+                command.args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()]);
+            }
             "Ready to accept connections"
         };
         let process = Process::spawn(format!("redis-server :{}", self.port), &mut command, Signal::Kill);
@@ -86,6 +110,11 @@ impl RedisServer {
     /// Port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// True unless it was killed.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Process id.

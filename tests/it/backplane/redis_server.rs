@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -51,15 +52,7 @@ impl Server {
     pub(crate) fn with_tls() -> (Self, u16, std::path::PathBuf) {
         let server = Self::start();
         let (folder, port) = (server.folder.path(), free_port());
-        let openssl = |words: &str| {
-            let run = Command::new("openssl").args(words.split_whitespace()).current_dir(folder).output().unwrap();
-            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        };
-        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem");
-        openssl(
-            "req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out csr.pem",
-        );
-        openssl("x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out cert.pem");
+        make_certificate(folder);
         let client = redis::Client::open(server.url()).unwrap();
         let mut connection = client.get_connection().unwrap();
         let mut set = redis::cmd("CONFIG");
@@ -149,6 +142,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Makes `ca.pem`, and `cert.pem` with `key.pem` for `localhost`.
+pub(crate) fn make_certificate(folder: &Path) {
+    let openssl = |words: &str| {
+        let run = Command::new("openssl").args(words.split_whitespace()).current_dir(folder).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem");
+    openssl(
+        "req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out csr.pem",
+    );
+    openssl("x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out cert.pem");
 }
 
 fn free_port() -> u16 {

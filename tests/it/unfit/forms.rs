@@ -37,8 +37,16 @@ async fn the_form_of_one_server_fits_no_cluster_and_no_sentinel() {
 }
 
 #[tokio::test]
-async fn the_form_of_a_cluster_is_not_supported_yet() {
-    expect_refused("redis+cluster://:planted@127.0.0.1:1", &["REDIS_URL", "not supported yet"]).await;
+async fn the_form_of_a_cluster_fits_no_other_server() {
+    let redis = RedisServer::start().await;
+    let url = |server: &RedisServer| format!("redis+cluster://127.0.0.1:{}", server.port());
+    let words = ["belongs to no cluster", "redis://host:port"];
+    expect_refused(&url(&redis), &words).await;
+    let sentinel = RedisServer::sentinel().await;
+    expect_refused(&url(&sentinel), &words).await;
+    let database = Postgres::shared().await.database().await;
+    let printed = check(Some(&url(&redis)), &database).await;
+    assert!(printed.contains("FAIL  Redis: redis-is-no-cluster: "), "{printed}");
 }
 
 #[tokio::test]

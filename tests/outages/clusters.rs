@@ -1,0 +1,281 @@
+//! Slots and masters of a Redis Cluster change while users chat over two nodes.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::scene::{Sent, assert_read, listener, node_with_short_times, presence, send_messages, until_status};
+use crate::support::{Client, Node, Postgres, RedisCluster, allowed, eventually};
+
+/// Time after which a master that does not answer is replaced.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum time of a send.
+const SLOWEST: Duration = Duration::from_secs(2);
+
+/// The change that the master of the conversation's channel goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It is killed.
+    Killed,
+    /// It is killed, and starts again once its replica has been promoted.
+    KilledAndBack,
+    /// It freezes, and works again once its replica has been promoted.
+    Frozen,
+    /// It is killed after its replica got no writes for a while.
+    ReplicaLags,
+    /// Its replica takes over by hand.
+    ByHand,
+    /// The slot of the conversation's channel moves to another master, and back.
+    SlotMoves,
+    /// All nodes of the cluster are killed, and start again empty on their addresses.
+    AllRestart,
+}
+
+/// The place of the master on which nodes hear the conversation.
+async fn master_of_channel(cluster: &RedisCluster) -> (usize, String) {
+    let found = async || {
+        for (place, server) in cluster.servers.iter().enumerate().filter(|(_, server)| server.is_running()) {
+            let channels: Vec<String> = server.command(&["PUBSUB", "SHARDCHANNELS", "*:c:team"]).await;
+            if let Some(channel) = channels.into_iter().next() {
+                return Some((place, channel));
+            }
+        }
+        None
+    };
+    eventually("somebody to hear the conversation", found).await
+}
+
+async fn listeners(nodes: &[Node; 2], users: [&str; 2]) -> [Client; 2] {
+    tokio::join!(listener(&nodes[0], users[0]), listener(&nodes[1], users[1])).into()
+}
+
+impl Change {
+    /// True if the masters of the cluster change.
+    fn changes_masters(self) -> bool {
+        !matches!(self, Self::SlotMoves | Self::AllRestart)
+    }
+
+    /// Makes the change, and waits until it is over.
+    async fn happen(self, cluster: &mut RedisCluster, nodes: &[Node; 2]) {
+        let (struck, channel) = master_of_channel(cluster).await;
+        let successor = struck + 3;
+        match self {
+            Self::Killed | Self::KilledAndBack | Self::ReplicaLags => cluster.servers[struck].kill().await,
+            Self::Frozen => cluster.servers[struck].pause(),
+            Self::ByHand => cluster.fail_over(successor).await,
+            Self::SlotMoves => {
+                let slot: u16 = cluster.command_on(&channel, &["CLUSTER", "KEYSLOT", &channel]).await;
+                let other = (struck + 1) % 3;
+                for (from, to, moves) in [(struck, other, 1.0), (other, struck, 2.0)] {
+                    cluster.move_slot(slot, from, to).await;
+                    for node in nodes {
+                        node.metric("switchboard_redis_shard_moves_total", |count| count == moves).await;
+                    }
+                }
+            }
+            Self::AllRestart => {
+                for place in 0..cluster.servers.len() {
+                    cluster.servers[place].kill().await;
+                }
+                tokio::join!(until_status(&nodes[0], "degraded"), until_status(&nodes[1], "degraded"));
+                for place in 0..cluster.servers.len() {
+                    cluster.servers[place].restart().await;
+                }
+            }
+        }
+        if self.changes_masters() {
+            cluster.until_master(successor).await;
+        }
+        match self {
+            Self::Frozen => cluster.servers[struck].resume(),
+            Self::KilledAndBack => cluster.servers[struck].restart().await,
+            _ => {}
+        }
+    }
+}
+
+/// Goes through a change while users send, connect and leave.
+async fn endure(change: Change) {
+    let mut cluster = Box::pin(RedisCluster::start(TIMEOUT)).await;
+    let (url, database) = (cluster.url(), Postgres::shared().await.database().await);
+    // Nobody reads from some of the sockets while masters change.
+    let start = || node_with_short_times(&url, &database).set("PING_INTERVAL", "600s").start();
+    let nodes: [Node; 2] = tokio::join!(start(), start()).into();
+    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+    let [mut alice, mut dave] = listeners(&nodes, ["alice", "dave"]).await;
+    let mut readers = listeners(&nodes, ["bob", "carol"]).await;
+    let leavers = listeners(&nodes, ["erin", "frank"]).await;
+    let mut watchers = listeners(&nodes, ["wade", "xena"]).await;
+    let stop = AtomicBool::new(false);
+    let outage = Box::pin(async {
+        if change == Change::ReplicaLags {
+            let (struck, _) = master_of_channel(&cluster).await;
+            for (name, value) in [("masteruser", "nobody"), ("masterauth", "wrong")] {
+                let _: String = cluster.servers[struck + 3].command(&["CONFIG", "SET", name, value]).await;
+            }
+            let _: i64 = cluster.servers[struck].command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
+        }
+        // The master has these, and a replica that lags has not.
+        let late = listeners(&nodes, ["ivan", "judy"]).await;
+        let struck = Instant::now();
+        let (_, newcomers) = tokio::join!(Box::pin(change.happen(&mut cluster, &nodes)), async {
+            drop(leavers);
+            listeners(&nodes, ["gina", "henry"]).await
+        });
+        tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+        let healthy = struck.elapsed();
+        stop.store(true, Ordering::Release);
+        (late, newcomers, healthy)
+    });
+    let during =
+        Box::pin(async { tokio::join!(send_messages(&mut alice, 30, &stop), send_messages(&mut dave, 30, &stop)) });
+    let (said, (_late, _newcomers, healthy)) = tokio::join!(during, outage);
+    let said = <[Sent; 2]>::from(said);
+    let slowest = said.iter().map(Sent::slowest).max().unwrap();
+    eprintln!("{change:?}: healthy after {healthy:?}; slowest ack {slowest:?}");
+    assert!(slowest < allowed(SLOWEST), "{change:?}: {slowest:?}");
+
+    let acked = said.into_iter().flat_map(|said| said.acked).collect();
+    for reader in &mut readers {
+        assert_read(reader, &acked).await;
+    }
+    let here = ["alice", "bob", "carol", "dave", "gina", "henry", "ivan", "judy", "wade", "xena"];
+    until_consistent(&cluster, &here).await;
+    for watcher in &mut watchers {
+        let mut frames = Vec::new();
+        let gone = |frames: &[Value]| {
+            let last = last_words(frames);
+            ["erin", "frank"].iter().all(|leaver| last.get(*leaver) == Some(&false))
+        };
+        while !gone(&frames) {
+            frames.push(watcher.recv().await);
+        }
+        frames.extend(watcher.drain().await);
+        let shown_offline = last_words(&frames).into_iter().filter(|(user, online)| !online && here.contains(&&**user));
+        assert_eq!(shown_offline.count(), 0, "{change:?}: {:?}", presence(&frames));
+    }
+    for node in &nodes {
+        let health = node.admin_get("/api/health").await.json;
+        assert_eq!(health["redis"]["shards"], serde_json::json!({"total": 64, "down": 0}), "{change:?}: {health}");
+        node.metric("switchboard_redis_shards_down", |down| down == 0.0).await;
+        node.metric("switchboard_redis_primary_changes_total", |changes| {
+            changes == f64::from(u8::from(change.changes_masters()))
+        })
+        .await;
+    }
+    // What is said now is heard at once, and not only after a comparison with the store.
+    let said = alice.send_text("team", "at last").await["seq"].clone();
+    for reader in &mut readers {
+        assert_eq!(reader.until_where(|frame| frame["content"] == "at last").await["seq"], said);
+    }
+}
+
+/// Waits until the cluster has exactly these users, with one connection each.
+async fn until_consistent(cluster: &RedisCluster, users: &[&str]) {
+    let mut seen = Vec::new();
+    let consistent = async {
+        loop {
+            let mut online: Vec<String> = Vec::new();
+            for key in cluster.keys("ws:online_users:*").await {
+                online.extend(cluster.command_on::<Vec<String>>(&key, &["SMEMBERS", &key]).await);
+            }
+            let mut listening: Vec<String> =
+                cluster.command_on("ws:room_users:team", &["SMEMBERS", "ws:room_users:team"]).await;
+            online.sort();
+            listening.sort();
+            let mut lines = 0;
+            for key in cluster.keys("ws:conns:*").await {
+                let held: Option<String> = cluster.command_on(&key, &["HGET", &key, "c"]).await;
+                lines += held.unwrap_or_default().lines().count();
+            }
+            if online == users && listening == users && lines == users.len() {
+                return;
+            }
+            seen = vec![(online, listening, lines)];
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let done = tokio::time::timeout(allowed(Duration::from_secs(20)), consistent).await;
+    assert!(done.is_ok(), "the registry shows {seen:?}");
+}
+
+/// The last word of a watcher's frames on each user.
+fn last_words(frames: &[Value]) -> BTreeMap<String, bool> {
+    presence(frames).into_iter().collect()
+}
+
+#[tokio::test]
+async fn a_killed_master_is_replaced() {
+    tokio::spawn(endure(Change::Killed)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_master_comes_back_as_a_replica() {
+    tokio::spawn(endure(Change::KilledAndBack)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_frozen_master_is_replaced() {
+    tokio::spawn(endure(Change::Frozen)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_writes_is_promoted() {
+    tokio::spawn(endure(Change::ReplicaLags)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_master_is_replaced_by_hand() {
+    tokio::spawn(endure(Change::ByHand)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_slot_of_a_conversation_moves_and_comes_back() {
+    tokio::spawn(endure(Change::SlotMoves)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_whole_cluster_starts_again_empty() {
+    tokio::spawn(endure(Change::AllRestart)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_master_without_a_replica_is_named_until_it_comes_back_empty() {
+    let mut cluster = Box::pin(RedisCluster::start(TIMEOUT)).await;
+    let (url, database) = (cluster.url(), Postgres::shared().await.database().await);
+    let start = || node_with_short_times(&url, &database).start();
+    let nodes: [Node; 2] = tokio::join!(start(), start()).into();
+    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+    let [mut alice, mut bob] = listeners(&nodes, ["alice", "bob"]).await;
+    cluster.servers[4].kill().await;
+    cluster.servers[1].kill().await;
+    let address = format!("127.0.0.1:{}", cluster.servers[1].port());
+    for node in &nodes {
+        until_status(node, "degraded").await;
+        node.metric(&format!(r#"switchboard_redis_master_up{{address="{address}"}}"#), |up| up == 0.0).await;
+        // A third of the 64 shards.
+        node.metric("switchboard_redis_shards_down", |shards| (21.0..=22.0).contains(&shards)).await;
+        let health = node.admin_get("/api/health").await.json;
+        let masters = health["redis"]["masters"].as_array().unwrap();
+        let down: Vec<_> = masters.iter().filter(|master| master["up"] == false).collect();
+        assert_eq!((masters.len(), down.len()), (3, 1), "{health}");
+        assert_eq!(down[0]["address"], *address);
+    }
+    for n in 0..5 {
+        let content = format!("through the store {n}");
+        alice.send_text("team", &content).await;
+        assert_eq!(bob.until("message").await["content"], *content);
+    }
+    cluster.servers[1].restart().await;
+    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+    until_consistent(&cluster, &["alice", "bob"]).await;
+    for node in &nodes {
+        node.metric("switchboard_redis_shards_down", |shards| shards == 0.0).await;
+    }
+    alice.send_text("team", "through Redis").await;
+    assert_eq!(bob.until("message").await["content"], "through Redis");
+}
