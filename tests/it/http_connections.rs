@@ -162,7 +162,7 @@ async fn a_client_of_http2_is_told_what_to_speak() {
     assert!(connection.ended().await);
     // An ordinary method with the same first letter is answered as ever.
     let mut raw = RawClient::tcp(node.address()).await;
-    raw.write(b"PROPFIND / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    raw.write(b"PROPFIND /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(raw.read_head().await.starts_with("HTTP/1.1 404"));
 }
 
