@@ -5,6 +5,10 @@ use redis::{ErrorKind, RedisError};
 use super::link_error::{LinkError, Refusal};
 use crate::degrade::{Fault, Finding};
 
+/// The reason if a reply can't be read.
+const NO_REDIS: &str = "a reply has a form that Redis does not use: perhaps another program listens at this address, or a proxy \
+     changes replies";
+
 /// The fault of a failed call.
 pub(super) fn finding(error: &RedisError) -> Finding {
     match LinkError::from(error) {
@@ -23,7 +27,7 @@ pub(super) fn link_finding(error: &LinkError) -> Finding {
         LinkError::Refused(refusal) => refused(refusal),
         LinkError::Timeout => Finding::new(Fault::RedisSilent, error.to_string()),
         LinkError::Down | LinkError::Broken(_) => Finding::new(Fault::RedisUnreachable, error.to_string()),
-        LinkError::Unexpected => Finding::new(Fault::RedisRefusesWrites, "a reply has an unexpected type or form"),
+        LinkError::Unexpected => Finding::new(Fault::RedisUnreachable, NO_REDIS),
         LinkError::Unfit(mode) => mode.finding(),
         LinkError::NoPrimary(finding) => Finding::clone(finding),
         LinkError::Shared(sharing) => Finding::new(Fault::RedisShared, sharing.to_string()),
@@ -39,6 +43,8 @@ pub(super) fn refused(Refusal { code, words }: &Refusal) -> Finding {
         // Before version 7 a script that may not call a command has another code.
         _ if says("script can't run this command") => Fault::RedisDeniesAccess,
         "OOM" => Fault::RedisFull,
+        // A long script runs, and everything else waits.
+        "BUSY" => Fault::RedisSilent,
         "CLUSTERDOWN" | "TRYAGAIN" => Fault::RedisClusterDown,
         "MOVED" | "ASK" | "CROSSSLOT" => Fault::RedisIsCluster,
         "NOPROTO" => Fault::RedisTooOld,
@@ -74,6 +80,7 @@ mod tests {
             ),
             ("ERR", "ERR: SELECT is not allowed in cluster mode", Fault::RedisIsCluster),
             ("ERR", "ERR Error running script: @user_script:9: WRONGTYPE Operation", Fault::RedisForeignValues),
+            ("BUSY", "BUSY: Redis is busy running a script.", Fault::RedisSilent),
             ("MOVED", "MOVED: 866 127.0.0.1:7001", Fault::RedisIsCluster),
             ("READONLY", "READONLY: You can't write against a read only replica.", Fault::RedisRefusesWrites),
         ];
