@@ -129,7 +129,12 @@ function pages(caption, headings, read, empty) {
     const more = next != null && all.length < 1_000 ? button("More", () => show(next)) : null;
     place.replaceChildren(table(caption, headings, all, empty), ...(more ? [more] : []));
   };
-  return { place, load: () => show(null) };
+  // What can't be read now keeps nothing else from the page.
+  const load = () => show(null).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    place.replaceChildren(...unknown([{ what: caption, why: error.message.replace(/\.$/, "") }]));
+  });
+  return { place, load };
 }
 
 const unknown = (list) => list.map(({ what, why }) => el("p", { class: "warn" }, `Unknown: ${what}. ${why}.`));
@@ -185,9 +190,11 @@ const finder = (view, label) => form([field("id", label, { type: "search", requi
 
 async function users(id, signal) {
   if (id) return user(id, signal);
+  const note = el("div", {});
   const online = pages("Users who are online and visible", ["user"], async (cursor) => {
-    const { users, next, count } = await api(`users?${query({ limit: PAGE, cursor })}`, { signal });
+    const { users, next, count, unknown: lacks } = await api(`users?${query({ limit: PAGE, cursor })}`, { signal });
     say(`${count} online`);
+    note.replaceChildren(...unknown(lacks));
     return { rows: users.map((one) => [userLink(one)]), next };
   }, "Nobody is online.");
   const blocked = pages("Blocked users", ["user", "since", "by"], async (offset) => {
@@ -195,7 +202,7 @@ async function users(id, signal) {
     const end = (offset ?? 0) + blocks.length;
     return { rows: blocks.map((one) => [userLink(one.user_id), when(one.at), said(one.by)]), next: end < total ? end : null };
   }, "Nobody is blocked.");
-  main.replaceChildren(el("h1", {}, "Users"), finder("users", "User id"), el("h2", {}, "Online"), online.place, el("h2", {}, "Blocked"), blocked.place);
+  main.replaceChildren(el("h1", {}, "Users"), finder("users", "User id"), el("h2", {}, "Online"), note, online.place, el("h2", {}, "Blocked"), blocked.place);
   await online.load();
   await blocked.load();
 }

@@ -144,7 +144,7 @@ impl Server {
             Err(counted) => return counted.map_or((), |refusal| self.refused(refusal)),
         };
         let unread = Arc::new(AtomicBool::new(false));
-        let transport = Transport::new(stream, unread.clone());
+        let transport = Transport::new(stream, unread.clone(), self.broker().config.timing.slow_reader_timeout);
         let stranger_timeout = self.broker().config.timing.unauthenticated_timeout;
         let first_request = match self.kind() {
             Kind::Clients => stranger_timeout,

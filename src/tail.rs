@@ -11,8 +11,8 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
+    sync::{Notify, watch},
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -159,11 +159,25 @@ pub struct Tail {
     ring: Mutex<Ring>,
     origins: Mutex<HashSet<Origin>>,
     recorded: watch::Sender<u64>,
-    watchers: Semaphore,
+    /// The maximum number of watchers, and those that wait, the oldest first.
+    watchers_max: usize,
+    watchers: Mutex<VecDeque<Watcher>>,
     metrics: Arc<Metrics>,
 }
 
-/// The maximum number of watchers wait already.
+/// A request that waits for events.
+#[derive(Debug)]
+struct Watcher {
+    since: Instant,
+    /// Tells it to answer now, because another one needs its place.
+    displaced: Arc<Notify>,
+}
+
+/// Time after which a watcher gives its place to a new one, if all are taken. Its client may be gone: a page that is loaded anew
+/// leaves one behind.
+const DISPLACED_AFTER: Duration = Duration::from_secs(2);
+
+/// The maximum number of watchers wait already, and all began a moment ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyWatchers;
 
@@ -175,7 +189,8 @@ impl Tail {
             ring: Mutex::default(),
             origins: Mutex::default(),
             recorded: watch::Sender::new(0),
-            watchers: Semaphore::new(console.map_or(0, |console| console.watchers)),
+            watchers_max: console.map_or(0, |console| console.watchers),
+            watchers: Mutex::default(),
             metrics,
         })
     }
@@ -233,20 +248,37 @@ impl Tail {
         Page { events, next, lost: after.map_or(0, |after| from - after - 1) }
     }
 
-    /// The same, but waits up to `most` until there is an event, and then a moment for more.
+    /// The same, but waits up to `most` until there is an event, and then a moment for more. If a newer watcher needs its place,
+    /// it waits no longer.
     ///
     /// # Errors
     /// As many requests wait as may.
     pub async fn wait(&self, after: u64, limit: usize, most: Duration) -> Result<Page, TooManyWatchers> {
-        let _watcher = self.watchers.try_acquire().map_err(|_| TooManyWatchers)?;
-        self.metrics.console_watchers.inc();
-        let _counted = Counted(&self.metrics);
+        let watching = self.take_place()?;
         let mut recorded = self.recorded.subscribe();
-        if timeout(most, recorded.wait_for(|recorded| *recorded != after)).await.is_ok() {
+        let grown = timeout(most, recorded.wait_for(|recorded| *recorded != after));
+        let grown = tokio::select! {
+            grown = grown => grown.is_ok(),
+            () = watching.displaced.notified() => false,
+        };
+        if grown {
             let full = after.saturating_add(limit as u64);
             let _gathered = timeout(GATHER.min(most), recorded.wait_for(|recorded| *recorded >= full)).await;
         }
         Ok(self.page(Some(after), limit))
+    }
+
+    /// Takes a place among the watchers, that of the oldest one if none is free.
+    fn take_place(&self) -> Result<Watching<'_>, TooManyWatchers> {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        if watchers.len() >= self.watchers_max {
+            let oldest = watchers.pop_front_if(|oldest| oldest.since.elapsed() >= DISPLACED_AFTER);
+            oldest.ok_or(TooManyWatchers)?.displaced.notify_one();
+        }
+        let displaced = Arc::new(Notify::new());
+        watchers.push_back(Watcher { since: Instant::now(), displaced: displaced.clone() });
+        self.metrics.console_watchers.set(i64::try_from(watchers.len()).unwrap_or(i64::MAX));
+        Ok(Watching { tail: self, displaced })
     }
 
     /// The kept events by kind, reason and origin, the most frequent first, at most `limit` groups.
@@ -267,12 +299,17 @@ impl Tail {
     }
 }
 
-/// Counts a watcher until it is dropped.
-struct Counted<'a>(&'a Metrics);
+/// A place among the watchers, until it is dropped or given to another one.
+struct Watching<'a> {
+    tail: &'a Tail,
+    displaced: Arc<Notify>,
+}
 
-impl Drop for Counted<'_> {
+impl Drop for Watching<'_> {
     fn drop(&mut self) {
-        self.0.console_watchers.dec();
+        let mut watchers = self.tail.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| !Arc::ptr_eq(&watcher.displaced, &self.displaced));
+        self.tail.metrics.console_watchers.set(i64::try_from(watchers.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -384,5 +421,25 @@ mod tests {
         assert_eq!(tail.metrics.console_watchers.get(), 0);
         assert_eq!(numbers(&tail.wait(0, 10, Duration::ZERO).await.unwrap()), [1], "no wait is needed");
         assert!(tail.wait(1, 10, Duration::ZERO).await.unwrap().events.is_empty(), "the wait is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_watcher_gives_its_place_to_a_new_one() {
+        let tail = tail(3, 2);
+        let watch = || {
+            let tail = tail.clone();
+            tokio::spawn(async move { tail.wait(0, 10, Duration::from_secs(60)).await })
+        };
+        let (first, second) = (watch(), watch());
+        tokio::time::sleep(DISPLACED_AFTER).await;
+        let began = Instant::now();
+        let third = watch();
+        assert!(first.await.unwrap().unwrap().events.is_empty() && began.elapsed() < DISPLACED_AFTER);
+        assert_eq!(tail.metrics.console_watchers.get(), 2);
+        record(&tail, Kind::Connect, None);
+        for watcher in [second, third] {
+            assert_eq!(numbers(&watcher.await.unwrap().unwrap()), [1]);
+        }
+        assert_eq!(tail.metrics.console_watchers.get(), 0);
     }
 }

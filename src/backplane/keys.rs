@@ -313,8 +313,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_id_looks_like_another_familys_key(
-            one in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
-            other in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9._:@+=|-]{1,20}",
+            one in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9_:@+=|-][A-Za-z0-9._:@+=|-]{0,19}",
+            other in "(ws:|user:|conns:|rate_limit:message:|write:|s0|c:)?[A-Za-z0-9_:@+=|-][A-Za-z0-9._:@+=|-]{0,19}",
         ) {
             for keys in LAYOUTS.map(|layout| keys("", layout)) {
             for (a, mine) in families(&keys, &one).into_iter().enumerate() {
@@ -329,7 +329,7 @@ mod tests {
         #[test]
         fn no_prefix_gives_the_keys_of_another_one(
             one in "([A-Za-z0-9._-]{1,20})?", other in "([A-Za-z0-9._-]{1,20})?",
-            id in "(ws:|user:|a:ws:)?[A-Za-z0-9._:@+=|-]{1,20}",
+            id in "(ws:|user:|a:ws:)?[A-Za-z0-9_:@+=|-][A-Za-z0-9._:@+=|-]{0,19}",
         ) {
             let (Ok(one), Ok(other)) = (RedisPrefix::parse(&one), RedisPrefix::parse(&other)) else { return Ok(()) };
             for layout in LAYOUTS {

@@ -344,7 +344,7 @@ settings! {
     PONG_TIMEOUT = Timing, Kind::Duration(SECOND, 600 * SECOND), "10s",
         "Maximum time until a client answers a ping.";
     SLOW_READER_TIMEOUT = Timing, Kind::Duration(SECOND, 3_600 * SECOND), "30s",
-        "Maximum time for which frames wait for a client that takes no byte, even if it answers pings. While frames wait, a client that takes bytes needs not answer pings.";
+        "Maximum time for which frames, or an answer over REST, wait for a client that takes no byte, even if it answers pings. While frames wait, a client that takes bytes needs not answer pings.";
     TYPING_TIMEOUT = Timing, Kind::Duration(SECOND, 300 * SECOND), "5s",
         "Time after a user's last typing command until the user counts as no longer typing.";
     PRESENCE_GRACE = Timing, Kind::Duration(0, 600 * SECOND), "5s",
@@ -393,7 +393,7 @@ settings! {
     ADMIN_TAIL_EVENTS = Console, Kind::Count("events", 1, 10_000), "1000",
         "Number of the newest connects, refusals and closes that a node keeps in memory for the console.";
     ADMIN_WATCHERS = Console, Kind::Count("requests", 1, 1_000), "8",
-        "Maximum number of requests that wait on this node for the next connect, refusal or close. Further ones are refused.";
+        "Maximum number of requests that wait on this node for the next connect, refusal or close. A further one takes the place of the oldest.";
     ADMIN_DELIVERIES = Console, Kind::Count("requests", 1, 10_000), "200",
         "Number of the newest finished webhook requests that a node keeps in memory for the console, to show and repeat them; their bodies together have at most 16 MiB.";
 

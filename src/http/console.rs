@@ -215,7 +215,7 @@ async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResu
     match action {
         Action::Overview => overview::show(call).await,
         Action::Fault => overview::explain(call),
-        Action::Users => call.online().await,
+        Action::Users => users::online(call).await,
         Action::User => users::show(call).await,
         Action::UserConversations => users::conversations(call).await,
         Action::Disconnect => call.disconnect().await,

@@ -169,8 +169,8 @@ impl HttpService {
 
     /// What a client says of itself, for the console.
     pub(super) fn client(&self, headers: &HeaderMap) -> ClientInfo {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        self.broker.tail.client(text(header::ORIGIN), text(header::USER_AGENT))
+        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        self.broker.tail.client(text(header::ORIGIN).as_deref(), text(header::USER_AGENT).as_deref())
     }
 
     /// Counts a refusal of a request, and keeps it for the console.

@@ -38,11 +38,27 @@ pub(super) struct Transport {
     unread: Arc<AtomicBool>,
     /// End of the wait for the client's end, once the write half is shut.
     lingers: Option<Pin<Box<Sleep>>>,
+    /// Time for which the client may take nothing of a response that waits.
+    patience: Duration,
+    /// End of that time, while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Transport {
-    pub(super) fn new(stream: TcpStream, unread: Arc<AtomicBool>) -> Self {
-        Self { stream, begins: true, unread, lingers: None }
+    /// `patience` is the time for which the client may take nothing of a response that waits.
+    pub(super) fn new(stream: TcpStream, unread: Arc<AtomicBool>, patience: Duration) -> Self {
+        Self { stream, begins: true, unread, lingers: None, patience, stalled: None }
+    }
+
+    /// Passes the result of a write on. A client that takes nothing for too long fails it, because its response keeps memory.
+    fn watch_write(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The socket.
@@ -81,7 +97,8 @@ impl AsyncRead for Transport {
 
 impl AsyncWrite for Transport {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch_write(context, written)
     }
 
     fn poll_write_vectored(
@@ -89,7 +106,8 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.watch_write(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -122,6 +140,42 @@ impl AsyncWrite for Transport {
         match lingers {
             Some(end) => end.as_mut().poll(context).map(Ok),
             None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_a_response_is_given_up_and_a_slow_one_is_not() {
+        const BYTES: usize = 16 << 20;
+        for reads in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let patience = Duration::from_millis(if reads { 60_000 } else { 100 });
+            let mut transport = Transport::new(stream, Arc::default(), patience);
+            let reading = tokio::spawn(async move {
+                let mut taken = 0;
+                let mut piece = vec![0; 1 << 20];
+                while reads && taken < BYTES {
+                    taken += client.read(&mut piece).await.unwrap();
+                }
+                client
+            });
+            let written = transport.write_all(&vec![0; BYTES]).await;
+            assert_eq!(
+                written.map_err(|error| error.kind()),
+                if reads { Ok(()) } else { Err(io::ErrorKind::TimedOut) }
+            );
+            drop(reading.await.unwrap());
         }
     }
 }

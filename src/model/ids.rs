@@ -13,14 +13,16 @@ pub type Seq = i64;
 
 /// The text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : @ + = | -")]
+#[error("an id has 1 to 128 of the characters A-Z a-z 0-9 . _ : @ + = | -, and is not . or ..")]
 pub struct InvalidId;
 
 /// The characters of ids cover the subjects of common identity providers (`auth0|abc`, `bob+test@example.com`). `~ / #`,
-/// braces and white space separate ids from each other and from other parts of keys and paths, so no id has them.
+/// braces and white space separate ids from each other and from other parts of keys and paths, so no id has them. `.` and `..` in a
+/// path are a place, not a name: browsers and other clients remove them, also if they are encoded.
 fn check(text: &str) -> Result<(), InvalidId> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:@-+=|".contains(&b);
-    if (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) { Ok(()) } else { Err(InvalidId) }
+    let is_name = (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) && !matches!(text, "." | "..");
+    if is_name { Ok(()) } else { Err(InvalidId) }
 }
 
 /// Reads an id, which clients of the documented dialects send as text or as a whole number.
@@ -303,10 +305,10 @@ mod tests {
 
     #[test]
     fn ids_are_checked() {
-        for good in ["a", "user-123", "A.b_c:d@e-f", "auth0|abc", "bob+test@example.com", "a=", &"x".repeat(128)] {
+        for good in ["a", "...", ".a", "user-123", "A.b_c:d@e-f", "auth0|abc", "bob+test@example.com", "a=", &"x".repeat(128)] {
             assert!(UserId::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "a b", "a/b", "~a", "ä", "a\0", "{a}", "a#b", "a\\b", "a%7C", "a?b", "a,b", &"x".repeat(129)] {
+        for bad in ["", ".", "..", "a b", "a/b", "~a", "ä", "a\0", "{a}", "a#b", "a\\b", "a%7C", "a?b", "a,b", &"x".repeat(129)] {
             assert!(UserId::parse(bad).is_err(), "{bad}");
         }
     }

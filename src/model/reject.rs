@@ -46,7 +46,7 @@ pub enum TokenFlaw {
     #[error("it has no sub")]
     NoSubject,
     /// `sub` is not a valid user id.
-    #[error("sub must be a user id: 1 to 128 of A-Z a-z 0-9 . _ : @ + = | -")]
+    #[error("sub must be a user id: 1 to 128 of A-Z a-z 0-9 . _ : @ + = | -, not . or ..")]
     Subject,
     /// `sub` is the id of a persona.
     #[error("sub is the id of a persona (PERSONA_IDS)")]

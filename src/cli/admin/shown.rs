@@ -86,7 +86,7 @@ pub(super) fn overview(value: &Value) -> String {
 
 pub(super) fn users(value: &Value) -> String {
     let list: String = items(&value["users"]).map(|user| cell(user) + "\n").collect();
-    format!("{list}{} online\n", value["count"])
+    format!("{list}{} online\n", value["count"]) + &unknown(value)
 }
 
 pub(super) fn connections(value: &Value) -> String {

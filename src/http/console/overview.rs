@@ -85,6 +85,7 @@ pub(super) async fn show(call: &Call<'_>) -> HttpResult {
     let nodes_complete = knows_other_nodes(broker);
     if !nodes_complete {
         unknown.push(Unknown::without_redis("nodes"));
+        unknown.push(Unknown::without_redis("users_online"));
     }
     let stats: Option<Stats> = match stats {
         Ok(Reply::Stats(stats)) => Some(stats),
@@ -104,7 +105,7 @@ pub(super) async fn show(call: &Call<'_>) -> HttpResult {
         at: broker.clock.now(),
         nodes: nodes.collect(),
         nodes_complete,
-        users_online: stats.as_ref().map(|stats| stats.users_online),
+        users_online: stats.as_ref().filter(|_| nodes_complete).map(|stats| stats.users_online),
         per_second,
         followed: broker.metrics.followed.get(),
         outbox_bytes: broker.metrics.outbox_bytes.get(),

@@ -49,6 +49,21 @@ struct Block {
     by: Box<str>,
 }
 
+#[derive(Serialize)]
+struct OnlineUsers<'a> {
+    users: &'a [UserId],
+    count: u64,
+    next: Option<u64>,
+    unknown: Vec<Unknown>,
+}
+
+pub(super) async fn online(call: &Call<'_>) -> HttpResult {
+    let (users, count, next) = call.online_users().await?;
+    let complete = knows_other_nodes(call.service.broker());
+    let unknown = if complete { Vec::new() } else { vec![Unknown::without_redis("users on other nodes")] };
+    ok(&OnlineUsers { users: &users, count, next, unknown })
+}
+
 pub(super) async fn show(call: &Call<'_>) -> HttpResult {
     let user = call.user_of_path("User")?;
     let users = Listed::given("user", vec![user.clone()])?;

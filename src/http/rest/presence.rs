@@ -53,13 +53,19 @@ struct TypingState {
 }
 
 impl Call<'_> {
-    pub(in crate::http) async fn online(&self) -> HttpResult {
+    pub(super) async fn online(&self) -> HttpResult {
+        let (users, count, next) = self.online_users().await?;
+        ok(&Online { users: &users, count, next })
+    }
+
+    /// The page of online users that the request asks for: the users, the number of all, and the next position.
+    pub(in crate::http) async fn online_users(&self) -> Result<(Vec<UserId>, u64, Option<u64>), Problem> {
         let cursor = self.parameter("cursor").map(|text| text.parse()).transpose();
         let cursor =
             cursor.map_err(|_| Problem::invalid(format!("cursor must be a whole number from 0 to {}", u64::MAX)))?;
         let limit = PageLimit::given(self.number("limit"))?;
         match self.execute(Command::Online { cursor: cursor.unwrap_or(0), limit }).await? {
-            Reply::Online { users, count, next } => ok(&Online { users: &users, count, next }),
+            Reply::Online { users, count, next } => Ok((users, count, next)),
             other => Err(unexpected(&other)),
         }
     }
