@@ -65,6 +65,9 @@ async fn the_end_of_one_tab_does_not_stop_another() {
         (member(&one, "alice").await, member(&one, "alice").await, member(&two, "alice").await);
     for tab in [&mut first, &mut second, &mut third] {
         type_on(tab, true).await;
+        // The pong comes after what was done before: else the first tab could end before the second one's start.
+        tab.send(&json!({"type": "ping"})).await;
+        tab.until("pong").await;
     }
     bob.until_where(typing_of("alice", true)).await;
     // A stop on one node is followed by the news that she types on the other one.
