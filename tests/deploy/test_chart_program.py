@@ -22,6 +22,7 @@ PLANTED = {
     "PERSONA_WEBHOOK_URL": "https://personas.example.com/",
     "PERSONA_WEBHOOK_SECRET": "a-secret-to-sign-with",
     "NOTIFICATION_WEBHOOK_URL": "https://notify.example.com/",
+    "ADMIN_TOKEN": "a-token-of-more-than-32-bytes-for-tests",
 }
 
 

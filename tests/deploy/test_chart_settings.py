@@ -12,7 +12,7 @@ from test_chart_program import PLANTED, program
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 CONFIG = SCHEMA["properties"]["config"]["properties"]
-BASE = {name: PLANTED[name] for name in ("REDIS_URL", "DATABASE_URL", "JWT_SECRET")}
+BASE = {name: PLANTED[name] for name in ("REDIS_URL", "DATABASE_URL", "JWT_SECRET", "ADMIN_TOKEN")}
 
 
 def generator():

@@ -325,6 +325,30 @@
    "least": 0,
    "most": 10,
    "text": "0 to 10"
+  },
+  "ADMIN_TOKEN_GUESSES": {
+   "unit": "number",
+   "least": 1,
+   "most": 1000,
+   "text": "1 to 1000"
+  },
+  "ADMIN_TAIL_EVENTS": {
+   "unit": "number",
+   "least": 1,
+   "most": 10000,
+   "text": "1 to 10000"
+  },
+  "ADMIN_WATCHERS": {
+   "unit": "number",
+   "least": 1,
+   "most": 1000,
+   "text": "1 to 1000"
+  },
+  "ADMIN_DELIVERIES": {
+   "unit": "number",
+   "least": 1,
+   "most": 10000,
+   "text": "1 to 10000"
   }
  },
  "aliases": {
@@ -348,6 +372,7 @@
   "JWT_PUBLIC_KEY": "auth.publicKey, auth.existingSecret",
   "JWT_PREVIOUS_SECRET": "auth.previousKey",
   "JWT_JWKS_URL": "auth.jwksUrl",
+  "ADMIN_TOKEN": "console",
   "SHUTDOWN_DELAY": "drain.shutdownDelay",
   "DRAIN_WINDOW": "drain.window",
   "PERSONA_WEBHOOK_URL": "webhooks.persona",
