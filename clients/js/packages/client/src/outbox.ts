@@ -63,17 +63,17 @@ export function sendCommands(state: State): void {
   for (const command of state.outbox) {
     if (command.failed || !isMine(state, command)) continue;
     const { id, joined } = conversationOf(state, keyOf(command));
-    if (busy.has(id)) continue;
-    busy.add(id);
     // Before the answer to a join, acks would overtake the entries that the join brings.
-    if (command.sent || joined === "asked") continue;
+    if (busy.has(id) || joined === "asked") continue;
     const { type, ...rest } = command.frame;
     const seq = (entryOf(state, command) as { target_seq?: number }).target_seq;
-    if (type !== "send" && !seq) {
-      // Its message was refused or discarded, or is no longer here.
+    if (!command.sent && type !== "send" && !seq) {
+      // Its message was refused or discarded, or is no longer here. One that failed waits for the user, and holds up nothing.
       if (!findCommand(state, command.target)) refuse(state, command, { code: "not_found", message: "Not found" });
       continue;
     }
+    busy.add(id);
+    if (command.sent) continue;
     command.sent = true;
     const named = type === "send" ? command.frame : { type, ...rest, recipient_id: undefined, conversation_id: id, seq };
     request(state, named as ClientFrame, (answer) => onAnswer(state, command, answer), true);
