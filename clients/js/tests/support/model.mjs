@@ -134,6 +134,7 @@ export class Model {
     const refusal = this.refusals.shift();
     if (refusal === "rate_limited") return error("rate_limited", { retry_after_ms: 700 });
     if (refusal === "unavailable") return error("unavailable");
+    if (refusal === "forbidden") return error("forbidden", { retryable: false });
     const base = { sender_id: "alice", client_id };
     const target = this.view().find((one) => one.seq === frame.seq);
     if (frame.type !== "send" && !target) return error("not_found", { retryable: false });

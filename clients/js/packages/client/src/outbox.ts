@@ -1,7 +1,7 @@
 // The outbox: commands in their order, each repeated with the same client_id until the server confirms or refuses it.
 // One command of a conversation is on its way at a time, so a refusal of one can't let a later one overtake it.
 import { watchGap } from "./conversations.js";
-import type { ClientFrame, NativeAck, ServerFrame } from "./frames.js";
+import type { ClientFrame, NativeAck, NativeReaction, ServerFrame } from "./frames.js";
 import { onListEntry, resolveDirect } from "./list.js";
 import { receive, type LogEntry } from "./log.js";
 import { request } from "./requests.js";
@@ -21,7 +21,7 @@ export const isMine = ({ user }: State, command: Command) => !command.user || co
 
 export function addCommand(state: State, frame: CommandFrame, target?: string): void {
   if (findCommand(state, frame.client_id)) return;
-  const command = { frame, target, user: state.user, createdAt: new Date(state.now).toISOString(), order: ++state.order };
+  const command = { frame, target, user: state.user, epoch: state.epoch, createdAt: new Date(state.now).toISOString(), order: ++state.order };
   emit(state, "save", command);
   state.outbox.push(command);
   changed(state, keyOf(command));
@@ -47,9 +47,11 @@ export function dropCommand(state: State, command: Pending): void {
 
 /** The entry that a command becomes; before its ack, what it will look like. The socket that sent it gets no copy. */
 export function entryOf(state: State, command: Command, ack?: NativeAck): LogEntry {
-  const { frame, target, createdAt } = command;
+  const { frame, target, createdAt, epoch } = command;
   const { log } = conversationOf(state, keyOf(command));
-  const target_seq = frame.seq ?? log.messages.find((one) => one.clientId === target && one.senderId === state.user)?.seq;
+  // A seq of another epoch may be another message's by now.
+  const target_seq = frame.seq ? ((epoch ?? state.epoch) === state.epoch ? frame.seq : 0)
+    : log.messages.find((one) => one.clientId === target && one.senderId === state.user)?.seq;
   return {
     content: "", created_at: createdAt, ...frame, sender_id: state.user ?? "", sender_name: state.name ?? "", target_seq,
     ...ack, type: ENTRIES[frame.type],
@@ -63,19 +65,18 @@ export function sendCommands(state: State): void {
   for (const command of state.outbox) {
     if (command.failed || !isMine(state, command)) continue;
     const { id, joined } = conversationOf(state, keyOf(command));
-    if (busy.has(id)) continue;
-    busy.add(id);
     // Before the answer to a join, acks would overtake the entries that the join brings.
-    if (command.sent || joined === "asked") continue;
-    const { type, ...rest } = command.frame;
-    const seq = (entryOf(state, command) as { target_seq?: number }).target_seq;
-    if (type !== "send" && !seq) {
-      // Its message was refused or discarded, or is no longer here.
+    if (busy.has(id) || joined === "asked") continue;
+    const { frame, sent } = command;
+    const named = frame.type === "send" ? frame : { ...frame, recipient_id: undefined, conversation_id: id, seq: (entryOf(state, command) as NativeReaction).target_seq };
+    if (!sent && frame !== named && !named.seq) {
+      // Its message was refused or discarded, or is no longer here. One that failed waits for the user, and holds up nothing.
       if (!findCommand(state, command.target)) refuse(state, command, { code: "not_found", message: "Not found" });
       continue;
     }
+    busy.add(id);
+    if (sent) continue;
     command.sent = true;
-    const named = type === "send" ? command.frame : { type, ...rest, recipient_id: undefined, conversation_id: id, seq };
     request(state, named as ClientFrame, (answer) => onAnswer(state, command, answer), true);
   }
 }
@@ -123,6 +124,8 @@ export function discardCommand(state: State, clientId: string, again?: boolean):
   if (!command?.failed) return;
   dropCommand(state, command);
   if (again) addCommand(state, command.frame);
+  // Edits of it end with it.
+  sendCommands(state);
 }
 
 /** The socket ended: what was not confirmed is sent again on the next one. */

@@ -12,6 +12,8 @@ export interface Command {
   user?: string;
   /** The client_id of the own message that it changes, if that one has no seq yet. */
   target?: string;
+  /** The epoch of its seq; undefined if it was made before the first connect. */
+  epoch?: number;
   createdAt: string;
   /** Its place in the order of all commands. */
   order: number;

@@ -1,4 +1,5 @@
 // What stores show: snapshots of the state, with what is still in the outbox laid over the stored messages.
+import type { NativeReaction } from "./frames.js";
 import { change, toMessage } from "./log.js";
 import { entryOf, isMine, keyOf } from "./outbox.js";
 import { conversationOf, type Conversation, type State } from "./state.js";
@@ -45,7 +46,7 @@ export function conversationView(state: State, key: string): ConversationSnapsho
       messages.push({ ...toMessage(entry, 0), own: true, status: failed ? "failed" : "sending", ...(failed && { error: failed }) });
       continue;
     }
-    const at = messages.findIndex((one) => (frame.seq ? one.seq === frame.seq : one.own && one.clientId === target));
+    const at = messages.findIndex((one) => (frame.seq ? one.seq === (entry as NativeReaction).target_seq : one.own && one.clientId === target));
     const old = messages[at];
     // A reaction that stands already changes nothing.
     if (old && (entry.type !== "reaction" || entry.active !== !!old.reactions.find((one) => one.emoji === entry.emoji)?.own)) {
