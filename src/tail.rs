@@ -272,7 +272,8 @@ impl Tail {
     fn take_place(&self) -> Result<Watching<'_>, TooManyWatchers> {
         let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         if watchers.len() >= self.watchers_max {
-            let oldest = watchers.pop_front_if(|oldest| oldest.since.elapsed() >= DISPLACED_AFTER);
+            let long = watchers.front().is_some_and(|oldest| oldest.since.elapsed() >= DISPLACED_AFTER);
+            let oldest = if long { watchers.pop_front() } else { None };
             oldest.ok_or(TooManyWatchers)?.displaced.notify_one();
         }
         let displaced = Arc::new(Notify::new());

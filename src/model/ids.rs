@@ -305,10 +305,28 @@ mod tests {
 
     #[test]
     fn ids_are_checked() {
-        for good in ["a", "...", ".a", "user-123", "A.b_c:d@e-f", "auth0|abc", "bob+test@example.com", "a=", &"x".repeat(128)] {
+        for good in
+            ["a", "...", ".a", "user-123", "A.b_c:d@e-f", "auth0|abc", "bob+test@example.com", "a=", &"x".repeat(128)]
+        {
             assert!(UserId::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a b", "a/b", "~a", "ä", "a\0", "{a}", "a#b", "a\\b", "a%7C", "a?b", "a,b", &"x".repeat(129)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "~a",
+            "ä",
+            "a\0",
+            "{a}",
+            "a#b",
+            "a\\b",
+            "a%7C",
+            "a?b",
+            "a,b",
+            &"x".repeat(129),
+        ] {
             assert!(UserId::parse(bad).is_err(), "{bad}");
         }
     }
