@@ -115,7 +115,7 @@ impl Advice {
     }
 }
 
-/// What a refused handshake or request means; `None` if no setting decides it. `subject` is the request's `Origin` for
+/// The sentence about a refused handshake or request; `None` if no setting decides it. `subject` is the request's `Origin` for
 /// [`Refusal::Origin`], and its `Host` for [`Refusal::Host`].
 pub fn of_refusal(refusal: Refusal, subject: Option<&str>) -> Option<String> {
     let subject = printable(subject.unwrap_or_default());
@@ -145,7 +145,7 @@ pub fn of_refusal(refusal: Refusal, subject: Option<&str>) -> Option<String> {
     Some(sentence)
 }
 
-/// What a refused command or connection means; `None` if no setting decides it.
+/// The sentence about a refused command or connection; `None` if no setting decides it.
 pub fn of_reject(reject: &Reject) -> Option<String> {
     let sentence = match reject {
         // Each flaw that a setting decides names it.
@@ -186,7 +186,7 @@ fn per(setting: &str) -> &'static str {
     if setting == "MAX_EVENTS_PER_RECEIVER" { "events a second" } else { "a minute for each user" }
 }
 
-/// What a close means; `None` if no setting decides it.
+/// The sentence about a close; `None` if no setting decides it.
 pub fn of_close(reason: &CloseReason) -> Option<String> {
     let sentence = match reason {
         CloseReason::TooLarge => "Message too large: MAX_FRAME_BYTES limits it",

@@ -77,7 +77,7 @@ pub struct Opening {
     pub verified: Option<Result<Identity, Reject>>,
     /// The client's address, as trusted proxies report it.
     pub address: IpAddr,
-    /// What the client says of itself, for the console.
+    /// The client's origin and user agent, for the console.
     pub client: ClientInfo,
     /// The socket's place. A valid token moves it to the places of the known.
     pub permit: Arc<Permit>,

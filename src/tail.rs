@@ -30,7 +30,7 @@ const GATHER: Duration = Duration::from_millis(250);
 /// Shown instead of an origin beyond [`ORIGINS_MAX`].
 const OTHER: &str = "(others)";
 
-/// What happened to a socket.
+/// The kind of an event of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A WebSocket opened.
@@ -55,7 +55,7 @@ impl Kind {
 /// The origin of the page that opened a socket, as its browser named it.
 pub type Origin = Arc<str>;
 
-/// What a client says of itself.
+/// The origin and the user agent that a client sent.
 #[derive(Debug, Clone, Default)]
 pub struct ClientInfo {
     /// The `Origin` header.
@@ -67,7 +67,7 @@ pub struct ClientInfo {
 /// A connect, a refusal or a close.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What happened.
+    /// The kind of the event.
     pub kind: Kind,
     /// Why; "open" for a connect. The label in metrics.
     pub reason: &'static str,
@@ -107,13 +107,13 @@ pub struct Group {
     pub reason: &'static str,
     /// The origin, if clients named one.
     pub origin: Option<Origin>,
-    /// How many of the kept events.
+    /// The number of the kept events in it.
     pub count: u64,
     /// Time of the newest one.
     pub last: Timestamp,
 }
 
-/// What the events of a group have in common.
+/// The kind, the reason and the origin that the events of a group share.
 type GroupKey = (Kind, &'static str, Option<Origin>);
 
 #[derive(Debug, Default)]
@@ -195,7 +195,7 @@ impl Tail {
         })
     }
 
-    /// What a client says of itself, shortened; nothing if the console is off.
+    /// The client's origin and user agent, shortened; nothing if the console is off.
     pub fn client(&self, origin: Option<&str>, agent: Option<&str>) -> ClientInfo {
         if self.kept == 0 {
             return ClientInfo::default();

@@ -1,4 +1,4 @@
-//! What to do about a flaw of a token.
+//! The remedy for each flaw of a token.
 
 use crate::model::TokenFlaw;
 

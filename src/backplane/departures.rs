@@ -329,7 +329,7 @@ impl Departures {
         if first_check == 0 {
             return Ok(());
         }
-        // Who comes back writes the entry first, and then the views.
+        // A user who comes back is written to the entry first, and then to the views.
         let mut replies = self.link.run_in_order(Op::Sweep, ROUTE, &pipeline, first_check).await?;
         if replies.refusal().is_some() {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);

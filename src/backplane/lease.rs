@@ -235,7 +235,7 @@ impl Lease {
             view.next.get_or_insert_with(|| Incarnation::fresh(&self.node, deployment)).clone()
         };
         let (asked_at, former, keys) = (Instant::now(), self.me(), link.keys());
-        // Who has the first shard may take the others.
+        // A node that holds the lease of the first shard may acquire the others.
         let mut leases = self.acquire_shards(mode, link, on, (&incarnation, keys.shards().take(1))).await?;
         if keys.shards().len() > 1 && is_held(&leases)? {
             let mode = if mode == Mode::Follow { Mode::Acquire } else { mode };

@@ -217,7 +217,7 @@ impl Registry {
         let keys = self.link.keys();
         LISTEN.call(&mut pipeline, &keys.entry(&user)).arg(connection.to_string()).arg(conversation.as_str());
         add_listener(&mut pipeline, keys, conversation, &user);
-        // Who removes a user from the view looks at the entry afterwards.
+        // A node that removes a user from the view reads the entry afterwards.
         let result = self.link.run_in_order(Op::Listen, user.as_str(), &pipeline, 1).await;
         self.mark_dirty_if(&user, is_partly_refused(&result));
         let first = match result.and_then(|mut replies| replies.take::<i64>(0)) {
@@ -395,7 +395,7 @@ impl Registry {
         for shard in shards {
             pipeline.cmd("EXPIRE").arg(keys.node_users(shard, &me)).arg(2 * ENTRY_TTL);
         }
-        // Who removes a user from a view looks at the entry afterwards.
+        // A node that removes a user from a view reads the entry afterwards.
         let views = pipeline.len();
         for (user, _, share, _) in &shares {
             for (room, _) in share.iter().flat_map(|share| &share.rooms) {

@@ -7,7 +7,7 @@ use super::{
     source::{Place, Reader},
 };
 
-/// Where the value of a setting comes from.
+/// The source of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingSource {
     /// A flag of the command line.
@@ -49,7 +49,7 @@ pub struct SettingInForce {
     pub value: Option<String>,
     /// True if it is a secret, whose value is never shown.
     pub secret: bool,
-    /// Where its value comes from.
+    /// The source of its value.
     pub source: SettingSource,
     /// The variable that holds the value, if it has another name: that of a file, or an older name.
     pub variable: Option<String>,

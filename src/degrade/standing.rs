@@ -9,7 +9,7 @@ use std::{
 /// looks.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
 
-/// What stands, each by its name, with the times of the first and of the last look that found it.
+/// The faults that stand, each by its name, with the times of the first and of the last look that found it.
 #[derive(Debug, Default)]
 pub(super) struct Standing(Mutex<Vec<(&'static str, Instant, Instant)>>);
 

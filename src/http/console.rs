@@ -45,7 +45,7 @@ const WAITING_TIMEOUT: Duration = Duration::from_secs(28);
 const NAME: &str = "x-admin-name";
 /// The name if there is none.
 const NO_NAME: &str = "admin";
-/// What stands before an operator's name in the records and in logs of conversations.
+/// The prefix of an operator's name in the records and in logs of conversations.
 const PREFIX: &str = "console:";
 
 /// An action of the API.

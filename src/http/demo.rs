@@ -63,7 +63,7 @@ const ASSETS: [Asset; 4] = [
     },
 ];
 
-/// What the page polls.
+/// The answer to the page's polls.
 #[derive(Serialize)]
 struct State<'a> {
     /// A persona that answers, if there is one.

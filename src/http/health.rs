@@ -32,7 +32,7 @@ pub(super) enum Probe {
     Live,
     /// Readiness: the node accepts new clients.
     Ready,
-    /// Whether a page may open a WebSocket here, and which setting decides it.
+    /// Tells whether a page may open a WebSocket here, and which setting decides it.
     Check,
     /// Metrics in the Prometheus text format.
     Metrics,

@@ -225,7 +225,7 @@ impl Problem {
     }
 }
 
-/// What the refusal of a request with these headers means, if a setting decides it.
+/// The sentence about the refusal of a request with these headers, if a setting decides it.
 pub(super) fn refusal_sentence(refusal: Refusal, headers: &HeaderMap) -> Option<String> {
     let name = if refusal == Refusal::Host { header::HOST } else { header::ORIGIN };
     advice::of_refusal(refusal, headers.get(name).and_then(|value| value.to_str().ok()))

@@ -167,7 +167,7 @@ impl HttpService {
         });
     }
 
-    /// What a client says of itself, for the console.
+    /// The client's origin and user agent, for the console.
     pub(super) fn client(&self, headers: &HeaderMap) -> ClientInfo {
         let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         self.broker.tail.client(text(header::ORIGIN).as_deref(), text(header::USER_AGENT).as_deref())

@@ -41,7 +41,7 @@ pub struct Delivery {
     pub bytes: usize,
 }
 
-/// What is known at the end of a request.
+/// The result of a finished request.
 pub(super) struct Ended {
     pub(super) hook: Hook,
     /// The label and the text of the failure, if it failed.

@@ -130,7 +130,7 @@ async fn the_documented_user_of_a_cluster_can_do_what_nodes_do() {
     }
 }
 
-/// What `switchboard check` prints.
+/// The output of `switchboard check`.
 async fn check(url: &str, database: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.arg("check").env_clear().env("JWT_SECRET", SECRET).env("DATABASE_URL", database).env("REDIS_URL", url);

@@ -167,7 +167,7 @@ async fn endure(change: Change) {
         })
         .await;
     }
-    // What is said now is heard at once, and not only after a comparison with the store.
+    // Listeners get the next message over Redis at once, not only after a comparison with the store.
     let said = alice.send_text("team", "at last").await["seq"].clone();
     for reader in &mut readers {
         assert_eq!(reader.until_where(|frame| frame["content"] == "at last").await["seq"], said);

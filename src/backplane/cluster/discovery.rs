@@ -83,7 +83,7 @@ struct State {
     moves: u64,
 }
 
-/// What a node tells.
+/// The topology that a node tells, with its epoch.
 struct View {
     /// The epoch up to which it knows changes; 0 if its login may not ask.
     epoch: u64,

@@ -274,6 +274,6 @@ async fn load_scripts(on: &mut MultiplexedConnection) -> Result<(), LinkError> {
         load.cmd("SCRIPT").arg("LOAD").arg(script.source());
     }
     let load = on.send_packed_commands(&load, 0, load.len());
-    // What is refused here is refused again by name, when the commands of a node are tried.
+    // An error reply is ignored here: the watchdog tries each command before it uses the link, and names the one that is refused.
     timeout(CONNECT_TIMEOUT, load).await.map_err(|_| LinkError::Timeout)?.map(drop).map_err(LinkError::from)
 }

@@ -39,14 +39,14 @@ pub(in crate::backplane) struct Topology {
     aliases: BTreeMap<HostPort, HostPort>,
 }
 
-/// How the addresses in a reply are read.
+/// The rules by which addresses in a reply are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading<'a> {
     /// The node that was asked.
     pub(super) asked: &'a HostPort,
     /// Nodes are reached by their names if they tell them, because certificates have names.
     pub(super) names: bool,
-    /// What was known before. It tells the address of a node that does not know its own.
+    /// The topology before this reply. It tells the address of a node that does not know its own.
     pub(super) known: Option<&'a Topology>,
 }
 

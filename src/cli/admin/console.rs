@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for which the console waits for an event, in seconds.
 const WAIT_SECONDS: u32 = 20;
 
-/// What only a console answers.
+/// The commands that need a console.
 pub(super) enum Question {
     Overview,
     Users { limit: u32 },

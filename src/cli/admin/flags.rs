@@ -70,7 +70,7 @@ pub(in crate::cli) fn command() -> Command {
         .subcommands(questions(switch))
 }
 
-/// What also works without a console: on the nodes' database, or through their REST.
+/// The commands that also work without a console: on the nodes' database, or through their REST.
 fn restrictions() -> [Command; 5] {
     [
         named("disconnect", "End a user's sockets on all nodes; the user may come back"),
@@ -94,7 +94,7 @@ fn restrictions() -> [Command; 5] {
     ]
 }
 
-/// What only a console answers.
+/// The commands that need a console.
 fn questions(switch: impl Fn(&'static str, &'static str) -> Arg) -> [Command; 13] {
     let number = |name: &'static str, value: &'static str| Arg::new(name).value_name(value).required(true);
     [

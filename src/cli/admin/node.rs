@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct NodeClient {
     http: reqwest::Client,
     base: String,
-    /// What stands before the paths of tasks.
+    /// The prefix of the paths of tasks.
     api: &'static str,
     token: String,
     /// The operator's name, for a console.
@@ -137,7 +137,7 @@ impl NodeClient {
     }
 }
 
-/// What stands before the paths of a console.
+/// The prefix of the paths of a console.
 const CONSOLE_API: &str = "/admin/api";
 
 fn of_user(user: &UserId, action: &str) -> String {

@@ -42,7 +42,7 @@ fn unknown(value: &Value) -> String {
     items(&value["unknown"]).map(|one| format!("unknown: {}: {}\n", cell(&one["what"]), cell(&one["why"]))).collect()
 }
 
-/// How to get the next page, if there is one.
+/// The flags that get the next page, if there is one.
 fn more(next: &Value, flag: &str) -> String {
     if next.is_null() { String::new() } else { format!("… more: {flag} {}\n", cell(next)) }
 }

@@ -23,7 +23,7 @@ pub(in crate::http) enum Asset {
     Script,
 }
 
-/// What the page may do: use its own files and its own API, and nothing else. No page may frame it.
+/// The page's Content-Security-Policy: it may use its own files and its own API, and nothing else. No page may frame it.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",

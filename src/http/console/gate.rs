@@ -1,4 +1,4 @@
-//! Who may call the console: browsers under a name that is its own, and who has the token.
+//! The checks of a caller of the console: browsers under a name that is its own, and who has the token.
 //!
 //! There are no cookies. A page of another origin can't send the token, because it does not know it; the checks of names
 //! and origins keep such a page from the console altogether.

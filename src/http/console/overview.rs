@@ -34,7 +34,7 @@ struct Overview<'a> {
     delivery_queue: usize,
     degraded: Vec<Standing>,
     failing_tasks: Vec<&'static str>,
-    /// What this answer can't say now, and why.
+    /// The fields that this answer can't fill now, with the reasons.
     unknown: Vec<Unknown>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Unknown {
 }
 
 impl Unknown {
-    /// What Redis would tell.
+    /// The field that needs Redis, while Redis is away.
     pub(super) fn without_redis(what: &'static str) -> Self {
         Self { what, why: "Redis is away: this node knows only what is on itself".to_owned() }
     }

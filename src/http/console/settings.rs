@@ -15,7 +15,7 @@ use crate::{
 struct Settings<'a> {
     node: &'a NodeId,
     settings: Vec<Setting<'a>>,
-    /// What the node noted about them at its start.
+    /// The node's notes about the settings, made at its start.
     notes: &'a [String],
 }
 

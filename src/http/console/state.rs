@@ -1,4 +1,4 @@
-//! What the console of a node keeps.
+//! The state of a node's console.
 
 use tokio::sync::Semaphore;
 

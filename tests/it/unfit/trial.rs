@@ -58,7 +58,7 @@ async fn a_search_path_that_misses_the_tables_is_named_and_makes_no_others() {
     assert!(log.contains("are in the schema public"), "{log}");
     let made = "SELECT count(*) FROM pg_class WHERE relnamespace = 'elsewhere'::regnamespace";
     assert_eq!(admin.query_one(made, &[]).await.unwrap().get::<_, i64>(0), 0);
-    // Who names a schema in the URL means it.
+    // A schema that DATABASE_URL names is used although another one has tables.
     let chosen = format!("{limited}?options=-csearch_path%3Delsewhere");
     Node::serve(&redis.url(), &chosen).set("REDIS_PREFIX", "other").start().await.terminate().await;
 }
