@@ -3,6 +3,7 @@
 export CARGO_TERM_COLOR ?= auto
 CARGO := cargo
 BENCH ?=
+ENGINE ?= single
 COMPARE ?=
 
 .DEFAULT_GOAL := help
@@ -47,9 +48,13 @@ clients: ## Test the client SDKs (clients/), in Chromium over two nodes too
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh
 
-torture: ## Three nodes under overlapping faults, checked (TORTURE_SECONDS=60, TORTURE_SEED=random); then with defects that must be caught
-	$(CARGO) test --locked --test torture -- --ignored --nocapture everything_holds
+torture: ## Three nodes under overlapping faults, checked (ENGINE=single, sentinel, cluster or all; TORTURE_SECONDS=60, TORTURE_SEED=random); then, unless ENGINE is sentinel or cluster, with defects that must be caught
+	@for engine in $(if $(filter all,$(ENGINE)),single sentinel cluster,$(ENGINE)); do \
+		TORTURE_ENGINE=$$engine $(CARGO) test --locked --test torture -- --ignored --nocapture everything_holds || exit; \
+	done
+ifneq ($(filter single all,$(ENGINE)),)
 	$(CARGO) test --locked --features faults --test torture -- --ignored --nocapture caught
+endif
 
 deploy: ## Check the image, compose.yaml, the chart and the alerts
 	scripts/tools.sh

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, Command, builder::PossibleValue, parser::ValueSource, value_parser};
 use serde::{Deserialize, Serialize};
 
+use crate::redis_servers::Engine;
+
 /// The curves of `growth`.
 pub const CURVES: [&str; 6] = ["members", "followed", "connections", "nodes", "log", "users"];
 
@@ -33,6 +35,8 @@ pub struct Args {
     pub curves_file: PathBuf,
     /// Settings of the node, beside those of the benchmark.
     pub settings: Vec<(String, String)>,
+    /// Redis beside which all parts but `soak` and `cluster` are measured.
+    pub engine: Engine,
     /// File of an earlier run.
     #[serde(skip)]
     pub compare: Option<String>,
@@ -87,6 +91,7 @@ impl Args {
             log_entries: found.get_one("log-entries").copied().unwrap_or(10_000_000),
             curves_file: found.get_one("curves-file").cloned().unwrap_or_default(),
             settings: found.get_many("set").into_iter().flatten().cloned().collect(),
+            engine: Engine::named(found.get_one::<String>("engine").map_or("", String::as_str)),
             compare: found.get_one("compare").cloned(),
         })
     }
@@ -134,6 +139,13 @@ fn command(parts: &[Choice]) -> Command {
                 .action(ArgAction::Append)
                 .value_parser(setting)
                 .help("A setting of the node, NAME=VALUE"),
+        )
+        .arg(
+            Arg::new("engine")
+                .long("engine")
+                .default_value(Engine::Single.name())
+                .value_parser([Engine::Single.name(), Engine::Cluster.name()])
+                .help("Redis of all parts but soak and cluster: one server, or three masters with a replica each"),
         )
         .arg(count("senders", "200", "Sends: senders"))
         .arg(count("conversations", "100", "Sends: number of conversations"))

@@ -9,6 +9,7 @@ use tokio::{task::spawn_local, time::Instant};
 use crate::{
     BenchResult,
     args::Args,
+    engines::{each_server, each_since},
     measure::{Commands, Cpu, Latencies, Latency, World},
     record::Record,
     support::token,
@@ -35,6 +36,8 @@ pub struct Figures {
     /// Deliveries that never came, warm-up included.
     pub missing: u64,
     pub cpu: Cpu,
+    /// CPU seconds of each server of Redis.
+    pub redis_each: Vec<f64>,
     pub commands: Commands,
     /// Time from a message's send to each of its deliveries.
     pub latency: Latency,
@@ -143,7 +146,7 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
         first: HashMap::new(),
         sample: String::new(),
     }));
-    let bare = world.redis.is_none();
+    let bare = world.redis.is_empty();
     let sockets = connect(args, world, bare).await?;
     for socket in &sockets {
         let (socket, receipts) = (Rc::clone(socket), Rc::clone(&receipts));
@@ -170,7 +173,7 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
         tokio::time::sleep_until(begin + pause * u32::try_from(number)?).await;
         if start.is_none() && begin.elapsed() >= WARM_UP {
             let commands = Commands::so_far(world).await?;
-            start = Some((Instant::now(), number, Cpu::so_far(world), commands));
+            start = Some((Instant::now(), number, Cpu::so_far(world), each_server(world), commands));
             receipts.borrow_mut().counting = true;
         }
         if !bare {
@@ -182,8 +185,9 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
         }
         number += 1;
     }
-    let (since, before, cpu, commands) = start.ok_or("the run was shorter than its warm-up")?;
+    let (since, before, cpu, each, commands) = start.ok_or("the run was shorter than its warm-up")?;
     let (seconds, cpu) = (since.elapsed().as_secs_f64(), Cpu::so_far(world).since(cpu));
+    let redis_each = each_since(world, &each);
     let commands = Commands::so_far(world).await?.since(&commands);
     let counted = receipts.borrow().counted;
     // Wait for late deliveries.
@@ -195,6 +199,7 @@ pub async fn run(args: &Args, world: &World, rate: u64) -> BenchResult<Figures> 
         deliveries: counted,
         missing: if bare { 0 } else { (number * audience).saturating_sub(receipts.all) },
         cpu,
+        redis_each,
         commands,
         latency: receipts.latency.summary(),
         spread: receipts.spread.summary(),

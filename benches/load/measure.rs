@@ -18,10 +18,12 @@ pub struct World {
     pub address: std::net::SocketAddr,
     /// Process id of the node or of the bare write loop.
     pub node: u32,
-    /// Process ids of Redis and PostgreSQL; `None` beside the bare write loop.
-    pub redis: Option<u32>,
+    /// Process ids of the servers of Redis, the masters first; none beside the bare write loop.
+    pub redis: Vec<u32>,
+    /// Process id of PostgreSQL.
     pub postgres: Option<u32>,
-    pub redis_url: String,
+    /// URLs of the masters of Redis.
+    pub redis_urls: Vec<String>,
     pub database_url: String,
 }
 
@@ -39,7 +41,7 @@ impl Cpu {
     pub fn so_far(world: &World) -> Self {
         Self {
             node: cpu_seconds(world.node),
-            redis: world.redis.map_or(0.0, cpu_seconds),
+            redis: world.redis.iter().copied().map(cpu_seconds).sum(),
             postgres: world.postgres.map_or(0.0, cpu_seconds),
             load: cpu_seconds(std::process::id()),
         }
@@ -89,13 +91,15 @@ pub struct Kept {
 impl Kept {
     /// Current values.
     pub async fn now(world: &World) -> BenchResult<Self> {
-        let mut connection = redis::Client::open(world.redis_url.as_str())?.get_multiplexed_async_connection().await?;
-        let text: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
-        let redis = text.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
+        let mut redis = 0.0;
+        for text in infos(world, "memory").await? {
+            let used = text.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<f64>().ok());
+            redis += used.unwrap_or(0.0);
+        }
         let database = connect_to_postgres(&world.database_url).await;
         let sql = "SELECT pg_database_size(current_database())::float8, (pg_current_wal_lsn() - '0/0')::float8";
         let row = database.query_one(sql, &[]).await?;
-        Ok(Self { redis: redis.unwrap_or(0.0), postgres: row.get(0), wal: row.get(1) })
+        Ok(Self { redis, postgres: row.get(0), wal: row.get(1) })
     }
 
     /// Growth since `earlier`, per unit of work.
@@ -109,6 +113,16 @@ impl Kept {
     }
 }
 
+/// A section of INFO of each master of Redis.
+async fn infos(world: &World, section: &str) -> Result<Vec<String>, redis::RedisError> {
+    let mut texts = Vec::new();
+    for url in &world.redis_urls {
+        let mut connection = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
+        texts.push(redis::cmd("INFO").arg(section).query_async(&mut connection).await?);
+    }
+    Ok(texts)
+}
+
 /// Number of calls of each Redis command.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Commands(pub BTreeMap<String, u64>);
@@ -116,18 +130,23 @@ pub struct Commands(pub BTreeMap<String, u64>);
 impl Commands {
     /// Counts so far, without this measurement's own commands.
     pub async fn so_far(world: &World) -> Result<Self, redis::RedisError> {
-        if world.redis.is_none() {
-            return Ok(Self::default());
-        }
-        let mut connection = redis::Client::open(world.redis_url.as_str())?.get_multiplexed_async_connection().await?;
-        let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
-        let counts = text.lines().filter_map(|line| {
-            let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-            Some((name.to_owned(), figures.split(',').next()?.parse().ok()?))
-        });
         // The commands of this measurement.
         let own = |name: &str| name == "info" || name.starts_with("client|set");
-        Ok(Self(counts.filter(|(name, _)| !own(name)).collect()))
+        let mut counts = BTreeMap::<_, u64>::new();
+        for text in infos(world, "commandstats").await? {
+            for line in text.lines() {
+                let Some((name, figures)) =
+                    line.strip_prefix("cmdstat_").and_then(|rest| rest.split_once(":calls="))
+                else {
+                    continue;
+                };
+                let count = figures.split(',').next().and_then(|count| count.parse::<u64>().ok());
+                if !own(name) {
+                    *counts.entry(name.to_owned()).or_default() += count.unwrap_or(0);
+                }
+            }
+        }
+        Ok(Self(counts))
     }
 
     /// Calls since `earlier`.

@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 use crate::{
     BenchResult,
     args::{Args, Choice},
-    bare_writes, compare, connects, deliveries, growth, idle, macs, ordinary,
+    bare_writes, compare, connects, deliveries, engines, growth, idle, macs, ordinary,
     record::Record,
     report, requests,
     run_file::Run,
@@ -34,7 +34,7 @@ pub struct Part {
 type Measuring<'a> = Pin<Box<dyn Future<Output = BenchResult<Record>> + 'a>>;
 
 /// All parts, in the order in which they run.
-pub const ALL: [Part; 10] = [
+pub const ALL: [Part; 11] = [
     Part { name: "macs", about: "Codes that sign what goes into Redis", usual: true, measure: |_| Box::pin(macs()) },
     Part {
         name: "floor",
@@ -62,6 +62,12 @@ pub const ALL: [Part; 10] = [
         about: "Single requests on an idle deployment",
         usual: true,
         measure: |args| Box::pin(requests(args)),
+    },
+    Part {
+        name: "cluster",
+        about: "Sends and deliveries beside one Redis and beside a cluster",
+        usual: false,
+        measure: |args| Box::pin(engines::run(args)),
     },
     Part {
         name: "soak",

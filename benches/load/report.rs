@@ -1,7 +1,7 @@
 //! Prints the figures.
 
 use crate::{
-    bare_writes, connects, deliveries, idle, macs,
+    bare_writes, connects, deliveries, engines, idle, macs,
     measure::{Cpu, Kept, Latency},
     ordinary::{self, Told},
     requests, sends,
@@ -54,6 +54,39 @@ pub fn deliveries(rate: u64, node: &deliveries::Figures, floor: &deliveries::Fig
     );
     println!("  frame of {} bytes, {} deliveries missing", node.sample.len(), node.missing);
     println!("  Redis commands per message, including those in scripts: {}", node.commands.top(node.messages as f64));
+}
+
+/// Prints the figures of both engines, with `rate` deliveries a second.
+pub fn engines(rate: u64, all: &[engines::Figures]) {
+    let table = |title: &str, row: &dyn Fn(&engines::Figures) -> (f64, Cpu, Vec<f64>, u64)| {
+        println!("\n{title}\n                 per s    node  PostgreSQL   Redis: each master      replicas  all servers");
+        for figures in all {
+            let (per_second, cpu, seconds, units) = row(figures);
+            let (masters, replicas) = engines::shares(&seconds, figures.masters, units);
+            let masters: Vec<String> = masters.iter().map(|micros| format!("{micros:5.1}")).collect();
+            println!(
+                "  {:<10} {per_second:>9.0} {:>7.1} {:>11.1}   {:<22} {replicas:>8.1} {:>12.1}",
+                figures.engine.name(),
+                cpu.node,
+                cpu.postgres,
+                masters.join(" + "),
+                cpu.redis
+            );
+        }
+    };
+    table("Durable sends, at full speed (CPU µs per send)", &|engines::Figures { sends, .. }| {
+        let per_second = sends.acked as f64 / sends.seconds;
+        (per_second, sends.cpu.micros_per(sends.acked), sends.redis_each.clone(), sends.acked)
+    });
+    let title = format!("Messages with their deliveries, target {rate} deliveries/s (CPU µs per message)");
+    table(&title, &|engines::Figures { deliveries, .. }| {
+        let messages = deliveries.messages;
+        let per_second = messages as f64 / deliveries.seconds;
+        (per_second, deliveries.cpu.micros_per(messages), deliveries.redis_each.clone(), messages)
+    });
+    for engines::Figures { engine, deliveries, .. } in all {
+        println!("  {}: Redis commands per message: {}", engine.name(), deliveries.commands.top(deliveries.messages as f64));
+    }
 }
 
 /// Prints the figures of durable sends.

@@ -8,6 +8,7 @@ use tokio::{task::spawn_local, time::Instant};
 use crate::{
     BenchResult,
     args::Args,
+    engines::{each_server, each_since},
     measure::{Commands, Cpu, Kept, Latencies, Latency, World},
     record::Record,
     support::token,
@@ -23,6 +24,8 @@ pub struct Figures {
     pub seconds: f64,
     pub acked: u64,
     pub cpu: Cpu,
+    /// CPU seconds of each server of Redis.
+    pub redis_each: Vec<f64>,
     pub commands: Commands,
     /// Bytes that Redis and PostgreSQL gained per message.
     pub kept_each: Kept,
@@ -83,11 +86,12 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
     }
     tokio::time::sleep(WARM_UP).await;
     let (commands, kept) = (Commands::so_far(world).await?, Kept::now(world).await?);
-    let (start, cpu) = (Instant::now(), Cpu::so_far(world));
+    let (start, cpu, each) = (Instant::now(), Cpu::so_far(world), each_server(world));
     progress.borrow_mut().counting = true;
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;
     progress.borrow_mut().counting = false;
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), Cpu::so_far(world).since(cpu));
+    let redis_each = each_since(world, &each);
     let commands = Commands::so_far(world).await?.since(&commands);
     let kept_each = Kept::now(world).await?.per(kept, progress.borrow().acked);
     let progress = progress.borrow();
@@ -95,6 +99,7 @@ pub async fn run(args: &Args, world: &World) -> BenchResult<Figures> {
         seconds,
         acked: progress.acked,
         cpu,
+        redis_each,
         commands,
         kept_each,
         latency: progress.latency.summary(),

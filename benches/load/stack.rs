@@ -7,13 +7,14 @@ use crate::{
     connects::Target,
     deliveries,
     measure::World,
-    support::{Node, NodeBuilder, Postgres, Process, RedisServer, Signal},
+    redis_servers::RedisServers,
+    support::{Node, NodeBuilder, Postgres, Process, Signal},
     tasks::{Task, command, figures},
 };
 
 /// A node and its servers; new for every measurement, so that none is affected by the one before.
 pub struct Stack {
-    pub redis: RedisServer,
+    pub redis: RedisServers,
     pub postgres: Postgres,
     pub database: String,
     pub node: Node,
@@ -22,7 +23,7 @@ pub struct Stack {
 impl Stack {
     /// Starts everything. PostgreSQL has full durability.
     pub async fn start(args: &Args) -> Self {
-        let redis = RedisServer::start().await;
+        let redis = RedisServers::start(args.engine).await;
         let postgres = Postgres::start(&[("fsync", "on"), ("synchronous_commit", "on")]).await;
         let database = postgres.database().await;
         let node = node_builder(args, &redis.url(), &database).start().await;
@@ -34,9 +35,9 @@ impl Stack {
         World {
             address: self.node.address(),
             node: self.node.pid(),
-            redis: Some(self.redis.pid()),
+            redis: self.redis.pids(),
             postgres: Some(self.postgres.pid()),
-            redis_url: self.redis.url(),
+            redis_urls: self.redis.master_urls(),
             database_url: self.database.clone(),
         }
     }
@@ -68,9 +69,9 @@ async fn bare_world(server: &Process) -> BenchResult<World> {
     Ok(World {
         address: server.line("its address", listening).await?,
         node: server.pid(),
-        redis: None,
+        redis: Vec::new(),
         postgres: None,
-        redis_url: String::new(),
+        redis_urls: Vec::new(),
         database_url: String::new(),
     })
 }

@@ -52,7 +52,10 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
     let mut connection =
         match connected.map_err(|_| LinkError::Timeout).and_then(|tried| tried.map_err(LinkError::from)) {
             Ok(connection) => connection,
-            Err(error) => return fault::link_finding(&plain_text::explain(&client, error).await).into(),
+            Err(error) => {
+                let finding = fault::link_finding(&plain_text::explain(&client, error).await);
+                return of_primary(&target, finding).into();
+            }
         };
     if let Some(mode) = timeout(REPLY_TIMEOUT, ServerMode::unfit(&mut connection)).await.unwrap_or_default() {
         return mode.finding().into();
@@ -77,6 +80,15 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
     // Several checks can fail for one cause; report it once.
     findings.dedup_by_key(|finding| finding.fault);
     Diagnosis { state, findings }
+}
+
+/// Names the primary, so that its refusal is not taken for one of the sentinels.
+fn of_primary(target: &Target, finding: Finding) -> Finding {
+    let status = target.status();
+    match status.primary.filter(|_| status.sentinels.is_some()) {
+        Some(primary) => Finding::new(finding.fault, format!("the primary {primary}: {}", finding.detail)),
+        None => finding,
+    }
 }
 
 /// Awaits a command's reply for at most [`REPLY_TIMEOUT`] and turns an error or a timeout into a finding.

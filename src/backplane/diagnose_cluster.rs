@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
 use tokio::{
     sync::mpsc,
@@ -39,6 +39,10 @@ pub(super) async fn diagnose(
     clock: &Clock,
 ) -> Diagnosis {
     let keys = Keys::new(&config.prefix, Layout::Cluster);
+    let findings = unreachable_masters(cluster).await;
+    if !findings.is_empty() {
+        return Diagnosis { state: String::new(), findings };
+    }
     let mut connection = match Router::open(cluster, settings()).await {
         Ok(router) => Connection::Cluster(router),
         Err(error) => return fault::link_finding(&error).into(),
@@ -66,6 +70,19 @@ pub(super) async fn diagnose(
     findings.sort_by_key(|finding| finding.fault.name());
     findings.dedup_by_key(|finding| finding.fault);
     Diagnosis { state, findings }
+}
+
+/// The masters that can't be reached or refuse the login, each by its address.
+async fn unreachable_masters(cluster: &Cluster) -> Vec<Finding> {
+    let masters = cluster.masters();
+    let settings = settings();
+    let tried = masters.iter().map(async |master| {
+        let finding = fault::link_finding(&cluster.connect(master, &settings).await.err()?);
+        let place = format!("{master}: ");
+        let detail = finding.detail.strip_prefix(&place).unwrap_or(&finding.detail);
+        Some(Finding::new(finding.fault, format!("{place}{detail}")))
+    });
+    join_all(tried).await.into_iter().flatten().collect()
 }
 
 fn settings() -> AsyncConnectionConfig {

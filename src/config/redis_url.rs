@@ -165,8 +165,8 @@ impl HostPort {
     /// Reads `host:port`, where IPv6 addresses stand in brackets.
     fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         if text.contains(',') {
-            return Err("has several hosts before the parameters: it takes one there, the address of the primary; \
-                        further sentinels follow as ?addr=host:port&addr=host:port"
+            return Err("has several hosts before the parameters: it takes one there; further sentinels, or nodes of a \
+                        cluster, follow as ?addr=host:port&addr=host:port"
                 .to_owned());
         }
         let (host, port) = match text.strip_prefix('[') {

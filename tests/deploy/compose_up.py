@@ -12,14 +12,16 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
 
-import yaml
+from compose_files import ROOT, read
 
-ROOT = Path(__file__).resolve().parents[2]
-SERVICES = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+
+# The arguments are further files, as after `-f`.
+SERVICES = read(*sys.argv[1:])["services"]
 PROGRAM = ROOT / "target/debug/switchboard"
 ADDRESSES = {name: f"127.0.1.{last}" for last, name in enumerate(SERVICES, 1)}
 # A folder that exists on every machine; a tmpfs covers it, so its content is gone afterwards.
@@ -84,7 +86,26 @@ def mount(service):
 
 
 def redis():
-    start(*map(here, SERVICES["redis"]["command"]), cwd=WORK)
+    if "cluster" in SERVICES:
+        redis_cluster()
+    else:
+        start(*map(here, SERVICES["redis"]["command"]), cwd=WORK)
+
+
+def redis_cluster():
+    (WORK / "cluster").mkdir(mode=0o755)
+    folders = {"PATH": "/usr/bin:/bin", "SECRETS": str(SECRETS), "CLUSTER": str(WORK / "cluster")}
+
+    def command(service):
+        """The service's command, with the script's place here."""
+        return [str(ROOT / "compose/cluster.sh") if word == "/cluster.sh" else word for word in service["entrypoint"] + service["command"]]
+
+    for name in SERVICES["cluster"]["command"]:
+        # In a container it listens on all addresses, and has one.
+        start(*command(SERVICES[name]), "--bind", ADDRESSES[name], "--bind-source-addr", ADDRESSES[name], cwd=WORK, env=folders, stdout=subprocess.DEVNULL)
+        eventually(name, lambda name=name: subprocess.run(["redis-cli", "-h", name, "ping"], capture_output=True).returncode == 0)
+    for _ in range(2):  # The second time, it is one already.
+        done(*command(SERVICES["cluster"]), env=folders)
 
 
 def postgres():
@@ -203,6 +224,8 @@ def main():
     health = eventually("health through nginx", lambda: get("http://127.0.0.1/api/health"))
     assert health["status"] == "healthy", health
     assert re.fullmatch(r"node-[12]", health["node"])
+    masters = json.load(urllib.request.urlopen(f"http://{ADDRESSES['node-1']}:8001/api/health", timeout=5))["redis"].get("masters", [])
+    assert len(masters) == (3 if "cluster" in SERVICES else 0), masters
     chat()
     prometheus()
     check_prometheus()

@@ -191,6 +191,18 @@ def test_sentinels_have_a_password_and_certificates_of_their_own():
     assert [port["port"] for port in policy["egress"][1]["ports"]] == [6379, 26379]
 
 
+def test_a_redis_cluster_has_its_password_its_certificates_and_all_of_its_ports():
+    files = files_of(one("redis-cluster", "Deployment")["spec"]["template"]["spec"])
+    assert {name: file for name, file in files.items() if name.startswith("REDIS")} == {
+        "REDIS_URL": ("secret", "redis-credentials", "REDIS_URL"),
+        "REDIS_PASSWORD": ("secret", "redis-credentials", "password"),
+        "REDIS_CA_FILE": ("configMap", "redis-ca", "ca.crt"),
+    }
+    rule = resources("redis-cluster")["NetworkPolicy", "chat-switchboard"]["spec"]["egress"][1]
+    assert [port["port"] for port in rule["ports"]] == [7000, 7001]
+    assert rule["to"] == [{"podSelector": {"matchLabels": {"app": "redis-cluster"}}}]
+
+
 def test_inline_secrets_are_only_in_the_charts_secret():
     secret = one("inline", "Secret")
     planted = set(re.findall(r"planted-[a-z]+", "\n".join(path.read_text() for path in SETS["inline"])))

@@ -80,6 +80,11 @@ ALLOWED = {
         "redis": {"url": "redis+sentinel://a:p@s:26380/1?addr=t:26381&addr=u&sentinel_master_name=m"},
         "networkPolicy": {"egress": {"redis": {"sentinelPort": 26379, "morePorts": [26380, 26381]}}},
     },
+    "cluster": {
+        "redis": {"url": "rediss+cluster://a:p@r-0:7000?addr=r-1:7001&addr=[fd00::1]:7002&addr=r-3"},
+        "networkPolicy": {"egress": {"redis": {"port": 7000, "morePorts": [7001, 7002, 6379]}}},
+    },
+    "cluster on the usual port": {"redis": {"url": "redis+cluster://r-0?addr=r-1&addr=r-2%3A6379"}},
     "a rule of one's own": {
         "redis": {"url": "redis://r:7000"},
         "networkPolicy": {"egress": {"extra": [{"ports": [{"port": 7000}]}]}},
@@ -101,9 +106,17 @@ ALLOWED = {
 @pytest.mark.parametrize("what", ALLOWED)
 def test_ports_that_the_policy_allows_pass(what, helm):
     found = rendered(INLINE | {"existingSecret": "s"} | ALLOWED[what], helm)
-    if what in ("several hosts", "sentinels"):
+    several = {"several hosts": {5433, 5434, 5435}, "sentinels": {26379, 26380, 26381}, "cluster": {6379, 7000, 7001, 7002}}
+    if what in several:
         opened = [port["port"] for rule in found["NetworkPolicy", "chat-switchboard"]["spec"]["egress"] for port in rule["ports"]]
-        assert set(opened) > ({5433, 5434, 5435} if what == "several hosts" else {26379, 26380, 26381})
+        assert set(opened) > several[what]
+    if "url" in ALLOWED[what].get("redis", {}):
+        assert one_secret(found)["REDIS_URL"] == ALLOWED[what]["redis"]["url"]
+
+
+def one_secret(found):
+    (secret,) = (document["stringData"] for (kind, _), document in found.items() if kind == "Secret")
+    return secret
 
 
 WEB = {"webhooks": {"notification": {"enabled": True, "url": "https://n.example.com:8443/"}}}
@@ -131,6 +144,12 @@ WEB = {"webhooks": {"notification": {"enabled": True, "url": "https://n.example.
             },
             "redis.url names port 26380, but networkPolicy.egress.redis.sentinelPort is 26379",
         ),
+        (
+            {"redis": {"url": "redis+cluster://r-0?addr=r-1:7001"}},
+            "redis.url names port 7001, but networkPolicy.egress.redis.port is 6379: nodes could not reach it. To allow it, add it to "
+            "networkPolicy.egress.redis.morePorts",
+        ),
+        ({"redis": {"url": "redis+cluster://r-0:7000?addr=r-1:7000"}}, "set networkPolicy.egress.redis.port to 7000"),
         (WEB, "webhooks.notification.url names port 8443, but networkPolicy.egress.web.ports is 443"),
         (
             {"auth": {"method": "jwks", "jwksUrl": "http://keys.example.com/"}},

@@ -58,9 +58,13 @@ def start(container, secrets, *arguments, **more):
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_program_accepts_a_nodes_environment(name, secrets, tmp_path):
-    if name == "sentinels":
+    forms = {
+        "sentinels": "rediss+sentinel://127.0.0.1:1?sentinel_master_name=main",
+        "redis-cluster": "rediss+cluster://127.0.0.1:1?addr=127.0.0.1:2",
+    }
+    if name in forms:
         secrets = shutil.copytree(secrets, tmp_path / "secrets")
-        (secrets / "REDIS_URL").write_text("rediss+sentinel://127.0.0.1:1?sentinel_master_name=main")
+        (secrets / "REDIS_URL").write_text(forms[name])
     nowhere = {"JWT_JWKS_URL": "http://127.0.0.1:1/"} if name in ("jwks", "network-policy") else {}
     said = start(node(name), secrets, "check", **nowhere)
     assert "ok    configuration" in said.stdout, said.stderr

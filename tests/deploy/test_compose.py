@@ -9,11 +9,17 @@ import sys
 import pytest
 import yaml
 
+from compose_files import read
 from conftest import ROOT, run, tool
 
+CLUSTER = "compose/cluster.yaml"
 TEXT = (ROOT / "compose.yaml").read_text()
-COMPOSE = yaml.safe_load(TEXT)
+COMPOSE = read()
 SERVICES = COMPOSE["services"]
+WITH_CLUSTER = read(CLUSTER)
+SERVERS = ["redis", *(f"redis-{number}" for number in range(2, 7))]
+# Each service of compose.yaml, and each that the other file adds or changes.
+ALL = {**SERVICES, **{f"{name} of {CLUSTER}": service for name, service in WITH_CLUSTER["services"].items() if service != SERVICES.get(name)}}
 NODES = {name: service for name, service in SERVICES.items() if name.startswith("node-")}
 
 
@@ -29,34 +35,36 @@ def seconds(text):
 
 def test_it_follows_the_compose_specification():
     specification = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
-    specification.PyCompose.from_json(json.dumps(COMPOSE)).validate()
+    for compose in (COMPOSE, WITH_CLUSTER):
+        specification.PyCompose.from_json(json.dumps(compose)).validate()
 
 
 @pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed: root installs it (make deploy)")
 def test_podman_compose_reads_it_the_same():
-    read = yaml.safe_load(run(tool("podman-compose"), "-f", ROOT / "compose.yaml", "config").stdout)
-    assert set(read["services"]) == set(SERVICES)
-    for name, node in NODES.items():
-        assert read["services"][name]["environment"] == node["environment"]
+    for more, compose in (([], COMPOSE), (["-f", ROOT / CLUSTER], WITH_CLUSTER)):
+        services = yaml.safe_load(run(tool("podman-compose"), "-f", ROOT / "compose.yaml", *more, "config").stdout)["services"]
+        assert set(services) == set(compose["services"])
+        for name in NODES:
+            assert services[name]["environment"] == compose["services"][name]["environment"]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_mounted_file_exists(name):
-    for source, target in mounts(SERVICES[name]):
+    for source, target in mounts(ALL[name]):
         if source.startswith("./"):
             assert (ROOT / source).exists(), f"{source} for {target}"
         else:
-            assert source in COMPOSE["volumes"]
+            assert source in WITH_CLUSTER["volumes"]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_service_is_hardened(name):
-    service = SERVICES[name]
+    service = ALL[name]
     assert service["read_only"] and service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "cap_add", "pid", "devices"} & set(service)
-    if name != "secrets":
-        assert service["restart"] == "unless-stopped" and "healthcheck" in service or name in NODES
+    if name.split()[0] not in ("secrets", "cluster"):
+        assert service["restart"] == "unless-stopped" and "healthcheck" in service or name.split()[0] in NODES
     assert re.fullmatch(r"switchboard|docker\.io/[a-z/]+:v?\d[\w.-]+", service["image"]), "a version is pinned"
 
 
@@ -66,6 +74,8 @@ def test_only_nginx_prometheus_and_grafana_are_published_and_only_on_loopback():
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
     inside = {name for name, service in SERVICES.items() if "inside" in service.get("networks", [])}
     assert inside == {"redis", "postgres", *NODES} and COMPOSE["networks"]["inside"]["internal"]
+    more = {name: service for name, service in WITH_CLUSTER["services"].items() if name not in SERVICES}
+    assert all(service["networks"] == ["inside"] and "ports" not in service for service in more.values())
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -85,12 +95,24 @@ def test_a_node_has_enough_time_to_drain(name):
 
 
 def test_no_service_starts_before_its_dependencies():
-    for name, service in SERVICES.items():
-        for needed, how in service.get("depends_on", {}).items():
-            assert needed in SERVICES, f"{name} needs {needed}"
-            expected = "service_completed_successfully" if needed == "secrets" else "service_healthy"
-            assert how["condition"] == expected
-            assert needed == "secrets" or needed in NODES or "healthcheck" in SERVICES[needed]
+    for services in (SERVICES, WITH_CLUSTER["services"]):
+        for name, service in services.items():
+            for needed, how in service.get("depends_on", {}).items():
+                assert needed in services, f"{name} needs {needed}"
+                once = needed in ("secrets", "cluster")
+                assert how["condition"] == ("service_completed_successfully" if once else "service_healthy")
+                assert once or needed in NODES or "healthcheck" in services[needed]
+
+
+def test_the_cluster_has_all_servers_and_nodes_wait_for_it():
+    services = WITH_CLUSTER["services"]
+    assert [name for name in services if re.match(r"redis(-|$)", name)] == SERVERS == services["cluster"]["command"]
+    for name in SERVERS:
+        assert services[name]["command"] == [name] and name in services["cluster"]["depends_on"]
+    for name in NODES:
+        assert services[name]["environment"] == SERVICES[name]["environment"] | {"REDIS_URL_FILE": "/secrets/redis-cluster-url"}
+        assert set(services[name]["depends_on"]) == {*SERVICES[name]["depends_on"], "cluster"}
+    run(tool("shellcheck"), *(ROOT / "compose").glob("*.sh"))
 
 
 def test_secrets_are_made_once_and_match_the_files_of_the_services(tmp_path):
@@ -99,14 +121,19 @@ def test_secrets_are_made_once_and_match_the_files_of_the_services(tmp_path):
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
     run("sh", script, tmp_path)
     assert made == {path.name: path.read_text() for path in tmp_path.iterdir()}, "a second start changes nothing"
-    read = set(re.findall(r"/secrets/([\w.-]+)", TEXT))
-    assert read == set(made) - {"done"}
+    texts = TEXT + (ROOT / CLUSTER).read_text() + (ROOT / "compose/cluster.sh").read_text().replace("$secrets/", "/secrets/")
+    assert set(re.findall(r"/secrets/([\w.-]+)", texts)) == set(made) - {"done"}
     assert re.fullmatch(r"[0-9a-f]{64}", made["jwt-secret"])
     assert made["database-url"] == f"postgres://switchboard:{made['postgres-password']}@postgres/switchboard"
     # The ACL file and the documentation agree.
     documented = re.search(r"^ACL SETUSER (switchboard .*)$", (ROOT / "docs/operations/redis.md").read_text(), re.MULTILINE)[1]
     password = re.fullmatch(r"redis://switchboard:([0-9a-f]{64})@redis/", made["redis-url"])[1]
     assert made["redis.acl"].splitlines()[1] == "user " + documented.replace(">secret", f">{password}")
+    documented = re.search(r"^ACL SETUSER (switchboard .*\+spublish.*)$", (ROOT / "docs/operations/redis.md").read_text(), re.MULTILINE)[1]
+    assert made["redis-cluster.acl"].splitlines()[2] == "user " + documented.replace(">secret", f">{password}")
+    addresses = "&".join(f"addr={name}:6379" for name in SERVERS[1:3])
+    assert made["redis-cluster-url"] == f"redis+cluster://switchboard:{password}@redis?{addresses}"
+    assert f"masterauth {made['redis-cluster-password']}\n" in made["redis-cluster.conf"]
     # No secret is in the repository.
     assert not re.search(r"(?i)(password|secret): (?!/secrets)\S", TEXT)
 
@@ -141,7 +168,8 @@ def test_grafana_finds_dashboards_and_their_source():
     assert list((ROOT / provisioned[provider["options"]["path"]]).glob("*.json"))
 
 
-def test_its_services_work_together():
+@pytest.mark.parametrize("more", [[], [CLUSTER]], ids=["one Redis", "a cluster"])
+def test_its_services_work_together(more):
     if not (ROOT / "target/debug/switchboard").exists():
         pytest.skip("target/debug/switchboard is missing: run cargo build")
     own = [tool("unshare"), "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -152,5 +180,5 @@ def test_its_services_work_together():
         remedy = "" if os.getuid() == 0 else " (run it as root)"
         pytest.skip(f"this machine does not allow namespaces: {probe.stderr.strip()}{remedy}")
     path = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    done = run(*own, sys.executable, ROOT / "tests/deploy/compose_up.py", timeout=120, env=path)
+    done = run(*own, sys.executable, ROOT / "tests/deploy/compose_up.py", *more, timeout=120, env=path)
     assert "all services work" in done.stdout

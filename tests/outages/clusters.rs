@@ -1,20 +1,15 @@
 //! Slots and masters of a Redis Cluster change while users chat over two nodes.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use super::{
+    crowd::{HERE, gather, listeners},
+    scene::{node_with_short_times, until_status},
 };
-
-use serde_json::Value;
-
-use super::scene::{Sent, assert_read, listener, node_with_short_times, presence, send_messages, until_status};
-use crate::support::{Client, Node, Postgres, RedisCluster, allowed, eventually};
+use crate::support::{Node, Postgres, RedisCluster, allowed, eventually};
 
 /// Time after which a master that does not answer is replaced.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum time of a send.
-const SLOWEST: Duration = Duration::from_secs(2);
 
 /// The change that the master of the conversation's channel goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +42,6 @@ async fn master_of_channel(cluster: &RedisCluster) -> (usize, String) {
         None
     };
     eventually("somebody to hear the conversation", found).await
-}
-
-async fn listeners(nodes: &[Node; 2], users: [&str; 2]) -> [Client; 2] {
-    tokio::join!(listener(&nodes[0], users[0]), listener(&nodes[1], users[1])).into()
 }
 
 impl Change {
@@ -106,58 +97,21 @@ async fn endure(change: Change) {
     let start = || node_with_short_times(&url, &database).set("PING_INTERVAL", "600s").start();
     let nodes: [Node; 2] = tokio::join!(start(), start()).into();
     tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
-    let [mut alice, mut dave] = listeners(&nodes, ["alice", "dave"]).await;
-    let mut readers = listeners(&nodes, ["bob", "carol"]).await;
-    let leavers = listeners(&nodes, ["erin", "frank"]).await;
-    let mut watchers = listeners(&nodes, ["wade", "xena"]).await;
-    let stop = AtomicBool::new(false);
-    let outage = Box::pin(async {
+    let (mut crowd, mut passers) = gather(&nodes).await;
+    let outage = async {
         if change == Change::ReplicaLags {
             let (struck, _) = master_of_channel(&cluster).await;
-            for (name, value) in [("masteruser", "nobody"), ("masterauth", "wrong")] {
-                let _: String = cluster.servers[struck + 3].command(&["CONFIG", "SET", name, value]).await;
-            }
-            let _: i64 = cluster.servers[struck].command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
+            cluster.servers[struck + 3].fall_behind(&cluster.servers[struck].url()).await;
         }
-        // The master has these, and a replica that lags has not.
-        let late = listeners(&nodes, ["ivan", "judy"]).await;
+        passers.grow(&nodes).await;
         let struck = Instant::now();
-        let (_, newcomers) = tokio::join!(Box::pin(change.happen(&mut cluster, &nodes)), async {
-            drop(leavers);
-            listeners(&nodes, ["gina", "henry"]).await
-        });
+        tokio::join!(Box::pin(change.happen(&mut cluster, &nodes)), passers.change_places(&nodes));
         tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
-        let healthy = struck.elapsed();
-        stop.store(true, Ordering::Release);
-        (late, newcomers, healthy)
-    });
-    let during =
-        Box::pin(async { tokio::join!(send_messages(&mut alice, 30, &stop), send_messages(&mut dave, 30, &stop)) });
-    let (said, (_late, _newcomers, healthy)) = tokio::join!(during, outage);
-    let said = <[Sent; 2]>::from(said);
-    let slowest = said.iter().map(Sent::slowest).max().unwrap();
-    eprintln!("{change:?}: healthy after {healthy:?}; slowest ack {slowest:?}");
-    assert!(slowest < allowed(SLOWEST), "{change:?}: {slowest:?}");
-
-    let acked = said.into_iter().flat_map(|said| said.acked).collect();
-    for reader in &mut readers {
-        assert_read(reader, &acked).await;
-    }
-    let here = ["alice", "bob", "carol", "dave", "gina", "henry", "ivan", "judy", "wade", "xena"];
-    until_consistent(&cluster, &here).await;
-    for watcher in &mut watchers {
-        let mut frames = Vec::new();
-        let gone = |frames: &[Value]| {
-            let last = last_words(frames);
-            ["erin", "frank"].iter().all(|leaver| last.get(*leaver) == Some(&false))
-        };
-        while !gone(&frames) {
-            frames.push(watcher.recv().await);
-        }
-        frames.extend(watcher.drain().await);
-        let shown_offline = last_words(&frames).into_iter().filter(|(user, online)| !online && here.contains(&&**user));
-        assert_eq!(shown_offline.count(), 0, "{change:?}: {:?}", presence(&frames));
-    }
+        eprintln!("{change:?}: healthy after {:?}", struck.elapsed());
+    };
+    crowd.speak_during(change, outage).await;
+    until_consistent(&cluster, &HERE).await;
+    crowd.assert_shown(change).await;
     for node in &nodes {
         let health = node.admin_get("/api/health").await.json;
         assert_eq!(health["redis"]["shards"], serde_json::json!({"total": 64, "down": 0}), "{change:?}: {health}");
@@ -168,10 +122,7 @@ async fn endure(change: Change) {
         .await;
     }
     // Listeners get the next message over Redis at once, not only after a comparison with the store.
-    let said = alice.send_text("team", "at last").await["seq"].clone();
-    for reader in &mut readers {
-        assert_eq!(reader.until_where(|frame| frame["content"] == "at last").await["seq"], said);
-    }
+    crowd.assert_heard("at last").await;
 }
 
 /// Waits until the cluster has exactly these users, with one connection each.
@@ -201,11 +152,6 @@ async fn until_consistent(cluster: &RedisCluster, users: &[&str]) {
     };
     let done = tokio::time::timeout(allowed(Duration::from_secs(20)), consistent).await;
     assert!(done.is_ok(), "the registry shows {seen:?}");
-}
-
-/// The last word of a watcher's frames on each user.
-fn last_words(frames: &[Value]) -> BTreeMap<String, bool> {
-    presence(frames).into_iter().collect()
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Redis, PostgreSQL and nodes fail while users chat: no acked message is lost, doubled or out of order.
 //!
-//! `scene` has the users and checks of what they receive, `answer_blocker` a proxy that loses answers; then one module
-//! for each part that fails. This crate is separate because its tests bound answers to fractions of a second, which needs
+//! `scene` and `crowd` have the users and checks of what they receive, `answer_blocker` a proxy that loses answers; then one
+//! module for each part that fails. This crate is separate because its tests bound answers to fractions of a second, which needs
 //! a machine that does little else.
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ mod support;
 
 mod answer_blocker;
 mod clusters;
+mod crowd;
 mod deploys;
 mod embedded;
 mod load;

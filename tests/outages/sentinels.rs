@@ -1,25 +1,19 @@
 //! The primary of Redis changes while users chat over two nodes, which find it by sentinels.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::scene::{
-    Sent, TEAM, assert_read, listener, node_with_short_times, presence, send_messages, status, until_status,
+use super::{
+    crowd::{HERE, gather, listeners},
+    scene::{TEAM, node_with_short_times, status, until_status},
 };
-use crate::support::{Client, Node, Postgres, RedisServer, Replicated, allowed, eventually};
+use crate::support::{Node, Postgres, RedisServer, Replicated, allowed, eventually};
 
 /// Time after which sentinels replace a primary that does not answer.
 const DOWN_AFTER: Duration = Duration::from_secs(2);
 /// Maximum time from the change of the primary until presence is right.
 const RIGHT_WITHIN: Duration = Duration::from_secs(15);
-/// Maximum time of a send.
-const SLOWEST: Duration = Duration::from_secs(2);
 
 /// The change that the primary goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +48,6 @@ impl Pair {
         let nodes: [Node; 2] = tokio::join!(start(), start()).into();
         tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
         Self { set, nodes }
-    }
-
-    async fn listeners(&self, users: [&str; 2]) -> [Client; 2] {
-        tokio::join!(listener(&self.nodes[0], users[0]), listener(&self.nodes[1], users[1])).into()
     }
 
     /// Waits until both nodes use the other server.
@@ -136,56 +126,25 @@ async fn endure(change: Change) {
     }
     let url = set.url_with(&ports);
     let mut pair = Pair::start(set, &url).await;
-    let [mut alice, mut dave] = pair.listeners(["alice", "dave"]).await;
-    let mut readers = pair.listeners(["bob", "carol"]).await;
-    let leavers = pair.listeners(["erin", "frank"]).await;
-    let mut watchers = pair.listeners(["wade", "xena"]).await;
-    let stop = AtomicBool::new(false);
+    let (mut crowd, mut passers) = gather(&pair.nodes).await;
     let outage = async {
         if change == Change::ReplicaLags {
-            pair.set.let_the_replica_lag().await;
+            pair.set.servers[1].fall_behind(&pair.set.servers[0].url()).await;
         }
-        // The primary has these, and a replica that lags has not.
-        let late = pair.listeners(["ivan", "judy"]).await;
+        passers.grow(&pair.nodes).await;
         let struck = Instant::now();
         change.begin(&mut pair.set).await;
-        drop(leavers);
-        let newcomers = pair.listeners(["gina", "henry"]).await;
+        passers.change_places(&pair.nodes).await;
         pair.moved(1.0).await;
-        let moved = struck.elapsed();
+        eprintln!("{change:?}: nodes use the new primary after {:?}", struck.elapsed());
         change.end(&mut pair.set).await;
         if change.leaves_a_replica() {
             pair.set.servers[0].logged("REPLICAOF 127.0.0.1:").await;
         }
-        stop.store(true, Ordering::Release);
-        (late, newcomers, moved, pair)
     };
-    let during = async { tokio::join!(send_messages(&mut alice, 30, &stop), send_messages(&mut dave, 30, &stop)) };
-    let (said, (_late, _newcomers, moved, pair)) = tokio::join!(during, outage);
-    let said = <[Sent; 2]>::from(said);
-    let slowest = said.iter().map(Sent::slowest).max().unwrap();
-    eprintln!("{change:?}: nodes use the new primary after {moved:?}; slowest ack {slowest:?}");
-    assert!(slowest < allowed(SLOWEST), "{change:?}: {slowest:?}");
-
-    let acked = said.into_iter().flat_map(|said| said.acked).collect();
-    for reader in &mut readers {
-        assert_read(reader, &acked).await;
-    }
-    let here = ["alice", "bob", "carol", "dave", "gina", "henry", "ivan", "judy", "wade", "xena"];
-    pair.until_consistent(&here).await;
-    for watcher in &mut watchers {
-        let mut frames = Vec::new();
-        let gone = |frames: &[Value]| {
-            let last = last_words(frames);
-            ["erin", "frank"].iter().all(|leaver| last.get(*leaver) == Some(&false))
-        };
-        while !gone(&frames) {
-            frames.push(watcher.recv().await);
-        }
-        frames.extend(watcher.drain().await);
-        let shown_offline = last_words(&frames).into_iter().filter(|(user, online)| !online && here.contains(&&**user));
-        assert_eq!(shown_offline.count(), 0, "{change:?}: {:?}", presence(&frames));
-    }
+    crowd.speak_during(change, outage).await;
+    pair.until_consistent(&HERE).await;
+    crowd.assert_shown(change).await;
     for node in &pair.nodes {
         let metrics = node.metrics().await;
         assert_eq!(metrics.get("switchboard_redis_primary_changes_total"), Some(1.0), "{change:?}: nobody moved back");
@@ -193,11 +152,6 @@ async fn endure(change: Change) {
         assert_eq!(metrics.get(&address), Some(1.0), "{change:?}: {}", metrics.0);
     }
     assert_eq!(stranger.command::<i64>(&["DBSIZE"]).await, 0, "{change:?}: a node used the server of a stale sentinel");
-}
-
-/// The last word of a watcher's frames on each user.
-fn last_words(frames: &[Value]) -> BTreeMap<String, bool> {
-    presence(frames).into_iter().collect()
 }
 
 async fn endure_all(changes: &[Change]) {
@@ -244,7 +198,7 @@ async fn without_sentinels_nodes_go_on_and_operators_are_told() {
     let set = Replicated::start(DOWN_AFTER).await;
     let url = set.url();
     let mut pair = Pair::start(set, &url).await;
-    let [mut alice, mut bob] = pair.listeners(["alice", "bob"]).await;
+    let [mut alice, mut bob] = listeners(&pair.nodes, ["alice", "bob"]).await;
     let health = pair.nodes[0].admin_get("/api/health").await.json;
     let primary = format!("127.0.0.1:{}", pair.set.servers[0].port());
     assert_eq!(health["redis"]["primary"], *primary, "{health}");
@@ -277,7 +231,7 @@ async fn measure_changes_of_the_primary() {
             let set = Replicated::start(Duration::from_secs(5)).await;
             let url = set.url();
             let mut pair = Pair::start(set, &url).await;
-            let [mut alice, mut bob] = pair.listeners(["alice", "bob"]).await;
+            let [mut alice, mut bob] = listeners(&pair.nodes, ["alice", "bob"]).await;
             alice.send_text(TEAM, "first").await;
             bob.until("message").await;
             let struck = Instant::now();

@@ -11,6 +11,7 @@
 //! | a Redis Cluster | [`RedisCluster::start`] |
 //! | a fresh PostgreSQL database | `Postgres::shared().await.database().await` |
 //! | a PostgreSQL to kill or freeze | [`Postgres::start`] |
+//! | a primary with a synchronous standby | [`PostgresPair::start`] |
 //! | PgBouncer before a database | [`PgBouncer::before`] |
 //! | a link that breaks | [`Proxy::to`] in front of either |
 //! | a node | [`Node::serve`], [`Node::dev`] |
@@ -28,6 +29,7 @@ mod nginx;
 mod node;
 mod pgbouncer;
 mod postgres;
+mod postgres_pair;
 mod process;
 mod prometheus;
 mod proxy;
@@ -47,13 +49,14 @@ pub use self::{
     pgbouncer::PgBouncer,
     postgres::{Postgres, connect as connect_to_postgres},
     process::{Log, Process, Signal, cpu_seconds, resident_bytes},
+    postgres_pair::PostgresPair,
     prometheus::Prometheus,
     proxy::{Link, Proxy},
     raw::{Frame, RawClient, opcode},
     receiver::{HookResponse, ReceivedRequest, Receiver, sign},
-    redis::RedisServer,
+    redis::{RedisServer, ask_redis},
     redis_cluster::RedisCluster,
-    replicated::Replicated,
+    replicated::{NAME as SENTINEL_NAME, Replicated},
     token::{ADMIN_TOKEN, SECRET, token, token_with},
 };
 

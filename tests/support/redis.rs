@@ -1,11 +1,11 @@
 //! A real `redis-server` without persistence.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
-use super::{Process, Signal, free_port, guard, within};
+use super::{DEADLINE, Process, Signal, free_port, guard, within};
 
 /// A running Redis; dropping it ends the process.
 #[derive(Debug)]
@@ -159,6 +159,22 @@ impl RedisServer {
         line.await.unwrap_or_else(|why| panic!("{why}"));
     }
 
+    /// As a replica, gets no more writes of its master until [`Self::catch_up`].
+    pub async fn fall_behind(&self, master_url: &str) {
+        for (name, value) in [("masteruser", "nobody"), ("masterauth", "wrong")] {
+            let _: String = self.command(&["CONFIG", "SET", name, value]).await;
+        }
+        let ended = ask_redis::<i64>(master_url, &["CLIENT", "KILL", "TYPE", "replica"], DEADLINE).await;
+        ended.expect("the master answers");
+    }
+
+    /// As a replica, gets writes again.
+    pub async fn catch_up(&self) {
+        for name in ["masteruser", "masterauth"] {
+            let _: String = self.command(&["CONFIG", "SET", name, ""]).await;
+        }
+    }
+
     /// Runs one command over its own connection, for example `["CLIENT", "KILL", "TYPE", "pubsub"]`.
     pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::Cmd::new();
@@ -168,4 +184,15 @@ impl RedisServer {
         let mut connection = self.connection().await;
         within("an answer from Redis", command.query_async(&mut connection)).await.expect("the command succeeds")
     }
+}
+
+/// Runs a command on the server of `url`; `None` if it refuses, or does not answer within `limit`.
+pub async fn ask_redis<T: redis::FromRedisValue>(url: &str, words: &[&str], limit: Duration) -> Option<T> {
+    let client = redis::Client::open(url).expect("the URL is well formed");
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(limit));
+    let asking = async {
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.ok()?;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.ok()
+    };
+    tokio::time::timeout(limit, asking).await.ok().flatten()
 }

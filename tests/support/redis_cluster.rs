@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 
 use super::{RedisServer, eventually, within};
 
@@ -189,6 +189,45 @@ impl RedisCluster {
         }
     }
 
+    /// Moves all slots of a master with their keys to another one. `None` if a server refuses, or does not answer: what was moved
+    /// stays moved.
+    pub async fn move_all_slots(from: &str, to: &str) -> Option<()> {
+        let limit = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(6)));
+        let connect = async |url: &str| {
+            let client = redis::Client::open(url).expect("the URL is well formed");
+            client.get_multiplexed_async_connection_with_config(&limit).await.ok()
+        };
+        let (mut source, mut target) = (connect(from).await?, connect(to).await?);
+        let port = to.trim_end_matches('/').rsplit_once(':').expect("the URL has a port").1;
+        let mut ids = Vec::<String>::new();
+        for server in [&mut source, &mut target] {
+            ids.push(redis::cmd("CLUSTER").arg("MYID").query_async(server).await.ok()?);
+        }
+        for slots in own_slots(&mut source).await?.chunks(256) {
+            on_each(&mut target, slots, &["IMPORTING", &ids[0]]).await?;
+            on_each(&mut source, slots, &["MIGRATING", &ids[1]]).await?;
+            loop {
+                let mut asked = redis::pipe();
+                for slot in slots {
+                    asked.cmd("CLUSTER").arg("GETKEYSINSLOT").arg(slot).arg(100);
+                }
+                let keys: Vec<Vec<String>> = asked.query_async(&mut source).await.ok()?;
+                if keys.iter().all(Vec::is_empty) {
+                    break;
+                }
+                for keys in keys.iter().filter(|keys| !keys.is_empty()) {
+                    let mut moved = redis::cmd("MIGRATE");
+                    moved.arg(&["127.0.0.1", port, "", "0", "5000", "KEYS"]).arg(keys);
+                    let _: String = moved.query_async(&mut source).await.ok()?;
+                }
+            }
+            for server in [&mut target, &mut source] {
+                on_each(server, slots, &["NODE", &ids[1]]).await?;
+            }
+        }
+        Some(())
+    }
+
     /// Has a replica take over from its master, and waits until it has.
     pub async fn fail_over(&self, replica: usize) {
         let server = &self.servers[replica];
@@ -207,4 +246,25 @@ impl RedisCluster {
         })
         .await;
     }
+}
+
+/// The slots of a master.
+async fn own_slots(master: &mut MultiplexedConnection) -> Option<Vec<u16>> {
+    let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(master).await.ok()?;
+    let own = nodes.lines().find(|line| line.contains("myself"))?;
+    let ranges = own.split_whitespace().skip(8).filter(|range| !range.starts_with('['));
+    let slots = ranges.flat_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        first.parse::<u16>().expect("a slot")..=last.parse().expect("a slot")
+    });
+    Some(slots.collect())
+}
+
+/// Runs `CLUSTER SETSLOT` for each of these slots.
+async fn on_each(server: &mut MultiplexedConnection, slots: &[u16], words: &[&str]) -> Option<()> {
+    let mut pipe = redis::pipe();
+    for slot in slots {
+        pipe.cmd("CLUSTER").arg("SETSLOT").arg(slot).arg(words).ignore();
+    }
+    pipe.query_async(server).await.ok()
 }

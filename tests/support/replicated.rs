@@ -5,9 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use super::{RedisServer, eventually};
 
 /// The name of the primary.
-const NAME: &str = "chat";
-/// A login of replicas that can be taken from them.
-const REPLICA: &str = "replica";
+pub const NAME: &str = "chat";
 
 /// The servers. Which of them is the primary changes.
 #[derive(Debug)]
@@ -21,16 +19,12 @@ pub struct Replicated {
 impl Replicated {
     /// Starts them. A primary that does not answer for `down_after` is replaced.
     pub async fn start(down_after: Duration) -> Self {
-        let primary = RedisServer::start().await;
-        let rights = "on >word +@all ~* &*";
-        let mut words = vec!["ACL", "SETUSER", REPLICA];
-        words.extend(rights.split(' '));
-        let _: String = primary.command(&words).await;
-        let replica = RedisServer::with(&["--masteruser", REPLICA, "--masterauth", "word"]).await;
-        let _: String = replica.command(&words).await;
-        for (name, value) in [("masteruser", REPLICA), ("masterauth", "word")] {
-            let _: String = primary.command(&["CONFIG", "SET", name, value]).await;
-        }
+        Self::with(down_after, &[]).await
+    }
+
+    /// Starts them with more arguments for both servers.
+    pub async fn with(down_after: Duration, args: &[&str]) -> Self {
+        let (primary, replica) = (RedisServer::with(args).await, RedisServer::with(args).await);
         let _: String = replica.command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).await;
         let servers = [primary, replica];
         let mut sentinels = Vec::new();
@@ -47,6 +41,11 @@ impl Replicated {
     /// The URL by which a node finds the primary.
     pub fn url(&self) -> String {
         self.url_with(&self.sentinels.iter().map(RedisServer::port).collect::<Vec<_>>())
+    }
+
+    /// The same, with a login of the servers, such as `name:password@`.
+    pub fn url_for(&self, login: &str) -> String {
+        self.url().replacen("://", &format!("://{login}"), 1)
     }
 
     /// The same, by sentinels at these ports.
@@ -80,12 +79,6 @@ impl Replicated {
     /// Begins a failover by hand.
     pub async fn fail_over(&self) {
         let _: String = self.sentinels[0].command(&["SENTINEL", "FAILOVER", NAME]).await;
-    }
-
-    /// Takes the login of the replica away, so that it gets no more writes.
-    pub async fn let_the_replica_lag(&self) {
-        let _: String = self.servers[0].command(&["ACL", "SETUSER", REPLICA, "off"]).await;
-        let _: i64 = self.servers[0].command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
     }
 
     /// Makes a sentinel of no quorum that knows only `server` as the primary.

@@ -9,6 +9,7 @@ use crate::{
     checker::check,
     cluster::Defects,
     directed::Scenario,
+    engine::Engine,
     evidence::{Evidence, Rule},
     nemesis::{Fault, Plan, Step},
     report,
@@ -24,7 +25,7 @@ async fn broken_rules(seed: u64, defects: Defects, faults: &[Fault], quiet: Dura
         |(at, fault): (u32, &Fault)| Step { at: APART * (at + 1), lasts: Duration::from_millis(300), fault: *fault };
     let plan = Plan((0..).zip(faults).map(step).collect());
     let time = APART * (faults.len() as u32 + 2);
-    let (evidence, _cluster) = run(&Run { seed, plan, time, defects, quiet }).await;
+    let (evidence, _cluster) = run(&Run { engine: Engine::Single, seed, plan, time, defects, quiet }).await;
     let broken = counts(&evidence);
     eprintln!("{defects:?}: {broken:?}\n{}", report::figures(&evidence));
     broken

@@ -1,4 +1,5 @@
-//! Three nodes on one Redis and one PostgreSQL. Each node reaches them over its own links, which can be broken.
+//! Three nodes on Redis and PostgreSQL. Each node reaches PostgreSQL, and a Redis of one server, over its own links, which can
+//! be broken; servers of other engines of Redis refuse a node's login instead.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,15 +7,15 @@ use std::{
     time::Duration,
 };
 
-use redis::AsyncConnectionConfig;
 use serde_json::json;
 use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
+    engine::{Engine, Redis},
     evidence::{Log, Row},
     history::{About, Kind, Name, hash_of},
     nemesis::NODES,
-    support::{Node, NodeBuilder, Postgres, Proxy, RedisServer, Signal, free_port, token},
+    support::{Link, Node, NodeBuilder, PostgresPair, Proxy, Signal, free_port, token},
 };
 
 /// PostgreSQL's settings: its commits survive SIGKILL, though not a power cut.
@@ -45,56 +46,70 @@ pub struct NodeSlot {
 
 /// All servers and nodes.
 pub struct Cluster {
-    pub redis: Mutex<RedisServer>,
-    pub redis_url: String,
-    pub store: Mutex<Postgres>,
-    pub database: String,
+    pub redis: Redis,
+    pub store: Mutex<PostgresPair>,
     pub places: Vec<Mutex<NodeSlot>>,
+    /// The links to Redis, if it is one server.
     pub redis_links: Vec<Proxy>,
     pub store_links: Vec<Proxy>,
+    /// The links to the second place of PostgreSQL, if it is a pair.
+    standby_links: Vec<Proxy>,
     /// The nodes' addresses for clients.
     pub addresses: Vec<SocketAddr>,
+    /// The URL of the database on the primary.
+    database: std::sync::Mutex<String>,
     http: reqwest::Client,
 }
 
 impl Cluster {
-    /// Starts the servers and nodes.
-    pub async fn start(defects: Defects) -> Self {
-        Self::with_nodes(NODES, defects).await
-    }
-
-    /// Starts the servers and this number of nodes.
-    pub async fn with_nodes(nodes: usize, defects: Defects) -> Self {
-        let redis = RedisServer::with(&["--enable-debug-command", "yes"]).await;
-        let settings: Vec<_> = SETTINGS.iter().chain(defects.store).copied().collect();
-        let store = Postgres::start(&settings).await;
-        let (redis_url, database) = (redis.url(), store.database().await);
-        let mut cluster = Self {
-            redis: Mutex::new(redis),
-            store: Mutex::new(store),
-            places: Vec::new(),
-            redis_links: Vec::new(),
-            store_links: Vec::new(),
-            addresses: Vec::new(),
-            http: reqwest::Client::new(),
-            redis_url,
-            database,
-        };
-        for number in 0..nodes {
-            cluster.add_node(number, defects.broken).await;
-        }
+    /// Starts the servers, PostgreSQL as a pair, and all nodes.
+    pub async fn start(engine: Engine, defects: Defects) -> Self {
+        let cluster = Self::with_nodes(NODES, engine, defects, true).await;
         if defects.no_dedupe {
             cluster.disable_dedupe().await;
         }
         cluster
     }
 
+    /// Starts two nodes on one Redis and one PostgreSQL.
+    pub async fn small(defects: Defects) -> Self {
+        Self::with_nodes(2, Engine::Single, defects, false).await
+    }
+
+    async fn with_nodes(nodes: usize, engine: Engine, defects: Defects, pair: bool) -> Self {
+        let redis = Redis::start(engine).await;
+        let settings: Vec<_> = SETTINGS.iter().chain(defects.store).copied().collect();
+        let mut store = PostgresPair::alone(&settings).await;
+        let database = store.primary().database().await;
+        if pair {
+            store.add_standby().await;
+        }
+        let mut cluster = Self {
+            redis,
+            store: Mutex::new(store),
+            places: Vec::new(),
+            redis_links: Vec::new(),
+            store_links: Vec::new(),
+            standby_links: Vec::new(),
+            addresses: Vec::new(),
+            http: reqwest::Client::new(),
+            database: std::sync::Mutex::new(database),
+        };
+        for number in 0..nodes {
+            cluster.add_node(number, defects.broken).await;
+        }
+        cluster
+    }
+
     async fn add_node(&mut self, number: usize, broken: Option<&str>) {
-        let redis_link = Proxy::to(self.redis_url.trim_start_matches("redis://").trim_end_matches('/')).await;
-        let authority = self.database.split(['@', '/']).nth(3).expect("the URL has a host");
-        let store_link = Proxy::to(authority).await;
+        let mut redis_url = self.redis.url_for(number);
+        if self.redis.engine == Engine::Single {
+            let link = Proxy::to(redis_url.trim_start_matches("redis://").trim_end_matches('/')).await;
+            redis_url = link.url(&redis_url);
+            self.redis_links.push(link);
+        }
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut builder = Node::serve(&redis_link.url(&self.redis_url), &store_link.url(&self.database))
+        let mut builder = Node::serve(&redis_url, &self.link_store().await)
             .set("NODE_ID", format!("node-{number}"))
             .set("LISTEN", address)
             .set("OPEN_CONVERSATIONS", false)
@@ -104,6 +119,8 @@ impl Cluster {
             .set("PONG_TIMEOUT", "6s")
             .set("CACHE_TTL", "20s")
             .set("OUTBOX_BYTES", "64KiB")
+            // Each send asks Redis, and none is refused.
+            .set("MESSAGE_RATE_LIMIT", 100_000)
             // Connections of a killed or frozen node count until its lease is out.
             .set("MAX_CONNECTIONS_PER_USER", 100)
             .set("SHUTDOWN_DELAY", "500ms")
@@ -113,9 +130,47 @@ impl Cluster {
         }
         let node = builder.clone().start().await;
         self.places.push(Mutex::new(NodeSlot { builder, node: Some(node), logs: Vec::new() }));
-        self.redis_links.push(redis_link);
-        self.store_links.push(store_link);
         self.addresses.push(address);
+    }
+
+    /// Makes the links of one more node to PostgreSQL, and returns the URL that leads over them.
+    async fn link_store(&mut self) -> String {
+        let store = self.store.get_mut();
+        let mut hosts = Vec::new();
+        for (place, links) in [(0, &mut self.store_links), (1, &mut self.standby_links)] {
+            if let Some(server) = store.server(place) {
+                let link = Proxy::to(server.address()).await;
+                hosts.push(link.address().to_string());
+                links.push(link);
+            }
+        }
+        let database = self.database.get_mut().unwrap();
+        let name = database.rsplit('/').next().expect("the URL names the database");
+        format!("postgres://postgres@{}/{name}", hosts.join(","))
+    }
+
+    /// Breaks or mends a node's links to PostgreSQL.
+    pub fn set_store_link(&self, node: usize, link: Link) {
+        for links in [&self.store_links, &self.standby_links] {
+            if let Some(one) = links.get(node) {
+                one.set(link);
+            }
+        }
+    }
+
+    /// Stops the primary of PostgreSQL and promotes the standby. After a time, a new standby takes the place of the former primary.
+    pub async fn fail_over_store(&self, lasts: Duration) {
+        let mut store = self.store.lock().await;
+        store.fail_over().await;
+        let name = self.database.lock().unwrap().rsplit('/').next().expect("the URL names the database").to_owned();
+        *self.database.lock().unwrap() = store.primary().url(&name);
+        sleep(lasts).await;
+        store.add_standby().await;
+        let place = 1 - store.place();
+        let address = store.server(place).expect("the standby was added").address();
+        for link in [&self.store_links, &self.standby_links][place] {
+            link.lead_to(&address);
+        }
     }
 
     /// Changes the function that appends messages: it no longer looks for stored duplicates.
@@ -137,23 +192,16 @@ impl Cluster {
 
     /// Connects to the database directly, past all links; `None` while PostgreSQL is away.
     pub async fn database(&self) -> Option<tokio_postgres::Client> {
-        let connecting = tokio_postgres::connect(&self.database, tokio_postgres::NoTls);
+        let url = self.database.lock().unwrap().clone();
+        let connecting = tokio_postgres::connect(&url, tokio_postgres::NoTls);
         let (client, connection) = tokio::time::timeout(ANSWERING, connecting).await.ok()?.ok()?;
         tokio::spawn(connection);
         Some(client)
     }
 
-    /// Runs a command on Redis directly, past all links; `None` if it doesn't answer.
+    /// Runs a command on the first server of Redis directly, past all links; `None` if it doesn't answer.
     pub async fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
-        let client = redis::Client::open(self.redis_url.as_str()).expect("the URL is well formed");
-        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWERING));
-        let asking = async {
-            let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.ok()?;
-            let mut command = redis::cmd(words[0]);
-            command.arg(&words[1..]);
-            command.query_async(&mut connection).await.ok()
-        };
-        tokio::time::timeout(ANSWERING, asking).await.ok().flatten()
+        self.redis.ask(0, words).await
     }
 
     /// Makes a conversation of these users, a direct one for two users, and returns its id.
@@ -215,8 +263,11 @@ impl Cluster {
         }
     }
 
-    /// True if every node reports `healthy`.
+    /// True if every node reports `healthy`, and Redis is whole.
     pub async fn is_healthy(&self) -> bool {
+        if !self.redis.is_whole().await {
+            return false;
+        }
         let asked = (0..self.addresses.len()).map(|number| self.get_json(number, "/api/health"));
         let answers = futures_util::future::join_all(asked).await;
         answers.iter().all(|health| health.as_ref().is_some_and(|health| health["status"] == "healthy"))

@@ -28,6 +28,10 @@ pub struct Evidence {
     pub lost: Vec<String>,
     /// Maximum time from an ack until every listener has the entry.
     pub delivered_within: Duration,
+    /// Time from the end of the plan until presence was right and stayed so.
+    pub right_after: Duration,
+    /// On a Redis Cluster, the shard that each user's sends ask.
+    pub shards: BTreeMap<Name, usize>,
 }
 
 /// A conversation's log in the store.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, sleep_until},
@@ -16,45 +17,36 @@ use crate::{
 };
 
 /// Injects all faults of a plan. Returns failures that the faults do not excuse.
-pub async fn run_plan(plan: &Plan, cluster: &Arc<Cluster>, orders: &Orders, recorder: &Recorder) -> Vec<String> {
+pub async fn run_plan(plan: &Plan, cluster: &Cluster, orders: &Orders, recorder: &Recorder) -> Vec<String> {
     let begun = Instant::now();
     // Faults of one target run one after the other, even if one takes longer than planned.
     let mut turns = HashMap::<Target, Arc<Mutex<()>>>::new();
     let mut steps = Vec::new();
     for step in plan.0.iter().copied() {
-        let turn = turns.entry(step.fault.target()).or_default().clone();
-        let (cluster, orders, recorder) = (cluster.clone(), orders.clone(), recorder.clone());
-        steps.push(tokio::spawn(async move {
+        let own: Vec<_> =
+            step.fault.targets().into_iter().map(|target| turns.entry(target).or_default().clone()).collect();
+        steps.push(async move {
             sleep_until(begun + step.at).await;
-            let _turn = if step.fault.target() == Target::Nothing { None } else { Some(turn.lock().await) };
+            let mut turn = Vec::new();
+            for own in own {
+                turn.push(own.lock_owned().await);
+            }
             let fault = format!("{:?}", step.fault);
             recorder.record(None, What::Fault { fault: fault.clone(), begins: true });
-            let result = inject(step, &cluster, &orders).await;
+            let result = inject(step, cluster, orders).await;
             recorder.record(None, What::Fault { fault, begins: false });
             result.err()
-        }));
+        });
     }
-    let mut wrong = Vec::new();
-    for step in steps {
-        wrong.extend(step.await.expect("a fault can be done"));
-    }
-    wrong
+    join_all(steps).await.into_iter().flatten().collect()
 }
 
 async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Orders) -> Result<(), String> {
-    let milliseconds = lasts.as_millis().to_string();
+    let redis = &cluster.redis;
     match fault {
-        Fault::RedisKilled => {
-            cluster.redis.lock().await.kill().await;
-            sleep(lasts).await;
-            cluster.redis.lock().await.restart().await;
-        }
-        Fault::RedisFrozen => {
-            cluster.redis.lock().await.pause();
-            sleep(lasts).await;
-            cluster.redis.lock().await.resume();
-        }
-        Fault::RedisPaused => redis_command(cluster, &["CLIENT", "PAUSE", &milliseconds], lasts).await,
+        Fault::RedisKilled => return redis.kill_master(0, lasts).await,
+        Fault::RedisFrozen => return redis.freeze_master(0, lasts).await,
+        Fault::RedisPaused => redis_command(cluster, &["CLIENT", "PAUSE", &lasts.as_millis().to_string()], lasts).await,
         Fault::RedisAsleep => {
             redis_command(cluster, &["DEBUG", "SLEEP", &lasts.as_secs_f64().to_string()], lasts).await
         }
@@ -62,26 +54,41 @@ async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
         Fault::RedisFlushed => redis_command(cluster, &["FLUSHALL"], lasts).await,
         Fault::RedisScriptsFlushed => redis_command(cluster, &["SCRIPT", "FLUSH"], lasts).await,
         Fault::RedisLink(node, link) => break_link(&cluster.redis_links[node], link, lasts).await,
-        Fault::StoreKilled => {
-            cluster.store.lock().await.kill().await;
+        Fault::RedisRefuses(node) => {
+            redis.shut_out(node).await;
             sleep(lasts).await;
-            cluster.store.lock().await.restart().await;
+            redis.let_in(node).await;
+        }
+        Fault::MasterKilled(shard) => return redis.kill_master(shard, lasts).await,
+        Fault::MasterFrozen(shard) => return redis.freeze_master(shard, lasts).await,
+        Fault::MasterReplaced(shard) => return redis.replace_master(shard).await,
+        Fault::WritesLost(shard) => return redis.lose_writes(shard, lasts).await,
+        Fault::SlotsMoved(from, to) => return redis.move_slots(from, to, lasts).await,
+        Fault::SentinelFrozen(sentinel) => redis.freeze_sentinel(sentinel, lasts).await,
+        Fault::StoreKilled => {
+            cluster.store.lock().await.primary().kill().await;
+            sleep(lasts).await;
+            cluster.store.lock().await.primary().restart().await;
         }
         Fault::StoreFrozen => {
-            cluster.store.lock().await.pause();
+            cluster.store.lock().await.primary().pause();
             sleep(lasts).await;
-            cluster.store.lock().await.resume();
+            cluster.store.lock().await.primary().resume();
         }
+        Fault::StoreFailedOver => cluster.fail_over_store(lasts).await,
         Fault::StoreSessionsEnded => end_sessions(cluster).await,
-        Fault::StoreLink(node, link) => break_link(&cluster.store_links[node], link, lasts).await,
-        Fault::StoreAnswersLost(node) => {
-            let link = &cluster.store_links[node];
-            link.set(Link::Mute);
+        Fault::StoreLink(node, link) => {
+            cluster.set_store_link(node, link);
             sleep(lasts).await;
-            link.set(Link::Cut);
+            cluster.set_store_link(node, Link::Open);
+        }
+        Fault::StoreAnswersLost(node) => {
+            cluster.set_store_link(node, Link::Mute);
+            sleep(lasts).await;
+            cluster.set_store_link(node, Link::Cut);
             // Time for every connection to notice the cut.
             sleep(Duration::from_millis(20)).await;
-            link.set(Link::Open);
+            cluster.set_store_link(node, Link::Open);
         }
         Fault::NodeKilled(node) => {
             cluster.kill_node(node).await;
@@ -89,12 +96,19 @@ async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
             cluster.start_node(node).await;
         }
         Fault::NodeKilledUnheard(node) => {
-            cluster.redis_links[node].set(Link::Frozen);
-            sleep(lasts).await;
-            cluster.kill_node(node).await;
-            // Commands that the link held must not reach Redis any more.
-            cluster.redis_links[node].drop_connections();
-            cluster.redis_links[node].set(Link::Open);
+            if let Some(link) = cluster.redis_links.get(node) {
+                link.set(Link::Frozen);
+                sleep(lasts).await;
+                cluster.kill_node(node).await;
+                // Commands that the link held must not reach Redis any more.
+                link.drop_connections();
+                link.set(Link::Open);
+            } else {
+                redis.shut_out(node).await;
+                sleep(lasts).await;
+                cluster.kill_node(node).await;
+                redis.let_in(node).await;
+            }
             sleep(lasts).await;
             cluster.start_node(node).await;
         }
@@ -116,9 +130,9 @@ async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
     Ok(())
 }
 
-/// Runs a Redis command as a fault. A Redis that is down doesn't get it, which is fault enough.
+/// Runs a command on every master as a fault. A server that is down doesn't get it, which is fault enough.
 async fn redis_command(cluster: &Cluster, words: &[&str], lasts: Duration) {
-    let _answer: (Option<redis::Value>, ()) = tokio::join!(cluster.redis(words), sleep(lasts));
+    let _answers: (Vec<Option<redis::Value>>, ()) = tokio::join!(cluster.redis.on_masters(words), sleep(lasts));
 }
 
 async fn break_link(link: &Proxy, how: Link, lasts: Duration) {

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::support::Link;
+use crate::{engine::Engine, support::Link};
 
 /// A slow link: slower than a lock is held, quicker than any timeout.
 const SLOW: Link = Link::Slow(Duration::from_millis(60));
@@ -31,10 +31,26 @@ pub enum Fault {
     RedisScriptsFlushed,
     /// A node's link to Redis breaks.
     RedisLink(usize, Link),
+    /// The servers of Redis end the connections of a node and refuse its login.
+    RedisRefuses(usize),
+    /// The master of a shard is killed. It comes back empty, as a master or, if it was replaced, as a replica.
+    MasterKilled(usize),
+    /// The master of a shard is frozen. If it was replaced, it then takes writes for a while.
+    MasterFrozen(usize),
+    /// The replica of a shard takes over by hand.
+    MasterReplaced(usize),
+    /// The replica of a shard gets no writes for a time, and is promoted.
+    WritesLost(usize),
+    /// All slots of the first shard move to the second one, and come back.
+    SlotsMoved(usize, usize),
+    /// A sentinel is frozen.
+    SentinelFrozen(usize),
     /// All processes of PostgreSQL are killed.
     StoreKilled,
     /// PostgreSQL is frozen.
     StoreFrozen,
+    /// The primary of PostgreSQL is stopped for good, and its standby promoted.
+    StoreFailedOver,
     /// PostgreSQL ends every session.
     StoreSessionsEnded,
     /// A node's link to PostgreSQL breaks.
@@ -60,61 +76,87 @@ pub enum Fault {
 }
 
 /// Target of a fault; faults of one target don't overlap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     Redis,
+    Shard(usize),
+    Sentinel,
     RedisLink(usize),
     Store,
     StoreLink(usize),
     Node(usize),
-    Nothing,
 }
 
 impl Fault {
-    /// Returns one fault of every kind, on random nodes.
-    fn every(rng: &mut StdRng) -> Vec<Self> {
+    /// Returns one fault of every kind that an engine knows, on random nodes and shards.
+    fn every(rng: &mut StdRng, engine: Engine) -> Vec<Self> {
         let broken = |rng: &mut StdRng| if rng.random() { Link::Cut } else { Link::Frozen };
         let mut node = || rng.random_range(0..NODES);
         let nodes: [usize; 10] = std::array::from_fn(|_| node());
-        vec![
-            Self::RedisKilled,
-            Self::RedisFrozen,
-            Self::RedisPaused,
-            Self::RedisAsleep,
+        let mut all = vec![
             Self::RedisSubscribersKilled,
             Self::RedisFlushed,
             Self::RedisScriptsFlushed,
-            Self::RedisLink(nodes[0], broken(rng)),
-            Self::RedisLink(nodes[1], Link::Mute),
             Self::StoreKilled,
             Self::StoreFrozen,
+            Self::StoreFailedOver,
             Self::StoreSessionsEnded,
             Self::StoreLink(nodes[2], broken(rng)),
             Self::StoreAnswersLost(nodes[3]),
             Self::NodeKilled(nodes[4]),
             Self::NodeFrozen(nodes[5]),
             Self::NodeReplaced(nodes[6]),
-            Self::RedisLink(nodes[7], SLOW),
             Self::StoreLink(nodes[8], SLOW),
             Self::NodeKilledUnheard(nodes[9]),
             Self::ClientsCut,
             Self::ClientsMoved,
             Self::ClientsAway,
             Self::ReadersStalled,
-        ]
+        ];
+        if engine == Engine::Single {
+            all.extend([
+                Self::RedisKilled,
+                Self::RedisFrozen,
+                Self::RedisPaused,
+                Self::RedisAsleep,
+                Self::RedisLink(nodes[0], broken(rng)),
+                Self::RedisLink(nodes[1], Link::Mute),
+                Self::RedisLink(nodes[7], SLOW),
+            ]);
+            return all;
+        }
+        let shards: [usize; 6] = std::array::from_fn(|_| rng.random_range(0..engine.shards()));
+        all.extend([
+            Self::RedisRefuses(nodes[0]),
+            Self::MasterKilled(shards[0]),
+            Self::MasterFrozen(shards[1]),
+            Self::MasterReplaced(shards[2]),
+            Self::WritesLost(shards[3]),
+        ]);
+        match engine {
+            Engine::Cluster => all.push(Self::SlotsMoved(shards[4], (shards[4] + 1 + shards[5] % 2) % 3)),
+            _ => all.push(Self::SentinelFrozen(nodes[7])),
+        }
+        all
     }
 
-    /// Target of this fault.
-    pub fn target(self) -> Target {
+    /// Targets of this fault, in order.
+    pub fn targets(self) -> Vec<Target> {
         match self {
-            Self::RedisKilled | Self::RedisFrozen | Self::RedisPaused | Self::RedisAsleep => Target::Redis,
-            Self::RedisLink(node, _) => Target::RedisLink(node),
-            Self::StoreKilled | Self::StoreFrozen => Target::Store,
-            Self::StoreLink(node, _) | Self::StoreAnswersLost(node) => Target::StoreLink(node),
+            Self::RedisKilled | Self::RedisFrozen | Self::RedisPaused | Self::RedisAsleep => vec![Target::Redis],
+            Self::MasterKilled(shard)
+            | Self::MasterFrozen(shard)
+            | Self::MasterReplaced(shard)
+            | Self::WritesLost(shard) => vec![Target::Shard(shard)],
+            Self::SlotsMoved(one, other) => vec![Target::Shard(one.min(other)), Target::Shard(one.max(other))],
+            Self::SentinelFrozen(_) => vec![Target::Sentinel],
+            Self::RedisLink(node, _) | Self::RedisRefuses(node) => vec![Target::RedisLink(node)],
+            Self::StoreKilled | Self::StoreFrozen | Self::StoreFailedOver => vec![Target::Store],
+            Self::StoreLink(node, _) | Self::StoreAnswersLost(node) => vec![Target::StoreLink(node)],
             Self::NodeKilled(node)
             | Self::NodeKilledUnheard(node)
             | Self::NodeFrozen(node)
-            | Self::NodeReplaced(node) => Target::Node(node),
+            | Self::NodeReplaced(node) => vec![Target::Node(node)],
             Self::RedisSubscribersKilled
             | Self::RedisFlushed
             | Self::RedisScriptsFlushed
@@ -122,7 +164,7 @@ impl Fault {
             | Self::ClientsCut
             | Self::ClientsMoved
             | Self::ClientsAway
-            | Self::ReadersStalled => Target::Nothing,
+            | Self::ReadersStalled => Vec::new(),
         }
     }
 
@@ -132,13 +174,18 @@ impl Fault {
             Self::RedisKilled | Self::StoreKilled | Self::NodeKilled(_) => 100..4_000,
             Self::RedisFrozen | Self::StoreFrozen => 500..6_000,
             Self::RedisPaused | Self::RedisAsleep => 300..3_000,
-            Self::RedisLink(..) | Self::StoreLink(..) => 200..5_000,
+            // A master is replaced after 2 s and more, so it may also come back before.
+            Self::MasterKilled(_) | Self::MasterFrozen(_) | Self::SentinelFrozen(_) => 500..8_000,
+            Self::WritesLost(_) | Self::SlotsMoved(..) => 500..3_000,
+            Self::RedisLink(..) | Self::RedisRefuses(_) | Self::StoreLink(..) => 200..5_000,
+            Self::StoreFailedOver => 0..2_000,
             Self::StoreAnswersLost(_) => 20..300,
             Self::NodeKilledUnheard(_) => 200..900,
             Self::NodeFrozen(_) => 3_500..7_000,
             Self::ClientsAway => 1_000..8_000,
             Self::ReadersStalled => 1_000..6_000,
             Self::NodeReplaced(_)
+            | Self::MasterReplaced(_)
             | Self::RedisSubscribersKilled
             | Self::RedisFlushed
             | Self::RedisScriptsFlushed
@@ -161,19 +208,28 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub struct Plan(pub Vec<Step>);
 
+/// The death of one master of a cluster at the begin of a plan. Nothing else happens for a while, so that its effect on the
+/// users of the other masters can be measured.
+const ALONE: Duration = Duration::from_secs(6);
+
 impl Plan {
     /// Draws faults over `time`. Faults of different targets overlap. Every kind occurs before any kind repeats.
-    pub fn draw(seed: u64, time: Duration) -> Self {
+    pub fn draw(engine: Engine, seed: u64, time: Duration) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let (mut steps, mut bag) = (Vec::<Step>::new(), Vec::new());
         let mut at = Duration::from_millis(500);
+        if engine == Engine::Cluster {
+            let fault = Fault::MasterFrozen(rng.random_range(0..engine.shards()));
+            steps.push(Step { at, lasts: ALONE, fault });
+            at += ALONE;
+        }
         while at < time {
             if bag.is_empty() {
-                bag = Fault::every(&mut rng);
+                bag = Fault::every(&mut rng, engine);
                 bag.shuffle(&mut rng);
             }
             let busy = |fault: &Fault| {
-                let same = |step: &&Step| step.fault.target() == fault.target() && fault.target() != Target::Nothing;
+                let same = |step: &&Step| step.fault.targets().iter().any(|target| fault.targets().contains(target));
                 steps.iter().filter(same).any(|step| step.at + step.lasts + settling(step.fault) > at)
             };
             if let Some(free) = bag.iter().position(|fault| !busy(fault)) {
@@ -187,12 +243,13 @@ impl Plan {
     }
 }
 
-/// Minimum pause between two faults of one target: a node must have time to recover what it lost, and one that got
-/// SIGTERM needs time to exit.
+/// Minimum pause between two faults of one target: a node must have time to recover what it lost, one that got
+/// SIGTERM needs time to exit, and a former master becomes a replica.
 fn settling(fault: Fault) -> Duration {
-    match fault.target() {
+    match fault.targets().first() {
         _ if matches!(fault, Fault::NodeReplaced(_)) => Duration::from_secs(8),
-        Target::Redis => Duration::from_secs(3),
+        Some(Target::Shard(_)) => Duration::from_secs(6),
+        Some(Target::Redis) => Duration::from_secs(3),
         _ => Duration::from_millis(500),
     }
 }
@@ -208,13 +265,15 @@ impl fmt::Display for Plan {
 
 #[test]
 fn a_seed_gives_one_plan_with_every_fault() {
-    let (time, kind) = (Duration::from_secs(90), |step: &Step| std::mem::discriminant(&step.fault));
-    for seed in 0..20 {
-        let (one, other) = (Plan::draw(seed, time), Plan::draw(seed, time));
-        assert_eq!(one.to_string(), other.to_string());
-        let kinds: std::collections::HashSet<_> = one.0.iter().map(kind).collect();
-        assert_eq!(kinds.len(), 21, "{one}");
-        let overlap = |pair: &[Step]| pair[0].at + pair[0].lasts > pair[1].at;
-        assert!(one.0.windows(2).any(overlap), "{one}");
+    let (time, kind) = (Duration::from_secs(120), |step: &Step| std::mem::discriminant(&step.fault));
+    for (engine, number) in [(Engine::Single, 22), (Engine::Sentinel, 23), (Engine::Cluster, 23)] {
+        for seed in 0..20 {
+            let (one, other) = (Plan::draw(engine, seed, time), Plan::draw(engine, seed, time));
+            assert_eq!(one.to_string(), other.to_string());
+            let kinds: std::collections::HashSet<_> = one.0.iter().map(kind).collect();
+            assert_eq!(kinds.len(), number, "{one}");
+            let overlap = |pair: &[Step]| pair[0].at + pair[0].lasts > pair[1].at;
+            assert!(one.0.windows(2).any(overlap), "{one}");
+        }
     }
 }

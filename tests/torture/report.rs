@@ -12,6 +12,7 @@ use crate::{
     cluster::Cluster,
     evidence::{Evidence, Violation},
     history::{Kind, What},
+    latency,
     run::Run,
 };
 
@@ -37,7 +38,8 @@ pub fn figures(evidence: &Evidence) -> String {
         "{} faults, {} connections, {} resumes ({} resyncs), {} tries, {} acks ({} duplicates), {} refusals, \
          {} unknown, {} deliveries, {} reads over REST ({} refused), {} entries in {} conversations ({} direct; {} \
          messages, {} edits, {} deletions, {} additions and {} removals of members), {} views; connections by dialect: \
-         {sockets:?}; nobody waited longer than {:.1?} ({:.1?} would do)",
+         {sockets:?}; nobody waited longer than {:.1?} ({:.1?} would do); presence was right, and stayed so, {:.1?} after \
+         the plan",
         count(|what| matches!(what, What::Fault { begins: true, .. })),
         count(|what| matches!(what, What::Open { .. })),
         count(|what| matches!(what, What::Resume { .. })),
@@ -61,11 +63,12 @@ pub fn figures(evidence: &Evidence) -> String {
         evidence.views.len(),
         longest_wait(evidence),
         evidence.delivered_within,
+        evidence.right_after,
     );
     for figure in &evidence.figures {
         let _infallible = write!(text, "\n  {}: {} before, {} after", figure.name, figure.before, figure.after);
     }
-    text
+    text + &latency::by_shard(evidence)
 }
 
 /// Returns the violations with seed, plan and the history around them. Writes all of it, and the nodes' logs, into a
@@ -73,9 +76,10 @@ pub fn figures(evidence: &Evidence) -> String {
 pub async fn failure(run: &Run, evidence: &Evidence, violations: &[Violation], cluster: &Cluster) -> String {
     let folder = write_all(run, evidence, violations, cluster).await;
     format!(
-        "{}\nwith this plan:\n{}\nTORTURE_SEED={} TORTURE_SECONDS={}; everything is in {}",
+        "{}\nwith this plan:\n{}\nENGINE={} TORTURE_SEED={} TORTURE_SECONDS={}; everything is in {}",
         self::violations(evidence, violations),
         run.plan,
+        run.engine,
         run.seed,
         run.time.as_secs(),
         folder.display()
@@ -112,7 +116,7 @@ fn excerpt(evidence: &Evidence, violation: &Violation) -> String {
 }
 
 async fn write_all(run: &Run, evidence: &Evidence, violations: &[Violation], cluster: &Cluster) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("torture").join(run.seed.to_string());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("torture").join(format!("{}-{}", run.engine, run.seed));
     fs::create_dir_all(&folder).expect("the target folder is writable");
     let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("the target folder is writable");
     write("plan.txt", run.plan.to_string());

@@ -8,6 +8,7 @@ use crate::{
     checker::shown_is_true,
     cluster::{Cluster, Defects},
     crowd::{ALL, Crowd, Scene, USERS, user},
+    engine::Engine,
     evidence::{Evidence, Figure, Presence},
     faults::run_plan,
     history::{Name, Recorder},
@@ -34,10 +35,13 @@ const CONTACTS_APART: Duration = Duration::from_millis(700);
 const RETIRE_AT: f64 = 0.8;
 /// Maximum time in a sound cluster until sockets were shown who is there.
 const SHOWN_WITHIN: Duration = Duration::from_secs(15);
+/// Time for which presence must stay true: longer than leases, after which nodes reap what nobody renewed.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// Parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Run {
+    pub engine: Engine,
     pub seed: u64,
     pub plan: Plan,
     /// Duration of the plan.
@@ -49,14 +53,14 @@ pub struct Run {
 
 impl Run {
     /// A run with a plan drawn from the seed, on a sound cluster.
-    pub fn drawn(seed: u64, time: Duration) -> Self {
-        Self { seed, plan: Plan::draw(seed, time), time, defects: Defects::default(), quiet: QUIET }
+    pub fn drawn(engine: Engine, seed: u64, time: Duration) -> Self {
+        Self { engine, seed, plan: Plan::draw(engine, seed, time), time, defects: Defects::default(), quiet: QUIET }
     }
 }
 
 /// Runs it. Returns the evidence for the checker, and the cluster for its logs.
 pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
-    let cluster = Arc::new(Cluster::start(run.defects).await);
+    let cluster = Arc::new(Cluster::start(run.engine, run.defects).await);
     let mut scene = Scene::make(&cluster).await;
     let recorder = Recorder::new();
 
@@ -81,12 +85,12 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     }
     crowd.settle(&cluster, run.quiet).await;
     let (_contacts, _retired) = (contacts.await, retiring.await);
-    let is_true = async || presence(&cluster, &crowd).await.iter().all(|one| one.reported == one.live);
-    until(run.quiet, is_true).await;
-    evidence.presence = presence(&cluster, &crowd).await;
+    evidence.presence = until_presence_is_steady(&cluster, &crowd, run.quiet).await;
+    evidence.right_after = begun.elapsed().saturating_sub(run.time);
     until(run.quiet.min(SHOWN_WITHIN), async || crowd.shown(&scene).iter().all(shown_is_true)).await;
     evidence.shown = crowd.shown(&scene);
     evidence.history = recorder.history();
+    evidence.shards = cluster.redis.shards_of((0..USERS).map(user)).await;
     evidence.store = cluster.logs().await;
     evidence.views = views::read_all(&cluster, &evidence.store).await;
 
@@ -100,6 +104,21 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
 async fn retire(orders: Orders, after: Duration) {
     sleep(after).await;
     orders.give(Order::Retire);
+}
+
+/// Waits until the registry and all nodes name the users with a socket, and returns what they say: after [`STEADY`], or as
+/// soon as they say something else.
+async fn until_presence_is_steady(cluster: &Cluster, crowd: &Crowd, limit: Duration) -> Vec<Presence> {
+    let is_true = |presence: &[Presence]| presence.iter().all(|one| one.reported == one.live);
+    until(limit, async || is_true(&presence(cluster, crowd).await)).await;
+    let since = Instant::now();
+    loop {
+        let presence = presence(cluster, crowd).await;
+        if since.elapsed() > STEADY || !is_true(&presence) {
+            return presence;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Polls until the condition holds; false if it never does.
@@ -116,10 +135,7 @@ pub async fn until(limit: Duration, ask: impl AsyncFn() -> bool) -> bool {
 
 /// Measures what nodes and Redis keep of connected users; it must return to its former values once they have left.
 async fn figures(cluster: &Cluster) -> Vec<(String, u64, u64)> {
-    let keys: Vec<String> = cluster.redis(&["KEYS", "*"]).await.expect("Redis is up");
-    // These keys expire by themselves.
-    let keys: Vec<_> = keys.into_iter().filter(|key| !key.starts_with("room_messages:")).collect();
-    let channels: Vec<String> = cluster.redis(&["PUBSUB", "CHANNELS", "*"]).await.expect("Redis is up");
+    let (keys, channels) = (cluster.redis.keys().await, cluster.redis.channels().await);
     let (mut memory, mut files) = (0, 0);
     for place in &cluster.places {
         let place = place.lock().await;
@@ -142,9 +158,7 @@ fn compare(before: &[(String, u64, u64)], now: Vec<(String, u64, u64)>) -> Vec<F
 
 /// True if no user is online and Redis keeps no connection of former users.
 async fn presence_is_empty(cluster: &Cluster) -> bool {
-    let online: Vec<String> = cluster.redis(&["SMEMBERS", "ws:online_users"]).await.expect("Redis is up");
-    let entries: Vec<String> = cluster.redis(&["KEYS", "ws:conns:*"]).await.expect("Redis is up");
-    online.is_empty() && entries.is_empty()
+    cluster.redis.online().await.is_empty() && cluster.redis.connections().await.is_empty()
 }
 
 /// Users online according to Redis and to each node, and the number of sockets of each user in the registry.
@@ -154,12 +168,8 @@ async fn presence(cluster: &Cluster, crowd: &Crowd) -> Vec<Presence> {
     let counted = |(user, count): (&Name, &usize)| format!("{user} × {count}").into();
     let users: Vec<Name> = (0..USERS).map(user).collect();
 
-    let online: Vec<String> = cluster.redis(&["SMEMBERS", "ws:online_users"]).await.unwrap_or_default();
-    let mut registered = BTreeSet::new();
-    for user in &users {
-        let lines: Option<String> = cluster.redis(&["HGET", &format!("ws:conns:{user}"), "c"]).await;
-        registered.extend(lines.map(|lines| counted((user, &lines.lines().count()))));
-    }
+    let online = cluster.redis.online().await;
+    let registered = cluster.redis.connections().await.iter().map(counted).collect();
     let mut all = vec![
         Presence { place: "ws:online_users".into(), reported: names(online), live: live.clone() },
         Presence { place: "ws:conns:*".into(), reported: registered, live: sockets.iter().map(counted).collect() },

@@ -45,7 +45,7 @@ pub struct Puppet {
 impl Stage {
     /// Starts two nodes.
     pub async fn set(defects: Defects) -> Self {
-        let cluster = Cluster::with_nodes(2, defects).await;
+        let cluster = Cluster::small(defects).await;
         let rest = Rest::new(cluster.addresses.clone());
         Self {
             cluster,

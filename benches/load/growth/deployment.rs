@@ -8,8 +8,9 @@ use crate::{
     BenchResult,
     args::Args,
     measure::{Cpu, World},
+    redis_servers::RedisServers,
     stack::node_builder,
-    support::{Node, Postgres, RedisServer, connect_to_postgres, cpu_seconds, resident_bytes},
+    support::{Node, Postgres, connect_to_postgres, cpu_seconds, resident_bytes},
 };
 
 /// Time for work that follows what was awaited.
@@ -20,7 +21,7 @@ pub struct Deployment {
     args: Args,
     settings: Vec<(&'static str, String)>,
     pub nodes: Vec<Node>,
-    redis: RedisServer,
+    redis: RedisServers,
     postgres: Postgres,
     database: String,
 }
@@ -30,7 +31,7 @@ impl Deployment {
     pub async fn start(args: &Args, settings: &[(&'static str, String)]) -> Self {
         // Statistics change only where a curve says so.
         let postgres = [("fsync", "on"), ("synchronous_commit", "on"), ("autovacuum", "off"), ("max_wal_size", "8GB")];
-        let (redis, postgres) = (RedisServer::start().await, Postgres::start(&postgres).await);
+        let (redis, postgres) = (RedisServers::start(args.engine).await, Postgres::start(&postgres).await);
         let database = postgres.database().await;
         let settings = settings.to_vec();
         let mut made = Self { args: args.clone(), settings, nodes: Vec::new(), redis, postgres, database };
@@ -82,9 +83,9 @@ impl Deployment {
         World {
             address: node.address(),
             node: node.pid(),
-            redis: Some(self.redis.pid()),
+            redis: self.redis.pids(),
             postgres: Some(self.postgres.pid()),
-            redis_url: self.redis.url(),
+            redis_urls: self.redis.master_urls(),
             database_url: self.database.clone(),
         }
     }
