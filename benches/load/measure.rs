@@ -135,8 +135,7 @@ impl Commands {
         let mut counts = BTreeMap::<_, u64>::new();
         for text in infos(world, "commandstats").await? {
             for line in text.lines() {
-                let Some((name, figures)) =
-                    line.strip_prefix("cmdstat_").and_then(|rest| rest.split_once(":calls="))
+                let Some((name, figures)) = line.strip_prefix("cmdstat_").and_then(|rest| rest.split_once(":calls="))
                 else {
                     continue;
                 };

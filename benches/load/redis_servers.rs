@@ -71,7 +71,9 @@ impl RedisServers {
     pub fn master_urls(&self) -> Vec<String> {
         match self {
             Self::Single(server) => vec![server.url()],
-            Self::Cluster(cluster) => cluster.servers[..cluster.servers.len() / 2].iter().map(RedisServer::url).collect(),
+            Self::Cluster(cluster) => {
+                cluster.servers[..cluster.servers.len() / 2].iter().map(RedisServer::url).collect()
+            }
         }
     }
 }

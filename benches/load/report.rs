@@ -59,7 +59,9 @@ pub fn deliveries(rate: u64, node: &deliveries::Figures, floor: &deliveries::Fig
 /// Prints the figures of both engines, with `rate` deliveries a second.
 pub fn engines(rate: u64, all: &[engines::Figures]) {
     let table = |title: &str, row: &dyn Fn(&engines::Figures) -> (f64, Cpu, Vec<f64>, u64)| {
-        println!("\n{title}\n                 per s    node  PostgreSQL   Redis: each master      replicas  all servers");
+        println!(
+            "\n{title}\n                 per s    node  PostgreSQL   Redis: each master      replicas  all servers"
+        );
         for figures in all {
             let (per_second, cpu, seconds, units) = row(figures);
             let (masters, replicas) = engines::shares(&seconds, figures.masters, units);
@@ -85,7 +87,11 @@ pub fn engines(rate: u64, all: &[engines::Figures]) {
         (per_second, deliveries.cpu.micros_per(messages), deliveries.redis_each.clone(), messages)
     });
     for engines::Figures { engine, deliveries, .. } in all {
-        println!("  {}: Redis commands per message: {}", engine.name(), deliveries.commands.top(deliveries.messages as f64));
+        println!(
+            "  {}: Redis commands per message: {}",
+            engine.name(),
+            deliveries.commands.top(deliveries.messages as f64)
+        );
     }
 }
 

@@ -165,9 +165,11 @@ impl HostPort {
     /// Reads `host:port`, where IPv6 addresses stand in brackets.
     fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         if text.contains(',') {
-            return Err("has several hosts before the parameters: it takes one there; further sentinels, or nodes of a \
+            return Err(
+                "has several hosts before the parameters: it takes one there; further sentinels, or nodes of a \
                         cluster, follow as ?addr=host:port&addr=host:port"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {

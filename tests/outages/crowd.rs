@@ -13,8 +13,7 @@ use super::scene::{Sent, TEAM, assert_read, listener, presence, send_messages};
 use crate::support::{Client, Node, allowed};
 
 /// The users who are there in the end, in order.
-pub(crate) const HERE: [&str; 10] =
-    ["alice", "bob", "carol", "dave", "gina", "henry", "ivan", "judy", "wade", "xena"];
+pub(crate) const HERE: [&str; 10] = ["alice", "bob", "carol", "dave", "gina", "henry", "ivan", "judy", "wade", "xena"];
 /// The users who leave meanwhile.
 const LEAVERS: [&str; 2] = ["erin", "frank"];
 /// Maximum time of a send.

@@ -153,6 +153,11 @@ impl RedisServer {
         within("a connection to Redis", client.get_multiplexed_async_connection()).await.expect("Redis accepts")
     }
 
+    /// The lines of its log since its last start; none while it is killed.
+    pub fn log(&self) -> Vec<String> {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
     /// Waits for a line of its log; lines already logged count.
     pub async fn logged(&self, text: &str) {
         let line = self.process().line(text, |line| line.contains(text).then_some(()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 
-use super::{RedisServer, eventually, within};
+use super::{RedisServer, ask_redis, eventually, within};
 
 /// Number of masters.
 const MASTERS: usize = 3;
@@ -189,9 +189,21 @@ impl RedisCluster {
         }
     }
 
-    /// Moves all slots of a master with their keys to another one. `None` if a server refuses, or does not answer: what was moved
+    /// The slots of the master of `url`; `None` if it does not answer.
+    pub async fn slots_of(url: &str) -> Option<Vec<u16>> {
+        let nodes: String = ask_redis(url, &["CLUSTER", "NODES"], Duration::from_secs(1)).await?;
+        let own = nodes.lines().find(|line| line.contains("myself"))?;
+        let ranges = own.split_whitespace().skip(8).filter(|range| !range.starts_with('['));
+        let slots = ranges.flat_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            first.parse::<u16>().expect("a slot")..=last.parse().expect("a slot")
+        });
+        Some(slots.collect())
+    }
+
+    /// Moves slots of a master with their keys to another one. `None` if a server refuses, or does not answer: what was moved
     /// stays moved.
-    pub async fn move_all_slots(from: &str, to: &str) -> Option<()> {
+    pub async fn move_slots(slots: &[u16], from: &str, to: &str) -> Option<()> {
         let limit = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(6)));
         let connect = async |url: &str| {
             let client = redis::Client::open(url).expect("the URL is well formed");
@@ -203,7 +215,7 @@ impl RedisCluster {
         for server in [&mut source, &mut target] {
             ids.push(redis::cmd("CLUSTER").arg("MYID").query_async(server).await.ok()?);
         }
-        for slots in own_slots(&mut source).await?.chunks(256) {
+        for slots in slots.chunks(1_024) {
             on_each(&mut target, slots, &["IMPORTING", &ids[0]]).await?;
             on_each(&mut source, slots, &["MIGRATING", &ids[1]]).await?;
             loop {
@@ -246,18 +258,6 @@ impl RedisCluster {
         })
         .await;
     }
-}
-
-/// The slots of a master.
-async fn own_slots(master: &mut MultiplexedConnection) -> Option<Vec<u16>> {
-    let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(master).await.ok()?;
-    let own = nodes.lines().find(|line| line.contains("myself"))?;
-    let ranges = own.split_whitespace().skip(8).filter(|range| !range.starts_with('['));
-    let slots = ranges.flat_map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        first.parse::<u16>().expect("a slot")..=last.parse().expect("a slot")
-    });
-    Some(slots.collect())
 }
 
 /// Runs `CLUSTER SETSLOT` for each of these slots.

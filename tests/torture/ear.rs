@@ -137,7 +137,9 @@ impl Ear {
     fn take(&mut self, heard: &Heard) {
         match heard {
             Heard::Joined { conversation, head, by_itself } => self.joined(conversation, *head, false, *by_itself),
-            Heard::Resync { conversation, head } => self.joined(conversation, *head, true, false),
+            // The store was set back while a join was under way, whose answer follows.
+            Heard::Resync { conversation, asked: false, .. } if self.awaits_join(conversation) => {}
+            Heard::Resync { conversation, head, .. } => self.joined(conversation, *head, true, false),
             Heard::JoinRefused { conversation, .. } => {
                 let refused = conversation.clone().or_else(|| self.order.front().cloned());
                 if let Some(refused) = refused {

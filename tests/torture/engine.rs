@@ -165,9 +165,10 @@ impl Redis {
             return Some(0);
         }
         if self.engine == Engine::Sentinel {
-            let asked = self.sentinels.iter().map(|url| {
-                ask_redis::<HashMap<String, String>>(url, &["SENTINEL", "MASTER", SENTINEL_NAME], GLANCE)
-            });
+            let asked = self
+                .sentinels
+                .iter()
+                .map(|url| ask_redis::<HashMap<String, String>>(url, &["SENTINEL", "MASTER", SENTINEL_NAME], GLANCE));
             let known = join_all(asked).await.into_iter().flatten();
             let newest = known.max_by_key(|known| known["config-epoch"].parse::<u64>().unwrap_or_default())?;
             return places.into_iter().find(|place| port(&self.urls[*place]) == newest["port"]);
@@ -216,7 +217,11 @@ impl Redis {
     /// Waits until a shard is whole. `Err` if it never is.
     pub async fn until_whole(&self, shard: usize) -> Result<(), String> {
         let whole = until(WHOLE_WITHIN, async || self.is_shard_whole(shard).await).await;
-        if whole { Ok(()) } else { Err(format!("shard {shard} of Redis has no replica in step after {WHOLE_WITHIN:?}")) }
+        if whole {
+            Ok(())
+        } else {
+            Err(format!("shard {shard} of Redis has no replica in step after {WHOLE_WITHIN:?}"))
+        }
     }
 
     /// Waits until a shard has a master that answers.
@@ -293,19 +298,26 @@ impl Redis {
 
     /// Moves all slots of a shard to another one, and after a time back.
     pub async fn move_slots(&self, from: usize, to: usize, lasts: Duration) -> Result<(), String> {
+        let master = self.present_master(from).await?;
+        let Some(slots) = RedisCluster::slots_of(&self.urls[master]).await else {
+            return Err(format!("the master of shard {from} does not tell its slots"));
+        };
         for (from, to) in [(from, to), (to, from)] {
-            self.move_all(from, to).await?;
+            self.move_all(&slots, from, to).await?;
             sleep(lasts).await;
         }
-        Ok(())
+        self.until_whole(from).await
     }
 
-    async fn move_all(&self, from: usize, to: usize) -> Result<(), String> {
+    async fn move_all(&self, slots: &[u16], from: usize, to: usize) -> Result<(), String> {
         let moved = until(WHOLE_WITHIN, async || {
             let (Some(source), Some(target)) = (self.master_of(from).await, self.master_of(to).await) else {
                 return false;
             };
-            RedisCluster::move_all_slots(&self.urls[source], &self.urls[target]).await.is_some()
+            let (source, target) = (&self.urls[source], &self.urls[target]);
+            let Some(mut left) = RedisCluster::slots_of(source).await else { return false };
+            left.retain(|slot| slots.contains(slot));
+            RedisCluster::move_slots(&left, source, target).await.is_some()
         });
         if moved.await { Ok(()) } else { Err(format!("the slots of shard {from} can't be moved to shard {to}")) }
     }
@@ -343,6 +355,12 @@ impl Redis {
             .await
         });
         join_all(taken_in).await;
+    }
+
+    /// The log of each server.
+    pub async fn logs(&self) -> Vec<Vec<String>> {
+        let mut servers = self.servers.lock().await;
+        (0..self.urls.len()).map(|place| servers.at(place).log()).collect()
     }
 
     /// The keys on all masters, without those that expire by themselves once nobody sends any more.

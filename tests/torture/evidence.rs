@@ -28,7 +28,7 @@ pub struct Evidence {
     pub lost: Vec<String>,
     /// Maximum time from an ack until every listener has the entry.
     pub delivered_within: Duration,
-    /// Time from the end of the plan until presence was right and stayed so.
+    /// Time from the end of the last fault until presence was right and had stayed so for a while.
     pub right_after: Duration,
     /// On a Redis Cluster, the shard that each user's sends ask.
     pub shards: BTreeMap<Name, usize>,

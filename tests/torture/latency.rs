@@ -110,7 +110,9 @@ fn acks_are_told_apart_by_the_master_that_is_away() {
     ];
     let shards = [("u".into(), 1), ("v".into(), 0)].into();
     let text = by_shard(&Evidence { users: vec!["u".into(), "v".into()], shards, history, ..Evidence::default() });
-    for expected in ["broken: 1 acks, p50 1.0s", "another master is away: 1 acks, p50 4.0s", "own master is away: 1 acks, p50 2.0s"] {
+    for expected in
+        ["broken: 1 acks, p50 1.0s", "another master is away: 1 acks, p50 4.0s", "own master is away: 1 acks, p50 2.0s"]
+    {
         assert!(text.contains(expected), "{text}");
     }
     assert_eq!(by_shard(&Evidence::default()), "");

@@ -38,8 +38,8 @@ pub fn figures(evidence: &Evidence) -> String {
         "{} faults, {} connections, {} resumes ({} resyncs), {} tries, {} acks ({} duplicates), {} refusals, \
          {} unknown, {} deliveries, {} reads over REST ({} refused), {} entries in {} conversations ({} direct; {} \
          messages, {} edits, {} deletions, {} additions and {} removals of members), {} views; connections by dialect: \
-         {sockets:?}; nobody waited longer than {:.1?} ({:.1?} would do); presence was right, and stayed so, {:.1?} after \
-         the plan",
+         {sockets:?}; nobody waited longer than {:.1?} ({:.1?} would do); presence was right, and had stayed so, {:.1?} \
+         after the last fault",
         count(|what| matches!(what, What::Fault { begins: true, .. })),
         count(|what| matches!(what, What::Open { .. })),
         count(|what| matches!(what, What::Resume { .. })),
@@ -116,7 +116,8 @@ fn excerpt(evidence: &Evidence, violation: &Violation) -> String {
 }
 
 async fn write_all(run: &Run, evidence: &Evidence, violations: &[Violation], cluster: &Cluster) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("torture").join(format!("{}-{}", run.engine, run.seed));
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("torture").join(format!("{}-{}", run.engine, run.seed));
     fs::create_dir_all(&folder).expect("the target folder is writable");
     let write = |name: &str, text: String| fs::write(folder.join(name), text).expect("the target folder is writable");
     write("plan.txt", run.plan.to_string());
@@ -127,6 +128,9 @@ async fn write_all(run: &Run, evidence: &Evidence, violations: &[Violation], clu
         let place = place.lock().await;
         let now = place.node.as_ref().map(|node| node.log()).unwrap_or_default();
         write(&format!("node-{number}.log"), [&place.logs[..], &now].concat().join("\n"));
+    }
+    for (place, lines) in cluster.redis.logs().await.iter().enumerate() {
+        write(&format!("redis-{place}.log"), lines.join("\n"));
     }
     folder
 }

@@ -79,6 +79,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     let (begun, tormented) = (Instant::now(), run_plan(&run.plan, &cluster, &crowd.orders, &recorder));
     evidence.lost = tormented.await;
     sleep((begun + run.time).saturating_duration_since(Instant::now())).await;
+    let healed = Instant::now();
 
     if !until(run.quiet, async || cluster.is_healthy().await).await {
         evidence.lost.push(format!("not every node is healthy {:?} after the last fault", run.quiet));
@@ -86,7 +87,7 @@ pub async fn run(run: &Run) -> (Evidence, Arc<Cluster>) {
     crowd.settle(&cluster, run.quiet).await;
     let (_contacts, _retired) = (contacts.await, retiring.await);
     evidence.presence = until_presence_is_steady(&cluster, &crowd, run.quiet).await;
-    evidence.right_after = begun.elapsed().saturating_sub(run.time);
+    evidence.right_after = healed.elapsed();
     until(run.quiet.min(SHOWN_WITHIN), async || crowd.shown(&scene).iter().all(shown_is_true)).await;
     evidence.shown = crowd.shown(&scene);
     evidence.history = recorder.history();

@@ -16,7 +16,7 @@ pub enum Heard {
     /// The socket listens to a conversation; `head` is its newest entry.
     Joined { conversation: Name, head: i64, by_itself: bool },
     /// The socket listens from `head` on, and will not get what it missed.
-    Resync { conversation: Name, head: i64 },
+    Resync { conversation: Name, head: i64, asked: bool },
     /// A join was refused; without a conversation, the oldest join without an answer.
     JoinRefused { conversation: Option<Name>, code: String },
     /// The socket no longer listens.
@@ -149,7 +149,7 @@ fn native(frame: &Value) -> Vec<Heard> {
     }
     let one = match kind {
         "joined" => Heard::Joined { conversation: conversation(), head: head(), by_itself: frame["ref"].is_null() },
-        "resync" => Heard::Resync { conversation: conversation(), head: head() },
+        "resync" => Heard::Resync { conversation: conversation(), head: head(), asked: !frame["ref"].is_null() },
         "synced" => return frame["conversations"].as_array().into_iter().flatten().map(synced).collect(),
         "left" => Heard::Left { conversation: conversation() },
         "conversation_added" => Heard::Added { conversation: conversation(), head: number(&frame["since_seq"]) },
@@ -181,7 +181,7 @@ fn synced(one: &Value) -> Heard {
     let (conversation, head) = (name(&one["conversation_id"]), number(&one["head"]));
     match (&one["error"]["code"], one["resync"].is_object()) {
         (Value::String(code), _) => Heard::JoinRefused { conversation: Some(conversation), code: code.clone() },
-        (_, true) => Heard::Resync { conversation, head },
+        (_, true) => Heard::Resync { conversation, head, asked: true },
         (_, false) => Heard::Joined { conversation, head, by_itself: false },
     }
 }
@@ -194,7 +194,7 @@ fn direct(frame: &Value) -> Vec<Heard> {
             vec![Heard::Entry { conversation: conversation(), entry: entry(data, Kind::Message, false) }]
         }
         "message_sent" => vec![acked(data, conversation(), false)],
-        "resync" => vec![Heard::Resync { conversation: conversation(), head: number(&data["head"]) }],
+        "resync" => vec![Heard::Resync { conversation: conversation(), head: number(&data["head"]), asked: true }],
         "error" => refused(frame).into_iter().collect(),
         _ => Vec::new(),
     }
@@ -205,7 +205,7 @@ fn rooms(room: &Name, frame: &Value) -> Vec<Heard> {
     let user = || name(&data["user_id"]);
     match kind {
         "connected" => vec![Heard::Joined { conversation: room, head: number(&data["seq"]), by_itself: false }],
-        "resync" => vec![Heard::Resync { conversation: room, head: number(&data["head"]) }],
+        "resync" => vec![Heard::Resync { conversation: room, head: number(&data["head"]), asked: true }],
         "new_message" => vec![Heard::Entry { conversation: room, entry: entry(data, Kind::Message, false) }],
         "message_sent" => vec![acked(data, room, false)],
         "message_error" => refused(data).into_iter().collect(),
@@ -224,7 +224,7 @@ fn conversation(room: &Name, frame: &Value) -> Vec<Heard> {
             let joined = head.map(|head| Heard::Joined { conversation: room.clone(), head, by_itself: false });
             joined.into_iter().chain([Heard::Roster { users }]).collect()
         }
-        "resync" => vec![Heard::Resync { conversation: room.clone(), head: number(&frame["head"]) }],
+        "resync" => vec![Heard::Resync { conversation: room.clone(), head: number(&frame["head"]), asked: true }],
         "message" => vec![Heard::Entry { conversation: room.clone(), entry: entry(frame, Kind::Message, false) }],
         "error" => refused(frame).into_iter().collect(),
         _ => Vec::new(),
@@ -237,7 +237,7 @@ fn personas(frame: &Value) -> Vec<Heard> {
         "conversation_joined" => {
             vec![Heard::Joined { conversation: conversation(), head: number(&frame["seq"]), by_itself: false }]
         }
-        "resync" => vec![Heard::Resync { conversation: conversation(), head: number(&frame["head"]) }],
+        "resync" => vec![Heard::Resync { conversation: conversation(), head: number(&frame["head"]), asked: true }],
         "new_message" => {
             let entry = entry(&frame["message"], Kind::Message, false);
             vec![Heard::Entry { conversation: conversation(), entry }]

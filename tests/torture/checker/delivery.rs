@@ -29,11 +29,16 @@ pub(super) fn delivered_by_one(index: &Index<'_>) -> Vec<Violation> {
     let skipped = |session, conversation: &Name, from: i64, to: i64| -> Vec<i64> {
         (from + 1..to).filter(|seq| !index.may_lack(session, conversation, *seq)).collect()
     };
+    // A promoted standby begins an epoch: clients that name a seq from before read anew.
+    let mut promoted = false;
     for (line, record) in evidence.history.iter().enumerate() {
+        promoted |= matches!(&record.what, What::Fault { fault, .. } if fault == "StoreFailedOver");
         let Some(session) = record.session else { continue };
         match &record.what {
             What::Resume { conversation, since, from, resync, head, .. } => {
-                found.extend(resumes_rightly(evidence, conversation, *since, *from, *resync, line));
+                if !(promoted && *resync) {
+                    found.extend(resumes_rightly(evidence, conversation, *since, *from, *resync, line));
+                }
                 let end = index.removal_after(session, conversation, head.unwrap_or(i64::MAX));
                 positions.insert((session, conversation), Position { last: *from, line, end });
             }
