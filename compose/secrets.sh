@@ -5,7 +5,7 @@ set -eu
 # Of compose/cluster.yaml: servers, which are not root, write their files there.
 [ -d /cluster ] && chmod 1777 /cluster
 cd "$1"
-[ -e done ] && exit 0
+[ -e "done" ] && exit 0
 umask 022
 
 random() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
@@ -29,5 +29,5 @@ user default on nopass resetkeys resetchannels -@all +ping
 user cluster on >$cluster resetkeys resetchannels -@all +ping +info +cluster +psync +replconf
 user switchboard on >$redis resetkeys ~ws:* ~rate_limit:* ~room_messages:* resetchannels &{s* -@all +hello +auth +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +scan +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +asking +cluster|slots +cluster|info +spublish +ssubscribe +sunsubscribe +info +pubsub|shardchannels
 ACL
-touch done
+touch "done"
 echo "secrets: made"
