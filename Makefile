@@ -48,7 +48,7 @@ clients: ## Test the client SDKs (clients/), in Chromium over two nodes too
 conformance: ## Run the Autobahn cases (PyPI kosoku) against the session code
 	scripts/conformance.sh
 
-torture: ## Three nodes under overlapping faults, checked (ENGINE=single, sentinel, cluster or all; TORTURE_SECONDS=60, TORTURE_SEED=random); then, unless ENGINE is sentinel or cluster, with defects that must be caught
+torture: ## Three nodes under overlapping faults, checked (ENGINE=single|sentinel|cluster|all, TORTURE_SECONDS=60, TORTURE_SEED=random); single and all also with defects that must be caught
 	@for engine in $(if $(filter all,$(ENGINE)),single sentinel cluster,$(ENGINE)); do \
 		TORTURE_ENGINE=$$engine $(CARGO) test --locked --test torture -- --ignored --nocapture everything_holds || exit; \
 	done

@@ -90,7 +90,7 @@ run() { # <part>
     fi
     printf '\n── make %s ──\n' "$part"
     # Torture runs are short here, and on every engine; `make torture` has longer ones.
-    ENGINE=all TORTURE_SECONDS=${TORTURE_SECONDS:-30} make --no-print-directory "$part" 2>&1 | tee "$log.raw"
+    ENGINE=all TORTURE_SECONDS=${TORTURE_SECONDS:-20} make --no-print-directory "$part" 2>&1 | tee "$log.raw"
     status=${PIPESTATUS[0]}
     # Remove colours, so that the functions above can parse the log.
     sed 's/\x1b\[[0-9;]*m//g' "$log.raw" >"$log" && rm "$log.raw"
