@@ -109,6 +109,7 @@ fn what_is_wrong_is_said_without_the_password() {
         ("redis://:secret?x@h", "%3F"),
         ("redis://:secret%ff@h", "%25"),
         ("redis://one,two", "several hosts"),
+        ("redis+cluster://one,two", "nodes of a cluster, follow as ?addr="),
         ("redis://secret@h", "redis://:password@host"),
         ("redis://user@h/1", "redis://user:password@host"),
         ("redis://user:@h/1", "redis://user:password@host"),

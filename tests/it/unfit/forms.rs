@@ -1,7 +1,9 @@
 //! Forms of REDIS_URL that don't fit what answers: refused at start and by `check`, with the form that would fit.
 
+use std::time::Duration;
+
 use super::*;
-use crate::support::{Client, Postgres, RedisServer, Replicated, eventually};
+use crate::support::{Client, Postgres, RedisCluster, RedisServer, Replicated, eventually};
 
 /// Expects that a node with this URL ends with code 78 and `check` fails, both with these words.
 async fn expect_refused(url: &str, words: &[&str]) {
@@ -65,6 +67,23 @@ async fn the_form_of_sentinels_fits_no_other_server_and_no_other_name() {
     for (port, fault) in [(redis.port(), "redis-is-no-sentinel"), (sentinel.port(), "redis-unknown-primary")] {
         let printed = check(Some(&url(&[port], "other")), &database).await;
         assert!(printed.contains(&format!("FAIL  Redis: {fault}: ")), "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn check_names_the_server_that_refuses_the_login() {
+    let database = Postgres::shared().await.database().await;
+    let mut refused = Vec::new();
+    let set = Replicated::start(Duration::from_secs(5)).await;
+    refused.push((set.url(), format!("the primary {}", set.servers[0].address())));
+    let cluster = RedisCluster::start(Duration::from_secs(5)).await;
+    refused.push((cluster.url(), cluster.servers[1].address()));
+    for server in [&set.servers[0], &cluster.servers[1]] {
+        let _: String = server.command(&["ACL", "SETUSER", "default", "resetpass", ">secret"]).await;
+    }
+    for (url, place) in refused {
+        let printed = check(Some(&url), &database).await;
+        assert!(printed.contains(&format!("FAIL  Redis: redis-denies-access: {place}: NOAUTH")), "{printed}");
     }
 }
 
