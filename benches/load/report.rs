@@ -56,41 +56,50 @@ pub fn deliveries(rate: u64, node: &deliveries::Figures, floor: &deliveries::Fig
     println!("  Redis commands per message, including those in scripts: {}", node.commands.top(node.messages as f64));
 }
 
+/// One engine's row of a table.
+struct EngineRow<'a> {
+    per_second: f64,
+    cpu: Cpu,
+    redis_each: &'a [f64],
+    units: u64,
+}
+
 /// Prints the figures of both engines, with `rate` deliveries a second.
 pub fn engines(rate: u64, all: &[engines::Figures]) {
-    let table = |title: &str, row: &dyn Fn(&engines::Figures) -> (f64, Cpu, Vec<f64>, u64)| {
-        println!(
-            "\n{title}\n                 per s    node  PostgreSQL   Redis: each master      replicas  all servers"
-        );
-        for figures in all {
-            let (per_second, cpu, seconds, units) = row(figures);
-            let (masters, replicas) = engines::shares(&seconds, figures.masters, units);
-            let masters: Vec<String> = masters.iter().map(|micros| format!("{micros:5.1}")).collect();
-            println!(
-                "  {:<10} {per_second:>9.0} {:>7.1} {:>11.1}   {:<22} {replicas:>8.1} {:>12.1}",
-                figures.engine.name(),
-                cpu.node,
-                cpu.postgres,
-                masters.join(" + "),
-                cpu.redis
-            );
-        }
-    };
-    table("Durable sends, at full speed (CPU µs per send)", &|engines::Figures { sends, .. }| {
-        let per_second = sends.acked as f64 / sends.seconds;
-        (per_second, sends.cpu.micros_per(sends.acked), sends.redis_each.clone(), sends.acked)
+    println!("\nDurable sends, at full speed (CPU µs per send)");
+    engine_table(all, |engines::Figures { sends, .. }| EngineRow {
+        per_second: sends.acked as f64 / sends.seconds,
+        cpu: sends.cpu,
+        redis_each: &sends.redis_each,
+        units: sends.acked,
     });
-    let title = format!("Messages with their deliveries, target {rate} deliveries/s (CPU µs per message)");
-    table(&title, &|engines::Figures { deliveries, .. }| {
-        let messages = deliveries.messages;
-        let per_second = messages as f64 / deliveries.seconds;
-        (per_second, deliveries.cpu.micros_per(messages), deliveries.redis_each.clone(), messages)
+    println!("\nMessages with their deliveries, target {rate} deliveries/s (CPU µs per message)");
+    engine_table(all, |engines::Figures { deliveries, .. }| EngineRow {
+        per_second: deliveries.messages as f64 / deliveries.seconds,
+        cpu: deliveries.cpu,
+        redis_each: &deliveries.redis_each,
+        units: deliveries.messages,
     });
     for engines::Figures { engine, deliveries, .. } in all {
+        let commands = deliveries.commands.top(deliveries.messages as f64);
+        println!("  {}: Redis commands per message: {commands}", engine.name());
+    }
+}
+
+fn engine_table(all: &[engines::Figures], row: impl Fn(&engines::Figures) -> EngineRow<'_>) {
+    println!("                 per s    node  PostgreSQL   Redis: each master      replicas  all servers");
+    for figures in all {
+        let EngineRow { per_second, cpu, redis_each, units } = row(figures);
+        let cpu = cpu.micros_per(units);
+        let (masters, replicas) = engines::shares(redis_each, figures.masters, units);
+        let masters: Vec<String> = masters.iter().map(|micros| format!("{micros:5.1}")).collect();
         println!(
-            "  {}: Redis commands per message: {}",
-            engine.name(),
-            deliveries.commands.top(deliveries.messages as f64)
+            "  {:<10} {per_second:>9.0} {:>7.1} {:>11.1}   {:<22} {replicas:>8.1} {:>12.1}",
+            figures.engine.name(),
+            cpu.node,
+            cpu.postgres,
+            masters.join(" + "),
+            cpu.redis
         );
     }
 }

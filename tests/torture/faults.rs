@@ -82,36 +82,13 @@ async fn inject(Step { fault, lasts, .. }: Step, cluster: &Cluster, orders: &Ord
             sleep(lasts).await;
             cluster.set_store_link(node, Link::Open);
         }
-        Fault::StoreAnswersLost(node) => {
-            cluster.set_store_link(node, Link::Mute);
-            sleep(lasts).await;
-            cluster.set_store_link(node, Link::Cut);
-            // Time for every connection to notice the cut.
-            sleep(Duration::from_millis(20)).await;
-            cluster.set_store_link(node, Link::Open);
-        }
+        Fault::StoreAnswersLost(node) => lose_answers(cluster, node, lasts).await,
         Fault::NodeKilled(node) => {
             cluster.kill_node(node).await;
             sleep(lasts).await;
             cluster.start_node(node).await;
         }
-        Fault::NodeKilledUnheard(node) => {
-            if let Some(link) = cluster.redis_links.get(node) {
-                link.set(Link::Frozen);
-                sleep(lasts).await;
-                cluster.kill_node(node).await;
-                // Commands that the link held must not reach Redis any more.
-                link.drop_connections();
-                link.set(Link::Open);
-            } else {
-                redis.shut_out(node).await;
-                sleep(lasts).await;
-                cluster.kill_node(node).await;
-                redis.let_in(node).await;
-            }
-            sleep(lasts).await;
-            cluster.start_node(node).await;
-        }
+        Fault::NodeKilledUnheard(node) => kill_unheard(cluster, node, lasts).await,
         Fault::NodeFrozen(node) => {
             signal(cluster, node, Signal::Stop).await;
             sleep(lasts).await;
@@ -139,6 +116,33 @@ async fn break_link(link: &Proxy, how: Link, lasts: Duration) {
     link.set(how);
     sleep(lasts).await;
     link.set(Link::Open);
+}
+
+async fn lose_answers(cluster: &Cluster, node: usize, lasts: Duration) {
+    cluster.set_store_link(node, Link::Mute);
+    sleep(lasts).await;
+    cluster.set_store_link(node, Link::Cut);
+    // Time for every connection to notice the cut.
+    sleep(Duration::from_millis(20)).await;
+    cluster.set_store_link(node, Link::Open);
+}
+
+async fn kill_unheard(cluster: &Cluster, node: usize, lasts: Duration) {
+    if let Some(link) = cluster.redis_links.get(node) {
+        link.set(Link::Frozen);
+        sleep(lasts).await;
+        cluster.kill_node(node).await;
+        // Commands that the link held must not reach Redis any more.
+        link.drop_connections();
+        link.set(Link::Open);
+    } else {
+        cluster.redis.shut_out(node).await;
+        sleep(lasts).await;
+        cluster.kill_node(node).await;
+        cluster.redis.let_in(node).await;
+    }
+    sleep(lasts).await;
+    cluster.start_node(node).await;
 }
 
 async fn end_sessions(cluster: &Cluster) {
