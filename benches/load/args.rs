@@ -5,10 +5,32 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, Command, builder::PossibleValue, parser::ValueSource, value_parser};
 use serde::{Deserialize, Serialize};
 
-use crate::redis_servers::Engine;
-
 /// The curves of `growth`.
 pub const CURVES: [&str; 6] = ["members", "followed", "connections", "nodes", "log", "users"];
+
+/// A kind of deployment of Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Engine {
+    /// One server.
+    Single,
+    /// Three masters with a replica each.
+    Cluster,
+}
+
+impl Engine {
+    /// Its name as an argument.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    /// The engine with this name.
+    pub fn named(name: &str) -> Self {
+        if name == Self::Cluster.name() { Self::Cluster } else { Self::Single }
+    }
+}
 
 /// Settings of a run. The defaults are the load behind the figures in the documentation.
 #[derive(Debug, Clone, Serialize, Deserialize)]

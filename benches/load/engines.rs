@@ -2,11 +2,10 @@
 
 use crate::{
     BenchResult,
-    args::Args,
+    args::{Args, Engine},
     deliveries,
     measure::{Cpu, World},
     record::Record,
-    redis_servers::Engine,
     report, sends,
     stack::Stack,
     tasks::{Task, figures},

@@ -2,36 +2,13 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::support::{RedisCluster, RedisServer};
+use crate::{
+    args::Engine,
+    support::{RedisCluster, RedisServer},
+};
 
 /// The time after which a master that does not answer is replaced: longer than anything that a load holds up.
 const TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A kind of deployment of Redis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Engine {
-    /// One server.
-    Single,
-    /// Three masters with a replica each.
-    Cluster,
-}
-
-impl Engine {
-    /// Its name as an argument.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Single => "single",
-            Self::Cluster => "cluster",
-        }
-    }
-
-    /// The engine with this name.
-    pub fn named(name: &str) -> Self {
-        if name == Self::Cluster.name() { Self::Cluster } else { Self::Single }
-    }
-}
 
 /// Running servers.
 #[derive(Debug)]
