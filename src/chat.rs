@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq, UserId},
+    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, RetentionDays, Seq, SinceSeq, UserId},
     store::{MessagesPage, Store, StoreError},
 };
 
@@ -52,6 +52,7 @@ mod replay;
 mod restriction_reader;
 mod restrictions;
 mod retell;
+mod retention;
 mod rights;
 mod rosters;
 mod router;
@@ -122,6 +123,8 @@ pub struct Chat {
     answer_limits: AnswerLimits,
     restriction_reader: RestrictionReader,
     reconciler: Arc<Reconciler>,
+    /// Time for which entries are kept, unless their conversation has a rule of its own.
+    retention_default: RetentionDays,
 }
 
 impl Chat {
@@ -370,6 +373,8 @@ impl Chat {
                 self.conversations_of(&caller, &user, archived, page).await
             }
             Command::Entries { conversation, range, limit } => self.entries(&conversation, range, limit).await,
+            Command::Retention { conversation } => self.retention(&conversation).await,
+            Command::SetRetention { conversation, days } => self.set_retention(&conversation, days).await,
             Command::Stats => Ok(self.connections.stats().await),
             Command::Restrict { user, request } => self.restrict(&caller, &user, request).await,
             Command::ShowBlock { user } => self.show_block(&user).await,

@@ -19,6 +19,7 @@ mod node_keys;
 mod reject;
 mod reply;
 mod restriction;
+mod retention;
 mod rights;
 mod search_terms;
 mod search_text;
@@ -47,6 +48,7 @@ pub use reply::{
     Presence, Reply, Resumed, Sent, Stats, Unread,
 };
 pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
+pub use retention::{Retention, RetentionDays};
 pub use rights::Right;
 pub use search_terms::{InvalidSearch, SearchTerms};
 pub use search_text::{QueryToken, search_tokens};

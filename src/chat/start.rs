@@ -122,6 +122,7 @@ impl Chat {
         ground.start_presence_check(present.clone(), router.clone(), followed);
         ground.start_backplane_events((router.clone(), reconciler.clone()), (presence.clone(), hints, present), events);
         ground.keep_search_index(grown_logs);
+        ground.start_retention();
         let restriction_reader = ground.follow_restrictions(restrictions, pulses);
         let (heavy_reads, events) = (HeavyReads::new(config, metrics.clone()), ground.events(router.clone(), rights));
         let Ground { config, store, degrade, metrics, hub, .. } = ground;
@@ -150,6 +151,7 @@ impl Chat {
             answer_limits: AnswerLimits::new(&config.limits),
             restriction_reader,
             reconciler,
+            retention_default: config.store.retention,
         })
     }
 }

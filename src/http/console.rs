@@ -81,6 +81,10 @@ pub(super) enum Action {
     Entries,
     /// Delete a message.
     DeleteMessage,
+    /// Show how long a conversation's entries are kept.
+    Retention,
+    /// Set it.
+    SetRetention,
     /// Search a conversation.
     Search,
     /// Show connects, refusals and closes, or wait for the next.
@@ -116,6 +120,8 @@ impl Action {
             Self::Members => "members",
             Self::Entries => "entries",
             Self::DeleteMessage => "delete_message",
+            Self::Retention => "retention",
+            Self::SetRetention => "set_retention",
             Self::Search => "search",
             Self::Tail => "tail",
             Self::Token => "token",
@@ -141,7 +147,7 @@ impl Action {
     }
 
     fn takes_body(self) -> bool {
-        matches!(self, Self::Revoke | Self::Token)
+        matches!(self, Self::Revoke | Self::Token | Self::SetRetention)
     }
 
     fn most(self) -> Duration {
@@ -228,6 +234,8 @@ async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResu
         Action::Members => conversations::members(call).await,
         Action::Entries => conversations::entries(call).await,
         Action::DeleteMessage => call.delete().await,
+        Action::Retention => conversations::retention(call).await,
+        Action::SetRetention => conversations::set_retention(call, body).await,
         Action::Search => call.search_in(Some(call.conversation_of_path()?)).await,
         Action::Tail => tail::show(call).await,
         Action::Token => token::explain(call, body).await,

@@ -173,6 +173,8 @@ const ROUTES: &[(Method, &str, Endpoint, On)] = &[
     (M::GET, "/admin/api/conversations/{conversation}", Console(Admin::Conversation), On::Admin),
     (M::GET, "/admin/api/conversations/{conversation}/members", Console(Admin::Members), On::Admin),
     (M::GET, "/admin/api/conversations/{conversation}/entries", Console(Admin::Entries), On::Admin),
+    (M::GET, "/admin/api/conversations/{conversation}/retention", Console(Admin::Retention), On::Admin),
+    (M::PUT, "/admin/api/conversations/{conversation}/retention", Console(Admin::SetRetention), On::Admin),
     (M::GET, "/admin/api/conversations/{conversation}/search", Console(Admin::Search), On::Admin),
     (M::DELETE, ADMIN_MESSAGE, Console(Admin::DeleteMessage), On::Admin),
     (M::GET, "/admin/api/tail", Console(Admin::Tail), On::Admin),

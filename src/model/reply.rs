@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClientId, ConnectionId, ConversationId, Entry, EntryId, EntryPage, FoundMessages, LogId, Message, MessagePage,
-    NodeId, Reject, RestrictionChange, Seq, Status, Timestamp, UserId,
+    NodeId, Reject, RestrictionChange, Retention, Seq, Status, Timestamp, UserId,
 };
 
 /// The kind of a conversation.
@@ -274,6 +274,8 @@ pub enum Reply {
     Connections(Vec<ConnectionInfo>),
     /// A page of the entries of a log.
     Entries(EntryPage),
+    /// How long a conversation's entries are kept.
+    Retention(Retention),
     /// Users and connections of all nodes.
     Stats(Stats),
     /// The change of restrictions that was stored, or the earlier one that has the same effect.

@@ -41,6 +41,7 @@ mod notifications;
 mod pooler;
 mod relay;
 mod restrictions;
+mod retention;
 mod rows;
 mod running;
 mod schema;

@@ -35,6 +35,7 @@ mod messages;
 mod notifications;
 mod relay;
 mod restrictions;
+mod retention;
 mod rights;
 mod rows;
 mod users;

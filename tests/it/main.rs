@@ -58,6 +58,7 @@ mod relay;
 mod rest;
 mod restore;
 mod restrictions;
+mod retention;
 mod reused_ids;
 mod rights;
 mod rooms;

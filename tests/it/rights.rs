@@ -227,6 +227,8 @@ const COMMANDS: &[(&str, Ways)] = &[
     ("connections_of", (&[], None)),
     ("conversations_of", (&[], None)),
     ("entries", (&[], None)),
+    ("retention", (&[], None)),
+    ("set_retention", (&[], None)),
     ("disconnect_user", (&[(POST, "/api/admin/users/{user}/disconnect")], None)),
     ("revoke_tokens", (&[(POST, "/api/admin/users/{user}/revoke")], None)),
     ("block_user", (&[(PUT, "/api/admin/users/{user}/block")], None)),

@@ -19,6 +19,7 @@ use super::{
         reconciler::Reconciler,
         relay::{Relay, growth::Growth},
         retell::Retell,
+        retention::{Remover, Rules},
         rosters::{Rosters, changes::RosterQueue},
         router::Router,
     },
@@ -120,6 +121,20 @@ impl Ground {
         self.supervisor.spawn_until_stop(TaskName::PresenceCheck, (check, followed), |(check, followed)| {
             check.run(followed).boxed()
         });
+    }
+
+    /// Starts the removal of old entries.
+    pub(super) fn start_retention(&self) {
+        let store = &self.config.store;
+        let remover = Remover {
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            process: format!("{}#{}", self.config.node, Uuid::new_v4().simple()),
+            rules: Rules { default: store.retention, interval: store.retention_interval },
+        };
+        self.supervisor.spawn_until_stop(TaskName::Retention, remover, |remover| remover.run().boxed());
     }
 
     /// Starts the delivery through the store, for times without Redis.

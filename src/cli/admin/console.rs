@@ -22,18 +22,46 @@ const WAIT_SECONDS: u32 = 20;
 /// The commands that need a console.
 pub(super) enum Question {
     Overview,
-    Users { limit: u32 },
+    Users {
+        limit: u32,
+    },
     User(UserId),
     Connections(UserId),
-    Conversations { user: UserId, limit: u32, offset: u32 },
-    Conversation { id: String, before: Option<i64>, after: Option<i64>, limit: u32 },
-    Delete { id: String, message: String },
-    Search { id: String, words: String, limit: u32 },
-    Tail { follow: bool },
+    Conversations {
+        user: UserId,
+        limit: u32,
+        offset: u32,
+    },
+    Conversation {
+        id: String,
+        before: Option<i64>,
+        after: Option<i64>,
+        limit: u32,
+    },
+    Delete {
+        id: String,
+        message: String,
+    },
+    Search {
+        id: String,
+        words: String,
+        limit: u32,
+    },
+    Tail {
+        follow: bool,
+    },
     Token(String),
-    Webhooks { failed: bool, limit: u32 },
+    Webhooks {
+        failed: bool,
+        limit: u32,
+    },
     Replay(u64),
     Settings,
+    /// Show how long a conversation's entries are kept, or set it first.
+    Retention {
+        id: String,
+        change: Option<Value>,
+    },
 }
 
 /// A console, and its token.
@@ -121,6 +149,11 @@ impl ConsoleClient {
             Question::Replay(number) => {
                 let replayed = self.node.send(Method::POST, &format!("/deliveries/{number}/replay"), None).await?;
                 print(&text(&replayed, shown::replayed))
+            }
+            Question::Retention { id, change } => {
+                let path = format!("{}/retention", of_conversation(id));
+                let method = if change.is_some() { Method::PUT } else { Method::GET };
+                print(&text(&self.node.send(method, &path, change.as_ref()).await?, shown::retention))
             }
             Question::Settings => print(&text(&self.node.get("/settings").await?, shown::settings)),
         }

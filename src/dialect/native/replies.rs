@@ -72,6 +72,7 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         | Reply::Online { .. }
         | Reply::Connections(_)
         | Reply::Entries(_)
+        | Reply::Retention(_)
         | Reply::Stats(_)
         | Reply::Restricted(_)
         | Reply::BlockOf(_)

@@ -8,7 +8,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     super::{
         NotificationPost, Notifications, Notified, NotifyOptions, Operation, StoreError, Waiting, WaitingPosts,
-        row::{deletions, entry_columns, messages_between, notification_columns},
+        row::{deletions, entry_columns, messages_between, notification_columns, removed},
     },
     Postgres,
     rows::{conversation_id, entry, inbox_columns, inbox_entries, limit_and_offset, time, user},
