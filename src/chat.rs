@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, RetentionDays, Seq, SinceSeq, UserId},
+    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq, UserId},
     store::{MessagesPage, Store, StoreError},
 };
 
@@ -29,7 +29,9 @@ mod connections;
 mod conversations;
 mod data_limits;
 mod derived;
+mod erasure;
 mod events;
+mod export;
 mod follows;
 mod heavy_reads;
 mod hints;
@@ -90,6 +92,7 @@ use presence::Presence;
 use reconciler::Reconciler;
 use restriction_reader::RestrictionReader;
 use retell::Retell;
+use retention::Kept;
 use router::Router;
 use subscriptions::Subscriptions;
 use typing::Typing;
@@ -123,8 +126,7 @@ pub struct Chat {
     answer_limits: AnswerLimits,
     restriction_reader: RestrictionReader,
     reconciler: Arc<Reconciler>,
-    /// Time for which entries are kept, unless their conversation has a rule of its own.
-    retention_default: RetentionDays,
+    kept: Kept,
 }
 
 impl Chat {
@@ -368,19 +370,30 @@ impl Chat {
             Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
             Command::Online { cursor, limit } => Ok(self.presence.online(cursor, limit).await),
             Command::Connections => Ok(self.connections.connections_of(&caller.identity.user).await),
+            of_admins => self.administer(&caller, of_admins).await,
+        };
+        Begun::Done(done)
+    }
+
+    /// Executes a command that only admins may send.
+    async fn administer(&self, caller: &Caller, command: Command) -> Result<CommandReply, Reject> {
+        match command {
             Command::ConnectionsOf { user } => Ok(self.connections.connections_of(&user).await),
             Command::ConversationsOf { user, archived, page } => {
-                self.conversations_of(&caller, &user, archived, page).await
+                self.conversations_of(caller, &user, archived, page).await
             }
             Command::Entries { conversation, range, limit } => self.entries(&conversation, range, limit).await,
             Command::Retention { conversation } => self.retention(&conversation).await,
             Command::SetRetention { conversation, days } => self.set_retention(&conversation, days).await,
+            Command::Export { user, cursor } => self.export(&user, cursor).await,
+            Command::Erase { user } => self.erase_user(caller, &user).await,
+            Command::ShowErasure { user } => self.erasure(&user).await,
             Command::Stats => Ok(self.connections.stats().await),
-            Command::Restrict { user, request } => self.restrict(&caller, &user, request).await,
+            Command::Restrict { user, request } => self.restrict(caller, &user, request).await,
             Command::ShowBlock { user } => self.show_block(&user).await,
             Command::BlockedUsers { page } => self.blocked_users(page).await,
-        };
-        Begun::Done(done)
+            _ => Err(Reject::Unsupported("This is no command of admins")),
+        }
     }
 
     /// Rejects the command if `feature` is unavailable in the current degraded mode.

@@ -223,6 +223,10 @@ metrics! {
     /// Time of the last pass that removed all old entries, of any node, in seconds since 1970; before the first one, the start of
     /// this node.
     retention_done_at: IntGauge("retention_done_timestamp_seconds");
+    /// Users whose data this node erased.
+    erasures: IntCounter("erasures_total");
+    /// 1 while the erasure of a user is requested and not done.
+    erasures_pending: IntGauge("erasures_pending");
     /// Entries per group commit.
     batch_entries: Histogram("store_batch_entries", BATCH);
     /// Event batches waiting to be published through Redis.

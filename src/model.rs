@@ -16,6 +16,7 @@ mod history;
 mod ids;
 mod invisible;
 mod node_keys;
+mod personal;
 mod reject;
 mod reply;
 mod restriction;
@@ -42,6 +43,7 @@ pub use history::{EntryPage, EntryRange, FoundMessages, HistoryRange, Message, M
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use invisible::{is_blank, is_invisible};
 pub use node_keys::{NodeKey, NodeKeys};
+pub use personal::{Erasure, ExportCursor, ExportPage, ExportRecord, Membership};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, ConversationList, Joined, Member, NodeStats, Notification,

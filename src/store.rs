@@ -30,8 +30,8 @@ pub use postgres::{Postgres, diagnose::diagnose};
 pub use retention::{AgedLog, AgedPage, Job, JobTurn, RemovedEntries};
 pub use sqlite::Sqlite;
 pub use traits::{
-    Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Restrictions, Retention, Store,
-    Users, Watches,
+    Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, PersonalData, Relay, Restrictions,
+    Retention, Store, Users, Watches,
 };
 pub use values::{
     Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,

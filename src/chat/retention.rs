@@ -6,7 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::command::{CommandReply, require_feature, unavailable};
 use crate::{
@@ -51,6 +54,14 @@ pub(super) struct Rules {
     pub(super) default: RetentionDays,
     /// Time between two passes.
     pub(super) interval: Duration,
+}
+
+/// What the commands about stored data need.
+pub(super) struct Kept {
+    /// Time for which entries are kept, unless their conversation has a rule of its own.
+    pub(super) default: RetentionDays,
+    /// Notified when the erasure of a user is requested at this node.
+    pub(super) erasure_requested: Arc<Notify>,
 }
 
 /// A pass of this process.
@@ -184,7 +195,7 @@ impl super::Chat {
         let days = days.ok_or(Reject::NotFound("Conversation"))?;
         let ends = self.store.ends(std::slice::from_ref(&log)).await.map_err(|error| unavailable(&error))?;
         let first_seq = ends.first().map_or(1, |(_, ends)| ends.first);
-        let (conversation_id, default_days) = (of.clone(), self.retention_default);
+        let (conversation_id, default_days) = (of.clone(), self.kept.default);
         Ok(Reply::Retention(Retention { conversation_id, days, default_days, first_seq }).into())
     }
 

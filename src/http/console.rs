@@ -24,6 +24,7 @@ mod conversations;
 mod deliveries;
 mod gate;
 mod overview;
+mod personal;
 mod rates;
 mod settings;
 mod state;
@@ -61,6 +62,12 @@ pub(super) enum Action {
     User,
     /// List a user's conversations with the user's marks.
     UserConversations,
+    /// Show a page of the export of a user's data.
+    Export,
+    /// Show how far the erasure of a user's data is.
+    Erasure,
+    /// Erase a user's data.
+    Erase,
     /// End a user's sockets.
     Disconnect,
     /// Revoke a user's tokens.
@@ -110,6 +117,9 @@ impl Action {
             Self::Users => "users",
             Self::User => "user",
             Self::UserConversations => "user_conversations",
+            Self::Export => "export",
+            Self::Erasure => "erasure",
+            Self::Erase => "erase",
             Self::Disconnect => "disconnect",
             Self::Revoke => "revoke",
             Self::BlockState => "block_state",
@@ -140,6 +150,7 @@ impl Action {
             Self::Blocks | Self::Members => &["limit", "offset"],
             Self::Entries => &["before_seq", "after_seq", "limit"],
             Self::Search => &["q", "limit", "offset"],
+            Self::Export => &["cursor"],
             Self::Tail => &["after", "limit", "wait"],
             Self::Deliveries => &["before", "failed", "limit"],
             _ => &[],
@@ -224,6 +235,9 @@ async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResu
         Action::Users => users::online(call).await,
         Action::User => users::show(call).await,
         Action::UserConversations => users::conversations(call).await,
+        Action::Export => personal::export(call).await,
+        Action::Erasure => personal::erasure(call).await,
+        Action::Erase => personal::erase(call).await,
         Action::Disconnect => call.disconnect().await,
         Action::Revoke => call.revoke(body).await,
         Action::BlockState => call.block_state().await,

@@ -104,6 +104,7 @@ impl Command {
             | Self::Block { .. }
             | Self::Restrict { .. }
             | Self::SetRetention { .. }
+            | Self::Erase { .. }
             | Self::RemoveMember { .. } => Cost::CHANGE,
             Self::Create(new) => Cost::write(weight_of(new.members.len() + 1)),
             Self::AddMembers { users, .. } => Cost::write(weight_of(users.len())),
@@ -112,6 +113,8 @@ impl Command {
             | Self::Show { .. }
             | Self::ShowBlock { .. }
             | Self::Retention { .. }
+            | Self::Export { .. }
+            | Self::ShowErasure { .. }
             | Self::Connections
             | Self::ConnectionsOf { .. } => Cost::LOOKUP,
             Self::Sync { cursors, .. } => Cost::read_each(cursors.len()),

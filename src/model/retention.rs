@@ -17,8 +17,8 @@ impl RetentionDays {
     pub const FOR_EVER: Self = Self(0);
 
     /// Checks a number of days; `None` above [`Self::MAX`].
-    pub fn new(days: u32) -> Option<Self> {
-        (days <= Self::MAX).then_some(Self(days))
+    pub const fn new(days: u32) -> Option<Self> {
+        if days <= Self::MAX { Some(Self(days)) } else { None }
     }
 
     /// The number of days; 0: for ever.

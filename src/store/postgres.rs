@@ -38,6 +38,7 @@ mod logs;
 mod members;
 mod messages;
 mod notifications;
+mod personal;
 mod pooler;
 mod relay;
 mod restrictions;

@@ -7,6 +7,8 @@ use crate::model::{LogId, RetentionDays, Timestamp};
 pub enum Job {
     /// Removing entries that are older than they are kept.
     Retention,
+    /// Erasing users.
+    Erasures,
 }
 
 impl Job {
@@ -14,6 +16,7 @@ impl Job {
     pub fn label(self) -> &'static str {
         match self {
             Self::Retention => "retention",
+            Self::Erasures => "erasures",
         }
     }
 }

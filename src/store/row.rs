@@ -165,6 +165,26 @@ macro_rules! notification_columns {
 }
 pub(super) use notification_columns;
 
+/// The emoji that an erased user's reactions get in the log.
+pub(super) const AUTHORED_EMOJI: &str = "\u{25cc}";
+
+/// The columns of a membership `m` in the conversation `c`, as the backends read them.
+macro_rules! membership_columns {
+    () => {
+        "m.conversation, c.kind, c.name, c.created_by = m.user_id, m.joined_at, \
+         CASE WHEN m.delivered_seq > m.read_seq THEN m.delivered_seq ELSE m.read_seq END, m.read_seq, m.archived"
+    };
+}
+pub(super) use membership_columns;
+
+/// The columns of an erasure, as the backends' `erasure` functions read them.
+macro_rules! erasure_columns {
+    () => {
+        "user_id, requested_at, requested_by, position, done_at"
+    };
+}
+pub(super) use erasure_columns;
+
 /// The body of an entry as columns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns<'a> {

@@ -33,6 +33,7 @@ mod logs;
 mod members;
 mod messages;
 mod notifications;
+mod personal;
 mod relay;
 mod restrictions;
 mod retention;

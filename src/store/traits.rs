@@ -14,9 +14,9 @@ use super::{
     RestrictionRow, SearchScope, Started, StoreError, StoredCommand, TakenWatch, Waiting, WaitingPosts,
 };
 use crate::model::{
-    ClientId, Conversation, ConversationId, Deployment, Entry, EntryStamp, LogId, Message, NewConversation, NodeId,
-    NodeKeys, Notification, Page, Pair, RestrictionChange, RestrictionRequest, RetentionDays, SearchTerms, Seq, Status,
-    Timestamp, Unread, UserId,
+    ClientId, Conversation, ConversationId, Deployment, Entry, EntryStamp, Erasure, LogId, Membership, Message,
+    NewConversation, NodeId, NodeKeys, Notification, Page, Pair, RestrictionChange, RestrictionRequest, RetentionDays,
+    SearchTerms, Seq, Status, Timestamp, Unread, UserId,
 };
 
 /// Everything that a node needs from its store.
@@ -30,6 +30,7 @@ pub trait Store:
     + Blocks
     + Restrictions
     + Retention
+    + PersonalData
     + Notifications
     + Watches
     + Relay
@@ -46,6 +47,8 @@ impl<S> Store for S where
         + Blocks
         + Restrictions
         + Retention
+        + PersonalData
+        + PersonalData
         + Notifications
         + Watches
         + Relay
@@ -301,6 +304,62 @@ pub trait Retention: Send + Sync + 'static {
         conversation: &ConversationId,
         days: Option<RetentionDays>,
     ) -> Result<bool, StoreError>;
+}
+
+/// The data of one user: reads for its export, and the steps of its erasure. Each step is small, and has the same outcome if it
+/// is done twice.
+#[async_trait]
+pub trait PersonalData: Send + Sync + 'static {
+    /// Looks at the next logs in order of their names after `after`, at most `limit`. Returns those with entries of the user, and
+    /// the last name that it looked at; `None` after the last one.
+    async fn authored_logs(
+        &self,
+        user: &UserId,
+        after: Option<&LogId>,
+        limit: u32,
+    ) -> Result<(Vec<LogId>, Option<LogId>), StoreError>;
+    /// Returns the user's entries in a log with the keys of their appends, in the order of these keys after `after`.
+    async fn authored(
+        &self,
+        log: &LogId,
+        user: &UserId,
+        after: Option<&ClientId>,
+        limit: u32,
+    ) -> Result<Vec<(ClientId, Entry)>, StoreError>;
+    /// Returns the user's memberships by conversation, after `after`.
+    async fn memberships(
+        &self,
+        user: &UserId,
+        after: Option<&ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<Membership>, StoreError>;
+    /// Returns the user's notifications after this one, oldest first.
+    async fn notifications_after(&self, user: &UserId, after: i64, limit: u32)
+    -> Result<Vec<Notification>, StoreError>;
+    /// Stores the request to erase a user. It replaces an earlier one, which begins anew.
+    async fn request_erasure(&self, user: &UserId, by: &UserId) -> Result<Erasure, StoreError>;
+    /// Returns the newest erasure of a user.
+    async fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError>;
+    /// Returns the oldest erasure that is not done.
+    async fn pending_erasure(&self) -> Result<Option<Erasure>, StoreError>;
+    /// Records up to which log an erasure is done.
+    async fn advance_erasure(&self, erasure: &Erasure, position: &LogId) -> Result<(), StoreError>;
+    /// Replaces the user's name in these entries of the user by the id, and the emoji of reactions by a sign that says nothing.
+    async fn hide_author(&self, log: &LogId, user: &UserId, seqs: &[Seq]) -> Result<(), StoreError>;
+    /// Forgets that the user was a member of the conversations after `after`, up to `upto`.
+    async fn forget_former_member(
+        &self,
+        user: &UserId,
+        after: Option<&LogId>,
+        upto: Option<&LogId>,
+    ) -> Result<(), StoreError>;
+    /// Replaces a member's marks by the head of the conversation, and archives it for the member.
+    async fn forget_marks(&self, conversation: &ConversationId, user: &UserId) -> Result<(), StoreError>;
+    /// Removes notifications of a user and their requests to the webhook, at most `limit`. Returns their number.
+    async fn erase_notifications(&self, user: &UserId, limit: u32) -> Result<u64, StoreError>;
+    /// Removes the user's blocks, name, status and last-seen time, and records that the erasure is done. Returns false if it was
+    /// requested anew meanwhile.
+    async fn finish_erasure(&self, erasure: &Erasure) -> Result<bool, StoreError>;
 }
 
 /// Notifications: messages wait for users who are away.

@@ -63,6 +63,8 @@ names! {
     SearchIndex = "search_index";
     /// Removes old entries.
     Retention = "retention";
+    /// Erases users.
+    Erasures = "erasures";
     /// Passes committed entries to hub and backplane.
     Router = "router";
     /// Delivers to the sockets of this node.

@@ -46,6 +46,7 @@ mod nginx;
 mod notifications;
 mod page;
 mod panics;
+mod personal;
 mod personas;
 mod presence_cost;
 mod presence_once;

@@ -96,7 +96,7 @@ fn restrictions() -> [Command; 5] {
 }
 
 /// The commands that need a console.
-fn questions(switch: impl Fn(&'static str, &'static str) -> Arg) -> [Command; 14] {
+fn questions(switch: impl Fn(&'static str, &'static str) -> Arg) -> [Command; 17] {
     let number = |name: &'static str, value: &'static str| Arg::new(name).value_name(value).required(true);
     [
         Command::new("overview").about("Console: nodes, load, latencies, and what is degraded since when"),
@@ -147,6 +147,10 @@ fn questions(switch: impl Fn(&'static str, &'static str) -> Arg) -> [Command; 14
                 .value_parser(value_parser!(u32).range(0..=i64::from(RetentionDays::MAX))),
             switch("default", "Keep them as RETENTION_DAYS says").conflicts_with("days"),
         ]),
+        named("export", "Console: print all data of a user, a line of JSON for each record; > FILE keeps it"),
+        named("erase", "Console: erase a user's data: what the user wrote, reactions, memberships, marks, the name")
+            .arg(switch("yes", "It can't be undone: say that it is meant")),
+        named("erasure", "Console: show how far the erasure of a user's data is"),
         Command::new("settings")
             .about("Console: the settings in force and where they come from; secrets are not shown"),
     ]
@@ -185,6 +189,15 @@ pub(super) fn question(matches: &ArgMatches) -> Result<Option<Question>, Failure
         "webhooks" => Some(Question::Webhooks { failed: matches.get_flag("failed"), limit: limit() }),
         "replay" => matches.get_one::<u64>("delivery").copied().map(Question::Replay),
         "settings" => Some(Question::Settings),
+        "export" => user().map(Question::Export),
+        "erase" if !matches.get_flag("yes") => {
+            return Err(Failure::Runtime(
+                "this can't be undone: the user's messages, reactions, memberships, name and marks go. Say --yes"
+                    .to_owned(),
+            ));
+        }
+        "erase" => user().map(Question::Erase),
+        "erasure" => user().map(Question::Erasure),
         "retention" => {
             let days = matches.get_one::<u32>("days").map(|days| json!({"days": days}));
             let change = days.or_else(|| matches.get_flag("default").then(|| json!({"days": null})));

@@ -250,6 +250,15 @@ pub(super) fn retention(value: &Value) -> String {
     format!("{id}: entries are kept {own}{default}; the first one is {first}\n")
 }
 
+pub(super) fn erasure(value: &Value) -> String {
+    let (user, at, by) = (cell(&value["user_id"]), cell(&value["requested_at"]), cell(&value["by"]));
+    let state = match value["done_at"].as_str() {
+        Some(done) => format!("done at {}", clean(done)),
+        None => "under way".to_owned(),
+    };
+    format!("{user}: the erasure that {by} requested at {at} is {state}\n")
+}
+
 pub(super) fn settings(value: &Value) -> String {
     let shown = |one: &Value| match one["secret"] == true && one["source"] != "unset" {
         true => "(secret)".to_owned(),

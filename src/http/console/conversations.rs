@@ -62,7 +62,7 @@ struct Entries<'a> {
 
 /// An entry of any kind; fields that a kind lacks are left out.
 #[derive(Serialize, Default)]
-struct View<'a> {
+pub(super) struct View<'a> {
     seq: Seq,
     id: Option<EntryId>,
     kind: &'static str,
@@ -96,7 +96,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(entry: &'a Entry) -> Self {
+    pub(super) fn of(entry: &'a Entry) -> Self {
         let common = Self {
             seq: entry.seq,
             id: Some(entry.id()),

@@ -22,9 +22,9 @@ macro_rules! first_kept {
 
 /// All logs.
 const AGED: &str = concat!(
-    "SELECT h.log, f.created_at, coalesce(c.retention_days, $3) FROM ( \
+    "SELECT h.log, f.created_at, coalesce((SELECT c.retention_days FROM conversations c WHERE c.id = h.log), $3) FROM ( \
          SELECT log, removed_seq FROM heads WHERE log > $1 ORDER BY log LIMIT $2 \
-     ) h LEFT JOIN conversations c ON c.id = h.log",
+     ) h",
     first_kept!(),
     "ORDER BY h.log"
 );

@@ -89,7 +89,7 @@ impl Notifications for Sqlite {
     }
 }
 
-fn notification(row: &Row<'_>) -> Result<Notification> {
+pub(super) fn notification(row: &Row<'_>) -> Result<Notification> {
     Ok(Notification {
         id: row.get(0)?,
         conversation: id(ConversationId::parse(&row.get::<_, String>(1)?))?,

@@ -71,7 +71,7 @@ pub(super) async fn old_entries_go_and_what_remains_has_no_gap(store: Arc<dyn St
     for (id, body) in [("6", text("word6")), ("7", reply), ("8", text("word8"))] {
         append(&store, new(&room, "alice", id, body)).await.unwrap();
     }
-    append(&store, new(&room, "alice", "d2", Body::Deleted { target: 8 })).await.unwrap();
+    append(&store, new(&room, "alice", "d2", Body::Deleted { target: 10 })).await.unwrap();
     assert_eq!(remove(&store, &log, before).await, 7);
 
     let now = ends(&store, &log).await;
