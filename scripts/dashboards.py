@@ -287,6 +287,7 @@ ON_CALL = dashboard(
                 graph("Entries per commit", "Mean number of entries in a group commit; at most 400.", "short", (share(total("store_batch_entries_sum"), total("store_batch_entries_count")), "entries")),
                 graph("Store: waiting", "Calls that wait for a connection of their pool, and nodes that refuse heavy reads.", "short", (f"sum by (pool) ({metric('store_pool_waiting')})", "{{pool}}"), (f"sum({metric('slow_reads')})", "nodes that refuse")),
                 graph("Store: refused", "Calls per second refused because too many waited, by pool.", "ops", (total("store_pool_refused_total", by="pool"), "{{pool}}"), stacked=True),
+                graph("Unread answers", "Bytes of answers over REST that wait until clients read them, and reads that were refused because of them (per second).", "short", (f"sum({metric('unread_answer_bytes')})", "bytes"), (total("unread_answer_refusals_total"), "refused/s")),
                 graph("Heavy reads", "History, searches and lists that run, that wait for earlier ones of their user, and that were refused because the user had too many (per second).", "short", (f"sum({metric('heavy_reads')})", "run"), (f"sum({metric('heavy_reads_waiting')})", "wait"), (total("heavy_read_refusals_total"), "refused/s")),
             ],
         ),

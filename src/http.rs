@@ -41,6 +41,7 @@ mod rest;
 mod routes;
 mod service;
 mod transport;
+mod unread;
 mod upgrade;
 
 #[cfg(test)]
@@ -241,8 +242,9 @@ impl Server {
         };
         let mut response = answer.unwrap_or_else(Problem::into_response);
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            headers.apply(&mut response);
             response = encoding.apply(response).await;
+            response = self.service.unread_answers().count(response).await.unwrap_or_else(Problem::into_response);
+            headers.apply(&mut response);
         }
         let read = rest.read_out().await;
         unread.store(!read, Ordering::Relaxed);

@@ -210,6 +210,10 @@ metrics! {
     heavy_reads_waiting: IntGauge("heavy_reads_waiting");
     /// Heavy reads refused because their user had too many.
     heavy_reads_refused: IntCounter("heavy_read_refusals_total");
+    /// Bytes of answers over REST that wait until their clients read them, without those of short answers.
+    unread_answer_bytes: IntGauge("unread_answer_bytes");
+    /// Reads over REST refused because earlier answers were not read.
+    unread_answers_refused: IntCounter("unread_answer_refusals_total");
     /// Segments added to the search index.
     search_segments: IntCounter("search_segments_total");
     /// Logs that wait until new messages are added to the search index.

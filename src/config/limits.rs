@@ -38,6 +38,8 @@ pub(super) fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, othe
         data_bytes: reader.number(&set::MAX_DATA_BYTES),
         outbox_bytes: reader.number(&set::OUTBOX_BYTES),
         page_bytes: reader.number(&set::MAX_PAGE_BYTES),
+        unread_answer_bytes_per_user: reader.number(&set::UNREAD_ANSWER_BYTES_PER_USER),
+        unread_answer_bytes_total: reader.number(&set::UNREAD_ANSWER_BYTES_TOTAL),
         outbox_total_bytes: reader.number(&set::OUTBOX_TOTAL_BYTES),
         blocks_per_user: reader.number(&set::MAX_BLOCKS_PER_USER),
         restrictions: reader.number(&set::MAX_REVOCATIONS),

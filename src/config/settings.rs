@@ -322,6 +322,10 @@ settings! {
         "Maximum number of bytes that wait for one slow client. Beyond it the socket is closed, and the client may resume. An answer waits for room, and has at most a quarter of it: a longer page ends early, and says how to go on.";
     MAX_PAGE_BYTES = Limits, Kind::Size(64 * 1_024, 64 * MIB), "4MiB",
         "Maximum length of a list over REST. A longer page ends early, and says how to go on.";
+    UNREAD_ANSWER_BYTES_PER_USER = Limits, Kind::Size(64 * 1_024, 1_024 * MIB), "16MiB",
+        "Maximum number of bytes of one user's answers over REST that wait on this node until the user reads them. Beyond it, further reads are refused with rate_limited. Answers below 16 KiB don't count.";
+    UNREAD_ANSWER_BYTES_TOTAL = Limits, Kind::Size(MIB, 1_024 * 1_024 * MIB), "256MiB",
+        "The same for all users of this node together. Beyond it, further reads are refused with overloaded.";
     OUTBOX_TOTAL_BYTES = Limits, Kind::Size(MIB, 1_024 * 1_024 * MIB), "256MiB",
         "Maximum number of bytes that wait for all clients of this node together. Beyond it, the sockets for which most waits, for longest without taking any, are closed, and their clients may resume.";
     MAX_CONVERSATIONS_PER_CONNECTION = Limits, Kind::Count("conversations", 1, 100_000), "500",

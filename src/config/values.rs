@@ -292,6 +292,10 @@ pub struct Limits {
     pub page_bytes: usize,
     /// Maximum number of bytes waiting for all sockets together (256 MiB).
     pub outbox_total_bytes: usize,
+    /// Maximum number of bytes of a user's answers over REST that wait for their reader.
+    pub unread_answer_bytes_per_user: usize,
+    /// The same for all users together.
+    pub unread_answer_bytes_total: usize,
     /// Conversations that one socket may join by command, and conversations that it joins by itself (500).
     pub conversations_per_connection: usize,
     /// Users that one user may block (1,000).

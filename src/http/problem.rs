@@ -81,6 +81,18 @@ impl Problem {
         }
     }
 
+    /// Answers of more than this number of bytes wait until the user reads them.
+    pub(super) fn unread_answers(most: usize) -> Self {
+        let detail = format!("Answers of about {most} bytes wait until you read them; read them, then try again");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).after(RETRY_SOON)
+    }
+
+    /// Too many answers wait until their users read them.
+    pub(super) fn too_many_unread_answers() -> Self {
+        let detail = "Too many answers of this node wait until clients read them; try again soon";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).after(RETRY_SOON)
+    }
+
     /// A defect of this program.
     pub(super) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")

@@ -16,6 +16,7 @@ use super::{
     client,
     problem::{HttpResult, Payload, Problem},
     service::{HttpService, Peer},
+    unread::AnswerTo,
 };
 use crate::model::{Reject, Reply, TokenFlaw};
 
@@ -216,7 +217,10 @@ pub(super) async fn answer(
     let call = Call { service, peer, identity: &identity, params, method, query, headers, revocable: true };
     let audited = action.is_audited(identity.admin);
     let line = audited.then(|| AuditLine::begin(format!("{action:?}"), &call, head.uri.path()));
-    let result = perform(action, &call, body).await;
+    let mut result = perform(action, &call, body).await;
+    if let (Ok(response), true) = (&mut result, head.method.is_safe()) {
+        response.extensions_mut().insert(AnswerTo(identity.user.clone()));
+    }
     if let Some(line) = line {
         line.end(&result);
     }

@@ -19,6 +19,7 @@ use super::{
     cors::{self, PageRules},
     problem::{Problem, refusal_sentence},
     proxy_header::HeaderFault,
+    unread::UnreadAnswers,
 };
 use crate::{
     admission::{Admission, Permit, Refusal},
@@ -50,6 +51,7 @@ pub(super) struct HttpService {
     sessions: Arc<session::Context>,
     /// The admin console, if this is the admin listener and the console is on.
     console: Option<Console>,
+    unread_answers: Arc<UnreadAnswers>,
     /// Time of the last log line about a PROXY header.
     bad_header_logged: Mutex<Option<Instant>>,
 }
@@ -71,12 +73,20 @@ impl HttpService {
             shared: session::Shared::new(&broker.config),
         });
         let console = broker.config.console.as_ref().filter(|_| kind == Kind::Admin).map(Console::new);
-        Self { broker, kind, sessions, console, bad_header_logged: Mutex::default() }
+        let limits = &broker.config.limits;
+        let (per_user, total) = (limits.unread_answer_bytes_per_user, limits.unread_answer_bytes_total);
+        let unread_answers = UnreadAnswers::new(per_user, total, broker.metrics.clone());
+        Self { broker, kind, sessions, console, unread_answers, bad_header_logged: Mutex::default() }
     }
 
     /// Kind of the listener.
     pub(super) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The long answers that wait for their readers.
+    pub(super) fn unread_answers(&self) -> &Arc<UnreadAnswers> {
+        &self.unread_answers
     }
 
     /// The admin console, if it is on.

@@ -2,6 +2,7 @@
 
 mod as_of;
 mod kinds;
+mod unread;
 
 use std::collections::HashSet;
 

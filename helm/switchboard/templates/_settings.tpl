@@ -188,6 +188,18 @@
    "most": 67108864,
    "text": "64KiB to 64MiB"
   },
+  "UNREAD_ANSWER_BYTES_PER_USER": {
+   "unit": "bytes",
+   "least": 65536,
+   "most": 1073741824,
+   "text": "64KiB to 1GiB"
+  },
+  "UNREAD_ANSWER_BYTES_TOTAL": {
+   "unit": "bytes",
+   "least": 1048576,
+   "most": 1099511627776,
+   "text": "1MiB to 1024GiB"
+  },
   "OUTBOX_TOTAL_BYTES": {
    "unit": "bytes",
    "least": 1048576,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, sleep_until},
 };
 use uuid::Uuid;
@@ -62,7 +62,7 @@ pub(super) async fn run(plan: Arc<Plan>, tokens: Tokens) -> Result<Report, Strin
     }
     let connecting = began.elapsed();
     tell(&format!("{} s of warm-up, then {} s of measurement", plan.warm_up, plan.seconds));
-    send(&run, &orders).await;
+    send(&run, orders.clone()).await?;
     settle(&run).await;
     drop(orders);
     let listeners: Vec<Listener> = serving.join_all().await.into_iter().flatten().collect();
@@ -70,17 +70,25 @@ pub(super) async fn run(plan: Arc<Plan>, tokens: Tokens) -> Result<Report, Strin
 }
 
 /// Orders every message of the plan when it is due.
-async fn send(run: &Run, orders: &[mpsc::Sender<u64>]) {
-    let plan = &run.plan;
+async fn send(run: &Arc<Run>, orders: Vec<mpsc::Sender<u64>>) -> Result<(), String> {
     let began = *run.began.get_or_init(Instant::now);
-    for message in 0..plan.messages() {
-        sleep_until(began + plan.due(message)).await;
-        let order = orders.get(plan.sender_of(message) as usize);
+    let (pacing, plan) = (run.clone(), &run.plan);
+    // A thread of its own, because the runtime's timers wake up to 1 ms late, which would count as latency of the target.
+    let paced = spawn_blocking(move || order_when_due(&pacing, began, &orders));
+    paced.await.map_err(|error| format!("the thread that orders messages ended: {error}"))?;
+    sleep_until(began + Duration::from_secs(u64::from(plan.warm_up + plan.seconds))).await;
+    Ok(())
+}
+
+/// Orders every message, from the thread of the caller.
+fn order_when_due(run: &Run, began: Instant, orders: &[mpsc::Sender<u64>]) {
+    for message in 0..run.plan.messages() {
+        std::thread::sleep(run.plan.due(message).saturating_sub(began.elapsed()));
+        let order = orders.get(run.plan.sender_of(message) as usize);
         if order.is_none_or(|order| order.try_send(message).is_err()) {
             run.tally.counts().unsent += 1;
         }
     }
-    sleep_until(began + Duration::from_secs(u64::from(plan.warm_up + plan.seconds))).await;
 }
 
 /// Waits until every message that was sent has its outcome, and nothing more is received.

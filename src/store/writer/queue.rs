@@ -4,7 +4,8 @@
 //! time; logs take turns, so that a log with many entries delays another one by one batch at most.
 //!
 //! A commit costs PostgreSQL about as much as a message, so messages are gathered: while a lane commits some, the others wait
-//! for the end of that commit, unless they fill a batch of their own or the commit takes longer than [`PATIENCE`].
+//! for the end of that commit, unless they fill a batch of their own or the commit takes longer than [`PATIENCE`]. Few messages
+//! don't wait for a commit of few, because gathering would save little and delay them by a commit.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,6 +23,9 @@ use crate::model::LogId;
 /// Time for which messages wait for the end of another lane's commit. A healthy one is several times quicker; one that waits
 /// for a lock, or is retried, must not hold up other conversations.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Messages in a batch beside which one more batch may be committed at once.
+pub(super) const FEW: usize = 4;
 
 /// An item in the queue of a log.
 enum Item {
@@ -49,8 +53,9 @@ struct Waiting {
     /// Number of entries that wait, and of those that fill a batch.
     entries: usize,
     batch: usize,
-    /// Number of batches of messages in the hands of lanes, and the time at which the newest was taken.
+    /// Number of batches of messages in the hands of lanes, and of their messages; the time at which the newest was taken.
     under_way: usize,
+    committing: usize,
     newest: Instant,
     /// A lane looks again once [`PATIENCE`] is over.
     watched: bool,
@@ -76,6 +81,7 @@ impl Queue {
             entries: 0,
             batch,
             under_way: 0,
+            committing: 0,
             newest: Instant::now(),
             watched: false,
             closed: false,
@@ -138,7 +144,8 @@ impl Queue {
                         self.came.notify_one();
                     }
                     let of_messages = batch.first().is_some_and(|first| first.entry.body.is_message());
-                    return Some(Taken { queue: self, batch, logs, of_messages });
+                    let messages = if of_messages { batch.len() } else { 0 };
+                    return Some(Taken { queue: self, batch, logs, messages });
                 }
                 if waiting.closed {
                     return None;
@@ -171,8 +178,9 @@ impl Waiting {
 
     /// True if a lane may take messages now.
     fn lets_messages(&self) -> bool {
+        let few = || self.under_way == 1 && self.committing <= FEW;
         let waited = || self.newest.elapsed() >= PATIENCE;
-        self.under_way == 0 || self.closed || self.entries >= self.batch || waited()
+        self.under_way == 0 || self.closed || self.entries >= self.batch || few() || waited()
     }
 
     fn has_more(&self) -> bool {
@@ -203,6 +211,7 @@ impl Waiting {
         }
         self.entries -= batch.len();
         self.under_way += 1;
+        self.committing += batch.len();
         self.newest = Instant::now();
         Some((batch, logs))
     }
@@ -267,7 +276,8 @@ pub(super) struct Taken<'a> {
     queue: &'a Queue,
     batch: Vec<Queued>,
     logs: Vec<LogId>,
-    of_messages: bool,
+    /// Number of messages; 0 for a change.
+    messages: usize,
 }
 
 impl Taken<'_> {
@@ -280,7 +290,8 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let mut waiting = self.queue.waiting();
-        waiting.under_way -= usize::from(self.of_messages);
+        waiting.under_way -= usize::from(self.messages > 0);
+        waiting.committing -= self.messages;
         if waiting.give_back(&self.logs) || waiting.has_more() {
             self.queue.came.notify_one();
         }

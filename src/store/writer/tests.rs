@@ -237,8 +237,10 @@ async fn a_log_is_in_the_hands_of_one_lane_and_keeps_its_order() {
 #[tokio::test(start_paused = true)]
 async fn messages_wait_for_the_commit_under_way_but_not_for_long() {
     let queue = Queue::new(9, 9);
-    let push = |log| assert!(queue.push(queued(log, Body::message("1"))));
-    push("a");
+    let push = |log: &str| assert!(queue.push(queued(log, Body::message("1"))));
+    for n in 0..=queue::FEW {
+        push(&format!("a{n}"));
+    }
     let (first, _) = next(&queue).await.unwrap();
     push("b");
     push("c");
@@ -246,14 +248,16 @@ async fn messages_wait_for_the_commit_under_way_but_not_for_long() {
     drop(first);
     let (second, texts) = next(&queue).await.unwrap();
     assert_eq!(texts, ["b 1", "c 1"]);
-    // The commit is slow: a lane that waits looks again by itself.
+    // A commit of few does not let others wait, but two of them do.
     push("d");
-    let (_third, d) = (queue.take().await.unwrap(), tokio::time::Instant::now());
+    let third = next(&queue).await.unwrap().0;
+    let began = tokio::time::Instant::now();
     push("e");
     assert!(next(&queue).await.is_none());
+    // The commits are slow: a lane that waits looks again by itself.
     drop(queue.take().await.unwrap());
-    assert_eq!(d.elapsed(), queue::PATIENCE);
-    drop(second);
+    assert_eq!(began.elapsed(), queue::PATIENCE);
+    drop((second, third));
 }
 
 #[tokio::test(start_paused = true)]
