@@ -390,6 +390,7 @@ CAPACITY = dashboard(
                 graph("Time per call", "Mean time of a call, by operation.", "s", (share(total("store_call_seconds_sum", by="operation"), total("store_call_seconds_count", by="operation")), "{{operation}}")),
                 graph("Connections in use", "Share of the connections of each pool that are in use.", "percentunit", (share(f"sum by (pool) ({metric('store_pool_in_use')})", f"sum by (pool) ({metric('store_pool_size')})"), "{{pool}}")),
                 graph("Wait for a connection", "99th percentile of the time that a call waits for a connection of its pool.", "s", (quantile(0.99, "store_pool_wait_seconds", by="pool"), "{{pool}}")),
+                graph("Retention", "Entries removed per second, hours since everything old was removed, and by how many hours the oldest entry is overdue.", "short", (total("retention_removed_entries_total"), "removed/s"), (f"(time() - (max({metric('retention_done_timestamp_seconds')}) > 0)) / 3600", "hours since the last pass"), (f"max({metric('retention_overdue_seconds')}) / 3600", "hours overdue")),
                 graph("Search index", "Segments added per second, and logs that wait.", "short", (total("search_segments_total"), "segments/s"), (f"sum({metric('search_index_queue')})", "logs that wait")),
             ],
         ),

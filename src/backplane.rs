@@ -274,6 +274,12 @@ impl Backplane {
         self.recent.after(log, after).await
     }
 
+    /// Forgets the cached entries of conversations, because some of them are removed from the store. If Redis can't be reached,
+    /// they end with the lifetime of the cache.
+    pub async fn forget_recent(&self, conversations: &[ConversationId]) {
+        self.recent.forget(conversations).await;
+    }
+
     /// Subscribes to a log: this node receives everything that other nodes publish on it after this call returns. Calls
     /// are not counted: one [`Backplane::unsubscribe`] ends the subscription. Without a connection to Redis it returns
     /// at once, and [`BackplaneEvent::Missed`] follows once the subscription is made.

@@ -29,7 +29,9 @@ mod connections;
 mod conversations;
 mod data_limits;
 mod derived;
+mod erasure;
 mod events;
+mod export;
 mod follows;
 mod heavy_reads;
 mod hints;
@@ -52,6 +54,7 @@ mod replay;
 mod restriction_reader;
 mod restrictions;
 mod retell;
+mod retention;
 mod rights;
 mod rosters;
 mod router;
@@ -89,6 +92,7 @@ use presence::Presence;
 use reconciler::Reconciler;
 use restriction_reader::RestrictionReader;
 use retell::Retell;
+use retention::Kept;
 use router::Router;
 use subscriptions::Subscriptions;
 use typing::Typing;
@@ -122,6 +126,7 @@ pub struct Chat {
     answer_limits: AnswerLimits,
     restriction_reader: RestrictionReader,
     reconciler: Arc<Reconciler>,
+    kept: Kept,
 }
 
 impl Chat {
@@ -365,17 +370,30 @@ impl Chat {
             Command::ReadNotifications { ids } => self.read_notifications(&caller, ids).await,
             Command::Online { cursor, limit } => Ok(self.presence.online(cursor, limit).await),
             Command::Connections => Ok(self.connections.connections_of(&caller.identity.user).await),
-            Command::ConnectionsOf { user } => Ok(self.connections.connections_of(&user).await),
-            Command::ConversationsOf { user, archived, page } => {
-                self.conversations_of(&caller, &user, archived, page).await
-            }
-            Command::Entries { conversation, range, limit } => self.entries(&conversation, range, limit).await,
-            Command::Stats => Ok(self.connections.stats().await),
-            Command::Restrict { user, request } => self.restrict(&caller, &user, request).await,
-            Command::ShowBlock { user } => self.show_block(&user).await,
-            Command::BlockedUsers { page } => self.blocked_users(page).await,
+            of_admins => self.administer(&caller, of_admins).await,
         };
         Begun::Done(done)
+    }
+
+    /// Executes a command that only admins may send.
+    async fn administer(&self, caller: &Caller, command: Command) -> Result<CommandReply, Reject> {
+        match command {
+            Command::ConnectionsOf { user } => Ok(self.connections.connections_of(&user).await),
+            Command::ConversationsOf { user, archived, page } => {
+                self.conversations_of(caller, &user, archived, page).await
+            }
+            Command::Entries { conversation, range, limit } => self.entries(&conversation, range, limit).await,
+            Command::Retention { conversation } => self.retention(&conversation).await,
+            Command::SetRetention { conversation, days } => self.set_retention(&conversation, days).await,
+            Command::Export { user, cursor } => self.export(&user, cursor).await,
+            Command::Erase { user } => self.erase_user(caller, &user).await,
+            Command::ShowErasure { user } => self.erasure(&user).await,
+            Command::Stats => Ok(self.connections.stats().await),
+            Command::Restrict { user, request } => self.restrict(caller, &user, request).await,
+            Command::ShowBlock { user } => self.show_block(&user).await,
+            Command::BlockedUsers { page } => self.blocked_users(page).await,
+            _ => Err(Reject::Unsupported("This is no command of admins")),
+        }
     }
 
     /// Rejects the command if `feature` is unavailable in the current degraded mode.

@@ -324,6 +324,14 @@ impl Hub {
         self.source.after(Wanted { log, after, proof }).await
     }
 
+    /// The first seq of a log that is still stored; past its head if none is.
+    ///
+    /// # Errors
+    /// It can't be read now.
+    pub async fn first(&self, log: &LogId) -> Result<Seq, SourceFailed> {
+        self.source.first(log).await
+    }
+
     /// Hands a listener the entries that it missed before it goes live, with the frames and signals of live delivery.
     /// Returns the seq of the last one; none if an entry ends the membership of a user whose access was read when the log's
     /// head was `admitted_at`, after which nothing is handed over.

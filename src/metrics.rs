@@ -218,6 +218,19 @@ metrics! {
     search_segments: IntCounter("search_segments_total");
     /// Logs that wait until new messages are added to the search index.
     search_queue: IntGauge("search_index_queue");
+    /// Entries that this node removed because they were older than they are kept.
+    retention_removed: IntCounter("retention_removed_entries_total");
+    /// Age in seconds of the oldest stored entry of the logs with a rule, after the last pass of this node; 0 if it made none.
+    retention_oldest: IntGauge("retention_oldest_entry_seconds");
+    /// Time in seconds by which the oldest entry that a pass of this node is removing is older than it is kept; 0 between passes.
+    retention_overdue: IntGauge("retention_overdue_seconds");
+    /// Time of the last pass that removed all old entries, of any node, in seconds since 1970; before the first one, the start of
+    /// this node.
+    retention_done_at: IntGauge("retention_done_timestamp_seconds");
+    /// Users whose data this node erased.
+    erasures: IntCounter("erasures_total");
+    /// 1 while the erasure of a user is requested and not done.
+    erasures_pending: IntGauge("erasures_pending");
     /// Entries per group commit.
     batch_entries: Histogram("store_batch_entries", BATCH);
     /// Event batches waiting to be published through Redis.

@@ -16,9 +16,11 @@ mod history;
 mod ids;
 mod invisible;
 mod node_keys;
+mod personal;
 mod reject;
 mod reply;
 mod restriction;
+mod retention;
 mod rights;
 mod search_terms;
 mod search_text;
@@ -41,12 +43,14 @@ pub use history::{EntryPage, EntryRange, FoundMessages, HistoryRange, Message, M
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use invisible::{is_blank, is_invisible};
 pub use node_keys::{NodeKey, NodeKeys};
+pub use personal::{Erasure, ExportCursor, ExportPage, ExportRecord, Membership};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
     ConnectionInfo, Conversation, ConversationKind, ConversationList, Joined, Member, NodeStats, Notification,
     Presence, Reply, Resumed, Sent, Stats, Unread,
 };
 pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
+pub use retention::{Retention, RetentionDays};
 pub use rights::Right;
 pub use search_terms::{InvalidSearch, SearchTerms};
 pub use search_text::{QueryToken, search_tokens};

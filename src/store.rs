@@ -13,6 +13,7 @@ mod operation;
 mod pools;
 mod postgres;
 mod restriction_row;
+mod retention;
 mod row;
 mod sqlite;
 mod traits;
@@ -26,10 +27,11 @@ pub use message_pages::{MessagesPage, ReadMessages};
 pub(crate) use operation::Operation;
 pub use pools::Pool;
 pub use postgres::{Postgres, diagnose::diagnose};
+pub use retention::{AgedLog, AgedPage, Job, JobTurn, RemovedEntries};
 pub use sqlite::Sqlite;
 pub use traits::{
-    Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, Relay, Restrictions, Store, Users,
-    Watches,
+    Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, PersonalData, Relay, Restrictions,
+    Retention, Store, Users, Watches,
 };
 pub use values::{
     Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,

@@ -189,6 +189,18 @@ impl Recent {
         found
     }
 
+    /// Deletes the lists of conversations.
+    pub(super) async fn forget(&self, conversations: &[ConversationId]) {
+        for conversation in conversations {
+            let mut pipeline = Pipeline::new();
+            pipeline.cmd("DEL").arg(self.link.keys().recent(conversation));
+            // A failure means that Redis is down; the list then expires.
+            if self.link.run(Op::Recent, conversation.as_str(), &pipeline).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The cached entries of a log, by seq. If not all of them can be what the store has, the list is deleted.
     async fn read(&self, log: &LogId) -> Option<Vec<Entry>> {
         let key = self.link.keys().recent(&log.conversation()?);

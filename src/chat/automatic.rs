@@ -22,6 +22,8 @@ const MISSED_MAX: Seq = 100;
 pub(super) struct Undelivered {
     /// Those after this seq.
     pub(super) after: Seq,
+    /// The first one that is still stored.
+    pub(super) first: Seq,
     /// The newest one.
     pub(super) head: Seq,
     /// True if the client missed more than that.
@@ -29,10 +31,10 @@ pub(super) struct Undelivered {
 }
 
 impl Undelivered {
-    /// The newest of the entries after `delivered`.
-    pub(super) fn of(delivered: Seq, head: Seq) -> Self {
-        let oldest = head - MISSED_MAX;
-        Self { after: delivered.max(oldest), head, cut: delivered < oldest }
+    /// The newest of the entries after `delivered`, of which those up to `removed` are gone.
+    pub(super) fn of(delivered: Seq, removed: Seq, head: Seq) -> Self {
+        let oldest = removed.max(head - MISSED_MAX);
+        Self { after: delivered.max(oldest), first: removed + 1, head, cut: delivered < oldest }
     }
 }
 
@@ -55,12 +57,12 @@ impl Subscriptions {
             AutoJoin::Nothing | AutoJoin::Added => None,
         };
         let from = since.or_else(|| connection.dropped_at(conversation, self.hub.past()));
-        let (since, head, cut) = match (from, &pair) {
+        let (since, head, cut, first) = match (from, &pair) {
             (None, Some(pair)) => match self.undelivered_from(conversation, &caller.identity, pair).await? {
-                Some(Undelivered { after, head, cut }) => (Some(after), head, cut),
+                Some(Undelivered { after, first, head, cut }) => (Some(after), head, cut, first),
                 None => return Ok(Reply::Done.into()),
             },
-            (from, _) => (from, 0, false),
+            (from, _) => (from, 0, false, 1),
         };
         let joining = Joining::by_itself(pair, self.hub.activity()).knowing_head(head);
         match self.listen(&caller.identity, connection, conversation, since, joining).await {
@@ -71,7 +73,7 @@ impl Subscriptions {
                 }
                 if cut || since.is_none() {
                     // More was missed than is sent, or nothing says where the client stands: it reads the conversation anew.
-                    joined.resumed = Resumed::Resync { first: 1 };
+                    joined.resumed = Resumed::Resync { first };
                 }
                 let reply = Reply::Joined(conversation.clone(), joined);
                 Ok(CommandReply { replays: vec![replay], ..CommandReply::from(reply) })
@@ -96,7 +98,7 @@ impl Subscriptions {
             return Ok(None);
         }
         let access = self.store.access(conversation, &identity.user).await.map_err(|error| unavailable(&error))?;
-        Ok(access.map(|access| Undelivered::of(access.delivered, access.ends.head)))
+        Ok(access.map(|access| Undelivered::of(access.delivered, access.ends.first - 1, access.ends.head)))
     }
 
     /// Gives up automatic joins of a connection until there is room for one of `conversation`.

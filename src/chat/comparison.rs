@@ -94,7 +94,7 @@ impl Comparison {
     /// Compares some logs, at most [`PAGE`]. Returns true if the store was set back.
     pub(super) async fn compare(&self, logs: &[LogId]) -> Result<bool, StoreError> {
         let given: Vec<Option<Given>> = logs.iter().map(|log| self.hub.given(log)).collect();
-        let ends: HashMap<LogId, Ends> = self.store.ends(logs).await?.into_iter().collect();
+        let mut ends: HashMap<LogId, Ends> = self.store.ends(logs).await?.into_iter().collect();
         let seqs = logs.iter().zip(&given).flat_map(|(log, given)| {
             let seqs = given.iter().flat_map(Given::seqs);
             seqs.map(|seq| (log.clone(), seq))
@@ -105,6 +105,7 @@ impl Comparison {
                 stamps.entry(log).or_default().push(stamp);
             }
         }
+        self.read_first_again(logs.iter().zip(&given), &stamps, &mut ends).await?;
         let found = logs.iter().zip(&given).filter_map(|(log, given)| {
             let ends @ Ends { first, head, .. } = ends.get(log).copied().unwrap_or_default();
             let stamps = stamps.get(log).map_or(&[][..], Vec::as_slice);
@@ -117,6 +118,26 @@ impl Comparison {
         }
         self.check_members().await?;
         Ok(!found.is_empty())
+    }
+
+    /// Reads the first seq again of logs whose entries seem lost: retention may have removed these since the ends were read.
+    async fn read_first_again(
+        &self,
+        given: impl Iterator<Item = (&LogId, &Option<Given>)>,
+        stamps: &HashMap<LogId, Vec<EntryStamp>>,
+        ends: &mut HashMap<LogId, Ends>,
+    ) -> Result<(), StoreError> {
+        let found = |log: &LogId| stamps.get(log).map_or(0, Vec::len);
+        let lacking =
+            given.filter(|(log, given)| given.as_ref().is_some_and(|given| given.seqs().count() > found(log)));
+        let lacking: Vec<LogId> = lacking.map(|(log, _)| log.clone()).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        for (log, Ends { first, .. }) in self.store.ends(&lacking).await? {
+            ends.entry(log).and_modify(|ends| ends.first = first);
+        }
+        Ok(())
     }
 
     /// Restarts logs whose entries were lost.

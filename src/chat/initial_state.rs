@@ -92,13 +92,14 @@ impl Subscriptions {
         }
         let newest = self.hub.activity();
         let enter = |(at, direct): (usize, crate::store::Direct)| async move {
-            let Undelivered { after, head, cut } = Undelivered::of(direct.delivered, direct.head);
+            let Undelivered { after, first, head, cut } =
+                Undelivered::of(direct.delivered, direct.removed, direct.head);
             let joining = Joining::by_itself(Some(Arc::new(direct.pair)), newest.saturating_sub(at as u64));
             let joining = joining.knowing_head(head);
             let listening = self.listen(identity, connection, &direct.conversation, Some(after), joining).await;
             listening.map(|(joined, replay)| match joined.resumed {
                 // The entries that the socket gets begin after this head.
-                Resumed::From(after) if cut => (Joined { head: after, resumed: Resumed::Resync { first: 1 } }, replay),
+                Resumed::From(after) if cut => (Joined { head: after, resumed: Resumed::Resync { first } }, replay),
                 _ => (joined, replay),
             })
         };

@@ -115,8 +115,13 @@ impl Replayer {
                         }
                     }
                 }
-                // The store is unavailable, or behind the hub; both are temporary.
-                Ok(_) | Err(_) => tokio::time::sleep(RETRY).await,
+                Ok(_) => match self.hub.first(&log).await {
+                    // Retention removed everything that was to be replayed, after the join.
+                    Ok(first) if first > has + 1 => has = first - 1,
+                    // The store is behind the hub, or unavailable; both are temporary.
+                    Ok(_) | Err(_) => tokio::time::sleep(RETRY).await,
+                },
+                Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::{
     backplane::Backplane,
     hub::{Source, SourceFailed, Wanted},
-    model::{Entry, EntryStamp, LogId},
+    model::{Entry, EntryStamp, LogId, Seq},
     store::{Store, Writer},
 };
 
@@ -56,6 +56,11 @@ impl Source for Entries {
             tracing::debug!(%log, %error, "entries can't be read from the store");
             SourceFailed
         })
+    }
+
+    async fn first(&self, log: &LogId) -> Result<Seq, SourceFailed> {
+        let ends = self.store.ends(std::slice::from_ref(log)).await.map_err(|_| SourceFailed)?;
+        Ok(ends.first().map_or(1, |(_, ends)| ends.first))
     }
 
     async fn settled(&self, log: &LogId) {

@@ -33,7 +33,7 @@ use super::{
     retell::Retell,
     rosters::changes::RosterChanges,
     router::{Observers, Origin, Router},
-    search_index::{GrownLogs, SearchIndex},
+    search_index::GrownLogs,
     shown::Shown,
     source::Entries,
     speakers::Speakers,
@@ -80,9 +80,9 @@ impl Chat {
         let ground = Ground { config, store, backplane, degrade, metrics, clock, supervisor, hub, entries };
         let Ground { config, store, degrade, metrics, supervisor, hub, .. } = &ground;
 
-        let members = Arc::new(Members::new(store.clone(), degrade.clone()));
+        let (members, growth) = (Members::new(store.clone(), degrade.clone()), Growth::new(degrade.clone()));
+        let (members, growth) = (Arc::new(members), Arc::new(growth));
         let unread = Arc::new(Unread::new(config.notifications.queue, metrics.clone()));
-        let growth = Arc::new(Growth::new(degrade.clone()));
         let (rosters, roster_changes) = RosterChanges::new(hub.clone(), metrics.clone());
         let (shown, followed) = Shown::new(config.timing.presence_grace, metrics.clone());
         let (shown, grown_logs, rights) = (Arc::new(shown), Arc::<GrownLogs>::default(), Arc::<Speakers>::default());
@@ -102,14 +102,14 @@ impl Chat {
         let typing = Arc::new(ground.typing(typists, router.clone(), statuses.clone()));
         let caches = (statuses.clone(), rights.clone(), hints.clone());
         let reconciler = Arc::new(ground.reconciler(members.clone(), users.clone(), caches, pulses.clone()));
-        let budgets = Arc::new(ground.budgets());
+        let (budgets, r, s, t) = (Arc::new(ground.budgets()), router.clone(), statuses.clone(), typing.clone());
         let journal = Arc::new(ground.journal(writer.clone(), budgets.clone()));
-        let (r, s, t, j) = (router.clone(), statuses.clone(), typing.clone(), journal.clone());
-        let (accounts, given) = ((j, budgets.clone()), (loader, present.clone(), hints.clone()));
+        let (accounts, given) = ((journal.clone(), budgets.clone()), (loader, present.clone(), hints.clone()));
         let checks = (members.clone(), reconciler.clone());
         let subscriptions = Arc::new(ground.subscriptions((r, retell.clone()), s, t, accounts, given, checks));
         let connections = ground.connections(router.clone(), subscriptions.clone(), typing.clone(), users.clone());
         let presence = Arc::new(ground.presence(router.clone(), (statuses, present.clone()), users.clone()));
+        let kept = ground.start_upkeep(writer.clone(), grown_logs);
         let personas = webhooks.persona.map(|webhook| ground.personas(webhook, writer, router.clone()));
 
         spawn_updates(supervisor, batches, (users.clone(), pending_users), typing.clone());
@@ -121,7 +121,6 @@ impl Chat {
         ground.start_relay(growth, reconciler.clone(), hints.clone());
         ground.start_presence_check(present.clone(), router.clone(), followed);
         ground.start_backplane_events((router.clone(), reconciler.clone()), (presence.clone(), hints, present), events);
-        ground.keep_search_index(grown_logs);
         let restriction_reader = ground.follow_restrictions(restrictions, pulses);
         let (heavy_reads, events) = (HeavyReads::new(config, metrics.clone()), ground.events(router.clone(), rights));
         let Ground { config, store, degrade, metrics, hub, .. } = ground;
@@ -150,6 +149,7 @@ impl Chat {
             answer_limits: AnswerLimits::new(&config.limits),
             restriction_reader,
             reconciler,
+            kept,
         })
     }
 }
@@ -199,15 +199,6 @@ impl Ground {
         let writer = Arc::new(Writer::start(store, settings, metrics, degrade, outcomes, &self.supervisor));
         self.entries.set_writer(&writer);
         writer
-    }
-
-    /// Starts to keep the search index up to date, unless it is switched off.
-    fn keep_search_index(&self, grown: Arc<GrownLogs>) {
-        if self.config.store.search_index {
-            let (store, metrics) = (self.store.clone(), self.metrics.clone());
-            let index = SearchIndex { grown, store, metrics };
-            self.supervisor.spawn_until_stop(TaskName::SearchIndex, index, |index| index.run().boxed());
-        }
     }
 
     /// Starts to apply the changes of restrictions that other nodes and programs store.

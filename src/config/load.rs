@@ -26,7 +26,7 @@ use super::{
     },
     webhooks::{read_persona_ids, read_webhooks},
 };
-use crate::model::NodeId;
+use crate::model::{NodeId, RetentionDays};
 
 /// Number of files that a node opens besides client sockets, PostgreSQL and webhooks: Redis, listeners, logs, the runtime.
 const OTHER_FILES: usize = 64;
@@ -213,6 +213,8 @@ fn read_store_with(reader: &mut Reader<'_>, backend: Option<StoreBackend>) -> Op
     let heavy_read_wait = reader.duration(&set::HEAVY_READ_WAIT);
     let heavy_read_timeout = reader.duration(&set::HEAVY_READ_TIMEOUT);
     let search_index = reader.switch(&set::SEARCH_INDEX);
+    let retention = RetentionDays::new(reader.number(&set::RETENTION_DAYS)).unwrap_or_default();
+    let retention_interval = reader.duration(&set::RETENTION_INTERVAL);
     backend.map(|backend| StoreConfig {
         backend,
         migrate,
@@ -223,6 +225,8 @@ fn read_store_with(reader: &mut Reader<'_>, backend: Option<StoreBackend>) -> Op
         heavy_read_wait,
         heavy_read_timeout,
         search_index,
+        retention,
+        retention_interval,
     })
 }
 

@@ -240,6 +240,10 @@ settings! {
         "Maximum duration of a heavy read's query. After it the read is refused.";
     SEARCH_INDEX = Store, Kind::Switch, "true",
         "Keep the search index of PostgreSQL up to date, after the commit and in the background. Without it, a search reads only the newest messages. SQLite always has its index.";
+    RETENTION_DAYS = Store, Kind::Count("days", 0, 36_500), "0",
+        "Days for which messages and other entries are kept; older ones are removed (docs/operations/retention.md). A conversation may have a rule of its own; 0: for ever. Must be the same on all nodes.";
+    RETENTION_INTERVAL = Store, Kind::Duration(SECOND, DAY), "1h",
+        "Time between two passes that remove old entries. One node makes them for all.";
     MIGRATE = Store, Kind::Switch, "true",
         "Apply pending migrations at start.";
     DATA_DIR = Store, Kind::Text("folder"), "./switchboard-data",

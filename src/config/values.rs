@@ -15,7 +15,7 @@ use super::{
 };
 use tracing_subscriber::filter::Targets;
 
-use crate::model::{NodeId, UserId};
+use crate::model::{NodeId, RetentionDays, UserId};
 
 /// All settings of a node.
 #[derive(Debug, Clone)]
@@ -146,6 +146,10 @@ pub struct StoreConfig {
     pub heavy_read_timeout: Duration,
     /// True if this node keeps the search index of PostgreSQL up to date.
     pub search_index: bool,
+    /// Time for which entries are kept, unless their conversation has a rule of its own.
+    pub retention: RetentionDays,
+    /// Time between two removals of old entries.
+    pub retention_interval: Duration,
 }
 
 impl StoreConfig {
@@ -161,6 +165,8 @@ impl StoreConfig {
             heavy_read_wait: Duration::from_secs(2),
             heavy_read_timeout: Duration::from_secs(2),
             search_index: true,
+            retention: RetentionDays::FOR_EVER,
+            retention_interval: Duration::from_secs(3_600),
         }
     }
 

@@ -24,6 +24,7 @@ mod conversations;
 mod deliveries;
 mod gate;
 mod overview;
+mod personal;
 mod rates;
 mod settings;
 mod state;
@@ -61,6 +62,12 @@ pub(super) enum Action {
     User,
     /// List a user's conversations with the user's marks.
     UserConversations,
+    /// Show a page of the export of a user's data.
+    Export,
+    /// Show how far the erasure of a user's data is.
+    Erasure,
+    /// Erase a user's data.
+    Erase,
     /// End a user's sockets.
     Disconnect,
     /// Revoke a user's tokens.
@@ -81,6 +88,10 @@ pub(super) enum Action {
     Entries,
     /// Delete a message.
     DeleteMessage,
+    /// Show how long a conversation's entries are kept.
+    Retention,
+    /// Set it.
+    SetRetention,
     /// Search a conversation.
     Search,
     /// Show connects, refusals and closes, or wait for the next.
@@ -106,6 +117,9 @@ impl Action {
             Self::Users => "users",
             Self::User => "user",
             Self::UserConversations => "user_conversations",
+            Self::Export => "export",
+            Self::Erasure => "erasure",
+            Self::Erase => "erase",
             Self::Disconnect => "disconnect",
             Self::Revoke => "revoke",
             Self::BlockState => "block_state",
@@ -116,6 +130,8 @@ impl Action {
             Self::Members => "members",
             Self::Entries => "entries",
             Self::DeleteMessage => "delete_message",
+            Self::Retention => "retention",
+            Self::SetRetention => "set_retention",
             Self::Search => "search",
             Self::Tail => "tail",
             Self::Token => "token",
@@ -134,6 +150,7 @@ impl Action {
             Self::Blocks | Self::Members => &["limit", "offset"],
             Self::Entries => &["before_seq", "after_seq", "limit"],
             Self::Search => &["q", "limit", "offset"],
+            Self::Export => &["cursor"],
             Self::Tail => &["after", "limit", "wait"],
             Self::Deliveries => &["before", "failed", "limit"],
             _ => &[],
@@ -141,7 +158,7 @@ impl Action {
     }
 
     fn takes_body(self) -> bool {
-        matches!(self, Self::Revoke | Self::Token)
+        matches!(self, Self::Revoke | Self::Token | Self::SetRetention)
     }
 
     fn most(self) -> Duration {
@@ -218,6 +235,9 @@ async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResu
         Action::Users => users::online(call).await,
         Action::User => users::show(call).await,
         Action::UserConversations => users::conversations(call).await,
+        Action::Export => personal::export(call).await,
+        Action::Erasure => personal::erasure(call).await,
+        Action::Erase => personal::erase(call).await,
         Action::Disconnect => call.disconnect().await,
         Action::Revoke => call.revoke(body).await,
         Action::BlockState => call.block_state().await,
@@ -228,6 +248,8 @@ async fn perform(action: Action, call: &Call<'_>, body: RequestBody) -> HttpResu
         Action::Members => conversations::members(call).await,
         Action::Entries => conversations::entries(call).await,
         Action::DeleteMessage => call.delete().await,
+        Action::Retention => conversations::retention(call).await,
+        Action::SetRetention => conversations::set_retention(call, body).await,
         Action::Search => call.search_in(Some(call.conversation_of_path()?)).await,
         Action::Tail => tail::show(call).await,
         Action::Token => token::explain(call, body).await,

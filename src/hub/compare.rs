@@ -41,8 +41,12 @@ impl Hub {
         let lowered = given.last > stored.head;
         if let (None, false) = (lost.first(), lowered) {
             track.delivered.trust(given);
+            track.delivered.forget_before(stored.first);
             let known = track.delivered.newest().is_some();
-            if let Some(newest) = stored.newest.filter(|newest| !known && newest.seq == track.resequencer.last()) {
+            if let Some(newest) = stored
+                .newest
+                .filter(|newest| !known && newest.seq == track.resequencer.last() && newest.seq >= stored.first)
+            {
                 track.delivered.push(newest);
             }
             track.resequencer.record_seq(stored.head);

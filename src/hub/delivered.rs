@@ -83,6 +83,13 @@ impl Delivered {
         self.doubted &= self.doubts != given.doubts;
     }
 
+    /// Forgets entries before `first`: retention removed them, so the store can't confirm them any more.
+    pub(super) fn forget_before(&mut self, first: Seq) {
+        while self.stamps.front().is_some_and(|stamp| stamp.seq < first) {
+            self.stamps.pop_front();
+        }
+    }
+
     /// True if `given` is of the same time between two restarts.
     pub(super) fn includes(&self, given: &Given) -> bool {
         self.restarts == given.restarts

@@ -13,6 +13,14 @@ pub trait Source: Send + Sync + 'static {
     /// The entries can't be read now.
     async fn after(&self, wanted: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed>;
 
+    /// The first seq of a log that is still stored; past its head if none is.
+    ///
+    /// # Errors
+    /// It can't be read now.
+    async fn first(&self, _log: &LogId) -> Result<Seq, SourceFailed> {
+        Ok(1)
+    }
+
     /// Waits a moment for the outcome of the entries of a log that this node appends now: those that are stored were then
     /// passed to the hub, with the acks that their senders await. Returns at once where nothing is appended.
     async fn settled(&self, _log: &LogId) {}

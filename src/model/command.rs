@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntryRange, EntrySeq, EventName, HistoryRange,
-    Listed, Page, PageLimit, RestrictionRequest, SearchTerms, SinceSeq, Status, UserId,
+    Body, ClientId, Content, ConversationId, Data, DataEdit, Emoji, EntryRange, EntrySeq, EventName, ExportCursor,
+    HistoryRange, Listed, Page, PageLimit, RestrictionRequest, RetentionDays, SearchTerms, SinceSeq, Status, UserId,
 };
 
 /// The destination of a message.
@@ -282,6 +282,35 @@ pub enum Command {
         /// Maximum number of entries.
         limit: PageLimit,
     },
+    /// Show how long a conversation's entries are kept. Admins only.
+    Retention {
+        /// The conversation.
+        conversation: ConversationId,
+    },
+    /// Set how long a conversation's entries are kept. Admins only.
+    SetRetention {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The rule; none: the deployment's.
+        days: Option<RetentionDays>,
+    },
+    /// Read a page of the export of a user's data. Admins only.
+    Export {
+        /// The user.
+        user: UserId,
+        /// The position of the page.
+        cursor: ExportCursor,
+    },
+    /// Erase a user's data. Admins only.
+    Erase {
+        /// The user.
+        user: UserId,
+    },
+    /// Show how far the erasure of a user's data is. Admins only.
+    ShowErasure {
+        /// The user.
+        user: UserId,
+    },
     /// Show the connections of all nodes. Admins only.
     Stats,
     /// Disconnect, revoke, block or unblock a user. Admins only.
@@ -389,6 +418,11 @@ labels! {
     Command::ConnectionsOf { .. } => "connections_of",
     Command::ConversationsOf { .. } => "conversations_of",
     Command::Entries { .. } => "entries",
+    Command::Retention { .. } => "retention",
+    Command::SetRetention { .. } => "set_retention",
+    Command::Export { .. } => "export",
+    Command::Erase { .. } => "erase",
+    Command::ShowErasure { .. } => "show_erasure",
     Command::Stats => "stats",
     Command::Restrict { request: RestrictionRequest::Disconnect, .. } => "disconnect_user",
     Command::Restrict { request: RestrictionRequest::RevokeIssued(_) | RestrictionRequest::RevokeToken(_), .. } =>

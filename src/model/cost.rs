@@ -103,6 +103,8 @@ impl Command {
             | Self::Archive { .. }
             | Self::Block { .. }
             | Self::Restrict { .. }
+            | Self::SetRetention { .. }
+            | Self::Erase { .. }
             | Self::RemoveMember { .. } => Cost::CHANGE,
             Self::Create(new) => Cost::write(weight_of(new.members.len() + 1)),
             Self::AddMembers { users, .. } => Cost::write(weight_of(users.len())),
@@ -110,6 +112,9 @@ impl Command {
             Self::Join { .. }
             | Self::Show { .. }
             | Self::ShowBlock { .. }
+            | Self::Retention { .. }
+            | Self::Export { .. }
+            | Self::ShowErasure { .. }
             | Self::Connections
             | Self::ConnectionsOf { .. } => Cost::LOOKUP,
             Self::Sync { cursors, .. } => Cost::read_each(cursors.len()),

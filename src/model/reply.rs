@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientId, ConnectionId, ConversationId, Entry, EntryId, EntryPage, FoundMessages, LogId, Message, MessagePage,
-    NodeId, Reject, RestrictionChange, Seq, Status, Timestamp, UserId,
+    ClientId, ConnectionId, ConversationId, Entry, EntryId, EntryPage, Erasure, ExportPage, FoundMessages, LogId,
+    Message, MessagePage, NodeId, Reject, RestrictionChange, Retention, Seq, Status, Timestamp, UserId,
 };
 
 /// The kind of a conversation.
@@ -274,6 +274,12 @@ pub enum Reply {
     Connections(Vec<ConnectionInfo>),
     /// A page of the entries of a log.
     Entries(EntryPage),
+    /// A page of the export of a user's data.
+    Exported(ExportPage),
+    /// The erasure of a user's data.
+    Erasure(Erasure),
+    /// How long a conversation's entries are kept.
+    Retention(Retention),
     /// Users and connections of all nodes.
     Stats(Stats),
     /// The change of restrictions that was stored, or the earlier one that has the same effect.

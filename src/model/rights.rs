@@ -77,6 +77,8 @@ impl Command {
             | Self::Online { .. }
             | Self::Connections => Right::Anyone,
             Self::ConnectionsOf { .. } | Self::ConversationsOf { .. } | Self::Entries { .. } => Right::Admin,
+            Self::Retention { .. } | Self::SetRetention { .. } => Right::Admin,
+            Self::Export { .. } | Self::Erase { .. } | Self::ShowErasure { .. } => Right::Admin,
             Self::Stats | Self::Restrict { .. } | Self::ShowBlock { .. } | Self::BlockedUsers { .. } => Right::Admin,
         }
     }

@@ -23,7 +23,7 @@ pub(super) const POSTGRES: &[Embedded] = embedded!(
     "V10__node_keys",
     "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
     "V15__emoji_without_selectors", "V16__search_tokens", "V17__revocations_by_their_time", "V18__watches",
-    "V19__deployment", "V20__planned_once", "V21__timeline", "V22__lost_rows",
+    "V19__deployment", "V20__planned_once", "V21__timeline", "V22__lost_rows", "V23__retention", "V24__erasures",
 );
 
 /// The migrations of SQLite.
@@ -31,7 +31,7 @@ pub(super) const SQLITE: &[Embedded] = embedded!(
     "sqlite": "V1__first", "V2__threads_search_archive", "V3__notifications_from_the_log",
     "V6__search_index", "V8__blocks_and_former_members", "V9__fingerprints", "V10__node_keys",
     "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
-    "V15__emoji_without_selectors", "V16__search_tokens", "V18__watches", "V19__deployment",
+    "V15__emoji_without_selectors", "V16__search_tokens", "V18__watches", "V19__deployment", "V23__retention", "V24__erasures",
 );
 
 /// Builds the runner that applies those migrations that a database lacks.

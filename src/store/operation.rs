@@ -22,11 +22,13 @@ pub(crate) enum Operation {
     CreateLarge,
     /// An addition to the search index.
     Index,
+    /// Work that one node does for all: the removal of old entries.
+    Upkeep,
 }
 
 impl Operation {
     /// Every operation.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Append,
         Self::Ping,
         Self::Relay,
@@ -37,6 +39,7 @@ impl Operation {
         Self::Create,
         Self::CreateLarge,
         Self::Index,
+        Self::Upkeep,
     ];
 
     /// The creation of a conversation with `members`. Only large ones wait for each other, because each takes a second.
@@ -57,6 +60,7 @@ impl Operation {
             Self::Create => "create",
             Self::CreateLarge => "create_large",
             Self::Index => "index",
+            Self::Upkeep => "upkeep",
         }
     }
 
@@ -66,7 +70,7 @@ impl Operation {
             Self::Append | Self::Ping => None,
             Self::Read | Self::List | Self::Search => Some(Work::Read),
             Self::Relay => Some(Work::Relay),
-            Self::Write | Self::Create | Self::CreateLarge | Self::Index => Some(Work::Write),
+            Self::Write | Self::Create | Self::CreateLarge | Self::Index | Self::Upkeep => Some(Work::Write),
         }
     }
 
@@ -79,7 +83,7 @@ impl Operation {
             Self::List => Pool::List,
             Self::Search => Pool::Search,
             Self::Write | Self::Create => Pool::Write,
-            Self::CreateLarge | Self::Index => Pool::Bulk,
+            Self::CreateLarge | Self::Index | Self::Upkeep => Pool::Bulk,
         }
     }
 }

@@ -20,7 +20,7 @@ pub enum Pool {
     Search,
     /// Small writes: marks, users, statuses, notifications, conversations with few members.
     Write,
-    /// Large writes: conversations with many members, and the search index.
+    /// Large writes: conversations with many members, the search index, and the removal of old entries.
     Bulk,
 }
 

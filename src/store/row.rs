@@ -31,10 +31,24 @@ pub(super) const ENTRY_COLUMNS: usize = 16;
 /// The number of a log's newest entries among which `Logs::ends_at` looks.
 pub(super) const ENDS_AT_SPAN: Seq = 1_000;
 
-/// The number of messages of a log with the head `h` after the read marks of a member, without deleted ones.
+/// The larger of two expressions, in the words of both databases.
+macro_rules! larger {
+    ($one:literal, $other:literal) => {
+        concat!("CASE WHEN ", $one, " > ", $other, " THEN ", $one, " ELSE ", $other, " END")
+    };
+}
+pub(super) use larger;
+
+/// The number of messages of a log with the head `h` after the read marks of a member, without deleted ones and those that
+/// retention removed.
 macro_rules! unread_count {
     ($log:literal, $read_no:literal, $read_seq:literal) => {
-        concat!("h.message_no - ", $read_no, " - ", deletions!($log, "> ", $read_seq))
+        concat!(
+            "h.message_no - ",
+            larger!($read_no, "h.removed_no"),
+            " - ",
+            deletions!($log, "> ", larger!($read_seq, "h.removed_seq"))
+        )
     };
 }
 pub(super) use unread_count;
@@ -60,7 +74,7 @@ macro_rules! last_messages {
     ($of:literal) => {
         concat!(
             "WITH RECURSIVE search (log, number, low, high) AS ( \
-                 SELECT h.log, h.message_no, CAST(1 AS bigint), h.seq FROM heads h WHERE h.message_no > 0 AND ",
+                 SELECT h.log, h.message_no, h.removed_seq + 1, h.seq FROM heads h WHERE h.message_no > h.removed_no AND ",
             $of,
             " UNION ALL \
                  SELECT s.log, s.number, CASE WHEN l.message_no < s.number THEN l.seq + 1 ELSE s.low END, \
@@ -76,7 +90,7 @@ pub(super) use last_messages;
 
 /// The number of deleted messages of a log whose seq meets a condition; at most 10,000 are counted.
 macro_rules! deletions {
-    ($log:literal, $($condition:literal),+) => {
+    ($log:literal, $($condition:expr),+) => {
         concat!(
             "(SELECT count(*) FROM (SELECT 1 FROM log d WHERE d.log = ",
             $log,
@@ -88,7 +102,15 @@ macro_rules! deletions {
 }
 pub(super) use deletions;
 
-/// The number of messages of a log from one seq to another, without deleted ones; all three are expressions.
+/// Up to where retention removed a log: its `seq`, or the `no` of messages.
+macro_rules! removed {
+    ($what:literal, $log:literal) => {
+        concat!("(SELECT r.removed_", $what, " FROM heads r WHERE r.log = ", $log, ")")
+    };
+}
+pub(super) use removed;
+
+/// The number of messages of a log from one seq to another, without deleted and removed ones; all three are expressions.
 macro_rules! messages_between {
     ($log:literal, $first:literal, $last:literal) => {
         concat!(
@@ -96,12 +118,16 @@ macro_rules! messages_between {
             $log,
             " AND a.seq <= ",
             $last,
-            " ORDER BY a.seq DESC LIMIT 1), 0) - coalesce((SELECT b.message_no FROM log b WHERE b.log = ",
+            " ORDER BY a.seq DESC LIMIT 1), ",
+            removed!("no", $log),
+            ") - coalesce((SELECT b.message_no FROM log b WHERE b.log = ",
             $log,
             " AND b.seq < ",
             $first,
-            " ORDER BY b.seq DESC LIMIT 1), 0) - ",
-            deletions!($log, "BETWEEN ", $first, " AND ", $last)
+            " ORDER BY b.seq DESC LIMIT 1), ",
+            removed!("no", $log),
+            ") - ",
+            deletions!($log, "BETWEEN ", $first, " AND ", $last, " AND d.target > ", removed!("seq", $log))
         )
     };
 }
@@ -119,7 +145,7 @@ pub(super) use member_columns;
 /// The columns of a direct conversation, as the backends' `direct` functions read them.
 macro_rules! direct_columns {
     () => {
-        "c.id, c.direct_key, m.delivered_seq, h.seq"
+        "c.id, c.direct_key, m.delivered_seq, h.seq, h.removed_seq"
     };
 }
 pub(super) use direct_columns;
@@ -138,6 +164,26 @@ macro_rules! notification_columns {
     };
 }
 pub(super) use notification_columns;
+
+/// The emoji that an erased user's reactions get in the log.
+pub(super) const AUTHORED_EMOJI: &str = "\u{25cc}";
+
+/// The columns of a membership `m` in the conversation `c`, as the backends read them.
+macro_rules! membership_columns {
+    () => {
+        "m.conversation, c.kind, c.name, c.created_by = m.user_id, m.joined_at, \
+         CASE WHEN m.delivered_seq > m.read_seq THEN m.delivered_seq ELSE m.read_seq END, m.read_seq, m.archived"
+    };
+}
+pub(super) use membership_columns;
+
+/// The columns of an erasure, as the backends' `erasure` functions read them.
+macro_rules! erasure_columns {
+    () => {
+        "user_id, requested_at, requested_by, position, done_at"
+    };
+}
+pub(super) use erasure_columns;
 
 /// The body of an entry as columns.
 #[derive(Debug, Clone, Copy)]

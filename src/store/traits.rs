@@ -9,19 +9,31 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Access, Direct, Ends, FoundDirect, MessagesPage, NewEntry, Notices, NotificationPost, Notified, NotifyOptions,
-    Outcome, Pulse, ReadMessages, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError, StoredCommand,
-    TakenWatch, Waiting, WaitingPosts,
+    Access, AgedLog, AgedPage, Direct, Ends, FoundDirect, Job, JobTurn, MessagesPage, NewEntry, Notices,
+    NotificationPost, Notified, NotifyOptions, Outcome, Pulse, ReadMessages, RemovedEntries, RestrictOutcome,
+    RestrictionRow, SearchScope, Started, StoreError, StoredCommand, TakenWatch, Waiting, WaitingPosts,
 };
 use crate::model::{
-    ClientId, Conversation, ConversationId, Deployment, Entry, EntryStamp, LogId, Message, NewConversation, NodeId,
-    NodeKeys, Notification, Page, Pair, RestrictionChange, RestrictionRequest, SearchTerms, Seq, Status, Timestamp,
-    Unread, UserId,
+    ClientId, Conversation, ConversationId, Deployment, Entry, EntryStamp, Erasure, LogId, Membership, Message,
+    NewConversation, NodeId, NodeKeys, Notification, Page, Pair, RestrictionChange, RestrictionRequest, RetentionDays,
+    SearchTerms, Seq, Status, Timestamp, Unread, UserId,
 };
 
 /// Everything that a node needs from its store.
 pub trait Store:
-    Lifecycle + Logs + Messages + Conversations + Members + Users + Blocks + Restrictions + Notifications + Watches + Relay
+    Lifecycle
+    + Logs
+    + Messages
+    + Conversations
+    + Members
+    + Users
+    + Blocks
+    + Restrictions
+    + Retention
+    + PersonalData
+    + Notifications
+    + Watches
+    + Relay
 {
 }
 
@@ -34,6 +46,9 @@ impl<S> Store for S where
         + Users
         + Blocks
         + Restrictions
+        + Retention
+        + PersonalData
+        + PersonalData
         + Notifications
         + Watches
         + Relay
@@ -256,6 +271,95 @@ pub trait Restrictions: Send + Sync + 'static {
     /// Removes changes that were over before `over`, and revocations that were made before `made_before`. The newest change
     /// stays. Returns the number of changes removed.
     async fn prune_restrictions(&self, over: Timestamp, made_before: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Retention: the removal of entries that are older than they are kept. One node does it for all.
+#[async_trait]
+pub trait Retention: Send + Sync + 'static {
+    /// Takes a job for the duration `span`, or renews it, if no other process has it and it was not done within `every`. A row
+    /// with a time says who has it, so it holds over a failover; after one, two processes may have a job for a `span`, so what it
+    /// does must have the same outcome if done twice.
+    async fn take_job(&self, job: Job, holder: &str, span: Duration, every: Duration) -> Result<JobTurn, StoreError>;
+    /// Records that a job was done to its end. Returns false if another process has it meanwhile.
+    async fn finish_job(&self, job: Job, holder: &str) -> Result<bool, StoreError>;
+    /// Looks at the next logs in order of their names after `after`, at most `limit`, and finds those whose first entries are
+    /// older at the time `at` than they are kept: for `default`, or as the conversation's own rule says. If `default` is for
+    /// ever, it looks at the conversations with a rule only.
+    async fn aged(
+        &self,
+        default: RetentionDays,
+        at: Timestamp,
+        after: Option<&LogId>,
+        limit: u32,
+    ) -> Result<AgedPage, StoreError>;
+    /// Removes the aged entries of these logs in one transaction, at most `limit` in all, in the order of the logs, which is that
+    /// of their names. They are all conversations, or all inboxes. With entries go their reactions, their part of the search
+    /// index, and notifications that are about nothing else. Returns the logs from which something was removed.
+    async fn remove_aged(&self, logs: &[AgedLog], limit: u32) -> Result<Vec<RemovedEntries>, StoreError>;
+    /// Returns a conversation's own rule, if it has one; `None` if there is no such conversation.
+    async fn retention(&self, conversation: &ConversationId) -> Result<Option<Option<RetentionDays>>, StoreError>;
+    /// Sets a conversation's own rule, or removes it. Returns false if there is no such conversation.
+    async fn set_retention(
+        &self,
+        conversation: &ConversationId,
+        days: Option<RetentionDays>,
+    ) -> Result<bool, StoreError>;
+}
+
+/// The data of one user: reads for its export, and the steps of its erasure. Each step is small, and has the same outcome if it
+/// is done twice.
+#[async_trait]
+pub trait PersonalData: Send + Sync + 'static {
+    /// Looks at the next logs in order of their names after `after`, at most `limit`. Returns those with entries of the user, and
+    /// the last name that it looked at; `None` after the last one.
+    async fn authored_logs(
+        &self,
+        user: &UserId,
+        after: Option<&LogId>,
+        limit: u32,
+    ) -> Result<(Vec<LogId>, Option<LogId>), StoreError>;
+    /// Returns the user's entries in a log with the keys of their appends, in the order of these keys after `after`.
+    async fn authored(
+        &self,
+        log: &LogId,
+        user: &UserId,
+        after: Option<&ClientId>,
+        limit: u32,
+    ) -> Result<Vec<(ClientId, Entry)>, StoreError>;
+    /// Returns the user's memberships by conversation, after `after`.
+    async fn memberships(
+        &self,
+        user: &UserId,
+        after: Option<&ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<Membership>, StoreError>;
+    /// Returns the user's notifications after this one, oldest first.
+    async fn notifications_after(&self, user: &UserId, after: i64, limit: u32)
+    -> Result<Vec<Notification>, StoreError>;
+    /// Stores the request to erase a user. It replaces an earlier one, which begins anew.
+    async fn request_erasure(&self, user: &UserId, by: &UserId) -> Result<Erasure, StoreError>;
+    /// Returns the newest erasure of a user.
+    async fn erasure(&self, user: &UserId) -> Result<Option<Erasure>, StoreError>;
+    /// Returns the oldest erasure that is not done.
+    async fn pending_erasure(&self) -> Result<Option<Erasure>, StoreError>;
+    /// Records up to which log an erasure is done.
+    async fn advance_erasure(&self, erasure: &Erasure, position: &LogId) -> Result<(), StoreError>;
+    /// Replaces the user's name in these entries of the user by the id, and the emoji of reactions by a sign that says nothing.
+    async fn hide_author(&self, log: &LogId, user: &UserId, seqs: &[Seq]) -> Result<(), StoreError>;
+    /// Forgets that the user was a member of the conversations after `after`, up to `upto`.
+    async fn forget_former_member(
+        &self,
+        user: &UserId,
+        after: Option<&LogId>,
+        upto: Option<&LogId>,
+    ) -> Result<(), StoreError>;
+    /// Replaces a member's marks by the head of the conversation, and archives it for the member.
+    async fn forget_marks(&self, conversation: &ConversationId, user: &UserId) -> Result<(), StoreError>;
+    /// Removes notifications of a user and their requests to the webhook, at most `limit`. Returns their number.
+    async fn erase_notifications(&self, user: &UserId, limit: u32) -> Result<u64, StoreError>;
+    /// Removes the user's blocks, name, status and last-seen time, and records that the erasure is done. Returns false if it was
+    /// requested anew meanwhile.
+    async fn finish_erasure(&self, erasure: &Erasure) -> Result<bool, StoreError>;
 }
 
 /// Notifications: messages wait for users who are away.

@@ -268,18 +268,18 @@ pub type Outcome = Result<Appended, AppendRefused>;
 /// The first and the newest seq of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// The first seq still stored; 1 unless retention removed entries.
+    /// The first seq still stored; 1 unless retention removed entries, and past the head if it removed all.
     pub first: Seq,
-    /// The newest seq; 0 if the log is empty.
+    /// The newest seq that was given out; 0 if there is none.
     pub head: Seq,
-    /// Time of the newest entry; none if the log is empty.
+    /// Time of the newest entry, also if it was removed; none if there never was one.
     pub head_at: Option<Timestamp>,
 }
 
 impl Ends {
-    /// The ends of a log with this newest entry, which was stored at this time.
-    pub(super) fn of(head: Seq, at: Timestamp) -> Self {
-        Self { first: 1, head, head_at: (head > 0).then_some(at) }
+    /// The ends of a log with this newest entry, which was stored at this time, and removed up to this seq.
+    pub(super) fn of(head: Seq, at: Timestamp, removed: Seq) -> Self {
+        Self { first: removed + 1, head, head_at: (head > 0).then_some(at) }
     }
 
     /// The newest entry; none if the log is empty.
@@ -317,6 +317,8 @@ pub struct Direct {
     pub pair: Pair,
     /// A device of the user confirmed every entry up to this seq.
     pub delivered: Seq,
+    /// The entries up to this seq were removed.
+    pub removed: Seq,
     /// The newest seq of the conversation.
     pub head: Seq,
 }

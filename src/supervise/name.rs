@@ -61,6 +61,10 @@ names! {
     Hints = "hints";
     /// Adds segments to the search index.
     SearchIndex = "search_index";
+    /// Removes old entries.
+    Retention = "retention";
+    /// Erases users.
+    Erasures = "erasures";
     /// Passes committed entries to hub and backplane.
     Router = "router";
     /// Delivers to the sockets of this node.

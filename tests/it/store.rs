@@ -8,6 +8,7 @@ mod pages;
 mod plans;
 mod repeats;
 mod restrictions;
+mod retention;
 mod rights;
 mod search;
 mod set_back;
@@ -46,6 +47,11 @@ use repeats::an_id_of_another_command_is_refused;
 use restrictions::{
     blocked_users_are_listed, restrictions_are_bounded, restrictions_stand_once_and_in_order,
     what_is_over_or_expired_is_pruned,
+};
+use retention::{
+    a_log_may_lose_everything_but_its_head, aged_logs_are_found_by_the_rule_of_each,
+    notifications_about_removed_messages_go_with_them, old_entries_go_and_what_remains_has_no_gap,
+    one_process_has_a_job_at_a_time,
 };
 use rights::{
     a_message_keeps_the_persona_that_it_asks, a_removed_members_repeat_is_refused_unless_the_writer_retries,
@@ -198,6 +204,11 @@ contract! {
     blocked_users_are_listed
     restrictions_are_bounded
     what_is_over_or_expired_is_pruned
+    old_entries_go_and_what_remains_has_no_gap
+    a_log_may_lose_everything_but_its_head
+    notifications_about_removed_messages_go_with_them
+    aged_logs_are_found_by_the_rule_of_each
+    one_process_has_a_job_at_a_time
 }
 
 /// Part of a list.

@@ -10,6 +10,7 @@ use super::{
     super::{
         backplane_events::BackplaneEvents,
         data_limits::DataLimits,
+        erasure::Eraser,
         hints::Hints,
         notifications::{Notifications, posts::Posts, unconfirmed::Unconfirmed, unread::Unread, watch::Watch},
         personas::Personas,
@@ -19,8 +20,10 @@ use super::{
         reconciler::Reconciler,
         relay::{Relay, growth::Growth},
         retell::Retell,
+        retention::{Kept, Remover, Rules},
         rosters::{Rosters, changes::RosterQueue},
         router::Router,
+        search_index::{GrownLogs, SearchIndex},
     },
     Ground,
 };
@@ -120,6 +123,36 @@ impl Ground {
         self.supervisor.spawn_until_stop(TaskName::PresenceCheck, (check, followed), |(check, followed)| {
             check.run(followed).boxed()
         });
+    }
+
+    /// Starts the tasks that look after what is stored: the search index, unless it is switched off, the removal of old entries,
+    /// and the erasure of users.
+    pub(super) fn start_upkeep(&self, writer: Arc<Writer>, grown: Arc<GrownLogs>) -> Kept {
+        let (config, process) = (&self.config.store, format!("{}#{}", self.config.node, Uuid::new_v4().simple()));
+        if config.search_index {
+            let index = SearchIndex { grown, store: self.store.clone(), metrics: self.metrics.clone() };
+            self.supervisor.spawn_until_stop(TaskName::SearchIndex, index, |index| index.run().boxed());
+        }
+        let remover = Remover {
+            store: self.store.clone(),
+            backplane: self.backplane.clone(),
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            process: process.clone(),
+            rules: Rules { default: config.retention, interval: config.retention_interval },
+        };
+        self.supervisor.spawn_until_stop(TaskName::Retention, remover, |remover| remover.run().boxed());
+        let erasure_requested = Arc::<Notify>::default();
+        let eraser = Eraser {
+            store: self.store.clone(),
+            writer,
+            degrade: self.degrade.clone(),
+            metrics: self.metrics.clone(),
+            process,
+            requested: erasure_requested.clone(),
+        };
+        self.supervisor.spawn_until_stop(TaskName::Erasures, eraser, |eraser| eraser.run().boxed());
+        Kept { default: config.retention, erasure_requested }
     }
 
     /// Starts the delivery through the store, for times without Redis.

@@ -22,18 +22,52 @@ const WAIT_SECONDS: u32 = 20;
 /// The commands that need a console.
 pub(super) enum Question {
     Overview,
-    Users { limit: u32 },
+    Users {
+        limit: u32,
+    },
     User(UserId),
     Connections(UserId),
-    Conversations { user: UserId, limit: u32, offset: u32 },
-    Conversation { id: String, before: Option<i64>, after: Option<i64>, limit: u32 },
-    Delete { id: String, message: String },
-    Search { id: String, words: String, limit: u32 },
-    Tail { follow: bool },
+    Conversations {
+        user: UserId,
+        limit: u32,
+        offset: u32,
+    },
+    Conversation {
+        id: String,
+        before: Option<i64>,
+        after: Option<i64>,
+        limit: u32,
+    },
+    Delete {
+        id: String,
+        message: String,
+    },
+    Search {
+        id: String,
+        words: String,
+        limit: u32,
+    },
+    Tail {
+        follow: bool,
+    },
     Token(String),
-    Webhooks { failed: bool, limit: u32 },
+    Webhooks {
+        failed: bool,
+        limit: u32,
+    },
     Replay(u64),
     Settings,
+    /// Print everything that is stored of a user.
+    Export(UserId),
+    /// Erase what is stored of a user.
+    Erase(UserId),
+    /// Show how far that is.
+    Erasure(UserId),
+    /// Show how long a conversation's entries are kept, or set it first.
+    Retention {
+        id: String,
+        change: Option<Value>,
+    },
 }
 
 /// A console, and its token.
@@ -122,7 +156,36 @@ impl ConsoleClient {
                 let replayed = self.node.send(Method::POST, &format!("/deliveries/{number}/replay"), None).await?;
                 print(&text(&replayed, shown::replayed))
             }
+            Question::Retention { id, change } => {
+                let path = format!("{}/retention", of_conversation(id));
+                let method = if change.is_some() { Method::PUT } else { Method::GET };
+                print(&text(&self.node.send(method, &path, change.as_ref()).await?, shown::retention))
+            }
+            Question::Export(user) => self.export(user, print).await,
+            Question::Erase(user) => {
+                let erasure = self.node.send(Method::POST, &of_user(user, "/erasure"), None).await?;
+                print(&text(&erasure, shown::erasure))
+            }
+            Question::Erasure(user) => print(&text(&self.node.get(&of_user(user, "/erasure")).await?, shown::erasure)),
             Question::Settings => print(&text(&self.node.get("/settings").await?, shown::settings)),
+        }
+    }
+
+    /// Prints the lines of an export as its pages come.
+    async fn export(&self, user: &UserId, print: impl Fn(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut cursor = None;
+        loop {
+            let query = cursor.map_or_else(String::new, |cursor: String| format!("?cursor={}", encoded(&cursor)));
+            let page = self.node.fetch(Method::GET, &of_user(user, &format!("/export{query}")), None).await?;
+            let (records, last) = page.trim_end().rsplit_once('\n').unwrap_or(("", page.trim_end()));
+            if !records.is_empty() {
+                print(&format!("{records}\n"))?;
+            }
+            let end: Value = serde_json::from_str(last).map_err(|_| failure("the export broke off"))?;
+            match end["cursor"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => return print(&format!("{last}\n")),
+            }
         }
     }
 

@@ -3,11 +3,12 @@
 use std::io::Read;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde_json::json;
 
 use super::console::Question;
 use crate::{
     cli::outcome::Failure,
-    model::{Timestamp, TokenId, UserId},
+    model::{RetentionDays, Timestamp, TokenId, UserId},
 };
 
 /// Maximum length of a token that is read from standard input, in bytes.
@@ -95,7 +96,7 @@ fn restrictions() -> [Command; 5] {
 }
 
 /// The commands that need a console.
-fn questions(switch: impl Fn(&'static str, &'static str) -> Arg) -> [Command; 13] {
+fn questions(switch: impl Fn(&'static str, &'static str) -> Arg) -> [Command; 17] {
     let number = |name: &'static str, value: &'static str| Arg::new(name).value_name(value).required(true);
     [
         Command::new("overview").about("Console: nodes, load, latencies, and what is degraded since when"),
@@ -137,6 +138,19 @@ fn questions(switch: impl Fn(&'static str, &'static str) -> Arg) -> [Command; 13
         Command::new("replay")
             .about("Console: make a finished webhook request again")
             .arg(number("delivery", "NUMBER").value_parser(value_parser!(u64)).help("Its number in webhooks")),
+        Command::new("retention").about("Console: show how long a conversation's entries are kept, or set it").args([
+            conversation(),
+            Arg::new("days")
+                .long("days")
+                .value_name("DAYS")
+                .help("Keep entries for this many days; 0: for ever")
+                .value_parser(value_parser!(u32).range(0..=i64::from(RetentionDays::MAX))),
+            switch("default", "Keep them as RETENTION_DAYS says").conflicts_with("days"),
+        ]),
+        named("export", "Console: print all data of a user, a line of JSON for each record; > FILE keeps it"),
+        named("erase", "Console: erase a user's data: what the user wrote, reactions, memberships, marks, the name")
+            .arg(switch("yes", "It can't be undone: say that it is meant")),
+        named("erasure", "Console: show how far the erasure of a user's data is"),
         Command::new("settings")
             .about("Console: the settings in force and where they come from; secrets are not shown"),
     ]
@@ -175,6 +189,20 @@ pub(super) fn question(matches: &ArgMatches) -> Result<Option<Question>, Failure
         "webhooks" => Some(Question::Webhooks { failed: matches.get_flag("failed"), limit: limit() }),
         "replay" => matches.get_one::<u64>("delivery").copied().map(Question::Replay),
         "settings" => Some(Question::Settings),
+        "export" => user().map(Question::Export),
+        "erase" if !matches.get_flag("yes") => {
+            return Err(Failure::Runtime(
+                "this can't be undone: the user's messages, reactions, memberships, name and marks go. Say --yes"
+                    .to_owned(),
+            ));
+        }
+        "erase" => user().map(Question::Erase),
+        "erasure" => user().map(Question::Erasure),
+        "retention" => {
+            let days = matches.get_one::<u32>("days").map(|days| json!({"days": days}));
+            let change = days.or_else(|| matches.get_flag("default").then(|| json!({"days": null})));
+            Some(Question::Retention { id: text("conversation"), change })
+        }
         _ => None,
     };
     Ok(question)

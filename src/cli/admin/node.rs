@@ -103,6 +103,11 @@ impl NodeClient {
 
     /// Sends a request. The answer without a body is null.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        Ok(serde_json::from_str(&self.fetch(method, path, body).await?).unwrap_or_default())
+    }
+
+    /// Sends a request. Returns the body of the answer.
+    pub(super) async fn fetch(&self, method: Method, path: &str, body: Option<&Value>) -> Result<String, Failure> {
         let (url, is_console) = (&self.base, self.api == CONSOLE_API);
         let request = self.http.request(method, format!("{url}{}{path}", self.api)).bearer_auth(&self.token);
         let request = self.by.iter().fold(request, |request, by| request.header("x-admin-name", by));
@@ -118,10 +123,10 @@ impl NodeClient {
         let response = request.send().await.map_err(unreached)?;
         let status = response.status();
         let body = response.text().await.map_err(unreached)?;
-        let json: Value = serde_json::from_str(&body).unwrap_or_default();
         if status.is_success() {
-            return Ok(json);
+            return Ok(body);
         }
+        let json: Value = serde_json::from_str(&body).unwrap_or_default();
         let detail = json["detail"].as_str().map_or_else(|| "not an answer of Switchboard".to_owned(), clean);
         let remedy = match status {
             StatusCode::UNAUTHORIZED if is_console => ". Give the token of these nodes: ADMIN_TOKEN",

@@ -238,6 +238,27 @@ pub(super) fn replayed(value: &Value) -> String {
     format!("request {} was repeated as {}: {}{error}\n", value["repeats"], value["delivery"], cell(&value["result"]))
 }
 
+pub(super) fn retention(value: &Value) -> String {
+    let kept = |days: &Value| match days.as_u64() {
+        Some(0) => "for ever".to_owned(),
+        Some(days) => format!("for {days} days"),
+        None => "as RETENTION_DAYS says".to_owned(),
+    };
+    let (own, default) = (kept(&value["days"]), kept(&value["default_days"]));
+    let default = if value["days"].is_null() { format!(" ({default})") } else { String::new() };
+    let (id, first) = (cell(&value["conversation_id"]), &value["first_seq"]);
+    format!("{id}: entries are kept {own}{default}; the first one is {first}\n")
+}
+
+pub(super) fn erasure(value: &Value) -> String {
+    let (user, at, by) = (cell(&value["user_id"]), cell(&value["requested_at"]), cell(&value["by"]));
+    let state = match value["done_at"].as_str() {
+        Some(done) => format!("done at {}", clean(done)),
+        None => "under way".to_owned(),
+    };
+    format!("{user}: the erasure that {by} requested at {at} is {state}\n")
+}
+
 pub(super) fn settings(value: &Value) -> String {
     let shown = |one: &Value| match one["secret"] == true && one["source"] != "unset" {
         true => "(secret)".to_owned(),

@@ -72,6 +72,9 @@ pub(super) fn reply(reference: Ref<'_>, reply: &Reply) -> Frame {
         | Reply::Online { .. }
         | Reply::Connections(_)
         | Reply::Entries(_)
+        | Reply::Retention(_)
+        | Reply::Exported(_)
+        | Reply::Erasure(_)
         | Reply::Stats(_)
         | Reply::Restricted(_)
         | Reply::BlockOf(_)

@@ -1,14 +1,16 @@
 //! A conversation: members with their marks, and the entries of its log.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     http::{
         HttpResult,
-        rest::{Call, ok, unexpected},
+        body::RequestBody,
+        rest::{Call, ok, read_json, unexpected},
     },
     model::{
-        Body, ClientId, Command, Data, Entry, EntryId, EntryRange, Offset, PageLimit, Reply, Seq, Timestamp, UserId,
+        Body, ClientId, Command, Data, Entry, EntryId, EntryRange, Offset, PageLimit, Reply, RetentionDays, Seq,
+        Timestamp, UserId,
     },
 };
 
@@ -60,7 +62,7 @@ struct Entries<'a> {
 
 /// An entry of any kind; fields that a kind lacks are left out.
 #[derive(Serialize, Default)]
-struct View<'a> {
+pub(super) struct View<'a> {
     seq: Seq,
     id: Option<EntryId>,
     kind: &'static str,
@@ -94,7 +96,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(entry: &'a Entry) -> Self {
+    pub(super) fn of(entry: &'a Entry) -> Self {
         let common = Self {
             seq: entry.seq,
             id: Some(entry.id()),
@@ -150,6 +152,32 @@ pub(super) async fn entries(call: &Call<'_>) -> HttpResult {
                 next_after_seq: ends.map(|(_, newest)| newest).filter(|newest| *newest < page.head),
             })
         }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The body of a change of retention.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRetention {
+    /// Null: as the deployment's rule says.
+    #[serde(deserialize_with = "Option::deserialize")]
+    days: Option<RetentionDays>,
+}
+
+pub(super) async fn retention(call: &Call<'_>) -> HttpResult {
+    answer_retention(call, Command::Retention { conversation: call.conversation_of_path()? }).await
+}
+
+pub(super) async fn set_retention(call: &Call<'_>, body: RequestBody) -> HttpResult {
+    let conversation = call.conversation_of_path()?;
+    let NewRetention { days } = read_json(body).await?;
+    answer_retention(call, Command::SetRetention { conversation, days }).await
+}
+
+async fn answer_retention(call: &Call<'_>, command: Command) -> HttpResult {
+    match call.execute(command).await? {
+        Reply::Retention(retention) => ok(&retention),
         other => Err(unexpected(&other)),
     }
 }

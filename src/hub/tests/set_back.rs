@@ -215,3 +215,20 @@ async fn the_listeners_of_a_log_are_listed() {
     expected.sort();
     assert_eq!(listed, expected);
 }
+
+#[tokio::test]
+async fn a_gap_behind_entries_that_retention_removed_is_closed() {
+    let fixture = Fixture::new(5);
+    let (_outbox, mut client) = fixture.listener_at_ten().await;
+    // Everything that went out is gone, and of what followed this node heard only the last entry.
+    fixture.stored.removed.lock().unwrap().extend(1..=10);
+    fixture.stored.set(12);
+    fixture.hub.apply(vec![event(&fixture.log, 12)]);
+    assert_eq!(fixture.hub.doubted().await.len(), 1);
+    let (given, newest) = (fixture.hub.given(&fixture.log), Some(entry(&fixture.log, 12).stamp()));
+    let stored = Stored { first: 11, head: 12, newest, stamps: &[] };
+    assert_eq!(fixture.hub.compare(&fixture.log, stored, given.as_ref()), None, "nothing is lost");
+    for seq in 11..=12 {
+        assert_eq!(next_seq(&mut client).await, seq);
+    }
+}

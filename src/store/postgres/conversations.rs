@@ -10,8 +10,8 @@ use super::{
         Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
         row::{
-            conversation_columns, deletions, direct_columns, direct_key, entry_columns, last_messages, member_columns,
-            unread_count,
+            conversation_columns, deletions, direct_columns, direct_key, entry_columns, larger, last_messages,
+            member_columns, unread_count,
         },
     },
     Postgres,

@@ -52,7 +52,7 @@ const STAMPS: &str = "SELECT s.log, s.seq, l.created_at FROM unnest($1::text[], 
 const ENDS_AT: &str = "SELECT h.log, coalesce( \
          (SELECT l.seq FROM log l WHERE l.log = h.log AND l.seq > h.seq - $3 AND l.created_at <= s.at \
              ORDER BY l.seq DESC LIMIT 1), \
-         CASE WHEN h.seq > $3 THEN h.seq ELSE 0 END) \
+         CASE WHEN h.seq > $3 THEN h.seq ELSE h.removed_seq END) \
      FROM unnest($1::text[], $2::timestamptz[]) AS s (log, at) JOIN heads h ON h.log = s.log";
 const ENTRIES: &str =
     concat!("SELECT ", entry_columns!(), " FROM log WHERE log = $1 AND seq > $2 ORDER BY seq LIMIT $3");
@@ -173,9 +173,9 @@ impl Logs for Postgres {
 
     async fn ends(&self, logs: &[LogId]) -> Result<Vec<(LogId, Ends)>, StoreError> {
         let names: Vec<&str> = logs.iter().map(LogId::as_str).collect();
-        let sql = "SELECT log, seq, updated_at FROM heads WHERE log = ANY ($1)";
+        let sql = "SELECT log, seq, updated_at, removed_seq FROM heads WHERE log = ANY ($1)";
         let rows = self.query(Operation::Read, sql, &[&names]).await?;
-        rows.iter().map(|row| Ok((log(row.get(0))?, Ends::of(row.get(1), time(row.get(2)))))).collect()
+        rows.iter().map(|row| Ok((log(row.get(0))?, Ends::of(row.get(1), time(row.get(2)), row.get(3))))).collect()
     }
 
     async fn stamps(&self, entries: &[(LogId, Seq)]) -> Result<Vec<(LogId, EntryStamp)>, StoreError> {

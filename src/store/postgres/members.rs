@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use super::{
     super::{
         Access, Ends, Members, Operation, StoreError,
-        row::{deletions, unread_count},
+        row::{deletions, larger, unread_count},
     },
     Postgres,
     rows::{MEMBERS, conversation_id, time, user},
@@ -47,13 +47,13 @@ impl Postgres {
         conversation: &ConversationId,
         user: &UserId,
     ) -> Result<Option<Access>, StoreError> {
-        let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0), h.updated_at \
+        let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0), h.updated_at, h.removed_seq \
              FROM conversations c JOIN heads h ON h.log = c.id \
              LEFT JOIN members m ON m.conversation = c.id AND m.user_id = $2 WHERE c.id = $1";
         let rows = self.query(operation, sql, &[&conversation.as_str(), &user.as_str()]).await?;
         Ok(rows.first().map(|row| Access {
             open: row.get(0),
-            ends: Ends::of(row.get(1), time(row.get(4))),
+            ends: Ends::of(row.get(1), time(row.get(4)), row.get(5)),
             member: row.get(2),
             delivered: row.get(3),
         }))

@@ -60,11 +60,11 @@ macro_rules! page {
     };
 }
 
-const MESSAGES: &str = page!("h.message_no", "");
+const MESSAGES: &str = page!("h.message_no - h.removed_no", "");
 const THREAD: &str =
     page!("(SELECT count(*) FROM log t WHERE t.log = $1 AND t.target = $9 AND t.kind = 0)", " AND target = $9");
 const MESSAGE: &str = shown!(
-    "h.message_no",
+    "h.message_no - h.removed_no",
     "SELECT true AS older, ",
     entry_columns!(),
     " FROM log WHERE log = $1 AND seq = $3 AND kind = 0"

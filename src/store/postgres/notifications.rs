@@ -8,7 +8,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     super::{
         NotificationPost, Notifications, Notified, NotifyOptions, Operation, StoreError, Waiting, WaitingPosts,
-        row::{deletions, entry_columns, messages_between, notification_columns},
+        row::{deletions, entry_columns, messages_between, notification_columns, removed},
     },
     Postgres,
     rows::{conversation_id, entry, inbox_columns, inbox_entries, limit_and_offset, time, user},
@@ -35,7 +35,7 @@ const CLAIM: &str = concat!(
      FROM claim_notification_posts($1, $2, $3) c LEFT JOIN log l ON l.log = c.o_conversation AND l.seq = c.o_message"
 );
 
-fn notification(row: &Row) -> Result<Notification, StoreError> {
+pub(super) fn notification(row: &Row) -> Result<Notification, StoreError> {
     Ok(Notification {
         id: row.get(0),
         conversation: conversation_id(row.get(1))?,

@@ -108,7 +108,7 @@ pub(super) fn member(row: &Row) -> Result<Member, StoreError> {
 
 pub(super) fn direct(row: &Row) -> Result<Direct, StoreError> {
     let conversation = conversation_id(row.get(0))?;
-    Ok(Direct { conversation, pair: pair(row.get(1))?, delivered: row.get(2), head: row.get(3) })
+    Ok(Direct { conversation, pair: pair(row.get(1))?, delivered: row.get(2), head: row.get(3), removed: row.get(4) })
 }
 
 /// The columns that [`inbox_entries`] reads.

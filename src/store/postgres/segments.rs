@@ -21,9 +21,9 @@ const OUTDATED: &str = "SELECT l.seq, l.created_at, CASE l.kind WHEN 0 THEN l.co
      JOIN log l ON l.log = $1 AND l.seq BETWEEN s.first AND s.last ORDER BY l.seq";
 const ADD: &str = "SELECT add_token_segment($1, $2, $3, $4, $5, $6)";
 const UNINDEXED: &str = "SELECT h.log, \
-         h.seq - (SELECT coalesce(max(s.last), 0) FROM segments s WHERE s.log = h.log) >= $3 \
+         h.seq - greatest((SELECT max(s.last) FROM segments s WHERE s.log = h.log), h.removed_seq) >= $3 \
              OR EXISTS (SELECT FROM segments s WHERE s.log = h.log AND s.words IS NULL) \
-     FROM (SELECT log, seq FROM heads WHERE log > $1 AND log < '~' ORDER BY log LIMIT $2) h ORDER BY h.log";
+     FROM (SELECT log, seq, removed_seq FROM heads WHERE log > $1 AND log < '~' ORDER BY log LIMIT $2) h ORDER BY h.log";
 
 /// A segment is full with this many entries or bytes of text.
 const SEGMENT_ENTRIES: usize = 256;

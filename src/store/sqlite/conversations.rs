@@ -10,7 +10,7 @@ use super::{
         Conversations, Direct, FoundDirect, Operation, StoreError,
         codes::kind_of,
         row::{
-            conversation_columns, deletions, direct_columns, direct_key, entry_columns, last_messages, pair,
+            conversation_columns, deletions, direct_columns, direct_key, entry_columns, larger, last_messages, pair,
             unread_count,
         },
     },
@@ -195,6 +195,7 @@ fn direct(row: &Row<'_>) -> Result<Direct> {
         pair: pair(&row.get::<_, String>(1)?).map_err(unreadable)?,
         delivered: row.get(2)?,
         head: row.get(3)?,
+        removed: row.get(4)?,
     })
 }
 

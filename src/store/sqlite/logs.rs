@@ -92,11 +92,13 @@ impl Logs for Sqlite {
 pub(super) struct Head {
     pub(super) seq: Seq,
     pub(super) message_no: i64,
+    /// The entries up to this seq were removed.
+    pub(super) removed: Seq,
 }
 
 pub(super) fn head(db: &Connection, log: &LogId) -> Result<Option<Head>> {
-    let sql = "SELECT seq, message_no FROM heads WHERE log = ?1";
-    let read = |row: &rusqlite::Row<'_>| Ok(Head { seq: row.get(0)?, message_no: row.get(1)? });
+    let sql = "SELECT seq, message_no, removed_seq FROM heads WHERE log = ?1";
+    let read = |row: &rusqlite::Row<'_>| Ok(Head { seq: row.get(0)?, message_no: row.get(1)?, removed: row.get(2)? });
     db.prepare_cached(sql)?.query_row([log.as_str()], read).optional()
 }
 
@@ -347,10 +349,10 @@ pub(super) fn add_user(db: &Connection, user: &UserId) -> Result<()> {
 }
 
 fn ends(db: &Connection, logs: Vec<LogId>) -> Result<Vec<(LogId, Ends)>> {
-    let mut statement = db.prepare_cached("SELECT seq, updated_at FROM heads WHERE log = ?1")?;
+    let mut statement = db.prepare_cached("SELECT seq, updated_at, removed_seq FROM heads WHERE log = ?1")?;
     let mut found = Vec::with_capacity(logs.len());
     for log in logs {
-        let read = |row: &rusqlite::Row<'_>| Ok(Ends::of(row.get(0)?, time(row, 1)?));
+        let read = |row: &rusqlite::Row<'_>| Ok(Ends::of(row.get(0)?, time(row, 1)?, row.get(2)?));
         found.extend(statement.query_row([log.as_str()], read).optional()?.map(|ends| (log, ends)));
     }
     Ok(found)
@@ -372,10 +374,10 @@ fn ends_at(db: &Connection, logs: Vec<(LogId, Timestamp)>) -> Result<Vec<(LogId,
     )?;
     let mut found = Vec::with_capacity(logs.len());
     for (log, at) in logs {
-        let Some(Head { seq: head, .. }) = head(db, &log)? else { continue };
+        let Some(Head { seq: head, removed, .. }) = head(db, &log)? else { continue };
         let parameters = params![log.as_str(), head - ENDS_AT_SPAN, at.micros()];
         let before = newest.query_row(parameters, |row| row.get(0)).optional()?;
-        found.push((log, before.unwrap_or(if head > ENDS_AT_SPAN { head } else { 0 })));
+        found.push((log, before.unwrap_or(if head > ENDS_AT_SPAN { head } else { removed })));
     }
     Ok(found)
 }

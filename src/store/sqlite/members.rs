@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use super::{
     super::{
         Access, Ends, Members, Operation, StoreError,
-        row::{deletions, unread_count},
+        row::{deletions, larger, unread_count},
     },
     Sqlite,
     logs::head,
@@ -109,11 +109,11 @@ impl Members for Sqlite {
 }
 
 fn access(db: &Connection, conversation: &ConversationId, user: &UserId) -> Result<Option<Access>> {
-    let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0), h.updated_at \
+    let sql = "SELECT c.open, h.seq, m.user_id IS NOT NULL, coalesce(m.delivered_seq, 0), h.updated_at, h.removed_seq \
          FROM conversations c JOIN heads h ON h.log = c.id \
          LEFT JOIN members m ON m.conversation = c.id AND m.user_id = ?2 WHERE c.id = ?1";
     let read = |row: &Row<'_>| {
-        let ends = Ends::of(row.get(1)?, rows::time(row, 4)?);
+        let ends = Ends::of(row.get(1)?, rows::time(row, 4)?, row.get(5)?);
         Ok(Access { open: row.get(0)?, ends, member: row.get(2)?, delivered: row.get(3)? })
     };
     db.prepare_cached(sql)?.query_row((conversation.as_str(), user.as_str()), read).optional()

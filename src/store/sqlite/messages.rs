@@ -96,7 +96,7 @@ fn messages(db: &Connection, of: &ConversationId, reader: &UserId, page: Message
     };
     let read = ReadMessages::of(page, shown(older)?, shown(newer)?);
     let ends = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let head = "SELECT seq, message_no FROM heads WHERE log = ?1";
+    let head = "SELECT seq, message_no - removed_no FROM heads WHERE log = ?1";
     let (head, mut total) = db.prepare_cached(head)?.query_row([of.as_str()], ends).optional()?.unwrap_or_default();
     if let Some(root) = page.thread {
         let sql = "SELECT count(*) FROM log WHERE log = ?1 AND target = ?2 AND kind = 0";

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use super::{
     super::{
         NotificationPost, Notifications, Notified, NotifyOptions, Operation, StoreError, Waiting, WaitingPosts,
-        row::{deletions, entry_columns, messages_between, notification_columns},
+        row::{deletions, entry_columns, messages_between, notification_columns, removed},
     },
     Sqlite,
     logs::{append_to_inbox, head, new_inbox_entry},
@@ -89,7 +89,7 @@ impl Notifications for Sqlite {
     }
 }
 
-fn notification(row: &Row<'_>) -> Result<Notification> {
+pub(super) fn notification(row: &Row<'_>) -> Result<Notification> {
     Ok(Notification {
         id: row.get(0)?,
         conversation: id(ConversationId::parse(&row.get::<_, String>(1)?))?,

@@ -57,6 +57,14 @@ async fn it_shows_and_does_what_the_console_does() {
     let text = done(node, &["token", "nonsense"]).await;
     assert!(text.contains("FAIL  token: it is not a JWT"), "{text}");
     assert!(done(node, &["settings"]).await.contains("ADMIN_TOKEN=(secret)  [environment]"));
+    assert!(
+        done(node, &["retention", &room])
+            .await
+            .contains("are kept as RETENTION_DAYS says (for ever); the first one is 1")
+    );
+    assert!(done(node, &["retention", &room, "--days", "30"]).await.contains("are kept for 30 days"));
+    assert!(done(node, &["retention", &room, "--days", "0"]).await.contains("are kept for ever"));
+    assert!(done(node, &["retention", &room, "--default"]).await.contains("as RETENTION_DAYS says"));
     assert!(done(node, &["webhooks"]).await.starts_with("NUMBER"));
     let text = done(&stage.two, &["tail"]).await;
     assert!(text.contains("connect") && text.contains("user=bob") && text.contains("COUNT"), "{text}");
