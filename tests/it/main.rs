@@ -63,6 +63,7 @@ mod rights;
 mod rooms;
 mod series;
 mod serve;
+mod servers;
 mod set_back;
 mod silent_sockets;
 mod start;
