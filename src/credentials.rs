@@ -103,7 +103,7 @@ impl<T: PartialEq> Logins<T> {
 /// Makes something of the content of TLS files.
 type Make<T> = Box<dyn Fn(&TlsMaterial) -> Result<T, String> + Send + Sync>;
 
-/// What is made of TLS files, made anew when their content changes.
+/// A value made from TLS files, made anew when their content changes.
 pub struct WatchedTls<T> {
     files: TlsFiles,
     make: Make<T>,
@@ -132,7 +132,7 @@ impl<T: Clone> WatchedTls<T> {
         Ok(Self { files, make: Box::new(make), state })
     }
 
-    /// What the files make now. Files that are bad at the moment, because they are just being replaced, change nothing.
+    /// The value for the files as they are now. Files that are bad at the moment, because they are just being replaced, change nothing.
     pub fn current(&self) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let has_files = self.files.ca.is_some() || self.files.client.is_some();

@@ -1,4 +1,4 @@
-//! How nodes reach PostgreSQL and Redis: logins and certificates that change while nodes run, the forms of their URLs, and a
+//! Nodes reach PostgreSQL and Redis: logins and certificates that change while nodes run, the forms of their URLs, and a
 //! pooler that lends connections by the transaction. In each test users of two nodes talk, and nothing acked is lost.
 
 use std::{os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};

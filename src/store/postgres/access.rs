@@ -1,4 +1,4 @@
-//! How the server is reached: hosts, login and TLS. The login is read again from its file when the server refuses it, the
+//! The way to the server: hosts, login and TLS. The login is read again from its file when the server refuses it, the
 //! certificates when their files change.
 
 use std::sync::{

@@ -28,7 +28,7 @@ use crate::config::{PostgresConfig, StoreBackend, StoreConfig};
 const NOBODY: i32 = 0;
 const UNTOLD: i32 = -1;
 
-/// Who serves a session on the server.
+/// The process that serves a session on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Served {
     /// This process.
@@ -66,7 +66,7 @@ impl Session {
         Ok(statement)
     }
 
-    /// Who serves it on the server.
+    /// The process that serves it on the server.
     pub(super) fn served(&self) -> Served {
         match self.pid.load(Ordering::Acquire) {
             NOBODY => Served::Nobody,
@@ -75,7 +75,7 @@ impl Session {
         }
     }
 
-    /// Records who serves it on the server now.
+    /// Records the process that serves it on the server now.
     pub(super) fn note_served(&self, served: Served) {
         let pid = match served {
             Served::Nobody => NOBODY,
